@@ -1,0 +1,52 @@
+//! How the items of a task may be put into batches: the values that `config` resolves and `batcher` obeys.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+/// When a free worker takes what is waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// The batch closes `max_delay` after its first item arrived, or as soon as it is full.
+    Fixed {
+        /// Longest time that the first item of a batch waits for company.
+        max_delay: Duration,
+    },
+    /// Whatever is waiting goes at once.
+    Greedy,
+    /// One item at a time, at once.
+    Off,
+}
+
+/// How the weights of a batch's items add up to the cost of the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightRule {
+    /// Every item is padded to the heaviest: `count × heaviest`.
+    Padded,
+    /// Items are laid end to end: the sum of the weights.
+    Sum,
+}
+
+/// The rules for the batches of one task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskBatching {
+    /// When a batch is closed.
+    pub policy: Policy,
+    /// Most items in a batch.
+    pub max_batch_size: NonZeroUsize,
+    /// Most weight in a batch, counted by `weight_rule`. An item that is heavier on its own still runs, alone.
+    pub max_batch_weight: Option<u64>,
+    /// How weights add up.
+    pub weight_rule: WeightRule,
+}
+
+/// Class of a request. Within a class the oldest item goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Overtakes the other classes.
+    High,
+    /// What a request is if it does not say.
+    #[default]
+    Normal,
+    /// Runs when nothing else waits, and at least in every eighth batch.
+    Low,
+}

@@ -1,0 +1,3 @@
+//! The inference server: models loaded as plugins, batched task by task, served over HTTP.
+
+pub mod batching;
