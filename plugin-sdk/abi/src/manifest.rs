@@ -1,0 +1,136 @@
+//! What plugins and models say about themselves, as JSON. Every field has a default, so that either side may be older.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+/// What can be said of a plugin without loading a model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PluginManifest {
+    /// Name of the plugin's package.
+    pub name: String,
+    /// Version of the plugin's package.
+    pub version: String,
+    /// One or two sentences.
+    pub description: String,
+    /// Version of the SDK that it was built with.
+    pub sdk_version: String,
+    /// JSON Schema of `[models.settings]`.
+    pub settings_schema: Json,
+    /// The tasks, where they do not depend on the settings; else empty.
+    pub tasks: Vec<TaskManifest>,
+}
+
+/// What a loaded model is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModelManifest {
+    /// Framework or format that the model runs on (`onnx`, `rust`); may be empty.
+    pub platform: String,
+    /// The tasks; their order gives them the indices that calls use.
+    pub tasks: Vec<TaskManifest>,
+}
+
+/// One named ability of a model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskManifest {
+    /// Unique within the model.
+    pub name: String,
+    /// For the documentation pages; Markdown.
+    pub description: String,
+    /// Whether items pass through `prepare` before they are batched.
+    pub prepares: bool,
+    /// What an item is.
+    pub input: ValueManifest,
+    /// What an outcome is.
+    pub output: ValueManifest,
+    /// JSON Schema of the request's `parameters`, or null if the task takes none.
+    pub parameters_schema: Json,
+    /// Example items, in the JSON form of the native routes. The first is used for warm-up, docs and benchmarks.
+    pub examples: Vec<Json>,
+    /// Limits that fit the model; the operator's configuration wins.
+    pub limits: Limits,
+}
+
+/// Shape of an input or an output.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ValueManifest {
+    /// The kinds it may have; an output has exactly one.
+    pub kinds: Vec<Kind>,
+    /// Media types of kind `bytes`; empty if any will do.
+    pub media_types: Vec<String>,
+    /// JSON Schema of kind `json`.
+    pub schema: Json,
+    /// Tensors of kind `tensors`.
+    pub tensors: Vec<TensorManifest>,
+}
+
+/// Kind of a value, see [`crate::codes::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// UTF-8 text.
+    Text,
+    /// Bytes with a media type.
+    Bytes,
+    /// One JSON document.
+    Json,
+    /// Named tensors.
+    Tensors,
+}
+
+/// One named tensor.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TensorManifest {
+    /// Name, as in requests and replies.
+    pub name: String,
+    /// Datatype name of the Open Inference Protocol: `FP32`, `INT64`, `BYTES`, ….
+    pub dtype: String,
+    /// Dimensions of one item, without the batch dimension; -1 where any size will do.
+    pub shape: Vec<i64>,
+    /// For the documentation pages.
+    pub description: String,
+}
+
+/// Batching limits that a task declares. Absent means: the server's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Most items in a batch.
+    pub max_batch_size: Option<usize>,
+    /// Most weight in a batch.
+    pub max_batch_weight: Option<u64>,
+    /// How weights add up.
+    pub weight_rule: Option<WeightRule>,
+}
+
+/// How the weights of a batch add up to its cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightRule {
+    /// Every item is padded to the heaviest: `count × heaviest`.
+    Padded,
+    /// The sum of the weights.
+    Sum,
+}
+
+/// What a model is loaded with.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoadContext {
+    /// The configured name of the model.
+    pub model: String,
+    /// `[models.settings]`.
+    pub settings: Json,
+    /// Folder of the configuration file: what relative paths in the settings start from.
+    pub base_dir: PathBuf,
+    /// How many `predict_batch` calls may run at once.
+    pub workers: u32,
+    /// How many threads one `predict_batch` should compute with.
+    pub threads: u32,
+}
