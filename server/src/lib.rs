@@ -5,3 +5,5 @@ pub mod clock;
 pub mod error;
 pub mod model;
 pub mod protocol;
+pub mod engine;
+pub mod metrics;
