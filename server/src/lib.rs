@@ -3,8 +3,8 @@
 pub mod batcher;
 pub mod batching;
 pub mod clock;
+pub mod engine;
 pub mod error;
+pub mod metrics;
 pub mod model;
 pub mod protocol;
-pub mod engine;
-pub mod metrics;

@@ -76,7 +76,13 @@ impl From<&ItemError> for ItemOutcome {
 }
 
 /// Label `reason` of `inference_rejections_total`.
-const REJECTIONS: [&str; 5] = ["queue_full", "queue_too_heavy", "too_many_items", "expired", "shutting_down"];
+const REJECTIONS: [&str; 5] = [
+    "queue_full",
+    "queue_too_heavy",
+    "too_many_items",
+    "expired",
+    "shutting_down",
+];
 
 fn rejection_index(rejection: &Rejection) -> usize {
     match rejection {
@@ -197,7 +203,12 @@ impl Metrics {
                 "Time to turn a request's outputs into the body of its reply.",
                 seconds(),
             )?,
-            batch_size: histogram(&registry, "inference_batch_size", "Items in a batch.", powers(2.0, 11))?,
+            batch_size: histogram(
+                &registry,
+                "inference_batch_size",
+                "Items in a batch.",
+                powers(2.0, 11),
+            )?,
             batch_weight: histogram(
                 &registry,
                 "inference_batch_weight",
@@ -273,7 +284,10 @@ impl Metrics {
             )?,
             reloads: register(
                 &registry,
-                IntCounterVec::new(Opts::new("inference_reloads_total", "Reloads, by result."), &["result"])?,
+                IntCounterVec::new(
+                    Opts::new("inference_reloads_total", "Reloads, by result."),
+                    &["result"],
+                )?,
             )?,
             last_reload: register(
                 &registry,
@@ -286,9 +300,9 @@ impl Metrics {
         };
         metrics.reloads.with_label_values(&["success"]);
         metrics.reloads.with_label_values(&["failure"]);
-        metrics
-            .registry
-            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        metrics.registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
         Ok(metrics)
     }
 
@@ -329,12 +343,21 @@ impl Metrics {
 
     /// States which generation of a model serves; `None` while none does.
     pub fn set_model(&self, model: &str, generation: Option<u64>) {
-        self.model_ready.with_label_values(&[model]).set(i64::from(generation.is_some()));
-        self.model_generation.with_label_values(&[model]).set(generation.unwrap_or(0) as i64);
+        self.model_ready
+            .with_label_values(&[model])
+            .set(i64::from(generation.is_some()));
+        self.model_generation
+            .with_label_values(&[model])
+            .set(generation.unwrap_or(0) as i64);
     }
 
     /// Forgets a model that is configured no more, with the tasks that it had.
-    pub fn remove_model<'a>(&self, model: &str, tasks: impl Iterator<Item = &'a str>, reasons: &[&'static str]) {
+    pub fn remove_model<'a>(
+        &self,
+        model: &str,
+        tasks: impl Iterator<Item = &'a str>,
+        reasons: &[&'static str],
+    ) {
         // A family that lacks the series says so with an error, which is as good as having removed it.
         let _ = self.model_ready.remove_label_values(&[model]);
         let _ = self.model_generation.remove_label_values(&[model]);
@@ -399,11 +422,27 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, family: C) -> R
     Ok(family)
 }
 
-fn histogram(registry: &Registry, name: &str, help: &str, buckets: Vec<f64>) -> Result<HistogramVec, prometheus::Error> {
-    register(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &["model", "task"])?)
+fn histogram(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    buckets: Vec<f64>,
+) -> Result<HistogramVec, prometheus::Error> {
+    register(
+        registry,
+        HistogramVec::new(
+            HistogramOpts::new(name, help).buckets(buckets),
+            &["model", "task"],
+        )?,
+    )
 }
 
-fn gauge(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+fn gauge(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntGaugeVec, prometheus::Error> {
     register(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
 }
 
@@ -426,7 +465,9 @@ fn decades(from: i32, to: i32, steps: &[f64]) -> Vec<f64> {
         .flat_map(|exponent| {
             // Dividing keeps the printed bounds short (0.0002, not 0.00019999999999999998).
             let scale = 10f64.powi(exponent.abs());
-            steps.iter().map(move |step| if exponent < 0 { step / scale } else { step * scale })
+            steps
+                .iter()
+                .map(move |step| if exponent < 0 { step / scale } else { step * scale })
         })
         .collect()
 }

@@ -239,6 +239,11 @@ impl<T> Batcher<T> {
         }
     }
 
+    /// Gives up all items, in no particular order.
+    pub fn into_items(self) -> impl Iterator<Item = Item<T>> {
+        self.queue.into_items()
+    }
+
     /// How many items are held, those included whose deadline has passed and that were not taken yet.
     pub fn len(&self) -> usize {
         self.queue.len()

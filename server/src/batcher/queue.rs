@@ -166,6 +166,10 @@ impl<T> Queue<T> {
         Some(item)
     }
 
+    pub(super) fn into_items(self) -> impl Iterator<Item = Item<T>> {
+        self.items.into_values()
+    }
+
     /// Takes the items whose deadline is not after `now` out of their lanes. They are still held, until
     /// [`take_expired`](Self::take_expired) or [`cancel`](Self::cancel) hands them back.
     pub(super) fn set_expired_aside(&mut self, now: Instant) {

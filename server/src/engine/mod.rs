@@ -17,8 +17,6 @@ mod prepare;
 mod queue;
 mod request;
 mod sink;
-#[cfg(test)]
-mod tests;
 mod worker;
 
 use std::io;
@@ -31,7 +29,7 @@ use crate::error::Rejection;
 use crate::metrics::{Metrics, TaskMetrics};
 use crate::model::Model;
 use prepare::prepare;
-use queue::{Message, Queue, Queued};
+use queue::Queue;
 use worker::{Scheduler, Worker};
 
 pub use request::{Outcome, Pending, Reply, Request, Timing};
@@ -91,19 +89,36 @@ impl Engine {
     ///
     /// # Errors
     /// If the system refuses a thread.
-    pub fn start(model: Arc<dyn Model>, config: &EngineConfig<'_>, metrics: &Metrics) -> io::Result<(Self, Workers)> {
+    pub fn start(
+        model: Arc<dyn Model>,
+        config: &EngineConfig<'_>,
+        metrics: &Metrics,
+    ) -> io::Result<(Self, Workers)> {
         let reasons = DispatchReason::ALL.map(DispatchReason::as_str);
         let tasks: Vec<(String, bool, TaskMetrics)> = model
             .manifest()
             .tasks
             .iter()
-            .map(|task| (task.name.clone(), task.prepares, metrics.task(config.name, &task.name, &reasons)))
+            .map(|task| {
+                (
+                    task.name.clone(),
+                    task.prepares,
+                    metrics.task(config.name, &task.name, &reasons),
+                )
+            })
             .collect();
         let (queue, receiver) = Queue::new(tasks, config.tasks);
         let batching: Vec<TaskBatching> = config.tasks.iter().map(|limits| limits.batching).collect();
         let scheduler = Scheduler::new(receiver, Batcher::new(batching.clone()), batching, queue.tasks());
         let workers = Worker::start_all(&model, scheduler, config)?;
-        Ok((Self { model, prepare_pool: config.prepare_pool.clone(), queue: Arc::new(queue) }, Workers(workers)))
+        Ok((
+            Self {
+                model,
+                prepare_pool: config.prepare_pool.clone(),
+                queue: Arc::new(queue),
+            },
+            Workers(workers),
+        ))
     }
 
     /// Admits a request and sends its items on their way. Never blocks. Dropping what it returns takes back whatever has

@@ -24,7 +24,10 @@ pub(super) fn prepare(
     queue: &Arc<Queue>,
     items: Vec<Item<Queued>>,
 ) {
-    let ready = Arc::new(Mutex::new(Ready { items: Vec::new(), in_preparation: items.len() }));
+    let ready = Arc::new(Mutex::new(Ready {
+        items: Vec::new(),
+        in_preparation: items.len(),
+    }));
     for item in items {
         let (model, queue, ready) = (model.clone(), queue.clone(), ready.clone());
         pool.spawn_fifo(move || {

@@ -58,9 +58,16 @@ impl TaskQueue {
     fn enter(&self, items: usize) -> Result<(), Rejection> {
         let limit = self.max_items.load(Ordering::Relaxed);
         if items > limit {
-            return Err(Rejection::TooManyItems { task: self.name.clone(), items, limit });
+            return Err(Rejection::TooManyItems {
+                task: self.name.clone(),
+                items,
+                limit,
+            });
         }
-        let (weight, max_weight) = (self.weight.load(Ordering::Relaxed), self.max_weight.load(Ordering::Relaxed));
+        let (weight, max_weight) = (
+            self.weight.load(Ordering::Relaxed),
+            self.max_weight.load(Ordering::Relaxed),
+        );
         if weight >= max_weight {
             let retry_after = self.retry_after(self.items.load(Ordering::Relaxed));
             return Err(Rejection::QueueTooHeavy {
@@ -81,12 +88,21 @@ impl TaskQueue {
 
     fn full(&self, queued: usize, limit: usize, items: usize) -> Rejection {
         let retry_after = self.retry_after(queued);
-        Rejection::QueueFull { task: self.name.clone(), queued, limit, items, retry_after }
+        Rejection::QueueFull {
+            task: self.name.clone(),
+            queued,
+            limit,
+            items,
+            retry_after,
+        }
     }
 
     /// About how long it takes to work off `queued` items; between a second and a minute.
     fn retry_after(&self, queued: usize) -> Duration {
-        let nanos = self.nanos_per_item.load(Ordering::Relaxed).saturating_mul(queued as u64);
+        let nanos = self
+            .nanos_per_item
+            .load(Ordering::Relaxed)
+            .saturating_mul(queued as u64);
         Duration::from_nanos(nanos).clamp(Duration::from_secs(1), Duration::from_secs(60))
     }
 
@@ -111,13 +127,18 @@ impl TaskQueue {
     pub(super) fn batch_ran(&self, items: usize, time: Duration) {
         let sample = time.as_nanos() as u64 / items.max(1) as u64;
         let old = self.nanos_per_item.load(Ordering::Relaxed);
-        let new = if old == 0 { sample } else { old - old / 8 + sample / 8 };
+        let new = if old == 0 {
+            sample
+        } else {
+            old - old / 8 + sample / 8
+        };
         self.nanos_per_item.store(new, Ordering::Relaxed);
     }
 
     fn reconfigure(&self, limits: &TaskLimits) {
         self.max_items.store(limits.max_queue_size, Ordering::Relaxed);
-        self.max_weight.store(limits.max_queue_weight.unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.max_weight
+            .store(limits.max_queue_weight.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -138,7 +159,10 @@ pub(super) struct QueueReceiver {
 }
 
 impl Queue {
-    pub(super) fn new(tasks: Vec<(String, bool, TaskMetrics)>, limits: &[TaskLimits]) -> (Self, QueueReceiver) {
+    pub(super) fn new(
+        tasks: Vec<(String, bool, TaskMetrics)>,
+        limits: &[TaskLimits],
+    ) -> (Self, QueueReceiver) {
         let task = |((name, prepares, metrics), limits): ((String, bool, TaskMetrics), &TaskLimits)| {
             let task = TaskQueue {
                 name,
@@ -174,9 +198,14 @@ impl Queue {
     }
 
     /// Takes places for a request and gives each of its readable items a ticket. The others are settled.
-    pub(super) fn admit(self: &Arc<Self>, mut request: Request) -> Result<(Pending, Vec<Item<Queued>>), Rejection> {
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        mut request: Request,
+    ) -> Result<(Pending, Vec<Item<Queued>>), Rejection> {
         let task = &self.tasks[request.task];
-        let admitted = self.check(task, &request).and_then(|()| task.enter(request.items.len()));
+        let admitted = self
+            .check(task, &request)
+            .and_then(|()| task.enter(request.items.len()));
         if let Err(rejection) = admitted {
             task.metrics.count_rejection(&rejection);
             return Err(rejection);
@@ -201,13 +230,21 @@ impl Queue {
                         group: 0,
                         arrived: request.received,
                         deadline: Some(request.received + request.timeout),
-                        payload: Queued { ticket, input, prepared: None, ready: request.received },
+                        payload: Queued {
+                            ticket,
+                            input,
+                            prepared: None,
+                            ready: request.received,
+                        },
                     });
                 }
                 Err(error) => ticket.settle(Err(error)),
             }
         }
-        Ok((Pending::new(gathering, self.clone(), &request, ids, receiver), admitted))
+        Ok((
+            Pending::new(gathering, self.clone(), &request, ids, receiver),
+            admitted,
+        ))
     }
 
     fn check(&self, task: &TaskQueue, request: &Request) -> Result<(), Rejection> {
@@ -251,7 +288,9 @@ impl Queue {
         for (task, limits) in self.tasks.iter().zip(limits) {
             task.reconfigure(limits);
         }
-        self.tell(Message::Reconfigure(limits.iter().map(|limits| limits.batching).collect()));
+        self.tell(Message::Reconfigure(
+            limits.iter().map(|limits| limits.batching).collect(),
+        ));
     }
 
     pub(super) fn abort(&self) {

@@ -83,9 +83,16 @@ pub(super) struct Gathering {
 
 impl Gathering {
     /// All items wait; [`TaskQueue`] has counted them.
-    pub(super) fn new(task: Arc<TaskQueue>, items: usize, timeout: Duration) -> (Arc<Self>, oneshot::Receiver<Reply>) {
+    pub(super) fn new(
+        task: Arc<TaskQueue>,
+        items: usize,
+        timeout: Duration,
+    ) -> (Arc<Self>, oneshot::Receiver<Reply>) {
         let (sender, receiver) = oneshot::channel();
-        let place = || Place { state: AtomicU8::new(WAITING), weight: AtomicU64::new(0) };
+        let place = || Place {
+            state: AtomicU8::new(WAITING),
+            weight: AtomicU64::new(0),
+        };
         let gathering = Self {
             task,
             timeout,
@@ -108,7 +115,10 @@ impl Gathering {
     /// Moves an item out of the queue. Only the first to do so gets `true`, and only then are the counters moved.
     fn leave_queue(&self, index: usize, to: u8) -> bool {
         let place = &self.places[index];
-        let left = place.state.compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let left = place
+            .state
+            .compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
         if left {
             self.task.item_left(place.weight.swap(0, Ordering::AcqRel));
         }
@@ -121,7 +131,11 @@ impl Gathering {
         if outcomes.slots[index].is_some() {
             return;
         }
-        self.task.metrics.count_item(outcome.as_ref().map_or_else(ItemOutcome::from, |_| ItemOutcome::Success));
+        self.task.metrics.count_item(
+            outcome
+                .as_ref()
+                .map_or_else(ItemOutcome::from, |_| ItemOutcome::Success),
+        );
         outcomes.slots[index] = Some(outcome);
         outcomes.open -= 1;
         if outcomes.open > 0 {
@@ -167,7 +181,10 @@ impl Outcomes {
             .into_iter()
             .map(|slot| slot.unwrap_or(Err(ItemError::Expired(timeout))))
             .collect();
-        Reply { outcomes, timing: self.timing }
+        Reply {
+            outcomes,
+            timing: self.timing,
+        }
     }
 }
 
@@ -194,7 +211,9 @@ impl Ticket {
         place.weight.store(weight, Ordering::Release);
         // Given up meanwhile, perhaps by somebody who did not see the weight yet: whoever swaps it out takes it off.
         if place.state.load(Ordering::Acquire) == GONE {
-            self.gathering.task.remove_weight(place.weight.swap(0, Ordering::AcqRel));
+            self.gathering
+                .task
+                .remove_weight(place.weight.swap(0, Ordering::AcqRel));
         }
     }
 
@@ -205,7 +224,11 @@ impl Ticket {
 
     /// Adds the time that preparing the item took.
     pub(super) fn prepared_in(&self, time: Duration) {
-        self.gathering.task.metrics.prepare_seconds.observe(time.as_secs_f64());
+        self.gathering
+            .task
+            .metrics
+            .prepare_seconds
+            .observe(time.as_secs_f64());
         let mut outcomes = self.gathering.lock();
         outcomes.timing.prepare = outcomes.timing.prepare.max(time);
     }
@@ -262,7 +285,15 @@ impl Pending {
         receiver: oneshot::Receiver<Reply>,
     ) -> Self {
         let deadline = request.received + request.timeout;
-        Self { gathering, queue, task: request.task, ids, deadline, receiver, answered: false }
+        Self {
+            gathering,
+            queue,
+            task: request.task,
+            ids,
+            deadline,
+            receiver,
+            answered: false,
+        }
     }
 
     pub(super) fn task(&self) -> usize {

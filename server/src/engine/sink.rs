@@ -15,7 +15,10 @@ pub(super) struct BatchSink {
 
 impl BatchSink {
     pub(super) fn new(items: usize) -> Self {
-        Self { outcomes: std::iter::repeat_with(|| None).take(items).collect(), violation: None }
+        Self {
+            outcomes: std::iter::repeat_with(|| None).take(items).collect(),
+            violation: None,
+        }
     }
 
     /// The outcomes, or what the plugin did wrong.
@@ -34,7 +37,9 @@ impl BatchSink {
                 SinkStatus::Taken
             }
             Some(Some(_)) => self.refuse(format!("the plugin answered item {index} of its batch twice")),
-            None => self.refuse(format!("the plugin answered item {index} of a batch of {items} items")),
+            None => self.refuse(format!(
+                "the plugin answered item {index} of a batch of {items} items"
+            )),
         }
     }
 
@@ -54,8 +59,9 @@ impl OutputSink for BatchSink {
 
     fn emit_batch(&mut self, tensors: Vec<Tensor>) -> SinkStatus {
         let items = self.outcomes.len();
-        let mut rows: Vec<Vec<Tensor>> =
-            std::iter::repeat_with(|| Vec::with_capacity(tensors.len())).take(items).collect();
+        let mut rows: Vec<Vec<Tensor>> = std::iter::repeat_with(|| Vec::with_capacity(tensors.len()))
+            .take(items)
+            .collect();
         for tensor in tensors {
             let (name, shape) = (tensor.name().to_owned(), tensor.shape().to_vec());
             let Some(tensor_rows) = tensor.into_rows(items) else {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 
-use super::queue::{Message, Queued, QueueReceiver, TaskQueue};
+use super::queue::{Message, QueueReceiver, Queued, TaskQueue};
 use super::sink::BatchSink;
 use super::{EngineConfig, Outcome};
 use crate::batcher::{Batch, Batcher, Completion, ItemId, Next};
@@ -51,7 +51,15 @@ impl Scheduler {
         tasks: Vec<Arc<TaskQueue>>,
     ) -> Self {
         let learned_cost = vec![None; tasks.len()];
-        Self { receiver, batcher, tasks, batching, learned_cost, batches: 0, closed: false }
+        Self {
+            receiver,
+            batcher,
+            tasks,
+            batching,
+            learned_cost,
+            batches: 0,
+            closed: false,
+        }
     }
 
     /// Waits for the next batch; `None` once the queue is closed and empty.
@@ -69,7 +77,11 @@ impl Scheduler {
                 },
                 Next::WaitUntil(instant) => self.receiver.messages.recv_deadline(instant),
                 Next::Idle if self.closed => return None,
-                Next::Idle => self.receiver.messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Next::Idle => self
+                    .receiver
+                    .messages
+                    .recv()
+                    .map_err(|_| RecvTimeoutError::Disconnected),
             };
             match received {
                 Ok(message) => self.read(message),
@@ -90,7 +102,10 @@ impl Scheduler {
         metrics.count_batch(batch.reason.as_str());
         metrics.batch_size.observe(batch.items.len() as f64);
         metrics.batch_weight.observe(batch.cost as f64);
-        Some(Run { number: self.batches, batch })
+        Some(Run {
+            number: self.batches,
+            batch,
+        })
     }
 
     fn read_channel(&mut self) {
@@ -129,7 +144,9 @@ impl Scheduler {
     }
 
     fn items_read(&self, items: usize) {
-        self.receiver.unread.fetch_sub(items, std::sync::atomic::Ordering::Relaxed);
+        self.receiver
+            .unread
+            .fetch_sub(items, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn push(&mut self, item: crate::batcher::Item<Queued>) {
@@ -158,19 +175,25 @@ impl Scheduler {
     }
 
     fn apply_batching(&mut self) {
-        let narrowed = self.batching.iter().zip(&self.learned_cost).map(|(batching, learned)| {
-            let mut batching = *batching;
-            if let Some(learned) = *learned {
-                let size = NonZeroUsize::new(usize::try_from(learned).unwrap_or(usize::MAX)).unwrap_or(NonZeroUsize::MIN);
-                // Every item weighs at least 1, so no batch of more items than that can cost less.
-                batching.max_batch_size = batching.max_batch_size.min(size);
-                batching.max_batch_weight = Some(batching.max_batch_weight.map_or(learned, |max| max.min(learned)));
-            }
-            if self.closed && batching.policy != Policy::Off {
-                batching.policy = Policy::Greedy;
-            }
-            batching
-        });
+        let narrowed = self
+            .batching
+            .iter()
+            .zip(&self.learned_cost)
+            .map(|(batching, learned)| {
+                let mut batching = *batching;
+                if let Some(learned) = *learned {
+                    let size = NonZeroUsize::new(usize::try_from(learned).unwrap_or(usize::MAX))
+                        .unwrap_or(NonZeroUsize::MIN);
+                    // Every item weighs at least 1, so no batch of more items than that can cost less.
+                    batching.max_batch_size = batching.max_batch_size.min(size);
+                    batching.max_batch_weight =
+                        Some(batching.max_batch_weight.map_or(learned, |max| max.min(learned)));
+                }
+                if self.closed && batching.policy != Policy::Off {
+                    batching.policy = Policy::Greedy;
+                }
+                batching
+            });
         self.batcher.reconfigure(narrowed.collect());
     }
 
@@ -211,13 +234,19 @@ impl Worker {
         let scheduler = Arc::new(Mutex::new(scheduler));
         (0..config.workers)
             .map(|index| {
-                let worker =
-                    Self { index, model: model.clone(), tasks: tasks.clone(), scheduler: scheduler.clone() };
+                let worker = Self {
+                    index,
+                    model: model.clone(),
+                    tasks: tasks.clone(),
+                    scheduler: scheduler.clone(),
+                };
                 let nice = config.nice;
-                thread::Builder::new().name(format!("model {} {index}", config.name)).spawn(move || {
-                    lower_priority(nice);
-                    worker.work();
-                })
+                thread::Builder::new()
+                    .name(format!("model {} {index}", config.name))
+                    .spawn(move || {
+                        lower_priority(nice);
+                        worker.work();
+                    })
             })
             .collect()
     }
@@ -245,7 +274,11 @@ impl Worker {
         let items = batch.items.len();
         task.metrics.executing_items.add(items as i64);
         let started = clock::now();
-        let mut prediction = Prediction { worker: self, task: batch.task, too_much: None };
+        let mut prediction = Prediction {
+            worker: self,
+            task: batch.task,
+            too_much: None,
+        };
         let outcomes = prediction.predict(&batch.items, batch.cost);
         let finished = clock::now();
         let inference = finished - started;
@@ -256,18 +289,32 @@ impl Worker {
         for (item, outcome) in batch.items.into_iter().zip(outcomes) {
             let queued = started.saturating_duration_since(item.payload.ready);
             task.metrics.queue_seconds.observe(queued.as_secs_f64());
-            let Queued { ticket, input, prepared, ready: _ } = item.payload;
+            let Queued {
+                ticket,
+                input,
+                prepared,
+                ready: _,
+            } = item.payload;
             ticket.ran_in(number, queued, inference);
             ticket.settle(outcome);
             // After the reply, so that freeing what a plugin prepared does not delay it.
             drop((input, prepared));
         }
-        Finished { completion: completion(batch.task, items, batch.cost, started, finished), too_much }
+        Finished {
+            completion: completion(batch.task, items, batch.cost, started, finished),
+            too_much,
+        }
     }
 }
 
 fn completion(task: usize, size: usize, cost: u64, started: Instant, finished: Instant) -> Completion {
-    Completion { task, size, cost, started, finished }
+    Completion {
+        task,
+        size,
+        cost,
+        started,
+        finished,
+    }
 }
 
 /// One batch's way through the model, in halves if memory is short.
@@ -285,22 +332,35 @@ impl Prediction<'_> {
         let mut sink = BatchSink::new(items.len());
         let batch: Vec<BatchItem<'_>> = items
             .iter()
-            .map(|item| BatchItem { input: &item.payload.input, prepared: item.payload.prepared.as_ref() })
+            .map(|item| BatchItem {
+                input: &item.payload.input,
+                prepared: item.payload.prepared.as_ref(),
+            })
             .collect();
-        let result = worker.model.predict_batch(worker.index, self.task, &batch, &mut sink);
+        let result = worker
+            .model
+            .predict_batch(worker.index, self.task, &batch, &mut sink);
         let error = match (result, sink.finish()) {
             (Err(BatchError::OutOfMemory(message)), _) => return self.halve(items, cost, message),
-            (Err(error), _) => ItemError::Fault(error.to_string()),
+            (Err(BatchError::Failed(error)), _) => error,
+            (Err(error @ BatchError::Panicked(_)), _) => ItemError::Fault(error.to_string()),
             (Ok(()), Err(violation)) => ItemError::Fault(violation),
             (Ok(()), Ok(outcomes)) => {
                 let answered = outcomes.iter().flatten().count();
                 if answered == items.len() {
                     return outcomes.into_iter().flatten().collect();
                 }
-                ItemError::Fault(format!("the plugin answered {answered} of the {} items of its batch", items.len()))
+                ItemError::Fault(format!(
+                    "the plugin answered {answered} of the {} items of its batch",
+                    items.len()
+                ))
             }
         };
-        log::error!("task `{}`: a batch of {} items failed: {error}", worker.tasks[self.task].name, items.len());
+        log::error!(
+            "task `{}`: a batch of {} items failed: {error}",
+            worker.tasks[self.task].name,
+            items.len()
+        );
         vec![Err(error); items.len()]
     }
 
@@ -327,4 +387,3 @@ fn lower_priority(nice: i32) {
         log::warn!("cannot lower the scheduling priority of a model thread: {error}");
     }
 }
-

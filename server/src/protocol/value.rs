@@ -156,19 +156,30 @@ impl Tensor {
             return None;
         }
         let row_shape: Arc<[u64]> = row_shape.into();
-        let row = |data: Bytes| Self { name: self.name.clone(), dtype: self.dtype, shape: row_shape.clone(), data };
+        let row = |data: Bytes| Self {
+            name: self.name.clone(),
+            dtype: self.dtype,
+            shape: row_shape.clone(),
+            data,
+        };
         let row_elements = row_shape.iter().product::<u64>() as usize;
         let rows = match self.dtype.size() {
             Some(size) => {
                 let length = row_elements * size;
-                (0..rows).map(|index| row(self.data.slice(index * length..(index + 1) * length))).collect()
+                (0..rows)
+                    .map(|index| row(self.data.slice(index * length..(index + 1) * length)))
+                    .collect()
             }
             None => {
                 let mut elements = byte_strings(&self.data);
                 let mut start = 0;
                 (0..rows)
                     .map(|_| {
-                        let length: usize = elements.by_ref().take(row_elements).map(|bytes| 4 + bytes.len()).sum();
+                        let length: usize = elements
+                            .by_ref()
+                            .take(row_elements)
+                            .map(|bytes| 4 + bytes.len())
+                            .sum();
                         let data = self.data.slice(start..start + length);
                         start += length;
                         row(data)
