@@ -8,3 +8,4 @@ pub mod error;
 pub mod metrics;
 pub mod model;
 pub mod protocol;
+pub mod registry;
