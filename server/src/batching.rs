@@ -20,9 +20,10 @@ pub enum Policy {
 /// How the weights of a batch's items add up to the cost of the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightRule {
-    /// Every item is padded to the heaviest: `count × heaviest`.
+    /// Every item is padded to the heaviest: `count × heaviest`. Where more wait than fit, the batch is as large as it
+    /// can be around the oldest item, and among the batches of that size the one with the least padding.
     Padded,
-    /// Items are laid end to end: the sum of the weights.
+    /// Items are laid end to end: the sum of the weights. The oldest that fit go first.
     Sum,
 }
 
@@ -39,7 +40,9 @@ pub struct TaskBatching {
     pub weight_rule: WeightRule,
 }
 
-/// Class of a request. Within a class the oldest item goes first.
+/// Class of a request. A batch is led by the oldest item of the highest class that waits, and the room it leaves is
+/// filled from the other classes. While a lower class waits, at least every eighth batch is led by the item that has
+/// waited longest below the highest class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// Overtakes the other classes.
@@ -47,6 +50,6 @@ pub enum Priority {
     /// What a request is if it does not say.
     #[default]
     Normal,
-    /// Runs when nothing else waits, and at least in every eighth batch.
+    /// Fills room that the others leave, and has its turn like any lower class.
     Low,
 }

@@ -50,9 +50,9 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    fn empty(lead: Head) -> Self {
+    fn empty(lead: Head, capacity: usize) -> Self {
         Draft {
-            places: Vec::new(),
+            places: Vec::with_capacity(capacity),
             oldest_arrival: lead.place.arrived,
             earliest_deadline: None,
             heaviest: 0,
@@ -114,7 +114,10 @@ impl Draft {
 
 /// Chooses the batch that `lead`, the oldest item of `class` in `lane`, leads.
 pub(super) fn fill(lane: &Lane, class: Priority, lead: Head, limits: &Limits) -> Draft {
-    let mut draft = Draft::empty(lead);
+    if let Some(draft) = whole(lane, lead, limits) {
+        return draft;
+    }
+    let mut draft = Draft::empty(lead, limits.max_size.min(lane.len()));
     if let Some(entry) = lane.line(class).get(&lead.place) {
         draft.add(class, lead.place, *entry);
     }
@@ -132,6 +135,24 @@ pub(super) fn fill(lane: &Lane, class: Priority, lead: Head, limits: &Limits) ->
         }
     }
     draft
+}
+
+/// All that wait in the lane, if they fit: then there is nothing to choose. A batch that stays open takes this way.
+fn whole(lane: &Lane, lead: Head, limits: &Limits) -> Option<Draft> {
+    let waiting = lane.len();
+    if waiting > limits.max_size {
+        return None;
+    }
+    let mut draft = Draft::empty(lead, waiting);
+    for class in CLASSES {
+        for (place, entry) in lane.line(class) {
+            draft.add(class, *place, *entry);
+        }
+    }
+    let fits = limits
+        .max_weight
+        .is_none_or(|max_weight| draft.cost(limits.rule) <= max_weight);
+    fits.then_some(draft)
 }
 
 /// Adds the oldest items that fit, leaving out those that do not.
