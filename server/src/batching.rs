@@ -40,9 +40,25 @@ pub struct TaskBatching {
     pub weight_rule: WeightRule,
 }
 
+<<<<<<< HEAD
 /// Class of a request. A batch is led by the oldest item of the highest class that waits, and the room it leaves is
 /// filled from the other classes. While a lower class waits, at least every eighth batch is led by the item that has
 /// waited longest below the highest class.
+=======
+/// What a plugin's manifest declares about the batches of one task. The operator's configuration goes before it, and it
+/// goes before what is built in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeclaredLimits {
+    /// Most items in a batch that the plugin is made for.
+    pub max_batch_size: Option<usize>,
+    /// Most weight in a batch that the plugin is made for.
+    pub max_batch_weight: Option<u64>,
+    /// How the weights of the task's items add up.
+    pub weight_rule: Option<WeightRule>,
+}
+
+/// Class of a request. Within a class the oldest item goes first.
+>>>>>>> config
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// Overtakes the other classes.

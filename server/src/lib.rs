@@ -3,6 +3,7 @@
 pub mod batcher;
 pub mod batching;
 pub mod clock;
+pub mod config;
 pub mod engine;
 pub mod error;
 pub mod metrics;
