@@ -40,11 +40,6 @@ pub struct TaskBatching {
     pub weight_rule: WeightRule,
 }
 
-<<<<<<< HEAD
-/// Class of a request. A batch is led by the oldest item of the highest class that waits, and the room it leaves is
-/// filled from the other classes. While a lower class waits, at least every eighth batch is led by the item that has
-/// waited longest below the highest class.
-=======
 /// What a plugin's manifest declares about the batches of one task. The operator's configuration goes before it, and it
 /// goes before what is built in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,8 +52,9 @@ pub struct DeclaredLimits {
     pub weight_rule: Option<WeightRule>,
 }
 
-/// Class of a request. Within a class the oldest item goes first.
->>>>>>> config
+/// Class of a request. A batch is led by the oldest item of the highest class that waits, and the room it leaves is
+/// filled from the other classes. While a lower class waits, at least every eighth batch is led by the item that has
+/// waited longest below the highest class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// Overtakes the other classes.
@@ -68,4 +64,18 @@ pub enum Priority {
     Normal,
     /// Fills room that the others leave, and has its turn like any lower class.
     Low,
+}
+
+impl From<&plugin_abi::manifest::Limits> for DeclaredLimits {
+    fn from(limits: &plugin_abi::manifest::Limits) -> Self {
+        use plugin_abi::manifest::WeightRule as Declared;
+        Self {
+            max_batch_size: limits.max_batch_size,
+            max_batch_weight: limits.max_batch_weight,
+            weight_rule: limits.weight_rule.map(|rule| match rule {
+                Declared::Padded => WeightRule::Padded,
+                Declared::Sum => WeightRule::Sum,
+            }),
+        }
+    }
 }

@@ -72,7 +72,8 @@ impl ModelEntry {
 
     /// The tasks of the generation that serves, in the order of their indices.
     pub fn task_manifests(&self) -> &[TaskManifest] {
-        self.generation().map_or(&[], |generation| &generation.manifest.tasks)
+        self.generation()
+            .map_or(&[], |generation| &generation.manifest.tasks)
     }
 
     /// Index of a task.
@@ -93,17 +94,26 @@ pub struct Snapshot {
 impl Snapshot {
     /// The next snapshot, with these models.
     pub fn next(&self, models: impl IntoIterator<Item = Arc<ModelEntry>>) -> Self {
-        let models: BTreeMap<String, Arc<ModelEntry>> =
-            models.into_iter().map(|entry| (entry.name().to_owned(), entry)).collect();
+        let models: BTreeMap<String, Arc<ModelEntry>> = models
+            .into_iter()
+            .map(|entry| (entry.name().to_owned(), entry))
+            .collect();
         let routes = models
             .values()
             .flat_map(|entry| {
                 entry.tasks.iter().enumerate().filter_map(|(task, settings)| {
-                    settings.route.clone().map(|route| (route, (entry.name().to_owned(), task)))
+                    settings
+                        .route
+                        .clone()
+                        .map(|route| (route, (entry.name().to_owned(), task)))
                 })
             })
             .collect();
-        Self { version: self.version + 1, models, routes }
+        Self {
+            version: self.version + 1,
+            models,
+            routes,
+        }
     }
 
     /// A model by its name.
