@@ -39,6 +39,18 @@ pub struct TaskBatching {
     pub weight_rule: WeightRule,
 }
 
+/// What a plugin's manifest declares about the batches of one task. The operator's configuration goes before it, and it
+/// goes before what is built in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeclaredLimits {
+    /// Most items in a batch that the plugin is made for.
+    pub max_batch_size: Option<usize>,
+    /// Most weight in a batch that the plugin is made for.
+    pub max_batch_weight: Option<u64>,
+    /// How the weights of the task's items add up.
+    pub weight_rule: Option<WeightRule>,
+}
+
 /// Class of a request. Within a class the oldest item goes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {

@@ -1,3 +1,4 @@
 //! The inference server: models loaded as plugins, batched task by task, served over HTTP.
 
 pub mod batching;
+pub mod config;
