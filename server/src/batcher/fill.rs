@@ -177,8 +177,8 @@ fn add_first_fitting(
 /// oldest items.
 ///
 /// Given the heaviest weight that the batch is to have, the best choice is the heaviest items up to that weight: they
-/// are padded least. So in order of weight every choice worth looking at is a range that ends with the last item of
-/// its weight, and sums over prefixes make each a matter of a few operations.
+/// are padded least. So in order of weight every choice worth looking at is a range, one for each item to end with,
+/// and sums over prefixes make each a matter of a few operations.
 fn add_least_padded(
     draft: &mut Draft,
     class: Priority,
@@ -224,13 +224,7 @@ fn least_padded(draft: &Draft, window: &[(Place, Entry)], limits: &Limits) -> Ve
 
     let mut best = None;
     for end in 1..=by_weight.len() {
-        let weight = by_weight[end - 1].0;
-        let next = by_weight.get(end).map(|(next, _)| *next);
-        // The range goes on over equal weights, and over all that the batch as it is already pads.
-        if next.is_some_and(|next| next == weight || next <= draft.heaviest) {
-            continue;
-        }
-        let heaviest = weight.max(draft.heaviest);
+        let heaviest = draft.heaviest.max(by_weight[end - 1].0);
         let count = draft.room(limits, heaviest).min(end);
         let start = end - count;
         let size = (draft.size() + count) as u128;
