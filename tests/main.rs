@@ -1,0 +1,8 @@
+//! Tests of the whole product: the real executable, real plugins, real sockets.
+//!
+//! Each module is one promise to users. What they need to be run is in [`harness`].
+
+mod harness;
+
+mod floors;
+mod commands;
