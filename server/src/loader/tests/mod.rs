@@ -2,6 +2,7 @@
 
 mod failures;
 mod fixtures;
+mod model;
 mod reload;
 
 use std::path::Path;
