@@ -85,6 +85,9 @@ mod tests {
     #[test]
     fn the_exported_symbol_is_the_one_that_the_server_looks_for() {
         let attribute = format!("#[unsafe(export_name = \"{ROOT_MODULE_LOADER_NAME}\")]");
-        assert!(include_str!("export.rs").contains(&attribute), "expected {attribute} in the macro");
+        assert!(
+            include_str!("export.rs").contains(&attribute),
+            "expected {attribute} in the macro"
+        );
     }
 }
