@@ -3,5 +3,6 @@
 pub mod batching;
 pub mod clock;
 pub mod error;
+pub mod http;
 pub mod model;
 pub mod protocol;
