@@ -1,1 +1,66 @@
+//! Write a model plugin for the inference server in safe Rust.
+//!
+//! An author writes a struct with [`Model::load`], one small type per [`Task`], and [`export_model!`]. This crate turns
+//! that into the C ABI of `plugin-abi`: it decodes items, batches' outcomes and settings, keeps panics inside, forwards
+//! the log, and describes everything to the server. It knows nothing of batching policy, of HTTP, or of how the server
+//! loads files.
+//!
+//! A plugin's `Cargo.toml` has `plugin-sdk`, `serde` and `schemars` as dependencies (the latter two because the code
+//! that their derives generate names them) and `crate-type = ["cdylib", "rlib"]`: the first for the server, the second for the
+//! plugin's own tests with [`testing::Harness`].
 
+#![warn(missing_docs)]
+
+#[cfg(panic = "abort")]
+compile_error!(
+    "a plugin must be built with panic = \"unwind\": with \"abort\", a panic in the model would end the server"
+);
+
+mod adapter;
+mod batch;
+mod contain;
+mod entry;
+mod error;
+mod export;
+mod host;
+mod input;
+mod model;
+mod output;
+mod prepared;
+mod schema;
+mod settings;
+mod task;
+mod tensor;
+pub mod testing;
+
+pub use batch::{Batch, Item, Outputs, Prepared};
+pub use error::{BatchError, ItemError, LoadError};
+pub use input::{Any, Bytes, BytesItem, Input, Json, Tensor, Tensors, Text, Value};
+pub use model::{LoadContext, Model, NoSettings};
+pub use output::{BytesOutput, Encoder, Output};
+pub use task::{PreparedTask, Task, TaskInfo, Tasks};
+pub use tensor::{DType, Element, TensorInfo, TensorOutput, TensorView, TensorsView};
+
+pub use plugin_abi::manifest;
+pub use {log, schemars, serde, serde_json};
+
+/// What nearly every plugin needs: `use plugin_sdk::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        Any, Batch, BatchError, Bytes, BytesItem, BytesOutput, DType, Item, ItemError, Json, LoadContext,
+        LoadError, Model, NoSettings, Outputs, Prepared, PreparedTask, Task, TaskInfo, Tasks, Tensor,
+        TensorInfo, TensorOutput, TensorView, Tensors, TensorsView, Text, Value, export_model,
+    };
+    pub use log;
+    pub use schemars::JsonSchema;
+    pub use serde::{Deserialize, Serialize};
+    pub use serde_json::json;
+}
+
+/// For the expansion of [`export_model!`] alone.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::entry::Package;
+    pub use crate::export::{Plugin, header};
+    pub use abi_stable::library::LibHeader;
+}

@@ -1,8 +1,13 @@
 //! The inference server: models loaded as plugins, batched task by task, served over HTTP.
 
+pub mod batcher;
 pub mod batching;
 pub mod clock;
+pub mod config;
+pub mod engine;
 pub mod error;
 pub mod http;
+pub mod metrics;
 pub mod model;
 pub mod protocol;
+pub mod registry;

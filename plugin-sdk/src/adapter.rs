@@ -1,0 +1,139 @@
+//! Tasks of every type behind one interface: from the ABI's items to an author's values and back.
+
+#![allow(unsafe_code, reason = "prepared items are lent by the server as handles")]
+
+use plugin_abi::manifest::TaskManifest;
+use plugin_abi::{RawBatch, RawItem, RawPrepared};
+
+use crate::batch::{Batch, Item, Outcomes, Outputs};
+use crate::error::{BatchError, ItemError};
+use crate::input;
+use crate::output::{Emitter, Output};
+use crate::prepared;
+use crate::task::{PreparedTask, Task};
+use crate::tensor::TensorOutput;
+
+/// A task of the model `M`, whatever its types are.
+pub(crate) trait ErasedTask<M>: Send + Sync {
+    /// All but the name.
+    fn manifest(&self) -> TaskManifest;
+
+    fn prepare(&self, model: &M, item: &RawItem<'_>) -> Result<RawPrepared, ItemError>;
+
+    fn run(&self, model: &M, batch: &RawBatch<'_>, emitter: &mut Emitter<'_>) -> Result<(), BatchError>;
+}
+
+/// A task without a prepare step.
+pub(crate) struct Direct<T>(pub(crate) T);
+
+impl<M, T: Task<M>> ErasedTask<M> for Direct<T> {
+    fn manifest(&self) -> TaskManifest {
+        self.0.describe().manifest::<T::Input, T::Output>(false)
+    }
+
+    fn prepare(&self, _model: &M, _item: &RawItem<'_>) -> Result<RawPrepared, ItemError> {
+        Err(ItemError::fault(
+            "this task has no prepare step, and its manifest says so",
+        ))
+    }
+
+    fn run(&self, model: &M, batch: &RawBatch<'_>, emitter: &mut Emitter<'_>) -> Result<(), BatchError> {
+        run::<_, T::Output>(batch, emitter, input::decode::<T::Input>, |batch| {
+            self.0.predict(model, batch)
+        })
+    }
+}
+
+/// A task with a prepare step.
+pub(crate) struct Preparing<T>(pub(crate) T);
+
+impl<M, T: PreparedTask<M>> ErasedTask<M> for Preparing<T> {
+    fn manifest(&self) -> TaskManifest {
+        self.0.describe().manifest::<T::Input, T::Output>(true)
+    }
+
+    fn prepare(&self, model: &M, item: &RawItem<'_>) -> Result<RawPrepared, ItemError> {
+        let value = input::decode::<T::Input>(item)?;
+        let prepared = self.0.prepare(model, Item::new(value, item))?;
+        let (weight, group) = (prepared.weight, prepared.group);
+        Ok(RawPrepared {
+            handle: prepared::give(prepared.value),
+            weight,
+            group,
+            reserved: 0,
+        })
+    }
+
+    fn run(&self, model: &M, batch: &RawBatch<'_>, emitter: &mut Emitter<'_>) -> Result<(), BatchError> {
+        run::<_, T::Output>(batch, emitter, lend::<T::Prepared>, |batch| {
+            self.0.predict(model, batch)
+        })
+    }
+}
+
+fn lend<'a, P: 'static>(item: &RawItem<'a>) -> Result<&'a P, ItemError> {
+    // SAFETY: the ABI lends the items of a batch, their handles included, for the duration of `predict_batch`, which is
+    // `'a`; a handle that is not 0 came from `prepare` above.
+    let prepared = unsafe { prepared::lend(item.prepared) };
+    prepared.ok_or_else(|| ItemError::fault("the item was not prepared by this task"))
+}
+
+/// Decodes the items, predicts, and settles every item: one place for both sorts of tasks.
+fn run<'a, V, O: Output>(
+    raw: &RawBatch<'a>,
+    emitter: &mut Emitter<'_>,
+    decode: impl Fn(&RawItem<'a>) -> Result<V, ItemError>,
+    predict: impl FnOnce(Batch<'a, V>) -> Result<Outputs<O::Item>, BatchError>,
+) -> Result<(), BatchError> {
+    let failed = |index, error| emitter.fail(index, &error);
+    let batch = Batch::decode(raw.items.as_slice(), raw.worker, decode, failed);
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let (count, positions) = (batch.len(), batch.positions());
+    match predict(batch)?.0 {
+        Outcomes::Each(outcomes) => {
+            // With a wrong count nobody knows which outcome belongs to whom: none of them is sent.
+            if outcomes.len() != count {
+                return Err(miscounted(outcomes.len(), count));
+            }
+            for (row, outcome) in outcomes.into_iter().enumerate() {
+                let index = positions.as_ref().map_or(row as u32, |positions| positions[row]);
+                emitter.settle::<O>(index, outcome);
+            }
+            Ok(())
+        }
+        Outcomes::Rows(tensors) => {
+            check_rows(&tensors, count)?;
+            emitter
+                .settle_rows(&tensors, positions.as_deref())
+                .map_err(BatchError::Failed)
+        }
+    }
+}
+
+fn check_rows(tensors: &[TensorOutput], count: usize) -> Result<(), BatchError> {
+    if tensors.is_empty() {
+        return Err(BatchError::failed("the task returned no tensors for the batch"));
+    }
+    for tensor in tensors {
+        tensor.check().map_err(BatchError::Failed)?;
+        match tensor.shape().first() {
+            Some(&rows) if rows == count as u64 => {}
+            Some(&rows) => return Err(miscounted(rows as usize, count)),
+            None => {
+                let name = tensor.name();
+                return Err(BatchError::Failed(format!(
+                    "tensor `{name}` of the batch has no batch dimension"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn miscounted(outcomes: usize, items: usize) -> BatchError {
+    BatchError::Failed(format!(
+        "the task returned {outcomes} outcomes for {items} items, expected one for each"
+    ))
+}

@@ -1,0 +1,198 @@
+//! What a task's functions are given and return: items, batches of them, and their outcomes.
+
+use std::ops::Deref;
+
+use plugin_abi::RawItem;
+use serde::de::DeserializeOwned;
+
+use crate::error::ItemError;
+use crate::input;
+use crate::tensor::TensorOutput;
+
+/// The items of one batch, decoded; derefs to a slice of them. All belong to one task.
+#[derive(Debug)]
+pub struct Batch<'a, T> {
+    items: Vec<T>,
+    /// Where each of `items` stands in `raw`; none if nothing was left out.
+    positions: Option<Vec<u32>>,
+    raw: &'a [RawItem<'a>],
+    worker: usize,
+}
+
+impl<'a, T> Batch<'a, T> {
+    /// Decodes items; those that fail are left out and reported.
+    pub(crate) fn decode(
+        raw: &'a [RawItem<'a>],
+        worker: u32,
+        decode: impl Fn(&RawItem<'a>) -> Result<T, ItemError>,
+        mut failed: impl FnMut(u32, ItemError),
+    ) -> Self {
+        let mut items = Vec::with_capacity(raw.len());
+        let mut positions: Option<Vec<u32>> = None;
+        for (index, item) in (0_u32..).zip(raw) {
+            match decode(item) {
+                Ok(item) => {
+                    items.push(item);
+                    if let Some(positions) = &mut positions {
+                        positions.push(index);
+                    }
+                }
+                Err(error) => {
+                    // Every item before the first failure keeps its place.
+                    positions.get_or_insert_with(|| (0..index).collect());
+                    failed(index, error);
+                }
+            }
+        }
+        Self {
+            items,
+            positions,
+            raw,
+            worker: worker as usize,
+        }
+    }
+
+    pub(crate) fn positions(&self) -> Option<Vec<u32>> {
+        self.positions.clone()
+    }
+
+    /// Which worker runs this batch: from 0 to [`LoadContext::workers`](crate::LoadContext) less one. No two batches with the
+    /// same number run at the same time, so it can index a pool of sessions or buffers.
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// The `parameters` of the request that item `index` of this batch belongs to.
+    ///
+    /// # Errors
+    /// They do not fit `P`; the message is for the client.
+    ///
+    /// # Panics
+    /// `index` is not less than the length of the batch.
+    pub fn parameters<P: DeserializeOwned>(&self, index: usize) -> Result<P, ItemError> {
+        let position = match &self.positions {
+            Some(positions) => positions[index] as usize,
+            None => index,
+        };
+        input::parameters(&self.raw[position])
+    }
+}
+
+impl<T> Deref for Batch<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.items
+    }
+}
+
+impl<T> IntoIterator for Batch<'_, T> {
+    type Item = T;
+    type IntoIter = std::vec::IntoIter<T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.items.into_iter()
+    }
+}
+
+impl<'b, T> IntoIterator for &'b Batch<'_, T> {
+    type Item = &'b T;
+    type IntoIter = std::slice::Iter<'b, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.items.iter()
+    }
+}
+
+/// One item on its way through `prepare`.
+#[derive(Debug)]
+pub struct Item<'a, T> {
+    /// What the client sent, decoded.
+    pub value: T,
+    raw: &'a RawItem<'a>,
+}
+
+impl<'a, T> Item<'a, T> {
+    pub(crate) fn new(value: T, raw: &'a RawItem<'a>) -> Self {
+        Self { value, raw }
+    }
+
+    /// The `parameters` of the item's request.
+    ///
+    /// # Errors
+    /// They do not fit `P`; the message is for the client.
+    pub fn parameters<P: DeserializeOwned>(&self) -> Result<P, ItemError> {
+        input::parameters(self.raw)
+    }
+}
+
+/// What `prepare` made of an item, and what the item costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prepared<T> {
+    pub(crate) value: T,
+    pub(crate) weight: u64,
+    pub(crate) group: u64,
+}
+
+impl<T> Prepared<T> {
+    /// A prepared item of weight 1 that may share a batch with any other.
+    pub fn new(value: T) -> Self {
+        Self {
+            value,
+            weight: 1,
+            group: 0,
+        }
+    }
+
+    /// The item's cost in units of your choice (tokens, pixels); 0 counts as 1.
+    #[must_use]
+    pub fn weight(mut self, weight: u64) -> Self {
+        self.weight = weight.max(1);
+        self
+    }
+
+    /// Items of different groups never share a batch: say a hash of the shape.
+    #[must_use]
+    pub fn group(mut self, group: u64) -> Self {
+        self.group = group;
+        self
+    }
+}
+
+/// The outcomes of a batch: one for each item, in their order.
+///
+/// Collect an iterator of outputs into it, or one of `Result<output, ItemError>` where single items may fail.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outputs<T>(pub(crate) Outcomes<T>);
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Outcomes<T> {
+    Each(Vec<Result<T, ItemError>>),
+    Rows(Vec<TensorOutput>),
+}
+
+impl Outputs<Vec<TensorOutput>> {
+    /// Tensors whose first dimension is the batch: row `i` belongs to item `i`. The fastest way out.
+    pub fn batch(tensors: Vec<TensorOutput>) -> Self {
+        Self(Outcomes::Rows(tensors))
+    }
+}
+
+impl Outputs<TensorOutput> {
+    /// A tensor whose first dimension is the batch: row `i` belongs to item `i`. The fastest way out.
+    pub fn batch(tensor: TensorOutput) -> Self {
+        Self(Outcomes::Rows(vec![tensor]))
+    }
+}
+
+impl<T> FromIterator<T> for Outputs<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(outputs: I) -> Self {
+        Self(Outcomes::Each(outputs.into_iter().map(Ok).collect()))
+    }
+}
+
+impl<T> FromIterator<Result<T, ItemError>> for Outputs<T> {
+    fn from_iter<I: IntoIterator<Item = Result<T, ItemError>>>(outcomes: I) -> Self {
+        Self(Outcomes::Each(outcomes.into_iter().collect()))
+    }
+}

@@ -1,0 +1,156 @@
+//! The functions of the C ABI. Each catches every panic and speaks to the log of the server that called it.
+
+#![allow(unsafe_code, reason = "prepared items come back from the server as handles")]
+
+use abi_stable::sabi_trait::TD_Opaque;
+use abi_stable::std_types::{RResult, RStr, RString};
+use plugin_abi::manifest::{self, ModelManifest, PluginManifest};
+use plugin_abi::{Host, ModelAbi, ModelAbi_TO, OutputSink, RawBatch, RawError, RawItem, RawPrepared};
+
+use crate::contain::{Contained, contain};
+use crate::error::{BatchError, ItemError, LoadError, raw_panic};
+use crate::host::{self, Reach, within};
+use crate::model::{LoadContext, Model};
+use crate::output::Emitter;
+use crate::prepared;
+use crate::settings;
+use crate::task::Tasks;
+
+/// What the macro knows of the author's package.
+#[derive(Clone, Copy, Debug)]
+pub struct Package {
+    /// Its name.
+    pub name: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// Its description, or empty.
+    pub description: &'static str,
+}
+
+pub(crate) fn describe<M: Model>(package: Package) -> RString {
+    let described = contain(|| PluginManifest {
+        settings_schema: crate::schema::of_input::<M::Settings>(),
+        tasks: M::tasks().manifests(),
+        ..PluginManifest::default()
+    });
+    // There is no way to fail here, and no log: what can be said is said.
+    let (described, description) = match described {
+        Ok(described) => (described, package.description.to_owned()),
+        Err(panic) => (
+            PluginManifest::default(),
+            format!("cannot be described, the plugin panicked: {panic}"),
+        ),
+    };
+    to_json(&PluginManifest {
+        name: package.name.to_owned(),
+        version: package.version.to_owned(),
+        description,
+        sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..described
+    })
+}
+
+pub(crate) fn load<M: Model>(
+    context: RStr<'_>,
+    host: Host,
+    reach: Reach,
+) -> RResult<plugin_abi::Model, RawError> {
+    let loaded = contain(|| {
+        let host = host::adopt(host, reach);
+        within(host, || Loaded::<M>::new(context.as_str(), host))
+    });
+    match loaded {
+        Ok(Ok(loaded)) => RResult::ROk(ModelAbi_TO::from_value(loaded, TD_Opaque)),
+        Ok(Err(error)) => RResult::RErr(error.into()),
+        Err(panic) => RResult::RErr(raw_panic(panic)),
+    }
+}
+
+/// A model of the author's behind the C ABI.
+struct Loaded<M: Model> {
+    model: Contained<M>,
+    tasks: Contained<Tasks<M>>,
+    manifest: String,
+    host: &'static Host,
+}
+
+impl<M: Model> Loaded<M> {
+    fn new(context: &str, host: &'static Host) -> Result<Self, LoadError> {
+        let context: manifest::LoadContext = serde_json::from_str(context).map_err(|error| {
+            LoadError::new(format_args!("the server's load context is malformed: {error}"))
+        })?;
+        let settings = settings::read::<M::Settings>(&context.settings)?;
+        let model = Contained::new(M::load(settings, &LoadContext::new(&context))?);
+        let tasks = Contained::new(model.configured_tasks());
+        tasks.check().map_err(LoadError::new)?;
+        let manifest = ModelManifest {
+            platform: M::platform().to_owned(),
+            tasks: tasks.manifests(),
+        };
+        Ok(Self {
+            model,
+            tasks,
+            manifest: to_json(&manifest).into_string(),
+            host,
+        })
+    }
+
+    /// Runs `call` on behalf of the model's server, and turns a panic into an error.
+    fn guard<T, E: Into<RawError>>(&self, call: impl FnOnce() -> Result<T, E>) -> RResult<T, RawError> {
+        match within(self.host, || contain(call)) {
+            Ok(Ok(value)) => RResult::ROk(value),
+            Ok(Err(error)) => RResult::RErr(error.into()),
+            Err(panic) => RResult::RErr(raw_panic(panic)),
+        }
+    }
+}
+
+impl<M: Model> ModelAbi for Loaded<M> {
+    fn manifest(&self) -> RString {
+        RString::from(self.manifest.as_str())
+    }
+
+    fn prepare(&self, task: u32, item: RawItem<'_>) -> RResult<RawPrepared, RawError> {
+        self.guard(|| match self.tasks.get(task) {
+            Some(task) => task.prepare(&self.model, &item),
+            None => Err(ItemError::fault(format_args!(
+                "the model has no task with index {task}"
+            ))),
+        })
+    }
+
+    fn drop_prepared(&self, _task: u32, handle: usize) {
+        within(self.host, || {
+            // SAFETY: the ABI gives each handle back exactly once, and never uses it afterwards.
+            let prepared = unsafe { prepared::take(handle) };
+            // The panic hook has written what happened to the log, and there is nobody else to tell.
+            let _message = contain(|| drop(prepared));
+        });
+    }
+
+    fn predict_batch(&self, batch: RawBatch<'_>, sink: OutputSink<'_>) -> RResult<(), RawError> {
+        self.guard(|| match self.tasks.get(batch.task) {
+            Some(task) => task.run(&self.model, &batch, &mut Emitter::new(sink)),
+            None => Err(BatchError::failed(format_args!(
+                "the model has no task with index {}",
+                batch.task
+            ))),
+        })
+    }
+}
+
+impl<M: Model> Drop for Loaded<M> {
+    fn drop(&mut self) {
+        within(self.host, || {
+            // As in `drop_prepared`.
+            let _message = self.tasks.dispose();
+            let _message = self.model.dispose();
+        });
+    }
+}
+
+fn to_json<T: serde::Serialize>(manifest: &T) -> RString {
+    RString::from(
+        serde_json::to_string(manifest).expect("manifests have string keys and finite numbers only"),
+    )
+}

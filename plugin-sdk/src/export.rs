@@ -1,0 +1,79 @@
+//! The export macro, and what it expands to.
+
+#![allow(
+    unsafe_code,
+    reason = "abi_stable's header is made from a function whose type it cannot check"
+)]
+
+use abi_stable::library::{__call_root_module_loader, CheckTypeLayout, LibHeader, RootModuleResult};
+use abi_stable::prefix_type::PrefixTypeTrait;
+use abi_stable::std_types::{RResult, RStr, RString};
+use plugin_abi::{Host, PluginModule, PluginModule_Ref, RawError};
+
+use crate::entry::{self, Package};
+use crate::host::Reach;
+use crate::model::Model;
+
+/// Exports a [`Model`](crate::Model) from a `cdylib`, for the server to load. Once per crate.
+///
+/// The crate may `#![forbid(unsafe_code)]`: the one unsafe attribute, which gives the exported symbol its name, stands in
+/// this macro and not in the author's code.
+///
+/// A test or another crate may link the plugin as an `rlib` too, but only one plugin at a time, since all of them export
+/// the same symbol.
+#[macro_export]
+macro_rules! export_model {
+    ($model:ty) => {
+        const _: () = {
+            struct Plugin;
+
+            impl $crate::__private::Plugin for Plugin {
+                type Model = $model;
+                const PACKAGE: $crate::__private::Package = $crate::__private::Package {
+                    name: ::core::env!("CARGO_PKG_NAME"),
+                    version: ::core::env!("CARGO_PKG_VERSION"),
+                    description: ::core::env!("CARGO_PKG_DESCRIPTION"),
+                };
+            }
+
+            // The name is `abi_stable::library::ROOT_MODULE_LOADER_NAME`; an attribute takes nothing but a literal.
+            #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
+            static HEADER: $crate::__private::LibHeader = $crate::__private::header::<Plugin>();
+        };
+    };
+}
+
+/// What the macro says of a plugin.
+pub trait Plugin: 'static {
+    /// The author's model.
+    type Model: Model;
+    /// The author's package.
+    const PACKAGE: Package;
+}
+
+/// The header that the server looks for.
+pub const fn header<P: Plugin>() -> LibHeader {
+    // SAFETY: `construct` returns the erased `PluginModule_Ref` that it made.
+    unsafe { LibHeader::from_constructor::<PluginModule_Ref>(construct::<P>, CheckTypeLayout::Yes) }
+}
+
+extern "C" fn construct<P: Plugin>() -> RootModuleResult {
+    // It catches panics.
+    __call_root_module_loader(module::<P>)
+}
+
+fn module<P: Plugin>() -> PluginModule_Ref {
+    PluginModule {
+        describe: describe::<P>,
+        load: load::<P>,
+    }
+    .leak_into_prefix()
+}
+
+extern "C" fn describe<P: Plugin>() -> RString {
+    entry::describe::<P::Model>(P::PACKAGE)
+}
+
+extern "C" fn load<P: Plugin>(context: RStr<'_>, host: Host) -> RResult<plugin_abi::Model, RawError> {
+    entry::load::<P::Model>(context, host, Reach::Library)
+}

@@ -1,0 +1,261 @@
+//! What a task may answer: how an author's values become the server's.
+
+use std::borrow::Cow;
+
+use abi_stable::std_types::{RSlice, RStr};
+use plugin_abi::codes::{kind, sink};
+use plugin_abi::manifest::{Kind, ValueManifest};
+use plugin_abi::{OutputSink, RawTensor, RawValue};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::error::ItemError;
+use crate::input::{Bytes, Json, Tensor, Tensors, Text, of_kind};
+use crate::schema;
+use crate::tensor::{self, TensorOutput};
+
+/// What a task answers. Use one of the markers: [`Text`], [`Bytes`], [`Json`], [`Tensor`], [`Tensors`].
+///
+/// A type of your own may implement it as well, to encode in its own way.
+pub trait Output: 'static {
+    /// What `predict` returns for each item.
+    type Item;
+
+    /// What the server and its documentation are told.
+    fn manifest() -> ValueManifest;
+
+    /// Gives one output to the server.
+    ///
+    /// # Errors
+    /// The output cannot be sent; fails this item alone.
+    fn encode(item: Self::Item, encoder: Encoder<'_, '_>) -> Result<(), ItemError>;
+}
+
+/// Bytes of a reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BytesOutput {
+    /// The bytes.
+    pub data: Vec<u8>,
+    /// Their media type.
+    pub media_type: Cow<'static, str>,
+}
+
+impl BytesOutput {
+    /// Bytes of that media type (`image/png`).
+    pub fn new(data: Vec<u8>, media_type: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            data,
+            media_type: media_type.into(),
+        }
+    }
+}
+
+impl Output for Text {
+    type Item = String;
+
+    fn manifest() -> ValueManifest {
+        of_kind(Kind::Text)
+    }
+
+    fn encode(item: String, encoder: Encoder<'_, '_>) -> Result<(), ItemError> {
+        encoder.text(&item)
+    }
+}
+
+impl Output for Bytes {
+    type Item = BytesOutput;
+
+    fn manifest() -> ValueManifest {
+        of_kind(Kind::Bytes)
+    }
+
+    fn encode(item: BytesOutput, encoder: Encoder<'_, '_>) -> Result<(), ItemError> {
+        encoder.bytes(&item.data, &item.media_type)
+    }
+}
+
+impl<T: Serialize + JsonSchema + 'static> Output for Json<T> {
+    type Item = T;
+
+    fn manifest() -> ValueManifest {
+        ValueManifest {
+            schema: schema::of_output::<T>(),
+            ..of_kind(Kind::Json)
+        }
+    }
+
+    fn encode(item: T, encoder: Encoder<'_, '_>) -> Result<(), ItemError> {
+        encoder.json(&item)
+    }
+}
+
+impl Output for Tensor {
+    type Item = TensorOutput;
+
+    fn manifest() -> ValueManifest {
+        of_kind(Kind::Tensors)
+    }
+
+    fn encode(item: TensorOutput, encoder: Encoder<'_, '_>) -> Result<(), ItemError> {
+        encoder.tensors(&[item])
+    }
+}
+
+impl Output for Tensors {
+    type Item = Vec<TensorOutput>;
+
+    fn manifest() -> ValueManifest {
+        of_kind(Kind::Tensors)
+    }
+
+    fn encode(item: Vec<TensorOutput>, encoder: Encoder<'_, '_>) -> Result<(), ItemError> {
+        encoder.tensors(&item)
+    }
+}
+
+/// Takes the output of one item.
+pub struct Encoder<'e, 'a> {
+    index: u32,
+    emitter: &'e mut Emitter<'a>,
+}
+
+impl Encoder<'_, '_> {
+    /// The output is this text.
+    ///
+    /// # Errors
+    /// The server refused it.
+    pub fn text(self, text: &str) -> Result<(), ItemError> {
+        self.emitter
+            .emit(self.index, value(kind::TEXT, text.as_bytes(), ""))
+    }
+
+    /// The output is these bytes.
+    ///
+    /// # Errors
+    /// The server refused it.
+    pub fn bytes(self, data: &[u8], media_type: &str) -> Result<(), ItemError> {
+        self.emitter
+            .emit(self.index, value(kind::BYTES, data, media_type))
+    }
+
+    /// The output is this document.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON, or the server refused it.
+    pub fn json<T: Serialize + ?Sized>(self, document: &T) -> Result<(), ItemError> {
+        let mut scratch = std::mem::take(&mut self.emitter.scratch);
+        scratch.clear();
+        let outcome = serde_json::to_writer(&mut scratch, document)
+            .map_err(|error| ItemError::fault(format_args!("output cannot be written as JSON: {error}")))
+            .and_then(|()| self.emitter.emit(self.index, value(kind::JSON, &scratch, "")));
+        self.emitter.scratch = scratch;
+        outcome
+    }
+
+    /// The output is these tensors.
+    ///
+    /// # Errors
+    /// Their data does not fit their shape, or the server refused them.
+    pub fn tensors(self, tensors: &[TensorOutput]) -> Result<(), ItemError> {
+        tensors
+            .iter()
+            .try_for_each(TensorOutput::check)
+            .map_err(ItemError::Fault)?;
+        // One tensor is by far the most frequent case, and needs no allocation.
+        match tensors {
+            [one] => self.emitter.emit(self.index, tensors_value(&[one.raw()])),
+            many => {
+                let raw: Vec<_> = many.iter().map(TensorOutput::raw).collect();
+                self.emitter.emit(self.index, tensors_value(&raw))
+            }
+        }
+    }
+}
+
+/// The server's sink, and what the encoders share.
+pub(crate) struct Emitter<'a> {
+    sink: OutputSink<'a>,
+    scratch: Vec<u8>,
+}
+
+impl<'a> Emitter<'a> {
+    pub(crate) fn new(sink: OutputSink<'a>) -> Self {
+        Self {
+            sink,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Settles item `index` with an output, or with why there is none.
+    pub(crate) fn settle<O: Output>(&mut self, index: u32, outcome: Result<O::Item, ItemError>) {
+        let settled = outcome.and_then(|item| O::encode(item, Encoder { index, emitter: self }));
+        if let Err(error) = settled {
+            self.fail(index, &error);
+        }
+    }
+
+    pub(crate) fn fail(&mut self, index: u32, error: &ItemError) {
+        if self.sink.fail(index, error.code(), RStr::from(error.message())) == sink::REFUSED {
+            log::error!("the server refused the failure of item {index}: {error}");
+        }
+    }
+
+    /// Gives the rows of `tensors` to the items in `positions`, or to all items if there are none. The first dimension of
+    /// every tensor is the number of these items, as was checked by the caller.
+    pub(crate) fn settle_rows(
+        &mut self,
+        tensors: &[TensorOutput],
+        positions: Option<&[u32]>,
+    ) -> Result<(), String> {
+        let Some(positions) = positions else {
+            let raw: Vec<_> = tensors.iter().map(TensorOutput::raw).collect();
+            return match self.sink.emit_batch(RSlice::from(&raw[..])) {
+                sink::REFUSED => Err("the server refused the tensors of the batch".to_owned()),
+                _ => Ok(()),
+            };
+        };
+        let rows: Vec<_> = tensors.iter().map(TensorOutput::rows).collect();
+        for (row, &index) in positions.iter().enumerate() {
+            let raw: Vec<_> = tensors
+                .iter()
+                .zip(&rows)
+                .map(|(tensor, rows)| {
+                    let data = &tensor.bytes()[rows[row].clone()];
+                    tensor::raw(tensor.name(), tensor.dtype(), &tensor.shape()[1..], data)
+                })
+                .collect();
+            if let Err(error) = self.emit(index, tensors_value(&raw)) {
+                self.fail(index, &error);
+            }
+        }
+        Ok(())
+    }
+
+    fn emit(&mut self, index: u32, value: RawValue<'_>) -> Result<(), ItemError> {
+        match self.sink.emit(index, value, 0) {
+            sink::OK | sink::CANCELLED => Ok(()),
+            code => {
+                log::error!("the server refused the output of item {index}: code {code}");
+                Err(ItemError::fault("the server refused the output"))
+            }
+        }
+    }
+}
+
+fn value<'a>(kind: u32, data: &'a [u8], media_type: &'a str) -> RawValue<'a> {
+    RawValue {
+        kind,
+        reserved: 0,
+        data: RSlice::from(data),
+        media_type: RStr::from(media_type),
+        tensors: RSlice::EMPTY,
+        reserved_word: 0,
+    }
+}
+
+fn tensors_value<'a>(tensors: &'a [RawTensor<'a>]) -> RawValue<'a> {
+    RawValue {
+        tensors: RSlice::from(tensors),
+        ..value(kind::TENSORS, &[], "")
+    }
+}

@@ -1,0 +1,524 @@
+//! Tensors: lent ones of requests, owned ones of replies, and what a task says of both.
+
+use std::borrow::Cow;
+
+use abi_stable::std_types::{RSlice, RStr};
+use plugin_abi::manifest::TensorManifest;
+use plugin_abi::{RawTensor, codes};
+
+use crate::error::ItemError;
+
+#[cfg(not(target_endian = "little"))]
+compile_error!(
+    "tensors cross the plugin boundary as little-endian bytes, which this target would have to convert"
+);
+
+/// Type of a tensor's elements, with the names of the Open Inference Protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DType {
+    /// One byte, 0 or 1.
+    Bool,
+    /// Unsigned 8 bit.
+    Uint8,
+    /// Unsigned 16 bit.
+    Uint16,
+    /// Unsigned 32 bit.
+    Uint32,
+    /// Unsigned 64 bit.
+    Uint64,
+    /// Signed 8 bit.
+    Int8,
+    /// Signed 16 bit.
+    Int16,
+    /// Signed 32 bit.
+    Int32,
+    /// Signed 64 bit.
+    Int64,
+    /// IEEE 754 half precision.
+    Fp16,
+    /// IEEE 754 single precision.
+    Fp32,
+    /// IEEE 754 double precision.
+    Fp64,
+    /// The upper half of an FP32.
+    Bf16,
+    /// Byte strings: each a `u32` length and that many bytes.
+    Bytes,
+}
+
+/// Code, name and size of every element type.
+const DTYPES: [(DType, u32, &str, usize); 14] = [
+    (DType::Bool, codes::dtype::BOOL, "BOOL", 1),
+    (DType::Uint8, codes::dtype::UINT8, "UINT8", 1),
+    (DType::Uint16, codes::dtype::UINT16, "UINT16", 2),
+    (DType::Uint32, codes::dtype::UINT32, "UINT32", 4),
+    (DType::Uint64, codes::dtype::UINT64, "UINT64", 8),
+    (DType::Int8, codes::dtype::INT8, "INT8", 1),
+    (DType::Int16, codes::dtype::INT16, "INT16", 2),
+    (DType::Int32, codes::dtype::INT32, "INT32", 4),
+    (DType::Int64, codes::dtype::INT64, "INT64", 8),
+    (DType::Fp16, codes::dtype::FP16, "FP16", 2),
+    (DType::Fp32, codes::dtype::FP32, "FP32", 4),
+    (DType::Fp64, codes::dtype::FP64, "FP64", 8),
+    (DType::Bf16, codes::dtype::BF16, "BF16", 2),
+    (DType::Bytes, codes::dtype::BYTES, "BYTES", 0),
+];
+
+impl DType {
+    /// Name in the Open Inference Protocol: `FP32`, `INT64`, `BYTES`.
+    pub fn name(self) -> &'static str {
+        DTYPES[self as usize].2
+    }
+
+    /// Bytes of one element; none for [`DType::Bytes`], whose elements differ in length.
+    pub fn size(self) -> Option<usize> {
+        Some(DTYPES[self as usize].3).filter(|size| *size > 0)
+    }
+
+    /// The type of that name in the Open Inference Protocol.
+    pub fn from_name(name: &str) -> Option<Self> {
+        DTYPES.iter().find(|row| row.2 == name).map(|row| row.0)
+    }
+
+    pub(crate) fn code(self) -> u32 {
+        DTYPES[self as usize].1
+    }
+
+    pub(crate) fn from_code(code: u32) -> Option<Self> {
+        DTYPES.iter().find(|row| row.1 == code).map(|row| row.0)
+    }
+}
+
+/// A Rust type that can be an element of a tensor.
+pub trait Element: bytemuck::Pod + sealed::Sealed {
+    /// The element type that it stands for.
+    const DTYPE: DType;
+
+    #[doc(hidden)]
+    fn hold(values: Vec<Self>) -> Elements;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// The elements of an owned tensor, in their own type, so that a reply's numbers are never copied into bytes first.
+#[derive(Clone, Debug, PartialEq)]
+#[doc(hidden)]
+#[allow(
+    missing_docs,
+    reason = "an implementation detail that is only public for the sake of `Element`"
+)]
+pub enum Elements {
+    U8(Vec<u8>),
+    U16(Vec<u16>),
+    U32(Vec<u32>),
+    U64(Vec<u64>),
+    I8(Vec<i8>),
+    I16(Vec<i16>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+macro_rules! elements {
+    ($($rust:ty, $dtype:ident, $variant:ident;)*) => {
+        $(
+            impl sealed::Sealed for $rust {}
+            impl Element for $rust {
+                const DTYPE: DType = DType::$dtype;
+                fn hold(values: Vec<Self>) -> Elements {
+                    Elements::$variant(values)
+                }
+            }
+        )*
+        impl Elements {
+            fn bytes(&self) -> &[u8] {
+                match self {
+                    $(Self::$variant(values) => bytemuck::cast_slice(values),)*
+                }
+            }
+        }
+    };
+}
+
+elements! {
+    u8, Uint8, U8;
+    u16, Uint16, U16;
+    u32, Uint32, U32;
+    u64, Uint64, U64;
+    i8, Int8, I8;
+    i16, Int16, I16;
+    i32, Int32, I32;
+    i64, Int64, I64;
+    f32, Fp32, F32;
+    f64, Fp64, F64;
+}
+
+/// One tensor of a request, lent for the duration of the call. Its data has the length that its shape asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorView<'a> {
+    name: &'a str,
+    dtype: DType,
+    shape: &'a [u64],
+    data: &'a [u8],
+}
+
+impl<'a> TensorView<'a> {
+    pub(crate) fn new(raw: &RawTensor<'a>) -> Result<Self, ItemError> {
+        let (name, shape, data) = (raw.name.as_str(), raw.shape.as_slice(), raw.data.as_slice());
+        let dtype = DType::from_code(raw.dtype).ok_or_else(|| {
+            ItemError::invalid(format_args!(
+                "tensor `{name}`: unknown datatype code {}",
+                raw.dtype
+            ))
+        })?;
+        check(dtype, shape, data)
+            .map_err(|problem| ItemError::invalid(format_args!("tensor `{name}`: {problem}")))?;
+        Ok(Self {
+            name,
+            dtype,
+            shape,
+            data,
+        })
+    }
+
+    /// Name of the input.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// Type of the elements.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Dimensions of the item, without a batch dimension.
+    pub fn shape(&self) -> &'a [u64] {
+        self.shape
+    }
+
+    /// The elements as they came: little-endian, row-major, dense.
+    pub fn data(&self) -> &'a [u8] {
+        self.data
+    }
+
+    /// The elements as numbers; copied only where the client's bytes are not aligned for `T`.
+    ///
+    /// # Errors
+    /// The tensor has another datatype.
+    pub fn values<T: Element>(&self) -> Result<Cow<'a, [T]>, ItemError> {
+        if self.dtype != T::DTYPE {
+            return Err(self.mismatch(T::DTYPE));
+        }
+        Ok(match bytemuck::try_cast_slice(self.data) {
+            Ok(values) => Cow::Borrowed(values),
+            Err(_) => Cow::Owned(
+                self.data
+                    .chunks_exact(size_of::<T>())
+                    .map(bytemuck::pod_read_unaligned)
+                    .collect(),
+            ),
+        })
+    }
+
+    /// The elements of a tensor of byte strings.
+    ///
+    /// # Errors
+    /// The tensor has another datatype.
+    pub fn byte_strings(&self) -> Result<Vec<&'a [u8]>, ItemError> {
+        if self.dtype != DType::Bytes {
+            return Err(self.mismatch(DType::Bytes));
+        }
+        Ok(byte_strings(self.data).flatten().collect())
+    }
+
+    fn mismatch(&self, wanted: DType) -> ItemError {
+        let (name, got, wanted) = (self.name, self.dtype.name(), wanted.name());
+        ItemError::invalid(format_args!(
+            "tensor `{name}`: datatype is {got}, expected {wanted}"
+        ))
+    }
+}
+
+/// The named tensors of one item, lent for the duration of the call.
+#[derive(Clone, Debug)]
+pub struct TensorsView<'a> {
+    tensors: Vec<TensorView<'a>>,
+}
+
+impl<'a> TensorsView<'a> {
+    pub(crate) fn new(raw: &[RawTensor<'a>]) -> Result<Self, ItemError> {
+        Ok(Self {
+            tensors: raw.iter().map(TensorView::new).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The tensor of that name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn get(&self, name: &str) -> Result<TensorView<'a>, ItemError> {
+        self.iter().find(|tensor| tensor.name == name).ok_or_else(|| {
+            let names: Vec<_> = self.iter().map(|tensor| tensor.name).collect();
+            ItemError::invalid(format_args!(
+                "no tensor `{name}` among the inputs ({})",
+                names.join(", ")
+            ))
+        })
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<TensorView<'a>> {
+        self.tensors
+    }
+
+    /// All of them, in the order of the request.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = TensorView<'a>> + '_ {
+        self.tensors.iter().copied()
+    }
+}
+
+/// One tensor of a reply.
+///
+/// Its shape is that of one item, except in [`Outputs::batch`](crate::Outputs::batch), where the first dimension counts
+/// items. That the number of values fits the shape is checked when the reply is sent, and fails the item.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorOutput {
+    name: Cow<'static, str>,
+    dtype: DType,
+    shape: Vec<u64>,
+    elements: Elements,
+}
+
+impl TensorOutput {
+    /// A tensor of numbers, row-major.
+    pub fn new<T: Element>(name: impl Into<Cow<'static, str>>, shape: &[usize], values: Vec<T>) -> Self {
+        Self {
+            name: name.into(),
+            dtype: T::DTYPE,
+            shape: widen(shape),
+            elements: T::hold(values),
+        }
+    }
+
+    /// A tensor of any datatype: little-endian bytes, row-major.
+    pub fn from_bytes(
+        name: impl Into<Cow<'static, str>>,
+        dtype: DType,
+        shape: &[usize],
+        data: Vec<u8>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            dtype,
+            shape: widen(shape),
+            elements: Elements::U8(data),
+        }
+    }
+
+    /// A tensor of byte strings, such as labels.
+    pub fn byte_strings<S: AsRef<[u8]>>(
+        name: impl Into<Cow<'static, str>>,
+        shape: &[usize],
+        values: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let mut data = Vec::new();
+        for value in values {
+            let value = value.as_ref();
+            // A string beyond 4 GiB gets a wrong length, which `check` finds when the reply is sent.
+            data.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            data.extend_from_slice(value);
+        }
+        Self::from_bytes(name, DType::Bytes, shape, data)
+    }
+
+    /// Name of the output.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn shape(&self) -> &[u64] {
+        &self.shape
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.elements.bytes()
+    }
+
+    pub(crate) fn check(&self) -> Result<(), String> {
+        check(self.dtype, &self.shape, self.bytes())
+            .map_err(|problem| format!("tensor `{}`: {problem}", self.name))
+    }
+
+    pub(crate) fn raw(&self) -> RawTensor<'_> {
+        raw(&self.name, self.dtype, &self.shape, self.bytes())
+    }
+
+    /// Where each row (index of the first dimension) starts and ends in [`bytes`](Self::bytes). Call [`check`](Self::check) first.
+    pub(crate) fn rows(&self) -> Vec<std::ops::Range<usize>> {
+        let count = self.shape.first().map_or(0, |rows| *rows as usize);
+        let per_row = self.shape.iter().skip(1).product::<u64>() as usize;
+        let mut start = 0;
+        let mut strings = byte_strings(self.bytes());
+        (0..count)
+            .map(|_| {
+                let length = match self.dtype.size() {
+                    Some(size) => per_row * size,
+                    None => strings
+                        .by_ref()
+                        .take(per_row)
+                        .flatten()
+                        .map(|string| string.len() + 4)
+                        .sum(),
+                };
+                let row = start..start + length;
+                start = row.end;
+                row
+            })
+            .collect()
+    }
+}
+
+pub(crate) fn raw<'a>(name: &'a str, dtype: DType, shape: &'a [u64], data: &'a [u8]) -> RawTensor<'a> {
+    RawTensor {
+        name: RStr::from(name),
+        dtype: dtype.code(),
+        reserved: 0,
+        shape: RSlice::from(shape),
+        data: RSlice::from(data),
+    }
+}
+
+/// What a task says of one of its tensors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorInfo(pub(crate) TensorManifest);
+
+impl TensorInfo {
+    /// A tensor of that name and shape: dimensions of one item, -1 where any size will do.
+    pub fn new(name: impl Into<String>, dtype: DType, shape: &[i64]) -> Self {
+        Self(TensorManifest {
+            name: name.into(),
+            dtype: dtype.name().to_owned(),
+            shape: shape.to_vec(),
+            description: String::new(),
+        })
+    }
+
+    /// A sentence for the documentation pages.
+    #[must_use]
+    pub fn description(mut self, description: impl Into<String>) -> Self {
+        self.0.description = description.into();
+        self
+    }
+}
+
+fn widen(shape: &[usize]) -> Vec<u64> {
+    shape.iter().map(|dimension| *dimension as u64).collect()
+}
+
+fn check(dtype: DType, shape: &[u64], data: &[u8]) -> Result<(), String> {
+    let count = shape
+        .iter()
+        .try_fold(1_u64, |product, dimension| product.checked_mul(*dimension));
+    let count = count.ok_or_else(|| format!("shape {shape:?} has more elements than can be counted"))?;
+    match dtype.size() {
+        Some(size) => match count.checked_mul(size as u64) {
+            Some(bytes) if bytes == data.len() as u64 => Ok(()),
+            _ => {
+                let (got, dtype) = (data.len(), dtype.name());
+                Err(format!(
+                    "{got} bytes of data, expected {count} elements of {dtype} for shape {shape:?}"
+                ))
+            }
+        },
+        None => {
+            let mut found = 0;
+            for string in byte_strings(data) {
+                string.ok_or("data ends within a byte string")?;
+                found += 1;
+            }
+            match found == count {
+                true => Ok(()),
+                false => Err(format!(
+                    "{found} byte strings, expected {count} for shape {shape:?}"
+                )),
+            }
+        }
+    }
+}
+
+/// The byte strings in `data`; a last `None` if it ends within one.
+fn byte_strings(data: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+    let mut rest = Some(data);
+    std::iter::from_fn(move || {
+        let data = rest.take().filter(|data| !data.is_empty())?;
+        let string = data.split_first_chunk::<4>().and_then(|(length, tail)| {
+            let (string, tail) = tail.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            rest = Some(tail);
+            Some(string)
+        });
+        Some(string)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_element_types_is_in_the_order_of_the_enum() {
+        for (index, row) in DTYPES.iter().enumerate() {
+            assert_eq!(row.0 as usize, index);
+            assert_eq!(DType::from_code(row.0.code()), Some(row.0));
+            assert_eq!(DType::from_name(row.0.name()), Some(row.0));
+        }
+    }
+
+    #[test]
+    fn data_that_does_not_fit_its_shape_is_refused_with_the_numbers() {
+        let short = TensorOutput::new("embedding", &[2, 2], vec![1.0_f32; 3]);
+        let problem = short.check().expect_err("three values do not fill four places");
+        assert_eq!(
+            problem,
+            "tensor `embedding`: 12 bytes of data, expected 4 elements of FP32 for shape [2, 2]"
+        );
+        let huge = TensorOutput::new("x", &[usize::MAX, 2], vec![0_u8]);
+        assert!(huge.check().is_err());
+        let cut = TensorOutput::from_bytes("x", DType::Bytes, &[1], vec![5, 0, 0, 0, b'a']);
+        assert_eq!(
+            cut.check(),
+            Err("tensor `x`: data ends within a byte string".to_owned())
+        );
+    }
+
+    #[test]
+    fn rows_of_numbers_and_of_byte_strings_are_found() {
+        let numbers = TensorOutput::new("x", &[2, 3], vec![0_u16; 6]);
+        assert_eq!(numbers.rows(), [0..6, 6..12]);
+        let strings = TensorOutput::byte_strings("x", &[2, 1], ["a", "bcd"]);
+        assert_eq!((strings.check(), strings.rows()), (Ok(()), vec![0..5, 5..12]));
+    }
+
+    #[test]
+    fn values_are_read_from_unaligned_bytes() {
+        let mut bytes = vec![0_u8];
+        bytes.extend(1.5_f32.to_le_bytes());
+        bytes.extend(2.5_f32.to_le_bytes());
+        for start in 0..2 {
+            let data = [&vec![0_u8; start][..], &bytes[1..]].concat();
+            let raw = raw("x", DType::Fp32, &[2], &data[start..]);
+            let view = TensorView::new(&raw).expect("two floats");
+            assert_eq!(*view.values::<f32>().expect("floats"), [1.5, 2.5]);
+            assert_eq!(
+                view.values::<i64>().expect_err("not integers").message(),
+                "tensor `x`: datatype is FP32, expected INT64"
+            );
+        }
+    }
+}
