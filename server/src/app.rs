@@ -76,14 +76,20 @@ impl AppError {
 }
 
 fn list(failures: &[ModelFailure]) -> String {
-    failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    failures
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Reads and resolves the configuration, as at start, for a reload and for `check`.
 pub fn read_config(args: &ServeArgs) -> Result<Settings, AppError> {
     let file = &args.config;
-    let text = std::fs::read_to_string(file)
-        .map_err(|source| AppError::ReadConfig { file: file.clone(), source })?;
+    let text = std::fs::read_to_string(file).map_err(|source| AppError::ReadConfig {
+        file: file.clone(),
+        source,
+    })?;
     let absolute = std::path::absolute(file)?;
     let source = Source {
         file_name: &file.to_string_lossy(),
@@ -129,7 +135,15 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
             log::info!("listening on http://{address}");
         }
         let models = ModelThread::start(reloader, args, &settings)?;
-        Running { settings, registry, server, models, signals }.run().await
+        Running {
+            settings,
+            registry,
+            server,
+            models,
+            signals,
+        }
+        .run()
+        .await
     })
 }
 
@@ -167,7 +181,10 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
 /// What the thread that owns the models is told.
 enum Command {
     Reload,
-    ShutDown { deadline: Instant, done: oneshot::Sender<Result<(), Vec<String>>> },
+    ShutDown {
+        deadline: Instant,
+        done: oneshot::Sender<Result<(), Vec<String>>>,
+    },
 }
 
 /// The thread that loads, reloads and unloads models, one thing after the other.
@@ -183,9 +200,14 @@ impl ModelThread {
     fn start(reloader: Reloader, args: ServeArgs, settings: &Settings) -> io::Result<Self> {
         let (commands, receiver) = channel();
         let settings = settings.clone();
-        let thread = thread::Builder::new()
-            .name("models".to_owned())
-            .spawn(move || ModelLoop { reloader, args, settings }.run(&receiver))?;
+        let thread = thread::Builder::new().name("models".to_owned()).spawn(move || {
+            ModelLoop {
+                reloader,
+                args,
+                settings,
+            }
+            .run(&receiver)
+        })?;
         Ok(Self { commands, thread })
     }
 
@@ -254,7 +276,8 @@ impl ModelLoop {
             Ok(settings) => settings,
             Err(error) => {
                 log::error!("reload refused, the old configuration goes on: {}", Chain(&error));
-                self.reloader.reload_refused("the configuration has errors; see the server's log");
+                self.reloader
+                    .reload_refused("the configuration has errors; see the server's log");
                 return;
             }
         };
@@ -308,7 +331,13 @@ impl Running {
         while let Signal::Reload = self.signals.next().await {
             self.models.reload();
         }
-        let Self { settings, registry, server, models, mut signals } = self;
+        let Self {
+            settings,
+            registry,
+            server,
+            models,
+            mut signals,
+        } = self;
         let shut_down = shut_down(&settings, &registry, server, models);
         tokio::pin!(shut_down);
         loop {
@@ -333,12 +362,18 @@ async fn shut_down(
     models: ModelThread,
 ) -> Result<(), AppError> {
     let delay = settings.server.shutdown_delay;
-    log::info!("shutting down: not ready from now on; serving on for {} s", delay.as_secs_f64());
+    log::info!(
+        "shutting down: not ready from now on; serving on for {} s",
+        delay.as_secs_f64()
+    );
     registry.start_draining();
     tokio::time::sleep(delay).await;
     let deadline = clock::now() + settings.server.drain_timeout;
     if !server.drain(deadline).await {
-        log::error!("requests were still being answered after {} s", settings.server.drain_timeout.as_secs_f64());
+        log::error!(
+            "requests were still being answered after {} s",
+            settings.server.drain_timeout.as_secs_f64()
+        );
     }
     match models.shut_down(deadline).await {
         Ok(()) => {

@@ -65,7 +65,13 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
     /// The configuration file
-    #[arg(long, short, value_name = "FILE", env = "INFERENCE_CONFIG", default_value = "models.toml")]
+    #[arg(
+        long,
+        short,
+        value_name = "FILE",
+        env = "INFERENCE_CONFIG",
+        default_value = "models.toml"
+    )]
     pub config: PathBuf,
     /// Address to listen on
     #[arg(long)]

@@ -58,11 +58,17 @@ impl<'kvs> VisitSource<'kvs> for JsonPairs<'_> {
 
 fn write_json(formatter: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
     let mut line = Map::new();
-    line.insert("timestamp".to_owned(), formatter.timestamp_millis().to_string().into());
+    line.insert(
+        "timestamp".to_owned(),
+        formatter.timestamp_millis().to_string().into(),
+    );
     line.insert("level".to_owned(), record.level().as_str().into());
     line.insert("target".to_owned(), record.target().into());
     line.insert("message".to_owned(), record.args().to_string().into());
-    record.key_values().visit(&mut JsonPairs(&mut line)).map_err(std::io::Error::other)?;
+    record
+        .key_values()
+        .visit(&mut JsonPairs(&mut line))
+        .map_err(std::io::Error::other)?;
     serde_json::to_writer(&mut *formatter, &line)?;
     writeln!(formatter)
 }

@@ -44,7 +44,14 @@ fn check(args: &inference_server::cli::ServeArgs, load: bool) -> ExitCode {
 
 #[allow(clippy::print_stdout, reason = "the command's output")]
 fn print_reference(markdown: bool) -> ExitCode {
-    print!("{}", if markdown { config::reference_markdown() } else { config::reference_toml() });
+    print!(
+        "{}",
+        if markdown {
+            config::reference_markdown()
+        } else {
+            config::reference_toml()
+        }
+    );
     ExitCode::SUCCESS
 }
 

@@ -131,7 +131,11 @@ pub(super) fn load_all(
             }
         });
         if let Err(error) = spawned {
-            let failure = ModelFailure { model: name.clone(), location: None, error: error.into() };
+            let failure = ModelFailure {
+                model: name.clone(),
+                location: None,
+                error: error.into(),
+            };
             let _ = sender.send((name, Err(failure)));
         }
     }
@@ -148,8 +152,11 @@ pub(super) fn load_all(
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 let settings = waiting.pop()?;
                 let error = ModelError::TimedOut(timeout);
-                let failure =
-                    ModelFailure { model: settings.name.clone(), location: Some(settings.location()), error };
+                let failure = ModelFailure {
+                    model: settings.name.clone(),
+                    location: Some(settings.location()),
+                    error,
+                };
                 Some((settings, Err(failure)))
             }
         }
@@ -157,7 +164,11 @@ pub(super) fn load_all(
 }
 
 fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelFailure> {
-    let fail = |location, error| ModelFailure { model: settings.name.clone(), location, error };
+    let fail = |location, error| ModelFailure {
+        model: settings.name.clone(),
+        location,
+        error,
+    };
     let workers = settings.workers.get();
     let request = LoadRequest {
         model: &settings.name,
@@ -169,31 +180,66 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
     };
     let loaded = context.loader.load(&request).map_err(|error| match error {
         LoadError::Settings { key, message } => {
-            let named = if key.is_empty() { message } else { format!("[models.settings] `{key}`: {message}") };
-            fail(settings.locate(&key).or_else(|| Some(settings.location())), ModelError::Settings(named))
+            let named = if key.is_empty() {
+                message
+            } else {
+                format!("[models.settings] `{key}`: {message}")
+            };
+            fail(
+                settings.locate(&key).or_else(|| Some(settings.location())),
+                ModelError::Settings(named),
+            )
         }
-        error => fail(Some(settings.plugin_location()), ModelError::Load(Box::new(error))),
+        error => fail(
+            Some(settings.plugin_location()),
+            ModelError::Load(Box::new(error)),
+        ),
     })?;
     let manifests = &loaded.model.manifest().tasks;
-    let known = || manifests.iter().map(|task| format!("`{}`", task.name)).collect::<Vec<_>>().join(", ");
-    let written = settings.configured_tasks().map(|(task, location)| (task, Some(location)));
-    let default = settings.default_task.as_deref().map(|task| (task, settings.default_task_location()));
+    let known = || {
+        manifests
+            .iter()
+            .map(|task| format!("`{}`", task.name))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let written = settings
+        .configured_tasks()
+        .map(|(task, location)| (task, Some(location)));
+    let default = settings
+        .default_task
+        .as_deref()
+        .map(|task| (task, settings.default_task_location()));
     for (task, location) in written.chain(default) {
         if manifests.iter().all(|manifest| manifest.name != task) {
-            return Err(fail(location, ModelError::UnknownTask { task: task.to_owned(), known: known() }));
+            return Err(fail(
+                location,
+                ModelError::UnknownTask {
+                    task: task.to_owned(),
+                    known: known(),
+                },
+            ));
         }
     }
     if settings.warm_up {
-        warm_up(context, loaded.model.as_ref(), settings).map_err(|error| fail(Some(settings.location()), error))?;
+        warm_up(context, loaded.model.as_ref(), settings)
+            .map_err(|error| fail(Some(settings.location()), error))?;
     }
     let tasks = task_settings(settings, manifests);
     let default_task = default_task(settings, manifests);
-    Ok(Ready { loaded, tasks, default_task })
+    Ok(Ready {
+        loaded,
+        tasks,
+        default_task,
+    })
 }
 
 /// The settings of each task, with the limits that the manifest declares.
 pub(super) fn task_settings(settings: &ModelSettings, tasks: &[TaskManifest]) -> Vec<TaskSettings> {
-    tasks.iter().map(|task| settings.task(&task.name, &DeclaredLimits::from(&task.limits))).collect()
+    tasks
+        .iter()
+        .map(|task| settings.task(&task.name, &DeclaredLimits::from(&task.limits)))
+        .collect()
 }
 
 /// The task that is meant when a client names none: the configured one, or the only one.
@@ -207,10 +253,16 @@ pub(super) fn default_task(settings: &ModelSettings, tasks: &[TaskManifest]) -> 
 /// Runs the first example of every task as a batch of one and, where batches are allowed, as a batch of two.
 fn warm_up(context: &LoadContext, model: &dyn Model, settings: &ModelSettings) -> Result<(), ModelError> {
     for (index, task) in model.manifest().tasks.iter().enumerate() {
-        let Some(example) = task.examples.first() else { continue };
-        let fail = |reason: String| ModelError::WarmUp { task: task.name.clone(), reason };
+        let Some(example) = task.examples.first() else {
+            continue;
+        };
+        let fail = |reason: String| ModelError::WarmUp {
+            task: task.name.clone(),
+            reason,
+        };
         let limits = settings.task(&task.name, &DeclaredLimits::from(&task.limits));
-        let input = (context.decode_example)(task, example).map_err(|error| fail(format!("its example: {error}")))?;
+        let input =
+            (context.decode_example)(task, example).map_err(|error| fail(format!("its example: {error}")))?;
         for size in 1..=limits.batching.max_batch_size.get().min(2) {
             run_once(model, index, task, &input, size).map_err(fail)?;
         }
@@ -218,18 +270,38 @@ fn warm_up(context: &LoadContext, model: &dyn Model, settings: &ModelSettings) -
     Ok(())
 }
 
-fn run_once(model: &dyn Model, index: usize, task: &TaskManifest, input: &ItemInput, size: usize) -> Result<(), String> {
+fn run_once(
+    model: &dyn Model,
+    index: usize,
+    task: &TaskManifest,
+    input: &ItemInput,
+    size: usize,
+) -> Result<(), String> {
     let prepared = if task.prepares {
         let prepare = |_| model.prepare(index, input).map_err(|error| error.to_string());
         (0..size).map(prepare).collect::<Result<Vec<_>, _>>()?
     } else {
         Vec::new()
     };
-    let items: Vec<BatchItem<'_>> = (0..size).map(|item| BatchItem { input, prepared: prepared.get(item) }).collect();
-    let mut outcomes = WarmUpSink { items: size, answered: 0, failure: None };
-    model.predict_batch(0, index, &items, &mut outcomes).map_err(|error| error.to_string())?;
+    let items: Vec<BatchItem<'_>> = (0..size)
+        .map(|item| BatchItem {
+            input,
+            prepared: prepared.get(item),
+        })
+        .collect();
+    let mut outcomes = WarmUpSink {
+        items: size,
+        answered: 0,
+        failure: None,
+    };
+    model
+        .predict_batch(0, index, &items, &mut outcomes)
+        .map_err(|error| error.to_string())?;
     match outcomes {
-        WarmUpSink { failure: Some(failure), .. } => Err(failure),
+        WarmUpSink {
+            failure: Some(failure),
+            ..
+        } => Err(failure),
         WarmUpSink { answered, items, .. } if answered != items => {
             Err(format!("{answered} outcomes for a batch of {items} items"))
         }

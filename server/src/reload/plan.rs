@@ -55,7 +55,10 @@ impl Reason {
 
 /// The steps, one per wanted model and in the same order, and the names of the models to remove.
 pub(super) fn plan(present: &BTreeMap<&str, Present<'_>>, wanted: &[Wanted<'_>]) -> (Vec<Step>, Vec<String>) {
-    let steps = wanted.iter().map(|wanted| step(present.get(wanted.settings.name.as_str()), wanted)).collect();
+    let steps = wanted
+        .iter()
+        .map(|wanted| step(present.get(wanted.settings.name.as_str()), wanted))
+        .collect();
     let removed = present
         .keys()
         .filter(|name| wanted.iter().all(|wanted| wanted.settings.name != **name))
