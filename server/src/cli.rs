@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Overrides;
 
+/// The hidden command that loads a plugin in a child process.
+pub const TRIAL_COMMAND: &str = "trial-load";
+
 /// Serves models that are loaded as plugins, with dynamic batching and hot reload.
 #[derive(Debug, Parser)]
 #[command(
@@ -54,7 +57,7 @@ pub enum Command {
         json: bool,
     },
     /// Loads a plugin once and prints its manifest; the server runs this in a child process, in case it crashes
-    #[command(name = crate::loader::TRIAL_COMMAND, hide = true)]
+    #[command(name = TRIAL_COMMAND, hide = true)]
     TrialLoad {
         /// The plugin.
         file: PathBuf,

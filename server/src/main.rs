@@ -57,7 +57,7 @@ fn print_reference(markdown: bool) -> ExitCode {
 
 #[allow(clippy::print_stdout, reason = "the command's output")]
 fn inspect(file: &std::path::Path, json: bool) -> ExitCode {
-    let inspection = match loader::inspect(file) {
+    let inspection = match app::inspect(file) {
         Ok(inspection) => inspection,
         Err(error) => {
             eprintln!("{}", Chain(&error));

@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use plugin_abi::manifest::TaskManifest;
+use plugin_abi::manifest::{LoadContext as PluginContext, TaskManifest};
 
 use crate::batching::DeclaredLimits;
 use crate::clock;
@@ -24,6 +24,8 @@ pub type DecodeExample = fn(&TaskManifest, &serde_json::Value) -> Result<ItemInp
 pub struct LoadContext {
     /// Opens plugins.
     pub loader: Loader,
+    /// How long opening a plugin may take before its settings are known.
+    pub trial_timeout: Duration,
     /// Cores that the workers of one model share.
     pub cores: usize,
     /// Reads the examples for the warm-up.
@@ -78,11 +80,26 @@ impl ModelFailure {
     /// The failure as clients may see it: without paths and settings, which are in the log.
     pub fn public_reason(&self) -> String {
         match &self.error {
-            ModelError::Load(error) => error.public_reason(),
+            ModelError::Load(error) => public_load_reason(error).to_owned(),
             ModelError::Settings(_) => "the plugin refused its settings; see the server's log".to_owned(),
             ModelError::UnknownTask { .. } => "a task is configured that the model does not have".to_owned(),
             error @ (ModelError::WarmUp { .. } | ModelError::TimedOut(_)) => error.to_string(),
             ModelError::Threads(_) => "the system refused to start its threads".to_owned(),
+        }
+    }
+}
+
+fn public_load_reason(error: &LoadError) -> &'static str {
+    match error {
+        LoadError::Header(_) | LoadError::Copy(_) => "its plugin file cannot be used; see the server's log",
+        LoadError::Trial(_) | LoadError::Open(_) => "its plugin cannot be opened; see the server's log",
+        LoadError::Settings { .. } | LoadError::Context(_) => {
+            "the plugin refused its settings; see the server's log"
+        }
+        LoadError::Refused(_) => "the plugin refused to load the model; see the server's log",
+        LoadError::Panicked(_) => "the plugin panicked while it loaded the model; see the server's log",
+        LoadError::ManifestSyntax(_) | LoadError::Manifest(_) => {
+            "the model's manifest is wrong; see the server's log"
         }
     }
 }
@@ -115,7 +132,7 @@ pub(super) fn load_all(
     context: &Arc<LoadContext>,
     models: &[ModelSettings],
     timeout: Duration,
-) -> impl Iterator<Item = (ModelSettings, Result<Ready, ModelFailure>)> {
+) -> impl Iterator<Item = (ModelSettings, Result<Ready, ModelFailure>)> + use<> {
     let deadline = clock::now() + timeout;
     let (sender, receiver) = channel();
     let mut waiting: Vec<ModelSettings> = models.to_vec();
@@ -171,12 +188,15 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
     };
     let workers = settings.workers.get();
     let request = LoadRequest {
-        model: &settings.name,
-        path: &settings.plugin,
-        settings: &settings.settings,
-        base_dir: &settings.base_dir,
-        workers,
-        threads: (context.cores / workers).max(1),
+        path: settings.plugin.clone(),
+        context: PluginContext {
+            model: settings.name.clone(),
+            settings: settings.settings.clone(),
+            base_dir: settings.base_dir.clone(),
+            workers: u32::try_from(workers).unwrap_or(u32::MAX),
+            threads: u32::try_from((context.cores / workers).max(1)).unwrap_or(u32::MAX),
+        },
+        trial_timeout: context.trial_timeout,
     };
     let loaded = context.loader.load(&request).map_err(|error| match error {
         LoadError::Settings { key, message } => {

@@ -91,25 +91,29 @@ fn two_tasks_under_constant_load_take_turns() {
 
 #[test]
 fn every_eighth_batch_is_led_by_the_lower_class_that_waited_longest() {
-    let mut scenario = Scenario::new(&[rules(GREEDY, 1)]);
-    scenario.push(Spec {
-        priority: Priority::Low,
-        ..Spec::default()
-    });
-    scenario.push(Spec {
-        priority: Priority::Normal,
-        ..Spec::default()
-    });
-    scenario.push_all(
-        30,
-        Spec {
+    for lower in [
+        [Priority::Low, Priority::Normal],
+        [Priority::Normal, Priority::Low],
+    ] {
+        let mut scenario = Scenario::new(&[rules(GREEDY, 1)]);
+        for priority in lower {
+            scenario.push_all(
+                1,
+                Spec {
+                    priority,
+                    ..Spec::default()
+                },
+            );
+        }
+        let high = Spec {
             priority: Priority::High,
             ..Spec::default()
-        },
-    );
-    let order = scenario.drain().concat();
-    assert_eq!((order[7], order[15]), (0, 1));
-    assert!(order[..7].iter().all(|id| *id >= 2));
+        };
+        scenario.push_all(30, high);
+        let order = scenario.drain().concat();
+        let turns: Vec<usize> = (0..order.len()).filter(|turn| order[*turn] < 2).collect();
+        assert_eq!((turns, order[7], order[15]), (vec![7, 15], 0, 1), "{lower:?}");
+    }
 }
 
 #[test]
