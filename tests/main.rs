@@ -4,5 +4,7 @@
 
 mod harness;
 
+mod admission;
+mod batching;
+mod faults;
 mod floors;
-mod commands;

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
+use inference_server::clock;
 use serde_json::{Value as Json, json};
 use ureq::Agent;
 use ureq::http::{HeaderMap, Method, Request};
@@ -133,13 +135,17 @@ impl Call<'_> {
             request = request.header(name, value);
         }
         let agent = &self.client.agent;
+        let sent = clock::now();
         let mut response = if self.body.is_empty() {
             agent.run(request.body(()).expect("the request is well formed"))?
         } else {
             agent.run(request.body(&self.body[..]).expect("the request is well formed"))?
         };
         let body = response.body_mut().with_config().limit(REPLY_LIMIT).read_to_vec()?;
+        let answered = clock::now();
         Ok(Reply {
+            sent,
+            answered,
             status: response.status().as_u16(),
             headers: response.headers().clone(),
             body,
@@ -150,6 +156,8 @@ impl Call<'_> {
 /// What the server answered.
 #[derive(Debug)]
 pub(crate) struct Reply {
+    pub(crate) sent: Instant,
+    pub(crate) answered: Instant,
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
@@ -161,6 +169,11 @@ impl Reply {
     pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{:?}\n{}", self.headers, self.text());
         self
+    }
+
+    /// How long the client waited.
+    pub(crate) fn took(&self) -> Duration {
+        self.answered - self.sent
     }
 
     pub(crate) fn text(&self) -> String {

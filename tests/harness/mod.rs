@@ -8,6 +8,7 @@ pub(crate) mod eventually;
 pub(crate) mod gate;
 pub(crate) mod log;
 pub(crate) mod metrics;
+pub(crate) mod misbehave;
 pub(crate) mod plugins;
 pub(crate) mod raw;
 pub(crate) mod scenario;
