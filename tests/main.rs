@@ -8,3 +8,8 @@ mod admission;
 mod batching;
 mod faults;
 mod floors;
+mod hostile_input;
+mod loading;
+mod reload;
+mod responsiveness;
+mod shutdown;

@@ -153,12 +153,4 @@ impl Batches {
             items: metrics.count("inference_batch_size_sum", &labels),
         }
     }
-
-    /// Those since `before`.
-    pub(crate) fn since(self, before: Self) -> Self {
-        Self {
-            count: self.count - before.count,
-            items: self.items - before.items,
-        }
-    }
 }
