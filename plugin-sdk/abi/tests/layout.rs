@@ -20,12 +20,72 @@ macro_rules! layout {
 #[test]
 fn the_layout_of_version_1_is_what_it_always_was() {
     let mut text = String::new();
-    layout!(text, RawTensor { name, dtype, reserved, shape, data });
-    layout!(text, RawValue { kind, reserved, data, media_type, tensors, reserved_word });
-    layout!(text, RawItem { value, parameters, prepared, reserved });
-    layout!(text, RawBatch { task, worker, items, reserved });
-    layout!(text, RawPrepared { handle, weight, group, reserved });
-    layout!(text, RawError { kind, reserved, message, key });
-    layout!(text, RawLogRecord { level, line, target, message, file });
+    layout!(
+        text,
+        RawTensor {
+            name,
+            dtype,
+            reserved,
+            shape,
+            data
+        }
+    );
+    layout!(
+        text,
+        RawValue {
+            kind,
+            reserved,
+            data,
+            media_type,
+            tensors,
+            reserved_word
+        }
+    );
+    layout!(
+        text,
+        RawItem {
+            value,
+            parameters,
+            prepared,
+            reserved
+        }
+    );
+    layout!(
+        text,
+        RawBatch {
+            task,
+            worker,
+            items,
+            reserved
+        }
+    );
+    layout!(
+        text,
+        RawPrepared {
+            handle,
+            weight,
+            group,
+            reserved
+        }
+    );
+    layout!(
+        text,
+        RawError {
+            kind,
+            reserved,
+            message,
+            key
+        }
+    );
+    layout!(
+        text,
+        RawLogRecord {
+            level,
+            line,
+            target,
+            message,
+            file
+        }
+    );
     insta::assert_snapshot!(text);
 }
