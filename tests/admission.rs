@@ -137,7 +137,7 @@ fn clients_that_leave_at_any_moment_do_no_harm_to_those_that_stay() {
                 for round in 0..50 {
                     client.predict("m", "text", &echoes([round])).expect(200);
                 }
-                client.get("/livez")
+                client.request("GET", "/livez").try_send()
             })
         })
         .collect();

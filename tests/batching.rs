@@ -7,14 +7,13 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use crate::harness::misbehave::{Batches, echo, echoes};
-use crate::harness::{Client, Reply, Scenario};
+use crate::harness::{Pending, Reply, Scenario, Server};
 
-fn predict_with_priority(client: &Client, priority: &str, inputs: &Json) -> Reply {
-    client
-        .request("POST", "/v1/models/m/tasks/text/predict")
-        .header("x-priority", priority)
-        .json(&json!({ "inputs": inputs }))
-        .send()
+fn predict_with_priority(server: &Server, priority: &'static str, inputs: Json) -> Pending {
+    server.in_background(move |client| {
+        let call = client.request("POST", "/v1/models/m/tasks/text/predict");
+        call.header("x-priority", priority).json(&json!({ "inputs": inputs })).try_send()
+    })
 }
 
 #[test]
@@ -189,9 +188,9 @@ fn assert_one_task(reply: &Reply, task: &str) {
 fn a_high_priority_overtakes_a_long_queue_of_low_priority() {
     let server = Scenario::misbehave("", "max_batch_size = 4").start();
     let occupied = server.occupy("m");
-    let low = server.in_background(|client| predict_with_priority(client, "low", &echoes(0..40)));
+    let low = predict_with_priority(&server, "low", echoes(0..40));
     server.wait_for_queued("m", "text", 40);
-    let high = server.in_background(|client| predict_with_priority(client, "high", &echoes(["urgent"])));
+    let high = predict_with_priority(&server, "high", echoes(["urgent"]));
     server.wait_for_queued("m", "text", 41);
     let first = occupied.release().batch();
     assert_eq!(high.reply().report().batch(), first + 1);
@@ -202,9 +201,9 @@ fn a_high_priority_overtakes_a_long_queue_of_low_priority() {
 fn a_low_priority_goes_on_behind_a_long_queue_of_high_priority() {
     let server = Scenario::misbehave("", "max_batch_size = 1").start();
     let occupied = server.occupy("m");
-    let low = server.in_background(|client| predict_with_priority(client, "low", &echoes(["patient"])));
+    let low = predict_with_priority(&server, "low", echoes(["patient"]));
     server.wait_for_queued("m", "text", 1);
-    let high = server.in_background(|client| predict_with_priority(client, "high", &echoes(0..40)));
+    let high = predict_with_priority(&server, "high", echoes(0..40));
     server.wait_for_queued("m", "text", 41);
     let first = occupied.release().batch();
     let turn = low.reply().report().batch() - first;

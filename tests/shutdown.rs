@@ -117,15 +117,13 @@ fn a_model_that_does_not_finish_is_given_up_at_the_deadline() {
     let mut server = scenario("drain_timeout = \"500ms\"").start();
     let hung = server.in_background(|client| {
         let call = client.request("POST", "/v1/models/m/tasks/text/predict");
-        let answer = call.json(&json!({"inputs": [{"do": "hang"}]})).try_send();
-        assert!(answer.map_or(true, |reply| reply.status >= 500));
-        Client::get(client, "/livez")
+        call.json(&json!({"inputs": [{"do": "hang"}]})).try_send()
     });
     server.wait_for_metric("inference_executing_items", &[("model", "m")], 1);
     server.signal(Signal::TERM);
     let status = server.wait_for_exit();
     assert_eq!(status.code(), Some(1), "work was lost, and the code says so");
-    server.wait_for_log("m");
+    server.wait_for_log("shutdown gave up waiting");
     drop(hung);
 }
 

@@ -65,11 +65,14 @@ impl Client {
     /// As [`predict`](Self::predict), on a thread of its own.
     pub(crate) fn predict_in_background(&self, model: &str, task: &str, inputs: &Json) -> Pending {
         let (path, body) = (predict_path(model, task), json!({ "inputs": inputs }));
-        self.in_background(move |client| client.post(&path, &body))
+        self.in_background(move |client| client.request("POST", &path).json(&body).try_send())
     }
 
     /// Sends a request on a thread of its own.
-    pub(crate) fn in_background(&self, send: impl FnOnce(&Client) -> Reply + Send + 'static) -> Pending {
+    pub(crate) fn in_background(
+        &self,
+        send: impl FnOnce(&Client) -> Result<Reply, ureq::Error> + Send + 'static,
+    ) -> Pending {
         let client = self.clone();
         Pending(thread::spawn(move || send(&client)))
     }
@@ -81,7 +84,7 @@ pub(crate) fn predict_path(model: &str, task: &str) -> String {
 }
 
 /// A request that has been sent, and is waited for elsewhere.
-pub(crate) struct Pending(JoinHandle<Reply>);
+pub(crate) struct Pending(JoinHandle<Result<Reply, ureq::Error>>);
 
 impl Pending {
     /// Whether it has been answered.
@@ -90,8 +93,10 @@ impl Pending {
     }
 
     /// Waits for the answer.
+    #[track_caller]
     pub(crate) fn reply(self) -> Reply {
-        self.0.join().expect("the request gets an answer")
+        let answer = self.0.join().expect("the client does not panic");
+        answer.unwrap_or_else(|error| panic!("a request got no answer: {error}"))
     }
 }
 
@@ -120,6 +125,7 @@ impl Call<'_> {
     }
 
     /// The answer. Panics when there is none.
+    #[track_caller]
     pub(crate) fn send(self) -> Reply {
         let what = format!("{} {}", self.method, self.path);
         self.try_send()

@@ -110,7 +110,7 @@ impl Server {
             move |client: &Client| {
                 let path = super::client::predict_path(&model, "text");
                 let call = client.request("POST", &path).header("x-request-timeout", "10m");
-                call.header("x-priority", "high").json(&json!({ "inputs": [item] })).send()
+                call.header("x-priority", "high").json(&json!({ "inputs": [item] })).try_send()
             }
         });
         eventually("the model to be busy", || {

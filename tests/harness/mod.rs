@@ -15,8 +15,7 @@ pub(crate) mod scenario;
 pub(crate) mod server;
 pub(crate) mod tools;
 
-pub(crate) use client::{Client, Reply};
-pub(crate) use eventually::{PATIENCE, eventually};
-pub(crate) use metrics::Metrics;
+pub(crate) use client::{Client, Pending, Reply};
+pub(crate) use eventually::eventually;
 pub(crate) use scenario::Scenario;
 pub(crate) use server::{Server, Signal};
