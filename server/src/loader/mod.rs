@@ -1,9 +1,12 @@
 //! Loads plugins: from a file to a [`Model`](crate::model::Model), or to an error that says what to do.
 //!
-//! The steps of a load, each in a module of its own: the file is copied to a path of its own ([`copy`]), its header is read
-//! ([`header`]), it is opened in a child process ([`trial`]) and only then in this one ([`open`], the server's only `unsafe`
-//! code), the plugin loads its model with its settings, and what the model says of itself is checked ([`manifest`]).
-//! [`plugin_model`] then stands between the model and the rest of the server.
+//! The steps of a load, each in a module of its own: the file is copied to a path of its own (`copy`), its header is read
+//! (`header`), it is opened in a child process (`trial`) and only then in this one (`open`, which checks its types with
+//! `layout`), the plugin loads its model with its settings, and what the model says of itself is checked (`manifest`).
+//! `plugin_model` then stands between the model and the rest of the server, with `convert` and `sink` for the values that
+//! pass. When the model is gone, `reclaim` gives back what it can of the memory of the library, which stays.
+//!
+//! All `unsafe` code of the server is here, in `open` and in `reclaim`.
 //!
 //! Owned by `app`. Knows nothing of configuration, batching or the network.
 
@@ -22,6 +25,8 @@ mod manifest;
 )]
 mod open;
 mod plugin_model;
+#[allow(unsafe_code, reason = "advice on memory is given by its address")]
+mod reclaim;
 mod sink;
 mod trial;
 

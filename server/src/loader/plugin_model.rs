@@ -7,9 +7,9 @@ use abi_stable::std_types::{RResult, RSlice};
 use plugin_abi::manifest::{Kind, ModelManifest};
 use plugin_abi::{OutputSinkAbi_TO, RawBatch, RawItem, RawTensor};
 
-use super::convert;
 use super::copy::Copy;
 use super::sink::PluginSink;
+use super::{convert, reclaim};
 use crate::error::ItemError;
 use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
 use crate::protocol::ItemInput;
@@ -23,10 +23,19 @@ pub(super) struct PluginModel {
     outputs: Vec<Kind>,
 }
 
-/// The plugin's model and the files it may still open. The model goes first.
+/// The plugin's model and what it is made of. The model goes first.
 struct Loaded {
     model: plugin_abi::Model,
-    _copy: Option<Copy>,
+    _library: Option<Library>,
+}
+
+/// The copy that a model was opened from: its files, which the model may still open, and its memory.
+struct Library(Copy);
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        reclaim::evict(self.0.file());
+    }
 }
 
 /// What `prepare` gave for one item; goes back to the plugin when it is dropped.
@@ -51,7 +60,10 @@ impl PluginModel {
             .map(|task| task.output.kinds.first().copied().unwrap_or(Kind::Json))
             .collect();
         Self {
-            plugin: Arc::new(Loaded { model, _copy: copy }),
+            plugin: Arc::new(Loaded {
+                model,
+                _library: copy.map(Library),
+            }),
             manifest,
             outputs,
         }
