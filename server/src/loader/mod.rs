@@ -1,4 +1,4 @@
-//! Loads plugins: from a file to a [`Model`](crate::model::Model), or to an error that says what to do.
+//! Loads plugins: from a file to a [`Model`], or to an error that says what to do.
 //!
 //! The steps of a load, each in a module of its own: the file is copied to a path of its own (`copy`), its header is read
 //! (`header`), it is opened in a child process (`trial`) and only then in this one (`open`, which checks its types with
@@ -40,7 +40,7 @@ use std::time::Duration;
 use plugin_abi::codes;
 use plugin_abi::manifest::{LoadContext, ModelManifest, PluginManifest};
 
-pub use copy::{Copy, CopyError, Scratch};
+pub use copy::{CopyError, PluginCopy, Scratch};
 pub use error::LoadError;
 pub use header::{HeaderError, LibraryFacts};
 pub use inspect::{Inspection, inspect};
@@ -82,7 +82,7 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Staged {
     /// The copy to open. Its folder goes when this is dropped.
-    pub copy: Copy,
+    pub copy: PluginCopy,
     /// What the header says.
     pub facts: LibraryFacts,
     /// What the plugin says of itself.
@@ -136,7 +136,7 @@ struct CheckedModel {
 }
 
 impl CheckedModel {
-    fn into_plugin_model(self, copy: Option<Copy>) -> PluginModel {
+    fn into_plugin_model(self, copy: Option<PluginCopy>) -> PluginModel {
         PluginModel::new(self.model, self.manifest, copy)
     }
 }
