@@ -171,18 +171,37 @@ pub(crate) enum Outcomes<T> {
     Rows(Vec<TensorOutput>),
 }
 
-impl Outputs<Vec<TensorOutput>> {
-    /// Tensors whose first dimension is the batch: row `i` belongs to item `i`. The fastest way out.
-    pub fn batch(tensors: Vec<TensorOutput>) -> Self {
-        Self(Outcomes::Rows(tensors))
+impl<T: Rows> Outputs<T> {
+    /// Tensors whose first dimension is the batch: row `i` belongs to item `i`. The fastest way out, where no item fails.
+    pub fn batch(tensors: T) -> Self {
+        Self(Outcomes::Rows(tensors.into_tensors()))
     }
 }
 
-impl Outputs<TensorOutput> {
-    /// A tensor whose first dimension is the batch: row `i` belongs to item `i`. The fastest way out.
-    pub fn batch(tensor: TensorOutput) -> Self {
-        Self(Outcomes::Rows(vec![tensor]))
+/// What can hold the outcomes of a whole batch, a row for each item: a [`TensorOutput`] or several.
+pub trait Rows: sealed::Sealed {
+    #[doc(hidden)]
+    fn into_tensors(self) -> Vec<TensorOutput>;
+}
+
+impl Rows for TensorOutput {
+    fn into_tensors(self) -> Vec<TensorOutput> {
+        vec![self]
     }
+}
+
+impl Rows for Vec<TensorOutput> {
+    fn into_tensors(self) -> Vec<TensorOutput> {
+        self
+    }
+}
+
+mod sealed {
+    use super::TensorOutput;
+
+    pub trait Sealed {}
+    impl Sealed for TensorOutput {}
+    impl Sealed for Vec<TensorOutput> {}
 }
 
 impl<T> FromIterator<T> for Outputs<T> {
