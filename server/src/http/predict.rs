@@ -213,21 +213,34 @@ async fn split(
 async fn write(request: &HttpRequest, call: Call, form: Form, reply: Reply) -> Result<HttpResponse, Failure> {
     let started = clock::now();
     let timing = reply.timing;
-    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let accept = request
+        .headers()
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok());
     let mut response = if let Some((data, media_type)) = raw_output(accept, form, &reply.outcomes) {
         respond::status(200).content_type(media_type).body(data.clone())
     } else {
         let (of, id) = (call.clone(), respond::id_of(request));
         let size = estimated_size(&reply.outcomes);
         let encode = move || encode(&of, form, &reply, id.as_deref());
-        let encoded = if size <= INLINE_REPLY { encode() } else { off_the_loop(encode).await? };
+        let encoded = if size <= INLINE_REPLY {
+            encode()
+        } else {
+            off_the_loop(encode).await?
+        };
         respond::json(encoded.status, encoded.body)
     };
     let took = clock::now().saturating_duration_since(started);
-    call.generation.engine.metrics(call.task).encode_seconds.observe(took.as_secs_f64());
+    call.generation
+        .engine
+        .metrics(call.task)
+        .encode_seconds
+        .observe(took.as_secs_f64());
     add_timing(&mut response, timing, took);
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     Ok(response)
 }
