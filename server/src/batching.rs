@@ -20,9 +20,10 @@ pub enum Policy {
 /// How the weights of a batch's items add up to the cost of the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightRule {
-    /// Every item is padded to the heaviest: `count × heaviest`.
+    /// Every item is padded to the heaviest: `count × heaviest`. Where more wait than fit, the batch is as large as it
+    /// can be around the oldest item, and among the batches of that size the one with the least padding.
     Padded,
-    /// Items are laid end to end: the sum of the weights.
+    /// Items are laid end to end: the sum of the weights. The oldest that fit go first.
     Sum,
 }
 
@@ -39,7 +40,21 @@ pub struct TaskBatching {
     pub weight_rule: WeightRule,
 }
 
-/// Class of a request. Within a class the oldest item goes first.
+/// What a plugin's manifest declares about the batches of one task. The operator's configuration goes before it, and it
+/// goes before what is built in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeclaredLimits {
+    /// Most items in a batch that the plugin is made for.
+    pub max_batch_size: Option<usize>,
+    /// Most weight in a batch that the plugin is made for.
+    pub max_batch_weight: Option<u64>,
+    /// How the weights of the task's items add up.
+    pub weight_rule: Option<WeightRule>,
+}
+
+/// Class of a request. A batch is led by the oldest item of the highest class that waits, and the room it leaves is
+/// filled from the other classes. While a lower class waits, at least every eighth batch is led by the item that has
+/// waited longest below the highest class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// Overtakes the other classes.
@@ -47,6 +62,20 @@ pub enum Priority {
     /// What a request is if it does not say.
     #[default]
     Normal,
-    /// Runs when nothing else waits, and at least in every eighth batch.
+    /// Fills room that the others leave, and has its turn like any lower class.
     Low,
+}
+
+impl From<&plugin_abi::manifest::Limits> for DeclaredLimits {
+    fn from(limits: &plugin_abi::manifest::Limits) -> Self {
+        use plugin_abi::manifest::WeightRule as Declared;
+        Self {
+            max_batch_size: limits.max_batch_size,
+            max_batch_weight: limits.max_batch_weight,
+            weight_rule: limits.weight_rule.map(|rule| match rule {
+                Declared::Padded => WeightRule::Padded,
+                Declared::Sum => WeightRule::Sum,
+            }),
+        }
+    }
 }

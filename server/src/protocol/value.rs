@@ -1,5 +1,7 @@
 //! Inputs, outputs and tensors.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::DType;
@@ -25,9 +27,9 @@ pub enum Value {
 /// A dense, row-major, little-endian tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
-    name: String,
+    name: Arc<str>,
     dtype: DType,
-    shape: Vec<u64>,
+    shape: Arc<[u64]>,
     data: Bytes,
 }
 
@@ -38,19 +40,19 @@ pub enum TensorError {
     #[error("tensor `{name}` of shape {shape:?} is too large")]
     TooLarge {
         /// Of the tensor.
-        name: String,
+        name: Arc<str>,
         /// Of the tensor.
-        shape: Vec<u64>,
+        shape: Arc<[u64]>,
     },
     /// The data is longer or shorter than the shape says.
     #[error("tensor `{name}` of {dtype} {shape:?} takes {expected} bytes, got {got}")]
     Length {
         /// Of the tensor.
-        name: String,
+        name: Arc<str>,
         /// Of the tensor.
         dtype: DType,
         /// Of the tensor.
-        shape: Vec<u64>,
+        shape: Arc<[u64]>,
         /// Elements times their size.
         expected: u64,
         /// Length of the data.
@@ -62,9 +64,9 @@ pub enum TensorError {
     )]
     Elements {
         /// Of the tensor.
-        name: String,
+        name: Arc<str>,
         /// Of the tensor.
-        shape: Vec<u64>,
+        shape: Arc<[u64]>,
         /// Elements by the shape.
         expected: u64,
         /// The element where it goes wrong.
@@ -75,12 +77,12 @@ pub enum TensorError {
 impl Tensor {
     /// A tensor whose data is as long as its shape and datatype say.
     pub fn new(
-        name: impl Into<String>,
+        name: impl Into<Arc<str>>,
         dtype: DType,
-        shape: Vec<u64>,
+        shape: impl Into<Arc<[u64]>>,
         data: Bytes,
     ) -> Result<Self, TensorError> {
-        let name = name.into();
+        let (name, shape) = (name.into(), shape.into());
         let Some(elements) = shape
             .iter()
             .try_fold(1u64, |product, &dim| product.checked_mul(dim))
@@ -145,6 +147,47 @@ impl Tensor {
     /// Number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product::<u64>() as usize
+    }
+
+    /// The slices along the first dimension, each without it; `None` if that is not `rows` long. Copies no data.
+    pub fn into_rows(self, rows: usize) -> Option<Vec<Self>> {
+        let (&first, row_shape) = self.shape.split_first()?;
+        if first != rows as u64 {
+            return None;
+        }
+        let row_shape: Arc<[u64]> = row_shape.into();
+        let row = |data: Bytes| Self {
+            name: self.name.clone(),
+            dtype: self.dtype,
+            shape: row_shape.clone(),
+            data,
+        };
+        let row_elements = row_shape.iter().product::<u64>() as usize;
+        let rows = match self.dtype.size() {
+            Some(size) => {
+                let length = row_elements * size;
+                (0..rows)
+                    .map(|index| row(self.data.slice(index * length..(index + 1) * length)))
+                    .collect()
+            }
+            None => {
+                let mut elements = byte_strings(&self.data);
+                let mut start = 0;
+                (0..rows)
+                    .map(|_| {
+                        let length: usize = elements
+                            .by_ref()
+                            .take(row_elements)
+                            .map(|bytes| 4 + bytes.len())
+                            .sum();
+                        let data = self.data.slice(start..start + length);
+                        start += length;
+                        row(data)
+                    })
+                    .collect()
+            }
+        };
+        Some(rows)
     }
 }
 

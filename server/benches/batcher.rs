@@ -1,0 +1,258 @@
+//! What the batcher costs per item while 10 000 are queued.
+//!
+//! Every figure is per item or per call as its `item/s` column counts them: one million a second is one microsecond.
+
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use inference_server::batcher::{Batch, Batcher, Item, ItemId, Next};
+use inference_server::batching::{Policy, Priority, TaskBatching, WeightRule};
+use inference_server::clock;
+
+const QUEUED: u64 = 10_000;
+const BATCH: usize = 32;
+
+/// About as large as what the engine carries for an item.
+type Payload = [u64; 8];
+
+fn main() {
+    divan::main();
+}
+
+fn rules(policy: Policy, max_batch_weight: Option<u64>, weight_rule: WeightRule) -> TaskBatching {
+    let max_batch_size = NonZeroUsize::new(BATCH).expect("a batch has room");
+    TaskBatching {
+        policy,
+        max_batch_size,
+        max_batch_weight,
+        weight_rule,
+    }
+}
+
+fn greedy() -> TaskBatching {
+    rules(Policy::Greedy, None, WeightRule::Padded)
+}
+
+/// Numbers that are the same in every run, and spread out.
+fn scatter(n: u64) -> u64 {
+    n.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32
+}
+
+fn plain(id: u64, start: Instant) -> Item<Payload> {
+    Item {
+        id: ItemId(id),
+        task: 0,
+        priority: Priority::Normal,
+        weight: 1,
+        group: 0,
+        arrived: start + Duration::from_micros(id),
+        deadline: None,
+        payload: [id; 8],
+    }
+}
+
+fn with_deadline(id: u64, start: Instant) -> Item<Payload> {
+    let deadline = Some(start + Duration::from_secs(60) + Duration::from_micros(scatter(id) % 1_000_000));
+    Item {
+        deadline,
+        ..plain(id, start)
+    }
+}
+
+fn with_weight(id: u64, start: Instant) -> Item<Payload> {
+    Item {
+        weight: 1 + scatter(id) % 512,
+        ..plain(id, start)
+    }
+}
+
+fn with_priority(id: u64, start: Instant) -> Item<Payload> {
+    let priority = match scatter(id) % 3 {
+        0 => Priority::High,
+        1 => Priority::Normal,
+        _ => Priority::Low,
+    };
+    Item {
+        priority,
+        ..plain(id, start)
+    }
+}
+
+fn with_group(id: u64, start: Instant) -> Item<Payload> {
+    Item {
+        group: scatter(id) % 500,
+        ..plain(id, start)
+    }
+}
+
+fn with_group_of_its_own(id: u64, start: Instant) -> Item<Payload> {
+    Item {
+        group: id,
+        ..plain(id, start)
+    }
+}
+
+/// A batcher that always holds 10 000 items, give or take a batch.
+struct Load {
+    batcher: Batcher<Payload>,
+    make: fn(u64, Instant) -> Item<Payload>,
+    start: Instant,
+    pushed: u64,
+}
+
+impl Load {
+    fn new(rules: TaskBatching, make: fn(u64, Instant) -> Item<Payload>) -> Self {
+        let mut load = Load {
+            batcher: Batcher::new(vec![rules]),
+            make,
+            start: clock::now(),
+            pushed: 0,
+        };
+        for _ in 0..QUEUED {
+            load.push();
+        }
+        load
+    }
+
+    fn push(&mut self) {
+        self.batcher.push((self.make)(self.pushed, self.start));
+        self.pushed += 1;
+    }
+
+    fn poll(&mut self) -> Option<Batch<Payload>> {
+        match self.batcher.poll(self.start + Duration::from_micros(self.pushed)) {
+            Next::Run(batch) => Some(batch),
+            Next::WaitUntil(_) | Next::Idle => None,
+        }
+    }
+}
+
+/// Runs batches until 10 000 items have gone through, pushing as many as ran.
+fn run_through(bencher: Bencher, rules: TaskBatching, make: fn(u64, Instant) -> Item<Payload>) {
+    bencher
+        .counter(ItemsCount::new(QUEUED))
+        .with_inputs(|| Load::new(rules, make))
+        .bench_local_values(|mut load| {
+            let mut ran = 0;
+            while ran < QUEUED {
+                let batch = load.poll().expect("greedy runs what is queued");
+                ran += batch.items.len() as u64;
+                for _ in &batch.items {
+                    load.push();
+                }
+            }
+            load
+        });
+}
+
+#[divan::bench]
+fn push_and_poll_equal_items(bencher: Bencher) {
+    run_through(bencher, greedy(), plain);
+}
+
+#[divan::bench]
+fn push_and_poll_with_deadlines(bencher: Bencher) {
+    run_through(bencher, greedy(), with_deadline);
+}
+
+#[divan::bench]
+fn push_and_poll_mixed_priorities(bencher: Bencher) {
+    run_through(bencher, greedy(), with_priority);
+}
+
+#[divan::bench]
+fn push_and_poll_padded_weights(bencher: Bencher) {
+    run_through(bencher, greedy(), with_weight);
+}
+
+#[divan::bench]
+fn push_and_poll_padded_weights_under_a_limit(bencher: Bencher) {
+    run_through(
+        bencher,
+        rules(Policy::Greedy, Some(16 * 512), WeightRule::Padded),
+        with_weight,
+    );
+}
+
+#[divan::bench]
+fn push_and_poll_summed_weights_under_a_limit(bencher: Bencher) {
+    run_through(
+        bencher,
+        rules(Policy::Greedy, Some(16 * 256), WeightRule::Sum),
+        with_weight,
+    );
+}
+
+/// Only the weight limits a batch.
+#[divan::bench(args = [WeightRule::Padded, WeightRule::Sum])]
+fn push_and_poll_under_a_weight_limit_alone(bencher: Bencher, rule: WeightRule) {
+    let limited = rules(Policy::Greedy, Some(16 * 512), rule);
+    run_through(
+        bencher,
+        TaskBatching {
+            max_batch_size: NonZeroUsize::MAX,
+            ..limited
+        },
+        with_weight,
+    );
+}
+
+#[divan::bench]
+fn push_and_poll_500_groups(bencher: Bencher) {
+    run_through(bencher, greedy(), with_group);
+}
+
+#[divan::bench]
+fn push_and_poll_each_item_a_group(bencher: Bencher) {
+    run_through(bencher, greedy(), with_group_of_its_own);
+}
+
+/// Every push is followed by a poll that lets the batch stay open, until the batch is full.
+#[divan::bench(args = [1, 32])]
+fn poll_after_every_push_under_a_fixed_delay(bencher: Bencher, groups: u64) {
+    let policy = Policy::Fixed {
+        max_delay: Duration::from_secs(3600),
+    };
+    let empty = || Batcher::new(vec![rules(policy, None, WeightRule::Padded)]);
+    let start = clock::now();
+    bencher
+        .counter(ItemsCount::new(QUEUED))
+        .with_inputs(empty)
+        .bench_local_values(|mut batcher| {
+            for id in 0..QUEUED {
+                batcher.push(Item {
+                    group: scatter(id) % groups,
+                    ..plain(id, start)
+                });
+                divan::black_box(batcher.poll(start + Duration::from_micros(id)));
+            }
+            batcher
+        });
+}
+
+#[divan::bench]
+fn cancel_in_any_order(bencher: Bencher) {
+    let mut order: Vec<ItemId> = (0..QUEUED).map(ItemId).collect();
+    order.sort_by_key(|id| scatter(id.0));
+    let full = || Load::new(greedy(), with_deadline);
+    bencher
+        .counter(ItemsCount::new(QUEUED))
+        .with_inputs(full)
+        .bench_local_values(|mut load| {
+            for id in &order {
+                divan::black_box(load.batcher.cancel(*id));
+            }
+            load
+        });
+}
+
+#[divan::bench]
+fn expire_all(bencher: Bencher) {
+    let full = || Load::new(greedy(), with_deadline);
+    bencher
+        .counter(ItemsCount::new(QUEUED))
+        .with_inputs(full)
+        .bench_local_values(|mut load| load.batcher.take_expired(load.start + Duration::from_secs(120)));
+}

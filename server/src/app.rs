@@ -1,0 +1,422 @@
+//! The running server: builds the parts, owns every thread, and says in which order they start, reload and end.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::cli::{ServeArgs, TRIAL_COMMAND};
+use crate::clock;
+use crate::config::{self, ConfigErrors, Facts, Settings, Source};
+use crate::http;
+use crate::loader::{self, Inspection, LoadError, Loader, TrialProgram};
+use crate::logging;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::reload::{LoadContext, ModelFailure, Reloader};
+use crate::signals::{Signal, Signals};
+
+/// Why the server did not start or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The configuration file cannot be read.
+    #[error("cannot read the configuration {}", file.display())]
+    ReadConfig {
+        /// As given.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(ConfigErrors),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Host and port.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Plugins cannot be loaded at all.
+    #[error("cannot set up the loading of plugins")]
+    Loader(#[source] LoadError),
+    /// The metrics contradict each other.
+    #[error("cannot set up the metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// The prepare pool cannot be started.
+    #[error("cannot start the threads that prepare items")]
+    Pool(#[from] rayon::ThreadPoolBuildError),
+    /// A thread or the runtime cannot be started.
+    #[error("the system refused a resource")]
+    System(#[from] io::Error),
+    /// Models do not load.
+    #[error("{}", list(.0))]
+    Models(Vec<ModelFailure>),
+    /// The drain deadline passed.
+    #[error("shutdown gave up waiting: {0}")]
+    Abandoned(String),
+}
+
+impl AppError {
+    /// 2 for what the operator wrote, as is usual for usage errors; 1 for everything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::ReadConfig { .. } | Self::Config(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+fn list(failures: &[ModelFailure]) -> String {
+    failures
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Reads and resolves the configuration, as at start, for a reload and for `check`.
+pub fn read_config(args: &ServeArgs) -> Result<Settings, AppError> {
+    let file = &args.config;
+    let text = std::fs::read_to_string(file).map_err(|source| AppError::ReadConfig {
+        file: file.clone(),
+        source,
+    })?;
+    let absolute = std::path::absolute(file)?;
+    let source = Source {
+        file_name: &file.to_string_lossy(),
+        text: &text,
+        base_dir: absolute.parent().unwrap_or(Path::new("/")),
+    };
+    let env: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .collect();
+    let executable = std::env::current_exe()?;
+    let facts = Facts {
+        executable_dir: executable.parent().unwrap_or(Path::new("/")).to_owned(),
+        cores: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        temp_dir: std::env::temp_dir(),
+    };
+    config::resolve(source, &env, &args.overrides(), &facts).map_err(AppError::Config)
+}
+
+/// Checks a configuration, and with `load` also that its models load and warm up.
+pub fn check(args: &ServeArgs, load: bool) -> Result<Settings, AppError> {
+    let settings = read_config(args)?;
+    if load {
+        logging::start(&settings.logging);
+        let (mut reloader, _) = reloader(&settings, Arc::new(Metrics::new()?))?;
+        reloader.start(&settings.models).map_err(AppError::Models)?;
+    }
+    Ok(settings)
+}
+
+/// Runs the server until it is told to end.
+pub fn serve(args: ServeArgs) -> Result<(), AppError> {
+    let settings = read_config(&args)?;
+    logging::start(&settings.logging);
+    log_warnings(&settings);
+    let metrics = Arc::new(Metrics::new()?);
+    let (reloader, registry) = reloader(&settings, metrics.clone())?;
+    let address = format!("{}:{}", settings.server.host, settings.server.port);
+    actix_web::rt::System::new().block_on(async move {
+        let signals = Signals::new()?;
+        let server = http::Server::bind(&settings, registry.clone(), metrics)
+            .map_err(|source| AppError::Listen { address, source })?;
+        for address in server.addresses() {
+            log::info!("listening on http://{address}");
+        }
+        let models = ModelThread::start(reloader, args, &settings)?;
+        Running {
+            settings,
+            registry,
+            server,
+            models,
+            signals,
+        }
+        .run()
+        .await
+    })
+}
+
+fn log_warnings(settings: &Settings) {
+    for warning in &settings.warnings {
+        log::warn!("{warning}");
+    }
+    if settings.models.is_empty() {
+        log::warn!("no model is configured; add a [[models]] table and send SIGHUP");
+    }
+}
+
+/// This program, as it runs: also after its file was replaced by another version.
+fn trial_program() -> TrialProgram {
+    TrialProgram {
+        executable: PathBuf::from("/proc/self/exe"),
+        arguments: vec![TRIAL_COMMAND.to_owned()],
+    }
+}
+
+/// What a plugin file says about itself.
+pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
+    loader::inspect(&trial_program(), file, INSPECT_TIMEOUT)
+}
+
+/// How long a plugin may take to describe itself to `inspect`.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc<Registry>), AppError> {
+    let registry = Arc::new(Registry::default());
+    let prepare_pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(settings.server.prepare_threads.get())
+        .thread_name(|index| format!("prepare {index}"))
+        .build()?;
+    let context = LoadContext {
+        loader: Loader::new(&settings.server.scratch_dir, trial_program()).map_err(AppError::Loader)?,
+        trial_timeout: settings.server.reload_timeout,
+        cores: thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        decode_example: http::decode_example,
+    };
+    let reloader = Reloader::new(
+        context,
+        registry.clone(),
+        metrics,
+        Arc::new(prepare_pool),
+        settings.server.model_nice,
+        settings.server.reload_timeout,
+    );
+    Ok((reloader, registry))
+}
+
+/// What the thread that owns the models is told.
+enum Command {
+    Reload,
+    ShutDown {
+        deadline: Instant,
+        done: oneshot::Sender<Result<(), Vec<String>>>,
+    },
+}
+
+/// The thread that loads, reloads and unloads models, one thing after the other.
+struct ModelThread {
+    commands: Sender<Command>,
+    thread: JoinHandle<()>,
+}
+
+/// How often retired generations are looked after.
+const REAP_INTERVAL: Duration = Duration::from_millis(100);
+
+impl ModelThread {
+    fn start(reloader: Reloader, args: ServeArgs, settings: &Settings) -> io::Result<Self> {
+        let (commands, receiver) = channel();
+        let settings = settings.clone();
+        let thread = thread::Builder::new().name("models".to_owned()).spawn(move || {
+            ModelLoop {
+                reloader,
+                args,
+                settings,
+            }
+            .run(&receiver)
+        })?;
+        Ok(Self { commands, thread })
+    }
+
+    fn reload(&self) {
+        // A thread that has ended is on its way out with the server.
+        let _ = self.commands.send(Command::Reload);
+    }
+
+    async fn shut_down(self, deadline: Instant) -> Result<(), Abandoned> {
+        let (done, finished) = oneshot::channel();
+        let _ = self.commands.send(Command::ShutDown { deadline, done });
+        // A load that is under way cannot be stopped: it ends with the process.
+        match tokio::time::timeout_at((deadline + REAP_INTERVAL).into(), finished).await {
+            Ok(Ok(result)) => {
+                let _ = self.thread.join();
+                result.map_err(Abandoned::Models)
+            }
+            Ok(Err(_)) | Err(_) => Err(Abandoned::Load),
+        }
+    }
+}
+
+struct ModelLoop {
+    reloader: Reloader,
+    args: ServeArgs,
+    /// As at the last success.
+    settings: Settings,
+}
+
+impl ModelLoop {
+    fn run(mut self, commands: &Receiver<Command>) {
+        let started = clock::now();
+        match self.reloader.start(&self.settings.models) {
+            Ok(()) => log::info!("ready after {} ms", started.elapsed().as_millis()),
+            Err(failures) => {
+                for failure in failures {
+                    log::error!("{failure}");
+                }
+                log::error!("the server is not ready; repair what is named above and send SIGHUP");
+            }
+        }
+        let mut draining = false;
+        loop {
+            let command = if draining {
+                commands.recv_timeout(REAP_INTERVAL)
+            } else {
+                commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            match command {
+                Ok(Command::Reload) => self.reload(),
+                Ok(Command::ShutDown { deadline, done }) => {
+                    let _ = done.send(self.reloader.shut_down(deadline));
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            draining = self.reloader.reap();
+        }
+    }
+
+    fn reload(&mut self) {
+        log::info!("reload: reading {}", self.args.config.display());
+        let started = clock::now();
+        let settings = match read_config(&self.args) {
+            Ok(settings) => settings,
+            Err(error) => {
+                log::error!("reload refused, the old configuration goes on: {}", Chain(&error));
+                self.reloader
+                    .reload_refused("the configuration has errors; see the server's log");
+                return;
+            }
+        };
+        log_warnings(&settings);
+        if settings.server != self.settings.server || settings.logging != self.settings.logging {
+            log::warn!("reload: changes to [server] and [logging] take effect when the server is restarted");
+        }
+        match self.reloader.reload(&settings.models) {
+            Ok(summary) => {
+                log::info!("reload: {summary}; took {} ms", started.elapsed().as_millis());
+                self.settings.models = settings.models;
+            }
+            Err(failures) => {
+                for failure in &failures {
+                    log::error!("{failure}");
+                }
+                log::error!("reload refused, the old configuration goes on");
+            }
+        }
+    }
+}
+
+/// What a shutdown did not wait for any longer.
+enum Abandoned {
+    /// A load was under way.
+    Load,
+    /// These models were still computing.
+    Models(Vec<String>),
+}
+
+impl fmt::Display for Abandoned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Load => f.write_str("a model was still being loaded"),
+            Self::Models(models) => write!(f, "still computing: {}", models.join(", ")),
+        }
+    }
+}
+
+/// The server while it runs.
+struct Running {
+    settings: Settings,
+    registry: Arc<Registry>,
+    server: http::Server,
+    models: ModelThread,
+    signals: Signals,
+}
+
+impl Running {
+    async fn run(mut self) -> Result<(), AppError> {
+        while let Signal::Reload = self.signals.next().await {
+            self.models.reload();
+        }
+        let Self {
+            settings,
+            registry,
+            server,
+            models,
+            mut signals,
+        } = self;
+        let shut_down = shut_down(&settings, &registry, server, models);
+        tokio::pin!(shut_down);
+        loop {
+            tokio::select! {
+                result = &mut shut_down => return result,
+                signal = signals.next() => {
+                    if signal == Signal::Terminate {
+                        log::warn!("told to end a second time: ending now");
+                        return Err(AppError::Abandoned("told to end a second time".to_owned()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Not ready at once; serves on for a while, so that balancers notice; then finishes what was accepted and ends.
+async fn shut_down(
+    settings: &Settings,
+    registry: &Registry,
+    server: http::Server,
+    models: ModelThread,
+) -> Result<(), AppError> {
+    let delay = settings.server.shutdown_delay;
+    log::info!(
+        "shutting down: not ready from now on; serving on for {} s",
+        delay.as_secs_f64()
+    );
+    registry.start_draining();
+    tokio::time::sleep(delay).await;
+    let deadline = clock::now() + settings.server.drain_timeout;
+    if !server.drain(deadline).await {
+        log::error!(
+            "requests were still being answered after {} s",
+            settings.server.drain_timeout.as_secs_f64()
+        );
+    }
+    match models.shut_down(deadline).await {
+        Ok(()) => {
+            log::info!("shut down");
+            Ok(())
+        }
+        // Nothing was promised to anybody.
+        Err(Abandoned::Load) => {
+            log::warn!("shut down while {}", Abandoned::Load);
+            Ok(())
+        }
+        Err(abandoned) => Err(AppError::Abandoned(abandoned.to_string())),
+    }
+}
+
+/// An error with its sources, on one line.
+pub struct Chain<'a>(pub &'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

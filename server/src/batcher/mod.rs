@@ -1,0 +1,338 @@
+//! What waits, and what runs next: the state machine between the requests that come in and a worker.
+//!
+//! Owned by the engine's worker loop, one per live model. It has no thread, no clock and no I/O: time is an argument,
+//! and a payload is carried without a look at it. A batch is formed in [`Batcher::poll`] and never earlier, so an item
+//! that arrives while the worker is busy can still join the next batch.
+//!
+//! The parts know little of each other: `queue` holds the items and finds them, `fill` chooses which of them share a
+//! batch, [`policy`] decides whether that batch runs now, and this module decides who is asked first.
+
+mod fill;
+pub mod policy;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::time::Instant;
+
+use crate::batching::{Priority, TaskBatching};
+use fill::{Draft, Limits, fill};
+use policy::{Decision, TaskPolicy, View};
+use queue::{CLASSES, Head, Queue};
+
+/// While a lower class waits, at least every this many batches is led by it.
+const LOWER_CLASS_TURN: u32 = 8;
+
+/// How many groups of one class of a task are shown to a policy that may leave batches open.
+const OPEN_GROUPS: usize = 32;
+
+/// Names an item. Given by who submits it: unique among what is queued, and rising in order of submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ItemId(pub u64);
+
+/// One element of a request, as it waits.
+#[derive(Clone, Debug)]
+pub struct Item<T> {
+    /// Its name.
+    pub id: ItemId,
+    /// Index of its task.
+    pub task: usize,
+    /// The class of its request.
+    pub priority: Priority,
+    /// What it costs, in the unit of its model.
+    pub weight: u64,
+    /// Only items of one group share a batch: a key of the shape, say.
+    pub group: u64,
+    /// When it reached the server. An item that is pushed once more, to be retried, has its old place again.
+    pub arrived: Instant,
+    /// From this instant on it must not run.
+    pub deadline: Option<Instant>,
+    /// What the engine needs to run and answer it.
+    pub payload: T,
+}
+
+/// What a free worker does now.
+#[derive(Debug)]
+pub enum Next<T> {
+    /// Runs this batch.
+    Run(Batch<T>),
+    /// Waits: nothing changes before this instant, unless an item is pushed or cancelled, or the rules change.
+    WaitUntil(Instant),
+    /// Waits for an item to be pushed: none is queued that may still run.
+    Idle,
+}
+
+/// Items of one task and one group that run together.
+#[derive(Debug)]
+pub struct Batch<T> {
+    /// Index of the task.
+    pub task: usize,
+    /// The items, by arrival, then by name.
+    pub items: Vec<Item<T>>,
+    /// Why it runs now.
+    pub reason: DispatchReason,
+    /// What it costs, by the task's weight rule.
+    pub cost: u64,
+}
+
+/// Why a batch did not wait any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DispatchReason {
+    /// It has `max_batch_size` items.
+    Full,
+    /// No further item fits `max_batch_weight`.
+    Weight,
+    /// Its first item has waited `max_delay`.
+    Delay,
+    /// The deadline of one of its items would have passed by waiting.
+    Deadline,
+    /// A worker was free, and the policy does not wait.
+    Idle,
+    /// Batching is off.
+    Off,
+}
+
+impl DispatchReason {
+    /// Every reason.
+    pub const ALL: [DispatchReason; 6] = [
+        DispatchReason::Full,
+        DispatchReason::Weight,
+        DispatchReason::Delay,
+        DispatchReason::Deadline,
+        DispatchReason::Idle,
+        DispatchReason::Off,
+    ];
+
+    /// The reason as metrics and logs name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DispatchReason::Full => "full",
+            DispatchReason::Weight => "weight",
+            DispatchReason::Delay => "delay",
+            DispatchReason::Deadline => "deadline",
+            DispatchReason::Idle => "idle",
+            DispatchReason::Off => "off",
+        }
+    }
+}
+
+/// A batch that a worker has finished, well or badly.
+#[derive(Clone, Copy, Debug)]
+pub struct Completion {
+    /// Index of its task.
+    pub task: usize,
+    /// How many items it had.
+    pub size: usize,
+    /// What it cost, by the task's weight rule.
+    pub cost: u64,
+    /// When the worker began.
+    pub started: Instant,
+    /// When the worker was free again.
+    pub finished: Instant,
+}
+
+/// The rules of one task, and what its policy has learned.
+#[derive(Debug)]
+struct Task {
+    limits: Limits,
+    policy: TaskPolicy,
+}
+
+/// An item that could lead the next batch.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    task: usize,
+    class: Priority,
+    head: Head,
+}
+
+/// The items that wait for one model's worker, and the rules by which they become batches.
+///
+/// Memory is bounded by what is queued. The cost of an operation does not depend on it, but for a logarithm.
+#[derive(Debug)]
+pub struct Batcher<T> {
+    queue: Queue<T>,
+    tasks: Vec<Task>,
+    /// Batches in a row that the highest class led while a lower one waited.
+    passed_over: u32,
+    worker_free_since: Option<Instant>,
+}
+
+impl<T> Batcher<T> {
+    /// An empty batcher. A task is named by its index in `tasks`.
+    pub fn new(tasks: Vec<TaskBatching>) -> Self {
+        let task = |rules: &TaskBatching| Task {
+            limits: Limits::of(rules),
+            policy: TaskPolicy::new(rules.policy),
+        };
+        Batcher {
+            queue: Queue::new(tasks.len()),
+            tasks: tasks.iter().map(task).collect(),
+            passed_over: 0,
+            worker_free_since: None,
+        }
+    }
+
+    /// Goes on under other rules. What is queued stays queued, and what policies have learned stays learned.
+    ///
+    /// # Panics
+    /// If the number of tasks is another: tasks come with a plugin, and another plugin has a batcher of its own.
+    pub fn reconfigure(&mut self, tasks: Vec<TaskBatching>) {
+        assert_eq!(
+            tasks.len(),
+            self.tasks.len(),
+            "the number of tasks of a batcher never changes"
+        );
+        for (task, rules) in self.tasks.iter_mut().zip(&tasks) {
+            task.limits = Limits::of(rules);
+            task.policy.reconfigure(rules.policy);
+        }
+    }
+
+    /// Queues an item. It may still join any batch that is formed from now on.
+    ///
+    /// # Panics
+    /// If there is no such task.
+    pub fn push(&mut self, item: Item<T>) {
+        self.queue.push(item);
+    }
+
+    /// Hands an item back before it ran; none if it is not held any more.
+    pub fn cancel(&mut self, id: ItemId) -> Option<Item<T>> {
+        self.queue.cancel(id)
+    }
+
+    /// Hands back the items whose deadline is not after `now`, earliest deadline first.
+    pub fn take_expired(&mut self, now: Instant) -> Vec<Item<T>> {
+        self.queue.set_expired_aside(now);
+        self.queue.take_expired()
+    }
+
+    /// What a free worker does now. To be called only when one is free.
+    ///
+    /// An item whose deadline is not after `now` is never part of a batch and never waited for. It stays held, and
+    /// counted, until [`take_expired`](Self::take_expired) hands it back.
+    pub fn poll(&mut self, now: Instant) -> Next<T> {
+        self.queue.set_expired_aside(now);
+        let mut wait = None::<Instant>;
+        for candidate in self.candidates() {
+            let (draft, decision) = self.consider(candidate, now);
+            match decision {
+                Decision::Run(reason) => return Next::Run(self.run(candidate, &draft, reason)),
+                Decision::WaitUntil(until) => wait = Some(wait.map_or(until, |wait| wait.min(until))),
+            }
+        }
+        match (wait, self.queue.next_live_deadline()) {
+            (Some(wait), Some(deadline)) => Next::WaitUntil(wait.min(deadline)),
+            (Some(wait), None) => Next::WaitUntil(wait),
+            (None, _) => Next::Idle,
+        }
+    }
+
+    /// Takes note of a batch that ran, for policies that learn.
+    pub fn completed(&mut self, completion: Completion) {
+        self.worker_free_since = self.worker_free_since.max(Some(completion.finished));
+        for task in &mut self.tasks {
+            task.policy.observe(&completion);
+        }
+    }
+
+    /// Gives up all items, in no particular order.
+    pub fn into_items(self) -> impl Iterator<Item = Item<T>> {
+        self.queue.into_items()
+    }
+
+    /// How many items are held, those included whose deadline has passed and that were not taken yet.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// How many items of one task are held.
+    pub fn len_of(&self, task: usize) -> usize {
+        self.queue.len_of(task)
+    }
+
+    /// Whether no item is held.
+    pub fn is_empty(&self) -> bool {
+        self.queue.len() == 0
+    }
+
+    /// When [`take_expired`](Self::take_expired) next has something to hand back, unless more is pushed.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.queue.next_deadline()
+    }
+
+    /// Who is asked, in order: the higher class first, within a class who has waited longest. When it is the turn of
+    /// the lower classes, they come first, and among them only age counts.
+    ///
+    /// A task that never waits answers for its first head, so it shows one per class. Of a task that may leave
+    /// batches open only so many groups are shown that a poll stays cheap; the oldest are always among them.
+    fn candidates(&self) -> Vec<Candidate> {
+        let Some(top) = CLASSES.into_iter().find(|class| self.queue.has(*class)) else {
+            return Vec::new();
+        };
+        let lower_first = self.passed_over + 1 >= LOWER_CLASS_TURN;
+        let mut candidates = Vec::new();
+        for (task, rules) in self.tasks.iter().enumerate() {
+            let shown = if rules.policy.may_wait() { OPEN_GROUPS } else { 1 };
+            for class in CLASSES {
+                let heads = self.queue.heads(task, class).take(shown);
+                candidates.extend(heads.map(|head| Candidate {
+                    task,
+                    class,
+                    head: *head,
+                }));
+            }
+        }
+        candidates.sort_unstable_by_key(|candidate| {
+            let rank = if lower_first {
+                u8::from(candidate.class == top)
+            } else {
+                candidate.class as u8
+            };
+            (rank, candidate.head.place)
+        });
+        candidates
+    }
+
+    fn consider(&self, candidate: Candidate, now: Instant) -> (Draft, Decision) {
+        let Task { limits, policy } = &self.tasks[candidate.task];
+        let lane = self.queue.lane(candidate.task, candidate.head.group);
+        let draft = fill(lane, candidate.class, candidate.head, limits);
+        let view = View {
+            now,
+            worker_free_since: self.worker_free_since,
+            waiting: lane.len(),
+            size: draft.size(),
+            max_size: limits.max_size,
+            cost: draft.cost(limits.rule),
+            oldest_arrival: draft.oldest_arrival,
+            earliest_deadline: draft.earliest_deadline,
+            reached: draft.reached(limits, lane.len()),
+        };
+        let decision = policy.decide(&view);
+        (draft, decision)
+    }
+
+    fn run(&mut self, candidate: Candidate, draft: &Draft, reason: DispatchReason) -> Batch<T> {
+        let Candidate { task, class, head } = candidate;
+        let led_by_top = !CLASSES
+            .into_iter()
+            .any(|other| other < class && self.queue.has(other));
+        let items = self.queue.take(task, head.group, &draft.places);
+        let lower_waits = CLASSES
+            .into_iter()
+            .any(|other| other > class && self.queue.has(other));
+        self.passed_over = if led_by_top && lower_waits {
+            self.passed_over.saturating_add(1)
+        } else {
+            0
+        };
+        Batch {
+            task,
+            items,
+            reason,
+            cost: draft.cost(self.tasks[task].limits.rule),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! When to run: the one decision a policy takes.
+//!
+//! The [`Batcher`](super::Batcher) fills the batch that could run now, shows it to the policy as a [`View`], and runs
+//! it or waits as the policy says. A policy knows neither the queue nor the other tasks, and chooses no items. What a
+//! policy learns from the batches that ran lives in its [`TaskPolicy`], which survives a change of the limits.
+
+use std::time::{Duration, Instant};
+
+use super::{Completion, DispatchReason};
+use crate::batching::Policy;
+
+/// What stands in for an instant that lies beyond what the clock can express.
+const FAR_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The limit that keeps further items out of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The batch has `max_batch_size` items.
+    Size,
+    /// No further item fits `max_batch_weight`.
+    Weight,
+}
+
+/// The batch that would run now, and what surrounds it.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// The present.
+    pub now: Instant,
+    /// When the worker finished its last batch; none before the first. It is free now.
+    pub worker_free_since: Option<Instant>,
+    /// Items of the same task and group that wait, those of this batch included.
+    pub waiting: usize,
+    /// Items in this batch.
+    pub size: usize,
+    /// Most items that a batch may have.
+    pub max_size: usize,
+    /// What this batch costs, by the task's weight rule.
+    pub cost: u64,
+    /// When the oldest item of this batch arrived.
+    pub oldest_arrival: Instant,
+    /// The earliest deadline in this batch; after `now`.
+    pub earliest_deadline: Option<Instant>,
+    /// The limit that this batch has reached. Without one, the batch holds all that wait, and waiting may add to it.
+    pub reached: Option<Limit>,
+}
+
+/// What a policy makes of a [`View`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The batch runs now.
+    Run(DispatchReason),
+    /// The batch stays open. The policy is asked again when anything changes, and at this instant, which is after
+    /// `now`, at the latest.
+    WaitUntil(Instant),
+}
+
+/// The policy of one task, with what it has learned.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskPolicy {
+    policy: Policy,
+}
+
+impl TaskPolicy {
+    /// A policy that has not learned anything yet.
+    pub fn new(policy: Policy) -> Self {
+        TaskPolicy { policy }
+    }
+
+    /// Goes on under another policy, with what was learned.
+    pub fn reconfigure(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// Takes note of a batch that ran, of this task or of another that shares the worker.
+    pub fn observe(&mut self, _completion: &Completion) {
+        match self.policy {
+            // These three learn nothing.
+            Policy::Fixed { .. } | Policy::Greedy | Policy::Off => {}
+        }
+    }
+
+    /// Whether this policy ever leaves a batch open that could run.
+    pub fn may_wait(&self) -> bool {
+        match self.policy {
+            Policy::Fixed { .. } => true,
+            Policy::Greedy | Policy::Off => false,
+        }
+    }
+
+    /// Whether the batch in `view` runs now.
+    pub fn decide(&self, view: &View) -> Decision {
+        match (self.policy, view.reached) {
+            (Policy::Off, _) => Decision::Run(DispatchReason::Off),
+            (_, Some(Limit::Size)) => Decision::Run(DispatchReason::Full),
+            (_, Some(Limit::Weight)) => Decision::Run(DispatchReason::Weight),
+            (Policy::Greedy, None) => Decision::Run(DispatchReason::Idle),
+            (Policy::Fixed { max_delay }, None) => decide_fixed(max_delay, view),
+        }
+    }
+}
+
+fn decide_fixed(max_delay: Duration, view: &View) -> Decision {
+    let closes = view
+        .oldest_arrival
+        .checked_add(max_delay)
+        .unwrap_or(view.now + FAR_AHEAD);
+    if closes <= view.now {
+        return Decision::Run(DispatchReason::Delay);
+    }
+    match view.earliest_deadline {
+        // Waiting would outlive this item, and every moment of it is taken from what its batch has left to run.
+        Some(deadline) if deadline <= closes => Decision::Run(DispatchReason::Deadline),
+        _ => Decision::WaitUntil(closes),
+    }
+}

@@ -1,0 +1,286 @@
+//! What texts of the configuration must look like: names, routes, hosts, log filters, origins. Every error is a hint.
+
+use std::net::IpAddr;
+
+use super::rule::Text;
+use super::suggest::nearest;
+
+/// Longest name of a model or a task.
+const LONGEST_NAME: usize = 64;
+
+/// Paths that the server answers itself, with everything below them.
+const BUILT_IN_PATHS: [&str; 8] = [
+    "/v1",
+    "/v2",
+    "/health",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+];
+
+/// Words that a log filter takes for a level.
+const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+pub(super) const NAME: Text = Text {
+    expected: "a name of 1 to 64 letters, digits, `.`, `_` or `-`, not starting with `.`",
+    check: name,
+};
+pub(super) const PLUGIN: Text = Text {
+    expected: "the name of a plugin or the path of a shared library",
+    check: printable,
+};
+pub(super) const FOLDER: Text = Text {
+    expected: "the path of a folder",
+    check: printable,
+};
+pub(super) const SENTENCE: Text = Text {
+    expected: "text",
+    check: |_| Ok(()),
+};
+pub(super) const HOST: Text = Text {
+    expected: "an IP address or a host name",
+    check: host,
+};
+pub(super) const ROUTE: Text = Text {
+    expected: "a path such as \"/text\"",
+    check: route,
+};
+pub(super) const LOG_FILTER: Text = Text {
+    expected: "a log level or a filter such as \"info,actix_web=warn\"",
+    check: log_filter,
+};
+pub(super) const CORS_ORIGIN: Text = Text {
+    expected: "\"*\" or an origin such as \"https://example.com\"",
+    check: origin,
+};
+pub(super) const PATH_PATTERN: Text = Text {
+    expected: "a path, or the start of one followed by `*`, such as \"/v2/health/*\"",
+    check: path_pattern,
+};
+
+/// Names become parts of URLs, of metric labels and of the names of environment variables.
+pub(super) fn name(text: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if text.is_empty() {
+        return Err("write at least one letter".to_owned());
+    }
+    if text.starts_with('.') {
+        return Err("begin with a letter or a digit".to_owned());
+    }
+    if let Some(other) = text.chars().find(|c| !allowed(*c)) {
+        return Err(format!("{other:?} is not allowed; use `-` or `_` instead"));
+    }
+    if text.len() > LONGEST_NAME {
+        return Err(format!("it is {} characters long", text.len()));
+    }
+    Ok(())
+}
+
+fn printable(text: &str) -> Result<(), String> {
+    if text.trim().is_empty() {
+        return Err("it may not be empty".to_owned());
+    }
+    if text.chars().any(char::is_control) {
+        return Err(
+            "it holds control characters; a backslash is written twice, or the text in 'single quotes'"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+fn host(text: &str) -> Result<(), String> {
+    if text.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    if text.is_empty() {
+        return Err("\"0.0.0.0\" listens on every interface, \"127.0.0.1\" on this machine alone".to_owned());
+    }
+    if text.contains("//") {
+        return Err("leave out the scheme and the path".to_owned());
+    }
+    if text.starts_with('[') {
+        return Err("write an IPv6 address without brackets, and the port in `port`".to_owned());
+    }
+    if text.contains(':') {
+        return Err("write the port in `port`".to_owned());
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    text.chars().find(|c| !allowed(*c)).map_or(Ok(()), |other| {
+        Err(format!("{other:?} is not part of a host name"))
+    })
+}
+
+fn route(text: &str) -> Result<(), String> {
+    if !text.starts_with('/') {
+        return Err(format!("begin with a slash: \"/{text}\""));
+    }
+    if text == "/" {
+        return Err("`/` is answered by the server itself; choose a longer path".to_owned());
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '~' | '-');
+    if let Some(other) = text.chars().find(|c| !allowed(*c)) {
+        return Err(format!(
+            "{other:?} is not allowed; use letters, digits, `.`, `_`, `~`, `-` and `/`"
+        ));
+    }
+    if text
+        .split('/')
+        .skip(1)
+        .any(|segment| matches!(segment, "" | "." | ".."))
+    {
+        return Err("no part between slashes may be empty, `.` or `..`, and no slash may end it".to_owned());
+    }
+    let below = |path: &str| {
+        text.strip_prefix(path)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    match BUILT_IN_PATHS.into_iter().find(|path| below(path)) {
+        Some(path) => Err(format!(
+            "`{path}` and everything below it is answered by the server itself; choose another path"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// A mistyped level would otherwise be taken for the name of a module, and everything else fall silent.
+fn log_filter(text: &str) -> Result<(), String> {
+    let directives = text.split('/').next().unwrap_or_default();
+    if directives.trim().is_empty() {
+        return Err("write \"info\", or \"off\" to log nothing".to_owned());
+    }
+    for directive in directives
+        .split(',')
+        .map(str::trim)
+        .filter(|directive| !directive.is_empty())
+    {
+        let is_level = |word: &str| LOG_LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+        let levels = || format!("levels are {}", LOG_LEVELS.join(", "));
+        match directive.split_once('=') {
+            Some((_, level)) if is_level(level.trim()) || level.trim().is_empty() => {}
+            Some((_, level)) => return Err(level_hint(level).unwrap_or_else(levels)),
+            None if is_level(directive) || directive.contains("::") => {}
+            None => {
+                if let Some(hint) = level_hint(directive) {
+                    return Err(hint);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn level_hint(written: &str) -> Option<String> {
+    let level = match written.trim().to_lowercase().as_str() {
+        "warning" => Some("warn"),
+        "fatal" | "critical" => Some("error"),
+        "verbose" | "all" => Some("trace"),
+        "none" => Some("off"),
+        other => nearest(other, LOG_LEVELS),
+    };
+    level.map(|level| format!("did you mean `{level}`?"))
+}
+
+fn origin(text: &str) -> Result<(), String> {
+    if text == "*" {
+        return Ok(());
+    }
+    let Some(authority) = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"))
+    else {
+        return Err("begin with `https://` or `http://`".to_owned());
+    };
+    if authority.is_empty() || authority.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("write a scheme and a host, with a port if it is not the usual one".to_owned());
+    }
+    if authority.contains(['/', '?', '#']) {
+        return Err("an origin has no path and no slash at its end".to_owned());
+    }
+    if authority.contains('*') {
+        return Err("only \"*\" alone stands for others; list each origin".to_owned());
+    }
+    Ok(())
+}
+
+fn path_pattern(text: &str) -> Result<(), String> {
+    if !text.starts_with('/') {
+        return Err(format!("begin with a slash: \"/{text}\""));
+    }
+    if text.trim_end_matches('*').contains('*') || text.ends_with("**") {
+        return Err("one `*` may stand at the end, nowhere else".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_taken_or_refused() {
+        type Case = (
+            fn(&str) -> Result<(), String>,
+            &'static [&'static str],
+            &'static [&'static str],
+        );
+        let cases: [Case; 6] = [
+            (
+                name,
+                &["a", "all-MiniLM-L6-v2", "bge.m3_1"],
+                &["", ".a", "a b", "a/b", "é", "../x"],
+            ),
+            (
+                host,
+                &["0.0.0.0", "::", "::1", "localhost", "my_host.example-1.com"],
+                &["", "[::1]", "0.0.0.0:80", "http://x", "a b"],
+            ),
+            (
+                route,
+                &["/text", "/a/b", "/v1x", "/docs-of-mine", "/a.b~c_d"],
+                &[
+                    "", "text", "/", "/v1", "/v2/x", "/health/", "/a//b", "/a/", "/a/..", "/{x}", "/a?b",
+                ],
+            ),
+            (
+                log_filter,
+                &[
+                    "info",
+                    "WARN",
+                    "info,actix_web=warn",
+                    "my_crate",
+                    "a::b=debug,off",
+                    "info/timeout",
+                    "my_crate=",
+                ],
+                &["", "inof", "warning", "info,actix=loud", "debg,x=info"],
+            ),
+            (
+                origin,
+                &["*", "https://a.example", "http://localhost:3000"],
+                &["a.example", "https://", "https://a/", "https://*.a"],
+            ),
+            (
+                path_pattern,
+                &["/health", "/v2/health/*", "/*"],
+                &["health", "/*/x", "/a**", ""],
+            ),
+        ];
+        for (check, good, bad) in cases {
+            for text in good {
+                assert_eq!(check(text), Ok(()), "{text}");
+            }
+            for text in bad {
+                assert!(check(text).is_err(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_of_64_characters_is_the_longest() {
+        assert!(name(&"a".repeat(64)).is_ok());
+        assert!(name(&"a".repeat(65)).is_err());
+    }
+}

@@ -1,0 +1,410 @@
+//! Reads the file: TOML to what was written, every fault reported.
+//!
+//! A syntax error does not end the reading. What the parser recovers is read on, and only those faults are kept that
+//! cannot be the syntax error's own shadow.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::checks;
+use super::document::Document;
+use super::error::{ConfigError, Location, Origin};
+use super::keys::{
+    Fallback, Given, Section, WrittenBatching, WrittenLogging, WrittenModel, WrittenServer, WrittenTask,
+};
+use super::plugin_settings::PluginSettings;
+use super::rule::{Mismatch, Written};
+use super::suggest::{alternatives, nearest};
+
+/// What the file says.
+pub(super) struct WrittenFile {
+    pub(super) server: WrittenServer,
+    pub(super) logging: WrittenLogging,
+    pub(super) batching: WrittenBatching,
+    pub(super) models: Vec<ModelTable>,
+}
+
+/// What one `[[models]]` says.
+pub(super) struct ModelTable {
+    pub(super) header: Location,
+    pub(super) keys: WrittenModel,
+    pub(super) batching: WrittenBatching,
+    pub(super) tasks: Vec<TaskTable>,
+    pub(super) settings: PluginSettings,
+}
+
+/// What one `[models.tasks.…]` says.
+pub(super) struct TaskTable {
+    pub(super) header: Location,
+    pub(super) name: String,
+    pub(super) batching: WrittenBatching,
+    pub(super) route: Option<Given<String>>,
+}
+
+/// Reads the whole file, and adds its faults to `errors`.
+pub(super) fn read(document: &Document<'_>, errors: &mut Vec<ConfigError>) -> WrittenFile {
+    let (root, faults) = DeTable::parse_recoverable(document.text());
+    let mut broken_lines = Vec::new();
+    for fault in &faults {
+        let error = syntax_error(document, fault);
+        if let Origin::File(location) = &error.origin {
+            broken_lines.push(location.line);
+        }
+        errors.push(error);
+    }
+    let mut reader = Reader {
+        document,
+        broken_lines,
+        errors,
+    };
+    reader.root(root.get_ref())
+}
+
+fn syntax_error(document: &Document<'_>, fault: &toml::de::Error) -> ConfigError {
+    let span = fault.span().unwrap_or(0..0);
+    let written = document.text().get(span.clone()).unwrap_or("").trim();
+    let of_parser = fault.message();
+    let is_header = document
+        .text()
+        .get(..span.start)
+        .is_some_and(|before| before.trim_end().ends_with('['));
+    let (what, hint) = match of_parser.split(',').next().unwrap_or_default() {
+        "string values must be quoted" if written.is_empty() => (
+            "a value is missing".to_owned(),
+            Some("write a value behind `=`, or take the line out".to_owned()),
+        ),
+        "string values must be quoted" => (
+            "text must stand in quotes".to_owned(),
+            Some(format!("write \"{written}\"")),
+        ),
+        "duplicate key" => {
+            let hint = if is_header {
+                "put all its keys under one header; a further model begins with [[models]]"
+            } else {
+                "keep one of the two"
+            };
+            (
+                format!("`{written}` is written a second time"),
+                Some(hint.to_owned()),
+            )
+        }
+        "invalid boolean" => (
+            of_parser.to_owned(),
+            Some("write true or false, in lower case".to_owned()),
+        ),
+        "key with no value" => (
+            of_parser.to_owned(),
+            Some("write `key = value`, or [name] for a table".to_owned()),
+        ),
+        "invalid basic string" | "invalid literal string" => {
+            let hint = "end the text with the quote that it begins with, on the same line";
+            (of_parser.to_owned(), Some(hint.to_owned()))
+        }
+        _ => (of_parser.to_owned(), None),
+    };
+    document.error(&span, format!("not valid TOML: {what}"), hint)
+}
+
+/// How messages name the place of a table, and the tables it may hold.
+struct Level<'a> {
+    place: &'a str,
+    tables: &'a [&'a str],
+}
+
+struct Reader<'a, 'd> {
+    document: &'a Document<'d>,
+    /// Lines with a syntax error: what else seems wrong there follows from it.
+    broken_lines: Vec<usize>,
+    errors: &'a mut Vec<ConfigError>,
+}
+
+impl Reader<'_, '_> {
+    fn root(&mut self, root: &DeTable<'_>) -> WrittenFile {
+        let level = Level {
+            place: "at the top of the file",
+            tables: &["server", "logging", "batching", "models"],
+        };
+        // A broken header leaves the keys below it at the top.
+        if self.broken_lines.is_empty() {
+            self.section(root, &level, &mut []);
+        }
+        let mut server = WrittenServer::empty();
+        let mut logging = WrittenLogging::empty();
+        let mut batching = WrittenBatching::empty();
+        self.subsection(root, "server", "[server]", &mut [&mut server]);
+        self.subsection(root, "logging", "[logging]", &mut [&mut logging]);
+        self.subsection(root, "batching", "[batching]", &mut [&mut batching]);
+        WrittenFile {
+            server,
+            logging,
+            batching,
+            models: self.models(root),
+        }
+    }
+
+    fn models(&mut self, root: &DeTable<'_>) -> Vec<ModelTable> {
+        let Some(value) = root.get("models") else {
+            return Vec::new();
+        };
+        let Some(array) = value.get_ref().as_array() else {
+            let hint = "begin each model with [[models]], in double brackets";
+            self.wrong_table(value, "`models`", "a list of tables", Some(hint));
+            return Vec::new();
+        };
+        let mut models = Vec::new();
+        for element in array.iter() {
+            match element.get_ref().as_table() {
+                Some(table) => models.push(self.model(table, &element.span())),
+                None => self.wrong_table(
+                    element,
+                    "a model in `models`",
+                    "a table",
+                    Some("write it as [[models]]"),
+                ),
+            }
+        }
+        models
+    }
+
+    fn model(&mut self, table: &DeTable<'_>, header: &Range<usize>) -> ModelTable {
+        let level = Level {
+            place: "in [[models]]",
+            tables: &["batching", "tasks", "settings"],
+        };
+        let mut keys = WrittenModel::empty();
+        let mut batching = WrittenBatching::empty();
+        self.section(table, &level, &mut [&mut keys]);
+        self.required(table, header, WrittenModel::KEYS, level.place);
+        self.subsection(table, "batching", "[models.batching]", &mut [&mut batching]);
+        let settings = match self.table(table, "settings", "[models.settings]") {
+            Some((span, settings)) => PluginSettings::read(self.document, &span, settings, self.errors),
+            None => PluginSettings::empty(),
+        };
+        let header = self.document.locate(header.start);
+        ModelTable {
+            header,
+            keys,
+            batching,
+            tasks: self.tasks(table),
+            settings,
+        }
+    }
+
+    fn tasks(&mut self, model: &DeTable<'_>) -> Vec<TaskTable> {
+        let Some((_, tables)) = self.table(model, "tasks", "[models.tasks]") else {
+            return Vec::new();
+        };
+        let mut tasks = Vec::new();
+        for (key, value) in tables.iter() {
+            let name = key.get_ref().to_string();
+            let title = format!("[models.tasks.{name}]");
+            if let Err(hint) = checks::name(&name) {
+                let message = format!(
+                    "the task in {title} is {name:?}, expected {}",
+                    checks::NAME.expected
+                );
+                self.errors
+                    .push(self.document.error(&key.span(), message, Some(hint)));
+            }
+            let mut batching = WrittenBatching::empty();
+            let mut keys = WrittenTask::empty();
+            match value.get_ref().as_table() {
+                Some(table) => {
+                    let level = Level {
+                        place: &format!("in {title}"),
+                        tables: &[],
+                    };
+                    self.section(table, &level, &mut [&mut batching, &mut keys]);
+                }
+                None => {
+                    let hint = "name the task in the header, such as [models.tasks.text]";
+                    self.wrong_table(
+                        value,
+                        &format!("`{name}` in [models.tasks]"),
+                        "a table",
+                        Some(hint),
+                    );
+                }
+            }
+            let header = self.document.locate(key.span().start);
+            tasks.push(TaskTable {
+                header,
+                name,
+                batching,
+                route: keys.route,
+            });
+        }
+        tasks
+    }
+
+    /// The table `name` inside `parent`, if it is there and is one.
+    fn table<'t, 'i>(
+        &mut self,
+        parent: &'t DeTable<'i>,
+        name: &str,
+        title: &str,
+    ) -> Option<(Range<usize>, &'t DeTable<'i>)> {
+        let value = parent.get(name)?;
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            let hint = value
+                .get_ref()
+                .is_array()
+                .then_some("write its header in single brackets");
+            self.wrong_table(value, title, "a table", hint);
+        }
+        table.map(|table| (value.span(), table))
+    }
+
+    fn subsection(
+        &mut self,
+        parent: &DeTable<'_>,
+        name: &str,
+        title: &str,
+        sections: &mut [&mut dyn Section],
+    ) {
+        if let Some((_, table)) = self.table(parent, name, title) {
+            self.section(
+                table,
+                &Level {
+                    place: &format!("in {title}"),
+                    tables: &[],
+                },
+                sections,
+            );
+        }
+    }
+
+    /// Reads each key of `table` into the section that has it.
+    fn section(&mut self, table: &DeTable<'_>, level: &Level<'_>, sections: &mut [&mut dyn Section]) {
+        for (key, value) in table.iter() {
+            let name: &str = key.get_ref();
+            let origin = Origin::File(self.document.locate(value.span().start));
+            let written = Written::Toml(value.get_ref());
+            match sections
+                .iter_mut()
+                .find_map(|section| section.read(name, &written, origin.clone()))
+            {
+                Some(Ok(())) => {}
+                Some(Err(mismatch)) => self.mismatch(&value.span(), name, level.place, mismatch),
+                None if level.tables.contains(&name) => {}
+                None => self.unknown_key(
+                    key,
+                    value.get_ref().is_table() || is_list_of_tables(value.get_ref()),
+                    level,
+                    sections,
+                ),
+            }
+        }
+    }
+
+    fn required(
+        &mut self,
+        table: &DeTable<'_>,
+        header: &Range<usize>,
+        keys: &[super::keys::Key],
+        place: &str,
+    ) {
+        for key in keys {
+            let Fallback::Required(example) = key.fallback else {
+                continue;
+            };
+            // Behind a syntax error the key may be there and lost.
+            if !table.contains_key(key.name) && self.broken_lines.is_empty() {
+                let message = format!("missing key `{}` {place}", key.name);
+                let hint = format!("add a line such as `{} = {example}`", key.name);
+                self.errors.push(self.document.error(header, message, Some(hint)));
+            }
+        }
+    }
+
+    fn mismatch(&mut self, span: &Range<usize>, key: &str, place: &str, mismatch: Mismatch) {
+        let span = mismatch.span.as_ref().unwrap_or(span).clone();
+        if self.broken_lines.contains(&self.document.locate(span.start).line) {
+            return;
+        }
+        let (message, hint) = describe(key, place, mismatch);
+        self.errors.push(self.document.error(&span, message, hint));
+    }
+
+    fn wrong_table(&mut self, value: &Spanned<DeValue<'_>>, what: &str, expected: &str, hint: Option<&str>) {
+        let got = match value.get_ref() {
+            DeValue::Table(_) => "one table".to_owned(),
+            DeValue::Array(_) | DeValue::Integer(_) => format!("an {}", value.get_ref().type_str()),
+            other => format!("a {}", other.type_str()),
+        };
+        let message = format!("{what} is {got}, expected {expected}");
+        self.errors.push(
+            self.document
+                .error(&value.span(), message, hint.map(str::to_owned)),
+        );
+    }
+
+    fn unknown_key(
+        &mut self,
+        key: &Spanned<DeString<'_>>,
+        is_table: bool,
+        level: &Level<'_>,
+        sections: &[&mut dyn Section],
+    ) {
+        let name: &str = key.get_ref();
+        let known = || {
+            let keys = sections
+                .iter()
+                .flat_map(|section| section.keys())
+                .map(|key| key.name);
+            keys.chain(level.tables.iter().copied())
+        };
+        let hint = match (home_of(name), nearest(name, known())) {
+            (Some(home), _) => format!("`{name}` belongs in {home}"),
+            (None, Some(near)) => format!("did you mean `{near}`?"),
+            (None, None) => format!("known here are {}", alternatives(known(), "and")),
+        };
+        let what = if is_table { "table" } else { "key" };
+        let message = format!("unknown {what} `{name}` {}", level.place);
+        self.errors
+            .push(self.document.error(&key.span(), message, Some(hint)));
+    }
+}
+
+/// What a key holds and should hold, in words, with the hint.
+pub(super) fn describe(key: &str, place: &str, mismatch: Mismatch) -> (String, Option<String>) {
+    (
+        format!(
+            "`{key}` {place} is {}, expected {}",
+            mismatch.got, mismatch.expected
+        ),
+        mismatch.hint,
+    )
+}
+
+/// The tables in which a key of this name would be right.
+fn home_of(name: &str) -> Option<String> {
+    let homes = [
+        ("[server]", WrittenServer::KEYS),
+        ("[logging]", WrittenLogging::KEYS),
+        (
+            "[batching], [models.batching] or [models.tasks.…]",
+            WrittenBatching::KEYS,
+        ),
+        ("[[models]]", WrittenModel::KEYS),
+        ("[models.tasks.…]", WrittenTask::KEYS),
+    ];
+    let of_keys = homes
+        .into_iter()
+        .filter(|(_, keys)| keys.iter().any(|key| key.name == name));
+    let of_keys: Vec<&str> = of_keys.map(|(home, _)| home).collect();
+    match name {
+        "tasks" => Some("[[models]], as [models.tasks.…]".to_owned()),
+        "settings" => Some("[[models]], as [models.settings]".to_owned()),
+        _ => (!of_keys.is_empty()).then(|| of_keys.join(" or ")),
+    }
+}
+
+fn is_list_of_tables(value: &DeValue<'_>) -> bool {
+    value
+        .as_array()
+        .is_some_and(|array| array.iter().all(|element| element.get_ref().is_table()))
+}

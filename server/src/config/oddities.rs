@@ -1,0 +1,105 @@
+//! Combinations that are legal and do not do what they seem to say. They are warnings.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::error::{ConfigWarning, Origin};
+use super::keys::{PolicyName, Section, WrittenBatching};
+use super::settings::{BatchingLayers, ModelSettings};
+
+/// What is odd about delays and queues. Variables for single tasks and what plugins declare are not known here.
+pub(super) fn in_batching(shared: &BatchingLayers, models: &[ModelSettings]) -> Vec<ConfigWarning> {
+    let mut scopes = vec![merged(shared, &WrittenBatching::empty())];
+    for model in models {
+        scopes.push(merged(&model.batching, &WrittenBatching::empty()));
+        scopes.extend(
+            model
+                .tasks
+                .values()
+                .map(|task| merged(&model.batching, &task.batching)),
+        );
+    }
+    let mut found = BTreeMap::new();
+    unused_delays(&scopes, &mut found);
+    for scope in &scopes {
+        short_queue(scope, &mut found);
+    }
+    found
+        .into_iter()
+        .map(|(origin, (message, hint))| ConfigWarning {
+            origin,
+            message,
+            hint: Some(hint),
+        })
+        .collect()
+}
+
+type Found = BTreeMap<Origin, (String, String)>;
+
+fn merged(layers: &BatchingLayers, task: &WrittenBatching) -> WrittenBatching {
+    layers
+        .flags
+        .clone()
+        .or(&layers.environment)
+        .or(task)
+        .or(&layers.file)
+        .or(&layers.built_in)
+}
+
+/// A delay is used by `fixed` alone, and there it should be more than nothing.
+fn unused_delays(scopes: &[WrittenBatching], found: &mut Found) {
+    let mut written: BTreeMap<&Origin, (Duration, bool)> = BTreeMap::new();
+    for scope in scopes {
+        let (Some(delay), Some(policy)) = (&scope.max_delay, &scope.policy) else {
+            continue;
+        };
+        if delay.origin != Origin::BuiltIn {
+            let entry = written.entry(&delay.origin).or_insert((delay.value, false));
+            entry.1 |= policy.value == PolicyName::Fixed;
+        }
+    }
+    for (origin, (delay, used)) in written {
+        if !used {
+            let message = "`max_delay` does nothing here, because only the policy \"fixed\" waits".to_owned();
+            found.insert(
+                origin.clone(),
+                (
+                    message,
+                    "add `policy = \"fixed\"`, or take `max_delay` out".to_owned(),
+                ),
+            );
+        } else if delay.is_zero() {
+            let message = "`max_delay` is zero, so the policy \"fixed\" never waits for company".to_owned();
+            found.insert(
+                origin.clone(),
+                (
+                    message,
+                    "write `policy = \"greedy\"`, or a delay such as \"5ms\"".to_owned(),
+                ),
+            );
+        }
+    }
+}
+
+/// A queue that is shorter than a batch keeps batches from filling.
+fn short_queue(scope: &WrittenBatching, found: &mut Found) {
+    let (Some(queue), Some(batch), Some(policy)) =
+        (&scope.max_queue_size, &scope.max_batch_size, &scope.policy)
+    else {
+        return;
+    };
+    let written = [&queue.origin, &batch.origin]
+        .into_iter()
+        .find(|origin| **origin != Origin::BuiltIn);
+    let Some(origin) = written else {
+        return;
+    };
+    if policy.value != PolicyName::Off && queue.value < batch.value {
+        let message = format!(
+            "`max_queue_size` is {}, less than `max_batch_size`, which is {}: no batch can fill",
+            queue.value, batch.value
+        );
+        let hint = format!("raise `max_queue_size` to at least {}", batch.value);
+        found.entry(origin.clone()).or_insert((message, hint));
+    }
+}

@@ -1,0 +1,90 @@
+//! Tests of the whole of `config` at its boundary: texts in, settings or messages out.
+
+mod errors;
+mod overrides;
+mod reference;
+mod settings;
+mod structure;
+mod syntax;
+mod warnings;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use super::{ConfigErrors, Facts, ModelSettings, Overrides, Settings, Source, resolve};
+
+/// What an operator wrote, in all the places where it can be written.
+pub(super) struct Scenario<'a> {
+    text: &'a str,
+    variables: &'a [(&'a str, &'a str)],
+    flags: Overrides,
+}
+
+/// A scenario of this file alone.
+pub(super) fn file(text: &str) -> Scenario<'_> {
+    Scenario {
+        text,
+        variables: &[],
+        flags: Overrides::none(),
+    }
+}
+
+impl<'a> Scenario<'a> {
+    fn variables(self, variables: &'a [(&'a str, &'a str)]) -> Self {
+        Self { variables, ..self }
+    }
+
+    fn flags(self, flags: Overrides) -> Self {
+        Self { flags, ..self }
+    }
+
+    fn resolve(self) -> Result<Settings, ConfigErrors> {
+        let env: BTreeMap<String, String> = self
+            .variables
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect();
+        let source = Source {
+            file_name: "models.toml",
+            text: self.text,
+            base_dir: Path::new("/etc/inference"),
+        };
+        resolve(source, &env, &self.flags, &facts())
+    }
+
+    fn settings(self) -> Settings {
+        self.resolve()
+            .unwrap_or_else(|errors| panic!("the configuration is refused:\n{errors}"))
+    }
+
+    fn model(self) -> ModelSettings {
+        self.settings()
+            .models
+            .into_iter()
+            .next()
+            .expect("the scenario has a model")
+    }
+
+    /// The messages of a configuration that is refused.
+    fn errors(self) -> String {
+        self.resolve()
+            .map(|_| ())
+            .expect_err("the configuration is accepted")
+            .to_string()
+    }
+
+    /// The warnings of a configuration that is accepted.
+    fn warnings(self) -> String {
+        let warnings: Vec<String> = self.settings().warnings.iter().map(ToString::to_string).collect();
+        warnings.join("\n\n")
+    }
+}
+
+fn facts() -> Facts {
+    Facts {
+        executable_dir: PathBuf::from("/opt/bin"),
+        cores: NonZeroUsize::new(4).expect("4 is not 0"),
+        temp_dir: PathBuf::from("/tmp"),
+    }
+}

@@ -1,0 +1,196 @@
+//! What comes out of a configuration that is accepted.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::file;
+use crate::batching::{DeclaredLimits, Policy};
+
+const NOTHING: DeclaredLimits = DeclaredLimits {
+    max_batch_size: None,
+    max_batch_weight: None,
+    weight_rule: None,
+};
+
+#[test]
+fn an_empty_file_gives_the_defaults() {
+    let settings = file("").settings();
+    insta::assert_debug_snapshot!((&settings.server, &settings.logging), @r#"
+    (
+        ServerSettings {
+            host: "0.0.0.0",
+            port: 8080,
+            http_workers: 4,
+            prepare_threads: 4,
+            max_connections: 8192,
+            keep_alive: 75s,
+            header_timeout: 10s,
+            body_timeout: 60s,
+            max_body_size: 67108864,
+            max_items_per_request: 1024,
+            max_json_depth: 128,
+            request_timeout: 60s,
+            shutdown_delay: 0ns,
+            drain_timeout: 30s,
+            reload_timeout: 300s,
+            plugin_dir: "/opt/bin",
+            scratch_dir: "/tmp",
+            compression: true,
+            cors_allowed_origins: [],
+            model_nice: 5,
+            docs: true,
+        },
+        LoggingSettings {
+            level: "info",
+            format: Text,
+            access_log: true,
+            access_log_exclude: [
+                "/health",
+                "/livez",
+                "/readyz",
+                "/metrics",
+                "/v2/health/*",
+            ],
+        },
+    )
+    "#);
+    assert!(settings.models.is_empty());
+}
+
+#[test]
+fn a_model_of_two_lines_gets_the_defaults() {
+    let model =
+        file("[server]\nrequest_timeout = \"7s\"\n[[models]]\nname = \"digits\"\nplugin = \"onnx\"\n")
+            .model();
+    assert_eq!(model.plugin, Path::new("/opt/bin/libonnx.so"));
+    assert_eq!((model.workers.get(), model.warm_up), (1, true));
+    assert_eq!(model.request_timeout, Duration::from_secs(7));
+    assert_eq!(model.settings, json!({}));
+    assert_eq!(model.base_dir, Path::new("/etc/inference"));
+    assert_eq!(model.locate("anything"), None);
+    insta::assert_debug_snapshot!(model.task("digits", &NOTHING), @r"
+    TaskSettings {
+        batching: TaskBatching {
+            policy: Greedy,
+            max_batch_size: 32,
+            max_batch_weight: None,
+            weight_rule: Padded,
+        },
+        max_queue_size: 1024,
+        max_queue_weight: None,
+        route: None,
+    }
+    ");
+}
+
+#[test]
+fn a_plugin_is_a_name_or_a_path() {
+    for (written, path) in [
+        ("onnx", "/srv/plugins/libonnx.so"),
+        ("onnx.so", "/etc/inference/onnx.so"),
+        ("../lib/x.so.1", "/etc/inference/../lib/x.so.1"),
+        ("/opt/libx.so", "/opt/libx.so"),
+        ("v1.5", "/srv/plugins/libv1.5.so"),
+    ] {
+        let text = format!(
+            "[server]\nplugin_dir = \"/srv/plugins\"\n[[models]]\nname = \"a\"\nplugin = \"{written}\"\n"
+        );
+        assert_eq!(file(&text).model().plugin, Path::new(path), "{written}");
+    }
+}
+
+#[test]
+fn a_task_may_have_its_own_limits_and_route() {
+    let model = file(
+        "[[models]]\nname = \"a\"\nplugin = \"a\"\nrequest_timeout = \"1s\"\n[models.batching]\npolicy = \"fixed\"\nmax_delay = \"2ms\"\n\
+         [models.tasks.image]\nmax_batch_size = 4\nmax_queue_size = 16\nmax_queue_weight = 100\nroute = \"/image\"\n",
+    )
+    .model();
+    let image = model.task("image", &NOTHING);
+    assert_eq!(
+        image.batching.policy,
+        Policy::Fixed {
+            max_delay: Duration::from_millis(2)
+        }
+    );
+    assert_eq!(
+        (
+            image.batching.max_batch_size.get(),
+            image.max_queue_size,
+            image.max_queue_weight
+        ),
+        (4, 16, Some(100))
+    );
+    assert_eq!(image.route.as_deref(), Some("/image"));
+    assert_eq!(model.task("text", &NOTHING).route, None);
+    let configured: Vec<(&str, String)> = model
+        .configured_tasks()
+        .map(|(task, place)| (task, place.to_string()))
+        .collect();
+    assert_eq!(configured, [("image", "models.toml:8:15".to_owned())]);
+    assert_eq!(model.request_timeout, Duration::from_secs(1));
+}
+
+#[test]
+fn a_plugins_settings_become_json_and_keep_their_places() {
+    let model = file(
+        "[[models]]\nname = \"a\"\nplugin = \"a\"\n[models.settings]\nlabels = [\"zero\", \"öne\", 2]\nimage.size = 0x20\n\
+         scale = 0.5\nbuilt = 2024-05-06\n[models.settings.deep]\nlist = [{ x = 1 }]\n",
+    )
+    .model();
+    assert_eq!(
+        model.settings,
+        json!({
+            "labels": ["zero", "öne", 2], "image": { "size": 32 }, "scale": 0.5, "built": "2024-05-06",
+            "deep": { "list": [{ "x": 1 }] },
+        })
+    );
+    for (path, place) in [
+        ("labels", "5:10"),
+        ("labels.2", "5:26"),
+        ("image", "6:1"),
+        ("image.size", "6:14"),
+        ("image.colour", "6:1"),
+        ("deep.list.0.x", "10:15"),
+        ("missing.thing", "4:1"),
+        ("", "4:1"),
+    ] {
+        let found = model
+            .locate(path)
+            .map(|location| format!("{}:{}", location.line, location.column));
+        assert_eq!(found.as_deref(), Some(place), "{path}");
+    }
+    assert_eq!(model.location().to_string(), "models.toml:1:1");
+    assert_eq!(model.plugin_location().to_string(), "models.toml:3:10");
+}
+
+#[test]
+fn only_some_changes_need_a_reload() {
+    let model = |more: &str| file(&format!("[[models]]\nname = \"a\"\nplugin = \"a\"\n{more}")).model();
+    let old = model("");
+    let same = model("# a comment\n\n");
+    assert_eq!(old, same);
+    for change in ["workers = 2", "warm_up = false", "settings.x = 1"] {
+        assert!(old.needs_reload(&model(change)), "{change}");
+    }
+    for change in [
+        "batching.max_batch_size = 4",
+        "tasks.x.route = \"/x\"",
+        "description = \"x\"",
+        "request_timeout = \"1s\"",
+    ] {
+        let new = model(change);
+        assert!(!old.needs_reload(&new) && old != new, "{change}");
+    }
+}
+
+#[test]
+fn places_do_not_make_settings_different() {
+    let text = "[[models]]\nname = \"a\"\nplugin = \"a\"\n[models.batching]\nmax_batch_size = 4\n[models.tasks.x]\nroute = \"/x\"\n[models.settings]\ny = 1\n";
+    assert_eq!(
+        file(text).settings(),
+        file(&format!("# moved\n\n{text}")).settings()
+    );
+}

@@ -1,0 +1,158 @@
+//! Durations and sizes as text with units: `"5ms"`, `"2m"`, `"64MiB"`.
+
+use std::time::Duration;
+
+/// Units of sizes, in lower case, and the bytes they stand for.
+const SIZE_UNITS: [(&str, u64); 9] = [
+    ("b", 1),
+    ("kb", 1_000),
+    ("mb", 1_000_000),
+    ("gb", 1_000_000_000),
+    ("tb", 1_000_000_000_000),
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
+    ("tib", 1 << 40),
+];
+
+/// Reads a duration. The error is a hint for whoever wrote it.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    if text != "0" && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(missing_duration_unit(text));
+    }
+    humantime::parse_duration(text).map_err(|_| {
+        "write a number and a unit: `ms`, `s`, `m` or `h`, such as \"5ms\" or \"1m 30s\"".to_owned()
+    })
+}
+
+/// What to write instead of a bare number of something.
+pub(super) fn missing_duration_unit(number: &str) -> String {
+    format!("write it as text with its unit: \"{number}ms\", \"{number}s\" or \"{number}m\"")
+}
+
+/// Reads a size in bytes. The error is a hint for whoever wrote it.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_lowercase();
+    let general =
+        || "write a whole number and a unit: `B`, `KiB`, `MiB` or `GiB`, such as \"64MiB\"".to_owned();
+    let Ok(count) = number.parse::<u64>() else {
+        return Err(general());
+    };
+    match unit.as_str() {
+        "" => Err(missing_size_unit(count)),
+        "k" | "m" | "g" | "t" => {
+            let unit = unit.to_uppercase();
+            Err(format!(
+                "say which unit: \"{count}{unit}iB\" counts in 1024s, \"{count}{unit}B\" in 1000s"
+            ))
+        }
+        _ => match SIZE_UNITS.iter().find(|(name, _)| *name == unit) {
+            Some((_, bytes)) => count
+                .checked_mul(*bytes)
+                .ok_or_else(|| "write a smaller number".to_owned()),
+            None => Err(general()),
+        },
+    }
+}
+
+/// What to write instead of a bare number of bytes.
+pub(super) fn missing_size_unit(bytes: u64) -> String {
+    format!("write it as text with its unit: \"{}\"", show_size(bytes))
+}
+
+/// The shortest exact way to write a size.
+pub(super) fn show_size(bytes: u64) -> String {
+    [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
+        .into_iter()
+        .find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit))
+        .map_or_else(
+            || format!("{bytes}B"),
+            |(unit, name)| format!("{}{name}", bytes / unit),
+        )
+}
+
+/// The shortest exact way to write a duration of whole milliseconds.
+pub(super) fn show_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    if millis == 0 {
+        return "0s".to_owned();
+    }
+    [(3_600_000, "h"), (60_000, "m"), (1_000, "s")]
+        .into_iter()
+        .find(|(unit, _)| millis.is_multiple_of(*unit))
+        .map_or_else(
+            || format!("{millis}ms"),
+            |(unit, name)| format!("{}{name}", millis / unit),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        for (text, bytes) in [
+            ("0B", 0),
+            ("512KiB", 524_288),
+            ("64 MiB", 67_108_864),
+            ("1GB", 1_000_000_000),
+            ("2gib", 1 << 31),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "MiB",
+            "64",
+            "64M",
+            "1.5GiB",
+            "-1B",
+            "64 parsecs",
+            "99999999999999TiB",
+            "99999999999999999999B",
+        ] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_with_their_units() {
+        for (text, millis) in [
+            ("0s", 0),
+            ("0", 0),
+            ("5ms", 5),
+            ("30s", 30_000),
+            ("2m", 120_000),
+            ("1m 30s", 90_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "5", "s", "-5s", "5 parsecs", "99999999999999999999s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_shown_size_reads_back_as_itself(bytes: u64) {
+            proptest::prop_assert_eq!(size(&show_size(bytes)), Ok(bytes));
+        }
+
+        #[test]
+        fn a_shown_duration_reads_back_as_itself(millis in 0..u64::MAX / 1_000_000) {
+            let written = Duration::from_millis(millis);
+            proptest::prop_assert_eq!(duration(&show_duration(written)), Ok(written));
+        }
+
+        #[test]
+        fn no_text_makes_the_readers_panic(text: String) {
+            let _ = size(&text);
+            let _ = duration(&text);
+        }
+    }
+}

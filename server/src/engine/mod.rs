@@ -1,0 +1,155 @@
+//! What runs a model: its queue, its workers and the path of a request through them.
+//!
+//! One [`Engine`] per generation of a model. Requests come in through [`Engine::submit`], which never blocks; items of tasks
+//! that prepare go through the prepare pool first; the workers share one [`Batcher`](crate::batcher::Batcher) and call the
+//! model. The engine does not know where the model comes from, nor who waits for a reply.
+//!
+//! # Threads
+//! Submitters only send to a channel, so that a worker of low scheduling priority can never hold up the event loop. The
+//! workers take turns to be the one that owns the batcher (the *scheduler*): it reads the channel, forms a batch, passes the
+//! turn on and runs it. With one worker, that is one thread which batches and computes.
+//!
+//! # End of life
+//! Dropping the [`Engine`] closes the channel once the last [`Pending`] of it is gone. The workers then finish what is queued
+//! and end; the last one drops the model. Whoever started the engine joins them.
+
+mod prepare;
+mod queue;
+mod request;
+mod sink;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::batcher::{Batcher, DispatchReason};
+use crate::batching::TaskBatching;
+use crate::error::Rejection;
+use crate::metrics::{Metrics, TaskMetrics};
+use crate::model::Model;
+use prepare::prepare;
+use queue::Queue;
+use worker::{Scheduler, Worker};
+
+pub use request::{Outcome, Pending, Reply, Request, Timing};
+
+/// How the queue and the batches of one task are bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskLimits {
+    /// The rules for its batches.
+    pub batching: TaskBatching,
+    /// Most items that wait.
+    pub max_queue_size: usize,
+    /// Weight above which no more items are admitted. Weights are known only once items are prepared, so those in
+    /// preparation may take the queue past it.
+    pub max_queue_weight: Option<u64>,
+}
+
+/// What an engine is started with.
+pub struct EngineConfig<'a> {
+    /// Configured name of the model, for threads and metrics.
+    pub name: &'a str,
+    /// Limits of each task, in the order of the manifest.
+    pub tasks: &'a [TaskLimits],
+    /// How many batches may run at once, at least 1.
+    pub workers: usize,
+    /// Scheduling niceness of the workers, 0 to 19.
+    pub nice: i32,
+    /// Where items are prepared; shared by all models.
+    pub prepare_pool: Arc<rayon::ThreadPool>,
+}
+
+/// A running model, as requests reach it.
+pub struct Engine {
+    model: Arc<dyn Model>,
+    prepare_pool: Arc<rayon::ThreadPool>,
+    queue: Arc<Queue>,
+}
+
+/// The threads of an engine. They end after the engine has been dropped and its queue has been worked off.
+pub struct Workers(Vec<JoinHandle<()>>);
+
+impl Workers {
+    /// Whether all have ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Blocks until all have ended. Workers do not panic, so there is nothing to report.
+    pub fn join(self) {
+        for worker in self.0 {
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Engine {
+    /// Starts the workers of a model.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn start(
+        model: Arc<dyn Model>,
+        config: &EngineConfig<'_>,
+        metrics: &Metrics,
+    ) -> io::Result<(Self, Workers)> {
+        let reasons = DispatchReason::ALL.map(DispatchReason::as_str);
+        let tasks: Vec<(String, bool, TaskMetrics)> = model
+            .manifest()
+            .tasks
+            .iter()
+            .map(|task| {
+                (
+                    task.name.clone(),
+                    task.prepares,
+                    metrics.task(config.name, &task.name, &reasons),
+                )
+            })
+            .collect();
+        let (queue, receiver) = Queue::new(tasks, config.tasks);
+        let batching: Vec<TaskBatching> = config.tasks.iter().map(|limits| limits.batching).collect();
+        let scheduler = Scheduler::new(receiver, Batcher::new(batching.clone()), batching, queue.tasks());
+        let workers = Worker::start_all(&model, scheduler, config)?;
+        Ok((
+            Self {
+                model,
+                prepare_pool: config.prepare_pool.clone(),
+                queue: Arc::new(queue),
+            },
+            Workers(workers),
+        ))
+    }
+
+    /// Admits a request and sends its items on their way. Never blocks. Dropping what it returns takes back whatever has
+    /// not begun to run.
+    pub fn submit(&self, request: Request) -> Result<Pending, Rejection> {
+        let (pending, items) = self.queue.admit(request)?;
+        if items.is_empty() {
+            return Ok(pending);
+        }
+        if self.queue.task(pending.task()).prepares {
+            prepare(&self.prepare_pool, &self.model, &self.queue, items);
+        } else {
+            self.queue.send(items);
+        }
+        Ok(pending)
+    }
+
+    /// Goes on under other limits; what is queued stays queued.
+    pub fn reconfigure(&self, tasks: &[TaskLimits]) {
+        self.queue.reconfigure(tasks);
+    }
+
+    /// Answers everything that is queued with "shutting down" and lets the workers end after their present batch.
+    pub fn abort(&self) {
+        self.queue.abort();
+    }
+
+    /// Counts the time it took to encode a reply of `task`.
+    pub fn metrics(&self, task: usize) -> &TaskMetrics {
+        &self.queue.task(task).metrics
+    }
+}

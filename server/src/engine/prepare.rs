@@ -1,0 +1,72 @@
+//! The prepare step: items are decoded and preprocessed in parallel, off the event loop and off the model's workers.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::queue::{Queue, Queued};
+use crate::batcher::Item;
+use crate::clock;
+use crate::model::Model;
+
+/// Items of one request that are ready while others are still being prepared.
+struct Ready {
+    items: Vec<Item<Queued>>,
+    in_preparation: usize,
+}
+
+/// Most items of a request that wait for the others of it. Sending them together lets a free worker take them as one
+/// batch; waiting for all of a large request would leave it idle.
+const CHUNK: usize = 64;
+
+/// Prepares the items of one request, each as a job of the pool, and sends them on to the scheduler.
+pub(super) fn prepare(
+    pool: &Arc<rayon::ThreadPool>,
+    model: &Arc<dyn Model>,
+    queue: &Arc<Queue>,
+    items: Vec<Item<Queued>>,
+) {
+    let ready = Arc::new(Mutex::new(Ready {
+        items: Vec::new(),
+        in_preparation: items.len(),
+    }));
+    for item in items {
+        let (model, queue, ready) = (model.clone(), queue.clone(), ready.clone());
+        pool.spawn_fifo(move || {
+            let prepared = prepare_item(model.as_ref(), item);
+            // Dropped before the item is sent: the last to hold the model should be a worker.
+            drop(model);
+            let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
+            ready.items.extend(prepared);
+            ready.in_preparation -= 1;
+            if !ready.items.is_empty() && (ready.in_preparation == 0 || ready.items.len() >= CHUNK) {
+                let mut items = std::mem::take(&mut ready.items);
+                items.sort_unstable_by_key(|item| item.id);
+                queue.send(items);
+            }
+        });
+    }
+}
+
+/// The item, ready to run; none if it failed or was given up.
+fn prepare_item(model: &dyn Model, mut item: Item<Queued>) -> Option<Item<Queued>> {
+    if !item.payload.ticket.is_waiting() {
+        return None;
+    }
+    let started = clock::now();
+    let prepared = model.prepare(item.task, &item.payload.input);
+    let finished = clock::now();
+    item.payload.ticket.prepared_in(finished - started);
+    match prepared {
+        Ok(prepared) => {
+            item.weight = prepared.weight.max(1);
+            item.group = prepared.group;
+            item.payload.ready = finished;
+            item.payload.ticket.weigh(item.weight);
+            item.payload.prepared = Some(prepared);
+            Some(item)
+        }
+        Err(error) => {
+            item.payload.ticket.settle(Err(error));
+            None
+        }
+    }
+}

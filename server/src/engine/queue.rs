@@ -1,0 +1,309 @@
+//! Admission: what may wait, how much waits, and the channel to the scheduler.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::TaskLimits;
+use super::request::{Gathering, Pending, Request, Ticket};
+use crate::batcher::{Item, ItemId};
+use crate::batching::TaskBatching;
+use crate::clock;
+use crate::error::Rejection;
+use crate::metrics::TaskMetrics;
+use crate::model::Prepared;
+use crate::protocol::ItemInput;
+
+/// What the batcher carries for an item.
+pub(super) struct Queued {
+    pub(super) ticket: Ticket,
+    pub(super) input: ItemInput,
+    pub(super) prepared: Option<Prepared>,
+    /// When it was ready to run.
+    pub(super) ready: Instant,
+}
+
+/// What the scheduler is told.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one, and a box would cost an allocation"
+)]
+pub(super) enum Message {
+    /// One item is ready to run.
+    One(Item<Queued>),
+    /// Items of one request are ready to run.
+    Many(Vec<Item<Queued>>),
+    /// These were given up.
+    Withdraw(Range<u64>),
+    /// Go on under these rules.
+    Reconfigure(Vec<TaskBatching>),
+    /// Answer everything with "shutting down" and end.
+    Abort,
+}
+
+/// What waits for one task, counted.
+pub(super) struct TaskQueue {
+    pub(super) name: String,
+    pub(super) prepares: bool,
+    pub(super) metrics: TaskMetrics,
+    max_items: AtomicUsize,
+    max_weight: AtomicU64,
+    items: AtomicUsize,
+    weight: AtomicU64,
+    /// Time that an item takes of a worker, in nanoseconds, averaged over recent batches.
+    nanos_per_item: AtomicU64,
+}
+
+impl TaskQueue {
+    /// Takes places for `items`, all or none.
+    fn enter(&self, items: usize) -> Result<(), Rejection> {
+        let limit = self.max_items.load(Ordering::Relaxed);
+        if items > limit {
+            return Err(Rejection::TooManyItems {
+                task: self.name.clone(),
+                items,
+                limit,
+            });
+        }
+        let (weight, max_weight) = (
+            self.weight.load(Ordering::Relaxed),
+            self.max_weight.load(Ordering::Relaxed),
+        );
+        if weight >= max_weight {
+            let retry_after = self.retry_after(self.items.load(Ordering::Relaxed));
+            return Err(Rejection::QueueTooHeavy {
+                task: self.name.clone(),
+                queued: weight,
+                limit: max_weight,
+                retry_after,
+            });
+        }
+        self.items
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |queued| {
+                queued.checked_add(items).filter(|total| *total <= limit)
+            })
+            .map_err(|queued| self.full(queued, limit, items))?;
+        self.metrics.queued_items.add(items as i64);
+        Ok(())
+    }
+
+    fn full(&self, queued: usize, limit: usize, items: usize) -> Rejection {
+        let retry_after = self.retry_after(queued);
+        Rejection::QueueFull {
+            task: self.name.clone(),
+            queued,
+            limit,
+            items,
+            retry_after,
+        }
+    }
+
+    /// About how long it takes to work off `queued` items; between a second and a minute.
+    fn retry_after(&self, queued: usize) -> Duration {
+        let nanos = self
+            .nanos_per_item
+            .load(Ordering::Relaxed)
+            .saturating_mul(queued as u64);
+        Duration::from_nanos(nanos).clamp(Duration::from_secs(1), Duration::from_secs(60))
+    }
+
+    /// An item has left the queue, whose stated weight was `weight`.
+    pub(super) fn item_left(&self, weight: u64) {
+        self.items.fetch_sub(1, Ordering::AcqRel);
+        self.metrics.queued_items.dec();
+        self.remove_weight(weight);
+    }
+
+    pub(super) fn add_weight(&self, weight: u64) {
+        self.weight.fetch_add(weight, Ordering::AcqRel);
+        self.metrics.queued_weight.add(weight as i64);
+    }
+
+    pub(super) fn remove_weight(&self, weight: u64) {
+        self.weight.fetch_sub(weight, Ordering::AcqRel);
+        self.metrics.queued_weight.sub(weight as i64);
+    }
+
+    /// Takes note of a batch, for [`retry_after`](Self::retry_after).
+    pub(super) fn batch_ran(&self, items: usize, time: Duration) {
+        let sample = time.as_nanos() as u64 / items.max(1) as u64;
+        let old = self.nanos_per_item.load(Ordering::Relaxed);
+        let new = if old == 0 {
+            sample
+        } else {
+            old - old / 8 + sample / 8
+        };
+        self.nanos_per_item.store(new, Ordering::Relaxed);
+    }
+
+    fn reconfigure(&self, limits: &TaskLimits) {
+        self.max_items.store(limits.max_queue_size, Ordering::Relaxed);
+        self.max_weight
+            .store(limits.max_queue_weight.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// The queue of one engine, as submitters see it.
+pub(super) struct Queue {
+    tasks: Vec<Arc<TaskQueue>>,
+    sender: Sender<Message>,
+    next_id: AtomicU64,
+    /// Items in the channel that the scheduler has not looked at, given-up ones included.
+    unread: Arc<AtomicUsize>,
+    aborted: AtomicBool,
+}
+
+/// The scheduler's end of a [`Queue`].
+pub(super) struct QueueReceiver {
+    pub(super) messages: Receiver<Message>,
+    pub(super) unread: Arc<AtomicUsize>,
+}
+
+impl Queue {
+    pub(super) fn new(
+        tasks: Vec<(String, bool, TaskMetrics)>,
+        limits: &[TaskLimits],
+    ) -> (Self, QueueReceiver) {
+        let task = |((name, prepares, metrics), limits): ((String, bool, TaskMetrics), &TaskLimits)| {
+            let task = TaskQueue {
+                name,
+                prepares,
+                metrics,
+                max_items: AtomicUsize::new(0),
+                max_weight: AtomicU64::new(0),
+                items: AtomicUsize::new(0),
+                weight: AtomicU64::new(0),
+                nanos_per_item: AtomicU64::new(0),
+            };
+            task.reconfigure(limits);
+            Arc::new(task)
+        };
+        let (sender, messages) = unbounded();
+        let unread = Arc::new(AtomicUsize::new(0));
+        let queue = Self {
+            tasks: tasks.into_iter().zip(limits).map(task).collect(),
+            sender,
+            next_id: AtomicU64::new(0),
+            unread: unread.clone(),
+            aborted: AtomicBool::new(false),
+        };
+        (queue, QueueReceiver { messages, unread })
+    }
+
+    pub(super) fn task(&self, task: usize) -> &Arc<TaskQueue> {
+        &self.tasks[task]
+    }
+
+    pub(super) fn tasks(&self) -> Vec<Arc<TaskQueue>> {
+        self.tasks.clone()
+    }
+
+    /// Takes places for a request and gives each of its readable items a ticket. The others are settled.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        mut request: Request,
+    ) -> Result<(Pending, Vec<Item<Queued>>), Rejection> {
+        let task = &self.tasks[request.task];
+        let admitted = self
+            .check(task, &request)
+            .and_then(|()| task.enter(request.items.len()));
+        if let Err(rejection) = admitted {
+            task.metrics.count_rejection(&rejection);
+            return Err(rejection);
+        }
+        let items = std::mem::take(&mut request.items);
+        let first = self.next_id.fetch_add(items.len() as u64, Ordering::Relaxed);
+        let (gathering, receiver) = Gathering::new(task.clone(), items.len(), request.timeout);
+        let ids = first..first + items.len() as u64;
+        let mut admitted = Vec::with_capacity(items.len());
+        for (index, input) in items.into_iter().enumerate() {
+            let ticket = Ticket::new(gathering.clone(), index);
+            match input {
+                Ok(input) => {
+                    if !task.prepares {
+                        ticket.weigh(1);
+                    }
+                    admitted.push(Item {
+                        id: ItemId(first + index as u64),
+                        task: request.task,
+                        priority: request.priority,
+                        weight: 1,
+                        group: 0,
+                        arrived: request.received,
+                        deadline: Some(request.received + request.timeout),
+                        payload: Queued {
+                            ticket,
+                            input,
+                            prepared: None,
+                            ready: request.received,
+                        },
+                    });
+                }
+                Err(error) => ticket.settle(Err(error)),
+            }
+        }
+        Ok((
+            Pending::new(gathering, self.clone(), &request, ids, receiver),
+            admitted,
+        ))
+    }
+
+    fn check(&self, task: &TaskQueue, request: &Request) -> Result<(), Rejection> {
+        if self.aborted.load(Ordering::Relaxed) {
+            return Err(Rejection::ShuttingDown);
+        }
+        if clock::now() >= request.received + request.timeout {
+            return Err(Rejection::Expired(request.timeout));
+        }
+        // Items that were given up free their place at once but stay in the channel until the scheduler looks: clients
+        // that come and go while the model computes for long must not fill the memory.
+        let limit = task.max_items.load(Ordering::Relaxed);
+        let unread = self.unread.load(Ordering::Relaxed);
+        if unread > limit.saturating_mul(4).max(1024) {
+            return Err(task.full(unread, limit, request.items.len()));
+        }
+        Ok(())
+    }
+
+    /// Hands items that are ready to the scheduler, together.
+    pub(super) fn send(&self, mut items: Vec<Item<Queued>>) {
+        self.unread.fetch_add(items.len(), Ordering::Relaxed);
+        let message = match items.len() {
+            1 => items.pop().map(Message::One),
+            _ => Some(Message::Many(items)),
+        };
+        if let Some(message) = message {
+            self.tell(message);
+        }
+    }
+
+    /// Lets the scheduler drop items that were given up.
+    pub(super) fn withdraw(&self, ids: impl Iterator<Item = ItemId>) {
+        let mut ids = ids.map(|id| id.0);
+        if let Some(first) = ids.next() {
+            self.tell(Message::Withdraw(first..ids.last().unwrap_or(first) + 1));
+        }
+    }
+
+    pub(super) fn reconfigure(&self, limits: &[TaskLimits]) {
+        for (task, limits) in self.tasks.iter().zip(limits) {
+            task.reconfigure(limits);
+        }
+        self.tell(Message::Reconfigure(
+            limits.iter().map(|limits| limits.batching).collect(),
+        ));
+    }
+
+    pub(super) fn abort(&self) {
+        self.aborted.store(true, Ordering::Relaxed);
+        self.tell(Message::Abort);
+    }
+
+    /// Without a scheduler (after an abort) the message is dropped, and the tickets in it answer for themselves.
+    fn tell(&self, message: Message) {
+        let _ = self.sender.send(message);
+    }
+}

@@ -1,0 +1,347 @@
+//! A request in the engine: the places of its items in the queue, and the reply that gathers their outcomes.
+//!
+//! Every item carries a [`Ticket`], which is both its place and its own reply channel. A ticket that is dropped unsettled
+//! answers "lost". Exactly one side moves an item out of the queue: the worker that takes it, or whoever gives it up
+//! (client gone, deadline, failed preparation); the counters follow that one step, so they always return to zero.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::queue::{Queue, TaskQueue};
+use crate::batcher::ItemId;
+use crate::batching::Priority;
+use crate::error::ItemError;
+use crate::metrics::ItemOutcome;
+use crate::protocol::{ItemInput, Value};
+
+/// What became of one item.
+pub type Outcome = Result<Value, ItemError>;
+
+/// What one client call asks of one task.
+pub struct Request {
+    /// Index of the task in the model's manifest.
+    pub task: usize,
+    /// The items; one that could not even be read is an error already and fails alone.
+    pub items: Vec<Result<ItemInput, ItemError>>,
+    /// When the request arrived.
+    pub received: Instant,
+    /// How long after that it must be answered.
+    pub timeout: Duration,
+    /// Its class.
+    pub priority: Priority,
+}
+
+/// The outcomes of a request, in the order of its items.
+#[derive(Debug)]
+pub struct Reply {
+    /// One per item.
+    pub outcomes: Vec<Outcome>,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// Where the time of a request went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Longest preparation of an item.
+    pub prepare: Duration,
+    /// Longest wait of an item.
+    pub queue: Duration,
+    /// Time of all batches that had items of the request.
+    pub inference: Duration,
+}
+
+const WAITING: u8 = 0;
+const TAKEN: u8 = 1;
+const GONE: u8 = 2;
+
+/// One item's place in the queue.
+struct Place {
+    state: AtomicU8,
+    weight: AtomicU64,
+}
+
+struct Outcomes {
+    slots: Vec<Option<Outcome>>,
+    open: usize,
+    timing: Timing,
+    /// The batch whose time was added last: items of one request lie side by side in a batch.
+    last_batch: u64,
+    reply: Option<oneshot::Sender<Reply>>,
+}
+
+/// What the tickets of one request share.
+pub(super) struct Gathering {
+    task: Arc<TaskQueue>,
+    timeout: Duration,
+    places: Box<[Place]>,
+    outcomes: Mutex<Outcomes>,
+}
+
+impl Gathering {
+    /// All items wait; [`TaskQueue`] has counted them.
+    pub(super) fn new(
+        task: Arc<TaskQueue>,
+        items: usize,
+        timeout: Duration,
+    ) -> (Arc<Self>, oneshot::Receiver<Reply>) {
+        let (sender, receiver) = oneshot::channel();
+        let place = || Place {
+            state: AtomicU8::new(WAITING),
+            weight: AtomicU64::new(0),
+        };
+        let gathering = Self {
+            task,
+            timeout,
+            places: std::iter::repeat_with(place).take(items).collect(),
+            outcomes: Mutex::new(Outcomes {
+                slots: std::iter::repeat_with(|| None).take(items).collect(),
+                open: items,
+                timing: Timing::default(),
+                last_batch: 0,
+                reply: Some(sender),
+            }),
+        };
+        (Arc::new(gathering), receiver)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Outcomes> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves an item out of the queue. Only the first to do so gets `true`, and only then are the counters moved.
+    fn leave_queue(&self, index: usize, to: u8) -> bool {
+        let place = &self.places[index];
+        let left = place
+            .state
+            .compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
+        if left {
+            self.task.item_left(place.weight.swap(0, Ordering::AcqRel));
+        }
+        left
+    }
+
+    /// Records an outcome; the first one counts, and none does after the reply. The last item to be settled sends it.
+    fn settle(&self, index: usize, outcome: Outcome) {
+        let mut outcomes = self.lock();
+        let Some(slot @ None) = outcomes.slots.get_mut(index) else {
+            return;
+        };
+        self.task.metrics.count_item(
+            outcome
+                .as_ref()
+                .map_or_else(ItemOutcome::from, |_| ItemOutcome::Success),
+        );
+        *slot = Some(outcome);
+        outcomes.open -= 1;
+        if outcomes.open > 0 {
+            return;
+        }
+        if let Some(sender) = outcomes.reply.take() {
+            let reply = outcomes.take_reply();
+            // A receiver that is gone has been counted as cancelled.
+            let _ = sender.send(reply);
+        }
+    }
+
+    /// The deadline passed: what waits is given up, what runs is not waited for, and the reply is sent.
+    fn expire(&self) {
+        for index in 0..self.places.len() {
+            self.leave_queue(index, GONE);
+            self.settle(index, Err(ItemError::Expired(self.timeout)));
+        }
+    }
+
+    /// The client went away: what waits is given up. Returns whether anything did.
+    fn cancel(&self) -> bool {
+        let mut any = false;
+        for index in 0..self.places.len() {
+            if self.leave_queue(index, GONE) {
+                any = true;
+                let mut outcomes = self.lock();
+                if let Some(slot @ None) = outcomes.slots.get_mut(index) {
+                    *slot = Some(Err(ItemError::Lost));
+                    outcomes.open -= 1;
+                    self.task.metrics.count_item(ItemOutcome::Cancelled);
+                }
+            }
+        }
+        any
+    }
+}
+
+impl Outcomes {
+    fn take_reply(&mut self) -> Reply {
+        let slots = std::mem::take(&mut self.slots);
+        let outcomes = slots
+            .into_iter()
+            .map(|slot| slot.unwrap_or(Err(ItemError::Lost)))
+            .collect();
+        Reply {
+            outcomes,
+            timing: self.timing,
+        }
+    }
+}
+
+/// One item's claim to be answered.
+pub(super) struct Ticket {
+    gathering: Arc<Gathering>,
+    index: usize,
+    settled: bool,
+}
+
+impl Ticket {
+    pub(super) fn new(gathering: Arc<Gathering>, index: usize) -> Self {
+        Self {
+            gathering,
+            index,
+            settled: false,
+        }
+    }
+
+    /// Whether the item still waits: nobody took it, nobody gave it up.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.gathering.places[self.index].state.load(Ordering::Acquire) == WAITING
+    }
+
+    /// States the item's weight while it waits. To be called once, before the item can be taken.
+    pub(super) fn weigh(&self, weight: u64) {
+        let place = &self.gathering.places[self.index];
+        self.gathering.task.add_weight(weight);
+        place.weight.store(weight, Ordering::Release);
+        // Given up meanwhile, perhaps by somebody who did not see the weight yet: whoever swaps it out takes it off.
+        if place.state.load(Ordering::Acquire) == GONE {
+            self.gathering
+                .task
+                .remove_weight(place.weight.swap(0, Ordering::AcqRel));
+        }
+    }
+
+    /// Takes the item out of the queue to run it; `false` if it has been given up.
+    pub(super) fn take(&self) -> bool {
+        self.gathering.leave_queue(self.index, TAKEN)
+    }
+
+    /// Adds the time that preparing the item took.
+    pub(super) fn prepared_in(&self, time: Duration) {
+        self.gathering
+            .task
+            .metrics
+            .prepare_seconds
+            .observe(time.as_secs_f64());
+        let mut outcomes = self.gathering.lock();
+        outcomes.timing.prepare = outcomes.timing.prepare.max(time);
+    }
+
+    /// Adds the item's wait and, once per batch, the time of its batch.
+    pub(super) fn ran_in(&self, batch: u64, queue: Duration, inference: Duration) {
+        let mut outcomes = self.gathering.lock();
+        outcomes.timing.queue = outcomes.timing.queue.max(queue);
+        if outcomes.last_batch != batch {
+            outcomes.last_batch = batch;
+            outcomes.timing.inference += inference;
+        }
+    }
+
+    /// Answers the item.
+    pub(super) fn settle(mut self, outcome: Outcome) {
+        self.settled = true;
+        self.gathering.leave_queue(self.index, GONE);
+        self.gathering.settle(self.index, outcome);
+    }
+
+    /// Answers the item, whose deadline passed in the queue.
+    pub(super) fn expire(self) {
+        let timeout = self.gathering.timeout;
+        self.settle(Err(ItemError::Expired(timeout)));
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.gathering.leave_queue(self.index, GONE);
+            self.gathering.settle(self.index, Err(ItemError::Lost));
+        }
+    }
+}
+
+/// A request that has been admitted.
+///
+/// Dropping it means that nobody waits any more: items that have not begun to run leave the queue at once.
+pub struct Pending {
+    gathering: Arc<Gathering>,
+    queue: Arc<Queue>,
+    task: usize,
+    ids: std::ops::Range<u64>,
+    deadline: Instant,
+    receiver: oneshot::Receiver<Reply>,
+    answered: bool,
+}
+
+impl Pending {
+    pub(super) fn new(
+        gathering: Arc<Gathering>,
+        queue: Arc<Queue>,
+        request: &Request,
+        ids: std::ops::Range<u64>,
+        receiver: oneshot::Receiver<Reply>,
+    ) -> Self {
+        let deadline = request.received + request.timeout;
+        Self {
+            gathering,
+            queue,
+            task: request.task,
+            ids,
+            deadline,
+            receiver,
+            answered: false,
+        }
+    }
+
+    pub(super) fn task(&self) -> usize {
+        self.task
+    }
+
+    /// The reply; at the deadline at the latest, with "expired" for every item that has no outcome by then.
+    pub async fn reply(mut self) -> Reply {
+        let deadline = tokio::time::Instant::from_std(self.deadline);
+        let reply = match tokio::time::timeout_at(deadline, &mut self.receiver).await {
+            Ok(reply) => reply,
+            Err(_) => {
+                self.gathering.expire();
+                self.withdraw();
+                (&mut self.receiver).await
+            }
+        };
+        self.answered = true;
+        reply.unwrap_or_else(|_| self.lost())
+    }
+
+    /// The sender goes only by sending, so this is never asked for; if it were, the client had better know.
+    fn lost(&self) -> Reply {
+        let outcomes = vec![Err(ItemError::Lost); self.gathering.places.len()];
+        Reply {
+            outcomes,
+            timing: Timing::default(),
+        }
+    }
+
+    /// Tells the scheduler to let go of what was given up.
+    fn withdraw(&self) {
+        self.queue.withdraw(self.ids.clone().map(ItemId));
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if !self.answered && self.gathering.cancel() {
+            self.withdraw();
+        }
+    }
+}

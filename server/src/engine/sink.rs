@@ -1,0 +1,88 @@
+//! Where one batch's outcomes come together.
+
+use crate::error::ItemError;
+use crate::model::{OutputSink, SinkStatus};
+use crate::protocol::{Tensor, Value};
+
+use super::Outcome;
+
+/// The outcomes of one `predict_batch`, by item.
+pub(super) struct BatchSink {
+    outcomes: Vec<Option<Outcome>>,
+    /// The first thing that the plugin did against the contract.
+    violation: Option<String>,
+}
+
+impl BatchSink {
+    pub(super) fn new(items: usize) -> Self {
+        Self {
+            outcomes: std::iter::repeat_with(|| None).take(items).collect(),
+            violation: None,
+        }
+    }
+
+    /// The outcomes, or what the plugin did wrong.
+    pub(super) fn finish(self) -> Result<Vec<Option<Outcome>>, String> {
+        match self.violation {
+            None => Ok(self.outcomes),
+            Some(violation) => Err(violation),
+        }
+    }
+
+    fn settle(&mut self, index: usize, outcome: Outcome) -> SinkStatus {
+        let items = self.outcomes.len();
+        match self.outcomes.get_mut(index) {
+            Some(slot @ None) => {
+                *slot = Some(outcome);
+                SinkStatus::Taken
+            }
+            Some(Some(_)) => self.refuse(format!("the plugin answered item {index} of its batch twice")),
+            None => self.refuse(format!(
+                "the plugin answered item {index} of a batch of {items} items"
+            )),
+        }
+    }
+
+    fn refuse(&mut self, violation: String) -> SinkStatus {
+        self.violation.get_or_insert(violation);
+        SinkStatus::Refused
+    }
+}
+
+impl OutputSink for BatchSink {
+    fn emit(&mut self, index: usize, value: Value, more: bool) -> SinkStatus {
+        if more {
+            return SinkStatus::NotStreaming;
+        }
+        self.settle(index, Ok(value))
+    }
+
+    fn emit_batch(&mut self, tensors: Vec<Tensor>) -> SinkStatus {
+        let items = self.outcomes.len();
+        let mut rows: Vec<Vec<Tensor>> = std::iter::repeat_with(|| Vec::with_capacity(tensors.len()))
+            .take(items)
+            .collect();
+        for tensor in tensors {
+            let (name, shape) = (tensor.name().to_owned(), tensor.shape().to_vec());
+            let Some(tensor_rows) = tensor.into_rows(items) else {
+                return self.refuse(format!(
+                    "the plugin answered a batch of {items} items with tensor `{name}` of shape {shape:?}; \
+                     its first dimension must be {items}"
+                ));
+            };
+            for (row, tensor) in rows.iter_mut().zip(tensor_rows) {
+                row.push(tensor);
+            }
+        }
+        for (index, row) in rows.into_iter().enumerate() {
+            if self.settle(index, Ok(Value::Tensors(row))) == SinkStatus::Refused {
+                return SinkStatus::Refused;
+            }
+        }
+        SinkStatus::Taken
+    }
+
+    fn fail(&mut self, index: usize, error: ItemError) -> SinkStatus {
+        self.settle(index, Err(error))
+    }
+}

@@ -1,0 +1,389 @@
+//! The workers: who owns the batcher, what runs, and how a batch is settled.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crossbeam_channel::{RecvTimeoutError, TryRecvError};
+
+use super::queue::{Message, QueueReceiver, Queued, TaskQueue};
+use super::sink::BatchSink;
+use super::{EngineConfig, Outcome};
+use crate::batcher::{Batch, Batcher, Completion, ItemId, Next};
+use crate::batching::{Policy, TaskBatching};
+use crate::clock;
+use crate::error::ItemError;
+use crate::model::{BatchError, BatchItem, Model};
+
+/// The batcher and the receiving end of the queue. Belongs to the worker whose turn it is.
+pub(super) struct Scheduler {
+    receiver: QueueReceiver,
+    batcher: Batcher<Queued>,
+    tasks: Vec<Arc<TaskQueue>>,
+    /// As configured; what the batcher obeys is narrowed by `learned_cost`.
+    batching: Vec<TaskBatching>,
+    /// Most cost of a batch that memory was found to hold, by task.
+    learned_cost: Vec<Option<u64>>,
+    batches: u64,
+    closed: bool,
+}
+
+/// A batch on its way to the model.
+struct Run {
+    number: u64,
+    batch: Batch<Queued>,
+}
+
+/// What a worker reports when its turn comes again.
+struct Finished {
+    completion: Completion,
+    /// The cost that did not fit in memory.
+    too_much: Option<u64>,
+}
+
+impl Scheduler {
+    pub(super) fn new(
+        receiver: QueueReceiver,
+        batcher: Batcher<Queued>,
+        batching: Vec<TaskBatching>,
+        tasks: Vec<Arc<TaskQueue>>,
+    ) -> Self {
+        let learned_cost = vec![None; tasks.len()];
+        Self {
+            receiver,
+            batcher,
+            tasks,
+            batching,
+            learned_cost,
+            batches: 0,
+            closed: false,
+        }
+    }
+
+    /// Waits for the next batch; `None` once the queue is closed and empty.
+    fn next(&mut self) -> Option<Run> {
+        loop {
+            self.read_channel();
+            let now = clock::now();
+            for item in self.batcher.take_expired(now) {
+                item.payload.ticket.expire();
+            }
+            let received = match self.batcher.poll(now) {
+                Next::Run(batch) => match self.begin(batch) {
+                    Some(run) => return Some(run),
+                    None => continue,
+                },
+                Next::WaitUntil(instant) => self.receiver.messages.recv_deadline(instant),
+                Next::Idle if self.closed => return None,
+                Next::Idle => self
+                    .receiver
+                    .messages
+                    .recv()
+                    .map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match received {
+                Ok(message) => self.read(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.close(),
+            }
+        }
+    }
+
+    /// Takes the batch's items out of the queue; `None` if all have been given up meanwhile.
+    fn begin(&mut self, mut batch: Batch<Queued>) -> Option<Run> {
+        batch.items.retain(|item| item.payload.ticket.take());
+        if batch.items.is_empty() {
+            return None;
+        }
+        self.batches += 1;
+        let metrics = &self.tasks[batch.task].metrics;
+        metrics.count_batch(batch.reason.as_str());
+        metrics.batch_size.observe(batch.items.len() as f64);
+        metrics.batch_weight.observe(batch.cost as f64);
+        Some(Run {
+            number: self.batches,
+            batch,
+        })
+    }
+
+    fn read_channel(&mut self) {
+        while !self.closed {
+            match self.receiver.messages.try_recv() {
+                Ok(message) => self.read(message),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => self.close(),
+            }
+        }
+    }
+
+    fn read(&mut self, message: Message) {
+        match message {
+            Message::One(item) => {
+                self.items_read(1);
+                self.push(item);
+            }
+            Message::Many(items) => {
+                self.items_read(items.len());
+                for item in items {
+                    self.push(item);
+                }
+            }
+            Message::Withdraw(ids) => {
+                for id in ids {
+                    self.batcher.cancel(ItemId(id));
+                }
+            }
+            Message::Reconfigure(batching) => {
+                self.batching = batching;
+                self.apply_batching();
+            }
+            Message::Abort => self.abort(),
+        }
+    }
+
+    fn items_read(&self, items: usize) {
+        self.receiver
+            .unread
+            .fetch_sub(items, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn push(&mut self, item: crate::batcher::Item<Queued>) {
+        if item.payload.ticket.is_waiting() {
+            self.batcher.push(item);
+        }
+    }
+
+    /// Nobody will submit any more: what is left goes without waiting for company.
+    fn close(&mut self) {
+        self.closed = true;
+        self.apply_batching();
+    }
+
+    fn abort(&mut self) {
+        self.closed = true;
+        while let Ok(message) = self.receiver.messages.try_recv() {
+            if let Message::One(_) | Message::Many(_) = message {
+                self.read(message);
+            }
+        }
+        let batcher = std::mem::replace(&mut self.batcher, Batcher::new(self.batching.clone()));
+        for item in batcher.into_items() {
+            item.payload.ticket.settle(Err(ItemError::ShuttingDown));
+        }
+    }
+
+    fn apply_batching(&mut self) {
+        let narrowed = self
+            .batching
+            .iter()
+            .zip(&self.learned_cost)
+            .map(|(batching, learned)| {
+                let mut batching = *batching;
+                if let Some(learned) = *learned {
+                    let size = NonZeroUsize::new(usize::try_from(learned).unwrap_or(usize::MAX))
+                        .unwrap_or(NonZeroUsize::MIN);
+                    // Every item weighs at least 1, so no batch of more items than that can cost less.
+                    batching.max_batch_size = batching.max_batch_size.min(size);
+                    batching.max_batch_weight =
+                        Some(batching.max_batch_weight.map_or(learned, |max| max.min(learned)));
+                }
+                if self.closed && batching.policy != Policy::Off {
+                    batching.policy = Policy::Greedy;
+                }
+                batching
+            });
+        self.batcher.reconfigure(narrowed.collect());
+    }
+
+    fn finished(&mut self, finished: &Finished) {
+        self.batcher.completed(finished.completion);
+        if let Some(cost) = finished.too_much {
+            let task = finished.completion.task;
+            let limit = (cost / 2).max(1);
+            let learned = &mut self.learned_cost[task];
+            if learned.is_none_or(|known| limit < known) {
+                *learned = Some(limit);
+                log::warn!(
+                    "task `{}` ran out of memory with a batch of weight {cost}; batches are limited to {limit} from now on",
+                    self.tasks[task].name
+                );
+                self.apply_batching();
+            }
+        }
+    }
+}
+
+/// One thread that runs batches.
+pub(super) struct Worker {
+    index: usize,
+    model: Arc<dyn Model>,
+    tasks: Vec<Arc<TaskQueue>>,
+    scheduler: Arc<Mutex<Scheduler>>,
+}
+
+impl Worker {
+    /// Starts all workers of a model.
+    pub(super) fn start_all(
+        model: &Arc<dyn Model>,
+        scheduler: Scheduler,
+        config: &EngineConfig<'_>,
+    ) -> io::Result<Vec<JoinHandle<()>>> {
+        let tasks = scheduler.tasks.clone();
+        let scheduler = Arc::new(Mutex::new(scheduler));
+        (0..config.workers)
+            .map(|index| {
+                let worker = Self {
+                    index,
+                    model: model.clone(),
+                    tasks: tasks.clone(),
+                    scheduler: scheduler.clone(),
+                };
+                let nice = config.nice;
+                thread::Builder::new()
+                    .name(format!("model {} {index}", config.name))
+                    .spawn(move || {
+                        lower_priority(nice);
+                        worker.work();
+                    })
+            })
+            .collect()
+    }
+
+    fn work(&self) {
+        let mut finished = None;
+        loop {
+            let run = {
+                let mut scheduler = self.scheduler.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(finished) = finished.take() {
+                    scheduler.finished(&finished);
+                }
+                scheduler.next()
+            };
+            match run {
+                Some(run) => finished = Some(self.run(run)),
+                None => return,
+            }
+        }
+    }
+
+    fn run(&self, run: Run) -> Finished {
+        let Run { number, batch } = run;
+        let task = &self.tasks[batch.task];
+        let items = batch.items.len();
+        task.metrics.executing_items.add(items as i64);
+        let started = clock::now();
+        let mut prediction = Prediction {
+            worker: self,
+            task: batch.task,
+            too_much: None,
+        };
+        let outcomes = prediction.predict(&batch.items, batch.cost);
+        let finished = clock::now();
+        let inference = finished - started;
+        task.metrics.inference_seconds.observe(inference.as_secs_f64());
+        task.metrics.executing_items.sub(items as i64);
+        task.batch_ran(items, inference);
+        let too_much = prediction.too_much;
+        for (item, outcome) in batch.items.into_iter().zip(outcomes) {
+            let queued = started.saturating_duration_since(item.payload.ready);
+            task.metrics.queue_seconds.observe(queued.as_secs_f64());
+            let Queued {
+                ticket,
+                input,
+                prepared,
+                ready: _,
+            } = item.payload;
+            ticket.ran_in(number, queued, inference);
+            ticket.settle(outcome);
+            // After the reply, so that freeing what a plugin prepared does not delay it.
+            drop((input, prepared));
+        }
+        Finished {
+            completion: completion(batch.task, items, batch.cost, started, finished),
+            too_much,
+        }
+    }
+}
+
+fn completion(task: usize, size: usize, cost: u64, started: Instant, finished: Instant) -> Completion {
+    Completion {
+        task,
+        size,
+        cost,
+        started,
+        finished,
+    }
+}
+
+/// One batch's way through the model, in halves if memory is short.
+struct Prediction<'a> {
+    worker: &'a Worker,
+    task: usize,
+    /// The smallest cost that did not fit.
+    too_much: Option<u64>,
+}
+
+impl Prediction<'_> {
+    /// One outcome per item. An error of the batch, or a breach of the contract, fails all of its items.
+    fn predict(&mut self, items: &[crate::batcher::Item<Queued>], cost: u64) -> Vec<Outcome> {
+        let worker = self.worker;
+        let mut sink = BatchSink::new(items.len());
+        let batch: Vec<BatchItem<'_>> = items
+            .iter()
+            .map(|item| BatchItem {
+                input: &item.payload.input,
+                prepared: item.payload.prepared.as_ref(),
+            })
+            .collect();
+        let result = worker
+            .model
+            .predict_batch(worker.index, self.task, &batch, &mut sink);
+        let error = match (result, sink.finish()) {
+            (Err(BatchError::OutOfMemory(message)), _) => return self.halve(items, cost, message),
+            (Err(BatchError::Failed(error)), _) => error,
+            (Err(error @ BatchError::Panicked(_)), _) => ItemError::Fault(error.to_string()),
+            (Ok(()), Err(violation)) => ItemError::Fault(violation),
+            (Ok(()), Ok(outcomes)) => {
+                let answered = outcomes.iter().flatten().count();
+                if answered == items.len() {
+                    return outcomes.into_iter().flatten().collect();
+                }
+                ItemError::Fault(format!(
+                    "the plugin answered {answered} of the {} items of its batch",
+                    items.len()
+                ))
+            }
+        };
+        log::error!(
+            "task `{}`: a batch of {} items failed: {error}",
+            worker.tasks[self.task].name,
+            items.len()
+        );
+        vec![Err(error); items.len()]
+    }
+
+    fn halve(&mut self, items: &[crate::batcher::Item<Queued>], cost: u64, message: String) -> Vec<Outcome> {
+        self.worker.tasks[self.task].metrics.out_of_memory.inc();
+        if items.len() < 2 {
+            return vec![Err(ItemError::OutOfMemory(message)); items.len()];
+        }
+        self.too_much = Some(cost);
+        let (first, second) = items.split_at(items.len() / 2);
+        let mut outcomes = self.predict(first, cost / 2);
+        outcomes.extend(self.predict(second, cost - cost / 2));
+        outcomes
+    }
+}
+
+/// Lets the event loop run before the model, so that health answers while every core computes.
+fn lower_priority(nice: i32) {
+    if nice == 0 {
+        return;
+    }
+    // On Linux this is the priority of the calling thread alone.
+    if let Err(error) = rustix::process::setpriority_process(None, nice) {
+        log::warn!("cannot lower the scheduling priority of a model thread: {error}");
+    }
+}

@@ -1,0 +1,173 @@
+//! Which models there are, and which generation of each serves.
+//!
+//! Readers take a [`Snapshot`] and keep it for as long as they answer one request; a reload swaps in another in one step.
+//! A generation lives until the last snapshot and the last request that hold it are gone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use plugin_abi::manifest::{ModelManifest, PluginManifest, TaskManifest};
+
+use crate::config::{ModelSettings, TaskSettings};
+use crate::engine::Engine;
+
+/// One loaded life of a model.
+pub struct Generation {
+    /// Counts up through all generations of the process, from 1.
+    pub number: u64,
+    /// What the model is.
+    pub manifest: ModelManifest,
+    /// What its plugin is.
+    pub plugin: PluginManifest,
+    /// Unix time at which it was ready.
+    pub created: u64,
+    /// What runs it.
+    pub engine: Engine,
+}
+
+/// Whether a model serves.
+#[derive(Clone)]
+pub enum ModelState {
+    /// It is being loaded for the first time.
+    Loading,
+    /// It serves.
+    Ready(Arc<Generation>),
+    /// It could not be loaded. The reason is fit for clients: it names no path and no setting.
+    Failed {
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// A configured model.
+#[derive(Clone)]
+pub struct ModelEntry {
+    /// As configured.
+    pub settings: ModelSettings,
+    /// Whether it serves.
+    pub state: ModelState,
+    /// Settings of each task of the manifest; empty until it is ready.
+    pub tasks: Vec<TaskSettings>,
+    /// Index of the task that is meant when a client names none.
+    pub default_task: Option<usize>,
+    /// Why the last reload did not change this model, fit for clients; `None` if it went well.
+    pub last_reload_error: Option<String>,
+}
+
+impl ModelEntry {
+    /// The configured name.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// The generation that serves, if one does.
+    pub fn generation(&self) -> Option<&Arc<Generation>> {
+        match &self.state {
+            ModelState::Ready(generation) => Some(generation),
+            ModelState::Loading | ModelState::Failed { .. } => None,
+        }
+    }
+
+    /// The tasks of the generation that serves, in the order of their indices.
+    pub fn task_manifests(&self) -> &[TaskManifest] {
+        self.generation()
+            .map_or(&[], |generation| &generation.manifest.tasks)
+    }
+
+    /// Index of a task.
+    pub fn task_index(&self, name: &str) -> Option<usize> {
+        self.task_manifests().iter().position(|task| task.name == name)
+    }
+}
+
+/// All models at one moment.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    /// Counts up with every change.
+    pub version: u64,
+    models: BTreeMap<String, Arc<ModelEntry>>,
+    routes: BTreeMap<String, (String, usize)>,
+}
+
+impl Snapshot {
+    /// The next snapshot, with these models.
+    pub fn next(&self, models: impl IntoIterator<Item = Arc<ModelEntry>>) -> Self {
+        let models: BTreeMap<String, Arc<ModelEntry>> = models
+            .into_iter()
+            .map(|entry| (entry.name().to_owned(), entry))
+            .collect();
+        let routes = models
+            .values()
+            .flat_map(|entry| {
+                entry.tasks.iter().enumerate().filter_map(|(task, settings)| {
+                    settings
+                        .route
+                        .clone()
+                        .map(|route| (route, (entry.name().to_owned(), task)))
+                })
+            })
+            .collect();
+        Self {
+            version: self.version + 1,
+            models,
+            routes,
+        }
+    }
+
+    /// A model by its name.
+    pub fn model(&self, name: &str) -> Option<&Arc<ModelEntry>> {
+        self.models.get(name)
+    }
+
+    /// All models, by name.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<ModelEntry>> {
+        self.models.values()
+    }
+
+    /// The model and task behind one of the operator's own routes.
+    pub fn route(&self, path: &str) -> Option<(&Arc<ModelEntry>, usize)> {
+        let (model, task) = self.routes.get(path)?;
+        Some((self.models.get(model)?, *task))
+    }
+
+    /// Whether every model serves.
+    pub fn all_ready(&self) -> bool {
+        self.models.values().all(|entry| entry.generation().is_some())
+    }
+}
+
+/// The present snapshot, and whether the server still takes work.
+#[derive(Default)]
+pub struct Registry {
+    current: ArcSwap<Snapshot>,
+    draining: AtomicBool,
+}
+
+impl Registry {
+    /// The models as they are now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Swaps in another state. Only the reloader does so.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.current.store(Arc::new(snapshot));
+    }
+
+    /// From now on the server is not ready: it finishes what it has.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the server is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether the server takes work for all of its models.
+    pub fn is_ready(&self) -> bool {
+        !self.is_draining() && self.current.load().all_ready()
+    }
+}

@@ -1,0 +1,355 @@
+//! Loading: from the settings of one model to a model that has been warmed up and checked against them.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use plugin_abi::manifest::{LoadContext as PluginContext, TaskManifest};
+
+use crate::batching::DeclaredLimits;
+use crate::clock;
+use crate::config::{Location, ModelSettings, TaskSettings};
+use crate::error::ItemError;
+use crate::loader::{LoadError, LoadRequest, Loaded, Loader};
+use crate::model::{BatchItem, Model, OutputSink, SinkStatus};
+use crate::protocol::{ItemInput, Tensor, Value};
+
+/// Reads an example of a task, which has the JSON form of the native routes.
+pub type DecodeExample = fn(&TaskManifest, &serde_json::Value) -> Result<ItemInput, ItemError>;
+
+/// What every load needs.
+pub struct LoadContext {
+    /// Opens plugins.
+    pub loader: Loader,
+    /// How long opening a plugin may take before its settings are known.
+    pub trial_timeout: Duration,
+    /// Cores that the workers of one model share.
+    pub cores: usize,
+    /// Reads the examples for the warm-up.
+    pub decode_example: DecodeExample,
+}
+
+/// Why a model does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// Its plugin could not be loaded.
+    #[error("cannot load its plugin")]
+    Load(#[source] Box<LoadError>),
+    /// The plugin refused its settings.
+    #[error("{0}")]
+    Settings(String),
+    /// `[models.tasks.…]` names a task that it does not have.
+    #[error("it has no task `{task}`; its tasks are {known}")]
+    UnknownTask {
+        /// As configured.
+        task: String,
+        /// Those that it has.
+        known: String,
+    },
+    /// Its first run failed.
+    #[error("warm-up of task `{task}` failed: {reason}")]
+    WarmUp {
+        /// The task.
+        task: String,
+        /// What the model said.
+        reason: String,
+    },
+    /// Loading took too long. Its thread cannot be stopped and goes on alone.
+    #[error("loading and warm-up took longer than `reload_timeout`, {} s", .0.as_secs_f64())]
+    TimedOut(Duration),
+    /// The system refused a thread.
+    #[error("cannot start its threads")]
+    Threads(#[from] io::Error),
+}
+
+/// A model that does not serve.
+#[derive(Debug)]
+pub struct ModelFailure {
+    /// Its name.
+    pub model: String,
+    /// What to look at in the configuration.
+    pub location: Option<Location>,
+    /// What went wrong.
+    pub error: ModelError,
+}
+
+impl ModelFailure {
+    /// The failure as clients may see it: without paths and settings, which are in the log.
+    pub fn public_reason(&self) -> String {
+        match &self.error {
+            ModelError::Load(error) => public_load_reason(error).to_owned(),
+            ModelError::Settings(_) => "the plugin refused its settings; see the server's log".to_owned(),
+            ModelError::UnknownTask { .. } => "a task is configured that the model does not have".to_owned(),
+            error @ (ModelError::WarmUp { .. } | ModelError::TimedOut(_)) => error.to_string(),
+            ModelError::Threads(_) => "the system refused to start its threads".to_owned(),
+        }
+    }
+}
+
+fn public_load_reason(error: &LoadError) -> &'static str {
+    match error {
+        LoadError::Header(_) | LoadError::Copy(_) => "its plugin file cannot be used; see the server's log",
+        LoadError::Trial(_) | LoadError::Open(_) => "its plugin cannot be opened; see the server's log",
+        LoadError::Settings { .. } | LoadError::Context(_) => {
+            "the plugin refused its settings; see the server's log"
+        }
+        LoadError::Refused(_) => "the plugin refused to load the model; see the server's log",
+        LoadError::Panicked(_) => "the plugin panicked while it loaded the model; see the server's log",
+        LoadError::ManifestSyntax(_) | LoadError::Manifest(_) => {
+            "the model's manifest is wrong; see the server's log"
+        }
+    }
+}
+
+impl fmt::Display for ModelFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(location) = &self.location {
+            write!(f, "{location}: ")?;
+        }
+        write!(f, "model `{}`: {}", self.model, self.error)?;
+        let mut source = std::error::Error::source(&self.error);
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// A model that can go live.
+pub(super) struct Ready {
+    pub(super) loaded: Loaded,
+    pub(super) tasks: Vec<TaskSettings>,
+    pub(super) default_task: Option<usize>,
+}
+
+/// Loads models side by side, each on a thread of its own, and yields them in the order in which they end. One that takes
+/// longer than `timeout` fails.
+pub(super) fn load_all(
+    context: &Arc<LoadContext>,
+    models: &[ModelSettings],
+    timeout: Duration,
+) -> impl Iterator<Item = (ModelSettings, Result<Ready, ModelFailure>)> + use<> {
+    let deadline = clock::now() + timeout;
+    let (sender, receiver) = channel();
+    let mut waiting: Vec<ModelSettings> = models.to_vec();
+    for settings in models {
+        let (context, settings, sender) = (context.clone(), settings.clone(), sender.clone());
+        let name = settings.name.clone();
+        let spawned = thread::Builder::new().name(format!("load {name}")).spawn({
+            let sender = sender.clone();
+            move || {
+                let result = load(&context, &settings);
+                // A receiver that is gone has given this load up as too slow.
+                let _ = sender.send((settings.name, result));
+            }
+        });
+        if let Err(error) = spawned {
+            let failure = ModelFailure {
+                model: name.clone(),
+                location: None,
+                error: error.into(),
+            };
+            let _ = sender.send((name, Err(failure)));
+        }
+    }
+    drop(sender);
+    std::iter::from_fn(move || {
+        if waiting.is_empty() {
+            return None;
+        }
+        match receiver.recv_timeout(deadline.saturating_duration_since(clock::now())) {
+            Ok((name, result)) => {
+                let position = waiting.iter().position(|settings| settings.name == name)?;
+                Some((waiting.swap_remove(position), result))
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                let settings = waiting.pop()?;
+                let error = ModelError::TimedOut(timeout);
+                let failure = ModelFailure {
+                    model: settings.name.clone(),
+                    location: Some(settings.location()),
+                    error,
+                };
+                Some((settings, Err(failure)))
+            }
+        }
+    })
+}
+
+fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelFailure> {
+    let fail = |location, error| ModelFailure {
+        model: settings.name.clone(),
+        location,
+        error,
+    };
+    let workers = settings.workers.get();
+    let request = LoadRequest {
+        path: settings.plugin.clone(),
+        context: PluginContext {
+            model: settings.name.clone(),
+            settings: settings.settings.clone(),
+            base_dir: settings.base_dir.clone(),
+            workers: u32::try_from(workers).unwrap_or(u32::MAX),
+            threads: u32::try_from((context.cores / workers).max(1)).unwrap_or(u32::MAX),
+        },
+        trial_timeout: context.trial_timeout,
+    };
+    let loaded = context.loader.load(&request).map_err(|error| match error {
+        LoadError::Settings { key, message } => {
+            let named = if key.is_empty() {
+                message
+            } else {
+                format!("[models.settings] `{key}`: {message}")
+            };
+            fail(
+                settings.locate(&key).or_else(|| Some(settings.location())),
+                ModelError::Settings(named),
+            )
+        }
+        error => fail(
+            Some(settings.plugin_location()),
+            ModelError::Load(Box::new(error)),
+        ),
+    })?;
+    let manifests = &loaded.model.manifest().tasks;
+    let known = || {
+        manifests
+            .iter()
+            .map(|task| format!("`{}`", task.name))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let written = settings
+        .configured_tasks()
+        .map(|(task, location)| (task, Some(location)));
+    let default = settings
+        .default_task
+        .as_deref()
+        .map(|task| (task, settings.default_task_location()));
+    for (task, location) in written.chain(default) {
+        if manifests.iter().all(|manifest| manifest.name != task) {
+            return Err(fail(
+                location,
+                ModelError::UnknownTask {
+                    task: task.to_owned(),
+                    known: known(),
+                },
+            ));
+        }
+    }
+    if settings.warm_up {
+        warm_up(context, loaded.model.as_ref(), settings)
+            .map_err(|error| fail(Some(settings.location()), error))?;
+    }
+    let tasks = task_settings(settings, manifests);
+    let default_task = default_task(settings, manifests);
+    Ok(Ready {
+        loaded,
+        tasks,
+        default_task,
+    })
+}
+
+/// The settings of each task, with the limits that the manifest declares.
+pub(super) fn task_settings(settings: &ModelSettings, tasks: &[TaskManifest]) -> Vec<TaskSettings> {
+    tasks
+        .iter()
+        .map(|task| settings.task(&task.name, &DeclaredLimits::from(&task.limits)))
+        .collect()
+}
+
+/// The task that is meant when a client names none: the configured one, or the only one.
+pub(super) fn default_task(settings: &ModelSettings, tasks: &[TaskManifest]) -> Option<usize> {
+    match &settings.default_task {
+        Some(name) => tasks.iter().position(|task| task.name == *name),
+        None => (tasks.len() == 1).then_some(0),
+    }
+}
+
+/// Runs the first example of every task as a batch of one and, where batches are allowed, as a batch of two.
+fn warm_up(context: &LoadContext, model: &dyn Model, settings: &ModelSettings) -> Result<(), ModelError> {
+    for (index, task) in model.manifest().tasks.iter().enumerate() {
+        let Some(example) = task.examples.first() else {
+            continue;
+        };
+        let fail = |reason: String| ModelError::WarmUp {
+            task: task.name.clone(),
+            reason,
+        };
+        let limits = settings.task(&task.name, &DeclaredLimits::from(&task.limits));
+        let input =
+            (context.decode_example)(task, example).map_err(|error| fail(format!("its example: {error}")))?;
+        for size in 1..=limits.batching.max_batch_size.get().min(2) {
+            run_once(model, index, task, &input, size).map_err(fail)?;
+        }
+    }
+    Ok(())
+}
+
+fn run_once(
+    model: &dyn Model,
+    index: usize,
+    task: &TaskManifest,
+    input: &ItemInput,
+    size: usize,
+) -> Result<(), String> {
+    let prepared = if task.prepares {
+        let prepare = |_| model.prepare(index, input).map_err(|error| error.to_string());
+        (0..size).map(prepare).collect::<Result<Vec<_>, _>>()?
+    } else {
+        Vec::new()
+    };
+    let items: Vec<BatchItem<'_>> = (0..size)
+        .map(|item| BatchItem {
+            input,
+            prepared: prepared.get(item),
+        })
+        .collect();
+    let mut outcomes = WarmUpSink {
+        items: size,
+        answered: 0,
+        failure: None,
+    };
+    model
+        .predict_batch(0, index, &items, &mut outcomes)
+        .map_err(|error| error.to_string())?;
+    match outcomes {
+        WarmUpSink {
+            failure: Some(failure),
+            ..
+        } => Err(failure),
+        WarmUpSink { answered, items, .. } if answered != items => {
+            Err(format!("{answered} outcomes for a batch of {items} items"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Counts outcomes and keeps the first failure.
+struct WarmUpSink {
+    items: usize,
+    answered: usize,
+    failure: Option<String>,
+}
+
+impl OutputSink for WarmUpSink {
+    fn emit(&mut self, _index: usize, _value: Value, more: bool) -> SinkStatus {
+        self.answered += usize::from(!more);
+        SinkStatus::Taken
+    }
+
+    fn emit_batch(&mut self, _tensors: Vec<Tensor>) -> SinkStatus {
+        self.answered += self.items;
+        SinkStatus::Taken
+    }
+
+    fn fail(&mut self, _index: usize, error: ItemError) -> SinkStatus {
+        self.failure.get_or_insert(error.to_string());
+        self.answered += 1;
+        SinkStatus::Taken
+    }
+}
