@@ -45,7 +45,7 @@ impl Task<Bench> for OneEach {
     type Input = Text;
     type Output = Tensor;
 
-    fn predict(&self, _model: &Bench, batch: Batch<'_, &str>) -> Result<Outputs<TensorOutput>, BatchError> {
+    fn predict(&self, _model: &Bench, batch: Batch<'_, &str>) -> BatchResult<TensorOutput> {
         let embed = |text: &&str| TensorOutput::new("embedding", &[FLOATS], vec![text.len() as f32; FLOATS]);
         Ok(batch.iter().map(embed).collect())
     }
@@ -57,7 +57,7 @@ impl Task<Bench> for OneForAll {
     type Input = Text;
     type Output = Tensor;
 
-    fn predict(&self, _model: &Bench, batch: Batch<'_, &str>) -> Result<Outputs<TensorOutput>, BatchError> {
+    fn predict(&self, _model: &Bench, batch: Batch<'_, &str>) -> BatchResult<TensorOutput> {
         let values = vec![batch.len() as f32; batch.len() * FLOATS];
         Ok(Outputs::batch(TensorOutput::new(
             "embedding",
@@ -79,7 +79,7 @@ impl Task<Bench> for Document {
     type Input = Text;
     type Output = Json<Length>;
 
-    fn predict(&self, _model: &Bench, batch: Batch<'_, &str>) -> Result<Outputs<Length>, BatchError> {
+    fn predict(&self, _model: &Bench, batch: Batch<'_, &str>) -> BatchResult<Length> {
         Ok(batch
             .iter()
             .map(|text| Length {

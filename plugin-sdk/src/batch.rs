@@ -5,7 +5,7 @@ use std::ops::Deref;
 use plugin_abi::RawItem;
 use serde::de::DeserializeOwned;
 
-use crate::error::ItemError;
+use crate::error::{BatchError, ItemError};
 use crate::input;
 use crate::tensor::TensorOutput;
 
@@ -60,6 +60,22 @@ impl<'a, T> Batch<'a, T> {
     /// same number run at the same time, so it can index a pool of sessions or buffers.
     pub fn worker(&self) -> usize {
         self.worker
+    }
+
+    /// One output for each item.
+    ///
+    /// # Errors
+    /// None: the type is that of `predict`, so that this can be its last line.
+    pub fn map<O>(self, output: impl FnMut(T) -> O) -> BatchResult<O> {
+        Ok(self.into_iter().map(output).collect())
+    }
+
+    /// One outcome for each item: an output, or why this item has none.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    pub fn try_map<O>(self, outcome: impl FnMut(T) -> Result<O, ItemError>) -> BatchResult<O> {
+        Ok(self.into_iter().map(outcome).collect())
     }
 
     /// The `parameters` of the request that item `index` of this batch belongs to.
@@ -158,6 +174,9 @@ impl<T> Prepared<T> {
         self
     }
 }
+
+/// What `predict` returns: an outcome for each item, or why the whole batch failed.
+pub type BatchResult<T> = Result<Outputs<T>, BatchError>;
 
 /// The outcomes of a batch: one for each item, in their order.
 ///

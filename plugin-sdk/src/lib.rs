@@ -34,7 +34,7 @@ mod task;
 mod tensor;
 pub mod testing;
 
-pub use batch::{Batch, Item, Outputs, Prepared, Rows};
+pub use batch::{Batch, BatchResult, Item, Outputs, Prepared, Rows};
 pub use dtype::{DType, Element};
 pub use error::{BatchError, ItemError, LoadError};
 pub use input::{Any, Bytes, BytesItem, Input, Json, Tensor, Tensors, Text, Value};
@@ -49,9 +49,9 @@ pub use {log, schemars, serde, serde_json};
 /// What nearly every plugin needs: `use plugin_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Any, Batch, BatchError, Bytes, BytesItem, BytesOutput, DType, Item, ItemError, Json, LoadContext,
-        LoadError, Model, NoSettings, Outputs, Prepared, PreparedTask, Task, TaskInfo, Tasks, Tensor,
-        TensorInfo, TensorOutput, TensorView, Tensors, TensorsView, Text, Value, export_model,
+        Any, Batch, BatchError, BatchResult, Bytes, BytesItem, BytesOutput, DType, Item, ItemError, Json,
+        LoadContext, LoadError, Model, NoSettings, Outputs, Prepared, PreparedTask, Task, TaskInfo, Tasks,
+        Tensor, TensorInfo, TensorOutput, TensorView, Tensors, TensorsView, Text, Value, export_model,
     };
     pub use log;
     pub use schemars::JsonSchema;

@@ -56,11 +56,7 @@ impl Task<Zoo> for Reverse {
             .accepts(["image/png"])
     }
 
-    fn predict(
-        &self,
-        _model: &Zoo,
-        batch: Batch<'_, BytesItem<'_>>,
-    ) -> Result<Outputs<BytesOutput>, BatchError> {
+    fn predict(&self, _model: &Zoo, batch: Batch<'_, BytesItem<'_>>) -> BatchResult<BytesOutput> {
         let reverse = |item: &BytesItem<'_>| {
             BytesOutput::new(
                 item.data.iter().rev().copied().collect(),
@@ -96,7 +92,7 @@ impl Task<Zoo> for Repeat {
             .max_batch_size(8)
     }
 
-    fn predict(&self, _model: &Zoo, batch: Batch<'_, &str>) -> Result<Outputs<String>, BatchError> {
+    fn predict(&self, _model: &Zoo, batch: Batch<'_, &str>) -> BatchResult<String> {
         let repeat = |(index, text): (usize, &&str)| {
             let Times { times } = batch.parameters(index)?;
             Ok(text.repeat(times))
@@ -124,11 +120,7 @@ impl Task<Zoo> for Rows {
             .output_tensor(TensorInfo::new("label", DType::Bytes, &[]))
     }
 
-    fn predict(
-        &self,
-        _model: &Zoo,
-        batch: Batch<'_, Number>,
-    ) -> Result<Outputs<Vec<TensorOutput>>, BatchError> {
+    fn predict(&self, _model: &Zoo, batch: Batch<'_, Number>) -> BatchResult<Vec<TensorOutput>> {
         let pairs: Vec<f32> = batch
             .iter()
             .flat_map(|item| [item.number, -item.number])
@@ -151,7 +143,7 @@ impl Task<Zoo> for KindOf {
     type Input = Any;
     type Output = Json<String>;
 
-    fn predict(&self, _model: &Zoo, batch: Batch<'_, Value<'_>>) -> Result<Outputs<String>, BatchError> {
+    fn predict(&self, _model: &Zoo, batch: Batch<'_, Value<'_>>) -> BatchResult<String> {
         let kind = |value: &Value<'_>| match value {
             Value::Text(text) => format!("text of {} bytes", text.len()),
             Value::Bytes(item) => format!("{item:?}"),
@@ -188,7 +180,7 @@ impl PreparedTask<Zoo> for Words {
         Ok(Prepared::new(words).weight(weight))
     }
 
-    fn predict(&self, _model: &Zoo, batch: Batch<'_, &Vec<String>>) -> Result<Outputs<usize>, BatchError> {
+    fn predict(&self, _model: &Zoo, batch: Batch<'_, &Vec<String>>) -> BatchResult<usize> {
         Ok(batch.iter().map(|words| words.len()).collect())
     }
 }

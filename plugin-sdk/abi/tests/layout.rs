@@ -1,82 +1,91 @@
-//! The layout of everything that is passed by value, as plugins already built have it. A change here breaks them.
+//! The layout of what crosses the boundary by value is frozen. A difference here breaks every plugin that was ever built.
 
-use std::mem::offset_of;
+use std::fmt::Write;
+use std::mem::{align_of, offset_of, size_of};
 
 use plugin_abi::{RawBatch, RawError, RawItem, RawLogRecord, RawPrepared, RawTensor, RawValue};
 
-#[test]
+macro_rules! layout {
+    ($text:ident, $type:ident { $($field:ident),* $(,)? }) => {
+        writeln!($text, "{}: {} bytes, aligned to {}", stringify!($type), size_of::<$type>(), align_of::<$type>())
+            .expect("a String takes everything");
+        $(
+            writeln!($text, "  {} at {}", stringify!($field), offset_of!($type, $field))
+                .expect("a String takes everything");
+        )*
+    };
+}
+
 #[cfg(target_pointer_width = "64")]
-fn structs_that_cross_the_boundary_are_frozen() {
-    assert_eq!(size_of::<RawTensor<'_>>(), 56);
-    assert_eq!(
-        [
-            offset_of!(RawTensor<'_>, name),
-            offset_of!(RawTensor<'_>, dtype),
-            offset_of!(RawTensor<'_>, reserved),
-            offset_of!(RawTensor<'_>, shape),
-            offset_of!(RawTensor<'_>, data),
-        ],
-        [0, 16, 20, 24, 40]
+#[test]
+fn the_layout_of_version_1_is_what_it_always_was() {
+    let mut text = String::new();
+    layout!(
+        text,
+        RawTensor {
+            name,
+            dtype,
+            reserved,
+            shape,
+            data
+        }
     );
-    assert_eq!(size_of::<RawValue<'_>>(), 64);
-    assert_eq!(
-        [
-            offset_of!(RawValue<'_>, kind),
-            offset_of!(RawValue<'_>, data),
-            offset_of!(RawValue<'_>, media_type),
-            offset_of!(RawValue<'_>, tensors),
-            offset_of!(RawValue<'_>, reserved_word),
-        ],
-        [0, 8, 24, 40, 56]
+    layout!(
+        text,
+        RawValue {
+            kind,
+            reserved,
+            data,
+            media_type,
+            tensors,
+            reserved_word
+        }
     );
-    assert_eq!(size_of::<RawItem<'_>>(), 96);
-    assert_eq!(
-        [
-            offset_of!(RawItem<'_>, value),
-            offset_of!(RawItem<'_>, parameters),
-            offset_of!(RawItem<'_>, prepared),
-            offset_of!(RawItem<'_>, reserved),
-        ],
-        [0, 64, 80, 88]
+    layout!(
+        text,
+        RawItem {
+            value,
+            parameters,
+            prepared,
+            reserved
+        }
     );
-    assert_eq!(size_of::<RawBatch<'_>>(), 32);
-    assert_eq!(
-        [
-            offset_of!(RawBatch<'_>, task),
-            offset_of!(RawBatch<'_>, worker),
-            offset_of!(RawBatch<'_>, items),
-            offset_of!(RawBatch<'_>, reserved),
-        ],
-        [0, 4, 8, 24]
+    layout!(
+        text,
+        RawBatch {
+            task,
+            worker,
+            items,
+            reserved
+        }
     );
-    assert_eq!(size_of::<RawPrepared>(), 32);
-    assert_eq!(
-        [
-            offset_of!(RawPrepared, handle),
-            offset_of!(RawPrepared, weight),
-            offset_of!(RawPrepared, group),
-            offset_of!(RawPrepared, reserved),
-        ],
-        [0, 8, 16, 24]
+    layout!(
+        text,
+        RawPrepared {
+            handle,
+            weight,
+            group,
+            reserved
+        }
     );
-    assert_eq!(size_of::<RawError>(), 72);
-    assert_eq!(
-        [
-            offset_of!(RawError, kind),
-            offset_of!(RawError, message),
-            offset_of!(RawError, key)
-        ],
-        [0, 8, 40]
+    layout!(
+        text,
+        RawError {
+            kind,
+            reserved,
+            message,
+            key
+        }
     );
-    assert_eq!(size_of::<RawLogRecord<'_>>(), 56);
-    assert_eq!(
-        [
-            offset_of!(RawLogRecord<'_>, level),
-            offset_of!(RawLogRecord<'_>, line),
-            offset_of!(RawLogRecord<'_>, target),
-            offset_of!(RawLogRecord<'_>, message),
-            offset_of!(RawLogRecord<'_>, file),
-        ],
-        [0, 4, 8, 24, 40]
+    layout!(
+        text,
+        RawLogRecord {
+            level,
+            line,
+            target,
+            message,
+            file
+        }
     );
+    insta::assert_snapshot!(text);
 }
