@@ -185,6 +185,20 @@ fn push_and_poll_summed_weights_under_a_limit(bencher: Bencher) {
     );
 }
 
+/// Only the weight limits a batch.
+#[divan::bench(args = [WeightRule::Padded, WeightRule::Sum])]
+fn push_and_poll_under_a_weight_limit_alone(bencher: Bencher, rule: WeightRule) {
+    let limited = rules(Policy::Greedy, Some(16 * 512), rule);
+    run_through(
+        bencher,
+        TaskBatching {
+            max_batch_size: NonZeroUsize::MAX,
+            ..limited
+        },
+        with_weight,
+    );
+}
+
 #[divan::bench]
 fn push_and_poll_500_groups(bencher: Bencher) {
     run_through(bencher, greedy(), with_group);

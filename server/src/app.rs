@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::cli::ServeArgs;
+use crate::cli::{ServeArgs, TRIAL_COMMAND};
 use crate::clock;
 use crate::config::{self, ConfigErrors, Facts, Settings, Source};
 use crate::http;
-use crate::loader::{LoadError, Loader};
+use crate::loader::{self, Inspection, LoadError, Loader, TrialProgram};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -76,14 +76,20 @@ impl AppError {
 }
 
 fn list(failures: &[ModelFailure]) -> String {
-    failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    failures
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Reads and resolves the configuration, as at start, for a reload and for `check`.
 pub fn read_config(args: &ServeArgs) -> Result<Settings, AppError> {
     let file = &args.config;
-    let text = std::fs::read_to_string(file)
-        .map_err(|source| AppError::ReadConfig { file: file.clone(), source })?;
+    let text = std::fs::read_to_string(file).map_err(|source| AppError::ReadConfig {
+        file: file.clone(),
+        source,
+    })?;
     let absolute = std::path::absolute(file)?;
     let source = Source {
         file_name: &file.to_string_lossy(),
@@ -129,7 +135,15 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
             log::info!("listening on http://{address}");
         }
         let models = ModelThread::start(reloader, args, &settings)?;
-        Running { settings, registry, server, models, signals }.run().await
+        Running {
+            settings,
+            registry,
+            server,
+            models,
+            signals,
+        }
+        .run()
+        .await
     })
 }
 
@@ -142,6 +156,22 @@ fn log_warnings(settings: &Settings) {
     }
 }
 
+/// This program, as it runs: also after its file was replaced by another version.
+fn trial_program() -> TrialProgram {
+    TrialProgram {
+        executable: PathBuf::from("/proc/self/exe"),
+        arguments: vec![TRIAL_COMMAND.to_owned()],
+    }
+}
+
+/// What a plugin file says about itself.
+pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
+    loader::inspect(&trial_program(), file, INSPECT_TIMEOUT)
+}
+
+/// How long a plugin may take to describe itself to `inspect`.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
+
 fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc<Registry>), AppError> {
     let registry = Arc::new(Registry::default());
     let prepare_pool = rayon::ThreadPoolBuilder::new()
@@ -149,7 +179,8 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
         .thread_name(|index| format!("prepare {index}"))
         .build()?;
     let context = LoadContext {
-        loader: Loader::new(&settings.server.scratch_dir).map_err(AppError::Loader)?,
+        loader: Loader::new(&settings.server.scratch_dir, trial_program()).map_err(AppError::Loader)?,
+        trial_timeout: settings.server.reload_timeout,
         cores: thread::available_parallelism().map_or(1, NonZeroUsize::get),
         decode_example: http::decode_example,
     };
@@ -167,7 +198,10 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
 /// What the thread that owns the models is told.
 enum Command {
     Reload,
-    ShutDown { deadline: Instant, done: oneshot::Sender<Result<(), Vec<String>>> },
+    ShutDown {
+        deadline: Instant,
+        done: oneshot::Sender<Result<(), Vec<String>>>,
+    },
 }
 
 /// The thread that loads, reloads and unloads models, one thing after the other.
@@ -183,9 +217,14 @@ impl ModelThread {
     fn start(reloader: Reloader, args: ServeArgs, settings: &Settings) -> io::Result<Self> {
         let (commands, receiver) = channel();
         let settings = settings.clone();
-        let thread = thread::Builder::new()
-            .name("models".to_owned())
-            .spawn(move || ModelLoop { reloader, args, settings }.run(&receiver))?;
+        let thread = thread::Builder::new().name("models".to_owned()).spawn(move || {
+            ModelLoop {
+                reloader,
+                args,
+                settings,
+            }
+            .run(&receiver)
+        })?;
         Ok(Self { commands, thread })
     }
 
@@ -254,7 +293,8 @@ impl ModelLoop {
             Ok(settings) => settings,
             Err(error) => {
                 log::error!("reload refused, the old configuration goes on: {}", Chain(&error));
-                self.reloader.reload_refused("the configuration has errors; see the server's log");
+                self.reloader
+                    .reload_refused("the configuration has errors; see the server's log");
                 return;
             }
         };
@@ -308,7 +348,13 @@ impl Running {
         while let Signal::Reload = self.signals.next().await {
             self.models.reload();
         }
-        let Self { settings, registry, server, models, mut signals } = self;
+        let Self {
+            settings,
+            registry,
+            server,
+            models,
+            mut signals,
+        } = self;
         let shut_down = shut_down(&settings, &registry, server, models);
         tokio::pin!(shut_down);
         loop {
@@ -333,12 +379,18 @@ async fn shut_down(
     models: ModelThread,
 ) -> Result<(), AppError> {
     let delay = settings.server.shutdown_delay;
-    log::info!("shutting down: not ready from now on; serving on for {} s", delay.as_secs_f64());
+    log::info!(
+        "shutting down: not ready from now on; serving on for {} s",
+        delay.as_secs_f64()
+    );
     registry.start_draining();
     tokio::time::sleep(delay).await;
     let deadline = clock::now() + settings.server.drain_timeout;
     if !server.drain(deadline).await {
-        log::error!("requests were still being answered after {} s", settings.server.drain_timeout.as_secs_f64());
+        log::error!(
+            "requests were still being answered after {} s",
+            settings.server.drain_timeout.as_secs_f64()
+        );
     }
     match models.shut_down(deadline).await {
         Ok(()) => {

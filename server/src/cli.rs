@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Overrides;
 
+/// The hidden command that loads a plugin in a child process.
+pub const TRIAL_COMMAND: &str = "trial-load";
+
 /// Serves models that are loaded as plugins, with dynamic batching and hot reload.
 #[derive(Debug, Parser)]
 #[command(
@@ -29,6 +32,7 @@ pub struct Cli {
 
 /// What else the program does.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Command {
     /// Checks a configuration and reports every error at once; exits with 0 if there is none
     Check {
@@ -54,7 +58,7 @@ pub enum Command {
         json: bool,
     },
     /// Loads a plugin once and prints its manifest; the server runs this in a child process, in case it crashes
-    #[command(name = crate::loader::TRIAL_COMMAND, hide = true)]
+    #[command(name = TRIAL_COMMAND, hide = true)]
     TrialLoad {
         /// The plugin.
         file: PathBuf,
@@ -65,7 +69,13 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
     /// The configuration file
-    #[arg(long, short, value_name = "FILE", env = "INFERENCE_CONFIG", default_value = "models.toml")]
+    #[arg(
+        long,
+        short,
+        value_name = "FILE",
+        env = "INFERENCE_CONFIG",
+        default_value = "models.toml"
+    )]
     pub config: PathBuf,
     /// Address to listen on
     #[arg(long)]

@@ -1,12 +1,19 @@
 //! The inference server: models loaded as plugins, batched task by task, served over HTTP.
 
+pub mod app;
 pub mod batcher;
 pub mod batching;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod http;
+pub mod loader;
+pub mod logging;
 pub mod metrics;
 pub mod model;
 pub mod protocol;
 pub mod registry;
+pub mod reload;
+pub mod signals;

@@ -6,8 +6,8 @@ use std::io::Write;
 
 use env_logger::fmt::Formatter;
 use env_logger::{Builder, TimestampPrecision};
-use log::Record;
 use log::kv::{Error, Key, Value, VisitSource};
+use log::{LevelFilter, Record};
 use serde_json::{Map, Value as Json};
 
 use crate::config::{LogFormat, LoggingSettings};
@@ -15,6 +15,10 @@ use crate::config::{LogFormat, LoggingSettings};
 /// Starts logging to standard error. To be called once.
 pub fn start(settings: &LoggingSettings) {
     let mut builder = Builder::new();
+    // What these say at the level info, this server says itself. The operator's filter may name them.
+    for module in ["actix_server", "actix_http"] {
+        builder.filter_module(module, LevelFilter::Warn);
+    }
     builder.parse_filters(&settings.level);
     match settings.format {
         LogFormat::Text => {
@@ -58,11 +62,17 @@ impl<'kvs> VisitSource<'kvs> for JsonPairs<'_> {
 
 fn write_json(formatter: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
     let mut line = Map::new();
-    line.insert("timestamp".to_owned(), formatter.timestamp_millis().to_string().into());
+    line.insert(
+        "timestamp".to_owned(),
+        formatter.timestamp_millis().to_string().into(),
+    );
     line.insert("level".to_owned(), record.level().as_str().into());
     line.insert("target".to_owned(), record.target().into());
     line.insert("message".to_owned(), record.args().to_string().into());
-    record.key_values().visit(&mut JsonPairs(&mut line)).map_err(std::io::Error::other)?;
+    record
+        .key_values()
+        .visit(&mut JsonPairs(&mut line))
+        .map_err(std::io::Error::other)?;
     serde_json::to_writer(&mut *formatter, &line)?;
     writeln!(formatter)
 }

@@ -44,13 +44,20 @@ fn check(args: &inference_server::cli::ServeArgs, load: bool) -> ExitCode {
 
 #[allow(clippy::print_stdout, reason = "the command's output")]
 fn print_reference(markdown: bool) -> ExitCode {
-    print!("{}", if markdown { config::reference_markdown() } else { config::reference_toml() });
+    print!(
+        "{}",
+        if markdown {
+            config::reference_markdown()
+        } else {
+            config::reference_toml()
+        }
+    );
     ExitCode::SUCCESS
 }
 
 #[allow(clippy::print_stdout, reason = "the command's output")]
 fn inspect(file: &std::path::Path, json: bool) -> ExitCode {
-    let inspection = match loader::inspect(file) {
+    let inspection = match app::inspect(file) {
         Ok(inspection) => inspection,
         Err(error) => {
             eprintln!("{}", Chain(&error));

@@ -8,14 +8,14 @@ use std::cmp::Reverse;
 use std::time::Instant;
 
 use super::policy::Limit;
-use super::queue::{CLASSES, Entry, Head, Lane, Place};
+use super::queue::{CLASSES, Entry, Head, Lane, Line, Place};
 use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
 
 /// A class is searched at least this deep.
 const MIN_WINDOW: usize = 64;
 
-/// A class is searched at least this many times deeper than the batch has room.
-const WINDOW_PER_ROOM: usize = 4;
+/// A class is searched this many times deeper than there are items that fit when taken in order.
+const WINDOW_PER_FITTING: usize = 4;
 
 /// What a batch may hold.
 #[derive(Clone, Copy, Debug)]
@@ -39,24 +39,76 @@ impl Limits {
     }
 }
 
+/// What the items of a batch weigh together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    size: usize,
+    heaviest: u64,
+    sum: u64,
+}
+
+impl Load {
+    fn with(self, weight: u64) -> Self {
+        Load {
+            size: self.size + 1,
+            heaviest: self.heaviest.max(weight),
+            sum: self.sum.saturating_add(weight),
+        }
+    }
+
+    fn cost(&self, rule: WeightRule) -> u64 {
+        match rule {
+            WeightRule::Padded => self.heaviest.saturating_mul(self.size as u64),
+            WeightRule::Sum => self.sum,
+        }
+    }
+
+    fn is_within(&self, limits: &Limits) -> bool {
+        self.size <= limits.max_size
+            && limits
+                .max_weight
+                .is_none_or(|max_weight| self.cost(limits.rule) <= max_weight)
+    }
+
+    /// What is added where every item is padded to the heaviest.
+    fn padding(&self) -> u64 {
+        self.cost(WeightRule::Padded).saturating_sub(self.sum)
+    }
+
+    /// The most items that can join, if the heaviest of them is at most `weight`. For summed weights this only says
+    /// whether anything that weighs something can.
+    fn room(&self, limits: &Limits, weight: u64) -> usize {
+        let by_size = limits.max_size.saturating_sub(self.size);
+        let Some(max_weight) = limits.max_weight else {
+            return by_size;
+        };
+        let by_weight = match limits.rule {
+            WeightRule::Padded => max_weight.checked_div(self.heaviest.max(weight)).map(|fit| {
+                let fit = usize::try_from(fit).unwrap_or(usize::MAX);
+                fit.saturating_sub(self.size)
+            }),
+            WeightRule::Sum => (self.sum >= max_weight).then_some(0),
+        };
+        by_weight.map_or(by_size, |by_weight| by_size.min(by_weight))
+    }
+}
+
 /// A batch as it would run now: the items chosen, and what is to be known of them together.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     pub(super) places: Vec<(Priority, Place)>,
     pub(super) oldest_arrival: Instant,
     pub(super) earliest_deadline: Option<Instant>,
-    heaviest: u64,
-    sum: u64,
+    load: Load,
 }
 
 impl Draft {
-    fn empty(lead: Head, capacity: usize) -> Self {
+    fn empty(lead: Head) -> Self {
         Draft {
-            places: Vec::with_capacity(capacity),
+            places: Vec::new(),
             oldest_arrival: lead.place.arrived,
             earliest_deadline: None,
-            heaviest: 0,
-            sum: 0,
+            load: Load::default(),
         }
     }
 
@@ -64,47 +116,23 @@ impl Draft {
         self.places.push((class, place));
         self.oldest_arrival = self.oldest_arrival.min(place.arrived);
         self.earliest_deadline = earlier(self.earliest_deadline, entry.deadline);
-        self.heaviest = self.heaviest.max(entry.weight);
-        self.sum = self.sum.saturating_add(entry.weight);
+        self.load = self.load.with(entry.weight);
     }
 
     pub(super) fn size(&self) -> usize {
-        self.places.len()
+        self.load.size
     }
 
     /// What the batch costs by `rule`.
     pub(super) fn cost(&self, rule: WeightRule) -> u64 {
-        match rule {
-            WeightRule::Padded => self.heaviest.saturating_mul(self.size() as u64),
-            WeightRule::Sum => self.sum,
-        }
-    }
-
-    /// The most items that can join, if none of them weighs more than `weight`.
-    fn room(&self, limits: &Limits, weight: u64) -> usize {
-        let by_size = limits.max_size.saturating_sub(self.size());
-        let Some(max_weight) = limits.max_weight else {
-            return by_size;
-        };
-        match limits.rule {
-            WeightRule::Padded => match max_weight.checked_div(self.heaviest.max(weight)) {
-                Some(fit) => by_size.min(
-                    usize::try_from(fit)
-                        .unwrap_or(usize::MAX)
-                        .saturating_sub(self.size()),
-                ),
-                None => by_size,
-            },
-            WeightRule::Sum if self.sum >= max_weight => 0,
-            WeightRule::Sum => by_size,
-        }
+        self.load.cost(rule)
     }
 
     /// The limit that keeps the others that wait, or any that may come, out of this batch.
     pub(super) fn reached(&self, limits: &Limits, waiting: usize) -> Option<Limit> {
         if self.size() >= limits.max_size {
             Some(Limit::Size)
-        } else if waiting > self.size() || self.room(limits, 0) == 0 {
+        } else if waiting > self.size() || self.load.room(limits, 0) == 0 {
             Some(Limit::Weight)
         } else {
             None
@@ -117,21 +145,16 @@ pub(super) fn fill(lane: &Lane, class: Priority, lead: Head, limits: &Limits) ->
     if let Some(draft) = whole(lane, lead, limits) {
         return draft;
     }
-    let mut draft = Draft::empty(lead, limits.max_size.min(lane.len()));
+    let mut draft = Draft::empty(lead);
     if let Some(entry) = lane.line(class).get(&lead.place) {
         draft.add(class, lead.place, *entry);
     }
     for class in std::iter::once(class).chain(CLASSES.into_iter().filter(|other| *other != class)) {
-        let room = draft.room(limits, 0);
-        if room == 0 {
+        if draft.load.room(limits, 0) == 0 {
             break;
         }
-        let depth = MIN_WINDOW.max(room.saturating_mul(WINDOW_PER_ROOM));
-        let others = lane.line(class).iter().filter(|(place, _)| **place != lead.place);
-        let window = others.take(depth).map(|(place, entry)| (*place, *entry));
-        match limits.rule {
-            WeightRule::Padded => add_least_padded(&mut draft, class, window, limits),
-            WeightRule::Sum => add_first_fitting(&mut draft, class, window, limits),
+        for (place, entry) in choose(lane.line(class), lead, draft.load, limits) {
+            draft.add(class, place, entry);
         }
     }
     draft
@@ -139,73 +162,58 @@ pub(super) fn fill(lane: &Lane, class: Priority, lead: Head, limits: &Limits) ->
 
 /// All that wait in the lane, if they fit: then there is nothing to choose. A batch that stays open takes this way.
 fn whole(lane: &Lane, lead: Head, limits: &Limits) -> Option<Draft> {
-    let waiting = lane.len();
-    if waiting > limits.max_size {
+    if lane.len() > limits.max_size {
         return None;
     }
-    let mut draft = Draft::empty(lead, waiting);
+    let mut draft = Draft::empty(lead);
     for class in CLASSES {
         for (place, entry) in lane.line(class) {
             draft.add(class, *place, *entry);
+            if !draft.load.is_within(limits) {
+                return None;
+            }
         }
     }
-    let fits = limits
-        .max_weight
-        .is_none_or(|max_weight| draft.cost(limits.rule) <= max_weight);
-    fits.then_some(draft)
+    Some(draft)
 }
 
-/// Adds the oldest items that fit, leaving out those that do not.
-fn add_first_fitting(
-    draft: &mut Draft,
-    class: Priority,
-    window: impl Iterator<Item = (Place, Entry)>,
-    limits: &Limits,
-) {
-    for (place, entry) in window {
-        if draft.room(limits, 0) == 0 {
+/// Chooses the items of one class that join a batch which weighs `load`.
+///
+/// The line is searched in order of age. How deep depends on how many fit when they are simply taken in that order, so
+/// that the search stays in proportion to the batch. It ends early where no choice can be better.
+fn choose(line: &Line, lead: Head, load: Load, limits: &Limits) -> Vec<(Place, Entry)> {
+    let mut window = Vec::new();
+    let mut fitting = Vec::new();
+    let mut filled = load;
+    for (place, entry) in line.iter().filter(|(place, _)| **place != lead.place) {
+        let is_best = limits.rule == WeightRule::Sum || filled.padding() == 0;
+        if is_best && filled.room(limits, 0) == 0 {
+            return fitting;
+        }
+        if window.len() >= MIN_WINDOW.max(WINDOW_PER_FITTING * fitting.len()) {
             break;
         }
-        let sum = draft.sum.saturating_add(entry.weight);
-        if limits.max_weight.is_none_or(|max_weight| sum <= max_weight) {
-            draft.add(class, place, entry);
+        window.push((*place, *entry));
+        let with = filled.with(entry.weight);
+        if with.is_within(limits) {
+            filled = with;
+            fitting.push((*place, *entry));
         }
     }
+    if limits.rule == WeightRule::Sum || fitting.len() == window.len() {
+        fitting
+    } else {
+        least_padded(load, &window, limits)
+    }
 }
 
-/// Adds as many items as fit; of the ways to do that, the one with the least padding; of those, the one with the
-/// oldest items.
+/// As many items as fit; of the ways to do that, the one with the least padding; of those, the one with the oldest
+/// items.
 ///
 /// Given the heaviest weight that the batch is to have, the best choice is the heaviest items up to that weight: they
-/// are padded least. So in order of weight every choice worth looking at is a range that ends with the last item of
-/// its weight, and sums over prefixes make each a matter of a few operations.
-fn add_least_padded(
-    draft: &mut Draft,
-    class: Priority,
-    window: impl Iterator<Item = (Place, Entry)>,
-    limits: &Limits,
-) {
-    let mut window: Vec<(Place, Entry)> = window.collect();
-    let Some(heaviest) = window.iter().map(|(_, entry)| entry.weight).max() else {
-        return;
-    };
-    let lightest = window
-        .iter()
-        .map(|(_, entry)| entry.weight)
-        .min()
-        .unwrap_or(heaviest);
-    let room = draft.room(limits, heaviest);
-    if window.len() > room && lightest < heaviest {
-        window = least_padded(draft, &window, limits);
-    } else {
-        window.truncate(room);
-    }
-    for (place, entry) in window {
-        draft.add(class, place, entry);
-    }
-}
-
-fn least_padded(draft: &Draft, window: &[(Place, Entry)], limits: &Limits) -> Vec<(Place, Entry)> {
+/// are padded least. So in order of weight every choice worth looking at is a range, one for each item to end with,
+/// and sums over prefixes make each a matter of a few operations.
+fn least_padded(load: Load, window: &[(Place, Entry)], limits: &Limits) -> Vec<(Place, Entry)> {
     // Among equal weights the youngest come first, so that a range which takes only some of them takes the oldest.
     let mut by_weight: Vec<(u64, Reverse<usize>)> = window
         .iter()
@@ -224,17 +232,11 @@ fn least_padded(draft: &Draft, window: &[(Place, Entry)], limits: &Limits) -> Ve
 
     let mut best = None;
     for end in 1..=by_weight.len() {
-        let weight = by_weight[end - 1].0;
-        let next = by_weight.get(end).map(|(next, _)| *next);
-        // The range goes on over equal weights, and over all that the batch as it is already pads.
-        if next.is_some_and(|next| next == weight || next <= draft.heaviest) {
-            continue;
-        }
-        let heaviest = weight.max(draft.heaviest);
-        let count = draft.room(limits, heaviest).min(end);
+        let heaviest = load.heaviest.max(by_weight[end - 1].0);
+        let count = load.room(limits, heaviest).min(end);
         let start = end - count;
-        let size = (draft.size() + count) as u128;
-        let weights = sums[end].0 - sums[start].0 + u128::from(draft.sum);
+        let size = (load.size + count) as u128;
+        let weights = sums[end].0 - sums[start].0 + u128::from(load.sum);
         let padding = (size * u128::from(heaviest)).saturating_sub(weights);
         let score = (count, Reverse(padding), Reverse(sums[end].1 - sums[start].1));
         if best.as_ref().is_none_or(|(best_score, _)| score > *best_score) {

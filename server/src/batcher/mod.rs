@@ -9,8 +9,6 @@
 
 mod fill;
 pub mod policy;
-#[cfg(test)]
-mod properties;
 mod queue;
 #[cfg(test)]
 mod tests;

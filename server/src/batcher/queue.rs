@@ -285,3 +285,69 @@ impl<T> Item<T> {
 fn first(line: &Line) -> Option<Place> {
     line.first_key_value().map(|(place, _)| *place)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A queue of `groups` groups with an item of each class in each, and the names of all items.
+    fn many_groups(groups: u64) -> (Queue<()>, Vec<ItemId>) {
+        let arrived = crate::clock::now();
+        let mut queue = Queue::new(1);
+        for id in 0..groups * 3 {
+            queue.push(Item {
+                id: ItemId(id),
+                task: 0,
+                priority: CLASSES[(id % 3) as usize],
+                weight: 1,
+                group: id / 3,
+                arrived,
+                deadline: Some(arrived),
+                payload: (),
+            });
+        }
+        (queue, (0..groups * 3).map(ItemId).collect())
+    }
+
+    fn assert_keeps_nothing(queue: &Queue<()>) {
+        assert!(queue.tasks[0].lanes.is_empty());
+        assert!(queue.tasks[0].heads.iter().all(BTreeSet::is_empty));
+        assert!(queue.deadlines.is_empty() && queue.expired.is_empty());
+        assert!(
+            queue.items.capacity() <= 2 * MIN_KEPT_CAPACITY,
+            "{} kept",
+            queue.items.capacity()
+        );
+    }
+
+    #[test]
+    fn nothing_is_kept_of_groups_that_were_cancelled() {
+        let (mut queue, ids) = many_groups(5000);
+        for id in ids {
+            queue.cancel(id).expect("it was pushed");
+        }
+        assert_keeps_nothing(&queue);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_groups_that_ran() {
+        let (mut queue, _) = many_groups(5000);
+        for group in 0..5000 {
+            let lane = queue.lane(0, group);
+            let places: Vec<_> = CLASSES
+                .into_iter()
+                .flat_map(|class| lane.line(class).keys().map(move |place| (class, *place)))
+                .collect();
+            assert_eq!(queue.take(0, group, &places).len(), 3);
+        }
+        assert_keeps_nothing(&queue);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_groups_that_expired() {
+        let (mut queue, ids) = many_groups(5000);
+        queue.set_expired_aside(crate::clock::now());
+        assert_eq!(queue.take_expired().len(), ids.len());
+        assert_keeps_nothing(&queue);
+    }
+}

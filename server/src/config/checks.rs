@@ -80,7 +80,7 @@ pub(super) fn name(text: &str) -> Result<(), String> {
 
 fn printable(text: &str) -> Result<(), String> {
     if text.trim().is_empty() {
-        return Err("leave the key out for its default".to_owned());
+        return Err("it may not be empty".to_owned());
     }
     if text.chars().any(char::is_control) {
         return Err(

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::checks;
 use super::document::Document;
@@ -64,32 +64,52 @@ pub(super) fn read(document: &Document<'_>, errors: &mut Vec<ConfigError>) -> Wr
 
 fn syntax_error(document: &Document<'_>, fault: &toml::de::Error) -> ConfigError {
     let span = fault.span().unwrap_or(0..0);
-    let written = document.text().get(span.clone()).unwrap_or("");
-    let what = fault.message();
-    let hint = if what.starts_with("string values must be quoted") {
-        Some(if written.trim().is_empty() {
-            "write a value behind `=`, or take the line out".to_owned()
-        } else {
-            format!("write \"{}\"", written.trim())
-        })
-    } else if what.starts_with("duplicate key") {
-        Some(format!(
-            "`{}` is written before; put both in one place (each further model begins with [[models]])",
-            written.trim_matches(['[', ']'])
-        ))
-    } else if what.starts_with("invalid boolean") {
-        Some("write true or false, in lower case".to_owned())
-    } else if what.starts_with("key with no value") {
-        Some("write `key = value`, or [name] for a table".to_owned())
-    } else {
-        None
+    let written = document.text().get(span.clone()).unwrap_or("").trim();
+    let of_parser = fault.message();
+    let is_header = document
+        .text()
+        .get(..span.start)
+        .is_some_and(|before| before.trim_end().ends_with('['));
+    let (what, hint) = match of_parser.split(',').next().unwrap_or_default() {
+        "string values must be quoted" if written.is_empty() => (
+            "a value is missing".to_owned(),
+            Some("write a value behind `=`, or take the line out".to_owned()),
+        ),
+        "string values must be quoted" => (
+            "text must stand in quotes".to_owned(),
+            Some(format!("write \"{written}\"")),
+        ),
+        "duplicate key" => {
+            let hint = if is_header {
+                "put all its keys under one header; a further model begins with [[models]]"
+            } else {
+                "keep one of the two"
+            };
+            (
+                format!("`{written}` is written a second time"),
+                Some(hint.to_owned()),
+            )
+        }
+        "invalid boolean" => (
+            of_parser.to_owned(),
+            Some("write true or false, in lower case".to_owned()),
+        ),
+        "key with no value" => (
+            of_parser.to_owned(),
+            Some("write `key = value`, or [name] for a table".to_owned()),
+        ),
+        "invalid basic string" | "invalid literal string" => {
+            let hint = "end the text with the quote that it begins with, on the same line";
+            (of_parser.to_owned(), Some(hint.to_owned()))
+        }
+        _ => (of_parser.to_owned(), None),
     };
     document.error(&span, format!("not valid TOML: {what}"), hint)
 }
 
-/// A table's title and the tables it may hold.
+/// How messages name the place of a table, and the tables it may hold.
 struct Level<'a> {
-    title: &'a str,
+    place: &'a str,
     tables: &'a [&'a str],
 }
 
@@ -103,7 +123,7 @@ struct Reader<'a, 'd> {
 impl Reader<'_, '_> {
     fn root(&mut self, root: &DeTable<'_>) -> WrittenFile {
         let level = Level {
-            title: "the file",
+            place: "at the top of the file",
             tables: &["server", "logging", "batching", "models"],
         };
         // A broken header leaves the keys below it at the top.
@@ -150,13 +170,13 @@ impl Reader<'_, '_> {
 
     fn model(&mut self, table: &DeTable<'_>, header: &Range<usize>) -> ModelTable {
         let level = Level {
-            title: "[[models]]",
+            place: "in [[models]]",
             tables: &["batching", "tasks", "settings"],
         };
         let mut keys = WrittenModel::empty();
         let mut batching = WrittenBatching::empty();
         self.section(table, &level, &mut [&mut keys]);
-        self.required(table, header, WrittenModel::KEYS, level.title);
+        self.required(table, header, WrittenModel::KEYS, level.place);
         self.subsection(table, "batching", "[models.batching]", &mut [&mut batching]);
         let settings = match self.table(table, "settings", "[models.settings]") {
             Some((span, settings)) => PluginSettings::read(self.document, &span, settings, self.errors),
@@ -193,7 +213,7 @@ impl Reader<'_, '_> {
             match value.get_ref().as_table() {
                 Some(table) => {
                     let level = Level {
-                        title: &title,
+                        place: &format!("in {title}"),
                         tables: &[],
                     };
                     self.section(table, &level, &mut [&mut batching, &mut keys]);
@@ -246,7 +266,14 @@ impl Reader<'_, '_> {
         sections: &mut [&mut dyn Section],
     ) {
         if let Some((_, table)) = self.table(parent, name, title) {
-            self.section(table, &Level { title, tables: &[] }, sections);
+            self.section(
+                table,
+                &Level {
+                    place: &format!("in {title}"),
+                    tables: &[],
+                },
+                sections,
+            );
         }
     }
 
@@ -261,9 +288,14 @@ impl Reader<'_, '_> {
                 .find_map(|section| section.read(name, &written, origin.clone()))
             {
                 Some(Ok(())) => {}
-                Some(Err(mismatch)) => self.mismatch(&value.span(), name, level.title, mismatch),
+                Some(Err(mismatch)) => self.mismatch(&value.span(), name, level.place, mismatch),
                 None if level.tables.contains(&name) => {}
-                None => self.unknown_key(&key.span(), name, level, sections),
+                None => self.unknown_key(
+                    key,
+                    value.get_ref().is_table() || is_list_of_tables(value.get_ref()),
+                    level,
+                    sections,
+                ),
             }
         }
     }
@@ -273,7 +305,7 @@ impl Reader<'_, '_> {
         table: &DeTable<'_>,
         header: &Range<usize>,
         keys: &[super::keys::Key],
-        title: &str,
+        place: &str,
     ) {
         for key in keys {
             let Fallback::Required(example) = key.fallback else {
@@ -281,19 +313,20 @@ impl Reader<'_, '_> {
             };
             // Behind a syntax error the key may be there and lost.
             if !table.contains_key(key.name) && self.broken_lines.is_empty() {
-                let message = format!("missing key `{}` in {title}", key.name);
+                let message = format!("missing key `{}` {place}", key.name);
                 let hint = format!("add a line such as `{} = {example}`", key.name);
                 self.errors.push(self.document.error(header, message, Some(hint)));
             }
         }
     }
 
-    fn mismatch(&mut self, span: &Range<usize>, key: &str, title: &str, mismatch: Mismatch) {
+    fn mismatch(&mut self, span: &Range<usize>, key: &str, place: &str, mismatch: Mismatch) {
+        let span = mismatch.span.as_ref().unwrap_or(span).clone();
         if self.broken_lines.contains(&self.document.locate(span.start).line) {
             return;
         }
-        let (message, hint) = describe(key, title, mismatch);
-        self.errors.push(self.document.error(span, message, hint));
+        let (message, hint) = describe(key, place, mismatch);
+        self.errors.push(self.document.error(&span, message, hint));
     }
 
     fn wrong_table(&mut self, value: &Spanned<DeValue<'_>>, what: &str, expected: &str, hint: Option<&str>) {
@@ -311,11 +344,12 @@ impl Reader<'_, '_> {
 
     fn unknown_key(
         &mut self,
-        span: &Range<usize>,
-        name: &str,
+        key: &Spanned<DeString<'_>>,
+        is_table: bool,
         level: &Level<'_>,
         sections: &[&mut dyn Section],
     ) {
+        let name: &str = key.get_ref();
         let known = || {
             let keys = sections
                 .iter()
@@ -324,28 +358,30 @@ impl Reader<'_, '_> {
             keys.chain(level.tables.iter().copied())
         };
         let hint = match (home_of(name), nearest(name, known())) {
-            (_, Some(near)) => format!("did you mean `{near}`?"),
-            (Some(home), None) => format!("`{name}` belongs in {home}"),
+            (Some(home), _) => format!("`{name}` belongs in {home}"),
+            (None, Some(near)) => format!("did you mean `{near}`?"),
             (None, None) => format!("known here are {}", alternatives(known(), "and")),
         };
-        let message = format!("unknown key `{name}` in {}", level.title);
-        self.errors.push(self.document.error(span, message, Some(hint)));
+        let what = if is_table { "table" } else { "key" };
+        let message = format!("unknown {what} `{name}` {}", level.place);
+        self.errors
+            .push(self.document.error(&key.span(), message, Some(hint)));
     }
 }
 
 /// What a key holds and should hold, in words, with the hint.
-pub(super) fn describe(key: &str, title: &str, mismatch: Mismatch) -> (String, Option<String>) {
+pub(super) fn describe(key: &str, place: &str, mismatch: Mismatch) -> (String, Option<String>) {
     (
         format!(
-            "`{key}` in {title} is {}, expected {}",
+            "`{key}` {place} is {}, expected {}",
             mismatch.got, mismatch.expected
         ),
         mismatch.hint,
     )
 }
 
-/// The table in which a key of this name would be right.
-fn home_of(name: &str) -> Option<&'static str> {
+/// The tables in which a key of this name would be right.
+fn home_of(name: &str) -> Option<String> {
     let homes = [
         ("[server]", WrittenServer::KEYS),
         ("[logging]", WrittenLogging::KEYS),
@@ -356,18 +392,19 @@ fn home_of(name: &str) -> Option<&'static str> {
         ("[[models]]", WrittenModel::KEYS),
         ("[models.tasks.…]", WrittenTask::KEYS),
     ];
-    let tables = [
-        ("tasks", "[[models]], as [models.tasks.…]"),
-        ("settings", "[[models]], as [models.settings]"),
-    ];
     let of_keys = homes
         .into_iter()
-        .find(|(_, keys)| keys.iter().any(|key| key.name == name))
-        .map(|(home, _)| home);
-    of_keys.or_else(|| {
-        tables
-            .into_iter()
-            .find(|(table, _)| *table == name)
-            .map(|(_, home)| home)
-    })
+        .filter(|(_, keys)| keys.iter().any(|key| key.name == name));
+    let of_keys: Vec<&str> = of_keys.map(|(home, _)| home).collect();
+    match name {
+        "tasks" => Some("[[models]], as [models.tasks.…]".to_owned()),
+        "settings" => Some("[[models]], as [models.settings]".to_owned()),
+        _ => (!of_keys.is_empty()).then(|| of_keys.join(" or ")),
+    }
+}
+
+fn is_list_of_tables(value: &DeValue<'_>) -> bool {
+    value
+        .as_array()
+        .is_some_and(|array| array.iter().all(|element| element.get_ref().is_table()))
 }

@@ -86,24 +86,24 @@ impl Layer {
         }
     }
 
-    /// Its sections, each with the title that messages give it.
+    /// Its sections, each with the words for its place in messages.
     pub(super) fn sections(&mut self) -> [(&'static str, &mut dyn Section); 3] {
         [
-            ("[server]", &mut self.server),
-            ("[logging]", &mut self.logging),
-            ("[batching]", &mut self.batching),
+            ("in [server]", &mut self.server),
+            ("in [logging]", &mut self.logging),
+            ("in [batching]", &mut self.batching),
         ]
     }
 
     /// Reads every key for which `text_of` has a text.
     fn fill(&mut self, text_of: impl Fn(&Key) -> Option<(String, Origin)>, errors: &mut Vec<ConfigError>) {
-        for (title, section) in self.sections() {
+        for (place, section) in self.sections() {
             for key in section.keys() {
                 let Some((text, origin)) = text_of(key) else {
                     continue;
                 };
                 if let Some(Err(mismatch)) = section.read(key.name, &Written::Text(&text), origin.clone()) {
-                    errors.push(override_error(key.name, title, origin, &text, mismatch));
+                    errors.push(override_error(key.name, place, origin, &text, mismatch));
                 }
             }
         }
@@ -160,8 +160,8 @@ pub(super) fn environment(
                 .entry(task.to_owned())
                 .or_insert_with(WrittenBatching::empty);
             if let Some(Err(mismatch)) = written.read(key.name, &Written::Text(text), origin.clone()) {
-                let title = format!("the batching of task {task}");
-                errors.push(override_error(key.name, &title, origin, text, mismatch));
+                let place = format!("for the task {task}");
+                errors.push(override_error(key.name, &place, origin, text, mismatch));
             }
         } else if !READ_BY_THE_ROOF.contains(&name.as_str()) {
             warnings.push(unknown_variable(origin, name, &known));
@@ -178,8 +178,8 @@ fn task_variable(name: &str) -> Option<(&'static Key, &str)> {
     })
 }
 
-fn override_error(key: &str, title: &str, origin: Origin, text: &str, mismatch: Mismatch) -> ConfigError {
-    let (message, hint) = describe(key, title, mismatch);
+fn override_error(key: &str, place: &str, origin: Origin, text: &str, mismatch: Mismatch) -> ConfigError {
+    let (message, hint) = describe(key, place, mismatch);
     let hint = match &origin {
         Origin::Environment(name) if is_kubernetes_link(name, text) => Some(kubernetes_hint()),
         Origin::Environment(_) if text.is_empty() => {
@@ -194,13 +194,29 @@ fn unknown_variable(origin: Origin, name: &str, known: &[&str]) -> ConfigWarning
     let hint = if is_kubernetes_link(name, "") {
         Some(kubernetes_hint())
     } else {
-        nearest(name, known.iter().copied()).map(|near| format!("did you mean {near}?"))
+        let plain = |name: &str| name.strip_prefix(PREFIX).unwrap_or_default().to_owned();
+        nearest_variable(
+            &plain(name),
+            &known.iter().copied().map(plain).collect::<Vec<_>>(),
+        )
+        .map(|near| format!("did you mean {PREFIX}{near}?"))
     };
     ConfigWarning {
         origin,
         message: "no setting has this variable, so it does nothing".to_owned(),
         hint,
     }
+}
+
+/// The nearest name, or the nearest for the task that the end of the name may be.
+fn nearest_variable(name: &str, known: &[String]) -> Option<String> {
+    let near = |start: &str| nearest(start, known.iter().map(String::as_str));
+    let for_a_task = || {
+        let ends = name.rmatch_indices('_').map(|(at, _)| name.split_at(at));
+        ends.filter_map(|(start, task)| near(start).map(|key| format!("{key}{task}")))
+            .find(|variable| task_variable(&format!("{PREFIX}{variable}")).is_some())
+    };
+    near(name).map(str::to_owned).or_else(for_a_task)
 }
 
 /// Kubernetes tells every pod about a Service named `inference` through variables that look like ours.

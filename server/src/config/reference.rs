@@ -36,10 +36,10 @@ pub fn reference_toml() -> String {
     push_keys(&mut text, WrittenBatching::KEYS);
     text.push_str("\n# A model. Each further one begins with another [[models]].\n#[[models]]\n");
     push_keys(&mut text, WrittenModel::KEYS);
-    text.push_str("\n# The keys of [batching], for this model.\n#[models.batching]\n");
+    text.push_str("\n# The keys of [batching], for this model. One that is left out is as in [batching].\n#[models.batching]\n");
     push_names(&mut text, WrittenBatching::KEYS);
     text.push_str(
-        "\n# The keys of [batching], for one task of this model, here the task \"text\", and its own keys.\n",
+        "\n# The keys of [batching], for one task of this model, here \"text\", and a key of its own. One that is left out is as\n# in [models.batching].\n",
     );
     text.push_str("#[models.tasks.text]\n");
     push_names(&mut text, WrittenBatching::KEYS);

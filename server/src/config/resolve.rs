@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::document::Document;
 use super::error::{ConfigError, ConfigErrors, ConfigWarning, Location, Origin};
 use super::file::{self, ModelTable, TaskTable, WrittenFile};
-use super::keys::{Fallback, Given, Section, WrittenLogging, WrittenServer};
+use super::keys::{Fallback, Given, Section, WrittenLogging, WrittenModel, WrittenServer};
 use super::oddities;
 use super::overrides::{self, Environment, Layer, Overrides};
 use super::rule::Written;
@@ -73,23 +73,28 @@ pub fn resolve(
     }
 }
 
-/// The built-in defaults, read by the same rules as what is written in the file.
+/// The built-in defaults of what is not about one model.
 pub(super) fn built_in() -> Layer {
     let mut layer = Layer::empty();
     for (_, section) in layer.sections() {
-        for key in section.keys() {
-            if let Fallback::Value(text) = key.fallback {
-                let value = DeValue::parse(text).expect("built-in defaults are TOML, as a test reads each");
-                let read = section.read(key.name, &Written::Toml(value.get_ref()), Origin::BuiltIn);
-                debug_assert!(
-                    matches!(read, Some(Ok(()))),
-                    "the default of `{}` breaks its own rule",
-                    key.name
-                );
-            }
-        }
+        fill_in_defaults(section);
     }
     layer
+}
+
+/// Reads the built-in defaults, by the same rules as what is written in the file.
+pub(super) fn fill_in_defaults(section: &mut dyn Section) {
+    for key in section.keys() {
+        if let Fallback::Value(text) = key.fallback {
+            let value = DeValue::parse(text).expect("built-in defaults are TOML, as a test reads each");
+            let read = section.read(key.name, &Written::Toml(value.get_ref()), Origin::BuiltIn);
+            debug_assert!(
+                matches!(read, Some(Ok(()))),
+                "the default of `{}` breaks its own rule",
+                key.name
+            );
+        }
+    }
 }
 
 fn join(
@@ -212,16 +217,19 @@ fn model_settings(
     layers: &BatchingLayers,
     paths: &Paths<'_>,
 ) -> Option<ModelSettings> {
-    let keys = table.keys;
+    let mut built_in = WrittenModel::empty();
+    fill_in_defaults(&mut built_in);
+    let keys = table.keys.or(&built_in);
     let plugin = keys.plugin?;
-    let value_or = |given: Option<Given<_>>, fallback| given.map_or(fallback, |given| given.value);
     Some(ModelSettings {
         name: keys.name?.value,
         plugin: paths.plugin(&plugin.value, &server.plugin_dir),
-        workers: keys.workers.map_or(NonZeroUsize::MIN, |given| given.value),
-        warm_up: keys.warm_up.is_none_or(|given| given.value),
+        workers: written_value(keys.workers),
+        warm_up: written_value(keys.warm_up),
         description: keys.description.map(|given| given.value),
-        request_timeout: value_or(keys.request_timeout, server.request_timeout),
+        request_timeout: keys
+            .request_timeout
+            .map_or(server.request_timeout, |given| given.value),
         settings: table.settings.value,
         base_dir: paths.base_dir.to_owned(),
         batching: BatchingLayers {

@@ -4,6 +4,7 @@
 //! A rule says what it expected and what it got; where the value stands and what the key is called, the caller adds.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -25,6 +26,8 @@ pub(super) struct Mismatch {
     pub(super) got: String,
     pub(super) expected: String,
     pub(super) hint: Option<String>,
+    /// The part of the value that is meant, if not all of it.
+    pub(super) span: Option<Range<usize>>,
 }
 
 /// Reads the values of one key.
@@ -41,6 +44,7 @@ pub(super) trait Rule {
             got: written.got(),
             expected: self.expected(),
             hint,
+            span: None,
         }
     }
 }
@@ -182,15 +186,25 @@ impl Rule for Toggle {
     }
 
     fn read(&self, written: &Written<'_>) -> Result<bool, Mismatch> {
-        match written {
-            Written::Toml(DeValue::Boolean(value)) => Ok(*value),
-            Written::Text("true") => Ok(true),
-            Written::Text("false") => Ok(false),
-            _ => Err(self.mismatch(
-                written,
-                written.quoted_by_mistake(|text| matches!(text, "true" | "false")),
-            )),
-        }
+        let hint = match written {
+            Written::Toml(DeValue::Boolean(value)) => return Ok(*value),
+            Written::Text("true") => return Ok(true),
+            Written::Text("false") => return Ok(false),
+            Written::Toml(DeValue::String(text)) if matches!(text.as_ref(), "true" | "false") => {
+                Some(format!("write it without quotes: {text}"))
+            }
+            _ => match written.text().map(str::to_lowercase).as_deref() {
+                Some("yes" | "on" | "1" | "true") => Some("write true".to_owned()),
+                Some("no" | "off" | "0" | "false") => Some("write false".to_owned()),
+                Some(_) => None,
+                None => match written.integer() {
+                    Some(1) => Some("write true".to_owned()),
+                    Some(0) => Some("write false".to_owned()),
+                    _ => None,
+                },
+            },
+        };
+        Err(self.mismatch(written, hint))
     }
 }
 
@@ -333,11 +347,12 @@ impl Rule for TextList {
     }
 
     fn read(&self, written: &Written<'_>) -> Result<Vec<String>, Mismatch> {
-        let read_each = |element: Written<'_>| {
+        let read_each = |element: Written<'_>, span: Option<Range<usize>>| {
             self.0.read(&element).map_err(|mismatch| Mismatch {
                 got: format!("a list with {}", mismatch.got),
                 expected: self.expected(),
-                hint: mismatch.hint,
+                span,
+                ..mismatch
             })
         };
         match written {
@@ -345,11 +360,11 @@ impl Rule for TextList {
                 .split(',')
                 .map(str::trim)
                 .filter(|element| !element.is_empty())
-                .map(|element| read_each(Written::Text(element)))
+                .map(|element| read_each(Written::Text(element), None))
                 .collect(),
             Written::Toml(DeValue::Array(array)) => array
                 .iter()
-                .map(|element| read_each(Written::Toml(element.get_ref())))
+                .map(|element| read_each(Written::Toml(element.get_ref()), Some(element.span())))
                 .collect(),
             Written::Toml(DeValue::String(text)) => {
                 Err(self.mismatch(written, Some(format!("put it in brackets: [{text:?}]"))))

@@ -68,16 +68,26 @@ pub(super) fn missing_size_unit(bytes: u64) -> String {
 pub(super) fn show_size(bytes: u64) -> String {
     [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
         .into_iter()
-        .find(|(unit, _)| bytes >= *unit && bytes % unit == 0)
+        .find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit))
         .map_or_else(
             || format!("{bytes}B"),
             |(unit, name)| format!("{}{name}", bytes / unit),
         )
 }
 
-/// A duration as it is written in the file.
+/// The shortest exact way to write a duration of whole milliseconds.
 pub(super) fn show_duration(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string()
+    let millis = duration.as_millis();
+    if millis == 0 {
+        return "0s".to_owned();
+    }
+    [(3_600_000, "h"), (60_000, "m"), (1_000, "s")]
+        .into_iter()
+        .find(|(unit, _)| millis.is_multiple_of(*unit))
+        .map_or_else(
+            || format!("{millis}ms"),
+            |(unit, name)| format!("{}{name}", millis / unit),
+        )
 }
 
 #[cfg(test)]
@@ -131,6 +141,12 @@ mod tests {
         #[test]
         fn a_shown_size_reads_back_as_itself(bytes: u64) {
             proptest::prop_assert_eq!(size(&show_size(bytes)), Ok(bytes));
+        }
+
+        #[test]
+        fn a_shown_duration_reads_back_as_itself(millis in 0..u64::MAX / 1_000_000) {
+            let written = Duration::from_millis(millis);
+            proptest::prop_assert_eq!(duration(&show_duration(written)), Ok(written));
         }
 
         #[test]

@@ -51,7 +51,9 @@ impl Fingerprint {
                 self.add(&base_dir.join(text));
             }
             Json::Array(values) => values.iter().for_each(|value| self.add_named_in(value, base_dir)),
-            Json::Object(members) => members.values().for_each(|value| self.add_named_in(value, base_dir)),
+            Json::Object(members) => members
+                .values()
+                .for_each(|value| self.add_named_in(value, base_dir)),
             _ => {}
         }
     }
@@ -61,7 +63,11 @@ impl Fingerprint {
             return;
         };
         if metadata.is_dir() {
-            let entries = std::fs::read_dir(path).into_iter().flatten().flatten().take(FOLDER_LIMIT);
+            let entries = std::fs::read_dir(path)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .take(FOLDER_LIMIT);
             for entry in entries {
                 if let Ok(metadata) = std::fs::metadata(entry.path())
                     && metadata.is_file()

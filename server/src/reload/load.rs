@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use plugin_abi::manifest::TaskManifest;
+use plugin_abi::manifest::{LoadContext as PluginContext, TaskManifest};
 
 use crate::batching::DeclaredLimits;
 use crate::clock;
@@ -24,6 +24,8 @@ pub type DecodeExample = fn(&TaskManifest, &serde_json::Value) -> Result<ItemInp
 pub struct LoadContext {
     /// Opens plugins.
     pub loader: Loader,
+    /// How long opening a plugin may take before its settings are known.
+    pub trial_timeout: Duration,
     /// Cores that the workers of one model share.
     pub cores: usize,
     /// Reads the examples for the warm-up.
@@ -78,11 +80,26 @@ impl ModelFailure {
     /// The failure as clients may see it: without paths and settings, which are in the log.
     pub fn public_reason(&self) -> String {
         match &self.error {
-            ModelError::Load(error) => error.public_reason(),
+            ModelError::Load(error) => public_load_reason(error).to_owned(),
             ModelError::Settings(_) => "the plugin refused its settings; see the server's log".to_owned(),
             ModelError::UnknownTask { .. } => "a task is configured that the model does not have".to_owned(),
             error @ (ModelError::WarmUp { .. } | ModelError::TimedOut(_)) => error.to_string(),
             ModelError::Threads(_) => "the system refused to start its threads".to_owned(),
+        }
+    }
+}
+
+fn public_load_reason(error: &LoadError) -> &'static str {
+    match error {
+        LoadError::Header(_) | LoadError::Copy(_) => "its plugin file cannot be used; see the server's log",
+        LoadError::Trial(_) | LoadError::Open(_) => "its plugin cannot be opened; see the server's log",
+        LoadError::Settings { .. } | LoadError::Context(_) => {
+            "the plugin refused its settings; see the server's log"
+        }
+        LoadError::Refused(_) => "the plugin refused to load the model; see the server's log",
+        LoadError::Panicked(_) => "the plugin panicked while it loaded the model; see the server's log",
+        LoadError::ManifestSyntax(_) | LoadError::Manifest(_) => {
+            "the model's manifest is wrong; see the server's log"
         }
     }
 }
@@ -115,7 +132,7 @@ pub(super) fn load_all(
     context: &Arc<LoadContext>,
     models: &[ModelSettings],
     timeout: Duration,
-) -> impl Iterator<Item = (ModelSettings, Result<Ready, ModelFailure>)> {
+) -> impl Iterator<Item = (ModelSettings, Result<Ready, ModelFailure>)> + use<> {
     let deadline = clock::now() + timeout;
     let (sender, receiver) = channel();
     let mut waiting: Vec<ModelSettings> = models.to_vec();
@@ -131,7 +148,11 @@ pub(super) fn load_all(
             }
         });
         if let Err(error) = spawned {
-            let failure = ModelFailure { model: name.clone(), location: None, error: error.into() };
+            let failure = ModelFailure {
+                model: name.clone(),
+                location: None,
+                error: error.into(),
+            };
             let _ = sender.send((name, Err(failure)));
         }
     }
@@ -148,8 +169,11 @@ pub(super) fn load_all(
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 let settings = waiting.pop()?;
                 let error = ModelError::TimedOut(timeout);
-                let failure =
-                    ModelFailure { model: settings.name.clone(), location: Some(settings.location()), error };
+                let failure = ModelFailure {
+                    model: settings.name.clone(),
+                    location: Some(settings.location()),
+                    error,
+                };
                 Some((settings, Err(failure)))
             }
         }
@@ -157,43 +181,85 @@ pub(super) fn load_all(
 }
 
 fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelFailure> {
-    let fail = |location, error| ModelFailure { model: settings.name.clone(), location, error };
+    let fail = |location, error| ModelFailure {
+        model: settings.name.clone(),
+        location,
+        error,
+    };
     let workers = settings.workers.get();
     let request = LoadRequest {
-        model: &settings.name,
-        path: &settings.plugin,
-        settings: &settings.settings,
-        base_dir: &settings.base_dir,
-        workers,
-        threads: (context.cores / workers).max(1),
+        path: settings.plugin.clone(),
+        context: PluginContext {
+            model: settings.name.clone(),
+            settings: settings.settings.clone(),
+            base_dir: settings.base_dir.clone(),
+            workers: u32::try_from(workers).unwrap_or(u32::MAX),
+            threads: u32::try_from((context.cores / workers).max(1)).unwrap_or(u32::MAX),
+        },
+        trial_timeout: context.trial_timeout,
     };
     let loaded = context.loader.load(&request).map_err(|error| match error {
         LoadError::Settings { key, message } => {
-            let named = if key.is_empty() { message } else { format!("[models.settings] `{key}`: {message}") };
-            fail(settings.locate(&key).or_else(|| Some(settings.location())), ModelError::Settings(named))
+            let named = if key.is_empty() {
+                message
+            } else {
+                format!("[models.settings] `{key}`: {message}")
+            };
+            fail(
+                settings.locate(&key).or_else(|| Some(settings.location())),
+                ModelError::Settings(named),
+            )
         }
-        error => fail(Some(settings.plugin_location()), ModelError::Load(Box::new(error))),
+        error => fail(
+            Some(settings.plugin_location()),
+            ModelError::Load(Box::new(error)),
+        ),
     })?;
     let manifests = &loaded.model.manifest().tasks;
-    let known = || manifests.iter().map(|task| format!("`{}`", task.name)).collect::<Vec<_>>().join(", ");
-    let written = settings.configured_tasks().map(|(task, location)| (task, Some(location)));
-    let default = settings.default_task.as_deref().map(|task| (task, settings.default_task_location()));
+    let known = || {
+        manifests
+            .iter()
+            .map(|task| format!("`{}`", task.name))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let written = settings
+        .configured_tasks()
+        .map(|(task, location)| (task, Some(location)));
+    let default = settings
+        .default_task
+        .as_deref()
+        .map(|task| (task, settings.default_task_location()));
     for (task, location) in written.chain(default) {
         if manifests.iter().all(|manifest| manifest.name != task) {
-            return Err(fail(location, ModelError::UnknownTask { task: task.to_owned(), known: known() }));
+            return Err(fail(
+                location,
+                ModelError::UnknownTask {
+                    task: task.to_owned(),
+                    known: known(),
+                },
+            ));
         }
     }
     if settings.warm_up {
-        warm_up(context, loaded.model.as_ref(), settings).map_err(|error| fail(Some(settings.location()), error))?;
+        warm_up(context, loaded.model.as_ref(), settings)
+            .map_err(|error| fail(Some(settings.location()), error))?;
     }
     let tasks = task_settings(settings, manifests);
     let default_task = default_task(settings, manifests);
-    Ok(Ready { loaded, tasks, default_task })
+    Ok(Ready {
+        loaded,
+        tasks,
+        default_task,
+    })
 }
 
 /// The settings of each task, with the limits that the manifest declares.
 pub(super) fn task_settings(settings: &ModelSettings, tasks: &[TaskManifest]) -> Vec<TaskSettings> {
-    tasks.iter().map(|task| settings.task(&task.name, &DeclaredLimits::from(&task.limits))).collect()
+    tasks
+        .iter()
+        .map(|task| settings.task(&task.name, &DeclaredLimits::from(&task.limits)))
+        .collect()
 }
 
 /// The task that is meant when a client names none: the configured one, or the only one.
@@ -207,10 +273,16 @@ pub(super) fn default_task(settings: &ModelSettings, tasks: &[TaskManifest]) -> 
 /// Runs the first example of every task as a batch of one and, where batches are allowed, as a batch of two.
 fn warm_up(context: &LoadContext, model: &dyn Model, settings: &ModelSettings) -> Result<(), ModelError> {
     for (index, task) in model.manifest().tasks.iter().enumerate() {
-        let Some(example) = task.examples.first() else { continue };
-        let fail = |reason: String| ModelError::WarmUp { task: task.name.clone(), reason };
+        let Some(example) = task.examples.first() else {
+            continue;
+        };
+        let fail = |reason: String| ModelError::WarmUp {
+            task: task.name.clone(),
+            reason,
+        };
         let limits = settings.task(&task.name, &DeclaredLimits::from(&task.limits));
-        let input = (context.decode_example)(task, example).map_err(|error| fail(format!("its example: {error}")))?;
+        let input =
+            (context.decode_example)(task, example).map_err(|error| fail(format!("its example: {error}")))?;
         for size in 1..=limits.batching.max_batch_size.get().min(2) {
             run_once(model, index, task, &input, size).map_err(fail)?;
         }
@@ -218,18 +290,38 @@ fn warm_up(context: &LoadContext, model: &dyn Model, settings: &ModelSettings) -
     Ok(())
 }
 
-fn run_once(model: &dyn Model, index: usize, task: &TaskManifest, input: &ItemInput, size: usize) -> Result<(), String> {
+fn run_once(
+    model: &dyn Model,
+    index: usize,
+    task: &TaskManifest,
+    input: &ItemInput,
+    size: usize,
+) -> Result<(), String> {
     let prepared = if task.prepares {
         let prepare = |_| model.prepare(index, input).map_err(|error| error.to_string());
         (0..size).map(prepare).collect::<Result<Vec<_>, _>>()?
     } else {
         Vec::new()
     };
-    let items: Vec<BatchItem<'_>> = (0..size).map(|item| BatchItem { input, prepared: prepared.get(item) }).collect();
-    let mut outcomes = WarmUpSink { items: size, answered: 0, failure: None };
-    model.predict_batch(0, index, &items, &mut outcomes).map_err(|error| error.to_string())?;
+    let items: Vec<BatchItem<'_>> = (0..size)
+        .map(|item| BatchItem {
+            input,
+            prepared: prepared.get(item),
+        })
+        .collect();
+    let mut outcomes = WarmUpSink {
+        items: size,
+        answered: 0,
+        failure: None,
+    };
+    model
+        .predict_batch(0, index, &items, &mut outcomes)
+        .map_err(|error| error.to_string())?;
     match outcomes {
-        WarmUpSink { failure: Some(failure), .. } => Err(failure),
+        WarmUpSink {
+            failure: Some(failure),
+            ..
+        } => Err(failure),
         WarmUpSink { answered, items, .. } if answered != items => {
             Err(format!("{answered} outcomes for a batch of {items} items"))
         }

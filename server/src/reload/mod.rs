@@ -66,9 +66,11 @@ pub struct Summary {
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut separator = "";
-        for (verb, models) in
-            [("loaded", &self.loaded), ("reconfigured", &self.reconfigured), ("removed", &self.removed)]
-        {
+        for (verb, models) in [
+            ("loaded", &self.loaded),
+            ("reconfigured", &self.reconfigured),
+            ("removed", &self.removed),
+        ] {
             if !models.is_empty() {
                 write!(f, "{separator}{verb} {}", models.join(", "))?;
                 separator = "; ";
@@ -121,9 +123,12 @@ impl Reloader {
         for model in models {
             self.metrics.set_model(&model.name, None);
         }
-        self.registry.publish(Snapshot::default().next(models.iter().map(entry)));
-        let fingerprints: BTreeMap<&str, Fingerprint> =
-            models.iter().map(|model| (model.name.as_str(), Fingerprint::of(model))).collect();
+        self.registry
+            .publish(Snapshot::default().next(models.iter().map(entry)));
+        let fingerprints: BTreeMap<&str, Fingerprint> = models
+            .iter()
+            .map(|model| (model.name.as_str(), Fingerprint::of(model)))
+            .collect();
         let mut failures = Vec::new();
         let loads = load_all(&self.context, models, self.timeout);
         for (settings, result) in loads {
@@ -132,19 +137,33 @@ impl Reloader {
             let result = result.and_then(|ready| self.go_live(settings.clone(), ready));
             let entry = match result {
                 Ok((entry, workers)) => {
-                    self.serving.insert(name.clone(), Serving { fingerprint, workers });
+                    self.serving
+                        .insert(name.clone(), Serving { fingerprint, workers });
                     entry
                 }
                 Err(failure) => {
-                    let state = ModelState::Failed { reason: failure.public_reason() };
+                    let state = ModelState::Failed {
+                        reason: failure.public_reason(),
+                    };
                     failures.push(failure);
-                    ModelEntry { settings, state, tasks: Vec::new(), default_task: None, last_reload_error: None }
+                    ModelEntry {
+                        settings,
+                        state,
+                        tasks: Vec::new(),
+                        default_task: None,
+                        last_reload_error: None,
+                    }
                 }
             };
-            self.metrics.set_model(&name, entry.generation().map(|generation| generation.number));
+            self.metrics
+                .set_model(&name, entry.generation().map(|generation| generation.number));
             self.replace_entry(entry);
         }
-        if failures.is_empty() { Ok(()) } else { Err(failures) }
+        if failures.is_empty() {
+            Ok(())
+        } else {
+            Err(failures)
+        }
     }
 
     /// Applies a configuration to the running server, all or nothing. Blocks until the new state is live.
@@ -168,7 +187,10 @@ impl Reloader {
             })
             .collect();
         let mut ready = self.load_or_fail(&old, &to_load)?;
-        let mut summary = Summary { removed, ..Summary::default() };
+        let mut summary = Summary {
+            removed,
+            ..Summary::default()
+        };
         let mut entries = Vec::with_capacity(models.len());
         for ((settings, step), fingerprint) in models.iter().zip(&steps).zip(fingerprints) {
             let name = settings.name.clone();
@@ -185,7 +207,10 @@ impl Reloader {
                 }
                 (_, Some(kept), _) => {
                     summary.kept += 1;
-                    ModelEntry { last_reload_error: None, ..kept.as_ref().clone() }
+                    ModelEntry {
+                        last_reload_error: None,
+                        ..kept.as_ref().clone()
+                    }
                 }
                 // A model to load is in `ready`, and one to keep is in the old snapshot.
                 (_, None, _) => continue,
@@ -195,32 +220,47 @@ impl Reloader {
         let next = old.next(entries);
         for entry in next.models() {
             apply_limits(entry);
-            self.metrics.set_model(entry.name(), entry.generation().map(|generation| generation.number));
+            self.metrics.set_model(
+                entry.name(),
+                entry.generation().map(|generation| generation.number),
+            );
         }
         self.registry.publish(next);
         for name in &summary.removed {
             self.remove(&old, name);
         }
         self.forget_lost_tasks(&old);
-        self.metrics.count_reload(ReloadResult::Success, clock::unix_seconds());
+        self.metrics
+            .count_reload(ReloadResult::Success, clock::unix_seconds());
         Ok(summary)
     }
 
     /// Takes note of a reload that did not come to models: the configuration could not be read. `reason` is fit for clients.
     pub fn reload_refused(&mut self, reason: &str) {
-        self.metrics.count_reload(ReloadResult::Failure, clock::unix_seconds());
+        self.metrics
+            .count_reload(ReloadResult::Failure, clock::unix_seconds());
         let old = self.registry.snapshot();
         let noted = old.models().map(|entry| {
-            Arc::new(ModelEntry { last_reload_error: Some(reason.to_owned()), ..entry.as_ref().clone() })
+            Arc::new(ModelEntry {
+                last_reload_error: Some(reason.to_owned()),
+                ..entry.as_ref().clone()
+            })
         });
         self.registry.publish(old.next(noted));
     }
 
     /// Joins the workers of retired generations that have drained. Returns whether some have not.
     pub fn reap(&mut self) -> bool {
-        let (ended, draining) = std::mem::take(&mut self.retired).into_iter().partition(|retired| retired.workers.is_finished());
+        let (ended, draining) = std::mem::take(&mut self.retired)
+            .into_iter()
+            .partition(|retired| retired.workers.is_finished());
         self.retired = draining;
-        for Retired { model, number, workers } in ended {
+        for Retired {
+            model,
+            number,
+            workers,
+        } in ended
+        {
             workers.join();
             self.metrics.generation_ended();
             log::debug!("generation {number} of model `{model}` has drained");
@@ -239,7 +279,9 @@ impl Reloader {
             self.retire(&old, &name, serving);
         }
         if clock::now() >= deadline {
-            old.models().filter_map(|entry| entry.generation()).for_each(|generation| generation.engine.abort());
+            old.models()
+                .filter_map(|entry| entry.generation())
+                .for_each(|generation| generation.engine.abort());
         }
         drop(old);
         while self.reap() && clock::now() < deadline {
@@ -251,18 +293,32 @@ impl Reloader {
         Err(self.retired.iter().map(|retired| retired.model.clone()).collect())
     }
 
-    fn plan(&self, old: &Snapshot, models: &[ModelSettings], fingerprints: &[Fingerprint]) -> (Vec<Step>, Vec<String>) {
+    fn plan(
+        &self,
+        old: &Snapshot,
+        models: &[ModelSettings],
+        fingerprints: &[Fingerprint],
+    ) -> (Vec<Step>, Vec<String>) {
         let present: BTreeMap<&str, Present<'_>> = old
             .models()
             .map(|entry| {
                 let fingerprint = self.serving.get(entry.name()).map(|serving| &serving.fingerprint);
-                (entry.name(), Present { settings: &entry.settings, fingerprint })
+                (
+                    entry.name(),
+                    Present {
+                        settings: &entry.settings,
+                        fingerprint,
+                    },
+                )
             })
             .collect();
         let wanted: Vec<Wanted<'_>> = models
             .iter()
             .zip(fingerprints)
-            .map(|(settings, fingerprint)| Wanted { settings, fingerprint })
+            .map(|(settings, fingerprint)| Wanted {
+                settings,
+                fingerprint,
+            })
             .collect();
         plan(&present, &wanted)
     }
@@ -296,14 +352,19 @@ impl Reloader {
                 self.forget_model(&entry);
             }
             drop(entry);
-            self.retired.push(Retired { model, number, workers });
+            self.retired.push(Retired {
+                model,
+                number,
+                workers,
+            });
         }
         self.note_failures(&failures);
         Err(failures)
     }
 
     fn note_failures(&self, failures: &[ModelFailure]) {
-        self.metrics.count_reload(ReloadResult::Failure, clock::unix_seconds());
+        self.metrics
+            .count_reload(ReloadResult::Failure, clock::unix_seconds());
         let old = self.registry.snapshot();
         let noted = old.models().map(|entry| {
             let own = failures.iter().find(|failure| failure.model == entry.name());
@@ -311,14 +372,25 @@ impl Reloader {
                 Some(_) => failure.public_reason(),
                 None => format!("model `{}`: {}", failure.model, failure.public_reason()),
             });
-            Arc::new(ModelEntry { last_reload_error: reason, ..entry.as_ref().clone() })
+            Arc::new(ModelEntry {
+                last_reload_error: reason,
+                ..entry.as_ref().clone()
+            })
         });
         self.registry.publish(old.next(noted));
     }
 
     /// Starts the engine of a loaded model.
-    fn go_live(&mut self, settings: ModelSettings, ready: Ready) -> Result<(ModelEntry, Workers), ModelFailure> {
-        let Ready { loaded, tasks, default_task } = ready;
+    fn go_live(
+        &mut self,
+        settings: ModelSettings,
+        ready: Ready,
+    ) -> Result<(ModelEntry, Workers), ModelFailure> {
+        let Ready {
+            loaded,
+            tasks,
+            default_task,
+        } = ready;
         let limits: Vec<TaskLimits> = tasks.iter().map(limits_of).collect();
         let config = EngineConfig {
             name: &settings.name,
@@ -328,8 +400,12 @@ impl Reloader {
             prepare_pool: self.prepare_pool.clone(),
         };
         let manifest = loaded.model.manifest().clone();
-        let (engine, workers) = Engine::start(loaded.model, &config, &self.metrics)
-            .map_err(|error| ModelFailure { model: settings.name.clone(), location: None, error: error.into() })?;
+        let (engine, workers) =
+            Engine::start(loaded.model, &config, &self.metrics).map_err(|error| ModelFailure {
+                model: settings.name.clone(),
+                location: None,
+                error: error.into(),
+            })?;
         self.generations += 1;
         self.metrics.generation_loaded();
         let generation = Arc::new(Generation {
@@ -343,10 +419,25 @@ impl Reloader {
             "model `{}` is ready: generation {}, tasks {}",
             settings.name,
             generation.number,
-            generation.manifest.tasks.iter().map(|task| task.name.as_str()).collect::<Vec<_>>().join(", ")
+            generation
+                .manifest
+                .tasks
+                .iter()
+                .map(|task| task.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
         );
         let state = ModelState::Ready(generation);
-        Ok((ModelEntry { settings, state, tasks, default_task, last_reload_error: None }, workers))
+        Ok((
+            ModelEntry {
+                settings,
+                state,
+                tasks,
+                default_task,
+                last_reload_error: None,
+            },
+            workers,
+        ))
     }
 
     fn serve(&mut self, name: &str, serving: Serving) {
@@ -357,8 +448,15 @@ impl Reloader {
     }
 
     fn retire(&mut self, old: &Snapshot, name: &str, serving: Serving) {
-        let number = old.model(name).and_then(|entry| entry.generation()).map_or(0, |generation| generation.number);
-        self.retired.push(Retired { model: name.to_owned(), number, workers: serving.workers });
+        let number = old
+            .model(name)
+            .and_then(|entry| entry.generation())
+            .map_or(0, |generation| generation.number);
+        self.retired.push(Retired {
+            model: name.to_owned(),
+            number,
+            workers: serving.workers,
+        });
     }
 
     fn remove(&mut self, old: &Snapshot, name: &str) {
@@ -372,15 +470,25 @@ impl Reloader {
 
     fn forget_model(&self, entry: &ModelEntry) {
         let tasks = entry.task_manifests().iter().map(|task| task.name.as_str());
-        self.metrics.remove_model(entry.name(), tasks, &DispatchReason::ALL.map(DispatchReason::as_str));
+        self.metrics.remove_model(
+            entry.name(),
+            tasks,
+            &DispatchReason::ALL.map(DispatchReason::as_str),
+        );
     }
 
     /// Tasks that a model had before and has no more are no longer reported.
     fn forget_lost_tasks(&self, old: &Snapshot) {
         let new = self.registry.snapshot();
         for entry in old.models() {
-            let Some(now) = new.model(entry.name()) else { continue };
-            for task in entry.task_manifests().iter().filter(|task| now.task_index(&task.name).is_none()) {
+            let Some(now) = new.model(entry.name()) else {
+                continue;
+            };
+            for task in entry
+                .task_manifests()
+                .iter()
+                .filter(|task| now.task_index(&task.name).is_none())
+            {
                 let reasons = DispatchReason::ALL.map(DispatchReason::as_str);
                 self.metrics.remove_task(entry.name(), &task.name, &reasons);
             }

@@ -4,6 +4,7 @@ mod errors;
 mod overrides;
 mod reference;
 mod settings;
+mod structure;
 mod syntax;
 mod warnings;
 

@@ -150,12 +150,40 @@ fn faults_of_variables_and_flags_name_them() {
     let scenario = file("[server]\nport = 70000\n")
         .variables(&variables)
         .flags(flags);
-    assert_snapshot!(scenario.errors(), @"");
+    assert_snapshot!(scenario.errors(), @r#"
+    models.toml:2:8: `port` in [server] is the integer 70000, expected an integer from 0 to 65535
+        2 | port = 70000
+          |        ^^^^^
+
+    environment variable INFERENCE_ACCESS_LOG_EXCLUDE: `access_log_exclude` in [logging] is a list with "metrics", expected a list, each a path, or the start of one followed by `*`, such as "/v2/health/*"
+        hint: begin with a slash: "/metrics"
+
+    environment variable INFERENCE_DOCS: `docs` in [server] is "yes", expected true or false
+        hint: write true
+
+    environment variable INFERENCE_HOST: `host` in [server] is empty, expected an IP address or a host name
+        hint: unset the variable to use what the file says
+
+    environment variable INFERENCE_KEEP_ALIVE: `keep_alive` in [server] is "75", expected a duration from 0s to 24h
+        hint: write it as text with its unit: "75ms", "75s" or "75m"
+
+    environment variable INFERENCE_MAX_BATCH_SIZE_TEXT: `max_batch_size` for the task TEXT is "0", expected an integer from 1 to 65536
+
+    environment variable INFERENCE_PORT: `port` in [server] is "http", expected an integer from 0 to 65535
+
+    command line --log-format: `format` in [logging] is "xml", expected "text" or "json"
+
+    command line --max-delay: `max_delay` in [batching] is "5", expected a duration from 0s to 1m
+        hint: write it as text with its unit: "5ms", "5s" or "5m"
+    "#);
 }
 
 #[test]
 fn a_kubernetes_service_link_is_recognised() {
-    assert_snapshot!(file("").variables(&[("INFERENCE_PORT", "tcp://10.0.0.1:80")]).errors(), @"");
+    assert_snapshot!(file("").variables(&[("INFERENCE_PORT", "tcp://10.0.0.1:80")]).errors(), @r#"
+    environment variable INFERENCE_PORT: `port` in [server] is "tcp://10.0.0.1:80", expected an integer from 0 to 65535
+        hint: Kubernetes sets this for a Service named `inference`; set `enableServiceLinks: false` in the pod, or rename the Service
+    "#);
 }
 
 #[test]

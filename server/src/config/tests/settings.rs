@@ -17,7 +17,45 @@ const NOTHING: DeclaredLimits = DeclaredLimits {
 #[test]
 fn an_empty_file_gives_the_defaults() {
     let settings = file("").settings();
-    insta::assert_debug_snapshot!((&settings.server, &settings.logging), @"");
+    insta::assert_debug_snapshot!((&settings.server, &settings.logging), @r#"
+    (
+        ServerSettings {
+            host: "0.0.0.0",
+            port: 8080,
+            http_workers: 4,
+            prepare_threads: 4,
+            max_connections: 8192,
+            keep_alive: 75s,
+            header_timeout: 10s,
+            body_timeout: 60s,
+            max_body_size: 67108864,
+            max_items_per_request: 1024,
+            max_json_depth: 128,
+            request_timeout: 60s,
+            shutdown_delay: 0ns,
+            drain_timeout: 30s,
+            reload_timeout: 300s,
+            plugin_dir: "/opt/bin",
+            scratch_dir: "/tmp",
+            compression: true,
+            cors_allowed_origins: [],
+            model_nice: 5,
+            docs: true,
+        },
+        LoggingSettings {
+            level: "info",
+            format: Text,
+            access_log: true,
+            access_log_exclude: [
+                "/health",
+                "/livez",
+                "/readyz",
+                "/metrics",
+                "/v2/health/*",
+            ],
+        },
+    )
+    "#);
     assert!(settings.models.is_empty());
 }
 
@@ -32,7 +70,19 @@ fn a_model_of_two_lines_gets_the_defaults() {
     assert_eq!(model.settings, json!({}));
     assert_eq!(model.base_dir, Path::new("/etc/inference"));
     assert_eq!(model.locate("anything"), None);
-    insta::assert_debug_snapshot!(model.task("digits", &NOTHING), @"");
+    insta::assert_debug_snapshot!(model.task("digits", &NOTHING), @r"
+    TaskSettings {
+        batching: TaskBatching {
+            policy: Greedy,
+            max_batch_size: 32,
+            max_batch_weight: None,
+            weight_rule: Padded,
+        },
+        max_queue_size: 1024,
+        max_queue_weight: None,
+        route: None,
+    }
+    ");
 }
 
 #[test]

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::tests::{ms, rules};
 use super::*;
-use crate::batching::{Policy, WeightRule};
 
 const TASKS: usize = 2;
 

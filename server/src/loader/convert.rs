@@ -1,0 +1,302 @@
+//! Between the values of `protocol` and those of the plugin ABI. Inputs are lent without a copy, outputs are checked and
+//! copied once.
+
+use abi_stable::std_types::{RSlice, RStr};
+use bytes::Bytes;
+use plugin_abi::codes;
+use plugin_abi::manifest::Kind;
+use plugin_abi::{RawError, RawItem, RawTensor, RawValue};
+use serde::de::IgnoredAny;
+
+use crate::error::ItemError;
+use crate::model::BatchError;
+use crate::protocol::{DType, ItemInput, Tensor, Value};
+
+/// Most bytes of a message that a plugin gives an error.
+const MOST_MESSAGE: usize = 4 << 10;
+
+/// The tensors of an item, lent. Separate from [`lend_item`], since the raw item borrows them.
+pub(super) fn lend_tensors<'a>(item: &'a ItemInput, into: &mut Vec<RawTensor<'a>>) {
+    if let Value::Tensors(tensors) = &item.value {
+        into.extend(tensors.iter().map(|tensor| RawTensor {
+            name: RStr::from_str(tensor.name()),
+            dtype: dtype_code(tensor.dtype()),
+            reserved: 0,
+            shape: RSlice::from_slice(tensor.shape()),
+            data: RSlice::from_slice(tensor.data()),
+        }));
+    }
+}
+
+/// An item, lent; `tensors` are its own, as [`lend_tensors`] gave them.
+pub(super) fn lend_item<'a>(
+    item: &'a ItemInput,
+    tensors: &'a [RawTensor<'a>],
+    prepared: usize,
+) -> Result<RawItem<'a>, ItemError> {
+    let (kind, data, media_type): (u32, &[u8], &str) = match &item.value {
+        Value::Text(text) => (codes::kind::TEXT, text, ""),
+        Value::Bytes { data, media_type } => (codes::kind::BYTES, data, media_type),
+        Value::Json(json) => (codes::kind::JSON, json, ""),
+        Value::Tensors(_) => (codes::kind::TENSORS, &[], ""),
+    };
+    let parameters = std::str::from_utf8(&item.parameters)
+        .map_err(|error| ItemError::Invalid(format!("the parameters are not UTF-8: {error}")))?;
+    Ok(RawItem {
+        value: RawValue {
+            kind,
+            reserved: 0,
+            data: RSlice::from_slice(data),
+            media_type: RStr::from_str(media_type),
+            tensors: RSlice::from_slice(tensors),
+            reserved_word: 0,
+        },
+        parameters: RStr::from_str(parameters),
+        prepared,
+        reserved: 0,
+    })
+}
+
+/// How many tensors [`lend_tensors`] makes of an item.
+pub(super) fn tensor_count(item: &ItemInput) -> usize {
+    match &item.value {
+        Value::Tensors(tensors) => tensors.len(),
+        Value::Text(_) | Value::Bytes { .. } | Value::Json(_) => 0,
+    }
+}
+
+/// Checks an output and copies it. `declared` is what the task's manifest says that its outputs are.
+pub(super) fn take_value(raw: &RawValue<'_>, declared: Kind) -> Result<Value, String> {
+    let kind = match raw.kind {
+        codes::kind::TEXT => Kind::Text,
+        codes::kind::BYTES => Kind::Bytes,
+        codes::kind::JSON => Kind::Json,
+        codes::kind::TENSORS => Kind::Tensors,
+        other => return Err(format!("the plugin's output has the unknown kind {other}")),
+    };
+    if kind != declared {
+        return Err(format!(
+            "the plugin's output is of kind {}, its manifest declares {}",
+            kind_name(kind),
+            kind_name(declared)
+        ));
+    }
+    let data = raw.data.as_slice();
+    let utf8 = |what| {
+        std::str::from_utf8(data).map_err(|error| format!("the plugin's {what} is not UTF-8: {error}"))
+    };
+    Ok(match kind {
+        Kind::Text => {
+            utf8("text")?;
+            Value::Text(Bytes::copy_from_slice(data))
+        }
+        Kind::Json => {
+            // serde_json skips over strings without looking at their encoding.
+            serde_json::from_str::<IgnoredAny>(utf8("JSON")?)
+                .map_err(|error| format!("the plugin's JSON is not valid: {error}"))?;
+            Value::Json(Bytes::copy_from_slice(data))
+        }
+        Kind::Bytes => Value::Bytes {
+            data: Bytes::copy_from_slice(data),
+            media_type: raw.media_type.as_str().to_owned(),
+        },
+        Kind::Tensors => Value::Tensors(take_tensors(raw.tensors.as_slice())?),
+    })
+}
+
+/// Checks tensors and copies them.
+pub(super) fn take_tensors(raw: &[RawTensor<'_>]) -> Result<Vec<Tensor>, String> {
+    raw.iter()
+        .map(|raw| {
+            let name = raw.name.as_str();
+            let dtype = dtype_of(raw.dtype).ok_or_else(|| {
+                format!(
+                    "the plugin's tensor `{name}` has the unknown datatype {}",
+                    raw.dtype
+                )
+            })?;
+            let data = Bytes::copy_from_slice(raw.data.as_slice());
+            Tensor::new(name, dtype, raw.shape.as_slice().to_vec(), data)
+                .map_err(|error| format!("the plugin's output contradicts itself: {error}"))
+        })
+        .collect()
+}
+
+/// The name of a kind in a manifest.
+pub(super) fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text => "text",
+        Kind::Bytes => "bytes",
+        Kind::Json => "json",
+        Kind::Tensors => "tensors",
+    }
+}
+
+fn dtype_code(dtype: DType) -> u32 {
+    match dtype {
+        DType::Bool => codes::dtype::BOOL,
+        DType::Uint8 => codes::dtype::UINT8,
+        DType::Uint16 => codes::dtype::UINT16,
+        DType::Uint32 => codes::dtype::UINT32,
+        DType::Uint64 => codes::dtype::UINT64,
+        DType::Int8 => codes::dtype::INT8,
+        DType::Int16 => codes::dtype::INT16,
+        DType::Int32 => codes::dtype::INT32,
+        DType::Int64 => codes::dtype::INT64,
+        DType::Fp16 => codes::dtype::FP16,
+        DType::Fp32 => codes::dtype::FP32,
+        DType::Fp64 => codes::dtype::FP64,
+        DType::Bf16 => codes::dtype::BF16,
+        DType::Bytes => codes::dtype::BYTES,
+    }
+}
+
+fn dtype_of(code: u32) -> Option<DType> {
+    DType::ALL.into_iter().find(|&dtype| dtype_code(dtype) == code)
+}
+
+/// An item's failure, by the plugin's code. An unknown code is a newer SDK's: the plugin's fault.
+pub(super) fn item_error(code: u32, message: &str) -> ItemError {
+    let message = super::cut(message, MOST_MESSAGE).to_owned();
+    match code {
+        codes::error::INVALID_INPUT => ItemError::Invalid(message),
+        codes::error::OUT_OF_MEMORY => ItemError::OutOfMemory(message),
+        codes::error::UNSUPPORTED => ItemError::Unsupported(message),
+        codes::error::PANIC => ItemError::Fault(format!("the plugin panicked: {message}")),
+        _ => ItemError::Fault(message),
+    }
+}
+
+/// A batch's failure, by the plugin's code.
+pub(super) fn batch_error(error: &RawError) -> BatchError {
+    match item_error(error.kind, &error.message) {
+        ItemError::OutOfMemory(message) => BatchError::OutOfMemory(message),
+        ItemError::Fault(_) if error.kind == codes::error::PANIC => {
+            BatchError::Panicked(super::cut(&error.message, MOST_MESSAGE).to_owned())
+        }
+        failed => BatchError::Failed(failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(kind: u32, data: &[u8]) -> RawValue<'_> {
+        RawValue {
+            kind,
+            reserved: 0,
+            data: RSlice::from_slice(data),
+            media_type: RStr::from_str("image/png"),
+            tensors: RSlice::EMPTY,
+            reserved_word: 0,
+        }
+    }
+
+    #[test]
+    fn datatypes_keep_their_meaning_across_the_boundary() {
+        for (code, dtype) in (1..).zip(DType::ALL) {
+            assert_eq!(dtype_code(dtype), code);
+            assert_eq!(dtype_of(code), Some(dtype));
+        }
+        assert_eq!(dtype_of(0), None);
+        assert_eq!(dtype_of(15), None);
+    }
+
+    #[test]
+    fn outputs_are_taken_as_they_are_declared() {
+        let text = Bytes::from_static("größer".as_bytes());
+        let cases = [
+            (raw(1, &text), Kind::Text, Value::Text(text.clone())),
+            (
+                raw(3, b"{\"a\":[1]}"),
+                Kind::Json,
+                Value::Json(Bytes::from_static(b"{\"a\":[1]}")),
+            ),
+            (
+                raw(2, b"\xff\x00"),
+                Kind::Bytes,
+                Value::Bytes {
+                    data: Bytes::from_static(b"\xff\x00"),
+                    media_type: "image/png".to_owned(),
+                },
+            ),
+        ];
+        for (raw, declared, value) in cases {
+            assert_eq!(take_value(&raw, declared), Ok(value));
+        }
+    }
+
+    #[test]
+    fn outputs_that_contradict_themselves_are_refused_with_the_reason() {
+        let cases = [
+            (raw(1, b"\xff"), Kind::Text, "the plugin's text is not UTF-8"),
+            (
+                raw(3, b"{\"a\":"),
+                Kind::Json,
+                "the plugin's JSON is not valid: EOF",
+            ),
+            (
+                raw(3, b"1 2"),
+                Kind::Json,
+                "the plugin's JSON is not valid: trailing",
+            ),
+            (raw(3, b"\"\xff\""), Kind::Json, "the plugin's JSON is not UTF-8"),
+            (
+                raw(9, b""),
+                Kind::Json,
+                "the plugin's output has the unknown kind 9",
+            ),
+            (
+                raw(1, b"x"),
+                Kind::Json,
+                "the plugin's output is of kind text, its manifest declares json",
+            ),
+        ];
+        for (raw, declared, reason) in cases {
+            let error = take_value(&raw, declared).expect_err(reason);
+            assert!(error.starts_with(reason), "{error}");
+        }
+        let tensor = RawTensor {
+            name: RStr::from_str("logits"),
+            dtype: codes::dtype::FP32,
+            reserved: 0,
+            shape: RSlice::from_slice(&[3]),
+            data: RSlice::from_slice(&[0; 8]),
+        };
+        let error = take_tensors(&[tensor]).expect_err("12 bytes are expected");
+        assert!(
+            error.contains("tensor `logits` of FP32 [3] takes 12 bytes, got 8"),
+            "{error}"
+        );
+        let error = take_tensors(&[RawTensor { dtype: 99, ..tensor }]).expect_err("no such datatype");
+        assert_eq!(error, "the plugin's tensor `logits` has the unknown datatype 99");
+    }
+
+    #[test]
+    fn error_codes_become_errors_of_the_item_and_of_the_batch() {
+        let cases = [
+            (1, ItemError::Invalid("m".to_owned())),
+            (2, ItemError::Fault("m".to_owned())),
+            (3, ItemError::OutOfMemory("m".to_owned())),
+            (5, ItemError::Fault("the plugin panicked: m".to_owned())),
+            (6, ItemError::Unsupported("m".to_owned())),
+            (77, ItemError::Fault("m".to_owned())),
+        ];
+        for (code, expected) in cases {
+            assert_eq!(item_error(code, "m"), expected, "{code}");
+            let error = RawError {
+                kind: code,
+                reserved: 0,
+                message: "m".into(),
+                key: "".into(),
+            };
+            let expected = match code {
+                3 => BatchError::OutOfMemory("m".to_owned()),
+                5 => BatchError::Panicked("m".to_owned()),
+                _ => BatchError::Failed(expected),
+            };
+            assert_eq!(batch_error(&error), expected, "{code}");
+        }
+    }
+}

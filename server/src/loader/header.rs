@@ -1,0 +1,352 @@
+//! What can be told of a plugin's file by reading it, before any of its code runs.
+//!
+//! `dlopen` cannot be asked politely: a file that was cut short ends the process with SIGBUS, another architecture is "no
+//! such file", and a text file is "invalid ELF header". So the file is read first, and each of these has a sentence of its
+//! own. Knows nothing of plugins but the name of the symbol that they export.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use abi_stable::library::ROOT_MODULE_LOADER_NAME;
+use object::elf;
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
+use object::{NativeEndian, Object, ObjectSymbol, ReadCache};
+
+use super::hints;
+
+/// Why a file cannot be a plugin.
+#[derive(Debug, thiserror::Error)]
+pub enum HeaderError {
+    /// There is no such file.
+    #[error("the file does not exist{hint}")]
+    NotFound {
+        /// Where it may be instead: starts with `; ` or is empty.
+        hint: String,
+    },
+    /// A directory, a device, a socket.
+    #[error("expected a file, got {got}")]
+    NotAFile {
+        /// What it is, with its article.
+        got: &'static str,
+    },
+    /// It cannot be opened or read.
+    #[error("the file cannot be read")]
+    Unreadable(#[source] io::Error),
+    /// Zero bytes long.
+    #[error("the file is empty; is a build still writing it, or did a copy fail?")]
+    Empty,
+    /// No ELF file at all.
+    #[error("expected a shared library (ELF), got {got}{hint}")]
+    NotElf {
+        /// What it looks like, with its article.
+        got: &'static str,
+        /// What to do: starts with `; ` or is empty.
+        hint: &'static str,
+    },
+    /// The file ends before what its header announces.
+    #[error(
+        "the file is cut short: it has {got} bytes, its header announces {expected}; was it copied completely?"
+    )]
+    Truncated {
+        /// Bytes that the file should have at least.
+        expected: u64,
+        /// Bytes that it has.
+        got: u64,
+    },
+    /// For a 32-bit machine.
+    #[error("the library is for 32-bit programs, this server is a 64-bit program")]
+    WrongClass,
+    /// For a machine of the other byte order.
+    #[error("the library is {got}-endian, this server is {expected}-endian")]
+    WrongEndianness {
+        /// Of the library.
+        got: &'static str,
+        /// Of this server.
+        expected: &'static str,
+    },
+    /// For another processor.
+    #[error("the library is for {got}, this server runs on {expected}; build it for this machine")]
+    WrongMachine {
+        /// Of the library.
+        got: String,
+        /// Of this server.
+        expected: String,
+    },
+    /// An ELF file of another type.
+    #[error("expected a shared library, got {got}{hint}")]
+    WrongType {
+        /// What it is, with its article.
+        got: String,
+        /// What to do: starts with `; ` or is empty.
+        hint: &'static str,
+    },
+    /// The header contradicts itself.
+    #[error("the ELF file is damaged")]
+    Damaged(#[source] object::read::Error),
+    /// A shared library, but not a plugin.
+    #[error(
+        "the library is not a plugin: it does not export `{ROOT_MODULE_LOADER_NAME}`; was it built against plugin-sdk, with `export_model!`?"
+    )]
+    NotAPlugin,
+}
+
+/// What the header says of a library that may be a plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LibraryFacts {
+    /// Size of the file in bytes.
+    pub size: u64,
+    /// The processor it is for.
+    pub machine: String,
+    /// Its own name, if it has one.
+    pub soname: Option<String>,
+    /// The shared libraries that it needs, by name.
+    pub needed: Vec<String>,
+    /// Where it looks for them apart from the system's places.
+    pub run_path: Option<String>,
+}
+
+/// Reads the header of `file` and says what it is, or why it cannot be loaded.
+pub(super) fn check(file: &Path) -> Result<LibraryFacts, HeaderError> {
+    let (mut opened, size) = open(file)?;
+    let mut start = [0; 64];
+    let length = read_up_to(&mut opened, &mut start).map_err(HeaderError::Unreadable)?;
+    check_identity(&start[..length], size)?;
+    let cache = ReadCache::new(opened);
+    let header = elf::FileHeader64::<NativeEndian>::parse(&cache).map_err(HeaderError::Damaged)?;
+    check_extent(header, &cache, size)?;
+    let library = ElfFile64::<NativeEndian, _>::parse(&cache).map_err(HeaderError::Damaged)?;
+    check_type(&library)?;
+    let facts = read_facts(&library, size)?;
+    let mut symbols = library.dynamic_symbols();
+    let exported = symbols.any(|symbol| {
+        symbol.is_definition() && symbol.name_bytes() == Ok(ROOT_MODULE_LOADER_NAME.as_bytes())
+    });
+    if exported {
+        Ok(facts)
+    } else {
+        Err(HeaderError::NotAPlugin)
+    }
+}
+
+/// Opens a regular file; says what else it is, or what there is instead.
+pub(super) fn open(file: &Path) -> Result<(File, u64), HeaderError> {
+    let metadata = match std::fs::metadata(file) {
+        Ok(metadata) => metadata,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Err(HeaderError::NotFound {
+                hint: hints::for_missing_file(file),
+            });
+        }
+        Err(error) => return Err(HeaderError::Unreadable(error)),
+    };
+    // Before opening: opening a FIFO would wait for a writer.
+    if metadata.is_dir() {
+        return Err(HeaderError::NotAFile { got: "a directory" });
+    }
+    if !metadata.is_file() {
+        return Err(HeaderError::NotAFile {
+            got: "a device, a socket or a pipe",
+        });
+    }
+    let opened = File::open(file).map_err(HeaderError::Unreadable)?;
+    Ok((opened, metadata.len()))
+}
+
+fn read_up_to(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match file.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+/// The first 20 bytes: they tell an ELF file for this machine from everything else, also where the rest is missing.
+fn check_identity(start: &[u8], size: u64) -> Result<(), HeaderError> {
+    if start.is_empty() {
+        return Err(HeaderError::Empty);
+    }
+    if !start.starts_with(b"\x7fELF") {
+        let (got, hint) = describe_foreign(start);
+        return Err(HeaderError::NotElf { got, hint });
+    }
+    if start.len() < 64 {
+        return Err(HeaderError::Truncated {
+            expected: 64,
+            got: size,
+        });
+    }
+    if start[4] != elf::ELFCLASS64.0 {
+        return Err(HeaderError::WrongClass);
+    }
+    let little = start[5] == elf::ELFDATA2LSB.0;
+    let name = |little| if little { "little" } else { "big" };
+    if little != cfg!(target_endian = "little") {
+        return Err(HeaderError::WrongEndianness {
+            got: name(little),
+            expected: name(!little),
+        });
+    }
+    let machine = elf::Machine(u16::from_ne_bytes([start[18], start[19]]));
+    match this_machine() {
+        Some(expected) if expected != machine => Err(HeaderError::WrongMachine {
+            got: machine_name(machine),
+            expected: machine_name(expected),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// What a file that is not ELF looks like, and what to do about it.
+fn describe_foreign(start: &[u8]) -> (&'static str, &'static str) {
+    const CDYLIB: &str = "; set `crate-type = [\"cdylib\"]` and give the lib*.so file";
+    const LINUX: &str = "; build it for Linux";
+    if start.starts_with(b"!<arch>\n") || start.starts_with(b"!<thin>\n") {
+        ("a static library (.a or .rlib)", CDYLIB)
+    } else if start.starts_with(b"MZ") {
+        ("a Windows library or program", LINUX)
+    } else if [0xfeed_facf, 0xfeed_face, 0xcafe_babe]
+        .iter()
+        .any(|magic: &u32| start.starts_with(&magic.to_le_bytes()) || start.starts_with(&magic.to_be_bytes()))
+    {
+        ("a macOS library or program", LINUX)
+    } else if start.starts_with(b"PK\x03\x04") {
+        ("a zip archive", "; unpack it")
+    } else if start.starts_with(&[0x1f, 0x8b]) {
+        ("a gzip archive", "; unpack it")
+    } else if start.starts_with(b"version https://git-lfs") {
+        ("a Git LFS pointer", "; run `git lfs pull`")
+    } else if start
+        .iter()
+        .all(|&byte| byte >= b' ' || byte.is_ascii_whitespace())
+    {
+        ("a text file", "")
+    } else {
+        ("a file of an unknown format", "")
+    }
+}
+
+/// Every loaded segment and both header tables lie within the file. Touching a mapped page past its end is a SIGBUS.
+fn check_extent<'data>(
+    header: &'data elf::FileHeader64<NativeEndian>,
+    data: &'data ReadCache<File>,
+    size: u64,
+) -> Result<(), HeaderError> {
+    let table =
+        |offset: u64, count: u16, entry: u16| offset.saturating_add(u64::from(count) * u64::from(entry));
+    let endian = NativeEndian;
+    let mut expected = table(
+        header.e_phoff(endian),
+        header.e_phnum(endian),
+        header.e_phentsize(endian),
+    );
+    if expected <= size {
+        let segments = header
+            .program_headers(endian, data)
+            .map_err(HeaderError::Damaged)?;
+        for segment in segments
+            .iter()
+            .filter(|segment| segment.p_type(endian) == elf::PT_LOAD)
+        {
+            let end = segment.p_offset(endian).saturating_add(segment.p_filesz(endian));
+            expected = expected.max(end);
+        }
+        expected = expected.max(table(
+            header.e_shoff(endian),
+            header.e_shnum(endian),
+            header.e_shentsize(endian),
+        ));
+    }
+    if expected > size {
+        return Err(HeaderError::Truncated { expected, got: size });
+    }
+    Ok(())
+}
+
+type Library<'data> = ElfFile64<'data, NativeEndian, &'data ReadCache<File>>;
+
+fn check_type(library: &Library<'_>) -> Result<(), HeaderError> {
+    const CDYLIB: &str = "; set `crate-type = [\"cdylib\"]`";
+    let wrong = |got: &str, hint| {
+        Err(HeaderError::WrongType {
+            got: got.to_owned(),
+            hint,
+        })
+    };
+    match library.elf_header().e_type(NativeEndian) {
+        // A position-independent executable has the type of a library; only a program names its interpreter and says so.
+        elf::ET_DYN if is_pie(library)? => wrong("a program", CDYLIB),
+        elf::ET_DYN => Ok(()),
+        elf::ET_EXEC => wrong("a program", CDYLIB),
+        elf::ET_REL => wrong("an object file (.o)", "; link it as a shared library"),
+        elf::ET_CORE => wrong("a core dump", ""),
+        other => wrong(&format!("an ELF file of type {}", other.0), ""),
+    }
+}
+
+fn is_pie(library: &Library<'_>) -> Result<bool, HeaderError> {
+    let table = library.elf_dynamic_table().map_err(HeaderError::Damaged)?;
+    Ok(table
+        .iter()
+        .any(|entry| entry.tag == elf::DT_FLAGS_1 && entry.val & elf::DF_1_PIE.0 != 0))
+}
+
+fn read_facts(library: &Library<'_>, size: u64) -> Result<LibraryFacts, HeaderError> {
+    let table = library.elf_dynamic_table().map_err(HeaderError::Damaged)?;
+    let mut facts = LibraryFacts {
+        size,
+        machine: machine_name(library.elf_header().e_machine(NativeEndian)),
+        soname: None,
+        needed: Vec::new(),
+        run_path: None,
+    };
+    for entry in table.iter() {
+        let text = || {
+            let bytes = table.string(entry).map_err(HeaderError::Damaged)?;
+            Ok::<_, HeaderError>(String::from_utf8_lossy(bytes).into_owned())
+        };
+        match entry.tag {
+            elf::DT_NEEDED => facts.needed.push(text()?),
+            elf::DT_SONAME => facts.soname = Some(text()?),
+            elf::DT_RUNPATH | elf::DT_RPATH => facts.run_path = Some(text()?),
+            _ => {}
+        }
+    }
+    Ok(facts)
+}
+
+/// The machine that this server was built for; `None` where the list below does not know it, and nothing is checked.
+fn this_machine() -> Option<elf::Machine> {
+    if cfg!(target_arch = "x86_64") {
+        Some(elf::EM_X86_64)
+    } else if cfg!(target_arch = "aarch64") {
+        Some(elf::EM_AARCH64)
+    } else if cfg!(target_arch = "riscv64") {
+        Some(elf::EM_RISCV)
+    } else {
+        None
+    }
+}
+
+fn machine_name(machine: elf::Machine) -> String {
+    match machine {
+        elf::EM_X86_64 => "x86-64".to_owned(),
+        elf::EM_386 => "x86 (32 bit)".to_owned(),
+        elf::EM_AARCH64 => "64-bit ARM (aarch64)".to_owned(),
+        elf::EM_ARM => "32-bit ARM".to_owned(),
+        elf::EM_RISCV => "RISC-V".to_owned(),
+        elf::EM_PPC64 => "64-bit PowerPC".to_owned(),
+        elf::EM_S390 => "IBM Z (s390x)".to_owned(),
+        other => format!("machine type {}", other.0),
+    }
+}

@@ -1,0 +1,129 @@
+//! What the server gives to a plugin: a place for its log.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use abi_stable::erased_types::TD_Opaque;
+use log::{Level, Log, Metadata, Record};
+use plugin_abi::{Host, HostAbi, HostAbi_TO, RawLogRecord};
+
+/// Most bytes of one message; the rest is cut off.
+const MOST_MESSAGE: usize = 16 << 10;
+
+/// The server as the plugin of `model` sees it.
+///
+/// Its records go to the server's log with the target `model::<name>::<the plugin's target>`, so that
+/// `RUST_LOG=model::embedder=debug` and `grep model::embedder` both do what they say.
+pub(super) fn host_for(model: &str) -> Host {
+    HostAbi_TO::from_value(
+        HostLog {
+            prefix: format!("model::{model}"),
+            logger: log::logger(),
+        },
+        TD_Opaque,
+    )
+}
+
+struct HostLog {
+    prefix: String,
+    logger: &'static dyn Log,
+}
+
+impl HostAbi for HostLog {
+    fn max_log_level(&self) -> u32 {
+        log::max_level() as u32
+    }
+
+    fn log(&self, record: RawLogRecord<'_>) {
+        let written = catch_unwind(AssertUnwindSafe(|| self.write(&record)));
+        if let Err(payload) = written {
+            // Dropping it could panic again, and a panic must not reach the plugin.
+            std::mem::forget(payload);
+        }
+    }
+}
+
+impl HostLog {
+    fn write(&self, raw: &RawLogRecord<'_>) {
+        let level = level_of(raw.level);
+        let target = format!("{}::{}", self.prefix, raw.target);
+        let metadata = Metadata::builder().level(level).target(&target).build();
+        if !self.logger.enabled(&metadata) {
+            return;
+        }
+        let message = super::cut(raw.message.as_str(), MOST_MESSAGE);
+        self.logger.log(
+            &Record::builder()
+                .metadata(metadata)
+                .args(format_args!("{message}"))
+                .file((!raw.file.is_empty()).then_some(raw.file.as_str()))
+                .line((raw.line > 0).then_some(raw.line))
+                .build(),
+        );
+    }
+}
+
+/// An unknown level is a newer SDK's: it is written rather than lost.
+fn level_of(code: u32) -> Level {
+    match code {
+        1 => Level::Error,
+        2 => Level::Warn,
+        4 => Level::Debug,
+        5 => Level::Trace,
+        _ => Level::Info,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Keeps what it is given, up to debug.
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<String>>);
+
+    impl Log for Kept {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.level() <= Level::Debug
+        }
+
+        fn log(&self, record: &Record<'_>) {
+            let (level, target, message) = (record.level(), record.target(), record.args());
+            let place = record.file().zip(record.line());
+            let mut kept = self.0.lock().expect("no test panics while it logs");
+            kept.push(format!("{level} {target} {message} {place:?}"));
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn records_of_a_plugin_carry_the_name_of_the_model() {
+        let kept: &'static Kept = Box::leak(Box::default());
+        let host = HostAbi_TO::<_>::from_value(
+            HostLog {
+                prefix: "model::embedder".to_owned(),
+                logger: kept,
+            },
+            TD_Opaque,
+        );
+        for level in [1, 3, 5, 9] {
+            host.log(RawLogRecord {
+                level,
+                line: level - 1,
+                target: "weights".into(),
+                message: "read".into(),
+                file: if level == 3 { "load.rs" } else { "" }.into(),
+            });
+        }
+        assert_eq!(
+            *kept.0.lock().expect("no test panics while it logs"),
+            [
+                "ERROR model::embedder::weights read None",
+                "INFO model::embedder::weights read Some((\"load.rs\", 2))",
+                "INFO model::embedder::weights read None",
+            ]
+        );
+    }
+}

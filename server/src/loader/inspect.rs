@@ -1,0 +1,143 @@
+//! What `inference-server inspect FILE` shows.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use plugin_abi::PluginModule_Ref;
+use plugin_abi::manifest::{PluginManifest, TaskManifest, ValueManifest};
+use serde::Serialize;
+
+use super::convert::kind_name;
+use super::{LoadError, TrialProgram, header, trial_load};
+
+/// What can be said of a plugin file without settings.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Inspection {
+    /// Version of the plugin ABI that it was built for.
+    pub abi_version: String,
+    /// Version of the plugin ABI that this server has.
+    pub server_abi_version: String,
+    /// Size of the file in bytes.
+    pub size: u64,
+    /// The processor that it is for.
+    pub machine: String,
+    /// The shared libraries that it needs.
+    pub needed: Vec<String>,
+    /// Where it looks for them apart from the system's places.
+    pub run_path: Option<String>,
+    /// What the plugin says of itself.
+    pub manifest: PluginManifest,
+}
+
+/// Reads the file's header and opens it in a child process. Opens nothing in this one.
+pub fn inspect(program: &TrialProgram, file: &Path, timeout: Duration) -> Result<Inspection, LoadError> {
+    use abi_stable::library::RootModule;
+    let facts = header::check(file)?;
+    // The linker takes a name without a slash for one to search for.
+    let absolute = std::path::absolute(file).map_err(header::HeaderError::Unreadable)?;
+    let trial = trial_load(program, &absolute, timeout)?;
+    Ok(Inspection {
+        abi_version: trial.abi_version,
+        server_abi_version: PluginModule_Ref::VERSION_STRINGS.version.as_str().to_owned(),
+        size: facts.size,
+        machine: facts.machine,
+        needed: facts.needed,
+        run_path: facts.run_path,
+        manifest: trial.manifest,
+    })
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let manifest = &self.manifest;
+        writeln!(f, "plugin       {} {}", manifest.name, manifest.version)?;
+        if !manifest.description.is_empty() {
+            writeln!(f, "             {}", manifest.description)?;
+        }
+        writeln!(
+            f,
+            "plugin ABI   {} (this server: {})",
+            self.abi_version, self.server_abi_version
+        )?;
+        writeln!(f, "plugin-sdk   {}", manifest.sdk_version)?;
+        writeln!(f, "file         {} bytes, {}", self.size, self.machine)?;
+        writeln!(f, "needs        {}", self.needed.join(", "))?;
+        if let Some(run_path) = &self.run_path {
+            writeln!(f, "run path     {run_path}")?;
+        }
+        write_settings(f, &manifest.settings_schema)?;
+        if manifest.tasks.is_empty() {
+            writeln!(f, "tasks        depend on the settings")?;
+        }
+        for task in &manifest.tasks {
+            write_task(f, task)?;
+        }
+        Ok(())
+    }
+}
+
+/// The keys of `[models.settings]`, as far as the schema lists them.
+fn write_settings(f: &mut fmt::Formatter<'_>, schema: &serde_json::Value) -> fmt::Result {
+    let Some(properties) = schema
+        .get("properties")
+        .and_then(|properties| properties.as_object())
+    else {
+        return Ok(());
+    };
+    let required = schema.get("required").and_then(|required| required.as_array());
+    for (index, (key, property)) in properties.iter().enumerate() {
+        let label = if index == 0 { "settings" } else { "" };
+        let is_required = required.is_some_and(|required| required.iter().any(|name| name == key));
+        let kind = property.get("type").map(|kind| match kind {
+            serde_json::Value::String(kind) => kind.clone(),
+            other => other.to_string(),
+        });
+        write!(f, "{label:<12} {key}")?;
+        if let Some(kind) = kind {
+            write!(f, ": {kind}")?;
+        }
+        if is_required {
+            write!(f, ", required")?;
+        }
+        if let Some(default) = property.get("default") {
+            write!(f, ", default {default}")?;
+        }
+        match property.get("description").and_then(|text| text.as_str()) {
+            Some(text) => writeln!(f, " - {}", text.lines().next().unwrap_or_default())?,
+            None => writeln!(f)?,
+        }
+    }
+    Ok(())
+}
+
+fn write_task(f: &mut fmt::Formatter<'_>, task: &TaskManifest) -> fmt::Result {
+    let first_line = task.description.lines().next().unwrap_or_default();
+    writeln!(f, "task         {}: {first_line}", task.name)?;
+    writeln!(f, "  input      {}", describe_value(&task.input))?;
+    writeln!(f, "  output     {}", describe_value(&task.output))?;
+    if task.prepares {
+        writeln!(f, "  prepares   each item before it is batched")?;
+    }
+    if let Some(size) = task.limits.max_batch_size {
+        writeln!(f, "  batches    of at most {size} items")?;
+    }
+    Ok(())
+}
+
+/// `tensors (ids INT64 [-1])`, `bytes (image/png)`, `json or text`.
+fn describe_value(value: &ValueManifest) -> String {
+    let kinds: Vec<&str> = value.kinds.iter().map(|kind| kind_name(*kind)).collect();
+    let mut details: Vec<String> = value.media_types.clone();
+    details.extend(
+        value
+            .tensors
+            .iter()
+            .map(|tensor| format!("{} {} {:?}", tensor.name, tensor.dtype, tensor.shape)),
+    );
+    if details.is_empty() {
+        kinds.join(" or ")
+    } else {
+        format!("{} ({})", kinds.join(" or "), details.join(", "))
+    }
+}

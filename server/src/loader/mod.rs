@@ -1,0 +1,167 @@
+//! Loads plugins: from a file to a [`Model`](crate::model::Model), or to an error that says what to do.
+//!
+//! The steps of a load, each in a module of its own: the file is copied to a path of its own ([`copy`]), its header is read
+//! ([`header`]), it is opened in a child process ([`trial`]) and only then in this one ([`open`], the server's only `unsafe`
+//! code), the plugin loads its model with its settings, and what the model says of itself is checked ([`manifest`]).
+//! [`plugin_model`] then stands between the model and the rest of the server.
+//!
+//! Owned by `app`. Knows nothing of configuration, batching or the network.
+
+mod convert;
+mod copy;
+mod error;
+mod header;
+mod hints;
+mod host;
+mod inspect;
+mod layout;
+mod manifest;
+#[allow(
+    unsafe_code,
+    reason = "opening a library and believing its types cannot be checked by the compiler"
+)]
+mod open;
+mod plugin_model;
+mod sink;
+mod trial;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use plugin_abi::codes;
+use plugin_abi::manifest::{LoadContext, ModelManifest, PluginManifest};
+
+pub use copy::{Copy, CopyError, Scratch};
+pub use error::LoadError;
+pub use header::{HeaderError, LibraryFacts};
+pub use inspect::{Inspection, inspect};
+pub use manifest::{ManifestError, ValueProblem};
+pub use open::OpenError;
+pub use trial::{Trial, TrialError, TrialProgram, run_trial, trial_load};
+
+use crate::model::Model;
+use open::OpenedPlugin;
+use plugin_model::PluginModel;
+
+/// Loads plugins for the lifetime of the server.
+#[derive(Debug)]
+pub struct Loader {
+    scratch: Arc<Scratch>,
+    program: TrialProgram,
+}
+
+/// Which plugin to load, and what the model is to know.
+#[derive(Clone, Debug)]
+pub struct LoadRequest {
+    /// The plugin's file.
+    pub path: PathBuf,
+    /// The model's name, settings and place.
+    pub context: LoadContext,
+    /// How long opening the library may take in the trial.
+    pub trial_timeout: Duration,
+}
+
+/// A loaded model.
+pub struct Loaded {
+    /// The model. Dropping the last reference drops the plugin's model, never the library.
+    pub model: Arc<dyn Model>,
+    /// What the plugin says of itself.
+    pub plugin: PluginManifest,
+}
+
+/// A plugin that has been copied, checked and tried, and is yet to be opened: here, or in a process of its own.
+#[derive(Debug)]
+pub struct Staged {
+    /// The copy to open. Its folder goes when this is dropped.
+    pub copy: Copy,
+    /// What the header says.
+    pub facts: LibraryFacts,
+    /// What the plugin says of itself.
+    pub trial: Trial,
+}
+
+impl Loader {
+    /// Makes a scratch folder in `scratch_parent`, which has to allow executing and is better not in memory, and cleans
+    /// up after dead servers there. `program` is this server, with what makes it call [`run_trial`].
+    pub fn new(scratch_parent: &Path, program: TrialProgram) -> Result<Self, LoadError> {
+        Ok(Self {
+            scratch: Scratch::new(scratch_parent)?,
+            program,
+        })
+    }
+
+    /// Loads a model into this process. Blocks, for as long as the plugin takes to load; nothing of an earlier load of the
+    /// same file is shared. Runs the plugin's code only after a child process has survived it.
+    pub fn load(&self, request: &LoadRequest) -> Result<Loaded, LoadError> {
+        let staged = self.stage(&request.path, request.trial_timeout)?;
+        let model = load_model(staged.copy.file(), &request.context)?;
+        Ok(Loaded {
+            model: Arc::new(model.into_plugin_model(Some(staged.copy))),
+            plugin: staged.trial.manifest,
+        })
+    }
+
+    /// Copies, checks and tries a plugin without opening it in this process.
+    pub fn stage(&self, path: &Path, trial_timeout: Duration) -> Result<Staged, LoadError> {
+        // All checks read the copy: the file may be overwritten between any two of them.
+        let copy = self.scratch.copy(path).map_err(|error| match error {
+            CopyError::Source(error) => LoadError::Header(error),
+            other => LoadError::Copy(other),
+        })?;
+        let facts = header::check(copy.file())?;
+        let trial = trial_load(&self.program, copy.file(), trial_timeout)?;
+        Ok(Staged { copy, facts, trial })
+    }
+}
+
+/// Opens a [`Staged`] copy in this process and loads a model with it. For child processes, which are handed the path by the
+/// server that staged it; the server keeps the [`Staged`] for as long as they run.
+pub fn load_staged(file: &Path, context: &LoadContext) -> Result<Arc<dyn Model>, LoadError> {
+    Ok(Arc::new(load_model(file, context)?.into_plugin_model(None)))
+}
+
+/// A model whose manifest has been read and checked.
+struct CheckedModel {
+    model: plugin_abi::Model,
+    manifest: ModelManifest,
+}
+
+impl CheckedModel {
+    fn into_plugin_model(self, copy: Option<Copy>) -> PluginModel {
+        PluginModel::new(self.model, self.manifest, copy)
+    }
+}
+
+fn load_model(file: &Path, context: &LoadContext) -> Result<CheckedModel, LoadError> {
+    let plugin = OpenedPlugin::open(file)?;
+    let json = serde_json::to_string(context).map_err(LoadError::Context)?;
+    let model = plugin
+        .load(&json, host::host_for(&context.model))
+        .map_err(|error| refused(&error))?;
+    let manifest: ModelManifest =
+        serde_json::from_str(&model.manifest()).map_err(LoadError::ManifestSyntax)?;
+    manifest::validate(&manifest)?;
+    Ok(CheckedModel { model, manifest })
+}
+
+fn refused(error: &plugin_abi::RawError) -> LoadError {
+    const MOST_MESSAGE: usize = 16 << 10;
+    let message = cut(&error.message, MOST_MESSAGE).to_owned();
+    match error.kind {
+        codes::error::SETTINGS => LoadError::Settings {
+            key: error.key.to_string(),
+            message,
+        },
+        codes::error::PANIC => LoadError::Panicked(message),
+        _ => LoadError::Refused(message),
+    }
+}
+
+/// The first `most` bytes of a text, less if that would split a character.
+fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}

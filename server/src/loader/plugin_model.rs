@@ -1,0 +1,149 @@
+//! A plugin's model as the safe [`Model`] that `engine` runs.
+
+use std::sync::Arc;
+
+use abi_stable::erased_types::TD_Opaque;
+use abi_stable::std_types::{RResult, RSlice};
+use plugin_abi::manifest::{Kind, ModelManifest};
+use plugin_abi::{OutputSinkAbi_TO, RawBatch, RawItem, RawTensor};
+
+use super::convert;
+use super::copy::Copy;
+use super::sink::PluginSink;
+use crate::error::ItemError;
+use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
+use crate::protocol::ItemInput;
+
+/// A model that runs in this process. Dropping it drops the plugin's model once no prepared item is left; the library
+/// stays mapped.
+pub(super) struct PluginModel {
+    plugin: Arc<Loaded>,
+    manifest: ModelManifest,
+    /// Kind of the outputs of each task.
+    outputs: Vec<Kind>,
+}
+
+/// The plugin's model and the files it may still open. The model goes first.
+struct Loaded {
+    model: plugin_abi::Model,
+    _copy: Option<Copy>,
+}
+
+/// What `prepare` gave for one item; goes back to the plugin when it is dropped.
+struct PreparedItem {
+    plugin: Arc<Loaded>,
+    task: u32,
+    handle: usize,
+}
+
+impl Drop for PreparedItem {
+    fn drop(&mut self) {
+        self.plugin.model.drop_prepared(self.task, self.handle);
+    }
+}
+
+impl PluginModel {
+    /// `manifest` is the model's own, and valid; see `manifest::validate`.
+    pub(super) fn new(model: plugin_abi::Model, manifest: ModelManifest, copy: Option<Copy>) -> Self {
+        let outputs = manifest
+            .tasks
+            .iter()
+            .map(|task| task.output.kinds.first().copied().unwrap_or(Kind::Json))
+            .collect();
+        Self {
+            plugin: Arc::new(Loaded { model, _copy: copy }),
+            manifest,
+            outputs,
+        }
+    }
+
+    /// The handle that the plugin gave for this item, 0 if none.
+    fn handle(&self, task: u32, item: &BatchItem<'_>) -> Result<usize, BatchError> {
+        let Some(prepared) = item.prepared else {
+            return Ok(0);
+        };
+        // Another model's handle would be an address that this plugin follows.
+        match prepared.payload.downcast_ref::<PreparedItem>() {
+            Some(prepared) if Arc::ptr_eq(&prepared.plugin, &self.plugin) && prepared.task == task => {
+                Ok(prepared.handle)
+            }
+            _ => Err(fault("the item was prepared by another model or task")),
+        }
+    }
+}
+
+fn fault(message: impl Into<String>) -> BatchError {
+    BatchError::Failed(ItemError::Fault(message.into()))
+}
+
+impl Model for PluginModel {
+    fn manifest(&self) -> &ModelManifest {
+        &self.manifest
+    }
+
+    fn prepare(&self, task: usize, item: &ItemInput) -> Result<Prepared, ItemError> {
+        let task = u32::try_from(task).map_err(|_| ItemError::Fault(format!("there is no task {task}")))?;
+        let mut tensors = Vec::new();
+        convert::lend_tensors(item, &mut tensors);
+        let raw = convert::lend_item(item, &tensors, 0)?;
+        match self.plugin.model.prepare(task, raw) {
+            RResult::ROk(prepared) if prepared.handle == 0 => Err(ItemError::Fault(
+                "the plugin prepared the item, but gave no handle to it".to_owned(),
+            )),
+            RResult::ROk(prepared) => Ok(Prepared {
+                weight: prepared.weight.max(1),
+                group: prepared.group,
+                payload: Box::new(PreparedItem {
+                    plugin: Arc::clone(&self.plugin),
+                    task,
+                    handle: prepared.handle,
+                }),
+            }),
+            RResult::RErr(error) => Err(convert::item_error(error.kind, &error.message)),
+        }
+    }
+
+    fn predict_batch(
+        &self,
+        worker: usize,
+        task: usize,
+        items: &[BatchItem<'_>],
+        sink: &mut dyn OutputSink,
+    ) -> Result<(), BatchError> {
+        let declared = *self
+            .outputs
+            .get(task)
+            .ok_or_else(|| fault(format!("there is no task {task}")))?;
+        let task = u32::try_from(task).map_err(|_| fault(format!("there is no task {task}")))?;
+        let worker = u32::try_from(worker).map_err(|_| fault(format!("there is no worker {worker}")))?;
+        // Two allocations for a batch: the tensors of all items, and the items that borrow them.
+        let count = items.iter().map(|item| convert::tensor_count(item.input)).sum();
+        let mut tensors: Vec<RawTensor<'_>> = Vec::with_capacity(count);
+        for item in items {
+            convert::lend_tensors(item.input, &mut tensors);
+        }
+        let mut rest = tensors.as_slice();
+        let mut raw_items: Vec<RawItem<'_>> = Vec::with_capacity(items.len());
+        for item in items {
+            let (own, others) = rest.split_at(convert::tensor_count(item.input));
+            rest = others;
+            let handle = self.handle(task, item)?;
+            raw_items.push(convert::lend_item(item.input, own, handle).map_err(BatchError::Failed)?);
+        }
+        let batch = RawBatch {
+            task,
+            worker,
+            items: RSlice::from_slice(&raw_items),
+            reserved: 0,
+        };
+        let mut plugin_sink = PluginSink::new(sink, items.len(), declared);
+        let lent = OutputSinkAbi_TO::from_ptr(&mut plugin_sink, TD_Opaque);
+        let result = self.plugin.model.predict_batch(batch, lent);
+        // What went wrong here explains better than what the plugin made of the refusal.
+        match (plugin_sink.into_fault(), result) {
+            (None, RResult::ROk(())) => Ok(()),
+            (Some(reason), RResult::ROk(())) => Err(fault(reason)),
+            (_, RResult::RErr(error)) => Err(convert::batch_error(&error)),
+        }
+    }
+}
