@@ -46,7 +46,7 @@ pub use header::{HeaderError, LibraryFacts};
 pub use inspect::{Inspection, inspect};
 pub use manifest::{ManifestError, ValueProblem};
 pub use open::OpenError;
-pub use trial::{Trial, TrialError, TrialProgram, run_trial, trial_load};
+pub use trial::{TRIAL_COMMAND, Trial, TrialError, TrialProgram, run_trial, trial_load};
 
 use crate::model::Model;
 use open::OpenedPlugin;
