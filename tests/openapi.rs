@@ -4,14 +4,11 @@ use std::process::Command;
 
 use serde_json::Value as Json;
 
-use crate::harness::plugins::{library, repository};
 use crate::harness::{Scenario, Server, tools};
 
 /// The default configuration: handwritten digits, and the template.
 fn start() -> Server {
-    library("onnx");
-    let file = repository().join("config/models.toml");
-    Scenario::new("").argument("--config").argument(file).start()
+    Scenario::of_the_repository().start()
 }
 
 #[test]

@@ -5,15 +5,13 @@ use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::plugins::{library, repository};
+use crate::harness::plugins::repository;
 use crate::harness::{Scenario, Server};
 
 const CLASSIFY: &str = "/v1/models/digits/tasks/classify/predict";
 
 fn start() -> Server {
-    library("onnx");
-    let file = repository().join("config/models.toml");
-    Scenario::new("").argument("--config").argument(file).start()
+    Scenario::of_the_repository().start()
 }
 
 fn samples() -> PathBuf {

@@ -1,6 +1,6 @@
 //! A gate that a test opens by a file: plugin `misbehave` waits before it while it has a batch.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Closed until it is opened.
 pub(crate) struct Gate {
@@ -17,10 +17,5 @@ impl Gate {
     /// Lets everything pass, from now on.
     pub(crate) fn open(&self) {
         std::fs::write(&self.path, "open").expect("a gate can be opened");
-    }
-
-    /// The file.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 }

@@ -6,7 +6,6 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use super::gate::Gate;
 use super::log::Log;
 use super::plugins;
 use super::server::Server;
@@ -17,6 +16,7 @@ use super::server::Server;
 /// copies plugins into that folder. None of the environment's `INFERENCE_…` variables reach it.
 pub(crate) struct Scenario {
     dir: TempDir,
+    config: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(String, String)>,
 }
@@ -30,6 +30,7 @@ impl Scenario {
             .tempdir()
             .expect("there is room for a temporary folder");
         let scenario = Self {
+            config: config_file(dir.path()),
             dir,
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -48,19 +49,18 @@ impl Scenario {
         ))
     }
 
+    /// The configuration that the repository shows to newcomers: handwritten digits, and the template.
+    pub(crate) fn of_the_repository() -> Self {
+        plugins::library("onnx");
+        Self {
+            config: plugins::repository().join("config/models.toml"),
+            ..Self::new("")
+        }
+    }
+
     /// The folder.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
-    }
-
-    /// The configuration file.
-    pub(crate) fn config_file(&self) -> PathBuf {
-        config_file(self.dir())
-    }
-
-    /// A closed gate in the folder, at `$DIR/NAME`.
-    pub(crate) fn gate(&self, name: &str) -> Gate {
-        Gate::at(self.dir().join(name))
     }
 
     /// Adds a flag or argument.
@@ -115,7 +115,7 @@ impl Scenario {
 
     fn command(&self) -> Command {
         let mut command = self.bare_command();
-        command.arg("--config").arg(self.config_file());
+        command.arg("--config").arg(&self.config);
         command
     }
 

@@ -12,7 +12,6 @@ use tempfile::TempDir;
 
 use super::client::Client;
 use super::eventually::{PATIENCE, eventually, eventually_within};
-use super::gate::Gate;
 use super::log::Log;
 use super::metrics::Metrics;
 use super::raw::Raw;
@@ -47,7 +46,7 @@ impl Server {
         let address = line
             .as_deref()
             .and_then(|line| line.split("listening on http://").nth(1))
-            .and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+            .and_then(|rest| rest.split(|c: char| c == '"' || c.is_whitespace()).next()?.parse().ok());
         let Some(address) = address else {
             let _ = child.kill();
             let status = child.wait();
@@ -92,11 +91,6 @@ impl Server {
     /// The folder of the scenario.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
-    }
-
-    /// A closed gate in the folder, at `$DIR/NAME`.
-    pub(crate) fn gate(&self, name: &str) -> Gate {
-        Gate::at(self.dir().join(name))
     }
 
     /// The log so far.
