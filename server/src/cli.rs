@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Overrides;
-
-/// The hidden command that loads a plugin in a child process.
-pub const TRIAL_COMMAND: &str = "trial-load";
+use crate::loader::TRIAL_COMMAND;
 
 /// Serves models that are loaded as plugins, with dynamic batching and hot reload.
 #[derive(Debug, Parser)]
