@@ -77,3 +77,17 @@ extern "C" fn describe<P: Plugin>() -> RString {
 extern "C" fn load<P: Plugin>(context: RStr<'_>, host: Host) -> RResult<plugin_abi::Model, RawError> {
     entry::load::<P::Model>(context, host, Reach::Library)
 }
+
+#[cfg(test)]
+mod tests {
+    use abi_stable::library::ROOT_MODULE_LOADER_NAME;
+
+    #[test]
+    fn the_exported_symbol_is_the_one_that_the_server_looks_for() {
+        let attribute = format!("#[unsafe(export_name = \"{ROOT_MODULE_LOADER_NAME}\")]");
+        assert!(
+            include_str!("export.rs").contains(&attribute),
+            "expected {attribute} in the macro"
+        );
+    }
+}

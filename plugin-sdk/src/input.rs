@@ -250,9 +250,12 @@ fn from_json<T: DeserializeOwned>(document: &[u8]) -> Result<T, ItemError> {
             Err(located) => located.path().to_string(),
             Ok(_) => String::new(),
         };
+        // Positions count from the start of the item, which tells the client nothing: the path does.
+        let mut message = error.to_string();
+        message.truncate(message.rfind(" at line ").unwrap_or(message.len()));
         match path.as_str() {
-            "" | "." => ItemError::invalid(error),
-            path => ItemError::invalid(format_args!("`{path}`: {error}")),
+            "" | "." => ItemError::Invalid(message),
+            path => ItemError::invalid(format_args!("`{path}`: {message}")),
         }
     })
 }

@@ -158,7 +158,10 @@ fn log_warnings(settings: &Settings) {
 
 /// This program, as it runs: also after its file was replaced by another version.
 fn trial_program() -> TrialProgram {
-    TrialProgram { executable: PathBuf::from("/proc/self/exe"), arguments: vec![TRIAL_COMMAND.to_owned()] }
+    TrialProgram {
+        executable: PathBuf::from("/proc/self/exe"),
+        arguments: vec![TRIAL_COMMAND.to_owned()],
+    }
 }
 
 /// What a plugin file says about itself.

@@ -17,6 +17,8 @@ mod prepare;
 mod queue;
 mod request;
 mod sink;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::io;

@@ -125,36 +125,35 @@ impl Gathering {
         left
     }
 
-    /// Records an outcome; the first one counts. The last item to be settled sends the reply.
+    /// Records an outcome; the first one counts, and none does after the reply. The last item to be settled sends it.
     fn settle(&self, index: usize, outcome: Outcome) {
         let mut outcomes = self.lock();
-        if outcomes.slots[index].is_some() {
+        let Some(slot @ None) = outcomes.slots.get_mut(index) else {
             return;
-        }
+        };
         self.task.metrics.count_item(
             outcome
                 .as_ref()
                 .map_or_else(ItemOutcome::from, |_| ItemOutcome::Success),
         );
-        outcomes.slots[index] = Some(outcome);
+        *slot = Some(outcome);
         outcomes.open -= 1;
         if outcomes.open > 0 {
             return;
         }
         if let Some(sender) = outcomes.reply.take() {
-            let reply = outcomes.take_reply(self.timeout);
+            let reply = outcomes.take_reply();
             // A receiver that is gone has been counted as cancelled.
             let _ = sender.send(reply);
         }
     }
 
-    /// The deadline passed: what waits is given up, and what runs is not waited for.
-    fn expire(&self) -> Reply {
+    /// The deadline passed: what waits is given up, what runs is not waited for, and the reply is sent.
+    fn expire(&self) {
         for index in 0..self.places.len() {
             self.leave_queue(index, GONE);
             self.settle(index, Err(ItemError::Expired(self.timeout)));
         }
-        self.lock().take_reply(self.timeout)
     }
 
     /// The client went away: what waits is given up. Returns whether anything did.
@@ -164,8 +163,8 @@ impl Gathering {
             if self.leave_queue(index, GONE) {
                 any = true;
                 let mut outcomes = self.lock();
-                if outcomes.slots[index].is_none() {
-                    outcomes.slots[index] = Some(Err(ItemError::Lost));
+                if let Some(slot @ None) = outcomes.slots.get_mut(index) {
+                    *slot = Some(Err(ItemError::Lost));
                     outcomes.open -= 1;
                     self.task.metrics.count_item(ItemOutcome::Cancelled);
                 }
@@ -176,10 +175,11 @@ impl Gathering {
 }
 
 impl Outcomes {
-    fn take_reply(&mut self, timeout: Duration) -> Reply {
-        let outcomes = std::mem::take(&mut self.slots)
+    fn take_reply(&mut self) -> Reply {
+        let slots = std::mem::take(&mut self.slots);
+        let outcomes = slots
             .into_iter()
-            .map(|slot| slot.unwrap_or(Err(ItemError::Expired(timeout))))
+            .map(|slot| slot.unwrap_or(Err(ItemError::Lost)))
             .collect();
         Reply {
             outcomes,
@@ -192,11 +192,16 @@ impl Outcomes {
 pub(super) struct Ticket {
     gathering: Arc<Gathering>,
     index: usize,
+    settled: bool,
 }
 
 impl Ticket {
     pub(super) fn new(gathering: Arc<Gathering>, index: usize) -> Self {
-        Self { gathering, index }
+        Self {
+            gathering,
+            index,
+            settled: false,
+        }
     }
 
     /// Whether the item still waits: nobody took it, nobody gave it up.
@@ -244,7 +249,8 @@ impl Ticket {
     }
 
     /// Answers the item.
-    pub(super) fn settle(self, outcome: Outcome) {
+    pub(super) fn settle(mut self, outcome: Outcome) {
+        self.settled = true;
         self.gathering.leave_queue(self.index, GONE);
         self.gathering.settle(self.index, outcome);
     }
@@ -258,8 +264,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.gathering.leave_queue(self.index, GONE);
-        self.gathering.settle(self.index, Err(ItemError::Lost));
+        if !self.settled {
+            self.gathering.leave_queue(self.index, GONE);
+            self.gathering.settle(self.index, Err(ItemError::Lost));
+        }
     }
 }
 
@@ -304,16 +312,24 @@ impl Pending {
     pub async fn reply(mut self) -> Reply {
         let deadline = tokio::time::Instant::from_std(self.deadline);
         let reply = match tokio::time::timeout_at(deadline, &mut self.receiver).await {
-            Ok(Ok(reply)) => reply,
-            // The sender lives in the gathering, which `self` holds; it goes only by sending.
-            Ok(Err(_)) | Err(_) => {
-                let reply = self.gathering.expire();
+            Ok(reply) => reply,
+            Err(_) => {
+                self.gathering.expire();
                 self.withdraw();
-                reply
+                (&mut self.receiver).await
             }
         };
         self.answered = true;
-        reply
+        reply.unwrap_or_else(|_| self.lost())
+    }
+
+    /// The sender goes only by sending, so this is never asked for; if it were, the client had better know.
+    fn lost(&self) -> Reply {
+        let outcomes = vec![Err(ItemError::Lost); self.gathering.places.len()];
+        Reply {
+            outcomes,
+            timing: Timing::default(),
+        }
     }
 
     /// Tells the scheduler to let go of what was given up.

@@ -298,7 +298,7 @@ fn is_pie(library: &Library<'_>) -> Result<bool, HeaderError> {
     let table = library.elf_dynamic_table().map_err(HeaderError::Damaged)?;
     Ok(table
         .iter()
-        .any(|entry| entry.tag == elf::DT_FLAGS_1 && entry.val & u64::from(elf::DF_1_PIE.0) != 0))
+        .any(|entry| entry.tag == elf::DT_FLAGS_1 && entry.val & elf::DF_1_PIE.0 != 0))
 }
 
 fn read_facts(library: &Library<'_>, size: u64) -> Result<LibraryFacts, HeaderError> {

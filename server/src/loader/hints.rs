@@ -68,7 +68,7 @@ fn likeness(wanted: &str, name: &str) -> f64 {
     if name == wanted || !(name.ends_with(".so") || name.contains(".so.")) {
         return 0.0;
     }
-    strsim::normalized_levenshtein(&bare(wanted), &bare(name))
+    strsim::normalized_damerau_levenshtein(&bare(wanted), &bare(name))
 }
 
 fn bare(name: &str) -> String {

@@ -14,6 +14,7 @@ mod header;
 mod hints;
 mod host;
 mod inspect;
+mod layout;
 mod manifest;
 #[allow(
     unsafe_code,

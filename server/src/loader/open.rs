@@ -9,21 +9,16 @@ use std::mem::ManuallyDrop;
 use std::path::Path;
 
 use abi_stable::StableAbi;
-use abi_stable::abi_stability::abi_checking::{CheckingGlobals, check_layout_compatibility_with_globals};
 use abi_stable::library::{
     AbiHeaderRef, LibHeader, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL, RootModule,
 };
 use abi_stable::std_types::{RResult, RStr};
-use abi_stable::type_layout::TypeLayout;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use plugin_abi::manifest::PluginManifest;
 use plugin_abi::{Host, Model, PluginModule_Ref, RawError};
 use serde::{Deserialize, Serialize};
 
-/// Most mismatches of a layout that an error names.
-const MOST_MISMATCHES: usize = 5;
-/// Most characters of one side of a mismatch.
-const MOST_CHARACTERS: usize = 120;
+use super::layout::{check_layouts, one_line};
 
 /// Why a library could not be opened as a plugin. Plain data: the trial's child hands it to the server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -193,7 +188,7 @@ fn header_error(error: LibraryError) -> OpenError {
         LibraryError::InvalidAbiHeader(_) => OpenError::NotAPlugin {
             reason: "what it exports under the name of a plugin's module is something else".to_owned(),
         },
-        other => OpenError::CallingConvention(squeeze(&other.to_string())),
+        other => OpenError::CallingConvention(one_line(&other.to_string())),
     }
 }
 
@@ -214,62 +209,24 @@ fn check_version(got: &str, expected: &str) -> Result<(), OpenError> {
     })
 }
 
-/// Whether one of the two layouts extends the other: the plugin may be older or newer than the server.
-///
-/// abi_stable's own check takes newer plugins only. Each direction has globals of its own, since those of the process
-/// would keep references into this plugin.
-fn check_layouts(server: &'static TypeLayout, plugin: &'static TypeLayout) -> Result<(), String> {
-    let check = |interface, implementation| {
-        check_layout_compatibility_with_globals(interface, implementation, &CheckingGlobals::new())
-    };
-    let Err(newer) = check(server, plugin) else {
-        return Ok(());
-    };
-    match check(plugin, server) {
-        Ok(()) => Ok(()),
-        Err(_) => Err(shorten(&newer.to_string())),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The mismatches of an abi_stable report of up to 250 kB: what differs, what was expected, what was found.
-fn shorten(report: &str) -> String {
-    let mut mismatches: Vec<String> = Vec::new();
-    let mut more = 0;
-    for part in report.split("\nError:").skip(1) {
-        let (what, rest) = part.split_once("\nExpected:\n").unwrap_or((part, ""));
-        let (expected, found) = rest.split_once("\nFound:\n").unwrap_or((rest, ""));
-        // What was found ends where the next type's report begins.
-        let found = found.split("\n\n").next().unwrap_or_default();
-        let found = found.split(" error(s)").next().unwrap_or_default();
-        let mismatch = format!(
-            "{} (expected {}, found {})",
-            squeeze(what.lines().next().unwrap_or_default()),
-            squeeze(expected),
-            squeeze(found)
-        );
-        if mismatches.contains(&mismatch) {
-            continue;
+    #[test]
+    fn major_versions_have_to_be_equal() {
+        for got in ["1.0.0", "1.7.2", "1.0.0-rc.1"] {
+            assert_eq!(check_version(got, "1.0.0"), Ok(()), "{got}");
         }
-        if mismatches.len() == MOST_MISMATCHES {
-            more += 1;
-        } else {
-            mismatches.push(mismatch);
+        for got in ["0.9.0", "2.0.0", "", "x"] {
+            let error = check_version(got, "1.0.0").expect_err(got).to_string();
+            assert_eq!(
+                error,
+                format!(
+                    "the plugin was built for version {got} of the plugin ABI, this server takes version 1.0.0; \
+                     rebuild it with this server's plugin-sdk"
+                )
+            );
         }
-    }
-    if more > 0 {
-        mismatches.push(format!("and {more} more"));
-    }
-    if mismatches.is_empty() {
-        return squeeze(report);
-    }
-    mismatches.join("; ")
-}
-
-/// One line of at most [`MOST_CHARACTERS`] characters.
-fn squeeze(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MOST_CHARACTERS) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
     }
 }

@@ -41,13 +41,14 @@ impl<'a> PluginSink<'a> {
         self.fault.get_or_insert_with(fault);
     }
 
-    fn code(&mut self, status: SinkStatus, refused: impl FnOnce() -> String) -> u32 {
+    fn code(&mut self, status: SinkStatus, refused: impl FnOnce(&Self) -> String) -> u32 {
         match status {
             SinkStatus::Taken => codes::sink::OK,
             SinkStatus::Cancelled => codes::sink::CANCELLED,
             SinkStatus::NotStreaming => codes::sink::NOT_STREAMING,
             SinkStatus::Refused => {
-                self.note(refused);
+                let reason = refused(self);
+                self.note(|| reason);
                 codes::sink::REFUSED
             }
         }
@@ -84,8 +85,7 @@ impl OutputSinkAbi for PluginSink<'_> {
             Ok(value) => {
                 let more = flags & codes::emit::MORE != 0;
                 let status = this.sink.emit(index as usize, value, more);
-                let misplaced = this.misplaced(index);
-                this.code(status, || misplaced)
+                this.code(status, |this| this.misplaced(index))
             }
             Err(reason) => {
                 // The item is told at once: whatever the plugin makes of the refusal, it knows less.
@@ -110,8 +110,7 @@ impl OutputSinkAbi for PluginSink<'_> {
             match convert::take_tensors(tensors.as_slice()) {
                 Ok(taken) => {
                     let status = this.sink.emit_batch(taken);
-                    let items = this.items;
-                    this.code(status, || describe_batch(tensors.as_slice(), items))
+                    this.code(status, |this| describe_batch(tensors.as_slice(), this.items))
                 }
                 Err(reason) => {
                     this.note(|| reason);
@@ -126,8 +125,7 @@ impl OutputSinkAbi for PluginSink<'_> {
             let status = this
                 .sink
                 .fail(index as usize, convert::item_error(kind, message.as_str()));
-            let misplaced = this.misplaced(index);
-            this.code(status, || misplaced)
+            this.code(status, |this| this.misplaced(index))
         })
     }
 }

@@ -159,6 +159,7 @@ fn try_with(mut command: Command, timeout: Duration) -> Result<Trial, TrialError
         })?;
     let mut outputs = Outputs {
         report: Output::new(child.0.stdout.take()),
+        searched: 0,
         chatter: Output::new(child.0.stderr.take()),
     };
     let status = loop {
@@ -204,18 +205,10 @@ fn failure(status: ExitStatus, outputs: &Outputs) -> TrialError {
             name: signal_name(signal),
             stderr,
         },
-        (None, code) => {
-            let printed = String::from_utf8_lossy(&outputs.report.kept);
-            if printed.trim().is_empty() {
-                TrialError::Exit {
-                    code: code.unwrap_or(-1),
-                    stderr,
-                }
-            } else {
-                let start: String = printed.trim().chars().take(200).collect();
-                TrialError::Garbage(format!("`{start}`"))
-            }
-        }
+        (None, code) => TrialError::Exit {
+            code: code.unwrap_or(-1),
+            stderr,
+        },
     }
 }
 
@@ -249,6 +242,8 @@ impl Drop for Reaped {
 /// The child's two outputs.
 struct Outputs {
     report: Output<std::process::ChildStdout>,
+    /// Where the first line of it starts that is not known to be noise.
+    searched: usize,
     chatter: Output<std::process::ChildStderr>,
 }
 
@@ -293,10 +288,17 @@ impl Outputs {
         Ok(())
     }
 
-    /// The report, once it is complete.
-    fn report_line(&self) -> Option<&[u8]> {
-        let mut lines = self.report.kept.split_inclusive(|&byte| byte == b'\n');
-        lines.find_map(|line| line.strip_suffix(b"\n")?.strip_prefix(MARK.as_bytes()))
+    /// The report, once it is complete. Looks at each line once.
+    fn report_line(&mut self) -> Option<&[u8]> {
+        let kept = &self.report.kept;
+        while let Some(length) = kept[self.searched..].iter().position(|&byte| byte == b'\n') {
+            let line = &kept[self.searched..self.searched + length];
+            if let Some(report) = line.strip_prefix(MARK.as_bytes()) {
+                return Some(report);
+            }
+            self.searched += length + 1;
+        }
+        None
     }
 
     /// The end of what the child printed, for an error message: one line, starting with `; `, or nothing.
@@ -381,8 +383,8 @@ mod tests {
                 "opening the library ends the process with code 3; does a constructor call exit?",
             ),
             (
-                "echo hello",
-                "the process that tried the library reports nonsense: `hello`",
+                "echo hello; exit 2",
+                "opening the library ends the process with code 2; does a constructor call exit?",
             ),
             (
                 "echo trial-report 1",

@@ -84,3 +84,143 @@ fn step(present: Option<&Present<'_>>, wanted: &Wanted<'_>) -> Step {
         Step::Keep
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::num::NonZeroUsize;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::config::{Facts, Overrides, Source, resolve};
+
+    fn models(text: &str) -> Vec<ModelSettings> {
+        let source = Source {
+            file_name: "models.toml",
+            text,
+            base_dir: Path::new("/etc"),
+        };
+        let facts = Facts {
+            executable_dir: PathBuf::from("/opt"),
+            cores: NonZeroUsize::MIN,
+            temp_dir: PathBuf::from("/tmp"),
+        };
+        resolve(source, &BTreeMap::new(), &Overrides::none(), &facts)
+            .expect("the test's configuration is right")
+            .models
+    }
+
+    /// Plans from one configuration to another, with all files unchanged.
+    fn steps(old: &str, new: &str) -> (Vec<Step>, Vec<String>) {
+        let (old, new) = (models(old), models(new));
+        let files = Fingerprint::default();
+        let present = old
+            .iter()
+            .map(|settings| {
+                (
+                    settings.name.as_str(),
+                    Present {
+                        settings,
+                        fingerprint: Some(&files),
+                    },
+                )
+            })
+            .collect();
+        let wanted: Vec<Wanted<'_>> = new
+            .iter()
+            .map(|settings| Wanted {
+                settings,
+                fingerprint: &files,
+            })
+            .collect();
+        plan(&present, &wanted)
+    }
+
+    const ONE: &str = "[[models]]\nname = 'one'\nplugin = 'echo'\n";
+
+    #[test]
+    fn what_did_not_change_is_kept() {
+        assert_eq!(steps(ONE, ONE), (vec![Step::Keep], vec![]));
+    }
+
+    #[test]
+    fn a_comment_changes_nothing() {
+        assert_eq!(
+            steps(ONE, &format!("# hello\n\n{ONE}")),
+            (vec![Step::Keep], vec![])
+        );
+    }
+
+    #[test]
+    fn other_batching_does_not_load_the_plugin_again() {
+        let other = format!("{ONE}[models.batching]\nmax_batch_size = 3\n");
+        assert_eq!(steps(ONE, &other), (vec![Step::Reconfigure], vec![]));
+    }
+
+    #[test]
+    fn other_settings_load_a_new_generation() {
+        let other = format!("{ONE}[models.settings]\nlanguage = 'de'\n");
+        assert_eq!(steps(ONE, &other), (vec![Step::Load(Reason::Settings)], vec![]));
+    }
+
+    #[test]
+    fn a_model_is_added_beside_the_others() {
+        let both = format!("{ONE}[[models]]\nname = 'two'\nplugin = 'echo'\n");
+        assert_eq!(
+            steps(ONE, &both),
+            (vec![Step::Keep, Step::Load(Reason::Added)], vec![])
+        );
+    }
+
+    #[test]
+    fn a_renamed_model_is_loaded_under_its_new_name_and_removed_under_the_old_one() {
+        let renamed = ONE.replace("one", "uno");
+        assert_eq!(
+            steps(ONE, &renamed),
+            (vec![Step::Load(Reason::Added)], vec!["one".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_model_that_does_not_serve_is_tried_again() {
+        let one = models(ONE);
+        let files = Fingerprint::default();
+        let present = BTreeMap::from([(
+            "one",
+            Present {
+                settings: &one[0],
+                fingerprint: None,
+            },
+        )]);
+        let wanted = [Wanted {
+            settings: &one[0],
+            fingerprint: &files,
+        }];
+        assert_eq!(plan(&present, &wanted).0, [Step::Load(Reason::NotServing)]);
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_loads_a_new_generation() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("weights.bin");
+        let text = format!("{ONE}[models.settings]\nweights = '{}'\n", file.display());
+        let one = models(&text);
+        std::fs::write(&file, "old").expect("the folder is ours");
+        let before = Fingerprint::of(&one[0]);
+        assert_eq!(before, Fingerprint::of(&one[0]));
+        std::fs::write(&file, "newer").expect("the folder is ours");
+        let after = Fingerprint::of(&one[0]);
+        let present = BTreeMap::from([(
+            "one",
+            Present {
+                settings: &one[0],
+                fingerprint: Some(&before),
+            },
+        )]);
+        let wanted = [Wanted {
+            settings: &one[0],
+            fingerprint: &after,
+        }];
+        assert_eq!(plan(&present, &wanted).0, [Step::Load(Reason::Files)]);
+    }
+}

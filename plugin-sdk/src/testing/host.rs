@@ -1,0 +1,130 @@
+//! The server's side of the C ABI, as far as a test needs it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use abi_stable::sabi_trait::TD_Opaque;
+use abi_stable::std_types::{RSlice, RStr};
+use log::Level;
+use plugin_abi::codes::{emit, error as code, sink};
+use plugin_abi::{Host, HostAbi, HostAbi_TO, OutputSinkAbi, RawLogRecord, RawTensor, RawValue};
+use serde_json::Value as Json;
+
+use super::{Failure, native};
+use crate::tensor::TensorView;
+
+/// One record of a model's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// How grave it is.
+    pub level: Level,
+    /// Module that it came from; `panic` for panics.
+    pub target: String,
+    /// What it says.
+    pub message: String,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct LogLines(Arc<Mutex<Vec<LogLine>>>);
+
+impl LogLines {
+    pub(super) fn copy(&self) -> Vec<LogLine> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+pub(super) fn for_lines(lines: &LogLines) -> Host {
+    HostAbi_TO::from_value(lines.clone(), TD_Opaque)
+}
+
+impl HostAbi for LogLines {
+    fn max_log_level(&self) -> u32 {
+        Level::Trace as u32
+    }
+
+    fn log(&self, record: RawLogRecord<'_>) {
+        let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace];
+        let level = levels
+            .into_iter()
+            .find(|level| *level as u32 == record.level)
+            .unwrap_or(Level::Error);
+        let line = LogLine {
+            level,
+            target: record.target.to_string(),
+            message: record.message.to_string(),
+        };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+}
+
+/// Keeps the outcome of every item, and refuses what the server refuses.
+pub(super) struct CollectingSink {
+    outcomes: Vec<Option<Result<Json, Failure>>>,
+}
+
+impl CollectingSink {
+    pub(super) fn new(items: usize) -> Self {
+        Self {
+            outcomes: vec![None; items],
+        }
+    }
+
+    /// One outcome per item: those unsettled fail with the batch, or as the plugin's fault if the batch did not.
+    pub(super) fn finish(self, batch: Option<Failure>) -> Vec<Result<Json, Failure>> {
+        let lost = batch
+            .unwrap_or_else(|| Failure::new(code::INTERNAL, "the plugin returned no outcome for this item"));
+        self.outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or_else(|| Err(lost.clone())))
+            .collect()
+    }
+
+    fn settle(&mut self, index: u32, outcome: Result<Json, Failure>) -> u32 {
+        match self.outcomes.get_mut(index as usize) {
+            Some(unsettled @ None) => {
+                *unsettled = Some(outcome);
+                sink::OK
+            }
+            _ => sink::REFUSED,
+        }
+    }
+}
+
+impl OutputSinkAbi for CollectingSink {
+    fn emit(&mut self, index: u32, value: RawValue<'_>, flags: u32) -> u32 {
+        if flags & emit::MORE != 0 {
+            return sink::NOT_STREAMING;
+        }
+        match native::write(&value) {
+            Ok(output) => self.settle(index, Ok(output)),
+            Err(message) => self.settle(index, Err(Failure::new(code::INTERNAL, &message))),
+        }
+    }
+
+    fn emit_batch(&mut self, tensors: RSlice<'_, RawTensor<'_>>) -> u32 {
+        let rows = self.outcomes.len();
+        let mut outputs = vec![serde_json::Map::new(); rows];
+        for tensor in tensors.as_slice() {
+            let nested = TensorView::new(tensor)
+                .ok()
+                .filter(|view| view.shape().first() == Some(&(rows as u64)));
+            let Some(Ok(Json::Array(nested))) = nested.map(|view| native::nested(&view)) else {
+                return sink::REFUSED;
+            };
+            for (output, row) in outputs.iter_mut().zip(nested) {
+                output.insert(tensor.name.to_string(), row);
+            }
+        }
+        if self.outcomes.iter().any(Option::is_some) {
+            return sink::REFUSED;
+        }
+        self.outcomes = outputs
+            .into_iter()
+            .map(|output| Some(Ok(Json::Object(output))))
+            .collect();
+        sink::OK
+    }
+
+    fn fail(&mut self, index: u32, kind: u32, message: RStr<'_>) -> u32 {
+        self.settle(index, Err(Failure::new(kind, message.as_str())))
+    }
+}

@@ -1,0 +1,244 @@
+//! Reads the body of a native request as items, by its content type and by what its task takes.
+//!
+//! Knows nothing of sockets or of engines; what a task takes comes in as its manifest.
+
+use bytes::Bytes;
+use plugin_abi::manifest::{Kind, TaskManifest};
+
+pub use super::envelope::{BodyLimits, Envelope, Form};
+use super::envelope::{check_utf8, split};
+use super::item::read_item;
+use crate::error::ItemError;
+use crate::protocol::{ItemInput, Value};
+
+/// A request, ready for the engine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Body {
+    /// How to answer.
+    pub form: Form,
+    /// The items in their order; what could not be read fails alone.
+    pub items: Vec<Result<ItemInput, ItemError>>,
+}
+
+/// Why a body is no request at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Not one item.
+    #[error("`{member}` has no items; expected at least one")]
+    Empty {
+        /// The member that lists them.
+        member: &'static str,
+    },
+    /// Not JSON, or not the JSON that is wanted.
+    #[error("malformed request body: {message}")]
+    Malformed {
+        /// What is wrong, with line and column.
+        message: String,
+    },
+    /// Text that is no text.
+    #[error("the request body is not valid UTF-8: invalid byte at offset {offset}")]
+    NotUtf8 {
+        /// Of the first bad byte.
+        offset: usize,
+    },
+    /// Arrays and objects are nested too deeply.
+    #[error("the request body is nested too deeply at offset {offset}: at most {limit} levels are allowed")]
+    TooDeep {
+        /// Where the limit is passed.
+        offset: usize,
+        /// Most levels.
+        limit: usize,
+    },
+    /// More items than a request may have.
+    #[error("`{member}` has more than {limit} items, the most that one request may have")]
+    TooManyItems {
+        /// The member that lists them.
+        member: &'static str,
+        /// Most items.
+        limit: usize,
+    },
+    /// The member with the items is absent.
+    #[error("missing member {expected}")]
+    Missing {
+        /// What would do.
+        expected: &'static str,
+    },
+    /// The same member twice.
+    #[error("member `{member}` is given twice")]
+    Duplicate {
+        /// Its name.
+        member: String,
+    },
+    /// Both `inputs` and `input`.
+    #[error("`inputs` and `input` are both given; send one of them")]
+    Both,
+    /// A member that means nothing here.
+    #[error("unknown member `{member}`{hint}; known members: {known}")]
+    UnknownMember {
+        /// Its name.
+        member: String,
+        /// The name that may be meant, as a phrase; may be empty.
+        hint: String,
+        /// All names.
+        known: String,
+    },
+    /// Parameters for a task that has none.
+    #[error("task `{task}` takes no parameters")]
+    NoParameters {
+        /// Name of the task.
+        task: String,
+    },
+    /// A media type or charset that the task does not take.
+    #[error("unsupported media type `{got}`; task `{task}` accepts {accepted}")]
+    UnsupportedMediaType {
+        /// What the client said.
+        got: String,
+        /// Name of the task.
+        task: String,
+        /// What would do.
+        accepted: String,
+    },
+}
+
+/// Reads a body of the given content type as a request to `task`.
+pub fn read_body(
+    body: &Bytes,
+    content_type: Option<&str>,
+    envelope: Envelope,
+    task: &TaskManifest,
+    limits: BodyLimits,
+) -> Result<Body, RequestError> {
+    let content_type = content_type.unwrap_or_default().trim();
+    let essence = essence(content_type);
+    if essence.is_empty() || is_json(&essence) {
+        return read_json(body, envelope, task, limits);
+    }
+    let unsupported = || RequestError::UnsupportedMediaType {
+        got: content_type.to_owned(),
+        task: task.name.clone(),
+        accepted: accepted_media_types(task).join(", "),
+    };
+    if envelope != Envelope::Native {
+        return Err(unsupported());
+    }
+    let kinds = &task.input.kinds;
+    let value = if essence == "text/plain" && kinds.contains(&Kind::Text) {
+        if !is_utf8_charset(content_type) {
+            return Err(unsupported());
+        }
+        check_utf8(body)?;
+        Value::Text(body.clone())
+    } else if kinds.contains(&Kind::Bytes)
+        && (essence == "application/octet-stream" || takes_media_type(task, &essence))
+    {
+        Value::Bytes {
+            data: body.clone(),
+            media_type: essence,
+        }
+    } else {
+        return Err(unsupported());
+    };
+    Ok(Body {
+        form: Form::Single,
+        items: vec![Ok(ItemInput {
+            value,
+            parameters: Bytes::new(),
+        })],
+    })
+}
+
+/// The media types of the bodies that a task takes, as they stand in an error or in the documentation.
+pub fn accepted_media_types(task: &TaskManifest) -> Vec<&str> {
+    let mut accepted = vec!["application/json"];
+    if task.input.kinds.contains(&Kind::Text) {
+        accepted.push("text/plain");
+    }
+    if task.input.kinds.contains(&Kind::Bytes) {
+        accepted.push("application/octet-stream");
+        match task.input.media_types.as_slice() {
+            [] => accepted.push("*/*"),
+            some => accepted.extend(some.iter().map(String::as_str)),
+        }
+    }
+    accepted
+}
+
+/// Whether a task of kind `bytes` takes this media type.
+pub(super) fn takes_media_type(task: &TaskManifest, essence: &str) -> bool {
+    let declared = &task.input.media_types;
+    declared.is_empty()
+        || declared
+            .iter()
+            .any(|pattern| media_type_matches(pattern, essence))
+}
+
+/// Whether a media type, without parameters, falls under a pattern such as `image/png`, `image/*` or `*/*`.
+pub(super) fn media_type_matches(pattern: &str, essence: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some("*/") => true,
+        Some(prefix) => essence
+            .get(..prefix.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(prefix)),
+        None => pattern.eq_ignore_ascii_case(essence),
+    }
+}
+
+/// A media type without its parameters, in lower case.
+pub(super) fn essence(content_type: &str) -> String {
+    let end = content_type.find(';').unwrap_or(content_type.len());
+    content_type[..end].trim().to_ascii_lowercase()
+}
+
+fn is_json(essence: &str) -> bool {
+    essence == "application/json" || essence == "text/json" || essence.ends_with("+json")
+}
+
+fn is_utf8_charset(content_type: &str) -> bool {
+    content_type.split(';').skip(1).all(|parameter| {
+        let Some((name, value)) = parameter.split_once('=') else {
+            return true;
+        };
+        let value = value.trim().trim_matches('"');
+        !name.trim().eq_ignore_ascii_case("charset")
+            || ["utf-8", "utf8", "us-ascii"]
+                .iter()
+                .any(|known| value.eq_ignore_ascii_case(known))
+    })
+}
+
+fn read_json(
+    body: &Bytes,
+    envelope: Envelope,
+    task: &TaskManifest,
+    limits: BodyLimits,
+) -> Result<Body, RequestError> {
+    let split = split(body, envelope, limits)?;
+    let parameters = match split.parameters {
+        None | Some("{}") => Bytes::new(),
+        Some(_) if task.parameters_schema.is_null() => {
+            return Err(RequestError::NoParameters {
+                task: task.name.clone(),
+            });
+        }
+        Some(text) => body.slice_ref(text.as_bytes()),
+    };
+    let items = split
+        .items
+        .into_iter()
+        .map(|text| {
+            let value = read_item(body, text, task)?;
+            Ok(ItemInput {
+                value,
+                parameters: parameters.clone(),
+            })
+        })
+        .collect();
+    Ok(Body {
+        form: split.form,
+        items,
+    })
+}
+
+#[cfg(test)]
+#[path = "body_tests.rs"]
+mod tests;

@@ -1,0 +1,82 @@
+use serde_json::json;
+
+use super::*;
+
+const LIMITS: BodyLimits = BodyLimits { items: 4, depth: 16 };
+
+fn task(kinds: &[Kind], media_types: &[&str]) -> TaskManifest {
+    let mut task = TaskManifest {
+        name: "scan".to_owned(),
+        ..TaskManifest::default()
+    };
+    task.input.kinds = kinds.to_vec();
+    task.input.media_types = media_types.iter().map(|&name| name.to_owned()).collect();
+    task
+}
+
+#[test]
+fn parameters_need_a_task_that_takes_them() {
+    let body = Bytes::from_static(b"{\"input\":\"a\",\"parameters\":{\"k\":1}}");
+    let mut task = task(&[Kind::Text], &[]);
+    let read = |task: &TaskManifest| read_body(&body, None, Envelope::Native, task, LIMITS);
+    assert_eq!(
+        read(&task).expect_err("no parameters here").to_string(),
+        "task `scan` takes no parameters"
+    );
+    task.parameters_schema = json!({"type": "object"});
+    let items = read(&task).expect("parameters are welcome").items;
+    assert_eq!(
+        items,
+        [Ok(ItemInput {
+            value: Value::Text(Bytes::from_static(b"a")),
+            parameters: Bytes::from_static(b"{\"k\":1}"),
+        })]
+    );
+}
+
+#[test]
+fn raw_bodies_are_one_item_of_the_kind_that_the_task_takes() {
+    let body = Bytes::from_static(b"abc");
+    let read = |content_type: &str, task: &TaskManifest| {
+        read_body(&body, Some(content_type), Envelope::Native, task, LIMITS).map(|body| {
+            assert_eq!(body.form, Form::Single);
+            let item = body.items.into_iter().next().expect("one item");
+            item.expect("a good item").value
+        })
+    };
+    let bytes = |media_type: &str| {
+        Ok(Value::Bytes {
+            data: body.clone(),
+            media_type: media_type.to_owned(),
+        })
+    };
+    let image = task(&[Kind::Bytes], &["image/png", "audio/*"]);
+    assert_eq!(read("image/PNG; q=1", &image), bytes("image/png"));
+    assert_eq!(read("audio/wav", &image), bytes("audio/wav"));
+    assert_eq!(
+        read("application/octet-stream", &image),
+        bytes("application/octet-stream")
+    );
+    assert_eq!(
+        read("image/gif", &image).expect_err("not a gif").to_string(),
+        "unsupported media type `image/gif`; task `scan` accepts application/json, \
+         application/octet-stream, image/png, audio/*"
+    );
+    let text = task(&[Kind::Text], &[]);
+    assert_eq!(
+        read("text/plain; charset=\"UTF-8\"", &text),
+        Ok(Value::Text(body.clone()))
+    );
+    assert!(read("text/plain; charset=latin1", &text).is_err());
+    assert!(read("application/x-www-form-urlencoded", &text).is_err());
+    assert_eq!(
+        read_body(
+            &Bytes::from_static(b"a\xff"),
+            Some("text/plain"),
+            Envelope::Native,
+            &text,
+            LIMITS
+        ),
+        Err(RequestError::NotUtf8 { offset: 1 })
+    );
+}

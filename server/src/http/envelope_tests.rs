@@ -1,0 +1,143 @@
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+
+use super::*;
+
+const LIMITS: BodyLimits = BodyLimits { items: 4, depth: 16 };
+
+fn native(body: &str) -> Result<Split<'_>, RequestError> {
+    split(body.as_bytes(), Envelope::Native, LIMITS)
+}
+
+#[test]
+fn items_are_slices_of_the_body() {
+    let split = native(r#" {"inputs": [ "a" , {"b":[1, 2]},null], "parameters": {"k": 1}} "#)
+        .expect("a good request");
+    assert_eq!(split.form, Form::List);
+    assert_eq!(split.items, [r#""a""#, r#"{"b":[1, 2]}"#, "null"]);
+    assert_eq!(split.parameters, Some(r#"{"k": 1}"#));
+
+    let split = native(r#"{"input":[1,2]}"#).expect("a good request");
+    assert_eq!((split.form, split.items), (Form::Single, vec!["[1,2]"]));
+
+    let body = br#"{"signature_name":"serving_default","instances":[1]}"#;
+    let split = super::split(body, Envelope::KserveV1, LIMITS).expect("a good request");
+    assert_eq!((split.form, split.items), (Form::Predictions, vec!["1"]));
+}
+
+#[test]
+fn a_body_that_is_no_request_says_what_is_wrong() {
+    let message = |body: &str| native(body).expect_err("a bad request").to_string();
+    let cases = [
+        (
+            "",
+            "malformed request body: it is empty; expected a JSON object with `inputs` (a list) or `input`",
+        ),
+        (
+            "[1]",
+            "malformed request body: invalid type: sequence, expected an object with `inputs` (a list) or `input` at line 1 column 0",
+        ),
+        (
+            "{\n\"inputs\": [1,]}",
+            "malformed request body: trailing comma at line 2 column 14",
+        ),
+        (
+            "{\"inputs\":[NaN]}",
+            "malformed request body: expected value at line 1 column 12",
+        ),
+        (
+            "{\"inputs\":[1]} x",
+            "malformed request body: trailing characters at line 1 column 16",
+        ),
+        (
+            "{\"inputs\":\"a\"}",
+            "malformed request body: invalid type: string \"a\", expected `inputs` to be a list of items at line 1 column 13",
+        ),
+        ("{\"inputs\":[]}", "`inputs` has no items; expected at least one"),
+        (
+            "{\"inputs\":[1,2,3,4,5]}",
+            "`inputs` has more than 4 items, the most that one request may have",
+        ),
+        ("{}", "missing member `inputs` (a list) or `input`"),
+        (
+            "{\"input\":1,\"inputs\":[1]}",
+            "`inputs` and `input` are both given; send one of them",
+        ),
+        ("{\"input\":1,\"input\":2}", "member `input` is given twice"),
+        (
+            "{\"inptus\":[1]}",
+            "unknown member `inptus`, did you mean `inputs`?; known members: inputs, input, parameters",
+        ),
+        (
+            "{\"input\":1,\"parameters\":3}",
+            "malformed request body: `parameters` must be an object at line 1 column 26",
+        ),
+    ];
+    for (body, expected) in cases {
+        assert_eq!(message(body), expected, "for {body}");
+    }
+}
+
+#[test]
+fn invalid_utf8_is_refused_with_its_offset() {
+    let error = split(b"{\"input\":\"\xff\"}", Envelope::Native, LIMITS);
+    assert_eq!(error, Err(RequestError::NotUtf8 { offset: 10 }));
+}
+
+#[test]
+fn nesting_is_limited_without_recursion() {
+    let nested = |levels: usize| format!("{{\"input\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+    assert!(native(&nested(15)).is_ok());
+    let deep = RequestError::TooDeep {
+        offset: 24,
+        limit: 16,
+    };
+    assert_eq!(native(&nested(16)), Err(deep.clone()));
+    assert_eq!(native(&nested(1_000_000)), Err(deep));
+    assert!(native(&format!("{{\"input\":\"{}\\\"[\"}}", "[".repeat(1000))).is_ok());
+}
+
+fn any_json() -> impl Strategy<Value = Json> {
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::from),
+        any::<i64>().prop_map(Json::from),
+        (-1e9f64..1e9).prop_map(Json::from),
+        ".*".prop_map(Json::from),
+    ];
+    leaf.prop_recursive(4, 32, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Json::from),
+            prop::collection::btree_map(".{0,4}", inner, 0..6)
+                .prop_map(|members| Json::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn splitting_gives_what_a_tree_would(items in prop::collection::vec(any_json(), 1..5), pretty: bool) {
+        let document = json!({"inputs": items});
+        let text = if pretty { format!("{document:#}") } else { document.to_string() };
+        let split = native(&text).expect("a good request");
+        let read: Vec<Json> = split
+            .items
+            .iter()
+            .map(|item| serde_json::from_str(item).expect("an item is JSON"))
+            .collect();
+        let tree: Json = serde_json::from_str(&text).expect("the document is JSON");
+        prop_assert_eq!(Json::from(read), tree["inputs"].clone());
+    }
+
+    #[test]
+    fn no_body_makes_it_panic(body: Vec<u8>) {
+        let _ = split(&body, Envelope::Native, LIMITS);
+    }
+
+    #[test]
+    fn no_cut_of_a_good_body_is_good(items in prop::collection::vec(any_json(), 1..5), cut: prop::sample::Index) {
+        let text = json!({"inputs": items}).to_string();
+        let cut = cut.index(text.len());
+        prop_assert!(split(&text.as_bytes()[..cut], Envelope::Native, LIMITS).is_err());
+    }
+}

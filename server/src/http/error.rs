@@ -1,0 +1,249 @@
+//! The one place where errors become status codes.
+//!
+//! Every protocol over HTTP takes the code and the message from here and writes them in its own JSON shape; the native
+//! shape is here too.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::body::RequestError;
+use crate::error::{ItemError, Rejection};
+
+/// What went wrong, as clients can tell it apart. The order is that of severity: of several failed items, the greatest
+/// decides the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Code {
+    /// The request does not say what it should.
+    Malformed,
+    /// No such route, model or task.
+    NotFound,
+    /// The route is there, the method is not.
+    MethodNotAllowed,
+    /// The client took too long to send its request.
+    RequestTimeout,
+    /// The body is larger than the limit.
+    TooLarge,
+    /// A media type or content encoding that is not taken.
+    UnsupportedMediaType,
+    /// The model cannot take an input.
+    InvalidInput,
+    /// The model cannot do what the request asks for.
+    Unsupported,
+    /// The queue is full.
+    QueueFull,
+    /// The deadline passed.
+    DeadlineExceeded,
+    /// The model is not loaded yet, failed to load, or is being unloaded; or the server stops.
+    Unavailable,
+    /// The model ran out of memory.
+    OutOfMemory,
+    /// The model or its plugin failed.
+    ModelFault,
+    /// The server failed.
+    Internal,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Self; 14] = [
+        Self::Malformed,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::InvalidInput,
+        Self::Unsupported,
+        Self::QueueFull,
+        Self::DeadlineExceeded,
+        Self::Unavailable,
+        Self::OutOfMemory,
+        Self::ModelFault,
+        Self::Internal,
+    ];
+
+    /// Its name in answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed_request",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::RequestTimeout => "request_timeout",
+            Self::TooLarge => "body_too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::InvalidInput => "invalid_input",
+            Self::Unsupported => "unsupported",
+            Self::QueueFull => "queue_full",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Unavailable => "unavailable",
+            Self::OutOfMemory => "out_of_memory",
+            Self::ModelFault => "model_fault",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The HTTP status of an answer with this code.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Malformed => 400,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::RequestTimeout => 408,
+            Self::TooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::InvalidInput | Self::Unsupported => 422,
+            Self::QueueFull => 429,
+            Self::OutOfMemory | Self::ModelFault | Self::Internal => 500,
+            Self::Unavailable => 503,
+            Self::DeadlineExceeded => 504,
+        }
+    }
+
+    /// The code of a failed item.
+    pub fn of_item(error: &ItemError) -> Self {
+        match error {
+            ItemError::Invalid(_) => Self::InvalidInput,
+            ItemError::Unsupported(_) => Self::Unsupported,
+            ItemError::Expired(_) => Self::DeadlineExceeded,
+            ItemError::ShuttingDown => Self::Unavailable,
+            ItemError::OutOfMemory(_) => Self::OutOfMemory,
+            ItemError::Fault(_) => Self::ModelFault,
+            ItemError::Lost => Self::Internal,
+        }
+    }
+}
+
+/// A request that is answered by an error alone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What kind it is.
+    pub code: Code,
+    /// What, where, got, expected, hint.
+    pub message: String,
+    /// When it is worth coming back.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure that says no time to come back.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+
+    /// No model of this name; says which there are.
+    pub fn unknown_model<'a>(name: &str, loaded: impl Iterator<Item = &'a str> + Clone) -> Self {
+        Self::unknown("model", name, "loaded", loaded)
+    }
+
+    /// No task of this name; says which there are.
+    pub fn unknown_task<'a>(model: &str, name: &str, tasks: impl Iterator<Item = &'a str> + Clone) -> Self {
+        Self::unknown("task", name, &format!("tasks of model `{model}`"), tasks)
+    }
+
+    /// A route that needs a default task on a model that has none.
+    pub fn no_default_task<'a>(model: &str, tasks: impl Iterator<Item = &'a str>) -> Self {
+        let message = format!(
+            "model `{model}` has several tasks and no default; use /v1/models/{model}/tasks/{{task}}/predict with one of: {}",
+            tasks.collect::<Vec<_>>().join(", ")
+        );
+        Self::new(Code::NotFound, message)
+    }
+
+    fn unknown<'a>(
+        what: &str,
+        name: &str,
+        known_as: &str,
+        known: impl Iterator<Item = &'a str> + Clone,
+    ) -> Self {
+        let hint = nearest(name, known.clone())
+            .map(|near| format!(", did you mean `{near}`?"))
+            .unwrap_or_default();
+        let known: Vec<&str> = known.collect();
+        let known = if known.is_empty() {
+            "none".to_owned()
+        } else {
+            known.join(", ")
+        };
+        // The name is the client's own and may be of any length.
+        let name: String = name.chars().take(100).collect();
+        Self::new(
+            Code::NotFound,
+            format!("unknown {what} `{name}`{hint}; {known_as}: {known}"),
+        )
+    }
+
+    /// The value of the `Retry-After` header: whole seconds, at least one.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after
+            .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
+            .map(|seconds| seconds.max(1))
+    }
+
+    /// The answer in the native shape.
+    pub fn to_json(&self, request_id: Option<&str>) -> Vec<u8> {
+        let mut error = json!({"code": self.code.name(), "message": self.message});
+        if let Some(id) = request_id {
+            error["request_id"] = id.into();
+        }
+        json!({ "error": error }).to_string().into_bytes()
+    }
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        let code = match error {
+            RequestError::UnsupportedMediaType { .. } => Code::UnsupportedMediaType,
+            _ => Code::Malformed,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        let message = rejection.to_string();
+        let (code, retry_after) = match rejection {
+            Rejection::QueueFull { retry_after, .. } | Rejection::QueueTooHeavy { retry_after, .. } => {
+                (Code::QueueFull, Some(retry_after))
+            }
+            Rejection::TooManyItems { .. } => (Code::Malformed, None),
+            Rejection::Expired(_) => (Code::DeadlineExceeded, None),
+            Rejection::ShuttingDown => (Code::Unavailable, Some(Duration::from_secs(1))),
+        };
+        Self {
+            code,
+            message,
+            retry_after,
+        }
+    }
+}
+
+impl From<&ItemError> for Failure {
+    fn from(error: &ItemError) -> Self {
+        Self::new(Code::of_item(error), error.to_string())
+    }
+}
+
+/// The known name that `name` most likely means, if any is close enough.
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // The distance costs the product of both lengths, and one of them is the client's choice.
+    if name.len() > 64 {
+        return None;
+    }
+    known
+        .into_iter()
+        .map(|candidate| (strsim::osa_distance(name, candidate), candidate))
+        .filter(|&(distance, candidate)| distance <= (candidate.chars().count() / 3).max(1) && distance > 0)
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+#[path = "error_tests.rs"]
+mod tests;

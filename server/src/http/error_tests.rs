@@ -1,0 +1,45 @@
+use super::*;
+
+#[test]
+fn an_unknown_model_is_told_the_near_and_the_known() {
+    let failure = Failure::unknown_model("digit", ["digits", "texts"].into_iter());
+    assert_eq!(failure.code.status(), 404);
+    assert_eq!(
+        failure.message,
+        "unknown model `digit`, did you mean `digits`?; loaded: digits, texts"
+    );
+    let failure = Failure::unknown_task("digits", "x", std::iter::empty());
+    assert_eq!(failure.message, "unknown task `x`; tasks of model `digits`: none");
+}
+
+#[test]
+fn retry_after_is_whole_seconds_and_at_least_one() {
+    let seconds = |millis| {
+        Failure::from(Rejection::QueueTooHeavy {
+            task: "text".to_owned(),
+            queued: 9,
+            limit: 8,
+            retry_after: Duration::from_millis(millis),
+        })
+        .retry_after_seconds()
+    };
+    assert_eq!(seconds(0), Some(1));
+    assert_eq!(seconds(1), Some(1));
+    assert_eq!(seconds(2001), Some(3));
+}
+
+#[test]
+fn an_error_is_json_with_a_code() {
+    let failure = Failure::from(&ItemError::Invalid("a \"quoted\" thing".to_owned()));
+    assert_eq!(
+        String::from_utf8(failure.to_json(Some("r1"))).expect("JSON is text"),
+        r#"{"error":{"code":"invalid_input","message":"a \"quoted\" thing","request_id":"r1"}}"#
+    );
+}
+
+#[test]
+fn the_nearest_name_is_near() {
+    assert_eq!(nearest("inptus", ["inputs", "input"]), Some("inputs"));
+    assert_eq!(nearest("zebra", ["inputs", "input"]), None);
+    assert_eq!(nearest(&"a".repeat(1000), ["a"]), None);
+}

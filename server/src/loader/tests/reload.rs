@@ -1,0 +1,127 @@
+//! What a new build, an overwritten file and a second load of the same file do.
+
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::fixtures::{Folders, built, echo, load, load_error, position, template_bytes, trial_program};
+use crate::loader::{inspect, load_staged};
+use crate::model::Model;
+use crate::protocol::Value;
+
+fn answer(text: &str) -> Vec<(usize, Value)> {
+    vec![(0, Value::Text(Bytes::copy_from_slice(text.as_bytes())))]
+}
+
+fn description(model: &dyn Model) -> String {
+    model.manifest().tasks[0].description.clone()
+}
+
+/// Copies of the plugin that are mapped, by their paths.
+fn mapped(scratch: &Path) -> Vec<String> {
+    let scratch = scratch.canonicalize().expect("the scratch folder is there");
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("the mappings are readable");
+    let mut mapped: Vec<String> = maps
+        .lines()
+        .filter_map(|line| line.split_once('/').map(|(_, path)| format!("/{path}")))
+        .filter(|path| path.starts_with(&*scratch.to_string_lossy()))
+        .collect();
+    mapped.dedup();
+    mapped
+}
+
+#[test]
+fn a_built_plugin_loads_and_answers() {
+    let folders = Folders::new();
+    let loaded = load(&folders.loader(), &built("template"));
+    assert_eq!(loaded.plugin.name, "plugin-template");
+    let tasks = &loaded.model.manifest().tasks;
+    assert_eq!(
+        tasks.iter().map(|task| &*task.name).collect::<Vec<_>>(),
+        ["echo", "stats"]
+    );
+    assert_eq!(echo(&*loaded.model, "grün"), answer("grün"));
+}
+
+#[test]
+fn loading_a_file_twice_gives_two_libraries() {
+    let folders = Folders::new();
+    let loader = folders.loader();
+    let first = load(&loader, &built("template"));
+    let second = load(&loader, &built("template"));
+    assert_eq!(mapped(folders.scratch()).len(), 2);
+    drop(first);
+    assert_eq!(echo(&*second.model, "still here"), answer("still here"));
+}
+
+#[test]
+fn the_mapping_outlives_the_model_and_its_files_do_not() {
+    let folders = Folders::new();
+    let loader = folders.loader();
+    drop(load(&loader, &built("template")));
+    let mapped = mapped(folders.scratch());
+    assert_eq!(mapped.len(), 1);
+    assert!(mapped[0].ends_with("(deleted)"), "{mapped:?}");
+    drop(loader);
+    let left = std::fs::read_dir(folders.scratch()).expect("the scratch folder is there");
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_file_overwritten_in_place_harms_nothing_and_a_new_build_is_new_code() {
+    let folders = Folders::new();
+    let loader = folders.loader();
+    let mut build = template_bytes();
+    let file = folders.write("libmodel.so", &build);
+    let old = load(&loader, &file);
+    assert_eq!(description(&*old.model), "Returns the text as it came.");
+
+    // In place: the same inode, first with nonsense and then with a new build.
+    folders.write("libmodel.so", b"half a build");
+    assert_eq!(echo(&*old.model, "old"), answer("old"));
+    assert!(load_error(&folders, &file).contains("got a text file"));
+
+    let changed = position(&build, b"Returns the text as it came.");
+    build[changed..changed + 28].copy_from_slice(b"Returns the text as it went.");
+    folders.write("libmodel.so", &build);
+    let new = load(&loader, &file);
+    assert_eq!(description(&*new.model), "Returns the text as it went.");
+    assert_eq!(description(&*old.model), "Returns the text as it came.");
+    assert_eq!(echo(&*old.model, "old"), answer("old"));
+    assert_eq!(echo(&*new.model, "new"), answer("new"));
+}
+
+#[test]
+fn a_staged_plugin_is_not_opened_until_it_is_loaded() {
+    let folders = Folders::new();
+    let request = super::fixtures::request(&built("template"));
+    let loader = folders.loader();
+    let staged = loader
+        .stage(&request.path, request.trial_timeout)
+        .expect("the template passes the trial");
+    assert_eq!(mapped(folders.scratch()), [""; 0]);
+    let model = load_staged(staged.copy.file(), &request.context).expect("the template loads");
+    assert_eq!(echo(&*model, "here"), answer("here"));
+}
+
+#[test]
+fn inspecting_shows_the_file_and_the_manifest() {
+    let folders = Folders::new();
+    let request = super::fixtures::request(&built("template"));
+    let inspection =
+        inspect(&trial_program(), &request.path, request.trial_timeout).expect("the template is a plugin");
+    assert_eq!(mapped(folders.scratch()), [""; 0]);
+    let text = inspection.to_string();
+    for part in [
+        "plugin       plugin-template",
+        "plugin ABI   1.0.0 (this server: 1.0.0)",
+        "settings     shortest_word: integer",
+        "task         echo: Returns the text as it came.",
+        "  input      text",
+        "libc.so.6",
+    ] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+    let json = serde_json::to_value(&inspection).expect("an inspection is JSON");
+    assert_eq!(json["manifest"]["tasks"][1]["name"], "stats");
+}
