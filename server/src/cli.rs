@@ -32,6 +32,7 @@ pub struct Cli {
 
 /// What else the program does.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Command {
     /// Checks a configuration and reports every error at once; exits with 0 if there is none
     Check {
