@@ -61,8 +61,8 @@ impl Eye {
         Ok(eye)
     }
 
-    /// Shape of the tensor.
-    pub(crate) fn shapes(&self, layout: Layout) -> Vec<Vec<usize>> {
+    /// Shapes that a tensor of this layout may have.
+    fn shapes(&self, layout: Layout) -> Vec<Vec<usize>> {
         let (width, height, channels) = (self.width, self.height, self.channels.count());
         let mut shapes = vec![match layout {
             Layout::Nchw => vec![channels, height, width],
@@ -88,8 +88,13 @@ impl Eye {
         };
         let fits = |layout: &Layout| self.shapes(*layout).iter().any(|given| fits(given, shape));
         layouts.iter().copied().find(fits).ok_or_else(|| {
-            let given: Vec<_> = layouts.iter().flat_map(|layout| self.shapes(*layout)).collect();
-            let given: Vec<_> = given.iter().map(|shape| format!("{shape:?}")).collect();
+            let mut given: Vec<String> = Vec::new();
+            for shape in layouts.iter().flat_map(|layout| self.shapes(*layout)) {
+                let shape = format!("{shape:?}");
+                if !given.contains(&shape) {
+                    given.push(shape);
+                }
+            }
             let taken: Vec<_> = shape
                 .iter()
                 .map(|size| size.map_or("any".to_owned(), |size| size.to_string()))

@@ -3,10 +3,12 @@
 //!
 //! The way of an item: `task` prepares it (an `image` is decoded, a tensor checked) and stacks it with others; `network` runs
 //! the file; `ranking` turns scores into labels where the task has some. What a task does is worked out once, at load, by
-//! `plan` from the `settings`. Batching itself is the server's; the README beside this folder is for the operator.
+//! `plan` from the `settings`; `describe` puts it into words. Batching itself is the server's. The README of this plugin is
+//! for the operator.
 
 #![forbid(unsafe_code)]
 
+mod describe;
 mod image;
 mod network;
 mod plan;

@@ -13,15 +13,6 @@ use rten_onnx::onnx;
 
 use crate::values;
 
-/// Operators of quantised models. The runtime answers wrong numbers, and says nothing, for some of the models that have
-/// them, depending on how the weights were quantised; since a graph does not always tell, none of these is served.
-const QUANTISED: [&str; 4] = [
-    "ConvInteger",
-    "DynamicQuantizeLSTM",
-    "DynamicQuantizeLinear",
-    "MatMulInteger",
-];
-
 /// A loaded model file.
 pub(crate) struct Network {
     model: Model,
@@ -86,7 +77,7 @@ impl Network {
             let proto = onnx::ModelProto::parse_file(file).map_err(|error| not_onnx(&error))?;
             let graph = proto.graph.as_ref().filter(|graph| !graph.output.is_empty());
             let graph = graph.ok_or_else(|| not_onnx(&"it has no graph with an output"))?;
-            refuse_quantised(graph).map_err(blame)?;
+            refuse_miscomputed(graph).map_err(blame)?;
             Declared::read(graph).map_err(blame)?
         };
         let model = Model::load_file(path).map_err(|error| match error.kind() {
@@ -216,19 +207,50 @@ fn dim(dim: &onnx::Dimension) -> Dim {
     }
 }
 
-fn refuse_quantised(graph: &onnx::GraphProto) -> Result<(), String> {
+/// Refuses what the runtime computes wrongly, without a word. Compared with ONNX Runtime, these are sums of integers where each
+/// column of the weights has a zero point of its own, and convolutions of integers. Other quantised models came out right:
+/// those with one zero point for all weights, and those that are dequantised first (`DequantizeLinear`).
+fn refuse_miscomputed(graph: &onnx::GraphProto) -> Result<(), String> {
     for node in &graph.node {
         let operator = node.op_type.as_deref().unwrap_or_default();
-        if QUANTISED.contains(&operator) || operator.starts_with("QLinear") {
+        let miscomputed = match operator {
+            "ConvInteger" | "DynamicQuantizeLSTM" => true,
+            "MatMulInteger" => !has_one_zero_point(graph, node),
+            _ => false,
+        };
+        if miscomputed {
             let name = node.name.as_deref().unwrap_or_default();
             return Err(format!(
-                "is quantised: its node `{name}` is a `{operator}`, which the runtime may compute wrongly; expected a model \
-                 with float weights"
+                "is quantised in a way that the runtime computes wrongly (`{operator}` in its node `{name}`), expected a model with \
+                 float weights, or with one zero point for each tensor of weights"
             ));
         }
         for subgraph in node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()) {
-            refuse_quantised(subgraph)?;
+            refuse_miscomputed(subgraph)?;
         }
     }
     Ok(())
+}
+
+/// Whether the weights of a `MatMulInteger` have a single zero point; if that cannot be told, they have not.
+fn has_one_zero_point(graph: &onnx::GraphProto, node: &onnx::NodeProto) -> bool {
+    let Some(name) = node.input.get(3).filter(|name| !name.is_empty()) else {
+        return true;
+    };
+    let constant = graph
+        .initializer
+        .iter()
+        .find(|tensor| tensor.name.as_ref() == Some(name));
+    constant.is_some_and(|tensor| {
+        // Of 8-bit integers each byte is an element.
+        let raw = tensor
+            .raw_data
+            .as_ref()
+            .is_none_or(|bytes| all_equal(&bytes.borrow()));
+        raw && all_equal(&tensor.int32_data) && tensor.external_data.is_empty()
+    })
+}
+
+fn all_equal<T: PartialEq>(values: &[T]) -> bool {
+    values.windows(2).all(|pair| pair[0] == pair[1])
 }

@@ -40,7 +40,8 @@ fn probabilities(outcome: &Json) -> Vec<f64> {
         .as_array()
         .expect("a classification lists scores");
     let of = |digit: usize| {
-        let found = scores.iter().find(|score| score["label"] == digit.to_string());
+        let digit = digit.to_string();
+        let found = scores.iter().find(|score| score["label"] == *digit);
         found
             .and_then(|score| score["score"].as_f64())
             .expect("every digit has a score")

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
 use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, HttpMessage as _};
+use actix_web::{Error, HttpMessage as _, HttpResponse};
 
 use super::error::{Code, Failure};
 use super::headers::request_id;
@@ -113,18 +114,19 @@ pub(super) async fn layer(
         status: CLIENT_GONE,
         shared,
     };
-    let http_request = request.request().clone();
     let mut response = if is_known(&visit.method) {
         match next.call(request).await {
             Ok(response) => response.map_into_boxed_body(),
             Err(error) => {
-                let response = error_response(&http_request, &error);
-                ServiceResponse::new(http_request, response)
+                let response = error_response(&visit, &error);
+                visit.status = response.status().as_u16();
+                return Err(InternalError::from_response(error, response).into());
             }
         }
     } else {
         // A metric is labelled by method; a client must not be able to make up labels.
-        request.into_response(respond::method_not_allowed(&http_request, "GET, HEAD, POST"))
+        let response = respond::method_not_allowed(request.request(), "GET, HEAD, POST");
+        request.into_response(response)
     };
     visit.status = response.status().as_u16();
     if let Ok(value) = HeaderValue::from_str(&visit.id) {
@@ -151,18 +153,16 @@ fn is_known(method: &Method) -> bool {
 }
 
 /// What actix or a layer of it refuses, in the native shape.
-fn error_response(request: &actix_web::HttpRequest, error: &Error) -> actix_web::HttpResponse {
+fn error_response(visit: &Visit, error: &Error) -> HttpResponse {
     let status = error.as_response_error().status_code().as_u16();
     let code = Code::ALL.into_iter().find(|code| code.status() == status);
-    let (code, message) = match code {
-        Some(code) if status < 500 => (code, error.to_string()),
-        None if status < 500 => (Code::Malformed, error.to_string()),
-        _ => {
-            log::error!("{} {}: {error}", request.method(), request.path());
-            (Code::Internal, "the server failed".to_owned())
-        }
+    let failure = if status < 500 {
+        Failure::new(code.unwrap_or(Code::Malformed), error.to_string())
+    } else {
+        log::error!("{} {}: {error}", visit.method, visit.path);
+        Failure::new(Code::Internal, "the server failed")
     };
-    respond::failure(request, &Failure::new(code, message))
+    respond::failure_with_id(Some(&visit.id), &failure)
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::web::{self, Bytes, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use plugin_abi::manifest::TaskManifest;
@@ -172,10 +173,10 @@ async fn predict(
 ) -> Result<HttpResponse, Failure> {
     let hints = Hints::read(request.headers(), call.entry.settings.request_timeout)?;
     let body = receive(request, payload, shared.receive, received).await?;
-    let content_type = match request.headers().get(CONTENT_TYPE) {
-        Some(value) => Some(String::from_utf8_lossy(value.as_bytes()).into_owned()),
-        None => None,
-    };
+    let content_type = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let body = split(body, content_type, envelope, &call, shared).await?;
     let form = body.form;
     let pending = call.generation.engine.submit(Request {
@@ -211,6 +212,7 @@ async fn split(
 
 async fn write(request: &HttpRequest, call: Call, form: Form, reply: Reply) -> Result<HttpResponse, Failure> {
     let started = clock::now();
+    let timing = reply.timing;
     let accept = request
         .headers()
         .get(ACCEPT)
@@ -218,31 +220,27 @@ async fn write(request: &HttpRequest, call: Call, form: Form, reply: Reply) -> R
     let mut response = if let Some((data, media_type)) = raw_output(accept, form, &reply.outcomes) {
         respond::status(200).content_type(media_type).body(data.clone())
     } else {
-        let id = respond::id_of(request);
-        let (call, timing) = (call.clone(), reply.timing);
+        let (of, id) = (call.clone(), respond::id_of(request));
         let size = estimated_size(&reply.outcomes);
-        let encode = move || encode(&call, form, &reply, id.as_deref());
+        let encode = move || encode(&of, form, &reply, id.as_deref());
         let encoded = if size <= INLINE_REPLY {
             encode()
         } else {
             off_the_loop(encode).await?
         };
-        let mut response = respond::json(encoded.status, encoded.body);
-        let encode_time = clock::now().saturating_duration_since(started);
-        add_timing(&mut response, timing, encode_time);
-        response
+        respond::json(encoded.status, encoded.body)
     };
-    let encode_time = clock::now().saturating_duration_since(started);
+    let took = clock::now().saturating_duration_since(started);
     call.generation
         .engine
         .metrics(call.task)
         .encode_seconds
-        .observe(encode_time.as_secs_f64());
-    if response.status().as_u16() == 503 {
-        response.headers_mut().insert(
-            HeaderName::from_static("retry-after"),
-            HeaderValue::from_static("1"),
-        );
+        .observe(took.as_secs_f64());
+    add_timing(&mut response, timing, took);
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     Ok(response)
 }

@@ -29,8 +29,12 @@ pub(crate) fn json(code: u16, body: impl Into<Vec<u8>>) -> HttpResponse {
 
 /// A failure in the native shape.
 pub(crate) fn failure(request: &HttpRequest, failure: &Failure) -> HttpResponse {
-    let id = id_of(request);
-    let mut response = json(failure.code.status(), failure.to_json(id.as_deref()));
+    failure_with_id(id_of(request).as_deref(), failure)
+}
+
+/// A failure in the native shape, where the request itself is out of reach.
+pub(crate) fn failure_with_id(id: Option<&str>, failure: &Failure) -> HttpResponse {
+    let mut response = json(failure.code.status(), failure.to_json(id));
     if let Some(seconds) = failure.retry_after_seconds() {
         response
             .headers_mut()

@@ -92,6 +92,16 @@ pub struct TrialProgram {
     pub arguments: Vec<String>,
 }
 
+impl TrialProgram {
+    /// This program, started with `--trial-load FILE`. Also after its file was replaced by an upgrade.
+    pub fn this_server() -> Self {
+        Self {
+            executable: "/proc/self/exe".into(),
+            arguments: vec!["--trial-load".to_owned()],
+        }
+    }
+}
+
 /// What the child says: the trial, or why it failed.
 type Report = Result<Trial, OpenError>;
 
