@@ -108,6 +108,16 @@ fn every_datatype_comes_back_as_it_went_in() {
 }
 
 #[test]
+fn half_precision_is_served_as_single() {
+    let half = network("half", "");
+    assert_eq!(half.manifest().tasks[0].input.tensors[0].dtype, "FP32");
+    assert_eq!(
+        half.predict("predict", &[json!([1.0, 2.0])]),
+        [Ok(json!({"y": [2.0, 3.5]}))]
+    );
+}
+
+#[test]
 fn integers_beyond_the_runtime_are_refused_and_not_cut() {
     let lookup = network("lookup", "");
     let failure = lookup

@@ -182,6 +182,8 @@ fn cors(origins: &[String]) -> Cors {
 
 /// All routes. What none of them matches goes to the operator's own routes, and from there to a 404.
 fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
+    // Routes are tried in this order: the one that is asked most comes first.
+    config.service(post("/v1/models/{model}/tasks/{task}/predict", predict::task));
     if shared.docs {
         config
             .service(get("/openapi.json", info::openapi))
@@ -202,7 +204,6 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
         .service(get("/v1/models", info::models))
         .service(post("/v1/models/{model}:predict", predict::kserve_v1))
         .service(post("/v1/models/{model}/predict", predict::default_task))
-        .service(post("/v1/models/{model}/tasks/{task}/predict", predict::task))
         .service(get("/v1/models/{model}", info::model))
         .default_service(web::to(predict::short_route));
 }

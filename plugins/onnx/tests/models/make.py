@@ -63,6 +63,15 @@ save(
     [value(f"{name}_out", kind, N, 2) for name, kind in KINDS.items()],
 )
 
+# Half precision, in and out and in the weights.
+save(
+    "half",
+    [h.make_node("Add", ["x", "one"], ["y"])],
+    [value("x", T.FLOAT16, N, 2)],
+    [value("y", T.FLOAT16, N, 2)],
+    [constant("one", np.array([1, 1.5], np.float16))],
+)
+
 # Looks a row up: an index out of range cannot be computed.
 save(
     "lookup",
