@@ -13,7 +13,11 @@ fn items(server: &Server, outcome: &str) -> u64 {
 }
 
 fn wait_until_nothing_is_queued_or_running(server: &Server) {
-    for gauge in ["inference_queue_items", "inference_queue_weight", "inference_executing_items"] {
+    for gauge in [
+        "inference_queue_items",
+        "inference_queue_weight",
+        "inference_executing_items",
+    ] {
         server.wait_for_metric(gauge, &[("model", "m")], 0);
     }
 }
@@ -36,8 +40,10 @@ fn of_ten_requests_to_a_busy_model_with_a_queue_of_eight_exactly_two_are_refused
         }
     });
     occupied.release();
-    let (refused, served): (Vec<_>, Vec<_>) =
-        pending.into_iter().map(|pending| pending.reply()).partition(|reply| reply.status == 429);
+    let (refused, served): (Vec<_>, Vec<_>) = pending
+        .into_iter()
+        .map(|pending| pending.reply())
+        .partition(|reply| reply.status == 429);
     assert_eq!((refused.len(), served.len()), (2, 8));
     for reply in served {
         reply.expect(200);
@@ -46,7 +52,10 @@ fn of_ten_requests_to_a_busy_model_with_a_queue_of_eight_exactly_two_are_refused
         let (code, message) = reply.error();
         assert_eq!(code, "queue_full");
         assert!(message.contains("8 of 8"), "{message}");
-        let seconds: u64 = reply.header("retry-after").and_then(|s| s.parse().ok()).expect("when to come back");
+        let seconds: u64 = reply
+            .header("retry-after")
+            .and_then(|s| s.parse().ok())
+            .expect("when to come back");
         assert!((1..=60).contains(&seconds), "come back in {seconds} s");
     }
     wait_until_nothing_is_queued_or_running(&server);
@@ -63,9 +72,17 @@ fn a_deadline_is_kept_while_the_model_is_busy_and_the_late_item_never_reaches_it
         .send()
         .expect(504);
     assert_eq!(late.error().0, "deadline_exceeded");
-    assert!(late.took() >= Duration::from_millis(100), "answered after {:?}", late.took());
+    assert!(
+        late.took() >= Duration::from_millis(100),
+        "answered after {:?}",
+        late.took()
+    );
     // Far less than the minute that the server would give it.
-    assert!(late.took() < Duration::from_secs(5), "answered after {:?}", late.took());
+    assert!(
+        late.took() < Duration::from_secs(5),
+        "answered after {:?}",
+        late.took()
+    );
     assert_eq!(items(&server, "expired"), 1);
     server.wait_for_queued("m", "text", 0);
     let first = occupied.release().batch();
@@ -84,7 +101,11 @@ fn a_deadline_is_kept_also_while_the_model_computes_the_item_itself() {
         .json(&json!({"inputs": [{"do": "sleep", "ms": 5000}]}))
         .send()
         .expect(504);
-    assert!(late.took() < Duration::from_secs(4), "answered after {:?}", late.took());
+    assert!(
+        late.took() < Duration::from_secs(4),
+        "answered after {:?}",
+        late.took()
+    );
 }
 
 #[test]
@@ -94,7 +115,10 @@ fn the_deadline_of_the_configuration_holds_where_a_request_sets_none() {
     )
     .start();
     let inputs = json!([{"do": "sleep", "ms": 3000}]);
-    assert_eq!(server.predict("m", "text", &inputs).expect(504).error().0, "deadline_exceeded");
+    assert_eq!(
+        server.predict("m", "text", &inputs).expect(504).error().0,
+        "deadline_exceeded"
+    );
 }
 
 #[test]
@@ -122,6 +146,44 @@ fn the_queued_work_of_clients_that_are_gone_is_dropped_and_counted() {
 }
 
 #[test]
+fn a_client_that_closes_its_sending_half_counts_as_gone() {
+    let server = Scenario::misbehave("", "").start();
+    let occupied = server.occupy("m");
+    let mut connection = server.connect();
+    connection.send_json(
+        "/v1/models/m/tasks/text/predict",
+        &json!({ "inputs": echoes(["half"]) }).to_string(),
+    );
+    server.wait_for_queued("m", "text", 1);
+    connection.half_close();
+    server.wait_for_queued("m", "text", 0);
+    assert_eq!(items(&server, "cancelled"), 1);
+    assert!(connection.is_closed());
+    occupied.release();
+}
+
+#[test]
+fn more_connections_than_the_limit_wait_for_their_turn_and_all_are_answered() {
+    let mut server =
+        Scenario::new("[server]\nmax_connections = 4\n\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n")
+            .start();
+    let pending: Vec<_> = (0..64)
+        .map(|value| {
+            server.client().in_background(move |client| {
+                let call = client
+                    .request("POST", "/v1/models/m/tasks/text/predict")
+                    .header("connection", "close");
+                call.json(&json!({ "inputs": echoes([value]) })).try_send()
+            })
+        })
+        .collect();
+    for (value, pending) in pending.into_iter().enumerate() {
+        assert_eq!(pending.reply().values(), [json!(value)]);
+    }
+    assert!(server.lives());
+}
+
+#[test]
 fn clients_that_leave_at_any_moment_do_no_harm_to_those_that_stay() {
     let server = Scenario::misbehave("batch_ms = 1", "max_batch_size = 16").start();
     let body = json!({"inputs": echoes(0..3)}).to_string();
@@ -142,13 +204,18 @@ fn clients_that_leave_at_any_moment_do_no_harm_to_those_that_stay() {
         })
         .collect();
     for cut in cuts {
-        server.connect().send(&request.as_bytes()[..cut.min(request.len())]);
+        server
+            .connect()
+            .send(&request.as_bytes()[..cut.min(request.len())]);
     }
     for pending in staying {
         pending.reply().expect(200);
     }
     wait_until_nothing_is_queued_or_running(&server);
-    assert_eq!(server.predict("m", "text", &echoes(["alive"])).values(), [json!("alive")]);
+    assert_eq!(
+        server.predict("m", "text", &echoes(["alive"])).values(),
+        [json!("alive")]
+    );
 }
 
 #[test]

@@ -12,7 +12,9 @@ use crate::harness::{Pending, Reply, Scenario, Server};
 fn predict_with_priority(server: &Server, priority: &'static str, inputs: Json) -> Pending {
     server.in_background(move |client| {
         let call = client.request("POST", "/v1/models/m/tasks/text/predict");
-        call.header("x-priority", priority).json(&json!({ "inputs": inputs })).try_send()
+        call.header("x-priority", priority)
+            .json(&json!({ "inputs": inputs }))
+            .try_send()
     })
 }
 
@@ -38,7 +40,10 @@ fn twelve_items_that_wait_together_run_as_three_batches_of_four() {
     // With the batch of one that occupied the model.
     assert_eq!(Batches::of(&server, "m", "text"), Batches { count: 4, items: 13 });
     let labels = [("model", "m"), ("task", "text")];
-    assert_eq!(server.metrics().in_bucket("inference_batch_size", &labels, 4.0), 3);
+    assert_eq!(
+        server.metrics().in_bucket("inference_batch_size", &labels, 4.0),
+        3
+    );
 }
 
 #[test]
@@ -55,7 +60,11 @@ fn a_fixed_delay_is_waited_for_when_a_request_is_alone() {
     let server = Scenario::misbehave("", "policy = \"fixed\"\nmax_delay = \"500ms\"").start();
     let reply = server.predict("m", "text", &echoes(["alone"]));
     assert_eq!(reply.report().batch_size(), 1);
-    assert!(reply.took() >= Duration::from_millis(500), "it ran after {:?}", reply.took());
+    assert!(
+        reply.took() >= Duration::from_millis(500),
+        "it ran after {:?}",
+        reply.took()
+    );
 }
 
 #[test]
@@ -70,12 +79,16 @@ fn a_fixed_delay_counts_from_the_arrival_of_the_item_and_not_from_when_the_model
     let (busy, second) = (busy.reply().expect(200), second.reply());
     assert_eq!(second.report().batch_size(), 1);
     let after = second.answered.saturating_duration_since(busy.answered);
-    assert!(after < delay, "it waited {after:?} more, after the model was free");
+    assert!(
+        after < delay,
+        "it waited {after:?} more, after the model was free"
+    );
 }
 
 #[test]
 fn a_batch_that_is_full_runs_before_its_fixed_delay_is_over() {
-    let server = Scenario::misbehave("", "policy = \"fixed\"\nmax_delay = \"60s\"\nmax_batch_size = 3").start();
+    let server =
+        Scenario::misbehave("", "policy = \"fixed\"\nmax_delay = \"60s\"\nmax_batch_size = 3").start();
     let pending: Vec<_> = (0..3)
         .map(|value| server.predict_in_background("m", "text", &echoes([value])))
         .collect();
@@ -103,7 +116,10 @@ fn requests_of_eleven_and_three_items_run_as_batches_of_eight_and_six_and_keep_t
     assert_eq!(images.values(), numbers(20..25));
     let sizes = |reply: &Reply| -> Vec<(u64, u64)> {
         let reports = reply.reports();
-        reports.iter().map(|report| (report.batch() - first, report.batch_size())).collect()
+        reports
+            .iter()
+            .map(|report| (report.batch() - first, report.batch_size()))
+            .collect()
     };
     assert_eq!(sizes(&eleven), [vec![(1, 8); 8], vec![(2, 6); 3]].concat());
     assert_eq!(sizes(&three), vec![(2, 6); 3]);
@@ -114,7 +130,9 @@ fn requests_of_eleven_and_three_items_run_as_batches_of_eight_and_six_and_keep_t
 fn shapes_that_alternate_are_grouped_and_do_not_make_a_batch_each() {
     let server = Scenario::misbehave("", "max_batch_size = 8").start();
     let occupied = server.occupy("m");
-    let inputs: Json = (0..8).map(|value| json!({"value": value, "group": value % 2})).collect();
+    let inputs: Json = (0..8)
+        .map(|value| json!({"value": value, "group": value % 2}))
+        .collect();
     let pending = server.predict_in_background("m", "prepared", &inputs);
     server.wait_for_queued("m", "prepared", 8);
     occupied.release();
@@ -122,10 +140,17 @@ fn shapes_that_alternate_are_grouped_and_do_not_make_a_batch_each() {
     assert_eq!(reply.values(), (0..8).map(Json::from).collect::<Vec<_>>());
     for report in reply.reports() {
         let parity = report.value().as_u64().map(|value| value % 2);
-        let of_batch: Vec<_> = report.batch_values().iter().map(|value| value.as_u64().map(|v| v % 2)).collect();
+        let of_batch: Vec<_> = report
+            .batch_values()
+            .iter()
+            .map(|value| value.as_u64().map(|v| v % 2))
+            .collect();
         assert_eq!(of_batch, vec![parity; 4]);
     }
-    assert_eq!(Batches::of(&server, "m", "prepared"), Batches { count: 2, items: 8 });
+    assert_eq!(
+        Batches::of(&server, "m", "prepared"),
+        Batches { count: 2, items: 8 }
+    );
 }
 
 #[test]
@@ -138,11 +163,19 @@ fn weights_that_alternate_are_grouped_within_the_weight_limit() {
         .collect();
     let pending = server.predict_in_background("m", "prepared", &inputs);
     server.wait_for_queued("m", "prepared", 8);
-    let weighs = server.metrics().count("inference_queue_weight", &[("task", "prepared")]);
+    let weighs = server
+        .metrics()
+        .count("inference_queue_weight", &[("task", "prepared")]);
     assert_eq!(weighs, 44);
     occupied.release();
-    assert_eq!(pending.reply().values(), (0..8).map(Json::from).collect::<Vec<_>>());
-    assert_eq!(Batches::of(&server, "m", "prepared"), Batches { count: 3, items: 8 });
+    assert_eq!(
+        pending.reply().values(),
+        (0..8).map(Json::from).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        Batches::of(&server, "m", "prepared"),
+        Batches { count: 3, items: 8 }
+    );
 }
 
 #[test]
@@ -165,7 +198,8 @@ fn tasks_of_one_model_never_share_a_batch_and_neither_starves() {
                 let server = &server;
                 scope.spawn(move || {
                     for round in 0..25 {
-                        let reply = server.predict("m", "image", &echoes([format!("image {client} {round}")]));
+                        let reply =
+                            server.predict("m", "image", &echoes([format!("image {client} {round}")]));
                         assert_one_task(&reply, "image");
                     }
                 })
@@ -173,14 +207,20 @@ fn tasks_of_one_model_never_share_a_batch_and_neither_starves() {
             .collect();
         let finished: Vec<_> = images.into_iter().map(thread::ScopedJoinHandle::join).collect();
         stop.store(true, Ordering::Relaxed);
-        assert!(finished.iter().all(Result::is_ok), "images were answered wrongly or not at all");
+        assert!(
+            finished.iter().all(Result::is_ok),
+            "images were answered wrongly or not at all"
+        );
     });
     assert_eq!(Batches::of(&server, "m", "image").items, 50);
 }
 
 fn assert_one_task(reply: &Reply, task: &str) {
     for value in reply.report().batch_values() {
-        assert!(value.as_str().is_some_and(|value| value.starts_with(task)), "{value} in a batch of {task}");
+        assert!(
+            value.as_str().is_some_and(|value| value.starts_with(task)),
+            "{value} in a batch of {task}"
+        );
     }
 }
 
@@ -229,5 +269,10 @@ fn a_batch_that_does_not_fit_in_memory_is_halved_and_every_item_is_answered() {
     let reply = pending.reply();
     assert_eq!(reply.values(), (0..8).map(Json::from).collect::<Vec<_>>());
     assert!(reply.reports().iter().all(|report| report.batch_size() <= 2));
-    assert!(server.metrics().count("inference_out_of_memory_total", &[("model", "m")]) >= 1);
+    assert!(
+        server
+            .metrics()
+            .count("inference_out_of_memory_total", &[("model", "m")])
+            >= 1
+    );
 }

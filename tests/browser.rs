@@ -53,7 +53,10 @@ impl Browser {
                 port.trim_end_matches('.').parse::<u16>().ok()
             })
             .expect("the driver names its port");
-        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build();
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(PATIENCE))
+            .build();
         let profile = tempfile::tempdir().expect("there is room for a profile");
         let mut this = Self {
             driver,
@@ -68,7 +71,9 @@ impl Browser {
             "goog:chromeOptions": {"binary": browser, "args": arguments},
         });
         let session = this.command("", &json!({"capabilities": {"alwaysMatch": capabilities}}));
-        let id = session["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {session}"));
+        let id = session["sessionId"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no session: {session}"));
         this.session = format!("{}/{id}", this.session);
         this
     }
@@ -82,7 +87,10 @@ impl Browser {
             .header("content-type", "application/json")
             .send(body.to_string())
             .unwrap_or_else(|error| panic!("the driver does not answer: {error}"));
-        let text = response.body_mut().read_to_string().expect("the driver answers text");
+        let text = response
+            .body_mut()
+            .read_to_string()
+            .expect("the driver answers text");
         let reply: Json = serde_json::from_str(&text).expect("the driver answers JSON");
         reply["value"].clone()
     }
@@ -103,18 +111,24 @@ impl Browser {
             "const e = document.querySelector({}); if (!e) return false; e.scrollIntoView(); e.click(); return true;",
             json!(selector)
         );
-        eventually_within(PATIENCE, &format!("{selector} on the page"), || match self.run(&script) {
-            Json::Bool(true) => Ok(()),
-            other => Err((other, self.run("return document.body.innerText"))),
+        eventually_within(PATIENCE, &format!("{selector} on the page"), || {
+            match self.run(&script) {
+                Json::Bool(true) => Ok(()),
+                other => Err((other, self.run("return document.body.innerText"))),
+            }
         });
     }
 
     /// Text of the first element that the selector finds, once there is one.
     fn text(&self, selector: &str) -> String {
-        let script = format!("const e = document.querySelector({}); return e && e.innerText;", json!(selector));
+        let script = format!(
+            "const e = document.querySelector({}); return e && e.innerText;",
+            json!(selector)
+        );
         eventually_within(PATIENCE, &format!("{selector} on the page"), || {
             let text = self.run(&script).as_str().map(str::to_owned);
-            text.filter(|text| !text.trim().is_empty()).ok_or_else(|| self.run("return document.body.innerText"))
+            text.filter(|text| !text.trim().is_empty())
+                .ok_or_else(|| self.run("return document.body.innerText"))
         })
     }
 }
@@ -142,14 +156,21 @@ fn a_reader_of_the_documentation_tries_an_operation_out_and_sees_its_answer() {
     let browser = Browser::start(&driver, &chromium);
     browser.open(&format!("http://{}/docs", server.address()));
     let operation = "[id*='tasks'][id*='stats'][id*='predict']";
-    assert!(browser.text(operation).contains("/v1/models/words/tasks/stats/predict"));
+    assert!(
+        browser
+            .text(operation)
+            .contains("/v1/models/words/tasks/stats/predict")
+    );
     browser.click(&format!("{operation} .opblock-summary-control"));
     browser.click(&format!("{operation} .try-out__btn"));
     browser.click(&format!("{operation} .execute"));
     let answer = format!("{operation} .live-responses-table .response");
     let status = browser.text(&format!("{answer} .response-col_status"));
     let body = browser.text(&format!("{answer} .response-col_description"));
-    assert!(status.contains("200"), "the page shows status {status}, with {body}");
+    assert!(
+        status.contains("200"),
+        "the page shows status {status}, with {body}"
+    );
     assert!(body.contains("\"words\": 6"), "{body}");
     // The page asked this server and nobody else.
     let origins = browser.run(

@@ -21,9 +21,16 @@ fn of_three_items_with_a_bad_one_the_two_others_succeed() {
     for deed in ["fail_item", "fault_item"] {
         let inputs = json!([echo("first"), order(deed, "second"), echo("third")]);
         let outputs = server.predict("m", "text", &inputs).expect(200).outputs();
-        assert_eq!([&outputs[0]["value"], &outputs[2]["value"]], [&json!("first"), &json!("third")]);
+        assert_eq!(
+            [&outputs[0]["value"], &outputs[2]["value"]],
+            [&json!("first"), &json!("third")]
+        );
         let message = outputs[1]["error"]["message"].as_str().unwrap_or_default();
-        assert!(message.contains(&format!("the message of {deed}")), "{}", outputs[1]);
+        assert!(
+            message.contains(&format!("the message of {deed}")),
+            "{}",
+            outputs[1]
+        );
     }
 }
 
@@ -33,7 +40,10 @@ fn an_item_that_is_not_what_the_task_takes_fails_alone() {
     let inputs = json!([echo("first"), {"valu": "second"}, echo("third")]);
     for task in ["text", "prepared"] {
         let outputs = server.predict("m", task, &inputs).expect(200).outputs();
-        assert_eq!([&outputs[0]["value"], &outputs[2]["value"]], [&json!("first"), &json!("third")]);
+        assert_eq!(
+            [&outputs[0]["value"], &outputs[2]["value"]],
+            [&json!("first"), &json!("third")]
+        );
         assert_eq!(outputs[1]["error"]["code"], "invalid_input", "{}", outputs[1]);
     }
 }
@@ -41,10 +51,16 @@ fn an_item_that_is_not_what_the_task_takes_fails_alone() {
 #[test]
 fn an_item_that_fails_to_be_prepared_fails_alone() {
     let server = Scenario::misbehave("", "").start();
-    for (deed, code) in [("fail_in_prepare", "invalid_input"), ("panic_in_prepare", "model_fault")] {
+    for (deed, code) in [
+        ("fail_in_prepare", "invalid_input"),
+        ("panic_in_prepare", "model_fault"),
+    ] {
         let inputs = json!([echo("first"), order(deed, "second"), echo("third")]);
         let outputs = server.predict("m", "prepared", &inputs).expect(200).outputs();
-        assert_eq!([&outputs[0]["value"], &outputs[2]["value"]], [&json!("first"), &json!("third")]);
+        assert_eq!(
+            [&outputs[0]["value"], &outputs[2]["value"]],
+            [&json!("first"), &json!("third")]
+        );
         assert_eq!(outputs[1]["error"]["code"], code, "{}", outputs[1]);
     }
 }
@@ -75,9 +91,16 @@ fn a_batch_that_fails_as_a_whole_fails_alone_and_the_next_one_succeeds() {
 fn what_panics_when_it_is_dropped_does_not_end_the_server() {
     let mut server = Scenario::misbehave("", "").start();
     // Its batch has been answered by then, or fails; the next one succeeds.
-    let reply = server.predict("m", "prepared", &json!([order("panic_in_prepared_drop", "drops")]));
+    let reply = server.predict(
+        "m",
+        "prepared",
+        &json!([order("panic_in_prepared_drop", "drops")]),
+    );
     assert!([200, 500].contains(&reply.status), "{}", reply.text());
-    assert_eq!(server.predict("m", "prepared", &echoes(["next"])).values(), [json!("next")]);
+    assert_eq!(
+        server.predict("m", "prepared", &echoes(["next"])).values(),
+        [json!("next")]
+    );
     assert!(server.lives());
 }
 
@@ -91,7 +114,10 @@ fn a_model_that_panics_when_it_is_dropped_is_replaced_all_the_same() {
     let server = Scenario::new(&config(true, "first")).start();
     server.write_config(&config(false, "second"));
     assert!(server.reload());
-    assert_eq!(server.predict("m", "text", &echoes(["x"])).report().tag(), "second");
+    assert_eq!(
+        server.predict("m", "text", &echoes(["x"])).report().tag(),
+        "second"
+    );
     server.wait_for_metric("inference_generations_live", &[], 1);
     server.shut_down();
 }
@@ -127,6 +153,11 @@ fn two_models_of_one_plugin_do_not_share_their_faults_or_their_settings() {
     let occupied = server.occupy("a");
     assert_eq!(server.predict("b", "text", &echoes([1])).report().tag(), "B");
     assert_eq!(occupied.release().tag(), "A");
-    server.predict("a", "text", &json!([order("panic", 1)])).expect(500);
-    assert_eq!(server.predict("b", "text", &echoes([2])).values(), [Json::from(2)]);
+    server
+        .predict("a", "text", &json!([order("panic", 1)]))
+        .expect(500);
+    assert_eq!(
+        server.predict("b", "text", &echoes([2])).values(),
+        [Json::from(2)]
+    );
 }

@@ -85,7 +85,16 @@ fn imports_are_found_in_each_way_to_write_them() {
     let text = "use crate::a::X;\npub use crate::b;\npub(crate) use crate::{c::Y, d::{self, Z}, e};\n\
                 use crate::{\n    f::G,\n    h,\n};\nlet x = crate::i::run();\n// use crate::no::Comment;\n";
     let found: Vec<(usize, String)> = imports(text).collect();
-    let expected = [(1, "a"), (2, "b"), (3, "c"), (3, "d"), (3, "e"), (4, "f"), (4, "h"), (8, "i")];
+    let expected = [
+        (1, "a"),
+        (2, "b"),
+        (3, "c"),
+        (3, "d"),
+        (3, "e"),
+        (4, "f"),
+        (4, "h"),
+        (8, "i"),
+    ];
     assert_eq!(found, expected.map(|(line, module)| (line, module.to_owned())));
 }
 
@@ -143,7 +152,11 @@ fn heads(rest: &str) -> Vec<String> {
             _ => {}
         }
     }
-    paths.iter().map(|path| name(path)).filter(|module| !module.is_empty()).collect()
+    paths
+        .iter()
+        .map(|path| name(path))
+        .filter(|module| !module.is_empty())
+        .collect()
 }
 
 fn without_comments(text: &str) -> String {

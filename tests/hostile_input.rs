@@ -13,13 +13,19 @@ use crate::harness::{Reply, Scenario, Server};
 const ECHO: &str = "/v1/models/t/tasks/echo/predict";
 
 fn start(server: &str) -> Server {
-    Scenario::new(&format!("[server]\n{server}\n\n[[models]]\nname = \"t\"\nplugin = \"template\"\n")).start()
+    Scenario::new(&format!(
+        "[server]\n{server}\n\n[[models]]\nname = \"t\"\nplugin = \"template\"\n"
+    ))
+    .start()
 }
 
 #[track_caller]
 fn assert_well(server: &mut Server) {
     assert!(server.lives());
-    assert_eq!(server.predict("t", "echo", &json!(["well"])).outputs(), [json!("well")]);
+    assert_eq!(
+        server.predict("t", "echo", &json!(["well"])).outputs(),
+        [json!("well")]
+    );
 }
 
 fn post(server: &Server, body: impl Into<Vec<u8>>) -> Reply {
@@ -138,7 +144,10 @@ fn a_compressed_body_that_is_broken_is_refused() {
     let mut server = start("");
     let whole = gzip(br#"{"inputs":["packed"]}"#);
     for body in [b"no gzip at all".to_vec(), whole[..whole.len() / 2].to_vec()] {
-        assert_eq!(post_gzip(&server, body).expect(400).error().0, "malformed_request");
+        assert_eq!(
+            post_gzip(&server, body).expect(400).error().0,
+            "malformed_request"
+        );
     }
     let unknown = server.request("POST", ECHO).header("content-encoding", "br");
     let unknown = unknown.body("application/json", "{}").send();
@@ -152,7 +161,9 @@ fn json_that_is_nested_a_thousand_deep_is_refused_and_a_million_deep_as_well() {
     for depth in [1000, 1_000_000] {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
             let nested = format!("{}1{}", open.repeat(depth), close.repeat(depth));
-            let (code, message) = post(&server, format!("{{\"inputs\":[{nested}]}}")).expect(400).error();
+            let (code, message) = post(&server, format!("{{\"inputs\":[{nested}]}}"))
+                .expect(400)
+                .error();
             assert_eq!(code, "malformed_request");
             assert!(message.contains("128"), "{message}");
         }
@@ -168,21 +179,37 @@ fn numbers_that_json_does_not_have_are_refused() {
         let body = format!("{{\"inputs\":[{{\"numbers\":[{number}]}}]}}");
         let call = server.request("POST", "/v1/models/m/tasks/tensor/predict");
         let reply = call.body("application/json", body).send();
-        assert!([400, 422].contains(&reply.status), "{number}: {} {}", reply.status, reply.text());
+        assert!(
+            [400, 422].contains(&reply.status),
+            "{number}: {} {}",
+            reply.status,
+            reply.text()
+        );
         reply.error();
     }
     assert!(server.lives());
-    let doubled = server.predict("m", "tensor", &json!([{"numbers": [1.5]}])).expect(200);
-    assert!(doubled.text().contains("3.0") || doubled.text().contains("[3]"), "{}", doubled.text());
+    let doubled = server
+        .predict("m", "tensor", &json!([{"numbers": [1.5]}]))
+        .expect(200);
+    assert!(
+        doubled.text().contains("3.0") || doubled.text().contains("[3]"),
+        "{}",
+        doubled.text()
+    );
 }
 
 #[test]
 fn text_that_is_not_utf_8_is_refused_with_the_place_of_the_bad_byte() {
     let mut server = start("");
-    let (code, message) = post(&server, b"{\"inputs\":[\"\xff\xfe\"]}".to_vec()).expect(400).error();
+    let (code, message) = post(&server, b"{\"inputs\":[\"\xff\xfe\"]}".to_vec())
+        .expect(400)
+        .error();
     assert_eq!(code, "malformed_request");
     assert!(message.contains("12"), "{message}");
-    let raw = server.request("POST", ECHO).body("text/plain", b"\xc3\x28".to_vec()).send();
+    let raw = server
+        .request("POST", ECHO)
+        .body("text/plain", b"\xc3\x28".to_vec())
+        .send();
     raw.expect(400).error();
     assert_well(&mut server);
 }
@@ -190,7 +217,16 @@ fn text_that_is_not_utf_8_is_refused_with_the_place_of_the_bad_byte() {
 #[test]
 fn names_that_climb_out_of_their_folder_are_unknown_names() {
     let mut server = start("");
-    for name in ["..", "../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e", "a%00b", "%ff", "x\u{202e}y", "t/../t"] {
+    for name in [
+        "..",
+        "../../etc/passwd",
+        "..%2f..%2fetc%2fpasswd",
+        "%2e%2e",
+        "a%00b",
+        "%ff",
+        "x\u{202e}y",
+        "t/../t",
+    ] {
         let path = |rest: &str| format!("/v1/models/{name}{rest}");
         for (method, path) in [("GET", path("")), ("POST", path("/tasks/echo/predict"))] {
             let mut connection = server.connect();
@@ -198,7 +234,12 @@ fn names_that_climb_out_of_their_folder_are_unknown_names() {
                 "{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}"
             ));
             let reply = connection.reply().expect("an answer");
-            assert!([400, 404].contains(&reply.status), "{path}: {} {}", reply.status, reply.text());
+            assert!(
+                [400, 404].contains(&reply.status),
+                "{path}: {} {}",
+                reply.status,
+                reply.text()
+            );
         }
     }
     for file in ["../models.toml", "..%2fmodels.toml", "%2e%2e/models.toml"] {
@@ -230,7 +271,10 @@ fn send_head(server: &Server, head: &[u8]) -> Option<RawReply> {
 #[test]
 fn a_head_that_is_huge_is_refused_or_its_connection_closed() {
     let mut server = start("");
-    let long = format!("GET /livez HTTP/1.1\r\nhost: test\r\nx-long: {}\r\n\r\n", "x".repeat(1 << 20));
+    let long = format!(
+        "GET /livez HTTP/1.1\r\nhost: test\r\nx-long: {}\r\n\r\n",
+        "x".repeat(1 << 20)
+    );
     let mut many = "GET /livez HTTP/1.1\r\nhost: test\r\n".to_owned();
     for number in 0..50_000 {
         many.push_str(&format!("x-{number}: y\r\n"));
@@ -264,7 +308,11 @@ fn a_head_that_is_malformed_is_refused_or_its_connection_closed() {
         connection.send(head);
         connection.half_close();
         if let Some(reply) = connection.reply() {
-            assert!((400..500).contains(&reply.status), "{:?}: {reply:?}", String::from_utf8_lossy(head));
+            assert!(
+                (400..500).contains(&reply.status),
+                "{:?}: {reply:?}",
+                String::from_utf8_lossy(head)
+            );
         }
     }
     assert_well(&mut server);
@@ -339,7 +387,12 @@ fn shapes_of_tensors_that_make_no_sense_are_refused() {
     ];
     for input in inputs {
         let reply = server.predict("m", "tensor", &json!([input]));
-        assert!([400, 422].contains(&reply.status), "{input}: {} {}", reply.status, reply.text());
+        assert!(
+            [400, 422].contains(&reply.status),
+            "{input}: {} {}",
+            reply.status,
+            reply.text()
+        );
     }
     assert!(server.lives());
 }

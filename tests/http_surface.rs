@@ -30,10 +30,21 @@ fn post(server: &Server, path: &str, content_type: &str, body: &str) -> Reply {
 #[test]
 fn a_list_of_inputs_is_answered_by_a_list_of_outputs() {
     let server = start();
-    let reply = server.post(ECHO, &json!({"inputs": ["to be", "", "Grüße 🦀"]})).expect(200).json();
+    let reply = server
+        .post(ECHO, &json!({"inputs": ["to be", "", "Grüße 🦀"]}))
+        .expect(200)
+        .json();
     assert_eq!(reply["outputs"], json!(["to be", "", "Grüße 🦀"]));
-    assert_eq!((&reply["model"], &reply["task"]), (&json!("words"), &json!("echo")));
-    assert!(reply["inference_time"].as_f64().is_some_and(|seconds| (0.0..10.0).contains(&seconds)), "{reply}");
+    assert_eq!(
+        (&reply["model"], &reply["task"]),
+        (&json!("words"), &json!("echo"))
+    );
+    assert!(
+        reply["inference_time"]
+            .as_f64()
+            .is_some_and(|seconds| (0.0..10.0).contains(&seconds)),
+        "{reply}"
+    );
 }
 
 #[test]
@@ -48,11 +59,16 @@ fn one_input_is_answered_by_one_output() {
 fn the_default_task_and_short_routes_and_the_v1_protocol_answer_as_well() {
     let server = start();
     let document = json!({"text": "to be or not"});
-    let default = server.post("/v1/models/words/predict", &json!({"inputs": [document]})).expect(200);
+    let default = server
+        .post("/v1/models/words/predict", &json!({"inputs": [document]}))
+        .expect(200);
     assert_eq!(default.outputs()[0]["words"], 4);
     let short = server.post("/say", &json!({"inputs": ["hi"]})).expect(200);
     assert_eq!(short.outputs(), [json!("hi")]);
-    let v1 = server.post("/v1/models/words:predict", &json!({"instances": [document]})).expect(200).json();
+    let v1 = server
+        .post("/v1/models/words:predict", &json!({"instances": [document]}))
+        .expect(200)
+        .json();
     assert_eq!(v1["predictions"][0]["words"], 4);
 }
 
@@ -81,7 +97,10 @@ fn every_malformed_body_is_refused_with_a_reason() {
         ("{\"inputs\":[\"a\",]}", "trailing comma"),
         ("{\"inputs\":['a']}", "line 1"),
         ("{\"inputs\":[\"a\"],\"parameters\":5}", "parameters"),
-        ("{\"inputs\":[\"a\"],\"parameters\":{\"b\":1}}", "takes no parameters"),
+        (
+            "{\"inputs\":[\"a\"],\"parameters\":{\"b\":1}}",
+            "takes no parameters",
+        ),
     ];
     for (body, part) in cases {
         let reply = post(&server, ECHO, "application/json", body);
@@ -95,20 +114,37 @@ fn every_malformed_body_is_refused_with_a_reason() {
 #[test]
 fn an_input_that_the_task_does_not_take_is_unprocessable() {
     let server = start();
-    for input in [json!(5), json!({"text": 5}), json!({"txet": "a"}), json!({"text": ""}), json!(null)] {
-        let (code, message) = server.post(STATS, &json!({"inputs": [input]})).expect(422).error();
+    for input in [
+        json!(5),
+        json!({"text": 5}),
+        json!({"txet": "a"}),
+        json!({"text": ""}),
+        json!(null),
+    ] {
+        let (code, message) = server
+            .post(STATS, &json!({"inputs": [input]}))
+            .expect(422)
+            .error();
         assert_eq!(code, "invalid_input", "{input}: {message}");
     }
     let (code, message) = server.post(ECHO, &json!({"inputs": [5]})).expect(422).error();
     assert_eq!(code, "invalid_input");
-    assert!(message.contains("text") || message.contains("string"), "{message}");
+    assert!(
+        message.contains("text") || message.contains("string"),
+        "{message}"
+    );
 }
 
 #[test]
 fn too_many_items_are_refused_with_the_limit() {
     let server = start_with("max_items_per_request = 3");
-    server.predict("words", "echo", &json!(["a", "b", "c"])).expect(200);
-    let (code, message) = server.predict("words", "echo", &json!(["a", "b", "c", "d"])).expect(400).error();
+    server
+        .predict("words", "echo", &json!(["a", "b", "c"]))
+        .expect(200);
+    let (code, message) = server
+        .predict("words", "echo", &json!(["a", "b", "c", "d"]))
+        .expect(400)
+        .error();
     assert_eq!(code, "malformed_request");
     assert!(message.contains('3'), "{message}");
 }
@@ -137,10 +173,15 @@ fn unknown_names_are_told_the_known_and_the_near_ones() {
 #[test]
 fn a_model_of_several_tasks_without_a_default_says_how_to_name_one() {
     let server = Scenario::new("[[models]]\nname = \"words\"\nplugin = \"template\"\n").start();
-    let (code, message) =
-        server.post("/v1/models/words/predict", &json!({"inputs": ["a"]})).expect(404).error();
+    let (code, message) = server
+        .post("/v1/models/words/predict", &json!({"inputs": ["a"]}))
+        .expect(404)
+        .error();
     assert_eq!(code, "not_found");
-    assert!(message.contains("/v1/models/words/tasks/{task}/predict") && message.contains("echo"), "{message}");
+    assert!(
+        message.contains("/v1/models/words/tasks/{task}/predict") && message.contains("echo"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -165,9 +206,12 @@ fn a_wrong_method_is_told_the_right_ones() {
 #[test]
 fn a_media_type_that_a_task_does_not_take_is_told_those_it_takes() {
     let server = start();
-    for (path, content_type) in
-        [(ECHO, "image/png"), (ECHO, "application/xml"), (STATS, "text/plain"), (STATS, "application/octet-stream")]
-    {
+    for (path, content_type) in [
+        (ECHO, "image/png"),
+        (ECHO, "application/xml"),
+        (STATS, "text/plain"),
+        (STATS, "application/octet-stream"),
+    ] {
         let (code, message) = post(&server, path, content_type, "x").expect(415).error();
         assert_eq!(code, "unsupported_media_type", "{content_type}");
         assert!(message.contains("application/json"), "{content_type}: {message}");
@@ -194,16 +238,32 @@ fn hints_in_headers_that_make_no_sense_are_refused() {
 #[test]
 fn head_answers_as_get_does_without_the_body() {
     let server = start();
-    for path in ["/", "/health", "/livez", "/readyz", "/metrics", "/v1/models", "/v1/models/words", "/openapi.json"] {
+    for path in [
+        "/",
+        "/health",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/v1/models",
+        "/v1/models/words",
+        "/openapi.json",
+    ] {
         let mut connection = server.connect();
         connection.send(format!("HEAD {path} HTTP/1.1\r\nhost: test\r\n\r\n"));
         let head = connection.reply_to_head().expect("an answer");
         assert_eq!(head.status, 200, "{path}");
-        let length: usize = head.header("content-length").and_then(|l| l.parse().ok()).expect("a length");
+        let length: usize = head
+            .header("content-length")
+            .and_then(|l| l.parse().ok())
+            .expect("a length");
         assert!(length > 0, "{path} has a length of 0");
         // The connection goes on: nothing of a body was sent.
         connection.send("GET /livez HTTP/1.1\r\nhost: test\r\n\r\n");
-        assert_eq!(connection.reply().expect("an answer").json(), json!({"live": true}), "after HEAD {path}");
+        assert_eq!(
+            connection.reply().expect("an answer").json(),
+            json!({"live": true}),
+            "after HEAD {path}"
+        );
     }
 }
 
@@ -232,7 +292,10 @@ fn a_connection_goes_on_after_an_error() {
     connection.send_json(ECHO, "{not json");
     assert_eq!(connection.reply().expect("an answer").status, 400);
     connection.send_json(ECHO, "{\"inputs\":[\"fine\"]}");
-    assert_eq!(connection.reply().expect("an answer").json()["outputs"][0], "fine");
+    assert_eq!(
+        connection.reply().expect("an answer").json()["outputs"][0],
+        "fine"
+    );
 }
 
 #[test]
@@ -247,13 +310,22 @@ fn a_client_that_asks_to_be_told_to_go_on_is_told_so() {
     ));
     assert_eq!(connection.reply().expect("leave to go on").status, 100);
     connection.send(body);
-    assert_eq!(connection.reply().expect("an answer").json()["outputs"][0], "waited");
+    assert_eq!(
+        connection.reply().expect("an answer").json()["outputs"][0],
+        "waited"
+    );
 }
 
 #[test]
 fn a_request_id_comes_back_and_is_in_errors_and_in_the_log() {
     let server = start();
-    let send = |id: &str, body: &Json| server.request("POST", ECHO).header("x-request-id", id).json(body).send();
+    let send = |id: &str, body: &Json| {
+        server
+            .request("POST", ECHO)
+            .header("x-request-id", id)
+            .json(body)
+            .send()
+    };
     let reply = send("my-id-1", &json!({"inputs": ["a"]})).expect(200);
     assert_eq!(reply.header("x-request-id"), Some("my-id-1"));
     let refused = send("my-id-2", &json!({"inputs": []})).expect(400);
@@ -270,9 +342,16 @@ fn a_request_without_a_harmless_id_gets_one_of_its_own() {
         .iter()
         .map(|id| {
             let call = server.request("GET", "/livez");
-            let call = if id.is_ascii() && !id.is_empty() { call.header("x-request-id", id) } else { call };
+            let call = if id.is_ascii() && !id.is_empty() {
+                call.header("x-request-id", id)
+            } else {
+                call
+            };
             let reply = call.send().expect(200);
-            reply.header("x-request-id").expect("every answer has an id").to_owned()
+            reply
+                .header("x-request-id")
+                .expect("every answer has an id")
+                .to_owned()
         })
         .collect();
     assert!(ids.iter().all(|id| !id.contains(' ') && id.len() >= 8), "{ids:?}");
@@ -301,7 +380,9 @@ fn a_large_reply_is_compressed_for_clients_that_ask_for_it() {
     assert_eq!(packed.header("content-encoding"), Some("gzip"));
     assert!(packed.body.len() < text.len() / 4);
     let mut unpacked = String::new();
-    GzDecoder::new(&packed.body[..]).read_to_string(&mut unpacked).expect("it is gzip");
+    GzDecoder::new(&packed.body[..])
+        .read_to_string(&mut unpacked)
+        .expect("it is gzip");
     let unpacked: Json = serde_json::from_str(&unpacked).expect("it is JSON");
     assert_eq!(unpacked["outputs"][0], json!(text));
     let plain = server.predict("words", "echo", &json!([text])).expect(200);
@@ -314,7 +395,10 @@ fn a_large_reply_is_compressed_for_clients_that_ask_for_it() {
 #[test]
 fn other_origins_may_not_call_the_server_unless_they_are_configured() {
     let ask = |server: &Server| {
-        let reply = server.request("GET", "/v1/models").header("origin", "https://example.com").send();
+        let reply = server
+            .request("GET", "/v1/models")
+            .header("origin", "https://example.com")
+            .send();
         reply.header("access-control-allow-origin").map(str::to_owned)
     };
     assert_eq!(ask(&start()), None);
@@ -327,7 +411,11 @@ fn other_origins_may_not_call_the_server_unless_they_are_configured() {
         .header("access-control-request-headers", "content-type")
         .send()
         .expect(200);
-    assert!(preflight.header("access-control-allow-methods").is_some_and(|methods| methods.contains("POST")));
+    assert!(
+        preflight
+            .header("access-control-allow-methods")
+            .is_some_and(|methods| methods.contains("POST"))
+    );
 }
 
 #[test]
@@ -349,7 +437,12 @@ fn the_list_of_models_serves_clients_of_two_protocols() {
     ] {
         assert_eq!(model[member], value, "{member}");
     }
-    assert!(model["created"].as_u64().is_some_and(|seconds| seconds > 1_700_000_000), "{model}");
+    assert!(
+        model["created"]
+            .as_u64()
+            .is_some_and(|seconds| seconds > 1_700_000_000),
+        "{model}"
+    );
     assert_eq!(model["tasks"][0]["name"], "echo");
     assert_eq!(model["tasks"][0]["route"], "/say");
     let text = list.to_string();
@@ -369,13 +462,19 @@ fn the_log_has_a_line_for_a_request_and_none_for_a_probe() {
     server.get("/livez").expect(200);
     server.predict("words", "echo", &json!(["a"])).expect(200);
     let line = server.wait_for_log("path=/v1/models/words");
-    assert!(line.contains("method=POST") && line.contains("status=200"), "{line}");
+    assert!(
+        line.contains("method=POST") && line.contains("status=200"),
+        "{line}"
+    );
     assert!(!server.log().has("path=/livez"));
 }
 
 #[test]
 fn the_log_is_json_where_it_is_configured() {
-    let server = Scenario::new("[logging]\nformat = \"json\"\n\n[[models]]\nname = \"words\"\nplugin = \"template\"\n").start();
+    let server = Scenario::new(
+        "[logging]\nformat = \"json\"\n\n[[models]]\nname = \"words\"\nplugin = \"template\"\n",
+    )
+    .start();
     server.predict("words", "echo", &json!(["a"])).expect(200);
     let line = server.wait_for_log("/v1/models/words");
     let line: Json = serde_json::from_str(&line).expect("a line is JSON");

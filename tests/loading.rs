@@ -27,12 +27,18 @@ fn a_model_whose_warm_up_fails_is_never_ready_and_the_reason_is_shown() {
     let model = failed(&server);
     assert_eq!(model["ready"], false);
     let reason = model["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains("warm-up") && reason.contains("misbehave was told to fail"), "{model}");
+    assert!(
+        reason.contains("warm-up") && reason.contains("misbehave was told to fail"),
+        "{model}"
+    );
     server.wait_for_log("misbehave was told to fail its warm-up");
     server.get("/readyz").expect(503);
     server.get("/health").expect(503);
     server.get("/livez").expect(200);
-    assert_eq!(server.metrics().count("inference_model_ready", &[("model", "m")]), 0);
+    assert_eq!(
+        server.metrics().count("inference_model_ready", &[("model", "m")]),
+        0
+    );
     let refused = server.predict("m", "text", &echoes([1])).expect(503);
     assert_eq!(refused.error().0, "unavailable");
 }
@@ -54,7 +60,10 @@ fn a_plugin_that_crashes_while_it_loads_is_named_and_the_server_lives() {
     for fault in ["panic", "error"] {
         let mut server = Scenario::new(&config(&format!("on_load = \"{fault}\""))).start_unready();
         let model = failed(&server);
-        assert!(model["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{model}");
+        assert!(
+            model["reason"].as_str().is_some_and(|reason| !reason.is_empty()),
+            "{model}"
+        );
         assert!(server.lives());
     }
 }
@@ -66,7 +75,10 @@ fn a_failed_model_is_repaired_by_a_reload() {
     server.write_config(&config("fail_warm_up = false"));
     assert!(server.reload());
     server.get("/readyz").expect(200);
-    assert_eq!(server.predict("m", "text", &echoes(["hi"])).values(), [json!("hi")]);
+    assert_eq!(
+        server.predict("m", "text", &echoes(["hi"])).values(),
+        [json!("hi")]
+    );
     let model = server.model("m");
     assert!(model.get("reason").is_none(), "{model}");
 }
@@ -79,7 +91,10 @@ fn while_a_model_loads_the_server_answers_and_says_that_it_is_not_ready() {
     let refused = server.predict("m", "text", &echoes([1])).expect(503);
     assert_eq!(refused.error().0, "unavailable");
     assert_eq!(server.model("m")["state"], "loading");
-    assert_eq!(server.metrics().count("inference_model_ready", &[("model", "m")]), 0);
+    assert_eq!(
+        server.metrics().count("inference_model_ready", &[("model", "m")]),
+        0
+    );
 }
 
 #[test]
@@ -95,8 +110,14 @@ fn a_configuration_with_errors_ends_the_start_with_code_two_and_every_error() {
     let output = scenario.run(&["--config", "models.toml"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("models.toml:2") && text.contains("did you mean `port`?"), "{text}");
-    assert!(text.contains("models.toml:4") && text.contains("`plugin`"), "{text}");
+    assert!(
+        text.contains("models.toml:2") && text.contains("did you mean `port`?"),
+        "{text}"
+    );
+    assert!(
+        text.contains("models.toml:4") && text.contains("`plugin`"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -26,7 +26,9 @@ fn expected() -> Json {
 
 /// The most likely digit of a classification.
 fn label(output: &Json) -> String {
-    let label = output["label"].as_str().or_else(|| output["scores"][0]["label"].as_str());
+    let label = output["label"]
+        .as_str()
+        .or_else(|| output["scores"][0]["label"].as_str());
     label.unwrap_or_else(|| panic!("no label in {output}")).to_owned()
 }
 
@@ -37,11 +39,26 @@ fn every_sample_image_gives_its_digit() {
     for image in expected["images"].as_array().expect("there are images") {
         let file = image["file"].as_str().expect("an image is a file");
         let bytes = fs::read(samples().join(file)).expect("the sample can be read");
-        let reply = server.request("POST", CLASSIFY).body("image/png", bytes.clone()).send().expect(200);
-        assert_eq!(label(&reply.json()["output"]), image["label"].to_string(), "{file}: {}", reply.text());
+        let reply = server
+            .request("POST", CLASSIFY)
+            .body("image/png", bytes.clone())
+            .send()
+            .expect(200);
+        assert_eq!(
+            label(&reply.json()["output"]),
+            image["label"].to_string(),
+            "{file}: {}",
+            reply.text()
+        );
         // The command of the configuration's first lines.
-        let default = server.request("POST", "/v1/models/digits/predict").body("image/png", bytes).send();
-        assert_eq!(label(&default.expect(200).json()["output"]), image["label"].to_string());
+        let default = server
+            .request("POST", "/v1/models/digits/predict")
+            .body("image/png", bytes)
+            .send();
+        assert_eq!(
+            label(&default.expect(200).json()["output"]),
+            image["label"].to_string()
+        );
     }
 }
 
@@ -51,7 +68,10 @@ fn vectors_of_many_digits_are_answered_in_order_in_one_request() {
     let expected = expected();
     let vectors = expected["vectors"].as_array().expect("there are vectors");
     let inputs: Json = vectors.iter().map(|vector| vector["pixels"].clone()).collect();
-    let outputs = server.post(CLASSIFY, &json!({ "inputs": inputs })).expect(200).outputs();
+    let outputs = server
+        .post(CLASSIFY, &json!({ "inputs": inputs }))
+        .expect(200)
+        .outputs();
     let labels: Vec<String> = outputs.iter().map(label).collect();
     let right: Vec<String> = vectors.iter().map(|vector| vector["label"].to_string()).collect();
     assert_eq!(labels, right);
@@ -59,7 +79,10 @@ fn vectors_of_many_digits_are_answered_in_order_in_one_request() {
 
 #[test]
 fn the_second_model_of_the_default_configuration_counts_words() {
-    let reply = start().post("/v1/models/text/predict", &json!({"inputs": [{"text": "to be or not to be"}]}));
+    let reply = start().post(
+        "/v1/models/text/predict",
+        &json!({"inputs": [{"text": "to be or not to be"}]}),
+    );
     assert_eq!(reply.expect(200).outputs()[0]["words"], 6);
 }
 
@@ -67,8 +90,16 @@ fn the_second_model_of_the_default_configuration_counts_words() {
 fn an_image_that_is_none_is_refused() {
     let server = start();
     let whole = fs::read(samples().join("digit-7-8x8.png")).expect("the sample can be read");
-    for bytes in [b"no image".to_vec(), whole[..whole.len() / 2].to_vec(), whole[..8].to_vec()] {
-        let reply = server.request("POST", CLASSIFY).body("image/png", bytes).send().expect(422);
+    for bytes in [
+        b"no image".to_vec(),
+        whole[..whole.len() / 2].to_vec(),
+        whole[..8].to_vec(),
+    ] {
+        let reply = server
+            .request("POST", CLASSIFY)
+            .body("image/png", bytes)
+            .send()
+            .expect(422);
         assert_eq!(reply.error().0, "invalid_input", "{}", reply.text());
     }
     let wrong = server.post(CLASSIFY, &json!({"inputs": [[1, 2, 3]]})).expect(422);

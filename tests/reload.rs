@@ -21,7 +21,11 @@ fn tagged(tag: &str) -> String {
 }
 
 fn tag(server: &Server) -> String {
-    server.predict("m", "text", &echoes(["which?"])).report().tag().to_owned()
+    server
+        .predict("m", "text", &echoes(["which?"]))
+        .report()
+        .tag()
+        .to_owned()
 }
 
 /// A reload that must be refused: the old model serves on, the failure is counted, and the reason is shown without paths.
@@ -35,7 +39,9 @@ fn refused(server: &Server) -> String {
     assert_eq!(tag(server), "old");
     server.get("/readyz").expect(200);
     let model = server.model("m");
-    let reason = model["last_reload_error"].as_str().unwrap_or_else(|| panic!("no reason in {model}"));
+    let reason = model["last_reload_error"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no reason in {model}"));
     let folder = server.dir().to_string_lossy().into_owned();
     for path in [folder.as_str(), "/tmp", ".so", ".toml"] {
         assert!(!reason.contains(path), "clients see {path:?} in {reason:?}");
@@ -77,14 +83,23 @@ fn a_reload_without_a_change_keeps_the_generation() {
 #[test]
 fn a_change_of_batching_alone_does_not_load_the_model_again() {
     let server = serving_the_old();
-    server.write_config(&format!("{}[models.batching]\nmax_batch_size = 2\n", tagged("old")));
+    server.write_config(&format!(
+        "{}[models.batching]\nmax_batch_size = 2\n",
+        tagged("old")
+    ));
     assert!(server.reload());
     assert_eq!(server.generation("m"), 1);
     let occupied = server.occupy("m");
     let pending = server.predict_in_background("m", "text", &echoes(0..4));
     server.wait_for_queued("m", "text", 4);
     occupied.release();
-    assert!(pending.reply().reports().iter().all(|report| report.batch_size() == 2));
+    assert!(
+        pending
+            .reply()
+            .reports()
+            .iter()
+            .all(|report| report.batch_size() == 2)
+    );
 }
 
 #[test]
@@ -93,14 +108,23 @@ fn models_come_and_go_with_the_configuration() {
     let second = "[[models]]\nname = \"second\"\nplugin = \"template\"\n";
     server.write_config(&format!("{}{second}", tagged("old")));
     assert!(server.reload());
-    assert_eq!(server.predict("second", "echo", &json!(["hi"])).outputs(), [json!("hi")]);
+    assert_eq!(
+        server.predict("second", "echo", &json!(["hi"])).outputs(),
+        [json!("hi")]
+    );
     assert_eq!(server.generation("m"), 1);
     server.write_config(second);
     assert!(server.reload());
     server.predict("m", "text", &echoes([1])).expect(404);
-    assert_eq!(server.predict("second", "echo", &json!(["hi"])).outputs(), [json!("hi")]);
+    assert_eq!(
+        server.predict("second", "echo", &json!(["hi"])).outputs(),
+        [json!("hi")]
+    );
     let metrics = server.get("/metrics").text();
-    assert!(!metrics.contains("model=\"m\""), "a model that is gone has metrics");
+    assert!(
+        !metrics.contains("model=\"m\""),
+        "a model that is gone has metrics"
+    );
 }
 
 #[test]
@@ -121,15 +145,28 @@ fn work_that_waits_for_the_old_generation_is_finished_by_it() {
 #[test]
 fn broken_toml_is_refused_with_its_line() {
     let server = serving_the_old();
-    server.write_config(&format!("{}\n[models.batching\nmax_batch_size = 4\n", tagged("new")));
+    server.write_config(&format!(
+        "{}\n[models.batching\nmax_batch_size = 4\n",
+        tagged("new")
+    ));
     assert_names(&refused(&server), &["models.toml:7", "not valid TOML"]);
 }
 
 #[test]
 fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_one() {
     let server = serving_the_old();
-    server.write_config(&format!("{}[models.batching]\nmax_batch_sise = 4\n", tagged("new")));
-    assert_names(&refused(&server), &["models.toml:7", "max_batch_sise", "did you mean `max_batch_size`?"]);
+    server.write_config(&format!(
+        "{}[models.batching]\nmax_batch_sise = 4\n",
+        tagged("new")
+    ));
+    assert_names(
+        &refused(&server),
+        &[
+            "models.toml:7",
+            "max_batch_sise",
+            "did you mean `max_batch_size`?",
+        ],
+    );
 }
 
 #[test]
@@ -168,7 +205,11 @@ fn a_plugin_file_of_another_architecture_is_refused_and_the_log_says_which() {
     fs::write(server.dir().join("libforeign.so"), library).expect("there is room");
     server.write_config(&model("./libforeign.so", "tag = \"new\""));
     let log = refused(&server).to_lowercase();
-    let named = if cfg!(target_arch = "x86_64") { "aarch64" } else { "x86" };
+    let named = if cfg!(target_arch = "x86_64") {
+        "aarch64"
+    } else {
+        "x86"
+    };
     assert_names(&log, &["models.toml:3", "libforeign.so", named]);
 }
 
@@ -184,7 +225,10 @@ fn a_file_that_is_no_plugin_is_refused() {
 fn a_load_that_panics_or_fails_or_ends_its_process_is_refused() {
     let server = serving_the_old();
     for fault in ["panic", "error"] {
-        server.write_config(&model("misbehave", &format!("tag = \"new\"\non_load = \"{fault}\"")));
+        server.write_config(&model(
+            "misbehave",
+            &format!("tag = \"new\"\non_load = \"{fault}\""),
+        ));
         let log = refused(&server);
         assert_names(&log, &["models.toml:", "model `m`"]);
     }
@@ -194,7 +238,10 @@ fn a_load_that_panics_or_fails_or_ends_its_process_is_refused() {
 fn a_setting_that_the_plugin_refuses_is_named_with_its_line() {
     let server = serving_the_old();
     server.write_config(&model("misbehave", "tag = \"new\"\non_load = \"error\""));
-    assert_names(&refused(&server), &["models.toml:6", "on_load", "misbehave was told to fail"]);
+    assert_names(
+        &refused(&server),
+        &["models.toml:6", "on_load", "misbehave was told to fail"],
+    );
     server.write_config(&model("misbehave", "tag = \"new\"\ntagg = \"typo\""));
     assert_names(&refused(&server), &["models.toml:6", "tagg"]);
 }
@@ -203,7 +250,14 @@ fn a_setting_that_the_plugin_refuses_is_named_with_its_line() {
 fn a_warm_up_that_fails_is_refused_with_the_reason() {
     let server = serving_the_old();
     server.write_config(&model("misbehave", "tag = \"new\"\nfail_warm_up = true"));
-    assert_names(&refused(&server), &["models.toml:", "warm-up", "misbehave was told to fail its warm-up"]);
+    assert_names(
+        &refused(&server),
+        &[
+            "models.toml:",
+            "warm-up",
+            "misbehave was told to fail its warm-up",
+        ],
+    );
     let reason = server.model("m")["last_reload_error"].to_string();
     assert!(reason.contains("warm-up"), "{reason}");
 }
@@ -211,7 +265,8 @@ fn a_warm_up_that_fails_is_refused_with_the_reason() {
 #[test]
 fn one_model_that_fails_holds_back_the_whole_reload() {
     let server = serving_the_old();
-    let broken = "[[models]]\nname = \"broken\"\nplugin = \"misbehave\"\n[models.settings]\nfail_warm_up = true\n";
+    let broken =
+        "[[models]]\nname = \"broken\"\nplugin = \"misbehave\"\n[models.settings]\nfail_warm_up = true\n";
     server.write_config(&format!("{}{broken}", tagged("new")));
     assert_names(&refused(&server), &["model `broken`"]);
     server.get("/v1/models/broken").expect(404);
@@ -219,14 +274,28 @@ fn one_model_that_fails_holds_back_the_whole_reload() {
     assert!(server.reload());
     assert_eq!(tag(&server), "new");
     let model = server.model("m");
-    assert!(model.get("last_reload_error").is_none(), "a reload that went well leaves no reason: {model}");
+    assert!(
+        model.get("last_reload_error").is_none(),
+        "a reload that went well leaves no reason: {model}"
+    );
 }
 
 #[test]
 fn all_errors_of_a_configuration_are_reported_together() {
     let server = serving_the_old();
-    server.write_config("[server]\nprot = 1\nmax_body_size = 5\n\n[[models]]\nnam = \"m\"\nplugin = \"misbehave\"\n");
-    assert_names(&refused(&server), &["models.toml:2", "`port`", "models.toml:3", "models.toml:5", "models.toml:6"]);
+    server.write_config(
+        "[server]\nprot = 1\nmax_body_size = 5\n\n[[models]]\nnam = \"m\"\nplugin = \"misbehave\"\n",
+    );
+    assert_names(
+        &refused(&server),
+        &[
+            "models.toml:2",
+            "`port`",
+            "models.toml:3",
+            "models.toml:5",
+            "models.toml:6",
+        ],
+    );
 }
 
 /// Writes a library over another in place: the same file, other bytes.
@@ -248,13 +317,19 @@ fn a_plugin_file_that_is_overwritten_while_it_serves_changes_nothing_before_sigh
         assert_eq!(echo(&server), [json!("hi")]);
     }
     // Code that was never run before is read from the old file, too.
-    let summary = server.predict("m", "stats", &json!([{"text": "to be or not"}])).expect(200).outputs();
+    let summary = server
+        .predict("m", "stats", &json!([{"text": "to be or not"}]))
+        .expect(200)
+        .outputs();
     assert_eq!(summary[0]["words"], 4);
     assert!(server.lives());
 
     assert!(server.reload());
     server.predict("m", "echo", &json!(["hi"])).expect(404);
-    assert_eq!(server.predict("m", "text", &echoes(["hi"])).values(), [json!("hi")]);
+    assert_eq!(
+        server.predict("m", "text", &echoes(["hi"])).values(),
+        [json!("hi")]
+    );
     assert_eq!(server.generation("m"), 2);
 }
 
@@ -267,9 +342,15 @@ fn a_plugin_file_that_is_replaced_by_a_rename_serves_after_sighup() {
     let next = server.dir().join("next");
     fs::copy(library("misbehave"), &next).expect("there is room");
     fs::rename(next, &file).expect("a file can be renamed");
-    assert_eq!(server.predict("m", "echo", &json!(["hi"])).outputs(), [json!("hi")]);
+    assert_eq!(
+        server.predict("m", "echo", &json!(["hi"])).outputs(),
+        [json!("hi")]
+    );
     assert!(server.reload());
-    assert_eq!(server.predict("m", "text", &echoes(["hi"])).values(), [json!("hi")]);
+    assert_eq!(
+        server.predict("m", "text", &echoes(["hi"])).values(),
+        [json!("hi")]
+    );
 }
 
 #[test]
@@ -316,9 +397,15 @@ fn twenty_reloads_under_load_fail_no_request() {
             assert_eq!(client.join().expect("a client ends"), Ok(()));
         }
     });
-    assert_eq!(server.generation("bystander"), 1, "what did not change was loaded again");
+    assert_eq!(
+        server.generation("bystander"),
+        1,
+        "what did not change was loaded again"
+    );
     server.wait_for_metric("inference_generations_live", &[], 2);
-    let lost = server.metrics().count("inference_items_total", &[("outcome", "lost")]);
+    let lost = server
+        .metrics()
+        .count("inference_items_total", &[("outcome", "lost")]);
     assert_eq!(lost, 0);
 }
 

@@ -29,7 +29,8 @@ fn health_and_metrics_answer_while_every_core_computes() {
 fn p99_while_every_core_computes(server: &Server) -> Duration {
     let busy = server.in_background(|client| {
         let call = client.request("POST", "/v1/models/m/tasks/text/predict");
-        call.json(&json!({"inputs": [{"do": "busy", "ms": 1500}]})).try_send()
+        call.json(&json!({"inputs": [{"do": "busy", "ms": 1500}]}))
+            .try_send()
     });
     server.wait_for_metric("inference_executing_items", &[("model", "m")], 1);
     let mut times = Vec::new();
@@ -42,7 +43,11 @@ fn p99_while_every_core_computes(server: &Server) -> Duration {
         times.push(took);
     }
     busy.reply().expect(200);
-    assert!(times.len() >= 20, "only {} answers while every core computed", times.len());
+    assert!(
+        times.len() >= 20,
+        "only {} answers while every core computed",
+        times.len()
+    );
     times.sort_unstable();
     times[times.len() * 99 / 100]
 }

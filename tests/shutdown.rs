@@ -8,13 +8,17 @@ use crate::harness::misbehave::echoes;
 use crate::harness::{Client, Scenario, Server, Signal, eventually};
 
 fn scenario(server: &str) -> Scenario {
-    Scenario::new(&format!("[server]\n{server}\n\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n"))
+    Scenario::new(&format!(
+        "[server]\n{server}\n\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n"
+    ))
 }
 
 fn wait_until_not_ready(server: &Server) {
-    eventually("the server to say that it is not ready", || match server.get("/readyz").status {
-        503 => Ok(()),
-        status => Err(status),
+    eventually("the server to say that it is not ready", || {
+        match server.get("/readyz").status {
+            503 => Ok(()),
+            status => Err(status),
+        }
     });
 }
 
@@ -37,7 +41,10 @@ fn after_sigterm_the_server_is_not_ready_at_once_and_serves_on_for_its_delay() {
     wait_until_not_ready(&server);
     server.get("/livez").expect(200);
     assert_eq!(server.get("/health").expect(503).json()["status"], "stopping");
-    assert_eq!(server.predict("m", "text", &echoes(["late guest"])).values(), [json!("late guest")]);
+    assert_eq!(
+        server.predict("m", "text", &echoes(["late guest"])).values(),
+        [json!("late guest")]
+    );
     assert!(server.lives());
 }
 
@@ -68,15 +75,20 @@ fn sigterm_under_load_answers_or_refuses_connections_and_never_cuts_an_answer_of
         })
         .collect();
     let task = [("model", "m"), ("task", "text"), ("outcome", "success")];
-    eventually("load", || match server.metrics().count("inference_items_total", &task) {
-        count if count >= 50 => Ok(()),
-        count => Err(count),
+    eventually("load", || {
+        match server.metrics().count("inference_items_total", &task) {
+            count if count >= 50 => Ok(()),
+            count => Err(count),
+        }
     });
     server.signal(Signal::TERM);
     assert_eq!(server.wait_for_exit().code(), Some(0));
     for client in clients {
         let statuses = client.join().expect("a client ends");
-        assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+        assert!(
+            statuses.iter().all(|status| [200, 503].contains(status)),
+            "{statuses:?}"
+        );
         assert!(statuses.contains(&200));
     }
 }
@@ -85,7 +97,9 @@ fn sigterm_under_load_answers_or_refuses_connections_and_never_cuts_an_answer_of
 fn until_refused(client: &Client, number: usize) -> Vec<u16> {
     let mut statuses = Vec::new();
     loop {
-        let call = client.request("POST", "/v1/models/m/tasks/text/predict").header("connection", "close");
+        let call = client
+            .request("POST", "/v1/models/m/tasks/text/predict")
+            .header("connection", "close");
         match call.json(&json!({"inputs": echoes([number])})).try_send() {
             Ok(reply) => statuses.push(reply.status),
             // Not accepted by the server, and so not promised anything.

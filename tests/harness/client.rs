@@ -147,7 +147,11 @@ impl Call<'_> {
         } else {
             agent.run(request.body(&self.body[..]).expect("the request is well formed"))?
         };
-        let body = response.body_mut().with_config().limit(REPLY_LIMIT).read_to_vec()?;
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(REPLY_LIMIT)
+            .read_to_vec()?;
         let answered = clock::now();
         Ok(Reply {
             sent,
@@ -203,14 +207,20 @@ impl Reply {
 
     /// The only value of a header.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().expect("headers are text"))
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().expect("headers are text"))
     }
 
     /// The error of the native shape, with its code and message, after a look at its form.
     #[track_caller]
     pub(crate) fn error(&self) -> (String, String) {
         let kind = self.header("content-type").unwrap_or_default();
-        assert!(kind.starts_with("application/json"), "an error of type {kind:?}: {}", self.text());
+        assert!(
+            kind.starts_with("application/json"),
+            "an error of type {kind:?}: {}",
+            self.text()
+        );
         let json = self.json();
         let (code, message) = (&json["error"]["code"], &json["error"]["message"]);
         let (Some(code), Some(message)) = (code.as_str(), message.as_str()) else {

@@ -99,7 +99,9 @@ fn read_lines(stream: impl Read, shared: &Shared) {
         let more = matches!(stream.read_until(b'\n', &mut line), Ok(length) if length > 0);
         let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if more {
-            state.lines.push(String::from_utf8_lossy(&line).trim_end().to_owned());
+            state
+                .lines
+                .push(String::from_utf8_lossy(&line).trim_end().to_owned());
         } else {
             state.ended = true;
         }

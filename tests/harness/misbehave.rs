@@ -45,7 +45,10 @@ impl Report {
 
     /// The values of all items of its batch.
     pub(crate) fn batch_values(&self) -> Vec<Json> {
-        self.0["order"].as_array().expect("a report lists its batch").clone()
+        self.0["order"]
+            .as_array()
+            .expect("a report lists its batch")
+            .clone()
     }
 
     /// The setting `tag` of the model that answered.
@@ -54,7 +57,9 @@ impl Report {
     }
 
     fn number(&self, member: &str) -> u64 {
-        self.0[member].as_u64().unwrap_or_else(|| panic!("no `{member}` in {}", self.0))
+        self.0[member]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no `{member}` in {}", self.0))
     }
 }
 
@@ -77,7 +82,10 @@ impl Reply {
     /// The values that came back, in order.
     #[track_caller]
     pub(crate) fn values(&self) -> Vec<Json> {
-        self.reports().iter().map(|report| report.value().clone()).collect()
+        self.reports()
+            .iter()
+            .map(|report| report.value().clone())
+            .collect()
     }
 }
 
@@ -110,12 +118,21 @@ impl Server {
             move |client: &Client| {
                 let path = super::client::predict_path(&model, "text");
                 let call = client.request("POST", &path).header("x-request-timeout", "10m");
-                call.header("x-priority", "high").json(&json!({ "inputs": [item] })).try_send()
+                call.header("x-priority", "high")
+                    .json(&json!({ "inputs": [item] }))
+                    .try_send()
             }
         });
         eventually("the model to be busy", || {
-            assert!(!pending.is_answered(), "the item that occupies the model was answered at once");
-            if reached(&path).exists() { Ok(()) } else { Err("not yet") }
+            assert!(
+                !pending.is_answered(),
+                "the item that occupies the model was answered at once"
+            );
+            if reached(&path).exists() {
+                Ok(())
+            } else {
+                Err("not yet")
+            }
         });
         Occupied {
             gate: Gate::at(path),
@@ -126,7 +143,11 @@ impl Server {
     /// Waits until so many items of a task wait.
     #[track_caller]
     pub(crate) fn wait_for_queued(&self, model: &str, task: &str, items: u64) {
-        self.wait_for_metric("inference_queue_items", &[("model", model), ("task", task)], items);
+        self.wait_for_metric(
+            "inference_queue_items",
+            &[("model", model), ("task", task)],
+            items,
+        );
     }
 }
 

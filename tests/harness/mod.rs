@@ -17,5 +17,6 @@ pub(crate) mod tools;
 
 pub(crate) use client::{Client, Pending, Reply};
 pub(crate) use eventually::eventually;
+pub(crate) use metrics::Metrics;
 pub(crate) use scenario::Scenario;
 pub(crate) use server::{Server, Signal};

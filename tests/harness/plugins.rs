@@ -10,7 +10,10 @@ pub(crate) fn executable() -> &'static Path {
 /// The root of the repository.
 pub(crate) fn repository() -> PathBuf {
     let server = Path::new(env!("CARGO_MANIFEST_DIR"));
-    server.parent().expect("the server is in the repository").to_owned()
+    server
+        .parent()
+        .expect("the server is in the repository")
+        .to_owned()
 }
 
 /// The library of a plugin, such as `template`.

@@ -20,7 +20,10 @@ pub(crate) struct RawReply {
 
 impl RawReply {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+        let found = self
+            .headers
+            .iter()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
@@ -38,9 +41,15 @@ impl Raw {
     /// Connects.
     pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the server takes connections");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket has timeouts");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a socket has timeouts");
-        stream.set_nodelay(true).expect("a socket can be told not to delay");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a socket has timeouts");
+        stream
+            .set_write_timeout(Some(PATIENCE))
+            .expect("a socket has timeouts");
+        stream
+            .set_nodelay(true)
+            .expect("a socket can be told not to delay");
         Self {
             stream: BufReader::new(stream),
         }
@@ -86,7 +95,10 @@ impl Raw {
 
     fn reply_to(&mut self, head: bool) -> Option<RawReply> {
         let status_line = self.line()?;
-        let status = status_line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status_line
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no status line: {status_line:?}"));
         let mut headers = Vec::new();
         loop {
@@ -112,7 +124,11 @@ impl Raw {
         if let Some(length) = reply.header("content-length") {
             let length: u64 = length.parse().expect("a length is a number");
             let read = self.stream.by_ref().take(length).read_to_end(&mut body);
-            assert_eq!(read.expect("the body can be read") as u64, length, "the body ended early");
+            assert_eq!(
+                read.expect("the body can be read") as u64,
+                length,
+                "the body ended early"
+            );
         } else if reply.header("transfer-encoding") == Some("chunked") {
             loop {
                 let size = self.line().expect("a chunk has a size");
@@ -148,7 +164,11 @@ impl Raw {
         let mut line = Vec::new();
         match self.stream.read_until(b'\n', &mut line) {
             Ok(0) => None,
-            Ok(_) => Some(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned()),
+            Ok(_) => Some(
+                String::from_utf8_lossy(&line)
+                    .trim_end_matches(['\r', '\n'])
+                    .to_owned(),
+            ),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 panic!("the server neither answered nor closed the connection within {PATIENCE:?}")
             }

@@ -46,11 +46,19 @@ impl Server {
         let address = line
             .as_deref()
             .and_then(|line| line.split("listening on http://").nth(1))
-            .and_then(|rest| rest.split(|c: char| c == '"' || c.is_whitespace()).next()?.parse().ok());
+            .and_then(|rest| {
+                rest.split(|c: char| c == '"' || c.is_whitespace())
+                    .next()?
+                    .parse()
+                    .ok()
+            });
         let Some(address) = address else {
             let _ = child.kill();
             let status = child.wait();
-            panic!("the server does not listen ({status:?}); its log:\n{}", log.text());
+            panic!(
+                "the server does not listen ({status:?}); its log:\n{}",
+                log.text()
+            );
         };
         Self {
             child,
@@ -65,7 +73,11 @@ impl Server {
     #[track_caller]
     pub(crate) fn wait_until_ready(&self) {
         eventually("the server to be ready", || {
-            assert!(!self.log.has("not ready; repair"), "a model failed to load:\n{}", self.log.text());
+            assert!(
+                !self.log.has("not ready; repair"),
+                "a model failed to load:\n{}",
+                self.log.text()
+            );
             match self.get("/readyz") {
                 reply if reply.status == 200 => Ok(()),
                 reply => Err(reply.text()),
@@ -129,7 +141,8 @@ impl Server {
 
     /// Which generation of a model serves.
     pub(crate) fn generation(&self, model: &str) -> u64 {
-        self.metrics().count("inference_model_generation", &[("model", model)])
+        self.metrics()
+            .count("inference_model_generation", &[("model", model)])
     }
 
     /// Sends a signal.
@@ -164,8 +177,8 @@ impl Server {
 
     /// Memory that is resident, in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .expect("the server lives");
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the server lives");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
         kilobytes.expect("Linux says how much memory is resident") * 1024

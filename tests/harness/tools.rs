@@ -17,7 +17,11 @@ pub(crate) fn find(variable: &str, names: &[&str], install: &str) -> Option<Path
     };
     let found = named.or_else(on_path);
     if found.is_none() {
-        absent(&format!("none of {} is on the PATH", names.join(", ")), variable, install);
+        absent(
+            &format!("none of {} is on the PATH", names.join(", ")),
+            variable,
+            install,
+        );
     }
     found
 }
@@ -25,11 +29,17 @@ pub(crate) fn find(variable: &str, names: &[&str], install: &str) -> Option<Path
 /// Finds a Python that has `module`: the one that `variable` names, else `python3`.
 pub(crate) fn python_with(module: &str, variable: &str, install: &str) -> Option<PathBuf> {
     let python = std::env::var_os(variable).map_or_else(|| PathBuf::from("python3"), PathBuf::from);
-    let imports = Command::new(&python).args(["-c", &format!("import {module}")]).output();
+    let imports = Command::new(&python)
+        .args(["-c", &format!("import {module}")])
+        .output();
     if imports.is_ok_and(|output| output.status.success()) {
         return Some(python);
     }
-    absent(&format!("{} has no module {module}", python.display()), variable, install);
+    absent(
+        &format!("{} has no module {module}", python.display()),
+        variable,
+        install,
+    );
     None
 }
 
