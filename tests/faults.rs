@@ -173,7 +173,7 @@ fn what_a_plugin_logs_is_in_the_log_of_the_server_with_the_name_of_its_model() {
         )
         .expect(200);
     let line = server.wait_for_log("a word from the plugin");
-    assert!(line.contains("INFO") && line.contains("model=m"), "{line}");
+    assert!(line.contains("INFO") && line.contains("model::m::"), "{line}");
 }
 
 #[test]
@@ -183,5 +183,5 @@ fn the_panic_of_a_plugin_is_in_the_log_with_the_name_of_its_model() {
         .predict("m", "text", &json!([order("panic", 1)]))
         .expect(500);
     let line = server.wait_for_log("the message of panic");
-    assert!(line.contains("model=m"), "{line}");
+    assert!(line.contains("model::m::"), "{line}");
 }
