@@ -62,6 +62,25 @@ fn of_ten_requests_to_a_busy_model_with_a_queue_of_eight_exactly_two_are_refused
 }
 
 #[test]
+fn a_queue_that_weighs_too_much_refuses_more() {
+    let server = Scenario::misbehave("", "max_queue_weight = 100").start();
+    let occupied = server.occupy("m");
+    let heavy = server.predict_in_background("m", "prepared", &json!([{"value": "heavy", "weight": 100}]));
+    server.wait_for_metric("inference_queue_weight", &[("task", "prepared")], 100);
+    let refused = server
+        .predict("m", "prepared", &json!([{"weight": 1}]))
+        .expect(429);
+    assert_eq!(refused.error().0, "queue_full");
+    assert!(refused.header("retry-after").is_some());
+    occupied.release();
+    assert_eq!(heavy.reply().values(), [json!("heavy")]);
+    wait_until_nothing_is_queued_or_running(&server);
+    server
+        .predict("m", "prepared", &json!([{"weight": 1}]))
+        .expect(200);
+}
+
+#[test]
 fn a_deadline_is_kept_while_the_model_is_busy_and_the_late_item_never_reaches_it() {
     let server = Scenario::misbehave("", "").start();
     let occupied = server.occupy("m");

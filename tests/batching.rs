@@ -276,3 +276,20 @@ fn a_batch_that_does_not_fit_in_memory_is_halved_and_every_item_is_answered() {
             >= 1
     );
 }
+
+#[test]
+fn a_model_of_two_workers_runs_two_batches_at_the_same_time() {
+    let server = Scenario::new("[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nworkers = 2\n").start();
+    let first = server.occupy("m");
+    // Answered while the first worker is busy.
+    assert_eq!(
+        server.predict("m", "text", &echoes(["beside"])).values(),
+        [json!("beside")]
+    );
+    let second = server.occupy("m");
+    let waiting = server.predict_in_background("m", "text", &echoes(["waits"]));
+    server.wait_for_queued("m", "text", 1);
+    first.release();
+    assert_eq!(waiting.reply().values(), [json!("waits")]);
+    second.release();
+}

@@ -161,3 +161,27 @@ fn two_models_of_one_plugin_do_not_share_their_faults_or_their_settings() {
         [Json::from(2)]
     );
 }
+
+#[test]
+fn what_a_plugin_logs_is_in_the_log_of_the_server_with_the_name_of_its_model() {
+    let server = Scenario::misbehave("", "").start();
+    server
+        .predict(
+            "m",
+            "text",
+            &json!([{"do": "log", "message": "a word from the plugin"}]),
+        )
+        .expect(200);
+    let line = server.wait_for_log("a word from the plugin");
+    assert!(line.contains("INFO") && line.contains("model::m::"), "{line}");
+}
+
+#[test]
+fn the_panic_of_a_plugin_is_in_the_log_with_the_name_of_its_model() {
+    let server = Scenario::misbehave("", "").start();
+    server
+        .predict("m", "text", &json!([order("panic", 1)]))
+        .expect(500);
+    let line = server.wait_for_log("the message of panic");
+    assert!(line.contains("model::m::"), "{line}");
+}

@@ -143,6 +143,31 @@ fn work_that_waits_for_the_old_generation_is_finished_by_it() {
 }
 
 #[test]
+fn work_that_waits_for_a_model_that_is_removed_is_finished() {
+    let server = serving_the_old();
+    let occupied = server.occupy("m");
+    let queued = server.predict_in_background("m", "text", &echoes(["queued"]));
+    server.wait_for_queued("m", "text", 1);
+    server.write_config("");
+    assert!(server.reload());
+    server.predict("m", "text", &echoes(["too late"])).expect(404);
+    occupied.release();
+    assert_eq!(queued.reply().values(), [json!("queued")]);
+    server.wait_for_metric("inference_generations_live", &[], 0);
+}
+
+#[test]
+fn a_generation_that_is_replaced_is_dropped_when_it_has_drained() {
+    let server = Scenario::new(&model("misbehave", "farewell = \"the old model says goodbye\"")).start();
+    let occupied = server.occupy("m");
+    server.write_config(&tagged("new"));
+    assert!(server.reload());
+    assert!(!server.log().has("the old model says goodbye"));
+    occupied.release();
+    server.wait_for_log("the old model says goodbye");
+}
+
+#[test]
 fn broken_toml_is_refused_with_its_line() {
     let server = serving_the_old();
     server.write_config(&format!(
@@ -260,6 +285,19 @@ fn a_warm_up_that_fails_is_refused_with_the_reason() {
     );
     let reason = server.model("m")["last_reload_error"].to_string();
     assert!(reason.contains("warm-up"), "{reason}");
+}
+
+#[test]
+fn a_load_that_takes_longer_than_the_limit_is_refused() {
+    let config = |settings: &str| {
+        format!(
+            "[server]\nreload_timeout = \"1s\"\n\n{}",
+            model("misbehave", settings)
+        )
+    };
+    let server = Scenario::new(&config("tag = \"old\"")).start();
+    server.write_config(&config("tag = \"new\"\non_load = \"hang\""));
+    assert_names(&refused(&server), &["model `m`", "longer than `reload_timeout`"]);
 }
 
 #[test]
