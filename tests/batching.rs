@@ -88,7 +88,7 @@ fn a_fixed_delay_counts_from_the_arrival_of_the_item_and_not_from_when_the_model
 #[test]
 fn a_batch_that_is_full_runs_before_its_fixed_delay_is_over() {
     let server =
-        Scenario::misbehave("", "policy = \"fixed\"\nmax_delay = \"60s\"\nmax_batch_size = 3").start();
+        Scenario::misbehave("", "policy = \"fixed\"\nmax_delay = \"30s\"\nmax_batch_size = 3").start();
     let pending: Vec<_> = (0..3)
         .map(|value| server.predict_in_background("m", "text", &echoes([value])))
         .collect();
