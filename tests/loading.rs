@@ -56,7 +56,7 @@ fn a_model_that_fails_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn a_plugin_that_crashes_while_it_loads_is_named_and_the_server_lives() {
+fn a_plugin_that_panics_or_fails_while_it_loads_says_why_and_the_server_lives() {
     for fault in ["panic", "error"] {
         let mut server = Scenario::new(&config(&format!("on_load = \"{fault}\""))).start_unready();
         let model = failed(&server);

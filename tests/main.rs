@@ -5,6 +5,7 @@
 mod harness;
 
 mod admission;
+mod bad_requests;
 mod batching;
 mod browser;
 mod commands;
@@ -19,5 +20,6 @@ mod openapi;
 mod precedence;
 mod quickstart;
 mod reload;
+mod reload_refused;
 mod responsiveness;
 mod shutdown;

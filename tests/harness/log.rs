@@ -59,10 +59,15 @@ impl Log {
 
     /// Waits for a line that has `part`; `None` when `patience` is over or the log has ended without one.
     pub(crate) fn wait_for(&self, part: &str, patience: Duration) -> Option<String> {
+        self.wait_for_after(0, part, patience)
+    }
+
+    /// As [`wait_for`](Self::wait_for), without a look at the first `seen` lines.
+    pub(crate) fn wait_for_after(&self, seen: usize, part: &str, patience: Duration) -> Option<String> {
         let deadline = clock::now() + patience;
         let mut state = self.lock();
         loop {
-            if let Some(line) = state.lines.iter().find(|line| line.contains(part)) {
+            if let Some(line) = state.lines.iter().skip(seen).find(|line| line.contains(part)) {
                 return Some(line.clone());
             }
             let left = deadline.saturating_duration_since(clock::now());

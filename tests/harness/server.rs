@@ -113,8 +113,14 @@ impl Server {
     /// Waits for a line of the log that has `part`.
     #[track_caller]
     pub(crate) fn wait_for_log(&self, part: &str) -> String {
+        self.wait_for_log_after(0, part)
+    }
+
+    /// As [`wait_for_log`](Self::wait_for_log), without a look at the first `seen` lines.
+    #[track_caller]
+    pub(crate) fn wait_for_log_after(&self, seen: usize, part: &str) -> String {
         self.log
-            .wait_for(part, PATIENCE)
+            .wait_for_after(seen, part, PATIENCE)
             .unwrap_or_else(|| panic!("the log never said {part:?}:\n{}", self.log.text()))
     }
 
