@@ -11,6 +11,7 @@ mod browser;
 mod commands;
 mod faults;
 mod floors;
+mod frozen_abi;
 mod hostile_input;
 mod http_surface;
 mod loading;
