@@ -17,9 +17,18 @@ fn a_plugin_that_was_built_for_version_1_0_still_serves() {
     .start();
     let predict = |task: &str, inputs| {
         let path = format!("/v1/models/old/tasks/{task}/predict");
-        server.request("POST", &path).json(&json!({ "inputs": inputs })).send().expect(200).json()["outputs"].clone()
+        server
+            .request("POST", &path)
+            .json(&json!({ "inputs": inputs }))
+            .send()
+            .expect(200)
+            .json()["outputs"]
+            .clone()
     };
-    assert_eq!(predict("echo", json!(["to be", "or not"])), json!(["to be", "or not"]));
+    assert_eq!(
+        predict("echo", json!(["to be", "or not"])),
+        json!(["to be", "or not"])
+    );
     assert_eq!(
         predict("stats", json!([{"text": "to be or not"}, {"text": ""}])),
         json!([
