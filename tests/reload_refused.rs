@@ -162,7 +162,7 @@ fn a_warm_up_that_fails_is_refused_with_the_reason() {
 fn a_load_that_takes_longer_than_the_limit_is_refused() {
     let config = |settings: &str| {
         format!(
-            "[server]\nreload_timeout = \"1s\"\n\n{}",
+            "[server]\nreload_timeout = \"5s\"\n\n{}",
             model("misbehave", settings)
         )
     };

@@ -1,4 +1,4 @@
-//! The plugins that cargo has built beside the server.
+//! The server and the plugins that cargo has built.
 
 use std::path::{Path, PathBuf};
 
@@ -16,10 +16,24 @@ pub(crate) fn repository() -> PathBuf {
         .to_owned()
 }
 
+/// The folder of the plugins.
+///
+/// Tests of a workspace build each plugin into `deps` and leave what an earlier `cargo build` has put beside the executable
+/// as it was, so `deps` goes first.
+pub(crate) fn folder() -> PathBuf {
+    let beside = executable().parent().expect("the executable is in a folder");
+    let built = beside.join("deps");
+    let found = if built.join("libtemplate.so").exists() {
+        &built
+    } else {
+        beside
+    };
+    found.to_owned()
+}
+
 /// The library of a plugin, such as `template`.
 pub(crate) fn library(name: &str) -> PathBuf {
-    let beside = executable().parent().expect("the executable is in a folder");
-    let library = beside.join(format!("lib{name}.so"));
+    let library = folder().join(format!("lib{name}.so"));
     assert!(
         library.exists(),
         "{} is missing: run `cargo test --workspace`, or `cargo build --workspace` first",

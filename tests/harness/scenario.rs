@@ -12,8 +12,9 @@ use super::server::Server;
 
 /// A folder with a configuration, and how the server is to be started on it.
 ///
-/// In the configuration `$DIR` stands for that folder. Unless the test says otherwise, the server listens on a free port of this machine and
-/// copies plugins into that folder. None of the environment's `INFERENCE_…` variables reach it.
+/// In the configuration `$DIR` stands for that folder. Unless the test says otherwise, the server listens on a free port
+/// of this machine and copies plugins into that folder. Of the environment's `INFERENCE_…` variables it gets none but the
+/// folder of the plugins.
 pub(crate) struct Scenario {
     dir: TempDir,
     config: PathBuf,
@@ -128,6 +129,7 @@ impl Scenario {
         }
         command
             .current_dir(self.dir())
+            .env("INFERENCE_PLUGIN_DIR", plugins::folder())
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
