@@ -5,7 +5,7 @@
 use plugin_abi::manifest::TaskManifest;
 use plugin_abi::{RawBatch, RawItem, RawPrepared};
 
-use crate::batch::{Batch, Item, Outcomes, Outputs};
+use crate::batch::{Batch, BatchResult, Item, Outcomes};
 use crate::error::{BatchError, ItemError};
 use crate::input;
 use crate::output::{Emitter, Output};
@@ -83,7 +83,7 @@ fn run<'a, V, O: Output>(
     raw: &RawBatch<'a>,
     emitter: &mut Emitter<'_>,
     decode: impl Fn(&RawItem<'a>) -> Result<V, ItemError>,
-    predict: impl FnOnce(Batch<'a, V>) -> Result<Outputs<O::Item>, BatchError>,
+    predict: impl FnOnce(Batch<'a, V>) -> BatchResult<O::Item>,
 ) -> Result<(), BatchError> {
     let failed = |index, error| emitter.fail(index, &error);
     let batch = Batch::decode(raw.items.as_slice(), raw.worker, decode, failed);

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use plugin_abi::RawItem;
 use serde::de::DeserializeOwned;
 
-use crate::error::ItemError;
+use crate::error::{BatchError, ItemError};
 use crate::input;
 use crate::tensor::TensorOutput;
 
@@ -60,6 +60,22 @@ impl<'a, T> Batch<'a, T> {
     /// same number run at the same time, so it can index a pool of sessions or buffers.
     pub fn worker(&self) -> usize {
         self.worker
+    }
+
+    /// One output for each item.
+    ///
+    /// # Errors
+    /// None: the type is that of `predict`, so that this can be its last line.
+    pub fn map<O>(self, output: impl FnMut(T) -> O) -> BatchResult<O> {
+        Ok(self.into_iter().map(output).collect())
+    }
+
+    /// One outcome for each item: an output, or why this item has none.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    pub fn try_map<O>(self, outcome: impl FnMut(T) -> Result<O, ItemError>) -> BatchResult<O> {
+        Ok(self.into_iter().map(outcome).collect())
     }
 
     /// The `parameters` of the request that item `index` of this batch belongs to.
@@ -159,6 +175,9 @@ impl<T> Prepared<T> {
     }
 }
 
+/// What `predict` returns: an outcome for each item, or why the whole batch failed.
+pub type BatchResult<T> = Result<Outputs<T>, BatchError>;
+
 /// The outcomes of a batch: one for each item, in their order.
 ///
 /// Collect an iterator of outputs into it, or one of `Result<output, ItemError>` where single items may fail.
@@ -171,18 +190,37 @@ pub(crate) enum Outcomes<T> {
     Rows(Vec<TensorOutput>),
 }
 
-impl Outputs<Vec<TensorOutput>> {
-    /// Tensors whose first dimension is the batch: row `i` belongs to item `i`. The fastest way out.
-    pub fn batch(tensors: Vec<TensorOutput>) -> Self {
-        Self(Outcomes::Rows(tensors))
+impl<T: Rows> Outputs<T> {
+    /// Tensors whose first dimension is the batch: row `i` belongs to item `i`. The fastest way out, where no item fails.
+    pub fn batch(tensors: T) -> Self {
+        Self(Outcomes::Rows(tensors.into_tensors()))
     }
 }
 
-impl Outputs<TensorOutput> {
-    /// A tensor whose first dimension is the batch: row `i` belongs to item `i`. The fastest way out.
-    pub fn batch(tensor: TensorOutput) -> Self {
-        Self(Outcomes::Rows(vec![tensor]))
+/// What can hold the outcomes of a whole batch, a row for each item: a [`TensorOutput`] or several.
+pub trait Rows: sealed::Sealed {
+    #[doc(hidden)]
+    fn into_tensors(self) -> Vec<TensorOutput>;
+}
+
+impl Rows for TensorOutput {
+    fn into_tensors(self) -> Vec<TensorOutput> {
+        vec![self]
     }
+}
+
+impl Rows for Vec<TensorOutput> {
+    fn into_tensors(self) -> Vec<TensorOutput> {
+        self
+    }
+}
+
+mod sealed {
+    use super::TensorOutput;
+
+    pub trait Sealed {}
+    impl Sealed for TensorOutput {}
+    impl Sealed for Vec<TensorOutput> {}
 }
 
 impl<T> FromIterator<T> for Outputs<T> {

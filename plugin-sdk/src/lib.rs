@@ -19,6 +19,7 @@ compile_error!(
 mod adapter;
 mod batch;
 mod contain;
+mod dtype;
 mod entry;
 mod error;
 mod export;
@@ -33,13 +34,14 @@ mod task;
 mod tensor;
 pub mod testing;
 
-pub use batch::{Batch, Item, Outputs, Prepared};
+pub use batch::{Batch, BatchResult, Item, Outputs, Prepared, Rows};
+pub use dtype::{DType, Element};
 pub use error::{BatchError, ItemError, LoadError};
 pub use input::{Any, Bytes, BytesItem, Input, Json, Tensor, Tensors, Text, Value};
 pub use model::{LoadContext, Model, NoSettings};
 pub use output::{BytesOutput, Encoder, Output};
 pub use task::{PreparedTask, Task, TaskInfo, Tasks};
-pub use tensor::{DType, Element, TensorInfo, TensorOutput, TensorView, TensorsView};
+pub use tensor::{TensorInfo, TensorOutput, TensorView, TensorsView};
 
 pub use plugin_abi::manifest;
 pub use {log, schemars, serde, serde_json};
@@ -47,9 +49,9 @@ pub use {log, schemars, serde, serde_json};
 /// What nearly every plugin needs: `use plugin_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Any, Batch, BatchError, Bytes, BytesItem, BytesOutput, DType, Item, ItemError, Json, LoadContext,
-        LoadError, Model, NoSettings, Outputs, Prepared, PreparedTask, Task, TaskInfo, Tasks, Tensor,
-        TensorInfo, TensorOutput, TensorView, Tensors, TensorsView, Text, Value, export_model,
+        Any, Batch, BatchError, BatchResult, Bytes, BytesItem, BytesOutput, DType, Item, ItemError, Json,
+        LoadContext, LoadError, Model, NoSettings, Outputs, Prepared, PreparedTask, Task, TaskInfo, Tasks,
+        Tensor, TensorInfo, TensorOutput, TensorView, Tensors, TensorsView, Text, Value, export_model,
     };
     pub use log;
     pub use schemars::JsonSchema;

@@ -43,8 +43,8 @@ use crate::task::Tasks;
 ///     type Input = Text;
 ///     type Output = Text;
 ///
-///     fn predict(&self, model: &Greeter, batch: Batch<'_, &str>) -> Result<Outputs<String>, BatchError> {
-///         Ok(batch.iter().map(|name| format!("{}, {name}!", model.greeting)).collect())
+///     fn predict(&self, model: &Greeter, batch: Batch<&str>) -> BatchResult<String> {
+///         batch.map(|name| format!("{}, {name}!", model.greeting))
 ///     }
 /// }
 ///

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as JsonValue;
 
 use crate::adapter::{Direct, ErasedTask, Preparing};
-use crate::batch::{Batch, Item, Outputs, Prepared};
-use crate::error::{BatchError, ItemError};
+use crate::batch::{Batch, BatchResult, Item, Prepared};
+use crate::error::ItemError;
 use crate::input::Input;
 use crate::output::Output;
 use crate::schema;
@@ -42,7 +42,7 @@ pub trait Task<M>: Send + Sync + 'static {
         &self,
         model: &M,
         batch: Batch<'a, <Self::Input as Input>::Value<'a>>,
-    ) -> Result<Outputs<<Self::Output as Output>::Item>, BatchError>;
+    ) -> BatchResult<<Self::Output as Output>::Item>;
 }
 
 /// One named ability of the model `M`, whose items are first prepared one by one: in parallel, while the model computes.
@@ -65,7 +65,7 @@ pub trait Task<M>: Send + Sync + 'static {
 ///     type Output = Json<Vec<usize>>;
 ///     type Prepared = Vec<String>;
 ///
-///     fn prepare(&self, _model: &Counter, item: Item<'_, &str>) -> Result<Prepared<Vec<String>>, ItemError> {
+///     fn prepare(&self, _model: &Counter, item: Item<&str>) -> Result<Prepared<Vec<String>>, ItemError> {
 ///         let words: Vec<_> = item.value.split_whitespace().map(str::to_owned).collect();
 ///         if words.is_empty() {
 ///             return Err(ItemError::invalid("text has no words, expected at least one"));
@@ -74,12 +74,8 @@ pub trait Task<M>: Send + Sync + 'static {
 ///         Ok(Prepared::new(words).weight(weight))
 ///     }
 ///
-///     fn predict(
-///         &self,
-///         _model: &Counter,
-///         batch: Batch<'_, &Vec<String>>,
-///     ) -> Result<Outputs<Vec<usize>>, BatchError> {
-///         Ok(batch.iter().map(|words| words.iter().map(String::len).collect::<Vec<_>>()).collect())
+///     fn predict(&self, _model: &Counter, batch: Batch<&Vec<String>>) -> BatchResult<Vec<usize>> {
+///         batch.map(|words| words.iter().map(String::len).collect())
 ///     }
 /// }
 /// # let counter = plugin_sdk::testing::Harness::<Counter>::load(json!({})).expect("loads");
@@ -116,7 +112,7 @@ pub trait PreparedTask<M>: Send + Sync + 'static {
         &self,
         model: &M,
         batch: Batch<'a, &'a Self::Prepared>,
-    ) -> Result<Outputs<<Self::Output as Output>::Item>, BatchError>;
+    ) -> BatchResult<<Self::Output as Output>::Item>;
 }
 
 /// The tasks of a model, by name.

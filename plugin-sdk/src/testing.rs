@@ -202,6 +202,12 @@ impl<M> Harness<M> {
         }
     }
 
+    /// The model as the server holds it, for benchmarks of the boundary itself.
+    #[doc(hidden)]
+    pub fn abi(&self) -> &plugin_abi::Model {
+        &self.model
+    }
+
     /// What the model has logged, panics included.
     pub fn logs(&self) -> Vec<LogLine> {
         self.logs.copy()

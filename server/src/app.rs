@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::cli::{ServeArgs, TRIAL_COMMAND};
+use crate::cli::ServeArgs;
 use crate::clock;
 use crate::config::{self, ConfigErrors, Facts, Settings, Source};
 use crate::http;
@@ -156,17 +156,9 @@ fn log_warnings(settings: &Settings) {
     }
 }
 
-/// This program, as it runs: also after its file was replaced by another version.
-fn trial_program() -> TrialProgram {
-    TrialProgram {
-        executable: PathBuf::from("/proc/self/exe"),
-        arguments: vec![TRIAL_COMMAND.to_owned()],
-    }
-}
-
 /// What a plugin file says about itself.
 pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
-    loader::inspect(&trial_program(), file, INSPECT_TIMEOUT)
+    loader::inspect(&TrialProgram::this_server(), file, INSPECT_TIMEOUT)
 }
 
 /// How long a plugin may take to describe itself to `inspect`.
@@ -179,7 +171,8 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
         .thread_name(|index| format!("prepare {index}"))
         .build()?;
     let context = LoadContext {
-        loader: Loader::new(&settings.server.scratch_dir, trial_program()).map_err(AppError::Loader)?,
+        loader: Loader::new(&settings.server.scratch_dir, TrialProgram::this_server())
+            .map_err(AppError::Loader)?,
         trial_timeout: settings.server.reload_timeout,
         cores: thread::available_parallelism().map_or(1, NonZeroUsize::get),
         decode_example: http::decode_example,

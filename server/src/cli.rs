@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Overrides;
-
-/// The hidden command that loads a plugin in a child process.
-pub const TRIAL_COMMAND: &str = "trial-load";
+use crate::loader::TRIAL_COMMAND;
 
 /// Serves models that are loaded as plugins, with dynamic batching and hot reload.
 #[derive(Debug, Parser)]
@@ -32,6 +30,7 @@ pub struct Cli {
 
 /// What else the program does.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Command {
     /// Checks a configuration and reports every error at once; exits with 0 if there is none
     Check {

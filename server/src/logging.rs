@@ -6,8 +6,8 @@ use std::io::Write;
 
 use env_logger::fmt::Formatter;
 use env_logger::{Builder, TimestampPrecision};
-use log::Record;
 use log::kv::{Error, Key, Value, VisitSource};
+use log::{LevelFilter, Record};
 use serde_json::{Map, Value as Json};
 
 use crate::config::{LogFormat, LoggingSettings};
@@ -15,6 +15,10 @@ use crate::config::{LogFormat, LoggingSettings};
 /// Starts logging to standard error. To be called once.
 pub fn start(settings: &LoggingSettings) {
     let mut builder = Builder::new();
+    // What these say at the level info, this server says itself. The operator's filter may name them.
+    for module in ["actix_server", "actix_http"] {
+        builder.filter_module(module, LevelFilter::Warn);
+    }
     builder.parse_filters(&settings.level);
     match settings.format {
         LogFormat::Text => {

@@ -85,7 +85,7 @@ impl ModelEntry {
 /// All models at one moment.
 #[derive(Clone, Default)]
 pub struct Snapshot {
-    /// Counts up with every change.
+    /// Counts up with every change; 0 before the first configuration has been looked at.
     pub version: u64,
     models: BTreeMap<String, Arc<ModelEntry>>,
     routes: BTreeMap<String, (String, usize)>,
@@ -132,9 +132,9 @@ impl Snapshot {
         Some((self.models.get(model)?, *task))
     }
 
-    /// Whether every model serves.
+    /// Whether the configuration has been looked at and every model serves.
     pub fn all_ready(&self) -> bool {
-        self.models.values().all(|entry| entry.generation().is_some())
+        self.version > 0 && self.models.values().all(|entry| entry.generation().is_some())
     }
 }
 

@@ -169,6 +169,7 @@ pub trait OutputSinkAbi {
     fn emit(&mut self, index: u32, value: RawValue<'_>, flags: u32) -> u32;
 
     /// The outputs of all items at once: tensors whose first dimension is the batch; row `i` belongs to item `i`.
+    /// Refused once any item is settled: whoever has failed an item answers the others one by one.
     fn emit_batch(&mut self, tensors: RSlice<'_, RawTensor<'_>>) -> u32;
 
     /// Item `index` failed, alone.

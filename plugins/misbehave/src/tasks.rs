@@ -24,7 +24,7 @@ impl Task<Misbehave> for Direct {
         describe("Does what each item orders.", self.max_batch_size)
     }
 
-    fn predict(&self, model: &Misbehave, batch: Batch<'_, Order>) -> Result<Outputs<Report>, BatchError> {
+    fn predict(&self, model: &Misbehave, batch: Batch<Order>) -> BatchResult<Report> {
         let orders: Vec<&Order> = batch.iter().collect();
         model.run(batch.worker(), &orders)
     }
@@ -53,7 +53,7 @@ impl PreparedTask<Misbehave> for Prepares {
         )
     }
 
-    fn prepare(&self, _model: &Misbehave, item: Item<'_, Order>) -> Result<Prepared<Ready>, ItemError> {
+    fn prepare(&self, _model: &Misbehave, item: Item<Order>) -> Result<Prepared<Ready>, ItemError> {
         let order = item.value;
         match order.deed {
             Deed::FailInPrepare => return Err(ItemError::invalid(&order.message)),
@@ -65,7 +65,7 @@ impl PreparedTask<Misbehave> for Prepares {
         Ok(Prepared::new(Ready { order, _bomb }).weight(weight).group(group))
     }
 
-    fn predict(&self, model: &Misbehave, batch: Batch<'_, &Ready>) -> Result<Outputs<Report>, BatchError> {
+    fn predict(&self, model: &Misbehave, batch: Batch<&Ready>) -> BatchResult<Report> {
         let orders: Vec<&Order> = batch.iter().map(|ready| &ready.order).collect();
         model.run(batch.worker(), &orders)
     }
@@ -85,20 +85,15 @@ impl Task<Misbehave> for Double {
             .example(json!({"numbers": [1.0, 2.5]}))
     }
 
-    fn predict(
-        &self,
-        _model: &Misbehave,
-        batch: Batch<'_, TensorView<'_>>,
-    ) -> Result<Outputs<TensorOutput>, BatchError> {
-        let double = |tensor: &TensorView<'_>| {
+    fn predict(&self, _model: &Misbehave, batch: Batch<TensorView>) -> BatchResult<TensorOutput> {
+        batch.try_map(|tensor| {
             let doubled: Vec<f32> = tensor
                 .values::<f32>()?
                 .iter()
                 .map(|number| number * 2.0)
                 .collect();
             Ok(TensorOutput::new("doubled", &[doubled.len()], doubled))
-        };
-        Ok(batch.iter().map(double).collect())
+        })
     }
 }
 
@@ -111,7 +106,7 @@ fn describe(text: &str, max_batch_size: Option<usize>) -> TaskInfo {
 }
 
 impl Misbehave {
-    fn run(&self, worker: usize, orders: &[&Order]) -> Result<Outputs<Report>, BatchError> {
+    fn run(&self, worker: usize, orders: &[&Order]) -> BatchResult<Report> {
         let batch = self.batches.fetch_add(1, Ordering::Relaxed);
         let warm_up = orders.iter().all(|order| order.value == WARM_UP);
         if warm_up && self.settings.fail_warm_up {

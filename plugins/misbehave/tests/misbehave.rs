@@ -174,3 +174,42 @@ fn tensors_are_doubled() {
         [Ok(json!({"doubled": [2.0]})), Ok(json!({"doubled": [4.0, 6.0]}))]
     );
 }
+
+/// Names the deed that `a_child_that_does_not_return` is to do.
+const FATAL_DEED: &str = "MISBEHAVE_FATAL_DEED";
+
+#[test]
+#[ignore = "run in a child process by the test below, which it ends"]
+fn a_child_that_does_not_return() {
+    let deed = std::env::var(FATAL_DEED).expect("the parent names a deed");
+    let item = json!({"do": deed, "code": 3});
+    let outcomes = misbehave(json!({})).predict("text", &[item]);
+    panic!("the deed was survived: {outcomes:?}");
+}
+
+#[test]
+#[cfg(unix)]
+fn fatal_deeds_end_the_process() {
+    use std::os::unix::process::ExitStatusExt;
+
+    const SIGABRT: i32 = 6;
+    const SIGSEGV: i32 = 11;
+    for (deed, code, signal) in [
+        ("exit", Some(3), None),
+        ("abort", None, Some(SIGABRT)),
+        ("segfault", None, Some(SIGSEGV)),
+        // The runtime notices, says so, and aborts.
+        ("stack_overflow", None, Some(SIGABRT)),
+    ] {
+        let child = std::process::Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "a_child_that_does_not_return", "--ignored"])
+            .env(FATAL_DEED, deed)
+            .output()
+            .expect("a child can be run");
+        assert_eq!(
+            (child.status.code(), child.status.signal()),
+            (code, signal),
+            "{deed}"
+        );
+    }
+}

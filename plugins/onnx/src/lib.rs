@@ -1,1 +1,98 @@
+//! Serves any `.onnx` file: its inputs, outputs and batch dimension are read from the file, and `[models.settings]` says what
+//! to make of them. The runtime is `rten`, pure Rust, so there is nothing to install.
+//!
+//! The way of an item: `task` prepares it (an `image` is decoded, a tensor checked) and stacks it with others; `network` runs
+//! the file; `ranking` turns scores into labels where the task has some. What a task does is worked out once, at load, by
+//! `plan` from the `settings`; `describe` puts it into words. Batching itself is the server's. The README of this plugin is
+//! for the operator.
 
+#![forbid(unsafe_code)]
+
+mod describe;
+mod image;
+mod network;
+mod plan;
+mod ranking;
+mod settings;
+mod task;
+mod values;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use plugin_sdk::prelude::*;
+
+use crate::network::Network;
+use crate::plan::Plan;
+use crate::ranking::Classification;
+pub use crate::settings::Settings;
+use crate::settings::TaskSettings;
+use crate::task::{ImageOrTensors, Served, TensorsAlone};
+
+/// The task of a model whose settings name none.
+const ONLY_TASK: &str = "predict";
+
+/// Most threads of one batch; more is a mistake, and would fail in stranger ways.
+const MAX_THREADS: usize = 1024;
+
+/// A loaded ONNX file with its tasks.
+pub struct Onnx {
+    tasks: Vec<(String, Arc<Plan>)>,
+}
+
+impl Model for Onnx {
+    type Settings = Settings;
+
+    fn load(settings: Settings, context: &LoadContext) -> Result<Self, LoadError> {
+        let threads = settings.threads.map_or(context.threads, NonZeroUsize::get);
+        if threads > MAX_THREADS {
+            let message = format!("{threads}, expected at most {MAX_THREADS}");
+            return Err(LoadError::setting("threads", message));
+        }
+        let network = Arc::new(Network::load(
+            &context.path(&settings.model),
+            context.workers,
+            threads,
+        )?);
+        let plan = |name: &str, settings: TaskSettings, written: bool| {
+            Plan::new(name, settings, written, &network, context)
+                .map(|plan| (name.to_owned(), Arc::new(plan)))
+        };
+        let tasks = if settings.tasks.is_empty() {
+            vec![plan(ONLY_TASK, TaskSettings::default(), false)?]
+        } else {
+            let written = settings.tasks.into_iter();
+            written
+                .map(|(name, settings)| plan(&name, settings, true))
+                .collect::<Result<_, _>>()?
+        };
+        Ok(Self { tasks })
+    }
+
+    /// They follow from the settings.
+    fn tasks() -> Tasks<Self> {
+        Tasks::new()
+    }
+
+    fn configured_tasks(&self) -> Tasks<Self> {
+        self.tasks.iter().fold(Tasks::new(), |tasks, (name, plan)| {
+            let plan = Arc::clone(plan);
+            match (plan.eye.is_some(), plan.ranking.is_some()) {
+                (false, false) => tasks.add_prepared(name, Served::<TensorsAlone, Tensors>::new(plan)),
+                (false, true) => {
+                    tasks.add_prepared(name, Served::<TensorsAlone, Json<Classification>>::new(plan))
+                }
+                (true, false) => tasks.add_prepared(name, Served::<ImageOrTensors, Tensors>::new(plan)),
+                (true, true) => {
+                    tasks.add_prepared(name, Served::<ImageOrTensors, Json<Classification>>::new(plan))
+                }
+            }
+        })
+    }
+
+    fn platform() -> &'static str {
+        "onnx"
+    }
+}
+
+export_model!(Onnx);

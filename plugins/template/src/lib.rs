@@ -53,8 +53,8 @@ impl Task<Template> for Echo {
         TaskInfo::new("Returns the text as it came.").example(json!("to be or not to be"))
     }
 
-    fn predict(&self, _model: &Template, batch: Batch<'_, &str>) -> Result<Outputs<String>, BatchError> {
-        Ok(batch.iter().map(|text| (*text).to_owned()).collect())
+    fn predict(&self, _model: &Template, batch: Batch<&str>) -> BatchResult<String> {
+        batch.map(str::to_owned)
     }
 }
 
@@ -82,11 +82,8 @@ impl Task<Template> for Stats {
             .max_batch_size(64)
     }
 
-    fn predict(&self, model: &Template, batch: Batch<'_, Document>) -> Result<Outputs<Summary>, BatchError> {
-        Ok(batch
-            .iter()
-            .map(|document| model.summarise(&document.text))
-            .collect())
+    fn predict(&self, model: &Template, batch: Batch<Document>) -> BatchResult<Summary> {
+        batch.try_map(|document| model.summarise(&document.text))
     }
 }
 

@@ -268,7 +268,7 @@ section! {
         /// The plugin. A bare name such as "onnx" is the file `libonnx.so` in `plugin_dir`; with a slash, or with `.so`
         /// at its end, it is a path that starts at the folder of this file.
         plugin: String = PLUGIN, Required("\"onnx\"");
-        /// Threads that run batches of this model at the same time. Each has its own copy of the model.
+        /// Threads that run batches of this model at the same time. They share the loaded model.
         workers: NonZeroUsize = count(256), Value("1");
         /// Run the model once before it serves, so that the first client does not wait for it to warm up.
         warm_up: bool = Toggle, Value("true");

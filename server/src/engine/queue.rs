@@ -27,6 +27,10 @@ pub(super) struct Queued {
 }
 
 /// What the scheduler is told.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one, and a box would cost an allocation"
+)]
 pub(super) enum Message {
     /// One item is ready to run.
     One(Item<Queued>),

@@ -1,7 +1,6 @@
 //! Reads the body of a native request as items, by its content type and by what its task takes.
 //!
-//! Knows nothing of sockets or of engines; what a
-//! task takes comes in as its manifest.
+//! Knows nothing of sockets or of engines; what a task takes comes in as its manifest.
 
 use bytes::Bytes;
 use plugin_abi::manifest::{Kind, TaskManifest};

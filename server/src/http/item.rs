@@ -16,7 +16,7 @@ use super::body::{essence, takes_media_type};
 use super::error::nearest;
 use super::tensor_json::read_tensor;
 use crate::error::ItemError;
-use crate::protocol::Value;
+use crate::protocol::{ItemInput, Value};
 
 /// Padding is welcome but not needed, as clients differ.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -40,6 +40,16 @@ pub(super) fn read_item(body: &Bytes, text: &str, task: &TaskManifest) -> Result
         Kind::Bytes => read_bytes(text, task),
         Kind::Tensors => read_tensors(text, form, &task.input.tensors),
     }
+}
+
+/// Reads an example of a task's manifest as a client's item would be read.
+pub fn decode_example(task: &TaskManifest, example: &serde_json::Value) -> Result<ItemInput, ItemError> {
+    let body = Bytes::from(example.to_string());
+    let text = std::str::from_utf8(&body).map_err(|error| ItemError::Invalid(error.to_string()))?;
+    Ok(ItemInput {
+        value: read_item(&body, text, task)?,
+        parameters: Bytes::new(),
+    })
 }
 
 /// What a JSON document is, by its first character.

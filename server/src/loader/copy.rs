@@ -115,7 +115,7 @@ impl Scratch {
     }
 
     /// Copies `file` into a folder of its own, with links to its neighbours.
-    pub fn copy(self: &Arc<Self>, file: &Path) -> Result<Copy, CopyError> {
+    pub fn copy(self: &Arc<Self>, file: &Path) -> Result<PluginCopy, CopyError> {
         let number = self.next_generation.fetch_add(1, Ordering::Relaxed);
         let folder = self.folder.join(format!("generation-{number}"));
         let failed = |source| CopyError::Write {
@@ -125,7 +125,7 @@ impl Scratch {
         std::fs::create_dir(&folder).map_err(failed)?;
         let name = file.file_name().unwrap_or_default();
         // From here on the folder is removed if anything fails.
-        let copy = Copy {
+        let copy = PluginCopy {
             file: folder.join(name),
             folder: folder.clone(),
             _scratch: Arc::clone(self),
@@ -149,20 +149,20 @@ impl Drop for Scratch {
 
 /// A generation's copy of its plugin. Its folder is removed when it is dropped.
 #[derive(Debug)]
-pub struct Copy {
+pub struct PluginCopy {
     file: PathBuf,
     folder: PathBuf,
     _scratch: Arc<Scratch>,
 }
 
-impl Copy {
+impl PluginCopy {
     /// The copied library.
     pub fn file(&self) -> &Path {
         &self.file
     }
 }
 
-impl Drop for Copy {
+impl Drop for PluginCopy {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.folder) {
             log::warn!("cannot remove {}: {error}", self.folder.display());

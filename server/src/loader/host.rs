@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use abi_stable::erased_types::TD_Opaque;
-use log::{Level, Metadata, Record};
+use log::{Level, Log, Metadata, Record};
 use plugin_abi::{Host, HostAbi, HostAbi_TO, RawLogRecord};
 
 /// Most bytes of one message; the rest is cut off.
@@ -17,6 +17,7 @@ pub(super) fn host_for(model: &str) -> Host {
     HostAbi_TO::from_value(
         HostLog {
             prefix: format!("model::{model}"),
+            logger: log::logger(),
         },
         TD_Opaque,
     )
@@ -24,6 +25,7 @@ pub(super) fn host_for(model: &str) -> Host {
 
 struct HostLog {
     prefix: String,
+    logger: &'static dyn Log,
 }
 
 impl HostAbi for HostLog {
@@ -43,16 +45,13 @@ impl HostAbi for HostLog {
 impl HostLog {
     fn write(&self, raw: &RawLogRecord<'_>) {
         let level = level_of(raw.level);
-        if level > log::max_level() {
-            return;
-        }
         let target = format!("{}::{}", self.prefix, raw.target);
         let metadata = Metadata::builder().level(level).target(&target).build();
-        if !log::logger().enabled(&metadata) {
+        if !self.logger.enabled(&metadata) {
             return;
         }
         let message = super::cut(raw.message.as_str(), MOST_MESSAGE);
-        log::logger().log(
+        self.logger.log(
             &Record::builder()
                 .metadata(metadata)
                 .args(format_args!("{message}"))
@@ -71,5 +70,60 @@ fn level_of(code: u32) -> Level {
         4 => Level::Debug,
         5 => Level::Trace,
         _ => Level::Info,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Keeps what it is given, up to debug.
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<String>>);
+
+    impl Log for Kept {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.level() <= Level::Debug
+        }
+
+        fn log(&self, record: &Record<'_>) {
+            let (level, target, message) = (record.level(), record.target(), record.args());
+            let place = record.file().zip(record.line());
+            let mut kept = self.0.lock().expect("no test panics while it logs");
+            kept.push(format!("{level} {target} {message} {place:?}"));
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn records_of_a_plugin_carry_the_name_of_the_model() {
+        let kept: &'static Kept = Box::leak(Box::default());
+        let host = HostAbi_TO::<_>::from_value(
+            HostLog {
+                prefix: "model::embedder".to_owned(),
+                logger: kept,
+            },
+            TD_Opaque,
+        );
+        for level in [1, 3, 5, 9] {
+            host.log(RawLogRecord {
+                level,
+                line: level - 1,
+                target: "weights".into(),
+                message: "read".into(),
+                file: if level == 3 { "load.rs" } else { "" }.into(),
+            });
+        }
+        assert_eq!(
+            *kept.0.lock().expect("no test panics while it logs"),
+            [
+                "ERROR model::embedder::weights read None",
+                "INFO model::embedder::weights read Some((\"load.rs\", 2))",
+                "INFO model::embedder::weights read None",
+            ]
+        );
     }
 }

@@ -1,9 +1,12 @@
-//! Loads plugins: from a file to a [`Model`](crate::model::Model), or to an error that says what to do.
+//! Loads plugins: from a file to a [`Model`], or to an error that says what to do.
 //!
-//! The steps of a load, each in a module of its own: the file is copied to a path of its own ([`copy`]), its header is read
-//! ([`header`]), it is opened in a child process ([`trial`]) and only then in this one ([`open`], the server's only `unsafe`
-//! code), the plugin loads its model with its settings, and what the model says of itself is checked ([`manifest`]).
-//! [`plugin_model`] then stands between the model and the rest of the server.
+//! The steps of a load, each in a module of its own: the file is copied to a path of its own (`copy`), its header is read
+//! (`header`), it is opened in a child process (`trial`) and only then in this one (`open`, which checks its types with
+//! `layout`), the plugin loads its model with its settings, and what the model says of itself is checked (`manifest`).
+//! `plugin_model` then stands between the model and the rest of the server, with `convert` and `sink` for the values that
+//! pass. When the model is gone, `reclaim` gives back what it can of the memory of the library, which stays.
+//!
+//! All `unsafe` code of the server is here, in `open` and in `reclaim`.
 //!
 //! Owned by `app`. Knows nothing of configuration, batching or the network.
 
@@ -22,6 +25,8 @@ mod manifest;
 )]
 mod open;
 mod plugin_model;
+#[allow(unsafe_code, reason = "advice on memory is given by its address")]
+mod reclaim;
 mod sink;
 mod trial;
 
@@ -35,13 +40,13 @@ use std::time::Duration;
 use plugin_abi::codes;
 use plugin_abi::manifest::{LoadContext, ModelManifest, PluginManifest};
 
-pub use copy::{Copy, CopyError, Scratch};
+pub use copy::{CopyError, PluginCopy, Scratch};
 pub use error::LoadError;
 pub use header::{HeaderError, LibraryFacts};
 pub use inspect::{Inspection, inspect};
 pub use manifest::{ManifestError, ValueProblem};
 pub use open::OpenError;
-pub use trial::{Trial, TrialError, TrialProgram, run_trial, trial_load};
+pub use trial::{TRIAL_COMMAND, Trial, TrialError, TrialProgram, run_trial, trial_load};
 
 use crate::model::Model;
 use open::OpenedPlugin;
@@ -77,7 +82,7 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Staged {
     /// The copy to open. Its folder goes when this is dropped.
-    pub copy: Copy,
+    pub copy: PluginCopy,
     /// What the header says.
     pub facts: LibraryFacts,
     /// What the plugin says of itself.
@@ -131,7 +136,7 @@ struct CheckedModel {
 }
 
 impl CheckedModel {
-    fn into_plugin_model(self, copy: Option<Copy>) -> PluginModel {
+    fn into_plugin_model(self, copy: Option<PluginCopy>) -> PluginModel {
         PluginModel::new(self.model, self.manifest, copy)
     }
 }

@@ -1,4 +1,4 @@
-//! Opening a plugin in this process: the one place of the server with `unsafe` code.
+//! Opening a plugin in this process.
 //!
 //! Expects a file that the header check has passed, at a path that was never opened before and that nobody writes to; see
 //! `copy`. A library, once opened, stays mapped until the process ends: what it left behind (threads, thread-local

@@ -7,9 +7,9 @@ use abi_stable::std_types::{RResult, RSlice};
 use plugin_abi::manifest::{Kind, ModelManifest};
 use plugin_abi::{OutputSinkAbi_TO, RawBatch, RawItem, RawTensor};
 
-use super::convert;
-use super::copy::Copy;
+use super::copy::PluginCopy;
 use super::sink::PluginSink;
+use super::{convert, reclaim};
 use crate::error::ItemError;
 use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
 use crate::protocol::ItemInput;
@@ -17,21 +17,30 @@ use crate::protocol::ItemInput;
 /// A model that runs in this process. Dropping it drops the plugin's model once no prepared item is left; the library
 /// stays mapped.
 pub(super) struct PluginModel {
-    plugin: Arc<Loaded>,
+    plugin: Arc<Instance>,
     manifest: ModelManifest,
     /// Kind of the outputs of each task.
     outputs: Vec<Kind>,
 }
 
-/// The plugin's model and the files it may still open. The model goes first.
-struct Loaded {
+/// The plugin's model and what it is made of. The model goes first.
+struct Instance {
     model: plugin_abi::Model,
-    _copy: Option<Copy>,
+    _library: Option<Library>,
+}
+
+/// The copy that a model was opened from: its files, which the model may still open, and its memory.
+struct Library(PluginCopy);
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        reclaim::evict(self.0.file());
+    }
 }
 
 /// What `prepare` gave for one item; goes back to the plugin when it is dropped.
 struct PreparedItem {
-    plugin: Arc<Loaded>,
+    plugin: Arc<Instance>,
     task: u32,
     handle: usize,
 }
@@ -44,14 +53,17 @@ impl Drop for PreparedItem {
 
 impl PluginModel {
     /// `manifest` is the model's own, and valid; see `manifest::validate`.
-    pub(super) fn new(model: plugin_abi::Model, manifest: ModelManifest, copy: Option<Copy>) -> Self {
+    pub(super) fn new(model: plugin_abi::Model, manifest: ModelManifest, copy: Option<PluginCopy>) -> Self {
         let outputs = manifest
             .tasks
             .iter()
             .map(|task| task.output.kinds.first().copied().unwrap_or(Kind::Json))
             .collect();
         Self {
-            plugin: Arc::new(Loaded { model, _copy: copy }),
+            plugin: Arc::new(Instance {
+                model,
+                _library: copy.map(Library),
+            }),
             manifest,
             outputs,
         }

@@ -83,6 +83,9 @@ pub struct Trial {
     pub abi_version: String,
 }
 
+/// The hidden command of this program that calls [`run_trial`] with the file that follows.
+pub const TRIAL_COMMAND: &str = "trial-load";
+
 /// How to start the child: `executable arguments… FILE` has to call [`run_trial`] with that file.
 #[derive(Clone, Debug)]
 pub struct TrialProgram {
@@ -90,6 +93,16 @@ pub struct TrialProgram {
     pub executable: PathBuf,
     /// What precedes the file.
     pub arguments: Vec<String>,
+}
+
+impl TrialProgram {
+    /// This program, started with [`TRIAL_COMMAND`]. Also after its file was replaced by an upgrade.
+    pub fn this_server() -> Self {
+        Self {
+            executable: "/proc/self/exe".into(),
+            arguments: vec![TRIAL_COMMAND.to_owned()],
+        }
+    }
 }
 
 /// What the child says: the trial, or why it failed.

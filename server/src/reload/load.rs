@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -36,8 +37,13 @@ pub struct LoadContext {
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// Its plugin could not be loaded.
-    #[error("cannot load its plugin")]
-    Load(#[source] Box<LoadError>),
+    #[error("cannot load its plugin {}", file.display())]
+    Load {
+        /// The plugin's file.
+        file: PathBuf,
+        /// Why.
+        source: Box<LoadError>,
+    },
     /// The plugin refused its settings.
     #[error("{0}")]
     Settings(String),
@@ -80,7 +86,7 @@ impl ModelFailure {
     /// The failure as clients may see it: without paths and settings, which are in the log.
     pub fn public_reason(&self) -> String {
         match &self.error {
-            ModelError::Load(error) => public_load_reason(error).to_owned(),
+            ModelError::Load { source, .. } => public_load_reason(source).to_owned(),
             ModelError::Settings(_) => "the plugin refused its settings; see the server's log".to_owned(),
             ModelError::UnknownTask { .. } => "a task is configured that the model does not have".to_owned(),
             error @ (ModelError::WarmUp { .. } | ModelError::TimedOut(_)) => error.to_string(),
@@ -212,7 +218,10 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
         }
         error => fail(
             Some(settings.plugin_location()),
-            ModelError::Load(Box::new(error)),
+            ModelError::Load {
+                file: settings.plugin.clone(),
+                source: Box::new(error),
+            },
         ),
     })?;
     let manifests = &loaded.model.manifest().tasks;

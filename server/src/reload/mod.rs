@@ -5,8 +5,10 @@
 //! is nothing to protect: each model goes live as soon as it is ready, and one that fails does not hold up the others.
 
 mod fingerprint;
+mod generations;
 mod load;
 mod plan;
+mod summary;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,27 +17,16 @@ use std::time::{Duration, Instant};
 use crate::batcher::DispatchReason;
 use crate::clock;
 use crate::config::{ModelSettings, TaskSettings};
-use crate::engine::{Engine, EngineConfig, TaskLimits, Workers};
+use crate::engine::{Engine, EngineConfig, TaskLimits};
 use crate::metrics::{Metrics, ReloadResult};
 use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot};
 use fingerprint::Fingerprint;
+use generations::{Generations, Started};
 use load::{Ready, load_all, task_settings};
 use plan::{Present, Step, Wanted, plan};
 
 pub use load::{DecodeExample, LoadContext, ModelError, ModelFailure};
-
-/// A generation that serves no more, until its workers have ended.
-struct Retired {
-    model: String,
-    number: u64,
-    workers: Workers,
-}
-
-/// A model that serves: what is kept beside its entry in the registry.
-struct Serving {
-    fingerprint: Fingerprint,
-    workers: Workers,
-}
+pub use summary::Summary;
 
 /// Applies configurations. See the module.
 pub struct Reloader {
@@ -45,42 +36,7 @@ pub struct Reloader {
     prepare_pool: Arc<rayon::ThreadPool>,
     model_nice: i32,
     timeout: Duration,
-    serving: BTreeMap<String, Serving>,
-    retired: Vec<Retired>,
-    generations: u64,
-}
-
-/// What a reload did, for the log.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Models that have a new generation.
-    pub loaded: Vec<String>,
-    /// Models whose generation is used in another way.
-    pub reconfigured: Vec<String>,
-    /// Models that are gone.
-    pub removed: Vec<String>,
-    /// Models that stayed as they were.
-    pub kept: usize,
-}
-
-impl std::fmt::Display for Summary {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut separator = "";
-        for (verb, models) in [
-            ("loaded", &self.loaded),
-            ("reconfigured", &self.reconfigured),
-            ("removed", &self.removed),
-        ] {
-            if !models.is_empty() {
-                write!(f, "{separator}{verb} {}", models.join(", "))?;
-                separator = "; ";
-            }
-        }
-        if self.kept > 0 || separator.is_empty() {
-            write!(f, "{separator}{} unchanged", self.kept)?;
-        }
-        Ok(())
-    }
+    generations: Generations,
 }
 
 impl Reloader {
@@ -96,13 +52,11 @@ impl Reloader {
         Self {
             context: Arc::new(context),
             registry,
-            metrics,
             prepare_pool,
             model_nice: i32::from(model_nice),
             timeout,
-            serving: BTreeMap::new(),
-            retired: Vec::new(),
-            generations: 0,
+            generations: Generations::new(metrics.clone()),
+            metrics,
         }
     }
 
@@ -136,9 +90,8 @@ impl Reloader {
             let fingerprint = fingerprints.get(name.as_str()).cloned().unwrap_or_default();
             let result = result.and_then(|ready| self.go_live(settings.clone(), ready));
             let entry = match result {
-                Ok((entry, workers)) => {
-                    self.serving
-                        .insert(name.clone(), Serving { fingerprint, workers });
+                Ok((entry, started)) => {
+                    self.generations.serve(&name, fingerprint, started);
                     entry
                 }
                 Err(failure) => {
@@ -196,8 +149,8 @@ impl Reloader {
             let name = settings.name.clone();
             let kept = old.model(&name).cloned();
             let entry = match (step, kept, ready.remove(&name)) {
-                (Step::Load(_), _, Some((entry, workers))) => {
-                    self.serve(&name, Serving { fingerprint, workers });
+                (Step::Load(_), _, Some((entry, started))) => {
+                    self.generations.serve(&name, fingerprint, started);
                     summary.loaded.push(name);
                     entry
                 }
@@ -227,7 +180,10 @@ impl Reloader {
         }
         self.registry.publish(next);
         for name in &summary.removed {
-            self.remove(&old, name);
+            self.generations.remove(name);
+            if let Some(entry) = old.model(name) {
+                self.forget_model(entry);
+            }
         }
         self.forget_lost_tasks(&old);
         self.metrics
@@ -249,23 +205,9 @@ impl Reloader {
         self.registry.publish(old.next(noted));
     }
 
-    /// Joins the workers of retired generations that have drained. Returns whether some have not.
+    /// Joins the generations that have drained. Returns whether some have not.
     pub fn reap(&mut self) -> bool {
-        let (ended, draining) = std::mem::take(&mut self.retired)
-            .into_iter()
-            .partition(|retired| retired.workers.is_finished());
-        self.retired = draining;
-        for Retired {
-            model,
-            number,
-            workers,
-        } in ended
-        {
-            workers.join();
-            self.metrics.generation_ended();
-            log::debug!("generation {number} of model `{model}` has drained");
-        }
-        !self.retired.is_empty()
+        self.generations.reap()
     }
 
     /// Takes all models out of service, lets them finish what is queued, and waits for that until `deadline`.
@@ -275,9 +217,7 @@ impl Reloader {
     pub fn shut_down(&mut self, deadline: Instant) -> Result<(), Vec<String>> {
         let old = self.registry.snapshot();
         self.registry.publish(old.next([]));
-        for (name, serving) in std::mem::take(&mut self.serving) {
-            self.retire(&old, &name, serving);
-        }
+        self.generations.remove_all();
         if clock::now() >= deadline {
             old.models()
                 .filter_map(|entry| entry.generation())
@@ -287,10 +227,12 @@ impl Reloader {
         while self.reap() && clock::now() < deadline {
             std::thread::park_timeout(Duration::from_millis(2));
         }
-        if self.retired.is_empty() {
-            return Ok(());
+        let draining = self.generations.draining();
+        if draining.is_empty() {
+            Ok(())
+        } else {
+            Err(draining)
         }
-        Err(self.retired.iter().map(|retired| retired.model.clone()).collect())
     }
 
     fn plan(
@@ -302,7 +244,7 @@ impl Reloader {
         let present: BTreeMap<&str, Present<'_>> = old
             .models()
             .map(|entry| {
-                let fingerprint = self.serving.get(entry.name()).map(|serving| &serving.fingerprint);
+                let fingerprint = self.generations.fingerprint(entry.name());
                 (
                     entry.name(),
                     Present {
@@ -328,7 +270,7 @@ impl Reloader {
         &mut self,
         old: &Snapshot,
         models: &[ModelSettings],
-    ) -> Result<BTreeMap<String, (ModelEntry, Workers)>, Vec<ModelFailure>> {
+    ) -> Result<BTreeMap<String, (ModelEntry, Started)>, Vec<ModelFailure>> {
         let mut live = BTreeMap::new();
         let mut failures = Vec::new();
         let loads: Vec<_> = load_all(&self.context, models, self.timeout).collect();
@@ -346,17 +288,12 @@ impl Reloader {
         if failures.is_empty() {
             return Ok(live);
         }
-        for (model, (entry, workers)) in live {
-            let number = entry.generation().map_or(0, |generation| generation.number);
+        for (model, (entry, started)) in live {
             if old.model(&model).is_none() {
                 self.forget_model(&entry);
             }
             drop(entry);
-            self.retired.push(Retired {
-                model,
-                number,
-                workers,
-            });
+            self.generations.retire(&model, started);
         }
         self.note_failures(&failures);
         Err(failures)
@@ -385,7 +322,7 @@ impl Reloader {
         &mut self,
         settings: ModelSettings,
         ready: Ready,
-    ) -> Result<(ModelEntry, Workers), ModelFailure> {
+    ) -> Result<(ModelEntry, Started), ModelFailure> {
         let Ready {
             loaded,
             tasks,
@@ -406,10 +343,9 @@ impl Reloader {
                 location: None,
                 error: error.into(),
             })?;
-        self.generations += 1;
-        self.metrics.generation_loaded();
+        let started = self.generations.start(workers);
         let generation = Arc::new(Generation {
-            number: self.generations,
+            number: started.number,
             manifest,
             plugin: loaded.plugin,
             created: clock::unix_seconds(),
@@ -436,36 +372,8 @@ impl Reloader {
                 default_task,
                 last_reload_error: None,
             },
-            workers,
+            started,
         ))
-    }
-
-    fn serve(&mut self, name: &str, serving: Serving) {
-        let old = self.registry.snapshot();
-        if let Some(before) = self.serving.insert(name.to_owned(), serving) {
-            self.retire(&old, name, before);
-        }
-    }
-
-    fn retire(&mut self, old: &Snapshot, name: &str, serving: Serving) {
-        let number = old
-            .model(name)
-            .and_then(|entry| entry.generation())
-            .map_or(0, |generation| generation.number);
-        self.retired.push(Retired {
-            model: name.to_owned(),
-            number,
-            workers: serving.workers,
-        });
-    }
-
-    fn remove(&mut self, old: &Snapshot, name: &str) {
-        if let Some(serving) = self.serving.remove(name) {
-            self.retire(old, name, serving);
-        }
-        if let Some(entry) = old.model(name) {
-            self.forget_model(entry);
-        }
     }
 
     fn forget_model(&self, entry: &ModelEntry) {

@@ -22,18 +22,35 @@ fn uncommented() -> String {
         .join("\n")
 }
 
-/// `UPDATE_REFERENCE=1` writes the file anew.
+/// Compares a committed file with what is generated. `UPDATE_REFERENCE=1` writes it anew.
+fn assert_committed(name: &str, generated: impl FnOnce(&str) -> String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
+    let mut committed = std::fs::read_to_string(&path).expect("the file is committed");
+    let generated = generated(&committed);
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(&path, &generated).expect("the repository can be written");
+        committed.clone_from(&generated);
+    }
+    assert!(
+        committed == generated,
+        "{name} is out of date: run this test with UPDATE_REFERENCE=1"
+    );
+}
+
 #[test]
 fn the_committed_reference_is_the_generated_one() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/reference.toml");
-    if std::env::var_os("UPDATE_REFERENCE").is_some() {
-        std::fs::write(&path, reference_toml()).expect("the folder `config` can be written");
-    }
-    let committed = std::fs::read_to_string(&path).expect("config/reference.toml is committed");
-    assert!(
-        committed == reference_toml(),
-        "config/reference.toml is out of date: run this test with UPDATE_REFERENCE=1"
-    );
+    assert_committed("config/reference.toml", |_| reference_toml());
+}
+
+#[test]
+fn the_readme_has_the_generated_tables() {
+    const BEGIN: &str = "<!-- begin: inference-server config-reference --markdown -->\n";
+    const END: &str = "<!-- end -->\n";
+    assert_committed("README.md", |readme| {
+        let (before, rest) = readme.split_once(BEGIN).expect("the README marks the beginning");
+        let (_, after) = rest.split_once(END).expect("the README marks the end");
+        format!("{before}{BEGIN}\n{}\n{END}{after}", reference_markdown())
+    });
 }
 
 #[test]

@@ -3,11 +3,14 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use serde_json::json;
 
-use super::fixtures::{Folders, built, echo, load, load_error, position, template_bytes, trial_program};
+use super::fixtures::{
+    Folders, Recorder, built, echo, load, load_error, load_failure, position, template_bytes, trial_program,
+};
 use crate::loader::{inspect, load_staged};
-use crate::model::Model;
-use crate::protocol::Value;
+use crate::model::{BatchItem, Model};
+use crate::protocol::{ItemInput, Value};
 
 fn answer(text: &str) -> Vec<(usize, Value)> {
     vec![(0, Value::Text(Bytes::copy_from_slice(text.as_bytes())))]
@@ -124,4 +127,56 @@ fn inspecting_shows_the_file_and_the_manifest() {
     }
     let json = serde_json::to_value(&inspection).expect("an inspection is JSON");
     assert_eq!(json["manifest"]["tasks"][1]["name"], "stats");
+}
+
+#[test]
+fn a_model_that_panics_in_load_or_drop_ends_nothing() {
+    let folders = Folders::new();
+    let mut request = super::fixtures::request(&built("misbehave"));
+    request.context.settings = json!({"on_load": "panic"});
+    let error = load_failure(&folders, &request).to_string();
+    assert_eq!(
+        error,
+        "the plugin panicked while it loaded the model: misbehave panics in load"
+    );
+    request.context.settings = json!({"panic_in_drop": true});
+    let loaded = folders.loader().load(&request).expect("the model loads");
+    drop(loaded);
+}
+
+#[test]
+fn a_model_whose_manifest_cannot_be_served_is_refused() {
+    let folders = Folders::new();
+    let mut request = super::fixtures::request(&built("misbehave"));
+    request.context.settings = json!({"declared_max_batch_size": 0});
+    let error = load_failure(&folders, &request).to_string();
+    assert!(error.contains("max_batch_size"), "{error}");
+}
+
+#[test]
+fn what_a_plugin_prepares_is_its_own_to_use_and_to_drop() {
+    let folders = Folders::new();
+    let loaded = load(&folders.loader(), &built("misbehave"));
+    let model = &loaded.model;
+    let tasks = &model.manifest().tasks;
+    let task = tasks
+        .iter()
+        .position(|task| task.prepares)
+        .expect("one task prepares");
+    let example = tasks[task].examples[0].to_string();
+    let input = ItemInput {
+        value: Value::Json(Bytes::from(example)),
+        parameters: Bytes::new(),
+    };
+    let prepared = model.prepare(task, &input).expect("the example is prepared");
+    assert!(prepared.weight > 0);
+    let items = [BatchItem {
+        input: &input,
+        prepared: Some(&prepared),
+    }];
+    let mut sink = Recorder::default();
+    assert_eq!(model.predict_batch(0, task, &items, &mut sink), Ok(()));
+    assert_eq!((sink.emitted.len(), sink.failed.len()), (1, 0), "{sink:?}");
+    drop(loaded);
+    drop(prepared);
 }

@@ -1,0 +1,347 @@
+//! What the server sees of a plugin, through the C ABI.
+
+use plugin_sdk::prelude::*;
+use plugin_sdk::serde_json::Value as JsonValue;
+use plugin_sdk::testing::{Failure, FailureKind, Harness};
+
+/// A model with a task of every kind; its settings choose the names of two of them.
+struct Zoo {
+    tasks: Vec<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// Names of the tasks beyond the fixed ones.
+    #[serde(default)]
+    tasks: Vec<String>,
+}
+
+impl Model for Zoo {
+    type Settings = Settings;
+
+    fn load(settings: Settings, _context: &LoadContext) -> Result<Self, LoadError> {
+        Ok(Self {
+            tasks: settings.tasks,
+        })
+    }
+
+    fn tasks() -> Tasks<Self> {
+        Tasks::new()
+    }
+
+    fn configured_tasks(&self) -> Tasks<Self> {
+        let fixed = Tasks::new()
+            .add("reverse", Reverse)
+            .add("repeat", Repeat)
+            .add("rows", Rows)
+            .add("kind", KindOf)
+            .add_prepared("words", Words);
+        self.tasks
+            .iter()
+            .fold(fixed, |tasks, name| tasks.add(name, Reverse))
+    }
+}
+
+/// Bytes in, bytes out.
+struct Reverse;
+
+impl Task<Zoo> for Reverse {
+    type Input = Bytes;
+    type Output = Bytes;
+
+    fn describe(&self) -> TaskInfo {
+        TaskInfo::new("Reverses bytes.")
+            .example(json!({"b64": "AAEC", "media_type": "image/png"}))
+            .accepts(["image/png"])
+    }
+
+    fn predict(&self, _model: &Zoo, batch: Batch<'_, BytesItem<'_>>) -> BatchResult<BytesOutput> {
+        let reverse = |item: &BytesItem<'_>| {
+            BytesOutput::new(
+                item.data.iter().rev().copied().collect(),
+                item.media_type.to_owned(),
+            )
+        };
+        Ok(batch.iter().map(reverse).collect())
+    }
+}
+
+/// Text and parameters in, text out.
+struct Repeat;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Times {
+    #[serde(default = "twice")]
+    times: usize,
+}
+
+fn twice() -> usize {
+    2
+}
+
+impl Task<Zoo> for Repeat {
+    type Input = Text;
+    type Output = Text;
+
+    fn describe(&self) -> TaskInfo {
+        TaskInfo::new("Repeats a text.")
+            .example(json!("ab"))
+            .parameters::<Times>()
+            .max_batch_size(8)
+    }
+
+    fn predict(&self, _model: &Zoo, batch: Batch<'_, &str>) -> BatchResult<String> {
+        let repeat = |(index, text): (usize, &&str)| {
+            let Times { times } = batch.parameters(index)?;
+            Ok(text.repeat(times))
+        };
+        Ok(batch.iter().enumerate().map(repeat).collect())
+    }
+}
+
+/// JSON in, the tensors of the whole batch out.
+struct Rows;
+
+#[derive(Deserialize, JsonSchema)]
+struct Number {
+    number: f32,
+}
+
+impl Task<Zoo> for Rows {
+    type Input = Json<Number>;
+    type Output = Tensors;
+
+    fn describe(&self) -> TaskInfo {
+        TaskInfo::new("A number as tensors.")
+            .example(json!({"number": 1.0}))
+            .output_tensor(TensorInfo::new("pair", DType::Fp32, &[2]))
+            .output_tensor(TensorInfo::new("label", DType::Bytes, &[]))
+    }
+
+    fn predict(&self, _model: &Zoo, batch: Batch<'_, Number>) -> BatchResult<Vec<TensorOutput>> {
+        let pairs: Vec<f32> = batch
+            .iter()
+            .flat_map(|item| [item.number, -item.number])
+            .collect();
+        let labels = batch.iter().map(|item| format!("n{}", item.number));
+        // A negative number makes a row too many.
+        let rows = batch.len() + batch.iter().filter(|item| item.number < 0.0).count();
+        let pairs = [&pairs[..], &vec![0.0; rows * 2 - pairs.len()]].concat();
+        Ok(Outputs::batch(vec![
+            TensorOutput::new("pair", &[rows, 2], pairs),
+            TensorOutput::byte_strings("label", &[batch.len()], labels),
+        ]))
+    }
+}
+
+/// Anything in.
+struct KindOf;
+
+impl Task<Zoo> for KindOf {
+    type Input = Any;
+    type Output = Json<String>;
+
+    fn predict(&self, _model: &Zoo, batch: Batch<'_, Value<'_>>) -> BatchResult<String> {
+        let kind = |value: &Value<'_>| match value {
+            Value::Text(text) => format!("text of {} bytes", text.len()),
+            Value::Bytes(item) => format!("{item:?}"),
+            Value::Json(document) => format!("json of {} bytes", document.len()),
+            _ => "something else".to_owned(),
+        };
+        Ok(batch.iter().map(kind).collect())
+    }
+}
+
+/// Prepared in one type, predicted from it.
+struct Words;
+
+impl PreparedTask<Zoo> for Words {
+    type Input = Text;
+    type Output = Json<usize>;
+    type Prepared = Vec<String>;
+
+    fn describe(&self) -> TaskInfo {
+        TaskInfo::new("Counts words.")
+            .example(json!("to be"))
+            .max_padded_weight(64)
+    }
+
+    fn prepare(&self, _model: &Zoo, item: Item<'_, &str>) -> Result<Prepared<Vec<String>>, ItemError> {
+        let Times { times } = item.parameters()?;
+        let words: Vec<String> = item
+            .value
+            .repeat(times)
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
+        let weight = words.len() as u64;
+        Ok(Prepared::new(words).weight(weight))
+    }
+
+    fn predict(&self, _model: &Zoo, batch: Batch<'_, &Vec<String>>) -> BatchResult<usize> {
+        Ok(batch.iter().map(|words| words.len()).collect())
+    }
+}
+
+fn zoo() -> Harness<Zoo> {
+    Harness::load(json!({})).expect("loads")
+}
+
+fn failure(outcome: &Result<JsonValue, Failure>) -> (FailureKind, &str) {
+    let failure = outcome.as_ref().expect_err("fails");
+    (failure.kind, &failure.message)
+}
+
+#[test]
+fn the_manifest_describes_every_task() {
+    let manifest = plugin_sdk::serde_json::to_string_pretty(zoo().manifest()).expect("manifests are JSON");
+    insta::assert_snapshot!(manifest);
+}
+
+#[test]
+fn tasks_may_depend_on_the_settings() {
+    let model = Harness::<Zoo>::load(json!({"tasks": ["esrever"]})).expect("loads");
+    let image = json!({"b64": "AAEC", "media_type": "image/png"});
+    assert_eq!(
+        model.predict("esrever", &[image]),
+        [Ok(json!({"b64": "AgEA", "media_type": "image/png"}))]
+    );
+}
+
+#[test]
+fn task_names_are_checked_at_load() {
+    for (name, message) in [
+        ("reverse", "the plugin declares the task `reverse` twice"),
+        (
+            "a/b",
+            "the plugin names a task `a/b`, expected letters, digits, `-` and `_`",
+        ),
+    ] {
+        let failure = Harness::<Zoo>::load(json!({"tasks": [name]})).expect_err("must not load");
+        assert_eq!(failure.message, message);
+    }
+}
+
+#[test]
+fn parameters_of_a_request_reach_its_items() {
+    let model = zoo();
+    let items = [json!("ab"), json!("c")];
+    assert_eq!(
+        model.predict("repeat", &items),
+        [Ok(json!("abab")), Ok(json!("cc"))]
+    );
+    assert_eq!(
+        model.predict_with("repeat", &items, &json!({"times": 1})),
+        items.map(Ok)
+    );
+    let outcomes = model.predict_with("repeat", &[json!("ab")], &json!({"times": "x"}));
+    let expected = "parameters: `times`: invalid type: string \"x\", expected usize";
+    assert_eq!(failure(&outcomes[0]), (FailureKind::InvalidInput, expected));
+    assert_eq!(
+        model.predict_with("words", &[json!("to be ")], &json!({"times": 3})),
+        [Ok(json!(6))]
+    );
+}
+
+#[test]
+fn rows_of_a_batch_find_their_items_also_when_one_cannot_be_decoded() {
+    let model = zoo();
+    let row = |number: f32| Ok(json!({"pair": [number, -number], "label": format!("n{number}")}));
+    let item = |number: f32| json!({"number": number});
+    assert_eq!(
+        model.predict("rows", &[item(1.0), item(2.5)]),
+        [row(1.0), row(2.5)]
+    );
+    let outcomes = model.predict("rows", &[item(1.0), json!({"number": []}), item(3.0), item(4.0)]);
+    assert_eq!(
+        (&outcomes[0], &outcomes[2..]),
+        (&row(1.0), &[row(3.0), row(4.0)][..])
+    );
+    let expected = "`number`: invalid type: sequence, expected f32";
+    assert_eq!(failure(&outcomes[1]), (FailureKind::InvalidInput, expected));
+}
+
+#[test]
+fn a_batch_with_a_wrong_number_of_rows_fails_as_a_whole() {
+    let outcomes = zoo().predict("rows", &[json!({"number": -1.0})]);
+    let expected = "the task returned 2 outcomes for 1 items, expected one for each";
+    assert_eq!(failure(&outcomes[0]), (FailureKind::Internal, expected));
+}
+
+#[test]
+fn any_input_is_told_apart() {
+    let outcomes = zoo().predict("kind", &[json!("é"), json!({"b64": "AA=="}), json!([1, 2])]);
+    let expected = ["text of 2 bytes", "1 bytes of ``", "json of 5 bytes"];
+    assert_eq!(outcomes, expected.map(|text| Ok(json!(text))));
+}
+
+#[test]
+fn handles_of_other_tasks_are_refused() {
+    use abi_stable::sabi_trait::TD_Opaque;
+    use abi_stable::sabi_types::RMut;
+    use abi_stable::std_types::{RSlice, RStr};
+    use plugin_abi::{OutputSinkAbi, OutputSinkAbi_TO, RawBatch, RawItem, RawTensor, RawValue};
+
+    #[derive(Default)]
+    struct Failures(Vec<String>);
+    impl OutputSinkAbi for Failures {
+        fn emit(&mut self, _index: u32, _value: RawValue<'_>, _flags: u32) -> u32 {
+            panic!("there is nothing to emit")
+        }
+        fn emit_batch(&mut self, _tensors: RSlice<'_, RawTensor<'_>>) -> u32 {
+            panic!("there is nothing to emit")
+        }
+        fn fail(&mut self, _index: u32, _kind: u32, message: RStr<'_>) -> u32 {
+            self.0.push(message.to_string());
+            0
+        }
+    }
+
+    let model = zoo();
+    let text = RawValue {
+        kind: plugin_abi::codes::kind::TEXT,
+        reserved: 0,
+        data: RSlice::from(&b"to be"[..]),
+        media_type: RStr::from(""),
+        tensors: RSlice::EMPTY,
+        reserved_word: 0,
+    };
+    let item = RawItem {
+        value: text,
+        parameters: RStr::from(""),
+        prepared: 0,
+        reserved: 0,
+    };
+    let mut sink = Failures::default();
+    let items = [item];
+    let batch = RawBatch {
+        task: 4,
+        worker: 0,
+        items: RSlice::from(&items[..]),
+        reserved: 0,
+    };
+    let lent = OutputSinkAbi_TO::from_ptr(RMut::new(&mut sink), TD_Opaque);
+    let outcome = model.abi().predict_batch(batch, lent).into_result();
+    assert!(outcome.is_ok(), "{outcome:?}");
+    assert_eq!(sink.0, ["the item was not prepared by this task"]);
+
+    let unknown = RawBatch { task: 99, ..batch };
+    let lent = OutputSinkAbi_TO::from_ptr(RMut::new(&mut sink), TD_Opaque);
+    let error = model
+        .abi()
+        .predict_batch(unknown, lent)
+        .into_result()
+        .expect_err("no such task");
+    assert_eq!(error.message, "the model has no task with index 99");
+    let error = model
+        .abi()
+        .prepare(0, item)
+        .into_result()
+        .expect_err("no prepare step");
+    assert_eq!(
+        error.message,
+        "this task has no prepare step, and its manifest says so"
+    );
+}

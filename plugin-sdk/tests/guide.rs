@@ -1,0 +1,123 @@
+//! The author's guide, built and run as it stands: its crate compiles, its tests pass, its library is a plugin.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use abi_stable::library::{AbiHeaderRef, ROOT_MODULE_LOADER_NAME_WITH_NUL};
+use plugin_abi::PluginModule_Ref;
+use plugin_abi::manifest::PluginManifest;
+
+const GUIDE: &str = include_str!("../README.md");
+
+/// What the test adds to the guide's manifest: warnings are errors, the crate is not part of this workspace although it
+/// lies within, and the profile is this workspace's, so that compiled dependencies are shared.
+const EXTRA: &str = r#"
+[lints.rust]
+warnings = "deny"
+
+[workspace]
+
+[profile.dev]
+debug = "line-tables-only"
+
+[profile.dev.package."*"]
+debug = false
+"#;
+
+/// The block that follows the line "`greeter/NAME`:".
+fn block(name: &str) -> &'static str {
+    let marker = format!("`greeter/{name}`:\n\n```");
+    let (_, rest) = GUIDE.split_once(&marker).expect("the guide shows this file");
+    let (_language, rest) = rest.split_once('\n').expect("a fence ends its line");
+    rest.split_once("```").expect("the fence is closed").0
+}
+
+/// Writes the crate of the guide, which differs only in where the SDK is and in [`EXTRA`].
+fn write_crate() -> PathBuf {
+    let sdk = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guide/greeter");
+    for name in ["Cargo.toml", "src/lib.rs", "tests/greeter.rs"] {
+        let file = folder.join(name);
+        fs::create_dir_all(file.parent().expect("a file is in a folder")).expect("the folder can be made");
+        let written = fs::read_to_string(&file).unwrap_or_default();
+        let text = match name {
+            "Cargo.toml" => {
+                let path = "../inference-server/plugin-sdk";
+                assert!(block(name).contains(path));
+                format!("{}{EXTRA}", block(name).replace(path, &sdk.display().to_string()))
+            }
+            _ => block(name).to_owned(),
+        };
+        // A file that is written again is compiled again.
+        if written != text {
+            fs::write(&file, text).expect("the file can be written");
+        }
+    }
+    let workspace = sdk.parent().expect("the SDK is in a workspace");
+    fs::copy(workspace.join("Cargo.lock"), folder.join("Cargo.lock")).expect("the versions can be shared");
+    folder
+}
+
+/// The folder that cargo builds into now, so that dependencies are compiled once.
+fn target_dir() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .expect("the temporary folder is in the target folder")
+}
+
+fn cargo(folder: &Path, arguments: &[&str]) {
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", target_dir())
+        .output()
+        .expect("cargo runs");
+    let said = [output.stdout, output.stderr].concat();
+    assert!(
+        output.status.success(),
+        "cargo {arguments:?}: {}",
+        String::from_utf8_lossy(&said)
+    );
+}
+
+#[test]
+fn a_model_with_two_tasks_fits_in_forty_lines_of_safe_rust() {
+    let code = block("src/lib.rs");
+    assert!(code.contains("#![forbid(unsafe_code)]"));
+    let lines = code.lines().filter(|line| !line.trim().is_empty()).count();
+    assert!(lines <= 40, "{lines} lines");
+}
+
+#[test]
+fn the_crate_of_the_guide_builds_passes_its_tests_and_is_a_plugin() {
+    let folder = write_crate();
+    // As it comes out of `cargo fmt`: no lines saved by writing them together.
+    cargo(&folder, &["fmt", "--check", "--", "--config", "max_width=100"]);
+    cargo(&folder, &["test", "--offline", "--quiet"]);
+
+    let manifest = describe(&target_dir().join("debug/deps/libgreeter.so"));
+    assert_eq!(
+        (&*manifest.name, &*manifest.version, &*manifest.description),
+        ("greeter", "0.1.0", "Greets people")
+    );
+    let tasks: Vec<_> = manifest.tasks.iter().map(|task| &*task.name).collect();
+    assert_eq!(tasks, ["greet", "measure"]);
+    assert_eq!(manifest.settings_schema["required"][0], "greeting");
+}
+
+/// Opens a library as the server does, and asks it what it is.
+#[allow(unsafe_code, reason = "a library is opened, whose symbols have no types")]
+fn describe(library: &Path) -> PluginManifest {
+    // SAFETY: the library was built just now from safe code; it has no initialisers of its own.
+    let library = unsafe { libloading::Library::new(library) }.expect("it can be opened");
+    // SAFETY: this symbol is an `AbiHeader` in every abi_stable library.
+    let header = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) };
+    let header = *header.expect("it exports the symbol");
+    std::mem::forget(library);
+    let header = header.upgrade().expect("it was built with the same abi_stable");
+    let module = header
+        .init_root_module::<PluginModule_Ref>()
+        .expect("its layout is ours");
+    plugin_sdk::serde_json::from_str(&module.describe()()).expect("it describes itself")
+}

@@ -1,0 +1,354 @@
+//! From the bytes of a PNG or JPEG to the numbers of a tensor: decode, resize, invert, scale. It knows nothing of models.
+//!
+//! Transparent pixels are seen on white. Orientation tags are not followed.
+
+use std::io::Cursor;
+
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use plugin_sdk::{ItemError, LoadError};
+
+use crate::settings::{Channels, ImageSettings, Invert, Layout, Resize};
+
+/// Media types of what can be read.
+pub(crate) const MEDIA_TYPES: [&str; 2] = ["image/png", "image/jpeg"];
+
+/// Reads images of any size into tensors of one shape.
+#[derive(Debug)]
+pub(crate) struct Eye {
+    width: usize,
+    height: usize,
+    channels: Channels,
+    layout: Layout,
+    resize: Resize,
+    invert: Invert,
+    max_pixels: u64,
+    /// For each channel, `number = grey level × factor + offset`.
+    factor: [f32; 3],
+    offset: [f32; 3],
+}
+
+impl Eye {
+    /// `shape` is that of one item; `None` where any size will do. `key` is the setting to blame.
+    pub(crate) fn new(
+        settings: &ImageSettings,
+        shape: &[Option<usize>],
+        key: &str,
+    ) -> Result<Self, LoadError> {
+        let (width, height, channels) = (settings.width.get(), settings.height.get(), settings.channels);
+        let [black, white] = settings.scale;
+        if !(black.is_finite() && white.is_finite()) || black == white {
+            let message = format!("[{black}, {white}], expected two different numbers");
+            return Err(LoadError::setting(format_args!("{key}.scale"), message));
+        }
+        let mean = per_channel(settings.mean.as_deref(), 0.0, channels, key, "mean")?;
+        let std = per_channel(settings.std.as_deref(), 1.0, channels, key, "std")?;
+        if std.contains(&0.0) {
+            let message = "0 cannot be divided by, expected other numbers";
+            return Err(LoadError::setting(format_args!("{key}.std"), message));
+        }
+        let mut eye = Self {
+            width,
+            height,
+            channels,
+            layout: Layout::Flat,
+            resize: settings.resize,
+            invert: settings.invert,
+            max_pixels: settings.max_pixels,
+            factor: [0, 1, 2].map(|channel| (white - black) / 255.0 / std[channel]),
+            offset: [0, 1, 2].map(|channel| (black - mean[channel]) / std[channel]),
+        };
+        eye.layout = eye.find_layout(settings.layout, shape, key)?;
+        Ok(eye)
+    }
+
+    /// Shapes that a tensor of this layout may have.
+    fn shapes(&self, layout: Layout) -> Vec<Vec<usize>> {
+        let (width, height, channels) = (self.width, self.height, self.channels.count());
+        let mut shapes = vec![match layout {
+            Layout::Nchw => vec![channels, height, width],
+            Layout::Nhwc => vec![height, width, channels],
+            Layout::Flat => vec![channels * height * width],
+        }];
+        // A grey image has no order of channels: many models leave out that dimension.
+        if self.channels == Channels::Grey && layout != Layout::Flat {
+            shapes.push(vec![height, width]);
+        }
+        shapes
+    }
+
+    fn find_layout(
+        &self,
+        wanted: Option<Layout>,
+        shape: &[Option<usize>],
+        key: &str,
+    ) -> Result<Layout, LoadError> {
+        let layouts = match wanted {
+            Some(layout) => vec![layout],
+            None => vec![Layout::Nchw, Layout::Nhwc, Layout::Flat],
+        };
+        let fits = |layout: &Layout| self.shapes(*layout).iter().any(|given| fits(given, shape));
+        layouts.iter().copied().find(fits).ok_or_else(|| {
+            let mut given: Vec<String> = Vec::new();
+            for shape in layouts.iter().flat_map(|layout| self.shapes(*layout)) {
+                let shape = format!("{shape:?}");
+                if !given.contains(&shape) {
+                    given.push(shape);
+                }
+            }
+            let taken: Vec<_> = shape
+                .iter()
+                .map(|size| size.map_or("any".to_owned(), |size| size.to_string()))
+                .collect();
+            let (width, height) = (self.width, self.height);
+            let channels = match self.channels {
+                Channels::Grey => "grey",
+                Channels::Rgb => "rgb",
+            };
+            LoadError::setting(
+                key,
+                format_args!(
+                    "{channels} images of {width}×{height} give {}, expected what the input takes: [{}]",
+                    given.join(" or "),
+                    taken.join(", ")
+                ),
+            )
+        })
+    }
+
+    /// The shape of the tensor, which must fit `shape`.
+    pub(crate) fn shape(&self, shape: &[Option<usize>]) -> Vec<usize> {
+        let mut shapes = self.shapes(self.layout);
+        let index = shapes.iter().position(|given| fits(given, shape)).unwrap_or(0);
+        shapes.swap_remove(index)
+    }
+
+    /// A black PNG that has the size already, for an example; `None` if it cannot be written.
+    pub(crate) fn plain(&self) -> Option<Vec<u8>> {
+        let image = DynamicImage::new_luma8(self.width.try_into().ok()?, self.height.try_into().ok()?);
+        let mut file = Cursor::new(Vec::new());
+        image.write_to(&mut file, ImageFormat::Png).ok()?;
+        Some(file.into_inner())
+    }
+
+    /// Reads one image.
+    pub(crate) fn read(&self, data: &[u8]) -> Result<Vec<f32>, ItemError> {
+        let image = decode(data, self.max_pixels)?;
+        let mut pixels = self.resized(&image);
+        if self.inverts(&pixels) {
+            pixels.iter_mut().for_each(|level| *level = 255.0 - *level);
+        }
+        Ok(self.arranged(&pixels))
+    }
+
+    /// Grey levels of 0 to 255, row by row, the channels of a pixel side by side. The source is gone through once, row by
+    /// row, so that a large image costs no memory beyond its own.
+    fn resized(&self, image: &Pixels) -> Vec<f32> {
+        let depth = self.channels.count();
+        let columns = taps(image.width, self.width, self.resize);
+        let rows = taps(image.height, self.height, self.resize);
+        let mut source = vec![0.0; image.width * depth];
+        let mut narrow = vec![0.0; self.width * depth];
+        let mut resized = vec![0.0; self.height * self.width * depth];
+        for y in 0..image.height {
+            image.read_row(y, self.channels, &mut source);
+            for (tap, out) in columns.iter().zip(narrow.chunks_exact_mut(depth)) {
+                out.fill(0.0);
+                let from = source[tap.start * depth..].chunks_exact(depth);
+                for (pixel, weight) in from.zip(&tap.weights) {
+                    out.iter_mut()
+                        .zip(pixel)
+                        .for_each(|(sum, level)| *sum += level * weight);
+                }
+            }
+            for (tap, out) in rows.iter().zip(resized.chunks_exact_mut(self.width * depth)) {
+                let weight = y.checked_sub(tap.start).and_then(|index| tap.weights.get(index));
+                if let Some(weight) = weight {
+                    out.iter_mut()
+                        .zip(&narrow)
+                        .for_each(|(sum, level)| *sum += level * weight);
+                }
+            }
+        }
+        resized
+    }
+
+    fn inverts(&self, pixels: &[f32]) -> bool {
+        match self.invert {
+            Invert::Never => false,
+            Invert::Always => true,
+            Invert::Auto => {
+                let depth = self.channels.count();
+                let outermost = pixels.chunks_exact(depth).enumerate().filter(|(index, _)| {
+                    let (x, y) = (index % self.width, index / self.width);
+                    x == 0 || y == 0 || x == self.width - 1 || y == self.height - 1
+                });
+                let (mut sum, mut count) = (0.0, 0);
+                for level in outermost.flat_map(|(_, pixel)| pixel) {
+                    sum += level;
+                    count += 1;
+                }
+                sum / count as f32 > 127.5
+            }
+        }
+    }
+
+    fn arranged(&self, pixels: &[f32]) -> Vec<f32> {
+        let depth = self.channels.count();
+        let scaled = |channel: usize| {
+            let levels = pixels.iter().skip(channel).step_by(depth);
+            levels.map(move |level| level * self.factor[channel] + self.offset[channel])
+        };
+        if self.layout == Layout::Nchw {
+            return (0..depth).flat_map(scaled).collect();
+        }
+        let scale =
+            |(index, level): (usize, &f32)| level * self.factor[index % depth] + self.offset[index % depth];
+        pixels.iter().enumerate().map(scale).collect()
+    }
+}
+
+fn per_channel(
+    written: Option<&[f32]>,
+    otherwise: f32,
+    channels: Channels,
+    key: &str,
+    name: &str,
+) -> Result<[f32; 3], LoadError> {
+    let values = written.unwrap_or(&[]);
+    match (values, channels) {
+        _ if !values.iter().all(|value| value.is_finite()) => {}
+        ([], _) if written.is_none() => return Ok([otherwise; 3]),
+        ([all], _) => return Ok([*all; 3]),
+        ([red, green, blue], Channels::Rgb) => return Ok([*red, *green, *blue]),
+        _ => {}
+    }
+    let expected = match channels {
+        Channels::Grey => "one number",
+        Channels::Rgb => "one number or three",
+    };
+    Err(LoadError::setting(
+        format_args!("{key}.{name}"),
+        format_args!("{values:?}, expected {expected}"),
+    ))
+}
+
+fn fits(given: &[usize], shape: &[Option<usize>]) -> bool {
+    given.len() == shape.len()
+        && given
+            .iter()
+            .zip(shape)
+            .all(|(given, size)| size.is_none_or(|size| size == *given))
+}
+
+/// A decoded image of 8 bits a sample.
+struct Pixels {
+    width: usize,
+    height: usize,
+    /// Samples of a pixel: grey, grey and alpha, RGB, or RGBA.
+    samples: usize,
+    data: Vec<u8>,
+}
+
+impl Pixels {
+    fn read_row(&self, y: usize, channels: Channels, row: &mut [f32]) {
+        let length = self.width * self.samples;
+        let source = self.data[y * length..][..length].chunks_exact(self.samples);
+        for (pixel, out) in source.zip(row.chunks_exact_mut(channels.count())) {
+            let (colour, alpha) = match *pixel {
+                [grey] => ([grey; 3], 255),
+                [grey, alpha] => ([grey; 3], alpha),
+                [red, green, blue] => ([red, green, blue], 255),
+                [red, green, blue, alpha, ..] => ([red, green, blue], alpha),
+                [] => ([255; 3], 255),
+            };
+            let opacity = f32::from(alpha) / 255.0;
+            let seen = colour.map(|level| f32::from(level) * opacity + 255.0 * (1.0 - opacity));
+            match out {
+                [grey] => *grey = 0.299 * seen[0] + 0.587 * seen[1] + 0.114 * seen[2],
+                colour => colour.copy_from_slice(&seen),
+            }
+        }
+    }
+}
+
+/// The size is known, and refused, before any pixel is decoded.
+fn decode(data: &[u8], max_pixels: u64) -> Result<Pixels, ItemError> {
+    let unreadable =
+        |error: &dyn std::fmt::Display| ItemError::invalid(format_args!("image cannot be read: {error}"));
+    let reader = ImageReader::new(Cursor::new(data))
+        .with_guessed_format()
+        .map_err(|error| unreadable(&error))?;
+    if reader.format().is_none_or(|format| !format.reading_enabled()) {
+        return Err(ItemError::invalid(
+            "image is in an unknown format, expected PNG or JPEG",
+        ));
+    }
+    let mut decoder = reader.into_decoder().map_err(|error| unreadable(&error))?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > max_pixels {
+        return Err(ItemError::invalid(format_args!(
+            "image has {width}×{height} = {pixels} pixels, expected at most {max_pixels}"
+        )));
+    }
+    if pixels == 0 {
+        return Err(ItemError::invalid(format_args!(
+            "image has {width}×{height} pixels, expected at least one"
+        )));
+    }
+    // 8 bytes is the largest pixel (16-bit RGBA), and as much again serves the decoder to work.
+    let mut limits = image::Limits::no_limits();
+    limits.max_alloc = Some(pixels.saturating_mul(16).saturating_add(16 << 20));
+    decoder.set_limits(limits).map_err(|error| unreadable(&error))?;
+    let image = DynamicImage::from_decoder(decoder).map_err(|error| unreadable(&error))?;
+    let (samples, data) = match image {
+        DynamicImage::ImageLuma8(image) => (1, image.into_raw()),
+        DynamicImage::ImageLumaA8(image) => (2, image.into_raw()),
+        DynamicImage::ImageRgb8(image) => (3, image.into_raw()),
+        other => (4, other.into_rgba8().into_raw()),
+    };
+    Ok(Pixels {
+        width: width as usize,
+        height: height as usize,
+        samples,
+        data,
+    })
+}
+
+/// What one target row or column is made of.
+struct Tap {
+    start: usize,
+    /// Of the rows or columns from `start` on; they add up to 1.
+    weights: Vec<f32>,
+}
+
+fn taps(source: usize, target: usize, resize: Resize) -> Vec<Tap> {
+    let ratio = source as f64 / target as f64;
+    let tap = |index: usize| {
+        let (low, high, centre, reach);
+        match resize {
+            Resize::Area => {
+                (low, high) = (index as f64 * ratio, (index + 1) as f64 * ratio);
+                (centre, reach) = (0.0, 1.0);
+            }
+            Resize::Bilinear => {
+                // Where the image shrinks, the triangle is as wide as what it covers.
+                (centre, reach) = ((index as f64 + 0.5) * ratio, ratio.max(1.0));
+                (low, high) = (centre - reach, centre + reach);
+            }
+        }
+        let start = (low.floor().max(0.0) as usize).min(source - 1);
+        let end = (high.ceil() as usize).clamp(start + 1, source);
+        let weight = |place: usize| match resize {
+            Resize::Area => (high.min(place as f64 + 1.0) - low.max(place as f64)).max(0.0),
+            Resize::Bilinear => (1.0 - (place as f64 + 0.5 - centre).abs() / reach).max(0.0),
+        };
+        let weights: Vec<_> = (start..end).map(weight).collect();
+        let sum: f64 = weights.iter().sum();
+        Tap {
+            start,
+            weights: weights.iter().map(|weight| (weight / sum) as f32).collect(),
+        }
+    };
+    (0..target).map(tap).collect()
+}

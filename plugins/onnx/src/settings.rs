@@ -1,0 +1,167 @@
+//! `[models.settings]` as it is written. What it means for a given file is decided in `plan`; nothing here opens a file.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use plugin_sdk::serde_json::Value as Json;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// `[models.settings]`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The `.onnx` file. A relative path starts at the folder of the configuration file.
+    pub(crate) model: PathBuf,
+    /// Threads that compute one batch; as many as the server suggests, if not said.
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// The tasks by name. Without any there is one, `predict`, that takes all inputs and answers all outputs.
+    #[serde(default)]
+    pub(crate) tasks: BTreeMap<String, TaskSettings>,
+}
+
+/// `[models.settings.tasks.<name>]`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TaskSettings {
+    /// Inputs of the model that a client gives; all, if not said.
+    pub(crate) inputs: Option<Vec<String>>,
+    /// Outputs of the model that are answered; all, if not said.
+    pub(crate) outputs: Option<Vec<String>>,
+    /// Names of the classes, in the order of the output's elements: a list, or the path of a text file with one a line.
+    /// Makes the task a classifier, which answers the best labels instead of the tensor.
+    pub(crate) labels: Option<Labels>,
+    /// How many labels are answered, best first; 5, if not said.
+    pub(crate) top_k: Option<NonZeroUsize>,
+    /// What is applied to the output before labels are chosen: `softmax` for a model that ends in logits.
+    pub(crate) activation: Option<Activation>,
+    /// Lets clients send an image instead of numbers.
+    pub(crate) image: Option<ImageSettings>,
+    /// What the documentation pages say of the task.
+    pub(crate) description: Option<String>,
+    /// Example items for the documentation and the warm-up: as a client would write them, or paths of image files.
+    pub(crate) examples: Option<Vec<Json>>,
+    /// Most items in a batch; the server's configuration of the task goes before it.
+    pub(crate) max_batch_size: Option<NonZeroUsize>,
+}
+
+/// Names of classes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected a list of strings, or the path of a text file with one label a line"
+)]
+pub(crate) enum Labels {
+    /// The labels themselves.
+    List(Vec<String>),
+    /// A text file with one label a line.
+    File(PathBuf),
+}
+
+/// What is applied to scores before labels are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Activation {
+    /// The model's output is what is answered.
+    #[default]
+    None,
+    /// Scores become probabilities that add up to 1.
+    Softmax,
+}
+
+/// How an image becomes the input tensor.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImageSettings {
+    /// Width that images are resized to; their aspect ratio is not kept.
+    pub(crate) width: NonZeroUsize,
+    /// Height that images are resized to.
+    pub(crate) height: NonZeroUsize,
+    /// What each pixel becomes: one number (`grey`) or three (`rgb`).
+    #[serde(default)]
+    pub(crate) channels: Channels,
+    /// What black and full white become.
+    #[serde(default = "unit_range")]
+    pub(crate) scale: [f32; 2],
+    /// Subtracted after scaling: one number, or one a channel.
+    pub(crate) mean: Option<Vec<f32>>,
+    /// Divided by after that: one number, or one a channel.
+    pub(crate) std: Option<Vec<f32>>,
+    /// Order of the numbers: planes (`nchw`), pixels (`nhwc`), or pixels in one row (`flat`); the shape of the input tells,
+    /// if not said.
+    pub(crate) layout: Option<Layout>,
+    /// How images are resized.
+    #[serde(default)]
+    pub(crate) resize: Resize,
+    /// Whether dark becomes bright: for models that expect bright ink on a dark ground.
+    #[serde(default)]
+    pub(crate) invert: Invert,
+    /// Most pixels of an image that is accepted.
+    #[serde(default = "sixty_four_megapixels")]
+    pub(crate) max_pixels: u64,
+}
+
+/// What each pixel becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Channels {
+    /// Its brightness: 0.299 red + 0.587 green + 0.114 blue.
+    Grey,
+    /// Red, green and blue.
+    #[default]
+    Rgb,
+}
+
+impl Channels {
+    pub(crate) fn count(self) -> usize {
+        match self {
+            Self::Grey => 1,
+            Self::Rgb => 3,
+        }
+    }
+}
+
+/// Order of the numbers of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Layout {
+    /// `[channels, height, width]`.
+    Nchw,
+    /// `[height, width, channels]`.
+    Nhwc,
+    /// `[height × width × channels]`.
+    Flat,
+}
+
+/// How images are resized.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Resize {
+    /// Every pixel is the average of the area that it covers.
+    Area,
+    /// Linear interpolation, smoothed where the image becomes smaller (as Pillow does).
+    #[default]
+    Bilinear,
+}
+
+/// Whether dark becomes bright.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Invert {
+    /// Where the outermost pixels of the resized image are brighter than half on average.
+    Auto,
+    /// Never.
+    #[default]
+    Never,
+    /// Always.
+    Always,
+}
+
+fn unit_range() -> [f32; 2] {
+    [0.0, 1.0]
+}
+
+fn sixty_four_megapixels() -> u64 {
+    64_000_000
+}

@@ -1,0 +1,53 @@
+//! What the tests of this plugin share: loading it as the server would, and comparing numbers.
+
+use std::path::{Path, PathBuf};
+
+use onnx::Onnx;
+use plugin_sdk::serde_json::{self, Value as Json, json};
+use plugin_sdk::testing::{Failure, Harness};
+
+/// The repository's `config` folder.
+pub(crate) fn config_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config")
+}
+
+/// Loads a model with settings as TOML, whose paths start at `base_dir`.
+pub(crate) fn load(settings: &str, base_dir: impl Into<PathBuf>) -> Result<Harness<Onnx>, Failure> {
+    let settings: Json = toml::from_str(settings).expect("the settings of a test are TOML");
+    Harness::load_with(settings, base_dir, 1, 1)
+}
+
+/// A file as an item of kind bytes.
+pub(crate) fn bytes_item(data: &[u8], media_type: &str) -> Json {
+    use base64::Engine;
+    json!({"b64": base64::prelude::BASE64_STANDARD.encode(data), "media_type": media_type})
+}
+
+/// The numbers of a JSON array of any depth, in order.
+pub(crate) fn numbers(value: &Json) -> Vec<f64> {
+    match value {
+        Json::Array(values) => values.iter().flat_map(numbers).collect(),
+        Json::Number(number) => vec![number.as_f64().expect("a number of JSON")],
+        other => panic!("{other} is not an array of numbers"),
+    }
+}
+
+/// Asserts that two lists of numbers have the same length and nowhere differ by more than `tolerance`.
+pub(crate) fn assert_close(got: &[f64], expected: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(got.len(), expected.len(), "{what}: number of elements");
+    let worst = got
+        .iter()
+        .zip(expected)
+        .map(|(one, other)| (one - other).abs())
+        .fold(0.0, f64::max);
+    assert!(
+        worst <= tolerance,
+        "{what}: differs by {worst}, expected at most {tolerance}"
+    );
+}
+
+/// Reads a JSON file.
+pub(crate) fn read_json(path: impl AsRef<Path>) -> Json {
+    let text = std::fs::read_to_string(path).expect("the file is part of the repository");
+    serde_json::from_str(&text).expect("the file is JSON")
+}

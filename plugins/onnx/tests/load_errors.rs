@@ -1,0 +1,210 @@
+//! What is wrong with settings or with a file is said at load, with the key to blame.
+
+#[allow(dead_code, reason = "every test file uses a part of it")]
+mod common;
+
+use common::load;
+use plugin_sdk::testing::FailureKind;
+
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
+
+/// Settings, the key that is blamed, and a part of the message.
+const WRONG: &[(&str, &str, &str)] = &[
+    ("", "model", "missing field `model`"),
+    ("modle = \"one.onnx\"", "modle", "unknown field `modle`"),
+    (
+        "model = \"none.onnx\"",
+        "model",
+        "none.onnx` cannot be opened: No such file",
+    ),
+    (
+        "model = \"make.py\"",
+        "model",
+        "expected a name that ends in `.onnx`",
+    ),
+    (
+        "model = \"strings.onnx\"",
+        "model",
+        "its input `x` with the datatype STRING, expected FLOAT",
+    ),
+    ("model = \"unknown_operator.onnx\"", "model", "Frobnicate"),
+    (
+        "model = \"quantised_by_column.onnx\"",
+        "model",
+        "(`MatMulInteger` in its node `dense`)",
+    ),
+    (
+        "model = \"quantised_convolution.onnx\"",
+        "model",
+        "(`ConvInteger` in its node `first`)",
+    ),
+    (
+        "model = \"scalar.onnx\"",
+        "model",
+        "input `x` is a scalar, expected a first dimension for the batch",
+    ),
+    (
+        "model = \"four.onnx\"",
+        "model",
+        "input `x` has the fixed first dimension 4 ([4, 2]), expected",
+    ),
+    (
+        "model = \"anchors.onnx\"",
+        "model",
+        "output `anchors` has the shape [3] for a single item",
+    ),
+    ("model = \"one.onnx\"\nthreads = 0", "threads", "nonzero"),
+    (
+        "model = \"one.onnx\"\nthreads = 5000",
+        "threads",
+        "5000, expected at most 1024",
+    ),
+    (
+        "model = \"one.onnx\"\ntasks.a.max_batch_size = 8",
+        "tasks.a.max_batch_size",
+        "8, expected 1",
+    ),
+    (
+        "model = \"tokens.onnx\"\ntasks.a.outputs = [\"total\"]",
+        "tasks.a.outputs",
+        "no output `total`, expected `sum`, `kept`",
+    ),
+    (
+        "model = \"tokens.onnx\"\ntasks.a.outputs = []",
+        "tasks.a.outputs",
+        "expected at least one output",
+    ),
+    (
+        "model = \"tokens.onnx\"\ntasks.a.inputs = [\"ids\"]",
+        "tasks.a.inputs",
+        "mask",
+    ),
+    (
+        "model = \"tokens.onnx\"\ntasks.a.inputs = [\"id\"]",
+        "tasks.a.inputs",
+        "no input `id`, expected `ids`, `mask`",
+    ),
+    (
+        "model = \"tokens.onnx\"\ntasks.a.image = { width = 1, height = 1 }",
+        "tasks.a.image",
+        "the task takes ids, mask",
+    ),
+    (
+        "model = \"tokens.onnx\"\ntasks.a.labels = [\"x\"]",
+        "tasks.a.outputs",
+        "has sum, kept: choose with `outputs`",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.labels = [\"x\"]",
+        "tasks.a.labels",
+        "1 labels, expected 3: output `logits`",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.labels = [1, 2, 3]",
+        "tasks.a.labels",
+        "expected a list of strings, or the path",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.labels = \"none.txt\"",
+        "tasks.a.labels",
+        "none.txt` cannot be read",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.labels = [\"a\", \"b\", \"c\"]\ntasks.a.top_k = 4",
+        "tasks.a.top_k",
+        "4, expected at most 3",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.top_k = 4",
+        "tasks.a.top_k",
+        "is for tasks with `labels`",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.activation = \"softmax\"",
+        "tasks.a.activation",
+        "is for tasks with `labels`",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.activation = \"sofmax\"",
+        "tasks.a.activation",
+        "unknown variant `sofmax`",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.image = { width = 0, height = 2 }",
+        "tasks.a.image.width",
+        "nonzero",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.image = { width = 2, height = 2, channels = \"grey\" }",
+        "tasks.a.image",
+        "grey images of 2×2 give [1, 2, 2] or [2, 2] or [2, 2, 1] or [4], expected what the input takes: [3, any, any]",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.image = { width = 2, height = 2, layout = \"nhwc\" }",
+        "tasks.a.image",
+        "rgb images of 2×2 give [2, 2, 3], expected",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.image = { width = 2, height = 2, std = [1, 0, 1] }",
+        "tasks.a.image.std",
+        "0 cannot be divided by",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.image = { width = 2, height = 2, mean = [1, 0] }",
+        "tasks.a.image.mean",
+        "[1.0, 0.0], expected one number or three",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.image = { width = 2, height = 2, scale = [1, 1] }",
+        "tasks.a.image.scale",
+        "expected two different numbers",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.image = { width = 2, height = 2 }\ntasks.a.examples = [\"none.png\"]",
+        "tasks.a.examples[0]",
+        "none.png` cannot be read",
+    ),
+    (
+        "model = \"channels.onnx\"\ntasks.a.image = { width = 2, height = 2 }\ntasks.a.examples = [\"make.py\"]",
+        "tasks.a.examples[0]",
+        "image is in an unknown format",
+    ),
+];
+
+#[test]
+fn wrong_settings_are_blamed_on_their_key() {
+    for (settings, key, message) in WRONG {
+        let failure = load(settings, MODELS).expect_err(settings);
+        assert_eq!(
+            (failure.kind, &*failure.key),
+            (FailureKind::Settings, *key),
+            "{settings}\n{failure}"
+        );
+        assert!(failure.message.contains(message), "{settings}\n{failure}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_network_is_refused() {
+    let folder = std::env::temp_dir().join(format!("onnx-load-errors-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder for the test's files");
+    let good = std::fs::read(format!("{MODELS}/tokens.onnx")).expect("part of the repository");
+    for (what, content) in [
+        ("empty", &b""[..]),
+        ("text", b"hello, world"),
+        ("cut", &good[..good.len() / 2]),
+    ] {
+        std::fs::write(folder.join("model.onnx"), content).expect("it can be written");
+        let failure = load("model = \"model.onnx\"", &folder).expect_err(what);
+        assert_eq!(
+            (failure.kind, &*failure.key),
+            (FailureKind::Settings, "model"),
+            "{what}: {failure}"
+        );
+        assert!(
+            failure.message.contains("model.onnx` is not an ONNX file: "),
+            "{what}: {failure}"
+        );
+    }
+    std::fs::remove_dir_all(folder).expect("it can be removed");
+}

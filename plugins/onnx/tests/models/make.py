@@ -1,0 +1,138 @@
+"""Writes the small networks of this folder. Run it with the `onnx` package installed: python3 make.py
+
+Each is as small as it can be for what its test is about; the weights are ones and counts, so that the tests can say the
+expected numbers.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto as T
+from onnx import helper as h
+from onnx import numpy_helper
+
+HERE = Path(__file__).parent
+
+
+def value(name, kind, *dims):
+    return h.make_tensor_value_info(name, kind, dims)
+
+
+def constant(name, array):
+    return numpy_helper.from_array(np.asarray(array), name)
+
+
+def save(name, nodes, inputs, outputs, constants=(), domains=()):
+    graph = h.make_graph(nodes, name, inputs, outputs, list(constants))
+    opsets = [h.make_opsetid("", 17)] + [h.make_opsetid(domain, 1) for domain in domains]
+    model = h.make_model(graph, opset_imports=opsets, ir_version=8)
+    if not domains:
+        onnx.checker.check_model(model)
+    (HERE / f"{name}.onnx").write_bytes(model.SerializeToString())
+
+
+N, L = "batch", "length"
+
+# Two inputs of any length, as text models have them: the sum of the tokens that the mask keeps, and each of them.
+save(
+    "tokens",
+    [
+        h.make_node("Mul", ["ids", "mask"], ["kept"]),
+        h.make_node("ReduceSum", ["kept", "last"], ["sum"], keepdims=0),
+    ],
+    [value("ids", T.INT64, N, L), value("mask", T.INT64, N, L)],
+    [value("sum", T.INT64, N), value("kept", T.INT64, N, L)],
+    [constant("last", np.array([1], np.int64))],
+)
+
+# One input and output of every datatype that can be served.
+KINDS = {
+    "float": T.FLOAT,
+    "double": T.DOUBLE,
+    "int64": T.INT64,
+    "int32": T.INT32,
+    "int8": T.INT8,
+    "uint8": T.UINT8,
+    "bool": T.BOOL,
+}
+save(
+    "dtypes",
+    [h.make_node("Identity", [name], [f"{name}_out"]) for name in KINDS],
+    [value(name, kind, N, 2) for name, kind in KINDS.items()],
+    [value(f"{name}_out", kind, N, 2) for name, kind in KINDS.items()],
+)
+
+# Half precision, in and out and in the weights.
+save(
+    "half",
+    [h.make_node("Add", ["x", "one"], ["y"])],
+    [value("x", T.FLOAT16, N, 2)],
+    [value("y", T.FLOAT16, N, 2)],
+    [constant("one", np.array([1, 1.5], np.float16))],
+)
+
+# Looks a row up: an index out of range cannot be computed.
+save(
+    "lookup",
+    [h.make_node("Gather", ["table", "index"], ["row"])],
+    [value("index", T.INT64, N)],
+    [value("row", T.FLOAT, N, 2)],
+    [constant("table", np.arange(6, dtype=np.float32).reshape(3, 2))],
+)
+
+# Sums over an image, channel by channel, of any size; scores without a softmax.
+save(
+    "channels",
+    [h.make_node("ReduceSum", ["image", "plane"], ["logits"], keepdims=0)],
+    [value("image", T.FLOAT, N, 3, "height", "width")],
+    [value("logits", T.FLOAT, N, 3)],
+    [constant("plane", np.array([2, 3], np.int64))],
+)
+
+double = [h.make_node("Add", ["x", "x"], ["y"])]
+# A batch that is fixed to one item.
+save("one", double, [value("x", T.FLOAT, 1, 2)], [value("y", T.FLOAT, 1, 2)])
+# A batch that is declared as open, but written into the graph.
+save(
+    "secretly_one",
+    [h.make_node("Reshape", ["x", "shape"], ["y"])],
+    [value("x", T.FLOAT, N, 2)],
+    [value("y", T.FLOAT, N, 2)],
+    [constant("shape", np.array([1, 2], np.int64))],
+)
+# No batch dimension at all, and one of a fixed size.
+save("scalar", double, [value("x", T.FLOAT)], [value("y", T.FLOAT)])
+save("four", double, [value("x", T.FLOAT, 4, 2)], [value("y", T.FLOAT, 4, 2)])
+# An output that has no rows, beside one that has.
+save(
+    "anchors",
+    [h.make_node("Add", ["x", "x"], ["y"]), h.make_node("Identity", ["fixed"], ["anchors"])],
+    [value("x", T.FLOAT, N, 2)],
+    [value("y", T.FLOAT, N, 2), value("anchors", T.FLOAT, 3)],
+    [constant("fixed", np.array([1, 2, 3], np.float32))],
+)
+# What the runtime lacks, what it computes wrongly (`quantised` it computes right), and what it cannot hold.
+save(
+    "unknown_operator",
+    [h.make_node("Frobnicate", ["x"], ["y"], name="strange", domain="example.org")],
+    [value("x", T.FLOAT, N, 2)],
+    [value("y", T.FLOAT, N, 2)],
+    domains=["example.org"],
+)
+for name, zeros in [("quantised_by_column", [1, 2]), ("quantised", [1, 1])]:
+    save(
+        name,
+        [h.make_node("MatMulInteger", ["x", "weights", "", "zeros"], ["y"], name="dense")],
+        [value("x", T.UINT8, N, 2)],
+        [value("y", T.INT32, N, 2)],
+        [constant("weights", np.array([[3, 3], [5, 5]], np.uint8)), constant("zeros", np.array(zeros, np.uint8))],
+    )
+save(
+    "quantised_convolution",
+    [h.make_node("ConvInteger", ["x", "weights"], ["y"], name="first", kernel_shape=[1, 1])],
+    [value("x", T.UINT8, N, 1, 2, 2)],
+    [value("y", T.INT32, N, 1, 2, 2)],
+    [constant("weights", np.ones((1, 1, 1, 1), np.uint8))],
+)
+save("strings", [h.make_node("Identity", ["x"], ["y"])], [value("x", T.STRING, N, 2)], [value("y", T.STRING, N, 2)])

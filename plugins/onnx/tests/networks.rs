@@ -1,0 +1,238 @@
+//! Small networks of many kinds (`models/make.py` writes them), served as they are and with settings.
+
+#[allow(dead_code, reason = "every test file uses a part of it")]
+mod common;
+
+use std::io::Cursor;
+
+use common::{bytes_item, load};
+use onnx::Onnx;
+use plugin_sdk::serde_json::json;
+use plugin_sdk::testing::{FailureKind, Harness};
+
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
+
+/// The network of that file, with further settings.
+fn network(name: &str, settings: &str) -> Harness<Onnx> {
+    load(&format!("model = \"{name}.onnx\"\n{settings}"), MODELS).expect("the network loads")
+}
+
+fn warnings(model: &Harness<Onnx>) -> usize {
+    model
+        .logs()
+        .iter()
+        .filter(|line| line.message.contains("one by one"))
+        .count()
+}
+
+#[test]
+fn a_network_without_settings_has_one_task_of_all_its_tensors() {
+    let tokens = network("tokens", "");
+    let task = &tokens.manifest().tasks[0];
+    let tensors = |tensors: &[plugin_sdk::manifest::TensorManifest]| {
+        let shown = tensors
+            .iter()
+            .map(|tensor| format!("{} {} {:?}", tensor.name, tensor.dtype, tensor.shape));
+        shown.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!((&*task.name, tokens.manifest().tasks.len()), ("predict", 1));
+    assert_eq!(tensors(&task.input.tensors), "ids INT64 [-1], mask INT64 [-1]");
+    assert_eq!(tensors(&task.output.tensors), "sum INT64 [], kept INT64 [-1]");
+    tokens.check_examples();
+    let item = json!({"ids": [5, 6, 7], "mask": [1, 1, 0]});
+    assert_eq!(
+        tokens.predict("predict", &[item]),
+        [Ok(json!({"sum": 11, "kept": [5, 6, 0]}))]
+    );
+}
+
+#[test]
+fn items_of_different_shapes_are_grouped_and_weighed_by_their_open_dimensions() {
+    let tokens = network("tokens", "");
+    let cost = |length: usize| {
+        let item = json!({"ids": vec![1; length], "mask": vec![1; length]});
+        tokens.prepare("predict", &item).expect("a good item")
+    };
+    assert_eq!((cost(3).weight, cost(5).weight), (3, 5));
+    assert_eq!(cost(3).group, cost(3).group);
+    assert_ne!(cost(3).group, cost(5).group);
+}
+
+#[test]
+fn a_batch_of_mixed_shapes_is_computed_item_by_item() {
+    let tokens = network("tokens", "tasks.sum.outputs = [\"sum\"]");
+    let items = [3, 5, 2].map(|length| json!({"ids": vec![1; length], "mask": vec![1; length]}));
+    let sums: Vec<_> = tokens
+        .predict("sum", &items)
+        .into_iter()
+        .map(|sum| sum.expect("computed")["sum"].clone())
+        .collect();
+    assert_eq!(sums, [json!(3), json!(5), json!(2)]);
+}
+
+#[test]
+fn dimensions_of_one_name_must_agree_within_an_item() {
+    let tokens = network("tokens", "");
+    let failure = tokens
+        .prepare("predict", &json!({"ids": [1, 2], "mask": [1]}))
+        .expect_err("they differ");
+    assert_eq!(
+        failure.message,
+        "dimension `length` is 2 in tensor `ids` and 1 in tensor `mask`, expected the same"
+    );
+}
+
+#[test]
+fn every_datatype_comes_back_as_it_went_in() {
+    let dtypes = network("dtypes", "");
+    dtypes.check_examples();
+    let item = json!({
+        "float": [0.5, -1.5], "double": [0.25, 3.0], "int64": [-7, 2_147_483_647], "int32": [-7, 7],
+        "int8": [-128, 127], "uint8": [0, 255], "bool": [true, false],
+    });
+    let answer = dtypes.predict("predict", &[item.clone(), item.clone()]);
+    for answer in answer {
+        let answer = answer.expect("computed");
+        for (name, values) in item.as_object().expect("an object") {
+            assert_eq!(answer[format!("{name}_out")], *values, "{name}");
+        }
+    }
+    for (given, tensor) in dtypes.manifest().tasks[0]
+        .input
+        .tensors
+        .iter()
+        .zip(&dtypes.manifest().tasks[0].output.tensors)
+    {
+        assert_eq!(given.dtype, tensor.dtype);
+    }
+}
+
+#[test]
+fn half_precision_is_served_as_single() {
+    let half = network("half", "");
+    assert_eq!(half.manifest().tasks[0].input.tensors[0].dtype, "FP32");
+    assert_eq!(
+        half.predict("predict", &[json!([1.0, 2.0])]),
+        [Ok(json!({"y": [2.0, 3.5]}))]
+    );
+}
+
+#[test]
+fn integers_beyond_the_runtime_are_refused_and_not_cut() {
+    let lookup = network("lookup", "");
+    let failure = lookup
+        .prepare("predict", &json!(4_294_967_296_i64))
+        .expect_err("too large");
+    assert_eq!(
+        failure.message,
+        "tensor `index`: 4294967296 at index 0 is beyond 32 bits, which is what this runtime computes with"
+    );
+}
+
+#[test]
+fn an_item_that_the_graph_cannot_compute_fails_alone() {
+    let lookup = network("lookup", "");
+    let outcomes = lookup.predict("predict", &[json!(2), json!(99), json!(0)]);
+    assert_eq!(outcomes[0], Ok(json!({"row": [4.0, 5.0]})));
+    assert_eq!(outcomes[2], Ok(json!({"row": [0.0, 1.0]})));
+    let failure = outcomes[1].as_ref().expect_err("there is no such row");
+    assert_eq!(failure.kind, FailureKind::InvalidInput);
+    assert!(
+        failure
+            .message
+            .starts_with("the model cannot compute this item: "),
+        "{failure}"
+    );
+}
+
+#[test]
+fn a_quantised_model_that_the_runtime_computes_right_is_served() {
+    let quantised = network("quantised", "");
+    // (3 - 1) × 10 + (5 - 1) × 20 in both columns.
+    assert_eq!(
+        quantised.predict("predict", &[json!([10, 20])]),
+        [Ok(json!({"y": [100, 100]}))]
+    );
+}
+
+#[test]
+fn a_batch_fixed_to_one_runs_item_by_item_and_says_so() {
+    for (name, task) in [("one", [2.0, 4.0]), ("secretly_one", [1.0, 2.0])] {
+        let model = network(name, "");
+        assert_eq!(model.manifest().tasks[0].limits.max_batch_size, Some(1), "{name}");
+        assert_eq!(warnings(&model), 1, "{name}");
+        let outcomes = model.predict("predict", &[json!([1.0, 2.0]), json!([1.0, 2.0])]);
+        assert_eq!(
+            outcomes,
+            [Ok(json!({"y": task})), Ok(json!({"y": task}))],
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn logits_become_probabilities_of_the_labels() {
+    let settings =
+        "[tasks.colour]\nlabels = [\"red\", \"green\", \"blue\"]\nactivation = \"softmax\"\ntop_k = 2";
+    let colours = network("channels", settings);
+    let item = json!({"image": [[[0.0]], [[2.0]], [[1.0]]]});
+    let answer = colours.predict("colour", &[item]).remove(0).expect("computed");
+    let sum: f64 = 1.0 + 1_f64.exp() + 2_f64.exp();
+    assert_eq!(answer["label"], "green");
+    assert!((answer["score"].as_f64().expect("a number") - 2_f64.exp() / sum).abs() < 1e-6);
+    let labels: Vec<_> = answer["scores"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|score| &score["label"])
+        .collect();
+    assert_eq!(labels, ["green", "blue"]);
+}
+
+#[test]
+fn a_colour_image_becomes_planes_scaled_by_mean_and_deviation() {
+    let settings = "[tasks.sums]\nimage = { width = 2, height = 2, mean = [0.5, 0, 0], std = [0.5, 1, 0.5] }";
+    let channels = network("channels", settings);
+    channels.check_examples();
+    // Half of it is red, half white.
+    let picture = image::RgbImage::from_fn(20, 10, |x, _| {
+        image::Rgb(if x < 10 { [255, 0, 0] } else { [255; 3] })
+    });
+    let mut png = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut png, image::ImageFormat::Png)
+        .expect("a PNG can be written");
+    let answer = channels
+        .predict("sums", &[bytes_item(png.get_ref(), "image/png")])
+        .remove(0)
+        .expect("computed");
+    // (1 - 0.5) / 0.5 for each of four pixels; half of them white; the same over 0.5.
+    common::assert_close(
+        &common::numbers(&answer["logits"]),
+        &[4.0, 2.0, 4.0],
+        1e-4,
+        "sums of the planes",
+    );
+}
+
+#[test]
+fn an_image_that_is_too_large_is_refused_before_it_is_decoded() {
+    let channels = network(
+        "channels",
+        "[tasks.sums]\nimage = { width = 2, height = 2, max_pixels = 99 }",
+    );
+    let mut png = Cursor::new(Vec::new());
+    image::GrayImage::new(10, 10)
+        .write_to(&mut png, image::ImageFormat::Png)
+        .expect("a PNG can be written");
+    // Little more than the head is sent: the pixels are never asked for.
+    let failure = channels
+        .prepare("sums", &bytes_item(&png.get_ref()[..45], "image/png"))
+        .expect_err("too large");
+    assert!(
+        failure
+            .message
+            .contains("10×10 = 100 pixels, expected at most 99"),
+        "{failure}"
+    );
+}

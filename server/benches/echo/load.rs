@@ -1,0 +1,150 @@
+//! A closed loop of keep-alive connections on one thread, so that the client takes little from the server it shares the
+//! machine with. Knows as much HTTP/1.1 as the answers need: a status line and a content-length.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use inference_server::clock;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+
+/// One request, sent again on each connection as soon as it was answered.
+pub(crate) struct Load<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) request: &'a [u8],
+    pub(crate) connections: usize,
+}
+
+/// The times of all answers.
+pub(crate) struct Latencies {
+    pub(crate) elapsed: Duration,
+    sorted: Vec<Duration>,
+}
+
+impl Latencies {
+    pub(crate) fn count(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// The smallest time within which this share of the answers came.
+    pub(crate) fn quantile(&self, share: f64) -> Duration {
+        let rank = (share * self.sorted.len() as f64).ceil() as usize;
+        self.sorted[rank.saturating_sub(1)]
+    }
+
+    pub(crate) fn append(&mut self, other: Self) {
+        self.elapsed += other.elapsed;
+        self.sorted.extend(other.sorted);
+        self.sorted.sort_unstable();
+    }
+}
+
+impl Load<'_> {
+    /// Runs for so long; each connection finishes the request it has begun, so there is at least one answer each. An
+    /// answer other than 200 is an error.
+    pub(crate) fn run(&self, duration: Duration) -> io::Result<Latencies> {
+        let poll = epoll::create(CreateFlags::CLOEXEC)?;
+        let mut connections = Vec::with_capacity(self.connections);
+        for index in 0..self.connections {
+            let connection = Connection::open(self.address)?;
+            epoll::add(
+                &poll,
+                &connection.stream,
+                EventData::new_u64(index as u64),
+                EventFlags::IN,
+            )?;
+            connections.push(connection);
+        }
+        let mut sorted = Vec::new();
+        let begin = clock::now();
+        for connection in &mut connections {
+            connection.send(self.request)?;
+        }
+        let mut running = self.connections;
+        let mut events = Vec::with_capacity(self.connections);
+        while running > 0 {
+            events.clear();
+            epoll::wait(&poll, spare_capacity(&mut events), None)?;
+            for event in &events {
+                let connection = &mut connections[event.data.u64() as usize];
+                if !connection.receive()? {
+                    continue;
+                }
+                let now = clock::now();
+                sorted.push(now - connection.sent);
+                if now - begin < duration {
+                    connection.send(self.request)?;
+                } else {
+                    running -= 1;
+                }
+            }
+        }
+        let elapsed = clock::now() - begin;
+        sorted.sort_unstable();
+        Ok(Latencies { elapsed, sorted })
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    sent: Instant,
+    answer: Vec<u8>,
+}
+
+impl Connection {
+    fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream,
+            sent: clock::now(),
+            answer: Vec::with_capacity(BUFFER),
+        })
+    }
+
+    fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        self.answer.clear();
+        self.sent = clock::now();
+        self.stream.write_all(request)
+    }
+
+    /// Reads what has come; true once the answer is complete.
+    fn receive(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; BUFFER];
+        let count = self.stream.read(&mut buffer)?;
+        if count == 0 {
+            return Err(io::Error::other(
+                "the server closed a connection that was kept alive",
+            ));
+        }
+        self.answer.extend_from_slice(&buffer[..count]);
+        let Some(head) = self.answer.windows(4).position(|window| window == b"\r\n\r\n") else {
+            return Ok(false);
+        };
+        let head_length = head + 4;
+        let head = std::str::from_utf8(&self.answer[..head]).map_err(io::Error::other)?;
+        if self.answer.len() < head_length + content_length(head)? {
+            return Ok(false);
+        }
+        if !head.starts_with("HTTP/1.1 200 ") {
+            return Err(io::Error::other(format!(
+                "expected 200, got {}",
+                String::from_utf8_lossy(&self.answer)
+            )));
+        }
+        Ok(true)
+    }
+}
+
+const BUFFER: usize = 64 * 1024;
+
+fn content_length(head: &str) -> io::Result<usize> {
+    head.lines()
+        .find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length")
+                .then(|| value.trim().parse().ok())?
+        })
+        .ok_or_else(|| io::Error::other(format!("expected an answer with a content-length, got {head}")))
+}

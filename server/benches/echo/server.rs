@@ -1,0 +1,170 @@
+//! The server under measurement: a child process with its log on a pipe, and what Linux knows about it.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use inference_server::clock;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// A running server that is ready. Dropped without [`stop`](Self::stop) it is killed.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    /// From its start to its log line that says that it is ready.
+    pub(crate) start_to_ready: Duration,
+    child: Child,
+    log: Option<JoinHandle<()>>,
+    _folder: TempDir,
+}
+
+impl Server {
+    /// Starts the server with these models and waits until it is ready.
+    pub(crate) fn start(models: &str) -> Result<Self, Box<dyn Error>> {
+        let folder = tempfile::tempdir()?;
+        let config = folder.path().join("models.toml");
+        std::fs::write(
+            &config,
+            format!("[server]\nhost = \"127.0.0.1\"\nport = 0\n[logging]\naccess_log = false\n{models}"),
+        )?;
+        let mut command = Command::new(binary());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("INFERENCE_") {
+                command.env_remove(name);
+            }
+        }
+        let begin = clock::now();
+        let mut child = command
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let (lines, log) = read_lines(child.stderr.take().ok_or("the child has no standard error")?);
+        // From here on the child ends with this value.
+        let mut server = Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            start_to_ready: Duration::ZERO,
+            child,
+            log: Some(log),
+            _folder: folder,
+        };
+        let mut seen = String::new();
+        loop {
+            let line = lines
+                .recv_timeout(Duration::from_secs(60))
+                .map_err(|_| format!("the server did not become ready:\n{seen}"))?;
+            if let Some((_, address)) = line.split_once("listening on http://") {
+                server.address = address.trim().parse()?;
+            } else if line.contains("ready after") {
+                server.start_to_ready = begin.elapsed();
+                break;
+            } else if line.contains(" ERROR ") {
+                return Err(line.into());
+            }
+            seen.push_str(&line);
+            seen.push('\n');
+        }
+        let readiness = crate::once(server.address, "/readyz")?;
+        if !readiness.starts_with("HTTP/1.1 200 ") {
+            return Err(format!("the server said it is ready, and then: {readiness}").into());
+        }
+        Ok(server)
+    }
+
+    /// Processor time of all threads since the start.
+    pub(crate) fn cpu_time(&self) -> Result<Duration, Box<dyn Error>> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name in parentheses may hold spaces; user and system time are fields 14 and 15, counted from 1.
+        let (_, fields) = stat.rsplit_once(')').ok_or("/proc/PID/stat has no name")?;
+        let mut times = fields.split_ascii_whitespace().skip(11);
+        let mut ticks = 0;
+        for field in ["utime", "stime"] {
+            ticks += times.next().ok_or(field)?.parse::<u64>()?;
+        }
+        Ok(TICK * u32::try_from(ticks)?)
+    }
+
+    /// Memory that is resident.
+    pub(crate) fn resident_bytes(&self) -> Result<u64, Box<dyn Error>> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let kilobytes: u64 = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
+            .ok_or("/proc/PID/status has no VmRSS")?
+            .parse()?;
+        Ok(kilobytes * 1024)
+    }
+
+    /// Ends it as an operator would.
+    pub(crate) fn stop(mut self) -> Result<(), Box<dyn Error>> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM)?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            return Err(format!("the server ended with {status}").into());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has ended already after `stop`; killing it again is refused then, which is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(log) = self.log.take() {
+            let _ = log.join();
+        }
+    }
+}
+
+/// What one tick of `/proc/PID/stat` is: Linux shows 100 a second to programs.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Reads the log as long as there is one, so that the server never waits for its reader.
+fn read_lines(log: ChildStderr) -> (Receiver<String>, JoinHandle<()>) {
+    let (lines, receiver) = channel();
+    let reader = thread::spawn(move || {
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            // Nobody listens once the server is ready.
+            let _ = lines.send(line);
+        }
+    });
+    (receiver, reader)
+}
+
+/// The binary that cargo built for this bench.
+pub(crate) fn binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_inference-server"))
+}
+
+/// The file of a plugin, beside the binary.
+pub(crate) fn plugin(name: &str) -> PathBuf {
+    binary().with_file_name(format!("lib{name}.so"))
+}
+
+/// Size of a file without symbols, or as it is where there is no `strip`.
+pub(crate) fn stripped_bytes(file: &Path) -> Result<u64, Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let copy = folder.path().join("stripped");
+    let stripped = Command::new("strip").arg("-o").arg(&copy).arg(file).status();
+    let measured = if stripped.is_ok_and(|status| status.success()) {
+        &copy
+    } else {
+        file
+    };
+    Ok(std::fs::metadata(measured)
+        .map_err(|error| {
+            format!(
+                "{}: {error}; build it with `cargo build --release --workspace`",
+                file.display()
+            )
+        })?
+        .len())
+}

@@ -1,0 +1,220 @@
+//! A model that the test holds by the hand, and an engine that runs it.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use plugin_abi::manifest::{ModelManifest, TaskManifest};
+
+use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
+use crate::clock;
+use crate::engine::{Engine, EngineConfig, Pending, Request, TaskLimits, Workers};
+use crate::error::{ItemError, Rejection};
+use crate::metrics::Metrics;
+use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
+use crate::protocol::{ItemInput, Value};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// How the model answers a batch.
+pub(super) type Answer = fn(&[String], &mut dyn OutputSink) -> Result<(), BatchError>;
+
+struct HeldModel {
+    manifest: ModelManifest,
+    started: Sender<Vec<String>>,
+    go: Receiver<Answer>,
+}
+
+impl Model for HeldModel {
+    fn manifest(&self) -> &ModelManifest {
+        &self.manifest
+    }
+
+    fn prepare(&self, _task: usize, item: &ItemInput) -> Result<Prepared, ItemError> {
+        match text(item).as_str() {
+            "bad" => Err(ItemError::Invalid("this is bad".to_owned())),
+            text => Ok(Prepared {
+                weight: text.len() as u64,
+                group: 0,
+                payload: Box::new(text.to_owned()),
+            }),
+        }
+    }
+
+    fn predict_batch(
+        &self,
+        _worker: usize,
+        _task: usize,
+        items: &[BatchItem<'_>],
+        sink: &mut dyn OutputSink,
+    ) -> Result<(), BatchError> {
+        let texts: Vec<String> = items.iter().map(|item| text(item.input)).collect();
+        self.started.send(texts.clone()).expect("the test listens");
+        let answer = self.go.recv().expect("the test lets every batch go");
+        answer(&texts, sink)
+    }
+}
+
+fn text(item: &ItemInput) -> String {
+    let Value::Text(text) = &item.value else {
+        panic!("the tests send text, got {:?}", item.value)
+    };
+    String::from_utf8(text.to_vec()).expect("the tests send UTF-8")
+}
+
+pub(super) fn echo(texts: &[String], sink: &mut dyn OutputSink) -> Result<(), BatchError> {
+    for (index, text) in texts.iter().enumerate() {
+        sink.emit(index, Value::Text(Bytes::from(text.clone())), false);
+    }
+    Ok(())
+}
+
+pub(super) struct Scenario {
+    pub(super) max_batch_size: usize,
+    pub(super) max_queue_size: usize,
+    pub(super) workers: usize,
+    pub(super) prepares: bool,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            max_batch_size: 8,
+            max_queue_size: 100,
+            workers: 1,
+            prepares: false,
+        }
+    }
+}
+
+pub(super) struct Running {
+    pub(super) engine: Engine,
+    pub(super) workers: Workers,
+    started: Receiver<Vec<String>>,
+    pub(super) go: Sender<Answer>,
+    pub(super) runtime: tokio::runtime::Runtime,
+}
+
+impl Scenario {
+    pub(super) fn limits(&self) -> TaskLimits {
+        TaskLimits {
+            batching: TaskBatching {
+                policy: Policy::Greedy,
+                max_batch_size: NonZeroUsize::new(self.max_batch_size).expect("not zero"),
+                max_batch_weight: None,
+                weight_rule: WeightRule::Sum,
+            },
+            max_queue_size: self.max_queue_size,
+            max_queue_weight: None,
+        }
+    }
+
+    pub(super) fn start(self) -> Running {
+        let (started_sender, started) = unbounded();
+        let (go, go_receiver) = unbounded();
+        let task = TaskManifest {
+            name: "text".to_owned(),
+            prepares: self.prepares,
+            ..TaskManifest::default()
+        };
+        let model = HeldModel {
+            manifest: ModelManifest {
+                platform: String::new(),
+                tasks: vec![task],
+            },
+            started: started_sender,
+            go: go_receiver,
+        };
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(1)
+            .build()
+            .expect("a thread");
+        let config = EngineConfig {
+            name: "held",
+            tasks: &[self.limits()],
+            workers: self.workers,
+            nice: 0,
+            prepare_pool: Arc::new(pool),
+        };
+        let metrics = Metrics::new().expect("the families do not contradict each other");
+        let (engine, workers) = Engine::start(Arc::new(model), &config, &metrics).expect("threads");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
+        Running {
+            engine,
+            workers,
+            started,
+            go,
+            runtime,
+        }
+    }
+}
+
+impl Running {
+    pub(super) fn submit(&self, items: &[&str]) -> Result<Pending, Rejection> {
+        self.submit_within(items, LONG)
+    }
+
+    pub(super) fn submit_within(&self, items: &[&str], timeout: Duration) -> Result<Pending, Rejection> {
+        let item = |text: &&str| {
+            Ok(ItemInput {
+                value: Value::Text(Bytes::from((*text).to_owned())),
+                parameters: Bytes::new(),
+            })
+        };
+        self.engine.submit(Request {
+            task: 0,
+            items: items.iter().map(item).collect(),
+            received: clock::now(),
+            timeout,
+            priority: Priority::Normal,
+        })
+    }
+
+    /// Submits an item and waits until the model has it.
+    pub(super) fn occupy(&self) -> Pending {
+        let pending = self.submit(&["busy"]).expect("there is room");
+        assert_eq!(self.next_batch(), ["busy"]);
+        pending
+    }
+
+    pub(super) fn next_batch(&self) -> Vec<String> {
+        self.started.recv_timeout(LONG).expect("a batch starts")
+    }
+
+    pub(super) fn let_go(&self, answer: Answer) {
+        self.go.send(answer).expect("the model listens");
+    }
+
+    pub(super) fn reply(&self, pending: Pending) -> Vec<Result<String, ItemError>> {
+        let reply = self.runtime.block_on(pending.reply());
+        let text = |value| match value {
+            Value::Text(text) => String::from_utf8(text.to_vec()).expect("UTF-8"),
+            other => panic!("the model answers text, got {other:?}"),
+        };
+        reply
+            .outcomes
+            .into_iter()
+            .map(|outcome| outcome.map(text))
+            .collect()
+    }
+
+    pub(super) fn queued(&self) -> (i64, i64) {
+        let metrics = self.engine.metrics(0);
+        (metrics.queued_items.get(), metrics.queued_weight.get())
+    }
+
+    /// Ends the engine; every worker must come home.
+    pub(super) fn end(self) {
+        let Self {
+            engine, workers, go, ..
+        } = self;
+        drop(engine);
+        drop(go);
+        workers.join();
+    }
+}

@@ -1,0 +1,250 @@
+//! Routes that tell about the server: models, health, metrics, documentation.
+//!
+//! All answer from a snapshot, without waiting for a model.
+
+use std::sync::Arc;
+
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION};
+use actix_web::web::{Bytes, Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
+use prometheus::{Encoder as _, TextEncoder};
+use serde_json::{Value as Json, json};
+
+use super::error::{Code, Failure};
+use super::openapi::{DocumentedModel, document};
+use super::predict::off_the_loop;
+use super::respond;
+use super::server::Shared;
+use crate::registry::{ModelEntry, ModelState, Snapshot};
+
+/// `GET /`
+pub(super) async fn root(shared: Data<Shared>) -> HttpResponse {
+    let mut body = json!({
+        "name": "inference-server",
+        "version": env!("CARGO_PKG_VERSION"),
+        "models": "/v1/models",
+        "health": "/health",
+        "metrics": "/metrics",
+    });
+    if shared.docs {
+        body["docs"] = "/docs/".into();
+        body["openapi"] = "/openapi.json".into();
+    }
+    respond::json(200, body.to_string())
+}
+
+/// `GET /v1/models`: one answer for the clients of OpenAI (`data`) and of KServe V1 (`models`).
+pub(super) async fn models(shared: Data<Shared>) -> HttpResponse {
+    let models: Vec<Json> = shared
+        .registry
+        .snapshot()
+        .models()
+        .map(|entry| describe(entry))
+        .collect();
+    respond::json(
+        200,
+        json!({"object": "list", "data": models, "models": models}).to_string(),
+    )
+}
+
+/// `GET /v1/models/{model}`
+pub(super) async fn model(request: HttpRequest, shared: Data<Shared>, name: Path<String>) -> HttpResponse {
+    let snapshot = shared.registry.snapshot();
+    match snapshot.model(&name) {
+        Some(entry) => respond::json(200, describe(entry).to_string()),
+        None => {
+            let names: Vec<&str> = snapshot.models().map(|entry| entry.name()).collect();
+            respond::failure(&request, &Failure::unknown_model(&name, names.iter().copied()))
+        }
+    }
+}
+
+/// Everything that a client may know of a model.
+fn describe(entry: &ModelEntry) -> Json {
+    let mut model = json!({
+        "id": entry.name(),
+        "object": "model",
+        "created": 0,
+        "owned_by": "inference-server",
+        "name": entry.name(),
+        "ready": entry.generation().is_some(),
+        "state": state_name(&entry.state),
+        "tasks": tasks(entry),
+    });
+    if let Some(description) = &entry.settings.description {
+        model["description"] = description.as_str().into();
+    }
+    if let ModelState::Failed { reason } = &entry.state {
+        model["reason"] = reason.as_str().into();
+    }
+    if let Some(error) = &entry.last_reload_error {
+        model["last_reload_error"] = error.as_str().into();
+    }
+    if let Some(generation) = entry.generation() {
+        let plugin = &generation.plugin;
+        model["created"] = generation.created.into();
+        model["generation"] = generation.number.into();
+        model["platform"] = generation.manifest.platform.as_str().into();
+        model["plugin"] = json!({
+            "name": plugin.name,
+            "version": plugin.version,
+            "description": plugin.description,
+            "sdk_version": plugin.sdk_version,
+        });
+        if let Some(task) = entry
+            .default_task
+            .and_then(|index| generation.manifest.tasks.get(index))
+        {
+            model["default_task"] = task.name.as_str().into();
+        }
+    }
+    model
+}
+
+fn tasks(entry: &ModelEntry) -> Vec<Json> {
+    entry
+        .task_manifests()
+        .iter()
+        .zip(&entry.tasks)
+        .map(|(manifest, settings)| {
+            json!({
+                "name": manifest.name,
+                "description": manifest.description,
+                "input": manifest.input,
+                "output": manifest.output,
+                "parameters_schema": manifest.parameters_schema,
+                "examples": manifest.examples,
+                "max_batch_size": settings.batching.max_batch_size,
+                "max_batch_weight": settings.batching.max_batch_weight,
+                "max_queue_size": settings.max_queue_size,
+                "route": settings.route,
+            })
+        })
+        .collect()
+}
+
+fn state_name(state: &ModelState) -> &'static str {
+    match state {
+        ModelState::Loading => "loading",
+        ModelState::Ready(_) => "ready",
+        ModelState::Failed { .. } => "failed",
+    }
+}
+
+/// `GET /health`: the whole state; 503 while anything is not as configured.
+pub(super) async fn health(shared: Data<Shared>) -> HttpResponse {
+    let ready = shared.registry.is_ready();
+    let status = match (shared.registry.is_draining(), ready) {
+        (true, _) => "stopping",
+        (false, true) => "ok",
+        (false, false) => "not ready",
+    };
+    let snapshot = shared.registry.snapshot();
+    let models: serde_json::Map<String, Json> = snapshot
+        .models()
+        .map(|entry| (entry.name().to_owned(), state_name(&entry.state).into()))
+        .collect();
+    let body = json!({"status": status, "ready": ready, "models": models});
+    respond::json(if ready { 200 } else { 503 }, body.to_string())
+}
+
+/// `GET /livez`: never depends on models.
+pub(super) async fn live() -> HttpResponse {
+    respond::json(200, "{\"live\":true}")
+}
+
+/// `GET /readyz`
+pub(super) async fn ready(shared: Data<Shared>) -> HttpResponse {
+    let ready = shared.registry.is_ready();
+    respond::json(if ready { 200 } else { 503 }, json!({"ready": ready}).to_string())
+}
+
+/// `GET /metrics`
+pub(super) async fn metrics(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
+    let mut text = Vec::new();
+    match TextEncoder::new().encode(&shared.metrics.registry().gather(), &mut text) {
+        Ok(()) => respond::status(200)
+            .content_type("text/plain; version=0.0.4; charset=utf-8")
+            .body(text),
+        Err(error) => {
+            log::error!("the metrics cannot be written: {error}");
+            respond::failure(
+                &request,
+                &Failure::new(Code::Internal, "the metrics cannot be written"),
+            )
+        }
+    }
+}
+
+/// `GET /openapi.json`, written once for each state of the registry.
+pub(super) async fn openapi(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
+    let snapshot = shared.registry.snapshot();
+    let cached = shared
+        .openapi
+        .load_full()
+        .filter(|cached| cached.0 == snapshot.version);
+    let text = match cached {
+        Some(cached) => cached.1.clone(),
+        None => {
+            let (version, max_items) = (snapshot.version, shared.body.items);
+            match off_the_loop(move || write_document(&snapshot, max_items)).await {
+                Ok(text) => {
+                    shared.openapi.store(Some(Arc::new((version, text.clone()))));
+                    text
+                }
+                Err(failure) => return respond::failure(&request, &failure),
+            }
+        }
+    };
+    respond::status(200).content_type("application/json").body(text)
+}
+
+fn write_document(snapshot: &Snapshot, max_items: usize) -> Bytes {
+    let models: Vec<_> = snapshot
+        .models()
+        .filter_map(|entry| {
+            let routes: Vec<(&str, usize)> = entry
+                .tasks
+                .iter()
+                .enumerate()
+                .filter_map(|(index, task)| Some((task.route.as_deref()?, index)))
+                .collect();
+            Some((entry, entry.generation()?, routes))
+        })
+        .collect();
+    let documented: Vec<DocumentedModel<'_>> = models
+        .iter()
+        .map(|(entry, generation, routes)| DocumentedModel {
+            name: entry.name(),
+            description: entry
+                .settings
+                .description
+                .as_deref()
+                .unwrap_or(&generation.plugin.description),
+            manifest: &generation.manifest,
+            default_task: entry.default_task,
+            routes,
+        })
+        .collect();
+    Bytes::from(document(&documented, max_items).to_string())
+}
+
+/// `GET /docs`: the page's own files are relative to a folder.
+pub(super) async fn docs_redirect() -> HttpResponse {
+    respond::status(308).insert_header((LOCATION, "/docs/")).finish()
+}
+
+/// `GET /docs/…`: Swagger UI, from within the executable.
+pub(super) async fn docs(request: HttpRequest, shared: Data<Shared>, file: Path<String>) -> HttpResponse {
+    let Ok(Some(file)) = utoipa_swagger_ui::serve(&file, shared.swagger.clone()) else {
+        return respond::not_found(&request);
+    };
+    let mut response = respond::status(200);
+    if let Ok(content_type) = HeaderValue::from_str(&file.content_type) {
+        response.insert_header((CONTENT_TYPE, content_type));
+    }
+    if file.gzpipped {
+        response.insert_header((CONTENT_ENCODING, "gzip"));
+    }
+    response.body(file.bytes.into_owned())
+}

@@ -1,0 +1,283 @@
+//! The predict routes: from a request's body to its reply.
+//!
+//! If the client goes away, actix drops the handler's future (the server is built with `h1_allow_half_closed(false)`; see
+//! [`super::server`]), and with it the engine's `Pending`, which takes what is queued out of the queue.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use actix_web::web::{self, Bytes, Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
+use plugin_abi::manifest::TaskManifest;
+
+use super::body::{Body, Envelope, Form, read_body};
+use super::encode::{EncodedReply, ReplyHead, encode_reply, estimated_size, raw_output};
+use super::error::{Code, Failure};
+use super::headers::Hints;
+use super::receive::receive;
+use super::respond;
+use super::server::Shared;
+use crate::clock;
+use crate::engine::{Reply, Request, Timing};
+use crate::registry::{Generation, ModelEntry, ModelState, Snapshot};
+
+/// Bodies above this are split on a blocking thread: it is about a tenth of a millisecond of work.
+const INLINE_BODY: usize = 128 * 1024;
+
+/// Replies above this are written on a blocking thread.
+const INLINE_REPLY: usize = 64 * 1024;
+
+/// `POST /v1/models/{model}/tasks/{task}/predict`
+pub(super) async fn task(
+    request: HttpRequest,
+    payload: web::Payload,
+    shared: Data<Shared>,
+    path: Path<(String, String)>,
+) -> HttpResponse {
+    let (model, task) = path.into_inner();
+    let call = Call::to_task(&shared.registry.snapshot(), &model, &task);
+    answer(&request, payload, &shared, call, Envelope::Native).await
+}
+
+/// `POST /v1/models/{model}/predict`
+pub(super) async fn default_task(
+    request: HttpRequest,
+    payload: web::Payload,
+    shared: Data<Shared>,
+    model: Path<String>,
+) -> HttpResponse {
+    let call = Call::to_default_task(&shared.registry.snapshot(), &model);
+    answer(&request, payload, &shared, call, Envelope::Native).await
+}
+
+/// `POST /v1/models/{model}:predict`
+pub(super) async fn kserve_v1(
+    request: HttpRequest,
+    payload: web::Payload,
+    shared: Data<Shared>,
+    model: Path<String>,
+) -> HttpResponse {
+    let call = Call::to_default_task(&shared.registry.snapshot(), &model);
+    answer(&request, payload, &shared, call, Envelope::KserveV1).await
+}
+
+/// The operator's own routes, which come and go with reloads; and whatever no other route answers.
+pub(super) async fn short_route(
+    request: HttpRequest,
+    payload: web::Payload,
+    shared: Data<Shared>,
+) -> HttpResponse {
+    let snapshot = shared.registry.snapshot();
+    let Some((entry, task)) = snapshot.route(request.path()) else {
+        return respond::not_found(&request);
+    };
+    if request.method() != actix_web::http::Method::POST {
+        return respond::method_not_allowed(&request, "POST");
+    }
+    let call = Call::ready(entry, task);
+    answer(&request, payload, &shared, call, Envelope::Native).await
+}
+
+/// What a request is addressed to. It keeps its generation alive until it is answered.
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub(crate) entry: Arc<ModelEntry>,
+    pub(crate) generation: Arc<Generation>,
+    pub(crate) task: usize,
+}
+
+impl Call {
+    /// A task by name.
+    pub(crate) fn to_task(snapshot: &Snapshot, model: &str, task: &str) -> Result<Self, Failure> {
+        let entry = find_model(snapshot, model)?;
+        let generation = find_generation(entry)?;
+        let Some(task) = entry.task_index(task) else {
+            let tasks = generation.manifest.tasks.iter().map(|task| task.name.as_str());
+            return Err(Failure::unknown_task(model, task, tasks));
+        };
+        Self::ready(entry, task)
+    }
+
+    /// The task that is meant when none is named.
+    pub(crate) fn to_default_task(snapshot: &Snapshot, model: &str) -> Result<Self, Failure> {
+        let entry = find_model(snapshot, model)?;
+        let generation = find_generation(entry)?;
+        let Some(task) = entry.default_task else {
+            let tasks = generation.manifest.tasks.iter().map(|task| task.name.as_str());
+            return Err(Failure::no_default_task(model, tasks));
+        };
+        Self::ready(entry, task)
+    }
+
+    fn ready(entry: &Arc<ModelEntry>, task: usize) -> Result<Self, Failure> {
+        let generation = find_generation(entry)?.clone();
+        Ok(Self {
+            entry: entry.clone(),
+            generation,
+            task,
+        })
+    }
+
+    /// The task's manifest.
+    pub(crate) fn manifest(&self) -> &TaskManifest {
+        &self.generation.manifest.tasks[self.task]
+    }
+}
+
+fn find_model<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<ModelEntry>, Failure> {
+    snapshot.model(name).ok_or_else(|| {
+        let names: Vec<&str> = snapshot.models().map(|entry| entry.name()).collect();
+        Failure::unknown_model(name, names.iter().copied())
+    })
+}
+
+fn find_generation(entry: &Arc<ModelEntry>) -> Result<&Arc<Generation>, Failure> {
+    let name = entry.name();
+    match &entry.state {
+        ModelState::Ready(generation) => Ok(generation),
+        ModelState::Loading => Err(Failure {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Failure::new(Code::Unavailable, format!("model `{name}` is still being loaded"))
+        }),
+        ModelState::Failed { reason } => Err(Failure::new(
+            Code::Unavailable,
+            format!("model `{name}` is not loaded: {reason}"),
+        )),
+    }
+}
+
+async fn answer(
+    request: &HttpRequest,
+    payload: web::Payload,
+    shared: &Shared,
+    call: Result<Call, Failure>,
+    envelope: Envelope,
+) -> HttpResponse {
+    let received = clock::now();
+    let result = match call {
+        Ok(call) => predict(request, payload, shared, call, envelope, received).await,
+        Err(failure) => Err(failure),
+    };
+    result.unwrap_or_else(|failure| respond::failure(request, &failure))
+}
+
+async fn predict(
+    request: &HttpRequest,
+    payload: web::Payload,
+    shared: &Shared,
+    call: Call,
+    envelope: Envelope,
+    received: Instant,
+) -> Result<HttpResponse, Failure> {
+    let hints = Hints::read(request.headers(), call.entry.settings.request_timeout)?;
+    let body = receive(request, payload, shared.receive, received).await?;
+    let content_type = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let body = split(body, content_type, envelope, &call, shared).await?;
+    let form = body.form;
+    let pending = call.generation.engine.submit(Request {
+        task: call.task,
+        items: body.items,
+        received,
+        timeout: hints.timeout,
+        priority: hints.priority,
+    })?;
+    let reply = pending.reply().await;
+    write(request, call, form, reply).await
+}
+
+async fn split(
+    body: Bytes,
+    content_type: Option<String>,
+    envelope: Envelope,
+    call: &Call,
+    shared: &Shared,
+) -> Result<Body, Failure> {
+    let limits = shared.body;
+    let split = move |body: &Bytes, task: &TaskManifest| {
+        read_body(body, content_type.as_deref(), envelope, task, limits)
+    };
+    if body.len() <= INLINE_BODY {
+        return Ok(split(&body, call.manifest())?);
+    }
+    let call = call.clone();
+    off_the_loop(move || split(&body, call.manifest()))
+        .await?
+        .map_err(Failure::from)
+}
+
+async fn write(request: &HttpRequest, call: Call, form: Form, reply: Reply) -> Result<HttpResponse, Failure> {
+    let started = clock::now();
+    let timing = reply.timing;
+    let accept = request
+        .headers()
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok());
+    let mut response = if let Some((data, media_type)) = raw_output(accept, form, &reply.outcomes) {
+        respond::status(200).content_type(media_type).body(data.clone())
+    } else {
+        let (of, id) = (call.clone(), respond::id_of(request));
+        let size = estimated_size(&reply.outcomes);
+        let encode = move || encode(&of, form, &reply, id.as_deref());
+        let encoded = if size <= INLINE_REPLY {
+            encode()
+        } else {
+            off_the_loop(encode).await?
+        };
+        respond::json(encoded.status, encoded.body)
+    };
+    let took = clock::now().saturating_duration_since(started);
+    call.generation
+        .engine
+        .metrics(call.task)
+        .encode_seconds
+        .observe(took.as_secs_f64());
+    add_timing(&mut response, timing, took);
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    Ok(response)
+}
+
+fn encode(call: &Call, form: Form, reply: &Reply, request_id: Option<&str>) -> EncodedReply {
+    let head = ReplyHead {
+        model: call.entry.name(),
+        task: &call.manifest().name,
+        form,
+        inference: reply.timing.inference,
+        request_id,
+    };
+    encode_reply(&head, &reply.outcomes)
+}
+
+/// `Server-Timing`, which browsers and humans read; in milliseconds.
+fn add_timing(response: &mut HttpResponse, timing: Timing, encode: Duration) {
+    let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    let value = format!(
+        "prepare;dur={:.3}, queue;dur={:.3}, inference;dur={:.3}, encode;dur={:.3}",
+        millis(timing.prepare),
+        millis(timing.queue),
+        millis(timing.inference),
+        millis(encode)
+    );
+    if let Ok(value) = HeaderValue::from_str(&value) {
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static("server-timing"), value);
+    }
+}
+
+/// Runs what takes long on a blocking thread, so that the other connections of this event loop go on.
+pub(crate) async fn off_the_loop<R: Send + 'static>(
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, Failure> {
+    web::block(work)
+        .await
+        .map_err(|_| Failure::new(Code::Internal, "the server is out of threads"))
+}

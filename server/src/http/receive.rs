@@ -1,0 +1,176 @@
+//! Receives a request's body: bounded in size and time, and decompressed.
+//!
+//! Compressed bodies are collected as they are and decompressed on a blocking thread, with the same limit on what comes
+//! out, so that a small body cannot become a large one.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use actix_web::HttpRequest;
+use actix_web::error::PayloadError;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use actix_web::web::{self, Bytes, BytesMut};
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use futures_util::StreamExt as _;
+
+use super::error::{Code, Failure};
+
+/// Bounds of a body on its way in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReceiveLimits {
+    /// Most bytes, as sent and after decompression.
+    pub(crate) size: usize,
+    /// Longest time for all of it to arrive.
+    pub(crate) timeout: Duration,
+}
+
+/// Receives the body of a request that arrived at `received`.
+pub(crate) async fn receive(
+    request: &HttpRequest,
+    payload: web::Payload,
+    limits: ReceiveLimits,
+    received: Instant,
+) -> Result<Bytes, Failure> {
+    let encoding = Encoding::of(request)?;
+    let announced = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok())
+        .and_then(|length| length.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limits.size as u64) {
+        return Err(too_large(limits.size));
+    }
+    let deadline = tokio::time::Instant::from_std(received + limits.timeout);
+    let body = tokio::time::timeout_at(deadline, collect(payload, announced, limits.size))
+        .await
+        .map_err(|_| {
+            let message = format!(
+                "the request body did not arrive within {} s",
+                limits.timeout.as_secs_f64()
+            );
+            Failure::new(Code::RequestTimeout, message)
+        })??;
+    match encoding {
+        Encoding::Identity => Ok(body),
+        Encoding::Gzip | Encoding::Deflate => web::block(move || decompress(&body, encoding, limits.size))
+            .await
+            .map_err(|_| {
+                Failure::new(
+                    Code::Internal,
+                    "the body could not be decompressed: out of threads",
+                )
+            })?,
+    }
+}
+
+async fn collect(mut payload: web::Payload, announced: Option<u64>, limit: usize) -> Result<Bytes, Failure> {
+    // Most bodies come in one piece, which is then used without a copy.
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|error| broken(error, limit))?;
+        if first.len() + all.len() + chunk.len() > limit {
+            return Err(too_large(limit));
+        }
+        if first.is_empty() && all.is_empty() {
+            first = chunk;
+            continue;
+        }
+        if all.is_empty() {
+            // What a client announces is not given to it before it sends: memory follows what has arrived.
+            let announced = announced
+                .and_then(|length| usize::try_from(length).ok())
+                .unwrap_or(0);
+            all.reserve(announced.min(1 << 20).max(first.len() + chunk.len()));
+            all.extend_from_slice(&std::mem::take(&mut first));
+        }
+        all.extend_from_slice(&chunk);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+fn broken(error: PayloadError, limit: usize) -> Failure {
+    match error {
+        PayloadError::Overflow => too_large(limit),
+        error => Failure::new(
+            Code::Malformed,
+            format!("the request body did not arrive whole: {error}"),
+        ),
+    }
+}
+
+fn too_large(limit: usize) -> Failure {
+    Failure::new(
+        Code::TooLarge,
+        format!("the request body is larger than {limit} bytes"),
+    )
+}
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Identity,
+    Gzip,
+    Deflate,
+}
+
+impl Encoding {
+    fn of(request: &HttpRequest) -> Result<Self, Failure> {
+        let values: Vec<&[u8]> = request
+            .headers()
+            .get_all(CONTENT_ENCODING)
+            .map(|value| value.as_bytes().trim_ascii())
+            .collect();
+        match values.as_slice() {
+            [] | [b""] => Ok(Self::Identity),
+            [one] if one.eq_ignore_ascii_case(b"identity") => Ok(Self::Identity),
+            [one] if one.eq_ignore_ascii_case(b"gzip") || one.eq_ignore_ascii_case(b"x-gzip") => {
+                Ok(Self::Gzip)
+            }
+            [one] if one.eq_ignore_ascii_case(b"deflate") => Ok(Self::Deflate),
+            others => {
+                let got: Vec<_> = others
+                    .iter()
+                    .map(|value| String::from_utf8_lossy(value))
+                    .collect();
+                let got = got.join(", ");
+                Err(Failure::new(
+                    Code::UnsupportedMediaType,
+                    format!("unsupported content encoding `{got}`; supported: gzip, deflate, identity"),
+                ))
+            }
+        }
+    }
+}
+
+fn decompress(body: &[u8], encoding: Encoding, limit: usize) -> Result<Bytes, Failure> {
+    let mut out = Vec::with_capacity(body.len().saturating_mul(3).min(limit));
+    // One byte over the limit is enough to know.
+    let most = limit as u64 + 1;
+    let result = match encoding {
+        Encoding::Identity => body.take(most).read_to_end(&mut out),
+        Encoding::Gzip => MultiGzDecoder::new(body).take(most).read_to_end(&mut out),
+        Encoding::Deflate if is_zlib(body) => ZlibDecoder::new(body).take(most).read_to_end(&mut out),
+        // Some clients take the name literally and leave the zlib header out.
+        Encoding::Deflate => DeflateDecoder::new(body).take(most).read_to_end(&mut out),
+    };
+    if out.len() > limit {
+        return Err(Failure::new(
+            Code::TooLarge,
+            format!("the request body is larger than {limit} bytes after decompression"),
+        ));
+    }
+    result.map(|_| Bytes::from(out)).map_err(|error| {
+        Failure::new(
+            Code::Malformed,
+            format!("the request body cannot be decompressed: {error}"),
+        )
+    })
+}
+
+fn is_zlib(body: &[u8]) -> bool {
+    match body {
+        [method, flags, ..] => method & 0x0f == 8 && u16::from_be_bytes([*method, *flags]) % 31 == 0,
+        _ => false,
+    }
+}

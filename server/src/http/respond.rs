@@ -1,0 +1,64 @@
+//! Answers that every handler gives: JSON, and failures in the native shape.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder};
+
+use super::error::{Code, Failure};
+
+/// The id of a request, the client's or the server's. The access layer puts it into the request's extensions.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(pub(crate) String);
+
+/// The id of the request.
+pub(crate) fn id_of(request: &HttpRequest) -> Option<String> {
+    request.extensions().get::<RequestId>().map(|id| id.0.clone())
+}
+
+/// Starts an answer with this status.
+pub(crate) fn status(status: u16) -> HttpResponseBuilder {
+    HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+}
+
+/// JSON that is written already.
+pub(crate) fn json(code: u16, body: impl Into<Vec<u8>>) -> HttpResponse {
+    status(code)
+        .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")))
+        .body(body.into())
+}
+
+/// A failure in the native shape.
+pub(crate) fn failure(request: &HttpRequest, failure: &Failure) -> HttpResponse {
+    failure_with_id(id_of(request).as_deref(), failure)
+}
+
+/// A failure in the native shape, where the request itself is out of reach.
+pub(crate) fn failure_with_id(id: Option<&str>, failure: &Failure) -> HttpResponse {
+    let mut response = json(failure.code.status(), failure.to_json(id));
+    if let Some(seconds) = failure.retry_after_seconds() {
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// The answer to a method that a route does not have.
+pub(crate) fn method_not_allowed(request: &HttpRequest, allowed: &'static str) -> HttpResponse {
+    let message = format!(
+        "method {} is not allowed here; allowed: {allowed}",
+        request.method().as_str().chars().take(20).collect::<String>()
+    );
+    let mut response = failure(request, &Failure::new(Code::MethodNotAllowed, message));
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// The answer to a path that nothing is behind.
+pub(crate) fn not_found(request: &HttpRequest) -> HttpResponse {
+    let path: String = request.path().chars().take(200).collect();
+    let message = format!("no route `{path}`; see /v1/models for what is served");
+    failure(request, &Failure::new(Code::NotFound, message))
+}

@@ -1,0 +1,242 @@
+//! Binds the listeners and puts routes and layers together.
+//!
+//! # What happens when a client goes away
+//! Read in actix-http 3.20 (`h1/dispatcher.rs`). The dispatcher goes on reading its socket while a handler is pending, so
+//! it sees the end of the stream. By default it takes that for a client that closed only its sending half and lets the
+//! handler finish for nobody. With `h1_allow_half_closed(false)` it shuts the connection down at once and drops the
+//! handler's future; a reset connection does so in either case. A client that half-closes and still wants its reply
+//! (such as `nc -N`) is therefore not served; HTTP clients do not do that. One gap is left: a client that has sent more
+//! than 128 KiB of further, pipelined requests is not read any more, and its going away is seen when its reply is written.
+//!
+//! # What actix answers itself
+//! A head that is malformed (400), larger than 128 KiB (431) or late (408) is answered with an empty body before any
+//! handler runs. The time limit on heads holds for the first request of a connection only.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_cors::Cors;
+use actix_web::dev::{Handler, ServerHandle};
+use actix_web::http::KeepAlive;
+use actix_web::middleware::{Compress, Condition, from_fn};
+use actix_web::web::{self, Bytes, Data, ServiceConfig};
+use actix_web::{App, FromRequest, HttpRequest, HttpServer, Resource, Responder, guard, rt};
+use actix_web_prom::{PrometheusMetrics, PrometheusMetricsBuilder};
+use arc_swap::ArcSwapOption;
+
+use super::access::{self, Access};
+use super::body::BodyLimits;
+use super::receive::ReceiveLimits;
+use super::{info, predict, respond};
+use crate::config::{ServerSettings, Settings};
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+
+/// What all handlers share.
+pub(crate) struct Shared {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) receive: ReceiveLimits,
+    pub(crate) body: BodyLimits,
+    pub(super) access: Access,
+    /// Whether the documentation is served.
+    pub(super) docs: bool,
+    pub(super) swagger: Arc<utoipa_swagger_ui::Config<'static>>,
+    /// The OpenAPI document, with the version of the snapshot that it describes.
+    pub(super) openapi: ArcSwapOption<(u64, Bytes)>,
+}
+
+impl Shared {
+    fn new(settings: &Settings, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
+        let server = &settings.server;
+        Self {
+            registry,
+            metrics,
+            receive: ReceiveLimits {
+                size: server.max_body_size,
+                timeout: server.body_timeout,
+            },
+            body: BodyLimits {
+                items: server.max_items_per_request.get(),
+                depth: server.max_json_depth.get(),
+            },
+            access: Access::new(&settings.logging),
+            docs: server.docs,
+            // Relative to the page, for proxies that serve this server under a path of their own. The validator would send
+            // the document to a stranger.
+            swagger: Arc::new(utoipa_swagger_ui::Config::from("../openapi.json").validator_url("none")),
+            openapi: ArcSwapOption::empty(),
+        }
+    }
+}
+
+/// The HTTP server, which listens and serves.
+pub struct Server {
+    handle: ServerHandle,
+    addresses: Vec<SocketAddr>,
+    running: rt::task::JoinHandle<io::Result<()>>,
+}
+
+/// Threads of each event loop for what takes long: large bodies, large replies, compression.
+const BLOCKING_THREADS: usize = 4;
+
+/// How long a client that was refused may go on sending before it is cut off, so that it gets to read why.
+const LINGER: Duration = Duration::from_secs(2);
+
+impl Server {
+    /// Listens and serves from now on. To be called within actix's runtime.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub fn bind(settings: &Settings, registry: Arc<Registry>, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let endpoints = endpoint_metrics(&metrics)?;
+        let shared = Data::new(Shared::new(settings, registry, metrics));
+        let server = settings.server.clone();
+        let workers = server.http_workers.get();
+        let keep_alive = match server.keep_alive {
+            Duration::ZERO => KeepAlive::Disabled,
+            time => KeepAlive::Timeout(time),
+        };
+        let (compression, origins) = (server.compression, server.cors_allowed_origins.clone());
+        // One second more than the drain: whoever drains decides, see `drain`.
+        let shutdown_timeout = server.drain_timeout.as_secs().saturating_add(2);
+        let http_server = HttpServer::new(move || {
+            let shared = shared.clone();
+            App::new()
+                .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
+                .wrap(Condition::new(compression, Compress::default()))
+                .wrap(endpoints.clone())
+                .wrap(from_fn(access::layer))
+                .configure(move |config| configure(config, shared))
+        })
+        .workers(workers)
+        .worker_max_blocking_threads(BLOCKING_THREADS)
+        .max_connections(server.max_connections.get().div_ceil(workers))
+        .keep_alive(keep_alive)
+        .client_request_timeout(server.header_timeout)
+        .client_disconnect_timeout(LINGER)
+        .h1_allow_half_closed(false)
+        .tcp_nodelay(true)
+        .shutdown_timeout(shutdown_timeout)
+        .disable_signals()
+        .bind(address(&server))?;
+        let addresses = http_server.addrs();
+        let running = http_server.run();
+        let handle = running.handle();
+        Ok(Self {
+            handle,
+            addresses,
+            running: rt::spawn(running),
+        })
+    }
+
+    /// Where it listens; of port 0, the port that was given.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Stops accepting, and waits until every accepted request is answered or `deadline` has passed. Returns whether all
+    /// were answered.
+    pub async fn drain(self, deadline: Instant) -> bool {
+        let stopped = async {
+            self.handle.stop(true).await;
+            self.running.await
+        };
+        tokio::time::timeout_at(deadline.into(), stopped).await.is_ok()
+    }
+}
+
+fn address(server: &ServerSettings) -> (&str, u16) {
+    (&server.host, server.port)
+}
+
+/// Requests and their durations by route pattern, in the process's registry. Not those that machines ask every second.
+fn endpoint_metrics(metrics: &Metrics) -> io::Result<PrometheusMetrics> {
+    PrometheusMetricsBuilder::new("")
+        .registry(metrics.registry().clone())
+        .buckets(&[0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0])
+        .mask_unmatched_patterns("other")
+        .exclude("/metrics")
+        .exclude("/health")
+        .exclude("/livez")
+        .exclude("/readyz")
+        .build()
+        .map_err(|error| io::Error::other(error.to_string()))
+}
+
+fn cors(origins: &[String]) -> Cors {
+    let cors = Cors::default()
+        .allowed_methods(["GET", "HEAD", "POST", "OPTIONS"])
+        .allow_any_header()
+        .expose_headers(["x-request-id", "server-timing", "retry-after"])
+        .max_age(3600);
+    if origins.iter().any(|origin| origin == "*") {
+        return cors.allow_any_origin();
+    }
+    origins
+        .iter()
+        .fold(cors, |cors, origin| cors.allowed_origin(origin))
+}
+
+/// All routes. What none of them matches goes to the operator's own routes, and from there to a 404.
+fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
+    // Routes are tried in this order: the one that is asked most comes first.
+    config.service(post("/v1/models/{model}/tasks/{task}/predict", predict::task));
+    if shared.docs {
+        config
+            .service(get("/openapi.json", info::openapi))
+            .service(get("/docs", info::docs_redirect))
+            .service(get("/docs/{file:.*}", info::docs));
+    }
+    config
+        .app_data(shared)
+        .app_data(web::PathConfig::default().error_handler(|_, request| {
+            let response = respond::not_found(request);
+            actix_web::error::InternalError::from_response("a name that is no text", response).into()
+        }))
+        .service(get("/", info::root))
+        .service(get("/health", info::health))
+        .service(get("/livez", info::live))
+        .service(get("/readyz", info::ready))
+        .service(get("/metrics", info::metrics))
+        .service(get("/v1/models", info::models))
+        .service(post("/v1/models/{model}:predict", predict::kserve_v1))
+        .service(post("/v1/models/{model}/predict", predict::default_task))
+        .service(get("/v1/models/{model}", info::model))
+        .default_service(web::to(predict::short_route));
+}
+
+/// A route for GET, and so for HEAD: actix leaves the body out.
+pub(crate) fn get<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    let read = guard::Any(guard::Get()).or(guard::Head());
+    web::resource(path)
+        .route(web::route().guard(read).to(handler))
+        .default_service(web::to(|request: HttpRequest| async move {
+            respond::method_not_allowed(&request, "GET, HEAD")
+        }))
+}
+
+/// A route for POST.
+pub(crate) fn post<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    web::resource(path)
+        .route(web::post().to(handler))
+        .default_service(web::to(|request: HttpRequest| async move {
+            respond::method_not_allowed(&request, "POST")
+        }))
+}
+
+#[cfg(test)]
+#[path = "server_tests/mod.rs"]
+mod tests;

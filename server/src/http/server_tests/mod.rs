@@ -1,0 +1,6 @@
+//! The server over real sockets, with a model that is made up here.
+
+mod fixture;
+mod info;
+mod limits;
+mod predict;

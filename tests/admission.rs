@@ -1,0 +1,246 @@
+//! What is not admitted, what is too late, and what nobody waits for any more.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::misbehave::{Batches, echoes};
+use crate::harness::{Scenario, Server, eventually};
+
+fn items(server: &Server, outcome: &str) -> u64 {
+    let labels = [("model", "m"), ("task", "text"), ("outcome", outcome)];
+    server.metrics().count("inference_items_total", &labels)
+}
+
+fn wait_until_nothing_is_queued_or_running(server: &Server) {
+    for gauge in [
+        "inference_queue_items",
+        "inference_queue_weight",
+        "inference_executing_items",
+    ] {
+        server.wait_for_metric(gauge, &[("model", "m")], 0);
+    }
+}
+
+#[test]
+fn of_ten_requests_to_a_busy_model_with_a_queue_of_eight_exactly_two_are_refused_at_once() {
+    let server = Scenario::misbehave("", "max_queue_size = 8").start();
+    let occupied = server.occupy("m");
+    let pending: Vec<_> = (0..10)
+        .map(|value| server.predict_in_background("m", "text", &echoes([value])))
+        .collect();
+    let reason = [("model", "m"), ("task", "text"), ("reason", "queue_full")];
+    server.wait_for_metric("inference_rejections_total", &reason, 2);
+    server.wait_for_queued("m", "text", 8);
+    // Those are answered while the model is still busy.
+    eventually("two answers", || {
+        match pending.iter().filter(|pending| pending.is_answered()).count() {
+            2 => Ok(()),
+            other => Err(other),
+        }
+    });
+    occupied.release();
+    let (refused, served): (Vec<_>, Vec<_>) = pending
+        .into_iter()
+        .map(|pending| pending.reply())
+        .partition(|reply| reply.status == 429);
+    assert_eq!((refused.len(), served.len()), (2, 8));
+    for reply in served {
+        reply.expect(200);
+    }
+    for reply in refused {
+        let (code, message) = reply.error();
+        assert_eq!(code, "queue_full");
+        assert!(message.contains("8 of 8"), "{message}");
+        let seconds: u64 = reply
+            .header("retry-after")
+            .and_then(|s| s.parse().ok())
+            .expect("when to come back");
+        assert!((1..=60).contains(&seconds), "come back in {seconds} s");
+    }
+    wait_until_nothing_is_queued_or_running(&server);
+}
+
+#[test]
+fn a_queue_that_weighs_too_much_refuses_more() {
+    let server = Scenario::misbehave("", "max_queue_weight = 100").start();
+    let occupied = server.occupy("m");
+    let heavy = server.predict_in_background("m", "prepared", &json!([{"value": "heavy", "weight": 100}]));
+    server.wait_for_metric("inference_queue_weight", &[("task", "prepared")], 100);
+    let refused = server
+        .predict("m", "prepared", &json!([{"weight": 1}]))
+        .expect(429);
+    assert_eq!(refused.error().0, "queue_full");
+    assert!(refused.header("retry-after").is_some());
+    occupied.release();
+    assert_eq!(heavy.reply().values(), [json!("heavy")]);
+    wait_until_nothing_is_queued_or_running(&server);
+    server
+        .predict("m", "prepared", &json!([{"weight": 1}]))
+        .expect(200);
+}
+
+#[test]
+fn a_deadline_is_kept_while_the_model_is_busy_and_the_late_item_never_reaches_it() {
+    let server = Scenario::misbehave("", "").start();
+    let occupied = server.occupy("m");
+    let late = server
+        .request("POST", "/v1/models/m/tasks/text/predict")
+        .header("x-request-timeout", "100ms")
+        .json(&json!({"inputs": echoes(["late"])}))
+        .send()
+        .expect(504);
+    assert_eq!(late.error().0, "deadline_exceeded");
+    assert!(
+        late.took() >= Duration::from_millis(100),
+        "answered after {:?}",
+        late.took()
+    );
+    // Far less than the minute that the server would give it.
+    assert!(
+        late.took() < Duration::from_secs(5),
+        "answered after {:?}",
+        late.took()
+    );
+    assert_eq!(items(&server, "expired"), 1);
+    server.wait_for_queued("m", "text", 0);
+    let first = occupied.release().batch();
+    let next = server.predict("m", "text", &echoes(["next"])).report();
+    assert_eq!((next.batch(), next.batch_size()), (first + 1, 1));
+    assert_eq!(Batches::of(&server, "m", "text"), Batches { count: 2, items: 2 });
+    wait_until_nothing_is_queued_or_running(&server);
+}
+
+#[test]
+fn a_deadline_is_kept_also_while_the_model_computes_the_item_itself() {
+    let server = Scenario::misbehave("", "").start();
+    let late = server
+        .request("POST", "/v1/models/m/tasks/text/predict")
+        .header("x-request-timeout", "200ms")
+        .json(&json!({"inputs": [{"do": "sleep", "ms": 5000}]}))
+        .send()
+        .expect(504);
+    assert!(
+        late.took() < Duration::from_secs(4),
+        "answered after {:?}",
+        late.took()
+    );
+}
+
+#[test]
+fn the_deadline_of_the_configuration_holds_where_a_request_sets_none() {
+    let server = Scenario::new(
+        "[server]\nrequest_timeout = \"60s\"\n\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nrequest_timeout = \"100ms\"\n",
+    )
+    .start();
+    let inputs = json!([{"do": "sleep", "ms": 3000}]);
+    assert_eq!(
+        server.predict("m", "text", &inputs).expect(504).error().0,
+        "deadline_exceeded"
+    );
+}
+
+#[test]
+fn the_queued_work_of_clients_that_are_gone_is_dropped_and_counted() {
+    let server = Scenario::misbehave("", "").start();
+    let occupied = server.occupy("m");
+    let body = json!({"inputs": echoes(["from nobody", "for nobody"])}).to_string();
+    let connections: Vec<_> = (0..100)
+        .map(|_| {
+            let mut connection = server.connect();
+            connection.send_json("/v1/models/m/tasks/text/predict", &body);
+            connection
+        })
+        .collect();
+    server.wait_for_queued("m", "text", 200);
+    drop(connections);
+    // The model is busy all the time: it is not what empties the queue.
+    server.wait_for_queued("m", "text", 0);
+    let first = occupied.release().batch();
+    assert_eq!(items(&server, "cancelled"), 200);
+    let next = server.predict("m", "text", &echoes(["next"])).report();
+    assert_eq!((next.batch(), next.batch_size()), (first + 1, 1));
+    assert_eq!(Batches::of(&server, "m", "text"), Batches { count: 2, items: 2 });
+    wait_until_nothing_is_queued_or_running(&server);
+}
+
+#[test]
+fn a_client_that_closes_its_sending_half_counts_as_gone() {
+    let server = Scenario::misbehave("", "").start();
+    let occupied = server.occupy("m");
+    let mut connection = server.connect();
+    connection.send_json(
+        "/v1/models/m/tasks/text/predict",
+        &json!({ "inputs": echoes(["half"]) }).to_string(),
+    );
+    server.wait_for_queued("m", "text", 1);
+    connection.half_close();
+    server.wait_for_queued("m", "text", 0);
+    assert_eq!(items(&server, "cancelled"), 1);
+    assert!(connection.is_closed());
+    occupied.release();
+}
+
+#[test]
+fn more_connections_than_the_limit_wait_for_their_turn_and_all_are_answered() {
+    let mut server =
+        Scenario::new("[server]\nmax_connections = 4\n\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n")
+            .start();
+    let pending: Vec<_> = (0..64)
+        .map(|value| {
+            server.client().in_background(move |client| {
+                let call = client
+                    .request("POST", "/v1/models/m/tasks/text/predict")
+                    .header("connection", "close");
+                call.json(&json!({ "inputs": echoes([value]) })).try_send()
+            })
+        })
+        .collect();
+    for (value, pending) in pending.into_iter().enumerate() {
+        assert_eq!(pending.reply().values(), [json!(value)]);
+    }
+    assert!(server.lives());
+}
+
+#[test]
+fn clients_that_leave_at_any_moment_do_no_harm_to_those_that_stay() {
+    let server = Scenario::misbehave("batch_ms = 1", "max_batch_size = 16").start();
+    let body = json!({"inputs": echoes(0..3)}).to_string();
+    let request = format!(
+        "POST /v1/models/m/tasks/text/predict HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // A fixed sequence of cuts, spread over the whole request and past its end.
+    let cuts = (0..400_usize).map(|n| n * 7919 % (request.len() + 40));
+    let staying: Vec<_> = (0..4)
+        .map(|_| {
+            server.in_background(|client| {
+                for round in 0..50 {
+                    client.predict("m", "text", &echoes([round])).expect(200);
+                }
+                client.request("GET", "/livez").try_send()
+            })
+        })
+        .collect();
+    for cut in cuts {
+        server
+            .connect()
+            .send(&request.as_bytes()[..cut.min(request.len())]);
+    }
+    for pending in staying {
+        pending.reply().expect(200);
+    }
+    wait_until_nothing_is_queued_or_running(&server);
+    assert_eq!(
+        server.predict("m", "text", &echoes(["alive"])).values(),
+        [json!("alive")]
+    );
+}
+
+#[test]
+fn a_request_with_more_items_than_the_queue_holds_is_told_so() {
+    let server = Scenario::misbehave("", "max_queue_size = 4").start();
+    let (code, message) = server.predict("m", "text", &echoes(0..5)).expect(400).error();
+    assert_eq!(code, "malformed_request");
+    assert!(message.contains('5') && message.contains('4'), "{message}");
+}

@@ -1,0 +1,187 @@
+//! A model that misbehaves harms the batch at hand, and nothing else.
+
+use serde_json::{Value as Json, json};
+
+use crate::harness::misbehave::{echo, echoes, order};
+use crate::harness::{Scenario, Server};
+
+/// Orders that make the batch fail, in the task that obeys them.
+const FATAL_TO_THE_BATCH: [(&str, &str); 6] = [
+    ("text", "panic"),
+    ("text", "panic_twice"),
+    ("text", "too_few"),
+    ("text", "too_many"),
+    ("text", "fail_batch"),
+    ("prepared", "panic"),
+];
+
+#[test]
+fn of_three_items_with_a_bad_one_the_two_others_succeed() {
+    let server = Scenario::misbehave("", "").start();
+    for deed in ["fail_item", "fault_item"] {
+        let inputs = json!([echo("first"), order(deed, "second"), echo("third")]);
+        let outputs = server.predict("m", "text", &inputs).expect(200).outputs();
+        assert_eq!(
+            [&outputs[0]["value"], &outputs[2]["value"]],
+            [&json!("first"), &json!("third")]
+        );
+        let message = outputs[1]["error"]["message"].as_str().unwrap_or_default();
+        assert!(
+            message.contains(&format!("the message of {deed}")),
+            "{}",
+            outputs[1]
+        );
+    }
+}
+
+#[test]
+fn an_item_that_is_not_what_the_task_takes_fails_alone() {
+    let server = Scenario::misbehave("", "").start();
+    let inputs = json!([echo("first"), {"valu": "second"}, echo("third")]);
+    for task in ["text", "prepared"] {
+        let outputs = server.predict("m", task, &inputs).expect(200).outputs();
+        assert_eq!(
+            [&outputs[0]["value"], &outputs[2]["value"]],
+            [&json!("first"), &json!("third")]
+        );
+        assert_eq!(outputs[1]["error"]["code"], "invalid_input", "{}", outputs[1]);
+    }
+}
+
+#[test]
+fn an_item_that_fails_to_be_prepared_fails_alone() {
+    let server = Scenario::misbehave("", "").start();
+    for (deed, code) in [
+        ("fail_in_prepare", "invalid_input"),
+        ("panic_in_prepare", "model_fault"),
+    ] {
+        let inputs = json!([echo("first"), order(deed, "second"), echo("third")]);
+        let outputs = server.predict("m", "prepared", &inputs).expect(200).outputs();
+        assert_eq!(
+            [&outputs[0]["value"], &outputs[2]["value"]],
+            [&json!("first"), &json!("third")]
+        );
+        assert_eq!(outputs[1]["error"]["code"], code, "{}", outputs[1]);
+    }
+}
+
+#[test]
+fn a_request_of_which_every_item_is_refused_has_the_status_of_the_refusal() {
+    let server = Scenario::misbehave("", "").start();
+    let status = |deed: &str| server.predict("m", "text", &json!([order(deed, "only")])).status;
+    assert_eq!([status("fail_item"), status("fault_item")], [422, 500]);
+}
+
+#[test]
+fn a_batch_that_fails_as_a_whole_fails_alone_and_the_next_one_succeeds() {
+    let mut server = Scenario::misbehave("", "").start();
+    for (task, deed) in FATAL_TO_THE_BATCH {
+        let inputs = json!([echo("first"), order(deed, "second")]);
+        let reply = server.predict("m", task, &inputs);
+        assert_eq!(reply.status, 500, "{deed} in {task}: {}", reply.text());
+        assert_eq!(reply.error().0, "model_fault", "{deed} in {task}");
+        let next = server.predict("m", task, &echoes(["next"]));
+        assert_eq!(next.values(), [json!("next")], "after {deed} in {task}");
+        assert!(server.lives());
+    }
+    server.get("/readyz").expect(200);
+}
+
+#[test]
+fn what_panics_when_it_is_dropped_does_not_end_the_server() {
+    let mut server = Scenario::misbehave("", "").start();
+    // Its batch has been answered by then, or fails; the next one succeeds.
+    let reply = server.predict(
+        "m",
+        "prepared",
+        &json!([order("panic_in_prepared_drop", "drops")]),
+    );
+    assert!([200, 500].contains(&reply.status), "{}", reply.text());
+    assert_eq!(
+        server.predict("m", "prepared", &echoes(["next"])).values(),
+        [json!("next")]
+    );
+    assert!(server.lives());
+}
+
+#[test]
+fn a_model_that_panics_when_it_is_dropped_is_replaced_all_the_same() {
+    let config = |panics: bool, tag: &str| {
+        format!(
+            "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n[models.settings]\npanic_in_drop = {panics}\ntag = \"{tag}\"\n"
+        )
+    };
+    let server = Scenario::new(&config(true, "first")).start();
+    server.write_config(&config(false, "second"));
+    assert!(server.reload());
+    assert_eq!(
+        server.predict("m", "text", &echoes(["x"])).report().tag(),
+        "second"
+    );
+    server.wait_for_metric("inference_generations_live", &[], 1);
+    server.shut_down();
+}
+
+#[test]
+fn a_batch_that_fails_says_why_to_the_client_and_nothing_about_the_machine() {
+    let server = Scenario::misbehave("", "").start();
+    let bodies: Vec<String> = FATAL_TO_THE_BATCH
+        .iter()
+        .map(|(task, deed)| server.predict("m", task, &json!([order(deed, 1)])).text())
+        .collect();
+    assert_without_paths(&server, &bodies);
+    assert!(bodies[0].contains("the message of panic"), "{}", bodies[0]);
+    assert!(bodies[4].contains("the message of fail_batch"), "{}", bodies[4]);
+}
+
+fn assert_without_paths(server: &Server, bodies: &[String]) {
+    let folder = server.dir().to_string_lossy().into_owned();
+    for body in bodies {
+        for path in [folder.as_str(), ".so", ".rs", "/target/", "/src/"] {
+            assert!(!body.contains(path), "{path:?} in {body}");
+        }
+    }
+}
+
+#[test]
+fn two_models_of_one_plugin_do_not_share_their_faults_or_their_settings() {
+    let server = Scenario::new(
+        "[[models]]\nname = \"a\"\nplugin = \"misbehave\"\n[models.settings]\ntag = \"A\"\n\n\
+         [[models]]\nname = \"b\"\nplugin = \"misbehave\"\n[models.settings]\ntag = \"B\"\n",
+    )
+    .start();
+    let occupied = server.occupy("a");
+    assert_eq!(server.predict("b", "text", &echoes([1])).report().tag(), "B");
+    assert_eq!(occupied.release().tag(), "A");
+    server
+        .predict("a", "text", &json!([order("panic", 1)]))
+        .expect(500);
+    assert_eq!(
+        server.predict("b", "text", &echoes([2])).values(),
+        [Json::from(2)]
+    );
+}
+
+#[test]
+fn what_a_plugin_logs_is_in_the_log_of_the_server_with_the_name_of_its_model() {
+    let server = Scenario::misbehave("", "").start();
+    server
+        .predict(
+            "m",
+            "text",
+            &json!([{"do": "log", "message": "a word from the plugin"}]),
+        )
+        .expect(200);
+    let line = server.wait_for_log("a word from the plugin");
+    assert!(line.contains("INFO") && line.contains("model::m::"), "{line}");
+}
+
+#[test]
+fn the_panic_of_a_plugin_is_in_the_log_with_the_name_of_its_model() {
+    let server = Scenario::misbehave("", "").start();
+    server
+        .predict("m", "text", &json!([order("panic", 1)]))
+        .expect(500);
+    let line = server.wait_for_log("the message of panic");
+    assert!(line.contains("model::m::"), "{line}");
+}

@@ -1,0 +1,232 @@
+//! A blocking client that says what it got, whatever the status.
+
+use std::net::SocketAddr;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use inference_server::clock;
+use serde_json::{Value as Json, json};
+use ureq::Agent;
+use ureq::http::{HeaderMap, Method, Request};
+
+use super::eventually::PATIENCE;
+
+/// Replies that tests read are smaller.
+const REPLY_LIMIT: u64 = 512 << 20;
+
+/// Speaks to one server. Clones share connections.
+#[derive(Clone)]
+pub(crate) struct Client {
+    address: SocketAddr,
+    agent: Agent,
+}
+
+impl Client {
+    /// A client of the server at this address.
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_idle_connections_per_host(64)
+            .max_idle_connections(64)
+            .allow_non_standard_methods(true)
+            .timeout_global(Some(PATIENCE))
+            .build();
+        Self {
+            address,
+            agent: config.into(),
+        }
+    }
+
+    /// Begins a request.
+    pub(crate) fn request(&self, method: &str, path: &str) -> Call<'_> {
+        Call {
+            client: self,
+            method: method.to_owned(),
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Reply {
+        self.request("GET", path).send()
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Json) -> Reply {
+        self.request("POST", path).json(body).send()
+    }
+
+    /// Runs a task on a list of inputs.
+    pub(crate) fn predict(&self, model: &str, task: &str, inputs: &Json) -> Reply {
+        self.post(&predict_path(model, task), &json!({ "inputs": inputs }))
+    }
+
+    /// As [`predict`](Self::predict), on a thread of its own.
+    pub(crate) fn predict_in_background(&self, model: &str, task: &str, inputs: &Json) -> Pending {
+        let (path, body) = (predict_path(model, task), json!({ "inputs": inputs }));
+        self.in_background(move |client| client.request("POST", &path).json(&body).try_send())
+    }
+
+    /// Sends a request on a thread of its own.
+    pub(crate) fn in_background(
+        &self,
+        send: impl FnOnce(&Client) -> Result<Reply, ureq::Error> + Send + 'static,
+    ) -> Pending {
+        let client = self.clone();
+        Pending(thread::spawn(move || send(&client)))
+    }
+}
+
+/// The native route of a task.
+pub(crate) fn predict_path(model: &str, task: &str) -> String {
+    format!("/v1/models/{model}/tasks/{task}/predict")
+}
+
+/// A request that has been sent, and is waited for elsewhere.
+pub(crate) struct Pending(JoinHandle<Result<Reply, ureq::Error>>);
+
+impl Pending {
+    /// Whether it has been answered.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.0.is_finished()
+    }
+
+    /// Waits for the answer.
+    #[track_caller]
+    pub(crate) fn reply(self) -> Reply {
+        let answer = self.0.join().expect("the client does not panic");
+        answer.unwrap_or_else(|error| panic!("a request got no answer: {error}"))
+    }
+}
+
+/// A request to be sent.
+pub(crate) struct Call<'a> {
+    client: &'a Client,
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Call<'_> {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn body(mut self, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self.header("content-type", content_type)
+    }
+
+    pub(crate) fn json(self, body: &Json) -> Self {
+        self.body("application/json", body.to_string())
+    }
+
+    /// The answer. Panics when there is none.
+    #[track_caller]
+    pub(crate) fn send(self) -> Reply {
+        let what = format!("{} {}", self.method, self.path);
+        self.try_send()
+            .unwrap_or_else(|error| panic!("{what} got no answer: {error}"))
+    }
+
+    /// The answer, or why there is none.
+    pub(crate) fn try_send(self) -> Result<Reply, ureq::Error> {
+        let mut request = Request::builder()
+            .method(Method::from_bytes(self.method.as_bytes()).expect("a method is a token"))
+            .uri(format!("http://{}{}", self.client.address, self.path));
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let agent = &self.client.agent;
+        let sent = clock::now();
+        let mut response = if self.body.is_empty() {
+            agent.run(request.body(()).expect("the request is well formed"))?
+        } else {
+            agent.run(request.body(&self.body[..]).expect("the request is well formed"))?
+        };
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(REPLY_LIMIT)
+            .read_to_vec()?;
+        let answered = clock::now();
+        Ok(Reply {
+            sent,
+            answered,
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body,
+        })
+    }
+}
+
+/// What the server answered.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) sent: Instant,
+    pub(crate) answered: Instant,
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    /// Itself, if it has this status; else a panic that shows it.
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{:?}\n{}", self.headers, self.text());
+        self
+    }
+
+    /// How long the client waited.
+    pub(crate) fn took(&self) -> Duration {
+        self.answered - self.sent
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> Json {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("status {}, no JSON: {error}: {}", self.status, self.text()))
+    }
+
+    /// The outputs of a prediction.
+    #[track_caller]
+    pub(crate) fn outputs(&self) -> Vec<Json> {
+        match &self.json()["outputs"] {
+            Json::Array(outputs) => outputs.clone(),
+            _ => panic!("status {}, no outputs: {}", self.status, self.text()),
+        }
+    }
+
+    /// The only value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().expect("headers are text"))
+    }
+
+    /// The error of the native shape, with its code and message, after a look at its form.
+    #[track_caller]
+    pub(crate) fn error(&self) -> (String, String) {
+        let kind = self.header("content-type").unwrap_or_default();
+        assert!(
+            kind.starts_with("application/json"),
+            "an error of type {kind:?}: {}",
+            self.text()
+        );
+        let json = self.json();
+        let (code, message) = (&json["error"]["code"], &json["error"]["message"]);
+        let (Some(code), Some(message)) = (code.as_str(), message.as_str()) else {
+            panic!("status {}, not the shape of an error: {json}", self.status)
+        };
+        assert!(!message.is_empty(), "an error without a message: {json}");
+        (code.to_owned(), message.to_owned())
+    }
+}

@@ -1,0 +1,35 @@
+//! The one place that waits by asking again.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use inference_server::clock;
+
+/// How long a test waits for what must happen. Generous, since the machine may be busy with other tests; a test that
+/// passes never waits that long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Asks `probe` until it has an answer, and panics with `what` and the last refusal when [`PATIENCE`] is over.
+pub(crate) fn eventually<T, E: Debug>(what: &str, probe: impl FnMut() -> Result<T, E>) -> T {
+    eventually_within(PATIENCE, what, probe)
+}
+
+/// As [`eventually`], with another patience.
+pub(crate) fn eventually_within<T, E: Debug>(
+    patience: Duration,
+    what: &str,
+    mut probe: impl FnMut() -> Result<T, E>,
+) -> T {
+    let deadline = clock::now() + patience;
+    loop {
+        match probe() {
+            Ok(value) => return value,
+            Err(refusal) if clock::now() >= deadline => {
+                panic!("waited {patience:?} for {what}; the last answer was {refusal:?}")
+            }
+            Err(_) => std::thread::park_timeout(PAUSE),
+        }
+    }
+}

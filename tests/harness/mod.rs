@@ -1,0 +1,22 @@
+//! How the tests run the server: one scenario builder, one client, and ways to wait for what a user would notice.
+//!
+//! The server is the real executable with the real plugins, on a port of its own, in a folder of its own. Nothing here
+//! knows how the server is built; what it is asked, it is asked over sockets, signals, its log and its metrics.
+
+pub(crate) mod client;
+pub(crate) mod eventually;
+pub(crate) mod gate;
+pub(crate) mod log;
+pub(crate) mod metrics;
+pub(crate) mod misbehave;
+pub(crate) mod plugins;
+pub(crate) mod raw;
+pub(crate) mod scenario;
+pub(crate) mod server;
+pub(crate) mod tools;
+
+pub(crate) use client::{Client, Pending, Reply};
+pub(crate) use eventually::eventually;
+pub(crate) use metrics::Metrics;
+pub(crate) use scenario::Scenario;
+pub(crate) use server::{Server, Signal};

@@ -1,0 +1,178 @@
+//! A connection on which tests write what no client library would.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use super::eventually::PATIENCE;
+
+/// One connection.
+pub(crate) struct Raw {
+    stream: BufReader<TcpStream>,
+}
+
+/// What came back on a raw connection.
+#[derive(Debug)]
+pub(crate) struct RawReply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl RawReply {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let found = self
+            .headers
+            .iter()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("no JSON: {error}: {self:?}"))
+    }
+}
+
+impl Raw {
+    /// Connects.
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("the server takes connections");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a socket has timeouts");
+        stream
+            .set_write_timeout(Some(PATIENCE))
+            .expect("a socket has timeouts");
+        stream
+            .set_nodelay(true)
+            .expect("a socket can be told not to delay");
+        Self {
+            stream: BufReader::new(stream),
+        }
+    }
+
+    /// Writes all of `bytes`.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        self.try_send(bytes).expect("the server reads");
+        self
+    }
+
+    /// Writes all of `bytes`, if the server still reads.
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes.as_ref())
+    }
+
+    /// A whole request with a JSON body.
+    pub(crate) fn send_json(&mut self, path: &str, body: &str) -> &mut Self {
+        self.send(format!(
+            "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    }
+
+    /// Writes no more, and goes on reading.
+    pub(crate) fn half_close(&mut self) -> &mut Self {
+        self.stream
+            .get_ref()
+            .shutdown(Shutdown::Write)
+            .expect("a connection can be half closed");
+        self
+    }
+
+    /// Reads one answer; `None` if the connection ended before one began.
+    pub(crate) fn reply(&mut self) -> Option<RawReply> {
+        self.reply_to(false)
+    }
+
+    /// Reads the answer to a HEAD request, which has no body.
+    pub(crate) fn reply_to_head(&mut self) -> Option<RawReply> {
+        self.reply_to(true)
+    }
+
+    fn reply_to(&mut self, head: bool) -> Option<RawReply> {
+        let status_line = self.line()?;
+        let status = status_line
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status line: {status_line:?}"));
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line().expect("a head ends in an empty line");
+            let Some((name, value)) = line.split_once(':') else {
+                break;
+            };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let mut reply = RawReply {
+            status,
+            headers,
+            body: Vec::new(),
+        };
+        if status >= 200 && !head {
+            reply.body = self.body_of(&reply);
+        }
+        Some(reply)
+    }
+
+    fn body_of(&mut self, reply: &RawReply) -> Vec<u8> {
+        let mut body = Vec::new();
+        if let Some(length) = reply.header("content-length") {
+            let length: u64 = length.parse().expect("a length is a number");
+            let read = self.stream.by_ref().take(length).read_to_end(&mut body);
+            assert_eq!(
+                read.expect("the body can be read") as u64,
+                length,
+                "the body ended early"
+            );
+        } else if reply.header("transfer-encoding") == Some("chunked") {
+            loop {
+                let size = self.line().expect("a chunk has a size");
+                let size = u64::from_str_radix(size.trim(), 16).expect("a size is hexadecimal");
+                self.stream
+                    .by_ref()
+                    .take(size)
+                    .read_to_end(&mut body)
+                    .expect("a chunk can be read");
+                self.line();
+                if size == 0 {
+                    break;
+                }
+            }
+        } else {
+            // Until the connection ends; a reset after the body is an end, too.
+            let _ = self.stream.read_to_end(&mut body);
+        }
+        body
+    }
+
+    /// Whether the server has closed or reset the connection without another byte, now or within the patience.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        let mut byte = [0];
+        match self.stream.read(&mut byte) {
+            Ok(count) => count == 0,
+            Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
+        }
+    }
+
+    /// A line without its end; `None` when the connection has ended.
+    fn line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        match self.stream.read_until(b'\n', &mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(
+                String::from_utf8_lossy(&line)
+                    .trim_end_matches(['\r', '\n'])
+                    .to_owned(),
+            ),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                panic!("the server neither answered nor closed the connection within {PATIENCE:?}")
+            }
+            Err(_) => None,
+        }
+    }
+}

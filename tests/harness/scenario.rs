@@ -1,0 +1,148 @@
+//! What a test sets up before the server starts.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use super::log::Log;
+use super::plugins;
+use super::server::Server;
+
+/// A folder with a configuration, and how the server is to be started on it.
+///
+/// In the configuration `$DIR` stands for that folder. Unless the test says otherwise, the server listens on a free port
+/// of this machine and copies plugins into that folder. Of the environment's `INFERENCE_…` variables it gets none but the
+/// folder of the plugins.
+pub(crate) struct Scenario {
+    dir: TempDir,
+    config: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(String, String)>,
+}
+
+impl Scenario {
+    /// A scenario with this configuration.
+    pub(crate) fn new(config: &str) -> Self {
+        plugins::library("template");
+        let dir = tempfile::Builder::new()
+            .prefix("inference-test-")
+            .tempdir()
+            .expect("there is room for a temporary folder");
+        let scenario = Self {
+            config: config_file(dir.path()),
+            dir,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        };
+        write_config(scenario.dir(), config);
+        scenario
+    }
+
+    /// One model called `m` of the plugin `misbehave`, with these lines in its `[models.settings]` and these in its
+    /// `[models.batching]`.
+    pub(crate) fn misbehave(settings: &str, batching: &str) -> Self {
+        plugins::library("misbehave");
+        Self::new(&format!(
+            "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n\n\
+             [models.settings]\n{settings}\n\n[models.batching]\n{batching}\n"
+        ))
+    }
+
+    /// The configuration that the repository shows to newcomers: handwritten digits, and the template.
+    pub(crate) fn of_the_repository() -> Self {
+        plugins::library("onnx");
+        Self {
+            config: plugins::repository().join("config/models.toml"),
+            ..Self::new("")
+        }
+    }
+
+    /// The folder.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Adds a flag or argument.
+    pub(crate) fn argument(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Adds an environment variable.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts the server and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn start(self) -> Server {
+        let server = self.start_unready();
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts the server and waits until it listens, which is before its models are loaded.
+    #[track_caller]
+    pub(crate) fn start_unready(self) -> Server {
+        let mut command = self.command();
+        for (flag, value) in [("--host", "127.0.0.1"), ("--port", "0")] {
+            if !self.arguments.iter().any(|argument| argument == flag) {
+                command.args([flag, value]);
+            }
+        }
+        command.arg("--scratch-dir").arg(self.dir().join("scratch"));
+        command.args(&self.arguments);
+        std::fs::create_dir_all(self.dir().join("scratch")).expect("a folder can be made");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server can be started");
+        let log = Log::read(child.stderr.take().expect("standard error is piped"));
+        Server::listening(child, log, self.dir)
+    }
+
+    /// Runs one of the other commands of the executable to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.bare_command()
+            .args(arguments)
+            .output()
+            .expect("the executable can be started")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.bare_command();
+        command.arg("--config").arg(&self.config);
+        command
+    }
+
+    fn bare_command(&self) -> Command {
+        let mut command = Command::new(plugins::executable());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("INFERENCE_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .current_dir(self.dir())
+            .env("INFERENCE_PLUGIN_DIR", plugins::folder())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+fn config_file(dir: &Path) -> PathBuf {
+    dir.join("models.toml")
+}
+
+/// Writes the configuration of a scenario in one step, as a careful operator does.
+pub(crate) fn write_config(dir: &Path, config: &str) {
+    let text = config.replace("$DIR", &dir.to_string_lossy());
+    let written = dir.join("models.toml.new");
+    std::fs::write(&written, text).expect("a configuration can be written");
+    std::fs::rename(written, config_file(dir)).expect("a configuration can be put in its place");
+}

@@ -1,0 +1,248 @@
+//! A running server.
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ExitStatus};
+use std::time::Duration;
+
+use rustix::process::{Pid, kill_process};
+use tempfile::TempDir;
+
+use super::client::Client;
+use super::eventually::{PATIENCE, eventually, eventually_within};
+use super::log::Log;
+use super::metrics::Metrics;
+use super::raw::Raw;
+use super::scenario::write_config;
+
+pub(crate) use rustix::process::Signal;
+
+/// A server that a test has started. It is killed and reaped when the test ends; if the test fails, its log is printed.
+///
+/// It is asked as a [`Client`].
+pub(crate) struct Server {
+    child: Child,
+    log: Log,
+    dir: TempDir,
+    address: SocketAddr,
+    client: Client,
+}
+
+impl Deref for Server {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Server {
+    /// Waits until the log names the address.
+    #[track_caller]
+    pub(super) fn listening(mut child: Child, log: Log, dir: TempDir) -> Self {
+        let line = log.wait_for("listening on http://", PATIENCE);
+        let address = line
+            .as_deref()
+            .and_then(|line| line.split("listening on http://").nth(1))
+            .and_then(|rest| {
+                rest.split(|c: char| c == '"' || c.is_whitespace())
+                    .next()?
+                    .parse()
+                    .ok()
+            });
+        let Some(address) = address else {
+            let _ = child.kill();
+            let status = child.wait();
+            panic!(
+                "the server does not listen ({status:?}); its log:\n{}",
+                log.text()
+            );
+        };
+        Self {
+            child,
+            log,
+            dir,
+            address,
+            client: Client::new(address),
+        }
+    }
+
+    /// Waits for `/readyz`.
+    #[track_caller]
+    pub(crate) fn wait_until_ready(&self) {
+        eventually("the server to be ready", || {
+            assert!(
+                !self.log.has("not ready; repair"),
+                "a model failed to load:\n{}",
+                self.log.text()
+            );
+            match self.get("/readyz") {
+                reply if reply.status == 200 => Ok(()),
+                reply => Err(reply.text()),
+            }
+        });
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A client of its own, for another thread.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// A connection of its own.
+    pub(crate) fn connect(&self) -> Raw {
+        Raw::connect(self.address)
+    }
+
+    /// The folder of the scenario.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The log so far.
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Waits for a line of the log that has `part`.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, part: &str) -> String {
+        self.wait_for_log_after(0, part)
+    }
+
+    /// As [`wait_for_log`](Self::wait_for_log), without a look at the first `seen` lines.
+    #[track_caller]
+    pub(crate) fn wait_for_log_after(&self, seen: usize, part: &str) -> String {
+        self.log
+            .wait_for_after(seen, part, PATIENCE)
+            .unwrap_or_else(|| panic!("the log never said {part:?}:\n{}", self.log.text()))
+    }
+
+    /// The metrics as they are now.
+    pub(crate) fn metrics(&self) -> Metrics {
+        Metrics::parse(&self.get("/metrics").expect(200).text())
+    }
+
+    /// Waits until a metric has a value.
+    #[track_caller]
+    pub(crate) fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], value: u64) {
+        eventually(&format!("{name}{labels:?} to be {value}"), || {
+            match self.metrics().count(name, labels) {
+                count if count == value => Ok(()),
+                count => Err(count),
+            }
+        });
+    }
+
+    /// What `/v1/models/NAME` says.
+    pub(crate) fn model(&self, name: &str) -> serde_json::Value {
+        self.get(&format!("/v1/models/{name}")).expect(200).json()
+    }
+
+    /// Which generation of a model serves.
+    pub(crate) fn generation(&self, model: &str) -> u64 {
+        self.metrics()
+            .count("inference_model_generation", &[("model", model)])
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the server lives");
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Writes another configuration, without telling the server.
+    pub(crate) fn write_config(&self, config: &str) {
+        write_config(self.dir(), config);
+    }
+
+    /// Sends SIGHUP and waits until the reload has ended. Whether it went well is the answer.
+    #[track_caller]
+    pub(crate) fn reload(&self) -> bool {
+        let before = Reloads::of(self);
+        self.signal(Signal::HUP);
+        eventually("a reload to end", || {
+            let now = Reloads::of(self);
+            match (now.succeeded - before.succeeded, now.failed - before.failed) {
+                (0, 0) => Err("it has not"),
+                (1, 0) => Ok(true),
+                (0, 1) => Ok(false),
+                other => panic!("one SIGHUP, but {other:?} reloads have succeeded and failed"),
+            }
+        })
+    }
+
+    /// Memory that is resident, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the server lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
+        kilobytes.expect("Linux says how much memory is resident") * 1024
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn lives(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_none()
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait_for_exit(&mut self) -> ExitStatus {
+        self.wait_for_exit_within(PATIENCE)
+    }
+
+    /// Waits for its end, at most so long.
+    #[track_caller]
+    pub(crate) fn wait_for_exit_within(&mut self, patience: Duration) -> ExitStatus {
+        eventually_within(patience, "the server to end", || {
+            let status = self.child.try_wait().expect("a child can be asked");
+            status.ok_or("it runs")
+        })
+    }
+
+    /// Tells it to end, and expects that it does so without complaint.
+    #[track_caller]
+    pub(crate) fn shut_down(mut self) {
+        self.signal(Signal::TERM);
+        let status = self.wait_for_exit();
+        assert_eq!(status.code(), Some(0), "signal {:?}", status.signal());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.log.finish();
+        if std::thread::panicking() {
+            eprintln!("--- log of the server\n{}\n--- end of the log", self.log.text());
+        }
+    }
+}
+
+struct Reloads {
+    succeeded: u64,
+    failed: u64,
+}
+
+impl Reloads {
+    fn of(server: &Server) -> Self {
+        let metrics = server.metrics();
+        let count = |result| metrics.count("inference_reloads_total", &[("result", result)]);
+        Self {
+            succeeded: count("success"),
+            failed: count("failure"),
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Input of people who mean harm, and of programs that are broken: refused, bounded, and nobody else notices.
+
+use std::io::Write;
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::json;
+
+use crate::harness::raw::{Raw, RawReply};
+use crate::harness::{Reply, Scenario, Server};
+
+const ECHO: &str = "/v1/models/t/tasks/echo/predict";
+
+fn start(server: &str) -> Server {
+    Scenario::new(&format!(
+        "[server]\n{server}\n\n[[models]]\nname = \"t\"\nplugin = \"template\"\n"
+    ))
+    .start()
+}
+
+#[track_caller]
+fn assert_well(server: &mut Server) {
+    assert!(server.lives());
+    assert_eq!(
+        server.predict("t", "echo", &json!(["well"])).outputs(),
+        [json!("well")]
+    );
+}
+
+fn post(server: &Server, body: impl Into<Vec<u8>>) -> Reply {
+    server.request("POST", ECHO).body("application/json", body).send()
+}
+
+/// A request of exactly so many bytes.
+fn request_of(bytes: usize) -> String {
+    let frame = "{\"inputs\":[\"\"]}";
+    format!("{{\"inputs\":[\"{}\"]}}", "x".repeat(bytes - frame.len()))
+}
+
+#[test]
+fn a_body_of_the_limit_is_served_and_one_byte_more_is_refused() {
+    let mut server = start("max_body_size = \"100KiB\"");
+    let limit = 100 << 10;
+    for bytes in [limit - 1, limit] {
+        assert_eq!(request_of(bytes).len(), bytes);
+        post(&server, request_of(bytes)).expect(200);
+    }
+    let (code, message) = post(&server, request_of(limit + 1)).expect(413).error();
+    assert_eq!(code, "body_too_large");
+    assert!(message.contains(&limit.to_string()), "{message}");
+    assert_well(&mut server);
+}
+
+#[test]
+fn a_body_in_chunks_has_the_same_limit() {
+    let mut server = start("max_body_size = \"100KiB\"");
+    let chunked = |bytes: usize| {
+        let mut connection = server.connect();
+        connection.send(format!(
+            "POST {ECHO} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        ));
+        for part in request_of(bytes).as_bytes().chunks(4096) {
+            // A server that has refused need not read on.
+            let _ = connection.try_send(format!("{:x}\r\n", part.len()));
+            let _ = connection.try_send(part);
+            let _ = connection.try_send("\r\n");
+        }
+        let _ = connection.try_send("0\r\n\r\n");
+        connection.reply().expect("an answer").status
+    };
+    assert_eq!([chunked(100 << 10), chunked((100 << 10) + 1)], [200, 413]);
+    assert_well(&mut server);
+}
+
+#[test]
+fn a_body_in_very_many_chunks_is_served() {
+    let mut server = start("");
+    let text = "x".repeat(65_537 - "{\"inputs\":[\"\"]}".len());
+    let body = format!("{{\"inputs\":[\"{text}\"]}}");
+    assert_eq!(body.len(), 65_537);
+    let mut sent = format!(
+        "POST {ECHO} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    for character in body.chars() {
+        sent.push_str(&format!("1\r\n{character}\r\n"));
+    }
+    sent.push_str("0\r\n\r\n");
+    let mut connection = server.connect();
+    connection.send(sent);
+    let reply = connection.reply().expect("an answer");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_well(&mut server);
+}
+
+#[test]
+fn an_announced_length_that_is_too_large_is_refused_before_the_body_is_sent() {
+    let mut server = start("");
+    for length in ["100000000000", "18446744073709551615"] {
+        let mut connection = server.connect();
+        connection.send(format!(
+            "POST {ECHO} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        ));
+        assert_eq!(connection.reply().expect("an answer").status, 413);
+    }
+    assert_well(&mut server);
+}
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(body).expect("a vector takes everything");
+    encoder.finish().expect("a vector takes everything")
+}
+
+fn post_gzip(server: &Server, body: Vec<u8>) -> Reply {
+    let call = server.request("POST", ECHO).header("content-encoding", "gzip");
+    call.body("application/json", body).send()
+}
+
+#[test]
+fn a_compressed_body_is_served() {
+    let server = start("");
+    let reply = post_gzip(&server, gzip(br#"{"inputs":["packed"]}"#));
+    assert_eq!(reply.expect(200).outputs(), [json!("packed")]);
+}
+
+#[test]
+fn a_small_body_that_unpacks_to_a_huge_one_is_refused_with_bounded_memory() {
+    let mut server = start("max_body_size = \"8MiB\"");
+    // 512 MiB of spaces, in parts that are alike: a compressed stream may be one after the other.
+    let bomb = gzip(&vec![b' '; 1 << 20]).repeat(512);
+    assert!(bomb.len() < 1 << 20);
+    let before = server.resident_bytes();
+    for _ in 0..4 {
+        let (code, _) = post_gzip(&server, bomb.clone()).expect(413).error();
+        assert_eq!(code, "body_too_large");
+    }
+    let grown = server.resident_bytes().saturating_sub(before);
+    assert!(grown < 64 << 20, "memory grew by {} MiB", grown >> 20);
+    assert_well(&mut server);
+}
+
+#[test]
+fn a_compressed_body_that_is_broken_is_refused() {
+    let mut server = start("");
+    let whole = gzip(br#"{"inputs":["packed"]}"#);
+    for body in [b"no gzip at all".to_vec(), whole[..whole.len() / 2].to_vec()] {
+        assert_eq!(
+            post_gzip(&server, body).expect(400).error().0,
+            "malformed_request"
+        );
+    }
+    let unknown = server.request("POST", ECHO).header("content-encoding", "br");
+    let unknown = unknown.body("application/json", "{}").send();
+    assert_eq!(unknown.expect(415).error().0, "unsupported_media_type");
+    assert_well(&mut server);
+}
+
+#[test]
+fn json_that_is_nested_a_thousand_deep_is_refused_and_a_million_deep_as_well() {
+    let mut server = start("");
+    for depth in [1000, 1_000_000] {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let nested = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            let (code, message) = post(&server, format!("{{\"inputs\":[{nested}]}}"))
+                .expect(400)
+                .error();
+            assert_eq!(code, "malformed_request");
+            assert!(message.contains("128"), "{message}");
+        }
+        post(&server, "[".repeat(depth)).expect(400);
+    }
+    assert_well(&mut server);
+}
+
+#[test]
+fn numbers_that_json_does_not_have_are_refused() {
+    let mut server = Scenario::misbehave("", "").start();
+    for number in ["NaN", "Infinity", "-Infinity", "1e999", "0x10", "01", "--1"] {
+        let body = format!("{{\"inputs\":[{{\"numbers\":[{number}]}}]}}");
+        let call = server.request("POST", "/v1/models/m/tasks/tensor/predict");
+        let reply = call.body("application/json", body).send();
+        assert!(
+            [400, 422].contains(&reply.status),
+            "{number}: {} {}",
+            reply.status,
+            reply.text()
+        );
+        reply.error();
+    }
+    assert!(server.lives());
+    let doubled = server
+        .predict("m", "tensor", &json!([{"numbers": [1.5]}]))
+        .expect(200);
+    assert!(
+        doubled.text().contains("3.0") || doubled.text().contains("[3]"),
+        "{}",
+        doubled.text()
+    );
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_refused_with_the_place_of_the_bad_byte() {
+    let mut server = start("");
+    let (code, message) = post(&server, b"{\"inputs\":[\"\xff\xfe\"]}".to_vec())
+        .expect(400)
+        .error();
+    assert_eq!(code, "malformed_request");
+    assert!(message.contains("12"), "{message}");
+    let raw = server
+        .request("POST", ECHO)
+        .body("text/plain", b"\xc3\x28".to_vec())
+        .send();
+    raw.expect(400).error();
+    assert_well(&mut server);
+}
+
+#[test]
+fn names_that_climb_out_of_their_folder_are_unknown_names() {
+    let mut server = start("");
+    for name in [
+        "..",
+        "../../etc/passwd",
+        "..%2f..%2fetc%2fpasswd",
+        "%2e%2e",
+        "a%00b",
+        "%ff",
+        "x\u{202e}y",
+        "t/../t",
+    ] {
+        let path = |rest: &str| format!("/v1/models/{name}{rest}");
+        for (method, path) in [("GET", path("")), ("POST", path("/tasks/echo/predict"))] {
+            let mut connection = server.connect();
+            connection.send(format!(
+                "{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}"
+            ));
+            let reply = connection.reply().expect("an answer");
+            assert!(
+                [400, 404].contains(&reply.status),
+                "{path}: {} {}",
+                reply.status,
+                reply.text()
+            );
+        }
+    }
+    for file in ["../models.toml", "..%2fmodels.toml", "%2e%2e/models.toml"] {
+        let mut connection = server.connect();
+        connection.send(format!("GET /docs/{file} HTTP/1.1\r\nhost: test\r\n\r\n"));
+        let reply = connection.reply().expect("an answer");
+        assert!(reply.status >= 300, "{file}: {}", reply.text());
+    }
+    assert_well(&mut server);
+}
+
+#[test]
+fn a_very_long_name_does_not_come_back_whole() {
+    let mut server = start("");
+    let name = "n".repeat(8000);
+    let reply = server.get(&format!("/v1/models/{name}")).expect(404);
+    assert!(reply.body.len() < 1000, "{} bytes", reply.body.len());
+    reply.error();
+    assert_well(&mut server);
+}
+
+/// Sends a head, and says how it was answered; `None` if the connection was closed instead.
+fn send_head(server: &Server, head: &[u8]) -> Option<RawReply> {
+    let mut connection = server.connect();
+    let _ = connection.try_send(head);
+    connection.reply()
+}
+
+#[test]
+fn a_head_that_is_huge_is_refused_or_its_connection_closed() {
+    let mut server = start("");
+    let long = format!(
+        "GET /livez HTTP/1.1\r\nhost: test\r\nx-long: {}\r\n\r\n",
+        "x".repeat(1 << 20)
+    );
+    let mut many = "GET /livez HTTP/1.1\r\nhost: test\r\n".to_owned();
+    for number in 0..50_000 {
+        many.push_str(&format!("x-{number}: y\r\n"));
+    }
+    many.push_str("\r\n");
+    let line = format!("GET /{} HTTP/1.1\r\nhost: test\r\n\r\n", "x".repeat(1 << 20));
+    for head in [long, many, line] {
+        if let Some(reply) = send_head(&server, head.as_bytes()) {
+            assert!((400..500).contains(&reply.status), "{reply:?}");
+        }
+    }
+    assert_well(&mut server);
+}
+
+#[test]
+fn a_head_that_is_malformed_is_refused_or_its_connection_closed() {
+    let mut server = start("");
+    let heads: [&[u8]; 9] = [
+        b"\r\n\r\n\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /livez HTTP/9.9\r\nhost: test\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nno colon\r\n\r\n",
+        b"G\x00T /livez HTTP/1.1\r\nhost: test\r\n\r\n",
+        b"POST /livez HTTP/1.1\r\nhost: test\r\ncontent-length: -1\r\n\r\n",
+        b"POST /livez HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        b"POST /livez HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS greeting",
+    ];
+    for head in heads {
+        let mut connection = server.connect();
+        connection.send(head);
+        connection.half_close();
+        if let Some(reply) = connection.reply() {
+            assert!(
+                (400..500).contains(&reply.status),
+                "{:?}: {reply:?}",
+                String::from_utf8_lossy(head)
+            );
+        }
+    }
+    assert_well(&mut server);
+}
+
+#[test]
+fn a_client_that_is_slow_with_its_head_is_cut_off_and_others_are_served_meanwhile() {
+    let mut server = start("header_timeout = \"500ms\"");
+    let mut slow: Vec<Raw> = (0..50).map(|_| server.connect()).collect();
+    for connection in &mut slow {
+        connection.send("GET /livez HT");
+    }
+    assert_well(&mut server);
+    for mut connection in slow {
+        if let Some(reply) = connection.reply() {
+            assert_eq!(reply.status, 408);
+        }
+        assert!(connection.is_closed());
+    }
+}
+
+#[test]
+fn a_client_that_is_slow_with_its_body_is_told_so_and_others_are_served_meanwhile() {
+    let mut server = start("body_timeout = \"500ms\"");
+    let mut slow: Vec<Raw> = (0..50).map(|_| server.connect()).collect();
+    for connection in &mut slow {
+        connection.send(format!(
+            "POST {ECHO} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{{\"inputs\""
+        ));
+    }
+    assert_well(&mut server);
+    for mut connection in slow {
+        let reply = connection.reply().expect("an answer");
+        assert_eq!(reply.status, 408);
+        assert!(reply.text().contains("request_timeout"), "{}", reply.text());
+    }
+    assert_well(&mut server);
+}
+
+#[test]
+fn clients_that_do_not_read_their_answers_do_not_stop_the_others() {
+    let mut server = start("");
+    let body = format!("{{\"inputs\":[\"{}\"]}}", "x".repeat(8 << 20));
+    let unread: Vec<Raw> = (0..4)
+        .map(|_| {
+            let mut connection = server.connect();
+            connection.send_json(ECHO, &body);
+            connection
+        })
+        .collect();
+    let success = [("model", "t"), ("task", "echo"), ("outcome", "success")];
+    server.wait_for_metric("inference_items_total", &success, 4);
+    let reply = server.predict("t", "echo", &json!(["meanwhile"])).expect(200);
+    assert!(reply.took() < Duration::from_secs(10));
+    drop(unread);
+    assert_well(&mut server);
+}
+
+#[test]
+fn shapes_of_tensors_that_make_no_sense_are_refused() {
+    let mut server = Scenario::misbehave("", "").start();
+    let inputs = [
+        json!({"numbers": "text"}),
+        json!({"numbers": [[1.0], [2.0, 3.0]]}),
+        json!({"numbers": [1.0, "two"]}),
+        json!({"numbers": [null]}),
+        json!({"other": [1.0]}),
+        json!({}),
+        json!(null),
+        json!({"numbers": {"shape": [-1], "data": [1.0]}}),
+        json!({"numbers": {"shape": [18_446_744_073_709_551_615_u64, 2], "data": [1.0]}}),
+    ];
+    for input in inputs {
+        let reply = server.predict("m", "tensor", &json!([input]));
+        assert!(
+            [400, 422].contains(&reply.status),
+            "{input}: {} {}",
+            reply.status,
+            reply.text()
+        );
+    }
+    assert!(server.lives());
+}

@@ -1,0 +1,25 @@
+//! Tests of the whole product: the real executable, real plugins, real sockets.
+//!
+//! Each module is one promise to users. What they need to be run is in [`harness`].
+
+mod harness;
+
+mod admission;
+mod bad_requests;
+mod batching;
+mod browser;
+mod commands;
+mod faults;
+mod floors;
+mod frozen_abi;
+mod hostile_input;
+mod http_surface;
+mod loading;
+mod metric_names;
+mod openapi;
+mod precedence;
+mod quickstart;
+mod reload;
+mod reload_refused;
+mod responsiveness;
+mod shutdown;

@@ -1,0 +1,115 @@
+//! Which of command line, environment, file, plugin and default decides, seen in the size of batches.
+
+use serde_json::json;
+
+use crate::harness::misbehave::echoes;
+use crate::harness::{Scenario, Server};
+
+/// The largest batch into which 40 waiting items are put.
+fn batch_size(server: &Server, task: &str) -> u64 {
+    let occupied = server.occupy("m");
+    let pending = server.predict_in_background("m", task, &echoes(0..40));
+    server.wait_for_queued("m", task, 40);
+    occupied.release();
+    let reports = pending.reply().reports();
+    let largest = reports
+        .iter()
+        .map(|report| report.batch_size())
+        .max()
+        .expect("there are reports");
+    // The metrics say the same: with the item that occupied the model in its own task.
+    let count = |name: &str| server.metrics().count(name, &[("model", "m"), ("task", task)]);
+    let other = u64::from(task == "text");
+    assert_eq!(
+        count("inference_batch_size_count"),
+        40_u64.div_ceil(largest) + other
+    );
+    assert_eq!(count("inference_batch_size_sum"), 40 + other);
+    largest
+}
+
+#[test]
+fn the_default_holds_where_nobody_says_anything() {
+    assert_eq!(batch_size(&Scenario::misbehave("", "").start(), "text"), 32);
+}
+
+#[test]
+fn what_the_plugin_declares_goes_before_the_default() {
+    assert_eq!(
+        batch_size(
+            &Scenario::misbehave("declared_max_batch_size = 12", "").start(),
+            "text"
+        ),
+        12
+    );
+}
+
+#[test]
+fn the_file_goes_before_what_the_plugin_declares() {
+    let scenario = Scenario::misbehave("declared_max_batch_size = 12", "max_batch_size = 10");
+    assert_eq!(batch_size(&scenario.start(), "text"), 10);
+}
+
+#[test]
+fn a_task_s_own_table_goes_before_that_of_its_model() {
+    let scenario = Scenario::misbehave(
+        "",
+        "max_batch_size = 10\n[models.tasks.image]\nmax_batch_size = 9",
+    );
+    let server = scenario.start();
+    assert_eq!(batch_size(&server, "text"), 10);
+    assert_eq!(batch_size(&server, "image"), 9);
+}
+
+#[test]
+fn the_environment_goes_before_the_file() {
+    let scenario = Scenario::misbehave("", "max_batch_size = 10").env("INFERENCE_MAX_BATCH_SIZE", "8");
+    let server = scenario.start();
+    assert_eq!(batch_size(&server, "text"), 8);
+    assert_eq!(batch_size(&server, "image"), 8);
+}
+
+#[test]
+fn a_task_s_own_variable_goes_before_the_one_for_all() {
+    let scenario = Scenario::misbehave("", "max_batch_size = 10")
+        .env("INFERENCE_MAX_BATCH_SIZE", "8")
+        .env("INFERENCE_MAX_BATCH_SIZE_IMAGE", "5");
+    let server = scenario.start();
+    assert_eq!(batch_size(&server, "text"), 8);
+    assert_eq!(batch_size(&server, "image"), 5);
+}
+
+#[test]
+fn the_command_line_goes_before_the_environment() {
+    let scenario = Scenario::misbehave("", "max_batch_size = 10")
+        .env("INFERENCE_MAX_BATCH_SIZE", "8")
+        .argument("--max-batch-size")
+        .argument("4");
+    assert_eq!(batch_size(&scenario.start(), "text"), 4);
+}
+
+#[test]
+fn a_variable_that_makes_no_sense_ends_the_start_and_is_named() {
+    let scenario = Scenario::misbehave("", "").env("INFERENCE_MAX_BATCH_SIZE", "many");
+    let output = scenario.run(&["--config", "models.toml"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("INFERENCE_MAX_BATCH_SIZE") && text.contains("many"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_limits_in_force_are_shown_with_the_model() {
+    let server = Scenario::misbehave("", "max_batch_size = 10")
+        .env("INFERENCE_MAX_BATCH_SIZE_IMAGE", "5")
+        .start();
+    let model = server.model("m");
+    let tasks = model["tasks"].as_array().expect("a model lists its tasks");
+    let limit = |name: &str| {
+        let task = tasks.iter().find(|task| task["name"] == name);
+        task.map(|task| task["max_batch_size"].clone())
+    };
+    assert_eq!((limit("text"), limit("image")), (Some(json!(10)), Some(json!(5))));
+}

@@ -1,0 +1,264 @@
+//! SIGHUP: what changes, what stays, and that no request notices.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use serde_json::json;
+
+use crate::harness::misbehave::echoes;
+use crate::harness::plugins::library;
+use crate::harness::{Scenario, Server, Signal, eventually};
+
+/// One model called `m`, of this plugin, with these settings.
+pub(crate) fn model(plugin: &str, settings: &str) -> String {
+    format!("[[models]]\nname = \"m\"\nplugin = \"{plugin}\"\n[models.settings]\n{settings}\n")
+}
+
+pub(crate) fn tagged(tag: &str) -> String {
+    model("misbehave", &format!("tag = \"{tag}\""))
+}
+
+pub(crate) fn tag(server: &Server) -> String {
+    server
+        .predict("m", "text", &echoes(["which?"]))
+        .report()
+        .tag()
+        .to_owned()
+}
+
+/// A server whose model reports the tag "old", beside which a configuration is refused that is written next.
+pub(crate) fn serving_the_old() -> Server {
+    Scenario::new(&tagged("old")).start()
+}
+
+#[test]
+fn a_reload_with_another_setting_loads_a_new_generation() {
+    let server = serving_the_old();
+    assert_eq!(server.generation("m"), 1);
+    server.write_config(&tagged("new"));
+    assert!(server.reload());
+    assert_eq!((tag(&server), server.generation("m")), ("new".to_owned(), 2));
+    server.wait_for_metric("inference_generations_live", &[], 1);
+}
+
+#[test]
+fn a_reload_without_a_change_keeps_the_generation() {
+    let server = serving_the_old();
+    assert!(server.reload());
+    assert_eq!((tag(&server), server.generation("m")), ("old".to_owned(), 1));
+}
+
+#[test]
+fn a_change_of_batching_alone_does_not_load_the_model_again() {
+    let server = serving_the_old();
+    server.write_config(&format!(
+        "{}[models.batching]\nmax_batch_size = 2\n",
+        tagged("old")
+    ));
+    assert!(server.reload());
+    assert_eq!(server.generation("m"), 1);
+    let occupied = server.occupy("m");
+    let pending = server.predict_in_background("m", "text", &echoes(0..4));
+    server.wait_for_queued("m", "text", 4);
+    occupied.release();
+    assert!(
+        pending
+            .reply()
+            .reports()
+            .iter()
+            .all(|report| report.batch_size() == 2)
+    );
+}
+
+#[test]
+fn models_come_and_go_with_the_configuration() {
+    let server = serving_the_old();
+    let second = "[[models]]\nname = \"second\"\nplugin = \"template\"\n";
+    server.write_config(&format!("{}{second}", tagged("old")));
+    assert!(server.reload());
+    assert_eq!(
+        server.predict("second", "echo", &json!(["hi"])).outputs(),
+        [json!("hi")]
+    );
+    assert_eq!(server.generation("m"), 1);
+    server.write_config(second);
+    assert!(server.reload());
+    server.predict("m", "text", &echoes([1])).expect(404);
+    assert_eq!(
+        server.predict("second", "echo", &json!(["hi"])).outputs(),
+        [json!("hi")]
+    );
+    let metrics = server.get("/metrics").text();
+    assert!(
+        !metrics.contains("model=\"m\""),
+        "a model that is gone has metrics"
+    );
+}
+
+#[test]
+fn work_that_waits_for_the_old_generation_is_finished_by_it() {
+    let server = serving_the_old();
+    let occupied = server.occupy("m");
+    let queued = server.predict_in_background("m", "text", &echoes(["queued"]));
+    server.wait_for_queued("m", "text", 1);
+    server.write_config(&tagged("new"));
+    assert!(server.reload());
+    assert_eq!(tag(&server), "new");
+    assert!(!queued.is_answered());
+    assert_eq!(occupied.release().tag(), "old");
+    assert_eq!(queued.reply().report().tag(), "old");
+    server.wait_for_metric("inference_generations_live", &[], 1);
+}
+
+#[test]
+fn work_that_waits_for_a_model_that_is_removed_is_finished() {
+    let server = serving_the_old();
+    let occupied = server.occupy("m");
+    let queued = server.predict_in_background("m", "text", &echoes(["queued"]));
+    server.wait_for_queued("m", "text", 1);
+    server.write_config("");
+    assert!(server.reload());
+    server.predict("m", "text", &echoes(["too late"])).expect(404);
+    occupied.release();
+    assert_eq!(queued.reply().values(), [json!("queued")]);
+    server.wait_for_metric("inference_generations_live", &[], 0);
+}
+
+#[test]
+fn a_generation_that_is_replaced_is_dropped_when_it_has_drained() {
+    let server = Scenario::new(&model("misbehave", "farewell = \"the old model says goodbye\"")).start();
+    let occupied = server.occupy("m");
+    server.write_config(&tagged("new"));
+    assert!(server.reload());
+    assert!(!server.log().has("the old model says goodbye"));
+    occupied.release();
+    server.wait_for_log("the old model says goodbye");
+}
+
+/// Writes a library over another in place: the same file, other bytes.
+fn overwrite(path: &Path, plugin: &str) {
+    let bytes = fs::read(library(plugin)).expect("the plugin can be read");
+    fs::write(path, bytes).expect("the file can be overwritten");
+}
+
+#[test]
+fn a_plugin_file_that_is_overwritten_while_it_serves_changes_nothing_before_sighup() {
+    let scenario = Scenario::new(&model("./libmine.so", ""));
+    let file = scenario.dir().join("libmine.so");
+    fs::copy(library("template"), &file).expect("there is room");
+    let mut server = scenario.start();
+    let echo = |server: &Server| server.predict("m", "echo", &json!(["hi"])).expect(200).outputs();
+    assert_eq!(echo(&server), [json!("hi")]);
+    overwrite(&file, "misbehave");
+    for _ in 0..20 {
+        assert_eq!(echo(&server), [json!("hi")]);
+    }
+    // Code that was never run before is read from the old file, too.
+    let summary = server
+        .predict("m", "stats", &json!([{"text": "to be or not"}]))
+        .expect(200)
+        .outputs();
+    assert_eq!(summary[0]["words"], 4);
+    assert!(server.lives());
+
+    assert!(server.reload());
+    server.predict("m", "echo", &json!(["hi"])).expect(404);
+    assert_eq!(
+        server.predict("m", "text", &echoes(["hi"])).values(),
+        [json!("hi")]
+    );
+    assert_eq!(server.generation("m"), 2);
+}
+
+#[test]
+fn a_plugin_file_that_is_replaced_by_a_rename_serves_after_sighup() {
+    let scenario = Scenario::new(&model("./libmine.so", ""));
+    let file = scenario.dir().join("libmine.so");
+    fs::copy(library("template"), &file).expect("there is room");
+    let server = scenario.start();
+    let next = server.dir().join("next");
+    fs::copy(library("misbehave"), &next).expect("there is room");
+    fs::rename(next, &file).expect("a file can be renamed");
+    assert_eq!(
+        server.predict("m", "echo", &json!(["hi"])).outputs(),
+        [json!("hi")]
+    );
+    assert!(server.reload());
+    assert_eq!(
+        server.predict("m", "text", &echoes(["hi"])).values(),
+        [json!("hi")]
+    );
+}
+
+#[test]
+fn twenty_reloads_under_load_fail_no_request() {
+    let config = |round: usize| {
+        format!(
+            "{}\n[[models]]\nname = \"bystander\"\nplugin = \"template\"\n",
+            tagged(&format!("round {round}"))
+        )
+    };
+    let server = Scenario::new(&config(0)).start();
+    // Generations are counted through all models, which load side by side.
+    let bystander = server.generation("bystander");
+    let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|number| {
+                let (client, stop, answered) = (server.client(), &stop, &answered);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let reply = match number {
+                            0 => client.predict("bystander", "echo", &json!(["still here"])),
+                            _ => client.predict("m", "text", &echoes([number, number + 1])),
+                        };
+                        if reply.status != 200 {
+                            return Err(reply.text());
+                        }
+                        answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        for round in 1..=20 {
+            let before = answered.load(Ordering::Relaxed);
+            server.write_config(&config(round));
+            assert!(server.reload(), "reload {round} failed");
+            assert_eq!(tag(&server), format!("round {round}"));
+            eventually("requests to go on", || match answered.load(Ordering::Relaxed) {
+                now if now > before => Ok(()),
+                now => Err(now),
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            assert_eq!(client.join().expect("a client ends"), Ok(()));
+        }
+    });
+    assert_eq!(
+        server.generation("bystander"),
+        bystander,
+        "what did not change was loaded again"
+    );
+    server.wait_for_metric("inference_generations_live", &[], 2);
+    let lost = server
+        .metrics()
+        .count("inference_items_total", &[("outcome", "lost")]);
+    assert_eq!(lost, 0);
+}
+
+#[test]
+fn signals_that_come_faster_than_reloads_end_in_the_last_configuration() {
+    let server = serving_the_old();
+    for round in 0..10 {
+        server.write_config(&tagged(&format!("round {round}")));
+        server.signal(Signal::HUP);
+    }
+    eventually("the last configuration to serve", || match tag(&server) {
+        tag if tag == "round 9" => Ok(()),
+        tag => Err(tag),
+    });
+}

@@ -1,0 +1,208 @@
+//! SIGHUP with a configuration or a plugin that is wrong: refused as a whole, with its place and reason, while the old one
+//! serves on.
+
+use std::fs;
+
+use crate::harness::plugins::library;
+use crate::harness::{Scenario, Server};
+use crate::reload::{model, serving_the_old, tag, tagged};
+
+/// A reload that must be refused: the old model serves on, the failure is counted, and the reason is shown without paths.
+/// The answer is what the log says of it.
+#[track_caller]
+fn refused(server: &Server) -> String {
+    let (generation, lines) = (server.generation("m"), server.log().lines().len());
+    assert!(!server.reload(), "the reload went well:\n{}", server.log().text());
+    // It is counted before it is logged.
+    server.wait_for_log_after(lines, "reload refused");
+    assert_eq!(server.generation("m"), generation);
+    assert_eq!(tag(server), "old");
+    server.get("/readyz").expect(200);
+    let model = server.model("m");
+    let reason = model["last_reload_error"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no reason in {model}"));
+    let folder = server.dir().to_string_lossy().into_owned();
+    for path in [folder.as_str(), "/tmp", ".so", ".toml"] {
+        assert!(!reason.contains(path), "clients see {path:?} in {reason:?}");
+    }
+    let log = server.log().lines()[lines..].join("\n");
+    assert!(!log.contains("panicked at server/"), "{log}");
+    log
+}
+
+#[track_caller]
+fn assert_names(log: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(log.contains(part), "{part:?} is not in the log:\n{log}");
+    }
+}
+
+#[test]
+fn broken_toml_is_refused_with_its_line() {
+    let server = serving_the_old();
+    server.write_config(&format!(
+        "{}\n[models.batching\nmax_batch_size = 4\n",
+        tagged("new")
+    ));
+    assert_names(&refused(&server), &["models.toml:7", "not valid TOML"]);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_one() {
+    let server = serving_the_old();
+    server.write_config(&format!(
+        "{}[models.batching]\nmax_batch_sise = 4\n",
+        tagged("new")
+    ));
+    assert_names(
+        &refused(&server),
+        &[
+            "models.toml:7",
+            "max_batch_sise",
+            "did you mean `max_batch_size`?",
+        ],
+    );
+}
+
+#[test]
+fn a_configuration_that_is_gone_is_refused_with_its_name() {
+    let server = serving_the_old();
+    fs::remove_file(server.dir().join("models.toml")).expect("the file is there");
+    assert_names(&refused(&server), &["models.toml", "No such file"]);
+}
+
+#[test]
+fn a_plugin_file_that_is_missing_is_refused_with_its_name_and_place() {
+    let server = serving_the_old();
+    server.write_config(&model("./libmissing.so", ""));
+    assert_names(&refused(&server), &["models.toml:3", "libmissing.so"]);
+}
+
+#[test]
+fn a_truncated_plugin_file_is_refused() {
+    let server = serving_the_old();
+    let whole = fs::read(library("misbehave")).expect("the plugin can be read");
+    let path = server.dir().join("libtruncated.so");
+    for length in [0, 3, 40, 4096, whole.len() / 2] {
+        fs::write(&path, &whole[..length]).expect("there is room");
+        server.write_config(&model("./libtruncated.so", "tag = \"new\""));
+        assert_names(&refused(&server), &["models.toml:3", "libtruncated.so"]);
+    }
+}
+
+#[test]
+fn a_plugin_file_of_another_architecture_is_refused_and_the_log_says_which() {
+    let server = serving_the_old();
+    let mut library = fs::read(library("misbehave")).expect("the plugin can be read");
+    // The field `e_machine` of the ELF header: AArch64 here, x86-64 there.
+    let other: u16 = if cfg!(target_arch = "x86_64") { 183 } else { 62 };
+    library[18..20].copy_from_slice(&other.to_le_bytes());
+    fs::write(server.dir().join("libforeign.so"), library).expect("there is room");
+    server.write_config(&model("./libforeign.so", "tag = \"new\""));
+    let log = refused(&server).to_lowercase();
+    let named = if cfg!(target_arch = "x86_64") {
+        "aarch64"
+    } else {
+        "x86"
+    };
+    assert_names(&log, &["models.toml:3", "libforeign.so", named]);
+}
+
+#[test]
+fn a_file_that_is_no_plugin_is_refused() {
+    let server = serving_the_old();
+    fs::write(server.dir().join("libtext.so"), "this is no library").expect("there is room");
+    server.write_config(&model("./libtext.so", ""));
+    assert_names(&refused(&server), &["models.toml:3", "libtext.so"]);
+}
+
+#[test]
+fn a_load_that_panics_or_fails_is_refused() {
+    let server = serving_the_old();
+    for fault in ["panic", "error"] {
+        server.write_config(&model(
+            "misbehave",
+            &format!("tag = \"new\"\non_load = \"{fault}\""),
+        ));
+        let log = refused(&server);
+        assert_names(&log, &["models.toml:", "model `m`"]);
+    }
+}
+
+#[test]
+fn a_setting_that_the_plugin_refuses_is_named_with_its_line() {
+    let server = serving_the_old();
+    server.write_config(&model("misbehave", "tag = \"new\"\non_load = \"error\""));
+    assert_names(
+        &refused(&server),
+        &["models.toml:6", "on_load", "misbehave was told to fail"],
+    );
+    server.write_config(&model("misbehave", "tag = \"new\"\ntagg = \"typo\""));
+    assert_names(&refused(&server), &["models.toml:6", "tagg"]);
+}
+
+#[test]
+fn a_warm_up_that_fails_is_refused_with_the_reason() {
+    let server = serving_the_old();
+    server.write_config(&model("misbehave", "tag = \"new\"\nfail_warm_up = true"));
+    assert_names(
+        &refused(&server),
+        &[
+            "models.toml:",
+            "warm-up",
+            "misbehave was told to fail its warm-up",
+        ],
+    );
+    let reason = server.model("m")["last_reload_error"].to_string();
+    assert!(reason.contains("warm-up"), "{reason}");
+}
+
+#[test]
+fn a_load_that_takes_longer_than_the_limit_is_refused() {
+    let config = |settings: &str| {
+        format!(
+            "[server]\nreload_timeout = \"5s\"\n\n{}",
+            model("misbehave", settings)
+        )
+    };
+    let server = Scenario::new(&config("tag = \"old\"")).start();
+    server.write_config(&config("tag = \"new\"\non_load = \"hang\""));
+    assert_names(&refused(&server), &["model `m`", "longer than `reload_timeout`"]);
+}
+
+#[test]
+fn one_model_that_fails_holds_back_the_whole_reload() {
+    let server = serving_the_old();
+    let broken =
+        "[[models]]\nname = \"broken\"\nplugin = \"misbehave\"\n[models.settings]\nfail_warm_up = true\n";
+    server.write_config(&format!("{}{broken}", tagged("new")));
+    assert_names(&refused(&server), &["model `broken`"]);
+    server.get("/v1/models/broken").expect(404);
+    server.write_config(&tagged("new"));
+    assert!(server.reload());
+    assert_eq!(tag(&server), "new");
+    let model = server.model("m");
+    assert!(
+        model.get("last_reload_error").is_none(),
+        "a reload that went well leaves no reason: {model}"
+    );
+}
+
+#[test]
+fn all_errors_of_a_configuration_are_reported_together() {
+    let server = serving_the_old();
+    server.write_config(
+        "[server]\nprot = 1\nmax_body_size = 5\n\n[[models]]\nnam = \"m\"\nplugin = \"misbehave\"\n",
+    );
+    assert_names(
+        &refused(&server),
+        &[
+            "models.toml:2",
+            "`port`",
+            "models.toml:3",
+            "models.toml:5",
+            "models.toml:6",
+        ],
+    );
+}

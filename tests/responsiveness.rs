@@ -1,0 +1,60 @@
+//! Health and metrics answer while models use every core.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Scenario, Server};
+
+/// Generous: the machine that runs this may run other tests, too. What is reached is a benchmark's to say.
+const LIMIT: Duration = Duration::from_millis(50);
+
+/// How much slower than with an idle model answers may be where the machine itself is slower than the limit.
+const FACTOR: u32 = 5;
+
+/// Rounds that are tried: what another program does to the machine passes, what the server does wrong stays.
+const ROUNDS: usize = 10;
+
+#[test]
+fn health_and_metrics_answer_while_every_core_computes() {
+    let server = Scenario::misbehave("", "").start();
+    let mut rounds = Vec::new();
+    while rounds.len() < ROUNDS {
+        let idle = p99(&server, || true);
+        let busy = p99_while_every_core_computes(&server);
+        if busy < LIMIT.max(idle * FACTOR) {
+            return;
+        }
+        rounds.push((idle, busy));
+    }
+    panic!("p99 of each round with an idle and with a busy model: {rounds:?}");
+}
+
+fn p99_while_every_core_computes(server: &Server) -> Duration {
+    let busy = server.in_background(|client| {
+        let call = client.request("POST", "/v1/models/m/tasks/text/predict");
+        call.json(&json!({"inputs": [{"do": "busy", "ms": 1500}]}))
+            .try_send()
+    });
+    server.wait_for_metric("inference_executing_items", &[("model", "m")], 1);
+    let p99 = p99(server, || !busy.is_answered());
+    busy.reply().expect(200);
+    p99
+}
+
+/// Asks for a while, as long as `go_on`; nearly the longest time that an answer took.
+fn p99(server: &Server, go_on: impl Fn() -> bool) -> Duration {
+    let mut times = Vec::new();
+    let paths = ["/livez", "/readyz", "/health", "/metrics", "/v1/models"];
+    for path in paths.iter().cycle().take(200) {
+        let took = server.get(path).expect(200).took();
+        if !go_on() {
+            break;
+        }
+        times.push(took);
+    }
+    times.sort_unstable();
+    let p99 = times.len() * 99 / 100;
+    // Without an answer while the model was busy, the answers came too late.
+    times.get(p99).copied().unwrap_or(Duration::MAX)
+}
