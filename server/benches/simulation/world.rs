@@ -14,7 +14,8 @@ use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
 
 /// What a batch costs a worker, by the number of its items.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Service {
+pub(crate) struct Service {
+    /// As tables call it.
     pub name: &'static str,
     /// Milliseconds of a batch, of each item, and of each square of items.
     pub fixed: f64,
@@ -23,13 +24,13 @@ pub struct Service {
 }
 
 impl Service {
-    pub fn millis(&self, size: usize) -> f64 {
+    pub(crate) fn millis(&self, size: usize) -> f64 {
         let size = size as f64;
         self.fixed + self.linear * size + self.square * size * size
     }
 
     /// The most items per millisecond that batches of up to `max` give.
-    pub fn capacity(&self, max: usize) -> f64 {
+    pub(crate) fn capacity(&self, max: usize) -> f64 {
         (1..=max)
             .map(|size| size as f64 / self.millis(size))
             .fold(0.0, f64::max)
@@ -38,7 +39,7 @@ impl Service {
 
 /// How long a caller takes from a reply to its next request, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Think {
+pub(crate) enum Think {
     /// Evenly spread over `mean × (1 ± spread)`.
     Even { mean: f64, spread: f64 },
     /// Exponential.
@@ -47,7 +48,7 @@ pub enum Think {
 
 /// Who sends requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Callers {
+pub(crate) enum Callers {
     /// Each sends a request of so many items, waits for the reply, thinks, and sends again.
     Closed {
         callers: usize,
@@ -60,17 +61,23 @@ pub enum Callers {
 
 /// How open arrivals are spread.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Arrivals {
+pub(crate) enum Arrivals {
     Poisson,
     /// Bursts of so many, each spread evenly over `span` milliseconds, that begin at random.
-    Bursts { size: usize, span: f64 },
+    Bursts {
+        size: usize,
+        span: f64,
+    },
     /// Poisson for `on` milliseconds at a rate that makes up for the `off` milliseconds of silence that follow.
-    OnOff { on: f64, off: f64 },
+    OnOff {
+        on: f64,
+        off: f64,
+    },
 }
 
 /// One experiment, whatever the policy.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct World {
+pub(crate) struct World {
     pub callers: Callers,
     pub service: Service,
     pub max_batch_size: usize,
@@ -82,25 +89,25 @@ pub struct World {
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Measured {
+pub(crate) struct Measured {
     /// Milliseconds from arrival to reply.
-    pub mean: f64,
-    pub p99: f64,
+    pub(crate) mean: f64,
+    pub(crate) p99: f64,
     /// Items per millisecond.
     pub throughput: f64,
-    pub mean_batch: f64,
+    pub(crate) mean_batch: f64,
 }
 
 /// Numbers that are the same in every run (SplitMix64).
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Dice(seed)
     }
 
     /// Evenly spread over 0 to 1.
-    pub fn even(&mut self) -> f64 {
+    pub(crate) fn even(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -109,7 +116,7 @@ impl Dice {
         (mixed >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    pub fn exponential(&mut self, mean: f64) -> f64 {
+    pub(crate) fn exponential(&mut self, mean: f64) -> f64 {
         -mean * (1.0 - self.even()).ln()
     }
 
@@ -153,7 +160,7 @@ struct Server<'a> {
 }
 
 /// Runs `world` under `policy`.
-pub fn run(world: &World, policy: Policy) -> Measured {
+pub(crate) fn run(world: &World, policy: Policy) -> Measured {
     let rules = TaskBatching {
         policy,
         max_batch_size: NonZeroUsize::new(world.max_batch_size).expect("a batch has room"),
@@ -190,7 +197,8 @@ impl Server<'_> {
                 }
             }
             Callers::Open { arrivals, load } => {
-                let rate = load * self.world.service.capacity(self.world.max_batch_size) * self.world.workers as f64;
+                let rate =
+                    load * self.world.service.capacity(self.world.max_batch_size) * self.world.workers as f64;
                 let count = self.world.items * 6 / 5 + 1;
                 for at in open_arrivals(arrivals, rate, count, &mut self.dice) {
                     self.arrivals.push(Reverse(Arrival {

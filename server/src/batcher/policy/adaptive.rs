@@ -26,8 +26,9 @@
 //! ```
 //!
 //! It waits for the d whose gain exceeds the price, times a margin, by the most. Expectations that rest on few arrivals
-//! count for less. In a closed loop the r do not gain once but in every round, for whom they were merged with they stay
-//! with: their gain is `r × service(k)`, as one who is left behind waits for that and then for a batch as large.
+//! count for less. In a closed loop all that have not come back are expected, and their gain is larger: one who is left
+//! behind waits for this batch and then, as the others come round again, for them to think and to share the next one.
+//! So it is `r × (service(k) + the time after which they come)`.
 //!
 //! A worker that is busy throughout has a second reason. Its throughput X is what its time is worth, and r items for
 //! `d + service(k + r) − service(k)` of that time are a bargain if that is more than X (the marginal value theorem, or
@@ -276,7 +277,7 @@ impl Learned {
         } = *prospect;
         let age = window.age(view.now);
         let (past, all) = (profile.expected_by(age), profile.expected_by(horizon));
-        let promised = if conserved { all.max(1.0) } else { all } * window.causes;
+        let promised = if conserved { 1.0 } else { all } * window.causes;
         let missing = promised - f64::from(window.came);
         if missing < 0.5 {
             return None;
@@ -296,7 +297,8 @@ impl Learned {
                     (profile.evidence_between(age, end) + 1.0).sqrt().recip()
                 };
                 let expected = expected * (1.0 - doubt);
-                let benefit = self.benefit(view, expected, end - age, conserved);
+                let think = conserved.then_some(end);
+                let benefit = self.benefit(view, expected, end - age, think);
                 (expected >= FEWEST && benefit > 0.0).then_some(Wait {
                     seconds: end - age,
                     benefit,
@@ -307,8 +309,9 @@ impl Learned {
             .max_by(|one, other| one.benefit.total_cmp(&other.benefit))
     }
 
-    /// What a wait of so many seconds for so many items is worth, in seconds of all items together.
-    fn benefit(&self, view: &View, expected: f64, seconds: f64, conserved: bool) -> f64 {
+    /// What a wait of so many seconds for so many items is worth, in seconds of all items together. For callers that go
+    /// round, `think` is how long after their replies they come.
+    fn benefit(&self, view: &View, expected: f64, seconds: f64, think: Option<f64>) -> f64 {
         let waiting = view.size as f64;
         // Less than one item is one that comes perhaps.
         let (joining, chance) = (expected.max(1.0), expected.min(1.0));
@@ -316,8 +319,8 @@ impl Learned {
         let together = self.service(view, waiting + joining);
         let longer = chance * (together - alone);
         let otherwise = alone / view.workers as f64;
-        let gain = if conserved {
-            expected * otherwise
+        let gain = if let Some(think) = think {
+            expected * (otherwise + think)
         } else {
             expected * (otherwise + self.service(view, joining) - together)
         };
@@ -326,7 +329,7 @@ impl Learned {
         let Totals {
             items, busy, elapsed, ..
         } = self.totals;
-        if !conserved || expected < FEWEST_RETURNS || items <= 0.0 || elapsed <= 0.0 {
+        if think.is_none() || expected < FEWEST_RETURNS || items <= 0.0 || elapsed <= 0.0 {
             return benefit;
         }
         // A worker with time to spare has less use for throughput.

@@ -222,7 +222,8 @@ weight_rule = 3
 
     models.toml:4:10: `policy` in [batching] is "adaptve", expected "adaptive", "greedy", "fixed" or "off"
         4 | policy = "adaptve"
-          |          ^^^^^^^^^^
+          |          ^^^^^^^^^
+        hint: did you mean `adaptive`?
 
     models.toml:5:15: `weight_rule` in [batching] is the integer 3, expected "padded" or "sum"
         5 | weight_rule = 3
