@@ -31,6 +31,10 @@ fn rules(policy: Policy, max_batch_weight: Option<u64>, weight_rule: WeightRule)
     }
 }
 
+const ADAPTIVE: Policy = Policy::Adaptive {
+    max_delay: Duration::from_millis(10),
+};
+
 fn greedy() -> TaskBatching {
     rules(Policy::Greedy, None, WeightRule::Padded)
 }
@@ -150,6 +154,12 @@ fn run_through(bencher: Bencher, rules: TaskBatching, make: fn(u64, Instant) -> 
 #[divan::bench]
 fn push_and_poll_equal_items(bencher: Bencher) {
     run_through(bencher, greedy(), plain);
+}
+
+/// Beside the greedy run: what learning costs.
+#[divan::bench]
+fn push_and_poll_equal_items_under_adaptive(bencher: Bencher) {
+    run_through(bencher, rules(ADAPTIVE, None, WeightRule::Padded), plain);
 }
 
 #[divan::bench]

@@ -6,6 +6,12 @@ use std::time::Duration;
 /// When a free worker takes what is waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
+    /// A batch stays open while the arrivals that are expected are worth the wait, by what has been learned of the
+    /// task's callers and of the cost of its batches.
+    Adaptive {
+        /// Longest time that a batch stays open once a worker is free.
+        max_delay: Duration,
+    },
     /// The batch closes `max_delay` after its first item arrived, or as soon as it is full.
     Fixed {
         /// Longest time that the first item of a batch waits for company.

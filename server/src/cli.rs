@@ -96,7 +96,7 @@ pub struct ServeArgs {
     /// text or json
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// When a batch is closed, for every task: greedy, fixed or off
+    /// When a batch is closed, for every task: adaptive, greedy, fixed or off
     #[arg(long, help_heading = "Batching")]
     pub policy: Option<String>,
     /// Most items in a batch, for every task
@@ -105,7 +105,7 @@ pub struct ServeArgs {
     /// Most weight in a batch, for every task
     #[arg(long, value_name = "WEIGHT", help_heading = "Batching")]
     pub max_batch_weight: Option<String>,
-    /// Longest wait of a batch's first item, with the policy fixed
+    /// Longest wait of a batch for company, with the policies adaptive and fixed
     #[arg(long, value_name = "DURATION", help_heading = "Batching")]
     pub max_delay: Option<String>,
     /// Most items that wait, for every task

@@ -29,7 +29,7 @@ impl Limits {
     pub(super) fn of(task: &TaskBatching) -> Self {
         let max_size = match task.policy {
             Policy::Off => 1,
-            Policy::Fixed { .. } | Policy::Greedy => task.max_batch_size.get(),
+            Policy::Adaptive { .. } | Policy::Fixed { .. } | Policy::Greedy => task.max_batch_size.get(),
         };
         Limits {
             max_size,

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use crate::batching::{Priority, TaskBatching};
 use fill::{Draft, Limits, fill};
-use policy::{Decision, TaskPolicy, View};
+use policy::{Beliefs, Decision, TaskPolicy, View};
 use queue::{CLASSES, Head, Queue};
 
 /// While a lower class waits, at least every this many batches is led by it.
@@ -82,8 +82,12 @@ pub enum DispatchReason {
     Full,
     /// No further item fits `max_batch_weight`.
     Weight,
-    /// Its first item has waited `max_delay`.
+    /// Its first item has waited `max_delay`, under the policy `fixed`.
     Delay,
+    /// It has waited for callers that were expected to return after their replies.
+    Returns,
+    /// It has waited for the rest of a burst.
+    Burst,
     /// The deadline of one of its items would have passed by waiting.
     Deadline,
     /// A worker was free, and the policy does not wait.
@@ -94,10 +98,12 @@ pub enum DispatchReason {
 
 impl DispatchReason {
     /// Every reason.
-    pub const ALL: [DispatchReason; 6] = [
+    pub const ALL: [DispatchReason; 8] = [
         DispatchReason::Full,
         DispatchReason::Weight,
         DispatchReason::Delay,
+        DispatchReason::Returns,
+        DispatchReason::Burst,
         DispatchReason::Deadline,
         DispatchReason::Idle,
         DispatchReason::Off,
@@ -109,6 +115,8 @@ impl DispatchReason {
             DispatchReason::Full => "full",
             DispatchReason::Weight => "weight",
             DispatchReason::Delay => "delay",
+            DispatchReason::Returns => "returns",
+            DispatchReason::Burst => "burst",
             DispatchReason::Deadline => "deadline",
             DispatchReason::Idle => "idle",
             DispatchReason::Off => "off",
@@ -136,6 +144,8 @@ pub struct Completion {
 struct Task {
     limits: Limits,
     policy: TaskPolicy,
+    /// What arrived up to here was left open while another batch ran.
+    overtaken: Option<Instant>,
 }
 
 /// An item that could lead the next batch.
@@ -156,6 +166,9 @@ pub struct Batcher<T> {
     /// Batches in a row that the highest class led while a lower one waited.
     passed_over: u32,
     worker_free_since: Option<Instant>,
+    workers: usize,
+    /// Batches that were handed out and have not been reported.
+    running: usize,
 }
 
 impl<T> Batcher<T> {
@@ -164,13 +177,22 @@ impl<T> Batcher<T> {
         let task = |rules: &TaskBatching| Task {
             limits: Limits::of(rules),
             policy: TaskPolicy::new(rules.policy),
+            overtaken: None,
         };
         Batcher {
             queue: Queue::new(tasks.len()),
             tasks: tasks.iter().map(task).collect(),
             passed_over: 0,
             worker_free_since: None,
+            workers: 1,
+            running: 0,
         }
+    }
+
+    /// Says how many workers share the batches, for policies that wait for one: 1 if nothing is said.
+    pub fn with_workers(mut self, workers: usize) -> Self {
+        self.workers = workers.max(1);
+        self
     }
 
     /// Goes on under other rules. What is queued stays queued, and what policies have learned stays learned.
@@ -194,6 +216,7 @@ impl<T> Batcher<T> {
     /// # Panics
     /// If there is no such task.
     pub fn push(&mut self, item: Item<T>) {
+        self.tasks[item.task].policy.arrived(item.arrived);
         self.queue.push(item);
     }
 
@@ -214,12 +237,21 @@ impl<T> Batcher<T> {
     /// counted, until [`take_expired`](Self::take_expired) hands it back.
     pub fn poll(&mut self, now: Instant) -> Next<T> {
         self.queue.set_expired_aside(now);
+        // The worker that asks is free, so a batch that never was reported does not count for ever.
+        self.running = self.running.min(self.workers - 1);
         let mut wait = None::<Instant>;
+        let mut left_open = Vec::new();
         for candidate in self.candidates() {
             let (draft, decision) = self.consider(candidate, now);
             match decision {
-                Decision::Run(reason) => return Next::Run(self.run(candidate, &draft, reason)),
-                Decision::WaitUntil(until) => wait = Some(wait.map_or(until, |wait| wait.min(until))),
+                Decision::Run(reason) => {
+                    self.overtake(&left_open);
+                    return Next::Run(self.run(candidate, &draft, reason));
+                }
+                Decision::WaitUntil(until) => {
+                    left_open.push((candidate.task, draft.oldest_arrival));
+                    wait = Some(wait.map_or(until, |wait| wait.min(until)));
+                }
             }
         }
         match (wait, self.queue.next_live_deadline()) {
@@ -232,9 +264,13 @@ impl<T> Batcher<T> {
     /// Takes note of a batch that ran, for policies that learn.
     pub fn completed(&mut self, completion: Completion) {
         self.worker_free_since = self.worker_free_since.max(Some(completion.finished));
-        for task in &mut self.tasks {
-            task.policy.observe(&completion);
-        }
+        self.running = self.running.saturating_sub(1);
+        self.tasks[completion.task].policy.observe(&completion);
+    }
+
+    /// What the policy of a task has learned, if it goes by what it learns.
+    pub fn beliefs(&self, task: usize) -> Option<Beliefs> {
+        self.tasks[task].policy.beliefs()
     }
 
     /// Gives up all items, in no particular order.
@@ -295,8 +331,21 @@ impl<T> Batcher<T> {
         candidates
     }
 
-    fn consider(&self, candidate: Candidate, now: Instant) -> (Draft, Decision) {
-        let Task { limits, policy } = &self.tasks[candidate.task];
+    /// Batches that stay open and are older than the one which runs now do not wait a second time.
+    fn overtake(&mut self, left_open: &[(usize, Instant)]) {
+        for (task, oldest_arrival) in left_open {
+            let overtaken = &mut self.tasks[*task].overtaken;
+            *overtaken = (*overtaken).max(Some(*oldest_arrival));
+        }
+    }
+
+    fn consider(&mut self, candidate: Candidate, now: Instant) -> (Draft, Decision) {
+        let other_worker_idle = self.running + 1 < self.workers;
+        let Task {
+            limits,
+            policy,
+            overtaken,
+        } = &mut self.tasks[candidate.task];
         let lane = self.queue.lane(candidate.task, candidate.head.group);
         let draft = fill(lane, candidate.class, candidate.head, limits);
         let view = View {
@@ -308,6 +357,9 @@ impl<T> Batcher<T> {
             cost: draft.cost(limits.rule),
             oldest_arrival: draft.oldest_arrival,
             earliest_deadline: draft.earliest_deadline,
+            workers: self.workers,
+            other_worker_idle,
+            overtaken: overtaken.is_some_and(|overtaken| draft.oldest_arrival <= overtaken),
             reached: draft.reached(limits, lane.len()),
         };
         let decision = policy.decide(&view);
@@ -316,6 +368,7 @@ impl<T> Batcher<T> {
 
     fn run(&mut self, candidate: Candidate, draft: &Draft, reason: DispatchReason) -> Batch<T> {
         let Candidate { task, class, head } = candidate;
+        self.running += 1;
         let led_by_top = !CLASSES
             .into_iter()
             .any(|other| other < class && self.queue.has(other));

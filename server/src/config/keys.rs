@@ -218,12 +218,14 @@ section! {
 /// The word for a policy, before its delay is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PolicyName {
+    Adaptive,
     Greedy,
     Fixed,
     Off,
 }
 
 const POLICIES: Choice<PolicyName> = Choice(&[
+    ("adaptive", PolicyName::Adaptive),
     ("greedy", PolicyName::Greedy),
     ("fixed", PolicyName::Fixed),
     ("off", PolicyName::Off),
@@ -234,9 +236,10 @@ const WEIGHT_RULES: Choice<WeightRule> = Choice(&[("padded", WeightRule::Padded)
 section! {
     /// What is written about batches and queues: for all models, for one, or for one of its tasks.
     WrittenBatching {
-        /// When a free worker takes a batch. "greedy": at once, with whatever waits. "fixed": `max_delay` after the
-        /// first item came, or as soon as the batch is full. "off": one item at a time.
-        policy: PolicyName = POLICIES, Value("\"greedy\""), "INFERENCE_POLICY", "--policy";
+        /// When a free worker takes a batch. "adaptive": at once, but where the server has learned that waiting for
+        /// callers or for the rest of a burst pays. "greedy": at once, with whatever waits. "fixed": `max_delay` after
+        /// the first item came, or as soon as the batch is full. "off": one item at a time.
+        policy: PolicyName = POLICIES, Value("\"adaptive\""), "INFERENCE_POLICY", "--policy";
         /// Most items in a batch. A plugin may declare another default for a task.
         max_batch_size: NonZeroUsize = count(65_536), Value("32"), "INFERENCE_MAX_BATCH_SIZE", "--max-batch-size";
         /// Most weight in a batch (tokens, pixels: whatever the plugin counts), or "none". An item that is heavier on
@@ -245,8 +248,10 @@ section! {
         /// How weights add up. "padded": every item counts as much as the heaviest. "sum": each as it is. A plugin may
         /// declare another default for a task.
         weight_rule: WeightRule = WEIGHT_RULES, Value("\"padded\""), "INFERENCE_WEIGHT_RULE";
-        /// Longest wait of a batch's first item for company, under the policy "fixed".
-        max_delay: Duration = time_span(Duration::ZERO, Duration::from_secs(60)), Value("\"5ms\""),
+        /// Longest wait of a batch for company: under the policy "adaptive" from when a worker is free, under "fixed"
+        /// from when its first item came.
+        max_delay: Duration = time_span(Duration::ZERO, Duration::from_secs(60)),
+            Otherwise { holds: "10ms under \"adaptive\", 5ms under \"fixed\"", example: "\"5ms\"" },
             "INFERENCE_MAX_DELAY", "--max-delay";
         /// Most items waiting in the queue of a task. Beyond it requests are refused with 429.
         max_queue_size: NonZeroUsize = count(10_000_000), Value("1024"), "INFERENCE_MAX_QUEUE_SIZE", "--max-queue-size";

@@ -46,7 +46,7 @@ fn merged(layers: &BatchingLayers, task: &WrittenBatching) -> WrittenBatching {
         .or(&layers.built_in)
 }
 
-/// A delay is used by `fixed` alone, and there it should be more than nothing.
+/// A delay is used by the policies that wait, and there it should be more than nothing.
 fn unused_delays(scopes: &[WrittenBatching], found: &mut Found) {
     let mut written: BTreeMap<&Origin, (Duration, bool)> = BTreeMap::new();
     for scope in scopes {
@@ -55,21 +55,23 @@ fn unused_delays(scopes: &[WrittenBatching], found: &mut Found) {
         };
         if delay.origin != Origin::BuiltIn {
             let entry = written.entry(&delay.origin).or_insert((delay.value, false));
-            entry.1 |= policy.value == PolicyName::Fixed;
+            entry.1 |= matches!(policy.value, PolicyName::Adaptive | PolicyName::Fixed);
         }
     }
     for (origin, (delay, used)) in written {
         if !used {
-            let message = "`max_delay` does nothing here, because only the policy \"fixed\" waits".to_owned();
+            let message =
+                "`max_delay` does nothing here, because only the policies \"adaptive\" and \"fixed\" wait"
+                    .to_owned();
             found.insert(
                 origin.clone(),
                 (
                     message,
-                    "add `policy = \"fixed\"`, or take `max_delay` out".to_owned(),
+                    "add `policy = \"adaptive\"`, or take `max_delay` out".to_owned(),
                 ),
             );
         } else if delay.is_zero() {
-            let message = "`max_delay` is zero, so the policy \"fixed\" never waits for company".to_owned();
+            let message = "`max_delay` is zero, so batches never wait for company".to_owned();
             found.insert(
                 origin.clone(),
                 (

@@ -13,6 +13,10 @@ use super::error::{ConfigWarning, Location, Origin};
 use super::keys::{Given, PolicyName, Section, WrittenBatching};
 use crate::batching::{DeclaredLimits, Policy, TaskBatching};
 
+/// What `max_delay` is under each policy that waits, if nobody writes it.
+const ADAPTIVE_MAX_DELAY: Duration = Duration::from_millis(10);
+const FIXED_MAX_DELAY: Duration = Duration::from_millis(5);
+
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -200,10 +204,13 @@ impl ModelSettings {
         TaskSettings {
             batching: TaskBatching {
                 policy: match written_value(written.policy) {
+                    PolicyName::Adaptive => Policy::Adaptive {
+                        max_delay: written.max_delay.map_or(ADAPTIVE_MAX_DELAY, |delay| delay.value),
+                    },
                     PolicyName::Greedy => Policy::Greedy,
                     PolicyName::Off => Policy::Off,
                     PolicyName::Fixed => Policy::Fixed {
-                        max_delay: written_value(written.max_delay),
+                        max_delay: written.max_delay.map_or(FIXED_MAX_DELAY, |delay| delay.value),
                     },
                 },
                 max_batch_size: written_value(written.max_batch_size),

@@ -1,5 +1,6 @@
 //! The rules of batching, one sentence each, in virtual time.
 
+mod adaptive;
 mod order;
 mod properties;
 mod waiting;

@@ -79,7 +79,10 @@ fn two_tasks(policies: &[Policy]) -> impl Strategy<Value = Vec<TaskBatching>> {
 }
 
 const EAGER: [Policy; 2] = [Policy::Greedy, Policy::Off];
-const ANY: [Policy; 4] = [
+const ANY: [Policy; 5] = [
+    Policy::Adaptive {
+        max_delay: Duration::from_millis(5),
+    },
     Policy::Greedy,
     Policy::Off,
     Policy::Fixed {
@@ -99,6 +102,7 @@ struct Account {
     held: BTreeMap<ItemId, Item<()>>,
     /// Batches in a row that left the oldest item of a lower class waiting.
     passed_over: u32,
+    free_since: Option<Instant>,
 }
 
 impl Account {
@@ -113,6 +117,7 @@ impl Account {
             submitted: 0,
             held: BTreeMap::new(),
             passed_over: 0,
+            free_since: None,
         }
     }
 
@@ -171,13 +176,16 @@ impl Account {
                 );
             }
             Op::Advance(millis) => self.now += ms(millis),
-            Op::Complete => self.batcher.completed(Completion {
-                task: 0,
-                size: 1,
-                cost: 1,
-                started: self.now,
-                finished: self.now,
-            }),
+            Op::Complete => {
+                self.free_since = Some(self.now);
+                self.batcher.completed(Completion {
+                    task: 0,
+                    size: 1,
+                    cost: 1,
+                    started: self.now - ms(7),
+                    finished: self.now,
+                });
+            }
         }
         self.check_counts();
     }
@@ -198,19 +206,25 @@ impl Account {
             }
             Next::WaitUntil(until) => {
                 assert!(until > self.now, "a wait that is over already");
-                let waits = |item: &&Item<()>| matches!(self.tasks[item.task].policy, Policy::Fixed { .. });
+                let waits = |item: &&Item<()>| {
+                    matches!(
+                        self.tasks[item.task].policy,
+                        Policy::Adaptive { .. } | Policy::Fixed { .. }
+                    )
+                };
                 assert!(
                     live.iter().all(|item| waits(&item)),
                     "an item of a task that does not wait was left"
                 );
                 for item in live.iter().filter(waits) {
-                    let Policy::Fixed { max_delay } = self.tasks[item.task].policy else {
-                        continue;
+                    let latest = match self.tasks[item.task].policy {
+                        Policy::Adaptive { max_delay } => {
+                            item.arrived.max(self.free_since.unwrap_or(item.arrived)) + max_delay
+                        }
+                        Policy::Fixed { max_delay } => item.arrived + max_delay,
+                        Policy::Greedy | Policy::Off => continue,
                     };
-                    assert!(
-                        until <= item.arrived + max_delay,
-                        "{item:?} waits for longer than its delay"
-                    );
+                    assert!(until <= latest, "{item:?} waits for longer than its delay");
                     assert!(
                         item.deadline.is_none_or(|deadline| until < deadline),
                         "{item:?} waits to expire"
@@ -266,7 +280,7 @@ impl Account {
         if self
             .tasks
             .iter()
-            .any(|task| matches!(task.policy, Policy::Fixed { .. }))
+            .any(|task| matches!(task.policy, Policy::Adaptive { .. } | Policy::Fixed { .. }))
         {
             return;
         }

@@ -212,7 +212,7 @@ fn a_wrong_word_names_the_nearest() {
     assert_snapshot!(file(r#"[logging]
 format = "jsno"
 [batching]
-policy = "adaptive"
+policy = "adaptve"
 weight_rule = 3
 "#).errors(), @r#"
     models.toml:2:10: `format` in [logging] is "jsno", expected "text" or "json"
@@ -220,9 +220,10 @@ weight_rule = 3
           |          ^^^^^^
         hint: did you mean `json`?
 
-    models.toml:4:10: `policy` in [batching] is "adaptive", expected "greedy", "fixed" or "off"
-        4 | policy = "adaptive"
-          |          ^^^^^^^^^^
+    models.toml:4:10: `policy` in [batching] is "adaptve", expected "adaptive", "greedy", "fixed" or "off"
+        4 | policy = "adaptve"
+          |          ^^^^^^^^^
+        hint: did you mean `adaptive`?
 
     models.toml:5:15: `weight_rule` in [batching] is the integer 3, expected "padded" or "sum"
         5 | weight_rule = 3

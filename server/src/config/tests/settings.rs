@@ -73,7 +73,9 @@ fn a_model_of_two_lines_gets_the_defaults() {
     insta::assert_debug_snapshot!(model.task("digits", &NOTHING), @r"
     TaskSettings {
         batching: TaskBatching {
-            policy: Greedy,
+            policy: Adaptive {
+                max_delay: 10ms,
+            },
             max_batch_size: 32,
             max_batch_weight: None,
             weight_rule: Padded,

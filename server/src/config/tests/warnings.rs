@@ -47,12 +47,14 @@ fn variables_that_mean_nothing_are_named() {
 
 #[test]
 fn a_delay_that_nothing_uses_is_named() {
-    let text = format!("[batching]\nmax_delay = \"5ms\"\n{MODEL}[models.batching]\npolicy = \"fixed\"\n");
+    let text = format!(
+        "[batching]\npolicy = \"greedy\"\nmax_delay = \"5ms\"\n{MODEL}[models.batching]\npolicy = \"fixed\"\n"
+    );
     assert_eq!(file(&text).warnings(), "", "one model uses it");
-    let text = format!("[batching]\nmax_delay = \"5ms\"\n{MODEL}");
+    let text = format!("[batching]\npolicy = \"greedy\"\nmax_delay = \"5ms\"\n{MODEL}");
     assert_snapshot!(file(&text).warnings(), @r#"
-    models.toml:2:13: `max_delay` does nothing here, because only the policy "fixed" waits
-        hint: add `policy = "fixed"`, or take `max_delay` out
+    models.toml:3:13: `max_delay` does nothing here, because only the policies "adaptive" and "fixed" wait
+        hint: add `policy = "adaptive"`, or take `max_delay` out
     "#);
 }
 
@@ -60,7 +62,7 @@ fn a_delay_that_nothing_uses_is_named() {
 fn a_fixed_delay_of_zero_is_named() {
     let text = format!("{MODEL}[models.tasks.text]\npolicy = \"fixed\"\nmax_delay = \"0s\"\n");
     assert_snapshot!(file(&text).warnings(), @r#"
-    models.toml:6:13: `max_delay` is zero, so the policy "fixed" never waits for company
+    models.toml:6:13: `max_delay` is zero, so batches never wait for company
         hint: write `policy = "greedy"`, or a delay such as "5ms"
     "#);
 }

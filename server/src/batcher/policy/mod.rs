@@ -4,13 +4,24 @@
 //! it or waits as the policy says. A policy knows neither the queue nor the other tasks, and chooses no items. What a
 //! policy learns from the batches that ran lives in its [`TaskPolicy`], which survives a change of the limits.
 
+mod adaptive;
+mod beliefs;
+mod cost;
+mod profile;
+
 use std::time::{Duration, Instant};
+
+use adaptive::Learned;
+pub use beliefs::Beliefs;
 
 use super::{Completion, DispatchReason};
 use crate::batching::Policy;
 
 /// What stands in for an instant that lies beyond what the clock can express.
 const FAR_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long bursts are watched where no policy says how long it may wait.
+const DEFAULT_MAX_DELAY: Duration = Duration::from_millis(10);
 
 /// The limit that keeps further items out of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +51,12 @@ pub struct View {
     pub oldest_arrival: Instant,
     /// The earliest deadline in this batch; after `now`.
     pub earliest_deadline: Option<Instant>,
+    /// How many workers there are.
+    pub workers: usize,
+    /// Whether another worker is free as well.
+    pub other_worker_idle: bool,
+    /// Whether a batch of another task or group ran since while this one stayed open. Then it has waited enough.
+    pub overtaken: bool,
     /// The limit that this batch has reached. Without one, the batch holds all that wait, and waiting may add to it.
     pub reached: Option<Limit>,
 }
@@ -54,16 +71,21 @@ pub enum Decision {
     WaitUntil(Instant),
 }
 
-/// The policy of one task, with what it has learned.
-#[derive(Clone, Copy, Debug)]
+/// The policy of one task, with what has been learned of it. All policies learn, so that a change to `adaptive` does not
+/// begin with nothing.
+#[derive(Clone, Debug)]
 pub struct TaskPolicy {
     policy: Policy,
+    learned: Box<Learned>,
 }
 
 impl TaskPolicy {
     /// A policy that has not learned anything yet.
     pub fn new(policy: Policy) -> Self {
-        TaskPolicy { policy }
+        TaskPolicy {
+            policy,
+            learned: Box::new(Learned::new()),
+        }
     }
 
     /// Goes on under another policy, with what was learned.
@@ -71,31 +93,48 @@ impl TaskPolicy {
         self.policy = policy;
     }
 
-    /// Takes note of a batch that ran, of this task or of another that shares the worker.
-    pub fn observe(&mut self, _completion: &Completion) {
+    /// Takes note of an item of this task.
+    pub fn arrived(&mut self, at: Instant) {
+        let max_delay = match self.policy {
+            Policy::Adaptive { max_delay } => max_delay,
+            Policy::Fixed { .. } | Policy::Greedy | Policy::Off => DEFAULT_MAX_DELAY,
+        };
+        self.learned.arrived(at, max_delay);
+    }
+
+    /// Takes note of a batch of this task that ran.
+    pub fn observe(&mut self, completion: &Completion) {
+        self.learned.completed(completion);
+    }
+
+    /// What has been learned, where the policy goes by it.
+    pub fn beliefs(&self) -> Option<Beliefs> {
         match self.policy {
-            // These three learn nothing.
-            Policy::Fixed { .. } | Policy::Greedy | Policy::Off => {}
+            Policy::Adaptive { .. } => Some(self.learned.beliefs()),
+            Policy::Fixed { .. } | Policy::Greedy | Policy::Off => None,
         }
     }
 
     /// Whether this policy ever leaves a batch open that could run.
     pub fn may_wait(&self) -> bool {
         match self.policy {
-            Policy::Fixed { .. } => true,
+            Policy::Fixed { .. } | Policy::Adaptive { .. } => true,
             Policy::Greedy | Policy::Off => false,
         }
     }
 
     /// Whether the batch in `view` runs now.
-    pub fn decide(&self, view: &View) -> Decision {
-        match (self.policy, view.reached) {
+    pub fn decide(&mut self, view: &View) -> Decision {
+        let decision = match (self.policy, view.reached) {
             (Policy::Off, _) => Decision::Run(DispatchReason::Off),
             (_, Some(Limit::Size)) => Decision::Run(DispatchReason::Full),
             (_, Some(Limit::Weight)) => Decision::Run(DispatchReason::Weight),
             (Policy::Greedy, None) => Decision::Run(DispatchReason::Idle),
             (Policy::Fixed { max_delay }, None) => decide_fixed(max_delay, view),
-        }
+            (Policy::Adaptive { max_delay }, None) => return self.learned.decide(max_delay, view),
+        };
+        self.learned.closed();
+        decision
     }
 }
 

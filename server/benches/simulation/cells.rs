@@ -1,0 +1,93 @@
+//! The worlds that policies are compared in.
+
+use crate::world::{Arrivals, Callers, Service, Think, World};
+
+const MAX_BATCH: usize = 32;
+
+const SERVICES: [Service; 3] = [
+    service("overhead", 5.0, 0.1, 0.0),
+    service("linear", 0.1, 1.0, 0.0),
+    service("convex", 2.0, 0.1, 0.02),
+];
+
+const fn service(name: &'static str, fixed: f64, linear: f64, square: f64) -> Service {
+    Service {
+        name,
+        fixed,
+        linear,
+        square,
+    }
+}
+
+const CALLERS: [usize; 11] = [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128];
+
+const THINKS: [(&str, Think); 5] = [
+    ("0.1 ms", even(0.1, 0.5)),
+    ("0.3 ms", even(0.3, 0.3)),
+    ("1 ms", even(1.0, 0.5)),
+    ("5 ms", even(5.0, 0.5)),
+    ("1 ms exponential", Think::Memoryless { mean: 1.0 }),
+];
+
+const fn even(mean: f64, spread: f64) -> Think {
+    Think::Even { mean, spread }
+}
+
+const ARRIVALS: [(&str, Arrivals); 5] = [
+    ("poisson", Arrivals::Poisson),
+    ("bursts of 4", bursts(4, 1.0)),
+    ("bursts of 8", bursts(8, 2.0)),
+    ("bursts of 16", bursts(16, 2.0)),
+    ("on/off", Arrivals::OnOff { on: 20.0, off: 80.0 }),
+];
+
+const fn bursts(size: usize, span: f64) -> Arrivals {
+    Arrivals::Bursts { size, span }
+}
+
+const LOADS: [u32; 5] = [5, 20, 50, 80, 95];
+
+/// A world with a name.
+pub(crate) struct Cell {
+    pub name: String,
+    pub world: World,
+}
+
+/// Every cell, each measured over at least so many items.
+pub(crate) fn all(items: usize) -> Vec<Cell> {
+    let world = |service, callers, items| World {
+        callers,
+        service,
+        max_batch_size: MAX_BATCH,
+        workers: 1,
+        items,
+        seed: 7,
+    };
+    let mut cells = Vec::new();
+    for service in SERVICES {
+        for (think_name, think) in THINKS {
+            for callers in CALLERS {
+                let closed = Callers::Closed {
+                    callers,
+                    items: 1,
+                    think,
+                };
+                cells.push(Cell {
+                    name: format!("{}, closed, think {think_name}, {callers} callers", service.name),
+                    world: world(service, closed, items.max(callers * 20)),
+                });
+            }
+        }
+        for (arrivals_name, arrivals) in ARRIVALS {
+            for percent in LOADS {
+                let load = f64::from(percent) / 100.0;
+                let open = Callers::Open { arrivals, load };
+                cells.push(Cell {
+                    name: format!("{}, open, {arrivals_name}, {percent} %", service.name),
+                    world: world(service, open, items),
+                });
+            }
+        }
+    }
+    cells
+}

@@ -1,0 +1,52 @@
+//! Compares `adaptive` with the policies that need a knob, in virtual time.
+//!
+//! `cargo bench -p inference-server --bench simulation -- [ITEMS] [PAGE.html]` prints a table of every cell, the worst
+//! first, and writes a page that draws them. `tests/simulation.rs` guards the same cells.
+
+mod cells;
+mod page;
+mod verdict;
+mod world;
+
+use inference_server::{batcher, batching, clock};
+
+use std::io::Write;
+
+fn main() -> std::io::Result<()> {
+    // Cargo adds `--bench`.
+    let mut arguments = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"));
+    let items = arguments
+        .next()
+        .and_then(|items| items.parse().ok())
+        .unwrap_or(20_000);
+    let path = arguments.next().unwrap_or_else(|| "simulation.html".to_owned());
+
+    let cells = cells::all(items);
+    let verdicts = verdict::measure(&cells);
+    let mut rows: Vec<_> = cells.iter().zip(&verdicts).collect();
+    rows.sort_by(|one, other| other.1.mean().total_cmp(&one.1.mean()));
+
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "{:52} {:>8} {:>8} {:>14} {:>7} {:>7} {:>11}",
+        "cell", "mean ms", "best ms", "best is", "mean ×", "p99 ×", "throughput ×"
+    )?;
+    for (cell, verdict) in &rows {
+        writeln!(
+            out,
+            "{:52} {:8.2} {:8.2} {:>14} {:7.2} {:7.2} {:11.2}",
+            cell.name,
+            verdict.adaptive.mean,
+            verdict.adaptive.mean / verdict.mean(),
+            verdict.best_name(),
+            verdict.mean(),
+            verdict.p99(),
+            verdict.throughput(),
+        )?;
+    }
+    std::fs::write(&path, page::draw(&cells, &verdicts))?;
+    writeln!(out, "drawn in {path}")
+}

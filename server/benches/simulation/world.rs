@@ -1,0 +1,346 @@
+//! A server in virtual time: callers, the real batcher, and workers whose batches take as long as a formula says.
+//!
+//! Owned by whoever compares policies: the test that guards them and the command that draws them. Nothing here knows
+//! which policy it runs. The order of events is the engine's: what arrives while every worker is busy is pushed only
+//! after the batch that ends next has been reported.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use crate::batcher::{Batch, Batcher, Completion, Item, ItemId, Next};
+use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
+
+/// What a batch costs a worker, by the number of its items.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Service {
+    /// As tables call it.
+    pub name: &'static str,
+    /// Milliseconds of a batch, of each item, and of each square of items.
+    pub fixed: f64,
+    pub linear: f64,
+    pub square: f64,
+}
+
+impl Service {
+    pub(crate) fn millis(&self, size: usize) -> f64 {
+        let size = size as f64;
+        self.fixed + self.linear * size + self.square * size * size
+    }
+
+    /// The most items per millisecond that batches of up to `max` give.
+    pub(crate) fn capacity(&self, max: usize) -> f64 {
+        (1..=max)
+            .map(|size| size as f64 / self.millis(size))
+            .fold(0.0, f64::max)
+    }
+}
+
+/// How long a caller takes from a reply to its next request, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Think {
+    /// Evenly spread over `mean × (1 ± spread)`.
+    Even { mean: f64, spread: f64 },
+    /// Exponential.
+    Memoryless { mean: f64 },
+}
+
+/// Who sends requests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Callers {
+    /// Each sends a request of so many items, waits for the reply, thinks, and sends again.
+    Closed {
+        callers: usize,
+        items: usize,
+        think: Think,
+    },
+    /// Single items that come whatever the server does, at a share of its capacity.
+    Open { arrivals: Arrivals, load: f64 },
+}
+
+/// How open arrivals are spread.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Arrivals {
+    Poisson,
+    /// Bursts of so many, each spread evenly over `span` milliseconds, that begin at random.
+    Bursts {
+        size: usize,
+        span: f64,
+    },
+    /// Poisson for `on` milliseconds at a rate that makes up for the `off` milliseconds of silence that follow.
+    OnOff {
+        on: f64,
+        off: f64,
+    },
+}
+
+/// One experiment, whatever the policy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct World {
+    pub callers: Callers,
+    pub service: Service,
+    pub max_batch_size: usize,
+    pub workers: usize,
+    /// Items that are measured, after a fifth as many that are not.
+    pub items: usize,
+    pub seed: u64,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Measured {
+    /// Milliseconds from arrival to reply.
+    pub(crate) mean: f64,
+    pub(crate) p99: f64,
+    /// Items per millisecond.
+    pub throughput: f64,
+    pub(crate) mean_batch: f64,
+}
+
+/// Numbers that are the same in every run (SplitMix64).
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Dice(seed)
+    }
+
+    /// Evenly spread over 0 to 1.
+    pub(crate) fn even(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^= mixed >> 31;
+        (mixed >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    pub(crate) fn exponential(&mut self, mean: f64) -> f64 {
+        -mean * (1.0 - self.even()).ln()
+    }
+
+    fn think(&mut self, think: Think) -> f64 {
+        match think {
+            Think::Even { mean, spread } => mean * (1.0 + spread * (2.0 * self.even() - 1.0)),
+            Think::Memoryless { mean } => self.exponential(mean),
+        }
+    }
+}
+
+/// An arrival that is to come. Ordered by time, then by the order in which it was decided.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Arrival {
+    at: Duration,
+    caller: usize,
+}
+
+/// Where a request has got to.
+#[derive(Clone, Copy)]
+struct Request {
+    caller: usize,
+    unanswered: usize,
+}
+
+struct Server<'a> {
+    world: &'a World,
+    batcher: Batcher<usize>,
+    start: Instant,
+    now: Duration,
+    dice: Dice,
+    arrivals: BinaryHeap<Reverse<Arrival>>,
+    /// Arrived while every worker was busy.
+    unread: Vec<Item<usize>>,
+    running: Vec<(Duration, Duration, Batch<usize>)>,
+    requests: Vec<Request>,
+    next_id: u64,
+    /// Arrival and reply of every item.
+    answered: Vec<(Duration, Duration)>,
+    batches: usize,
+}
+
+/// Runs `world` under `policy`.
+pub(crate) fn run(world: &World, policy: Policy) -> Measured {
+    let rules = TaskBatching {
+        policy,
+        max_batch_size: NonZeroUsize::new(world.max_batch_size).expect("a batch has room"),
+        max_batch_weight: None,
+        weight_rule: WeightRule::Padded,
+    };
+    let mut server = Server {
+        world,
+        batcher: Batcher::new(vec![rules]),
+        start: crate::clock::now(),
+        now: Duration::ZERO,
+        dice: Dice::new(world.seed),
+        arrivals: BinaryHeap::new(),
+        unread: Vec::new(),
+        running: Vec::new(),
+        requests: Vec::new(),
+        next_id: 0,
+        answered: Vec::new(),
+        batches: 0,
+    };
+    server.schedule_first();
+    let wanted = world.items + world.items / 5;
+    while server.answered.len() < wanted && server.step() {}
+    server.measured()
+}
+
+impl Server<'_> {
+    fn schedule_first(&mut self) {
+        match self.world.callers {
+            Callers::Closed { callers, think, .. } => {
+                for caller in 0..callers {
+                    let at = millis(self.dice.think(think));
+                    self.arrivals.push(Reverse(Arrival { at, caller }));
+                }
+            }
+            Callers::Open { arrivals, load } => {
+                let rate =
+                    load * self.world.service.capacity(self.world.max_batch_size) * self.world.workers as f64;
+                let count = self.world.items * 6 / 5 + 1;
+                for at in open_arrivals(arrivals, rate, count, &mut self.dice) {
+                    self.arrivals.push(Reverse(Arrival {
+                        at: millis(at),
+                        caller: usize::MAX,
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Up to the next thing that happens, and that. False when nothing ever will.
+    fn step(&mut self) -> bool {
+        let wait = self.dispatch();
+        let arrival = self.arrivals.peek().map(|Reverse(arrival)| arrival.at);
+        let ended = self.running.iter().map(|(ends, ..)| *ends).min();
+        let Some(next) = [arrival, ended, wait].into_iter().flatten().min() else {
+            return false;
+        };
+        self.now = self.now.max(next);
+        if ended == Some(next) {
+            self.complete();
+        } else if arrival == Some(next) {
+            self.arrive();
+        }
+        true
+    }
+
+    /// Gives work to the workers that are free; until when they wait, if they do.
+    fn dispatch(&mut self) -> Option<Duration> {
+        while self.running.len() < self.world.workers {
+            for item in self.unread.drain(..) {
+                self.batcher.push(item);
+            }
+            match self.batcher.poll(self.start + self.now) {
+                Next::Run(batch) => {
+                    let ends = self.now + millis(self.world.service.millis(batch.items.len()));
+                    self.batches += 1;
+                    self.running.push((ends, self.now, batch));
+                }
+                Next::WaitUntil(until) => return Some(until - self.start),
+                Next::Idle => return None,
+            }
+        }
+        None
+    }
+
+    fn arrive(&mut self) {
+        let Some(Reverse(Arrival { caller, .. })) = self.arrivals.pop() else {
+            return;
+        };
+        let items = match self.world.callers {
+            Callers::Closed { items, .. } => items,
+            Callers::Open { .. } => 1,
+        };
+        let request = self.requests.len();
+        self.requests.push(Request {
+            caller,
+            unanswered: items,
+        });
+        for _ in 0..items {
+            self.unread.push(Item {
+                id: ItemId(self.next_id),
+                task: 0,
+                priority: Priority::Normal,
+                weight: 1,
+                group: 0,
+                arrived: self.start + self.now,
+                deadline: None,
+                payload: request,
+            });
+            self.next_id += 1;
+        }
+    }
+
+    fn complete(&mut self) {
+        let Some(first) = (0..self.running.len()).min_by_key(|n| self.running[*n].0) else {
+            return;
+        };
+        let (ended, started, batch) = self.running.swap_remove(first);
+        self.batcher.completed(Completion {
+            task: 0,
+            size: batch.items.len(),
+            cost: batch.cost,
+            started: self.start + started,
+            finished: self.start + ended,
+        });
+        for item in batch.items {
+            self.answered.push((item.arrived - self.start, ended));
+            let request = &mut self.requests[item.payload];
+            request.unanswered -= 1;
+            if let (0, Callers::Closed { think, .. }) = (request.unanswered, self.world.callers) {
+                let caller = request.caller;
+                let at = ended + millis(self.dice.think(think));
+                self.arrivals.push(Reverse(Arrival { at, caller }));
+            }
+        }
+    }
+
+    fn measured(&self) -> Measured {
+        let skipped = self.world.items / 5;
+        let from = self.answered[skipped.saturating_sub(1)].1;
+        let answered = &self.answered[skipped..];
+        let until = answered.last().map_or(from, |last| last.1);
+        let mut latencies: Vec<f64> = answered
+            .iter()
+            .map(|(arrived, replied)| (*replied - *arrived).as_secs_f64() * 1e3)
+            .collect();
+        latencies.sort_unstable_by(f64::total_cmp);
+        Measured {
+            mean: latencies.iter().sum::<f64>() / latencies.len() as f64,
+            p99: latencies[latencies.len() * 99 / 100],
+            throughput: answered.len() as f64 / ((until - from).as_secs_f64() * 1e3),
+            mean_batch: self.answered.len() as f64 / self.batches as f64,
+        }
+    }
+}
+
+fn millis(millis: f64) -> Duration {
+    Duration::from_secs_f64(millis.max(0.0) / 1e3)
+}
+
+/// The times of at least `count` arrivals at `rate` items per millisecond.
+fn open_arrivals(arrivals: Arrivals, rate: f64, count: usize, dice: &mut Dice) -> Vec<f64> {
+    let mut times = Vec::with_capacity(count);
+    let mut now = 0.0;
+    while times.len() < count {
+        match arrivals {
+            Arrivals::Poisson => {
+                now += dice.exponential(1.0 / rate);
+                times.push(now);
+            }
+            Arrivals::Bursts { size, span } => {
+                now += dice.exponential(size as f64 / rate);
+                times.extend((0..size).map(|_| now + span * dice.even()));
+            }
+            Arrivals::OnOff { on, off } => {
+                now += dice.exponential(on / (on + off) / rate);
+                let period = (now / on).floor();
+                times.push(now + period * off);
+            }
+        }
+    }
+    times
+}

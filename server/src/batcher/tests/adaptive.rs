@@ -1,0 +1,161 @@
+//! What the policy `adaptive` learns and does with it. How well is measured in `tests/simulation.rs`.
+
+use super::*;
+
+const ADAPTIVE: Policy = Policy::Adaptive {
+    max_delay: Duration::from_millis(10),
+};
+
+/// A worker and callers that come back 1 ms after their reply. A batch takes 6 ms, whatever its size.
+struct Loop {
+    scenario: Scenario,
+    now: u64,
+}
+
+impl Loop {
+    fn new(policy: Policy) -> Self {
+        Loop {
+            scenario: Scenario::new(&[rules(policy, 8), rules(GREEDY, 8)]),
+            now: 0,
+        }
+    }
+
+    /// Runs a batch that holds all that wait, and tells why it ran and how many it held.
+    fn run(&mut self) -> (DispatchReason, usize) {
+        loop {
+            match self.scenario.at(self.now).poll() {
+                Step::Ran { ids, reason, .. } => {
+                    let started = self.scenario.now;
+                    self.now += 6;
+                    let finished = self.scenario.at(self.now).now;
+                    self.scenario.batcher.completed(Completion {
+                        task: 0,
+                        size: ids.len(),
+                        cost: 0,
+                        started,
+                        finished,
+                    });
+                    return (reason, ids.len());
+                }
+                Step::WaitUntil(_) => self.now += 1,
+                Step::Idle => panic!("nothing to run"),
+            }
+        }
+    }
+
+    fn arrive(&mut self, at: u64, items: usize) {
+        self.scenario.at(at).push_all(items, Spec::default());
+    }
+
+    fn reconfigure(&mut self, policy: Policy) {
+        self.scenario
+            .batcher
+            .reconfigure(vec![rules(policy, 8), rules(GREEDY, 8)]);
+    }
+
+    /// Two groups of callers that take turns: while one is served, the other waits.
+    fn two_groups(policy: Policy, rounds: usize) -> Self {
+        let mut this = Loop::new(policy);
+        this.arrive(0, 3);
+        for _ in 0..rounds {
+            let (_, size) = this.run();
+            assert_eq!(size, 3);
+            // Those of the group before came back while this one was served.
+            this.arrive(this.now - 5, 3);
+        }
+        this
+    }
+}
+
+#[test]
+fn nothing_is_waited_for_before_anything_is_learned() {
+    let mut scenario = Scenario::new(&[rules(ADAPTIVE, 8)]);
+    scenario.push_all(1, Spec::default());
+    assert_eq!(scenario.poll(), ran([0], DispatchReason::Idle));
+}
+
+#[test]
+fn a_lone_caller_never_waits_for_itself() {
+    let mut this = Loop::new(ADAPTIVE);
+    for _ in 0..200 {
+        this.now += 1;
+        this.arrive(this.now, 1);
+        assert_eq!(this.run(), (DispatchReason::Idle, 1));
+    }
+}
+
+#[test]
+fn callers_that_are_about_to_return_are_waited_for() {
+    // Greedy lets them take turns; what was learned then is used when the policy changes.
+    let mut this = Loop::two_groups(Policy::Greedy, 60);
+    this.reconfigure(ADAPTIVE);
+    let Step::WaitUntil(until) = this.scenario.at(this.now).poll() else {
+        panic!("the group that was just answered is not waited for")
+    };
+    assert!(until <= ms(this.now + 2), "{until:?} is long after they are back");
+    this.arrive(this.now + 1, 3);
+    this.now += 2;
+    assert_eq!(this.run(), (DispatchReason::Returns, 6));
+}
+
+#[test]
+fn a_deadline_that_a_wait_would_break_is_a_reason_to_run_now() {
+    let mut this = Loop::two_groups(Policy::Greedy, 60);
+    this.reconfigure(ADAPTIVE);
+    // A batch takes 6 ms, so there is no room for a wait.
+    this.scenario.at(this.now).push(Spec {
+        deadline: Some(ms(this.now + 6)),
+        ..Spec::default()
+    });
+    assert!(matches!(this.run(), (DispatchReason::Deadline, 4)));
+}
+
+#[test]
+fn a_wait_never_exceeds_max_delay_from_when_the_worker_was_free() {
+    let mut this = Loop::two_groups(Policy::Greedy, 60);
+    let brief = Policy::Adaptive {
+        max_delay: Duration::from_micros(500),
+    };
+    this.reconfigure(brief);
+    assert_eq!(this.run(), (DispatchReason::Idle, 3));
+}
+
+#[test]
+fn nothing_is_waited_for_while_another_worker_is_idle() {
+    let mut this = Loop::two_groups(Policy::Greedy, 60);
+    this.reconfigure(ADAPTIVE);
+    let now = this.scenario.start + ms(this.now);
+    let mut batcher = this.scenario.batcher.with_workers(2);
+    assert!(matches!(batcher.poll(now), Next::Run(_)));
+}
+
+#[test]
+fn a_task_that_was_overtaken_while_it_waited_does_not_wait_again() {
+    let mut this = Loop::two_groups(Policy::Greedy, 60);
+    this.reconfigure(ADAPTIVE);
+    assert!(matches!(this.scenario.at(this.now).poll(), Step::WaitUntil(_)));
+    this.scenario.push_all(
+        1,
+        Spec {
+            task: 1,
+            ..Spec::default()
+        },
+    );
+    assert!(matches!(this.scenario.poll(), Step::Ran { task: 1, .. }));
+    assert!(matches!(this.scenario.poll(), Step::Ran { task: 0, .. }));
+}
+
+#[test]
+fn what_is_believed_can_be_seen() {
+    let mut this = Loop::two_groups(ADAPTIVE, 1);
+    for _ in 0..60 {
+        this.run();
+        this.arrive(this.now + 1, 3);
+        this.now += 2;
+    }
+    let beliefs = this.scenario.batcher.beliefs(0).expect("adaptive has beliefs");
+    assert!(beliefs.batches > 60 && beliefs.callers_go_round, "{beliefs:?}");
+    assert!((beliefs.returns_per_reply - 1.0).abs() < 0.2, "{beliefs:?}");
+    let none = Batcher::<()>::new(vec![rules(GREEDY, 8)]);
+    assert_eq!(none.beliefs(0), None);
+}
