@@ -97,8 +97,8 @@ impl Profile {
     /// Learns from a window that was watched for so many seconds. Ages that it did not reach keep what is known of them.
     pub(super) fn learn(&mut self, window: &Window, watched: f64) {
         let (mut start, mut expected, mut evidence) = (0.0, 0.0, 0.0);
-        for span in 0..SPANS {
-            let width = ENDS[span] - start;
+        for (span, end) in ENDS.into_iter().enumerate() {
+            let width = end - start;
             let seen = (watched - start).clamp(0.0, width);
             if seen > 0.0 {
                 let kept = 1.0 - seen / width / MEMORY;
@@ -111,7 +111,7 @@ impl Profile {
             }
             self.expected[span] = expected;
             self.evidence[span] = evidence;
-            start = ENDS[span];
+            start = end;
         }
     }
 
