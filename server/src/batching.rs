@@ -23,6 +23,18 @@ pub enum Policy {
     Off,
 }
 
+impl Policy {
+    /// The name by which it is configured.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Adaptive { .. } => "adaptive",
+            Self::Fixed { .. } => "fixed",
+            Self::Greedy => "greedy",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// How the weights of a batch's items add up to the cost of the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightRule {

@@ -5,7 +5,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
 use crate::error::{ItemError, Rejection};
@@ -110,6 +111,9 @@ pub struct Metrics {
     prepare_seconds: HistogramVec,
     inference_seconds: HistogramVec,
     encode_seconds: HistogramVec,
+    batch_wait_seconds: HistogramVec,
+    learned_batch_seconds: GaugeVec,
+    learned_unit_seconds: GaugeVec,
     batch_size: HistogramVec,
     batch_weight: HistogramVec,
     batches: IntCounterVec,
@@ -137,6 +141,12 @@ pub struct TaskMetrics {
     pub inference_seconds: Histogram,
     /// Turning outputs into the reply's body, per request.
     pub encode_seconds: Histogram,
+    /// How long a free worker waited for company, with items at hand, per batch.
+    pub batch_wait_seconds: Histogram,
+    /// What a batch takes however small it is, as the policy has learned it.
+    pub learned_batch_seconds: Gauge,
+    /// What each further item, or unit of weight, adds to that.
+    pub learned_unit_seconds: Gauge,
     /// Items per batch.
     pub batch_size: Histogram,
     /// Cost per batch, in the model's units.
@@ -202,6 +212,32 @@ impl Metrics {
                 "inference_encode_seconds",
                 "Time to turn a request's outputs into the body of its reply.",
                 seconds(),
+            )?,
+            batch_wait_seconds: histogram(
+                &registry,
+                "inference_batch_wait_seconds",
+                "Time a free worker waited for company, with items at hand, before it took a batch.",
+                seconds(),
+            )?,
+            learned_batch_seconds: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "inference_learned_batch_seconds",
+                        "What a batch takes however small it is, as the adaptive policy has learned it.",
+                    ),
+                    &of_task,
+                )?,
+            )?,
+            learned_unit_seconds: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "inference_learned_unit_seconds",
+                        "What each further item, or unit of weight, adds, as the adaptive policy has learned it.",
+                    ),
+                    &of_task,
+                )?,
             )?,
             batch_size: histogram(
                 &registry,
@@ -320,6 +356,9 @@ impl Metrics {
             prepare_seconds: self.prepare_seconds.with_label_values(&of_task),
             inference_seconds: self.inference_seconds.with_label_values(&of_task),
             encode_seconds: self.encode_seconds.with_label_values(&of_task),
+            batch_wait_seconds: self.batch_wait_seconds.with_label_values(&of_task),
+            learned_batch_seconds: self.learned_batch_seconds.with_label_values(&of_task),
+            learned_unit_seconds: self.learned_unit_seconds.with_label_values(&of_task),
             batch_size: self.batch_size.with_label_values(&of_task),
             batch_weight: self.batch_weight.with_label_values(&of_task),
             queued_items: self.queued_items.with_label_values(&of_task),
@@ -374,12 +413,16 @@ impl Metrics {
             &self.prepare_seconds,
             &self.inference_seconds,
             &self.encode_seconds,
+            &self.batch_wait_seconds,
             &self.batch_size,
             &self.batch_weight,
         ] {
             let _ = family.remove_label_values(&of_task);
         }
         for family in [&self.queued_items, &self.queued_weight, &self.executing_items] {
+            let _ = family.remove_label_values(&of_task);
+        }
+        for family in [&self.learned_batch_seconds, &self.learned_unit_seconds] {
             let _ = family.remove_label_values(&of_task);
         }
         let _ = self.out_of_memory.remove_label_values(&of_task);

@@ -25,6 +25,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use crate::batcher::policy::Beliefs;
 use crate::batcher::{Batcher, DispatchReason};
 use crate::batching::TaskBatching;
 use crate::error::Rejection;
@@ -111,7 +112,7 @@ impl Engine {
             .collect();
         let (queue, receiver) = Queue::new(tasks, config.tasks);
         let batching: Vec<TaskBatching> = config.tasks.iter().map(|limits| limits.batching).collect();
-        let batcher = Batcher::new(batching.clone()).with_workers(config.workers);
+        let batcher = Batcher::new(batching.clone()).with_workers(config.workers).with_workers(config.workers);
         let scheduler = Scheduler::new(receiver, batcher, batching, queue.tasks());
         let workers = Worker::start_all(&model, scheduler, config)?;
         Ok((
@@ -149,7 +150,12 @@ impl Engine {
         self.queue.abort();
     }
 
-    /// Counts the time it took to encode a reply of `task`.
+    /// What the batching policy of `task` believed a moment ago, if it goes by what it learns.
+    pub fn beliefs(&self, task: usize) -> Option<Arc<Beliefs>> {
+        self.queue.task(task).beliefs()
+    }
+
+    /// The series of `task`.
     pub fn metrics(&self, task: usize) -> &TaskMetrics {
         &self.queue.task(task).metrics
     }

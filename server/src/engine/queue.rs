@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::TaskLimits;
 use super::request::{Gathering, Pending, Request, Ticket};
+use crate::batcher::policy::Beliefs;
 use crate::batcher::{Item, ItemId};
 use crate::batching::TaskBatching;
 use crate::clock;
@@ -55,6 +57,7 @@ pub(super) struct TaskQueue {
     weight: AtomicU64,
     /// Time that an item takes of a worker, in nanoseconds, averaged over recent batches.
     nanos_per_item: AtomicU64,
+    beliefs: ArcSwapOption<Beliefs>,
 }
 
 impl TaskQueue {
@@ -139,6 +142,25 @@ impl TaskQueue {
         self.nanos_per_item.store(new, Ordering::Relaxed);
     }
 
+    /// Shows what the task's policy believes, if it goes by what it learns.
+    pub(super) fn show_beliefs(&self, beliefs: Option<Beliefs>) {
+        if let Some(beliefs) = &beliefs {
+            let seconds = |time: Option<Duration>| time.map_or(0.0, |time| time.as_secs_f64());
+            self.metrics
+                .learned_batch_seconds
+                .set(seconds(beliefs.cost_per_batch));
+            self.metrics
+                .learned_unit_seconds
+                .set(seconds(beliefs.cost_per_unit));
+        }
+        self.beliefs.store(beliefs.map(Arc::new));
+    }
+
+    /// What the task's policy believed a moment ago.
+    pub(super) fn beliefs(&self) -> Option<Arc<Beliefs>> {
+        self.beliefs.load_full()
+    }
+
     fn reconfigure(&self, limits: &TaskLimits) {
         self.max_items.store(limits.max_queue_size, Ordering::Relaxed);
         self.max_weight
@@ -177,6 +199,7 @@ impl Queue {
                 items: AtomicUsize::new(0),
                 weight: AtomicU64::new(0),
                 nanos_per_item: AtomicU64::new(0),
+                beliefs: ArcSwapOption::empty(),
             };
             task.reconfigure(limits);
             Arc::new(task)

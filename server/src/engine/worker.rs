@@ -4,7 +4,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 
@@ -27,8 +27,13 @@ pub(super) struct Scheduler {
     /// Most cost of a batch that memory was found to hold, by task.
     learned_cost: Vec<Option<u64>>,
     batches: u64,
+    /// When what the policies believe was last shown.
+    shown: Instant,
     closed: bool,
 }
+
+/// How often what the policies believe is shown.
+const SHOWN_EVERY: Duration = Duration::from_millis(100);
 
 /// A batch on its way to the model.
 struct Run {
@@ -58,12 +63,14 @@ impl Scheduler {
             batching,
             learned_cost,
             batches: 0,
+            shown: clock::now(),
             closed: false,
         }
     }
 
     /// Waits for the next batch; `None` once the queue is closed and empty.
     fn next(&mut self) -> Option<Run> {
+        let free_since = clock::now();
         loop {
             self.read_channel();
             let now = clock::now();
@@ -71,7 +78,7 @@ impl Scheduler {
                 item.payload.ticket.expire();
             }
             let received = match self.batcher.poll(now) {
-                Next::Run(batch) => match self.begin(batch) {
+                Next::Run(batch) => match self.begin(batch, now, free_since) {
                     Some(run) => return Some(run),
                     None => continue,
                 },
@@ -92,14 +99,14 @@ impl Scheduler {
     }
 
     /// Takes the batch's items out of the queue; `None` if all have been given up meanwhile.
-    fn begin(&mut self, mut batch: Batch<Queued>) -> Option<Run> {
+    fn begin(&mut self, mut batch: Batch<Queued>, now: Instant, free_since: Instant) -> Option<Run> {
         batch.items.retain(|item| item.payload.ticket.take());
-        if batch.items.is_empty() {
-            return None;
-        }
+        let oldest = batch.items.iter().map(|item| item.payload.ready).min()?;
         self.batches += 1;
         let metrics = &self.tasks[batch.task].metrics;
         metrics.count_batch(batch.reason.as_str());
+        let waited = now.saturating_duration_since(free_since.max(oldest));
+        metrics.batch_wait_seconds.observe(waited.as_secs_f64());
         metrics.batch_size.observe(batch.items.len() as f64);
         metrics.batch_weight.observe(batch.cost as f64);
         Some(Run {
@@ -199,6 +206,7 @@ impl Scheduler {
 
     fn finished(&mut self, finished: &Finished) {
         self.batcher.completed(finished.completion);
+        self.show_beliefs(finished.completion.finished);
         if let Some(cost) = finished.too_much {
             let task = finished.completion.task;
             let limit = (cost / 2).max(1);
@@ -211,6 +219,19 @@ impl Scheduler {
                 );
                 self.apply_batching();
             }
+        }
+    }
+}
+
+impl Scheduler {
+    /// Lets operators see what the policies believe.
+    fn show_beliefs(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.shown) < SHOWN_EVERY {
+            return;
+        }
+        self.shown = now;
+        for (index, task) in self.tasks.iter().enumerate() {
+            task.show_beliefs(self.batcher.beliefs(index));
         }
     }
 }

@@ -102,11 +102,17 @@ fn describe(entry: &ModelEntry) -> Json {
 }
 
 fn tasks(entry: &ModelEntry) -> Vec<Json> {
+    let beliefs = |task| {
+        entry
+            .generation()
+            .and_then(|generation| generation.engine.beliefs(task))
+    };
     entry
         .task_manifests()
         .iter()
         .zip(&entry.tasks)
-        .map(|(manifest, settings)| {
+        .enumerate()
+        .map(|(task, (manifest, settings))| {
             json!({
                 "name": manifest.name,
                 "description": manifest.description,
@@ -114,6 +120,8 @@ fn tasks(entry: &ModelEntry) -> Vec<Json> {
                 "output": manifest.output,
                 "parameters_schema": manifest.parameters_schema,
                 "examples": manifest.examples,
+                "policy": settings.batching.policy.name(),
+                "learned": beliefs(task).as_deref(),
                 "max_batch_size": settings.batching.max_batch_size,
                 "max_batch_weight": settings.batching.max_batch_weight,
                 "max_queue_size": settings.max_queue_size,
