@@ -112,7 +112,9 @@ impl Engine {
             .collect();
         let (queue, receiver) = Queue::new(tasks, config.tasks);
         let batching: Vec<TaskBatching> = config.tasks.iter().map(|limits| limits.batching).collect();
-        let batcher = Batcher::new(batching.clone()).with_workers(config.workers).with_workers(config.workers);
+        let batcher = Batcher::new(batching.clone())
+            .with_workers(config.workers)
+            .with_workers(config.workers);
         let scheduler = Scheduler::new(receiver, batcher, batching, queue.tasks());
         let workers = Worker::start_all(&model, scheduler, config)?;
         Ok((
