@@ -126,7 +126,7 @@ fn help_names_every_command_and_a_flag_that_is_unknown_is_refused() {
     let scenario = Scenario::new("");
     let help = run(&scenario, &["--help"]);
     assert_eq!(help.code, Some(0));
-    for part in ["check", "config-reference", "inspect", "--config", "SIGHUP", "SIGTERM"] {
+    for part in ["check", "config-reference", "inspect", "bench", "--config", "SIGHUP", "SIGTERM"] {
         assert!(help.out.contains(part), "{part:?} is not in the help:\n{}", help.out);
     }
     let unknown = run(&scenario, &["--max-batch-sise", "4"]);

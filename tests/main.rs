@@ -6,6 +6,7 @@ mod harness;
 
 mod admission;
 mod batching;
+mod bench_command;
 mod faults;
 mod floors;
 mod hostile_input;

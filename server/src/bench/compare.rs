@@ -1,7 +1,7 @@
 //! Two runs side by side.
 
 use super::report::{Load, Report, Step};
-use super::table::{NONE, aligned, millis, number, rate};
+use super::table::{NONE, aligned, failures, millis, number, rate};
 
 const HEADER: [&str; 13] = [
     "load", "req/s A", "B", "B/A", "p50 ms A", "B", "B/A", "p99 ms A", "B", "B/A", "batch A", "B", "B/A",
@@ -23,7 +23,14 @@ pub(super) fn table(a: &Report, b: &Report) -> String {
         .iter()
         .map(|load| row(*load, step(a, *load), step(b, *load)))
         .collect();
-    format!("{}\n\n{}", names.join("\n"), aligned(&HEADER, rows))
+    let mut text = format!("{}\n\n{}", names.join("\n"), aligned(&HEADER, rows));
+    for (letter, report) in [("A", a), ("B", b)] {
+        // Refusals are quick, so that latencies and throughput beside them are not what they seem.
+        for failure in failures(report) {
+            text += &format!("\n{letter}: {failure}");
+        }
+    }
+    text
 }
 
 /// The loads of several runs, each once: closed loops first, then by size.

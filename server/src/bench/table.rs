@@ -18,13 +18,10 @@ pub(super) fn of_report(report: &Report) -> String {
         report.body_bytes,
         aligned(&HEADER, report.steps.iter().map(row)),
     );
+    for failure in failures(report) {
+        text += &format!("\n{failure}");
+    }
     for step in &report.steps {
-        for error in &step.errors {
-            text += &format!(
-                "\n{}: {} × {}: {}",
-                step.load, error.count, error.kind, error.first_message
-            );
-        }
         let failed_items = step.server.map_or(0, |server| server.items_failed);
         if failed_items > 0 {
             text += &format!("\n{}: {failed_items} items failed in the server", step.load);
@@ -34,6 +31,16 @@ pub(super) fn of_report(report: &Report) -> String {
         }
     }
     text
+}
+
+/// A line for each kind of failure in each step.
+pub(super) fn failures(report: &Report) -> impl Iterator<Item = String> {
+    report.steps.iter().flat_map(|step| {
+        step.errors.iter().map(|error| {
+            let (load, count, kind) = (step.load, error.count, &error.kind);
+            format!("{load}: {count} × {kind}: {}", error.first_message)
+        })
+    })
 }
 
 /// Times are in milliseconds; those from `batch` on are the server's own.
