@@ -98,7 +98,7 @@ const EXAMPLES: &str = "\
 Examples:
   inference-server bench --model digits
       one request at a time, then 4, 16 and 64, of the example that the model declares
-  inference-server bench --model digits --task classify --body digit.png --concurrency 32 --duration 30s
+  inference-server bench --model digits --body digit.png --concurrency 32 --duration 30s
       a request of your own
   inference-server bench --model digits --rate 100,500,1000 --html digits.html
       clients that do not wait for one another, and a page with plots
@@ -115,7 +115,7 @@ sent meanwhile.";
 /// What is to be done.
 #[derive(Debug)]
 pub(super) enum Work {
-    Load(Plan),
+    Load(Box<Plan>),
     Compare(Comparison),
 }
 
@@ -190,7 +190,7 @@ impl BenchArgs {
             (None, Some(items)) => RequestSource::Examples(items as usize),
             (None, None) => RequestSource::Example,
         };
-        Ok(Work::Load(Plan {
+        Ok(Work::Load(Box::new(Plan {
             url: self.url,
             model: self.model.ok_or(BenchError::NoModel)?,
             task: self.task,
@@ -207,7 +207,7 @@ impl BenchArgs {
             json: self.json,
             html: self.html,
             quiet: self.quiet,
-        }))
+        })))
     }
 }
 
@@ -258,7 +258,7 @@ mod tests {
 
     fn plan(line: &str) -> Plan {
         match parse(line) {
-            Ok(Work::Load(plan)) => plan,
+            Ok(Work::Load(plan)) => *plan,
             other => panic!("{other:?}"),
         }
     }

@@ -1,7 +1,7 @@
 //! Two runs side by side.
 
 use super::report::{Load, Report, Step};
-use super::table::{NONE, aligned, failures, millis, number, rate};
+use super::table::{NONE, aligned, failures, millis, number, request_size};
 
 const HEADER: [&str; 13] = [
     "load", "req/s A", "B", "B/A", "p50 ms A", "B", "B/A", "p99 ms A", "B", "B/A", "batch A", "B", "B/A",
@@ -10,13 +10,8 @@ const HEADER: [&str; 13] = [
 /// One line for each load of either, with the ratio of what both have.
 pub(super) fn table(a: &Report, b: &Report) -> String {
     let names = [("A", a), ("B", b)].map(|(letter, report)| {
-        let Report {
-            label, model, task, ..
-        } = report;
-        format!(
-            "{letter}: {label} ({model}/{task}, {} items a request)",
-            report.items_per_request
-        )
+        let (label, size) = (&report.label, request_size(report));
+        format!("{letter}: {label} ({}/{}, {size})", report.model, report.task)
     });
     let loads = loads(&[a, b]);
     let rows: Vec<Vec<String>> = loads
@@ -56,10 +51,7 @@ fn row(load: Load, a: Option<&Step>, b: Option<&Step>) -> Vec<String> {
         let (a, b) = (a.and_then(pick), b.and_then(pick));
         cells.extend([show(a), show(b), ratio(a, b)]);
     };
-    add(
-        |value| value.map_or(NONE.to_owned(), rate),
-        |step| Some(step.requests_per_second),
-    );
+    add(number, |step| Some(step.requests_per_second));
     add(millis, |step| Some(step.latency_seconds?.p50));
     add(millis, |step| Some(step.latency_seconds?.p99));
     add(number, |step| step.server?.batch_size);

@@ -55,8 +55,9 @@ pub(super) fn of(reports: &[&Report]) -> Result<String, BenchError> {
 }
 
 type Pick = fn(&Step) -> Option<f64>;
+type PickLatency = fn(&Latency) -> f64;
 
-const PERCENTILES: [(&str, fn(&Latency) -> f64); 4] = [
+const PERCENTILES: [(&str, PickLatency); 4] = [
     ("p50", |latency| latency.p50),
     ("p90", |latency| latency.p90),
     ("p99", |latency| latency.p99),
@@ -142,7 +143,7 @@ fn details(report: &Report) -> Markup {
         h2 { (report.label) }
         dl {
             dt { "Task" } dd { (report.model) "/" (report.task) " at " (report.server_url) }
-            dt { "Request" } dd { (report.items_per_request) " items, " (report.body_bytes) " bytes" }
+            dt { "Load" } dd { (table::request_size(report)) }
             dt { "Started" } dd { (humantime::format_rfc3339_seconds(started)) }
             dt { "Warm-up" } dd { (report.warm_up_seconds) " s before each step" }
         }

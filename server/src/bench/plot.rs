@@ -11,6 +11,8 @@ use super::error::BenchError;
 
 const SIZE: (u32, u32) = (640, 380);
 
+const SMALL: (&str, u32) = ("sans-serif", 15);
+
 /// Okabe and Ito's colours, which the colour-blind tell apart.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
@@ -119,13 +121,21 @@ impl Plot {
     fn draw(&self, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
         let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
-        let heights = self.lines.iter().flat_map(Line::heights(self.scale));
+        let heights = self.lines.iter().flat_map(|line| line.points(self.scale));
         let range = self.scale.range(heights.map(|(_, height)| height));
         let y_ticks = self.scale.ticks(&range);
         let x_ticks: Vec<f64> = (0..self.ticks.len()).map(|index| index as f64).collect();
-        let right = self.ticks.len().saturating_sub(1) as f64 + 0.3;
+        let lines: Vec<&Line> = self
+            .lines
+            .iter()
+            .filter(|line| line.points(self.scale).next().is_some())
+            .collect();
+        let names = lines.len() > 1;
+        // Room for the names to the right, where they hide no line: about a quarter of the width.
+        let steps = self.ticks.len().max(1) as f64;
+        let right = steps - 0.7 + if names { steps / 3.0 } else { 0.0 };
         let mut chart = ChartBuilder::on(&root)
-            .caption(self.title, ("sans-serif", 18))
+            .caption(self.title, ("sans-serif", 20))
             .margin(12)
             .x_label_area_size(42)
             .y_label_area_size(64)
@@ -143,35 +153,36 @@ impl Plot {
             .y_desc(self.y_title)
             .x_label_formatter(&x_label)
             .y_label_formatter(&y_label)
+            .label_style(SMALL)
+            .axis_desc_style(SMALL)
             .light_line_style(TRANSPARENT)
             .bold_line_style(BLACK.mix(0.12))
             .draw()?;
-        for (line, colour) in self.lines.iter().zip(COLOURS.iter().cycle()) {
-            let points: Vec<(f64, f64)> = Line::heights(self.scale)(line).collect();
+        for (line, colour) in lines.into_iter().zip(COLOURS.iter().cycle()) {
             chart
-                .draw_series(LineSeries::new(points, colour.stroke_width(2)).point_size(3))?
+                .draw_series(LineSeries::new(line.points(self.scale), colour.stroke_width(2)).point_size(3))?
                 .label(&line.name)
                 .legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK.mix(0.3))
-            .draw()?;
+        if names {
+            chart
+                .configure_series_labels()
+                .label_font(SMALL)
+                .position(SeriesLabelPosition::UpperRight)
+                .background_style(WHITE.mix(0.8))
+                .border_style(BLACK.mix(0.3))
+                .draw()?;
+        }
         root.present()?;
         Ok(())
     }
 }
 
 impl Line {
-    /// The points that a scale can show.
-    fn heights(scale: Scale) -> impl Fn(&Line) -> std::vec::IntoIter<(f64, f64)> {
-        move |line| {
-            let points = line.values.iter().enumerate();
-            let points = points.filter_map(|(index, value)| Some((index as f64, scale.height((*value)?)?)));
-            points.collect::<Vec<_>>().into_iter()
-        }
+    /// What a scale can show of it.
+    fn points(&self, scale: Scale) -> impl Iterator<Item = (f64, f64)> {
+        let points = self.values.iter().enumerate();
+        points.filter_map(move |(index, value)| Some((index as f64, scale.height((*value)?)?)))
     }
 }
 
@@ -226,10 +237,12 @@ mod tests {
             y_title: "ms",
             scale,
             ticks: (0..values.len()).map(|index| format!("tick {index}")).collect(),
-            lines: vec![Line {
-                name: "a < b".to_owned(),
-                values: values.to_vec(),
-            }],
+            lines: ["a < b", "c"]
+                .map(|name| Line {
+                    name: name.to_owned(),
+                    values: values.to_vec(),
+                })
+                .into(),
         }
     }
 

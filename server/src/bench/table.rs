@@ -6,18 +6,12 @@ use super::report::{Report, Step};
 
 /// A run: what was done, one line a step, and what went wrong.
 pub(super) fn of_report(report: &Report) -> String {
-    let items = match report.items_per_request {
-        1 => "1 item".to_owned(),
-        items => format!("{items} items"),
-    };
-    let mut text = format!(
-        "{}/{} at {}: {items} and {} bytes a request\n\n{}",
-        report.model,
-        report.task,
-        report.server_url,
-        report.body_bytes,
-        aligned(&HEADER, report.steps.iter().map(row)),
+    let (target, url) = (
+        format_args!("{}/{}", report.model, report.task),
+        &report.server_url,
     );
+    let steps = aligned(&HEADER, report.steps.iter().map(row));
+    let mut text = format!("{target} at {url}, {}\n\n{steps}", request_size(report));
     for failure in failures(report) {
         text += &format!("\n{failure}");
     }
@@ -31,6 +25,15 @@ pub(super) fn of_report(report: &Report) -> String {
         }
     }
     text
+}
+
+/// What each request carries.
+pub(super) fn request_size(report: &Report) -> String {
+    let items = match report.items_per_request {
+        1 => "1 item".to_owned(),
+        items => format!("{items} items"),
+    };
+    format!("{items} and {} bytes a request", report.body_bytes)
 }
 
 /// A line for each kind of failure in each step.
@@ -67,8 +70,8 @@ pub(super) fn row(step: &Step) -> Vec<String> {
     let server = |pick: fn(&super::report::ServerSide) -> Option<f64>| step.server.as_ref().and_then(pick);
     vec![
         step.load.to_string(),
-        rate(step.requests_per_second),
-        rate(step.items_per_second),
+        number(Some(step.requests_per_second)),
+        number(Some(step.items_per_second)),
         latency(|latency| latency.p50),
         latency(|latency| latency.p90),
         latency(|latency| latency.p99),
@@ -117,11 +120,6 @@ pub(super) fn number(number: Option<f64>) -> String {
         _ => 3,
     };
     format!("{number:.decimals$}")
-}
-
-/// Something per second.
-pub(super) fn rate(per_second: f64) -> String {
-    number(Some(per_second))
 }
 
 #[cfg(test)]
