@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -80,12 +81,12 @@ impl Drive<'_> {
             }
         };
         let title = format!("{place}: {load}");
-        let (sent, server) = tokio::select! {
-            both = async { tokio::join!(requests, run.server_side()) } => both,
+        let (sent, seen) = tokio::select! {
+            both = async { tokio::join!(requests, run.observe()) } => both,
             () = run.show(self.show, &title) => unreachable!("it is shown for as long as it runs"),
         };
         sent?;
-        Ok(run.result(load, server))
+        Ok(run.result(load, seen))
     }
 }
 
@@ -169,13 +170,17 @@ impl Run {
         connection.insert(open).send(self.target.request()).await
     }
 
-    /// The server's metrics over the time that is measured; `None` when it has none.
-    async fn server_side(&self) -> Option<ServerSide> {
+    /// What is read at both ends of the time that is measured.
+    async fn observe(&self) -> Observed {
         tokio::time::sleep_until(self.measured_from.into()).await;
-        let before = self.counters().await;
+        let (woken, computed, before) = (clock::now(), computed(), self.counters().await);
         tokio::time::sleep_until(self.end.into()).await;
-        let after = self.counters().await?;
-        Some(after.since(&before?))
+        let client_busy = (self::computed() - computed).as_secs_f64() / (clock::now() - woken).as_secs_f64();
+        let server = match (before, self.counters().await) {
+            (Some(before), Some(after)) => Some(after.since(&before)),
+            _ => None,
+        };
+        Observed { client_busy, server }
     }
 
     async fn counters(&self) -> Option<Counters> {
@@ -192,7 +197,7 @@ impl Run {
         )
     }
 
-    fn result(&self, load: Load, server: Option<ServerSide>) -> Step {
+    fn result(&self, load: Load, seen: Observed) -> Step {
         let recorder = self.recorder.borrow();
         let seconds = (self.end - self.measured_from).as_secs_f64();
         let requests_per_second = recorder.completed() as f64 / seconds;
@@ -204,7 +209,8 @@ impl Run {
             items_per_second: requests_per_second * self.target.items as f64,
             latency_seconds: recorder.latency(),
             errors: recorder.errors(),
-            server,
+            client_busy: seen.client_busy,
+            server: seen.server,
         }
     }
 
@@ -245,6 +251,21 @@ impl Run {
         };
         format!("{rate:.0} requests/s, {} failed{drain}", recorder.failed())
     }
+}
+
+/// See [`Run::observe`].
+struct Observed {
+    /// Share of the time in which this thread had a processor.
+    client_busy: f64,
+    /// `None` when the server has no such metrics.
+    server: Option<ServerSide>,
+}
+
+/// How long this thread has had a processor.
+fn computed() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    // The kernel gives no negative times.
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// A bar that is gone when its step is.

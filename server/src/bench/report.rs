@@ -45,6 +45,8 @@ pub(super) struct Step {
     pub(super) latency_seconds: Option<Latency>,
     /// Requests that were due in that time and came to nothing.
     pub(super) errors: Vec<ErrorCount>,
+    /// Share of the time in which this program's thread computed. Near 1, the figures are of this program, not of the server.
+    pub(super) client_busy: f64,
     /// Absent when the server has no such metrics.
     pub(super) server: Option<ServerSide>,
 }
@@ -198,6 +200,7 @@ pub(super) mod tests {
                     max: latency * 5.0,
                 }),
                 errors: Vec::new(),
+                client_busy: 0.25,
                 server: Some(ServerSide {
                     queue_seconds: Some(latency / 2.0),
                     prepare_seconds: Some(0.000_012),

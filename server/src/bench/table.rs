@@ -4,6 +4,9 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::report::{Report, Step};
 
+/// Above this share of a processor, the client has no room for more load.
+const CLIENT_TOO_BUSY: f64 = 0.85;
+
 /// A run: what was done, one line a step, and what went wrong.
 pub(super) fn of_report(report: &Report) -> String {
     let (target, url) = (
@@ -19,6 +22,13 @@ pub(super) fn of_report(report: &Report) -> String {
         let failed_items = step.server.map_or(0, |server| server.items_failed);
         if failed_items > 0 {
             text += &format!("\n{}: {failed_items} items failed in the server", step.load);
+        }
+        if step.client_busy > CLIENT_TOO_BUSY {
+            let percent = step.client_busy * 100.0;
+            text += &format!(
+                "\n{}: this program itself was busy for {percent:.0} % of the time; the server may be faster",
+                step.load
+            );
         }
         if step.server.is_none() {
             text += &format!("\n{}: the server's /metrics have nothing of this task", step.load);
@@ -136,6 +146,7 @@ mod tests {
             count: 12,
             first_message: "the queue of task `classify` is full".to_owned(),
         });
+        report.steps[0].client_busy = 0.97;
         report.steps[2].server = None;
         report.steps[2].latency_seconds = None;
         insta::assert_snapshot!(of_report(&report));
