@@ -166,6 +166,7 @@ fn help_names_every_command_and_a_flag_that_is_unknown_is_refused() {
         "check",
         "config-reference",
         "inspect",
+        "bench",
         "--config",
         "SIGHUP",
         "SIGTERM",

@@ -7,6 +7,7 @@ mod harness;
 mod admission;
 mod bad_requests;
 mod batching;
+mod bench_command;
 mod browser;
 mod commands;
 mod faults;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::BenchArgs;
 use crate::config::Overrides;
 use crate::loader::TRIAL_COMMAND;
 
@@ -55,6 +56,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Puts load on a running server, and prints throughput and latency
+    Bench(BenchArgs),
     /// Loads a plugin once and prints its manifest; the server runs this in a child process, in case it crashes
     #[command(name = TRIAL_COMMAND, hide = true)]
     TrialLoad {

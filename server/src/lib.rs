@@ -3,6 +3,7 @@
 pub mod app;
 pub mod batcher;
 pub mod batching;
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;

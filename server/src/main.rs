@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use inference_server::app::{self, Chain};
 use inference_server::cli::{Cli, Command};
-use inference_server::{config, loader};
+use inference_server::{bench, config, loader};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Some(Command::Check { serve, load }) => check(&serve, load),
         Some(Command::ConfigReference { markdown }) => print_reference(markdown),
         Some(Command::Inspect { file, json }) => inspect(&file, json),
+        Some(Command::Bench(args)) => bench(args),
         Some(Command::TrialLoad { file }) => loader::run_trial(&file),
     }
 }
@@ -53,6 +54,16 @@ fn print_reference(markdown: bool) -> ExitCode {
         }
     );
     ExitCode::SUCCESS
+}
+
+fn bench(args: bench::BenchArgs) -> ExitCode {
+    match bench::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", Chain(&error));
+            ExitCode::from(error.exit_code())
+        }
+    }
 }
 
 #[allow(clippy::print_stdout, reason = "the command's output")]

@@ -32,6 +32,8 @@ pub struct Settings {
     gate: Option<PathBuf>,
     /// Every batch takes at least this long.
     batch_ms: u64,
+    /// And this much longer, in microseconds, for each of its items.
+    item_us: u64,
     /// Batches of more items than this fail for want of memory.
     out_of_memory_above: Option<usize>,
     /// The examples fail.

@@ -115,7 +115,10 @@ impl Misbehave {
         if let (Some(gate), false) = (&self.settings.gate, warm_up) {
             deeds::wait_for(gate);
         }
-        deeds::pause(Duration::from_millis(self.settings.batch_ms));
+        let per_item = Duration::from_micros(self.settings.item_us);
+        deeds::pause(
+            Duration::from_millis(self.settings.batch_ms) + per_item.saturating_mul(orders.len() as u32),
+        );
         if self
             .settings
             .out_of_memory_above

@@ -1,0 +1,338 @@
+//! The command line of `bench`, and what it comes to.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::arrivals::Arrivals;
+use super::client::ServerUrl;
+use super::error::BenchError;
+use super::report::Load;
+
+/// In the order of `--help`.
+#[derive(Clone, Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct BenchArgs {
+    /// The server
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = ServerUrl::parse)]
+    url: ServerUrl,
+    /// The model to ask
+    #[arg(long, short)]
+    model: Option<String>,
+    /// Its task; not needed if it has only one, or a default
+    #[arg(long, short)]
+    task: Option<String>,
+
+    /// Closed loop: so many callers, each of which asks again as soon as it is answered; several are measured in turn
+    #[arg(
+        long, short, value_name = "CALLERS,…", value_delimiter = ',', default_value = "1,4,16,64",
+        value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Load"
+    )]
+    concurrency: Vec<u32>,
+    /// Open loop: so many requests per second, whether answered or not; several are measured in turn
+    #[arg(
+        long, short, value_name = "REQUESTS/S,…", value_delimiter = ',', value_parser = rate,
+        conflicts_with = "concurrency", help_heading = "Load"
+    )]
+    rate: Vec<f64>,
+    /// How they arrive: poisson, constant, or burst:8 for eight at once
+    #[arg(
+        long, value_name = "KIND", default_value = "poisson", value_parser = Arrivals::parse, requires = "rate",
+        help_heading = "Load"
+    )]
+    arrivals: Arrivals,
+    /// Most connections of an open loop; requests that find none wait, and their latency says so
+    #[arg(
+        long, value_name = "COUNT", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=10_000),
+        help_heading = "Load"
+    )]
+    max_connections: u32,
+    /// How long each step is measured
+    #[arg(long, short, value_name = "DURATION", default_value = "10s", value_parser = positive, help_heading = "Load")]
+    duration: Duration,
+    /// Load before each step that is not measured
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, help_heading = "Load")]
+    warm_up: Duration,
+    /// How long an answer is waited for
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = positive, help_heading = "Load")]
+    timeout: Duration,
+    /// Makes the arrivals of an open loop the same again
+    #[arg(long, value_name = "NUMBER", default_value = "1", help_heading = "Load")]
+    seed: u64,
+
+    /// The body of every request; without it, the example that the task declares is sent
+    #[arg(long, value_name = "FILE", help_heading = "Request")]
+    body: Option<PathBuf>,
+    /// What kind of body it is; guessed from the file's name if not given
+    #[arg(long, value_name = "TYPE", requires = "body", help_heading = "Request")]
+    content_type: Option<String>,
+    /// Sends the example so many times in one request
+    #[arg(
+        long, value_name = "COUNT", conflicts_with = "body", value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Request"
+    )]
+    items: Option<u32>,
+
+    /// Names the run in tables and plots, such as the policy that was measured
+    #[arg(long, value_name = "TEXT", help_heading = "Output")]
+    label: Option<String>,
+    /// Writes the results as JSON; - is standard output
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    json: Option<PathBuf>,
+    /// Writes a page with plots
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    html: Option<PathBuf>,
+    /// Says nothing while it runs
+    #[arg(long, short, help_heading = "Output")]
+    quiet: bool,
+    /// Shows two results of --json side by side; no server is needed
+    #[arg(
+        long, num_args = 2, value_names = ["A", "B"], help_heading = "Output",
+        conflicts_with_all = ["model", "task", "concurrency", "rate", "body", "items", "json"]
+    )]
+    compare: Vec<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  inference-server bench --model digits
+      one request at a time, then 4, 16 and 64, of the example that the model declares
+  inference-server bench --model digits --body digit.png --concurrency 32 --duration 30s
+      a request of your own
+  inference-server bench --model digits --rate 100,500,1000 --html digits.html
+      clients that do not wait for one another, and a page with plots
+  inference-server bench --model digits --rate 200 --arrivals burst:8 --items 4
+      eight requests of four items at once
+  inference-server bench --model digits --label greedy --json greedy.json
+  inference-server bench --compare greedy.json fixed.json
+      two configurations side by side
+
+The latency of an open loop counts from the moment a request was due, also if it could not be sent then. Times in the
+server (queue, prepare, inference, encode) are means of its /metrics over the step, and include what other clients
+sent meanwhile.";
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum Work {
+    Load(Box<Plan>),
+    Compare(Comparison),
+}
+
+/// Load on one task.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) url: ServerUrl,
+    pub(super) model: String,
+    pub(super) task: Option<String>,
+    pub(super) steps: Vec<Load>,
+    pub(super) max_connections: usize,
+    pub(super) timing: Timing,
+    pub(super) seed: u64,
+    pub(super) request: RequestSource,
+    pub(super) label: Option<String>,
+    pub(super) json: Option<PathBuf>,
+    pub(super) html: Option<PathBuf>,
+    pub(super) quiet: bool,
+}
+
+/// How long each step takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timing {
+    pub(super) warm_up: Duration,
+    pub(super) duration: Duration,
+    pub(super) timeout: Duration,
+}
+
+/// Where the request's body comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RequestSource {
+    /// The task's example as one item.
+    Example,
+    /// So many copies of it.
+    Examples(usize),
+    /// A file, as it is.
+    File {
+        path: PathBuf,
+        content_type: Option<String>,
+    },
+}
+
+/// Two reports.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    pub(super) files: [PathBuf; 2],
+    pub(super) html: Option<PathBuf>,
+}
+
+impl BenchArgs {
+    pub(super) fn work(self) -> Result<Work, BenchError> {
+        if let Ok(files) = <[PathBuf; 2]>::try_from(self.compare) {
+            let html = self.html;
+            return Ok(Work::Compare(Comparison { files, html }));
+        }
+        let steps = if self.rate.is_empty() {
+            let closed = |callers: &u32| Load::Closed { callers: *callers };
+            self.concurrency.iter().map(closed).collect()
+        } else {
+            let arrivals = self.arrivals;
+            let open = |rate: &f64| Load::Open {
+                rate: *rate,
+                arrivals,
+            };
+            self.rate.iter().map(open).collect()
+        };
+        let request = match (self.body, self.items) {
+            (Some(path), _) => RequestSource::File {
+                path,
+                content_type: self.content_type,
+            },
+            (None, Some(items)) => RequestSource::Examples(items as usize),
+            (None, None) => RequestSource::Example,
+        };
+        Ok(Work::Load(Box::new(Plan {
+            url: self.url,
+            model: self.model.ok_or(BenchError::NoModel)?,
+            task: self.task,
+            steps,
+            max_connections: self.max_connections as usize,
+            timing: Timing {
+                warm_up: self.warm_up,
+                duration: self.duration,
+                timeout: self.timeout,
+            },
+            seed: self.seed,
+            request,
+            label: self.label,
+            json: self.json,
+            html: self.html,
+            quiet: self.quiet,
+        })))
+    }
+}
+
+/// A day is enough for any load, and keeps sums of times far from overflow.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= LONGEST => Ok(duration),
+        Ok(_) => Err("expected at most one day".to_owned()),
+        Err(_) => Err("write a number and a unit, such as `500ms`, `10s` or `2m`".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("expected more than nothing".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate <= 1e6 => Ok(rate),
+        _ => Err("expected requests per second, above 0 and at most 1000000".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    fn parse(line: &str) -> Result<Work, String> {
+        let line = Line::try_parse_from(std::iter::once("bench").chain(line.split_whitespace()));
+        line.map_err(|error| error.to_string())?
+            .bench
+            .work()
+            .map_err(|error| error.to_string())
+    }
+
+    fn plan(line: &str) -> Plan {
+        match parse(line) {
+            Ok(Work::Load(plan)) => *plan,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refusal(line: &str) -> String {
+        parse(line).expect_err(line)
+    }
+
+    #[test]
+    fn a_model_is_enough() {
+        let plan = plan("--model digits");
+        assert_eq!(plan.url.to_string(), "http://127.0.0.1:8080");
+        assert_eq!((plan.model.as_str(), plan.task), ("digits", None));
+        let callers = [1, 4, 16, 64].map(|callers| Load::Closed { callers });
+        assert_eq!(plan.steps, callers);
+        assert_eq!(plan.request, RequestSource::Example);
+    }
+
+    #[test]
+    fn rates_make_an_open_loop() {
+        let steps = plan("-m m --rate 100,2.5 --arrivals burst:8").steps;
+        let arrivals = Arrivals::Burst(8);
+        assert_eq!(steps, [100.0, 2.5].map(|rate| Load::Open { rate, arrivals }));
+    }
+
+    #[test]
+    fn durations_have_units() {
+        let timing = plan("-m m --duration 250ms --warm-up 0s --timeout 2m").timing;
+        let millis = [timing.duration, timing.warm_up, timing.timeout].map(|duration| duration.as_millis());
+        assert_eq!(millis, [250, 0, 120_000]);
+    }
+
+    #[test]
+    fn a_body_may_be_the_example_several_times_or_a_file() {
+        assert_eq!(plan("-m m --items 3").request, RequestSource::Examples(3));
+        let file = RequestSource::File {
+            path: "a.bin".into(),
+            content_type: Some("image/png".to_owned()),
+        };
+        assert_eq!(plan("-m m --body a.bin --content-type image/png").request, file);
+    }
+
+    #[test]
+    fn two_reports_are_compared_without_a_server() {
+        match parse("--compare a.json b.json --html ab.html") {
+            Ok(Work::Compare(comparison)) => {
+                assert_eq!(comparison.files, ["a.json", "b.json"].map(PathBuf::from));
+                assert_eq!(comparison.html, Some("ab.html".into()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_a_hint() {
+        for (line, part) in [
+            ("", "give one with --model"),
+            ("-m m --url https://here:1", "plain http"),
+            ("-m m --url here:1", "http://"),
+            ("-m m --duration 10", "a unit"),
+            ("-m m --duration 9999h", "one day"),
+            ("-m m --duration 0s", "more than nothing"),
+            ("-m m --rate 0", "above 0"),
+            ("-m m --rate NaN", "above 0"),
+            ("-m m --rate 1 --arrivals sometimes", "burst:8"),
+            ("-m m --arrivals constant", "--rate"),
+            ("-m m --concurrency 0", "1..=10000"),
+            ("-m m --concurrency 1 --rate 1", "cannot be used with"),
+            ("-m m --items 2 --body a.json", "cannot be used with"),
+            ("--compare a.json", "2"),
+            ("--compare a.json b.json --model m", "cannot be used with"),
+        ] {
+            let refusal = refusal(line);
+            assert!(refusal.contains(part), "{line:?} is refused with {refusal:?}");
+        }
+    }
+}

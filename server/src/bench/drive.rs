@@ -1,0 +1,278 @@
+//! The load itself: callers in a closed loop, arrivals in an open one.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::args::Timing;
+use super::arrivals::Arrivals;
+use super::client::{Connection, Failure, FailureKind, until};
+use super::error::BenchError;
+use super::pacer::Pacer;
+use super::record::Recorder;
+use super::report::{Load, ServerSide, Step};
+use super::server_side::Counters;
+use super::target::Target;
+use crate::clock;
+
+/// Between two attempts of a caller that could not connect, so that it does not spin.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+
+const REDRAW: Duration = Duration::from_millis(200);
+
+/// What all steps of a run have in common.
+pub(super) struct Drive<'a> {
+    pub(super) target: &'a Rc<Target>,
+    pub(super) timing: Timing,
+    pub(super) max_connections: usize,
+    pub(super) seed: u64,
+    pub(super) show: Show,
+}
+
+/// What is said while a step runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Show {
+    Nothing,
+    Lines,
+    Bar,
+}
+
+/// One step: what every caller of it shares.
+#[derive(Clone)]
+struct Run {
+    target: Rc<Target>,
+    recorder: Rc<RefCell<Recorder>>,
+    timeout: Duration,
+    start: Instant,
+    measured_from: Instant,
+    end: Instant,
+}
+
+impl Drive<'_> {
+    /// Puts this load on the server. Must be called within a `LocalSet`.
+    pub(super) async fn step(&self, load: Load, place: &str) -> Result<Step, BenchError> {
+        let start = clock::now();
+        let measured_from = start + self.timing.warm_up;
+        let end = measured_from + self.timing.duration;
+        let run = Run {
+            target: self.target.clone(),
+            recorder: Rc::new(RefCell::new(Recorder::new(measured_from..end))),
+            timeout: self.timing.timeout,
+            start,
+            measured_from,
+            end,
+        };
+        let requests = async {
+            match load {
+                Load::Closed { callers } => {
+                    run.closed(callers).await;
+                    Ok(())
+                }
+                Load::Open { rate, arrivals } => {
+                    let connections = self.max_connections;
+                    run.open(rate, arrivals, self.seed, connections).await
+                }
+            }
+        };
+        let title = format!("{place}: {load}");
+        let (sent, seen) = tokio::select! {
+            both = async { tokio::join!(requests, run.observe()) } => both,
+            () = run.show(self.show, &title) => unreachable!("it is shown for as long as it runs"),
+        };
+        sent?;
+        Ok(run.result(load, seen))
+    }
+}
+
+impl Run {
+    /// Callers that ask again as soon as they are answered, until the end.
+    async fn closed(&self, callers: u32) {
+        let mut tasks = JoinSet::new();
+        for _ in 0..callers {
+            tasks.spawn_local(self.clone().caller());
+        }
+        tasks.join_all().await;
+    }
+
+    async fn caller(self) {
+        let mut connection = None;
+        loop {
+            let due = clock::now();
+            if due >= self.end {
+                return;
+            }
+            let could_connect = self.request(&mut connection, due).await;
+            if !could_connect {
+                tokio::time::sleep(RECONNECT_PAUSE).await;
+            }
+        }
+    }
+
+    /// Requests that are sent when they are due, as far as there are connections for them.
+    async fn open(
+        &self,
+        rate: f64,
+        arrivals: Arrivals,
+        seed: u64,
+        max_connections: usize,
+    ) -> Result<(), BenchError> {
+        let schedule = arrivals.at_rate(rate, seed);
+        let (_pacer, mut due) = Pacer::start(schedule, self.start, self.end).map_err(BenchError::Thread)?;
+        let idle: Rc<RefCell<Vec<Connection>>> = Rc::default();
+        let places = Arc::new(Semaphore::new(max_connections));
+        let mut tasks = JoinSet::new();
+        while let Some(due) = due.recv().await {
+            let Ok(place) = places.clone().acquire_owned().await else {
+                unreachable!("nobody closes it")
+            };
+            let (run, idle) = (self.clone(), idle.clone());
+            tasks.spawn_local(async move {
+                // The one that was used last: so the pool is no larger than it has to be.
+                let mut connection = idle.borrow_mut().pop();
+                run.request(&mut connection, due).await;
+                idle.borrow_mut().extend(connection);
+                drop(place);
+            });
+            while tasks.try_join_next().is_some() {}
+        }
+        tasks.join_all().await;
+        Ok(())
+    }
+
+    /// Sends one request and counts it. Whether there was a connection is the answer; a broken one is let go.
+    async fn request(&self, connection: &mut Option<Connection>, due: Instant) -> bool {
+        let deadline = due + self.timeout;
+        let result = if clock::now() < deadline {
+            until(deadline, self.timeout, self.exchange(connection)).await
+        } else {
+            Err(Failure::timeout(self.timeout))
+        };
+        let kind = result.as_ref().err().map(|failure| failure.kind);
+        if !matches!(kind, None | Some(FailureKind::Status(_))) {
+            // An answer that comes late must not be taken for that of the next request.
+            *connection = None;
+        }
+        self.recorder.borrow_mut().record(due, clock::now(), result);
+        kind != Some(FailureKind::Connect)
+    }
+
+    async fn exchange(&self, connection: &mut Option<Connection>) -> Result<(), Failure> {
+        let open = match connection.take() {
+            Some(open) if open.is_usable() => open,
+            _ => Connection::open(self.target.address).await?,
+        };
+        connection.insert(open).send(self.target.request()).await
+    }
+
+    /// What is read at both ends of the time that is measured.
+    async fn observe(&self) -> Observed {
+        tokio::time::sleep_until(self.measured_from.into()).await;
+        let (woken, computed, before) = (clock::now(), computed(), self.counters().await);
+        tokio::time::sleep_until(self.end.into()).await;
+        let client_busy = (self::computed() - computed).as_secs_f64() / (clock::now() - woken).as_secs_f64();
+        let server = match (before, self.counters().await) {
+            (Some(before), Some(after)) => Some(after.since(&before)),
+            _ => None,
+        };
+        Observed { client_busy, server }
+    }
+
+    async fn counters(&self) -> Option<Counters> {
+        let deadline = clock::now() + self.timeout;
+        let exposition = until(deadline, self.timeout, async {
+            let mut connection = Connection::open(self.target.address).await?;
+            connection.fetch(self.target.metrics_request()).await
+        });
+        let exposition = exposition.await.ok()?;
+        Counters::read(
+            &String::from_utf8_lossy(&exposition),
+            &self.target.model,
+            &self.target.task,
+        )
+    }
+
+    fn result(&self, load: Load, seen: Observed) -> Step {
+        let recorder = self.recorder.borrow();
+        let seconds = (self.end - self.measured_from).as_secs_f64();
+        let requests_per_second = recorder.completed() as f64 / seconds;
+        Step {
+            load,
+            seconds,
+            requests: recorder.succeeded(),
+            requests_per_second,
+            items_per_second: requests_per_second * self.target.items as f64,
+            latency_seconds: recorder.latency(),
+            errors: recorder.errors(),
+            client_busy: seen.client_busy,
+            server: seen.server,
+        }
+    }
+
+    /// Tells people how far it is; never ends.
+    async fn show(&self, show: Show, title: &str) {
+        let bar = match show {
+            Show::Bar => ProgressBar::new((self.end - self.start).as_millis() as u64),
+            Show::Lines => {
+                eprintln!("{title}, {:?}", self.end - self.start);
+                ProgressBar::hidden()
+            }
+            Show::Nothing => ProgressBar::hidden(),
+        };
+        let _cleared = Cleared(&bar);
+        let style =
+            ProgressStyle::with_template("{prefix} {bar:30} {msg}").expect("the template is well formed");
+        bar.set_style(style);
+        bar.set_prefix(title.to_owned());
+        loop {
+            let now = clock::now();
+            bar.set_position((now - self.start).as_millis() as u64);
+            bar.set_message(self.message(now));
+            tokio::time::sleep(REDRAW).await;
+        }
+    }
+
+    fn message(&self, now: Instant) -> String {
+        if now < self.measured_from {
+            return "warm-up".to_owned();
+        }
+        let recorder = self.recorder.borrow();
+        let seconds = (now.min(self.end) - self.measured_from).as_secs_f64();
+        let rate = recorder.completed() as f64 / seconds.max(0.001);
+        let drain = if now > self.end {
+            ", waiting for the last answers"
+        } else {
+            ""
+        };
+        format!("{rate:.0} requests/s, {} failed{drain}", recorder.failed())
+    }
+}
+
+/// See [`Run::observe`].
+struct Observed {
+    /// Share of the time in which this thread had a processor.
+    client_busy: f64,
+    /// `None` when the server has no such metrics.
+    server: Option<ServerSide>,
+}
+
+/// How long this thread has had a processor.
+fn computed() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    // The kernel gives no negative times.
+    Duration::try_from(time).unwrap_or_default()
+}
+
+/// A bar that is gone when its step is.
+struct Cleared<'a>(&'a ProgressBar);
+
+impl Drop for Cleared<'_> {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

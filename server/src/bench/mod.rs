@@ -1,0 +1,131 @@
+//! `inference-server bench`: puts load on a running server and says how it took it.
+//!
+//! A client like any other, that happens to live in the same executable: it speaks HTTP to a server given by its URL, and
+//! shares with the server's own modules nothing but the clock. What it learns of the inside, it reads from `/metrics`.
+//! Everything runs on one thread, but for the [`pacer`] that wakes it on time.
+
+mod args;
+mod arrivals;
+mod client;
+mod compare;
+mod drive;
+mod error;
+mod pacer;
+mod page;
+mod plot;
+mod record;
+mod report;
+mod server_side;
+mod table;
+mod target;
+
+pub use args::BenchArgs;
+pub use error::BenchError;
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::rc::Rc;
+
+use self::args::{Comparison, Plan, Work};
+use self::drive::{Drive, Show};
+use self::report::{REPORT_VERSION, Report};
+use self::target::Target;
+use crate::clock;
+
+/// Runs the command. What was asked for is printed also when requests failed; that none succeeded in some step is an error.
+pub fn run(args: BenchArgs) -> Result<(), BenchError> {
+    match args.work()? {
+        Work::Compare(comparison) => compare(&comparison),
+        Work::Load(plan) => load(&plan),
+    }
+}
+
+fn load(plan: &Plan) -> Result<(), BenchError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(BenchError::Runtime)?;
+    let report = tokio::task::LocalSet::new().block_on(&runtime, measure(plan))?;
+    let json_to_stdout = plan.json.as_deref().is_some_and(is_stdout);
+    if !json_to_stdout {
+        print(&table::of_report(&report));
+    }
+    if let Some(path) = &plan.json {
+        write(path, &report.to_json()?)?;
+    }
+    if let Some(path) = &plan.html {
+        write(path, &page::of(&[&report])?)?;
+    }
+    match report.steps.iter().find(|step| step.requests == 0) {
+        None => Ok(()),
+        Some(step) => Err(BenchError::NothingSucceeded {
+            load: step.load.to_string(),
+            why: step.first_error(),
+        }),
+    }
+}
+
+async fn measure(plan: &Plan) -> Result<Report, BenchError> {
+    let target = Rc::new(Target::find(plan).await?);
+    let show = match (plan.quiet, std::io::stderr().is_terminal()) {
+        (true, _) => Show::Nothing,
+        (false, true) => Show::Bar,
+        (false, false) => Show::Lines,
+    };
+    let mut report = Report {
+        version: REPORT_VERSION,
+        server_url: plan.url.to_string(),
+        label: plan.label.clone().unwrap_or_else(|| target.name()),
+        model: target.model.clone(),
+        task: target.task.clone(),
+        started_unix_seconds: clock::unix_seconds(),
+        items_per_request: target.items,
+        body_bytes: target.body_bytes(),
+        warm_up_seconds: plan.timing.warm_up.as_secs_f64(),
+        timeout_seconds: plan.timing.timeout.as_secs_f64(),
+        seed: plan.seed,
+        steps: Vec::new(),
+    };
+    let drive = Drive {
+        target: &target,
+        timing: plan.timing,
+        max_connections: plan.max_connections,
+        seed: plan.seed,
+        show,
+    };
+    for (index, load) in plan.steps.iter().enumerate() {
+        let place = format!("step {} of {}", index + 1, plan.steps.len());
+        report.steps.push(drive.step(*load, &place).await?);
+    }
+    Ok(report)
+}
+
+fn compare(comparison: &Comparison) -> Result<(), BenchError> {
+    let [a, b] = &comparison.files;
+    let (a, b) = (Report::read(a)?, Report::read(b)?);
+    print(&compare::table(&a, &b));
+    match &comparison.html {
+        Some(path) => write(path, &page::of(&[&a, &b])?),
+        None => Ok(()),
+    }
+}
+
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn write(path: &Path, text: &str) -> Result<(), BenchError> {
+    if is_stdout(path) {
+        print(text);
+        return Ok(());
+    }
+    std::fs::write(path, text).map_err(|source| BenchError::Write {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[allow(clippy::print_stdout, reason = "the command's output")]
+fn print(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,205 @@
+//! A page with plots: one file that needs nothing else, to be kept or sent to somebody.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::compare::{loads, step};
+use super::error::BenchError;
+use super::plot::{Line, Plot, Scale};
+use super::report::{Latency, Load, Report, Step};
+use super::table;
+
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:84rem;margin:2rem auto;padding:0 1rem;color:#222}\
+    h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}\
+    .plots{display:flex;flex-wrap:wrap;gap:1rem}svg{max-width:100%;height:auto;border:1px solid #ddd}\
+    .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
+    th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}\
+    th:first-child,td:first-child{text-align:left}dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1rem}dd{margin:0}";
+
+/// One run or several; their plots share axes.
+pub(super) fn of(reports: &[&Report]) -> Result<String, BenchError> {
+    let labels: Vec<&str> = reports.iter().map(|report| report.label.as_str()).collect();
+    let title = format!("inference-server bench: {}", labels.join(", "));
+    let loads = loads(reports);
+    let (open, closed): (Vec<Load>, Vec<Load>) = loads.into_iter().partition(Load::is_open);
+    let plots = [
+        ("Closed loop", "callers", closed),
+        ("Open loop", "requests per second asked for", open),
+    ];
+    let mut sections = Vec::new();
+    for (heading, x_title, loads) in plots.into_iter().filter(|(.., loads)| !loads.is_empty()) {
+        let plots: Result<Vec<String>, BenchError> =
+            plots_of(reports, &loads, x_title).iter().map(Plot::svg).collect();
+        sections.push((heading, plots?));
+    }
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { (title) }
+                @for (heading, plots) in &sections {
+                    h2 { (heading) }
+                    // Plotters escapes what it writes.
+                    div.plots { @for plot in plots { (PreEscaped(plot)) } }
+                }
+                @for report in reports { (details(report)) }
+            }
+        }
+    };
+    Ok(page.into_string())
+}
+
+type Pick = fn(&Step) -> Option<f64>;
+type PickLatency = fn(&Latency) -> f64;
+
+const PERCENTILES: [(&str, PickLatency); 4] = [
+    ("p50", |latency| latency.p50),
+    ("p90", |latency| latency.p90),
+    ("p99", |latency| latency.p99),
+    ("p99.9", |latency| latency.p99_9),
+];
+
+fn plots_of(reports: &[&Report], loads: &[Load], x_title: &'static str) -> Vec<Plot> {
+    let ticks: Vec<String> = loads.iter().map(|load| load.size().to_string()).collect();
+    let line = |report: &Report, name: String, pick: &dyn Fn(&Step) -> Option<f64>| Line {
+        name,
+        values: loads
+            .iter()
+            .map(|load| step(report, *load).and_then(pick))
+            .collect(),
+    };
+    // Of several runs, all percentiles would be too many lines to tell apart.
+    let percentiles = match reports.len() {
+        1 => &PERCENTILES[..],
+        _ => &[PERCENTILES[0], PERCENTILES[2]],
+    };
+    let mut latencies = Vec::new();
+    for report in reports {
+        for (percentile, pick) in percentiles {
+            let name = match reports.len() {
+                1 => (*percentile).to_owned(),
+                _ => format!("{} {percentile}", report.label),
+            };
+            let in_millis = |step: &Step| step.latency_seconds.as_ref().map(|latency| pick(latency) * 1e3);
+            latencies.push(line(report, name, &in_millis));
+        }
+    }
+    let of_each = |pick: Pick| -> Vec<Line> {
+        reports
+            .iter()
+            .map(|report| line(report, report.label.clone(), &pick))
+            .collect()
+    };
+    let stages: [(&str, Pick); 4] = [
+        ("queue", |step| step.server?.queue_seconds),
+        ("prepare", |step| step.server?.prepare_seconds),
+        ("inference", |step| step.server?.inference_seconds),
+        ("encode", |step| step.server?.encode_seconds),
+    ];
+    let plot = |title, y_title, scale, lines| Plot {
+        title,
+        x_title,
+        y_title,
+        scale,
+        ticks: ticks.clone(),
+        lines,
+    };
+    let mut plots = vec![
+        plot("Latency", "milliseconds", Scale::Logarithmic, latencies),
+        plot(
+            "Throughput",
+            "requests per second",
+            Scale::Linear,
+            of_each(|step| Some(step.requests_per_second)),
+        ),
+        plot(
+            "Mean batch",
+            "items",
+            Scale::Linear,
+            of_each(|step| step.server?.batch_size),
+        ),
+    ];
+    if let [report] = reports {
+        let in_millis = |pick: Pick| move |step: &Step| pick(step).map(|seconds| seconds * 1e3);
+        let lines = stages.map(|(name, pick)| line(report, name.to_owned(), &in_millis(pick)));
+        plots.push(plot(
+            "Where the time goes in the server, on average",
+            "milliseconds",
+            Scale::Logarithmic,
+            lines.into(),
+        ));
+    }
+    plots
+}
+
+fn details(report: &Report) -> Markup {
+    let started = std::time::UNIX_EPOCH + std::time::Duration::from_secs(report.started_unix_seconds);
+    html! {
+        h2 { (report.label) }
+        dl {
+            dt { "Task" } dd { (report.model) "/" (report.task) " at " (report.server_url) }
+            dt { "Load" } dd { (table::request_size(report)) }
+            dt { "Started" } dd { (humantime::format_rfc3339_seconds(started)) }
+            dt { "Warm-up" } dd { (report.warm_up_seconds) " s before each step" }
+        }
+        div.wide { table {
+            thead { tr { @for name in table::HEADER { th { (name) } } } }
+            tbody {
+                @for step in &report.steps {
+                    tr { @for cell in table::row(step) { td { (cell) } } }
+                }
+            }
+        } }
+        @for step in &report.steps {
+            @for error in &step.errors {
+                p { (step.load) ": " (error.count) " × " (error.kind) ": " (error.first_message) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::report::tests::{closed, open, report};
+
+    /// The page with each plot as a word: how they are drawn is the library's.
+    fn without_plots(page: &str) -> String {
+        let mut parts = page.split("<svg");
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let (_, rest) = part.split_once("</svg>").expect("an element has an end");
+            text += "PLOT";
+            text += rest;
+        }
+        text.replace("><", ">\n<")
+    }
+
+    #[test]
+    fn a_page_shows_a_run() {
+        let report = report("<b>greedy</b>", &[closed(1), closed(16)], 1.0);
+        let page = of(&[&report]).expect("it can be drawn");
+        assert!(!page.contains("<b>"), "a label is no HTML");
+        assert!(
+            !page.contains("<script") && !page.contains("src="),
+            "it is complete and still"
+        );
+        insta::assert_snapshot!(without_plots(&page));
+    }
+
+    #[test]
+    fn runs_that_are_compared_share_their_plots() {
+        let a = report("greedy", &[closed(1), open(10.0)], 1.0);
+        let b = report("fixed", &[closed(4), open(20.0)], 0.8);
+        let page = of(&[&a, &b]).expect("it can be drawn");
+        assert_eq!(page.matches("<svg").count(), 6);
+        for part in ["Closed loop", "Open loop", "greedy p50", "fixed p99"] {
+            assert!(page.contains(part), "{part:?} is not in the page");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Lines over the steps of a run, as SVG.
+//!
+//! The steps stand side by side at equal distances, so that 1, 4, 16 and 64 callers are all to be seen.
+
+use std::ops::Range;
+
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
+use plotters::prelude::*;
+
+use super::error::BenchError;
+
+const SIZE: (u32, u32) = (640, 380);
+
+const SMALL: (&str, u32) = ("sans-serif", 15);
+
+/// Okabe and Ito's colours, which the colour-blind tell apart.
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];
+
+/// What is drawn.
+pub(super) struct Plot {
+    pub(super) title: &'static str,
+    pub(super) x_title: &'static str,
+    pub(super) y_title: &'static str,
+    pub(super) scale: Scale,
+    /// The steps, from left to right.
+    pub(super) ticks: Vec<String>,
+    pub(super) lines: Vec<Line>,
+}
+
+/// How values become heights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scale {
+    /// From zero.
+    Linear,
+    /// For values above zero; others are left out.
+    Logarithmic,
+}
+
+/// One colour.
+pub(super) struct Line {
+    pub(super) name: String,
+    /// One for each tick; a step without a value is a gap that the line crosses.
+    pub(super) values: Vec<Option<f64>>,
+}
+
+impl Scale {
+    fn height(self, value: f64) -> Option<f64> {
+        match self {
+            Self::Linear => value.is_finite().then_some(value),
+            Self::Logarithmic => (value > 0.0 && value.is_finite()).then(|| value.log10()),
+        }
+    }
+
+    fn value(self, height: f64) -> f64 {
+        match self {
+            Self::Linear => height,
+            Self::Logarithmic => 10_f64.powf(height),
+        }
+    }
+
+    /// From below the lowest of these heights to above the highest.
+    fn range(self, heights: impl Iterator<Item = f64>) -> Range<f64> {
+        let (low, high) = heights.fold((f64::MAX, f64::MIN), |(low, high), height| {
+            (low.min(height), high.max(height))
+        });
+        match self {
+            _ if low > high => 0.0..1.0,
+            Self::Linear => 0.0..(high * 1.1).max(f64::MIN_POSITIVE),
+            Self::Logarithmic => (low - 0.1)..(high + 0.1),
+        }
+    }
+
+    /// Where lines cross the plot: at about five round numbers.
+    fn ticks(self, range: &Range<f64>) -> Vec<f64> {
+        let within = |height: &f64| range.contains(height);
+        match self {
+            Self::Linear => {
+                let rough = (range.end - range.start) / 5.0;
+                let decade = 10_f64.powf(rough.log10().floor());
+                let step = [1.0, 2.0, 5.0, 10.0].map(|round| round * decade);
+                let step = step.into_iter().find(|step| *step >= rough).unwrap_or(rough);
+                (0..10)
+                    .map(|count| f64::from(count) * step)
+                    .filter(within)
+                    .collect()
+            }
+            Self::Logarithmic => {
+                let decades = range.start.floor() as i32..=range.end.ceil() as i32;
+                let round: &[f64] = if range.end - range.start > 3.0 {
+                    &[1.0]
+                } else {
+                    &[1.0, 2.0, 5.0]
+                };
+                decades
+                    .flat_map(|decade| round.iter().map(move |round| round.log10() + f64::from(decade)))
+                    .filter(within)
+                    .collect()
+            }
+        }
+    }
+}
+
+impl Plot {
+    /// An `<svg>` element.
+    pub(super) fn svg(&self) -> Result<String, BenchError> {
+        let mut svg = String::new();
+        self.draw(&mut svg).map_err(|error| BenchError::Plot {
+            plot: self.title,
+            why: error.to_string(),
+        })?;
+        Ok(svg)
+    }
+
+    fn draw(&self, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
+        let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+        root.fill(&WHITE)?;
+        let heights = self.lines.iter().flat_map(|line| line.points(self.scale));
+        let range = self.scale.range(heights.map(|(_, height)| height));
+        let y_ticks = self.scale.ticks(&range);
+        let x_ticks: Vec<f64> = (0..self.ticks.len()).map(|index| index as f64).collect();
+        let lines: Vec<&Line> = self
+            .lines
+            .iter()
+            .filter(|line| line.points(self.scale).next().is_some())
+            .collect();
+        let names = lines.len() > 1;
+        // Room for the names to the right, where they hide no line: about a quarter of the width.
+        let steps = self.ticks.len().max(1) as f64;
+        let right = steps - 0.7 + if names { steps / 3.0 } else { 0.0 };
+        let mut chart = ChartBuilder::on(&root)
+            .caption(self.title, ("sans-serif", 20))
+            .margin(12)
+            .x_label_area_size(42)
+            .y_label_area_size(64)
+            .build_cartesian_2d(Axis::new(-0.3..right, x_ticks), Axis::new(range, y_ticks))?;
+        let x_label = |place: &f64| {
+            self.ticks
+                .get(place.round() as usize)
+                .cloned()
+                .unwrap_or_default()
+        };
+        let y_label = |height: &f64| short(self.scale.value(*height));
+        chart
+            .configure_mesh()
+            .x_desc(self.x_title)
+            .y_desc(self.y_title)
+            .x_label_formatter(&x_label)
+            .y_label_formatter(&y_label)
+            .label_style(SMALL)
+            .axis_desc_style(SMALL)
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(BLACK.mix(0.12))
+            .draw()?;
+        for (line, colour) in lines.into_iter().zip(COLOURS.iter().cycle()) {
+            chart
+                .draw_series(LineSeries::new(line.points(self.scale), colour.stroke_width(2)).point_size(3))?
+                .label(&line.name)
+                .legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+        }
+        if names {
+            chart
+                .configure_series_labels()
+                .label_font(SMALL)
+                .position(SeriesLabelPosition::UpperRight)
+                .background_style(WHITE.mix(0.8))
+                .border_style(BLACK.mix(0.3))
+                .draw()?;
+        }
+        root.present()?;
+        Ok(())
+    }
+}
+
+impl Line {
+    /// What a scale can show of it.
+    fn points(&self, scale: Scale) -> impl Iterator<Item = (f64, f64)> {
+        let points = self.values.iter().enumerate();
+        points.filter_map(move |(index, value)| Some((index as f64, scale.height((*value)?)?)))
+    }
+}
+
+/// An axis with marks where we want them. That of the library, `WithKeyPoints`, cannot be labelled.
+struct Axis {
+    range: Range<f64>,
+    ticks: Vec<f64>,
+}
+
+impl Axis {
+    fn new(range: Range<f64>, ticks: Vec<f64>) -> Self {
+        Self { range, ticks }
+    }
+}
+
+impl Ranged for Axis {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, (from, to): (i32, i32)) -> i32 {
+        let share = (value - self.range.start) / (self.range.end - self.range.start);
+        from + (share * f64::from(to - from)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() {
+            Vec::new()
+        } else {
+            self.ticks.clone()
+        }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.clone()
+    }
+}
+
+/// A round number without the noise of its calculation.
+fn short(value: f64) -> String {
+    let digits = if value.abs() >= 1.0 { 1e3 } else { 1e6 };
+    format!("{}", (value * digits).round() / digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plot(scale: Scale, values: &[Option<f64>]) -> Plot {
+        Plot {
+            title: "Latency",
+            x_title: "callers",
+            y_title: "ms",
+            scale,
+            ticks: (0..values.len()).map(|index| format!("tick {index}")).collect(),
+            lines: ["a < b", "c"]
+                .map(|name| Line {
+                    name: name.to_owned(),
+                    values: values.to_vec(),
+                })
+                .into(),
+        }
+    }
+
+    #[test]
+    fn a_plot_names_its_axes_its_lines_and_its_steps() {
+        let svg = plot(Scale::Logarithmic, &[Some(1.0), None, Some(30.0)])
+            .svg()
+            .expect("it can be drawn");
+        for part in [
+            "<svg", "Latency", "callers", "ms", "tick 0", "tick 2", "a &lt; b", "\n10\n", "</svg>",
+        ] {
+            assert!(svg.contains(part), "{part:?} is not in {svg}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_drawn_as_an_empty_plot() {
+        for scale in [Scale::Linear, Scale::Logarithmic] {
+            for values in [&[][..], &[None], &[Some(0.0)], &[Some(f64::NAN)]] {
+                plot(scale, values).svg().expect("it can be drawn");
+            }
+        }
+    }
+
+    #[test]
+    fn ticks_are_round_numbers() {
+        let ticks = |scale: Scale, range| -> Vec<String> {
+            scale
+                .ticks(&range)
+                .into_iter()
+                .map(|height| short(scale.value(height)))
+                .collect()
+        };
+        assert_eq!(ticks(Scale::Linear, 0.0..1234.0), ["0", "500", "1000"]);
+        assert_eq!(ticks(Scale::Linear, 0.0..0.9), ["0", "0.2", "0.4", "0.6", "0.8"]);
+        assert_eq!(ticks(Scale::Logarithmic, -0.5..1.1), ["0.5", "1", "2", "5", "10"]);
+    }
+}

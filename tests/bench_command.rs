@@ -1,0 +1,198 @@
+//! `inference-server bench` against a real server: what it measures, and what it refuses.
+
+use std::path::Path;
+
+use serde_json::Value as Json;
+
+use crate::harness::{Scenario, Server};
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// Runs the command in a folder of its own.
+fn bench(folder: &Scenario, arguments: &str) -> Ran {
+    let arguments: Vec<&str> = std::iter::once("bench")
+        .chain(arguments.split_whitespace())
+        .collect();
+    let output = folder.run(&arguments);
+    Ran {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).expect("it prints text"),
+        err: String::from_utf8(output.stderr).expect("it prints text"),
+    }
+}
+
+fn folder() -> Scenario {
+    Scenario::new("")
+}
+
+fn words() -> Server {
+    Scenario::new("[[models]]\nname = \"words\"\nplugin = \"template\"\n").start()
+}
+
+/// Short, but with every part of a step.
+const BRIEF: &str = "--duration 300ms --warm-up 50ms";
+
+fn json(path: &Path) -> Json {
+    let text = std::fs::read_to_string(path).expect("the command has written it");
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
+fn number(json: &Json) -> f64 {
+    json.as_f64().unwrap_or_else(|| panic!("{json} is no number"))
+}
+
+#[test]
+fn a_closed_loop_is_measured_at_each_number_of_callers() {
+    let (server, folder) = (words(), folder());
+    let url = format!("http://{}", server.address());
+    let ran = bench(
+        &folder,
+        &format!(
+            "--url {url} --model words --task echo --concurrency 1,2 --items 3 {BRIEF} --json a.json --html a.html"
+        ),
+    );
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("step 2 of 2: 2 callers"), "{}", ran.err);
+    assert!(
+        ran.out.contains("p99.9") && ran.out.contains("1 caller "),
+        "{}",
+        ran.out
+    );
+
+    let report = json(&folder.dir().join("a.json"));
+    assert_eq!(
+        (&report["version"], &report["items_per_request"]),
+        (&1.into(), &3.into())
+    );
+    assert_eq!(
+        (&report["model"], &report["task"]),
+        (&"words".into(), &"echo".into())
+    );
+    let steps = report["steps"].as_array().expect("there are steps");
+    let callers: Vec<&Json> = steps.iter().map(|step| &step["load"]["callers"]).collect();
+    assert_eq!(callers, [1, 2]);
+    for step in steps {
+        assert_eq!(step["errors"], Json::Array(Vec::new()));
+        let (requests, items) = (
+            number(&step["requests_per_second"]),
+            number(&step["items_per_second"]),
+        );
+        assert!(requests > 0.0 && (items / requests - 3.0).abs() < 1e-9, "{step}");
+        let latency = &step["latency_seconds"];
+        let percentiles = ["p50", "p90", "p99", "p99_9", "max"].map(|name| number(&latency[name]));
+        assert!(percentiles[0] > 0.0 && percentiles.is_sorted(), "{latency}");
+        let inside = &step["server"];
+        assert!(
+            number(&inside["batch_size"]) >= 1.0 && number(&inside["batches"]) > 0.0,
+            "{inside}"
+        );
+        assert!(number(&inside["items_succeeded"]) > 0.0, "{inside}");
+        for stage in ["queue_seconds", "inference_seconds", "encode_seconds"] {
+            assert!(number(&inside[stage]) > 0.0, "{stage} of {inside}");
+        }
+    }
+    let page = std::fs::read_to_string(folder.dir().join("a.html")).expect("the page was written");
+    assert!(page.contains("<svg") && page.contains("Throughput"), "{page}");
+
+    let compared = bench(&folder, "--compare a.json a.json");
+    assert_eq!(compared.code, Some(0), "{}", compared.err);
+    assert!(
+        compared.out.contains("A: words/echo") && compared.out.contains("1.00"),
+        "{}",
+        compared.out
+    );
+}
+
+#[test]
+fn an_open_loop_sends_what_was_asked_for() {
+    let (server, folder) = (words(), folder());
+    let url = format!("http://{}", server.address());
+    let arguments =
+        format!("--url {url} --model words --task echo --rate 200 --arrivals constant {BRIEF} --json -");
+    let ran = bench(&folder, &arguments);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let report: Json = serde_json::from_str(&ran.out).expect("nothing but JSON is on standard output");
+    let step = &report["steps"][0];
+    assert_eq!(step["load"]["arrivals"], "constant");
+    // Each that is due in the window of 300 ms, however late it was answered: rounding may move the first and the last.
+    let sent = number(&step["requests"]);
+    assert!(
+        (59.0..=61.0).contains(&sent) && step["errors"] == Json::Array(Vec::new()),
+        "{step}"
+    );
+}
+
+#[test]
+fn refused_requests_are_counted_by_status_with_the_first_message() {
+    let (server, folder) = (words(), folder());
+    std::fs::write(folder.dir().join("wrong.json"), "{\"input\": ").expect("there is room");
+    let url = format!("http://{}", server.address());
+    let arguments = format!("--url {url} -m words -t stats --body wrong.json --concurrency 1 {BRIEF}");
+    let ran = bench(&folder, &arguments);
+    assert_eq!(ran.code, Some(1), "{}", ran.out);
+    assert!(ran.out.contains(" × 400: "), "{}", ran.out);
+    assert!(
+        ran.err.contains("no request succeeded with 1 caller: 400: "),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_with_a_reason() {
+    let (server, folder) = (words(), folder());
+    let url = format!("http://{}", server.address());
+    let missing = server.get("/v1/models/wrods").expect(404).error().1;
+    for (arguments, code, part) in [
+        (format!("--url {url} --model wrods"), 1, missing.as_str()),
+        (
+            format!("--url {url} --model words"),
+            2,
+            "choose one with --task, of echo, stats",
+        ),
+        (
+            format!("--url {url} --model words --task ehco"),
+            2,
+            "has no task `ehco`, expected one of echo, stats",
+        ),
+        (
+            format!("--url {url} --model words --task echo --body none.json"),
+            1,
+            "cannot read none.json",
+        ),
+        (
+            format!("--url https://{} --model words", server.address()),
+            2,
+            "plain http only",
+        ),
+        (format!("--url {url}"), 2, "give one with --model"),
+        ("--compare a.json b.json".to_owned(), 1, "cannot read a.json"),
+    ] {
+        let ran = bench(&folder, &arguments);
+        assert_eq!(ran.code, Some(code), "{arguments}: {}", ran.err);
+        assert!(
+            ran.err.contains(part) && ran.out.is_empty(),
+            "{arguments}: {}{}",
+            ran.err,
+            ran.out
+        );
+    }
+}
+
+#[test]
+fn a_server_that_does_not_run_is_told_from_one_that_refuses() {
+    // Nobody listens on the first port, and nobody is given it.
+    let address = "127.0.0.1:1";
+    let ran = bench(&folder(), &format!("--url http://{address} --model words"));
+    assert_eq!(ran.code, Some(1));
+    let expected = format!("no server answers at http://{address}: Connection refused");
+    assert!(
+        ran.err.contains(&expected) && ran.err.contains("is it running?"),
+        "{}",
+        ran.err
+    );
+}
