@@ -116,7 +116,9 @@ impl Misbehave {
             deeds::wait_for(gate);
         }
         let per_item = Duration::from_micros(self.settings.item_us);
-        deeds::pause(Duration::from_millis(self.settings.batch_ms) + per_item.saturating_mul(orders.len() as u32));
+        deeds::pause(
+            Duration::from_millis(self.settings.batch_ms) + per_item.saturating_mul(orders.len() as u32),
+        );
         if self
             .settings
             .out_of_memory_above
