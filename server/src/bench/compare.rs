@@ -18,14 +18,16 @@ pub(super) fn table(a: &Report, b: &Report) -> String {
         .iter()
         .map(|load| row(*load, step(a, *load), step(b, *load)))
         .collect();
-    let mut text = format!("{}\n\n{}", names.join("\n"), aligned(&HEADER, rows));
-    for (letter, report) in [("A", a), ("B", b)] {
-        // Refusals are quick, so that latencies and throughput beside them are not what they seem.
-        for failure in failures(report) {
-            text += &format!("\n{letter}: {failure}");
-        }
+    let text = format!("{}\n\n{}", names.join("\n"), aligned(&HEADER, rows));
+    // Refusals are quick, so that latencies and throughput beside them are not what they seem.
+    let failures: Vec<String> = [("A", a), ("B", b)]
+        .iter()
+        .flat_map(|(letter, report)| failures(report).map(move |failure| format!("{letter}: {failure}")))
+        .collect();
+    if failures.is_empty() {
+        return text;
     }
-    text
+    format!("{text}\n\n{}", failures.join("\n"))
 }
 
 /// The loads of several runs, each once: closed loops first, then by size.

@@ -14,27 +14,34 @@ pub(super) fn of_report(report: &Report) -> String {
         &report.server_url,
     );
     let steps = aligned(&HEADER, report.steps.iter().map(row));
-    let mut text = format!("{target} at {url}, {}\n\n{steps}", request_size(report));
-    for failure in failures(report) {
-        text += &format!("\n{failure}");
+    let text = format!("{target} at {url}, {}\n\n{steps}", request_size(report));
+    let notes = notes(report);
+    if notes.is_empty() {
+        return text;
     }
+    format!("{text}\n\n{}", notes.join("\n"))
+}
+
+/// What the numbers do not say.
+fn notes(report: &Report) -> Vec<String> {
+    let mut notes: Vec<String> = failures(report).collect();
     for step in &report.steps {
+        let load = step.load;
         let failed_items = step.server.map_or(0, |server| server.items_failed);
         if failed_items > 0 {
-            text += &format!("\n{}: {failed_items} items failed in the server", step.load);
+            notes.push(format!("{load}: {failed_items} items failed in the server"));
         }
         if step.client_busy > CLIENT_TOO_BUSY {
             let percent = step.client_busy * 100.0;
-            text += &format!(
-                "\n{}: this program itself was busy for {percent:.0} % of the time; the server may be faster",
-                step.load
-            );
+            notes.push(format!(
+                "{load}: this program itself was busy for {percent:.0} % of the time; the server may be faster"
+            ));
         }
         if step.server.is_none() {
-            text += &format!("\n{}: the server's /metrics have nothing of this task", step.load);
+            notes.push(format!("{load}: the server's /metrics have nothing of this task"));
         }
     }
-    text
+    notes
 }
 
 /// What each request carries.
