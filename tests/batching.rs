@@ -48,7 +48,7 @@ fn twelve_items_that_wait_together_run_as_three_batches_of_four() {
 
 #[test]
 fn an_idle_server_runs_a_request_at_once_in_a_batch_of_its_own() {
-    // The longest wait is longer than the test's patience, and only the policy "fixed" waits.
+    // The longest wait is longer than the test's patience, and nothing has been learned yet that is worth a wait.
     let server = Scenario::misbehave("", "max_delay = \"60s\"").start();
     let report = server.predict("m", "text", &echoes(["alone"])).report();
     assert_eq!((report.value(), report.batch_size()), (&json!("alone"), 1));

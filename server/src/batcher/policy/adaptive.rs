@@ -50,7 +50,7 @@ use std::time::{Duration, Instant};
 
 use super::beliefs::Beliefs;
 use super::cost::Cost;
-use super::profile::{Profile, Window, ends_after};
+use super::profile::{Profile, Window};
 use super::{Decision, View};
 use crate::batcher::{Completion, DispatchReason};
 
@@ -286,21 +286,27 @@ impl Learned {
         // come, from being expected for certain.
         let scale = missing / (window.causes * (all - past) + 0.5) * window.causes;
         let room = (view.max_size - view.size) as f64;
-        ends_after(age)
-            .take_while(|end| *end <= horizon && end - age <= longest)
-            .filter(|end| end - age > SHORTEST_WAIT)
-            .filter_map(|end| {
-                let expected = ((profile.expected_by(end) - past) * scale).min(room);
+        let alone = self.service(view, view.size as f64);
+        profile
+            .steps_after(age)
+            .take_while(|step| step.age <= horizon && step.age - age <= longest)
+            .filter(|step| step.age - age > SHORTEST_WAIT)
+            .filter_map(|step| {
+                let expected = (step.expected * scale).min(room);
                 let doubt = if conserved {
                     0.0
                 } else {
-                    (profile.evidence_between(age, end) + 1.0).sqrt().recip()
+                    (step.evidence + 1.0).sqrt().recip()
                 };
                 let expected = expected * (1.0 - doubt);
-                let think = conserved.then_some(end);
-                let benefit = self.benefit(view, expected, end - age, think);
-                (expected >= FEWEST && benefit > 0.0).then_some(Wait {
-                    seconds: end - age,
+                if expected < FEWEST {
+                    return None;
+                }
+                let seconds = step.age - age;
+                let think = conserved.then_some(step.age);
+                let benefit = self.benefit(view, alone, expected, seconds, think);
+                (benefit > 0.0).then_some(Wait {
+                    seconds,
                     benefit,
                     expected,
                     reason,
@@ -310,12 +316,11 @@ impl Learned {
     }
 
     /// What a wait of so many seconds for so many items is worth, in seconds of all items together. For callers that go
-    /// round, `think` is how long after their replies they come.
-    fn benefit(&self, view: &View, expected: f64, seconds: f64, think: Option<f64>) -> f64 {
+    /// round, `think` is how long after their replies they come. The batch as it is would take `alone`.
+    fn benefit(&self, view: &View, alone: f64, expected: f64, seconds: f64, think: Option<f64>) -> f64 {
         let waiting = view.size as f64;
         // Less than one item is one that comes perhaps.
         let (joining, chance) = (expected.max(1.0), expected.min(1.0));
-        let alone = self.service(view, waiting);
         let together = self.service(view, waiting + joining);
         let longer = chance * (together - alone);
         let otherwise = alone / view.workers as f64;
@@ -342,9 +347,10 @@ impl Learned {
     pub(super) fn beliefs(&self) -> Beliefs {
         let returned_by = |part: f64| {
             let all = self.returns.expected_by(RETURNS_WATCHED);
-            ends_after(0.0)
-                .find(|end| all > 0.0 && self.returns.expected_by(*end) >= all * part)
-                .map(Duration::from_secs_f64)
+            self.returns
+                .steps_after(0.0)
+                .find(|step| all > 0.0 && step.expected >= all * part)
+                .map(|step| Duration::from_secs_f64(step.age))
         };
         let line = self.cost.line();
         let seconds = |value: f64| Duration::from_secs_f64(value.max(0.0));

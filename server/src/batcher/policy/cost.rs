@@ -29,6 +29,8 @@ struct Point {
 #[derive(Clone, Debug)]
 struct Curve {
     points: [Point; POINTS],
+    /// How many of the points are worth a look: none further up has been seen.
+    used: usize,
     /// Batches that it learned from.
     learned: u64,
     /// By which part it was wrong lately.
@@ -39,6 +41,7 @@ impl Curve {
     fn new() -> Self {
         Curve {
             points: [Point::default(); POINTS],
+            used: 0,
             learned: 0,
             error: 0.0,
         }
@@ -52,6 +55,7 @@ impl Curve {
         }
         self.learned += 1;
         let nth = ((size.log2() * STEPS).round() as usize).min(POINTS - 1);
+        self.used = self.used.max(nth + 1);
         let point = &mut self.points[nth];
         let before = *point;
         point.seen = point.seen.saturating_add(1);
@@ -69,11 +73,15 @@ impl Curve {
         }
     }
 
+    fn known(&self) -> impl Iterator<Item = &Point> {
+        self.points[..self.used].iter().filter(|point| point.seen > 0)
+    }
+
     /// None before anything ran.
     fn seconds(&self, size: f64) -> Option<f64> {
         let mut below = (None::<&Point>, None::<&Point>);
         let mut above = (None::<&Point>, None::<&Point>);
-        for point in self.points.iter().filter(|point| point.seen > 0) {
+        for point in self.known() {
             if point.size <= size {
                 below = (Some(point), below.0);
             } else if above.0.is_none() {
@@ -97,7 +105,7 @@ impl Curve {
 
     /// The straight line `a + b × size` that fits best, each size counted once.
     fn line(&self) -> Option<(f64, f64)> {
-        let known = || self.points.iter().filter(|point| point.seen > 0);
+        let known = || self.known();
         let count = known().count() as f64;
         if count < 2.0 {
             return None;

@@ -34,11 +34,6 @@ fn span_of(age: f64) -> usize {
     (((age / ENDS[0]).ln() / GROWTH.ln()).ceil() as usize).min(SPANS - 1)
 }
 
-/// The ages after `age` at which spans end.
-pub(super) fn ends_after(age: f64) -> impl Iterator<Item = f64> {
-    ENDS[span_of(age)..].iter().copied().filter(move |end| *end > age)
-}
-
 /// What came after one event.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
@@ -120,10 +115,24 @@ impl Profile {
         at(&self.expected, age)
     }
 
-    /// Arrivals between two ages that were seen lately.
-    pub(super) fn evidence_between(&self, from: f64, to: f64) -> f64 {
-        at(&self.evidence, to) - at(&self.evidence, from)
+    /// The ages after `age` at which spans end, each with the arrivals per cause that are expected between the two, and
+    /// the arrivals seen lately on which that rests.
+    pub(super) fn steps_after(&self, age: f64) -> impl Iterator<Item = Step> {
+        let (expected, evidence) = (at(&self.expected, age), at(&self.evidence, age));
+        (span_of(age)..SPANS).map(move |span| Step {
+            age: ENDS[span],
+            expected: self.expected[span] - expected,
+            evidence: self.evidence[span] - evidence,
+        })
     }
+}
+
+/// An age at which a profile is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub(super) age: f64,
+    pub(super) expected: f64,
+    pub(super) evidence: f64,
 }
 
 /// Reads a sum over spans at an age between their ends.
