@@ -69,10 +69,12 @@ class Served:
     """The README's command while it runs."""
 
     def __init__(self, command):
+        # A newcomer's environment sets nothing of the server's.
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
         self.shell = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", command],
             cwd=ROOT,
-            env=os.environ | {"INFERENCE_PORT": "0", "INFERENCE_HOST": "127.0.0.1"},
+            env=clean | {"INFERENCE_PORT": "0", "INFERENCE_HOST": "127.0.0.1"},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

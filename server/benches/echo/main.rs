@@ -58,7 +58,9 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-const ECHO: &str = "[[models]]\nname = \"template\"\nplugin = \"template\"\n";
+/// `greedy`, so that what is measured is work and not waiting.
+const ECHO: &str =
+    "[[models]]\nname = \"template\"\nplugin = \"template\"\n[models.batching]\npolicy = \"greedy\"\n";
 
 fn measure(args: &Args) -> Result<Report, Box<dyn Error>> {
     let mut starts = (0..STARTS)
