@@ -166,7 +166,7 @@ section! {
         max_items_per_request: NonZeroUsize = count(1_000_000), Value("1024"), "INFERENCE_MAX_ITEMS_PER_REQUEST";
         /// Deepest nesting of arrays and objects in a JSON body.
         max_json_depth: NonZeroUsize = count(1024), Value("128"), "INFERENCE_MAX_JSON_DEPTH";
-        /// Deadline of a request that sets none. The header `x-request-timeout` can shorten it.
+        /// Deadline of a request that sets none. The header `x-request-timeout` sets another, up to 24 hours.
         /// A model's own `request_timeout` goes before this key, wherever this key is set.
         request_timeout: Duration = time_span(MILLISECOND, HOUR.saturating_mul(24)), Value("\"60s\""),
             "INFERENCE_REQUEST_TIMEOUT", "--request-timeout";
