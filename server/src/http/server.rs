@@ -188,7 +188,7 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
         config
             .service(get("/openapi.json", info::openapi))
             .service(get("/docs", info::docs_redirect))
-            .service(get("/docs/{file:.*}", info::docs));
+            .service(get("/docs/{file}*", info::docs));
     }
     config
         .app_data(shared)
