@@ -19,7 +19,7 @@ compile_error!(
 mod adapter;
 mod batch;
 mod contain;
-mod dtype;
+mod element;
 mod entry;
 mod error;
 mod export;
@@ -35,11 +35,12 @@ mod tensor;
 pub mod testing;
 
 pub use batch::{Batch, BatchResult, Item, Outputs, Prepared, Rows};
-pub use dtype::{DType, Element};
+pub use element::Element;
 pub use error::{BatchError, ItemError, LoadError};
 pub use input::{Any, Bytes, BytesItem, Input, Json, Tensor, Tensors, Text, Value};
 pub use model::{LoadContext, Model, NoSettings};
 pub use output::{BytesOutput, Encoder, Output};
+pub use plugin_abi::DType;
 pub use task::{PreparedTask, Task, TaskInfo, Tasks};
 pub use tensor::{TensorInfo, TensorOutput, TensorView, TensorsView};
 

@@ -6,7 +6,9 @@ use abi_stable::std_types::{RSlice, RStr};
 use plugin_abi::RawTensor;
 use plugin_abi::manifest::TensorManifest;
 
-use crate::dtype::{DType, Element, Elements};
+use plugin_abi::DType;
+
+use crate::element::{Element, Elements};
 use crate::error::ItemError;
 
 #[cfg(not(target_endian = "little"))]

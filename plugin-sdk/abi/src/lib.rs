@@ -29,7 +29,10 @@
 )]
 
 pub mod codes;
+mod dtype;
 pub mod manifest;
+
+pub use dtype::DType;
 
 use abi_stable::StableAbi;
 use abi_stable::library::RootModule;

@@ -8,9 +8,9 @@ use plugin_abi::codes::kind;
 use plugin_abi::manifest::{Kind, TensorManifest, ValueManifest};
 use serde_json::{Value as Json, json};
 
-use crate::dtype::DType;
 use crate::input::Value;
 use crate::tensor::{TensorOutput, TensorView};
+use plugin_abi::DType;
 
 /// An item in memory of its own.
 #[derive(Clone, Debug, PartialEq)]

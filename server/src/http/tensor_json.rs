@@ -14,10 +14,12 @@ use crate::protocol::{DType, Tensor};
 
 /// Reads nested or flat arrays, or a scalar, as the declared tensor.
 pub(super) fn read_tensor(text: &str, declared: &TensorManifest) -> Result<Tensor, ItemError> {
-    let dtype: DType = declared
-        .dtype
-        .parse()
-        .map_err(|error| ItemError::Fault(format!("tensor `{}`: {error}", declared.name)))?;
+    let dtype = DType::from_name(&declared.dtype).ok_or_else(|| {
+        ItemError::Fault(format!(
+            "tensor `{}`: unknown datatype `{}`",
+            declared.name, declared.dtype
+        ))
+    })?;
     let invalid = |message: String| ItemError::Invalid(format!("tensor `{}`: {message}", declared.name));
     let mut reader = Reader::new(dtype);
     reader.read(text).map_err(invalid)?;

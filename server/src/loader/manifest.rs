@@ -111,7 +111,7 @@ pub enum ValueProblem {
 }
 
 fn dtype_names() -> String {
-    DType::ALL.map(DType::name).join(", ")
+    DType::all().map(DType::name).collect::<Vec<_>>().join(", ")
 }
 
 /// Checks everything that the rest of the server relies on.
@@ -215,7 +215,7 @@ fn validate_tensor(tensor: &TensorManifest) -> Result<(), ValueProblem> {
     if length == 0 || length > LONGEST_NAME || name.chars().any(char::is_control) {
         return Err(ValueProblem::TensorName { name });
     }
-    if tensor.dtype.parse::<DType>().is_err() {
+    if DType::from_name(&tensor.dtype).is_none() {
         return Err(ValueProblem::DType {
             name,
             dtype: tensor.dtype.clone(),

@@ -3,8 +3,7 @@
 //! Knows nothing of HTTP, of plugins or of threads. All payloads are [`bytes::Bytes`], so that an item can be a slice of
 //! the body it came in.
 
-mod dtype;
 mod value;
 
-pub use dtype::DType;
+pub use plugin_abi::DType;
 pub use value::{ItemInput, Tensor, TensorError, Value, byte_strings};

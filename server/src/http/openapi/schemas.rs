@@ -342,22 +342,22 @@ fn tensor_schema(tensor: &TensorManifest) -> Json {
 }
 
 fn element_schema(dtype: &str) -> Json {
-    match dtype.parse::<DType>() {
-        Ok(DType::Bool) => json!({"type": "boolean"}),
-        Ok(DType::Bytes) => json!({"type": "string"}),
-        Ok(DType::Uint8) => json!({"type": "integer", "minimum": 0, "maximum": u8::MAX}),
-        Ok(DType::Uint16) => json!({"type": "integer", "minimum": 0, "maximum": u16::MAX}),
-        Ok(DType::Uint32) => json!({"type": "integer", "minimum": 0, "maximum": u32::MAX}),
-        Ok(DType::Uint64) => json!({"type": "integer", "minimum": 0, "maximum": u64::MAX}),
-        Ok(DType::Int8) => json!({"type": "integer", "minimum": i8::MIN, "maximum": i8::MAX}),
-        Ok(DType::Int16) => json!({"type": "integer", "minimum": i16::MIN, "maximum": i16::MAX}),
-        Ok(DType::Int32) => json!({"type": "integer", "minimum": i32::MIN, "maximum": i32::MAX}),
-        Ok(DType::Int64) => json!({"type": "integer", "minimum": i64::MIN, "maximum": i64::MAX}),
-        Ok(DType::Fp16) => json!({"type": "number", "minimum": -65504, "maximum": 65504}),
-        Ok(DType::Fp32 | DType::Bf16) => {
+    match DType::from_name(dtype) {
+        Some(DType::Bool) => json!({"type": "boolean"}),
+        Some(DType::Bytes) => json!({"type": "string"}),
+        Some(DType::Uint8) => json!({"type": "integer", "minimum": 0, "maximum": u8::MAX}),
+        Some(DType::Uint16) => json!({"type": "integer", "minimum": 0, "maximum": u16::MAX}),
+        Some(DType::Uint32) => json!({"type": "integer", "minimum": 0, "maximum": u32::MAX}),
+        Some(DType::Uint64) => json!({"type": "integer", "minimum": 0, "maximum": u64::MAX}),
+        Some(DType::Int8) => json!({"type": "integer", "minimum": i8::MIN, "maximum": i8::MAX}),
+        Some(DType::Int16) => json!({"type": "integer", "minimum": i16::MIN, "maximum": i16::MAX}),
+        Some(DType::Int32) => json!({"type": "integer", "minimum": i32::MIN, "maximum": i32::MAX}),
+        Some(DType::Int64) => json!({"type": "integer", "minimum": i64::MIN, "maximum": i64::MAX}),
+        Some(DType::Fp16) => json!({"type": "number", "minimum": -65504, "maximum": 65504}),
+        Some(DType::Fp32 | DType::Bf16) => {
             json!({"type": "number", "minimum": -3.3e38, "maximum": 3.3e38})
         }
-        Ok(DType::Fp64) => json!({"type": "number"}),
-        Err(_) => json!({}),
+        Some(DType::Fp64) => json!({"type": "number"}),
+        None => json!({}),
     }
 }
