@@ -3,106 +3,20 @@
 //! Names follow Prometheus: seconds, `_total` for counters. Labels are `model`, `task` and closed sets of reasons, so that no
 //! client can grow them. Every series of a task is present, at zero, from the moment its model is known.
 
+mod buckets;
+mod labels;
+
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
 };
 
-use crate::error::{ItemError, Rejection};
+use crate::error::Rejection;
+use buckets::{powers, seconds, seconds_in_high_resolution};
+use labels::{REJECTIONS, rejection_index};
 
-/// What became of an item, the label `outcome` of `inference_items_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ItemOutcome {
-    /// Answered with an output.
-    Success,
-    /// The model refused the input.
-    Invalid,
-    /// The plugin failed.
-    Fault,
-    /// Did not fit in memory even alone.
-    OutOfMemory,
-    /// Asked for what the model cannot do.
-    Unsupported,
-    /// Its deadline passed.
-    Expired,
-    /// Its client went away.
-    Cancelled,
-    /// Dropped unanswered by the server.
-    Lost,
-    /// The model was unloaded first.
-    ShuttingDown,
-}
-
-impl ItemOutcome {
-    const ALL: [Self; 9] = [
-        Self::Success,
-        Self::Invalid,
-        Self::Fault,
-        Self::OutOfMemory,
-        Self::Unsupported,
-        Self::Expired,
-        Self::Cancelled,
-        Self::Lost,
-        Self::ShuttingDown,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Invalid => "invalid",
-            Self::Fault => "fault",
-            Self::OutOfMemory => "out_of_memory",
-            Self::Unsupported => "unsupported",
-            Self::Expired => "expired",
-            Self::Cancelled => "cancelled",
-            Self::Lost => "lost",
-            Self::ShuttingDown => "shutting_down",
-        }
-    }
-}
-
-impl From<&ItemError> for ItemOutcome {
-    fn from(error: &ItemError) -> Self {
-        match error {
-            ItemError::Invalid(_) => Self::Invalid,
-            ItemError::Fault(_) => Self::Fault,
-            ItemError::OutOfMemory(_) => Self::OutOfMemory,
-            ItemError::Unsupported(_) => Self::Unsupported,
-            ItemError::Expired(_) => Self::Expired,
-            ItemError::Lost => Self::Lost,
-            ItemError::ShuttingDown => Self::ShuttingDown,
-        }
-    }
-}
-
-/// Label `reason` of `inference_rejections_total`.
-const REJECTIONS: [&str; 5] = [
-    "queue_full",
-    "queue_too_heavy",
-    "too_many_items",
-    "expired",
-    "shutting_down",
-];
-
-fn rejection_index(rejection: &Rejection) -> usize {
-    match rejection {
-        Rejection::QueueFull { .. } => 0,
-        Rejection::QueueTooHeavy { .. } => 1,
-        Rejection::TooManyItems { .. } => 2,
-        Rejection::Expired(_) => 3,
-        Rejection::ShuttingDown => 4,
-    }
-}
-
-/// How a reload ended, the label `result` of `inference_reloads_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReloadResult {
-    /// The new state is live.
-    Success,
-    /// The configuration or a model was refused; the old state goes on.
-    Failure,
-}
+pub use labels::{ItemOutcome, ReloadResult};
 
 /// All families of the process.
 pub struct Metrics {
@@ -487,35 +401,4 @@ fn gauge(
     labels: &[&str],
 ) -> Result<IntGaugeVec, prometheus::Error> {
     register(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
-}
-
-/// Four buckets a decade from 100 µs to 10 s, and a minute.
-fn seconds() -> Vec<f64> {
-    let mut buckets: Vec<f64> = decades(-4, 0, &[1.0, 2.0, 4.0, 7.0]);
-    buckets.extend([10.0, 60.0]);
-    buckets
-}
-
-/// Nine buckets a decade from 10 µs to 10 s, and a minute.
-fn seconds_in_high_resolution() -> Vec<f64> {
-    let mut buckets = decades(-5, 0, &[1.0, 1.3, 1.7, 2.2, 2.8, 3.6, 4.6, 6.0, 7.7]);
-    buckets.extend([10.0, 30.0, 60.0]);
-    buckets
-}
-
-fn decades(from: i32, to: i32, steps: &[f64]) -> Vec<f64> {
-    (from..=to)
-        .flat_map(|exponent| {
-            // Dividing keeps the printed bounds short (0.0002, not 0.00019999999999999998).
-            let scale = 10f64.powi(exponent.abs());
-            steps
-                .iter()
-                .map(move |step| if exponent < 0 { step / scale } else { step * scale })
-        })
-        .collect()
-}
-
-/// 1, `factor`, `factor`², …: `count` bounds.
-fn powers(factor: f64, count: i32) -> Vec<f64> {
-    (0..count).map(|exponent| factor.powi(exponent)).collect()
 }

@@ -1,0 +1,97 @@
+//! Values of labels: closed sets, so that no client can add to them.
+
+use crate::error::{ItemError, Rejection};
+
+/// What became of an item, the label `outcome` of `inference_items_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemOutcome {
+    /// Answered with an output.
+    Success,
+    /// The model refused the input.
+    Invalid,
+    /// The plugin failed.
+    Fault,
+    /// Did not fit in memory even alone.
+    OutOfMemory,
+    /// Asked for what the model cannot do.
+    Unsupported,
+    /// Its deadline passed.
+    Expired,
+    /// Its client went away.
+    Cancelled,
+    /// Dropped unanswered by the server.
+    Lost,
+    /// The model was unloaded first.
+    ShuttingDown,
+}
+
+impl ItemOutcome {
+    pub(super) const ALL: [Self; 9] = [
+        Self::Success,
+        Self::Invalid,
+        Self::Fault,
+        Self::OutOfMemory,
+        Self::Unsupported,
+        Self::Expired,
+        Self::Cancelled,
+        Self::Lost,
+        Self::ShuttingDown,
+    ];
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Invalid => "invalid",
+            Self::Fault => "fault",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Unsupported => "unsupported",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
+impl From<&ItemError> for ItemOutcome {
+    fn from(error: &ItemError) -> Self {
+        match error {
+            ItemError::Invalid(_) => Self::Invalid,
+            ItemError::Fault(_) => Self::Fault,
+            ItemError::OutOfMemory(_) => Self::OutOfMemory,
+            ItemError::Unsupported(_) => Self::Unsupported,
+            ItemError::Expired(_) => Self::Expired,
+            ItemError::Lost => Self::Lost,
+            ItemError::ShuttingDown => Self::ShuttingDown,
+        }
+    }
+}
+
+/// Label `reason` of `inference_rejections_total`.
+pub(super) const REJECTIONS: [&str; 5] = [
+    "queue_full",
+    "queue_too_heavy",
+    "too_many_items",
+    "expired",
+    "shutting_down",
+];
+
+/// The place of a rejection's reason in [`REJECTIONS`].
+pub(super) fn rejection_index(rejection: &Rejection) -> usize {
+    match rejection {
+        Rejection::QueueFull { .. } => 0,
+        Rejection::QueueTooHeavy { .. } => 1,
+        Rejection::TooManyItems { .. } => 2,
+        Rejection::Expired(_) => 3,
+        Rejection::ShuttingDown => 4,
+    }
+}
+
+/// How a reload ended, the label `result` of `inference_reloads_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadResult {
+    /// The new state is live.
+    Success,
+    /// The configuration or a model was refused; the old state goes on.
+    Failure,
+}
