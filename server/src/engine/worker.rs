@@ -11,7 +11,7 @@ use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 use super::queue::{Message, QueueReceiver, Queued, TaskQueue};
 use super::sink::BatchSink;
 use super::{EngineConfig, Outcome};
-use crate::batcher::{Batch, Batcher, Completion, ItemId, Next};
+use crate::batcher::{Batch, Batcher, Completion, Item, ItemId, Next};
 use crate::batching::{Policy, TaskBatching};
 use crate::clock;
 use crate::error::ItemError;
@@ -156,7 +156,7 @@ impl Scheduler {
             .fetch_sub(items, std::sync::atomic::Ordering::Relaxed);
     }
 
-    fn push(&mut self, item: crate::batcher::Item<Queued>) {
+    fn push(&mut self, item: Item<Queued>) {
         if item.payload.ticket.is_waiting() {
             self.batcher.push(item);
         }
@@ -348,7 +348,7 @@ struct Prediction<'a> {
 
 impl Prediction<'_> {
     /// One outcome per item. An error of the batch, or a breach of the contract, fails all of its items.
-    fn predict(&mut self, items: &[crate::batcher::Item<Queued>], cost: u64) -> Vec<Outcome> {
+    fn predict(&mut self, items: &[Item<Queued>], cost: u64) -> Vec<Outcome> {
         let worker = self.worker;
         let mut sink = BatchSink::new(items.len());
         let batch: Vec<BatchItem<'_>> = items
@@ -385,12 +385,12 @@ impl Prediction<'_> {
         vec![Err(error); items.len()]
     }
 
-    fn halve(&mut self, items: &[crate::batcher::Item<Queued>], cost: u64, message: String) -> Vec<Outcome> {
+    fn halve(&mut self, items: &[Item<Queued>], cost: u64, message: String) -> Vec<Outcome> {
         self.worker.tasks[self.task].metrics.out_of_memory.inc();
         if items.len() < 2 {
             return vec![Err(ItemError::OutOfMemory(message)); items.len()];
         }
-        self.too_much = Some(cost);
+        self.too_much = Some(self.too_much.map_or(cost, |least| least.min(cost)));
         let (first, second) = items.split_at(items.len() / 2);
         let mut outcomes = self.predict(first, cost / 2);
         outcomes.extend(self.predict(second, cost - cost / 2));
