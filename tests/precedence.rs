@@ -113,3 +113,18 @@ fn the_limits_in_force_are_shown_with_the_model() {
     };
     assert_eq!((limit("text"), limit("image")), (Some(json!(10)), Some(json!(5))));
 }
+
+#[test]
+fn a_variable_for_a_task_that_no_model_has_is_warned_of() {
+    let server = Scenario::misbehave("", "")
+        .env("INFERENCE_MAX_BATCH_SIZE_TEXTS", "4")
+        .env("INFERENCE_MAX_BATCH_SIZE_IMAGE", "4")
+        .start();
+    let warning = server.wait_for_log("INFERENCE_MAX_BATCH_SIZE_TEXTS");
+    assert!(warning.contains("WARN"), "{warning}");
+    assert!(warning.contains("no model has a task TEXTS"), "{warning}");
+    assert!(
+        !server.log().has("INFERENCE_MAX_BATCH_SIZE_IMAGE"),
+        "that task is there"
+    );
+}

@@ -262,3 +262,21 @@ fn signals_that_come_faster_than_reloads_end_in_the_last_configuration() {
         tag => Err(tag),
     });
 }
+
+#[test]
+fn only_what_needs_a_restart_is_said_to_need_one() {
+    let config =
+        |server: &str| format!("[server]\n{server}\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n");
+    let server = Scenario::new(&config("")).start();
+    server.write_config(&config("request_timeout = \"1ms\""));
+    assert!(server.reload());
+    assert!(
+        !server.log().has("is restarted"),
+        "models take request_timeout at once"
+    );
+    let late = server.predict("m", "text", &json!([{"do": "sleep", "ms": 500}]));
+    late.expect(504);
+    server.write_config(&config("keep_alive = \"5s\""));
+    assert!(server.reload());
+    server.wait_for_log("is restarted");
+}

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::cli::ServeArgs;
 use crate::clock;
-use crate::config::{self, ConfigErrors, Facts, Settings, Source};
+use crate::config::{self, ConfigErrors, Facts, ServerSettings, Settings, Source};
 use crate::http;
 use crate::loader::{self, Inspection, LoadError, Loader, TrialProgram};
 use crate::logging;
@@ -134,7 +134,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         for address in server.addresses() {
             log::info!("listening on http://{address}");
         }
-        let models = ModelThread::start(reloader, args, &settings)?;
+        let models = ModelThread::start(reloader, registry.clone(), args, &settings)?;
         Running {
             settings,
             registry,
@@ -169,6 +169,8 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
     let prepare_pool = rayon::ThreadPoolBuilder::new()
         .num_threads(settings.server.prepare_threads.get())
         .thread_name(|index| format!("prepare {index}"))
+        // Without one a panic would abort the process. The request's other items go on; this one is answered as lost.
+        .panic_handler(|_| log::error!("the server panicked while it prepared an item"))
         .build()?;
     let context = LoadContext {
         loader: Loader::new(&settings.server.scratch_dir, TrialProgram::this_server())
@@ -207,12 +209,18 @@ struct ModelThread {
 const REAP_INTERVAL: Duration = Duration::from_millis(100);
 
 impl ModelThread {
-    fn start(reloader: Reloader, args: ServeArgs, settings: &Settings) -> io::Result<Self> {
+    fn start(
+        reloader: Reloader,
+        registry: Arc<Registry>,
+        args: ServeArgs,
+        settings: &Settings,
+    ) -> io::Result<Self> {
         let (commands, receiver) = channel();
         let settings = settings.clone();
         let thread = thread::Builder::new().name("models".to_owned()).spawn(move || {
             ModelLoop {
                 reloader,
+                registry,
                 args,
                 settings,
             }
@@ -242,6 +250,7 @@ impl ModelThread {
 
 struct ModelLoop {
     reloader: Reloader,
+    registry: Arc<Registry>,
     args: ServeArgs,
     /// As at the last success.
     settings: Settings,
@@ -259,6 +268,7 @@ impl ModelLoop {
                 log::error!("the server is not ready; repair what is named above and send SIGHUP");
             }
         }
+        self.warn_of_unused_variables(&self.settings);
         let mut draining = false;
         loop {
             let command = if draining {
@@ -292,12 +302,16 @@ impl ModelLoop {
             }
         };
         log_warnings(&settings);
-        if settings.server != self.settings.server || settings.logging != self.settings.logging {
-            log::warn!("reload: changes to [server] and [logging] take effect when the server is restarted");
+        if self.needs_restart(&settings) {
+            log::warn!(
+                "reload: changes to [logging], and to [server] but for request_timeout and plugin_dir, take effect when \
+                 the server is restarted"
+            );
         }
         match self.reloader.reload(&settings.models) {
             Ok(summary) => {
                 log::info!("reload: {summary}; took {} ms", started.elapsed().as_millis());
+                self.warn_of_unused_variables(&settings);
                 self.settings.models = settings.models;
             }
             Err(failures) => {
@@ -305,6 +319,30 @@ impl ModelLoop {
                     log::error!("{failure}");
                 }
                 log::error!("reload refused, the old configuration goes on");
+            }
+        }
+    }
+
+    /// Whether something changed that is read at start only. What models take from [server] is not.
+    fn needs_restart(&self, new: &Settings) -> bool {
+        let taken_by_models = ServerSettings {
+            request_timeout: new.server.request_timeout,
+            plugin_dir: new.server.plugin_dir.clone(),
+            ..self.settings.server.clone()
+        };
+        new.server != taken_by_models || new.logging != self.settings.logging
+    }
+
+    /// Warns of environment variables for tasks that none of the loaded models has.
+    fn warn_of_unused_variables(&self, settings: &Settings) {
+        let snapshot = self.registry.snapshot();
+        let tasks = snapshot
+            .models()
+            .flat_map(|entry| entry.task_manifests())
+            .map(|task| task.name.as_str());
+        if snapshot.all_ready() {
+            for warning in settings.unused_task_variables(tasks) {
+                log::warn!("{warning}");
             }
         }
     }
