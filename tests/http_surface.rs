@@ -315,3 +315,23 @@ fn the_log_is_json_where_it_is_configured() {
         assert!(json.is_ok(), "not JSON: {line}");
     }
 }
+
+#[test]
+fn a_client_that_takes_no_encoding_that_there_is_gets_406_as_json() {
+    let server = Scenario::misbehave("", "").start();
+    let call = server
+        .request("GET", "/v1/models")
+        .header("accept-encoding", "identity;q=0, br");
+    let (code, message) = call.send().expect(406).error();
+    assert_eq!(code, "not_acceptable");
+    assert!(message.contains("gzip, deflate and identity"), "{message}");
+}
+
+#[test]
+fn a_model_without_a_description_is_described_by_its_plugin() {
+    let server = Scenario::misbehave("", "").start();
+    assert_eq!(
+        server.model("m")["description"],
+        "Misbehaves on request, for tests"
+    );
+}

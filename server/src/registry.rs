@@ -62,6 +62,16 @@ impl ModelEntry {
         &self.settings.name
     }
 
+    /// A sentence about the model: the operator's, or else its plugin's.
+    pub fn description(&self) -> Option<&str> {
+        let plugins = || {
+            self.generation()
+                .map(|generation| generation.plugin.description.as_str())
+        };
+        let description = self.settings.description.as_deref().or_else(plugins);
+        description.filter(|description| !description.is_empty())
+    }
+
     /// The generation that serves, if one does.
     pub fn generation(&self) -> Option<&Arc<Generation>> {
         match &self.state {

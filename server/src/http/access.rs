@@ -8,8 +8,8 @@ use std::time::Instant;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage as _, HttpResponse};
@@ -116,6 +116,8 @@ pub(super) async fn layer(
     };
     let mut response = if is_known(&visit.method) {
         match next.call(request).await {
+            // The layer that compresses refuses in plain text.
+            Ok(response) if response.status() == StatusCode::NOT_ACCEPTABLE => not_acceptable(response),
             Ok(response) => response.map_into_boxed_body(),
             Err(error) => {
                 let response = error_response(&visit, &error);
@@ -150,6 +152,14 @@ fn is_known(method: &Method) -> bool {
         Method::CONNECT,
     ]
     .contains(method)
+}
+
+fn not_acceptable<B>(response: ServiceResponse<B>) -> ServiceResponse<BoxBody> {
+    let message =
+        "none of the accepted content encodings can be served; the server has gzip, deflate and identity";
+    let (request, _) = response.into_parts();
+    let response = respond::failure(&request, &Failure::new(Code::NotAcceptable, message));
+    ServiceResponse::new(request, response)
 }
 
 /// What actix or a layer of it refuses, in the native shape.

@@ -20,6 +20,8 @@ pub enum Code {
     NotFound,
     /// The route is there, the method is not.
     MethodNotAllowed,
+    /// The client takes none of the content encodings that there are.
+    NotAcceptable,
     /// The client took too long to send its request.
     RequestTimeout,
     /// The body is larger than the limit.
@@ -46,10 +48,11 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Malformed,
         Self::NotFound,
         Self::MethodNotAllowed,
+        Self::NotAcceptable,
         Self::RequestTimeout,
         Self::TooLarge,
         Self::UnsupportedMediaType,
@@ -69,6 +72,7 @@ impl Code {
             Self::Malformed => "malformed_request",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::NotAcceptable => "not_acceptable",
             Self::RequestTimeout => "request_timeout",
             Self::TooLarge => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
@@ -89,6 +93,7 @@ impl Code {
             Self::Malformed => 400,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
+            Self::NotAcceptable => 406,
             Self::RequestTimeout => 408,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,

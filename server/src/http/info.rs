@@ -71,8 +71,8 @@ fn describe(entry: &ModelEntry) -> Json {
         "state": state_name(&entry.state),
         "tasks": tasks(entry),
     });
-    if let Some(description) = &entry.settings.description {
-        model["description"] = description.as_str().into();
+    if let Some(description) = entry.description() {
+        model["description"] = description.into();
     }
     if let ModelState::Failed { reason } = &entry.state {
         model["reason"] = reason.as_str().into();
@@ -224,11 +224,7 @@ fn write_document(snapshot: &Snapshot, max_items: usize) -> Bytes {
         .iter()
         .map(|(entry, generation, routes)| DocumentedModel {
             name: entry.name(),
-            description: entry
-                .settings
-                .description
-                .as_deref()
-                .unwrap_or(&generation.plugin.description),
+            description: entry.description().unwrap_or_default(),
             manifest: &generation.manifest,
             default_task: entry.default_task,
             routes,

@@ -25,9 +25,10 @@ pub(super) struct Paths {
 }
 
 /// Statuses of a predict route in which no item was answered, with what they mean.
-const PREDICT_ERRORS: [(&str, &str); 9] = [
+const PREDICT_ERRORS: [(&str, &str); 10] = [
     ("400", "The request is malformed."),
     ("404", "The model or task is not loaded any more."),
+    ("406", "None of the accepted content encodings can be served."),
     ("408", "The body did not arrive in time."),
     ("413", "The body is larger than the limit."),
     ("415", "The media type or content encoding is not supported."),
