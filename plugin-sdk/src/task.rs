@@ -200,6 +200,7 @@ pub struct TaskInfo {
     examples: Vec<JsonValue>,
     parameters_schema: JsonValue,
     limits: Limits,
+    embedding: bool,
     media_types: Vec<String>,
     input_tensors: Vec<TensorInfo>,
     output_tensors: Vec<TensorInfo>,
@@ -245,6 +246,14 @@ impl TaskInfo {
     pub fn max_total_weight(mut self, weight: u64) -> Self {
         self.limits.max_batch_weight = Some(weight);
         self.limits.weight_rule = Some(WeightRule::Sum);
+        self
+    }
+
+    /// The task makes embeddings, and the server offers it at `/v1/embeddings` as well: it takes text, answers one tensor of
+    /// type FP32 and one dimension, and the weight that `prepare` states is the number of tokens.
+    #[must_use]
+    pub fn embedding(mut self) -> Self {
+        self.embedding = true;
         self
     }
 
@@ -303,6 +312,7 @@ impl TaskInfo {
             parameters_schema: self.parameters_schema,
             examples: self.examples,
             limits: self.limits,
+            embedding: self.embedding,
         }
     }
 }

@@ -53,6 +53,10 @@ pub struct TaskManifest {
     pub examples: Vec<Json>,
     /// Limits that fit the model; the operator's configuration wins.
     pub limits: Limits,
+    /// Whether it makes embeddings: it takes text, its output is one FP32 tensor of one dimension, and the weight of an
+    /// item is its count of tokens.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub embedding: bool,
 }
 
 /// Shape of an input or an output.

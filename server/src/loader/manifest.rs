@@ -46,6 +46,16 @@ pub enum ManifestError {
         /// What is wrong with it.
         problem: ValueProblem,
     },
+    /// A task that calls itself an embedding and is none.
+    #[error(
+        "task `{task}` is declared as an embedding, but {problem}; an embedding takes text and answers one FP32 tensor of one dimension"
+    )]
+    Embedding {
+        /// Name of the task.
+        task: String,
+        /// What it does instead.
+        problem: &'static str,
+    },
     /// A limit that lets nothing through.
     #[error("task `{task}` declares `{limit} = 0`: nothing could ever run")]
     ZeroLimit {
@@ -157,6 +167,12 @@ fn validate_task(task: &TaskManifest) -> Result<(), ManifestError> {
         let got = task.output.kinds.len();
         return Err(at("output")(ValueProblem::SeveralKinds { got }));
     }
+    if let Some(problem) = task.embedding.then(|| no_embedding(task)).flatten() {
+        return Err(ManifestError::Embedding {
+            task: task.name.clone(),
+            problem,
+        });
+    }
     let zero_limit = if task.limits.max_batch_size == Some(0) {
         Some("max_batch_size")
     } else if task.limits.max_batch_weight == Some(0) {
@@ -170,6 +186,20 @@ fn validate_task(task: &TaskManifest) -> Result<(), ManifestError> {
             limit,
         }),
         None => Ok(()),
+    }
+}
+
+/// Why the task is no embedding, if it is none.
+fn no_embedding(task: &TaskManifest) -> Option<&'static str> {
+    if !task.input.kinds.contains(&Kind::Text) {
+        return Some("it takes no text");
+    }
+    match task.output.tensors.as_slice() {
+        [tensor] if task.output.kinds == [Kind::Tensors] => {
+            let is_vector = tensor.shape.len() == 1 && tensor.dtype == DType::Fp32.name();
+            (!is_vector).then_some("its output is another tensor")
+        }
+        _ => Some("its output is not one tensor"),
     }
 }
 
@@ -307,6 +337,20 @@ mod tests {
             (
                 json!([{"name": "t", "input": text, "output": text, "limits": {"max_batch_size": 0}}]),
                 "task `t` declares `max_batch_size = 0`",
+            ),
+            (
+                json!([{"name": "t", "embedding": true, "input": {"kinds": ["bytes"]}, "output": text}]),
+                "task `t` is declared as an embedding, but it takes no text",
+            ),
+            (
+                json!([{"name": "t", "embedding": true, "input": text, "output": text}]),
+                "task `t` is declared as an embedding, but its output is not one tensor",
+            ),
+            (
+                json!([{"name": "t", "embedding": true, "input": text, "output": {"kinds": ["tensors"], "tensors": [
+                    {"name": "x", "dtype": "FP32", "shape": [2, 3]}
+                ]}}]),
+                "task `t` is declared as an embedding, but its output is another tensor",
             ),
         ];
         for (tasks, expected) in cases {
