@@ -9,11 +9,12 @@ use crate::harness::plugins::repository;
 
 /// The modules of each floor, from the ground up. Modules of one floor do not import each other, except on the ground,
 /// where they are values, and under the roof, which knows everything.
-const FLOORS: [&[&str]; 6] = [
+const FLOORS: [&[&str]; 7] = [
     &["protocol", "model", "error", "metrics", "clock", "batching"],
     &["batcher", "config"],
     &["engine", "loader", "isolation"],
     &["registry", "reload"],
+    &["api"],
     &["http", "grpc", "signals"],
     &["main", "app", "cli", "logging", "bench"],
 ];

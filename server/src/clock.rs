@@ -8,6 +8,13 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Milliseconds since 1970, for clients that ask when something was; never for measuring.
+pub fn unix_millis() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
+
 /// Seconds since 1970, for what is shown to people and to Prometheus; never for measuring.
 pub fn unix_seconds() -> u64 {
     std::time::SystemTime::now()

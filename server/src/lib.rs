@@ -1,5 +1,6 @@
 //! The inference server: models loaded as plugins, batched task by task, served over HTTP.
 
+pub mod api;
 pub mod app;
 pub mod batcher;
 pub mod batching;

@@ -1,6 +1,7 @@
 //! The log: `env_logger`, as text for people or as one JSON object a line.
 //!
-//! A record may carry key-value pairs; those of the access log and the model of a plugin's record travel so.
+//! A record may carry key-value pairs; those of the access log and the model of a plugin's record travel so. A pair whose
+//! value is empty is left out.
 
 use std::io::Write;
 
@@ -40,6 +41,9 @@ struct TextPairs<'a>(&'a mut Formatter);
 
 impl<'kvs> VisitSource<'kvs> for TextPairs<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        if value.to_borrowed_str() == Some("") {
+            return Ok(());
+        }
         write!(self.0, " {key}={value}").map_err(Error::boxed)
     }
 }
@@ -48,6 +52,9 @@ struct JsonPairs<'a>(&'a mut Map<String, Json>);
 
 impl<'kvs> VisitSource<'kvs> for JsonPairs<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        if value.to_borrowed_str() == Some("") {
+            return Ok(());
+        }
         let json = if let Some(number) = value.to_u64() {
             Json::from(number)
         } else if let Some(number) = value.to_f64() {

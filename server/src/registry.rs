@@ -99,6 +99,8 @@ pub struct Snapshot {
     pub version: u64,
     models: BTreeMap<String, Arc<ModelEntry>>,
     routes: BTreeMap<String, (String, usize)>,
+    /// `model.task` of every task. Names are looked up whole, as models and tasks may have dots in theirs.
+    tasks: BTreeMap<String, (String, usize)>,
 }
 
 impl Snapshot {
@@ -119,10 +121,21 @@ impl Snapshot {
                 })
             })
             .collect();
+        let tasks = models
+            .values()
+            .flat_map(|entry| {
+                let of_task = |(index, task): (usize, &TaskManifest)| {
+                    let name = format!("{}.{}", entry.name(), task.name);
+                    (name, (entry.name().to_owned(), index))
+                };
+                entry.task_manifests().iter().enumerate().map(of_task)
+            })
+            .collect();
         Self {
             version: self.version + 1,
             models,
             routes,
+            tasks,
         }
     }
 
@@ -140,6 +153,22 @@ impl Snapshot {
     pub fn route(&self, path: &str) -> Option<(&Arc<ModelEntry>, usize)> {
         let (model, task) = self.routes.get(path)?;
         Some((self.models.get(model)?, *task))
+    }
+
+    /// What protocols mean that have one name for model and task: the name of a model, or `model.task`. A model whose name
+    /// is another's `model.task` goes first.
+    pub fn named(&self, name: &str) -> Option<(&Arc<ModelEntry>, Option<usize>)> {
+        if let Some(entry) = self.models.get(name) {
+            return Some((entry, None));
+        }
+        let (model, task) = self.tasks.get(name)?;
+        Some((self.models.get(model)?, Some(*task)))
+    }
+
+    /// All names that [`named`](Self::named) knows.
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        let models = self.models.keys();
+        models.chain(self.tasks.keys()).map(String::as_str)
     }
 
     /// Whether the configuration has been looked at and every model serves.

@@ -17,6 +17,7 @@ mod prepare;
 mod queue;
 mod request;
 mod sink;
+mod statistics;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -36,6 +37,7 @@ use queue::Queue;
 use worker::{Scheduler, Worker};
 
 pub use request::{Outcome, Pending, Reply, Request, Timing};
+pub use statistics::{Total, Totals};
 
 /// How the queue and the batches of one task are bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +157,11 @@ impl Engine {
     /// What the batching policy of `task` believed a moment ago, if it goes by what it learns.
     pub fn beliefs(&self, task: usize) -> Option<Arc<Beliefs>> {
         self.queue.task(task).beliefs()
+    }
+
+    /// What `task` has done in this life of the model, request by request.
+    pub fn totals(&self, task: usize) -> Totals {
+        self.queue.task(task).statistics.totals()
     }
 
     /// The series of `task`.

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::TaskLimits;
 use super::request::{Gathering, Pending, Request, Ticket};
+use super::statistics::Statistics;
 use crate::batcher::policy::Beliefs;
 use crate::batcher::{Item, ItemId};
 use crate::batching::TaskBatching;
@@ -51,6 +52,7 @@ pub(super) struct TaskQueue {
     pub(super) name: String,
     pub(super) prepares: bool,
     pub(super) metrics: TaskMetrics,
+    pub(super) statistics: Statistics,
     max_items: AtomicUsize,
     max_weight: AtomicU64,
     items: AtomicUsize,
@@ -140,6 +142,7 @@ impl TaskQueue {
             old - old / 8 + sample / 8
         };
         self.nanos_per_item.store(new, Ordering::Relaxed);
+        self.statistics.batch_ran();
     }
 
     /// Shows what the task's policy believes, if it goes by what it learns.
@@ -194,6 +197,7 @@ impl Queue {
                 name,
                 prepares,
                 metrics,
+                statistics: Statistics::default(),
                 max_items: AtomicUsize::new(0),
                 max_weight: AtomicU64::new(0),
                 items: AtomicUsize::new(0),
@@ -239,7 +243,8 @@ impl Queue {
         }
         let items = std::mem::take(&mut request.items);
         let first = self.next_id.fetch_add(items.len() as u64, Ordering::Relaxed);
-        let (gathering, receiver) = Gathering::new(task.clone(), items.len(), request.timeout);
+        let (gathering, receiver) =
+            Gathering::new(task.clone(), items.len(), request.received, request.timeout);
         let ids = first..first + items.len() as u64;
         let mut admitted = Vec::with_capacity(items.len());
         for (index, input) in items.into_iter().enumerate() {

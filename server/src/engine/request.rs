@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::queue::{Queue, TaskQueue};
 use crate::batcher::ItemId;
 use crate::batching::Priority;
+use crate::clock;
 use crate::error::ItemError;
 use crate::metrics::ItemOutcome;
 use crate::protocol::{ItemInput, Value};
@@ -41,6 +42,8 @@ pub struct Reply {
     pub outcomes: Vec<Outcome>,
     /// Where the time went.
     pub timing: Timing,
+    /// What its items weigh together, as far as they were weighed.
+    pub weight: u64,
 }
 
 /// Where the time of a request went.
@@ -68,6 +71,7 @@ struct Outcomes {
     slots: Vec<Option<Outcome>>,
     open: usize,
     timing: Timing,
+    weight: u64,
     /// The batch whose time was added last: items of one request lie side by side in a batch.
     last_batch: u64,
     reply: Option<oneshot::Sender<Reply>>,
@@ -76,6 +80,7 @@ struct Outcomes {
 /// What the tickets of one request share.
 pub(super) struct Gathering {
     task: Arc<TaskQueue>,
+    received: Instant,
     timeout: Duration,
     places: Box<[Place]>,
     outcomes: Mutex<Outcomes>,
@@ -86,6 +91,7 @@ impl Gathering {
     pub(super) fn new(
         task: Arc<TaskQueue>,
         items: usize,
+        received: Instant,
         timeout: Duration,
     ) -> (Arc<Self>, oneshot::Receiver<Reply>) {
         let (sender, receiver) = oneshot::channel();
@@ -95,12 +101,14 @@ impl Gathering {
         };
         let gathering = Self {
             task,
+            received,
             timeout,
             places: std::iter::repeat_with(place).take(items).collect(),
             outcomes: Mutex::new(Outcomes {
                 slots: std::iter::repeat_with(|| None).take(items).collect(),
                 open: items,
                 timing: Timing::default(),
+                weight: 0,
                 last_batch: 0,
                 reply: Some(sender),
             }),
@@ -143,6 +151,8 @@ impl Gathering {
         }
         if let Some(sender) = outcomes.reply.take() {
             let reply = outcomes.take_reply();
+            let took = clock::now().saturating_duration_since(self.received);
+            self.task.statistics.record(&reply, took);
             // A receiver that is gone has been counted as cancelled.
             let _ = sender.send(reply);
         }
@@ -184,6 +194,7 @@ impl Outcomes {
         Reply {
             outcomes,
             timing: self.timing,
+            weight: self.weight,
         }
     }
 }
@@ -212,6 +223,7 @@ impl Ticket {
     /// States the item's weight while it waits. To be called once, before the item can be taken.
     pub(super) fn weigh(&self, weight: u64) {
         let place = &self.gathering.places[self.index];
+        self.gathering.lock().weight += weight;
         self.gathering.task.add_weight(weight);
         place.weight.store(weight, Ordering::Release);
         // Given up meanwhile, perhaps by somebody who did not see the weight yet: whoever swaps it out takes it off.
@@ -329,6 +341,7 @@ impl Pending {
         Reply {
             outcomes,
             timing: Timing::default(),
+            weight: 0,
         }
     }
 

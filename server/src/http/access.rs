@@ -14,10 +14,9 @@ use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage as _, HttpResponse};
 
-use super::error::{Code, Failure};
-use super::headers::request_id;
 use super::respond::{self, RequestId};
 use super::server::Shared;
+use crate::api::{Code, Failure, request_id, trace_id};
 use crate::clock;
 use crate::config::LoggingSettings;
 
@@ -65,6 +64,8 @@ fn matches(pattern: &str, path: &str) -> bool {
 struct Visit {
     shared: Data<Shared>,
     id: String,
+    /// The trace that the request belongs to, if its client says one.
+    trace: Option<String>,
     method: Method,
     path: String,
     client: String,
@@ -88,6 +89,7 @@ impl Drop for Visit {
             status = self.status,
             duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3,
             request_id = self.id.as_str(),
+            trace_id = self.trace.as_deref().unwrap_or_default(),
             client = self.client.as_str();
             "request"
         );
@@ -100,10 +102,13 @@ pub(super) async fn layer(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let id = request_id(request.headers()).map_or_else(|| shared.access.next_id(), str::to_owned);
+    let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+    let id = request_id(header).map_or_else(|| shared.access.next_id(), str::to_owned);
+    let trace = trace_id(header).map(str::to_owned);
     request.extensions_mut().insert(RequestId(id.clone()));
     let mut visit = Visit {
         id,
+        trace,
         method: request.method().clone(),
         path: request.path().to_owned(),
         client: request
@@ -162,7 +167,7 @@ fn not_acceptable<B>(response: ServiceResponse<B>) -> ServiceResponse<BoxBody> {
     ServiceResponse::new(request, response)
 }
 
-/// What actix or a layer of it refuses, in the native shape.
+/// What actix or a layer of it refuses, in the shape of the client's protocol.
 fn error_response(visit: &Visit, error: &Error) -> HttpResponse {
     let status = error.as_response_error().status_code().as_u16();
     let code = Code::ALL.into_iter().find(|code| code.status() == status);
@@ -172,7 +177,7 @@ fn error_response(visit: &Visit, error: &Error) -> HttpResponse {
         log::error!("{} {}: {error}", visit.method, visit.path);
         Failure::new(Code::Internal, "the server failed")
     };
-    respond::failure_with_id(Some(&visit.id), &failure)
+    respond::failure_at(&visit.path, Some(&visit.id), &failure)
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@
 use bytes::Bytes;
 use plugin_abi::manifest::{Kind, TaskManifest};
 
-pub use super::envelope::{BodyLimits, Envelope, Form};
+pub use super::envelope::{Envelope, Form};
 use super::envelope::{check_utf8, split};
 use super::item::read_item;
+pub use crate::api::BodyLimits;
+use crate::api::{Code, Failure};
 use crate::error::ItemError;
 use crate::protocol::{ItemInput, Value};
 
@@ -98,6 +100,16 @@ pub enum RequestError {
         /// What would do.
         accepted: String,
     },
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        let code = match error {
+            RequestError::UnsupportedMediaType { .. } => Code::UnsupportedMediaType,
+            _ => Code::Malformed,
+        };
+        Self::new(code, error.to_string())
+    }
 }
 
 /// Reads a body of the given content type as a request to `task`.

@@ -11,7 +11,8 @@ use half::{bf16, f16};
 use serde_json::ser::{CompactFormatter, Formatter as _};
 
 use super::body::{Form, essence, media_type_matches};
-use super::error::{Code, Failure};
+use super::dialect::Dialect;
+use crate::api::{Code, Failure};
 use crate::error::ItemError;
 use crate::protocol::{DType, Tensor, Value, byte_strings};
 
@@ -84,7 +85,7 @@ pub fn encode_reply(head: &ReplyHead<'_>, outcomes: &[Result<Value, ItemError>])
     if let (Form::Single, Some(failure)) = (head.form, &failed) {
         return EncodedReply {
             status: failure.code.status(),
-            body: failure.to_json(head.request_id),
+            body: Dialect::Native.write(failure, head.request_id),
         };
     }
     if head.form != Form::Single {
@@ -160,7 +161,7 @@ fn estimated_tensor_size(tensor: &Tensor) -> usize {
 
 /// Why an output cannot be JSON.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-enum OutputError {
+pub(super) enum OutputError {
     #[error("output `{name}` has {value} at element {at}, which JSON cannot express")]
     NotFinite { name: String, value: f64, at: usize },
     #[error("output `{name}` has bytes at element {at} that are not UTF-8, which JSON cannot express")]
@@ -184,7 +185,7 @@ fn at_item(form: Form, index: usize, message: &str) -> String {
 }
 
 fn write_error(body: &mut Vec<u8>, failure: &Failure, request_id: Option<&str>) {
-    body.extend(failure.to_json(request_id));
+    body.extend(Dialect::Native.write(failure, request_id));
 }
 
 fn write_value(body: &mut Vec<u8>, value: &Value) -> Result<(), OutputError> {
@@ -241,7 +242,7 @@ fn write_number<T>(
     let _ = write(&mut CompactFormatter, body, value);
 }
 
-fn write_tensor(body: &mut Vec<u8>, tensor: &Tensor) -> Result<(), OutputError> {
+pub(super) fn write_tensor(body: &mut Vec<u8>, tensor: &Tensor) -> Result<(), OutputError> {
     let not_finite = |at: usize, value: f64| OutputError::NotFinite {
         name: tensor.name().to_owned(),
         value,

@@ -9,16 +9,8 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::body::RequestError;
-use super::error::nearest;
-
-/// Bounds of one request body.
-#[derive(Clone, Copy, Debug)]
-pub struct BodyLimits {
-    /// Most items in a request.
-    pub items: usize,
-    /// Deepest nesting of arrays and objects, the outermost included.
-    pub depth: usize,
-}
+use crate::api::json::too_deep;
+use crate::api::{BodyLimits, nearest};
 
 /// Which members a JSON request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,38 +113,12 @@ impl Form {
     }
 }
 
-/// Finds the first place deeper than `limit`. Works without recursion, and on anything: what is not JSON is found later.
-fn check_depth(body: &[u8], limit: usize) -> Result<(), RequestError> {
-    let mut depth = 0usize;
-    let mut at = 0;
-    while let Some(&byte) = body.get(at) {
-        match byte {
-            b'"' => at = string_end(body, at),
-            b'[' | b'{' => {
-                depth += 1;
-                if depth > limit {
-                    return Err(RequestError::TooDeep { offset: at, limit });
-                }
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        at += 1;
+/// Refuses a body that is nested deeper than `limit`.
+pub(super) fn check_depth(body: &[u8], limit: usize) -> Result<(), RequestError> {
+    match too_deep(body, limit) {
+        None => Ok(()),
+        Some(offset) => Err(RequestError::TooDeep { offset, limit }),
     }
-    Ok(())
-}
-
-/// Offset of the quote that closes the string which opens at `start`; the end of the text if none does.
-pub(super) fn string_end(text: &[u8], start: usize) -> usize {
-    let mut at = start + 1;
-    while let Some(step) = text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
-        at += step;
-        if text[at] == b'"' {
-            return at;
-        }
-        at += 2;
-    }
-    text.len()
 }
 
 struct EnvelopeReader<'a> {

@@ -10,11 +10,11 @@ use actix_web::{HttpRequest, HttpResponse};
 use prometheus::{Encoder as _, TextEncoder};
 use serde_json::{Value as Json, json};
 
-use super::error::{Code, Failure};
 use super::openapi::{DocumentedModel, document};
 use super::predict::off_the_loop;
 use super::respond;
 use super::server::Shared;
+use crate::api::{Code, Failure};
 use crate::registry::{ModelEntry, ModelState, Snapshot};
 
 /// `GET /`

@@ -4,39 +4,29 @@
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
-use serde::de::{Deserialize, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::body::{essence, takes_media_type};
-use super::error::nearest;
+use super::data_uri;
 use super::tensor_json::read_tensor;
+use crate::api::nearest;
 use crate::error::ItemError;
 use crate::protocol::{ItemInput, Value};
-
-/// Padding is welcome but not needed, as clients differ.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// Reads `text`, which is a slice of `body` and one JSON document, as an item of `task`.
 pub(super) fn read_item(body: &Bytes, text: &str, task: &TaskManifest) -> Result<Value, ItemError> {
     let form = JsonForm::of(text);
     let Some(kind) = choose_kind(&task.input.kinds, form, text) else {
-        return Err(ItemError::Invalid(format!(
-            "expected {}, got {}",
-            expected(&task.input),
-            form.name()
-        )));
+        return Err(unexpected(&task.input, form));
     };
     match kind {
         Kind::Text => read_text(body, text),
         Kind::Json => Ok(Value::Json(body.slice_ref(text.as_bytes()))),
+        Kind::Bytes if form == JsonForm::String => read_data_uri(text, task),
         Kind::Bytes => read_bytes(text, task),
         Kind::Tensors => read_tensors(text, form, &task.input.tensors),
     }
@@ -90,7 +80,7 @@ impl JsonForm {
 /// Which of the task's kinds an item of this form is; `None` if none can be.
 fn choose_kind(kinds: &[Kind], form: JsonForm, text: &str) -> Option<Kind> {
     let preferred: &[Kind] = match form {
-        JsonForm::String => &[Kind::Text, Kind::Json, Kind::Tensors],
+        JsonForm::String => &[Kind::Text, Kind::Json, Kind::Bytes, Kind::Tensors],
         JsonForm::Array => &[Kind::Tensors, Kind::Json],
         JsonForm::Object if kinds.len() > 1 && kinds.contains(&Kind::Bytes) && has_member(text, "b64") => {
             &[Kind::Bytes]
@@ -107,18 +97,18 @@ fn has_member(text: &str, name: &str) -> bool {
         .is_ok_and(|members| members.0.iter().any(|(key, _)| key == name))
 }
 
-fn expected(input: &ValueManifest) -> String {
+fn unexpected(input: &ValueManifest, got: JsonForm) -> ItemError {
     let forms: Vec<&str> = input
         .kinds
         .iter()
         .map(|kind| match kind {
             Kind::Text => "a string",
             Kind::Json => "JSON",
-            Kind::Bytes => "an object {\"b64\": …, \"media_type\": …}",
+            Kind::Bytes => "an object {\"b64\": …, \"media_type\": …} or a data URI in base64",
             Kind::Tensors => "an object of tensors",
         })
         .collect();
-    forms.join(" or ")
+    ItemError::Invalid(format!("expected {}, got {}", forms.join(" or "), got.name()))
 }
 
 fn read_text(body: &Bytes, text: &str) -> Result<Value, ItemError> {
@@ -126,14 +116,23 @@ fn read_text(body: &Bytes, text: &str) -> Result<Value, ItemError> {
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Ok(Value::Text(body.slice_ref(inner.as_bytes())));
     }
-    let decoded: String = serde_json::from_str(text).map_err(|error| {
-        ItemError::Invalid(format!(
-            "the text cannot be decoded: {}",
-            without_position(&error)
-        ))
-    })?;
-    Ok(Value::Text(Bytes::from(decoded)))
+    Ok(Value::Text(Bytes::from(read_string(text)?.into_owned())))
 }
+
+fn read_string(text: &str) -> Result<Cow<'_, str>, ItemError> {
+    serde_json::from_str::<Text<'_>>(text)
+        .map(|text| text.0)
+        .map_err(|error| {
+            ItemError::Invalid(format!(
+                "the text cannot be decoded: {}",
+                without_position(&error)
+            ))
+        })
+}
+
+/// A string that is borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn read_bytes(text: &str, task: &TaskManifest) -> Result<Value, ItemError> {
     let invalid = |message: String| Err(ItemError::Invalid(message));
@@ -147,9 +146,9 @@ fn read_bytes(text: &str, task: &TaskManifest) -> Result<Value, ItemError> {
             })
         };
         match &*key {
-            "b64" => match BASE64.decode(string()?.as_bytes()) {
+            "b64" => match data_uri::decode_base64(string()?.as_bytes()) {
                 Ok(bytes) => data = Some(bytes),
-                Err(error) => return invalid(format!("`b64` is not base64: {error}")),
+                Err(problem) => return invalid(format!("`b64` is {problem}")),
             },
             "media_type" => media_type = string()?.into_owned(),
             _ => return invalid(format!("unknown member `{key}`; known: b64, media_type")),
@@ -158,12 +157,26 @@ fn read_bytes(text: &str, task: &TaskManifest) -> Result<Value, ItemError> {
     let Some(data) = data else {
         return invalid("missing member `b64`, the data in base64".to_owned());
     };
+    typed_bytes(data, media_type, task)
+}
+
+/// A string where bytes are wanted: a data URI.
+fn read_data_uri(text: &str, task: &TaskManifest) -> Result<Value, ItemError> {
+    let text: Cow<'_, str> = read_string(text)?;
+    if !data_uri::is_one(text.as_bytes()) {
+        return Err(unexpected(&task.input, JsonForm::String));
+    }
+    let uri = data_uri::decode(text.as_bytes()).map_err(ItemError::Invalid)?;
+    typed_bytes(uri.data, uri.media_type, task)
+}
+
+fn typed_bytes(data: Vec<u8>, media_type: String, task: &TaskManifest) -> Result<Value, ItemError> {
     if !media_type.is_empty() && !takes_media_type(task, &essence(&media_type)) {
-        return invalid(format!(
+        return Err(ItemError::Invalid(format!(
             "media type `{media_type}` is not supported; task `{}` takes {}",
             task.name,
             task.input.media_types.join(", ")
-        ));
+        )));
     }
     Ok(Value::Bytes {
         data: data.into(),

@@ -71,6 +71,10 @@ fn bytes_come_in_base64() {
         read(r#"{"media_type":"image/png","b64":"AAE"}"#, &task),
         bytes(b"\x00\x01", "image/png")
     );
+    assert_eq!(
+        read(r#""data:image\/png;base64,AAE=""#, &task),
+        bytes(b"\x00\x01", "image/png")
+    );
     let cases = [
         (
             r#"{"b64":"A*E="}"#,
@@ -89,7 +93,11 @@ fn bytes_come_in_base64() {
         ),
         (
             r#""AAE=""#,
-            "expected an object {\"b64\": …, \"media_type\": …}, got a string",
+            "expected an object {\"b64\": …, \"media_type\": …} or a data URI in base64, got a string",
+        ),
+        (
+            r#""data:text/css;base64,""#,
+            "media type `text/css` is not supported; task `scan` takes image/*",
         ),
     ];
     for (item, expected) in cases {

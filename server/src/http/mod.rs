@@ -1,13 +1,13 @@
-//! The HTTP side: native routes, their bodies and their documentation.
+//! The HTTP side: the routes of every protocol that is spoken over HTTP, their bodies and their documentation.
 //!
 //! Owned by `app`, which binds it. Never computes what a model computes, and keeps what takes long off its event loops.
 
 mod access;
 pub mod body;
+pub mod data_uri;
+mod dialect;
 pub mod encode;
 pub mod envelope;
-pub mod error;
-mod headers;
 mod info;
 mod item;
 pub mod openapi;
@@ -15,7 +15,8 @@ mod predict;
 mod receive;
 mod respond;
 mod server;
-mod tensor_json;
+pub mod tensor_json;
+pub mod v2;
 
 pub use item::decode_example;
 pub use server::Server;

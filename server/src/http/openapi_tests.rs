@@ -154,7 +154,7 @@ fn names_that_clash_are_kept_apart() {
 
 #[test]
 fn only_statuses_that_the_code_can_send_are_documented() {
-    use super::super::error::Code;
+    use crate::api::Code;
     let document = made_up();
     let responses = document
         .pointer("/paths/~1v1~1models~1vision~1predict/post/responses")

@@ -3,7 +3,6 @@
 //! If the client goes away, actix drops the handler's future (the server is built with `h1_allow_half_closed(false)`; see
 //! [`super::server`]), and with it the engine's `Pending`, which takes what is queued out of the queue.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::http::StatusCode;
@@ -14,20 +13,18 @@ use plugin_abi::manifest::TaskManifest;
 
 use super::body::{Body, Envelope, Form, read_body};
 use super::encode::{EncodedReply, ReplyHead, encode_reply, estimated_size, raw_output};
-use super::error::{Code, Failure};
-use super::headers::Hints;
 use super::receive::receive;
 use super::respond;
 use super::server::Shared;
+use crate::api::{Call, Code, Failure, Hints};
 use crate::clock;
-use crate::engine::{Reply, Request, Timing};
-use crate::registry::{Generation, ModelEntry, ModelState, Snapshot};
+use crate::engine::{Reply, Timing};
 
 /// Bodies above this are split on a blocking thread: it is about a tenth of a millisecond of work.
-const INLINE_BODY: usize = 128 * 1024;
+pub(super) const INLINE_BODY: usize = 128 * 1024;
 
 /// Replies above this are written on a blocking thread.
-const INLINE_REPLY: usize = 64 * 1024;
+pub(super) const INLINE_REPLY: usize = 64 * 1024;
 
 /// `POST /v1/models/{model}/tasks/{task}/predict`
 pub(super) async fn task(
@@ -80,74 +77,6 @@ pub(super) async fn short_route(
     answer(&request, payload, &shared, call, Envelope::Native).await
 }
 
-/// What a request is addressed to. It keeps its generation alive until it is answered.
-#[derive(Clone)]
-pub(crate) struct Call {
-    pub(crate) entry: Arc<ModelEntry>,
-    pub(crate) generation: Arc<Generation>,
-    pub(crate) task: usize,
-}
-
-impl Call {
-    /// A task by name.
-    pub(crate) fn to_task(snapshot: &Snapshot, model: &str, task: &str) -> Result<Self, Failure> {
-        let entry = find_model(snapshot, model)?;
-        let generation = find_generation(entry)?;
-        let Some(task) = entry.task_index(task) else {
-            let tasks = generation.manifest.tasks.iter().map(|task| task.name.as_str());
-            return Err(Failure::unknown_task(model, task, tasks));
-        };
-        Self::ready(entry, task)
-    }
-
-    /// The task that is meant when none is named.
-    pub(crate) fn to_default_task(snapshot: &Snapshot, model: &str) -> Result<Self, Failure> {
-        let entry = find_model(snapshot, model)?;
-        let generation = find_generation(entry)?;
-        let Some(task) = entry.default_task else {
-            let tasks = generation.manifest.tasks.iter().map(|task| task.name.as_str());
-            return Err(Failure::no_default_task(model, tasks));
-        };
-        Self::ready(entry, task)
-    }
-
-    fn ready(entry: &Arc<ModelEntry>, task: usize) -> Result<Self, Failure> {
-        let generation = find_generation(entry)?.clone();
-        Ok(Self {
-            entry: entry.clone(),
-            generation,
-            task,
-        })
-    }
-
-    /// The task's manifest.
-    pub(crate) fn manifest(&self) -> &TaskManifest {
-        &self.generation.manifest.tasks[self.task]
-    }
-}
-
-fn find_model<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<ModelEntry>, Failure> {
-    snapshot.model(name).ok_or_else(|| {
-        let names: Vec<&str> = snapshot.models().map(|entry| entry.name()).collect();
-        Failure::unknown_model(name, names.iter().copied())
-    })
-}
-
-fn find_generation(entry: &Arc<ModelEntry>) -> Result<&Arc<Generation>, Failure> {
-    let name = entry.name();
-    match &entry.state {
-        ModelState::Ready(generation) => Ok(generation),
-        ModelState::Loading => Err(Failure {
-            retry_after: Some(Duration::from_secs(1)),
-            ..Failure::new(Code::Unavailable, format!("model `{name}` is still being loaded"))
-        }),
-        ModelState::Failed { reason } => Err(Failure::new(
-            Code::Unavailable,
-            format!("model `{name}` is not loaded: {reason}"),
-        )),
-    }
-}
-
 async fn answer(
     request: &HttpRequest,
     payload: web::Payload,
@@ -171,23 +100,22 @@ async fn predict(
     envelope: Envelope,
     received: Instant,
 ) -> Result<HttpResponse, Failure> {
-    let hints = Hints::read(request.headers(), call.entry.settings.request_timeout)?;
-    let body = receive(request, payload, shared.receive, received).await?;
+    let hints = hints(request, &call)?;
+    let body = receive(request, payload, shared.receive, received, 0).await?;
     let content_type = request
         .headers()
         .get(CONTENT_TYPE)
         .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let body = split(body, content_type, envelope, &call, shared).await?;
     let form = body.form;
-    let pending = call.generation.engine.submit(Request {
-        task: call.task,
-        items: body.items,
-        received,
-        timeout: hints.timeout,
-        priority: hints.priority,
-    })?;
-    let reply = pending.reply().await;
+    let reply = call.run(body.items, received, hints).await?;
     write(request, call, form, reply).await
+}
+
+/// What the headers say about how the request is to be treated.
+pub(crate) fn hints(request: &HttpRequest, call: &Call) -> Result<Hints, Failure> {
+    let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+    Hints::read(header, call.entry.settings.request_timeout)
 }
 
 async fn split(
@@ -230,12 +158,7 @@ async fn write(request: &HttpRequest, call: Call, form: Form, reply: Reply) -> R
         };
         respond::json(encoded.status, encoded.body)
     };
-    let took = clock::now().saturating_duration_since(started);
-    call.generation
-        .engine
-        .metrics(call.task)
-        .encode_seconds
-        .observe(took.as_secs_f64());
+    let took = observe_encode(&call, started);
     add_timing(&mut response, timing, took);
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
         response
@@ -256,8 +179,16 @@ fn encode(call: &Call, form: Form, reply: &Reply, request_id: Option<&str>) -> E
     encode_reply(&head, &reply.outcomes)
 }
 
+/// Takes note of how long a reply took to write, which is told.
+pub(super) fn observe_encode(call: &Call, started: Instant) -> Duration {
+    let took = clock::now().saturating_duration_since(started);
+    let metrics = call.generation.engine.metrics(call.task);
+    metrics.encode_seconds.observe(took.as_secs_f64());
+    took
+}
+
 /// `Server-Timing`, which browsers and humans read; in milliseconds.
-fn add_timing(response: &mut HttpResponse, timing: Timing, encode: Duration) {
+pub(super) fn add_timing(response: &mut HttpResponse, timing: Timing, encode: Duration) {
     let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
     let value = format!(
         "prepare;dur={:.3}, queue;dur={:.3}, inference;dur={:.3}, encode;dur={:.3}",

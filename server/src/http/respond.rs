@@ -1,10 +1,11 @@
-//! Answers that every handler gives: JSON, and failures in the native shape.
+//! Answers that every handler gives: JSON, and failures in the shape of the client's protocol.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder};
 
-use super::error::{Code, Failure};
+use super::dialect::Dialect;
+use crate::api::{Code, Failure};
 
 /// The id of a request, the client's or the server's. The access layer puts it into the request's extensions.
 #[derive(Clone, Debug)]
@@ -27,14 +28,20 @@ pub(crate) fn json(code: u16, body: impl Into<Vec<u8>>) -> HttpResponse {
         .body(body.into())
 }
 
-/// A failure in the native shape.
+/// A failure, in the shape of the protocol that the path belongs to.
 pub(crate) fn failure(request: &HttpRequest, failure: &Failure) -> HttpResponse {
-    failure_with_id(id_of(request).as_deref(), failure)
+    failure_at(request.path(), id_of(request).as_deref(), failure)
 }
 
-/// A failure in the native shape, where the request itself is out of reach.
-pub(crate) fn failure_with_id(id: Option<&str>, failure: &Failure) -> HttpResponse {
-    let mut response = json(failure.code.status(), failure.to_json(id));
+/// A failure, where the request itself is out of reach.
+pub(crate) fn failure_at(path: &str, id: Option<&str>, failure: &Failure) -> HttpResponse {
+    let body = Dialect::of(path).write(failure, id);
+    let mut response = json(failure.code.status(), body);
+    if failure.code == Code::Unauthorized {
+        response
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if let Some(seconds) = failure.retry_after_seconds() {
         response
             .headers_mut()

@@ -29,6 +29,7 @@ use arc_swap::ArcSwapOption;
 use super::access::{self, Access};
 use super::body::BodyLimits;
 use super::receive::ReceiveLimits;
+use super::v2;
 use super::{info, predict, respond};
 use crate::config::{ServerSettings, Settings};
 use crate::metrics::Metrics;
@@ -162,6 +163,8 @@ fn endpoint_metrics(metrics: &Metrics) -> io::Result<PrometheusMetrics> {
         .exclude("/health")
         .exclude("/livez")
         .exclude("/readyz")
+        .exclude("/v2/health/live")
+        .exclude("/v2/health/ready")
         .build()
         .map_err(|error| io::Error::other(error.to_string()))
 }
@@ -170,7 +173,12 @@ fn cors(origins: &[String]) -> Cors {
     let cors = Cors::default()
         .allowed_methods(["GET", "HEAD", "POST", "OPTIONS"])
         .allow_any_header()
-        .expose_headers(["x-request-id", "server-timing", "retry-after"])
+        .expose_headers([
+            "x-request-id",
+            "server-timing",
+            "retry-after",
+            "inference-header-content-length",
+        ])
         .max_age(3600);
     if origins.iter().any(|origin| origin == "*") {
         return cors.allow_any_origin();
@@ -205,32 +213,76 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
         .service(post("/v1/models/{model}:predict", predict::kserve_v1))
         .service(post("/v1/models/{model}/predict", predict::default_task))
         .service(get("/v1/models/{model}", info::model))
+        .configure(configure_v2)
         .default_service(web::to(predict::short_route));
 }
 
-/// A route for GET, and so for HEAD: actix leaves the body out.
-pub(crate) fn get<F, Args>(path: &str, handler: F) -> Resource
+/// The routes of the Open Inference Protocol.
+fn configure_v2(config: &mut ServiceConfig) {
+    let model = |rest: &str| {
+        let versions = ["", "/versions/{version}"];
+        web::resource(
+            versions
+                .map(|version| format!("/v2/models/{{model}}{version}{rest}"))
+                .to_vec(),
+        )
+    };
+    config
+        .service(write(model("/infer"), v2::infer::infer))
+        .service(read(web::resource(["/v2", "/v2/"]), v2::info::server))
+        .service(get("/v2/health/live", v2::info::live))
+        .service(get("/v2/health/ready", v2::info::ready))
+        .service(get("/v2/models/stats", v2::info::all_statistics))
+        .service(read(model("/stats"), v2::info::statistics))
+        .service(read(model("/config"), v2::info::config))
+        .service(read(model("/ready"), v2::info::model_ready))
+        .service(read(model(""), v2::info::metadata))
+        .service(post("/v2/repository/index", v2::info::index));
+}
+
+/// A route for GET, and so for HEAD.
+fn get<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    read(web::resource(path), handler)
+}
+
+/// A route for POST.
+fn post<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    write(web::resource(path), handler)
+}
+
+/// Lets `handler` answer GET, and so HEAD: actix leaves the body out.
+fn read<F, Args>(resource: Resource, handler: F) -> Resource
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
     let read = guard::Any(guard::Get()).or(guard::Head());
-    web::resource(path)
+    resource
         .route(web::route().guard(read).to(handler))
         .default_service(web::to(|request: HttpRequest| async move {
             respond::method_not_allowed(&request, "GET, HEAD")
         }))
 }
 
-/// A route for POST.
-pub(crate) fn post<F, Args>(path: &str, handler: F) -> Resource
+/// Lets `handler` answer POST.
+fn write<F, Args>(resource: Resource, handler: F) -> Resource
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    web::resource(path)
+    resource
         .route(web::post().to(handler))
         .default_service(web::to(|request: HttpRequest| async move {
             respond::method_not_allowed(&request, "POST")

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use plugin_abi::manifest::TensorManifest;
 
-use super::envelope::string_end;
 use super::item::JsonForm;
+use crate::api::json::string_end;
 use crate::error::ItemError;
 use crate::protocol::{DType, Tensor};
 
@@ -26,6 +26,16 @@ pub(super) fn read_tensor(text: &str, declared: &TensorManifest) -> Result<Tenso
     let shape = settle_shape(&reader.dims, &declared.shape).map_err(invalid)?;
     Tensor::new(&*declared.name, dtype, shape, Bytes::from(reader.data))
         .map_err(|error| ItemError::Invalid(error.to_string()))
+}
+
+/// Reads nested or flat arrays as elements of a type; the elements, and the lengths of the arrays from the outermost in.
+///
+/// # Errors
+/// What is wrong with which element.
+pub fn read_elements(text: &str, dtype: DType) -> Result<(Bytes, Vec<u64>), String> {
+    let mut reader = Reader::new(dtype);
+    reader.read(text)?;
+    Ok((Bytes::from(reader.data), reader.dims))
 }
 
 /// The shape of the data under the declared one: the nesting's own, or, of flat data, the one that its length leaves.

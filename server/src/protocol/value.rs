@@ -34,7 +34,7 @@ pub struct Tensor {
 }
 
 /// Why bytes and a shape do not make a tensor.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TensorError {
     /// The shape has more elements than fit in memory.
     #[error("tensor `{name}` of shape {shape:?} is too large")]

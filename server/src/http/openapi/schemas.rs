@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
 use serde_json::{Map, Value as Json, json};
 
-use super::super::error::Code;
+use crate::api::Code;
 use crate::protocol::DType;
 
 /// Named schemas. Names are unique and of the characters that OpenAPI allows.

@@ -58,7 +58,7 @@ impl TestServer {
     /// Sends a request with `connection: close` and reads the whole answer.
     pub(super) async fn send(&self, head: &str, body: &[u8]) -> Answer {
         let mut stream = self.connect().await;
-        let length = if head.contains("transfer-encoding") || head.contains("content-length") {
+        let length = if head.contains("transfer-encoding") || head.contains("\ncontent-length") {
             String::new()
         } else {
             format!("content-length: {}\r\n", body.len())

@@ -4,3 +4,4 @@ mod fixture;
 mod info;
 mod limits;
 mod predict;
+mod v2;

@@ -1,13 +1,9 @@
-//! The one place where errors become status codes.
+//! The one place where errors become status codes, of HTTP and of gRPC.
 //!
-//! Every protocol over HTTP takes the code and the message from here and writes them in its own JSON shape; the native
-//! shape is here too.
+//! Every protocol takes the code and the message from here and writes them in its own shape.
 
 use std::time::Duration;
 
-use serde_json::json;
-
-use super::body::RequestError;
 use crate::error::{ItemError, Rejection};
 
 /// What went wrong, as clients can tell it apart. The order is that of severity: of several failed items, the greatest
@@ -16,6 +12,10 @@ use crate::error::{ItemError, Rejection};
 pub enum Code {
     /// The request does not say what it should.
     Malformed,
+    /// The request brings no key, or a wrong one.
+    Unauthorized,
+    /// The operator has not switched on what the request asks for.
+    Forbidden,
     /// No such route, model or task.
     NotFound,
     /// The route is there, the method is not.
@@ -48,8 +48,10 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Malformed,
+        Self::Unauthorized,
+        Self::Forbidden,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::NotAcceptable,
@@ -70,6 +72,8 @@ impl Code {
     pub fn name(self) -> &'static str {
         match self {
             Self::Malformed => "malformed_request",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotAcceptable => "not_acceptable",
@@ -91,6 +95,8 @@ impl Code {
     pub fn status(self) -> u16 {
         match self {
             Self::Malformed => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::NotAcceptable => 406,
@@ -102,6 +108,27 @@ impl Code {
             Self::OutOfMemory | Self::ModelFault | Self::Internal => 500,
             Self::Unavailable => 503,
             Self::DeadlineExceeded => 504,
+        }
+    }
+
+    /// The number of the gRPC status of an answer with this code.
+    ///
+    /// A full queue is not `UNAVAILABLE`: clients retry that at once and on their own.
+    pub fn grpc_status(self) -> i32 {
+        match self {
+            Self::Malformed
+            | Self::MethodNotAllowed
+            | Self::NotAcceptable
+            | Self::UnsupportedMediaType
+            | Self::InvalidInput => 3,
+            Self::RequestTimeout | Self::DeadlineExceeded => 4,
+            Self::NotFound => 5,
+            Self::Forbidden => 7,
+            Self::TooLarge | Self::QueueFull | Self::OutOfMemory => 8,
+            Self::Unsupported => 12,
+            Self::ModelFault | Self::Internal => 13,
+            Self::Unavailable => 14,
+            Self::Unauthorized => 16,
         }
     }
 
@@ -129,6 +156,8 @@ pub struct Failure {
     pub message: String,
     /// When it is worth coming back.
     pub retry_after: Option<Duration>,
+    /// The member of the request that is at fault, for protocols that name it.
+    pub param: Option<&'static str>,
 }
 
 impl Failure {
@@ -138,7 +167,15 @@ impl Failure {
             code,
             message: message.into(),
             retry_after: None,
+            param: None,
         }
+    }
+
+    /// The same, blaming a member of the request.
+    #[must_use]
+    pub fn about(mut self, param: &'static str) -> Self {
+        self.param = Some(param);
+        self
     }
 
     /// No model of this name; says which there are.
@@ -189,25 +226,6 @@ impl Failure {
             .map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
             .map(|seconds| seconds.max(1))
     }
-
-    /// The answer in the native shape.
-    pub fn to_json(&self, request_id: Option<&str>) -> Vec<u8> {
-        let mut error = json!({"code": self.code.name(), "message": self.message});
-        if let Some(id) = request_id {
-            error["request_id"] = id.into();
-        }
-        json!({ "error": error }).to_string().into_bytes()
-    }
-}
-
-impl From<RequestError> for Failure {
-    fn from(error: RequestError) -> Self {
-        let code = match error {
-            RequestError::UnsupportedMediaType { .. } => Code::UnsupportedMediaType,
-            _ => Code::Malformed,
-        };
-        Self::new(code, error.to_string())
-    }
 }
 
 impl From<Rejection> for Failure {
@@ -222,9 +240,8 @@ impl From<Rejection> for Failure {
             Rejection::ShuttingDown => (Code::Unavailable, Some(Duration::from_secs(1))),
         };
         Self {
-            code,
-            message,
             retry_after,
+            ..Self::new(code, message)
         }
     }
 }
@@ -236,7 +253,7 @@ impl From<&ItemError> for Failure {
 }
 
 /// The known name that `name` most likely means, if any is close enough.
-pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // The distance costs the product of both lengths, and one of them is the client's choice.
     if name.len() > 64 {
         return None;

@@ -29,12 +29,13 @@ fn retry_after_is_whole_seconds_and_at_least_one() {
 }
 
 #[test]
-fn an_error_is_json_with_a_code() {
-    let failure = Failure::from(&ItemError::Invalid("a \"quoted\" thing".to_owned()));
-    assert_eq!(
-        String::from_utf8(failure.to_json(Some("r1"))).expect("JSON is text"),
-        r#"{"error":{"code":"invalid_input","message":"a \"quoted\" thing","request_id":"r1"}}"#
-    );
+fn a_full_queue_is_not_a_server_that_is_away() {
+    assert_eq!(Code::QueueFull.status(), 429);
+    assert_eq!(Code::QueueFull.grpc_status(), 8);
+    assert_eq!(Code::Unavailable.grpc_status(), 14);
+    for code in Code::ALL {
+        assert!((1..=16).contains(&code.grpc_status()), "{code:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,141 @@
+//! Whom a request is addressed to, and the way into its queue, which is the same for every protocol.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use plugin_abi::manifest::TaskManifest;
+
+use super::error::{Code, Failure};
+use super::hints::Hints;
+use crate::engine::{Reply, Request};
+use crate::error::ItemError;
+use crate::protocol::ItemInput;
+use crate::registry::{Generation, ModelEntry, ModelState, Snapshot};
+
+/// What a request is addressed to. It keeps its generation alive until it is answered.
+#[derive(Clone)]
+pub struct Call {
+    /// The model.
+    pub entry: Arc<ModelEntry>,
+    /// The life of it that answers.
+    pub generation: Arc<Generation>,
+    /// Index of the task in its manifest.
+    pub task: usize,
+}
+
+impl Call {
+    /// A task by name.
+    pub fn to_task(snapshot: &Snapshot, model: &str, task: &str) -> Result<Self, Failure> {
+        let entry = find_model(snapshot, model)?;
+        let generation = find_generation(entry)?;
+        let Some(task) = entry.task_index(task) else {
+            let tasks = generation.manifest.tasks.iter().map(|task| task.name.as_str());
+            return Err(Failure::unknown_task(model, task, tasks));
+        };
+        Self::ready(entry, task)
+    }
+
+    /// The task that is meant when none is named.
+    pub fn to_default_task(snapshot: &Snapshot, model: &str) -> Result<Self, Failure> {
+        let entry = find_model(snapshot, model)?;
+        let generation = find_generation(entry)?;
+        let Some(task) = entry.default_task else {
+            let tasks = generation.manifest.tasks.iter().map(|task| task.name.as_str());
+            return Err(Failure::no_default_task(model, tasks));
+        };
+        Self::ready(entry, task)
+    }
+
+    /// A task by the one name that the Open Inference Protocol and OpenAI have: `model.task`, or `model` for its default task.
+    pub fn to_name(snapshot: &Snapshot, name: &str, version: Option<&str>) -> Result<Self, Failure> {
+        let Some((entry, task)) = snapshot.named(name) else {
+            return Err(Failure::unknown_model(name, snapshot.names()));
+        };
+        check_version(name, version)?;
+        match task.or(entry.default_task) {
+            Some(task) => Self::ready(entry, task),
+            None => {
+                let generation = find_generation(entry)?;
+                let tasks = generation.manifest.tasks.iter();
+                let names: Vec<String> = tasks.map(|task| format!("{name}.{}", task.name)).collect();
+                let message = format!(
+                    "model `{name}` has several tasks and no default; use one of: {}",
+                    names.join(", ")
+                );
+                Err(Failure::new(Code::NotFound, message))
+            }
+        }
+    }
+
+    /// A task by its index.
+    pub fn ready(entry: &Arc<ModelEntry>, task: usize) -> Result<Self, Failure> {
+        let generation = find_generation(entry)?.clone();
+        Ok(Self {
+            entry: entry.clone(),
+            generation,
+            task,
+        })
+    }
+
+    /// The task's manifest.
+    pub fn manifest(&self) -> &TaskManifest {
+        &self.generation.manifest.tasks[self.task]
+    }
+
+    /// Runs the task on these items: through its queue, in batches with whatever else waits. Dropping the future takes back
+    /// what has not begun to run.
+    pub async fn run(
+        &self,
+        items: Vec<Result<ItemInput, ItemError>>,
+        received: Instant,
+        hints: Hints,
+    ) -> Result<Reply, Failure> {
+        let pending = self.generation.engine.submit(Request {
+            task: self.task,
+            items,
+            received,
+            timeout: hints.timeout,
+            priority: hints.priority,
+        })?;
+        Ok(pending.reply().await)
+    }
+}
+
+/// The version of every model: a client that asks for another is refused. Generations are not versions, as only one serves.
+pub const VERSION: &str = "1";
+
+/// Whether a client may ask for this version; none, or an empty one, is any.
+pub fn check_version(name: &str, version: Option<&str>) -> Result<(), Failure> {
+    match version {
+        None | Some("" | VERSION) => Ok(()),
+        Some(version) => {
+            let version: String = version.chars().take(40).collect();
+            Err(Failure::new(
+                Code::NotFound,
+                format!("unknown version `{version}` of model `{name}`; it has version `{VERSION}`"),
+            ))
+        }
+    }
+}
+
+fn find_model<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<ModelEntry>, Failure> {
+    snapshot.model(name).ok_or_else(|| {
+        let names: Vec<&str> = snapshot.models().map(|entry| entry.name()).collect();
+        Failure::unknown_model(name, names.iter().copied())
+    })
+}
+
+fn find_generation(entry: &Arc<ModelEntry>) -> Result<&Arc<Generation>, Failure> {
+    let name = entry.name();
+    match &entry.state {
+        ModelState::Ready(generation) => Ok(generation),
+        ModelState::Loading => Err(Failure {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Failure::new(Code::Unavailable, format!("model `{name}` is still being loaded"))
+        }),
+        ModelState::Failed { reason } => Err(Failure::new(
+            Code::Unavailable,
+            format!("model `{name}` is not loaded: {reason}"),
+        )),
+    }
+}

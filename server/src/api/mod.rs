@@ -1,0 +1,25 @@
+//! What all protocols have in common: whom a request is addressed to, how its tensors become items and outcomes become
+//! tensors, what a model tells of itself, and what errors are called.
+//!
+//! Knows no wire format and no socket: `http` and `grpc` stand on this and never on each other.
+
+mod call;
+pub mod describe;
+mod error;
+mod hints;
+pub mod json;
+pub mod parameters;
+pub mod tensors;
+
+pub use call::{Call, VERSION, check_version};
+pub use error::{Code, Failure, nearest};
+pub use hints::{Hints, request_id, trace_id};
+
+/// Bounds of one request body.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Most items in a request.
+    pub items: usize,
+    /// Deepest nesting of arrays and objects in JSON, the outermost included.
+    pub depth: usize,
+}

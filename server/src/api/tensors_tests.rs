@@ -1,0 +1,252 @@
+use plugin_abi::manifest::TensorManifest;
+
+use super::*;
+
+const LIMITS: BodyLimits = BodyLimits { items: 4, depth: 4 };
+
+fn task(kinds: &[Kind], tensors: &[(&str, &str, &[i64])]) -> TaskManifest {
+    let mut task = TaskManifest::default();
+    task.input.kinds = kinds.to_vec();
+    task.input.tensors = tensors
+        .iter()
+        .map(|(name, dtype, shape)| TensorManifest {
+            name: (*name).to_owned(),
+            dtype: (*dtype).to_owned(),
+            shape: shape.to_vec(),
+            ..TensorManifest::default()
+        })
+        .collect();
+    task.output = task.input.clone();
+    task.output.kinds.truncate(1);
+    task
+}
+
+fn input(name: &str, dtype: DType, shape: &[u64], data: &[u8]) -> Input {
+    Input {
+        name: name.to_owned(),
+        dtype,
+        shape: shape.to_vec(),
+        data: Bytes::copy_from_slice(data),
+        media_type: String::new(),
+    }
+}
+
+fn texts(name: &str, shape: &[u64], elements: &[&[u8]]) -> Input {
+    let data: Vec<u8> = elements
+        .iter()
+        .flat_map(|element| [&(element.len() as u32).to_le_bytes()[..], element].concat())
+        .collect();
+    input(name, DType::Bytes, shape, &data)
+}
+
+fn read(task: &TaskManifest, inputs: Vec<Input>) -> Result<Vec<Value>, String> {
+    let items = read_items(task, inputs, &Bytes::new(), LIMITS).map_err(|error| error.to_string())?;
+    Ok(items
+        .into_iter()
+        .map(|item| item.expect("items do not fail alone").value)
+        .collect())
+}
+
+fn pixels() -> TaskManifest {
+    task(&[Kind::Tensors], &[("x", "UINT8", &[2]), ("y", "INT16", &[])])
+}
+
+#[test]
+fn rows_are_items_and_slices_of_what_came() {
+    let x = input("x", DType::Uint8, &[2, 2], &[1, 2, 3, 4]);
+    let y = input("y", DType::Int16, &[2], &[5, 0, 6, 0]);
+    let sent = x.data.clone();
+    let items = read(&pixels(), vec![y, x]).expect("both are there");
+    let [Value::Tensors(first), Value::Tensors(second)] = items.as_slice() else {
+        panic!("two items of tensors: {items:?}")
+    };
+    assert_eq!(
+        (first[0].name(), first[0].shape(), &first[0].data()[..]),
+        ("x", &[2][..], &[1, 2][..])
+    );
+    assert_eq!(
+        (second[1].name(), second[1].shape(), &second[1].data()[..]),
+        ("y", &[][..], &[6, 0][..])
+    );
+    assert_eq!(second[0].data().as_ptr(), sent[2..].as_ptr(), "a copy was made");
+}
+
+#[test]
+fn elements_are_items_where_a_task_takes_no_tensors() {
+    let cases = [
+        (Kind::Text, TEXT, Value::Text(Bytes::from_static(b"12"))),
+        (Kind::Json, JSON, Value::Json(Bytes::from_static(b"12"))),
+        (
+            Kind::Bytes,
+            BYTES,
+            Value::Bytes {
+                data: Bytes::from_static(b"12"),
+                media_type: String::new(),
+            },
+        ),
+    ];
+    for (kind, name, expected) in cases {
+        for shape in [&[2u64][..], &[2, 1]] {
+            let items = read(&task(&[kind], &[]), vec![texts(name, shape, &[b"12", b"3"])]);
+            assert_eq!(
+                items.as_ref().map(|items| (items.len(), &items[0])),
+                Ok((2, &expected))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_task_of_several_kinds_goes_by_the_name() {
+    let task = task(&[Kind::Bytes, Kind::Tensors], &[("x", "UINT8", &[1])]);
+    let named: Vec<String> = inputs(&task).iter().map(|spec| spec.name.to_owned()).collect();
+    assert_eq!(named, ["x"]);
+    let as_tensor = read(&task, vec![input("x", DType::Uint8, &[1, 1], &[7])]);
+    assert!(matches!(as_tensor.as_deref(), Ok([Value::Tensors(_)])));
+    let as_bytes = read(&task, vec![texts(BYTES, &[1], &[b"png"])]);
+    assert!(matches!(as_bytes.as_deref(), Ok([Value::Bytes { .. }])));
+}
+
+#[test]
+fn what_is_wrong_is_told_with_the_numbers() {
+    let x = || input("x", DType::Uint8, &[2, 2], &[1, 2, 3, 4]);
+    let y = || input("y", DType::Int16, &[2], &[5, 0, 6, 0]);
+    let takes = "the task takes `x` UINT8 [-1, 2], `y` INT16 [-1]";
+    let cases = [
+        (vec![x()], format!("missing input `y`; {takes}")),
+        (vec![], format!("missing input `x`; {takes}")),
+        (vec![x(), y(), x()], "input `x` is given twice".to_owned()),
+        (
+            vec![input("xx", DType::Uint8, &[1, 2], &[0, 0])],
+            format!("unknown input `xx`, did you mean `x`?; {takes}"),
+        ),
+        (
+            vec![input("x", DType::Fp32, &[1, 2], &[0; 8]), y()],
+            "input `x` has datatype FP32, expected UINT8".to_owned(),
+        ),
+        (
+            vec![input("x", DType::Uint8, &[2, 3], &[0; 6]), y()],
+            "input `x` has shape [2, 3], expected [-1, 2], where -1 is any size".to_owned(),
+        ),
+        (
+            vec![input("x", DType::Uint8, &[2], &[0; 2]), y()],
+            "input `x` has shape [2], expected [-1, 2], where -1 is any size".to_owned(),
+        ),
+        (
+            vec![input("x", DType::Uint8, &[], &[0]), y()],
+            "input `x` has shape [], expected [-1, 2], where -1 is any size".to_owned(),
+        ),
+        (
+            vec![input("x", DType::Uint8, &[0, 2], &[]), y()],
+            "input `x` has no items: its shape is [0, 2]; expected at least one".to_owned(),
+        ),
+        (
+            vec![input("x", DType::Uint8, &[5, 2], &[0; 10]), y()],
+            "input `x` has 5 items, at most 4 are allowed in one request".to_owned(),
+        ),
+        (
+            vec![input("x", DType::Uint8, &[1, 2], &[0; 2]), y()],
+            "input `y` has 2 items, input `x` has 1; their first dimensions must be equal".to_owned(),
+        ),
+        (
+            vec![input("x", DType::Uint8, &[2, 2], &[0; 3]), y()],
+            "tensor `x` of UINT8 [2, 2] takes 4 bytes, got 3".to_owned(),
+        ),
+    ];
+    for (inputs, expected) in cases {
+        assert_eq!(read(&pixels(), inputs), Err(expected));
+    }
+    let cases = [
+        (
+            Kind::Text,
+            texts(TEXT, &[1], &[b"a\xff"]),
+            "input `TEXT`: element 0 is not UTF-8, invalid byte at 1",
+        ),
+        (
+            Kind::Json,
+            texts(JSON, &[2], &[b"1", b"{"]),
+            "input `JSON`: element 1 is not JSON: EOF while parsing an object at line 1 column 1",
+        ),
+        (
+            Kind::Json,
+            texts(JSON, &[1], &[b"[[[[[]]]]]"]),
+            "input `JSON`: element 0 is not JSON: it is nested too deeply at offset 4: at most 4 levels are allowed",
+        ),
+        (
+            Kind::Text,
+            input(TEXT, DType::Bytes, &[1], &[9, 0, 0, 0, b'a']),
+            "tensor `TEXT` of BYTES [1]: expected 1 length-prefixed elements, the data is cut or too long at element 0",
+        ),
+    ];
+    for (kind, input, expected) in cases {
+        assert_eq!(read(&task(&[kind], &[]), vec![input]), Err(expected.to_owned()));
+    }
+}
+
+fn tensor(shape: &[u64], data: &[u8]) -> Tensor {
+    Tensor::new("x", DType::Uint8, shape, Bytes::copy_from_slice(data)).expect("the length is right")
+}
+
+#[test]
+fn outcomes_become_tensors_with_a_row_for_each() {
+    let first = tensor(&[2], &[1, 2]);
+    let outcomes = vec![
+        Ok(Value::Tensors(vec![first.clone()])),
+        Ok(Value::Tensors(vec![tensor(&[2], &[3, 4])])),
+    ];
+    let mut outputs = write_outputs(outcomes).expect("they stack");
+    let output = outputs.remove(0);
+    assert_eq!((output.name.as_str(), &output.shape[..]), ("x", &[2, 2][..]));
+    assert_eq!(output.rows[0].as_ptr(), first.data().as_ptr(), "a copy was made");
+    assert_eq!(&output.into_data()[..], &[1, 2, 3, 4]);
+
+    let outputs =
+        write_outputs(vec![Ok(Value::Text(Bytes::from_static(b"ab")))]).expect("a text is a tensor");
+    assert_eq!(
+        (outputs[0].name.as_str(), &outputs[0].shape[..]),
+        (TEXT, &[1, 1][..])
+    );
+    assert_eq!(&outputs[0].rows[0][..], b"\x02\0\0\0ab");
+}
+
+#[test]
+fn one_failed_item_fails_the_request_with_the_most_severe_error() {
+    let outcomes = vec![
+        Ok(Value::Text(Bytes::new())),
+        Err(ItemError::Invalid("a bad text".to_owned())),
+        Err(ItemError::Fault("it broke".to_owned())),
+    ];
+    let failure = write_outputs(outcomes).expect_err("items failed");
+    assert_eq!(
+        (failure.code, failure.message.as_str()),
+        (Code::ModelFault, "item 2 of 3: it broke")
+    );
+    let failure = write_outputs(vec![Err(ItemError::Invalid("no".to_owned()))]).expect_err("it failed");
+    assert_eq!(failure.message, "no");
+}
+
+#[test]
+fn outputs_of_different_shapes_make_no_tensor() {
+    let outcomes = vec![
+        Ok(Value::Tensors(vec![tensor(&[2], &[1, 2])])),
+        Ok(Value::Tensors(vec![tensor(&[1], &[3])])),
+    ];
+    let failure = write_outputs(outcomes).expect_err("they do not stack");
+    assert_eq!(failure.code, Code::Unsupported);
+    assert!(
+        failure
+            .message
+            .starts_with("output `x` has shape [2] for item 0 and [1] for item 1"),
+        "{}",
+        failure.message
+    );
+}
+
+#[test]
+fn an_output_that_the_task_does_not_give_is_refused() {
+    let error = check_requested(&pixels(), ["x", "z"].into_iter()).expect_err("there is no z");
+    assert_eq!(
+        error.to_string(),
+        "unknown output `z`, did you mean `x`?; the task gives `x` UINT8 [-1, 2], `y` INT16 [-1]"
+    );
+}

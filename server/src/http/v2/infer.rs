@@ -1,0 +1,119 @@
+//! `POST /v2/models/{model}/infer`: from a request's body to its reply.
+
+use std::convert::Infallible;
+use std::time::Instant;
+
+use actix_web::body::SizedStream;
+use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::web::{self, Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
+use futures_util::stream;
+
+use super::Name;
+use super::read::{HEADER_LENGTH, InferRequest, header_length, read_request};
+use super::write::{Encoded, Reply as Head, write_response};
+use crate::api::tensors::{read_items, write_outputs};
+use crate::api::{Call, Failure};
+use crate::clock;
+use crate::http::predict::{INLINE_BODY, INLINE_REPLY, add_timing, hints, observe_encode, off_the_loop};
+use crate::http::receive::receive;
+use crate::http::respond;
+use crate::http::server::Shared;
+
+/// `POST /v2/models/{model}/infer`
+pub(in crate::http) async fn infer(
+    request: HttpRequest,
+    payload: web::Payload,
+    shared: Data<Shared>,
+    name: Path<Name>,
+) -> HttpResponse {
+    let received = clock::now();
+    let result = run(&request, payload, &shared, &name, received).await;
+    result.unwrap_or_else(|failure| respond::failure(&request, &failure))
+}
+
+async fn run(
+    request: &HttpRequest,
+    payload: web::Payload,
+    shared: &Shared,
+    name: &Name,
+    received: Instant,
+) -> Result<HttpResponse, Failure> {
+    let call = Call::to_name(&shared.registry.snapshot(), &name.model, name.version.as_deref())?;
+    let mut hints = hints(request, &call)?;
+    let json_length = header_length(request.headers().get(HEADER_LENGTH).map(HeaderValue::as_bytes))?;
+    let body = receive(
+        request,
+        payload,
+        shared.receive,
+        received,
+        json_length.unwrap_or(0),
+    )
+    .await?;
+    let (of, limits, inline) = (call.clone(), shared.body, body.len() <= INLINE_BODY);
+    let read = move || {
+        let task = of.manifest();
+        let InferRequest {
+            inputs,
+            parameters,
+            wanted,
+            id,
+        } = read_request(&body, json_length, task, limits)?;
+        let items = read_items(task, inputs, &parameters.for_task, limits)?;
+        Ok::<_, Failure>((items, parameters, wanted, id))
+    };
+    let (items, parameters, wanted, id) = if inline {
+        read()?
+    } else {
+        off_the_loop(read).await??
+    };
+    hints.override_with(parameters.timeout, parameters.priority);
+    let reply = call.run(items, received, hints).await?;
+
+    let started = clock::now();
+    let outputs = write_outputs(reply.outcomes)?;
+    let size: usize = outputs.iter().map(|output| output.byte_len()).sum();
+    let model = name.model.clone();
+    let encode = move || {
+        write_response(
+            &Head {
+                model: &model,
+                id: id.as_deref(),
+            },
+            outputs,
+            &wanted,
+        )
+    };
+    let encoded = if size <= INLINE_REPLY {
+        encode()?
+    } else {
+        off_the_loop(encode).await??
+    };
+    let mut response = respond_with(encoded);
+    let took = observe_encode(&call, started);
+    add_timing(&mut response, reply.timing, took);
+    Ok(response)
+}
+
+/// Sends the JSON and behind it the binary parts. Large parts go out as they are, one by one.
+fn respond_with(Encoded { json, binary }: Encoded) -> HttpResponse {
+    if binary.is_empty() {
+        return respond::json(200, json);
+    }
+    let length = json.len() + binary.iter().map(|part| part.len()).sum::<usize>();
+    let mut response = respond::status(200);
+    response
+        .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")))
+        .insert_header((
+            HeaderName::from_static(HEADER_LENGTH),
+            HeaderValue::from(json.len()),
+        ));
+    if length <= INLINE_REPLY {
+        let mut body = json;
+        body.reserve_exact(length - body.len());
+        binary.iter().for_each(|part| body.extend_from_slice(part));
+        return response.body(body);
+    }
+    let parts = [json.into()].into_iter().chain(binary).map(Ok::<_, Infallible>);
+    response.body(SizedStream::new(length as u64, stream::iter(parts)))
+}

@@ -1,0 +1,148 @@
+//! What the server and its models tell of themselves.
+
+use actix_web::web::{self, Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::Name;
+use crate::api::describe::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
+use crate::api::{Call, Code, Failure};
+use crate::clock;
+use crate::http::receive::receive;
+use crate::http::respond;
+use crate::http::server::Shared;
+
+/// `GET /v2`
+pub(in crate::http) async fn server() -> HttpResponse {
+    let body = json!({"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": EXTENSIONS});
+    respond::json(200, body.to_string())
+}
+
+/// `GET /v2/health/live`: never depends on models.
+pub(in crate::http) async fn live() -> HttpResponse {
+    respond::json(200, "{\"live\":true}")
+}
+
+/// `GET /v2/health/ready`
+pub(in crate::http) async fn ready(shared: Data<Shared>) -> HttpResponse {
+    let ready = shared.registry.is_ready();
+    let body = json!({"live": true, "ready": ready});
+    respond::json(if ready { 200 } else { 503 }, body.to_string())
+}
+
+/// `GET /v2/models/{model}`
+pub(in crate::http) async fn metadata(
+    request: HttpRequest,
+    shared: Data<Shared>,
+    name: Path<Name>,
+) -> HttpResponse {
+    of_model(&request, &shared, &name, |call| {
+        describe::metadata(&name.model, call)
+    })
+}
+
+/// `GET /v2/models/{model}/ready`
+pub(in crate::http) async fn model_ready(
+    request: HttpRequest,
+    shared: Data<Shared>,
+    name: Path<Name>,
+) -> HttpResponse {
+    let snapshot = shared.registry.snapshot();
+    // A model without a default task is ready as well, so the name of a model alone will do.
+    let known = snapshot.named(&name.model);
+    let call = match known.and_then(|(entry, task)| task.is_none().then_some(entry)) {
+        Some(entry) if entry.generation().is_some() => {
+            crate::api::check_version(&name.model, name.version.as_deref())
+        }
+        _ => Call::to_name(&snapshot, &name.model, name.version.as_deref()).map(|_| ()),
+    };
+    let draining = || Failure::new(Code::Unavailable, "the server is shutting down");
+    match call {
+        Ok(()) if shared.registry.is_draining() => respond::failure(&request, &draining()),
+        Ok(()) => respond::json(200, json!({"name": name.model, "ready": true}).to_string()),
+        Err(failure) => respond::failure(&request, &failure),
+    }
+}
+
+/// `GET /v2/models/{model}/config`
+pub(in crate::http) async fn config(
+    request: HttpRequest,
+    shared: Data<Shared>,
+    name: Path<Name>,
+) -> HttpResponse {
+    of_model(&request, &shared, &name, |call| {
+        describe::config(&name.model, call)
+    })
+}
+
+/// `GET /v2/models/{model}/stats`
+pub(in crate::http) async fn statistics(
+    request: HttpRequest,
+    shared: Data<Shared>,
+    name: Path<Name>,
+) -> HttpResponse {
+    of_model(
+        &request,
+        &shared,
+        &name,
+        |call| json!({"model_stats": [describe::statistics(&name.model, call)]}),
+    )
+}
+
+/// `GET /v2/models/stats`
+pub(in crate::http) async fn all_statistics(shared: Data<Shared>) -> HttpResponse {
+    let all = describe::all_statistics(&shared.registry.snapshot());
+    respond::json(200, json!({ "model_stats": all }).to_string())
+}
+
+/// What a client may ask of the list of models.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct IndexRequest {
+    /// Only those that serve.
+    ready: bool,
+}
+
+/// `POST /v2/repository/index`, whose body is empty or a JSON object.
+pub(in crate::http) async fn index(
+    request: HttpRequest,
+    payload: web::Payload,
+    shared: Data<Shared>,
+) -> HttpResponse {
+    match receive_json::<IndexRequest>(&request, payload, &shared).await {
+        Ok(asked) => {
+            let index = describe::index(&shared.registry.snapshot(), asked.ready);
+            respond::json(200, json!(index).to_string())
+        }
+        Err(failure) => respond::failure(&request, &failure),
+    }
+}
+
+/// Receives a body that may be empty.
+async fn receive_json<T: DeserializeOwned + Default>(
+    request: &HttpRequest,
+    payload: web::Payload,
+    shared: &Shared,
+) -> Result<T, Failure> {
+    let body = receive(request, payload, shared.receive, clock::now(), 0).await?;
+    if body.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&body)
+        .map_err(|error| Failure::new(Code::Malformed, format!("malformed request body: {error}")))
+}
+
+fn of_model<T: Serialize>(
+    request: &HttpRequest,
+    shared: &Shared,
+    name: &Name,
+    describe: impl Fn(&Call) -> T,
+) -> HttpResponse {
+    let snapshot = shared.registry.snapshot();
+    match Call::to_name(&snapshot, &name.model, name.version.as_deref()) {
+        Ok(call) => respond::json(200, json!(describe(&call)).to_string()),
+        Err(failure) => respond::failure(request, &failure),
+    }
+}

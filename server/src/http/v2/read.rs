@@ -1,0 +1,458 @@
+//! Takes a request of the Open Inference Protocol apart: JSON, and behind it the tensors that are sent as they are.
+//!
+//! A header says how long the JSON is; without one all of the body is JSON. Nothing here knows what the tensors mean to
+//! the task: see [`crate::api::tensors`].
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use plugin_abi::manifest::{Kind, TaskManifest};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value as Json};
+
+use crate::api::parameters::Parameters;
+use crate::api::tensors::{self, Input, Spec};
+use crate::api::{BodyLimits, Code, Failure};
+use crate::http::data_uri;
+use crate::http::envelope::{check_depth, check_utf8};
+use crate::http::tensor_json::read_elements;
+use crate::protocol::{DType, byte_strings};
+
+/// The header that says how long the JSON is.
+pub(crate) const HEADER_LENGTH: &str = "inference-header-content-length";
+
+/// A request, taken apart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InferRequest {
+    /// The client's own name of the request, which goes into the reply.
+    pub id: Option<String>,
+    /// Its tensors, not checked against anything but themselves.
+    pub inputs: Vec<Input>,
+    /// Its parameters.
+    pub parameters: Parameters,
+    /// How the outputs are wanted.
+    pub wanted: Wanted,
+}
+
+/// Which outputs a client wants, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All of them, as binary or as JSON.
+    All {
+        /// As binary.
+        binary: bool,
+    },
+    /// These.
+    These(Vec<WantedOutput>),
+}
+
+/// One output that a client wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedOutput {
+    /// Its name.
+    pub name: String,
+    /// As binary rather than as JSON.
+    pub binary: bool,
+}
+
+/// Why a body is no request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum ReadError {
+    #[error("header Inference-Header-Content-Length: expected a number of bytes, got `{0}`")]
+    HeaderLength(String),
+    #[error("header Inference-Header-Content-Length is {length}, but the body has only {body} bytes")]
+    HeaderTooLong { length: usize, body: usize },
+    #[error("malformed request body: {0}")]
+    Malformed(String),
+    #[error("input `{name}`: unknown datatype `{datatype}`; known: {known}")]
+    Datatype {
+        name: String,
+        datatype: String,
+        known: String,
+    },
+    #[error("input `{name}`: shape {shape:?} has a negative dimension")]
+    NegativeDimension { name: String, shape: Vec<i64> },
+    #[error("input `{0}` has both `data` and `binary_data_size`; send one of them")]
+    BothForms(String),
+    #[error(
+        "input `{0}` has no data; expected `data`, or `parameters.binary_data_size` and the bytes behind the JSON"
+    )]
+    NoData(String),
+    #[error("input `{name}` has {dtype} data as JSON; {dtype} can only be sent as binary data")]
+    OnlyBinary { name: String, dtype: DType },
+    #[error("input `{name}`: {problem}")]
+    Data { name: String, problem: String },
+    #[error("input `{name}` has {got} elements in `data`, but its shape {shape:?} has {expected}")]
+    Elements {
+        name: String,
+        got: u64,
+        shape: Vec<u64>,
+        expected: String,
+    },
+    #[error("input `{name}` takes {wanted} bytes of binary data, but only {left} of {all} are left")]
+    BinaryTooShort {
+        name: String,
+        wanted: u64,
+        left: usize,
+        all: usize,
+    },
+    #[error("the body has {all} bytes of binary data, but the inputs take only {taken}")]
+    BinaryTooLong { taken: usize, all: usize },
+    #[error("{what} `{name}` is in shared memory, which this server does not support; send it in the body")]
+    SharedMemory { what: &'static str, name: String },
+    #[error("output `{0}`: `classification` is not supported; a task that classifies says so itself")]
+    Classification(String),
+    #[error("a raw body is one input of one item, but the task takes {0} inputs")]
+    RawInputs(usize),
+    #[error("a raw body of {bytes} bytes does not make input `{name}` of {dtype} {shape:?}")]
+    RawShape {
+        name: String,
+        bytes: usize,
+        dtype: DType,
+        shape: Vec<i64>,
+    },
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        Self::new(Code::Malformed, error.to_string())
+    }
+}
+
+#[derive(Deserialize)]
+struct RequestJson<'a> {
+    id: Option<String>,
+    parameters: Option<Map<String, Json>>,
+    #[serde(borrow)]
+    inputs: Vec<InputJson<'a>>,
+    outputs: Option<Vec<OutputJson>>,
+}
+
+#[derive(Deserialize)]
+struct InputJson<'a> {
+    name: String,
+    shape: Vec<i64>,
+    datatype: String,
+    parameters: Option<InputParameters>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct InputParameters {
+    binary_data_size: Option<u64>,
+    content_type: Option<String>,
+    shared_memory_region: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct OutputJson {
+    name: String,
+    parameters: Option<OutputParameters>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OutputParameters {
+    binary_data: Option<bool>,
+    classification: Option<u64>,
+    shared_memory_region: Option<String>,
+}
+
+/// Reads the header that says how long the JSON is.
+pub(crate) fn header_length(value: Option<&[u8]>) -> Result<Option<usize>, Failure> {
+    let Some(value) = value else {
+        return Ok(None);
+    };
+    let text = String::from_utf8_lossy(value);
+    match text.trim().parse() {
+        Ok(length) => Ok(Some(length)),
+        Err(_) => {
+            let text = text.chars().take(40).collect();
+            Err(ReadError::HeaderLength(text).into())
+        }
+    }
+}
+
+/// Takes a body apart, whose first `json_length` bytes are JSON; all of it, if that is not said. None of it, if that is
+/// zero: then the body is the single input of the task.
+pub fn read_request(
+    body: &Bytes,
+    json_length: Option<usize>,
+    task: &TaskManifest,
+    limits: BodyLimits,
+) -> Result<InferRequest, Failure> {
+    let json_length = match json_length {
+        Some(0) => return Ok(read_raw(body, task)?),
+        Some(length) if length > body.len() => {
+            let body = body.len();
+            return Err(ReadError::HeaderTooLong { length, body }.into());
+        }
+        Some(length) => length,
+        None => body.len(),
+    };
+    let json = &body[..json_length];
+    let text = check_utf8(json)?;
+    check_depth(json, limits.depth)?;
+    let request: RequestJson<'_> =
+        serde_json::from_str(text).map_err(|error| ReadError::Malformed(error.to_string()))?;
+    let parameters = Parameters::read(request.parameters.unwrap_or_default(), task)?;
+    let wanted = read_wanted(request.outputs.unwrap_or_default(), &parameters)?;
+    if let Wanted::These(outputs) = &wanted {
+        tensors::check_requested(task, outputs.iter().map(|output| output.name.as_str()))?;
+    }
+    let mut binary = Binary {
+        data: body.slice(json_length..),
+        taken: 0,
+    };
+    let takes_bytes = task.input.kinds.contains(&Kind::Bytes);
+    let inputs = request
+        .inputs
+        .into_iter()
+        .map(|input| read_input(input, &mut binary, takes_bytes))
+        .collect::<Result<Vec<_>, _>>()?;
+    binary.finish()?;
+    Ok(InferRequest {
+        id: request.id.filter(|id| !id.is_empty()),
+        inputs,
+        parameters,
+        wanted,
+    })
+}
+
+fn read_wanted(outputs: Vec<OutputJson>, parameters: &Parameters) -> Result<Wanted, ReadError> {
+    if outputs.is_empty() {
+        return Ok(Wanted::All {
+            binary: parameters.binary_output,
+        });
+    }
+    let wanted = |output: OutputJson| {
+        let parameters = output.parameters.unwrap_or_default();
+        if parameters.shared_memory_region.is_some() {
+            return Err(ReadError::SharedMemory {
+                what: "output",
+                name: output.name,
+            });
+        }
+        if parameters.classification.is_some_and(|classes| classes > 0) {
+            return Err(ReadError::Classification(output.name));
+        }
+        Ok(WantedOutput {
+            name: output.name,
+            // What the request says as a whole does not count for an output that is named, and so it is at Triton.
+            binary: parameters.binary_data.unwrap_or(false),
+        })
+    };
+    let wanted = outputs.into_iter().map(wanted).collect::<Result<Vec<_>, _>>()?;
+    Ok(Wanted::These(wanted))
+}
+
+/// What comes behind the JSON, taken piece by piece.
+struct Binary {
+    data: Bytes,
+    taken: usize,
+}
+
+impl Binary {
+    fn take(&mut self, name: &str, wanted: u64) -> Result<Bytes, ReadError> {
+        let left = self.data.len() - self.taken;
+        match usize::try_from(wanted) {
+            Ok(length) if length <= left => {
+                let start = self.taken;
+                self.taken += length;
+                Ok(self.data.slice(start..self.taken))
+            }
+            _ => Err(ReadError::BinaryTooShort {
+                name: name.to_owned(),
+                wanted,
+                left,
+                all: self.data.len(),
+            }),
+        }
+    }
+
+    fn finish(self) -> Result<(), ReadError> {
+        if self.taken == self.data.len() {
+            return Ok(());
+        }
+        Err(ReadError::BinaryTooLong {
+            taken: self.taken,
+            all: self.data.len(),
+        })
+    }
+}
+
+fn read_input(input: InputJson<'_>, binary: &mut Binary, takes_bytes: bool) -> Result<Input, ReadError> {
+    let name = input.name;
+    let Some(dtype) = DType::from_name(&input.datatype) else {
+        return Err(ReadError::Datatype {
+            datatype: input.datatype.chars().take(40).collect(),
+            known: DType::all().map(DType::name).collect::<Vec<_>>().join(", "),
+            name,
+        });
+    };
+    let shape: Result<Vec<u64>, _> = input.shape.iter().map(|&dim| u64::try_from(dim)).collect();
+    let Ok(shape) = shape else {
+        let shape = input.shape;
+        return Err(ReadError::NegativeDimension { name, shape });
+    };
+    let parameters = input.parameters.unwrap_or_default();
+    if parameters.shared_memory_region.is_some() {
+        return Err(ReadError::SharedMemory { what: "input", name });
+    }
+    let mut media_type = parameters.content_type.unwrap_or_default();
+    let data = match (input.data, parameters.binary_data_size) {
+        (Some(_), Some(_)) => return Err(ReadError::BothForms(name)),
+        (None, None) => return Err(ReadError::NoData(name)),
+        (None, Some(size)) => binary.take(&name, size)?,
+        (Some(data), None) => {
+            let data = read_json_data(&name, dtype, &shape, data.get())?;
+            if takes_bytes && dtype == DType::Bytes {
+                decode_texts(&name, data, &mut media_type)?
+            } else {
+                data
+            }
+        }
+    };
+    // Other names of encodings, such as MLServer's `np` and `str`, say nothing that the datatype does not.
+    if !media_type.contains('/') {
+        media_type.clear();
+    }
+    Ok(Input {
+        name,
+        dtype,
+        shape,
+        data,
+        media_type,
+    })
+}
+
+/// Reads `data`: flat, or nested as the shape says.
+fn read_json_data(name: &str, dtype: DType, shape: &[u64], text: &str) -> Result<Bytes, ReadError> {
+    if matches!(dtype, DType::Fp16 | DType::Bf16) {
+        let name = name.to_owned();
+        return Err(ReadError::OnlyBinary { name, dtype });
+    }
+    let (data, dims) = read_elements(text, dtype).map_err(|problem| ReadError::Data {
+        name: name.to_owned(),
+        problem,
+    })?;
+    let product = |dims: &[u64]| {
+        dims.iter()
+            .try_fold(1u64, |product, &dim| product.checked_mul(dim))
+    };
+    let (got, expected) = (product(&dims).unwrap_or(u64::MAX), product(shape));
+    if dims.is_empty() {
+        return Err(ReadError::Data {
+            name: name.to_owned(),
+            problem: "`data` is not an array".to_owned(),
+        });
+    }
+    if Some(got) != expected {
+        return Err(ReadError::Elements {
+            name: name.to_owned(),
+            got,
+            shape: shape.to_vec(),
+            expected: expected.map_or("too many".to_owned(), |expected| expected.to_string()),
+        });
+    }
+    if dims.len() > 1 && dims != shape {
+        return Err(ReadError::Data {
+            name: name.to_owned(),
+            problem: format!("`data` is nested as {dims:?}, but the shape is {shape:?}"),
+        });
+    }
+    Ok(data)
+}
+
+/// Decodes strings that stand for bytes: data URIs, and base64 where the client says that it is.
+fn decode_texts(name: &str, data: Bytes, media_type: &mut String) -> Result<Bytes, ReadError> {
+    let is_base64 = media_type == "base64";
+    if !is_base64 && !byte_strings(&data).any(|element| data_uri::is_one(&element)) {
+        return Ok(data);
+    }
+    let mut decoded = BytesMut::with_capacity(data.len());
+    for (at, element) in byte_strings(&data).enumerate() {
+        let bytes = if data_uri::is_one(&element) {
+            data_uri::decode(&element).map(|uri| {
+                *media_type = uri.media_type;
+                uri.data
+            })
+        } else if is_base64 {
+            data_uri::decode_base64(&element)
+        } else {
+            Ok(element.to_vec())
+        };
+        let bytes = bytes.map_err(|problem| ReadError::Data {
+            name: name.to_owned(),
+            problem: format!("element {at}: {problem}"),
+        })?;
+        // What is decoded is shorter than what was read, whose length fitted.
+        decoded.put_u32_le(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        decoded.put_slice(&bytes);
+    }
+    Ok(decoded.freeze())
+}
+
+/// Reads a body that is the data of the single input.
+fn read_raw(body: &Bytes, task: &TaskManifest) -> Result<InferRequest, ReadError> {
+    let specs = tensors::inputs(task);
+    let [spec] = specs.as_slice() else {
+        return Err(ReadError::RawInputs(specs.len()));
+    };
+    let (shape, data) = match spec.dtype.size() {
+        Some(size) => (raw_shape(spec, body.len(), size)?, body.clone()),
+        None => {
+            let length = u32::try_from(body.len()).map_err(|_| raw_mismatch(spec, body.len()))?;
+            let mut element = BytesMut::with_capacity(4 + body.len());
+            element.put_u32_le(length);
+            element.put_slice(body);
+            (vec![1; 1 + spec.item_shape.len()], element.freeze())
+        }
+    };
+    Ok(InferRequest {
+        id: None,
+        inputs: vec![Input {
+            name: spec.name.to_owned(),
+            dtype: spec.dtype,
+            shape,
+            data,
+            media_type: String::new(),
+        }],
+        parameters: Parameters::default(),
+        wanted: Wanted::All { binary: true },
+    })
+}
+
+/// The shape that so many bytes have. Where the item has an open dimension there is one item, else as many as there are.
+fn raw_shape(spec: &Spec<'_>, bytes: usize, size: usize) -> Result<Vec<u64>, ReadError> {
+    let shape: Vec<i64> = match spec.item_shape.iter().filter(|&&dim| dim < 0).count() {
+        0 => spec.shape(),
+        1 => [1].into_iter().chain(spec.item_shape.iter().copied()).collect(),
+        _ => return Err(raw_mismatch(spec, bytes)),
+    };
+    let known = shape
+        .iter()
+        .filter_map(|&dim| u64::try_from(dim).ok())
+        .try_fold(size as u64, u64::checked_mul)
+        .filter(|&known| known > 0 && (bytes as u64).is_multiple_of(known))
+        .ok_or_else(|| raw_mismatch(spec, bytes))?;
+    let open = bytes as u64 / known;
+    Ok(shape
+        .iter()
+        .map(|&dim| u64::try_from(dim).unwrap_or(open))
+        .collect())
+}
+
+fn raw_mismatch(spec: &Spec<'_>, bytes: usize) -> ReadError {
+    ReadError::RawShape {
+        name: spec.name.to_owned(),
+        bytes,
+        dtype: spec.dtype,
+        shape: spec.shape(),
+    }
+}
+
+#[cfg(test)]
+#[path = "read_tests.rs"]
+mod tests;

@@ -1,0 +1,266 @@
+use plugin_abi::manifest::TensorManifest;
+use serde_json::json;
+
+use super::*;
+
+const LIMITS: BodyLimits = BodyLimits { items: 8, depth: 16 };
+
+fn task(kind: Kind, shape: &[i64], dtype: &str) -> TaskManifest {
+    let mut task = TaskManifest::default();
+    task.input.kinds = vec![kind];
+    task.input.tensors = vec![TensorManifest {
+        name: "x".to_owned(),
+        dtype: dtype.to_owned(),
+        shape: shape.to_vec(),
+        ..TensorManifest::default()
+    }];
+    task.output = task.input.clone();
+    task
+}
+
+fn floats() -> TaskManifest {
+    task(Kind::Tensors, &[2], "FP32")
+}
+
+fn read(task: &TaskManifest, json: &Json, binary: &[u8]) -> Result<InferRequest, String> {
+    let mut body = json.to_string().into_bytes();
+    let length = body.len();
+    body.extend_from_slice(binary);
+    read_request(&body.into(), Some(length), task, LIMITS).map_err(|failure| failure.message)
+}
+
+fn x(more: Json) -> Json {
+    let mut input = json!({"name": "x", "shape": [1, 2], "datatype": "FP32"});
+    for (key, value) in more.as_object().expect("more is an object") {
+        input[key] = value.clone();
+    }
+    input
+}
+
+#[test]
+fn tensors_come_as_json_or_behind_it() {
+    let binary = [1f32.to_le_bytes(), 2f32.to_le_bytes()].concat();
+    for json in [x(json!({"data": [1, 2]})), x(json!({"data": [[1.0, 2.0]]}))] {
+        let request = read(&floats(), &json!({"inputs": [json]}), &[]).expect("it is well-formed");
+        assert_eq!(&request.inputs[0].data[..], binary);
+    }
+    let both = json!({"inputs": [
+        x(json!({"parameters": {"binary_data_size": 8}})),
+        x(json!({"name": "y", "parameters": {"binary_data_size": 0}, "shape": [0, 2]})),
+    ]});
+    let request = read(&floats(), &both, &binary).expect("it is well-formed");
+    assert_eq!(&request.inputs[0].data[..], binary);
+    assert!(request.inputs[1].data.is_empty());
+}
+
+#[test]
+fn binary_data_is_a_slice_of_the_body() {
+    let json = json!({"inputs": [x(json!({"parameters": {"binary_data_size": 8}}))]}).to_string();
+    let body = Bytes::from([json.as_bytes(), &[0; 8]].concat());
+    let request = read_request(&body, Some(json.len()), &floats(), LIMITS).expect("it is well-formed");
+    assert_eq!(request.inputs[0].data.as_ptr(), body[json.len()..].as_ptr());
+}
+
+#[test]
+fn what_clients_send_beside_the_tensors_is_accepted() {
+    let request = json!({
+        "id": "", "parameters": null, "outputs": null, "unknown": {"a": [1]},
+        "inputs": [x(json!({"data": [1, 2], "parameters": null, "unknown": 1}))],
+    });
+    let request = read(&floats(), &request, &[]).expect("all of this is sent by clients");
+    assert_eq!(request.id, None);
+    assert_eq!(request.wanted, Wanted::All { binary: false });
+}
+
+#[test]
+fn an_output_that_is_named_says_itself_whether_it_is_binary() {
+    let wanted = |parameters: Json, outputs: Json| {
+        let request =
+            json!({"parameters": parameters, "inputs": [x(json!({"data": [1, 2]}))], "outputs": outputs});
+        read(&floats(), &request, &[]).expect("it is well-formed").wanted
+    };
+    let named = |binary| {
+        Wanted::These(vec![WantedOutput {
+            name: "x".to_owned(),
+            binary,
+        }])
+    };
+    let all = json!({"binary_data_output": true});
+    assert_eq!(wanted(all.clone(), json!([])), Wanted::All { binary: true });
+    assert_eq!(wanted(all, json!([{"name": "x"}])), named(false));
+    let one = json!([{"name": "x", "parameters": {"binary_data": true, "classification": 0}}]);
+    assert_eq!(wanted(json!({}), one), named(true));
+}
+
+#[test]
+fn a_body_without_json_is_the_single_input() {
+    let raw = |task: &TaskManifest, body: &[u8]| {
+        let body = Bytes::copy_from_slice(body);
+        let request = read_request(&body, Some(0), task, LIMITS).map_err(|failure| failure.message)?;
+        let input = request.inputs.into_iter().next().expect("there is one");
+        Ok((input.shape, input.data.to_vec()))
+    };
+    assert_eq!(raw(&floats(), &[0; 16]), Ok((vec![2, 2], vec![0; 16])));
+    let open = task(Kind::Tensors, &[-1], "FP32");
+    assert_eq!(raw(&open, &[0; 16]), Ok((vec![1, 4], vec![0; 16])));
+    let text = task(Kind::Text, &[], "BYTES");
+    assert_eq!(raw(&text, b"ab"), Ok((vec![1, 1], b"\x02\0\0\0ab".to_vec())));
+    let refused: Result<_, String> =
+        Err("a raw body of 15 bytes does not make input `x` of FP32 [-1, 2]".to_owned());
+    assert_eq!(raw(&floats(), &[0; 15]), refused);
+}
+
+#[test]
+fn strings_stand_for_bytes_where_they_say_so() {
+    let read = |data: &str, content_type: &str| {
+        let input = json!({"name": "BYTES", "shape": [1], "datatype": "BYTES", "data": [data],
+            "parameters": {"content_type": content_type}});
+        let request = read(&task(Kind::Bytes, &[], "BYTES"), &json!({"inputs": [input]}), &[])?;
+        let input = request.inputs.into_iter().next().expect("there is one");
+        let element = byte_strings(&input.data).next().expect("there is one");
+        Ok::<_, String>((element.to_vec(), input.media_type))
+    };
+    assert_eq!(read("AAEC", ""), Ok((b"AAEC".to_vec(), String::new())));
+    assert_eq!(read("AAEC", "base64"), Ok((vec![0, 1, 2], String::new())));
+    assert_eq!(
+        read("x", "image/png"),
+        Ok((b"x".to_vec(), "image/png".to_owned()))
+    );
+    assert_eq!(
+        read("data:image/png;base64,AAEC", "str"),
+        Ok((vec![0, 1, 2], "image/png".to_owned()))
+    );
+    let error = read("*", "base64").expect_err("a star is no base64");
+    assert!(
+        error.starts_with("input `BYTES`: element 0: not base64"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_told_with_the_numbers() {
+    let inputs = |input: Json| json!({ "inputs": [input] });
+    let cases = [
+        (
+            inputs(x(json!({"data": [1, 2], "parameters": {"binary_data_size": 8}}))),
+            8,
+            "input `x` has both `data` and `binary_data_size`; send one of them",
+        ),
+        (
+            inputs(x(json!({}))),
+            0,
+            "input `x` has no data; expected `data`, or `parameters.binary_data_size` and the bytes behind the JSON",
+        ),
+        (
+            inputs(x(json!({"parameters": {"binary_data_size": 8}}))),
+            7,
+            "input `x` takes 8 bytes of binary data, but only 7 of 7 are left",
+        ),
+        (
+            inputs(x(json!({"parameters": {"binary_data_size": u64::MAX}}))),
+            7,
+            "input `x` takes 18446744073709551615 bytes of binary data, but only 7 of 7 are left",
+        ),
+        (
+            inputs(x(json!({"parameters": {"binary_data_size": 8}}))),
+            9,
+            "the body has 9 bytes of binary data, but the inputs take only 8",
+        ),
+        (
+            inputs(x(json!({"data": [1, 2, 3]}))),
+            0,
+            "input `x` has 3 elements in `data`, but its shape [1, 2] has 2",
+        ),
+        (
+            inputs(x(json!({"data": [[1], [2]]}))),
+            0,
+            "input `x`: `data` is nested as [2, 1], but the shape is [1, 2]",
+        ),
+        (
+            inputs(x(json!({"data": 1, "shape": [1, 1]}))),
+            0,
+            "input `x`: `data` is not an array",
+        ),
+        (
+            inputs(x(json!({"data": [1, "2"]}))),
+            0,
+            "input `x`: element 1: expected a number, got a string",
+        ),
+        (
+            inputs(x(json!({"data": [1, [2]]}))),
+            0,
+            "input `x`: the nested arrays differ in length or depth near element 1",
+        ),
+        (
+            inputs(x(json!({"data": [1, 2], "shape": [-1, 2]}))),
+            0,
+            "input `x`: shape [-1, 2] has a negative dimension",
+        ),
+        (
+            inputs(x(json!({"data": [1, 2], "shape": [1i64 << 62, 1i64 << 62]}))),
+            0,
+            "input `x` has 2 elements in `data`, but its shape [4611686018427387904, 4611686018427387904] has too many",
+        ),
+        (
+            inputs(x(json!({"data": [1, 2], "datatype": "FP16"}))),
+            0,
+            "input `x` has FP16 data as JSON; FP16 can only be sent as binary data",
+        ),
+        (
+            inputs(x(json!({"data": [1, 2], "datatype": "FLOAT"}))),
+            0,
+            "input `x`: unknown datatype `FLOAT`; known: BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, \
+             FP16, FP32, FP64, BF16, BYTES",
+        ),
+        (
+            inputs(x(json!({"parameters": {"shared_memory_region": "r"}}))),
+            0,
+            "input `x` is in shared memory, which this server does not support; send it in the body",
+        ),
+        (
+            json!({"inputs": [], "outputs": [{"name": "x", "parameters": {"classification": 3}}]}),
+            0,
+            "output `x`: `classification` is not supported; a task that classifies says so itself",
+        ),
+        (
+            json!({"inputs": [], "outputs": [{"name": "y"}]}),
+            0,
+            "unknown output `y`, did you mean `x`?; the task gives `x` FP32 [-1, 2]",
+        ),
+    ];
+    for (request, binary, expected) in cases {
+        let read = read(&floats(), &request, &vec![0; binary]);
+        assert_eq!(read.expect_err(expected), expected);
+    }
+}
+
+#[test]
+fn what_is_no_json_is_told_with_its_place() {
+    let read = |body: &'static str, length| {
+        read_request(&Bytes::from_static(body.as_bytes()), length, &floats(), LIMITS)
+            .expect_err("it is malformed")
+            .message
+    };
+    assert_eq!(
+        read("{\"inputs\":[]}", Some(14)),
+        "header Inference-Header-Content-Length is 14, but the body has only 13 bytes"
+    );
+    assert_eq!(
+        read("", None),
+        "malformed request body: EOF while parsing a value at line 1 column 0"
+    );
+    assert_eq!(
+        read("{}", None),
+        "malformed request body: missing field `inputs` at line 1 column 2"
+    );
+    let deep = read("[[[[[[[[[[[[[[[[[", None);
+    assert_eq!(
+        deep,
+        "the request body is nested too deeply at offset 16: at most 16 levels are allowed"
+    );
+    let header = header_length(Some(b"-1")).expect_err("no length is negative");
+    assert_eq!(
+        header.message,
+        "header Inference-Header-Content-Length: expected a number of bytes, got `-1`"
+    );
+}
