@@ -23,4 +23,5 @@ mod quickstart;
 mod reload;
 mod reload_refused;
 mod responsiveness;
+mod sentence_embeddings;
 mod shutdown;

@@ -1,0 +1,253 @@
+//! BERT and RoBERTa encoders, computed on packed tokens: the sequences of a batch lie one after the other, and no token is
+//! padding. It knows nothing of text, pooling or tasks.
+
+use std::ops::Range;
+
+use plugin_sdk::LoadError;
+use rten_gemm::GemmExecutor;
+
+use crate::attention::Attention;
+use crate::folder::Architecture;
+use crate::linear::{LayerNorm, Linear};
+use crate::tokens::Tokens;
+use crate::weights::Weights;
+
+/// An encoder with its weights.
+pub(crate) struct Bert {
+    architecture: Architecture,
+    words: Vec<f32>,
+    positions: Vec<f32>,
+    types: Vec<f32>,
+    norm: LayerNorm,
+    layers: Vec<Layer>,
+    head: Option<Head>,
+}
+
+struct Layer {
+    /// Query, key and value of a token at once.
+    project: Linear,
+    gather: Linear,
+    gather_norm: LayerNorm,
+    widen: Linear,
+    narrow: Linear,
+    narrow_norm: LayerNorm,
+}
+
+/// What makes a score of the vector of the first token.
+struct Head {
+    dense: Linear,
+    score: Linear,
+}
+
+/// Room for what is computed within a layer; the same for all layers.
+struct Scratch {
+    projected: Vec<f32>,
+    context: Vec<f32>,
+    wide: Vec<f32>,
+}
+
+impl Bert {
+    /// Takes the weights of an encoder, and those that make a score if `scores`.
+    pub(crate) fn load(
+        weights: &Weights<'_>,
+        architecture: Architecture,
+        scores: bool,
+    ) -> Result<Self, LoadError> {
+        let gemm = GemmExecutor::new();
+        let width = architecture.hidden_size;
+        let table = |name: &str, rows: usize| {
+            weights.get(&format!("embeddings.{name}_embeddings.weight"), &[rows, width])
+        };
+        let layers = (0..architecture.num_hidden_layers)
+            .map(|index| Layer::load(&gemm, weights, &format!("encoder.layer.{index}"), &architecture))
+            .collect::<Result<_, _>>()?;
+        let head = scores.then(|| Head::load(&gemm, weights, width)).transpose()?;
+        Ok(Self {
+            words: table("word", weights.rows("embeddings.word_embeddings.weight")?)?,
+            positions: table("position", architecture.max_position_embeddings)?,
+            types: table("token_type", architecture.type_vocab_size)?,
+            norm: LayerNorm::load(
+                weights,
+                "embeddings.LayerNorm",
+                width,
+                architecture.layer_norm_eps,
+            )?,
+            layers,
+            head,
+            architecture,
+        })
+    }
+
+    /// Length of the vectors.
+    pub(crate) fn width(&self) -> usize {
+        self.architecture.hidden_size
+    }
+
+    /// How many ids the vocabulary has.
+    pub(crate) fn vocabulary(&self) -> usize {
+        self.words.len() / self.width()
+    }
+
+    /// A vector for each token of each sequence, one after the other. Every id is in the vocabulary, and no sequence is longer
+    /// than the model has positions.
+    pub(crate) fn states(&self, sequences: &[&Tokens]) -> Vec<f32> {
+        let mut ranges = Vec::with_capacity(sequences.len());
+        let mut count = 0;
+        for tokens in sequences {
+            ranges.push(count..count + tokens.len());
+            count += tokens.len();
+        }
+        let gemm = GemmExecutor::new();
+        let mut states = self.embed(sequences, count);
+        let architecture = &self.architecture;
+        let mut scratch = Scratch {
+            projected: vec![0.0; count * 3 * architecture.hidden_size],
+            context: vec![0.0; count * architecture.hidden_size],
+            wide: vec![0.0; count * architecture.intermediate_size],
+        };
+        for layer in &self.layers {
+            layer.apply(&gemm, architecture, &ranges, &mut states, &mut scratch);
+        }
+        states
+    }
+
+    /// The score of each sequence.
+    ///
+    /// # Panics
+    /// The model was loaded without what makes scores.
+    pub(crate) fn scores(&self, sequences: &[&Tokens]) -> Vec<f32> {
+        let head = self.head.as_ref().expect("it was loaded to score");
+        let gemm = GemmExecutor::new();
+        let states = self.states(sequences);
+        let mut start = 0;
+        let score = |tokens: &&Tokens| {
+            let first = row(&states, start, self.width());
+            start += tokens.len();
+            head.apply(&gemm, first)
+        };
+        sequences.iter().map(score).collect()
+    }
+
+    fn embed(&self, sequences: &[&Tokens], count: usize) -> Vec<f32> {
+        let width = self.width();
+        let last_type = self.architecture.type_vocab_size - 1;
+        let mut states = Vec::with_capacity(count * width);
+        for tokens in sequences {
+            for (position, (id, kind)) in tokens.ids.iter().zip(&tokens.types).enumerate() {
+                let word = row(&self.words, *id as usize, width);
+                let position = row(
+                    &self.positions,
+                    position + self.architecture.first_position,
+                    width,
+                );
+                // A model with one type has it for both texts of a pair.
+                let kind = row(&self.types, last_type.min(*kind as usize), width);
+                let sum = word.iter().zip(position).zip(kind);
+                states.extend(sum.map(|((word, position), kind)| word + position + kind));
+            }
+        }
+        self.norm.apply(&mut states);
+        states
+    }
+}
+
+fn row(table: &[f32], index: usize, width: usize) -> &[f32] {
+    &table[index * width..(index + 1) * width]
+}
+
+impl Layer {
+    fn load(
+        gemm: &GemmExecutor,
+        weights: &Weights<'_>,
+        name: &str,
+        architecture: &Architecture,
+    ) -> Result<Self, LoadError> {
+        let (width, wide) = (architecture.hidden_size, architecture.intermediate_size);
+        let linear = |part: &str, outputs: usize, inputs: usize| {
+            Linear::load(gemm, weights, &format!("{name}.{part}"), outputs, inputs)
+        };
+        let norm = |part: &str| {
+            LayerNorm::load(
+                weights,
+                &format!("{name}.{part}.LayerNorm"),
+                width,
+                architecture.layer_norm_eps,
+            )
+        };
+        let (mut matrix, mut bias) = (Vec::new(), Vec::new());
+        for part in ["query", "key", "value"] {
+            let name = format!("{name}.attention.self.{part}");
+            matrix.extend(weights.get(&format!("{name}.weight"), &[width, width])?);
+            bias.extend(weights.get(&format!("{name}.bias"), &[width])?);
+        }
+        Ok(Self {
+            project: Linear::new(gemm, &matrix, bias, width),
+            gather: linear("attention.output.dense", width, width)?,
+            gather_norm: norm("attention.output")?,
+            widen: linear("intermediate.dense", wide, width)?,
+            narrow: linear("output.dense", width, wide)?,
+            narrow_norm: norm("output")?,
+        })
+    }
+
+    fn apply(
+        &self,
+        gemm: &GemmExecutor,
+        architecture: &Architecture,
+        sequences: &[Range<usize>],
+        states: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        self.project.apply(gemm, states, &mut scratch.projected);
+        architecture
+            .attention()
+            .apply(gemm, &scratch.projected, sequences, &mut scratch.context);
+        self.gather.add(gemm, &scratch.context, states);
+        self.gather_norm.apply(states);
+        self.widen.apply(gemm, states, &mut scratch.wide);
+        architecture
+            .activation
+            .apply(&mut scratch.wide, self.widen.outputs());
+        self.narrow.add(gemm, &scratch.wide, states);
+        self.narrow_norm.apply(states);
+    }
+}
+
+impl Head {
+    /// BERT's is spread over a pooler and a classifier; RoBERTa's is all in the classifier.
+    fn load(gemm: &GemmExecutor, weights: &Weights<'_>, width: usize) -> Result<Self, LoadError> {
+        let outer = |name: &str, outputs: usize| -> Result<Linear, LoadError> {
+            let weight = weights.get_outer(&format!("{name}.weight"), &[outputs, width])?;
+            let bias = weights.get_outer(&format!("{name}.bias"), &[outputs])?;
+            Ok(Linear::new(gemm, &weight, bias, width))
+        };
+        if weights.has_outer("classifier.out_proj.weight") {
+            return Ok(Self {
+                dense: outer("classifier.dense", width)?,
+                score: outer("classifier.out_proj", 1)?,
+            });
+        }
+        Ok(Self {
+            dense: Linear::load(gemm, weights, "pooler.dense", width, width)?,
+            score: outer("classifier", 1)?,
+        })
+    }
+
+    fn apply(&self, gemm: &GemmExecutor, first: &[f32]) -> f32 {
+        let mut pooled = vec![0.0; first.len()];
+        self.dense.apply(gemm, first, &mut pooled);
+        pooled.iter_mut().for_each(|value| *value = value.tanh());
+        let mut score = [0.0];
+        self.score.apply(gemm, &pooled, &mut score);
+        score[0]
+    }
+}
+
+impl Architecture {
+    fn attention(&self) -> Attention {
+        Attention {
+            heads: self.num_attention_heads,
+            depth: self.hidden_size / self.num_attention_heads,
+        }
+    }
+}

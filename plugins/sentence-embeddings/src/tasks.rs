@@ -1,0 +1,244 @@
+//! What clients may ask of a model: vectors of queries and passages, how similar they are, and which passages answer a query.
+
+use plugin_sdk::prelude::*;
+
+use crate::SentenceEmbeddings;
+use crate::folder::Embedding;
+use crate::tokens::Tokens;
+
+/// Most tokens of a batch, if the operator does not say. A batch gains nothing beyond: tokens of different texts are computed
+/// side by side, without padding.
+const BATCH_TOKENS: u64 = 2048;
+
+/// Most texts of a batch, if the operator does not say: the tokens are what counts.
+const BATCH_TEXTS: usize = 64;
+
+/// What a text is to the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prompt {
+    Query,
+    Passage,
+}
+
+/// Text to vector.
+pub(crate) struct Embed {
+    info: TaskInfo,
+    prompt: String,
+    embedding: Embedding,
+}
+
+impl Embed {
+    pub(crate) fn new(prompt: Prompt, embedding: &Embedding, width: usize) -> Self {
+        let (what, prompt, example) = match prompt {
+            Prompt::Query => ("a query", &embedding.query, "How tall is Mont Blanc?"),
+            Prompt::Passage => (
+                "a passage that may answer queries",
+                &embedding.passage,
+                "Mont Blanc rises 4806 m above sea level.",
+            ),
+        };
+        let scaled = if embedding.normalize {
+            ", scaled to length 1"
+        } else {
+            ""
+        };
+        Self {
+            info: TaskInfo::new(format!("The vector of {what}{scaled}."))
+                .embedding()
+                .output_tensor(TensorInfo::new("embedding", DType::Fp32, &[width as i64]))
+                .max_total_weight(BATCH_TOKENS)
+                .max_batch_size(BATCH_TEXTS)
+                .example(json!(example)),
+            prompt: prompt.clone(),
+            embedding: embedding.clone(),
+        }
+    }
+}
+
+impl PreparedTask<SentenceEmbeddings> for Embed {
+    type Input = Text;
+    type Output = Tensor;
+    type Prepared = Tokens;
+
+    fn describe(&self) -> TaskInfo {
+        self.info.clone()
+    }
+
+    fn prepare(&self, model: &SentenceEmbeddings, item: Item<&str>) -> Result<Prepared<Tokens>, ItemError> {
+        let tokens = model.tokenizer.text(&prompted(&self.prompt, item.value))?;
+        let weight = tokens.len() as u64;
+        Ok(Prepared::new(tokens).weight(weight))
+    }
+
+    fn predict(&self, model: &SentenceEmbeddings, batch: Batch<&Tokens>) -> BatchResult<TensorOutput> {
+        let vectors = model.encoder.vectors(&batch, &self.embedding, batch.worker())?;
+        let shape = [vectors.len(), model.width];
+        Ok(Outputs::<TensorOutput>::batch(TensorOutput::new(
+            "embedding",
+            &shape,
+            vectors.concat(),
+        )))
+    }
+}
+
+/// A query, and passages to hold against it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Question {
+    /// What is asked.
+    query: String,
+    /// What may answer it.
+    #[schemars(length(min = 1))]
+    passages: Vec<String>,
+}
+
+impl Question {
+    fn example() -> plugin_sdk::serde_json::Value {
+        json!({
+            "query": "How tall is Mont Blanc?",
+            "passages": ["Mont Blanc rises 4806 m above sea level.", "The lake is 310 m deep."],
+        })
+    }
+
+    fn check(&self, most: usize) -> Result<(), ItemError> {
+        match self.passages.len() {
+            0 => Err(ItemError::invalid("`passages` is empty, expected at least one")),
+            count if count > most => Err(ItemError::invalid(format_args!(
+                "`passages` has {count} texts, expected at most {most}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How similar each passage is to the query, in the order of the passages.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Scores {
+    scores: Vec<f32>,
+}
+
+/// Query and passages to scores, by comparing their vectors.
+pub(crate) struct Similarity(pub(crate) Embedding);
+
+impl PreparedTask<SentenceEmbeddings> for Similarity {
+    type Input = Json<Question>;
+    type Output = Json<Scores>;
+    /// The query, and then the passages.
+    type Prepared = Vec<Tokens>;
+
+    fn describe(&self) -> TaskInfo {
+        TaskInfo::new(
+            "How similar each passage is to a query, by comparing their vectors. More is more similar.",
+        )
+        .max_total_weight(BATCH_TOKENS)
+        .max_batch_size(BATCH_TEXTS)
+        .example(Question::example())
+    }
+
+    fn prepare(
+        &self,
+        model: &SentenceEmbeddings,
+        item: Item<Question>,
+    ) -> Result<Prepared<Vec<Tokens>>, ItemError> {
+        let Question { query, passages } = &item.value;
+        item.value.check(model.max_passages)?;
+        let query = prompted(&self.0.query, query);
+        let passages = passages.iter().map(|passage| prompted(&self.0.passage, passage));
+        let texts = std::iter::once(query).chain(passages);
+        weighed(texts.map(|text| model.tokenizer.text(&text)).collect())
+    }
+
+    fn predict(&self, model: &SentenceEmbeddings, batch: Batch<&Vec<Tokens>>) -> BatchResult<Scores> {
+        let texts: Vec<_> = batch.iter().copied().flatten().collect();
+        let mut vectors = model
+            .encoder
+            .vectors(&texts, &self.0, batch.worker())?
+            .into_iter();
+        batch.map(|texts| {
+            let query = vectors.next().unwrap_or_default();
+            let passages = vectors.by_ref().take(texts.len() - 1);
+            let scores = passages
+                .map(|passage| self.0.similarity.of(&query, &passage))
+                .collect();
+            Scores { scores }
+        })
+    }
+}
+
+/// The passages, those that answer the query best first.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Ranking {
+    results: Vec<Ranked>,
+}
+
+/// A passage and how well it answers the query.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Ranked {
+    /// Place of the passage in the request, from 0.
+    index: usize,
+    score: f32,
+}
+
+/// Query and passages to a ranking, by reading each passage together with the query.
+pub(crate) struct Rerank {
+    pub(crate) sigmoid: bool,
+}
+
+impl PreparedTask<SentenceEmbeddings> for Rerank {
+    type Input = Json<Question>;
+    type Output = Json<Ranking>;
+    /// Pairs of the query with each passage.
+    type Prepared = Vec<Tokens>;
+
+    fn describe(&self) -> TaskInfo {
+        TaskInfo::new("Sorts passages by how well they answer a query, the best first.")
+            .max_total_weight(BATCH_TOKENS)
+            .max_batch_size(BATCH_TEXTS)
+            .example(Question::example())
+    }
+
+    fn prepare(
+        &self,
+        model: &SentenceEmbeddings,
+        item: Item<Question>,
+    ) -> Result<Prepared<Vec<Tokens>>, ItemError> {
+        let Question { query, passages } = &item.value;
+        item.value.check(model.max_passages)?;
+        weighed(
+            passages
+                .iter()
+                .map(|passage| model.tokenizer.pair(query, passage))
+                .collect(),
+        )
+    }
+
+    fn predict(&self, model: &SentenceEmbeddings, batch: Batch<&Vec<Tokens>>) -> BatchResult<Ranking> {
+        let pairs: Vec<_> = batch.iter().copied().flatten().collect();
+        let mut scores = model.encoder.scores(&pairs, batch.worker())?.into_iter();
+        batch.map(|pairs| {
+            let scores = scores.by_ref().take(pairs.len());
+            let ranked = |(index, score)| Ranked {
+                index,
+                score: if self.sigmoid { sigmoid(score) } else { score },
+            };
+            let mut results: Vec<_> = scores.enumerate().map(ranked).collect();
+            // Stable: of equal scores the first passage wins.
+            results.sort_by(|one, other| other.score.total_cmp(&one.score));
+            Ranking { results }
+        })
+    }
+}
+
+fn prompted(prompt: &str, text: &str) -> String {
+    format!("{prompt}{text}")
+}
+
+fn weighed(texts: Result<Vec<Tokens>, ItemError>) -> Result<Prepared<Vec<Tokens>>, ItemError> {
+    let texts = texts?;
+    let weight = texts.iter().map(Tokens::len).sum::<usize>() as u64;
+    Ok(Prepared::new(texts).weight(weight))
+}
+
+fn sigmoid(score: f32) -> f32 {
+    1.0 / (1.0 + (-score).exp())
+}

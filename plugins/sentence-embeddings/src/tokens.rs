@@ -1,0 +1,106 @@
+//! From text to tokens, by the folder's own `tokenizer.json`. It knows nothing of what is computed from them.
+
+use std::path::Path;
+
+use plugin_sdk::{ItemError, LoadError};
+use tokenizers::{EncodeInput, Encoding, TruncationParams};
+
+/// The tokens of one text, or of a pair of texts, as the network takes them: at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tokens {
+    /// Ids in the vocabulary, special tokens included.
+    pub(crate) ids: Vec<u32>,
+    /// 0 for tokens of the first text, 1 for those of the second, where the model tells them apart.
+    pub(crate) types: Vec<u32>,
+}
+
+impl Tokens {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+/// Splits texts into tokens.
+pub(crate) struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    max_length: usize,
+    lowercase: bool,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`. Texts beyond `max_length` tokens are cut if `truncate`, else refused.
+    pub(crate) fn load(
+        path: &Path,
+        max_length: usize,
+        truncate: bool,
+        lowercase: bool,
+    ) -> Result<Self, LoadError> {
+        let blame = |error: tokenizers::Error| {
+            LoadError::setting(
+                "folder",
+                format_args!("`{}` cannot be used: {error}", path.display()),
+            )
+        };
+        let mut inner = tokenizers::Tokenizer::from_file(path).map_err(blame)?;
+        // The file may fix a length and a padding of its own, which the reference overrides as well.
+        inner.with_padding(None);
+        let truncation = truncate.then(|| TruncationParams {
+            max_length,
+            ..TruncationParams::default()
+        });
+        inner.with_truncation(truncation).map_err(blame)?;
+        Ok(Self {
+            inner,
+            max_length,
+            lowercase,
+        })
+    }
+
+    /// The largest id and what it is not: ids are below this.
+    pub(crate) fn vocabulary(&self) -> usize {
+        self.inner
+            .get_vocab(true)
+            .into_values()
+            .max()
+            .map_or(0, |id| id as usize + 1)
+    }
+
+    /// The tokens of a text.
+    pub(crate) fn text(&self, text: &str) -> Result<Tokens, ItemError> {
+        if self.lowercase {
+            return self.encode(text.to_lowercase().into());
+        }
+        self.encode(text.into())
+    }
+
+    /// The tokens of a pair, cut from the longer text first.
+    pub(crate) fn pair(&self, first: &str, second: &str) -> Result<Tokens, ItemError> {
+        if self.lowercase {
+            return self.encode((first.to_lowercase(), second.to_lowercase()).into());
+        }
+        self.encode((first, second).into())
+    }
+
+    fn encode(&self, input: EncodeInput<'_>) -> Result<Tokens, ItemError> {
+        let encoding: Encoding = self
+            .inner
+            .encode_fast(input, true)
+            .map_err(|error| ItemError::invalid(format_args!("the text cannot be tokenised: {error}")))?;
+        let (count, limit) = (encoding.len(), self.max_length);
+        if count > limit {
+            return Err(ItemError::invalid(format_args!(
+                "the text has {count} tokens, expected at most {limit}"
+            )));
+        }
+        if count == 0 {
+            return Err(ItemError::invalid(
+                "the text has no tokens, expected at least one",
+            ));
+        }
+        Ok(Tokens {
+            ids: encoding.get_ids().to_vec(),
+            types: encoding.get_type_ids().to_vec(),
+        })
+    }
+}

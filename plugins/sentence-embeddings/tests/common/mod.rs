@@ -1,0 +1,73 @@
+//! What the tests of this plugin share: folders of models, and comparing numbers.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use plugin_sdk::serde_json::{self, Value as Json};
+use plugin_sdk::testing::{Failure, Harness};
+use sentence_embeddings::SentenceEmbeddings;
+
+/// Largest difference to what sentence-transformers computes.
+pub(crate) const TOLERANCE: f64 = 1e-5;
+
+/// A file of the reference.
+pub(crate) fn reference(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/reference")
+        .join(name)
+}
+
+/// Reads a JSON file of the reference.
+pub(crate) fn reference_json(name: &str) -> Json {
+    let text = std::fs::read_to_string(reference(name)).expect("the reference is part of the repository");
+    serde_json::from_str(&text).expect("the reference is JSON")
+}
+
+/// The folder of all-MiniLM-L6-v2, which is fetched once for all tests on this machine.
+pub(crate) fn minilm() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    let folder = cache
+        .expect("there is a home folder")
+        .join("inference-server/models/all-MiniLM-L6-v2");
+    let python = std::env::var_os("INFERENCE_TEST_PYTHON").unwrap_or_else(|| "python3".into());
+    let fetch = Path::new(env!("CARGO_MANIFEST_DIR")).join("fetch-minilm");
+    let status = Command::new(fetch).arg(&folder).env("PYTHON", python).status();
+    let status = status.expect("a script of the repository can be started");
+    assert!(
+        status.success(),
+        "the model could not be fetched: expected `python3 -m pip` to work, or its Python in INFERENCE_TEST_PYTHON"
+    );
+    folder
+}
+
+/// Loads a model with settings, whose paths start at the folder of the small models.
+pub(crate) fn load(settings: Json, threads: u32) -> Result<Harness<SentenceEmbeddings>, Failure> {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+    Harness::load_with(settings, models, 1, threads)
+}
+
+/// The numbers of an answered vector.
+pub(crate) fn vector(outcome: Result<Json, Failure>) -> Vec<f64> {
+    numbers(&outcome.expect("every text has a vector")["embedding"])
+}
+
+/// The numbers of a JSON array of any depth, in order.
+pub(crate) fn numbers(value: &Json) -> Vec<f64> {
+    match value {
+        Json::Array(values) => values.iter().flat_map(numbers).collect(),
+        Json::Number(number) => vec![number.as_f64().expect("a number of JSON")],
+        _ => panic!("the value is not an array of numbers"),
+    }
+}
+
+/// Asserts that two lists of numbers have the same length and nowhere differ by more than the tolerance.
+pub(crate) fn assert_close(got: &[f64], expected: &[f64], what: &str) {
+    assert_eq!(got.len(), expected.len(), "{what}: number of elements");
+    let differences = got.iter().zip(expected).map(|(one, other)| (one - other).abs());
+    let worst = differences.fold(0.0, f64::max);
+    assert!(
+        worst <= TOLERANCE,
+        "{what}: differs by {worst}, expected at most {TOLERANCE}"
+    );
+}

@@ -1,0 +1,190 @@
+//! Folders of all the kinds that are understood, small and with random weights (`reference/make.py` writes them), compared with
+//! sentence-transformers.
+
+#[allow(dead_code, reason = "every test file uses a part of it")]
+mod common;
+
+use common::{assert_close, load, numbers, reference_json, vector};
+use plugin_sdk::serde_json::{Value as Json, json};
+use plugin_sdk::testing::{Failure, FailureKind, Harness};
+use sentence_embeddings::SentenceEmbeddings;
+
+fn model(folder: &str) -> Harness<SentenceEmbeddings> {
+    load(json!({"folder": folder}), 2).expect("the model loads")
+}
+
+fn question(reference: &Json) -> Json {
+    json!({"query": reference["query"], "passages": reference["passages"]})
+}
+
+fn vectors(outcomes: Vec<Result<Json, Failure>>) -> Vec<f64> {
+    outcomes.into_iter().flat_map(vector).collect()
+}
+
+/// Compares all that a model of vectors answers.
+fn check_embeddings(folder: &str) {
+    let (model, reference) = (model(folder), reference_json("small.json"));
+    model.check_examples();
+    let expected = &reference["expected"][folder];
+    let texts = reference["texts"].as_array().expect("it is a list");
+    for task in ["query", "passage"] {
+        let got = vectors(model.predict(task, texts));
+        assert_close(&got, &numbers(&expected[task]), &format!("{folder}, {task}"));
+    }
+    let similar = model.predict("similarity", &[question(&reference)]).remove(0);
+    let similar = similar.expect("computed");
+    assert_close(
+        &numbers(&similar["scores"]),
+        &numbers(&expected["similarity"]),
+        folder,
+    );
+}
+
+/// Compares the ranking of a cross-encoder.
+fn check_ranking(folder: &str) {
+    let (model, reference) = (model(folder), reference_json("small.json"));
+    model.check_examples();
+    let ranking = model.predict("rerank", &[question(&reference)]).remove(0);
+    let ranking = ranking.expect("computed");
+    let results = ranking["results"].as_array().expect("it is a list");
+    let expected = numbers(&reference["expected"][folder]["scores"]);
+    let mut sorted = expected.clone();
+    sorted.sort_by(|one, other| other.total_cmp(one));
+    let got: Vec<_> = results
+        .iter()
+        .flat_map(|result| numbers(&json!([result["score"]])))
+        .collect();
+    assert_close(&got, &sorted, &format!("{folder}, sorted"));
+    let mut in_order = vec![f64::NAN; expected.len()];
+    for (result, score) in results.iter().zip(got) {
+        let index = result["index"].as_u64().expect("a place in the request");
+        in_order[index as usize] = score;
+    }
+    assert_close(&in_order, &expected, &format!("{folder}, by index"));
+}
+
+#[test]
+fn bert_with_prompts_and_mean_pooling() {
+    check_embeddings("e5");
+}
+
+#[test]
+fn bert_with_the_first_token_and_dot_products() {
+    check_embeddings("bge");
+}
+
+#[test]
+fn roberta_with_pieces_of_words_and_max_pooling() {
+    check_embeddings("multilingual");
+}
+
+#[test]
+fn weights_in_half_precision() {
+    check_embeddings("half");
+}
+
+#[test]
+fn another_kind_of_network_from_an_onnx_file() {
+    check_embeddings("mpnet");
+}
+
+#[test]
+fn a_cross_encoder_of_berts_kind() {
+    check_ranking("cross");
+}
+
+#[test]
+fn a_cross_encoder_of_robertas_kind() {
+    check_ranking("cross_multilingual");
+}
+
+#[test]
+fn settings_go_before_the_folder() {
+    let reference = reference_json("small.json");
+    let text = &reference["texts"][5];
+    let settings =
+        json!({"folder": "e5", "prompts": {"query": "passage: "}, "pooling": "mean", "normalize": true});
+    let model = load(settings, 1).expect("the model loads");
+    let got = vectors(model.predict("query", std::slice::from_ref(text)));
+    assert_close(
+        &got,
+        &numbers(&reference["expected"]["e5"]["passage"][5]),
+        "the prompt",
+    );
+
+    let plain = json!({"folder": "e5", "prompts": {"query": "passage: "}, "normalize": false});
+    let plain = load(plain, 1).expect("the model loads");
+    let vector = vectors(plain.predict("query", std::slice::from_ref(text)));
+    let length = vector.iter().map(|value| value * value).sum::<f64>().sqrt();
+    assert!((length - 1.0).abs() > 0.1, "not normalised: {length}");
+    let scaled: Vec<_> = vector.iter().map(|value| value / length).collect();
+    assert_close(&scaled, &got, "the direction");
+}
+
+#[test]
+fn long_texts_are_cut_or_refused_as_the_settings_say() {
+    let text = json!("word ".repeat(100));
+    let cut = load(json!({"folder": "e5", "max_length": 10}), 1).expect("the model loads");
+    assert_eq!(cut.prepare("query", &text).expect("it is cut").weight, 10);
+    let strict =
+        load(json!({"folder": "e5", "max_length": 10, "truncate": false}), 1).expect("the model loads");
+    let failure = strict.prepare("query", &text).expect_err("it is too long");
+    assert_eq!(failure.kind, FailureKind::InvalidInput);
+    assert!(
+        failure.message.ends_with("tokens, expected at most 10"),
+        "{}",
+        failure.message
+    );
+}
+
+#[test]
+fn a_question_needs_passages_but_not_too_many() {
+    let model = load(json!({"folder": "e5", "max_passages": 2}), 1).expect("the model loads");
+    for (passages, message) in [
+        (json!([]), "`passages` is empty, expected at least one"),
+        (
+            json!(["a", "b", "c"]),
+            "`passages` has 3 texts, expected at most 2",
+        ),
+    ] {
+        let question = json!({"query": "a", "passages": passages});
+        let failure = model.prepare("similarity", &question).expect_err("refused");
+        assert_eq!(failure.message, message);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_folder_is_blamed_on_its_setting() {
+    let problem = |settings: Json| {
+        let failure = load(settings, 1).expect_err("it does not load");
+        (failure.key, failure.message)
+    };
+    let (key, message) = problem(json!({"folder": "absent"}));
+    assert_eq!(key, "folder");
+    assert!(message.ends_with("/absent` is not a folder"), "{message}");
+
+    let (key, message) = problem(json!({"folder": "e5", "max_length": 67}));
+    assert_eq!(key, "max_length");
+    assert_eq!(
+        message,
+        "67, expected at most 66, which is how many positions the model has"
+    );
+
+    let (key, message) = problem(json!({"folder": "e5", "weights": "model.bin"}));
+    assert_eq!(key, "weights");
+    assert!(message.starts_with("there is no file with weights"), "{message}");
+
+    let (key, _) = problem(json!({"folder": "cross", "normalize": true}));
+    assert_eq!(key, "normalize");
+
+    let (key, message) = problem(json!({"folder": "mpnet", "weights": "../e5/model.safetensors"}));
+    assert_eq!(key, "folder");
+    assert!(message.contains("names the model type `mpnet`"), "{message}");
+
+    let (key, message) = problem(json!({"folder": "e5", "weights": "../multilingual/model.safetensors"}));
+    assert_eq!(key, "folder");
+    assert!(
+        message.contains("has the shape") && message.contains("expected"),
+        "{message}"
+    );
+}

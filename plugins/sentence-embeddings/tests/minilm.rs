@@ -1,0 +1,91 @@
+//! all-MiniLM-L6-v2 compared with sentence-transformers on 200 sentences.
+
+#[allow(dead_code, reason = "every test file uses a part of it")]
+mod common;
+
+use common::{assert_close, load, minilm, numbers, reference, reference_json, vector};
+use plugin_sdk::serde_json::{Value as Json, json};
+use plugin_sdk::testing::Harness;
+use sentence_embeddings::SentenceEmbeddings;
+
+const WIDTH: usize = 384;
+
+fn model(threads: u32) -> Harness<SentenceEmbeddings> {
+    load(json!({"folder": minilm()}), threads).expect("the model loads")
+}
+
+fn texts() -> Vec<Json> {
+    let texts = &reference_json("minilm.json")["texts"];
+    texts.as_array().expect("it is a list").clone()
+}
+
+fn expected() -> Vec<Vec<f64>> {
+    let file = std::fs::read(reference("minilm.f32")).expect("it is part of the repository");
+    let (numbers, _) = file.as_chunks::<4>();
+    let numbers: Vec<_> = numbers
+        .iter()
+        .map(|bytes| f64::from(f32::from_le_bytes(*bytes)))
+        .collect();
+    numbers.chunks_exact(WIDTH).map(<[f64]>::to_vec).collect()
+}
+
+/// Embeds the texts with these indexes as one batch and compares each.
+fn check(model: &Harness<SentenceEmbeddings>, task: &str, indexes: &[usize]) {
+    let (texts, expected) = (texts(), expected());
+    let items: Vec<_> = indexes.iter().map(|index| texts[*index].clone()).collect();
+    for (outcome, index) in model.predict(task, &items).into_iter().zip(indexes) {
+        assert_close(&vector(outcome), &expected[*index], &format!("text {index}"));
+    }
+}
+
+#[test]
+fn two_hundred_sentences_in_one_batch_come_out_as_in_the_reference() {
+    let all: Vec<_> = (0..200).collect();
+    assert_eq!(texts().len(), 200);
+    check(&model(2), "query", &all);
+}
+
+#[test]
+fn the_batch_that_a_sentence_ran_in_does_not_matter() {
+    let model = model(2);
+    for index in (0..200).step_by(7) {
+        check(&model, "passage", &[index]);
+    }
+    let shuffled: Vec<_> = (0..200).map(|index| index * 67 % 200).collect();
+    for (count, start) in [(2, 0), (3, 2), (8, 5), (31, 13), (64, 44)] {
+        check(&model, "query", &shuffled[start..start + count]);
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let some: Vec<_> = (0..200).step_by(5).collect();
+    for threads in [1, 3] {
+        check(&model(threads), "query", &some);
+    }
+}
+
+#[test]
+fn an_item_weighs_as_many_tokens_as_the_model_sees() {
+    let model = model(1);
+    let tokens = numbers(&reference_json("minilm.json")["tokens"]);
+    for (text, tokens) in texts().iter().zip(tokens) {
+        let cost = model.prepare("query", text).expect("every text is accepted");
+        assert_eq!(cost.weight as f64, tokens, "{text}");
+    }
+}
+
+#[test]
+fn similar_sentences_score_higher() {
+    let outcome = model(1)
+        .predict(
+            "similarity",
+            &[json!({
+                "query": "How tall is Mont Blanc?",
+                "passages": ["The lake is 310 m deep.", "Mont Blanc rises 4806 m above sea level."],
+            })],
+        )
+        .remove(0);
+    let scores = numbers(&outcome.expect("computed")["scores"]);
+    assert!(scores[1] > 0.7 && scores[0] < 0.4, "{scores:?}");
+}

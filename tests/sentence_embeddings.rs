@@ -1,0 +1,97 @@
+//! The plugin `sentence_embeddings` behind the server: what clients get is what the model answers, however requests meet.
+
+use serde_json::{Value as Json, json};
+
+use crate::harness::plugins::{library, repository};
+use crate::harness::{Scenario, Server};
+
+const TOLERANCE: f64 = 1e-5;
+
+fn start(folder: &str) -> Server {
+    library("sentence_embeddings");
+    let models = repository().join("plugins/sentence-embeddings/tests/models");
+    Scenario::new(&format!(
+        "[[models]]\nname = \"m\"\nplugin = \"sentence_embeddings\"\n\n[models.settings]\nfolder = \"{}\"\n",
+        models.join(folder).display()
+    ))
+    .start()
+}
+
+fn reference() -> Json {
+    let file = repository().join("plugins/sentence-embeddings/tests/reference/small.json");
+    let text = std::fs::read_to_string(file).expect("the reference is part of the repository");
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
+fn list(value: &Json) -> &Vec<Json> {
+    value.as_array().expect("it is a list")
+}
+
+fn assert_close(got: &Json, expected: &Json, what: &str) {
+    let (got, expected) = (list(got), list(expected));
+    assert_eq!(got.len(), expected.len(), "{what}");
+    for (got, expected) in got.iter().zip(expected) {
+        let difference = got.as_f64().expect("a number") - expected.as_f64().expect("a number");
+        assert!(difference.abs() <= TOLERANCE, "{what}: {got} and {expected}");
+    }
+}
+
+#[test]
+fn texts_of_callers_that_meet_in_batches_get_the_vectors_of_the_reference() {
+    let server = start("e5");
+    let reference = reference();
+    let texts = list(&reference["texts"]);
+    let pending: Vec<_> = texts
+        .iter()
+        .enumerate()
+        .map(|(index, text)| {
+            let task = ["query", "passage"][index % 2];
+            (
+                index,
+                task,
+                server.predict_in_background("m", task, &json!([text])),
+            )
+        })
+        .collect();
+    for (index, task, pending) in pending {
+        let reply = pending.reply().expect(200).json();
+        let expected = &reference["expected"]["e5"][task][index];
+        assert_close(
+            &reply["outputs"][0]["embedding"],
+            expected,
+            &format!("text {index}"),
+        );
+    }
+}
+
+#[test]
+fn passages_are_ranked_by_a_cross_encoder() {
+    let server = start("cross");
+    let reference = reference();
+    let question = json!({"query": reference["query"], "passages": reference["passages"]});
+    let reply = server
+        .predict("m", "rerank", &json!([question]))
+        .expect(200)
+        .json();
+    let scores = list(&reference["expected"]["cross"]["scores"]);
+    for result in list(&reply["outputs"][0]["results"]) {
+        let index = result["index"].as_u64().expect("a place in the request") as usize;
+        assert_close(
+            &json!([result["score"]]),
+            &json!([scores[index]]),
+            &format!("passage {index}"),
+        );
+    }
+}
+
+#[test]
+fn a_question_without_passages_is_the_clients_fault() {
+    let reply = start("e5").post(
+        "/v1/models/m/tasks/similarity/predict",
+        &json!({"input": {"query": "a", "passages": []}}),
+    );
+    assert!(
+        reply.expect(422).text().contains("`passages` is empty"),
+        "the client is told why"
+    );
+}
