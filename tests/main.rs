@@ -22,6 +22,7 @@ mod precedence;
 mod quickstart;
 mod reload;
 mod reload_refused;
+mod repository;
 mod responsiveness;
 mod sentence_embeddings;
 mod shutdown;

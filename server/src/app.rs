@@ -12,9 +12,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::api::control::{Control, Order, Pending};
+use crate::api::{Code, Failure};
 use crate::cli::ServeArgs;
 use crate::clock;
 use crate::config::{self, ConfigErrors, Facts, ServerSettings, Settings, Source};
+use crate::grpc;
 use crate::http;
 use crate::loader::{self, Inspection, LoadError, Loader, TrialProgram};
 use crate::logging;
@@ -129,22 +132,47 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
     let address = format!("{}:{}", settings.server.host, settings.server.port);
     actix_web::rt::System::new().block_on(async move {
         let signals = Signals::new()?;
-        let server = http::Server::bind(&settings, registry.clone(), metrics)
+        let (commands, receiver) = channel();
+        let orders = commands.clone();
+        // A thread that has ended is on its way out with the server, and answers by dropping the order.
+        let control = Control::new(move |order| drop(orders.send(Command::Order(order))));
+        let server = http::Server::bind(&settings, registry.clone(), metrics, control.clone())
             .map_err(|source| AppError::Listen { address, source })?;
+        let grpc = bind_grpc(&settings, &registry, control)?;
+        // Whoever starts the server waits for the line about HTTP, so it comes last.
+        if let Some(grpc) = &grpc {
+            log::info!("listening for gRPC on {}", grpc.address());
+        }
         for address in server.addresses() {
             log::info!("listening on http://{address}");
         }
-        let models = ModelThread::start(reloader, registry.clone(), args, &settings)?;
+        let models = ModelThread::start((commands, receiver), reloader, registry.clone(), args, &settings)?;
         Running {
             settings,
             registry,
-            server,
+            servers: Servers { http: server, grpc },
             models,
             signals,
         }
         .run()
         .await
     })
+}
+
+fn bind_grpc(
+    settings: &Settings,
+    registry: &Arc<Registry>,
+    control: Control,
+) -> Result<Option<grpc::Server>, AppError> {
+    let Some(port) = settings.server.grpc_port else {
+        return Ok(None);
+    };
+    grpc::Server::bind(settings, port, registry.clone(), control)
+        .map(Some)
+        .map_err(|source| AppError::Listen {
+            address: format!("{}:{port} for gRPC", settings.server.host),
+            source,
+        })
 }
 
 fn log_warnings(settings: &Settings) {
@@ -193,6 +221,8 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
 /// What the thread that owns the models is told.
 enum Command {
     Reload,
+    /// A client's order about one model.
+    Order(Pending),
     ShutDown {
         deadline: Instant,
         done: oneshot::Sender<Result<(), Vec<String>>>,
@@ -210,12 +240,12 @@ const REAP_INTERVAL: Duration = Duration::from_millis(100);
 
 impl ModelThread {
     fn start(
+        (commands, receiver): (Sender<Command>, Receiver<Command>),
         reloader: Reloader,
         registry: Arc<Registry>,
         args: ServeArgs,
         settings: &Settings,
     ) -> io::Result<Self> {
-        let (commands, receiver) = channel();
         let settings = settings.clone();
         let thread = thread::Builder::new().name("models".to_owned()).spawn(move || {
             ModelLoop {
@@ -278,6 +308,14 @@ impl ModelLoop {
             };
             match command {
                 Ok(Command::Reload) => self.reload(),
+                Ok(Command::Order(pending)) => {
+                    let result = match pending.order {
+                        Order::Load => self.load(&pending.model),
+                        Order::Unload => self.unload(&pending.model),
+                    };
+                    // Whoever ordered it may have gone.
+                    let _ = pending.done.send(result);
+                }
                 Ok(Command::ShutDown { deadline, done }) => {
                     let _ = done.send(self.reloader.shut_down(deadline));
                     return;
@@ -321,6 +359,48 @@ impl ModelLoop {
                 log::error!("reload refused, the old configuration goes on");
             }
         }
+    }
+
+    /// Loads one model as the configuration has it now.
+    fn load(&mut self, model: &str) -> Result<(), Failure> {
+        log::info!(
+            "a client loads model `{model}`: reading {}",
+            self.args.config.display()
+        );
+        let settings = read_config(&self.args).map_err(|error| {
+            log::error!("the model is not loaded: {}", Chain(&error));
+            Failure::new(
+                Code::Internal,
+                "the configuration has errors; see the server's log",
+            )
+        })?;
+        let Some(wanted) = settings.models.iter().find(|settings| settings.name == model) else {
+            let names = settings.models.iter().map(|settings| settings.name.as_str());
+            return Err(Failure::unknown_model(model, names));
+        };
+        self.reloader.load(wanted).map_err(|failures| {
+            for failure in &failures {
+                log::error!("{failure}");
+            }
+            let reason = failures
+                .first()
+                .map(ModelFailure::public_reason)
+                .unwrap_or_default();
+            Failure::new(
+                Code::ModelFault,
+                format!("model `{model}` cannot be loaded: {reason}"),
+            )
+        })
+    }
+
+    fn unload(&mut self, model: &str) -> Result<(), Failure> {
+        if self.reloader.unload(model) {
+            log::info!("a client has unloaded model `{model}`");
+            return Ok(());
+        }
+        let snapshot = self.registry.snapshot();
+        let names: Vec<&str> = snapshot.models().map(|entry| entry.name()).collect();
+        Err(Failure::unknown_model(model, names.iter().copied()))
     }
 
     /// Whether something changed that is read at start only. What models take from [server] is not.
@@ -369,9 +449,30 @@ impl fmt::Display for Abandoned {
 struct Running {
     settings: Settings,
     registry: Arc<Registry>,
-    server: http::Server,
+    servers: Servers,
     models: ModelThread,
     signals: Signals,
+}
+
+/// What listens.
+struct Servers {
+    http: http::Server,
+    grpc: Option<grpc::Server>,
+}
+
+impl Servers {
+    /// Stops accepting, and waits until every accepted request is answered or `deadline` has passed. Returns whether all
+    /// were answered.
+    async fn drain(self, deadline: Instant) -> bool {
+        let grpc = async {
+            match self.grpc {
+                Some(grpc) => grpc.drain(deadline).await,
+                None => true,
+            }
+        };
+        let (http, grpc) = tokio::join!(self.http.drain(deadline), grpc);
+        http && grpc
+    }
 }
 
 impl Running {
@@ -382,11 +483,11 @@ impl Running {
         let Self {
             settings,
             registry,
-            server,
+            servers,
             models,
             mut signals,
         } = self;
-        let shut_down = shut_down(&settings, &registry, server, models);
+        let shut_down = shut_down(&settings, &registry, servers, models);
         tokio::pin!(shut_down);
         loop {
             tokio::select! {
@@ -406,7 +507,7 @@ impl Running {
 async fn shut_down(
     settings: &Settings,
     registry: &Registry,
-    server: http::Server,
+    servers: Servers,
     models: ModelThread,
 ) -> Result<(), AppError> {
     let delay = settings.server.shutdown_delay;
@@ -417,7 +518,7 @@ async fn shut_down(
     registry.start_draining();
     tokio::time::sleep(delay).await;
     let deadline = clock::now() + settings.server.drain_timeout;
-    if !server.drain(deadline).await {
+    if !servers.drain(deadline).await {
         log::error!(
             "requests were still being answered after {} s",
             settings.server.drain_timeout.as_secs_f64()

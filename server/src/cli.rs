@@ -84,6 +84,9 @@ pub struct ServeArgs {
     /// Port to listen on; 0 takes any free one
     #[arg(long)]
     pub port: Option<String>,
+    /// Port for gRPC, which is not spoken without it; 0 takes any free one
+    #[arg(long, value_name = "PORT")]
+    pub grpc_port: Option<String>,
     /// Deadline of requests that set none, such as 30s
     #[arg(long, value_name = "DURATION")]
     pub request_timeout: Option<String>,
@@ -123,6 +126,7 @@ impl ServeArgs {
         Overrides {
             host: args.host,
             port: args.port,
+            grpc_port: args.grpc_port,
             request_timeout: args.request_timeout,
             plugin_dir: args.plugin_dir,
             scratch_dir: args.scratch_dir,

@@ -39,6 +39,8 @@ pub enum ModelState {
         /// What went wrong.
         reason: String,
     },
+    /// A client has unloaded it. So it stays until one loads it, or the next reload.
+    Unloaded,
 }
 
 /// A configured model.
@@ -76,7 +78,7 @@ impl ModelEntry {
     pub fn generation(&self) -> Option<&Arc<Generation>> {
         match &self.state {
             ModelState::Ready(generation) => Some(generation),
-            ModelState::Loading | ModelState::Failed { .. } => None,
+            ModelState::Loading | ModelState::Failed { .. } | ModelState::Unloaded => None,
         }
     }
 
@@ -171,9 +173,12 @@ impl Snapshot {
         models.chain(self.tasks.keys()).map(String::as_str)
     }
 
-    /// Whether the configuration has been looked at and every model serves.
+    /// Whether the configuration has been looked at and every model serves that is meant to.
     pub fn all_ready(&self) -> bool {
-        self.version > 0 && self.models.values().all(|entry| entry.generation().is_some())
+        let as_meant = |entry: &Arc<ModelEntry>| {
+            entry.generation().is_some() || matches!(entry.state, ModelState::Unloaded)
+        };
+        self.version > 0 && self.models.values().all(as_meant)
     }
 }
 

@@ -7,10 +7,11 @@ use plugin_abi::manifest::TaskManifest;
 
 use super::error::{Code, Failure};
 use super::hints::Hints;
+use crate::clock;
 use crate::engine::{Reply, Request};
 use crate::error::ItemError;
 use crate::protocol::ItemInput;
-use crate::registry::{Generation, ModelEntry, ModelState, Snapshot};
+use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot};
 
 /// What a request is addressed to. It keeps its generation alive until it is answered.
 #[derive(Clone)]
@@ -67,6 +68,40 @@ impl Call {
         }
     }
 
+    /// The embedding that a client of OpenAI means by the name of a model: the task of that name, or the model's default, or
+    /// its only one.
+    pub fn to_embedding(snapshot: &Snapshot, name: &str) -> Result<Self, Failure> {
+        let Some((entry, task)) = snapshot.named(name) else {
+            return Err(Failure::unknown_model(name, snapshot.names()).about("model"));
+        };
+        let tasks = &find_generation(entry)?.manifest.tasks;
+        let embeds = |task: &usize| tasks.get(*task).is_some_and(|task| task.embedding);
+        let task = match task.or(entry.default_task).filter(embeds) {
+            None if task.is_none() => {
+                let mut all = (0..tasks.len()).filter(embeds);
+                all.next().filter(|_| all.next().is_none())
+            }
+            found => found,
+        };
+        match task {
+            Some(task) => Self::ready(entry, task),
+            None => {
+                let named = snapshot.models().flat_map(|entry| {
+                    let embeddings = entry.task_manifests().iter().filter(|task| task.embedding);
+                    embeddings.map(|task| format!("{}.{}", entry.name(), task.name))
+                });
+                let names: Vec<String> = named.collect();
+                let names = if names.is_empty() {
+                    "none".to_owned()
+                } else {
+                    names.join(", ")
+                };
+                let message = format!("`{name}` makes no embeddings; what does: {names}");
+                Err(Failure::new(Code::Malformed, message).about("model"))
+            }
+        }
+    }
+
     /// A task by its index.
     pub fn ready(entry: &Arc<ModelEntry>, task: usize) -> Result<Self, Failure> {
         let generation = find_generation(entry)?.clone();
@@ -99,13 +134,38 @@ impl Call {
         })?;
         Ok(pending.reply().await)
     }
+
+    /// Takes note of how long its reply took to write, since `started`, which is returned.
+    pub fn observe_encode(&self, started: Instant) -> Duration {
+        let took = clock::now().saturating_duration_since(started);
+        let metrics = self.generation.engine.metrics(self.task);
+        metrics.encode_seconds.observe(took.as_secs_f64());
+        took
+    }
 }
 
 /// The version of every model: a client that asks for another is refused. Generations are not versions, as only one serves.
 pub const VERSION: &str = "1";
 
+/// Whether a model, or the task that a client calls so, takes work.
+///
+/// # Errors
+/// Why it does not.
+pub fn is_ready(registry: &Registry, name: &str, version: Option<&str>) -> Result<(), Failure> {
+    let snapshot = registry.snapshot();
+    let Some((entry, _)) = snapshot.named(name) else {
+        return Err(Failure::unknown_model(name, snapshot.names()));
+    };
+    check_version(name, version)?;
+    find_generation(entry)?;
+    if registry.is_draining() {
+        return Err(Failure::new(Code::Unavailable, "the server is shutting down"));
+    }
+    Ok(())
+}
+
 /// Whether a client may ask for this version; none, or an empty one, is any.
-pub fn check_version(name: &str, version: Option<&str>) -> Result<(), Failure> {
+fn check_version(name: &str, version: Option<&str>) -> Result<(), Failure> {
     match version {
         None | Some("" | VERSION) => Ok(()),
         Some(version) => {
@@ -133,6 +193,10 @@ fn find_generation(entry: &Arc<ModelEntry>) -> Result<&Arc<Generation>, Failure>
             retry_after: Some(Duration::from_secs(1)),
             ..Failure::new(Code::Unavailable, format!("model `{name}` is still being loaded"))
         }),
+        ModelState::Unloaded => Err(Failure::new(
+            Code::Unavailable,
+            format!("model `{name}` was unloaded"),
+        )),
         ModelState::Failed { reason } => Err(Failure::new(
             Code::Unavailable,
             format!("model `{name}` is not loaded: {reason}"),

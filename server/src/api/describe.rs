@@ -306,6 +306,7 @@ pub fn index(snapshot: &Snapshot, ready_only: bool) -> Vec<IndexEntry> {
             ModelState::Ready(_) => ("READY", String::new()),
             ModelState::Loading => ("LOADING", String::new()),
             ModelState::Failed { reason } => ("UNAVAILABLE", reason.clone()),
+            ModelState::Unloaded => ("UNAVAILABLE", "unloaded".to_owned()),
         };
         IndexEntry {
             name: entry.name().to_owned(),

@@ -3,17 +3,21 @@
 //!
 //! Knows no wire format and no socket: `http` and `grpc` stand on this and never on each other.
 
+pub mod access;
 mod call;
+pub mod control;
 pub mod describe;
 mod error;
 mod hints;
 pub mod json;
+mod keys;
 pub mod parameters;
 pub mod tensors;
 
-pub use call::{Call, VERSION, check_version};
+pub use call::{Call, VERSION, is_ready};
 pub use error::{Code, Failure, nearest};
 pub use hints::{Hints, request_id, trace_id};
+pub use keys::Keys;
 
 /// Bounds of one request body.
 #[derive(Clone, Copy, Debug)]

@@ -60,6 +60,11 @@ pub(super) const PATH_PATTERN: Text = Text {
     check: path_pattern,
 };
 
+pub(super) const KEY: Text = Text {
+    expected: "a key of 16 characters or more, without spaces",
+    check: key,
+};
+
 /// Names become parts of URLs, of metric labels and of the names of environment variables.
 pub(super) fn name(text: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -89,6 +94,17 @@ fn printable(text: &str) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+/// A key goes into a header, and must not be guessed.
+fn key(text: &str) -> Result<(), String> {
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("only printable ASCII characters go into a header".to_owned());
+    }
+    match text.len() {
+        0..16 => Err("`openssl rand -hex 16` makes one".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 fn host(text: &str) -> Result<(), String> {

@@ -8,7 +8,9 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::checks::{CORS_ORIGIN, FOLDER, HOST, LOG_FILTER, NAME, PATH_PATTERN, PLUGIN, ROUTE, SENTENCE};
+use super::checks::{
+    CORS_ORIGIN, FOLDER, HOST, KEY, LOG_FILTER, NAME, PATH_PATTERN, PLUGIN, ROUTE, SENTENCE,
+};
 use super::error::Origin;
 use super::rule::{Choice, Integer, Limit, Mismatch, Rule, Size, TextList, TimeSpan, Toggle, Written, count};
 use super::settings::LogFormat;
@@ -147,6 +149,9 @@ section! {
         host: String = HOST, Value("\"0.0.0.0\""), "INFERENCE_HOST", "--host";
         /// Port to listen on. 0 takes any free port, which the log then names.
         port: u16 = Integer::<u16>::new(0, 65_535), Value("8080"), "INFERENCE_PORT", "--port";
+        /// Port for gRPC, on the same address. KServe expects 9000, Triton 8001; 0 takes any free port.
+        grpc_port: u16 = Integer::<u16>::new(0, 65_535), Otherwise { holds: "no gRPC", example: "9000" },
+            "INFERENCE_GRPC_PORT", "--grpc-port";
         /// Threads that read requests and write replies. They never run a model.
         http_workers: NonZeroUsize = count(1024), Otherwise { holds: "one per core", example: "4" }, "INFERENCE_HTTP_WORKERS";
         /// Threads on which plugins prepare items: decode, tokenise, resize.
@@ -193,6 +198,12 @@ section! {
         /// Scheduling niceness of the threads that run models: 0 treats them like the rest, 19 lets everything else go
         /// first. Above 0, health is answered at once also while models use every core.
         model_nice: u8 = Integer::<u8>::new(0, 19), Value("5"), "INFERENCE_MODEL_NICE";
+        /// Keys of clients, which then have to send `authorization: Bearer KEY` for everything but health, metrics and
+        /// documentation. [] lets everybody in.
+        api_keys: Vec<String> = TextList(KEY), Value("[]"), "INFERENCE_API_KEYS";
+        /// The key that lets a client load and unload models. It opens everything else as well.
+        admin_key: String = KEY, Otherwise { holds: "no client may", example: "\"f3f1f4a5c8d94c1e\"" },
+            "INFERENCE_ADMIN_KEY";
         /// Serve `/docs` and `/openapi.json`.
         docs: bool = Toggle, Value("true"), "INFERENCE_DOCS";
     }

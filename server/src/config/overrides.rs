@@ -23,6 +23,8 @@ pub struct Overrides {
     pub host: Option<String>,
     /// `--port`
     pub port: Option<String>,
+    /// `--grpc-port`
+    pub grpc_port: Option<String>,
     /// `--request-timeout`
     pub request_timeout: Option<String>,
     /// `--plugin-dir`
@@ -52,10 +54,11 @@ impl Overrides {
     }
 
     /// Each flag with what was given for it.
-    pub(super) fn by_flag(&self) -> [(&'static str, Option<&str>); 12] {
+    pub(super) fn by_flag(&self) -> [(&'static str, Option<&str>); 13] {
         [
             ("--host", self.host.as_deref()),
             ("--port", self.port.as_deref()),
+            ("--grpc-port", self.grpc_port.as_deref()),
             ("--request-timeout", self.request_timeout.as_deref()),
             ("--plugin-dir", self.plugin_dir.as_deref()),
             ("--scratch-dir", self.scratch_dir.as_deref()),

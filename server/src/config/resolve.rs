@@ -179,6 +179,7 @@ fn server_settings(written: WrittenServer, paths: &Paths<'_>, facts: &Facts) -> 
     ServerSettings {
         host: written_value(written.host),
         port: written_value(written.port),
+        grpc_port: written.grpc_port.map(|given| given.value),
         http_workers: or_cores(written.http_workers),
         prepare_threads: or_cores(written.prepare_threads),
         max_connections: written_value(written.max_connections),
@@ -197,6 +198,8 @@ fn server_settings(written: WrittenServer, paths: &Paths<'_>, facts: &Facts) -> 
         compression: written_value(written.compression),
         cors_allowed_origins: written_value(written.cors_allowed_origins),
         model_nice: written_value(written.model_nice),
+        api_keys: written_value(written.api_keys),
+        admin_key: written.admin_key.map(|given| given.value),
         docs: written_value(written.docs),
     }
 }

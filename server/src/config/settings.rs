@@ -37,6 +37,8 @@ pub struct ServerSettings {
     pub host: String,
     /// Port to listen on; 0 is any free port.
     pub port: u16,
+    /// Port for gRPC, if it is spoken; 0 is any free port.
+    pub grpc_port: Option<u16>,
     /// Threads that read requests and write replies.
     pub http_workers: NonZeroUsize,
     /// Threads on which plugins prepare items.
@@ -73,6 +75,10 @@ pub struct ServerSettings {
     pub cors_allowed_origins: Vec<String>,
     /// Niceness of the threads that run models, 0 to 19.
     pub model_nice: u8,
+    /// Keys of clients; none lets everybody in.
+    pub api_keys: Vec<String>,
+    /// The key that lets a client load and unload models.
+    pub admin_key: Option<String>,
     /// Whether the API documentation is served.
     pub docs: bool,
 }

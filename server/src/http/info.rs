@@ -136,6 +136,7 @@ fn state_name(state: &ModelState) -> &'static str {
         ModelState::Loading => "loading",
         ModelState::Ready(_) => "ready",
         ModelState::Failed { .. } => "failed",
+        ModelState::Unloaded => "unloaded",
     }
 }
 

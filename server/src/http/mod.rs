@@ -6,6 +6,7 @@ mod access;
 pub mod body;
 pub mod data_uri;
 mod dialect;
+mod embeddings;
 pub mod encode;
 pub mod envelope;
 mod info;

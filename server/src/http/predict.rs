@@ -158,7 +158,7 @@ async fn write(request: &HttpRequest, call: Call, form: Form, reply: Reply) -> R
         };
         respond::json(encoded.status, encoded.body)
     };
-    let took = observe_encode(&call, started);
+    let took = call.observe_encode(started);
     add_timing(&mut response, timing, took);
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
         response
@@ -177,14 +177,6 @@ fn encode(call: &Call, form: Form, reply: &Reply, request_id: Option<&str>) -> E
         request_id,
     };
     encode_reply(&head, &reply.outcomes)
-}
-
-/// Takes note of how long a reply took to write, which is told.
-pub(super) fn observe_encode(call: &Call, started: Instant) -> Duration {
-    let took = clock::now().saturating_duration_since(started);
-    let metrics = call.generation.engine.metrics(call.task);
-    metrics.encode_seconds.observe(took.as_secs_f64());
-    took
 }
 
 /// `Server-Timing`, which browsers and humans read; in milliseconds.

@@ -26,11 +26,13 @@ use actix_web::{App, FromRequest, HttpRequest, HttpServer, Resource, Responder, 
 use actix_web_prom::{PrometheusMetrics, PrometheusMetricsBuilder};
 use arc_swap::ArcSwapOption;
 
-use super::access::{self, Access};
+use super::access;
 use super::body::BodyLimits;
 use super::receive::ReceiveLimits;
-use super::v2;
-use super::{info, predict, respond};
+use super::{embeddings, info, predict, respond, v2};
+use crate::api::Keys;
+use crate::api::access::AccessLog;
+use crate::api::control::Control;
 use crate::config::{ServerSettings, Settings};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -41,7 +43,9 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) receive: ReceiveLimits,
     pub(crate) body: BodyLimits,
-    pub(super) access: Access,
+    pub(super) keys: Keys,
+    pub(super) control: Control,
+    pub(super) access: Arc<AccessLog>,
     /// Whether the documentation is served.
     pub(super) docs: bool,
     pub(super) swagger: Arc<utoipa_swagger_ui::Config<'static>>,
@@ -50,7 +54,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(settings: &Settings, registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
+    fn new(settings: &Settings, registry: Arc<Registry>, metrics: Arc<Metrics>, control: Control) -> Self {
         let server = &settings.server;
         Self {
             registry,
@@ -63,7 +67,9 @@ impl Shared {
                 items: server.max_items_per_request.get(),
                 depth: server.max_json_depth.get(),
             },
-            access: Access::new(&settings.logging),
+            keys: Keys::new(server.api_keys.clone(), server.admin_key.clone()),
+            control,
+            access: Arc::new(AccessLog::new(&settings.logging)),
             docs: server.docs,
             // Relative to the page, for proxies that serve this server under a path of their own. The validator would send
             // the document to a stranger.
@@ -91,9 +97,14 @@ impl Server {
     ///
     /// # Errors
     /// If the address cannot be listened on.
-    pub fn bind(settings: &Settings, registry: Arc<Registry>, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub fn bind(
+        settings: &Settings,
+        registry: Arc<Registry>,
+        metrics: Arc<Metrics>,
+        control: Control,
+    ) -> io::Result<Self> {
         let endpoints = endpoint_metrics(&metrics)?;
-        let shared = Data::new(Shared::new(settings, registry, metrics));
+        let shared = Data::new(Shared::new(settings, registry, metrics, control));
         let server = settings.server.clone();
         let workers = server.http_workers.get();
         let keep_alive = match server.keep_alive {
@@ -210,6 +221,7 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
         .service(get("/readyz", info::ready))
         .service(get("/metrics", info::metrics))
         .service(get("/v1/models", info::models))
+        .service(post("/v1/embeddings", embeddings::embeddings))
         .service(post("/v1/models/{model}:predict", predict::kserve_v1))
         .service(post("/v1/models/{model}/predict", predict::default_task))
         .service(get("/v1/models/{model}", info::model))
@@ -237,7 +249,9 @@ fn configure_v2(config: &mut ServiceConfig) {
         .service(read(model("/config"), v2::info::config))
         .service(read(model("/ready"), v2::info::model_ready))
         .service(read(model(""), v2::info::metadata))
-        .service(post("/v2/repository/index", v2::info::index));
+        .service(post("/v2/repository/index", v2::info::index))
+        .service(post("/v2/repository/models/{model}/load", v2::info::load))
+        .service(post("/v2/repository/models/{model}/unload", v2::info::unload));
 }
 
 /// A route for GET, and so for HEAD.

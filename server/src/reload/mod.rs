@@ -191,6 +191,50 @@ impl Reloader {
         Ok(summary)
     }
 
+    /// Loads one model as these settings have it, beside the one that serves. Blocks until it is live. One that serves
+    /// under the same settings from the same files is left alone.
+    ///
+    /// # Errors
+    /// Why it could not be loaded. Nothing has changed then.
+    pub fn load(&mut self, settings: &ModelSettings) -> Result<(), Vec<ModelFailure>> {
+        self.reap();
+        let old = self.registry.snapshot();
+        let (name, fingerprint) = (settings.name.as_str(), Fingerprint::of(settings));
+        let serves = old.model(name).filter(|entry| entry.settings == *settings);
+        if serves.is_some() && self.generations.fingerprint(name) == Some(&fingerprint) {
+            return Ok(());
+        }
+        let mut ready = self.load_or_fail(&old, std::slice::from_ref(settings))?;
+        if let Some((entry, started)) = ready.remove(name) {
+            let number = started.number;
+            self.generations.serve(name, fingerprint, started);
+            self.metrics.set_model(name, Some(number));
+            self.replace_entry(entry);
+            self.forget_lost_tasks(&old);
+        }
+        self.metrics
+            .count_reload(ReloadResult::Success, clock::unix_seconds());
+        Ok(())
+    }
+
+    /// Takes one model out of service; it finishes what it has. Returns whether there is such a model.
+    pub fn unload(&mut self, name: &str) -> bool {
+        let old = self.registry.snapshot();
+        let Some(entry) = old.model(name) else {
+            return false;
+        };
+        self.replace_entry(ModelEntry {
+            settings: entry.settings.clone(),
+            state: ModelState::Unloaded,
+            tasks: Vec::new(),
+            default_task: None,
+            last_reload_error: None,
+        });
+        self.generations.remove(name);
+        self.metrics.set_model(name, None);
+        true
+    }
+
     /// Takes note of a reload that did not come to models: the configuration could not be read. `reason` is fit for clients.
     pub fn reload_refused(&mut self, reason: &str) {
         self.metrics

@@ -22,6 +22,7 @@ fn an_empty_file_gives_the_defaults() {
         ServerSettings {
             host: "0.0.0.0",
             port: 8080,
+            grpc_port: None,
             http_workers: 4,
             prepare_threads: 4,
             max_connections: 8192,
@@ -40,6 +41,8 @@ fn an_empty_file_gives_the_defaults() {
             compression: true,
             cors_allowed_origins: [],
             model_nice: 5,
+            api_keys: [],
+            admin_key: None,
             docs: true,
         },
         LoggingSettings {

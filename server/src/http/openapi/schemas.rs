@@ -157,7 +157,7 @@ pub(super) fn add_common(components: &mut Components) {
                 "name": {"type": "string"},
                 "description": {"type": "string"},
                 "ready": {"type": "boolean"},
-                "state": {"enum": ["loading", "ready", "failed"]},
+                "state": {"enum": ["loading", "ready", "failed", "unloaded"]},
                 "reason": {"type": "string", "description": "Why it failed to load."},
                 "last_reload_error": {"type": "string", "description": "Why the last reload left the old generation serving."},
                 "generation": {"type": "integer", "description": "Counts the times it was loaded."},

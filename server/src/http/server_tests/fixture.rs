@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::api::control::Control;
 use crate::batching::DeclaredLimits;
 use crate::config::{Facts, Overrides, Settings, Source, resolve};
 use crate::engine::{Engine, EngineConfig, TaskLimits};
@@ -19,7 +20,7 @@ use crate::error::ItemError;
 use crate::http::Server;
 use crate::metrics::Metrics;
 use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
-use crate::protocol::{ItemInput, Value};
+use crate::protocol::{DType, ItemInput, Tensor, Value};
 use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot};
 
 /// What tests send as the largest body.
@@ -46,7 +47,8 @@ impl TestServer {
         let metrics = Arc::new(Metrics::new().expect("the families are new"));
         let gate = Arc::new(Gate::default());
         registry.publish(Snapshot::default().next(entries(&settings, &gate, &metrics)));
-        let server = Server::bind(&settings, registry.clone(), metrics).expect("a port is free");
+        let server =
+            Server::bind(&settings, registry.clone(), metrics, Control::new(drop)).expect("a port is free");
         Self {
             address: server.addresses()[0],
             registry,
@@ -296,6 +298,7 @@ struct Vision {
 const UPPER: usize = 0;
 const FLIP: usize = 1;
 const NEGATE: usize = 2;
+const EMBED: usize = 4;
 
 fn manifest() -> ModelManifest {
     let task = |name: &str, kind: Kind| {
@@ -318,11 +321,20 @@ fn manifest() -> ModelManifest {
         ..TensorManifest::default()
     }];
     negate.output.tensors.clone_from(&negate.input.tensors);
+    let mut embed = task("embed", Kind::Text);
+    embed.embedding = true;
+    embed.output.kinds = vec![Kind::Tensors];
+    embed.output.tensors = vec![TensorManifest {
+        name: "embedding".to_owned(),
+        dtype: "FP32".to_owned(),
+        shape: vec![2],
+        ..TensorManifest::default()
+    }];
     let mut upper = task("upper", Kind::Text);
     upper.examples = vec![json!("hello")];
     ModelManifest {
         platform: "test".to_owned(),
-        tasks: vec![upper, flip, negate, task("wait", Kind::Text)],
+        tasks: vec![upper, flip, negate, task("wait", Kind::Text), embed],
     }
 }
 
@@ -362,6 +374,15 @@ impl Model for Vision {
                             data: data.into(),
                             media_type,
                         },
+                        false,
+                    );
+                }
+                (EMBED, Value::Text(text)) => {
+                    let vector = [text.len() as f32, 0.5].map(f32::to_le_bytes).concat();
+                    let vector = Tensor::new("embedding", DType::Fp32, vec![2], vector.into());
+                    sink.emit(
+                        index,
+                        Value::Tensors(vec![vector.expect("it is as long as it says")]),
                         false,
                     );
                 }

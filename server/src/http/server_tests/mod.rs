@@ -1,5 +1,6 @@
 //! The server over real sockets, with a model that is made up here.
 
+mod embeddings;
 mod fixture;
 mod info;
 mod limits;

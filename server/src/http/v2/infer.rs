@@ -15,7 +15,7 @@ use super::write::{Encoded, Reply as Head, write_response};
 use crate::api::tensors::{read_items, write_outputs};
 use crate::api::{Call, Failure};
 use crate::clock;
-use crate::http::predict::{INLINE_BODY, INLINE_REPLY, add_timing, hints, observe_encode, off_the_loop};
+use crate::http::predict::{INLINE_BODY, INLINE_REPLY, add_timing, hints, off_the_loop};
 use crate::http::receive::receive;
 use crate::http::respond;
 use crate::http::server::Shared;
@@ -90,7 +90,7 @@ async fn run(
         off_the_loop(encode).await??
     };
     let mut response = respond_with(encoded);
-    let took = observe_encode(&call, started);
+    let took = call.observe_encode(started);
     add_timing(&mut response, reply.timing, took);
     Ok(response)
 }

@@ -1,14 +1,16 @@
 //! What the server and its models tell of themselves.
 
+use actix_web::http::header::{AUTHORIZATION, HeaderValue};
 use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Name;
+use crate::api::control::Order;
 use crate::api::describe::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
-use crate::api::{Call, Code, Failure};
+use crate::api::{Call, Code, Failure, is_ready};
 use crate::clock;
 use crate::http::receive::receive;
 use crate::http::respond;
@@ -49,18 +51,7 @@ pub(in crate::http) async fn model_ready(
     shared: Data<Shared>,
     name: Path<Name>,
 ) -> HttpResponse {
-    let snapshot = shared.registry.snapshot();
-    // A model without a default task is ready as well, so the name of a model alone will do.
-    let known = snapshot.named(&name.model);
-    let call = match known.and_then(|(entry, task)| task.is_none().then_some(entry)) {
-        Some(entry) if entry.generation().is_some() => {
-            crate::api::check_version(&name.model, name.version.as_deref())
-        }
-        _ => Call::to_name(&snapshot, &name.model, name.version.as_deref()).map(|_| ()),
-    };
-    let draining = || Failure::new(Code::Unavailable, "the server is shutting down");
-    match call {
-        Ok(()) if shared.registry.is_draining() => respond::failure(&request, &draining()),
+    match is_ready(&shared.registry, &name.model, name.version.as_deref()) {
         Ok(()) => respond::json(200, json!({"name": name.model, "ready": true}).to_string()),
         Err(failure) => respond::failure(&request, &failure),
     }
@@ -117,6 +108,47 @@ pub(in crate::http) async fn index(
             respond::json(200, json!(index).to_string())
         }
         Err(failure) => respond::failure(&request, &failure),
+    }
+}
+
+/// `POST /v2/repository/models/{model}/load`
+pub(in crate::http) async fn load(
+    request: HttpRequest,
+    payload: web::Payload,
+    shared: Data<Shared>,
+    model: Path<String>,
+) -> HttpResponse {
+    order(&request, payload, &shared, &model, Order::Load).await
+}
+
+/// `POST /v2/repository/models/{model}/unload`
+pub(in crate::http) async fn unload(
+    request: HttpRequest,
+    payload: web::Payload,
+    shared: Data<Shared>,
+    model: Path<String>,
+) -> HttpResponse {
+    order(&request, payload, &shared, &model, Order::Unload).await
+}
+
+/// The answer is empty JSON, as its clients expect.
+async fn order(
+    request: &HttpRequest,
+    payload: web::Payload,
+    shared: &Shared,
+    model: &str,
+    order: Order,
+) -> HttpResponse {
+    let carry_out = async {
+        let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        shared.keys.may_administer(authorization)?;
+        // Triton's own parameters for loading mean nothing here.
+        receive_json::<IgnoredAny>(request, payload, shared).await?;
+        shared.control.give(order, model).await
+    };
+    match carry_out.await {
+        Ok(()) => respond::json(200, "{}"),
+        Err(failure) => respond::failure(request, &failure),
     }
 }
 

@@ -1,0 +1,124 @@
+//! What the server and its models tell of themselves, as messages.
+
+use super::wire;
+use crate::api::describe;
+
+impl From<describe::ModelMetadata> for wire::ModelMetadataResponse {
+    fn from(metadata: describe::ModelMetadata) -> Self {
+        let tensors = |tensors: Vec<describe::TensorMetadata>| tensors.into_iter().map(Into::into).collect();
+        Self {
+            name: metadata.name,
+            versions: metadata.versions.map(str::to_owned).to_vec(),
+            platform: metadata.platform,
+            inputs: tensors(metadata.inputs),
+            outputs: tensors(metadata.outputs),
+        }
+    }
+}
+
+impl From<describe::TensorMetadata> for wire::model_metadata_response::TensorMetadata {
+    fn from(tensor: describe::TensorMetadata) -> Self {
+        Self {
+            name: tensor.name,
+            datatype: tensor.datatype.to_owned(),
+            shape: tensor.shape,
+        }
+    }
+}
+
+impl From<describe::ModelConfig> for wire::ModelConfig {
+    fn from(config: describe::ModelConfig) -> Self {
+        let data_type = |name: &str| {
+            wire::DataType::from_str_name(name)
+                .unwrap_or(wire::DataType::TypeInvalid)
+                .into()
+        };
+        let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+        Self {
+            name: config.name,
+            platform: config.platform,
+            backend: config.backend,
+            max_batch_size: number(config.max_batch_size),
+            input: config
+                .input
+                .into_iter()
+                .map(|tensor| wire::ModelInput {
+                    name: tensor.name,
+                    data_type: data_type(tensor.data_type),
+                    dims: tensor.dims,
+                })
+                .collect(),
+            output: config
+                .output
+                .into_iter()
+                .map(|tensor| wire::ModelOutput {
+                    name: tensor.name,
+                    data_type: data_type(tensor.data_type),
+                    dims: tensor.dims,
+                })
+                .collect(),
+            instance_group: config
+                .instance_group
+                .into_iter()
+                .map(|group| wire::ModelInstanceGroup {
+                    name: group.name,
+                    count: number(group.count),
+                    kind: wire::model_instance_group::Kind::from_str_name(group.kind)
+                        .unwrap_or_default()
+                        .into(),
+                })
+                .collect(),
+            dynamic_batching: Some(wire::ModelDynamicBatching {
+                max_queue_delay_microseconds: config.dynamic_batching.max_queue_delay_microseconds,
+            }),
+            model_transaction_policy: Some(wire::ModelTransactionPolicy {
+                decoupled: config.model_transaction_policy.decoupled,
+            }),
+        }
+    }
+}
+
+impl From<describe::ModelStatistics> for wire::ModelStatistics {
+    fn from(statistics: describe::ModelStatistics) -> Self {
+        Self {
+            name: statistics.name,
+            version: statistics.version.to_owned(),
+            last_inference: statistics.last_inference,
+            inference_count: statistics.inference_count,
+            execution_count: statistics.execution_count,
+            inference_stats: Some(statistics.inference_stats.into()),
+        }
+    }
+}
+
+impl From<describe::InferStatistics> for wire::InferStatistics {
+    fn from(statistics: describe::InferStatistics) -> Self {
+        let duration = |duration: describe::StatisticDuration| {
+            Some(wire::StatisticDuration {
+                count: duration.count,
+                ns: duration.ns,
+            })
+        };
+        Self {
+            success: duration(statistics.success),
+            fail: duration(statistics.fail),
+            queue: duration(statistics.queue),
+            compute_input: duration(statistics.compute_input),
+            compute_infer: duration(statistics.compute_infer),
+            compute_output: duration(statistics.compute_output),
+            cache_hit: duration(statistics.cache_hit),
+            cache_miss: duration(statistics.cache_miss),
+        }
+    }
+}
+
+impl From<describe::IndexEntry> for wire::repository_index_response::ModelIndex {
+    fn from(entry: describe::IndexEntry) -> Self {
+        Self {
+            name: entry.name,
+            version: entry.version.to_owned(),
+            state: entry.state.to_owned(),
+            reason: entry.reason,
+        }
+    }
+}

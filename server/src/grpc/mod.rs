@@ -1,0 +1,125 @@
+//! The gRPC side: the Open Inference Protocol with Triton's extensions, health, and reflection, on a port of its own.
+//!
+//! Owned by `app`, which binds it. It has threads of its own, beside those of HTTP; what it shares with HTTP is in
+//! [`crate::api`]. A client that goes away drops the future of its call, and with it whatever of it still waits.
+
+mod describe;
+mod health;
+mod infer;
+mod service;
+mod wire;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::runtime;
+use tokio::sync::oneshot;
+use tonic::codec::CompressionEncoding;
+use tonic::transport::server::TcpIncoming;
+
+use crate::api::control::Control;
+use crate::config::Settings;
+use crate::registry::Registry;
+use service::Inference;
+use wire::grpc_inference_service_server::GrpcInferenceServiceServer;
+
+/// The gRPC server, which listens and serves.
+pub struct Server {
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+/// Calls under way on one connection; further ones wait in it.
+const CALLS_PER_CONNECTION: usize = 1024;
+
+/// How often a connection without traffic is asked whether its client is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+impl Server {
+    /// Listens and serves from now on.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on, or the system refuses a thread.
+    pub fn bind(
+        settings: &Settings,
+        port: u16,
+        registry: Arc<Registry>,
+        control: Control,
+    ) -> io::Result<Self> {
+        let server = &settings.server;
+        // Bound before anything runs, so that a port that is taken is known at once.
+        let listener = TcpListener::bind((server.host.as_str(), port))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(server.http_workers.get())
+            .thread_name("grpc worker")
+            .enable_all()
+            .build()?;
+        let health = health::service(registry.clone());
+        let reflection = [wire::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET]
+            .into_iter()
+            .fold(tonic_reflection::server::Builder::configure(), |builder, set| {
+                builder.register_encoded_file_descriptor_set(set)
+            });
+        let inference = Inference::new(settings, registry, control);
+        let inference = GrpcInferenceServiceServer::new(inference)
+            .max_decoding_message_size(server.max_body_size)
+            .max_encoding_message_size(usize::MAX)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Deflate);
+        let router = tonic::transport::Server::builder()
+            .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .add_service(inference)
+            .add_service(health)
+            .add_service(reflection.build_v1().map_err(io::Error::other)?);
+        let (stop, stopped) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let serve = async move {
+            let incoming = match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => TcpIncoming::from(listener).with_nodelay(Some(true)),
+                Err(error) => return log::error!("gRPC cannot be served: {error}"),
+            };
+            // Being told and being forgotten both mean to stop.
+            let stopped = async { drop(stopped.await) };
+            if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
+                log::error!("gRPC is served no more: {error}");
+            }
+        };
+        let thread = thread::Builder::new().name("grpc".to_owned()).spawn(move || {
+            runtime.block_on(serve);
+            // Nobody may be waiting any more.
+            let _ = end.send(());
+        })?;
+        Ok(Self {
+            address,
+            stop,
+            ended,
+            thread,
+        })
+    }
+
+    /// Where it listens; of port 0, the port that was given.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting, and waits until every accepted call is answered or `deadline` has passed. Returns whether all were
+    /// answered.
+    pub async fn drain(self, deadline: Instant) -> bool {
+        // It may have ended by itself, which its log says.
+        let _ = self.stop.send(());
+        let ended = tokio::time::timeout_at(deadline.into(), self.ended).await.is_ok();
+        if ended {
+            // The thread ends right after it has said so; it does not panic.
+            let _ = self.thread.join();
+        }
+        ended
+    }
+}

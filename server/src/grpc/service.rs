@@ -1,0 +1,364 @@
+//! The inference service: each call, from its message to its answer.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{Stream, StreamExt as _};
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code as GrpcCode, Request, Response, Status, Streaming};
+
+use super::infer::{read_request, write_response};
+use super::wire::grpc_inference_service_server::GrpcInferenceService;
+use super::wire::{self, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use crate::api::access::{AccessLog, Visit};
+use crate::api::control::{Control, Order};
+use crate::api::describe::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
+use crate::api::{BodyLimits, Call, Code, Failure, Hints, Keys, is_ready};
+use crate::clock;
+use crate::config::Settings;
+use crate::registry::Registry;
+
+/// The service, which all calls share.
+pub(super) struct Inference(Arc<Shared>);
+
+struct Shared {
+    registry: Arc<Registry>,
+    control: Control,
+    keys: Keys,
+    limits: BodyLimits,
+    access: Arc<AccessLog>,
+}
+
+/// Requests of one stream that run at the same time.
+const STREAM_AHEAD: usize = 64;
+
+/// How much earlier than its client an answer has its deadline, so that the answer is this server's and not the
+/// transport's, which would say that the client had cancelled.
+const HEAD_START: Duration = Duration::from_millis(2);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Inference {
+    pub(super) fn new(settings: &Settings, registry: Arc<Registry>, control: Control) -> Self {
+        let server = &settings.server;
+        Self(Arc::new(Shared {
+            registry,
+            control,
+            keys: Keys::new(server.api_keys.clone(), server.admin_key.clone()),
+            limits: BodyLimits {
+                items: server.max_items_per_request.get(),
+                depth: server.max_json_depth.get(),
+            },
+            access: Arc::new(AccessLog::new(&settings.logging)),
+        }))
+    }
+
+    /// Carries out one call: logs it, asks for the client's key, and turns a failure into a status.
+    async fn call<Q, T>(
+        &self,
+        method: &'static str,
+        request: Request<Q>,
+        work: impl AsyncFnOnce(&Shared, &MetadataMap, Q) -> Result<T, Failure>,
+    ) -> Answer<T> {
+        let client = request.remote_addr();
+        let (metadata, _, message) = request.into_parts();
+        let mut visit = self.0.access.visit(
+            "gRPC",
+            format!("/inference.GRPCInferenceService/{method}"),
+            client,
+            |name| header(&metadata, name),
+        );
+        let result = match self.0.keys.may_ask(header(&metadata, "authorization")) {
+            Ok(()) => work(&self.0, &metadata, message).await,
+            Err(failure) => Err(failure),
+        };
+        visit.finish(&result);
+        match result {
+            Ok(message) => Ok(with_id(Response::new(message), &visit)),
+            Err(failure) => Err(status(&failure)),
+        }
+    }
+}
+
+fn header<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a [u8]> {
+    metadata.get(name).map(MetadataValue::as_bytes)
+}
+
+fn with_id<T>(mut response: Response<T>, visit: &Visit) -> Response<T> {
+    if let Ok(id) = visit.id().parse() {
+        response.metadata_mut().insert("x-request-id", id);
+    }
+    response
+}
+
+fn status(failure: &Failure) -> Status {
+    let mut status = Status::new(
+        GrpcCode::from(failure.code.grpc_status()),
+        failure.message.clone(),
+    );
+    if let Some(seconds) = failure.retry_after_seconds() {
+        status.metadata_mut().insert("retry-after", seconds.into());
+    }
+    status
+}
+
+impl Visit {
+    /// Takes note of how a call ended.
+    fn finish<T>(&mut self, result: &Result<T, Failure>) {
+        self.set_status(
+            result
+                .as_ref()
+                .map_or_else(|failure| failure.code.grpc_status(), |_| 0),
+        );
+    }
+}
+
+impl Shared {
+    fn find(&self, name: &str, version: &str) -> Result<Call, Failure> {
+        Call::to_name(&self.registry.snapshot(), name, Some(version))
+    }
+
+    async fn infer(
+        &self,
+        metadata: &MetadataMap,
+        request: ModelInferRequest,
+        received: Instant,
+    ) -> Result<ModelInferResponse, Failure> {
+        let call = self.find(&request.model_name, &request.model_version)?;
+        let mut hints = Hints::read(|name| header(metadata, name), call.entry.settings.request_timeout)?;
+        let (name, id) = (request.model_name.clone(), request.id.clone());
+        let request = read_request(request, call.manifest(), self.limits)?;
+        hints.override_with(request.parameters.timeout, request.parameters.priority);
+        if let Some(timeout) = header(metadata, "grpc-timeout").and_then(grpc_timeout) {
+            hints.timeout = hints.timeout.min(timeout.saturating_sub(HEAD_START));
+        }
+        let reply = call.run(request.items, received, hints).await?;
+        let started = clock::now();
+        let response = write_response(reply.outcomes, &request.wanted)?;
+        call.observe_encode(started);
+        Ok(ModelInferResponse {
+            model_name: name,
+            model_version: crate::api::VERSION.to_owned(),
+            id,
+            ..response
+        })
+    }
+
+    async fn order(&self, metadata: &MetadataMap, order: Order, model: &str) -> Result<(), Failure> {
+        self.keys.may_administer(header(metadata, "authorization"))?;
+        self.control.give(order, model).await
+    }
+}
+
+/// Reads the deadline of a call: at most eight digits and a unit.
+fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    let number: u64 = std::str::from_utf8(digits)
+        .ok()
+        .filter(|_| digits.len() <= 8)?
+        .parse()
+        .ok()?;
+    match unit {
+        b'H' => Some(Duration::from_secs(number * 3600)),
+        b'M' => Some(Duration::from_secs(number * 60)),
+        b'S' => Some(Duration::from_secs(number)),
+        b'm' => Some(Duration::from_millis(number)),
+        b'u' => Some(Duration::from_micros(number)),
+        b'n' => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Inference {
+    async fn server_live(&self, _: Request<wire::ServerLiveRequest>) -> Answer<wire::ServerLiveResponse> {
+        Ok(Response::new(wire::ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(&self, _: Request<wire::ServerReadyRequest>) -> Answer<wire::ServerReadyResponse> {
+        let ready = self.0.registry.is_ready();
+        Ok(Response::new(wire::ServerReadyResponse { ready }))
+    }
+
+    async fn model_ready(
+        &self,
+        request: Request<wire::ModelReadyRequest>,
+    ) -> Answer<wire::ModelReadyResponse> {
+        self.call("ModelReady", request, async |shared, _, asked| {
+            match is_ready(&shared.registry, &asked.name, Some(&asked.version)) {
+                Ok(()) => Ok(wire::ModelReadyResponse { ready: true }),
+                Err(failure) if failure.code == Code::Unavailable => {
+                    Ok(wire::ModelReadyResponse { ready: false })
+                }
+                Err(failure) => Err(failure),
+            }
+        })
+        .await
+    }
+
+    async fn server_metadata(
+        &self,
+        request: Request<wire::ServerMetadataRequest>,
+    ) -> Answer<wire::ServerMetadataResponse> {
+        self.call("ServerMetadata", request, async |_, _, _| {
+            Ok(wire::ServerMetadataResponse {
+                name: SERVER_NAME.to_owned(),
+                version: SERVER_VERSION.to_owned(),
+                extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+            })
+        })
+        .await
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<wire::ModelMetadataRequest>,
+    ) -> Answer<wire::ModelMetadataResponse> {
+        self.call("ModelMetadata", request, async |shared, _, asked| {
+            let call = shared.find(&asked.name, &asked.version)?;
+            Ok(describe::metadata(&asked.name, &call).into())
+        })
+        .await
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<wire::ModelConfigRequest>,
+    ) -> Answer<wire::ModelConfigResponse> {
+        self.call("ModelConfig", request, async |shared, _, asked| {
+            let call = shared.find(&asked.name, &asked.version)?;
+            let config = Some(describe::config(&asked.name, &call).into());
+            Ok(wire::ModelConfigResponse { config })
+        })
+        .await
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<wire::ModelStatisticsRequest>,
+    ) -> Answer<wire::ModelStatisticsResponse> {
+        self.call("ModelStatistics", request, async |shared, _, asked| {
+            let statistics = if asked.name.is_empty() {
+                describe::all_statistics(&shared.registry.snapshot())
+            } else {
+                let call = shared.find(&asked.name, &asked.version)?;
+                vec![describe::statistics(&asked.name, &call)]
+            };
+            let model_stats = statistics.into_iter().map(Into::into).collect();
+            Ok(wire::ModelStatisticsResponse { model_stats })
+        })
+        .await
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<wire::RepositoryIndexRequest>,
+    ) -> Answer<wire::RepositoryIndexResponse> {
+        self.call("RepositoryIndex", request, async |shared, _, asked| {
+            let index = describe::index(&shared.registry.snapshot(), asked.ready);
+            let models = index.into_iter().map(Into::into).collect();
+            Ok(wire::RepositoryIndexResponse { models })
+        })
+        .await
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<wire::RepositoryModelLoadRequest>,
+    ) -> Answer<wire::RepositoryModelLoadResponse> {
+        self.call("RepositoryModelLoad", request, async |shared, metadata, asked| {
+            shared.order(metadata, Order::Load, &asked.model_name).await?;
+            Ok(wire::RepositoryModelLoadResponse {})
+        })
+        .await
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<wire::RepositoryModelUnloadRequest>,
+    ) -> Answer<wire::RepositoryModelUnloadResponse> {
+        self.call(
+            "RepositoryModelUnload",
+            request,
+            async |shared, metadata, asked| {
+                shared.order(metadata, Order::Unload, &asked.model_name).await?;
+                Ok(wire::RepositoryModelUnloadResponse {})
+            },
+        )
+        .await
+    }
+
+    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
+        let received = clock::now();
+        self.call("ModelInfer", request, async |shared, metadata, message| {
+            shared.infer(metadata, message, received).await
+        })
+        .await
+    }
+
+    type ModelStreamInferStream =
+        Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
+
+    /// Requests run side by side and are answered in their order; one that fails says so in its place, and the stream goes
+    /// on.
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Answer<Self::ModelStreamInferStream> {
+        let shared = self.0.clone();
+        self.call("ModelStreamInfer", request, async |_, metadata, messages| {
+            let mut metadata = metadata.clone();
+            // The deadline of the stream is no deadline of a request.
+            metadata.remove("grpc-timeout");
+            let metadata = Arc::new(metadata);
+            let answers = messages.map(move |message| {
+                let (shared, metadata) = (shared.clone(), metadata.clone());
+                async move {
+                    let received = clock::now();
+                    Ok(stream_answer(shared.infer(&metadata, message?, received).await))
+                }
+            });
+            let answers: Self::ModelStreamInferStream = Box::pin(answers.buffered(STREAM_AHEAD));
+            Ok(answers)
+        })
+        .await
+    }
+}
+
+fn stream_answer(result: Result<ModelInferResponse, Failure>) -> ModelStreamInferResponse {
+    match result {
+        Ok(mut response) => {
+            let last = wire::infer_parameter::ParameterChoice::BoolParam(true);
+            let last = wire::InferParameter {
+                parameter_choice: Some(last),
+            };
+            response
+                .parameters
+                .insert("triton_final_response".to_owned(), last);
+            ModelStreamInferResponse {
+                error_message: String::new(),
+                infer_response: Some(response),
+            }
+        }
+        Err(failure) => ModelStreamInferResponse {
+            error_message: failure.message,
+            infer_response: None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_a_number_with_a_unit() {
+        assert_eq!(grpc_timeout(b"250m"), Some(Duration::from_millis(250)));
+        assert_eq!(grpc_timeout(b"1H"), Some(Duration::from_secs(3600)));
+        assert_eq!(grpc_timeout(b"99999999n"), Some(Duration::from_nanos(99_999_999)));
+        for bad in [&b""[..], b"m", b"1", b"1x", b"-1S", b"999999999S", b"\xffS"] {
+            assert_eq!(grpc_timeout(bad), None);
+        }
+    }
+}

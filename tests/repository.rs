@@ -1,0 +1,118 @@
+//! Loading and unloading single models over the Open Inference Protocol, with the key of an administrator.
+
+use serde_json::{Value as Json, json};
+
+use crate::harness::{Reply, Scenario, Server};
+
+const KEY: &str = "an-administrator";
+
+/// Two models, of which the second one's words are as short as the test says.
+fn config(shortest_word: u64) -> String {
+    format!(
+        "[server]\nadmin_key = \"{KEY}\"\n\n[[models]]\nname = \"other\"\nplugin = \"template\"\n\n\
+         [[models]]\nname = \"words\"\nplugin = \"template\"\ndefault_task = \"stats\"\n\
+         [models.settings]\nshortest_word = {shortest_word}\n"
+    )
+}
+
+fn order(server: &Server, model: &str, what: &str) -> Reply {
+    // As clients do: an empty body, and no word of its type.
+    server
+        .request("POST", &format!("/v2/repository/models/{model}/{what}"))
+        .header("authorization", &format!("Bearer {KEY}"))
+        .send()
+}
+
+fn count_words(server: &Server) -> Reply {
+    server.post(
+        "/v1/models/words/predict",
+        &json!({"input": {"text": "to be or not"}}),
+    )
+}
+
+fn index(server: &Server) -> Json {
+    server
+        .request("POST", "/v2/repository/index")
+        .send()
+        .expect(200)
+        .json()
+}
+
+#[test]
+fn a_model_is_unloaded_and_loaded_again_while_the_others_serve() {
+    let server = Scenario::new(&config(0)).start();
+    assert_eq!(order(&server, "words", "unload").expect(200).json(), json!({}));
+    assert_eq!(
+        index(&server),
+        json!([
+            {"name": "other", "version": "1", "state": "READY", "reason": ""},
+            {"name": "words", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"},
+        ])
+    );
+    let (code, message) = count_words(&server).expect(503).error();
+    assert_eq!(
+        (code.as_str(), message.as_str()),
+        ("unavailable", "model `words` was unloaded")
+    );
+    server.get("/v2/models/words/ready").expect(503);
+    // It was meant to be so: the server is ready, and the other model serves.
+    server.get("/v2/health/ready").expect(200);
+    server.predict("other", "echo", &json!(["a"])).expect(200);
+
+    order(&server, "words", "load").expect(200);
+    assert_eq!(count_words(&server).expect(200).json()["output"]["words"], 4);
+    assert_eq!(server.generation("words"), 3, "two were loaded at first");
+}
+
+#[test]
+fn a_model_is_loaded_as_the_configuration_has_it_now() {
+    let server = Scenario::new(&config(0)).start();
+    let generation = server.generation("words");
+    order(&server, "words", "load").expect(200);
+    assert_eq!(
+        server.generation("words"),
+        generation,
+        "nothing changed, but it was loaded"
+    );
+    server.write_config(&config(3));
+    order(&server, "words", "load").expect(200);
+    assert_eq!(count_words(&server).expect(200).json()["output"]["words"], 1);
+    server.write_config(&config(101));
+    let refused = order(&server, "words", "load").expect(500).json();
+    let message = refused["error"].as_str().expect("an error is a text");
+    assert!(
+        message.starts_with("model `words` cannot be loaded: "),
+        "{message}"
+    );
+    assert_eq!(count_words(&server).expect(200).json()["output"]["words"], 1);
+    order(&server, "nothing", "load").expect(404);
+    order(&server, "nothing", "unload").expect(404);
+}
+
+#[test]
+fn a_reload_brings_back_what_was_unloaded() {
+    let server = Scenario::new(&config(0)).start();
+    order(&server, "words", "unload").expect(200);
+    assert!(server.reload());
+    count_words(&server).expect(200);
+}
+
+#[test]
+fn nobody_but_the_administrator_loads_and_unloads() {
+    let path = "/v2/repository/models/words/unload";
+    let server = Scenario::new(&config(0)).start();
+    let refused = server.request("POST", path).send().expect(401);
+    assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
+    let wrong = server
+        .request("POST", path)
+        .header("authorization", "Bearer an-administrat0r");
+    wrong.send().expect(401);
+    count_words(&server).expect(200);
+
+    let without = Scenario::new("[[models]]\nname = \"words\"\nplugin = \"template\"\n").start();
+    let refused = without.request("POST", path).send().expect(403).json();
+    assert_eq!(
+        refused["error"],
+        "loading and unloading models is switched off; `admin_key` in [server] switches it on"
+    );
+}
