@@ -115,6 +115,7 @@ impl Plan {
             let element = match slot.port.dtype {
                 DType::Fp32 | DType::Fp64 => json!(0.0),
                 DType::Bool => json!(true),
+                DType::Bytes => json!("text"),
                 _ => json!(1),
             };
             let nested = |inner: Json, size: &Option<usize>| Json::Array(vec![inner; size.unwrap_or(1)]);

@@ -1,18 +1,21 @@
 //! Serves any `.onnx` file: its inputs, outputs and batch dimension are read from the file, and `[models.settings]` says what
-//! to make of them. The runtime is `rten`, pure Rust, so there is nothing to install.
+//! to make of them. The runtime is `embedded`, pure Rust, so there is nothing to install, or `onnxruntime`, if that is wanted.
 //!
-//! The way of an item: `task` prepares it (an `image` is decoded, a tensor checked) and stacks it with others; `network` runs
-//! the file; `ranking` turns scores into labels where the task has some. What a task does is worked out once, at load, by
+//! The way of an item: `task` prepares it (an `image` is decoded, a tensor checked) and stacks it with others; the `runtime` of
+//! a `network` computes; `ranking` turns scores into labels where the task has some. What a task does is worked out once, at load, by
 //! `plan` from the `settings`; `describe` puts it into words. Batching itself is the server's. The README of this plugin is
 //! for the operator.
 
 #![forbid(unsafe_code)]
 
 mod describe;
+mod embedded;
 mod image;
 mod network;
+mod onnxruntime;
 mod plan;
 mod ranking;
+mod runtime;
 mod settings;
 mod task;
 mod values;
@@ -22,11 +25,14 @@ use std::sync::Arc;
 
 use plugin_sdk::prelude::*;
 
+use crate::embedded::Embedded;
 use crate::network::Network;
+use crate::onnxruntime::OnnxRuntime;
 use crate::plan::Plan;
 use crate::ranking::Classification;
+use crate::runtime::Abilities;
 pub use crate::settings::Settings;
-use crate::settings::TaskSettings;
+use crate::settings::{RuntimeChoice, TaskSettings};
 use crate::task::{ImageOrTensors, Served, TensorsAlone};
 
 /// The task of a model whose settings name none.
@@ -49,8 +55,20 @@ impl Model for Onnx {
             let message = format!("{threads}, expected at most {MAX_THREADS}");
             return Err(LoadError::setting("threads", message));
         }
+        let abilities: Box<dyn Abilities> = match (settings.runtime, &settings.ort) {
+            (RuntimeChoice::Rten, None) => Box::new(Embedded),
+            (RuntimeChoice::Ort, Some(ort)) => Box::new(OnnxRuntime::new(ort, &context.base_dir)?),
+            (RuntimeChoice::Ort, None) => {
+                let message = "this runtime needs a table `ort` that says where ONNX Runtime is";
+                return Err(LoadError::setting("runtime", message));
+            }
+            (RuntimeChoice::Rten, Some(_)) => {
+                return Err(LoadError::setting("ort", "is for the runtime `ort`"));
+            }
+        };
         let network = Arc::new(Network::load(
             &context.path(&settings.model),
+            &*abilities,
             context.workers,
             threads,
         )?);

@@ -1,16 +1,17 @@
 //! One task, worked out: what the settings say of it, checked against what the file declares and what a trial run gave. All
 //! that can be wrong with a task's settings is found here, at load, and blamed on its key.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plugin_sdk::{DType, LoadContext, LoadError, TaskInfo, log};
-use rten_tensor::Layout;
 
 use crate::image::Eye;
 use crate::network::{Dim, Network, Port, shape_text};
 use crate::ranking::Ranking;
+use crate::runtime::Fault;
 use crate::settings::TaskSettings;
-use crate::task::{Fault, Sample, SampleTensor};
+use crate::task::{Sample, SampleTensor};
 use crate::values::Values;
 
 /// A task that is ready to run.
@@ -67,6 +68,7 @@ impl Plan {
             "output",
             &outputs_key,
         )?;
+        let (inputs, outputs) = rename(inputs, outputs, &settings.rename, &keys.of("rename", true))?;
         let (inputs, mut singly) = split_batch(inputs, &inputs_key)?;
         let eye = match &settings.image {
             Some(image) => {
@@ -79,6 +81,10 @@ impl Plan {
                     );
                     return Err(LoadError::setting(key, message));
                 };
+                if only.port.dtype == DType::Bytes {
+                    let message = format!("input `{}` takes strings, expected numbers", only.port.name);
+                    return Err(LoadError::setting(key, message));
+                }
                 Some(Eye::new(image, &only.sizes(), &key)?)
             }
             None => None,
@@ -165,12 +171,12 @@ impl Plan {
                 Some(eye) => eye.shape(&slot.sizes()),
                 None => slot.sizes().iter().map(|size| size.unwrap_or(1)).collect(),
             };
-            let values = Values::neutral(slot.port.dtype, shape.iter().product());
+            let values = Values::neutral(slot.port.held, shape.iter().product());
             SampleTensor { shape, values }
         };
         let sample = Sample(self.inputs.iter().map(neutral).collect());
         let values = self.compute(&vec![&sample; count], 0)?;
-        Ok(values.iter().map(|value| value.shape().to_vec()).collect())
+        Ok(values.into_iter().map(|value| value.shape).collect())
     }
 
     fn ranking(
@@ -275,6 +281,37 @@ fn select(ports: &[Port], wanted: Option<&[String]>, sort: &str, key: &str) -> R
             })
     };
     wanted.iter().enumerate().map(find).collect()
+}
+
+/// Gives inputs and outputs the names that clients use.
+fn rename(
+    mut inputs: Vec<Port>,
+    mut outputs: Vec<Port>,
+    names: &BTreeMap<String, String>,
+    key: &str,
+) -> Result<(Vec<Port>, Vec<Port>), LoadError> {
+    for (name, new) in names {
+        let mut found = false;
+        let ports = inputs.iter_mut().chain(&mut outputs);
+        // The names in the file, since no name that was given before is looked at again.
+        for port in ports.filter(|port| port.file_name == *name) {
+            port.name.clone_from(new);
+            found = true;
+        }
+        if !found {
+            let message = format!("the task has no input or output `{name}`");
+            return Err(LoadError::setting(format_args!("{key}.{name}"), message));
+        }
+    }
+    for ports in [&inputs, &outputs] {
+        for (index, port) in ports.iter().enumerate() {
+            if ports[..index].iter().any(|other| other.name == port.name) {
+                let message = format!("two tensors of the task are called `{}`", port.name);
+                return Err(LoadError::setting(key, message));
+            }
+        }
+    }
+    Ok((inputs, outputs))
 }
 
 /// Takes the batch dimension off every input, and says whether it is fixed to one item.

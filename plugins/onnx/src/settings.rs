@@ -14,11 +14,59 @@ use serde::Deserialize;
 pub struct Settings {
     /// The `.onnx` file. A relative path starts at the folder of the configuration file.
     pub(crate) model: PathBuf,
+    /// What computes the model.
+    #[serde(default)]
+    pub(crate) runtime: RuntimeChoice,
+    /// Where ONNX Runtime is, for the runtime `ort`.
+    pub(crate) ort: Option<OrtSettings>,
     /// Threads that compute one batch; as many as the server suggests, if not said.
     pub(crate) threads: Option<NonZeroUsize>,
     /// The tasks by name. Without any there is one, `predict`, that takes all inputs and answers all outputs.
     #[serde(default)]
     pub(crate) tasks: BTreeMap<String, TaskSettings>,
+}
+
+/// What computes the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RuntimeChoice {
+    /// The one that is built in: nothing to install.
+    #[default]
+    Rten,
+    /// ONNX Runtime, from a shared library: more operators and datatypes, faster convolutions, GPUs.
+    Ort,
+}
+
+/// `[models.settings.ort]`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrtSettings {
+    /// Path of `libonnxruntime.so`.
+    pub(crate) library: Option<PathBuf>,
+    /// Instead of that, a Python environment with the package onnxruntime or onnxruntime-gpu: its folder, or its interpreter.
+    pub(crate) python: Option<PathBuf>,
+    /// What computes, in the order of preference; what none of them can do is done by the processor.
+    #[serde(default = "cpu")]
+    pub(crate) providers: Vec<Provider>,
+    /// Which GPU, from 0.
+    #[serde(default)]
+    pub(crate) device: u32,
+}
+
+/// What computes, within ONNX Runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Provider {
+    /// The processor.
+    Cpu,
+    /// NVIDIA GPUs, by CUDA.
+    Cuda,
+    /// NVIDIA GPUs, by TensorRT.
+    Tensorrt,
+}
+
+fn cpu() -> Vec<Provider> {
+    vec![Provider::Cpu]
 }
 
 /// `[models.settings.tasks.<name>]`.
@@ -29,6 +77,9 @@ pub(crate) struct TaskSettings {
     pub(crate) inputs: Option<Vec<String>>,
     /// Outputs of the model that are answered; all, if not said.
     pub(crate) outputs: Option<Vec<String>>,
+    /// What clients call inputs and outputs, by the name in the file.
+    #[serde(default)]
+    pub(crate) rename: BTreeMap<String, String>,
     /// Names of the classes, in the order of the output's elements: a list, or the path of a text file with one a line.
     /// Makes the task a classifier, which answers the best labels instead of the tensor.
     pub(crate) labels: Option<Labels>,

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use plugin_sdk::manifest::{Kind, ValueManifest};
 use plugin_sdk::prelude::*;
 use plugin_sdk::{Input, Output};
-use rten::{RunErrorKind, Value as Computed};
-use rten_tensor::Layout;
 
 use crate::Onnx;
 use crate::network::{Dim, Port, shape_text};
 use crate::plan::{Plan, Slot};
 use crate::ranking::Classification;
-use crate::values::{self, Values};
+use crate::runtime::{Computed, Fault, Given};
+use crate::values::Values;
 
 /// One item, ready to be stacked: a tensor for each input.
 #[derive(Debug)]
@@ -27,15 +26,6 @@ pub(crate) struct Sample(pub(crate) Vec<SampleTensor>);
 pub(crate) struct SampleTensor {
     pub(crate) shape: Vec<usize>,
     pub(crate) values: Values,
-}
-
-/// Why the model did not run.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// The outputs cannot be computed from the inputs of this task.
-    Inputs(String),
-    /// It did not like these items.
-    Failed(String),
 }
 
 /// A plan, served with inputs `I` and outputs `O`.
@@ -116,7 +106,7 @@ impl Plan {
             }
             (Value::Bytes(bytes), Some(eye), [slot]) => {
                 let shape = eye.shape(&slot.sizes());
-                let values = Values::from_pixels(eye.read(bytes.data)?, slot.port.dtype);
+                let values = Values::from_pixels(eye.read(bytes.data)?, slot.port.held);
                 Sample(vec![SampleTensor { shape, values }])
             }
             (_, Some(_), _) => return Err(ItemError::invalid("expected the bytes of an image, or a tensor")),
@@ -178,17 +168,15 @@ impl Plan {
             let values: Vec<_> = tensors.iter().map(|tensor| &tensor.values).collect();
             stacked.push((shape, Values::concat(&values)));
         }
-        let mut inputs = Vec::with_capacity(stacked.len());
-        for (slot, (shape, values)) in self.inputs.iter().zip(&stacked) {
-            let view = values.view(shape).map_err(Fault::Failed)?;
-            inputs.push((&slot.port, view));
-        }
-        self.network
-            .run(inputs, &self.outputs, worker)
-            .map_err(|error| match error.kind() {
-                RunErrorKind::PlanningError => Fault::Inputs(error.to_string()),
-                _ => Fault::Failed(error.to_string()),
+        let given = self.inputs.iter().zip(&stacked);
+        let given: Vec<_> = given
+            .map(|(slot, (shape, values))| Given {
+                port: &slot.port,
+                shape: shape.clone(),
+                values,
             })
+            .collect();
+        self.network.run(&given, &self.outputs, worker)
     }
 }
 
@@ -229,7 +217,7 @@ fn read_tensor(tensor: &TensorView<'_>, slot: &Slot) -> Result<SampleTensor, Ite
     }
     Ok(SampleTensor {
         shape: tensor.shape().iter().map(|size| *size as usize).collect(),
-        values: Values::read(tensor, slot.port.dtype)?,
+        values: Values::read(tensor, slot.port.dtype, slot.port.held)?,
     })
 }
 
@@ -248,20 +236,19 @@ impl Answer for Tensors {
         values: Vec<Computed>,
         _count: usize,
     ) -> Result<Outputs<Vec<TensorOutput>>, BatchError> {
-        Ok(Outputs::<Vec<_>>::batch(
-            tensors(plan, values, 0).map_err(BatchError::failed)?,
-        ))
+        Ok(Outputs::<Vec<_>>::batch(tensors(plan, values, 0)))
     }
 
     fn only(plan: &Plan, values: Vec<Computed>) -> Result<Vec<TensorOutput>, ItemError> {
-        tensors(plan, values, 1).map_err(ItemError::fault)
+        Ok(tensors(plan, values, 1))
     }
 }
 
-fn tensors(plan: &Plan, values: Vec<Computed>, skip: usize) -> Result<Vec<TensorOutput>, String> {
-    let answer = |(port, value): (&Port, Computed)| {
-        values::answer(&port.name, port.dtype, value, skip)
-            .map_err(|error| format!("output `{}`: {error}", port.name))
+/// The first `skip` dimensions, which are 1, are left out of the shapes.
+fn tensors(plan: &Plan, values: Vec<Computed>, skip: usize) -> Vec<TensorOutput> {
+    let answer = |(port, computed): (&Port, Computed)| {
+        let shape = &computed.shape[skip..];
+        computed.values.answer(&port.name, port.dtype, shape)
     };
     plan.outputs.iter().zip(values).map(answer).collect()
 }
@@ -287,12 +274,11 @@ fn rank(
     values: Vec<Computed>,
     count: usize,
 ) -> Result<Vec<Result<Classification, ItemError>>, String> {
-    let (Some(ranking), Some(Computed::FloatTensor(scores))) = (&plan.ranking, values.into_iter().next())
-    else {
+    let computed = values.into_iter().next();
+    let computed = computed.and_then(|computed| Some((computed.shape, computed.values.into_floats()?)));
+    let (Some(ranking), Some((shape, scores))) = (&plan.ranking, computed) else {
         return Err("the model computed no scores".to_owned());
     };
-    let shape = scores.shape().to_vec();
-    let scores = scores.into_data();
     if shape.first() != Some(&count) || scores.len() != count * ranking.len() {
         let labels = ranking.len();
         return Err(format!(

@@ -1,41 +1,86 @@
-//! Numbers on their way between clients and the runtime, which computes with four types only: what ONNX declares as INT64 or
-//! BOOL it holds as 32-bit integers, and FP64 as FP32. This module converts; it knows nothing of tasks.
+//! Numbers on their way between clients and a runtime, which may hold a datatype of the file in another type: the embedded one
+//! computes with 32 bits only. This module converts, both ways; it knows nothing of tasks or of runtimes.
 
 use std::borrow::Cow;
 
-use plugin_sdk::{DType, Element, ItemError, TensorOutput, TensorView};
-use rten::{TryFromValueError, Value, ValueView};
-use rten_onnx::onnx;
-use rten_tensor::{AsView, Layout, Tensor, TensorView as RuntimeView};
+use half::f16;
+use plugin_sdk::{DType, ItemError, TensorOutput, TensorView};
 
-/// What clients see for a datatype of the file; `None` if the runtime has nothing to hold it in.
+/// What clients see for a datatype of the file; `None` for those that cannot be served.
 ///
-/// FLOAT16 is answered as FP32, which is what the runtime turns such models into.
-pub(crate) fn dtype(declared: onnx::DataType) -> Option<DType> {
+/// FLOAT16 is answered as FP32, so that clients need not know of it.
+pub(crate) fn dtype(declared: rten_onnx::onnx::DataType) -> Option<DType> {
+    use rten_onnx::onnx::DataType as Declared;
     Some(match declared {
-        onnx::DataType::FLOAT | onnx::DataType::FLOAT16 => DType::Fp32,
-        onnx::DataType::DOUBLE => DType::Fp64,
-        onnx::DataType::INT64 => DType::Int64,
-        onnx::DataType::INT32 => DType::Int32,
-        onnx::DataType::INT8 => DType::Int8,
-        onnx::DataType::UINT8 => DType::Uint8,
-        onnx::DataType::BOOL => DType::Bool,
+        Declared::FLOAT | Declared::FLOAT16 => DType::Fp32,
+        Declared::DOUBLE => DType::Fp64,
+        Declared::INT64 => DType::Int64,
+        Declared::INT32 => DType::Int32,
+        Declared::INT16 => DType::Int16,
+        Declared::INT8 => DType::Int8,
+        Declared::UINT64 => DType::Uint64,
+        Declared::UINT32 => DType::Uint32,
+        Declared::UINT16 => DType::Uint16,
+        Declared::UINT8 => DType::Uint8,
+        Declared::BOOL => DType::Bool,
+        Declared::STRING => DType::Bytes,
         _ => return None,
     })
 }
 
-/// The elements of one item's tensor, or of a batch's, as the runtime holds them.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Values {
-    F32(Vec<f32>),
-    I32(Vec<i32>),
-    I8(Vec<i8>),
-    U8(Vec<u8>),
+/// Defines the types that runtimes hold elements in; the second column is what a model can be tried with.
+macro_rules! held {
+    ($($variant:ident($element:ty) $neutral:expr;)*) => {
+        /// A type in which a runtime holds elements.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Held {
+            $($variant,)*
+        }
+
+        /// The elements of one item's tensor, or of a batch's, as a runtime holds them.
+        #[derive(Clone, Debug, PartialEq)]
+        pub(crate) enum Values {
+            $($variant(Vec<$element>),)*
+        }
+
+        impl Values {
+            /// What a model can be tried with: 0 for fractions, and 1 for integers, which is a valid index, length and mask.
+            pub(crate) fn neutral(held: Held, count: usize) -> Self {
+                match held {
+                    $(Held::$variant => Self::$variant(vec![$neutral; count]),)*
+                }
+            }
+
+            /// One task's input has one type, so other pairs do not occur.
+            fn append(&mut self, item: &Self) {
+                match (self, item) {
+                    $((Self::$variant(all), Self::$variant(item)) => all.extend_from_slice(item),)*
+                    _ => {}
+                }
+            }
+        }
+    };
+}
+
+held! {
+    F64(f64) 0.0;
+    F32(f32) 0.0;
+    F16(f16) f16::ZERO;
+    I64(i64) 1;
+    I32(i32) 1;
+    I16(i16) 1;
+    I8(i8) 1;
+    U64(u64) 1;
+    U32(u32) 1;
+    U16(u16) 1;
+    U8(u8) 1;
+    Bool(bool) true;
+    Text(String) String::new();
 }
 
 impl Values {
     /// Reads a client's tensor, which must be of the declared type.
-    pub(crate) fn read(tensor: &TensorView<'_>, declared: DType) -> Result<Self, ItemError> {
+    pub(crate) fn read(tensor: &TensorView<'_>, declared: DType, held: Held) -> Result<Self, ItemError> {
         if tensor.dtype() != declared {
             return Err(ItemError::invalid(format_args!(
                 "tensor `{}`: datatype is {}, expected {}",
@@ -44,49 +89,56 @@ impl Values {
                 declared.name()
             )));
         }
-        Ok(match declared {
-            DType::Fp64 => Self::F32(
+        Ok(match (held, declared) {
+            (Held::F32, DType::Fp64) => Self::F32(
                 tensor
                     .values::<f64>()?
                     .iter()
                     .map(|value| *value as f32)
                     .collect(),
             ),
-            DType::Int64 => Self::I32(narrow(tensor.name(), &tensor.values::<i64>()?)?),
-            DType::Int32 => Self::I32(tensor.values()?.into_owned()),
-            DType::Bool => Self::I32(tensor.data().iter().map(|byte| i32::from(*byte != 0)).collect()),
-            DType::Int8 => Self::I8(tensor.values()?.into_owned()),
-            DType::Uint8 => Self::U8(tensor.values()?.into_owned()),
-            _ => Self::F32(tensor.values()?.into_owned()),
+            (Held::I32, DType::Int64) => Self::I32(narrow(tensor.name(), &tensor.values::<i64>()?)?),
+            (Held::I32, DType::Bool) => Self::I32(flags(tensor).map(i32::from).collect()),
+            (Held::F64, _) => Self::F64(tensor.values()?.into_owned()),
+            (Held::F32, _) => Self::F32(tensor.values()?.into_owned()),
+            (Held::F16, _) => Self::F16(
+                tensor
+                    .values::<f32>()?
+                    .iter()
+                    .map(|value| f16::from_f32(*value))
+                    .collect(),
+            ),
+            (Held::I64, _) => Self::I64(tensor.values()?.into_owned()),
+            (Held::I32, _) => Self::I32(tensor.values()?.into_owned()),
+            (Held::I16, _) => Self::I16(tensor.values()?.into_owned()),
+            (Held::I8, _) => Self::I8(tensor.values()?.into_owned()),
+            (Held::U64, _) => Self::U64(tensor.values()?.into_owned()),
+            (Held::U32, _) => Self::U32(tensor.values()?.into_owned()),
+            (Held::U16, _) => Self::U16(tensor.values()?.into_owned()),
+            (Held::U8, _) => Self::U8(tensor.values()?.into_owned()),
+            (Held::Bool, _) => Self::Bool(flags(tensor).collect()),
+            (Held::Text, _) => Self::Text(texts(tensor)?),
         })
     }
 
     /// Values of computed pixels; rounded where the type is an integer.
-    pub(crate) fn from_pixels(pixels: Vec<f32>, declared: DType) -> Self {
-        match Self::empty(declared) {
-            Self::F32(_) => Self::F32(pixels),
-            Self::I32(_) => Self::I32(pixels.iter().map(|value| value.round() as i32).collect()),
-            Self::I8(_) => Self::I8(pixels.iter().map(|value| value.round() as i8).collect()),
-            Self::U8(_) => Self::U8(pixels.iter().map(|value| value.round() as u8).collect()),
-        }
-    }
-
-    /// What a model can be tried with: 0 for fractions, and 1 for integers, which is a valid index, length and mask.
-    pub(crate) fn neutral(declared: DType, count: usize) -> Self {
-        match Self::empty(declared) {
-            Self::F32(_) => Self::F32(vec![0.0; count]),
-            Self::I32(_) => Self::I32(vec![1; count]),
-            Self::I8(_) => Self::I8(vec![1; count]),
-            Self::U8(_) => Self::U8(vec![1; count]),
-        }
-    }
-
-    fn empty(declared: DType) -> Self {
-        match declared {
-            DType::Int64 | DType::Int32 | DType::Bool => Self::I32(Vec::new()),
-            DType::Int8 => Self::I8(Vec::new()),
-            DType::Uint8 => Self::U8(Vec::new()),
-            _ => Self::F32(Vec::new()),
+    pub(crate) fn from_pixels(pixels: Vec<f32>, held: Held) -> Self {
+        let rounded = || pixels.iter().map(|value| value.round());
+        match held {
+            Held::F64 => Self::F64(pixels.into_iter().map(f64::from).collect()),
+            Held::F32 => Self::F32(pixels),
+            Held::F16 => Self::F16(pixels.into_iter().map(f16::from_f32).collect()),
+            Held::I64 => Self::I64(rounded().map(|value| value as i64).collect()),
+            Held::I32 => Self::I32(rounded().map(|value| value as i32).collect()),
+            Held::I16 => Self::I16(rounded().map(|value| value as i16).collect()),
+            Held::I8 => Self::I8(rounded().map(|value| value as i8).collect()),
+            Held::U64 => Self::U64(rounded().map(|value| value as u64).collect()),
+            Held::U32 => Self::U32(rounded().map(|value| value as u32).collect()),
+            Held::U16 => Self::U16(rounded().map(|value| value as u16).collect()),
+            Held::U8 => Self::U8(rounded().map(|value| value as u8).collect()),
+            Held::Bool => Self::Bool(rounded().map(|value| value != 0.0).collect()),
+            // Such an input was refused when the task was planned.
+            Held::Text => Self::Text(rounded().map(|value| value.to_string()).collect()),
         }
     }
 
@@ -105,33 +157,70 @@ impl Values {
         }
     }
 
-    /// One task's input has one type, so other pairs do not occur.
-    fn append(&mut self, item: &Self) {
-        match (self, item) {
-            (Self::F32(all), Self::F32(item)) => all.extend_from_slice(item),
-            (Self::I32(all), Self::I32(item)) => all.extend_from_slice(item),
-            (Self::I8(all), Self::I8(item)) => all.extend_from_slice(item),
-            (Self::U8(all), Self::U8(item)) => all.extend_from_slice(item),
-            _ => {}
-        }
+    /// Fractions as 32-bit floats; `None` for other values.
+    pub(crate) fn into_floats(self) -> Option<Vec<f32>> {
+        Some(match self {
+            Self::F64(values) => values.into_iter().map(|value| value as f32).collect(),
+            Self::F32(values) => values,
+            Self::F16(values) => values.into_iter().map(f16::to_f32).collect(),
+            _ => return None,
+        })
     }
 
-    /// The values as a tensor of the runtime, lent.
-    pub(crate) fn view(&self, shape: &[usize]) -> Result<ValueView<'_>, String> {
-        match self {
-            Self::F32(values) => lend(shape, values),
-            Self::I32(values) => lend(shape, values),
-            Self::I8(values) => lend(shape, values),
-            Self::U8(values) => lend(shape, values),
+    /// What is answered for an output: converted back to the declared type.
+    pub(crate) fn answer(self, name: &str, declared: DType, shape: &[usize]) -> TensorOutput {
+        let name = name.to_owned();
+        match (self, declared) {
+            (Self::F32(values), DType::Fp64) => {
+                let values: Vec<_> = values.into_iter().map(f64::from).collect();
+                TensorOutput::new(name, shape, values)
+            }
+            (Self::I32(values), DType::Int64) => {
+                let values: Vec<_> = values.into_iter().map(i64::from).collect();
+                TensorOutput::new(name, shape, values)
+            }
+            (Self::I32(values), DType::Bool) => {
+                flag_tensor(name, shape, values.into_iter().map(|value| value != 0))
+            }
+            (Self::F64(values), _) => TensorOutput::new(name, shape, values),
+            (Self::F32(values), _) => TensorOutput::new(name, shape, values),
+            (Self::F16(values), _) => {
+                let values: Vec<_> = values.into_iter().map(f16::to_f32).collect();
+                TensorOutput::new(name, shape, values)
+            }
+            (Self::I64(values), _) => TensorOutput::new(name, shape, values),
+            (Self::I32(values), _) => TensorOutput::new(name, shape, values),
+            (Self::I16(values), _) => TensorOutput::new(name, shape, values),
+            (Self::I8(values), _) => TensorOutput::new(name, shape, values),
+            (Self::U64(values), _) => TensorOutput::new(name, shape, values),
+            (Self::U32(values), _) => TensorOutput::new(name, shape, values),
+            (Self::U16(values), _) => TensorOutput::new(name, shape, values),
+            (Self::U8(values), _) => TensorOutput::new(name, shape, values),
+            (Self::Bool(values), _) => flag_tensor(name, shape, values),
+            (Self::Text(values), _) => TensorOutput::byte_strings(name, shape, values),
         }
     }
 }
 
-fn lend<'a, T>(shape: &[usize], values: &'a [T]) -> Result<ValueView<'a>, String>
-where
-    ValueView<'a>: From<RuntimeView<'a, T>>,
-{
-    ValueView::from_shape(shape, values).map_err(|error| error.to_string())
+fn flags<'a>(tensor: &TensorView<'a>) -> impl Iterator<Item = bool> + use<'a> {
+    tensor.data().iter().map(|byte| *byte != 0)
+}
+
+fn flag_tensor(name: String, shape: &[usize], flags: impl IntoIterator<Item = bool>) -> TensorOutput {
+    let bytes = flags.into_iter().map(u8::from).collect();
+    TensorOutput::from_bytes(name, DType::Bool, shape, bytes)
+}
+
+fn texts(tensor: &TensorView<'_>) -> Result<Vec<String>, ItemError> {
+    let text = |(index, bytes): (usize, &[u8])| {
+        String::from_utf8(bytes.to_vec()).map_err(|_| {
+            let name = tensor.name();
+            ItemError::invalid(format_args!(
+                "tensor `{name}`: the string at index {index} is not UTF-8"
+            ))
+        })
+    };
+    tensor.byte_strings()?.into_iter().enumerate().map(text).collect()
 }
 
 fn narrow(name: &str, values: &[i64]) -> Result<Vec<i32>, ItemError> {
@@ -143,51 +232,4 @@ fn narrow(name: &str, values: &[i64]) -> Result<Vec<i32>, ItemError> {
         })
     };
     values.iter().enumerate().map(narrow).collect()
-}
-
-/// What is answered for an output of the runtime: converted back to the declared type. The first `skip` dimensions, which
-/// are 1, are left out of the shape.
-pub(crate) fn answer(
-    name: &str,
-    declared: DType,
-    value: Value,
-    skip: usize,
-) -> Result<TensorOutput, TryFromValueError> {
-    let shape = value.shape().iter().skip(skip).copied().collect::<Vec<_>>();
-    Ok(match value {
-        Value::FloatTensor(tensor) => match declared {
-            DType::Fp64 => converted(name, &shape, tensor, f64::from),
-            _ => owned(name, &shape, tensor),
-        },
-        Value::Int32Tensor(tensor) => match declared {
-            DType::Int64 => converted(name, &shape, tensor, i64::from),
-            DType::Bool => {
-                let bytes = tensor
-                    .to_vec()
-                    .iter()
-                    .map(|value| u8::from(*value != 0))
-                    .collect();
-                TensorOutput::from_bytes(name.to_owned(), DType::Bool, &shape, bytes)
-            }
-            _ => owned(name, &shape, tensor),
-        },
-        Value::Int8Tensor(tensor) => owned(name, &shape, tensor),
-        Value::UInt8Tensor(tensor) => owned(name, &shape, tensor),
-        // The file declares tensors, so this cannot be; the runtime words the error.
-        other => owned(name, &shape, Tensor::<f32>::try_from(other)?),
-    })
-}
-
-fn owned<T: Element>(name: &str, shape: &[usize], tensor: Tensor<T>) -> TensorOutput {
-    TensorOutput::new(name.to_owned(), shape, tensor.into_data())
-}
-
-fn converted<T: Element, U: Element>(
-    name: &str,
-    shape: &[usize],
-    tensor: Tensor<T>,
-    convert: impl Fn(T) -> U,
-) -> TensorOutput {
-    let values = tensor.into_data().into_iter().map(convert).collect();
-    TensorOutput::new(name.to_owned(), shape, values)
 }

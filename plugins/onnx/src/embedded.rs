@@ -1,0 +1,175 @@
+//! The runtime that is built in: rten, pure Rust. It computes with 32 bits, and what ONNX declares as INT64 or BOOL it holds as
+//! 32-bit integers, FP64 as FP32.
+
+use std::sync::Arc;
+
+use plugin_sdk::LoadError;
+use rten::{LoadErrorKind, Model, RunErrorKind, RunOptions, ThreadPool, Value, ValueOrView, ValueView};
+use rten_onnx::onnx::{DataType, GraphProto, NodeProto};
+use rten_tensor::{Layout, TensorView};
+
+use crate::network::Port;
+use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
+use crate::values::{Held, Values};
+
+/// What rten can do.
+pub(crate) struct Embedded;
+
+impl Abilities for Embedded {
+    fn held(&self, declared: DataType) -> Option<Held> {
+        Some(match declared {
+            DataType::FLOAT | DataType::FLOAT16 | DataType::DOUBLE => Held::F32,
+            DataType::INT64 | DataType::INT32 | DataType::BOOL => Held::I32,
+            DataType::INT8 => Held::I8,
+            DataType::UINT8 => Held::U8,
+            _ => return None,
+        })
+    }
+
+    fn datatypes(&self) -> &'static str {
+        "FLOAT, FLOAT16, DOUBLE, INT32, INT64, INT8, UINT8 or BOOL (the runtime `ort` has more)"
+    }
+
+    fn refuse(&self, graph: &GraphProto) -> Result<(), String> {
+        refuse_miscomputed(graph)
+    }
+
+    fn load(&self, file: &File<'_>, workers: usize, threads: usize) -> Result<Box<dyn Runtime>, LoadError> {
+        let blame = |problem: String| {
+            LoadError::setting("model", format_args!("`{}` {problem}", file.path.display()))
+        };
+        let model = Model::load_file(file.path).map_err(|error| match error.kind() {
+            LoadErrorKind::OperatorInvalid => {
+                blame(format!("uses what the runtime does not support: {error}"))
+            }
+            _ => blame(format!("cannot be loaded: {error}")),
+        })?;
+        // The runtime lists its ids in the order of the file.
+        for (sort, declared, known) in [
+            ("inputs", file.inputs, model.input_ids()),
+            ("outputs", file.outputs, model.output_ids()),
+        ] {
+            if declared.len() != known.len() {
+                let (declared, known) = (declared.len(), known.len());
+                return Err(blame(format!(
+                    "declares {declared} {sort}, of which the runtime knows {known}"
+                )));
+            }
+        }
+        let pools = (0..workers).map(|_| Arc::new(ThreadPool::with_num_threads(threads)));
+        Ok(Box::new(Rten {
+            model,
+            pools: pools.collect(),
+        }))
+    }
+}
+
+struct Rten {
+    model: Model,
+    /// One for each worker: two batches at once must not wait for one another.
+    pools: Vec<Arc<ThreadPool>>,
+}
+
+impl Runtime for Rten {
+    fn run(&self, inputs: &[Given<'_>], outputs: &[Port], worker: usize) -> Result<Vec<Computed>, Fault> {
+        let inputs = inputs
+            .iter()
+            .map(|given| {
+                let id = self.model.input_ids()[given.port.index];
+                Ok((id, ValueOrView::View(view(given)?)))
+            })
+            .collect::<Result<_, Fault>>()?;
+        let outputs: Vec<_> = outputs
+            .iter()
+            .map(|port| self.model.output_ids()[port.index])
+            .collect();
+        let pool = Arc::clone(&self.pools[worker % self.pools.len()]);
+        let options = RunOptions::default().with_thread_pool(Some(pool));
+        let computed = self.model.run(inputs, &outputs, Some(options));
+        let computed = computed.map_err(|error| match error.kind() {
+            RunErrorKind::PlanningError => Fault::Inputs(error.to_string()),
+            _ => Fault::Failed(error.to_string()),
+        })?;
+        computed.into_iter().map(take).collect()
+    }
+}
+
+fn view<'a>(given: &'a Given<'_>) -> Result<ValueView<'a>, Fault> {
+    match given.values {
+        Values::F32(values) => lend(&given.shape, values),
+        Values::I32(values) => lend(&given.shape, values),
+        Values::I8(values) => lend(&given.shape, values),
+        Values::U8(values) => lend(&given.shape, values),
+        _ => Err(Fault::Failed(format!(
+            "input `{}` is held in a type that the runtime does not know",
+            given.port.name
+        ))),
+    }
+}
+
+fn lend<'a, T>(shape: &[usize], values: &'a [T]) -> Result<ValueView<'a>, Fault>
+where
+    ValueView<'a>: From<TensorView<'a, T>>,
+{
+    ValueView::from_shape(shape, values).map_err(|error| Fault::Failed(error.to_string()))
+}
+
+fn take(value: Value) -> Result<Computed, Fault> {
+    let shape = value.shape().to_vec();
+    let values = match value {
+        Value::FloatTensor(tensor) => Values::F32(tensor.into_data()),
+        Value::Int32Tensor(tensor) => Values::I32(tensor.into_data()),
+        Value::Int8Tensor(tensor) => Values::I8(tensor.into_data()),
+        Value::UInt8Tensor(tensor) => Values::U8(tensor.into_data()),
+        _ => return Err(Fault::Failed("the model computed no tensor".to_owned())),
+    };
+    Ok(Computed { shape, values })
+}
+
+/// Refuses what the runtime computes wrongly, without a word. Compared with ONNX Runtime, these are sums of integers where each
+/// column of the weights has a zero point of its own, and convolutions of integers. Other quantised models came out right:
+/// those with one zero point for all weights, and those that are dequantised first (`DequantizeLinear`).
+fn refuse_miscomputed(graph: &GraphProto) -> Result<(), String> {
+    for node in &graph.node {
+        let operator = node.op_type.as_deref().unwrap_or_default();
+        let miscomputed = match operator {
+            "ConvInteger" | "DynamicQuantizeLSTM" => true,
+            "MatMulInteger" => !has_one_zero_point(graph, node),
+            _ => false,
+        };
+        if miscomputed {
+            let name = node.name.as_deref().unwrap_or_default();
+            return Err(format!(
+                "is quantised in a way that the runtime computes wrongly (`{operator}` in its node `{name}`), expected a model with \
+                 float weights, or with one zero point for each tensor of weights"
+            ));
+        }
+        for subgraph in node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()) {
+            refuse_miscomputed(subgraph)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the weights of a `MatMulInteger` have a single zero point; if that cannot be told, they have not.
+fn has_one_zero_point(graph: &GraphProto, node: &NodeProto) -> bool {
+    let Some(name) = node.input.get(3).filter(|name| !name.is_empty()) else {
+        return true;
+    };
+    let constant = graph
+        .initializer
+        .iter()
+        .find(|tensor| tensor.name.as_ref() == Some(name));
+    constant.is_some_and(|tensor| {
+        // Of 8-bit integers each byte is an element.
+        let raw = tensor
+            .raw_data
+            .as_ref()
+            .is_none_or(|bytes| all_equal(&bytes.borrow()));
+        raw && all_equal(&tensor.int32_data) && tensor.external_data.is_empty()
+    })
+}
+
+fn all_equal<T: PartialEq>(values: &[T]) -> bool {
+    values.windows(2).all(|pair| pair[0] == pair[1])
+}

@@ -1,0 +1,282 @@
+//! ONNX Runtime, from a shared library that the operator names, on the processor or on a GPU.
+
+use std::fmt::Display;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ort::environment::Environment;
+use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
+use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
+use ort::value::{DynValue, Tensor, TensorElementType, TensorRef, ValueType};
+use plugin_sdk::{LoadError, log};
+use rten_onnx::onnx::{DataType, GraphProto};
+
+use crate::network::Port;
+use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
+use crate::settings::{OrtSettings, Provider};
+use crate::values::{Held, Values};
+
+/// The library in use, with its environment.
+///
+/// ONNX Runtime allows one environment in a process, made once and for good, so all models of this plugin share it.
+static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
+
+/// What ONNX Runtime can do.
+pub(crate) struct OnnxRuntime {
+    environment: Environment,
+    providers: Vec<ExecutionProviderDispatch>,
+}
+
+impl OnnxRuntime {
+    /// Loads the library that the settings name, whose paths start at `base_dir`.
+    pub(crate) fn new(settings: &OrtSettings, base_dir: &Path) -> Result<Self, LoadError> {
+        let (library, key) = match (&settings.library, &settings.python) {
+            (Some(library), None) => (base_dir.join(library), "ort.library"),
+            (None, Some(python)) => (find_in_python(&base_dir.join(python))?, "ort.python"),
+            _ => {
+                let message = "expected either `library`, the path of libonnxruntime.so, or `python`, the folder of a Python \
+                               environment with the package onnxruntime";
+                return Err(LoadError::setting("ort", message));
+            }
+        };
+        let device = i32::try_from(settings.device)
+            .map_err(|_| LoadError::setting("ort.device", "expected the number of a device, from 0"))?;
+        let dispatch = |provider: &Provider| match provider {
+            Provider::Cpu => None,
+            // Without `error_on_failure` the model would run on the processor, and nobody would know.
+            Provider::Cuda => Some(CUDA::default().with_device_id(device).build().error_on_failure()),
+            Provider::Tensorrt => Some(
+                TensorRT::default()
+                    .with_device_id(device)
+                    .build()
+                    .error_on_failure(),
+            ),
+        };
+        Ok(Self {
+            environment: environment(&library, key)?,
+            providers: settings.providers.iter().filter_map(dispatch).collect(),
+        })
+    }
+}
+
+impl Abilities for OnnxRuntime {
+    fn held(&self, declared: DataType) -> Option<Held> {
+        Some(match declared {
+            DataType::FLOAT => Held::F32,
+            DataType::FLOAT16 => Held::F16,
+            DataType::DOUBLE => Held::F64,
+            DataType::INT64 => Held::I64,
+            DataType::INT32 => Held::I32,
+            DataType::INT16 => Held::I16,
+            DataType::INT8 => Held::I8,
+            DataType::UINT64 => Held::U64,
+            DataType::UINT32 => Held::U32,
+            DataType::UINT16 => Held::U16,
+            DataType::UINT8 => Held::U8,
+            DataType::BOOL => Held::Bool,
+            DataType::STRING => Held::Text,
+            _ => return None,
+        })
+    }
+
+    fn datatypes(&self) -> &'static str {
+        "FLOAT, FLOAT16, DOUBLE, an integer type, BOOL or STRING"
+    }
+
+    fn refuse(&self, _graph: &GraphProto) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn load(&self, file: &File<'_>, workers: usize, threads: usize) -> Result<Box<dyn Runtime>, LoadError> {
+        let blame = |error: &dyn Display| LoadError::setting("ort", error);
+        let sessions = (0..workers).map(|_| {
+            let mut builder = Session::builder(&self.environment)
+                .map_err(|error| blame(&error))?
+                .with_intra_threads(threads)
+                .map_err(|error| blame(&error))?
+                // Threads that spin while there is no work take the processor from the rest of the server.
+                .with_intra_op_spinning(false)
+                .map_err(|error| blame(&error))?
+                // It would double the peak of memory, and gain nothing where shapes differ from batch to batch.
+                .with_memory_pattern(false)
+                .map_err(|error| blame(&error))?
+                .with_execution_providers(&self.providers)
+                .map_err(|error| {
+                    LoadError::setting("ort.providers", format_args!("cannot be used: {error}"))
+                })?;
+            let session = builder.commit_from_file(file.path).map_err(|error| {
+                let path = file.path.display();
+                LoadError::setting("model", format_args!("`{path}` cannot be loaded: {error}"))
+            })?;
+            Ok::<_, LoadError>(Mutex::new(session))
+        });
+        Ok(Box::new(Sessions {
+            sessions: sessions.collect::<Result<_, _>>()?,
+            inputs: file.inputs.iter().map(|port| port.file_name.clone()).collect(),
+        }))
+    }
+}
+
+/// A session for each worker: a session computes one batch at a time.
+struct Sessions {
+    sessions: Vec<Mutex<Session>>,
+    /// Names of the inputs, all of which it needs.
+    inputs: Vec<String>,
+}
+
+impl Runtime for Sessions {
+    fn run(&self, inputs: &[Given<'_>], outputs: &[Port], worker: usize) -> Result<Vec<Computed>, Fault> {
+        let absent = self
+            .inputs
+            .iter()
+            .find(|name| inputs.iter().all(|given| given.port.file_name != **name));
+        if let Some(name) = absent {
+            return Err(Fault::Inputs(format!(
+                "ONNX Runtime needs all inputs of a model, but the task has no `{name}`"
+            )));
+        }
+        self.compute(inputs, outputs, worker)
+            .map_err(|error| Fault::Failed(error.to_string()))
+    }
+}
+
+impl Sessions {
+    fn compute(&self, inputs: &[Given<'_>], outputs: &[Port], worker: usize) -> ort::Result<Vec<Computed>> {
+        let lent = inputs
+            .iter()
+            .map(|given| Ok((given.port.file_name.as_str(), lend(given)?)))
+            .collect::<ort::Result<Vec<_>>>()?;
+        let wanted = outputs.iter().fold(OutputSelector::no_default(), |wanted, port| {
+            wanted.with(&*port.file_name)
+        });
+        let options = RunOptions::new()?.with_outputs(wanted);
+        let mut session = lock(&self.sessions[worker % self.sessions.len()]);
+        let computed = session.run_with_options(lent, &options)?;
+        outputs
+            .iter()
+            .map(|port| take(&computed[&*port.file_name]))
+            .collect()
+    }
+}
+
+/// What is locked is replaced as a whole or only used, so a panic elsewhere leaves nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `key` is the setting to blame.
+fn environment(library: &Path, key: &str) -> Result<Environment, LoadError> {
+    let mut loaded = lock(&LOADED);
+    if let Some((known, environment)) = &*loaded {
+        if known != library {
+            let message = format!(
+                "`{}` cannot be loaded beside `{}`, which another model uses: expected the same library for all models",
+                library.display(),
+                known.display()
+            );
+            return Err(LoadError::setting(key, message));
+        }
+        return Ok(environment.clone());
+    }
+    let blame = |error: &dyn Display| {
+        LoadError::setting(
+            key,
+            format_args!("`{}` cannot be loaded: {error}", library.display()),
+        )
+    };
+    if !library.is_file() {
+        return Err(blame(&"there is no such file"));
+    }
+    let builder = ort::init_from(library).map_err(|error| blame(&error))?;
+    let environment = builder.build().map_err(|error| blame(&error))?;
+    log::info!(
+        "ONNX Runtime is loaded from `{}`: {}",
+        library.display(),
+        ort::info()
+    );
+    *loaded = Some((library.to_owned(), environment.clone()));
+    Ok(environment)
+}
+
+/// The library of the package onnxruntime (or onnxruntime-gpu) in a Python environment: its folder, or the interpreter in it.
+fn find_in_python(python: &Path) -> Result<PathBuf, LoadError> {
+    let root = match python
+        .parent()
+        .filter(|_| python.is_file())
+        .and_then(Path::parent)
+    {
+        Some(root) => root,
+        None => python,
+    };
+    let versions = entries(&root.join("lib"));
+    let found = versions
+        .iter()
+        .flat_map(|version| entries(&version.join("site-packages/onnxruntime/capi")))
+        .find(|file| {
+            let name = file.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with("libonnxruntime.so"))
+        });
+    found.ok_or_else(|| {
+        let pattern = root.join("lib/python3.*/site-packages/onnxruntime/capi/libonnxruntime.so.*");
+        LoadError::setting(
+            "ort.python",
+            format_args!(
+                "there is no `{}`: expected an environment with the package onnxruntime, as `python3 -m venv` makes one",
+                pattern.display()
+            ),
+        )
+    })
+}
+
+/// The files and folders in a folder, in order of their names; none if it cannot be read.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut entries: Vec<_> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    entries.sort();
+    entries
+}
+
+/// Calls a function with the elements of one type or another.
+macro_rules! each_number {
+    ($values:expr, $shape:expr, $text:ident; $($variant:ident),*) => {
+        match $values {
+            $(Values::$variant(values) => TensorRef::from_array_view(($shape, &values[..]))?.into(),)*
+            Values::Text($text) => Tensor::from_string_array(($shape, &$text[..]))?.into(),
+        }
+    };
+}
+
+fn lend<'a>(given: &'a Given<'_>) -> ort::Result<SessionInputValue<'a>> {
+    let shape = &given.shape[..];
+    Ok(each_number!(given.values, shape, texts; F64, F32, F16, I64, I32, I16, I8, U64, U32, U16, U8, Bool))
+}
+
+fn take(value: &DynValue) -> ort::Result<Computed> {
+    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
+        return Err(ort::Error::new("the model computed no tensor"));
+    };
+    let values = match ty {
+        TensorElementType::Float64 => Values::F64(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Float32 => Values::F32(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Float16 => Values::F16(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Int64 => Values::I64(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Int32 => Values::I32(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Int16 => Values::I16(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Int8 => Values::I8(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Uint64 => Values::U64(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Uint32 => Values::U32(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Uint16 => Values::U16(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Uint8 => Values::U8(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Bool => Values::Bool(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::String => Values::Text(value.try_extract_strings()?.1),
+        other => return Err(ort::Error::new(format!("the model computed {other}"))),
+    };
+    Ok(Computed {
+        shape: shape.iter().map(|size| *size as usize).collect(),
+        values,
+    })
+}

@@ -1,0 +1,64 @@
+//! What computes a network: a runtime. It is given whole batches and knows nothing of tasks, items or settings of tasks.
+
+use std::path::Path;
+
+use plugin_sdk::LoadError;
+use rten_onnx::onnx::{DataType, GraphProto};
+
+use crate::network::Port;
+use crate::values::{Held, Values};
+
+/// A loaded network, ready to compute.
+pub(crate) trait Runtime: Send + Sync {
+    /// Computes `outputs` from `inputs`, on what belongs to that worker. No two calls for the same worker run at once.
+    fn run(&self, inputs: &[Given<'_>], outputs: &[Port], worker: usize) -> Result<Vec<Computed>, Fault>;
+}
+
+/// What a runtime can do, which is asked before it loads a file.
+pub(crate) trait Abilities {
+    /// The type in which it holds a datatype of the file, if it knows that.
+    fn held(&self, declared: DataType) -> Option<Held>;
+
+    /// The datatypes that it knows, for people.
+    fn datatypes(&self) -> &'static str;
+
+    /// Says why a graph must not be served, though the runtime would run it.
+    ///
+    /// # Errors
+    /// The words go on after the name of the file.
+    fn refuse(&self, graph: &GraphProto) -> Result<(), String>;
+
+    /// Loads the file, for `workers` batches at a time with `threads` threads each.
+    fn load(&self, file: &File<'_>, workers: usize, threads: usize) -> Result<Box<dyn Runtime>, LoadError>;
+}
+
+/// A file that has been looked at.
+pub(crate) struct File<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) inputs: &'a [Port],
+    pub(crate) outputs: &'a [Port],
+}
+
+/// A batch of one input, lent.
+pub(crate) struct Given<'a> {
+    pub(crate) port: &'a Port,
+    /// The first dimension counts items.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: &'a Values,
+}
+
+/// A batch of one output.
+#[derive(Debug)]
+pub(crate) struct Computed {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Values,
+}
+
+/// Why the model did not run.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The outputs cannot be computed from the inputs of this task.
+    Inputs(String),
+    /// It did not like these items.
+    Failed(String),
+}
