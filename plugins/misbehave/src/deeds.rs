@@ -79,9 +79,24 @@ pub(crate) fn leak(bytes: usize) {
     black_box(Vec::leak(vec![1_u8; bytes]));
 }
 
+/// Prints a line to each of the standard outputs.
+#[allow(clippy::print_stdout, reason = "a plugin that prints is what the test orders")]
+pub(crate) fn print(line: &str) {
+    println!("to standard output: {line}");
+    eprintln!("to standard error: {line}");
+}
+
 /// Ends the process.
 pub(crate) fn exit(code: i32) -> ! {
     process::exit(code)
+}
+
+/// Has the process killed, as the system does where memory runs out.
+pub(crate) fn kill() -> ! {
+    let killer = process::Command::new("sh")
+        .args(["-c", "kill -KILL $PPID"])
+        .status();
+    panic!("the process outlived its killer: {killer:?}")
 }
 
 /// Ends the process without a goodbye.

@@ -49,6 +49,8 @@ pub enum Deed {
     Hang,
     /// Write `message` to the log, at level info.
     Log,
+    /// Print `message` to standard output and standard error.
+    Print,
     /// Leak `bytes`, touched.
     Leak,
     /// Fail this item as the client's fault.
@@ -71,10 +73,16 @@ pub enum Deed {
     FailInPrepare,
     /// Panic in `prepare`. Only in the task `prepared`.
     PanicInPrepare,
+    /// Abort the process in `prepare`. Only in the task `prepared`.
+    AbortInPrepare,
+    /// Block for ever in `prepare`. Only in the task `prepared`.
+    HangInPrepare,
     /// Panic when what `prepare` made is dropped. Only in the task `prepared`.
     PanicInPreparedDrop,
     /// End the process with `code`.
     Exit,
+    /// Kill the process, as the system does where memory runs out.
+    Kill,
     /// Abort the process.
     Abort,
     /// Write where nobody may.

@@ -55,8 +55,11 @@ impl PreparedTask<Misbehave> for Prepares {
 
     fn prepare(&self, _model: &Misbehave, item: Item<Order>) -> Result<Prepared<Ready>, ItemError> {
         let order = item.value;
-        match order.deed {
+        let in_prepare = [Deed::AbortInPrepare, Deed::HangInPrepare].contains(&order.deed);
+        match if in_prepare { due(&order) } else { order.deed } {
             Deed::FailInPrepare => return Err(ItemError::invalid(&order.message)),
+            Deed::AbortInPrepare => deeds::abort(),
+            Deed::HangInPrepare => deeds::hang(),
             Deed::PanicInPrepare => panic!("misbehave panics in prepare: {}", order.message),
             _ => {}
         }
@@ -175,12 +178,14 @@ impl Order {
             Deed::Wait => deeds::wait_for(&self.path),
             Deed::Hang => deeds::hang(),
             Deed::Log => log::info!("{}", self.message),
+            Deed::Print => deeds::print(&self.message),
             Deed::Leak => deeds::leak(self.bytes),
             Deed::FailBatch => return Err(BatchError::failed(&self.message)),
             Deed::OutOfMemory if batch_size > 1 => return Err(BatchError::out_of_memory(&self.message)),
             Deed::Panic => panic!("misbehave panics: {}", self.message),
             Deed::PanicTwice => deeds::panic_twice(),
             Deed::Exit => deeds::exit(self.code),
+            Deed::Kill => deeds::kill(),
             Deed::Abort => deeds::abort(),
             Deed::Segfault => deeds::segfault(),
             Deed::StackOverflow => {
