@@ -10,7 +10,15 @@ use crate::harness::plugins::repository;
 /// The modules of each floor, from the ground up. Modules of one floor do not import each other, except on the ground,
 /// where they are values, and under the roof, which knows everything.
 const FLOORS: [&[&str]; 7] = [
-    &["protocol", "model", "error", "metrics", "clock", "batching"],
+    &[
+        "protocol",
+        "model",
+        "error",
+        "metrics",
+        "clock",
+        "batching",
+        "exit_status",
+    ],
     &["batcher", "config"],
     &["engine", "loader", "isolation"],
     &["registry", "reload"],

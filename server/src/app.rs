@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -17,8 +18,10 @@ use crate::api::{Code, Failure};
 use crate::cli::ServeArgs;
 use crate::clock;
 use crate::config::{self, ConfigErrors, Facts, ServerSettings, Settings, Source};
+use crate::engine;
 use crate::grpc;
 use crate::http;
+use crate::isolation::{self, LoadFailure, Program};
 use crate::loader::{self, Inspection, LoadError, Loader, TrialProgram};
 use crate::logging;
 use crate::metrics::Metrics;
@@ -189,29 +192,53 @@ pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
     loader::inspect(&TrialProgram::this_server(), file, INSPECT_TIMEOUT)
 }
 
+/// The child's side of `isolation = "process"`: runs a model for the server that started this process, until that server
+/// closes the connection or is gone.
+pub fn run_model_process() -> ExitCode {
+    // What ends a server, such as Ctrl-C or a service manager that tells a whole group, is not for its children: the
+    // server still needs them for what it has accepted, and ends them then.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let _signals = runtime.as_ref().ok().map(|runtime| {
+        let _context = runtime.enter();
+        Signals::new()
+    });
+    isolation::run_child(|setup| {
+        loader::load_staged(&setup.file, &setup.context).map_err(|error| match error {
+            LoadError::Settings { key, message } => LoadFailure::Settings { key, message },
+            LoadError::Panicked(_) => LoadFailure::Panicked(error.to_string()),
+            LoadError::ManifestSyntax(_) | LoadError::Manifest(_) => {
+                LoadFailure::Manifest(Chain(&error).to_string())
+            }
+            LoadError::Open(_) => LoadFailure::Open(Chain(&error).to_string()),
+            error => LoadFailure::Refused(Chain(&error).to_string()),
+        })
+    })
+}
+
 /// How long a plugin may take to describe itself to `inspect`.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc<Registry>), AppError> {
     let registry = Arc::new(Registry::default());
-    let prepare_pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(settings.server.prepare_threads.get())
-        .thread_name(|index| format!("prepare {index}"))
-        // Without one a panic would abort the process. The request's other items go on; this one is answered as lost.
-        .panic_handler(|_| log::error!("the server panicked while it prepared an item"))
-        .build()?;
+    let prepare_threads = settings.server.prepare_threads.get();
+    let prepare_pool = engine::prepare_pool("prepare", prepare_threads)?;
     let context = LoadContext {
         loader: Loader::new(&settings.server.scratch_dir, TrialProgram::this_server())
             .map_err(AppError::Loader)?,
         trial_timeout: settings.server.reload_timeout,
         cores: thread::available_parallelism().map_or(1, NonZeroUsize::get),
         decode_example: http::decode_example,
+        program: Program::this_server(),
+        prepare_threads,
+        model_nice: i32::from(settings.server.model_nice),
+        start_timeout: settings.server.reload_timeout,
+        metrics: metrics.clone(),
     };
     let reloader = Reloader::new(
         context,
         registry.clone(),
         metrics,
-        Arc::new(prepare_pool),
+        prepare_pool,
         settings.server.model_nice,
         settings.server.reload_timeout,
     );

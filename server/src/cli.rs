@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchArgs;
 use crate::config::Overrides;
+use crate::isolation::CHILD_COMMAND;
 use crate::loader::TRIAL_COMMAND;
 
 /// Serves models that are loaded as plugins, with dynamic batching and hot reload.
@@ -63,6 +64,12 @@ pub enum Command {
     TrialLoad {
         /// The plugin.
         file: PathBuf,
+    },
+    /// Runs a model for the server that started this process
+    #[command(name = CHILD_COMMAND, hide = true)]
+    ModelProcess {
+        /// Its name, for the list of processes.
+        model: String,
     },
 }
 

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Some(Command::Inspect { file, json }) => inspect(&file, json),
         Some(Command::Bench(args)) => bench(args),
         Some(Command::TrialLoad { file }) => loader::run_trial(&file),
+        Some(Command::ModelProcess { model: _ }) => app::run_model_process(),
     }
 }
 

@@ -1,7 +1,8 @@
-//! The safe interface to a loaded model. `loader` implements it for plugins in this process; a child process can
-//! implement it as well. `engine` calls it and knows no more.
+//! The safe interface to a loaded model. `loader` implements it for plugins in this process, `isolation` for those in child
+//! processes. `engine` calls it and knows no more.
 
 use std::any::Any;
+use std::time::Duration;
 
 use plugin_abi::manifest::ModelManifest;
 
@@ -25,6 +26,35 @@ pub trait Model: Send + Sync {
         items: &[BatchItem<'_>],
         sink: &mut dyn OutputSink,
     ) -> Result<(), BatchError>;
+
+    /// Waits until a batch of `worker` would find what runs it, for `patience` at most. Whether it would: a model whose
+    /// workers can be lost says `false` while there are not enough of them. To be called before a batch is formed, so that
+    /// what nothing could run yet stays queued.
+    fn wait_for_worker(&self, _worker: usize, _patience: Duration) -> bool {
+        true
+    }
+
+    /// Whether the model could run a batch now.
+    fn health(&self) -> Health {
+        Health::Ready
+    }
+}
+
+/// Whether a loaded model can run batches. Reasons are fit for clients: they name no path and no setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It can.
+    Ready,
+    /// Not now: it lost what runs it, and is about to have it again. What comes meanwhile waits in the queue.
+    Recovering {
+        /// What happened.
+        reason: String,
+    },
+    /// It loses what runs it again and again, and is given longer and longer pauses. What comes meanwhile is refused.
+    CrashLoop {
+        /// What happened last.
+        reason: String,
+    },
 }
 
 /// One item of a batch.
@@ -83,4 +113,11 @@ pub enum BatchError {
     /// The plugin panicked.
     #[error("the plugin panicked: {0}")]
     Panicked(String),
+    /// What ran the batch is gone, and nobody knows how far it came. Says how it ended.
+    #[error("the process that ran the batch is gone: {0}")]
+    WorkerLost(String),
+    /// Nothing is there that could run the batch, which has not been touched. [`Model::wait_for_worker`] says when it is
+    /// worth trying again.
+    #[error("no process is there to run the batch")]
+    NoWorker,
 }

@@ -12,6 +12,7 @@ use plugin_abi::manifest::{ModelManifest, PluginManifest, TaskManifest};
 
 use crate::config::{ModelSettings, TaskSettings};
 use crate::engine::Engine;
+use crate::model::Health;
 
 /// One loaded life of a model.
 pub struct Generation {
@@ -80,6 +81,26 @@ impl ModelEntry {
             ModelState::Ready(generation) => Some(generation),
             ModelState::Loading | ModelState::Failed { .. } | ModelState::Unloaded => None,
         }
+    }
+
+    /// Whether the model can run a batch now, or why not. `None` while no generation serves.
+    pub fn health(&self) -> Option<Health> {
+        self.generation().map(|generation| generation.engine.health())
+    }
+
+    /// Why the model cannot run a batch now, fit for clients. `None` if it can, is
+    /// still being loaded, or is not meant to.
+    pub fn reason(&self) -> Option<String> {
+        match (&self.state, self.health()) {
+            (ModelState::Failed { reason }, _) => Some(reason.clone()),
+            (_, Some(Health::Recovering { reason } | Health::CrashLoop { reason })) => Some(reason),
+            (ModelState::Loading | ModelState::Ready(_) | ModelState::Unloaded, _) => None,
+        }
+    }
+
+    /// Whether a generation serves and can run a batch now.
+    pub fn is_ready(&self) -> bool {
+        self.health() == Some(Health::Ready)
     }
 
     /// The tasks of the generation that serves, in the order of their indices.
@@ -173,11 +194,10 @@ impl Snapshot {
         models.chain(self.tasks.keys()).map(String::as_str)
     }
 
-    /// Whether the configuration has been looked at and every model serves that is meant to.
+    /// Whether the configuration has been looked at and every model that is meant to serve can run a batch now.
     pub fn all_ready(&self) -> bool {
-        let as_meant = |entry: &Arc<ModelEntry>| {
-            entry.generation().is_some() || matches!(entry.state, ModelState::Unloaded)
-        };
+        let as_meant =
+            |entry: &Arc<ModelEntry>| entry.is_ready() || matches!(entry.state, ModelState::Unloaded);
         self.version > 0 && self.models.values().all(as_meant)
     }
 }

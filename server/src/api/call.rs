@@ -10,6 +10,7 @@ use super::hints::Hints;
 use crate::clock;
 use crate::engine::{Reply, Request};
 use crate::error::ItemError;
+use crate::model::Health;
 use crate::protocol::ItemInput;
 use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot};
 
@@ -158,6 +159,10 @@ pub fn is_ready(registry: &Registry, name: &str, version: Option<&str>) -> Resul
     };
     check_version(name, version)?;
     find_generation(entry)?;
+    if let Some(reason) = entry.reason() {
+        let message = format!("model `{}` is not ready: {reason}", entry.name());
+        return Err(Failure::new(Code::Unavailable, message));
+    }
     if registry.is_draining() {
         return Err(Failure::new(Code::Unavailable, "the server is shutting down"));
     }
@@ -188,7 +193,17 @@ fn find_model<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<ModelEnt
 fn find_generation(entry: &Arc<ModelEntry>) -> Result<&Arc<Generation>, Failure> {
     let name = entry.name();
     match &entry.state {
-        ModelState::Ready(generation) => Ok(generation),
+        ModelState::Ready(generation) => match generation.engine.health() {
+            // What comes while it recovers is queued, since that is over soon.
+            Health::Ready | Health::Recovering { .. } => Ok(generation),
+            Health::CrashLoop { reason } => Err(Failure {
+                retry_after: Some(Duration::from_secs(1)),
+                ..Failure::new(
+                    Code::Unavailable,
+                    format!("model `{name}` is in a crash loop: {reason}"),
+                )
+            }),
+        },
         ModelState::Loading => Err(Failure {
             retry_after: Some(Duration::from_secs(1)),
             ..Failure::new(Code::Unavailable, format!("model `{name}` is still being loaded"))

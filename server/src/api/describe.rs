@@ -302,11 +302,11 @@ pub fn all_statistics(snapshot: &Snapshot) -> Vec<ModelStatistics> {
 /// The configured models, or those of them that serve.
 pub fn index(snapshot: &Snapshot, ready_only: bool) -> Vec<IndexEntry> {
     let entry = |entry: &std::sync::Arc<crate::registry::ModelEntry>| {
-        let (state, reason) = match &entry.state {
-            ModelState::Ready(_) => ("READY", String::new()),
-            ModelState::Loading => ("LOADING", String::new()),
-            ModelState::Failed { reason } => ("UNAVAILABLE", reason.clone()),
-            ModelState::Unloaded => ("UNAVAILABLE", "unloaded".to_owned()),
+        let (state, reason) = match (&entry.state, entry.reason()) {
+            (ModelState::Loading, _) => ("LOADING", String::new()),
+            (ModelState::Unloaded, _) => ("UNAVAILABLE", "unloaded".to_owned()),
+            (_, Some(reason)) => ("UNAVAILABLE", reason),
+            (_, None) => ("READY", String::new()),
         };
         IndexEntry {
             name: entry.name().to_owned(),
@@ -315,8 +315,6 @@ pub fn index(snapshot: &Snapshot, ready_only: bool) -> Vec<IndexEntry> {
             reason,
         }
     };
-    let models = snapshot
-        .models()
-        .filter(|entry| !ready_only || entry.generation().is_some());
+    let models = snapshot.models().filter(|entry| !ready_only || entry.is_ready());
     models.map(entry).collect()
 }

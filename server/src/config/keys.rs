@@ -13,7 +13,7 @@ use super::checks::{
 };
 use super::error::Origin;
 use super::rule::{Choice, Integer, Limit, Mismatch, Rule, Size, TextList, TimeSpan, Toggle, Written, count};
-use super::settings::LogFormat;
+use super::settings::{LogFormat, OnCrash};
 use crate::batching::WeightRule;
 
 /// What holds for a key that nobody wrote. Values are as they would be written in the file.
@@ -271,6 +271,18 @@ section! {
     }
 }
 
+/// The word for where a plugin runs, before the rest of it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IsolationName {
+    Thread,
+    Process,
+}
+
+const ISOLATIONS: Choice<IsolationName> = Choice(&[
+    ("thread", IsolationName::Thread),
+    ("process", IsolationName::Process),
+]);
+
 section! {
     /// What is written about one model.
     WrittenModel {
@@ -279,8 +291,22 @@ section! {
         /// The plugin. A bare name such as "onnx" is the file `libonnx.so` in `plugin_dir`; with a slash, or with `.so`
         /// at its end, it is a path that starts at the folder of this file.
         plugin: String = PLUGIN, Required("\"onnx\"");
-        /// Threads that run batches of this model at the same time. They share the loaded model.
+        /// Where the plugin runs. "thread": in the server's process, which is fastest, and shares its fate. "process": in
+        /// processes of its own, which may crash, hang or run out of memory without harm to anything else.
+        isolation: IsolationName = ISOLATIONS, Value("\"thread\"");
+        /// How many batches of this model run at the same time. With "thread" that many threads share the loaded model, with
+        /// "process" there are that many processes, each with a model of its own.
         workers: NonZeroUsize = count(256), Value("1");
+        /// What becomes of a batch whose process ends. "retry": it is run once more, and then item by item, so that only the
+        /// item that is to blame fails. "fail": all of it fails. Only with `isolation = "process"`, as the next three.
+        on_crash: OnCrash = Choice(&[("retry", OnCrash::Retry), ("fail", OnCrash::Fail)]), Value("\"retry\"");
+        /// Longest time that a process may take to prepare an item, or to run a batch without any output. Then it is ended.
+        predict_timeout: Duration = time_span(MILLISECOND, HOUR.saturating_mul(24)), Value("\"2m\"");
+        /// A process that ends is started again at once; one that ends again before it has completed a batch, after this
+        /// pause, which doubles each time.
+        restart_delay: Duration = time_span(MILLISECOND, HOUR), Value("\"100ms\"");
+        /// The longest of these pauses.
+        max_restart_delay: Duration = time_span(MILLISECOND, HOUR), Value("\"30s\"");
         /// Run the model once before it serves, so that the first client does not wait for it to warm up.
         warm_up: bool = Toggle, Value("true");
         /// Task that is meant when a client names none.

@@ -30,4 +30,7 @@ pub use error::{ConfigError, ConfigErrors, ConfigWarning, Location, Origin};
 pub use overrides::Overrides;
 pub use reference::{reference_markdown, reference_toml};
 pub use resolve::{Facts, Source, resolve};
-pub use settings::{LogFormat, LoggingSettings, ModelSettings, ServerSettings, Settings, TaskSettings};
+pub use settings::{
+    Isolation, LogFormat, LoggingSettings, ModelSettings, OnCrash, ProcessSettings, ServerSettings, Settings,
+    TaskSettings,
+};

@@ -9,13 +9,13 @@ use toml::de::DeValue;
 use super::document::Document;
 use super::error::{ConfigError, ConfigErrors, ConfigWarning, Location, Origin};
 use super::file::{self, ModelTable, TaskTable, WrittenFile};
-use super::keys::{Fallback, Given, Section, WrittenLogging, WrittenModel, WrittenServer};
+use super::keys::{Fallback, Given, IsolationName, Section, WrittenLogging, WrittenModel, WrittenServer};
 use super::oddities;
 use super::overrides::{self, Environment, Layer, Overrides};
 use super::rule::Written;
 use super::settings::{
-    BatchingLayers, LoggingSettings, ModelPlaces, ModelSettings, Place, ServerSettings, Settings,
-    TaskOverrides, written_value,
+    BatchingLayers, Isolation, LoggingSettings, ModelPlaces, ModelSettings, Place, ProcessSettings,
+    ServerSettings, Settings, TaskOverrides, written_value,
 };
 
 /// The configuration file, as the roof read it.
@@ -227,6 +227,15 @@ fn model_settings(
     Some(ModelSettings {
         name: keys.name?.value,
         plugin: paths.plugin(&plugin.value, &server.plugin_dir),
+        isolation: match written_value(keys.isolation) {
+            IsolationName::Thread => Isolation::Thread,
+            IsolationName::Process => Isolation::Process(ProcessSettings {
+                on_crash: written_value(keys.on_crash),
+                predict_timeout: written_value(keys.predict_timeout),
+                restart_delay: written_value(keys.restart_delay),
+                max_restart_delay: written_value(keys.max_restart_delay),
+            }),
+        },
         workers: written_value(keys.workers),
         warm_up: written_value(keys.warm_up),
         description: keys.description.map(|given| given.value),

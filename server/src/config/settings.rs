@@ -112,7 +112,9 @@ pub struct ModelSettings {
     pub name: String,
     /// The plugin's file. Whether it exists is not known here.
     pub plugin: PathBuf,
-    /// Threads that run batches at the same time.
+    /// Where its plugin runs.
+    pub isolation: Isolation,
+    /// What runs batches at the same time: so many threads, or so many processes.
     pub workers: NonZeroUsize,
     /// Whether the model runs once before it serves.
     pub warm_up: bool,
@@ -129,6 +131,37 @@ pub struct ModelSettings {
     pub(super) batching: BatchingLayers,
     pub(super) tasks: BTreeMap<String, TaskOverrides>,
     pub(super) places: ModelPlaces,
+}
+
+/// Where the plugin of a model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// In the server's process.
+    Thread,
+    /// In processes of its own.
+    Process(ProcessSettings),
+}
+
+/// How the processes of a model are looked after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessSettings {
+    /// What becomes of the batch of a process that ends.
+    pub on_crash: OnCrash,
+    /// How long a process may compute without an answer.
+    pub predict_timeout: Duration,
+    /// The pause before the second restart in a row, which then doubles.
+    pub restart_delay: Duration,
+    /// The longest pause.
+    pub max_restart_delay: Duration,
+}
+
+/// What becomes of the batch of a process that ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnCrash {
+    /// It is run again, and then item by item.
+    Retry,
+    /// It fails.
+    Fail,
 }
 
 /// What was written about the batches of a model's tasks, by who goes first.
@@ -274,6 +307,7 @@ impl ModelSettings {
         self.plugin != new.plugin
             || self.settings != new.settings
             || self.base_dir != new.base_dir
+            || self.isolation != new.isolation
             || self.workers != new.workers
             || self.warm_up != new.warm_up
     }

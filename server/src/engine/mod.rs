@@ -9,10 +9,17 @@
 //! workers take turns to be the one that owns the batcher (the *scheduler*): it reads the channel, forms a batch, passes the
 //! turn on and runs it. With one worker, that is one thread which batches and computes.
 //!
+//! # Workers that can be lost
+//! A model may lose what runs a batch ([`BatchError::WorkerLost`](crate::model::BatchError::WorkerLost)). The batch is then
+//! run once more as it was, since most causes do not strike twice, and if it is lost again, item by item: an item that is
+//! lost on its own is to blame, and fails; see `prediction`. What is queued stays queued meanwhile, as no batch is formed
+//! until the model has something to run it.
+//!
 //! # End of life
 //! Dropping the [`Engine`] closes the channel once the last [`Pending`] of it is gone. The workers then finish what is queued
 //! and end; the last one drops the model. Whoever started the engine joins them.
 
+mod prediction;
 mod prepare;
 mod queue;
 mod request;
@@ -31,11 +38,12 @@ use crate::batcher::{Batcher, DispatchReason};
 use crate::batching::TaskBatching;
 use crate::error::Rejection;
 use crate::metrics::{Metrics, TaskMetrics};
-use crate::model::Model;
+use crate::model::{Health, Model};
 use prepare::prepare;
 use queue::Queue;
 use worker::{Scheduler, Worker};
 
+pub use prepare::prepare_pool;
 pub use request::{Outcome, Pending, Reply, Request, Timing};
 pub use statistics::{Total, Totals};
 
@@ -114,9 +122,7 @@ impl Engine {
             .collect();
         let (queue, receiver) = Queue::new(tasks, config.tasks);
         let batching: Vec<TaskBatching> = config.tasks.iter().map(|limits| limits.batching).collect();
-        let batcher = Batcher::new(batching.clone())
-            .with_workers(config.workers)
-            .with_workers(config.workers);
+        let batcher = Batcher::new(batching.clone()).with_workers(config.workers);
         let scheduler = Scheduler::new(receiver, batcher, batching, queue.tasks());
         let workers = Worker::start_all(&model, scheduler, config)?;
         Ok((
@@ -152,6 +158,11 @@ impl Engine {
     /// Answers everything that is queued with "shutting down" and lets the workers end after their present batch.
     pub fn abort(&self) {
         self.queue.abort();
+    }
+
+    /// Whether the model can run a batch now.
+    pub fn health(&self) -> Health {
+        self.model.health()
     }
 
     /// What the batching policy of `task` believed a moment ago, if it goes by what it learns.

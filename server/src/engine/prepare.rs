@@ -7,6 +7,24 @@ use crate::batcher::Item;
 use crate::clock;
 use crate::model::Model;
 
+/// Threads on which items are prepared.
+///
+/// # Errors
+/// If the system refuses a thread.
+pub fn prepare_pool(
+    name: &str,
+    threads: usize,
+) -> Result<Arc<rayon::ThreadPool>, rayon::ThreadPoolBuildError> {
+    let name = name.to_owned();
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(move |index| format!("{name} {index}"))
+        // Without one a panic would abort the process. The request's other items go on; this one is answered as lost.
+        .panic_handler(|_| log::error!("the server panicked while it prepared an item"))
+        .build()?;
+    Ok(Arc::new(pool))
+}
+
 /// Items of one request that are ready while others are still being prepared.
 struct Ready {
     items: Vec<Item<Queued>>,

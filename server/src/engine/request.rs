@@ -172,15 +172,20 @@ impl Gathering {
         for index in 0..self.places.len() {
             if self.leave_queue(index, GONE) {
                 any = true;
-                let mut outcomes = self.lock();
-                if let Some(slot @ None) = outcomes.slots.get_mut(index) {
-                    *slot = Some(Err(ItemError::Lost));
-                    outcomes.open -= 1;
-                    self.task.metrics.count_item(ItemOutcome::Cancelled);
-                }
+                self.abandon(index);
             }
         }
         any
+    }
+
+    /// Closes an item whose client went away, unless it is closed already.
+    fn abandon(&self, index: usize) {
+        let mut outcomes = self.lock();
+        if let Some(slot @ None) = outcomes.slots.get_mut(index) {
+            *slot = Some(Err(ItemError::Lost));
+            outcomes.open -= 1;
+            self.task.metrics.count_item(ItemOutcome::Cancelled);
+        }
     }
 }
 
@@ -237,6 +242,20 @@ impl Ticket {
     /// Takes the item out of the queue to run it; `false` if it has been given up.
     pub(super) fn take(&self) -> bool {
         self.gathering.leave_queue(self.index, TAKEN)
+    }
+
+    /// Whether the item has no outcome yet and somebody still waits for one.
+    pub(super) fn is_wanted(&self) -> bool {
+        let outcomes = self.gathering.lock();
+        let open = matches!(outcomes.slots.get(self.index), Some(None));
+        open && outcomes.reply.as_ref().is_some_and(|reply| !reply.is_closed())
+    }
+
+    /// Lets go of an item that nobody waits for, or that has its outcome already.
+    pub(super) fn abandon(mut self) {
+        self.settled = true;
+        self.gathering.leave_queue(self.index, GONE);
+        self.gathering.abandon(self.index);
     }
 
     /// Adds the time that preparing the item took.

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 
+use super::EngineConfig;
+use super::prediction::{PATIENCE, Prediction};
 use super::queue::{Message, QueueReceiver, Queued, TaskQueue};
-use super::sink::BatchSink;
-use super::{EngineConfig, Outcome};
 use crate::batcher::{Batch, Batcher, Completion, Item, ItemId, Next};
 use crate::batching::{Policy, TaskBatching};
 use crate::clock;
 use crate::error::ItemError;
-use crate::model::{BatchError, BatchItem, Model};
+use crate::model::Model;
 
 /// The batcher and the receiving end of the queue. Belongs to the worker whose turn it is.
 pub(super) struct Scheduler {
@@ -39,6 +39,20 @@ const SHOWN_EVERY: Duration = Duration::from_millis(100);
 struct Run {
     number: u64,
     batch: Batch<Queued>,
+}
+
+/// What a worker does when its turn comes.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one, and a box would cost an allocation"
+)]
+enum Turn {
+    /// Runs a batch.
+    Run(Run),
+    /// Waits until it could run one.
+    Wait,
+    /// Goes home.
+    End,
 }
 
 /// What a worker reports when its turn comes again.
@@ -68,22 +82,18 @@ impl Scheduler {
         }
     }
 
-    /// Waits for the next batch; `None` once the queue is closed and empty.
-    fn next(&mut self) -> Option<Run> {
+    /// Waits for the next batch; the end comes once the queue is closed and empty.
+    fn next(&mut self) -> Turn {
         let free_since = clock::now();
         loop {
-            self.read_channel();
-            let now = clock::now();
-            for item in self.batcher.take_expired(now) {
-                item.payload.ticket.expire();
-            }
+            let now = self.look_around();
             let received = match self.batcher.poll(now) {
                 Next::Run(batch) => match self.begin(batch, now, free_since) {
-                    Some(run) => return Some(run),
+                    Some(run) => return Turn::Run(run),
                     None => continue,
                 },
                 Next::WaitUntil(instant) => self.receiver.messages.recv_deadline(instant),
-                Next::Idle if self.closed => return None,
+                Next::Idle if self.closed => return Turn::End,
                 Next::Idle => self
                     .receiver
                     .messages
@@ -96,6 +106,26 @@ impl Scheduler {
                 Err(RecvTimeoutError::Disconnected) => self.close(),
             }
         }
+    }
+
+    /// Does what there is to do while nothing could run a batch.
+    fn tidy(&mut self) -> Turn {
+        self.look_around();
+        if self.closed && self.batcher.is_empty() {
+            Turn::End
+        } else {
+            Turn::Wait
+        }
+    }
+
+    /// Reads what has come, and lets go of what has expired.
+    fn look_around(&mut self) -> Instant {
+        self.read_channel();
+        let now = clock::now();
+        for item in self.batcher.take_expired(now) {
+            item.payload.ticket.expire();
+        }
+        now
     }
 
     /// Takes the batch's items out of the queue; `None` if all have been given up meanwhile.
@@ -238,9 +268,9 @@ impl Scheduler {
 
 /// One thread that runs batches.
 pub(super) struct Worker {
-    index: usize,
-    model: Arc<dyn Model>,
-    tasks: Vec<Arc<TaskQueue>>,
+    pub(super) index: usize,
+    pub(super) model: Arc<dyn Model>,
+    pub(super) tasks: Vec<Arc<TaskQueue>>,
     scheduler: Arc<Mutex<Scheduler>>,
 }
 
@@ -275,16 +305,22 @@ impl Worker {
     fn work(&self) {
         let mut finished = None;
         loop {
-            let run = {
+            let could_run = self.model.wait_for_worker(self.index, PATIENCE);
+            let next = {
                 let mut scheduler = self.scheduler.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(finished) = finished.take() {
                     scheduler.finished(&finished);
                 }
-                scheduler.next()
+                if could_run {
+                    scheduler.next()
+                } else {
+                    scheduler.tidy()
+                }
             };
-            match run {
-                Some(run) => finished = Some(self.run(run)),
-                None => return,
+            match next {
+                Turn::Run(run) => finished = Some(self.run(run)),
+                Turn::Wait => {}
+                Turn::End => return,
             }
         }
     }
@@ -295,18 +331,14 @@ impl Worker {
         let items = batch.items.len();
         task.metrics.executing_items.add(items as i64);
         let started = clock::now();
-        let mut prediction = Prediction {
-            worker: self,
-            task: batch.task,
-            too_much: None,
-        };
+        let mut prediction = Prediction::new(self, batch.task, started);
         let outcomes = prediction.predict(&batch.items, batch.cost);
+        let (last_started, too_much) = (prediction.started, prediction.too_much);
         let finished = clock::now();
         let inference = finished - started;
         task.metrics.inference_seconds.observe(inference.as_secs_f64());
         task.metrics.executing_items.sub(items as i64);
         task.batch_ran(items, inference);
-        let too_much = prediction.too_much;
         for (item, outcome) in batch.items.into_iter().zip(outcomes) {
             let queued = started.saturating_duration_since(item.payload.ready);
             task.metrics.queue_seconds.observe(queued.as_secs_f64());
@@ -317,12 +349,15 @@ impl Worker {
                 ready: _,
             } = item.payload;
             ticket.ran_in(number, queued, inference);
-            ticket.settle(outcome);
+            match outcome {
+                Some(outcome) => ticket.settle(outcome),
+                None => ticket.abandon(),
+            }
             // After the reply, so that freeing what a plugin prepared does not delay it.
             drop((input, prepared));
         }
         Finished {
-            completion: completion(batch.task, items, batch.cost, started, finished),
+            completion: completion(batch.task, items, batch.cost, last_started, finished),
             too_much,
         }
     }
@@ -335,66 +370,6 @@ fn completion(task: usize, size: usize, cost: u64, started: Instant, finished: I
         cost,
         started,
         finished,
-    }
-}
-
-/// One batch's way through the model, in halves if memory is short.
-struct Prediction<'a> {
-    worker: &'a Worker,
-    task: usize,
-    /// The smallest cost that did not fit.
-    too_much: Option<u64>,
-}
-
-impl Prediction<'_> {
-    /// One outcome per item. An error of the batch, or a breach of the contract, fails all of its items.
-    fn predict(&mut self, items: &[Item<Queued>], cost: u64) -> Vec<Outcome> {
-        let worker = self.worker;
-        let mut sink = BatchSink::new(items.len());
-        let batch: Vec<BatchItem<'_>> = items
-            .iter()
-            .map(|item| BatchItem {
-                input: &item.payload.input,
-                prepared: item.payload.prepared.as_ref(),
-            })
-            .collect();
-        let result = worker
-            .model
-            .predict_batch(worker.index, self.task, &batch, &mut sink);
-        let error = match (result, sink.finish()) {
-            (Err(BatchError::OutOfMemory(message)), _) => return self.halve(items, cost, message),
-            (Err(BatchError::Failed(error)), _) => error,
-            (Err(error @ BatchError::Panicked(_)), _) => ItemError::Fault(error.to_string()),
-            (Ok(()), Err(violation)) => ItemError::Fault(violation),
-            (Ok(()), Ok(outcomes)) => {
-                let answered = outcomes.iter().flatten().count();
-                if answered == items.len() {
-                    return outcomes.into_iter().flatten().collect();
-                }
-                ItemError::Fault(format!(
-                    "the plugin answered {answered} of the {} items of its batch",
-                    items.len()
-                ))
-            }
-        };
-        log::error!(
-            "task `{}`: a batch of {} items failed: {error}",
-            worker.tasks[self.task].name,
-            items.len()
-        );
-        vec![Err(error); items.len()]
-    }
-
-    fn halve(&mut self, items: &[Item<Queued>], cost: u64, message: String) -> Vec<Outcome> {
-        self.worker.tasks[self.task].metrics.out_of_memory.inc();
-        if items.len() < 2 {
-            return vec![Err(ItemError::OutOfMemory(message)); items.len()];
-        }
-        self.too_much = Some(self.too_much.map_or(cost, |least| least.min(cost)));
-        let (first, second) = items.split_at(items.len() / 2);
-        let mut outcomes = self.predict(first, cost / 2);
-        outcomes.extend(self.predict(second, cost - cost / 2));
-        outcomes
     }
 }
 

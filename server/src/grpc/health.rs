@@ -41,9 +41,7 @@ impl Probe {
         }
         let snapshot = self.registry.snapshot();
         let (entry, _) = snapshot.named(service)?;
-        Some(serving(
-            !self.registry.is_draining() && entry.generation().is_some(),
-        ))
+        Some(serving(!self.registry.is_draining() && entry.is_ready()))
     }
 }
 

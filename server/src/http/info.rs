@@ -15,6 +15,7 @@ use super::predict::off_the_loop;
 use super::respond;
 use super::server::Shared;
 use crate::api::{Code, Failure};
+use crate::model::Health;
 use crate::registry::{ModelEntry, ModelState, Snapshot};
 
 /// `GET /`
@@ -67,15 +68,15 @@ fn describe(entry: &ModelEntry) -> Json {
         "created": 0,
         "owned_by": "inference-server",
         "name": entry.name(),
-        "ready": entry.generation().is_some(),
-        "state": state_name(&entry.state),
+        "ready": entry.is_ready(),
+        "state": state_name(entry),
         "tasks": tasks(entry),
     });
     if let Some(description) = entry.description() {
         model["description"] = description.into();
     }
-    if let ModelState::Failed { reason } = &entry.state {
-        model["reason"] = reason.as_str().into();
+    if let Some(reason) = entry.reason() {
+        model["reason"] = reason.into();
     }
     if let Some(error) = &entry.last_reload_error {
         model["last_reload_error"] = error.as_str().into();
@@ -131,12 +132,14 @@ fn tasks(entry: &ModelEntry) -> Vec<Json> {
         .collect()
 }
 
-fn state_name(state: &ModelState) -> &'static str {
-    match state {
-        ModelState::Loading => "loading",
-        ModelState::Ready(_) => "ready",
-        ModelState::Failed { .. } => "failed",
-        ModelState::Unloaded => "unloaded",
+fn state_name(entry: &ModelEntry) -> &'static str {
+    match (&entry.state, entry.health()) {
+        (ModelState::Loading, _) => "loading",
+        (ModelState::Failed { .. }, _) => "failed",
+        (ModelState::Unloaded, _) => "unloaded",
+        (ModelState::Ready(_), Some(Health::Recovering { .. })) => "recovering",
+        (ModelState::Ready(_), Some(Health::CrashLoop { .. })) => "crash loop",
+        (ModelState::Ready(_), Some(Health::Ready) | None) => "ready",
     }
 }
 
@@ -151,7 +154,7 @@ pub(super) async fn health(shared: Data<Shared>) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
     let models: serde_json::Map<String, Json> = snapshot
         .models()
-        .map(|entry| (entry.name().to_owned(), state_name(&entry.state).into()))
+        .map(|entry| (entry.name().to_owned(), state_name(entry).into()))
         .collect();
     let body = json!({"status": status, "ready": ready, "models": models});
     respond::json(if ready { 200 } else { 503 }, body.to_string())
@@ -170,6 +173,9 @@ pub(super) async fn ready(shared: Data<Shared>) -> HttpResponse {
 
 /// `GET /metrics`
 pub(super) async fn metrics(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
+    for entry in shared.registry.snapshot().models() {
+        shared.metrics.set_ready(entry.name(), entry.is_ready());
+    }
     let mut text = Vec::new();
     match TextEncoder::new().encode(&shared.metrics.registry().gather(), &mut text) {
         Ok(()) => respond::status(200)

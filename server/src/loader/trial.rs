@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::open::{OpenError, OpenedPlugin};
 use crate::clock;
+use crate::exit_status::signal_name;
 
 /// What the child's line starts with; the rest is a [`Report`] as JSON.
 const MARK: &str = "trial-report ";
@@ -223,22 +224,6 @@ fn failure(status: ExitStatus, outputs: &Outputs) -> TrialError {
             stderr,
         },
     }
-}
-
-fn signal_name(signal: i32) -> String {
-    let name = match signal {
-        4 => "illegal instruction, built for a newer processor? (SIGILL)",
-        5 => "trap (SIGTRAP)",
-        6 => "abort (SIGABRT)",
-        7 => "bus error (SIGBUS)",
-        8 => "arithmetic error (SIGFPE)",
-        9 => "killed, out of memory? (SIGKILL)",
-        11 => "segmentation fault (SIGSEGV)",
-        15 => "terminated (SIGTERM)",
-        31 => "forbidden system call (SIGSYS)",
-        other => return format!("signal {other}"),
-    };
-    name.to_owned()
 }
 
 /// Ends and reaps the child, whichever way its trial is left.

@@ -95,3 +95,42 @@ pub enum ReloadResult {
     /// The configuration or a model was refused; the old state goes on.
     Failure,
 }
+
+/// Why a worker process was lost and has to be started again, the label `reason` of `inference_worker_restarts_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartReason {
+    /// A signal of its own doing: a segmentation fault, an abort, a stack overflow.
+    Crash,
+    /// It ended itself.
+    Exit,
+    /// Somebody killed it: as a rule the kernel, for want of memory.
+    Killed,
+    /// It did not answer in time.
+    Hang,
+    /// It sent nonsense, or closed its connection.
+    Breach,
+    /// It could not be started again.
+    Start,
+}
+
+impl RestartReason {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Crash,
+        Self::Exit,
+        Self::Killed,
+        Self::Hang,
+        Self::Breach,
+        Self::Start,
+    ];
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Exit => "exit",
+            Self::Killed => "killed",
+            Self::Hang => "hang",
+            Self::Breach => "breach",
+            Self::Start => "start",
+        }
+    }
+}

@@ -5,6 +5,7 @@
 
 mod buckets;
 mod labels;
+mod workers;
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -15,8 +16,10 @@ use prometheus::{
 use crate::error::Rejection;
 use buckets::{powers, seconds, seconds_in_high_resolution};
 use labels::{REJECTIONS, rejection_index};
+use workers::WorkerFamilies;
 
-pub use labels::{ItemOutcome, ReloadResult};
+pub use labels::{ItemOutcome, ReloadResult, RestartReason};
+pub use workers::WorkerMetrics;
 
 /// All families of the process.
 pub struct Metrics {
@@ -37,6 +40,7 @@ pub struct Metrics {
     queued_weight: IntGaugeVec,
     executing_items: IntGaugeVec,
     out_of_memory: IntCounterVec,
+    workers: WorkerFamilies,
     model_ready: IntGaugeVec,
     model_generation: IntGaugeVec,
     generations_live: IntGauge,
@@ -82,6 +86,11 @@ impl TaskMetrics {
     /// Counts an item.
     pub fn count_item(&self, outcome: ItemOutcome) {
         self.items[outcome as usize].inc();
+    }
+
+    /// How many items have come to this.
+    pub fn counted(&self, outcome: ItemOutcome) -> u64 {
+        self.items[outcome as usize].get()
     }
 
     /// Counts a refused request.
@@ -209,6 +218,7 @@ impl Metrics {
                     &of_task,
                 )?,
             )?,
+            workers: WorkerFamilies::register(&registry)?,
             model_ready: gauge(
                 &registry,
                 "inference_model_ready",
@@ -294,11 +304,19 @@ impl Metrics {
         }
     }
 
+    /// The series of the worker processes of a model, made at zero if they are new.
+    pub fn workers(&self, model: &str) -> WorkerMetrics {
+        self.workers.of(model)
+    }
+
+    /// States whether a model could run a batch now, which may change while the same generation serves.
+    pub fn set_ready(&self, model: &str, ready: bool) {
+        self.model_ready.with_label_values(&[model]).set(i64::from(ready));
+    }
+
     /// States which generation of a model serves; `None` while none does.
     pub fn set_model(&self, model: &str, generation: Option<u64>) {
-        self.model_ready
-            .with_label_values(&[model])
-            .set(i64::from(generation.is_some()));
+        self.set_ready(model, generation.is_some());
         self.model_generation
             .with_label_values(&[model])
             .set(generation.unwrap_or(0) as i64);
@@ -314,6 +332,7 @@ impl Metrics {
         // A family that lacks the series says so with an error, which is as good as having removed it.
         let _ = self.model_ready.remove_label_values(&[model]);
         let _ = self.model_generation.remove_label_values(&[model]);
+        self.workers.remove(model);
         for task in tasks {
             self.remove_task(model, task, reasons);
         }

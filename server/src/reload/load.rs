@@ -12,9 +12,11 @@ use plugin_abi::manifest::{LoadContext as PluginContext, TaskManifest};
 
 use crate::batching::DeclaredLimits;
 use crate::clock;
-use crate::config::{Location, ModelSettings, TaskSettings};
+use crate::config::{Isolation, Location, ModelSettings, ProcessSettings, TaskSettings};
 use crate::error::ItemError;
+use crate::isolation::{self, IsolatedModel, LoadFailure, Program, Setup, StartError, WarmUp, WarmUpError};
 use crate::loader::{LoadError, LoadRequest, Loaded, Loader};
+use crate::metrics::Metrics;
 use crate::model::{BatchItem, Model, OutputSink, SinkStatus};
 use crate::protocol::{ItemInput, Tensor, Value};
 
@@ -31,6 +33,16 @@ pub struct LoadContext {
     pub cores: usize,
     /// Reads the examples for the warm-up.
     pub decode_example: DecodeExample,
+    /// How to start a process for a model.
+    pub program: Program,
+    /// How many items such a process prepares at the same time.
+    pub prepare_threads: usize,
+    /// Scheduling niceness of such a process.
+    pub model_nice: i32,
+    /// How long such a process may take to load its model.
+    pub start_timeout: Duration,
+    /// Where such processes are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Why a model does not serve.
@@ -44,6 +56,14 @@ pub enum ModelError {
         /// Why.
         source: Box<LoadError>,
     },
+    /// There is no process that runs it.
+    #[error("cannot load its plugin {} in a process of its own", file.display())]
+    Process {
+        /// The plugin's file.
+        file: PathBuf,
+        /// Why.
+        source: Box<StartError>,
+    },
     /// The plugin refused its settings.
     #[error("{0}")]
     Settings(String),
@@ -56,13 +76,8 @@ pub enum ModelError {
         known: String,
     },
     /// Its first run failed.
-    #[error("warm-up of task `{task}` failed: {reason}")]
-    WarmUp {
-        /// The task.
-        task: String,
-        /// What the model said.
-        reason: String,
-    },
+    #[error(transparent)]
+    WarmUp(#[from] WarmUpError),
     /// Loading took too long. Its thread cannot be stopped and goes on alone.
     #[error("loading and warm-up took longer than `reload_timeout`, {} s", .0.as_secs_f64())]
     TimedOut(Duration),
@@ -87,11 +102,26 @@ impl ModelFailure {
     pub fn public_reason(&self) -> String {
         match &self.error {
             ModelError::Load { source, .. } => public_load_reason(source).to_owned(),
+            ModelError::Process { source, .. } => public_start_reason(source).to_owned(),
             ModelError::Settings(_) => "the plugin refused its settings; see the server's log".to_owned(),
             ModelError::UnknownTask { .. } => "a task is configured that the model does not have".to_owned(),
-            error @ (ModelError::WarmUp { .. } | ModelError::TimedOut(_)) => error.to_string(),
+            error @ (ModelError::WarmUp(_) | ModelError::TimedOut(_)) => error.to_string(),
             ModelError::Threads(_) => "the system refused to start its threads".to_owned(),
         }
+    }
+}
+
+fn public_start_reason(error: &StartError) -> &'static str {
+    match error {
+        StartError::Spawn(_) => "the system refused to start a process for it",
+        StartError::Load(LoadFailure::Panicked(_)) => {
+            "the plugin panicked while it loaded the model; see the server's log"
+        }
+        StartError::Load(LoadFailure::Manifest(_)) => "the model's manifest is wrong; see the server's log",
+        StartError::Load(_) => "the plugin refused to load the model; see the server's log",
+        StartError::Died(_) => "its process ended while it loaded the model; see the server's log",
+        StartError::WarmUp(_) => "its warm-up failed; see the server's log",
+        StartError::Changed => "the model has other tasks than before",
     }
 }
 
@@ -192,38 +222,10 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
         location,
         error,
     };
-    let workers = settings.workers.get();
-    let request = LoadRequest {
-        path: settings.plugin.clone(),
-        context: PluginContext {
-            model: settings.name.clone(),
-            settings: settings.settings.clone(),
-            base_dir: settings.base_dir.clone(),
-            workers: u32::try_from(workers).unwrap_or(u32::MAX),
-            threads: u32::try_from((context.cores / workers).max(1)).unwrap_or(u32::MAX),
-        },
-        trial_timeout: context.trial_timeout,
+    let loaded = match settings.isolation {
+        Isolation::Thread => load_here(context, settings)?,
+        Isolation::Process(process) => load_in_processes(context, settings, process)?,
     };
-    let loaded = context.loader.load(&request).map_err(|error| match error {
-        LoadError::Settings { key, message } => {
-            let named = if key.is_empty() {
-                message
-            } else {
-                format!("[models.settings] `{key}`: {message}")
-            };
-            fail(
-                settings.locate(&key).or_else(|| Some(settings.location())),
-                ModelError::Settings(named),
-            )
-        }
-        error => fail(
-            Some(settings.plugin_location()),
-            ModelError::Load {
-                file: settings.plugin.clone(),
-                source: Box::new(error),
-            },
-        ),
-    })?;
     let manifests = &loaded.model.manifest().tasks;
     let known = || {
         manifests
@@ -250,9 +252,10 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
             ));
         }
     }
-    if settings.warm_up {
-        warm_up(context, loaded.model.as_ref(), settings)
-            .map_err(|error| fail(Some(settings.location()), error))?;
+    // Each process of a model was warmed up when it was started.
+    if settings.warm_up && settings.isolation == Isolation::Thread {
+        warm_up(context.decode_example, loaded.model.as_ref(), settings)
+            .map_err(|error| fail(Some(settings.location()), error.into()))?;
     }
     let tasks = task_settings(settings, manifests);
     let default_task = default_task(settings, manifests);
@@ -261,6 +264,117 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
         tasks,
         default_task,
     })
+}
+
+/// Loads a model into this process.
+fn load_here(context: &LoadContext, settings: &ModelSettings) -> Result<Loaded, ModelFailure> {
+    let request = LoadRequest {
+        path: settings.plugin.clone(),
+        context: plugin_context(context, settings, settings.workers.get()),
+        trial_timeout: context.trial_timeout,
+    };
+    context.loader.load(&request).map_err(|error| match error {
+        LoadError::Settings { key, message } => settings_refused(settings, &key, message),
+        error => not_loaded(settings, error),
+    })
+}
+
+/// Stages a plugin and starts the processes that load and warm it up.
+fn load_in_processes(
+    context: &LoadContext,
+    settings: &ModelSettings,
+    process: ProcessSettings,
+) -> Result<Loaded, ModelFailure> {
+    let staged = context
+        .loader
+        .stage(&settings.plugin, context.trial_timeout)
+        .map_err(|error| not_loaded(settings, error))?;
+    let plugin = staged.trial.manifest.clone();
+    // A plugin whose tasks depend on its settings does not name them here.
+    let tasks = &plugin.tasks;
+    let prepares = tasks.is_empty() || tasks.iter().any(|task| task.prepares);
+    let warm_up: WarmUp = if settings.warm_up {
+        let (decode_example, settings) = (context.decode_example, settings.clone());
+        Box::new(move |model| warm_up(decode_example, model, &settings))
+    } else {
+        Box::new(|_| Ok(()))
+    };
+    let isolated = IsolatedModel::start(
+        isolation::Isolation {
+            program: context.program.clone(),
+            setup: Setup {
+                parent: std::process::id(),
+                log_level: log::max_level().to_string(),
+                nice: context.model_nice,
+                file: staged.copy.file().to_owned(),
+                // Each process has one model to itself.
+                context: plugin_context(context, settings, 1),
+            },
+            settings: process,
+            workers: settings.workers.get(),
+            prepare_lanes: if prepares { context.prepare_threads } else { 1 },
+            start_timeout: context.start_timeout,
+            warm_up,
+            files: Box::new(staged),
+        },
+        context.metrics.workers(&settings.name),
+    );
+    let model = isolated.map_err(|error| match error {
+        StartError::Load(LoadFailure::Settings { key, message }) => settings_refused(settings, &key, message),
+        StartError::WarmUp(error) => ModelFailure {
+            model: settings.name.clone(),
+            location: Some(settings.location()),
+            error: error.into(),
+        },
+        source => ModelFailure {
+            model: settings.name.clone(),
+            location: Some(settings.plugin_location()),
+            error: ModelError::Process {
+                file: settings.plugin.clone(),
+                source: Box::new(source),
+            },
+        },
+    })?;
+    Ok(Loaded {
+        model: Arc::new(model),
+        plugin,
+    })
+}
+
+/// What the plugin is told. `workers` share one loaded model.
+fn plugin_context(context: &LoadContext, settings: &ModelSettings, workers: usize) -> PluginContext {
+    let threads = (context.cores / settings.workers.get()).max(1);
+    PluginContext {
+        model: settings.name.clone(),
+        settings: settings.settings.clone(),
+        base_dir: settings.base_dir.clone(),
+        workers: u32::try_from(workers).unwrap_or(u32::MAX),
+        threads: u32::try_from(threads).unwrap_or(u32::MAX),
+    }
+}
+
+fn settings_refused(settings: &ModelSettings, key: &str, message: String) -> ModelFailure {
+    let named = if key.is_empty() {
+        message
+    } else {
+        format!("[models.settings] `{key}`: {message}")
+    };
+    ModelFailure {
+        model: settings.name.clone(),
+        location: settings.locate(key).or_else(|| Some(settings.location())),
+        error: ModelError::Settings(named),
+    }
+}
+
+fn not_loaded(settings: &ModelSettings, error: LoadError) -> ModelFailure {
+    ModelFailure {
+        model: settings.name.clone(),
+        location: Some(settings.plugin_location()),
+        error: ModelError::Load {
+            file: settings.plugin.clone(),
+            source: Box::new(error),
+        },
+    }
 }
 
 /// The settings of each task, with the limits that the manifest declares.
@@ -280,18 +394,21 @@ pub(super) fn default_task(settings: &ModelSettings, tasks: &[TaskManifest]) -> 
 }
 
 /// Runs the first example of every task as a batch of one and, where batches are allowed, as a batch of two.
-fn warm_up(context: &LoadContext, model: &dyn Model, settings: &ModelSettings) -> Result<(), ModelError> {
+fn warm_up(
+    decode_example: DecodeExample,
+    model: &dyn Model,
+    settings: &ModelSettings,
+) -> Result<(), WarmUpError> {
     for (index, task) in model.manifest().tasks.iter().enumerate() {
         let Some(example) = task.examples.first() else {
             continue;
         };
-        let fail = |reason: String| ModelError::WarmUp {
+        let fail = |reason: String| WarmUpError {
             task: task.name.clone(),
             reason,
         };
         let limits = settings.task(&task.name, &DeclaredLimits::from(&task.limits));
-        let input =
-            (context.decode_example)(task, example).map_err(|error| fail(format!("its example: {error}")))?;
+        let input = decode_example(task, example).map_err(|error| fail(format!("its example: {error}")))?;
         for size in 1..=limits.batching.max_batch_size.get().min(2) {
             run_once(model, index, task, &input, size).map_err(fail)?;
         }

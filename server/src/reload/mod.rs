@@ -11,13 +11,16 @@ mod plan;
 mod summary;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use plugin_abi::manifest::ModelManifest;
+
 use crate::batcher::DispatchReason;
 use crate::clock;
-use crate::config::{ModelSettings, TaskSettings};
-use crate::engine::{Engine, EngineConfig, TaskLimits};
+use crate::config::{Isolation, ModelSettings, TaskSettings};
+use crate::engine::{self, Engine, EngineConfig, TaskLimits};
 use crate::metrics::{Metrics, ReloadResult};
 use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot};
 use fingerprint::Fingerprint;
@@ -373,14 +376,14 @@ impl Reloader {
             default_task,
         } = ready;
         let limits: Vec<TaskLimits> = tasks.iter().map(limits_of).collect();
+        let manifest = loaded.model.manifest().clone();
         let config = EngineConfig {
             name: &settings.name,
             tasks: &limits,
             workers: settings.workers.get(),
             nice: self.model_nice,
-            prepare_pool: self.prepare_pool.clone(),
+            prepare_pool: self.prepare_pool_of(&settings, &manifest)?,
         };
-        let manifest = loaded.model.manifest().clone();
         let (engine, workers) =
             Engine::start(loaded.model, &config, &self.metrics).map_err(|error| ModelFailure {
                 model: settings.name.clone(),
@@ -418,6 +421,25 @@ impl Reloader {
             },
             started,
         ))
+    }
+
+    /// The threads on which a model's items are prepared. Those of a model with processes of its own only wait for these,
+    /// and may wait long, so they are no threads of other models.
+    fn prepare_pool_of(
+        &self,
+        settings: &ModelSettings,
+        manifest: &ModelManifest,
+    ) -> Result<Arc<rayon::ThreadPool>, ModelFailure> {
+        let prepares = manifest.tasks.iter().any(|task| task.prepares);
+        if !prepares || settings.isolation == Isolation::Thread {
+            return Ok(self.prepare_pool.clone());
+        }
+        let name = format!("prepare {}", settings.name);
+        engine::prepare_pool(&name, self.context.prepare_threads).map_err(|error| ModelFailure {
+            model: settings.name.clone(),
+            location: None,
+            error: io::Error::other(error).into(),
+        })
     }
 
     fn forget_model(&self, entry: &ModelEntry) {

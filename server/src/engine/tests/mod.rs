@@ -1,5 +1,6 @@
 //! The engine with a model that the test holds by the hand: it reports each batch and waits to be let go.
 
+mod lost;
 mod scenario;
 
 use std::sync::{Arc, Mutex};

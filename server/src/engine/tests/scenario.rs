@@ -1,7 +1,7 @@
 //! A model that the test holds by the hand, and an engine that runs it.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
 use crate::clock;
 use crate::engine::{Engine, EngineConfig, Pending, Request, TaskLimits, Workers};
 use crate::error::{ItemError, Rejection};
-use crate::metrics::Metrics;
+use crate::metrics::{ItemOutcome, Metrics};
 use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
 use crate::protocol::{ItemInput, Value};
 
@@ -21,8 +21,16 @@ const LONG: Duration = Duration::from_secs(60);
 /// How the model answers a batch.
 pub(super) type Answer = fn(&[String], &mut dyn OutputSink) -> Result<(), BatchError>;
 
+/// Whether the model has what runs its batches.
+#[derive(Default)]
+struct Workforce {
+    lost: Mutex<bool>,
+    changed: Condvar,
+}
+
 struct HeldModel {
     manifest: ModelManifest,
+    workforce: Arc<Workforce>,
     started: Sender<Vec<String>>,
     go: Receiver<Answer>,
 }
@@ -54,6 +62,15 @@ impl Model for HeldModel {
         self.started.send(texts.clone()).expect("the test listens");
         let answer = self.go.recv().expect("the test lets every batch go");
         answer(&texts, sink)
+    }
+
+    fn wait_for_worker(&self, _worker: usize, patience: Duration) -> bool {
+        let lost = self.workforce.lost.lock().expect("nobody panics");
+        let waited = self
+            .workforce
+            .changed
+            .wait_timeout_while(lost, patience, |lost| *lost);
+        !waited.expect("nobody panics").1.timed_out()
     }
 }
 
@@ -93,6 +110,7 @@ pub(super) struct Running {
     pub(super) engine: Engine,
     pub(super) workers: Workers,
     started: Receiver<Vec<String>>,
+    workforce: Arc<Workforce>,
     pub(super) go: Sender<Answer>,
     pub(super) runtime: tokio::runtime::Runtime,
 }
@@ -124,9 +142,11 @@ impl Scenario {
                 platform: String::new(),
                 tasks: vec![task],
             },
+            workforce: Arc::default(),
             started: started_sender,
             go: go_receiver,
         };
+        let workforce = model.workforce.clone();
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(1)
             .build()
@@ -148,6 +168,7 @@ impl Scenario {
             engine,
             workers,
             started,
+            workforce,
             go,
             runtime,
         }
@@ -180,6 +201,25 @@ impl Running {
         let pending = self.submit(&["busy"]).expect("there is room");
         assert_eq!(self.next_batch(), ["busy"]);
         pending
+    }
+
+    /// Lets the model have what runs its batches, or not.
+    pub(super) fn have_workers(&self, have: bool) {
+        *self.workforce.lost.lock().expect("nobody panics") = !have;
+        self.workforce.changed.notify_all();
+    }
+
+    /// Returns once no worker is about to take a batch, and none can.
+    pub(super) fn occupy_and_lose_workers(&self) {
+        let busy = self.occupy();
+        self.have_workers(false);
+        self.let_go(echo);
+        self.reply(busy);
+    }
+
+    /// How many items have come to this.
+    pub(super) fn counted(&self, outcome: ItemOutcome) -> u64 {
+        self.engine.metrics(0).counted(outcome)
     }
 
     pub(super) fn next_batch(&self) -> Vec<String> {

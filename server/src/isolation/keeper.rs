@@ -1,0 +1,173 @@
+//! The thread that keeps one child alive: starts it, waits for its end, and starts the next one after a pause.
+//!
+//! It lives longer than its children, which the kernel ends when the thread that launched them ends.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use super::handover::MOST_PREPARE_LANES;
+use super::outputs::Outputs;
+use super::pool::Pool;
+use super::process::{Bell, Death, Launched, Process, Program, Waited, launch};
+use super::remote::{self, RemoteModel};
+use super::setup::Setup;
+use super::transport::Lane;
+use super::{StartError, WarmUp};
+use crate::metrics::RestartReason;
+
+/// How long a child may take to drop its model once it is not needed any more.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What every start of a child of one model takes.
+pub(super) struct Plan {
+    pub(super) program: Program,
+    pub(super) setup: Setup,
+    pub(super) start_timeout: Duration,
+    pub(super) predict_timeout: Duration,
+    pub(super) prepare_lanes: usize,
+    pub(super) warm_up: WarmUp,
+}
+
+/// See the module. `slot` is the child's place among those of its model.
+pub(super) struct Keeper {
+    pub(super) slot: usize,
+    pub(super) plan: Arc<Plan>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) end: Arc<Bell>,
+}
+
+/// A child that serves.
+struct Alive {
+    process: Arc<Process>,
+    model: Arc<RemoteModel>,
+    /// Last, so that what the process says at its end is written.
+    outputs: Outputs,
+}
+
+impl Keeper {
+    /// Keeps the child until the end is rung. How the first start went is reported; if it failed, that is all.
+    pub(super) fn run(self, first: Sender<Result<(), StartError>>) {
+        let mut first = Some(first);
+        loop {
+            let suspect = first.is_none();
+            let death = match (self.start(suspect), first.take()) {
+                (Ok(alive), report) => {
+                    if let Some(report) = report {
+                        // Whoever waits for it may have given up, and has rung the end then.
+                        let _ = report.send(Ok(()));
+                    }
+                    match self.attend(alive) {
+                        Some(death) => death,
+                        None => return,
+                    }
+                }
+                (Err(error), Some(report)) => {
+                    let _ = report.send(Err(error));
+                    return;
+                }
+                (Err(error), None) => Death {
+                    reason: RestartReason::Start,
+                    text: format!("cannot be started again: {error}"),
+                },
+            };
+            let pause = self.pool.down(self.slot, &death);
+            if self.end.wait(Duration::ZERO).unwrap_or(true) {
+                return;
+            }
+            log::error!(
+                "model `{}`: its process {} {}; the next one starts {}",
+                self.model(),
+                self.slot,
+                death.text,
+                match pause.as_millis() {
+                    0 => "at once".to_owned(),
+                    millis => format!("in {millis} ms"),
+                }
+            );
+            if self.end.wait(pause).unwrap_or(true) {
+                return;
+            }
+        }
+    }
+
+    fn model(&self) -> &str {
+        &self.plan.setup.context.model
+    }
+
+    /// Starts a child, and returns once it is loaded and warm. `suspect`: its predecessor died.
+    fn start(&self, suspect: bool) -> Result<Alive, StartError> {
+        let lanes = self.plan.prepare_lanes.clamp(1, MOST_PREPARE_LANES);
+        let Launched {
+            process,
+            main,
+            prepare,
+            stderr,
+            records,
+        } = launch(&self.plan.program, self.model(), lanes).map_err(StartError::Spawn)?;
+        log::debug!(
+            "model `{}`: its process {} has the number {}",
+            self.model(),
+            self.slot,
+            process.id()
+        );
+        self.pool.starting(self.slot, process.clone());
+        let outputs = Outputs::listen(
+            format!("log {}/{}", self.model(), self.slot),
+            format!("model::{}::stderr", self.model()),
+            stderr,
+            records,
+        )
+        .map_err(StartError::Spawn)?;
+        let loaded = self.load(&process, main, prepare, suspect);
+        if loaded.is_err() {
+            process.kill();
+            process.bury();
+        }
+        loaded.map(|model| Alive {
+            process,
+            model,
+            outputs,
+        })
+    }
+
+    fn load(
+        &self,
+        process: &Arc<Process>,
+        mut main: Lane,
+        prepare: Vec<Lane>,
+        suspect: bool,
+    ) -> Result<Arc<RemoteModel>, StartError> {
+        let plan = &*self.plan;
+        let manifest = remote::load(&mut main, process, &plan.setup, plan.start_timeout)?;
+        if !self.pool.agree(&manifest) {
+            return Err(StartError::Changed);
+        }
+        let (process, timeout) = (process.clone(), plan.predict_timeout);
+        let model = RemoteModel::new(manifest, main, prepare, process, timeout, suspect);
+        let model = Arc::new(model);
+        (plan.warm_up)(&model).map_err(StartError::WarmUp)?;
+        Ok(model)
+    }
+
+    /// Lets a child serve until its end. `None` if it was not needed any more, and has been seen off.
+    fn attend(&self, alive: Alive) -> Option<Death> {
+        let Alive {
+            process,
+            model,
+            outputs,
+        } = alive;
+        self.pool.up(self.slot, model);
+        let waited = process.wait(Some(&self.end), None);
+        let needed = !matches!(waited, Ok(Waited::Called));
+        if !needed {
+            process.close();
+            // At its leave a plugin may do what takes long, or never ends.
+            let _ = process.wait(None, Some(FAREWELL));
+        }
+        process.kill();
+        let death = process.bury();
+        drop(outputs);
+        needed.then_some(death)
+    }
+}

@@ -1,0 +1,90 @@
+//! Models in child processes: whatever a plugin does to its process, the server loses time and nothing else.
+//!
+//! [`IsolatedModel`] is a [`Model`](crate::model::Model) like any other, so the queue, the batcher, deadlines and metrics
+//! stay where they are, in the server, and know nothing of processes. Each of its workers is a child: this same program,
+//! which loads the plugin's staged copy and runs it ([`run_child`]).
+//!
+//! # The life of a child
+//! 1. A *keeper*, a thread of its own, launches it (`process`) and hands it its connections (`handover`).
+//! 2. The child asks the kernel to end it when the keeper ends, and so when the server ends, however that happens. Then it
+//!    hears what it is to load ([`Setup`]), restricts itself, and opens the plugin.
+//! 3. The server warms it up, as it would a model of its own, and puts it into the `pool` of those that serve.
+//! 4. It serves: batches and preparations come over lanes (`transport`, `frame`, `wire`), its log and what it prints go to
+//!    the server's log (`outputs`, `records`).
+//! 5. If it is lost, whoever is speaking with it ends it for certain and learns how it ended. The batch that it held comes
+//!    back to the engine as [`BatchError::WorkerLost`](crate::model::BatchError::WorkerLost), which runs it again, and then
+//!    item by item, to find the one that is to blame; `remote` says how innocent bystanders are kept out of it.
+//! 6. The keeper starts the next one, at once or after a pause that grows (`supervisor`).
+//! 7. When the model is dropped, the child is told so by its lanes being closed, drops its own, and ends; one that does not
+//!    is ended. Nothing of it is left: a reload gives back all of its memory.
+//!
+//! # What a child is believed
+//! Nothing. What it sends is checked as it is read, and a child that sends what is no answer to the question is ended. Its
+//! numbers are never used as a length or an index without a look at what is there.
+//!
+//! Owned by `reload`, as every model. Knows neither where plugins come from nor how they are opened: whoever runs the
+//! child brings that along.
+
+mod child;
+mod collect;
+mod frame;
+mod handover;
+mod keeper;
+mod model;
+mod outputs;
+mod pool;
+mod process;
+mod records;
+mod remote;
+mod setup;
+mod shared_memory;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod wire;
+
+use std::io;
+
+pub use child::run_child;
+pub use model::{IsolatedModel, Isolation};
+pub use process::Program;
+pub use setup::{LoadFailure, Setup};
+
+use crate::model::Model;
+
+/// The hidden command of this program that calls [`run_child`]; the name of the model follows.
+pub const CHILD_COMMAND: &str = "model-process";
+
+/// Runs a fresh child once, before it serves.
+pub type WarmUp = Box<dyn Fn(&dyn Model) -> Result<(), WarmUpError> + Send + Sync>;
+
+/// Why a model is not warm.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("warm-up of task `{task}` failed: {reason}")]
+pub struct WarmUpError {
+    /// The task.
+    pub task: String,
+    /// What the model said.
+    pub reason: String,
+}
+
+/// Why there is no child that serves.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The system refused a process, a thread or a descriptor.
+    #[error("the system refused to start a process for it")]
+    Spawn(#[source] io::Error),
+    /// The plugin could not be loaded there.
+    #[error(transparent)]
+    Load(#[from] LoadFailure),
+    /// It was lost meanwhile. Says how it ended.
+    #[error("its process {0} while it was loaded")]
+    Died(String),
+    /// It is not warm.
+    #[error(transparent)]
+    WarmUp(WarmUpError),
+    /// The plugin, or the files that it reads, gave another model than before.
+    #[error("the model has other tasks than before; reload the configuration")]
+    Changed,
+}

@@ -1,0 +1,376 @@
+//! The model in one living child, as the server speaks with it.
+//!
+//! Batches have a lane of their own; items are prepared on several others at the same time. If the child is lost, every
+//! call that is under way says so, and the call that comes next too.
+//!
+//! # Prepared items
+//! What `prepare` makes of an item stays in the child that made it. The server holds a handle, and the item as the client
+//! sent it: when an item comes to be run in another child than the one that prepared it, or in that one's successor, it
+//! is sent again and prepared there, as a part of its batch. The child drops a prepared item once a batch with it has been
+//! answered, or with the next call after the server has dropped its handle.
+//!
+//! # Who is to blame
+//! When a child dies, everything that it was doing is suspect. What runs again has the child to itself, so that a second
+//! death is its own doing: an item that is prepared again runs beside nothing, and after a death batches run beside no
+//! preparation, for as long as `probation` lasts.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
+use std::time::Duration;
+
+use bytes::Bytes;
+use plugin_abi::manifest::ModelManifest;
+
+use super::StartError;
+use super::frame::{Entry, Outcome, Reply, Request};
+use super::process::{Cause, Process};
+use super::setup::{LoadFailure, Setup};
+use super::transport::{Lane, LaneError};
+use crate::error::ItemError;
+use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
+use crate::protocol::ItemInput;
+
+/// After a death so many batches have the child to themselves.
+const PROBATION: u32 = 64;
+
+/// Handles that wait to be released are sent on their own from this number.
+const MOST_UNSENT: usize = 64;
+
+/// The child is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// It was before this call came to it.
+    Before,
+    /// With this call under way. How it ended: what follows "its process".
+    During(String),
+}
+
+impl Lost {
+    fn reason(self) -> String {
+        match self {
+            Self::Before => "is gone".to_owned(),
+            Self::During(reason) => reason,
+        }
+    }
+}
+
+/// See the module.
+pub(super) struct RemoteModel {
+    manifest: ModelManifest,
+    main: Mutex<Lane>,
+    prepare: Mutex<Vec<Lane>>,
+    lane_returned: Condvar,
+    process: Arc<Process>,
+    timeout: Duration,
+    lost: AtomicBool,
+    /// Prepared items that the server has dropped and the child has not heard of.
+    unsent: Mutex<Vec<u64>>,
+    /// Items that the child has prepared, or is about to, and that have not been run.
+    held: AtomicUsize,
+    /// Held for writing by who must have the child to itself.
+    gate: RwLock<()>,
+    probation: AtomicU32,
+}
+
+/// Leave to speak with the child: beside others, or alone.
+enum Admitted<'a> {
+    Beside(#[allow(dead_code, reason = "held, not read")] RwLockReadGuard<'a, ()>),
+    Alone(#[allow(dead_code, reason = "held, not read")] RwLockWriteGuard<'a, ()>),
+}
+
+/// What is kept of an item that the child has prepared.
+pub(super) struct HeldItem {
+    owner: Weak<RemoteModel>,
+    handle: u64,
+    /// The child has dropped it.
+    spent: AtomicBool,
+}
+
+impl HeldItem {
+    /// The child has dropped it, with the batch that it was in.
+    fn spend(&self, owner: &RemoteModel) {
+        if !self.spent.swap(true, Ordering::AcqRel) {
+            owner.held.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for HeldItem {
+    fn drop(&mut self) {
+        if !*self.spent.get_mut()
+            && let Some(owner) = self.owner.upgrade()
+        {
+            owner.held.fetch_sub(1, Ordering::Relaxed);
+            owner.release(self.handle);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Asks a fresh child to load its model, and waits for at most `timeout`.
+pub(super) fn load(
+    lane: &mut Lane,
+    process: &Process,
+    setup: &Setup,
+    timeout: Duration,
+) -> Result<ModelManifest, StartError> {
+    let lost = |error| StartError::Died(end_of(process, error));
+    let json = serde_json::to_vec(setup)
+        .map_err(|error| StartError::Load(LoadFailure::Refused(error.to_string())))?;
+    lane.set_timeout(Some(timeout)).map_err(lost)?;
+    lane.send(Request::Load(Bytes::from(json)).encode())
+        .map_err(lost)?;
+    let nonsense = |text: String| lost(LaneError::Nonsense(text));
+    match receive(lane).map_err(lost)? {
+        Reply::Loaded(manifest) => {
+            serde_json::from_slice(&manifest).map_err(|error| nonsense(error.to_string()))
+        }
+        Reply::Refused(failure) => match serde_json::from_slice(&failure) {
+            Ok(failure) => Err(StartError::Load(failure)),
+            Err(error) => Err(nonsense(error.to_string())),
+        },
+        other => Err(nonsense(unexpected(&other))),
+    }
+}
+
+fn receive(lane: &mut Lane) -> Result<Reply, LaneError> {
+    let message = lane.receive()?;
+    Reply::decode(&message).map_err(|error| LaneError::Nonsense(error.to_string()))
+}
+
+fn unexpected(reply: &Reply) -> String {
+    let what = match reply {
+        Reply::Loaded(_) | Reply::Refused(_) => "about a start",
+        Reply::Prepared { .. } | Reply::Failed(_) => "about a preparation",
+        Reply::Part { .. } | Reply::Done { .. } => "about a batch",
+    };
+    format!("an answer {what} that nobody asked for")
+}
+
+/// Ends a child that has failed a call, and says how it ended.
+fn end_of(process: &Process, error: LaneError) -> String {
+    match error {
+        LaneError::Closed => process.hung_up(),
+        LaneError::TimedOut(limit) => process.condemn(Cause::Hang(limit)),
+        LaneError::Nonsense(_) => process.condemn(Cause::Breach(format!("sent {error}"))),
+        LaneError::System(source) => {
+            process.condemn(Cause::Breach(format!("cannot be spoken with: {source}")));
+        }
+    }
+    process.bury().text
+}
+
+impl RemoteModel {
+    /// A model that has been loaded. `suspect`: its predecessor died.
+    pub(super) fn new(
+        manifest: ModelManifest,
+        main: Lane,
+        prepare: Vec<Lane>,
+        process: Arc<Process>,
+        timeout: Duration,
+        suspect: bool,
+    ) -> Self {
+        Self {
+            manifest,
+            main: Mutex::new(main),
+            prepare: Mutex::new(prepare),
+            lane_returned: Condvar::new(),
+            process,
+            timeout,
+            lost: AtomicBool::new(false),
+            unsent: Mutex::new(Vec::new()),
+            held: AtomicUsize::new(0),
+            gate: RwLock::new(()),
+            probation: AtomicU32::new(if suspect { PROBATION } else { 0 }),
+        }
+    }
+
+    /// Of how many of these items the child has what it prepared.
+    pub(super) fn holds(self: &Arc<Self>, items: &[BatchItem<'_>]) -> usize {
+        items.iter().filter(|item| self.handle(item).is_some()).count()
+    }
+
+    /// How many items the child has prepared, or is about to, that have not been run.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn handle<'a>(self: &Arc<Self>, item: &BatchItem<'a>) -> Option<&'a HeldItem> {
+        let held = item.prepared?.payload.downcast_ref::<HeldItem>()?;
+        let here = Weak::as_ptr(&held.owner) == Arc::as_ptr(self) && !held.spent.load(Ordering::Acquire);
+        here.then_some(held)
+    }
+
+    /// Waits for leave to speak with the child, which may be lost meanwhile.
+    fn admit(&self, alone: bool) -> Result<Admitted<'_>, Lost> {
+        let admitted = if alone {
+            Admitted::Alone(self.gate.write().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            Admitted::Beside(self.gate.read().unwrap_or_else(PoisonError::into_inner))
+        };
+        if self.lost.load(Ordering::Acquire) {
+            return Err(Lost::Before);
+        }
+        Ok(admitted)
+    }
+
+    fn lose(&self, error: LaneError) -> Lost {
+        self.lost.store(true, Ordering::Release);
+        Lost::During(end_of(&self.process, error))
+    }
+
+    fn release(&self, handle: u64) {
+        let mut unsent = lock(&self.unsent);
+        unsent.push(handle);
+        // A lane that is busy will take them along. Whether the child is lost, the next call will find out.
+        if unsent.len() >= MOST_UNSENT
+            && let Ok(mut lane) = self.main.try_lock()
+        {
+            let _ = lane.send(Request::Release(std::mem::take(&mut *unsent)).encode());
+        }
+    }
+
+    /// Prepares an item; `alone` if it has been in a child that died.
+    pub(super) fn prepare(
+        self: &Arc<Self>,
+        task: usize,
+        item: &ItemInput,
+        alone: bool,
+    ) -> Result<Result<Prepared, ItemError>, Lost> {
+        let _admitted = self.admit(alone)?;
+        self.held.fetch_add(1, Ordering::Relaxed);
+        let mut lane = self
+            .lane_returned
+            .wait_while(lock(&self.prepare), |lanes| lanes.is_empty())
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        let answer = match &mut lane {
+            Some(lane) => self.ask_to_prepare(lane, task, item),
+            None => Err(LaneError::Closed),
+        };
+        lock(&self.prepare).extend(lane);
+        self.lane_returned.notify_one();
+        if let Ok(Reply::Prepared {
+            handle,
+            weight,
+            group,
+        }) = answer
+        {
+            let held = HeldItem {
+                owner: Arc::downgrade(self),
+                handle,
+                spent: AtomicBool::new(false),
+            };
+            return Ok(Ok(Prepared {
+                weight,
+                group,
+                payload: Box::new(held),
+            }));
+        }
+        self.held.fetch_sub(1, Ordering::Relaxed);
+        match answer {
+            Ok(Reply::Failed(error)) => Ok(Err(error)),
+            Ok(other) => Err(self.lose(LaneError::Nonsense(unexpected(&other)))),
+            Err(error) => Err(self.lose(error)),
+        }
+    }
+
+    fn ask_to_prepare(&self, lane: &mut Lane, task: usize, item: &ItemInput) -> Result<Reply, LaneError> {
+        let request = Request::Prepare {
+            task: u32::try_from(task).unwrap_or(u32::MAX),
+            item: item.clone(),
+        };
+        lane.set_timeout(Some(self.timeout))?;
+        lane.send(request.encode())?;
+        receive(lane)
+    }
+
+    /// Runs a batch. Nothing has been put into `sink` if the child is lost, but for parts.
+    pub(super) fn run(
+        self: &Arc<Self>,
+        task: usize,
+        items: &[BatchItem<'_>],
+        sink: &mut dyn OutputSink,
+    ) -> Result<Result<(), BatchError>, Lost> {
+        let probation = self.probation.load(Ordering::Relaxed);
+        let _admitted = self.admit(probation > 0)?;
+        let entry = |item: &BatchItem<'_>| match (self.handle(item), item.prepared) {
+            (Some(held), _) => Entry::Held(held.handle),
+            (None, Some(_)) => Entry::Unprepared(item.input.clone()),
+            (None, None) => Entry::Raw(item.input.clone()),
+        };
+        let request = Request::Predict {
+            task: u32::try_from(task).unwrap_or(u32::MAX),
+            release: std::mem::take(&mut *lock(&self.unsent)),
+            items: items.iter().map(entry).collect(),
+        };
+        let (result, outcomes) = self
+            .ask_to_run(&request, sink)
+            .map_err(|error| self.lose(error))?;
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Output { index, value } => sink.emit(index as usize, value, false),
+                Outcome::Rows(tensors) => sink.emit_batch(tensors),
+                Outcome::Failure { index, error } => sink.fail(index as usize, error),
+            };
+        }
+        // A batch that is out of memory comes back in halves; the child keeps what it has prepared until then.
+        if !matches!(result, Err(BatchError::OutOfMemory(_))) {
+            items
+                .iter()
+                .filter_map(|item| self.handle(item))
+                .for_each(|held| held.spend(self));
+        }
+        self.probation
+            .store(probation.saturating_sub(1), Ordering::Relaxed);
+        Ok(result)
+    }
+
+    fn ask_to_run(
+        &self,
+        request: &Request,
+        sink: &mut dyn OutputSink,
+    ) -> Result<(Result<(), BatchError>, Vec<Outcome>), LaneError> {
+        let mut lane = lock(&self.main);
+        lane.set_timeout(Some(self.timeout))?;
+        lane.send(request.encode())?;
+        loop {
+            match receive(&mut lane)? {
+                Reply::Part { index, value } => {
+                    let status = sink.emit(index as usize, value, true);
+                    lane.send(Request::Status(status).encode())?;
+                }
+                Reply::Done { result, outcomes } => return Ok((result, outcomes)),
+                other => return Err(LaneError::Nonsense(unexpected(&other))),
+            }
+        }
+    }
+}
+
+/// A single child as a model, for its warm-up.
+impl Model for Arc<RemoteModel> {
+    fn manifest(&self) -> &ModelManifest {
+        &self.manifest
+    }
+
+    fn prepare(&self, task: usize, item: &ItemInput) -> Result<Prepared, ItemError> {
+        RemoteModel::prepare(self, task, item, false)
+            .unwrap_or_else(|lost| Err(ItemError::Fault(format!("its process {}", lost.reason()))))
+    }
+
+    fn predict_batch(
+        &self,
+        _worker: usize,
+        task: usize,
+        items: &[BatchItem<'_>],
+        sink: &mut dyn OutputSink,
+    ) -> Result<(), BatchError> {
+        self.run(task, items, sink)
+            .unwrap_or_else(|lost| Err(BatchError::WorkerLost(lost.reason())))
+    }
+}

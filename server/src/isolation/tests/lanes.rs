@@ -1,0 +1,136 @@
+//! Lanes carry messages of every length, and say so when the other side is gone, silent or not what it should be.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::net::SendFlags;
+
+use super::bytes_of;
+use crate::isolation::frame::Request;
+use crate::isolation::transport::{self, FarEnd, Lane, LaneError, MOST_INLINE};
+
+fn pair() -> (Lane, FarEnd) {
+    Lane::pair().expect("the system has sockets")
+}
+
+fn message(bytes: usize) -> Request {
+    Request::Load(Bytes::from((0..bytes).map(|byte| byte as u8).collect::<Vec<_>>()))
+}
+
+#[test]
+fn messages_of_every_length_come_through_in_both_directions() {
+    let (mut near, far) = pair();
+    let mut far = far.into_lane();
+    let lengths = [
+        0,
+        1,
+        1000,
+        MOST_INLINE - 13,
+        MOST_INLINE - 12,
+        MOST_INLINE,
+        MOST_INLINE + 1,
+        20 << 20,
+        3,
+    ];
+    for length in lengths {
+        near.send(message(length).encode())
+            .expect("the other side is there");
+        let there = far.receive().expect("it was sent");
+        far.send(message(length).encode())
+            .expect("the other side is there");
+        let back = near.receive().expect("it was sent");
+        let expected = bytes_of(message(length).encode());
+        assert!(there == expected && back == expected, "{length} bytes");
+    }
+}
+
+#[test]
+fn what_was_received_does_not_change_when_the_next_message_comes() {
+    let (mut near, far) = pair();
+    let mut far = far.into_lane();
+    let length = MOST_INLINE * 2;
+    near.send(message(length).encode())
+        .expect("the other side is there");
+    let first = far.receive().expect("it was sent");
+    near.send(Request::Load(Bytes::from(vec![0; length])).encode())
+        .expect("the other side is there");
+    far.receive().expect("it was sent");
+    assert!(first == bytes_of(message(length).encode()));
+}
+
+#[test]
+fn a_side_that_is_gone_is_noticed() {
+    let (mut near, far) = pair();
+    drop(far);
+    assert!(matches!(near.receive(), Err(LaneError::Closed)));
+    assert!(matches!(near.send(message(1).encode()), Err(LaneError::Closed)));
+}
+
+#[test]
+fn a_lane_that_is_closed_tells_whoever_waits_on_it() {
+    let (mut near, _far) = pair();
+    let socket = near.socket();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(move || near.receive());
+        transport::close(&socket);
+        let received = waiting.join().expect("it does not panic");
+        assert!(matches!(received, Err(LaneError::Closed)), "{received:?}");
+    });
+}
+
+#[test]
+fn a_silent_side_is_waited_for_no_longer_than_asked() {
+    let (mut near, _far) = pair();
+    let limit = Duration::from_millis(20);
+    near.set_timeout(Some(limit)).expect("sockets have timeouts");
+    let received = near.receive();
+    assert!(matches!(received, Err(LaneError::TimedOut(waited)) if waited == limit));
+}
+
+#[test]
+fn a_side_that_does_not_read_never_blocks_the_other() {
+    let (mut near, _far) = pair();
+    let refused = (0..10_000).find_map(|_| near.send(message(1000).encode()).err());
+    assert!(matches!(refused, Some(LaneError::TimedOut(_))), "{refused:?}");
+}
+
+#[test]
+fn what_is_no_message_is_refused() {
+    let datagrams: [(&[u8], &str); 4] = [
+        (&[9, 1, 2], "a datagram of the kind 9"),
+        (&[1, 1, 2], "a message without a length"),
+        (
+            &[1, 255, 255, 255, 255, 255, 255, 255, 255],
+            "a message without a length",
+        ),
+        (
+            &[1, 0, 0, 0, 1, 0, 0, 0, 0],
+            "a message of 16777216 bytes that are not there",
+        ),
+    ];
+    for (datagram, says) in datagrams {
+        let (mut near, far) = pair();
+        rustix::net::send(&far.socket, datagram, SendFlags::empty()).expect("the other side is there");
+        let error = near.receive().expect_err(says).to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    let (mut near, far) = pair();
+    rustix::net::send(&far.socket, &[0; MOST_INLINE + 2], SendFlags::empty())
+        .expect("it is not too long to send");
+    let error = near
+        .receive()
+        .expect_err("it is too long to be believed")
+        .to_string();
+    assert!(error.contains("a datagram of 65538 bytes"), "{error}");
+}
+
+#[test]
+fn a_memory_file_that_is_cut_short_is_an_error_and_no_crash() {
+    let (mut near, far) = pair();
+    let file = std::fs::File::from(far.memory.try_clone().expect("a descriptor can be cloned"));
+    let mut far = far.into_lane();
+    far.send(message(MOST_INLINE * 4).encode())
+        .expect("the other side is there");
+    file.set_len(100).expect("both sides may write");
+    assert!(matches!(near.receive(), Err(LaneError::Nonsense(_))));
+}

@@ -1,0 +1,116 @@
+//! Messages and lanes, between two ends in this process. Children are tested with the real executable.
+
+mod lanes;
+mod messages;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::frame::{Entry, Outcome, Reply, Request};
+use super::wire::Encoder;
+use crate::error::ItemError;
+use crate::model::{BatchError, SinkStatus};
+use crate::protocol::{DType, ItemInput, Tensor, Value};
+
+/// The message as it lies in the memory of whoever receives it.
+fn bytes_of(mut message: Encoder) -> Bytes {
+    let length = message.len();
+    let bytes: Vec<u8> = message.parts().flatten().copied().collect();
+    assert_eq!(bytes.len(), length, "a message is as long as it says");
+    Bytes::from(bytes)
+}
+
+fn payload() -> impl Strategy<Value = Bytes> {
+    prop::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from)
+}
+
+fn tensor() -> impl Strategy<Value = Tensor> {
+    ("[a-z]{0,8}", prop::collection::vec(0u64..5, 0..4), any::<u8>()).prop_map(|(name, shape, byte)| {
+        let length = shape.iter().product::<u64>() as usize * 4;
+        let data = Bytes::from(vec![byte; length]);
+        Tensor::new(name, DType::Fp32, shape, data).expect("four bytes for each element")
+    })
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        ".{0,40}".prop_map(|text| Value::Text(Bytes::from(text))),
+        (payload(), "[a-z]{0,5}/[a-z]{0,5}").prop_map(|(data, media_type)| Value::Bytes { data, media_type }),
+        ".{0,40}".prop_map(|text| Value::Json(Bytes::from(serde_json::json!([text]).to_string()))),
+        prop::collection::vec(tensor(), 0..4).prop_map(Value::Tensors),
+    ]
+}
+
+fn item() -> impl Strategy<Value = ItemInput> {
+    (value(), payload()).prop_map(|(value, parameters)| ItemInput { value, parameters })
+}
+
+fn item_error() -> impl Strategy<Value = ItemError> {
+    ".{0,20}".prop_flat_map(|message| {
+        prop::sample::select(vec![
+            ItemError::Invalid(message.clone()),
+            ItemError::Fault(message.clone()),
+            ItemError::OutOfMemory(message.clone()),
+            ItemError::Unsupported(message),
+        ])
+    })
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    prop_oneof![
+        item().prop_map(Entry::Raw),
+        item().prop_map(Entry::Unprepared),
+        any::<u64>().prop_map(Entry::Held),
+    ]
+}
+
+fn handles() -> impl Strategy<Value = Vec<u64>> {
+    prop::collection::vec(any::<u64>(), 0..5)
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let status = prop::sample::select(vec![
+        SinkStatus::Taken,
+        SinkStatus::Cancelled,
+        SinkStatus::Refused,
+        SinkStatus::NotStreaming,
+    ]);
+    prop_oneof![
+        payload().prop_map(Request::Load),
+        (any::<u32>(), item()).prop_map(|(task, item)| Request::Prepare { task, item }),
+        (any::<u32>(), handles(), prop::collection::vec(entry(), 0..8))
+            .prop_map(|(task, release, items)| { Request::Predict { task, release, items } }),
+        handles().prop_map(Request::Release),
+        status.prop_map(Request::Status),
+    ]
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        (any::<u32>(), value()).prop_map(|(index, value)| Outcome::Output { index, value }),
+        prop::collection::vec(tensor(), 0..3).prop_map(Outcome::Rows),
+        (any::<u32>(), item_error()).prop_map(|(index, error)| Outcome::Failure { index, error }),
+    ]
+}
+
+fn reply() -> impl Strategy<Value = Reply> {
+    let result = prop_oneof![
+        Just(Ok(())),
+        ".{0,20}".prop_map(|message| Err(BatchError::OutOfMemory(message))),
+        ".{0,20}".prop_map(|message| Err(BatchError::Panicked(message))),
+        item_error().prop_map(|error| Err(BatchError::Failed(error))),
+    ];
+    prop_oneof![
+        payload().prop_map(Reply::Loaded),
+        payload().prop_map(Reply::Refused),
+        (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(handle, weight, group)| Reply::Prepared {
+            handle,
+            weight,
+            group
+        }),
+        item_error().prop_map(Reply::Failed),
+        (any::<u32>(), value()).prop_map(|(index, value)| Reply::Part { index, value }),
+        (result, prop::collection::vec(outcome(), 0..8))
+            .prop_map(|(result, outcomes)| Reply::Done { result, outcomes }),
+    ]
+}
