@@ -10,6 +10,7 @@ pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod misbehave;
 pub(crate) mod plugins;
+pub(crate) mod processes;
 pub(crate) mod raw;
 pub(crate) mod scenario;
 pub(crate) mod server;

@@ -156,7 +156,8 @@ impl Server {
         kill_process(self.pid(), signal).expect("the server lives");
     }
 
-    fn pid(&self) -> Pid {
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 

@@ -1,0 +1,73 @@
+//! The processes of a server's models, as the system lists them.
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::eventually::eventually;
+use super::server::Server;
+
+/// A process of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Process(Pid);
+
+impl Process {
+    /// The process of this number.
+    pub(crate) fn of(number: u64) -> Self {
+        let number = i32::try_from(number).expect("numbers of processes are small");
+        Self(Pid::from_raw(number).expect("no process has the number 0"))
+    }
+
+    /// Its number.
+    pub(crate) fn number(self) -> i32 {
+        self.0.as_raw_pid()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(self, signal: Signal) {
+        kill_process(self.0, signal).expect("the process lives");
+    }
+
+    /// Whether it runs, or at least has not been reaped.
+    pub(crate) fn exists(self) -> bool {
+        rustix::process::test_kill_process(self.0).is_ok()
+    }
+
+    /// Waits until it is gone.
+    #[track_caller]
+    pub(crate) fn wait_until_gone(self) {
+        eventually("a process to be gone", || match self.exists() {
+            true => Err("it is there"),
+            false => Ok(()),
+        });
+    }
+}
+
+impl Server {
+    /// The processes of its models.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        let own = format!("PPid:\t{}", self.pid().as_raw_pid());
+        let entries = std::fs::read_dir("/proc").expect("Linux lists its processes");
+        let numbers = entries.flatten().filter_map(|entry| {
+            let number = entry.file_name().to_str()?.parse::<u64>().ok()?;
+            let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+            let arguments = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
+            let child = status.lines().any(|line| line == own) && arguments.contains("model-process");
+            child.then_some(number)
+        });
+        numbers.map(Process::of).collect()
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.count_in("fd")
+    }
+
+    /// How many threads it has.
+    pub(crate) fn threads(&self) -> usize {
+        self.count_in("task")
+    }
+
+    fn count_in(&self, folder: &str) -> usize {
+        let path = format!("/proc/{}/{folder}", self.pid().as_raw_pid());
+        std::fs::read_dir(path).expect("the server lives").count()
+    }
+}

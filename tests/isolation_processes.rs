@@ -1,0 +1,199 @@
+//! The processes of models: as many as configured, none that outlives the server, and nothing that is left of one.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::harness::misbehave::{echoes, order};
+use crate::harness::{Scenario, Server, Signal, eventually};
+
+fn config(keys: &str) -> String {
+    format!("[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\n{keys}\n")
+}
+
+fn scenario(keys: &str) -> Scenario {
+    Scenario::new(&config(keys))
+}
+
+fn pids(server: &Server, concurrency: usize) -> BTreeSet<u64> {
+    let pending: Vec<_> = (0..concurrency)
+        .map(|value| {
+            let item = json!([{"do": "sleep", "ms": 50, "value": value}]);
+            server.predict_in_background("m", "text", &item)
+        })
+        .collect();
+    pending
+        .into_iter()
+        .filter_map(|pending| pending.reply().outputs()[0]["pid"].as_u64())
+        .collect()
+}
+
+#[test]
+fn as_many_processes_as_workers_take_batches_from_the_one_queue() {
+    let server = scenario("workers = 3\n[models.batching]\nmax_batch_size = 1").start();
+    assert_eq!(server.processes().len(), 3);
+    assert_eq!(
+        server
+            .metrics()
+            .count("inference_worker_processes", &[("model", "m")]),
+        3
+    );
+    let first = server.occupy("m");
+    let second = server.occupy("m");
+    let third = server.occupy("m");
+    for occupied in [first, second, third] {
+        occupied.release();
+    }
+    eventually("all three processes to have run a batch", || {
+        match pids(&server, 12).len() {
+            3 => Ok(()),
+            count => Err(count),
+        }
+    });
+    server.shut_down();
+}
+
+#[test]
+fn the_loss_of_one_of_several_processes_leaves_the_model_ready() {
+    let server = scenario(
+        "workers = 2\n[models.batching]\nmax_batch_size = 1\n[models.settings]\nload_fault_until = \"loads\"\non_load = \"error\"",
+    );
+    std::fs::write(server.dir().join("loads"), "").expect("the folder is ours");
+    let server = server.start();
+    std::fs::remove_file(server.dir().join("loads")).expect("the folder is ours");
+    server.processes()[0].signal(Signal::KILL);
+    server.wait_for_metric("inference_worker_processes", &[("model", "m")], 1);
+    server.get("/readyz").expect(200);
+    assert_eq!(pids(&server, 6).len(), 1);
+    std::fs::write(server.dir().join("loads"), "").expect("the folder is ours");
+    server.wait_for_metric("inference_worker_processes", &[("model", "m")], 2);
+    server.shut_down();
+}
+
+#[test]
+fn processes_end_with_the_server_however_it_ends() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut server = scenario("workers = 2").start();
+        let processes = server.processes();
+        assert_eq!(processes.len(), 2);
+        // One of them is in the middle of a batch, which does not hold it.
+        let _busy = server.in_background(|client| {
+            let call = client.request("POST", "/v1/models/m/tasks/text/predict");
+            call.json(&json!({"inputs": [{"do": "sleep", "ms": 1500}]}))
+                .try_send()
+        });
+        server.wait_for_metric("inference_executing_items", &[("model", "m")], 1);
+        server.signal(signal);
+        server.wait_for_exit();
+        for process in processes {
+            process.wait_until_gone();
+        }
+    }
+}
+
+#[test]
+fn a_process_that_does_not_want_to_end_is_ended() {
+    let mut server = Scenario::new(&format!("[server]\ndrain_timeout = \"500ms\"\n{}", config(""))).start();
+    let processes = server.processes();
+    let _hung = server.in_background(|client| {
+        let call = client.request("POST", "/v1/models/m/tasks/text/predict");
+        call.json(&json!({"inputs": [{"do": "hang"}]})).try_send()
+    });
+    server.wait_for_metric("inference_executing_items", &[("model", "m")], 1);
+    server.signal(Signal::TERM);
+    assert_eq!(
+        server.wait_for_exit().code(),
+        Some(1),
+        "work was lost, and the code says so"
+    );
+    processes
+        .into_iter()
+        .for_each(|process| process.wait_until_gone());
+}
+
+#[test]
+fn signals_for_the_server_do_not_end_its_processes() {
+    let server = scenario("").start();
+    let before = server.processes();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        before[0].signal(signal);
+        server.predict("m", "text", &echoes(["still there"])).expect(200);
+    }
+    assert_eq!(server.processes(), before);
+    server.shut_down();
+}
+
+#[test]
+fn a_process_has_none_of_the_servers_connections_open() {
+    let server = scenario("workers = 2").start();
+    let connection = server.connect();
+    server.processes()[0].signal(Signal::KILL);
+    server.wait_for_metric("inference_worker_restarts_total", &[("model", "m")], 1);
+    server.wait_for_metric("inference_worker_processes", &[("model", "m")], 2);
+    let mut seen = sockets_of(server.pid().as_raw_pid());
+    for process in server.processes() {
+        let sockets = sockets_of(process.number());
+        assert!(!sockets.is_empty(), "it is spoken with over sockets");
+        assert!(seen.is_disjoint(&sockets), "{sockets:?} are not all its own");
+        seen.extend(sockets);
+    }
+    drop(connection);
+}
+
+/// The sockets that a process has open.
+fn sockets_of(process: i32) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(format!("/proc/{process}/fd")).expect("the process lives");
+    let targets = entries.flatten().filter_map(|entry| {
+        Some(
+            std::fs::read_link(entry.path())
+                .ok()?
+                .to_string_lossy()
+                .into_owned(),
+        )
+    });
+    targets.filter(|target| target.starts_with("socket:")).collect()
+}
+
+#[test]
+fn a_thousand_restarts_leave_nothing_behind() {
+    let server = scenario("on_crash = \"fail\"\nwarm_up = false\nrestart_delay = \"1ms\"").start();
+    let crash = json!([order("exit", 1)]);
+    let once = || {
+        server.predict("m", "text", &crash).expect(500);
+        server.predict("m", "text", &echoes([1])).expect(200);
+    };
+    (0..10).for_each(|_| once());
+    let before = (server.descriptors(), server.threads());
+    let memory = server.resident_bytes();
+    (0..990).for_each(|_| once());
+    assert_eq!((server.descriptors(), server.threads()), before);
+    let grown = server.resident_bytes().saturating_sub(memory);
+    assert!(grown < 2 << 20, "{grown} bytes more than before");
+    assert_eq!(
+        server
+            .metrics()
+            .count("inference_worker_restarts_total", &[("model", "m")]),
+        1000
+    );
+    server.shut_down();
+}
+
+#[test]
+fn reloads_of_a_model_in_processes_leave_nothing_behind() {
+    let server = scenario("[models.settings]\ntag = \"0\"").start();
+    let reload = |number: usize| {
+        server.write_config(&config(&format!("[models.settings]\ntag = \"{number}\"")));
+        assert!(server.reload());
+    };
+    (1..10).for_each(reload);
+    server.wait_for_metric("inference_generations_live", &[], 1);
+    let before = (server.descriptors(), server.threads());
+    let memory = server.resident_bytes();
+    (10..40).for_each(reload);
+    server.wait_for_metric("inference_generations_live", &[], 1);
+    assert_eq!((server.descriptors(), server.threads()), before);
+    assert_eq!(server.processes().len(), 1);
+    let grown = server.resident_bytes().saturating_sub(memory);
+    assert!(grown < 2 << 20, "{grown} bytes more than before");
+    server.shut_down();
+}
