@@ -53,6 +53,7 @@ impl Keeper {
             let suspect = first.is_none();
             let death = match (self.start(suspect), first.take()) {
                 (Ok(alive), report) => {
+                    self.pool.up(self.slot, alive.model.clone());
                     if let Some(report) = report {
                         // Whoever waits for it may have given up, and has rung the end then.
                         let _ = report.send(Ok(()));
@@ -154,10 +155,9 @@ impl Keeper {
     fn attend(&self, alive: Alive) -> Option<Death> {
         let Alive {
             process,
-            model,
             outputs,
+            model: _,
         } = alive;
-        self.pool.up(self.slot, model);
         let waited = process.wait(Some(&self.end), None);
         let needed = !matches!(waited, Ok(Waited::Called));
         if !needed {

@@ -112,9 +112,12 @@ impl Pool {
         state.slots[slot].phase = Phase::Starting(Some(process));
     }
 
-    /// A child serves.
+    /// A child serves, unless the model is not needed any more.
     pub(super) fn up(&self, slot: usize, model: Arc<RemoteModel>) {
         let mut state = self.lock();
+        if state.ending {
+            return;
+        }
         let slot = &mut state.slots[slot];
         slot.restarts.started(clock::now());
         slot.phase = Phase::Free(model);

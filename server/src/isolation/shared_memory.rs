@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::MemfdFlags;
@@ -15,6 +15,9 @@ const KEPT: u64 = 16 << 20;
 
 /// Parts of a message below this length are put together before they are written.
 const GATHERED: usize = 32 << 10;
+
+/// Bytes of a block, as the system counts what a file holds.
+const BLOCK: u64 = 512;
 
 /// See the module.
 #[derive(Debug)]
@@ -65,8 +68,10 @@ impl SharedMemory {
 
     /// Reads the first `length` bytes. Whoever reads is done with the file, until it writes.
     pub(super) fn read(&self, length: u64) -> io::Result<Vec<u8>> {
-        // The file may be shorter, by whatever the other side does to it; memory is not taken for what is not there.
-        if self.file.metadata()?.len() < length {
+        // The file may be shorter, by whatever the other side does to it, or be long and hold nothing: memory is not taken
+        // for what is not there.
+        let metadata = self.file.metadata()?;
+        if metadata.len() < length || metadata.blocks().saturating_mul(BLOCK) < length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let length = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;

@@ -9,7 +9,7 @@
 //! Since the sides take turns, one file serves both directions, no socket buffer ever fills, and there is nothing to
 //! deadlock on. Every message that is received is a copy of its own: the sender cannot change it any more.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,9 @@ use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType,
+};
 
 use super::shared_memory::SharedMemory;
 use super::wire::Encoder;
@@ -29,6 +31,12 @@ pub(super) const MOST_INLINE: usize = 64 << 10;
 
 /// Most bytes of one message. A child that announces more is not believed.
 const MOST_MESSAGE: u64 = 4 << 30;
+
+/// Most parts of a message that are sent as they lie: the kernel takes 1024, and more than a few cost more than a copy.
+const MOST_PARTS: usize = 256;
+
+/// Up to this length what has been received is copied, so that its buffer serves again; above it is handed on.
+const COPIED: usize = 8 << 10;
 
 const INLINE: u8 = 0;
 const SHARED: u8 = 1;
@@ -65,7 +73,7 @@ pub(super) struct Lane {
     socket: Arc<OwnedFd>,
     memory: SharedMemory,
     timeout: Option<Duration>,
-    /// Messages are put together here and received here. Grows to what small messages need.
+    /// Where the next message comes in.
     buffer: Vec<u8>,
 }
 
@@ -113,24 +121,32 @@ impl Lane {
 
     /// Sends a message. Does not block: whoever sends knows that the other side waits, or has room.
     pub(super) fn send(&mut self, mut message: Encoder) -> Result<(), LaneError> {
-        self.buffer.clear();
         let length = message.len();
         if length <= MOST_INLINE {
-            self.buffer.push(INLINE);
-            for part in message.parts() {
-                self.buffer.extend_from_slice(part);
-            }
-        } else {
-            self.memory.write(message.parts()).map_err(LaneError::System)?;
-            self.buffer.push(SHARED);
-            self.buffer.extend_from_slice(&(length as u64).to_le_bytes());
+            return self.send_inline(message);
         }
+        self.memory.write(message.parts()).map_err(LaneError::System)?;
+        let mut datagram = [SHARED; 9];
+        datagram[1..].copy_from_slice(&(length as u64).to_le_bytes());
+        self.send_datagram(&[IoSlice::new(&datagram)])
+    }
+
+    fn send_inline(&mut self, mut message: Encoder) -> Result<(), LaneError> {
+        if message.part_count() < MOST_PARTS {
+            let parts = message.parts().map(IoSlice::new);
+            let datagram: Vec<IoSlice<'_>> = std::iter::once(IoSlice::new(&[INLINE])).chain(parts).collect();
+            return self.send_datagram(&datagram);
+        }
+        let mut datagram = Vec::with_capacity(message.len() + 1);
+        datagram.push(INLINE);
+        message.parts().for_each(|part| datagram.extend_from_slice(part));
+        self.send_datagram(&[IoSlice::new(&datagram)])
+    }
+
+    fn send_datagram(&self, parts: &[IoSlice<'_>]) -> Result<(), LaneError> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         loop {
-            match rustix::net::send(
-                &self.socket,
-                &self.buffer,
-                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-            ) {
+            match rustix::net::sendmsg(&self.socket, parts, &mut SendAncillaryBuffer::default(), flags) {
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Err(LaneError::TimedOut(Duration::ZERO)),
@@ -157,7 +173,8 @@ impl Lane {
         match self.buffer.split_first() {
             // Datagrams are never empty, so this is the end.
             None => Err(LaneError::Closed),
-            Some((&INLINE, message)) => Ok(Bytes::copy_from_slice(message)),
+            Some((&INLINE, message)) if message.len() <= COPIED => Ok(Bytes::copy_from_slice(message)),
+            Some((&INLINE, _)) => Ok(Bytes::from(std::mem::take(&mut self.buffer)).slice(1..)),
             Some((&SHARED, length)) => {
                 let length = length
                     .try_into()

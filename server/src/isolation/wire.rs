@@ -65,6 +65,11 @@ impl Encoder {
         self.head.len() + self.payload_bytes
     }
 
+    /// How many parts the message has.
+    pub(super) fn part_count(&self) -> usize {
+        1 + self.payloads.len()
+    }
+
     /// The parts of the message, to be laid end to end.
     pub(super) fn parts(&mut self) -> impl Iterator<Item = &[u8]> {
         let length = u32::try_from(self.head.len() - HEAD_LENGTH).unwrap_or(u32::MAX);

@@ -134,3 +134,14 @@ fn a_memory_file_that_is_cut_short_is_an_error_and_no_crash() {
     file.set_len(100).expect("both sides may write");
     assert!(matches!(near.receive(), Err(LaneError::Nonsense(_))));
 }
+
+#[test]
+fn a_memory_file_that_is_long_and_empty_takes_no_memory() {
+    let (mut near, far) = pair();
+    let file = std::fs::File::from(far.memory);
+    file.set_len(1 << 32).expect("it is only a number");
+    let mut datagram = vec![1];
+    datagram.extend((1u64 << 32).to_le_bytes());
+    rustix::net::send(&far.socket, &datagram, SendFlags::empty()).expect("the other side is there");
+    assert!(matches!(near.receive(), Err(LaneError::Nonsense(_))));
+}
