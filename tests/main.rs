@@ -29,3 +29,4 @@ mod repository;
 mod responsiveness;
 mod sentence_embeddings;
 mod shutdown;
+mod stuck;

@@ -241,6 +241,7 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
         prepare_pool,
         settings.server.model_nice,
         settings.server.reload_timeout,
+        settings.server.drain_timeout,
     );
     Ok((reloader, registry))
 }

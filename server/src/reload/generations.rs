@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::fingerprint::Fingerprint;
+use crate::clock;
 use crate::engine::Workers;
 use crate::metrics::Metrics;
 
@@ -21,6 +23,8 @@ struct Serving {
 struct Retired {
     model: String,
     started: Started,
+    since: Instant,
+    reported: bool,
 }
 
 /// See the module. Numbers generations from 1, through the whole life of the process.
@@ -66,6 +70,8 @@ impl Generations {
         self.retired.push(Retired {
             model: model.to_owned(),
             started,
+            since: clock::now(),
+            reported: false,
         });
     }
 
@@ -88,14 +94,29 @@ impl Generations {
         self.serving.get(model).map(|serving| &serving.fingerprint)
     }
 
-    /// Joins the generations that have drained. Returns whether some have not.
-    pub(super) fn reap(&mut self) -> bool {
+    /// Joins the generations that have drained. Returns whether some have not; those that take longer than `patience` are
+    /// reported, since a model that never returns from a batch keeps its memory and its thread.
+    pub(super) fn reap(&mut self, patience: Duration) -> bool {
         let retired = std::mem::take(&mut self.retired);
         let (ended, draining): (Vec<_>, Vec<_>) = retired
             .into_iter()
             .partition(|retired| retired.started.workers.is_finished());
         self.retired = draining;
-        for Retired { model, started } in ended {
+        let now = clock::now();
+        for stuck in &mut self.retired {
+            let waited = now.saturating_duration_since(stuck.since);
+            if waited >= patience && !stuck.reported {
+                stuck.reported = true;
+                log::error!(
+                    "generation {} of model `{}` was replaced {} s ago and still computes; it keeps its memory and its threads \
+                     until it ends",
+                    stuck.started.number,
+                    stuck.model,
+                    waited.as_secs()
+                );
+            }
+        }
+        for Retired { model, started, .. } in ended {
             started.workers.join();
             self.metrics.generation_ended();
             log::debug!("generation {} of model `{model}` has drained", started.number);

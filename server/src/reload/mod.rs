@@ -39,6 +39,7 @@ pub struct Reloader {
     prepare_pool: Arc<rayon::ThreadPool>,
     model_nice: i32,
     timeout: Duration,
+    drain_timeout: Duration,
     generations: Generations,
 }
 
@@ -51,6 +52,7 @@ impl Reloader {
         prepare_pool: Arc<rayon::ThreadPool>,
         model_nice: u8,
         timeout: Duration,
+        drain_timeout: Duration,
     ) -> Self {
         Self {
             context: Arc::new(context),
@@ -58,6 +60,7 @@ impl Reloader {
             prepare_pool,
             model_nice: i32::from(model_nice),
             timeout,
+            drain_timeout,
             generations: Generations::new(metrics.clone()),
             metrics,
         }
@@ -254,7 +257,7 @@ impl Reloader {
 
     /// Joins the generations that have drained. Returns whether some have not.
     pub fn reap(&mut self) -> bool {
-        self.generations.reap()
+        self.generations.reap(self.drain_timeout)
     }
 
     /// Takes all models out of service, lets them finish what is queued, and waits for that until `deadline`.
