@@ -29,4 +29,5 @@ mod repository;
 mod responsiveness;
 mod sentence_embeddings;
 mod shutdown;
+mod soak;
 mod stuck;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::error::{ConfigWarning, Origin};
-use super::keys::{PolicyName, Section, WrittenBatching};
+use super::keys::{IsolationName, PolicyName, Section, WrittenBatching, WrittenModel};
 use super::settings::{BatchingLayers, ModelSettings};
 
 /// What is odd about delays and queues. Variables for single tasks and what plugins declare are not known here.
@@ -32,6 +32,42 @@ pub(super) fn in_batching(shared: &BatchingLayers, models: &[ModelSettings]) -> 
             hint: Some(hint),
         })
         .collect()
+}
+
+/// What is written about processes for a model that has none.
+pub(super) fn in_isolation(model: &WrittenModel) -> Vec<ConfigWarning> {
+    if model
+        .isolation
+        .as_ref()
+        .is_some_and(|isolation| isolation.value == IsolationName::Process)
+    {
+        return Vec::new();
+    }
+    let written = [
+        ("on_crash", model.on_crash.as_ref().map(|given| &given.origin)),
+        (
+            "predict_timeout",
+            model.predict_timeout.as_ref().map(|given| &given.origin),
+        ),
+        (
+            "restart_delay",
+            model.restart_delay.as_ref().map(|given| &given.origin),
+        ),
+        (
+            "max_restart_delay",
+            model.max_restart_delay.as_ref().map(|given| &given.origin),
+        ),
+    ];
+    let warning = |(key, origin): (&str, Option<&Origin>)| {
+        Some(ConfigWarning {
+            origin: origin?.clone(),
+            message: format!(
+                "`{key}` does nothing here, because the model runs in the server's process, which cannot be ended"
+            ),
+            hint: Some(format!("add `isolation = \"process\"`, or take `{key}` out")),
+        })
+    };
+    written.into_iter().filter_map(warning).collect()
 }
 
 type Found = BTreeMap<Origin, (String, String)>;

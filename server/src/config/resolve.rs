@@ -133,6 +133,9 @@ fn join(
             hint: Some("add a [[models]] table with `name` and `plugin`".to_owned()),
         });
     }
+    for model in &written.models {
+        warnings.extend(oddities::in_isolation(&model.keys));
+    }
     let models: Vec<ModelSettings> = written
         .models
         .into_iter()

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::file;
 use crate::batching::{DeclaredLimits, Policy};
+use crate::config::{Isolation, OnCrash, ProcessSettings};
 
 const NOTHING: DeclaredLimits = DeclaredLimits {
     max_batch_size: None,
@@ -69,6 +70,7 @@ fn a_model_of_two_lines_gets_the_defaults() {
             .model();
     assert_eq!(model.plugin, Path::new("/opt/bin/libonnx.so"));
     assert_eq!((model.workers.get(), model.warm_up), (1, true));
+    assert_eq!(model.isolation, Isolation::Thread);
     assert_eq!(model.request_timeout, Duration::from_secs(7));
     assert_eq!(model.settings, json!({}));
     assert_eq!(model.base_dir, Path::new("/etc/inference"));
@@ -172,13 +174,41 @@ fn a_plugins_settings_become_json_and_keep_their_places() {
 }
 
 #[test]
+fn a_model_in_processes_gets_the_defaults_of_their_care() {
+    let model =
+        file("[[models]]\nname = \"a\"\nplugin = \"a\"\nisolation = \"process\"\npredict_timeout = \"9s\"\n")
+            .model();
+    let expected = ProcessSettings {
+        on_crash: OnCrash::Retry,
+        predict_timeout: Duration::from_secs(9),
+        restart_delay: Duration::from_millis(100),
+        max_restart_delay: Duration::from_secs(30),
+    };
+    assert_eq!(model.isolation, Isolation::Process(expected));
+}
+
+#[test]
 fn only_some_changes_need_a_reload() {
     let model = |more: &str| file(&format!("[[models]]\nname = \"a\"\nplugin = \"a\"\n{more}")).model();
     let old = model("");
     let same = model("# a comment\n\n");
     assert_eq!(old, same);
-    for change in ["workers = 2", "warm_up = false", "settings.x = 1"] {
+    for change in [
+        "workers = 2",
+        "warm_up = false",
+        "isolation = \"process\"",
+        "settings.x = 1",
+    ] {
         assert!(old.needs_reload(&model(change)), "{change}");
+    }
+    let process = model("isolation = \"process\"");
+    for change in [
+        "on_crash = \"fail\"",
+        "predict_timeout = \"5s\"",
+        "restart_delay = \"1s\"",
+    ] {
+        let new = model(&format!("isolation = \"process\"\n{change}"));
+        assert!(process.needs_reload(&new), "{change}");
     }
     for change in [
         "batching.max_batch_size = 4",

@@ -46,6 +46,20 @@ fn variables_that_mean_nothing_are_named() {
 }
 
 #[test]
+fn keys_about_processes_are_named_where_there_are_none() {
+    let keys = "on_crash = \"fail\"\npredict_timeout = \"5s\"\n";
+    assert_snapshot!(file(&format!("{MODEL}{keys}")).warnings(), @r#"
+    models.toml:4:12: `on_crash` does nothing here, because the model runs in the server's process, which cannot be ended
+        hint: add `isolation = "process"`, or take `on_crash` out
+
+    models.toml:5:19: `predict_timeout` does nothing here, because the model runs in the server's process, which cannot be ended
+        hint: add `isolation = "process"`, or take `predict_timeout` out
+    "#);
+    let process = format!("{MODEL}isolation = \"process\"\n{keys}");
+    assert_eq!(file(&process).warnings(), "");
+}
+
+#[test]
 fn a_delay_that_nothing_uses_is_named() {
     let text = format!(
         "[batching]\npolicy = \"greedy\"\nmax_delay = \"5ms\"\n{MODEL}[models.batching]\npolicy = \"fixed\"\n"

@@ -1,0 +1,177 @@
+//! Hours of everything at once, in less time: work, errors, deadlines, clients that leave, crashes and reloads.
+//!
+//! `INFERENCE_SOAK_SECONDS` makes it longer. Memory has to be flat, and whatever is accepted has to be answered, at any length.
+//! Throughput is compared between the first and the last quarter; how close they have to be depends on how long those are,
+//! since on a machine that does other things a short time says little.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use inference_server::clock;
+use serde_json::{Value as Json, json};
+
+use crate::harness::misbehave::{echoes, order};
+use crate::harness::{Client, Scenario, Server};
+
+/// How long the server is soaked, unless the environment says otherwise.
+const SECONDS: u64 = 16;
+
+fn config(round: u64) -> String {
+    format!(
+        "[[models]]\nname = \"thread\"\nplugin = \"misbehave\"\n[models.settings]\nbatch_ms = 2\ntag = \"{}\"\n\n\
+         [[models]]\nname = \"process\"\nplugin = \"misbehave\"\nisolation = \"process\"\nrestart_delay = \"1ms\"\n\
+         [models.settings]\nbatch_ms = 2\ntag = \"{round}\"\n\n\
+         [[models]]\nname = \"steady\"\nplugin = \"template\"\n",
+        // The code of a model in the server's process stays mapped with each reload, which is no leak of this test's.
+        round / 8
+    )
+}
+
+fn seconds() -> Duration {
+    let seconds = std::env::var("INFERENCE_SOAK_SECONDS").map(|seconds| seconds.parse());
+    Duration::from_secs(seconds.map_or(SECONDS, |seconds| seconds.expect("a whole number of seconds")))
+}
+
+/// What one client does, again and again: the work, and the statuses that may come of it.
+fn act(client: &Client, turn: u64) -> Result<(), String> {
+    let model = if turn.is_multiple_of(2) {
+        "thread"
+    } else {
+        "process"
+    };
+    let (task, inputs, expected): (&str, Json, &[u16]) = match turn % 16 {
+        0..=7 => ("text", echoes([turn, turn + 1]), &[200]),
+        8..=11 => ("prepared", echoes([turn]), &[200]),
+        12 => ("text", json!([order("fail_item", turn)]), &[422]),
+        13 => ("text", json!([order("panic", turn)]), &[500]),
+        14 => ("text", json!([{"do": "sleep", "ms": 30}]), &[200, 504]),
+        _ => ("text", json!([{"no such": "order"}]), &[422]),
+    };
+    // A batch fails as a whole, and takes its company with it.
+    let may_be_company = [500, 504];
+    let call = client
+        .request("POST", &format!("/v1/models/{model}/tasks/{task}/predict"))
+        .header("x-request-timeout", if turn % 16 == 14 { "20ms" } else { "20s" });
+    let reply = call
+        .json(&json!({ "inputs": inputs }))
+        .try_send()
+        .map_err(|error| format!("no answer: {error}"))?;
+    match reply.status {
+        status if expected.contains(&status) || may_be_company.contains(&status) => Ok(()),
+        status => Err(format!("{model}/{task} answered {status}: {}", reply.text())),
+    }
+}
+
+struct Sample {
+    at: Instant,
+    memory: u64,
+    answered: u64,
+}
+
+#[test]
+fn soaked_in_work_errors_timeouts_crashes_and_reloads_the_server_stays_as_it_was() {
+    let server = Scenario::new(&config(0)).start();
+    let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+    let samples = thread::scope(|scope| {
+        let clients: Vec<_> = (0..6u64)
+            .map(|number| {
+                let (client, stop, answered) = (server.client(), &stop, &answered);
+                scope.spawn(move || {
+                    let mut turn = number * 1000;
+                    while !stop.load(Ordering::Relaxed) {
+                        act(&client, turn)?;
+                        answered.fetch_add(1, Ordering::Relaxed);
+                        turn += 1;
+                    }
+                    Ok::<(), String>(())
+                })
+            })
+            .collect();
+        let samples = disturb(&server, &answered);
+        stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            assert_eq!(client.join().expect("a client ends"), Ok(()));
+        }
+        samples
+    });
+    assert_flat(&samples);
+    let metrics = server.metrics();
+    assert_eq!(metrics.count("inference_items_total", &[("outcome", "lost")]), 0);
+    assert_eq!(metrics.count("inference_queue_items", &[]), 0);
+    assert_eq!(metrics.count("inference_executing_items", &[]), 0);
+    server.wait_for_metric("inference_generations_live", &[], 3);
+    assert_eq!(server.processes().len(), 1);
+    server.shut_down();
+}
+
+/// Reloads, crashes and clients that leave, until the time is over; and what was seen meanwhile.
+fn disturb(server: &Server, answered: &AtomicU64) -> Vec<Sample> {
+    let end = clock::now() + seconds();
+    let mut samples = Vec::new();
+    let mut round = 0;
+    while clock::now() < end {
+        round += 1;
+        server.write_config(&config(round));
+        assert!(server.reload(), "reload {round} failed");
+        server
+            .predict("process", "text", &json!([order("abort", round)]))
+            .expect(500);
+        for _ in 0..4 {
+            let mut leaves = server.connect();
+            leaves.send(
+                "POST /v1/models/thread/tasks/text/predict HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
+                 content-length: 21\r\n\r\n{\"inputs\":[{\"ms\":1}]}",
+            );
+        }
+        samples.push(Sample {
+            at: clock::now(),
+            memory: server.resident_bytes(),
+            answered: answered.load(Ordering::Relaxed),
+        });
+    }
+    samples
+}
+
+/// The memory of the last quarter is that of the second, and so is the throughput.
+fn assert_flat(samples: &[Sample]) {
+    assert!(
+        samples.len() >= 8,
+        "{} rounds are too few to compare",
+        samples.len()
+    );
+    let quarter = samples.len() / 4;
+    let (early, late) = (
+        &samples[quarter..2 * quarter],
+        &samples[samples.len() - quarter..],
+    );
+    let mean =
+        |samples: &[Sample]| samples.iter().map(|sample| sample.memory).sum::<u64>() / samples.len() as u64;
+    let grown = mean(late).saturating_sub(mean(early));
+    let allowed = (8 << 20) + samples.len() as u64 / 8 * (100 << 10);
+    assert!(
+        grown < allowed,
+        "memory has grown by {grown} bytes in {} rounds",
+        samples.len()
+    );
+    let rate = |samples: &[Sample]| {
+        let (first, last) = (&samples[0], &samples[samples.len() - 1]);
+        (last.answered - first.answered) as f64 / (last.at - first.at).as_secs_f64()
+    };
+    let (first, last) = (rate(early), rate(late));
+    let kept = if seconds() >= Duration::from_secs(240) {
+        0.98
+    } else {
+        0.5
+    };
+    assert!(
+        last >= first * kept,
+        "throughput has fallen from {first:.0} to {last:.0} requests a second"
+    );
+    eprintln!(
+        "{} rounds, {first:.0} and then {last:.0} requests a second, memory {} and then {} KiB",
+        samples.len(),
+        mean(early) >> 10,
+        mean(late) >> 10
+    );
+}
