@@ -52,6 +52,7 @@ fn plain(id: u64, start: Instant) -> Item<Payload> {
         weight: 1,
         group: 0,
         arrived: start + Duration::from_micros(id),
+        ready: start + Duration::from_micros(id),
         deadline: None,
         payload: [id; 8],
     }

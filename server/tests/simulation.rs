@@ -1,6 +1,8 @@
 //! Holds the policy `adaptive` to its bar, in virtual time and against every policy that needs a knob.
 //!
-//! `cargo bench -p inference-server --bench simulation` measures the same cells for longer and draws them.
+//! The runs are short, so that every build can afford them: a cell may miss the bar by as much as the chance of a short
+//! run makes. `cargo bench -p inference-server --bench simulation` measures the same cells for longer, holds them to the
+//! bar itself, and draws them.
 
 #![allow(
     dead_code,
@@ -16,146 +18,40 @@ mod world;
 
 use inference_server::{batcher, batching, clock};
 
-use verdict::Verdict;
+use verdict::{BAR, Bar, breaches};
 
-/// Long enough that a cell is told from its neighbour, short enough for every build.
-const ITEMS: usize = 1500;
+const ITEMS: usize = 3000;
 
-/// By how much mean and 99th percentile may exceed the best baseline's, and how far throughput may fall below greedy's.
-const BAR: Bar = Bar {
-    mean: 1.05,
-    p99: 1.15,
-    throughput: 0.97,
+/// The bar, and what chance may add to it in so many items.
+const SHORT_RUN: Bar = Bar {
+    mean: BAR.mean * 1.05,
+    p99: BAR.p99 * 1.25,
+    throughput: BAR.throughput * 0.99,
 };
 
-#[derive(Clone, Copy)]
-struct Bar {
-    mean: f64,
-    p99: f64,
-    throughput: f64,
-}
-
-/// Cells that cannot be within the bar: how their names begin, what they are held to instead, and why.
+/// Whether most of a batch's cost is overhead, the callers are 4 to 32, and they come back much sooner than a batch
+/// takes, by no more than half their time earlier or later. There, merging them gives 1.3 × greedy's throughput.
 ///
-/// Figures are what was measured, with a little room. Where callers are merged into one group, one in some hundred comes
-/// too late for it and waits for a whole round: the mean and the throughput gain what its 99th percentile pays.
-const EXCEPTIONS: &[(&str, Bar, &str)] = &[
-    (
-        "overhead, closed, think 1 ms exponential",
-        held(1.05, 1.35, 0.97),
-        "a late caller waits a round; the mean falls by a fifth",
-    ),
-    (
-        "overhead, closed, think 1 ms,",
-        held(1.05, 2.0, 1.0),
-        "a late caller waits a round, where fixed 1 ms happens to fit",
-    ),
-    (
-        "overhead, closed, think 5 ms, 4 callers",
-        held(1.05, 1.6, 0.97),
-        "a late caller waits a round",
-    ),
-    (
-        "convex, closed, think 0.1 ms, 12 callers",
-        held(1.0, 1.9, 1.1),
-        "a late caller waits a round",
-    ),
-    (
-        "convex, closed, think 0.3 ms, 12 callers",
-        held(1.0, 1.9, 1.1),
-        "a late caller waits a round",
-    ),
-    (
-        "convex, closed, think 1 ms, 4 callers",
-        held(1.05, 1.9, 1.0),
-        "a late caller waits a round",
-    ),
-    (
-        "convex, closed, think 1 ms, 8 callers",
-        held(1.05, 1.8, 1.0),
-        "a late caller waits a round",
-    ),
-    (
-        "convex, closed, think 1 ms exponential, 4 callers",
-        held(1.0, 1.45, 1.0),
-        "a late caller waits a round",
-    ),
-    (
-        "convex, closed, think 1 ms, 32 callers",
-        held(1.2, 1.2, 1.2),
-        UNEVEN,
-    ),
-    (
-        "convex, closed, think 1 ms, 48 callers",
-        held(1.12, 1.12, 0.97),
-        UNEVEN,
-    ),
-    (
-        "convex, closed, think 1 ms exponential, 48 callers",
-        held(1.12, 1.12, 0.97),
-        UNEVEN,
-    ),
-    (
-        "convex, open, bursts of 4, 80 %",
-        held(1.12, 1.15, 0.97),
-        OVERLOADED,
-    ),
-    ("convex, open, bursts of 8, 5 %", held(1.05, 1.25, 0.97), SPLIT),
-    ("convex, open, bursts of 16", held(1.17, 1.35, 0.97), SPLIT),
-    (
-        "overhead, open, bursts of 8, 20 %",
-        held(1.05, 1.35, 0.97),
-        OVERLAP,
-    ),
-    ("overhead, open, bursts of 16", held(1.1, 1.25, 0.97), OVERLAP),
-    (
-        "linear, open, bursts of 8, 20 %",
-        held(1.05, 1.45, 0.97),
-        "mean and throughput are greedy's; a fixed delay does better with the worst burst of this run",
-    ),
-];
-
-const UNEVEN: &str = "groups of even size would be best, and only the chance of how a run begins makes them; greedy is \
-    no better. A policy says when a batch runs, not that it leaves items behind: that is `max_batch_size`";
-const OVERLOADED: &str = "batches of 32 have less than half the throughput of batches of 10, so the queue never drains \
-    once it is long, and every policy depends on how that began";
-const SPLIT: &str = "not looked into; presumably a burst is best split in two, at a place that no line through the costs foretells";
-const OVERLAP: &str =
-    "not looked into; presumably that where bursts overlap, the age of one says little of the next";
-
-const fn held(mean: f64, p99: f64, throughput: f64) -> Bar {
-    Bar {
-        mean,
-        p99,
-        throughput,
+/// Where they think as long as a batch takes, greedy's two groups keep the worker busy, and nothing can be gained; where
+/// their thinking is exponential, the last of 32 takes four times the mean, and a third is out of reach.
+fn is_mergeable(world: &world::World) -> bool {
+    match world.callers {
+        world::Callers::Closed {
+            callers,
+            think: world::Think::Even { mean, .. },
+            ..
+        } => world.service.name == "overhead" && mean <= 1.0 && (4..=32).contains(&callers),
+        world::Callers::Closed { .. } | world::Callers::Open { .. } => false,
     }
 }
 
-fn bar_of(name: &str) -> Bar {
-    EXCEPTIONS
-        .iter()
-        .find(|(cells, ..)| name.starts_with(cells))
-        .map_or(BAR, |(_, bar, _)| *bar)
-}
-
-fn breach(name: &str, verdict: &Verdict) -> Option<String> {
-    let bar = bar_of(name);
-    let (mean, p99, throughput) = (verdict.mean(), verdict.p99(), verdict.throughput());
-    let within = mean <= bar.mean && p99 <= bar.p99 && throughput >= bar.throughput;
-    (!within).then(|| format!("{name}: mean × {mean:.3}, p99 × {p99:.3}, throughput × {throughput:.3}"))
-}
-
-/// Every cell of one service is within its bar, and merges its callers where that can be done.
+/// Every cell of one service is within the bar, and merges its callers where that can be done.
 fn hold(service: &str) {
     let mut cells = cells::all(ITEMS);
     cells.retain(|cell| cell.world.service.name == service);
     assert!(!cells.is_empty(), "no cell has the service {service}");
     let verdicts = verdict::measure(&cells);
-    let breaches: Vec<String> = cells
-        .iter()
-        .zip(&verdicts)
-        .filter_map(|(cell, verdict)| breach(&cell.name, verdict))
-        .collect();
+    let breaches = breaches(&cells, &verdicts, SHORT_RUN);
     assert!(breaches.is_empty(), "out of the bar:\n{}", breaches.join("\n"));
 
     for (cell, verdict) in cells.iter().zip(&verdicts) {
@@ -181,16 +77,18 @@ fn adaptive_is_about_as_good_as_the_best_knob_where_large_batches_are_inefficien
     hold("convex");
 }
 
-/// Whether callers that come back much sooner than a batch costs are between 4 and 32. Where they take as long as a
-/// batch (5 ms), waiting for them is worth nothing to any policy; where their thinking is exponential, the last ones are
-/// so late that a third is out of reach: × 1.17 to 1.28 was measured.
-fn is_mergeable(world: &world::World) -> bool {
-    match world.callers {
-        world::Callers::Closed {
-            callers,
-            think: world::Think::Even { mean, .. },
-            ..
-        } => world.service.name == "overhead" && mean <= 1.0 && (4..=32).contains(&callers),
-        _ => false,
-    }
+/// What no cell was tuned on: noise, other costs and callers, several workers, requests of several items.
+#[test]
+fn adaptive_never_gets_much_less_done_than_greedy_in_worlds_that_it_was_not_tuned_on() {
+    // These runs are so short that the few batches of the beginning, when nothing is known, make a difference.
+    const LEAST: f64 = 0.85;
+    let cells = cells::held_out(600);
+    let verdicts = verdict::measure(&cells);
+    let worse: Vec<String> = cells
+        .iter()
+        .zip(&verdicts)
+        .filter(|(_, verdict)| verdict.throughput() < LEAST)
+        .map(|(cell, verdict)| format!("{}: throughput × {:.3}", cell.name, verdict.throughput()))
+        .collect();
+    assert!(worse.is_empty(), "{}", worse.join("\n"));
 }

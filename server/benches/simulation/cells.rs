@@ -16,6 +16,7 @@ const fn service(name: &'static str, fixed: f64, linear: f64, square: f64) -> Se
         fixed,
         linear,
         square,
+        noise: 0.0,
     }
 }
 
@@ -51,6 +52,123 @@ const LOADS: [u32; 5] = [5, 20, 50, 80, 95];
 pub(crate) struct Cell {
     pub name: String,
     pub world: World,
+}
+
+/// Cells that nothing was tuned on: other costs, with noise, other callers, other seeds.
+pub(crate) fn held_out(items: usize) -> Vec<Cell> {
+    let services = [
+        Service {
+            noise: 0.2,
+            ..service("noisy overhead", 4.0, 0.15, 0.0)
+        },
+        Service {
+            noise: 0.1,
+            ..service("device", 3.0, 0.02, 0.0)
+        },
+        Service {
+            noise: 0.3,
+            ..service("noisy linear", 0.5, 0.7, 0.0)
+        },
+        Service {
+            noise: 0.1,
+            ..service("noisy convex", 1.0, 0.2, 0.01)
+        },
+    ];
+    let thinks = [
+        ("0.2 ms", even(0.2, 0.9)),
+        ("0.6 ms", even(0.6, 0.5)),
+        ("2 ms", even(2.0, 0.4)),
+        ("10 ms", even(10.0, 0.5)),
+        ("0.4 ms exponential", Think::Memoryless { mean: 0.4 }),
+        ("3 ms exponential", Think::Memoryless { mean: 3.0 }),
+    ];
+    let mut cells = Vec::new();
+    let mut seed = 1000;
+    for service in services {
+        let mut add = |name: String, callers, items, workers, max_batch_size| {
+            seed += 1;
+            let world = World {
+                callers,
+                service,
+                max_batch_size,
+                workers,
+                items,
+                seed,
+            };
+            cells.push(Cell {
+                name: format!("{}, {name}", service.name),
+                world,
+            });
+        };
+        for (think_name, think) in thinks {
+            for callers in [1, 3, 6, 10, 20, 40, 100] {
+                let closed = Callers::Closed {
+                    callers,
+                    items: 1,
+                    think,
+                };
+                add(
+                    format!("closed, think {think_name}, {callers} callers"),
+                    closed,
+                    items.max(callers * 20),
+                    1,
+                    32,
+                );
+            }
+            for (callers, each) in [(1, 5), (4, 3), (12, 4)] {
+                let closed = Callers::Closed {
+                    callers,
+                    items: each,
+                    think,
+                };
+                add(
+                    format!("closed, think {think_name}, {callers} callers of {each} items"),
+                    closed,
+                    items,
+                    1,
+                    32,
+                );
+            }
+            for (callers, workers) in [(2, 2), (8, 2), (32, 2), (24, 4)] {
+                let closed = Callers::Closed {
+                    callers,
+                    items: 1,
+                    think,
+                };
+                add(
+                    format!("closed, think {think_name}, {callers} callers, {workers} workers"),
+                    closed,
+                    items,
+                    workers,
+                    16,
+                );
+            }
+        }
+        for (arrivals_name, arrivals) in [
+            ("poisson", Arrivals::Poisson),
+            ("bursts of 6", bursts(6, 0.5)),
+            ("bursts of 24", bursts(24, 4.0)),
+            ("on/off", Arrivals::OnOff { on: 50.0, off: 150.0 }),
+        ] {
+            for percent in [10, 35, 70, 90] {
+                let open = Callers::Open {
+                    arrivals,
+                    load: f64::from(percent) / 100.0,
+                };
+                add(format!("open, {arrivals_name}, {percent} %"), open, items, 1, 32);
+                if percent == 70 {
+                    add(
+                        format!("open, {arrivals_name}, {percent} %, 2 workers"),
+                        open,
+                        items,
+                        2,
+                        32,
+                    );
+                }
+            }
+        }
+    }
+    cells
 }
 
 /// Every cell, each measured over at least so many items.

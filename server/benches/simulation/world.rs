@@ -21,6 +21,8 @@ pub(crate) struct Service {
     pub fixed: f64,
     pub linear: f64,
     pub square: f64,
+    /// By how much one batch differs from the next like it: evenly spread over 1 ± this part.
+    pub noise: f64,
 }
 
 impl Service {
@@ -142,12 +144,27 @@ struct Request {
     unanswered: usize,
 }
 
+/// How it is decided when a batch runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Rule {
+    /// By the batcher.
+    Policy(Policy),
+    /// As soon as a worker is free and so many items wait, or it has been free for so long with any. Nobody knows these
+    /// two beforehand: it shows what could be had.
+    Gather { size: usize, patience: Duration },
+}
+
 struct Server<'a> {
     world: &'a World,
+    rule: Rule,
+    /// When a worker was free the last time that none was before.
+    free_since: Duration,
     batcher: Batcher<usize>,
     start: Instant,
     now: Duration,
     dice: Dice,
+    /// Apart from the rest, so that noise leaves the arrivals as they are.
+    noise: Dice,
     arrivals: BinaryHeap<Reverse<Arrival>>,
     /// Arrived while every worker was busy.
     unread: Vec<Item<usize>>,
@@ -159,8 +176,12 @@ struct Server<'a> {
     batches: usize,
 }
 
-/// Runs `world` under `policy`.
-pub(crate) fn run(world: &World, policy: Policy) -> Measured {
+/// Runs `world` under `rule`.
+pub(crate) fn run(world: &World, rule: Rule) -> Measured {
+    let policy = match rule {
+        Rule::Policy(policy) => policy,
+        Rule::Gather { .. } => Policy::Greedy,
+    };
     let rules = TaskBatching {
         policy,
         max_batch_size: NonZeroUsize::new(world.max_batch_size).expect("a batch has room"),
@@ -169,10 +190,13 @@ pub(crate) fn run(world: &World, policy: Policy) -> Measured {
     };
     let mut server = Server {
         world,
-        batcher: Batcher::new(vec![rules]),
+        rule,
+        free_since: Duration::ZERO,
+        batcher: Batcher::new(vec![rules]).with_workers(world.workers),
         start: crate::clock::now(),
         now: Duration::ZERO,
         dice: Dice::new(world.seed),
+        noise: Dice::new(!world.seed),
         arrivals: BinaryHeap::new(),
         unread: Vec::new(),
         running: Vec::new(),
@@ -233,9 +257,13 @@ impl Server<'_> {
             for item in self.unread.drain(..) {
                 self.batcher.push(item);
             }
+            if let Some(until) = self.gathers_until() {
+                return Some(until);
+            }
             match self.batcher.poll(self.start + self.now) {
                 Next::Run(batch) => {
-                    let ends = self.now + millis(self.world.service.millis(batch.items.len()));
+                    let noise = 1.0 + self.world.service.noise * (2.0 * self.noise.even() - 1.0);
+                    let ends = self.now + millis(self.world.service.millis(batch.items.len()) * noise);
                     self.batches += 1;
                     self.running.push((ends, self.now, batch));
                 }
@@ -244,6 +272,19 @@ impl Server<'_> {
             }
         }
         None
+    }
+
+    /// Until when a batch is left open that the batcher would run.
+    fn gathers_until(&mut self) -> Option<Duration> {
+        let Rule::Gather { size, patience } = self.rule else {
+            return None;
+        };
+        if self.batcher.is_empty() {
+            self.free_since = self.now;
+            return None;
+        }
+        let until = self.free_since + patience;
+        (self.batcher.len() < size && until > self.now).then_some(until)
     }
 
     fn arrive(&mut self) {
@@ -267,6 +308,7 @@ impl Server<'_> {
                 weight: 1,
                 group: 0,
                 arrived: self.start + self.now,
+                ready: self.start + self.now,
                 deadline: None,
                 payload: request,
             });
@@ -279,6 +321,7 @@ impl Server<'_> {
             return;
         };
         let (ended, started, batch) = self.running.swap_remove(first);
+        self.free_since = ended;
         self.batcher.completed(Completion {
             task: 0,
             size: batch.items.len(),

@@ -39,6 +39,16 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// The same with a smaller batch.
+    pub(super) fn narrowed(&self, max_size: Option<usize>) -> Self {
+        Limits {
+            max_size: max_size.map_or(self.max_size, |max_size| max_size.min(self.max_size)),
+            ..*self
+        }
+    }
+}
+
 /// What the items of a batch weigh together.
 #[derive(Clone, Copy, Debug, Default)]
 struct Load {

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use crate::batching::{Priority, TaskBatching};
 use fill::{Draft, Limits, fill};
-use policy::{Beliefs, Decision, TaskPolicy, View};
+use policy::{Beliefs, Decision, Limit, TaskPolicy, View};
 use queue::{CLASSES, Head, Queue};
 
 /// While a lower class waits, at least every this many batches is led by it.
@@ -45,6 +45,8 @@ pub struct Item<T> {
     pub group: u64,
     /// When it reached the server. An item that is pushed once more, to be retried, has its old place again.
     pub arrived: Instant,
+    /// When it could first run: when it had been prepared, or when it arrived.
+    pub ready: Instant,
     /// From this instant on it must not run.
     pub deadline: Option<Instant>,
     /// What the engine needs to run and answer it.
@@ -82,6 +84,8 @@ pub enum DispatchReason {
     Full,
     /// No further item fits `max_batch_weight`.
     Weight,
+    /// It has as many items as its policy wants in one batch.
+    Enough,
     /// Its first item has waited `max_delay`, under the policy `fixed`.
     Delay,
     /// It has waited for callers that were expected to return after their replies.
@@ -98,9 +102,10 @@ pub enum DispatchReason {
 
 impl DispatchReason {
     /// Every reason.
-    pub const ALL: [DispatchReason; 8] = [
+    pub const ALL: [DispatchReason; 9] = [
         DispatchReason::Full,
         DispatchReason::Weight,
+        DispatchReason::Enough,
         DispatchReason::Delay,
         DispatchReason::Returns,
         DispatchReason::Burst,
@@ -114,6 +119,7 @@ impl DispatchReason {
         match self {
             DispatchReason::Full => "full",
             DispatchReason::Weight => "weight",
+            DispatchReason::Enough => "enough",
             DispatchReason::Delay => "delay",
             DispatchReason::Returns => "returns",
             DispatchReason::Burst => "burst",
@@ -144,6 +150,8 @@ pub struct Completion {
 struct Task {
     limits: Limits,
     policy: TaskPolicy,
+    /// Items in batches that were handed out and have not been reported.
+    running: usize,
     /// What arrived up to here was left open while another batch ran.
     overtaken: Option<Instant>,
 }
@@ -177,6 +185,7 @@ impl<T> Batcher<T> {
         let task = |rules: &TaskBatching| Task {
             limits: Limits::of(rules),
             policy: TaskPolicy::new(rules.policy),
+            running: 0,
             overtaken: None,
         };
         Batcher {
@@ -216,7 +225,7 @@ impl<T> Batcher<T> {
     /// # Panics
     /// If there is no such task.
     pub fn push(&mut self, item: Item<T>) {
-        self.tasks[item.task].policy.arrived(item.arrived);
+        self.tasks[item.task].policy.arrived(item.ready);
         self.queue.push(item);
     }
 
@@ -225,7 +234,8 @@ impl<T> Batcher<T> {
         self.queue.cancel(id)
     }
 
-    /// Hands back the items whose deadline is not after `now`, earliest deadline first.
+    /// Hands back the items whose deadline is not after `now`, and those that were found to have no chance to meet theirs,
+    /// earliest deadline first.
     pub fn take_expired(&mut self, now: Instant) -> Vec<Item<T>> {
         self.queue.set_expired_aside(now);
         self.queue.take_expired()
@@ -233,20 +243,31 @@ impl<T> Batcher<T> {
 
     /// What a free worker does now. To be called only when one is free.
     ///
-    /// An item whose deadline is not after `now` is never part of a batch and never waited for. It stays held, and
-    /// counted, until [`take_expired`](Self::take_expired) hands it back.
+    /// An item whose deadline is not after `now` is never part of a batch and never waited for. Where more wait than a
+    /// batch holds, the same is true of an item whose deadline would pass even in a fast batch that begins now: the place
+    /// goes to one that can be answered in time. Such items stay held, and counted, until
+    /// [`take_expired`](Self::take_expired) hands them back.
     pub fn poll(&mut self, now: Instant) -> Next<T> {
         self.queue.set_expired_aside(now);
         // The worker that asks is free, so a batch that never was reported does not count for ever.
         self.running = self.running.min(self.workers - 1);
+        loop {
+            if let Some(next) = self.first_to_run(now) {
+                return next;
+            }
+        }
+    }
+
+    /// Asks everybody in turn; none if an item that had the turn turned out to have no chance to meet its deadline.
+    fn first_to_run(&mut self, now: Instant) -> Option<Next<T>> {
         let mut wait = None::<Instant>;
         let mut left_open = Vec::new();
         for candidate in self.candidates() {
-            let (draft, decision) = self.consider(candidate, now);
+            let (draft, decision) = self.consider(candidate, now)?;
             match decision {
                 Decision::Run(reason) => {
                     self.overtake(&left_open);
-                    return Next::Run(self.run(candidate, &draft, reason));
+                    return Some(Next::Run(self.run(candidate, &draft, reason)));
                 }
                 Decision::WaitUntil(until) => {
                     left_open.push((candidate.task, draft.oldest_arrival));
@@ -254,18 +275,28 @@ impl<T> Batcher<T> {
                 }
             }
         }
-        match (wait, self.queue.next_live_deadline()) {
+        Some(match (wait, self.queue.next_live_deadline()) {
             (Some(wait), Some(deadline)) => Next::WaitUntil(wait.min(deadline)),
             (Some(wait), None) => Next::WaitUntil(wait),
             (None, _) => Next::Idle,
-        }
+        })
+    }
+
+    /// Takes note of items of a batch that were given up before it ran.
+    pub fn gave_up(&mut self, task: usize, items: usize) {
+        let running = &mut self.tasks[task].running;
+        *running = running.saturating_sub(items);
     }
 
     /// Takes note of a batch that ran, for policies that learn.
     pub fn completed(&mut self, completion: Completion) {
         self.worker_free_since = self.worker_free_since.max(Some(completion.finished));
         self.running = self.running.saturating_sub(1);
-        self.tasks[completion.task].policy.observe(&completion);
+        let queued = self.queue.len_of(completion.task);
+        let task = &mut self.tasks[completion.task];
+        task.policy
+            .observe(&completion, queued + task.running, self.workers);
+        task.running = task.running.saturating_sub(completion.size);
     }
 
     /// What the policy of a task has learned, if it goes by what it learns.
@@ -339,31 +370,58 @@ impl<T> Batcher<T> {
         }
     }
 
-    fn consider(&mut self, candidate: Candidate, now: Instant) -> (Draft, Decision) {
+    /// The batch that a candidate leads, and whether it runs now; none if the candidate has no chance to meet its deadline
+    /// and leaves its place to others.
+    fn consider(&mut self, candidate: Candidate, now: Instant) -> Option<(Draft, Decision)> {
         let other_worker_idle = self.running + 1 < self.workers;
+        let (task, group) = (candidate.task, candidate.head.group);
         let Task {
             limits,
             policy,
+            running,
             overtaken,
-        } = &mut self.tasks[candidate.task];
-        let lane = self.queue.lane(candidate.task, candidate.head.group);
-        let draft = fill(lane, candidate.class, candidate.head, limits);
+        } = &mut self.tasks[task];
+        let waiting = self.queue.lane(task, group).len();
+        let batch_limit = policy.batch_limit(waiting, limits.max_size, self.workers);
+        let narrowed = limits.narrowed(batch_limit);
+        let lane = self.queue.lane(task, group);
+        let mut draft = fill(lane, candidate.class, candidate.head, &narrowed);
+        let reached = match draft.reached(&narrowed, waiting) {
+            Some(Limit::Size) if narrowed.max_size < limits.max_size => Some(Limit::Policy),
+            reached => reached,
+        };
+        // So many can be spared, and a full batch still runs.
+        let spare = waiting.saturating_sub(narrowed.max_size);
+        let least_time = || policy.least_time(draft.size(), draft.cost(limits.rule));
+        if spare > 0
+            && let ends = now + least_time()
+            && draft.earliest_deadline.is_some_and(|deadline| deadline < ends)
+        {
+            self.queue.set_hopeless_aside(task, group, ends, spare);
+            let lane = self.queue.lane(task, group);
+            if !lane.line(candidate.class).contains_key(&candidate.head.place) {
+                return None;
+            }
+            draft = fill(lane, candidate.class, candidate.head, &narrowed);
+        }
         let view = View {
             now,
             worker_free_since: self.worker_free_since,
-            waiting: lane.len(),
+            waiting,
+            present: self.queue.len_of(task) + *running,
             size: draft.size(),
-            max_size: limits.max_size,
+            max_size: narrowed.max_size,
+            max_batch_size: limits.max_size,
             cost: draft.cost(limits.rule),
             oldest_arrival: draft.oldest_arrival,
             earliest_deadline: draft.earliest_deadline,
             workers: self.workers,
             other_worker_idle,
             overtaken: overtaken.is_some_and(|overtaken| draft.oldest_arrival <= overtaken),
-            reached: draft.reached(limits, lane.len()),
+            reached,
         };
         let decision = policy.decide(&view);
-        (draft, decision)
+        Some((draft, decision))
     }
 
     fn run(&mut self, candidate: Candidate, draft: &Draft, reason: DispatchReason) -> Batch<T> {
@@ -373,6 +431,7 @@ impl<T> Batcher<T> {
             .into_iter()
             .any(|other| other < class && self.queue.has(other));
         let items = self.queue.take(task, head.group, &draft.places);
+        self.tasks[task].running += items.len();
         let lower_waits = CLASSES
             .into_iter()
             .any(|other| other > class && self.queue.has(other));

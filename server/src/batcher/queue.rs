@@ -17,6 +17,9 @@ pub(super) const CLASSES: [Priority; 3] = [Priority::High, Priority::Normal, Pri
 /// Below this the table of items keeps its memory when items leave.
 const MIN_KEPT_CAPACITY: usize = 1024;
 
+/// How many items, by deadline, are looked at for those that cannot be answered in time.
+const SEARCHED: usize = 256;
+
 /// Where an item stands among those of its class: by arrival, then by submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
@@ -121,7 +124,7 @@ pub(super) struct Queue<T> {
     tasks: Vec<TaskQueue>,
     /// Deadlines of the items in the lanes.
     deadlines: BTreeSet<(Instant, ItemId)>,
-    /// Items that left their lane because their deadline passed, and wait to be taken.
+    /// Items that left their lane because their deadline passed or cannot be met, and wait to be taken.
     expired: BTreeSet<(Instant, ItemId)>,
 }
 
@@ -177,12 +180,36 @@ impl<T> Queue<T> {
             if deadline > now {
                 break;
             }
-            self.deadlines.pop_first();
-            self.expired.insert((deadline, id));
-            if let Some(item) = self.items.get(&id) {
-                let place = std::iter::once(item.place());
-                self.tasks[item.task].remove(item.group, item.priority, place);
-            }
+            self.set_aside(deadline, id);
+        }
+    }
+
+    /// Does the same with at most so many items of one lane whose deadline is before `ends`, earliest deadline first.
+    pub(super) fn set_hopeless_aside(&mut self, task: usize, group: u64, ends: Instant, most: usize) {
+        let in_lane = |id| {
+            let item = self.items.get(id);
+            item.is_some_and(|item| item.task == task && item.group == group)
+        };
+        let hopeless: Vec<_> = self
+            .deadlines
+            .iter()
+            .take(SEARCHED)
+            .take_while(|(deadline, _)| *deadline < ends)
+            .filter(|(_, id)| in_lane(id))
+            .take(most)
+            .copied()
+            .collect();
+        for (deadline, id) in hopeless {
+            self.set_aside(deadline, id);
+        }
+    }
+
+    fn set_aside(&mut self, deadline: Instant, id: ItemId) {
+        self.deadlines.remove(&(deadline, id));
+        self.expired.insert((deadline, id));
+        if let Some(item) = self.items.get(&id) {
+            let place = std::iter::once(item.place());
+            self.tasks[item.task].remove(item.group, item.priority, place);
         }
     }
 
@@ -302,6 +329,7 @@ mod tests {
                 weight: 1,
                 group: id / 3,
                 arrived,
+                ready: arrived,
                 deadline: Some(arrived),
                 payload: (),
             });

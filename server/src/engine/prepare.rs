@@ -77,7 +77,7 @@ fn prepare_item(model: &dyn Model, mut item: Item<Queued>) -> Option<Item<Queued
         Ok(prepared) => {
             item.weight = prepared.weight.max(1);
             item.group = prepared.group;
-            item.payload.ready = finished;
+            item.ready = finished;
             item.payload.ticket.weigh(item.weight);
             item.payload.prepared = Some(prepared);
             Some(item)

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -25,8 +25,6 @@ pub(super) struct Queued {
     pub(super) ticket: Ticket,
     pub(super) input: ItemInput,
     pub(super) prepared: Option<Prepared>,
-    /// When it was ready to run.
-    pub(super) ready: Instant,
 }
 
 /// What the scheduler is told.
@@ -261,12 +259,12 @@ impl Queue {
                         weight: 1,
                         group: 0,
                         arrived: request.received,
+                        ready: request.received,
                         deadline: Some(request.received + request.timeout),
                         payload: Queued {
                             ticket,
                             input,
                             prepared: None,
-                            ready: request.received,
                         },
                     });
                 }

@@ -88,10 +88,13 @@ impl Scheduler {
         loop {
             let now = self.look_around();
             let received = match self.batcher.poll(now) {
-                Next::Run(batch) => match self.begin(batch, now, free_since) {
-                    Some(run) => return Turn::Run(run),
-                    None => continue,
-                },
+                Next::Run(batch) => {
+                    self.expire(now);
+                    match self.begin(batch, now, free_since) {
+                        Some(run) => return Turn::Run(run),
+                        None => continue,
+                    }
+                }
                 Next::WaitUntil(instant) => self.receiver.messages.recv_deadline(instant),
                 Next::Idle if self.closed => return Turn::End,
                 Next::Idle => self
@@ -122,16 +125,23 @@ impl Scheduler {
     fn look_around(&mut self) -> Instant {
         self.read_channel();
         let now = clock::now();
+        self.expire(now);
+        now
+    }
+
+    /// Answers the items whose deadline has passed or cannot be met.
+    fn expire(&mut self, now: Instant) {
         for item in self.batcher.take_expired(now) {
             item.payload.ticket.expire();
         }
-        now
     }
 
     /// Takes the batch's items out of the queue; `None` if all have been given up meanwhile.
     fn begin(&mut self, mut batch: Batch<Queued>, now: Instant, free_since: Instant) -> Option<Run> {
+        let handed_out = batch.items.len();
         batch.items.retain(|item| item.payload.ticket.take());
-        let oldest = batch.items.iter().map(|item| item.payload.ready).min()?;
+        self.batcher.gave_up(batch.task, handed_out - batch.items.len());
+        let oldest = batch.items.iter().map(|item| item.ready).min()?;
         self.batches += 1;
         let metrics = &self.tasks[batch.task].metrics;
         metrics.count_batch(batch.reason.as_str());
@@ -340,13 +350,12 @@ impl Worker {
         task.metrics.executing_items.sub(items as i64);
         task.batch_ran(items, inference);
         for (item, outcome) in batch.items.into_iter().zip(outcomes) {
-            let queued = started.saturating_duration_since(item.payload.ready);
+            let queued = started.saturating_duration_since(item.ready);
             task.metrics.queue_seconds.observe(queued.as_secs_f64());
             let Queued {
                 ticket,
                 input,
                 prepared,
-                ready: _,
             } = item.payload;
             ticket.ran_in(number, queued, inference);
             match outcome {

@@ -17,6 +17,8 @@ pub struct Beliefs {
     pub cost_per_unit: Option<Duration>,
     /// Whether the weight of a batch tells its time better than the number of its items.
     pub unit_is_weight: bool,
+    /// The size from which on larger batches were found to take longer per item.
+    pub efficient_size: Option<usize>,
     /// Arrivals that follow a reply, before the next batch is done.
     pub returns_per_reply: f64,
     /// Half of them come within this time.
@@ -25,8 +27,8 @@ pub struct Beliefs {
     /// Nine of ten come within this time.
     #[serde(serialize_with = "as_seconds")]
     pub most_return_within: Option<Duration>,
-    /// Whether the same callers come again and again, each after its reply.
-    pub callers_go_round: bool,
+    /// How many callers come again and again, each after its reply; none if they do not.
+    pub callers_that_go_round: Option<usize>,
     /// Arrivals that follow the first one of a cluster.
     pub followers_in_burst: f64,
     /// How long the latest wait was meant to be.

@@ -6,6 +6,7 @@
 
 mod adaptive;
 mod beliefs;
+mod callers;
 mod cost;
 mod profile;
 
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use adaptive::Learned;
 pub use beliefs::Beliefs;
+use callers::Bounds;
 
 use super::{Completion, DispatchReason};
 use crate::batching::Policy;
@@ -30,6 +32,8 @@ pub enum Limit {
     Size,
     /// No further item fits `max_batch_weight`.
     Weight,
+    /// The batch has as many items as [`TaskPolicy::batch_limit`] lets it have.
+    Policy,
 }
 
 /// The batch that would run now, and what surrounds it.
@@ -41,10 +45,14 @@ pub struct View {
     pub worker_free_since: Option<Instant>,
     /// Items of the same task and group that wait, those of this batch included.
     pub waiting: usize,
+    /// Items of the same task that wait or run.
+    pub present: usize,
     /// Items in this batch.
     pub size: usize,
-    /// Most items that a batch may have.
+    /// Most items that this batch may have.
     pub max_size: usize,
+    /// Most items that any batch of the task may have.
+    pub max_batch_size: usize,
     /// What this batch costs, by the task's weight rule.
     pub cost: u64,
     /// When the oldest item of this batch arrived.
@@ -59,6 +67,16 @@ pub struct View {
     pub overtaken: bool,
     /// The limit that this batch has reached. Without one, the batch holds all that wait, and waiting may add to it.
     pub reached: Option<Limit>,
+}
+
+impl View {
+    fn bounds(&self, max_delay: Duration) -> Bounds {
+        Bounds {
+            max_size: self.max_batch_size,
+            workers: self.workers,
+            max_delay: max_delay.as_secs_f64(),
+        }
+    }
 }
 
 /// What a policy makes of a [`View`].
@@ -102,9 +120,10 @@ impl TaskPolicy {
         self.learned.arrived(at, max_delay);
     }
 
-    /// Takes note of a batch of this task that ran.
-    pub fn observe(&mut self, completion: &Completion) {
-        self.learned.completed(completion);
+    /// Takes note of a batch of this task that one of so many workers ran, while `present` items of the task were there,
+    /// its own included.
+    pub fn observe(&mut self, completion: &Completion, present: usize, workers: usize) {
+        self.learned.completed(completion, present, workers);
     }
 
     /// What has been learned, where the policy goes by it.
@@ -113,6 +132,27 @@ impl TaskPolicy {
             Policy::Adaptive { .. } => Some(self.learned.beliefs()),
             Policy::Fixed { .. } | Policy::Greedy | Policy::Off => None,
         }
+    }
+
+    /// Most items for the next batch of a lane where so many wait, if the policy has a reason for less than
+    /// `max_batch_size`: large batches take longer per item, say, or other workers want their share.
+    pub fn batch_limit(&mut self, waiting: usize, max_batch_size: usize, workers: usize) -> Option<usize> {
+        match self.policy {
+            Policy::Adaptive { max_delay } => {
+                let bounds = Bounds {
+                    max_size: max_batch_size,
+                    workers,
+                    max_delay: max_delay.as_secs_f64(),
+                };
+                self.learned.batch_limit(waiting, bounds)
+            }
+            Policy::Fixed { .. } | Policy::Greedy | Policy::Off => None,
+        }
+    }
+
+    /// The least time that a batch of `size` items which cost `cost` takes, by the batches that ran.
+    pub fn least_time(&self, size: usize, cost: u64) -> Duration {
+        self.learned.least_time(size, cost)
     }
 
     /// Whether this policy ever leaves a batch open that could run.
@@ -129,6 +169,7 @@ impl TaskPolicy {
             (Policy::Off, _) => Decision::Run(DispatchReason::Off),
             (_, Some(Limit::Size)) => Decision::Run(DispatchReason::Full),
             (_, Some(Limit::Weight)) => Decision::Run(DispatchReason::Weight),
+            (_, Some(Limit::Policy)) => Decision::Run(DispatchReason::Enough),
             (Policy::Greedy, None) => Decision::Run(DispatchReason::Idle),
             (Policy::Fixed { max_delay }, None) => decide_fixed(max_delay, view),
             (Policy::Adaptive { max_delay }, None) => return self.learned.decide(max_delay, view),

@@ -110,6 +110,11 @@ impl Profile {
         }
     }
 
+    /// The ages at which a profile has steps, in seconds.
+    pub(super) fn ages() -> impl Iterator<Item = f64> {
+        ENDS.into_iter()
+    }
+
     /// Arrivals per cause that are expected up to an age.
     pub(super) fn expected_by(&self, age: f64) -> f64 {
         at(&self.expected, age)

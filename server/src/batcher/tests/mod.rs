@@ -1,8 +1,10 @@
 //! The rules of batching, one sentence each, in virtual time.
 
 mod adaptive;
+mod deadlines;
 mod order;
 mod properties;
+mod rounds;
 mod waiting;
 mod weights;
 
@@ -98,6 +100,7 @@ impl Scenario {
             weight: spec.weight,
             group: spec.group,
             arrived: self.now,
+            ready: self.now,
             deadline: spec.deadline.map(|after| self.start + after),
             payload: (),
         });

@@ -93,6 +93,8 @@ const ANY: [Policy; 5] = [
     },
 ];
 
+const BATCH_TAKES: Duration = Duration::from_millis(7);
+
 /// A batcher beside a plain account of what it ought to hold.
 struct Account {
     tasks: Vec<TaskBatching>,
@@ -142,6 +144,7 @@ impl Account {
                     weight,
                     group,
                     arrived,
+                    ready: arrived,
                     deadline,
                     payload: (),
                 };
@@ -182,7 +185,7 @@ impl Account {
                     task: 0,
                     size: 1,
                     cost: 1,
-                    started: self.now - ms(7),
+                    started: self.now - BATCH_TAKES,
                     finished: self.now,
                 });
             }
@@ -192,7 +195,7 @@ impl Account {
 
     /// Polls, checks what comes of it, and says whether a batch ran.
     fn poll(&mut self) -> bool {
-        let live: Vec<Item<()>> = self
+        let mut live: Vec<Item<()>> = self
             .held
             .values()
             .filter(|item| !self.is_expired(item))
@@ -200,6 +203,8 @@ impl Account {
             .collect();
         match self.batcher.poll(self.now) {
             Next::Run(batch) => {
+                self.take_hopeless();
+                live.retain(|item| self.held.contains_key(&item.id));
                 self.check_batch(&batch, &live);
                 self.check_turn(&batch, &live);
                 true
@@ -236,6 +241,17 @@ impl Account {
                 assert!(live.is_empty(), "idle while {live:?} waited");
                 false
             }
+        }
+    }
+
+    /// Called when a batch runs: only in favour of others is an item given up before its deadline: one that cannot be met.
+    fn take_hopeless(&mut self) {
+        for item in self.batcher.take_expired(self.now) {
+            if !self.is_expired(&item) {
+                let deadline = item.deadline.expect("it was given up for its deadline");
+                assert!(deadline < self.now + BATCH_TAKES, "{item:?} had a chance");
+            }
+            self.held.remove(&item.id).expect("it is handed back once");
         }
     }
 
@@ -412,6 +428,7 @@ fn plain_item(id: u64, weight: u64, arrived: Instant) -> Item<()> {
         weight,
         group: 0,
         arrived,
+        ready: arrived,
         deadline: None,
         payload: (),
     }
