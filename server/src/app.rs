@@ -19,12 +19,15 @@ use crate::cli::ServeArgs;
 use crate::clock;
 use crate::config::{self, ConfigErrors, Facts, ServerSettings, Settings, Source};
 use crate::engine;
+use crate::error::Chain;
 use crate::grpc;
 use crate::http;
+use crate::isolation::confine::Enclosures;
 use crate::isolation::{self, LoadFailure, Program};
 use crate::loader::{self, Inspection, LoadError, Loader, TrialProgram};
 use crate::logging;
 use crate::metrics::Metrics;
+use crate::open_files;
 use crate::registry::Registry;
 use crate::reload::{LoadContext, ModelFailure, Reloader};
 use crate::signals::{Signal, Signals};
@@ -139,7 +142,10 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         let orders = commands.clone();
         // A thread that has ended is on its way out with the server, and answers by dropping the order.
         let control = Control::new(move |order| drop(orders.send(Command::Order(order))));
-        let server = http::Server::bind(&settings, registry.clone(), metrics, control.clone())
+        let mut listening = settings.clone();
+        listening.server.max_connections =
+            open_files::connections_within_limit(settings.server.max_connections);
+        let server = http::Server::bind(&listening, registry.clone(), metrics, control.clone())
             .map_err(|source| AppError::Listen { address, source })?;
         let grpc = bind_grpc(&settings, &registry, control)?;
         // Whoever starts the server waits for the line about HTTP, so it comes last.
@@ -222,9 +228,11 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
     let registry = Arc::new(Registry::default());
     let prepare_threads = settings.server.prepare_threads.get();
     let prepare_pool = engine::prepare_pool("prepare", prepare_threads)?;
+    let loader =
+        Loader::new(&settings.server.scratch_dir, TrialProgram::this_server()).map_err(AppError::Loader)?;
     let context = LoadContext {
-        loader: Loader::new(&settings.server.scratch_dir, TrialProgram::this_server())
-            .map_err(AppError::Loader)?,
+        enclosures: Arc::new(Enclosures::new(loader.scratch_folder().to_owned())),
+        loader,
         trial_timeout: settings.server.reload_timeout,
         cores: thread::available_parallelism().map_or(1, NonZeroUsize::get),
         decode_example: http::decode_example,
@@ -563,20 +571,5 @@ async fn shut_down(
             Ok(())
         }
         Err(abandoned) => Err(AppError::Abandoned(abandoned.to_string())),
-    }
-}
-
-/// An error with its sources, on one line.
-pub struct Chain<'a>(pub &'a dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
     }
 }
