@@ -2,8 +2,12 @@
 //!
 //! Each is a script in `tests/clients` that fails by itself; see [`crate::harness::clients`] for how they are installed.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
 
+use inference_server::clock;
 use serde_json::json;
 
 use crate::harness::misbehave::echo;
@@ -104,7 +108,7 @@ fn requests_of_every_protocol_share_batches() {
     let server = start();
     let occupied = server.occupy("m");
     let native = server.predict_in_background("m", "text", &json!([echo("native")]));
-    let v1 = server.in_background(|client| {
+    let v2 = server.in_background(|client| {
         let item = json!({"inputs": [{"name": "JSON", "datatype": "BYTES", "shape": [1],
             "data": [echo("v2").to_string()]}], "parameters": {"timeout": 600_000_000u64}});
         client
@@ -116,13 +120,13 @@ fn requests_of_every_protocol_share_batches() {
         "one_grpc_request.py",
         &[&server.grpc_address().to_string(), "grpc"],
     )
-    .stdout(std::process::Stdio::piped())
+    .stdout(Stdio::piped())
     .spawn()
     .expect("Python can be started");
     server.wait_for_queued("m", "text", 3);
     occupied.release();
     assert_eq!(native.reply().report().batch_size(), 3);
-    v1.reply().expect(200);
+    v2.reply().expect(200);
     let grpc = grpc.wait_with_output().expect("Python ends");
     let report: serde_json::Value = serde_json::from_slice(&grpc.stdout).expect("it prints a report");
     assert_eq!(
@@ -130,7 +134,7 @@ fn requests_of_every_protocol_share_batches() {
         (&json!("grpc"), &json!(3))
     );
     let batches = Batches::of(&server, "m", "text");
-    // The warm-up, the one that occupied the model, and the shared one.
+    // The one that occupied the model, and the shared one.
     assert_eq!((batches.count, batches.items), (2, 4), "{batches:?}");
     let line = server.wait_for_log("request_id=grpc");
     assert!(
@@ -159,6 +163,29 @@ fn a_grpc_client_that_goes_away_gives_up_its_place() {
         server.log().has("status=499").then_some(()).ok_or("it does not")
     });
     occupied.release();
+}
+
+#[test]
+fn open_streams_do_not_hold_up_the_end() {
+    let server = start();
+    let mut client = clients::script("open_streams.py", &[&server.grpc_address().to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("Python can be started");
+    let mut line = String::new();
+    let output = client.stdout.take().expect("its output is piped");
+    BufReader::new(output)
+        .read_line(&mut line)
+        .expect("it can be read");
+    assert_eq!(line, "open\n");
+    let begun = clock::now();
+    server.shut_down();
+    // The drain would last 30 seconds.
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(
+        client.wait().expect("Python ends").success(),
+        "the streams did not end well"
+    );
 }
 
 /// What the document says is what the server does, whatever a fuzzer makes of it: no answer that is not documented, of no
