@@ -82,3 +82,101 @@ fn write_256_tensors_of_384_floats(bencher: divan::Bencher<'_, '_>) {
         .counter(ItemsCount::new(256usize * 384))
         .bench(|| encode_reply(&head, &outcomes));
 }
+
+/// A batch of 32 pictures of 3 × 224 × 224 floats, each answered by 1000 floats: as JSON, as binary, and what copying the
+/// body once would cost.
+mod pictures {
+    use inference_server::api::tensors::{Output, read_items, write_outputs};
+    use inference_server::http::v2::read::{Wanted, read_request};
+    use inference_server::http::v2::write::{Reply, write_response};
+
+    use super::*;
+
+    const SHAPE: [i64; 3] = [3, 224, 224];
+    const ITEMS: usize = 32;
+
+    fn task() -> TaskManifest {
+        TaskManifest {
+            name: "classify".to_owned(),
+            input: ValueManifest {
+                kinds: vec![Kind::Tensors],
+                tensors: vec![TensorManifest {
+                    name: "pixels".to_owned(),
+                    dtype: "FP32".to_owned(),
+                    shape: SHAPE.to_vec(),
+                    ..TensorManifest::default()
+                }],
+                ..ValueManifest::default()
+            },
+            ..TaskManifest::default()
+        }
+    }
+
+    fn floats(count: usize) -> impl Iterator<Item = f32> {
+        (0..count).map(|index| (index % 255) as f32 / 255.0)
+    }
+
+    fn pixels() -> Vec<u8> {
+        let count = ITEMS * SHAPE.iter().product::<i64>() as usize;
+        floats(count).flat_map(f32::to_le_bytes).collect()
+    }
+
+    /// What the model gives: 1000 floats for each.
+    fn outcomes() -> Vec<Result<Value, inference_server::error::ItemError>> {
+        let data: Bytes = floats(1000).flat_map(f32::to_le_bytes).collect();
+        let row = Tensor::new("scores", DType::Fp32, vec![1000], data).expect("it has as many");
+        vec![Ok(Value::Tensors(vec![row])); ITEMS]
+    }
+
+    fn serve(bencher: divan::Bencher<'_, '_>, body: Vec<u8>, json_length: usize, binary: bool) {
+        let (task, body) = (task(), Bytes::from(body));
+        let reply = Reply { model: "m", id: None };
+        bencher
+            .counter(BytesCount::new(body.len()))
+            .with_inputs(outcomes)
+            .bench_values(|outcomes| {
+                let request =
+                    read_request(&body, Some(json_length), &task, LIMITS).expect("it is well-formed");
+                let items =
+                    read_items(&task, request.inputs, &Bytes::new(), LIMITS).expect("it fits the task");
+                let outputs: Vec<Output> = write_outputs(outcomes).expect("they stack");
+                let encoded = write_response(&reply, outputs, &Wanted::All { binary }).expect("it is JSON");
+                (items, encoded)
+            });
+    }
+
+    #[divan::bench]
+    fn copied(bencher: divan::Bencher<'_, '_>) {
+        let pixels = pixels();
+        let mut to = vec![0; pixels.len()];
+        bencher.counter(BytesCount::new(pixels.len())).bench_local(|| {
+            to.copy_from_slice(divan::black_box(&pixels));
+            divan::black_box(&to);
+        });
+    }
+
+    #[divan::bench]
+    fn served_as_binary(bencher: divan::Bencher<'_, '_>) {
+        let pixels = pixels();
+        let json = format!(
+            "{{\"inputs\":[{{\"name\":\"pixels\",\"datatype\":\"FP32\",\"shape\":[32,3,224,224],\
+             \"parameters\":{{\"binary_data_size\":{}}}}}]}}",
+            pixels.len()
+        );
+        let length = json.len();
+        serve(bencher, [json.into_bytes(), pixels].concat(), length, true);
+    }
+
+    #[divan::bench(sample_count = 5)]
+    fn served_as_json(bencher: divan::Bencher<'_, '_>) {
+        let numbers: Vec<String> = floats(pixels().len() / 4)
+            .map(|float| float.to_string())
+            .collect();
+        let json = format!(
+            "{{\"inputs\":[{{\"name\":\"pixels\",\"datatype\":\"FP32\",\"shape\":[32,3,224,224],\"data\":[{}]}}]}}",
+            numbers.join(",")
+        );
+        let length = json.len();
+        serve(bencher, json.into_bytes(), length, false);
+    }
+}

@@ -4,6 +4,7 @@
 //! knows how the server is built; what it is asked, it is asked over sockets, signals, its log and its metrics.
 
 pub(crate) mod client;
+pub(crate) mod clients;
 pub(crate) mod effort;
 pub(crate) mod eventually;
 pub(crate) mod gate;

@@ -86,6 +86,14 @@ impl Server {
         });
     }
 
+    /// Where it listens for gRPC, which it says before it says anything of HTTP.
+    #[track_caller]
+    pub(crate) fn grpc_address(&self) -> SocketAddr {
+        let line = self.wait_for_log("listening for gRPC on ");
+        let address = line.rsplit("listening for gRPC on ").next().unwrap_or_default();
+        address.trim().parse().expect("the log names an address")
+    }
+
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address

@@ -1,10 +1,9 @@
-//! Programs that some tests need and that are not built here: a validator, a browser.
+//! Programs that some tests need and that are not built here: a browser.
 //!
 //! `cargo test` works on a machine that has only Rust: a test whose program is absent says so and passes. Where
 //! `INFERENCE_TEST_TOOLS=required` is set, as in continuous integration, absence fails the test instead.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 /// Finds a program: the one that `variable` names, else the first of `names` on the `PATH`.
 pub(crate) fn find(variable: &str, names: &[&str], install: &str) -> Option<PathBuf> {
@@ -24,23 +23,6 @@ pub(crate) fn find(variable: &str, names: &[&str], install: &str) -> Option<Path
         );
     }
     found
-}
-
-/// Finds a Python that has `module`: the one that `variable` names, else `python3`.
-pub(crate) fn python_with(module: &str, variable: &str, install: &str) -> Option<PathBuf> {
-    let python = std::env::var_os(variable).map_or_else(|| PathBuf::from("python3"), PathBuf::from);
-    let imports = Command::new(&python)
-        .args(["-c", &format!("import {module}")])
-        .output();
-    if imports.is_ok_and(|output| output.status.success()) {
-        return Some(python);
-    }
-    absent(
-        &format!("{} has no module {module}", python.display()),
-        variable,
-        install,
-    );
-    None
 }
 
 fn absent(what: &str, variable: &str, install: &str) {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use plugin_sdk::prelude::*;
 
 pub use order::{Deed, Order, Report};
-use tasks::{Direct, Double, Prepares};
+use tasks::{Direct, Double, Embed, Prepares};
 
 /// `[models.settings]`: what goes wrong with the model as a whole.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -131,6 +131,7 @@ fn tasks_with(max_batch_size: Option<usize>) -> Tasks<Misbehave> {
         .add("image", Direct { max_batch_size })
         .add_prepared("prepared", Prepares { max_batch_size })
         .add("tensor", Double)
+        .add_prepared("embed", Embed)
 }
 
 export_model!(Misbehave);

@@ -1,4 +1,5 @@
-//! The tasks: `text` and `image` take orders as they are, `prepared` prepares them, `tensor` doubles numbers.
+//! The tasks: `text` and `image` take orders as they are, `prepared` prepares them, `tensor` doubles numbers,
+//! `embed` makes embeddings.
 
 use std::io;
 use std::net::TcpStream;
@@ -99,6 +100,32 @@ impl Task<Misbehave> for Double {
                 .collect();
             Ok(TensorOutput::new("doubled", &[doubled.len()], doubled))
         })
+    }
+}
+
+/// Makes embeddings that a test can foretell: the letters and the words of a text, and a half. A word is a token.
+pub(crate) struct Embed;
+
+impl PreparedTask<Misbehave> for Embed {
+    type Input = Text;
+    type Output = Tensor;
+    type Prepared = [f32; 3];
+
+    fn describe(&self) -> TaskInfo {
+        TaskInfo::new("Counts letters and words.")
+            .embedding()
+            .output_tensor(TensorInfo::new("embedding", DType::Fp32, &[3]))
+            .example(json!("to be"))
+    }
+
+    fn prepare(&self, _model: &Misbehave, item: Item<&str>) -> Result<Prepared<[f32; 3]>, ItemError> {
+        let words = item.value.split_whitespace().count();
+        let letters = item.value.chars().count();
+        Ok(Prepared::new([letters as f32, words as f32, 0.5]).weight(words as u64))
+    }
+
+    fn predict(&self, _model: &Misbehave, batch: Batch<&[f32; 3]>) -> BatchResult<TensorOutput> {
+        batch.map(|vector| TensorOutput::new("embedding", &[3], vector.to_vec()))
     }
 }
 

@@ -4,12 +4,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use super::Stopping;
 use super::wire::grpc_inference_service_server::SERVICE_NAME;
 use crate::registry::Registry;
 
@@ -17,13 +18,14 @@ use crate::registry::Registry;
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The health service.
-pub(super) fn service(registry: Arc<Registry>) -> HealthServer<impl Health> {
-    HealthServer::new(Probe { registry })
+pub(super) fn service(registry: Arc<Registry>, stopping: Stopping) -> HealthServer<impl Health> {
+    HealthServer::new(Probe { registry, stopping })
 }
 
 #[derive(Clone)]
 struct Probe {
     registry: Arc<Registry>,
+    stopping: Stopping,
 }
 
 impl Probe {
@@ -65,12 +67,13 @@ impl Health for Probe {
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    /// The state now, and again whenever it has changed.
+    /// The state now, and again whenever it has changed, until the server stops.
     async fn watch(
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let service = request.into_inner().service;
+        let stopping = self.stopping.clone();
         let interval = tokio::time::interval(WATCH_INTERVAL);
         let watch = (self.clone(), service, interval, None);
         let changes = stream::unfold(watch, |(probe, service, mut interval, last)| async move {
@@ -82,6 +85,6 @@ impl Health for Probe {
                 }
             }
         });
-        Ok(Response::new(Box::pin(changes)))
+        Ok(Response::new(Box::pin(changes.take_until(stopping.told()))))
     }
 }

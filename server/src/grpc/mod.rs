@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::runtime;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
 
@@ -29,9 +29,20 @@ use wire::grpc_inference_service_server::GrpcInferenceServiceServer;
 /// The gRPC server, which listens and serves.
 pub struct Server {
     address: SocketAddr,
-    stop: oneshot::Sender<()>,
+    stop: watch::Sender<bool>,
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
+}
+
+/// Knows when the server is to stop. Streams have no end of their own, so they ask.
+#[derive(Clone)]
+struct Stopping(watch::Receiver<bool>);
+
+impl Stopping {
+    /// Waits until the server is told to stop. Being forgotten means the same.
+    async fn told(mut self) {
+        let _ = self.0.wait_for(|stop| *stop).await;
+    }
 }
 
 /// Calls under way on one connection; further ones wait in it.
@@ -61,13 +72,15 @@ impl Server {
             .thread_name("grpc worker")
             .enable_all()
             .build()?;
-        let health = health::service(registry.clone());
+        let (stop, stopping) = watch::channel(false);
+        let stopping = Stopping(stopping);
+        let health = health::service(registry.clone(), stopping.clone());
         let reflection = [wire::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET]
             .into_iter()
             .fold(tonic_reflection::server::Builder::configure(), |builder, set| {
                 builder.register_encoded_file_descriptor_set(set)
             });
-        let inference = Inference::new(settings, registry, control);
+        let inference = Inference::new(settings, registry, control, stopping.clone());
         let inference = GrpcInferenceServiceServer::new(inference)
             .max_decoding_message_size(server.max_body_size)
             .max_encoding_message_size(usize::MAX)
@@ -79,15 +92,13 @@ impl Server {
             .add_service(inference)
             .add_service(health)
             .add_service(reflection.build_v1().map_err(io::Error::other)?);
-        let (stop, stopped) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let serve = async move {
             let incoming = match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => TcpIncoming::from(listener).with_nodelay(Some(true)),
                 Err(error) => return log::error!("gRPC cannot be served: {error}"),
             };
-            // Being told and being forgotten both mean to stop.
-            let stopped = async { drop(stopped.await) };
+            let stopped = stopping.told();
             if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
                 log::error!("gRPC is served no more: {error}");
             }
@@ -114,7 +125,7 @@ impl Server {
     /// answered.
     pub async fn drain(self, deadline: Instant) -> bool {
         // It may have ended by itself, which its log says.
-        let _ = self.stop.send(());
+        let _ = self.stop.send(true);
         let ended = tokio::time::timeout_at(deadline.into(), self.ended).await.is_ok();
         if ended {
             // The thread ends right after it has said so; it does not panic.

@@ -8,6 +8,7 @@ use futures_util::{Stream, StreamExt as _};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code as GrpcCode, Request, Response, Status, Streaming};
 
+use super::Stopping;
 use super::infer::{read_request, write_response};
 use super::wire::grpc_inference_service_server::GrpcInferenceService;
 use super::wire::{self, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
@@ -28,6 +29,7 @@ struct Shared {
     keys: Keys,
     limits: BodyLimits,
     access: Arc<AccessLog>,
+    stopping: Stopping,
 }
 
 /// Requests of one stream that run at the same time.
@@ -40,7 +42,12 @@ const HEAD_START: Duration = Duration::from_millis(2);
 type Answer<T> = Result<Response<T>, Status>;
 
 impl Inference {
-    pub(super) fn new(settings: &Settings, registry: Arc<Registry>, control: Control) -> Self {
+    pub(super) fn new(
+        settings: &Settings,
+        registry: Arc<Registry>,
+        control: Control,
+        stopping: Stopping,
+    ) -> Self {
         let server = &settings.server;
         Self(Arc::new(Shared {
             registry,
@@ -51,6 +58,7 @@ impl Inference {
                 depth: server.max_json_depth.get(),
             },
             access: Arc::new(AccessLog::new(&settings.logging)),
+            stopping,
         }))
     }
 
@@ -312,6 +320,8 @@ impl GrpcInferenceService for Inference {
             // The deadline of the stream is no deadline of a request.
             metadata.remove("grpc-timeout");
             let metadata = Arc::new(metadata);
+            // What has come by then is still answered.
+            let messages = messages.take_until(shared.stopping.clone().told());
             let answers = messages.map(move |message| {
                 let (shared, metadata) = (shared.clone(), metadata.clone());
                 async move {

@@ -4,6 +4,7 @@
 //! in as they are, as no typed schema would keep every keyword of theirs.
 
 mod paths;
+mod protocols;
 mod schemas;
 
 use plugin_abi::manifest::ModelManifest;
@@ -49,6 +50,13 @@ pub fn document(models: &[DocumentedModel<'_>], max_items: usize) -> Json {
         .build();
     let mut json = serde_json::to_value(&document)
         .unwrap_or_else(|error| Json::String(format!("the document cannot be written: {error}")));
+    let known = protocols::paths(models, &mut components);
+    if let Some(paths) = json["paths"].as_object_mut() {
+        paths.extend(known);
+    }
+    if let Some(tags) = json["tags"].as_array_mut() {
+        tags.extend(protocols::tags());
+    }
     let schemas: Map<String, Json> = components.into_schemas();
     if let Some(object) = json.as_object_mut() {
         object.insert("components".to_owned(), serde_json::json!({ "schemas": schemas }));

@@ -25,8 +25,12 @@ pub(super) struct Paths {
 }
 
 /// Statuses of a predict route in which no item was answered, with what they mean.
-const PREDICT_ERRORS: [(&str, &str); 10] = [
+const PREDICT_ERRORS: [(&str, &str); 11] = [
     ("400", "The request is malformed."),
+    (
+        "401",
+        "The server wants a key, and the request brings none of them.",
+    ),
     ("404", "The model or task is not loaded any more."),
     ("406", "None of the accepted content encodings can be served."),
     ("408", "The body did not arrive in time."),

@@ -248,3 +248,25 @@ async fn deadlines_and_priorities_are_parameters_too() {
     );
     server.gate.open();
 }
+
+#[actix_web::test]
+async fn only_replies_to_inferences_are_compressed() {
+    let server = TestServer::start();
+    let encoding = async |head: &str, body: &[u8]| {
+        let answer = server
+            .send(&format!("{head}\naccept-encoding: gzip, deflate"), body)
+            .await;
+        answer.header("content-encoding").map(str::to_owned)
+    };
+    let request = text(json!(["a"])).to_string();
+    let infer = encoding(&format!("POST {UPPER}"), request.as_bytes()).await;
+    assert_eq!(infer.as_deref(), Some("gzip"));
+    for head in [
+        "GET /v2",
+        "GET /v2/models/vision",
+        "GET /v2/models/nothing",
+        "POST /v2/models/vision/infer",
+    ] {
+        assert_eq!(encoding(head, b"").await.as_deref(), Some("identity"), "{head}");
+    }
+}

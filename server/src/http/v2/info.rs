@@ -19,19 +19,19 @@ use crate::http::server::Shared;
 /// `GET /v2`
 pub(in crate::http) async fn server() -> HttpResponse {
     let body = json!({"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": EXTENSIONS});
-    respond::json(200, body.to_string())
+    respond::plain_json(200, body.to_string())
 }
 
 /// `GET /v2/health/live`: never depends on models.
 pub(in crate::http) async fn live() -> HttpResponse {
-    respond::json(200, "{\"live\":true}")
+    respond::plain_json(200, "{\"live\":true}")
 }
 
 /// `GET /v2/health/ready`
 pub(in crate::http) async fn ready(shared: Data<Shared>) -> HttpResponse {
     let ready = shared.registry.is_ready();
     let body = json!({"live": true, "ready": ready});
-    respond::json(if ready { 200 } else { 503 }, body.to_string())
+    respond::plain_json(if ready { 200 } else { 503 }, body.to_string())
 }
 
 /// `GET /v2/models/{model}`
@@ -52,7 +52,7 @@ pub(in crate::http) async fn model_ready(
     name: Path<Name>,
 ) -> HttpResponse {
     match is_ready(&shared.registry, &name.model, name.version.as_deref()) {
-        Ok(()) => respond::json(200, json!({"name": name.model, "ready": true}).to_string()),
+        Ok(()) => respond::plain_json(200, json!({"name": name.model, "ready": true}).to_string()),
         Err(failure) => respond::failure(&request, &failure),
     }
 }
@@ -85,7 +85,7 @@ pub(in crate::http) async fn statistics(
 /// `GET /v2/models/stats`
 pub(in crate::http) async fn all_statistics(shared: Data<Shared>) -> HttpResponse {
     let all = describe::all_statistics(&shared.registry.snapshot());
-    respond::json(200, json!({ "model_stats": all }).to_string())
+    respond::plain_json(200, json!({ "model_stats": all }).to_string())
 }
 
 /// What a client may ask of the list of models.
@@ -105,7 +105,7 @@ pub(in crate::http) async fn index(
     match receive_json::<IndexRequest>(&request, payload, &shared).await {
         Ok(asked) => {
             let index = describe::index(&shared.registry.snapshot(), asked.ready);
-            respond::json(200, json!(index).to_string())
+            respond::plain_json(200, json!(index).to_string())
         }
         Err(failure) => respond::failure(&request, &failure),
     }
@@ -147,7 +147,7 @@ async fn order(
         shared.control.give(order, model).await
     };
     match carry_out.await {
-        Ok(()) => respond::json(200, "{}"),
+        Ok(()) => respond::plain_json(200, "{}"),
         Err(failure) => respond::failure(request, &failure),
     }
 }
@@ -174,7 +174,7 @@ fn of_model<T: Serialize>(
 ) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
     match Call::to_name(&snapshot, &name.model, name.version.as_deref()) {
-        Ok(call) => respond::json(200, json!(describe(&call)).to_string()),
+        Ok(call) => respond::plain_json(200, json!(describe(&call)).to_string()),
         Err(failure) => respond::failure(request, &failure),
     }
 }

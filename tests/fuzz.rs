@@ -1,0 +1,376 @@
+//! Whatever bytes a client sends, each decoder of the server's own gives a result or an error, never a panic, and takes memory
+//! in proportion to what was sent.
+//!
+//! Each runs for a moment among the other tests, and for `INFERENCE_FUZZ_SECONDS` where that is set:
+//!
+//! ```sh
+//! INFERENCE_FUZZ_SECONDS=600 cargo nextest run -p inference-server --test integration fuzz::
+//! ```
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use bytes::Bytes;
+use inference_server::api::BodyLimits;
+use inference_server::api::tensors::read_items;
+use inference_server::clock;
+use inference_server::http::body::{Envelope, read_body};
+use inference_server::http::data_uri;
+use inference_server::http::tensor_json::read_elements;
+use inference_server::http::v2::read::read_request;
+use inference_server::protocol::{DType, Tensor, Value, byte_strings};
+use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::Value as Json;
+
+const LIMITS: BodyLimits = BodyLimits { items: 64, depth: 16 };
+
+/// Most memory that a process which does nothing but decode small inputs may have had, in kilobytes.
+const MEMORY: u64 = 512 << 10;
+
+/// Runs `check` on values of `strategy` until the time is up.
+fn fuzz<S: Strategy>(strategy: &S, check: impl Fn(S::Value)) {
+    let seconds = std::env::var("INFERENCE_FUZZ_SECONDS").ok();
+    let time = seconds.map_or(Duration::from_millis(300), |seconds| {
+        Duration::from_secs(seconds.parse().expect("INFERENCE_FUZZ_SECONDS is a number"))
+    });
+    let config = Config {
+        cases: 200,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let (begun, cases) = (clock::now(), Cell::new(0u64));
+    while begun.elapsed() < time {
+        // A runner that has had its cases runs no more, so each round has its own.
+        let run = TestRunner::new(config.clone()).run(strategy, |value| {
+            cases.set(cases.get() + 1);
+            check(value);
+            Ok(())
+        });
+        if let Err(error) = run {
+            panic!("after {} cases: {error}", cases.get());
+        }
+    }
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .expect("Linux knows the peak");
+    let peak: u64 = peak
+        .trim()
+        .trim_end_matches(" kB")
+        .trim()
+        .parse()
+        .expect("it is a number");
+    eprintln!("{} cases, {} MiB at most", cases.get(), peak >> 10);
+    assert!(peak < MEMORY, "{} MiB of memory", peak >> 10);
+}
+
+fn task(kind: Kind, dtype: &str, shape: &[i64]) -> TaskManifest {
+    let mut task = TaskManifest::default();
+    task.input.kinds = vec![kind];
+    task.input.tensors = vec![TensorManifest {
+        name: "x".to_owned(),
+        dtype: dtype.to_owned(),
+        shape: shape.to_vec(),
+        ..TensorManifest::default()
+    }];
+    task.output = task.input.clone();
+    task
+}
+
+/// Tasks of every kind.
+fn tasks() -> impl Strategy<Value = TaskManifest> {
+    prop_oneof![
+        Just(task(Kind::Tensors, "FP32", &[2])),
+        Just(task(Kind::Tensors, "UINT8", &[-1, 2])),
+        Just(task(Kind::Tensors, "BYTES", &[-1])),
+        Just(task(Kind::Text, "BYTES", &[])),
+        Just(task(Kind::Bytes, "BYTES", &[])),
+        Just(task(Kind::Json, "BYTES", &[])),
+    ]
+}
+
+/// Pieces of requests, put together at random: nearly right more often than bytes at random would be.
+fn pieces() -> impl Strategy<Value = Vec<u8>> {
+    let words = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"",
+        "\\",
+        "\\u12",
+        "\\ud800",
+        "\"inputs\":",
+        "\"input\":",
+        "\"instances\":",
+        "\"outputs\":",
+        "\"parameters\":",
+        "\"name\":",
+        "\"x\"",
+        "\"TEXT\"",
+        "\"shape\":",
+        "\"datatype\":",
+        "\"FP32\"",
+        "\"BYTES\"",
+        "\"data\":",
+        "\"binary_data_size\":",
+        "\"content_type\":",
+        "\"base64\"",
+        "null",
+        "true",
+        "1",
+        "-1",
+        "0.5",
+        "1e999",
+        "18446744073709551616",
+        "[1,2]",
+        "[1,1]",
+        "\"a\"",
+        "\"data:image/png;base64,AAAA\"",
+        " ",
+        "\n",
+    ];
+    let word = proptest::sample::select(words.to_vec()).prop_map(|word| word.as_bytes().to_vec());
+    let noise = proptest::collection::vec(any::<u8>(), 0..6);
+    proptest::collection::vec(prop_oneof![8 => word, 1 => noise], 0..48).prop_map(|pieces| pieces.concat())
+}
+
+/// A request that is right but for one number or name, and bytes behind it.
+fn requests() -> impl Strategy<Value = (Vec<u8>, usize)> {
+    let names = proptest::sample::select(vec!["x", "TEXT", "BYTES", "JSON", "y", ""]);
+    let dtypes = proptest::sample::select(vec!["FP32", "UINT8", "BYTES", "FP16", "FLOAT"]);
+    let dims = proptest::collection::vec(
+        prop_oneof![0i64..5, Just(-1), Just(i64::MAX), Just(1 << 40)],
+        0..4,
+    );
+    let data = proptest::option::of(proptest::sample::select(vec![
+        "[]",
+        "[1,2]",
+        "[[1,2]]",
+        "[\"a\"]",
+        "[\"AAAA\"]",
+        "[\"data:;base64,AA\"]",
+        "[{}]",
+        "1",
+        "[1e40]",
+    ]));
+    let size = proptest::option::of(prop_oneof![0u64..40, Just(u64::MAX)]);
+    let input = (names, dtypes, dims, data, size).prop_map(|(name, dtype, dims, data, size)| {
+        let data = data.map(|data| format!(",\"data\":{data}")).unwrap_or_default();
+        let size = size
+            .map(|size| {
+                format!(",\"parameters\":{{\"binary_data_size\":{size},\"content_type\":\"base64\"}}")
+            })
+            .unwrap_or_default();
+        format!("{{\"name\":\"{name}\",\"datatype\":\"{dtype}\",\"shape\":{dims:?}{data}{size}}}")
+    });
+    let inputs = proptest::collection::vec(input, 0..3);
+    let binary = proptest::collection::vec(prop_oneof![3 => 0u8..9, 1 => any::<u8>()], 0..64);
+    (inputs, binary, 0usize..4).prop_map(|(inputs, binary, off)| {
+        let json = format!("{{\"inputs\":[{}]}}", inputs.join(","));
+        let length = json.len() + off - off.min(1);
+        ([json.into_bytes(), binary].concat(), length)
+    })
+}
+
+#[test]
+fn binary_framing() {
+    let noise = (pieces(), 0usize..200);
+    let request = prop_oneof![3 => requests(), 1 => noise];
+    fuzz(
+        &(request, proptest::bool::weighted(0.9), tasks()),
+        |((body, length), framed, task)| {
+            let body = Bytes::from(body);
+            let Ok(request) = read_request(&body, framed.then_some(length), &task, LIMITS) else {
+                return;
+            };
+            let inside = |data: &Bytes| {
+                body.as_ptr_range().contains(&data.as_ptr()) || data.len() <= 2 * body.len() + 8
+            };
+            assert!(request.inputs.iter().all(|input| inside(&input.data)));
+            if let Ok(items) = read_items(&task, request.inputs, &request.parameters.for_task, LIMITS) {
+                assert!((1..=LIMITS.items).contains(&items.len()));
+            }
+        },
+    );
+}
+
+#[test]
+fn byte_strings_of_tensors() {
+    let element = proptest::collection::vec(any::<u8>(), 0..9);
+    let whole = proptest::collection::vec(element, 0..9).prop_map(|elements| {
+        let prefixed = |element: &Vec<u8>| [&(element.len() as u32).to_le_bytes()[..], element].concat();
+        (elements.iter().flat_map(prefixed).collect::<Vec<u8>>(), elements)
+    });
+    let cut = (0usize..4, 0usize..4, any::<u8>());
+    fuzz(
+        &(whole, cut, 0u64..12),
+        |((mut data, elements), (at, by, noise), claimed)| {
+            if by > 0 && !data.is_empty() {
+                let at = at * data.len() / 4;
+                data[at] = noise;
+                data.truncate(data.len() + 1 - by);
+            }
+            let data = Bytes::from(data);
+            match Tensor::new("x", DType::Bytes, vec![claimed], data.clone()) {
+                Ok(tensor) => {
+                    let found: Vec<Bytes> = byte_strings(tensor.data()).collect();
+                    assert_eq!(found.len() as u64, claimed);
+                    assert_eq!(
+                        found.iter().map(|element| 4 + element.len()).sum::<usize>(),
+                        data.len()
+                    );
+                    let rows = tensor.into_rows(claimed as usize).expect("there are as many");
+                    assert!(
+                        rows.iter()
+                            .zip(&found)
+                            .all(|(row, element)| row.data()[4..] == element[..])
+                    );
+                }
+                Err(_) => assert!(by > 0 || claimed != elements.len() as u64),
+            }
+        },
+    );
+}
+
+#[test]
+fn base64() {
+    let bytes = proptest::collection::vec(any::<u8>(), 0..64);
+    let text = proptest::collection::vec(
+        prop_oneof![9 => proptest::char::range('+', 'z'), 1 => any::<char>()],
+        0..64,
+    );
+    fuzz(&(bytes, text), |(bytes, text)| {
+        assert_eq!(
+            data_uri::decode_base64(STANDARD.encode(&bytes).as_bytes()),
+            Ok(bytes.clone())
+        );
+        assert_eq!(
+            data_uri::decode_base64(STANDARD_NO_PAD.encode(&bytes).as_bytes()),
+            Ok(bytes)
+        );
+        let text: String = text.into_iter().collect();
+        if let Ok(decoded) = data_uri::decode_base64(text.as_bytes()) {
+            assert!(decoded.len() <= text.len() / 4 * 3 + 3);
+        }
+    });
+}
+
+#[test]
+fn data_uris() {
+    let bytes = proptest::collection::vec(any::<u8>(), 0..64);
+    let noise = "(data:)?[a-z/]{0,12}(;[a-z=;]{0,9})?(;base64)?,?[A-Za-z0-9+/=,;]{0,40}";
+    fuzz(
+        &(bytes, "image/(png|jpeg|[a-z]{0,300})", noise),
+        |(bytes, media_type, noise)| {
+            let uri = format!("data:{media_type};base64,{}", STANDARD.encode(&bytes));
+            match data_uri::decode(uri.as_bytes()) {
+                Ok(decoded) => assert_eq!((decoded.media_type, decoded.data), (media_type, bytes)),
+                Err(_) => assert!(media_type.len() > 200, "{uri}"),
+            }
+            let is_one = data_uri::is_one(noise.as_bytes());
+            assert!(is_one || data_uri::decode(noise.as_bytes()).is_err(), "{noise}");
+        },
+    );
+}
+
+#[test]
+fn splitting_of_json() {
+    let documents = prop_oneof![
+        any::<i32>().prop_map(|number| number.to_string()),
+        "\"[a-zA-Z \\\\\\\\n\\[\\]{},:]{0,12}\"",
+        Just("{\"a\":[1,{\"b\":\"]}\"}]}".to_owned()),
+        Just("null".to_owned()),
+    ];
+    let envelope = proptest::collection::vec(documents, 0..6)
+        .prop_map(|items| format!("{{\"inputs\":[{}]}}", items.join(" ,\n")).into_bytes());
+    fuzz(&prop_oneof![envelope, pieces()], |body| {
+        let task = task(Kind::Json, "BYTES", &[]);
+        let body = Bytes::from(body);
+        let read = read_body(&body, None, Envelope::Native, &task, LIMITS);
+        let parsed: Option<Json> = serde_json::from_slice(&body).ok();
+        let wanted = parsed.as_ref().and_then(|json| json["inputs"].as_array());
+        match read {
+            Ok(read) => {
+                let parsed = parsed.as_ref().expect("what is split is JSON");
+                let items: Vec<&Json> = match wanted {
+                    Some(items) => items.iter().collect(),
+                    None => vec![&parsed["input"]],
+                };
+                assert_eq!(read.items.len(), items.len());
+                for (item, expected) in read.items.iter().zip(items) {
+                    let Ok(Value::Json(item)) = item.as_ref().map(|item| &item.value) else {
+                        panic!("an item of a task that takes anything was refused")
+                    };
+                    assert_eq!(
+                        &serde_json::from_slice::<Json>(item).expect("an item is JSON"),
+                        expected
+                    );
+                }
+            }
+            Err(error) => {
+                let members = parsed
+                    .as_ref()
+                    .and_then(Json::as_object)
+                    .map_or(0, serde_json::Map::len);
+                let alone = members == 1 && wanted.is_some_and(|items| !items.is_empty());
+                let duplicate = error.to_string().contains("twice") || error.to_string().contains("both");
+                assert!(!alone || duplicate, "{error}");
+            }
+        }
+    });
+}
+
+#[test]
+fn numbers_of_json() {
+    let number = prop_oneof![
+        any::<f64>()
+            .prop_filter("JSON has no other", |float| float.is_finite())
+            .prop_map(|float| format!("{float:?}")),
+        any::<i64>().prop_map(|integer| integer.to_string()),
+        Just("-0".to_owned()),
+        Just("1e400".to_owned()),
+    ];
+    let row = proptest::collection::vec(number, 0..5).prop_map(|row| format!("[{}]", row.join(",")));
+    let nested =
+        proptest::collection::vec(row.clone(), 0..4).prop_map(|rows| format!("[{}]", rows.join(" , ")));
+    fuzz(&prop_oneof![row, nested], |text| {
+        let tokens = text.split(['[', ']', ',', ' ']).filter(|token| !token.is_empty());
+        let flat: Vec<f64> = tokens
+            .map(|token| token.parse().expect("it is a number"))
+            .collect();
+        match read_elements(&text, DType::Fp64) {
+            Ok((data, dims)) => {
+                let read: Vec<f64> = data
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|bytes| f64::from_le_bytes(*bytes))
+                    .collect();
+                assert_eq!(read, flat, "{text}");
+                assert_eq!(dims.iter().product::<u64>(), flat.len() as u64, "{text}");
+            }
+            Err(error) if error.contains("does not fit") => {
+                assert!(flat.iter().any(|float| float.is_infinite()))
+            }
+            Err(error) => assert!(error.contains("differ in length"), "{text}: {error}"),
+        }
+        // Integers are read or refused, never rounded.
+        if let Ok((data, _)) = read_elements(&text, DType::Int64) {
+            let read: Vec<f64> = data
+                .as_chunks()
+                .0
+                .iter()
+                .map(|bytes| i64::from_le_bytes(*bytes) as f64)
+                .collect();
+            assert_eq!(read, flat, "{text}");
+        }
+    });
+}
