@@ -95,3 +95,23 @@ fn a_question_without_passages_is_the_clients_fault() {
         "the client is told why"
     );
 }
+
+#[test]
+fn clients_of_openai_get_the_same_vectors_and_the_count_of_tokens() {
+    let server = start("bge");
+    let reference = reference();
+    let request = json!({"model": "m.passage", "input": reference["texts"]});
+    let reply = server.post("/v1/embeddings", &request).expect(200).json();
+    let expected = &reference["expected"]["bge"];
+    let vectors = list(&reply["data"]);
+    assert_eq!(vectors.len(), list(&reference["texts"]).len());
+    for (index, vector) in vectors.iter().enumerate() {
+        assert_close(
+            &vector["embedding"],
+            &expected["passage"][index],
+            &format!("text {index}"),
+        );
+    }
+    let tokens: u64 = list(&expected["tokens"]).iter().filter_map(Json::as_u64).sum();
+    assert_eq!(reply["usage"]["prompt_tokens"], json!(tokens));
+}

@@ -10,6 +10,7 @@
 mod attention;
 mod bert;
 mod encoder;
+mod files;
 mod folder;
 mod graph;
 mod lanes;

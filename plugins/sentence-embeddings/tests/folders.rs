@@ -4,7 +4,10 @@
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
 
-use common::{assert_close, load, numbers, reference_json, vector};
+use std::fs;
+use std::path::Path;
+
+use common::{assert_close, load, models, numbers, reference_json, vector};
 use plugin_sdk::serde_json::{Value as Json, json};
 use plugin_sdk::testing::{Failure, FailureKind, Harness};
 use sentence_embeddings::SentenceEmbeddings;
@@ -187,4 +190,95 @@ fn what_is_wrong_with_a_folder_is_blamed_on_its_setting() {
         message.contains("has the shape") && message.contains("expected"),
         "{message}"
     );
+}
+
+/// Why a copy of a small model is refused in which one file has `to` in place of `from`.
+fn refusal(folder: &str, file: &str, from: &str, to: &str) -> String {
+    let copy = tempfile::tempdir().expect("there is room for a temporary folder");
+    copy_folder(&models().join(folder), copy.path());
+    let path = copy.path().join(file);
+    let text = fs::read_to_string(&path).expect("the file is there");
+    assert!(text.contains(from), "{file} has no `{from}`");
+    fs::write(&path, text.replace(from, to)).expect("the copy can be written");
+    let failure = load(json!({"folder": copy.path()}), 1).expect_err("it is refused");
+    assert_eq!(failure.key, "folder");
+    failure.message
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder can be made");
+    for entry in fs::read_dir(from).expect("the folder can be read") {
+        let entry = entry.expect("the folder can be read").path();
+        let copy = to.join(entry.file_name().expect("an entry has a name"));
+        if entry.is_dir() {
+            copy_folder(&entry, &copy);
+        } else {
+            fs::copy(&entry, &copy).expect("a file can be copied");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_understood_is_refused_by_its_name() {
+    for (folder, file, from, to, reason) in [
+        (
+            "e5",
+            "modules.json",
+            ".Normalize",
+            ".Dense",
+            "Dense`, expected Transformer, Pooling and Normalize",
+        ),
+        (
+            "e5",
+            "1_Pooling/config.json",
+            "\"mean\"",
+            "\"lasttoken\"",
+            "the model pools by lasttoken",
+        ),
+        (
+            "e5",
+            "1_Pooling/config.json",
+            "\"include_prompt\": true",
+            "\"include_prompt\": false",
+            "leaves prompts out",
+        ),
+        (
+            "e5",
+            "config.json",
+            "\"gelu\"",
+            "\"swish\"",
+            "has the activation `swish`",
+        ),
+        (
+            "e5",
+            "config.json",
+            "\"num_attention_heads\": 4",
+            "\"num_attention_heads\": 5",
+            "divides 32 numbers among 5 heads",
+        ),
+        (
+            "e5",
+            "config.json",
+            "\"num_hidden_layers\": 2",
+            "\"num_hidden_layers\": 3",
+            "it has no tensor `encoder.layer.2",
+        ),
+        (
+            "e5",
+            "config.json",
+            "\"intermediate_size\": 64",
+            "\"intermediate_size\": 32",
+            "has the shape [64, 32], expected [32, 32]",
+        ),
+        (
+            "cross",
+            "config.json",
+            "linear.Identity",
+            "activation.Tanh",
+            "applies `Tanh` to scores",
+        ),
+    ] {
+        let message = refusal(folder, file, from, to);
+        assert!(message.contains(reason), "{message}");
+    }
 }

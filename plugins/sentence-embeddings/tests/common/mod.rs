@@ -43,8 +43,12 @@ pub(crate) fn minilm() -> PathBuf {
 
 /// Loads a model with settings, whose paths start at the folder of the small models.
 pub(crate) fn load(settings: Json, threads: u32) -> Result<Harness<SentenceEmbeddings>, Failure> {
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
-    Harness::load_with(settings, models, 1, threads)
+    Harness::load_with(settings, models(), 1, threads)
+}
+
+/// The folder of the small models.
+pub(crate) fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models")
 }
 
 /// The numbers of an answered vector.
