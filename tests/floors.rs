@@ -17,6 +17,7 @@ const FLOORS: [&[&str]; 7] = [
         "metrics",
         "clock",
         "batching",
+        "resources",
         "exit_status",
     ],
     &["batcher", "config"],

@@ -16,6 +16,7 @@ mod frozen_abi;
 mod hostile_input;
 mod http_surface;
 mod isolation;
+mod isolation_limits;
 mod isolation_prepare;
 mod isolation_processes;
 mod loading;

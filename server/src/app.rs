@@ -19,8 +19,10 @@ use crate::cli::ServeArgs;
 use crate::clock;
 use crate::config::{self, ConfigErrors, Facts, ServerSettings, Settings, Source};
 use crate::engine;
+use crate::error::Chain;
 use crate::grpc;
 use crate::http;
+use crate::isolation::confine::Enclosures;
 use crate::isolation::{self, LoadFailure, Program};
 use crate::loader::{self, Inspection, LoadError, Loader, TrialProgram};
 use crate::logging;
@@ -222,9 +224,11 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
     let registry = Arc::new(Registry::default());
     let prepare_threads = settings.server.prepare_threads.get();
     let prepare_pool = engine::prepare_pool("prepare", prepare_threads)?;
+    let loader =
+        Loader::new(&settings.server.scratch_dir, TrialProgram::this_server()).map_err(AppError::Loader)?;
     let context = LoadContext {
-        loader: Loader::new(&settings.server.scratch_dir, TrialProgram::this_server())
-            .map_err(AppError::Loader)?,
+        enclosures: Arc::new(Enclosures::new(loader.scratch_folder().to_owned())),
+        loader,
         trial_timeout: settings.server.reload_timeout,
         cores: thread::available_parallelism().map_or(1, NonZeroUsize::get),
         decode_example: http::decode_example,
@@ -563,20 +567,5 @@ async fn shut_down(
             Ok(())
         }
         Err(abandoned) => Err(AppError::Abandoned(abandoned.to_string())),
-    }
-}
-
-/// An error with its sources, on one line.
-pub struct Chain<'a>(pub &'a dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
     }
 }

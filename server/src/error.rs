@@ -1,5 +1,6 @@
 //! Why an item or a request came to nothing. Status codes are chosen at the edge (`http`, `grpc`), never here.
 
+use std::fmt;
 use std::time::Duration;
 
 /// One item's failure. Its message is shown to the client.
@@ -75,4 +76,19 @@ pub enum Rejection {
     /// The model is being unloaded or the server stops.
     #[error("the model is shutting down")]
     ShuttingDown,
+}
+
+/// An error with its sources, on one line.
+pub struct Chain<'a>(pub &'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
 }

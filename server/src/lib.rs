@@ -21,4 +21,5 @@ pub mod model;
 pub mod protocol;
 pub mod registry;
 pub mod reload;
+pub mod resources;
 pub mod signals;

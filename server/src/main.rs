@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use inference_server::app::{self, Chain};
+use inference_server::app;
 use inference_server::cli::{Cli, Command};
+use inference_server::error::Chain;
 use inference_server::{bench, config, loader};
 
 fn main() -> ExitCode {

@@ -86,6 +86,13 @@ pub(crate) fn print(line: &str) {
     eprintln!("to standard error: {line}");
 }
 
+/// Logs the surroundings of the process.
+pub(crate) fn describe(threads: usize, variable: &str) {
+    let processors = thread::available_parallelism().map_or(0, usize::from);
+    let value = std::env::var(variable);
+    plugin_sdk::log::info!("{processors} processors, {threads} threads, {variable} is {value:?}");
+}
+
 /// Ends the process.
 pub(crate) fn exit(code: i32) -> ! {
     process::exit(code)

@@ -69,6 +69,8 @@ enum LoadFault {
 /// The model.
 pub struct Misbehave {
     settings: Settings,
+    /// As the server has told.
+    threads: usize,
     batches: AtomicU64,
     _bomb: Option<deeds::Bomb>,
 }
@@ -100,6 +102,7 @@ impl Model for Misbehave {
         let _bomb = settings.panic_in_drop.then(|| deeds::Bomb);
         Ok(Self {
             settings,
+            threads: context.threads,
             batches: AtomicU64::new(0),
             _bomb,
         })

@@ -20,7 +20,7 @@ pub struct Order {
     pub code: i32,
     /// How much `leak` leaks.
     pub bytes: usize,
-    /// What failures and logs say.
+    /// What failures and logs say, what is written, and where to connect.
     pub message: String,
     /// The file that `wait` waits for.
     pub path: PathBuf,
@@ -53,6 +53,12 @@ pub enum Deed {
     Print,
     /// Leak `bytes`, touched.
     Leak,
+    /// Log how many processors and threads there are, and the variable that `message` names.
+    Describe,
+    /// Write `message` to the file `path`; the item fails if that is refused.
+    Write,
+    /// Connect to the address `message`; the item fails if that is refused.
+    Connect,
     /// Fail this item as the client's fault.
     FailItem,
     /// Fail this item as the model's fault.

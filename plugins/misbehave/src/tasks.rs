@@ -1,5 +1,7 @@
 //! The tasks: `text` and `image` take orders as they are, `prepared` prepares them, `tensor` doubles numbers.
 
+use std::io;
+use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -131,7 +133,7 @@ impl Misbehave {
         }
         let due: Vec<Deed> = orders.iter().map(|order| due(order)).collect();
         for (order, deed) in orders.iter().zip(&due) {
-            order.act(*deed, orders.len())?;
+            order.act(*deed, orders.len(), self.threads)?;
         }
         let report = |order: &Order| Report {
             value: order.value.clone(),
@@ -148,6 +150,8 @@ impl Misbehave {
             .map(|(order, deed)| match deed {
                 Deed::FailItem => Err(ItemError::invalid(&order.message)),
                 Deed::FaultItem => Err(ItemError::fault(&order.message)),
+                Deed::Write => refused(std::fs::write(&order.path, &order.message)).map(|()| report(order)),
+                Deed::Connect => refused(TcpStream::connect(&order.message)).map(|_| report(order)),
                 _ => Ok(report(order)),
             })
             .collect();
@@ -161,6 +165,11 @@ impl Misbehave {
     }
 }
 
+/// What the system refuses fails the item.
+fn refused<T>(result: io::Result<T>) -> Result<T, ItemError> {
+    result.map_err(|error| ItemError::fault(format_args!("refused: {:?}", error.kind())))
+}
+
 /// What is really to be done for an order.
 fn due(order: &Order) -> Deed {
     match &order.once {
@@ -170,7 +179,7 @@ fn due(order: &Order) -> Deed {
 }
 
 impl Order {
-    fn act(&self, deed: Deed, batch_size: usize) -> Result<(), BatchError> {
+    fn act(&self, deed: Deed, batch_size: usize, threads: usize) -> Result<(), BatchError> {
         let duration = Duration::from_millis(self.ms);
         match deed {
             Deed::Sleep => deeds::pause(duration),
@@ -178,6 +187,7 @@ impl Order {
             Deed::Wait => deeds::wait_for(&self.path),
             Deed::Hang => deeds::hang(),
             Deed::Log => log::info!("{}", self.message),
+            Deed::Describe => deeds::describe(threads, &self.message),
             Deed::Print => deeds::print(&self.message),
             Deed::Leak => deeds::leak(self.bytes),
             Deed::FailBatch => return Err(BatchError::failed(&self.message)),

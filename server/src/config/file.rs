@@ -10,6 +10,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::checks;
 use super::document::Document;
+use super::env_table::EnvTable;
 use super::error::{ConfigError, Location, Origin};
 use super::keys::{
     Fallback, Given, Section, WrittenBatching, WrittenLogging, WrittenModel, WrittenServer, WrittenTask,
@@ -33,6 +34,7 @@ pub(super) struct ModelTable {
     pub(super) batching: WrittenBatching,
     pub(super) tasks: Vec<TaskTable>,
     pub(super) settings: PluginSettings,
+    pub(super) env: Option<EnvTable>,
 }
 
 /// What one `[models.tasks.…]` says.
@@ -171,7 +173,7 @@ impl Reader<'_, '_> {
     fn model(&mut self, table: &DeTable<'_>, header: &Range<usize>) -> ModelTable {
         let level = Level {
             place: "in [[models]]",
-            tables: &["batching", "tasks", "settings"],
+            tables: &["batching", "tasks", "settings", "env"],
         };
         let mut keys = WrittenModel::empty();
         let mut batching = WrittenBatching::empty();
@@ -182,6 +184,9 @@ impl Reader<'_, '_> {
             Some((span, settings)) => PluginSettings::read(self.document, &span, settings, self.errors),
             None => PluginSettings::empty(),
         };
+        let env = self
+            .table(table, "env", "[models.env]")
+            .map(|(span, variables)| EnvTable::read(self.document, &span, variables, self.errors));
         let header = self.document.locate(header.start);
         ModelTable {
             header,
@@ -189,6 +194,7 @@ impl Reader<'_, '_> {
             batching,
             tasks: self.tasks(table),
             settings,
+            env,
         }
     }
 
@@ -399,6 +405,7 @@ fn home_of(name: &str) -> Option<String> {
     match name {
         "tasks" => Some("[[models]], as [models.tasks.…]".to_owned()),
         "settings" => Some("[[models]], as [models.settings]".to_owned()),
+        "env" => Some("[[models]], as [models.env]".to_owned()),
         _ => (!of_keys.is_empty()).then(|| of_keys.join(" or ")),
     }
 }

@@ -12,9 +12,12 @@ use super::checks::{
     CORS_ORIGIN, FOLDER, HOST, KEY, LOG_FILTER, NAME, PATH_PATTERN, PLUGIN, ROUTE, SENTENCE,
 };
 use super::error::Origin;
-use super::rule::{Choice, Integer, Limit, Mismatch, Rule, Size, TextList, TimeSpan, Toggle, Written, count};
+use super::rule::{
+    Choice, CpuChoice, Integer, Limit, Mismatch, Rule, Size, TextList, TimeSpan, Toggle, Written, count,
+};
 use super::settings::{LogFormat, OnCrash};
 use crate::batching::WeightRule;
+use crate::resources::{Cpus, Sandbox};
 
 /// What holds for a key that nobody wrote. Values are as they would be written in the file.
 #[derive(Clone, Copy, Debug)]
@@ -283,6 +286,12 @@ const ISOLATIONS: Choice<IsolationName> = Choice(&[
     ("process", IsolationName::Process),
 ]);
 
+const SANDBOXES: Choice<Sandbox> = Choice(&[
+    ("off", Sandbox::Off),
+    ("on", Sandbox::On),
+    ("best-effort", Sandbox::BestEffort),
+]);
+
 section! {
     /// What is written about one model.
     WrittenModel {
@@ -307,6 +316,17 @@ section! {
         restart_delay: Duration = time_span(MILLISECOND, HOUR), Value("\"100ms\"");
         /// The longest of these pauses.
         max_restart_delay: Duration = time_span(MILLISECOND, HOUR), Value("\"30s\"");
+        /// Most memory of each process of the model. In one that takes more, allocations fail, or it is ended. As `cpus`,
+        /// `sandbox` and `[models.env]`, it needs `isolation = "process"`.
+        max_memory: usize = Size { min: 16 << 20, max: 1 << 50 }, Otherwise { holds: "no limit", example: "\"4GiB\"" };
+        /// The processors on which each process of the model runs: how many, or a list of their numbers. The plugin is told
+        /// as many threads.
+        cpus: Cpus = CpuChoice, Otherwise { holds: "all that the server may use", example: "2" };
+        /// "on": the processes of the model have no network, and change files only in a folder of their own, which `TMPDIR`
+        /// names. A kernel that cannot do that is an error. "best-effort": as far as the kernel can.
+        sandbox: Sandbox = SANDBOXES, Value("\"off\"");
+        /// Scheduling niceness of what runs the model, as `model_nice`, which it replaces.
+        nice: u8 = Integer::<u8>::new(0, 19), Otherwise { holds: "`model_nice` of [server]", example: "10" };
         /// Run the model once before it serves, so that the first client does not wait for it to warm up.
         warm_up: bool = Toggle, Value("true");
         /// Task that is meant when a client names none.

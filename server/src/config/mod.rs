@@ -10,6 +10,7 @@
 
 mod checks;
 mod document;
+mod env_table;
 mod error;
 mod file;
 mod keys;

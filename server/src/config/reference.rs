@@ -25,6 +25,11 @@ const SETTINGS_HEADER: &str = "\
 # paths start where the plugin says, as a rule at the folder of this file.
 ";
 
+const ENV_HEADER: &str = "\
+# Variables for the environment of the processes of this model, beside those of the server, such as
+# CUDA_VISIBLE_DEVICES = \"0\". Only with `isolation = \"process\"`.
+";
+
 /// The text of `config/reference.toml`.
 pub fn reference_toml() -> String {
     let mut text = HEADER.to_owned();
@@ -45,6 +50,7 @@ pub fn reference_toml() -> String {
     push_names(&mut text, WrittenBatching::KEYS);
     push_keys(&mut text, WrittenTask::KEYS);
     let _ = write!(text, "\n{SETTINGS_HEADER}#[models.settings]\n");
+    let _ = write!(text, "\n{ENV_HEADER}#[models.env]\n");
     text
 }
 

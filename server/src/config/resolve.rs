@@ -17,6 +17,7 @@ use super::settings::{
     BatchingLayers, Isolation, LoggingSettings, ModelPlaces, ModelSettings, Place, ProcessSettings,
     ServerSettings, Settings, TaskOverrides, written_value,
 };
+use crate::resources::{Resources, Sandbox};
 
 /// The configuration file, as the roof read it.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +59,7 @@ pub fn resolve(
     let environment = overrides::environment(env, &mut errors, &mut warnings);
     let flags = overrides::command_line(flags, &mut errors);
     reject_duplicates(&document, &written.models, &mut errors);
+    reject_limits_without_process(&document, &written.models, &mut errors);
     let settings = join(
         &document,
         source.base_dir,
@@ -240,6 +242,13 @@ fn model_settings(
             }),
         },
         workers: written_value(keys.workers),
+        resources: Resources {
+            max_memory: keys.max_memory.map(|given| given.value as u64),
+            cpus: keys.cpus.map(|given| given.value),
+            env: table.env.map(|env| env.variables).unwrap_or_default(),
+            sandbox: written_value(keys.sandbox),
+        },
+        nice: keys.nice.map(|given| given.value),
         warm_up: written_value(keys.warm_up),
         description: keys.description.map(|given| given.value),
         request_timeout: keys
@@ -278,6 +287,50 @@ fn place_of(origin: &Origin, header: &Location) -> Place {
     match origin {
         Origin::File(location) => Place(location.clone()),
         Origin::Environment(_) | Origin::Flag(_) | Origin::BuiltIn => Place(header.clone()),
+    }
+}
+
+/// Threads of one process share its memory, its environment and its files: limits need a process.
+fn reject_limits_without_process(
+    document: &Document<'_>,
+    models: &[ModelTable],
+    errors: &mut Vec<ConfigError>,
+) {
+    for model in models {
+        let keys = &model.keys;
+        if keys
+            .isolation
+            .as_ref()
+            .is_some_and(|given| given.value == IsolationName::Process)
+        {
+            continue;
+        }
+        let of = |name, origin: Option<&Origin>| origin.map(|origin| (name, origin.clone()));
+        let env = model.env.as_ref().map(|env| Origin::File(env.header.clone()));
+        let written = [
+            of(
+                "`max_memory`",
+                keys.max_memory.as_ref().map(|given| &given.origin),
+            ),
+            of("`cpus`", keys.cpus.as_ref().map(|given| &given.origin)),
+            of(
+                "`sandbox`",
+                keys.sandbox
+                    .as_ref()
+                    .filter(|given| given.value != Sandbox::Off)
+                    .map(|given| &given.origin),
+            ),
+            of("[models.env]", env.as_ref()),
+        ];
+        for (name, origin) in written.into_iter().flatten() {
+            let message =
+                format!("{name} needs a process of the model's own, and this one runs in the server's");
+            let hint = format!("add `isolation = \"process\"` to the model, or take {name} out");
+            errors.push(ConfigError {
+                excerpt: document.line_of(&origin),
+                ..ConfigError::new(origin, message, Some(hint))
+            });
+        }
     }
 }
 

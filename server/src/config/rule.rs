@@ -11,6 +11,7 @@ use toml::de::DeValue;
 
 use super::suggest::{alternatives, nearest};
 use super::units;
+use crate::resources::Cpus;
 
 /// A value as somebody wrote it.
 pub(super) enum Written<'a> {
@@ -172,6 +173,56 @@ impl Rule for Limit {
                 written.quoted_by_mistake(|text| text.parse::<u64>().is_ok()),
             )),
         }
+    }
+}
+
+/// A number of processors, or a list of those that are meant.
+pub(super) struct CpuChoice;
+
+/// Most processors that Linux can name.
+const MOST_CPUS: u64 = 1024;
+
+impl Rule for CpuChoice {
+    type Value = Cpus;
+
+    fn expected(&self) -> String {
+        format!(
+            "an integer from 1 to {MOST_CPUS}, or a list of processors, each an integer from 0 to {}",
+            MOST_CPUS - 1
+        )
+    }
+
+    fn read(&self, written: &Written<'_>) -> Result<Cpus, Mismatch> {
+        let Written::Toml(DeValue::Array(array)) = written else {
+            let count = count(MOST_CPUS).read(written);
+            return count.map(Cpus::Count).map_err(|mismatch| Mismatch {
+                expected: self.expected(),
+                ..mismatch
+            });
+        };
+        if array.is_empty() {
+            let got = "an empty list".to_owned();
+            return Err(Mismatch {
+                got,
+                ..self.mismatch(written, None)
+            });
+        }
+        let one = Integer::<usize>::new(0, MOST_CPUS - 1);
+        let mut cpus = array
+            .iter()
+            .map(|element| {
+                one.read(&Written::Toml(element.get_ref()))
+                    .map_err(|mismatch| Mismatch {
+                        got: format!("a list with {}", mismatch.got),
+                        expected: self.expected(),
+                        span: Some(element.span()),
+                        ..mismatch
+                    })
+            })
+            .collect::<Result<Vec<usize>, _>>()?;
+        cpus.sort_unstable();
+        cpus.dedup();
+        Ok(Cpus::These(cpus))
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::error::{ConfigWarning, Location, Origin};
 use super::keys::{Given, PolicyName, Section, WrittenBatching};
 use crate::batching::{DeclaredLimits, Policy, TaskBatching};
+use crate::resources::Resources;
 
 /// What `max_delay` is under each policy that waits, if nobody writes it.
 const ADAPTIVE_MAX_DELAY: Duration = Duration::from_millis(10);
@@ -116,6 +117,10 @@ pub struct ModelSettings {
     pub isolation: Isolation,
     /// What runs batches at the same time: so many threads, or so many processes.
     pub workers: NonZeroUsize,
+    /// What each of its processes may use.
+    pub resources: Resources,
+    /// Niceness of its workers, 0 to 19, if not that of all models.
+    pub nice: Option<u8>,
     /// Whether the model runs once before it serves.
     pub warm_up: bool,
     /// Task that is meant when a client names none.
@@ -309,6 +314,8 @@ impl ModelSettings {
             || self.base_dir != new.base_dir
             || self.isolation != new.isolation
             || self.workers != new.workers
+            || self.resources != new.resources
+            || self.nice != new.nice
             || self.warm_up != new.warm_up
     }
 }

@@ -22,7 +22,7 @@ use super::handover::Handover;
 use super::records;
 use super::setup::{LoadFailure, Setup};
 use super::transport::{Lane, LaneError};
-use crate::error::ItemError;
+use crate::error::{Chain, ItemError};
 use crate::model::{BatchError, BatchItem, Model, Prepared};
 use crate::protocol::ItemInput;
 
@@ -49,8 +49,7 @@ pub fn run_child(load: impl FnOnce(&Setup) -> Result<Arc<dyn Model>, LoadFailure
     match run(load) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
-            eprintln!("{error}{}", source.unwrap_or_default());
+            eprintln!("{}", Chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -77,7 +76,9 @@ fn run(load: impl FnOnce(&Setup) -> Result<Arc<dyn Model>, LoadFailure>) -> Resu
     }
     records::log_to(records, setup.log_level.parse().unwrap_or(LevelFilter::Info));
     restrict_this_process(&setup);
-    let model = match load(&setup) {
+    let confined = setup.confinement.apply();
+    let confined = confined.map_err(|error| LoadFailure::Confine(Chain(&error).to_string()));
+    let model = match confined.and_then(|()| load(&setup)) {
         Ok(model) => model,
         Err(failure) => {
             let json = serde_json::to_vec(&failure).unwrap_or_default();

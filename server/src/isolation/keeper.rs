@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use super::confine::Enclosures;
 use super::handover::MOST_PREPARE_LANES;
 use super::outputs::Outputs;
 use super::pool::Pool;
@@ -15,14 +16,21 @@ use super::setup::Setup;
 use super::transport::Lane;
 use super::{StartError, WarmUp};
 use crate::metrics::RestartReason;
+use crate::resources::Resources;
 
 /// How long a child may take to drop its model once it is not needed any more.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How often a child's memory is looked at, where the kernel does not count it.
+const WATCH: Duration = Duration::from_millis(100);
+
 /// What every start of a child of one model takes.
 pub(super) struct Plan {
     pub(super) program: Program,
+    /// But for the confinement, which is each child's own.
     pub(super) setup: Setup,
+    pub(super) resources: Resources,
+    pub(super) enclosures: Arc<Enclosures>,
     pub(super) start_timeout: Duration,
     pub(super) predict_timeout: Duration,
     pub(super) prepare_lanes: usize,
@@ -98,6 +106,10 @@ impl Keeper {
 
     /// Starts a child, and returns once it is loaded and warm. `suspect`: its predecessor died.
     fn start(&self, suspect: bool) -> Result<Alive, StartError> {
+        let enclosure = self
+            .plan
+            .enclosures
+            .enclose(&self.plan.resources, self.model(), self.slot)?;
         let lanes = self.plan.prepare_lanes.clamp(1, MOST_PREPARE_LANES);
         let Launched {
             process,
@@ -105,7 +117,7 @@ impl Keeper {
             prepare,
             stderr,
             records,
-        } = launch(&self.plan.program, self.model(), lanes).map_err(StartError::Spawn)?;
+        } = launch(&self.plan.program, self.model(), lanes, enclosure).map_err(StartError::Spawn)?;
         log::debug!(
             "model `{}`: its process {} has the number {}",
             self.model(),
@@ -140,7 +152,11 @@ impl Keeper {
         suspect: bool,
     ) -> Result<Arc<RemoteModel>, StartError> {
         let plan = &*self.plan;
-        let manifest = remote::load(&mut main, process, &plan.setup, plan.start_timeout)?;
+        let setup = Setup {
+            confinement: process.enclosure().confinement().clone(),
+            ..plan.setup.clone()
+        };
+        let manifest = remote::load(&mut main, process, &setup, plan.start_timeout)?;
         if !self.pool.agree(&manifest) {
             return Err(StartError::Changed);
         }
@@ -158,7 +174,13 @@ impl Keeper {
             outputs,
             model: _,
         } = alive;
-        let waited = process.wait(Some(&self.end), None);
+        let watch = process.enclosure().needs_watching().then_some(WATCH);
+        let waited = loop {
+            match process.wait(Some(&self.end), watch) {
+                Ok(Waited::TimedOut) => process.check_memory(),
+                waited => break waited,
+            }
+        };
         let needed = !matches!(waited, Ok(Waited::Called));
         if !needed {
             process.close();

@@ -27,6 +27,7 @@
 
 mod child;
 mod collect;
+pub mod confine;
 mod frame;
 mod handover;
 mod keeper;
@@ -50,6 +51,8 @@ pub use child::run_child;
 pub use model::{IsolatedModel, Isolation};
 pub use process::Program;
 pub use setup::{LoadFailure, Setup};
+
+use confine::EnclosureError;
 
 use crate::model::Model;
 
@@ -75,6 +78,9 @@ pub enum StartError {
     /// The system refused a process, a thread or a descriptor.
     #[error("the system refused to start a process for it")]
     Spawn(#[source] io::Error),
+    /// The machine does not have what is configured.
+    #[error(transparent)]
+    Enclose(#[from] EnclosureError),
     /// The plugin could not be loaded there.
     #[error(transparent)]
     Load(#[from] LoadFailure),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use plugin_abi::manifest::ModelManifest;
 
+use super::confine::Enclosures;
 use super::keeper::{Keeper, Plan};
 use super::pool::Pool;
 use super::process::{Bell, Program};
@@ -20,6 +21,7 @@ use crate::error::ItemError;
 use crate::metrics::WorkerMetrics;
 use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, Prepared};
 use crate::protocol::ItemInput;
+use crate::resources::Resources;
 
 /// What a model in child processes is started with.
 pub struct Isolation {
@@ -29,6 +31,10 @@ pub struct Isolation {
     pub setup: Setup,
     /// As configured.
     pub settings: ProcessSettings,
+    /// What each child may use.
+    pub resources: Resources,
+    /// Where children live.
+    pub enclosures: Arc<Enclosures>,
     /// How many children, at least 1.
     pub workers: usize,
     /// How many items each prepares at the same time, at least 1.
@@ -76,6 +82,8 @@ impl IsolatedModel {
         let plan = Arc::new(Plan {
             program: isolation.program,
             setup: isolation.setup,
+            resources: isolation.resources,
+            enclosures: isolation.enclosures,
             start_timeout: isolation.start_timeout,
             predict_timeout: settings.predict_timeout,
             prepare_lanes: isolation.prepare_lanes,

@@ -12,6 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::confine::{Enclosure, Excess};
 use super::handover::Handover;
 use super::transport::{self, Lane, socket_pair};
 use crate::clock;
@@ -51,8 +52,13 @@ pub(super) struct Launched {
     pub(super) records: OwnedFd,
 }
 
-/// Starts a child with so many lanes on which items are prepared.
-pub(super) fn launch(program: &Program, model: &str, prepare_lanes: usize) -> io::Result<Launched> {
+/// Starts a child in an enclosure, with so many lanes on which items are prepared.
+pub(super) fn launch(
+    program: &Program,
+    model: &str,
+    prepare_lanes: usize,
+    enclosure: Enclosure,
+) -> io::Result<Launched> {
     let (control, child_control) = socket_pair()?;
     let (records, child_records) = socket_pair()?;
     let (main, far_main) = Lane::pair()?;
@@ -65,6 +71,7 @@ pub(super) fn launch(program: &Program, model: &str, prepare_lanes: usize) -> io
         .arg0("inference-server")
         .args(&program.arguments)
         .arg(model)
+        .envs(enclosure.env())
         .stdin(Stdio::from(child_control))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -73,7 +80,9 @@ pub(super) fn launch(program: &Program, model: &str, prepare_lanes: usize) -> io
         .spawn()?;
     let stderr = child.stderr.take().ok_or(Errno::BADF)?;
     let sockets = std::iter::once(&main).chain(&prepare).map(Lane::socket).collect();
-    let process = Process::new(child, sockets)?;
+    let process = Process::new(child, sockets, enclosure)?;
+    // Before it hears what to load. If it cannot be, it is ended.
+    process.enclosure.admit(process.id)?;
     let handover = Handover {
         records: child_records,
         main: far_main,
@@ -96,6 +105,8 @@ pub(super) struct Process {
     pidfd: OwnedFd,
     sockets: Vec<Arc<OwnedFd>>,
     fate: Mutex<Fate>,
+    /// Goes after the child.
+    enclosure: Enclosure,
 }
 
 struct Fate {
@@ -119,7 +130,7 @@ pub(super) enum Waited {
 const LAST_BREATH: Duration = Duration::from_secs(2);
 
 impl Process {
-    fn new(mut child: Child, sockets: Vec<Arc<OwnedFd>>) -> io::Result<Self> {
+    fn new(mut child: Child, sockets: Vec<Arc<OwnedFd>>, enclosure: Enclosure) -> io::Result<Self> {
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).inspect_err(|_| {
             // Without one it cannot be watched. Both do nothing for a child that has ended.
             let _ = child.kill();
@@ -134,12 +145,25 @@ impl Process {
                 cause: None,
                 death: None,
             }),
+            enclosure,
         })
     }
 
     /// Its number in the system.
     pub(super) fn id(&self) -> u32 {
         self.id
+    }
+
+    /// What it lives in.
+    pub(super) fn enclosure(&self) -> &Enclosure {
+        &self.enclosure
+    }
+
+    /// Ends the child if it holds more memory than it may.
+    pub(super) fn check_memory(&self) {
+        if let Some(excess) = self.enclosure.excess(self.id) {
+            self.condemn(Cause::Memory(excess));
+        }
     }
 
     fn fate(&self) -> MutexGuard<'_, Fate> {
@@ -186,7 +210,13 @@ impl Process {
             return death.clone();
         }
         let death = match fate.child.wait() {
-            Ok(status) => Death::new(status, fate.cause.take()),
+            Ok(status) => {
+                let cause = fate
+                    .cause
+                    .take()
+                    .or_else(|| self.enclosure.overrun().map(Cause::Memory));
+                Death::new(status, cause)
+            }
             Err(error) => Death {
                 reason: RestartReason::Exit,
                 text: format!("is gone: {error}"),
@@ -214,6 +244,8 @@ pub(super) enum Cause {
     Hang(Duration),
     /// It sent what is no message, or closed its connection and lived on.
     Breach(String),
+    /// It took more memory than it may. The kernel may have ended it for that.
+    Memory(Excess),
 }
 
 /// How a child ended.
@@ -237,6 +269,7 @@ impl Death {
                 ),
             ),
             (Some(9), Some(Cause::Breach(breach))) => (RestartReason::Breach, breach),
+            (Some(9), Some(Cause::Memory(excess))) => (RestartReason::Memory, excess.to_string()),
             (Some(9), None) => (RestartReason::Killed, format!("was {}", signal_name(9))),
             (Some(signal), _) => (RestartReason::Crash, format!("crashed: {}", signal_name(signal))),
             (None, _) => (

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use plugin_abi::manifest::LoadContext;
 use serde::{Deserialize, Serialize};
 
+use super::confine::Confinement;
+
 /// What a child is told first. It applies all of it before it opens the plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
@@ -14,6 +16,8 @@ pub struct Setup {
     pub log_level: String,
     /// Scheduling niceness of the whole process, 0 to 19.
     pub nice: i32,
+    /// What it confines itself to.
+    pub confinement: Confinement,
     /// The copy of the plugin that has been staged for it.
     pub file: PathBuf,
     /// What the plugin is told.
@@ -31,6 +35,9 @@ pub enum LoadFailure {
         /// What, got, expected.
         message: String,
     },
+    /// The process cannot be confined as configured.
+    #[error("{0}")]
+    Confine(String),
     /// The library cannot be opened there, although it could in the trial.
     #[error("{0}")]
     Open(String),

@@ -114,6 +114,11 @@ impl Scratch {
         }))
     }
 
+    /// Its path.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Copies `file` into a folder of its own, with links to its neighbours.
     pub fn copy(self: &Arc<Self>, file: &Path) -> Result<PluginCopy, CopyError> {
         let number = self.next_generation.fetch_add(1, Ordering::Relaxed);

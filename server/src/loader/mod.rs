@@ -99,6 +99,11 @@ impl Loader {
         })
     }
 
+    /// This server's own folder for what is not to outlive it; the next server removes what a crash has left.
+    pub fn scratch_folder(&self) -> &Path {
+        self.scratch.folder()
+    }
+
     /// Loads a model into this process. Blocks, for as long as the plugin takes to load; nothing of an earlier load of the
     /// same file is shared. Runs the plugin's code only after a child process has survived it.
     pub fn load(&self, request: &LoadRequest) -> Result<Loaded, LoadError> {

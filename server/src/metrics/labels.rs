@@ -109,17 +109,20 @@ pub enum RestartReason {
     Hang,
     /// It sent nonsense, or closed its connection.
     Breach,
+    /// It took more memory than it may.
+    Memory,
     /// It could not be started again.
     Start,
 }
 
 impl RestartReason {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Crash,
         Self::Exit,
         Self::Killed,
         Self::Hang,
         Self::Breach,
+        Self::Memory,
         Self::Start,
     ];
 
@@ -130,6 +133,7 @@ impl RestartReason {
             Self::Killed => "killed",
             Self::Hang => "hang",
             Self::Breach => "breach",
+            Self::Memory => "memory",
             Self::Start => "start",
         }
     }

@@ -14,6 +14,7 @@ use crate::batching::DeclaredLimits;
 use crate::clock;
 use crate::config::{Isolation, Location, ModelSettings, ProcessSettings, TaskSettings};
 use crate::error::ItemError;
+use crate::isolation::confine::{Confinement, Enclosures};
 use crate::isolation::{self, IsolatedModel, LoadFailure, Program, Setup, StartError, WarmUp, WarmUpError};
 use crate::loader::{LoadError, LoadRequest, Loaded, Loader};
 use crate::metrics::Metrics;
@@ -37,7 +38,9 @@ pub struct LoadContext {
     pub program: Program,
     /// How many items such a process prepares at the same time.
     pub prepare_threads: usize,
-    /// Scheduling niceness of such a process.
+    /// Where such processes live.
+    pub enclosures: Arc<Enclosures>,
+    /// Scheduling niceness of what runs a model that has none of its own.
     pub model_nice: i32,
     /// How long such a process may take to load its model.
     pub start_timeout: Duration,
@@ -114,6 +117,9 @@ impl ModelFailure {
 fn public_start_reason(error: &StartError) -> &'static str {
     match error {
         StartError::Spawn(_) => "the system refused to start a process for it",
+        StartError::Enclose(_) | StartError::Load(LoadFailure::Confine(_)) => {
+            "its process cannot be confined as configured; see the server's log"
+        }
         StartError::Load(LoadFailure::Panicked(_)) => {
             "the plugin panicked while it loaded the model; see the server's log"
         }
@@ -305,12 +311,15 @@ fn load_in_processes(
             setup: Setup {
                 parent: std::process::id(),
                 log_level: log::max_level().to_string(),
-                nice: context.model_nice,
+                nice: nice_of(settings, context.model_nice),
+                confinement: Confinement::default(),
                 file: staged.copy.file().to_owned(),
                 // Each process has one model to itself.
                 context: plugin_context(context, settings, 1),
             },
             settings: process,
+            resources: settings.resources.clone(),
+            enclosures: context.enclosures.clone(),
             workers: settings.workers.get(),
             prepare_lanes: if prepares { context.prepare_threads } else { 1 },
             start_timeout: context.start_timeout,
@@ -341,9 +350,17 @@ fn load_in_processes(
     })
 }
 
+/// Niceness of the workers of a model.
+pub(super) fn nice_of(settings: &ModelSettings, of_all_models: i32) -> i32 {
+    settings.nice.map_or(of_all_models, i32::from)
+}
+
 /// What the plugin is told. `workers` share one loaded model.
 fn plugin_context(context: &LoadContext, settings: &ModelSettings, workers: usize) -> PluginContext {
-    let threads = (context.cores / settings.workers.get()).max(1);
+    let threads = match &settings.resources.cpus {
+        Some(cpus) => cpus.count(),
+        None => (context.cores / settings.workers.get()).max(1),
+    };
     PluginContext {
         model: settings.name.clone(),
         settings: settings.settings.clone(),

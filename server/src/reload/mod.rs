@@ -384,7 +384,7 @@ impl Reloader {
             name: &settings.name,
             tasks: &limits,
             workers: settings.workers.get(),
-            nice: self.model_nice,
+            nice: load::nice_of(&settings, self.model_nice),
             prepare_pool: self.prepare_pool_of(&settings, &manifest)?,
         };
         let (engine, workers) =

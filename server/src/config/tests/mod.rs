@@ -1,6 +1,7 @@
 //! Tests of the whole of `config` at its boundary: texts in, settings or messages out.
 
 mod errors;
+mod limits;
 mod overrides;
 mod reference;
 mod settings;

@@ -1,0 +1,149 @@
+//! What a model's processes may use, and what they are kept from.
+
+use std::net::TcpListener;
+
+use serde_json::{Value as Json, json};
+
+use crate::harness::misbehave::{echo, echoes};
+use crate::harness::{Scenario, Server};
+
+/// One model `m` in a process of its own, with these keys and tables.
+fn scenario(keys: &str) -> Scenario {
+    Scenario::new(&format!(
+        "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\nrestart_delay = \"1ms\"\n{keys}\n"
+    ))
+}
+
+/// What an item that does this is told: its report, or its error.
+fn told(server: &Server, item: Json) -> String {
+    let reply = server.predict("m", "text", &json!([item]));
+    match reply.status {
+        200 => "done".to_owned(),
+        _ => reply.error().1,
+    }
+}
+
+#[test]
+fn a_process_that_takes_more_memory_than_it_may_is_lost_and_replaced() {
+    let server = scenario("max_memory = \"256MiB\"").start();
+    let message = told(&server, json!({"do": "leak", "bytes": 512 << 20}));
+    assert!(
+        message.contains("its process") || message.contains("the process"),
+        "{message}"
+    );
+    // As it would in the server's own process, it would go on; here nobody else is harmed.
+    assert_eq!(told(&server, json!({"do": "leak", "bytes": 1 << 20})), "done");
+    assert_eq!(
+        server.predict("m", "text", &echoes(["next"])).values(),
+        [json!("next")]
+    );
+}
+
+#[test]
+fn a_process_runs_on_as_many_processors_as_it_may_with_as_many_threads_and_its_own_environment() {
+    let server = scenario("cpus = 1\n[models.env]\nCOLOUR = \"green\"").start();
+    assert_eq!(
+        told(&server, json!({"do": "describe", "message": "COLOUR"})),
+        "done"
+    );
+    server.wait_for_log("1 processors, 1 threads, COLOUR is Ok(\"green\")");
+}
+
+#[test]
+fn without_limits_a_process_has_what_the_server_has() {
+    let server = scenario("").start();
+    let all = std::thread::available_parallelism().expect("Linux says").get();
+    assert_eq!(
+        told(&server, json!({"do": "describe", "message": "COLOUR"})),
+        "done"
+    );
+    server.wait_for_log(&format!(
+        "{all} processors, {all} threads, COLOUR is Err(NotPresent)"
+    ));
+}
+
+#[test]
+fn a_process_in_the_sandbox_has_no_network_and_changes_files_in_its_own_folder_only() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a network");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    for (sandbox, expected) in [("off", "done"), ("on", "refused: PermissionDenied")] {
+        let server = scenario(&format!("sandbox = \"{sandbox}\"")).start();
+        let file = server.dir().join("outside");
+        let write = json!({"do": "write", "path": file, "message": "new"});
+        let connect = json!({"do": "connect", "message": address});
+        for item in [write, connect] {
+            let told = told(&server, item.clone());
+            assert!(told.contains(expected), "{sandbox}: {told} for {item}");
+        }
+        assert_eq!(file.exists(), sandbox == "off");
+        // It works, dies and comes back as every process does.
+        assert_eq!(
+            server.predict("m", "text", &json!([echo("works")])).values(),
+            [json!("works")]
+        );
+        let message = told(&server, json!({"do": "abort"}));
+        assert!(message.contains("SIGABRT"), "{message}");
+        assert_eq!(
+            server.predict("m", "text", &echoes(["next"])).values(),
+            [json!("next")]
+        );
+    }
+}
+
+#[test]
+fn the_scratch_folder_of_a_sandbox_is_the_temporary_folder_and_goes_with_the_process() {
+    let server = scenario("sandbox = \"on\"").start();
+    assert_eq!(
+        told(&server, json!({"do": "describe", "message": "TMPDIR"})),
+        "done"
+    );
+    let line = server.wait_for_log("TMPDIR is Ok(");
+    let folder = line.split("Ok(\"").nth(1).and_then(|rest| rest.split('"').next());
+    let folder = std::path::PathBuf::from(folder.expect("the line names the folder"));
+    assert!(folder.starts_with(server.dir()), "{}", folder.display());
+    let write = json!({"do": "write", "path": folder.join("mine"), "message": "new"});
+    assert_eq!(told(&server, write), "done");
+    assert!(folder.join("mine").exists());
+    server.shut_down();
+    assert!(!folder.exists());
+}
+
+#[test]
+fn processors_that_the_machine_does_not_have_are_an_error_at_load() {
+    let mut server = scenario("cpus = [1000]").start_unready();
+    let line = server.wait_for_log("`cpus` names 1000");
+    assert!(
+        line.contains("models.toml:") && line.contains("but the server itself may run on"),
+        "{line}"
+    );
+    let reason = server.model("m");
+    assert!(
+        reason.to_string().contains("cannot be confined as configured"),
+        "{reason}"
+    );
+    assert!(server.lives());
+}
+
+#[test]
+fn limits_without_a_process_are_refused_with_the_line_to_add() {
+    let scenario = Scenario::new(
+        "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nmax_memory = \"1GiB\"\ncpus = 1\nsandbox = \"on\"\n\
+         [models.env]\nA = \"b\"\n",
+    );
+    let output = scenario.run(&["check", "--config", "models.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    for (line, key) in [
+        (4, "`max_memory`"),
+        (5, "`cpus`"),
+        (6, "`sandbox`"),
+        (7, "[models.env]"),
+    ] {
+        assert!(
+            errors.contains(&format!("models.toml:{line}:"))
+                && errors.contains(&format!("{key} needs a process")),
+            "{errors}"
+        );
+    }
+    assert!(errors.contains("add `isolation = \"process\"`"), "{errors}");
+}
