@@ -1,18 +1,17 @@
 //! Input of people who mean harm, and of programs that are broken: refused, bounded, and nobody else notices.
 
 use std::io::Write;
-use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
 
-use crate::harness::raw::{Raw, RawReply};
+use crate::harness::raw::RawReply;
 use crate::harness::{Reply, Scenario, Server};
 
-const ECHO: &str = "/v1/models/t/tasks/echo/predict";
+pub(crate) const ECHO: &str = "/v1/models/t/tasks/echo/predict";
 
-fn start(server: &str) -> Server {
+pub(crate) fn start(server: &str) -> Server {
     Scenario::new(&format!(
         "[server]\n{server}\n\n[[models]]\nname = \"t\"\nplugin = \"template\"\n"
     ))
@@ -20,7 +19,7 @@ fn start(server: &str) -> Server {
 }
 
 #[track_caller]
-fn assert_well(server: &mut Server) {
+pub(crate) fn assert_well(server: &mut Server) {
     assert!(server.lives());
     assert_eq!(
         server.predict("t", "echo", &json!(["well"])).outputs(),
@@ -316,59 +315,6 @@ fn a_head_that_is_malformed_is_refused_or_its_connection_closed() {
             );
         }
     }
-    assert_well(&mut server);
-}
-
-#[test]
-fn a_client_that_is_slow_with_its_head_is_cut_off_and_others_are_served_meanwhile() {
-    let mut server = start("header_timeout = \"500ms\"");
-    let mut slow: Vec<Raw> = (0..50).map(|_| server.connect()).collect();
-    for connection in &mut slow {
-        connection.send("GET /livez HT");
-    }
-    assert_well(&mut server);
-    for mut connection in slow {
-        if let Some(reply) = connection.reply() {
-            assert_eq!(reply.status, 408);
-        }
-        assert!(connection.is_closed());
-    }
-}
-
-#[test]
-fn a_client_that_is_slow_with_its_body_is_told_so_and_others_are_served_meanwhile() {
-    let mut server = start("body_timeout = \"500ms\"");
-    let mut slow: Vec<Raw> = (0..50).map(|_| server.connect()).collect();
-    for connection in &mut slow {
-        connection.send(format!(
-            "POST {ECHO} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{{\"inputs\""
-        ));
-    }
-    assert_well(&mut server);
-    for mut connection in slow {
-        let reply = connection.reply().expect("an answer");
-        assert_eq!(reply.status, 408);
-        assert!(reply.text().contains("request_timeout"), "{}", reply.text());
-    }
-    assert_well(&mut server);
-}
-
-#[test]
-fn clients_that_do_not_read_their_answers_do_not_stop_the_others() {
-    let mut server = start("");
-    let body = format!("{{\"inputs\":[\"{}\"]}}", "x".repeat(8 << 20));
-    let unread: Vec<Raw> = (0..4)
-        .map(|_| {
-            let mut connection = server.connect();
-            connection.send_json(ECHO, &body);
-            connection
-        })
-        .collect();
-    let success = [("model", "t"), ("task", "echo"), ("outcome", "success")];
-    server.wait_for_metric("inference_items_total", &success, 4);
-    let reply = server.predict("t", "echo", &json!(["meanwhile"])).expect(200);
-    assert!(reply.took() < Duration::from_secs(10));
-    drop(unread);
     assert_well(&mut server);
 }
 

@@ -30,5 +30,6 @@ mod repository;
 mod responsiveness;
 mod sentence_embeddings;
 mod shutdown;
+mod slow_clients;
 mod soak;
 mod stuck;
