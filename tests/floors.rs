@@ -25,7 +25,7 @@ const FLOORS: [&[&str]; 7] = [
     &["registry", "reload"],
     &["api"],
     &["http", "grpc", "signals"],
-    &["main", "app", "cli", "logging", "bench"],
+    &["main", "app", "cli", "logging", "open_files", "bench"],
 ];
 
 const GROUND: usize = 0;

@@ -27,6 +27,7 @@ use crate::isolation::{self, LoadFailure, Program};
 use crate::loader::{self, Inspection, LoadError, Loader, TrialProgram};
 use crate::logging;
 use crate::metrics::Metrics;
+use crate::open_files;
 use crate::registry::Registry;
 use crate::reload::{LoadContext, ModelFailure, Reloader};
 use crate::signals::{Signal, Signals};
@@ -141,7 +142,10 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         let orders = commands.clone();
         // A thread that has ended is on its way out with the server, and answers by dropping the order.
         let control = Control::new(move |order| drop(orders.send(Command::Order(order))));
-        let server = http::Server::bind(&settings, registry.clone(), metrics, control.clone())
+        let mut listening = settings.clone();
+        listening.server.max_connections =
+            open_files::connections_within_limit(settings.server.max_connections);
+        let server = http::Server::bind(&listening, registry.clone(), metrics, control.clone())
             .map_err(|source| AppError::Listen { address, source })?;
         let grpc = bind_grpc(&settings, &registry, control)?;
         // Whoever starts the server waits for the line about HTTP, so it comes last.

@@ -18,6 +18,7 @@ pub mod loader;
 pub mod logging;
 pub mod metrics;
 pub mod model;
+pub mod open_files;
 pub mod protocol;
 pub mod registry;
 pub mod reload;

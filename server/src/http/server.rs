@@ -11,6 +11,10 @@
 //! # What actix answers itself
 //! A head that is malformed (400), larger than 128 KiB (431) or late (408) is answered with an empty body before any
 //! handler runs. The time limit on heads holds for the first request of a connection only.
+//!
+//! # Its clock
+//! actix-http reads the time twice a second and counts its limits from there (`date.rs`, `config.rs`). A limit that ends
+//! before it has begun is not noticed at all: a connection that sends nothing would be kept for ever. See [`TICK`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -89,6 +93,10 @@ pub struct Server {
 /// Threads of each event loop for what takes long: large bodies, large replies, compression.
 const BLOCKING_THREADS: usize = 4;
 
+/// How late actix's clock may be. Added to its limits, so that they end at the earliest when they should, and half a second
+/// later at the latest.
+const TICK: Duration = Duration::from_millis(500);
+
 /// How long a client that was refused may go on sending before it is cut off, so that it gets to read why.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -109,7 +117,7 @@ impl Server {
         let workers = server.http_workers.get();
         let keep_alive = match server.keep_alive {
             Duration::ZERO => KeepAlive::Disabled,
-            time => KeepAlive::Timeout(time),
+            time => KeepAlive::Timeout(time + TICK),
         };
         let (compression, origins) = (server.compression, server.cors_allowed_origins.clone());
         // One second more than the drain: whoever drains decides, see `drain`.
@@ -127,7 +135,7 @@ impl Server {
         .worker_max_blocking_threads(BLOCKING_THREADS)
         .max_connections(server.max_connections.get().div_ceil(workers))
         .keep_alive(keep_alive)
-        .client_request_timeout(server.header_timeout)
+        .client_request_timeout(server.header_timeout + TICK)
         .client_disconnect_timeout(LINGER)
         .h1_allow_half_closed(false)
         .tcp_nodelay(true)
