@@ -12,7 +12,7 @@ fn items(server: &Server, outcome: &str) -> u64 {
     server.metrics().count("inference_items_total", &labels)
 }
 
-fn wait_until_nothing_is_queued_or_running(server: &Server) {
+pub(crate) fn wait_until_nothing_is_queued_or_running(server: &Server) {
     for gauge in [
         "inference_queue_items",
         "inference_queue_weight",
@@ -179,62 +179,6 @@ fn a_client_that_closes_its_sending_half_counts_as_gone() {
     assert_eq!(items(&server, "cancelled"), 1);
     assert!(connection.is_closed());
     occupied.release();
-}
-
-#[test]
-fn more_connections_than_the_limit_wait_for_their_turn_and_all_are_answered() {
-    let mut server =
-        Scenario::new("[server]\nmax_connections = 4\n\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n")
-            .start();
-    let pending: Vec<_> = (0..64)
-        .map(|value| {
-            server.client().in_background(move |client| {
-                let call = client
-                    .request("POST", "/v1/models/m/tasks/text/predict")
-                    .header("connection", "close");
-                call.json(&json!({ "inputs": echoes([value]) })).try_send()
-            })
-        })
-        .collect();
-    for (value, pending) in pending.into_iter().enumerate() {
-        assert_eq!(pending.reply().values(), [json!(value)]);
-    }
-    assert!(server.lives());
-}
-
-#[test]
-fn clients_that_leave_at_any_moment_do_no_harm_to_those_that_stay() {
-    let server = Scenario::misbehave("batch_ms = 1", "max_batch_size = 16").start();
-    let body = json!({"inputs": echoes(0..3)}).to_string();
-    let request = format!(
-        "POST /v1/models/m/tasks/text/predict HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    // A fixed sequence of cuts, spread over the whole request and past its end.
-    let cuts = (0..400_usize).map(|n| n * 7919 % (request.len() + 40));
-    let staying: Vec<_> = (0..4)
-        .map(|_| {
-            server.in_background(|client| {
-                for round in 0..50 {
-                    client.predict("m", "text", &echoes([round])).expect(200);
-                }
-                client.request("GET", "/livez").try_send()
-            })
-        })
-        .collect();
-    for cut in cuts {
-        server
-            .connect()
-            .send(&request.as_bytes()[..cut.min(request.len())]);
-    }
-    for pending in staying {
-        pending.reply().expect(200);
-    }
-    wait_until_nothing_is_queued_or_running(&server);
-    assert_eq!(
-        server.predict("m", "text", &echoes(["alive"])).values(),
-        [json!("alive")]
-    );
 }
 
 #[test]

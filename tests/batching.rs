@@ -252,6 +252,43 @@ fn a_low_priority_goes_on_behind_a_long_queue_of_high_priority() {
 }
 
 #[test]
+fn under_a_flood_of_high_priority_a_low_one_goes_on_and_is_the_last_to_be_served() {
+    let server = Scenario::misbehave("batch_ms = 1", "max_batch_size = 2\nmax_queue_size = 64").start();
+    let stop = AtomicBool::new(false);
+    let (low, high) = thread::scope(|scope| {
+        let flood: Vec<_> = (0..8)
+            .map(|_| {
+                let (server, stop) = (&server, &stop);
+                scope.spawn(move || {
+                    let mut batches = Vec::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        let reply = predict_with_priority(server, "high", echoes(["high"])).reply();
+                        batches.push(reply.report().batch());
+                    }
+                    batches
+                })
+            })
+            .collect();
+        let low = predict_with_priority(&server, "low", echoes(0..40)).reply();
+        stop.store(true, Ordering::Relaxed);
+        let high: Vec<u64> = flood
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("a high priority is served"))
+            .collect();
+        (low.expect(200), high)
+    });
+    let mut batches: Vec<u64> = low.reports().iter().map(|report| report.batch()).collect();
+    batches.dedup();
+    // Between two batches that a low priority led, there were others of a high one, and never more than seven.
+    let gaps: Vec<u64> = batches.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.iter().all(|gap| *gap <= 8), "{gaps:?}");
+    let between = high
+        .iter()
+        .filter(|batch| (batches[0]..batches[batches.len() - 1]).contains(batch));
+    assert!(between.count() >= batches.len(), "{batches:?} {high:?}");
+}
+
+#[test]
 fn the_policy_off_runs_one_item_at_a_time() {
     let server = Scenario::misbehave("", "policy = \"off\"").start();
     let reply = server.predict("m", "text", &json!([echo(1), echo(2), echo(3)]));

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::write::{GzEncoder, ZlibEncoder};
 use serde_json::json;
 
 use crate::harness::raw::RawReply;
@@ -136,6 +136,39 @@ fn a_small_body_that_unpacks_to_a_huge_one_is_refused_with_bounded_memory() {
     }
     let grown = server.resident_bytes().saturating_sub(before);
     assert!(grown < 64 << 20, "memory grew by {} MiB", grown >> 20);
+    assert_well(&mut server);
+}
+
+#[test]
+fn the_limit_of_a_compressed_body_holds_to_the_byte_for_what_it_unpacks_to() {
+    let mut server = start("max_body_size = \"100KiB\"");
+    let limit = 100 << 10;
+    let statuses = [limit - 1, limit, limit + 1].map(|bytes| {
+        let packed = gzip(request_of(bytes).as_bytes());
+        assert!(packed.len() < 10_000);
+        post_gzip(&server, packed).status
+    });
+    assert_eq!(statuses, [200, 200, 413]);
+    assert_well(&mut server);
+}
+
+#[test]
+fn a_bomb_in_deflate_is_refused_too_and_what_is_packed_twice_is_not_unpacked_twice() {
+    let mut server = start("max_body_size = \"1MiB\"");
+    let mut zlib = ZlibEncoder::new(Vec::new(), Compression::best());
+    zlib.write_all(&vec![b' '; 64 << 20])
+        .expect("a vector takes everything");
+    let bomb = zlib.finish().expect("a vector takes everything");
+    let call = server.request("POST", ECHO).header("content-encoding", "deflate");
+    let reply = call.body("application/json", bomb).send();
+    assert_eq!(reply.expect(413).error().0, "body_too_large");
+
+    let twice = gzip(&gzip(br#"{"inputs":["packed twice"]}"#));
+    post_gzip(&server, twice.clone()).expect(400).error();
+    let call = server
+        .request("POST", ECHO)
+        .header("content-encoding", "gzip, gzip");
+    call.body("application/json", twice).send().expect(415).error();
     assert_well(&mut server);
 }
 
@@ -292,7 +325,7 @@ fn a_head_that_is_huge_is_refused_or_its_connection_closed() {
 #[test]
 fn a_head_that_is_malformed_is_refused_or_its_connection_closed() {
     let mut server = start("");
-    let heads: [&[u8]; 9] = [
+    let heads: [&[u8]; 12] = [
         b"\r\n\r\n\r\n\r\n",
         b"GET\r\n\r\n",
         b"GET /livez HTTP/9.9\r\nhost: test\r\n\r\n",
@@ -301,6 +334,9 @@ fn a_head_that_is_malformed_is_refused_or_its_connection_closed() {
         b"POST /livez HTTP/1.1\r\nhost: test\r\ncontent-length: -1\r\n\r\n",
         b"POST /livez HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
         b"POST /livez HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /livez HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+        b"POST /livez HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
+        b"POST /livez HTTP/1.1\r\nhost: test\r\ntransfer-encoding: gzip\r\n\r\nhello",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS greeting",
     ];
     for head in heads {

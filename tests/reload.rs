@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
 
 use serde_json::json;
 
@@ -190,64 +188,6 @@ fn a_plugin_file_that_is_replaced_by_a_rename_serves_after_sighup() {
         server.predict("m", "text", &echoes(["hi"])).values(),
         [json!("hi")]
     );
-}
-
-#[test]
-fn twenty_reloads_under_load_fail_no_request() {
-    let config = |round: usize| {
-        format!(
-            "{}\n[[models]]\nname = \"bystander\"\nplugin = \"template\"\n",
-            tagged(&format!("round {round}"))
-        )
-    };
-    let server = Scenario::new(&config(0)).start();
-    // Generations are counted through all models, which load side by side.
-    let bystander = server.generation("bystander");
-    let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
-    thread::scope(|scope| {
-        let clients: Vec<_> = (0..4)
-            .map(|number| {
-                let (client, stop, answered) = (server.client(), &stop, &answered);
-                scope.spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        let reply = match number {
-                            0 => client.predict("bystander", "echo", &json!(["still here"])),
-                            _ => client.predict("m", "text", &echoes([number, number + 1])),
-                        };
-                        if reply.status != 200 {
-                            return Err(reply.text());
-                        }
-                        answered.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        for round in 1..=20 {
-            let before = answered.load(Ordering::Relaxed);
-            server.write_config(&config(round));
-            assert!(server.reload(), "reload {round} failed");
-            assert_eq!(tag(&server), format!("round {round}"));
-            eventually("requests to go on", || match answered.load(Ordering::Relaxed) {
-                now if now > before => Ok(()),
-                now => Err(now),
-            });
-        }
-        stop.store(true, Ordering::Relaxed);
-        for client in clients {
-            assert_eq!(client.join().expect("a client ends"), Ok(()));
-        }
-    });
-    assert_eq!(
-        server.generation("bystander"),
-        bystander,
-        "what did not change was loaded again"
-    );
-    server.wait_for_metric("inference_generations_live", &[], 2);
-    let lost = server
-        .metrics()
-        .count("inference_items_total", &[("outcome", "lost")]);
-    assert_eq!(lost, 0);
 }
 
 #[test]

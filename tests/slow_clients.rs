@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::raw::Raw;
+use crate::harness::{Signal, eventually};
 use crate::hostile_input::{ECHO, assert_well, start};
 
 #[test]
@@ -58,4 +59,105 @@ fn clients_that_do_not_read_their_answers_do_not_stop_the_others() {
     assert!(reply.took() < Duration::from_secs(10));
     drop(unread);
     assert_well(&mut server);
+}
+
+/// Writes a byte at a time until the server has closed the connection. Each byte comes in good time; all of them do not.
+fn trickle(connection: &mut Raw) {
+    eventually("the server to close the connection", || {
+        match connection.try_send("x") {
+            Ok(()) => Err("it takes one more byte"),
+            Err(_) => Ok(()),
+        }
+    });
+}
+
+#[test]
+fn a_client_that_never_stops_sending_its_head_is_cut_off() {
+    let mut server = start("header_timeout = \"500ms\"");
+    let mut connection = server.connect();
+    connection.send("GET /livez HTTP/1.1\r\nx-long: ");
+    trickle(&mut connection);
+    assert_well(&mut server);
+}
+
+#[test]
+fn a_client_that_never_stops_sending_its_body_is_cut_off() {
+    let mut server = start("body_timeout = \"500ms\"");
+    let mut connection = server.connect();
+    connection.send(format!(
+        "POST {ECHO} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n"
+    ));
+    trickle(&mut connection);
+    assert_well(&mut server);
+}
+
+#[test]
+fn a_connection_that_is_idle_for_longer_than_keep_alive_is_closed_however_short_that_is() {
+    for keep_alive in ["100ms", "1s"] {
+        let server = start(&format!("keep_alive = \"{keep_alive}\""));
+        let mut connection = server.connect();
+        connection.send("GET /livez HTTP/1.1\r\nhost: test\r\n\r\n");
+        assert_eq!(connection.reply().expect("an answer").status, 200);
+        assert!(connection.is_closed(), "{keep_alive}");
+    }
+}
+
+#[test]
+fn a_request_that_comes_byte_by_byte_is_served() {
+    let server = start("");
+    let mut connection = server.connect();
+    let body = "{\"inputs\":[\"slowly\"]}";
+    let request = format!(
+        "POST {ECHO} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for byte in request.bytes() {
+        connection.send([byte]);
+    }
+    assert_eq!(
+        connection.reply().expect("an answer").json()["outputs"][0],
+        "slowly"
+    );
+}
+
+#[test]
+fn replies_that_nobody_reads_take_no_more_memory_than_their_size_and_give_it_back() {
+    const SIZE: usize = 4 << 20;
+    const CLIENTS: usize = 16;
+    let mut server = start("");
+    assert_well(&mut server);
+    let before = server.resources();
+    let body = format!("{{\"inputs\":[\"{}\"]}}", "x".repeat(SIZE));
+    let unread: Vec<Raw> = (0..CLIENTS)
+        .map(|_| {
+            let mut connection = server.connect();
+            connection.send_json(ECHO, &body);
+            connection
+        })
+        .collect();
+    let success = [("model", "t"), ("task", "echo"), ("outcome", "success")];
+    server.wait_for_metric("inference_items_total", &success, 1 + CLIENTS as u64);
+    // A request, its reply, and what the plugin made of it, with room for the allocator.
+    let most = before.anonymous_bytes + (CLIENTS * SIZE * 4) as u64;
+    let now = server.resources();
+    assert!(now.anonymous_bytes < most, "{before:?} {now:?}");
+    drop(unread);
+    eventually("the connections to be gone", || {
+        match server.resources().open_files {
+            files if files <= before.open_files => Ok(()),
+            files => Err(files),
+        }
+    });
+    assert_well(&mut server);
+}
+
+#[test]
+fn clients_that_do_not_read_their_answers_hold_up_the_end_no_longer_than_its_deadline() {
+    let mut server = start("drain_timeout = \"1s\"");
+    let mut connection = server.connect();
+    connection.send_json(ECHO, &format!("{{\"inputs\":[\"{}\"]}}", "x".repeat(32 << 20)));
+    let success = [("model", "t"), ("task", "echo"), ("outcome", "success")];
+    server.wait_for_metric("inference_items_total", &success, 1);
+    server.signal(Signal::TERM);
+    server.wait_for_exit_within(Duration::from_secs(10));
 }

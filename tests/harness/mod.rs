@@ -4,6 +4,7 @@
 //! knows how the server is built; what it is asked, it is asked over sockets, signals, its log and its metrics.
 
 pub(crate) mod client;
+pub(crate) mod effort;
 pub(crate) mod eventually;
 pub(crate) mod gate;
 pub(crate) mod log;
@@ -12,11 +13,13 @@ pub(crate) mod misbehave;
 pub(crate) mod plugins;
 pub(crate) mod processes;
 pub(crate) mod raw;
+pub(crate) mod resources;
 pub(crate) mod scenario;
 pub(crate) mod server;
 pub(crate) mod tools;
 
 pub(crate) use client::{Client, Pending, Reply};
+pub(crate) use effort::{rounds, seed};
 pub(crate) use eventually::eventually;
 pub(crate) use metrics::Metrics;
 pub(crate) use scenario::Scenario;

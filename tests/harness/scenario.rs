@@ -20,6 +20,7 @@ pub(crate) struct Scenario {
     config: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(String, String)>,
+    open_files: Option<usize>,
 }
 
 impl Scenario {
@@ -35,6 +36,7 @@ impl Scenario {
             dir,
             arguments: Vec::new(),
             environment: Vec::new(),
+            open_files: None,
         };
         write_config(scenario.dir(), config);
         scenario
@@ -73,6 +75,12 @@ impl Scenario {
     /// Adds an environment variable.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Lets the server have at most so many open files, connections included.
+    pub(crate) fn open_files(mut self, most: usize) -> Self {
+        self.open_files = Some(most);
         self
     }
 
@@ -121,7 +129,15 @@ impl Scenario {
     }
 
     fn bare_command(&self) -> Command {
-        let mut command = Command::new(plugins::executable());
+        let mut command = match self.open_files {
+            None => Command::new(plugins::executable()),
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                let limited = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+                shell.arg("-c").arg(limited).arg(plugins::executable());
+                shell
+            }
+        };
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("INFERENCE_") {
                 command.env_remove(name);

@@ -15,6 +15,7 @@ use super::eventually::{PATIENCE, eventually, eventually_within};
 use super::log::Log;
 use super::metrics::Metrics;
 use super::raw::Raw;
+use super::resources::Resources;
 use super::scenario::write_config;
 
 pub(crate) use rustix::process::Signal;
@@ -184,11 +185,12 @@ impl Server {
 
     /// Memory that is resident, in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the server lives");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
-        kilobytes.expect("Linux says how much memory is resident") * 1024
+        Resources::of(self.child.id()).resident_bytes
+    }
+
+    /// What the process holds of the system now.
+    pub(crate) fn resources(&self) -> Resources {
+        Resources::of(self.child.id())
     }
 
     /// Whether it has not ended.

@@ -1,0 +1,33 @@
+//! What a process holds of the system, as Linux tells it.
+
+use std::fs;
+
+/// What a process holds at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Resources {
+    /// Memory that is resident.
+    pub(crate) resident_bytes: u64,
+    /// The part of it that no file backs: what the process has allocated.
+    pub(crate) anonymous_bytes: u64,
+    pub(crate) threads: u64,
+    pub(crate) open_files: u64,
+}
+
+impl Resources {
+    /// Of a process that lives.
+    pub(crate) fn of(pid: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+        let number = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+                .unwrap_or_else(|| panic!("no number {name} in {status}"))
+        };
+        let open_files = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
+        Self {
+            resident_bytes: number("VmRSS:") << 10,
+            anonymous_bytes: number("RssAnon:") << 10,
+            threads: number("Threads:"),
+            open_files: open_files.count() as u64,
+        }
+    }
+}
