@@ -295,8 +295,13 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if !self.settled {
-            self.gathering.leave_queue(self.index, GONE);
+        if self.settled {
+            return;
+        }
+        let place = &self.gathering.places[self.index];
+        let waited = self.gathering.leave_queue(self.index, GONE);
+        // Whoever gave the item up says why, if not before this then right after.
+        if waited || place.state.load(Ordering::Acquire) == TAKEN {
             self.gathering.settle(self.index, Err(ItemError::Lost));
         }
     }
@@ -375,5 +380,55 @@ impl Drop for Pending {
         if !self.answered && self.gathering.cancel() {
             self.withdraw();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::batching::{Policy, TaskBatching, WeightRule};
+    use crate::clock;
+    use crate::engine::TaskLimits;
+    use crate::metrics::Metrics;
+
+    /// The scheduler may drop an item after it was given up, and before that was said.
+    #[test]
+    fn an_item_that_is_dropped_while_it_is_given_up_is_not_lost() {
+        let metrics = Metrics::new().expect("the metrics are consistent");
+        let task = ("text".to_owned(), false, metrics.task("m", "text", &[]));
+        let limits = TaskLimits {
+            batching: TaskBatching {
+                policy: Policy::Greedy,
+                max_batch_size: NonZeroUsize::MIN,
+                max_batch_weight: None,
+                weight_rule: WeightRule::Sum,
+            },
+            max_queue_size: 8,
+            max_queue_weight: None,
+        };
+        let (queue, _receiver) = Queue::new(vec![task], &[limits]);
+        let request = Request {
+            task: 0,
+            items: vec![Ok(ItemInput {
+                value: Value::Text(Bytes::new()),
+                parameters: Bytes::new(),
+            })],
+            received: clock::now(),
+            timeout: Duration::from_secs(60),
+            priority: Priority::Normal,
+        };
+        let (mut pending, items) = Arc::new(queue).admit(request).expect("there is room");
+        assert!(pending.gathering.leave_queue(0, GONE));
+        drop(items);
+        pending.gathering.expire();
+        let reply = pending.receiver.try_recv().expect("it was answered");
+        assert_eq!(
+            reply.outcomes[0].as_ref().err(),
+            Some(&ItemError::Expired(Duration::from_secs(60)))
+        );
     }
 }
