@@ -9,6 +9,7 @@ mod bad_requests;
 mod batching;
 mod bench_command;
 mod browser;
+mod chaos;
 mod commands;
 mod connections;
 mod disconnects;

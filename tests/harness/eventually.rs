@@ -16,6 +16,18 @@ pub(crate) fn eventually<T, E: Debug>(what: &str, probe: impl FnMut() -> Result<
     eventually_within(PATIENCE, what, probe)
 }
 
+/// Whether `condition` comes to hold within `patience`.
+pub(crate) fn happens_within(patience: Duration, condition: impl Fn() -> bool) -> bool {
+    let deadline = clock::now() + patience;
+    while !condition() {
+        if clock::now() >= deadline {
+            return false;
+        }
+        std::thread::park_timeout(PAUSE);
+    }
+    true
+}
+
 /// As [`eventually`], with another patience.
 pub(crate) fn eventually_within<T, E: Debug>(
     patience: Duration,

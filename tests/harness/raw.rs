@@ -83,6 +83,12 @@ impl Raw {
         self
     }
 
+    /// Reads at most so many bytes of what comes.
+    pub(crate) fn read_some(&mut self, most: usize) {
+        // Whatever comes, or nothing: the caller goes away.
+        let _ = self.stream.read(&mut vec![0; most]);
+    }
+
     /// Reads one answer; `None` if the connection ended before one began.
     pub(crate) fn reply(&mut self) -> Option<RawReply> {
         self.reply_to(false)
