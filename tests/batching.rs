@@ -252,7 +252,7 @@ fn a_low_priority_goes_on_behind_a_long_queue_of_high_priority() {
 }
 
 #[test]
-fn under_a_flood_of_high_priority_a_low_one_goes_on_and_is_the_last_to_be_served() {
+fn under_a_flood_of_high_priority_a_low_one_has_every_eighth_batch_at_least() {
     let server = Scenario::misbehave("batch_ms = 1", "max_batch_size = 2\nmax_queue_size = 64").start();
     let stop = AtomicBool::new(false);
     let (low, high) = thread::scope(|scope| {
@@ -279,13 +279,13 @@ fn under_a_flood_of_high_priority_a_low_one_goes_on_and_is_the_last_to_be_served
     });
     let mut batches: Vec<u64> = low.reports().iter().map(|report| report.batch()).collect();
     batches.dedup();
-    // Between two batches that a low priority led, there were others of a high one, and never more than seven.
     let gaps: Vec<u64> = batches.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(gaps.iter().all(|gap| *gap <= 8), "{gaps:?}");
-    let between = high
-        .iter()
-        .filter(|batch| (batches[0]..batches[batches.len() - 1]).contains(batch));
-    assert!(between.count() >= batches.len(), "{batches:?} {high:?}");
+    let (first, last) = (batches[0], batches[batches.len() - 1]);
+    assert!(
+        high.iter().any(|batch| (first..last).contains(batch)),
+        "there was no flood: {batches:?} {high:?}"
+    );
 }
 
 #[test]
