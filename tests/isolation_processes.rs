@@ -163,10 +163,10 @@ fn a_thousand_restarts_leave_nothing_behind() {
         server.predict("m", "text", &echoes([1])).expect(200);
     };
     (0..10).for_each(|_| once());
-    let before = (server.descriptors(), server.threads());
+    let before = server.resources().threads_and_files();
     let memory = server.resident_bytes();
     (0..990).for_each(|_| once());
-    assert_eq!((server.descriptors(), server.threads()), before);
+    assert_eq!(server.resources().threads_and_files(), before);
     let grown = server.resident_bytes().saturating_sub(memory);
     assert!(grown < 2 << 20, "{grown} bytes more than before");
     assert_eq!(
@@ -187,11 +187,11 @@ fn reloads_of_a_model_in_processes_leave_nothing_behind() {
     };
     (1..10).for_each(reload);
     server.wait_for_metric("inference_generations_live", &[], 1);
-    let before = (server.descriptors(), server.threads());
+    let before = server.resources().threads_and_files();
     let memory = server.resident_bytes();
     (10..40).for_each(reload);
     server.wait_for_metric("inference_generations_live", &[], 1);
-    assert_eq!((server.descriptors(), server.threads()), before);
+    assert_eq!(server.resources().threads_and_files(), before);
     assert_eq!(server.processes().len(), 1);
     let grown = server.resident_bytes().saturating_sub(memory);
     assert!(grown < 2 << 20, "{grown} bytes more than before");

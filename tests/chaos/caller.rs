@@ -6,21 +6,22 @@ use serde_json::{Value as Json, json};
 use super::World;
 use super::deed::{Fate, Item};
 use super::ledger::{Ledger, TASKS};
+use super::target::Target;
 use crate::harness::Reply;
 use crate::harness::client::predict_path;
 
 /// Most items of a request.
 const MOST_ITEMS: usize = 8;
 
-/// Sends random requests, one after the other.
-pub(super) fn call(world: &World<'_>, mut rng: Rng) -> Ledger {
+/// Sends random requests to a target, one after the other.
+pub(super) fn call(world: &World<'_>, mut rng: Rng, target: Target) -> Ledger {
     let client = world.server.client();
-    let mut ledger = Ledger::default();
+    let mut ledger = Ledger::of(target);
     while world.goes_on() {
         let task = TASKS[rng.usize(..TASKS.len())];
-        let items = random_items(world, &mut rng, task);
+        let items = random_items(world, &mut rng, target, task);
         let mut call = client
-            .request("POST", &predict_path("m", task))
+            .request("POST", &predict_path(target.model(), task))
             .header("x-priority", ["high", "normal", "low"][rng.usize(..3)]);
         if rng.u8(..10) == 0 {
             call = call.header("x-request-timeout", &format!("{}ms", rng.u64(1..30)));
@@ -33,9 +34,9 @@ pub(super) fn call(world: &World<'_>, mut rng: Rng) -> Ledger {
     ledger
 }
 
-pub(super) fn random_items(world: &World<'_>, rng: &mut Rng, task: &str) -> Vec<Item> {
+pub(super) fn random_items(world: &World<'_>, rng: &mut Rng, target: Target, task: &str) -> Vec<Item> {
     (0..rng.usize(1..=MOST_ITEMS))
-        .map(|_| Item::choose(rng, task, world.value()))
+        .map(|_| Item::choose(rng, target, task, world.value()))
         .collect()
 }
 
@@ -71,6 +72,8 @@ fn enter_refusal(ledger: &mut Ledger, reply: &Reply) {
             ledger.refused += 1;
         }
         (504, "deadline_exceeded") => ledger.late += 1,
+        // After several deaths in a row.
+        (503, "unavailable") if ledger.target == Target::Processes => {}
         (status, code) => panic!("status {status}, {code}: {message}"),
     }
 }

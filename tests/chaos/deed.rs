@@ -5,6 +5,8 @@ use std::fmt;
 use fastrand::Rng;
 use serde_json::{Value as Json, json};
 
+use super::target::Target;
+
 /// What may become of an item, as its client sees it; the worse, the later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fate {
@@ -55,6 +57,8 @@ struct Deed {
     order: &'static str,
     chances: u32,
     prepared_only: bool,
+    /// It ends the process that does it.
+    fatal: bool,
     fates: &'static [Fate],
 }
 
@@ -63,6 +67,7 @@ const fn deed(order: &'static str, chances: u32, fates: &'static [Fate]) -> Deed
         order,
         chances,
         prepared_only: false,
+        fatal: false,
         fates,
     }
 }
@@ -74,10 +79,17 @@ const fn prepared(order: &'static str, chances: u32, fates: &'static [Fate]) -> 
     }
 }
 
+const fn fatal(order: &'static str, chances: u32) -> Deed {
+    Deed {
+        fatal: true,
+        ..deed(order, chances, &[Fault, Expired])
+    }
+}
+
 /// No order that a plugin knows: the item cannot be read.
 const NONSENSE: &str = "nonsense";
 
-const DEEDS: [Deed; 16] = [
+const DEEDS: [Deed; 23] = [
     deed("echo", 860, &[Success, Fault, Expired]),
     deed("sleep", 40, &[Success, Fault, Expired]),
     deed("log", 5, &[Success, Fault, Expired]),
@@ -95,22 +107,34 @@ const DEEDS: [Deed; 16] = [
     prepared("fail_in_prepare", 10, &[Invalid, Expired]),
     prepared("panic_in_prepare", 5, &[Fault, Expired]),
     prepared("panic_in_prepared_drop", 5, &[Success, Fault, Expired]),
+    fatal("abort", 3),
+    fatal("segfault", 3),
+    fatal("exit", 2),
+    fatal("stack_overflow", 2),
+    fatal("kill", 2),
+    fatal("hang", 1),
+    Deed {
+        prepared_only: true,
+        ..fatal("abort_in_prepare", 3)
+    },
 ];
 
 /// An item to send.
 pub(super) struct Item {
     pub(super) value: u64,
     pub(super) json: Json,
+    target: Target,
     fates: &'static [Fate],
 }
 
 impl Item {
-    /// A random one with this value.
-    pub(super) fn choose(rng: &mut Rng, task: &str, value: u64) -> Self {
+    /// A random one with this value, for a task of a target.
+    pub(super) fn choose(rng: &mut Rng, target: Target, task: &str, value: u64) -> Self {
         let possible = || {
             DEEDS
                 .iter()
                 .filter(|deed| !deed.prepared_only || task == "prepared")
+                .filter(|deed| !deed.fatal || target == Target::Processes)
         };
         let chances: u32 = possible().map(|deed| deed.chances).sum();
         let mut ticket = rng.u32(..chances);
@@ -134,17 +158,15 @@ impl Item {
         Self {
             value,
             json,
+            target,
             fates: deed.fates,
         }
     }
 
     /// Panics if this may not become of the item.
     pub(super) fn check(&self, fate: Fate, answer: &Json) {
-        assert!(
-            self.fates.contains(&fate),
-            "{} became of {}: {answer}",
-            fate,
-            self.json
-        );
+        // Of a process that is lost twice, everybody suffers.
+        let possible = self.fates.contains(&fate) || self.target == Target::Processes && fate == Fault;
+        assert!(possible, "{} became of {}: {answer}", fate, self.json);
     }
 }

@@ -6,19 +6,20 @@ use serde_json::{Value as Json, json};
 use super::World;
 use super::caller::random_items;
 use super::ledger::{Ledger, TASKS};
+use super::target::Target;
 use crate::harness::client::predict_path;
 
-/// Sends requests, each on a connection of its own, and leaves.
-pub(super) fn leave(world: &World<'_>, mut rng: Rng) -> Ledger {
-    let mut ledger = Ledger::default();
+/// Sends requests to a target, each on a connection of its own, and leaves.
+pub(super) fn leave(world: &World<'_>, mut rng: Rng, target: Target) -> Ledger {
+    let mut ledger = Ledger::of(target);
     while world.goes_on() {
         let task = TASKS[rng.usize(..TASKS.len())];
-        let items = random_items(world, &mut rng, task);
+        let items = random_items(world, &mut rng, target, task);
         let inputs: Vec<&Json> = items.iter().map(|item| &item.json).collect();
         let body = json!({ "inputs": inputs }).to_string();
         let request = format!(
             "POST {} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            predict_path("m", task),
+            predict_path(target.model(), task),
             body.len()
         );
         let mut connection = world.server.connect();

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::deed::Fate;
+use super::target::Target;
 use crate::harness::Metrics;
 
 /// The tasks whose items are counted here.
 pub(super) const TASKS: [&str; 3] = ["text", "image", "prepared"];
 
-/// What some clients asked of the model `m`, and of the one that nothing happens to.
-#[derive(Default)]
+/// What some clients asked of one target.
 pub(super) struct Ledger {
+    pub(super) target: Target,
     /// Answered requests by status.
     pub(super) statuses: BTreeMap<u16, u64>,
     /// Items of requests that were admitted, by what became of them.
@@ -23,11 +24,23 @@ pub(super) struct Ledger {
     /// Requests and items of clients that did not wait, so that nobody knows what became of them.
     pub(super) left: u64,
     pub(super) left_items: u64,
-    /// Items of the bystander.
-    pub(super) bystander: u64,
 }
 
 impl Ledger {
+    /// Nothing yet.
+    pub(super) fn of(target: Target) -> Self {
+        Self {
+            target,
+            statuses: BTreeMap::new(),
+            fates: BTreeMap::new(),
+            late: 0,
+            refused: 0,
+            left: 0,
+            left_items: 0,
+        }
+    }
+
+    /// Adds another one of the same target.
     pub(super) fn add(&mut self, other: Self) {
         for (status, requests) in other.statuses {
             *self.statuses.entry(status).or_default() += requests;
@@ -39,15 +52,15 @@ impl Ledger {
         self.refused += other.refused;
         self.left += other.left;
         self.left_items += other.left_items;
-        self.bystander += other.bystander;
     }
 
     /// Panics unless the server has settled every item once, in the way that its client was told.
     pub(super) fn check(&self, metrics: &Metrics) {
+        let model = self.target.model();
         let of_task = |metric: &str, label: &'static str, value: &str| -> u64 {
             TASKS
                 .iter()
-                .map(|task| metrics.count(metric, &[("model", "m"), ("task", task), (label, value)]))
+                .map(|task| metrics.count(metric, &[("model", model), ("task", task), (label, value)]))
                 .sum()
         };
         let items = |outcome: &str| of_task("inference_items_total", "outcome", outcome);
@@ -74,7 +87,7 @@ impl Ledger {
         }
         let settled = TASKS
             .iter()
-            .map(|task| metrics.count("inference_items_total", &[("model", "m"), ("task", task)]))
+            .map(|task| metrics.count("inference_items_total", &[("model", model), ("task", task)]))
             .sum();
         check("items", settled, self.fates.values().sum(), self.left_items);
         let refused = |reason: &str| of_task("inference_rejections_total", "reason", reason);
@@ -85,12 +98,6 @@ impl Ledger {
             self.left,
         );
         check("requests too late", refused("expired"), self.late, self.left);
-        let bystander = |outcome: &[(&str, &str)]| {
-            let labels = [&[("model", "bystander"), ("task", "text")], outcome].concat();
-            metrics.count("inference_items_total", &labels)
-        };
-        assert_eq!(bystander(&[]), self.bystander, "{self}");
-        assert_eq!(bystander(&[("outcome", "success")]), self.bystander, "{self}");
     }
 }
 
@@ -99,7 +106,8 @@ impl fmt::Display for Ledger {
         let answered: u64 = self.statuses.values().sum();
         write!(
             f,
-            "{answered} requests answered, by status {:?}; items:",
+            "`{}`: {answered} requests answered, by status {:?}; items:",
+            self.target.model(),
             self.statuses
         )?;
         for (fate, items) in &self.fates {
@@ -107,8 +115,8 @@ impl fmt::Display for Ledger {
         }
         write!(
             f,
-            " {} requests left before their answer, with {} items; {} answers of the bystander",
-            self.left, self.left_items, self.bystander
+            " {} requests left before their answer, with {} items",
+            self.left, self.left_items
         )
     }
 }

@@ -1,4 +1,5 @@
-//! Everything at once: load, clients that leave, nonsense, reloads and a plugin that fails, chosen at random from a seed.
+//! Everything at once: load, clients that leave, nonsense, reloads, a plugin that fails, and processes that die or are killed,
+//! chosen at random from a seed.
 //! In the end every request has been answered once, and the server holds no more than when it began.
 //!
 //! The short form runs with the other tests; `INFERENCE_TEST_LONG=1` runs for ten minutes, `INFERENCE_CHAOS_SECONDS` for as
@@ -6,11 +7,13 @@
 
 mod caller;
 mod deed;
+mod killer;
 mod leaver;
 mod ledger;
 mod nonsense;
 mod operator;
 mod probe;
+mod target;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,14 +24,14 @@ use fastrand::Rng;
 
 use self::ledger::Ledger;
 use self::operator::Operator;
-use crate::harness::resources::Resources;
+use self::target::Target;
 use crate::harness::{Metrics, Scenario, Server, eventually, rounds, seed};
 
-/// Clients that wait for their answers.
-const CALLERS: usize = 4;
+/// Clients of each target that wait for their answers.
+const CALLERS: usize = 3;
 
-/// Clients that go away.
-const LEAVERS: usize = 2;
+/// The targets whose items do harm.
+const HARMED: [Target; 2] = [Target::Threads, Target::Processes];
 
 /// After each phase everything is counted. The first one also warms the server up.
 const PHASES: u32 = 4;
@@ -71,6 +74,18 @@ impl<'a> World<'a> {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Waits for so many more answers. `false` if it is over before.
+    fn wait_for_answers(&self, more: u64) -> bool {
+        let enough = self.answered.load(Ordering::Relaxed) + more;
+        eventually("answers to go on", || {
+            match self.answered.load(Ordering::Relaxed) {
+                answered if answered >= enough || !self.goes_on() => Ok(()),
+                answered => Err(answered),
+            }
+        });
+        self.goes_on()
+    }
+
     /// Runs an actor to its end. One that fails stops the others.
     fn act<T>(&self, actor: impl FnOnce() -> T) -> T {
         catch_unwind(AssertUnwindSafe(actor)).unwrap_or_else(|panic| {
@@ -87,17 +102,26 @@ fn whatever_happens_at_once_every_request_is_answered_once_and_nothing_is_left_b
     let mut operator = Operator::new(rng.fork());
     let server = Scenario::new(&operator.config()).start();
     let world = World::new(&server);
-    let start = server.resources();
-    let mut ledger = Ledger::default();
+    let start = Holdings::of(&server);
+    let mut ledgers = Target::ALL.map(Ledger::of);
+    let mut kills = 0;
     let mut warm = None;
     for phase in 1..=PHASES {
         world.stop.store(false, Ordering::Relaxed);
-        ledger.add(run_phase(&world, &mut operator, &mut rng, duration / PHASES));
+        let (more, killed) = run_phase(&world, &mut operator, &mut rng, duration / PHASES);
+        for ledger in more {
+            let total = ledgers.iter_mut().find(|total| total.target == ledger.target);
+            total.expect("every target has a ledger").add(ledger);
+        }
+        kills += killed;
         operator.tidy(&server);
         let metrics = quiet(&server);
-        ledger.check(&metrics);
         let now = server.resources();
-        eprintln!("phase {phase} of {PHASES}: {now:?}\n{ledger}\n{operator}");
+        eprintln!("phase {phase} of {PHASES}: {now:?}\n{operator}, {kills} kills");
+        for ledger in &ledgers {
+            eprintln!("{ledger}");
+            ledger.check(&metrics);
+        }
         let (warm, generations) = *warm.get_or_insert((now, operator.generations()));
         let most = warm.anonymous_bytes
             + ALLOCATOR_BYTES
@@ -116,24 +140,28 @@ fn duration() -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Lets all actors act until the time is over.
-fn run_phase(world: &World<'_>, operator: &mut Operator, rng: &mut Rng, duration: Duration) -> Ledger {
-    let mut seeds = std::iter::repeat_with(|| rng.fork());
-    let mut rng = || seeds.next().expect("there is always another seed");
+/// Lets all actors act until the time is over. What clients saw, and how many processes were killed.
+fn run_phase(
+    world: &World<'_>,
+    operator: &mut Operator,
+    rng: &mut Rng,
+    duration: Duration,
+) -> (Vec<Ledger>, u64) {
     thread::scope(|scope| {
-        let mut ledgers = Vec::new();
-        for _ in 0..CALLERS {
-            let rng = rng();
-            ledgers.push(scope.spawn(move || world.act(|| caller::call(world, rng))));
+        let mut clients = Vec::new();
+        for target in HARMED {
+            for _ in 0..CALLERS {
+                let rng = rng.fork();
+                clients.push(scope.spawn(move || world.act(|| caller::call(world, rng, target))));
+            }
+            let rng = rng.fork();
+            clients.push(scope.spawn(move || world.act(|| leaver::leave(world, rng, target))));
         }
-        for _ in 0..LEAVERS {
-            let rng = rng();
-            ledgers.push(scope.spawn(move || world.act(|| leaver::leave(world, rng))));
-        }
-        ledgers.push(scope.spawn(|| world.act(|| probe::ask_the_bystander(world))));
-        let rng = rng();
+        clients.push(scope.spawn(|| world.act(|| probe::ask_the_bystander(world))));
+        let (talker, killer) = (rng.fork(), rng.fork());
+        let killer = scope.spawn(move || world.act(|| killer::kill(world, killer)));
         let others = [
-            scope.spawn(move || world.act(|| nonsense::talk(world, rng))),
+            scope.spawn(move || world.act(|| nonsense::talk(world, talker))),
             scope.spawn(|| world.act(|| probe::probe(world))),
             scope.spawn(|| world.act(|| operator.operate(world))),
         ];
@@ -141,11 +169,10 @@ fn run_phase(world: &World<'_>, operator: &mut Operator, rng: &mut Rng, duration
         for other in others {
             other.join().expect("everybody else is content");
         }
-        let mut total = Ledger::default();
-        for ledger in ledgers {
-            total.add(ledger.join().expect("every client is answered rightly"));
-        }
-        total
+        let ledgers = clients
+            .into_iter()
+            .map(|client| client.join().expect("every client is answered rightly"));
+        (ledgers.collect(), killer.join().expect("processes can be killed"))
     })
 }
 
@@ -174,14 +201,35 @@ fn quiet(server: &Server) -> Metrics {
     })
 }
 
-/// Waits until threads and files are given back. Idle threads of the event loops end by themselves after some seconds.
-fn wait_until_no_more_is_held_than(start: Resources, server: &Server) {
+/// What the server holds of the system that has a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Holdings {
+    threads: u64,
+    open_files: u64,
+    processes: usize,
+}
+
+impl Holdings {
+    fn of(server: &Server) -> Self {
+        let resources = server.resources();
+        Self {
+            threads: resources.threads,
+            open_files: resources.open_files,
+            processes: server.processes().len(),
+        }
+    }
+}
+
+/// Waits until everything is given back, and all processes of models serve again. Idle threads of the event loops end by
+/// themselves after some seconds.
+fn wait_until_no_more_is_held_than(start: Holdings, server: &Server) {
     eventually("the server to hold no more than at the start", || {
-        let now = server.resources();
-        if now.threads <= start.threads && now.open_files <= start.open_files {
-            Ok(())
-        } else {
-            Err((start, now))
+        let now = Holdings::of(server);
+        let ready = server.get("/readyz").status == 200;
+        let given_back = now.threads <= start.threads && now.open_files <= start.open_files;
+        match ready && given_back && now.processes == start.processes {
+            true => Ok(()),
+            false => Err((start, now)),
         }
     });
 }

@@ -1,12 +1,11 @@
 //! The operator, who changes the configuration all the time, and at times gets it wrong.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
 
 use fastrand::Rng;
 
 use super::World;
-use crate::harness::{Server, eventually};
+use crate::harness::Server;
 
 /// A model that comes and goes.
 pub(super) const GUEST: &str = "guest";
@@ -16,6 +15,10 @@ const MOST_BETWEEN: u64 = 300;
 
 /// What nobody changes.
 const SERVER: &str = "[server]\nmax_body_size = \"1MiB\"\n[logging]\naccess_log = false\n";
+
+/// How `p` is isolated. Two processes, one of which dies now and then.
+const PROCESSES: &str = "isolation = \"process\"\nworkers = 2\nrestart_delay = \"1ms\"\npredict_timeout = \"1s\"\n\
+                         sandbox = \"best-effort\"\nmax_memory = \"1GiB\"\ncpus = 1\nenv = { CHAOS = \"on\" }";
 
 /// Settings of `m` that it refuses.
 const REFUSED: [&str; 4] = [
@@ -30,6 +33,8 @@ pub(super) struct Operator {
     rng: Rng,
     /// Tells one configuration of `m` from another.
     tag: u64,
+    /// The same of `p`.
+    process_tag: u64,
     batching: String,
     guest: bool,
     generations: u64,
@@ -42,6 +47,7 @@ impl Operator {
         Self {
             rng,
             tag: 0,
+            process_tag: 0,
             batching: String::new(),
             guest: false,
             generations: 0,
@@ -65,6 +71,8 @@ impl Operator {
         let settings = format!("tag = \"{}\"\nbatch_ms = 1\n{setting}", self.tag);
         let mut config = SERVER.to_owned();
         config += &model("m", "workers = 2", &settings, &self.batching);
+        let settings = format!("tag = \"{}\"\nbatch_ms = 1", self.process_tag);
+        config += &model("p", PROCESSES, &settings, &self.batching);
         config += &model("bystander", "", "", "");
         if self.guest {
             config += &model(GUEST, "", "", "");
@@ -80,13 +88,7 @@ impl Operator {
             } else {
                 self.change(world);
             }
-            let next = world.answered.load(Ordering::Relaxed) + self.rng.u64(..MOST_BETWEEN);
-            eventually("answers to go on", || {
-                match world.answered.load(Ordering::Relaxed) {
-                    answered if answered >= next || !world.goes_on() => Ok(()),
-                    answered => Err(answered),
-                }
-            });
+            world.wait_for_answers(self.rng.u64(..MOST_BETWEEN));
         }
     }
 
@@ -99,14 +101,18 @@ impl Operator {
 
     fn change(&mut self, world: &World<'_>) {
         let before = world.server.generation("m");
-        let mut loads_m = false;
+        let (mut loads_m, mut loads_p) = (false, false);
         match self.rng.u8(..10) {
             0..=4 => {
                 self.tag += 1;
                 self.generations += 1;
                 loads_m = true;
             }
-            5..=7 => self.change_batching(),
+            5..=6 => self.change_batching(),
+            7 => {
+                self.process_tag += 1;
+                loads_p = true;
+            }
             8 => {
                 self.guest = !self.guest;
                 self.generations += u64::from(self.guest);
@@ -114,7 +120,11 @@ impl Operator {
             _ => {}
         }
         world.server.write_config(&self.config());
-        assert!(world.server.reload(), "a reload failed: {}", self.config());
+        while !world.server.reload() {
+            assert!(loads_p, "a reload failed: {}", self.config());
+            // Somebody has killed a process that was being loaded, which is a reason to refuse a reload.
+            self.refusals += 1;
+        }
         let after = world.server.generation("m");
         assert_eq!(after != before, loads_m, "generation {before}, then {after}");
         self.reloads += 1;

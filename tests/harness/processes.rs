@@ -26,6 +26,11 @@ impl Process {
         kill_process(self.0, signal).expect("the process lives");
     }
 
+    /// Sends it a signal, if it is still there. Whether it was.
+    pub(crate) fn try_signal(self, signal: Signal) -> bool {
+        kill_process(self.0, signal).is_ok()
+    }
+
     /// Whether it runs, or at least has not been reaped.
     pub(crate) fn exists(self) -> bool {
         rustix::process::test_kill_process(self.0).is_ok()
@@ -54,20 +59,5 @@ impl Server {
             child.then_some(number)
         });
         numbers.map(Process::of).collect()
-    }
-
-    /// How many descriptors it has open.
-    pub(crate) fn descriptors(&self) -> usize {
-        self.count_in("fd")
-    }
-
-    /// How many threads it has.
-    pub(crate) fn threads(&self) -> usize {
-        self.count_in("task")
-    }
-
-    fn count_in(&self, folder: &str) -> usize {
-        let path = format!("/proc/{}/{folder}", self.pid().as_raw_pid());
-        std::fs::read_dir(path).expect("the server lives").count()
     }
 }

@@ -14,6 +14,11 @@ pub(crate) struct Resources {
 }
 
 impl Resources {
+    /// What has a number that is the same again when everything has been given back.
+    pub(crate) fn threads_and_files(&self) -> (u64, u64) {
+        (self.threads, self.open_files)
+    }
+
     /// Of a process that lives.
     pub(crate) fn of(pid: u32) -> Self {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
