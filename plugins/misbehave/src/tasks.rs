@@ -157,8 +157,8 @@ impl Misbehave {
             .collect();
         if due.contains(&Deed::TooFew) {
             outcomes.pop();
-        }
-        if due.contains(&Deed::TooMany) {
+        } else if due.contains(&Deed::TooMany) {
+            // Not both in one batch, which would be the right number again.
             outcomes.push(Ok(report(orders[0])));
         }
         Ok(outcomes.into_iter().collect())
