@@ -18,10 +18,12 @@ use bytes::Bytes;
 use inference_server::clock;
 use inference_server::config::{OnCrash, ProcessSettings};
 use inference_server::error::ItemError;
+use inference_server::isolation::confine::{Confinement, Enclosures};
 use inference_server::isolation::{CHILD_COMMAND, IsolatedModel, Isolation, Program, Setup, run_child};
 use inference_server::metrics::Metrics;
 use inference_server::model::{BatchError, BatchItem, Model, OutputSink, Prepared, SinkStatus};
 use inference_server::protocol::{DType, ItemInput, Tensor, Value};
+use inference_server::resources::Resources;
 use plugin_abi::manifest::{LoadContext, ModelManifest, TaskManifest};
 
 /// A batch to be measured.
@@ -208,6 +210,7 @@ fn start() -> Result<IsolatedModel, Box<dyn std::error::Error>> {
             parent: std::process::id(),
             log_level: "off".to_owned(),
             nice: 0,
+            confinement: Confinement::default(),
             file: PathBuf::new(),
             context: LoadContext::default(),
         },
@@ -217,6 +220,8 @@ fn start() -> Result<IsolatedModel, Box<dyn std::error::Error>> {
             restart_delay: Duration::from_secs(1),
             max_restart_delay: Duration::from_secs(1),
         },
+        resources: Resources::default(),
+        enclosures: Arc::new(Enclosures::new(std::env::temp_dir())),
         workers: 1,
         prepare_lanes: 1,
         start_timeout: Duration::from_secs(60),
