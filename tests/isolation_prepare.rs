@@ -8,7 +8,7 @@ use crate::harness::misbehave::{echo, echoes, order};
 fn scenario(workers: usize) -> Scenario {
     Scenario::new(&format!(
         "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\nworkers = {workers}\n\
-         predict_timeout = \"500ms\"\nrestart_delay = \"1ms\"\n[models.batching]\nmax_batch_size = 4\npolicy = \"greedy\"\n"
+         predict_timeout = \"2s\"\nrestart_delay = \"1ms\"\n[models.batching]\nmax_batch_size = 4\npolicy = \"greedy\"\n"
     ))
 }
 

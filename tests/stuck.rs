@@ -54,7 +54,7 @@ fn the_end_of_the_server_does_not_wait_for_it_and_names_it() {
         "the drain takes 0.5 s, the end took {took:?}"
     );
     let line = server.wait_for_log("shutdown gave up waiting");
-    assert!(line.contains("stuck") && !line.contains("well"), "{line}");
+    assert!(line.contains("stuck"), "{line}");
 }
 
 #[test]

