@@ -170,8 +170,8 @@ impl Curve {
             larger().any(is_worse)
         };
         let smaller = (best.size / STEP).floor();
-        let try_out = if smaller >= 1.0 && !self.is_proven(smaller) {
-            // Nothing is tried for the sake of a size that is rare.
+        // A single item is not tried: where that pays, it is seen without. And nothing is for the sake of a rare size.
+        let try_out = if smaller > 1.0 && !self.is_proven(smaller) {
             (best.seen >= AVERAGED).then_some(smaller)
         } else {
             (peaks && none_larger).then(|| (best.size * STEP).ceil())
