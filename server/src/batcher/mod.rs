@@ -407,7 +407,6 @@ impl<T> Batcher<T> {
         let view = View {
             now,
             worker_free_since: self.worker_free_since,
-            waiting,
             present: self.queue.len_of(task) + *running,
             size: draft.size(),
             max_size: narrowed.max_size,

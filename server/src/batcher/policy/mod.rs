@@ -43,8 +43,6 @@ pub struct View {
     pub now: Instant,
     /// When the worker finished its last batch; none before the first. It is free now.
     pub worker_free_since: Option<Instant>,
-    /// Items of the same task and group that wait, those of this batch included.
-    pub waiting: usize,
     /// Items of the same task that wait or run.
     pub present: usize,
     /// Items in this batch.
