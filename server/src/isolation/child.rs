@@ -131,8 +131,11 @@ fn take_standard_input() -> io::Result<OwnedFd> {
 }
 
 fn receive(lane: &mut Lane) -> Result<Request, ChildError> {
-    let message = lane.receive()?;
-    Request::decode(&message).map_err(|error| ChildError::Nonsense(error.to_string()))
+    decode(&lane.receive()?)
+}
+
+fn decode(message: &Bytes) -> Result<Request, ChildError> {
+    Request::decode(message).map_err(|error| ChildError::Nonsense(error.to_string()))
 }
 
 /// The loaded model, and what it has prepared.
@@ -189,7 +192,9 @@ impl Served {
     /// Runs batches until the server closes the lane.
     fn run_batches(&self, mut lane: Lane) -> Result<(), ChildError> {
         loop {
-            match receive(&mut lane) {
+            // Nothing of a batch is needed once it has been answered: it need not be copied.
+            let message = lane.receive_lent().map_err(ChildError::from);
+            match message.and_then(|message| decode(&message)) {
                 Ok(Request::Predict { task, release, items }) => {
                     self.release(&release);
                     let done = self.run_batch(&mut lane, task as usize, items);

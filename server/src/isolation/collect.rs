@@ -61,7 +61,7 @@ impl<'a> Collector<'a> {
 
     fn send_part(&mut self, place: usize, value: Value) -> Result<SinkStatus, LaneError> {
         let index = place as u32;
-        self.lane.send(Reply::Part { index, value }.encode())?;
+        self.lane.interject(Reply::Part { index, value }.encode())?;
         let message = self.lane.receive()?;
         match Request::decode(&message) {
             Ok(Request::Status(status)) => Ok(status),

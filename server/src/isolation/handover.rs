@@ -17,8 +17,8 @@ use super::transport::FarEnd;
 /// Most lanes on which items are prepared: the kernel passes no more than 253 descriptors with a message.
 pub(super) const MOST_PREPARE_LANES: usize = 64;
 
-/// Two descriptors for each lane, and one for records of the log.
-const MOST_DESCRIPTORS: usize = 2 * (MOST_PREPARE_LANES + 1) + 1;
+/// Three descriptors for each lane, and one for records of the log.
+const MOST_DESCRIPTORS: usize = 3 * (MOST_PREPARE_LANES + 1) + 1;
 
 /// Room for as many descriptors in a message.
 const ROOM: usize = rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS));
@@ -39,7 +39,7 @@ impl Handover {
     pub(super) fn send(&self, to: impl AsFd) -> io::Result<()> {
         let lanes = std::iter::once(&self.main).chain(&self.prepare);
         let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(self.records.as_fd())
-            .chain(lanes.flat_map(|lane| [lane.socket.as_fd(), lane.memory.as_fd()]))
+            .chain(lanes.flat_map(|lane| [lane.socket.as_fd(), lane.incoming.as_fd(), lane.outgoing.as_fd()]))
             .collect();
         let mut room = [MaybeUninit::uninit(); ROOM];
         let mut control = SendAncillaryBuffer::new(&mut room);
@@ -73,7 +73,8 @@ impl Handover {
         let mut lanes = std::iter::from_fn(|| {
             Some(FarEnd {
                 socket: descriptors.next()?,
-                memory: descriptors.next()?,
+                incoming: descriptors.next()?,
+                outgoing: descriptors.next()?,
             })
         });
         Ok(Self {

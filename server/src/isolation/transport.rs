@@ -1,15 +1,14 @@
 //! A lane: one connection between the server and a child, on which messages go to and fro in turns.
 //!
-//! A lane is a pair of `SOCK_SEQPACKET` sockets and a memory file that both sides have open. A message of up to
-//! [`MOST_INLINE`] bytes is one datagram. A longer one is written to the memory file, and the datagram only says how long
-//! it is: the kernel copies it once for each side, and no byte of it passes through the socket. The file is read and
-//! written with `pread` and `pwrite`, never mapped, so there is no `unsafe`, and a child that cuts the file short under
-//! the server's hands is a read that ends early and not a SIGBUS.
+//! A lane is a pair of `SOCK_SEQPACKET` sockets and two memory files that both sides have mapped, one for each direction
+//! (`shared_memory`). A message of up to [`MOST_INLINE`] bytes is one datagram. A longer one is copied into the memory, and
+//! the datagram only says how long it is.
 //!
-//! Since the sides take turns, one file serves both directions, no socket buffer ever fills, and there is nothing to
-//! deadlock on. Every message that is received is a copy of its own: the sender cannot change it any more.
+//! Since the sides take turns, no socket buffer ever fills, and there is nothing to deadlock on. What is received is a copy
+//! of its own, which the sender cannot change any more, or for a child ([`Lane::receive_lent`]) the memory itself: then
+//! [`Lane::send`] gives it back, together with the turn.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,27 +17,20 @@ use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 
-use super::shared_memory::SharedMemory;
+use super::shared_memory::{self, Incoming, Outgoing};
 use super::wire::Encoder;
 
-/// Up to this length a message goes through the socket. Measured with `benches/isolation`: just below it a batch takes 16 µs,
-/// just above it, by the memory file, 22 µs.
-pub(super) const MOST_INLINE: usize = 64 << 10;
+/// Up to this length a message goes through the socket.
+pub(super) const MOST_INLINE: usize = 8 << 10;
 
 /// Most bytes of one message. A child that announces more is not believed.
 const MOST_MESSAGE: u64 = 4 << 30;
 
-/// Most parts of a message that are sent as they lie: the kernel takes 1024, and more than a few cost more than a copy.
-const MOST_PARTS: usize = 256;
-
-/// Up to this length what has been received is copied, so that its buffer serves again; above it is handed on.
-const COPIED: usize = 8 << 10;
-
+/// The last byte of a datagram: the message is what precedes it.
 const INLINE: u8 = 0;
+/// The last byte of a datagram: the message is in the memory, and its length is what precedes it.
 const SHARED: u8 = 1;
 
 /// Why a message did not come or go.
@@ -71,37 +63,44 @@ impl From<Errno> for LaneError {
 #[derive(Debug)]
 pub(super) struct Lane {
     socket: Arc<OwnedFd>,
-    memory: SharedMemory,
+    outgoing: Outgoing,
+    incoming: Incoming,
     timeout: Option<Duration>,
-    /// Where the next message comes in.
-    buffer: Vec<u8>,
+    /// The last datagram.
+    datagram: Vec<u8>,
 }
 
 /// What the other process makes its side of.
 #[derive(Debug)]
 pub(super) struct FarEnd {
     pub(super) socket: OwnedFd,
-    pub(super) memory: OwnedFd,
+    /// Where it finds messages.
+    pub(super) incoming: OwnedFd,
+    /// Where it puts them.
+    pub(super) outgoing: OwnedFd,
 }
 
 impl Lane {
     /// A lane, and its other side.
     pub(super) fn pair() -> io::Result<(Self, FarEnd)> {
         let (near, far) = socket_pair()?;
-        let memory = SharedMemory::new()?;
+        let outgoing = Outgoing::from(shared_memory::create()?);
+        let incoming = Incoming::from(shared_memory::create()?);
         let far = FarEnd {
             socket: far,
-            memory: memory.share()?,
+            incoming: outgoing.share()?,
+            outgoing: incoming.share()?,
         };
-        Ok((Self::new(near, memory), far))
+        Ok((Self::new(near, outgoing, incoming), far))
     }
 
-    fn new(socket: OwnedFd, memory: SharedMemory) -> Self {
+    fn new(socket: OwnedFd, outgoing: Outgoing, incoming: Incoming) -> Self {
         Self {
             socket: Arc::new(socket),
-            memory,
+            outgoing,
+            incoming,
             timeout: None,
-            buffer: Vec::new(),
+            datagram: Vec::with_capacity(MOST_INLINE + 1),
         }
     }
 
@@ -119,34 +118,30 @@ impl Lane {
         Ok(())
     }
 
-    /// Sends a message. Does not block: whoever sends knows that the other side waits, or has room.
-    pub(super) fn send(&mut self, mut message: Encoder) -> Result<(), LaneError> {
+    /// Sends a message, and gives back what was lent. Does not block: whoever sends knows that the other side waits, or has
+    /// room.
+    pub(super) fn send(&mut self, message: Encoder) -> Result<(), LaneError> {
+        self.incoming.reclaim().map_err(LaneError::System)?;
+        self.interject(message)
+    }
+
+    /// Sends a message that the other side answers with a short one, and keeps what was lent meanwhile.
+    pub(super) fn interject(&mut self, mut message: Encoder) -> Result<(), LaneError> {
         let length = message.len();
+        self.datagram.clear();
         if length <= MOST_INLINE {
-            return self.send_inline(message);
+            message.parts().for_each(|part| self.datagram.extend_from_slice(part));
+            self.datagram.push(INLINE);
+        } else {
+            self.outgoing
+                .write(length, message.parts())
+                .map_err(LaneError::System)?;
+            self.datagram.extend_from_slice(&(length as u64).to_le_bytes());
+            self.datagram.push(SHARED);
         }
-        self.memory.write(message.parts()).map_err(LaneError::System)?;
-        let mut datagram = [SHARED; 9];
-        datagram[1..].copy_from_slice(&(length as u64).to_le_bytes());
-        self.send_datagram(&[IoSlice::new(&datagram)])
-    }
-
-    fn send_inline(&mut self, mut message: Encoder) -> Result<(), LaneError> {
-        if message.part_count() < MOST_PARTS {
-            let parts = message.parts().map(IoSlice::new);
-            let datagram: Vec<IoSlice<'_>> = std::iter::once(IoSlice::new(&[INLINE])).chain(parts).collect();
-            return self.send_datagram(&datagram);
-        }
-        let mut datagram = Vec::with_capacity(message.len() + 1);
-        datagram.push(INLINE);
-        message.parts().for_each(|part| datagram.extend_from_slice(part));
-        self.send_datagram(&[IoSlice::new(&datagram)])
-    }
-
-    fn send_datagram(&self, parts: &[IoSlice<'_>]) -> Result<(), LaneError> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         loop {
-            match rustix::net::sendmsg(&self.socket, parts, &mut SendAncillaryBuffer::default(), flags) {
+            match rustix::net::send(&self.socket, &self.datagram, flags) {
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Err(LaneError::TimedOut(Duration::ZERO)),
@@ -157,24 +152,26 @@ impl Lane {
 
     /// Waits for the next message.
     pub(super) fn receive(&mut self) -> Result<Bytes, LaneError> {
-        self.buffer.clear();
-        self.buffer.reserve(MOST_INLINE + 1);
-        let length = loop {
-            match rustix::net::recv(&self.socket, spare_capacity(&mut self.buffer), RecvFlags::TRUNC) {
-                Ok((_, length)) => break length,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Err(LaneError::TimedOut(self.timeout.unwrap_or_default())),
-                Err(errno) => return Err(errno.into()),
-            }
-        };
-        if length > self.buffer.len() {
+        self.receive_with(|incoming, length| incoming.copy(length).map(Bytes::from))
+    }
+
+    /// Waits for the next message of a side that is trusted, which stays where it is until the next [`send`](Self::send).
+    pub(super) fn receive_lent(&mut self) -> Result<Bytes, LaneError> {
+        self.receive_with(Incoming::lend)
+    }
+
+    fn receive_with(
+        &mut self,
+        take: impl FnOnce(&mut Incoming, u64) -> io::Result<Bytes>,
+    ) -> Result<Bytes, LaneError> {
+        let length = self.receive_datagram()?;
+        if length > self.datagram.len() {
             return Err(LaneError::Nonsense(format!("a datagram of {length} bytes")));
         }
-        match self.buffer.split_first() {
+        match self.datagram.split_last() {
             // Datagrams are never empty, so this is the end.
             None => Err(LaneError::Closed),
-            Some((&INLINE, message)) if message.len() <= COPIED => Ok(Bytes::copy_from_slice(message)),
-            Some((&INLINE, _)) => Ok(Bytes::from(std::mem::take(&mut self.buffer)).slice(1..)),
+            Some((&INLINE, message)) => Ok(Bytes::copy_from_slice(message)),
             Some((&SHARED, length)) => {
                 let length = length
                     .try_into()
@@ -182,12 +179,24 @@ impl Lane {
                     .ok()
                     .filter(|length| *length <= MOST_MESSAGE)
                     .ok_or_else(|| LaneError::Nonsense("a message without a length".to_owned()))?;
-                let message = self.memory.read(length).map_err(|error| {
+                take(&mut self.incoming, length).map_err(|error| {
                     LaneError::Nonsense(format!("a message of {length} bytes that are not there: {error}"))
-                })?;
-                Ok(Bytes::from(message))
+                })
             }
             Some((kind, _)) => Err(LaneError::Nonsense(format!("a datagram of the kind {kind}"))),
+        }
+    }
+
+    /// Waits for a datagram, and says how long it was; what is too long for a message is cut off.
+    fn receive_datagram(&mut self) -> Result<usize, LaneError> {
+        self.datagram.clear();
+        loop {
+            match rustix::net::recv(&self.socket, spare_capacity(&mut self.datagram), RecvFlags::TRUNC) {
+                Ok((_, length)) => return Ok(length),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Err(LaneError::TimedOut(self.timeout.unwrap_or_default())),
+                Err(errno) => return Err(errno.into()),
+            }
         }
     }
 }
@@ -195,7 +204,7 @@ impl Lane {
 impl FarEnd {
     /// The side of the process that was handed this.
     pub(super) fn into_lane(self) -> Lane {
-        Lane::new(self.socket, SharedMemory::from(self.memory))
+        Lane::new(self.socket, self.outgoing.into(), self.incoming.into())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! An encoded message is a *head* of small fields and, behind it, the payloads that the head mentions by their length
 //! alone, in the order in which it does. So a payload is never copied on its way into a message, and comes out of one as
-//! a slice of it.
+//! a slice of it, aligned for every datatype where the message is.
 //!
 //! Reading believes nothing: every length is checked against what is there, text and JSON are checked again, and tensors
 //! must agree with their shapes. What a process sends whose memory is damaged is an error here and harms nobody.
@@ -47,6 +47,9 @@ pub(super) struct Encoder {
 /// Bytes of the field that says how long the head is.
 const HEAD_LENGTH: usize = 4;
 
+/// The head and each payload are followed by zeros up to a multiple of this, which the largest number needs.
+const ALIGNMENT: usize = 8;
+
 impl Encoder {
     /// A message that begins with its code.
     pub(super) fn new(code: u8) -> Self {
@@ -62,19 +65,15 @@ impl Encoder {
 
     /// Length of the whole message.
     pub(super) fn len(&self) -> usize {
-        self.head.len() + self.payload_bytes
-    }
-
-    /// How many parts the message has.
-    pub(super) fn part_count(&self) -> usize {
-        1 + self.payloads.len()
+        self.head.len().next_multiple_of(ALIGNMENT) + self.payload_bytes
     }
 
     /// The parts of the message, to be laid end to end.
     pub(super) fn parts(&mut self) -> impl Iterator<Item = &[u8]> {
         let length = u32::try_from(self.head.len() - HEAD_LENGTH).unwrap_or(u32::MAX);
         self.head[..HEAD_LENGTH].copy_from_slice(&length.to_le_bytes());
-        std::iter::once(self.head.as_slice()).chain(self.payloads.iter().map(|payload| &payload[..]))
+        let parts = std::iter::once(self.head.as_slice()).chain(self.payloads.iter().map(|payload| &payload[..]));
+        parts.flat_map(|part| [part, &[0; ALIGNMENT][..part.len().next_multiple_of(ALIGNMENT) - part.len()]])
     }
 
     pub(super) fn u8(&mut self, value: u8) {
@@ -104,7 +103,7 @@ impl Encoder {
     pub(super) fn payload(&mut self, payload: &Bytes) {
         self.u64(payload.len() as u64);
         if !payload.is_empty() {
-            self.payload_bytes += payload.len();
+            self.payload_bytes += payload.len().next_multiple_of(ALIGNMENT);
             self.payloads.push(payload.clone());
         }
     }
@@ -226,14 +225,15 @@ impl<'a> Decoder<'a> {
         let mut decoder = Self {
             head,
             message,
-            payload: HEAD_LENGTH + length,
+            payload: (HEAD_LENGTH + length).next_multiple_of(ALIGNMENT),
         };
         Ok((decoder.u8("its code")?, decoder))
     }
 
     /// Everything has been read.
     pub(super) fn end(self) -> Result<(), WireError> {
-        match self.head.len() + (self.message.len() - self.payload) {
+        let behind = self.message.len().checked_sub(self.payload);
+        match behind.ok_or(WireError::Cut("its last bytes"))? + self.head.len() {
             0 => Ok(()),
             left => Err(WireError::TooLong(left)),
         }
@@ -296,7 +296,7 @@ impl<'a> Decoder<'a> {
             .filter(|&end| end <= self.message.len())
             .ok_or(WireError::Cut(what))?;
         let payload = self.message.slice(self.payload..end);
-        self.payload = end;
+        self.payload = end.next_multiple_of(ALIGNMENT);
         Ok(payload)
     }
 

@@ -6,7 +6,7 @@
 //! `plugin_model` then stands between the model and the rest of the server, with `convert` and `sink` for the values that
 //! pass. When the model is gone, `reclaim` gives back what it can of the memory of the library, which stays.
 //!
-//! All `unsafe` code of the server is here, in `open` and in `reclaim`.
+//! The `unsafe` code is in `open` and in `reclaim`.
 //!
 //! Owned by `app`. Knows nothing of configuration, batching or the network.
 

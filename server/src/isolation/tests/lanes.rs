@@ -1,5 +1,6 @@
 //! Lanes carry messages of every length, and say so when the other side is gone, silent or not what it should be.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,8 +26,9 @@ fn messages_of_every_length_come_through_in_both_directions() {
         0,
         1,
         1000,
-        MOST_INLINE - 13,
-        MOST_INLINE - 12,
+        MOST_INLINE - 24,
+        MOST_INLINE - 16,
+        MOST_INLINE - 8,
         MOST_INLINE,
         MOST_INLINE + 1,
         20 << 20,
@@ -97,14 +99,14 @@ fn a_side_that_does_not_read_never_blocks_the_other() {
 #[test]
 fn what_is_no_message_is_refused() {
     let datagrams: [(&[u8], &str); 4] = [
-        (&[9, 1, 2], "a datagram of the kind 9"),
-        (&[1, 1, 2], "a message without a length"),
+        (&[1, 2, 9], "a datagram of the kind 9"),
+        (&[1, 2, 1], "a message without a length"),
         (
-            &[1, 255, 255, 255, 255, 255, 255, 255, 255],
+            &[255, 255, 255, 255, 255, 255, 255, 255, 1],
             "a message without a length",
         ),
         (
-            &[1, 0, 0, 0, 1, 0, 0, 0, 0],
+            &[0, 0, 0, 1, 0, 0, 0, 0, 1],
             "a message of 16777216 bytes that are not there",
         ),
     ];
@@ -121,27 +123,62 @@ fn what_is_no_message_is_refused() {
         .receive()
         .expect_err("it is too long to be believed")
         .to_string();
-    assert!(error.contains("a datagram of 65538 bytes"), "{error}");
+    assert!(error.contains(&format!("a datagram of {} bytes", MOST_INLINE + 2)), "{error}");
 }
 
 #[test]
-fn a_memory_file_that_is_cut_short_is_an_error_and_no_crash() {
+fn memory_cannot_be_taken_away_from_the_other_side() {
+    let (_near, far) = pair();
+    for memory in [far.incoming, far.outgoing] {
+        let file = std::fs::File::from(memory);
+        file.set_len(1 << 20).expect("it may grow");
+        file.set_len(100).expect_err("the other side may have mapped it");
+    }
+}
+
+#[test]
+fn what_is_lent_is_not_copied_and_has_to_be_given_back_before_the_answer() {
     let (mut near, far) = pair();
-    let file = std::fs::File::from(far.memory.try_clone().expect("a descriptor can be cloned"));
     let mut far = far.into_lane();
-    far.send(message(MOST_INLINE * 4).encode())
+    let length = MOST_INLINE * 2;
+    near.send(message(length).encode())
         .expect("the other side is there");
-    file.set_len(100).expect("both sides may write");
-    assert!(matches!(near.receive(), Err(LaneError::Nonsense(_))));
+    let lent = far.receive_lent().expect("it was sent");
+    assert!(lent == bytes_of(message(length).encode()));
+    let payload = lent.slice(1000..);
+    drop(lent);
+    far.interject(message(1).encode())
+        .expect("that may be said meanwhile");
+    let error = far.send(message(1).encode()).expect_err("a part is still lent");
+    assert!(matches!(error, LaneError::System(_)), "{error}");
+    drop(payload);
+    far.send(message(1).encode()).expect("nothing is lent any more");
+}
+
+#[test]
+fn the_memory_of_a_long_message_is_given_back() {
+    let (mut near, far) = pair();
+    let file = std::fs::File::from(far.incoming.try_clone().expect("a descriptor can be cloned"));
+    let mut far = far.into_lane();
+    let held = || file.metadata().expect("it is open").blocks() * 512;
+    for receive in [Lane::receive, Lane::receive_lent] {
+        near.send(message(40 << 20).encode())
+            .expect("the other side is there");
+        assert!(held() >= 40 << 20);
+        drop(receive(&mut far).expect("it was sent"));
+        far.send(message(1).encode()).expect("nothing is lent any more");
+        assert!(held() <= 17 << 20, "{} bytes are kept", held());
+        near.receive().expect("it was sent");
+    }
 }
 
 #[test]
 fn a_memory_file_that_is_long_and_empty_takes_no_memory() {
     let (mut near, far) = pair();
-    let file = std::fs::File::from(far.memory);
+    let file = std::fs::File::from(far.outgoing);
     file.set_len(1 << 32).expect("it is only a number");
-    let mut datagram = vec![1];
-    datagram.extend((1u64 << 32).to_le_bytes());
+    let mut datagram = (1u64 << 32).to_le_bytes().to_vec();
+    datagram.push(1);
     rustix::net::send(&far.socket, &datagram, SendFlags::empty()).expect("the other side is there");
     assert!(matches!(near.receive(), Err(LaneError::Nonsense(_))));
 }

@@ -110,4 +110,6 @@ fn payloads_are_not_copied_on_their_way_into_a_message_or_out_of_one() {
         panic!("of bytes")
     };
     assert!(received.as_ptr_range().contains(&data.as_ptr()));
+    let offset = data.as_ptr().addr() - received.as_ptr().addr();
+    assert_eq!(offset % 8, 0, "numbers can be read where they are");
 }
