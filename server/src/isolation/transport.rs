@@ -21,9 +21,13 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, So
 
 use super::shared_memory::{self, Incoming, Outgoing};
 use super::wire::Encoder;
+use crate::clock;
 
 /// Up to this length a message goes through the socket.
 pub(super) const MOST_INLINE: usize = 8 << 10;
+
+/// A wait as short as this is spent awake, if the last one was: on an idle processor it takes almost as long to wake up.
+const SHORT_WAIT: Duration = Duration::from_micros(100);
 
 /// Most bytes of one message. A child that announces more is not believed.
 const MOST_MESSAGE: u64 = 4 << 30;
@@ -68,6 +72,8 @@ pub(super) struct Lane {
     timeout: Option<Duration>,
     /// The last datagram.
     datagram: Vec<u8>,
+    /// Whether the last wait was no longer than [`SHORT_WAIT`].
+    prompt: bool,
 }
 
 /// What the other process makes its side of.
@@ -101,6 +107,7 @@ impl Lane {
             incoming,
             timeout: None,
             datagram: Vec::with_capacity(MOST_INLINE + 1),
+            prompt: false,
         }
     }
 
@@ -190,14 +197,20 @@ impl Lane {
     /// Waits for a datagram, and says how long it was; what is too long for a message is cut off.
     fn receive_datagram(&mut self) -> Result<usize, LaneError> {
         self.datagram.clear();
-        loop {
-            match rustix::net::recv(&self.socket, spare_capacity(&mut self.datagram), RecvFlags::TRUNC) {
-                Ok((_, length)) => return Ok(length),
+        let begun = clock::now();
+        let received = loop {
+            let asleep = !self.prompt || begun.elapsed() >= SHORT_WAIT;
+            let flags = if asleep { RecvFlags::TRUNC } else { RecvFlags::TRUNC | RecvFlags::DONTWAIT };
+            match rustix::net::recv(&self.socket, spare_capacity(&mut self.datagram), flags) {
+                Ok((_, length)) => break Ok(length),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Err(LaneError::TimedOut(self.timeout.unwrap_or_default())),
-                Err(errno) => return Err(errno.into()),
+                Err(Errno::AGAIN) if !asleep => std::thread::yield_now(),
+                Err(Errno::AGAIN) => break Err(LaneError::TimedOut(self.timeout.unwrap_or_default())),
+                Err(errno) => break Err(errno.into()),
             }
-        }
+        };
+        self.prompt = begun.elapsed() < SHORT_WAIT;
+        received
     }
 }
 
