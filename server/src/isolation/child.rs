@@ -130,11 +130,11 @@ fn take_standard_input() -> io::Result<OwnedFd> {
     Ok(control)
 }
 
-fn receive(lane: &mut Lane) -> Result<Request, ChildError> {
+fn receive(lane: &mut Lane) -> Result<Request<'static>, ChildError> {
     decode(&lane.receive()?)
 }
 
-fn decode(message: &Bytes) -> Result<Request, ChildError> {
+fn decode(message: &Bytes) -> Result<Request<'static>, ChildError> {
     Request::decode(message).map_err(|error| ChildError::Nonsense(error.to_string()))
 }
 
@@ -162,7 +162,7 @@ impl Served {
     fn prepare_for(&self, mut lane: Lane) {
         loop {
             let answer = match receive(&mut lane) {
-                Ok(Request::Prepare { task, item }) => self.prepare(task as usize, item),
+                Ok(Request::Prepare { task, item }) => self.prepare(task as usize, item.into_owned()),
                 // Without its answer the server ends this process.
                 _ => return,
             };
@@ -217,7 +217,7 @@ impl Served {
         drop(released);
     }
 
-    fn run_batch(&self, lane: &mut Lane, task: usize, entries: Vec<Entry>) -> Reply {
+    fn run_batch(&self, lane: &mut Lane, task: usize, entries: Vec<Entry<'_>>) -> Reply {
         let handles: Vec<u64> = entries
             .iter()
             .filter_map(|entry| match entry {
@@ -254,7 +254,7 @@ impl Served {
     fn gather(
         &self,
         task: usize,
-        entries: Vec<Entry>,
+        entries: Vec<Entry<'_>>,
         collector: &mut Collector<'_>,
     ) -> (Vec<Arc<Held>>, Vec<usize>) {
         let mut gathered = Vec::with_capacity(entries.len());
@@ -272,23 +272,25 @@ impl Served {
     }
 
     /// Prepares what is not prepared yet, as many at the same time as there are threads for.
-    fn prepare_rest(&self, task: usize, entries: Vec<Entry>) -> Vec<Result<Arc<Held>, ItemError>> {
+    fn prepare_rest(&self, task: usize, entries: Vec<Entry<'_>>) -> Vec<Result<Arc<Held>, ItemError>> {
         let unprepared = entries
             .iter()
             .filter(|entry| matches!(entry, Entry::Unprepared(_)))
             .count();
         let ready =
-            |entry: Entry| match entry {
+            |entry: Entry<'_>| match entry {
                 Entry::Raw(input) => Ok(Arc::new(Held {
-                    input,
+                    input: input.into_owned(),
                     prepared: None,
                 })),
                 Entry::Held(handle) => self.held().get(&handle).cloned().ok_or_else(|| {
                     ItemError::Fault(format!("the process of the model holds no item {handle}"))
                 }),
                 Entry::Unprepared(input) => self.model.prepare(task, &input).map(|prepared| {
-                    let prepared = Some(prepared);
-                    Arc::new(Held { input, prepared })
+                    Arc::new(Held {
+                        input: input.into_owned(),
+                        prepared: Some(prepared),
+                    })
                 }),
             };
         let threads = self.threads.min(unprepared);
@@ -297,7 +299,7 @@ impl Served {
         }
         let share = entries.len().div_ceil(threads);
         let mut entries = entries.into_iter();
-        let shares: Vec<Vec<Entry>> = (0..threads)
+        let shares: Vec<Vec<Entry<'_>>> = (0..threads)
             .map(|_| entries.by_ref().take(share).collect())
             .collect();
         thread::scope(|scope| {

@@ -11,6 +11,8 @@
 //!
 //! The two messages of a start hold JSON, as what they carry is JSON anyway; what is said for a batch never is.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::wire::{Decoder, Encoder, WireError};
@@ -20,7 +22,7 @@ use crate::protocol::{ItemInput, Tensor, Value};
 
 /// What the server says.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Request {
+pub(super) enum Request<'a> {
     /// Load the model; a `Setup` as JSON.
     Load(Bytes),
     /// Prepare an item and keep it.
@@ -28,7 +30,7 @@ pub(super) enum Request {
         /// Index of the task.
         task: u32,
         /// The item.
-        item: ItemInput,
+        item: Cow<'a, ItemInput>,
     },
     /// Run a batch.
     Predict {
@@ -37,7 +39,7 @@ pub(super) enum Request {
         /// Prepared items that are not needed any more.
         release: Vec<u64>,
         /// The batch.
-        items: Vec<Entry>,
+        items: Vec<Entry<'a>>,
     },
     /// These prepared items are not needed any more.
     Release(Vec<u64>),
@@ -47,11 +49,11 @@ pub(super) enum Request {
 
 /// One item of a batch.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Entry {
+pub(super) enum Entry<'a> {
     /// An item of a task that does not prepare.
-    Raw(ItemInput),
+    Raw(Cow<'a, ItemInput>),
     /// An item that this child has not prepared and has to, before it runs the batch.
-    Unprepared(ItemInput),
+    Unprepared(Cow<'a, ItemInput>),
     /// An item that this child has prepared and kept.
     Held(u64),
 }
@@ -126,8 +128,8 @@ mod code {
     pub(super) const DONE: u8 = 70;
 }
 
-impl Request {
-    pub(super) fn encode(&self) -> Encoder {
+impl Request<'_> {
+    pub(super) fn encode(&self) -> Encoder<'_> {
         match self {
             Self::Load(setup) => {
                 let mut to = Encoder::new(code::LOAD);
@@ -163,21 +165,21 @@ impl Request {
         }
     }
 
-    pub(super) fn decode(message: &Bytes) -> Result<Self, WireError> {
+    pub(super) fn decode(message: &Bytes) -> Result<Request<'static>, WireError> {
         let (code, mut from) = Decoder::new(message)?;
         let request = match code {
-            code::LOAD => Self::Load(from.payload("the settings of a start")?),
-            code::PREPARE => Self::Prepare {
+            code::LOAD => Request::Load(from.payload("the settings of a start")?),
+            code::PREPARE => Request::Prepare {
                 task: from.u32("a task")?,
-                item: from.item()?,
+                item: Cow::Owned(from.item()?),
             },
-            code::PREDICT => Self::Predict {
+            code::PREDICT => Request::Predict {
                 task: from.u32("a task")?,
                 release: decode_handles(&mut from)?,
                 items: from.list("the items of a batch", Entry::decode)?,
             },
-            code::RELEASE => Self::Release(decode_handles(&mut from)?),
-            code::STATUS => Self::Status(decode_status(from.u8("the status of a part")?)?),
+            code::RELEASE => Request::Release(decode_handles(&mut from)?),
+            code::STATUS => Request::Status(decode_status(from.u8("the status of a part")?)?),
             code => {
                 return Err(WireError::Code {
                     what: "a request",
@@ -190,12 +192,12 @@ impl Request {
     }
 }
 
-impl Entry {
+impl Entry<'_> {
     const RAW: u8 = 1;
     const UNPREPARED: u8 = 2;
     const HELD: u8 = 3;
 
-    fn encode(&self, to: &mut Encoder) {
+    fn encode<'a>(&'a self, to: &mut Encoder<'a>) {
         match self {
             Self::Raw(item) => {
                 to.u8(Self::RAW);
@@ -212,11 +214,11 @@ impl Entry {
         }
     }
 
-    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+    fn decode(from: &mut Decoder<'_>) -> Result<Entry<'static>, WireError> {
         match from.u8("an item of a batch")? {
-            Self::RAW => from.item().map(Self::Raw),
-            Self::UNPREPARED => from.item().map(Self::Unprepared),
-            Self::HELD => from.u64("a handle").map(Self::Held),
+            Self::RAW => from.item().map(Cow::Owned).map(Entry::Raw),
+            Self::UNPREPARED => from.item().map(Cow::Owned).map(Entry::Unprepared),
+            Self::HELD => from.u64("a handle").map(Entry::Held),
             code => Err(WireError::Code {
                 what: "an item of a batch",
                 code,
@@ -226,7 +228,7 @@ impl Entry {
 }
 
 impl Reply {
-    pub(super) fn encode(&self) -> Encoder {
+    pub(super) fn encode(&self) -> Encoder<'_> {
         match self {
             Self::Loaded(manifest) => {
                 let mut to = Encoder::new(code::LOADED);
@@ -323,7 +325,7 @@ impl Outcome {
     const ROWS: u8 = 2;
     const FAILURE: u8 = 3;
 
-    fn encode(&self, to: &mut Encoder) {
+    fn encode<'a>(&'a self, to: &mut Encoder<'a>) {
         match self {
             Self::Output { index, value } => {
                 to.u8(Self::OUTPUT);
@@ -361,7 +363,7 @@ impl Outcome {
     }
 }
 
-fn encode_handles(to: &mut Encoder, handles: &[u64]) {
+fn encode_handles(to: &mut Encoder<'_>, handles: &[u64]) {
     to.count(handles.len());
     for &handle in handles {
         to.u64(handle);

@@ -38,7 +38,10 @@ mod process;
 mod records;
 mod remote;
 mod setup;
-#[allow(unsafe_code, reason = "memory that another process has, too, is reached by its address")]
+#[allow(
+    unsafe_code,
+    reason = "memory that another process has, too, is reached by its address"
+)]
 mod shared_memory;
 mod supervisor;
 #[cfg(test)]

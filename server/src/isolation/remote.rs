@@ -14,6 +14,7 @@
 //! death is its own doing: an item that is prepared again runs beside nothing, and after a death batches run beside no
 //! preparation, for as long as `probation` lasts.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
@@ -283,7 +284,7 @@ impl RemoteModel {
     fn ask_to_prepare(&self, lane: &mut Lane, task: usize, item: &ItemInput) -> Result<Reply, LaneError> {
         let request = Request::Prepare {
             task: u32::try_from(task).unwrap_or(u32::MAX),
-            item: item.clone(),
+            item: Cow::Borrowed(item),
         };
         lane.set_timeout(Some(self.timeout))?;
         lane.send(request.encode())?;
@@ -299,15 +300,10 @@ impl RemoteModel {
     ) -> Result<Result<(), BatchError>, Lost> {
         let probation = self.probation.load(Ordering::Relaxed);
         let _admitted = self.admit(probation > 0)?;
-        let entry = |item: &BatchItem<'_>| match (self.handle(item), item.prepared) {
-            (Some(held), _) => Entry::Held(held.handle),
-            (None, Some(_)) => Entry::Unprepared(item.input.clone()),
-            (None, None) => Entry::Raw(item.input.clone()),
-        };
         let request = Request::Predict {
             task: u32::try_from(task).unwrap_or(u32::MAX),
             release: std::mem::take(&mut *lock(&self.unsent)),
-            items: items.iter().map(entry).collect(),
+            items: items.iter().map(|item| self.entry(item)).collect(),
         };
         let (result, outcomes) = self
             .ask_to_run(&request, sink)
@@ -331,9 +327,18 @@ impl RemoteModel {
         Ok(result)
     }
 
+    /// An item as the child knows it.
+    fn entry<'a>(self: &Arc<Self>, item: &BatchItem<'a>) -> Entry<'a> {
+        match (self.handle(item), item.prepared) {
+            (Some(held), _) => Entry::Held(held.handle),
+            (None, Some(_)) => Entry::Unprepared(Cow::Borrowed(item.input)),
+            (None, None) => Entry::Raw(Cow::Borrowed(item.input)),
+        }
+    }
+
     fn ask_to_run(
         &self,
-        request: &Request,
+        request: &Request<'_>,
         sink: &mut dyn OutputSink,
     ) -> Result<(Result<(), BatchError>, Vec<Outcome>), LaneError> {
         let mut lane = lock(&self.main);

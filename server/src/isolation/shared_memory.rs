@@ -167,7 +167,12 @@ impl Incoming {
     /// # Errors
     /// It is still in use.
     pub(super) fn reclaim(&mut self) -> io::Result<()> {
-        if self.mapped.map.as_mut().is_some_and(|map| Arc::get_mut(map).is_none()) {
+        if self
+            .mapped
+            .map
+            .as_mut()
+            .is_some_and(|map| Arc::get_mut(map).is_none())
+        {
             return Err(io::Error::other("an item of a batch is in use after the batch"));
         }
         let lent = std::mem::take(&mut self.lent);

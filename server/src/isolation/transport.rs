@@ -23,8 +23,9 @@ use super::shared_memory::{self, Incoming, Outgoing};
 use super::wire::Encoder;
 use crate::clock;
 
-/// Up to this length a message goes through the socket.
-pub(super) const MOST_INLINE: usize = 8 << 10;
+/// Up to this length a message goes through the socket. Measured with `benches/isolation`: at this length either way takes
+/// 14 µs, at twice of it the socket 17 µs and the memory 16 µs.
+pub(super) const MOST_INLINE: usize = 16 << 10;
 
 /// A wait as short as this is spent awake, if the last one was: on an idle processor it takes almost as long to wake up.
 const SHORT_WAIT: Duration = Duration::from_micros(100);
@@ -127,17 +128,19 @@ impl Lane {
 
     /// Sends a message, and gives back what was lent. Does not block: whoever sends knows that the other side waits, or has
     /// room.
-    pub(super) fn send(&mut self, message: Encoder) -> Result<(), LaneError> {
+    pub(super) fn send(&mut self, message: Encoder<'_>) -> Result<(), LaneError> {
         self.incoming.reclaim().map_err(LaneError::System)?;
         self.interject(message)
     }
 
     /// Sends a message that the other side answers with a short one, and keeps what was lent meanwhile.
-    pub(super) fn interject(&mut self, mut message: Encoder) -> Result<(), LaneError> {
+    pub(super) fn interject(&mut self, mut message: Encoder<'_>) -> Result<(), LaneError> {
         let length = message.len();
         self.datagram.clear();
         if length <= MOST_INLINE {
-            message.parts().for_each(|part| self.datagram.extend_from_slice(part));
+            message
+                .parts()
+                .for_each(|part| self.datagram.extend_from_slice(part));
             self.datagram.push(INLINE);
         } else {
             self.outgoing
@@ -200,7 +203,11 @@ impl Lane {
         let begun = clock::now();
         let received = loop {
             let asleep = !self.prompt || begun.elapsed() >= SHORT_WAIT;
-            let flags = if asleep { RecvFlags::TRUNC } else { RecvFlags::TRUNC | RecvFlags::DONTWAIT };
+            let flags = if asleep {
+                RecvFlags::TRUNC
+            } else {
+                RecvFlags::TRUNC | RecvFlags::DONTWAIT
+            };
             match rustix::net::recv(&self.socket, spare_capacity(&mut self.datagram), flags) {
                 Ok((_, length)) => break Ok(length),
                 Err(Errno::INTR) => {}

@@ -7,6 +7,8 @@
 //! Reading believes nothing: every length is checked against what is there, text and JSON are checked again, and tensors
 //! must agree with their shapes. What a process sends whose memory is damaged is an error here and harms nobody.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
@@ -38,9 +40,9 @@ pub(super) enum WireError {
 
 /// A message on its way out: the head, and the payloads behind it.
 #[derive(Debug, Default)]
-pub(super) struct Encoder {
+pub(super) struct Encoder<'a> {
     head: Vec<u8>,
-    payloads: Vec<Bytes>,
+    payloads: Vec<&'a [u8]>,
     payload_bytes: usize,
 }
 
@@ -50,7 +52,7 @@ const HEAD_LENGTH: usize = 4;
 /// The head and each payload are followed by zeros up to a multiple of this, which the largest number needs.
 const ALIGNMENT: usize = 8;
 
-impl Encoder {
+impl<'a> Encoder<'a> {
     /// A message that begins with its code.
     pub(super) fn new(code: u8) -> Self {
         let mut head = Vec::with_capacity(256);
@@ -72,8 +74,13 @@ impl Encoder {
     pub(super) fn parts(&mut self) -> impl Iterator<Item = &[u8]> {
         let length = u32::try_from(self.head.len() - HEAD_LENGTH).unwrap_or(u32::MAX);
         self.head[..HEAD_LENGTH].copy_from_slice(&length.to_le_bytes());
-        let parts = std::iter::once(self.head.as_slice()).chain(self.payloads.iter().map(|payload| &payload[..]));
-        parts.flat_map(|part| [part, &[0; ALIGNMENT][..part.len().next_multiple_of(ALIGNMENT) - part.len()]])
+        let parts = std::iter::once(self.head.as_slice()).chain(self.payloads.iter().copied());
+        parts.flat_map(|part| {
+            [
+                part,
+                &[0; ALIGNMENT][..part.len().next_multiple_of(ALIGNMENT) - part.len()],
+            ]
+        })
     }
 
     pub(super) fn u8(&mut self, value: u8) {
@@ -100,20 +107,20 @@ impl Encoder {
     }
 
     /// A payload, behind the head.
-    pub(super) fn payload(&mut self, payload: &Bytes) {
+    pub(super) fn payload(&mut self, payload: &'a [u8]) {
         self.u64(payload.len() as u64);
         if !payload.is_empty() {
             self.payload_bytes += payload.len().next_multiple_of(ALIGNMENT);
-            self.payloads.push(payload.clone());
+            self.payloads.push(payload);
         }
     }
 
-    pub(super) fn item(&mut self, item: &ItemInput) {
+    pub(super) fn item(&mut self, item: &'a ItemInput) {
         self.value(&item.value);
         self.payload(&item.parameters);
     }
 
-    pub(super) fn value(&mut self, value: &Value) {
+    pub(super) fn value(&mut self, value: &'a Value) {
         match value {
             Value::Text(text) => {
                 self.u8(value_code::TEXT);
@@ -135,7 +142,7 @@ impl Encoder {
         }
     }
 
-    pub(super) fn tensors(&mut self, tensors: &[Tensor]) {
+    pub(super) fn tensors(&mut self, tensors: &'a [Tensor]) {
         self.count(tensors.len());
         for tensor in tensors {
             self.text(tensor.name());
@@ -212,6 +219,8 @@ pub(super) struct Decoder<'a> {
     message: &'a Bytes,
     /// Where the next payload starts.
     payload: usize,
+    /// Name and shape of the last tensor, which those of the next item are as a rule.
+    last_tensor: Option<(Arc<str>, Arc<[u64]>)>,
 }
 
 impl<'a> Decoder<'a> {
@@ -226,6 +235,7 @@ impl<'a> Decoder<'a> {
             head,
             message,
             payload: (HEAD_LENGTH + length).next_multiple_of(ALIGNMENT),
+            last_tensor: None,
         };
         Ok((decoder.u8("its code")?, decoder))
     }
@@ -340,10 +350,29 @@ impl<'a> Decoder<'a> {
             let dtype = DType::from_code(code).ok_or_else(|| {
                 WireError::Value(format!("tensor `{name}` has the unknown datatype {code}"))
             })?;
-            let shape = this.list("the shape of a tensor", |this| this.u64("a dimension"))?;
+            let dimensions = this.count("the shape of a tensor")?;
+            let shape = this.take(dimensions.saturating_mul(8), "the shape of a tensor")?;
+            let (name, shape) = this.shared(name, shape);
             let data = this.payload("the data of a tensor")?;
             Tensor::new(name, dtype, shape, data).map_err(|error| WireError::Value(error.to_string()))
         })
+    }
+
+    /// A name and a shape, those of the tensor before if they are the same.
+    fn shared(&mut self, name: &str, shape: &[u8]) -> (Arc<str>, Arc<[u64]>) {
+        let (dimensions, _) = shape.as_chunks::<8>();
+        let dimensions = dimensions.iter().map(|bytes| u64::from_le_bytes(*bytes));
+        match &self.last_tensor {
+            Some((last_name, last_shape))
+                if **last_name == *name && last_shape.iter().copied().eq(dimensions.clone()) =>
+            {
+                (last_name.clone(), last_shape.clone())
+            }
+            _ => {
+                let (name, shape) = (Arc::from(name), dimensions.collect());
+                self.last_tensor.insert((name, shape)).clone()
+            }
+        }
     }
 
     pub(super) fn item_error(&mut self) -> Result<ItemError, WireError> {

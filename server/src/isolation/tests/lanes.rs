@@ -14,7 +14,7 @@ fn pair() -> (Lane, FarEnd) {
     Lane::pair().expect("the system has sockets")
 }
 
-fn message(bytes: usize) -> Request {
+fn message(bytes: usize) -> Request<'static> {
     Request::Load(Bytes::from((0..bytes).map(|byte| byte as u8).collect::<Vec<_>>()))
 }
 
@@ -123,7 +123,10 @@ fn what_is_no_message_is_refused() {
         .receive()
         .expect_err("it is too long to be believed")
         .to_string();
-    assert!(error.contains(&format!("a datagram of {} bytes", MOST_INLINE + 2)), "{error}");
+    assert!(
+        error.contains(&format!("a datagram of {} bytes", MOST_INLINE + 2)),
+        "{error}"
+    );
 }
 
 #[test]

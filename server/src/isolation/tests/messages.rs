@@ -1,5 +1,7 @@
 //! What is written is read back as it was, and whatever else comes is refused without harm.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -92,12 +94,12 @@ fn payloads_are_not_copied_on_their_way_into_a_message_or_out_of_one() {
         value,
         parameters: Bytes::new(),
     };
-    let mut message = Request::Predict {
+    let request = Request::Predict {
         task: 0,
         release: Vec::new(),
-        items: vec![Entry::Raw(item)],
-    }
-    .encode();
+        items: vec![Entry::Raw(Cow::Borrowed(&item))],
+    };
+    let mut message = request.encode();
     assert!(message.parts().any(|part| part.as_ptr() == data.as_ptr()));
     let received = bytes_of(message);
     let Ok(Request::Predict { items, .. }) = Request::decode(&received) else {

@@ -3,6 +3,8 @@
 mod lanes;
 mod messages;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -13,7 +15,7 @@ use crate::model::{BatchError, SinkStatus};
 use crate::protocol::{DType, ItemInput, Tensor, Value};
 
 /// The message as it lies in the memory of whoever receives it.
-fn bytes_of(mut message: Encoder) -> Bytes {
+fn bytes_of(mut message: Encoder<'_>) -> Bytes {
     let length = message.len();
     let bytes: Vec<u8> = message.parts().flatten().copied().collect();
     assert_eq!(bytes.len(), length, "a message is as long as it says");
@@ -56,10 +58,10 @@ fn item_error() -> impl Strategy<Value = ItemError> {
     })
 }
 
-fn entry() -> impl Strategy<Value = Entry> {
+fn entry() -> impl Strategy<Value = Entry<'static>> {
     prop_oneof![
-        item().prop_map(Entry::Raw),
-        item().prop_map(Entry::Unprepared),
+        item().prop_map(Cow::Owned).prop_map(Entry::Raw),
+        item().prop_map(Cow::Owned).prop_map(Entry::Unprepared),
         any::<u64>().prop_map(Entry::Held),
     ]
 }
@@ -68,7 +70,7 @@ fn handles() -> impl Strategy<Value = Vec<u64>> {
     prop::collection::vec(any::<u64>(), 0..5)
 }
 
-fn request() -> impl Strategy<Value = Request> {
+fn request() -> impl Strategy<Value = Request<'static>> {
     let status = prop::sample::select(vec![
         SinkStatus::Taken,
         SinkStatus::Cancelled,
@@ -77,7 +79,7 @@ fn request() -> impl Strategy<Value = Request> {
     ]);
     prop_oneof![
         payload().prop_map(Request::Load),
-        (any::<u32>(), item()).prop_map(|(task, item)| Request::Prepare { task, item }),
+        (any::<u32>(), item().prop_map(Cow::Owned)).prop_map(|(task, item)| Request::Prepare { task, item }),
         (any::<u32>(), handles(), prop::collection::vec(entry(), 0..8))
             .prop_map(|(task, release, items)| { Request::Predict { task, release, items } }),
         handles().prop_map(Request::Release),
