@@ -2,30 +2,50 @@
 //!
 //! Each is a script in `tests/clients` that fails by itself; see [`crate::harness::clients`] for how they are installed.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
-use std::process::Stdio;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use inference_server::clock;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::harness::misbehave::echo;
-use crate::harness::{Scenario, Server, clients, eventually, misbehave::Batches};
+use crate::harness::{Scenario, Server, Signal, clients, eventually, misbehave::Batches};
 
 const ADMIN_KEY: &str = "an-administrator";
 
 /// The models `words` and `m`, over HTTP and gRPC.
 fn start() -> Server {
+    start_with("", "")
+}
+
+/// The same, with more keys for the server and for `m`.
+fn start_with(server: &str, model: &str) -> Server {
     crate::harness::plugins::library("misbehave");
     Scenario::new(&format!(
-        "[server]\nadmin_key = \"{ADMIN_KEY}\"\n\n\
+        "[server]\nadmin_key = \"{ADMIN_KEY}\"\n{server}\n\
          [[models]]\nname = \"words\"\nplugin = \"template\"\ndefault_task = \"stats\"\n\n\
-         [[models]]\nname = \"m\"\nplugin = \"misbehave\"\n"
+         [[models]]\nname = \"m\"\nplugin = \"misbehave\"\n{model}"
     ))
     .argument("--grpc-port")
     .argument("0")
     .start()
+}
+
+/// An order to `m.text` over gRPC, on its way.
+fn ask_over_grpc(server: &Server, value: &str) -> Child {
+    let address = server.grpc_address().to_string();
+    clients::script("one_grpc_request.py", &[&address, value])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("Python can be started")
+}
+
+/// The report, or the status and the message of a failure.
+fn grpc_answer(client: Child) -> Json {
+    let output = client.wait_with_output().expect("Python ends");
+    serde_json::from_slice(&output.stdout).expect("it prints what it was told")
 }
 
 fn run(script: &str, arguments: &[&str]) {
@@ -116,19 +136,12 @@ fn requests_of_every_protocol_share_batches() {
             .json(&item)
             .try_send()
     });
-    let grpc = clients::script(
-        "one_grpc_request.py",
-        &[&server.grpc_address().to_string(), "grpc"],
-    )
-    .stdout(Stdio::piped())
-    .spawn()
-    .expect("Python can be started");
+    let grpc = ask_over_grpc(&server, "grpc");
     server.wait_for_queued("m", "text", 3);
     occupied.release();
     assert_eq!(native.reply().report().batch_size(), 3);
     v2.reply().expect(200);
-    let grpc = grpc.wait_with_output().expect("Python ends");
-    let report: serde_json::Value = serde_json::from_slice(&grpc.stdout).expect("it prints a report");
+    let report = grpc_answer(grpc);
     assert_eq!(
         (&report["value"], &report["batch_size"]),
         (&json!("grpc"), &json!(3))
@@ -147,12 +160,7 @@ fn requests_of_every_protocol_share_batches() {
 fn a_grpc_client_that_goes_away_gives_up_its_place() {
     let server = start();
     let occupied = server.occupy("m");
-    let mut client = clients::script(
-        "one_grpc_request.py",
-        &[&server.grpc_address().to_string(), "gone"],
-    )
-    .spawn()
-    .expect("Python can be started");
+    let mut client = ask_over_grpc(&server, "gone");
     server.wait_for_queued("m", "text", 1);
     client.kill().expect("it waits for its answer");
     client.wait().expect("it was killed");
@@ -163,6 +171,67 @@ fn a_grpc_client_that_goes_away_gives_up_its_place() {
         server.log().has("status=499").then_some(()).ok_or("it does not")
     });
     occupied.release();
+}
+
+#[test]
+fn a_full_queue_is_told_over_every_protocol() {
+    let server = start_with("", "\n[models.batching]\nmax_queue_size = 1\n");
+    let occupied = server.occupy("m");
+    let native = server.predict_in_background("m", "text", &json!([echo("native")]));
+    server.wait_for_queued("m", "text", 1);
+    let item = json!({"inputs": [{"name": "JSON", "datatype": "BYTES", "shape": [1], "data": ["{}"]}]});
+    let v2 = server.client().post("/v2/models/m.text/infer", &item).expect(429);
+    assert!(v2.header("retry-after").is_some());
+    let message = v2.json()["error"].as_str().map(str::to_owned).expect("a message");
+    assert!(message.contains("1 of 1"), "{message}");
+    let v1 = server
+        .client()
+        .post("/v1/models/m.text:predict", &json!({"instances": [{}]}))
+        .expect(429);
+    assert!(v1.header("retry-after").is_some());
+    let grpc = grpc_answer(ask_over_grpc(&server, "grpc"));
+    assert_eq!(grpc["status"], "StatusCode.RESOURCE_EXHAUSTED");
+    assert_eq!(grpc["message"], message);
+    occupied.release();
+    assert_eq!(native.reply().values(), [json!("native")]);
+}
+
+#[test]
+fn what_was_accepted_over_grpc_is_answered_before_the_end() {
+    let mut server = start();
+    let occupied = server.occupy("m");
+    let client = ask_over_grpc(&server, "accepted");
+    server.wait_for_queued("m", "text", 1);
+    server.signal(Signal::TERM);
+    server.wait_for_log("not ready from now on");
+    occupied.release();
+    assert_eq!(grpc_answer(client)["value"], "accepted");
+    assert!(server.wait_for_exit().success());
+}
+
+#[test]
+fn more_grpc_connections_than_the_limit_wait_for_their_turn() {
+    let server = start_with("max_connections = 1\n", "");
+    // What a client of HTTP/2 says first, and a frame without settings; a server that listens answers with its own.
+    let connect = || {
+        let mut connection = TcpStream::connect(server.grpc_address()).expect("the backlog takes it");
+        let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        connection.write_all(hello).expect("the backlog takes it");
+        connection
+    };
+    let heard = |connection: &mut TcpStream, patience: u64| {
+        let patience = Some(Duration::from_millis(patience));
+        connection
+            .set_read_timeout(patience)
+            .expect("sockets have timeouts");
+        connection.read_exact(&mut [0; 9]).is_ok()
+    };
+    let mut first = connect();
+    assert!(heard(&mut first, 10_000));
+    let mut second = connect();
+    assert!(!heard(&mut second, 200), "there is no place for it");
+    drop(first);
+    assert!(heard(&mut second, 10_000));
 }
 
 #[test]
@@ -188,41 +257,7 @@ fn open_streams_do_not_hold_up_the_end() {
     );
 }
 
-/// What the document says is what the server does, whatever a fuzzer makes of it: no answer that is not documented, of no
-/// other shape, and never status 500.
 #[test]
 fn schemathesis_finds_no_answer_that_is_not_documented() {
-    let server = Scenario::of_the_repository().start();
-    let output = clients::python()
-        .args(["-m", "schemathesis.cli", "run"])
-        .arg(format!("http://{}/openapi.json", server.address()))
-        .args([
-            "--checks",
-            "status_code_conformance,content_type_conformance,response_schema_conformance",
-        ])
-        .args([
-            "--max-examples",
-            "20",
-            "--seed",
-            "1",
-            "--generation-database",
-            "none",
-            "--workers",
-            "2",
-        ])
-        .current_dir(server.dir())
-        .output()
-        .expect("Python can be started");
-    let report = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{report}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let text = server.get("/metrics").expect(200).text();
-    let failed: Vec<&str> = text
-        .lines()
-        .filter(|line| line.starts_with("http_requests_total") && line.contains("status=\"500\""))
-        .collect();
-    assert!(failed.is_empty(), "{failed:?}");
+    clients::schemathesis(&Scenario::of_the_repository().start());
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use crate::harness::plugins::{library, repository};
-use crate::harness::{Scenario, Server};
+use crate::harness::{Scenario, Server, clients};
 
 const TOLERANCE: f64 = 1e-5;
 
@@ -34,6 +34,15 @@ fn assert_close(got: &Json, expected: &Json, what: &str) {
         let difference = got.as_f64().expect("a number") - expected.as_f64().expect("a number");
         assert!(difference.abs() <= TOLERANCE, "{what}: {got} and {expected}");
     }
+}
+
+/// With a task that embeds, the document has OpenAI's route too.
+#[test]
+fn schemathesis_finds_no_answer_that_is_not_documented() {
+    let server = start("e5");
+    let document = server.get("/openapi.json").expect(200).json();
+    assert!(document["paths"]["/v1/embeddings"].is_object());
+    clients::schemathesis(&server);
 }
 
 #[test]

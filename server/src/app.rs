@@ -143,11 +143,12 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         // A thread that has ended is on its way out with the server, and answers by dropping the order.
         let control = Control::new(move |order| drop(orders.send(Command::Order(order))));
         let mut listening = settings.clone();
+        let ports = if settings.server.grpc_port.is_some() { 2 } else { 1 };
         listening.server.max_connections =
-            open_files::connections_within_limit(settings.server.max_connections);
+            open_files::connections_within_limit(settings.server.max_connections, ports);
         let server = http::Server::bind(&listening, registry.clone(), metrics, control.clone())
             .map_err(|source| AppError::Listen { address, source })?;
-        let grpc = bind_grpc(&settings, &registry, control)?;
+        let grpc = bind_grpc(&listening, &registry, control)?;
         // Whoever starts the server waits for the line about HTTP, so it comes last.
         if let Some(grpc) = &grpc {
             log::info!("listening for gRPC on {}", grpc.address());

@@ -7,9 +7,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Files that are kept for everything but connections: libraries, models, pipes to child processes.
 const RESERVED: u64 = 64;
 
-/// Raises the limit as far as the system lets this process, and says how many of `wanted` connections fit below it. More
-/// would be accepted and fail later, together with reloads; fewer wait in the backlog of the socket.
-pub fn connections_within_limit(wanted: NonZeroUsize) -> NonZeroUsize {
+/// Raises the limit as far as the system lets this process, and says how many of `wanted` connections to each of so many
+/// `ports` fit below it. More would be accepted and fail later, together with reloads; fewer wait in the backlog of the
+/// socket.
+pub fn connections_within_limit(wanted: NonZeroUsize, ports: u64) -> NonZeroUsize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -19,10 +20,10 @@ pub fn connections_within_limit(wanted: NonZeroUsize) -> NonZeroUsize {
         Ok(()) => raised.current,
         Err(_) => limit.current,
     };
-    let fitting = fitting(wanted, current);
+    let fitting = fitting(wanted, ports, current);
     if fitting < wanted {
         log::warn!(
-            "`max_connections` is {wanted}, but this process may have {} files open: it takes {fitting} connections; \
+            "`max_connections` is {wanted}, but this process may have {} files open: it takes {fitting} connections to a port; \
              raise the limit (`ulimit -n`, LimitNOFILE of systemd) or lower `max_connections`",
             current.unwrap_or_default()
         );
@@ -30,11 +31,11 @@ pub fn connections_within_limit(wanted: NonZeroUsize) -> NonZeroUsize {
     fitting
 }
 
-fn fitting(wanted: NonZeroUsize, open_files: Option<u64>) -> NonZeroUsize {
+fn fitting(wanted: NonZeroUsize, ports: u64, open_files: Option<u64>) -> NonZeroUsize {
     let Some(open_files) = open_files else {
         return wanted;
     };
-    let room = usize::try_from(open_files.saturating_sub(RESERVED)).unwrap_or(usize::MAX);
+    let room = usize::try_from(open_files.saturating_sub(RESERVED) / ports).unwrap_or(usize::MAX);
     wanted.min(NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN))
 }
 
@@ -44,16 +45,17 @@ mod tests {
 
     #[test]
     fn connections_leave_room_for_other_files() {
-        for (wanted, open_files, expected) in [
-            (8192, None, 8192),
-            (8192, Some(1024), 960),
-            (100, Some(1024), 100),
-            (8192, Some(64), 1),
-            (8192, Some(u64::MAX), 8192),
+        for (wanted, ports, open_files, expected) in [
+            (8192, 1, None, 8192),
+            (8192, 1, Some(1024), 960),
+            (8192, 2, Some(1024), 480),
+            (100, 2, Some(1024), 100),
+            (8192, 1, Some(64), 1),
+            (8192, 1, Some(u64::MAX), 8192),
         ] {
             let wanted = NonZeroUsize::new(wanted).expect("a positive number");
             assert_eq!(
-                fitting(wanted, open_files).get(),
+                fitting(wanted, ports, open_files).get(),
                 expected,
                 "{wanted} of {open_files:?}"
             );

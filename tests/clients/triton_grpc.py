@@ -48,6 +48,8 @@ for compression in (None, "gzip", "deflate"):
 reply = client.infer("words.echo", [words], outputs=[triton.InferRequestedOutput("TEXT")])
 assert [text.decode() for text in reply.as_numpy("TEXT").ravel()] == ["to be", "größer"]
 statistics = client.get_inference_statistics("m.tensor").model_stats[0]
+batches = statistics.batch_stats
+assert sum(batch.compute_infer.count for batch in batches) == statistics.execution_count, statistics
 assert statistics.inference_count >= 6 and statistics.inference_stats.success.count >= 3, statistics
 # Above the 4 MiB that gRPC allows by default.
 large = np.ones((2, 1 << 20), dtype=np.float32)
@@ -89,5 +91,7 @@ assert check(b"\x0a\x01m") == b"\x08\x01", "the model does not"
 watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"\x0a\x01m")
 assert next(iter(watch)) == b"\x08\x01"
 watch.cancel()
-services = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")(iter([b"\x3a\x00"]))
-assert b"inference.GRPCInferenceService" in next(iter(services))
+for version in ["v1", "v1alpha"]:
+    method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+    services = channel.stream_stream(method)(iter([b"\x3a\x00"]))
+    assert b"inference.GRPCInferenceService" in next(iter(services)), version

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::Server;
 use super::plugins::repository;
 
 /// A script of `tests/clients`, to be run.
@@ -31,6 +32,35 @@ pub(crate) fn perf_analyzer() -> Command {
     let mut command = Command::new(folder.join("bin/perf_analyzer"));
     command.env("LD_LIBRARY_PATH", folder.join("lib/perf_analyzer"));
     command
+}
+
+/// What the document says is what the server does, whatever a fuzzer makes of it: no answer that is not documented, of no
+/// other shape, and never status 500.
+pub(crate) fn schemathesis(server: &Server) {
+    let output = python()
+        .args(["-m", "schemathesis.cli", "run"])
+        .arg(format!("http://{}/openapi.json", server.address()))
+        .args([
+            "--checks",
+            "status_code_conformance,content_type_conformance,response_schema_conformance",
+        ])
+        .args(["--max-examples", "20", "--seed", "1"])
+        .args(["--generation-database", "none", "--workers", "2"])
+        .current_dir(server.dir())
+        .output()
+        .expect("Python can be started");
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{report}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = server.get("/metrics").expect(200).text();
+    let failed: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("http_requests_total") && line.contains("status=\"500\""))
+        .collect();
+    assert!(failed.is_empty(), "{failed:?}");
 }
 
 /// The folder that they are in. Tests run in processes of their own, so a lock lets only one of them install.

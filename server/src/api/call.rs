@@ -48,7 +48,8 @@ impl Call {
         Self::ready(entry, task)
     }
 
-    /// A task by the one name that the Open Inference Protocol and OpenAI have: `model.task`, or `model` for its default task.
+    /// A task by the one name that the Open Inference Protocol and KServe V1 have: `model.task`, or `model` for its default
+    /// task.
     pub fn to_name(snapshot: &Snapshot, name: &str, version: Option<&str>) -> Result<Self, Failure> {
         let Some((entry, task)) = snapshot.named(name) else {
             return Err(Failure::unknown_model(name, snapshot.names()));

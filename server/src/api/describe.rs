@@ -124,8 +124,8 @@ pub struct ModelStatistics {
     pub execution_count: u64,
     /// Where the time of its requests went.
     pub inference_stats: InferStatistics,
-    /// By size of batch, which is in the metrics and not here.
-    pub batch_stats: [(); 0],
+    /// Where the time of its batches went, by their size.
+    pub batch_stats: Vec<InferBatchStatistics>,
 }
 
 /// Where the time of requests went.
@@ -147,6 +147,19 @@ pub struct InferStatistics {
     pub cache_hit: StatisticDuration,
     /// There is no cache.
     pub cache_miss: StatisticDuration,
+}
+
+/// Where the time of the batches of one size went.
+#[derive(Debug, Serialize)]
+pub struct InferBatchStatistics {
+    /// Items.
+    pub batch_size: u64,
+    /// Nothing: items are prepared before they are in a batch.
+    pub compute_input: StatisticDuration,
+    /// In the model.
+    pub compute_infer: StatisticDuration,
+    /// Nothing: replies are written after it, request by request.
+    pub compute_output: StatisticDuration,
 }
 
 /// How often, and how long in all.
@@ -258,6 +271,15 @@ pub fn statistics(name: &str, call: &Call) -> ModelStatistics {
     let engine = &call.generation.engine;
     let totals = engine.totals(call.task);
     let encode = &engine.metrics(call.task).encode_seconds;
+    let batches = engine
+        .batch_totals(call.task)
+        .into_iter()
+        .map(|(size, total)| InferBatchStatistics {
+            batch_size: size as u64,
+            compute_input: StatisticDuration::default(),
+            compute_infer: total.into(),
+            compute_output: StatisticDuration::default(),
+        });
     ModelStatistics {
         name: name.to_owned(),
         version: VERSION,
@@ -277,7 +299,7 @@ pub fn statistics(name: &str, call: &Call) -> ModelStatistics {
             cache_hit: StatisticDuration::default(),
             cache_miss: StatisticDuration::default(),
         },
-        batch_stats: [],
+        batch_stats: batches.collect(),
     }
 }
 

@@ -160,8 +160,8 @@ section! {
         /// Threads on which plugins prepare items: decode, tokenise, resize.
         prepare_threads: NonZeroUsize = count(1024), Otherwise { holds: "one per core", example: "4" },
             "INFERENCE_PREPARE_THREADS";
-        /// Most connections open at one time, as far as the system's limit of open files allows. Further ones wait in the
-        /// backlog of the socket.
+        /// Most connections open at one time to each port, as far as the system's limit of open files allows. Further ones
+        /// wait in the backlog of the socket.
         max_connections: NonZeroUsize = count(1_000_000), Value("8192"), "INFERENCE_MAX_CONNECTIONS";
         /// How long an idle connection stays open. "0s" closes each after its reply.
         keep_alive: Duration = time_span(Duration::ZERO, HOUR.saturating_mul(24)), Value("\"75s\""), "INFERENCE_KEEP_ALIVE";

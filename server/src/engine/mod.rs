@@ -29,6 +29,7 @@ mod statistics;
 mod tests;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -173,6 +174,11 @@ impl Engine {
     /// What `task` has done in this life of the model, request by request.
     pub fn totals(&self, task: usize) -> Totals {
         self.queue.task(task).statistics.totals()
+    }
+
+    /// The batches that `task` has run in this life of the model, by how many items they had.
+    pub fn batch_totals(&self, task: usize) -> BTreeMap<usize, Total> {
+        self.queue.task(task).statistics.batch_totals()
     }
 
     /// The series of `task`.

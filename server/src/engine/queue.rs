@@ -140,7 +140,7 @@ impl TaskQueue {
             old - old / 8 + sample / 8
         };
         self.nanos_per_item.store(new, Ordering::Relaxed);
-        self.statistics.batch_ran();
+        self.statistics.batch_ran(items, time);
     }
 
     /// Shows what the task's policy believes, if it goes by what it learns.

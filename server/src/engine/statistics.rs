@@ -2,7 +2,9 @@
 //!
 //! The metrics count items and batches; here each request counts once, with the whole time of every batch it was in.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::request::Reply;
@@ -18,6 +20,8 @@ pub(super) struct Statistics {
     inference: Sum,
     items: AtomicU64,
     batches: AtomicU64,
+    /// By number of items.
+    batch_sizes: Mutex<BTreeMap<usize, Total>>,
     last_unix_millis: AtomicU64,
 }
 
@@ -87,8 +91,20 @@ impl Statistics {
         self.inference.add(reply.timing.inference);
     }
 
-    pub(super) fn batch_ran(&self) {
+    pub(super) fn batch_ran(&self, items: usize, time: Duration) {
         self.batches.fetch_add(1, Ordering::Relaxed);
+        let mut sizes = self.batch_sizes();
+        let total = sizes.entry(items).or_default();
+        total.count += 1;
+        total.time += time;
+    }
+
+    fn batch_sizes(&self) -> MutexGuard<'_, BTreeMap<usize, Total>> {
+        self.batch_sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn batch_totals(&self) -> BTreeMap<usize, Total> {
+        self.batch_sizes().clone()
     }
 
     pub(super) fn totals(&self) -> Totals {

@@ -87,27 +87,42 @@ impl From<describe::ModelStatistics> for wire::ModelStatistics {
             inference_count: statistics.inference_count,
             execution_count: statistics.execution_count,
             inference_stats: Some(statistics.inference_stats.into()),
+            batch_stats: statistics.batch_stats.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<describe::StatisticDuration> for wire::StatisticDuration {
+    fn from(duration: describe::StatisticDuration) -> Self {
+        Self {
+            count: duration.count,
+            ns: duration.ns,
+        }
+    }
+}
+
+impl From<describe::InferBatchStatistics> for wire::InferBatchStatistics {
+    fn from(statistics: describe::InferBatchStatistics) -> Self {
+        Self {
+            batch_size: statistics.batch_size,
+            compute_input: Some(statistics.compute_input.into()),
+            compute_infer: Some(statistics.compute_infer.into()),
+            compute_output: Some(statistics.compute_output.into()),
         }
     }
 }
 
 impl From<describe::InferStatistics> for wire::InferStatistics {
     fn from(statistics: describe::InferStatistics) -> Self {
-        let duration = |duration: describe::StatisticDuration| {
-            Some(wire::StatisticDuration {
-                count: duration.count,
-                ns: duration.ns,
-            })
-        };
         Self {
-            success: duration(statistics.success),
-            fail: duration(statistics.fail),
-            queue: duration(statistics.queue),
-            compute_input: duration(statistics.compute_input),
-            compute_infer: duration(statistics.compute_infer),
-            compute_output: duration(statistics.compute_output),
-            cache_hit: duration(statistics.cache_hit),
-            cache_miss: duration(statistics.cache_miss),
+            success: Some(statistics.success.into()),
+            fail: Some(statistics.fail.into()),
+            queue: Some(statistics.queue.into()),
+            compute_input: Some(statistics.compute_input.into()),
+            compute_infer: Some(statistics.compute_infer.into()),
+            compute_output: Some(statistics.compute_output.into()),
+            cache_hit: Some(statistics.cache_hit.into()),
+            cache_miss: Some(statistics.cache_miss.into()),
         }
     }
 }

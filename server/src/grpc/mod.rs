@@ -3,6 +3,7 @@
 //! Owned by `app`, which binds it. It has threads of its own, beside those of HTTP; what it shares with HTTP is in
 //! [`crate::api`]. A client that goes away drops the future of its call, and with it whatever of it still waits.
 
+mod connections;
 mod describe;
 mod health;
 mod infer;
@@ -18,7 +19,6 @@ use std::time::{Duration, Instant};
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tonic::codec::CompressionEncoding;
-use tonic::transport::server::TcpIncoming;
 
 use crate::api::control::Control;
 use crate::config::Settings;
@@ -75,11 +75,6 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let stopping = Stopping(stopping);
         let health = health::service(registry.clone(), stopping.clone());
-        let reflection = [wire::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET]
-            .into_iter()
-            .fold(tonic_reflection::server::Builder::configure(), |builder, set| {
-                builder.register_encoded_file_descriptor_set(set)
-            });
         let inference = Inference::new(settings, registry, control, stopping.clone());
         let inference = GrpcInferenceServiceServer::new(inference)
             .max_decoding_message_size(server.max_body_size)
@@ -91,11 +86,13 @@ impl Server {
             .http2_keepalive_interval(Some(KEEPALIVE))
             .add_service(inference)
             .add_service(health)
-            .add_service(reflection.build_v1().map_err(io::Error::other)?);
+            .add_service(reflection().build_v1().map_err(io::Error::other)?)
+            .add_service(reflection().build_v1alpha().map_err(io::Error::other)?);
+        let most_connections = server.max_connections.get();
         let (end, ended) = oneshot::channel();
         let serve = async move {
             let incoming = match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => TcpIncoming::from(listener).with_nodelay(Some(true)),
+                Ok(listener) => connections::accept(listener, most_connections),
                 Err(error) => return log::error!("gRPC cannot be served: {error}"),
             };
             let stopped = stopping.told();
@@ -133,4 +130,13 @@ impl Server {
         }
         ended
     }
+}
+
+/// What reflection tells, in its present version and the one before, for which many tools still ask.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    [wire::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET]
+        .into_iter()
+        .fold(tonic_reflection::server::Builder::configure(), |builder, set| {
+            builder.register_encoded_file_descriptor_set(set)
+        })
 }

@@ -56,7 +56,7 @@ pub(super) async fn kserve_v1(
     shared: Data<Shared>,
     model: Path<String>,
 ) -> HttpResponse {
-    let call = Call::to_default_task(&shared.registry.snapshot(), &model);
+    let call = Call::to_name(&shared.registry.snapshot(), &model, None);
     answer(&request, payload, &shared, call, Envelope::KserveV1).await
 }
 

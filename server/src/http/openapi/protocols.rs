@@ -44,10 +44,13 @@ pub(super) fn paths(models: &[DocumentedModel<'_>], components: &mut Components)
         for (index, task) in model.manifest.tasks.iter().enumerate() {
             let name = format!("{}.{}", model.name, task.name);
             paths.insert(format!("/v2/models/{name}/infer"), schemas.infer(&name, task));
-            if model.default_task == Some(index) {
-                let path = format!("/v1/models/{}:predict", model.name);
-                paths.insert(path, schemas.kserve_v1(model.name, task));
-            }
+            let called = if model.default_task == Some(index) {
+                model.name
+            } else {
+                &name
+            };
+            let path = format!("/v1/models/{called}:predict");
+            paths.insert(path, schemas.kserve_v1(model.name, called, task));
         }
     }
     let tasks = models.iter().flat_map(|model| {
@@ -148,7 +151,7 @@ impl Schemas {
         }})
     }
 
-    fn kserve_v1(&self, model: &str, task: &TaskManifest) -> Json {
+    fn kserve_v1(&self, group: &str, model: &str, task: &TaskManifest) -> Json {
         let schema = json!({
             "type": "object", "required": ["instances"],
             "properties": {"instances": {"type": "array", "minItems": 1}},
@@ -161,7 +164,7 @@ impl Schemas {
             "type": "object", "required": ["predictions"], "properties": {"predictions": {"type": "array"}},
         }}}});
         json!({"post": {
-            "tags": [model],
+            "tags": [group],
             "operationId": format!("v1.predict.{model}"),
             "summary": format!("Run `{}` of `{model}`, as KServe's V1 protocol has it", task.name),
             "requestBody": {"required": true, "content": {"application/json": content}},

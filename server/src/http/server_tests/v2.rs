@@ -225,6 +225,13 @@ async fn statistics_count_requests_and_items() {
         (json!(1), json!(1), json!(1))
     );
     assert!(statistics["inference_stats"]["success"]["ns"].as_u64() > Some(0));
+    let batches = statistics["batch_stats"].as_array().expect("a list");
+    let times = |size: &serde_json::Value| size["compute_infer"]["count"].as_u64();
+    assert_eq!(batches.iter().filter_map(times).sum::<u64>(), 2);
+    assert!(
+        batches.iter().all(|size| size["batch_size"].as_u64() <= Some(2)),
+        "{batches:?}"
+    );
     assert!(statistics["last_inference"].as_u64() > Some(1_700_000_000_000));
     let of_all = server.get("/v2/models/stats").await.json();
     assert_eq!(of_all["model_stats"].as_array().map(Vec::len), Some(5));
