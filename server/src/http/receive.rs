@@ -197,3 +197,56 @@ fn is_zlib(body: &[u8]) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use actix_web::test::TestRequest;
+    use actix_web::{FromRequest as _, dev};
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use futures_util::stream;
+
+    use super::*;
+    use crate::clock;
+
+    const LIMITS: ReceiveLimits = ReceiveLimits {
+        size: 1 << 20,
+        timeout: Duration::from_secs(10),
+    };
+
+    /// What is received of a body that comes in pieces.
+    async fn receive_pieces(pieces: Vec<Vec<u8>>, encoding: &str, head: usize) -> Bytes {
+        let request = TestRequest::default()
+            .insert_header((CONTENT_ENCODING, encoding))
+            .to_http_request();
+        let pieces = pieces.into_iter().map(|piece| Ok(Bytes::from(piece)));
+        let mut payload: dev::Payload = dev::Payload::Stream {
+            payload: Box::pin(stream::iter(pieces)),
+        };
+        let payload = web::Payload::from_request(&request, &mut payload)
+            .await
+            .expect("there is a payload");
+        receive(&request, payload, LIMITS, clock::now(), head)
+            .await
+            .expect("it is small enough")
+    }
+
+    #[actix_web::test]
+    async fn what_follows_the_head_is_aligned_for_every_number() {
+        let body: Vec<u8> = (0..20_000u32).map(|byte| byte as u8).collect();
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(&body).expect("memory takes it");
+        let packed = packed.finish().expect("memory takes it");
+        for head in (0..40).chain([4097]) {
+            for (sent, encoding) in [(&body, "identity"), (&packed, "gzip")] {
+                let pieces = sent.chunks(33).map(<[u8]>::to_vec).collect();
+                let received = receive_pieces(pieces, encoding, head).await;
+                assert!(received == body, "{encoding}, head of {head}");
+                let address = received.as_ptr().addr() + head;
+                assert_eq!(address % ALIGNMENT, 0, "{encoding}, head of {head}");
+            }
+        }
+    }
+}
