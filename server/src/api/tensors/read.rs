@@ -1,88 +1,15 @@
-//! The one place that maps the named, typed tensors of a protocol to the items of a task, and its outcomes back.
-//!
-//! The first dimension of every tensor counts the items. A task that takes tensors takes those that it declares, an item
-//! being one row of each; any other takes one `BYTES` tensor, called [`TEXT`], [`BYTES`] or [`JSON`], an item being one
-//! element. Rows are slices of what came: nothing is copied on the way in.
+//! From the tensors of a request to items.
 
-use bytes::{Bytes, BytesMut};
-use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
+use bytes::Bytes;
+use plugin_abi::manifest::{Kind, TaskManifest, ValueManifest};
 use serde::de::IgnoredAny;
 
-use super::BodyLimits;
-use super::error::{Code, Failure, nearest};
-use super::json::too_deep;
-use crate::engine::Outcome;
+use super::{BYTES, JSON, Spec, TEXT, cut, hint, listed, main_kind, outputs, specs};
+use crate::api::BodyLimits;
+use crate::api::error::{Code, Failure};
+use crate::api::json::too_deep;
 use crate::error::ItemError;
 use crate::protocol::{DType, ItemInput, Tensor, TensorError, Value, byte_strings};
-
-/// Name of the tensor of a task that takes or gives text.
-pub const TEXT: &str = "TEXT";
-/// Name of the tensor of a task that takes or gives bytes.
-pub const BYTES: &str = "BYTES";
-/// Name of the tensor of a task that takes or gives JSON documents.
-pub const JSON: &str = "JSON";
-
-/// What a tensor of a task is, apart from its first dimension.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spec<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Type of its elements.
-    pub dtype: DType,
-    /// Dimensions of one item; -1 where any size will do.
-    pub item_shape: Vec<i64>,
-}
-
-impl<'a> Spec<'a> {
-    /// Dimensions of the whole tensor, of which the first counts items.
-    pub fn shape(&self) -> Vec<i64> {
-        [-1].into_iter().chain(self.item_shape.iter().copied()).collect()
-    }
-
-    fn declared(tensor: &'a TensorManifest) -> Self {
-        Self {
-            name: &tensor.name,
-            // The loader has refused manifests with other names.
-            dtype: DType::from_name(&tensor.dtype).unwrap_or(DType::Bytes),
-            item_shape: tensor.shape.clone(),
-        }
-    }
-
-    fn elements(name: &'static str) -> Self {
-        Self {
-            name,
-            dtype: DType::Bytes,
-            item_shape: vec![1],
-        }
-    }
-}
-
-/// The tensors that a task takes.
-pub fn inputs(task: &TaskManifest) -> Vec<Spec<'_>> {
-    specs(&task.input, main_kind(&task.input.kinds))
-}
-
-/// The tensors that a task gives.
-pub fn outputs(task: &TaskManifest) -> Vec<Spec<'_>> {
-    specs(&task.output, main_kind(&task.output.kinds))
-}
-
-fn specs(value: &ValueManifest, kind: Kind) -> Vec<Spec<'_>> {
-    match kind {
-        Kind::Tensors => value.tensors.iter().map(Spec::declared).collect(),
-        Kind::Text => vec![Spec::elements(TEXT)],
-        Kind::Bytes => vec![Spec::elements(BYTES)],
-        Kind::Json => vec![Spec::elements(JSON)],
-    }
-}
-
-/// Of several kinds the one that says most about itself.
-fn main_kind(kinds: &[Kind]) -> Kind {
-    [Kind::Tensors, Kind::Text, Kind::Bytes]
-        .into_iter()
-        .find(|kind| kinds.contains(kind))
-        .unwrap_or(Kind::Json)
-}
 
 /// A tensor as a client sent it. Nothing about it has been checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -413,52 +340,6 @@ fn elements(matched: Vec<Matched>, kind: Kind, depth: usize) -> Result<Vec<Value
     byte_strings(tensor.data()).enumerate().map(element).collect()
 }
 
-fn listed(specs: &[Spec<'_>]) -> String {
-    let one = |spec: &Spec<'_>| format!("`{}` {} {:?}", spec.name, spec.dtype, spec.shape());
-    specs.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
-fn hint(name: &str, specs: &[Spec<'_>]) -> String {
-    nearest(name, specs.iter().map(|spec| spec.name))
-        .map(|near| format!(", did you mean `{near}`?"))
-        .unwrap_or_default()
-}
-
-/// A name of the client's own may be of any length.
-fn cut(name: &str) -> String {
-    name.chars().take(100).collect()
-}
-
-/// A tensor of a reply: one row for each item, as the model gave it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Output {
-    /// Its name.
-    pub name: String,
-    /// Type of its elements.
-    pub dtype: DType,
-    /// Its dimensions, the first of which counts the items.
-    pub shape: Vec<u64>,
-    /// The elements, little-endian, row by row.
-    pub rows: Vec<Bytes>,
-}
-
-impl Output {
-    /// How long the data is.
-    pub fn byte_len(&self) -> usize {
-        self.rows.iter().map(Bytes::len).sum()
-    }
-
-    /// The data in one piece: as it came, if there is one row.
-    pub fn into_data(self) -> Bytes {
-        if self.rows.len() == 1 {
-            return self.rows.into_iter().next().unwrap_or_default();
-        }
-        let mut data = BytesMut::with_capacity(self.byte_len());
-        self.rows.iter().for_each(|row| data.extend_from_slice(row));
-        data.freeze()
-    }
-}
-
 /// Whether the task gives all these outputs.
 pub fn check_requested<'a>(
     task: &TaskManifest,
@@ -474,109 +355,3 @@ pub fn check_requested<'a>(
         }),
     }
 }
-
-/// Makes tensors of the outcomes of a request. These protocols know no error of a single item, so if one failed all do.
-///
-/// # Errors
-/// The most severe error of an item; or outputs that differ in shape, and so make no tensor.
-pub fn write_outputs(outcomes: Vec<Outcome>) -> Result<Vec<Output>, Failure> {
-    let count = outcomes.len();
-    if let Some(failure) = worst(&outcomes) {
-        return Err(failure);
-    }
-    let mut outputs: Vec<Output> = Vec::new();
-    for (index, outcome) in outcomes.into_iter().enumerate() {
-        let Ok(value) = outcome else { continue };
-        let tensors = match value {
-            Value::Tensors(tensors) => tensors,
-            Value::Text(data) => vec![element(TEXT, &data)?],
-            Value::Json(data) => vec![element(JSON, &data)?],
-            Value::Bytes { data, .. } => vec![element(BYTES, &data)?],
-        };
-        if index == 0 {
-            outputs = tensors
-                .iter()
-                .map(|tensor| Output {
-                    name: tensor.name().to_owned(),
-                    dtype: tensor.dtype(),
-                    shape: [count as u64]
-                        .into_iter()
-                        .chain(tensor.shape().iter().copied())
-                        .collect(),
-                    rows: Vec::with_capacity(count),
-                })
-                .collect();
-        }
-        stack(&mut outputs, tensors, index)?;
-    }
-    Ok(outputs)
-}
-
-/// The most severe failure of an item, if any failed.
-fn worst(outcomes: &[Outcome]) -> Option<Failure> {
-    let mut worst: Option<Failure> = None;
-    for (index, outcome) in outcomes.iter().enumerate() {
-        let Err(error) = outcome else { continue };
-        let mut failure = Failure::from(error);
-        if worst.as_ref().is_some_and(|worst| worst.code >= failure.code) {
-            continue;
-        }
-        if outcomes.len() > 1 {
-            failure.message = format!("item {index} of {}: {}", outcomes.len(), failure.message);
-        }
-        worst = Some(failure);
-    }
-    worst
-}
-
-/// A tensor of one element.
-fn element(name: &'static str, data: &[u8]) -> Result<Tensor, Failure> {
-    let length = u32::try_from(data.len()).map_err(|_| {
-        let message = format!("an output of {} bytes is too long for a tensor", data.len());
-        Failure::new(Code::Unsupported, message)
-    })?;
-    let mut prefixed = BytesMut::with_capacity(4 + data.len());
-    prefixed.extend_from_slice(&length.to_le_bytes());
-    prefixed.extend_from_slice(data);
-    Tensor::new(name, DType::Bytes, vec![1], prefixed.freeze())
-        .map_err(|error| Failure::new(Code::Internal, error.to_string()))
-}
-
-/// Appends the tensors of item `index`, which are those of the first in name, type and shape.
-fn stack(outputs: &mut [Output], tensors: Vec<Tensor>, index: usize) -> Result<(), Failure> {
-    if tensors.len() != outputs.len() {
-        let message = format!(
-            "the model gave {} outputs for item 0 and {} for item {index}",
-            outputs.len(),
-            tensors.len()
-        );
-        return Err(Failure::new(Code::ModelFault, message));
-    }
-    for (output, tensor) in outputs.iter_mut().zip(tensors) {
-        if tensor.name() != output.name || tensor.dtype() != output.dtype {
-            let message = format!(
-                "the model gave output `{}` of {} for item 0 and `{}` of {} for item {index}",
-                output.name,
-                output.dtype,
-                tensor.name(),
-                tensor.dtype()
-            );
-            return Err(Failure::new(Code::ModelFault, message));
-        }
-        if tensor.shape() != &output.shape[1..] {
-            let message = format!(
-                "output `{}` has shape {:?} for item 0 and {:?} for item {index}, which make no tensor; send the items in requests of their own",
-                output.name,
-                &output.shape[1..],
-                tensor.shape()
-            );
-            return Err(Failure::new(Code::Unsupported, message));
-        }
-        output.rows.push(tensor.data().clone());
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-#[path = "tensors_tests.rs"]
-mod tests;

@@ -1,6 +1,13 @@
-use plugin_abi::manifest::TensorManifest;
+//! What comes as tensors, what goes out as tensors, and what is refused.
+
+use bytes::Bytes;
+use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest};
 
 use super::*;
+use crate::api::BodyLimits;
+use crate::api::error::Code;
+use crate::error::ItemError;
+use crate::protocol::{DType, Tensor, Value};
 
 const LIMITS: BodyLimits = BodyLimits { items: 4, depth: 4 };
 
