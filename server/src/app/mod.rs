@@ -1,0 +1,257 @@
+//! The running server: builds the parts, owns every thread, and says in which order they start, reload (`models`) and end
+//! (`running`).
+
+mod models;
+mod running;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use crate::api::control::Control;
+use crate::cli::ServeArgs;
+use crate::config::{self, ConfigErrors, Facts, Settings, Source};
+use crate::engine;
+use crate::error::Chain;
+use crate::grpc;
+use crate::http;
+use crate::isolation::confine::Enclosures;
+use crate::isolation::{self, LoadFailure, Program};
+use crate::loader::{self, Inspection, LoadError, Loader, TrialProgram};
+use crate::logging;
+use crate::metrics::Metrics;
+use crate::open_files;
+use crate::registry::Registry;
+use crate::reload::{LoadContext, ModelFailure, Reloader};
+use crate::signals::Signals;
+use models::{Command, ModelThread};
+use running::{Running, Servers};
+
+/// Why the server did not start or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The configuration file cannot be read.
+    #[error("cannot read the configuration {}", file.display())]
+    ReadConfig {
+        /// As given.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(ConfigErrors),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Host and port.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Plugins cannot be loaded at all.
+    #[error("cannot set up the loading of plugins")]
+    Loader(#[source] LoadError),
+    /// The metrics contradict each other.
+    #[error("cannot set up the metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// The prepare pool cannot be started.
+    #[error("cannot start the threads that prepare items")]
+    Pool(#[from] rayon::ThreadPoolBuildError),
+    /// A thread or the runtime cannot be started.
+    #[error("the system refused a resource")]
+    System(#[from] io::Error),
+    /// Models do not load.
+    #[error("{}", list(.0))]
+    Models(Vec<ModelFailure>),
+    /// The drain deadline passed.
+    #[error("shutdown gave up waiting: {0}")]
+    Abandoned(String),
+}
+
+impl AppError {
+    /// 2 for what the operator wrote, as is usual for usage errors; 1 for everything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::ReadConfig { .. } | Self::Config(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+fn list(failures: &[ModelFailure]) -> String {
+    failures
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Reads and resolves the configuration, as at start, for a reload and for `check`.
+pub fn read_config(args: &ServeArgs) -> Result<Settings, AppError> {
+    let file = &args.config;
+    let text = std::fs::read_to_string(file).map_err(|source| AppError::ReadConfig {
+        file: file.clone(),
+        source,
+    })?;
+    let absolute = std::path::absolute(file)?;
+    let source = Source {
+        file_name: &file.to_string_lossy(),
+        text: &text,
+        base_dir: absolute.parent().unwrap_or(Path::new("/")),
+    };
+    let env: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .collect();
+    let executable = std::env::current_exe()?;
+    let facts = Facts {
+        executable_dir: executable.parent().unwrap_or(Path::new("/")).to_owned(),
+        cores: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        temp_dir: std::env::temp_dir(),
+    };
+    config::resolve(source, &env, &args.overrides(), &facts).map_err(AppError::Config)
+}
+
+/// Checks a configuration, and with `load` also that its models load and warm up.
+pub fn check(args: &ServeArgs, load: bool) -> Result<Settings, AppError> {
+    let settings = read_config(args)?;
+    if load {
+        logging::start(&settings.logging);
+        let (mut reloader, _) = reloader(&settings, Arc::new(Metrics::new()?))?;
+        reloader.start(&settings.models).map_err(AppError::Models)?;
+    }
+    Ok(settings)
+}
+
+/// Runs the server until it is told to end.
+pub fn serve(args: ServeArgs) -> Result<(), AppError> {
+    let settings = read_config(&args)?;
+    logging::start(&settings.logging);
+    log_warnings(&settings);
+    let metrics = Arc::new(Metrics::new()?);
+    let (reloader, registry) = reloader(&settings, metrics.clone())?;
+    let address = format!("{}:{}", settings.server.host, settings.server.port);
+    actix_web::rt::System::new().block_on(async move {
+        let signals = Signals::new()?;
+        let (commands, receiver) = channel();
+        let orders = commands.clone();
+        // A thread that has ended is on its way out with the server, and answers by dropping the order.
+        let control = Control::new(move |order| drop(orders.send(Command::Order(order))));
+        let mut listening = settings.clone();
+        let ports = if settings.server.grpc_port.is_some() { 2 } else { 1 };
+        listening.server.max_connections =
+            open_files::connections_within_limit(settings.server.max_connections, ports);
+        let server = http::Server::bind(&listening, registry.clone(), metrics, control.clone())
+            .map_err(|source| AppError::Listen { address, source })?;
+        let grpc = bind_grpc(&listening, &registry, control)?;
+        // Whoever starts the server waits for the line about HTTP, so it comes last.
+        if let Some(grpc) = &grpc {
+            log::info!("listening for gRPC on {}", grpc.address());
+        }
+        for address in server.addresses() {
+            log::info!("listening on http://{address}");
+        }
+        let models = ModelThread::start((commands, receiver), reloader, registry.clone(), args, &settings)?;
+        Running {
+            settings,
+            registry,
+            servers: Servers { http: server, grpc },
+            models,
+            signals,
+        }
+        .run()
+        .await
+    })
+}
+
+fn bind_grpc(
+    settings: &Settings,
+    registry: &Arc<Registry>,
+    control: Control,
+) -> Result<Option<grpc::Server>, AppError> {
+    let Some(port) = settings.server.grpc_port else {
+        return Ok(None);
+    };
+    grpc::Server::bind(settings, port, registry.clone(), control)
+        .map(Some)
+        .map_err(|source| AppError::Listen {
+            address: format!("{}:{port} for gRPC", settings.server.host),
+            source,
+        })
+}
+
+fn log_warnings(settings: &Settings) {
+    for warning in &settings.warnings {
+        log::warn!("{warning}");
+    }
+    if settings.models.is_empty() {
+        log::warn!("no model is configured; add a [[models]] table and send SIGHUP");
+    }
+}
+
+/// What a plugin file says about itself.
+pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
+    loader::inspect(&TrialProgram::this_server(), file, INSPECT_TIMEOUT)
+}
+
+/// The child's side of `isolation = "process"`: runs a model for the server that started this process, until that server
+/// closes the connection or is gone.
+pub fn run_model_process() -> ExitCode {
+    // What ends a server, such as Ctrl-C or a service manager that tells a whole group, is not for its children: the
+    // server still needs them for what it has accepted, and ends them then.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let _signals = runtime.as_ref().ok().map(|runtime| {
+        let _context = runtime.enter();
+        Signals::new()
+    });
+    isolation::run_child(|setup| {
+        loader::load_staged(&setup.file, &setup.context).map_err(|error| match error {
+            LoadError::Settings { key, message } => LoadFailure::Settings { key, message },
+            LoadError::Panicked(_) => LoadFailure::Panicked(error.to_string()),
+            LoadError::ManifestSyntax(_) | LoadError::Manifest(_) => {
+                LoadFailure::Manifest(Chain(&error).to_string())
+            }
+            LoadError::Open(_) => LoadFailure::Open(Chain(&error).to_string()),
+            error => LoadFailure::Refused(Chain(&error).to_string()),
+        })
+    })
+}
+
+/// How long a plugin may take to describe itself to `inspect`.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc<Registry>), AppError> {
+    let registry = Arc::new(Registry::default());
+    let prepare_threads = settings.server.prepare_threads.get();
+    let prepare_pool = engine::prepare_pool("prepare", prepare_threads)?;
+    let loader =
+        Loader::new(&settings.server.scratch_dir, TrialProgram::this_server()).map_err(AppError::Loader)?;
+    let context = LoadContext {
+        enclosures: Arc::new(Enclosures::new(loader.scratch_folder().to_owned())),
+        loader,
+        trial_timeout: settings.server.reload_timeout,
+        cores: thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        decode_example: http::decode_example,
+        program: Program::this_server(),
+        prepare_threads,
+        model_nice: i32::from(settings.server.model_nice),
+        start_timeout: settings.server.reload_timeout,
+        metrics: metrics.clone(),
+    };
+    let reloader = Reloader::new(
+        context,
+        registry.clone(),
+        metrics,
+        prepare_pool,
+        settings.server.model_nice,
+        settings.server.reload_timeout,
+        settings.server.drain_timeout,
+    );
+    Ok((reloader, registry))
+}

@@ -1,0 +1,247 @@
+//! The thread that owns the models: what it is told, one thing after the other, it does until the server ends.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::{log_warnings, read_config};
+use crate::api::control::{Order, Pending};
+use crate::api::{Code, Failure};
+use crate::cli::ServeArgs;
+use crate::clock;
+use crate::config::{ServerSettings, Settings};
+use crate::error::Chain;
+use crate::registry::Registry;
+use crate::reload::{ModelFailure, Reloader};
+
+/// What the thread that owns the models is told.
+pub(super) enum Command {
+    Reload,
+    /// A client's order about one model.
+    Order(Pending),
+    ShutDown {
+        deadline: Instant,
+        done: oneshot::Sender<Result<(), Vec<String>>>,
+    },
+}
+
+/// The thread that loads, reloads and unloads models, one thing after the other.
+pub(super) struct ModelThread {
+    commands: Sender<Command>,
+    thread: JoinHandle<()>,
+}
+
+/// How often retired generations are looked after.
+const REAP_INTERVAL: Duration = Duration::from_millis(100);
+
+impl ModelThread {
+    pub(super) fn start(
+        (commands, receiver): (Sender<Command>, Receiver<Command>),
+        reloader: Reloader,
+        registry: Arc<Registry>,
+        args: ServeArgs,
+        settings: &Settings,
+    ) -> io::Result<Self> {
+        let settings = settings.clone();
+        let thread = thread::Builder::new().name("models".to_owned()).spawn(move || {
+            ModelLoop {
+                reloader,
+                registry,
+                args,
+                settings,
+            }
+            .run(&receiver)
+        })?;
+        Ok(Self { commands, thread })
+    }
+
+    pub(super) fn reload(&self) {
+        // A thread that has ended is on its way out with the server.
+        let _ = self.commands.send(Command::Reload);
+    }
+
+    pub(super) async fn shut_down(self, deadline: Instant) -> Result<(), Abandoned> {
+        let (done, finished) = oneshot::channel();
+        let _ = self.commands.send(Command::ShutDown { deadline, done });
+        // A load that is under way cannot be stopped: it ends with the process.
+        match tokio::time::timeout_at((deadline + REAP_INTERVAL).into(), finished).await {
+            Ok(Ok(result)) => {
+                let _ = self.thread.join();
+                result.map_err(Abandoned::Models)
+            }
+            Ok(Err(_)) | Err(_) => Err(Abandoned::Load),
+        }
+    }
+}
+
+struct ModelLoop {
+    reloader: Reloader,
+    registry: Arc<Registry>,
+    args: ServeArgs,
+    /// As at the last success.
+    settings: Settings,
+}
+
+impl ModelLoop {
+    fn run(mut self, commands: &Receiver<Command>) {
+        let started = clock::now();
+        match self.reloader.start(&self.settings.models) {
+            Ok(()) => log::info!("ready after {} ms", started.elapsed().as_millis()),
+            Err(failures) => {
+                for failure in failures {
+                    log::error!("{failure}");
+                }
+                log::error!("the server is not ready; repair what is named above and send SIGHUP");
+            }
+        }
+        self.warn_of_unused_variables(&self.settings);
+        let mut draining = false;
+        loop {
+            let command = if draining {
+                commands.recv_timeout(REAP_INTERVAL)
+            } else {
+                commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            match command {
+                Ok(Command::Reload) => self.reload(),
+                Ok(Command::Order(pending)) => {
+                    let result = match pending.order {
+                        Order::Load => self.load(&pending.model),
+                        Order::Unload => self.unload(&pending.model),
+                    };
+                    // Whoever ordered it may have gone.
+                    let _ = pending.done.send(result);
+                }
+                Ok(Command::ShutDown { deadline, done }) => {
+                    let _ = done.send(self.reloader.shut_down(deadline));
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            draining = self.reloader.reap();
+        }
+    }
+
+    fn reload(&mut self) {
+        log::info!("reload: reading {}", self.args.config.display());
+        let started = clock::now();
+        let settings = match read_config(&self.args) {
+            Ok(settings) => settings,
+            Err(error) => {
+                log::error!("reload refused, the old configuration goes on: {}", Chain(&error));
+                self.reloader
+                    .reload_refused("the configuration has errors; see the server's log");
+                return;
+            }
+        };
+        log_warnings(&settings);
+        if self.needs_restart(&settings) {
+            log::warn!(
+                "reload: changes to [logging], and to [server] but for request_timeout and plugin_dir, take effect when \
+                 the server is restarted"
+            );
+        }
+        match self.reloader.reload(&settings.models) {
+            Ok(summary) => {
+                log::info!("reload: {summary}; took {} ms", started.elapsed().as_millis());
+                self.warn_of_unused_variables(&settings);
+                self.settings.models = settings.models;
+            }
+            Err(failures) => {
+                for failure in &failures {
+                    log::error!("{failure}");
+                }
+                log::error!("reload refused, the old configuration goes on");
+            }
+        }
+    }
+
+    /// Loads one model as the configuration has it now.
+    fn load(&mut self, model: &str) -> Result<(), Failure> {
+        log::info!(
+            "a client loads model `{model}`: reading {}",
+            self.args.config.display()
+        );
+        let settings = read_config(&self.args).map_err(|error| {
+            log::error!("the model is not loaded: {}", Chain(&error));
+            Failure::new(
+                Code::Internal,
+                "the configuration has errors; see the server's log",
+            )
+        })?;
+        let Some(wanted) = settings.models.iter().find(|settings| settings.name == model) else {
+            let names = settings.models.iter().map(|settings| settings.name.as_str());
+            return Err(Failure::unknown_model(model, names));
+        };
+        self.reloader.load(wanted).map_err(|failures| {
+            for failure in &failures {
+                log::error!("{failure}");
+            }
+            let reason = failures
+                .first()
+                .map(ModelFailure::public_reason)
+                .unwrap_or_default();
+            Failure::new(
+                Code::ModelFault,
+                format!("model `{model}` cannot be loaded: {reason}"),
+            )
+        })
+    }
+
+    fn unload(&mut self, model: &str) -> Result<(), Failure> {
+        if self.reloader.unload(model) {
+            log::info!("a client has unloaded model `{model}`");
+            return Ok(());
+        }
+        let snapshot = self.registry.snapshot();
+        let names: Vec<&str> = snapshot.models().map(|entry| entry.name()).collect();
+        Err(Failure::unknown_model(model, names.iter().copied()))
+    }
+
+    /// Whether something changed that is read at start only. What models take from [server] is not.
+    fn needs_restart(&self, new: &Settings) -> bool {
+        let taken_by_models = ServerSettings {
+            request_timeout: new.server.request_timeout,
+            plugin_dir: new.server.plugin_dir.clone(),
+            ..self.settings.server.clone()
+        };
+        new.server != taken_by_models || new.logging != self.settings.logging
+    }
+
+    /// Warns of environment variables for tasks that none of the loaded models has.
+    fn warn_of_unused_variables(&self, settings: &Settings) {
+        let snapshot = self.registry.snapshot();
+        let tasks = snapshot
+            .models()
+            .flat_map(|entry| entry.task_manifests())
+            .map(|task| task.name.as_str());
+        if snapshot.all_ready() {
+            for warning in settings.unused_task_variables(tasks) {
+                log::warn!("{warning}");
+            }
+        }
+    }
+}
+
+/// What a shutdown did not wait for any longer.
+pub(super) enum Abandoned {
+    /// A load was under way.
+    Load,
+    /// These models were still computing.
+    Models(Vec<String>),
+}
+
+impl fmt::Display for Abandoned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Load => f.write_str("a model was still being loaded"),
+            Self::Models(models) => write!(f, "still computing: {}", models.join(", ")),
+        }
+    }
+}
