@@ -1,10 +1,13 @@
 //! `inference-server bench` against a real server: what it measures, and what it refuses.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
+use rustix::process::Pid;
 use serde_json::Value as Json;
 
-use crate::harness::{Scenario, Server};
+use crate::harness::{Scenario, Server, Signal, plugins};
 
 struct Ran {
     code: Option<i32>,
@@ -43,6 +46,31 @@ fn json(path: &Path) -> Json {
 
 fn number(json: &Json) -> f64 {
     json.as_f64().unwrap_or_else(|| panic!("{json} is no number"))
+}
+
+#[test]
+fn what_was_measured_before_an_interruption_is_told() {
+    let server = words();
+    let mut command = Command::new(plugins::executable())
+        .args(["bench", "--url", &format!("http://{}", server.address())])
+        .args(["--model", "words", "--task", "echo", "--concurrency", "1,2"])
+        .args(["--duration", "1s", "--warm-up", "50ms"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command can be started");
+    let told = BufReader::new(command.stderr.take().expect("it is piped"));
+    let mut lines = told.lines().map(|line| line.expect("it prints text"));
+    assert!(lines.any(|line| line.contains("step 2 of 2")));
+    rustix::process::kill_process(Pid::from_child(&command), Signal::INT).expect("it runs");
+    assert!(lines.any(|line| line.contains("interrupted: 1 of 2 steps were measured")));
+    let output = command.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1));
+    let table = String::from_utf8(output.stdout).expect("it prints text");
+    assert!(
+        table.contains("1 caller ") && !table.contains("2 callers"),
+        "{table}"
+    );
 }
 
 #[test]

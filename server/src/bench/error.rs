@@ -11,6 +11,14 @@ pub enum BenchError {
     /// Neither a model nor files to compare.
     #[error("no model is named: give one with --model, as the server's /v1/models lists them")]
     NoModel,
+    /// Somebody pressed Ctrl-C.
+    #[error("interrupted: {measured} of {planned} steps were measured")]
+    Interrupted {
+        /// Steps that were done.
+        measured: usize,
+        /// Steps that there were to be.
+        planned: usize,
+    },
     /// The system has no runtime for it.
     #[error("cannot set up the event loop")]
     Runtime(#[source] io::Error),

@@ -57,6 +57,10 @@ fn load(plan: &Plan) -> Result<(), BenchError> {
         write(path, &page::of(&[&report])?)?;
     }
     match report.steps.iter().find(|step| step.requests == 0) {
+        None if report.steps.len() < plan.steps.len() => Err(BenchError::Interrupted {
+            measured: report.steps.len(),
+            planned: plan.steps.len(),
+        }),
         None => Ok(()),
         Some(step) => Err(BenchError::NothingSucceeded {
             load: step.load.to_string(),
@@ -95,7 +99,11 @@ async fn measure(plan: &Plan) -> Result<Report, BenchError> {
     };
     for (index, load) in plan.steps.iter().enumerate() {
         let place = format!("step {} of {}", index + 1, plan.steps.len());
-        report.steps.push(drive.step(*load, &place).await?);
+        tokio::select! {
+            step = drive.step(*load, &place) => report.steps.push(step?),
+            // What has been measured is not thrown away.
+            _ = tokio::signal::ctrl_c() => break,
+        }
     }
     Ok(report)
 }
