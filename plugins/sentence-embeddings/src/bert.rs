@@ -5,12 +5,12 @@ use std::ops::Range;
 
 use plugin_sdk::LoadError;
 use rten_gemm::GemmExecutor;
+use transformer::{Attention, LayerNorm, Linear, Tokens, Weights};
 
-use crate::attention::Attention;
 use crate::folder::Architecture;
-use crate::linear::{LayerNorm, Linear};
-use crate::tokens::Tokens;
-use crate::weights::Weights;
+
+/// The table of words, which every encoder of BERT's kind has.
+pub(crate) const WORDS: &str = "embeddings.word_embeddings.weight";
 
 /// An encoder with its weights.
 pub(crate) struct Bert {
@@ -63,7 +63,7 @@ impl Bert {
             .collect::<Result<_, _>>()?;
         let head = scores.then(|| Head::load(&gemm, weights, width)).transpose()?;
         Ok(Self {
-            words: table("word", weights.rows("embeddings.word_embeddings.weight")?)?,
+            words: table("word", weights.rows(WORDS)?)?,
             positions: table("position", architecture.max_position_embeddings)?,
             types: table("token_type", architecture.type_vocab_size)?,
             norm: LayerNorm::load(

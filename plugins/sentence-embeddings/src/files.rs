@@ -2,16 +2,15 @@
 //! put together in `folder`.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
 use plugin_sdk::LoadError;
 use plugin_sdk::serde_json;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use transformer::Activation;
+use transformer::files::blame;
 
 use crate::folder::Architecture;
-use crate::linear::Activation;
 use crate::pooling::{Pooling, Similarity};
 use crate::settings::PromptSettings;
 
@@ -250,19 +249,4 @@ impl TextConfig {
             first(&settings.passage, &["document", "passage", "corpus"]),
         )
     }
-}
-
-/// Reads a JSON file; `None` if there is none.
-pub(crate) fn read<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, LoadError> {
-    if !file.exists() {
-        return Ok(None);
-    }
-    let text = fs::read(file).map_err(|error| blame(file, &format!("cannot be read: {error}")))?;
-    serde_json::from_slice(&text)
-        .map(Some)
-        .map_err(|error| blame(file, &format!("is not what it should be: {error}")))
-}
-
-pub(crate) fn blame(file: &Path, problem: &str) -> LoadError {
-    LoadError::setting("folder", format_args!("`{}` {problem}", file.display()))
 }

@@ -4,11 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use plugin_sdk::LoadError;
+use transformer::Activation;
+use transformer::files::{blame, read};
 
-use crate::files::{
-    LengthConfig, Module, NetworkConfig, PoolingConfig, TextConfig, TokenizerConfig, blame, read,
-};
-use crate::linear::Activation;
+use crate::files::{LengthConfig, Module, NetworkConfig, PoolingConfig, TextConfig, TokenizerConfig};
 use crate::pooling::{Pooling, Similarity};
 use crate::settings::Settings;
 

@@ -12,10 +12,10 @@ use crate::linear::multiply;
 
 /// The heads of a layer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Attention {
-    pub(crate) heads: usize,
+pub struct Attention {
+    pub heads: usize,
     /// Numbers that a head takes of each token.
-    pub(crate) depth: usize,
+    pub depth: usize,
 }
 
 impl Attention {
@@ -25,7 +25,7 @@ impl Attention {
 
     /// Writes what each token gathers from its sequence to `context`, a row a token. A row of `projected` has the query, the
     /// key and the value of a token side by side; `sequences` are ranges of rows.
-    pub(crate) fn apply(
+    pub fn apply(
         self,
         gemm: &GemmExecutor,
         projected: &[f32],

@@ -15,7 +15,7 @@ use crate::weights::Weights;
 const ROWS: usize = 16;
 
 /// `y = x W + b`, the weights packed for the processor's matrix kernel.
-pub(crate) struct Linear {
+pub struct Linear {
     weight: PackedBMatrix<f32>,
     bias: Vec<f32>,
     inputs: usize,
@@ -23,7 +23,7 @@ pub(crate) struct Linear {
 
 impl Linear {
     /// `weight` has a row of `inputs` numbers for each output, as PyTorch saves it.
-    pub(crate) fn new(gemm: &GemmExecutor, weight: &[f32], bias: Vec<f32>, inputs: usize) -> Self {
+    pub fn new(gemm: &GemmExecutor, weight: &[f32], bias: Vec<f32>, inputs: usize) -> Self {
         let columns = NdTensorView::from_data([bias.len(), inputs], weight);
         Self {
             weight: gemm.prepack_b(columns.transposed()),
@@ -32,7 +32,7 @@ impl Linear {
         }
     }
 
-    pub(crate) fn load(
+    pub fn load(
         gemm: &GemmExecutor,
         weights: &Weights<'_>,
         name: &str,
@@ -44,17 +44,17 @@ impl Linear {
         Ok(Self::new(gemm, &weight, bias, inputs))
     }
 
-    pub(crate) fn outputs(&self) -> usize {
+    pub fn outputs(&self) -> usize {
         self.bias.len()
     }
 
     /// Writes `x W + b` to `out`.
-    pub(crate) fn apply(&self, gemm: &GemmExecutor, rows: &[f32], out: &mut [f32]) {
+    pub fn apply(&self, gemm: &GemmExecutor, rows: &[f32], out: &mut [f32]) {
         self.compute(gemm, rows, out, 0.0);
     }
 
     /// Adds `x W + b` to `out`.
-    pub(crate) fn add(&self, gemm: &GemmExecutor, rows: &[f32], out: &mut [f32]) {
+    pub fn add(&self, gemm: &GemmExecutor, rows: &[f32], out: &mut [f32]) {
         self.compute(gemm, rows, out, 1.0);
     }
 
@@ -85,19 +85,14 @@ pub(crate) fn multiply(
 }
 
 /// Scales rows to mean 0 and variance 1, and then by learned numbers.
-pub(crate) struct LayerNorm {
+pub struct LayerNorm {
     scale: Vec<f32>,
     bias: Vec<f32>,
     epsilon: f32,
 }
 
 impl LayerNorm {
-    pub(crate) fn load(
-        weights: &Weights<'_>,
-        name: &str,
-        width: usize,
-        epsilon: f32,
-    ) -> Result<Self, LoadError> {
+    pub fn load(weights: &Weights<'_>, name: &str, width: usize, epsilon: f32) -> Result<Self, LoadError> {
         Ok(Self {
             scale: weights.get(&format!("{name}.weight"), &[width])?,
             bias: weights.get(&format!("{name}.bias"), &[width])?,
@@ -105,7 +100,7 @@ impl LayerNorm {
         })
     }
 
-    pub(crate) fn apply(&self, rows: &mut [f32]) {
+    pub fn apply(&self, rows: &mut [f32]) {
         let width = self.scale.len();
         rows.par_chunks_mut(width * ROWS)
             .for_each(|rows| rows.chunks_exact_mut(width).for_each(|row| self.apply_row(row)));
@@ -128,7 +123,7 @@ impl LayerNorm {
 
 /// What is applied to each number between two linear layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Activation {
+pub enum Activation {
     Gelu,
     /// By the hyperbolic tangent.
     ApproximateGelu,
@@ -137,7 +132,7 @@ pub(crate) enum Activation {
 
 impl Activation {
     /// By its name in `config.json`.
-    pub(crate) fn named(name: &str) -> Option<Self> {
+    pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "gelu" => Self::Gelu,
             "gelu_new" | "gelu_pytorch_tanh" => Self::ApproximateGelu,
@@ -146,7 +141,7 @@ impl Activation {
         })
     }
 
-    pub(crate) fn apply(self, rows: &mut [f32], width: usize) {
+    pub fn apply(self, rows: &mut [f32], width: usize) {
         rows.par_chunks_mut(width * ROWS).for_each(|values| match self {
             Self::Gelu => Gelu {}.map_mut(values),
             Self::ApproximateGelu => ApproxGelu {}.map_mut(values),

@@ -15,7 +15,7 @@ const BLOCK_TOKENS: usize = 256;
 const TOLERANCE: f64 = 1.25;
 
 /// The threads of one worker.
-pub(crate) struct Lanes {
+pub struct Lanes {
     /// All of them, for what they do together.
     together: ThreadPool,
     /// One thread each.
@@ -23,7 +23,7 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    pub(crate) fn new(threads: usize) -> Result<Self, LoadError> {
+    pub fn new(threads: usize) -> Result<Self, LoadError> {
         let pool = |threads: usize| {
             ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -38,7 +38,7 @@ impl Lanes {
 
     /// Computes `each` on blocks of sequences with these numbers of tokens. It is given indexes of sequences and gives a
     /// result for each; the results are returned in the order of the sequences.
-    pub(crate) fn run<R: Send>(&self, lengths: &[usize], each: impl Fn(&[usize]) -> Vec<R> + Sync) -> Vec<R> {
+    pub fn run<R: Send>(&self, lengths: &[usize], each: impl Fn(&[usize]) -> Vec<R> + Sync) -> Vec<R> {
         let (blocks, apart) = deal(lengths, self.alone.len());
         let results = if apart {
             self.run_apart(&blocks, &each)

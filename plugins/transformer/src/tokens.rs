@@ -7,22 +7,22 @@ use tokenizers::{EncodeInput, Encoding, TruncationParams};
 
 /// The tokens of one text, or of a pair of texts, as the network takes them: at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Tokens {
+pub struct Tokens {
     /// Ids in the vocabulary, special tokens included.
-    pub(crate) ids: Vec<u32>,
+    pub ids: Vec<u32>,
     /// 0 for tokens of the first text, 1 for those of the second, where the model tells them apart.
-    pub(crate) types: Vec<u32>,
+    pub types: Vec<u32>,
 }
 
 impl Tokens {
     /// How many there are.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.ids.len()
     }
 }
 
 /// Splits texts into tokens.
-pub(crate) struct Tokenizer {
+pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     max_length: usize,
     lowercase: bool,
@@ -30,12 +30,7 @@ pub(crate) struct Tokenizer {
 
 impl Tokenizer {
     /// Reads a `tokenizer.json`. Texts beyond `max_length` tokens are cut if `truncate`, else refused.
-    pub(crate) fn load(
-        path: &Path,
-        max_length: usize,
-        truncate: bool,
-        lowercase: bool,
-    ) -> Result<Self, LoadError> {
+    pub fn load(path: &Path, max_length: usize, truncate: bool, lowercase: bool) -> Result<Self, LoadError> {
         let blame = |error: tokenizers::Error| {
             LoadError::setting(
                 "folder",
@@ -58,7 +53,7 @@ impl Tokenizer {
     }
 
     /// The largest id and what it is not: ids are below this.
-    pub(crate) fn vocabulary(&self) -> usize {
+    pub fn vocabulary(&self) -> usize {
         self.inner
             .get_vocab(true)
             .into_values()
@@ -67,7 +62,7 @@ impl Tokenizer {
     }
 
     /// The tokens of a text.
-    pub(crate) fn text(&self, text: &str) -> Result<Tokens, ItemError> {
+    pub fn text(&self, text: &str) -> Result<Tokens, ItemError> {
         if self.lowercase {
             return self.encode(text.to_lowercase().into());
         }
@@ -75,7 +70,7 @@ impl Tokenizer {
     }
 
     /// The tokens of a pair, cut from the longer text first.
-    pub(crate) fn pair(&self, first: &str, second: &str) -> Result<Tokens, ItemError> {
+    pub fn pair(&self, first: &str, second: &str) -> Result<Tokens, ItemError> {
         if self.lowercase {
             return self.encode((first.to_lowercase(), second.to_lowercase()).into());
         }
