@@ -16,19 +16,15 @@ mod pooling;
 mod settings;
 mod tasks;
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 
 use plugin_sdk::prelude::*;
-use transformer::{Tokenizer, Tokens};
+use transformer::{Tokenizer, Tokens, lanes};
 
 use crate::encoder::Encoder;
 use crate::folder::{Purpose, Recipe};
 pub use crate::settings::Settings;
 use crate::tasks::{Embed, Prompt, Rerank, Similarity};
-
-/// Most threads of one batch; more is a mistake, and would fail in stranger ways.
-const MAX_THREADS: usize = 1024;
 
 /// A loaded model.
 pub struct SentenceEmbeddings {
@@ -52,11 +48,7 @@ impl SentenceEmbeddings {
         workers: usize,
         threads: usize,
     ) -> Result<Self, LoadError> {
-        let threads = settings.threads.map_or(threads, NonZeroUsize::get);
-        if threads > MAX_THREADS {
-            let message = format!("{threads}, expected at most {MAX_THREADS}");
-            return Err(LoadError::setting("threads", message));
-        }
+        let threads = lanes::threads(settings.threads, threads)?;
         let recipe = Recipe::read(&base_dir.join(&settings.folder), &settings)?;
         let tokenizer = Tokenizer::load(
             &recipe.tokenizer,

@@ -2,6 +2,7 @@
 //! threads that never wait for each other; what cannot be dealt out evenly, such as a single text, is computed by all
 //! threads together.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use plugin_sdk::LoadError;
@@ -13,6 +14,22 @@ const BLOCK_TOKENS: usize = 256;
 
 /// How much more than its share the busiest thread may have before all threads compute together.
 const TOLERANCE: f64 = 1.25;
+
+/// Most threads of one batch; more is a mistake, and would fail in stranger ways.
+const MAX_THREADS: usize = 1024;
+
+/// How many threads compute a batch: as the setting `threads` says, or else as many as the server suggests.
+///
+/// # Errors
+/// They are too many; the setting is to blame.
+pub fn threads(written: Option<NonZeroUsize>, suggested: usize) -> Result<usize, LoadError> {
+    let threads = written.map_or(suggested, NonZeroUsize::get);
+    if threads > MAX_THREADS {
+        let message = format!("{threads}, expected at most {MAX_THREADS}");
+        return Err(LoadError::setting("threads", message));
+    }
+    Ok(threads)
+}
 
 /// The threads of one worker.
 pub struct Lanes {

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use rten_gemm::{BiasVector, GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_tensor::{Matrix, NdTensorView};
-use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Sum, SumSquareSub};
+use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Sum, SumSquareSub, Swish};
 
 use plugin_sdk::LoadError;
 
@@ -32,6 +32,10 @@ impl Linear {
         }
     }
 
+    /// Takes the tensors `name.weight` and `name.bias`.
+    ///
+    /// # Errors
+    /// One is missing or of another shape.
     pub fn load(
         gemm: &GemmExecutor,
         weights: &Weights<'_>,
@@ -44,6 +48,22 @@ impl Linear {
         Ok(Self::new(gemm, &weight, bias, inputs))
     }
 
+    /// Takes the tensor `name.weight` of a layer that adds nothing.
+    ///
+    /// # Errors
+    /// It is missing or of another shape.
+    pub fn load_unbiased(
+        gemm: &GemmExecutor,
+        weights: &Weights<'_>,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Self, LoadError> {
+        let weight = weights.get(&format!("{name}.weight"), &[outputs, inputs])?;
+        Ok(Self::new(gemm, &weight, vec![0.0; outputs], inputs))
+    }
+
+    /// Numbers of a row that comes out.
     pub fn outputs(&self) -> usize {
         self.bias.len()
     }
@@ -127,6 +147,8 @@ pub enum Activation {
     Gelu,
     /// By the hyperbolic tangent.
     ApproximateGelu,
+    /// By the logistic function.
+    QuickGelu,
     Relu,
 }
 
@@ -135,6 +157,7 @@ impl Activation {
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "gelu" => Self::Gelu,
+            "quick_gelu" => Self::QuickGelu,
             "gelu_new" | "gelu_pytorch_tanh" => Self::ApproximateGelu,
             "relu" => Self::Relu,
             _ => return None,
@@ -145,6 +168,7 @@ impl Activation {
         rows.par_chunks_mut(width * ROWS).for_each(|values| match self {
             Self::Gelu => Gelu {}.map_mut(values),
             Self::ApproximateGelu => ApproxGelu {}.map_mut(values),
+            Self::QuickGelu => Swish { alpha: 1.702 }.map_mut(values),
             Self::Relu => values.iter_mut().for_each(|value| *value = value.max(0.0)),
         });
     }
