@@ -40,6 +40,10 @@ pub struct Lanes {
 }
 
 impl Lanes {
+    /// Starts that many threads for what they do together, and as many for what each does alone.
+    ///
+    /// # Errors
+    /// They cannot be started.
     pub fn new(threads: usize) -> Result<Self, LoadError> {
         let pool = |threads: usize| {
             ThreadPoolBuilder::new()

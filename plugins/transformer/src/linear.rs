@@ -63,6 +63,11 @@ impl Linear {
         Ok(Self::new(gemm, &weight, vec![0.0; outputs], inputs))
     }
 
+    /// Numbers of a row that goes in.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
     /// Numbers of a row that comes out.
     pub fn outputs(&self) -> usize {
         self.bias.len()
@@ -112,6 +117,10 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
+    /// Takes the tensors `name.weight` and `name.bias`; `epsilon` is added to variances.
+    ///
+    /// # Errors
+    /// One is missing or of another shape.
     pub fn load(weights: &Weights<'_>, name: &str, width: usize, epsilon: f32) -> Result<Self, LoadError> {
         Ok(Self {
             scale: weights.get(&format!("{name}.weight"), &[width])?,
@@ -120,6 +129,7 @@ impl LayerNorm {
         })
     }
 
+    /// Normalises each of these rows.
     pub fn apply(&self, rows: &mut [f32]) {
         let width = self.scale.len();
         rows.par_chunks_mut(width * ROWS)
@@ -144,11 +154,13 @@ impl LayerNorm {
 /// What is applied to each number between two linear layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
+    /// By the error function.
     Gelu,
     /// By the hyperbolic tangent.
     ApproximateGelu,
     /// By the logistic function.
     QuickGelu,
+    /// What is negative becomes 0.
     Relu,
 }
 
@@ -164,6 +176,7 @@ impl Activation {
         })
     }
 
+    /// Applies it to rows of `width` numbers.
     pub fn apply(self, rows: &mut [f32], width: usize) {
         rows.par_chunks_mut(width * ROWS).for_each(|values| match self {
             Self::Gelu => Gelu {}.map_mut(values),

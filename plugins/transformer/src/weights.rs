@@ -29,11 +29,17 @@ impl<'a> Weights<'a> {
     }
 
     /// A tensor of the encoder, which must have that shape.
+    ///
+    /// # Errors
+    /// It is missing, of another shape, or of numbers that are not understood.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
         self.get_outer(&format!("{}{name}", self.prefix), shape)
     }
 
     /// A tensor beside the encoder, such as those of a classifier.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
     pub fn get_outer(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
         let tensor = self
             .tensors
@@ -64,6 +70,9 @@ impl<'a> Weights<'a> {
     }
 
     /// Rows of a tensor of the encoder, which has two dimensions.
+    ///
+    /// # Errors
+    /// It is missing.
     pub fn rows(&self, name: &str) -> Result<usize, LoadError> {
         let name = format!("{}{name}", self.prefix);
         let tensor = self.tensors.tensor(&name);
