@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Compares with transformers, on the same folder and the same shapes.
+
+    python3 -m venv venv && venv/bin/pip install -r plugins/clip/tests/reference/requirements.txt
+    venv/bin/python plugins/clip/benches/compare.py FOLDER [THREADS]
+
+If there is no FOLDER yet, it is made: the size of ViT-B/32 (605 MB), with random weights. Both sides take turns, and so what else the
+machine does meets both; each figure is the median over the rounds.
+"""
+
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+ROOT = Path(__file__).resolve().parents[3]
+TESTS = ROOT / "plugins/clip/tests"
+ROUNDS = 5
+SECONDS = 3
+UNITS = {"ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1}
+
+
+def made(folder):
+    if not folder.exists():
+        CLIPModel(CLIPConfig()).save_pretrained(folder)
+        CLIPImageProcessorPil().save_pretrained(folder)
+        CLIPTokenizer.from_pretrained(TESTS / "models/new").save_pretrained(folder)
+    return folder
+
+
+def median_of(run):
+    """Seconds of one run, after one that does not count."""
+    run()
+    begin, times = time.perf_counter(), []
+    while not times or time.perf_counter() - begin < SECONDS:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def theirs(model, preprocessor):
+    large = TESTS / "images/large.png"
+    seconds = {"read_a_png": median_of(lambda: preprocessor(Image.open(large), return_tensors="pt"))}
+    pixels = preprocessor(Image.open(large), return_tensors="pt")["pixel_values"]
+    for batch in [1, 2, 8, 32]:
+        stacked = pixels.repeat(batch, 1, 1, 1)
+        seconds[f"images {batch}"] = median_of(lambda: model.get_image_features(stacked))
+    for batch in [1, 8, 32]:
+        ids = torch.arange(1, 11).repeat(batch, 1)
+        seconds[f"texts {batch}"] = median_of(lambda: model.get_text_features(ids))
+    return seconds
+
+
+def ours(folder, threads):
+    command = ["cargo", "bench", "-q", "-p", "plugin-clip", "--bench", "forward", "--", "--max-time", str(SECONDS)]
+    environment = os.environ | {"CLIP_BENCH_FOLDER": str(folder), "CLIP_BENCH_THREADS": str(threads)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    seconds, group = {}, ""
+    # A line has a name, and then the fastest, the slowest, the median and the mean time.
+    for line in done.stdout.splitlines():
+        depth = len(re.match(r"[│ ]*", line)[0])
+        name = re.match(r"[│├╰─ ]*(\w+)", line)
+        if not name:
+            continue
+        times = re.findall(r"([\d.]+) (ns|µs|ms|s)\b", line)
+        key = name[1] if depth == 0 else f"{group} {name[1]}"
+        group = name[1] if depth == 0 else group
+        if len(times) == 4:
+            seconds[key] = float(times[2][0]) * UNITS[times[2][1]]
+    return seconds
+
+
+@torch.no_grad()
+def main():
+    folder, threads = made(Path(sys.argv[1]).resolve()), int((sys.argv + ["1"])[2])
+    torch.set_num_threads(threads)
+    model, preprocessor = CLIPModel.from_pretrained(folder).eval(), CLIPImageProcessorPil.from_pretrained(folder)
+    rounds = [(ours(folder, threads), theirs(model, preprocessor)) for _ in range(ROUNDS)]
+    print(f"{threads} threads")
+    for key in rounds[0][1]:
+        own = statistics.median(own[key] for own, _ in rounds)
+        ratio = statistics.median(their[key] / own[key] for own, their in rounds)
+        print(f"{key:12}  {own * 1e3:9.2f} ms  {ratio:.2f} × transformers")
+
+
+if __name__ == "__main__":
+    main()
