@@ -127,6 +127,30 @@ fn labels_of_a_request_are_held_against_its_image() {
 }
 
 #[test]
+fn the_example_of_the_repository_knows_its_shapes() {
+    library("clip");
+    let config = repository().join("config");
+    let text = std::fs::read_to_string(config.join("clip.toml"))
+        .expect("the configuration is part of the repository");
+    let folder = format!("folder = \"{}\"", config.join("shapes").display());
+    let server = Scenario::new(&text.replace("folder = \"shapes\"", &folder)).start();
+    let labels = ["red circle", "circle", "blue cross", "blue triangle"];
+    for (sample, label) in [("red-circle", "red circle"), ("blue-triangle", "blue triangle")] {
+        let file =
+            std::fs::read(config.join(format!("shapes/samples/{sample}.png"))).expect("the sample is there");
+        let image = json!({"b64": BASE64_STANDARD.encode(file)});
+        let question = json!({"input": {"image": image, "labels": labels}});
+        let reply = server
+            .post("/v1/models/shapes/predict", &question)
+            .expect(200)
+            .json();
+        assert_eq!(reply["output"]["label"], label);
+        let score = reply["output"]["score"].as_f64().expect("a number");
+        assert!(score > 0.99, "{score}");
+    }
+}
+
+#[test]
 fn one_bad_image_fails_alone() {
     let server = start("");
     let inputs = json!([

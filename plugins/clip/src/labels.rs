@@ -1,7 +1,7 @@
 //! Labels as texts, and their vectors, which are remembered: the labels of one request are most often those of the next. It knows
 //! nothing of images.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -64,7 +64,8 @@ impl Labels {
         compute: impl FnOnce(&[&Tokens]) -> Vec<Vec<f32>>,
     ) -> Vec<Arc<[f32]>> {
         let mut found: HashMap<&[u32], Arc<[f32]>> = HashMap::new();
-        let mut missing: HashMap<&[u32], &Tokens> = HashMap::new();
+        // Ordered, so that the same batch is computed in the same way each time.
+        let mut missing: BTreeMap<&[u32], &Tokens> = BTreeMap::new();
         {
             let mut known = self.known();
             for label in labels {
@@ -74,8 +75,11 @@ impl Labels {
                 }
             }
         }
-        // Without the lock: other workers go on meanwhile.
         let missing: Vec<_> = missing.into_values().collect();
+        if missing.is_empty() {
+            return in_order(labels, &found);
+        }
+        // Without the lock: other workers go on meanwhile.
         let computed = compute(&missing);
         let mut known = self.known();
         for (label, vector) in missing.into_iter().zip(computed) {
@@ -83,17 +87,20 @@ impl Labels {
             known.put(label.ids.clone(), Arc::clone(&vector));
             found.insert(&label.ids, vector);
         }
-        drop(known);
-        labels
-            .iter()
-            .map(|label| Arc::clone(&found[&label.ids[..]]))
-            .collect()
+        in_order(labels, &found)
     }
 
     fn known(&self) -> MutexGuard<'_, LruCache<Vec<u32>, Arc<[f32]>>> {
         // What is remembered is whole whoever panicked.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn in_order(labels: &[&Tokens], vectors: &HashMap<&[u32], Arc<[f32]>>) -> Vec<Arc<[f32]>> {
+    labels
+        .iter()
+        .map(|label| Arc::clone(&vectors[&label.ids[..]]))
+        .collect()
 }
 
 #[cfg(test)]

@@ -59,6 +59,10 @@ def picture(width, height, seed):
     return image
 
 
+def noise(width, height, seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
 def alpha(width, height):
     y, x = np.mgrid[0:height, 0:width]
     return Image.fromarray(((x * 7 + y * 11) % 256).astype(np.uint8))
@@ -117,6 +121,9 @@ def images():
         "one_wide.png": saved(picture(1, 40, 9), "PNG"),
         "one_high.png": saved(picture(500, 1, 10), "PNG"),
         "one.png": saved(picture(1, 1, 11), "PNG"),
+        # Pillow resizes this one along columns first.
+        "tall.png": saved(noise(60, 170, 22), "PNG"),
+        "noise.png": saved(noise(70, 61, 23), "PNG"),
         "turned.png": saved(picture(50, 30, 12), "PNG", exif=turned),
         "rgba.png": saved(with_alpha(picture(50, 41, 6), "RGBA"), "PNG"),
         "grey.png": saved(grey, "PNG"),
