@@ -230,6 +230,10 @@ fn images_that_cannot_be_read_are_the_clients_fault() {
             "image has 65535×65535 = 4294836225 pixels, expected at most 200000",
         ),
         (
+            "bomb.webp",
+            "image cannot be read: its head says 10×10 pixels, its picture has 16383×16383",
+        ),
+        (
             "large.png",
             "image has 640×480 = 307200 pixels, expected at most 200000",
         ),

@@ -36,12 +36,37 @@ pub fn decode(file: &[u8], max_pixels: u64) -> Result<DynamicImage, ItemError> {
         Ok(ImageFormat::Jpeg) => read(JpegDecoder::new(source).map_err(unreadable)?, false, max_pixels),
         Ok(ImageFormat::WebP) => {
             let decoder = WebPDecoder::new(source).map_err(unreadable)?;
+            let said = decoder.dimensions();
+            if let Some((width, height)) = lossy_size(file).filter(|found| *found != said) {
+                return Err(unreadable(format_args!(
+                    "its head says {}×{} pixels, its picture has {width}×{height}",
+                    said.0, said.1
+                )));
+            }
             let animated = decoder.has_animation();
             read(decoder, animated, max_pixels)
         }
         _ => Err(ItemError::invalid(
             "image is in an unknown format, expected PNG, JPEG or WebP",
         )),
+    }
+}
+
+/// Width and height of the picture in a lossy WebP. The decoder compares them with the head of the file as well, but only after
+/// it has decoded a picture of any size.
+fn lossy_size(file: &[u8]) -> Option<(u32, u32)> {
+    let mut chunks = file.get("RIFF....WEBP".len()..)?;
+    loop {
+        let (name, rest) = chunks.split_first_chunk::<4>()?;
+        let (length, data) = rest.split_first_chunk::<4>()?;
+        if name == b"VP8 " {
+            // After a tag of 3 bytes and a signature of 3.
+            let [width, more_width, height, more_height] = *data.get(6..)?.first_chunk::<4>()?;
+            let size = |low, high| u32::from(u16::from_le_bytes([low, high]) & 0x3FFF);
+            return Some((size(width, more_width), size(height, more_height)));
+        }
+        let length = u32::from_le_bytes(*length) as usize;
+        chunks = data.get(length.next_multiple_of(2)..)?;
     }
 }
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 HERE = Path(__file__).parent
@@ -40,6 +40,7 @@ TEXTS = [
 ]
 LABELS = ["cat", "dog", "a red circle on blue", "nothing at all"]
 TEMPLATE = "a photo of {}."
+WORDS = "a of in the and photo cat dog dogs word red blue circle text middle super"
 
 
 def picture(width, height, seed):
@@ -85,6 +86,14 @@ def png(width, height, depth, colour, rows, *chunks, interlaced=False):
     data = zlib.compress(b"".join(b"\0" + row for row in rows), 9)
     body = [chunk(b"IHDR", head), *(chunk(*one) for one in chunks), chunk(b"IDAT", data), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+def bigger_than_it_says(said, side):
+    """The beginning of a lossy WebP whose picture is larger than the file's head says."""
+    head = struct.pack("<4sII", b"VP8X", 10, 0) + ((said - 1).to_bytes(3, "little") * 2)
+    picture = b"\x10\0\0\x9d\x01\x2a" + struct.pack("<HH", side, side) + bytes(20)
+    body = b"WEBP" + head + struct.pack("<4sI", b"VP8 ", len(picture)) + picture
+    return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def deep(width, height, colour, samples, seed):
@@ -160,21 +169,21 @@ def images():
         "cut.webp": exact["lossless.webp"][:100],
         # All that a picture of 4 gigapixels takes to be announced.
         "bomb.png": png(65535, 65535, 8, 2, []),
+        "bomb.webp": bigger_than_it_says(10, 16383),
     }
     return exact, close, refused
 
 
 def tokenizer():
-    """As CLIP's: each byte, each byte at the end of a word, what was learned, and the special tokens last."""
-    learning = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    whole = CLIPTokenizer()
-    learning.normalizer, learning.pre_tokenizer = whole._tokenizer.normalizer, whole._tokenizer.pre_tokenizer
+    """As CLIP's: each byte, each byte at the end of a word, some words with what they are merged from, and the special tokens last."""
+    merges = []
+    for word in WORDS.split():
+        whole, *letters = [*word[:-1], word[-1] + "</w>"]
+        for letter in letters:
+            merges.append((whole, letter))
+            whole += letter
+    merges = list(dict.fromkeys(merges))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=700, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False, min_frequency=1
-    )
-    learning.train_from_iterator(TEXTS + LABELS + ["a photo of a dog and a cat"] * 3, trainer)
-    merges = [tuple(merge) for merge in json.loads(learning.to_str())["model"]["merges"]][:60]
     words = alphabet + [letter + "</w>" for letter in alphabet] + ["".join(merge) for merge in merges]
     words = list(dict.fromkeys(words)) + ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: index for index, word in enumerate(words)}
