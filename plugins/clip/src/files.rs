@@ -156,7 +156,7 @@ fn checked(shape: Shape, section: &str, file: &Path) -> Result<Shape, LoadError>
     if sizes.contains(&0) {
         return Err(blame(file, &format!("has a size of 0 in `{section}`")));
     }
-    if shape.width % shape.heads != 0 {
+    if !shape.width.is_multiple_of(shape.heads) {
         let message = format!(
             "divides {} numbers among {} heads in `{section}`",
             shape.width, shape.heads
@@ -182,8 +182,9 @@ pub(crate) struct ProcessorConfig {
 /// `preprocessor_config.json`, or that part of `processor_config.json`. What is left out is as in transformers.
 #[derive(Deserialize)]
 pub(crate) struct ImageConfig {
-    #[serde(alias = "feature_extractor_type")]
     image_processor_type: Option<String>,
+    /// What that was called at first.
+    feature_extractor_type: Option<String>,
     do_resize: Option<bool>,
     do_center_crop: Option<bool>,
     do_rescale: Option<bool>,
@@ -267,8 +268,8 @@ impl ImageConfig {
     }
 
     fn check(&self, file: &Path) -> Result<(), LoadError> {
-        let kind = self.image_processor_type.as_deref().unwrap_or("CLIP");
-        if !kind.starts_with("CLIP") {
+        let kinds = [&self.image_processor_type, &self.feature_extractor_type];
+        if let Some(kind) = kinds.into_iter().flatten().find(|kind| !kind.starts_with("CLIP")) {
             let message = format!("names the image processor `{kind}`, expected CLIPImageProcessor");
             return Err(blame(file, &message));
         }

@@ -45,8 +45,8 @@ impl Side {
         }
     }
 
-    /// Whether this side, which is made of rows, is resized before that of columns. Pillow does so where it leaves less to do;
-    /// the order shows, since levels are rounded in between.
+    /// Whether this side, which is made of rows, is resized before that of columns, as Pillow does where far more rows than
+    /// columns are lost. The order shows, since levels are rounded in between.
     fn goes_before(&self, columns: &Self) -> bool {
         self.lost > 0 && self.lost > 2 * columns.lost
     }

@@ -158,7 +158,7 @@ impl Question {
 }
 
 /// A question that is ready for the networks.
-pub(crate) struct Prepped {
+pub(crate) struct ReadyQuestion {
     pixels: Pixels,
     labels: Vec<(String, Tokens)>,
 }
@@ -187,7 +187,7 @@ pub(crate) struct Classify;
 impl PreparedTask<Clip> for Classify {
     type Input = Json<Question>;
     type Output = Json<Classification>;
-    type Prepared = Prepped;
+    type Prepared = ReadyQuestion;
 
     fn describe(&self) -> TaskInfo {
         let info = info(
@@ -201,31 +201,27 @@ impl PreparedTask<Clip> for Classify {
         example_image().map_or(info.clone(), example)
     }
 
-    fn prepare(&self, model: &Clip, item: Item<Question>) -> Result<Prepared<Prepped>, ItemError> {
+    fn prepare(&self, model: &Clip, item: Item<Question>) -> Result<Prepared<ReadyQuestion>, ItemError> {
         let question = item.value;
         question.check(model.max_labels)?;
         let own = question.template.as_deref().map(Template::new).transpose();
         let own = own.map_err(|problem| ItemError::invalid(format_args!("`template`: {problem}")))?;
         let template = own.as_ref().unwrap_or(&model.template);
-        let tokens = |label: String| match model.tokenizer.text(&template.text(&label)) {
-            Ok(tokens) => Ok((label, tokens)),
-            Err(error) => Err(error),
+        let split = |label: String| -> Result<_, ItemError> {
+            let tokens = model.tokenizer.text(&template.text(&label))?;
+            Ok((label, tokens))
         };
-        let labels: Vec<_> = question
-            .labels
-            .into_iter()
-            .map(tokens)
-            .collect::<Result<_, _>>()?;
+        let labels: Vec<_> = question.labels.into_iter().map(split).collect::<Result<_, _>>()?;
         let pixels = model.eye.read(&question.image.data)?;
         let new = labels
             .iter()
             .map(|(_, tokens)| tokens)
             .filter(|tokens| !model.labels.knows(tokens));
         let weight = model.network.image_tokens() + new.map(Tokens::len).sum::<usize>();
-        Ok(Prepared::new(Prepped { pixels, labels }).weight(weight as u64))
+        Ok(Prepared::new(ReadyQuestion { pixels, labels }).weight(weight as u64))
     }
 
-    fn predict(&self, model: &Clip, batch: Batch<&Prepped>) -> BatchResult<Classification> {
+    fn predict(&self, model: &Clip, batch: Batch<&ReadyQuestion>) -> BatchResult<Classification> {
         let (network, worker) = (&model.network, batch.worker());
         let pixels: Vec<_> = batch.iter().map(|question| &question.pixels).collect();
         let labels: Vec<_> = batch

@@ -78,9 +78,12 @@ impl Copy {
 fn the_preparation_of_images_may_have_a_file_of_its_own() {
     let copy = Copy::of("new");
     let processor = fs::read(copy.path().join("processor_config.json")).expect("the file is there");
-    let processor: Json = serde_json::from_slice(&processor).expect("it is JSON");
-    let image = processor["image_processor"].to_string();
-    fs::write(copy.path().join("preprocessor_config.json"), image).expect("the copy can be written");
+    let mut processor: Json = serde_json::from_slice(&processor).expect("it is JSON");
+    let image = &mut processor["image_processor"];
+    // Some folders name the class in the words of two versions.
+    image["feature_extractor_type"] = json!("CLIPFeatureExtractor");
+    let file = copy.path().join("preprocessor_config.json");
+    fs::write(file, image.to_string()).expect("the copy can be written");
     copy.edit("processor_config.json", |config| {
         *config = json!({"processor_class": "CLIPProcessor"})
     })
