@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 ROOT = Path(__file__).resolve().parents[3]
 TESTS = ROOT / "plugins/clip/tests"
 ROUNDS = 5
+BATCHES = {"images": [1, 2, 8, 32], "texts": [1, 8, 32]}
 SECONDS = 2
 UNITS = {"ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1}
 
@@ -47,16 +49,19 @@ def median_of(run):
     return statistics.median(times)
 
 
-def theirs(model, preprocessor):
+def theirs(model, preprocessor, group):
     large = TESTS / "images/large.png"
-    seconds = {"read_a_png": median_of(lambda: preprocessor(Image.open(large), return_tensors="pt"))}
-    pixels = preprocessor(Image.open(large), return_tensors="pt")["pixel_values"]
-    for batch in [1, 2, 8, 32]:
-        stacked = pixels.repeat(batch, 1, 1, 1)
-        seconds[f"images {batch}"] = median_of(lambda: model.get_image_features(stacked))
-    for batch in [1, 8, 32]:
-        ids = torch.arange(1, 11).repeat(batch, 1)
-        seconds[f"texts {batch}"] = median_of(lambda: model.get_text_features(ids))
+    if group == "read_a_png":
+        return {group: median_of(lambda: preprocessor(Image.open(large), return_tensors="pt"))}
+    seconds = {}
+    for batch in BATCHES[group]:
+        if group == "images":
+            pixels = preprocessor([Image.open(large)] * batch, return_tensors="pt")["pixel_values"]
+            run = lambda: model.get_image_features(pixels)
+        else:
+            ids = torch.arange(1, 11).repeat(batch, 1)
+            run = lambda: model.get_text_features(ids)
+        seconds[f"{group} {batch}"] = median_of(run)
     return seconds
 
 
@@ -68,21 +73,17 @@ def built():
     return next(message["executable"] for message in messages if message.get("target", {}).get("kind") == ["bench"])
 
 
-def ours(executable, folder, threads):
-    command = [executable, "--bench", "--max-time", str(SECONDS)]
+def ours(executable, folder, threads, group):
+    command = [executable, "--bench", "--max-time", str(SECONDS), group]
     environment = os.environ | {"CLIP_BENCH_FOLDER": str(folder), "CLIP_BENCH_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    seconds, group = {}, ""
+    seconds = {}
     # A line has a name, and then the fastest, the slowest, the median and the mean time.
     for line in done.stdout.splitlines():
-        depth = len(re.match(r"[│ ]*", line)[0])
         name = re.match(r"[│├╰─ ]*(\w+)", line)
-        if not name:
-            continue
         times = re.findall(r"([\d.]+) (ns|µs|ms|s)\b", line)
-        key = name[1] if depth == 0 else f"{group} {name[1]}"
-        group = name[1] if depth == 0 else group
-        if len(times) == 4:
+        if name and len(times) == 4:
+            key = group if name[1] == group else f"{group} {name[1]}"
             seconds[key] = float(times[2][0]) * UNITS[times[2][1]]
     return seconds
 
@@ -93,12 +94,15 @@ def main():
     torch.set_num_threads(threads)
     model, preprocessor = CLIPModel.from_pretrained(folder).eval(), CLIPImageProcessorPil.from_pretrained(folder)
     executable = built()
-    rounds = [(ours(executable, folder, threads), theirs(model, preprocessor)) for _ in range(ROUNDS)]
+    own, ratios = defaultdict(list), defaultdict(list)
+    for group in ["read_a_png", "images", "texts"] * ROUNDS:
+        ours_now, theirs_now = ours(executable, folder, threads, group), theirs(model, preprocessor, group)
+        for key, seconds in ours_now.items():
+            own[key].append(seconds)
+            ratios[key].append(theirs_now[key] / seconds)
     print(f"{threads} threads")
-    for key in rounds[0][1]:
-        own = statistics.median(own[key] for own, _ in rounds)
-        ratio = statistics.median(their[key] / own[key] for own, their in rounds)
-        print(f"{key:12}  {own * 1e3:9.2f} ms  {ratio:.2f} × transformers")
+    for key in own:
+        print(f"{key:12}  {statistics.median(own[key]) * 1e3:9.2f} ms  {statistics.median(ratios[key]):.2f} × transformers")
 
 
 if __name__ == "__main__":
