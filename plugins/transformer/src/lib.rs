@@ -3,7 +3,7 @@
 //! the other and none is padded: the layers of an `encoder` are made of `linear` ones and `attention`; `lanes` deal sequences out to
 //! threads; `vectors` are what comes out.
 //!
-//! It is a library, not a plugin. It knows nothing of tasks or settings, and of no network in particular.
+//! It is a library, not a plugin. It knows nothing of tasks, and of no network in particular.
 
 #![forbid(unsafe_code)]
 
