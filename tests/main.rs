@@ -10,6 +10,7 @@ mod batching;
 mod bench_command;
 mod browser;
 mod chaos;
+mod clip;
 mod commands;
 mod connections;
 mod disconnects;

@@ -25,6 +25,7 @@ mod error;
 mod export;
 mod host;
 mod input;
+mod json_bytes;
 mod model;
 mod output;
 mod prepared;
@@ -38,6 +39,7 @@ pub use batch::{Batch, BatchResult, Item, Outputs, Prepared, Rows};
 pub use element::Element;
 pub use error::{BatchError, ItemError, LoadError};
 pub use input::{Any, Bytes, BytesItem, Input, Json, Tensor, Tensors, Text, Value};
+pub use json_bytes::JsonBytes;
 pub use model::{LoadContext, Model, NoSettings};
 pub use output::{BytesOutput, Encoder, Output};
 pub use plugin_abi::DType;
@@ -51,8 +53,9 @@ pub use {log, schemars, serde, serde_json};
 pub mod prelude {
     pub use crate::{
         Any, Batch, BatchError, BatchResult, Bytes, BytesItem, BytesOutput, DType, Item, ItemError, Json,
-        LoadContext, LoadError, Model, NoSettings, Outputs, Prepared, PreparedTask, Task, TaskInfo, Tasks,
-        Tensor, TensorInfo, TensorOutput, TensorView, Tensors, TensorsView, Text, Value, export_model,
+        JsonBytes, LoadContext, LoadError, Model, NoSettings, Outputs, Prepared, PreparedTask, Task,
+        TaskInfo, Tasks, Tensor, TensorInfo, TensorOutput, TensorView, Tensors, TensorsView, Text, Value,
+        export_model,
     };
     pub use log;
     pub use schemars::JsonSchema;

@@ -8,7 +8,6 @@ use base64::prelude::BASE64_STANDARD;
 use plugin_sdk::serde_json::{Value as Json, json};
 use plugin_sdk::{DType, LoadContext, LoadError, TaskInfo, TensorInfo};
 
-use crate::image::MEDIA_TYPES;
 use crate::network::{Dim, Port};
 use crate::plan::{Keys, Plan, Slot};
 use crate::settings::TaskSettings;
@@ -30,7 +29,7 @@ impl Plan {
             info = info.input_tensor(slot.info());
         }
         if self.eye.is_some() {
-            info = info.accepts(MEDIA_TYPES);
+            info = info.accepts(pictures::MEDIA_TYPES);
         }
         if self.ranking.is_none() {
             let fixed = self.inputs.iter().all(Slot::is_fixed);
@@ -61,7 +60,7 @@ impl Plan {
 
     fn description(&self) -> String {
         let takes = match &self.eye {
-            Some(_) => "Takes a PNG or JPEG image of any size, or the tensor itself.",
+            Some(_) => "Takes a PNG, JPEG or WebP image of any size, or the tensor itself.",
             None => "Takes tensors.",
         };
         match &self.ranking {
@@ -140,11 +139,7 @@ impl Slot {
 }
 
 fn image_example(data: &[u8]) -> Json {
-    let media_type = if data.starts_with(b"\x89PNG") {
-        MEDIA_TYPES[0]
-    } else {
-        MEDIA_TYPES[1]
-    };
+    let media_type = pictures::media_type(data).unwrap_or("application/octet-stream");
     json!({"b64": BASE64_STANDARD.encode(data), "media_type": media_type})
 }
 

@@ -1,16 +1,11 @@
-//! From the bytes of a PNG or JPEG to the numbers of a tensor: decode, resize, invert, scale. It knows nothing of models.
+//! From the bytes of an image to the numbers of a tensor: resize, invert, scale. It knows nothing of models.
 //!
 //! Transparent pixels are seen on white. Orientation tags are not followed.
 
-use std::io::Cursor;
-
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::DynamicImage;
 use plugin_sdk::{ItemError, LoadError};
 
 use crate::settings::{Channels, ImageSettings, Invert, Layout, Resize};
-
-/// Media types of what can be read.
-pub(crate) const MEDIA_TYPES: [&str; 2] = ["image/png", "image/jpeg"];
 
 /// Reads images of any size into tensors of one shape.
 #[derive(Debug)]
@@ -124,15 +119,12 @@ impl Eye {
 
     /// A black PNG that has the size already, for an example; `None` if it cannot be written.
     pub(crate) fn plain(&self) -> Option<Vec<u8>> {
-        let image = DynamicImage::new_luma8(self.width.try_into().ok()?, self.height.try_into().ok()?);
-        let mut file = Cursor::new(Vec::new());
-        image.write_to(&mut file, ImageFormat::Png).ok()?;
-        Some(file.into_inner())
+        pictures::black_png(self.width.try_into().ok()?, self.height.try_into().ok()?)
     }
 
     /// Reads one image.
     pub(crate) fn read(&self, data: &[u8]) -> Result<Vec<f32>, ItemError> {
-        let image = decode(data, self.max_pixels)?;
+        let image = Pixels::of(pictures::decode(data, self.max_pixels)?);
         let mut pixels = self.resized(&image);
         if self.inverts(&pixels) {
             pixels.iter_mut().for_each(|level| *level = 255.0 - *level);
@@ -250,6 +242,22 @@ struct Pixels {
 }
 
 impl Pixels {
+    fn of(image: DynamicImage) -> Self {
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        let (samples, data) = match image {
+            DynamicImage::ImageLuma8(image) => (1, image.into_raw()),
+            DynamicImage::ImageLumaA8(image) => (2, image.into_raw()),
+            DynamicImage::ImageRgb8(image) => (3, image.into_raw()),
+            other => (4, other.into_rgba8().into_raw()),
+        };
+        Self {
+            width,
+            height,
+            samples,
+            data,
+        }
+    }
+
     fn read_row(&self, y: usize, channels: Channels, row: &mut [f32]) {
         let length = self.width * self.samples;
         let source = self.data[y * length..][..length].chunks_exact(self.samples);
@@ -269,50 +277,6 @@ impl Pixels {
             }
         }
     }
-}
-
-/// The size is known, and refused, before any pixel is decoded.
-fn decode(data: &[u8], max_pixels: u64) -> Result<Pixels, ItemError> {
-    let unreadable =
-        |error: &dyn std::fmt::Display| ItemError::invalid(format_args!("image cannot be read: {error}"));
-    let reader = ImageReader::new(Cursor::new(data))
-        .with_guessed_format()
-        .map_err(|error| unreadable(&error))?;
-    if reader.format().is_none_or(|format| !format.reading_enabled()) {
-        return Err(ItemError::invalid(
-            "image is in an unknown format, expected PNG or JPEG",
-        ));
-    }
-    let mut decoder = reader.into_decoder().map_err(|error| unreadable(&error))?;
-    let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels > max_pixels {
-        return Err(ItemError::invalid(format_args!(
-            "image has {width}×{height} = {pixels} pixels, expected at most {max_pixels}"
-        )));
-    }
-    if pixels == 0 {
-        return Err(ItemError::invalid(format_args!(
-            "image has {width}×{height} pixels, expected at least one"
-        )));
-    }
-    // 8 bytes is the largest pixel (16-bit RGBA), and as much again serves the decoder to work.
-    let mut limits = image::Limits::no_limits();
-    limits.max_alloc = Some(pixels.saturating_mul(16).saturating_add(16 << 20));
-    decoder.set_limits(limits).map_err(|error| unreadable(&error))?;
-    let image = DynamicImage::from_decoder(decoder).map_err(|error| unreadable(&error))?;
-    let (samples, data) = match image {
-        DynamicImage::ImageLuma8(image) => (1, image.into_raw()),
-        DynamicImage::ImageLumaA8(image) => (2, image.into_raw()),
-        DynamicImage::ImageRgb8(image) => (3, image.into_raw()),
-        other => (4, other.into_rgba8().into_raw()),
-    };
-    Ok(Pixels {
-        width: width as usize,
-        height: height as usize,
-        samples,
-        data,
-    })
 }
 
 /// What one target row or column is made of.

@@ -154,11 +154,11 @@ fn one_bad_item_fails_alone() {
     for (bad, message) in [
         (
             bytes_item(b"not an image", "image/png"),
-            "image is in an unknown format, expected PNG or JPEG",
+            "image is in an unknown format, expected PNG, JPEG or WebP",
         ),
         (
             bytes_item(b"GIF89a\x08\x00\x08\x00", "image/png"),
-            "image is in an unknown format, expected PNG or JPEG",
+            "image is in an unknown format, expected PNG, JPEG or WebP",
         ),
         (bytes_item(cut, "image/png"), "image cannot be read: "),
         (json!(vec![0.0; 63]), "expected 64 elements"),
@@ -188,7 +188,7 @@ fn the_manifest_says_what_the_tasks_take_and_answer() {
         ("onnx", &["classify", "embed"][..])
     );
     for task in &manifest.tasks {
-        assert_eq!(task.input.media_types, ["image/png", "image/jpeg"]);
+        assert_eq!(task.input.media_types, ["image/png", "image/jpeg", "image/webp"]);
         let pixels = &task.input.tensors[0];
         assert_eq!(
             (&*pixels.name, &*pixels.dtype, &pixels.shape[..]),

@@ -1,16 +1,27 @@
 //! BERT and RoBERTa encoders, computed on packed tokens: the sequences of a batch lie one after the other, and no token is
 //! padding. It knows nothing of text, pooling or tasks.
 
-use std::ops::Range;
-
 use plugin_sdk::LoadError;
-use rten_gemm::GemmExecutor;
+use transformer::{Encoder, GemmExecutor, LayerNorm, Linear, Names, Tokens, Weights};
 
-use crate::attention::Attention;
 use crate::folder::Architecture;
-use crate::linear::{LayerNorm, Linear};
-use crate::tokens::Tokens;
-use crate::weights::Weights;
+
+/// The table of words, which every encoder of BERT's kind has.
+pub(crate) const WORDS: &str = "embeddings.word_embeddings.weight";
+
+const NAMES: Names = Names {
+    layers: "encoder.layer",
+    project: [
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+    ],
+    gather: "attention.output.dense",
+    gather_norm: "attention.output.LayerNorm",
+    widen: "intermediate.dense",
+    narrow: "output.dense",
+    narrow_norm: "output.LayerNorm",
+};
 
 /// An encoder with its weights.
 pub(crate) struct Bert {
@@ -19,31 +30,14 @@ pub(crate) struct Bert {
     positions: Vec<f32>,
     types: Vec<f32>,
     norm: LayerNorm,
-    layers: Vec<Layer>,
+    layers: Encoder,
     head: Option<Head>,
-}
-
-struct Layer {
-    /// Query, key and value of a token at once.
-    project: Linear,
-    gather: Linear,
-    gather_norm: LayerNorm,
-    widen: Linear,
-    narrow: Linear,
-    narrow_norm: LayerNorm,
 }
 
 /// What makes a score of the vector of the first token.
 struct Head {
     dense: Linear,
     score: Linear,
-}
-
-/// Room for what is computed within a layer; the same for all layers.
-struct Scratch {
-    projected: Vec<f32>,
-    context: Vec<f32>,
-    wide: Vec<f32>,
 }
 
 impl Bert {
@@ -54,25 +48,22 @@ impl Bert {
         scores: bool,
     ) -> Result<Self, LoadError> {
         let gemm = GemmExecutor::new();
-        let width = architecture.hidden_size;
+        let width = architecture.layers.width;
         let table = |name: &str, rows: usize| {
             weights.get(&format!("embeddings.{name}_embeddings.weight"), &[rows, width])
         };
-        let layers = (0..architecture.num_hidden_layers)
-            .map(|index| Layer::load(&gemm, weights, &format!("encoder.layer.{index}"), &architecture))
-            .collect::<Result<_, _>>()?;
         let head = scores.then(|| Head::load(&gemm, weights, width)).transpose()?;
         Ok(Self {
-            words: table("word", weights.rows("embeddings.word_embeddings.weight")?)?,
+            words: table("word", weights.rows(WORDS)?)?,
             positions: table("position", architecture.max_position_embeddings)?,
             types: table("token_type", architecture.type_vocab_size)?,
             norm: LayerNorm::load(
                 weights,
                 "embeddings.LayerNorm",
                 width,
-                architecture.layer_norm_eps,
+                architecture.layers.epsilon,
             )?,
-            layers,
+            layers: Encoder::load(weights, architecture.layers.clone(), &NAMES)?,
             head,
             architecture,
         })
@@ -80,7 +71,7 @@ impl Bert {
 
     /// Length of the vectors.
     pub(crate) fn width(&self) -> usize {
-        self.architecture.hidden_size
+        self.layers.width()
     }
 
     /// How many ids the vocabulary has.
@@ -99,15 +90,7 @@ impl Bert {
         }
         let gemm = GemmExecutor::new();
         let mut states = self.embed(sequences, count);
-        let architecture = &self.architecture;
-        let mut scratch = Scratch {
-            projected: vec![0.0; count * 3 * architecture.hidden_size],
-            context: vec![0.0; count * architecture.hidden_size],
-            wide: vec![0.0; count * architecture.intermediate_size],
-        };
-        for layer in &self.layers {
-            layer.apply(&gemm, architecture, &ranges, &mut states, &mut scratch);
-        }
+        self.layers.apply(&gemm, &ranges, &mut states);
         states
     }
 
@@ -155,64 +138,6 @@ fn row(table: &[f32], index: usize, width: usize) -> &[f32] {
     &table[index * width..(index + 1) * width]
 }
 
-impl Layer {
-    fn load(
-        gemm: &GemmExecutor,
-        weights: &Weights<'_>,
-        name: &str,
-        architecture: &Architecture,
-    ) -> Result<Self, LoadError> {
-        let (width, wide) = (architecture.hidden_size, architecture.intermediate_size);
-        let linear = |part: &str, outputs: usize, inputs: usize| {
-            Linear::load(gemm, weights, &format!("{name}.{part}"), outputs, inputs)
-        };
-        let norm = |part: &str| {
-            LayerNorm::load(
-                weights,
-                &format!("{name}.{part}.LayerNorm"),
-                width,
-                architecture.layer_norm_eps,
-            )
-        };
-        let (mut matrix, mut bias) = (Vec::new(), Vec::new());
-        for part in ["query", "key", "value"] {
-            let name = format!("{name}.attention.self.{part}");
-            matrix.extend(weights.get(&format!("{name}.weight"), &[width, width])?);
-            bias.extend(weights.get(&format!("{name}.bias"), &[width])?);
-        }
-        Ok(Self {
-            project: Linear::new(gemm, &matrix, bias, width),
-            gather: linear("attention.output.dense", width, width)?,
-            gather_norm: norm("attention.output")?,
-            widen: linear("intermediate.dense", wide, width)?,
-            narrow: linear("output.dense", width, wide)?,
-            narrow_norm: norm("output")?,
-        })
-    }
-
-    fn apply(
-        &self,
-        gemm: &GemmExecutor,
-        architecture: &Architecture,
-        sequences: &[Range<usize>],
-        states: &mut [f32],
-        scratch: &mut Scratch,
-    ) {
-        self.project.apply(gemm, states, &mut scratch.projected);
-        architecture
-            .attention()
-            .apply(gemm, &scratch.projected, sequences, &mut scratch.context);
-        self.gather.add(gemm, &scratch.context, states);
-        self.gather_norm.apply(states);
-        self.widen.apply(gemm, states, &mut scratch.wide);
-        architecture
-            .activation
-            .apply(&mut scratch.wide, self.widen.outputs());
-        self.narrow.add(gemm, &scratch.wide, states);
-        self.narrow_norm.apply(states);
-    }
-}
-
 impl Head {
     /// BERT's is spread over a pooler and a classifier; RoBERTa's is all in the classifier.
     fn load(gemm: &GemmExecutor, weights: &Weights<'_>, width: usize) -> Result<Self, LoadError> {
@@ -240,14 +165,5 @@ impl Head {
         let mut score = [0.0];
         self.score.apply(gemm, &pooled, &mut score);
         score[0]
-    }
-}
-
-impl Architecture {
-    fn attention(&self) -> Attention {
-        Attention {
-            heads: self.num_attention_heads,
-            depth: self.hidden_size / self.num_attention_heads,
-        }
     }
 }

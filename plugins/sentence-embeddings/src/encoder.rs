@@ -3,14 +3,12 @@
 use std::fs;
 
 use plugin_sdk::{BatchError, LoadError};
+use transformer::vectors::normalize;
+use transformer::{Lanes, Tokens, Weights};
 
-use crate::bert::Bert;
+use crate::bert::{self, Bert};
 use crate::folder::{Embedding, Purpose, Recipe, WeightsFile};
 use crate::graph::Graph;
-use crate::lanes::Lanes;
-use crate::pooling::normalize;
-use crate::tokens::Tokens;
-use crate::weights::Weights;
 
 /// A loaded network.
 pub(crate) enum Encoder {
@@ -35,7 +33,7 @@ impl Encoder {
                 .map_err(blame),
             WeightsFile::Safetensors(path, architecture) => {
                 let file = fs::read(path).map_err(|error| blame(error.into()))?;
-                let bert = Weights::read(&file)
+                let bert = Weights::read(&file, bert::WORDS)
                     .and_then(|weights| Bert::load(&weights, architecture.clone(), scores))
                     .map_err(blame)?;
                 let lanes = (0..workers).map(|_| Lanes::new(threads));

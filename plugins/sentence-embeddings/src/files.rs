@@ -2,16 +2,15 @@
 //! put together in `folder`.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
 use plugin_sdk::LoadError;
 use plugin_sdk::serde_json;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use transformer::files::blame;
+use transformer::{Activation, Norms, Shape};
 
 use crate::folder::Architecture;
-use crate::linear::Activation;
 use crate::pooling::{Pooling, Similarity};
 use crate::settings::PromptSettings;
 
@@ -133,14 +132,18 @@ impl NetworkConfig {
             return Err(blame(file, &message));
         }
         Ok(Architecture {
-            hidden_size,
-            num_attention_heads,
-            num_hidden_layers: size("num_hidden_layers", self.num_hidden_layers)?,
-            intermediate_size: size("intermediate_size", self.intermediate_size)?,
+            layers: Shape {
+                layers: size("num_hidden_layers", self.num_hidden_layers)?,
+                width: hidden_size,
+                heads: num_attention_heads,
+                wide: size("intermediate_size", self.intermediate_size)?,
+                activation,
+                epsilon: self.layer_norm_eps.unwrap_or(1e-12),
+                norms: Norms::After,
+                causal: false,
+            },
             max_position_embeddings: size("max_position_embeddings", self.max_position_embeddings)?,
             type_vocab_size: size("type_vocab_size", self.type_vocab_size.or(Some(2)))?,
-            layer_norm_eps: self.layer_norm_eps.unwrap_or(1e-12),
-            activation,
             first_position: self.first_position(),
         })
     }
@@ -250,19 +253,4 @@ impl TextConfig {
             first(&settings.passage, &["document", "passage", "corpus"]),
         )
     }
-}
-
-/// Reads a JSON file; `None` if there is none.
-pub(crate) fn read<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, LoadError> {
-    if !file.exists() {
-        return Ok(None);
-    }
-    let text = fs::read(file).map_err(|error| blame(file, &format!("cannot be read: {error}")))?;
-    serde_json::from_slice(&text)
-        .map(Some)
-        .map_err(|error| blame(file, &format!("is not what it should be: {error}")))
-}
-
-pub(crate) fn blame(file: &Path, problem: &str) -> LoadError {
-    LoadError::setting("folder", format_args!("`{}` {problem}", file.display()))
 }

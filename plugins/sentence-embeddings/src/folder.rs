@@ -4,11 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use plugin_sdk::LoadError;
+use transformer::Shape;
+use transformer::files::{blame, read};
 
-use crate::files::{
-    LengthConfig, Module, NetworkConfig, PoolingConfig, TextConfig, TokenizerConfig, blame, read,
-};
-use crate::linear::Activation;
+use crate::files::{LengthConfig, Module, NetworkConfig, PoolingConfig, TextConfig, TokenizerConfig};
 use crate::pooling::{Pooling, Similarity};
 use crate::settings::Settings;
 
@@ -55,17 +54,12 @@ pub(crate) struct Embedding {
     pub(crate) passage: String,
 }
 
-/// Sizes of an encoder of BERT's kind, by the names of `config.json`.
+/// Sizes of an encoder of BERT's kind.
 #[derive(Clone, Debug)]
 pub(crate) struct Architecture {
-    pub(crate) hidden_size: usize,
-    pub(crate) num_attention_heads: usize,
-    pub(crate) num_hidden_layers: usize,
-    pub(crate) intermediate_size: usize,
+    pub(crate) layers: Shape,
     pub(crate) max_position_embeddings: usize,
     pub(crate) type_vocab_size: usize,
-    pub(crate) layer_norm_eps: f32,
-    pub(crate) activation: Activation,
     /// Position of the first token.
     pub(crate) first_position: usize,
 }

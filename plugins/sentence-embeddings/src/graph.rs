@@ -8,8 +8,7 @@ use std::sync::Arc;
 use plugin_sdk::{BatchError, LoadError};
 use rten::{Model, NodeId, RunOptions, ThreadPool, Value};
 use rten_tensor::{NdTensor, Tensor};
-
-use crate::tokens::Tokens;
+use transformer::Tokens;
 
 /// A loaded file.
 pub(crate) struct Graph {

@@ -1,39 +1,30 @@
 //! Embeds, compares and reranks texts with a model as sentence-transformers saves one: the folder says everything, and the
 //! answers are those of sentence-transformers. Pure Rust, so there is nothing else to install.
 //!
-//! The way of an item: `tasks` prepare it with `tokens`, off the model's thread; `encoder` computes a batch, by `bert` (with
-//! `attention` and `linear`, on packed tokens, dealt out to threads by `lanes`) or by `graph` (an ONNX file); `pooling` makes
-//! one vector of each text. What the `folder` says is read once, at load. The README of this plugin is for the operator.
+//! The way of an item: `tasks` split it into tokens, off the model's thread; `encoder` computes a batch, by `bert` (on packed
+//! tokens, with the arithmetic of the crate `transformer`) or by `graph` (an ONNX file); `pooling` makes one vector of each text.
+//! What the `folder` says is read once, at load. The README of this plugin is for the operator.
 
 #![forbid(unsafe_code)]
 
-mod attention;
 mod bert;
 mod encoder;
 mod files;
 mod folder;
 mod graph;
-mod lanes;
-mod linear;
 mod pooling;
 mod settings;
 mod tasks;
-mod tokens;
-mod weights;
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 
 use plugin_sdk::prelude::*;
+use transformer::{Tokenizer, Tokens, lanes};
 
 use crate::encoder::Encoder;
 use crate::folder::{Purpose, Recipe};
 pub use crate::settings::Settings;
 use crate::tasks::{Embed, Prompt, Rerank, Similarity};
-use crate::tokens::{Tokenizer, Tokens};
-
-/// Most threads of one batch; more is a mistake, and would fail in stranger ways.
-const MAX_THREADS: usize = 1024;
 
 /// A loaded model.
 pub struct SentenceEmbeddings {
@@ -57,11 +48,7 @@ impl SentenceEmbeddings {
         workers: usize,
         threads: usize,
     ) -> Result<Self, LoadError> {
-        let threads = settings.threads.map_or(threads, NonZeroUsize::get);
-        if threads > MAX_THREADS {
-            let message = format!("{threads}, expected at most {MAX_THREADS}");
-            return Err(LoadError::setting("threads", message));
-        }
+        let threads = lanes::threads(settings.threads, threads)?;
         let recipe = Recipe::read(&base_dir.join(&settings.folder), &settings)?;
         let tokenizer = Tokenizer::load(
             &recipe.tokenizer,

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use transformer::vectors::dot;
 
 /// How the vectors of a text's tokens become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -45,12 +46,6 @@ impl Pooling {
     }
 }
 
-/// Scales a vector to length 1; one of zeros stays as it is.
-pub(crate) fn normalize(vector: &mut [f32]) {
-    let length = dot(vector, vector).sqrt().max(1e-12);
-    vector.iter_mut().for_each(|value| *value /= length);
-}
-
 /// How two vectors are compared: the larger, the more similar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -82,12 +77,10 @@ impl Similarity {
     }
 }
 
-fn dot(one: &[f32], other: &[f32]) -> f32 {
-    one.iter().zip(other).map(|(one, other)| one * other).sum()
-}
-
 #[cfg(test)]
 mod tests {
+    use transformer::vectors::normalize;
+
     use super::*;
 
     const STATES: [f32; 6] = [1.0, -2.0, 3.0, 4.0, -4.0, 1.0];

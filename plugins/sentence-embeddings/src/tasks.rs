@@ -1,10 +1,10 @@
 //! What clients may ask of a model: vectors of queries and passages, how similar they are, and which passages answer a query.
 
 use plugin_sdk::prelude::*;
+use transformer::Tokens;
 
 use crate::SentenceEmbeddings;
 use crate::folder::Embedding;
-use crate::tokens::Tokens;
 
 /// Most tokens of a batch, if the operator does not say. A batch gains nothing beyond: tokens of different texts are computed
 /// side by side, without padding.

@@ -2,6 +2,7 @@
 //! threads that never wait for each other; what cannot be dealt out evenly, such as a single text, is computed by all
 //! threads together.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use plugin_sdk::LoadError;
@@ -14,8 +15,24 @@ const BLOCK_TOKENS: usize = 256;
 /// How much more than its share the busiest thread may have before all threads compute together.
 const TOLERANCE: f64 = 1.25;
 
+/// Most threads of one batch; more is a mistake, and would fail in stranger ways.
+const MAX_THREADS: usize = 1024;
+
+/// How many threads compute a batch: as the setting `threads` says, or else as many as the server suggests.
+///
+/// # Errors
+/// They are too many; the setting is to blame.
+pub fn threads(written: Option<NonZeroUsize>, suggested: usize) -> Result<usize, LoadError> {
+    let threads = written.map_or(suggested, NonZeroUsize::get);
+    if threads > MAX_THREADS {
+        let message = format!("{threads}, expected at most {MAX_THREADS}");
+        return Err(LoadError::setting("threads", message));
+    }
+    Ok(threads)
+}
+
 /// The threads of one worker.
-pub(crate) struct Lanes {
+pub struct Lanes {
     /// All of them, for what they do together.
     together: ThreadPool,
     /// One thread each.
@@ -23,7 +40,11 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    pub(crate) fn new(threads: usize) -> Result<Self, LoadError> {
+    /// Starts that many threads for what they do together, and as many for what each does alone.
+    ///
+    /// # Errors
+    /// They cannot be started.
+    pub fn new(threads: usize) -> Result<Self, LoadError> {
         let pool = |threads: usize| {
             ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -38,7 +59,7 @@ impl Lanes {
 
     /// Computes `each` on blocks of sequences with these numbers of tokens. It is given indexes of sequences and gives a
     /// result for each; the results are returned in the order of the sequences.
-    pub(crate) fn run<R: Send>(&self, lengths: &[usize], each: impl Fn(&[usize]) -> Vec<R> + Sync) -> Vec<R> {
+    pub fn run<R: Send>(&self, lengths: &[usize], each: impl Fn(&[usize]) -> Vec<R> + Sync) -> Vec<R> {
         let (blocks, apart) = deal(lengths, self.alone.len());
         let results = if apart {
             self.run_apart(&blocks, &each)

@@ -1,4 +1,4 @@
-//! Self-attention over packed sequences: each attends to itself alone, so nothing is padded and nothing masked.
+//! Self-attention over packed sequences: each attends to itself alone, so nothing is padded.
 
 use std::ops::Range;
 
@@ -16,6 +16,8 @@ pub(crate) struct Attention {
     pub(crate) heads: usize,
     /// Numbers that a head takes of each token.
     pub(crate) depth: usize,
+    /// Whether a token attends to itself and those before it alone.
+    pub(crate) causal: bool,
 }
 
 impl Attention {
@@ -67,8 +69,11 @@ impl Attention {
             &mut scores,
             options,
         );
-        for row in scores.chunks_exact_mut(count) {
-            Softmax::new_mut(row).dispatch();
+        for (token, row) in scores.chunks_exact_mut(count).enumerate() {
+            let seen = if self.causal { token + 1 } else { count };
+            let (seen, unseen) = row.split_at_mut(seen);
+            Softmax::new_mut(seen).dispatch();
+            unseen.fill(0.0);
         }
         let mut gathered = vec![0.0; count * self.depth];
         let scores = NdTensorView::from_data([count, count], &scores[..]);

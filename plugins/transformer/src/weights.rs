@@ -5,34 +5,42 @@ use plugin_sdk::LoadError;
 use safetensors::{Dtype, SafeTensors};
 
 /// The tensors of a file.
-pub(crate) struct Weights<'a> {
+pub struct Weights<'a> {
     tensors: SafeTensors<'a>,
     /// What precedes the names of the encoder's tensors, such as `bert.`.
     prefix: String,
 }
 
 impl<'a> Weights<'a> {
-    /// Reads the head of a file whose bytes are given.
-    pub(crate) fn read(file: &'a [u8]) -> Result<Self, LoadError> {
-        const WORDS: &str = "embeddings.word_embeddings.weight";
+    /// Reads the head of a file whose bytes are given. What precedes `anchor`, a tensor that the encoder must have, precedes the
+    /// names of all its tensors.
+    ///
+    /// # Errors
+    /// It is no such file, or has no such tensor.
+    pub fn read(file: &'a [u8], anchor: &str) -> Result<Self, LoadError> {
         let tensors = SafeTensors::deserialize(file)?;
         let prefix = tensors
             .names()
             .iter()
-            .find_map(|name| name.strip_suffix(WORDS))
+            .find_map(|name| name.strip_suffix(anchor))
             .map(str::to_owned);
-        let prefix =
-            prefix.ok_or_else(|| LoadError::new(format_args!("it has no tensor `{WORDS}`, as BERT has")))?;
+        let prefix = prefix.ok_or_else(|| LoadError::new(format_args!("it has no tensor `{anchor}`")))?;
         Ok(Self { tensors, prefix })
     }
 
     /// A tensor of the encoder, which must have that shape.
-    pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+    ///
+    /// # Errors
+    /// It is missing, of another shape, or of numbers that are not understood.
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
         self.get_outer(&format!("{}{name}", self.prefix), shape)
     }
 
     /// A tensor beside the encoder, such as those of a classifier.
-    pub(crate) fn get_outer(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_outer(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
         let tensor = self
             .tensors
             .tensor(name)
@@ -57,12 +65,15 @@ impl<'a> Weights<'a> {
     }
 
     /// Whether there is a tensor of that name.
-    pub(crate) fn has_outer(&self, name: &str) -> bool {
+    pub fn has_outer(&self, name: &str) -> bool {
         self.tensors.tensor(name).is_ok()
     }
 
     /// Rows of a tensor of the encoder, which has two dimensions.
-    pub(crate) fn rows(&self, name: &str) -> Result<usize, LoadError> {
+    ///
+    /// # Errors
+    /// It is missing.
+    pub fn rows(&self, name: &str) -> Result<usize, LoadError> {
         let name = format!("{}{name}", self.prefix);
         let tensor = self.tensors.tensor(&name);
         tensor

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use rten_gemm::{BiasVector, GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_tensor::{Matrix, NdTensorView};
-use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Sum, SumSquareSub};
+use rten_vecmath::{ApproxGelu, Gelu, Normalize, NormalizeOptions, Sum, SumSquareSub, Swish};
 
 use plugin_sdk::LoadError;
 
@@ -15,7 +15,7 @@ use crate::weights::Weights;
 const ROWS: usize = 16;
 
 /// `y = x W + b`, the weights packed for the processor's matrix kernel.
-pub(crate) struct Linear {
+pub struct Linear {
     weight: PackedBMatrix<f32>,
     bias: Vec<f32>,
     inputs: usize,
@@ -23,7 +23,7 @@ pub(crate) struct Linear {
 
 impl Linear {
     /// `weight` has a row of `inputs` numbers for each output, as PyTorch saves it.
-    pub(crate) fn new(gemm: &GemmExecutor, weight: &[f32], bias: Vec<f32>, inputs: usize) -> Self {
+    pub fn new(gemm: &GemmExecutor, weight: &[f32], bias: Vec<f32>, inputs: usize) -> Self {
         let columns = NdTensorView::from_data([bias.len(), inputs], weight);
         Self {
             weight: gemm.prepack_b(columns.transposed()),
@@ -32,7 +32,11 @@ impl Linear {
         }
     }
 
-    pub(crate) fn load(
+    /// Takes the tensors `name.weight` and `name.bias`.
+    ///
+    /// # Errors
+    /// One is missing or of another shape.
+    pub fn load(
         gemm: &GemmExecutor,
         weights: &Weights<'_>,
         name: &str,
@@ -44,17 +48,38 @@ impl Linear {
         Ok(Self::new(gemm, &weight, bias, inputs))
     }
 
-    pub(crate) fn outputs(&self) -> usize {
+    /// Takes the tensor `name.weight` of a layer that adds nothing.
+    ///
+    /// # Errors
+    /// It is missing or of another shape.
+    pub fn load_unbiased(
+        gemm: &GemmExecutor,
+        weights: &Weights<'_>,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Self, LoadError> {
+        let weight = weights.get(&format!("{name}.weight"), &[outputs, inputs])?;
+        Ok(Self::new(gemm, &weight, vec![0.0; outputs], inputs))
+    }
+
+    /// Numbers of a row that goes in.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Numbers of a row that comes out.
+    pub fn outputs(&self) -> usize {
         self.bias.len()
     }
 
     /// Writes `x W + b` to `out`.
-    pub(crate) fn apply(&self, gemm: &GemmExecutor, rows: &[f32], out: &mut [f32]) {
+    pub fn apply(&self, gemm: &GemmExecutor, rows: &[f32], out: &mut [f32]) {
         self.compute(gemm, rows, out, 0.0);
     }
 
     /// Adds `x W + b` to `out`.
-    pub(crate) fn add(&self, gemm: &GemmExecutor, rows: &[f32], out: &mut [f32]) {
+    pub fn add(&self, gemm: &GemmExecutor, rows: &[f32], out: &mut [f32]) {
         self.compute(gemm, rows, out, 1.0);
     }
 
@@ -85,19 +110,18 @@ pub(crate) fn multiply(
 }
 
 /// Scales rows to mean 0 and variance 1, and then by learned numbers.
-pub(crate) struct LayerNorm {
+pub struct LayerNorm {
     scale: Vec<f32>,
     bias: Vec<f32>,
     epsilon: f32,
 }
 
 impl LayerNorm {
-    pub(crate) fn load(
-        weights: &Weights<'_>,
-        name: &str,
-        width: usize,
-        epsilon: f32,
-    ) -> Result<Self, LoadError> {
+    /// Takes the tensors `name.weight` and `name.bias`; `epsilon` is added to variances.
+    ///
+    /// # Errors
+    /// One is missing or of another shape.
+    pub fn load(weights: &Weights<'_>, name: &str, width: usize, epsilon: f32) -> Result<Self, LoadError> {
         Ok(Self {
             scale: weights.get(&format!("{name}.weight"), &[width])?,
             bias: weights.get(&format!("{name}.bias"), &[width])?,
@@ -105,7 +129,8 @@ impl LayerNorm {
         })
     }
 
-    pub(crate) fn apply(&self, rows: &mut [f32]) {
+    /// Normalises each of these rows.
+    pub fn apply(&self, rows: &mut [f32]) {
         let width = self.scale.len();
         rows.par_chunks_mut(width * ROWS)
             .for_each(|rows| rows.chunks_exact_mut(width).for_each(|row| self.apply_row(row)));
@@ -128,28 +153,35 @@ impl LayerNorm {
 
 /// What is applied to each number between two linear layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Activation {
+pub enum Activation {
+    /// By the error function.
     Gelu,
     /// By the hyperbolic tangent.
     ApproximateGelu,
+    /// By the logistic function.
+    QuickGelu,
+    /// What is negative becomes 0.
     Relu,
 }
 
 impl Activation {
     /// By its name in `config.json`.
-    pub(crate) fn named(name: &str) -> Option<Self> {
+    pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "gelu" => Self::Gelu,
+            "quick_gelu" => Self::QuickGelu,
             "gelu_new" | "gelu_pytorch_tanh" => Self::ApproximateGelu,
             "relu" => Self::Relu,
             _ => return None,
         })
     }
 
-    pub(crate) fn apply(self, rows: &mut [f32], width: usize) {
+    /// Applies it to rows of `width` numbers.
+    pub fn apply(self, rows: &mut [f32], width: usize) {
         rows.par_chunks_mut(width * ROWS).for_each(|values| match self {
             Self::Gelu => Gelu {}.map_mut(values),
             Self::ApproximateGelu => ApproxGelu {}.map_mut(values),
+            Self::QuickGelu => Swish { alpha: 1.702 }.map_mut(values),
             Self::Relu => values.iter_mut().for_each(|value| *value = value.max(0.0)),
         });
     }

@@ -1,55 +1,69 @@
 //! From text to tokens, by the folder's own `tokenizer.json`. It knows nothing of what is computed from them.
 
+use std::fmt::Display;
+use std::fs;
 use std::path::Path;
 
 use plugin_sdk::{ItemError, LoadError};
 use tokenizers::{EncodeInput, Encoding, TruncationParams};
 
+use crate::files::blame;
+
 /// The tokens of one text, or of a pair of texts, as the network takes them: at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Tokens {
+pub struct Tokens {
     /// Ids in the vocabulary, special tokens included.
-    pub(crate) ids: Vec<u32>,
+    pub ids: Vec<u32>,
     /// 0 for tokens of the first text, 1 for those of the second, where the model tells them apart.
-    pub(crate) types: Vec<u32>,
+    pub types: Vec<u32>,
 }
 
+#[allow(clippy::len_without_is_empty, reason = "there is always at least one")]
 impl Tokens {
     /// How many there are.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.ids.len()
     }
 }
 
 /// Splits texts into tokens.
-pub(crate) struct Tokenizer {
+pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     max_length: usize,
     lowercase: bool,
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`. Texts beyond `max_length` tokens are cut if `truncate`, else refused.
-    pub(crate) fn load(
-        path: &Path,
+    /// Reads the file `tokenizer.json`. Texts beyond `max_length` tokens are cut if `truncate`, else refused; they are made lower
+    /// case first if `lowercase`.
+    ///
+    /// # Errors
+    /// The file cannot be used; the setting `folder` is to blame.
+    pub fn load(file: &Path, max_length: usize, truncate: bool, lowercase: bool) -> Result<Self, LoadError> {
+        let unusable = |error: &dyn Display| blame(file, &format!("cannot be used: {error}"));
+        let definition = fs::read(file).map_err(|error| unusable(&error))?;
+        Self::read(&definition, max_length, truncate, lowercase).map_err(|error| unusable(&error))
+    }
+
+    /// As [`load`](Self::load), from what is in the file.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub fn read(
+        definition: &[u8],
         max_length: usize,
         truncate: bool,
         lowercase: bool,
     ) -> Result<Self, LoadError> {
-        let blame = |error: tokenizers::Error| {
-            LoadError::setting(
-                "folder",
-                format_args!("`{}` cannot be used: {error}", path.display()),
-            )
-        };
-        let mut inner = tokenizers::Tokenizer::from_file(path).map_err(blame)?;
+        let unusable = |error: tokenizers::Error| LoadError::new(error);
+        let mut inner = tokenizers::Tokenizer::from_bytes(definition).map_err(unusable)?;
         // The file may fix a length and a padding of its own, which the reference overrides as well.
         inner.with_padding(None);
         let truncation = truncate.then(|| TruncationParams {
             max_length,
             ..TruncationParams::default()
         });
-        inner.with_truncation(truncation).map_err(blame)?;
+        inner.with_truncation(truncation).map_err(unusable)?;
         Ok(Self {
             inner,
             max_length,
@@ -58,7 +72,7 @@ impl Tokenizer {
     }
 
     /// The largest id and what it is not: ids are below this.
-    pub(crate) fn vocabulary(&self) -> usize {
+    pub fn vocabulary(&self) -> usize {
         self.inner
             .get_vocab(true)
             .into_values()
@@ -67,7 +81,10 @@ impl Tokenizer {
     }
 
     /// The tokens of a text.
-    pub(crate) fn text(&self, text: &str) -> Result<Tokens, ItemError> {
+    ///
+    /// # Errors
+    /// It has too many, or none.
+    pub fn text(&self, text: &str) -> Result<Tokens, ItemError> {
         if self.lowercase {
             return self.encode(text.to_lowercase().into());
         }
@@ -75,7 +92,10 @@ impl Tokenizer {
     }
 
     /// The tokens of a pair, cut from the longer text first.
-    pub(crate) fn pair(&self, first: &str, second: &str) -> Result<Tokens, ItemError> {
+    ///
+    /// # Errors
+    /// As [`text`](Self::text).
+    pub fn pair(&self, first: &str, second: &str) -> Result<Tokens, ItemError> {
         if self.lowercase {
             return self.encode((first.to_lowercase(), second.to_lowercase()).into());
         }

@@ -1,0 +1,376 @@
+//! The JSON files of a folder of CLIP, in the words of older and newer versions of transformers. What they say together is put
+//! together in `folder`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use plugin_sdk::LoadError;
+use plugin_sdk::serde_json::Value as Json;
+use serde::Deserialize;
+use transformer::files::blame;
+use transformer::{Activation, Norms, Shape};
+
+use crate::eye::Target;
+
+/// `config.json`. What is left out is as in transformers.
+#[derive(Deserialize)]
+pub(crate) struct Config {
+    #[serde(default)]
+    pub(crate) model_type: String,
+    projection_dim: Option<usize>,
+    text_config: Option<TextConfig>,
+    text_config_dict: Option<TextConfig>,
+    vision_config: Option<VisionConfig>,
+    vision_config_dict: Option<VisionConfig>,
+}
+
+impl Config {
+    /// Numbers of a vector of a text or an image.
+    pub(crate) fn width(&self) -> usize {
+        self.projection_dim.unwrap_or(512)
+    }
+
+    /// The older member, where it is there, replaces the newer one as a whole.
+    pub(crate) fn text(&self) -> TextConfig {
+        let written = self.text_config_dict.as_ref().or(self.text_config.as_ref());
+        written.cloned().unwrap_or_default()
+    }
+
+    /// As [`text`](Self::text).
+    pub(crate) fn vision(&self) -> VisionConfig {
+        let written = self.vision_config_dict.as_ref().or(self.vision_config.as_ref());
+        written.cloned().unwrap_or_default()
+    }
+}
+
+/// `text_config` of `config.json`.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub(crate) struct TextConfig {
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    hidden_act: String,
+    layer_norm_eps: f32,
+    pub(crate) max_position_embeddings: usize,
+    pub(crate) eos_token_id: u32,
+}
+
+impl Default for TextConfig {
+    fn default() -> Self {
+        Self {
+            hidden_size: 512,
+            intermediate_size: 2048,
+            num_hidden_layers: 12,
+            num_attention_heads: 8,
+            hidden_act: "quick_gelu".to_owned(),
+            layer_norm_eps: 1e-5,
+            max_position_embeddings: 77,
+            eos_token_id: 49407,
+        }
+    }
+}
+
+impl TextConfig {
+    pub(crate) fn shape(&self, file: &Path) -> Result<Shape, LoadError> {
+        let shape = Shape {
+            layers: self.num_hidden_layers,
+            width: self.hidden_size,
+            heads: self.num_attention_heads,
+            wide: self.intermediate_size,
+            activation: activation(&self.hidden_act, file)?,
+            epsilon: self.layer_norm_eps,
+            norms: Norms::Before,
+            causal: true,
+        };
+        checked(shape, "text_config", file)
+    }
+}
+
+/// `vision_config` of `config.json`.
+#[derive(Clone, Deserialize)]
+#[serde(default)]
+pub(crate) struct VisionConfig {
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_channels: usize,
+    pub(crate) image_size: usize,
+    pub(crate) patch_size: usize,
+    hidden_act: String,
+    layer_norm_eps: f32,
+}
+
+impl Default for VisionConfig {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            num_channels: 3,
+            image_size: 224,
+            patch_size: 32,
+            hidden_act: "quick_gelu".to_owned(),
+            layer_norm_eps: 1e-5,
+        }
+    }
+}
+
+impl VisionConfig {
+    pub(crate) fn shape(&self, file: &Path) -> Result<Shape, LoadError> {
+        if self.num_channels != 3 {
+            let message = format!("has images of {} channels, expected 3", self.num_channels);
+            return Err(blame(file, &message));
+        }
+        if self.patch_size == 0 || self.patch_size > self.image_size {
+            let (patch, image) = (self.patch_size, self.image_size);
+            let message = format!("divides images of {image}×{image} into patches of {patch}×{patch}");
+            return Err(blame(file, &message));
+        }
+        let shape = Shape {
+            layers: self.num_hidden_layers,
+            width: self.hidden_size,
+            heads: self.num_attention_heads,
+            wide: self.intermediate_size,
+            activation: activation(&self.hidden_act, file)?,
+            epsilon: self.layer_norm_eps,
+            norms: Norms::Before,
+            causal: false,
+        };
+        checked(shape, "vision_config", file)
+    }
+}
+
+fn activation(name: &str, file: &Path) -> Result<Activation, LoadError> {
+    Activation::named(name).ok_or_else(|| {
+        let message = format!("has the activation `{name}`, expected quick_gelu, gelu or relu");
+        blame(file, &message)
+    })
+}
+
+fn checked(shape: Shape, section: &str, file: &Path) -> Result<Shape, LoadError> {
+    let sizes = [shape.layers, shape.width, shape.heads, shape.wide];
+    if sizes.contains(&0) {
+        return Err(blame(file, &format!("has a size of 0 in `{section}`")));
+    }
+    if !shape.width.is_multiple_of(shape.heads) {
+        let message = format!(
+            "divides {} numbers among {} heads in `{section}`",
+            shape.width, shape.heads
+        );
+        return Err(blame(file, &message));
+    }
+    Ok(shape)
+}
+
+/// `tokenizer_config.json`.
+#[derive(Default, Deserialize)]
+pub(crate) struct TokenizerConfig {
+    /// A number beyond all bounds where there is none.
+    pub(crate) model_max_length: Option<f64>,
+}
+
+/// `processor_config.json`, in which newer versions keep everything.
+#[derive(Default, Deserialize)]
+pub(crate) struct ProcessorConfig {
+    pub(crate) image_processor: Option<ImageConfig>,
+}
+
+/// `preprocessor_config.json`, or that part of `processor_config.json`. What is left out is as in transformers.
+#[derive(Deserialize)]
+pub(crate) struct ImageConfig {
+    image_processor_type: Option<String>,
+    /// What that was called at first.
+    feature_extractor_type: Option<String>,
+    do_resize: Option<bool>,
+    do_center_crop: Option<bool>,
+    do_rescale: Option<bool>,
+    do_normalize: Option<bool>,
+    do_convert_rgb: Option<bool>,
+    size: Option<Size>,
+    crop_size: Option<Size>,
+    resample: Option<u32>,
+    rescale_factor: Option<f64>,
+    image_mean: Option<Vec<f64>>,
+    image_std: Option<Vec<f64>>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a number, or an object with `shortest_edge` or with `height` and `width`"
+)]
+enum Size {
+    Number(usize),
+    Object(HashMap<String, Option<usize>>),
+}
+
+impl Size {
+    /// The members that are there, by name.
+    fn members(&self) -> Vec<(&str, usize)> {
+        let Self::Object(members) = self else {
+            return Vec::new();
+        };
+        let written = members
+            .iter()
+            .filter_map(|(name, size)| Some((&**name, (*size)?)));
+        let mut written: Vec<_> = written.collect();
+        written.sort_unstable();
+        written
+    }
+}
+
+impl ImageConfig {
+    /// Pillow's number for bicubic resizing.
+    const BICUBIC: u32 = 3;
+
+    /// What size an image is given, and width and height of what is kept of it.
+    pub(crate) fn sizes(&self, file: &Path) -> Result<(Target, usize), LoadError> {
+        self.check(file)?;
+        let misfit = |key: &str| blame(file, &format!("has a `{key}` that is not understood"));
+        let target = match &self.size {
+            None => Target::ShortestEdge(224),
+            Some(Size::Number(edge)) => Target::ShortestEdge(*edge),
+            Some(size) => match size.members()[..] {
+                [("shortest_edge", edge)] => Target::ShortestEdge(edge),
+                [("height", height), ("width", width)] => Target::Exact(width, height),
+                _ => return Err(misfit("size")),
+            },
+        };
+        let crop = match &self.crop_size {
+            _ if self.do_center_crop == Some(false) => None,
+            None => Some(224),
+            Some(Size::Number(side)) => Some(*side),
+            Some(size) => match size.members()[..] {
+                [("height", height), ("width", width)] if height == width => Some(width),
+                _ => return Err(misfit("crop_size")),
+            },
+        };
+        let (smaller, side) = match (target, crop) {
+            (Target::ShortestEdge(edge), Some(side)) => (edge, side),
+            (Target::Exact(width, height), Some(side)) => (width.min(height), side),
+            (Target::Exact(width, height), None) if width == height => (width, width),
+            (_, None) => {
+                return Err(blame(
+                    file,
+                    "leaves images of many sizes, expected `do_center_crop`",
+                ));
+            }
+        };
+        if side > smaller || side == 0 {
+            let message = format!("keeps {side}×{side} pixels of images that may be {smaller}×{smaller}");
+            return Err(blame(file, &message));
+        }
+        Ok((target, side))
+    }
+
+    fn check(&self, file: &Path) -> Result<(), LoadError> {
+        let kinds = [&self.image_processor_type, &self.feature_extractor_type];
+        if let Some(kind) = kinds.into_iter().flatten().find(|kind| !kind.starts_with("CLIP")) {
+            let message = format!("names the image processor `{kind}`, expected CLIPImageProcessor");
+            return Err(blame(file, &message));
+        }
+        let steps = [
+            ("do_resize", self.do_resize),
+            ("do_rescale", self.do_rescale),
+            ("do_normalize", self.do_normalize),
+            ("do_convert_rgb", self.do_convert_rgb),
+        ];
+        if let Some((step, _)) = steps.iter().find(|(_, done)| *done == Some(false)) {
+            return Err(blame(file, &format!("has `{step}` false, expected true")));
+        }
+        match self.resample {
+            None | Some(Self::BICUBIC) => Ok(()),
+            Some(other) => {
+                let message = format!(
+                    "has `resample` {other}, expected {}, which is bicubic",
+                    Self::BICUBIC
+                );
+                Err(blame(file, &message))
+            }
+        }
+    }
+
+    /// What each level of each channel becomes, in the precisions of numpy: 64 bits for the factor, 32 for the rest.
+    pub(crate) fn levels(&self, file: &Path) -> Result<[[f32; 256]; 3], LoadError> {
+        let factor = self.rescale_factor.unwrap_or(1.0 / 255.0);
+        let mean = per_channel(
+            self.image_mean.as_deref(),
+            [0.481_454_66, 0.457_827_5, 0.408_210_73],
+        );
+        let std = per_channel(
+            self.image_std.as_deref(),
+            [0.268_629_54, 0.261_302_58, 0.275_777_11],
+        );
+        let (Some(mean), Some(std)) = (mean, std) else {
+            return Err(blame(
+                file,
+                "has `image_mean` or `image_std` that are not three numbers",
+            ));
+        };
+        let level =
+            |channel: usize, level: usize| ((level as f64 * factor) as f32 - mean[channel]) / std[channel];
+        let levels = [0, 1, 2].map(|channel| std::array::from_fn(|index| level(channel, index)));
+        if !levels.as_flattened().iter().all(|level| level.is_finite()) {
+            return Err(blame(file, "makes pixels that are no numbers"));
+        }
+        Ok(levels)
+    }
+}
+
+fn per_channel(written: Option<&[f64]>, otherwise: [f64; 3]) -> Option<[f32; 3]> {
+    let values = match written {
+        None => otherwise,
+        Some(values) => values.try_into().ok()?,
+    };
+    Some(values.map(|value| value as f32))
+}
+
+/// What `tokenizer.json` would say where an older folder has `vocab.json` and `merges.txt` instead.
+pub(crate) fn tokenizer(vocabulary: &HashMap<String, u32>, merges: &str) -> Result<Json, String> {
+    const BEGIN: &str = "<|startoftext|>";
+    const END: &str = "<|endoftext|>";
+    let id = |word: &str| {
+        let id = vocabulary.get(word).copied();
+        id.ok_or_else(|| format!("has no word `{word}`"))
+    };
+    let (begin, end) = (id(BEGIN)?, id(END)?);
+    let added = |id: u32, word: &str| {
+        plugin_sdk::serde_json::json!({
+            "id": id, "content": word, "special": true,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        })
+    };
+    let lines = merges.lines().map(str::trim_end);
+    let merges: Vec<_> = lines
+        .filter(|line| !line.is_empty() && !line.starts_with("#version"))
+        .collect();
+    let pattern =
+        r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+    Ok(plugin_sdk::serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [added(begin, BEGIN), added(end, END)],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "NFC"},
+            {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+            {"type": "Lowercase"},
+        ]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Removed", "invert": true},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        ]},
+        "post_processor": {
+            "type": "RobertaProcessing", "sep": [END, end], "cls": [BEGIN, begin],
+            "trim_offsets": false, "add_prefix_space": false,
+        },
+        "decoder": null,
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": END, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "</w>", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocabulary, "merges": merges,
+        },
+    }))
+}

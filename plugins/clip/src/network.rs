@@ -1,0 +1,91 @@
+//! Both networks of a model with the threads that compute them: tokens and pixels in, vectors out. It knows nothing of tasks.
+
+use std::fs;
+
+use plugin_sdk::LoadError;
+use transformer::files::blame;
+use transformer::vectors::normalize;
+use transformer::{Lanes, Tokens, Weights};
+
+use crate::eye::Pixels;
+use crate::folder::NetworkRecipe;
+use crate::text::{TextNetwork, WORDS};
+use crate::vision::VisionNetwork;
+
+/// The networks for texts and images.
+pub(crate) struct Network {
+    text: TextNetwork,
+    vision: VisionNetwork,
+    /// What similarities are multiplied with.
+    scale: f32,
+    /// Numbers of a vector.
+    width: usize,
+    /// The threads of each worker.
+    lanes: Vec<Lanes>,
+}
+
+impl Network {
+    /// Loads what the recipe describes, with the threads of `workers` workers.
+    pub(crate) fn load(recipe: NetworkRecipe, workers: usize, threads: usize) -> Result<Self, LoadError> {
+        let path = recipe.weights;
+        let unusable = |error: LoadError| blame(&path, &format!("cannot be used: {}", error.message()));
+        let file = fs::read(&path).map_err(|error| unusable(error.into()))?;
+        let weights = Weights::read(&file, WORDS).map_err(unusable)?;
+        let (text, vision, width) = (recipe.text, recipe.vision, recipe.width);
+        let scale = weights.get("logit_scale", &[]).map_err(unusable)?;
+        Ok(Self {
+            text: TextNetwork::load(&weights, text, width).map_err(unusable)?,
+            vision: VisionNetwork::load(&weights, vision, width).map_err(unusable)?,
+            scale: scale.iter().sum::<f32>().exp(),
+            width,
+            lanes: (0..workers)
+                .map(|_| Lanes::new(threads))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// How many ids the vocabulary of texts has.
+    pub(crate) fn vocabulary(&self) -> usize {
+        self.text.vocabulary()
+    }
+
+    /// What similarities are multiplied with before probabilities are made of them.
+    pub(crate) fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// Numbers of a vector.
+    pub(crate) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// How many tokens an image is.
+    pub(crate) fn image_tokens(&self) -> usize {
+        self.vision.tokens()
+    }
+
+    /// A vector for each text, scaled to length 1 if `scaled`.
+    pub(crate) fn texts(&self, texts: &[&Tokens], scaled: bool, worker: usize) -> Vec<Vec<f32>> {
+        let lengths: Vec<_> = texts.iter().map(|tokens| tokens.len()).collect();
+        self.lanes[worker].run(&lengths, |block| {
+            let block: Vec<_> = block.iter().map(|index| texts[*index]).collect();
+            finished(self.text.vectors(&block), scaled)
+        })
+    }
+
+    /// A vector for each image, scaled to length 1 if `scaled`.
+    pub(crate) fn images(&self, images: &[&Pixels], scaled: bool, worker: usize) -> Vec<Vec<f32>> {
+        let lengths = vec![self.image_tokens(); images.len()];
+        self.lanes[worker].run(&lengths, |block| {
+            let block: Vec<_> = block.iter().map(|index| images[*index]).collect();
+            finished(self.vision.vectors(&block), scaled)
+        })
+    }
+}
+
+fn finished(mut vectors: Vec<Vec<f32>>, scaled: bool) -> Vec<Vec<f32>> {
+    if scaled {
+        vectors.iter_mut().for_each(|vector| normalize(vector));
+    }
+    vectors
+}

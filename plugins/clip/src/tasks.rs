@@ -1,0 +1,267 @@
+//! What clients may ask of a model: vectors of texts and of images, which lie in one space, and which labels fit an image.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use plugin_sdk::prelude::*;
+use transformer::Tokens;
+use transformer::vectors::dot;
+
+use crate::Clip;
+use crate::eye::Pixels;
+use crate::labels::Template;
+
+/// Most tokens of a batch, if the operator does not say. A batch gains nothing beyond: what has been packed is computed in blocks
+/// that are smaller.
+const BATCH_TOKENS: u64 = 2048;
+
+/// Most items of a batch, if the operator does not say: the tokens are what counts.
+const BATCH_ITEMS: usize = 64;
+
+/// Width and height of the images in examples.
+const EXAMPLE_SIDE: u32 = 32;
+
+fn info(description: String) -> TaskInfo {
+    TaskInfo::new(description)
+        .max_total_weight(BATCH_TOKENS)
+        .max_batch_size(BATCH_ITEMS)
+}
+
+fn vector_info(description: &str, model: &Clip) -> TaskInfo {
+    let scaled = if model.normalize {
+        ", scaled to length 1"
+    } else {
+        ""
+    };
+    let vector = TensorInfo::new("embedding", DType::Fp32, &[model.network.width() as i64]);
+    info(format!("{description}{scaled}.")).output_tensor(vector)
+}
+
+fn vectors(model: &Clip, vectors: &[Vec<f32>]) -> BatchResult<TensorOutput> {
+    let shape = [vectors.len(), model.network.width()];
+    let tensor = TensorOutput::new("embedding", &shape, vectors.concat());
+    Ok(Outputs::<TensorOutput>::batch(tensor))
+}
+
+/// A black image, as a client would write it.
+fn example_image() -> Option<String> {
+    let file = pictures::black_png(EXAMPLE_SIDE, EXAMPLE_SIDE)?;
+    Some(BASE64_STANDARD.encode(file))
+}
+
+/// Text to vector.
+pub(crate) struct EmbedText(TaskInfo);
+
+impl EmbedText {
+    pub(crate) fn new(model: &Clip) -> Self {
+        let info = vector_info("The vector of a text, in one space with those of images", model);
+        Self(info.embedding().example(json!("a photo of a cat")))
+    }
+}
+
+impl PreparedTask<Clip> for EmbedText {
+    type Input = Text;
+    type Output = Tensor;
+    type Prepared = Tokens;
+
+    fn describe(&self) -> TaskInfo {
+        self.0.clone()
+    }
+
+    fn prepare(&self, model: &Clip, item: Item<&str>) -> Result<Prepared<Tokens>, ItemError> {
+        let tokens = model.tokenizer.text(item.value)?;
+        let weight = tokens.len() as u64;
+        Ok(Prepared::new(tokens).weight(weight))
+    }
+
+    fn predict(&self, model: &Clip, batch: Batch<&Tokens>) -> BatchResult<TensorOutput> {
+        vectors(
+            model,
+            &model.network.texts(&batch, model.normalize, batch.worker()),
+        )
+    }
+}
+
+/// Image to vector.
+pub(crate) struct EmbedImage(TaskInfo);
+
+impl EmbedImage {
+    pub(crate) fn new(model: &Clip) -> Self {
+        let info = vector_info(
+            "The vector of a PNG, JPEG or WebP image, in one space with those of texts",
+            model,
+        );
+        let info = info.accepts(pictures::MEDIA_TYPES);
+        let example = |image| {
+            info.clone()
+                .example(json!({"b64": image, "media_type": "image/png"}))
+        };
+        Self(example_image().map_or(info.clone(), example))
+    }
+}
+
+impl PreparedTask<Clip> for EmbedImage {
+    type Input = Bytes;
+    type Output = Tensor;
+    type Prepared = Pixels;
+
+    fn describe(&self) -> TaskInfo {
+        self.0.clone()
+    }
+
+    fn prepare(&self, model: &Clip, item: Item<BytesItem>) -> Result<Prepared<Pixels>, ItemError> {
+        let pixels = model.eye.read(item.value.data)?;
+        Ok(Prepared::new(pixels).weight(model.network.image_tokens() as u64))
+    }
+
+    fn predict(&self, model: &Clip, batch: Batch<&Pixels>) -> BatchResult<TensorOutput> {
+        vectors(
+            model,
+            &model.network.images(&batch, model.normalize, batch.worker()),
+        )
+    }
+}
+
+/// An image, and labels that may fit it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Question {
+    /// A PNG, JPEG or WebP image.
+    image: JsonBytes,
+    /// What may be seen in it; each once.
+    #[schemars(length(min = 1))]
+    labels: Vec<String>,
+    /// The text that is held against the image for a label, which stands for `{}`; as the server is configured, if not said.
+    template: Option<String>,
+}
+
+impl Question {
+    fn check(&self, most: usize) -> Result<(), ItemError> {
+        match self.labels.len() {
+            0 => return Err(ItemError::invalid("`labels` is empty, expected at least one")),
+            count if count > most => {
+                let message = format!("`labels` has {count} texts, expected at most {most}");
+                return Err(ItemError::invalid(message));
+            }
+            _ => {}
+        }
+        let mut seen = HashSet::new();
+        match self.labels.iter().find(|label| !seen.insert(*label)) {
+            Some(label) => Err(ItemError::invalid(format_args!(
+                "`labels` has `{label}` more than once, which would share its probability"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A question that is ready for the networks.
+pub(crate) struct ReadyQuestion {
+    pixels: Pixels,
+    labels: Vec<(String, Tokens)>,
+}
+
+/// The labels, that which fits best first.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Classification {
+    /// The label that fits best.
+    label: String,
+    /// Its probability.
+    score: f32,
+    /// All labels with their probabilities, which add up to 1, best first.
+    scores: Vec<Score>,
+}
+
+/// A label with its probability.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+struct Score {
+    label: String,
+    score: f32,
+}
+
+/// Image and labels to probabilities of the labels.
+pub(crate) struct Classify;
+
+impl PreparedTask<Clip> for Classify {
+    type Input = Json<Question>;
+    type Output = Json<Classification>;
+    type Prepared = ReadyQuestion;
+
+    fn describe(&self) -> TaskInfo {
+        let info = info(
+            "Which of some labels fit an image, best first, without having been trained on them.".to_owned(),
+        );
+        let example = |image| {
+            let image = format!("data:image/png;base64,{image}");
+            info.clone()
+                .example(json!({"image": image, "labels": ["a cat", "a dog", "nothing at all"]}))
+        };
+        example_image().map_or(info.clone(), example)
+    }
+
+    fn prepare(&self, model: &Clip, item: Item<Question>) -> Result<Prepared<ReadyQuestion>, ItemError> {
+        let question = item.value;
+        question.check(model.max_labels)?;
+        let own = question.template.as_deref().map(Template::new).transpose();
+        let own = own.map_err(|problem| ItemError::invalid(format_args!("`template`: {problem}")))?;
+        let template = own.as_ref().unwrap_or(&model.template);
+        let split = |label: String| -> Result<_, ItemError> {
+            let tokens = model.tokenizer.text(&template.text(&label))?;
+            Ok((label, tokens))
+        };
+        let labels: Vec<_> = question.labels.into_iter().map(split).collect::<Result<_, _>>()?;
+        let pixels = model.eye.read(&question.image.data)?;
+        let new = labels
+            .iter()
+            .map(|(_, tokens)| tokens)
+            .filter(|tokens| !model.labels.knows(tokens));
+        let weight = model.network.image_tokens() + new.map(Tokens::len).sum::<usize>();
+        Ok(Prepared::new(ReadyQuestion { pixels, labels }).weight(weight as u64))
+    }
+
+    fn predict(&self, model: &Clip, batch: Batch<&ReadyQuestion>) -> BatchResult<Classification> {
+        let (network, worker) = (&model.network, batch.worker());
+        let pixels: Vec<_> = batch.iter().map(|question| &question.pixels).collect();
+        let labels: Vec<_> = batch
+            .iter()
+            .flat_map(|question| &question.labels)
+            .map(|(_, tokens)| tokens)
+            .collect();
+        let mut images = network.images(&pixels, true, worker).into_iter();
+        let vectors = model
+            .labels
+            .vectors(&labels, |new| network.texts(new, true, worker));
+        let mut vectors = vectors.into_iter();
+        batch.map(|question| {
+            let image = images.next().unwrap_or_default();
+            let vectors = vectors.by_ref().take(question.labels.len());
+            Classification::new(&image, &question.labels, vectors, network.scale())
+        })
+    }
+}
+
+impl Classification {
+    fn new(
+        image: &[f32],
+        labels: &[(String, Tokens)],
+        vectors: impl Iterator<Item = Arc<[f32]>>,
+        scale: f32,
+    ) -> Self {
+        let logits: Vec<_> = vectors.map(|vector| scale * dot(image, &vector)).collect();
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        // The largest is subtracted first, so that no power overflows.
+        let powers: Vec<_> = logits.iter().map(|logit| (logit - largest).exp()).collect();
+        let sum: f32 = powers.iter().sum();
+        let scores = labels.iter().zip(powers).map(|((label, _), power)| Score {
+            label: label.clone(),
+            score: power / sum,
+        });
+        let mut scores: Vec<_> = scores.collect();
+        // Stable: of equal scores the first label wins.
+        scores.sort_by(|one, other| other.score.total_cmp(&one.score));
+        let Score { label, score } = scores[0].clone();
+        Self { label, score, scores }
+    }
+}

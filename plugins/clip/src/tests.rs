@@ -1,0 +1,137 @@
+//! What happens to images and texts before the networks, compared with transformers to the bit (`tests/reference/make.py` wrote
+//! down what it does).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use image::DynamicImage;
+use plugin_sdk::serde_json::{self, Value as Json, json};
+
+use crate::eye::{Eye, Pixels, Target, on_white};
+use crate::folder::Recipe;
+
+fn tests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+}
+
+fn file(name: &str) -> Vec<u8> {
+    fs::read(tests().join(name)).expect("the file is part of the repository")
+}
+
+fn reference() -> Json {
+    serde_json::from_slice(&file("reference/reference.json")).expect("the reference is JSON")
+}
+
+fn names(value: &Json) -> Vec<&str> {
+    let names = value.as_array().expect("it is a list");
+    names.iter().map(|name| name.as_str().expect("a name")).collect()
+}
+
+fn eye(side: usize) -> Eye {
+    Eye {
+        target: Target::ShortestEdge(side),
+        side,
+        max_pixels: 1_000_000,
+    }
+}
+
+/// The pixels of images that lie one below the other.
+fn sheet(name: &str, side: usize) -> Vec<Pixels> {
+    let sheet = image::load_from_memory(&file(name)).expect("the reference is a PNG");
+    let pixels = sheet.into_rgb8().into_raw();
+    pixels
+        .chunks_exact(side * side * 3)
+        .map(|image| Pixels(image.to_vec()))
+        .collect()
+}
+
+fn recipe(folder: &str) -> Recipe {
+    let settings = serde_json::from_value(json!({"folder": folder})).expect("the settings are complete");
+    Recipe::read(&tests().join("models").join(folder), &settings).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// By how many levels the pixels of an image differ from the expected ones, at most.
+fn difference(name: &str, side: usize, expected: &Pixels) -> u8 {
+    let pixels = eye(side).read(&file(&format!("images/{name}")));
+    let Pixels(pixels) = pixels.unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(pixels.len(), expected.0.len(), "{name}");
+    let differences = pixels
+        .iter()
+        .zip(&expected.0)
+        .map(|(one, other)| one.abs_diff(*other));
+    differences.max().expect("there are pixels")
+}
+
+#[test]
+fn pixels_of_png_and_lossless_webp_are_those_of_transformers() {
+    let reference = reference();
+    let (names, sheet) = (names(&reference["exact"]), sheet("reference/pixels.png", 32));
+    assert_eq!(names.len(), sheet.len());
+    for (name, expected) in names.iter().zip(&sheet) {
+        assert_eq!(difference(name, 32, expected), 0, "{name}");
+    }
+}
+
+#[test]
+fn pixels_of_full_size_are_those_of_transformers() {
+    let expected = sheet("reference/large_224.png", 224);
+    assert_eq!(difference("large.png", 224, &expected[0]), 0);
+}
+
+#[test]
+fn pixels_of_lossy_formats_are_close() {
+    let reference = reference();
+    let (names, sheet) = (names(&reference["close"]), sheet("reference/close.png", 32));
+    for (name, expected) in names.iter().zip(&sheet) {
+        let difference = difference(name, 32, expected);
+        assert!(difference <= 3, "{name}: {difference} levels");
+    }
+}
+
+#[test]
+fn every_level_of_every_opacity_is_seen_on_white_as_pillow_sees_it() {
+    let expected = image::load_from_memory(&file("reference/on_white.png"));
+    let Ok(DynamicImage::ImageLuma8(expected)) = expected else {
+        panic!("the reference is a grey PNG");
+    };
+    for (level, alpha, pixel) in expected.enumerate_pixels() {
+        assert_eq!(
+            on_white([level as u8; 3], alpha as u8),
+            [pixel.0[0]; 3],
+            "{level}, {alpha}"
+        );
+    }
+}
+
+#[test]
+fn every_level_of_every_channel_becomes_the_number_that_numpy_makes_of_it() {
+    let reference = reference();
+    for folder in ["new", "old"] {
+        let levels = recipe(folder).network.vision.levels;
+        for (channel, levels) in levels.iter().enumerate() {
+            for (level, got) in levels.iter().enumerate() {
+                let expected = reference["levels"][channel][level].as_f64().expect("a number");
+                assert_eq!(
+                    *got, expected as f32,
+                    "{folder}: channel {channel}, level {level}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn texts_have_the_tokens_of_transformers() {
+    let reference = reference();
+    for folder in ["new", "old"] {
+        let tokenizer = recipe(folder).tokenizer;
+        for (index, text) in names(&reference["texts"]).iter().enumerate() {
+            let tokens = tokenizer.text(text).expect("every text has tokens");
+            assert_eq!(
+                json!(tokens.ids),
+                reference["expected"][folder]["ids"][index],
+                "{folder}: {text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The network for texts, on packed tokens. It knows nothing of tokenisers or tasks.
+
+use plugin_sdk::LoadError;
+use transformer::{Encoder, GemmExecutor, LayerNorm, Linear, Names, Tokens, Weights};
+
+use crate::folder::{Last, TextRecipe};
+
+/// The table of words, which every CLIP has.
+pub(crate) const WORDS: &str = "text_model.embeddings.token_embedding.weight";
+
+/// A network that makes vectors of texts.
+pub(crate) struct TextNetwork {
+    words: Vec<f32>,
+    positions: Vec<f32>,
+    layers: Encoder,
+    norm: LayerNorm,
+    project: Linear,
+    last: Last,
+}
+
+impl TextNetwork {
+    /// Takes the weights of a network that makes vectors of `width` numbers.
+    pub(crate) fn load(weights: &Weights<'_>, recipe: TextRecipe, width: usize) -> Result<Self, LoadError> {
+        let (inner, epsilon) = (recipe.layers.width, recipe.layers.epsilon);
+        let positions = "text_model.embeddings.position_embedding.weight";
+        let projection = "text_projection";
+        Ok(Self {
+            words: weights.get(WORDS, &[weights.rows(WORDS)?, inner])?,
+            positions: weights.get(positions, &[recipe.positions, inner])?,
+            layers: Encoder::load(weights, recipe.layers, &names("text_model.encoder.layers"))?,
+            norm: LayerNorm::load(weights, "text_model.final_layer_norm", inner, epsilon)?,
+            project: Linear::load_unbiased(&GemmExecutor::new(), weights, projection, width, inner)?,
+            last: recipe.last,
+        })
+    }
+
+    /// How many ids the vocabulary has.
+    pub(crate) fn vocabulary(&self) -> usize {
+        self.words.len() / self.layers.width()
+    }
+
+    /// A vector for each text. Every id is in the vocabulary, and no text is longer than the model has positions.
+    pub(crate) fn vectors(&self, texts: &[&Tokens]) -> Vec<Vec<f32>> {
+        let (gemm, inner) = (GemmExecutor::new(), self.layers.width());
+        let mut ranges = Vec::with_capacity(texts.len());
+        let mut states = Vec::new();
+        for tokens in texts {
+            let start = states.len() / inner;
+            ranges.push(start..start + tokens.len());
+            for (id, position) in tokens.ids.iter().zip(self.positions.chunks_exact(inner)) {
+                let word = &self.words[*id as usize * inner..][..inner];
+                states.extend(word.iter().zip(position).map(|(word, position)| word + position));
+            }
+        }
+        self.layers.apply(&gemm, &ranges, &mut states);
+        let lasts = ranges.iter().zip(texts).flat_map(|(range, tokens)| {
+            let token = range.start + self.last.of(&tokens.ids);
+            &states[token * inner..(token + 1) * inner]
+        });
+        let mut lasts: Vec<_> = lasts.copied().collect();
+        self.norm.apply(&mut lasts);
+        project(&gemm, &self.project, &lasts)
+    }
+}
+
+impl Last {
+    /// Which of these tokens stands for the text.
+    fn of(self, ids: &[u32]) -> usize {
+        let wanted = match self {
+            Self::Largest => ids.iter().copied().max().unwrap_or(0),
+            Self::Id(id) => id,
+        };
+        ids.iter().position(|id| *id == wanted).unwrap_or(0)
+    }
+}
+
+/// What the tensors of both networks are called within a layer.
+pub(crate) fn names(layers: &'static str) -> Names {
+    Names {
+        layers,
+        project: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+        gather: "self_attn.out_proj",
+        gather_norm: "layer_norm1",
+        widen: "mlp.fc1",
+        narrow: "mlp.fc2",
+        narrow_norm: "layer_norm2",
+    }
+}
+
+/// Takes rows into the space that texts and images share.
+pub(crate) fn project(gemm: &GemmExecutor, layer: &Linear, rows: &[f32]) -> Vec<Vec<f32>> {
+    let mut vectors = vec![0.0; rows.len() / layer.inputs() * layer.outputs()];
+    layer.apply(gemm, rows, &mut vectors);
+    vectors
+        .chunks_exact(layer.outputs())
+        .map(<[f32]>::to_vec)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_text_stands_for_it() {
+        assert_eq!(Last::Largest.of(&[7, 3, 9, 4, 9]), 2);
+        assert_eq!(Last::Id(4).of(&[7, 3, 9, 4, 9, 4]), 3);
+        assert_eq!(Last::Id(5).of(&[7, 3, 9]), 0);
+    }
+}

@@ -1,0 +1,115 @@
+//! The network for images, which it takes as a sequence of patches. It knows nothing of image files or tasks.
+
+use plugin_sdk::LoadError;
+use transformer::{Encoder, GemmExecutor, LayerNorm, Linear, Weights};
+
+use crate::eye::Pixels;
+use crate::folder::VisionRecipe;
+use crate::text::{names, project};
+
+const CHANNELS: usize = 3;
+
+/// A network that makes vectors of images.
+pub(crate) struct VisionNetwork {
+    /// Width and height of an image.
+    side: usize,
+    /// Width and height of a patch.
+    patch: usize,
+    /// What each level of each channel becomes.
+    levels: Box<[[f32; 256]; CHANNELS]>,
+    patches: Linear,
+    /// What stands before the patches, and for all of them in the end.
+    class: Vec<f32>,
+    positions: Vec<f32>,
+    first_norm: LayerNorm,
+    layers: Encoder,
+    last_norm: LayerNorm,
+    project: Linear,
+}
+
+impl VisionNetwork {
+    /// Takes the weights of a network that makes vectors of `width` numbers.
+    pub(crate) fn load(weights: &Weights<'_>, recipe: VisionRecipe, width: usize) -> Result<Self, LoadError> {
+        let VisionRecipe {
+            layers,
+            side,
+            patch,
+            levels,
+        } = recipe;
+        let gemm = GemmExecutor::new();
+        let (inner, epsilon) = (layers.width, layers.epsilon);
+        let norm = |name: &str| LayerNorm::load(weights, &format!("vision_model.{name}"), inner, epsilon);
+        let tensor =
+            |name: &str, shape: &[usize]| weights.get(&format!("vision_model.embeddings.{name}"), shape);
+        let patches = tensor("patch_embedding.weight", &[inner, CHANNELS, patch, patch])?;
+        Ok(Self {
+            side,
+            patch,
+            levels,
+            patches: Linear::new(&gemm, &patches, vec![0.0; inner], CHANNELS * patch * patch),
+            class: tensor("class_embedding", &[inner])?,
+            positions: tensor("position_embedding.weight", &[(side / patch).pow(2) + 1, inner])?,
+            // It is called so.
+            first_norm: norm("pre_layrnorm")?,
+            layers: Encoder::load(weights, layers, &names("vision_model.encoder.layers"))?,
+            last_norm: norm("post_layernorm")?,
+            project: Linear::load_unbiased(&gemm, weights, "visual_projection", width, inner)?,
+        })
+    }
+
+    /// How many tokens an image is.
+    pub(crate) fn tokens(&self) -> usize {
+        (self.side / self.patch).pow(2) + 1
+    }
+
+    /// A vector for each image.
+    pub(crate) fn vectors(&self, images: &[&Pixels]) -> Vec<Vec<f32>> {
+        let (gemm, inner, tokens) = (GemmExecutor::new(), self.layers.width(), self.tokens());
+        let mut states = self.embed(&gemm, images);
+        self.first_norm.apply(&mut states);
+        let ranges: Vec<_> = (0..images.len())
+            .map(|image| image * tokens..(image + 1) * tokens)
+            .collect();
+        self.layers.apply(&gemm, &ranges, &mut states);
+        let firsts = states.chunks_exact(tokens * inner);
+        let mut firsts: Vec<_> = firsts.flat_map(|image| &image[..inner]).copied().collect();
+        self.last_norm.apply(&mut firsts);
+        project(&gemm, &self.project, &firsts)
+    }
+
+    fn embed(&self, gemm: &GemmExecutor, images: &[&Pixels]) -> Vec<f32> {
+        let inner = self.layers.width();
+        let mut patches = Vec::with_capacity(images.len() * (self.tokens() - 1) * self.patches.inputs());
+        for image in images {
+            self.cut(image, &mut patches);
+        }
+        let mut embedded = vec![0.0; patches.len() / self.patches.inputs() * inner];
+        self.patches.apply(gemm, &patches, &mut embedded);
+        let mut states = Vec::with_capacity(images.len() * self.tokens() * inner);
+        for image in embedded.chunks_exact((self.tokens() - 1) * inner) {
+            let tokens = self.class.iter().chain(image);
+            states.extend(
+                tokens
+                    .zip(&self.positions)
+                    .map(|(token, position)| token + position),
+            );
+        }
+        states
+    }
+
+    /// Appends the numbers of each patch of an image: plane by plane, row by row. What is left over at the right and at the bottom
+    /// is not seen.
+    fn cut(&self, image: &Pixels, patches: &mut Vec<f32>) {
+        let (patch, side) = (self.patch, self.side);
+        let starts = || (0..side / patch).map(|index| index * patch);
+        for (top, left) in starts().flat_map(|top| starts().map(move |left| (top, left))) {
+            for (channel, levels) in self.levels.iter().enumerate() {
+                for row in top..top + patch {
+                    let pixels = &image.0[(row * side + left) * CHANNELS..][..patch * CHANNELS];
+                    let samples = pixels.iter().skip(channel).step_by(CHANNELS);
+                    patches.extend(samples.map(|level| levels[usize::from(*level)]));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! What the tasks answer, compared with transformers on small models with random weights (`reference/make.py` writes them): one as
+//! transformers saves models now, one as the first were saved.
+
+#[allow(dead_code, reason = "every test file uses a part of it")]
+mod common;
+
+use clip::Clip;
+use common::{assert_close, base64, image, list, load, numbers, plain, reference, vector};
+use plugin_sdk::serde_json::{Value as Json, json};
+use plugin_sdk::testing::{FailureKind, Harness};
+
+const FOLDERS: [&str; 2] = ["new", "old"];
+
+fn question(name: &str, reference: &Json) -> Json {
+    let image = format!("data:image/png;base64,{}", base64(name));
+    json!({"image": image, "labels": reference["labels"], "template": reference["template"]})
+}
+
+/// Asserts that an answer has these probabilities, whose order is that of the labels, best first.
+fn assert_classified(answer: &Json, labels: &Json, probabilities: &Json, what: &str) {
+    let mut expected: Vec<_> = list(labels).iter().zip(numbers(probabilities)).collect();
+    expected.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    let scores = list(&answer["scores"]);
+    let order: Vec<_> = scores.iter().map(|score| &score["label"]).collect();
+    let wanted: Vec<_> = expected.iter().map(|(label, _)| *label).collect();
+    assert_eq!(order, wanted, "{what}");
+    let got: Vec<_> = scores
+        .iter()
+        .filter_map(|score| score["score"].as_f64())
+        .collect();
+    let wanted: Vec<_> = expected.iter().map(|(_, score)| *score).collect();
+    assert_close(&got, &wanted, what);
+    assert_eq!(
+        (&answer["label"], &answer["score"]),
+        (&scores[0]["label"], &scores[0]["score"])
+    );
+}
+
+#[test]
+fn texts_have_the_vectors_of_transformers_alone_and_together() {
+    let reference = reference();
+    let texts = list(&reference["texts"]);
+    for folder in FOLDERS {
+        let (model, expected) = (plain(folder), &reference["expected"][folder]);
+        let together = model.predict("text", texts);
+        for (index, text) in texts.iter().enumerate() {
+            let what = format!("{folder}: {text}");
+            assert_close(
+                &vector(&together[index]),
+                &numbers(&expected["text"][index]),
+                &what,
+            );
+            let alone = model.predict("text", std::slice::from_ref(text));
+            assert_close(&vector(&alone[0]), &numbers(&expected["text"][index]), &what);
+            let cost = model.prepare("text", text).expect("every text is accepted");
+            assert_eq!(
+                cost.weight as usize,
+                list(&expected["ids"][index]).len(),
+                "{what}"
+            );
+        }
+    }
+}
+
+#[test]
+fn images_have_the_vectors_of_transformers_alone_and_together() {
+    let reference = reference();
+    let names: Vec<_> = list(&reference["exact"])
+        .iter()
+        .filter_map(Json::as_str)
+        .collect();
+    let images: Vec<_> = names.iter().map(|name| image(name)).collect();
+    for (folder, tokens) in [("new", 17), ("old", 17)] {
+        let (model, expected) = (plain(folder), &reference["expected"][folder]["image"]);
+        let together = model.predict("image", &images);
+        for ((name, item), together) in names.iter().zip(&images).zip(&together) {
+            let what = format!("{folder}: {name}");
+            assert_close(&vector(together), &numbers(&expected[name]), &what);
+            let alone = model.predict("image", std::slice::from_ref(item));
+            assert_close(&vector(&alone[0]), &numbers(&expected[name]), &what);
+            let cost = model.prepare("image", item).expect("every image is accepted");
+            assert_eq!(cost.weight, tokens, "{what}");
+        }
+    }
+}
+
+#[test]
+fn labels_have_the_probabilities_of_transformers_alone_and_together() {
+    let reference = reference();
+    let names: Vec<_> = list(&reference["exact"])
+        .iter()
+        .filter_map(Json::as_str)
+        .collect();
+    let questions: Vec<_> = names.iter().map(|name| question(name, &reference)).collect();
+    for folder in FOLDERS {
+        let model = load(json!({"folder": folder})).expect("the model loads");
+        let expected = &reference["expected"][folder]["probabilities"];
+        // The first time all labels are new, then all are known.
+        for (name, item) in names.iter().zip(&questions) {
+            let answer = model
+                .predict("classify", std::slice::from_ref(item))
+                .remove(0)
+                .expect("computed");
+            assert_classified(
+                &answer,
+                &reference["labels"],
+                &expected[name],
+                &format!("{folder}: {name}"),
+            );
+        }
+        for (name, answer) in names.iter().zip(model.predict("classify", &questions)) {
+            let answer = answer.expect("computed");
+            assert_classified(
+                &answer,
+                &reference["labels"],
+                &expected[name],
+                &format!("{folder}: {name}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_batch_may_ask_for_different_labels_of_different_images() {
+    let model = load(json!({"folder": "new", "cached_labels": 1})).expect("the model loads");
+    let items = [
+        json!({"image": image("large.png"), "labels": ["a", "b", "c"]}),
+        json!({"image": image("one_wide.png"), "labels": ["c"]}),
+        json!({"image": image("rgba.png"), "labels": ["d", "a"], "template": "{}"}),
+    ];
+    let alone: Vec<_> = items
+        .iter()
+        .map(|item| {
+            model
+                .predict("classify", std::slice::from_ref(item))
+                .remove(0)
+                .expect("computed")
+        })
+        .collect();
+    assert_eq!(alone[1]["score"], json!(1.0));
+    for (together, alone) in model.predict("classify", &items).into_iter().zip(alone) {
+        let together = together.expect("computed");
+        let scores = |answer: &Json| {
+            list(&answer["scores"])
+                .iter()
+                .filter_map(|score| score["score"].as_f64())
+                .collect::<Vec<_>>()
+        };
+        assert_close(&scores(&together), &scores(&alone), "together and alone");
+        assert_eq!(together["label"], alone["label"]);
+    }
+}
+
+#[test]
+fn labels_that_are_known_weigh_nothing() {
+    let (model, reference) = (plain("new"), reference());
+    let question = question("tiny.png", &reference);
+    let weight = |model: &Harness<Clip>| model.prepare("classify", &question).expect("accepted").weight;
+    assert!(
+        weight(&model) > 17 + 4 * 3,
+        "every label has at least an end, a beginning and a word"
+    );
+    model
+        .predict("classify", std::slice::from_ref(&question))
+        .remove(0)
+        .expect("computed");
+    assert_eq!(weight(&model), 17);
+}
+
+#[test]
+fn vectors_have_length_1_if_nothing_is_said() {
+    let model = load(json!({"folder": "new"})).expect("the model loads");
+    let raw = plain("new");
+    model.check_examples();
+    raw.check_examples();
+    for (task, item) in [("text", json!("a cat")), ("image", image("rgba.png"))] {
+        let scaled = vector(&model.predict(task, std::slice::from_ref(&item))[0]);
+        let raw = vector(&raw.predict(task, &[item])[0]);
+        let length = raw.iter().map(|value| value * value).sum::<f64>().sqrt();
+        assert!((length - 1.0).abs() > 0.1, "{task}: not scaled: {length}");
+        let expected: Vec<_> = raw.iter().map(|value| value / length).collect();
+        assert_close(&scaled, &expected, task);
+    }
+}
+
+#[test]
+fn the_template_of_the_settings_holds_where_the_request_brings_none() {
+    let reference = reference();
+    let settings = json!({"folder": "new", "template": reference["template"]});
+    let model = load(settings).expect("the model loads");
+    let mut question = question("rgba.png", &reference);
+    question["template"] = Json::Null;
+    let answer = model
+        .predict("classify", &[question])
+        .remove(0)
+        .expect("computed");
+    let expected = &reference["expected"]["new"]["probabilities"]["rgba.png"];
+    assert_classified(&answer, &reference["labels"], expected, "the template");
+}
+
+#[test]
+fn long_texts_are_cut_or_refused_as_the_settings_say() {
+    let text = json!("word ".repeat(100));
+    assert_eq!(plain("new").prepare("text", &text).expect("it is cut").weight, 20);
+    let strict = load(json!({"folder": "new", "truncate": false})).expect("the model loads");
+    let failure = strict.prepare("text", &text).expect_err("it is too long");
+    assert_eq!(failure.kind, FailureKind::InvalidInput);
+    assert!(
+        failure.message.ends_with("tokens, expected at most 20"),
+        "{}",
+        failure.message
+    );
+}
+
+#[test]
+fn images_that_cannot_be_read_are_the_clients_fault() {
+    let model = load(json!({"folder": "new", "max_pixels": 200_000})).expect("the model loads");
+    for (name, problem) in [
+        ("animated.png", "image is animated, expected a single picture"),
+        ("animated.webp", "image is animated, expected a single picture"),
+        (
+            "animated.gif",
+            "image is in an unknown format, expected PNG, JPEG or WebP",
+        ),
+        ("cut.png", "image cannot be read: "),
+        ("cut.jpg", "image cannot be read: "),
+        ("cut.webp", "image cannot be read: "),
+        (
+            "bomb.png",
+            "image has 65535×65535 = 4294836225 pixels, expected at most 200000",
+        ),
+        (
+            "bomb.webp",
+            "image cannot be read: its head says 10×10 pixels, its picture has 16383×16383",
+        ),
+        (
+            "large.png",
+            "image has 640×480 = 307200 pixels, expected at most 200000",
+        ),
+    ] {
+        let question = json!({"image": image(name), "labels": ["a"]});
+        for (task, item) in [("image", image(name)), ("classify", question)] {
+            let failure = model.prepare(task, &item).expect_err(name);
+            assert_eq!(failure.kind, FailureKind::InvalidInput, "{name}");
+            assert!(
+                failure.message.starts_with(problem),
+                "{name}: {}",
+                failure.message
+            );
+        }
+    }
+}
+
+#[test]
+fn questions_that_make_no_sense_are_the_clients_fault() {
+    let model = load(json!({"folder": "new", "max_labels": 2})).expect("the model loads");
+    let picture = image("tiny.png");
+    for (question, problem) in [
+        (
+            json!({"image": picture, "labels": []}),
+            "`labels` is empty, expected at least one",
+        ),
+        (
+            json!({"image": picture, "labels": ["a", "b", "c"]}),
+            "`labels` has 3 texts, expected at most 2",
+        ),
+        (
+            json!({"image": picture, "labels": ["a", "a"]}),
+            "`labels` has `a` more than once",
+        ),
+        (
+            json!({"image": picture, "labels": ["a"], "template": "a photo"}),
+            "`template`: `a photo` has `{}` 0 times",
+        ),
+        (
+            json!({"image": "AAEC", "labels": ["a"]}),
+            "`image`: expected a data URI",
+        ),
+        (
+            json!({"image": {"b64": "*"}, "labels": ["a"]}),
+            "`image`: not base64",
+        ),
+        (json!({"labels": ["a"]}), "missing field `image`"),
+        (
+            json!({"image": picture, "label": ["a"]}),
+            "`label`: unknown field `label`",
+        ),
+    ] {
+        let failure = model.prepare("classify", &question).expect_err("refused");
+        assert_eq!(failure.kind, FailureKind::InvalidInput);
+        assert!(failure.message.starts_with(problem), "{}", failure.message);
+    }
+}

@@ -1,0 +1,75 @@
+//! What the tests of this plugin share: folders of models, images, and comparing numbers.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use clip::Clip;
+use plugin_sdk::serde_json::{self, Value as Json, json};
+use plugin_sdk::testing::{Failure, Harness};
+
+/// Largest difference to what transformers computes.
+const TOLERANCE: f64 = 1e-5;
+
+/// The folder of the small models.
+pub(crate) fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models")
+}
+
+/// Loads a model with settings, whose paths start at the folder of the small models.
+pub(crate) fn load(settings: Json) -> Result<Harness<Clip>, Failure> {
+    Harness::load_with(settings, models(), 1, 2)
+}
+
+/// Loads a small model whose vectors are as they come.
+pub(crate) fn plain(folder: &str) -> Harness<Clip> {
+    load(json!({"folder": folder, "normalize": false})).expect("the model loads")
+}
+
+/// What transformers computed.
+pub(crate) fn reference() -> Json {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/reference.json");
+    let text = std::fs::read_to_string(file).expect("the reference is part of the repository");
+    serde_json::from_str(&text).expect("the reference is JSON")
+}
+
+/// An image of the repository, as base64.
+pub(crate) fn base64(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/images")
+        .join(name);
+    BASE64_STANDARD.encode(std::fs::read(file).expect("the image is part of the repository"))
+}
+
+/// An image of the repository as an item of the task `image`.
+pub(crate) fn image(name: &str) -> Json {
+    json!({"b64": base64(name)})
+}
+
+/// The elements of a list.
+pub(crate) fn list(value: &Json) -> &[Json] {
+    value.as_array().expect("it is a list")
+}
+
+/// The numbers of a list.
+pub(crate) fn numbers(value: &Json) -> Vec<f64> {
+    let number = |value: &Json| value.as_f64().expect("a number");
+    list(value).iter().map(number).collect()
+}
+
+/// The numbers of an answered vector.
+pub(crate) fn vector(outcome: &Result<Json, Failure>) -> Vec<f64> {
+    let answer = outcome.as_ref().unwrap_or_else(|failure| panic!("{failure}"));
+    numbers(&answer["embedding"])
+}
+
+/// Asserts that two lists of numbers have the same length and nowhere differ by more than the tolerance.
+pub(crate) fn assert_close(got: &[f64], expected: &[f64], what: &str) {
+    assert_eq!(got.len(), expected.len(), "{what}: number of elements");
+    let differences = got.iter().zip(expected).map(|(one, other)| (one - other).abs());
+    let worst = differences.fold(0.0, f64::max);
+    assert!(
+        worst <= TOLERANCE,
+        "{what}: differs by {worst}, expected at most {TOLERANCE}"
+    );
+}

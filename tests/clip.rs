@@ -1,0 +1,184 @@
+//! The plugin `clip` behind the server: images and texts come in however clients send them, and what they get is what the model
+//! answers.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value as Json, json};
+
+use crate::harness::plugins::{library, repository};
+use crate::harness::{Scenario, Server};
+
+const TOLERANCE: f64 = 1e-5;
+
+fn start(settings: &str) -> Server {
+    library("clip");
+    let folder = repository().join("plugins/clip/tests/models/new");
+    Scenario::new(&format!(
+        "[[models]]\nname = \"m\"\nplugin = \"clip\"\n\n[models.settings]\nfolder = \"{}\"\n{settings}\n",
+        folder.display()
+    ))
+    .start()
+}
+
+fn reference() -> Json {
+    let file = repository().join("plugins/clip/tests/reference/reference.json");
+    let text = std::fs::read_to_string(file).expect("the reference is part of the repository");
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
+fn image(name: &str) -> Vec<u8> {
+    let file = repository().join("plugins/clip/tests/images").join(name);
+    std::fs::read(file).expect("the image is part of the repository")
+}
+
+fn data_uri(name: &str) -> String {
+    let kind = name.rsplit('.').next().expect("images have an ending");
+    format!("data:image/{kind};base64,{}", BASE64_STANDARD.encode(image(name)))
+}
+
+fn list(value: &Json) -> &Vec<Json> {
+    value.as_array().expect("it is a list")
+}
+
+fn assert_close(got: &Json, expected: &Json, what: &str) {
+    let (got, expected) = (list(got), list(expected));
+    assert_eq!(got.len(), expected.len(), "{what}");
+    for (got, expected) in got.iter().zip(expected) {
+        let difference = got.as_f64().expect("a number") - expected.as_f64().expect("a number");
+        assert!(difference.abs() <= TOLERANCE, "{what}: {got} and {expected}");
+    }
+}
+
+#[test]
+fn images_of_callers_that_meet_in_batches_get_the_vectors_of_the_reference() {
+    let server = start("normalize = false");
+    let reference = reference();
+    let expected = &reference["expected"]["new"]["image"];
+    let names: Vec<_> = list(&reference["exact"])
+        .iter()
+        .filter_map(Json::as_str)
+        .collect();
+    let pending: Vec<_> = names
+        .iter()
+        .map(|name| server.predict_in_background("m", "image", &json!([data_uri(name)])))
+        .collect();
+    for (name, pending) in names.iter().zip(pending) {
+        let reply = pending.reply().expect(200).json();
+        assert_close(&reply["outputs"][0]["embedding"], &expected[name], name);
+    }
+}
+
+#[test]
+fn an_image_may_be_the_body_of_a_request() {
+    let server = start("normalize = false");
+    let expected = &reference()["expected"]["new"]["image"];
+    for (name, media_type) in [("rgba.png", "image/png"), ("lossless.webp", "image/webp")] {
+        let call = server.request("POST", "/v1/models/m/tasks/image/predict");
+        let reply = call.body(media_type, image(name)).send().expect(200).json();
+        assert_close(&reply["output"]["embedding"], &expected[name], name);
+    }
+}
+
+#[test]
+fn clients_of_openai_get_vectors_of_texts_and_the_count_of_tokens() {
+    let server = start("normalize = false");
+    let reference = reference();
+    let expected = &reference["expected"]["new"];
+    let request = json!({"model": "m.text", "input": reference["texts"]});
+    let reply = server.post("/v1/embeddings", &request).expect(200).json();
+    let vectors = list(&reply["data"]);
+    assert_eq!(vectors.len(), list(&reference["texts"]).len());
+    for (index, vector) in vectors.iter().enumerate() {
+        assert_close(
+            &vector["embedding"],
+            &expected["text"][index],
+            &format!("text {index}"),
+        );
+    }
+    let tokens: usize = list(&expected["ids"]).iter().map(|ids| list(ids).len()).sum();
+    assert_eq!(reply["usage"]["prompt_tokens"], json!(tokens));
+}
+
+#[test]
+fn labels_of_a_request_are_held_against_its_image() {
+    let server = start("");
+    let reference = reference();
+    let labels = list(&reference["labels"]);
+    for name in ["large.png", "palette.png"] {
+        let question = json!({"image": data_uri(name), "labels": labels, "template": reference["template"]});
+        let reply = server
+            .predict("m", "classify", &json!([question]))
+            .expect(200)
+            .json();
+        let scores = list(&reply["outputs"][0]["scores"]);
+        let score = |label: &Json| {
+            scores
+                .iter()
+                .find(|score| score["label"] == *label)
+                .map(|score| score["score"].clone())
+        };
+        let got: Vec<_> = labels.iter().map(score).collect();
+        assert_close(
+            &json!(got),
+            &reference["expected"]["new"]["probabilities"][name],
+            name,
+        );
+    }
+}
+
+#[test]
+fn the_example_of_the_repository_knows_its_shapes() {
+    library("clip");
+    let config = repository().join("config");
+    let text = std::fs::read_to_string(config.join("clip.toml"))
+        .expect("the configuration is part of the repository");
+    let folder = format!("folder = \"{}\"", config.join("shapes").display());
+    let server = Scenario::new(&text.replace("folder = \"shapes\"", &folder)).start();
+    let labels = ["red circle", "circle", "blue cross", "blue triangle"];
+    for (sample, label) in [("red-circle", "red circle"), ("blue-triangle", "blue triangle")] {
+        let file =
+            std::fs::read(config.join(format!("shapes/samples/{sample}.png"))).expect("the sample is there");
+        let image = json!({"b64": BASE64_STANDARD.encode(file)});
+        let question = json!({"input": {"image": image, "labels": labels}});
+        let reply = server
+            .post("/v1/models/shapes/predict", &question)
+            .expect(200)
+            .json();
+        assert_eq!(reply["output"]["label"], label);
+        let score = reply["output"]["score"].as_f64().expect("a number");
+        assert!(score > 0.99, "{score}");
+    }
+}
+
+#[test]
+fn one_bad_image_fails_alone() {
+    let server = start("");
+    let inputs = json!([
+        data_uri("tiny.png"),
+        data_uri("bomb.png"),
+        data_uri("cut.png"),
+        data_uri("animated.webp")
+    ]);
+    let reply = server.predict("m", "image", &inputs).expect(200).json();
+    let outputs = list(&reply["outputs"]);
+    assert_eq!(list(&outputs[0]["embedding"]).len(), 10);
+    for (output, problem) in outputs[1..].iter().zip([
+        "image has 65535×65535 = 4294836225 pixels, expected at most 64000000",
+        "image cannot be read",
+        "image is animated",
+    ]) {
+        let message = output["error"]["message"].as_str().expect("it failed");
+        assert!(message.contains(problem), "{message}");
+        assert_eq!(output["error"]["code"], "invalid_input");
+    }
+}
+
+#[test]
+fn a_question_without_labels_is_the_clients_fault() {
+    let question = json!({"input": {"image": data_uri("tiny.png"), "labels": []}});
+    let reply = start("").post("/v1/models/m/tasks/classify/predict", &question);
+    assert!(
+        reply.expect(422).text().contains("`labels` is empty"),
+        "the client is told why"
+    );
+}
