@@ -1,0 +1,323 @@
+"""A model's tasks: methods that take a list of items and return a list of outcomes, found by their type hints, and called
+with batches.
+"""
+
+import base64
+import inspect
+import json
+import logging
+import traceback
+import typing
+
+from _inference_server import values
+from _inference_server.values import Form, Invalid, Unsupported
+
+# Methods that are never tasks.
+RESERVED = {"load", "unload"}
+
+log = logging.getLogger("python")
+
+
+class Fault(Exception):
+    """What the model did wrong, in words that a client may read."""
+
+
+class Failed:
+    """An item without an outcome. `kind` is "invalid", "unsupported" or "fault"."""
+
+    def __init__(self, kind, message):
+        self.kind, self.message = kind, message
+
+
+class Task:
+    """One method, and what its items and outcomes are."""
+
+    def __init__(self, name, method, examples):
+        self.name, self.method = name, method
+        self.description = inspect.cleandoc(method.__doc__ or "")
+        parameters = list(inspect.signature(method).parameters.values())
+        hints = values.hints_of(getattr(method, "__func__", method))
+        self.input = values.form(element(hints.get(parameters[0].name)), "input")
+        self.output = output_form(hints.get("return"))
+        self.parameters = None
+        if len(parameters) > 1:
+            self.parameters = values.reader(element(hints.get("parameters")))
+        declared = self.input.schema.get("examples") if isinstance(self.input.schema, dict) else None
+        self.examples = [written(example) for example in (examples or declared or [])]
+
+    def run(self, items, parameters):
+        """Calls the method with the items that are what it takes. The outcome of each, or the rows of all, see `write`."""
+        items = READERS[self.input.kind](self.input, items)
+        if self.parameters:
+            parameters = parse(parameters, self.parameters[1])
+            for index, value in enumerate(parameters):
+                if isinstance(value, Failed):
+                    items[index] = Failed(value.kind, f"parameters: {value.message}")
+        good = [index for index, item in enumerate(items) if not isinstance(item, Failed)]
+        if not good:
+            return items
+        arguments = [[items[index] for index in good]]
+        if self.parameters:
+            arguments.append([parameters[index] for index in good])
+        answers = self.check(self.method(*arguments), len(good))
+        if len(good) == len(items):
+            return write(self.output, answers)
+        for index, answer in zip(good, write_each(self.output, answers)):
+            items[index] = answer
+        return items
+
+    def check(self, answers, count):
+        """The answers, which can be counted, and are as many as the items."""
+        if isinstance(answers, (str, bytes, dict)) or not hasattr(answers, "__iter__"):
+            raise Fault(f"task `{self.name}` returned {article(answers)}, expected a list of {count}")
+        if not hasattr(answers, "__len__"):
+            answers = list(answers)
+        if len(answers) != count:
+            raise Fault(f"task `{self.name}` returned {len(answers)} outcomes for {count} items, expected one for each")
+        return answers
+
+
+def tasks_of(model, name):
+    """The tasks of an instance of a class, or of one function called `name`."""
+    if inspect.isroutine(model):
+        reason = no_task(model)
+        if reason:
+            raise Unsupported(reason)
+        return [Task(name, model, getattr(model, "examples", None))]
+    examples = getattr(model, "examples", None) or {}
+    tasks = []
+    for method_name, function in inspect.getmembers(type(model), inspect.isfunction):
+        method = getattr(model, method_name)
+        if method_name.startswith("_") or method_name in RESERVED or not inspect.ismethod(method):
+            continue
+        reason = no_task(method)
+        if reason:
+            log.debug("`%s` is no task: %s", method_name, reason)
+            continue
+        try:
+            tasks.append((function.__code__.co_firstlineno, Task(method_name, method, examples.get(method_name))))
+        except Unsupported as problem:
+            raise Unsupported(f"`{method_name}`: {problem}") from None
+    return [task for _, task in sorted(tasks, key=lambda pair: pair[0])]
+
+
+def no_task(method):
+    """Why a method cannot be a task; None if it can."""
+    parameters = list(inspect.signature(method).parameters.values())
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if not parameters or any(parameter.kind not in plain for parameter in parameters):
+        return "it does not take a list"
+    if len(parameters) > 2 or (len(parameters) == 2 and parameters[1].name != "parameters"):
+        return "it takes more than a list, and `parameters`"
+    hint = values.hints_of(getattr(method, "__func__", method)).get(parameters[0].name)
+    if hint is not None and not is_list(hint):
+        return "its first parameter is no list"
+    if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
+        return "it is asynchronous"
+    return None
+
+
+def is_list(hint):
+    origin = typing.get_origin(hint) or hint
+    return origin in values.LISTS and origin not in (tuple, set, frozenset)
+
+
+def element(hint):
+    """The hint of what a list of this hint holds."""
+    arguments = typing.get_args(hint) if hint is not None and is_list(hint) else ()
+    return arguments[0] if arguments else typing.Any
+
+
+def output_form(hint):
+    if hint is None or not values.is_array(hint):
+        return values.form(element(hint), "output")
+    # One array for the batch: its rows are the outcomes.
+    rows = values.tensor("output", hint)
+    rows.shape = tuple(rows.shape[1:]) or (-1,)
+    return Form("tensors", tensors=(rows,))
+
+
+def written(example):
+    """An example as a client would write it."""
+    if isinstance(example, bytes):
+        return {"b64": base64.b64encode(example).decode()}
+    return example
+
+
+# From what the server has, for the items of a batch at once, to what the method takes.
+
+
+def parse(documents, read):
+    """The values of JSON documents, each as `read` makes it."""
+    try:
+        items = json.loads(f"[{','.join(documents)}]")
+    except (ValueError, RecursionError):
+        # One is to blame: a number with too many digits, say.
+        items = [parse_alone(document) for document in documents]
+    if read:
+        for index, item in enumerate(items):
+            if isinstance(item, Failed):
+                continue
+            try:
+                items[index] = read(item)
+            except Invalid as problem:
+                items[index] = Failed("invalid", str(problem))
+    return items
+
+
+def parse_alone(document):
+    try:
+        return json.loads(document)
+    except (ValueError, RecursionError) as problem:
+        return Failed("invalid", str(problem))
+
+
+def read_tensors(form, tensors):
+    """For each tensor of the task either the data and the shape of all items in one, or those of each."""
+    import numpy
+
+    arrays = []
+    for tensor, given in zip(form.tensors, tensors):
+        dtype = values.NUMPY_NAMES[tensor.dtype]
+        if isinstance(given, tuple):
+            data, shape = given
+            arrays.append(list(numpy.ndarray(shape, dtype, data)))
+        else:
+            arrays.append([numpy.ndarray(shape, dtype, data) for data, shape in given])
+    if form.holder is None:
+        return arrays[0]
+    names = [tensor.name for tensor in form.tensors]
+    return [form.holder(**dict(zip(names, parts))) for parts in zip(*arrays)]
+
+
+READERS = {
+    "text": lambda form, items: items,
+    "bytes": lambda form, items: items,
+    "json": lambda form, documents: parse(documents, form.read),
+    "tensors": read_tensors,
+}
+
+
+# From what the method returned to what the server takes.
+
+
+def write(form, answers):
+    """The outcomes one by one, or of tensors, if every item has them in the same shapes: a tuple with the shape and the data
+    of all items for each tensor.
+    """
+    if form.kind != "tensors":
+        return write_each(form, answers)
+    if form.holder is None and hasattr(answers, "dtype"):
+        import numpy
+
+        (tensor,) = form.tensors
+        rows = convert(tensor, numpy.asarray(answers))
+        if tensor.fits(rows.shape[1:]):
+            return ((rows.shape, rows.tobytes()),)
+    outcomes = write_each(form, answers)
+    if any(isinstance(outcome, Failed) for outcome in outcomes):
+        return outcomes
+    rows = []
+    for parts in zip(*outcomes):
+        shape = parts[0][0]
+        if any(part[0] != shape for part in parts):
+            return outcomes
+        rows.append(((len(parts), *shape), b"".join([data for _, data in parts])))
+    return tuple(rows)
+
+
+def write_each(form, answers):
+    writer = WRITERS.get(form.kind)
+    outcomes = []
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            outcomes.append(failed(answer))
+        elif writer is None:
+            outcomes.append(answer)
+        else:
+            try:
+                outcomes.append(writer(form, answer))
+            except Fault as problem:
+                log.error("the outcome of an item is unfit: %s", problem)
+                outcomes.append(Failed("fault", f"the model's outcome is unfit: {problem}"))
+            except Exception as error:
+                log.error("the outcome of an item is unfit:\n%s", report(error))
+                outcomes.append(Failed("fault", f"the model's outcome is unfit: {type(error).__qualname__}"))
+    return outcomes
+
+
+def write_text(form, answer):
+    if not isinstance(answer, str):
+        raise Fault(f"it is {article(answer)}, expected a string")
+    return answer
+
+
+def write_bytes(form, answer):
+    if not isinstance(answer, (bytes, bytearray, memoryview)):
+        raise Fault(f"it is {article(answer)}, expected bytes")
+    return bytes(answer)
+
+
+def write_arrays(form, answer):
+    import numpy
+
+    if form.holder is None:
+        parts = [answer]
+    else:
+        part = answer.get if isinstance(answer, dict) else lambda name: getattr(answer, name, None)
+        parts = [part(tensor.name) for tensor in form.tensors]
+    written = []
+    for tensor, array in zip(form.tensors, parts):
+        if array is None:
+            raise Fault(f"it has no `{tensor.name}`")
+        array = convert(tensor, numpy.asarray(array))
+        if not tensor.fits(array.shape):
+            raise Fault(f"`{tensor.name}` has the shape {list(array.shape)}, expected {list(tensor.shape)}")
+        written.append((array.shape, array.tobytes()))
+    return written
+
+
+WRITERS = {"text": write_text, "bytes": write_bytes, "tensors": write_arrays}
+
+
+def convert(tensor, array):
+    """The array with the type that was promised, if that is of the same sort: float64 becomes float32, but not int64."""
+    dtype = values.NUMPY_NAMES[tensor.dtype]
+    if array.dtype.name == dtype:
+        return array
+    try:
+        return array.astype(dtype, casting="same_kind")
+    except TypeError:
+        raise Fault(f"`{tensor.name}` is an array of {array.dtype.name}, expected {dtype}") from None
+
+
+def failed(error):
+    """An exception in the place of an outcome: the client's fault where it says so, and else the model's."""
+    if isinstance(error, NotImplementedError):
+        return Failed("unsupported", str(error))
+    if isinstance(error, (ValueError, TypeError)):
+        return Failed("invalid", str(error))
+    log.error("the model failed on an item:\n%s", report(error))
+    return Failed("fault", f"the model failed on this item: {type(error).__qualname__}")
+
+
+def raised(error):
+    """What a client is told of an exception that ended a batch; the log has the rest. Whether memory ran out comes first."""
+    if isinstance(error, Fault):
+        log.error("%s", error)
+        return False, str(error)
+    log.error("the model raised an exception:\n%s", report(error))
+    name = type(error).__qualname__
+    return isinstance(error, MemoryError) or name == "OutOfMemoryError", f"the model raised {name}"
+
+
+def report(error):
+    """The traceback, without the frames of this package."""
+    trace = error.__traceback__
+    while trace and trace.tb_frame.f_code.co_filename.startswith("<inference-server"):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+
+
+def article(value):
+    return f"a value of type `{type(value).__qualname__}`"
