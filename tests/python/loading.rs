@@ -1,11 +1,32 @@
 //! What is told to the operator whose model cannot be loaded.
 
-use super::{class, config, python, write};
-use crate::harness::{Scenario, Server};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
-/// The line of the log that says why the model does not load.
-fn refusal(server: &Server) -> String {
-    server.wait_for_log("model `m`")
+use super::{class, config, python, write};
+use crate::harness::Scenario;
+
+/// Starts a server with a model for each configuration, called `m0` and so on, each with a folder of its own in which
+/// `prepare` writes; and what the log says of each.
+fn refusals(configs: &[String], prepare: impl Fn(usize, &Path)) -> Vec<String> {
+    let named: Vec<String> = (0..)
+        .zip(configs)
+        .map(|(index, config)| {
+            config
+                .replace("name = \"m\"", &format!("name = \"m{index}\""))
+                .replace("$HERE", &format!("$DIR/{index}"))
+        })
+        .collect();
+    let scenario = Scenario::new(&named.concat());
+    for index in 0..configs.len() {
+        prepare(index, &scenario.dir().join(index.to_string()));
+    }
+    let server = scenario.start_unready();
+    (0..configs.len())
+        .map(|index| server.wait_for_log(&format!("model `m{index}`: ")))
+        .collect()
 }
 
 #[test]
@@ -20,7 +41,7 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
         (
             "model.py",
             "",
-            "`model.py`, expected `path/to/file.py:Name` or `package.module:Name`",
+            "model.py`, expected `path/to/file.py:Name` or `package.module:Name`",
         ),
         (
             "model.py:Modle",
@@ -30,7 +51,7 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
         (
             "model.py:x",
             "x = 3",
-            "`x` in model.py is a value of type `int`, expected a class or a function",
+            "model.py is a value of type `int`, expected a class or a function",
         ),
         (
             "no_such.module:Model",
@@ -79,19 +100,25 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
             "making a `Model` raised TypeError: ",
         ),
     ];
-    for (class, text, expected) in cases {
-        let scenario = Scenario::new(&config(&python, class, ""));
-        write(scenario.dir(), "model.py", text);
-        let server = scenario.start_unready();
-        let said = refusal(&server);
+    let config = |class: &str| {
+        let class = if class.contains(".py") {
+            format!("$HERE/{class}")
+        } else {
+            class.to_owned()
+        };
+        config(&python, &class, "")
+    };
+    let configs = cases.map(|(class, ..)| config(class));
+    let said = refusals(&configs, |index, folder| {
+        write(folder, "model.py", cases[index].1)
+    });
+    for ((class, text, expected), said) in cases.into_iter().zip(said) {
         assert!(
             said.contains(expected),
             "{class}: {text}\nexpected {expected}\ngot {said}"
         );
-        assert!(
-            said.contains("models.toml:7:9"),
-            "the line of `class` is named: {said}"
-        );
+        let column = said.contains(":9: model") && said.contains("[models.settings] `class`: ");
+        assert!(column, "the place of `class` is named: {said}");
     }
 }
 
@@ -116,104 +143,105 @@ fn settings_are_read_as_their_hint_has_them() {
     assert_eq!(seen, [serde_json::json!([3, true])]);
 
     let server = scenario("[models.settings.settings]\nsize = { width = \"wide\" }\n").start_unready();
-    let said = refusal(&server);
+    let said = server.wait_for_log("model `m`: ");
     assert!(
         said.contains("models.toml:9:18")
             && said.contains("`settings.size.width`: expected an integer, got the string \"wide\""),
         "{said}"
     );
-    let server = Scenario::new(&format!(
-        "{}[models.settings.settings]\na = 1\n",
-        config(&python, &class("kinds.py", "Kinds"), "")
-    ))
-    .start_unready();
-    let said = refusal(&server);
-    assert!(
-        said.contains("`Kinds` has no method `load` that would take them"),
-        "{said}"
-    );
+}
+
+#[test]
+fn settings_that_nobody_takes_are_refused() {
+    let Some(python) = python() else { return };
+    let configs = ["Kinds", "shout"].map(|name| {
+        let config = config(&python, &class("kinds.py", name), "");
+        format!("{config}settings = {{ a = 1 }}\n")
+    });
+    let said = refusals(&configs, |_, _| ());
+    for (said, expected) in said.iter().zip([
+        "`settings`: `Kinds` has no method `load` that would take them",
+        "`settings`: a function takes no settings; make it a method of a class with `load`",
+    ]) {
+        assert!(said.contains(expected), "expected {expected}, got {said}");
+    }
 }
 
 #[test]
 fn a_python_that_cannot_be_used_is_named() {
-    let Some(_) = python() else { return };
-    for (written, expected) in [
+    let Some(python) = python() else { return };
+    let cases = [
         (
             "/no/such/venv",
+            None,
             "/no/such/venv does not exist, expected the folder of a virtual environment",
         ),
         (
-            "$DIR",
+            "$HERE",
+            None,
             "bin/python does not exist, expected the folder of a virtual environment",
         ),
-        ("/bin/cat", "/bin/cat does not "),
+        ("/bin/cat", None, "/bin/cat does not "),
         (
-            "$DIR/old",
-            "$DIR/old is Python 3.8.1, expected CPython 3.9 or newer",
+            "$HERE/python",
+            Some(("cpython", "[3, 8, 1]")),
+            "/python is Python 3.8.1, expected CPython 3.9 or newer",
         ),
         (
-            "$DIR/other",
-            "$DIR/other is an interpreter of the implementation `pypy`, expected CPython 3.9 or newer",
+            "$HERE/python",
+            Some(("pypy", "[3, 11, 0]")),
+            "/python is an interpreter of the implementation `pypy`, expected CPython 3.9 or newer",
         ),
         (
-            "$DIR/static",
-            "/usr/bin/static has no libpython3.11.so.1.0 in /nowhere; on Debian install libpython3.11, with pyenv",
+            "$HERE/python",
+            Some(("cpython", "[3, 11, 0]")),
+            "/usr/bin/python has no libpython3.11.so.1.0 in /tmp/",
         ),
-        ("$DIR/lying", "the library in this process is that of Python 3."),
-    ] {
-        let config = config(written.as_ref(), "model.py:Model", "");
-        let scenario = Scenario::new(&config);
-        let folder = real_library();
-        for (name, implementation, version, folder) in [
-            ("old", "cpython", "[3, 8, 1]", "/nowhere"),
-            ("other", "pypy", "[3, 11, 0]", "/nowhere"),
-            ("static", "cpython", "[3, 11, 0]", "/nowhere"),
-            (
-                "lying",
-                "cpython",
-                "[3, 99, 0]",
-                scenario.dir().to_str().expect("UTF-8"),
-            ),
-        ] {
-            pretend(scenario.dir(), name, implementation, version, folder);
+        (
+            "$HERE/python",
+            Some(("cpython", "[3, 99, 0]")),
+            "the library in this process is that of Python 3.",
+        ),
+    ];
+    let configs = cases.map(|(written, ..)| config(written.as_ref(), "model.py:Model", ""));
+    let said = refusals(&configs, |index, folder| {
+        write(folder, "empty", "");
+        if let (_, Some((implementation, version)), _) = cases[index] {
+            pretend(folder, implementation, version);
+            let library = folder.join("libpython3.99.so.1.0");
+            std::os::unix::fs::symlink(real_library(&python), library).expect("a link can be made");
         }
-        std::os::unix::fs::symlink(folder, scenario.dir().join("libpython3.99.so.1.0")).expect("a link");
-        let expected = expected.replace("$DIR", scenario.dir().to_str().expect("UTF-8"));
-        let server = scenario.start_unready();
-        let said = refusal(&server);
+    });
+    for ((written, _, expected), said) in cases.into_iter().zip(said) {
         assert!(
-            said.contains(&expected),
+            said.contains(expected),
             "{written}: expected {expected}, got {said}"
         );
-        assert!(
-            said.contains("models.toml:6:10"),
-            "the line of `python` is named: {said}"
-        );
+        let place = said.contains(":10: model") && said.contains("[models.settings] `python`: ");
+        assert!(place, "the place of `python` is named: {said}");
     }
 }
 
-/// The library of the Python of the tests.
-fn real_library() -> String {
-    let python = python().expect("it was found before");
+/// The library of a Python.
+fn real_library(python: &Path) -> String {
     let script = "import os, sys, sysconfig\n\
                   name = 'libpython%d.%d.so.1.0' % sys.version_info[:2]\n\
                   folders = [sysconfig.get_config_var('LIBDIR'), sys.base_prefix + '/lib']\n\
                   print(next(f + '/' + name for f in folders if os.path.exists(f + '/' + name)))";
-    let output = std::process::Command::new(python)
+    let output = Command::new(python)
         .args(["-c", script])
         .output()
         .expect("it runs");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// Writes a program that says of itself that it is such an interpreter.
-fn pretend(folder: &std::path::Path, name: &str, implementation: &str, version: &str, library_folder: &str) {
-    use std::os::unix::fs::PermissionsExt;
+/// Writes a program `python` that says of itself that it is such an interpreter, with its library in the same folder.
+fn pretend(folder: &Path, implementation: &str, version: &str) {
     let text = format!(
         "#!/bin/sh\necho '{{\"implementation\": \"{implementation}\", \"version\": {version}, \"free_threaded\": false, \
-         \"executable\": \"/usr/bin/{name}\", \"prefix\": \"/usr\", \"library_folders\": [\"{library_folder}\"]}}'\n"
+         \"executable\": \"/usr/bin/python\", \"prefix\": \"/usr\", \"library_folders\": [\"{}\"]}}'\n",
+        folder.display()
     );
-    let file = folder.join(name);
-    write(folder, name, &text);
-    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    write(folder, "python", &text);
+    std::fs::set_permissions(folder.join("python"), Permissions::from_mode(0o755)).expect("it is ours");
 }

@@ -6,6 +6,7 @@
 mod faults;
 mod life;
 mod loading;
+mod minilm;
 mod values;
 mod versions;
 

@@ -44,6 +44,7 @@ class Model:
         place, separator, name = written.rpartition(":")
         if not separator or not place or not name:
             raise Refused(f"`{written}`, expected `path/to/file.py:Name` or `package.module:Name`")
+        forget_own_modules()
         if place.endswith(".py"):
             module = import_file(os.path.join(base_dir, place))
         else:
@@ -52,8 +53,10 @@ class Model:
         self.instance = instantiate(target, settings, pathlib.Path(base_dir), place)
         try:
             self.tasks = tasks.tasks_of(self.instance, name.rpartition(".")[2])
-        except (values.Unsupported, NameError, TypeError) as problem:
-            raise Refused(f"the hints of `{name}` cannot be used: {problem}") from None
+        except values.Unsupported as problem:
+            raise Refused(f"`{name}` cannot be served: {problem}") from None
+        except Exception as error:
+            raise Refused(f"the hints of `{name}` cannot be read: {type(error).__qualname__}: {error}") from None
         if not self.tasks:
             raise Refused(
                 f"`{name}` has no task: no public method that takes a list of items, such as `def shout(self, texts: list[str])`"
@@ -95,27 +98,36 @@ class FreshLoader(importlib.machinery.SourceFileLoader):
         raise OSError("compiled code is not used")
 
 
+# Folders of files that settings have named.
+folders = set()
+
+
+def find_fresh(entry):
+    """A hook of `sys.path` for such folders, and what is in them."""
+    if not any(entry == folder or entry.startswith(folder + os.sep) for folder in folders):
+        raise ImportError(entry)
+    extensions = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
+    return importlib.machinery.FileFinder(entry, extensions, (FreshLoader, [".py"]))
+
+
+sys.path_hooks.insert(0, find_fresh)
+
+
 def import_file(path):
     """The module in a file, whose folder is where it finds its neighbours."""
     path = os.path.realpath(path)
     folder, file_name = os.path.split(path)
     if not os.path.isfile(path):
         raise Refused(f"{path} does not exist{near(file_name, listed(folder))}")
-    forget_own_modules()
+    name = file_name[: -len(".py")]
+    if "." in name:
+        raise Refused(f"{path} has a dot in its name, which Python takes for a package; rename it")
     while folder in sys.path:
         sys.path.remove(folder)
     sys.path.insert(0, folder)
-
-    def hook(entry):
-        if entry != folder and not entry.startswith(folder + os.sep):
-            raise ImportError(entry)
-        details = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
-        return importlib.machinery.FileFinder(entry, details, (FreshLoader, [".py"]))
-
     if is_own(path):
-        sys.path_hooks.insert(0, hook)
-    sys.path_importer_cache.clear()
-    name = file_name[: -len(".py")]
+        folders.add(folder)
+        sys.path_importer_cache.pop(folder, None)
     if name in sys.builtin_module_names or name in sys.modules:
         raise Refused(f"{path} has the name of the module `{name}`, which Python has loaded already; rename it")
     return import_module(name, path)
@@ -163,15 +175,16 @@ def instantiate(target, settings, base_dir, place):
             raise Refused(f"`{target.__qualname__}` has no method `load` that would take them", "settings")
         return instance
     parameters = list(inspect.signature(load).parameters)
-    arguments = []
+    arguments = {}
+    if "base_dir" in parameters:
+        parameters.remove("base_dir")
+        arguments["base_dir"] = base_dir
     if parameters:
-        arguments.append(read_settings(load, parameters[0], settings))
+        arguments[parameters[0]] = read_settings(load, parameters[0], settings)
     elif settings:
         raise Refused(f"`load` of `{target.__qualname__}` takes no settings", "settings")
-    if "base_dir" in parameters[1:]:
-        arguments.append(base_dir)
     with reported("`load`"):
-        load(*arguments)
+        load(**arguments)
     return instance
 
 
@@ -266,6 +279,7 @@ def forget_own_modules():
     """A model that is loaded after another in the same process reads its files anew, and has its own of each."""
     for name, _ in own_modules():
         del sys.modules[name]
+    importlib.invalidate_caches()
 
 
 # Hints

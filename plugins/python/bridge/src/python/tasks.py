@@ -3,6 +3,7 @@ with batches.
 """
 
 import base64
+import functools
 import inspect
 import json
 import logging
@@ -70,7 +71,7 @@ class Task:
         """The answers, which can be counted, and are as many as the items."""
         if isinstance(answers, (str, bytes, dict)) or not hasattr(answers, "__iter__"):
             raise Fault(f"task `{self.name}` returned {article(answers)}, expected a list of {count}")
-        if not hasattr(answers, "__len__"):
+        if not hasattr(answers, "__getitem__"):
             answers = list(answers)
         if len(answers) != count:
             raise Fault(f"task `{self.name}` returned {len(answers)} outcomes for {count} items, expected one for each")
@@ -84,7 +85,7 @@ def tasks_of(model, name):
         if reason:
             raise Unsupported(reason)
         return [Task(name, model, getattr(model, "examples", None))]
-    examples = getattr(model, "examples", None) or {}
+    examples = dict(getattr(model, "examples", None) or {})
     tasks = []
     for method_name, function in inspect.getmembers(type(model), inspect.isfunction):
         method = getattr(model, method_name)
@@ -95,9 +96,11 @@ def tasks_of(model, name):
             log.debug("`%s` is no task: %s", method_name, reason)
             continue
         try:
-            tasks.append((function.__code__.co_firstlineno, Task(method_name, method, examples.get(method_name))))
+            tasks.append((function.__code__.co_firstlineno, Task(method_name, method, examples.pop(method_name, None))))
         except Unsupported as problem:
             raise Unsupported(f"`{method_name}`: {problem}") from None
+    for name in examples:
+        raise Unsupported(f"`examples` has some for `{name}`, which is no task")
     return [task for _, task in sorted(tasks, key=lambda pair: pair[0])]
 
 
@@ -178,7 +181,7 @@ def read_tensors(form, tensors):
 
     arrays = []
     for tensor, given in zip(form.tensors, tensors):
-        dtype = values.NUMPY_NAMES[tensor.dtype]
+        dtype = numpy_type(tensor.dtype)
         if isinstance(given, tuple):
             data, shape = given
             arrays.append(list(numpy.ndarray(shape, dtype, data)))
@@ -214,16 +217,35 @@ def write(form, answers):
         rows = convert(tensor, numpy.asarray(answers))
         if tensor.fits(rows.shape[1:]):
             return ((rows.shape, rows.tobytes()),)
-    outcomes = write_each(form, answers)
-    if any(isinstance(outcome, Failed) for outcome in outcomes):
-        return outcomes
-    rows = []
-    for parts in zip(*outcomes):
-        shape = parts[0][0]
-        if any(part[0] != shape for part in parts):
-            return outcomes
-        rows.append(((len(parts), *shape), b"".join([data for _, data in parts])))
-    return tuple(rows)
+    parts = [answers] if form.holder is None else zip(*[held(form, answer) for answer in answers])
+    rows = [stacked(tensor, arrays) for tensor, arrays in zip(form.tensors, parts)]
+    return write_each(form, answers) if None in rows else tuple(rows)
+
+
+def stacked(tensor, arrays):
+    """Shape and data of arrays in one, if all are of the type that was promised and have the same shape."""
+    import numpy
+
+    dtype, shape = numpy_type(tensor.dtype), getattr(arrays[0], "shape", None)
+    for array in arrays:
+        if not isinstance(array, numpy.ndarray) or array.dtype != dtype or array.shape != shape:
+            return None
+    if not tensor.fits(shape):
+        return None
+    return (len(arrays), *shape), b"".join([array.tobytes() for array in arrays])
+
+
+def held(form, answer):
+    """The arrays in an outcome of several; None where one is missing."""
+    part = answer.get if isinstance(answer, dict) else lambda name: getattr(answer, name, None)
+    return [part(tensor.name) for tensor in form.tensors]
+
+
+@functools.lru_cache(maxsize=None)
+def numpy_type(name):
+    import numpy
+
+    return numpy.dtype(values.NUMPY_NAMES[name])
 
 
 def write_each(form, answers):
@@ -261,13 +283,8 @@ def write_bytes(form, answer):
 def write_arrays(form, answer):
     import numpy
 
-    if form.holder is None:
-        parts = [answer]
-    else:
-        part = answer.get if isinstance(answer, dict) else lambda name: getattr(answer, name, None)
-        parts = [part(tensor.name) for tensor in form.tensors]
     written = []
-    for tensor, array in zip(form.tensors, parts):
+    for tensor, array in zip(form.tensors, [answer] if form.holder is None else held(form, answer)):
         if array is None:
             raise Fault(f"it has no `{tensor.name}`")
         array = convert(tensor, numpy.asarray(array))
@@ -282,13 +299,13 @@ WRITERS = {"text": write_text, "bytes": write_bytes, "tensors": write_arrays}
 
 def convert(tensor, array):
     """The array with the type that was promised, if that is of the same sort: float64 becomes float32, but not int64."""
-    dtype = values.NUMPY_NAMES[tensor.dtype]
-    if array.dtype.name == dtype:
+    dtype = numpy_type(tensor.dtype)
+    if array.dtype == dtype:
         return array
     try:
         return array.astype(dtype, casting="same_kind")
     except TypeError:
-        raise Fault(f"`{tensor.name}` is an array of {array.dtype.name}, expected {dtype}") from None
+        raise Fault(f"`{tensor.name}` is an array of {array.dtype.name}, expected {dtype.name}") from None
 
 
 def failed(error):

@@ -7,6 +7,7 @@ promises; everything that is wrong with a value is an `Invalid` that says where.
 import collections.abc
 import dataclasses
 import enum
+import functools
 import sys
 import typing
 
@@ -157,8 +158,8 @@ def reader(hint):
     if hint in (typing.Any, object):
         return {}, None
     if hint in SCALARS:
-        name, accepts, convert = SCALARS[hint]
-        return {"type": name}, scalar(name, accepts, convert)
+        name = SCALARS[hint]
+        return {"type": name}, number if hint is float else scalar(hint or type(None), name)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in (list, tuple, dict):
         origin, arguments = hint, ()
@@ -187,14 +188,7 @@ def reader(hint):
     )
 
 
-SCALARS = {
-    str: ("string", lambda value: isinstance(value, str), None),
-    bool: ("boolean", lambda value: isinstance(value, bool), None),
-    int: ("integer", lambda value: isinstance(value, int) and not isinstance(value, bool), None),
-    float: ("number", lambda value: isinstance(value, (int, float)) and not isinstance(value, bool), float),
-    type(None): ("null", lambda value: value is None, None),
-}
-SCALARS[None] = SCALARS[type(None)]
+SCALARS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null", None: "null"}
 
 # What may stand around the hint of a TypedDict's field.
 PRESENCE = tuple(getattr(typing, name) for name in ("Required", "NotRequired") if hasattr(typing, name))
@@ -211,13 +205,22 @@ LISTS = {
 ARTICLES = {"integer": "an integer", "object": "an object", "array": "an array", "null": "null"}
 
 
-def scalar(name, accepts, convert):
+def scalar(wanted, name):
     def read(value):
-        if not accepts(value):
+        # Parsed JSON has no subclasses, and true is no integer.
+        if type(value) is not wanted:
             raise Invalid(f"expected {ARTICLES.get(name, f'a {name}')}, got {describe(value)}")
-        return convert(value) if convert else value
+        return value
 
     return read
+
+
+def number(value):
+    if type(value) is float:
+        return value
+    if type(value) is int:
+        return float(value)
+    raise Invalid(f"expected a number, got {describe(value)}")
 
 
 def one_of(values):
@@ -310,21 +313,26 @@ def record(cls):
         optional = {f.name for f in fields if f.default is not missing or f.default_factory is not missing}
         make, hints = cls, hints_of(cls)
         known = {field.name: hints[field.name] for field in fields}
-    members = {name: reader(hint) for name, hint in known.items()}
-    required = [name for name in members if name not in optional]
+    schemas, readers = {}, {}
+    for name, hint in known.items():
+        schemas[name], readers[name] = reader(hint)
+    required = [name for name in known if name not in optional]
 
     def read(value):
         check_object(value)
-        for name in value:
-            if name not in members:
-                raise Invalid(f"unknown field, expected one of {', '.join(members)}", name)
-        for name in required:
-            if name not in value:
-                raise Invalid("missing field", name)
         parts = {}
         for name, part in value.items():
-            read_part = members[name][1]
-            parts[name] = at(name, read_part, part) if read_part else part
+            try:
+                read_part = readers[name]
+            except KeyError:
+                raise Invalid(f"unknown field, expected one of {', '.join(known)}", name) from None
+            try:
+                parts[name] = read_part(part) if read_part else part
+            except Invalid as problem:
+                raise problem.within(name) from None
+        for name in required:
+            if name not in parts:
+                raise Invalid("missing field", name)
         try:
             return make(**parts)
         except (TypeError, ValueError) as problem:
@@ -333,7 +341,7 @@ def record(cls):
 
     schema = {
         "type": "object",
-        "properties": {name: schema for name, (schema, _) in members.items()},
+        "properties": schemas,
         "required": required,
         "additionalProperties": False,
     }
@@ -426,8 +434,9 @@ def show(hint):
 
 def plain(value):
     """The parts of a value that JSON has no word for: what the writer of JSON asks for when it comes upon one."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    names = field_names(type(value))
+    if names is not None:
+        return {name: getattr(value, name) for name in names}
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if isinstance(value, enum.Enum):
@@ -444,3 +453,8 @@ def plain(value):
     if hasattr(value, "__get_validators__"):
         return value.dict()
     raise TypeError(f"a value of type `{type(value).__qualname__}` has no JSON form")
+
+
+@functools.lru_cache(maxsize=None)
+def field_names(cls):
+    return [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else None
