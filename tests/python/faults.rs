@@ -118,6 +118,7 @@ fn an_outcome_that_breaks_its_promise_fails_alone() {
     let Some(server) = faults("") else { return };
     for (task, bad, problem) in [
         ("unfit", "unfit", "it is a value of type `int`, expected a string"),
+        ("unfit", "half", "surrogates not allowed"),
         (
             "unwritable",
             "object",
@@ -151,6 +152,7 @@ fn what_is_printed_and_logged_is_in_the_log_of_the_server() {
         ("INFO", "stdout", "printed one two"),
         ("WARN", "stderr", "complained one two"),
         ("WARN", "faults.log", "logged one two"),
+        ("WARN", "faults.log", "half a pair: \\ud800"),
     ] {
         let line = server.wait_for_log(text);
         let mark = format!("{level} ");

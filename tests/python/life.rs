@@ -164,6 +164,17 @@ fn a_reload_notices_changed_files_of_the_author() {
 }
 
 #[test]
+fn text_is_utf8_without_a_locale() {
+    let text = "import pathlib\nfolder = pathlib.Path(__file__).parent\nclass Model:\n    def f(self, items):\n        \
+                (folder / 'größe').write_text('ü')\n        return [(folder / 'größe').read_text()] * len(items)\n";
+    let Some(scenario) = written(text, "") else { return };
+    let server = scenario.env("LC_ALL", "C").start();
+    assert_eq!(server.predict("m", "f", &json!([1])).outputs(), [json!("ü")]);
+    let written = std::fs::read_to_string(server.dir().join("größe"));
+    assert_eq!(written.ok().as_deref(), Some("ü"));
+}
+
+#[test]
 fn a_model_is_told_of_its_end() {
     let text = "class Model:\n    def f(self, items):\n        return items\n    def unload(self):\n        \
                 print('farewell')\n";

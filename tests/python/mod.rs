@@ -13,6 +13,8 @@ mod versions;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::{Value as Json, json};
+
 use crate::harness::plugins::{library, repository};
 use crate::harness::{Scenario, Server, tools};
 
@@ -91,4 +93,35 @@ fn write(folder: &Path, name: &str, text: &str) {
     let parent = file.parent().expect("it is in a folder");
     std::fs::create_dir_all(parent).expect("a folder can be made");
     std::fs::write(file, text).expect("a file can be written");
+}
+
+/// What the README of the plugin shows, but for times.
+#[test]
+fn the_example_answers_what_the_readme_shows() {
+    let Some(python) = python() else { return };
+    let root = repository();
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).expect("it is part of the repository");
+    let config = read("config/python.toml")
+        .replace("python = \"venv\"", &format!("python = \"{}\"", python.display()))
+        .replace("../plugins", &root.join("plugins").display().to_string());
+    let server = Scenario::new(&config).start();
+    let inputs = json!(["good mornign", "how art thou", ""]);
+    let got = server.predict("phrases", "closest", &inputs).expect(200).json();
+    let readme = read("plugins/python/README.md");
+    let shown = readme
+        .split("```json\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let shown: Json = serde_json::from_str(shown.expect("an answer")).expect("it is JSON");
+    let outputs = |reply: &Json| reply["outputs"].as_array().cloned().unwrap_or_default();
+    let (got, shown) = (outputs(&got), outputs(&shown));
+    assert_eq!(got.len(), shown.len());
+    for (got, shown) in got.iter().zip(&shown) {
+        assert_eq!(
+            (&got["phrase"], &got["error"]),
+            (&shown["phrase"], &shown["error"])
+        );
+        let score = |output: &Json| output["score"].as_f64().unwrap_or_default();
+        assert!((score(got) - score(shown)).abs() < 1e-6, "{got} and {shown}");
+    }
 }

@@ -47,7 +47,7 @@ class Faults:
         return {"few": items[1:], "none": None, "text": "abc", "all": iter(items)}[items[0]]
 
     def unfit(self, items: List[str]) -> List[str]:
-        return [3 if item == "unfit" else item for item in items]
+        return [{"unfit": 3, "half": "\ud800"}.get(item, item) for item in items]
 
     def unwritable(self, items: List[str]):
         endless = []
@@ -62,6 +62,7 @@ class Faults:
         print("printed", *items)
         print("complained", *items, file=sys.stderr)
         log.warning("logged %s", " ".join(items))
+        log.warning("half a pair: \ud800")
         log.debug("whispered %s", " ".join(items))
         return items
 

@@ -6,7 +6,7 @@
     reason = "pyo3 can neither name the program nor ask a library that is not initialised for its version"
 )]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -36,6 +36,7 @@ pub(crate) fn start(environment: &Environment) -> Result<(), LoadError> {
     let runs = unsafe { ffi::Py_IsInitialized() } != 0;
     if !runs {
         name_program(&environment.executable)?;
+        use_utf8();
         // Without handlers of signals, which are the server's.
         Python::initialize();
     }
@@ -60,8 +61,10 @@ pub(crate) fn start(environment: &Environment) -> Result<(), LoadError> {
 
 /// A library of another version would not find its standard library, and end the process.
 fn check_version((major, minor, _): (u32, u32, u32)) -> Result<(), LoadError> {
-    // SAFETY: it may be called at any time, and returns a static text.
-    let version = unsafe { CStr::from_ptr(ffi::Py_GetVersion()) }.to_string_lossy();
+    // SAFETY: it may be called at any time.
+    let version = unsafe { ffi::Py_GetVersion() };
+    // SAFETY: it is a static text that ends in 0.
+    let version = unsafe { CStr::from_ptr(version) }.to_string_lossy();
     if version.starts_with(&format!("{major}.{minor}.")) {
         return Ok(());
     }
@@ -86,4 +89,16 @@ fn name_program(executable: &Path) -> Result<(), LoadError> {
     // SAFETY: Python has not been initialised, under the lock of `start`; the text ends in 0 and is never freed.
     unsafe { ffi::Py_SetProgramName(wide.leak().as_ptr()) };
     Ok(())
+}
+
+/// Files and their names are UTF-8, as in an interpreter that is started by hand: the library would take the server's locale,
+/// and in a container that is often none.
+fn use_utf8() {
+    // SAFETY: the name ends in 0.
+    let mode = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"Py_UTF8Mode".as_ptr()) }.cast::<c_int>();
+    // SAFETY: it is null, which `as_mut` checks, or the address of the `int` of that name, which nothing else uses before Python
+    // is initialised, under the lock of `start`.
+    if let Some(mode) = unsafe { mode.as_mut() } {
+        *mode = 1;
+    }
 }

@@ -59,7 +59,7 @@ impl<'py> Scripts<'py> {
             let arguments = (class, settings, context.base_dir.as_path(), context.threads);
             self.loading.getattr("load")?.call1(arguments)
         };
-        load().map_err(|error: PyErr| self.refusal(&error).unwrap_or_else(|error| LoadError::new(error)))
+        load().map_err(|error: PyErr| self.refusal(&error).unwrap_or_else(LoadError::new))
     }
 
     /// What the operator is told. Anything but a `Refused` is a mistake of the plugin.

@@ -1,5 +1,6 @@
 //! Carries batches to a method and its outcomes back. What they are, the method's hints say: see `tasks.Task`.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use plugin_sdk::manifest::{Kind, TensorManifest, ValueManifest};
@@ -162,7 +163,10 @@ impl Plan {
     fn output(&self, outcome: &Bound<'_, PyAny>) -> PyResult<Result<AnyOutput, ItemError>> {
         let py = outcome.py();
         Ok(Ok(match self.output.kinds[..] {
-            [Kind::Text] => AnyOutput::Text(outcome.extract()?),
+            [Kind::Text] => match outcome.extract() {
+                Ok(text) => AnyOutput::Text(text),
+                Err(error) => return Ok(Err(unfit(&error))),
+            },
             [Kind::Bytes] => {
                 let media_type = self.output.media_types.first();
                 let media_type = media_type.map_or("application/octet-stream", String::as_str);
@@ -171,11 +175,7 @@ impl Plan {
             [Kind::Tensors] => AnyOutput::Tensors(self.tensors(outcome.try_iter()?.flatten())?),
             _ => match json::write(outcome, self.plain.bind(py)) {
                 Ok(document) => AnyOutput::Json(document),
-                Err(problem) => {
-                    log::error!("the outcome of an item cannot be written as JSON: {problem}");
-                    let message = format!("the model's outcome cannot be written as JSON: {problem}");
-                    return Ok(Err(ItemError::fault(message)));
-                }
+                Err(problem) => return Ok(Err(unfit(&problem))),
             },
         }))
     }
@@ -255,6 +255,12 @@ fn parameters<'py>(py: Python<'py>, batch: &Batch<'_, Value<'_>>) -> PyResult<Bo
     };
     let documents = (0..batch.len()).map(read).collect::<PyResult<Vec<_>>>()?;
     PyList::new(py, documents.iter().map(|document| document.get()))
+}
+
+/// An outcome that cannot be sent, as in `tasks.write_each`.
+fn unfit(problem: &dyn Display) -> ItemError {
+    log::error!("the outcome of an item is unfit: {problem}");
+    ItemError::fault(format_args!("the model's outcome is unfit: {problem}"))
 }
 
 /// The error in a `tasks.Failed`.

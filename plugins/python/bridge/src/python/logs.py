@@ -41,7 +41,7 @@ class Lines(io.TextIOBase):
         # A progress bar overwrites its line.
         line = line.rstrip("\r").rsplit("\r", 1)[-1]
         if line:
-            self.record(self.level, self.target, line)
+            self.record(self.level, self.target, writable(line))
 
 
 class Records(logging.Handler):
@@ -57,9 +57,14 @@ class Records(logging.Handler):
 
     def emit(self, record):
         try:
-            self.record(severity(record.levelno), record.name, self.format(record))
+            self.record(severity(record.levelno), record.name, writable(self.format(record)))
         except Exception:
             self.handleError(record)
+
+
+def writable(text):
+    """The text, with what UTF-8 has no word for written out, such as halves of surrogate pairs in the names of files."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def severity(number):
