@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::json;
+
 use super::{class, config, python, write};
 use crate::harness::Scenario;
 
@@ -139,8 +141,8 @@ fn settings_are_read_as_their_hint_has_them() {
         scenario
     };
     let server = scenario("[models.settings.settings]\nsize = { width = 3 }\n").start();
-    let seen = server.predict("m", "see", &serde_json::json!([1])).outputs();
-    assert_eq!(seen, [serde_json::json!([3, true])]);
+    let seen = server.predict("m", "see", &json!([1])).outputs();
+    assert_eq!(seen, [json!([3, true])]);
 
     let server = scenario("[models.settings.settings]\nsize = { width = \"wide\" }\n").start_unready();
     let said = server.wait_for_log("model `m`: ");
@@ -149,6 +151,46 @@ fn settings_are_read_as_their_hint_has_them() {
             && said.contains("`settings.size.width`: expected an integer, got the string \"wide\""),
         "{said}"
     );
+}
+
+#[test]
+fn a_class_of_an_installed_package_is_served_in_the_environment_at_hand() {
+    let Some(python) = python() else { return };
+    let environment = python
+        .parent()
+        .and_then(Path::parent)
+        .expect("it is in a folder `bin`");
+    let library = real_library(&python);
+    for settings in [String::new(), format!("libpython = \"{library}\"\n")] {
+        let scenario = Scenario::new(&format!(
+            "[[models]]\nname = \"m\"\nplugin = \"python\"\n\
+             [models.settings]\nclass = \"package.models:Outer.Model\"\n{settings}"
+        ));
+        let text = "from . import part\nclass Outer:\n    class Model:\n        def see(self, items):\n            \
+                    return [part.VALUE] * len(items)\n";
+        write(
+            scenario.dir(),
+            "installed/package/__init__.py",
+            "print('noise')\n",
+        );
+        write(scenario.dir(), "installed/package/models.py", text);
+        write(scenario.dir(), "installed/package/part.py", "VALUE = 1\n");
+        write(
+            scenario.dir(),
+            "installed/sitecustomize.py",
+            "print('more noise')\n",
+        );
+        let installed = scenario.dir().join("installed").display().to_string();
+        let server = scenario
+            .env("PYTHONPATH", &installed)
+            .env("VIRTUAL_ENV", &environment.display().to_string())
+            .start();
+        let see = || server.predict("m", "see", &json!([0])).outputs();
+        assert_eq!(see(), [json!(1)]);
+        write(server.dir(), "installed/package/part.py", "VALUE = 22\n");
+        assert!(server.reload());
+        assert_eq!((see(), server.generation("m")), (vec![json!(22)], 2));
+    }
 }
 
 #[test]

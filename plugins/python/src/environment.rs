@@ -142,6 +142,8 @@ fn ask(interpreter: &Path) -> Result<Probe, LoadError> {
         let last = said.lines().next_back().unwrap_or_default();
         return Err(fail(format!("does not run: {}; {last}", output.status)));
     }
-    serde_json::from_slice(&output.stdout)
+    // What starts with every Python there may print something before.
+    let printed = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(printed.lines().next_back().unwrap_or_default())
         .map_err(|error| fail(format!("does not say what it is: {error}; is it a Python 3?")))
 }
