@@ -74,7 +74,7 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
         (
             "model.py:Model",
             "class Model: pass",
-            "`Model` has no task: no public method that takes a list of items",
+            "`Model` cannot be served: it has no task, such as `def shout(self, texts: list[str])`",
         ),
         (
             "model.py:Model",
@@ -90,6 +90,11 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
             "model.py:Model",
             "import typing, numpy\nclass Model:\n    def f(self, items: typing.List[numpy.ndarray[typing.Any, numpy.dtype[numpy.str_]]]): ...",
             "is an array of no definite type, expected one of bool, uint8,",
+        ),
+        (
+            "model.py:Model",
+            "class Model:\n    def predict(self, text: str): ...",
+            "; `predict` is none, since its first parameter is no list",
         ),
         (
             "model.py:Model",

@@ -199,6 +199,21 @@ fn an_item_that_does_not_fit_its_hint_fails_alone_and_says_where() {
 }
 
 #[test]
+fn what_the_author_checks_fails_no_other_item() {
+    let Some(server) = kinds() else { return };
+    let inputs = json!([{"values": [1, 2]}, {"values": [2, 1]}, {"values": [3, 4]}]);
+    let outputs = server.predict("m", "ordered", &inputs).outputs();
+    assert_eq!((&outputs[0], &outputs[2]), (&json!(1.0), &json!(3.0)));
+    assert_eq!(outputs[1]["error"]["message"], "the values are not in order");
+    let outputs = server
+        .predict("m", "broken", &json!([1, {"word": "a"}, 2]))
+        .outputs();
+    assert_eq!((&outputs[0], &outputs[2]), (&json!("1"), &json!("2")));
+    assert_eq!(outputs[1]["error"]["code"], "model_fault", "{outputs:?}");
+    server.wait_for_log("KeyError: 'a'");
+}
+
+#[test]
 fn a_number_that_python_refuses_fails_alone() {
     let Some(server) = kinds() else { return };
     let digits = "1".repeat(5000);

@@ -58,6 +58,23 @@ class Scored:
 
 
 @dataclass
+class Ordered:
+    values: NDArray[np.float32]
+
+    def __post_init__(self):
+        if not (np.diff(self.values) >= 0).all():
+            raise ValueError("the values are not in order")
+
+
+@dataclass
+class Broken:
+    word: str
+
+    def __post_init__(self):
+        self.initial = {}[self.word]
+
+
+@dataclass
 class Options:
     times: int = 1
 
@@ -116,6 +133,12 @@ class Kinds:
 
     def located(self, items: List[Boxes]) -> List[Scored]:
         return [Scored(item["corners"].sum(axis=1, dtype=np.float64), item["ids"].argmax()) for item in items]
+
+    def ordered(self, items: List[Ordered]) -> List[float]:
+        return [item.values[0] for item in items]
+
+    def broken(self, items: List[Union[int, Broken]]) -> List[str]:
+        return [str(item) for item in items]
 
     def repeated(self, items: List[str], parameters: List[Options]) -> List[str]:
         return [item * options.times for item, options in zip(items, parameters)]

@@ -57,10 +57,6 @@ class Model:
             raise Refused(f"`{name}` cannot be served: {problem}") from None
         except Exception as error:
             raise Refused(f"the hints of `{name}` cannot be read: {type(error).__qualname__}: {error}") from None
-        if not self.tasks:
-            raise Refused(
-                f"`{name}` has no task: no public method that takes a list of items, such as `def shout(self, texts: list[str])`"
-            )
         limit = getattr(self.instance, "max_batch_size", None)
         if limit is not None and not (isinstance(limit, int) and limit > 0):
             raise Refused(f"`max_batch_size` of `{name}` is {limit!r}, expected an integer from 1")

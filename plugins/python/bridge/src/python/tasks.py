@@ -86,19 +86,21 @@ def tasks_of(model, name):
             raise Unsupported(reason)
         return [Task(name, model, getattr(model, "examples", None))]
     examples = dict(getattr(model, "examples", None) or {})
-    tasks = []
+    tasks, others = [], []
     for method_name, function in inspect.getmembers(type(model), inspect.isfunction):
         method = getattr(model, method_name)
         if method_name.startswith("_") or method_name in RESERVED or not inspect.ismethod(method):
             continue
         reason = no_task(method)
         if reason:
-            log.debug("`%s` is no task: %s", method_name, reason)
+            others.append(f"; `{method_name}` is none, since {reason}")
             continue
         try:
             tasks.append((function.__code__.co_firstlineno, Task(method_name, method, examples.pop(method_name, None))))
         except Unsupported as problem:
             raise Unsupported(f"`{method_name}`: {problem}") from None
+    if not tasks:
+        raise Unsupported(f"it has no task, such as `def shout(self, texts: list[str])`{''.join(others)}")
     for name in examples:
         raise Unsupported(f"`examples` has some for `{name}`, which is no task")
     return [task for _, task in sorted(tasks, key=lambda pair: pair[0])]
@@ -121,14 +123,17 @@ def no_task(method):
 
 
 def is_list(hint):
+    hint, _ = values.unwrap(hint)
     origin = typing.get_origin(hint) or hint
     return origin in values.LISTS and origin not in (tuple, set, frozenset)
 
 
 def element(hint):
     """The hint of what a list of this hint holds."""
-    arguments = typing.get_args(hint) if hint is not None and is_list(hint) else ()
-    return arguments[0] if arguments else typing.Any
+    if hint is None or not is_list(hint):
+        return typing.Any
+    hint, _ = values.unwrap(hint)
+    return (typing.get_args(hint) or (typing.Any,))[0]
 
 
 def output_form(hint):
@@ -158,13 +163,7 @@ def parse(documents, read):
         # One is to blame: a number with too many digits, say.
         items = [parse_alone(document) for document in documents]
     if read:
-        for index, item in enumerate(items):
-            if isinstance(item, Failed):
-                continue
-            try:
-                items[index] = read(item)
-            except Invalid as problem:
-                items[index] = Failed("invalid", str(problem))
+        items = [item if isinstance(item, Failed) else made(read, item) for item in items]
     return items
 
 
@@ -173,6 +172,16 @@ def parse_alone(document):
         return json.loads(document)
     except (ValueError, RecursionError) as problem:
         return Failed("invalid", str(problem))
+
+
+def made(make, *parts):
+    """What `make` makes of an item. Code of the author's may take part in that, and is to fail no other item."""
+    try:
+        return make(*parts)
+    except Invalid as problem:
+        return Failed("invalid", str(problem))
+    except Exception as error:
+        return failed(error)
 
 
 def read_tensors(form, tensors):
@@ -190,7 +199,7 @@ def read_tensors(form, tensors):
     if form.holder is None:
         return arrays[0]
     names = [tensor.name for tensor in form.tensors]
-    return [form.holder(**dict(zip(names, parts))) for parts in zip(*arrays)]
+    return [made(lambda *parts: form.holder(**dict(zip(names, parts))), *parts) for parts in zip(*arrays)]
 
 
 READERS = {
