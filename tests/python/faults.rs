@@ -5,8 +5,10 @@ use serde_json::json;
 use super::serve;
 use crate::harness::Server;
 
+/// The items of a request stay together in these tests.
 fn faults(keys: &str) -> Option<Server> {
-    serve("faults.py", "Faults", keys)
+    let keys = format!("{keys}\n[models.batching]\npolicy = \"greedy\"\n");
+    serve("faults.py", "Faults", &keys)
 }
 
 #[test]

@@ -159,19 +159,15 @@ def parse(documents, read):
     """The values of JSON documents, each as `read` makes it."""
     try:
         items = json.loads(f"[{','.join(documents)}]")
-    except (ValueError, RecursionError):
-        # One is to blame: a number with too many digits, say.
-        items = [parse_alone(document) for document in documents]
-    if read:
-        items = [item if isinstance(item, Failed) else made(read, item) for item in items]
-    return items
+        return [read(item) for item in items] if read else items
+    except Exception:
+        # One is to blame: it does not fit, or has a number with too many digits, say.
+        return [made(parse_alone, document, read) for document in documents]
 
 
-def parse_alone(document):
-    try:
-        return json.loads(document)
-    except (ValueError, RecursionError) as problem:
-        return Failed("invalid", str(problem))
+def parse_alone(document, read):
+    item = json.loads(document)
+    return read(item) if read else item
 
 
 def made(make, *parts):
