@@ -199,6 +199,32 @@ fn an_item_that_does_not_fit_its_hint_fails_alone_and_says_where() {
 }
 
 #[test]
+fn numbers_out_of_range_are_the_clients_fault() {
+    let Some(server) = kinds() else { return };
+    let large = format!("1{}", "0".repeat(400));
+    for (task, good, bad) in [
+        (
+            "shapes",
+            "{\"corners\": [{\"x\": 1}]}",
+            format!("{{\"corners\": [{{\"x\": {large}}}]}}"),
+        ),
+        ("bytes", "[255]", "[256]".to_owned()),
+    ] {
+        let path = format!("/v1/models/m/tasks/{task}/predict");
+        let body = format!("{{\"inputs\": [{good}, {bad}]}}");
+        let reply = server
+            .request("POST", &path)
+            .body("application/json", body)
+            .send();
+        let outputs = reply.expect(200).outputs();
+        assert_eq!(
+            outputs[1]["error"]["code"], "invalid_input",
+            "{task}: {outputs:?}"
+        );
+    }
+}
+
+#[test]
 fn what_the_author_checks_fails_no_other_item() {
     let Some(server) = kinds() else { return };
     let inputs = json!([{"values": [1, 2]}, {"values": [2, 1]}, {"values": [3, 4]}]);

@@ -134,6 +134,9 @@ class Kinds:
     def located(self, items: List[Boxes]) -> List[Scored]:
         return [Scored(item["corners"].sum(axis=1, dtype=np.float64), item["ids"].argmax()) for item in items]
 
+    def bytes(self, items: List[Union[str, NDArray[np.uint8]]]) -> List[int]:
+        return [int(item.sum()) for item in items]
+
     def ordered(self, items: List[Ordered]) -> List[float]:
         return [item.values[0] for item in items]
 

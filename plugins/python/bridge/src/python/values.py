@@ -218,7 +218,7 @@ def scalar(wanted, name):
 def number(value):
     if type(value) is float:
         return value
-    if type(value) is int:
+    if type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     raise Invalid(f"expected a number, got {describe(value)}")
 
@@ -293,7 +293,7 @@ def nested_array(tensor):
 
         try:
             array = numpy.asarray(value, dtype=NUMPY_NAMES[tensor.dtype])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise Invalid(f"expected an array of {tensor.dtype}, got {describe(value)}") from None
         if not tensor.fits(array.shape):
             raise Invalid(f"expected the shape {list(tensor.shape)}, got {list(array.shape)}")
