@@ -29,6 +29,7 @@ mod loading;
 mod metric_names;
 mod openapi;
 mod precedence;
+mod python;
 mod quickstart;
 mod reload;
 mod reload_refused;

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{BatchError, ItemError};
 use crate::input;
+use crate::output::AnyOutput;
 use crate::tensor::TensorOutput;
 
 /// The items of one batch, decoded; derefs to a slice of them. All belong to one task.
@@ -194,6 +195,13 @@ impl<T: Rows> Outputs<T> {
     /// Tensors whose first dimension is the batch: row `i` belongs to item `i`. The fastest way out, where no item fails.
     pub fn batch(tensors: T) -> Self {
         Self(Outcomes::Rows(tensors.into_tensors()))
+    }
+}
+
+impl Outputs<AnyOutput> {
+    /// As [`batch`](Outputs::batch), for a task whose outputs are tensors by its settings.
+    pub fn rows(tensors: Vec<TensorOutput>) -> Self {
+        Self(Outcomes::Rows(tensors))
     }
 }
 

@@ -28,11 +28,17 @@ pub struct Package {
 }
 
 pub(crate) fn describe<M: Model>(package: Package) -> RString {
-    let described = contain(|| PluginManifest {
+    describe_as(package, || PluginManifest {
         settings_schema: crate::schema::of_input::<M::Settings>(),
         tasks: M::tasks().manifests(),
+        isolation: M::isolation(),
         ..PluginManifest::default()
-    });
+    })
+}
+
+/// Adds to what a plugin says of itself what is known of its package.
+pub(crate) fn describe_as(package: Package, describe: impl FnOnce() -> PluginManifest) -> RString {
+    let described = contain(describe);
     // There is no way to fail here, and no log: what can be said is said.
     let (described, description) = match described {
         Ok(described) => (described, package.description.to_owned()),
@@ -76,9 +82,7 @@ struct Loaded<M: Model> {
 
 impl<M: Model> Loaded<M> {
     fn new(context: &str, host: &'static Host) -> Result<Self, LoadError> {
-        let context: manifest::LoadContext = serde_json::from_str(context).map_err(|error| {
-            LoadError::new(format_args!("the server's load context is malformed: {error}"))
-        })?;
+        let context = read_context(context)?;
         let settings = settings::read::<M::Settings>(&context.settings)?;
         let model = Contained::new(M::load(settings, &LoadContext::new(&context))?);
         let tasks = Contained::new(model.configured_tasks());
@@ -86,6 +90,7 @@ impl<M: Model> Loaded<M> {
         let manifest = ModelManifest {
             platform: M::platform().to_owned(),
             tasks: tasks.manifests(),
+            files: model.files(),
         };
         Ok(Self {
             model,
@@ -149,7 +154,12 @@ impl<M: Model> Drop for Loaded<M> {
     }
 }
 
-fn to_json<T: serde::Serialize>(manifest: &T) -> RString {
+pub(crate) fn read_context(context: &str) -> Result<manifest::LoadContext, LoadError> {
+    serde_json::from_str(context)
+        .map_err(|error| LoadError::new(format_args!("the server's load context is malformed: {error}")))
+}
+
+pub(crate) fn to_json<T: serde::Serialize>(manifest: &T) -> RString {
     RString::from(
         serde_json::to_string(manifest).expect("manifests have string keys and finite numbers only"),
     )

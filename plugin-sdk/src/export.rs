@@ -5,12 +5,15 @@
     reason = "abi_stable's header is made from a function whose type it cannot check"
 )]
 
+use std::marker::PhantomData;
+
 use abi_stable::library::{__call_root_module_loader, CheckTypeLayout, LibHeader, RootModuleResult};
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{RResult, RStr, RString};
 use plugin_abi::{Host, PluginModule, PluginModule_Ref, RawError};
 
 use crate::entry::{self, Package};
+use crate::front::{self, Front};
 use crate::host::Reach;
 use crate::model::Model;
 
@@ -24,11 +27,28 @@ use crate::model::Model;
 #[macro_export]
 macro_rules! export_model {
     ($model:ty) => {
+        $crate::__export!($crate::__private::OfModel<$model>);
+    };
+}
+
+/// Exports a [`Front`](crate::Front) from a `cdylib`, as [`export_model!`] does a model.
+#[macro_export]
+macro_rules! export_front {
+    ($front:ty) => {
+        $crate::__export!($crate::__private::OfFront<$front>);
+    };
+}
+
+/// What both have in common.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export {
+    ($exports:ty) => {
         const _: () = {
             struct Plugin;
 
             impl $crate::__private::Plugin for Plugin {
-                type Model = $model;
+                type Exports = $exports;
                 const PACKAGE: $crate::__private::Package = $crate::__private::Package {
                     name: ::core::env!("CARGO_PKG_NAME"),
                     version: ::core::env!("CARGO_PKG_VERSION"),
@@ -45,10 +65,46 @@ macro_rules! export_model {
 
 /// What the macro says of a plugin.
 pub trait Plugin: 'static {
-    /// The author's model.
-    type Model: Model;
+    /// The functions that it exports.
+    type Exports: Exports;
     /// The author's package.
     const PACKAGE: Package;
+}
+
+/// What a plugin does when the server calls.
+pub trait Exports: 'static {
+    /// See [`PluginModule::describe`].
+    fn describe(package: Package) -> RString;
+    /// See [`PluginModule::load`].
+    fn load(context: RStr<'_>, host: Host) -> RResult<plugin_abi::Model, RawError>;
+}
+
+/// The functions of a plugin with this model.
+#[derive(Debug)]
+pub struct OfModel<M>(PhantomData<fn() -> M>);
+
+impl<M: Model> Exports for OfModel<M> {
+    fn describe(package: Package) -> RString {
+        entry::describe::<M>(package)
+    }
+
+    fn load(context: RStr<'_>, host: Host) -> RResult<plugin_abi::Model, RawError> {
+        entry::load::<M>(context, host, Reach::Library)
+    }
+}
+
+/// The functions of a plugin with this front.
+#[derive(Debug)]
+pub struct OfFront<F>(PhantomData<fn() -> F>);
+
+impl<F: Front> Exports for OfFront<F> {
+    fn describe(package: Package) -> RString {
+        front::describe::<F>(package)
+    }
+
+    fn load(context: RStr<'_>, host: Host) -> RResult<plugin_abi::Model, RawError> {
+        front::load::<F>(context, host)
+    }
 }
 
 /// The header that the server looks for.
@@ -71,11 +127,11 @@ fn module<P: Plugin>() -> PluginModule_Ref {
 }
 
 extern "C" fn describe<P: Plugin>() -> RString {
-    entry::describe::<P::Model>(P::PACKAGE)
+    P::Exports::describe(P::PACKAGE)
 }
 
 extern "C" fn load<P: Plugin>(context: RStr<'_>, host: Host) -> RResult<plugin_abi::Model, RawError> {
-    entry::load::<P::Model>(context, host, Reach::Library)
+    P::Exports::load(context, host)
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod element;
 mod entry;
 mod error;
 mod export;
+mod front;
 mod host;
 mod input;
 mod json_bytes;
@@ -38,10 +39,11 @@ pub mod testing;
 pub use batch::{Batch, BatchResult, Item, Outputs, Prepared, Rows};
 pub use element::Element;
 pub use error::{BatchError, ItemError, LoadError};
+pub use front::{Back, Front};
 pub use input::{Any, Bytes, BytesItem, Input, Json, Tensor, Tensors, Text, Value};
 pub use json_bytes::JsonBytes;
 pub use model::{LoadContext, Model, NoSettings};
-pub use output::{BytesOutput, Encoder, Output};
+pub use output::{AnyOutput, BytesOutput, Encoder, Output};
 pub use plugin_abi::DType;
 pub use task::{PreparedTask, Task, TaskInfo, Tasks};
 pub use tensor::{TensorInfo, TensorOutput, TensorView, TensorsView};
@@ -63,10 +65,10 @@ pub mod prelude {
     pub use serde_json::json;
 }
 
-/// For the expansion of [`export_model!`] alone.
+/// For the expansion of [`export_model!`] and [`export_front!`] alone.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::entry::Package;
-    pub use crate::export::{Plugin, header};
+    pub use crate::export::{OfFront, OfModel, Plugin, header};
     pub use abi_stable::library::LibHeader;
 }

@@ -73,6 +73,17 @@ pub trait Model: Sized + Send + Sync + 'static {
         Self::tasks()
     }
 
+    /// Where the plugin would rather run, if the configuration does not say.
+    fn isolation() -> Option<manifest::Isolation> {
+        None
+    }
+
+    /// Files that the model was loaded from beside those that its settings name, by absolute paths. When one of them
+    /// changes, a reload of the configuration loads the model again.
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Framework or format that the model runs on, for clients that ask (`onnx`, `pytorch`).
     fn platform() -> &'static str {
         "rust"

@@ -10,11 +10,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::ItemError;
-use crate::input::{Bytes, Json, Tensor, Tensors, Text, of_kind};
+use crate::input::{Any, Bytes, Json, Tensor, Tensors, Text, of_kind};
 use crate::schema;
 use crate::tensor::{self, TensorOutput};
 
-/// What a task answers. Use one of the markers: [`Text`], [`Bytes`], [`Json`], [`Tensor`], [`Tensors`].
+/// What a task answers. Use one of the markers: [`Text`], [`Bytes`], [`Json`], [`Tensor`], [`Tensors`], [`Any`].
 ///
 /// A type of your own may implement it as well, to encode in its own way.
 pub trait Output: 'static {
@@ -46,6 +46,39 @@ impl BytesOutput {
         Self {
             data,
             media_type: media_type.into(),
+        }
+    }
+}
+
+/// What a task answers whose kind of output only its settings decide. The task says which it is, with
+/// [`TaskInfo::output`](crate::TaskInfo::output).
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum AnyOutput {
+    /// Text.
+    Text(String),
+    /// Bytes with a media type.
+    Bytes(BytesOutput),
+    /// One JSON document, written out.
+    Json(String),
+    /// Named tensors.
+    Tensors(Vec<TensorOutput>),
+}
+
+impl Output for Any {
+    type Item = AnyOutput;
+
+    /// No kind at all: the task has to say.
+    fn manifest() -> ValueManifest {
+        ValueManifest::default()
+    }
+
+    fn encode(item: AnyOutput, encoder: Encoder<'_, '_>) -> Result<(), ItemError> {
+        match item {
+            AnyOutput::Text(text) => encoder.text(&text),
+            AnyOutput::Bytes(bytes) => encoder.bytes(&bytes.data, &bytes.media_type),
+            AnyOutput::Json(document) => encoder.json_text(&document),
+            AnyOutput::Tensors(tensors) => encoder.tensors(&tensors),
         }
     }
 }
@@ -150,6 +183,15 @@ impl Encoder<'_, '_> {
             .and_then(|()| self.emitter.emit(self.index, value(kind::JSON, &scratch, "")));
         self.emitter.scratch = scratch;
         outcome
+    }
+
+    /// The output is this document, written out.
+    ///
+    /// # Errors
+    /// It is not JSON, or the server refused it.
+    pub fn json_text(self, document: &str) -> Result<(), ItemError> {
+        self.emitter
+            .emit(self.index, value(kind::JSON, document.as_bytes(), ""))
     }
 
     /// The output is these tensors.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use plugin_abi::manifest::{Limits, TaskManifest, WeightRule};
+use plugin_abi::manifest::{Limits, TaskManifest, ValueManifest, WeightRule};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value as JsonValue;
@@ -23,7 +23,7 @@ pub trait Task<M>: Send + Sync + 'static {
     /// [`Tensors`](crate::Tensors), [`Any`](crate::Any).
     type Input: Input;
     /// What an outcome is: [`Text`](crate::Text), [`Bytes`](crate::Bytes), [`Json<T>`](crate::Json), [`Tensor`](crate::Tensor),
-    /// [`Tensors`](crate::Tensors).
+    /// [`Tensors`](crate::Tensors), [`Any`](crate::Any).
     type Output: Output;
 
     /// What the documentation says of the task, its examples and its limits.
@@ -205,6 +205,8 @@ pub struct TaskInfo {
     input_tensors: Vec<TensorInfo>,
     output_tensors: Vec<TensorInfo>,
     output_media_types: Vec<String>,
+    input: Option<ValueManifest>,
+    output: Option<ValueManifest>,
 }
 
 impl TaskInfo {
@@ -292,9 +294,34 @@ impl TaskInfo {
         self
     }
 
+    /// What an item is, in place of what the type of the task's input says: for [`Any`](crate::Any), where the settings
+    /// decide.
+    #[must_use]
+    pub fn input(mut self, input: ValueManifest) -> Self {
+        self.input = Some(input);
+        self
+    }
+
+    /// What an outcome is, in place of what the type of the task's output says: for [`Any`](crate::Any), where the settings
+    /// decide.
+    #[must_use]
+    pub fn output(mut self, output: ValueManifest) -> Self {
+        self.output = Some(output);
+        self
+    }
+
+    /// The `parameters` of a request are described by this JSON Schema: as [`parameters`](Self::parameters), where the
+    /// settings decide.
+    #[must_use]
+    pub fn parameters_schema(mut self, schema: JsonValue) -> Self {
+        self.parameters_schema = schema;
+        self
+    }
+
     /// The manifest of a task with that input and output; its name is filled in by the list of tasks.
     pub(crate) fn manifest<I: Input, O: Output>(self, prepares: bool) -> TaskManifest {
-        let (mut input, mut output) = (I::manifest(), O::manifest());
+        let mut input = self.input.unwrap_or_else(I::manifest);
+        let mut output = self.output.unwrap_or_else(O::manifest);
         input.media_types.extend(self.media_types);
         output.media_types.extend(self.output_media_types);
         input

@@ -27,10 +27,11 @@ use abi_stable::sabi_types::RMut;
 use abi_stable::std_types::{RResult, RSlice, RStr};
 use plugin_abi::codes::error as code;
 use plugin_abi::manifest::{self, ModelManifest, TaskManifest};
-use plugin_abi::{OutputSinkAbi_TO, RawBatch, RawError, RawItem};
+use plugin_abi::{Host, OutputSinkAbi_TO, RawBatch, RawError, RawItem};
 use serde_json::{Value as Json, json};
 
 use crate::entry;
+use crate::front::{self, Front};
 use crate::host::Reach;
 use crate::model::Model;
 
@@ -115,9 +116,39 @@ impl<M: Model> Harness<M> {
             workers,
             threads,
         };
-        let context = serde_json::to_string(&context).expect("the path of the folder is UTF-8");
+        Self::loaded(&context, |context, host| {
+            entry::load::<M>(context, host, Reach::Calls)
+        })
+    }
+}
+
+impl<F: Front> Harness<F> {
+    /// As [`load`](Self::load), for a plugin in two libraries. The second has to be where the dynamic linker finds it, as
+    /// it is under `cargo test` and `cargo bench` if its package is a dependency. What it logs outside of calls goes to the
+    /// first harness that loaded it.
+    ///
+    /// # Errors
+    /// The model did not load.
+    pub fn load_behind(settings: Json) -> Result<Self, Failure> {
+        let context = manifest::LoadContext {
+            model: "test".to_owned(),
+            settings,
+            base_dir: ".".into(),
+            workers: 1,
+            threads: 1,
+        };
+        Self::loaded(&context, |context, host| front::load::<F>(context, host))
+    }
+}
+
+impl<M> Harness<M> {
+    fn loaded(
+        context: &manifest::LoadContext,
+        load: impl FnOnce(RStr<'_>, Host) -> RResult<plugin_abi::Model, RawError>,
+    ) -> Result<Self, Failure> {
+        let context = serde_json::to_string(context).expect("the path of the folder is UTF-8");
         let logs = LogLines::default();
-        let model = match entry::load::<M>(RStr::from(&*context), host::for_lines(&logs), Reach::Calls) {
+        let model = match load(RStr::from(&*context), host::for_lines(&logs)) {
             RResult::ROk(model) => model,
             RResult::RErr(error) => return Err(Failure::from(error)),
         };
@@ -130,9 +161,7 @@ impl<M: Model> Harness<M> {
             _model: PhantomData,
         })
     }
-}
 
-impl<M> Harness<M> {
     /// What the model tells the server about itself.
     pub fn manifest(&self) -> &ModelManifest {
         &self.manifest

@@ -242,8 +242,8 @@ impl Instant {
         };
         Self {
             manifest: ModelManifest {
-                platform: String::new(),
                 tasks: vec![task("label"), task("embedding")],
+                ..ModelManifest::default()
             },
             row: vec![0; DIMENSIONS * 4],
         }

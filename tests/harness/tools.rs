@@ -25,7 +25,8 @@ pub(crate) fn find(variable: &str, names: &[&str], install: &str) -> Option<Path
     found
 }
 
-fn absent(what: &str, variable: &str, install: &str) {
+/// Says that something is not tested, or fails.
+pub(crate) fn absent(what: &str, variable: &str, install: &str) {
     let required = std::env::var("INFERENCE_TEST_TOOLS").is_ok_and(|value| value == "required");
     assert!(
         !required,

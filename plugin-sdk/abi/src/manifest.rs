@@ -21,6 +21,19 @@ pub struct PluginManifest {
     pub settings_schema: Json,
     /// The tasks, where they do not depend on the settings; else empty.
     pub tasks: Vec<TaskManifest>,
+    /// Where it would rather run; the operator's configuration wins. Absent means: the server's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+}
+
+/// Where a plugin runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// In the server's process.
+    Thread,
+    /// In processes of its own.
+    Process,
 }
 
 /// What a loaded model is.
@@ -31,6 +44,10 @@ pub struct ModelManifest {
     pub platform: String,
     /// The tasks; their order gives them the indices that calls use.
     pub tasks: Vec<TaskManifest>,
+    /// Files that it was loaded from beside those that its settings name. When one of them changes, a reload of the
+    /// configuration loads the model again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<PathBuf>,
 }
 
 /// One named ability of a model.

@@ -302,8 +302,10 @@ section! {
         /// at its end, it is a path that starts at the folder of this file.
         plugin: String = PLUGIN, Required("\"onnx\"");
         /// Where the plugin runs. "thread": in the server's process, which is fastest, and shares its fate. "process": in
-        /// processes of its own, which may crash, hang or run out of memory without harm to anything else.
-        isolation: IsolationName = ISOLATIONS, Value("\"thread\"");
+        /// processes of its own, which may crash, hang or run out of memory without harm to anything else. A plugin may
+        /// declare another default.
+        isolation: IsolationName = ISOLATIONS,
+            Otherwise { holds: "what the plugin declares, else \"thread\"", example: "\"process\"" };
         /// How many batches of this model run at the same time. With "thread" that many threads share the loaded model, with
         /// "process" there are that many processes, each with a model of its own.
         workers: NonZeroUsize = count(256), Value("1");

@@ -62,7 +62,7 @@ pub(super) fn in_isolation(model: &WrittenModel) -> Vec<ConfigWarning> {
         Some(ConfigWarning {
             origin: origin?.clone(),
             message: format!(
-                "`{key}` does nothing here, because the model runs in the server's process, which cannot be ended"
+                "`{key}` is for a model in a process of its own, and `isolation` does not ask for one"
             ),
             hint: Some(format!("add `isolation = \"process\"`, or take `{key}` out")),
         })

@@ -229,17 +229,19 @@ fn model_settings(
     fill_in_defaults(&mut built_in);
     let keys = table.keys.or(&built_in);
     let plugin = keys.plugin?;
+    let process = ProcessSettings {
+        on_crash: written_value(keys.on_crash),
+        predict_timeout: written_value(keys.predict_timeout),
+        restart_delay: written_value(keys.restart_delay),
+        max_restart_delay: written_value(keys.max_restart_delay),
+    };
     Some(ModelSettings {
         name: keys.name?.value,
         plugin: paths.plugin(&plugin.value, &server.plugin_dir),
-        isolation: match written_value(keys.isolation) {
-            IsolationName::Thread => Isolation::Thread,
-            IsolationName::Process => Isolation::Process(ProcessSettings {
-                on_crash: written_value(keys.on_crash),
-                predict_timeout: written_value(keys.predict_timeout),
-                restart_delay: written_value(keys.restart_delay),
-                max_restart_delay: written_value(keys.max_restart_delay),
-            }),
+        isolation: match keys.isolation.map(|given| given.value) {
+            Some(IsolationName::Thread) => Isolation::Thread,
+            Some(IsolationName::Process) => Isolation::Process(process),
+            None => Isolation::AsDeclared(process),
         },
         workers: written_value(keys.workers),
         resources: Resources {
@@ -324,7 +326,7 @@ fn reject_limits_without_process(
         ];
         for (name, origin) in written.into_iter().flatten() {
             let message =
-                format!("{name} needs a process of the model's own, and this one runs in the server's");
+                format!("{name} needs a process of the model's own, and `isolation` does not ask for one");
             let hint = format!("add `isolation = \"process\"` to the model, or take {name} out");
             errors.push(ConfigError {
                 excerpt: document.line_of(&origin),

@@ -9,6 +9,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use plugin_abi::manifest;
+
 use super::error::{ConfigWarning, Location, Origin};
 use super::keys::{Given, PolicyName, Section, WrittenBatching};
 use crate::batching::{DeclaredLimits, Policy, TaskBatching};
@@ -145,6 +147,21 @@ pub enum Isolation {
     Thread,
     /// In processes of its own.
     Process(ProcessSettings),
+    /// Not written: as the plugin declares, and else in the server's process.
+    AsDeclared(ProcessSettings),
+}
+
+impl Isolation {
+    /// How its processes are looked after, if it is to have some. `declared` is what the plugin would rather have.
+    pub fn process(self, declared: Option<manifest::Isolation>) -> Option<ProcessSettings> {
+        match self {
+            Self::Thread => None,
+            Self::Process(settings) => Some(settings),
+            Self::AsDeclared(settings) => {
+                (declared == Some(manifest::Isolation::Process)).then_some(settings)
+            }
+        }
+    }
 }
 
 /// How the processes of a model are looked after.

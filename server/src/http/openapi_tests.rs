@@ -77,6 +77,7 @@ fn manifest() -> ModelManifest {
     ModelManifest {
         platform: "rust".to_owned(),
         tasks: vec![classify, embed, raw],
+        ..ModelManifest::default()
     }
 }
 
@@ -128,12 +129,12 @@ fn names_that_clash_are_kept_apart() {
         ..TaskManifest::default()
     };
     let one = ModelManifest {
-        platform: String::new(),
         tasks: vec![task("b.c"), task("b c"), task("b_c")],
+        ..ModelManifest::default()
     };
     let two = ModelManifest {
-        platform: String::new(),
         tasks: vec![task("c")],
+        ..ModelManifest::default()
     };
     let model = |name: &'static str, manifest| DocumentedModel {
         name,

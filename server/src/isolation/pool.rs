@@ -100,7 +100,8 @@ impl Pool {
 
     /// What a child says that the model is. Whether the first child has said the same.
     pub(super) fn agree(&self, manifest: &ModelManifest) -> bool {
-        self.manifest.get_or_init(|| manifest.clone()) == manifest
+        let first = self.manifest.get_or_init(|| manifest.clone());
+        (&first.platform, &first.tasks) == (&manifest.platform, &manifest.tasks)
     }
 
     /// A child has been launched.

@@ -207,8 +207,11 @@ fn link_neighbours(file: &Path, folder: &Path) {
     let Ok(entries) = std::fs::read_dir(&parent) else {
         return;
     };
+    // Libraries first: where there are too many files, they are what is missed most.
+    let mut entries: Vec<_> = entries.flatten().collect();
+    entries.sort_by_key(|entry| !entry.file_name().to_string_lossy().contains(".so"));
     let mut linked = 0;
-    for entry in entries.flatten() {
+    for entry in entries {
         let name = entry.file_name();
         // A scratch folder in the plugin's folder is no neighbour.
         if Some(name.as_os_str()) == file.file_name() || name.to_string_lossy().starts_with(PREFIX) {

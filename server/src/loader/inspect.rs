@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use plugin_abi::PluginModule_Ref;
-use plugin_abi::manifest::{PluginManifest, TaskManifest, ValueManifest};
+use plugin_abi::manifest::{Isolation, PluginManifest, TaskManifest, ValueManifest};
 use serde::Serialize;
 
 use super::convert::kind_name;
@@ -65,6 +65,13 @@ impl fmt::Display for Inspection {
         writeln!(f, "needs        {}", self.needed.join(", "))?;
         if let Some(run_path) = &self.run_path {
             writeln!(f, "run path     {run_path}")?;
+        }
+        if let Some(isolation) = manifest.isolation {
+            let isolation = match isolation {
+                Isolation::Thread => "thread",
+                Isolation::Process => "process",
+            };
+            writeln!(f, "isolation    {isolation}, if the configuration does not say")?;
         }
         write_settings(f, &manifest.settings_schema)?;
         if manifest.tasks.is_empty() {

@@ -33,7 +33,7 @@ mod trial;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,17 +57,6 @@ use plugin_model::PluginModel;
 pub struct Loader {
     scratch: Arc<Scratch>,
     program: TrialProgram,
-}
-
-/// Which plugin to load, and what the model is to know.
-#[derive(Clone, Debug)]
-pub struct LoadRequest {
-    /// The plugin's file.
-    pub path: PathBuf,
-    /// The model's name, settings and place.
-    pub context: LoadContext,
-    /// How long opening the library may take in the trial.
-    pub trial_timeout: Duration,
 }
 
 /// A loaded model.
@@ -104,17 +93,6 @@ impl Loader {
         self.scratch.folder()
     }
 
-    /// Loads a model into this process. Blocks, for as long as the plugin takes to load; nothing of an earlier load of the
-    /// same file is shared. Runs the plugin's code only after a child process has survived it.
-    pub fn load(&self, request: &LoadRequest) -> Result<Loaded, LoadError> {
-        let staged = self.stage(&request.path, request.trial_timeout)?;
-        let model = load_model(staged.copy.file(), &request.context)?;
-        Ok(Loaded {
-            model: Arc::new(model.into_plugin_model(Some(staged.copy))),
-            plugin: staged.trial.manifest,
-        })
-    }
-
     /// Copies, checks and tries a plugin without opening it in this process.
     pub fn stage(&self, path: &Path, trial_timeout: Duration) -> Result<Staged, LoadError> {
         // All checks read the copy: the file may be overwritten between any two of them.
@@ -125,6 +103,18 @@ impl Loader {
         let facts = header::check(copy.file())?;
         let trial = trial_load(&self.program, copy.file(), trial_timeout)?;
         Ok(Staged { copy, facts, trial })
+    }
+}
+
+impl Staged {
+    /// Loads a model into this process. Blocks, for as long as the plugin takes to load; nothing of an earlier load of the
+    /// same file is shared.
+    pub fn load(self, context: &LoadContext) -> Result<Loaded, LoadError> {
+        let model = load_model(self.copy.file(), context)?;
+        Ok(Loaded {
+            model: Arc::new(model.into_plugin_model(Some(self.copy))),
+            plugin: self.trial.manifest,
+        })
     }
 }
 

@@ -4,15 +4,21 @@ use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value as Json;
 
 use crate::config::ModelSettings;
 
-/// The plugin and every file that a string in the settings names, with what a rebuild or replacement changes. Of a folder
-/// that the settings name, the files directly in it.
+/// The files of a model, with what a rebuild or replacement changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fingerprint(BTreeMap<PathBuf, FileFacts>);
+pub(super) struct Fingerprint {
+    /// The plugin and every file that a string in the settings names. Of a folder that the settings name, the files
+    /// directly in it.
+    named: BTreeMap<PathBuf, FileFacts>,
+    /// Those that the loaded model has reported; none where there was no telling which content it has read.
+    reported: BTreeMap<PathBuf, Option<FileFacts>>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileFacts {
@@ -35,6 +41,8 @@ impl From<&Metadata> for FileFacts {
 
 /// Most files of one folder that are looked at.
 const FOLDER_LIMIT: usize = 1000;
+/// Most files that a model may report.
+const REPORT_LIMIT: usize = 10_000;
 
 impl Fingerprint {
     /// Looks at the files of a model. A file that cannot be looked at is left out: loading will say what is wrong with it.
@@ -43,6 +51,26 @@ impl Fingerprint {
         fingerprint.add(&settings.plugin);
         fingerprint.add_named_in(&settings.settings, &settings.base_dir);
         fingerprint
+    }
+
+    /// With the files that a model has reported, as they are now.
+    pub(super) fn with(self, reported: &[PathBuf]) -> Self {
+        self.with_those(reported, |_| true)
+    }
+
+    /// With the files that a model has reported once it was loaded, which began at `since`. One that was touched meanwhile
+    /// may have been read before or after that: whatever it is at the next reload counts as a change.
+    pub(super) fn with_loaded(self, reported: &[PathBuf], since: Duration) -> Self {
+        self.with_those(reported, |metadata| touched(metadata) < since)
+    }
+
+    fn with_those(mut self, reported: &[PathBuf], is_known: impl Fn(&Metadata) -> bool) -> Self {
+        let look = |path: &PathBuf| {
+            let metadata = std::fs::metadata(path).ok().filter(&is_known);
+            (path.clone(), metadata.as_ref().map(FileFacts::from))
+        };
+        self.reported = reported.iter().take(REPORT_LIMIT).map(look).collect();
+        self
     }
 
     fn add_named_in(&mut self, value: &Json, base_dir: &Path) {
@@ -72,11 +100,19 @@ impl Fingerprint {
                 if let Ok(metadata) = std::fs::metadata(entry.path())
                     && metadata.is_file()
                 {
-                    self.0.insert(entry.path(), FileFacts::from(&metadata));
+                    self.named.insert(entry.path(), FileFacts::from(&metadata));
                 }
             }
         } else if metadata.is_file() {
-            self.0.insert(path.to_owned(), FileFacts::from(&metadata));
+            self.named.insert(path.to_owned(), FileFacts::from(&metadata));
         }
     }
+}
+
+/// When a file was last written, replaced or renamed, since 1970.
+fn touched(metadata: &Metadata) -> Duration {
+    Duration::new(
+        u64::try_from(metadata.ctime()).unwrap_or_default(),
+        u32::try_from(metadata.ctime_nsec()).unwrap_or_default(),
+    )
 }

@@ -12,11 +12,11 @@ use plugin_abi::manifest::{LoadContext as PluginContext, TaskManifest};
 
 use crate::batching::DeclaredLimits;
 use crate::clock;
-use crate::config::{Isolation, Location, ModelSettings, ProcessSettings, TaskSettings};
+use crate::config::{Location, ModelSettings, ProcessSettings, TaskSettings};
 use crate::error::ItemError;
 use crate::isolation::confine::{Confinement, Enclosures};
 use crate::isolation::{self, IsolatedModel, LoadFailure, Program, Setup, StartError, WarmUp, WarmUpError};
-use crate::loader::{LoadError, LoadRequest, Loaded, Loader};
+use crate::loader::{LoadError, Loaded, Loader, Staged};
 use crate::metrics::Metrics;
 use crate::model::{BatchItem, Model, OutputSink, SinkStatus};
 use crate::protocol::{ItemInput, Tensor, Value};
@@ -164,6 +164,8 @@ impl fmt::Display for ModelFailure {
 /// A model that can go live.
 pub(super) struct Ready {
     pub(super) loaded: Loaded,
+    /// Whether it has processes of its own.
+    pub(super) isolated: bool,
     pub(super) tasks: Vec<TaskSettings>,
     pub(super) default_task: Option<usize>,
 }
@@ -228,9 +230,14 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
         location,
         error,
     };
-    let loaded = match settings.isolation {
-        Isolation::Thread => load_here(context, settings)?,
-        Isolation::Process(process) => load_in_processes(context, settings, process)?,
+    let staged = context
+        .loader
+        .stage(&settings.plugin, context.trial_timeout)
+        .map_err(|error| not_loaded(settings, error))?;
+    let process = settings.isolation.process(staged.trial.manifest.isolation);
+    let loaded = match process {
+        None => load_here(context, settings, staged)?,
+        Some(process) => load_in_processes(context, settings, process, staged)?,
     };
     let manifests = &loaded.model.manifest().tasks;
     let known = || {
@@ -259,7 +266,7 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
         }
     }
     // Each process of a model was warmed up when it was started.
-    if settings.warm_up && settings.isolation == Isolation::Thread {
+    if settings.warm_up && process.is_none() {
         warm_up(context.decode_example, loaded.model.as_ref(), settings)
             .map_err(|error| fail(Some(settings.location()), error.into()))?;
     }
@@ -267,34 +274,32 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
     let default_task = default_task(settings, manifests);
     Ok(Ready {
         loaded,
+        isolated: process.is_some(),
         tasks,
         default_task,
     })
 }
 
 /// Loads a model into this process.
-fn load_here(context: &LoadContext, settings: &ModelSettings) -> Result<Loaded, ModelFailure> {
-    let request = LoadRequest {
-        path: settings.plugin.clone(),
-        context: plugin_context(context, settings, settings.workers.get()),
-        trial_timeout: context.trial_timeout,
-    };
-    context.loader.load(&request).map_err(|error| match error {
+fn load_here(
+    context: &LoadContext,
+    settings: &ModelSettings,
+    staged: Staged,
+) -> Result<Loaded, ModelFailure> {
+    let context = plugin_context(context, settings, settings.workers.get());
+    staged.load(&context).map_err(|error| match error {
         LoadError::Settings { key, message } => settings_refused(settings, &key, message),
         error => not_loaded(settings, error),
     })
 }
 
-/// Stages a plugin and starts the processes that load and warm it up.
+/// Starts the processes that load and warm up the model.
 fn load_in_processes(
     context: &LoadContext,
     settings: &ModelSettings,
     process: ProcessSettings,
+    staged: Staged,
 ) -> Result<Loaded, ModelFailure> {
-    let staged = context
-        .loader
-        .stage(&settings.plugin, context.trial_timeout)
-        .map_err(|error| not_loaded(settings, error))?;
     let plugin = staged.trial.manifest.clone();
     // A plugin whose tasks depend on its settings does not name them here.
     let tasks = &plugin.tasks;

@@ -12,6 +12,7 @@ mod summary;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use plugin_abi::manifest::ModelManifest;
 
 use crate::batcher::DispatchReason;
 use crate::clock;
-use crate::config::{Isolation, ModelSettings, TaskSettings};
+use crate::config::{ModelSettings, TaskSettings};
 use crate::engine::{self, Engine, EngineConfig, TaskLimits};
 use crate::metrics::{Metrics, ReloadResult};
 use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot};
@@ -90,6 +91,7 @@ impl Reloader {
             .map(|model| (model.name.as_str(), Fingerprint::of(model)))
             .collect();
         let mut failures = Vec::new();
+        let since = clock::unix_time();
         let loads = load_all(&self.context, models, self.timeout);
         for (settings, result) in loads {
             let name = settings.name.clone();
@@ -97,6 +99,7 @@ impl Reloader {
             let result = result.and_then(|ready| self.go_live(settings.clone(), ready));
             let entry = match result {
                 Ok((entry, started)) => {
+                    let fingerprint = fingerprint.with_loaded(files_of(&entry), since);
                     self.generations.serve(&name, fingerprint, started);
                     entry
                 }
@@ -132,7 +135,12 @@ impl Reloader {
     pub fn reload(&mut self, models: &[ModelSettings]) -> Result<Summary, Vec<ModelFailure>> {
         self.reap();
         let old = self.registry.snapshot();
-        let fingerprints: Vec<Fingerprint> = models.iter().map(Fingerprint::of).collect();
+        let since = clock::unix_time();
+        let look = |settings: &ModelSettings| {
+            let serving = old.model(&settings.name);
+            Fingerprint::of(settings).with(serving.map_or(&[], |entry| files_of(entry)))
+        };
+        let fingerprints: Vec<Fingerprint> = models.iter().map(look).collect();
         let (steps, removed) = self.plan(&old, models, &fingerprints);
         let to_load: Vec<ModelSettings> = models
             .iter()
@@ -156,6 +164,7 @@ impl Reloader {
             let kept = old.model(&name).cloned();
             let entry = match (step, kept, ready.remove(&name)) {
                 (Step::Load(_), _, Some((entry, started))) => {
+                    let fingerprint = fingerprint.with_loaded(files_of(&entry), since);
                     self.generations.serve(&name, fingerprint, started);
                     summary.loaded.push(name);
                     entry
@@ -205,14 +214,18 @@ impl Reloader {
     pub fn load(&mut self, settings: &ModelSettings) -> Result<(), Vec<ModelFailure>> {
         self.reap();
         let old = self.registry.snapshot();
-        let (name, fingerprint) = (settings.name.as_str(), Fingerprint::of(settings));
-        let serves = old.model(name).filter(|entry| entry.settings == *settings);
-        if serves.is_some() && self.generations.fingerprint(name) == Some(&fingerprint) {
+        let since = clock::unix_time();
+        let name = settings.name.as_str();
+        let present = old.model(name);
+        let fingerprint = Fingerprint::of(settings).with(present.map_or(&[], |entry| files_of(entry)));
+        let serves = present.is_some_and(|entry| entry.settings == *settings);
+        if serves && self.generations.fingerprint(name) == Some(&fingerprint) {
             return Ok(());
         }
         let mut ready = self.load_or_fail(&old, std::slice::from_ref(settings))?;
         if let Some((entry, started)) = ready.remove(name) {
             let number = started.number;
+            let fingerprint = fingerprint.with_loaded(files_of(&entry), since);
             self.generations.serve(name, fingerprint, started);
             self.metrics.set_model(name, Some(number));
             self.replace_entry(entry);
@@ -375,6 +388,7 @@ impl Reloader {
     ) -> Result<(ModelEntry, Started), ModelFailure> {
         let Ready {
             loaded,
+            isolated,
             tasks,
             default_task,
         } = ready;
@@ -385,7 +399,7 @@ impl Reloader {
             tasks: &limits,
             workers: settings.workers.get(),
             nice: load::nice_of(&settings, self.model_nice),
-            prepare_pool: self.prepare_pool_of(&settings, &manifest)?,
+            prepare_pool: self.prepare_pool_of(&settings.name, &manifest, isolated)?,
         };
         let (engine, workers) =
             Engine::start(loaded.model, &config, &self.metrics).map_err(|error| ModelFailure {
@@ -430,16 +444,17 @@ impl Reloader {
     /// and may wait long, so they are no threads of other models.
     fn prepare_pool_of(
         &self,
-        settings: &ModelSettings,
+        model: &str,
         manifest: &ModelManifest,
+        isolated: bool,
     ) -> Result<Arc<rayon::ThreadPool>, ModelFailure> {
         let prepares = manifest.tasks.iter().any(|task| task.prepares);
-        if !prepares || settings.isolation == Isolation::Thread {
+        if !prepares || !isolated {
             return Ok(self.prepare_pool.clone());
         }
-        let name = format!("prepare {}", settings.name);
+        let name = format!("prepare {model}");
         engine::prepare_pool(&name, self.context.prepare_threads).map_err(|error| ModelFailure {
-            model: settings.name.clone(),
+            model: model.to_owned(),
             location: None,
             error: io::Error::other(error).into(),
         })
@@ -491,6 +506,13 @@ fn reconfigured(kept: &ModelEntry, settings: &ModelSettings) -> ModelEntry {
         default_task,
         last_reload_error: None,
     }
+}
+
+/// The files that the model has reported, if it serves.
+fn files_of(entry: &ModelEntry) -> &[PathBuf] {
+    entry
+        .generation()
+        .map_or(&[], |generation| &generation.manifest.files)
 }
 
 fn apply_limits(entry: &ModelEntry) {

@@ -38,7 +38,7 @@ pub(super) enum Reason {
     NotServing,
     /// Its plugin, its settings or its workers were changed.
     Settings,
-    /// The plugin or a file that the settings name was rebuilt or replaced.
+    /// The plugin, a file that the settings name, or one that the model has reported was rebuilt or replaced.
     Files,
 }
 
@@ -90,6 +90,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::num::NonZeroUsize;
     use std::path::{Path, PathBuf};
+    use std::time::Duration;
 
     use super::*;
     use crate::config::{Facts, Overrides, Source, resolve};
@@ -222,5 +223,21 @@ mod tests {
             fingerprint: &after,
         }];
         assert_eq!(plan(&present, &wanted).0, [Step::Load(Reason::Files)]);
+    }
+
+    #[test]
+    fn a_file_that_a_model_reports_counts_until_it_is_touched() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("model.py");
+        let reported = [file.clone()];
+        std::fs::write(&file, "old").expect("the folder is ours");
+        let one = models(ONE);
+        let loading = |since| Fingerprint::of(&one[0]).with_loaded(&reported, since);
+        let now = || Fingerprint::of(&one[0]).with(&reported);
+        let loaded = loading(Duration::MAX);
+        assert_eq!(loaded, now());
+        assert_ne!(loading(Duration::ZERO), now(), "touched while it was loaded");
+        std::fs::write(&file, "newer").expect("the folder is ours");
+        assert_ne!(loaded, now());
     }
 }

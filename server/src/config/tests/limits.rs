@@ -139,12 +139,12 @@ sandbox = "off"
 A = "b"
 "#).errors(),
         @r#"
-    models.toml:4:14: `max_memory` needs a process of the model's own, and this one runs in the server's
+    models.toml:4:14: `max_memory` needs a process of the model's own, and `isolation` does not ask for one
         4 | max_memory = "1GiB"
           |              ^^^^^^
         hint: add `isolation = "process"` to the model, or take `max_memory` out
 
-    models.toml:6:1: [models.env] needs a process of the model's own, and this one runs in the server's
+    models.toml:6:1: [models.env] needs a process of the model's own, and `isolation` does not ask for one
         6 | [models.env]
           | ^^^^^^^^^^^^
         hint: add `isolation = "process"` to the model, or take [models.env] out

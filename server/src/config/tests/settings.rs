@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use plugin_abi::manifest;
 use serde_json::json;
 
 use super::file;
@@ -70,7 +71,7 @@ fn a_model_of_two_lines_gets_the_defaults() {
             .model();
     assert_eq!(model.plugin, Path::new("/opt/bin/libonnx.so"));
     assert_eq!((model.workers.get(), model.warm_up), (1, true));
-    assert_eq!(model.isolation, Isolation::Thread);
+    assert_eq!(model.isolation.process(None), None);
     assert_eq!(model.request_timeout, Duration::from_secs(7));
     assert_eq!(model.settings, json!({}));
     assert_eq!(model.base_dir, Path::new("/etc/inference"));
@@ -90,6 +91,23 @@ fn a_model_of_two_lines_gets_the_defaults() {
         route: None,
     }
     ");
+}
+
+#[test]
+fn where_a_model_runs_its_plugin_says_only_if_the_file_does_not() {
+    let runs = |keys: &str, declared| {
+        let text = format!("[[models]]\nname = \"m\"\nplugin = \"p\"\n{keys}\n");
+        let isolation = file(&text).model().isolation;
+        isolation.process(Some(declared)).is_some()
+    };
+    for (keys, declared, process) in [
+        ("", manifest::Isolation::Process, true),
+        ("", manifest::Isolation::Thread, false),
+        ("isolation = \"thread\"", manifest::Isolation::Process, false),
+        ("isolation = \"process\"", manifest::Isolation::Thread, true),
+    ] {
+        assert_eq!(runs(keys, declared), process, "{keys} {declared:?}");
+    }
 }
 
 #[test]

@@ -49,10 +49,10 @@ fn variables_that_mean_nothing_are_named() {
 fn keys_about_processes_are_named_where_there_are_none() {
     let keys = "on_crash = \"fail\"\npredict_timeout = \"5s\"\n";
     assert_snapshot!(file(&format!("{MODEL}{keys}")).warnings(), @r#"
-    models.toml:4:12: `on_crash` does nothing here, because the model runs in the server's process, which cannot be ended
+    models.toml:4:12: `on_crash` is for a model in a process of its own, and `isolation` does not ask for one
         hint: add `isolation = "process"`, or take `on_crash` out
 
-    models.toml:5:19: `predict_timeout` does nothing here, because the model runs in the server's process, which cannot be ended
+    models.toml:5:19: `predict_timeout` is for a model in a process of its own, and `isolation` does not ask for one
         hint: add `isolation = "process"`, or take `predict_timeout` out
     "#);
     let process = format!("{MODEL}isolation = \"process\"\n{keys}");

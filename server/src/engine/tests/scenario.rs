@@ -139,8 +139,8 @@ impl Scenario {
         };
         let model = HeldModel {
             manifest: ModelManifest {
-                platform: String::new(),
                 tasks: vec![task],
+                ..ModelManifest::default()
             },
             workforce: Arc::default(),
             started: started_sender,

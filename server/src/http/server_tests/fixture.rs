@@ -335,6 +335,7 @@ fn manifest() -> ModelManifest {
     ModelManifest {
         platform: "test".to_owned(),
         tasks: vec![upper, flip, negate, task("wait", Kind::Text), embed],
+        ..ModelManifest::default()
     }
 }
 

@@ -9,7 +9,7 @@ use plugin_abi::manifest::LoadContext;
 use serde_json::json;
 
 use crate::error::ItemError;
-use crate::loader::{LoadError, LoadRequest, Loaded, Loader, TrialProgram};
+use crate::loader::{LoadError, Loaded, Loader, TrialProgram};
 use crate::model::{BatchItem, Model, OutputSink, SinkStatus};
 use crate::protocol::{ItemInput, Tensor, Value};
 
@@ -106,6 +106,19 @@ pub(super) fn position(bytes: &[u8], needle: &[u8]) -> usize {
         .expect("the plugin holds these bytes")
 }
 
+/// Which plugin to load, and with what.
+pub(super) struct LoadRequest {
+    pub(super) path: PathBuf,
+    pub(super) context: LoadContext,
+    pub(super) trial_timeout: Duration,
+}
+
+impl LoadRequest {
+    pub(super) fn load(&self, loader: &Loader) -> Result<Loaded, LoadError> {
+        loader.stage(&self.path, self.trial_timeout)?.load(&self.context)
+    }
+}
+
 pub(super) fn request(path: &Path) -> LoadRequest {
     LoadRequest {
         path: path.to_owned(),
@@ -126,14 +139,14 @@ pub(super) fn load_error(folders: &Folders, path: &Path) -> String {
 }
 
 pub(super) fn load_failure(folders: &Folders, request: &LoadRequest) -> LoadError {
-    match folders.loader().load(request) {
+    match request.load(&folders.loader()) {
         Ok(_) => panic!("{} loads", request.path.display()),
         Err(error) => error,
     }
 }
 
 pub(super) fn load(loader: &Loader, path: &Path) -> Loaded {
-    match loader.load(&request(path)) {
+    match request(path).load(loader) {
         Ok(loaded) => loaded,
         Err(error) => panic!("{}: {}", path.display(), chain(&error)),
     }

@@ -140,7 +140,7 @@ fn a_model_that_panics_in_load_or_drop_ends_nothing() {
         "the plugin panicked while it loaded the model: misbehave panics in load"
     );
     request.context.settings = json!({"panic_in_drop": true});
-    let loaded = folders.loader().load(&request).expect("the model loads");
+    let loaded = request.load(&folders.loader()).expect("the model loads");
     drop(loaded);
 }
 

@@ -1,0 +1,293 @@
+"""From the settings to an instance of the class that they name. What is wrong with either becomes a `Refused`, in words for
+the operator.
+"""
+
+import contextlib
+import difflib
+import importlib
+import importlib.machinery
+import inspect
+import logging
+import os
+import pathlib
+import sys
+import sysconfig
+import threading
+
+from _inference_server import tasks, values
+
+log = logging.getLogger("python")
+
+
+class Refused(Exception):
+    """The model cannot be loaded; `key` is the setting to blame."""
+
+    def __init__(self, message, key="class"):
+        super().__init__(message)
+        self.key = key
+
+
+# Models of one process share its modules, and must not take them from each other while they are imported.
+loading = threading.Lock()
+
+
+def load(*arguments):
+    with loading:
+        return Model(*arguments)
+
+
+class Model:
+    """A loaded model with its tasks, and the files that it was loaded from."""
+
+    def __init__(self, written, settings, base_dir, threads):
+        limit_threads(threads)
+        place, separator, name = written.rpartition(":")
+        if not separator or not place or not name:
+            raise Refused(f"`{written}`, expected `path/to/file.py:Name` or `package.module:Name`")
+        forget_own_modules()
+        if place.endswith(".py"):
+            module = import_file(os.path.join(base_dir, place))
+        else:
+            module = import_module(place)
+        target = find(module, name, place)
+        self.instance = instantiate(target, settings, pathlib.Path(base_dir), place)
+        try:
+            self.tasks = tasks.tasks_of(self.instance, name.rpartition(".")[2])
+        except values.Unsupported as problem:
+            raise Refused(f"`{name}` cannot be served: {problem}") from None
+        except Exception as error:
+            raise Refused(f"the hints of `{name}` cannot be read: {type(error).__qualname__}: {error}") from None
+        limit = getattr(self.instance, "max_batch_size", None)
+        if limit is not None and not (isinstance(limit, int) and limit > 0):
+            raise Refused(f"`max_batch_size` of `{name}` is {limit!r}, expected an integer from 1")
+        self.max_batch_size = limit
+        self.files = own_files(module)
+
+    def unload(self):
+        unload = getattr(self.instance, "unload", None)
+        if callable(unload):
+            try:
+                unload()
+            except BaseException as error:
+                log.error("`unload` raised an exception:\n%s", tasks.report(error))
+
+
+def limit_threads(threads):
+    """Tells thread pools that are yet to be made how large they are to be.
+
+    Only on the first thread of a process, before there are others: they could read the environment at the same time.
+    """
+    if threading.get_native_id() == os.getpid():
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, str(threads))
+
+
+# Importing
+
+
+class FreshLoader(importlib.machinery.SourceFileLoader):
+    """Reads modules from their source alone: compiled ones go by the second and the size of the file, and may be out of
+    date after a quick change. Nor are any written into the author's folder.
+    """
+
+    def path_stats(self, path):
+        raise OSError("compiled code is not used")
+
+
+# Folders of files that settings have named.
+folders = set()
+
+
+def find_fresh(entry):
+    """A hook of `sys.path` for such folders, and what is in them."""
+    if not any(entry == folder or entry.startswith(folder + os.sep) for folder in folders):
+        raise ImportError(entry)
+    extensions = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
+    return importlib.machinery.FileFinder(entry, extensions, (FreshLoader, [".py"]))
+
+
+sys.path_hooks.insert(0, find_fresh)
+
+
+def import_file(path):
+    """The module in a file, whose folder is where it finds its neighbours."""
+    path = os.path.realpath(path)
+    folder, file_name = os.path.split(path)
+    if not os.path.isfile(path):
+        raise Refused(f"{path} does not exist{near(file_name, listed(folder))}")
+    name = file_name[: -len(".py")]
+    if "." in name:
+        raise Refused(f"{path} has a dot in its name, which Python takes for a package; rename it")
+    while folder in sys.path:
+        sys.path.remove(folder)
+    sys.path.insert(0, folder)
+    if is_own(path):
+        folders.add(folder)
+        sys.path_importer_cache.pop(folder, None)
+    if name in sys.builtin_module_names or name in sys.modules:
+        raise Refused(f"{path} has the name of the module `{name}`, which Python has loaded already; rename it")
+    return import_module(name, path)
+
+
+def import_module(name, path=None):
+    shown = path or f"module `{name}`"
+    try:
+        with reported(f"importing {shown}"):
+            return importlib.import_module(name)
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise Refused(f"{error.filename}:{error.lineno}: {error.msg}: `{line}`") from None
+    except ModuleNotFoundError as error:
+        if f"{name}.".startswith(f"{error.name}."):
+            raise Refused(f"there is no module `{name}` in {sys.prefix}") from None
+        raise Refused(
+            f"{shown} imports `{error.name}`, which {sys.prefix} does not have; `{sys.executable} -m pip install` what "
+            "provides it"
+        ) from None
+
+
+def find(module, name, place):
+    target = module
+    for part in name.split("."):
+        if not hasattr(target, part):
+            known = [key for key, value in vars(target).items() if callable(value) and not key.startswith("_")]
+            raise Refused(f"{place} has no `{part}`{near(part, known)}")
+        target = getattr(target, part)
+    if not (inspect.isclass(target) or inspect.isroutine(target)):
+        raise Refused(f"`{name}` in {place} is a value of type `{type(target).__qualname__}`, expected a class or a function")
+    return target
+
+
+def instantiate(target, settings, base_dir, place):
+    if inspect.isroutine(target):
+        if settings:
+            raise Refused("a function takes no settings; make it a method of a class with `load`", "settings")
+        return target
+    with reported(f"making a `{target.__qualname__}`"):
+        instance = target()
+    load = getattr(instance, "load", None)
+    if load is None:
+        if settings:
+            raise Refused(f"`{target.__qualname__}` has no method `load` that would take them", "settings")
+        return instance
+    parameters = list(inspect.signature(load).parameters)
+    arguments = {}
+    if "base_dir" in parameters:
+        parameters.remove("base_dir")
+        arguments["base_dir"] = base_dir
+    if parameters:
+        arguments[parameters[0]] = read_settings(load, parameters[0], settings)
+    elif settings:
+        raise Refused(f"`load` of `{target.__qualname__}` takes no settings", "settings")
+    with reported("`load`"):
+        load(**arguments)
+    return instance
+
+
+def read_settings(load, parameter, settings):
+    """The settings as the hint of the parameter has them."""
+    hint = values.hints_of(load).get(parameter)
+    if hint is None or hint is dict:
+        return settings
+    try:
+        _, read = values.reader(hint)
+        return read(settings) if read else settings
+    except values.Unsupported as problem:
+        raise Refused(f"the hint of `{parameter}` of `load`: {problem}") from None
+    except values.Invalid as problem:
+        key = f"settings.{problem.path}" if problem.path else "settings"
+        raise Refused(problem.message, key) from None
+
+
+@contextlib.contextmanager
+def reported(deed):
+    """Turns what the author's code raises into a refusal; the log has the traceback."""
+    try:
+        yield
+    except (Refused, SyntaxError, ModuleNotFoundError) as error:
+        if isinstance(error, (SyntaxError, ModuleNotFoundError)):
+            log.error("%s failed:\n%s", deed, own_report(error))
+        raise
+    except BaseException as error:
+        log.error("%s failed:\n%s", deed, own_report(error))
+        raise Refused(f"{deed} raised {type(error).__qualname__}: {error}{where(error)}") from None
+
+
+def own_report(error):
+    """The traceback from the first line of the author's on."""
+    trace = error.__traceback__
+    while trace and is_machinery(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return tasks.report(error.with_traceback(trace))
+
+
+def is_machinery(file):
+    return file.startswith("<") or file == importlib.__file__ or file == contextlib.__file__
+
+
+def where(error):
+    """The last line of the author's in a traceback."""
+    place, trace = "", error.__traceback__
+    while trace:
+        file = trace.tb_frame.f_code.co_filename
+        if not is_machinery(file) and is_own(file):
+            place = f" ({file}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
+
+
+# Whose files are whose
+
+
+INSTALLED = [
+    os.path.realpath(path) + os.sep
+    for key, path in sysconfig.get_paths().items()
+    if key in ("stdlib", "platstdlib", "purelib", "platlib") and path
+]
+
+
+def is_own(file):
+    """Whether a file is the author's, and neither Python's nor an installed package's."""
+    file = os.path.realpath(file)
+    installed = f"{os.sep}site-packages{os.sep}" in file or f"{os.sep}dist-packages{os.sep}" in file
+    return not installed and not any(file.startswith(folder) for folder in INSTALLED)
+
+
+def own_modules():
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name != "__main__" and isinstance(file, str) and os.path.isabs(file) and is_own(file):
+            yield name, file
+
+
+def own_files(module):
+    """The files of the author's that were imported, and those of the module's package, wherever it is installed."""
+    package = module.__name__.partition(".")[0]
+    files = {file for _, file in own_modules()}
+    for name, other in list(sys.modules.items()):
+        file = getattr(other, "__file__", None)
+        if name.partition(".")[0] == package and isinstance(file, str):
+            files.add(file)
+    return sorted(files)
+
+
+def forget_own_modules():
+    """A model that is loaded after another in the same process reads its files anew, and has its own of each."""
+    for name, _ in own_modules():
+        del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+# Hints
+
+
+def listed(folder):
+    try:
+        return [name for name in os.listdir(folder) if name.endswith(".py")]
+    except OSError:
+        return []
+
+
+def near(word, known):
+    close = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean `{close[0]}`?" if close else ""

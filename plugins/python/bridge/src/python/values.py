@@ -1,0 +1,460 @@
+"""What type hints say of the values of a task: their kind, their schema, and how to read and to write them.
+
+A hint becomes a `Form`. Items arrive as text, bytes, parsed JSON or the bytes of tensors, and leave as what the hint
+promises; everything that is wrong with a value is an `Invalid` that says where.
+"""
+
+import collections.abc
+import dataclasses
+import enum
+import functools
+import sys
+import typing
+
+
+class Invalid(Exception):
+    """A value that does not fit its hint: for the client."""
+
+    def __init__(self, message, path=""):
+        super().__init__(message)
+        self.message, self.path = message, path
+
+    def within(self, part):
+        joint = "." if self.path and not self.path.startswith("[") else ""
+        return Invalid(self.message, f"{part}{joint}{self.path}")
+
+    def __str__(self):
+        return f"`{self.path}`: {self.message}" if self.path else self.message
+
+
+class Unsupported(Exception):
+    """A hint that cannot be served: for the operator."""
+
+
+@dataclasses.dataclass
+class Tensor:
+    """One named tensor of an item: `dtype` is the server's name, `shape` has -1 where any size will do."""
+
+    name: str
+    dtype: str
+    shape: tuple
+
+    def fits(self, shape):
+        return len(shape) == len(self.shape) and all(
+            want in (-1, got) for got, want in zip(shape, self.shape)
+        )
+
+
+@dataclasses.dataclass
+class Form:
+    """What a value is. `read` makes it from parsed JSON, or is None where parsed JSON is what is wanted."""
+
+    kind: str = "json"
+    schema: typing.Any = None
+    media_types: tuple = ()
+    tensors: tuple = ()
+    read: typing.Any = None
+    # Of several named tensors: what holds them.
+    holder: typing.Any = None
+
+
+# The server's names of numpy's types.
+DTYPES = {
+    "bool": "BOOL",
+    "uint8": "UINT8",
+    "uint16": "UINT16",
+    "uint32": "UINT32",
+    "uint64": "UINT64",
+    "int8": "INT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "float16": "FP16",
+    "float32": "FP32",
+    "float64": "FP64",
+}
+NUMPY_NAMES = {theirs: numpys for numpys, theirs in DTYPES.items()}
+
+
+def form(hint, name):
+    """The form of an item (`name` is "input") or an outcome ("output") with this hint."""
+    hint = resolve(hint)
+    if hint is str:
+        return Form("text")
+    bare, notes = unwrap(hint)
+    if bare is bytes:
+        return Form("bytes", media_types=tuple(note for note in notes if isinstance(note, str)))
+    if is_array(hint):
+        return Form("tensors", tensors=(tensor(name, hint),))
+    fields = array_fields(hint)
+    if fields:
+        tensors = tuple(tensor(field, array) for field, array in fields.items())
+        return Form("tensors", tensors=tensors, holder=hint)
+    schema, read = reader(hint)
+    return Form("json", schema, read=read)
+
+
+def unwrap(hint):
+    """The hint in an `Annotated`, and what it is annotated with."""
+    notes = ()
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, notes = hint.__origin__, hint.__metadata__
+    return resolve(hint), notes
+
+
+def resolve(hint):
+    """What a `type` statement has given another name, as numpy does with `NDArray`."""
+    alias = typing.get_origin(hint) or hint
+    if not hasattr(alias, "__value__"):
+        return hint
+    arguments = typing.get_args(hint)
+    return resolve(alias.__value__[arguments] if arguments else alias.__value__)
+
+
+# Arrays
+
+
+def is_array(hint):
+    bare, _ = unwrap(hint)
+    bare = typing.get_origin(bare) or bare
+    return isinstance(bare, type) and f"{bare.__module__}.{bare.__qualname__}" == "numpy.ndarray"
+
+
+def tensor(name, hint):
+    bare, notes = unwrap(hint)
+    shape = next((note for note in notes if isinstance(note, tuple)), None)
+    arguments = typing.get_args(bare)
+    dtype = "float32"
+    if arguments:
+        dimensions, dtype = arguments
+        dtype = getattr((typing.get_args(dtype) or (None,))[0], "__name__", "unknown")
+        dimensions = typing.get_args(dimensions)
+        if shape is None and dimensions and ... not in dimensions:
+            shape = (-1,) * len(dimensions)
+    if dtype not in DTYPES:
+        known = ", ".join(DTYPES)
+        raise Unsupported(f"{show(hint)} is an array of no definite type, expected one of {known}")
+    return Tensor(name, DTYPES[dtype], (-1,) if shape is None else shape)
+
+
+def array_fields(hint):
+    """The fields of a dataclass or a TypedDict that has nothing but arrays, with their hints."""
+    if not (dataclasses.is_dataclass(hint) or is_typed_dict(hint)):
+        return None
+    hints = hints_of(hint)
+    return hints if hints and all(map(is_array, hints.values())) else None
+
+
+# JSON
+
+
+def reader(hint):
+    """The JSON Schema of a hint, and what makes such a value from parsed JSON: None where that is the value itself."""
+    if is_array(hint):
+        return nested_array(tensor("array", hint))
+    hint, _ = unwrap(hint)
+    if typing.get_origin(hint) in PRESENCE:
+        return reader(*typing.get_args(hint))
+    if hint in (typing.Any, object):
+        return {}, None
+    if hint in SCALARS:
+        name = SCALARS[hint]
+        return {"type": name}, number if hint is float else scalar(hint or type(None), name)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint in (list, tuple, dict):
+        origin, arguments = hint, ()
+    if origin is typing.Literal:
+        return {"enum": list(arguments)}, one_of(arguments)
+    if origin is typing.Union or origin is getattr(sys.modules.get("types"), "UnionType", ...):
+        return union(arguments)
+    if origin is tuple and arguments and arguments[-1] is not ...:
+        return fixed_list(arguments)
+    if origin in LISTS:
+        return any_list(arguments[0] if arguments else typing.Any, LISTS[origin])
+    if origin in (dict, collections.abc.Mapping):
+        return any_object(*(arguments or (str, typing.Any)))
+    if isinstance(hint, type):
+        if hasattr(hint, "__get_validators__") or hasattr(hint, "model_validate"):
+            return pydantic_model(hint)
+        if issubclass(hint, enum.Enum):
+            values = [member.value for member in hint]
+            choose = one_of(values)
+            return {"enum": values}, lambda value: hint(choose(value))
+        if dataclasses.is_dataclass(hint) or is_typed_dict(hint):
+            return record(hint)
+    raise Unsupported(
+        f"{show(hint)} cannot be read from JSON; expected str, int, float, bool, list, dict, a dataclass, a TypedDict, "
+        "a pydantic model, an array, or no hint"
+    )
+
+
+SCALARS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null", None: "null"}
+
+# What may stand around the hint of a TypedDict's field.
+PRESENCE = tuple(getattr(typing, name) for name in ("Required", "NotRequired") if hasattr(typing, name))
+
+LISTS = {
+    list: list,
+    tuple: tuple,
+    set: set,
+    frozenset: frozenset,
+    collections.abc.Sequence: list,
+    collections.abc.Iterable: list,
+}
+
+ARTICLES = {"integer": "an integer", "object": "an object", "array": "an array", "null": "null"}
+
+
+def scalar(wanted, name):
+    def read(value):
+        # Parsed JSON has no subclasses, and true is no integer.
+        if type(value) is not wanted:
+            raise Invalid(f"expected {ARTICLES.get(name, f'a {name}')}, got {describe(value)}")
+        return value
+
+    return read
+
+
+def number(value):
+    if type(value) is float:
+        return value
+    if type(value) is int and abs(value) <= sys.float_info.max:
+        return float(value)
+    raise Invalid(f"expected a number, got {describe(value)}")
+
+
+def one_of(values):
+    def read(value):
+        if not any(value == known and type(value) is type(known) for known in values):
+            raise Invalid(f"expected one of {', '.join(map(repr, values))}, got {describe(value)}")
+        return value
+
+    return read
+
+
+def union(hints):
+    schemas, readers = zip(*map(reader, hints))
+
+    def read(value):
+        problems = []
+        for option in readers:
+            if option is None:
+                return value
+            try:
+                return option(value)
+            except Invalid as problem:
+                problems.append(problem)
+        # The one that came furthest is the one that was meant.
+        raise max(problems, key=lambda problem: len(problem.path))
+
+    return {"anyOf": list(schemas)}, read
+
+
+def any_list(hint, make):
+    schema, element = reader(hint)
+
+    def read(value):
+        if not isinstance(value, list):
+            raise Invalid(f"expected an array, got {describe(value)}")
+        if element:
+            value = [at(f"[{index}]", element, member) for index, member in enumerate(value)]
+        return value if make is list else make(value)
+
+    return {"type": "array", "items": schema}, read
+
+
+def fixed_list(hints):
+    schemas, readers = zip(*map(reader, hints))
+
+    def read(value):
+        if not isinstance(value, list) or len(value) != len(readers):
+            raise Invalid(f"expected an array of {len(readers)}, got {describe(value)}")
+        parts = enumerate(zip(readers, value))
+        return tuple(at(f"[{index}]", element, part) if element else part for index, (element, part) in parts)
+
+    return {"type": "array", "prefixItems": list(schemas), "minItems": len(hints), "maxItems": len(hints)}, read
+
+
+def any_object(key, hint):
+    if key is not str:
+        raise Unsupported(f"a dict with keys of {show(key)} cannot be read from JSON, expected str")
+    schema, member = reader(hint)
+
+    def read(value):
+        check_object(value)
+        return {name: at(name, member, part) for name, part in value.items()} if member else value
+
+    return {"type": "object", "additionalProperties": schema}, read
+
+
+def nested_array(tensor):
+    def read(value):
+        import numpy
+
+        try:
+            array = numpy.asarray(value, dtype=NUMPY_NAMES[tensor.dtype])
+        except (TypeError, ValueError, OverflowError):
+            raise Invalid(f"expected an array of {tensor.dtype}, got {describe(value)}") from None
+        if not tensor.fits(array.shape):
+            raise Invalid(f"expected the shape {list(tensor.shape)}, got {list(array.shape)}")
+        return array
+
+    return {"type": "array"}, read
+
+
+def record(cls):
+    """A dataclass or a TypedDict."""
+    if is_typed_dict(cls):
+        optional, make = getattr(cls, "__optional_keys__", frozenset()), dict
+        known = hints_of(cls)
+    else:
+        fields = [field for field in dataclasses.fields(cls) if field.init]
+        missing = dataclasses.MISSING
+        optional = {f.name for f in fields if f.default is not missing or f.default_factory is not missing}
+        make, hints = cls, hints_of(cls)
+        known = {field.name: hints[field.name] for field in fields}
+    schemas, readers = {}, {}
+    for name, hint in known.items():
+        schemas[name], readers[name] = reader(hint)
+    required = [name for name in known if name not in optional]
+
+    def read(value):
+        check_object(value)
+        parts = {}
+        for name, part in value.items():
+            try:
+                read_part = readers[name]
+            except KeyError:
+                raise Invalid(f"unknown field, expected one of {', '.join(known)}", name) from None
+            try:
+                parts[name] = read_part(part) if read_part else part
+            except Invalid as problem:
+                raise problem.within(name) from None
+        for name in required:
+            if name not in parts:
+                raise Invalid("missing field", name)
+        try:
+            return make(**parts)
+        except (TypeError, ValueError) as problem:
+            # What `__post_init__` says of it.
+            raise Invalid(str(problem)) from None
+
+    schema = {
+        "type": "object",
+        "properties": schemas,
+        "required": required,
+        "additionalProperties": False,
+    }
+    return schema, read
+
+
+def pydantic_model(cls):
+    """A model of pydantic, 2 or 1."""
+    validate = getattr(cls, "model_validate", None) or cls.parse_obj
+    if hasattr(cls, "model_json_schema"):
+        schema = cls.model_json_schema()
+    else:
+        schema = cls.schema()
+
+    def read(value):
+        try:
+            return validate(value)
+        except ValueError as problem:
+            errors = getattr(problem, "errors", None)
+            if errors is None:
+                raise
+            first = errors()[0]
+            path = ""
+            for part in first["loc"]:
+                path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+            raise Invalid(first["msg"], path) from None
+
+    return inlined(schema), read
+
+
+def inlined(schema):
+    """A schema with its definitions in the place of references; a recursive one is left open where it recurs."""
+    definitions = {**schema.pop("definitions", {}), **schema.pop("$defs", {})}
+
+    def walk(part, within):
+        if isinstance(part, list):
+            return [walk(member, within) for member in part]
+        if not isinstance(part, dict):
+            return part
+        reference = part.get("$ref")
+        if not isinstance(reference, str):
+            return {key: walk(member, within) for key, member in part.items()}
+        name = reference.rsplit("/", 1)[-1]
+        if name in within or name not in definitions:
+            return {}
+        return walk(definitions[name], within | {name})
+
+    return walk(schema, frozenset())
+
+
+# Common
+
+
+def hints_of(owner):
+    return typing.get_type_hints(owner, include_extras=True)
+
+
+def is_typed_dict(hint):
+    return isinstance(hint, type) and issubclass(hint, dict) and hasattr(hint, "__total__")
+
+
+def at(part, read, value):
+    try:
+        return read(value)
+    except Invalid as problem:
+        raise problem.within(part) from None
+
+
+def check_object(value):
+    if not isinstance(value, dict):
+        raise Invalid(f"expected an object, got {describe(value)}")
+
+
+def describe(value):
+    """A JSON value in a few words."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f'the string "{value}"' if len(value) <= 40 else f"a string of {len(value)} characters"
+    if isinstance(value, (int, float)):
+        return f"{value}"
+    return f"an array of {len(value)}" if isinstance(value, list) else "an object"
+
+
+def show(hint):
+    return f"`{hint.__qualname__}`" if isinstance(hint, type) else f"`{hint}`"
+
+
+def plain(value):
+    """The parts of a value that JSON has no word for: what the writer of JSON asks for when it comes upon one."""
+    names = field_names(type(value))
+    if names is not None:
+        return {name: getattr(value, name) for name in names}
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, enum.Enum):
+        return value.value
+    # Arrays and numbers of numpy, tensors of torch.
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if isinstance(value, collections.abc.Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset, collections.abc.Iterator, collections.deque)):
+        return list(value)
+    if hasattr(value, "__get_validators__"):
+        return value.dict()
+    raise TypeError(f"a value of type `{type(value).__qualname__}` has no JSON form")
+
+
+@functools.lru_cache(maxsize=None)
+def field_names(cls):
+    return [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else None

@@ -1,0 +1,127 @@
+//! The plugin `python` behind the server: what a class in a user's file promises with its type hints, clients get.
+//!
+//! The tests need a Python with numpy and pydantic, which `INFERENCE_TEST_PYTHON` names, and its `libpython`; else they say
+//! so and pass, unless `INFERENCE_TEST_TOOLS=required` is set.
+
+mod faults;
+mod life;
+mod loading;
+mod minilm;
+mod values;
+mod versions;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value as Json, json};
+
+use crate::harness::plugins::{library, repository};
+use crate::harness::{Scenario, Server, tools};
+
+/// Says the interpreter's version, and fails where it lacks something.
+const CHECK: &str = "
+import os, sys, sysconfig
+name = 'libpython%d.%d.so.1.0' % sys.version_info[:2]
+folders = [sysconfig.get_config_var('LIBDIR'), sys.base_prefix + '/lib']
+assert any(os.path.exists(os.path.join(folder, name)) for folder in folders), name + ' is missing'
+import numpy, pydantic
+print('%d.%d' % sys.version_info[:2])
+";
+
+/// The Python of the tests.
+fn python() -> Option<PathBuf> {
+    let python = tools::find("INFERENCE_TEST_PYTHON", &["python3"], "apt-get install python3")?;
+    match check(&python) {
+        Ok(_) => Some(python),
+        Err(problem) => {
+            let install = "pip install -r .ci/requirements.txt, apt-get install libpython3.x";
+            tools::absent(
+                &format!("{}: {problem}", python.display()),
+                "INFERENCE_TEST_PYTHON",
+                install,
+            );
+            None
+        }
+    }
+}
+
+/// The version of an interpreter that the tests can use, or why they cannot.
+fn check(python: &Path) -> Result<String, String> {
+    let output = Command::new(python)
+        .args(["-c", CHECK])
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(said.lines().next_back().unwrap_or_default().to_owned())
+}
+
+/// The configuration of a model `m` of this class, with these further keys; further settings may follow.
+fn config(python: &Path, class: &str, keys: &str) -> String {
+    library("python");
+    library("python_bridge");
+    format!(
+        "[[models]]\nname = \"m\"\nplugin = \"python\"\n{keys}\n\
+         [models.settings]\npython = \"{}\"\nclass = \"{class}\"\n",
+        python.display()
+    )
+}
+
+/// A class of `tests/python/models`.
+fn class(file: &str, name: &str) -> String {
+    let folder = repository().join("tests/python/models");
+    format!("{}:{name}", folder.join(file).display())
+}
+
+/// A server with such a class.
+fn serve(file: &str, name: &str, keys: &str) -> Option<Server> {
+    let python = python()?;
+    Some(Scenario::new(&config(&python, &class(file, name), keys)).start())
+}
+
+/// A scenario with a file `model.py` of this text, whose class `Model` is `m`.
+fn written(text: &str, keys: &str) -> Option<Scenario> {
+    let scenario = Scenario::new(&config(&python()?, "model.py:Model", keys));
+    write(scenario.dir(), "model.py", text);
+    Some(scenario)
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let file = folder.join(name);
+    let parent = file.parent().expect("it is in a folder");
+    std::fs::create_dir_all(parent).expect("a folder can be made");
+    std::fs::write(file, text).expect("a file can be written");
+}
+
+/// What the README of the plugin shows, but for times.
+#[test]
+fn the_example_answers_what_the_readme_shows() {
+    let Some(python) = python() else { return };
+    let root = repository();
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).expect("it is part of the repository");
+    let config = read("config/python.toml")
+        .replace("python = \"venv\"", &format!("python = \"{}\"", python.display()))
+        .replace("../plugins", &root.join("plugins").display().to_string());
+    let server = Scenario::new(&config).start();
+    let inputs = json!(["good mornign", "how art thou", ""]);
+    let got = server.predict("phrases", "closest", &inputs).expect(200).json();
+    let readme = read("plugins/python/README.md");
+    let shown = readme
+        .split("```json\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let shown: Json = serde_json::from_str(shown.expect("an answer")).expect("it is JSON");
+    let outputs = |reply: &Json| reply["outputs"].as_array().cloned().unwrap_or_default();
+    let (got, shown) = (outputs(&got), outputs(&shown));
+    assert_eq!(got.len(), shown.len());
+    for (got, shown) in got.iter().zip(&shown) {
+        assert_eq!(
+            (&got["phrase"], &got["error"]),
+            (&shown["phrase"], &shown["error"])
+        );
+        let score = |output: &Json| output["score"].as_f64().unwrap_or_default();
+        assert!((score(got) - score(shown)).abs() < 1e-6, "{got} and {shown}");
+    }
+}
