@@ -1,6 +1,9 @@
 //! What a model's processes may use, and what they are kept from.
 
+use std::io::Write as _;
 use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value as Json, json};
 
@@ -88,6 +91,42 @@ fn a_process_in_the_sandbox_has_no_network_and_changes_files_in_its_own_folder_o
             [json!("next")]
         );
     }
+}
+
+#[test]
+fn a_plugin_is_in_the_sandbox_before_its_first_line_runs() {
+    for (sandbox, may_write) in [("off", true), ("on", false)] {
+        let folder = tempfile::tempdir().expect("the temporary folder can be written");
+        let (trace, library) = (folder.path().join("trace"), folder.path().join("libwriter.so"));
+        // It is no plugin, which the server finds out after its constructor has run.
+        let code = format!(
+            "#include <stdio.h>\nconst char _1as_0lib_1header_0root_bmodule_bloader[256];\n\
+             __attribute__((constructor)) static void start(void) {{ fopen(\"{}\", \"w\"); }}",
+            trace.display()
+        );
+        compile(&code, &library);
+        let server = Scenario::new(&format!(
+            "[[models]]\nname = \"m\"\nplugin = \"{}\"\nisolation = \"process\"\nsandbox = \"{sandbox}\"\n",
+            library.display()
+        ))
+        .start_unready();
+        server.wait_for_log("cannot load its plugin");
+        assert_eq!(trace.exists(), may_write, "sandbox = \"{sandbox}\"");
+    }
+}
+
+/// Makes a shared library of C code.
+fn compile(code: &str, library: &Path) {
+    let mut compiler = Command::new("cc")
+        .args(["-shared", "-fPIC", "-xc", "-", "-o"])
+        .arg(library)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("a C compiler is there, as Rust links with it");
+    let mut input = compiler.stdin.take().expect("it is piped");
+    input.write_all(code.as_bytes()).expect("it reads");
+    drop(input);
+    assert!(compiler.wait().expect("it ends").success());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::bench::BenchArgs;
 use crate::config::Overrides;
 use crate::isolation::CHILD_COMMAND;
+use crate::isolation::confine::CONFINE_OPTION;
 use crate::loader::TRIAL_COMMAND;
 
 /// Serves models that are loaded as plugins, with dynamic batching and hot reload.
@@ -62,6 +63,9 @@ pub enum Command {
     /// Loads a plugin once and prints its manifest; the server runs this in a child process, in case it crashes
     #[command(name = TRIAL_COMMAND, hide = true)]
     TrialLoad {
+        /// What the process applies to itself before.
+        #[arg(long = CONFINE_OPTION)]
+        confine: Option<String>,
         /// The plugin.
         file: PathBuf,
     },

@@ -6,7 +6,7 @@ use clap::Parser;
 use inference_server::app;
 use inference_server::cli::{Cli, Command};
 use inference_server::error::Chain;
-use inference_server::{bench, config, loader};
+use inference_server::{bench, config};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Some(Command::ConfigReference { markdown }) => print_reference(markdown),
         Some(Command::Inspect { file, json }) => inspect(&file, json),
         Some(Command::Bench(args)) => bench(args),
-        Some(Command::TrialLoad { file }) => loader::run_trial(&file),
+        Some(Command::TrialLoad { confine, file }) => app::run_trial(confine.as_deref(), &file),
         Some(Command::ModelProcess { model: _ }) => app::run_model_process(),
     }
 }

@@ -328,6 +328,7 @@ impl Server<'_> {
             cost: batch.cost,
             started: self.start + started,
             finished: self.start + ended,
+            succeeded: true,
         });
         for item in batch.items {
             self.answered.push((item.arrived - self.start, ended));

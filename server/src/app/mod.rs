@@ -21,7 +21,7 @@ use crate::engine;
 use crate::error::Chain;
 use crate::grpc;
 use crate::http;
-use crate::isolation::confine::Enclosures;
+use crate::isolation::confine::{Confinement, Enclosures};
 use crate::isolation::{self, LoadFailure, Program};
 use crate::loader::{self, Inspection, LoadError, Loader, TrialProgram};
 use crate::logging;
@@ -198,6 +198,17 @@ fn log_warnings(settings: &Settings) {
 /// What a plugin file says about itself.
 pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
     loader::inspect(&TrialProgram::this_server(), file, INSPECT_TIMEOUT)
+}
+
+/// The child's side of a trial: opens a plugin and reports, in the confinement that the server states as JSON.
+pub fn run_trial(confinement: Option<&str>, file: &Path) -> ExitCode {
+    loader::run_trial(file, || {
+        let Some(json) = confinement else {
+            return Ok(());
+        };
+        let confinement: Confinement = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        confinement.apply().map_err(|error| Chain(&error).to_string())
+    })
 }
 
 /// The child's side of `isolation = "process"`: runs a model for the server that started this process, until that server

@@ -143,6 +143,8 @@ pub struct Completion {
     pub started: Instant,
     /// When the worker was free again.
     pub finished: Instant,
+    /// Whether any item succeeded. How long it takes to fail says nothing about batches that do not.
+    pub succeeded: bool,
 }
 
 /// The rules of one task, and what its policy has learned.

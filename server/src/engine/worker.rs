@@ -349,6 +349,7 @@ impl Worker {
         task.metrics.inference_seconds.observe(inference.as_secs_f64());
         task.metrics.executing_items.sub(items as i64);
         task.batch_ran(items, inference);
+        let succeeded = outcomes.iter().any(|outcome| matches!(outcome, Some(Ok(_))));
         for (item, outcome) in batch.items.into_iter().zip(outcomes) {
             let queued = started.saturating_duration_since(item.ready);
             task.metrics.queue_seconds.observe(queued.as_secs_f64());
@@ -366,19 +367,16 @@ impl Worker {
             drop((input, prepared));
         }
         Finished {
-            completion: completion(batch.task, items, batch.cost, last_started, finished),
+            completion: Completion {
+                task: batch.task,
+                size: items,
+                cost: batch.cost,
+                started: last_started,
+                finished,
+                succeeded,
+            },
             too_much,
         }
-    }
-}
-
-fn completion(task: usize, size: usize, cost: u64, started: Instant, finished: Instant) -> Completion {
-    Completion {
-        task,
-        size,
-        cost,
-        started,
-        finished,
     }
 }
 

@@ -36,7 +36,7 @@ pub fn inspect(program: &TrialProgram, file: &Path, timeout: Duration) -> Result
     let facts = header::check(file)?;
     // The linker takes a name without a slash for one to search for.
     let absolute = std::path::absolute(file).map_err(header::HeaderError::Unreadable)?;
-    let trial = trial_load(program, &absolute, timeout)?;
+    let trial = trial_load(program, &[], &absolute, timeout)?;
     Ok(Inspection {
         abi_version: trial.abi_version,
         server_abi_version: PluginModule_Ref::VERSION_STRINGS.version.as_str().to_owned(),

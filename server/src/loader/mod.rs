@@ -93,15 +93,20 @@ impl Loader {
         self.scratch.folder()
     }
 
-    /// Copies, checks and tries a plugin without opening it in this process.
-    pub fn stage(&self, path: &Path, trial_timeout: Duration) -> Result<Staged, LoadError> {
+    /// Copies, checks and tries a plugin without opening it in this process. `options` are for the program of the trial.
+    pub fn stage(
+        &self,
+        path: &Path,
+        options: &[String],
+        trial_timeout: Duration,
+    ) -> Result<Staged, LoadError> {
         // All checks read the copy: the file may be overwritten between any two of them.
         let copy = self.scratch.copy(path).map_err(|error| match error {
             CopyError::Source(error) => LoadError::Header(error),
             other => LoadError::Copy(other),
         })?;
         let facts = header::check(copy.file())?;
-        let trial = trial_load(&self.program, copy.file(), trial_timeout)?;
+        let trial = trial_load(&self.program, options, copy.file(), trial_timeout)?;
         Ok(Staged { copy, facts, trial })
     }
 }

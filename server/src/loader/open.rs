@@ -24,6 +24,9 @@ use super::layout::{check_layouts, one_line};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OpenError {
+    /// The process that tries it cannot be confined as it should.
+    #[error("the process that tries the library {0}")]
+    Confine(String),
     /// The dynamic linker refused it.
     #[error("the dynamic linker refuses the library: {reason}{hint}")]
     Linker {

@@ -87,7 +87,7 @@ pub struct Trial {
 /// The hidden command of this program that calls [`run_trial`] with the file that follows.
 pub const TRIAL_COMMAND: &str = "trial-load";
 
-/// How to start the child: `executable arguments… FILE` has to call [`run_trial`] with that file.
+/// How to start the child: `executable arguments… options… FILE` has to call [`run_trial`] with that file.
 #[derive(Clone, Debug)]
 pub struct TrialProgram {
     /// The program, as a rule this one.
@@ -109,8 +109,9 @@ impl TrialProgram {
 /// What the child says: the trial, or why it failed.
 type Report = Result<Trial, OpenError>;
 
-/// The child's side: opens `file` and reports. The process is of no use for anything else afterwards.
-pub fn run_trial(file: &Path) -> ExitCode {
+/// The child's side: confines itself with `confine`, opens `file` and reports. The process is of no use for anything else
+/// afterwards.
+pub fn run_trial(file: &Path, confine: impl FnOnce() -> Result<(), String>) -> ExitCode {
     restrict_this_process();
     let mut output = match take_stdout() {
         Ok(output) => output,
@@ -119,12 +120,15 @@ pub fn run_trial(file: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let report: Report = OpenedPlugin::open(file).and_then(|plugin| {
+    let open = || {
+        confine().map_err(OpenError::Confine)?;
+        let plugin = OpenedPlugin::open(file)?;
         Ok(Trial {
             manifest: plugin.describe()?,
             abi_version: plugin.abi_version().to_owned(),
         })
-    });
+    };
+    let report: Report = open();
     let written = serde_json::to_string(&report)
         .map_err(io::Error::from)
         .and_then(|report| writeln!(output, "{MARK}{report}"));
@@ -152,10 +156,16 @@ fn take_stdout() -> io::Result<std::fs::File> {
     Ok(std::fs::File::from(output))
 }
 
-/// The server's side: tries `file` in a child process, for at most `timeout`. Leaves no process behind.
-pub fn trial_load(program: &TrialProgram, file: &Path, timeout: Duration) -> Result<Trial, TrialError> {
+/// The server's side: tries `file` in a child process, for at most `timeout`. What else the child is to know is in `options`.
+/// Leaves no process behind.
+pub fn trial_load(
+    program: &TrialProgram,
+    options: &[String],
+    file: &Path,
+    timeout: Duration,
+) -> Result<Trial, TrialError> {
     let mut command = Command::new(&program.executable);
-    command.args(&program.arguments).arg(file);
+    command.args(&program.arguments).args(options).arg(file);
     try_with(command, timeout)
 }
 
@@ -441,7 +451,8 @@ mod tests {
             executable: "/nonexistent/server".into(),
             arguments: Vec::new(),
         };
-        let error = trial_load(&program, Path::new("x.so"), Duration::from_secs(1)).expect_err("no program");
+        let error =
+            trial_load(&program, &[], Path::new("x.so"), Duration::from_secs(1)).expect_err("no program");
         assert_eq!(
             error.to_string(),
             "cannot start /nonexistent/server to try the library in"

@@ -14,7 +14,7 @@ use crate::batching::DeclaredLimits;
 use crate::clock;
 use crate::config::{Location, ModelSettings, ProcessSettings, TaskSettings};
 use crate::error::ItemError;
-use crate::isolation::confine::{Confinement, Enclosures};
+use crate::isolation::confine::{CONFINE_OPTION, Confinement, Enclosures};
 use crate::isolation::{self, IsolatedModel, LoadFailure, Program, Setup, StartError, WarmUp, WarmUpError};
 use crate::loader::{LoadError, Loaded, Loader, Staged};
 use crate::metrics::Metrics;
@@ -232,7 +232,7 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
     };
     let staged = context
         .loader
-        .stage(&settings.plugin, context.trial_timeout)
+        .stage(&settings.plugin, &trial_options(settings), context.trial_timeout)
         .map_err(|error| not_loaded(settings, error))?;
     let process = settings.isolation.process(staged.trial.manifest.isolation);
     let loaded = match process {
@@ -278,6 +278,15 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
         tasks,
         default_task,
     })
+}
+
+/// What the process is told that tries the plugin: a sandbox holds from the first line of the plugin's code.
+fn trial_options(settings: &ModelSettings) -> Vec<String> {
+    let confinement = Confinement::of_trial(settings.resources.sandbox);
+    let json = confinement.and_then(|confinement| serde_json::to_string(&confinement).ok());
+    json.map(|json| format!("--{CONFINE_OPTION}={json}"))
+        .into_iter()
+        .collect()
 }
 
 /// Loads a model into this process.

@@ -127,7 +127,9 @@ impl Learned {
             .finished
             .saturating_duration_since(completion.started)
             .as_secs_f64();
-        self.cost.learn(completion.size, completion.cost, seconds);
+        if completion.succeeded {
+            self.cost.learn(completion.size, completion.cost, seconds);
+        }
         self.callers.completed(completion, present, workers);
     }
 

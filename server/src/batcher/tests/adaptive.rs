@@ -34,6 +34,7 @@ impl Loop {
                         cost: 0,
                         started,
                         finished,
+                        succeeded: true,
                     });
                     return (reason, ids.len());
                 }
@@ -167,4 +168,30 @@ fn what_is_believed_can_be_seen() {
     assert!((beliefs.returns_per_reply - 1.0).abs() < 0.2, "{beliefs:?}");
     let none = Batcher::<()>::new(vec![rules(GREEDY, 8)]);
     assert_eq!(none.beliefs(0), None);
+}
+
+#[test]
+fn how_long_batches_take_to_fail_is_not_what_batches_cost() {
+    for (succeeded, sizes) in [(true, vec![1, 1]), (false, vec![2])] {
+        let mut scenario = Scenario::new(&[rules(ADAPTIVE, 8)]);
+        for round in 0..40 {
+            scenario.at(1000 * round);
+            // Alone an item takes 1 ms; two take 50 ms, or as long to fail.
+            for (size, millis, succeeded) in [(1, 1, true), (2, 50, succeeded)] {
+                scenario.batcher.completed(Completion {
+                    task: 0,
+                    size,
+                    cost: 0,
+                    started: scenario.now,
+                    finished: scenario.now + ms(millis),
+                    succeeded,
+                });
+            }
+        }
+        assert_eq!(
+            scenario.push_all(2, Spec::default()).drained_sizes(),
+            sizes,
+            "{succeeded}"
+        );
+    }
 }

@@ -13,6 +13,7 @@ fn knowing_that_batches_take_ten_ms() -> Scenario {
             cost: 0,
             started: scenario.start,
             finished: scenario.now,
+            succeeded: true,
         });
     }
     scenario

@@ -187,6 +187,7 @@ impl Account {
                     cost: 1,
                     started: self.now - BATCH_TAKES,
                     finished: self.now,
+                    succeeded: true,
                 });
             }
         }

@@ -146,6 +146,7 @@ impl Rounds {
             cost: batch.cost,
             started,
             finished,
+            succeeded: true,
         });
         let slowest = |low: bool| {
             let counted = batch

@@ -114,7 +114,7 @@ impl Enclosures {
                 max_data: resources.max_memory.filter(|_| group.is_none()),
                 cpus,
                 sandbox: scratch.as_ref().map(|scratch| SandboxPlan {
-                    scratch: scratch.path().to_owned(),
+                    scratch: Some(scratch.path().to_owned()),
                     best_effort: resources.sandbox == Sandbox::BestEffort,
                 }),
             },

@@ -23,6 +23,11 @@ pub use cpus::CpuError;
 pub use enclosure::{Enclosure, EnclosureError, Enclosures, Excess};
 pub use sandbox::SandboxError;
 
+use crate::resources::Sandbox;
+
+/// The option by which the process that tries a plugin is told its [`Confinement`], as JSON.
+pub const CONFINE_OPTION: &str = "confine";
+
 /// What one child applies to itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
@@ -37,8 +42,8 @@ pub struct Confinement {
 /// A sandbox to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct SandboxPlan {
-    /// The only folder in which files may be changed.
-    scratch: PathBuf,
+    /// The only folder in which files may be changed, if there is one.
+    scratch: Option<PathBuf>,
     /// Whether the child goes on where the kernel lacks a part.
     best_effort: bool,
 }
@@ -58,6 +63,17 @@ pub enum ConfineError {
 }
 
 impl Confinement {
+    /// For a process that is to open a plugin and nothing else. None where there is to be no sandbox.
+    pub fn of_trial(sandbox: Sandbox) -> Option<Self> {
+        (sandbox != Sandbox::Off).then(|| Self {
+            sandbox: Some(SandboxPlan {
+                scratch: None,
+                best_effort: sandbox == Sandbox::BestEffort,
+            }),
+            ..Self::default()
+        })
+    }
+
     /// Confines this process from now on. To be called while the calling thread is its only one.
     ///
     /// # Errors

@@ -101,7 +101,7 @@ pub enum SandboxError {
 
 /// Puts this thread, and those that it will start, into the sandbox.
 pub(super) fn enter(plan: &SandboxPlan) -> Result<(), SandboxError> {
-    for result in [keep_files(&plan.scratch), keep_from_network()] {
+    for result in [keep_files(plan.scratch.as_deref()), keep_from_network()] {
         match result {
             Err(error) if plan.best_effort => log::warn!("the sandbox has a gap: {}", Chain(&error)),
             result => result?,
@@ -110,11 +110,13 @@ pub(super) fn enter(plan: &SandboxPlan) -> Result<(), SandboxError> {
     Ok(())
 }
 
-fn keep_files(scratch: &Path) -> Result<(), SandboxError> {
-    landlock::PathFd::new(scratch).map_err(|source| SandboxError::Scratch {
-        folder: scratch.to_owned(),
-        source,
-    })?;
+fn keep_files(scratch: Option<&Path>) -> Result<(), SandboxError> {
+    if let Some(folder) = scratch {
+        landlock::PathFd::new(folder).map_err(|source| SandboxError::Scratch {
+            folder: folder.to_owned(),
+            source,
+        })?;
+    }
     let writing = AccessFs::from_write(DEVICES);
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -124,7 +126,7 @@ fn keep_files(scratch: &Path) -> Result<(), SandboxError> {
         .scope(Scope::from_all(SIGNALS))?
         .create()?
         // What does not exist is left out.
-        .add_rules(path_beneath_rules([scratch], writing))?
+        .add_rules(path_beneath_rules(scratch, writing))?
         .add_rules(path_beneath_rules(
             open_devices(),
             writing & AccessFs::from_file(DEVICES),

@@ -115,7 +115,9 @@ pub(super) struct LoadRequest {
 
 impl LoadRequest {
     pub(super) fn load(&self, loader: &Loader) -> Result<Loaded, LoadError> {
-        loader.stage(&self.path, self.trial_timeout)?.load(&self.context)
+        loader
+            .stage(&self.path, &[], self.trial_timeout)?
+            .load(&self.context)
     }
 }
 

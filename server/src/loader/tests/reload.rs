@@ -100,7 +100,7 @@ fn a_staged_plugin_is_not_opened_until_it_is_loaded() {
     let request = super::fixtures::request(&built("template"));
     let loader = folders.loader();
     let staged = loader
-        .stage(&request.path, request.trial_timeout)
+        .stage(&request.path, &[], request.trial_timeout)
         .expect("the template passes the trial");
     assert_eq!(mapped(folders.scratch()), [""; 0]);
     let model = load_staged(staged.copy.file(), &request.context).expect("the template loads");
