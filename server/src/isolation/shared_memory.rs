@@ -96,8 +96,13 @@ impl Outgoing {
         parts: impl Iterator<Item = &'a [u8]>,
     ) -> io::Result<()> {
         let room = room_for(length as u64);
-        if self.0.file.metadata()?.len() < room {
+        let metadata = self.0.file.metadata()?;
+        if metadata.len() < room {
             self.0.file.set_len(room)?;
+        }
+        // Memory that cannot be had is an error here; it would be the end of the process below.
+        if metadata.blocks().saturating_mul(BLOCK) < length as u64 {
+            fallocate(&self.0.file, FallocateFlags::empty(), 0, length as u64)?;
         }
         let map = self.0.map(in_memory(room)?)?;
         let mut at = 0;
