@@ -25,6 +25,10 @@ const GROWTH: f64 = 1.25;
 /// After so many windows the part of one in the profile has fallen to a third.
 const MEMORY: f64 = 24.0;
 
+/// What is known of an age is forgotten after so many windows that ended before it: it is of other times. What came after a
+/// pause, for one, is not expected for ever once traffic goes on without pauses.
+const FORGOTTEN: u16 = 100;
+
 /// The span in which an age lies. The last one also holds what is older.
 fn span_of(age: f64) -> usize {
     if age <= ENDS[0] {
@@ -77,6 +81,8 @@ pub(super) struct Profile {
     expected: [f64; SPANS],
     /// Arrivals on which that rests.
     evidence: [f64; SPANS],
+    /// How many windows in a row have ended before each span.
+    unreached: [u16; SPANS],
 }
 
 impl Profile {
@@ -86,10 +92,12 @@ impl Profile {
             watched: [0.0; SPANS],
             expected: [0.0; SPANS],
             evidence: [0.0; SPANS],
+            unreached: [0; SPANS],
         }
     }
 
-    /// Learns from a window that was watched for so many seconds. Ages that it did not reach keep what is known of them.
+    /// Learns from a window that was watched for so many seconds. What is known of ages that it did
+    /// not reach is kept, for a while.
     pub(super) fn learn(&mut self, window: &Window, watched: f64) {
         let (mut start, mut expected, mut evidence) = (0.0, 0.0, 0.0);
         for (span, end) in ENDS.into_iter().enumerate() {
@@ -99,6 +107,11 @@ impl Profile {
                 let kept = 1.0 - seen / width / MEMORY;
                 self.arrivals[span] = self.arrivals[span] * kept + f64::from(window.counts[span]);
                 self.watched[span] = self.watched[span] * kept + seen * window.causes;
+                self.unreached[span] = 0;
+            } else if self.unreached[span] < FORGOTTEN {
+                self.unreached[span] += 1;
+            } else {
+                (self.arrivals[span], self.watched[span]) = (0.0, 0.0);
             }
             if self.watched[span] > 0.0 {
                 expected += self.arrivals[span] / self.watched[span] * width;

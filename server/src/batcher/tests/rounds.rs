@@ -265,6 +265,22 @@ fn what_was_learned_before_a_pause_is_forgotten_soon_after_it() {
 }
 
 #[test]
+fn a_crowd_that_comes_after_a_pause_is_not_taken_for_one_caller_who_returned() {
+    let mut rounds = Rounds::new(1, 1);
+    for pause in [100, 130, 160, 200] {
+        rounds.join(8, CALLER);
+        rounds.run_for(1000);
+        let size = rounds.mean_size(300);
+        assert!(size > 7.5, "{size} before a pause of {pause} ms");
+        // One after the other, so that the last batch has one item.
+        rounds.leaving = 7;
+        rounds.run_for(50);
+        rounds.leaving = 1;
+        rounds.run_for(pause);
+    }
+}
+
+#[test]
 fn requests_of_several_items_meet_in_one_batch() {
     let mut rounds = Rounds::new(1, 1);
     rounds.join(6, Caller { items: 5, ..CALLER });
