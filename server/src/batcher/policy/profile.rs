@@ -25,9 +25,12 @@ const GROWTH: f64 = 1.25;
 /// After so many windows the part of one in the profile has fallen to a third.
 const MEMORY: f64 = 24.0;
 
-/// What is known of an age is forgotten after so many windows that ended before it: it is of other times. What came after a
-/// pause, for one, is not expected for ever once traffic goes on without pauses.
+/// What is known of an age is forgotten after so many windows that ended long before it: it is of other times. What came
+/// after a pause, for one, is not expected for ever once traffic goes on without pauses.
 const FORGOTTEN: u16 = 100;
+
+/// So many times as long as a window is long before an age.
+const LONG_BEFORE: f64 = 4.0;
 
 /// The span in which an age lies. The last one also holds what is older.
 fn span_of(age: f64) -> usize {
@@ -81,7 +84,7 @@ pub(super) struct Profile {
     expected: [f64; SPANS],
     /// Arrivals on which that rests.
     evidence: [f64; SPANS],
-    /// How many windows in a row have ended before each span.
+    /// How many windows have ended long before each span since one reached it.
     unreached: [u16; SPANS],
 }
 
@@ -108,10 +111,11 @@ impl Profile {
                 self.arrivals[span] = self.arrivals[span] * kept + f64::from(window.counts[span]);
                 self.watched[span] = self.watched[span] * kept + seen * window.causes;
                 self.unreached[span] = 0;
-            } else if self.unreached[span] < FORGOTTEN {
-                self.unreached[span] += 1;
-            } else {
-                (self.arrivals[span], self.watched[span]) = (0.0, 0.0);
+            } else if start > watched * LONG_BEFORE {
+                self.unreached[span] = self.unreached[span].saturating_add(1);
+                if self.unreached[span] > FORGOTTEN {
+                    (self.arrivals[span], self.watched[span]) = (0.0, 0.0);
+                }
             }
             if self.watched[span] > 0.0 {
                 expected += self.arrivals[span] / self.watched[span] * width;
