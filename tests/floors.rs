@@ -19,6 +19,7 @@ const FLOORS: [&[&str]; 7] = [
         "batching",
         "resources",
         "exit_status",
+        "priority",
     ],
     &["batcher", "config"],
     &["engine", "loader", "isolation"],

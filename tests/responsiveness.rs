@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::harness::plugins::{library, repository};
+use crate::harness::resources::niceness_of_threads;
 use crate::harness::{Scenario, Server};
 
 /// Generous: the machine that runs this may run other tests, too. What is reached is a benchmark's to say.
@@ -28,6 +30,43 @@ fn health_and_metrics_answer_while_every_core_computes() {
         rounds.push((idle, busy));
     }
     panic!("p99 of each round with an idle and with a busy model: {rounds:?}");
+}
+
+/// A model whose plugin starts threads of its own as it loads, and prepares items.
+fn with_threads_of_its_own(isolation: &str) -> Server {
+    library("sentence_embeddings");
+    let folder = repository().join("plugins/sentence-embeddings/tests/models/e5");
+    Scenario::new(&format!(
+        "[server]\nmodel_nice = 7\n\n[[models]]\nname = \"m\"\nplugin = \"sentence_embeddings\"\n\
+         isolation = \"{isolation}\"\n\n[models.settings]\nfolder = \"{}\"\n",
+        folder.display()
+    ))
+    .start()
+}
+
+#[test]
+fn every_thread_that_computes_a_model_gives_way_to_those_that_answer_clients() {
+    let server = with_threads_of_its_own("thread");
+    let threads = niceness_of_threads(server.pid().as_raw_pid());
+    let of = |name: &str| -> Vec<i64> {
+        let named = threads.iter().filter(|(thread, _)| thread.starts_with(name));
+        named.map(|(_, nice)| *nice).collect()
+    };
+    for computing in ["model m", "prepare", "encoder"] {
+        assert!(!of(computing).is_empty(), "no thread {computing}: {threads:?}");
+        assert!(of(computing).iter().all(|nice| *nice == 7), "{threads:?}");
+    }
+    assert!(!of("actix").is_empty(), "{threads:?}");
+    assert!(of("actix").iter().all(|nice| *nice == 0), "{threads:?}");
+}
+
+#[test]
+fn every_thread_of_a_models_process_gives_way_to_those_that_answer_clients() {
+    let server = with_threads_of_its_own("process");
+    for process in server.processes() {
+        let threads = niceness_of_threads(process.number());
+        assert!(threads.iter().all(|(_, nice)| *nice == 7), "{threads:?}");
+    }
 }
 
 fn p99_while_every_core_computes(server: &Server) -> Duration {

@@ -206,7 +206,6 @@ fn start() -> Result<IsolatedModel, Box<dyn std::error::Error>> {
         setup: Setup {
             parent: std::process::id(),
             log_level: "off".to_owned(),
-            nice: 0,
             confinement: Confinement::default(),
             file: PathBuf::new(),
             context: LoadContext::default(),

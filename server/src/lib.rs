@@ -19,6 +19,7 @@ pub mod logging;
 pub mod metrics;
 pub mod model;
 pub mod open_files;
+pub mod priority;
 pub mod protocol;
 pub mod registry;
 pub mod reload;

@@ -36,3 +36,21 @@ impl Resources {
         }
     }
 }
+
+/// The threads of a process that lives: what each is called, and its scheduling niceness.
+pub(crate) fn niceness_of_threads(pid: i32) -> Vec<(String, i64)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    let stats = tasks.flatten().filter_map(|task| {
+        // A thread may end meanwhile.
+        fs::read_to_string(task.path().join("stat")).ok()
+    });
+    stats
+        .map(|stat| {
+            // The name is in parentheses and may hold any character; niceness is the 19th field, the 17th after the name.
+            let (head, fields) = stat.rsplit_once(") ").expect("the name is in parentheses");
+            let name = head.split_once('(').expect("the name is in parentheses").1;
+            let nice = fields.split(' ').nth(16).and_then(|nice| nice.parse().ok());
+            (name.to_owned(), nice.expect("niceness is a number"))
+        })
+        .collect()
+}

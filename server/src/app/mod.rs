@@ -240,7 +240,8 @@ const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
 fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc<Registry>), AppError> {
     let registry = Arc::new(Registry::default());
     let prepare_threads = settings.server.prepare_threads.get();
-    let prepare_pool = engine::prepare_pool("prepare", prepare_threads)?;
+    let model_nice = i32::from(settings.server.model_nice);
+    let prepare_pool = engine::prepare_pool("prepare", prepare_threads, model_nice)?;
     let loader =
         Loader::new(&settings.server.scratch_dir, TrialProgram::this_server()).map_err(AppError::Loader)?;
     let context = LoadContext {
@@ -251,7 +252,7 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
         decode_example: http::decode_example,
         program: Program::this_server(),
         prepare_threads,
-        model_nice: i32::from(settings.server.model_nice),
+        model_nice,
         start_timeout: settings.server.reload_timeout,
         metrics: metrics.clone(),
     };
@@ -260,7 +261,6 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
         registry.clone(),
         metrics,
         prepare_pool,
-        settings.server.model_nice,
         settings.server.reload_timeout,
         settings.server.drain_timeout,
     );

@@ -199,7 +199,7 @@ section! {
         compression: bool = Toggle, Value("true"), "INFERENCE_COMPRESSION";
         /// Origins whose web pages may call this server. ["*"] allows every one, [] none.
         cors_allowed_origins: Vec<String> = TextList(CORS_ORIGIN), Value("[]"), "INFERENCE_CORS_ALLOWED_ORIGINS";
-        /// Scheduling niceness of the threads that run models: 0 treats them like the rest, 19 lets everything else go
+        /// Scheduling niceness of whatever loads and runs models: 0 treats it like the rest, 19 lets everything else go
         /// first. Above 0, health is answered at once also while models use every core.
         model_nice: u8 = Integer::<u8>::new(0, 19), Value("5"), "INFERENCE_MODEL_NICE";
         /// Keys of clients, which then have to send `authorization: Bearer KEY` for everything but health, metrics and

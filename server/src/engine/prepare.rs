@@ -6,19 +6,22 @@ use super::queue::{Queue, Queued};
 use crate::batcher::Item;
 use crate::clock;
 use crate::model::Model;
+use crate::priority;
 
-/// Threads on which items are prepared.
+/// Threads on which items are prepared, at the niceness `nice`.
 ///
 /// # Errors
 /// If the system refuses a thread.
 pub fn prepare_pool(
     name: &str,
     threads: usize,
+    nice: i32,
 ) -> Result<Arc<rayon::ThreadPool>, rayon::ThreadPoolBuildError> {
     let name = name.to_owned();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(move |index| format!("{name} {index}"))
+        .start_handler(move |_| priority::give_way(nice))
         // Without one a panic would abort the process. The request's other items go on; this one is answered as lost.
         .panic_handler(|_| log::error!("the server panicked while it prepared an item"))
         .build()?;

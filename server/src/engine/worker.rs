@@ -16,6 +16,7 @@ use crate::batching::{Policy, TaskBatching};
 use crate::clock;
 use crate::error::ItemError;
 use crate::model::Model;
+use crate::priority;
 
 /// The batcher and the receiving end of the queue. Belongs to the worker whose turn it is.
 pub(super) struct Scheduler {
@@ -305,7 +306,7 @@ impl Worker {
                 thread::Builder::new()
                     .name(format!("model {} {index}", config.name))
                     .spawn(move || {
-                        lower_priority(nice);
+                        priority::give_way(nice);
                         worker.work();
                     })
             })
@@ -377,16 +378,5 @@ impl Worker {
             },
             too_much,
         }
-    }
-}
-
-/// Lets the event loop run before the model, so that health answers while every core computes.
-fn lower_priority(nice: i32) {
-    if nice == 0 {
-        return;
-    }
-    // On Linux this is the priority of the calling thread alone.
-    if let Err(error) = rustix::process::setpriority_process(None, nice) {
-        log::warn!("cannot lower the scheduling priority of a model thread: {error}");
     }
 }

@@ -14,7 +14,7 @@ use std::thread;
 
 use bytes::Bytes;
 use log::LevelFilter;
-use rustix::process::{Signal, getppid, set_parent_process_death_signal, setpriority_process};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use super::collect::Collector;
 use super::frame::{Entry, Reply, Request};
@@ -75,7 +75,8 @@ fn run(load: impl FnOnce(&Setup) -> Result<Arc<dyn Model>, LoadFailure>) -> Resu
         return Err(ChildError::Orphaned);
     }
     records::log_to(records, setup.log_level.parse().unwrap_or(LevelFilter::Info));
-    restrict_this_process(&setup);
+    // Where memory runs out, it is better that a child goes than the server. Not worth failing for.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     let confined = setup.confinement.apply();
     let confined = confined.map_err(|error| LoadFailure::Confine(Chain(&error).to_string()));
     let model = match confined.and_then(|()| load(&setup)) {
@@ -109,17 +110,6 @@ fn run(load: impl FnOnce(&Setup) -> Result<Arc<dyn Model>, LoadFailure>) -> Resu
         let _ = preparer.join();
     }
     result
-}
-
-/// Applies what holds for the process as a whole. It is there before the plugin is opened, and so before its threads.
-fn restrict_this_process(setup: &Setup) {
-    if setup.nice > 0
-        && let Err(error) = setpriority_process(None, setup.nice)
-    {
-        log::warn!("cannot lower the scheduling priority: {error}");
-    }
-    // Where memory runs out, it is better that a child goes than the server. Not worth failing for.
-    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
 }
 
 /// The socket to the server. From now on standard input is empty, and standard output leads to standard error.

@@ -1,6 +1,7 @@
 //! The thread that keeps one child alive: starts it, waits for its end, and starts the next one after a pause.
 //!
-//! It lives longer than its children, which the kernel ends when the thread that launched them ends.
+//! It lives longer than its children, which the kernel ends when the thread that launched them ends, and which inherit its
+//! niceness.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;

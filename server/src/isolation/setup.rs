@@ -14,8 +14,6 @@ pub struct Setup {
     pub parent: u32,
     /// Level of the log, as text; what is below is not sent.
     pub log_level: String,
-    /// Scheduling niceness of the whole process, 0 to 19.
-    pub nice: i32,
     /// What it confines itself to.
     pub confinement: Confinement,
     /// The copy of the plugin that has been staged for it.

@@ -19,6 +19,7 @@ use crate::isolation::{self, IsolatedModel, LoadFailure, Program, Setup, StartEr
 use crate::loader::{LoadError, Loaded, Loader, Staged};
 use crate::metrics::Metrics;
 use crate::model::{BatchItem, Model, OutputSink, SinkStatus};
+use crate::priority;
 use crate::protocol::{ItemInput, Tensor, Value};
 
 /// Reads an example of a task, which has the JSON form of the native routes.
@@ -46,6 +47,13 @@ pub struct LoadContext {
     pub start_timeout: Duration,
     /// Where such processes are counted.
     pub metrics: Arc<Metrics>,
+}
+
+impl LoadContext {
+    /// Scheduling niceness of whatever computes a model.
+    pub(super) fn nice_of(&self, settings: &ModelSettings) -> i32 {
+        settings.nice.map_or(self.model_nice, i32::from)
+    }
 }
 
 /// Why a model does not serve.
@@ -171,7 +179,7 @@ pub(super) struct Ready {
 }
 
 /// Loads models side by side, each on a thread of its own, and yields them in the order in which they end. One that takes
-/// longer than `timeout` fails.
+/// longer than `timeout` fails. The threads and processes that come of it have the niceness of the model.
 pub(super) fn load_all(
     context: &Arc<LoadContext>,
     models: &[ModelSettings],
@@ -186,6 +194,7 @@ pub(super) fn load_all(
         let spawned = thread::Builder::new().name(format!("load {name}")).spawn({
             let sender = sender.clone();
             move || {
+                priority::give_way(context.nice_of(&settings));
                 let result = load(&context, &settings);
                 // A receiver that is gone has given this load up as too slow.
                 let _ = sender.send((settings.name, result));
@@ -325,7 +334,6 @@ fn load_in_processes(
             setup: Setup {
                 parent: std::process::id(),
                 log_level: log::max_level().to_string(),
-                nice: nice_of(settings, context.model_nice),
                 confinement: Confinement::default(),
                 file: staged.copy.file().to_owned(),
                 // Each process has one model to itself.
@@ -362,11 +370,6 @@ fn load_in_processes(
         model: Arc::new(model),
         plugin,
     })
-}
-
-/// Niceness of the workers of a model.
-pub(super) fn nice_of(settings: &ModelSettings, of_all_models: i32) -> i32 {
-    settings.nice.map_or(of_all_models, i32::from)
 }
 
 /// What the plugin is told. `workers` share one loaded model.

@@ -38,7 +38,6 @@ pub struct Reloader {
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     prepare_pool: Arc<rayon::ThreadPool>,
-    model_nice: i32,
     timeout: Duration,
     drain_timeout: Duration,
     generations: Generations,
@@ -51,7 +50,6 @@ impl Reloader {
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
         prepare_pool: Arc<rayon::ThreadPool>,
-        model_nice: u8,
         timeout: Duration,
         drain_timeout: Duration,
     ) -> Self {
@@ -59,7 +57,6 @@ impl Reloader {
             context: Arc::new(context),
             registry,
             prepare_pool,
-            model_nice: i32::from(model_nice),
             timeout,
             drain_timeout,
             generations: Generations::new(metrics.clone()),
@@ -398,8 +395,8 @@ impl Reloader {
             name: &settings.name,
             tasks: &limits,
             workers: settings.workers.get(),
-            nice: load::nice_of(&settings, self.model_nice),
-            prepare_pool: self.prepare_pool_of(&settings.name, &manifest, isolated)?,
+            nice: self.context.nice_of(&settings),
+            prepare_pool: self.prepare_pool_of(&settings, &manifest, isolated)?,
         };
         let (engine, workers) =
             Engine::start(loaded.model, &config, &self.metrics).map_err(|error| ModelFailure {
@@ -444,7 +441,7 @@ impl Reloader {
     /// and may wait long, so they are no threads of other models.
     fn prepare_pool_of(
         &self,
-        model: &str,
+        settings: &ModelSettings,
         manifest: &ModelManifest,
         isolated: bool,
     ) -> Result<Arc<rayon::ThreadPool>, ModelFailure> {
@@ -452,9 +449,10 @@ impl Reloader {
         if !prepares || !isolated {
             return Ok(self.prepare_pool.clone());
         }
-        let name = format!("prepare {model}");
-        engine::prepare_pool(&name, self.context.prepare_threads).map_err(|error| ModelFailure {
-            model: model.to_owned(),
+        let name = format!("prepare {}", settings.name);
+        let (threads, nice) = (self.context.prepare_threads, self.context.nice_of(settings));
+        engine::prepare_pool(&name, threads, nice).map_err(|error| ModelFailure {
+            model: settings.name.clone(),
             location: None,
             error: io::Error::other(error).into(),
         })
