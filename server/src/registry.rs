@@ -60,6 +60,25 @@ pub struct ModelEntry {
 }
 
 impl ModelEntry {
+    /// A model of which no generation serves.
+    pub fn without_generation(settings: ModelSettings, state: ModelState) -> Self {
+        Self {
+            settings,
+            state,
+            tasks: Vec::new(),
+            default_task: None,
+            last_reload_error: None,
+        }
+    }
+
+    /// The same model after a reload that did not change it, which failed for `reason` or went well.
+    pub fn after_reload(&self, reason: Option<String>) -> Self {
+        Self {
+            last_reload_error: reason,
+            ..self.clone()
+        }
+    }
+
     /// The configured name.
     pub fn name(&self) -> &str {
         &self.settings.name

@@ -1,8 +1,5 @@
 //! Loading: from the settings of one model to a model that has been warmed up and checked against them.
 
-use std::fmt;
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -10,17 +7,18 @@ use std::time::Duration;
 
 use plugin_abi::manifest::{LoadContext as PluginContext, TaskManifest};
 
+use super::failure::{ModelError, ModelFailure};
+use super::warm_up::warm_up;
 use crate::batching::DeclaredLimits;
 use crate::clock;
-use crate::config::{Location, ModelSettings, ProcessSettings, TaskSettings};
+use crate::config::{ModelSettings, ProcessSettings, TaskSettings};
 use crate::error::ItemError;
 use crate::isolation::confine::{CONFINE_OPTION, Confinement, Enclosures};
-use crate::isolation::{self, IsolatedModel, LoadFailure, Program, Setup, StartError, WarmUp, WarmUpError};
-use crate::loader::{LoadError, Loaded, Loader, Staged};
+use crate::isolation::{self, IsolatedModel, Program, Setup, WarmUp};
+use crate::loader::{Loaded, Loader, Staged};
 use crate::metrics::Metrics;
-use crate::model::{BatchItem, Model, OutputSink, SinkStatus};
 use crate::priority;
-use crate::protocol::{ItemInput, Tensor, Value};
+use crate::protocol::ItemInput;
 
 /// Reads an example of a task, which has the JSON form of the native routes.
 pub type DecodeExample = fn(&TaskManifest, &serde_json::Value) -> Result<ItemInput, ItemError>;
@@ -56,119 +54,6 @@ impl LoadContext {
     }
 }
 
-/// Why a model does not serve.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelError {
-    /// Its plugin could not be loaded.
-    #[error("cannot load its plugin {}", file.display())]
-    Load {
-        /// The plugin's file.
-        file: PathBuf,
-        /// Why.
-        source: Box<LoadError>,
-    },
-    /// There is no process that runs it.
-    #[error("cannot load its plugin {} in a process of its own", file.display())]
-    Process {
-        /// The plugin's file.
-        file: PathBuf,
-        /// Why.
-        source: Box<StartError>,
-    },
-    /// The plugin refused its settings.
-    #[error("{0}")]
-    Settings(String),
-    /// `[models.tasks.…]` names a task that it does not have.
-    #[error("it has no task `{task}`; its tasks are {known}")]
-    UnknownTask {
-        /// As configured.
-        task: String,
-        /// Those that it has.
-        known: String,
-    },
-    /// Its first run failed.
-    #[error(transparent)]
-    WarmUp(#[from] WarmUpError),
-    /// Loading took too long. Its thread cannot be stopped and goes on alone.
-    #[error("loading and warm-up took longer than `reload_timeout`, {} s", .0.as_secs_f64())]
-    TimedOut(Duration),
-    /// The system refused a thread.
-    #[error("cannot start its threads")]
-    Threads(#[from] io::Error),
-}
-
-/// A model that does not serve.
-#[derive(Debug)]
-pub struct ModelFailure {
-    /// Its name.
-    pub model: String,
-    /// What to look at in the configuration.
-    pub location: Option<Location>,
-    /// What went wrong.
-    pub error: ModelError,
-}
-
-impl ModelFailure {
-    /// The failure as clients may see it: without paths and settings, which are in the log.
-    pub fn public_reason(&self) -> String {
-        match &self.error {
-            ModelError::Load { source, .. } => public_load_reason(source).to_owned(),
-            ModelError::Process { source, .. } => public_start_reason(source).to_owned(),
-            ModelError::Settings(_) => "the plugin refused its settings; see the server's log".to_owned(),
-            ModelError::UnknownTask { .. } => "a task is configured that the model does not have".to_owned(),
-            error @ (ModelError::WarmUp(_) | ModelError::TimedOut(_)) => error.to_string(),
-            ModelError::Threads(_) => "the system refused to start its threads".to_owned(),
-        }
-    }
-}
-
-fn public_start_reason(error: &StartError) -> &'static str {
-    match error {
-        StartError::Spawn(_) => "the system refused to start a process for it",
-        StartError::Enclose(_) | StartError::Load(LoadFailure::Confine(_)) => {
-            "its process cannot be confined as configured; see the server's log"
-        }
-        StartError::Load(LoadFailure::Panicked(_)) => {
-            "the plugin panicked while it loaded the model; see the server's log"
-        }
-        StartError::Load(LoadFailure::Manifest(_)) => "the model's manifest is wrong; see the server's log",
-        StartError::Load(_) => "the plugin refused to load the model; see the server's log",
-        StartError::Died(_) => "its process ended while it loaded the model; see the server's log",
-        StartError::WarmUp(_) => "its warm-up failed; see the server's log",
-        StartError::Changed => "the model has other tasks than before",
-    }
-}
-
-fn public_load_reason(error: &LoadError) -> &'static str {
-    match error {
-        LoadError::Header(_) | LoadError::Copy(_) => "its plugin file cannot be used; see the server's log",
-        LoadError::Trial(_) | LoadError::Open(_) => "its plugin cannot be opened; see the server's log",
-        LoadError::Settings { .. } | LoadError::Context(_) => {
-            "the plugin refused its settings; see the server's log"
-        }
-        LoadError::Refused(_) => "the plugin refused to load the model; see the server's log",
-        LoadError::Panicked(_) => "the plugin panicked while it loaded the model; see the server's log",
-        LoadError::ManifestSyntax(_) | LoadError::Manifest(_) => {
-            "the model's manifest is wrong; see the server's log"
-        }
-    }
-}
-
-impl fmt::Display for ModelFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(location) = &self.location {
-            write!(f, "{location}: ")?;
-        }
-        write!(f, "model `{}`: {}", self.model, self.error)?;
-        let mut source = std::error::Error::source(&self.error);
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
-}
-
 /// A model that can go live.
 pub(super) struct Ready {
     pub(super) loaded: Loaded,
@@ -189,24 +74,19 @@ pub(super) fn load_all(
     let (sender, receiver) = channel();
     let mut waiting: Vec<ModelSettings> = models.to_vec();
     for settings in models {
-        let (context, settings, sender) = (context.clone(), settings.clone(), sender.clone());
-        let name = settings.name.clone();
-        let spawned = thread::Builder::new().name(format!("load {name}")).spawn({
-            let sender = sender.clone();
+        let run = {
+            let (context, settings, sender) = (context.clone(), settings.clone(), sender.clone());
             move || {
                 priority::give_way(context.nice_of(&settings));
                 let result = load(&context, &settings);
                 // A receiver that is gone has given this load up as too slow.
                 let _ = sender.send((settings.name, result));
             }
-        });
-        if let Err(error) = spawned {
-            let failure = ModelFailure {
-                model: name.clone(),
-                location: None,
-                error: error.into(),
-            };
-            let _ = sender.send((name, Err(failure)));
+        };
+        let name = format!("load {}", settings.name);
+        if let Err(error) = thread::Builder::new().name(name).spawn(run) {
+            let failure = ModelFailure::new(settings, None, error);
+            let _ = sender.send((settings.name.clone(), Err(failure)));
         }
     }
     drop(sender);
@@ -222,11 +102,7 @@ pub(super) fn load_all(
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 let settings = waiting.pop()?;
                 let error = ModelError::TimedOut(timeout);
-                let failure = ModelFailure {
-                    model: settings.name.clone(),
-                    location: Some(settings.location()),
-                    error,
-                };
+                let failure = ModelFailure::new(&settings, Some(settings.location()), error);
                 Some((settings, Err(failure)))
             }
         }
@@ -234,15 +110,10 @@ pub(super) fn load_all(
 }
 
 fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelFailure> {
-    let fail = |location, error| ModelFailure {
-        model: settings.name.clone(),
-        location,
-        error,
-    };
     let staged = context
         .loader
         .stage(&settings.plugin, &trial_options(settings), context.trial_timeout)
-        .map_err(|error| not_loaded(settings, error))?;
+        .map_err(|error| ModelFailure::of_load(settings, error))?;
     let process = settings.isolation.process(staged.trial.manifest.isolation);
     let loaded = match process {
         None => load_here(context, settings, staged)?,
@@ -265,19 +136,15 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
         .map(|task| (task, settings.default_task_location()));
     for (task, location) in written.chain(default) {
         if manifests.iter().all(|manifest| manifest.name != task) {
-            return Err(fail(
-                location,
-                ModelError::UnknownTask {
-                    task: task.to_owned(),
-                    known: known(),
-                },
-            ));
+            let (task, known) = (task.to_owned(), known());
+            let error = ModelError::UnknownTask { task, known };
+            return Err(ModelFailure::new(settings, location, error));
         }
     }
     // Each process of a model was warmed up when it was started.
     if settings.warm_up && process.is_none() {
         warm_up(context.decode_example, loaded.model.as_ref(), settings)
-            .map_err(|error| fail(Some(settings.location()), error.into()))?;
+            .map_err(|error| ModelFailure::new(settings, Some(settings.location()), error))?;
     }
     let tasks = task_settings(settings, manifests);
     let default_task = default_task(settings, manifests);
@@ -305,10 +172,9 @@ fn load_here(
     staged: Staged,
 ) -> Result<Loaded, ModelFailure> {
     let context = plugin_context(context, settings, settings.workers.get());
-    staged.load(&context).map_err(|error| match error {
-        LoadError::Settings { key, message } => settings_refused(settings, &key, message),
-        error => not_loaded(settings, error),
-    })
+    staged
+        .load(&context)
+        .map_err(|error| ModelFailure::of_load(settings, error))
 }
 
 /// Starts the processes that load and warm up the model.
@@ -350,22 +216,7 @@ fn load_in_processes(
         },
         context.metrics.workers(&settings.name),
     );
-    let model = isolated.map_err(|error| match error {
-        StartError::Load(LoadFailure::Settings { key, message }) => settings_refused(settings, &key, message),
-        StartError::WarmUp(error) => ModelFailure {
-            model: settings.name.clone(),
-            location: Some(settings.location()),
-            error: error.into(),
-        },
-        source => ModelFailure {
-            model: settings.name.clone(),
-            location: Some(settings.plugin_location()),
-            error: ModelError::Process {
-                file: settings.plugin.clone(),
-                source: Box::new(source),
-            },
-        },
-    })?;
+    let model = isolated.map_err(|error| ModelFailure::of_start(settings, error))?;
     Ok(Loaded {
         model: Arc::new(model),
         plugin,
@@ -387,30 +238,6 @@ fn plugin_context(context: &LoadContext, settings: &ModelSettings, workers: usiz
     }
 }
 
-fn settings_refused(settings: &ModelSettings, key: &str, message: String) -> ModelFailure {
-    let named = if key.is_empty() {
-        message
-    } else {
-        format!("[models.settings] `{key}`: {message}")
-    };
-    ModelFailure {
-        model: settings.name.clone(),
-        location: settings.locate(key).or_else(|| Some(settings.location())),
-        error: ModelError::Settings(named),
-    }
-}
-
-fn not_loaded(settings: &ModelSettings, error: LoadError) -> ModelFailure {
-    ModelFailure {
-        model: settings.name.clone(),
-        location: Some(settings.plugin_location()),
-        error: ModelError::Load {
-            file: settings.plugin.clone(),
-            source: Box::new(error),
-        },
-    }
-}
-
 /// The settings of each task, with the limits that the manifest declares.
 pub(super) fn task_settings(settings: &ModelSettings, tasks: &[TaskManifest]) -> Vec<TaskSettings> {
     tasks
@@ -424,92 +251,5 @@ pub(super) fn default_task(settings: &ModelSettings, tasks: &[TaskManifest]) -> 
     match &settings.default_task {
         Some(name) => tasks.iter().position(|task| task.name == *name),
         None => (tasks.len() == 1).then_some(0),
-    }
-}
-
-/// Runs the first example of every task as a batch of one and, where batches are allowed, as a batch of two.
-fn warm_up(
-    decode_example: DecodeExample,
-    model: &dyn Model,
-    settings: &ModelSettings,
-) -> Result<(), WarmUpError> {
-    for (index, task) in model.manifest().tasks.iter().enumerate() {
-        let Some(example) = task.examples.first() else {
-            continue;
-        };
-        let fail = |reason: String| WarmUpError {
-            task: task.name.clone(),
-            reason,
-        };
-        let limits = settings.task(&task.name, &DeclaredLimits::from(&task.limits));
-        let input = decode_example(task, example).map_err(|error| fail(format!("its example: {error}")))?;
-        for size in 1..=limits.batching.max_batch_size.get().min(2) {
-            run_once(model, index, task, &input, size).map_err(fail)?;
-        }
-    }
-    Ok(())
-}
-
-fn run_once(
-    model: &dyn Model,
-    index: usize,
-    task: &TaskManifest,
-    input: &ItemInput,
-    size: usize,
-) -> Result<(), String> {
-    let prepared = if task.prepares {
-        let prepare = |_| model.prepare(index, input).map_err(|error| error.to_string());
-        (0..size).map(prepare).collect::<Result<Vec<_>, _>>()?
-    } else {
-        Vec::new()
-    };
-    let items: Vec<BatchItem<'_>> = (0..size)
-        .map(|item| BatchItem {
-            input,
-            prepared: prepared.get(item),
-        })
-        .collect();
-    let mut outcomes = WarmUpSink {
-        items: size,
-        answered: 0,
-        failure: None,
-    };
-    model
-        .predict_batch(0, index, &items, &mut outcomes)
-        .map_err(|error| error.to_string())?;
-    match outcomes {
-        WarmUpSink {
-            failure: Some(failure),
-            ..
-        } => Err(failure),
-        WarmUpSink { answered, items, .. } if answered != items => {
-            Err(format!("{answered} outcomes for a batch of {items} items"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Counts outcomes and keeps the first failure.
-struct WarmUpSink {
-    items: usize,
-    answered: usize,
-    failure: Option<String>,
-}
-
-impl OutputSink for WarmUpSink {
-    fn emit(&mut self, _index: usize, _value: Value, more: bool) -> SinkStatus {
-        self.answered += usize::from(!more);
-        SinkStatus::Taken
-    }
-
-    fn emit_batch(&mut self, _tensors: Vec<Tensor>) -> SinkStatus {
-        self.answered += self.items;
-        SinkStatus::Taken
-    }
-
-    fn fail(&mut self, _index: usize, error: ItemError) -> SinkStatus {
-        self.failure.get_or_insert(error.to_string());
-        self.answered += 1;
-        SinkStatus::Taken
     }
 }

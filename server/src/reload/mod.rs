@@ -4,11 +4,13 @@
 //! Owned by the roof, which calls it from one thread. Any failure of a reload leaves everything as it was. At start there
 //! is nothing to protect: each model goes live as soon as it is ready, and one that fails does not hold up the others.
 
+mod failure;
 mod fingerprint;
 mod generations;
 mod load;
 mod plan;
 mod summary;
+mod warm_up;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,7 +31,8 @@ use generations::{Generations, Started};
 use load::{Ready, load_all, task_settings};
 use plan::{Present, Step, Wanted, plan};
 
-pub use load::{DecodeExample, LoadContext, ModelError, ModelFailure};
+pub use failure::{ModelError, ModelFailure};
+pub use load::{DecodeExample, LoadContext};
 pub use summary::Summary;
 
 /// Applies configurations. See the module.
@@ -70,13 +73,8 @@ impl Reloader {
     /// The models that do not serve, and why; they are in the registry as failed.
     pub fn start(&mut self, models: &[ModelSettings]) -> Result<(), Vec<ModelFailure>> {
         let entry = |settings: &ModelSettings| {
-            Arc::new(ModelEntry {
-                settings: settings.clone(),
-                state: ModelState::Loading,
-                tasks: Vec::new(),
-                default_task: None,
-                last_reload_error: None,
-            })
+            let state = ModelState::Loading;
+            Arc::new(ModelEntry::without_generation(settings.clone(), state))
         };
         for model in models {
             self.metrics.set_model(&model.name, None);
@@ -105,13 +103,7 @@ impl Reloader {
                         reason: failure.public_reason(),
                     };
                     failures.push(failure);
-                    ModelEntry {
-                        settings,
-                        state,
-                        tasks: Vec::new(),
-                        default_task: None,
-                        last_reload_error: None,
-                    }
+                    ModelEntry::without_generation(settings, state)
                 }
             };
             self.metrics
@@ -172,10 +164,7 @@ impl Reloader {
                 }
                 (_, Some(kept), _) => {
                     summary.kept += 1;
-                    ModelEntry {
-                        last_reload_error: None,
-                        ..kept.as_ref().clone()
-                    }
+                    kept.after_reload(None)
                 }
                 // A model to load is in `ready`, and one to keep is in the old snapshot.
                 (_, None, _) => continue,
@@ -239,13 +228,8 @@ impl Reloader {
         let Some(entry) = old.model(name) else {
             return false;
         };
-        self.replace_entry(ModelEntry {
-            settings: entry.settings.clone(),
-            state: ModelState::Unloaded,
-            tasks: Vec::new(),
-            default_task: None,
-            last_reload_error: None,
-        });
+        let settings = entry.settings.clone();
+        self.replace_entry(ModelEntry::without_generation(settings, ModelState::Unloaded));
         self.generations.remove(name);
         self.metrics.set_model(name, None);
         true
@@ -256,12 +240,9 @@ impl Reloader {
         self.metrics
             .count_reload(ReloadResult::Failure, clock::unix_seconds());
         let old = self.registry.snapshot();
-        let noted = old.models().map(|entry| {
-            Arc::new(ModelEntry {
-                last_reload_error: Some(reason.to_owned()),
-                ..entry.as_ref().clone()
-            })
-        });
+        let noted = old
+            .models()
+            .map(|entry| Arc::new(entry.after_reload(Some(reason.to_owned()))));
         self.registry.publish(old.next(noted));
     }
 
@@ -369,10 +350,7 @@ impl Reloader {
                 Some(_) => failure.public_reason(),
                 None => format!("model `{}`: {}", failure.model, failure.public_reason()),
             });
-            Arc::new(ModelEntry {
-                last_reload_error: reason,
-                ..entry.as_ref().clone()
-            })
+            Arc::new(entry.after_reload(reason))
         });
         self.registry.publish(old.next(noted));
     }
@@ -398,12 +376,8 @@ impl Reloader {
             nice: self.context.nice_of(&settings),
             prepare_pool: self.prepare_pool_of(&settings, &manifest, isolated)?,
         };
-        let (engine, workers) =
-            Engine::start(loaded.model, &config, &self.metrics).map_err(|error| ModelFailure {
-                model: settings.name.clone(),
-                location: None,
-                error: error.into(),
-            })?;
+        let (engine, workers) = Engine::start(loaded.model, &config, &self.metrics)
+            .map_err(|error| ModelFailure::new(&settings, None, error))?;
         let started = self.generations.start(workers);
         let generation = Arc::new(Generation {
             number: started.number,
@@ -451,11 +425,8 @@ impl Reloader {
         }
         let name = format!("prepare {}", settings.name);
         let (threads, nice) = (self.context.prepare_threads, self.context.nice_of(settings));
-        engine::prepare_pool(&name, threads, nice).map_err(|error| ModelFailure {
-            model: settings.name.clone(),
-            location: None,
-            error: io::Error::other(error).into(),
-        })
+        engine::prepare_pool(&name, threads, nice)
+            .map_err(|error| ModelFailure::new(settings, None, io::Error::other(error)))
     }
 
     fn forget_model(&self, entry: &ModelEntry) {
