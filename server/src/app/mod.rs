@@ -244,8 +244,10 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
     let prepare_pool = engine::prepare_pool("prepare", prepare_threads, model_nice)?;
     let loader =
         Loader::new(&settings.server.scratch_dir, TrialProgram::this_server()).map_err(AppError::Loader)?;
+    let mut enclosures = Enclosures::new(loader.scratch_folder().to_owned());
+    enclosures.take_over_cgroup();
     let context = LoadContext {
-        enclosures: Arc::new(Enclosures::new(loader.scratch_folder().to_owned())),
+        enclosures: Arc::new(enclosures),
         loader,
         trial_timeout: settings.server.reload_timeout,
         cores: thread::available_parallelism().map_or(1, NonZeroUsize::get),

@@ -19,12 +19,15 @@ pub(super) struct Delegated {
 }
 
 impl Delegated {
-    /// Takes over the cgroup of this process; `None` if the system does not let it.
-    pub(super) fn take_over() -> Option<Self> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-        let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let own = own_folder(&mounts, &groups)?;
-        Self::below(&own, std::process::id()).ok()
+    /// Takes over the cgroup of this process, which is to be its only one.
+    ///
+    /// # Errors
+    /// The system does not let it.
+    pub(super) fn take_over() -> io::Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let groups = fs::read_to_string("/proc/self/cgroup")?;
+        let own = own_folder(&mounts, &groups).ok_or(io::ErrorKind::NotFound)?;
+        Self::below(&own, std::process::id())
     }
 
     /// Gives memory to the groups below the one that process `pid` was started in.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
@@ -56,8 +55,7 @@ impl fmt::Display for Excess {
 #[derive(Debug)]
 pub struct Enclosures {
     scratch_parent: PathBuf,
-    /// Taken over when the first child needs it.
-    delegated: OnceLock<Option<Delegated>>,
+    delegated: Option<Delegated>,
 }
 
 /// What belongs to one child. To be dropped after its end.
@@ -71,12 +69,20 @@ pub struct Enclosure {
 }
 
 impl Enclosures {
-    /// Scratch folders of sandboxes are made in `scratch_parent`.
+    /// Scratch folders of sandboxes are made in `scratch_parent`. Children limit their memory themselves.
     pub fn new(scratch_parent: PathBuf) -> Self {
         Self {
             scratch_parent,
-            delegated: OnceLock::new(),
+            delegated: None,
         }
+    }
+
+    /// Has the kernel limit the memory of children, if a cgroup has been delegated to this process. To be called before any
+    /// child is started, for whatever reason: a group that holds other processes cannot be divided.
+    pub fn take_over_cgroup(&mut self) {
+        self.delegated = Delegated::take_over()
+            .inspect_err(|error| log::debug!("no cgroup limits the memory of models: {error}"))
+            .ok();
     }
 
     /// An enclosure for the child in this slot of a model.
@@ -137,8 +143,7 @@ impl Enclosures {
 
     /// A cgroup, where there can be one; elsewhere the child limits itself and is watched.
     fn group(&self, name: &str, max_memory: u64) -> Option<Group> {
-        let delegated = self.delegated.get_or_init(Delegated::take_over).as_ref()?;
-        match delegated.group(name, max_memory) {
+        match self.delegated.as_ref()?.group(name, max_memory) {
             Ok(group) => Some(group),
             Err(error) => {
                 log::warn!("no cgroup can be made for {name}, its memory is limited in another way: {error}");
