@@ -6,13 +6,12 @@
 
 #![allow(clippy::print_stdout, reason = "the report is the output")]
 
-mod load;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod report;
-mod server;
 
 use std::error::Error;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -21,9 +20,9 @@ use std::time::Duration;
 use clap::Parser;
 use inference_server::clock;
 
-use load::Load;
+use harness::load::{Load, get, post};
+use harness::server::{self, Server};
 use report::{Health, Report, Row};
-use server::Server;
 
 /// Measures requests per second, latency, processor time per request, memory and start of the server.
 #[derive(Debug, Parser)]
@@ -103,19 +102,6 @@ fn measure(args: &Args) -> Result<Report, Box<dyn Error>> {
 }
 
 const STARTS: usize = 5;
-
-fn post(path: &str, item: &str) -> Vec<u8> {
-    let body = format!("{{\"input\":{item}}}");
-    format!(
-        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
-}
-
-fn get(path: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
-}
 
 fn row(
     server: &Server,
@@ -197,15 +183,4 @@ fn probe(address: SocketAddr, path: &str, duration: Duration) -> Result<Duration
         }
     }
     Ok(all.quantile(0.99))
-}
-
-/// One request on a connection of its own; the status line and the rest of the answer.
-fn once(address: SocketAddr, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.write_all(
-        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes(),
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }

@@ -1,7 +1,7 @@
 //! The server under measurement: a child process with its log on a pipe, and what Linux knows about it.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -13,6 +13,8 @@ use inference_server::clock;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::load;
+
 /// A running server that is ready. Dropped without [`stop`](Self::stop) it is killed.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -20,7 +22,7 @@ pub(crate) struct Server {
     pub(crate) start_to_ready: Duration,
     child: Child,
     log: Option<JoinHandle<()>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Server {
@@ -28,10 +30,7 @@ impl Server {
     pub(crate) fn start(models: &str) -> Result<Self, Box<dyn Error>> {
         let folder = tempfile::tempdir()?;
         let config = folder.path().join("models.toml");
-        std::fs::write(
-            &config,
-            format!("[server]\nhost = \"127.0.0.1\"\nport = 0\n[logging]\naccess_log = false\n{models}"),
-        )?;
+        std::fs::write(&config, configuration(models))?;
         let mut command = Command::new(binary());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("INFERENCE_") {
@@ -52,7 +51,7 @@ impl Server {
             start_to_ready: Duration::ZERO,
             child,
             log: Some(log),
-            _folder: folder,
+            folder,
         };
         let mut seen = String::new();
         loop {
@@ -70,22 +69,50 @@ impl Server {
             seen.push_str(&line);
             seen.push('\n');
         }
-        let readiness = crate::once(server.address, "/readyz")?;
+        let readiness = load::once(server.address, "/readyz")?;
         if !readiness.starts_with("HTTP/1.1 200 ") {
             return Err(format!("the server said it is ready, and then: {readiness}").into());
         }
         Ok(server)
     }
 
+    /// Has it serve these models instead. Returns before it does.
+    pub(crate) fn reload(&self, models: &str) -> io::Result<()> {
+        let written = self.folder.path().join("models.toml.new");
+        std::fs::write(&written, configuration(models))?;
+        // In one step: the server never reads a half.
+        std::fs::rename(written, self.folder.path().join("models.toml"))?;
+        Ok(kill_process(Pid::from_child(&self.child), Signal::HUP)?)
+    }
+
+    /// How many reloads have gone well.
+    pub(crate) fn reloads(&self) -> Result<usize, Box<dyn Error>> {
+        let metrics = load::once(self.address, "/metrics")?;
+        let count = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("inference_reloads_total{result=\"success\"} "));
+        Ok(count.ok_or("the server counts no reloads")?.parse()?)
+    }
+
     /// Processor time of all threads since the start.
     pub(crate) fn cpu_time(&self) -> Result<Duration, Box<dyn Error>> {
+        self.processor_time(&["utime", "stime"])
+    }
+
+    /// The same, with that of all processes that it has started and that have ended.
+    pub(crate) fn cpu_time_with_children(&self) -> Result<Duration, Box<dyn Error>> {
+        self.processor_time(&["utime", "stime", "cutime", "cstime"])
+    }
+
+    /// The sum of the first of the four times that Linux has of a process.
+    fn processor_time(&self, fields: &[&'static str]) -> Result<Duration, Box<dyn Error>> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name in parentheses may hold spaces; user and system time are fields 14 and 15, counted from 1.
-        let (_, fields) = stat.rsplit_once(')').ok_or("/proc/PID/stat has no name")?;
-        let mut times = fields.split_ascii_whitespace().skip(11);
+        // The name in parentheses may hold spaces; the times are fields 14 to 17, counted from 1.
+        let (_, stat) = stat.rsplit_once(')').ok_or("/proc/PID/stat has no name")?;
+        let mut times = stat.split_ascii_whitespace().skip(11);
         let mut ticks = 0;
-        for field in ["utime", "stime"] {
-            ticks += times.next().ok_or(field)?.parse::<u64>()?;
+        for field in fields {
+            ticks += times.next().ok_or(*field)?.parse::<u64>()?;
         }
         Ok(TICK * u32::try_from(ticks)?)
     }
@@ -122,6 +149,10 @@ impl Drop for Server {
             let _ = log.join();
         }
     }
+}
+
+fn configuration(models: &str) -> String {
+    format!("[server]\nhost = \"127.0.0.1\"\nport = 0\n[logging]\naccess_log = false\n{models}")
 }
 
 /// What one tick of `/proc/PID/stat` is: Linux shows 100 a second to programs.

@@ -148,3 +148,29 @@ fn content_length(head: &str) -> io::Result<usize> {
         })
         .ok_or_else(|| io::Error::other(format!("expected an answer with a content-length, got {head}")))
 }
+
+/// A request with one item, as JSON.
+pub(crate) fn post(path: &str, item: &str) -> Vec<u8> {
+    let body = format!("{{\"input\":{item}}}");
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// A request without a body.
+pub(crate) fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
+}
+
+/// One request on a connection of its own; the status line and the rest of the answer.
+pub(crate) fn once(address: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(
+        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes(),
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
