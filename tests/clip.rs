@@ -6,9 +6,10 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value as Json, json};
 
 use crate::harness::plugins::{library, repository};
+use crate::harness::vectors::{assert_close, list, reference};
 use crate::harness::{Scenario, Server};
 
-const TOLERANCE: f64 = 1e-5;
+const REFERENCE: &str = "plugins/clip/tests/reference/reference.json";
 
 fn start(settings: &str) -> Server {
     library("clip");
@@ -18,12 +19,6 @@ fn start(settings: &str) -> Server {
         folder.display()
     ))
     .start()
-}
-
-fn reference() -> Json {
-    let file = repository().join("plugins/clip/tests/reference/reference.json");
-    let text = std::fs::read_to_string(file).expect("the reference is part of the repository");
-    serde_json::from_str(&text).expect("it is JSON")
 }
 
 fn image(name: &str) -> Vec<u8> {
@@ -36,23 +31,10 @@ fn data_uri(name: &str) -> String {
     format!("data:image/{kind};base64,{}", BASE64_STANDARD.encode(image(name)))
 }
 
-fn list(value: &Json) -> &Vec<Json> {
-    value.as_array().expect("it is a list")
-}
-
-fn assert_close(got: &Json, expected: &Json, what: &str) {
-    let (got, expected) = (list(got), list(expected));
-    assert_eq!(got.len(), expected.len(), "{what}");
-    for (got, expected) in got.iter().zip(expected) {
-        let difference = got.as_f64().expect("a number") - expected.as_f64().expect("a number");
-        assert!(difference.abs() <= TOLERANCE, "{what}: {got} and {expected}");
-    }
-}
-
 #[test]
 fn images_of_callers_that_meet_in_batches_get_the_vectors_of_the_reference() {
     let server = start("normalize = false");
-    let reference = reference();
+    let reference = reference(REFERENCE);
     let expected = &reference["expected"]["new"]["image"];
     let names: Vec<_> = list(&reference["exact"])
         .iter()
@@ -71,7 +53,7 @@ fn images_of_callers_that_meet_in_batches_get_the_vectors_of_the_reference() {
 #[test]
 fn an_image_may_be_the_body_of_a_request() {
     let server = start("normalize = false");
-    let expected = &reference()["expected"]["new"]["image"];
+    let expected = &reference(REFERENCE)["expected"]["new"]["image"];
     for (name, media_type) in [("rgba.png", "image/png"), ("lossless.webp", "image/webp")] {
         let call = server.request("POST", "/v1/models/m/tasks/image/predict");
         let reply = call.body(media_type, image(name)).send().expect(200).json();
@@ -82,7 +64,7 @@ fn an_image_may_be_the_body_of_a_request() {
 #[test]
 fn clients_of_openai_get_vectors_of_texts_and_the_count_of_tokens() {
     let server = start("normalize = false");
-    let reference = reference();
+    let reference = reference(REFERENCE);
     let expected = &reference["expected"]["new"];
     let request = json!({"model": "m.text", "input": reference["texts"]});
     let reply = server.post("/v1/embeddings", &request).expect(200).json();
@@ -102,7 +84,7 @@ fn clients_of_openai_get_vectors_of_texts_and_the_count_of_tokens() {
 #[test]
 fn labels_of_a_request_are_held_against_its_image() {
     let server = start("");
-    let reference = reference();
+    let reference = reference(REFERENCE);
     let labels = list(&reference["labels"]);
     for name in ["large.png", "palette.png"] {
         let question = json!({"image": data_uri(name), "labels": labels, "template": reference["template"]});

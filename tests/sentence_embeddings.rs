@@ -3,9 +3,10 @@
 use serde_json::{Value as Json, json};
 
 use crate::harness::plugins::{library, repository};
+use crate::harness::vectors::{assert_close, list, reference};
 use crate::harness::{Scenario, Server, clients};
 
-const TOLERANCE: f64 = 1e-5;
+const REFERENCE: &str = "plugins/sentence-embeddings/tests/reference/small.json";
 
 fn start(folder: &str) -> Server {
     library("sentence_embeddings");
@@ -15,25 +16,6 @@ fn start(folder: &str) -> Server {
         models.join(folder).display()
     ))
     .start()
-}
-
-fn reference() -> Json {
-    let file = repository().join("plugins/sentence-embeddings/tests/reference/small.json");
-    let text = std::fs::read_to_string(file).expect("the reference is part of the repository");
-    serde_json::from_str(&text).expect("it is JSON")
-}
-
-fn list(value: &Json) -> &Vec<Json> {
-    value.as_array().expect("it is a list")
-}
-
-fn assert_close(got: &Json, expected: &Json, what: &str) {
-    let (got, expected) = (list(got), list(expected));
-    assert_eq!(got.len(), expected.len(), "{what}");
-    for (got, expected) in got.iter().zip(expected) {
-        let difference = got.as_f64().expect("a number") - expected.as_f64().expect("a number");
-        assert!(difference.abs() <= TOLERANCE, "{what}: {got} and {expected}");
-    }
 }
 
 /// With a task that embeds, the document has OpenAI's route too.
@@ -48,7 +30,7 @@ fn schemathesis_finds_no_answer_that_is_not_documented() {
 #[test]
 fn texts_of_callers_that_meet_in_batches_get_the_vectors_of_the_reference() {
     let server = start("e5");
-    let reference = reference();
+    let reference = reference(REFERENCE);
     let texts = list(&reference["texts"]);
     let pending: Vec<_> = texts
         .iter()
@@ -76,7 +58,7 @@ fn texts_of_callers_that_meet_in_batches_get_the_vectors_of_the_reference() {
 #[test]
 fn passages_are_ranked_by_a_cross_encoder() {
     let server = start("cross");
-    let reference = reference();
+    let reference = reference(REFERENCE);
     let question = json!({"query": reference["query"], "passages": reference["passages"]});
     let reply = server
         .predict("m", "rerank", &json!([question]))
@@ -108,7 +90,7 @@ fn a_question_without_passages_is_the_clients_fault() {
 #[test]
 fn clients_of_openai_get_the_same_vectors_and_the_count_of_tokens() {
     let server = start("bge");
-    let reference = reference();
+    let reference = reference(REFERENCE);
     let request = json!({"model": "m.passage", "input": reference["texts"]});
     let reply = server.post("/v1/embeddings", &request).expect(200).json();
     let expected = &reference["expected"]["bge"];

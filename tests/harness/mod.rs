@@ -18,6 +18,7 @@ pub(crate) mod resources;
 pub(crate) mod scenario;
 pub(crate) mod server;
 pub(crate) mod tools;
+pub(crate) mod vectors;
 
 pub(crate) use client::{Client, Pending, Reply};
 pub(crate) use effort::{rounds, seed};

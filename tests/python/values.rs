@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::{class, config, python, serve};
+use crate::harness::vectors::list;
 use crate::harness::{Scenario, Server};
 
 fn kinds() -> Option<Server> {
@@ -91,10 +92,6 @@ fn items_and_outcomes_are_what_the_hints_say() {
     ] {
         assert_outputs(&server, task, inputs, expected);
     }
-}
-
-fn list(value: &Json) -> &Vec<Json> {
-    value.as_array().expect("it is a list")
 }
 
 #[test]

@@ -108,10 +108,7 @@ mod tests {
     use super::*;
 
     fn label(id: u32) -> Tokens {
-        Tokens {
-            ids: vec![id],
-            types: vec![0],
-        }
+        Tokens::of_one_text(vec![id])
     }
 
     /// Asks for the vectors of labels, and says which had to be computed.

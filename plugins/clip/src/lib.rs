@@ -101,11 +101,7 @@ impl Clip {
 
     /// The vectors of texts whose tokens are known, for benchmarks of the computation alone. Every id is in the vocabulary.
     pub fn text_vectors(&self, texts: &[Vec<u32>]) -> Vec<Vec<f32>> {
-        let tokens = texts.iter().map(|ids| Tokens {
-            ids: ids.clone(),
-            types: vec![0; ids.len()],
-        });
-        let tokens: Vec<_> = tokens.collect();
+        let tokens: Vec<_> = texts.iter().cloned().map(Tokens::of_one_text).collect();
         self.network
             .texts(&tokens.iter().collect::<Vec<_>>(), self.normalize, 0)
     }

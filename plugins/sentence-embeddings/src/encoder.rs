@@ -52,10 +52,7 @@ impl Encoder {
 
     /// Length of the vectors, found by computing one.
     pub(crate) fn width(&self, embedding: &Embedding) -> Result<usize, LoadError> {
-        let one = Tokens {
-            ids: vec![0],
-            types: vec![0],
-        };
+        let one = Tokens::of_one_text(vec![0]);
         let vectors = self.vectors(&[&one], embedding, 0);
         let vectors = vectors.map_err(|error| LoadError::setting("folder", error))?;
         Ok(vectors.first().map_or(0, Vec::len))

@@ -88,11 +88,7 @@ impl SentenceEmbeddings {
         let Purpose::Embed(embedding) = &self.purpose else {
             return Err(BatchError::failed("the model scores pairs"));
         };
-        let tokens = texts.iter().map(|ids| Tokens {
-            ids: ids.clone(),
-            types: vec![0; ids.len()],
-        });
-        let tokens: Vec<_> = tokens.collect();
+        let tokens: Vec<_> = texts.iter().cloned().map(Tokens::of_one_text).collect();
         self.encoder
             .vectors(&tokens.iter().collect::<Vec<_>>(), embedding, 0)
     }

@@ -20,6 +20,12 @@ pub struct Tokens {
 
 #[allow(clippy::len_without_is_empty, reason = "there is always at least one")]
 impl Tokens {
+    /// Those of a single text, by their ids.
+    pub fn of_one_text(ids: Vec<u32>) -> Self {
+        let types = vec![0; ids.len()];
+        Self { ids, types }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.ids.len()
