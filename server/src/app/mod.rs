@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::api::control::Control;
 use crate::cli::ServeArgs;
-use crate::config::{self, ConfigErrors, Facts, Settings, Source};
+use crate::config::{self, ConfigErrors, Facts, ModelSettings, Settings, Source};
 use crate::engine;
 use crate::error::Chain;
 use crate::grpc;
@@ -245,7 +245,10 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
     let loader =
         Loader::new(&settings.server.scratch_dir, TrialProgram::this_server()).map_err(AppError::Loader)?;
     let mut enclosures = Enclosures::new(loader.scratch_folder().to_owned());
-    enclosures.take_over_cgroup();
+    let is_limited = |model: &ModelSettings| model.resources.max_memory.is_some();
+    if settings.models.iter().any(is_limited) {
+        enclosures.take_over_cgroup();
+    }
     let context = LoadContext {
         enclosures: Arc::new(enclosures),
         loader,

@@ -5,6 +5,7 @@
 //! into a group `server` below the one that it was started in, and the children go beside it. A unit of systemd allows
 //! that with `Delegate=yes`.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,12 @@ const SERVER: &str = "server";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Delegated {
     folder: PathBuf,
+}
+
+impl fmt::Display for Delegated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "groups below {}", self.folder.display())
+    }
 }
 
 impl Delegated {

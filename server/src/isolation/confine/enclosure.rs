@@ -80,9 +80,15 @@ impl Enclosures {
     /// Has the kernel limit the memory of children, if a cgroup has been delegated to this process. To be called before any
     /// child is started, for whatever reason: a group that holds other processes cannot be divided.
     pub fn take_over_cgroup(&mut self) {
-        self.delegated = Delegated::take_over()
-            .inspect_err(|error| log::debug!("no cgroup limits the memory of models: {error}"))
-            .ok();
+        match Delegated::take_over() {
+            Ok(delegated) => {
+                log::info!("`max_memory` is kept by the kernel, in {delegated}");
+                self.delegated = Some(delegated);
+            }
+            Err(error) => log::info!(
+                "`max_memory` is kept by RLIMIT_DATA and by watching: no cgroup has been delegated to the server ({error})"
+            ),
+        }
     }
 
     /// An enclosure for the child in this slot of a model.
