@@ -47,12 +47,8 @@ impl Config {
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub(crate) struct TextConfig {
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    hidden_act: String,
-    layer_norm_eps: f32,
+    #[serde(flatten)]
+    layers: LayersConfig,
     pub(crate) max_position_embeddings: usize,
     pub(crate) eos_token_id: u32,
 }
@@ -60,12 +56,7 @@ pub(crate) struct TextConfig {
 impl Default for TextConfig {
     fn default() -> Self {
         Self {
-            hidden_size: 512,
-            intermediate_size: 2048,
-            num_hidden_layers: 12,
-            num_attention_heads: 8,
-            hidden_act: "quick_gelu".to_owned(),
-            layer_norm_eps: 1e-5,
+            layers: LayersConfig::default(),
             max_position_embeddings: 77,
             eos_token_id: 49407,
         }
@@ -74,17 +65,16 @@ impl Default for TextConfig {
 
 impl TextConfig {
     pub(crate) fn shape(&self, file: &Path) -> Result<Shape, LoadError> {
-        let shape = Shape {
-            layers: self.num_hidden_layers,
-            width: self.hidden_size,
-            heads: self.num_attention_heads,
-            wide: self.intermediate_size,
-            activation: activation(&self.hidden_act, file)?,
-            epsilon: self.layer_norm_eps,
-            norms: Norms::Before,
-            causal: true,
+        let left_out = Sizes {
+            width: 512,
+            wide: 2048,
+            heads: 8,
         };
-        checked(shape, "text_config", file)
+        let shape = self.layers.shape(&left_out, "text_config", file)?;
+        Ok(Shape {
+            causal: true,
+            ..shape
+        })
     }
 }
 
@@ -92,29 +82,20 @@ impl TextConfig {
 #[derive(Clone, Deserialize)]
 #[serde(default)]
 pub(crate) struct VisionConfig {
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
+    #[serde(flatten)]
+    layers: LayersConfig,
     num_channels: usize,
     pub(crate) image_size: usize,
     pub(crate) patch_size: usize,
-    hidden_act: String,
-    layer_norm_eps: f32,
 }
 
 impl Default for VisionConfig {
     fn default() -> Self {
         Self {
-            hidden_size: 768,
-            intermediate_size: 3072,
-            num_hidden_layers: 12,
-            num_attention_heads: 12,
+            layers: LayersConfig::default(),
             num_channels: 3,
             image_size: 224,
             patch_size: 32,
-            hidden_act: "quick_gelu".to_owned(),
-            layer_norm_eps: 1e-5,
         }
     }
 }
@@ -130,17 +111,58 @@ impl VisionConfig {
             let message = format!("divides images of {image}×{image} into patches of {patch}×{patch}");
             return Err(blame(file, &message));
         }
+        let left_out = Sizes {
+            width: 768,
+            wide: 3072,
+            heads: 12,
+        };
+        self.layers.shape(&left_out, "vision_config", file)
+    }
+}
+
+/// What the configurations of both encoders have in common.
+#[derive(Clone, Default, Deserialize)]
+struct LayersConfig {
+    hidden_size: Option<usize>,
+    intermediate_size: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    hidden_act: Option<String>,
+    layer_norm_eps: Option<f32>,
+}
+
+/// Sizes that differ between the encoders, where they are left out.
+struct Sizes {
+    width: usize,
+    wide: usize,
+    heads: usize,
+}
+
+impl LayersConfig {
+    /// Layers in which every token sees every other one.
+    fn shape(&self, left_out: &Sizes, section: &str, file: &Path) -> Result<Shape, LoadError> {
         let shape = Shape {
-            layers: self.num_hidden_layers,
-            width: self.hidden_size,
-            heads: self.num_attention_heads,
-            wide: self.intermediate_size,
-            activation: activation(&self.hidden_act, file)?,
-            epsilon: self.layer_norm_eps,
+            layers: self.num_hidden_layers.unwrap_or(12),
+            width: self.hidden_size.unwrap_or(left_out.width),
+            heads: self.num_attention_heads.unwrap_or(left_out.heads),
+            wide: self.intermediate_size.unwrap_or(left_out.wide),
+            activation: activation(self.hidden_act.as_deref().unwrap_or("quick_gelu"), file)?,
+            epsilon: self.layer_norm_eps.unwrap_or(1e-5),
             norms: Norms::Before,
             causal: false,
         };
-        checked(shape, "vision_config", file)
+        let sizes = [shape.layers, shape.width, shape.heads, shape.wide];
+        if sizes.contains(&0) {
+            return Err(blame(file, &format!("has a size of 0 in `{section}`")));
+        }
+        if !shape.width.is_multiple_of(shape.heads) {
+            let message = format!(
+                "divides {} numbers among {} heads in `{section}`",
+                shape.width, shape.heads
+            );
+            return Err(blame(file, &message));
+        }
+        Ok(shape)
     }
 }
 
@@ -149,21 +171,6 @@ fn activation(name: &str, file: &Path) -> Result<Activation, LoadError> {
         let message = format!("has the activation `{name}`, expected quick_gelu, gelu or relu");
         blame(file, &message)
     })
-}
-
-fn checked(shape: Shape, section: &str, file: &Path) -> Result<Shape, LoadError> {
-    let sizes = [shape.layers, shape.width, shape.heads, shape.wide];
-    if sizes.contains(&0) {
-        return Err(blame(file, &format!("has a size of 0 in `{section}`")));
-    }
-    if !shape.width.is_multiple_of(shape.heads) {
-        let message = format!(
-            "divides {} numbers among {} heads in `{section}`",
-            shape.width, shape.heads
-        );
-        return Err(blame(file, &message));
-    }
-    Ok(shape)
 }
 
 /// `tokenizer_config.json`.
