@@ -98,7 +98,8 @@ fn measure(args: &Args, isolation: &str) -> Result<String, Box<dyn Error>> {
 /// How many reloads share the ticks of the system's clock.
 const RELOADS: u32 = 20;
 
-/// Processor time of the server and of the processes that it starts, with nothing else to do.
+/// Processor time of the server and of the processes that it starts, with nothing else to do but to say ten times a second
+/// how many reloads there were.
 fn cost_of_a_reload(server: &Server, isolation: &str, round: &mut usize) -> Result<Duration, Box<dyn Error>> {
     let before = server.cpu_time_with_children()?;
     for _ in 0..RELOADS {

@@ -26,7 +26,7 @@ impl fmt::Display for Delegated {
 }
 
 impl Delegated {
-    /// Takes over the cgroup of this process, which is to be its only one.
+    /// Takes over the cgroup of this process, in which there may be no other.
     ///
     /// # Errors
     /// The system does not let it.
