@@ -137,11 +137,11 @@ impl Call {
         Ok(pending.reply().await)
     }
 
-    /// Takes note of how long its reply took to write, since `started`, which is returned.
-    pub fn observe_encode(&self, started: Instant) -> Duration {
+    /// Takes note of how long its reply took to write, since `started`, and whether all items had succeeded. Returns that
+    /// time.
+    pub fn observe_encode(&self, started: Instant, succeeded: bool) -> Duration {
         let took = clock::now().saturating_duration_since(started);
-        let metrics = self.generation.engine.metrics(self.task);
-        metrics.encode_seconds.observe(took.as_secs_f64());
+        self.generation.engine.encoded(self.task, succeeded, took);
         took
     }
 }

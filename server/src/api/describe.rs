@@ -268,11 +268,10 @@ fn data_type(dtype: DType) -> &'static str {
 
 /// What the model that a client calls `name` has done.
 pub fn statistics(name: &str, call: &Call) -> ModelStatistics {
-    let engine = &call.generation.engine;
-    let totals = engine.totals(call.task);
-    let encode = &engine.metrics(call.task).encode_seconds;
-    let batches = engine
-        .batch_totals(call.task)
+    let totals = call.generation.engine.totals(call.task);
+    let execution_count = totals.batches.values().map(|total| total.count).sum();
+    let batches = totals
+        .batches
         .into_iter()
         .map(|(size, total)| InferBatchStatistics {
             batch_size: size as u64,
@@ -285,17 +284,14 @@ pub fn statistics(name: &str, call: &Call) -> ModelStatistics {
         version: VERSION,
         last_inference: totals.last_unix_millis,
         inference_count: totals.items,
-        execution_count: totals.batches,
+        execution_count,
         inference_stats: InferStatistics {
             success: totals.succeeded.into(),
             fail: totals.failed.into(),
             queue: totals.queue.into(),
             compute_input: totals.prepare.into(),
             compute_infer: totals.inference.into(),
-            compute_output: StatisticDuration {
-                count: encode.get_sample_count(),
-                ns: (encode.get_sample_sum() * 1e9) as u64,
-            },
+            compute_output: totals.encode.into(),
             cache_hit: StatisticDuration::default(),
             cache_miss: StatisticDuration::default(),
         },

@@ -29,10 +29,10 @@ mod statistics;
 mod tests;
 mod worker;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::batcher::policy::Beliefs;
 use crate::batcher::{Batcher, DispatchReason};
@@ -176,13 +176,17 @@ impl Engine {
         self.queue.task(task).statistics.totals()
     }
 
-    /// The batches that `task` has run in this life of the model, by how many items they had.
-    pub fn batch_totals(&self, task: usize) -> BTreeMap<usize, Total> {
-        self.queue.task(task).statistics.batch_totals()
+    /// Takes note of how long it took to write a reply of `task`, and whether all items had succeeded.
+    pub fn encoded(&self, task: usize, succeeded: bool, took: Duration) {
+        let task = self.queue.task(task);
+        task.metrics.encode_seconds.observe(took.as_secs_f64());
+        if succeeded {
+            task.statistics.encoded(took);
+        }
     }
 
-    /// The series of `task`.
-    pub fn metrics(&self, task: usize) -> &TaskMetrics {
+    #[cfg(test)]
+    fn metrics(&self, task: usize) -> &TaskMetrics {
         &self.queue.task(task).metrics
     }
 }

@@ -3,47 +3,16 @@
 //! The metrics count items and batches; here each request counts once, with the whole time of every batch it was in.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::request::Reply;
 use crate::clock;
 
-/// Counts up; written by whoever settles a request, read by anybody.
+/// Counts up; written by whoever settles a request, read by anybody. One lock keeps what is read of one piece: clients
+/// compare the counts of the stages with each other.
 #[derive(Default)]
-pub(super) struct Statistics {
-    succeeded: Sum,
-    failed: Sum,
-    prepare: Sum,
-    queue: Sum,
-    inference: Sum,
-    items: AtomicU64,
-    batches: AtomicU64,
-    /// By number of items.
-    batch_sizes: Mutex<BTreeMap<usize, Total>>,
-    last_unix_millis: AtomicU64,
-}
-
-#[derive(Default)]
-struct Sum {
-    count: AtomicU64,
-    nanos: AtomicU64,
-}
-
-impl Sum {
-    fn add(&self, time: Duration) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
-    }
-
-    fn total(&self) -> Total {
-        Total {
-            count: self.count.load(Ordering::Relaxed),
-            time: Duration::from_nanos(self.nanos.load(Ordering::Relaxed)),
-        }
-    }
-}
+pub(super) struct Statistics(Mutex<Totals>);
 
 /// How often something happened, and how long it took in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,10 +23,17 @@ pub struct Total {
     pub time: Duration,
 }
 
+impl Total {
+    fn add(&mut self, time: Duration) {
+        self.count += 1;
+        self.time += time;
+    }
+}
+
 /// What a task has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Requests all of whose items succeeded, from arrival to outcome.
+    /// Requests all of whose items succeeded, from arrival to outcome, and the writing of the reply.
     pub succeeded: Total,
     /// Requests of which an item failed.
     pub failed: Total,
@@ -67,56 +43,81 @@ pub struct Totals {
     pub queue: Total,
     /// Of those that succeeded: the batches that they were in.
     pub inference: Total,
+    /// Of those that succeeded: writing the reply; the time of one that is being written is still missing.
+    pub encode: Total,
     /// Items that succeeded.
     pub items: u64,
-    /// Batches that ran.
-    pub batches: u64,
+    /// Batches that ran, by how many items they had.
+    pub batches: BTreeMap<usize, Total>,
     /// When a request was answered last, in Unix milliseconds; 0 if none was.
     pub last_unix_millis: u64,
 }
 
 impl Statistics {
+    /// Counts a request that has its outcomes, `took` after it arrived.
     pub(super) fn record(&self, reply: &Reply, took: Duration) {
         let succeeded = reply.outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-        self.items.fetch_add(succeeded as u64, Ordering::Relaxed);
-        self.last_unix_millis
-            .store(clock::unix_millis(), Ordering::Relaxed);
+        let mut totals = self.lock();
+        totals.items += succeeded as u64;
+        totals.last_unix_millis = clock::unix_millis();
         if succeeded < reply.outcomes.len() {
-            self.failed.add(took);
+            totals.failed.add(took);
             return;
         }
-        self.succeeded.add(took);
-        self.prepare.add(reply.timing.prepare);
-        self.queue.add(reply.timing.queue);
-        self.inference.add(reply.timing.inference);
+        totals.succeeded.add(took);
+        totals.prepare.add(reply.timing.prepare);
+        totals.queue.add(reply.timing.queue);
+        totals.inference.add(reply.timing.inference);
+        totals.encode.count += 1;
+    }
+
+    /// Adds how long it took to write the reply of a request that succeeded.
+    pub(super) fn encoded(&self, took: Duration) {
+        let mut totals = self.lock();
+        totals.succeeded.time += took;
+        totals.encode.time += took;
     }
 
     pub(super) fn batch_ran(&self, items: usize, time: Duration) {
-        self.batches.fetch_add(1, Ordering::Relaxed);
-        let mut sizes = self.batch_sizes();
-        let total = sizes.entry(items).or_default();
-        total.count += 1;
-        total.time += time;
-    }
-
-    fn batch_sizes(&self) -> MutexGuard<'_, BTreeMap<usize, Total>> {
-        self.batch_sizes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn batch_totals(&self) -> BTreeMap<usize, Total> {
-        self.batch_sizes().clone()
+        self.lock().batches.entry(items).or_default().add(time);
     }
 
     pub(super) fn totals(&self) -> Totals {
-        Totals {
-            succeeded: self.succeeded.total(),
-            failed: self.failed.total(),
-            prepare: self.prepare.total(),
-            queue: self.queue.total(),
-            inference: self.inference.total(),
-            items: self.items.load(Ordering::Relaxed),
-            batches: self.batches.load(Ordering::Relaxed),
-            last_unix_millis: self.last_unix_millis.load(Ordering::Relaxed),
-        }
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Totals> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Timing;
+
+    /// Clients compare the counts of what they read in the middle of the load, and give up if these differ.
+    #[test]
+    fn whatever_is_read_between_two_requests_counts_each_in_every_stage() {
+        let statistics = Statistics::default();
+        let reply = Reply {
+            outcomes: Vec::new(),
+            timing: Timing::default(),
+            weight: 0,
+        };
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for _ in 0..100_000 {
+                    statistics.record(&reply, Duration::ZERO);
+                    statistics.encoded(Duration::ZERO);
+                }
+            });
+            while !writer.is_finished() {
+                let totals = statistics.totals();
+                let stages = [totals.prepare, totals.queue, totals.inference, totals.encode];
+                assert_eq!(stages.map(|stage| stage.count), [totals.succeeded.count; 4]);
+            }
+        });
+        assert_eq!(statistics.totals().succeeded.count, 100_000);
     }
 }

@@ -144,7 +144,7 @@ impl Shared {
         let reply = call.run(request.items, received, hints).await?;
         let started = clock::now();
         let response = write_response(reply.outcomes, &request.wanted)?;
-        call.observe_encode(started);
+        call.observe_encode(started, true);
         Ok(ModelInferResponse {
             model_name: name,
             model_version: crate::api::VERSION.to_owned(),

@@ -71,7 +71,7 @@ async fn run(
         off_the_loop(write).await??
     };
     let mut response = respond::json(200, json);
-    let took = call.observe_encode(started);
+    let took = call.observe_encode(started, true);
     add_timing(&mut response, timing, took);
     Ok(response)
 }

@@ -141,6 +141,7 @@ async fn split(
 async fn write(request: &HttpRequest, call: Call, form: Form, reply: Reply) -> Result<HttpResponse, Failure> {
     let started = clock::now();
     let timing = reply.timing;
+    let succeeded = reply.outcomes.iter().all(Result::is_ok);
     let accept = request
         .headers()
         .get(ACCEPT)
@@ -158,7 +159,7 @@ async fn write(request: &HttpRequest, call: Call, form: Form, reply: Reply) -> R
         };
         respond::json(encoded.status, encoded.body)
     };
-    let took = call.observe_encode(started);
+    let took = call.observe_encode(started, succeeded);
     add_timing(&mut response, timing, took);
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
         response

@@ -90,7 +90,7 @@ async fn run(
         off_the_loop(encode).await??
     };
     let mut response = respond_with(encoded);
-    let took = call.observe_encode(started);
+    let took = call.observe_encode(started, true);
     add_timing(&mut response, reply.timing, took);
     Ok(response)
 }
