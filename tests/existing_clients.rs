@@ -48,46 +48,34 @@ fn grpc_answer(client: Child) -> Json {
     serde_json::from_slice(&output.stdout).expect("it prints what it was told")
 }
 
-fn run(script: &str, arguments: &[&str]) {
-    let output = clients::script(script, arguments)
-        .output()
-        .expect("Python can be started");
-    assert!(
-        output.status.success(),
-        "{script} failed:\n{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
 #[test]
 fn tritonclient_over_http() {
     let server = start();
-    run("triton_http.py", &[&server.address().to_string(), ADMIN_KEY]);
+    clients::run("triton_http.py", &[&server.address().to_string(), ADMIN_KEY]);
 }
 
 #[test]
 fn tritonclient_over_grpc() {
     let server = start();
-    run("triton_grpc.py", &[&server.grpc_address().to_string(), ADMIN_KEY]);
+    clients::run("triton_grpc.py", &[&server.grpc_address().to_string(), ADMIN_KEY]);
 }
 
 #[test]
 fn the_rest_client_of_kserve() {
     let server = start();
-    run("kserve_rest.py", &[&server.address().to_string()]);
+    clients::run("kserve_rest.py", &[&server.address().to_string()]);
 }
 
 #[test]
 fn the_grpc_client_of_kserve() {
     let server = start();
-    run("kserve_grpc.py", &[&server.grpc_address().to_string()]);
+    clients::run("kserve_grpc.py", &[&server.grpc_address().to_string()]);
 }
 
 #[test]
 fn the_client_of_openai() {
     let server = start();
-    run("openai_embeddings.py", &[&server.address().to_string()]);
+    clients::run("openai_embeddings.py", &[&server.address().to_string()]);
 }
 
 /// Runs perf_analyzer for a hundred requests, and looks at its report.

@@ -84,14 +84,20 @@ client.load_model("words", headers=admin)
 assert client.is_model_ready("words")
 
 # Health and reflection, as any tool asks for them; the messages are small enough to be written by hand.
-channel = grpc.insecure_channel(address)
-check = channel.unary_unary("/grpc.health.v1.Health/Check")
-assert check(b"") == b"\x08\x01", "the server does not say that it serves"
-assert check(b"\x0a\x01m") == b"\x08\x01", "the model does not"
-watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"\x0a\x01m")
-assert next(iter(watch)) == b"\x08\x01"
-watch.cancel()
-for version in ["v1", "v1alpha"]:
-    method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
-    services = channel.stream_stream(method)(iter([b"\x3a\x00"]))
-    assert b"inference.GRPCInferenceService" in next(iter(services)), version
+# In a function: a call that is still open when Python ends makes the package grpc wait for itself, now and then.
+def health_and_reflection():
+    with grpc.insecure_channel(address) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert check(b"") == b"\x08\x01", "the server does not say that it serves"
+        assert check(b"\x0a\x01m") == b"\x08\x01", "the model does not"
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"\x0a\x01m")
+        assert next(iter(watch)) == b"\x08\x01"
+        watch.cancel()
+        for version in ["v1", "v1alpha"]:
+            method = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+            services = list(channel.stream_stream(method)(iter([b"\x3a\x00"])))
+            assert len(services) == 1 and b"inference.GRPCInferenceService" in services[0], version
+
+
+health_and_reflection()
+client.close()

@@ -12,6 +12,24 @@ use rustix::fs::{FlockOperation, flock};
 use super::Server;
 use super::plugins::repository;
 
+/// Runs a script of `tests/clients`, which fails by itself. One that hangs says where, after two minutes.
+pub(crate) fn run(name: &str, arguments: &[&str]) {
+    let script = script(name, arguments);
+    let output = Command::new("timeout")
+        .args(["--signal=ABRT", "120"])
+        .arg(script.get_program())
+        .args(["-X", "faulthandler"])
+        .args(script.get_args())
+        .output()
+        .expect("`timeout` of the coreutils can be started");
+    assert!(
+        output.status.success(),
+        "{name} failed:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 /// A script of `tests/clients`, to be run.
 pub(crate) fn script(name: &str, arguments: &[&str]) -> Command {
     let mut command = python();
