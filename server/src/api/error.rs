@@ -197,6 +197,15 @@ impl Failure {
         Self::new(Code::NotFound, message)
     }
 
+    /// The body of a request was not there in time.
+    pub fn late_body(timeout: Duration) -> Self {
+        let message = format!(
+            "the request body did not arrive within {} s",
+            timeout.as_secs_f64()
+        );
+        Self::new(Code::RequestTimeout, message)
+    }
+
     fn unknown<'a>(
         what: &str,
         name: &str,

@@ -167,7 +167,7 @@ section! {
         keep_alive: Duration = time_span(Duration::ZERO, HOUR.saturating_mul(24)), Value("\"75s\""), "INFERENCE_KEEP_ALIVE";
         /// Longest time for a client to send the head of a request.
         header_timeout: Duration = time_span(MILLISECOND, HOUR), Value("\"10s\""), "INFERENCE_HEADER_TIMEOUT";
-        /// Longest time for a client to send the body of a request.
+        /// Longest time for a client to send the body of a request, or the message of a gRPC call that is no stream.
         body_timeout: Duration = time_span(MILLISECOND, HOUR), Value("\"60s\""), "INFERENCE_BODY_TIMEOUT";
         /// Largest body of a request, also after decompression.
         max_body_size: usize = Size { min: 1 << 10, max: 64 << 30 }, Value("\"64MiB\""), "INFERENCE_MAX_BODY_SIZE";

@@ -3,6 +3,7 @@
 //! Owned by `app`, which binds it. It has threads of its own, beside those of HTTP; what it shares with HTTP is in
 //! [`crate::api`]. A client that goes away drops the future of its call, and with it whatever of it still waits.
 
+mod body_timeout;
 mod connections;
 mod describe;
 mod health;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tonic::codec::CompressionEncoding;
+use tower::util::MapRequestLayer;
 
 use crate::api::control::Control;
 use crate::config::Settings;
@@ -81,7 +83,11 @@ impl Server {
             .max_encoding_message_size(usize::MAX)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate);
+        let body_timeout = server.body_timeout;
         let router = tonic::transport::Server::builder()
+            .layer(MapRequestLayer::new(move |request| {
+                body_timeout::limit(request, body_timeout)
+            }))
             .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .add_service(inference)

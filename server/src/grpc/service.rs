@@ -100,7 +100,7 @@ fn with_id<T>(mut response: Response<T>, visit: &Visit) -> Response<T> {
     response
 }
 
-fn status(failure: &Failure) -> Status {
+pub(super) fn status(failure: &Failure) -> Status {
     let mut status = Status::new(
         GrpcCode::from(failure.code.grpc_status()),
         failure.message.clone(),

@@ -51,13 +51,7 @@ pub(crate) async fn receive(
     let deadline = tokio::time::Instant::from_std(received + limits.timeout);
     let body = tokio::time::timeout_at(deadline, collect(payload, announced, limits.size, padding))
         .await
-        .map_err(|_| {
-            let message = format!(
-                "the request body did not arrive within {} s",
-                limits.timeout.as_secs_f64()
-            );
-            Failure::new(Code::RequestTimeout, message)
-        })??;
+        .map_err(|_| Failure::late_body(limits.timeout))??;
     match encoding {
         Encoding::Identity => Ok(body),
         Encoding::Gzip | Encoding::Deflate => {
