@@ -72,12 +72,7 @@ fn fuzz<S: Strategy>(strategy: &S, check: impl Fn(S::Value)) {
 fn task(kind: Kind, dtype: &str, shape: &[i64]) -> TaskManifest {
     let mut task = TaskManifest::default();
     task.input.kinds = vec![kind];
-    task.input.tensors = vec![TensorManifest {
-        name: "x".to_owned(),
-        dtype: dtype.to_owned(),
-        shape: shape.to_vec(),
-        ..TensorManifest::default()
-    }];
+    task.input.tensors = vec![TensorManifest::new("x", dtype, shape)];
     task.output = task.input.clone();
     task
 }

@@ -2,13 +2,8 @@
 
 use std::hint::black_box;
 
-use abi_stable::sabi_trait::TD_Opaque;
-use abi_stable::sabi_types::RMut;
-use abi_stable::std_types::{RSlice, RStr};
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use plugin_abi::codes::kind;
-use plugin_abi::{OutputSinkAbi, OutputSinkAbi_TO, RawBatch, RawItem, RawTensor, RawValue};
 use plugin_sdk::prelude::*;
 use plugin_sdk::testing::Harness;
 
@@ -90,64 +85,10 @@ impl Task<Bench> for Document {
     }
 }
 
-struct Nowhere;
-
-impl OutputSinkAbi for Nowhere {
-    fn emit(&mut self, _index: u32, value: RawValue<'_>, _flags: u32) -> u32 {
-        black_box(value);
-        0
-    }
-
-    fn emit_batch(&mut self, tensors: RSlice<'_, RawTensor<'_>>) -> u32 {
-        black_box(tensors);
-        0
-    }
-
-    fn fail(&mut self, _index: u32, _kind: u32, message: RStr<'_>) -> u32 {
-        panic!("an item failed: {message}")
-    }
-}
-
 #[divan::bench(args = ["one_each", "one_for_all", "document"])]
 fn predict(bencher: Bencher<'_, '_>, task: &str) {
-    let harness = Harness::<Bench>::load(json!({})).expect("nothing to load");
-    let index = harness
-        .manifest()
-        .tasks
-        .iter()
-        .position(|other| other.name == task)
-        .expect("declared above");
-    let text = "x".repeat(200);
-    let value = RawValue {
-        kind: kind::TEXT,
-        reserved: 0,
-        data: RSlice::from(text.as_bytes()),
-        media_type: RStr::from(""),
-        tensors: RSlice::EMPTY,
-        reserved_word: 0,
-    };
-    let items = vec![
-        RawItem {
-            value,
-            parameters: RStr::from(""),
-            prepared: 0,
-            reserved: 0
-        };
-        ITEMS
-    ];
-    bencher.counter(ItemsCount::new(ITEMS)).bench_local(|| {
-        let batch = RawBatch {
-            task: index as u32,
-            worker: 0,
-            items: RSlice::from(&items[..]),
-            reserved: 0,
-        };
-        let mut sink = Nowhere;
-        let sink = OutputSinkAbi_TO::from_ptr(RMut::new(&mut sink), TD_Opaque);
-        harness
-            .abi()
-            .predict_batch(batch, sink)
-            .into_result()
-            .expect("no item fails")
-    });
+    let model = Harness::<Bench>::load(json!({})).expect("nothing to load");
+    let bencher = bencher.counter(ItemsCount::new(ITEMS));
+    let items = vec![json!("x".repeat(200)); ITEMS];
+    model.repeat(task, &items, |run| bencher.bench_local(run));
 }

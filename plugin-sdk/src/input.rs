@@ -127,7 +127,7 @@ impl Input for Text {
     type Value<'a> = &'a str;
 
     fn manifest() -> ValueManifest {
-        of_kind(Kind::Text)
+        ValueManifest::of(Kind::Text)
     }
 
     fn decode<'a>(value: Value<'a>) -> Result<&'a str, ItemError> {
@@ -142,7 +142,7 @@ impl Input for Bytes {
     type Value<'a> = BytesItem<'a>;
 
     fn manifest() -> ValueManifest {
-        of_kind(Kind::Bytes)
+        ValueManifest::of(Kind::Bytes)
     }
 
     fn decode<'a>(value: Value<'a>) -> Result<BytesItem<'a>, ItemError> {
@@ -159,7 +159,7 @@ impl<T: DeserializeOwned + JsonSchema + 'static> Input for Json<T> {
     fn manifest() -> ValueManifest {
         ValueManifest {
             schema: schema::of_input::<T>(),
-            ..of_kind(Kind::Json)
+            ..ValueManifest::of(Kind::Json)
         }
     }
 
@@ -175,7 +175,7 @@ impl Input for Tensor {
     type Value<'a> = TensorView<'a>;
 
     fn manifest() -> ValueManifest {
-        of_kind(Kind::Tensors)
+        ValueManifest::of(Kind::Tensors)
     }
 
     fn decode<'a>(value: Value<'a>) -> Result<TensorView<'a>, ItemError> {
@@ -195,7 +195,7 @@ impl Input for Tensors {
     type Value<'a> = TensorsView<'a>;
 
     fn manifest() -> ValueManifest {
-        of_kind(Kind::Tensors)
+        ValueManifest::of(Kind::Tensors)
     }
 
     fn decode<'a>(value: Value<'a>) -> Result<TensorsView<'a>, ItemError> {
@@ -233,13 +233,6 @@ pub(crate) fn parameters<T: DeserializeOwned>(item: &RawItem<'_>) -> Result<T, I
     };
     from_json(document.as_bytes())
         .map_err(|error| ItemError::invalid(format_args!("parameters: {}", error.message())))
-}
-
-pub(crate) fn of_kind(kind: Kind) -> ValueManifest {
-    ValueManifest {
-        kinds: vec![kind],
-        ..ValueManifest::default()
-    }
 }
 
 /// Following the path to an error costs an allocation for every key, so only a document that failed is read that way.

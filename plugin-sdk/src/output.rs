@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::ItemError;
-use crate::input::{Any, Bytes, Json, Tensor, Tensors, Text, of_kind};
+use crate::input::{Any, Bytes, Json, Tensor, Tensors, Text};
 use crate::schema;
 use crate::tensor::{self, TensorOutput};
 
@@ -87,7 +87,7 @@ impl Output for Text {
     type Item = String;
 
     fn manifest() -> ValueManifest {
-        of_kind(Kind::Text)
+        ValueManifest::of(Kind::Text)
     }
 
     fn encode(item: String, encoder: Encoder<'_, '_>) -> Result<(), ItemError> {
@@ -99,7 +99,7 @@ impl Output for Bytes {
     type Item = BytesOutput;
 
     fn manifest() -> ValueManifest {
-        of_kind(Kind::Bytes)
+        ValueManifest::of(Kind::Bytes)
     }
 
     fn encode(item: BytesOutput, encoder: Encoder<'_, '_>) -> Result<(), ItemError> {
@@ -113,7 +113,7 @@ impl<T: Serialize + JsonSchema + 'static> Output for Json<T> {
     fn manifest() -> ValueManifest {
         ValueManifest {
             schema: schema::of_output::<T>(),
-            ..of_kind(Kind::Json)
+            ..ValueManifest::of(Kind::Json)
         }
     }
 
@@ -126,7 +126,7 @@ impl Output for Tensor {
     type Item = TensorOutput;
 
     fn manifest() -> ValueManifest {
-        of_kind(Kind::Tensors)
+        ValueManifest::of(Kind::Tensors)
     }
 
     fn encode(item: TensorOutput, encoder: Encoder<'_, '_>) -> Result<(), ItemError> {
@@ -138,7 +138,7 @@ impl Output for Tensors {
     type Item = Vec<TensorOutput>;
 
     fn manifest() -> ValueManifest {
-        of_kind(Kind::Tensors)
+        ValueManifest::of(Kind::Tensors)
     }
 
     fn encode(item: Vec<TensorOutput>, encoder: Encoder<'_, '_>) -> Result<(), ItemError> {

@@ -261,12 +261,7 @@ pub struct TensorInfo(pub(crate) TensorManifest);
 impl TensorInfo {
     /// A tensor of that name and shape: dimensions of one item, -1 where any size will do.
     pub fn new(name: impl Into<String>, dtype: DType, shape: &[i64]) -> Self {
-        Self(TensorManifest {
-            name: name.into(),
-            dtype: dtype.name().to_owned(),
-            shape: shape.to_vec(),
-            description: String::new(),
-        })
+        Self(TensorManifest::new(name, dtype.name(), shape))
     }
 
     /// A sentence for the documentation pages.

@@ -36,7 +36,7 @@ use crate::host::Reach;
 use crate::model::Model;
 
 pub use host::LogLine;
-use host::{CollectingSink, LogLines};
+use host::{CollectingSink, LogLines, Nowhere};
 use native::OwnedValue;
 
 /// A loaded model of type `M`.
@@ -190,8 +190,10 @@ impl<M> Harness<M> {
                 Err(failure) => outcomes[position] = Some(Err(failure)),
             }
         }
-        for ((position, _), outcome) in ready.iter().zip(self.run(index, &ready, &parameters)) {
-            outcomes[*position] = Some(outcome);
+        let (positions, ready): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
+        let ready: Vec<_> = ready.iter().collect();
+        for (position, outcome) in positions.into_iter().zip(self.run(index, &ready, &parameters)) {
+            outcomes[position] = Some(outcome);
         }
         outcomes
             .into_iter()
@@ -231,7 +233,36 @@ impl<M> Harness<M> {
         }
     }
 
-    /// The model as the server holds it, for benchmarks of the boundary itself.
+    /// Hands `bench` a batch of these items, to be run again and again: read and prepared once, answered into nothing.
+    ///
+    /// ```no_run
+    /// # use plugin_sdk::testing::Harness;
+    /// # use serde_json::json;
+    /// # fn bench<M>(model: Harness<M>, bencher: divan::Bencher<'_, '_>) {
+    /// model.repeat("greet", &vec![json!("Ada"); 32], |run| bencher.bench_local(run));
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// There is no such task, or an item or the batch fails.
+    pub fn repeat(&self, task: &str, items: &[Json], bench: impl FnOnce(&mut dyn FnMut())) {
+        let (index, task) = self.task(task);
+        let ready = items.iter().map(|item| self.ready(index, task, item, ""));
+        let ready = ready.collect::<Result<Vec<_>, _>>();
+        let ready = ready.unwrap_or_else(|failure| panic!("an item failed: {failure}"));
+        let ready: Vec<_> = ready.iter().collect();
+        with_batch(index, &ready, "", |batch| {
+            bench(&mut || {
+                let mut sink = Nowhere;
+                let lent = OutputSinkAbi_TO::from_ptr(RMut::new(&mut sink), TD_Opaque);
+                if let Err(error) = self.model.predict_batch(batch, lent).into_result() {
+                    panic!("the batch failed: {}", Failure::from(error));
+                }
+            });
+        });
+    }
+
+    /// The model as the server holds it, for tests of the boundary itself.
     #[doc(hidden)]
     pub fn abi(&self) -> &plugin_abi::Model {
         &self.model
@@ -290,34 +321,45 @@ impl<M> Harness<M> {
         Ok(ready)
     }
 
-    fn run(&self, task: u32, ready: &[(usize, Ready<'_>)], parameters: &str) -> Vec<Result<Json, Failure>> {
+    fn run(&self, task: u32, ready: &[&Ready<'_>], parameters: &str) -> Vec<Result<Json, Failure>> {
         if ready.is_empty() {
             return Vec::new();
         }
-        let values: Vec<_> = ready.iter().map(|(_, item)| &item.value).collect();
-        native::with_all_raw(&values, |raw| {
-            let items: Vec<_> = raw
-                .iter()
-                .zip(ready)
-                .map(|(value, (_, item))| RawItem {
-                    value: *value,
-                    parameters: RStr::from(parameters),
-                    prepared: item.handle,
-                    reserved: 0,
-                })
-                .collect();
-            let batch = RawBatch {
-                task,
-                worker: 0,
-                items: RSlice::from(&items[..]),
-                reserved: 0,
-            };
-            let mut sink = CollectingSink::new(items.len());
+        with_batch(task, ready, parameters, |batch| {
+            let mut sink = CollectingSink::new(ready.len());
             let lent = OutputSinkAbi_TO::from_ptr(RMut::new(&mut sink), TD_Opaque);
             let outcome = self.model.predict_batch(batch, lent).into_result();
             sink.finish(outcome.err().map(Failure::from))
         })
     }
+}
+
+/// Calls `then` with the batch of these items.
+fn with_batch<T>(
+    task: u32,
+    ready: &[&Ready<'_>],
+    parameters: &str,
+    then: impl FnOnce(RawBatch<'_>) -> T,
+) -> T {
+    let values: Vec<_> = ready.iter().map(|item| &item.value).collect();
+    native::with_all_raw(&values, |raw| {
+        let items: Vec<_> = raw
+            .iter()
+            .zip(ready)
+            .map(|(value, item)| RawItem {
+                value: *value,
+                parameters: RStr::from(parameters),
+                prepared: item.handle,
+                reserved: 0,
+            })
+            .collect();
+        then(RawBatch {
+            task,
+            worker: 0,
+            items: RSlice::from(&items[..]),
+            reserved: 0,
+        })
+    })
 }
 
 /// An item that may run; gives its handle back when dropped.
@@ -334,6 +376,21 @@ impl Drop for Ready<'_> {
         if self.handle != 0 {
             self.model.drop_prepared(self.task, self.handle);
         }
+    }
+}
+
+/// Asserts that two lists of numbers have the same length and nowhere differ by more than `tolerance`.
+///
+/// # Panics
+/// They do not; the message begins with `what`.
+#[track_caller]
+pub fn assert_close(got: &[f64], expected: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(got.len(), expected.len(), "{what}: number of elements");
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        assert!(
+            (got - expected).abs() <= tolerance,
+            "{what}: element {index} is {got}, expected {expected} give or take {tolerance}"
+        );
     }
 }
 

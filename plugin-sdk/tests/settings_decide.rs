@@ -51,11 +51,9 @@ impl Task<Chosen> for Answer {
     type Output = Any;
 
     fn describe(&self) -> TaskInfo {
-        let of = |kind| ValueManifest {
-            kinds: vec![kind],
-            ..ValueManifest::default()
-        };
-        TaskInfo::default().input(of(Kind::Text)).output(of(self.0))
+        TaskInfo::default()
+            .input(ValueManifest::of(Kind::Text))
+            .output(ValueManifest::of(self.0))
     }
 
     fn predict(&self, model: &Chosen, batch: Batch<'_, Value<'_>>) -> BatchResult<AnyOutput> {

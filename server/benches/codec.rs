@@ -38,26 +38,14 @@ fn read(bencher: divan::Bencher<'_, '_>, body: Bytes, input: ValueManifest) {
 #[divan::bench]
 fn split_256_texts_of_200_characters(bencher: divan::Bencher<'_, '_>) {
     let body = request(&format!("\"{}\"", "lorem ipsu".repeat(20)));
-    let input = ValueManifest {
-        kinds: vec![Kind::Text],
-        ..ValueManifest::default()
-    };
+    let input = ValueManifest::of(Kind::Text);
     read(bencher, body, input);
 }
 
 #[divan::bench]
 fn read_256_tensors_of_64_floats(bencher: divan::Bencher<'_, '_>) {
     let body = request(&format!("{:?}", vec![0.123_456_78_f32; 64]));
-    let input = ValueManifest {
-        kinds: vec![Kind::Tensors],
-        tensors: vec![TensorManifest {
-            name: "x".to_owned(),
-            dtype: "FP32".to_owned(),
-            shape: vec![64],
-            ..TensorManifest::default()
-        }],
-        ..ValueManifest::default()
-    };
+    let input = ValueManifest::of_tensors([TensorManifest::new("x", "FP32", [64])]);
     read(bencher, body, input);
 }
 
@@ -98,16 +86,7 @@ mod pictures {
     fn task() -> TaskManifest {
         TaskManifest {
             name: "classify".to_owned(),
-            input: ValueManifest {
-                kinds: vec![Kind::Tensors],
-                tensors: vec![TensorManifest {
-                    name: "pixels".to_owned(),
-                    dtype: "FP32".to_owned(),
-                    shape: SHAPE.to_vec(),
-                    ..TensorManifest::default()
-                }],
-                ..ValueManifest::default()
-            },
+            input: ValueManifest::of_tensors([TensorManifest::new("pixels", "FP32", SHAPE)]),
             ..TaskManifest::default()
         }
     }

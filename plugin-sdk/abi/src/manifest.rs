@@ -90,6 +90,24 @@ pub struct ValueManifest {
     pub tensors: Vec<TensorManifest>,
 }
 
+impl ValueManifest {
+    /// Any value of that kind.
+    pub fn of(kind: Kind) -> Self {
+        Self {
+            kinds: vec![kind],
+            ..Self::default()
+        }
+    }
+
+    /// These tensors.
+    pub fn of_tensors(tensors: impl Into<Vec<TensorManifest>>) -> Self {
+        Self {
+            tensors: tensors.into(),
+            ..Self::of(Kind::Tensors)
+        }
+    }
+}
+
 /// Kind of a value, see [`crate::codes::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -116,6 +134,18 @@ pub struct TensorManifest {
     pub shape: Vec<i64>,
     /// For the documentation pages.
     pub description: String,
+}
+
+impl TensorManifest {
+    /// A tensor without a description.
+    pub fn new(name: impl Into<String>, dtype: impl Into<String>, shape: impl Into<Vec<i64>>) -> Self {
+        Self {
+            name: name.into(),
+            dtype: dtype.into(),
+            shape: shape.into(),
+            description: String::new(),
+        }
+    }
 }
 
 /// Batching limits that a task declares. Absent means: the server's default.

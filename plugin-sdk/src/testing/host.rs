@@ -1,5 +1,6 @@
 //! The server's side of the C ABI, as far as a test needs it.
 
+use std::hint::black_box;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use abi_stable::sabi_trait::TD_Opaque;
@@ -126,5 +127,24 @@ impl OutputSinkAbi for CollectingSink {
 
     fn fail(&mut self, index: u32, kind: u32, message: RStr<'_>) -> u32 {
         self.settle(index, Err(Failure::new(kind, message.as_str())))
+    }
+}
+
+/// Drops every output.
+pub(super) struct Nowhere;
+
+impl OutputSinkAbi for Nowhere {
+    fn emit(&mut self, _index: u32, value: RawValue<'_>, _flags: u32) -> u32 {
+        black_box(value);
+        sink::OK
+    }
+
+    fn emit_batch(&mut self, tensors: RSlice<'_, RawTensor<'_>>) -> u32 {
+        black_box(tensors);
+        sink::OK
+    }
+
+    fn fail(&mut self, _index: u32, _kind: u32, message: RStr<'_>) -> u32 {
+        panic!("an item failed: {message}")
     }
 }

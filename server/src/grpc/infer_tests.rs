@@ -1,4 +1,4 @@
-use plugin_abi::manifest::{Kind, TensorManifest};
+use plugin_abi::manifest::{TensorManifest, ValueManifest};
 
 use super::super::wire::model_infer_request::InferRequestedOutputTensor;
 use super::*;
@@ -8,13 +8,7 @@ const LIMITS: BodyLimits = BodyLimits { items: 8, depth: 8 };
 
 fn task(dtype: &str) -> TaskManifest {
     let mut task = TaskManifest::default();
-    task.input.kinds = vec![Kind::Tensors];
-    task.input.tensors = vec![TensorManifest {
-        name: "x".to_owned(),
-        dtype: dtype.to_owned(),
-        shape: vec![2],
-        ..TensorManifest::default()
-    }];
+    task.input = ValueManifest::of_tensors([TensorManifest::new("x", dtype, [2])]);
     task.output = task.input.clone();
     task
 }

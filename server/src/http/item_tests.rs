@@ -8,12 +8,7 @@ fn task(kinds: &[Kind], tensors: &[(&str, &str, &[i64])]) -> TaskManifest {
     task.input.kinds = kinds.to_vec();
     task.input.tensors = tensors
         .iter()
-        .map(|(name, dtype, shape)| TensorManifest {
-            name: (*name).to_owned(),
-            dtype: (*dtype).to_owned(),
-            shape: shape.to_vec(),
-            ..TensorManifest::default()
-        })
+        .map(|(name, dtype, shape)| TensorManifest::new(*name, *dtype, *shape))
         .collect();
     task
 }

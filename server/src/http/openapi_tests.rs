@@ -9,12 +9,10 @@ fn manifest() -> ModelManifest {
         name: "classify".to_owned(),
         description: "Names what an image shows.".to_owned(),
         input: ValueManifest {
-            kinds: vec![Kind::Bytes],
             media_types: vec!["image/png".to_owned(), "image/jpeg".to_owned()],
-            ..ValueManifest::default()
+            ..ValueManifest::of(Kind::Bytes)
         },
         output: ValueManifest {
-            kinds: vec![Kind::Json],
             schema: json!({
                 "$schema": "https://json-schema.org/draft/2020-12/schema",
                 "type": "array",
@@ -30,7 +28,7 @@ fn manifest() -> ModelManifest {
                     },
                 },
             }),
-            ..ValueManifest::default()
+            ..ValueManifest::of(Kind::Json)
         },
         parameters_schema: json!({"type": "object", "properties": {"top": {"type": "integer"}}}),
         examples: vec![json!({"b64": "AAEC", "media_type": "image/png"})],
@@ -38,39 +36,20 @@ fn manifest() -> ModelManifest {
     };
     let embed = TaskManifest {
         name: "embed".to_owned(),
-        input: ValueManifest {
-            kinds: vec![Kind::Text],
-            ..ValueManifest::default()
-        },
-        output: ValueManifest {
-            kinds: vec![Kind::Tensors],
-            tensors: vec![TensorManifest {
-                name: "embedding".to_owned(),
-                dtype: "FP32".to_owned(),
-                shape: vec![384],
-                description: "Of unit length.".to_owned(),
-            }],
-            ..ValueManifest::default()
-        },
+        input: ValueManifest::of(Kind::Text),
+        output: ValueManifest::of_tensors([TensorManifest {
+            description: "Of unit length.".to_owned(),
+            ..TensorManifest::new("embedding", "FP32", [384])
+        }]),
         examples: vec![json!("a text"), json!("another")],
         ..TaskManifest::default()
     };
     let raw = TaskManifest {
         name: "raw pixels".to_owned(),
-        input: ValueManifest {
-            kinds: vec![Kind::Tensors],
-            tensors: vec![TensorManifest {
-                name: "pixels".to_owned(),
-                dtype: "UINT8".to_owned(),
-                shape: vec![8, 8],
-                ..TensorManifest::default()
-            }],
-            ..ValueManifest::default()
-        },
+        input: ValueManifest::of_tensors([TensorManifest::new("pixels", "UINT8", [8, 8])]),
         output: ValueManifest {
-            kinds: vec![Kind::Bytes],
             media_types: vec!["image/png".to_owned()],
-            ..ValueManifest::default()
+            ..ValueManifest::of(Kind::Bytes)
         },
         ..TaskManifest::default()
     };

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use clip::Clip;
 use plugin_sdk::serde_json::{self, Value as Json, json};
-use plugin_sdk::testing::{Failure, Harness};
+use plugin_sdk::testing::{self, Failure, Harness};
 
 /// Largest difference to what transformers computes.
 const TOLERANCE: f64 = 1e-5;
@@ -64,12 +64,7 @@ pub(crate) fn vector(outcome: &Result<Json, Failure>) -> Vec<f64> {
 }
 
 /// Asserts that two lists of numbers have the same length and nowhere differ by more than the tolerance.
+#[track_caller]
 pub(crate) fn assert_close(got: &[f64], expected: &[f64], what: &str) {
-    assert_eq!(got.len(), expected.len(), "{what}: number of elements");
-    let differences = got.iter().zip(expected).map(|(one, other)| (one - other).abs());
-    let worst = differences.fold(0.0, f64::max);
-    assert!(
-        worst <= TOLERANCE,
-        "{what}: differs by {worst}, expected at most {TOLERANCE}"
-    );
+    testing::assert_close(got, expected, TOLERANCE, what);
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use plugin_sdk::serde_json::{self, Value as Json};
-use plugin_sdk::testing::{Failure, Harness};
+use plugin_sdk::testing::{self, Failure, Harness};
 use sentence_embeddings::SentenceEmbeddings;
 
 /// Largest difference to what sentence-transformers computes.
@@ -66,12 +66,7 @@ pub(crate) fn numbers(value: &Json) -> Vec<f64> {
 }
 
 /// Asserts that two lists of numbers have the same length and nowhere differ by more than the tolerance.
+#[track_caller]
 pub(crate) fn assert_close(got: &[f64], expected: &[f64], what: &str) {
-    assert_eq!(got.len(), expected.len(), "{what}: number of elements");
-    let differences = got.iter().zip(expected).map(|(one, other)| (one - other).abs());
-    let worst = differences.fold(0.0, f64::max);
-    assert!(
-        worst <= TOLERANCE,
-        "{what}: differs by {worst}, expected at most {TOLERANCE}"
-    );
+    testing::assert_close(got, expected, TOLERANCE, what);
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use plugin_abi::manifest::{Kind, ModelManifest, PluginManifest, TaskManifest, TensorManifest};
+use plugin_abi::manifest::{
+    Kind, ModelManifest, PluginManifest, TaskManifest, TensorManifest, ValueManifest,
+};
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -306,30 +308,19 @@ fn manifest() -> ModelManifest {
             name: name.to_owned(),
             ..TaskManifest::default()
         };
-        task.input.kinds = vec![kind];
-        task.output.kinds = vec![kind];
+        task.input = ValueManifest::of(kind);
+        task.output = ValueManifest::of(kind);
         task
     };
     let mut flip = task("flip", Kind::Bytes);
     flip.input.media_types = vec!["image/png".to_owned()];
     flip.output.media_types = vec!["image/png".to_owned()];
     let mut negate = task("negate", Kind::Tensors);
-    negate.input.tensors = vec![TensorManifest {
-        name: "x".to_owned(),
-        dtype: "UINT8".to_owned(),
-        shape: vec![-1],
-        ..TensorManifest::default()
-    }];
+    negate.input.tensors = vec![TensorManifest::new("x", "UINT8", [-1])];
     negate.output.tensors.clone_from(&negate.input.tensors);
     let mut embed = task("embed", Kind::Text);
     embed.embedding = true;
-    embed.output.kinds = vec![Kind::Tensors];
-    embed.output.tensors = vec![TensorManifest {
-        name: "embedding".to_owned(),
-        dtype: "FP32".to_owned(),
-        shape: vec![2],
-        ..TensorManifest::default()
-    }];
+    embed.output = ValueManifest::of_tensors([TensorManifest::new("embedding", "FP32", [2])]);
     let mut upper = task("upper", Kind::Text);
     upper.examples = vec![json!("hello")];
     ModelManifest {

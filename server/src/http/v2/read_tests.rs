@@ -8,12 +8,7 @@ const LIMITS: BodyLimits = BodyLimits { items: 8, depth: 16 };
 fn task(kind: Kind, shape: &[i64], dtype: &str) -> TaskManifest {
     let mut task = TaskManifest::default();
     task.input.kinds = vec![kind];
-    task.input.tensors = vec![TensorManifest {
-        name: "x".to_owned(),
-        dtype: dtype.to_owned(),
-        shape: shape.to_vec(),
-        ..TensorManifest::default()
-    }];
+    task.input.tensors = vec![TensorManifest::new("x", dtype, shape)];
     task.output = task.input.clone();
     task
 }
