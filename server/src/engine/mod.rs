@@ -19,6 +19,7 @@
 //! Dropping the [`Engine`] closes the channel once the last [`Pending`] of it is gone. The workers then finish what is queued
 //! and end; the last one drops the model. Whoever started the engine joins them.
 
+mod memory_limit;
 mod prediction;
 mod prepare;
 mod queue;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 
 use super::EngineConfig;
+use super::memory_limit::{Change, MemoryLimit};
 use super::prediction::{PATIENCE, Prediction};
 use super::queue::{Message, QueueReceiver, Queued, TaskQueue};
 use crate::batcher::{Batch, Batcher, Completion, Item, ItemId, Next};
@@ -23,10 +24,10 @@ pub(super) struct Scheduler {
     receiver: QueueReceiver,
     batcher: Batcher<Queued>,
     tasks: Vec<Arc<TaskQueue>>,
-    /// As configured; what the batcher obeys is narrowed by `learned_cost`.
+    /// As configured; what the batcher obeys is narrowed by `memory`.
     batching: Vec<TaskBatching>,
-    /// Most cost of a batch that memory was found to hold, by task.
-    learned_cost: Vec<Option<u64>>,
+    /// By task.
+    memory: Vec<MemoryLimit>,
     batches: u64,
     /// When what the policies believe was last shown.
     shown: Instant,
@@ -70,13 +71,13 @@ impl Scheduler {
         batching: Vec<TaskBatching>,
         tasks: Vec<Arc<TaskQueue>>,
     ) -> Self {
-        let learned_cost = vec![None; tasks.len()];
+        let memory = tasks.iter().map(|_| MemoryLimit::default()).collect();
         Self {
             receiver,
             batcher,
             tasks,
             batching,
-            learned_cost,
+            memory,
             batches: 0,
             shown: clock::now(),
             closed: false,
@@ -223,44 +224,58 @@ impl Scheduler {
     }
 
     fn apply_batching(&mut self) {
-        let narrowed = self
-            .batching
-            .iter()
-            .zip(&self.learned_cost)
-            .map(|(batching, learned)| {
-                let mut batching = *batching;
-                if let Some(learned) = *learned {
-                    let size = NonZeroUsize::new(usize::try_from(learned).unwrap_or(usize::MAX))
-                        .unwrap_or(NonZeroUsize::MIN);
-                    // Every item weighs at least 1, so no batch of more items than that can cost less.
-                    batching.max_batch_size = batching.max_batch_size.min(size);
-                    batching.max_batch_weight =
-                        Some(batching.max_batch_weight.map_or(learned, |max| max.min(learned)));
-                }
-                if self.closed && batching.policy != Policy::Off {
-                    batching.policy = Policy::Greedy;
-                }
-                batching
-            });
+        let narrowed = self.batching.iter().zip(&self.memory).map(|(batching, memory)| {
+            let mut batching = *batching;
+            if let Some(cost) = memory.cost() {
+                let size = NonZeroUsize::new(usize::try_from(cost).unwrap_or(usize::MAX))
+                    .unwrap_or(NonZeroUsize::MIN);
+                // Every item weighs at least 1, so no batch of more items than that can cost less.
+                batching.max_batch_size = batching.max_batch_size.min(size);
+                batching.max_batch_weight = Some(batching.max_batch_weight.map_or(cost, |max| max.min(cost)));
+            }
+            if self.closed && batching.policy != Policy::Off {
+                batching.policy = Policy::Greedy;
+            }
+            batching
+        });
         self.batcher.reconfigure(narrowed.collect());
     }
 
     fn finished(&mut self, finished: &Finished) {
         self.batcher.completed(finished.completion);
         self.show_beliefs(finished.completion.finished);
-        if let Some(cost) = finished.too_much {
-            let task = finished.completion.task;
-            let limit = (cost / 2).max(1);
-            let learned = &mut self.learned_cost[task];
-            if learned.is_none_or(|known| limit < known) {
-                *learned = Some(limit);
-                log::warn!(
-                    "task `{}` ran out of memory with a batch of weight {cost}; batches are limited to {limit} from now on",
-                    self.tasks[task].name
-                );
-                self.apply_batching();
+        self.learn_memory(finished);
+    }
+
+    fn learn_memory(&mut self, finished: &Finished) {
+        let Completion {
+            task,
+            cost,
+            finished: now,
+            succeeded,
+            ..
+        } = finished.completion;
+        let memory = &mut self.memory[task];
+        let change = match finished.too_much {
+            Some(cost) => memory.ran_out(cost, now),
+            None if succeeded => memory.fitted(cost, now),
+            None => None,
+        };
+        let Some(change) = change else { return };
+        let name = &self.tasks[task].name;
+        match change {
+            Change::Narrowed(limit) => log::warn!(
+                "task `{name}` ran out of memory with a batch of weight {}; batches are limited to {limit} from now on",
+                finished.too_much.unwrap_or(cost)
+            ),
+            Change::Raised(limit) => {
+                log::info!("task `{name}`: memory has held; batches of weight {limit} are tried");
+            }
+            Change::Lifted => {
+                log::info!("task `{name}`: memory is not short any more; batches are not limited by it")
             }
         }
+        self.apply_batching();
     }
 }
 
