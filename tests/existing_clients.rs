@@ -58,6 +58,18 @@ fn tritonclient_over_http() {
 fn tritonclient_over_grpc() {
     let server = start();
     clients::run("triton_grpc.py", &[&server.grpc_address().to_string(), ADMIN_KEY]);
+    let metrics = server.metrics();
+    let calls =
+        |method, status| metrics.count("grpc_requests_total", &[("method", method), ("status", status)]);
+    assert!(calls("ModelInfer", "OK") >= 5);
+    assert_eq!(calls("ModelInfer", "NOT_FOUND"), 1);
+    // Refused by its length, before it is read.
+    assert_eq!(calls("ModelInfer", "OUT_OF_RANGE"), 1);
+    assert_eq!(calls("ModelStreamInfer", "OK"), 1);
+    assert_eq!(calls("ServerLive", "OK"), 0, "machines ask that every second");
+    for line in ["ModelInfer status=0", "ModelInfer status=11"] {
+        assert!(server.log().has(line), "{line}");
+    }
 }
 
 #[test]

@@ -93,6 +93,7 @@ async fn a_client_of_grpc_that_is_slow_with_its_message_is_told_so_and_streams_m
         message.as_deref(),
         Some("the request body did not arrive within 0.5 s")
     );
+    server.wait_for_log("path=/inference.GRPCInferenceService/ModelInfer status=4");
     // The message of the stream is empty, and asks for no model.
     rest.send_data((&b"\0\0\0"[..]).into(), true)
         .expect("the stream is open");

@@ -147,9 +147,9 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         let ports = if settings.server.grpc_port.is_some() { 2 } else { 1 };
         listening.server.max_connections =
             open_files::connections_within_limit(settings.server.max_connections, ports);
-        let server = http::Server::bind(&listening, registry.clone(), metrics, control.clone())
+        let server = http::Server::bind(&listening, registry.clone(), metrics.clone(), control.clone())
             .map_err(|source| AppError::Listen { address, source })?;
-        let grpc = bind_grpc(&listening, &registry, control)?;
+        let grpc = bind_grpc(&listening, &registry, &metrics, control)?;
         // Whoever starts the server waits for the line about HTTP, so it comes last.
         if let Some(grpc) = &grpc {
             log::info!("listening for gRPC on {}", grpc.address());
@@ -173,12 +173,13 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
 fn bind_grpc(
     settings: &Settings,
     registry: &Arc<Registry>,
+    metrics: &Metrics,
     control: Control,
 ) -> Result<Option<grpc::Server>, AppError> {
     let Some(port) = settings.server.grpc_port else {
         return Ok(None);
     };
-    grpc::Server::bind(settings, port, registry.clone(), control)
+    grpc::Server::bind(settings, port, registry.clone(), metrics, control)
         .map(Some)
         .map_err(|source| AppError::Listen {
             address: format!("{}:{port} for gRPC", settings.server.host),

@@ -4,6 +4,7 @@
 //! [`crate::api`]. A client that goes away drops the future of its call, and with it whatever of it still waits.
 
 mod body_timeout;
+mod calls;
 mod connections;
 mod describe;
 mod health;
@@ -20,11 +21,13 @@ use std::time::{Duration, Instant};
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tonic::codec::CompressionEncoding;
-use tower::util::MapRequestLayer;
 
+use crate::api::access::AccessLog;
 use crate::api::control::Control;
 use crate::config::Settings;
+use crate::metrics::{CallMetrics, Metrics};
 use crate::registry::Registry;
+use calls::CallLayer;
 use service::Inference;
 use wire::grpc_inference_service_server::GrpcInferenceServiceServer;
 
@@ -62,6 +65,7 @@ impl Server {
         settings: &Settings,
         port: u16,
         registry: Arc<Registry>,
+        metrics: &Metrics,
         control: Control,
     ) -> io::Result<Self> {
         let server = &settings.server;
@@ -83,11 +87,13 @@ impl Server {
             .max_encoding_message_size(usize::MAX)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate);
-        let body_timeout = server.body_timeout;
+        let calls = CallLayer::new(
+            AccessLog::new(&settings.logging),
+            CallMetrics::new(metrics.registry()).map_err(io::Error::other)?,
+            server.body_timeout,
+        );
         let router = tonic::transport::Server::builder()
-            .layer(MapRequestLayer::new(move |request| {
-                body_timeout::limit(request, body_timeout)
-            }))
+            .layer(calls)
             .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .add_service(inference)

@@ -12,7 +12,6 @@ use super::Stopping;
 use super::infer::{read_request, write_response};
 use super::wire::grpc_inference_service_server::GrpcInferenceService;
 use super::wire::{self, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
-use crate::api::access::{AccessLog, Visit};
 use crate::api::control::{Control, Order};
 use crate::api::describe::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
 use crate::api::{BodyLimits, Call, Code, Failure, Hints, Keys, is_ready};
@@ -28,7 +27,6 @@ struct Shared {
     control: Control,
     keys: Keys,
     limits: BodyLimits,
-    access: Arc<AccessLog>,
     stopping: Stopping,
 }
 
@@ -57,47 +55,27 @@ impl Inference {
                 items: server.max_items_per_request.get(),
                 depth: server.max_json_depth.get(),
             },
-            access: Arc::new(AccessLog::new(&settings.logging)),
             stopping,
         }))
     }
 
-    /// Carries out one call: logs it, asks for the client's key, and turns a failure into a status.
+    /// Carries out one call: asks for the client's key, and turns a failure into a status.
     async fn call<Q, T>(
         &self,
-        method: &'static str,
         request: Request<Q>,
         work: impl AsyncFnOnce(&Shared, &MetadataMap, Q) -> Result<T, Failure>,
     ) -> Answer<T> {
-        let client = request.remote_addr();
         let (metadata, _, message) = request.into_parts();
-        let mut visit = self.0.access.visit(
-            "gRPC",
-            format!("/inference.GRPCInferenceService/{method}"),
-            client,
-            |name| header(&metadata, name),
-        );
         let result = match self.0.keys.may_ask(header(&metadata, "authorization")) {
             Ok(()) => work(&self.0, &metadata, message).await,
             Err(failure) => Err(failure),
         };
-        visit.finish(&result);
-        match result {
-            Ok(message) => Ok(with_id(Response::new(message), &visit)),
-            Err(failure) => Err(status(&failure)),
-        }
+        result.map(Response::new).map_err(|failure| status(&failure))
     }
 }
 
 fn header<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a [u8]> {
     metadata.get(name).map(MetadataValue::as_bytes)
-}
-
-fn with_id<T>(mut response: Response<T>, visit: &Visit) -> Response<T> {
-    if let Ok(id) = visit.id().parse() {
-        response.metadata_mut().insert("x-request-id", id);
-    }
-    response
 }
 
 pub(super) fn status(failure: &Failure) -> Status {
@@ -109,17 +87,6 @@ pub(super) fn status(failure: &Failure) -> Status {
         status.metadata_mut().insert("retry-after", seconds.into());
     }
     status
-}
-
-impl Visit {
-    /// Takes note of how a call ended.
-    fn finish<T>(&mut self, result: &Result<T, Failure>) {
-        self.set_status(
-            result
-                .as_ref()
-                .map_or_else(|failure| failure.code.grpc_status(), |_| 0),
-        );
-    }
 }
 
 impl Shared {
@@ -193,7 +160,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::ModelReadyRequest>,
     ) -> Answer<wire::ModelReadyResponse> {
-        self.call("ModelReady", request, async |shared, _, asked| {
+        self.call(request, async |shared, _, asked| {
             match is_ready(&shared.registry, &asked.name, Some(&asked.version)) {
                 Ok(()) => Ok(wire::ModelReadyResponse { ready: true }),
                 Err(failure) if failure.code == Code::Unavailable => {
@@ -209,7 +176,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::ServerMetadataRequest>,
     ) -> Answer<wire::ServerMetadataResponse> {
-        self.call("ServerMetadata", request, async |_, _, _| {
+        self.call(request, async |_, _, _| {
             Ok(wire::ServerMetadataResponse {
                 name: SERVER_NAME.to_owned(),
                 version: SERVER_VERSION.to_owned(),
@@ -223,7 +190,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::ModelMetadataRequest>,
     ) -> Answer<wire::ModelMetadataResponse> {
-        self.call("ModelMetadata", request, async |shared, _, asked| {
+        self.call(request, async |shared, _, asked| {
             let call = shared.find(&asked.name, &asked.version)?;
             Ok(describe::metadata(&asked.name, &call).into())
         })
@@ -234,7 +201,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::ModelConfigRequest>,
     ) -> Answer<wire::ModelConfigResponse> {
-        self.call("ModelConfig", request, async |shared, _, asked| {
+        self.call(request, async |shared, _, asked| {
             let call = shared.find(&asked.name, &asked.version)?;
             let config = Some(describe::config(&asked.name, &call).into());
             Ok(wire::ModelConfigResponse { config })
@@ -246,7 +213,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::ModelStatisticsRequest>,
     ) -> Answer<wire::ModelStatisticsResponse> {
-        self.call("ModelStatistics", request, async |shared, _, asked| {
+        self.call(request, async |shared, _, asked| {
             let statistics = if asked.name.is_empty() {
                 describe::all_statistics(&shared.registry.snapshot())
             } else {
@@ -263,7 +230,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::RepositoryIndexRequest>,
     ) -> Answer<wire::RepositoryIndexResponse> {
-        self.call("RepositoryIndex", request, async |shared, _, asked| {
+        self.call(request, async |shared, _, asked| {
             let index = describe::index(&shared.registry.snapshot(), asked.ready);
             let models = index.into_iter().map(Into::into).collect();
             Ok(wire::RepositoryIndexResponse { models })
@@ -275,7 +242,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::RepositoryModelLoadRequest>,
     ) -> Answer<wire::RepositoryModelLoadResponse> {
-        self.call("RepositoryModelLoad", request, async |shared, metadata, asked| {
+        self.call(request, async |shared, metadata, asked| {
             shared.order(metadata, Order::Load, &asked.model_name).await?;
             Ok(wire::RepositoryModelLoadResponse {})
         })
@@ -286,20 +253,16 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::RepositoryModelUnloadRequest>,
     ) -> Answer<wire::RepositoryModelUnloadResponse> {
-        self.call(
-            "RepositoryModelUnload",
-            request,
-            async |shared, metadata, asked| {
-                shared.order(metadata, Order::Unload, &asked.model_name).await?;
-                Ok(wire::RepositoryModelUnloadResponse {})
-            },
-        )
+        self.call(request, async |shared, metadata, asked| {
+            shared.order(metadata, Order::Unload, &asked.model_name).await?;
+            Ok(wire::RepositoryModelUnloadResponse {})
+        })
         .await
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
         let received = clock::now();
-        self.call("ModelInfer", request, async |shared, metadata, message| {
+        self.call(request, async |shared, metadata, message| {
             shared.infer(metadata, message, received).await
         })
         .await
@@ -315,7 +278,7 @@ impl GrpcInferenceService for Inference {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let shared = self.0.clone();
-        self.call("ModelStreamInfer", request, async |_, metadata, messages| {
+        self.call(request, async |_, metadata, messages| {
             let mut metadata = metadata.clone();
             // The deadline of the stream is no deadline of a request.
             metadata.remove("grpc-timeout");

@@ -38,7 +38,7 @@ use crate::api::Keys;
 use crate::api::access::AccessLog;
 use crate::api::control::Control;
 use crate::config::{ServerSettings, Settings};
-use crate::metrics::Metrics;
+use crate::metrics::{ENDPOINT_SECONDS, Metrics};
 use crate::registry::Registry;
 
 /// What all handlers share.
@@ -176,7 +176,7 @@ fn address(server: &ServerSettings) -> (&str, u16) {
 fn endpoint_metrics(metrics: &Metrics) -> io::Result<PrometheusMetrics> {
     PrometheusMetricsBuilder::new("")
         .registry(metrics.registry().clone())
-        .buckets(&[0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0])
+        .buckets(&ENDPOINT_SECONDS)
         .mask_unmatched_patterns("other")
         .exclude("/metrics")
         .exclude("/health")

@@ -1,5 +1,8 @@
 //! Bounds of the histograms' buckets.
 
+/// Of the endpoints, in low resolution.
+pub const ENDPOINT_SECONDS: [f64; 7] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0];
+
 /// Four buckets a decade from 100 µs to 10 s, and a minute.
 pub(super) fn seconds() -> Vec<f64> {
     let mut buckets: Vec<f64> = decades(-4, 0, &[1.0, 2.0, 4.0, 7.0]);

@@ -4,6 +4,7 @@
 //! client can grow them. Every series of a task is present, at zero, from the moment its model is known.
 
 mod buckets;
+mod calls;
 mod labels;
 mod workers;
 
@@ -18,6 +19,8 @@ use buckets::{powers, seconds, seconds_in_high_resolution};
 use labels::{REJECTIONS, rejection_index};
 use workers::WorkerFamilies;
 
+pub use buckets::ENDPOINT_SECONDS;
+pub use calls::CallMetrics;
 pub use labels::{ItemOutcome, ReloadResult, RestartReason};
 pub use workers::WorkerMetrics;
 
