@@ -19,6 +19,7 @@ mod faults;
 mod floors;
 mod frozen_abi;
 mod fuzz;
+mod grpc_surface;
 mod hostile_input;
 mod http_surface;
 mod isolation;

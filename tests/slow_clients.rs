@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use hyper::Request;
 use serde_json::json;
-use tokio::net::TcpStream;
 
+use crate::harness::grpc::{self, Grpc};
 use crate::harness::raw::Raw;
 use crate::harness::{Signal, eventually};
 use crate::hostile_input::{ECHO, assert_well, start};
@@ -66,33 +65,12 @@ fn clients_that_do_not_read_their_answers_do_not_stop_the_others() {
 #[tokio::test]
 async fn a_client_of_grpc_that_is_slow_with_its_message_is_told_so_and_streams_may_take_their_time() {
     let mut server = start("grpc_port = 0\nbody_timeout = \"500ms\"");
-    let address = server.grpc_address();
-    let socket = TcpStream::connect(address).await.expect("it listens");
-    let (mut client, connection) = h2::client::handshake(socket).await.expect("it speaks HTTP/2");
-    tokio::spawn(connection);
-    // Begins a call with the beginning of a message.
-    let mut begin = |method: &str, message: &'static [u8]| {
-        let request = Request::post(format!(
-            "http://{address}/inference.GRPCInferenceService/{method}"
-        ))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())
-        .expect("a request");
-        let (answer, mut body) = client.send_request(request, false).expect("it takes calls");
-        body.send_data(message.into(), false).expect("it takes a body");
-        (answer, body)
-    };
-    let (stream, mut rest) = begin("ModelStreamInfer", b"\0\0");
-    let (call, _body) = begin("ModelInfer", b"\0\0\0\0\x40at least 64 bytes");
+    let mut client = Grpc::connect(server.grpc_address()).await;
+    let (stream, mut rest) = client.begin("ModelStreamInfer", b"\0\0");
+    let (call, _body) = client.begin("ModelInfer", b"\0\0\0\0\x40at least 64 bytes");
     let answer = call.await.expect("an answer");
-    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
-    assert_eq!(header("grpc-status"), Some("4"));
-    let message = header("grpc-message").map(|message| message.replace("%20", " "));
-    assert_eq!(
-        message.as_deref(),
-        Some("the request body did not arrive within 0.5 s")
-    );
+    let expected = "the request body did not arrive within 0.5 s".to_owned();
+    assert_eq!(grpc::status(&answer), ("4", expected));
     server.wait_for_log("path=/inference.GRPCInferenceService/ModelInfer status=4");
     // The message of the stream is empty, and asks for no model.
     rest.send_data((&b"\0\0\0"[..]).into(), true)

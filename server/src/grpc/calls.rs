@@ -1,6 +1,7 @@
-//! The outermost layer: gives every call an id, limits the time of its message, counts it, and writes the access log.
+//! The outermost layer: gives every call an id, asks for the client's key before its message is read, limits the time of
+//! that, counts the call, and writes the access log.
 //!
-//! What machines probe every second is neither counted nor logged.
+//! What machines probe every second needs no key, and is neither counted nor logged.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, ready};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Request, Response};
 use tonic::body::Body;
@@ -15,15 +17,21 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use super::body_timeout;
+use super::receive;
+use super::service::status;
+use crate::api::Keys;
 use crate::api::access::AccessLog;
 use crate::clock;
-use crate::metrics::CallMetrics;
+use crate::config::Settings;
+use crate::metrics::{CallMetrics, Metrics};
 
-/// The service whose calls are counted and logged.
+/// The service whose calls need a key, and are counted and logged.
 const SERVICE: &str = "/inference.GRPCInferenceService/";
 
-/// Its methods, but for `ServerLive` and `ServerReady`. A closed set, since each is a label.
+/// Its methods for which that does not hold.
+const PROBES: [&str; 2] = ["ServerLive", "ServerReady"];
+
+/// Its other methods. Each is a label, which a client must not be able to make up.
 const METHODS: [&str; 10] = [
     "ModelReady",
     "ServerMetadata",
@@ -42,18 +50,23 @@ const METHODS: [&str; 10] = [
 pub(super) struct CallLayer(Arc<Shared>);
 
 struct Shared {
+    keys: Keys,
     access: Arc<AccessLog>,
     metrics: CallMetrics,
     body_timeout: Duration,
 }
 
 impl CallLayer {
-    pub(super) fn new(access: AccessLog, metrics: CallMetrics, body_timeout: Duration) -> Self {
-        Self(Arc::new(Shared {
-            access: Arc::new(access),
-            metrics,
-            body_timeout,
-        }))
+    /// # Errors
+    /// The metrics are registered already.
+    pub(super) fn new(settings: &Settings, metrics: &Metrics) -> Result<Self, prometheus::Error> {
+        let server = &settings.server;
+        Ok(Self(Arc::new(Shared {
+            keys: Keys::new(server.api_keys.clone(), server.admin_key.clone()),
+            access: Arc::new(AccessLog::new(&settings.logging)),
+            metrics: CallMetrics::new(metrics.registry(), &METHODS)?,
+            body_timeout: server.body_timeout,
+        })))
     }
 }
 
@@ -90,39 +103,45 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        let method = path.strip_prefix(SERVICE).and_then(method_called);
-        let visit = method.map(|method| {
-            let connection = request.extensions().get::<TcpConnectInfo>();
-            let client = connection.and_then(TcpConnectInfo::remote_addr);
-            let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
-            let visit = self.shared.access.visit("gRPC", path, client, header);
-            (visit, Counted::begin(&self.shared, method))
-        });
-        let answer = self
-            .inner
-            .call(body_timeout::limit(request, self.shared.body_timeout));
+        let Some(method) = path.strip_prefix(SERVICE).and_then(label_of) else {
+            let request = receive::limit(request, self.shared.body_timeout);
+            return Box::pin(self.inner.call(request));
+        };
+        let connection = request.extensions().get::<TcpConnectInfo>();
+        let client = connection.and_then(TcpConnectInfo::remote_addr);
+        let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+        let mut visit = self.shared.access.visit("gRPC", path, client, header);
+        let counted = Counted::begin(&self.shared, method);
+        let answer = match self.shared.keys.may_ask(header("authorization")) {
+            Ok(()) => {
+                let request = receive::limit(request, self.shared.body_timeout);
+                Either::Left(self.inner.call(request))
+            }
+            Err(failure) => Either::Right(ready(Ok(status(&failure).into_http()))),
+        };
         Box::pin(async move {
             let mut response = answer.await?;
-            if let Some((mut visit, counted)) = visit {
-                // What went well has its status behind the message.
-                let status = Status::from_header_map(response.headers());
-                let code = status.map_or(Code::Ok, |status| status.code());
-                counted.end(code);
+            // What went well has its status behind the message.
+            let status = Status::from_header_map(response.headers());
+            let code = status.map_or(Code::Ok, |status| status.code());
+            counted.end(code);
+            if code != Code::Cancelled {
                 visit.set_status(code.into());
-                if let Ok(id) = HeaderValue::from_str(visit.id()) {
-                    response
-                        .headers_mut()
-                        .insert(HeaderName::from_static("x-request-id"), id);
-                }
+            }
+            if let Ok(id) = HeaderValue::from_str(visit.id()) {
+                response
+                    .headers_mut()
+                    .insert(HeaderName::from_static("x-request-id"), id);
             }
             Ok(response)
         })
     }
 }
 
-/// The method of this name, if it is one that is counted.
-fn method_called(name: &str) -> Option<&'static str> {
-    METHODS.into_iter().find(|method| *method == name)
+/// The label of a method; none for probes.
+fn label_of(name: &str) -> Option<&'static str> {
+    let known = || METHODS.into_iter().find(|method| *method == name);
+    (!PROBES.contains(&name)).then(|| known().unwrap_or("other"))
 }
 
 /// A call on its way, for the metrics. Dropped unfinished, its client went away.

@@ -3,12 +3,12 @@
 //! Owned by `app`, which binds it. It has threads of its own, beside those of HTTP; what it shares with HTTP is in
 //! [`crate::api`]. A client that goes away drops the future of its call, and with it whatever of it still waits.
 
-mod body_timeout;
 mod calls;
 mod connections;
 mod describe;
 mod health;
 mod infer;
+mod receive;
 mod service;
 mod wire;
 
@@ -22,10 +22,9 @@ use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tonic::codec::CompressionEncoding;
 
-use crate::api::access::AccessLog;
 use crate::api::control::Control;
 use crate::config::Settings;
-use crate::metrics::{CallMetrics, Metrics};
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 use calls::CallLayer;
 use service::Inference;
@@ -87,11 +86,7 @@ impl Server {
             .max_encoding_message_size(usize::MAX)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate);
-        let calls = CallLayer::new(
-            AccessLog::new(&settings.logging),
-            CallMetrics::new(metrics.registry()).map_err(io::Error::other)?,
-            server.body_timeout,
-        );
+        let calls = CallLayer::new(settings, metrics).map_err(io::Error::other)?;
         let router = tonic::transport::Server::builder()
             .layer(calls)
             .concurrency_limit_per_connection(CALLS_PER_CONNECTION)

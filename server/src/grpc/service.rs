@@ -58,20 +58,18 @@ impl Inference {
             stopping,
         }))
     }
+}
 
-    /// Carries out one call: asks for the client's key, and turns a failure into a status.
-    async fn call<Q, T>(
-        &self,
-        request: Request<Q>,
-        work: impl AsyncFnOnce(&Shared, &MetadataMap, Q) -> Result<T, Failure>,
-    ) -> Answer<T> {
-        let (metadata, _, message) = request.into_parts();
-        let result = match self.0.keys.may_ask(header(&metadata, "authorization")) {
-            Ok(()) => work(&self.0, &metadata, message).await,
-            Err(failure) => Err(failure),
-        };
-        result.map(Response::new).map_err(|failure| status(&failure))
-    }
+/// Carries out one call, and turns a failure into a status.
+async fn answer<Q, T>(
+    request: Request<Q>,
+    work: impl AsyncFnOnce(&MetadataMap, Q) -> Result<T, Failure>,
+) -> Answer<T> {
+    let (metadata, _, message) = request.into_parts();
+    work(&metadata, message)
+        .await
+        .map(Response::new)
+        .map_err(|failure| status(&failure))
 }
 
 fn header<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a [u8]> {
@@ -160,8 +158,8 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::ModelReadyRequest>,
     ) -> Answer<wire::ModelReadyResponse> {
-        self.call(request, async |shared, _, asked| {
-            match is_ready(&shared.registry, &asked.name, Some(&asked.version)) {
+        answer(request, async |_, asked| {
+            match is_ready(&self.0.registry, &asked.name, Some(&asked.version)) {
                 Ok(()) => Ok(wire::ModelReadyResponse { ready: true }),
                 Err(failure) if failure.code == Code::Unavailable => {
                     Ok(wire::ModelReadyResponse { ready: false })
@@ -176,7 +174,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::ServerMetadataRequest>,
     ) -> Answer<wire::ServerMetadataResponse> {
-        self.call(request, async |_, _, _| {
+        answer(request, async |_, _| {
             Ok(wire::ServerMetadataResponse {
                 name: SERVER_NAME.to_owned(),
                 version: SERVER_VERSION.to_owned(),
@@ -190,8 +188,8 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::ModelMetadataRequest>,
     ) -> Answer<wire::ModelMetadataResponse> {
-        self.call(request, async |shared, _, asked| {
-            let call = shared.find(&asked.name, &asked.version)?;
+        answer(request, async |_, asked| {
+            let call = self.0.find(&asked.name, &asked.version)?;
             Ok(describe::metadata(&asked.name, &call).into())
         })
         .await
@@ -201,8 +199,8 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::ModelConfigRequest>,
     ) -> Answer<wire::ModelConfigResponse> {
-        self.call(request, async |shared, _, asked| {
-            let call = shared.find(&asked.name, &asked.version)?;
+        answer(request, async |_, asked| {
+            let call = self.0.find(&asked.name, &asked.version)?;
             let config = Some(describe::config(&asked.name, &call).into());
             Ok(wire::ModelConfigResponse { config })
         })
@@ -213,11 +211,11 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::ModelStatisticsRequest>,
     ) -> Answer<wire::ModelStatisticsResponse> {
-        self.call(request, async |shared, _, asked| {
+        answer(request, async |_, asked| {
             let statistics = if asked.name.is_empty() {
-                describe::all_statistics(&shared.registry.snapshot())
+                describe::all_statistics(&self.0.registry.snapshot())
             } else {
-                let call = shared.find(&asked.name, &asked.version)?;
+                let call = self.0.find(&asked.name, &asked.version)?;
                 vec![describe::statistics(&asked.name, &call)]
             };
             let model_stats = statistics.into_iter().map(Into::into).collect();
@@ -230,8 +228,8 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::RepositoryIndexRequest>,
     ) -> Answer<wire::RepositoryIndexResponse> {
-        self.call(request, async |shared, _, asked| {
-            let index = describe::index(&shared.registry.snapshot(), asked.ready);
+        answer(request, async |_, asked| {
+            let index = describe::index(&self.0.registry.snapshot(), asked.ready);
             let models = index.into_iter().map(Into::into).collect();
             Ok(wire::RepositoryIndexResponse { models })
         })
@@ -242,8 +240,8 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::RepositoryModelLoadRequest>,
     ) -> Answer<wire::RepositoryModelLoadResponse> {
-        self.call(request, async |shared, metadata, asked| {
-            shared.order(metadata, Order::Load, &asked.model_name).await?;
+        answer(request, async |metadata, asked| {
+            self.0.order(metadata, Order::Load, &asked.model_name).await?;
             Ok(wire::RepositoryModelLoadResponse {})
         })
         .await
@@ -253,8 +251,8 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::RepositoryModelUnloadRequest>,
     ) -> Answer<wire::RepositoryModelUnloadResponse> {
-        self.call(request, async |shared, metadata, asked| {
-            shared.order(metadata, Order::Unload, &asked.model_name).await?;
+        answer(request, async |metadata, asked| {
+            self.0.order(metadata, Order::Unload, &asked.model_name).await?;
             Ok(wire::RepositoryModelUnloadResponse {})
         })
         .await
@@ -262,8 +260,8 @@ impl GrpcInferenceService for Inference {
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
         let received = clock::now();
-        self.call(request, async |shared, metadata, message| {
-            shared.infer(metadata, message, received).await
+        answer(request, async |metadata, message| {
+            self.0.infer(metadata, message, received).await
         })
         .await
     }
@@ -278,7 +276,7 @@ impl GrpcInferenceService for Inference {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let shared = self.0.clone();
-        self.call(request, async |_, metadata, messages| {
+        answer(request, async |metadata, messages: Streaming<_>| {
             let mut metadata = metadata.clone();
             // The deadline of the stream is no deadline of a request.
             metadata.remove("grpc-timeout");

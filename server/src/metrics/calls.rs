@@ -6,6 +6,9 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 use super::{ENDPOINT_SECONDS, register};
 
+/// The status of a call that succeeded.
+const OK: &str = "OK";
+
 /// Calls and their durations by method and status.
 pub struct CallMetrics {
     calls: IntCounterVec,
@@ -13,24 +16,28 @@ pub struct CallMetrics {
 }
 
 impl CallMetrics {
-    /// Makes and registers both families. Their series come with the first call of each kind.
+    /// Makes and registers both families. The series of calls that succeed are there from the start, at zero; others come
+    /// with the first call of their kind.
     ///
     /// # Errors
     /// They are registered already.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn new(registry: &Registry, methods: &[&'static str]) -> Result<Self, prometheus::Error> {
         let labels = ["method", "status"];
         let calls = Opts::new("grpc_requests_total", "gRPC calls, of a stream its opening.");
         let seconds = HistogramOpts::new(
             "grpc_requests_duration_seconds",
             "Time from the head of a gRPC call to its answer.",
         );
-        Ok(Self {
+        let seconds = HistogramVec::new(seconds.buckets(ENDPOINT_SECONDS.to_vec()), &labels)?;
+        let metrics = Self {
             calls: register(registry, IntCounterVec::new(calls, &labels)?)?,
-            seconds: register(
-                registry,
-                HistogramVec::new(seconds.buckets(ENDPOINT_SECONDS.to_vec()), &labels)?,
-            )?,
-        })
+            seconds: register(registry, seconds)?,
+        };
+        for method in methods {
+            metrics.calls.with_label_values(&[method, OK]);
+            metrics.seconds.with_label_values(&[method, OK]);
+        }
+        Ok(metrics)
     }
 
     /// Counts a call of this method, which ended with this status.

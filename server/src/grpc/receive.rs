@@ -1,4 +1,4 @@
-//! The limit of the time that a client may take to send its message, as HTTP has one for bodies.
+//! The bodies of calls: how long they may take, and what is said of clients that go away meanwhile.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use crate::api::Failure;
 /// The methods whose clients send as long as they like.
 const CLIENT_STREAMS: [&str; 2] = ["/ModelStreamInfer", "/ServerReflectionInfo"];
 
-/// Gives the body of a call that is no stream until `timeout` from now to arrive; after that it fails with a status.
+/// Gives the body of a call that is no stream until `timeout` from now to arrive. After that it fails with a status.
 pub(super) fn limit(request: Request<Body>, timeout: Duration) -> Request<Body> {
     let path = request.uri().path();
     if CLIENT_STREAMS.iter().any(|method| path.ends_with(method)) {
@@ -50,7 +50,11 @@ impl HttpBody for Limited {
         if self.late.as_mut().poll(context).is_ready() {
             return Poll::Ready(Some(Err(status(&Failure::late_body(self.timeout)))));
         }
-        Pin::new(&mut self.body).poll_frame(context)
+        match Pin::new(&mut self.body).poll_frame(context) {
+            // The client went away. The call is dropped for that; an error would first be told as a fault of the server.
+            Poll::Ready(Some(Err(_))) => Poll::Pending,
+            frame => frame,
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,0 +1,51 @@
+//! What the gRPC side does before and after a message is read.
+
+use crate::harness::Scenario;
+use crate::harness::grpc::{self, Grpc};
+
+#[tokio::test]
+async fn a_client_without_a_key_is_refused_before_its_message_has_come() {
+    let server = Scenario::new(
+        "[server]\ngrpc_port = 0\napi_keys = [\"a-key-of-a-client\"]\n\n\
+         [[models]]\nname = \"t\"\nplugin = \"template\"\n",
+    )
+    .start();
+    let mut client = Grpc::connect(server.grpc_address()).await;
+    // One that does not exist is no secret either.
+    for method in ["ModelInfer", "ModelStreamInfer", "Nothing"] {
+        let (call, _body) = client.begin(method, b"");
+        let answer = call.await.expect("an answer");
+        let (status, message) = grpc::status(&answer);
+        assert_eq!(status, "16", "{method}: {message}");
+        assert!(answer.headers().contains_key("x-request-id"));
+    }
+    let labels = |method| [("method", method), ("status", "UNAUTHENTICATED")];
+    let metrics = server.metrics();
+    for method in ["ModelInfer", "ModelStreamInfer", "other"] {
+        assert_eq!(
+            metrics.count("grpc_requests_total", &labels(method)),
+            1,
+            "{method}"
+        );
+    }
+    assert!(client.is_live().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_is_counted_as_one_that_cancelled() {
+    let server = Scenario::misbehave("", "")
+        .argument("--grpc-port")
+        .argument("0")
+        .start();
+    let mut client = Grpc::connect(server.grpc_address()).await;
+    let call = client.begin("ModelInfer", b"\0\0");
+    let _other = client.begin("ModelInfer", b"\0\0");
+    // What is answered later was sent later.
+    assert!(client.is_live().await);
+    let labels = [("method", "ModelInfer"), ("status", "CANCELLED")];
+    drop(call);
+    server.wait_for_metric("grpc_requests_total", &labels, 1);
+    client.cut();
+    server.wait_for_metric("grpc_requests_total", &labels, 2);
+    server.wait_for_log("path=/inference.GRPCInferenceService/ModelInfer status=499");
+}

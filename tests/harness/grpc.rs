@@ -1,0 +1,70 @@
+//! A client of gRPC that sends its messages piece by piece, as no library would.
+
+use std::net::SocketAddr;
+
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use hyper::body::Bytes;
+use hyper::{Request, Response};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+/// A connection.
+pub(crate) struct Grpc {
+    address: SocketAddr,
+    client: SendRequest<Bytes>,
+    connection: JoinHandle<Result<(), h2::Error>>,
+}
+
+impl Grpc {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).await.expect("it listens");
+        let (client, connection) = h2::client::handshake(socket).await.expect("it speaks HTTP/2");
+        Self {
+            address,
+            client,
+            connection: tokio::spawn(connection),
+        }
+    }
+
+    /// Goes away in the middle of whatever it does.
+    pub(crate) fn cut(self) {
+        self.connection.abort();
+    }
+
+    /// Whether the server says that it lives.
+    pub(crate) async fn is_live(&mut self) -> bool {
+        let (answer, mut body) = self.begin("ServerLive", b"\0\0\0\0\0");
+        body.send_data(Bytes::new(), true).expect("the call is open");
+        let mut answer = answer.await.expect("an answer").into_body();
+        // Field 1 is true.
+        answer.data().await.and_then(Result::ok).as_deref() == Some(b"\0\0\0\0\x02\x08\x01")
+    }
+
+    /// Begins a call of the inference service with the beginning of a message, and leaves it open.
+    pub(crate) fn begin(
+        &mut self,
+        method: &str,
+        message: &'static [u8],
+    ) -> (ResponseFuture, SendStream<Bytes>) {
+        let url = format!("http://{}/inference.GRPCInferenceService/{method}", self.address);
+        let request = Request::post(url)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .expect("a request");
+        let (answer, mut body) = self.client.send_request(request, false).expect("it takes calls");
+        body.send_data(message.into(), false).expect("it takes a body");
+        (answer, body)
+    }
+}
+
+/// The status and the message of an answer without content.
+pub(crate) fn status(answer: &Response<RecvStream>) -> (&str, String) {
+    let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
+    let message = header("grpc-message").unwrap_or_default();
+    (
+        header("grpc-status").expect("it has failed"),
+        message.replace("%20", " "),
+    )
+}
