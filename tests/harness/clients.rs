@@ -63,7 +63,8 @@ pub(crate) fn schemathesis(server: &Server) {
             "status_code_conformance,content_type_conformance,response_schema_conformance",
         ])
         .args(["--max-examples", "20", "--seed", "1"])
-        .args(["--generation-database", "none", "--workers", "2"])
+        // With two threads that parse Python, CPython 3.11 loses count of its depth now and then.
+        .args(["--generation-database", "none", "--workers", "1"])
         .current_dir(server.dir())
         .output()
         .expect("Python can be started");

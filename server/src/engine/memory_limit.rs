@@ -1,8 +1,8 @@
 //! How much a batch of a task may cost before memory runs out, as its batches teach.
 //!
 //! Memory is often short for a while only: another model of the same GPU loads, or a neighbour of the machine computes. So
-//! a limit that has held is tried to be raised by a quarter, after a minute at first, and after twice as long each time
-//! that this failed.
+//! a limit that has held for a minute is raised by a quarter. Where that fails, what has held is the limit again, and has to
+//! hold for twice as long.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ pub(super) struct MemoryLimit {
 struct Short {
     /// Most cost of a batch.
     limit: u64,
+    /// The limit before it was raised last; 0 if it never was.
+    held: u64,
     /// The cost that began it; once this fits again, memory is not short.
     began_with: u64,
     patience: Duration,
@@ -45,23 +47,29 @@ impl MemoryLimit {
 
     /// A batch of that cost, the least of those that did not fit, ran out of memory.
     pub(super) fn ran_out(&mut self, cost: u64, now: Instant) -> Option<Change> {
-        let limit = (cost / 2).max(1);
-        let before = self.short.take();
-        let narrowed = before.as_ref().is_none_or(|before| limit < before.limit);
-        let (began_with, patience) = match &before {
-            None => (cost, FIRST_PATIENCE),
-            Some(before) => (
-                before.began_with.max(cost),
-                (2 * before.patience).min(MOST_PATIENCE),
-            ),
+        let half = (cost / 2).max(1);
+        let Some(short) = &mut self.short else {
+            self.short = Some(Short {
+                limit: half,
+                held: 0,
+                began_with: cost,
+                patience: FIRST_PATIENCE,
+                raise_at: now + FIRST_PATIENCE,
+            });
+            return Some(Change::Narrowed(half));
         };
-        self.short = Some(Short {
-            limit: before.map_or(limit, |before| before.limit.min(limit)),
-            began_with,
-            patience,
-            raise_at: now + patience,
-        });
-        narrowed.then_some(Change::Narrowed(limit))
+        short.began_with = short.began_with.max(cost);
+        short.patience = (2 * short.patience).min(MOST_PATIENCE);
+        short.raise_at = now + short.patience;
+        if cost <= short.held {
+            short.held = 0;
+        }
+        let limit = if short.held > 0 { short.held } else { half };
+        if limit >= short.limit {
+            return None;
+        }
+        short.limit = limit;
+        Some(Change::Narrowed(limit))
     }
 
     /// A batch of that cost fitted. Only one near the limit says that more might.
@@ -74,6 +82,7 @@ impl MemoryLimit {
         if now < short.raise_at || cost < short.limit - short.limit / 4 {
             return None;
         }
+        short.held = short.limit;
         short.limit = short.limit.saturating_add((short.limit / 4).max(1));
         short.raise_at = now + short.patience;
         Some(Change::Raised(short.limit))
@@ -101,6 +110,17 @@ mod tests {
         assert_eq!(limit.fitted(8, now + MINUTE), Some(Change::Raised(10)));
         assert_eq!(limit.fitted(10, now + MINUTE), None);
         assert_eq!(limit.fitted(10, now + 2 * MINUTE), Some(Change::Raised(12)));
+    }
+
+    #[test]
+    fn where_more_does_not_fit_the_limit_is_again_what_held() {
+        let (mut limit, now) = short();
+        assert_eq!(limit.fitted(8, now + MINUTE), Some(Change::Raised(10)));
+        assert_eq!(limit.ran_out(10, now + MINUTE), Some(Change::Narrowed(8)));
+        assert_eq!(limit.fitted(8, now + 2 * MINUTE), None);
+        assert_eq!(limit.fitted(8, now + 3 * MINUTE), Some(Change::Raised(10)));
+        // Memory has become shorter still.
+        assert_eq!(limit.ran_out(8, now + 3 * MINUTE), Some(Change::Narrowed(4)));
     }
 
     #[test]

@@ -125,9 +125,7 @@ where
             let status = Status::from_header_map(response.headers());
             let code = status.map_or(Code::Ok, |status| status.code());
             counted.end(code);
-            if code != Code::Cancelled {
-                visit.set_status(code.into());
-            }
+            visit.set_status(code.into());
             if let Ok(id) = HeaderValue::from_str(visit.id()) {
                 response
                     .headers_mut()
