@@ -74,12 +74,13 @@ impl MemoryLimit {
 
     /// A batch of that cost fitted. Only one near the limit says that more might.
     pub(super) fn fitted(&mut self, cost: u64, now: Instant) -> Option<Change> {
-        let short = self.short.as_mut()?;
+        // Before that, it may be a batch that another worker began while there was no limit.
+        let short = self.short.as_mut().filter(|short| now >= short.raise_at)?;
         if cost >= short.began_with {
             self.short = None;
             return Some(Change::Lifted);
         }
-        if now < short.raise_at || cost < short.limit - short.limit / 4 {
+        if cost < short.limit - short.limit / 4 {
             return None;
         }
         short.held = short.limit;
@@ -140,6 +141,13 @@ mod tests {
             limit.fitted(cost, now);
         }
         assert_eq!(costs, [8, 10, 12, 15, 18]);
+    }
+
+    #[test]
+    fn a_batch_that_another_worker_had_begun_lifts_nothing() {
+        let (mut limit, now) = short();
+        assert_eq!(limit.fitted(16, now), None);
+        assert_eq!(limit.cost(), Some(8));
     }
 
     #[test]
