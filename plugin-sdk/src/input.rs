@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::str;
 
 use plugin_abi::codes::kind;
+use plugin_abi::json_error;
 use plugin_abi::manifest::{Kind, ValueManifest};
 use plugin_abi::{RawItem, RawValue};
 use schemars::JsonSchema;
@@ -244,8 +245,7 @@ fn from_json<T: DeserializeOwned>(document: &[u8]) -> Result<T, ItemError> {
             Ok(_) => String::new(),
         };
         // Positions count from the start of the item, which tells the client nothing: the path does.
-        let mut message = error.to_string();
-        message.truncate(message.rfind(" at line ").unwrap_or(message.len()));
+        let message = json_error::message(&error);
         match path.as_str() {
             "" | "." => ItemError::Invalid(message),
             path => ItemError::invalid(format_args!("`{path}`: {message}")),

@@ -1,5 +1,6 @@
 //! Reads `[models.settings]` into an author's type, and finds the key to blame where it does not fit.
 
+use plugin_abi::json_error;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -9,7 +10,7 @@ pub(crate) fn read<T: DeserializeOwned>(settings: &Value) -> Result<T, LoadError
     let empty = Value::Object(serde_json::Map::new());
     let settings = if settings.is_null() { &empty } else { settings };
     serde_path_to_error::deserialize(settings).map_err(|error| {
-        let message = error.inner().to_string();
+        let message = json_error::message(error.inner());
         let path = Some(error.path().to_string())
             .filter(|path| path != ".")
             .unwrap_or_default();
@@ -73,7 +74,7 @@ mod tests {
             (
                 json!({"image": {"size": "big"}}),
                 "image.size",
-                "invalid type: string \"big\", expected u32",
+                "got \"big\", expected a non-negative integer",
             ),
             (
                 json!({"image": {"size": 1, "sise": 2}}),
@@ -88,7 +89,7 @@ mod tests {
             (
                 json!({"image": {"size": 1}, "labels": [1, 999]}),
                 "labels[1]",
-                "invalid value: integer `999`, expected u8",
+                "got 999, expected an integer from 0 to 255",
             ),
         ] {
             let error = read::<Settings>(&settings).expect_err("does not fit");

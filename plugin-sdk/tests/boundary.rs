@@ -237,7 +237,7 @@ fn parameters_of_a_request_reach_its_items() {
         items.map(Ok)
     );
     let outcomes = model.predict_with("repeat", &[json!("ab")], &json!({"times": "x"}));
-    let expected = "parameters: `times`: invalid type: string \"x\", expected usize";
+    let expected = "parameters: `times`: got \"x\", expected a non-negative integer";
     assert_eq!(failure(&outcomes[0]), (FailureKind::InvalidInput, expected));
     assert_eq!(
         model.predict_with("words", &[json!("to be ")], &json!({"times": 3})),
@@ -259,7 +259,7 @@ fn rows_of_a_batch_find_their_items_also_when_one_cannot_be_decoded() {
         (&outcomes[0], &outcomes[2..]),
         (&row(1.0), &[row(3.0), row(4.0)][..])
     );
-    let expected = "`number`: invalid type: sequence, expected f32";
+    let expected = "`number`: got an array, expected a number";
     assert_eq!(failure(&outcomes[1]), (FailureKind::InvalidInput, expected));
 }
 

@@ -30,6 +30,7 @@
 
 pub mod codes;
 mod dtype;
+pub mod json_error;
 pub mod manifest;
 
 pub use dtype::DType;

@@ -39,10 +39,7 @@ fn a_bad_item_fails_alone() {
         panic!("{outputs:?}")
     };
     assert_eq!(empty.kind, FailureKind::InvalidInput);
-    assert_eq!(
-        number.message,
-        "`text`: invalid type: integer `5`, expected a string"
-    );
+    assert_eq!(number.message, "`text`: got 5, expected a string");
 }
 
 #[test]

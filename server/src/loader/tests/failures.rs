@@ -229,7 +229,10 @@ fn wrong_settings_name_their_key() {
     let folders = Folders::new();
     for (settings, expected) in [
         (json!({"shortest_word": 101}), "there are no such words"),
-        (json!({"shortest_word": "long"}), "invalid type: string"),
+        (
+            json!({"shortest_word": "long"}),
+            "got \"long\", expected a non-negative integer",
+        ),
     ] {
         let mut request = request(&built("template"));
         request.context.settings = settings;
