@@ -82,7 +82,10 @@ fn a_queue_that_weighs_too_much_refuses_more() {
 
 #[test]
 fn a_deadline_is_kept_while_the_model_is_busy_and_the_late_item_never_reaches_it() {
-    let server = Scenario::misbehave("", "").start();
+    // Without its header, the request would outlive the test.
+    let server = Scenario::misbehave("", "")
+        .argument("--request-timeout=1h")
+        .start();
     let occupied = server.occupy("m");
     let late = server
         .request("POST", "/v1/models/m/tasks/text/predict")
@@ -93,12 +96,6 @@ fn a_deadline_is_kept_while_the_model_is_busy_and_the_late_item_never_reaches_it
     assert_eq!(late.error().0, "deadline_exceeded");
     assert!(
         late.took() >= Duration::from_millis(100),
-        "answered after {:?}",
-        late.took()
-    );
-    // Far less than the minute that the server would give it.
-    assert!(
-        late.took() < Duration::from_secs(5),
         "answered after {:?}",
         late.took()
     );
@@ -113,24 +110,22 @@ fn a_deadline_is_kept_while_the_model_is_busy_and_the_late_item_never_reaches_it
 
 #[test]
 fn a_deadline_is_kept_also_while_the_model_computes_the_item_itself() {
-    let server = Scenario::misbehave("", "").start();
+    let server = Scenario::misbehave("", "")
+        .argument("--request-timeout=1h")
+        .start();
     let late = server
         .request("POST", "/v1/models/m/tasks/text/predict")
         .header("x-request-timeout", "200ms")
-        .json(&json!({"inputs": [{"do": "sleep", "ms": 5000}]}))
+        .json(&json!({"inputs": [{"do": "hang"}]}))
         .send()
         .expect(504);
-    assert!(
-        late.took() < Duration::from_secs(4),
-        "answered after {:?}",
-        late.took()
-    );
+    assert_eq!(late.error().0, "deadline_exceeded");
 }
 
 #[test]
 fn the_deadline_of_the_configuration_holds_where_a_request_sets_none() {
     let server = Scenario::new(
-        "[server]\nrequest_timeout = \"60s\"\n\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nrequest_timeout = \"100ms\"\n",
+        "[server]\nrequest_timeout = \"1h\"\n\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nrequest_timeout = \"100ms\"\n",
     )
     .start();
     let inputs = json!([{"do": "sleep", "ms": 3000}]);

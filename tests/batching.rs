@@ -9,6 +9,9 @@ use serde_json::{Value as Json, json};
 use crate::harness::misbehave::{Batches, echo, echoes};
 use crate::harness::{Pending, Reply, Scenario, Server};
 
+/// A `max_delay` that is shorter than the deadline of a request. A batch that runs sooner was not held for its delay.
+const LONG_DELAY: Duration = Duration::from_secs(30);
+
 fn predict_with_priority(server: &Server, priority: &'static str, inputs: Json) -> Pending {
     server.in_background(move |client| {
         let call = client.request("POST", "/v1/models/m/tasks/text/predict");
@@ -48,9 +51,11 @@ fn twelve_items_that_wait_together_run_as_three_batches_of_four() {
 
 #[test]
 fn an_idle_server_runs_a_request_at_once_in_a_batch_of_its_own() {
-    // The longest wait is longer than the test's patience, and nothing has been learned yet that is worth a wait.
-    let server = Scenario::misbehave("", "max_delay = \"60s\"").start();
-    let report = server.predict("m", "text", &echoes(["alone"])).report();
+    // Nothing has been learned yet that is worth a wait.
+    let server = Scenario::misbehave("", "max_delay = \"30s\"").start();
+    let reply = server.predict("m", "text", &echoes(["alone"]));
+    assert!(reply.took() < LONG_DELAY, "{:?}", reply.took());
+    let report = reply.report();
     assert_eq!((report.value(), report.batch_size()), (&json!("alone"), 1));
     assert_eq!(Batches::of(&server, "m", "text"), Batches { count: 1, items: 1 });
 }
@@ -69,10 +74,10 @@ fn a_fixed_delay_is_waited_for_when_a_request_is_alone() {
 
 #[test]
 fn a_fixed_delay_counts_from_the_arrival_of_the_item_and_not_from_when_the_model_is_free() {
-    let delay = Duration::from_millis(1500);
-    let server = Scenario::misbehave("", "policy = \"fixed\"\nmax_delay = \"1500ms\"").start();
+    let delay = Duration::from_secs(4);
+    let server = Scenario::misbehave("", "policy = \"fixed\"\nmax_delay = \"4s\"").start();
     // The model is busy until the delay of the second request is over.
-    let busy = server.predict_in_background("m", "text", &json!([{"do": "sleep", "ms": 2500}]));
+    let busy = server.predict_in_background("m", "text", &json!([{"do": "sleep", "ms": 5000}]));
     server.wait_for_metric("inference_executing_items", &[("task", "text")], 1);
     let second = server.predict_in_background("m", "text", &echoes(["second"]));
     server.wait_for_queued("m", "text", 1);
@@ -93,7 +98,9 @@ fn a_batch_that_is_full_runs_before_its_fixed_delay_is_over() {
         .map(|value| server.predict_in_background("m", "text", &echoes([value])))
         .collect();
     for pending in pending {
-        assert_eq!(pending.reply().report().batch_size(), 3);
+        let reply = pending.reply();
+        assert!(reply.took() < LONG_DELAY, "{:?}", reply.took());
+        assert_eq!(reply.report().batch_size(), 3);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::harness::eventually::eventually_within;
 use crate::harness::{Scenario, tools};
 
 /// A browser on a busy machine takes its time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 const FLAGS: [&str; 9] = [
     "--headless",

@@ -74,10 +74,13 @@ fn brief(document: &Json) -> String {
 
 #[test]
 fn a_validator_of_others_finds_the_document_valid() {
+    let Some(mut python) = clients::python() else {
+        return;
+    };
     let server = start();
     let file = server.dir().join("openapi.json");
     std::fs::write(&file, server.get("/openapi.json").expect(200).body).expect("there is room");
-    let output = clients::python()
+    let output = python
         .args(["-m", "openapi_spec_validator", "--errors", "all"])
         .arg(&file)
         .output()

@@ -1,22 +1,21 @@
-//! Clients of others, in a virtual environment of their own in the user's cache folder.
+//! Client libraries of other servers, in a virtual environment that `tests/install` creates.
 //!
-//! The first test that needs one installs them all, from PyPI; where that is not possible, it fails and says why.
-//! `INFERENCE_TEST_CLIENTS` names another folder.
+//! A test whose client is not installed does nothing and reports it, see [`tools`]. `INFERENCE_TEST_CLIENTS` names another
+//! environment.
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 
-use rustix::fs::{FlockOperation, flock};
-
-use super::Server;
 use super::plugins::repository;
+use super::{Server, tools};
 
-/// Runs a script of `tests/clients`, which fails by itself. One that hangs says where, after two minutes.
+/// Runs a script of `tests/clients`, which asserts by itself. A script that hangs is killed, and prints where it hung.
 pub(crate) fn run(name: &str, arguments: &[&str]) {
-    let script = script(name, arguments);
+    let Some(script) = script(name, arguments) else {
+        return;
+    };
     let output = Command::new("timeout")
-        .args(["--signal=ABRT", "120"])
+        .args(["--signal=ABRT", "400"])
         .arg(script.get_program())
         .args(["-X", "faulthandler"])
         .args(script.get_args())
@@ -30,32 +29,32 @@ pub(crate) fn run(name: &str, arguments: &[&str]) {
     );
 }
 
-/// A script of `tests/clients`, to be run.
-pub(crate) fn script(name: &str, arguments: &[&str]) -> Command {
-    let mut command = python();
+/// The command that runs a script of `tests/clients`.
+pub(crate) fn script(name: &str, arguments: &[&str]) -> Option<Command> {
+    let mut command = python()?;
     command
         .arg(repository().join("tests/clients").join(name))
         .args(arguments);
-    command
+    Some(command)
 }
 
-/// The Python that has them, to be run.
-pub(crate) fn python() -> Command {
-    Command::new(installed().join("bin/python3"))
+/// The command that runs the Python of the client libraries.
+pub(crate) fn python() -> Option<Command> {
+    Some(Command::new(installed()?.join("bin/python3")))
 }
 
-/// Triton's tool to put load on a server, to be run.
-pub(crate) fn perf_analyzer() -> Command {
-    let folder = installed();
-    let mut command = Command::new(folder.join("bin/perf_analyzer"));
-    command.env("LD_LIBRARY_PATH", folder.join("lib/perf_analyzer"));
-    command
+/// The command that runs Triton's load generator.
+pub(crate) fn perf_analyzer() -> Option<Command> {
+    let environment = installed()?;
+    let mut command = Command::new(environment.join("bin/perf_analyzer"));
+    command.env("LD_LIBRARY_PATH", environment.join("lib/perf_analyzer"));
+    Some(command)
 }
 
-/// What the document says is what the server does, whatever a fuzzer makes of it: no answer that is not documented, of no
-/// other shape, and never status 500.
+/// Fuzzes the server from its OpenAPI document: every reply has a documented status, type and shape, and none is a 500.
 pub(crate) fn schemathesis(server: &Server) {
-    let output = python()
+    let Some(mut command) = python() else { return };
+    let output = command
         .args(["-m", "schemathesis.cli", "run"])
         .arg(format!("http://{}/openapi.json", server.address()))
         .args([
@@ -82,32 +81,33 @@ pub(crate) fn schemathesis(server: &Server) {
     assert!(failed.is_empty(), "{failed:?}");
 }
 
-/// The folder that they are in. Tests run in processes of their own, so a lock lets only one of them install.
-fn installed() -> PathBuf {
-    let folder = folder();
-    let parent = folder.parent().expect("the folder is in another");
-    std::fs::create_dir_all(parent).expect("the user's cache folder can be written");
-    let lock = File::create(folder.with_extension("lock")).expect("the user's cache folder can be written");
-    flock(&lock, FlockOperation::LockExclusive).expect("a file can be locked");
-    let output = Command::new(repository().join("tests/clients/install"))
-        .arg(&folder)
-        .output()
-        .expect("bash can be started");
-    assert!(
-        output.status.success(),
-        "the clients cannot be installed into {}; they need Python 3 with venv, PyPI, and Debian's package libb64-0d:\n{}{}",
-        folder.display(),
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
+/// The virtual environment of the clients, if it is up to date.
+fn installed() -> Option<PathBuf> {
+    let environment = environment();
+    let sources = ["requirements.txt", "install"].map(|name| {
+        let file = repository().join("tests/clients").join(name);
+        std::fs::read_to_string(file).expect("it is part of the repository")
+    });
+    let state = std::fs::read_to_string(environment.join("state"));
+    if state.is_ok_and(|state| state == sources.concat()) {
+        return Some(environment);
+    }
+    tools::absent(
+        &format!(
+            "the client libraries are not installed, or are out of date, in {}",
+            environment.display()
+        ),
+        "INFERENCE_TEST_CLIENTS",
+        "tests/install",
     );
-    folder
+    None
 }
 
-fn folder() -> PathBuf {
+fn environment() -> PathBuf {
     let named = std::env::var_os("INFERENCE_TEST_CLIENTS").map(PathBuf::from);
     named.unwrap_or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = || PathBuf::from(std::env::var_os("HOME").expect("the user has a home")).join(".cache");
+        let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache");
         cache.unwrap_or_else(home).join("inference-server/clients")
     })
 }

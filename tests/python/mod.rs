@@ -34,7 +34,7 @@ fn python() -> Option<PathBuf> {
     match check(&python) {
         Ok(_) => Some(python),
         Err(problem) => {
-            let install = "pip install -r .ci/requirements.txt, apt-get install libpython3.x";
+            let install = "tests/install, apt-get install libpython3.x";
             tools::absent(
                 &format!("{}: {problem}", python.display()),
                 "INFERENCE_TEST_PYTHON",
