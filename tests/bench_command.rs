@@ -1,12 +1,14 @@
 //! `inference-server bench` against a real server: what it measures, and what it refuses.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::Pid;
 use serde_json::Value as Json;
 
+use crate::harness::eventually::eventually;
 use crate::harness::{Scenario, Server, Signal, plugins};
 
 struct Ran {
@@ -195,9 +197,14 @@ fn what_cannot_be_measured_is_refused_with_a_reason() {
         (
             format!("--url https://{} --model words", server.address()),
             2,
-            "plain http only",
+            "does not support TLS",
         ),
         (format!("--url {url}"), 2, "give one with --model"),
+        (
+            format!("--url {url} --model words --header s3cret"),
+            2,
+            "--header number 1: it has no colon",
+        ),
         ("--compare a.json b.json".to_owned(), 1, "cannot read a.json"),
     ] {
         let ran = bench(&folder, &arguments);
@@ -209,6 +216,144 @@ fn what_cannot_be_measured_is_refused_with_a_reason() {
             ran.out
         );
     }
+}
+
+/// A server that has time for one connection at a time: it answers every request of it, until the client closes it.
+fn one_connection_at_a_time() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let model = r#"{"ready": true, "state": "ready", "tasks": [{"name": "echo", "examples": ["text"]}]}"#;
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.expect("a client connects"));
+            loop {
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n")
+                    && stream.read_line(&mut head).is_ok_and(|length| length > 0)
+                {}
+                let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
+                if head.is_empty() {
+                    break;
+                }
+                let length = header("content-length: ").map_or(0, |length| length.parse().expect("a number"));
+                stream.read_exact(&mut vec![0; length]).expect("the body follows");
+                let reply = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{model}",
+                    model.len()
+                );
+                stream
+                    .get_mut()
+                    .write_all(reply.as_bytes())
+                    .expect("the client reads");
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn clients_that_are_never_answered_are_reported_as_failures() {
+    let (address, folder) = (one_connection_at_a_time(), folder());
+    let arguments = format!("--url {address} -m words --concurrency 6 --timeout 60s {BRIEF} --json a.json");
+    bench(&folder, &arguments);
+    let step = &json(&folder.dir().join("a.json"))["steps"][0];
+    let error = &step["errors"][0];
+    // All but the one that is served; on a very busy machine, that one may be late too.
+    assert!(
+        error["kind"] == "unanswered" && number(&error["count"]) >= 5.0,
+        "{step}"
+    );
+    let ran = bench(
+        &folder,
+        &format!("--url {address} -m words --concurrency 6 --timeout 60s {BRIEF}"),
+    );
+    assert!(ran.out.contains(" × unanswered: "), "{}{}", ran.out, ran.err);
+}
+
+#[test]
+fn a_key_comes_from_the_environment_and_is_never_printed() {
+    let config = "[server]\napi_keys = [\"s3cret-key-of-a-client\"]\n\n[[models]]\nname = \"words\"\nplugin = \"template\"\n";
+    let server = Scenario::new(config).start();
+    let arguments = format!(
+        "--url http://{}/ -m words -t echo --concurrency 1 {BRIEF} --json a.json",
+        server.address()
+    );
+    let refused = bench(&folder(), &arguments);
+    assert_eq!(refused.code, Some(1), "{}", refused.out);
+    assert!(
+        refused.err.contains(" answered 401: ") && refused.err.contains("--key or INFERENCE_BENCH_KEY"),
+        "{}",
+        refused.err
+    );
+    let with_key = folder().env("INFERENCE_BENCH_KEY", "s3cret-key-of-a-client");
+    let ran = bench(&with_key, &arguments);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let report = std::fs::read_to_string(with_key.dir().join("a.json")).expect("the report was written");
+    let help = bench(&with_key, "--help");
+    for text in [&ran.out, &ran.err, &report, &help.out] {
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+    let by_header = bench(
+        &folder(),
+        &format!("{arguments} --header authorization:Bearer=nothing"),
+    );
+    assert_eq!(by_header.code, Some(1), "a header is sent: {}", by_header.out);
+    let by_flag = bench(&folder(), &format!("{arguments} --key s3cret-key-of-a-client"));
+    assert_eq!(by_flag.code, Some(0), "{}", by_flag.err);
+}
+
+#[test]
+fn an_interrupted_step_is_reported_as_far_as_it_was_measured() {
+    let server = words();
+    let command = Command::new(plugins::executable())
+        .args(["bench", "--url", &server.address().to_string()])
+        .args(["--model", "words", "--task", "echo", "--concurrency", "1,2"])
+        .args(["--duration", "300s", "--warm-up", "0s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command can be started");
+    let answered = || {
+        let stats = server.get("/v2/models/words.echo/stats").expect(200).json();
+        number(&stats["model_stats"][0]["inference_stats"]["success"]["count"])
+    };
+    eventually("requests are answered", || {
+        let count = answered();
+        if count > 20.0 { Ok(()) } else { Err(count) }
+    });
+    rustix::process::kill_process(Pid::from_child(&command), Signal::INT).expect("it runs");
+    let output = command.wait_with_output().expect("it ends");
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err.contains("interrupted: 1 of 2 steps were measured, the last one in part"),
+        "{err}"
+    );
+    assert!(out.contains("1 caller "), "{out}");
+}
+
+#[test]
+fn output_that_nobody_reads_any_more_is_no_failure() {
+    let server = words();
+    let mut command = Command::new(plugins::executable())
+        .args(["bench", "--url", &server.address().to_string()])
+        .args(["--model", "words", "--task", "echo", "--concurrency", "1"])
+        .args(["--duration", "100ms", "--warm-up", "0s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command can be started");
+    drop(command.stdout.take());
+    let output = command.wait_with_output().expect("it ends");
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Puts load on a running server, and prints throughput and latency
+    /// Load-test a running server and report throughput and latency
     Bench(BenchArgs),
     /// Loads a plugin once and prints its manifest; the server runs this in a child process, in case it crashes
     #[command(name = TRIAL_COMMAND, hide = true)]

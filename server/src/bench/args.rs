@@ -4,89 +4,101 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use hyper::HeaderMap;
 
 use super::arrivals::Arrivals;
 use super::client::ServerUrl;
 use super::error::BenchError;
+use super::headers::{self, Secret};
 use super::report::Load;
 
 /// In the order of `--help`.
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct BenchArgs {
-    /// The server
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = ServerUrl::parse)]
+    /// Address of the server: HOST:PORT or http://HOST[:PORT][/PREFIX]
+    #[arg(
+        long, value_name = "URL", env = "INFERENCE_BENCH_URL", default_value = "http://127.0.0.1:8080",
+        value_parser = ServerUrl::parse
+    )]
     url: ServerUrl,
-    /// The model to ask
+    /// Model to send requests to
     #[arg(long, short)]
     model: Option<String>,
-    /// Its task; not needed if it has only one, or a default
+    /// Task of the model; optional if it has only one task, or a default task
     #[arg(long, short)]
     task: Option<String>,
+    /// API key, sent as `authorization: Bearer KEY`; other users can see command lines, so prefer the variable
+    #[arg(long, env = "INFERENCE_BENCH_KEY", hide_env_values = true)]
+    key: Option<Secret>,
+    /// Header to add to every request; may be given several times
+    #[arg(long, short = 'H', value_name = "NAME:VALUE")]
+    header: Vec<Secret>,
 
-    /// Closed loop: so many callers, each of which asks again as soon as it is answered; several are measured in turn
+    /// Closed loop: number of clients, each of which sends its next request as soon as it has its answer; each number is
+    /// a step of its own
     #[arg(
-        long, short, value_name = "CALLERS,…", value_delimiter = ',', default_value = "1,4,16,64",
+        long, short, value_name = "CLIENTS,…", value_delimiter = ',', default_value = "1,4,16,64",
         value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Load"
     )]
     concurrency: Vec<u32>,
-    /// Open loop: so many requests per second, whether answered or not; several are measured in turn
+    /// Open loop: requests per second, whether or not earlier ones have been answered; each rate is a step of its own
     #[arg(
         long, short, value_name = "REQUESTS/S,…", value_delimiter = ',', value_parser = rate,
         conflicts_with = "concurrency", help_heading = "Load"
     )]
     rate: Vec<f64>,
-    /// How they arrive: poisson, constant, or burst:8 for eight at once
+    /// Arrivals of an open loop: poisson, constant, or burst:8 for eight at once
     #[arg(
         long, value_name = "KIND", default_value = "poisson", value_parser = Arrivals::parse, requires = "rate",
         help_heading = "Load"
     )]
     arrivals: Arrivals,
-    /// Most connections of an open loop; requests that find none wait, and their latency says so
+    /// Maximum number of connections of an open loop; the latency of a request includes its wait for one
     #[arg(
         long, value_name = "COUNT", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=10_000),
         help_heading = "Load"
     )]
     max_connections: u32,
-    /// How long each step is measured
+    /// Time that each step is measured
     #[arg(long, short, value_name = "DURATION", default_value = "10s", value_parser = positive, help_heading = "Load")]
     duration: Duration,
-    /// Load before each step that is not measured
+    /// Time under load before each measurement
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, help_heading = "Load")]
     warm_up: Duration,
-    /// How long an answer is waited for
+    /// Time after which an unanswered request counts as failed
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = positive, help_heading = "Load")]
     timeout: Duration,
-    /// Makes the arrivals of an open loop the same again
+    /// Seed of the random arrivals of an open loop
     #[arg(long, value_name = "NUMBER", default_value = "1", help_heading = "Load")]
     seed: u64,
 
-    /// The body of every request; without it, the example that the task declares is sent
+    /// File with the body of every request; the default is the example that the task declares
     #[arg(long, value_name = "FILE", help_heading = "Request")]
     body: Option<PathBuf>,
-    /// What kind of body it is; guessed from the file's name if not given
+    /// Content type of the body; the default depends on the file's name
     #[arg(long, value_name = "TYPE", requires = "body", help_heading = "Request")]
     content_type: Option<String>,
-    /// Sends the example so many times in one request
+    /// Number of copies of the example in each request
     #[arg(
         long, value_name = "COUNT", conflicts_with = "body", value_parser = clap::value_parser!(u32).range(1..),
         help_heading = "Request"
     )]
     items: Option<u32>,
 
-    /// Names the run in tables and plots, such as the policy that was measured
+    /// Name of the run in tables and plots, such as the policy under test
     #[arg(long, value_name = "TEXT", help_heading = "Output")]
     label: Option<String>,
-    /// Writes the results as JSON; - is standard output
+    /// File to write the results to as JSON; - is standard output
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     json: Option<PathBuf>,
-    /// Writes a page with plots
+    /// File to write a page with plots to
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     html: Option<PathBuf>,
-    /// Says nothing while it runs
+    /// Do not report progress
     #[arg(long, short, help_heading = "Output")]
     quiet: bool,
-    /// Shows two results of --json side by side; no server is needed
+    /// Compare two results of --json; no server is needed
     #[arg(
         long, num_args = 2, value_names = ["A", "B"], help_heading = "Output",
         conflicts_with_all = ["model", "task", "concurrency", "rate", "body", "items", "json"]
@@ -97,9 +109,11 @@ pub struct BenchArgs {
 const EXAMPLES: &str = "\
 Examples:
   inference-server bench --model digits
-      one request at a time, then 4, 16 and 64, of the example that the model declares
+      one client, then 4, 16 and 64, with the example that the model declares
   inference-server bench --model digits --body digit.png --concurrency 32 --duration 30s
-      a request of your own
+      your own request
+  INFERENCE_BENCH_KEY=… inference-server bench --url gpu-7:8080 --model digits --header 'x-priority: low'
+      another host, an API key, and a header
   inference-server bench --model digits --rate 100,500,1000 --html digits.html
       clients that do not wait for one another, and a page with plots
   inference-server bench --model digits --rate 200 --arrivals burst:8 --items 4
@@ -108,9 +122,12 @@ Examples:
   inference-server bench --compare greedy.json fixed.json
       two configurations side by side
 
-The latency of an open loop counts from the moment a request was due, also if it could not be sent then. Times in the
-server (queue, prepare, inference, encode) are means of its /metrics over the step, and include what other clients
-sent meanwhile.";
+The latency of an open loop counts from the moment a request was due, even if it could not be sent then. Times in the
+server (queue, prepare, inference, encode) are means of its /metrics over the step, and include the requests of other
+clients.
+
+A request that was due before the measurement and was not answered by its end counts as failed (`unanswered`). Ctrl-C
+ends the current step early and reports what was measured. The exit code is 0 if requests succeeded in every step.";
 
 /// What is to be done.
 #[derive(Debug)]
@@ -123,6 +140,8 @@ pub(super) enum Work {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) url: ServerUrl,
+    /// Added to every request.
+    pub(super) headers: HeaderMap,
     pub(super) model: String,
     pub(super) task: Option<String>,
     pub(super) steps: Vec<Load>,
@@ -191,6 +210,7 @@ impl BenchArgs {
             (None, None) => RequestSource::Example,
         };
         Ok(Work::Load(Box::new(Plan {
+            headers: headers::read(&self.header, self.key.as_ref())?,
             url: self.url,
             model: self.model.ok_or(BenchError::NoModel)?,
             task: self.task,
@@ -285,6 +305,16 @@ mod tests {
     }
 
     #[test]
+    fn a_key_and_headers_go_with_every_request() {
+        let headers = plan("-m m --key k1 --header x-a:1 -H x-b:2").headers;
+        assert_eq!(headers["authorization"], "Bearer k1");
+        assert_eq!(
+            (&headers["x-a"], &headers["x-b"]),
+            (&"1".parse().expect("valid"), &"2".parse().expect("valid"))
+        );
+    }
+
+    #[test]
     fn durations_have_units() {
         let timing = plan("-m m --duration 250ms --warm-up 0s --timeout 2m").timing;
         let millis = [timing.duration, timing.warm_up, timing.timeout].map(|duration| duration.as_millis());
@@ -316,8 +346,10 @@ mod tests {
     fn what_makes_no_sense_is_refused_with_a_hint() {
         for (line, part) in [
             ("", "give one with --model"),
-            ("-m m --url https://here:1", "plain http"),
-            ("-m m --url here:1", "http://"),
+            ("-m m --url https://here:1", "does not support TLS"),
+            ("-m m --url ftp://here:1", "http://HOST:PORT"),
+            ("-m m --url ::1", "[::1]"),
+            ("-m m --header nonsense", "--header number 1"),
             ("-m m --duration 10", "a unit"),
             ("-m m --duration 9999h", "one day"),
             ("-m m --duration 0s", "more than nothing"),

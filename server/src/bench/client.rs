@@ -1,19 +1,19 @@
 //! One keep-alive connection to a server, and what comes back over it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::http::uri::{Authority, Scheme};
+use hyper::http::uri::Authority;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// Where a server is: `http://HOST[:PORT][/PREFIX]`.
+/// Where a server is: `[http://]HOST[:PORT][/PREFIX]`.
 #[derive(Clone, Debug)]
 pub(super) struct ServerUrl {
     authority: Authority,
@@ -21,24 +21,47 @@ pub(super) struct ServerUrl {
 }
 
 impl ServerUrl {
-    /// The error is a hint for whoever wrote it.
+    /// Reads what the command line gives. The error is a hint for its author, and does not repeat what may be a password.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let uri: Uri = text
+        const EXPECTED: &str = "expected HOST:PORT or http://HOST:PORT";
+        let text = text.trim();
+        let rest = match text.split_once("://") {
+            None => text,
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
+                return Err(
+                    "this command does not support TLS: give the address of the server itself, after the proxy that \
+                     terminates TLS"
+                        .to_owned(),
+                );
+            }
+            Some(_) => return Err(EXPECTED.to_owned()),
+        };
+        if rest.parse::<Ipv6Addr>().is_ok() {
+            return Err(format!("put an IPv6 address in brackets, such as [{rest}]:8080"));
+        }
+        let uri: Uri = format!("http://{rest}")
             .parse()
-            .map_err(|error| format!("{error}, expected http://HOST:PORT"))?;
-        if uri.scheme() == Some(&Scheme::HTTPS) {
-            return Err(
-                "this command speaks plain http only: ask the server itself, behind what does TLS for it"
-                    .to_owned(),
-            );
+            .map_err(|error| format!("{error}; {EXPECTED}"))?;
+        let authority = uri.authority().ok_or(EXPECTED)?;
+        if authority.as_str().contains('@') {
+            return Err("a user and password in the URL are not supported: use --key or --header".to_owned());
         }
-        match (uri.scheme() == Some(&Scheme::HTTP), uri.authority(), uri.query()) {
-            (true, Some(authority), None) => Ok(Self {
-                authority: authority.clone(),
-                prefix: uri.path().trim_end_matches('/').to_owned(),
-            }),
-            _ => Err("expected http://HOST:PORT".to_owned()),
+        // The parser of authorities lets through what is no number of a port.
+        let port = authority
+            .as_str()
+            .rsplit_once(':')
+            .filter(|(_, port)| !port.ends_with(']'));
+        if port.is_some_and(|(_, port)| port.parse::<u16>().is_err()) {
+            return Err(format!("the port is not a number from 0 to 65535; {EXPECTED}"));
         }
+        if uri.query().is_some() || rest.contains('#') {
+            return Err(format!("a query or fragment is not supported; {EXPECTED}"));
+        }
+        Ok(Self {
+            authority: authority.clone(),
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+        })
     }
 
     /// `HOST:PORT`, as the header `host` has it.
@@ -69,6 +92,8 @@ pub enum FailureKind {
     Connect,
     /// The connection ended before the answer.
     Broken,
+    /// Due before the measurement, and not answered by its end.
+    Unanswered,
 }
 
 impl fmt::Display for FailureKind {
@@ -78,6 +103,7 @@ impl fmt::Display for FailureKind {
             Self::Timeout => f.write_str("timeout"),
             Self::Connect => f.write_str("connect"),
             Self::Broken => f.write_str("broken"),
+            Self::Unanswered => f.write_str("unanswered"),
         }
     }
 }
@@ -99,6 +125,13 @@ impl Failure {
     fn broken(error: &hyper::Error) -> Self {
         let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
         Self::new(FailureKind::Broken, format_args!("{error}{cause}"))
+    }
+
+    pub(super) fn unanswered() -> Self {
+        Self::new(
+            FailureKind::Unanswered,
+            "sent before the measurement began, and not answered by its end",
+        )
     }
 
     pub(super) fn timeout(after: Duration) -> Self {
@@ -199,15 +232,20 @@ fn message_of(body: &[u8]) -> Option<String> {
     (!text.is_empty()).then(|| text.chars().take(LONGEST_MESSAGE).collect())
 }
 
-/// The first address of a server's name.
-pub(super) async fn resolve(url: &ServerUrl) -> Result<SocketAddr, Failure> {
+/// The addresses of a server's name; at least one.
+pub(super) async fn resolve(url: &ServerUrl) -> Result<Vec<SocketAddr>, Failure> {
     let host = url.authority.host().trim_matches(['[', ']']);
     let port = url.authority.port_u16().unwrap_or(80);
     let unknown = |error| Failure::new(FailureKind::Connect, error);
-    let mut addresses = tokio::net::lookup_host((host, port)).await.map_err(unknown)?;
-    addresses
-        .next()
-        .ok_or_else(|| Failure::new(FailureKind::Connect, format_args!("`{host}` has no address")))
+    let addresses = tokio::net::lookup_host((host, port)).await.map_err(unknown)?;
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    if addresses.is_empty() {
+        return Err(Failure::new(
+            FailureKind::Connect,
+            format_args!("`{host}` has no address"),
+        ));
+    }
+    Ok(addresses)
 }
 
 /// Waits for something, but not for ever.
@@ -234,6 +272,45 @@ mod tests {
         assert_eq!(url.authority(), "[::1]:8080");
         let bare = ServerUrl::parse("http://localhost").expect("it is one");
         assert_eq!(bare.path("/metrics"), "/metrics");
+    }
+
+    #[test]
+    fn a_url_needs_no_scheme() {
+        for (text, url) in [
+            ("localhost:8080", "http://localhost:8080"),
+            ("localhost", "http://localhost"),
+            ("10.0.0.1:80/", "http://10.0.0.1:80"),
+            ("[::1]:8080/ml", "http://[::1]:8080/ml"),
+            ("HTTP://gpu-7:8080//", "http://gpu-7:8080"),
+            (" gpu-7/a/b/ ", "http://gpu-7/a/b"),
+        ] {
+            let parsed = ServerUrl::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+            assert_eq!(parsed.to_string(), url, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_invalid_url_is_rejected_with_a_hint_and_without_its_password() {
+        for (text, part) in [
+            ("https://gpu-7", "does not support TLS"),
+            ("HTTPS://gpu-7", "does not support TLS"),
+            ("ftp://gpu-7", "expected HOST:PORT"),
+            ("", "expected HOST:PORT"),
+            ("http://", "expected HOST:PORT"),
+            ("/v1/models", "expected HOST:PORT"),
+            ("gpu-7:http", "port is not a number"),
+            ("gpu-7:70000", "port is not a number"),
+            ("gpu-7:8080/?a=1", "query or fragment"),
+            ("gpu-7:8080/#a", "query or fragment"),
+            ("::1", "[::1]:8080"),
+            ("me:s3cret@gpu-7", "--key"),
+        ] {
+            let error = ServerUrl::parse(text).expect_err(text);
+            assert!(
+                error.contains(part) && !error.contains("s3cret"),
+                "{text:?}: {error}"
+            );
+        }
     }
 
     #[test]

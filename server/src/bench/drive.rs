@@ -1,13 +1,14 @@
 //! The load itself: callers in a closed loop, arrivals in an open one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::io::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use super::args::Timing;
@@ -52,11 +53,42 @@ struct Run {
     start: Instant,
     measured_from: Instant,
     end: Instant,
+    interruption: Rc<Interruption>,
+}
+
+/// A request to end the step early.
+#[derive(Default)]
+struct Interruption {
+    at: Cell<Option<Instant>>,
+    happened: Notify,
+}
+
+impl Interruption {
+    fn happen(&self) {
+        self.at.set(Some(clock::now()));
+        self.happened.notify_waiters();
+    }
+
+    /// Waits for it.
+    async fn wait(&self) {
+        let happened = self.happened.notified();
+        if self.at.get().is_none() {
+            happened.await;
+        }
+    }
+}
+
+/// How a step ended.
+pub(super) enum Outcome {
+    /// As planned.
+    Complete(Step),
+    /// Ctrl-C was pressed; what was measured until then, unless that was in the warm-up.
+    Interrupted(Option<Step>),
 }
 
 impl Drive<'_> {
     /// Puts this load on the server. Must be called within a `LocalSet`.
-    pub(super) async fn step(&self, load: Load, place: &str) -> Result<Step, BenchError> {
+    pub(super) async fn step(&self, load: Load, place: &str) -> Result<Outcome, BenchError> {
         let start = clock::now();
         let measured_from = start + self.timing.warm_up;
         let end = measured_from + self.timing.duration;
@@ -67,30 +99,47 @@ impl Drive<'_> {
             start,
             measured_from,
             end,
+            interruption: Rc::default(),
         };
         let requests = async {
-            match load {
-                Load::Closed { callers } => {
-                    run.closed(callers).await;
-                    Ok(())
-                }
-                Load::Open { rate, arrivals } => {
-                    let connections = self.max_connections;
-                    run.open(rate, arrivals, self.seed, connections).await
-                }
+            tokio::select! {
+                result = run.load(load, self.seed, self.max_connections) => result,
+                () = run.interruption.wait() => Ok(()),
             }
         };
         let title = format!("{place}: {load}");
         let (sent, seen) = tokio::select! {
             both = async { tokio::join!(requests, run.observe()) } => both,
-            () = run.show(self.show, &title) => unreachable!("it is shown for as long as it runs"),
+            () = run.show(self.show, &title) => unreachable!("progress is shown until the step ends"),
+            // A second Ctrl-C does not wait for the server's metrics.
+            () = run.until_interrupted_twice() => (Ok(()), Observed::NOTHING),
         };
         sent?;
-        Ok(run.result(load, seen))
+        Ok(run.outcome(load, seen))
     }
 }
 
 impl Run {
+    async fn load(&self, load: Load, seed: u64, max_connections: usize) -> Result<(), BenchError> {
+        match load {
+            Load::Closed { callers } => {
+                self.closed(callers).await;
+                Ok(())
+            }
+            Load::Open { rate, arrivals } => self.open(rate, arrivals, seed, max_connections).await,
+        }
+    }
+
+    async fn until_interrupted_twice(&self) {
+        for _ in 0..2 {
+            if tokio::signal::ctrl_c().await.is_err() {
+                // Without a handler, the signal ends the process.
+                return std::future::pending().await;
+            }
+            self.interruption.happen();
+        }
+    }
+
     /// Callers that ask again as soon as they are answered, until the end.
     async fn closed(&self, callers: u32) {
         let mut tasks = JoinSet::new();
@@ -147,6 +196,7 @@ impl Run {
 
     /// Sends one request and counts it. Whether there was a connection is the answer; a broken one is let go.
     async fn request(&self, connection: &mut Option<Connection>, due: Instant) -> bool {
+        self.recorder.borrow_mut().begin(due);
         let deadline = due + self.timeout;
         let result = if clock::now() < deadline {
             until(deadline, self.timeout, self.exchange(connection)).await
@@ -172,13 +222,25 @@ impl Run {
 
     /// What is read at both ends of the time that is measured.
     async fn observe(&self) -> Observed {
-        tokio::time::sleep_until(self.measured_from.into()).await;
-        let (woken, computed, before) = (clock::now(), computed(), self.counters().await);
-        tokio::time::sleep_until(self.end.into()).await;
+        let reached = |moment: Instant| async move {
+            tokio::select! {
+                () = tokio::time::sleep_until(moment.into()) => true,
+                () = self.interruption.wait() => false,
+            }
+        };
+        if !reached(self.measured_from).await {
+            return Observed::NOTHING;
+        }
+        let (woken, computed) = (clock::now(), computed());
+        let before = tokio::select! {
+            counters = self.counters() => counters,
+            () = self.interruption.wait() => None,
+        };
+        reached(self.end).await;
         let client_busy = (self::computed() - computed).as_secs_f64() / (clock::now() - woken).as_secs_f64();
-        let server = match (before, self.counters().await) {
-            (Some(before), Some(after)) => Some(after.since(&before)),
-            _ => None,
+        let server = match before {
+            Some(before) => self.counters().await.map(|after| after.since(&before)),
+            None => None,
         };
         Observed { client_busy, server }
     }
@@ -197,9 +259,21 @@ impl Run {
         )
     }
 
-    fn result(&self, load: Load, seen: Observed) -> Step {
+    fn outcome(&self, load: Load, seen: Observed) -> Outcome {
+        match self.interruption.at.get() {
+            None => Outcome::Complete(self.result(load, seen, self.end)),
+            Some(at) if at >= self.end => Outcome::Interrupted(Some(self.result(load, seen, self.end))),
+            Some(at) if at > self.measured_from => {
+                self.recorder.borrow_mut().cut(at);
+                Outcome::Interrupted(Some(self.result(load, seen, at)))
+            }
+            Some(_) => Outcome::Interrupted(None),
+        }
+    }
+
+    fn result(&self, load: Load, seen: Observed, end: Instant) -> Step {
         let recorder = self.recorder.borrow();
-        let seconds = (self.end - self.measured_from).as_secs_f64();
+        let seconds = (end - self.measured_from).as_secs_f64();
         let requests_per_second = recorder.completed() as f64 / seconds;
         Step {
             load,
@@ -219,7 +293,8 @@ impl Run {
         let bar = match show {
             Show::Bar => ProgressBar::new((self.end - self.start).as_millis() as u64),
             Show::Lines => {
-                eprintln!("{title}, {:?}", self.end - self.start);
+                // Progress is a courtesy: whether anyone reads it makes no difference.
+                let _ = writeln!(std::io::stderr(), "{title}, {:?}", self.end - self.start);
                 ProgressBar::hidden()
             }
             Show::Nothing => ProgressBar::hidden(),
@@ -259,6 +334,13 @@ struct Observed {
     client_busy: f64,
     /// `None` when the server has no such metrics.
     server: Option<ServerSide>,
+}
+
+impl Observed {
+    const NOTHING: Self = Self {
+        client_busy: 0.0,
+        server: None,
+    };
 }
 
 /// How long this thread has had a processor.

@@ -11,14 +11,30 @@ pub enum BenchError {
     /// Neither a model nor files to compare.
     #[error("no model is named: give one with --model, as the server's /v1/models lists them")]
     NoModel,
-    /// Somebody pressed Ctrl-C.
-    #[error("interrupted: {measured} of {planned} steps were measured")]
-    Interrupted {
-        /// Steps that were done.
-        measured: usize,
-        /// Steps that there were to be.
-        planned: usize,
+    /// A header of the command line cannot be sent.
+    #[error("--header number {position}: {problem}; expected NAME:VALUE")]
+    Header {
+        /// Its position among the headers, from 1. The header itself may hold a secret.
+        position: usize,
+        /// What is wrong with it.
+        problem: String,
     },
+    /// The API key cannot be sent.
+    #[error("the key has characters that a header cannot carry; check --key or INFERENCE_BENCH_KEY")]
+    Key,
+    /// Ctrl-C was pressed.
+    #[error("interrupted: {measured} of {planned} steps were measured{}", if *.partial { ", the last one in part" } else { "" })]
+    Interrupted {
+        /// Steps that were measured.
+        measured: usize,
+        /// Steps that were asked for.
+        planned: usize,
+        /// Whether the last of the measured steps was cut short.
+        partial: bool,
+    },
+    /// Standard output cannot be written to.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
     /// The system has no runtime for it.
     #[error("cannot set up the event loop")]
     Runtime(#[source] io::Error),
@@ -37,7 +53,7 @@ pub enum BenchError {
         why: String,
     },
     /// The server refuses to tell about the model.
-    #[error("{url} answered {kind}: {message}")]
+    #[error("{url} answered {kind}: {message}{}", hint_of(*.kind))]
     Refused {
         /// What was asked.
         url: String,
@@ -166,7 +182,11 @@ impl BenchError {
     /// 2 for what is wrong with the command line, as clap has it; 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NoModel | Self::NoTask { .. } | Self::UnknownTask { .. } => 2,
+            Self::NoModel
+            | Self::NoTask { .. }
+            | Self::UnknownTask { .. }
+            | Self::Header { .. }
+            | Self::Key => 2,
             _ => 1,
         }
     }
@@ -176,4 +196,11 @@ fn reason_of(reason: &Option<String>) -> String {
     reason
         .as_ref()
         .map_or_else(String::new, |reason| format!(": {reason}"))
+}
+
+fn hint_of(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Status(401) => "; give a key with --key or INFERENCE_BENCH_KEY",
+        _ => "",
+    }
 }

@@ -10,6 +10,7 @@ mod client;
 mod compare;
 mod drive;
 mod error;
+mod headers;
 mod pacer;
 mod page;
 mod plot;
@@ -22,12 +23,12 @@ mod target;
 pub use args::BenchArgs;
 pub use error::BenchError;
 
-use std::io::IsTerminal as _;
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::rc::Rc;
 
 use self::args::{Comparison, Plan, Work};
-use self::drive::{Drive, Show};
+use self::drive::{Drive, Outcome, Show};
 use self::report::{REPORT_VERSION, Report};
 use self::target::Target;
 use crate::clock;
@@ -45,10 +46,10 @@ fn load(plan: &Plan) -> Result<(), BenchError> {
         .enable_all()
         .build()
         .map_err(BenchError::Runtime)?;
-    let report = tokio::task::LocalSet::new().block_on(&runtime, measure(plan))?;
+    let (report, ended) = tokio::task::LocalSet::new().block_on(&runtime, measure(plan))?;
     let json_to_stdout = plan.json.as_deref().is_some_and(is_stdout);
     if !json_to_stdout {
-        print(&table::of_report(&report));
+        print(&table::of_report(&report))?;
     }
     if let Some(path) = &plan.json {
         write(path, &report.to_json()?)?;
@@ -56,11 +57,14 @@ fn load(plan: &Plan) -> Result<(), BenchError> {
     if let Some(path) = &plan.html {
         write(path, &page::of(&[&report])?)?;
     }
-    match report.steps.iter().find(|step| step.requests == 0) {
-        None if report.steps.len() < plan.steps.len() => Err(BenchError::Interrupted {
+    if let Ended::Interrupted { partial } = ended {
+        return Err(BenchError::Interrupted {
             measured: report.steps.len(),
             planned: plan.steps.len(),
-        }),
+            partial,
+        });
+    }
+    match report.steps.iter().find(|step| step.requests == 0) {
         None => Ok(()),
         Some(step) => Err(BenchError::NothingSucceeded {
             load: step.load.to_string(),
@@ -69,7 +73,13 @@ fn load(plan: &Plan) -> Result<(), BenchError> {
     }
 }
 
-async fn measure(plan: &Plan) -> Result<Report, BenchError> {
+/// How a run ended.
+enum Ended {
+    AsPlanned,
+    Interrupted { partial: bool },
+}
+
+async fn measure(plan: &Plan) -> Result<(Report, Ended), BenchError> {
     let target = Rc::new(Target::find(plan).await?);
     let show = match (plan.quiet, std::io::stderr().is_terminal()) {
         (true, _) => Show::Nothing,
@@ -99,19 +109,22 @@ async fn measure(plan: &Plan) -> Result<Report, BenchError> {
     };
     for (index, load) in plan.steps.iter().enumerate() {
         let place = format!("step {} of {}", index + 1, plan.steps.len());
-        tokio::select! {
-            step = drive.step(*load, &place) => report.steps.push(step?),
-            // What has been measured is not thrown away.
-            _ = tokio::signal::ctrl_c() => break,
+        match drive.step(*load, &place).await? {
+            Outcome::Complete(step) => report.steps.push(step),
+            Outcome::Interrupted(step) => {
+                let partial = step.is_some();
+                report.steps.extend(step);
+                return Ok((report, Ended::Interrupted { partial }));
+            }
         }
     }
-    Ok(report)
+    Ok((report, Ended::AsPlanned))
 }
 
 fn compare(comparison: &Comparison) -> Result<(), BenchError> {
     let [a, b] = &comparison.files;
     let (a, b) = (Report::read(a)?, Report::read(b)?);
-    print(&compare::table(&a, &b));
+    print(&compare::table(&a, &b))?;
     match &comparison.html {
         Some(path) => write(path, &page::of(&[&a, &b])?),
         None => Ok(()),
@@ -124,8 +137,7 @@ fn is_stdout(path: &Path) -> bool {
 
 fn write(path: &Path, text: &str) -> Result<(), BenchError> {
     if is_stdout(path) {
-        print(text);
-        return Ok(());
+        return print(text);
     }
     std::fs::write(path, text).map_err(|source| BenchError::Write {
         path: path.to_owned(),
@@ -133,7 +145,10 @@ fn write(path: &Path, text: &str) -> Result<(), BenchError> {
     })
 }
 
-#[allow(clippy::print_stdout, reason = "the command's output")]
-fn print(text: &str) {
-    println!("{text}");
+/// Prints to standard output. A reader that has left, such as `head`, has what it wanted.
+fn print(text: &str) -> Result<(), BenchError> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(BenchError::Output(error)),
+        _ => Ok(()),
+    }
 }

@@ -1,6 +1,7 @@
 //! What a step has seen so far: latencies, completions, failures.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ pub(super) struct Recorder {
     /// Successes that were answered within the window.
     completed: u64,
     failures: BTreeMap<FailureKind, (u64, String)>,
+    /// When the requests were due that are not settled, with how many were due then.
+    outstanding: BTreeMap<Instant, u64>,
 }
 
 impl Recorder {
@@ -29,13 +32,29 @@ impl Recorder {
                 .expect("the bounds and the precision are among those that are possible"),
             completed: 0,
             failures: BTreeMap::new(),
+            outstanding: BTreeMap::new(),
         }
     }
 
-    /// Counts a request: when it was due, when it was settled, and how.
+    /// Notes a request that is about to be sent.
+    pub(super) fn begin(&mut self, due: Instant) {
+        *self.outstanding.entry(due).or_default() += 1;
+    }
+
+    /// Counts a request that [began](Self::begin): when it was due, when it was settled, and how.
+    ///
+    /// A failure counts if the request was in flight within the window. One that was in flight for all of it counts as
+    /// unanswered, whatever came later: a client that is never served must not look like one that is not there.
     pub(super) fn record(&mut self, due: Instant, settled: Instant, result: Result<(), Failure>) {
+        if let Entry::Occupied(mut entry) = self.outstanding.entry(due) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
         let due_within = self.window.contains(&due);
         match result {
+            _ if due < self.window.start && settled >= self.window.end => self.fail(Failure::unanswered(), 1),
             Ok(()) => {
                 self.completed += u64::from(self.window.contains(&settled));
                 if due_within {
@@ -43,12 +62,30 @@ impl Recorder {
                         .saturating_record(micros(settled.saturating_duration_since(due)));
                 }
             }
-            Err(failure) if due_within => {
-                let count = self.failures.entry(failure.kind).or_insert((0, failure.message));
-                count.0 += 1;
-            }
+            Err(failure) if due_within || self.window.contains(&settled) => self.fail(failure, 1),
             Err(_) => {}
         }
+    }
+
+    /// Ends the window early. Requests that have been in flight for all of it count as unanswered.
+    pub(super) fn cut(&mut self, end: Instant) {
+        self.window.end = end.clamp(self.window.start, self.window.end);
+        let unanswered = self
+            .outstanding
+            .range(..self.window.start)
+            .map(|(_, count)| count)
+            .sum();
+        if unanswered > 0 {
+            self.fail(Failure::unanswered(), unanswered);
+        }
+        self.outstanding.clear();
+    }
+
+    fn fail(&mut self, failure: Failure, count: u64) {
+        self.failures
+            .entry(failure.kind)
+            .or_insert((0, failure.message))
+            .0 += count;
     }
 
     /// Successes that were answered within the window.
@@ -61,7 +98,7 @@ impl Recorder {
         self.latency.len()
     }
 
-    /// Failures of requests that were due within the window.
+    /// Failures of requests that were in flight within the window.
     pub(super) fn failed(&self) -> u64 {
         self.failures.values().map(|(count, _)| count).sum()
     }
@@ -144,6 +181,44 @@ mod tests {
         recorder.record(start + 150 * MS, start + 350 * MS, Ok(()));
         assert_eq!((recorder.completed(), recorder.succeeded()), (1, 1));
         assert!(recorder.latency().expect("one was due in the window").max > 0.199);
+    }
+
+    #[test]
+    fn a_request_that_is_in_flight_for_all_of_the_window_is_a_failure_whatever_comes_later() {
+        let (start, mut recorder) = recorder();
+        let late = failure(FailureKind::Timeout, "late");
+        for (settled, result) in [(start + 250 * MS, Ok(())), (start + 300 * MS, Err(late))] {
+            recorder.begin(start);
+            recorder.record(start, settled, result);
+        }
+        assert_eq!((recorder.completed(), recorder.succeeded()), (0, 0));
+        let errors = recorder.errors();
+        assert_eq!(
+            (errors[0].kind.as_str(), errors[0].count, errors.len()),
+            ("unanswered", 2, 1)
+        );
+    }
+
+    #[test]
+    fn a_failure_of_a_request_of_the_warm_up_counts_if_it_happens_in_the_window() {
+        let (start, mut recorder) = recorder();
+        recorder.record(
+            start,
+            start + 150 * MS,
+            Err(failure(FailureKind::Timeout, "late")),
+        );
+        assert_eq!(recorder.failed(), 1);
+    }
+
+    #[test]
+    fn a_window_that_is_cut_short_counts_what_is_still_unanswered() {
+        let (start, mut recorder) = recorder();
+        for due in [start, start, start + 50 * MS, start + 110 * MS] {
+            recorder.begin(due);
+        }
+        recorder.record(start, start + 105 * MS, Ok(()));
+        recorder.cut(start + 150 * MS);
+        assert_eq!((recorder.completed(), recorder.failed()), (1, 2));
     }
 
     #[test]

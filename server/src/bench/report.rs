@@ -43,7 +43,7 @@ pub(super) struct Step {
     pub(super) items_per_second: f64,
     /// Of the successes that were due in that time; absent when there were none.
     pub(super) latency_seconds: Option<Latency>,
-    /// Requests that were due in that time and came to nothing.
+    /// Requests that failed and were in flight in that time.
     pub(super) errors: Vec<ErrorCount>,
     /// Share of the time in which this program's thread computed. Near 1, the figures are of this program, not of the server.
     pub(super) client_busy: f64,
@@ -100,7 +100,7 @@ pub(super) struct Latency {
 /// Failures of one kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct ErrorCount {
-    /// The status, or `timeout`, `connect`, `broken`.
+    /// The status, or `timeout`, `connect`, `broken`, `unanswered`.
     pub(super) kind: String,
     pub(super) count: u64,
     pub(super) first_message: String,

@@ -38,7 +38,7 @@ fn notes(report: &Report) -> Vec<String> {
             ));
         }
         if step.server.is_none() {
-            notes.push(format!("{load}: the server's /metrics have nothing of this task"));
+            notes.push(format!("{load}: no figures of the server: its /metrics did not answer in time, or do not have this task"));
         }
     }
     notes

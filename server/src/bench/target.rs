@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::args::{Plan, RequestSource};
-use super::client::{Connection, Failure, FailureKind, resolve, until};
+use super::client::{Connection, Failure, FailureKind, ServerUrl, resolve, until};
 use super::error::BenchError;
 use crate::clock;
 
@@ -69,8 +70,8 @@ impl Target {
             url: url.to_string(),
             why: failure.message,
         };
-        let address = resolve(url).await.map_err(no_server)?;
-        let host = url.authority();
+        let addresses = resolve(url).await.map_err(no_server)?;
+        let headers = &plan.headers;
         let path = url.path(&format!("/v1/models/{}", plan.model));
         let request_error = |content_type: &str, source| BenchError::Request {
             model: plan.model.clone(),
@@ -78,13 +79,14 @@ impl Target {
             content_type: content_type.to_owned(),
             source,
         };
-        let describe = Prototype::get(host, &path).map_err(|source| request_error("", source))?;
-        let asked = format!("http://{host}{path}");
+        let describe = Prototype::get(url, headers, &path).map_err(|source| request_error("", source))?;
+        let asked = format!("http://{}{path}", url.authority());
         let timeout = plan.timing.timeout;
         let answer = until(clock::now() + timeout, timeout, async {
-            Connection::open(address).await?.fetch(describe.request()).await
+            let (address, mut connection) = connect(&addresses).await?;
+            Ok((address, connection.fetch(describe.request()).await?))
         });
-        let answer = answer.await.map_err(|failure| match failure.kind {
+        let (address, answer) = answer.await.map_err(|failure| match failure.kind {
             FailureKind::Connect => no_server(failure),
             kind => BenchError::Refused {
                 url: asked.clone(),
@@ -97,14 +99,14 @@ impl Target {
         let task = model.choose(&plan.model, plan.task.as_deref())?;
         let body = Body::from(&plan.request, &plan.model, task)?;
         let path = url.path(&format!("/v1/models/{}/tasks/{}/predict", plan.model, task.name));
-        let predict = Prototype::post(host, &path, &body);
+        let predict = Prototype::post(url, headers, &path, &body);
         Ok(Self {
             address,
             model: plan.model.clone(),
             task: task.name.clone(),
             items: body.items,
             predict: predict.map_err(|source| request_error(&body.content_type, source))?,
-            metrics: Prototype::get(host, &url.path("/metrics"))
+            metrics: Prototype::get(url, headers, &url.path("/metrics"))
                 .map_err(|source| request_error("", source))?,
         })
     }
@@ -129,20 +131,44 @@ impl Target {
     }
 }
 
+/// Connects to the first address that accepts: a name may stand for addresses that the server does not listen on.
+async fn connect(addresses: &[SocketAddr]) -> Result<(SocketAddr, Connection), Failure> {
+    let mut result = Err(Failure::timeout(Duration::ZERO));
+    for &address in addresses {
+        result = Connection::open(address)
+            .await
+            .map(|connection| (address, connection));
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
 impl Prototype {
-    fn get(host: &str, path: &str) -> Result<Self, hyper::http::Error> {
-        Self::from(Request::get(path).header(HOST, host), Bytes::new())
+    fn get(url: &ServerUrl, extra: &HeaderMap, path: &str) -> Result<Self, hyper::http::Error> {
+        Self::new(Request::get(path), url, extra, Bytes::new())
     }
 
-    fn post(host: &str, path: &str, body: &Body) -> Result<Self, hyper::http::Error> {
-        let request = Request::post(path)
-            .header(HOST, host)
-            .header(CONTENT_TYPE, &body.content_type);
-        Self::from(request, body.bytes.clone())
+    fn post(url: &ServerUrl, extra: &HeaderMap, path: &str, body: &Body) -> Result<Self, hyper::http::Error> {
+        let request = Request::post(path).header(CONTENT_TYPE, &body.content_type);
+        Self::new(request, url, extra, body.bytes.clone())
     }
 
-    fn from(builder: hyper::http::request::Builder, body: Bytes) -> Result<Self, hyper::http::Error> {
-        let (parts, body) = builder.body(body)?.into_parts();
+    /// A header of the command line replaces one of the same name.
+    fn new(
+        request: hyper::http::request::Builder,
+        url: &ServerUrl,
+        extra: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Self, hyper::http::Error> {
+        let (mut parts, body) = request.header(HOST, url.authority()).body(body)?.into_parts();
+        for name in extra.keys() {
+            parts.headers.remove(name);
+        }
+        for (name, value) in extra {
+            parts.headers.append(name, value.clone());
+        }
         Ok(Self {
             method: parts.method,
             uri: parts.uri,
@@ -305,6 +331,23 @@ mod tests {
         model.tasks[0].examples.clear();
         let error = Body::from(&RequestSource::Example, "m", &model.tasks[0]).expect_err("there is none");
         assert!(error.to_string().contains("--body"), "{error}");
+    }
+
+    #[test]
+    fn headers_of_the_command_line_replace_those_of_the_request() {
+        let url = ServerUrl::parse("gpu-7:8080").expect("it is valid");
+        let body = Body::json(&json!({"input": 1}), 1);
+        let mut extra = HeaderMap::new();
+        extra.append("content-type", "text/x-own".parse().expect("valid"));
+        extra.append("x-a", "1".parse().expect("valid"));
+        extra.append("x-a", "2".parse().expect("valid"));
+        let request = Prototype::post(&url, &extra, "/p", &body)
+            .expect("it is valid")
+            .request();
+        let values = |name| request.headers().get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(values("content-type"), ["text/x-own"]);
+        assert_eq!(values("host"), ["gpu-7:8080"]);
+        assert_eq!(values("x-a"), ["1", "2"]);
     }
 
     #[test]

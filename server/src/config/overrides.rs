@@ -12,8 +12,8 @@ use super::suggest::nearest;
 /// What all variables of this server begin with.
 const PREFIX: &str = "INFERENCE_";
 
-/// Variables that the roof reads itself, before there is a configuration.
-const READ_BY_THE_ROOF: [&str; 1] = ["INFERENCE_CONFIG"];
+/// Variables that the command line reads itself: they are not settings.
+const READ_BY_THE_ROOF: [&str; 3] = ["INFERENCE_CONFIG", "INFERENCE_BENCH_URL", "INFERENCE_BENCH_KEY"];
 
 /// What the operator gave on the command line. Each is text, so that it obeys the same rules, and is reported in the
 /// same words, as what is written in the file.
