@@ -20,6 +20,7 @@ const FLOORS: [&[&str]; 7] = [
         "resources",
         "exit_status",
         "priority",
+        "console",
     ],
     &["batcher", "config"],
     &["engine", "loader", "isolation"],

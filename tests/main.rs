@@ -15,6 +15,7 @@ mod commands;
 mod connections;
 mod disconnects;
 mod existing_clients;
+mod exit_paths;
 mod faults;
 mod floors;
 mod frozen_abi;

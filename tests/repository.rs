@@ -90,6 +90,43 @@ fn a_model_is_loaded_as_the_configuration_has_it_now() {
 }
 
 #[test]
+fn a_model_whose_short_route_belongs_to_another_live_model_is_not_loaded() {
+    let routes = |of_one: &str, of_two: &str| {
+        let model = |name: &str, route: &str| {
+            format!(
+                "[[models]]\nname = \"{name}\"\nplugin = \"template\"\n[models.tasks.echo]\nroute = \"{route}\"\n"
+            )
+        };
+        let (one, two) = (model("one", of_one), model("two", of_two));
+        format!("[server]\nadmin_key = \"{KEY}\"\n{one}{two}")
+    };
+    let server = Scenario::new(&routes("/a", "/b")).start();
+    let generation = server.generation("one");
+    server.write_config(&routes("/b", "/c"));
+    let refused = order(&server, "one", "load").expect(500).json();
+    let message = refused["error"].as_str().expect("an error is a text");
+    for part in ["model `one`", "`/b`", "task `echo` of the live model `two`"] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+    assert_eq!(server.generation("one"), generation);
+    let headers = server.post("/b", &json!({"input": "x"})).expect(200);
+    assert_eq!(
+        headers.json()["model"],
+        "two",
+        "the route still leads to its first owner"
+    );
+
+    // Once the owner has given it up, the route is free.
+    order(&server, "two", "load").expect(200);
+    order(&server, "one", "load").expect(200);
+    assert_eq!(
+        server.post("/b", &json!({"input": "x"})).expect(200).json()["model"],
+        "one"
+    );
+    server.post("/a", &json!({"input": "x"})).expect(404);
+}
+
+#[test]
 fn a_reload_brings_back_what_was_unloaded() {
     let server = Scenario::new(&config(0)).start();
     order(&server, "words", "unload").expect(200);

@@ -1,15 +1,20 @@
 //! The executable: from the command line to an exit code.
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 use inference_server::app;
 use inference_server::cli::{Cli, Command};
 use inference_server::error::Chain;
-use inference_server::{bench, config};
+use inference_server::{bench, config, console};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     match cli.command {
         None => report(app::serve(cli.serve)),
         Some(Command::Check { serve, load }) => check(&serve, load),
@@ -21,72 +26,81 @@ fn main() -> ExitCode {
     }
 }
 
-fn report(result: Result<(), app::AppError>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{}", Chain(&error));
-            ExitCode::from(error.exit_code())
-        }
+/// Prints what clap has to say: help, the version, or an error in the arguments.
+fn usage(message: &clap::Error) -> ExitCode {
+    let printed = message.print().and_then(|()| io::stdout().flush());
+    match console::ignore_closed_pipe(printed) {
+        Err(error) if !message.use_stderr() => cannot_print(&error),
+        _ => ExitCode::from(u8::try_from(message.exit_code()).unwrap_or(1)),
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the command's output")]
+fn report(result: Result<(), app::AppError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, error.exit_code()),
+    }
+}
+
+fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    console::report(Chain(error));
+    ExitCode::from(code)
+}
+
+/// Prints the output of a command that has succeeded.
+fn print(output: impl Display) -> ExitCode {
+    match console::print(&output.to_string()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cannot_print(&error),
+    }
+}
+
+fn cannot_print(error: &io::Error) -> ExitCode {
+    console::report(format_args!("cannot write to standard output: {error}"));
+    ExitCode::FAILURE
+}
+
 fn check(args: &inference_server::cli::ServeArgs, load: bool) -> ExitCode {
     match app::check(args, load) {
         Ok(settings) => {
             for warning in &settings.warnings {
-                eprintln!("warning: {warning}");
+                console::report(format_args!("warning: {warning}"));
             }
-            println!("{}: ok, {} models", args.config.display(), settings.models.len());
-            ExitCode::SUCCESS
+            let (file, models) = (args.config.display(), settings.models.len());
+            print(format_args!("{file}: ok, {models} models\n"))
         }
         Err(error) => report(Err(error)),
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the command's output")]
 fn print_reference(markdown: bool) -> ExitCode {
-    print!(
-        "{}",
-        if markdown {
-            config::reference_markdown()
-        } else {
-            config::reference_toml()
-        }
-    );
-    ExitCode::SUCCESS
+    print(if markdown {
+        config::reference_markdown()
+    } else {
+        config::reference_toml()
+    })
 }
 
 fn bench(args: bench::BenchArgs) -> ExitCode {
     match bench::run(args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{}", Chain(&error));
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => fail(&error, error.exit_code()),
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the command's output")]
 fn inspect(file: &std::path::Path, json: bool) -> ExitCode {
     let inspection = match app::inspect(file) {
         Ok(inspection) => inspection,
-        Err(error) => {
-            eprintln!("{}", Chain(&error));
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return fail(&error, 1),
     };
-    if json {
-        match serde_json::to_string_pretty(&inspection) {
-            Ok(text) => println!("{text}"),
-            Err(error) => {
-                eprintln!("cannot write the manifest as JSON: {error}");
-                return ExitCode::FAILURE;
-            }
-        }
-    } else {
-        print!("{inspection}");
+    if !json {
+        return print(inspection);
     }
-    ExitCode::SUCCESS
+    match serde_json::to_string_pretty(&inspection) {
+        Ok(text) => print(format_args!("{text}\n")),
+        Err(error) => {
+            console::report(format_args!("cannot write the manifest as JSON: {error}"));
+            ExitCode::FAILURE
+        }
+    }
 }

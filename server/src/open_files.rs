@@ -1,63 +1,154 @@
-//! How many files the process may have open, of which every connection is one.
+//! The limit on open files, which connections, model processes and everything else share.
+//!
+//! Too many connections must not keep a model process from starting or a reload from reading its files, so connections
+//! get what the rest leaves. Connections above that wait in the backlog of the socket.
 
 use std::num::NonZeroUsize;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files that are kept for everything but connections: libraries, models, pipes to child processes.
+/// Files for everything that does not grow with the configuration: the runtime, the log, libraries, a reload of a few
+/// models.
 const RESERVED: u64 = 64;
+/// Files that do not grow with the number of models, of those in [`RESERVED`].
+const FIXED: u64 = 32;
+/// Files that the load of one model takes, since all models may load at the same time.
+const PER_LOAD: u64 = 8;
 
-/// Raises the limit as far as the system lets this process, and says how many of `wanted` connections to each of so many
-/// `ports` fit below it. More would be accepted and fail later, together with reloads; fewer wait in the backlog of the
-/// socket.
-pub fn connections_within_limit(wanted: NonZeroUsize, ports: u64) -> NonZeroUsize {
+/// What needs open files, other than connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Configured models.
+    pub models: u64,
+    /// Files to start all processes of models.
+    pub processes: u64,
+    /// Further files to replace all of these processes at once by a reload.
+    pub reload: u64,
+}
+
+/// The limit is below what the server needs to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the limit on open files is {limit}, and this configuration needs at least {needed}; raise it (`ulimit -n`, \
+     LimitNOFILE of systemd)"
+)]
+pub struct TooFewFiles {
+    limit: u64,
+    needed: u64,
+}
+
+/// Raises the soft limit to the hard limit and returns the result, `None` if there is no limit.
+pub fn raise_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         ..limit
     };
-    let current = match setrlimit(Resource::Nofile, raised) {
+    match setrlimit(Resource::Nofile, raised) {
         Ok(()) => raised.current,
         Err(_) => limit.current,
+    }
+}
+
+/// How many of `wanted` connections to each of `ports` fit below the limit. At least half of the files that are not needed
+/// to start are for connections, even if a reload of all processes at once would need more.
+///
+/// # Errors
+/// There is not even one connection left for each port.
+pub fn connections_within(
+    limit: Option<u64>,
+    wanted: NonZeroUsize,
+    ports: u64,
+    demand: Demand,
+) -> Result<NonZeroUsize, TooFewFiles> {
+    let Some(limit) = limit else {
+        return Ok(wanted);
     };
-    let fitting = fitting(wanted, ports, current);
+    let needed = RESERVED.max(FIXED + PER_LOAD * demand.models) + demand.processes;
+    let free = limit.saturating_sub(needed);
+    let room = free.saturating_sub(demand.reload).max(free / 2);
+    let room = room.max(ports.min(free)) / ports;
+    let fitting = NonZeroUsize::new(usize::try_from(room).unwrap_or(usize::MAX));
+    let fitting = fitting.ok_or(TooFewFiles {
+        limit,
+        needed: needed + ports,
+    })?;
+    Ok(wanted.min(fitting))
+}
+
+/// Warns if fewer connections fit than configured.
+pub fn warn_if_fewer(limit: Option<u64>, wanted: NonZeroUsize, fitting: NonZeroUsize) {
     if fitting < wanted {
         log::warn!(
             "`max_connections` is {wanted}, but this process may have {} files open: it takes {fitting} connections to a port; \
              raise the limit (`ulimit -n`, LimitNOFILE of systemd) or lower `max_connections`",
-            current.unwrap_or_default()
+            limit.unwrap_or_default()
         );
     }
-    fitting
-}
-
-fn fitting(wanted: NonZeroUsize, ports: u64, open_files: Option<u64>) -> NonZeroUsize {
-    let Some(open_files) = open_files else {
-        return wanted;
-    };
-    let room = usize::try_from(open_files.saturating_sub(RESERVED) / ports).unwrap_or(usize::MAX);
-    wanted.min(NonZeroUsize::new(room).unwrap_or(NonZeroUsize::MIN))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn fitting(wanted: usize, ports: u64, limit: Option<u64>, demand: Demand) -> Result<usize, TooFewFiles> {
+        let wanted = NonZeroUsize::new(wanted).expect("a positive number");
+        connections_within(limit, wanted, ports, demand).map(NonZeroUsize::get)
+    }
+
     #[test]
     fn connections_leave_room_for_other_files() {
-        for (wanted, ports, open_files, expected) in [
+        for (wanted, ports, limit, expected) in [
             (8192, 1, None, 8192),
             (8192, 1, Some(1024), 960),
             (8192, 2, Some(1024), 480),
             (100, 2, Some(1024), 100),
-            (8192, 1, Some(64), 1),
+            (8192, 1, Some(65), 1),
             (8192, 1, Some(u64::MAX), 8192),
         ] {
-            let wanted = NonZeroUsize::new(wanted).expect("a positive number");
+            let demand = Demand {
+                models: 4,
+                ..Demand::default()
+            };
             assert_eq!(
-                fitting(wanted, ports, open_files).get(),
-                expected,
-                "{wanted} of {open_files:?}"
+                fitting(wanted, ports, limit, demand),
+                Ok(expected),
+                "{wanted} of {limit:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn connections_leave_room_for_processes_and_for_a_reload_of_them() {
+        let demand = |processes, reload| Demand {
+            models: 1,
+            processes,
+            reload,
+        };
+        assert_eq!(fitting(8192, 1, Some(1024), demand(160, 100)), Ok(700));
+        // A reload of all at once is given up before connections are.
+        assert_eq!(fitting(8192, 1, Some(1024), demand(160, 700)), Ok(400));
+        let many = Demand {
+            models: 100,
+            ..Demand::default()
+        };
+        assert_eq!(fitting(8192, 1, Some(1024), many), Ok(192));
+    }
+
+    #[test]
+    fn a_limit_that_leaves_no_connection_is_an_error_that_says_what_is_needed() {
+        for (limit, ports, processes) in [(16, 1, 0), (64, 1, 0), (65, 2, 0), (100, 1, 36)] {
+            let demand = Demand {
+                models: 1,
+                processes,
+                reload: 0,
+            };
+            let error = fitting(8192, ports, Some(limit), demand).expect_err("too few");
+            let needed = 64 + processes + ports;
+            assert_eq!(error, TooFewFiles { limit, needed });
+            assert!(
+                error.to_string().contains(&format!("at least {needed}")),
+                "{error}"
             );
         }
     }

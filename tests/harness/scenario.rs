@@ -122,6 +122,13 @@ impl Scenario {
             .expect("the executable can be started")
     }
 
+    /// One of the commands of the executable, not started yet.
+    pub(crate) fn to_run(&self, arguments: &[&str]) -> Command {
+        let mut command = self.bare_command();
+        command.args(arguments);
+        command
+    }
+
     fn command(&self) -> Command {
         let mut command = self.bare_command();
         command.arg("--config").arg(&self.config);

@@ -165,6 +165,11 @@ impl Server {
         kill_process(self.pid(), signal).expect("the server lives");
     }
 
+    /// Sends a signal, unless the server has ended.
+    pub(crate) fn try_signal(&self, signal: Signal) {
+        let _ = kill_process(self.pid(), signal);
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)

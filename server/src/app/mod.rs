@@ -1,6 +1,7 @@
 //! The running server: builds the parts, owns every thread, and says in which order they start, reload (`models`) and end
 //! (`running`).
 
+mod files;
 mod models;
 mod running;
 
@@ -26,7 +27,7 @@ use crate::isolation::{self, LoadFailure, Program};
 use crate::loader::{self, Inspection, LoadError, Loader, TrialProgram};
 use crate::logging;
 use crate::metrics::Metrics;
-use crate::open_files;
+use crate::open_files::{self, TooFewFiles};
 use crate::registry::Registry;
 use crate::reload::{LoadContext, ModelFailure, Reloader};
 use crate::signals::Signals;
@@ -64,12 +65,18 @@ pub enum AppError {
     /// The prepare pool cannot be started.
     #[error("cannot start the threads that prepare items")]
     Pool(#[from] rayon::ThreadPoolBuildError),
+    /// The limit on open files is too low.
+    #[error(transparent)]
+    OpenFiles(#[from] TooFewFiles),
     /// A thread or the runtime cannot be started.
     #[error("the system refused a resource")]
     System(#[from] io::Error),
     /// Models do not load.
     #[error("{}", list(.0))]
     Models(Vec<ModelFailure>),
+    /// The thread that loads models panicked; the log has the message.
+    #[error("the thread that loads models has ended unexpectedly")]
+    ModelThread,
     /// The drain deadline passed.
     #[error("shutdown gave up waiting: {0}")]
     Abandoned(String),
@@ -123,6 +130,7 @@ pub fn check(args: &ServeArgs, load: bool) -> Result<Settings, AppError> {
     let settings = read_config(args)?;
     if load {
         logging::start(&settings.logging);
+        open_files::raise_limit();
         let (mut reloader, _) = reloader(&settings, Arc::new(Metrics::new()?))?;
         reloader.start(&settings.models).map_err(AppError::Models)?;
     }
@@ -134,19 +142,19 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
     let settings = read_config(&args)?;
     logging::start(&settings.logging);
     log_warnings(&settings);
-    let metrics = Arc::new(Metrics::new()?);
-    let (reloader, registry) = reloader(&settings, metrics.clone())?;
+    let max_connections = files::connections(&settings)?;
     let address = format!("{}:{}", settings.server.host, settings.server.port);
     actix_web::rt::System::new().block_on(async move {
+        // First, so that a signal during the start is not lost and does not end the server.
         let signals = Signals::new()?;
+        let metrics = Arc::new(Metrics::new()?);
+        let (reloader, registry) = reloader(&settings, metrics.clone())?;
         let (commands, receiver) = channel();
         let orders = commands.clone();
         // A thread that has ended is on its way out with the server, and answers by dropping the order.
         let control = Control::new(move |order| drop(orders.send(Command::Order(order))));
         let mut listening = settings.clone();
-        let ports = if settings.server.grpc_port.is_some() { 2 } else { 1 };
-        listening.server.max_connections =
-            open_files::connections_within_limit(settings.server.max_connections, ports);
+        listening.server.max_connections = max_connections;
         let server = http::Server::bind(&listening, registry.clone(), metrics.clone(), control.clone())
             .map_err(|source| AppError::Listen { address, source })?;
         let grpc = bind_grpc(&listening, &registry, &metrics, control)?;

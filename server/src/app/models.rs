@@ -30,10 +30,12 @@ pub(super) enum Command {
     },
 }
 
-/// The thread that loads, reloads and unloads models, one thing after the other.
+/// The thread that loads, reloads and unloads models, one command after the other.
 pub(super) struct ModelThread {
     commands: Sender<Command>,
     thread: JoinHandle<()>,
+    /// Closed when the thread ends.
+    ended: oneshot::Receiver<()>,
 }
 
 /// How often retired generations are looked after.
@@ -48,7 +50,10 @@ impl ModelThread {
         settings: &Settings,
     ) -> io::Result<Self> {
         let settings = settings.clone();
+        let (alive, ended) = oneshot::channel();
         let thread = thread::Builder::new().name("models".to_owned()).spawn(move || {
+            // Dropped when the thread ends, also by a panic.
+            let _alive = alive;
             ModelLoop {
                 reloader,
                 registry,
@@ -57,7 +62,17 @@ impl ModelThread {
             }
             .run(&receiver)
         })?;
-        Ok(Self { commands, thread })
+        Ok(Self {
+            commands,
+            thread,
+            ended,
+        })
+    }
+
+    /// Waits until the thread has ended without having been asked to. Cancel-safe.
+    pub(super) async fn ended(&mut self) {
+        // Nothing is ever sent.
+        let _ = (&mut self.ended).await;
     }
 
     pub(super) fn reload(&self) {

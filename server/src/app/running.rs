@@ -1,7 +1,7 @@
-//! The server while it runs: it waits for signals, and ends in order.
+//! The running server: handles signals, and shuts down in order.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::AppError;
 use super::models::{Abandoned, ModelThread};
@@ -12,7 +12,11 @@ use crate::http;
 use crate::registry::Registry;
 use crate::signals::{Signal, Signals};
 
-/// The server while it runs.
+/// Termination signals that follow the first one within this time count as the same request: `timeout` and some service
+/// managers signal both a process and its group.
+const SAME_REQUEST: Duration = Duration::from_secs(1);
+
+/// The running server.
 pub(super) struct Running {
     pub(super) settings: Settings,
     pub(super) registry: Arc<Registry>,
@@ -44,9 +48,17 @@ impl Servers {
 
 impl Running {
     pub(super) async fn run(mut self) -> Result<(), AppError> {
-        while let Signal::Reload = self.signals.next().await {
-            self.models.reload();
+        loop {
+            tokio::select! {
+                signal = self.signals.next() => match signal {
+                    Signal::Reload => self.models.reload(),
+                    Signal::Terminate => break,
+                    Signal::Ignored(name) => log_ignored(name),
+                },
+                () = self.models.ended() => return Err(AppError::ModelThread),
+            }
         }
+        let first = clock::now();
         let Self {
             settings,
             registry,
@@ -59,15 +71,27 @@ impl Running {
         loop {
             tokio::select! {
                 result = &mut shut_down => return result,
-                signal = signals.next() => {
-                    if signal == Signal::Terminate {
-                        log::warn!("told to end a second time: ending now");
-                        return Err(AppError::Abandoned("told to end a second time".to_owned()));
+                signal = signals.next() => match signal {
+                    Signal::Terminate if is_second_request(first, clock::now()) => {
+                        log::warn!("received a second termination signal; exiting now");
+                        return Err(AppError::Abandoned("received a second termination signal".to_owned()));
                     }
-                }
+                    Signal::Terminate => log::debug!("received the termination signal twice; counted as one"),
+                    Signal::Reload => log::info!("ignoring SIGHUP during shutdown"),
+                    Signal::Ignored(name) => log_ignored(name),
+                },
             }
         }
     }
+}
+
+fn log_ignored(name: &str) {
+    log::info!("ignoring {name}");
+}
+
+/// Whether a termination signal received `now` asks again, after the `first` one.
+fn is_second_request(first: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(first) > SAME_REQUEST
 }
 
 /// Not ready at once; serves on for a while, so that balancers notice; then finishes what was accepted and ends.
@@ -102,5 +126,25 @@ async fn shut_down(
             Ok(())
         }
         Err(abandoned) => Err(AppError::Abandoned(abandoned.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn termination_signals_within_a_second_are_one_request() {
+        let first = clock::now();
+        for (after, second) in [
+            (0, false),
+            (300, false),
+            (1000, false),
+            (1001, true),
+            (60_000, true),
+        ] {
+            let now = first + Duration::from_millis(after);
+            assert_eq!(is_second_request(first, now), second, "after {after} ms");
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! The load itself: callers in a closed loop, arrivals in an open one.
 
 use std::cell::{Cell, RefCell};
-use std::io::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use super::report::{Load, ServerSide, Step};
 use super::server_side::Counters;
 use super::target::Target;
 use crate::clock;
+use crate::console;
 
 /// Between two attempts of a caller that could not connect, so that it does not spin.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
@@ -293,8 +293,7 @@ impl Run {
         let bar = match show {
             Show::Bar => ProgressBar::new((self.end - self.start).as_millis() as u64),
             Show::Lines => {
-                // Progress is a courtesy: whether anyone reads it makes no difference.
-                let _ = writeln!(std::io::stderr(), "{title}, {:?}", self.end - self.start);
+                console::report(format_args!("{title}, {:?}", self.end - self.start));
                 ProgressBar::hidden()
             }
             Show::Nothing => ProgressBar::hidden(),

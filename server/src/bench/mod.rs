@@ -23,7 +23,7 @@ mod target;
 pub use args::BenchArgs;
 pub use error::BenchError;
 
-use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -32,6 +32,7 @@ use self::drive::{Drive, Outcome, Show};
 use self::report::{REPORT_VERSION, Report};
 use self::target::Target;
 use crate::clock;
+use crate::console;
 
 /// Runs the command. What was asked for is printed also when requests failed; that none succeeded in some step is an error.
 pub fn run(args: BenchArgs) -> Result<(), BenchError> {
@@ -145,10 +146,7 @@ fn write(path: &Path, text: &str) -> Result<(), BenchError> {
     })
 }
 
-/// Prints to standard output. A reader that has left, such as `head`, has what it wanted.
+/// Prints to standard output.
 fn print(text: &str) -> Result<(), BenchError> {
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(BenchError::Output(error)),
-        _ => Ok(()),
-    }
+    console::print(&format!("{text}\n")).map_err(BenchError::Output)
 }

@@ -34,15 +34,21 @@ pub(super) fn in_batching(shared: &BatchingLayers, models: &[ModelSettings]) -> 
         .collect()
 }
 
-/// What is written about processes for a model that has none.
+/// Keys about processes of a model that runs in a thread because `isolation` says so. What its plugin declares for a model
+/// that does not set `isolation` is known only when it is loaded; see `ModelSettings::warnings_in_thread`.
 pub(super) fn in_isolation(model: &WrittenModel) -> Vec<ConfigWarning> {
-    if model
-        .isolation
-        .as_ref()
-        .is_some_and(|isolation| isolation.value == IsolationName::Process)
-    {
+    let isolation = model.isolation.as_ref().map(|given| given.value);
+    if isolation != Some(IsolationName::Thread) {
         return Vec::new();
     }
+    let written = process_keys(model).into_iter();
+    written
+        .map(|(key, origin)| process_key_without_process(key, origin.clone()))
+        .collect()
+}
+
+/// The keys of a model that mean something only if it runs in processes, with the place where each is written.
+pub(super) fn process_keys(model: &WrittenModel) -> Vec<(&'static str, &Origin)> {
     let written = [
         ("on_crash", model.on_crash.as_ref().map(|given| &given.origin)),
         (
@@ -58,16 +64,17 @@ pub(super) fn in_isolation(model: &WrittenModel) -> Vec<ConfigWarning> {
             model.max_restart_delay.as_ref().map(|given| &given.origin),
         ),
     ];
-    let warning = |(key, origin): (&str, Option<&Origin>)| {
-        Some(ConfigWarning {
-            origin: origin?.clone(),
-            message: format!(
-                "`{key}` is for a model in a process of its own, and `isolation` does not ask for one"
-            ),
-            hint: Some(format!("add `isolation = \"process\"`, or take `{key}` out")),
-        })
-    };
-    written.into_iter().filter_map(warning).collect()
+    let written = written.into_iter();
+    written.filter_map(|(key, origin)| Some((key, origin?))).collect()
+}
+
+/// A key that has no effect because the model runs in a thread.
+pub(super) fn process_key_without_process(key: &str, origin: Origin) -> ConfigWarning {
+    ConfigWarning {
+        origin,
+        message: format!("`{key}` has no effect on a model that runs in a thread of the server"),
+        hint: Some(format!("set `isolation = \"process\"`, or remove `{key}`")),
+    }
 }
 
 type Found = BTreeMap<Origin, (String, String)>;

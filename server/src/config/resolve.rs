@@ -227,6 +227,10 @@ fn model_settings(
 ) -> Option<ModelSettings> {
     let mut built_in = WrittenModel::empty();
     fill_in_defaults(&mut built_in);
+    let process_keys = oddities::process_keys(&table.keys)
+        .into_iter()
+        .map(|(key, origin)| (key, place_of(origin, &table.header)))
+        .collect();
     let keys = table.keys.or(&built_in);
     let plugin = keys.plugin?;
     let process = ProcessSettings {
@@ -269,6 +273,7 @@ fn model_settings(
                 .default_task
                 .as_ref()
                 .map(|given| place_of(&given.origin, &table.header)),
+            process_keys,
             model: Place(table.header),
             settings: table.settings.places,
         },

@@ -13,6 +13,7 @@ use plugin_abi::manifest;
 
 use super::error::{ConfigWarning, Location, Origin};
 use super::keys::{Given, PolicyName, Section, WrittenBatching};
+use super::oddities::process_key_without_process;
 use crate::batching::{DeclaredLimits, Policy, TaskBatching};
 use crate::resources::Resources;
 
@@ -216,6 +217,8 @@ pub(super) struct ModelPlaces {
     pub(super) model: Place,
     pub(super) plugin: Place,
     pub(super) default_task: Option<Place>,
+    /// The keys that mean something only if the model runs in processes.
+    pub(super) process_keys: Vec<(&'static str, Place)>,
     /// By dotted path; the empty path is the table itself.
     pub(super) settings: BTreeMap<String, Place>,
 }
@@ -293,6 +296,13 @@ impl ModelSettings {
             .map(|(name, task)| (name.as_str(), task.header.0.clone()))
     }
 
+    /// The tasks that have a short route of their own, and the routes.
+    pub fn configured_routes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.tasks
+            .iter()
+            .filter_map(|(name, task)| Some((name.as_str(), task.route.as_ref()?.value.as_str())))
+    }
+
     /// Where a setting of the plugin is written, by its dotted path, such as `image.size` or `labels.0`. For one that is
     /// not written, the nearest table or array around it; `None` if the model has no settings at all.
     pub fn locate(&self, key_path: &str) -> Option<Location> {
@@ -306,6 +316,16 @@ impl ModelSettings {
             }
             path = path.rsplit_once('.').map_or("", |(parent, _)| parent);
         }
+    }
+
+    /// What has no effect if the model runs in a thread because neither the configuration nor its plugin asks for a process.
+    pub fn warnings_in_thread(&self) -> Vec<ConfigWarning> {
+        if !matches!(self.isolation, Isolation::AsDeclared(_)) {
+            return Vec::new();
+        }
+        let keys = self.places.process_keys.iter();
+        keys.map(|(key, place)| process_key_without_process(key, Origin::File(place.0.clone())))
+            .collect()
     }
 
     /// Where the model is written.

@@ -22,6 +22,7 @@ use super::handover::Handover;
 use super::records;
 use super::setup::{LoadFailure, Setup};
 use super::transport::{Lane, LaneError};
+use crate::console;
 use crate::error::{Chain, ItemError};
 use crate::model::{BatchError, BatchItem, Model, Prepared};
 use crate::protocol::ItemInput;
@@ -49,7 +50,7 @@ pub fn run_child(load: impl FnOnce(&Setup) -> Result<Arc<dyn Model>, LoadFailure
     match run(load) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", Chain(&error));
+            console::report(Chain(&error));
             ExitCode::FAILURE
         }
     }

@@ -53,7 +53,7 @@ use std::io;
 
 pub use child::run_child;
 pub use model::{IsolatedModel, Isolation};
-pub use process::Program;
+pub use process::{OpenFiles, Program};
 pub use setup::{LoadFailure, Setup};
 
 use confine::EnclosureError;
@@ -88,6 +88,9 @@ pub enum StartError {
     /// The plugin could not be loaded there.
     #[error(transparent)]
     Load(#[from] LoadFailure),
+    /// The thread that starts the process panicked; the log has the message.
+    #[error("the thread that starts its process panicked")]
+    Supervisor,
     /// It was lost meanwhile. Says how it ended.
     #[error("its process {0} while it was loaded")]
     Died(String),

@@ -105,8 +105,13 @@ impl IsolatedModel {
             model.keepers.push(thread);
         }
         drop(report);
-        for started in reports {
-            started?;
+        let mut started = 0;
+        for report in reports {
+            report?;
+            started += 1;
+        }
+        if started < isolation.workers {
+            return Err(StartError::Supervisor);
         }
         model.manifest = model.pool.manifest().cloned().unwrap_or_default();
         Ok(model)

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::confine::{Enclosure, Excess};
-use super::handover::Handover;
+use super::handover::{Handover, MOST_PREPARE_LANES};
 use super::transport::{self, Lane, socket_pair};
 use crate::clock;
 use crate::exit_status::signal_name;
@@ -35,6 +35,29 @@ impl Program {
         Self {
             executable: "/proc/self/exe".into(),
             arguments: vec![super::CHILD_COMMAND.to_owned()],
+        }
+    }
+}
+
+/// Open files of the server for one child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFiles {
+    /// While it runs.
+    pub running: u64,
+    /// In addition, while it is started.
+    pub starting: u64,
+}
+
+impl OpenFiles {
+    /// For a child that prepares up to this many items at the same time.
+    pub fn of_process(prepare_lanes: usize) -> Self {
+        // A lane is a socket and two memory files, and as many for the other side until the child has received them.
+        let lanes = prepare_lanes.clamp(1, MOST_PREPARE_LANES) as u64 + 1;
+        Self {
+            // The log, standard error, the pidfd, and two eventfds.
+            running: 3 * lanes + 5,
+            // The other ends of these, and the pipe by which the standard library learns whether a process has started.
+            starting: 3 * lanes + 8,
         }
     }
 }

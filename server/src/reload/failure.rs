@@ -39,9 +39,27 @@ pub enum ModelError {
         /// Those that it has.
         known: String,
     },
+    /// One of its short routes belongs to a live model already.
+    #[error(
+        "short route `{route}` of its task `{task}` already belongs to task `{owner_task}` of the live model `{owner}`; \
+         unload that model first, or reload the whole configuration"
+    )]
+    RouteTaken {
+        /// The path.
+        route: String,
+        /// The task that is configured with it.
+        task: String,
+        /// The live model.
+        owner: String,
+        /// The task of that model.
+        owner_task: String,
+    },
     /// Its first run failed.
     #[error(transparent)]
     WarmUp(#[from] WarmUpError),
+    /// The server itself failed while it loaded the model.
+    #[error("loading it panicked: {0}")]
+    Panicked(String),
     /// Loading took too long. Its thread cannot be stopped and goes on alone.
     #[error("loading and warm-up took longer than `reload_timeout`, {} s", .0.as_secs_f64())]
     TimedOut(Duration),
@@ -109,6 +127,18 @@ impl ModelFailure {
         Self::new(settings, Some(location), ModelError::Settings(named))
     }
 
+    /// Whether the limit on open files is the cause.
+    fn is_out_of_files(&self) -> bool {
+        let first: &dyn std::error::Error = &self.error;
+        let mut causes = std::iter::successors(Some(first), |error| error.source());
+        causes.any(|cause| {
+            let code = cause
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::raw_os_error);
+            code == Some(libc::EMFILE)
+        })
+    }
+
     /// The failure as clients may see it: without paths and settings, which are in the log.
     pub fn public_reason(&self) -> String {
         match &self.error {
@@ -116,7 +146,10 @@ impl ModelFailure {
             ModelError::Process { source, .. } => public_start_reason(source).to_owned(),
             ModelError::Settings(_) => "the plugin refused its settings; see the server's log".to_owned(),
             ModelError::UnknownTask { .. } => "a task is configured that the model does not have".to_owned(),
-            error @ (ModelError::WarmUp(_) | ModelError::TimedOut(_)) => error.to_string(),
+            error @ (ModelError::WarmUp(_) | ModelError::TimedOut(_) | ModelError::RouteTaken { .. }) => {
+                error.to_string()
+            }
+            ModelError::Panicked(_) => "loading it failed inside the server; see the server's log".to_owned(),
             ModelError::Threads(_) => "the system refused to start its threads".to_owned(),
         }
     }
@@ -133,6 +166,7 @@ fn public_start_reason(error: &StartError) -> &'static str {
         }
         StartError::Load(LoadFailure::Manifest(_)) => "the model's manifest is wrong; see the server's log",
         StartError::Load(_) => "the plugin refused to load the model; see the server's log",
+        StartError::Supervisor => "starting its process failed inside the server; see the server's log",
         StartError::Died(_) => "its process ended while it loaded the model; see the server's log",
         StartError::WarmUp(_) => "its warm-up failed; see the server's log",
         StartError::Changed => "the model has other tasks than before",
@@ -164,6 +198,9 @@ impl fmt::Display for ModelFailure {
         while let Some(error) = source {
             write!(f, ": {error}")?;
             source = error.source();
+        }
+        if self.is_out_of_files() {
+            f.write_str("; raise the limit on open files (`ulimit -n`, LimitNOFILE of systemd)")?;
         }
         Ok(())
     }

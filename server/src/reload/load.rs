@@ -1,5 +1,7 @@
 //! Loading: from the settings of one model to a model that has been warmed up and checked against them.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -63,23 +65,44 @@ pub(super) struct Ready {
     pub(super) default_task: Option<usize>,
 }
 
-/// Loads models side by side, each on a thread of its own, and yields them in the order in which they end. One that takes
-/// longer than `timeout` fails. The threads and processes that come of it have the niceness of the model.
+/// Loads models concurrently, each on its own thread, and yields them in the order in which they finish. A load that takes
+/// longer than `timeout` fails. The threads and processes that a load starts have the niceness of the model.
 pub(super) fn load_all(
     context: &Arc<LoadContext>,
     models: &[ModelSettings],
     timeout: Duration,
 ) -> impl Iterator<Item = (ModelSettings, Result<Ready, ModelFailure>)> + use<> {
+    let context = context.clone();
+    let load = move |settings: &ModelSettings| {
+        priority::give_way(context.nice_of(settings));
+        load(&context, settings)
+    };
+    run_all(load, models, timeout)
+}
+
+/// Runs `load` for each model on its own thread. A load that panics fails with the message of the panic.
+fn run_all<T, F>(
+    load: F,
+    models: &[ModelSettings],
+    timeout: Duration,
+) -> impl Iterator<Item = (ModelSettings, Result<T, ModelFailure>)> + use<T, F>
+where
+    T: Send + 'static,
+    F: Fn(&ModelSettings) -> Result<T, ModelFailure> + Send + Sync + 'static,
+{
+    let load = Arc::new(load);
     let deadline = clock::now() + timeout;
     let (sender, receiver) = channel();
     let mut waiting: Vec<ModelSettings> = models.to_vec();
     for settings in models {
         let run = {
-            let (context, settings, sender) = (context.clone(), settings.clone(), sender.clone());
+            let (load, settings, sender) = (load.clone(), settings.clone(), sender.clone());
             move || {
-                priority::give_way(context.nice_of(&settings));
-                let result = load(&context, &settings);
-                // A receiver that is gone has given this load up as too slow.
+                let result = catch_unwind(AssertUnwindSafe(|| load(&settings))).unwrap_or_else(|panic| {
+                    let error = ModelError::Panicked(panic_message(panic.as_ref()));
+                    Err(ModelFailure::new(&settings, Some(settings.location()), error))
+                });
+                // The receiver is gone if the load was abandoned as too slow.
                 let _ = sender.send((settings.name, result));
             }
         };
@@ -109,12 +132,22 @@ pub(super) fn load_all(
     })
 }
 
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a message").to_owned()
+}
+
 fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelFailure> {
     let staged = context
         .loader
         .stage(&settings.plugin, &trial_options(settings), context.trial_timeout)
         .map_err(|error| ModelFailure::of_load(settings, error))?;
     let process = settings.isolation.process(staged.trial.manifest.isolation);
+    if process.is_none() {
+        let warnings = settings.warnings_in_thread();
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    }
     let loaded = match process {
         None => load_here(context, settings, staged)?,
         Some(process) => load_in_processes(context, settings, process, staged)?,
@@ -251,5 +284,44 @@ pub(super) fn default_task(settings: &ModelSettings, tasks: &[TaskManifest]) -> 
     match &settings.default_task {
         Some(name) => tasks.iter().position(|task| task.name == *name),
         None => (tasks.len() == 1).then_some(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::config::{Facts, Overrides, Source, resolve};
+
+    fn models() -> Vec<ModelSettings> {
+        let source = Source {
+            file_name: "models.toml",
+            text: "[[models]]\nname = 'good'\nplugin = 'a'\n[[models]]\nname = 'bad'\nplugin = 'b'\n",
+            base_dir: Path::new("/etc"),
+        };
+        let facts = Facts {
+            executable_dir: PathBuf::from("/opt"),
+            cores: std::num::NonZeroUsize::MIN,
+            temp_dir: PathBuf::from("/tmp"),
+        };
+        let settings = resolve(source, &BTreeMap::new(), &Overrides::none(), &facts);
+        settings.expect("the configuration is valid").models
+    }
+
+    #[test]
+    fn a_load_that_panics_is_reported_as_a_panic_with_its_message() {
+        let load = |settings: &ModelSettings| match settings.name.as_str() {
+            "good" => Ok(()),
+            name => panic!("no luck with {name}"),
+        };
+        let results: BTreeMap<String, Result<(), String>> =
+            run_all(load, &models(), Duration::from_secs(3600))
+                .map(|(settings, result)| (settings.name, result.map_err(|failure| failure.to_string())))
+                .collect();
+        let expected = "models.toml:4:1: model `bad`: loading it panicked: no luck with bad".to_owned();
+        assert_eq!(results["good"], Ok(()));
+        assert_eq!(results["bad"], Err(expected));
     }
 }

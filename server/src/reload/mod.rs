@@ -208,6 +208,12 @@ impl Reloader {
         if serves && self.generations.fingerprint(name) == Some(&fingerprint) {
             return Ok(());
         }
+        // In one configuration every route is unique, but the other models may have been loaded from an earlier one.
+        if let Some(failure) = route_conflict(&old, settings) {
+            let failures = vec![failure];
+            self.note_failures(&failures);
+            return Err(failures);
+        }
         let mut ready = self.load_or_fail(&old, std::slice::from_ref(settings))?;
         if let Some((entry, started)) = ready.remove(name) {
             let number = started.number;
@@ -475,6 +481,23 @@ fn reconfigured(kept: &ModelEntry, settings: &ModelSettings) -> ModelEntry {
         default_task,
         last_reload_error: None,
     }
+}
+
+/// The first short route of a model that another live model has.
+fn route_conflict(live: &Snapshot, settings: &ModelSettings) -> Option<ModelFailure> {
+    settings.configured_routes().find_map(|(task, route)| {
+        let (owner, owner_task) = live.route(route)?;
+        let owner_task = owner.task_manifests().get(owner_task)?.name.clone();
+        (owner.name() != settings.name).then(|| {
+            let error = ModelError::RouteTaken {
+                route: route.to_owned(),
+                task: task.to_owned(),
+                owner: owner.name().to_owned(),
+                owner_task,
+            };
+            ModelFailure::new(settings, Some(settings.location()), error)
+        })
+    })
 }
 
 /// The files that the model has reported, if it serves.

@@ -46,15 +46,29 @@ fn variables_that_mean_nothing_are_named() {
 }
 
 #[test]
-fn keys_about_processes_are_named_where_there_are_none() {
+fn keys_about_processes_are_named_for_a_model_that_runs_in_a_thread() {
     let keys = "on_crash = \"fail\"\npredict_timeout = \"5s\"\n";
-    assert_snapshot!(file(&format!("{MODEL}{keys}")).warnings(), @r#"
-    models.toml:4:12: `on_crash` is for a model in a process of its own, and `isolation` does not ask for one
-        hint: add `isolation = "process"`, or take `on_crash` out
+    let thread = format!("{MODEL}isolation = \"thread\"\n{keys}");
+    assert_snapshot!(file(&thread).warnings(), @r#"
+    models.toml:5:12: `on_crash` has no effect on a model that runs in a thread of the server
+        hint: set `isolation = "process"`, or remove `on_crash`
 
-    models.toml:5:19: `predict_timeout` is for a model in a process of its own, and `isolation` does not ask for one
-        hint: add `isolation = "process"`, or take `predict_timeout` out
+    models.toml:6:19: `predict_timeout` has no effect on a model that runs in a thread of the server
+        hint: set `isolation = "process"`, or remove `predict_timeout`
     "#);
+    let undecided = format!("{MODEL}{keys}");
+    assert_eq!(
+        file(&undecided).warnings(),
+        "",
+        "the plugin may declare that it runs in a process"
+    );
+    let settings = file(&undecided).settings();
+    let model = &settings.models[0];
+    assert_eq!(
+        model.warnings_in_thread().len(),
+        2,
+        "once it is known that it does not"
+    );
     let process = format!("{MODEL}isolation = \"process\"\n{keys}");
     assert_eq!(file(&process).warnings(), "");
 }

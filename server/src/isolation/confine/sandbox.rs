@@ -11,7 +11,7 @@ use landlock::{
     ABI, Access as _, AccessFs, CompatLevel, Compatible, PathFdError, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
-use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter, TargetArch, sock_filter};
 
 use super::SandboxPlan;
 use crate::error::Chain;
@@ -39,7 +39,7 @@ const NVIDIA: &str = "nvidia";
 
 /// System calls that open a way out: sockets; rings that make sockets by themselves; other processes and their files; and what
 /// changes the kernel or the machine, should the server run as root.
-const FORBIDDEN: [i64; 26] = [
+const FORBIDDEN: [i64; 34] = [
     libc::SYS_socket,
     libc::SYS_io_uring_setup,
     libc::SYS_ptrace,
@@ -51,6 +51,13 @@ const FORBIDDEN: [i64; 26] = [
     libc::SYS_setns,
     libc::SYS_mount,
     libc::SYS_umount2,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
     libc::SYS_pivot_root,
     libc::SYS_chroot,
     libc::SYS_bpf,
@@ -62,17 +69,18 @@ const FORBIDDEN: [i64; 26] = [
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
     libc::SYS_reboot,
     libc::SYS_swapon,
     libc::SYS_swapoff,
     libc::SYS_acct,
 ];
 
-/// On x86-64 each system call has a second number, by which it takes 32-bit addresses.
+/// On x86-64, system calls with this bit in their number are those of the x32 ABI, which has its own table.
 #[cfg(target_arch = "x86_64")]
-const SECOND_NUMBERS: Option<i64> = Some(0x4000_0000);
+const X32_BIT: Option<u32> = Some(0x4000_0000);
 #[cfg(not(target_arch = "x86_64"))]
-const SECOND_NUMBERS: Option<i64> = None;
+const X32_BIT: Option<u32> = None;
 
 /// What the kernel lacks for a sandbox.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +109,11 @@ pub enum SandboxError {
 
 /// Puts this thread, and those that it will start, into the sandbox.
 pub(super) fn enter(plan: &SandboxPlan) -> Result<(), SandboxError> {
-    for result in [keep_files(plan.scratch.as_deref()), keep_from_network()] {
+    for result in [
+        keep_files(plan.scratch.as_deref()),
+        reject_x32_calls(),
+        keep_from_network(),
+    ] {
         match result {
             Err(error) if plan.best_effort => log::warn!("the sandbox has a gap: {}", Chain(&error)),
             result => result?,
@@ -145,12 +157,37 @@ fn open_devices() -> Vec<PathBuf> {
     OPEN_DEVICES.iter().map(PathBuf::from).chain(nvidia).collect()
 }
 
+/// Rejects every system call of the x32 ABI: its numbers differ from those in [`FORBIDDEN`], and no library for x86-64
+/// uses it.
+fn reject_x32_calls() -> Result<(), SandboxError> {
+    let Some(bit) = X32_BIT else {
+        return Ok(());
+    };
+    let statement = |code: u32, k: u32, jt: u8, jf: u8| sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let number = std::mem::offset_of!(libc::seccomp_data, nr) as u32;
+    let filter: BpfProgram = vec![
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, number, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, bit, 0, 1),
+        statement(
+            libc::BPF_RET | libc::BPF_K,
+            u32::from(SeccompAction::Errno(libc::EPERM as u32)),
+            0,
+            0,
+        ),
+        statement(libc::BPF_RET | libc::BPF_K, u32::from(SeccompAction::Allow), 0, 0),
+    ];
+    Ok(seccompiler::apply_filter(&filter)?)
+}
+
+/// Takes the network away. The filter also kills a process that makes a system call of another architecture, such as the
+/// 32-bit calls of x86.
 fn keep_from_network() -> Result<(), SandboxError> {
-    let numbers = FORBIDDEN.into_iter();
-    let second = FORBIDDEN
-        .into_iter()
-        .filter_map(|number| SECOND_NUMBERS.map(|bit| number | bit));
-    let rules: BTreeMap<i64, Vec<_>> = numbers.chain(second).map(|number| (number, Vec::new())).collect();
+    let rules: BTreeMap<i64, Vec<_>> = FORBIDDEN.into_iter().map(|number| (number, Vec::new())).collect();
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Allow,

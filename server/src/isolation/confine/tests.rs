@@ -40,6 +40,10 @@ enum Deed {
     CountCpus,
     /// On a kernel without Landlock.
     WithoutLandlock,
+    /// A system call of the x32 ABI.
+    CallX32(i64),
+    /// A system call of 32-bit x86.
+    CallI386,
 }
 
 /// The variable by which a child is told.
@@ -103,6 +107,12 @@ fn act(deed: &Deed, open: Option<TcpStream>) -> std::io::Result<String> {
             memory.resize(*bytes, 1);
             return Ok(format!("{} MiB", memory.len() >> 20));
         }
+        #[cfg(target_arch = "x86_64")]
+        Deed::CallX32(number) => call_x32(*number)?,
+        #[cfg(target_arch = "x86_64")]
+        Deed::CallI386 => call_i386(),
+        #[cfg(not(target_arch = "x86_64"))]
+        Deed::CallX32(_) | Deed::CallI386 => return Err(std::io::ErrorKind::Unsupported.into()),
         Deed::CountCpus => {
             let parallelism = thread::available_parallelism()?.get();
             let pool = rayon::ThreadPoolBuilder::new()
@@ -117,6 +127,27 @@ fn act(deed: &Deed, open: Option<TcpStream>) -> std::io::Result<String> {
         }
     }
     Ok("done".to_owned())
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "the system call is what the sandbox must reject")]
+fn call_x32(number: i64) -> std::io::Result<()> {
+    // SAFETY: The calls that the test makes take no pointers.
+    let returned = unsafe { libc::syscall(number | 0x4000_0000, 0, 0, 0, 0) };
+    if returned == -1 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "the system call is what the sandbox must reject")]
+fn call_i386() {
+    const GETPID: i64 = 20;
+    // SAFETY: The call takes no arguments and changes no memory.
+    unsafe {
+        std::arch::asm!("int 0x80", inlateout("rax") GETPID => _, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+    }
 }
 
 /// Makes this process believe that the kernel has no Landlock.
@@ -220,6 +251,19 @@ fn in_the_sandbox_there_is_no_network() {
     ] {
         assert_eq!(run.try_to(deed.clone()), DENIED, "{deed:?}");
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn in_the_sandbox_the_system_calls_of_other_architectures_are_denied() {
+    // The second is `ptrace`, whose number in the x32 table is not that of x86-64.
+    const X32_PTRACE: i64 = 521;
+    let run = Run::in_sandbox(Sandbox::On);
+    for number in [libc::SYS_getpid, libc::SYS_socket, X32_PTRACE] {
+        assert_eq!(run.try_to(Deed::CallX32(number)), DENIED, "{number}");
+    }
+    let answer = run.try_to(Deed::CallI386);
+    assert!(answer.starts_with("signal: "), "{answer}");
 }
 
 #[test]

@@ -1,0 +1,68 @@
+//! How many open files the configured models need, so that connections leave them room.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use plugin_abi::manifest;
+
+use super::{AppError, INSPECT_TIMEOUT};
+use crate::config::{Isolation, ModelSettings, Settings};
+use crate::isolation::OpenFiles;
+use crate::loader::{self, TrialProgram};
+use crate::open_files::{self, Demand};
+
+/// Raises the limit on open files as far as the system allows, and returns how many connections to each port fit below it.
+///
+/// # Errors
+/// The limit is too low for this configuration.
+pub(super) fn connections(settings: &Settings) -> Result<NonZeroUsize, AppError> {
+    let limit = open_files::raise_limit();
+    let wanted = settings.server.max_connections;
+    let ports = if settings.server.grpc_port.is_some() { 2 } else { 1 };
+    // A model without `isolation` may run in processes, which only its plugin knows. The plugins are asked only if it
+    // matters, since that takes a process for each.
+    let pessimistic = demand(settings, &|_| Some(manifest::Isolation::Process));
+    if open_files::connections_within(limit, wanted, ports, pessimistic) == Ok(wanted) {
+        return Ok(wanted);
+    }
+    let declared = declared_isolation(&settings.models);
+    let known = demand(settings, &|plugin| declared.get(plugin).copied().flatten());
+    let fitting = open_files::connections_within(limit, wanted, ports, known)?;
+    open_files::warn_if_fewer(limit, wanted, fitting);
+    Ok(fitting)
+}
+
+fn demand(settings: &Settings, declared: &dyn Fn(&Path) -> Option<manifest::Isolation>) -> Demand {
+    let files = OpenFiles::of_process(settings.server.prepare_threads.get());
+    let processes: u64 = settings
+        .models
+        .iter()
+        .filter(|model| model.isolation.process(declared(&model.plugin)).is_some())
+        .map(|model| model.workers.get() as u64)
+        .sum();
+    Demand {
+        models: settings.models.len() as u64,
+        processes: processes * (files.running + files.starting),
+        reload: processes * files.running,
+    }
+}
+
+/// What the plugins of the models declare that do not set `isolation`. A plugin that cannot be inspected declares nothing:
+/// its models do not load either.
+fn declared_isolation(models: &[ModelSettings]) -> BTreeMap<&Path, Option<manifest::Isolation>> {
+    let mut declared = BTreeMap::new();
+    for model in models {
+        if matches!(model.isolation, Isolation::AsDeclared(_)) {
+            declared
+                .entry(model.plugin.as_path())
+                .or_insert_with(|| isolation_declared_by(&model.plugin));
+        }
+    }
+    declared
+}
+
+fn isolation_declared_by(plugin: &Path) -> Option<manifest::Isolation> {
+    let inspection = loader::inspect(&TrialProgram::this_server(), plugin, INSPECT_TIMEOUT);
+    inspection.ok()?.manifest.isolation
+}
