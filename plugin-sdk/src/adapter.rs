@@ -91,15 +91,26 @@ fn run<'a, V, O: Output>(
         return Ok(());
     }
     let (count, positions) = (batch.len(), batch.positions());
-    match predict(batch)?.0 {
+    let outputs = predict(batch)?;
+    if let Some(weights) = outputs.weights {
+        if weights.len() != count {
+            let weights = weights.len();
+            return Err(BatchError::failed(format_args!(
+                "the task stated {weights} weights for {count} items, expected one for each"
+            )));
+        }
+        for (row, weight) in weights.into_iter().enumerate() {
+            emitter.weigh(index_of(positions.as_deref(), row), weight);
+        }
+    }
+    match outputs.outcomes {
         Outcomes::Each(outcomes) => {
             // With a wrong count nobody knows which outcome belongs to whom: none of them is sent.
             if outcomes.len() != count {
                 return Err(miscounted(outcomes.len(), count));
             }
             for (row, outcome) in outcomes.into_iter().enumerate() {
-                let index = positions.as_ref().map_or(row as u32, |positions| positions[row]);
-                emitter.settle::<O>(index, outcome);
+                emitter.settle::<O>(index_of(positions.as_deref(), row), outcome);
             }
             Ok(())
         }
@@ -110,6 +121,11 @@ fn run<'a, V, O: Output>(
                 .map_err(BatchError::Failed)
         }
     }
+}
+
+/// The place in the server's batch of an item of the task's batch.
+fn index_of(positions: Option<&[u32]>, row: usize) -> u32 {
+    positions.map_or(row as u32, |positions| positions[row])
 }
 
 fn check_rows(tensors: &[TensorOutput], count: usize) -> Result<(), BatchError> {

@@ -183,7 +183,29 @@ pub type BatchResult<T> = Result<Outputs<T>, BatchError>;
 ///
 /// Collect an iterator of outputs into it, or one of `Result<output, ItemError>` where single items may fail.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outputs<T>(pub(crate) Outcomes<T>);
+pub struct Outputs<T> {
+    pub(crate) outcomes: Outcomes<T>,
+    pub(crate) weights: Option<Vec<u64>>,
+}
+
+impl<T> From<Outcomes<T>> for Outputs<T> {
+    fn from(outcomes: Outcomes<T>) -> Self {
+        Self {
+            outcomes,
+            weights: None,
+        }
+    }
+}
+
+impl<T> Outputs<T> {
+    /// States the weight of each item, in their order, for a task that does not state it in `prepare`: of an embedding, the
+    /// number of tokens that clients are charged for.
+    #[must_use]
+    pub fn weights(mut self, weights: Vec<u64>) -> Self {
+        self.weights = Some(weights);
+        self
+    }
+}
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcomes<T> {
@@ -194,14 +216,14 @@ pub(crate) enum Outcomes<T> {
 impl<T: Rows> Outputs<T> {
     /// Tensors whose first dimension is the batch: row `i` belongs to item `i`. The fastest way out, where no item fails.
     pub fn batch(tensors: T) -> Self {
-        Self(Outcomes::Rows(tensors.into_tensors()))
+        Outcomes::Rows(tensors.into_tensors()).into()
     }
 }
 
 impl Outputs<AnyOutput> {
     /// As [`batch`](Outputs::batch), for a task whose outputs are tensors by its settings.
     pub fn rows(tensors: Vec<TensorOutput>) -> Self {
-        Self(Outcomes::Rows(tensors))
+        Outcomes::Rows(tensors).into()
     }
 }
 
@@ -233,12 +255,12 @@ mod sealed {
 
 impl<T> FromIterator<T> for Outputs<T> {
     fn from_iter<I: IntoIterator<Item = T>>(outputs: I) -> Self {
-        Self(Outcomes::Each(outputs.into_iter().map(Ok).collect()))
+        Outcomes::Each(outputs.into_iter().map(Ok).collect()).into()
     }
 }
 
 impl<T> FromIterator<Result<T, ItemError>> for Outputs<T> {
     fn from_iter<I: IntoIterator<Item = Result<T, ItemError>>>(outcomes: I) -> Self {
-        Self(Outcomes::Each(outcomes.into_iter().collect()))
+        Outcomes::Each(outcomes.into_iter().collect()).into()
     }
 }

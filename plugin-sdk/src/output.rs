@@ -242,6 +242,11 @@ impl<'a> Emitter<'a> {
         }
     }
 
+    /// States the weight of item `index`. The server can do without it.
+    pub(crate) fn weigh(&mut self, index: u32, weight: u64) {
+        let _code = self.sink.weigh(index, weight);
+    }
+
     /// Gives the rows of `tensors` to the items in `positions`, or to all items if there are none. The first dimension of
     /// every tensor is the number of these items, as was checked by the caller.
     pub(crate) fn settle_rows(

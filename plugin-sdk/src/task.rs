@@ -252,7 +252,8 @@ impl TaskInfo {
     }
 
     /// The task makes embeddings, and the server offers it at `/v1/embeddings` as well: it takes text, answers one tensor of
-    /// type FP32 and one dimension, and the weight that `prepare` states is the number of tokens.
+    /// type FP32 and one dimension, and the weight that `prepare` or [`Outputs::weights`](crate::Outputs::weights) states is the
+    /// number of tokens.
     #[must_use]
     pub fn embedding(mut self) -> Self {
         self.embedding = true;

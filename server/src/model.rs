@@ -86,6 +86,9 @@ pub trait OutputSink {
 
     /// Item `index` failed, alone.
     fn fail(&mut self, index: usize, error: ItemError) -> SinkStatus;
+
+    /// Item `index` has this weight. Settles nothing; an item that the batch does not have is ignored.
+    fn weigh(&mut self, _index: usize, _weight: u64) {}
 }
 
 /// What became of an answer.

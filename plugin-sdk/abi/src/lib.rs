@@ -179,6 +179,12 @@ pub trait OutputSinkAbi {
     /// Item `index` failed, alone.
     #[sabi(last_prefix_field)]
     fn fail(&mut self, index: u32, kind: u32, message: RStr<'_>) -> u32;
+
+    /// Item `index` has this weight, for a task that states no weights with [`ModelAbi::prepare`]. Settles nothing; at most
+    /// once for an item. A server that does not know this function ignores the weight.
+    fn weigh(&mut self, _index: u32, _weight: u64) -> u32 {
+        codes::sink::OK
+    }
 }
 
 /// A sink, lent for one batch.

@@ -71,7 +71,7 @@ pub struct TaskManifest {
     /// Limits that fit the model; the operator's configuration wins.
     pub limits: Limits,
     /// Whether it makes embeddings: it takes text, its output is one FP32 tensor of one dimension, and the weight of an
-    /// item is its count of tokens.
+    /// item, stated by `prepare` or with its output, is its number of tokens.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub embedding: bool,
 }

@@ -174,6 +174,14 @@ impl<'a> Prediction<'a> {
                 continue;
             }
             self.started = started;
+            if result.is_ok() {
+                for (place, weight) in sink.take_weights() {
+                    let payload = &items[place].1.payload;
+                    if payload.prepared.is_none() {
+                        payload.ticket.add_weight(weight);
+                    }
+                }
+            }
             return Some(result.and_then(|()| settled(sink, items.len())));
         }
     }

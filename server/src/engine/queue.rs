@@ -250,7 +250,7 @@ impl Queue {
             match input {
                 Ok(input) => {
                     if !task.prepares {
-                        ticket.weigh(1);
+                        ticket.weigh_in_queue(1);
                     }
                     admitted.push(Item {
                         id: ItemId(first + index as u64),

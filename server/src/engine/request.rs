@@ -42,7 +42,7 @@ pub struct Reply {
     pub outcomes: Vec<Outcome>,
     /// Where the time went.
     pub timing: Timing,
-    /// What its items weigh together, as far as they were weighed.
+    /// Total weight of its items, as far as the model stated it.
     pub weight: u64,
 }
 
@@ -225,10 +225,15 @@ impl Ticket {
         self.gathering.places[self.index].state.load(Ordering::Acquire) == WAITING
     }
 
-    /// States the item's weight while it waits. To be called once, before the item can be taken.
+    /// Records the weight that the model stated for the item, while it waits.
     pub(super) fn weigh(&self, weight: u64) {
+        self.add_weight(weight);
+        self.weigh_in_queue(weight);
+    }
+
+    /// Counts the item's weight in the queue. To be called once, before the item can be taken.
+    pub(super) fn weigh_in_queue(&self, weight: u64) {
         let place = &self.gathering.places[self.index];
-        self.gathering.lock().weight += weight;
         self.gathering.task.add_weight(weight);
         place.weight.store(weight, Ordering::Release);
         // Given up meanwhile, perhaps by somebody who did not see the weight yet: whoever swaps it out takes it off.
@@ -237,6 +242,12 @@ impl Ticket {
                 .task
                 .remove_weight(place.weight.swap(0, Ordering::AcqRel));
         }
+    }
+
+    /// Adds a weight that the model stated for the item: in `prepare`, or with its output.
+    pub(super) fn add_weight(&self, weight: u64) {
+        let mut outcomes = self.gathering.lock();
+        outcomes.weight = outcomes.weight.saturating_add(weight);
     }
 
     /// Takes the item out of the queue to run it; `false` if it has been given up.

@@ -9,6 +9,8 @@ use super::Outcome;
 /// The outcomes of one `predict_batch`, by item.
 pub(super) struct BatchSink {
     outcomes: Vec<Option<Outcome>>,
+    /// Weights that were stated with the outputs, by item.
+    weights: Vec<(usize, u64)>,
     /// The first thing that the plugin did against the contract.
     violation: Option<String>,
 }
@@ -17,8 +19,14 @@ impl BatchSink {
     pub(super) fn new(items: usize) -> Self {
         Self {
             outcomes: std::iter::repeat_with(|| None).take(items).collect(),
+            weights: Vec::new(),
             violation: None,
         }
+    }
+
+    /// The weights that were stated with the outputs, by item.
+    pub(super) fn take_weights(&mut self) -> Vec<(usize, u64)> {
+        std::mem::take(&mut self.weights)
     }
 
     /// The outcomes, or what the plugin did wrong.
@@ -84,5 +92,12 @@ impl OutputSink for BatchSink {
 
     fn fail(&mut self, index: usize, error: ItemError) -> SinkStatus {
         self.settle(index, Err(error))
+    }
+
+    fn weigh(&mut self, index: usize, weight: u64) {
+        // At most one for each item, so that a plugin cannot make the list grow.
+        if index < self.outcomes.len() && self.weights.len() < self.outcomes.len() {
+            self.weights.push((index, weight));
+        }
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct Collector<'a> {
     settled: Vec<bool>,
     /// The place in the batch of each item that the model was given: those that could be prepared.
     places: Vec<usize>,
+    /// How many weights have been stated.
+    weights: usize,
 }
 
 impl<'a> Collector<'a> {
@@ -25,6 +27,7 @@ impl<'a> Collector<'a> {
             outcomes: Vec::with_capacity(items),
             settled: vec![false; items],
             places: Vec::new(),
+            weights: 0,
         }
     }
 
@@ -113,5 +116,16 @@ impl OutputSink for Collector<'_> {
 
     fn fail(&mut self, index: usize, error: ItemError) -> SinkStatus {
         self.settle(index, |index| Outcome::Failure { index, error })
+    }
+
+    fn weigh(&mut self, index: usize, weight: u64) {
+        // At most one for each item, so that a plugin cannot make the list grow.
+        if let Some(&place) = self.places.get(index)
+            && self.weights < self.places.len()
+        {
+            self.weights += 1;
+            let index = place as u32;
+            self.outcomes.push(Outcome::Weight { index, weight });
+        }
     }
 }

@@ -111,6 +111,13 @@ pub(super) enum Outcome {
         /// Why.
         error: ItemError,
     },
+    /// The weight of one item, which settles nothing.
+    Weight {
+        /// Which item.
+        index: u32,
+        /// How much.
+        weight: u64,
+    },
 }
 
 mod code {
@@ -324,6 +331,7 @@ impl Outcome {
     const OUTPUT: u8 = 1;
     const ROWS: u8 = 2;
     const FAILURE: u8 = 3;
+    const WEIGHT: u8 = 4;
 
     fn encode<'a>(&'a self, to: &mut Encoder<'a>) {
         match self {
@@ -341,6 +349,11 @@ impl Outcome {
                 to.u32(*index);
                 to.item_error(error);
             }
+            Self::Weight { index, weight } => {
+                to.u8(Self::WEIGHT);
+                to.u32(*index);
+                to.u64(*weight);
+            }
         }
     }
 
@@ -354,6 +367,10 @@ impl Outcome {
             Self::FAILURE => Ok(Self::Failure {
                 index: from.u32("the index of an item")?,
                 error: from.item_error()?,
+            }),
+            Self::WEIGHT => Ok(Self::Weight {
+                index: from.u32("the index of an item")?,
+                weight: from.u64("the weight of an item")?,
             }),
             code => Err(WireError::Code {
                 what: "an outcome",

@@ -309,10 +309,15 @@ impl RemoteModel {
             .ask_to_run(&request, sink)
             .map_err(|error| self.lose(error))?;
         for outcome in outcomes {
-            match outcome {
+            // The sink itself records what is wrong with an outcome.
+            let _status = match outcome {
                 Outcome::Output { index, value } => sink.emit(index as usize, value, false),
                 Outcome::Rows(tensors) => sink.emit_batch(tensors),
                 Outcome::Failure { index, error } => sink.fail(index as usize, error),
+                Outcome::Weight { index, weight } => {
+                    sink.weigh(index as usize, weight);
+                    continue;
+                }
             };
         }
         // A batch that is out of memory comes back in halves; the child keeps what it has prepared until then.

@@ -80,6 +80,13 @@ impl<'a> PluginSink<'a> {
 }
 
 impl OutputSinkAbi for PluginSink<'_> {
+    fn weigh(&mut self, index: u32, weight: u64) -> u32 {
+        self.guarded(|this| {
+            this.sink.weigh(index as usize, weight);
+            codes::sink::OK
+        })
+    }
+
     fn emit(&mut self, index: u32, value: RawValue<'_>, flags: u32) -> u32 {
         self.guarded(|this| match convert::take_value(&value, this.declared) {
             Ok(value) => {
