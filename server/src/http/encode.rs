@@ -111,13 +111,13 @@ pub fn encode_reply(head: &ReplyHead<'_>, outcomes: &[Result<Value, ItemError>])
     EncodedReply { status, body }
 }
 
-/// The single output as it is, if it is bytes and the client asked for its media type by name.
+/// The only output as it is, if it is bytes and the client accepts its media type by name.
 pub fn raw_output<'a>(
     accept: Option<&str>,
     form: Form,
     outcomes: &'a [Result<Value, ItemError>],
 ) -> Option<(&'a bytes::Bytes, &'a str)> {
-    let (Form::Single, [Ok(Value::Bytes { data, media_type })]) = (form, outcomes) else {
+    let (Form::Single | Form::List, [Ok(Value::Bytes { data, media_type })]) = (form, outcomes) else {
         return None;
     };
     let media_type = if media_type.is_empty() {

@@ -210,7 +210,8 @@ fn bytes_are_base64_unless_asked_for_as_they_are() {
     let raw = |accept, form| raw_output(accept, form, &bytes("image/png")).is_some();
     assert!(raw(Some("text/html, image/*;q=0.5"), Form::Single));
     assert!(raw(Some("image/png"), Form::Single));
-    assert!(!raw(Some("image/png"), Form::List));
+    assert!(raw(Some("image/png"), Form::List), "a list of one");
+    assert!(!raw(Some("image/png"), Form::Predictions));
     assert!(!raw(Some("*/*"), Form::Single));
     assert!(!raw(None, Form::Single));
 }
