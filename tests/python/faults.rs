@@ -36,20 +36,20 @@ fn an_exception_in_the_place_of_an_outcome_fails_its_item() {
 }
 
 #[test]
-fn an_exception_fails_the_batch_and_its_traceback_is_in_the_log_alone() {
+fn an_exception_is_logged_with_its_traceback_and_clients_are_told_its_type_alone() {
     let Some(server) = faults("") else { return };
     let (code, message) = server
-        .predict("m", "batch", &json!(["value"]))
+        .predict("m", "batch", &json!(["runtime"]))
         .expect(500)
         .error();
     assert_eq!(
         (code.as_str(), message.as_str()),
         (
             "model_fault",
-            "every item failed; inputs[0]: the model raised ValueError"
+            "every item failed; inputs[0]: the model raised RuntimeError"
         )
     );
-    server.wait_for_log("ValueError: the password is hunter2");
+    server.wait_for_log("RuntimeError: the password is hunter2");
     let log = server.log().text();
     assert!(
         log.contains("model::m::python") && log.contains("faults.py\", line"),
@@ -119,7 +119,11 @@ fn outcomes_that_cannot_be_told_apart_fail_the_batch() {
 fn an_outcome_that_breaks_its_promise_fails_alone() {
     let Some(server) = faults("") else { return };
     for (task, bad, problem) in [
-        ("unfit", "unfit", "it is a value of type `int`, expected a string"),
+        (
+            "unfit",
+            "unfit",
+            "the model's output cannot be sent: it is a value of type `int`, expected a string",
+        ),
         ("unfit", "half", "surrogates not allowed"),
         (
             "unwritable",

@@ -80,7 +80,7 @@ fn in_threads_models_of_one_environment_share_an_interpreter() {
     write(
         scenario.dir(),
         "model.py",
-        "import os\nclass Model:\n    def who(self, items):\n        return [os.getpid()] * len(items)\n",
+        "import os\nclass Model:\n    def who(self, items: list):\n        return [os.getpid()] * len(items)\n",
     );
     let server = scenario.start();
     let own = json!(server.pid().as_raw_pid());
@@ -113,7 +113,7 @@ fn in_threads_a_second_environment_is_refused() {
     assert!(said.contains("isolation = \"process\""), "{said}");
 }
 
-const IMPORTING: &str = "import helper\nfrom package import part\nclass Model:\n    def see(self, items):\n        \
+const IMPORTING: &str = "import helper\nfrom package import part\nclass Model:\n    def see(self, items: list):\n        \
                          import late\n        return [[helper.VALUE, part.VALUE, late.VALUE]] * len(items)\n";
 
 fn see(server: &Server) -> Json {
@@ -165,7 +165,7 @@ fn a_reload_notices_changed_files_of_the_author() {
 
 #[test]
 fn text_is_utf8_without_a_locale() {
-    let text = "import pathlib\nfolder = pathlib.Path(__file__).parent\nclass Model:\n    def f(self, items):\n        \
+    let text = "import pathlib\nfolder = pathlib.Path(__file__).parent\nclass Model:\n    def f(self, items: list):\n        \
                 (folder / 'größe').write_text('ü')\n        return [(folder / 'größe').read_text()] * len(items)\n";
     let Some(scenario) = written(text, "") else { return };
     let server = scenario.env("LC_ALL", "C").start();
@@ -176,7 +176,7 @@ fn text_is_utf8_without_a_locale() {
 
 #[test]
 fn a_model_is_told_of_its_end() {
-    let text = "class Model:\n    def f(self, items):\n        return items\n    def unload(self):\n        \
+    let text = "class Model:\n    def f(self, items: list):\n        return items\n    def unload(self):\n        \
                 print('farewell')\n";
     let Some(scenario) = written(text, "") else { return };
     let server = scenario.start();
@@ -198,7 +198,7 @@ fn thread_pools_are_as_large_as_the_processors_of_the_model() {
 
 #[test]
 fn a_sandbox_holds_python_as_well() {
-    let text = "import pathlib, socket\nclass Model:\n    def f(self, items):\n        answers = []\n        \
+    let text = "import pathlib, socket\nclass Model:\n    def f(self, items: list):\n        answers = []\n        \
                 for deed in (lambda: socket.socket(), lambda: pathlib.Path(items[0]).write_text('x')):\n            \
                 try:\n                deed()\n                answers.append('done')\n            \
                 except OSError as error:\n                answers.append(type(error).__name__)\n        \

@@ -78,7 +78,7 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
         ),
         (
             "model.py:Model",
-            "class Model:\n    def load(self, settings):\n        open('missing.bin')\n    def f(self, items): ...",
+            "class Model:\n    def load(self, settings):\n        open('missing.bin')\n    def f(self, items: list): ...",
             "`load` raised FileNotFoundError: [Errno 2] No such file or directory: 'missing.bin' (",
         ),
         (
@@ -89,16 +89,16 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
         (
             "model.py:Model",
             "import typing, numpy\nclass Model:\n    def f(self, items: typing.List[numpy.ndarray[typing.Any, numpy.dtype[numpy.str_]]]): ...",
-            "is an array of no definite type, expected one of bool, uint8,",
+            "is an array without a definite type, expected one of bool, uint8,",
         ),
         (
             "model.py:Model",
             "class Model:\n    def predict(self, text: str): ...",
-            "; `predict` is none, since its first parameter is no list",
+            "; `predict`: `text` is `str`, expected a list such as `list[str]`",
         ),
         (
             "model.py:Model",
-            "class Model:\n    max_batch_size = 0\n    def f(self, items): ...",
+            "class Model:\n    max_batch_size = 0\n    def f(self, items: list): ...",
             "`max_batch_size` of `Model` is 0, expected an integer from 1",
         ),
         (
@@ -138,7 +138,7 @@ fn settings_are_read_as_their_hint_has_them() {
                 class Model:\n\
                 \x20   def load(self, settings: Settings, base_dir):\n\
                 \x20       self.seen = [settings.size.width, (base_dir / 'model.py').is_file()]\n\
-                \x20   def see(self, items):\n        return [self.seen] * len(items)\n";
+                \x20   def see(self, items: list):\n        return [self.seen] * len(items)\n";
     let scenario = |settings: &str| {
         let config = config(&python, "model.py:Model", "");
         let scenario = Scenario::new(&format!("{config}{settings}"));
@@ -171,7 +171,7 @@ fn a_class_of_an_installed_package_is_served_in_the_environment_at_hand() {
             "[[models]]\nname = \"m\"\nplugin = \"python\"\n\
              [models.settings]\nclass = \"package.models:Outer.Model\"\n{settings}"
         ));
-        let text = "from . import part\nclass Outer:\n    class Model:\n        def see(self, items):\n            \
+        let text = "from . import part\nclass Outer:\n    class Model:\n        def see(self, items: list):\n            \
                     return [part.VALUE] * len(items)\n";
         write(
             scenario.dir(),

@@ -3,10 +3,16 @@
 //! The tests need a Python with numpy and pydantic, which `INFERENCE_TEST_PYTHON` names, and its `libpython`; else they say
 //! so and pass, unless `INFERENCE_TEST_TOOLS=required` is set.
 
+mod asynchronous;
+mod embeddings;
+mod examples;
 mod faults;
 mod life;
 mod loading;
 mod minilm;
+mod outcomes;
+mod poison;
+mod tasks;
 mod values;
 mod versions;
 

@@ -20,7 +20,7 @@ class Nothing:
     def text(self, items: List[str]) -> List[str]:
         return items
 
-    def json(self, items):
+    def json(self, items: list):
         return items
 
     def dataclass(self, items: List[Document]) -> List[Document]:

@@ -27,7 +27,7 @@ class Faults:
 
     def batch(self, items: List[str]) -> List[str]:
         deeds = {
-            "value": self._raise,
+            "runtime": self._raise,
             "memory": lambda: (_ for _ in ()).throw(MemoryError()),
             "exit": lambda: sys.exit(3),
             "interrupt": lambda: (_ for _ in ()).throw(KeyboardInterrupt()),
@@ -41,7 +41,7 @@ class Faults:
 
     def _raise(self):
         password = "hunter2"
-        raise ValueError(f"the password is {password}")
+        raise RuntimeError(f"the password is {password}")
 
     def count(self, items: List[str]):
         return {"few": items[1:], "none": None, "text": "abc", "all": iter(items)}[items[0]]

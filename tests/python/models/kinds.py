@@ -89,7 +89,7 @@ class Kinds:
     def raw(self, items: List[bytes]) -> List[Annotated[bytes, "image/x-made-up"]]:
         return [item[::-1] for item in items]
 
-    def anything(self, items):
+    def anything(self, items: list):
         return items
 
     def typed(self, items: List[Any]) -> List[str]:

@@ -7,10 +7,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-/// Deepest nesting that is written: a value that contains itself has no end.
+/// Deepest nesting that is written: a value that contains itself has no end. As in `_outcomes.MAX_DEPTH`.
 const DEEPEST: usize = 200;
 
-/// The document of `value`. `plain` makes parts that JSON has no word for into others; see `values.plain`.
+/// The document of `value`. `plain` converts parts that JSON cannot express; see `_outcomes.plain`.
+///
+/// # Errors
+/// It cannot be written; `_outcomes.problem` finds out where and why.
 pub(crate) fn write(value: &Bound<'_, PyAny>, plain: &Bound<'_, PyAny>) -> Result<String, String> {
     let part = Part {
         value,
@@ -46,7 +49,16 @@ impl<'py> Part<'_, 'py> {
         for (key, value) in dict {
             let text = match key.cast::<PyString>() {
                 Ok(text) => text.clone(),
-                Err(_) if key.is_instance_of::<PyInt>() => key.str().map_err(S::Error::custom)?,
+                Err(_) if key.is_instance_of::<PyInt>() && !key.is_instance_of::<PyBool>() => {
+                    let text = key
+                        .call_method1("__format__", ("d",))
+                        .and_then(|text| Ok(text.cast_into::<PyString>()?));
+                    let text = text.map_err(S::Error::custom)?;
+                    if dict.contains(&text).map_err(S::Error::custom)? {
+                        return Err(S::Error::custom("a dict has the same key as an int and as a str"));
+                    }
+                    text
+                }
                 Err(_) => {
                     return Err(S::Error::custom(
                         "a dict has a key that is neither a str nor an int",
@@ -80,8 +92,13 @@ impl Serialize for Part<'_, '_> {
             return serializer.serialize_str(&text.to_cow().map_err(S::Error::custom)?);
         }
         if let Ok(number) = value.cast::<PyFloat>() {
-            // What is no number becomes null.
-            return serializer.serialize_f64(number.value());
+            // serde_json would write null.
+            return match number.value() {
+                finite if finite.is_finite() => serializer.serialize_f64(finite),
+                other => Err(S::Error::custom(format_args!(
+                    "{other} is not representable in JSON"
+                ))),
+            };
         }
         if let Ok(truth) = value.cast::<PyBool>() {
             return serializer.serialize_bool(truth.is_true());

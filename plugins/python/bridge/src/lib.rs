@@ -1,9 +1,10 @@
 //! Serves a class or a function that is written in Python: the half of the plugin `python` that is opened once a `libpython`
 //! is, so that one build runs in every Python since 3.9.
 //!
-//! What can be said in Python is said there, in `src/python`: `loading` imports what the settings name, `tasks` finds its
-//! tasks and runs them, `values` reads type hints, `logs` leads what is printed to the log. Here, `interpreter` starts Python,
-//! `scripts` hands it those modules, `task` carries batches over and back, and `json` writes outcomes.
+//! Most of it is written in Python, in the package `inference_server` beside this one: `_loading` imports the class that the
+//! settings name, `_tasks` finds its tasks, `_batches` runs them, `_hints`, `_documents` and `_outcomes` read and write values by
+//! their type hints, `_loop` runs asynchronous methods, `_logs` forwards output to the log. Here, `interpreter` starts Python,
+//! `scripts` imports that package, `task` passes batches and outcomes, and `json` writes outcomes.
 //!
 //! # The global lock
 //! One thread of a process runs Python at a time, so nothing is prepared in parallel: items are read in the batch that they
@@ -36,7 +37,7 @@ struct Order {
 
 /// A loaded model.
 struct PythonModel {
-    /// A `loading.Model`.
+    /// A `_loading.Model`.
     model: Py<PyAny>,
     tasks: Vec<(String, Arc<Plan>)>,
     files: Vec<PathBuf>,

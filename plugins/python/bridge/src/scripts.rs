@@ -7,21 +7,58 @@ use plugin_sdk::serde_json::{Map, Value as JsonValue};
 use plugin_sdk::{LoadContext, LoadError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyModule;
+use pyo3::types::{PyList, PyModule};
 
-/// Names and texts, each after those that it imports.
-const MODULES: [(&str, &str); 5] = [
-    ("_inference_server", "__path__ = []"),
-    ("_inference_server.values", include_str!("python/values.py")),
-    ("_inference_server.tasks", include_str!("python/tasks.py")),
-    ("_inference_server.loading", include_str!("python/loading.py")),
-    ("_inference_server.logs", include_str!("python/logs.py")),
+/// The package `inference_server`, each module after those that it imports. The same files run the examples of a class
+/// without a server.
+const MODULES: [(&str, &str); 11] = [
+    (PACKAGE, include_str!("../../inference_server/__init__.py")),
+    (
+        "inference_server._text",
+        include_str!("../../inference_server/_text.py"),
+    ),
+    (
+        "inference_server._hints",
+        include_str!("../../inference_server/_hints.py"),
+    ),
+    (
+        "inference_server._arrays",
+        include_str!("../../inference_server/_arrays.py"),
+    ),
+    (
+        "inference_server._documents",
+        include_str!("../../inference_server/_documents.py"),
+    ),
+    (
+        "inference_server._outcomes",
+        include_str!("../../inference_server/_outcomes.py"),
+    ),
+    (
+        "inference_server._loop",
+        include_str!("../../inference_server/_loop.py"),
+    ),
+    (
+        "inference_server._batches",
+        include_str!("../../inference_server/_batches.py"),
+    ),
+    (
+        "inference_server._tasks",
+        include_str!("../../inference_server/_tasks.py"),
+    ),
+    (
+        "inference_server._loading",
+        include_str!("../../inference_server/_loading.py"),
+    ),
+    (LOGS, include_str!("../../inference_server/_logs.py")),
 ];
+
+const PACKAGE: &str = "inference_server";
+const LOGS: &str = "inference_server._logs";
 
 /// The modules, once they have been imported.
 pub(crate) struct Scripts<'py> {
-    pub(crate) values: Bound<'py, PyModule>,
-    pub(crate) tasks: Bound<'py, PyModule>,
+    pub(crate) outcomes: Bound<'py, PyModule>,
+    pub(crate) batches: Bound<'py, PyModule>,
     loading: Bound<'py, PyModule>,
 }
 
@@ -30,23 +67,27 @@ impl<'py> Scripts<'py> {
     /// of this process.
     pub(crate) fn import(py: Python<'py>) -> PyResult<Self> {
         let known = py.import("sys")?.getattr("modules")?;
-        if !known.contains("_inference_server.logs")? {
+        if !known.contains(LOGS)? {
             for (name, text) in MODULES {
-                import(py, name, text)?;
+                let module = import(py, name, text)?;
+                if name == PACKAGE {
+                    // What makes it a package: the modules that follow are imported from it.
+                    module.setattr("__path__", PyList::empty(py))?;
+                }
             }
             let record = wrap_pyfunction!(record, py)?;
             let most = log::max_level() as u32;
-            let logs = py.import("_inference_server.logs")?;
+            let logs = py.import(LOGS)?;
             logs.call_method1("redirect", (record, most))?;
         }
         Ok(Self {
-            values: py.import("_inference_server.values")?,
-            tasks: py.import("_inference_server.tasks")?,
-            loading: py.import("_inference_server.loading")?,
+            outcomes: py.import("inference_server._outcomes")?,
+            batches: py.import("inference_server._batches")?,
+            loading: py.import("inference_server._loading")?,
         })
     }
 
-    /// A `loading.Model`.
+    /// A `_loading.Model`.
     pub(crate) fn load(
         &self,
         class: &str,
@@ -73,10 +114,10 @@ impl<'py> Scripts<'py> {
     }
 }
 
-fn import(py: Python<'_>, name: &str, text: &str) -> PyResult<()> {
+fn import<'py>(py: Python<'py>, name: &str, text: &str) -> PyResult<Bound<'py, PyModule>> {
     let file = format!("<inference-server {name}>");
     let [text, file, name] = [text, &file, name].map(CString::new);
-    PyModule::from_code(py, &text?, &file?, &name?).map(drop)
+    PyModule::from_code(py, &text?, &file?, &name?)
 }
 
 /// The value of a JSON document.

@@ -1,13 +1,12 @@
-//! Carries batches to a method and its outcomes back. What they are, the method's hints say: see `tasks.Task`.
+//! Passes batches to a method and its outcomes back. Its hints state what they are: see `_batches.Task`.
 
-use std::fmt::Display;
 use std::sync::Arc;
 
 use plugin_sdk::manifest::{Kind, TensorManifest, ValueManifest};
 use plugin_sdk::prelude::*;
 use plugin_sdk::serde_json::Value as JsonValue;
 use plugin_sdk::serde_json::value::RawValue;
-use plugin_sdk::{AnyOutput, TaskInfo};
+use plugin_sdk::{AnyOutput, TaskInfo, TensorView};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyString, PyTuple};
@@ -18,12 +17,14 @@ use crate::scripts::Scripts;
 
 /// What is known of a method once the model is loaded.
 pub(crate) struct Plan {
-    /// Its `tasks.Task`.
+    /// Its `_batches.Task`.
     task: Py<PyAny>,
-    /// `tasks.Failed`, `tasks.raised` and `values.plain`.
-    failed: Py<PyAny>,
+    /// `_batches.raised`, and `Failed`, `plain`, `problem` and `unfit` of `_outcomes`.
     raised: Py<PyAny>,
+    failed: Py<PyAny>,
     plain: Py<PyAny>,
+    problem: Py<PyAny>,
+    unfit: Py<PyAny>,
     info: TaskInfo,
     input: ValueManifest,
     output: ValueManifest,
@@ -36,7 +37,7 @@ impl Plan {
         task: &Bound<'_, PyAny>,
         max_batch_size: Option<usize>,
     ) -> PyResult<Self> {
-        let plain = scripts.values.getattr("plain")?;
+        let plain = scripts.outcomes.getattr("plain")?;
         let input = value_manifest(&task.getattr("input")?, &plain)?;
         let output = value_manifest(&task.getattr("output")?, &plain)?;
         let description: String = task.getattr("description")?.extract()?;
@@ -45,6 +46,9 @@ impl Plan {
             .output(output.clone());
         if let Some(size) = max_batch_size {
             info = info.max_batch_size(size);
+        }
+        if task.getattr("embedding")?.extract()? {
+            info = info.embedding();
         }
         let parameters = task.getattr("parameters")?;
         let takes_parameters = !parameters.is_none();
@@ -56,8 +60,10 @@ impl Plan {
         }
         Ok(Self {
             task: task.clone().unbind(),
-            failed: scripts.tasks.getattr("Failed")?.unbind(),
-            raised: scripts.tasks.getattr("raised")?.unbind(),
+            raised: scripts.batches.getattr("raised")?.unbind(),
+            failed: scripts.outcomes.getattr("Failed")?.unbind(),
+            problem: scripts.outcomes.getattr("problem")?.unbind(),
+            unfit: scripts.outcomes.getattr("unfit")?.unbind(),
             plain: plain.unbind(),
             info,
             input,
@@ -67,7 +73,7 @@ impl Plan {
     }
 }
 
-/// The manifest of a `values.Form`.
+/// The manifest of a `_hints.Form`.
 fn value_manifest(form: &Bound<'_, PyAny>, plain: &Bound<'_, PyAny>) -> PyResult<ValueManifest> {
     let kind: String = form.getattr("kind")?.extract()?;
     let tensor = |tensor: Bound<'_, PyAny>| {
@@ -116,33 +122,56 @@ impl Task<PythonModel> for Method {
 }
 
 impl Plan {
-    /// The outcomes of a batch, whose items are what the manifest says, as the server has made sure.
+    /// The outcomes of a batch, whose items are what the manifest declares, as the server has checked.
     fn run(&self, py: Python<'_>, batch: &Batch<'_, Value<'_>>) -> PyResult<Outputs<AnyOutput>> {
-        let items = self.lend(py, batch)?;
+        let task = self.task.bind(py);
         let parameters = if self.takes_parameters {
             Some(parameters(py, batch)?)
         } else {
             None
         };
-        let outcomes = self.task.bind(py).call_method1("run", (items, parameters))?;
+        let items = self.lend(py, batch, lend_tensor)?;
+        let answered = match task.call_method1("run", (items, &parameters)) {
+            Ok(answered) => answered,
+            Err(error) => {
+                // The method may have changed the items that it was given.
+                let items = self.lend(py, batch, lend_tensor_of_each)?;
+                task.call_method1("isolate", (error.into_value(py), items, parameters))?
+            }
+        };
+        let (outcomes, tokens): (Bound<'_, PyAny>, Option<Vec<u64>>) = answered.extract()?;
+        let outputs = self.outputs(&outcomes)?;
+        Ok(match tokens {
+            Some(tokens) => outputs.weights(tokens),
+            None => outputs,
+        })
+    }
+
+    fn outputs(&self, outcomes: &Bound<'_, PyAny>) -> PyResult<Outputs<AnyOutput>> {
         if let Ok(rows) = outcomes.cast::<PyTuple>() {
             return self.tensors(rows.iter()).map(Outputs::rows);
         }
-        let failed = self.failed.bind(py);
+        let failed = self.failed.bind(outcomes.py());
         let outcome = |outcome: Bound<'_, PyAny>| {
             if outcome.is_instance(failed)? {
                 return Ok(Err(item_error(&outcome)?));
             }
             self.output(&outcome)
         };
-        outcomes.cast::<PyList>()?.iter().map(outcome).collect()
+        // Outputs of kind JSON come as the method returned them: in a list, or in another sequence.
+        outcomes.try_iter()?.map(|each| outcome(each?)).collect()
     }
 
-    /// The items as `tasks.READERS` take them.
-    fn lend<'py>(&self, py: Python<'py>, batch: &Batch<'_, Value<'_>>) -> PyResult<Bound<'py, PyList>> {
+    /// The items as `_batches.READERS` take them.
+    fn lend<'py>(
+        &self,
+        py: Python<'py>,
+        batch: &Batch<'_, Value<'_>>,
+        lend_tensor: LendTensor<'py>,
+    ) -> PyResult<Bound<'py, PyList>> {
         if self.input.kinds == [Kind::Tensors] {
             let names = self.input.tensors.iter().map(|tensor| &tensor.name);
-            let lent = names.map(|name| lend_tensor(py, name, batch));
+            let lent = names.map(|name| lend_tensor(py, &views(name, batch)?));
             return PyList::new(py, lent.collect::<PyResult<Vec<_>>>()?);
         }
         let lent = batch.iter().map(|item| {
@@ -150,11 +179,7 @@ impl Plan {
                 Value::Text(text) => PyString::new(py, text).into_any(),
                 Value::Bytes(bytes) => PyBytes::new(py, bytes.data).into_any(),
                 Value::Json(document) => PyString::from_bytes(py, document)?.into_any(),
-                _ => {
-                    return Err(PyTypeError::new_err(
-                        "an item is of another kind than the task takes",
-                    ));
-                }
+                _ => return Err(other_kind()),
             })
         });
         PyList::new(py, lent.collect::<PyResult<Vec<_>>>()?)
@@ -163,19 +188,19 @@ impl Plan {
     fn output(&self, outcome: &Bound<'_, PyAny>) -> PyResult<Result<AnyOutput, ItemError>> {
         let py = outcome.py();
         Ok(Ok(match self.output.kinds[..] {
-            [Kind::Text] => match outcome.extract() {
-                Ok(text) => AnyOutput::Text(text),
-                Err(error) => return Ok(Err(unfit(&error))),
-            },
+            [Kind::Text] => AnyOutput::Text(outcome.extract()?),
             [Kind::Bytes] => {
-                let media_type = self.output.media_types.first();
-                let media_type = media_type.map_or("application/octet-stream", String::as_str);
-                AnyOutput::Bytes(BytesOutput::new(outcome.extract()?, media_type.to_owned()))
+                let (data, media_type): (Vec<u8>, String) = outcome.extract()?;
+                AnyOutput::Bytes(BytesOutput::new(data, media_type))
             }
             [Kind::Tensors] => AnyOutput::Tensors(self.tensors(outcome.try_iter()?.flatten())?),
             _ => match json::write(outcome, self.plain.bind(py)) {
                 Ok(document) => AnyOutput::Json(document),
-                Err(problem) => return Ok(Err(unfit(&problem))),
+                Err(error) => {
+                    let problem: Option<String> = self.problem.call1(py, (outcome,))?.extract(py)?;
+                    let failed = self.unfit.bind(py).call1((problem.unwrap_or(error),))?;
+                    return Ok(Err(item_error(&failed)?));
+                }
             },
         }))
     }
@@ -197,7 +222,7 @@ impl Plan {
         self.output.tensors.iter().zip(parts).map(tensor).collect()
     }
 
-    /// What the server is told of an exception; `tasks.raised` writes the traceback to the log.
+    /// What the server is told of an exception; `_batches.raised` writes the traceback to the log.
     fn explain(&self, py: Python<'_>, error: PyErr) -> BatchError {
         let said = self
             .raised
@@ -211,40 +236,43 @@ impl Plan {
     }
 }
 
-/// One tensor of all items: data and shape together if the items have the same shape, and else a list of both for each.
-fn lend_tensor<'py>(
-    py: Python<'py>,
-    name: &str,
-    batch: &Batch<'_, Value<'_>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let mut tensors = Vec::with_capacity(batch.len());
-    for item in batch {
-        let Value::Tensors(named) = item else {
-            return Err(PyTypeError::new_err(
-                "an item is of another kind than the task takes",
-            ));
-        };
-        tensors.push(
-            named
-                .get(name)
-                .map_err(|error| PyTypeError::new_err(error.to_string()))?,
-        );
-    }
+/// How one tensor of all items is passed on.
+type LendTensor<'py> = fn(Python<'py>, &[TensorView<'_>]) -> PyResult<Bound<'py, PyAny>>;
+
+/// One tensor of each item.
+fn views<'a>(name: &str, batch: &Batch<'_, Value<'a>>) -> PyResult<Vec<TensorView<'a>>> {
+    let view = |item: &Value<'a>| match item {
+        Value::Tensors(named) => named
+            .get(name)
+            .map_err(|error| PyTypeError::new_err(error.to_string())),
+        _ => Err(other_kind()),
+    };
+    batch.iter().map(view).collect()
+}
+
+fn other_kind() -> PyErr {
+    PyTypeError::new_err("an item is of another kind than the task takes")
+}
+
+/// Data and shape of all items together if they have the same shape, and otherwise of each.
+fn lend_tensor<'py>(py: Python<'py>, tensors: &[TensorView<'_>]) -> PyResult<Bound<'py, PyAny>> {
     let shape = tensors[0].shape();
-    // The elements of an array of one dimension would be no arrays.
-    if !shape.is_empty() && tensors.iter().all(|tensor| tensor.shape() == shape) {
-        let data: Vec<&[u8]> = tensors.iter().map(|tensor| tensor.data()).collect();
-        let mut rows = vec![tensors.len() as u64];
-        rows.extend(shape);
-        let both = (PyByteArray::new(py, &data.concat()), PyTuple::new(py, rows)?);
-        return Ok(both.into_pyobject(py)?.into_any());
+    // The elements of an array of one dimension would not be arrays.
+    if shape.is_empty() || tensors.iter().any(|tensor| tensor.shape() != shape) {
+        return lend_tensor_of_each(py, tensors);
     }
-    let each = tensors.iter().map(|tensor| {
-        Ok((
-            PyByteArray::new(py, tensor.data()),
-            PyTuple::new(py, tensor.shape())?,
-        ))
-    });
+    let data: Vec<&[u8]> = tensors.iter().map(|tensor| tensor.data()).collect();
+    let mut rows = vec![tensors.len() as u64];
+    rows.extend(shape);
+    let both = (PyByteArray::new(py, &data.concat()), PyTuple::new(py, rows)?);
+    Ok(both.into_pyobject(py)?.into_any())
+}
+
+/// Data and shape of each item.
+fn lend_tensor_of_each<'py>(py: Python<'py>, tensors: &[TensorView<'_>]) -> PyResult<Bound<'py, PyAny>> {
+    let each = tensors
+        .iter()
+        .map(|tensor| Ok((PyBytes::new(py, tensor.data()), PyTuple::new(py, tensor.shape())?)));
     Ok(PyList::new(py, each.collect::<PyResult<Vec<_>>>()?)?.into_any())
 }
 
@@ -257,13 +285,7 @@ fn parameters<'py>(py: Python<'py>, batch: &Batch<'_, Value<'_>>) -> PyResult<Bo
     PyList::new(py, documents.iter().map(|document| document.get()))
 }
 
-/// An outcome that cannot be sent, as in `tasks.write_each`.
-fn unfit(problem: &dyn Display) -> ItemError {
-    log::error!("the outcome of an item is unfit: {problem}");
-    ItemError::fault(format_args!("the model's outcome is unfit: {problem}"))
-}
-
-/// The error in a `tasks.Failed`.
+/// The error in a `_outcomes.Failed`.
 fn item_error(failed: &Bound<'_, PyAny>) -> PyResult<ItemError> {
     let message: String = failed.getattr("message")?.extract()?;
     let kind: String = failed.getattr("kind")?.extract()?;

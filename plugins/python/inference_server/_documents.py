@@ -1,15 +1,28 @@
-"""What type hints say of the values of a task: their kind, their schema, and how to read and to write them.
+"""Reads JSON documents by type hints: the schema of a hint, and what makes a value of it from parsed JSON.
 
-A hint becomes a `Form`. Items arrive as text, bytes, parsed JSON or the bytes of tensors, and leave as what the hint
-promises; everything that is wrong with a value is an `Invalid` that says where.
+Everything that is wrong with a document is an `Invalid` that states where.
 """
 
 import collections.abc
 import dataclasses
 import enum
-import functools
 import sys
 import typing
+
+from inference_server import _arrays, _text
+from inference_server._hints import (
+    LISTS,
+    Form,
+    Unsupported,
+    array_fields,
+    hints_of,
+    is_array,
+    is_typed_dict,
+    resolve,
+    show,
+    tensor,
+    unwrap,
+)
 
 
 class Invalid(Exception):
@@ -27,61 +40,12 @@ class Invalid(Exception):
         return f"`{self.path}`: {self.message}" if self.path else self.message
 
 
-class Unsupported(Exception):
-    """A hint that cannot be served: for the operator."""
-
-
-@dataclasses.dataclass
-class Tensor:
-    """One named tensor of an item: `dtype` is the server's name, `shape` has -1 where any size will do."""
-
-    name: str
-    dtype: str
-    shape: tuple
-
-    def fits(self, shape):
-        return len(shape) == len(self.shape) and all(
-            want in (-1, got) for got, want in zip(shape, self.shape)
-        )
-
-
-@dataclasses.dataclass
-class Form:
-    """What a value is. `read` makes it from parsed JSON, or is None where parsed JSON is what is wanted."""
-
-    kind: str = "json"
-    schema: typing.Any = None
-    media_types: tuple = ()
-    tensors: tuple = ()
-    read: typing.Any = None
-    # Of several named tensors: what holds them.
-    holder: typing.Any = None
-
-
-# The server's names of numpy's types.
-DTYPES = {
-    "bool": "BOOL",
-    "uint8": "UINT8",
-    "uint16": "UINT16",
-    "uint32": "UINT32",
-    "uint64": "UINT64",
-    "int8": "INT8",
-    "int16": "INT16",
-    "int32": "INT32",
-    "int64": "INT64",
-    "float16": "FP16",
-    "float32": "FP32",
-    "float64": "FP64",
-}
-NUMPY_NAMES = {theirs: numpys for numpys, theirs in DTYPES.items()}
-
-
 def form(hint, name):
     """The form of an item (`name` is "input") or an outcome ("output") with this hint."""
     hint = resolve(hint)
-    if hint is str:
-        return Form("text")
     bare, notes = unwrap(hint)
+    if bare is str:
+        return Form("text")
     if bare is bytes:
         return Form("bytes", media_types=tuple(note for note in notes if isinstance(note, str)))
     if is_array(hint):
@@ -94,62 +58,11 @@ def form(hint, name):
     return Form("json", schema, read=read)
 
 
-def unwrap(hint):
-    """The hint in an `Annotated`, and what it is annotated with."""
-    notes = ()
-    if typing.get_origin(hint) is typing.Annotated:
-        hint, notes = hint.__origin__, hint.__metadata__
-    return resolve(hint), notes
-
-
-def resolve(hint):
-    """What a `type` statement has given another name, as numpy does with `NDArray`."""
-    alias = typing.get_origin(hint) or hint
-    if not hasattr(alias, "__value__"):
-        return hint
-    arguments = typing.get_args(hint)
-    return resolve(alias.__value__[arguments] if arguments else alias.__value__)
-
-
-# Arrays
-
-
-def is_array(hint):
-    bare, _ = unwrap(hint)
-    bare = typing.get_origin(bare) or bare
-    return isinstance(bare, type) and f"{bare.__module__}.{bare.__qualname__}" == "numpy.ndarray"
-
-
-def tensor(name, hint):
-    bare, notes = unwrap(hint)
-    shape = next((note for note in notes if isinstance(note, tuple)), None)
-    arguments = typing.get_args(bare)
-    dtype = "float32"
-    if arguments:
-        dimensions, dtype = arguments
-        dtype = getattr((typing.get_args(dtype) or (None,))[0], "__name__", "unknown")
-        dimensions = typing.get_args(dimensions)
-        if shape is None and dimensions and ... not in dimensions:
-            shape = (-1,) * len(dimensions)
-    if dtype not in DTYPES:
-        known = ", ".join(DTYPES)
-        raise Unsupported(f"{show(hint)} is an array of no definite type, expected one of {known}")
-    return Tensor(name, DTYPES[dtype], (-1,) if shape is None else shape)
-
-
-def array_fields(hint):
-    """The fields of a dataclass or a TypedDict that has nothing but arrays, with their hints."""
-    if not (dataclasses.is_dataclass(hint) or is_typed_dict(hint)):
-        return None
-    hints = hints_of(hint)
-    return hints if hints and all(map(is_array, hints.values())) else None
-
-
 # JSON
 
 
 def reader(hint):
-    """The JSON Schema of a hint, and what makes such a value from parsed JSON: None where that is the value itself."""
+    """The JSON Schema of a hint, and a function that makes such a value from parsed JSON, or None if that is the value."""
     if is_array(hint):
         return nested_array(tensor("array", hint))
     hint, _ = unwrap(hint)
@@ -161,10 +74,10 @@ def reader(hint):
         name = SCALARS[hint]
         return {"type": name}, number if hint is float else scalar(hint or type(None), name)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint in (list, tuple, dict):
+    if hint in (list, tuple, dict, set, frozenset):
         origin, arguments = hint, ()
     if origin is typing.Literal:
-        return {"enum": list(arguments)}, one_of(arguments)
+        return {"enum": list(arguments)}, one_of(json_scalars(arguments, hint))
     if origin is typing.Union or origin is getattr(sys.modules.get("types"), "UnionType", ...):
         return union(arguments)
     if origin is tuple and arguments and arguments[-1] is not ...:
@@ -177,7 +90,7 @@ def reader(hint):
         if hasattr(hint, "__get_validators__") or hasattr(hint, "model_validate"):
             return pydantic_model(hint)
         if issubclass(hint, enum.Enum):
-            values = [member.value for member in hint]
+            values = json_scalars([member.value for member in hint], hint)
             choose = one_of(values)
             return {"enum": values}, lambda value: hint(choose(value))
         if dataclasses.is_dataclass(hint) or is_typed_dict(hint):
@@ -190,17 +103,8 @@ def reader(hint):
 
 SCALARS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null", None: "null"}
 
-# What may stand around the hint of a TypedDict's field.
+# Wrappers of the hint of a TypedDict's field.
 PRESENCE = tuple(getattr(typing, name) for name in ("Required", "NotRequired") if hasattr(typing, name))
-
-LISTS = {
-    list: list,
-    tuple: tuple,
-    set: set,
-    frozenset: frozenset,
-    collections.abc.Sequence: list,
-    collections.abc.Iterable: list,
-}
 
 ARTICLES = {"integer": "an integer", "object": "an object", "array": "an array", "null": "null"}
 
@@ -232,6 +136,14 @@ def one_of(values):
     return read
 
 
+def json_scalars(values, hint):
+    """The values of an enumeration, which a client has to be able to write."""
+    for value in values:
+        if type(value) not in (str, int, float, bool, type(None)):
+            raise Unsupported(f"{show(hint)} has the value {value!r}, expected strings, numbers, booleans or None")
+    return values
+
+
 def union(hints):
     schemas, readers = zip(*map(reader, hints))
 
@@ -244,7 +156,7 @@ def union(hints):
                 return option(value)
             except Invalid as problem:
                 problems.append(problem)
-        # The one that came furthest is the one that was meant.
+        # The option that matched furthest is the one that was meant.
         raise max(problems, key=lambda problem: len(problem.path))
 
     return {"anyOf": list(schemas)}, read
@@ -272,7 +184,8 @@ def fixed_list(hints):
         parts = enumerate(zip(readers, value))
         return tuple(at(f"[{index}]", element, part) if element else part for index, (element, part) in parts)
 
-    return {"type": "array", "prefixItems": list(schemas), "minItems": len(hints), "maxItems": len(hints)}, read
+    size = len(hints)
+    return {"type": "array", "prefixItems": list(schemas), "items": {}, "minItems": size, "maxItems": size}, read
 
 
 def any_object(key, hint):
@@ -289,17 +202,18 @@ def any_object(key, hint):
 
 def nested_array(tensor):
     def read(value):
-        import numpy
-
         try:
-            array = numpy.asarray(value, dtype=NUMPY_NAMES[tensor.dtype])
-        except (TypeError, ValueError, OverflowError):
-            raise Invalid(f"expected an array of {tensor.dtype}, got {describe(value)}") from None
+            array = _arrays.from_json(value, tensor.dtype)
+        except _arrays.Inexact as problem:
+            raise Invalid(f"expected an array of {tensor.dtype}, got {describe(value)}: {problem}") from None
         if not tensor.fits(array.shape):
             raise Invalid(f"expected the shape {list(tensor.shape)}, got {list(array.shape)}")
         return array
 
-    return {"type": "array"}, read
+    items = {"type": {"BOOL": "boolean", "FP16": "number", "FP32": "number", "FP64": "number"}.get(tensor.dtype, "integer")}
+    for _ in tensor.shape:
+        items = {"type": "array", "items": items}
+    return items, read
 
 
 def record(cls):
@@ -336,8 +250,8 @@ def record(cls):
         try:
             return make(**parts)
         except (TypeError, ValueError) as problem:
-            # What `__post_init__` says of it.
-            raise Invalid(str(problem)) from None
+            # `__post_init__` rejects it.
+            raise Invalid(_text.of(problem)) from None
 
     schema = {
         "type": "object",
@@ -373,7 +287,7 @@ def pydantic_model(cls):
 
 
 def inlined(schema):
-    """A schema with its definitions in the place of references; a recursive one is left open where it recurs."""
+    """A schema with references replaced by their definitions; a recursive one accepts anything where it recurs."""
     definitions = {**schema.pop("definitions", {}), **schema.pop("$defs", {})}
 
     def walk(part, within):
@@ -390,17 +304,6 @@ def inlined(schema):
         return walk(definitions[name], within | {name})
 
     return walk(schema, frozenset())
-
-
-# Common
-
-
-def hints_of(owner):
-    return typing.get_type_hints(owner, include_extras=True)
-
-
-def is_typed_dict(hint):
-    return isinstance(hint, type) and issubclass(hint, dict) and hasattr(hint, "__total__")
 
 
 def at(part, read, value):
@@ -428,33 +331,3 @@ def describe(value):
     return f"an array of {len(value)}" if isinstance(value, list) else "an object"
 
 
-def show(hint):
-    return f"`{hint.__qualname__}`" if isinstance(hint, type) else f"`{hint}`"
-
-
-def plain(value):
-    """The parts of a value that JSON has no word for: what the writer of JSON asks for when it comes upon one."""
-    names = field_names(type(value))
-    if names is not None:
-        return {name: getattr(value, name) for name in names}
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if isinstance(value, enum.Enum):
-        return value.value
-    # Arrays and numbers of numpy, tensors of torch.
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if isinstance(value, collections.abc.Mapping):
-        return dict(value)
-    if isinstance(value, (set, frozenset, collections.abc.Iterator, collections.deque)):
-        return list(value)
-    if hasattr(value, "__get_validators__"):
-        return value.dict()
-    raise TypeError(f"a value of type `{type(value).__qualname__}` has no JSON form")
-
-
-@functools.lru_cache(maxsize=None)
-def field_names(cls):
-    return [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else None

@@ -1,5 +1,5 @@
-"""From the settings to an instance of the class that they name. What is wrong with either becomes a `Refused`, in words for
-the operator.
+"""Loads an instance of the class that the settings name. What is wrong with either becomes a `Refused`, in words for the
+operator.
 """
 
 import contextlib
@@ -14,9 +14,13 @@ import sys
 import sysconfig
 import threading
 
-from _inference_server import tasks, values
+from inference_server import _documents, _hints, _tasks, _text
+from inference_server._loop import Loop, any_asynchronous
 
 log = logging.getLogger("python")
+
+# Most files of a declared directory that a reload compares.
+MAX_FILES = 1000
 
 
 class Refused(Exception):
@@ -50,30 +54,46 @@ class Model:
         else:
             module = import_module(place)
         target = find(module, name, place)
-        self.instance = instantiate(target, settings, pathlib.Path(base_dir), place)
+        self.loop = Loop()
         try:
-            self.tasks = tasks.tasks_of(self.instance, name.rpartition(".")[2])
-        except values.Unsupported as problem:
+            self.instance = instantiate(target, settings, pathlib.Path(base_dir), self.loop)
+            self.describe(target, module, name)
+        except BaseException:
+            self.loop.stop()
+            raise
+
+    def describe(self, target, module, name):
+        try:
+            self.tasks = self.find_tasks(target, name.rpartition(".")[2])
+            declared = declared_files(self.instance, target)
+        except _hints.Unsupported as problem:
             raise Refused(f"`{name}` cannot be served: {problem}") from None
-        except Exception as error:
-            raise Refused(f"the hints of `{name}` cannot be read: {type(error).__qualname__}: {error}") from None
         limit = getattr(self.instance, "max_batch_size", None)
         if limit is not None and not (isinstance(limit, int) and limit > 0):
             raise Refused(f"`max_batch_size` of `{name}` is {limit!r}, expected an integer from 1")
         self.max_batch_size = limit
-        self.files = own_files(module)
+        self.files = sorted({*own_files(module), *declared})
+
+    def find_tasks(self, target, name):
+        if inspect.isroutine(target):
+            return [_tasks.function_task(target, name, self.loop)]
+        own = {module.partition(".")[0] for module, _ in own_modules()}
+        discovery = _tasks.Discovery(self.instance, self.loop, own)
+        discovery.report()
+        return discovery.tasks
 
     def unload(self):
         unload = getattr(self.instance, "unload", None)
         if callable(unload):
             try:
-                unload()
+                self.loop.call(unload)
             except BaseException as error:
-                log.error("`unload` raised an exception:\n%s", tasks.report(error))
+                log.error("`unload` raised an exception:\n%s", _text.report(error))
+        self.loop.stop()
 
 
 def limit_threads(threads):
-    """Tells thread pools that are yet to be made how large they are to be.
+    """Sets the size of thread pools that are created later.
 
     Only on the first thread of a process, before there are others: they could read the environment at the same time.
     """
@@ -158,13 +178,15 @@ def find(module, name, place):
     return target
 
 
-def instantiate(target, settings, base_dir, place):
+def instantiate(target, settings, base_dir, loop):
     if inspect.isroutine(target):
         if settings:
             raise Refused("a function takes no settings; make it a method of a class with `load`", "settings")
         return target
+    # Locks and sessions of asynchronous code belong to the loop that is current when they are created.
+    call = loop.call_within if any_asynchronous(target) else loop.call
     with reported(f"making a `{target.__qualname__}`"):
-        instance = target()
+        instance = call(target)
     load = getattr(instance, "load", None)
     if load is None:
         if settings:
@@ -180,21 +202,59 @@ def instantiate(target, settings, base_dir, place):
     elif settings:
         raise Refused(f"`load` of `{target.__qualname__}` takes no settings", "settings")
     with reported("`load`"):
-        load(**arguments)
+        result = call(load, **arguments)
+        if inspect.isgenerator(result) or inspect.isasyncgen(result):
+            raise Refused("`load` is a generator and would never run; remove `yield` from it")
     return instance
+
+
+def declared_files(instance, target):
+    """The files that the class declares as opened by `load`: relative ones start from the directory of the class's file."""
+    declared = getattr(instance, "files", None)
+    if inspect.isroutine(declared):
+        if _tasks.unlike_a_method_without_parameters(declared):
+            raise _hints.Unsupported("`files` takes parameters, expected a method without any that returns the paths")
+        with reported("`files`"):
+            declared = declared()
+    if declared is None:
+        return []
+    if isinstance(declared, (str, os.PathLike)):
+        declared = [declared]
+    if not isinstance(declared, (list, tuple, set, frozenset)):
+        raise _hints.Unsupported(f"`files` is {declared!r:.80}, expected a list of the paths of files that `load` opens")
+    directory = os.path.dirname(inspect.getfile(target))
+    files = []
+    for path in declared:
+        if not isinstance(path, (str, os.PathLike)):
+            raise _hints.Unsupported(f"`files` contains {path!r:.80}, expected the path of a file or a directory")
+        path = os.path.join(directory, os.path.expanduser(os.fsdecode(path)))
+        if not os.path.exists(path):
+            raise _hints.Unsupported(f"`files` names {path}, which does not exist")
+        files.extend(files_in(path) if os.path.isdir(path) else [path])
+    return [os.path.abspath(path) for path in files]
+
+
+def files_in(directory):
+    """The directory itself, which changes with the names in it, and the files in it."""
+    found = [directory]
+    for folder, folders, names in os.walk(directory):
+        found.extend(os.path.join(folder, name) for name in sorted(names + folders))
+        if len(found) > MAX_FILES:
+            raise _hints.Unsupported(f"`files` names {directory}, which has more than {MAX_FILES} files; name those that `load` opens")
+    return found
 
 
 def read_settings(load, parameter, settings):
     """The settings as the hint of the parameter has them."""
-    hint = values.hints_of(load).get(parameter)
+    hint = _hints.hints_of(load).get(parameter)
     if hint is None or hint is dict:
         return settings
     try:
-        _, read = values.reader(hint)
+        _, read = _documents.reader(hint)
         return read(settings) if read else settings
-    except values.Unsupported as problem:
+    except _hints.Unsupported as problem:
         raise Refused(f"the hint of `{parameter}` of `load`: {problem}") from None
-    except values.Invalid as problem:
+    except _documents.Invalid as problem:
         key = f"settings.{problem.path}" if problem.path else "settings"
         raise Refused(problem.message, key) from None
 
@@ -210,19 +270,20 @@ def reported(deed):
         raise
     except BaseException as error:
         log.error("%s failed:\n%s", deed, own_report(error))
-        raise Refused(f"{deed} raised {type(error).__qualname__}: {error}{where(error)}") from None
+        raise Refused(f"{deed} raised {_text.name(error)}: {_text.of(error)}{where(error)}") from None
 
 
 def own_report(error):
     """The traceback from the first line of the author's on."""
     trace = error.__traceback__
-    while trace and is_machinery(trace.tb_frame.f_code.co_filename):
+    while trace and is_machinery(trace.tb_frame):
         trace = trace.tb_next
-    return tasks.report(error.with_traceback(trace))
+    return _text.report(error.with_traceback(trace))
 
 
-def is_machinery(file):
-    return file.startswith("<") or file == importlib.__file__ or file == contextlib.__file__
+def is_machinery(frame):
+    file = frame.f_code.co_filename
+    return _text.is_machinery(frame) or file.startswith("<") or file in (importlib.__file__, contextlib.__file__)
 
 
 def where(error):
@@ -230,7 +291,7 @@ def where(error):
     place, trace = "", error.__traceback__
     while trace:
         file = trace.tb_frame.f_code.co_filename
-        if not is_machinery(file) and is_own(file):
+        if not is_machinery(trace.tb_frame) and is_own(file):
             place = f" ({file}:{trace.tb_lineno})"
         trace = trace.tb_next
     return place
@@ -256,7 +317,9 @@ def is_own(file):
 def own_modules():
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if name != "__main__" and isinstance(file, str) and os.path.isabs(file) and is_own(file):
+        if name.partition(".")[0] in ("__main__", "inference_server"):
+            continue
+        if isinstance(file, str) and os.path.isabs(file) and is_own(file):
             yield name, file
 
 

@@ -1,9 +1,11 @@
-"""Leads what Python code prints and logs to the server's log."""
+"""Forwards what Python code prints and logs to the server's log."""
 
 import io
 import logging
 import sys
 import threading
+
+from inference_server._text import encodable
 
 # The server's levels.
 ERROR, WARN, INFO, DEBUG, TRACE = 1, 2, 3, 4, 5
@@ -41,7 +43,7 @@ class Lines(io.TextIOBase):
         # A progress bar overwrites its line.
         line = line.rstrip("\r").rsplit("\r", 1)[-1]
         if line:
-            self.record(self.level, self.target, writable(line))
+            self.record(self.level, self.target, encodable(line))
 
 
 class Records(logging.Handler):
@@ -57,14 +59,9 @@ class Records(logging.Handler):
 
     def emit(self, record):
         try:
-            self.record(severity(record.levelno), record.name, writable(self.format(record)))
+            self.record(severity(record.levelno), record.name, encodable(self.format(record)))
         except Exception:
             self.handleError(record)
-
-
-def writable(text):
-    """The text, with what UTF-8 has no word for written out, such as halves of surrogate pairs in the names of files."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def severity(number):

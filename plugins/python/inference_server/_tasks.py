@@ -1,0 +1,370 @@
+"""Finds the tasks of a class: methods with a list-like hint, marked methods, and those that its `tasks` names.
+
+A public method that is not a task is never dropped silently: `Discovery.others` has the reason for each.
+"""
+
+import base64
+import difflib
+import inspect
+import logging
+import typing
+
+from inference_server import _documents, _hints, _marks
+from inference_server._batches import Task
+from inference_server._hints import Form, Unsupported
+
+# Methods that are never tasks.
+RESERVED = {"load", "unload", "files"}
+
+COUNTER = "count_tokens"
+
+# Why a method is not a task, and what makes it one.
+MARK = "to serve it, mark it with `@inference_server.task` or list it in the class attribute `tasks`"
+
+log = logging.getLogger("python")
+
+
+class Discovery:
+    """The tasks of an instance of a class, and the reasons why its other public methods are not tasks."""
+
+    def __init__(self, model, loop, own_packages):
+        self.model, self.loop = model, loop
+        self.cls = type(model)
+        self.own_packages = own_packages | {self.cls.__module__.partition(".")[0]}
+        self.tasks, self.others, self.inherited = [], {}, {}
+        self.listed = name_list(self.cls, "tasks")
+        self.embeddings = set(name_list(self.cls, "embeddings") or ())
+        self.examples = examples_of(model)
+        self.rerun = flag(self.cls, "rerun_failed_batches", True)
+        self.counter = None
+        self.find()
+
+    def find(self):
+        candidates = self.candidates()
+        self.embeddings.update(name for name, value in candidates.items() if "embedding" in _marks(value))
+        wanted = [name for name in candidates if self.is_wanted(name, candidates[name])]
+        if self.listed is not None:
+            wanted = self.in_order_of_list(candidates, wanted)
+        for name in self.embeddings - set(wanted):
+            raise Unsupported(f"`embeddings` names `{name}`, which is not a task{near(name, wanted)}")
+        self.counter = self.token_counter(candidates)
+        for name in wanted:
+            self.tasks.append(self.task(name, candidates.get(name, getattr(self.model, name, None))))
+        for name in self.examples:
+            raise Unsupported(f"`examples` has some for `{name}`, which is not a task{near(name, wanted)}")
+        if not self.tasks:
+            reasons = "".join(f"; `{name}`: {reason}" for name, reason in self.others.items())
+            raise Unsupported(f"it has no task, such as `def shout(self, texts: list[str])`{reasons}")
+
+    def candidates(self):
+        """The public functions and methods of the class and the functions stored on the instance, in their order."""
+        found = {}
+        for base in reversed(self.cls.__mro__):
+            if base is object:
+                continue
+            for name, value in vars(base).items():
+                found.pop(name, None)
+                if is_method(value) and not name.startswith("_"):
+                    found[name] = value
+        # A function that an attribute of the instance holds hides the method of that name.
+        for name, value in getattr(self.model, "__dict__", {}).items():
+            if inspect.isroutine(value) and not name.startswith("_"):
+                found[name] = value
+        return found
+
+    def is_wanted(self, name, value):
+        """Whether a candidate is a task. The reason is in `others` if it is not."""
+        if name in RESERVED:
+            return False
+        if self.embeddings and name == COUNTER:
+            return False
+        if self.listed is not None:
+            if name in self.listed:
+                return True
+            # A derived class may narrow what its bases mark.
+            if _marks(value) and self.cls.__mro__.index(self.origin("tasks")) >= self.cls.__mro__.index(self.origin(name) or self.cls):
+                raise Unsupported(f"`{name}` is marked with @inference_server.task, but `tasks` does not list it")
+            self.others[name] = "the class attribute `tasks` does not list it"
+            return False
+        if _marks(value) or name in self.embeddings:
+            return True
+        reason = self.not_a_task(name, value)
+        if reason and self.is_foreign(name):
+            origin = self.origin(name)
+            self.inherited.setdefault(f"{origin.__module__}.{origin.__qualname__}", []).append(name)
+            return False
+        if reason:
+            self.others[name] = reason
+        return not reason
+
+    def not_a_task(self, name, value):
+        """Why a method that nothing but its hints could make a task is not one."""
+        if name in getattr(self.model, "__dict__", {}):
+            return f"it is a function stored on the instance; {MARK}"
+        if self.is_foreign(name):
+            return f"it is inherited from `{self.origin(name).__module__}`; list it in the class attribute `tasks` to serve it"
+        if isinstance(value, staticmethod):
+            return f"it is a static method; {MARK}"
+        if isinstance(value, classmethod):
+            return f"it is a class method; {MARK}"
+        if not inspect.isfunction(value):
+            return f"it is not a function written in Python; {MARK}"
+        method = getattr(self.model, name)
+        reason = unlike_a_task(method)
+        if reason:
+            return reason
+        parameter = items_parameter(method)
+        try:
+            hints = hints_of(method)
+            hint = hints.get(parameter.name)
+            listed = hint is not None and (_hints.is_list(hint) or _hints.is_batch_array(hint))
+            returned = hints.get("return", typing.Any)
+        except Unsupported as problem:
+            return str(problem)
+        except Exception as error:
+            return f"its type hints cannot be read: {type(error).__name__}: {error}; {MARK}"
+        if hint is None:
+            return f"`{parameter.name}` has no type hint; give it one such as `list[str]`, or {MARK[len('to serve it, '):]}"
+        if not listed:
+            return (
+                f"`{parameter.name}` is {_hints.show(hint)}, expected a list such as `list[str]`, or an array annotated with a "
+                "shape that begins with -1"
+            )
+        if _hints.is_never_list(returned):
+            return f"it returns {_hints.show(returned)}, expected a list such as `list[str]`, or an array"
+        return None
+
+    def is_foreign(self, name):
+        """Whether a method comes from a base class of another package."""
+        origin = self.origin(name)
+        return origin is not None and origin.__module__.partition(".")[0] not in self.own_packages
+
+    def origin(self, name):
+        return next((base for base in self.cls.__mro__ if name in vars(base)), None)
+
+    def in_order_of_list(self, candidates, wanted):
+        for name in self.listed:
+            if name in wanted:
+                continue
+            if name in RESERVED or (name == COUNTER and self.embeddings):
+                raise Unsupported(f"`tasks` lists `{name}`, which has another meaning")
+            if not callable(getattr(self.model, name, None)):
+                raise Unsupported(f"`tasks` lists `{name}`, which is not a method{near(name, candidates)}")
+        return list(self.listed)
+
+    def token_counter(self, candidates):
+        if not self.embeddings:
+            return None
+        method = getattr(self.model, COUNTER, None)
+        if method is None:
+            return None
+        if not callable(method) or COUNTER not in candidates:
+            raise Unsupported(f"`{COUNTER}` is not a method, expected `def {COUNTER}(self, texts: list[str]) -> list[int]`")
+        return method
+
+    def task(self, name, value):
+        method = getattr(self.model, name)
+        check_name(name)
+        reason = unlike_a_task(method)
+        if reason:
+            raise Unsupported(f"`{name}`: {reason}")
+        check_not_generator(name, method)
+        is_embedding = name in self.embeddings
+        return make(
+            name,
+            method,
+            self.examples.pop(name, None),
+            loop=self.loop,
+            rerun=self.rerun,
+            embedding=is_embedding,
+            counter=self.counter if is_embedding else None,
+        )
+
+    def report(self):
+        """Logs why public methods are not tasks."""
+        for name, reason in self.others.items():
+            log.info("`%s` is not a task: %s", name, reason)
+        for origin, names in self.inherited.items():
+            shown = ", ".join(f"`{name}`" for name in names[:3]) + (", …" if len(names) > 3 else "")
+            log.info(
+                "%d methods inherited from `%s` are not tasks (%s); list them in the class attribute `tasks` to serve them",
+                len(names),
+                origin,
+                shown,
+            )
+
+
+def function_task(function, name, loop):
+    """The task of a model that is a function."""
+    reason = unlike_a_task(function)
+    if reason:
+        raise Unsupported(reason)
+    check_not_generator(name, function)
+    check_name(name)
+    examples = getattr(function, "examples", None)
+    rerun = flag(function, "rerun_failed_batches", True)
+    return make(name, function, examples, loop=loop, rerun=rerun, embedding="embedding" in _marks(function))
+
+
+def make(name, method, examples, **options):
+    try:
+        return Task(name, method, forms(method), [written(example) for example in examples or ()], **options)
+    except Unsupported as problem:
+        raise Unsupported(f"`{name}`: {problem}") from None
+    except Exception as error:
+        raise Unsupported(f"the type hints of `{name}` cannot be read: {type(error).__qualname__}: {error}") from None
+
+
+# What a method may be
+
+
+def is_method(value):
+    if isinstance(value, (staticmethod, classmethod)):
+        return True
+    if inspect.isclass(value) or isinstance(value, property):
+        return False
+    # Partial methods, and wrappers such as that of `functools.lru_cache`.
+    return inspect.isroutine(value) or (callable(value) and hasattr(value, "__get__"))
+
+
+def items_parameter(method):
+    return next(iter(inspect.signature(method).parameters.values()))
+
+
+def unlike_a_task(method):
+    """What keeps a method from being called as a task, whatever its hints are. None if nothing does."""
+    try:
+        parameters = list(inspect.signature(method).parameters.values())
+    except (TypeError, ValueError):
+        return "its parameters are unknown, expected one, a list of items"
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if not parameters:
+        return "it has no parameter, expected one, a list of items"
+    if any(parameter.kind not in plain for parameter in parameters[:1]):
+        return "its parameters are not positional, expected one, a list of items"
+    others = [parameter.name for parameter in parameters[1:]]
+    if others not in ([], ["parameters"]) or any(parameter.kind not in plain for parameter in parameters):
+        return (
+            f"it has the parameters {', '.join(parameter.name for parameter in parameters)}; expected one, a list of items, and "
+            "optionally `parameters`, those of the requests"
+        )
+    return None
+
+
+def unlike_a_method_without_parameters(method):
+    return any(parameter.default is parameter.empty for parameter in inspect.signature(method).parameters.values())
+
+
+def check_not_generator(name, method):
+    function = inspect.unwrap(getattr(method, "__func__", method))
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise Unsupported(f"`{name}` is a generator, expected a method that returns a list; remove `yield` from it")
+
+
+def check_name(name):
+    allowed = name.isascii() and name.replace("_", "").isalnum() and not name.startswith("_")
+    if not allowed:
+        raise Unsupported(
+            f"`{name}` cannot be the name of a task, which is a part of URLs: expected letters, digits and `_`, and not `_` first"
+        )
+
+
+# Attributes of the class
+
+
+def name_list(cls, attribute):
+    """A class attribute that is a list of names."""
+    names = getattr(cls, attribute, None)
+    if names is None or isinstance(names, property) or inspect.isroutine(names):
+        return None
+    if isinstance(names, str) or not isinstance(names, (list, tuple, set, frozenset)):
+        raise Unsupported(f"`{attribute}` is {names!r:.80}, expected a list of the names of methods")
+    for name in names:
+        if not isinstance(name, str):
+            raise Unsupported(f"`{attribute}` contains {name!r:.80}, expected the names of methods")
+    if len(set(names)) < len(names):
+        raise Unsupported(f"`{attribute}` names a method twice")
+    return list(names)
+
+
+def flag(owner, attribute, default):
+    value = getattr(owner, attribute, default)
+    if not isinstance(value, bool):
+        raise Unsupported(f"`{attribute}` is {value!r:.80}, expected True or False")
+    return value
+
+
+def examples_of(model):
+    examples = getattr(model, "examples", None)
+    if examples is None:
+        return {}
+    if not isinstance(examples, dict):
+        raise Unsupported(f"`examples` is {examples!r:.80}, expected a dict of lists of items, by the names of tasks")
+    for name, items in examples.items():
+        if not isinstance(items, (list, tuple)):
+            raise Unsupported(f"`examples` has {items!r:.80} for `{name}`, expected a list of items")
+    return dict(examples)
+
+
+def near(name, known):
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def hints_of(method):
+    """The type hints of a method, or of whatever else can be called."""
+    while hasattr(method, "func"):
+        method = method.func
+    if not inspect.isroutine(method) and not hasattr(method, "__wrapped__"):
+        method = method.__call__
+    return _hints.hints_of(getattr(method, "__func__", method))
+
+
+# What hints make of a method
+
+
+class Forms:
+    """What the hints of a method state: its items, its outcomes, and its parameters."""
+
+    def __init__(self, input, output, parameters, shape):
+        self.input, self.output, self.parameters = input, output, parameters
+        # "list", "tuple" or "array": what the method is given.
+        self.shape = shape
+
+
+def forms(method):
+    signature = list(inspect.signature(method).parameters.values())
+    hints = hints_of(method)
+    items = hints.get(signature[0].name, typing.Any)
+    bare, _ = _hints.unwrap(items)
+    if _hints.is_array(items):
+        shape, input = "array", Form("tensors", tensors=(_hints.rows("input", items),))
+    elif _hints.is_list(items) or bare in (object, typing.Any):
+        shape = "tuple" if (typing.get_origin(bare) or bare) is tuple else "list"
+        input = _documents.form(_hints.element(items), "input")
+    else:
+        raise Unsupported(f"`{signature[0].name}` is {_hints.show(items)}, expected a list such as `list[str]`")
+    parameters = None
+    if len(signature) > 1:
+        parameters = _documents.reader(_hints.element(hints.get("parameters")))
+    return Forms(input, output_form(hints.get("return", typing.Any)), parameters, shape)
+
+
+def output_form(hint):
+    if _hints.is_array(hint):
+        # One array for the batch: its rows are the outcomes.
+        rows = _hints.tensor("output", hint)
+        rows.shape = tuple(rows.shape[1:]) or (-1,)
+        return Form("tensors", tensors=(rows,))
+    if _hints.is_never_list(hint):
+        raise Unsupported(f"it returns {_hints.show(hint)}, expected a list such as `list[str]`, or an array")
+    return _documents.form(_hints.element(hint), "output")
+
+
+def written(example):
+    """An example as a client would write it."""
+    if isinstance(example, (bytes, bytearray)):
+        return {"b64": base64.b64encode(example).decode()}
+    return example
+
+
