@@ -37,6 +37,7 @@ mod reload;
 mod reload_refused;
 mod reload_under_load;
 mod repository;
+mod request_metrics;
 mod responsiveness;
 mod sentence_embeddings;
 mod shutdown;

@@ -20,7 +20,7 @@ use inference_server::config::{OnCrash, ProcessSettings};
 use inference_server::error::ItemError;
 use inference_server::isolation::confine::{Confinement, Enclosures};
 use inference_server::isolation::{CHILD_COMMAND, IsolatedModel, Isolation, Program, Setup, run_child};
-use inference_server::metrics::Metrics;
+use inference_server::metrics::{Buckets, Metrics};
 use inference_server::model::{BatchError, BatchItem, Model, OutputSink, Prepared, SinkStatus};
 use inference_server::protocol::{DType, ItemInput, Tensor, Value};
 use inference_server::resources::Resources;
@@ -197,7 +197,7 @@ fn deep_copy(input: &ItemInput) -> ItemInput {
 }
 
 fn start() -> Result<IsolatedModel, Box<dyn std::error::Error>> {
-    let metrics = Metrics::new()?;
+    let metrics = Metrics::new(Buckets::NONE)?;
     let isolation = Isolation {
         program: Program {
             executable: std::env::current_exe()?,

@@ -3,6 +3,8 @@
 //! Readers take a [`Snapshot`] and keep it for as long as they answer one request; a reload swaps in another in one step.
 //! A generation lives until the last snapshot and the last request that hold it are gone.
 
+mod states;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +15,8 @@ use plugin_abi::manifest::{ModelManifest, PluginManifest, TaskManifest};
 use crate::config::{ModelSettings, TaskSettings};
 use crate::engine::Engine;
 use crate::model::Health;
+
+pub use states::ModelStates;
 
 /// One loaded life of a model.
 pub struct Generation {

@@ -47,7 +47,7 @@ impl AccessLog {
             path: path.into(),
             client: client.map(|client| client.ip().to_string()).unwrap_or_default(),
             started: clock::now(),
-            status: CLIENT_GONE,
+            status: CLIENT_GONE.into(),
             log: self.clone(),
         }
     }
@@ -86,7 +86,7 @@ pub struct Visit {
 }
 
 /// What nginx logs for a client that went away before the answer; it is never sent.
-const CLIENT_GONE: i32 = 499;
+pub(super) const CLIENT_GONE: u16 = 499;
 
 impl Visit {
     /// The client's own id of the request, or one that it was given.

@@ -12,12 +12,14 @@ mod hints;
 pub mod json;
 mod keys;
 pub mod parameters;
+mod record;
 pub mod tensors;
 
 pub use call::{Call, VERSION, is_ready};
 pub use error::{Code, Failure, nearest};
 pub use hints::{Hints, request_id, trace_id};
 pub use keys::Keys;
+pub use record::RequestRecord;
 
 /// Bounds of one request body.
 #[derive(Clone, Copy, Debug)]

@@ -28,7 +28,7 @@ use crate::loader::{self, Inspection, LoadError, Loader, TrialProgram};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::open_files::{self, TooFewFiles};
-use crate::registry::Registry;
+use crate::registry::{ModelStates, Registry};
 use crate::reload::{LoadContext, ModelFailure, Reloader};
 use crate::signals::Signals;
 use models::{Command, ModelThread};
@@ -131,7 +131,7 @@ pub fn check(args: &ServeArgs, load: bool) -> Result<Settings, AppError> {
     if load {
         logging::start(&settings.logging);
         open_files::raise_limit();
-        let (mut reloader, _) = reloader(&settings, Arc::new(Metrics::new()?))?;
+        let (mut reloader, _) = reloader(&settings, Arc::new(Metrics::new(settings.metrics.clone())?))?;
         reloader.start(&settings.models).map_err(AppError::Models)?;
     }
     Ok(settings)
@@ -147,7 +147,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
     actix_web::rt::System::new().block_on(async move {
         // First, so that a signal during the start is not lost and does not end the server.
         let signals = Signals::new()?;
-        let metrics = Arc::new(Metrics::new()?);
+        let metrics = Arc::new(Metrics::new(settings.metrics.clone())?);
         let (reloader, registry) = reloader(&settings, metrics.clone())?;
         let (commands, receiver) = channel();
         let orders = commands.clone();
@@ -181,7 +181,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
 fn bind_grpc(
     settings: &Settings,
     registry: &Arc<Registry>,
-    metrics: &Metrics,
+    metrics: &Arc<Metrics>,
     control: Control,
 ) -> Result<Option<grpc::Server>, AppError> {
     let Some(port) = settings.server.grpc_port else {
@@ -248,6 +248,9 @@ const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc<Registry>), AppError> {
     let registry = Arc::new(Registry::default());
+    metrics
+        .registry()
+        .register(Box::new(ModelStates::new(registry.clone())?))?;
     let prepare_threads = settings.server.prepare_threads.get();
     let model_nice = i32::from(settings.server.model_nice);
     let prepare_pool = engine::prepare_pool("prepare", prepare_threads, model_nice)?;

@@ -13,7 +13,8 @@ use super::document::Document;
 use super::env_table::EnvTable;
 use super::error::{ConfigError, Location, Origin};
 use super::keys::{
-    Fallback, Given, Section, WrittenBatching, WrittenLogging, WrittenModel, WrittenServer, WrittenTask,
+    Fallback, Given, Section, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenModel, WrittenServer,
+    WrittenTask,
 };
 use super::plugin_settings::PluginSettings;
 use super::rule::{Mismatch, Written};
@@ -23,6 +24,7 @@ use super::suggest::{alternatives, nearest};
 pub(super) struct WrittenFile {
     pub(super) server: WrittenServer,
     pub(super) logging: WrittenLogging,
+    pub(super) metrics: WrittenMetrics,
     pub(super) batching: WrittenBatching,
     pub(super) models: Vec<ModelTable>,
 }
@@ -126,7 +128,7 @@ impl Reader<'_, '_> {
     fn root(&mut self, root: &DeTable<'_>) -> WrittenFile {
         let level = Level {
             place: "at the top of the file",
-            tables: &["server", "logging", "batching", "models"],
+            tables: &["server", "logging", "metrics", "batching", "models"],
         };
         // A broken header leaves the keys below it at the top.
         if self.broken_lines.is_empty() {
@@ -134,13 +136,16 @@ impl Reader<'_, '_> {
         }
         let mut server = WrittenServer::empty();
         let mut logging = WrittenLogging::empty();
+        let mut metrics = WrittenMetrics::empty();
         let mut batching = WrittenBatching::empty();
         self.subsection(root, "server", "[server]", &mut [&mut server]);
         self.subsection(root, "logging", "[logging]", &mut [&mut logging]);
+        self.subsection(root, "metrics", "[metrics]", &mut [&mut metrics]);
         self.subsection(root, "batching", "[batching]", &mut [&mut batching]);
         WrittenFile {
             server,
             logging,
+            metrics,
             batching,
             models: self.models(root),
         }
@@ -391,6 +396,7 @@ fn home_of(name: &str) -> Option<String> {
     let homes = [
         ("[server]", WrittenServer::KEYS),
         ("[logging]", WrittenLogging::KEYS),
+        ("[metrics]", WrittenMetrics::KEYS),
         (
             "[batching], [models.batching] or [models.tasks.…]",
             WrittenBatching::KEYS,

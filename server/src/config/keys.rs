@@ -13,7 +13,8 @@ use super::checks::{
 };
 use super::error::Origin;
 use super::rule::{
-    Choice, CpuChoice, Integer, Limit, Mismatch, Rule, Size, TextList, TimeSpan, Toggle, Written, count,
+    Ascending, Choice, CpuChoice, Integer, Limit, Mismatch, Rule, Size, TextList, TimeSpan, Toggle, Written,
+    count,
 };
 use super::settings::{LogFormat, OnCrash};
 use crate::batching::WeightRule;
@@ -141,6 +142,11 @@ macro_rules! section {
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
+const BUCKETS: Ascending = Ascending {
+    each: time_span(Duration::from_micros(1), HOUR.saturating_mul(24)),
+    max: 64,
+};
+
 const fn time_span(min: Duration, max: Duration) -> TimeSpan {
     TimeSpan { min, max }
 }
@@ -227,6 +233,21 @@ section! {
         access_log_exclude: Vec<String> = TextList(PATH_PATTERN),
             Value("[\"/health\", \"/livez\", \"/readyz\", \"/metrics\", \"/v2/health/*\"]"),
             "INFERENCE_ACCESS_LOG_EXCLUDE";
+    }
+}
+
+section! {
+    /// What is written about the metrics.
+    WrittenMetrics {
+        /// Buckets of the time that a batch takes in the model.
+        inference_buckets: Vec<Duration> = BUCKETS,
+            Value("[\"500us\", \"1ms\", \"2ms\", \"5ms\", \"10ms\", \"20ms\", \"50ms\", \"100ms\", \"200ms\", \"500ms\", \"1s\", \"2s\", \"5s\", \"20s\"]"),
+            "INFERENCE_METRICS_INFERENCE_BUCKETS";
+        /// Buckets of the time from the head of a request to its answer.
+        request_buckets: Vec<Duration> = BUCKETS,
+            Value("[\"5ms\", \"20ms\", \"100ms\", \"500ms\", \"2s\", \"10s\"]"), "INFERENCE_METRICS_REQUEST_BUCKETS";
+        /// Buckets of the other stages of a request: preparation, queue, encoding, and the wait of a batch for more items.
+        stage_buckets: Vec<Duration> = BUCKETS, Value("[]"), "INFERENCE_METRICS_STAGE_BUCKETS";
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::{ConfigError, ConfigWarning, Origin};
 use super::file::describe;
-use super::keys::{Key, Section, WrittenBatching, WrittenLogging, WrittenServer};
+use super::keys::{Key, Section, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenServer};
 use super::rule::{Mismatch, Written};
 use super::settings::variable_suffix;
 use super::suggest::nearest;
@@ -77,6 +77,7 @@ impl Overrides {
 pub(super) struct Layer {
     pub(super) server: WrittenServer,
     pub(super) logging: WrittenLogging,
+    pub(super) metrics: WrittenMetrics,
     pub(super) batching: WrittenBatching,
 }
 
@@ -85,15 +86,17 @@ impl Layer {
         Self {
             server: WrittenServer::empty(),
             logging: WrittenLogging::empty(),
+            metrics: WrittenMetrics::empty(),
             batching: WrittenBatching::empty(),
         }
     }
 
     /// Its sections, each with the words for its place in messages.
-    pub(super) fn sections(&mut self) -> [(&'static str, &mut dyn Section); 3] {
+    pub(super) fn sections(&mut self) -> [(&'static str, &mut dyn Section); 4] {
         [
             ("in [server]", &mut self.server),
             ("in [logging]", &mut self.logging),
+            ("in [metrics]", &mut self.metrics),
             ("in [batching]", &mut self.batching),
         ]
     }

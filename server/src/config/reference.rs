@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::keys::{Fallback, Key, WrittenBatching, WrittenLogging, WrittenModel, WrittenServer, WrittenTask};
+use super::keys::{
+    Fallback, Key, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenModel, WrittenServer, WrittenTask,
+};
 
 const HEADER: &str = "\
 # Every key of the configuration, with its default and its meaning.
@@ -12,6 +14,11 @@ const HEADER: &str = "\
 #
 # What goes before what: the command line, the environment, this file, what a plugin declares, what is built in.
 # Paths in this file start at its own folder.
+";
+
+const METRICS_HEADER: &str = "\
+# The buckets of the histograms in /metrics: their upper bounds, in ascending order. Each bucket is a series for every task,
+# so more buckets make the metrics larger. Without buckets, there are only a sum and a count.
 ";
 
 const BATCHING_HEADER: &str = "\
@@ -37,6 +44,8 @@ pub fn reference_toml() -> String {
     push_keys(&mut text, WrittenServer::KEYS);
     text.push_str("\n# The log.\n[logging]\n");
     push_keys(&mut text, WrittenLogging::KEYS);
+    let _ = write!(text, "\n{METRICS_HEADER}[metrics]\n");
+    push_keys(&mut text, WrittenMetrics::KEYS);
     let _ = write!(text, "\n{BATCHING_HEADER}[batching]\n");
     push_keys(&mut text, WrittenBatching::KEYS);
     text.push_str("\n# A model. Each further one begins with another [[models]].\n#[[models]]\n");
@@ -102,6 +111,7 @@ pub fn reference_markdown() -> String {
     let sections = [
         ("[server]", WrittenServer::KEYS),
         ("[logging]", WrittenLogging::KEYS),
+        ("[metrics]", WrittenMetrics::KEYS),
         (
             "[batching]`, `[models.batching]`, `[models.tasks.<task>]",
             WrittenBatching::KEYS,

@@ -9,7 +9,9 @@ use toml::de::DeValue;
 use super::document::Document;
 use super::error::{ConfigError, ConfigErrors, ConfigWarning, Location, Origin};
 use super::file::{self, ModelTable, TaskTable, WrittenFile};
-use super::keys::{Fallback, Given, IsolationName, Section, WrittenLogging, WrittenModel, WrittenServer};
+use super::keys::{
+    Fallback, Given, IsolationName, Section, WrittenLogging, WrittenMetrics, WrittenModel, WrittenServer,
+};
 use super::oddities;
 use super::overrides::{self, Environment, Layer, Overrides};
 use super::rule::Written;
@@ -17,6 +19,7 @@ use super::settings::{
     BatchingLayers, Isolation, LoggingSettings, ModelPlaces, ModelSettings, Place, ProcessSettings,
     ServerSettings, Settings, TaskOverrides, written_value,
 };
+use crate::metrics::Buckets;
 use crate::resources::{Resources, Sandbox};
 
 /// The configuration file, as the roof read it.
@@ -121,6 +124,11 @@ fn join(
         .or(&environment.layer.logging)
         .or(&written.logging)
         .or(&built_in.logging);
+    let metrics = flags
+        .metrics
+        .or(&environment.layer.metrics)
+        .or(&written.metrics)
+        .or(&built_in.metrics);
     let layers = BatchingLayers {
         flags: flags.batching,
         task_variables: environment.tasks,
@@ -147,6 +155,7 @@ fn join(
     Settings {
         server,
         logging: logging_settings(logging),
+        metrics: buckets(metrics),
         models,
         warnings,
     }
@@ -215,6 +224,14 @@ fn logging_settings(written: WrittenLogging) -> LoggingSettings {
         format: written_value(written.format),
         access_log: written_value(written.access_log),
         access_log_exclude: written_value(written.access_log_exclude),
+    }
+}
+
+fn buckets(written: WrittenMetrics) -> Buckets {
+    Buckets {
+        inference: written_value(written.inference_buckets),
+        requests: written_value(written.request_buckets),
+        stages: written_value(written.stage_buckets),
     }
 }
 

@@ -299,6 +299,71 @@ impl Rule for TimeSpan {
     }
 }
 
+/// Durations in ascending order: a list in the file, separated by commas in an environment variable.
+pub(super) struct Ascending {
+    pub(super) each: TimeSpan,
+    pub(super) max: usize,
+}
+
+impl Ascending {
+    fn read_each(&self, element: &Written<'_>, span: Option<Range<usize>>) -> Result<Duration, Mismatch> {
+        self.each.read(element).map_err(|mismatch| Mismatch {
+            got: format!("a list with {}", mismatch.got),
+            expected: self.expected(),
+            span,
+            ..mismatch
+        })
+    }
+}
+
+impl Rule for Ascending {
+    type Value = Vec<Duration>;
+
+    fn expected(&self) -> String {
+        let each = self.each.expected();
+        format!(
+            "a list of at most {} elements in ascending order, each {each}",
+            self.max
+        )
+    }
+
+    fn read(&self, written: &Written<'_>) -> Result<Vec<Duration>, Mismatch> {
+        let list = match written {
+            Written::Text(text) => elements(text)
+                .map(|element| self.read_each(&Written::Text(element), None))
+                .collect::<Result<Vec<Duration>, _>>()?,
+            Written::Toml(DeValue::Array(array)) => array
+                .iter()
+                .map(|element| self.read_each(&Written::Toml(element.get_ref()), Some(element.span())))
+                .collect::<Result<Vec<Duration>, _>>()?,
+            Written::Toml(_) => return Err(self.mismatch(written, None)),
+        };
+        let wrong = |got: String| {
+            Err(Mismatch {
+                got,
+                ..self.mismatch(written, None)
+            })
+        };
+        if list.len() > self.max {
+            return wrong(format!("a list of {} elements", list.len()));
+        }
+        match list.windows(2).find(|pair| pair[0] >= pair[1]) {
+            Some(pair) => {
+                let shown = [pair[0], pair[1]].map(units::show_duration);
+                wrong(format!("a list with \"{}\" after \"{}\"", shown[1], shown[0]))
+            }
+            None => Ok(list),
+        }
+    }
+}
+
+/// The elements of a list in an environment variable.
+fn elements(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|element| !element.is_empty())
+}
+
 /// A size in bytes with its unit, within bounds.
 pub(super) struct Size {
     pub(super) min: u64,
@@ -407,10 +472,7 @@ impl Rule for TextList {
             })
         };
         match written {
-            Written::Text(text) => text
-                .split(',')
-                .map(str::trim)
-                .filter(|element| !element.is_empty())
+            Written::Text(text) => elements(text)
                 .map(|element| read_each(Written::Text(element), None))
                 .collect(),
             Written::Toml(DeValue::Array(array)) => array

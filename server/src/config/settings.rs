@@ -15,6 +15,7 @@ use super::error::{ConfigWarning, Location, Origin};
 use super::keys::{Given, PolicyName, Section, WrittenBatching};
 use super::oddities::process_key_without_process;
 use crate::batching::{DeclaredLimits, Policy, TaskBatching};
+use crate::metrics::Buckets;
 use crate::resources::Resources;
 
 /// What `max_delay` is under each policy that waits, if nobody writes it.
@@ -28,6 +29,8 @@ pub struct Settings {
     pub server: ServerSettings,
     /// The log.
     pub logging: LoggingSettings,
+    /// The buckets of the histograms.
+    pub metrics: Buckets,
     /// The models, in the order of the file.
     pub models: Vec<ModelSettings>,
     /// What is legal but odd. The roof logs it.

@@ -75,8 +75,12 @@ pub(super) fn show_size(bytes: u64) -> String {
         )
 }
 
-/// The shortest exact way to write a duration of whole milliseconds.
+/// The shortest exact way to write a duration of whole microseconds.
 pub(super) fn show_duration(duration: Duration) -> String {
+    let micros = duration.as_micros();
+    if !micros.is_multiple_of(1000) {
+        return format!("{micros}us");
+    }
     let millis = duration.as_millis();
     if millis == 0 {
         return "0s".to_owned();
@@ -144,8 +148,8 @@ mod tests {
         }
 
         #[test]
-        fn a_shown_duration_reads_back_as_itself(millis in 0..u64::MAX / 1_000_000) {
-            let written = Duration::from_millis(millis);
+        fn a_shown_duration_reads_back_as_itself(micros in 0..u64::MAX / 1_000_000) {
+            let written = Duration::from_micros(micros);
             proptest::prop_assert_eq!(duration(&show_duration(written)), Ok(written));
         }
 

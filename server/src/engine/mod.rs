@@ -110,7 +110,7 @@ impl Engine {
         metrics: &Metrics,
     ) -> io::Result<(Self, Workers)> {
         let reasons = DispatchReason::ALL.map(DispatchReason::as_str);
-        let tasks: Vec<(String, bool, TaskMetrics)> = model
+        let tasks: Vec<(String, bool, Arc<TaskMetrics>)> = model
             .manifest()
             .tasks
             .iter()

@@ -49,7 +49,7 @@ pub(super) enum Message {
 pub(super) struct TaskQueue {
     pub(super) name: String,
     pub(super) prepares: bool,
-    pub(super) metrics: TaskMetrics,
+    pub(super) metrics: Arc<TaskMetrics>,
     pub(super) statistics: Statistics,
     max_items: AtomicUsize,
     max_weight: AtomicU64,
@@ -187,10 +187,10 @@ pub(super) struct QueueReceiver {
 
 impl Queue {
     pub(super) fn new(
-        tasks: Vec<(String, bool, TaskMetrics)>,
+        tasks: Vec<(String, bool, Arc<TaskMetrics>)>,
         limits: &[TaskLimits],
     ) -> (Self, QueueReceiver) {
-        let task = |((name, prepares, metrics), limits): ((String, bool, TaskMetrics), &TaskLimits)| {
+        let task = |((name, prepares, metrics), limits): ((String, bool, Arc<TaskMetrics>), &TaskLimits)| {
             let task = TaskQueue {
                 name,
                 prepares,

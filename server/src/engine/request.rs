@@ -404,12 +404,12 @@ mod tests {
     use crate::batching::{Policy, TaskBatching, WeightRule};
     use crate::clock;
     use crate::engine::TaskLimits;
-    use crate::metrics::Metrics;
+    use crate::metrics::{Buckets, Metrics};
 
     /// The scheduler may drop an item after it was given up, and before that was said.
     #[test]
     fn an_item_that_is_dropped_while_it_is_given_up_is_not_lost() {
-        let metrics = Metrics::new().expect("the metrics are consistent");
+        let metrics = Metrics::new(Buckets::NONE).expect("the metrics are consistent");
         let task = ("text".to_owned(), false, metrics.task("m", "text", &[]));
         let limits = TaskLimits {
             batching: TaskBatching {

@@ -64,7 +64,7 @@ impl CallLayer {
         Ok(Self(Arc::new(Shared {
             keys: Keys::new(server.api_keys.clone(), server.admin_key.clone()),
             access: Arc::new(AccessLog::new(&settings.logging)),
-            metrics: CallMetrics::new(metrics.registry(), &METHODS)?,
+            metrics: CallMetrics::new(metrics, &METHODS)?,
             body_timeout: server.body_timeout,
         })))
     }

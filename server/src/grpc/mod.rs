@@ -64,7 +64,7 @@ impl Server {
         settings: &Settings,
         port: u16,
         registry: Arc<Registry>,
-        metrics: &Metrics,
+        metrics: &Arc<Metrics>,
         control: Control,
     ) -> io::Result<Self> {
         let server = &settings.server;
@@ -80,7 +80,7 @@ impl Server {
         let (stop, stopping) = watch::channel(false);
         let stopping = Stopping(stopping);
         let health = health::service(registry.clone(), stopping.clone());
-        let inference = Inference::new(settings, registry, control, stopping.clone());
+        let inference = Inference::new(settings, registry, metrics.clone(), control, stopping.clone());
         let inference = GrpcInferenceServiceServer::new(inference)
             .max_decoding_message_size(server.max_body_size)
             .max_encoding_message_size(usize::MAX)

@@ -14,9 +14,10 @@ use super::wire::grpc_inference_service_server::GrpcInferenceService;
 use super::wire::{self, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use crate::api::control::{Control, Order};
 use crate::api::describe::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
-use crate::api::{BodyLimits, Call, Code, Failure, Hints, Keys, is_ready};
+use crate::api::{BodyLimits, Call, Code, Failure, Hints, Keys, RequestRecord, is_ready};
 use crate::clock;
 use crate::config::Settings;
+use crate::metrics::{Metrics, Protocol};
 use crate::registry::Registry;
 
 /// The service, which all calls share.
@@ -24,6 +25,7 @@ pub(super) struct Inference(Arc<Shared>);
 
 struct Shared {
     registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
     control: Control,
     keys: Keys,
     limits: BodyLimits,
@@ -43,12 +45,14 @@ impl Inference {
     pub(super) fn new(
         settings: &Settings,
         registry: Arc<Registry>,
+        metrics: Arc<Metrics>,
         control: Control,
         stopping: Stopping,
     ) -> Self {
         let server = &settings.server;
         Self(Arc::new(Shared {
             registry,
+            metrics,
             control,
             keys: Keys::new(server.api_keys.clone(), server.admin_key.clone()),
             limits: BodyLimits {
@@ -98,30 +102,53 @@ impl Shared {
         request: ModelInferRequest,
         received: Instant,
     ) -> Result<ModelInferResponse, Failure> {
-        let call = self.find(&request.model_name, &request.model_version)?;
-        let mut hints = Hints::read(|name| header(metadata, name), call.entry.settings.request_timeout)?;
-        let (name, id) = (request.model_name.clone(), request.id.clone());
-        let request = read_request(request, call.manifest(), self.limits)?;
-        hints.override_with(request.parameters.timeout, request.parameters.priority);
-        if let Some(timeout) = header(metadata, "grpc-timeout").and_then(grpc_timeout) {
-            hints.timeout = hints.timeout.min(timeout.saturating_sub(HEAD_START));
-        }
-        let reply = call.run(request.items, received, hints).await?;
-        let started = clock::now();
-        let response = write_response(reply.outcomes, &request.wanted)?;
-        call.observe_encode(started, true);
-        Ok(ModelInferResponse {
-            model_name: name,
-            model_version: crate::api::VERSION.to_owned(),
-            id,
-            ..response
-        })
+        let snapshot = self.registry.snapshot();
+        let call = Call::to_name(&snapshot, &request.model_name, Some(&request.model_version));
+        let mut record = RequestRecord::new(&self.metrics, Protocol::Grpc, received);
+        record.addressed(&snapshot, &request.model_name, &call);
+        let result = match call {
+            Ok(call) => run(metadata, request, &call, self.limits, received).await,
+            Err(failure) => Err(failure),
+        };
+        record.answered(
+            result
+                .as_ref()
+                .map_or_else(|failure| failure.code.status(), |_| 200),
+        );
+        result
     }
 
     async fn order(&self, metadata: &MetadataMap, order: Order, model: &str) -> Result<(), Failure> {
         self.keys.may_administer(header(metadata, "authorization"))?;
         self.control.give(order, model).await
     }
+}
+
+/// Runs one inference request.
+async fn run(
+    metadata: &MetadataMap,
+    request: ModelInferRequest,
+    call: &Call,
+    limits: BodyLimits,
+    received: Instant,
+) -> Result<ModelInferResponse, Failure> {
+    let mut hints = Hints::read(|name| header(metadata, name), call.entry.settings.request_timeout)?;
+    let (name, id) = (request.model_name.clone(), request.id.clone());
+    let request = read_request(request, call.manifest(), limits)?;
+    hints.override_with(request.parameters.timeout, request.parameters.priority);
+    if let Some(timeout) = header(metadata, "grpc-timeout").and_then(grpc_timeout) {
+        hints.timeout = hints.timeout.min(timeout.saturating_sub(HEAD_START));
+    }
+    let reply = call.run(request.items, received, hints).await?;
+    let started = clock::now();
+    let response = write_response(reply.outcomes, &request.wanted)?;
+    call.observe_encode(started, true);
+    Ok(ModelInferResponse {
+        model_name: name,
+        model_version: crate::api::VERSION.to_owned(),
+        id,
+        ..response
+    })
 }
 
 /// Reads the deadline of a call: at most eight digits and a unit.

@@ -1,7 +1,5 @@
 //! `POST /v1/embeddings`, as OpenAI has it, for tasks that are declared as embeddings.
 
-use std::time::Instant;
-
 use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine as _;
@@ -19,9 +17,10 @@ use super::receive::receive;
 use super::respond;
 use super::server::Shared;
 use crate::api::tensors::{Output, write_outputs};
-use crate::api::{BodyLimits, Call, Code, Failure};
+use crate::api::{BodyLimits, Call, Code, Failure, RequestRecord};
 use crate::clock;
 use crate::error::ItemError;
+use crate::metrics::Protocol;
 use crate::protocol::{DType, ItemInput, Tensor};
 
 /// `POST /v1/embeddings`
@@ -30,24 +29,31 @@ pub(super) async fn embeddings(
     payload: web::Payload,
     shared: Data<Shared>,
 ) -> HttpResponse {
-    let received = clock::now();
-    let result = run(&request, payload, &shared, received).await;
-    result.unwrap_or_else(|failure| respond::failure(&request, &failure))
+    let mut record = RequestRecord::new(&shared.metrics, Protocol::OpenAi, clock::now());
+    let result = run(&request, payload, &shared, &mut record).await;
+    let response = result.unwrap_or_else(|failure| respond::failure(&request, &failure));
+    record.answered(response.status().as_u16());
+    response
 }
 
 async fn run(
     request: &HttpRequest,
     payload: web::Payload,
     shared: &Shared,
-    received: Instant,
+    record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
+    let received = record.received();
     let body = receive(request, payload, shared.receive, received, 0).await?;
     // Which model is meant stands in the body, so its default deadline is known only then.
     let (snapshot, limits, inline) = (shared.registry.snapshot(), shared.body, body.len() <= INLINE_BODY);
+    let of_request = snapshot.clone();
     let read = move || {
         let asked = Asked::read(&body, limits)?;
-        let call = Call::to_embedding(&snapshot, &asked.model)?;
-        let items = asked.items(&body, call.manifest(), limits)?;
+        let call = Call::to_embedding(&of_request, &asked.model);
+        let items = match &call {
+            Ok(call) => asked.items(&body, call.manifest(), limits),
+            Err(failure) => Err(failure.clone()),
+        };
         Ok::<_, Failure>((asked.wanted(), call, items))
     };
     let (wanted, call, items) = if inline {
@@ -55,6 +61,8 @@ async fn run(
     } else {
         off_the_loop(read).await??
     };
+    record.addressed(&snapshot, &wanted.model, &call);
+    let (call, items) = (call?, items?);
     let hints = hints(request, &call)?;
     let reply = call.run(items, received, hints).await?;
 

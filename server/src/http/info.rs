@@ -173,21 +173,21 @@ pub(super) async fn ready(shared: Data<Shared>) -> HttpResponse {
 
 /// `GET /metrics`
 pub(super) async fn metrics(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
-    for entry in shared.registry.snapshot().models() {
-        shared.metrics.set_ready(entry.name(), entry.is_ready());
-    }
-    let mut text = Vec::new();
-    match TextEncoder::new().encode(&shared.metrics.registry().gather(), &mut text) {
-        Ok(()) => respond::status(200)
+    let registry = shared.metrics.registry().clone();
+    let write = move || {
+        let mut text = Vec::new();
+        let result = TextEncoder::new().encode(&registry.gather(), &mut text);
+        result.map(|()| text).map_err(|error| {
+            log::error!("cannot write the metrics: {error}");
+            Failure::new(Code::Internal, "the metrics cannot be written")
+        })
+    };
+    // Megabytes, if there are many models.
+    match off_the_loop(write).await.flatten() {
+        Ok(text) => respond::status(200)
             .content_type("text/plain; version=0.0.4; charset=utf-8")
             .body(text),
-        Err(error) => {
-            log::error!("the metrics cannot be written: {error}");
-            respond::failure(
-                &request,
-                &Failure::new(Code::Internal, "the metrics cannot be written"),
-            )
-        }
+        Err(failure) => respond::failure(&request, &failure),
     }
 }
 

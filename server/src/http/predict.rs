@@ -16,9 +16,10 @@ use super::encode::{EncodedReply, ReplyHead, encode_reply, estimated_size, raw_o
 use super::receive::receive;
 use super::respond;
 use super::server::Shared;
-use crate::api::{Call, Code, Failure, Hints};
+use crate::api::{Call, Code, Failure, Hints, RequestRecord};
 use crate::clock;
 use crate::engine::{Reply, Timing};
+use crate::metrics::Protocol;
 
 /// Bodies above this are split on a blocking thread: it is about a tenth of a millisecond of work.
 pub(super) const INLINE_BODY: usize = 128 * 1024;
@@ -34,8 +35,10 @@ pub(super) async fn task(
     path: Path<(String, String)>,
 ) -> HttpResponse {
     let (model, task) = path.into_inner();
-    let call = Call::to_task(&shared.registry.snapshot(), &model, &task);
-    answer(&request, payload, &shared, call, Envelope::Native).await
+    let snapshot = shared.registry.snapshot();
+    let call = Call::to_task(&snapshot, &model, &task);
+    let record = shared.record(Protocol::Native, &snapshot, &model, &call);
+    answer(&request, payload, &shared, call, Envelope::Native, record).await
 }
 
 /// `POST /v1/models/{model}/predict`
@@ -45,8 +48,10 @@ pub(super) async fn default_task(
     shared: Data<Shared>,
     model: Path<String>,
 ) -> HttpResponse {
-    let call = Call::to_default_task(&shared.registry.snapshot(), &model);
-    answer(&request, payload, &shared, call, Envelope::Native).await
+    let snapshot = shared.registry.snapshot();
+    let call = Call::to_default_task(&snapshot, &model);
+    let record = shared.record(Protocol::Native, &snapshot, &model, &call);
+    answer(&request, payload, &shared, call, Envelope::Native, record).await
 }
 
 /// `POST /v1/models/{model}:predict`
@@ -56,8 +61,10 @@ pub(super) async fn kserve_v1(
     shared: Data<Shared>,
     model: Path<String>,
 ) -> HttpResponse {
-    let call = Call::to_name(&shared.registry.snapshot(), &model, None);
-    answer(&request, payload, &shared, call, Envelope::KserveV1).await
+    let snapshot = shared.registry.snapshot();
+    let call = Call::to_name(&snapshot, &model, None);
+    let record = shared.record(Protocol::V1, &snapshot, &model, &call);
+    answer(&request, payload, &shared, call, Envelope::KserveV1, record).await
 }
 
 /// The operator's own routes, which come and go with reloads; and whatever no other route answers.
@@ -74,7 +81,8 @@ pub(super) async fn short_route(
         return respond::method_not_allowed(&request, "POST");
     }
     let call = Call::ready(entry, task);
-    answer(&request, payload, &shared, call, Envelope::Native).await
+    let record = shared.record(Protocol::Native, &snapshot, entry.name(), &call);
+    answer(&request, payload, &shared, call, Envelope::Native, record).await
 }
 
 async fn answer(
@@ -83,13 +91,16 @@ async fn answer(
     shared: &Shared,
     call: Result<Call, Failure>,
     envelope: Envelope,
+    record: RequestRecord,
 ) -> HttpResponse {
-    let received = clock::now();
+    let received = record.received();
     let result = match call {
         Ok(call) => predict(request, payload, shared, call, envelope, received).await,
         Err(failure) => Err(failure),
     };
-    result.unwrap_or_else(|failure| respond::failure(request, &failure))
+    let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
+    record.answered(response.status().as_u16());
+    response
 }
 
 async fn predict(

@@ -34,12 +34,13 @@ use super::access;
 use super::body::BodyLimits;
 use super::receive::ReceiveLimits;
 use super::{embeddings, info, predict, respond, v2};
-use crate::api::Keys;
 use crate::api::access::AccessLog;
 use crate::api::control::Control;
+use crate::api::{Call, Failure, Keys, RequestRecord};
+use crate::clock;
 use crate::config::{ServerSettings, Settings};
-use crate::metrics::{ENDPOINT_SECONDS, Metrics};
-use crate::registry::Registry;
+use crate::metrics::{Metrics, Protocol};
+use crate::registry::{Registry, Snapshot};
 
 /// What all handlers share.
 pub(crate) struct Shared {
@@ -80,6 +81,21 @@ impl Shared {
             swagger: Arc::new(utoipa_swagger_ui::Config::from("../openapi.json").validator_url("none")),
             openapi: ArcSwapOption::empty(),
         }
+    }
+}
+
+impl Shared {
+    /// Begins the record of a request that arrives now and is addressed to `call`; `name` is what the client called it.
+    pub(super) fn record(
+        &self,
+        protocol: Protocol,
+        snapshot: &Snapshot,
+        name: &str,
+        call: &Result<Call, Failure>,
+    ) -> RequestRecord {
+        let mut record = RequestRecord::new(&self.metrics, protocol, clock::now());
+        record.addressed(snapshot, name, call);
+        record
     }
 }
 
@@ -176,7 +192,7 @@ fn address(server: &ServerSettings) -> (&str, u16) {
 fn endpoint_metrics(metrics: &Metrics) -> io::Result<PrometheusMetrics> {
     PrometheusMetricsBuilder::new("")
         .registry(metrics.registry().clone())
-        .buckets(&ENDPOINT_SECONDS)
+        .buckets(&metrics.buckets().request_seconds())
         .mask_unmatched_patterns("other")
         .exclude("/metrics")
         .exclude("/health")

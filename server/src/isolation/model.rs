@@ -62,7 +62,7 @@ impl IsolatedModel {
     ///
     /// # Errors
     /// Why the first child that failed did; then none is left.
-    pub fn start(isolation: Isolation, metrics: WorkerMetrics) -> Result<Self, StartError> {
+    pub fn start(isolation: Isolation, metrics: Arc<WorkerMetrics>) -> Result<Self, StartError> {
         let settings = isolation.settings;
         let backoff = Backoff {
             first: settings.restart_delay,

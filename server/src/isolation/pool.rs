@@ -20,7 +20,7 @@ use crate::model::{BatchItem, Health};
 
 /// See the module.
 pub(super) struct Pool {
-    metrics: WorkerMetrics,
+    metrics: Arc<WorkerMetrics>,
     manifest: OnceLock<ModelManifest>,
     state: Mutex<State>,
     changed: Condvar,
@@ -69,7 +69,7 @@ impl Slot {
 }
 
 impl Pool {
-    pub(super) fn new(children: usize, backoff: Backoff, metrics: WorkerMetrics) -> Self {
+    pub(super) fn new(children: usize, backoff: Backoff, metrics: Arc<WorkerMetrics>) -> Self {
         let slot = || Slot {
             phase: Phase::Starting(None),
             restarts: Restarts::new(backoff),

@@ -1,35 +1,40 @@
 //! Bounds of the histograms' buckets.
 
-/// Of the endpoints, in low resolution.
-pub const ENDPOINT_SECONDS: [f64; 7] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0];
+use std::time::Duration;
 
-/// Four buckets a decade from 100 µs to 10 s, and a minute.
-pub(super) fn seconds() -> Vec<f64> {
-    let mut buckets: Vec<f64> = decades(-4, 0, &[1.0, 2.0, 4.0, 7.0]);
-    buckets.extend([10.0, 60.0]);
-    buckets
+/// The upper bounds of the buckets of each kind of duration, ascending. An empty list means no buckets: such a family has
+/// a sum and a count alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buckets {
+    /// Of the time that a batch takes in the model.
+    pub inference: Vec<Duration>,
+    /// Of the time from the head of a request to its answer.
+    pub requests: Vec<Duration>,
+    /// Of the stages of a request other than the model: preparation, queue, encoding, and the wait of a batch.
+    pub stages: Vec<Duration>,
 }
 
-/// Nine buckets a decade from 10 µs to 10 s, and a minute.
-pub(super) fn seconds_in_high_resolution() -> Vec<f64> {
-    let mut buckets = decades(-5, 0, &[1.0, 1.3, 1.7, 2.2, 2.8, 3.6, 4.6, 6.0, 7.7]);
-    buckets.extend([10.0, 30.0, 60.0]);
-    buckets
+impl Buckets {
+    /// Sums and counts alone.
+    pub const NONE: Self = Self {
+        inference: Vec::new(),
+        requests: Vec::new(),
+        stages: Vec::new(),
+    };
+
+    /// The bounds for latencies of requests, in seconds, as `prometheus` takes them.
+    pub fn request_seconds(&self) -> Vec<f64> {
+        seconds(&self.requests)
+    }
 }
 
-fn decades(from: i32, to: i32, steps: &[f64]) -> Vec<f64> {
-    (from..=to)
-        .flat_map(|exponent| {
-            // Dividing keeps the printed bounds short (0.0002, not 0.00019999999999999998).
-            let scale = 10f64.powi(exponent.abs());
-            steps
-                .iter()
-                .map(move |step| if exponent < 0 { step / scale } else { step * scale })
-        })
-        .collect()
+/// Bounds in seconds. `prometheus` replaces an empty list by its own defaults, but accepts the bound that every histogram has.
+pub(super) fn seconds(bounds: &[Duration]) -> Vec<f64> {
+    if bounds.is_empty() {
+        return vec![f64::INFINITY];
+    }
+    bounds.iter().map(Duration::as_secs_f64).collect()
 }
 
-/// 1, `factor`, `factor`², …: `count` bounds.
-pub(super) fn powers(factor: f64, count: i32) -> Vec<f64> {
-    (0..count).map(|exponent| factor.powi(exponent)).collect()
-}
+/// Bounds for the number of items in a batch.
+pub(super) const BATCH_SIZES: [f64; 5] = [1.0, 4.0, 16.0, 64.0, 256.0];

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 
-use super::{ENDPOINT_SECONDS, register};
+use super::{Metrics, register};
 
 /// The status of a call that succeeded.
 const OK: &str = "OK";
@@ -16,28 +16,29 @@ pub struct CallMetrics {
 }
 
 impl CallMetrics {
-    /// Makes and registers both families. The series of calls that succeed are there from the start, at zero; others come
-    /// with the first call of their kind.
+    /// Creates and registers both families. The series of successful calls are there from the start, at zero; others are
+    /// created by the first call of their kind.
     ///
     /// # Errors
     /// They are registered already.
-    pub fn new(registry: &Registry, methods: &[&'static str]) -> Result<Self, prometheus::Error> {
+    pub fn new(metrics: &Metrics, methods: &[&'static str]) -> Result<Self, prometheus::Error> {
         let labels = ["method", "status"];
+        let registry = metrics.registry();
         let calls = Opts::new("grpc_requests_total", "gRPC calls, of a stream its opening.");
         let seconds = HistogramOpts::new(
             "grpc_requests_duration_seconds",
             "Time from the head of a gRPC call to its answer.",
         );
-        let seconds = HistogramVec::new(seconds.buckets(ENDPOINT_SECONDS.to_vec()), &labels)?;
-        let metrics = Self {
+        let seconds = HistogramVec::new(seconds.buckets(metrics.buckets().request_seconds()), &labels)?;
+        let families = Self {
             calls: register(registry, IntCounterVec::new(calls, &labels)?)?,
             seconds: register(registry, seconds)?,
         };
         for method in methods {
-            metrics.calls.with_label_values(&[method, OK]);
-            metrics.seconds.with_label_values(&[method, OK]);
+            families.calls.with_label_values(&[method, OK]);
+            families.seconds.with_label_values(&[method, OK]);
         }
-        Ok(metrics)
+        Ok(families)
     }
 
     /// Counts a call of this method, which ended with this status.

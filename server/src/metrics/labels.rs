@@ -76,14 +76,14 @@ pub(super) const REJECTIONS: [&str; 5] = [
     "shutting_down",
 ];
 
-/// The place of a rejection's reason in [`REJECTIONS`].
-pub(super) fn rejection_index(rejection: &Rejection) -> usize {
+/// The reason of a rejection, one of [`REJECTIONS`].
+pub(super) fn rejection_reason(rejection: &Rejection) -> &'static str {
     match rejection {
-        Rejection::QueueFull { .. } => 0,
-        Rejection::QueueTooHeavy { .. } => 1,
-        Rejection::TooManyItems { .. } => 2,
-        Rejection::Expired(_) => 3,
-        Rejection::ShuttingDown => 4,
+        Rejection::QueueFull { .. } => "queue_full",
+        Rejection::QueueTooHeavy { .. } => "queue_too_heavy",
+        Rejection::TooManyItems { .. } => "too_many_items",
+        Rejection::Expired(_) => "expired",
+        Rejection::ShuttingDown => "shutting_down",
     }
 }
 

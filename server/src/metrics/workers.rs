@@ -1,77 +1,45 @@
-//! The families of worker processes. Models whose workers are threads have no series of them.
+//! The series of a model's worker processes. Models whose workers are threads have none.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::IntGauge;
 
 use super::labels::RestartReason;
-use super::{gauge, register};
+use super::series::{Builder, ReasonCounters, Series};
 
-pub(super) struct WorkerFamilies {
-    processes: IntGaugeVec,
-    crash_loops: IntGaugeVec,
-    restarts: IntCounterVec,
-}
-
-/// The series of the worker processes of one model. A new generation of the model goes on counting in the same series.
+/// The series of the worker processes of one model. A new generation of the model keeps counting in the same series.
 pub struct WorkerMetrics {
     /// Processes that serve.
     pub processes: IntGauge,
-    /// Processes that end again and again.
+    /// Processes in a crash loop.
     pub crash_loops: IntGauge,
-    restarts: Vec<IntCounter>,
+    restarts: ReasonCounters,
+    pub(super) series: Series,
 }
 
 impl WorkerMetrics {
-    /// Counts a process that was lost.
-    pub fn count_restart(&self, reason: RestartReason) {
-        self.restarts[reason as usize].inc();
-    }
-}
-
-impl WorkerFamilies {
-    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(model: &str) -> Result<Self, prometheus::Error> {
+        let labels = [("model", model)];
+        let mut builder = Builder::new(&labels);
         Ok(Self {
-            processes: gauge(
-                registry,
+            processes: builder.int_gauge(
                 "inference_worker_processes",
-                "Processes of a model that serve, where it has processes of its own.",
-                &["model"],
+                "Processes of a model that serve, if it has processes of its own.",
             )?,
-            crash_loops: gauge(
-                registry,
+            crash_loops: builder.int_gauge(
                 "inference_worker_crash_loops",
-                "Processes of a model that end again and again without a completed batch.",
-                &["model"],
+                "Processes of a model that were lost repeatedly without a completed batch.",
             )?,
-            restarts: register(
-                registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "inference_worker_restarts_total",
-                        "Processes of a model that were lost and are replaced, by why.",
-                    ),
-                    &["model", "reason"],
-                )?,
+            restarts: builder.reasons(
+                "inference_worker_restarts_total",
+                "Processes of a model that were lost and are replaced, by reason.",
+                "reason",
+                &RestartReason::ALL.map(RestartReason::label),
             )?,
+            series: builder.finish(),
         })
     }
 
-    pub(super) fn of(&self, model: &str) -> WorkerMetrics {
-        WorkerMetrics {
-            processes: self.processes.with_label_values(&[model]),
-            crash_loops: self.crash_loops.with_label_values(&[model]),
-            restarts: RestartReason::ALL
-                .iter()
-                .map(|reason| self.restarts.with_label_values(&[model, reason.label()]))
-                .collect(),
-        }
-    }
-
-    pub(super) fn remove(&self, model: &str) {
-        // A family that lacks the series says so with an error, which is as good as having removed it.
-        let _ = self.processes.remove_label_values(&[model]);
-        let _ = self.crash_loops.remove_label_values(&[model]);
-        for reason in RestartReason::ALL {
-            let _ = self.restarts.remove_label_values(&[model, reason.label()]);
-        }
+    /// Counts a process that was lost.
+    pub fn count_restart(&self, reason: RestartReason) {
+        self.restarts.inc(reason.label());
     }
 }

@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use plugin_abi::manifest::ModelManifest;
 
-use crate::batcher::DispatchReason;
 use crate::clock;
 use crate::config::{ModelSettings, TaskSettings};
 use crate::engine::{self, Engine, EngineConfig, TaskLimits};
@@ -77,7 +76,7 @@ impl Reloader {
             Arc::new(ModelEntry::without_generation(settings.clone(), state))
         };
         for model in models {
-            self.metrics.set_model(&model.name, None);
+            self.metrics.add_model(&model.name);
         }
         self.registry
             .publish(Snapshot::default().next(models.iter().map(entry)));
@@ -106,8 +105,6 @@ impl Reloader {
                     ModelEntry::without_generation(settings, state)
                 }
             };
-            self.metrics
-                .set_model(&name, entry.generation().map(|generation| generation.number));
             self.replace_entry(entry);
         }
         if failures.is_empty() {
@@ -174,19 +171,13 @@ impl Reloader {
         let next = old.next(entries);
         for entry in next.models() {
             apply_limits(entry);
-            self.metrics.set_model(
-                entry.name(),
-                entry.generation().map(|generation| generation.number),
-            );
         }
         self.registry.publish(next);
         for name in &summary.removed {
             self.generations.remove(name);
-            if let Some(entry) = old.model(name) {
-                self.forget_model(entry);
-            }
+            self.metrics.remove_model(name);
         }
-        self.forget_lost_tasks(&old);
+        self.remove_lost_tasks();
         self.metrics
             .count_reload(ReloadResult::Success, clock::unix_seconds());
         Ok(summary)
@@ -216,12 +207,10 @@ impl Reloader {
         }
         let mut ready = self.load_or_fail(&old, std::slice::from_ref(settings))?;
         if let Some((entry, started)) = ready.remove(name) {
-            let number = started.number;
             let fingerprint = fingerprint.with_loaded(files_of(&entry), since);
             self.generations.serve(name, fingerprint, started);
-            self.metrics.set_model(name, Some(number));
             self.replace_entry(entry);
-            self.forget_lost_tasks(&old);
+            self.remove_lost_tasks();
         }
         self.metrics
             .count_reload(ReloadResult::Success, clock::unix_seconds());
@@ -237,7 +226,6 @@ impl Reloader {
         let settings = entry.settings.clone();
         self.replace_entry(ModelEntry::without_generation(settings, ModelState::Unloaded));
         self.generations.remove(name);
-        self.metrics.set_model(name, None);
         true
     }
 
@@ -336,12 +324,16 @@ impl Reloader {
             return Ok(live);
         }
         for (model, (entry, started)) in live {
-            if old.model(&model).is_none() {
-                self.forget_model(&entry);
-            }
             drop(entry);
             self.generations.retire(&model, started);
         }
+        for settings in models
+            .iter()
+            .filter(|settings| old.model(&settings.name).is_none())
+        {
+            self.metrics.remove_model(&settings.name);
+        }
+        self.remove_lost_tasks();
         self.note_failures(&failures);
         Err(failures)
     }
@@ -435,29 +427,12 @@ impl Reloader {
             .map_err(|error| ModelFailure::new(settings, None, io::Error::other(error)))
     }
 
-    fn forget_model(&self, entry: &ModelEntry) {
-        let tasks = entry.task_manifests().iter().map(|task| task.name.as_str());
-        self.metrics.remove_model(
-            entry.name(),
-            tasks,
-            &DispatchReason::ALL.map(DispatchReason::as_str),
-        );
-    }
-
-    /// Tasks that a model had before and has no more are no longer reported.
-    fn forget_lost_tasks(&self, old: &Snapshot) {
-        let new = self.registry.snapshot();
-        for entry in old.models() {
-            let Some(now) = new.model(entry.name()) else {
-                continue;
-            };
-            for task in entry
-                .task_manifests()
-                .iter()
-                .filter(|task| now.task_index(&task.name).is_none())
-            {
-                let reasons = DispatchReason::ALL.map(DispatchReason::as_str);
-                self.metrics.remove_task(entry.name(), &task.name, &reasons);
+    /// Tasks that a model no longer has are no longer reported.
+    fn remove_lost_tasks(&self) {
+        for entry in self.registry.snapshot().models() {
+            if entry.generation().is_some() {
+                self.metrics
+                    .retain_tasks(entry.name(), |task| entry.task_index(task).is_some());
             }
         }
     }

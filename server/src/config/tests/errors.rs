@@ -316,3 +316,25 @@ fn a_line_with_tabs_and_wide_letters_is_marked_where_it_is_wrong() {
         hint: begin with `https://` or `http://`
     "#);
 }
+
+#[test]
+fn buckets_that_are_not_ascending_durations_are_rejected() {
+    assert_snapshot!(file(r#"[metrics]
+inference_buckets = ["1ms", "2s", "500ms"]
+request_buckets = ["0s"]
+stage_buckets = [0.1]
+"#).errors(), @r#"
+    models.toml:2:21: `inference_buckets` in [metrics] is a list with "500ms" after "2s", expected a list of at most 64 elements in ascending order, each a duration from 1us to 24h
+        2 | inference_buckets = ["1ms", "2s", "500ms"]
+          |                     ^^^^^^^^^^^^^^^^^^^^^^
+
+    models.toml:3:20: `request_buckets` in [metrics] is a list with "0s", expected a list of at most 64 elements in ascending order, each a duration from 1us to 24h
+        3 | request_buckets = ["0s"]
+          |                    ^^^^
+
+    models.toml:4:18: `stage_buckets` in [metrics] is a list with the float 0.1, expected a list of at most 64 elements in ascending order, each a duration from 1us to 24h
+        4 | stage_buckets = [0.1]
+          |                  ^^^
+        hint: write it as text with its unit: "500ms", "2s"
+    "#);
+}

@@ -247,3 +247,15 @@ fn places_do_not_make_settings_different() {
         file(&format!("# moved\n\n{text}")).settings()
     );
 }
+
+#[test]
+fn buckets_are_durations_in_ascending_order() {
+    let metrics = file("[metrics]\ninference_buckets = [\"500us\", \"1ms\", \"2s\"]\nrequest_buckets = []\n")
+        .settings()
+        .metrics;
+    assert_eq!(
+        metrics.inference,
+        [500, 1000, 2_000_000].map(Duration::from_micros)
+    );
+    assert!(metrics.requests.is_empty());
+}

@@ -11,7 +11,7 @@ use plugin_abi::manifest::ModelManifest;
 
 use super::{Engine, EngineConfig};
 use crate::error::{ItemError, Rejection};
-use crate::metrics::Metrics;
+use crate::metrics::{Buckets, Metrics};
 use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
 use crate::protocol::{ItemInput, Value};
 use scenario::{Answer, Running, Scenario, echo};
@@ -367,7 +367,7 @@ fn the_last_worker_drops_the_model() {
         prepare_pool: Arc::new(pool),
     };
     let model = Arc::new(DroppedOn(thread.clone(), ModelManifest::default()));
-    let metrics = Metrics::new().expect("the families do not contradict each other");
+    let metrics = Metrics::new(Buckets::NONE).expect("the families do not contradict each other");
     let (engine, workers) = Engine::start(model, &config, &metrics).expect("threads");
     drop(engine);
     workers.join();

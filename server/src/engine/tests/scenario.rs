@@ -12,7 +12,7 @@ use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
 use crate::clock;
 use crate::engine::{Engine, EngineConfig, Pending, Request, TaskLimits, Workers};
 use crate::error::{ItemError, Rejection};
-use crate::metrics::{ItemOutcome, Metrics};
+use crate::metrics::{Buckets, ItemOutcome, Metrics};
 use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
 use crate::protocol::{ItemInput, Value};
 
@@ -158,7 +158,7 @@ impl Scenario {
             nice: 0,
             prepare_pool: Arc::new(pool),
         };
-        let metrics = Metrics::new().expect("the families do not contradict each other");
+        let metrics = Metrics::new(Buckets::NONE).expect("the families do not contradict each other");
         let (engine, workers) = Engine::start(Arc::new(model), &config, &metrics).expect("threads");
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()

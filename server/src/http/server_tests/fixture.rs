@@ -20,7 +20,7 @@ use crate::config::{Facts, Overrides, Settings, Source, resolve};
 use crate::engine::{Engine, EngineConfig, TaskLimits};
 use crate::error::ItemError;
 use crate::http::Server;
-use crate::metrics::Metrics;
+use crate::metrics::{Buckets, Metrics};
 use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
 use crate::protocol::{DType, ItemInput, Tensor, Value};
 use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot};
@@ -46,7 +46,7 @@ impl TestServer {
     pub(super) fn start_with(server: &str) -> Self {
         let settings = settings(server);
         let registry = Arc::new(Registry::default());
-        let metrics = Arc::new(Metrics::new().expect("the families are new"));
+        let metrics = Arc::new(Metrics::new(Buckets::NONE).expect("the families are new"));
         let gate = Arc::new(Gate::default());
         registry.publish(Snapshot::default().next(entries(&settings, &gate, &metrics)));
         let server =

@@ -19,6 +19,7 @@ use crate::http::predict::{INLINE_BODY, INLINE_REPLY, add_timing, hints, off_the
 use crate::http::receive::receive;
 use crate::http::respond;
 use crate::http::server::Shared;
+use crate::metrics::Protocol;
 
 /// `POST /v2/models/{model}/infer`
 pub(in crate::http) async fn infer(
@@ -27,9 +28,16 @@ pub(in crate::http) async fn infer(
     shared: Data<Shared>,
     name: Path<Name>,
 ) -> HttpResponse {
-    let received = clock::now();
-    let result = run(&request, payload, &shared, &name, received).await;
-    result.unwrap_or_else(|failure| respond::failure(&request, &failure))
+    let snapshot = shared.registry.snapshot();
+    let call = Call::to_name(&snapshot, &name.model, name.version.as_deref());
+    let record = shared.record(Protocol::V2, &snapshot, &name.model, &call);
+    let result = match call {
+        Ok(call) => run(&request, payload, &shared, &name, call, record.received()).await,
+        Err(failure) => Err(failure),
+    };
+    let response = result.unwrap_or_else(|failure| respond::failure(&request, &failure));
+    record.answered(response.status().as_u16());
+    response
 }
 
 async fn run(
@@ -37,9 +45,9 @@ async fn run(
     payload: web::Payload,
     shared: &Shared,
     name: &Name,
+    call: Call,
     received: Instant,
 ) -> Result<HttpResponse, Failure> {
-    let call = Call::to_name(&shared.registry.snapshot(), &name.model, name.version.as_deref())?;
     let mut hints = hints(request, &call)?;
     let json_length = header_length(request.headers().get(HEADER_LENGTH).map(HeaderValue::as_bytes))?;
     let body = receive(

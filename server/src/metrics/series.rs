@@ -1,0 +1,165 @@
+//! The series of one owner (a model, a task), which appear in the registry and disappear from it together.
+//!
+//! The owner's labels are constant, so the registry joins the families of all owners by name, and whatever is still counted
+//! after the owner was removed is not exposed.
+
+use std::sync::{Arc, OnceLock};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Metric, MetricFamily, MetricType, Summary};
+use prometheus::{CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts};
+
+type Result<T> = std::result::Result<T, prometheus::Error>;
+
+/// All series of one owner.
+#[derive(Clone)]
+pub(super) struct Series(Arc<[Box<dyn Collector>]>);
+
+impl Collector for Series {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.iter().flat_map(|collector| collector.desc()).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let families = self.0.iter().flat_map(|collector| collector.collect());
+        families.map(without_empty_histograms).collect()
+    }
+}
+
+/// A histogram without bounds as the type that Prometheus has for a sum and a count alone.
+fn without_empty_histograms(mut family: MetricFamily) -> MetricFamily {
+    let is_summary = family.get_field_type() == MetricType::HISTOGRAM
+        && family
+            .get_metric()
+            .iter()
+            .all(|metric| metric.get_histogram().get_bucket().is_empty());
+    if !is_summary {
+        return family;
+    }
+    family.set_field_type(MetricType::SUMMARY);
+    let metrics = family.take_metric().into_iter().map(|mut histogram| {
+        let mut summary = Summary::default();
+        summary.set_sample_count(histogram.get_histogram().get_sample_count());
+        summary.set_sample_sum(histogram.get_histogram().get_sample_sum());
+        let mut metric = Metric::from_label(histogram.take_label());
+        metric.set_summary(summary);
+        metric
+    });
+    family.set_metric(metrics.collect());
+    family
+}
+
+/// Creates the series of one owner.
+pub(super) struct Builder<'a> {
+    labels: &'a [(&'static str, &'a str)],
+    collectors: Vec<Box<dyn Collector>>,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(labels: &'a [(&'static str, &'a str)]) -> Self {
+        Self {
+            labels,
+            collectors: Vec::new(),
+        }
+    }
+
+    pub(super) fn finish(self) -> Series {
+        Series(self.collectors.into())
+    }
+
+    fn add<C: Collector + Clone + 'static>(&mut self, collector: C) -> C {
+        self.collectors.push(Box::new(collector.clone()));
+        collector
+    }
+
+    fn options(&self, name: &str, help: &str) -> Opts {
+        let options = Opts::new(name, help);
+        self.labels.iter().fold(options, |options, (label, value)| {
+            options.const_label(*label, *value)
+        })
+    }
+
+    pub(super) fn histogram(&mut self, name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram> {
+        let options = HistogramOpts {
+            common_opts: self.options(name, help),
+            buckets,
+        };
+        Ok(self.add(Histogram::with_opts(options)?))
+    }
+
+    pub(super) fn gauge(&mut self, name: &str, help: &str) -> Result<Gauge> {
+        let options = self.options(name, help);
+        Ok(self.add(Gauge::with_opts(options)?))
+    }
+
+    pub(super) fn int_gauge(&mut self, name: &str, help: &str) -> Result<IntGauge> {
+        let options = self.options(name, help);
+        Ok(self.add(IntGauge::with_opts(options)?))
+    }
+
+    pub(super) fn int_counter(&mut self, name: &str, help: &str) -> Result<IntCounter> {
+        let options = self.options(name, help);
+        Ok(self.add(IntCounter::with_opts(options)?))
+    }
+
+    /// Counters by labels whose values are not known beforehand. The values must not come from clients.
+    pub(super) fn counter_vec(&mut self, name: &str, help: &str, labels: &[&str]) -> Result<CounterVec> {
+        let options = self.options(name, help);
+        Ok(self.add(CounterVec::new(options, labels)?))
+    }
+
+    /// As [`counter_vec`](Self::counter_vec), of whole numbers.
+    pub(super) fn int_counter_vec(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec> {
+        let options = self.options(name, help);
+        Ok(self.add(IntCounterVec::new(options, labels)?))
+    }
+
+    /// Counters by a reason out of a closed set. The first one is there from the start, at zero.
+    pub(super) fn reasons(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        reasons: &[&'static str],
+    ) -> Result<ReasonCounters> {
+        let family = self.int_counter_vec(name, help, &[label])?;
+        if let Some(first) = reasons.first() {
+            family.get_metric_with_label_values(&[*first])?;
+        }
+        let counters = reasons.iter().map(|reason| (*reason, OnceLock::new()));
+        Ok(ReasonCounters {
+            family,
+            counters: counters.collect(),
+        })
+    }
+}
+
+/// Counters by a reason. The series of a reason is created when it is first counted.
+pub(super) struct ReasonCounters {
+    family: IntCounterVec,
+    counters: Box<[(&'static str, OnceLock<IntCounter>)]>,
+}
+
+impl ReasonCounters {
+    /// Counts one; a reason that is not in the set is ignored.
+    pub(super) fn inc(&self, reason: &str) {
+        if let Some((reason, counter)) = self.counters.iter().find(|(known, _)| *known == reason) {
+            counter
+                .get_or_init(|| self.family.with_label_values(&[*reason]))
+                .inc();
+        }
+    }
+
+    /// How many were counted.
+    pub(super) fn get(&self, reason: &str) -> u64 {
+        let counter = self.counters.iter().find(|(known, _)| *known == reason);
+        counter
+            .and_then(|(_, counter)| counter.get())
+            .map_or(0, IntCounter::get)
+    }
+}

@@ -1,0 +1,150 @@
+//! The series of one task of one model.
+
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
+
+use super::buckets::{BATCH_SIZES, Buckets, seconds};
+use super::labels::{ItemOutcome, REJECTIONS, rejection_reason};
+use super::requests::RequestMetrics;
+use super::series::{Builder, ReasonCounters, Series};
+use crate::error::Rejection;
+
+/// The series of one task of one model. A new generation of the model keeps counting in the same series.
+pub struct TaskMetrics {
+    /// From arrival (or the end of its preparation) to the start of the batch, per item.
+    pub queue_seconds: Histogram,
+    /// Decoding and preprocessing, per item.
+    pub prepare_seconds: Histogram,
+    /// `predict_batch`, per batch.
+    pub inference_seconds: Histogram,
+    /// Writing the body of the reply, per request.
+    pub encode_seconds: Histogram,
+    /// How long a free worker waited for more items, per batch.
+    pub batch_wait_seconds: Histogram,
+    /// Learned cost of a batch, without its items.
+    pub learned_batch_seconds: Gauge,
+    /// Learned cost of each further item, or unit of weight.
+    pub learned_unit_seconds: Gauge,
+    /// Items per batch.
+    pub batch_size: Histogram,
+    /// Cost per batch, in the model's units.
+    pub batch_weight: Histogram,
+    /// Items in the queue.
+    pub queued_items: IntGauge,
+    /// Weight in the queue.
+    pub queued_weight: IntGauge,
+    /// Items in running batches.
+    pub executing_items: IntGauge,
+    /// Batches that did not fit in memory.
+    pub out_of_memory: IntCounter,
+    /// Requests, by protocol and status.
+    pub requests: RequestMetrics,
+    batches: ReasonCounters,
+    items: ReasonCounters,
+    rejections: ReasonCounters,
+    pub(super) series: Series,
+}
+
+impl TaskMetrics {
+    /// `reasons` are the values of `reason` in `inference_batches_total`.
+    pub(super) fn new(
+        model: &str,
+        task: &str,
+        reasons: &[&'static str],
+        buckets: &Buckets,
+    ) -> Result<Self, prometheus::Error> {
+        let labels = [("model", model), ("task", task)];
+        let mut builder = Builder::new(&labels);
+        let b = &mut builder;
+        Ok(Self {
+            queue_seconds: b.histogram(
+                "inference_queue_seconds",
+                "Time an item waited, from the end of its preparation to the start of its batch.",
+                seconds(&buckets.stages),
+            )?,
+            prepare_seconds: b.histogram(
+                "inference_prepare_seconds",
+                "Time to decode and preprocess an item.",
+                seconds(&buckets.stages),
+            )?,
+            inference_seconds: b.histogram(
+                "inference_seconds",
+                "Time a batch took in the model.",
+                seconds(&buckets.inference),
+            )?,
+            encode_seconds: b.histogram(
+                "inference_encode_seconds",
+                "Time to write the body of a reply.",
+                seconds(&buckets.stages),
+            )?,
+            batch_wait_seconds: b.histogram(
+                "inference_batch_wait_seconds",
+                "Time a free worker waited for more items before it took a batch.",
+                seconds(&buckets.stages),
+            )?,
+            learned_batch_seconds: b.gauge(
+                "inference_learned_batch_seconds",
+                "Learned cost of a batch without its items, under the adaptive policy.",
+            )?,
+            learned_unit_seconds: b.gauge(
+                "inference_learned_unit_seconds",
+                "Learned cost of each further item, or unit of weight, under the adaptive policy.",
+            )?,
+            batch_size: b.histogram("inference_batch_size", "Items in a batch.", BATCH_SIZES.to_vec())?,
+            batch_weight: b.histogram(
+                "inference_batch_weight",
+                "Cost of a batch, in the model's units (such as tokens or pixels; items if the model states none).",
+                seconds(&[]),
+            )?,
+            queued_items: b.int_gauge("inference_queue_items", "Items in the queue.")?,
+            queued_weight: b.int_gauge(
+                "inference_queue_weight",
+                "Weight of the items in the queue, in the model's units.",
+            )?,
+            executing_items: b.int_gauge("inference_executing_items", "Items in running batches.")?,
+            out_of_memory: b.int_counter(
+                "inference_out_of_memory_total",
+                "Batches that did not fit in memory and were halved or failed.",
+            )?,
+            requests: RequestMetrics::new(b, Some(buckets))?,
+            batches: b.reasons(
+                "inference_batches_total",
+                "Batches run, by the reason for which they were closed.",
+                "reason",
+                reasons,
+            )?,
+            items: b.reasons(
+                "inference_items_total",
+                "Items completed, by outcome.",
+                "outcome",
+                &ItemOutcome::ALL.map(ItemOutcome::label),
+            )?,
+            rejections: b.reasons(
+                "inference_rejections_total",
+                "Requests rejected on admission, by reason.",
+                "reason",
+                &REJECTIONS,
+            )?,
+            series: builder.finish(),
+        })
+    }
+
+    /// Counts an item.
+    pub fn count_item(&self, outcome: ItemOutcome) {
+        self.items.inc(outcome.label());
+    }
+
+    /// How many items had this outcome.
+    pub fn counted(&self, outcome: ItemOutcome) -> u64 {
+        self.items.get(outcome.label())
+    }
+
+    /// Counts a rejected request.
+    pub fn count_rejection(&self, rejection: &Rejection) {
+        self.rejections.inc(rejection_reason(rejection));
+    }
+
+    /// Counts a batch by the reason for which it was closed.
+    pub fn count_batch(&self, reason: &'static str) {
+        self.batches.inc(reason);
+    }
+}

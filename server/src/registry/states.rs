@@ -1,0 +1,81 @@
+//! The state of each model as metrics, read from the current snapshot whenever they are scraped. Nothing is stored, so a
+//! model that was removed is gone from the next scrape.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::{ModelEntry, Registry};
+
+/// Families with one gauge for each model.
+pub struct ModelStates {
+    registry: Arc<Registry>,
+    families: Vec<(Desc, fn(&ModelEntry) -> f64)>,
+}
+
+impl ModelStates {
+    /// The families of the models in `registry`.
+    ///
+    /// # Errors
+    /// If a family is not valid.
+    pub fn new(registry: Arc<Registry>) -> Result<Self, prometheus::Error> {
+        let family = |name: &str, help: &str, value| {
+            let labels = vec!["model".to_owned()];
+            Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new()).map(|desc| (desc, value))
+        };
+        let ready: fn(&ModelEntry) -> f64 = |entry| f64::from(u8::from(entry.is_ready()));
+        let generation: fn(&ModelEntry) -> f64 = |entry| {
+            entry
+                .generation()
+                .map_or(0.0, |generation| generation.number as f64)
+        };
+        Ok(Self {
+            registry,
+            families: vec![
+                family(
+                    "inference_model_ready",
+                    "1 while the model serves, else 0.",
+                    ready,
+                )?,
+                family(
+                    "inference_model_generation",
+                    "Number of the generation that serves; 0 if none does.",
+                    generation,
+                )?,
+            ],
+        })
+    }
+}
+
+impl Collector for ModelStates {
+    fn desc(&self) -> Vec<&Desc> {
+        self.families.iter().map(|(desc, _)| desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let snapshot = self.registry.snapshot();
+        let family = |(desc, value): &(Desc, fn(&ModelEntry) -> f64)| {
+            let mut family = MetricFamily::default();
+            family.set_name(desc.fq_name.clone());
+            family.set_help(desc.help.clone());
+            family.set_field_type(MetricType::GAUGE);
+            let metrics = snapshot.models().map(|entry| gauge(entry.name(), value(entry)));
+            family.set_metric(metrics.collect());
+            family
+        };
+        self.families.iter().map(family).collect()
+    }
+}
+
+fn gauge(model: &str, value: f64) -> Metric {
+    let mut label = LabelPair::default();
+    label.set_name("model".to_owned());
+    label.set_value(model.to_owned());
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = Metric::from_label(vec![label]);
+    metric.set_gauge(gauge);
+    metric
+}
