@@ -30,7 +30,77 @@ fn check_finds_nothing_wrong_with_a_right_configuration() {
     let ran = run(&scenario, &["check", "--config", "models.toml"]);
     assert_eq!(
         (ran.code, ran.out.as_str(), ran.err.as_str()),
-        (Some(0), "models.toml: ok, 1 models\n", "")
+        (
+            Some(0),
+            "models.toml: ok, 1 models\n\
+             not checked: whether the models load and pass their warm-up; check it with --load\n",
+            ""
+        )
+    );
+}
+
+#[test]
+fn check_compares_the_configuration_with_what_the_plugins_declare_and_reports_by_line() {
+    let scenario = Scenario::new(
+        "[[models]]\nname = \"a\"\nplugin = \"template\"\ndefault_task = \"ecko\"\n\n[models.tasks.stat]\nmax_batch_size = 4\n\n\
+         [models.settings]\nshortest_word = \"long\"\nshortest_wrod = 4\n\n\
+         [[models]]\nname = \"b\"\nplugin = \"./libmissing.so\"\nworkers = 0\n\n\
+         [[models]]\nname = \"c\"\nplugin = \"./libtext.so\"\n\n\
+         [[models]]\nname = \"d\"\nplugin = \"misdeclared\"\n[models.settings]\nsize = 11\n",
+    );
+    std::fs::write(scenario.dir().join("libtext.so"), "a text file").expect("there is room");
+    let ran = run(&scenario, &["check", "--config", "models.toml"]);
+    assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{}", ran.err);
+    let places: Vec<&str> = ran
+        .err
+        .lines()
+        .filter(|line| line.starts_with("models.toml:"))
+        .collect();
+    let expected = [
+        ("models.toml:4:", "it has no task `ecko`"),
+        (
+            "models.toml:6:",
+            "it has no task `stat`; its tasks are `echo`, `stats`",
+        ),
+        (
+            "models.toml:10:",
+            "[models.settings] `shortest_word`: \"long\" is not of type \"integer\"",
+        ),
+        (
+            "models.toml:11:",
+            "[models.settings] `shortest_wrod`: unknown key",
+        ),
+        ("models.toml:15:", "the file does not exist"),
+        ("models.toml:16:", "workers"),
+        (
+            "models.toml:20:",
+            "expected a shared library (ELF), got a text file",
+        ),
+        ("models.toml:24:", "declares none: add `.output_tensor(…)`"),
+        ("models.toml:24:", "invalid task name `wrong example`"),
+        ("models.toml:24:", "two tasks are named `twice`"),
+        ("models.toml:26:", "11 is greater than the maximum of 10"),
+    ];
+    assert_eq!(places.len(), expected.len(), "{}", ran.err);
+    for (line, (place, message)) in places.iter().zip(expected) {
+        assert!(
+            line.starts_with(place) && line.contains(message),
+            "{place} {message}: {line}"
+        );
+    }
+}
+
+#[test]
+fn check_states_that_tasks_which_depend_on_settings_are_not_checked() {
+    let scenario = Scenario::new(
+        "[[models]]\nname = \"digits\"\nplugin = \"onnx\"\n[models.settings]\nmodel = \"digits.onnx\"\n",
+    );
+    let ran = run(&scenario, &["check", "--config", "models.toml"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(
+        ran.out.contains("not checked: the task names of model `digits`"),
+        "{}",
+        ran.out
     );
 }
 
@@ -66,6 +136,11 @@ fn check_with_load_also_loads_and_warms_up_every_model() {
     let wrong = Scenario::misbehave("fail_warm_up = true", "");
     let without = run(&wrong, &["check", "--config", "models.toml"]);
     assert_eq!(without.code, Some(0), "{}", without.err);
+    assert!(
+        without.out.contains("not checked: whether the models load"),
+        "{}",
+        without.out
+    );
     let with = run(&wrong, &["check", "--load", "--config", "models.toml"]);
     assert_eq!(with.code, Some(1), "{}", with.err);
     assert!(
@@ -99,7 +174,13 @@ fn the_configuration_reference_is_a_table_if_asked_for() {
 /// What differs between builds and machines.
 fn without_facts_of_the_build(text: &str) -> String {
     let kept = |line: &&str| {
-        !line.starts_with("file ") && !line.starts_with("needs ") && !line.starts_with("run path")
+        let facts = [
+            "file ",
+            "needs ",
+            "run path",
+            "warning      the plugin is a debug build",
+        ];
+        !facts.iter().any(|fact| line.starts_with(fact))
     };
     text.lines()
         .filter(kept)
@@ -134,11 +215,61 @@ fn inspect_prints_json_if_asked_for() {
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let mut json: serde_json::Value = serde_json::from_str(&ran.out).expect("it prints JSON");
     let object = json.as_object_mut().expect("it prints an object");
-    for fact in ["size", "machine", "needed", "run_path"] {
+    for fact in ["size", "machine", "needed", "run_path", "findings"] {
         assert!(object.remove(fact).is_some(), "no `{fact}`");
     }
+    json["manifest"]
+        .as_object_mut()
+        .expect("it has a manifest")
+        .remove("debug_build");
     let text = serde_json::to_string_pretty(&json).expect("what was read can be written");
     insta::assert_snapshot!("inspect_template_json", without_versions(&text));
+}
+
+#[test]
+fn inspect_reports_every_wrong_declaration_and_fails() {
+    let file = library("misdeclared");
+    let ran = run(&Scenario::new(""), &["inspect", &file.to_string_lossy()]);
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    let found: Vec<&str> = ran
+        .out
+        .lines()
+        .filter(|line| line.starts_with("error "))
+        .collect();
+    let expected = [
+        "the output of task `bare_tensor` is of kind tensors, but declares none: add `.output_tensor(…)`",
+        "invalid task name `wrong example`",
+        "two tasks are named `twice`",
+        "example 1 of task `wrong example` is not an item of the task: `name`: required, but missing",
+    ];
+    assert_eq!(found.len(), expected.len(), "{}", ran.out);
+    for (line, expected) in found.iter().zip(expected) {
+        assert!(line.contains(expected), "{line}");
+    }
+    for warning in [
+        "task `bare_tensor` has no description",
+        "task `bare_tensor` has no example",
+    ] {
+        assert!(ran.out.contains(warning), "{}", ran.out);
+    }
+
+    let json = run(
+        &Scenario::new(""),
+        &["inspect", "--json", &file.to_string_lossy()],
+    );
+    assert_eq!(json.code, Some(1), "{}", json.err);
+    let json: serde_json::Value = serde_json::from_str(&json.out).expect("it prints JSON");
+    assert_eq!(json["findings"][0]["severity"], "error");
+    assert_eq!(json["findings"][0]["task"], "bare_tensor");
+}
+
+#[test]
+fn inspect_fails_on_warnings_if_it_is_strict() {
+    let file = library("template").to_string_lossy().into_owned();
+    let strict = run(&Scenario::new(""), &["inspect", "--strict", &file]);
+    let is_debug = strict.out.contains("the plugin is a debug build");
+    assert_eq!(is_debug, cfg!(debug_assertions), "{}", strict.out);
+    assert_eq!(strict.code, Some(i32::from(is_debug)), "{}", strict.err);
 }
 
 #[test]

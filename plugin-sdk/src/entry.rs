@@ -25,6 +25,8 @@ pub struct Package {
     pub version: &'static str,
     /// Its description, or empty.
     pub description: &'static str,
+    /// Whether it is built with debug assertions.
+    pub debug_build: bool,
 }
 
 pub(crate) fn describe<M: Model>(package: Package) -> RString {
@@ -52,6 +54,7 @@ pub(crate) fn describe_as(package: Package, describe: impl FnOnce() -> PluginMan
         version: package.version.to_owned(),
         description,
         sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
+        debug_build: package.debug_build,
         ..described
     })
 }
@@ -86,7 +89,6 @@ impl<M: Model> Loaded<M> {
         let settings = settings::read::<M::Settings>(&context.settings)?;
         let model = Contained::new(M::load(settings, &LoadContext::new(&context))?);
         let tasks = Contained::new(model.configured_tasks());
-        tasks.check().map_err(LoadError::new)?;
         let manifest = ModelManifest {
             platform: M::platform().to_owned(),
             tasks: tasks.manifests(),

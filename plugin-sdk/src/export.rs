@@ -53,6 +53,7 @@ macro_rules! __export {
                     name: ::core::env!("CARGO_PKG_NAME"),
                     version: ::core::env!("CARGO_PKG_VERSION"),
                     description: ::core::env!("CARGO_PKG_DESCRIPTION"),
+                    debug_build: ::core::cfg!(debug_assertions),
                 };
             }
 

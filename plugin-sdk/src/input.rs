@@ -120,7 +120,8 @@ pub struct Tensor;
 #[derive(Debug)]
 pub struct Tensors;
 
-/// Whatever the client sends: [`Value`] in.
+/// Any kind of value: [`Value`] in. Tensors only if the task declares them with
+/// [`TaskInfo::input_tensor`](crate::TaskInfo::input_tensor).
 #[derive(Debug)]
 pub struct Any;
 

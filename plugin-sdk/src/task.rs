@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use plugin_abi::manifest::{Limits, TaskManifest, ValueManifest, WeightRule};
+use plugin_abi::manifest::{Kind, Limits, TaskManifest, ValueManifest, WeightRule};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value as JsonValue;
@@ -157,25 +157,6 @@ impl<M: 'static> Tasks<M> {
             })
             .collect()
     }
-
-    /// What is wrong with the list, if anything.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        if self.list.is_empty() {
-            return Err("the plugin declares no tasks for this model, expected at least one".to_owned());
-        }
-        for (index, (name, _)) in self.list.iter().enumerate() {
-            let allowed = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
-            if name.is_empty() || !name.chars().all(allowed) {
-                return Err(format!(
-                    "the plugin names a task `{name}`, expected letters, digits, `-` and `_`"
-                ));
-            }
-            if self.list[..index].iter().any(|(other, _)| other == name) {
-                return Err(format!("the plugin declares the task `{name}` twice"));
-            }
-        }
-        Ok(())
-    }
 }
 
 impl<M: 'static> Default for Tasks<M> {
@@ -323,6 +304,10 @@ impl TaskInfo {
     pub(crate) fn manifest<I: Input, O: Output>(self, prepares: bool) -> TaskManifest {
         let mut input = self.input.unwrap_or_else(I::manifest);
         let mut output = self.output.unwrap_or_else(O::manifest);
+        // A task that takes anything takes tensors if it says which.
+        if input.kinds.len() > 1 && input.tensors.is_empty() && self.input_tensors.is_empty() {
+            input.kinds.retain(|kind| *kind != Kind::Tensors);
+        }
         input.media_types.extend(self.media_types);
         output.media_types.extend(self.output_media_types);
         input

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use abi_stable::sabi_trait::TD_Opaque;
 use abi_stable::sabi_types::RMut;
 use abi_stable::std_types::{RResult, RSlice, RStr};
+use plugin_abi::check;
 use plugin_abi::codes::error as code;
 use plugin_abi::manifest::{self, ModelManifest, TaskManifest};
 use plugin_abi::{Host, OutputSinkAbi_TO, RawBatch, RawError, RawItem};
@@ -152,8 +153,12 @@ impl<M> Harness<M> {
             RResult::ROk(model) => model,
             RResult::RErr(error) => return Err(Failure::from(error)),
         };
-        let manifest =
+        let manifest: ModelManifest =
             serde_json::from_str(&model.manifest()).expect("the SDK writes manifests that can be read");
+        // The server rejects such a model, so its tests must not pass.
+        if let Some(finding) = check::model(&manifest.tasks).first() {
+            return Err(Failure::new(code::INTERNAL, &finding.message));
+        }
         Ok(Self {
             model,
             manifest,
@@ -326,7 +331,8 @@ impl<M> Harness<M> {
             return Vec::new();
         }
         with_batch(task, ready, parameters, |batch| {
-            let mut sink = CollectingSink::new(ready.len());
+            let declared = &self.manifest.tasks[task as usize].output;
+            let mut sink = CollectingSink::new(ready.len(), declared);
             let lent = OutputSinkAbi_TO::from_ptr(RMut::new(&mut sink), TD_Opaque);
             let outcome = self.model.predict_batch(batch, lent).into_result();
             sink.finish(outcome.err().map(Failure::from))

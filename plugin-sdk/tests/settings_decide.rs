@@ -51,9 +51,13 @@ impl Task<Chosen> for Answer {
     type Output = Any;
 
     fn describe(&self) -> TaskInfo {
-        TaskInfo::default()
+        let info = TaskInfo::default()
             .input(ValueManifest::of(Kind::Text))
-            .output(ValueManifest::of(self.0))
+            .output(ValueManifest::of(self.0));
+        match self.0 {
+            Kind::Tensors => info.output_tensor(TensorInfo::new("numbers", DType::Int32, &[2])),
+            _ => info,
+        }
     }
 
     fn predict(&self, model: &Chosen, batch: Batch<'_, Value<'_>>) -> BatchResult<AnyOutput> {

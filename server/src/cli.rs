@@ -35,7 +35,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Command {
-    /// Checks a configuration and reports every error at once; exits with 0 if there is none
+    /// Check a configuration and the plugin files it names; report every error at once, ordered by line
     Check {
         /// What to check.
         #[command(flatten)]
@@ -50,13 +50,16 @@ pub enum Command {
         #[arg(long)]
         markdown: bool,
     },
-    /// Prints what a plugin file says about itself
+    /// Print what a plugin file declares and check it; exits with 1 if the server would reject it
     Inspect {
         /// The plugin: a shared library built against plugin-sdk
         file: PathBuf,
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Also exit with 1 if there are only warnings, such as a debug build
+        #[arg(long)]
+        strict: bool,
     },
     /// Load-test a running server and report throughput and latency
     Bench(BenchArgs),

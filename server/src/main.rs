@@ -9,6 +9,7 @@ use inference_server::app;
 use inference_server::cli::{Cli, Command};
 use inference_server::error::Chain;
 use inference_server::{bench, config, console};
+use plugin_abi::check::{Finding, Severity};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
         None => report(app::serve(cli.serve)),
         Some(Command::Check { serve, load }) => check(&serve, load),
         Some(Command::ConfigReference { markdown }) => print_reference(markdown),
-        Some(Command::Inspect { file, json }) => inspect(&file, json),
+        Some(Command::Inspect { file, json, strict }) => inspect(&file, json, strict),
         Some(Command::Bench(args)) => bench(args),
         Some(Command::TrialLoad { confine, file }) => app::run_trial(confine.as_deref(), &file),
         Some(Command::ModelProcess { model: _ }) => app::run_model_process(),
@@ -62,12 +63,15 @@ fn cannot_print(error: &io::Error) -> ExitCode {
 
 fn check(args: &inference_server::cli::ServeArgs, load: bool) -> ExitCode {
     match app::check(args, load) {
-        Ok(settings) => {
-            for warning in &settings.warnings {
+        Ok(checked) => {
+            for warning in &checked.warnings {
                 console::report(format_args!("warning: {warning}"));
             }
-            let (file, models) = (args.config.display(), settings.models.len());
-            print(format_args!("{file}: ok, {models} models\n"))
+            let mut lines = format!("{}: ok, {} models\n", args.config.display(), checked.models);
+            for unchecked in &checked.unchecked {
+                lines.push_str(&format!("not checked: {unchecked}\n"));
+            }
+            print(lines)
         }
         Err(error) => report(Err(error)),
     }
@@ -88,19 +92,26 @@ fn bench(args: bench::BenchArgs) -> ExitCode {
     }
 }
 
-fn inspect(file: &std::path::Path, json: bool) -> ExitCode {
+fn inspect(file: &std::path::Path, json: bool, strict: bool) -> ExitCode {
     let inspection = match app::inspect(file) {
         Ok(inspection) => inspection,
         Err(error) => return fail(&error, 1),
     };
-    if !json {
-        return print(inspection);
-    }
-    match serde_json::to_string_pretty(&inspection) {
-        Ok(text) => print(format_args!("{text}\n")),
-        Err(error) => {
-            console::report(format_args!("cannot write the manifest as JSON: {error}"));
-            ExitCode::FAILURE
+    let printed = if json {
+        match serde_json::to_string_pretty(&inspection) {
+            Ok(text) => print(format_args!("{text}\n")),
+            Err(error) => {
+                console::report(format_args!("cannot write the manifest as JSON: {error}"));
+                return ExitCode::FAILURE;
+            }
         }
+    } else {
+        print(&inspection)
+    };
+    let is_rejected = |finding: &Finding| strict || finding.severity == Severity::Error;
+    if inspection.findings.iter().any(is_rejected) {
+        ExitCode::FAILURE
+    } else {
+        printed
     }
 }

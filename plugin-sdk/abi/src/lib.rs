@@ -28,6 +28,7 @@
     reason = "the expansion of abi_stable's derive and sabi_trait macros"
 )]
 
+pub mod check;
 pub mod codes;
 mod dtype;
 pub mod json_error;

@@ -24,6 +24,9 @@ pub struct PluginManifest {
     /// Where it would rather run; the operator's configuration wins. Absent means: the server's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    /// Whether it was built with debug assertions, as `cargo build` does without `--release`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub debug_build: bool,
 }
 
 /// Where a plugin runs.
@@ -120,6 +123,18 @@ pub enum Kind {
     Json,
     /// Named tensors.
     Tensors,
+}
+
+impl Kind {
+    /// As manifests spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Bytes => "bytes",
+            Self::Json => "json",
+            Self::Tensors => "tensors",
+        }
+    }
 }
 
 /// One named tensor.

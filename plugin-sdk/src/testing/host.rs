@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use abi_stable::sabi_trait::TD_Opaque;
 use abi_stable::std_types::{RSlice, RStr};
 use log::Level;
+use plugin_abi::check;
 use plugin_abi::codes::{emit, error as code, sink};
+use plugin_abi::manifest::ValueManifest;
 use plugin_abi::{Host, HostAbi, HostAbi_TO, OutputSinkAbi, RawLogRecord, RawTensor, RawValue};
 use serde_json::Value as Json;
 
@@ -58,20 +60,28 @@ impl HostAbi for LogLines {
 }
 
 /// Keeps the outcome of every item, and refuses what the server refuses.
-pub(super) struct CollectingSink {
+pub(super) struct CollectingSink<'a> {
     outcomes: Vec<Option<Result<Json, Failure>>>,
+    /// What the task's outputs are.
+    declared: &'a ValueManifest,
+    /// Why the outputs of the whole batch were refused: explains more than what the plugin made of the refusal.
+    fault: Option<String>,
 }
 
-impl CollectingSink {
-    pub(super) fn new(items: usize) -> Self {
+impl<'a> CollectingSink<'a> {
+    pub(super) fn new(items: usize, declared: &'a ValueManifest) -> Self {
         Self {
             outcomes: vec![None; items],
+            declared,
+            fault: None,
         }
     }
 
     /// One outcome per item: those unsettled fail with the batch, or as the plugin's fault if the batch did not.
     pub(super) fn finish(self, batch: Option<Failure>) -> Vec<Result<Json, Failure>> {
-        let lost = batch
+        let fault = self.fault.map(|fault| Failure::new(code::INTERNAL, &fault));
+        let lost = fault
+            .or(batch)
             .unwrap_or_else(|| Failure::new(code::INTERNAL, "the plugin returned no outcome for this item"));
         self.outcomes
             .into_iter()
@@ -90,19 +100,26 @@ impl CollectingSink {
     }
 }
 
-impl OutputSinkAbi for CollectingSink {
+impl OutputSinkAbi for CollectingSink<'_> {
     fn emit(&mut self, index: u32, value: RawValue<'_>, flags: u32) -> u32 {
         if flags & emit::MORE != 0 {
             return sink::NOT_STREAMING;
         }
-        match native::write(&value) {
+        match check::output(&value, self.declared).and_then(|_| native::write(&value)) {
             Ok(output) => self.settle(index, Ok(output)),
-            Err(message) => self.settle(index, Err(Failure::new(code::INTERNAL, &message))),
+            Err(message) => {
+                self.settle(index, Err(Failure::new(code::INTERNAL, &message)));
+                sink::REFUSED
+            }
         }
     }
 
     fn emit_batch(&mut self, tensors: RSlice<'_, RawTensor<'_>>) -> u32 {
         let rows = self.outcomes.len();
+        if let Err(fault) = check::output_rows(tensors.as_slice(), rows, self.declared) {
+            self.fault.get_or_insert(fault);
+            return sink::REFUSED;
+        }
         let mut outputs = vec![serde_json::Map::new(); rows];
         for tensor in tensors.as_slice() {
             let nested = TensorView::new(tensor)

@@ -3,14 +3,15 @@
 use abi_stable::std_types::{RSlice, RStr};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use plugin_abi::RawValue;
 use plugin_abi::codes::kind;
 use plugin_abi::manifest::{Kind, TensorManifest, ValueManifest};
+use plugin_abi::{DType, RawValue, check, json_error};
+use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use crate::input::Value;
+use crate::json_bytes::JsonBytes;
 use crate::tensor::{TensorOutput, TensorView};
-use plugin_abi::DType;
 
 /// An item in memory of its own.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,22 +60,30 @@ pub(super) fn with_all_raw<R>(values: &[&OwnedValue], call: impl FnOnce(&[RawVal
     call(&raw)
 }
 
-/// Reads an item. The kind is the first that the task takes and that the item can be.
+/// Reads an item by the rules of the server's native routes.
 pub(super) fn read(item: &Json, input: &ValueManifest) -> Result<OwnedValue, String> {
-    let takes = |kind| input.kinds.contains(&kind);
-    if let (Json::String(text), true) = (item, takes(Kind::Text)) {
-        return Ok(OwnedValue::Text(text.clone()));
+    let preferred: &[Kind] = match item {
+        Json::String(_) => &[Kind::Text, Kind::Json, Kind::Bytes, Kind::Tensors],
+        Json::Array(_) => &[Kind::Tensors, Kind::Json],
+        Json::Object(members)
+            if input.kinds.len() > 1 && input.kinds.contains(&Kind::Bytes) && members.contains_key("b64") =>
+        {
+            &[Kind::Bytes]
+        }
+        Json::Object(_) => &[Kind::Json, Kind::Tensors, Kind::Bytes],
+        Json::Number(_) | Json::Bool(_) => &[Kind::Json, Kind::Tensors],
+        Json::Null => &[Kind::Json],
+    };
+    match preferred.iter().find(|kind| input.kinds.contains(kind)) {
+        Some(Kind::Text) => Ok(OwnedValue::Text(item.as_str().unwrap_or_default().to_owned())),
+        Some(Kind::Json) => Ok(OwnedValue::Json(item.to_string())),
+        Some(Kind::Bytes) => read_bytes(item, input),
+        Some(Kind::Tensors) => read_tensors(item, &input.tensors).map(OwnedValue::Tensors),
+        None => {
+            let kinds: Vec<&str> = input.kinds.iter().map(|kind| kind.name()).collect();
+            Err(format!("got {item}, expected {}", kinds.join(" or ")))
+        }
     }
-    if takes(Kind::Bytes) && (item.get("b64").is_some() || input.kinds == [Kind::Bytes]) {
-        return read_bytes(item);
-    }
-    if takes(Kind::Json) {
-        return Ok(OwnedValue::Json(item.to_string()));
-    }
-    if takes(Kind::Tensors) {
-        return read_tensors(item, &input.tensors).map(OwnedValue::Tensors);
-    }
-    Err(format!("got {item}, expected a value of kind {:?}", input.kinds))
 }
 
 /// Writes an output.
@@ -144,22 +153,25 @@ fn nest(flat: &mut impl Iterator<Item = Json>, shape: &[u64]) -> Json {
     }
 }
 
-fn read_bytes(item: &Json) -> Result<OwnedValue, String> {
-    let b64 = item["b64"]
-        .as_str()
-        .ok_or_else(|| format!("got {item}, expected {{\"b64\": …, \"media_type\": …}}"))?;
-    let data = BASE64
-        .decode(b64)
-        .map_err(|error| format!("`b64` is not base64: {error}"))?;
-    Ok(OwnedValue::Bytes(
-        data,
-        item["media_type"].as_str().unwrap_or("").to_owned(),
-    ))
+fn read_bytes(item: &Json, input: &ValueManifest) -> Result<OwnedValue, String> {
+    let JsonBytes { data, media_type } =
+        JsonBytes::deserialize(item).map_err(|error| json_error::message(&error))?;
+    if !media_type.is_empty() && !check::accepts_media_type(input, &media_type) {
+        return Err(format!(
+            "media type `{media_type}` is not supported, expected {}",
+            input.media_types.join(", ")
+        ));
+    }
+    Ok(OwnedValue::Bytes(data, media_type))
 }
 
 fn read_tensors(item: &Json, declared: &[TensorManifest]) -> Result<Vec<TensorOutput>, String> {
     match (item, declared) {
         (Json::Object(named), _) => {
+            let is_declared = |name: &str| declared.iter().any(|tensor| tensor.name == name);
+            if let Some(unknown) = named.keys().find(|name| !is_declared(name)) {
+                return Err(format!("unknown tensor `{unknown}`"));
+            }
             let read = |tensor: &TensorManifest| match named.get(&tensor.name) {
                 Some(values) => read_tensor(values, tensor),
                 None => Err(format!("missing tensor `{}`", tensor.name)),
@@ -177,60 +189,77 @@ fn read_tensors(item: &Json, declared: &[TensorManifest]) -> Result<Vec<TensorOu
 fn read_tensor(values: &Json, declared: &TensorManifest) -> Result<TensorOutput, String> {
     let (mut shape, mut flat) = (Vec::new(), Vec::new());
     flatten(values, 0, &mut shape, &mut flat);
-    // A flat array is allowed where the declared shape says how to read it.
-    if shape.len() == 1 && declared.shape.iter().all(|dimension| *dimension >= 0) {
-        shape = declared
-            .shape
-            .iter()
-            .map(|dimension| *dimension as usize)
-            .collect();
-    }
     let name = declared.name.clone();
+    let shape = settle_shape(&shape, &declared.shape).ok_or_else(|| {
+        format!(
+            "tensor `{name}`: got shape {shape:?}, expected {:?}",
+            declared.shape
+        )
+    })?;
     let dtype =
         DType::from_name(&declared.dtype).ok_or_else(|| format!("unknown datatype {}", declared.dtype))?;
-    let wrong = |value: &&Json| format!("tensor `{name}`: {value} is not a {}", dtype.name());
-    macro_rules! numbers {
-        ($rust:ty, $read:ident) => {{
-            let read = |value: &&Json| {
-                let number = value.$read().map(|number| number as $rust);
-                number.ok_or_else(|| wrong(value))
-            };
-            TensorOutput::new(
-                name.clone(),
-                &shape,
-                flat.iter().map(read).collect::<Result<Vec<$rust>, _>>()?,
-            )
-        }};
-    }
-    let tensor = match dtype {
-        DType::Bool => {
-            let read = |value: &&Json| value.as_bool().map(u8::from).ok_or_else(|| wrong(value));
-            TensorOutput::from_bytes(
-                name.clone(),
-                dtype,
-                &shape,
-                flat.iter().map(read).collect::<Result<_, _>>()?,
-            )
-        }
-        DType::Uint8 => numbers!(u8, as_u64),
-        DType::Uint16 => numbers!(u16, as_u64),
-        DType::Uint32 => numbers!(u32, as_u64),
-        DType::Uint64 => numbers!(u64, as_u64),
-        DType::Int8 => numbers!(i8, as_i64),
-        DType::Int16 => numbers!(i16, as_i64),
-        DType::Int32 => numbers!(i32, as_i64),
-        DType::Int64 => numbers!(i64, as_i64),
-        DType::Fp32 => numbers!(f32, as_f64),
-        DType::Fp64 => numbers!(f64, as_f64),
-        DType::Bytes => {
-            let read = |value: &&Json| value.as_str().map(str::to_owned).ok_or_else(|| wrong(value));
-            let strings: Vec<String> = flat.iter().map(read).collect::<Result<_, _>>()?;
-            TensorOutput::byte_strings(name.clone(), &shape, strings)
-        }
-        DType::Fp16 | DType::Bf16 => return Err(format!("{} has no JSON form in tests", dtype.name())),
-    };
+    let elements = flat.iter().map(|value| element(value, dtype));
+    let data = elements
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|problem| format!("tensor `{name}`: {problem}"))?
+        .concat();
+    let tensor = TensorOutput::from_bytes(name, dtype, &shape, data);
     tensor.check()?;
     Ok(tensor)
+}
+
+/// The shape of the data under the declared one: the nesting's own, or, of flat data, the one that its length leaves.
+fn settle_shape(got: &[usize], declared: &[i64]) -> Option<Vec<usize>> {
+    let fits = |(&got, &wanted): (&usize, &i64)| wanted < 0 || got as u64 == wanted.unsigned_abs();
+    if got.len() == declared.len() && got.iter().zip(declared).all(fits) {
+        return Some(got.to_vec());
+    }
+    let &[length] = got else { return None };
+    let sizes = declared.iter().filter(|&&wanted| wanted >= 0);
+    let known = sizes.map(|&size| size as usize).product::<usize>();
+    let open = declared.iter().filter(|&&wanted| wanted < 0).count();
+    let is_whole = match open {
+        0 => known == length,
+        1 => known > 0 && length % known == 0,
+        _ => false,
+    };
+    let size = |&wanted: &i64| usize::try_from(wanted).unwrap_or(length / known.max(1));
+    is_whole.then(|| declared.iter().map(size).collect())
+}
+
+/// One element as little-endian bytes.
+fn element(value: &Json, dtype: DType) -> Result<Vec<u8>, String> {
+    macro_rules! number {
+        ($rust:ty) => {
+            serde_json::from_value::<$rust>(value.clone())
+                .map(|number| number.to_le_bytes().to_vec())
+                .map_err(|error| json_error::message(&error))
+        };
+    }
+    match dtype {
+        DType::Uint8 => number!(u8),
+        DType::Uint16 => number!(u16),
+        DType::Uint32 => number!(u32),
+        DType::Uint64 => number!(u64),
+        DType::Int8 => number!(i8),
+        DType::Int16 => number!(i16),
+        DType::Int32 => number!(i32),
+        DType::Int64 => number!(i64),
+        DType::Fp32 => match value.as_f64() {
+            Some(number) if (number as f32).is_finite() => Ok((number as f32).to_le_bytes().to_vec()),
+            _ => Err(format!("{value} is not a number that FP32 can hold")),
+        },
+        DType::Fp64 => number!(f64),
+        DType::Bool => match value.as_bool() {
+            Some(value) => Ok(vec![u8::from(value)]),
+            None => Err(format!("got {value}, expected true or false")),
+        },
+        DType::Bytes => match value.as_str() {
+            Some(text) => Ok([&(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()),
+            None => Err(format!("got {value}, expected a string")),
+        },
+        DType::Fp16 | DType::Bf16 => Err(format!("{} has no JSON form in tests", dtype.name())),
+    }
 }
 
 /// Ragged arrays give a shape that the number of values contradicts, which the tensor's own check finds.

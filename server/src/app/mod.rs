@@ -1,7 +1,9 @@
 //! The running server: builds the parts, owns every thread, and says in which order they start, reload (`models`) and end
 //! (`running`).
 
+mod check;
 mod files;
+mod json_schema;
 mod models;
 mod running;
 
@@ -17,7 +19,7 @@ use std::time::Duration;
 
 use crate::api::control::Control;
 use crate::cli::ServeArgs;
-use crate::config::{self, ConfigErrors, Facts, ModelSettings, Settings, Source};
+use crate::config::{self, ConfigErrors, Examined, Facts, ModelSettings, Settings, Source};
 use crate::engine;
 use crate::error::Chain;
 use crate::grpc;
@@ -27,12 +29,15 @@ use crate::isolation::{self, LoadFailure, Program};
 use crate::loader::{self, Inspection, LoadError, Loader, TrialProgram};
 use crate::logging;
 use crate::metrics::Metrics;
-use crate::open_files::{self, TooFewFiles};
+use crate::open_files::TooFewFiles;
+use crate::protocol::Value;
 use crate::registry::{ModelStates, Registry};
 use crate::reload::{LoadContext, ModelFailure, Reloader};
 use crate::signals::Signals;
 use models::{Command, ModelThread};
 use running::{Running, Servers};
+
+pub use check::{Checked, check};
 
 /// Why the server did not start or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -100,8 +105,17 @@ fn list(failures: &[ModelFailure]) -> String {
         .join("\n")
 }
 
-/// Reads and resolves the configuration, as at start, for a reload and for `check`.
+/// Reads and resolves the configuration, as at start and for a reload.
 pub fn read_config(args: &ServeArgs) -> Result<Settings, AppError> {
+    let examined = read_config_leniently(args)?;
+    match ConfigErrors::collect(examined.errors) {
+        Some(errors) => Err(AppError::Config(errors)),
+        None => Ok(examined.settings),
+    }
+}
+
+/// As [`read_config`], with the errors beside what can be resolved in spite of them.
+fn read_config_leniently(args: &ServeArgs) -> Result<Examined, AppError> {
     let file = &args.config;
     let text = std::fs::read_to_string(file).map_err(|source| AppError::ReadConfig {
         file: file.clone(),
@@ -122,19 +136,7 @@ pub fn read_config(args: &ServeArgs) -> Result<Settings, AppError> {
         cores: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         temp_dir: std::env::temp_dir(),
     };
-    config::resolve(source, &env, &args.overrides(), &facts).map_err(AppError::Config)
-}
-
-/// Checks a configuration, and with `load` also that its models load and warm up.
-pub fn check(args: &ServeArgs, load: bool) -> Result<Settings, AppError> {
-    let settings = read_config(args)?;
-    if load {
-        logging::start(&settings.logging);
-        open_files::raise_limit();
-        let (mut reloader, _) = reloader(&settings, Arc::new(Metrics::new(settings.metrics.clone())?))?;
-        reloader.start(&settings.models).map_err(AppError::Models)?;
-    }
-    Ok(settings)
+    Ok(config::examine(source, &env, &args.overrides(), &facts))
 }
 
 /// Runs the server until it is told to end.
@@ -204,9 +206,20 @@ fn log_warnings(settings: &Settings) {
     }
 }
 
-/// What a plugin file says about itself.
+/// What a plugin file says about itself, and what is wrong with it.
 pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
-    loader::inspect(&TrialProgram::this_server(), file, INSPECT_TIMEOUT)
+    let program = TrialProgram::this_server();
+    loader::inspect(&program, file, INSPECT_TIMEOUT, &|task, example| {
+        let input = http::decode_example(task, example).map_err(|error| error.to_string())?;
+        if !matches!(input.value, Value::Json(_)) {
+            return Ok(());
+        }
+        match json_schema::violations(&task.input.schema, example).first() {
+            Some(violation) if violation.path.is_empty() => Err(violation.message.clone()),
+            Some(violation) => Err(format!("`{}`: {}", violation.path, violation.message)),
+            None => Ok(()),
+        }
+    })
 }
 
 /// The child's side of a trial: opens a plugin and reports, in the confinement that the server states as JSON.

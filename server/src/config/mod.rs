@@ -30,7 +30,7 @@ mod tests;
 pub use error::{ConfigError, ConfigErrors, ConfigWarning, Location, Origin};
 pub use overrides::Overrides;
 pub use reference::{reference_markdown, reference_toml};
-pub use resolve::{Facts, Source, resolve};
+pub use resolve::{Examined, Facts, Source, examine, resolve};
 pub use settings::{
     Isolation, LogFormat, LoggingSettings, ModelSettings, OnCrash, ProcessSettings, ServerSettings, Settings,
     TaskSettings,

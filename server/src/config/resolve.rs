@@ -44,6 +44,23 @@ pub struct Facts {
     pub temp_dir: PathBuf,
 }
 
+/// A configuration that may have errors.
+#[derive(Clone, Debug)]
+pub struct Examined {
+    /// What can be resolved. Where a value is wrong, its default stands in; a model without a name or a plugin is left out.
+    pub settings: Settings,
+    /// Everything that is wrong with any of the sources, in no particular order.
+    pub errors: Vec<ConfigError>,
+    text: String,
+}
+
+impl Examined {
+    /// Quotes the line of the file at `origin`, for an error that is found later.
+    pub fn excerpt(&self, origin: &Origin) -> Option<String> {
+        Document::new("", &self.text).line_of(origin)
+    }
+}
+
 /// Resolves the configuration. `env` may be the whole environment: only variables that begin with `INFERENCE_` count.
 ///
 /// # Errors
@@ -55,6 +72,20 @@ pub fn resolve(
     flags: &Overrides,
     facts: &Facts,
 ) -> Result<Settings, ConfigErrors> {
+    let examined = examine(source, env, flags, facts);
+    match ConfigErrors::collect(examined.errors) {
+        Some(errors) => Err(errors),
+        None => Ok(examined.settings),
+    }
+}
+
+/// As [`resolve`], but returns what can be resolved in spite of the errors beside them.
+pub fn examine(
+    source: Source<'_>,
+    env: &BTreeMap<String, String>,
+    flags: &Overrides,
+    facts: &Facts,
+) -> Examined {
     let mut errors = Vec::new();
     let mut warnings = Vec::new();
     let document = Document::new(source.file_name, source.text);
@@ -72,9 +103,10 @@ pub fn resolve(
         facts,
         warnings,
     );
-    match ConfigErrors::collect(errors) {
-        Some(errors) => Err(errors),
-        None => Ok(settings),
+    Examined {
+        settings,
+        errors,
+        text: source.text.to_owned(),
     }
 }
 

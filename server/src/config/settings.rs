@@ -306,10 +306,11 @@ impl ModelSettings {
             .filter_map(|(name, task)| Some((name.as_str(), task.route.as_ref()?.value.as_str())))
     }
 
-    /// Where a setting of the plugin is written, by its dotted path, such as `image.size` or `labels.0`. For one that is
-    /// not written, the nearest table or array around it; `None` if the model has no settings at all.
+    /// Where a setting of the plugin is written, by its path, such as `image.size`, `labels.0` or `labels[0]`. For one that
+    /// is not written, the nearest table or array around it; `None` if the model has no settings at all.
     pub fn locate(&self, key_path: &str) -> Option<Location> {
-        let mut path = key_path;
+        let dotted = key_path.replace('[', ".").replace(']', "");
+        let mut path = dotted.as_str();
         loop {
             if let Some(place) = self.places.settings.get(path) {
                 return Some(place.0.clone());

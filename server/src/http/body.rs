@@ -3,6 +3,8 @@
 //! Knows nothing of sockets or of engines; what a task takes comes in as its manifest.
 
 use bytes::Bytes;
+use plugin_abi::check;
+pub(super) use plugin_abi::check::media_type_matches;
 use plugin_abi::manifest::{Kind, TaskManifest};
 
 pub use super::envelope::{Envelope, Form};
@@ -177,22 +179,7 @@ pub fn accepted_media_types(task: &TaskManifest) -> Vec<&str> {
 
 /// Whether a task of kind `bytes` takes this media type.
 pub(super) fn takes_media_type(task: &TaskManifest, essence: &str) -> bool {
-    let declared = &task.input.media_types;
-    declared.is_empty()
-        || declared
-            .iter()
-            .any(|pattern| media_type_matches(pattern, essence))
-}
-
-/// Whether a media type, without parameters, falls under a pattern such as `image/png`, `image/*` or `*/*`.
-pub(super) fn media_type_matches(pattern: &str, essence: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some("*/") => true,
-        Some(prefix) => essence
-            .get(..prefix.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(prefix)),
-        None => pattern.eq_ignore_ascii_case(essence),
-    }
+    check::accepts_media_type(&task.input, essence)
 }
 
 /// A media type without its parameters, in lower case.

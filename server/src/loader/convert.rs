@@ -3,9 +3,8 @@
 
 use abi_stable::std_types::{RSlice, RStr};
 use bytes::Bytes;
-use plugin_abi::codes;
-use plugin_abi::manifest::Kind;
-use plugin_abi::{RawError, RawItem, RawTensor, RawValue};
+use plugin_abi::manifest::{Kind, ValueManifest};
+use plugin_abi::{RawError, RawItem, RawTensor, RawValue, check, codes};
 use serde::de::IgnoredAny;
 
 use crate::error::ItemError;
@@ -66,21 +65,8 @@ pub(super) fn tensor_count(item: &ItemInput) -> usize {
 }
 
 /// Checks an output and copies it. `declared` is what the task's manifest says that its outputs are.
-pub(super) fn take_value(raw: &RawValue<'_>, declared: Kind) -> Result<Value, String> {
-    let kind = match raw.kind {
-        codes::kind::TEXT => Kind::Text,
-        codes::kind::BYTES => Kind::Bytes,
-        codes::kind::JSON => Kind::Json,
-        codes::kind::TENSORS => Kind::Tensors,
-        other => return Err(format!("the plugin's output has the unknown kind {other}")),
-    };
-    if kind != declared {
-        return Err(format!(
-            "the plugin's output is of kind {}, its manifest declares {}",
-            kind_name(kind),
-            kind_name(declared)
-        ));
-    }
+pub(super) fn take_value(raw: &RawValue<'_>, declared: &ValueManifest) -> Result<Value, String> {
+    let kind = check::output(raw, declared)?;
     let data = raw.data.as_slice();
     let utf8 = |what| {
         std::str::from_utf8(data).map_err(|error| format!("the plugin's {what} is not UTF-8: {error}"))
@@ -120,16 +106,6 @@ pub(super) fn take_tensors(raw: &[RawTensor<'_>]) -> Result<Vec<Tensor>, String>
                 .map_err(|error| format!("the plugin's output contradicts itself: {error}"))
         })
         .collect()
-}
-
-/// The name of a kind in a manifest.
-pub(super) fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Text => "text",
-        Kind::Bytes => "bytes",
-        Kind::Json => "json",
-        Kind::Tensors => "tensors",
-    }
 }
 
 /// An item's failure, by the plugin's code. An unknown code is a newer SDK's: the plugin's fault.
@@ -190,7 +166,7 @@ mod tests {
             ),
         ];
         for (raw, declared, value) in cases {
-            assert_eq!(take_value(&raw, declared), Ok(value));
+            assert_eq!(take_value(&raw, &ValueManifest::of(declared)), Ok(value));
         }
     }
 
@@ -221,7 +197,7 @@ mod tests {
             ),
         ];
         for (raw, declared, reason) in cases {
-            let error = take_value(&raw, declared).expect_err(reason);
+            let error = take_value(&raw, &ValueManifest::of(declared)).expect_err(reason);
             assert!(error.starts_with(reason), "{error}");
         }
         let tensor = RawTensor {

@@ -1,8 +1,9 @@
 //! Why a model could not be loaded.
 
+use plugin_abi::check::Finding;
+
 use super::copy::CopyError;
 use super::header::HeaderError;
-use super::manifest::ManifestError;
 use super::open::OpenError;
 use super::trial::TrialError;
 
@@ -40,10 +41,15 @@ pub enum LoadError {
     /// What the model says of itself is no manifest.
     #[error("the model's manifest cannot be read")]
     ManifestSyntax(#[source] serde_json::Error),
-    /// What the model says of itself cannot be served.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
+    /// What the model declares cannot be served.
+    #[error("{}", list(.0))]
+    Manifest(Vec<Finding>),
     /// The settings cannot be passed on.
     #[error("the settings cannot be passed to the plugin")]
     Context(#[source] serde_json::Error),
+}
+
+fn list(findings: &[Finding]) -> String {
+    let messages: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    messages.join("; ")
 }

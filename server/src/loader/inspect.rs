@@ -1,15 +1,15 @@
-//! What `inference-server inspect FILE` shows.
+//! What `inference-server inspect FILE` shows: the facts about a plugin file, what it declares, and what is wrong with it.
 
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 use plugin_abi::PluginModule_Ref;
+use plugin_abi::check::{self, Finding, Severity};
 use plugin_abi::manifest::{Isolation, PluginManifest, TaskManifest, ValueManifest};
 use serde::Serialize;
 
-use super::convert::kind_name;
-use super::{LoadError, TrialProgram, header, trial_load};
+use super::{LibraryFacts, LoadError, Trial, TrialProgram, header, trial_load};
 
 /// What can be said of a plugin file without settings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -28,15 +28,49 @@ pub struct Inspection {
     pub run_path: Option<String>,
     /// What the plugin says of itself.
     pub manifest: PluginManifest,
+    /// What is wrong with it.
+    pub findings: Vec<Finding>,
 }
 
-/// Reads the file's header and opens it in a child process. Opens nothing in this one.
-pub fn inspect(program: &TrialProgram, file: &Path, timeout: Duration) -> Result<Inspection, LoadError> {
-    use abi_stable::library::RootModule;
+/// Whether an example of a task is an item that the task takes.
+pub type CheckExample<'a> = &'a dyn Fn(&TaskManifest, &serde_json::Value) -> Result<(), String>;
+
+/// What a plugin file says of itself.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// What the header says.
+    pub facts: LibraryFacts,
+    /// What the plugin says.
+    pub trial: Trial,
+}
+
+/// Reads the file's header and opens it in a child process. `options` are for the program of the trial.
+pub fn probe(
+    program: &TrialProgram,
+    options: &[String],
+    file: &Path,
+    timeout: Duration,
+) -> Result<Probe, LoadError> {
     let facts = header::check(file)?;
-    // The linker takes a name without a slash for one to search for.
+    // The linker searches for a name without a slash.
     let absolute = std::path::absolute(file).map_err(header::HeaderError::Unreadable)?;
-    let trial = trial_load(program, &[], &absolute, timeout)?;
+    let trial = trial_load(program, options, &absolute, timeout)?;
+    Ok(Probe { facts, trial })
+}
+
+/// Reads the file's header, opens it in a child process and checks what it declares. Opens nothing in this process.
+pub fn inspect(
+    program: &TrialProgram,
+    file: &Path,
+    timeout: Duration,
+    check_example: CheckExample<'_>,
+) -> Result<Inspection, LoadError> {
+    use abi_stable::library::RootModule;
+    let Probe { facts, trial } = probe(program, &[], file, timeout)?;
+    let mut findings = check::plugin(&trial.manifest);
+    for task in &trial.manifest.tasks {
+        findings.extend(wrong_examples(task, check_example));
+    }
     Ok(Inspection {
         abi_version: trial.abi_version,
         server_abi_version: PluginModule_Ref::VERSION_STRINGS.version.as_str().to_owned(),
@@ -45,7 +79,18 @@ pub fn inspect(program: &TrialProgram, file: &Path, timeout: Duration) -> Result
         needed: facts.needed,
         run_path: facts.run_path,
         manifest: trial.manifest,
+        findings,
     })
+}
+
+fn wrong_examples(task: &TaskManifest, check_example: CheckExample<'_>) -> Vec<Finding> {
+    let name = task.name.as_str();
+    let check = |(number, example): (usize, &serde_json::Value)| {
+        let problem = check_example(task, example).err()?;
+        let message = format!("example {number} of task `{name}` is not an item of the task: {problem}");
+        Some(Finding::error(Some(name), message))
+    };
+    (1..).zip(&task.examples).filter_map(check).collect()
 }
 
 impl fmt::Display for Inspection {
@@ -74,11 +119,25 @@ impl fmt::Display for Inspection {
             writeln!(f, "isolation    {isolation}, if the configuration does not say")?;
         }
         write_settings(f, &manifest.settings_schema)?;
-        if manifest.tasks.is_empty() {
-            writeln!(f, "tasks        depend on the settings")?;
+        let lacks_tasks = self
+            .findings
+            .iter()
+            .any(|finding| finding.severity == Severity::Error);
+        if manifest.tasks.is_empty() && !lacks_tasks {
+            writeln!(
+                f,
+                "tasks        depend on the settings; `check --load` checks them"
+            )?;
         }
         for task in &manifest.tasks {
             write_task(f, task)?;
+        }
+        for finding in &self.findings {
+            let severity = match finding.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+            };
+            writeln!(f, "{severity:<12} {finding}")?;
         }
         Ok(())
     }
@@ -134,7 +193,7 @@ fn write_task(f: &mut fmt::Formatter<'_>, task: &TaskManifest) -> fmt::Result {
 
 /// `tensors (ids INT64 [-1])`, `bytes (image/png)`, `json or text`.
 fn describe_value(value: &ValueManifest) -> String {
-    let kinds: Vec<&str> = value.kinds.iter().map(|kind| kind_name(*kind)).collect();
+    let kinds: Vec<&str> = value.kinds.iter().map(|kind| kind.name()).collect();
     let mut details: Vec<String> = value.media_types.clone();
     details.extend(
         value

@@ -2,7 +2,7 @@
 //!
 //! The steps of a load, each in a module of its own: the file is copied to a path of its own (`copy`), its header is read
 //! (`header`), it is opened in a child process (`trial`) and only then in this one (`open`, which checks its types with
-//! `layout`), the plugin loads its model with its settings, and what the model says of itself is checked (`manifest`).
+//! `layout`), the plugin loads its model with its settings, and what the model declares is checked (`plugin_abi::check`).
 //! `plugin_model` then stands between the model and the rest of the server, with `convert` and `sink` for the values that
 //! pass. When the model is gone, `reclaim` gives back what it can of the memory of the library, which stays.
 //!
@@ -18,7 +18,6 @@ mod hints;
 mod host;
 mod inspect;
 mod layout;
-mod manifest;
 #[allow(
     unsafe_code,
     reason = "opening a library and believing its types cannot be checked by the compiler"
@@ -37,14 +36,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plugin_abi::codes;
 use plugin_abi::manifest::{LoadContext, ModelManifest, PluginManifest};
+use plugin_abi::{check, codes};
 
 pub use copy::{CopyError, PluginCopy, Scratch};
 pub use error::LoadError;
 pub use header::{HeaderError, LibraryFacts};
-pub use inspect::{Inspection, inspect};
-pub use manifest::{ManifestError, ValueProblem};
+pub use inspect::{CheckExample, Inspection, Probe, inspect, probe};
 pub use open::OpenError;
 pub use trial::{TRIAL_COMMAND, Trial, TrialError, TrialProgram, run_trial, trial_load};
 
@@ -149,7 +147,10 @@ fn load_model(file: &Path, context: &LoadContext) -> Result<CheckedModel, LoadEr
         .map_err(|error| refused(&error))?;
     let manifest: ModelManifest =
         serde_json::from_str(&model.manifest()).map_err(LoadError::ManifestSyntax)?;
-    manifest::validate(&manifest)?;
+    let findings = check::model(&manifest.tasks);
+    if !findings.is_empty() {
+        return Err(LoadError::Manifest(findings));
+    }
     Ok(CheckedModel { model, manifest })
 }
 

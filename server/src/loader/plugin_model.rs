@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use abi_stable::erased_types::TD_Opaque;
 use abi_stable::std_types::{RResult, RSlice};
-use plugin_abi::manifest::{Kind, ModelManifest};
+use plugin_abi::manifest::ModelManifest;
 use plugin_abi::{OutputSinkAbi_TO, RawBatch, RawItem, RawTensor};
 
 use super::copy::PluginCopy;
@@ -19,8 +19,6 @@ use crate::protocol::ItemInput;
 pub(super) struct PluginModel {
     plugin: Arc<Instance>,
     manifest: ModelManifest,
-    /// Kind of the outputs of each task.
-    outputs: Vec<Kind>,
 }
 
 /// The plugin's model and what it is made of. The model goes first.
@@ -52,20 +50,14 @@ impl Drop for PreparedItem {
 }
 
 impl PluginModel {
-    /// `manifest` is the model's own, and valid; see `manifest::validate`.
+    /// `manifest` is the model's own, and passes `plugin_abi::check::model`.
     pub(super) fn new(model: plugin_abi::Model, manifest: ModelManifest, copy: Option<PluginCopy>) -> Self {
-        let outputs = manifest
-            .tasks
-            .iter()
-            .map(|task| task.output.kinds.first().copied().unwrap_or(Kind::Json))
-            .collect();
         Self {
             plugin: Arc::new(Instance {
                 model,
                 _library: copy.map(Library),
             }),
             manifest,
-            outputs,
         }
     }
 
@@ -122,9 +114,11 @@ impl Model for PluginModel {
         items: &[BatchItem<'_>],
         sink: &mut dyn OutputSink,
     ) -> Result<(), BatchError> {
-        let declared = *self
-            .outputs
+        let declared = self
+            .manifest
+            .tasks
             .get(task)
+            .map(|task| &task.output)
             .ok_or_else(|| fault(format!("there is no task {task}")))?;
         let task = u32::try_from(task).map_err(|_| fault(format!("there is no task {task}")))?;
         let worker = u32::try_from(worker).map_err(|_| fault(format!("there is no worker {worker}")))?;

@@ -3,9 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use abi_stable::std_types::{RSlice, RStr};
-use plugin_abi::codes;
-use plugin_abi::manifest::Kind;
-use plugin_abi::{OutputSinkAbi, RawTensor, RawValue};
+use plugin_abi::manifest::ValueManifest;
+use plugin_abi::{OutputSinkAbi, RawTensor, RawValue, check, codes};
 
 use super::convert;
 use crate::error::ItemError;
@@ -16,14 +15,14 @@ pub(super) struct PluginSink<'a> {
     sink: &'a mut dyn OutputSink,
     /// Items of the batch.
     items: usize,
-    /// Kind of the task's outputs.
-    declared: Kind,
+    /// What the task's outputs are.
+    declared: &'a ValueManifest,
     /// The first thing that the plugin did wrong here and that no item was told.
     fault: Option<String>,
 }
 
 impl<'a> PluginSink<'a> {
-    pub(super) fn new(sink: &'a mut dyn OutputSink, items: usize, declared: Kind) -> Self {
+    pub(super) fn new(sink: &'a mut dyn OutputSink, items: usize, declared: &'a ValueManifest) -> Self {
         Self {
             sink,
             items,
@@ -107,17 +106,16 @@ impl OutputSinkAbi for PluginSink<'_> {
 
     fn emit_batch(&mut self, tensors: RSlice<'_, RawTensor<'_>>) -> u32 {
         self.guarded(|this| {
-            if this.declared != Kind::Tensors {
-                let declared = convert::kind_name(this.declared);
-                this.note(|| {
-                    format!("the plugin's output is of kind tensors, its manifest declares {declared}")
-                });
+            if let Err(reason) = check::output_rows(tensors.as_slice(), this.items, this.declared) {
+                this.note(|| reason);
                 return codes::sink::REFUSED;
             }
             match convert::take_tensors(tensors.as_slice()) {
                 Ok(taken) => {
                     let status = this.sink.emit_batch(taken);
-                    this.code(status, |this| describe_batch(tensors.as_slice(), this.items))
+                    this.code(status, |_| {
+                        "the plugin answered items of a batch twice".to_owned()
+                    })
                 }
                 Err(reason) => {
                     this.note(|| reason);
@@ -134,20 +132,5 @@ impl OutputSinkAbi for PluginSink<'_> {
                 .fail(index as usize, convert::item_error(kind, message.as_str()));
             this.code(status, |this| this.misplaced(index))
         })
-    }
-}
-
-/// Why tensors for a whole batch were refused.
-fn describe_batch(tensors: &[RawTensor<'_>], items: usize) -> String {
-    let wrong = tensors
-        .iter()
-        .find(|tensor| tensor.shape.first().copied() != Some(items as u64));
-    match wrong {
-        Some(tensor) => format!(
-            "the plugin's tensor `{}` has the shape {:?}, expected {items} rows, one per item",
-            tensor.name,
-            tensor.shape.as_slice()
-        ),
-        None => "the plugin answered items of a batch twice".to_owned(),
     }
 }

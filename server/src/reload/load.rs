@@ -190,7 +190,7 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
 }
 
 /// What the process is told that tries the plugin: a sandbox holds from the first line of the plugin's code.
-fn trial_options(settings: &ModelSettings) -> Vec<String> {
+pub fn trial_options(settings: &ModelSettings) -> Vec<String> {
     let confinement = Confinement::of_trial(settings.resources.sandbox);
     let json = confinement.and_then(|confinement| serde_json::to_string(&confinement).ok());
     json.map(|json| format!("--{CONFINE_OPTION}={json}"))

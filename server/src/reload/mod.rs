@@ -31,7 +31,7 @@ use load::{Ready, load_all, task_settings};
 use plan::{Present, Step, Wanted, plan};
 
 pub use failure::{ModelError, ModelFailure};
-pub use load::{DecodeExample, LoadContext};
+pub use load::{DecodeExample, LoadContext, trial_options};
 pub use summary::Summary;
 
 /// Applies configurations. See the module.

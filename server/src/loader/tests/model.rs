@@ -85,7 +85,7 @@ fn model(predict: Predict) -> (PluginModel, Arc<AtomicUsize>) {
         dropped: Arc::clone(&dropped),
     };
     let text = json!({"kinds": ["text"]});
-    let rows = json!({"kinds": ["tensors"], "tensors": [{"name": "row", "dtype": "FP32", "shape": [2]}]});
+    let rows = json!({"kinds": ["tensors"], "tensors": [{"name": "row", "dtype": "UINT8", "shape": [2]}]});
     let manifest: ModelManifest = serde_json::from_value(json!({"tasks": [
         {"name": "text", "input": text, "output": text},
         {"name": "rows", "input": rows, "output": rows},

@@ -111,8 +111,10 @@ fn a_staged_plugin_is_not_opened_until_it_is_loaded() {
 fn inspecting_shows_the_file_and_the_manifest() {
     let folders = Folders::new();
     let request = super::fixtures::request(&built("template"));
-    let inspection =
-        inspect(&trial_program(), &request.path, request.trial_timeout).expect("the template is a plugin");
+    let inspection = inspect(&trial_program(), &request.path, request.trial_timeout, &|_, _| {
+        Ok(())
+    })
+    .expect("the template is a plugin");
     assert_eq!(mapped(folders.scratch()), [""; 0]);
     let text = inspection.to_string();
     for part in [

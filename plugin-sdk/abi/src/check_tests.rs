@@ -1,0 +1,257 @@
+//! Declarations and outputs, right and wrong.
+
+use abi_stable::std_types::{RSlice, RStr};
+use serde_json::{Value as Json, json};
+
+use super::*;
+use crate::codes::dtype;
+use crate::manifest::ModelManifest;
+
+/// The messages of what is wrong with these tasks.
+fn check(tasks: Json) -> Vec<String> {
+    let manifest: ModelManifest = serde_json::from_value(json!({ "tasks": tasks })).expect("a manifest");
+    model(&manifest.tasks).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_manifest_that_can_be_served_passes() {
+    let tensors = json!({"kinds": ["tensors", "json"], "tensors": [
+        {"name": "ids", "dtype": "INT64", "shape": [-1]}, {"name": "pixel values", "dtype": "FP32", "shape": [3, 224, 224]}
+    ]});
+    let text = json!({"kinds": ["text"]});
+    assert_eq!(
+        check(
+            json!([{"name": "text", "input": tensors, "output": text}, {"name": "query-2_b", "input": text, "output": text}])
+        ),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn every_flaw_is_named_with_its_task() {
+    let text = json!({"kinds": ["text"]});
+    let tensor =
+        |tensor| json!({"kinds": ["tensors"], "tensors": [tensor, {"name": "other", "dtype": "FP32"}]});
+    let output = |output| json!([{"name": "t", "input": text, "output": output}]);
+    let cases = [
+        (json!([]), "the model has no tasks, expected at least one"),
+        (
+            json!([{"name": "a/b", "input": text, "output": text}]),
+            "invalid task name `a/b`: expected",
+        ),
+        (
+            json!([{"input": text, "output": text}]),
+            "invalid task name ``: expected",
+        ),
+        (
+            json!([{"name": "a", "input": text, "output": text}, {"name": "a", "input": text, "output": text}]),
+            "two tasks are named `a`",
+        ),
+        (
+            json!([{"name": "t", "output": text}]),
+            "the input of task `t` has no kind",
+        ),
+        (output(json!({})), "the output of task `t` has no kind"),
+        (
+            output(json!({"kinds": ["text", "json"]})),
+            "the output of task `t` has 2 kinds, expected one",
+        ),
+        (
+            json!([{"name": "t", "input": {"kinds": ["text", "text"]}, "output": text}]),
+            "the input of task `t` names the kind text twice",
+        ),
+        (
+            output(json!({"kinds": ["tensors"]})),
+            "the output of task `t` is of kind tensors, but declares none: add `.output_tensor(…)`",
+        ),
+        (
+            output(tensor(json!({"name": "other", "dtype": "FP32"}))),
+            "the output of task `t` has two tensors named `other`",
+        ),
+        (
+            output(tensor(json!({"name": "", "dtype": "FP32"}))),
+            "the output of task `t` has a tensor with the name \"\"",
+        ),
+        (
+            output(tensor(json!({"name": "x", "dtype": "float"}))),
+            "the output of task `t` has the tensor `x` of the unknown datatype `float`, expected one of BOOL, UINT8,",
+        ),
+        (
+            output(tensor(json!({"name": "x", "dtype": "FP32", "shape": [3, -2]}))),
+            "the output of task `t` has the tensor `x` with the dimension -2",
+        ),
+        (
+            json!([{"name": "t", "input": text, "output": text, "limits": {"max_batch_size": 0}}]),
+            "task `t` declares `max_batch_size` as 0, expected at least 1",
+        ),
+        (
+            json!([{"name": "t", "embedding": true, "input": {"kinds": ["bytes"]}, "output": text}]),
+            "task `t` is declared as an embedding, but it does not take text",
+        ),
+        (
+            json!([{"name": "t", "embedding": true, "input": text, "output": text}]),
+            "task `t` is declared as an embedding, but its output is not one tensor",
+        ),
+        (
+            json!([{"name": "t", "embedding": true, "input": text, "output": {"kinds": ["tensors"], "tensors": [
+                {"name": "x", "dtype": "FP32", "shape": [2, 3]}
+            ]}}]),
+            "task `t` is declared as an embedding, but its output is another tensor",
+        ),
+    ];
+    for (tasks, expected) in cases {
+        let found = check(tasks);
+        assert!(
+            matches!(&found[..], [message] if message.starts_with(expected)),
+            "expected {expected:?} alone, found {found:?}"
+        );
+    }
+}
+
+#[test]
+fn every_flaw_of_a_model_is_reported_at_once() {
+    let text = json!({"kinds": ["text"]});
+    let found = check(json!([
+        {"name": "a/b", "input": text, "output": {"kinds": ["tensors"]}},
+        {"name": "c", "input": {}, "output": text},
+        {"name": "c", "input": text, "output": text},
+        {"name": "c", "input": text, "output": text},
+    ]));
+    assert_eq!(found.len(), 4, "{found:?}");
+}
+
+fn of_plugin(manifest: Json) -> Vec<(Severity, String)> {
+    let manifest: PluginManifest = serde_json::from_value(manifest).expect("a manifest");
+    plugin(&manifest)
+        .into_iter()
+        .map(|finding| (finding.severity, finding.message))
+        .collect()
+}
+
+#[test]
+fn a_plugin_without_settings_and_tasks_lacks_tasks() {
+    let none = json!({"type": "object", "additionalProperties": false});
+    let found = of_plugin(json!({"settings_schema": none}));
+    assert!(
+        matches!(&found[..], [(Severity::Error, message)] if message.starts_with("the model has no tasks")),
+        "{found:?}"
+    );
+    let some = json!({"type": "object", "properties": {"tasks": {}}, "additionalProperties": false});
+    assert_eq!(of_plugin(json!({"settings_schema": some})), []);
+}
+
+#[test]
+fn what_an_author_forgets_is_a_warning() {
+    let text = json!({"kinds": ["text"]});
+    let found = of_plugin(json!({
+        "settings_schema": {"type": "object", "properties": {"size": {}}},
+        "tasks": [{"name": "t", "input": text, "output": {"kinds": ["bytes"], "media_types": ["png"]}}],
+    }));
+    let expected = [
+        "the settings accept unknown keys",
+        "task `t` has no description",
+        "task `t` has no example",
+        "task `t` declares the media type `png`",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:?}");
+    for ((severity, message), expected) in found.iter().zip(expected) {
+        assert_eq!(*severity, Severity::Warning);
+        assert!(message.starts_with(expected), "{message}");
+    }
+}
+
+fn tensor<'a>(name: &'a str, dtype: u32, shape: &'a [u64]) -> RawTensor<'a> {
+    RawTensor {
+        name: RStr::from_str(name),
+        dtype,
+        reserved: 0,
+        shape: RSlice::from_slice(shape),
+        data: RSlice::EMPTY,
+    }
+}
+
+#[test]
+fn outputs_are_compared_with_what_was_declared() {
+    let declared = ValueManifest::of_tensors([
+        TensorManifest::new("scores", "FP32", [-1, 2]),
+        TensorManifest::new("label", "BYTES", []),
+    ]);
+    let label = tensor("label", dtype::BYTES, &[]);
+    for (tensors, expected) in [
+        (vec![tensor("scores", dtype::FP32, &[5, 2]), label], ""),
+        (vec![label, tensor("scores", dtype::FP32, &[0, 2])], ""),
+        (
+            vec![label, tensor("scores", dtype::FP64, &[5, 2])],
+            "the plugin's tensor `scores` is FP64 [5, 2], its manifest declares FP32 [-1, 2]",
+        ),
+        (
+            vec![label, tensor("scores", dtype::FP32, &[5, 3])],
+            "the plugin's tensor `scores` is FP32 [5, 3], its manifest declares FP32 [-1, 2]",
+        ),
+        (
+            vec![label, tensor("scores", dtype::FP32, &[2])],
+            "the plugin's tensor `scores` is FP32 [2], its manifest declares FP32 [-1, 2]",
+        ),
+        (
+            vec![label, tensor("other", dtype::FP32, &[5, 2])],
+            "the plugin's output has a tensor `other`, its manifest declares scores, label",
+        ),
+        (
+            vec![label],
+            "the plugin's output lacks the tensor `scores` that its manifest declares",
+        ),
+        (
+            vec![label, label, tensor("scores", dtype::FP32, &[5, 2])],
+            "the plugin's output has a tensor twice",
+        ),
+        (
+            vec![tensor("scores", 99, &[5, 2])],
+            "the plugin's tensor `scores` has the unknown datatype 99",
+        ),
+    ] {
+        let value = RawValue {
+            kind: kind::TENSORS,
+            reserved: 0,
+            data: RSlice::EMPTY,
+            media_type: RStr::from_str(""),
+            tensors: RSlice::from_slice(&tensors),
+            reserved_word: 0,
+        };
+        let checked = output(&value, &declared).map(|_| ());
+        assert_eq!(checked.err().unwrap_or_default(), expected);
+    }
+}
+
+#[test]
+fn the_rows_of_a_batch_are_compared_without_their_first_dimension() {
+    let declared = ValueManifest::of_tensors([TensorManifest::new("x", "FP32", [2])]);
+    let rows = |shape| output_rows(&[tensor("x", dtype::FP32, shape)], 3, &declared);
+    assert_eq!(rows(&[3, 2]), Ok(()));
+    let too_few = rows(&[2, 2]).expect_err("there are three items");
+    assert!(too_few.contains("expected 3 rows, one per item"), "{too_few}");
+    assert!(rows(&[3, 4]).is_err() && rows(&[]).is_err());
+}
+
+#[test]
+fn media_types_match_their_patterns_without_parameters_and_in_any_case() {
+    let input = |media_types: &[&str]| ValueManifest {
+        media_types: media_types
+            .iter()
+            .map(|&media_type| media_type.to_owned())
+            .collect(),
+        ..ValueManifest::of(Kind::Bytes)
+    };
+    for (declared, media_type, accepts) in [
+        (&[][..], "image/png", true),
+        (&["image/png"], "image/PNG; charset=x", true),
+        (&["image/png"], "image/jpeg", false),
+        (&["text/plain", "image/*"], "image/jpeg", true),
+        (&["*/*"], "x/y", true),
+    ] {
+        assert_eq!(
+            accepts_media_type(&input(declared), media_type),
+            accepts,
+            "{declared:?} {media_type}"
+        );
+    }
+}

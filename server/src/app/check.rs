@@ -1,0 +1,184 @@
+//! The command `check`: one report of everything that is wrong with a configuration, ordered by line.
+//!
+//! Without `--load`, no model is loaded. What can be learned from the plugin files is checked nevertheless: each file is
+//! opened in a child process, and the settings, the task names and the examples are compared with what it declares.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plugin_abi::check as declarations;
+use plugin_abi::check::Severity;
+use plugin_abi::manifest::PluginManifest;
+
+use super::{AppError, json_schema, read_config_leniently, reloader};
+use crate::cli::ServeArgs;
+use crate::config::{ConfigError, ConfigErrors, ConfigWarning, Examined, Location, ModelSettings, Origin};
+use crate::error::Chain;
+use crate::loader::{self, LoadError, Probe, TrialProgram};
+use crate::logging;
+use crate::metrics::Metrics;
+use crate::open_files;
+use crate::reload::{ModelFailure, trial_options};
+
+/// How long a plugin may take to describe itself to `check`.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a check without errors found.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// Number of models.
+    pub models: usize,
+    /// What is legal but odd.
+    pub warnings: Vec<ConfigWarning>,
+    /// What was not checked, and how to check it.
+    pub unchecked: Vec<String>,
+}
+
+/// Checks a configuration and the plugin files that it names; with `load` also that its models load and warm up.
+pub fn check(args: &ServeArgs, load: bool) -> Result<Checked, AppError> {
+    let examined = read_config_leniently(args)?;
+    let mut errors = examined.errors.clone();
+    let mut unchecked = Vec::new();
+    // Loading finds the same faults, and more.
+    if !load || !errors.is_empty() {
+        let mut plugins = Plugins::default();
+        for model in &examined.settings.models {
+            unchecked.extend(check_model(&examined, model, &mut plugins, &mut errors));
+        }
+    }
+    if let Some(errors) = ConfigErrors::collect(errors) {
+        return Err(AppError::Config(errors));
+    }
+    let Examined { settings, .. } = examined;
+    if load {
+        logging::start(&settings.logging);
+        open_files::raise_limit();
+        let (mut reloader, _) = reloader(&settings, Arc::new(Metrics::new(settings.metrics.clone())?))?;
+        reloader
+            .start(&settings.models)
+            .map_err(|failures| AppError::Models(by_line(failures)))?;
+    } else if !settings.models.is_empty() {
+        unchecked.insert(
+            0,
+            "whether the models load and pass their warm-up; check it with --load".to_owned(),
+        );
+    }
+    Ok(Checked {
+        models: settings.models.len(),
+        warnings: settings.warnings,
+        unchecked,
+    })
+}
+
+/// The failures in the order of the file.
+fn by_line(mut failures: Vec<ModelFailure>) -> Vec<ModelFailure> {
+    failures.sort_by(|a, b| a.location.cmp(&b.location));
+    failures
+}
+
+/// What each plugin file says of itself. Several models may share one.
+#[derive(Default)]
+struct Plugins(BTreeMap<(PathBuf, Vec<String>), Result<Arc<Probe>, String>>);
+
+impl Plugins {
+    fn probe(&mut self, model: &ModelSettings) -> Result<Arc<Probe>, String> {
+        let key = (model.plugin.clone(), trial_options(model));
+        let probed = self.0.entry(key).or_insert_with_key(|(file, options)| {
+            let probe = loader::probe(&TrialProgram::this_server(), options, file, PROBE_TIMEOUT);
+            probe
+                .map(Arc::new)
+                .map_err(|error: LoadError| Chain(&error).to_string())
+        });
+        probed.clone()
+    }
+}
+
+/// Adds what is wrong with one model to `errors`, and returns what could not be checked.
+fn check_model(
+    examined: &Examined,
+    model: &ModelSettings,
+    plugins: &mut Plugins,
+    errors: &mut Vec<ConfigError>,
+) -> Option<String> {
+    let mut report = |location: Location, message: String| {
+        let origin = Origin::File(location);
+        errors.push(ConfigError {
+            excerpt: examined.excerpt(&origin),
+            ..ConfigError::new(origin, format!("model `{}`: {message}", model.name), None)
+        });
+    };
+    let probe = match plugins.probe(model) {
+        Ok(probe) => probe,
+        Err(problem) => {
+            let file = model.plugin.display();
+            report(
+                model.plugin_location(),
+                format!("cannot load its plugin {file}: {problem}"),
+            );
+            return None;
+        }
+    };
+    let manifest = &probe.trial.manifest;
+    for finding in declarations::plugin(manifest) {
+        if finding.severity == Severity::Error {
+            report(
+                model.plugin_location(),
+                format!("its plugin cannot be served: {finding}"),
+            );
+        }
+    }
+    for violation in json_schema::violations(&manifest.settings_schema, &model.settings) {
+        let location = model.locate(&violation.path).unwrap_or_else(|| model.location());
+        let place = match violation.path.as_str() {
+            "" => String::new(),
+            path => format!(" `{path}`"),
+        };
+        report(
+            location,
+            format!("[models.settings]{place}: {}", violation.message),
+        );
+    }
+    if manifest.tasks.is_empty() {
+        return Some(format!(
+            "the task names of model `{}`, which depend on its settings; check them with --load",
+            model.name
+        ));
+    }
+    for (task, location) in unknown_tasks(model, manifest) {
+        report(
+            location,
+            format!("it has no task `{task}`; its tasks are {}", Names(manifest)),
+        );
+    }
+    None
+}
+
+/// The tasks that the configuration names and the plugin does not have.
+fn unknown_tasks<'m>(
+    model: &'m ModelSettings,
+    manifest: &'m PluginManifest,
+) -> impl Iterator<Item = (&'m str, Location)> {
+    let default = model.default_task.as_deref().map(|task| {
+        let location = model.default_task_location();
+        (task, location.unwrap_or_else(|| model.location()))
+    });
+    model
+        .configured_tasks()
+        .chain(default)
+        .filter(|(task, _)| manifest.tasks.iter().all(|known| known.name != *task))
+}
+
+struct Names<'a>(&'a PluginManifest);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, task) in self.0.tasks.iter().enumerate() {
+            let separator = if index > 0 { ", " } else { "" };
+            write!(f, "{separator}`{}`", task.name)?;
+        }
+        Ok(())
+    }
+}
