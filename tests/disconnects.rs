@@ -2,12 +2,15 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use fastrand::Rng;
+use inference_server::clock;
 use serde_json::{Value as Json, json};
 
 use crate::admission::wait_until_nothing_is_queued_or_running;
 use crate::harness::misbehave::echoes;
+use crate::harness::raw::Raw;
 use crate::harness::{Client, Scenario, Server, eventually, rounds, seed};
 
 /// Threads that connect and go away, each its share of the clients.
@@ -79,7 +82,8 @@ fn stay(client: &Client, number: usize, gone: &AtomicBool) -> usize {
     answered
 }
 
-/// Sends requests, each on a connection of its own that is dropped after a random part of it, or after all of it.
+/// Sends requests, each on its own connection, which is closed or reset after a random part of it, or after all of it. A
+/// connection that is closed right after its request counts as half-closed, and its request is answered.
 fn leave(server: &Server, mut rng: Rng, clients: usize) {
     let body = json!({"inputs": echoes(0..ITEMS)}).to_string();
     let request = format!(
@@ -92,8 +96,64 @@ fn leave(server: &Server, mut rng: Rng, clients: usize) {
         } else {
             rng.usize(..request.len())
         };
-        server.connect().send(&request.as_bytes()[..cut]);
+        let mut connection = server.connect();
+        connection.send(&request.as_bytes()[..cut]);
+        if rng.bool() {
+            connection.reset();
+        }
     }
+}
+
+/// A request of one item to a model that is occupied.
+fn queue_one(server: &Server) -> Raw {
+    let mut connection = server.connect();
+    let body = json!({ "inputs": echoes(["unwanted"]) }).to_string();
+    connection.send_json("/v1/models/m/tasks/text/predict", &body);
+    server.wait_for_queued("m", "text", 1);
+    connection
+}
+
+/// How long after its request a client that closes its connection is taken for one that waits for its reply, and more.
+const LONGER_THAN_A_HALF_CLOSE: Duration = Duration::from_millis(300);
+
+#[test]
+fn queued_work_is_dropped_when_its_client_closes_the_connection_or_resets_it() {
+    let server = Scenario::misbehave("", "").start();
+    let occupied = server.occupy("m");
+    let cancelled = |count| {
+        let labels = [("model", "m"), ("task", "text"), ("outcome", "cancelled")];
+        server.wait_for_metric("inference_items_total", &labels, count);
+        server.wait_for_queued("m", "text", 0);
+    };
+    let gives_up = queue_one(&server);
+    let sent = clock::now();
+    eventually("the client to lose its patience", || match clock::now() - sent {
+        passed if passed > LONGER_THAN_A_HALF_CLOSE => Ok(()),
+        passed => Err(passed),
+    });
+    drop(gives_up);
+    cancelled(1);
+    queue_one(&server).reset();
+    cancelled(2);
+    let mut half_closed = queue_one(&server);
+    half_closed.half_close();
+    half_closed.reset();
+    cancelled(3);
+    occupied.release();
+    serve_once(&server);
+}
+
+#[test]
+fn a_client_that_leaves_is_noticed_also_if_it_has_sent_further_requests() {
+    let server = Scenario::misbehave("", "").start();
+    let occupied = server.occupy("m");
+    let mut connection = queue_one(&server);
+    let body = json!({ "inputs": echoes(["next"]) }).to_string();
+    connection.send_json("/v1/models/m/tasks/text/predict", &body);
+    connection.reset();
+    let labels = [("model", "m"), ("task", "text"), ("outcome", "cancelled")];
+    server.wait_for_metric("inference_items_total", &labels, 1);
+    occupied.release();
 }
 
 /// Every item is counted once: all of those that stayed as a success, and of the gone at most all of them, some as

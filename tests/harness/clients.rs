@@ -32,10 +32,13 @@ pub(crate) fn run(name: &str, arguments: &[&str]) {
 /// The command that runs a script of `tests/clients`.
 pub(crate) fn script(name: &str, arguments: &[&str]) -> Option<Command> {
     let mut command = python()?;
-    command
-        .arg(repository().join("tests/clients").join(name))
-        .args(arguments);
+    command.arg(source(name)).args(arguments);
     Some(command)
+}
+
+/// A source file of `tests/clients`.
+pub(crate) fn source(name: &str) -> PathBuf {
+    repository().join("tests/clients").join(name)
 }
 
 /// The command that runs the Python of the client libraries.

@@ -9,6 +9,7 @@ pub(crate) mod effort;
 pub(crate) mod eventually;
 pub(crate) mod gate;
 pub(crate) mod grpc;
+pub(crate) mod haproxy;
 pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod misbehave;

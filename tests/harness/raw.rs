@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::eventually::PATIENCE;
 
@@ -83,6 +84,12 @@ impl Raw {
         self
     }
 
+    /// Closes the connection with a reset instead of an end of the stream.
+    pub(crate) fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(self.stream.get_ref(), Some(Duration::ZERO))
+            .expect("a socket can be told not to linger");
+    }
+
     /// Reads at most so many bytes of what comes.
     pub(crate) fn read_some(&mut self, most: usize) {
         // Whatever comes, or nothing: the caller goes away.
@@ -119,7 +126,7 @@ impl Raw {
             headers,
             body: Vec::new(),
         };
-        if status >= 200 && !head {
+        if status >= 200 && ![204, 304].contains(&status) && !head {
             reply.body = self.body_of(&reply);
         }
         Some(reply)

@@ -107,6 +107,7 @@ async fn shut_down(
         delay.as_secs_f64()
     );
     registry.start_draining();
+    servers.http.start_draining();
     tokio::time::sleep(delay).await;
     let deadline = clock::now() + settings.server.drain_timeout;
     if !servers.drain(deadline).await {

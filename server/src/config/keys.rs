@@ -185,8 +185,8 @@ section! {
         /// A model's own `request_timeout` goes before this key, wherever this key is set.
         request_timeout: Duration = time_span(MILLISECOND, HOUR.saturating_mul(24)), Value("\"60s\""),
             "INFERENCE_REQUEST_TIMEOUT", "--request-timeout";
-        /// How long the server goes on serving after SIGTERM while it reports that it is not ready, so that load
-        /// balancers notice before connections are refused.
+        /// How long the server keeps serving after SIGTERM while it reports that it is not ready, so that load balancers
+        /// notice before connections are refused. Each reply in that time asks its client to reconnect.
         shutdown_delay: Duration = time_span(Duration::ZERO, HOUR), Value("\"0s\""), "INFERENCE_SHUTDOWN_DELAY";
         /// Longest time for accepted requests to finish after that. Then the server exits.
         drain_timeout: Duration = time_span(Duration::ZERO, HOUR), Value("\"30s\""), "INFERENCE_DRAIN_TIMEOUT";

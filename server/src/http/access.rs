@@ -1,5 +1,5 @@
-//! The outermost layer: gives every request an id, asks for the client's key, refuses methods that do not exist, and writes
-//! the access log.
+//! The outer layers: every request gets an id and a line in the access log, needs a key where keys are configured, and must
+//! have a method that some route has.
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -12,39 +12,29 @@ use actix_web::{Error, HttpMessage as _, HttpResponse};
 
 use super::respond::{self, RequestId};
 use super::server::Shared;
-use crate::api::access::{Visit, path_matches};
+use crate::api::access::path_matches;
 use crate::api::{Code, Failure};
 
-/// The layer itself.
+/// The outermost layer: gives the request an id, and writes the access log.
 pub(super) async fn layer(
     shared: Data<Shared>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
-    let method = request.method().clone();
-    let mut visit = shared
-        .access
-        .visit(method.as_str(), request.path(), request.peer_addr(), header);
+    let mut visit = shared.access.visit(
+        request.method().as_str(),
+        request.path(),
+        request.peer_addr(),
+        header,
+    );
     request.extensions_mut().insert(RequestId(visit.id().to_owned()));
-    let mut response = if let Err(failure) = may_enter(&shared, &method, &request) {
-        let response = respond::failure(request.request(), &failure);
-        request.into_response(response)
-    } else if is_known(&method) {
-        match next.call(request).await {
-            // The layer that compresses refuses in plain text.
-            Ok(response) if response.status() == StatusCode::NOT_ACCEPTABLE => not_acceptable(response),
-            Ok(response) => response.map_into_boxed_body(),
-            Err(error) => {
-                let response = error_response(&visit, &method, &error);
-                visit.set_status(response.status().as_u16().into());
-                return Err(InternalError::from_response(error, response).into());
-            }
+    let mut response = match next.call(request).await {
+        Ok(response) => response,
+        Err(error) => {
+            visit.set_status(error.as_response_error().status_code().as_u16().into());
+            return Err(error);
         }
-    } else {
-        // A metric is labelled by method; a client must not be able to make up labels.
-        let response = respond::method_not_allowed(request.request(), "GET, HEAD, POST");
-        request.into_response(response)
     };
     visit.set_status(response.status().as_u16().into());
     if let Ok(value) = HeaderValue::from_str(visit.id()) {
@@ -53,6 +43,36 @@ pub(super) async fn layer(
             .insert(HeaderName::from_static("x-request-id"), value);
     }
     Ok(response)
+}
+
+/// The layer inside CORS, so that web pages can read its replies: asks for the client's key, rejects unknown methods, and
+/// gives errors of the inner layers the form of the client's protocol.
+pub(super) async fn gate(
+    shared: Data<Shared>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let method = request.method().clone();
+    if let Err(failure) = may_enter(&shared, &method, &request) {
+        let response = respond::failure(request.request(), &failure);
+        return Ok(request.into_response(response));
+    }
+    if !is_known(&method) {
+        // A metric is labelled by method; a client must not be able to make up labels.
+        let response = respond::method_not_allowed(request.request(), "GET, HEAD, POST");
+        return Ok(request.into_response(response));
+    }
+    let id = respond::id_of(request.request());
+    let path = request.path().to_owned();
+    match next.call(request).await {
+        // The layer that compresses refuses in plain text.
+        Ok(response) if response.status() == StatusCode::NOT_ACCEPTABLE => Ok(not_acceptable(response)),
+        Ok(response) => Ok(response.map_into_boxed_body()),
+        Err(error) => {
+            let response = error_response(&path, id.as_deref(), &method, &error);
+            Err(InternalError::from_response(error, response).into())
+        }
+    }
 }
 
 /// What everybody may ask also where clients need a key: what machines probe, and the documentation.
@@ -79,6 +99,8 @@ fn may_enter(shared: &Shared, method: &Method, request: &ServiceRequest) -> Resu
     shared.keys.may_ask(authorization)
 }
 
+/// Whether some route may have this method. None has CONNECT, which asks for a proxy, or TRACE, which would send a client's
+/// credentials back to it.
 fn is_known(method: &Method) -> bool {
     [
         Method::GET,
@@ -88,8 +110,6 @@ fn is_known(method: &Method) -> bool {
         Method::PATCH,
         Method::DELETE,
         Method::OPTIONS,
-        Method::TRACE,
-        Method::CONNECT,
     ]
     .contains(method)
 }
@@ -103,14 +123,14 @@ fn not_acceptable<B>(response: ServiceResponse<B>) -> ServiceResponse<BoxBody> {
 }
 
 /// What actix or a layer of it refuses, in the shape of the client's protocol.
-fn error_response(visit: &Visit, method: &Method, error: &Error) -> HttpResponse {
+fn error_response(path: &str, id: Option<&str>, method: &Method, error: &Error) -> HttpResponse {
     let status = error.as_response_error().status_code().as_u16();
     let code = Code::ALL.into_iter().find(|code| code.status() == status);
     let failure = if status < 500 {
         Failure::new(code.unwrap_or(Code::Malformed), error.to_string())
     } else {
-        log::error!("{method} {}: {error}", visit.path());
+        log::error!("{method} {path}: {error}");
         Failure::new(Code::Internal, "the server failed")
     };
-    respond::failure_at(visit.path(), Some(visit.id()), &failure)
+    respond::failure_at(path, id, &failure)
 }

@@ -17,6 +17,7 @@ mod receive;
 mod respond;
 mod server;
 pub mod tensor_json;
+mod transport;
 pub mod v2;
 
 pub use item::decode_example;

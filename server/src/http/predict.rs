@@ -1,12 +1,12 @@
 //! The predict routes: from a request's body to its reply.
 //!
-//! If the client goes away, actix drops the handler's future (the server is built with `h1_allow_half_closed(false)`; see
-//! [`super::server`]), and with it the engine's `Pending`, which takes what is queued out of the queue.
+//! If the client leaves, its connection drops the handler's future (see [`super::transport`]), and with it the engine's
+//! `Pending`, which removes the request's items from the queue.
 
 use std::time::{Duration, Instant};
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Bytes, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use plugin_abi::manifest::TaskManifest;
@@ -75,10 +75,13 @@ pub(super) async fn short_route(
 ) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
     let Some((entry, task)) = snapshot.route(request.path()) else {
-        return respond::not_found(&request);
+        return match *request.method() {
+            Method::OPTIONS => respond::options("GET, HEAD, POST"),
+            _ => respond::not_found(&request),
+        };
     };
-    if request.method() != actix_web::http::Method::POST {
-        return respond::method_not_allowed(&request, "POST");
+    if request.method() != Method::POST {
+        return respond::other_method(&request, "POST");
     }
     let call = Call::ready(entry, task);
     let record = shared.record(Protocol::Native, &snapshot, entry.name(), &call);

@@ -1,9 +1,9 @@
 //! Answers that every handler gives: JSON, and failures in the shape of the client's protocol.
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{
     ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder};
 
 use super::dialect::Dialect;
@@ -64,6 +64,21 @@ pub(crate) fn failure_at(path: &str, id: Option<&str>, failure: &Failure) -> Htt
             .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// The reply to `OPTIONS` that is not a CORS preflight: the methods that the route has.
+pub(crate) fn options(methods: &str) -> HttpResponse {
+    let mut response = HttpResponse::NoContent();
+    response.insert_header((ALLOW, format!("{methods}, OPTIONS")));
+    response.finish()
+}
+
+/// The reply to a method for which a route has no handler. `OPTIONS` is answered for every route.
+pub(crate) fn other_method(request: &HttpRequest, allowed: &'static str) -> HttpResponse {
+    match *request.method() {
+        Method::OPTIONS => options(allowed),
+        _ => method_not_allowed(request, allowed),
+    }
 }
 
 /// The answer to a method that a route does not have.

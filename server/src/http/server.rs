@@ -1,38 +1,25 @@
-//! Binds the listeners and puts routes and layers together.
+//! Builds the application (routes and layers) and serves it.
 //!
-//! # What happens when a client goes away
-//! Read in actix-http 3.20 (`h1/dispatcher.rs`). The dispatcher goes on reading its socket while a handler is pending, so
-//! it sees the end of the stream. By default it takes that for a client that closed only its sending half and lets the
-//! handler finish for nobody. With `h1_allow_half_closed(false)` it shuts the connection down at once and drops the
-//! handler's future; a reset connection does so in either case. A client that half-closes and still wants its reply
-//! (such as `nc -N`) is therefore not served; HTTP clients do not do that. One gap is left: a client that has sent more
-//! than 128 KiB of further, pipelined requests is not read any more, and its going away is seen when its reply is written.
-//!
-//! # What actix answers itself
-//! A head that is malformed (400), larger than 128 KiB (431) or late (408) is answered with an empty body before any
-//! handler runs. The time limit on heads holds for the first request of a connection only.
-//!
-//! # Its clock
-//! actix-http reads the time twice a second and counts its limits from there (`date.rs`, `config.rs`). A limit that ends
-//! before it has begun is not noticed at all: a connection that sends nothing would be kept for ever. See [`TICK`].
+//! [`transport`](super::transport) owns connections and threads. The layers, from the outside in: access log and request
+//! id; CORS; keys and methods; metrics; compression.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix_cors::Cors;
-use actix_web::dev::{Handler, ServerHandle};
-use actix_web::http::KeepAlive;
+use actix_web::dev::Handler;
 use actix_web::middleware::{Compress, Condition, from_fn};
 use actix_web::web::{self, Bytes, Data, ServiceConfig};
-use actix_web::{App, FromRequest, HttpRequest, HttpServer, Resource, Responder, guard, rt};
+use actix_web::{App, FromRequest, HttpRequest, Resource, Responder, guard};
 use actix_web_prom::{PrometheusMetrics, PrometheusMetricsBuilder};
 use arc_swap::ArcSwapOption;
 
 use super::access;
 use super::body::BodyLimits;
 use super::receive::ReceiveLimits;
+use super::transport::{Limits, Transport};
 use super::{embeddings, info, predict, respond, v2};
 use crate::api::access::AccessLog;
 use crate::api::control::Control;
@@ -101,26 +88,14 @@ impl Shared {
 
 /// The HTTP server, which listens and serves.
 pub struct Server {
-    handle: ServerHandle,
-    addresses: Vec<SocketAddr>,
-    running: rt::task::JoinHandle<io::Result<()>>,
+    transport: Transport,
 }
 
-/// Threads of each event loop for what takes long: large bodies, large replies, compression.
-const BLOCKING_THREADS: usize = 4;
-
-/// How late actix's clock may be. Added to its limits, so that they end at the earliest when they should, and half a second
-/// later at the latest.
-const TICK: Duration = Duration::from_millis(500);
-
-/// How long a client that was refused may go on sending before it is cut off, so that it gets to read why.
-const LINGER: Duration = Duration::from_secs(2);
-
 impl Server {
-    /// Listens and serves from now on. To be called within actix's runtime.
+    /// Listens and serves from now on. Must be called within a tokio runtime, which then accepts the connections.
     ///
     /// # Errors
-    /// If the address cannot be listened on.
+    /// The address cannot be listened on, or the system refuses a thread.
     pub fn bind(
         settings: &Settings,
         registry: Arc<Registry>,
@@ -129,58 +104,42 @@ impl Server {
     ) -> io::Result<Self> {
         let endpoints = endpoint_metrics(&metrics)?;
         let shared = Data::new(Shared::new(settings, registry, metrics, control));
-        let server = settings.server.clone();
-        let workers = server.http_workers.get();
-        let keep_alive = match server.keep_alive {
-            Duration::ZERO => KeepAlive::Disabled,
-            time => KeepAlive::Timeout(time + TICK),
-        };
+        let server = &settings.server;
         let (compression, origins) = (server.compression, server.cors_allowed_origins.clone());
-        // One second more than the drain: whoever drains decides, see `drain`.
-        let shutdown_timeout = server.drain_timeout.as_secs().saturating_add(2);
-        let http_server = HttpServer::new(move || {
+        let limits = Limits {
+            max_connections: server.max_connections,
+            keep_alive: server.keep_alive,
+            header_timeout: server.header_timeout,
+            any_origin: origins.iter().any(|origin| origin == "*"),
+        };
+        let application = move || {
             let shared = shared.clone();
             App::new()
-                .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
                 .wrap(Condition::new(compression, Compress::default()))
                 .wrap(endpoints.clone())
+                .wrap(from_fn(access::gate))
+                .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
                 .wrap(from_fn(access::layer))
                 .configure(move |config| configure(config, shared))
-        })
-        .workers(workers)
-        .worker_max_blocking_threads(BLOCKING_THREADS)
-        .max_connections(server.max_connections.get().div_ceil(workers))
-        .keep_alive(keep_alive)
-        .client_request_timeout(server.header_timeout + TICK)
-        .client_disconnect_timeout(LINGER)
-        .h1_allow_half_closed(false)
-        .tcp_nodelay(true)
-        .shutdown_timeout(shutdown_timeout)
-        .disable_signals()
-        .bind(address(&server))?;
-        let addresses = http_server.addrs();
-        let running = http_server.run();
-        let handle = running.handle();
-        Ok(Self {
-            handle,
-            addresses,
-            running: rt::spawn(running),
-        })
+        };
+        let transport = Transport::start(address(server), limits, server.http_workers, application)?;
+        Ok(Self { transport })
     }
 
-    /// Where it listens; of port 0, the port that was given.
+    /// The addresses it listens on; for port 0, with the port that the system chose.
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+        self.transport.addresses()
+    }
+
+    /// Asks clients to reconnect: every reply from now on carries `connection: close`. Connections are still accepted.
+    pub fn start_draining(&self) {
+        self.transport.start_draining();
     }
 
     /// Stops accepting, and waits until every accepted request is answered or `deadline` has passed. Returns whether all
     /// were answered.
     pub async fn drain(self, deadline: Instant) -> bool {
-        let stopped = async {
-            self.handle.stop(true).await;
-            self.running.await
-        };
-        tokio::time::timeout_at(deadline.into(), stopped).await.is_ok()
+        self.transport.stop(deadline).await
     }
 }
 
@@ -309,7 +268,7 @@ where
     resource
         .route(web::route().guard(read).to(handler))
         .default_service(web::to(|request: HttpRequest| async move {
-            respond::method_not_allowed(&request, "GET, HEAD")
+            respond::other_method(&request, "GET, HEAD")
         }))
 }
 
@@ -323,7 +282,7 @@ where
     resource
         .route(web::post().to(handler))
         .default_service(web::to(|request: HttpRequest| async move {
-            respond::method_not_allowed(&request, "POST")
+            respond::other_method(&request, "POST")
         }))
 }
 

@@ -231,6 +231,10 @@ async fn a_client_that_goes_away_takes_its_items_along() {
         clients.push(client);
         server.metric_becomes(metric, value).await;
     }
+    for client in &clients {
+        // Reset: a connection that is closed right after its request counts as half-closed.
+        rustix::net::sockopt::set_socket_linger(client, Some(Duration::ZERO)).expect("a socket has options");
+    }
     drop(clients);
     server.metric_becomes(WAITING, 0.0).await;
     let cancelled = "inference_items_total{model=\"vision\",outcome=\"cancelled\",task=\"wait\"}";

@@ -1,0 +1,280 @@
+//! Passes requests from hyper to the actix-web application, and its replies back.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::fmt::Debug;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use actix_http::{BoxedPayloadStream, Request};
+use actix_service::{Service as _, ServiceFactory};
+use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_web::dev::{AppConfig, Payload, ServiceResponse};
+use actix_web::error::{ErrorBadRequest, PayloadError};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::{Method, Uri, Version};
+use actix_web::web::Bytes;
+use actix_web::{Error, HttpResponse};
+use futures_util::Stream;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+
+use super::exchange::{Exchange, Phase};
+use crate::clock;
+
+/// The application: from a request to its reply.
+pub(super) type Application = Rc<dyn Fn(Request) -> LocalFuture<HttpResponse>>;
+
+type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// The unread rest of a body up to this size is received and discarded after the reply is ready, so that the connection
+/// can be kept.
+const MAX_DISCARDED: u64 = 64 * 1024;
+
+/// Maximum time for that rest to arrive.
+const DISCARD_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Builds the application of this thread.
+pub(super) async fn application<S, B>(factory: S) -> Application
+where
+    S: ServiceFactory<Request, Config = AppConfig, Response = ServiceResponse<B>, Error = Error> + 'static,
+    S::InitError: Debug,
+    B: MessageBody + 'static,
+{
+    let service = factory
+        .new_service(AppConfig::default())
+        .await
+        .expect("no part of the application fails to be built");
+    Rc::new(move |request| {
+        let reply = service.call(request);
+        Box::pin(async move {
+            match reply.await {
+                Ok(reply) => reply.into_parts().1.map_into_boxed_body(),
+                Err(error) => HttpResponse::from_error(error),
+            }
+        })
+    })
+}
+
+/// The service that hyper calls for each request of a connection.
+pub(super) struct Bridge {
+    pub(super) application: Application,
+    pub(super) exchange: Rc<Exchange>,
+    pub(super) peer: SocketAddr,
+}
+
+impl hyper::service::Service<hyper::Request<Incoming>> for Bridge {
+    type Response = hyper::Response<ReplyBody>;
+    type Error = Infallible;
+    type Future = LocalFuture<Result<Self::Response, Infallible>>;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        let (head, body) = request.into_parts();
+        let exchange = self.exchange.clone();
+        exchange.head_received(!body.is_end_stream(), clock::now());
+        let may_discard = !head.headers.contains_key(EXPECT);
+        let rest = Rest::default();
+        let payload = if body.is_end_stream() {
+            Payload::None
+        } else {
+            let body: BoxedPayloadStream = Box::pin(RequestBody {
+                body: Some(body),
+                rest: rest.clone(),
+                exchange: exchange.clone(),
+            });
+            Payload::from(body)
+        };
+        let reply = match convert_request(&head, payload, self.peer) {
+            Ok(request) => (self.application)(request),
+            Err(error) => Box::pin(async { HttpResponse::from_error(error) }),
+        };
+        Box::pin(async move {
+            let reply = reply.await;
+            if exchange.phase() == Phase::Body && may_discard {
+                rest.discard(&exchange).await;
+            }
+            exchange.writing();
+            Ok(convert_reply(reply, exchange))
+        })
+    }
+}
+
+/// The request as actix has it, whose types are those of an earlier version of the crate `http`.
+fn convert_request(
+    head: &hyper::http::request::Parts,
+    payload: Payload,
+    peer: SocketAddr,
+) -> Result<Request, Error> {
+    let mut request = Request::with_payload(payload);
+    let converted = request.head_mut();
+    converted.method = match &head.method {
+        &hyper::Method::POST => Method::POST,
+        &hyper::Method::GET => Method::GET,
+        other => Method::from_bytes(other.as_str().as_bytes()).map_err(ErrorBadRequest)?,
+    };
+    converted.uri = match (head.uri.scheme(), head.uri.path_and_query()) {
+        (None, Some(target)) => Uri::try_from(target.as_str()),
+        _ => Uri::try_from(head.uri.to_string()),
+    }
+    .map_err(ErrorBadRequest)?;
+    converted.version = match head.version {
+        hyper::Version::HTTP_10 => Version::HTTP_10,
+        hyper::Version::HTTP_2 => Version::HTTP_2,
+        _ => Version::HTTP_11,
+    };
+    converted.peer_addr = Some(peer);
+    for (name, value) in &head.headers {
+        let name = HeaderName::from_bytes(name.as_ref()).map_err(ErrorBadRequest)?;
+        let value = HeaderValue::from_bytes(value.as_bytes()).map_err(ErrorBadRequest)?;
+        converted.headers.append(name, value);
+    }
+    Ok(request)
+}
+
+fn convert_reply(reply: HttpResponse, exchange: Rc<Exchange>) -> hyper::Response<ReplyBody> {
+    let mut converted = hyper::Response::new(());
+    if let Ok(status) = hyper::StatusCode::from_u16(reply.status().as_u16()) {
+        *converted.status_mut() = status;
+    }
+    let headers = converted.headers_mut();
+    headers.reserve(reply.headers().len() + 2);
+    for (name, value) in reply.headers() {
+        let name = hyper::header::HeaderName::from_bytes(name.as_ref());
+        let value = hyper::header::HeaderValue::from_bytes(value.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, value)
+            // hyper frames the body.
+            && ![CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name)
+        {
+            headers.append(name, value);
+        }
+    }
+    // The client may still be sending a body that nobody reads.
+    if exchange.is_closing() || exchange.phase() == Phase::Body {
+        headers.insert(CONNECTION, hyper::header::HeaderValue::from_static("close"));
+    }
+    let body = reply.into_body();
+    let left = match body.size() {
+        BodySize::None => Some(0),
+        BodySize::Sized(size) => Some(size),
+        BodySize::Stream => None,
+    };
+    converted.map(|()| ReplyBody { body, left, exchange })
+}
+
+/// The body of a request, on its way to the application.
+struct RequestBody {
+    body: Option<Incoming>,
+    rest: Rest,
+    exchange: Rc<Exchange>,
+}
+
+impl Stream for RequestBody {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let Some(body) = &mut self.body else {
+                return Poll::Ready(None);
+            };
+            let frame = ready!(Pin::new(&mut *body).poll_frame(context));
+            if body.is_end_stream() || !matches!(frame, Some(Ok(_))) {
+                self.body = None;
+                self.exchange.body_ended(clock::now());
+            }
+            return Poll::Ready(match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Some(Ok(data)),
+                    // Trailers.
+                    Err(_) => continue,
+                },
+                Some(Err(error)) => Some(Err(payload_error(&error))),
+                None => None,
+            });
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        *self.rest.0.borrow_mut() = self.body.take();
+    }
+}
+
+/// What the application did not read of a body.
+#[derive(Clone, Default)]
+struct Rest(Rc<RefCell<Option<Incoming>>>);
+
+impl Rest {
+    /// Receives it, if it is small and arrives soon.
+    async fn discard(&self, exchange: &Exchange) {
+        let rest = self.0.borrow_mut().take();
+        let Some(mut rest) =
+            rest.filter(|rest| rest.size_hint().upper().is_some_and(|size| size <= MAX_DISCARDED))
+        else {
+            return;
+        };
+        let discard = async { while let Some(Ok(_)) = rest.frame().await {} };
+        if tokio::time::timeout(DISCARD_TIMEOUT, discard).await.is_ok() {
+            exchange.body_ended(clock::now());
+        }
+    }
+}
+
+fn payload_error(error: &hyper::Error) -> PayloadError {
+    let source = error
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>());
+    match source.map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => PayloadError::EncodingCorrupted,
+        _ => PayloadError::Incomplete(None),
+    }
+}
+
+/// The body of a reply, on its way to the client.
+pub(super) struct ReplyBody {
+    body: BoxBody,
+    /// Bytes to come, if that is known.
+    left: Option<u64>,
+    exchange: Rc<Exchange>,
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Box<dyn StdError + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let chunk = ready!(Pin::new(&mut self.body).poll_next(context));
+        self.exchange.writing();
+        Poll::Ready(match chunk {
+            Some(Ok(chunk)) => {
+                self.left = self.left.map(|left| left.saturating_sub(chunk.len() as u64));
+                Some(Ok(Frame::data(chunk)))
+            }
+            Some(Err(error)) => Some(Err(error.to_string().into())),
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map(SizeHint::with_exact).unwrap_or_default()
+    }
+}
+
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        self.exchange.reply_ended(clock::now());
+    }
+}

@@ -1,0 +1,117 @@
+//! HAProxy as a layer-4 balancer, which sees connections and not requests, as a Kubernetes Service does.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::eventually::eventually;
+use super::tools;
+
+/// A running balancer. It is killed when the test ends.
+pub(crate) struct HaProxy {
+    child: Child,
+    dir: TempDir,
+    http: SocketAddr,
+    grpc: SocketAddr,
+}
+
+impl HaProxy {
+    /// Balances between servers, given by their addresses for HTTP and for gRPC. It checks `/readyz` of each ten times a
+    /// second. `None` if HAProxy is not installed.
+    pub(crate) fn start(servers: &[(SocketAddr, SocketAddr)]) -> Option<Self> {
+        // Debian installs it where only root looks.
+        let program = [PathBuf::from("/usr/sbin/haproxy")]
+            .into_iter()
+            .find(|program| program.is_file())
+            .or_else(|| tools::find("INFERENCE_TEST_HAPROXY", &["haproxy"], "apt-get install haproxy"))?;
+        let dir = tempfile::tempdir().expect("there is room for a temporary directory");
+        // Both at the same time, so that they differ.
+        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
+        let [http, grpc] = free.map(|listener| listener.local_addr().expect("it listens"));
+        let mut config = format!(
+            "global\n  stats socket {}/stats\n\ndefaults\n  mode tcp\n  retries 0\n  balance roundrobin\n  \
+             option httpchk GET /readyz\n  default-server check inter 100ms fall 1 rise 1\n  timeout connect 10s\n  \
+             timeout client 60s\n  timeout server 60s\n  timeout check 2s\n",
+            dir.path().display()
+        );
+        config.push_str(&format!("\nlisten http\n  bind {http}\n"));
+        for (number, (server, _)) in servers.iter().enumerate() {
+            config.push_str(&format!("  server s{number} {server}\n"));
+        }
+        config.push_str(&format!("\nlisten grpc\n  bind {grpc}\n"));
+        for (number, (checked, server)) in servers.iter().enumerate() {
+            config.push_str(&format!(
+                "  server s{number} {server} check port {}\n",
+                checked.port()
+            ));
+        }
+        let file = dir.path().join("haproxy.cfg");
+        std::fs::write(&file, config).expect("a configuration can be written");
+        let child = Command::new(program)
+            .arg("-f")
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("HAProxy can be started");
+        let balancer = Self {
+            child,
+            dir,
+            http,
+            grpc,
+        };
+        for number in 0..servers.len() {
+            balancer.wait_for(number, "UP");
+        }
+        Some(balancer)
+    }
+
+    /// The address for HTTP.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// The address for gRPC.
+    pub(crate) fn grpc(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// Waits until it considers a server `UP` or `DOWN`.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, server: usize, status: &str) {
+        eventually(
+            &format!("HAProxy to see server {server} {status}"),
+            || match self.statuses(server) {
+                Some(found) if found.iter().all(|found| found.starts_with(status)) => Ok(()),
+                found => Err(found),
+            },
+        );
+    }
+
+    /// What it considers a server, for HTTP and for gRPC.
+    fn statuses(&self, server: usize) -> Option<[String; 2]> {
+        let mut socket = UnixStream::connect(self.dir.path().join("stats")).ok()?;
+        socket.write_all(b"show stat\n").ok()?;
+        let mut table = String::new();
+        socket.read_to_string(&mut table).ok()?;
+        let status = |listener: &str| {
+            let prefix = format!("{listener},s{server},");
+            let line = table.lines().find(|line| line.starts_with(&prefix))?;
+            line.split(',').nth(17).map(str::to_owned)
+        };
+        Some([status("http")?, status("grpc")?])
+    }
+}
+
+impl Drop for HaProxy {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
