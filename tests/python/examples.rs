@@ -117,3 +117,25 @@ fn a_class_that_does_not_load_is_reported_as_the_server_would() {
         assert!(err.contains(expected), "expected {expected}\ngot {err}");
     }
 }
+
+#[test]
+fn the_command_of_the_readme_runs() {
+    let Some(python) = python() else { return };
+    let readme = std::fs::read_to_string(repository().join("plugins/python/README.md")).expect("it exists");
+    let command = readme
+        .lines()
+        .find(|line| line.starts_with("PYTHONPATH=plugins/python "))
+        .expect("the README shows how to run the examples");
+    let command = command.replace("config/venv/bin/python", &python.display().to_string());
+    let output = Command::new("sh")
+        .args(["-c", &command])
+        .current_dir(repository())
+        .output()
+        .expect("a shell runs");
+    let (code, out, err) = read(&output);
+    assert_eq!(
+        (code, out.contains("closest: ok (1 example)")),
+        (0, true),
+        "{out}{err}"
+    );
+}

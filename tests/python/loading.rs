@@ -103,6 +103,27 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
         ),
         (
             "model.py:Model",
+            "class Model:\n    @property\n    def files(self): return self.missing\n    def f(self, items: list): ...",
+            "`files` cannot be read: AttributeError: 'Model' object has no attribute 'missing'",
+        ),
+        (
+            "model.py:Model",
+            "from dataclasses import dataclass\nimport typing\n@dataclass\nclass Node:\n    next: typing.Optional['Node']\n\
+             class Model:\n    def f(self, items: typing.List[Node]): ...",
+            "`f`: `Node` contains itself, which type hints of items cannot",
+        ),
+        (
+            "model.py:Model",
+            "class Model:\n    def f(self, items: list, parameters: dict): ...",
+            "`f`: `parameters` is `dict`, expected a list such as `list[dict]`",
+        ),
+        (
+            "model.py:Model",
+            "class Model:\n    examples = {'g': [1]}\n    def f(self, items: list): ...",
+            "`examples` has some for `g`, which is not a task",
+        ),
+        (
+            "model.py:Model",
             "class Model:\n    def __init__(self, size): ...",
             "making a `Model` raised TypeError: ",
         ),

@@ -156,6 +156,22 @@ fn numbers_in_documents_are_read_into_arrays_exactly_or_not_at_all() {
 }
 
 #[test]
+fn numbers_of_numpy_and_words_of_an_enumeration_are_read_and_written_by_their_value() {
+    let Some(server) = outcomes() else { return };
+    let outputs = server
+        .predict("m", "scalars", &json!([3, 0, 256]))
+        .expect(200)
+        .outputs();
+    assert_eq!((&outputs[0], &outputs[1]), (&json!(true), &json!(false)));
+    let message = outputs[2]["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("with 256, which uint8 cannot hold"), "{message}");
+    assert_eq!(
+        server.predict("m", "colour", &json!(["red"])).outputs(),
+        [json!("red")]
+    );
+}
+
+#[test]
 fn a_batch_as_one_array_is_called_once_for_each_shape() {
     let Some(server) = outcomes() else { return };
     let outputs = server

@@ -8,11 +8,14 @@ import dataclasses
 import enum
 import sys
 import typing
+from math import isfinite
 
 from inference_server import _arrays, _text
 from inference_server._hints import (
+    DTYPES,
     LISTS,
     Form,
+    Tensor,
     Unsupported,
     array_fields,
     hints_of,
@@ -87,6 +90,8 @@ def reader(hint):
     if origin in (dict, collections.abc.Mapping):
         return any_object(*(arguments or (str, typing.Any)))
     if isinstance(hint, type):
+        if hint.__module__ == "numpy" and hint.__name__.rstrip("_") in DTYPES:
+            return numpy_number(hint)
         if hasattr(hint, "__get_validators__") or hasattr(hint, "model_validate"):
             return pydantic_model(hint)
         if issubclass(hint, enum.Enum):
@@ -216,8 +221,28 @@ def nested_array(tensor):
     return items, read
 
 
+def numpy_number(cls):
+    """A number or a truth value of numpy."""
+    schema, read = nested_array(Tensor("number", DTYPES[cls.__name__.rstrip("_")], ()))
+    return schema, lambda value: read(value)[()]
+
+
+# Dataclasses and TypedDicts whose hints are being read.
+open_records = []
+
+
 def record(cls):
     """A dataclass or a TypedDict."""
+    if cls in open_records:
+        raise Unsupported(f"{show(cls)} contains itself, which type hints of items cannot; use `dict` for the inner one")
+    open_records.append(cls)
+    try:
+        return read_record(cls)
+    finally:
+        open_records.pop()
+
+
+def read_record(cls):
     if is_typed_dict(cls):
         optional, make = getattr(cls, "__optional_keys__", frozenset()), dict
         known = hints_of(cls)
@@ -297,7 +322,9 @@ def inlined(schema):
             return part
         reference = part.get("$ref")
         if not isinstance(reference, str):
-            return {key: walk(member, within) for key, member in part.items()}
+            # A bound that is infinite is none, and has no JSON form.
+            finite = {key: member for key, member in part.items() if not (isinstance(member, float) and not isfinite(member))}
+            return {key: walk(member, within) for key, member in finite.items()}
         name = reference.rsplit("/", 1)[-1]
         if name in within or name not in definitions:
             return {}

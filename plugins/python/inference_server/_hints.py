@@ -5,7 +5,10 @@ Reading JSON documents by their hints is in `_documents`, writing outcomes in `_
 
 import collections.abc
 import dataclasses
+import inspect
 import typing
+
+from inference_server import _text
 
 
 class Unsupported(Exception):
@@ -85,6 +88,18 @@ def is_typed_dict(hint):
 
 def show(hint):
     return f"`{hint.__qualname__}`" if isinstance(hint, type) else f"`{hint}`"
+
+
+def attribute(owner, name, default=None):
+    """An attribute that a class or its instance really has: `__getattr__` may answer for any name."""
+    try:
+        inspect.getattr_static(owner, name)
+    except AttributeError:
+        return default
+    try:
+        return getattr(owner, name)
+    except Exception as error:
+        raise Unsupported(f"`{name}` cannot be read: {_text.name(error)}: {_text.of(error)}") from None
 
 
 # Lists

@@ -58,18 +58,18 @@ class Model:
         try:
             self.instance = instantiate(target, settings, pathlib.Path(base_dir), self.loop)
             self.describe(target, module, name)
+        except _hints.Unsupported as problem:
+            self.loop.stop()
+            raise Refused(f"`{name}` cannot be served: {problem}") from None
         except BaseException:
             self.loop.stop()
             raise
 
     def describe(self, target, module, name):
-        try:
-            self.tasks = self.find_tasks(target, name.rpartition(".")[2])
-            declared = declared_files(self.instance, target)
-        except _hints.Unsupported as problem:
-            raise Refused(f"`{name}` cannot be served: {problem}") from None
-        limit = getattr(self.instance, "max_batch_size", None)
-        if limit is not None and not (isinstance(limit, int) and limit > 0):
+        self.tasks = self.find_tasks(target, name.rpartition(".")[2])
+        declared = declared_files(self.instance, target)
+        limit = _hints.attribute(self.instance, "max_batch_size")
+        if limit is not None and not (type(limit) is int and limit > 0):
             raise Refused(f"`max_batch_size` of `{name}` is {limit!r}, expected an integer from 1")
         self.max_batch_size = limit
         self.files = sorted({*own_files(module), *declared})
@@ -83,7 +83,7 @@ class Model:
         return discovery.tasks
 
     def unload(self):
-        unload = getattr(self.instance, "unload", None)
+        unload = _hints.attribute(self.instance, "unload")
         if callable(unload):
             try:
                 self.loop.call(unload)
@@ -187,7 +187,7 @@ def instantiate(target, settings, base_dir, loop):
     call = loop.call_within if any_asynchronous(target) else loop.call
     with reported(f"making a `{target.__qualname__}`"):
         instance = call(target)
-    load = getattr(instance, "load", None)
+    load = _hints.attribute(instance, "load")
     if load is None:
         if settings:
             raise Refused(f"`{target.__qualname__}` has no method `load` that would take them", "settings")
@@ -210,7 +210,7 @@ def instantiate(target, settings, base_dir, loop):
 
 def declared_files(instance, target):
     """The files that the class declares as opened by `load`: relative ones start from the directory of the class's file."""
-    declared = getattr(instance, "files", None)
+    declared = _hints.attribute(instance, "files")
     if inspect.isroutine(declared):
         if _tasks.unlike_a_method_without_parameters(declared):
             raise _hints.Unsupported("`files` takes parameters, expected a method without any that returns the paths")

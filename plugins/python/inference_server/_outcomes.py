@@ -132,7 +132,7 @@ def write_text(form, answer):
         answer.encode()
     except UnicodeEncodeError as error:
         raise Unfit(f"it has a character at {error.start} that is not valid in UTF-8: surrogates not allowed") from None
-    return str(answer)
+    return answer
 
 
 def write_bytes(form, answer):

@@ -148,14 +148,14 @@ class Discovery:
                 continue
             if name in RESERVED or (name == COUNTER and self.embeddings):
                 raise Unsupported(f"`tasks` lists `{name}`, which has another meaning")
-            if not callable(getattr(self.model, name, None)):
+            if not callable(_hints.attribute(self.model, name)):
                 raise Unsupported(f"`tasks` lists `{name}`, which is not a method{near(name, candidates)}")
         return list(self.listed)
 
     def token_counter(self, candidates):
         if not self.embeddings:
             return None
-        method = getattr(self.model, COUNTER, None)
+        method = _hints.attribute(self.model, COUNTER)
         if method is None:
             return None
         if not callable(method) or COUNTER not in candidates:
@@ -274,7 +274,7 @@ def check_name(name):
 
 def name_list(cls, attribute):
     """A class attribute that is a list of names."""
-    names = getattr(cls, attribute, None)
+    names = _hints.attribute(cls, attribute)
     if names is None or isinstance(names, property) or inspect.isroutine(names):
         return None
     if isinstance(names, str) or not isinstance(names, (list, tuple, set, frozenset)):
@@ -288,14 +288,14 @@ def name_list(cls, attribute):
 
 
 def flag(owner, attribute, default):
-    value = getattr(owner, attribute, default)
+    value = _hints.attribute(owner, attribute, default)
     if not isinstance(value, bool):
         raise Unsupported(f"`{attribute}` is {value!r:.80}, expected True or False")
     return value
 
 
 def examples_of(model):
-    examples = getattr(model, "examples", None)
+    examples = _hints.attribute(model, "examples")
     if examples is None:
         return {}
     if not isinstance(examples, dict):
@@ -346,7 +346,10 @@ def forms(method):
         raise Unsupported(f"`{signature[0].name}` is {_hints.show(items)}, expected a list such as `list[str]`")
     parameters = None
     if len(signature) > 1:
-        parameters = _documents.reader(_hints.element(hints.get("parameters")))
+        hint = hints.get("parameters", typing.Any)
+        if not _hints.is_list(hint) and _hints.unwrap(hint)[0] not in (object, typing.Any):
+            raise Unsupported(f"`parameters` is {_hints.show(hint)}, expected a list such as `list[dict]`: those of each item")
+        parameters = _documents.reader(_hints.element(hint))
     return Forms(input, output_form(hints.get("return", typing.Any)), parameters, shape)
 
 

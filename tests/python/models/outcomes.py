@@ -2,10 +2,15 @@
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 from typing import Annotated, Any, List
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Colour(str, Enum):
+    RED = "red"
 
 
 @dataclass
@@ -78,8 +83,12 @@ class Outcomes:
         }
         return [values[item] for item in items]
 
-    def narrow(self, items: List[NDArray[np.uint8]]) -> List[int]:
-        return [int(item.sum()) for item in items]
+    def scalars(self, items: List[np.uint8]) -> List[np.bool_]:
+        assert all(isinstance(item, np.uint8) for item in items)
+        return [np.bool_(item) for item in items]
+
+    def colour(self, items: List[str]) -> List[str]:
+        return [Colour(item) for item in items]
 
     def inside(self, items: List[List[Annotated[NDArray[np.int32], (-1,)]]]) -> List[int]:
         return [int(sum(part.sum() for part in item)) for item in items]

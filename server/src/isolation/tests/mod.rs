@@ -92,6 +92,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         (any::<u32>(), value()).prop_map(|(index, value)| Outcome::Output { index, value }),
         prop::collection::vec(tensor(), 0..3).prop_map(Outcome::Rows),
         (any::<u32>(), item_error()).prop_map(|(index, error)| Outcome::Failure { index, error }),
+        (any::<u32>(), any::<u64>()).prop_map(|(index, weight)| Outcome::Weight { index, weight }),
     ]
 }
 
