@@ -14,6 +14,7 @@ const FLOORS: [&[&str]; 7] = [
         "protocol",
         "model",
         "error",
+        "json",
         "metrics",
         "clock",
         "batching",

@@ -49,3 +49,24 @@ async fn a_client_that_goes_away_is_counted_as_one_that_cancelled() {
     server.wait_for_metric("grpc_requests_total", &labels, 2);
     server.wait_for_log("path=/inference.GRPCInferenceService/ModelInfer status=499");
 }
+
+#[tokio::test]
+async fn a_method_that_does_not_exist_is_answered_with_a_message() {
+    let server =
+        Scenario::new("[server]\ngrpc_port = 0\n\n[[models]]\nname = \"t\"\nplugin = \"template\"\n").start();
+    let mut client = Grpc::connect(server.grpc_address()).await;
+    for path in [
+        "/inference.GRPCInferenceService/CudaSharedMemoryStatus",
+        "/grpc.health.v1.Health/Nothing",
+        "/some.Service/Method",
+    ] {
+        let (call, _body) = client.begin_at(path, b"");
+        let answer = call.await.expect("an answer");
+        let (status, message) = grpc::status(&answer);
+        assert_eq!(status, "12", "{path}: {message}");
+        assert!(
+            message.contains("unknown method") && message.contains(path),
+            "{message}"
+        );
+    }
+}

@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use serde_json::json;
 
-use crate::harness::raw::RawReply;
+use crate::harness::raw::{Raw, RawReply};
 use crate::harness::{Reply, Scenario, Server};
 
 pub(crate) const ECHO: &str = "/v1/models/t/tasks/echo/predict";
@@ -378,4 +378,45 @@ fn shapes_of_tensors_that_make_no_sense_are_refused() {
         );
     }
     assert!(server.lives());
+}
+
+#[test]
+fn malformed_bytes_are_not_errors_of_the_server_in_its_log() {
+    let mut server = start("grpc_port = 0");
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let head = format!("POST {ECHO} HTTP/1.1\r\nhost: test\r\n");
+    let grpc_call = b"\0\0\0\x04\0\0\0\0\0\0\0\x05\x01\x05\0\0\0\x01\xff\xff\xff\xff\xff";
+    let cases: Vec<Vec<u8>> = vec![
+        [&b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"[..], &[0x11; 300]].concat(),
+        b"\xff\0garbage\r\n\r\n".to_vec(),
+        b"GET / HTTP/9.9\r\n\r\n".to_vec(),
+        format!("{head}content-length: x\r\n\r\n").into(),
+        format!("{head}transfer-encoding: chunked\r\n\r\nZZ\r\n").into(),
+        format!("{head}content-length: 50\r\n\r\nabc").into(),
+        [
+            format!("{head}content-encoding: gzip\r\ncontent-length: 5\r\n\r\n").as_bytes(),
+            b"\x1f\x8bxxx",
+        ]
+        .concat(),
+        format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(200_000)).into(),
+        preface.to_vec(),
+        [&preface[..], &[0xff; 200]].concat(),
+        [&preface[..], grpc_call].concat(),
+    ];
+    for address in [server.address(), server.grpc_address()] {
+        for case in &cases {
+            let mut connection = Raw::connect(address);
+            // A server that has seen enough need not read the rest.
+            let _ = connection.try_send(case);
+            connection.finish();
+        }
+    }
+    assert_well(&mut server);
+    let errors: Vec<String> = server
+        .log()
+        .lines()
+        .into_iter()
+        .filter(|line| line.contains("ERROR"))
+        .collect();
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
 }

@@ -135,6 +135,59 @@ fn a_reload_brings_back_what_was_unloaded() {
 }
 
 #[test]
+fn what_loading_and_unloading_do_not_honor_is_rejected_by_name() {
+    let server = Scenario::new(&config(0)).start();
+    let generation = server.generation("words");
+    let order = |what: &str, body: Json| {
+        let reply = server
+            .request("POST", &format!("/v2/repository/models/words/{what}"))
+            .header("authorization", &format!("Bearer {KEY}"))
+            .json(&body)
+            .send();
+        let message = reply.json()["error"].as_str().unwrap_or_default().to_owned();
+        (reply.status, message)
+    };
+    for (what, body, named) in [
+        (
+            "load",
+            json!({"parameters": {"config": "{\"max_batch_size\": 4}"}}),
+            "`config`",
+        ),
+        (
+            "load",
+            json!({"parameters": {"file:1/model.onnx": "AA=="}}),
+            "`file:1/model.onnx`",
+        ),
+        ("load", json!({"parameters": {"priority": 1}}), "`priority`"),
+        ("load", json!({"config": "{}"}), "`config`"),
+        ("load", json!({"repository_name": "other"}), "`other`"),
+        ("load", json!([]), "got an array"),
+        ("unload", json!({"parameters": {"force": true}}), "`force`"),
+        (
+            "unload",
+            json!({"parameters": {"unload_dependents": "yes"}}),
+            "`unload_dependents`",
+        ),
+    ] {
+        let (status, message) = order(what, body.clone());
+        assert_eq!(status, 400, "{what} {body}: {message}");
+        assert!(message.contains(named), "{what} {body}: {message}");
+    }
+    assert_eq!(
+        server.generation("words"),
+        generation,
+        "nothing was loaded or unloaded"
+    );
+    // As Triton's client sends them.
+    assert_eq!(
+        order("unload", json!({"parameters": {"unload_dependents": false}})).0,
+        200
+    );
+    assert_eq!(order("load", json!({"parameters": {}})).0, 200);
+    assert_eq!(order("load", json!({})).0, 200);
+}
+
+#[test]
 fn nobody_but_the_administrator_loads_and_unloads() {
     let path = "/v2/repository/models/words/unload";
     let server = Scenario::new(&config(0)).start();

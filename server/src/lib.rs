@@ -15,6 +15,7 @@ pub mod exit_status;
 pub mod grpc;
 pub mod http;
 pub mod isolation;
+pub mod json;
 pub mod loader;
 pub mod logging;
 pub mod metrics;

@@ -78,6 +78,8 @@ assert "unknown model `nothing`" in str(error), error
 client.stop_stream()
 
 refused(lambda: client.unload_model("words"), "UNAUTHENTICATED")
+refused(lambda: client.load_model("words", headers=admin, config="{}"), "INVALID_ARGUMENT")
+refused(lambda: client.load_model("words", headers=admin, config="{}", files={"file:1/a": b"a"}), "INVALID_ARGUMENT")
 client.unload_model("words", headers=admin)
 assert not client.is_model_ready("words")
 client.load_model("words", headers=admin)

@@ -75,6 +75,8 @@ asleep.set_data_from_numpy(np.array([['{"do": "sleep", "ms": 500}']], dtype=obje
 refused(lambda: client.infer("m.text", [asleep], timeout=50_000), 504)
 
 refused(lambda: client.unload_model("words"), 401)
+refused(lambda: client.load_model("words", headers=admin, config="{}"), 400)
+refused(lambda: client.load_model("words", headers=admin, config="{}", files={"file:1/a": b"a"}), 400)
 client.unload_model("words", headers=admin)
 assert not client.is_model_ready("words")
 client.load_model("words", headers=admin)

@@ -47,7 +47,16 @@ impl Grpc {
         method: &str,
         message: &'static [u8],
     ) -> (ResponseFuture, SendStream<Bytes>) {
-        let url = format!("http://{}/inference.GRPCInferenceService/{method}", self.address);
+        self.begin_at(&format!("/inference.GRPCInferenceService/{method}"), message)
+    }
+
+    /// Begins a call of any path.
+    pub(crate) fn begin_at(
+        &mut self,
+        path: &str,
+        message: &'static [u8],
+    ) -> (ResponseFuture, SendStream<Bytes>) {
+        let url = format!("http://{}{path}", self.address);
         let request = Request::post(url)
             .header("content-type", "application/grpc")
             .header("te", "trailers")

@@ -90,6 +90,12 @@ impl Raw {
             .expect("a socket can be told not to linger");
     }
 
+    /// Writes no more, and reads until the server has closed or reset the connection.
+    pub(crate) fn finish(mut self) {
+        let _ = self.stream.get_ref().shutdown(Shutdown::Write);
+        let _ = self.stream.read_to_end(&mut Vec::new());
+    }
+
     /// Reads at most so many bytes of what comes.
     pub(crate) fn read_some(&mut self, most: usize) {
         // Whatever comes, or nothing: the caller goes away.

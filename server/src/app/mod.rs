@@ -228,7 +228,7 @@ pub fn run_trial(confinement: Option<&str>, file: &Path) -> ExitCode {
         let Some(json) = confinement else {
             return Ok(());
         };
-        let confinement: Confinement = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        let confinement: Confinement = crate::json::from_str(json).map_err(|error| error.to_string())?;
         confinement.apply().map_err(|error| Chain(&error).to_string())
     })
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::client::FailureKind;
+use crate::json::JsonError;
 
 /// What the person at the terminal is told. Failures of single requests are no errors: they are counted.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +70,7 @@ pub enum BenchError {
         url: String,
         /// What is wrong with it.
         #[source]
-        source: serde_json::Error,
+        source: JsonError,
     },
     /// The model does not serve.
     #[error("model `{model}` is not ready, its state is {state}{}", reason_of(.reason))]
@@ -136,7 +137,7 @@ pub enum BenchError {
         path: PathBuf,
         /// What is wrong with it.
         #[source]
-        source: serde_json::Error,
+        source: JsonError,
     },
     /// A report of another version of the program.
     #[error("{} has version {got}, expected {expected}: measure again with this program", .path.display())]

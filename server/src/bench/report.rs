@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arrivals::Arrivals;
 use super::error::BenchError;
+use crate::json;
 
 /// Of the file. It grows when a field changes its meaning; new fields alone are read as they come.
 pub(super) const REPORT_VERSION: u32 = 1;
@@ -165,7 +166,7 @@ impl Report {
             source,
         };
         // The version first: of another one, the rest may look like anything.
-        let Versioned { version } = serde_json::from_str(text).map_err(not_a_report)?;
+        let Versioned { version } = json::from_str(text).map_err(not_a_report)?;
         if version != REPORT_VERSION {
             return Err(BenchError::Version {
                 path: path.to_owned(),
@@ -173,7 +174,7 @@ impl Report {
                 expected: REPORT_VERSION,
             });
         }
-        serde_json::from_str(text).map_err(not_a_report)
+        json::from_str(text).map_err(not_a_report)
     }
 }
 

@@ -15,6 +15,7 @@ use super::args::{Plan, RequestSource};
 use super::client::{Connection, Failure, FailureKind, ServerUrl, resolve, until};
 use super::error::BenchError;
 use crate::clock;
+use crate::json;
 
 /// One task of a running server, and a request that it takes.
 #[derive(Debug)]
@@ -95,7 +96,7 @@ impl Target {
             },
         })?;
         let model: Model =
-            serde_json::from_slice(&answer).map_err(|source| BenchError::Foreign { url: asked, source })?;
+            json::from_slice(&answer).map_err(|source| BenchError::Foreign { url: asked, source })?;
         let task = model.choose(&plan.model, plan.task.as_deref())?;
         let body = Body::from(&plan.request, &plan.model, task)?;
         let path = url.path(&format!("/v1/models/{}/tasks/{}/predict", plan.model, task.name));

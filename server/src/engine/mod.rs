@@ -122,7 +122,7 @@ impl Engine {
                 )
             })
             .collect();
-        let (queue, receiver) = Queue::new(tasks, config.tasks);
+        let (queue, receiver) = Queue::new(tasks, config.tasks, config.workers);
         let batching: Vec<TaskBatching> = config.tasks.iter().map(|limits| limits.batching).collect();
         let batcher = Batcher::new(batching.clone()).with_workers(config.workers);
         let scheduler = Scheduler::new(receiver, batcher, batching, queue.tasks());

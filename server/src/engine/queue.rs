@@ -51,6 +51,8 @@ pub(super) struct TaskQueue {
     pub(super) prepares: bool,
     pub(super) metrics: Arc<TaskMetrics>,
     pub(super) statistics: Statistics,
+    /// How many batches may run at once, at least 1.
+    workers: u64,
     max_items: AtomicUsize,
     max_weight: AtomicU64,
     items: AtomicUsize,
@@ -104,12 +106,13 @@ impl TaskQueue {
         }
     }
 
-    /// About how long it takes to work off `queued` items; between a second and a minute.
+    /// Estimated time until all workers together have run `queued` items, between a second and a minute.
     fn retry_after(&self, queued: usize) -> Duration {
         let nanos = self
             .nanos_per_item
             .load(Ordering::Relaxed)
-            .saturating_mul(queued as u64);
+            .saturating_mul(queued as u64)
+            / self.workers;
         Duration::from_nanos(nanos).clamp(Duration::from_secs(1), Duration::from_secs(60))
     }
 
@@ -189,6 +192,7 @@ impl Queue {
     pub(super) fn new(
         tasks: Vec<(String, bool, Arc<TaskMetrics>)>,
         limits: &[TaskLimits],
+        workers: usize,
     ) -> (Self, QueueReceiver) {
         let task = |((name, prepares, metrics), limits): ((String, bool, Arc<TaskMetrics>), &TaskLimits)| {
             let task = TaskQueue {
@@ -196,6 +200,7 @@ impl Queue {
                 prepares,
                 metrics,
                 statistics: Statistics::default(),
+                workers: workers.max(1) as u64,
                 max_items: AtomicUsize::new(0),
                 max_weight: AtomicU64::new(0),
                 items: AtomicUsize::new(0),
@@ -331,5 +336,39 @@ impl Queue {
     /// Without a scheduler (after an abort) the message is dropped, and the tickets in it answer for themselves.
     fn tell(&self, message: Message) {
         let _ = self.sender.send(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::batching::{Policy, TaskBatching, WeightRule};
+    use crate::metrics::{Buckets, Metrics};
+
+    #[test]
+    fn retry_after_is_the_time_that_all_workers_together_need() {
+        let seconds = |workers: usize, queued: usize| {
+            let metrics = Metrics::new(Buckets::NONE).expect("the metrics are consistent");
+            let limits = TaskLimits {
+                batching: TaskBatching {
+                    policy: Policy::Greedy,
+                    max_batch_size: NonZeroUsize::MIN,
+                    max_batch_weight: None,
+                    weight_rule: WeightRule::Padded,
+                },
+                max_queue_size: 100,
+                max_queue_weight: None,
+            };
+            let task = ("t".to_owned(), false, metrics.task("m", "t", &[]));
+            let (queue, _receiver) = Queue::new(vec![task], &[limits], workers);
+            queue.task(0).batch_ran(4, Duration::from_secs(8));
+            queue.task(0).retry_after(queued).as_secs()
+        };
+        assert_eq!(seconds(1, 10), 20);
+        assert_eq!(seconds(4, 10), 5);
+        assert_eq!(seconds(64, 10), 1, "at least a second");
+        assert_eq!(seconds(2, 10_000), 60, "at most a minute");
     }
 }

@@ -421,7 +421,7 @@ mod tests {
             max_queue_size: 8,
             max_queue_weight: None,
         };
-        let (queue, _receiver) = Queue::new(vec![task], &[limits]);
+        let (queue, _receiver) = Queue::new(vec![task], &[limits], 1);
         let request = Request {
             task: 0,
             items: vec![Ok(ItemInput {

@@ -103,9 +103,11 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
+        let explained = explain_unimplemented(path);
         let Some(method) = path.strip_prefix(SERVICE).and_then(label_of) else {
             let request = receive::limit(request, self.shared.body_timeout);
-            return Box::pin(self.inner.call(request));
+            let answer = self.inner.call(request);
+            return Box::pin(async move { answer.await.map(explained) });
         };
         let connection = request.extensions().get::<TcpConnectInfo>();
         let client = connection.and_then(TcpConnectInfo::remote_addr);
@@ -120,7 +122,7 @@ where
             Err(failure) => Either::Right(ready(Ok(status(&failure).into_http()))),
         };
         Box::pin(async move {
-            let mut response = answer.await?;
+            let mut response = explained(answer.await?);
             // What went well has its status behind the message.
             let status = Status::from_header_map(response.headers());
             let code = status.map_or(Code::Ok, |status| status.code());
@@ -133,6 +135,24 @@ where
             }
             Ok(response)
         })
+    }
+}
+
+/// Adds a message to the answer of a path that has no method: the generated services and the router send only a status.
+fn explain_unimplemented(path: &str) -> impl FnOnce(Response<Body>) -> Response<Body> + Send + use<> {
+    let path: String = path.chars().take(200).collect();
+    move |response| {
+        let headers = response.headers();
+        let is_bare = Status::from_header_map(headers)
+            .is_some_and(|status| status.code() == Code::Unimplemented && status.message().is_empty());
+        if !is_bare {
+            return response;
+        }
+        Status::unimplemented(format!(
+            "unknown method `{path}`; this server has the methods of inference.GRPCInferenceService, \
+             grpc.health.v1.Health and server reflection"
+        ))
+        .into_http()
     }
 }
 

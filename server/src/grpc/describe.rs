@@ -1,6 +1,9 @@
 //! What the server and its models tell of themselves, as messages.
 
+use serde_json::Value as Json;
+
 use super::wire;
+use super::wire::model_repository_parameter::ParameterChoice;
 use crate::api::describe;
 
 impl From<describe::ModelMetadata> for wire::ModelMetadataResponse {
@@ -134,6 +137,19 @@ impl From<describe::IndexEntry> for wire::repository_index_response::ModelIndex 
             version: entry.version.to_owned(),
             state: entry.state.to_owned(),
             reason: entry.reason,
+        }
+    }
+}
+
+impl From<wire::ModelRepositoryParameter> for Json {
+    fn from(parameter: wire::ModelRepositoryParameter) -> Self {
+        match parameter.parameter_choice {
+            None => Self::Null,
+            Some(ParameterChoice::BoolParam(value)) => value.into(),
+            Some(ParameterChoice::Int64Param(value)) => value.into(),
+            Some(ParameterChoice::StringParam(value)) => value.into(),
+            // Files, of which only the name matters.
+            Some(ParameterChoice::BytesParam(_)) => Self::String(String::new()),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::wire::model_infer_request::InferInputTensor;
 use super::wire::model_infer_response::InferOutputTensor;
 use super::wire::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
 use crate::api::parameters::Parameters;
-use crate::api::tensors::{Input, Output, check_requested, read_items, write_outputs};
+use crate::api::tensors::{Input, MediaTypes, Output, check_requested, read_items, write_outputs};
 use crate::api::{BodyLimits, Code, Failure};
 use crate::engine::Outcome;
 use crate::error::ItemError;
@@ -161,7 +161,7 @@ fn read_input(input: InferInputTensor, raw: Option<Bytes>) -> Result<Input, Fail
         dtype,
         shape: sizes,
         data,
-        media_type,
+        media_types: MediaTypes::Shared(media_type),
     })
 }
 

@@ -1,5 +1,6 @@
 //! The inference service: each call, from its message to its answer.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use super::Stopping;
 use super::infer::{read_request, write_response};
 use super::wire::grpc_inference_service_server::GrpcInferenceService;
 use super::wire::{self, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
-use crate::api::control::{Control, Order};
+use crate::api::control::{Control, Order, check_repository};
 use crate::api::describe::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
 use crate::api::{BodyLimits, Call, Code, Failure, Hints, Keys, RequestRecord, is_ready};
 use crate::clock;
@@ -118,9 +119,20 @@ impl Shared {
         result
     }
 
-    async fn order(&self, metadata: &MetadataMap, order: Order, model: &str) -> Result<(), Failure> {
+    async fn order(
+        &self,
+        metadata: &MetadataMap,
+        order: Order,
+        asked: RepositoryOrder,
+    ) -> Result<(), Failure> {
         self.keys.may_administer(header(metadata, "authorization"))?;
-        self.control.give(order, model).await
+        check_repository(&asked.repository)?;
+        let parameters = asked
+            .parameters
+            .into_iter()
+            .map(|(name, value)| (name, value.into()));
+        order.check_parameters(&parameters.collect())?;
+        self.control.give(order, &asked.model).await
     }
 }
 
@@ -149,6 +161,13 @@ async fn run(
         id,
         ..response
     })
+}
+
+/// A message that loads or unloads a model.
+struct RepositoryOrder {
+    repository: String,
+    model: String,
+    parameters: HashMap<String, wire::ModelRepositoryParameter>,
 }
 
 /// Reads the deadline of a call: at most eight digits and a unit.
@@ -256,6 +275,7 @@ impl GrpcInferenceService for Inference {
         request: Request<wire::RepositoryIndexRequest>,
     ) -> Answer<wire::RepositoryIndexResponse> {
         answer(request, async |_, asked| {
+            check_repository(&asked.repository_name)?;
             let index = describe::index(&self.0.registry.snapshot(), asked.ready);
             let models = index.into_iter().map(Into::into).collect();
             Ok(wire::RepositoryIndexResponse { models })
@@ -268,7 +288,12 @@ impl GrpcInferenceService for Inference {
         request: Request<wire::RepositoryModelLoadRequest>,
     ) -> Answer<wire::RepositoryModelLoadResponse> {
         answer(request, async |metadata, asked| {
-            self.0.order(metadata, Order::Load, &asked.model_name).await?;
+            let asked = RepositoryOrder {
+                repository: asked.repository_name,
+                model: asked.model_name,
+                parameters: asked.parameters,
+            };
+            self.0.order(metadata, Order::Load, asked).await?;
             Ok(wire::RepositoryModelLoadResponse {})
         })
         .await
@@ -279,7 +304,12 @@ impl GrpcInferenceService for Inference {
         request: Request<wire::RepositoryModelUnloadRequest>,
     ) -> Answer<wire::RepositoryModelUnloadResponse> {
         answer(request, async |metadata, asked| {
-            self.0.order(metadata, Order::Unload, &asked.model_name).await?;
+            let asked = RepositoryOrder {
+                repository: asked.repository_name,
+                model: asked.model_name,
+                parameters: asked.parameters,
+            };
+            self.0.order(metadata, Order::Unload, asked).await?;
             Ok(wire::RepositoryModelUnloadResponse {})
         })
         .await

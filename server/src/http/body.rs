@@ -3,14 +3,14 @@
 //! Knows nothing of sockets or of engines; what a task takes comes in as its manifest.
 
 use bytes::Bytes;
-use plugin_abi::check;
-pub(super) use plugin_abi::check::media_type_matches;
+use plugin_abi::check::accepts_media_type;
 use plugin_abi::manifest::{Kind, TaskManifest};
 
 pub use super::envelope::{Envelope, Form};
 use super::envelope::{check_utf8, split};
 use super::item::read_item;
 pub use crate::api::BodyLimits;
+use crate::api::media_types::essence;
 use crate::api::{Code, Failure};
 use crate::error::ItemError;
 use crate::protocol::{ItemInput, Value};
@@ -143,7 +143,7 @@ pub fn read_body(
         check_utf8(body)?;
         Value::Text(body.clone())
     } else if kinds.contains(&Kind::Bytes)
-        && (essence == "application/octet-stream" || takes_media_type(task, &essence))
+        && (essence == "application/octet-stream" || accepts_media_type(&task.input, &essence))
     {
         Value::Bytes {
             data: body.clone(),
@@ -175,17 +175,6 @@ pub fn accepted_media_types(task: &TaskManifest) -> Vec<&str> {
         }
     }
     accepted
-}
-
-/// Whether a task of kind `bytes` takes this media type.
-pub(super) fn takes_media_type(task: &TaskManifest, essence: &str) -> bool {
-    check::accepts_media_type(&task.input, essence)
-}
-
-/// A media type without its parameters, in lower case.
-pub(super) fn essence(content_type: &str) -> String {
-    let end = content_type.find(';').unwrap_or(content_type.len());
-    content_type[..end].trim().to_ascii_lowercase()
 }
 
 fn is_json(essence: &str) -> bool {

@@ -45,14 +45,19 @@ pub fn decode(text: &[u8]) -> Result<DataUri, String> {
     })
 }
 
-/// Decodes base64, with or without padding.
+/// Decodes base64, with or without padding. Line breaks, spaces and tabs are skipped: many encoders break lines.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn decode_base64(text: &[u8]) -> Result<Vec<u8>, String> {
-    BASE64
-        .decode(text)
-        .map_err(|error| format!("not base64: {error}"))
+    let is_space = |byte: &u8| matches!(byte, b'\r' | b'\n' | b' ' | b'\t');
+    let decoded = if text.iter().any(is_space) {
+        let packed: Vec<u8> = text.iter().copied().filter(|byte| !is_space(byte)).collect();
+        BASE64.decode(packed)
+    } else {
+        BASE64.decode(text)
+    };
+    decoded.map_err(|error| format!("not base64: {error}"))
 }
 
 /// Where the comma is.
@@ -74,6 +79,20 @@ mod tests {
             (bare.media_type.as_str(), bare.data.as_slice()),
             ("", [0, 1].as_slice())
         );
+    }
+
+    #[test]
+    fn base64_may_be_broken_into_lines() {
+        for text in ["AA\r\nEC\r\n", "AA\nEC", " AAEC\t", "A A E C"] {
+            assert_eq!(decode_base64(text.as_bytes()), Ok(vec![0, 1, 2]), "{text:?}");
+            let uri = format!("data:image/png;base64,{text}");
+            assert_eq!(
+                decode(uri.as_bytes()).map(|uri| uri.data),
+                Ok(vec![0, 1, 2]),
+                "{uri:?}"
+            );
+        }
+        assert!(decode_base64(b"AA*EC").is_err());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::api::tensors::{Output, write_outputs};
 use crate::api::{BodyLimits, Call, Code, Failure, RequestRecord};
 use crate::clock;
 use crate::error::ItemError;
+use crate::json::{self, Object};
 use crate::metrics::Protocol;
 use crate::protocol::{DType, ItemInput, Tensor};
 
@@ -105,7 +106,7 @@ struct Wanted {
 impl<'a> Asked<'a> {
     fn read(body: &'a [u8], limits: BodyLimits) -> Result<Self, Failure> {
         check_depth(body, limits.depth)?;
-        let asked: Self = serde_json::from_str(check_utf8(body)?)
+        let Object(asked) = json::from_str::<Object<Self>>(check_utf8(body)?)
             .map_err(|error| Failure::new(Code::Malformed, format!("malformed request body: {error}")))?;
         match asked.encoding_format.as_deref() {
             None | Some("float" | "base64") => Ok(asked),
@@ -127,7 +128,7 @@ impl<'a> Asked<'a> {
         let refused = |message: String| Err(Failure::new(Code::Malformed, message).about("input"));
         let texts = match JsonForm::of(self.input.get()) {
             JsonForm::String => vec![self.input],
-            JsonForm::Array => serde_json::from_str::<Vec<&RawValue>>(self.input.get())
+            JsonForm::Array => json::from_str::<Vec<&RawValue>>(self.input.get())
                 .map_err(|error| Failure::new(Code::Malformed, format!("`input`: {error}")).about("input"))?,
             other => {
                 return refused(format!(

@@ -8,10 +8,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use half::{bf16, f16};
+use plugin_abi::check::media_type_matches;
 use serde_json::ser::{CompactFormatter, Formatter as _};
 
-use super::body::{Form, essence, media_type_matches};
+use super::body::Form;
 use super::dialect::Dialect;
+use crate::api::media_types::essence;
 use crate::api::{Code, Failure};
 use crate::error::ItemError;
 use crate::protocol::{DType, Tensor, Value, byte_strings};

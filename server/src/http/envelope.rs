@@ -9,8 +9,8 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::body::RequestError;
-use crate::api::json::too_deep;
 use crate::api::{BodyLimits, nearest};
+use crate::json::{JsonError, too_deep};
 
 /// Which members a JSON request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub fn split(body: &[u8], envelope: Envelope, limits: BodyLimits) -> Result<Spli
         return Err(refusal);
     }
     result.map_err(|error| RequestError::Malformed {
-        message: error.to_string(),
+        message: JsonError::from(error).to_string(),
     })?;
     let Some((form, items)) = reader.found else {
         return Err(RequestError::Missing {
@@ -216,7 +216,7 @@ impl<'de> Visitor<'de> for ItemsSeed<'_, 'de> {
     type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "`{}` to be a list of items", self.1.member())
+        write!(f, "an array of items for `{}`", self.1.member())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {

@@ -35,7 +35,7 @@ fn a_body_that_is_no_request_says_what_is_wrong() {
         ),
         (
             "[1]",
-            "malformed request body: invalid type: sequence, expected an object with `inputs` (a list) or `input` at line 1 column 0",
+            "malformed request body: got an array, expected an object with `inputs` (a list) or `input` at line 1 column 0",
         ),
         (
             "{\n\"inputs\": [1,]}",
@@ -43,15 +43,15 @@ fn a_body_that_is_no_request_says_what_is_wrong() {
         ),
         (
             "{\"inputs\":[NaN]}",
-            "malformed request body: expected value at line 1 column 12",
+            "malformed request body: expected a JSON value at line 1 column 12",
         ),
         (
             "{\"inputs\":[1]} x",
-            "malformed request body: trailing characters at line 1 column 16",
+            "malformed request body: unexpected characters after the document at line 1 column 16",
         ),
         (
             "{\"inputs\":\"a\"}",
-            "malformed request body: invalid type: string \"a\", expected `inputs` to be a list of items at line 1 column 13",
+            "malformed request body: got \"a\", expected an array of items for `inputs` at line 1 column 13",
         ),
         ("{\"inputs\":[]}", "`inputs` has no items; expected at least one"),
         (

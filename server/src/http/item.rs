@@ -10,11 +10,12 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::body::{essence, takes_media_type};
 use super::data_uri;
 use super::tensor_json::read_tensor;
+use crate::api::media_types::check_media_type;
 use crate::api::nearest;
 use crate::error::ItemError;
+use crate::json;
 use crate::protocol::{ItemInput, Value};
 
 /// Reads `text`, which is a slice of `body` and one JSON document, as an item of `task`.
@@ -93,8 +94,7 @@ fn choose_kind(kinds: &[Kind], form: JsonForm, text: &str) -> Option<Kind> {
 }
 
 fn has_member(text: &str, name: &str) -> bool {
-    serde_json::from_str::<Members<'_>>(text)
-        .is_ok_and(|members| members.0.iter().any(|(key, _)| key == name))
+    json::from_str::<Members<'_>>(text).is_ok_and(|members| members.0.iter().any(|(key, _)| key == name))
 }
 
 fn unexpected(input: &ValueManifest, got: JsonForm) -> ItemError {
@@ -120,14 +120,9 @@ fn read_text(body: &Bytes, text: &str) -> Result<Value, ItemError> {
 }
 
 fn read_string(text: &str) -> Result<Cow<'_, str>, ItemError> {
-    serde_json::from_str::<Text<'_>>(text)
+    json::from_str::<Text<'_>>(text)
         .map(|text| text.0)
-        .map_err(|error| {
-            ItemError::Invalid(format!(
-                "the text cannot be decoded: {}",
-                without_position(&error)
-            ))
-        })
+        .map_err(|error| ItemError::Invalid(format!("the text cannot be decoded: {}", error.message())))
 }
 
 /// A string that is borrowed where it has no escapes.
@@ -140,7 +135,7 @@ fn read_bytes(text: &str, task: &TaskManifest) -> Result<Value, ItemError> {
     let mut media_type = String::new();
     for (key, raw) in members(text)? {
         let string = || {
-            serde_json::from_str::<Cow<'_, str>>(raw.get()).map_err(|_| {
+            json::from_str::<Cow<'_, str>>(raw.get()).map_err(|_| {
                 let form = JsonForm::of(raw.get()).name();
                 ItemError::Invalid(format!("`{key}`: expected a string, got {form}"))
             })
@@ -171,13 +166,7 @@ fn read_data_uri(text: &str, task: &TaskManifest) -> Result<Value, ItemError> {
 }
 
 fn typed_bytes(data: Vec<u8>, media_type: String, task: &TaskManifest) -> Result<Value, ItemError> {
-    if !media_type.is_empty() && !takes_media_type(task, &essence(&media_type)) {
-        return Err(ItemError::Invalid(format!(
-            "media type `{media_type}` is not supported; task `{}` takes {}",
-            task.name,
-            task.input.media_types.join(", ")
-        )));
-    }
+    check_media_type(task, &media_type)?;
     Ok(Value::Bytes {
         data: data.into(),
         media_type,
@@ -233,16 +222,10 @@ fn names(declared: &[TensorManifest]) -> String {
 
 /// The members of an object, none of them twice.
 fn members(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, ItemError> {
-    serde_json::from_str::<Members<'_>>(text)
+    // A position would count from the start of the item, which does not help the client.
+    json::from_str::<Members<'_>>(text)
         .map(|members| members.0)
-        .map_err(|error| ItemError::Invalid(without_position(&error)))
-}
-
-/// A position would count from the start of the item, which tells the client nothing.
-fn without_position(error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    let end = message.rfind(" at line ").unwrap_or(message.len());
-    message[..end].to_owned()
+        .map_err(|error| ItemError::Invalid(error.message()))
 }
 
 struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);

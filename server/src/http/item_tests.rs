@@ -84,7 +84,7 @@ fn bytes_come_in_base64() {
         (r#"{"b64":"","b64":""}"#, "member `b64` is given twice"),
         (
             r#"{"b64":"","media_type":"text/css"}"#,
-            "media type `text/css` is not supported; task `scan` takes image/*",
+            "unsupported media type `text/css`; task `scan` accepts image/*",
         ),
         (
             r#""AAE=""#,
@@ -92,7 +92,7 @@ fn bytes_come_in_base64() {
         ),
         (
             r#""data:text/css;base64,""#,
-            "media type `text/css` is not supported; task `scan` takes image/*",
+            "unsupported media type `text/css`; task `scan` accepts image/*",
         ),
     ];
     for (item, expected) in cases {

@@ -8,8 +8,8 @@ use half::{bf16, f16};
 use plugin_abi::manifest::TensorManifest;
 
 use super::item::JsonForm;
-use crate::api::json::string_end;
 use crate::error::ItemError;
+use crate::json::{self, string_end};
 use crate::protocol::{DType, Tensor};
 
 /// Reads nested or flat arrays, or a scalar, as the declared tensor.
@@ -254,8 +254,8 @@ fn push_string(token: &str, data: &mut Vec<u8>) -> Result<(), String> {
     let string = if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         inner
     } else {
-        decoded = serde_json::from_str::<String>(token)
-            .map_err(|error| format!("the string cannot be decoded: {error}"))?;
+        decoded = json::from_str::<String>(token)
+            .map_err(|error| format!("the string cannot be decoded: {}", error.message()))?;
         &decoded
     };
     let length = u32::try_from(string.len()).map_err(|_| "the string is too long".to_owned())?;

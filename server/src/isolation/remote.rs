@@ -30,6 +30,7 @@ use super::process::{Cause, Process};
 use super::setup::{LoadFailure, Setup};
 use super::transport::{Lane, LaneError};
 use crate::error::ItemError;
+use crate::json;
 use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
 use crate::protocol::ItemInput;
 
@@ -128,10 +129,8 @@ pub(super) fn load(
         .map_err(lost)?;
     let nonsense = |text: String| lost(LaneError::Nonsense(text));
     match receive(lane).map_err(lost)? {
-        Reply::Loaded(manifest) => {
-            serde_json::from_slice(&manifest).map_err(|error| nonsense(error.to_string()))
-        }
-        Reply::Refused(failure) => match serde_json::from_slice(&failure) {
+        Reply::Loaded(manifest) => json::from_slice(&manifest).map_err(|error| nonsense(error.to_string())),
+        Reply::Refused(failure) => match json::from_slice(&failure) {
             Ok(failure) => Err(StartError::Load(failure)),
             Err(error) => Err(nonsense(error.to_string())),
         },

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde::de::IgnoredAny;
 
 use crate::error::ItemError;
+use crate::json;
 use crate::model::BatchError;
 use crate::protocol::{DType, ItemInput, Tensor, Value};
 
@@ -331,7 +332,7 @@ impl<'a> Decoder<'a> {
             }
             value_code::JSON => {
                 let json = self.payload("a JSON document")?;
-                serde_json::from_str::<IgnoredAny>(utf8(&json, "a JSON document")?)
+                json::from_str::<IgnoredAny>(utf8(&json, "a JSON document")?)
                     .map_err(|error| WireError::Value(format!("a JSON document is not valid: {error}")))?;
                 Ok(Value::Json(json))
             }

@@ -8,6 +8,7 @@ use plugin_abi::{RawError, RawItem, RawTensor, RawValue, check, codes};
 use serde::de::IgnoredAny;
 
 use crate::error::ItemError;
+use crate::json;
 use crate::model::BatchError;
 use crate::protocol::{DType, ItemInput, Tensor, Value};
 
@@ -78,7 +79,7 @@ pub(super) fn take_value(raw: &RawValue<'_>, declared: &ValueManifest) -> Result
         }
         Kind::Json => {
             // serde_json skips over strings without looking at their encoding.
-            serde_json::from_str::<IgnoredAny>(utf8("JSON")?)
+            json::from_str::<IgnoredAny>(utf8("JSON")?)
                 .map_err(|error| format!("the plugin's JSON is not valid: {error}"))?;
             Value::Json(Bytes::copy_from_slice(data))
         }

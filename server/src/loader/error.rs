@@ -6,6 +6,7 @@ use super::copy::CopyError;
 use super::header::HeaderError;
 use super::open::OpenError;
 use super::trial::TrialError;
+use crate::json::JsonError;
 
 /// Why a plugin could not be loaded or looked at.
 ///
@@ -40,7 +41,7 @@ pub enum LoadError {
     Panicked(String),
     /// What the model says of itself is no manifest.
     #[error("the model's manifest cannot be read")]
-    ManifestSyntax(#[source] serde_json::Error),
+    ManifestSyntax(#[source] JsonError),
     /// What the model declares cannot be served.
     #[error("{}", list(.0))]
     Manifest(Vec<Finding>),

@@ -46,6 +46,7 @@ pub use inspect::{CheckExample, Inspection, Probe, inspect, probe};
 pub use open::OpenError;
 pub use trial::{TRIAL_COMMAND, Trial, TrialError, TrialProgram, run_trial, trial_load};
 
+use crate::json;
 use crate::model::Model;
 use open::OpenedPlugin;
 use plugin_model::PluginModel;
@@ -145,8 +146,7 @@ fn load_model(file: &Path, context: &LoadContext) -> Result<CheckedModel, LoadEr
     let model = plugin
         .load(&json, host::host_for(&context.model))
         .map_err(|error| refused(&error))?;
-    let manifest: ModelManifest =
-        serde_json::from_str(&model.manifest()).map_err(LoadError::ManifestSyntax)?;
+    let manifest: ModelManifest = json::from_str(&model.manifest()).map_err(LoadError::ManifestSyntax)?;
     let findings = check::model(&manifest.tasks);
     if !findings.is_empty() {
         return Err(LoadError::Manifest(findings));

@@ -19,6 +19,7 @@ use plugin_abi::{Host, Model, PluginModule_Ref, RawError};
 use serde::{Deserialize, Serialize};
 
 use super::layout::{check_layouts, one_line};
+use crate::json;
 
 /// Why a library could not be opened as a plugin. Plain data: the trial's child hands it to the server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -136,7 +137,7 @@ impl OpenedPlugin {
     /// What the plugin says of itself.
     pub(super) fn describe(&self) -> Result<PluginManifest, OpenError> {
         let described = (self.module.describe())();
-        serde_json::from_str(&described).map_err(|error| OpenError::Manifest(error.to_string()))
+        json::from_str(&described).map_err(|error| OpenError::Manifest(error.to_string()))
     }
 
     /// Loads a model. `context` is a `LoadContext` as JSON.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::open::{OpenError, OpenedPlugin};
 use crate::clock;
 use crate::exit_status::signal_name;
+use crate::json;
 
 /// What the child's line starts with; the rest is a [`Report`] as JSON.
 const MARK: &str = "trial-report ";
@@ -216,8 +217,7 @@ fn try_with(mut command: Command, timeout: Duration) -> Result<Trial, TrialError
 }
 
 fn parse_report(line: &[u8]) -> Result<Trial, TrialError> {
-    let report: Report =
-        serde_json::from_slice(line).map_err(|error| TrialError::Garbage(error.to_string()))?;
+    let report: Report = json::from_slice(line).map_err(|error| TrialError::Garbage(error.to_string()))?;
     Ok(report?)
 }
 

@@ -11,7 +11,7 @@ mod write;
 
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
 
-pub use read::{Input, TensorsError, check_requested, read_items};
+pub use read::{Input, MediaTypes, TensorsError, check_requested, read_items};
 pub use write::{Output, write_outputs};
 
 use super::error::nearest;

@@ -7,8 +7,9 @@ use serde::de::IgnoredAny;
 use super::{BYTES, JSON, Spec, TEXT, cut, hint, listed, main_kind, outputs, specs};
 use crate::api::BodyLimits;
 use crate::api::error::{Code, Failure};
-use crate::api::json::too_deep;
+use crate::api::media_types::check_media_type;
 use crate::error::ItemError;
+use crate::json::{self, too_deep};
 use crate::protocol::{DType, ItemInput, Tensor, TensorError, Value, byte_strings};
 
 /// A tensor as a client sent it. Nothing about it has been checked.
@@ -22,8 +23,32 @@ pub struct Input {
     pub shape: Vec<u64>,
     /// The elements, little-endian.
     pub data: Bytes,
-    /// Media type of its elements, if the client says one.
-    pub media_type: String,
+    /// Media types of its elements, as far as the client states them.
+    pub media_types: MediaTypes,
+}
+
+/// Media types of the elements of a tensor. An empty one states nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MediaTypes {
+    /// The same for all elements.
+    Shared(String),
+    /// One for each element, in order.
+    Each(Vec<String>),
+}
+
+impl Default for MediaTypes {
+    fn default() -> Self {
+        Self::Shared(String::new())
+    }
+}
+
+impl MediaTypes {
+    fn of(&self, element: usize) -> &str {
+        match self {
+            Self::Shared(media_type) => media_type,
+            Self::Each(each) => each.get(element).map_or("", String::as_str),
+        }
+    }
 }
 
 /// Why tensors are no request to a task.
@@ -157,12 +182,12 @@ pub fn read_items(
     let specs = specs(&task.input, kind);
     let tensors = match_up(&specs, inputs, kind, limits.items)?;
     let values = match kind {
-        Kind::Tensors => rows(tensors),
-        Kind::Text | Kind::Bytes | Kind::Json => elements(tensors, kind, limits.depth)?,
+        Kind::Tensors => rows(tensors).into_iter().map(Ok).collect(),
+        Kind::Text | Kind::Bytes | Kind::Json => elements(task, tensors, kind, limits.depth)?,
     };
-    let item = |value| {
+    let item = |value: Result<Value, ItemError>| {
         Ok(ItemInput {
-            value,
+            value: value?,
             parameters: parameters.clone(),
         })
     };
@@ -184,10 +209,10 @@ fn meant_kind(input: &ValueManifest, inputs: &[Input]) -> Kind {
         .map_or(main, |(_, kind)| kind)
 }
 
-/// A tensor of the request, with the media type of its elements.
+/// A tensor of the request, with the media types of its elements.
 struct Matched {
     tensor: Tensor,
-    media_type: String,
+    media_types: MediaTypes,
 }
 
 /// The tensors in the order of `specs`, all of one length and within their shapes.
@@ -233,7 +258,7 @@ fn match_up(
         }
         matched.push(Matched {
             tensor: Tensor::new(input.name, input.dtype, input.shape, input.data)?,
-            media_type: input.media_type,
+            media_types: input.media_types,
         });
     }
     Ok(matched)
@@ -299,18 +324,24 @@ fn rows(matched: Vec<Matched>) -> Vec<Value> {
     items.into_iter().map(Value::Tensors).collect()
 }
 
-/// The elements of the one tensor that there is.
-fn elements(matched: Vec<Matched>, kind: Kind, depth: usize) -> Result<Vec<Value>, TensorsError> {
-    let Some(Matched { tensor, media_type }) = matched.into_iter().next() else {
+/// The elements of the only tensor. An element of an unsupported media type fails alone.
+fn elements(
+    task: &TaskManifest,
+    matched: Vec<Matched>,
+    kind: Kind,
+    depth: usize,
+) -> Result<Vec<Result<Value, ItemError>>, TensorsError> {
+    let Some(Matched { tensor, media_types }) = matched.into_iter().next() else {
         return Ok(Vec::new());
     };
     let element = |(at, data): (usize, Bytes)| {
         let name = || tensor.name().to_owned();
         if kind == Kind::Bytes {
-            return Ok(Value::Bytes {
+            let media_type = media_types.of(at);
+            return Ok(check_media_type(task, media_type).map(|()| Value::Bytes {
                 data,
-                media_type: media_type.clone(),
-            });
+                media_type: media_type.to_owned(),
+            }));
         }
         let text = std::str::from_utf8(&data).map_err(|error| TensorsError::NotUtf8 {
             name: name(),
@@ -318,13 +349,13 @@ fn elements(matched: Vec<Matched>, kind: Kind, depth: usize) -> Result<Vec<Value
             offset: error.valid_up_to(),
         })?;
         if kind == Kind::Text {
-            return Ok(Value::Text(data));
+            return Ok(Ok(Value::Text(data)));
         }
         let problem = match too_deep(text.as_bytes(), depth) {
             Some(offset) => Some(format!(
                 "it is nested too deeply at offset {offset}: at most {depth} levels are allowed"
             )),
-            None => serde_json::from_str::<IgnoredAny>(text)
+            None => json::from_str::<IgnoredAny>(text)
                 .err()
                 .map(|error| error.to_string()),
         };
@@ -334,7 +365,7 @@ fn elements(matched: Vec<Matched>, kind: Kind, depth: usize) -> Result<Vec<Value
                 at,
                 problem,
             }),
-            None => Ok(Value::Json(data)),
+            None => Ok(Ok(Value::Json(data))),
         }
     };
     byte_strings(tensor.data()).enumerate().map(element).collect()

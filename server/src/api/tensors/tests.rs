@@ -7,7 +7,7 @@ use super::*;
 use crate::api::BodyLimits;
 use crate::api::error::Code;
 use crate::error::ItemError;
-use crate::protocol::{DType, Tensor, Value};
+use crate::protocol::{DType, ItemInput, Tensor, Value};
 
 const LIMITS: BodyLimits = BodyLimits { items: 4, depth: 4 };
 
@@ -29,7 +29,7 @@ fn input(name: &str, dtype: DType, shape: &[u64], data: &[u8]) -> Input {
         dtype,
         shape: shape.to_vec(),
         data: Bytes::copy_from_slice(data),
-        media_type: String::new(),
+        media_types: MediaTypes::default(),
     }
 }
 
@@ -71,6 +71,35 @@ fn rows_are_items_and_slices_of_what_came() {
         ("y", &[][..], &[6, 0][..])
     );
     assert_eq!(second[0].data().as_ptr(), sent[2..].as_ptr(), "a copy was made");
+}
+
+#[test]
+fn each_element_has_its_own_media_type_and_fails_alone_if_the_task_does_not_accept_it() {
+    let mut task = task(&[Kind::Bytes], &[]);
+    task.input.media_types = vec!["image/png".to_owned()];
+    let read = |media_types: MediaTypes| {
+        let input = Input {
+            media_types,
+            ..texts(BYTES, &[3], &[b"1", b"2", b"3"])
+        };
+        let items = read_items(&task, vec![input], &Bytes::new(), LIMITS).expect("the tensor is well-formed");
+        let media_type = |item: Result<ItemInput, ItemError>| match item.map(|item| item.value) {
+            Ok(Value::Bytes { media_type, .. }) => media_type,
+            Ok(other) => panic!("{other:?} is not bytes"),
+            Err(error) => error.to_string(),
+        };
+        items.into_iter().map(media_type).collect::<Vec<_>>()
+    };
+    let rejected = "unsupported media type `image/gif`; task `` accepts image/png";
+    let each = ["image/png", "image/gif", ""].map(str::to_owned).to_vec();
+    assert_eq!(read(MediaTypes::Each(each)), ["image/png", rejected, ""]);
+    assert_eq!(read(MediaTypes::Shared("image/gif".to_owned())), [rejected; 3]);
+    assert_eq!(
+        read(MediaTypes::Shared("image/PNG; a=b".to_owned())),
+        ["image/PNG; a=b"; 3]
+    );
+    let unknown = "application/octet-stream";
+    assert_eq!(read(MediaTypes::Shared(unknown.to_owned())), [unknown; 3]);
 }
 
 #[test]
@@ -167,7 +196,7 @@ fn what_is_wrong_is_told_with_the_numbers() {
         (
             Kind::Json,
             texts(JSON, &[2], &[b"1", b"{"]),
-            "input `JSON`: element 1 is not JSON: EOF while parsing an object at line 1 column 1",
+            "input `JSON`: element 1 is not JSON: the document ends within an object at line 1 column 1",
         ),
         (
             Kind::Json,

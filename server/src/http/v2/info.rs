@@ -3,18 +3,19 @@
 use actix_web::http::header::{AUTHORIZATION, HeaderValue};
 use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value as Json, json};
 
 use super::Name;
-use crate::api::control::Order;
+use crate::api::control::{Order, check_repository};
 use crate::api::describe::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
 use crate::api::{Call, Code, Failure, is_ready};
 use crate::clock;
 use crate::http::receive::receive;
 use crate::http::respond;
 use crate::http::server::Shared;
+use crate::json::{self, Object};
 
 /// `GET /v2`
 pub(in crate::http) async fn server() -> HttpResponse {
@@ -90,10 +91,19 @@ pub(in crate::http) async fn all_statistics(shared: Data<Shared>) -> HttpRespons
 
 /// What a client may ask of the list of models.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct IndexRequest {
-    /// Only those that serve.
+    /// Only models that serve.
     ready: bool,
+    repository_name: String,
+}
+
+/// The body of a request to load or unload a model.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct OrderRequest {
+    parameters: Option<Map<String, Json>>,
+    repository_name: String,
 }
 
 /// `POST /v2/repository/index`, whose body is empty or a JSON object.
@@ -102,11 +112,13 @@ pub(in crate::http) async fn index(
     payload: web::Payload,
     shared: Data<Shared>,
 ) -> HttpResponse {
-    match receive_json::<IndexRequest>(&request, payload, &shared).await {
-        Ok(asked) => {
-            let index = describe::index(&shared.registry.snapshot(), asked.ready);
-            respond::plain_json(200, json!(index).to_string())
-        }
+    let list = async {
+        let asked: IndexRequest = receive_json(&request, payload, &shared).await?;
+        check_repository(&asked.repository_name)?;
+        Ok(describe::index(&shared.registry.snapshot(), asked.ready))
+    };
+    match list.await {
+        Ok(index) => respond::plain_json(200, json!(index).to_string()),
         Err(failure) => respond::failure(&request, &failure),
     }
 }
@@ -142,8 +154,9 @@ async fn order(
     let carry_out = async {
         let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
         shared.keys.may_administer(authorization)?;
-        // Triton's own parameters for loading mean nothing here.
-        receive_json::<IgnoredAny>(request, payload, shared).await?;
+        let asked: OrderRequest = receive_json(request, payload, shared).await?;
+        check_repository(&asked.repository_name)?;
+        order.check_parameters(&asked.parameters.unwrap_or_default())?;
         shared.control.give(order, model).await
     };
     match carry_out.await {
@@ -162,7 +175,8 @@ async fn receive_json<T: DeserializeOwned + Default>(
     if body.trim_ascii().is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(&body)
+    json::from_slice::<Object<T>>(&body)
+        .map(|Object(read)| read)
         .map_err(|error| Failure::new(Code::Malformed, format!("malformed request body: {error}")))
 }
 

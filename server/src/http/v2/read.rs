@@ -6,15 +6,17 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 use plugin_abi::manifest::{Kind, TaskManifest};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 
 use crate::api::parameters::Parameters;
-use crate::api::tensors::{self, Input, Spec};
+use crate::api::tensors::{self, Input, MediaTypes, Spec};
 use crate::api::{BodyLimits, Code, Failure};
 use crate::http::data_uri;
 use crate::http::envelope::{check_depth, check_utf8};
 use crate::http::tensor_json::read_elements;
+use crate::json::{self, JsonError, Object};
 use crate::protocol::{DType, byte_strings};
 
 /// The header that says how long the JSON is.
@@ -55,14 +57,23 @@ pub struct WantedOutput {
 }
 
 /// Why a body is no request.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 enum ReadError {
     #[error("header Inference-Header-Content-Length: expected a number of bytes, got `{0}`")]
     HeaderLength(String),
     #[error("header Inference-Header-Content-Length is {length}, but the body has only {body} bytes")]
     HeaderTooLong { length: usize, body: usize },
     #[error("malformed request body: {0}")]
-    Malformed(String),
+    Malformed(JsonError),
+    #[error(
+        "malformed request body: {error}; header Inference-Header-Content-Length says that the JSON ends at byte {length}"
+    )]
+    MalformedPart { error: JsonError, length: usize },
+    #[error(
+        "the body has {rest} bytes after the JSON, which ends at byte {length}; if they are binary tensors, send the \
+         header Inference-Header-Content-Length: {length}"
+    )]
+    MissingHeader { rest: usize, length: usize },
     #[error("input `{name}`: unknown datatype `{datatype}`; known: {known}")]
     Datatype {
         name: String,
@@ -123,8 +134,8 @@ struct RequestJson<'a> {
     id: Option<String>,
     parameters: Option<Map<String, Json>>,
     #[serde(borrow)]
-    inputs: Vec<InputJson<'a>>,
-    outputs: Option<Vec<OutputJson>>,
+    inputs: Vec<Object<InputJson<'a>>>,
+    outputs: Option<Vec<Object<OutputJson>>>,
 }
 
 #[derive(Deserialize)]
@@ -132,7 +143,7 @@ struct InputJson<'a> {
     name: String,
     shape: Vec<i64>,
     datatype: String,
-    parameters: Option<InputParameters>,
+    parameters: Option<Object<InputParameters>>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
 }
@@ -148,7 +159,7 @@ struct InputParameters {
 #[derive(Deserialize)]
 struct OutputJson {
     name: String,
-    parameters: Option<OutputParameters>,
+    parameters: Option<Object<OutputParameters>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -182,34 +193,33 @@ pub fn read_request(
     task: &TaskManifest,
     limits: BodyLimits,
 ) -> Result<InferRequest, Failure> {
-    let json_length = match json_length {
+    let (json, has_header) = match json_length {
         Some(0) => return Ok(read_raw(body, task)?),
         Some(length) if length > body.len() => {
             let body = body.len();
             return Err(ReadError::HeaderTooLong { length, body }.into());
         }
-        Some(length) => length,
-        None => body.len(),
+        Some(length) => (&body[..length], true),
+        None => (&body[..], false),
     };
-    let json = &body[..json_length];
-    let text = check_utf8(json)?;
-    check_depth(json, limits.depth)?;
-    let request: RequestJson<'_> =
-        serde_json::from_str(text).map_err(|error| ReadError::Malformed(error.to_string()))?;
+    let request = read_json(json, has_header, limits).map_err(|failure| {
+        let missing = if has_header { None } else { missing_header(body) };
+        missing.map_or(failure, Failure::from)
+    })?;
     let parameters = Parameters::read(request.parameters.unwrap_or_default(), task)?;
     let wanted = read_wanted(request.outputs.unwrap_or_default(), &parameters)?;
     if let Wanted::These(outputs) = &wanted {
         tensors::check_requested(task, outputs.iter().map(|output| output.name.as_str()))?;
     }
     let mut binary = Binary {
-        data: body.slice(json_length..),
+        data: body.slice(json.len()..),
         taken: 0,
     };
     let takes_bytes = task.input.kinds.contains(&Kind::Bytes);
     let inputs = request
         .inputs
         .into_iter()
-        .map(|input| read_input(input, &mut binary, takes_bytes))
+        .map(|Object(input)| read_input(input, &mut binary, takes_bytes))
         .collect::<Result<Vec<_>, _>>()?;
     binary.finish()?;
     Ok(InferRequest {
@@ -220,14 +230,37 @@ pub fn read_request(
     })
 }
 
-fn read_wanted(outputs: Vec<OutputJson>, parameters: &Parameters) -> Result<Wanted, ReadError> {
+/// Reads the JSON of a request, whose length a header may have stated.
+fn read_json(json: &[u8], has_header: bool, limits: BodyLimits) -> Result<RequestJson<'_>, Failure> {
+    let text = check_utf8(json)?;
+    check_depth(json, limits.depth)?;
+    match json::from_str::<Object<RequestJson<'_>>>(text) {
+        Ok(Object(request)) => Ok(request),
+        Err(error) if has_header => {
+            let length = json.len();
+            Err(ReadError::MalformedPart { error, length }.into())
+        }
+        Err(error) => Err(ReadError::Malformed(error).into()),
+    }
+}
+
+/// The error of a body that goes on after its JSON, although no header states the length of the JSON.
+fn missing_header(body: &[u8]) -> Option<ReadError> {
+    let mut documents = serde_json::Deserializer::from_slice(body).into_iter::<IgnoredAny>();
+    documents.next()?.ok()?;
+    let length = documents.byte_offset();
+    let rest = body.len() - length;
+    (!body[length..].trim_ascii().is_empty()).then_some(ReadError::MissingHeader { rest, length })
+}
+
+fn read_wanted(outputs: Vec<Object<OutputJson>>, parameters: &Parameters) -> Result<Wanted, ReadError> {
     if outputs.is_empty() {
         return Ok(Wanted::All {
             binary: parameters.binary_output,
         });
     }
-    let wanted = |output: OutputJson| {
-        let parameters = output.parameters.unwrap_or_default();
+    let wanted = |Object(output): Object<OutputJson>| {
+        let Object(parameters) = output.parameters.unwrap_or_default();
         if parameters.shared_memory_region.is_some() {
             return Err(ReadError::SharedMemory {
                 what: "output",
@@ -296,11 +329,12 @@ fn read_input(input: InputJson<'_>, binary: &mut Binary, takes_bytes: bool) -> R
         let shape = input.shape;
         return Err(ReadError::NegativeDimension { name, shape });
     };
-    let parameters = input.parameters.unwrap_or_default();
+    let Object(parameters) = input.parameters.unwrap_or_default();
     if parameters.shared_memory_region.is_some() {
         return Err(ReadError::SharedMemory { what: "input", name });
     }
-    let mut media_type = parameters.content_type.unwrap_or_default();
+    let content_type = parameters.content_type.unwrap_or_default();
+    let mut media_types = None;
     let data = match (input.data, parameters.binary_data_size) {
         (Some(_), Some(_)) => return Err(ReadError::BothForms(name)),
         (None, None) => return Err(ReadError::NoData(name)),
@@ -308,23 +342,31 @@ fn read_input(input: InputJson<'_>, binary: &mut Binary, takes_bytes: bool) -> R
         (Some(data), None) => {
             let data = read_json_data(&name, dtype, &shape, data.get())?;
             if takes_bytes && dtype == DType::Bytes {
-                decode_texts(&name, data, &mut media_type)?
+                let decoded = decode_texts(&name, data, &content_type)?;
+                media_types = decoded.media_types;
+                decoded.data
             } else {
                 data
             }
         }
     };
-    // Other names of encodings, such as MLServer's `np` and `str`, say nothing that the datatype does not.
-    if !media_type.contains('/') {
-        media_type.clear();
-    }
     Ok(Input {
         name,
         dtype,
         shape,
         data,
-        media_type,
+        media_types: media_types.unwrap_or_else(|| MediaTypes::Shared(media_type(&content_type))),
     })
+}
+
+/// The media type that a `content_type` names. Names of encodings, such as MLServer's `np` and `str`, state nothing that
+/// the datatype does not.
+fn media_type(content_type: &str) -> String {
+    if content_type.contains('/') {
+        content_type.to_owned()
+    } else {
+        String::new()
+    }
 }
 
 /// Reads `data`: flat, or nested as the shape says.
@@ -365,33 +407,47 @@ fn read_json_data(name: &str, dtype: DType, shape: &[u64], text: &str) -> Result
     Ok(data)
 }
 
-/// Decodes strings that stand for bytes: data URIs, and base64 where the client says that it is.
-fn decode_texts(name: &str, data: Bytes, media_type: &mut String) -> Result<Bytes, ReadError> {
-    let is_base64 = media_type == "base64";
-    if !is_base64 && !byte_strings(&data).any(|element| data_uri::is_one(&element)) {
-        return Ok(data);
+/// Strings that stand for bytes, decoded.
+struct DecodedTexts {
+    data: Bytes,
+    /// One for each element if an element states its own.
+    media_types: Option<MediaTypes>,
+}
+
+/// Decodes strings that stand for bytes: data URIs, and base64 if the client declares it. A data URI states the media type
+/// of its own element.
+fn decode_texts(name: &str, data: Bytes, content_type: &str) -> Result<DecodedTexts, ReadError> {
+    let is_base64 = content_type == "base64";
+    let has_uris = byte_strings(&data).any(|element| data_uri::is_one(&element));
+    if !is_base64 && !has_uris {
+        let media_types = None;
+        return Ok(DecodedTexts { data, media_types });
     }
     let mut decoded = BytesMut::with_capacity(data.len());
+    let mut media_types = Vec::new();
     for (at, element) in byte_strings(&data).enumerate() {
         let bytes = if data_uri::is_one(&element) {
-            data_uri::decode(&element).map(|uri| {
-                *media_type = uri.media_type;
-                uri.data
-            })
+            data_uri::decode(&element).map(|uri| (uri.data, uri.media_type))
         } else if is_base64 {
-            data_uri::decode_base64(&element)
+            data_uri::decode_base64(&element).map(|data| (data, String::new()))
         } else {
-            Ok(element.to_vec())
+            Ok((element.to_vec(), media_type(content_type)))
         };
-        let bytes = bytes.map_err(|problem| ReadError::Data {
+        let (bytes, element_type) = bytes.map_err(|problem| ReadError::Data {
             name: name.to_owned(),
             problem: format!("element {at}: {problem}"),
         })?;
         // What is decoded is shorter than what was read, whose length fitted.
         decoded.put_u32_le(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         decoded.put_slice(&bytes);
+        if has_uris {
+            media_types.push(element_type);
+        }
     }
-    Ok(decoded.freeze())
+    Ok(DecodedTexts {
+        data: decoded.freeze(),
+        media_types: has_uris.then_some(MediaTypes::Each(media_types)),
+    })
 }
 
 /// Reads a body that is the data of the single input.
@@ -417,7 +473,7 @@ fn read_raw(body: &Bytes, task: &TaskManifest) -> Result<InferRequest, ReadError
             dtype: spec.dtype,
             shape,
             data,
-            media_type: String::new(),
+            media_types: MediaTypes::default(),
         }],
         parameters: Parameters::default(),
         wanted: Wanted::All { binary: true },

@@ -113,7 +113,11 @@ fn strings_stand_for_bytes_where_they_say_so() {
         let request = read(&task(Kind::Bytes, &[], "BYTES"), &json!({"inputs": [input]}), &[])?;
         let input = request.inputs.into_iter().next().expect("there is one");
         let element = byte_strings(&input.data).next().expect("there is one");
-        Ok::<_, String>((element.to_vec(), input.media_type))
+        let media_type = match input.media_types {
+            MediaTypes::Shared(media_type) => media_type,
+            MediaTypes::Each(each) => each.concat(),
+        };
+        Ok::<_, String>((element.to_vec(), media_type))
     };
     assert_eq!(read("AAEC", ""), Ok((b"AAEC".to_vec(), String::new())));
     assert_eq!(read("AAEC", "base64"), Ok((vec![0, 1, 2], String::new())));
@@ -242,11 +246,16 @@ fn what_is_no_json_is_told_with_its_place() {
     );
     assert_eq!(
         read("", None),
-        "malformed request body: EOF while parsing a value at line 1 column 0"
+        "malformed request body: the document ends where a value is expected at line 1 column 0"
     );
     assert_eq!(
         read("{}", None),
         "malformed request body: missing field `inputs` at line 1 column 2"
+    );
+    assert_eq!(
+        read("{\"inputs\":[]} x", Some(15)),
+        "malformed request body: unexpected characters after the document at line 1 column 15; header \
+         Inference-Header-Content-Length says that the JSON ends at byte 15"
     );
     let deep = read("[[[[[[[[[[[[[[[[[", None);
     assert_eq!(
@@ -257,5 +266,74 @@ fn what_is_no_json_is_told_with_its_place() {
     assert_eq!(
         header.message,
         "header Inference-Header-Content-Length: expected a number of bytes, got `-1`"
+    );
+}
+
+#[test]
+fn an_array_is_not_an_object_with_its_members_in_order() {
+    let input = r#"{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}"#;
+    let cases = [
+        format!("[null, null, [{input}], null]"),
+        r#"{"inputs":[["x",[1,2],"FP32",null,[1,2]]]}"#.to_owned(),
+        r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","parameters":[8]}]}"#.to_owned(),
+        format!(r#"{{"inputs":[{input}],"outputs":[["x",null]]}}"#),
+        format!(r#"{{"inputs":[{input}],"outputs":[{{"name":"x","parameters":[true]}}]}}"#),
+        format!(r#"{{"inputs":[{input}],"parameters":[1]}}"#),
+    ];
+    for body in cases {
+        let failure = read_request(&Bytes::from(body.clone()), None, &floats(), LIMITS).expect_err(&body);
+        assert!(
+            failure
+                .message
+                .starts_with("malformed request body: got an array, expected an object at line 1 column "),
+            "{body}: {}",
+            failure.message
+        );
+    }
+}
+
+#[test]
+fn binary_data_without_the_header_is_answered_with_the_header_to_send() {
+    let json = json!({"inputs": [x(json!({"parameters": {"binary_data_size": 8}}))]}).to_string();
+    for binary in [&[0xff; 8][..], &[b'['; 8], &[b'1'; 8]] {
+        let body = Bytes::from([json.as_bytes(), binary].concat());
+        let failure = read_request(&body, None, &floats(), LIMITS).expect_err("there is no header");
+        let length = json.len();
+        assert_eq!(
+            failure.message,
+            format!(
+                "the body has 8 bytes after the JSON, which ends at byte {length}; if they are binary tensors, send the \
+                 header Inference-Header-Content-Length: {length}"
+            )
+        );
+    }
+}
+
+#[test]
+fn each_data_uri_of_a_tensor_keeps_its_own_media_type() {
+    let read = |content_type: &str, data: Json| {
+        let count = data.as_array().map(Vec::len);
+        let input = json!({"name": "BYTES", "shape": [count], "datatype": "BYTES", "data": data,
+            "parameters": {"content_type": content_type}});
+        let request = read(&task(Kind::Bytes, &[], "BYTES"), &json!({"inputs": [input]}), &[]);
+        request.expect("it is well-formed").inputs.remove(0).media_types
+    };
+    let each = |types: &[&str]| MediaTypes::Each(types.iter().map(|&name| name.to_owned()).collect());
+    let data = json!([
+        "data:image/png;base64,AAEC",
+        "data:image/gif;base64,AA\nEC",
+        "data:;base64,AA",
+        "plain"
+    ]);
+    assert_eq!(read("", data.clone()), each(&["image/png", "image/gif", "", ""]));
+    assert_eq!(
+        read("image/jpeg", data),
+        each(&["image/png", "image/gif", "", "image/jpeg"])
+    );
+    let base64 = json!(["data:image/png;base64,AAEC", "AA\r\nEC"]);
+    assert_eq!(read("base64", base64), each(&["image/png", ""]));
+    assert_eq!(
+        read("image/png", json!(["a"])),
+        MediaTypes::Shared("image/png".to_owned())
     );
 }

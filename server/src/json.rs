@@ -1,0 +1,138 @@
+//! Reads JSON, and looks at JSON text before a parser does.
+//!
+//! Errors are in the terms of JSON: serde's own messages name Rust types, which mean nothing to a client or an operator.
+//! What is read, and from where, the caller says.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use plugin_abi::json_error;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+
+/// Why JSON could not be read, in the terms of JSON.
+#[derive(Debug)]
+pub struct JsonError(serde_json::Error);
+
+impl JsonError {
+    /// The message without line and column, for text that is part of a larger document.
+    pub fn message(&self) -> String {
+        json_error::message(&self.0)
+    }
+}
+
+impl fmt::Display for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&json_error::message_with_position(&self.0))
+    }
+}
+
+impl std::error::Error for JsonError {}
+
+impl From<serde_json::Error> for JsonError {
+    fn from(error: serde_json::Error) -> Self {
+        Self(error)
+    }
+}
+
+/// Reads a JSON document.
+///
+/// # Errors
+/// If the text is not JSON, or not the JSON that `T` expects.
+pub fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, JsonError> {
+    Ok(serde_json::from_str(text)?)
+}
+
+/// Reads a JSON document.
+///
+/// # Errors
+/// If the bytes are not JSON, or not the JSON that `T` expects.
+pub fn from_slice<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, JsonError> {
+    Ok(serde_json::from_slice(bytes)?)
+}
+
+/// A struct that is read from a JSON object only. serde's derive also accepts an array of the values in the order of the
+/// fields, which no protocol allows.
+#[derive(Clone, Debug, Default)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
+/// Where arrays and objects are nested deeper than `limit`, if they are. Works on anything: what is not JSON is found
+/// later.
+pub fn too_deep(text: &[u8], limit: usize) -> Option<usize> {
+    let mut depth = 0usize;
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b'"' => at = string_end(text, at),
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > limit {
+                    return Some(at);
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Offset of the quote that closes the string which opens at `start`; the end of the text if none does.
+pub fn string_end(text: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(step) = text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += step;
+        if text[at] == b'"' {
+            return at;
+        }
+        at += 2;
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Pair {
+        left: u8,
+        right: u8,
+    }
+
+    #[test]
+    fn an_array_is_not_an_object_with_its_members_in_order() {
+        let error = from_str::<Object<Pair>>("[1, 2]").expect_err("an array is not an object");
+        assert_eq!(error.message(), "got an array, expected an object");
+        let Object(pair) = from_str::<Object<Pair>>(r#"{"left": 1, "right": 2}"#).expect("it is an object");
+        assert_eq!((pair.left, pair.right), (1, 2));
+        let error = from_str::<Vec<Object<Pair>>>("[\n [1, 2]]").expect_err("nor is one in a list");
+        assert_eq!(
+            error.to_string(),
+            "got an array, expected an object at line 2 column 1"
+        );
+    }
+}
