@@ -1,5 +1,7 @@
 //! What the gRPC side does before and after a message is read.
 
+use hyper::body::Bytes;
+
 use crate::harness::Scenario;
 use crate::harness::grpc::{self, Grpc};
 
@@ -60,7 +62,7 @@ async fn a_method_that_does_not_exist_is_answered_with_a_message() {
         "/grpc.health.v1.Health/Nothing",
         "/some.Service/Method",
     ] {
-        let (call, _body) = client.begin_at(path, b"");
+        let (call, _body) = client.begin_at(path, Bytes::new());
         let answer = call.await.expect("an answer");
         let (status, message) = grpc::status(&answer);
         assert_eq!(status, "12", "{path}: {message}");

@@ -2,7 +2,8 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Reply, Scenario, Server};
+use crate::harness::grpc::Grpc;
+use crate::harness::{Reply, Scenario, Server, eventually};
 
 const KEY: &str = "an-administrator";
 
@@ -62,6 +63,84 @@ fn a_model_is_unloaded_and_loaded_again_while_the_others_serve() {
     order(&server, "words", "load").expect(200);
     assert_eq!(count_words(&server).expect(200).json()["output"]["words"], 4);
     assert_eq!(server.generation("words"), 3, "two were loaded at first");
+}
+
+#[tokio::test]
+async fn a_task_of_a_model_that_does_not_serve_is_unavailable_in_every_protocol() {
+    let config = format!(
+        "{}[models.tasks.echo]\nroute = \"/say\"\n\n[[models]]\nname = \"broken\"\nplugin = \"template\"\n\
+         [models.settings]\nshortest_word = 101\n[models.tasks.echo]\nroute = \"/broken\"\n",
+        config(0)
+    );
+    let server = Scenario::new(&config)
+        .argument("--grpc-port")
+        .argument("0")
+        .start_unready();
+    eventually("the model to fail", || {
+        let state = server.model("broken")["state"].clone();
+        (state == "failed" && server.model("words")["ready"] == true)
+            .then_some(())
+            .ok_or(state)
+    });
+    let mut grpc = Grpc::connect(server.grpc_address()).await;
+    assert_eq!(grpc.is_serving("words.echo").await, Some(true));
+    order(&server, "words", "unload").expect(200);
+    let texts = json!({"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1], "data": ["a"]}]});
+    let rows = json!({"instances": ["a"]});
+    let native = json!({"inputs": ["a"]});
+    for (path, status) in [
+        ("words.echo", 503),
+        ("words.nothing", 404),
+        ("broken.anything", 503),
+    ] {
+        for (rest, body) in [
+            ("/infer", Some(&texts)),
+            ("", None),
+            ("/ready", None),
+            ("/config", None),
+            ("/stats", None),
+        ] {
+            let path = format!("/v2/models/{path}{rest}");
+            let reply = body.map_or_else(|| server.get(&path), |body| server.post(&path, body));
+            assert_eq!(reply.status, status, "{path}: {}", reply.text());
+        }
+        server
+            .post(&format!("/v1/models/{path}:predict"), &rows)
+            .expect(status);
+        server.get(&format!("/v1/models/{path}/metadata")).expect(status);
+    }
+    for path in [
+        "/say",
+        "/broken",
+        "/v1/models/words/tasks/echo/predict",
+        "/v1/models/broken/tasks/x/predict",
+    ] {
+        let (code, _) = server.post(path, &native).expect(503).error();
+        assert_eq!(code, "unavailable", "{path}");
+    }
+    let model = server.get("/v1/models/words.echo").expect(200).json();
+    assert_eq!(
+        (&model["name"], &model["ready"], &model["state"]),
+        (&json!("words.echo"), &json!(false), &json!("unloaded"))
+    );
+    assert_eq!(model["model_version_status"][0]["state"], "END");
+    assert_eq!(
+        server.get("/v1/models/broken.any").expect(200).json()["state"],
+        "failed"
+    );
+    server.get("/v1/models/words.nothing").expect(404);
+    for (service, serving) in [
+        ("words", Some(false)),
+        ("words.echo", Some(false)),
+        ("words.nothing", None),
+        ("broken.anything", Some(false)),
+        ("other.echo", Some(true)),
+    ] {
+        assert_eq!(grpc.is_serving(service).await, serving, "{service}");
+    }
+    order(&server, "words", "load").expect(200);
+    server.post("/say", &native).expect(200);
+    assert_eq!(grpc.is_serving("words.echo").await, Some(true));
 }
 
 #[test]

@@ -98,6 +98,23 @@ pub fn too_deep(text: &[u8], limit: usize) -> Option<usize> {
     None
 }
 
+/// Offset of the brace that closes the object which opens at `start`; the last byte of the text if none does.
+pub fn object_end(text: &[u8], start: usize) -> usize {
+    let mut depth = 0usize;
+    let mut at = start;
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b'"' => at = string_end(text, at),
+            b'{' => depth += 1,
+            b'}' if depth == 1 => return at,
+            b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        at += 1;
+    }
+    text.len() - 1
+}
+
 /// Offset of the quote that closes the string which opens at `start`; the end of the text if none does.
 pub fn string_end(text: &[u8], start: usize) -> usize {
     let mut at = start + 1;

@@ -61,6 +61,8 @@ pub struct ModelEntry {
     pub default_task: Option<usize>,
     /// Why the last reload did not change this model, fit for clients; `None` if it went well.
     pub last_reload_error: Option<String>,
+    /// Names of the tasks that the model had when it last served; `None` if it never has.
+    pub last_tasks: Option<Vec<String>>,
 }
 
 impl ModelEntry {
@@ -72,6 +74,19 @@ impl ModelEntry {
             tasks: Vec::new(),
             default_task: None,
             last_reload_error: None,
+            last_tasks: None,
+        }
+    }
+
+    /// The same model after it was unloaded. The names of its tasks stay known.
+    pub fn unloaded(&self) -> Self {
+        let tasks = self.task_manifests().iter().map(|task| task.name.clone());
+        Self {
+            last_tasks: match self.generation() {
+                Some(_) => Some(tasks.collect()),
+                None => self.last_tasks.clone(),
+            },
+            ..Self::without_generation(self.settings.clone(), ModelState::Unloaded)
         }
     }
 
@@ -132,6 +147,16 @@ impl ModelEntry {
             .map_or(&[], |generation| &generation.manifest.tasks)
     }
 
+    /// Whether no generation serves and the model may have a task of this name once it is loaded: it had one when it
+    /// last served, or it has never served.
+    fn may_have_task(&self, name: &str) -> bool {
+        self.generation().is_none()
+            && match &self.last_tasks {
+                Some(tasks) => tasks.iter().any(|task| task == name),
+                None => !name.is_empty(),
+            }
+    }
+
     /// Index of a task.
     pub fn task_index(&self, name: &str) -> Option<usize> {
         self.task_manifests().iter().position(|task| task.name == name)
@@ -156,17 +181,7 @@ impl Snapshot {
             .into_iter()
             .map(|entry| (entry.name().to_owned(), entry))
             .collect();
-        let routes = models
-            .values()
-            .flat_map(|entry| {
-                entry.tasks.iter().enumerate().filter_map(|(task, settings)| {
-                    settings
-                        .route
-                        .clone()
-                        .map(|route| (route, (entry.name().to_owned(), task)))
-                })
-            })
-            .collect();
+        let routes = models.values().flat_map(|entry| routes_of(entry)).collect();
         let tasks = models
             .values()
             .flat_map(|entry| {
@@ -201,14 +216,22 @@ impl Snapshot {
         Some((self.models.get(model)?, *task))
     }
 
-    /// What protocols mean that have one name for model and task: the name of a model, or `model.task`. A model whose name
-    /// is another's `model.task` goes first.
+    /// The model and task behind a name in protocols that have one name for both: the name of a model, or `model.task`. A
+    /// model whose name is another model's `model.task` takes precedence. The task of a model that does not serve has no
+    /// index yet.
     pub fn named(&self, name: &str) -> Option<(&Arc<ModelEntry>, Option<usize>)> {
         if let Some(entry) = self.models.get(name) {
             return Some((entry, None));
         }
-        let (model, task) = self.tasks.get(name)?;
-        Some((self.models.get(model)?, Some(*task)))
+        if let Some((model, task)) = self.tasks.get(name) {
+            return Some((self.models.get(model)?, Some(*task)));
+        }
+        // Both names may contain dots; the longest name of a model takes precedence.
+        let unready = name.rmatch_indices('.').find_map(|(dot, _)| {
+            let entry = self.models.get(&name[..dot])?;
+            entry.may_have_task(&name[dot + 1..]).then_some(entry)
+        });
+        unready.map(|entry| (entry, None))
     }
 
     /// All names that [`named`](Self::named) knows.
@@ -223,6 +246,23 @@ impl Snapshot {
             |entry: &Arc<ModelEntry>| entry.is_ready() || matches!(entry.state, ModelState::Unloaded);
         self.version > 0 && self.models.values().all(as_meant)
     }
+}
+
+/// The operator's routes to the tasks of a model. Those of a model that does not serve are known from its settings: a
+/// request is told that the model is unavailable, whatever the index of the task will be.
+fn routes_of(entry: &ModelEntry) -> Vec<(String, (String, usize))> {
+    let target = |task| (entry.name().to_owned(), task);
+    if entry.generation().is_none() {
+        return entry
+            .settings
+            .routes()
+            .map(|route| (route.to_owned(), target(0)))
+            .collect();
+    }
+    let routes = entry.tasks.iter().enumerate();
+    routes
+        .filter_map(|(task, settings)| Some((settings.route.clone()?, target(task))))
+        .collect()
 }
 
 /// The present snapshot, and whether the server still takes work.

@@ -36,7 +36,12 @@ async def version_2():
 
 async def version_1():
     client = InferenceRESTClient(RESTConfig(protocol="v1"))
-    assert await client.is_model_ready(base, "words")
+    assert await client.is_server_live(base)
+    assert await client.is_model_ready(base, "words") and await client.is_model_ready(base, "words.echo")
+    reply = await client.infer(base, {"instances": numbers.tolist()}, model_name="m.tensor")
+    assert np.array_equal(reply["predictions"], 2 * numbers), reply
+    reply = await client.infer(base, {"inputs": numbers.tolist()}, model_name="m.tensor")
+    assert np.array_equal(reply["outputs"], 2 * numbers), reply
     reply = await client.infer(base, {"instances": [{"text": "to be"}]}, model_name="words")
     assert reply["predictions"][0]["words"] == 2, reply
 

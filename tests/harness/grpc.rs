@@ -41,6 +41,24 @@ impl Grpc {
         answer.data().await.and_then(Result::ok).as_deref() == Some(b"\0\0\0\0\x02\x08\x01")
     }
 
+    /// Whether the health service says that a service serves; `None` if it does not know the service.
+    pub(crate) async fn is_serving(&mut self, service: &str) -> Option<bool> {
+        let length = u8::try_from(service.len()).expect("a short name");
+        // A message of one string, which is field 1.
+        let message = [&[0, 0, 0, 0, length + 2, 0x0a, length][..], service.as_bytes()].concat();
+        let (answer, mut body) = self.begin_at("/grpc.health.v1.Health/Check", message);
+        body.send_data(Bytes::new(), true).expect("the call is open");
+        let answer = answer.await.expect("an answer");
+        if answer.headers().contains_key("grpc-status") {
+            return None;
+        }
+        match answer.into_body().data().await.and_then(Result::ok).as_deref() {
+            Some(b"\0\0\0\0\x02\x08\x01") => Some(true),
+            Some(b"\0\0\0\0\x02\x08\x02") => Some(false),
+            other => panic!("not the answer of a health service: {other:?}"),
+        }
+    }
+
     /// Begins a call of the inference service with the beginning of a message, and leaves it open.
     pub(crate) fn begin(
         &mut self,
@@ -54,7 +72,7 @@ impl Grpc {
     pub(crate) fn begin_at(
         &mut self,
         path: &str,
-        message: &'static [u8],
+        message: impl Into<Bytes>,
     ) -> (ResponseFuture, SendStream<Bytes>) {
         let url = format!("http://{}{path}", self.address);
         let request = Request::post(url)

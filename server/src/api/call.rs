@@ -51,10 +51,7 @@ impl Call {
     /// A task by the one name that the Open Inference Protocol and KServe V1 have: `model.task`, or `model` for its default
     /// task.
     pub fn to_name(snapshot: &Snapshot, name: &str, version: Option<&str>) -> Result<Self, Failure> {
-        let Some((entry, task)) = snapshot.named(name) else {
-            return Err(Failure::unknown_model(name, snapshot.names()));
-        };
-        check_version(name, version)?;
+        let (entry, task) = Self::find(snapshot, name, version)?;
         match task.or(entry.default_task) {
             Some(task) => Self::ready(entry, task),
             None => {
@@ -68,6 +65,74 @@ impl Call {
                 Err(Failure::new(Code::NotFound, message))
             }
         }
+    }
+
+    /// The task behind a signature of TensorFlow Serving: the task of that name, or the default task for no signature and
+    /// for [`DEFAULT_SIGNATURE`].
+    pub fn to_signature(
+        snapshot: &Snapshot,
+        name: &str,
+        version: Option<&str>,
+        signature: Option<&str>,
+    ) -> Result<Self, Failure> {
+        let Some(signature) = signature.filter(|signature| !matches!(*signature, "" | DEFAULT_SIGNATURE))
+        else {
+            return Self::to_name(snapshot, name, version);
+        };
+        let (entry, named) = Self::find(snapshot, name, version)?;
+        let tasks = &find_generation(entry)?.manifest.tasks;
+        let found = tasks.iter().position(|task| task.name == signature);
+        match found.filter(|found| named.is_none_or(|named| named == *found)) {
+            Some(task) => Self::ready(entry, task),
+            None => {
+                let signature: String = signature.chars().take(100).collect();
+                let signatures = Self::signatures(snapshot, name, version)?;
+                let known: Vec<&str> = signatures.iter().map(|(name, _)| name.as_str()).collect();
+                let known = known.join(", ");
+                let message = format!("unknown signature `{signature}` of model `{name}`; known: {known}");
+                Err(Failure::new(Code::Malformed, message))
+            }
+        }
+    }
+
+    /// The signatures that [`to_signature`](Self::to_signature) knows, with their tasks.
+    pub fn signatures(
+        snapshot: &Snapshot,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<Vec<(String, Self)>, Failure> {
+        let (entry, named) = Self::find(snapshot, name, version)?;
+        let tasks = &find_generation(entry)?.manifest.tasks;
+        let default = named.or(entry.default_task);
+        let default = default.map(|task| (DEFAULT_SIGNATURE.to_owned(), task));
+        let all = tasks
+            .iter()
+            .enumerate()
+            .map(|(index, task)| (task.name.clone(), index));
+        default
+            .into_iter()
+            .chain(all.filter(|(_, index)| named.is_none_or(|named| named == *index)))
+            .map(|(name, task)| Ok((name, Self::ready(entry, task)?)))
+            .collect()
+    }
+
+    /// The model behind a name, and its task if the name includes one, whether or not the model serves.
+    pub fn find<'a>(
+        snapshot: &'a Snapshot,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<(&'a Arc<ModelEntry>, Option<usize>), Failure> {
+        let Some(found) = snapshot.named(name) else {
+            return Err(Failure::unknown_model(name, snapshot.names()));
+        };
+        check_version(name, version)?;
+        Ok(found)
+    }
+
+    /// Checks that a model of this name exists and serves, for requests whose task is in the body.
+    pub fn check_serves(snapshot: &Snapshot, name: &str, version: Option<&str>) -> Result<(), Failure> {
+        let (entry, _) = Self::find(snapshot, name, version)?;
+        find_generation(entry).map(|_| ())
     }
 
     /// The embedding that a client of OpenAI means by the name of a model: the task of that name, or the model's default, or
@@ -149,16 +214,16 @@ impl Call {
 /// The version of every model: a client that asks for another is refused. Generations are not versions, as only one serves.
 pub const VERSION: &str = "1";
 
+/// TensorFlow Serving's name of the signature that is meant if a client names none.
+pub const DEFAULT_SIGNATURE: &str = "serving_default";
+
 /// Whether a model, or the task that a client calls so, takes work.
 ///
 /// # Errors
 /// Why it does not.
 pub fn is_ready(registry: &Registry, name: &str, version: Option<&str>) -> Result<(), Failure> {
     let snapshot = registry.snapshot();
-    let Some((entry, _)) = snapshot.named(name) else {
-        return Err(Failure::unknown_model(name, snapshot.names()));
-    };
-    check_version(name, version)?;
+    let (entry, _) = Call::find(&snapshot, name, version)?;
     find_generation(entry)?;
     if let Some(reason) = entry.reason() {
         let message = format!("model `{}` is not ready: {reason}", entry.name());

@@ -15,7 +15,7 @@ pub mod parameters;
 mod record;
 pub mod tensors;
 
-pub use call::{Call, VERSION, is_ready};
+pub use call::{Call, DEFAULT_SIGNATURE, VERSION, is_ready};
 pub use error::{Code, Failure, nearest};
 pub use hints::{Hints, request_id, trace_id};
 pub use keys::Keys;

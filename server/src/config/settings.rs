@@ -292,6 +292,12 @@ impl ModelSettings {
         }
     }
 
+    /// The short paths that the file gives to tasks. Whether the model has the tasks, its plugin knows.
+    pub fn routes(&self) -> impl Iterator<Item = &str> {
+        let routes = self.tasks.values().filter_map(|task| task.route.as_ref());
+        routes.map(|route| route.value.as_str())
+    }
+
     /// The tasks that the file has a table for, and where. Whether the model has them, its plugin knows.
     pub fn configured_tasks(&self) -> impl Iterator<Item = (&str, Location)> {
         self.tasks

@@ -3,6 +3,7 @@
 
 use serde_json::json;
 
+use super::v1;
 use crate::api::Failure;
 
 /// A family of protocols, as far as its errors go.
@@ -12,6 +13,8 @@ pub(crate) enum Dialect {
     Native,
     /// `{"error": "text"}`, of the Open Inference Protocol.
     OpenInference,
+    /// The same, of KServe's V1 protocol and TensorFlow Serving.
+    V1,
     /// `{"error": {"message", "type", "param", "code"}}`
     OpenAi,
 }
@@ -23,6 +26,8 @@ impl Dialect {
             Self::OpenInference
         } else if path == "/v1/embeddings" {
             Self::OpenAi
+        } else if v1::owns(path) {
+            Self::V1
         } else {
             Self::Native
         }
@@ -38,7 +43,7 @@ impl Dialect {
                 }
                 json!({ "error": error })
             }
-            Self::OpenInference => json!({"error": failure.message}),
+            Self::OpenInference | Self::V1 => json!({"error": failure.message}),
             Self::OpenAi => {
                 let of_client = failure.code.status() < 500;
                 let kind = if of_client {
@@ -70,6 +75,7 @@ mod tests {
         assert_eq!(Dialect::of("/v2/nowhere"), Dialect::OpenInference);
         assert_eq!(Dialect::of("/v20"), Dialect::Native);
         assert_eq!(Dialect::of("/v1/embeddings"), Dialect::OpenAi);
+        assert_eq!(Dialect::of("/v1/models/m:predict"), Dialect::V1);
     }
 
     #[test]

@@ -163,7 +163,7 @@ fn estimated_tensor_size(tensor: &Tensor) -> usize {
 
 /// Why an output cannot be JSON.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub(super) enum OutputError {
+pub(crate) enum OutputError {
     #[error("output `{name}` has {value} at element {at}, which JSON cannot express")]
     NotFinite { name: String, value: f64, at: usize },
     #[error("output `{name}` has bytes at element {at} that are not UTF-8, which JSON cannot express")]
@@ -190,7 +190,7 @@ fn write_error(body: &mut Vec<u8>, failure: &Failure, request_id: Option<&str>) 
     body.extend(Dialect::Native.write(failure, request_id));
 }
 
-fn write_value(body: &mut Vec<u8>, value: &Value) -> Result<(), OutputError> {
+pub(super) fn write_value(body: &mut Vec<u8>, value: &Value) -> Result<(), OutputError> {
     match value {
         Value::Text(text) => {
             let text = std::str::from_utf8(text).map_err(|_| OutputError::TextNotUtf8)?;
@@ -301,6 +301,21 @@ pub(super) fn write_tensor(body: &mut Vec<u8>, tensor: &Tensor) -> Result<(), Ou
             })
         }
     }
+}
+
+/// Writes a tensor of byte strings as objects with base64.
+pub(super) fn write_b64_tensor(body: &mut Vec<u8>, tensor: &Tensor) -> Result<(), OutputError> {
+    write_nested(
+        body,
+        tensor.shape(),
+        byte_strings(tensor.data()),
+        |out, _, element| {
+            out.extend(b"{\"b64\":\"");
+            write_base64(out, &element);
+            out.extend(b"\"}");
+            Ok(())
+        },
+    )
 }
 
 /// Writes a tensor of elements of `N` bytes.

@@ -236,6 +236,65 @@ impl<'de> Visitor<'de> for ItemsSeed<'_, 'de> {
     }
 }
 
+/// Splits an array that is known to be JSON into its elements, at least one and at most `limit`.
+pub(super) fn split_array<'a>(
+    text: &'a str,
+    member: &'static str,
+    limit: usize,
+) -> Result<Vec<&'a str>, RequestError> {
+    let mut too_many = false;
+    let seed = ArraySeed {
+        member,
+        limit,
+        too_many: &mut too_many,
+    };
+    let result = seed.deserialize(&mut serde_json::Deserializer::from_str(text));
+    if too_many {
+        return Err(RequestError::TooManyItems { member, limit });
+    }
+    let elements = result.map_err(|error| RequestError::Malformed {
+        message: JsonError::from(error).message(),
+    })?;
+    if elements.is_empty() {
+        return Err(RequestError::Empty { member });
+    }
+    Ok(elements)
+}
+
+struct ArraySeed<'r> {
+    member: &'static str,
+    limit: usize,
+    too_many: &'r mut bool,
+}
+
+impl<'de> DeserializeSeed<'de> for ArraySeed<'_> {
+    type Value = Vec<&'de str>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ArraySeed<'_> {
+    type Value = Vec<&'de str>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "an array of items for `{}`", self.member)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = seq.next_element::<&'de RawValue>()? {
+            if elements.len() == self.limit {
+                *self.too_many = true;
+                return Err(serde::de::Error::custom("too many elements"));
+            }
+            elements.push(element.get());
+        }
+        Ok(elements)
+    }
+}
+
 pub(super) fn check_utf8(body: &[u8]) -> Result<&str, RequestError> {
     std::str::from_utf8(body).map_err(|error| RequestError::NotUtf8 {
         offset: error.valid_up_to(),

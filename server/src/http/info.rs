@@ -14,7 +14,8 @@ use super::openapi::{DocumentedModel, document};
 use super::predict::off_the_loop;
 use super::respond;
 use super::server::Shared;
-use crate::api::{Code, Failure};
+use super::v1;
+use crate::api::{Call, Code, Failure};
 use crate::model::Health;
 use crate::registry::{ModelEntry, ModelState, Snapshot};
 
@@ -23,6 +24,8 @@ pub(super) async fn root(shared: Data<Shared>) -> HttpResponse {
     let mut body = json!({
         "name": "inference-server",
         "version": env!("CARGO_PKG_VERSION"),
+        // KServe's client takes the server for alive by this.
+        "status": "alive",
         "models": "/v1/models",
         "health": "/health",
         "metrics": "/metrics",
@@ -51,13 +54,23 @@ pub(super) async fn models(shared: Data<Shared>) -> HttpResponse {
 /// `GET /v1/models/{model}`
 pub(super) async fn model(request: HttpRequest, shared: Data<Shared>, name: Path<String>) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
-    match snapshot.model(&name) {
-        Some(entry) => respond::json(200, describe(entry).to_string()),
-        None => {
-            let names: Vec<&str> = snapshot.models().map(|entry| entry.name()).collect();
-            respond::failure(&request, &Failure::unknown_model(&name, names.iter().copied()))
-        }
+    match Call::find(&snapshot, &name, None) {
+        Ok((entry, task)) => respond::json(200, describe_as(&name, entry, task).to_string()),
+        Err(failure) => respond::failure(&request, &failure),
     }
+}
+
+/// A model as its client calls it: `model`, or `model.task`, which has that task alone.
+fn describe_as(name: &str, entry: &ModelEntry, task: Option<usize>) -> Json {
+    let mut model = describe(entry);
+    model["id"] = name.into();
+    model["name"] = name.into();
+    if let Some(task) = task {
+        let task = model["tasks"][task].take();
+        model["default_task"] = task["name"].clone();
+        model["tasks"] = json!([task]);
+    }
+    model
 }
 
 /// Everything that a client may know of a model.
@@ -70,6 +83,7 @@ fn describe(entry: &ModelEntry) -> Json {
         "name": entry.name(),
         "ready": entry.is_ready(),
         "state": state_name(entry),
+        "model_version_status": v1::info::version_status(entry),
         "tasks": tasks(entry),
     });
     if let Some(description) = entry.description() {

@@ -220,8 +220,26 @@ fn names(declared: &[TensorManifest]) -> String {
     names.join(", ")
 }
 
+/// The bytes of an object whose only member is `b64`; `None` for any other object.
+///
+/// # Errors
+/// If the member is not base64.
+pub(super) fn b64_object(text: &str) -> Option<Result<Vec<u8>, String>> {
+    let members = members(text).ok()?;
+    let [(name, data)] = members.as_slice() else {
+        return None;
+    };
+    if name != "b64" {
+        return None;
+    }
+    Some(match json::from_str::<Cow<'_, str>>(data.get()) {
+        Ok(data) => data_uri::decode_base64(data.as_bytes()).map_err(|problem| format!("`b64` is {problem}")),
+        Err(error) => Err(format!("`b64`: {}", error.message())),
+    })
+}
+
 /// The members of an object, none of them twice.
-fn members(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, ItemError> {
+pub(super) fn members(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, ItemError> {
     // A position would count from the start of the item, which does not help the client.
     json::from_str::<Members<'_>>(text)
         .map(|members| members.0)

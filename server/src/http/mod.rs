@@ -18,6 +18,7 @@ mod respond;
 mod server;
 pub mod tensor_json;
 mod transport;
+pub mod v1;
 pub mod v2;
 
 pub use item::decode_example;

@@ -54,19 +54,6 @@ pub(super) async fn default_task(
     answer(&request, payload, &shared, call, Envelope::Native, record).await
 }
 
-/// `POST /v1/models/{model}:predict`
-pub(super) async fn kserve_v1(
-    request: HttpRequest,
-    payload: web::Payload,
-    shared: Data<Shared>,
-    model: Path<String>,
-) -> HttpResponse {
-    let snapshot = shared.registry.snapshot();
-    let call = Call::to_name(&snapshot, &model, None);
-    let record = shared.record(Protocol::V1, &snapshot, &model, &call);
-    answer(&request, payload, &shared, call, Envelope::KserveV1, record).await
-}
-
 /// The operator's own routes, which come and go with reloads; and whatever no other route answers.
 pub(super) async fn short_route(
     request: HttpRequest,

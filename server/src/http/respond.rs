@@ -51,7 +51,7 @@ pub(crate) fn failure_at(path: &str, id: Option<&str>, failure: &Failure) -> Htt
     let (status, body) = (failure.code.status(), dialect.write(failure, id));
     let mut response = match dialect {
         Dialect::OpenInference => plain_json(status, body),
-        Dialect::Native | Dialect::OpenAi => json(status, body),
+        Dialect::Native | Dialect::OpenAi | Dialect::V1 => json(status, body),
     };
     if failure.code == Code::Unauthorized {
         response

@@ -20,7 +20,7 @@ use super::access;
 use super::body::BodyLimits;
 use super::receive::ReceiveLimits;
 use super::transport::{Limits, Transport};
-use super::{embeddings, info, predict, respond, v2};
+use super::{embeddings, info, predict, respond, v1, v2};
 use crate::api::access::AccessLog;
 use crate::api::control::Control;
 use crate::api::{Call, Failure, Keys, RequestRecord};
@@ -205,11 +205,30 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
         .service(get("/metrics", info::metrics))
         .service(get("/v1/models", info::models))
         .service(post("/v1/embeddings", embeddings::embeddings))
-        .service(post("/v1/models/{model}:predict", predict::kserve_v1))
+        .configure(configure_v1)
         .service(post("/v1/models/{model}/predict", predict::default_task))
         .service(get("/v1/models/{model}", info::model))
         .configure(configure_v2)
         .default_service(web::to(predict::short_route));
+}
+
+/// The routes of KServe's V1 protocol and of TensorFlow Serving.
+fn configure_v1(config: &mut ServiceConfig) {
+    let model = |rest: &str| {
+        let versions = ["", "/versions/{version}"];
+        web::resource(
+            versions
+                .map(|version| format!("/v1/models/{{model}}{version}{rest}"))
+                .to_vec(),
+        )
+    };
+    let labels = ["", "/metadata"].map(|rest| format!("/v1/models/{{model}}/labels/{{label}}{rest}"));
+    config
+        .service(write(model(":predict"), v1::predict::predict))
+        .service(write(model(":{method}"), v1::predict::unsupported))
+        .service(read(model("/metadata"), v1::info::metadata))
+        .service(get("/v1/models/{model}/versions/{version}", v1::info::version))
+        .service(web::resource(labels.to_vec()).default_service(web::to(v1::info::label)));
 }
 
 /// The routes of the Open Inference Protocol.

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use plugin_abi::manifest::TensorManifest;
 
-use super::item::JsonForm;
+use super::item::{JsonForm, b64_object};
 use crate::error::ItemError;
-use crate::json::{self, string_end};
+use crate::json::{self, object_end, string_end};
 use crate::protocol::{DType, Tensor};
 
 /// Reads nested or flat arrays, or a scalar, as the declared tensor.
@@ -116,6 +116,11 @@ impl Reader {
                     self.close_array()?;
                     at + 1
                 }
+                b'{' if self.dtype == DType::Bytes => {
+                    let end = object_end(bytes, at) + 1;
+                    self.element(&text[at..end])?;
+                    end
+                }
                 b'{' => return Err(self.unexpected(JsonForm::Object)),
                 b'"' => {
                     let end = string_end(bytes, at) + 1;
@@ -198,7 +203,7 @@ impl Reader {
 fn wanted(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool => "true or false",
-        DType::Bytes => "a string",
+        DType::Bytes => "a string or {\"b64\": …}",
         DType::Fp16 | DType::Fp32 | DType::Fp64 | DType::Bf16 => "a number",
         _ => "an integer",
     }
@@ -213,12 +218,14 @@ fn push_element(dtype: DType, token: &str, data: &mut Vec<u8>) -> Result<(), Str
             "false" => data.push(0),
             _ => return Err(mismatch()),
         },
-        DType::Bytes => {
-            if form != JsonForm::String {
-                return Err(mismatch());
+        DType::Bytes => match form {
+            JsonForm::String => push_string(token, data)?,
+            JsonForm::Object => {
+                let element = b64_object(token).ok_or_else(mismatch)??;
+                push_bytes(&element, data)?;
             }
-            push_string(token, data)?;
-        }
+            _ => return Err(mismatch()),
+        },
         _ if form != JsonForm::Number => return Err(mismatch()),
         DType::Fp64 => data.extend(float::<f64>(token, dtype, f64::is_finite)?.to_le_bytes()),
         DType::Fp32 => data.extend(float::<f32>(token, dtype, f32::is_finite)?.to_le_bytes()),
@@ -258,9 +265,13 @@ fn push_string(token: &str, data: &mut Vec<u8>) -> Result<(), String> {
             .map_err(|error| format!("the string cannot be decoded: {}", error.message()))?;
         &decoded
     };
-    let length = u32::try_from(string.len()).map_err(|_| "the string is too long".to_owned())?;
+    push_bytes(string.as_bytes(), data)
+}
+
+fn push_bytes(element: &[u8], data: &mut Vec<u8>) -> Result<(), String> {
+    let length = u32::try_from(element.len()).map_err(|_| "the element is too long".to_owned())?;
     data.extend(length.to_le_bytes());
-    data.extend(string.as_bytes());
+    data.extend(element);
     Ok(())
 }
 

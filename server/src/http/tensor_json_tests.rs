@@ -168,7 +168,7 @@ fn an_element_that_does_not_fit_says_so() {
         (
             "[1]",
             "BYTES",
-            "tensor `x`: element 0: expected a string, got a number",
+            "tensor `x`: element 0: expected a string or {\"b64\": …}, got a number",
         ),
         ("[1]", "FP8", "tensor `x`: unknown datatype `FP8`"),
     ];

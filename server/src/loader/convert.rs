@@ -178,12 +178,12 @@ mod tests {
             (
                 raw(3, b"{\"a\":"),
                 Kind::Json,
-                "the plugin's JSON is not valid: EOF",
+                "the plugin's JSON is not valid: the document ends",
             ),
             (
                 raw(3, b"1 2"),
                 Kind::Json,
-                "the plugin's JSON is not valid: trailing",
+                "the plugin's JSON is not valid: unexpected characters",
             ),
             (raw(3, b"\"\xff\""), Kind::Json, "the plugin's JSON is not UTF-8"),
             (

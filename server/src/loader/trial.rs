@@ -396,7 +396,7 @@ mod tests {
             ),
             (
                 "echo trial-report 1",
-                "the process that tried the library reports nonsense: expected value at line 1 column 1",
+                "the process that tried the library reports nonsense: expected a JSON value at line 1 column 1",
             ),
             (
                 r#"echo 'trial-report {"Err":{"initialise":"no licence"}}'"#,

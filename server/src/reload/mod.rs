@@ -223,8 +223,7 @@ impl Reloader {
         let Some(entry) = old.model(name) else {
             return false;
         };
-        let settings = entry.settings.clone();
-        self.replace_entry(ModelEntry::without_generation(settings, ModelState::Unloaded));
+        self.replace_entry(entry.unloaded());
         self.generations.remove(name);
         true
     }
@@ -404,6 +403,7 @@ impl Reloader {
                 tasks,
                 default_task,
                 last_reload_error: None,
+                last_tasks: None,
             },
             started,
         ))
@@ -455,6 +455,7 @@ fn reconfigured(kept: &ModelEntry, settings: &ModelSettings) -> ModelEntry {
         tasks: resolved,
         default_task,
         last_reload_error: None,
+        last_tasks: kept.last_tasks.clone(),
     }
 }
 

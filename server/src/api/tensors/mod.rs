@@ -12,7 +12,7 @@ mod write;
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
 
 pub use read::{Input, MediaTypes, TensorsError, check_requested, read_items};
-pub use write::{Output, write_outputs};
+pub use write::{Output, worst, write_outputs};
 
 use super::error::nearest;
 use crate::protocol::DType;

@@ -75,7 +75,7 @@ pub fn write_outputs(outcomes: Vec<Outcome>) -> Result<Vec<Output>, Failure> {
 }
 
 /// The most severe failure of an item, if any failed.
-fn worst(outcomes: &[Outcome]) -> Option<Failure> {
+pub fn worst(outcomes: &[Outcome]) -> Option<Failure> {
     let mut worst: Option<Failure> = None;
     for (index, outcome) in outcomes.iter().enumerate() {
         let Err(error) = outcome else { continue };

@@ -14,8 +14,11 @@ use crate::api::tensors::{self, BYTES, JSON, TEXT};
 use crate::protocol::{Tensor, Value};
 
 /// Headings of the routes below.
-pub(super) fn tags() -> [Json; 2] {
+pub(super) fn tags() -> [Json; 3] {
     [
+        json!({"name": V1, "description":
+            "KServe's V1 and TensorFlow Serving's protocol. A model is called `model.task`, or `model` for its default \
+             task. Every route with a model has a twin with `/versions/1` after the model's name."}),
         json!({"name": OPEN_INFERENCE, "description":
             "KServe's V2 and Triton's protocol. A model is called `model.task`, or `model` for its default task. \
              Every route with a model has a twin with `/versions/1` behind its name."}),
@@ -25,6 +28,7 @@ pub(super) fn tags() -> [Json; 2] {
 
 const OPEN_INFERENCE: &str = "Open Inference Protocol";
 const OPENAI: &str = "OpenAI";
+const V1: &str = "KServe V1 and TensorFlow Serving";
 
 /// Statuses of requests that run a model.
 const OF_RUNNING: [u16; 12] = [400, 401, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504];
@@ -50,7 +54,7 @@ pub(super) fn paths(models: &[DocumentedModel<'_>], components: &mut Components)
                 &name
             };
             let path = format!("/v1/models/{called}:predict");
-            paths.insert(path, schemas.kserve_v1(model.name, called, task));
+            paths.insert(path, schemas.predict_v1(called, task));
         }
     }
     let tasks = models.iter().flat_map(|model| {
@@ -59,6 +63,7 @@ pub(super) fn paths(models: &[DocumentedModel<'_>], components: &mut Components)
     });
     let tasks: Vec<(String, &TaskManifest)> = tasks.collect();
     schemas.add_questions(&mut paths, &names, &tasks);
+    schemas.add_descriptions_v1(&mut paths, &tasks);
     if let Some((name, task)) = tasks.iter().find(|(_, task)| task.embedding) {
         paths.insert("/v1/embeddings".to_owned(), schemas.embeddings(name, task));
     }
@@ -71,7 +76,10 @@ struct Schemas {
     openai_error: Json,
     request: Json,
     reply: Json,
-    native_error: Json,
+    rows_or_columns: Json,
+    predictions_or_outputs: Json,
+    version_status: Json,
+    model_metadata: Json,
 }
 
 impl Schemas {
@@ -101,7 +109,10 @@ impl Schemas {
             ),
             request: add("OpenInferenceRequest", request_schema()),
             reply: add("OpenInferenceReply", reply_schema()),
-            native_error: json!({"type": "object", "required": ["error"]}),
+            rows_or_columns: add("PredictRequest", predict_request_schema()),
+            predictions_or_outputs: add("PredictReply", predict_reply_schema()),
+            version_status: add("ModelVersionStatus", version_status_schema()),
+            model_metadata: add("TensorFlowModelMetadata", model_metadata_schema()),
         }
     }
 
@@ -151,25 +162,65 @@ impl Schemas {
         }})
     }
 
-    fn kserve_v1(&self, group: &str, model: &str, task: &TaskManifest) -> Json {
-        let schema = json!({
-            "type": "object", "required": ["instances"],
-            "properties": {"instances": {"type": "array", "minItems": 1}},
-        });
-        let mut content = json!({ "schema": schema });
+    fn predict_v1(&self, model: &str, task: &TaskManifest) -> Json {
+        let mut content = json!({"schema": self.rows_or_columns});
         if let Some(example) = task.examples.first() {
             content["examples"] = json!({"example 1": {"value": {"instances": [example]}}});
         }
-        let success = json!({"description": "The outputs.", "content": {"application/json": {"schema": {
-            "type": "object", "required": ["predictions"], "properties": {"predictions": {"type": "array"}},
-        }}}});
+        let success = json!({
+            "description": "The outputs: `predictions` for `instances`, `outputs` for `inputs`.",
+            "content": {"application/json": {"schema": self.predictions_or_outputs}},
+        });
         json!({"post": {
-            "tags": [group],
+            "tags": [V1],
             "operationId": format!("v1.predict.{model}"),
-            "summary": format!("Run `{}` of `{model}`, as KServe's V1 protocol has it", task.name),
+            "summary": format!("Run `{}` of `{model}`", task.name),
+            "description": "Items are rows (`instances`) or columns (`inputs`). The only output of a task stands without \
+                its name. If one item fails, the request fails.",
             "requestBody": {"required": true, "content": {"application/json": content}},
-            "responses": self.responses(success, &OF_RUNNING, &self.native_error),
+            "responses": self.responses(success, &OF_RUNNING, &self.error),
         }})
+    }
+
+    /// The routes that describe models as TensorFlow Serving does.
+    fn add_descriptions_v1(&self, paths: &mut Map<String, Json>, tasks: &[(String, &TaskManifest)]) {
+        let names: Vec<&String> = tasks.iter().map(|(name, _)| name).collect();
+        let model = json!({"name": "model", "in": "path", "required": true,
+            "schema": {"type": "string", "examples": names}});
+        let version = json!({"name": "version", "in": "path", "required": true, "schema": {"const": "1", "type": "string"}});
+        for (path, id, summary, schema, failures) in [
+            (
+                "/v1/models/{model}/metadata",
+                "v1.metadata",
+                "Signatures of a model: a signature for each task",
+                &self.model_metadata,
+                &OF_ASKING[..],
+            ),
+            (
+                "/v1/models/{model}/versions/{version}",
+                "v1.version",
+                "State of a version of a model",
+                &self.version_status,
+                &[401, 404, 406],
+            ),
+        ] {
+            let success =
+                json!({"description": summary, "content": {"application/json": {"schema": schema}}});
+            let mut parameters = vec![model.clone()];
+            if path.contains("{version}") {
+                parameters.push(version.clone());
+            }
+            paths.insert(
+                path.to_owned(),
+                json!({"get": {
+                    "tags": [V1],
+                    "operationId": id,
+                    "summary": summary,
+                    "parameters": parameters,
+                    "responses": self.responses(success, failures, &self.error),
+                }}),
+            );
+        }
     }
 
     fn embeddings(&self, name: &str, task: &TaskManifest) -> Json {
@@ -334,6 +385,64 @@ impl Schemas {
             );
         }
     }
+}
+
+/// Rows or columns of any task; what an item is, the native route of the task describes.
+fn predict_request_schema() -> Json {
+    let request = |member: &str, schema: Json| {
+        json!({
+            "type": "object",
+            "required": [member],
+            "additionalProperties": false,
+            "properties": {
+                member: schema,
+                "signature_name": {"type": "string", "description": "A task, or `serving_default` for the default task."},
+                "parameters": {"type": "object"},
+            },
+        })
+    };
+    let rows = json!({"type": "array", "minItems": 1, "items": {}, "description": "Items."});
+    let columns = json!({
+        "description": "The only input, or an object of all inputs; the first dimension counts the items.",
+        "anyOf": [{"type": "array", "minItems": 1, "items": {}}, {"type": "object"}],
+    });
+    json!({"oneOf": [request("instances", rows), request("inputs", columns)]})
+}
+
+fn predict_reply_schema() -> Json {
+    let predictions = json!({"type": "array", "items": {}});
+    let outputs = json!({"anyOf": [{"type": "array", "items": {}}, {"type": "object"}]});
+    json!({"oneOf": [
+        {"type": "object", "required": ["predictions"], "properties": {"predictions": predictions}},
+        {"type": "object", "required": ["outputs"], "properties": {"outputs": outputs}},
+    ]})
+}
+
+fn version_status_schema() -> Json {
+    json!({
+        "type": "object",
+        "required": ["model_version_status"],
+        "properties": {"model_version_status": super::schemas::version_status()},
+    })
+}
+
+fn model_metadata_schema() -> Json {
+    json!({
+        "type": "object",
+        "required": ["model_spec", "metadata"],
+        "properties": {
+            "model_spec": {
+                "type": "object",
+                "required": ["name", "signature_name", "version"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "signature_name": {"type": "string"},
+                    "version": {"type": "string"},
+                },
+            },
+            "metadata": {"type": "object", "required": ["signature_def"], "properties": {"signature_def": {"type": "object"}}},
+        },
+    })
 }
 
 fn request_schema() -> Json {

@@ -148,7 +148,7 @@ pub(super) fn add_common(components: &mut Components) {
         "Model",
         json!({
             "type": "object",
-            "required": ["id", "object", "created", "owned_by", "name", "ready", "state", "tasks"],
+            "required": ["id", "object", "created", "owned_by", "name", "ready", "state", "model_version_status", "tasks"],
             "properties": {
                 "id": {"type": "string"},
                 "object": {"const": "model"},
@@ -157,7 +157,8 @@ pub(super) fn add_common(components: &mut Components) {
                 "name": {"type": "string"},
                 "description": {"type": "string"},
                 "ready": {"type": "boolean"},
-                "state": {"enum": ["loading", "ready", "failed", "unloaded"]},
+                "state": {"enum": ["loading", "ready", "recovering", "crash loop", "failed", "unloaded"]},
+                "model_version_status": version_status(),
                 "reason": {"type": "string", "description": "Why it failed to load."},
                 "last_reload_error": {"type": "string", "description": "Why the last reload left the old generation serving."},
                 "generation": {"type": "integer", "description": "Counts the times it was loaded."},
@@ -180,6 +181,26 @@ pub(super) fn add_common(components: &mut Components) {
             },
         }),
     );
+}
+
+/// The state of a model in TensorFlow Serving's terms: a list of its only version.
+pub(super) fn version_status() -> Json {
+    json!({
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": ["version", "state", "status"],
+            "properties": {
+                "version": {"type": "string"},
+                "state": {"enum": ["LOADING", "AVAILABLE", "END"], "type": "string"},
+                "status": {
+                    "type": "object",
+                    "required": ["error_code", "error_message"],
+                    "properties": {"error_code": {"type": "string"}, "error_message": {"type": "string"}},
+                },
+            },
+        },
+    })
 }
 
 /// The components of one task.

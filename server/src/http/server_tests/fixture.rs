@@ -265,6 +265,7 @@ fn entries(settings: &Settings, gate: &Arc<Gate>, metrics: &Metrics) -> [Arc<Mod
             tasks,
             default_task,
             last_reload_error: None,
+            last_tasks: None,
         })
     };
     [

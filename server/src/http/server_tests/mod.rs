@@ -5,4 +5,5 @@ mod fixture;
 mod info;
 mod limits;
 mod predict;
+mod v1;
 mod v2;
