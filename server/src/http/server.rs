@@ -228,7 +228,17 @@ fn configure_v1(config: &mut ServiceConfig) {
         .service(write(model(":{method}"), v1::predict::unsupported))
         .service(read(model("/metadata"), v1::info::metadata))
         .service(get("/v1/models/{model}/versions/{version}", v1::info::version))
-        .service(web::resource(labels.to_vec()).default_service(web::to(v1::info::label)));
+        .service(label(web::resource(labels.to_vec())));
+}
+
+/// Answers GET, HEAD and POST of a path with a version label.
+fn label(resource: Resource) -> Resource {
+    let methods = guard::Any(guard::Get()).or(guard::Head()).or(guard::Post());
+    resource
+        .route(web::route().guard(methods).to(v1::info::label))
+        .default_service(web::to(|request: HttpRequest| async move {
+            respond::other_method(&request, "GET, HEAD, POST")
+        }))
 }
 
 /// The routes of the Open Inference Protocol.

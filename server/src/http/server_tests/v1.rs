@@ -246,3 +246,19 @@ async fn the_metadata_has_a_signature_for_every_task() {
     let names: Vec<&String> = one.as_object().expect("an object").keys().collect();
     assert_eq!(names, ["negate", "serving_default"]);
 }
+
+#[actix_web::test]
+async fn every_path_answers_options() {
+    let server = TestServer::start();
+    for path in [
+        "vision:predict",
+        "vision:classify",
+        "vision/metadata",
+        "vision/versions/1",
+        "vision/labels/stable",
+    ] {
+        let answer = server.send(&format!("OPTIONS /v1/models/{path}"), b"").await;
+        assert_eq!(answer.status, 204, "{path}");
+        assert!(answer.header("allow").is_some(), "{path}");
+    }
+}

@@ -286,3 +286,24 @@ async fn only_replies_to_inferences_are_compressed() {
         assert_eq!(encoding(head, b"").await.as_deref(), Some("identity"), "{head}");
     }
 }
+
+#[actix_web::test]
+async fn an_item_of_an_unsupported_media_type_is_rejected() {
+    let server = TestServer::start();
+    let flip = async |content_type: &str, data: &[&str]| {
+        let request = json!({"inputs": [{"name": "BYTES", "shape": [data.len()], "datatype": "BYTES", "data": data,
+            "parameters": {"content_type": content_type}}]});
+        let answer = server.post("/v2/models/vision.flip/infer", &request).await;
+        (answer.status, answer.json()["error"].clone())
+    };
+    let png = "data:image/png;base64,YWJj";
+    assert_eq!(flip("image/png", &["abc"]).await, (200, Json::Null));
+    assert_eq!(flip("", &[png, "abc"]).await, (200, Json::Null));
+    let rejected = "unsupported media type `image/gif`; task `flip` accepts image/png";
+    assert_eq!(flip("image/gif", &["abc"]).await, (422, json!(rejected)));
+    let (status, message) = flip("", &[png, "data:image/gif;base64,YWJj"]).await;
+    assert_eq!(
+        (status, message),
+        (422, json!(format!("item 1 of 2: {rejected}")))
+    );
+}
