@@ -2,8 +2,10 @@
 
 use std::process::Output;
 
-use crate::harness::Scenario;
+use rustix::process::{Pid, kill_process};
+
 use crate::harness::plugins::library;
+use crate::harness::{Scenario, Signal, eventually};
 
 struct Ran {
     code: Option<i32>,
@@ -148,6 +150,83 @@ fn check_with_load_also_loads_and_warms_up_every_model() {
         "{}",
         with.err
     );
+}
+
+#[test]
+fn check_with_load_leaves_nothing_behind() {
+    for (settings, isolation, code) in [
+        ("", "thread", 0),
+        ("", "process", 0),
+        ("on_load = \"error\"", "thread", 1),
+        ("fail_warm_up = true", "process", 1),
+    ] {
+        let scenario = Scenario::new(&format!(
+            "[server]\nscratch_dir = \"scratch\"\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n\
+             isolation = \"{isolation}\"\n[models.settings]\n{settings}\n"
+        ));
+        let scratch = scenario.dir().join("scratch");
+        std::fs::create_dir(&scratch).expect("the folder is ours");
+        let ran = run(&scenario, &["check", "--load", "--config", "models.toml"]);
+        assert_eq!(ran.code, Some(code), "{settings} {isolation}: {}", ran.err);
+        let left: Vec<_> = std::fs::read_dir(&scratch)
+            .expect("it is there")
+            .flatten()
+            .collect();
+        assert!(left.is_empty(), "{settings} {isolation}: {left:?}");
+    }
+}
+
+#[test]
+fn check_with_load_that_is_interrupted_leaves_nothing_behind() {
+    let scenario = Scenario::new(
+        "[server]\nscratch_dir = \"scratch\"\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n\
+         [models.settings]\non_load = \"hang\"\n",
+    );
+    let scratch = scenario.dir().join("scratch");
+    std::fs::create_dir(&scratch).expect("the folder is ours");
+    let left = || {
+        std::fs::read_dir(&scratch)
+            .expect("it is there")
+            .flatten()
+            .count()
+    };
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut check = scenario
+            .to_run(&["check", "--load", "--config", "models.toml"])
+            .spawn()
+            .expect("the executable can be started");
+        eventually("the plugin to be copied", || match left() {
+            0 => Err("nothing is there"),
+            _ => Ok(()),
+        });
+        kill_process(Pid::from_child(&check), signal).expect("it runs");
+        let status = eventually("the command to end", || {
+            check.try_wait().expect("a child can be asked").ok_or("it runs")
+        });
+        assert_eq!(status.code(), Some(1));
+        assert_eq!(left(), 0);
+    }
+}
+
+#[test]
+fn an_example_that_fails_with_valid_settings_is_a_warning() {
+    let config =
+        "[[models]]\nname = \"words\"\nplugin = \"template\"\n[models.settings]\nshortest_word = 4\n";
+    let scenario = Scenario::new(config);
+    let ran = run(&scenario, &["check", "--load", "--config", "models.toml"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let says = "model `words`: warm-up of task `stats` failed: example 1: ";
+    assert!(ran.err.contains(says), "{}", ran.err);
+    for isolation in ["thread", "process"] {
+        let isolated = config.replace(
+            "[models.settings]",
+            &format!("isolation = \"{isolation}\"\n[models.settings]"),
+        );
+        let server = Scenario::new(&isolated).start();
+        server.wait_for_log(says);
+        let reply = server.predict("words", "stats", &serde_json::json!([{"text": "longer words"}]));
+        assert_eq!(reply.expect(200).outputs()[0]["words"], 2, "{isolation}");
+    }
 }
 
 #[test]

@@ -203,6 +203,62 @@ fn a_log_that_nobody_reads_any_more_does_not_end_the_server() {
     assert_eq!(code.code(), Some(0));
 }
 
+#[test]
+fn a_server_that_adopts_orphans_reaps_them_and_passes_signals_on() {
+    let scenario = Scenario::new(
+        "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\non_crash = \"fail\"\n",
+    );
+    let mut server = scenario.as_subreaper().start();
+    let config = "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\non_crash = \"fail\"\n\
+                  [models.settings]\ntag = \"new\"\n";
+    for _ in 0..3 {
+        // The shell that kills the process outlives it, and ends as a child of whoever adopts it.
+        server
+            .predict("m", "text", &serde_json::json!([{"do": "kill"}]))
+            .expect(500);
+        server.wait_until_ready();
+    }
+    let first = server.pid().as_raw_pid();
+    eventually("all orphans to be reaped", || match zombies_of(first) {
+        zombies if zombies.is_empty() => Ok(()),
+        zombies => Err(zombies),
+    });
+    server.write_config(config);
+    assert!(server.reload(), "SIGHUP is passed on");
+    assert_eq!(server.predict("m", "text", &echoes([1])).report().tag(), "new");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+}
+
+/// The children of a process, and of its children, that have ended and were not reaped.
+fn zombies_of(process: i32) -> Vec<i32> {
+    let status = |entry: &std::fs::DirEntry| {
+        let number: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let text = std::fs::read_to_string(entry.path().join("status")).ok()?;
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name).map(str::trim).map(str::to_owned))
+        };
+        Some((
+            number,
+            field("PPid:")?.parse::<i32>().ok()?,
+            field("State:")?.starts_with('Z'),
+        ))
+    };
+    let entries = std::fs::read_dir("/proc").expect("Linux lists its processes");
+    let all: Vec<(i32, i32, bool)> = entries.flatten().filter_map(|entry| status(&entry)).collect();
+    let children: Vec<i32> = all
+        .iter()
+        .filter(|(_, parent, _)| *parent == process)
+        .map(|(number, ..)| *number)
+        .collect();
+    let of_these = |parent: &i32| *parent == process || children.contains(parent);
+    all.iter()
+        .filter(|(_, parent, zombie)| *zombie && of_these(parent))
+        .map(|(number, ..)| *number)
+        .collect()
+}
+
 /// A process that does not outlive its test.
 struct Killed(Child);
 

@@ -28,7 +28,7 @@ const FLOORS: [&[&str]; 7] = [
     &["registry", "reload"],
     &["api"],
     &["http", "grpc", "signals"],
-    &["main", "app", "cli", "logging", "open_files", "bench"],
+    &["main", "app", "cli", "init", "logging", "open_files", "bench"],
 ];
 
 const GROUND: usize = 0;

@@ -111,8 +111,8 @@ fn with_on_crash_fail_a_batch_is_not_run_again() {
 #[test]
 fn what_is_queued_when_a_process_dies_stays_queued_and_keeps_its_deadline() {
     let scenario = Scenario::new(
-        "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\nmax_restart_delay = \"100ms\"\n\
-         [models.settings]\nload_fault_until = \"loads\"\non_load = \"error\"\n",
+        "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\nrestart_delay = \"10s\"\n\
+         max_restart_delay = \"10s\"\n[models.settings]\nload_fault_until = \"loads\"\non_load = \"error\"\n",
     );
     let loads = scenario.dir().join("loads");
     std::fs::write(&loads, "").expect("the folder is ours");
@@ -173,6 +173,32 @@ fn a_crash_loop_is_visible_refuses_new_requests_and_ends_by_itself() {
     server.wait_for_metric("inference_worker_crash_loops", &[("model", "m")], 0);
     assert_eq!(server.model("m")["state"], "ready");
     server.shut_down();
+}
+
+#[test]
+fn what_is_queued_when_a_crash_loop_is_declared_is_answered_with_503_at_once() {
+    let scenario = scenario("[models.settings]\nload_fault_until = \"loads\"\non_load = \"error\"");
+    std::fs::write(scenario.dir().join("loads"), "").expect("the folder is ours");
+    let server = scenario.start();
+    let process = process_of(&server, "m");
+    let occupied = server.occupy("m");
+    let queued: Vec<_> = ["text", "prepared"]
+        .map(|task| server.predict_in_background("m", task, &echoes(["queued"])))
+        .into_iter()
+        .collect();
+    server.wait_for_queued("m", "text", 1);
+    server.wait_for_queued("m", "prepared", 1);
+    std::fs::remove_file(server.dir().join("loads")).expect("the folder is ours");
+    process.signal(Signal::KILL);
+    for pending in queued {
+        let reply = pending.reply();
+        assert_eq!((reply.status, reply.error().0.as_str()), (503, "unavailable"));
+        assert!(reply.text().contains("in a crash loop"), "{}", reply.text());
+    }
+    drop(occupied);
+    std::fs::write(server.dir().join("loads"), "").expect("the folder is ours");
+    server.wait_until_ready();
+    server.predict("m", "text", &echoes([1])).expect(200);
 }
 
 #[test]

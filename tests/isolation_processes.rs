@@ -113,6 +113,36 @@ fn a_process_that_does_not_want_to_end_is_ended() {
 }
 
 #[test]
+fn a_process_whose_requests_have_all_been_answered_is_killed_at_once_on_shutdown() {
+    for task in ["text", "prepared"] {
+        let config = format!(
+            "[server]\ndrain_timeout = \"10m\"\n{}",
+            config("predict_timeout = \"1h\"")
+        );
+        let mut server = Scenario::new(&config).start();
+        let processes = server.processes();
+        let deed = if task == "text" { "hang" } else { "hang_in_prepare" };
+        let path = format!("/v1/models/m/tasks/{task}/predict");
+        let late = server
+            .request("POST", &path)
+            .header("x-request-timeout", "200ms")
+            .json(&json!({"inputs": [{"do": deed}]}))
+            .send();
+        assert_eq!(late.status, 504, "{task}");
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait_for_exit().code(), Some(0), "{task}: nothing was lost");
+        for process in processes {
+            process.wait_until_gone();
+        }
+        let log = server.log().text();
+        assert!(
+            !log.contains("still computes") && !log.contains(" ERROR "),
+            "{log}"
+        );
+    }
+}
+
+#[test]
 fn signals_for_the_server_do_not_end_its_processes() {
     let server = scenario("").start();
     let before = server.processes();

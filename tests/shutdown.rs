@@ -171,6 +171,8 @@ fn a_second_sigterm_ends_the_server_now() {
         "work was lost, and the code says so"
     );
     server.wait_for_log("received a second termination signal");
+    let scratch = std::fs::read_dir(server.dir().join("scratch")).expect("it is there");
+    assert_eq!(scratch.count(), 0, "the copies of plugins are gone");
     drop(occupied);
 }
 

@@ -222,7 +222,7 @@ fn start() -> Result<IsolatedModel, Box<dyn std::error::Error>> {
         prepare_lanes: 1,
         start_timeout: Duration::from_secs(60),
         warm_up: Box::new(|_| Ok(())),
-        files: Box::new(()),
+        files: Arc::new(()),
     };
     Ok(IsolatedModel::start(isolation, metrics.workers("instant"))?)
 }

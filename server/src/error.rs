@@ -27,6 +27,9 @@ pub enum ItemError {
     /// The model is being unloaded or the server stops.
     #[error("the model is shutting down")]
     ShuttingDown,
+    /// Nothing can run the item, and that is not expected to change soon. Says why.
+    #[error("{0}")]
+    Unavailable(String),
 }
 
 /// Why a request was not admitted.

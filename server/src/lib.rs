@@ -14,6 +14,7 @@ pub mod error;
 pub mod exit_status;
 pub mod grpc;
 pub mod http;
+pub mod init;
 pub mod isolation;
 pub mod json;
 pub mod loader;

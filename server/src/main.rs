@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use inference_server::app;
-use inference_server::cli::{Cli, Command};
+use inference_server::cli::{Cli, Command, ServeArgs};
 use inference_server::error::Chain;
-use inference_server::{bench, config, console};
+use inference_server::{bench, config, console, init};
 use plugin_abi::check::{Finding, Severity};
 
 fn main() -> ExitCode {
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     match cli.command {
-        None => report(app::serve(cli.serve)),
+        None => serve(cli.serve),
         Some(Command::Check { serve, load }) => check(&serve, load),
         Some(Command::ConfigReference { markdown }) => print_reference(markdown),
         Some(Command::Inspect { file, json, strict }) => inspect(&file, json, strict),
@@ -33,6 +33,22 @@ fn usage(message: &clap::Error) -> ExitCode {
     match console::ignore_closed_pipe(printed) {
         Err(error) if !message.use_stderr() => cannot_print(&error),
         _ => ExitCode::from(u8::try_from(message.exit_code()).unwrap_or(1)),
+    }
+}
+
+fn serve(args: ServeArgs) -> ExitCode {
+    if !init::adopts_orphans() {
+        init::end_with_parent();
+        return report(app::serve(args));
+    }
+    match init::run_as_child() {
+        Ok(code) => code,
+        Err(error) => {
+            console::report(format_args!(
+                "cannot start the server as a child of the first process: {error}"
+            ));
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -61,7 +77,7 @@ fn cannot_print(error: &io::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn check(args: &inference_server::cli::ServeArgs, load: bool) -> ExitCode {
+fn check(args: &ServeArgs, load: bool) -> ExitCode {
     match app::check(args, load) {
         Ok(checked) => {
             for warning in &checked.warnings {

@@ -38,6 +38,9 @@ pub trait Model: Send + Sync {
     fn health(&self) -> Health {
         Health::Ready
     }
+
+    /// Ends what runs a batch now, as nobody needs its outcomes. A model that cannot do so finishes the batch.
+    fn stop_running(&self) {}
 }
 
 /// Whether a loaded model can run batches. Reasons are fit for clients: they name no path and no setting.
@@ -50,11 +53,19 @@ pub enum Health {
         /// What happened.
         reason: String,
     },
-    /// It loses what runs it again and again, and is given longer and longer pauses. What comes meanwhile is refused.
+    /// It loses what runs it again and again, and is restarted with growing pauses. Meanwhile new requests are rejected, and
+    /// queued items fail.
     CrashLoop {
         /// What happened last.
         reason: String,
     },
+}
+
+impl BatchError {
+    /// Whether the batch may fit in halves.
+    pub fn is_run_in_halves(&self) -> bool {
+        matches!(self, Self::OutOfMemory(_) | Self::TooLarge(_))
+    }
 }
 
 /// One item of a batch.
@@ -116,6 +127,10 @@ pub enum BatchError {
     /// The plugin panicked.
     #[error("the plugin panicked: {0}")]
     Panicked(String),
+    /// The batch or its outputs are larger than what can be passed to or from what runs it, and nothing was passed on. A
+    /// smaller batch may fit; the error is that of an item that does not fit alone.
+    #[error("{0}")]
+    TooLarge(ItemError),
     /// What ran the batch is gone, and nobody knows how far it came. Says how it ended.
     #[error("the process that ran the batch is gone: {0}")]
     WorkerLost(String),

@@ -21,6 +21,7 @@ pub(crate) struct Scenario {
     arguments: Vec<OsString>,
     environment: Vec<(String, String)>,
     open_files: Option<usize>,
+    subreaper: bool,
 }
 
 impl Scenario {
@@ -37,6 +38,7 @@ impl Scenario {
             arguments: Vec::new(),
             environment: Vec::new(),
             open_files: None,
+            subreaper: false,
         };
         write_config(scenario.dir(), config);
         scenario
@@ -81,6 +83,12 @@ impl Scenario {
     /// Lets the server have at most so many open files, connections included.
     pub(crate) fn open_files(mut self, most: usize) -> Self {
         self.open_files = Some(most);
+        self
+    }
+
+    /// Lets orphans become children of the server, as they do of the first process of a container.
+    pub(crate) fn as_subreaper(mut self) -> Self {
+        self.subreaper = true;
         self
     }
 
@@ -145,6 +153,9 @@ impl Scenario {
                 shell
             }
         };
+        if self.subreaper {
+            become_subreaper(&mut command);
+        }
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("INFERENCE_") {
                 command.env_remove(name);
@@ -156,6 +167,21 @@ impl Scenario {
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
+}
+
+/// The attribute is kept when the process becomes the server.
+#[allow(
+    unsafe_code,
+    reason = "a process can only set the attribute itself, between fork and exec"
+)]
+fn become_subreaper(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let set = || {
+        let own = rustix::process::getpid();
+        rustix::process::set_child_subreaper(Some(own)).map_err(std::io::Error::from)
+    };
+    // SAFETY: The closure makes two system calls, and neither allocates nor takes a lock.
+    unsafe { command.pre_exec(set) };
 }
 
 fn config_file(dir: &Path) -> PathBuf {

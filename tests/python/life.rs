@@ -69,6 +69,36 @@ fn a_crash_an_exit_and_a_hang_cost_the_process_alone() {
 }
 
 #[test]
+fn a_process_that_is_replaced_starts_from_the_files_that_were_loaded_and_not_from_a_rejected_edit() {
+    let model = |text: &str| {
+        format!(
+            "import os\nfrom helper import word\n\n\nclass Model:\n    def say(self, texts: list[str]) -> list[str]:\n        \
+             if 'die' in texts:\n            os._exit(3)\n        return [f'{{word}} {text}'] * len(texts)\n"
+        )
+    };
+    let keys = "restart_delay = \"1ms\"\non_crash = \"fail\"";
+    let Some(scenario) = written(&model("old"), keys) else {
+        return;
+    };
+    write(scenario.dir(), "helper.py", "word = 'old'\n");
+    let server = scenario.start();
+    let say = |text: &str| server.predict("m", "say", &json!([text]));
+    assert_eq!(say("?").expect(200).outputs(), [json!("old old")]);
+    // One edit is a mistake, the other is not.
+    write(server.dir(), "model.py", "this is no Python\n");
+    write(server.dir(), "helper.py", "word = 'new'\n");
+    assert!(!server.reload());
+    say("die").expect(500);
+    server.wait_for_log("starts from copies of the loaded ones");
+    server.wait_until_ready();
+    assert_eq!(say("?").expect(200).outputs(), [json!("old old")]);
+    // Repaired, it is loaded by the next reload.
+    write(server.dir(), "model.py", &model("new"));
+    assert!(server.reload());
+    assert_eq!(say("?").expect(200).outputs(), [json!("new new")]);
+}
+
+#[test]
 fn in_threads_models_of_one_environment_share_an_interpreter() {
     let Some(python) = python() else { return };
     let thread = "isolation = \"thread\"\nworkers = 2";

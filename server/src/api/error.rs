@@ -138,7 +138,7 @@ impl Code {
             ItemError::Invalid(_) => Self::InvalidInput,
             ItemError::Unsupported(_) => Self::Unsupported,
             ItemError::Expired(_) => Self::DeadlineExceeded,
-            ItemError::ShuttingDown => Self::Unavailable,
+            ItemError::ShuttingDown | ItemError::Unavailable(_) => Self::Unavailable,
             ItemError::OutOfMemory(_) => Self::OutOfMemory,
             ItemError::Fault(_) => Self::ModelFault,
             ItemError::Lost => Self::Internal,

@@ -13,13 +13,13 @@ use plugin_abi::check as declarations;
 use plugin_abi::check::Severity;
 use plugin_abi::manifest::PluginManifest;
 
-use super::{AppError, json_schema, read_config_leniently, reloader};
+use super::load_once::load_once;
+use super::{AppError, json_schema, read_config_leniently};
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, ConfigErrors, ConfigWarning, Examined, Location, ModelSettings, Origin};
 use crate::error::Chain;
 use crate::loader::{self, LoadError, Probe, TrialProgram};
 use crate::logging;
-use crate::metrics::Metrics;
 use crate::open_files;
 use crate::reload::{ModelFailure, trial_options};
 
@@ -56,10 +56,10 @@ pub fn check(args: &ServeArgs, load: bool) -> Result<Checked, AppError> {
     if load {
         logging::start(&settings.logging);
         open_files::raise_limit();
-        let (mut reloader, _) = reloader(&settings, Arc::new(Metrics::new(settings.metrics.clone())?))?;
-        reloader
-            .start(&settings.models)
-            .map_err(|failures| AppError::Models(by_line(failures)))?;
+        load_once(&settings).map_err(|error| match error {
+            AppError::Models(failures) => AppError::Models(by_line(failures)),
+            other => other,
+        })?;
     } else if !settings.models.is_empty() {
         unchecked.insert(
             0,

@@ -4,6 +4,8 @@
 mod check;
 mod files;
 mod json_schema;
+mod leftovers;
+mod load_once;
 mod models;
 mod running;
 
@@ -34,6 +36,7 @@ use crate::protocol::Value;
 use crate::registry::{ModelStates, Registry};
 use crate::reload::{LoadContext, ModelFailure, Reloader};
 use crate::signals::Signals;
+use leftovers::Leftovers;
 use models::{Command, ModelThread};
 use running::{Running, Servers};
 
@@ -79,6 +82,9 @@ pub enum AppError {
     /// Models do not load.
     #[error("{}", list(.0))]
     Models(Vec<ModelFailure>),
+    /// A termination signal arrived before the command was done.
+    #[error("interrupted")]
+    Interrupted,
     /// The thread that loads models panicked; the log has the message.
     #[error("the thread that loads models has ended unexpectedly")]
     ModelThread,
@@ -151,6 +157,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         let signals = Signals::new()?;
         let metrics = Arc::new(Metrics::new(settings.metrics.clone())?);
         let (reloader, registry) = reloader(&settings, metrics.clone())?;
+        let _leftovers = Leftovers::of(&reloader);
         let (commands, receiver) = channel();
         let orders = commands.clone();
         // A thread that has ended is on its way out with the server, and answers by dropping the order.

@@ -26,6 +26,8 @@ pub(super) enum Command {
     Order(Pending),
     ShutDown {
         deadline: Instant,
+        /// Whether all requests have been answered.
+        answered: bool,
         done: oneshot::Sender<Result<(), Vec<String>>>,
     },
 }
@@ -80,9 +82,14 @@ impl ModelThread {
         let _ = self.commands.send(Command::Reload);
     }
 
-    pub(super) async fn shut_down(self, deadline: Instant) -> Result<(), Abandoned> {
+    /// Shuts the models down by `deadline`. If all requests have been `answered`, nobody needs the batches that still run.
+    pub(super) async fn shut_down(self, deadline: Instant, answered: bool) -> Result<(), Abandoned> {
         let (done, finished) = oneshot::channel();
-        let _ = self.commands.send(Command::ShutDown { deadline, done });
+        let _ = self.commands.send(Command::ShutDown {
+            deadline,
+            answered,
+            done,
+        });
         // A load that is under way cannot be stopped: it ends with the process.
         match tokio::time::timeout_at((deadline + REAP_INTERVAL).into(), finished).await {
             Ok(Ok(result)) => {
@@ -132,8 +139,12 @@ impl ModelLoop {
                     // Whoever ordered it may have gone.
                     let _ = pending.done.send(result);
                 }
-                Ok(Command::ShutDown { deadline, done }) => {
-                    let _ = done.send(self.reloader.shut_down(deadline));
+                Ok(Command::ShutDown {
+                    deadline,
+                    answered,
+                    done,
+                }) => {
+                    let _ = done.send(self.reloader.shut_down(deadline, answered));
                     return;
                 }
                 Err(RecvTimeoutError::Timeout) => {}

@@ -110,13 +110,14 @@ async fn shut_down(
     servers.http.start_draining();
     tokio::time::sleep(delay).await;
     let deadline = clock::now() + settings.server.drain_timeout;
-    if !servers.drain(deadline).await {
+    let answered = servers.drain(deadline).await;
+    if !answered {
         log::error!(
             "requests were still being answered after {} s",
             settings.server.drain_timeout.as_secs_f64()
         );
     }
-    match models.shut_down(deadline).await {
+    match models.shut_down(deadline, answered).await {
         Ok(()) => {
             log::info!("shut down");
             Ok(())

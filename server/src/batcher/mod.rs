@@ -243,6 +243,11 @@ impl<T> Batcher<T> {
         self.queue.take_expired()
     }
 
+    /// Takes all items.
+    pub fn take_all(&mut self) -> Vec<Item<T>> {
+        self.queue.take_all()
+    }
+
     /// What a free worker does now. To be called only when one is free.
     ///
     /// An item whose deadline is not after `now` is never part of a batch and never waited for. Where more wait than a

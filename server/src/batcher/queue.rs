@@ -169,6 +169,12 @@ impl<T> Queue<T> {
         Some(item)
     }
 
+    /// Hands back everything.
+    pub(super) fn take_all(&mut self) -> Vec<Item<T>> {
+        let ids: Vec<ItemId> = self.items.keys().copied().collect();
+        ids.into_iter().filter_map(|id| self.cancel(id)).collect()
+    }
+
     pub(super) fn into_items(self) -> impl Iterator<Item = Item<T>> {
         self.items.into_values()
     }

@@ -31,7 +31,7 @@ mod tests;
 mod worker;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -83,17 +83,28 @@ pub struct Engine {
 }
 
 /// The threads of an engine. They end after the engine has been dropped and its queue has been worked off.
-pub struct Workers(Vec<JoinHandle<()>>);
+pub struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    /// The model that they run, until the last of them drops it.
+    model: Weak<dyn Model>,
+}
 
 impl Workers {
     /// Whether all have ended.
     pub fn is_finished(&self) -> bool {
-        self.0.iter().all(JoinHandle::is_finished)
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Ends the batches that run now, as far as the model can: nobody needs their outcomes.
+    pub fn stop_running(&self) {
+        if let Some(model) = self.model.upgrade() {
+            model.stop_running();
+        }
     }
 
     /// Blocks until all have ended. Workers do not panic, so there is nothing to report.
     pub fn join(self) {
-        for worker in self.0 {
+        for worker in self.threads {
             let _ = worker.join();
         }
     }
@@ -126,14 +137,17 @@ impl Engine {
         let batching: Vec<TaskBatching> = config.tasks.iter().map(|limits| limits.batching).collect();
         let batcher = Batcher::new(batching.clone()).with_workers(config.workers);
         let scheduler = Scheduler::new(receiver, batcher, batching, queue.tasks());
-        let workers = Worker::start_all(&model, scheduler, config)?;
+        let workers = Workers {
+            threads: Worker::start_all(&model, scheduler, config)?,
+            model: Arc::downgrade(&model),
+        };
         Ok((
             Self {
                 model,
                 prepare_pool: config.prepare_pool.clone(),
                 queue: Arc::new(queue),
             },
-            Workers(workers),
+            workers,
         ))
     }
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use super::Outcome;
 use super::queue::Queued;
 use super::sink::BatchSink;
-use super::worker::Worker;
+use super::worker::{Worker, crash_loop};
 use crate::batcher::Item;
 use crate::clock;
 use crate::error::ItemError;
-use crate::model::{BatchError, BatchItem};
+use crate::model::{BatchError, BatchItem, Health};
 
 /// How often a worker without anything to run a batch looks after what waits.
 pub(super) const PATIENCE: Duration = Duration::from_millis(50);
@@ -76,11 +76,13 @@ impl<'a> Prediction<'a> {
                 self.worker.tasks[self.task].metrics.out_of_memory.inc();
                 log::debug!("a batch of {} items is halved: {message}", items.len());
                 self.too_much = Some(self.too_much.map_or(cost, |least| least.min(cost)));
-                let (first, second) = items.split_at(items.len() / 2);
-                self.attempt(first, cost / 2, attempt, outcomes);
-                self.attempt(second, cost - cost / 2, attempt, outcomes);
-                return;
+                return self.halve(items, cost, attempt, outcomes);
             }
+            Some(Err(BatchError::TooLarge(error))) if items.len() > 1 => {
+                log::debug!("a batch of {} items is halved: {error}", items.len());
+                return self.halve(items, cost, attempt, outcomes);
+            }
+            Some(Err(BatchError::TooLarge(error))) => error,
             Some(Err(BatchError::OutOfMemory(message))) => {
                 self.worker.tasks[self.task].metrics.out_of_memory.inc();
                 ItemError::OutOfMemory(message)
@@ -89,11 +91,19 @@ impl<'a> Prediction<'a> {
                 return self.lost(items, cost, attempt, &reason, outcomes);
             }
             Some(Err(BatchError::Failed(error))) => error,
-            Some(Err(error @ (BatchError::Panicked(_) | BatchError::NoWorker))) => {
-                ItemError::Fault(error.to_string())
-            }
+            Some(Err(BatchError::NoWorker)) => match self.worker.model.health() {
+                Health::CrashLoop { reason } => crash_loop(&reason),
+                _ => ItemError::Fault(BatchError::NoWorker.to_string()),
+            },
+            Some(Err(error @ BatchError::Panicked(_))) => ItemError::Fault(error.to_string()),
         };
         self.fail(items, &error, outcomes);
+    }
+
+    fn halve(&mut self, items: &[Placed<'_>], cost: u64, attempt: Attempt, outcomes: &mut [Option<Outcome>]) {
+        let (first, second) = items.split_at(items.len() / 2);
+        self.attempt(first, cost / 2, attempt, outcomes);
+        self.attempt(second, cost - cost / 2, attempt, outcomes);
     }
 
     /// What ran the batch was lost. The batch is run once more, then item by item; who is lost alone, after a first loss, is
@@ -169,6 +179,9 @@ impl<'a> Prediction<'a> {
             if result == Err(BatchError::NoWorker) {
                 if items.iter().all(|(_, item)| !item.payload.ticket.is_wanted()) {
                     return None;
+                }
+                if matches!(worker.model.health(), Health::CrashLoop { .. }) {
+                    return Some(Err(BatchError::NoWorker));
                 }
                 worker.model.wait_for_worker(worker.index, PATIENCE);
                 continue;

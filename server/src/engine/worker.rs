@@ -16,7 +16,7 @@ use crate::batcher::{Batch, Batcher, Completion, Item, ItemId, Next};
 use crate::batching::{Policy, TaskBatching};
 use crate::clock;
 use crate::error::ItemError;
-use crate::model::Model;
+use crate::model::{Health, Model};
 use crate::priority;
 
 /// The batcher and the receiving end of the queue. Belongs to the worker whose turn it is.
@@ -113,9 +113,16 @@ impl Scheduler {
         }
     }
 
-    /// Does what there is to do while nothing could run a batch.
-    fn tidy(&mut self) -> Turn {
+    /// Does what there is to do while nothing could run a batch. In a crash loop that may last, so what is queued fails at
+    /// once, as new requests do.
+    fn tidy(&mut self, health: Health) -> Turn {
         self.look_around();
+        if let Health::CrashLoop { reason } = health {
+            let error = crash_loop(&reason);
+            for item in self.batcher.take_all() {
+                item.payload.ticket.settle(Err(error.clone()));
+            }
+        }
         if self.closed && self.batcher.is_empty() {
             Turn::End
         } else {
@@ -292,6 +299,11 @@ impl Scheduler {
     }
 }
 
+/// The error of an item that cannot run because its model is in a crash loop.
+pub(super) fn crash_loop(reason: &str) -> ItemError {
+    ItemError::Unavailable(format!("the model is in a crash loop: {reason}"))
+}
+
 /// One thread that runs batches.
 pub(super) struct Worker {
     pub(super) index: usize,
@@ -340,7 +352,7 @@ impl Worker {
                 if could_run {
                     scheduler.next()
                 } else {
-                    scheduler.tidy()
+                    scheduler.tidy(self.model.health())
                 }
             };
             match next {

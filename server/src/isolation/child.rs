@@ -21,7 +21,7 @@ use super::frame::{Entry, Reply, Request};
 use super::handover::Handover;
 use super::records;
 use super::setup::{LoadFailure, Setup};
-use super::transport::{Lane, LaneError};
+use super::transport::{Lane, LaneError, MAX_MESSAGE};
 use crate::console;
 use crate::error::{Chain, ItemError};
 use crate::model::{BatchError, BatchItem, Model, Prepared};
@@ -129,6 +129,21 @@ fn decode(message: &Bytes) -> Result<Request<'static>, ChildError> {
     Request::decode(message).map_err(|error| ChildError::Nonsense(error.to_string()))
 }
 
+/// The same answer, or an error in place of one that is too long to be sent.
+fn within_limit(done: Reply, most: u64) -> Reply {
+    let length = done.encode().len() as u64;
+    if length <= most {
+        return done;
+    }
+    let error = format!(
+        "the outputs take {length} bytes, and a process of a model returns at most {most} at a time; lower `max_batch_size`"
+    );
+    Reply::Done {
+        result: Err(BatchError::TooLarge(ItemError::Fault(error))),
+        outcomes: Vec::new(),
+    }
+}
+
 /// The loaded model, and what it has prepared.
 struct Served {
     model: Arc<dyn Model>,
@@ -191,7 +206,10 @@ impl Served {
                     let done = self.run_batch(&mut lane, task as usize, items);
                     lane.send(done.encode())?;
                 }
-                Ok(Request::Release(handles)) => self.release(&handles),
+                Ok(Request::Release(handles)) => {
+                    self.release(&handles);
+                    lane.send(Reply::Released.encode())?;
+                }
                 Ok(other) => return Err(ChildError::Nonsense(format!("{other:?} out of turn"))),
                 Err(ChildError::Lane(LaneError::Closed)) => return Ok(()),
                 Err(error) => return Err(error),
@@ -233,12 +251,12 @@ impl Served {
         };
         let outcomes = collector.into_outcomes();
         drop(batch);
-        // A batch that is out of memory comes back in halves.
-        if !matches!(result, Err(BatchError::OutOfMemory(_))) {
+        let done = within_limit(Reply::Done { result, outcomes }, MAX_MESSAGE);
+        if !done.is_run_again() {
             drop(items);
             self.release(&handles);
         }
-        Reply::Done { result, outcomes }
+        done
     }
 
     /// The items of a batch that can be run, and their places in it. Those that cannot be prepared fail alone.
@@ -313,5 +331,32 @@ impl Served {
                 })
                 .collect()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isolation::frame::Outcome;
+    use crate::protocol::Value;
+
+    #[test]
+    fn outputs_that_are_too_long_to_be_sent_become_an_error() {
+        let done = |bytes: usize| Reply::Done {
+            result: Ok(()),
+            outcomes: vec![Outcome::Output {
+                index: 0,
+                value: Value::Text(Bytes::from(vec![b'x'; bytes])),
+            }],
+        };
+        assert_eq!(within_limit(done(100), 1000), done(100));
+        let error = within_limit(done(2000), 1000);
+        assert!(error.is_run_again(), "in halves, if there is more than one item");
+        let Reply::Done { result, outcomes } = error else {
+            panic!("it is still the end of a batch")
+        };
+        assert!(outcomes.is_empty());
+        let message = result.expect_err("it does not fit").to_string();
+        assert!(message.contains("returns at most 1000 at a time"), "{message}");
     }
 }

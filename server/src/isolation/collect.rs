@@ -79,10 +79,18 @@ impl OutputSink for Collector<'_> {
             return self.settle(index, |index| Outcome::Output { index, value });
         }
         match self.places.get(index) {
-            // A server that does not answer is gone, and so is the client.
-            Some(&place) if !self.settled[place] => {
-                self.send_part(place, value).unwrap_or(SinkStatus::Cancelled)
-            }
+            Some(&place) if !self.settled[place] => match self.send_part(place, value) {
+                Ok(status) => status,
+                Err(error @ (LaneError::TooLong { .. } | LaneError::NoMemory(_))) => {
+                    self.fail_at(
+                        place,
+                        ItemError::Fault(format!("a part of the output cannot be sent: {error}")),
+                    );
+                    SinkStatus::Refused
+                }
+                // A server that does not answer is gone, and so is the client.
+                Err(_) => SinkStatus::Cancelled,
+            },
             _ => SinkStatus::Refused,
         }
     }

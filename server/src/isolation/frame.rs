@@ -7,7 +7,10 @@
 //! | [`Request::Load`] | [`Reply::Loaded`] or [`Reply::Refused`] |
 //! | [`Request::Prepare`] | [`Reply::Prepared`] or [`Reply::Failed`] |
 //! | [`Request::Predict`] | any number of [`Reply::Part`], each of which the server answers with [`Request::Status`], and then [`Reply::Done`] |
-//! | [`Request::Release`] | nothing |
+//! | [`Request::Release`] | [`Reply::Released`] |
+//!
+//! The server does not wait for [`Reply::Released`], but reads it before it sends anything else on the lane: until then the
+//! memory of the lane may be lent to the child.
 //!
 //! The two messages of a start hold JSON, as what they carry is JSON anyway; what is said for a batch never is.
 
@@ -76,6 +79,8 @@ pub(super) enum Reply {
     },
     /// The item cannot be prepared.
     Failed(ItemError),
+    /// The prepared items are dropped.
+    Released,
     /// A part of the output of an item; more follow.
     Part {
         /// Which item.
@@ -133,6 +138,7 @@ mod code {
     pub(super) const FAILED: u8 = 68;
     pub(super) const PART: u8 = 69;
     pub(super) const DONE: u8 = 70;
+    pub(super) const RELEASED: u8 = 71;
 }
 
 impl Request<'_> {
@@ -235,6 +241,11 @@ impl Entry<'_> {
 }
 
 impl Reply {
+    /// Whether it is the end of a batch that comes back in halves, for which the child keeps what it has prepared.
+    pub(super) fn is_run_again(&self) -> bool {
+        matches!(self, Self::Done { result: Err(error), .. } if error.is_run_in_halves())
+    }
+
     pub(super) fn encode(&self) -> Encoder<'_> {
         match self {
             Self::Loaded(manifest) => {
@@ -263,6 +274,7 @@ impl Reply {
                 to.item_error(error);
                 to
             }
+            Self::Released => Encoder::new(code::RELEASED),
             Self::Part { index, value } => {
                 let mut to = Encoder::new(code::PART);
                 to.u32(*index);
@@ -298,6 +310,7 @@ impl Reply {
                 group: from.u64("a group")?,
             },
             code::FAILED => Self::Failed(from.item_error()?),
+            code::RELEASED => Self::Released,
             code::PART => Self::Part {
                 index: from.u32("the index of an item")?,
                 value: from.value()?,

@@ -3,6 +3,7 @@
 //! It lives longer than its children, which the kernel ends when the thread that launched them ends, and which inherit its
 //! niceness.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::process::{Bell, Death, Launched, Process, Program, Waited, launch};
 use super::remote::{self, RemoteModel};
 use super::setup::Setup;
 use super::transport::Lane;
-use super::{StartError, WarmUp};
+use super::{ModelFiles, StartError, WarmUp};
 use crate::metrics::RestartReason;
 use crate::resources::Resources;
 
@@ -36,6 +37,7 @@ pub(super) struct Plan {
     pub(super) predict_timeout: Duration,
     pub(super) prepare_lanes: usize,
     pub(super) warm_up: WarmUp,
+    pub(super) files: Arc<dyn ModelFiles>,
 }
 
 /// See the module. `slot` is the child's place among those of its model.
@@ -44,6 +46,18 @@ pub(super) struct Keeper {
     pub(super) plan: Arc<Plan>,
     pub(super) pool: Arc<Pool>,
     pub(super) end: Arc<Bell>,
+}
+
+/// A reason that is fit for clients: what a plugin says may name files.
+fn public_reason(error: &StartError) -> String {
+    match error {
+        StartError::Spawn(_) | StartError::Enclose(_) | StartError::Load(_) | StartError::WarmUp(_) => {
+            "it could not load the model; see the server's log".to_owned()
+        }
+        StartError::Supervisor | StartError::Died(_) | StartError::ChangedFiles(_) | StartError::Changed => {
+            error.to_string()
+        }
+    }
 }
 
 /// A child that serves.
@@ -79,6 +93,7 @@ impl Keeper {
                 (Err(error), None) => Death {
                     reason: RestartReason::Start,
                     text: format!("cannot be started again: {error}"),
+                    public: Some(format!("cannot be started again: {}", public_reason(&error))),
                 },
             };
             let pause = self.pool.down(self.slot, &death);
@@ -107,6 +122,11 @@ impl Keeper {
 
     /// Starts a child, and returns once it is loaded and warm. `suspect`: its predecessor died.
     fn start(&self, suspect: bool) -> Result<Alive, StartError> {
+        let directory = if suspect {
+            self.plan.files.directory()?
+        } else {
+            None
+        };
         let enclosure = self
             .plan
             .enclosures
@@ -133,7 +153,7 @@ impl Keeper {
             records,
         )
         .map_err(StartError::Spawn)?;
-        let loaded = self.load(&process, main, prepare, suspect);
+        let loaded = self.load(&process, main, prepare, suspect, directory);
         if loaded.is_err() {
             process.kill();
             process.bury();
@@ -151,13 +171,20 @@ impl Keeper {
         mut main: Lane,
         prepare: Vec<Lane>,
         suspect: bool,
+        directory: Option<PathBuf>,
     ) -> Result<Arc<RemoteModel>, StartError> {
         let plan = &*self.plan;
-        let setup = Setup {
+        let mut setup = Setup {
             confinement: process.enclosure().confinement().clone(),
             ..plan.setup.clone()
         };
+        if let Some(directory) = directory {
+            setup.context.base_dir = directory;
+        }
         let manifest = remote::load(&mut main, process, &setup, plan.start_timeout)?;
+        if suspect {
+            plan.files.check(&manifest.files)?;
+        }
         if !self.pool.agree(&manifest) {
             return Err(StartError::Changed);
         }

@@ -50,6 +50,7 @@ mod transport;
 mod wire;
 
 use std::io;
+use std::path::PathBuf;
 
 pub use child::run_child;
 pub use model::{IsolatedModel, Isolation};
@@ -66,12 +67,45 @@ pub const CHILD_COMMAND: &str = "model-process";
 /// Runs a fresh child once, before it serves.
 pub type WarmUp = Box<dyn Fn(&dyn Model) -> Result<(), WarmUpError> + Send + Sync>;
 
+/// The files that the children of one model load. A child that is started later loads the same ones, whatever became of
+/// them since.
+pub trait ModelFiles: Send + Sync {
+    /// The first children have loaded the model, which reports that it has read these files as well.
+    fn loaded(&self, reported: &[PathBuf]);
+
+    /// The directory that a child that is started now has in place of the configuration's; `None` if no file has changed.
+    fn directory(&self) -> Result<Option<PathBuf>, ChangedFiles>;
+
+    /// Whether a child that was started later has read none of the files as they are by now.
+    fn check(&self, reported: &[PathBuf]) -> Result<(), ChangedFiles>;
+}
+
+/// A model whose files never change.
+impl ModelFiles for () {
+    fn loaded(&self, _reported: &[PathBuf]) {}
+
+    fn directory(&self) -> Result<Option<PathBuf>, ChangedFiles> {
+        Ok(None)
+    }
+
+    fn check(&self, _reported: &[PathBuf]) -> Result<(), ChangedFiles> {
+        Ok(())
+    }
+}
+
+/// Files have changed since the model was loaded from them, and cannot be had as they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its files changed since it was loaded; reload the configuration to load the new ones")]
+pub struct ChangedFiles;
+
 /// Why a model is not warm.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("warm-up of task `{task}` failed: {reason}")]
+#[error("warm-up of task `{task}` failed: example {example}: {reason}")]
 pub struct WarmUpError {
     /// The task.
     pub task: String,
+    /// Which of its examples, from 1.
+    pub example: usize,
     /// What the model said.
     pub reason: String,
 }
@@ -97,6 +131,9 @@ pub enum StartError {
     /// It is not warm.
     #[error(transparent)]
     WarmUp(WarmUpError),
+    /// It would not start from the files that the model was loaded from.
+    #[error(transparent)]
+    ChangedFiles(#[from] ChangedFiles),
     /// The plugin, or the files that it reads, gave another model than before.
     #[error("the model has other tasks than before; reload the configuration")]
     Changed,

@@ -1,6 +1,5 @@
 //! The model that the engine runs: a pool of child processes behind the safe [`Model`] trait.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
@@ -15,7 +14,7 @@ use super::process::{Bell, Program};
 use super::remote::Lost;
 use super::setup::Setup;
 use super::supervisor::Backoff;
-use super::{StartError, WarmUp};
+use super::{ModelFiles, StartError, WarmUp};
 use crate::config::{OnCrash, ProcessSettings};
 use crate::error::ItemError;
 use crate::metrics::WorkerMetrics;
@@ -43,8 +42,8 @@ pub struct Isolation {
     pub start_timeout: Duration,
     /// Runs a fresh child once before it serves.
     pub warm_up: WarmUp,
-    /// What has to stay as long as children may be started: the files that they load.
-    pub files: Box<dyn Any + Send + Sync>,
+    /// The files that children load, which stay as long as children may be started.
+    pub files: Arc<dyn ModelFiles>,
 }
 
 /// A model that runs in child processes. Dropping it ends them, and waits for that.
@@ -54,7 +53,7 @@ pub struct IsolatedModel {
     settings: ProcessSettings,
     keepers: Vec<JoinHandle<()>>,
     end: Arc<Bell>,
-    _files: Box<dyn Any + Send + Sync>,
+    _files: Arc<dyn ModelFiles>,
 }
 
 impl IsolatedModel {
@@ -76,7 +75,7 @@ impl IsolatedModel {
             settings,
             keepers: Vec::with_capacity(isolation.workers),
             end,
-            _files: isolation.files,
+            _files: isolation.files.clone(),
         };
         let name = isolation.setup.context.model.clone();
         let plan = Arc::new(Plan {
@@ -88,6 +87,7 @@ impl IsolatedModel {
             predict_timeout: settings.predict_timeout,
             prepare_lanes: isolation.prepare_lanes,
             warm_up: isolation.warm_up,
+            files: isolation.files.clone(),
         });
         let (report, reports) = channel();
         for slot in 0..isolation.workers {
@@ -114,6 +114,7 @@ impl IsolatedModel {
             return Err(StartError::Supervisor);
         }
         model.manifest = model.pool.manifest().cloned().unwrap_or_default();
+        isolation.files.loaded(&model.manifest.files);
         Ok(model)
     }
 
@@ -124,7 +125,7 @@ impl IsolatedModel {
             let child = self
                 .pool
                 .for_preparation(self.settings.predict_timeout)
-                .map_err(|health| ItemError::Fault(unavailable(&health)))?;
+                .map_err(|health| ItemError::Unavailable(unavailable(&health)))?;
             let lost = match child.prepare(task, item, alone) {
                 Ok(prepared) => return prepared,
                 Err(lost) => lost,
@@ -146,9 +147,8 @@ impl IsolatedModel {
 
 fn unavailable(health: &Health) -> String {
     match health {
-        Health::Recovering { reason } | Health::CrashLoop { reason } => {
-            format!("the model is not running: {reason}")
-        }
+        Health::CrashLoop { reason } => format!("the model is in a crash loop: {reason}"),
+        Health::Recovering { reason } => format!("the model is not running: {reason}"),
         Health::Ready => "the model is not running".to_owned(),
     }
 }
@@ -195,6 +195,12 @@ impl Model for IsolatedModel {
 
     fn health(&self) -> Health {
         self.pool.health()
+    }
+
+    fn stop_running(&self) {
+        // First, so that the end of a child is not reported as a crash.
+        self.end.ring();
+        self.pool.kill_computing();
     }
 }
 

@@ -140,7 +140,7 @@ impl Pool {
         let mut state = self.lock();
         let slot = &mut state.slots[slot];
         self.leave(slot);
-        slot.last_end = Some(death.text.clone());
+        slot.last_end = Some(death.public.as_ref().unwrap_or(&death.text).clone());
         let pause = slot.restarts.died(clock::now(), fastrand::f64());
         if !state.ending {
             self.metrics.count_restart(death.reason);
@@ -168,6 +168,16 @@ impl Pool {
         };
         self.metrics.crash_loops.add(now as i64 - state.shown as i64);
         state.shown = now;
+    }
+
+    /// Ends the children that compute now, in the middle of it. None is started any more.
+    pub(super) fn kill_computing(&self) {
+        let mut state = self.lock();
+        state.ending = true;
+        let models = state.slots.iter().filter_map(Slot::model);
+        models
+            .filter(|model| model.is_computing())
+            .for_each(|model| model.kill());
     }
 
     /// The model is not needed any more: children that are still starting are ended.

@@ -153,7 +153,11 @@ pub(super) enum Waited {
 const LAST_BREATH: Duration = Duration::from_secs(2);
 
 impl Process {
-    fn new(mut child: Child, sockets: Vec<Arc<OwnedFd>>, enclosure: Enclosure) -> io::Result<Self> {
+    pub(super) fn new(
+        mut child: Child,
+        sockets: Vec<Arc<OwnedFd>>,
+        enclosure: Enclosure,
+    ) -> io::Result<Self> {
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).inspect_err(|_| {
             // Without one it cannot be watched. Both do nothing for a child that has ended.
             let _ = child.kill();
@@ -243,6 +247,7 @@ impl Process {
             Err(error) => Death {
                 reason: RestartReason::Exit,
                 text: format!("is gone: {error}"),
+                public: None,
             },
         };
         fate.death = Some(death.clone());
@@ -278,6 +283,8 @@ pub(super) struct Death {
     pub(super) reason: RestartReason,
     /// For people: what follows "its process".
     pub(super) text: String,
+    /// The same for clients, if the text names what is not for them.
+    pub(super) public: Option<String>,
 }
 
 impl Death {
@@ -300,7 +307,11 @@ impl Death {
                 format!("ended itself with code {}", status.code().unwrap_or(-1)),
             ),
         };
-        Self { reason, text }
+        Self {
+            reason,
+            text,
+            public: None,
+        }
     }
 }
 

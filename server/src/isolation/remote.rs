@@ -31,7 +31,7 @@ use super::setup::{LoadFailure, Setup};
 use super::transport::{Lane, LaneError};
 use crate::error::ItemError;
 use crate::json;
-use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
+use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, Prepared};
 use crate::protocol::ItemInput;
 
 /// After a death so many batches have the child to themselves.
@@ -61,8 +61,10 @@ impl Lost {
 /// See the module.
 pub(super) struct RemoteModel {
     manifest: ModelManifest,
-    main: Mutex<Lane>,
+    main: Mutex<MainLane>,
+    /// Those that are free.
     prepare: Mutex<Vec<Lane>>,
+    prepare_lanes: usize,
     lane_returned: Condvar,
     process: Arc<Process>,
     timeout: Duration,
@@ -74,6 +76,53 @@ pub(super) struct RemoteModel {
     /// Held for writing by who must have the child to itself.
     gate: RwLock<()>,
     probation: AtomicU32,
+}
+
+/// The lane of the batches.
+struct MainLane {
+    lane: Lane,
+    /// The child has been sent a release and has not acknowledged it. Until then the memory of the lane may be lent to it,
+    /// and must not be written to.
+    unacknowledged: bool,
+}
+
+impl MainLane {
+    /// Waits until the child has acknowledged the last release.
+    fn await_acknowledgement(&mut self) -> Result<(), LaneError> {
+        if self.unacknowledged {
+            let reply = receive(&mut self.lane)?;
+            self.acknowledge(&reply)?;
+        }
+        Ok(())
+    }
+
+    /// Sends a release, unless the last one has not been acknowledged yet. Whether it did.
+    fn try_release(&mut self, handles: &[u64]) -> bool {
+        if self.unacknowledged {
+            let acknowledged = match self.lane.try_receive() {
+                Ok(Some(message)) => {
+                    Reply::decode(&message).is_ok_and(|reply| self.acknowledge(&reply).is_ok())
+                }
+                Ok(None) | Err(_) => false,
+            };
+            if !acknowledged {
+                return false;
+            }
+        }
+        self.unacknowledged = self
+            .lane
+            .send(Request::Release(handles.to_vec()).encode())
+            .is_ok();
+        self.unacknowledged
+    }
+
+    fn acknowledge(&mut self, reply: &Reply) -> Result<(), LaneError> {
+        if *reply != Reply::Released {
+            return Err(LaneError::Nonsense(unexpected(reply)));
+        }
+        self.unacknowledged = false;
+        Ok(())
+    }
 }
 
 /// Leave to speak with the child: beside others, or alone.
@@ -148,8 +197,28 @@ fn unexpected(reply: &Reply) -> String {
         Reply::Loaded(_) | Reply::Refused(_) => "about a start",
         Reply::Prepared { .. } | Reply::Failed(_) => "about a preparation",
         Reply::Part { .. } | Reply::Done { .. } => "about a batch",
+        Reply::Released => "about a release",
     };
     format!("an answer {what} that nobody asked for")
+}
+
+/// The error of a batch whose message is too large to be passed on. The child has not failed.
+fn without_room(error: &LaneError) -> Option<BatchError> {
+    match error {
+        LaneError::TooLong { .. } => Some(BatchError::TooLarge(ItemError::Invalid(format!(
+            "the input cannot be passed to the process of the model: {error}"
+        )))),
+        LaneError::NoMemory(source) => Some(BatchError::OutOfMemory(format!("{error}: {source}"))),
+        _ => None,
+    }
+}
+
+/// The error of an item that is too large to be prepared in the child.
+fn item_without_room(error: &LaneError) -> ItemError {
+    match without_room(error) {
+        Some(BatchError::TooLarge(error)) => error,
+        _ => ItemError::OutOfMemory(error.to_string()),
+    }
 }
 
 /// Ends a child that has failed a call, and says how it ended.
@@ -158,6 +227,9 @@ fn end_of(process: &Process, error: LaneError) -> String {
         LaneError::Closed => process.hung_up(),
         LaneError::TimedOut(limit) => process.condemn(Cause::Hang(limit)),
         LaneError::Nonsense(_) => process.condemn(Cause::Breach(format!("sent {error}"))),
+        LaneError::TooLong { .. } | LaneError::NoMemory(_) => {
+            process.condemn(Cause::Breach(format!("cannot be spoken with: {error}")));
+        }
         LaneError::System(source) => {
             process.condemn(Cause::Breach(format!("cannot be spoken with: {source}")));
         }
@@ -177,7 +249,11 @@ impl RemoteModel {
     ) -> Self {
         Self {
             manifest,
-            main: Mutex::new(main),
+            main: Mutex::new(MainLane {
+                lane: main,
+                unacknowledged: false,
+            }),
+            prepare_lanes: prepare.len(),
             prepare: Mutex::new(prepare),
             lane_returned: Condvar::new(),
             process,
@@ -229,9 +305,10 @@ impl RemoteModel {
         unsent.push(handle);
         // A lane that is busy will take them along. Whether the child is lost, the next call will find out.
         if unsent.len() >= MOST_UNSENT
-            && let Ok(mut lane) = self.main.try_lock()
+            && let Ok(mut main) = self.main.try_lock()
+            && main.try_release(&unsent)
         {
-            let _ = lane.send(Request::Release(std::mem::take(&mut *unsent)).encode());
+            unsent.clear();
         }
     }
 
@@ -274,6 +351,7 @@ impl RemoteModel {
         }
         self.held.fetch_sub(1, Ordering::Relaxed);
         match answer {
+            Err(error) if without_room(&error).is_some() => Ok(Err(item_without_room(&error))),
             Ok(Reply::Failed(error)) => Ok(Err(error)),
             Ok(other) => Err(self.lose(LaneError::Nonsense(unexpected(&other)))),
             Err(error) => Err(self.lose(error)),
@@ -304,9 +382,23 @@ impl RemoteModel {
             release: std::mem::take(&mut *lock(&self.unsent)),
             items: items.iter().map(|item| self.entry(item)).collect(),
         };
-        let (result, outcomes) = self
-            .ask_to_run(&request, sink)
-            .map_err(|error| self.lose(error))?;
+        let (result, outcomes) = match self.ask_to_run(&request, sink) {
+            Ok(done) => done,
+            Err(error) => match without_room(&error) {
+                Some(reason) => {
+                    // The child ignores handles that it has dropped already.
+                    if let Request::Predict { release, .. } = request {
+                        lock(&self.unsent).extend(release);
+                    }
+                    // It has run the batch and dropped these, or it still has them.
+                    if let LaneError::NoMemory(_) = error {
+                        self.forget(items);
+                    }
+                    return Ok(Err(reason));
+                }
+                None => return Err(self.lose(error)),
+            },
+        };
         for outcome in outcomes {
             // The sink itself records what is wrong with an outcome.
             let _status = match outcome {
@@ -319,8 +411,8 @@ impl RemoteModel {
                 }
             };
         }
-        // A batch that is out of memory comes back in halves; the child keeps what it has prepared until then.
-        if !matches!(result, Err(BatchError::OutOfMemory(_))) {
+        // The child keeps what it has prepared for a batch that comes back in halves.
+        if !result.as_ref().is_err_and(BatchError::is_run_in_halves) {
             items
                 .iter()
                 .filter_map(|item| self.handle(item))
@@ -329,6 +421,32 @@ impl RemoteModel {
         self.probation
             .store(probation.saturating_sub(1), Ordering::Relaxed);
         Ok(result)
+    }
+
+    /// Calls `f` while the lane of the batches is in use.
+    #[cfg(test)]
+    pub(super) fn while_busy(&self, f: impl FnOnce()) {
+        let _busy = lock(&self.main);
+        f();
+    }
+
+    /// Whether it runs a batch or prepares an item.
+    pub(super) fn is_computing(&self) -> bool {
+        let prepares = || lock(&self.prepare).len() < self.prepare_lanes;
+        self.main.try_lock().is_err() || prepares()
+    }
+
+    /// Ends the child, whatever it is doing.
+    pub(super) fn kill(&self) {
+        self.process.kill();
+    }
+
+    /// Gives up what the child has prepared of these items. It is prepared again with the next batch that they are in.
+    fn forget(self: &Arc<Self>, items: &[BatchItem<'_>]) {
+        for held in items.iter().filter_map(|item| self.handle(item)) {
+            held.spend(self);
+            lock(&self.unsent).push(held.handle);
+        }
     }
 
     /// An item as the child knows it.
@@ -345,11 +463,13 @@ impl RemoteModel {
         request: &Request<'_>,
         sink: &mut dyn OutputSink,
     ) -> Result<(Result<(), BatchError>, Vec<Outcome>), LaneError> {
-        let mut lane = lock(&self.main);
-        lane.set_timeout(Some(self.timeout))?;
+        let mut main = lock(&self.main);
+        main.lane.set_timeout(Some(self.timeout))?;
+        main.await_acknowledgement()?;
+        let lane = &mut main.lane;
         lane.send(request.encode())?;
         loop {
-            match receive(&mut lane)? {
+            match receive(lane)? {
                 Reply::Part { index, value } => {
                     let status = sink.emit(index as usize, value, true);
                     lane.send(Request::Status(status).encode())?;
@@ -365,6 +485,15 @@ impl RemoteModel {
 impl Model for Arc<RemoteModel> {
     fn manifest(&self) -> &ModelManifest {
         &self.manifest
+    }
+
+    fn health(&self) -> Health {
+        match self.lost.load(Ordering::Acquire) {
+            true => Health::Recovering {
+                reason: "its process is gone".to_owned(),
+            },
+            false => Health::Ready,
+        }
     }
 
     fn prepare(&self, task: usize, item: &ItemInput) -> Result<Prepared, ItemError> {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
@@ -30,8 +31,13 @@ pub(super) const MOST_INLINE: usize = 16 << 10;
 /// A wait as short as this is spent awake, if the last one was: on an idle processor it takes almost as long to wake up.
 const SHORT_WAIT: Duration = Duration::from_micros(100);
 
-/// Most bytes of one message. A child that announces more is not believed.
-const MOST_MESSAGE: u64 = 4 << 30;
+const NO_WAIT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
+/// Maximum length of a message in bytes. Longer ones are not sent, and a child that announces one is not believed.
+pub(super) const MAX_MESSAGE: u64 = 4 << 30;
 
 /// The last byte of a datagram: the message is what precedes it.
 const INLINE: u8 = 0;
@@ -47,6 +53,17 @@ pub(super) enum LaneError {
     /// The other side did not answer in time.
     #[error("no answer within {} s", .0.as_secs_f64())]
     TimedOut(Duration),
+    /// The message is longer than a lane can carry. Nothing was sent.
+    #[error("{length} bytes, and a message has at most {most}")]
+    TooLong {
+        /// Length of the message.
+        length: u64,
+        /// The limit.
+        most: u64,
+    },
+    /// There is no memory for the message, which was not sent or not read.
+    #[error("no memory for a message")]
+    NoMemory(#[source] io::Error),
     /// What came is no message.
     #[error("nonsense: {0}")]
     Nonsense(String),
@@ -71,6 +88,8 @@ pub(super) struct Lane {
     outgoing: Outgoing,
     incoming: Incoming,
     timeout: Option<Duration>,
+    /// Maximum length of a message to send.
+    max_message: u64,
     /// The last datagram.
     datagram: Vec<u8>,
     /// Whether the last wait was no longer than [`SHORT_WAIT`].
@@ -107,6 +126,7 @@ impl Lane {
             outgoing,
             incoming,
             timeout: None,
+            max_message: MAX_MESSAGE,
             datagram: Vec::with_capacity(MOST_INLINE + 1),
             prompt: false,
         }
@@ -126,6 +146,12 @@ impl Lane {
         Ok(())
     }
 
+    /// Sends no longer messages from now on.
+    #[cfg(test)]
+    pub(super) fn limit(&mut self, max_message: u64) {
+        self.max_message = max_message;
+    }
+
     /// Sends a message, and gives back what was lent. Does not block: whoever sends knows that the other side waits, or has
     /// room.
     pub(super) fn send(&mut self, message: Encoder<'_>) -> Result<(), LaneError> {
@@ -136,6 +162,12 @@ impl Lane {
     /// Sends a message that the other side answers with a short one, and keeps what was lent meanwhile.
     pub(super) fn interject(&mut self, mut message: Encoder<'_>) -> Result<(), LaneError> {
         let length = message.len();
+        if length as u64 > self.max_message {
+            return Err(LaneError::TooLong {
+                length: length as u64,
+                most: self.max_message,
+            });
+        }
         self.datagram.clear();
         if length <= MOST_INLINE {
             message
@@ -145,7 +177,7 @@ impl Lane {
         } else {
             self.outgoing
                 .write(length, message.parts())
-                .map_err(LaneError::System)?;
+                .map_err(LaneError::NoMemory)?;
             self.datagram.extend_from_slice(&(length as u64).to_le_bytes());
             self.datagram.push(SHARED);
         }
@@ -163,6 +195,16 @@ impl Lane {
     /// Waits for the next message.
     pub(super) fn receive(&mut self) -> Result<Bytes, LaneError> {
         self.receive_with(|incoming, length| incoming.copy(length).map(Bytes::from))
+    }
+
+    /// The next message, if it has come already.
+    pub(super) fn try_receive(&mut self) -> Result<Option<Bytes>, LaneError> {
+        let mut polled = [PollFd::new(&*self.socket, PollFlags::IN)];
+        match poll(&mut polled, Some(&NO_WAIT)) {
+            Ok(0) | Err(Errno::INTR) => Ok(None),
+            Ok(_) => self.receive().map(Some),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Waits for the next message of a side that is trusted, which stays where it is until the next [`send`](Self::send).
@@ -187,10 +229,13 @@ impl Lane {
                     .try_into()
                     .map(u64::from_le_bytes)
                     .ok()
-                    .filter(|length| *length <= MOST_MESSAGE)
+                    .filter(|length| *length <= MAX_MESSAGE)
                     .ok_or_else(|| LaneError::Nonsense("a message without a length".to_owned()))?;
-                take(&mut self.incoming, length).map_err(|error| {
-                    LaneError::Nonsense(format!("a message of {length} bytes that are not there: {error}"))
+                take(&mut self.incoming, length).map_err(|error| match error.kind() {
+                    io::ErrorKind::OutOfMemory => LaneError::NoMemory(error),
+                    _ => LaneError::Nonsense(format!(
+                        "a message of {length} bytes that are not there: {error}"
+                    )),
                 })
             }
             Some((kind, _)) => Err(LaneError::Nonsense(format!("a datagram of the kind {kind}"))),

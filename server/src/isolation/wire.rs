@@ -163,7 +163,7 @@ impl<'a> Encoder<'a> {
             ItemError::Fault(message) => (error_code::FAULT, message),
             ItemError::OutOfMemory(message) => (error_code::OUT_OF_MEMORY, message),
             ItemError::Unsupported(message) => (error_code::UNSUPPORTED, message),
-            ItemError::Expired(_) | ItemError::Lost | ItemError::ShuttingDown => {
+            ItemError::Expired(_) | ItemError::Lost | ItemError::ShuttingDown | ItemError::Unavailable(_) => {
                 (error_code::FAULT, &error.to_string())
             }
         };
@@ -184,6 +184,10 @@ impl<'a> Encoder<'a> {
             BatchError::Panicked(message) => {
                 self.u8(batch_code::PANICKED);
                 self.text(message);
+            }
+            BatchError::TooLarge(error) => {
+                self.u8(batch_code::TOO_LARGE);
+                self.item_error(error);
             }
             BatchError::WorkerLost(_) | BatchError::NoWorker => {
                 self.u8(batch_code::FAILED);
@@ -211,6 +215,7 @@ mod batch_code {
     pub(super) const OUT_OF_MEMORY: u8 = 1;
     pub(super) const FAILED: u8 = 2;
     pub(super) const PANICKED: u8 = 3;
+    pub(super) const TOO_LARGE: u8 = 4;
 }
 
 /// A message that came in.
@@ -395,6 +400,7 @@ impl<'a> Decoder<'a> {
         match self.u8("the error of a batch")? {
             batch_code::OUT_OF_MEMORY => Ok(BatchError::OutOfMemory(self.text("its message")?.to_owned())),
             batch_code::FAILED => self.item_error().map(BatchError::Failed),
+            batch_code::TOO_LARGE => self.item_error().map(BatchError::TooLarge),
             batch_code::PANICKED => Ok(BatchError::Panicked(self.text("its message")?.to_owned())),
             code => Err(WireError::Code {
                 what: "the error of a batch",

@@ -13,14 +13,16 @@
 //! The scratch folder of a process is locked (`flock`) from before it gets its name until the process ends, however it
 //! ends. A scratch folder that is not locked belongs to nobody and is removed by the next server that starts here.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::header::{self, HeaderError};
+use crate::clock;
 
 /// What the scratch folders of all servers begin with.
 const PREFIX: &str = "inference-server-";
@@ -143,12 +145,20 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
+        remove(&self.folder);
+    }
+}
+
+/// Removes a folder of this process, which may have been removed already on the way out.
+fn remove(folder: &Path) {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             log::warn!(
-                "cannot remove the scratch folder {}: {error}",
-                self.folder.display()
+                "cannot remove the scratch directory {}: {error}",
+                folder.display()
             );
         }
+        _ => {}
     }
 }
 
@@ -169,9 +179,7 @@ impl PluginCopy {
 
 impl Drop for PluginCopy {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
-            log::warn!("cannot remove {}: {error}", self.folder.display());
-        }
+        remove(&self.folder);
     }
 }
 
@@ -230,6 +238,12 @@ fn link_neighbours(file: &Path, folder: &Path) {
     }
 }
 
+/// Whether a folder was made so long ago that no server is still starting with it.
+fn is_old(metadata: &Metadata) -> bool {
+    let modified = Duration::from_secs(u64::try_from(metadata.mtime()).unwrap_or_default());
+    clock::unix_time().saturating_sub(modified) > Duration::from_secs(3600)
+}
+
 /// Removes scratch folders in `parent` that no living process has locked. Nothing here is worth failing for.
 fn remove_abandoned(parent: &Path) {
     let Ok(entries) = std::fs::read_dir(parent) else {
@@ -238,10 +252,12 @@ fn remove_abandoned(parent: &Path) {
     let own = rustix::process::geteuid().as_raw();
     for entry in entries.flatten() {
         // `DirEntry::metadata` does not follow links: another user's link in a shared folder leads nowhere.
-        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
-            && entry
-                .metadata()
-                .is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == own);
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let ours = entry.metadata().is_ok_and(|metadata| {
+            // One that has no lock yet is another server's that is starting, or what is left of one that was killed then.
+            let named = name.starts_with(PREFIX) || name.starts_with(UNLOCKED_PREFIX) && is_old(&metadata);
+            named && metadata.is_dir() && metadata.uid() == own
+        });
         if !ours {
             continue;
         }

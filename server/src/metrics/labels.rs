@@ -23,10 +23,12 @@ pub enum ItemOutcome {
     Lost,
     /// The model was unloaded first.
     ShuttingDown,
+    /// The model was in a crash loop.
+    Unavailable,
 }
 
 impl ItemOutcome {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Success,
         Self::Invalid,
         Self::Fault,
@@ -36,6 +38,7 @@ impl ItemOutcome {
         Self::Cancelled,
         Self::Lost,
         Self::ShuttingDown,
+        Self::Unavailable,
     ];
 
     pub(super) fn label(self) -> &'static str {
@@ -49,6 +52,7 @@ impl ItemOutcome {
             Self::Cancelled => "cancelled",
             Self::Lost => "lost",
             Self::ShuttingDown => "shutting_down",
+            Self::Unavailable => "unavailable",
         }
     }
 }
@@ -63,6 +67,7 @@ impl From<&ItemError> for ItemOutcome {
             ItemError::Expired(_) => Self::Expired,
             ItemError::Lost => Self::Lost,
             ItemError::ShuttingDown => Self::ShuttingDown,
+            ItemError::Unavailable(_) => Self::Unavailable,
         }
     }
 }

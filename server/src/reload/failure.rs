@@ -169,6 +169,7 @@ fn public_start_reason(error: &StartError) -> &'static str {
         StartError::Supervisor => "starting its process failed inside the server; see the server's log",
         StartError::Died(_) => "its process ended while it loaded the model; see the server's log",
         StartError::WarmUp(_) => "its warm-up failed; see the server's log",
+        StartError::ChangedFiles(_) => "its files changed since it was loaded",
         StartError::Changed => "the model has other tasks than before",
     }
 }

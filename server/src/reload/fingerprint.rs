@@ -20,8 +20,9 @@ pub(super) struct Fingerprint {
     reported: BTreeMap<PathBuf, Option<FileFacts>>,
 }
 
+/// What a change of a file changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileFacts {
+pub(super) struct FileFacts {
     device: u64,
     inode: u64,
     length: u64,
@@ -51,6 +52,11 @@ impl Fingerprint {
         fingerprint.add(&settings.plugin);
         fingerprint.add_named_in(&settings.settings, &settings.base_dir);
         fingerprint
+    }
+
+    /// The plugin and the files that settings name.
+    pub(super) fn named_files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.named.keys()
     }
 
     /// With the files that a model has reported, as they are now.
@@ -110,7 +116,7 @@ impl Fingerprint {
 }
 
 /// When a file was last written, replaced or renamed, since 1970.
-fn touched(metadata: &Metadata) -> Duration {
+pub(super) fn touched(metadata: &Metadata) -> Duration {
     Duration::new(
         u64::try_from(metadata.ctime()).unwrap_or_default(),
         u32::try_from(metadata.ctime_nsec()).unwrap_or_default(),

@@ -108,8 +108,8 @@ impl Generations {
             if waited >= patience && !stuck.reported {
                 stuck.reported = true;
                 log::error!(
-                    "generation {} of model `{}` was replaced {} s ago and still computes; it keeps its memory and its threads \
-                     until it ends",
+                    "generation {} of model `{}` was retired {} s ago and still computes; it keeps its memory and its threads \
+                     until it finishes",
                     stuck.started.number,
                     stuck.model,
                     waited.as_secs()
@@ -122,6 +122,13 @@ impl Generations {
             log::debug!("generation {} of model `{model}` has drained", started.number);
         }
         !self.retired.is_empty()
+    }
+
+    /// Ends the batches that still run, as far as models can: all requests have been answered.
+    pub(super) fn stop_running(&self) {
+        for retired in &self.retired {
+            retired.started.workers.stop_running();
+        }
     }
 
     /// The models of the generations that drain.

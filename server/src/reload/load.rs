@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -10,13 +11,14 @@ use std::time::Duration;
 use plugin_abi::manifest::{LoadContext as PluginContext, TaskManifest};
 
 use super::failure::{ModelError, ModelFailure};
+use super::loaded_files::LoadedFiles;
 use super::warm_up::warm_up;
 use crate::batching::DeclaredLimits;
 use crate::clock;
 use crate::config::{ModelSettings, ProcessSettings, TaskSettings};
 use crate::error::ItemError;
 use crate::isolation::confine::{CONFINE_OPTION, Confinement, Enclosures};
-use crate::isolation::{self, IsolatedModel, Program, Setup, WarmUp};
+use crate::isolation::{self, IsolatedModel, Program, Setup, WarmUp, WarmUpError};
 use crate::loader::{Loaded, Loader, Staged};
 use crate::metrics::Metrics;
 use crate::priority;
@@ -176,8 +178,9 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
     }
     // Each process of a model was warmed up when it was started.
     if settings.warm_up && process.is_none() {
-        warm_up(context.decode_example, loaded.model.as_ref(), settings)
+        let failures = warm_up(context.decode_example, loaded.model.as_ref(), settings)
             .map_err(|error| ModelFailure::new(settings, Some(settings.location()), error))?;
+        report_examples(settings, &failures);
     }
     let tasks = task_settings(settings, manifests);
     let default_task = default_task(settings, manifests);
@@ -187,6 +190,16 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
         tasks,
         default_task,
     })
+}
+
+/// Warns of examples that failed in the warm-up of a model that serves all the same.
+fn report_examples(settings: &ModelSettings, failures: &[WarmUpError]) {
+    for failure in failures {
+        log::warn!(
+            "model `{}`: {failure}; the model serves, but the documentation shows an example that fails with these settings",
+            settings.name
+        );
+    }
 }
 
 /// What the process is told that tries the plugin: a sandbox holds from the first line of the plugin's code.
@@ -223,10 +236,21 @@ fn load_in_processes(
     let prepares = tasks.is_empty() || tasks.iter().any(|task| task.prepares);
     let warm_up: WarmUp = if settings.warm_up {
         let (decode_example, settings) = (context.decode_example, settings.clone());
-        Box::new(move |model| warm_up(decode_example, model, &settings))
+        let reported = AtomicBool::new(false);
+        Box::new(move |model| {
+            let failures = warm_up(decode_example, model, &settings)?;
+            // The other processes of the model, and their successors, would report the same.
+            if !reported.swap(true, Ordering::Relaxed) {
+                report_examples(&settings, &failures);
+            }
+            Ok(())
+        })
     } else {
         Box::new(|_| Ok(()))
     };
+    let file = staged.copy.file().to_owned();
+    let kept = file.with_file_name(".loaded-files");
+    let files = LoadedFiles::before_load(settings, kept, Box::new(staged), clock::unix_time());
     let isolated = IsolatedModel::start(
         isolation::Isolation {
             program: context.program.clone(),
@@ -234,7 +258,7 @@ fn load_in_processes(
                 parent: std::process::id(),
                 log_level: log::max_level().to_string(),
                 confinement: Confinement::default(),
-                file: staged.copy.file().to_owned(),
+                file,
                 // Each process has one model to itself.
                 context: plugin_context(context, settings, 1),
             },
@@ -245,7 +269,7 @@ fn load_in_processes(
             prepare_lanes: if prepares { context.prepare_threads } else { 1 },
             start_timeout: context.start_timeout,
             warm_up,
-            files: Box::new(staged),
+            files: Arc::new(files),
         },
         context.metrics.workers(&settings.name),
     );

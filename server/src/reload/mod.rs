@@ -8,13 +8,14 @@ mod failure;
 mod fingerprint;
 mod generations;
 mod load;
+mod loaded_files;
 mod plan;
 mod summary;
 mod warm_up;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,11 @@ impl Reloader {
             generations: Generations::new(metrics.clone()),
             metrics,
         }
+    }
+
+    /// The scratch directory of this process.
+    pub fn scratch_folder(&self) -> &Path {
+        self.context.loader.scratch_folder()
     }
 
     /// Loads the first configuration. Blocks; each model is published as it becomes ready.
@@ -244,21 +250,26 @@ impl Reloader {
         self.generations.reap(self.drain_timeout)
     }
 
-    /// Takes all models out of service, lets them finish what is queued, and waits for that until `deadline`.
+    /// Takes all models out of service, lets them finish what is queued, and waits for that until `deadline`. If all
+    /// requests have been `answered`, nobody needs the batches that still run: processes are killed in the middle of them.
     ///
     /// # Errors
     /// The models whose workers were still busy then.
-    pub fn shut_down(&mut self, deadline: Instant) -> Result<(), Vec<String>> {
+    pub fn shut_down(&mut self, deadline: Instant, answered: bool) -> Result<(), Vec<String>> {
         let old = self.registry.snapshot();
         self.registry.publish(old.next([]));
         self.generations.remove_all();
-        if clock::now() >= deadline {
+        if answered || clock::now() >= deadline {
             old.models()
                 .filter_map(|entry| entry.generation())
                 .for_each(|generation| generation.engine.abort());
         }
         drop(old);
-        while self.reap() && clock::now() < deadline {
+        if answered {
+            self.generations.stop_running();
+        }
+        // A generation that still runs at the deadline is reported by the caller.
+        while self.generations.reap(Duration::MAX) && clock::now() < deadline {
             std::thread::park_timeout(Duration::from_millis(2));
         }
         let draining = self.generations.draining();

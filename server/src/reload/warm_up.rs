@@ -7,30 +7,84 @@ use crate::batching::DeclaredLimits;
 use crate::config::ModelSettings;
 use crate::error::ItemError;
 use crate::isolation::WarmUpError;
-use crate::model::{BatchItem, Model, OutputSink, SinkStatus};
+use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, SinkStatus};
 use crate::protocol::{ItemInput, Tensor, Value};
 
-/// Runs the first example of every task as a batch of one and, where batches are allowed, as a batch of two.
+/// Runs an example of every task as a batch of one and, if batches are allowed, as a batch of two. If an example fails, the
+/// next one is tried. Returns the failures of examples that do not keep the model from serving: it rejects the input, which
+/// may not suit the operator's settings although these are valid.
+///
+/// # Errors
+/// The first failure, if no example of the model succeeded; or that of a task that failed with every example, other than
+/// by rejecting it.
 pub(super) fn warm_up(
     decode_example: DecodeExample,
     model: &dyn Model,
     settings: &ModelSettings,
-) -> Result<(), WarmUpError> {
+) -> Result<Vec<WarmUpError>, WarmUpError> {
+    let mut failures = Vec::new();
+    let mut succeeded = false;
     for (index, task) in model.manifest().tasks.iter().enumerate() {
-        let Some(example) = task.examples.first() else {
-            continue;
-        };
-        let fail = |reason: String| WarmUpError {
-            task: task.name.clone(),
-            reason,
-        };
         let limits = settings.task(&task.name, &DeclaredLimits::from(&task.limits));
-        let input = decode_example(task, example).map_err(|error| fail(format!("its example: {error}")))?;
-        for size in 1..=limits.batching.max_batch_size.get().min(2) {
-            run_once(model, index, task, &input, size).map_err(fail)?;
+        let most = limits.batching.max_batch_size.get().min(2);
+        let mut fault = None;
+        for (number, example) in task.examples.iter().enumerate() {
+            let run = decode_example(task, example)
+                .map_err(Failed::from)
+                .and_then(|input| (1..=most).try_for_each(|size| run_once(model, index, task, &input, size)));
+            let Err(failed) = run else {
+                (succeeded, fault) = (true, None);
+                break;
+            };
+            let failure = WarmUpError {
+                task: task.name.clone(),
+                example: number + 1,
+                reason: failed.reason,
+            };
+            if model.health() != Health::Ready {
+                return Err(failure);
+            }
+            if !failed.rejected {
+                fault.get_or_insert(failure.clone());
+            }
+            failures.push(failure);
+        }
+        if let Some(fault) = fault {
+            return Err(fault);
         }
     }
-    Ok(())
+    match failures.first() {
+        Some(first) if !succeeded => Err(first.clone()),
+        _ => Ok(failures),
+    }
+}
+
+/// Why an example failed.
+struct Failed {
+    reason: String,
+    /// The model rejected the input.
+    rejected: bool,
+}
+
+impl From<ItemError> for Failed {
+    fn from(error: ItemError) -> Self {
+        Self {
+            rejected: matches!(error, ItemError::Invalid(_) | ItemError::Unsupported(_)),
+            reason: error.to_string(),
+        }
+    }
+}
+
+impl From<BatchError> for Failed {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Failed(error) => error.into(),
+            error => Self {
+                reason: error.to_string(),
+                rejected: false,
+            },
+        }
+    }
 }
 
 fn run_once(
@@ -39,9 +93,9 @@ fn run_once(
     task: &TaskManifest,
     input: &ItemInput,
     size: usize,
-) -> Result<(), String> {
+) -> Result<(), Failed> {
     let prepared = if task.prepares {
-        let prepare = |_| model.prepare(index, input).map_err(|error| error.to_string());
+        let prepare = |_| model.prepare(index, input);
         (0..size).map(prepare).collect::<Result<Vec<_>, _>>()?
     } else {
         Vec::new()
@@ -57,17 +111,16 @@ fn run_once(
         answered: 0,
         failure: None,
     };
-    model
-        .predict_batch(0, index, &items, &mut outcomes)
-        .map_err(|error| error.to_string())?;
+    model.predict_batch(0, index, &items, &mut outcomes)?;
     match outcomes {
         WarmUpSink {
             failure: Some(failure),
             ..
-        } => Err(failure),
-        WarmUpSink { answered, items, .. } if answered != items => {
-            Err(format!("{answered} outcomes for a batch of {items} items"))
-        }
+        } => Err(failure.into()),
+        WarmUpSink { answered, items, .. } if answered != items => Err(Failed {
+            reason: format!("{answered} outcomes for a batch of {items} items"),
+            rejected: false,
+        }),
         _ => Ok(()),
     }
 }
@@ -76,7 +129,7 @@ fn run_once(
 struct WarmUpSink {
     items: usize,
     answered: usize,
-    failure: Option<String>,
+    failure: Option<ItemError>,
 }
 
 impl OutputSink for WarmUpSink {
@@ -91,7 +144,7 @@ impl OutputSink for WarmUpSink {
     }
 
     fn fail(&mut self, _index: usize, error: ItemError) -> SinkStatus {
-        self.failure.get_or_insert(error.to_string());
+        self.failure.get_or_insert(error);
         self.answered += 1;
         SinkStatus::Taken
     }

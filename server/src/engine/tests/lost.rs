@@ -116,6 +116,73 @@ fn while_nothing_could_run_a_batch_items_stay_queued_and_keep_their_deadlines() 
     run.end();
 }
 
+fn unavailable() -> ItemError {
+    ItemError::Unavailable("the model is in a crash loop: its process crashed".to_owned())
+}
+
+#[test]
+fn in_a_crash_loop_queued_items_fail_at_once_instead_of_at_their_deadline() {
+    let run = Scenario::default().start();
+    run.occupy_and_lose_workers();
+    let queued = run.submit(&["a", "b"]).expect("there is room");
+    assert_eq!(run.queued(), (2, 2));
+    run.declare_crash_loop();
+    assert_eq!(run.reply(queued), [Err(unavailable()), Err(unavailable())]);
+    assert_eq!(run.queued(), (0, 0));
+    assert_eq!(run.counted(ItemOutcome::Unavailable), 2);
+    run.end();
+}
+
+#[test]
+fn in_a_crash_loop_a_batch_that_waits_to_be_run_again_fails_as_well() {
+    let run = Scenario::default().start();
+    let held = run.submit(&["held"]).expect("there is room");
+    run.let_go(lose);
+    run.declare_crash_loop();
+    run.let_go(|_, _| Err(BatchError::NoWorker));
+    assert_eq!(run.reply(held), [Err(unavailable())]);
+    run.end();
+}
+
+#[test]
+fn a_batch_that_is_too_large_to_be_passed_on_runs_in_halves_and_only_an_item_too_large_alone_fails() {
+    fn no_two(texts: &[String], sink: &mut dyn OutputSink) -> Result<(), BatchError> {
+        if texts.len() > 1 || texts[0] == "huge" {
+            return Err(BatchError::TooLarge(ItemError::Invalid("too large".to_owned())));
+        }
+        echo(texts, sink)
+    }
+    let run = Scenario::default().start();
+    let pending = run.submit(&["a", "huge", "b"]).expect("there is room");
+    (0..5).for_each(|_| run.let_go(no_two));
+    let batches: Vec<Vec<String>> = (0..5).map(|_| run.next_batch()).collect();
+    assert_eq!(
+        batches,
+        [
+            vec!["a", "huge", "b"],
+            vec!["a"],
+            vec!["huge", "b"],
+            vec!["huge"],
+            vec!["b"]
+        ]
+    );
+    let outcomes = run.reply(pending);
+    assert_eq!(
+        outcomes,
+        [
+            Ok("a".to_owned()),
+            Err(ItemError::Invalid("too large".to_owned())),
+            Ok("b".to_owned())
+        ]
+    );
+    // Memory was not short, so nothing is limited from now on.
+    let next = run.submit(&["c", "d"]).expect("there is room");
+    run.let_go(echo);
+    assert_eq!(run.next_batch(), ["c", "d"]);
+    run.reply(next);
+    run.end();
+}
+
 #[test]
 fn an_engine_ends_although_nothing_can_run_a_batch() {
     let run = Scenario::default().start();

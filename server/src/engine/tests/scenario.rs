@@ -1,6 +1,7 @@
 //! A model that the test holds by the hand, and an engine that runs it.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::clock;
 use crate::engine::{Engine, EngineConfig, Pending, Request, TaskLimits, Workers};
 use crate::error::{ItemError, Rejection};
 use crate::metrics::{Buckets, ItemOutcome, Metrics};
-use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
+use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, Prepared};
 use crate::protocol::{ItemInput, Value};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -25,6 +26,7 @@ pub(super) type Answer = fn(&[String], &mut dyn OutputSink) -> Result<(), BatchE
 #[derive(Default)]
 struct Workforce {
     lost: Mutex<bool>,
+    crash_loop: AtomicBool,
     changed: Condvar,
 }
 
@@ -71,6 +73,14 @@ impl Model for HeldModel {
             .changed
             .wait_timeout_while(lost, patience, |lost| *lost);
         !waited.expect("nobody panics").1.timed_out()
+    }
+
+    fn health(&self) -> Health {
+        if self.workforce.crash_loop.load(Ordering::SeqCst) {
+            let reason = "its process crashed".to_owned();
+            return Health::CrashLoop { reason };
+        }
+        Health::Ready
     }
 }
 
@@ -176,6 +186,11 @@ impl Scenario {
 }
 
 impl Running {
+    /// From now on the model says that it keeps losing its workers.
+    pub(super) fn declare_crash_loop(&self) {
+        self.workforce.crash_loop.store(true, Ordering::SeqCst);
+    }
+
     pub(super) fn submit(&self, items: &[&str]) -> Result<Pending, Rejection> {
         self.submit_within(items, LONG)
     }

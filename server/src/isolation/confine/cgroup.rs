@@ -25,6 +25,14 @@ impl fmt::Display for Delegated {
     }
 }
 
+/// The parent of this process, if it is the first process of a container, which has started the server and does nothing else.
+fn parent_of_the_same_program() -> Option<u32> {
+    let parent = rustix::process::getppid()?.as_raw_pid();
+    let program = |process: &str| fs::read_link(format!("/proc/{process}/exe")).ok();
+    let same = program("self").is_some() && program("self") == program(&parent.to_string());
+    same.then(|| u32::try_from(parent).ok()).flatten()
+}
+
 impl Delegated {
     /// Takes over the cgroup of this process, in which there may be no other.
     ///
@@ -34,11 +42,13 @@ impl Delegated {
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let groups = fs::read_to_string("/proc/self/cgroup")?;
         let own = own_folder(&mounts, &groups).ok_or(io::ErrorKind::NotFound)?;
-        Self::below(&own, std::process::id())
+        let mut members = vec![std::process::id()];
+        members.extend(parent_of_the_same_program());
+        Self::below(&own, &members)
     }
 
-    /// Gives memory to the groups below the one that process `pid` was started in.
-    fn below(own: &Path, pid: u32) -> io::Result<Self> {
+    /// Gives memory to the groups below the one that these processes were started in.
+    fn below(own: &Path, members: &[u32]) -> io::Result<Self> {
         // After an earlier take-over.
         if own.file_name().is_some_and(|name| name == SERVER)
             && let Some(folder) = own.parent()
@@ -56,11 +66,15 @@ impl Delegated {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let delegated = fs::write(server.join("cgroup.procs"), pid.to_string())
+        let delegated = members
+            .iter()
+            .try_for_each(|pid| fs::write(server.join("cgroup.procs"), pid.to_string()))
             .and_then(|()| fs::write(own.join("cgroup.subtree_control"), "+memory"));
         if let Err(error) = delegated {
             // Back to where it was: others live in the group, or it is not the server's.
-            let _ = fs::write(own.join("cgroup.procs"), pid.to_string());
+            for pid in members {
+                let _ = fs::write(own.join("cgroup.procs"), pid.to_string());
+            }
             let _ = fs::remove_dir(&server);
             return Err(error);
         }
@@ -190,7 +204,7 @@ mod tests {
     #[test]
     fn the_server_moves_aside_and_gives_memory_to_the_groups_of_children() {
         let own = look_alike("cpu memory pids");
-        let delegated = Delegated::below(own.path(), 42).expect("it is delegated");
+        let delegated = Delegated::below(own.path(), &[42]).expect("it is delegated");
         assert_eq!(read(own.path(), "server/cgroup.procs"), "42");
         assert_eq!(read(own.path(), "cgroup.subtree_control"), "+memory");
 
@@ -208,16 +222,16 @@ mod tests {
     #[test]
     fn a_server_that_has_moved_aside_already_finds_its_group_again() {
         let own = look_alike("memory");
-        let first = Delegated::below(own.path(), 42).expect("it is delegated");
+        let first = Delegated::below(own.path(), &[42]).expect("it is delegated");
         fs::write(own.path().join("cgroup.subtree_control"), "memory").expect("there is room");
-        let second = Delegated::below(&own.path().join(SERVER), 42).expect("it is delegated");
+        let second = Delegated::below(&own.path().join(SERVER), &[42]).expect("it is delegated");
         assert_eq!(first, second);
     }
 
     #[test]
     fn without_the_controller_nothing_is_touched() {
         let own = look_alike("cpu pids");
-        Delegated::below(own.path(), 42).expect_err("memory is not delegated");
+        Delegated::below(own.path(), &[42]).expect_err("memory is not delegated");
         assert!(!own.path().join(SERVER).exists());
     }
 }

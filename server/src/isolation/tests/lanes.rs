@@ -47,6 +47,24 @@ fn messages_of_every_length_come_through_in_both_directions() {
 }
 
 #[test]
+fn a_message_that_is_too_long_is_not_sent_and_the_lane_stays_in_use() {
+    let (mut near, far) = pair();
+    let mut far = far.into_lane();
+    let length = message(1000).encode().len() as u64;
+    near.limit(length - 1);
+    let refused = near.send(message(1000).encode());
+    assert!(
+        matches!(refused, Err(LaneError::TooLong { length: found, most }) if (found, most) == (length, length - 1)),
+        "{refused:?}"
+    );
+    assert_eq!(far.try_receive().expect("the lane is open"), None);
+    near.limit(length);
+    near.send(message(1000).encode()).expect("it fits");
+    let received = far.try_receive().expect("the lane is open");
+    assert_eq!(received, Some(bytes_of(message(1000).encode())));
+}
+
+#[test]
 fn what_was_received_does_not_change_when_the_next_message_comes() {
     let (mut near, far) = pair();
     let mut far = far.into_lane();

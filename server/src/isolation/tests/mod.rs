@@ -2,6 +2,7 @@
 
 mod lanes;
 mod messages;
+mod remote;
 
 use std::borrow::Cow;
 
@@ -102,6 +103,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         ".{0,20}".prop_map(|message| Err(BatchError::OutOfMemory(message))),
         ".{0,20}".prop_map(|message| Err(BatchError::Panicked(message))),
         item_error().prop_map(|error| Err(BatchError::Failed(error))),
+        item_error().prop_map(|error| Err(BatchError::TooLarge(error))),
     ];
     prop_oneof![
         payload().prop_map(Reply::Loaded),
@@ -112,6 +114,7 @@ fn reply() -> impl Strategy<Value = Reply> {
             group
         }),
         item_error().prop_map(Reply::Failed),
+        Just(Reply::Released),
         (any::<u32>(), value()).prop_map(|(index, value)| Reply::Part { index, value }),
         (result, prop::collection::vec(outcome(), 0..8))
             .prop_map(|(result, outcomes)| Reply::Done { result, outcomes }),
