@@ -107,6 +107,9 @@ pub struct LoadContext {
     pub workers: usize,
     /// How many threads one batch should compute with, at least 1. Each plugin has thread pools of its own: size them by this.
     pub threads: usize,
+    /// Whether another process has loaded this model before with the same settings: a further worker, or the successor of one
+    /// that died. What is worth one line in the log need not be logged again.
+    pub is_repeated: bool,
 }
 
 impl LoadContext {
@@ -116,6 +119,7 @@ impl LoadContext {
             base_dir: context.base_dir.clone(),
             workers: context.workers.max(1) as usize,
             threads: context.threads.max(1) as usize,
+            is_repeated: context.is_repeated,
         }
     }
 

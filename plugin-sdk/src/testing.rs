@@ -116,6 +116,7 @@ impl<M: Model> Harness<M> {
             base_dir: base_dir.into(),
             workers,
             threads,
+            ..manifest::LoadContext::default()
         };
         Self::loaded(&context, |context, host| {
             entry::load::<M>(context, host, Reach::Calls)
@@ -137,6 +138,7 @@ impl<F: Front> Harness<F> {
             base_dir: ".".into(),
             workers: 1,
             threads: 1,
+            ..manifest::LoadContext::default()
         };
         Self::loaded(&context, |context, host| front::load::<F>(context, host))
     }

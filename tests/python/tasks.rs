@@ -51,10 +51,9 @@ fn only_methods_with_list_hints_and_marked_ones_become_routes() {
 
 #[test]
 fn each_public_method_that_is_not_a_task_is_logged_once_with_the_fix() {
-    let Some(server) = serve("helpers.py", "Helpers", "") else {
+    let Some(server) = serve("helpers.py", "Helpers", "workers = 3") else {
         return;
     };
-    let log = server.log().text();
     for (method, reason) in [
         (
             "save",
@@ -79,8 +78,11 @@ fn each_public_method_that_is_not_a_task_is_logged_once_with_the_fix() {
         ("overridden", "`text` is `str`, expected a list"),
     ] {
         let line = format!("`{method}` is not a task: {reason}");
+        server.wait_for_log(&line);
+        let log = server.log().text();
         assert_eq!(log.matches(&line).count(), 1, "{line}\n{log}");
     }
+    let log = server.log().text();
     for silent in ["`_private`", "`broken`", "`load`"] {
         assert!(!log.contains(&format!("{silent} is not a task")), "{log}");
     }

@@ -199,4 +199,8 @@ pub struct LoadContext {
     pub workers: u32,
     /// How many threads one `predict_batch` should compute with.
     pub threads: u32,
+    /// Whether another process has loaded this model before with the same settings: a further worker, or the successor of one
+    /// that died. What loading reports to the operator is known then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_repeated: bool,
 }

@@ -43,7 +43,8 @@ def load(*arguments):
 class Model:
     """A loaded model with its tasks, and the files that it was loaded from."""
 
-    def __init__(self, written, settings, base_dir, threads):
+    def __init__(self, written, settings, base_dir, threads, is_repeated=False):
+        self.is_repeated = is_repeated
         limit_threads(threads)
         place, separator, name = written.rpartition(":")
         if not separator or not place or not name:
@@ -79,7 +80,8 @@ class Model:
             return [_tasks.function_task(target, name, self.loop)]
         own = {module.partition(".")[0] for module, _ in own_modules()}
         discovery = _tasks.Discovery(self.instance, self.loop, own)
-        discovery.report()
+        if not self.is_repeated:
+            discovery.report()
         return discovery.tasks
 
     def unload(self):

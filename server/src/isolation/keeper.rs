@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use plugin_abi::manifest::LoadContext;
+
 use super::confine::Enclosures;
 use super::handover::MOST_PREPARE_LANES;
 use super::outputs::Outputs;
@@ -176,6 +178,10 @@ impl Keeper {
         let plan = &*self.plan;
         let mut setup = Setup {
             confinement: process.enclosure().confinement().clone(),
+            context: LoadContext {
+                is_repeated: self.slot > 0 || suspect,
+                ..plan.setup.context.clone()
+            },
             ..plan.setup.clone()
         };
         if let Some(directory) = directory {

@@ -292,6 +292,7 @@ fn plugin_context(context: &LoadContext, settings: &ModelSettings, workers: usiz
         base_dir: settings.base_dir.clone(),
         workers: u32::try_from(workers).unwrap_or(u32::MAX),
         threads: u32::try_from(threads).unwrap_or(u32::MAX),
+        is_repeated: false,
     }
 }
 

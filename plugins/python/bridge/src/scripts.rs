@@ -97,7 +97,8 @@ impl<'py> Scripts<'py> {
         let py = self.loading.py();
         let load = || {
             let settings = from_json(py, &json!(settings).to_string())?;
-            let arguments = (class, settings, context.base_dir.as_path(), context.threads);
+            let base_dir = context.base_dir.as_path();
+            let arguments = (class, settings, base_dir, context.threads, context.is_repeated);
             self.loading.getattr("load")?.call1(arguments)
         };
         load().map_err(|error: PyErr| self.refusal(&error).unwrap_or_else(LoadError::new))

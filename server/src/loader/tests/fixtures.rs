@@ -130,6 +130,7 @@ pub(super) fn request(path: &Path) -> LoadRequest {
             base_dir: PathBuf::from("/"),
             workers: 1,
             threads: 1,
+            is_repeated: false,
         },
         trial_timeout: Duration::from_secs(60),
     }
