@@ -47,6 +47,10 @@ impl Task<Counter> for Rows {
     type Input = Text;
     type Output = Tensor;
 
+    fn describe(&self) -> TaskInfo {
+        TaskInfo::default().output_tensor(TensorInfo::new("rows", DType::Uint8, &[]))
+    }
+
     fn predict(&self, _model: &Counter, batch: Batch<'_, &str>) -> BatchResult<TensorOutput> {
         let rows = TensorOutput::new("rows", &[batch.len()], vec![0_u8; batch.len()]);
         Ok(Outputs::batch(rows).weights(lengths(&batch)))
