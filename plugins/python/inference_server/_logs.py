@@ -46,6 +46,22 @@ class Lines(io.TextIOBase):
             self.record(self.level, self.target, encodable(line))
 
 
+class NoLock:
+    """A lock that nobody waits for. `logging` calls it since Python 3.13, where None is not a lock."""
+
+    def acquire(self):
+        pass
+
+    def release(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+
 class Records(logging.Handler):
     """The log of Python code."""
 
@@ -55,7 +71,7 @@ class Records(logging.Handler):
 
     def createLock(self):
         # The server's log has its own.
-        self.lock = None
+        self.lock = NoLock()
 
     def emit(self, record):
         try:
