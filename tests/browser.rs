@@ -1,6 +1,7 @@
 //! `/docs` in a real browser: a reader tries an operation out, and sees the answer.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -119,6 +120,17 @@ impl Browser {
         });
     }
 
+    /// Waits for the first element that the selector finds.
+    fn appears(&self, selector: &str) {
+        let script = format!("return !!document.querySelector({});", json!(selector));
+        eventually_within(PATIENCE, &format!("{selector} on the page"), || {
+            match self.run(&script) {
+                Json::Bool(true) => Ok(()),
+                other => Err(other),
+            }
+        });
+    }
+
     /// Text of the first element that the selector finds, once there is one.
     fn text(&self, selector: &str) -> String {
         let script = format!(
@@ -155,7 +167,7 @@ fn a_reader_of_the_documentation_tries_an_operation_out_and_sees_its_answer() {
     let server = Scenario::new("[[models]]\nname = \"words\"\nplugin = \"template\"\n").start();
     let browser = Browser::start(&driver, &chromium);
     browser.open(&format!("http://{}/docs", server.address()));
-    let operation = "[id*='tasks'][id*='stats'][id*='predict']";
+    let operation = "[id*='predict_words_stats']";
     assert!(
         browser
             .text(operation)
@@ -172,9 +184,100 @@ fn a_reader_of_the_documentation_tries_an_operation_out_and_sees_its_answer() {
         "the page shows status {status}, with {body}"
     );
     assert!(body.contains("\"words\": 6"), "{body}");
+    // Other protocols' routes are there, collapsed.
+    assert_eq!(
+        browser.run("return document.querySelectorAll('[id*=v2_infer]').length"),
+        json!(0)
+    );
     // The page asked this server and nobody else.
     let origins = browser.run(
         "return [...new Set(performance.getEntriesByType('resource').map(e => new URL(e.name).origin))].join(' ')",
     );
     assert_eq!(origins, json!(format!("http://{}", server.address())));
+}
+
+/// A proxy that serves a server under the path prefix `/ml`, which it removes, as most do.
+fn proxy(server: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let address = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.expect("a client connects");
+            std::thread::spawn(move || forward(stream, server));
+        }
+    });
+    address
+}
+
+/// Forwards one request, and ends the connection.
+fn forward(client: TcpStream, server: SocketAddr) {
+    let mut client = BufReader::new(client);
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        if client.read_line(&mut line).is_ok_and(|length| length == 0) {
+            return;
+        }
+        let lower = line.to_ascii_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a length is a number");
+        }
+        match (head.is_empty(), line == "\r\n") {
+            (true, _) => match line.split_once(" /ml/") {
+                Some((method, rest)) => head = format!("{method} /{rest}connection: close\r\n"),
+                None => return,
+            },
+            (false, true) => break,
+            (false, false) if lower.starts_with("connection:") => {}
+            (false, false) => head.push_str(&line),
+        }
+    }
+    let mut body = vec![0; length];
+    client.read_exact(&mut body).expect("the body follows");
+    let mut upstream = TcpStream::connect(server).expect("the server listens");
+    upstream
+        .write_all(format!("{head}\r\n").as_bytes())
+        .expect("the server reads");
+    upstream.write_all(&body).expect("the server reads");
+    // A browser that has what it wants may leave first.
+    let _ = std::io::copy(&mut upstream, client.get_mut());
+}
+
+#[test]
+fn an_operation_is_tried_out_with_a_key_behind_a_proxy_with_a_path_prefix() {
+    let install = "apt-get install chromium chromium-driver";
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let Some(chromium) = tools::find("INFERENCE_TEST_CHROMIUM", &names, install) else {
+        return;
+    };
+    let Some(driver) = tools::find("INFERENCE_TEST_CHROMEDRIVER", &["chromedriver"], install) else {
+        return;
+    };
+    let config = "[server]\napi_keys = [\"a-key-of-a-client\"]\n\n[[models]]\nname = \"words\"\nplugin = \"template\"\n";
+    let server = Scenario::new(config).start();
+    let browser = Browser::start(&driver, &chromium);
+    browser.open(&format!("http://{}/ml/", proxy(server.address())));
+    assert!(browser.text("table").contains("words"));
+    browser.click("a[href='docs/']");
+    browser.click(".authorize");
+    browser.appears(".auth-container input");
+    // A script that sets the value of a field of React has to go through the prototype for React to notice.
+    browser.run(
+        "const e = document.querySelector('.auth-container input'); \
+         Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(e, 'a-key-of-a-client'); \
+         e.dispatchEvent(new Event('input', {bubbles: true}));",
+    );
+    browser.click(".auth-btn-wrapper .authorize");
+    browser.click(".auth-btn-wrapper .btn-done");
+    let operation = "[id*='predict_words_stats']";
+    browser.click(&format!("{operation} .opblock-summary-control"));
+    browser.click(&format!("{operation} .try-out__btn"));
+    browser.click(&format!("{operation} .execute"));
+    let answer = format!("{operation} .live-responses-table .response");
+    let status = browser.text(&format!("{answer} .response-col_status"));
+    let body = browser.text(&format!("{answer} .response-col_description"));
+    assert!(
+        status.contains("200") && body.contains("\"words\": 6"),
+        "{status}: {body}"
+    );
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::harness::{Scenario, Server, clients};
+use crate::harness::{Scenario, Server, clients, rounds, tools};
 
 /// The default configuration: handwritten digits, and the template.
 fn start() -> Server {
@@ -13,8 +13,56 @@ fn start() -> Server {
 fn the_document_of_the_default_configuration_is_as_it_was() {
     let mut document = start().get("/openapi.json").expect(200).json();
     document["info"]["version"] = "[version]".into();
-    let text = serde_json::to_string_pretty(&document).expect("what was read can be written");
-    insta::assert_snapshot!("openapi_of_the_default_configuration", text);
+    let schemas = document["components"]["schemas"].take();
+    let operations: Vec<String> = operations(&document)
+        .map(|(path, method, operation)| line(path, method, operation))
+        .collect();
+    insta::assert_snapshot!("operations_of_the_default_configuration", operations.join("\n"));
+    let text = serde_json::to_string_pretty(&schemas).expect("what was read can be written");
+    insta::assert_snapshot!("schemas_of_the_default_configuration", text);
+    // One operation in full stands for all: they are made in one place.
+    let operation = &document["paths"]["/v1/models/text/tasks/echo/predict"]["post"];
+    let text = serde_json::to_string_pretty(operation).expect("what was read can be written");
+    insta::assert_snapshot!("an_operation_of_the_default_configuration", text);
+}
+
+/// Path, method and operation of each operation.
+fn operations(document: &Json) -> impl Iterator<Item = (&str, &str, &Json)> {
+    let paths = document["paths"].as_object().expect("a document has paths");
+    paths.iter().flat_map(|(path, item)| {
+        let methods = item.as_object().expect("a path has methods").iter();
+        methods.map(move |(method, operation)| (path.as_str(), method.as_str(), operation))
+    })
+}
+
+/// An operation in one line: what it takes and what it answers.
+fn line(path: &str, method: &str, operation: &Json) -> String {
+    let types = |content: &Json| -> String {
+        let content = content.as_object().into_iter().flatten();
+        let one = |(media_type, content): (&String, &Json)| match content["schema"]["$ref"].as_str() {
+            Some(target) => target.rsplit('/').next().unwrap_or_default().to_owned(),
+            None => media_type.clone(),
+        };
+        content.map(one).collect::<Vec<_>>().join(" | ")
+    };
+    let body = types(&operation["requestBody"]["content"]);
+    let responses = operation["responses"]
+        .as_object()
+        .expect("an operation has responses");
+    let (good, bad): (Vec<_>, Vec<_>) = responses.iter().partition(|(status, _)| *status == "200");
+    let good: Vec<String> = good
+        .into_iter()
+        .map(|(_, response)| types(&response["content"]))
+        .collect();
+    let bad: Vec<&str> = bad.into_iter().map(|(status, _)| status.as_str()).collect();
+    format!(
+        "{} {path}\n    {} [{}]: ({body}) -> {}; {}",
+        method.to_uppercase(),
+        operation["operationId"].as_str().unwrap_or_default(),
+        operation["tags"][0].as_str().unwrap_or_default(),
+        good.join(" | "),
+        bad.join(" ")
+    )
 }
 
 #[test]
@@ -91,4 +139,32 @@ fn a_validator_of_others_finds_the_document_valid() {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+const ADMIN_KEY: &str = "the-key-of-the-administrator";
+
+/// The default configuration, with keys: generated clients have to find out how to send them.
+fn start_with_keys() -> Server {
+    Scenario::of_the_repository()
+        .env("INFERENCE_API_KEYS", "a-key-of-a-client")
+        .env("INFERENCE_ADMIN_KEY", ADMIN_KEY)
+        .start()
+}
+
+#[test]
+fn a_client_that_openapi_python_client_generates_can_call_every_operation() {
+    let server = start_with_keys();
+    let url = format!("http://{}", server.address());
+    clients::run("openapi_client.py", &[&url, ADMIN_KEY]);
+}
+
+#[test]
+fn a_client_that_openapi_generator_generates_can_call_every_operation() {
+    let install = "apt-get install default-jre-headless";
+    if rounds(0, 1) == 0 || tools::find("INFERENCE_TEST_JAVA", &["java"], install).is_none() {
+        return;
+    }
+    let server = start_with_keys();
+    let url = format!("http://{}", server.address());
+    clients::run("openapi_generator.py", &[&url, ADMIN_KEY]);
 }

@@ -15,6 +15,16 @@ impl Keys {
         Self { clients, admin }
     }
 
+    /// Whether clients need a key.
+    pub fn asks_clients(&self) -> bool {
+        !self.clients.is_empty()
+    }
+
+    /// Whether there is an admin key.
+    pub fn has_admin(&self) -> bool {
+        self.admin.is_some()
+    }
+
     /// Whether the bearer may ask for predictions and for what is served.
     ///
     /// # Errors

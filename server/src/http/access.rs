@@ -76,8 +76,9 @@ pub(super) async fn gate(
 }
 
 /// What everybody may ask also where clients need a key: what machines probe, and the documentation.
-const OPEN_PATHS: [&str; 8] = [
+const OPEN_PATHS: [&str; 9] = [
     "/",
+    "/favicon.ico",
     "/health",
     "/livez",
     "/readyz",

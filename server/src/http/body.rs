@@ -202,7 +202,8 @@ fn read_json(
 ) -> Result<Body, RequestError> {
     let split = split(body, envelope, limits)?;
     let parameters = match split.parameters {
-        None | Some("{}") => Bytes::new(),
+        None => Bytes::new(),
+        Some(text) if is_empty_object(text) => Bytes::new(),
         Some(_) if task.parameters_schema.is_null() => {
             return Err(RequestError::NoParameters {
                 task: task.name.clone(),
@@ -225,6 +226,12 @@ fn read_json(
         form: split.form,
         items,
     })
+}
+
+/// Whether JSON that is known to be an object has no members.
+fn is_empty_object(text: &str) -> bool {
+    text.strip_prefix('{')
+        .is_some_and(|rest| rest.trim_ascii_start() == "}")
 }
 
 #[cfg(test)]

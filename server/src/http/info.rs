@@ -1,41 +1,19 @@
-//! Routes that tell about the server: models, health, metrics, documentation.
+//! Routes that describe the state of the server: models, health, metrics.
 //!
 //! All answer from a snapshot, without waiting for a model.
 
-use std::sync::Arc;
-
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION};
-use actix_web::web::{Bytes, Data, Path};
+use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use prometheus::{Encoder as _, TextEncoder};
 use serde_json::{Value as Json, json};
 
-use super::openapi::{DocumentedModel, document};
 use super::predict::off_the_loop;
 use super::respond;
 use super::server::Shared;
 use super::v1;
 use crate::api::{Call, Code, Failure};
 use crate::model::Health;
-use crate::registry::{ModelEntry, ModelState, Snapshot};
-
-/// `GET /`
-pub(super) async fn root(shared: Data<Shared>) -> HttpResponse {
-    let mut body = json!({
-        "name": "inference-server",
-        "version": env!("CARGO_PKG_VERSION"),
-        // KServe's client takes the server for alive by this.
-        "status": "alive",
-        "models": "/v1/models",
-        "health": "/health",
-        "metrics": "/metrics",
-    });
-    if shared.docs {
-        body["docs"] = "/docs/".into();
-        body["openapi"] = "/openapi.json".into();
-    }
-    respond::json(200, body.to_string())
-}
+use crate::registry::{ModelEntry, ModelState};
 
 /// `GET /v1/models`: one answer for the clients of OpenAI (`data`) and of KServe V1 (`models`).
 pub(super) async fn models(shared: Data<Shared>) -> HttpResponse {
@@ -146,7 +124,7 @@ fn tasks(entry: &ModelEntry) -> Vec<Json> {
         .collect()
 }
 
-fn state_name(entry: &ModelEntry) -> &'static str {
+pub(super) fn state_name(entry: &ModelEntry) -> &'static str {
     match (&entry.state, entry.health()) {
         (ModelState::Loading, _) => "loading",
         (ModelState::Failed { .. }, _) => "failed",
@@ -203,73 +181,4 @@ pub(super) async fn metrics(request: HttpRequest, shared: Data<Shared>) -> HttpR
             .body(text),
         Err(failure) => respond::failure(&request, &failure),
     }
-}
-
-/// `GET /openapi.json`, written once for each state of the registry.
-pub(super) async fn openapi(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
-    let snapshot = shared.registry.snapshot();
-    let cached = shared
-        .openapi
-        .load_full()
-        .filter(|cached| cached.0 == snapshot.version);
-    let text = match cached {
-        Some(cached) => cached.1.clone(),
-        None => {
-            let (version, max_items) = (snapshot.version, shared.body.items);
-            match off_the_loop(move || write_document(&snapshot, max_items)).await {
-                Ok(text) => {
-                    shared.openapi.store(Some(Arc::new((version, text.clone()))));
-                    text
-                }
-                Err(failure) => return respond::failure(&request, &failure),
-            }
-        }
-    };
-    respond::status(200).content_type("application/json").body(text)
-}
-
-fn write_document(snapshot: &Snapshot, max_items: usize) -> Bytes {
-    let models: Vec<_> = snapshot
-        .models()
-        .filter_map(|entry| {
-            let routes: Vec<(&str, usize)> = entry
-                .tasks
-                .iter()
-                .enumerate()
-                .filter_map(|(index, task)| Some((task.route.as_deref()?, index)))
-                .collect();
-            Some((entry, entry.generation()?, routes))
-        })
-        .collect();
-    let documented: Vec<DocumentedModel<'_>> = models
-        .iter()
-        .map(|(entry, generation, routes)| DocumentedModel {
-            name: entry.name(),
-            description: entry.description().unwrap_or_default(),
-            manifest: &generation.manifest,
-            default_task: entry.default_task,
-            routes,
-        })
-        .collect();
-    Bytes::from(document(&documented, max_items).to_string())
-}
-
-/// `GET /docs`: the page's own files are relative to a folder.
-pub(super) async fn docs_redirect() -> HttpResponse {
-    respond::status(308).insert_header((LOCATION, "/docs/")).finish()
-}
-
-/// `GET /docs/…`: Swagger UI, from within the executable.
-pub(super) async fn docs(request: HttpRequest, shared: Data<Shared>, file: Path<String>) -> HttpResponse {
-    let Ok(Some(file)) = utoipa_swagger_ui::serve(&file, shared.swagger.clone()) else {
-        return respond::not_found(&request);
-    };
-    let mut response = respond::status(200);
-    if let Ok(content_type) = HeaderValue::from_str(&file.content_type) {
-        response.insert_header((CONTENT_TYPE, content_type));
-    }
-    if file.gzpipped {
-        response.insert_header((CONTENT_ENCODING, "gzip"));
-    }
-    response.body(file.bytes.into_owned())
 }

@@ -1,15 +1,27 @@
 //! The OpenAPI document of what is loaded right now: a route for every model and task, with its own schemas.
 //!
-//! Built from manifests alone; knows nothing of actix. The paths are made with utoipa, the schemas of plugins are merged
-//! in as they are, as no typed schema would keep every keyword of theirs.
+//! Built from manifests alone; knows nothing of actix. Written as JSON, since no typed schema keeps every keyword of the
+//! schemas that plugins declare. Every `$ref` leads to a whole component: generators of code follow no other.
 
-mod paths;
+mod components;
+mod foreign;
+mod native;
+mod operations;
 mod protocols;
 mod schemas;
+mod v1;
 
 use plugin_abi::manifest::ModelManifest;
-use serde_json::{Map, Value as Json};
-use utoipa::openapi::{InfoBuilder, OpenApiBuilder};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde_json::{Map, Value as Json, json};
+
+use self::components::Components;
+pub use self::operations::KeySettings;
+use self::operations::Operations;
+pub(in crate::http) use self::operations::path_segment;
+use self::protocols::Addressed;
+use self::schemas::TaskSchemas;
+use crate::api::describe::{SERVER_NAME, SERVER_VERSION};
 
 /// One loaded model, as far as the documentation goes.
 #[derive(Clone, Copy, Debug)]
@@ -26,42 +38,191 @@ pub struct DocumentedModel<'a> {
     pub routes: &'a [(&'a str, usize)],
 }
 
-/// The document as JSON.
-pub fn document(models: &[DocumentedModel<'_>], max_items: usize) -> Json {
-    let mut components = schemas::Components::default();
-    schemas::add_common(&mut components);
-    let mut paths = paths::Paths::default();
-    for model in models {
-        paths.add_model(model, &mut components, max_items);
+/// Who may call an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// Anyone.
+    Open,
+    /// Holders of a key, if there are keys.
+    Client,
+    /// Holders of the admin key.
+    Admin,
+}
+
+/// Tags of the routes that do not belong to one model.
+const SERVER: &str = "Server";
+const V1: &str = "KServe V1 and TensorFlow Serving";
+const OPEN_INFERENCE: &str = "Open Inference Protocol (KServe V2, Triton)";
+const OPENAI: &str = "OpenAI";
+
+/// Each of these tags, with what it holds.
+const TAGS: [(&str, &str); 4] = [
+    (SERVER, "State of the server and its models."),
+    (
+        V1,
+        "The same tasks in KServe's V1 and TensorFlow Serving's protocol. A model is addressed as `model.task`, or as `model` \
+         for its default task. Each path with a model is also available with `/versions/1` after the model's name.",
+    ),
+    (
+        OPEN_INFERENCE,
+        "The same tasks in the protocol of KServe V2 and Triton. A model is addressed as `model.task`, or as `model` for \
+         its default task. Each path with a model is also available with `/versions/1` after the model's name.",
+    ),
+    (OPENAI, "The same tasks in OpenAI's protocol."),
+];
+
+/// Tags that the page shows collapsed: routes that other protocols' clients know.
+pub const COLLAPSED_TAGS: [&str; 3] = [V1, OPEN_INFERENCE, OPENAI];
+
+/// The document, whose members keep their order when it is written: readers see the native route of a task first.
+pub struct Document {
+    tags: Vec<Json>,
+    paths: Vec<(String, Map<String, Json>)>,
+    components: Json,
+    keys: KeySettings,
+}
+
+/// The document of these models.
+pub fn document(models: &[DocumentedModel<'_>], max_items: usize, keys: KeySettings) -> Document {
+    let mut components = Components::default();
+    let mut operations = Operations::new(&mut components, keys);
+    let mut tags = Vec::new();
+    let schemas: Vec<Vec<TaskSchemas>> = models
+        .iter()
+        .map(|model| {
+            let tasks = model.manifest.tasks.iter();
+            tasks
+                .map(|task| TaskSchemas::add(&mut components, model.name, task, max_items))
+                .collect()
+        })
+        .collect();
+    for (model, schemas) in models.iter().zip(&schemas) {
+        let is_taken = TAGS.iter().any(|(tag, _)| *tag == model.name);
+        let tag = if is_taken {
+            format!("model {}", model.name)
+        } else {
+            model.name.to_owned()
+        };
+        native::add_model(&mut operations, model, &tag, schemas);
+        let mut json = json!({ "name": tag });
+        if !model.description.is_empty() {
+            json["description"] = model.description.into();
+        }
+        tags.push(json);
     }
-    paths.add_server();
-    let document = OpenApiBuilder::new()
-        .info(
-            InfoBuilder::new()
-                .title("Inference server")
-                .version(env!("CARGO_PKG_VERSION"))
-                .description(Some(
-                    "Models served as plugins, batched task by task. The document lists what is loaded now.",
-                ))
-                .build(),
-        )
-        .tags(Some(paths.tags()))
-        .paths(paths.build())
-        .build();
-    let mut json = serde_json::to_value(&document)
-        .unwrap_or_else(|error| Json::String(format!("the document cannot be written: {error}")));
-    let known = protocols::paths(models, &mut components);
-    if let Some(paths) = json["paths"].as_object_mut() {
-        paths.extend(known);
+    let names: Vec<String> = models.iter().map(|model| model.name.to_owned()).collect();
+    native::add_server(&mut operations, &mut components, &names);
+    let tasks = addressed(models, &schemas);
+    v1::add(&mut operations, &mut components, &tasks, max_items);
+    protocols::add_open_inference(&mut operations, &mut components, &tasks, &names);
+    protocols::add_openai(&mut operations, &mut components, &tasks);
+    let paths = operations.into_paths();
+    let used = |tag: &str| {
+        paths
+            .iter()
+            .any(|(_, methods)| methods.values().any(|one| one["tags"][0] == tag))
+    };
+    tags.extend(
+        TAGS.iter()
+            .filter(|(name, _)| used(name))
+            .map(|(name, description)| json!({"name": name, "description": description})),
+    );
+    Document {
+        tags,
+        components: all_components(components, keys),
+        paths,
+        keys,
     }
-    if let Some(tags) = json["tags"].as_array_mut() {
-        tags.extend(protocols::tags());
+}
+
+/// Every task with the name by which other protocols address it.
+fn addressed<'a>(models: &'a [DocumentedModel<'a>], schemas: &'a [Vec<TaskSchemas>]) -> Vec<Addressed<'a>> {
+    let models = models.iter().zip(schemas);
+    models
+        .flat_map(|(model, schemas)| {
+            let tasks = model.manifest.tasks.iter().zip(schemas).enumerate();
+            tasks.map(move |(index, (task, schemas))| Addressed {
+                name: format!("{}.{}", model.name, task.name),
+                short_name: (model.default_task == Some(index)).then_some(model.name),
+                task,
+                schemas,
+            })
+        })
+        .collect()
+}
+
+fn all_components(components: Components, keys: KeySettings) -> Json {
+    let bearer = |description: &str| json!({"type": "http", "scheme": "bearer", "description": description});
+    let mut schemes = Map::new();
+    if keys.clients {
+        schemes.insert(
+            "apiKey".to_owned(),
+            bearer("A key of `api_keys`, or the admin key."),
+        );
     }
-    let schemas: Map<String, Json> = components.into_schemas();
-    if let Some(object) = json.as_object_mut() {
-        object.insert("components".to_owned(), serde_json::json!({ "schemas": schemas }));
+    if keys.admin {
+        schemes.insert(
+            "adminKey".to_owned(),
+            bearer("The admin key: `admin_key` of the configuration."),
+        );
     }
-    json
+    let mut all = json!({"schemas": components.into_schemas()});
+    if !schemes.is_empty() {
+        all["securitySchemes"] = schemes.into();
+    }
+    all
+}
+
+impl Serialize for Document {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Paths<'a>(&'a [(String, Map<String, Json>)]);
+        impl Serialize for Paths<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_map(self.0.iter().map(|(path, methods)| (path, methods)))
+            }
+        }
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("openapi", "3.1.0")?;
+        map.serialize_entry(
+            "info",
+            &json!({
+                "title": SERVER_NAME,
+                "version": SERVER_VERSION,
+                "description": "Models served as plugins, batched task by task. This document lists what is loaded now.",
+                "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
+            }),
+        )?;
+        if self.keys.clients {
+            map.serialize_entry("security", &json!([{"apiKey": []}]))?;
+        }
+        map.serialize_entry("tags", &self.tags)?;
+        map.serialize_entry("paths", &Paths(&self.paths))?;
+        map.serialize_entry("components", &self.components)?;
+        map.end()
+    }
+}
+
+/// The document as text. Which servers it names depends on the request, see [`with_server`].
+pub fn write(document: &Document) -> String {
+    serde_json::to_string(document).unwrap_or_else(|error| json!({"error": error.to_string()}).to_string())
+}
+
+/// A document that [`write`] wrote, with the address of its server: the path that a proxy says it has put before the
+/// server's own, or else the directory of the document, wherever that is.
+pub fn with_server(document: &str, prefix: Option<&str>) -> String {
+    let servers = json!([{"url": prefix.unwrap_or(".")}]);
+    format!(
+        "{{\"servers\":{servers},{}",
+        document.strip_prefix('{').unwrap_or(document)
+    )
+}
+
+/// The value of `X-Forwarded-Prefix`, if it is a path that is safe to show: anyone may send the header.
+pub fn forwarded_prefix(value: &str) -> Option<&str> {
+    let path = value.trim().trim_end_matches('/');
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/%".contains(&byte);
+    let is_path = path.starts_with('/') && !path.starts_with("//");
+    (is_path && path.len() <= 200 && path.bytes().all(allowed)).then_some(path)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::Instant;
 use actix_cors::Cors;
 use actix_web::dev::Handler;
 use actix_web::middleware::{Compress, Condition, from_fn};
-use actix_web::web::{self, Bytes, Data, ServiceConfig};
+use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, FromRequest, HttpRequest, Resource, Responder, guard};
 use actix_web_prom::{PrometheusMetrics, PrometheusMetricsBuilder};
 use arc_swap::ArcSwapOption;
@@ -20,7 +20,7 @@ use super::access;
 use super::body::BodyLimits;
 use super::receive::ReceiveLimits;
 use super::transport::{Limits, Transport};
-use super::{embeddings, info, predict, respond, v1, v2};
+use super::{docs, embeddings, info, landing, predict, respond, v1, v2};
 use crate::api::access::AccessLog;
 use crate::api::control::Control;
 use crate::api::{Call, Failure, Keys, RequestRecord};
@@ -41,8 +41,8 @@ pub(crate) struct Shared {
     /// Whether the documentation is served.
     pub(super) docs: bool,
     pub(super) swagger: Arc<utoipa_swagger_ui::Config<'static>>,
-    /// The OpenAPI document, with the version of the snapshot that it describes.
-    pub(super) openapi: ArcSwapOption<(u64, Bytes)>,
+    /// The OpenAPI document but for its servers, with the version of the snapshot that it describes.
+    pub(super) openapi: ArcSwapOption<(u64, String)>,
 }
 
 impl Shared {
@@ -63,9 +63,7 @@ impl Shared {
             control,
             access: Arc::new(AccessLog::new(&settings.logging)),
             docs: server.docs,
-            // Relative to the page, for proxies that serve this server under a path of their own. The validator would send
-            // the document to a stranger.
-            swagger: Arc::new(utoipa_swagger_ui::Config::from("../openapi.json").validator_url("none")),
+            swagger: Arc::default(),
             openapi: ArcSwapOption::empty(),
         }
     }
@@ -188,9 +186,9 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
     config.service(post("/v1/models/{model}/tasks/{task}/predict", predict::task));
     if shared.docs {
         config
-            .service(get("/openapi.json", info::openapi))
-            .service(get("/docs", info::docs_redirect))
-            .service(get("/docs/{file}*", info::docs));
+            .service(get("/openapi.json", docs::openapi))
+            .service(get("/docs", docs::redirect))
+            .service(get("/docs/{file}*", docs::page));
     }
     config
         .app_data(shared)
@@ -198,7 +196,8 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
             let response = respond::not_found(request);
             actix_web::error::InternalError::from_response("a name that is no text", response).into()
         }))
-        .service(get("/", info::root))
+        .service(get("/", landing::root))
+        .service(get("/favicon.ico", docs::favicon))
         .service(get("/health", info::health))
         .service(get("/livez", info::live))
         .service(get("/readyz", info::ready))

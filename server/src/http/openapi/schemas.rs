@@ -1,276 +1,271 @@
-//! JSON Schemas of requests and replies, and the components that hold them.
-
-use std::collections::BTreeMap;
+//! JSON Schemas of requests and replies.
 
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
 use serde_json::{Map, Value as Json, json};
 
-use crate::api::Code;
+use super::components::Components;
+use super::foreign;
 use crate::protocol::DType;
 
-/// Named schemas. Names are unique and of the characters that OpenAPI allows.
-#[derive(Debug, Default)]
-pub(super) struct Components(BTreeMap<String, Json>);
+/// States of a model, as `/v1/models` and `/health` name them.
+const STATES: [&str; 6] = [
+    "loading",
+    "ready",
+    "recovering",
+    "crash loop",
+    "failed",
+    "unloaded",
+];
 
-impl Components {
-    /// Adds a schema under the name or one like it; the reference to it.
-    pub(super) fn add(&mut self, name: &str, schema: Json) -> String {
-        let name = self.reserve(name);
-        let reference = reference(&name);
-        self.0.insert(name, schema);
-        reference
-    }
-
-    /// Adds a schema that comes from outside: its `$defs` become components of their own, and references into itself
-    /// are made to point there.
-    pub(super) fn add_foreign(&mut self, name: &str, schema: &Json) -> String {
-        let name = self.reserve(name);
-        let mut schema = schema.clone();
-        let mut renames = BTreeMap::new();
-        let mut definitions = Vec::new();
-        if let Some(object) = schema.as_object_mut() {
-            object.remove("$schema");
-            object.remove("$id");
-            for keyword in ["$defs", "definitions"] {
-                let Some(Json::Object(defined)) = object.remove(keyword) else {
-                    continue;
-                };
-                for (key, definition) in defined {
-                    let unique = self.reserve(&format!("{name}.{key}"));
-                    renames.insert(format!("#/{keyword}/{key}"), reference(&unique));
-                    definitions.push((unique, definition));
-                }
-            }
-        }
-        let own = reference(&name);
-        rewrite(&mut schema, &own, &renames);
-        for (unique, mut definition) in definitions {
-            rewrite(&mut definition, &own, &renames);
-            self.0.insert(unique, definition);
-        }
-        self.0.insert(name, schema);
-        own
-    }
-
-    pub(super) fn into_schemas(self) -> Map<String, Json> {
-        self.0.into_iter().collect()
-    }
-
-    fn reserve(&mut self, name: &str) -> String {
-        let clean: String = name
-            .chars()
-            .map(|c| match c {
-                'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' | '_' => c,
-                _ => '_',
-            })
-            .collect();
-        let mut unique = clean.clone();
-        let mut count = 2;
-        while self.0.contains_key(&unique) {
-            unique = format!("{clean}_{count}");
-            count += 1;
-        }
-        self.0.insert(unique.clone(), Json::Null);
-        unique
-    }
+/// Schemas of what the server says about itself and its models.
+pub(super) struct ServerSchemas {
+    pub(super) model: Json,
+    pub(super) models: Json,
+    pub(super) health: Json,
+    pub(super) live: Json,
+    pub(super) ready: Json,
+    pub(super) root: Json,
 }
 
-fn reference(name: &str) -> String {
-    format!("#/components/schemas/{name}")
-}
-
-/// Makes local references of a schema, deep down, point to where its parts are now.
-fn rewrite(schema: &mut Json, own: &str, renames: &BTreeMap<String, String>) {
-    match schema {
-        Json::Object(object) => {
-            for (key, value) in object {
-                match (key.as_str(), &mut *value) {
-                    ("$ref", Json::String(target)) => {
-                        if let Some(new) = rewritten(target, own, renames) {
-                            *target = new;
-                        }
-                    }
-                    // Data, not schemas.
-                    ("default" | "const" | "enum" | "examples" | "example", _) => {}
-                    _ => rewrite(value, own, renames),
-                }
-            }
-        }
-        Json::Array(array) => {
-            for value in array {
-                rewrite(value, own, renames);
-            }
-        }
-        _ => {}
-    }
-}
-
-fn rewritten(target: &str, own: &str, renames: &BTreeMap<String, String>) -> Option<String> {
-    let pointer = target.strip_prefix('#')?;
-    let plain = format!("#{}", pointer.replace("~1", "/").replace("~0", "~"));
-    if let Some(new) = renames.get(&plain) {
-        return Some(new.clone());
-    }
-    // Further down inside a definition.
-    let inside = renames
-        .iter()
-        .find_map(|(old, new)| Some((new, plain.strip_prefix(old)?)))
-        .filter(|(_, rest)| rest.starts_with('/'));
-    Some(match inside {
-        Some((new, rest)) => format!("{new}{rest}"),
-        None => format!("{own}{pointer}"),
-    })
-}
-
-/// The schemas that every document has.
-pub(super) fn add_common(components: &mut Components) {
-    let codes: Vec<&str> = Code::ALL.iter().map(|code| code.name()).collect();
-    components.add(
-        "Error",
-        json!({
-            "type": "object",
-            "description": "What went wrong with a request, or with one of its items.",
-            "required": ["error"],
-            "properties": {
-                "error": {
+impl ServerSchemas {
+    pub(super) fn add(components: &mut Components) -> Self {
+        let value = components.add("ModelValue", model_value());
+        let task = components.add("ModelTask", model_task(&value));
+        let model = components.add("Model", model_schema(&task));
+        let models = components.add(
+            "ModelList",
+            json!({
+                "type": "object",
+                "required": ["object", "data", "models"],
+                "properties": {
+                    "object": {"type": "string", "const": "list"},
+                    "data": {"type": "array", "items": model},
+                    "models": {"type": "array", "items": model, "description": "The same, for clients of KServe."},
+                },
+            }),
+        );
+        let flags = |names: &[&str]| {
+            let properties: Map<String, Json> = names
+                .iter()
+                .map(|&name| (name.to_owned(), json!({"type": "boolean"})))
+                .collect();
+            json!({"type": "object", "required": names, "properties": properties})
+        };
+        Self {
+            model,
+            models,
+            health: components.add(
+                "Health",
+                json!({
                     "type": "object",
-                    "required": ["code", "message"],
+                    "required": ["status", "ready", "models"],
                     "properties": {
-                        "code": {"type": "string", "enum": codes},
-                        "message": {"type": "string"},
-                        "request_id": {"type": "string"},
+                        "status": {"type": "string", "enum": ["ok", "not ready", "stopping"]},
+                        "ready": {"type": "boolean"},
+                        "models": {
+                            "type": "object",
+                            "description": "The state of each model, by its name.",
+                            "additionalProperties": {"type": "string", "enum": STATES},
+                        },
                     },
-                },
-            },
-        }),
-    );
-    components.add(
-        "Model",
-        json!({
-            "type": "object",
-            "required": ["id", "object", "created", "owned_by", "name", "ready", "state", "model_version_status", "tasks"],
-            "properties": {
-                "id": {"type": "string"},
-                "object": {"const": "model"},
-                "created": {"type": "integer", "description": "When it was loaded, in seconds since 1970."},
-                "owned_by": {"type": "string"},
-                "name": {"type": "string"},
-                "description": {"type": "string"},
-                "ready": {"type": "boolean"},
-                "state": {"enum": ["loading", "ready", "recovering", "crash loop", "failed", "unloaded"]},
-                "model_version_status": version_status(),
-                "reason": {"type": "string", "description": "Why it failed to load."},
-                "last_reload_error": {"type": "string", "description": "Why the last reload left the old generation serving."},
-                "generation": {"type": "integer", "description": "Counts the times it was loaded."},
-                "platform": {"type": "string"},
-                "plugin": {"type": "object"},
-                "default_task": {"type": "string"},
-                "tasks": {"type": "array", "items": {"type": "object"}},
-            },
-        }),
-    );
-    components.add(
-        "ModelList",
-        json!({
-            "type": "object",
-            "required": ["object", "data", "models"],
-            "properties": {
-                "object": {"const": "list"},
-                "data": {"type": "array", "items": {"$ref": reference("Model")}},
-                "models": {"type": "array", "items": {"$ref": reference("Model")}},
-            },
-        }),
-    );
+                }),
+            ),
+            live: components.add("Liveness", flags(&["live"])),
+            ready: components.add("Readiness", flags(&["ready"])),
+            root: components.add(
+                "Root",
+                json!({
+                    "type": "object",
+                    "required": ["name", "version", "models", "health", "metrics"],
+                    "properties": {
+                        "name": {"type": "string"},
+                        "version": {"type": "string"},
+                        "status": {"type": "string"},
+                        "models": {"type": "string"},
+                        "health": {"type": "string"},
+                        "metrics": {"type": "string"},
+                        "docs": {"type": "string"},
+                        "openapi": {"type": "string"},
+                    },
+                }),
+            ),
+        }
+    }
 }
 
-/// The state of a model in TensorFlow Serving's terms: a list of its only version.
-pub(super) fn version_status() -> Json {
+fn model_value() -> Json {
+    let texts = json!({"type": "array", "items": {"type": "string"}});
     json!({
-        "type": "array",
-        "items": {
-            "type": "object",
-            "required": ["version", "state", "status"],
-            "properties": {
-                "version": {"type": "string"},
-                "state": {"enum": ["LOADING", "AVAILABLE", "END"], "type": "string"},
-                "status": {
-                    "type": "object",
-                    "required": ["error_code", "error_message"],
-                    "properties": {"error_code": {"type": "string"}, "error_message": {"type": "string"}},
+        "type": "object",
+        "required": ["kinds", "media_types", "schema", "tensors"],
+        "properties": {
+            "kinds": {"type": "array", "items": {"type": "string", "enum": ["text", "bytes", "json", "tensors"]}},
+            "media_types": texts,
+            "schema": {"description": "JSON Schema, if the value is JSON."},
+            "tensors": {"type": "array", "items": {
+                "type": "object",
+                "required": ["name", "dtype", "shape"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "dtype": {"type": "string"},
+                    "shape": {"type": "array", "items": {"type": "integer"}},
+                    "description": {"type": "string"},
                 },
-            },
+            }},
         },
     })
 }
 
-/// The components of one task.
-pub(super) struct TaskSchemas {
-    /// Reference to the schema of a request.
-    pub request: String,
-    /// Reference to the schema of a reply.
-    pub reply: String,
-    /// Reference to the schema of a reply in which every item failed.
-    pub failed: String,
+fn model_task(value: &Json) -> Json {
+    json!({
+        "type": "object",
+        "required": ["name", "description", "input", "output", "parameters_schema", "examples", "policy",
+            "max_batch_size", "max_queue_size"],
+        "properties": {
+            "name": {"type": "string"},
+            "description": {"type": "string"},
+            "input": value,
+            "output": value,
+            "parameters_schema": {"description": "JSON Schema of `parameters`; null if the task takes none."},
+            "examples": {"type": "array", "items": {}},
+            "policy": {"type": "string", "description": "When a batch is closed."},
+            "learned": {"description": "What the batching policy has learned about the task, or null."},
+            "max_batch_size": {"type": "integer", "minimum": 1},
+            "max_batch_weight": {"type": ["integer", "null"]},
+            "max_queue_size": {"type": "integer", "minimum": 1},
+            "route": {"type": ["string", "null"], "description": "The short route of the task."},
+        },
+    })
 }
 
-/// Adds the schemas of one task.
-pub(super) fn add_task(
-    components: &mut Components,
-    model: &str,
-    task: &TaskManifest,
-    max_items: usize,
-) -> TaskSchemas {
-    let base = format!("{model}.{}", task.name);
-    let input = value_schema(components, &format!("{base}.Input"), &task.input);
-    let input = json!({"$ref": components.add(&format!("{base}.Item"), input)});
-    let output = value_schema(components, &format!("{base}.Output"), &task.output);
-    let outcome = json!({"anyOf": [output, {"$ref": reference("Error")}]});
-    let outcome = json!({"$ref": components.add(&format!("{base}.Outcome"), outcome)});
-    let parameters = (!task.parameters_schema.is_null()).then(|| {
-        let name = format!("{base}.Parameters");
-        json!({"$ref": components.add_foreign(&name, &task.parameters_schema)})
-    });
+fn model_schema(task: &Json) -> Json {
+    let text = |description: &str| json!({"type": "string", "description": description});
+    json!({
+        "type": "object",
+        "required": ["id", "object", "created", "owned_by", "name", "ready", "state",
+            "model_version_status", "tasks"],
+        "properties": {
+            "id": {"type": "string"},
+            "object": {"type": "string", "const": "model"},
+            "created": {"type": "integer", "description": "Time when it was loaded, in Unix seconds; 0 if it is not."},
+            "owned_by": {"type": "string"},
+            "name": {"type": "string"},
+            "description": {"type": "string"},
+            "ready": {"type": "boolean"},
+            "state": {"type": "string", "enum": STATES},
+            "model_version_status": super::v1::version_status(),
+            "reason": text("Why it failed to load."),
+            "last_reload_error": text("Why the last reload failed; the old generation keeps serving."),
+            "generation": {"type": "integer", "description": "Number of times it was loaded."},
+            "platform": {"type": "string"},
+            "plugin": {
+                "type": "object",
+                "required": ["name", "version", "description", "sdk_version"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "version": {"type": "string"},
+                    "description": {"type": "string"},
+                    "sdk_version": {"type": "string"},
+                },
+            },
+            "default_task": {"type": "string"},
+            "tasks": {"type": "array", "items": task},
+        },
+    })
+}
 
-    let items = json!({"type": "array", "minItems": 1, "maxItems": max_items, "items": input});
-    let envelope = |member: &str, schema: &Json| {
-        let mut properties = Map::new();
-        properties.insert(member.to_owned(), schema.clone());
-        if let Some(parameters) = &parameters {
-            properties.insert("parameters".to_owned(), parameters.clone());
-        }
-        json!({
-            "type": "object",
-            "required": [member],
-            "additionalProperties": false,
-            "properties": properties,
-        })
-    };
-    let request = json!({"oneOf": [envelope("inputs", &items), envelope("input", &input)]});
-    let request = components.add(&format!("{base}.Request"), request);
+/// Schemas of one task.
+pub(super) struct TaskSchemas {
+    /// An item.
+    pub(super) item: Json,
+    /// The parameters, or null.
+    pub(super) parameters: Json,
+    /// A request of the native routes.
+    pub(super) request: Json,
+    /// A reply of the native routes.
+    pub(super) reply: Json,
+    /// A reply in which every item failed.
+    pub(super) all_failed: Json,
+}
 
-    let reply = |member: &str, schema: Json, with_error: bool| {
-        let mut required = vec!["model", "task", member, "inference_time"];
-        let mut properties = json!({
-            "model": {"type": "string", "const": model},
-            "task": {"type": "string", "const": task.name},
-            "inference_time": {"type": "number", "description": "Seconds in the model."},
-        });
-        properties[member] = schema;
-        if with_error {
-            required.push("error");
-            properties["error"] = json!({"$ref": "#/components/schemas/Error/properties/error"});
+impl TaskSchemas {
+    pub(super) fn add(
+        components: &mut Components,
+        model: &str,
+        task: &TaskManifest,
+        max_items: usize,
+    ) -> Self {
+        let base = format!("{model} {}", task.name);
+        let item = value_schema(components, &format!("{base} input"), &task.input);
+        let item = components.add(&format!("{base} item"), item);
+        let output = value_schema(components, &format!("{base} output"), &task.output);
+        let output = components.add(&format!("{base} result"), output);
+        let parameters = parameters(components, &base, task);
+
+        let request = |components: &mut Components, name: &str, member: &str, schema: Json| {
+            let object = json!({
+                "type": "object",
+                "required": [member],
+                "additionalProperties": false,
+                "properties": {member: schema, "parameters": parameters},
+            });
+            components.add(&format!("{base} {name}"), object)
+        };
+        let items = json!({"type": "array", "minItems": 1, "maxItems": max_items, "items": item});
+        let list = request(components, "list request", "inputs", items);
+        let single = request(components, "single request", "input", item.clone());
+
+        let reply =
+            |components: &mut Components, name: &str, member: &str, schema: Json, error: Option<&Json>| {
+                let mut required = vec!["model", "task", member, "inference_time"];
+                let mut properties = json!({
+                    "model": {"type": "string", "const": model},
+                    "task": {"type": "string", "const": task.name},
+                    "inference_time": {"type": "number", "description": "Seconds in the model."},
+                });
+                properties[member] = schema;
+                if let Some(error) = error {
+                    required.push("error");
+                    properties["error"] = error.clone();
+                }
+                let object = json!({"type": "object", "required": required, "properties": properties});
+                components.add(&format!("{base} {name}"), object)
+            };
+        let list_of = |items: Json| json!({"type": "array", "minItems": 1, "items": items});
+        let error = json!({"$ref": super::components::reference("Error")});
+        let detail = json!({"$ref": super::components::reference("ErrorDetail")});
+        let outcome = components.add(&format!("{base} outcome"), json!({"anyOf": [output, error]}));
+        let replies = json!({"oneOf": [
+            reply(components, "list reply", "outputs", list_of(outcome), None),
+            reply(components, "single reply", "output", output, None),
+        ]});
+        Self {
+            request: components.add(&format!("{base} request"), json!({"oneOf": [list, single]})),
+            reply: components.add(&format!("{base} reply"), replies),
+            all_failed: reply(
+                components,
+                "failed reply",
+                "outputs",
+                list_of(error),
+                Some(&detail),
+            ),
+            item,
+            parameters,
         }
-        json!({"type": "object", "required": required, "properties": properties})
-    };
-    let outcomes = json!({"type": "array", "minItems": 1, "items": outcome});
-    let errors = json!({"type": "array", "minItems": 1, "items": {"$ref": reference("Error")}});
-    let replies = json!({"oneOf": [reply("outputs", outcomes, false), reply("output", output, false)]});
-    let failed = json!({"anyOf": [{"$ref": reference("Error")}, reply("outputs", errors, true)]});
-    TaskSchemas {
-        request,
-        reply: components.add(&format!("{base}.Reply"), replies),
-        failed: components.add(&format!("{base}.Failed"), failed),
     }
+}
+
+/// What `parameters` of a request may be: null is the same as nothing.
+fn parameters(components: &mut Components, base: &str, task: &TaskManifest) -> Json {
+    if task.parameters_schema.is_null() {
+        return json!({
+            "type": ["object", "null"],
+            "maxProperties": 0,
+            "description": "The task takes no parameters.",
+        });
+    }
+    let parameters = foreign::add(components, &format!("{base} parameters"), &task.parameters_schema);
+    json!({"anyOf": [parameters, {"type": "null"}]})
 }
 
 /// The schema of one input or output in the JSON form of the native routes.
@@ -282,7 +277,7 @@ fn value_schema(components: &mut Components, name: &str, value: &ValueManifest) 
             Kind::Text => json!({"type": "string"}),
             Kind::Bytes => bytes_schema(value),
             Kind::Json if value.schema.is_null() => json!({}),
-            Kind::Json => json!({"$ref": components.add_foreign(name, &value.schema)}),
+            Kind::Json => foreign::add(components, name, &value.schema),
             Kind::Tensors => tensors_schema(&value.tensors),
         })
         .collect();
@@ -292,6 +287,9 @@ fn value_schema(components: &mut Components, name: &str, value: &ValueManifest) 
     }
 }
 
+/// Base64 with or without padding, whose last character has no bits to spare, as a regular expression.
+const BASE64: &str = "([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw](==)?|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=?)?";
+
 fn bytes_schema(value: &ValueManifest) -> Json {
     let mut media_type = json!({"type": "string"});
     if !value.media_types.is_empty() {
@@ -300,16 +298,40 @@ fn bytes_schema(value: &ValueManifest) -> Json {
             media_type["enum"] = json!(value.media_types);
         }
     }
-    json!({
+    let object = json!({
         "type": "object",
         "required": ["b64"],
         "additionalProperties": false,
         "properties": {
             // The pattern is what generated requests need: no generator knows `contentEncoding`.
-            "b64": {"type": "string", "contentEncoding": "base64", "pattern": "^([A-Za-z0-9+/]{4})*$"},
+            "b64": {"type": "string", "contentEncoding": "base64", "pattern": format!("^{BASE64}$")},
             "media_type": media_type,
         },
-    })
+    });
+    // A string is text or JSON for a task that takes these too.
+    if value
+        .kinds
+        .iter()
+        .any(|kind| matches!(kind, Kind::Text | Kind::Json))
+    {
+        return object;
+    }
+    let exact =
+        !value.media_types.is_empty() && value.media_types.iter().all(|pattern| !pattern.contains('*'));
+    let media_types = if exact {
+        let escaped = value
+            .media_types
+            .iter()
+            .map(|name| name.replace('.', "\\.").replace('+', "\\+"));
+        escaped.collect::<Vec<_>>().join("|")
+    } else {
+        "[a-z]+/[a-z0-9.+-]+".to_owned()
+    };
+    json!({"anyOf": [object, {
+        "type": "string",
+        "description": "A data URI in base64.",
+        "pattern": format!("^data:({media_types})?;base64,{BASE64}$"),
+    }]})
 }
 
 fn tensors_schema(tensors: &[TensorManifest]) -> Json {

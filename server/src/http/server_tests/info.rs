@@ -97,7 +97,7 @@ async fn a_wrong_method_is_told_the_right_ones() {
 async fn the_documentation_comes_from_the_executable() {
     let server = TestServer::start();
     let answer = server.get("/docs").await;
-    assert_eq!((answer.status, answer.header("location")), (308, Some("/docs/")));
+    assert_eq!((answer.status, answer.header("location")), (308, Some("docs/")));
     let page = server.get("/docs/").await;
     assert!(page.text().contains("swagger-ui"));
     assert!(
@@ -132,8 +132,54 @@ async fn the_documentation_comes_from_the_executable() {
 }
 
 #[actix_web::test]
+async fn browsers_get_a_page_at_the_root_and_programs_get_json() {
+    let server = TestServer::start();
+    for accept in ["", "\naccept: */*", "\naccept: application/json"] {
+        let answer = server.send(&format!("GET /{accept}"), b"").await;
+        assert_eq!(answer.json()["name"], json!("inference-server"), "{accept}");
+        assert!(answer.header("vary").is_some_and(|vary| vary.contains("accept")));
+    }
+    let page = server.send("GET /\naccept: text/html,*/*;q=0.8", b"").await;
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(page.header("vary").is_some_and(|vary| vary.contains("accept")));
+    assert!(
+        page.header("content-security-policy")
+            .is_some_and(|policy| policy.contains("default-src 'none'"))
+    );
+    let text = page.text();
+    for part in [
+        "vision",
+        "later",
+        "loading",
+        "href=\"docs/\"",
+        "href=\"metrics\"",
+        "href=\"health\"",
+        "href=\"v1/models\"",
+    ] {
+        assert!(text.contains(part), "{part} is missing: {text}");
+    }
+    assert!(!text.contains("href=\"/") && !text.contains("<script"), "{text}");
+    let behind = server
+        .send("GET /\naccept: text/html\nx-forwarded-prefix: /ml", b"")
+        .await;
+    assert!(behind.text().contains("href=\"/ml/docs/\""), "{}", behind.text());
+}
+
+#[actix_web::test]
+async fn the_icon_comes_from_the_executable_and_needs_no_key() {
+    let server = TestServer::start_with("api_keys = [\"a-key-of-a-client\"]");
+    let icon = server.get("/favicon.ico").await;
+    assert_eq!(
+        (icon.status, icon.header("content-type")),
+        (200, Some("image/svg+xml"))
+    );
+}
+
+#[actix_web::test]
 async fn the_documentation_can_be_left_out() {
     let server = TestServer::start_with("docs = false");
+    let page = server.send("GET /\naccept: text/html", b"").await;
+    assert!(!page.text().contains("docs/"), "{}", page.text());
     assert_eq!(server.get("/docs/").await.error().0, 404);
     assert_eq!(server.get("/openapi.json").await.error().0, 404);
 }

@@ -1,0 +1,115 @@
+//! Names in the document: of schemas, and of operations.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value as Json};
+
+/// Names that are given once each. Two that differ only in what a generator's identifiers cannot express count as one.
+#[derive(Debug, Default)]
+pub(super) struct Names(BTreeSet<String>);
+
+impl Names {
+    /// The name, or the name with the first number that makes it unique.
+    pub(super) fn unique(&mut self, name: String) -> String {
+        let plain = |name: &str| -> String {
+            let characters = name.chars().filter(char::is_ascii_alphanumeric);
+            characters.map(|c| c.to_ascii_lowercase()).collect()
+        };
+        let mut unique = name.clone();
+        let mut number = 1;
+        while !self.0.insert(plain(&unique)) {
+            number += 1;
+            unique = format!("{name}_{number}");
+        }
+        unique
+    }
+}
+
+/// Named schemas. Names are unique and of characters that OpenAPI and generators of code allow.
+#[derive(Debug, Default)]
+pub(super) struct Components {
+    names: Names,
+    schemas: BTreeMap<String, Json>,
+}
+
+impl Components {
+    /// Adds a schema under the name or one like it, unless it is a mere reference. Returns a schema that refers to it.
+    pub(super) fn add(&mut self, name: &str, schema: Json) -> Json {
+        if schema.get("$ref").is_some() {
+            return schema;
+        }
+        let name = self.reserve(name);
+        let reference = reference(&name);
+        self.set(name, schema);
+        serde_json::json!({ "$ref": reference })
+    }
+
+    /// Takes a name like this one, for a schema that is to come.
+    pub(super) fn reserve(&mut self, name: &str) -> String {
+        self.names.unique(pascal_case(name))
+    }
+
+    /// Sets the schema of a name that was reserved.
+    pub(super) fn set(&mut self, name: String, schema: Json) {
+        self.schemas.insert(name, schema);
+    }
+
+    pub(super) fn into_schemas(self) -> Map<String, Json> {
+        self.schemas.into_iter().collect()
+    }
+}
+
+/// The `$ref` of a component.
+pub(super) fn reference(name: &str) -> String {
+    format!("#/components/schemas/{name}")
+}
+
+/// `DigitsClassifyRequest` for `digits classify request`.
+fn pascal_case(name: &str) -> String {
+    let mut pascal = String::with_capacity(name.len());
+    for word in words(name) {
+        let mut characters = word.chars();
+        pascal.extend(characters.next().map(|first| first.to_ascii_uppercase()));
+        pascal.push_str(characters.as_str());
+    }
+    if !pascal.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        pascal.insert_str(0, "Schema");
+    }
+    pascal
+}
+
+/// `predict_digits_classify` for `predict digits.classify`.
+pub(super) fn snake_case(name: &str) -> String {
+    words(name)
+        .map(str::to_ascii_lowercase)
+        .collect::<Vec<_>>()
+        .join("_")
+}
+
+fn words(name: &str) -> impl Iterator<Item = &str> {
+    name.split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_identifiers_and_unique_as_such() {
+        let mut components = Components::default();
+        let names =
+            ["a.b request", "a b request", "a.bRequest", "αβ", "3d", ""].map(|name| components.reserve(name));
+        assert_eq!(
+            names,
+            [
+                "ABRequest",
+                "ABRequest_2",
+                "ABRequest_3",
+                "Schema",
+                "Schema3d",
+                "Schema_2"
+            ]
+        );
+    }
+}

@@ -1,0 +1,278 @@
+//! The operations of the document: their ids, who may call them, and the answers they share.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::Access;
+use super::components::{Components, Names, snake_case};
+use crate::api::{Code, Failure};
+use crate::http::dialect::Dialect;
+
+/// The operations so far, in the order in which readers see them.
+pub(super) struct Operations {
+    paths: Vec<(String, Map<String, Json>)>,
+    ids: Names,
+    errors: Errors,
+    keys: KeySettings,
+}
+
+/// Which keys the server asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct KeySettings {
+    /// Whether clients need a key.
+    pub clients: bool,
+    /// Whether there is an admin key.
+    pub admin: bool,
+}
+
+/// One operation, but for its errors.
+pub(super) struct Operation<'a> {
+    pub(super) method: &'static str,
+    pub(super) path: String,
+    /// In words; the id is made of them.
+    pub(super) id: String,
+    pub(super) tag: &'a str,
+    pub(super) summary: String,
+    pub(super) description: String,
+    pub(super) parameters: Vec<Json>,
+    pub(super) body: Option<Json>,
+    /// Answers that are no error of the server's, by status.
+    pub(super) answers: Vec<(u16, Json)>,
+    /// Statuses of errors, but for those that concern keys.
+    pub(super) failures: &'static [u16],
+    /// Schema of an answer with an error status in which every item failed.
+    pub(super) all_failed: Option<Json>,
+    pub(super) access: Access,
+}
+
+/// Schemas of errors.
+struct Errors {
+    native: Json,
+    open_inference: Json,
+    openai: Json,
+}
+
+impl Errors {
+    fn add(components: &mut Components) -> Self {
+        let codes = json!({"type": "string", "enum": Code::ALL.map(Code::name)});
+        let detail = json!({
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {"code": codes, "message": {"type": "string"}, "request_id": {"type": "string"}},
+        });
+        let detail = components.add("ErrorDetail", detail);
+        let error =
+            |detail: Json| json!({"type": "object", "required": ["error"], "properties": {"error": detail}});
+        let mut native = error(detail);
+        native["description"] = "Why a request, or one of its items, failed.".into();
+        let openai = json!({
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": codes,
+            },
+        });
+        Self {
+            native: components.add("Error", native),
+            open_inference: components.add("OpenInferenceError", error(json!({"type": "string"}))),
+            openai: components.add("OpenAIError", error(openai)),
+        }
+    }
+
+    fn of(&self, dialect: Dialect) -> &Json {
+        match dialect {
+            Dialect::Native => &self.native,
+            Dialect::OpenInference | Dialect::V1 => &self.open_inference,
+            Dialect::OpenAi => &self.openai,
+        }
+    }
+}
+
+impl Operations {
+    pub(super) fn new(components: &mut Components, keys: KeySettings) -> Self {
+        Self {
+            paths: Vec::new(),
+            ids: Names::default(),
+            errors: Errors::add(components),
+            keys,
+        }
+    }
+
+    pub(super) fn add(&mut self, operation: Operation<'_>) {
+        let mut json = json!({
+            "tags": [operation.tag],
+            "operationId": self.ids.unique(snake_case(&operation.id)),
+            "summary": operation.summary,
+            "responses": self.responses(&operation),
+        });
+        if !operation.description.is_empty() {
+            json["description"] = operation.description.into();
+        }
+        if !operation.parameters.is_empty() {
+            json["parameters"] = operation.parameters.into();
+        }
+        if let Some(body) = operation.body {
+            json["requestBody"] = body;
+        }
+        match operation.access {
+            Access::Open if self.keys.clients => json["security"] = json!([]),
+            Access::Admin if self.keys.admin => json["security"] = json!([{"adminKey": []}]),
+            Access::Open | Access::Client | Access::Admin => {}
+        }
+        let methods = match self.paths.iter_mut().find(|(path, _)| *path == operation.path) {
+            Some((_, methods)) => methods,
+            None => {
+                self.paths.push((operation.path, Map::new()));
+                &mut self.paths.last_mut().expect("one was just added").1
+            }
+        };
+        methods.insert(operation.method.to_owned(), json);
+    }
+
+    pub(super) fn into_paths(self) -> Vec<(String, Map<String, Json>)> {
+        self.paths
+    }
+
+    fn responses(&self, operation: &Operation<'_>) -> Json {
+        let mut responses = Map::new();
+        for (status, answer) in &operation.answers {
+            responses.insert(status.to_string(), answer.clone());
+        }
+        let keys: &[u16] = match operation.access {
+            Access::Open => &[],
+            Access::Client if self.keys.clients => &[401],
+            Access::Client => &[],
+            Access::Admin if self.keys.clients || self.keys.admin => &[401, 403],
+            Access::Admin => &[403],
+        };
+        let dialect = Dialect::of(&operation.path);
+        for &status in operation.failures.iter().chain(keys) {
+            responses.insert(
+                status.to_string(),
+                self.failure(status, dialect, operation.all_failed.as_ref()),
+            );
+        }
+        responses.into()
+    }
+
+    /// The answer with an error status, with an example for each of its codes.
+    fn failure(&self, status: u16, dialect: Dialect, all_failed: Option<&Json>) -> Json {
+        let error = self.errors.of(dialect);
+        // The model was asked: its items may have failed one by one.
+        let schema = match all_failed.filter(|_| matches!(status, 422 | 500 | 503 | 504)) {
+            Some(all_failed) => json!({"anyOf": [error, all_failed]}),
+            None => error.clone(),
+        };
+        let codes = Code::ALL.into_iter().filter(|code| code.status() == status);
+        let examples: Map<String, Json> = codes
+            .map(|code| (code.name().to_owned(), example(code, dialect)))
+            .collect();
+        let mut response = json!({
+            "description": meaning(status),
+            "content": {"application/json": {"schema": schema, "examples": examples}},
+        });
+        if matches!(status, 429 | 503) {
+            response["headers"] = json!({"Retry-After": {
+                "description": "Seconds to wait before the next attempt.", "schema": {"type": "integer", "minimum": 1},
+            }});
+        }
+        response
+    }
+}
+
+/// An error as the server writes it.
+fn example(code: Code, dialect: Dialect) -> Json {
+    let failure = Failure::new(code, example_message(code));
+    let body = dialect.write(&failure, Some("5f0c62a1d9b3e84700000001"));
+    json!({"value": serde_json::from_slice::<Json>(&body).unwrap_or_default()})
+}
+
+fn meaning(status: u16) -> &'static str {
+    match status {
+        400 => "The request is malformed.",
+        401 => "The request has no valid API key.",
+        403 => "The operation is disabled, or the key does not allow it.",
+        404 => "The model or task is unknown.",
+        406 => "None of the accepted content encodings is supported.",
+        408 => "The body did not arrive in time.",
+        413 => "The body is larger than the limit.",
+        415 => "The media type or content encoding is not supported.",
+        422 => "The model rejected every item.",
+        429 => "The queue is full.",
+        500 => "The model or the server failed.",
+        503 => "The model is not ready, or the server is shutting down.",
+        504 => "The deadline passed.",
+        _ => "The request failed.",
+    }
+}
+
+fn example_message(code: Code) -> &'static str {
+    match code {
+        Code::Malformed => "malformed request body: EOF while parsing an object at line 1 column 10",
+        Code::Unauthorized => "missing API key: expected the header `authorization: Bearer KEY`",
+        Code::Forbidden => {
+            "loading and unloading models is disabled; set `admin_key` in [server] to enable it"
+        }
+        Code::NotFound => "unknown model `digit`, did you mean `digits`?; loaded: digits",
+        Code::MethodNotAllowed => "method DELETE is not allowed here; allowed: POST",
+        Code::NotAcceptable => {
+            "none of the accepted content encodings is supported; supported: gzip, deflate, identity"
+        }
+        Code::RequestTimeout => "the request body did not arrive within 30 s",
+        Code::TooLarge => "the request body is larger than 67108864 bytes",
+        Code::UnsupportedMediaType => "unsupported media type `text/html`; expected application/json",
+        Code::InvalidInput => "expected a string, got a number",
+        Code::Unsupported => "the model does not support this option",
+        Code::QueueFull => "the queue is full",
+        Code::DeadlineExceeded => "the deadline passed while the item was waiting",
+        Code::Unavailable => "the server is shutting down",
+        Code::OutOfMemory => "the model ran out of memory",
+        Code::ModelFault => "the model failed",
+        Code::Internal => "the server failed",
+    }
+}
+
+/// An answer with JSON of this schema.
+pub(super) fn json_answer(description: &str, schema: &Json) -> Json {
+    json!({"description": description, "content": {"application/json": {"schema": schema}}})
+}
+
+/// A body of JSON.
+pub(super) fn json_body(schema: &Json, required: bool, examples: Map<String, Json>) -> Json {
+    let mut content = json!({ "schema": schema });
+    if !examples.is_empty() {
+        content["examples"] = examples.into();
+    }
+    json!({"required": required, "content": {"application/json": content}})
+}
+
+/// An example, called `example 1` and so on.
+pub(super) fn examples(values: impl IntoIterator<Item = Json>) -> Map<String, Json> {
+    let named = values.into_iter().enumerate();
+    named
+        .map(|(index, value)| (format!("example {}", index + 1), json!({ "value": value })))
+        .collect()
+}
+
+/// A parameter in the path.
+pub(super) fn path_parameter(name: &str, examples: &[String]) -> Json {
+    let mut schema = json!({"type": "string", "minLength": 1});
+    if !examples.is_empty() {
+        schema["examples"] = json!(examples);
+    }
+    json!({"name": name, "in": "path", "required": true, "schema": schema})
+}
+
+/// A name as one segment of a path template.
+pub(in crate::http) fn path_segment(name: &str) -> String {
+    name.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
