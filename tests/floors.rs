@@ -20,6 +20,7 @@ const FLOORS: [&[&str]; 7] = [
         "batching",
         "resources",
         "exit_status",
+        "crash",
         "priority",
         "console",
     ],

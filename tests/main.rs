@@ -13,6 +13,7 @@ mod chaos;
 mod clip;
 mod commands;
 mod connections;
+mod crashes;
 mod disconnects;
 mod draining;
 mod existing_clients;

@@ -9,6 +9,11 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod console;
+#[allow(
+    unsafe_code,
+    reason = "signal handlers and exit handlers are functions of the C library"
+)]
+pub mod crash;
 pub mod engine;
 pub mod error;
 pub mod exit_status;

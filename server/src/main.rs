@@ -8,10 +8,16 @@ use clap::Parser;
 use inference_server::app;
 use inference_server::cli::{Cli, Command, ServeArgs};
 use inference_server::error::Chain;
-use inference_server::{bench, config, console, init};
+use inference_server::{bench, config, console, crash, init};
 use plugin_abi::check::{Finding, Severity};
 
 fn main() -> ExitCode {
+    let code = run();
+    crash::expect_exit();
+    code
+}
+
+fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

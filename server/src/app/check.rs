@@ -16,7 +16,10 @@ use plugin_abi::manifest::PluginManifest;
 use super::load_once::load_once;
 use super::{AppError, json_schema, read_config_leniently};
 use crate::cli::ServeArgs;
-use crate::config::{ConfigError, ConfigErrors, ConfigWarning, Examined, Location, ModelSettings, Origin};
+use crate::config::{
+    ConfigError, ConfigErrors, ConfigWarning, Examined, Location, LogFormat, ModelSettings, Origin,
+};
+use crate::crash;
 use crate::error::Chain;
 use crate::loader::{self, LoadError, Probe, TrialProgram};
 use crate::logging;
@@ -55,6 +58,7 @@ pub fn check(args: &ServeArgs, load: bool) -> Result<Checked, AppError> {
     let Examined { settings, .. } = examined;
     if load {
         logging::start(&settings.logging);
+        crash::install(settings.logging.format == LogFormat::Json)?;
         open_files::raise_limit();
         load_once(&settings).map_err(|error| match error {
             AppError::Models(failures) => AppError::Models(by_line(failures)),

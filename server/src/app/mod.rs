@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use crate::api::control::Control;
 use crate::cli::ServeArgs;
-use crate::config::{self, ConfigErrors, Examined, Facts, ModelSettings, Settings, Source};
+use crate::config::{self, ConfigErrors, Examined, Facts, LogFormat, ModelSettings, Settings, Source};
+use crate::crash;
 use crate::engine;
 use crate::error::Chain;
 use crate::grpc;
@@ -149,6 +150,7 @@ fn read_config_leniently(args: &ServeArgs) -> Result<Examined, AppError> {
 pub fn serve(args: ServeArgs) -> Result<(), AppError> {
     let settings = read_config(&args)?;
     logging::start(&settings.logging);
+    crash::install(settings.logging.format == LogFormat::Json)?;
     log_warnings(&settings);
     let max_connections = files::connections(&settings)?;
     let address = format!("{}:{}", settings.server.host, settings.server.port);

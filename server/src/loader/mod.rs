@@ -46,6 +46,7 @@ pub use inspect::{CheckExample, Inspection, Probe, inspect, probe};
 pub use open::OpenError;
 pub use trial::{TRIAL_COMMAND, Trial, TrialError, TrialProgram, run_trial, trial_load};
 
+use crate::crash;
 use crate::json;
 use crate::model::Model;
 use open::OpenedPlugin;
@@ -116,7 +117,7 @@ impl Staged {
     pub fn load(self, context: &LoadContext) -> Result<Loaded, LoadError> {
         let model = load_model(self.copy.file(), context)?;
         Ok(Loaded {
-            model: Arc::new(model.into_plugin_model(Some(self.copy))),
+            model: Arc::new(model.into_plugin_model(&context.model, Some(self.copy))),
             plugin: self.trial.manifest,
         })
     }
@@ -125,7 +126,9 @@ impl Staged {
 /// Opens a [`Staged`] copy in this process and loads a model with it. For child processes, which are handed the path by the
 /// server that staged it; the server keeps the [`Staged`] for as long as they run.
 pub fn load_staged(file: &Path, context: &LoadContext) -> Result<Arc<dyn Model>, LoadError> {
-    Ok(Arc::new(load_model(file, context)?.into_plugin_model(None)))
+    Ok(Arc::new(
+        load_model(file, context)?.into_plugin_model(&context.model, None),
+    ))
 }
 
 /// A model whose manifest has been read and checked.
@@ -135,12 +138,16 @@ struct CheckedModel {
 }
 
 impl CheckedModel {
-    fn into_plugin_model(self, copy: Option<PluginCopy>) -> PluginModel {
-        PluginModel::new(self.model, self.manifest, copy)
+    fn into_plugin_model(self, name: &str, copy: Option<PluginCopy>) -> PluginModel {
+        PluginModel::new(name, self.model, self.manifest, copy)
     }
 }
 
 fn load_model(file: &Path, context: &LoadContext) -> Result<CheckedModel, LoadError> {
+    crash::within(&context.model, "", || load_checked(file, context))
+}
+
+fn load_checked(file: &Path, context: &LoadContext) -> Result<CheckedModel, LoadError> {
     let plugin = OpenedPlugin::open(file)?;
     let json = serde_json::to_string(context).map_err(LoadError::Context)?;
     let model = plugin

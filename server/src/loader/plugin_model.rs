@@ -10,6 +10,7 @@ use plugin_abi::{OutputSinkAbi_TO, RawBatch, RawItem, RawTensor};
 use super::copy::PluginCopy;
 use super::sink::PluginSink;
 use super::{convert, reclaim};
+use crate::crash;
 use crate::error::ItemError;
 use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
 use crate::protocol::ItemInput;
@@ -17,6 +18,7 @@ use crate::protocol::ItemInput;
 /// A model that runs in this process. Dropping it drops the plugin's model once no prepared item is left; the library
 /// stays mapped.
 pub(super) struct PluginModel {
+    name: String,
     plugin: Arc<Instance>,
     manifest: ModelManifest,
 }
@@ -51,14 +53,25 @@ impl Drop for PreparedItem {
 
 impl PluginModel {
     /// `manifest` is the model's own, and passes `plugin_abi::check::model`.
-    pub(super) fn new(model: plugin_abi::Model, manifest: ModelManifest, copy: Option<PluginCopy>) -> Self {
+    pub(super) fn new(
+        name: &str,
+        model: plugin_abi::Model,
+        manifest: ModelManifest,
+        copy: Option<PluginCopy>,
+    ) -> Self {
         Self {
+            name: name.to_owned(),
             plugin: Arc::new(Instance {
                 model,
                 _library: copy.map(Library),
             }),
             manifest,
         }
+    }
+
+    fn task_name(&self, task: u32) -> &str {
+        let task = self.manifest.tasks.get(task as usize);
+        task.map_or("", |task| task.name.as_str())
     }
 
     /// The handle that the plugin gave for this item, 0 if none.
@@ -90,7 +103,10 @@ impl Model for PluginModel {
         let mut tensors = Vec::new();
         convert::lend_tensors(item, &mut tensors);
         let raw = convert::lend_item(item, &tensors, 0)?;
-        match self.plugin.model.prepare(task, raw) {
+        let prepared = crash::within(&self.name, self.task_name(task), || {
+            self.plugin.model.prepare(task, raw)
+        });
+        match prepared {
             RResult::ROk(prepared) if prepared.handle == 0 => Err(ItemError::Fault(
                 "the plugin prepared the item, but gave no handle to it".to_owned(),
             )),
@@ -144,7 +160,9 @@ impl Model for PluginModel {
         };
         let mut plugin_sink = PluginSink::new(sink, items.len(), declared);
         let lent = OutputSinkAbi_TO::from_ptr(&mut plugin_sink, TD_Opaque);
-        let result = self.plugin.model.predict_batch(batch, lent);
+        let result = crash::within(&self.name, self.task_name(task), || {
+            self.plugin.model.predict_batch(batch, lent)
+        });
         // What went wrong here explains better than what the plugin made of the refusal.
         match (plugin_sink.into_fault(), result) {
             (None, RResult::ROk(())) => Ok(()),

@@ -92,7 +92,7 @@ fn model(predict: Predict) -> (PluginModel, Arc<AtomicUsize>) {
     ]}))
     .expect("a manifest");
     (
-        PluginModel::new(ModelAbi_TO::from_value(fake, TD_Opaque), manifest, None),
+        PluginModel::new("m", ModelAbi_TO::from_value(fake, TD_Opaque), manifest, None),
         dropped,
     )
 }
