@@ -79,6 +79,56 @@ impl<'a, T> Batch<'a, T> {
         Ok(self.into_iter().map(outcome).collect())
     }
 
+    /// One outcome for each item, computed from the item and the `parameters` of its request. An item whose parameters do not
+    /// fit `P` fails alone.
+    ///
+    /// ```
+    /// # use plugin_sdk::prelude::*;
+    /// # struct Greeter;
+    /// # impl Model for Greeter {
+    /// #     type Settings = NoSettings;
+    /// #     fn load(_: NoSettings, _: &LoadContext) -> Result<Self, LoadError> { Ok(Self) }
+    /// #     fn tasks() -> Tasks<Self> { Tasks::new().add("repeat", Repeat) }
+    /// # }
+    /// #[derive(Deserialize, JsonSchema)]
+    /// #[serde(deny_unknown_fields)]
+    /// struct Options {
+    ///     times: usize,
+    /// }
+    ///
+    /// struct Repeat;
+    ///
+    /// impl Task<Greeter> for Repeat {
+    ///     type Input = Text;
+    ///     type Output = Text;
+    ///
+    ///     fn describe(&self) -> TaskInfo {
+    ///         TaskInfo::new("Repeats a name.").parameters::<Options>()
+    ///     }
+    ///
+    ///     fn predict(&self, _model: &Greeter, batch: Batch<&str>) -> BatchResult<String> {
+    ///         batch.try_map_with(|name, options: Options| Ok(name.repeat(options.times)))
+    ///     }
+    /// }
+    /// # let model = plugin_sdk::testing::Harness::<Greeter>::load(json!({})).expect("loads");
+    /// # assert_eq!(model.predict_with("repeat", &[json!("a")], &json!({"times": 2})), [Ok(json!("aa"))]);
+    /// # assert!(model.predict("repeat", &[json!("a")])[0].is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    pub fn try_map_with<P: DeserializeOwned, O>(
+        self,
+        mut outcome: impl FnMut(T, P) -> Result<O, ItemError>,
+    ) -> BatchResult<O> {
+        let parameters: Vec<Result<P, ItemError>> =
+            (0..self.len()).map(|index| self.parameters(index)).collect();
+        let outcomes = self.into_iter().zip(parameters);
+        Ok(outcomes
+            .map(|(item, parameters)| outcome(item, parameters?))
+            .collect())
+    }
+
     /// The `parameters` of the request that item `index` of this batch belongs to.
     ///
     /// # Errors

@@ -106,6 +106,77 @@ fn the_crate_of_the_guide_builds_passes_its_tests_and_is_a_plugin() {
     assert_eq!(manifest.settings_schema["required"][0], "greeting");
 }
 
+/// The shell commands of the guide that contain `part`.
+fn commands(part: &str) -> &'static str {
+    let blocks = GUIDE.split("```sh\n").skip(1);
+    let mut blocks = blocks.filter_map(|rest| rest.split("```").next());
+    blocks
+        .find(|block| block.contains(part))
+        .expect("the guide shows these commands")
+}
+
+/// Runs the commands of the guide in `folder`, all but the last one, which is `cargo test`.
+fn run_all_but_the_tests(folder: &Path, commands: &str) {
+    let (commands, last) = commands
+        .trim_end()
+        .rsplit_once('\n')
+        .expect("there are several commands");
+    assert!(last.starts_with("cargo test"), "{last}");
+    let status = Command::new("sh")
+        .args(["-ec", commands])
+        .current_dir(folder)
+        .status();
+    assert!(status.expect("there is a shell").success(), "{commands}");
+}
+
+fn copy_of_the_template_builds(outside: bool) {
+    let sdk = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let workspace = sdk.parent().expect("the SDK is in a workspace");
+    let parent = std::env::temp_dir().join(format!("copy-of-the-template-{}-{outside}", std::process::id()));
+    fs::create_dir_all(&parent).expect("the folder can be made");
+    if outside {
+        std::os::unix::fs::symlink(workspace, parent.join("inference-server")).expect("it can be linked");
+        run_all_but_the_tests(&parent, commands("cp -r inference-server/plugins/template words"));
+        let copy = parent.join("words");
+        fs::copy(workspace.join("Cargo.lock"), copy.join("Cargo.lock")).expect("the versions can be shared");
+        cargo(&copy, &["test", "--offline", "--quiet"]);
+        let manifest = describe(&target_dir().join("debug/deps/libwords.so"));
+        assert_eq!(manifest.name, "plugin-words");
+    } else {
+        let status = Command::new("cp")
+            .arg("-r")
+            .args([
+                workspace.join("plugins/template"),
+                parent.join("plugins-template"),
+            ])
+            .status();
+        assert!(status.expect("there is `cp`").success());
+        fs::create_dir_all(parent.join("plugins")).expect("the folder can be made");
+        fs::rename(parent.join("plugins-template"), parent.join("plugins/template"))
+            .expect("it can be moved");
+        run_all_but_the_tests(&parent, commands("cp -r plugins/template plugins/words"));
+        for file in ["Cargo.toml", "tests/template.rs"] {
+            let copied = fs::read_to_string(parent.join("plugins/words").join(file)).expect("it was copied");
+            assert!(
+                !copied.contains("\"template\"") && !copied.contains("plugin-template"),
+                "{copied}"
+            );
+            assert!(copied.contains("words"), "{copied}");
+        }
+    }
+    fs::remove_dir_all(&parent).expect("the folder can be removed");
+}
+
+#[test]
+fn a_copy_of_the_template_builds_outside_the_workspace_and_passes_its_tests() {
+    copy_of_the_template_builds(true);
+}
+
+#[test]
+fn a_copy_of_the_template_has_its_own_name_within_the_workspace() {
+    copy_of_the_template_builds(false);
+}
+
 /// Opens a library as the server does, and asks it what it is.
 #[allow(unsafe_code, reason = "a library is opened, whose symbols have no types")]
 fn describe(library: &Path) -> PluginManifest {
