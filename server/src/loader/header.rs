@@ -86,7 +86,7 @@ pub enum HeaderError {
     Damaged(#[source] object::read::Error),
     /// A shared library, but not a plugin.
     #[error(
-        "the library is not a plugin: it does not export `{ROOT_MODULE_LOADER_NAME}`; was it built against plugin-sdk, with `export_model!`?"
+        "the library exports no model: add `export_model!(…)` to the plugin's source (expected the symbol `{ROOT_MODULE_LOADER_NAME}`)"
     )]
     NotAPlugin,
 }

@@ -37,14 +37,14 @@ pub enum OpenError {
         hint: String,
     },
     /// It does not export the symbol of a plugin.
-    #[error("the library is not a plugin: {reason}; was it built against plugin-sdk, with `export_model!`?")]
+    #[error("the library exports no model: add `export_model!(…)` to the plugin's source; {reason}")]
     NotAPlugin {
         /// What the linker said.
         reason: String,
     },
     /// It was built with another abi_stable.
     #[error(
-        "the plugin was built with abi_stable {got}, this server takes {expected}; rebuild it with this server's plugin-sdk"
+        "rebuild the plugin with this server's plugin-sdk: it was built with abi_stable {got}, expected {expected}"
     )]
     AbiStable {
         /// Version of the plugin's, as far as its layout counts.
@@ -57,7 +57,7 @@ pub enum OpenError {
     CallingConvention(String),
     /// It was built for another major version of the plugin ABI.
     #[error(
-        "the plugin was built for version {got} of the plugin ABI, this server takes version {expected}; rebuild it with this server's plugin-sdk"
+        "rebuild the plugin with this server's plugin-sdk: it was built for plugin ABI {got}, expected {expected}"
     )]
     AbiVersion {
         /// Of the plugin.
@@ -67,14 +67,14 @@ pub enum OpenError {
     },
     /// The version is right, but the types are not.
     #[error(
-        "the plugin (plugin ABI {got}) and this server (plugin ABI {expected}) disagree about their types: {mismatches}; rebuild the plugin with this server's plugin-sdk"
+        "rebuild the plugin with this server's plugin-sdk: its types (plugin ABI {got}) differ from the server's (plugin ABI {expected}); the log lists them at level debug"
     )]
     Layout {
         /// ABI version of the plugin.
         got: String,
         /// ABI version of this server.
         expected: String,
-        /// The first few, separated by `; `.
+        /// The first few, separated by `; `. For the log at level debug: they name types that no author has written.
         mismatches: String,
     },
     /// It was built so that its types cannot be checked.
@@ -227,8 +227,7 @@ mod tests {
             assert_eq!(
                 error,
                 format!(
-                    "the plugin was built for version {got} of the plugin ABI, this server takes version 1.0.0; \
-                     rebuild it with this server's plugin-sdk"
+                    "rebuild the plugin with this server's plugin-sdk: it was built for plugin ABI {got}, expected 1.0.0"
                 )
             );
         }

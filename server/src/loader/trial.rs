@@ -218,6 +218,9 @@ fn try_with(mut command: Command, timeout: Duration) -> Result<Trial, TrialError
 
 fn parse_report(line: &[u8]) -> Result<Trial, TrialError> {
     let report: Report = json::from_slice(line).map_err(|error| TrialError::Garbage(error.to_string()))?;
+    if let Err(OpenError::Layout { mismatches, .. }) = &report {
+        log::debug!("the plugin's types differ from the server's: {mismatches}");
+    }
     Ok(report?)
 }
 

@@ -115,8 +115,11 @@ fn a_library_without_the_symbol_is_not_a_plugin() {
     let folders = Folders::new();
     let library = folders.compile("libplain.so", "int number = 1;", &[]);
     let error = load_error(&folders, &library);
-    assert!(error.contains("it does not export"), "{error}");
-    assert!(error.contains("with `export_model!`?"), "{error}");
+    assert!(error.contains("expected the symbol"), "{error}");
+    assert!(
+        error.contains("the library exports no model: add `export_model!(…)`"),
+        "{error}"
+    );
     let library = folders.compile(
         "libother.so",
         &format!("const char {SYMBOL}[256] = \"something else\";"),
@@ -216,8 +219,8 @@ fn a_plugin_of_another_abi_stable_is_refused_with_both_versions() {
     assert_eq!(
         load_error(&folders, &library),
         format!(
-            "the plugin was built with abi_stable {major}.{other}, this server takes {major}.{minor}; \
-             rebuild it with this server's plugin-sdk",
+            "rebuild the plugin with this server's plugin-sdk: it was built with abi_stable {major}.{other}, \
+             expected {major}.{minor}",
             major = header.abi_major,
             minor = header.abi_minor
         )
