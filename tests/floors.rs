@@ -16,6 +16,7 @@ const FLOORS: [&[&str]; 7] = [
         "error",
         "json",
         "metrics",
+        "batch_context",
         "clock",
         "batching",
         "resources",

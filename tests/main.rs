@@ -6,6 +6,7 @@ mod harness;
 
 mod admission;
 mod bad_requests;
+mod batch_log;
 mod batching;
 mod bench_command;
 mod browser;

@@ -29,7 +29,9 @@ fn hang(server: &Server) -> Pending {
 fn its_clients_are_answered_at_their_deadline_and_other_models_never_notice() {
     let server = Scenario::new(&config("")).start();
     let late = hang(&server).reply();
-    assert_eq!((late.status, late.error().0.as_str()), (504, "deadline_exceeded"));
+    let (code, message) = late.error();
+    assert_eq!((late.status, code.as_str()), (504, "deadline_exceeded"));
+    assert!(message.contains("in the model"), "{message}");
     server.predict("well", "text", &echoes([1])).expect(200);
     server.get("/livez").expect(200);
 }
@@ -62,4 +64,70 @@ fn a_reload_replaces_it_and_reports_that_it_lives_on() {
     assert!(line.contains("`stuck`"), "{line}");
     server.signal(Signal::TERM);
     assert_eq!(server.wait_for_exit().code(), Some(1));
+}
+
+#[test]
+fn a_worker_that_is_busy_for_longer_than_its_clients_wait_is_reported() {
+    for isolation in ["thread", "process"] {
+        let server = Scenario::new(&format!(
+            "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"{isolation}\"\nrequest_timeout = \"300ms\"\n"
+        ))
+        .start();
+        let idle = server.metrics();
+        assert!(idle.sum("inference_oldest_batch_seconds", &[("model", "m")]) < f64::EPSILON);
+        let late = server
+            .request("POST", "/v1/models/m/tasks/text/predict")
+            .header("x-request-id", "the-stuck-one")
+            .json(&json!({"inputs": [{"do": "hang"}]}))
+            .send()
+            .expect(504);
+        assert!(late.error().1.contains("in the model"), "{}", late.text());
+        let line = server.wait_for_log("has been busy for");
+        assert!(line.contains("WARN"), "{line}");
+        assert!(line.contains("worker 0 of model `m`"), "{line}");
+        assert!(
+            line.ends_with("model=m task=text requests=the-stuck-one"),
+            "{line}"
+        );
+        let age = server
+            .metrics()
+            .sum("inference_oldest_batch_seconds", &[("model", "m")]);
+        assert!(age >= 0.3, "{age}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_too_late_says_where_its_item_was() {
+    let server = Scenario::misbehave("", "").start();
+    let occupied = server.occupy("m");
+    let late = server
+        .request("POST", "/v1/models/m/tasks/prepared/predict")
+        .header("x-request-timeout", "100ms")
+        .json(&json!({"inputs": echoes(["late"])}))
+        .send()
+        .expect(504);
+    assert!(late.error().1.contains("in the queue"), "{}", late.text());
+    occupied.release();
+    let late = server
+        .request("POST", "/v1/models/m/tasks/text/predict")
+        .header("x-request-timeout", "1us")
+        .json(&json!({"inputs": echoes(["late"])}))
+        .send()
+        .expect(504);
+    assert!(
+        late.error().1.contains("before the request was queued"),
+        "{}",
+        late.text()
+    );
+    let late = server
+        .request("POST", "/v1/models/m/tasks/prepared/predict")
+        .header("x-request-timeout", "300ms")
+        .json(&json!({"inputs": [{"do": "hang_in_prepare"}]}))
+        .send()
+        .expect(504);
+    assert!(
+        late.error().1.contains("waiting for its preparation"),
+        "{}",
+        late.text()
+    );
 }

@@ -19,8 +19,13 @@ pub enum ItemError {
     #[error("{0}")]
     Unsupported(String),
     /// The deadline passed before an outcome was there.
-    #[error("deadline of {} ms passed", .0.as_millis())]
-    Expired(Duration),
+    #[error("deadline of {} ms passed while the item was {stage}", .timeout.as_millis())]
+    Expired {
+        /// The deadline, from the arrival of the request.
+        timeout: Duration,
+        /// How far the item had come.
+        stage: Stage,
+    },
     /// The item was dropped without an outcome; the server's own fault.
     #[error("the item was lost in the server")]
     Lost,
@@ -30,6 +35,34 @@ pub enum ItemError {
     /// Nothing can run the item, and that is not expected to change soon. Says why.
     #[error("{0}")]
     Unavailable(String),
+}
+
+impl ItemError {
+    /// Whether the input is at fault, and not the model or the server.
+    pub fn is_of_input(&self) -> bool {
+        matches!(self, Self::Invalid(_) | Self::Unsupported(_))
+    }
+}
+
+/// How far an item has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It waits for its preparation, or is being prepared.
+    Preparation,
+    /// It is in the queue.
+    Queue,
+    /// It is in a batch that runs.
+    Model,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Preparation => "waiting for its preparation",
+            Self::Queue => "in the queue",
+            Self::Model => "in the model",
+        })
+    }
 }
 
 /// Why a request was not admitted.
@@ -74,7 +107,7 @@ pub enum Rejection {
         limit: usize,
     },
     /// The deadline had passed on arrival.
-    #[error("deadline of {} ms passed", .0.as_millis())]
+    #[error("deadline of {} ms passed before the request was queued", .0.as_millis())]
     Expired(Duration),
     /// The model is being unloaded or the server stops.
     #[error("the model is shutting down")]

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod app;
+pub mod batch_context;
 pub mod batcher;
 pub mod batching;
 pub mod bench;

@@ -198,6 +198,7 @@ impl Call {
             received,
             timeout: hints.timeout,
             priority: hints.priority,
+            id: hints.request_id,
         })?;
         Ok(pending.reply().await)
     }

@@ -137,7 +137,7 @@ impl Code {
         match error {
             ItemError::Invalid(_) => Self::InvalidInput,
             ItemError::Unsupported(_) => Self::Unsupported,
-            ItemError::Expired(_) => Self::DeadlineExceeded,
+            ItemError::Expired { .. } => Self::DeadlineExceeded,
             ItemError::ShuttingDown | ItemError::Unavailable(_) => Self::Unavailable,
             ItemError::OutOfMemory(_) => Self::OutOfMemory,
             ItemError::Fault(_) => Self::ModelFault,

@@ -3,25 +3,28 @@
 //! Headers of HTTP and metadata of gRPC have the same names and mean the same. Either is read through a function from a
 //! name to a value, as their types have nothing in common.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{Code, Failure};
 use crate::batching::Priority;
 
 /// How a request wants to be treated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hints {
     /// How long after its arrival it must be answered.
     pub timeout: Duration,
     /// Its class.
     pub priority: Priority,
+    /// Its id in the log; empty if it has none.
+    pub request_id: Arc<str>,
 }
 
 /// Nobody waits for longer; also keeps deadlines within what the clock can express.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Hints {
-    /// Reads `x-request-timeout` and `x-priority`. `header` gives the value of a header.
+    /// Reads `x-request-timeout`, `x-priority` and `x-request-id`. `header` gives the value of a header.
     pub fn read<'a>(
         header: impl Fn(&'static str) -> Option<&'a [u8]>,
         default_timeout: Duration,
@@ -41,7 +44,11 @@ impl Hints {
                 )));
             }
         };
-        Ok(Self { timeout, priority })
+        Ok(Self {
+            timeout,
+            priority,
+            request_id: request_id(header).unwrap_or_default().into(),
+        })
     }
 
     /// Takes over what the request's own parameters say: `timeout` in microseconds, and `priority`, where 1 is the highest,
@@ -155,7 +162,8 @@ mod tests {
             hints,
             Hints {
                 timeout: Duration::from_secs(9),
-                priority: Priority::Normal
+                priority: Priority::Normal,
+                request_id: "".into(),
             }
         );
     }
@@ -184,6 +192,7 @@ mod tests {
         let mut hints = Hints {
             timeout: Duration::from_secs(9),
             priority: Priority::Low,
+            request_id: "".into(),
         };
         hints.override_with(Some(0), Some(0));
         assert_eq!((hints.timeout.as_secs(), hints.priority), (9, Priority::Low));

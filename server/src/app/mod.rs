@@ -8,6 +8,7 @@ mod leftovers;
 mod load_once;
 mod models;
 mod running;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -40,6 +41,7 @@ use crate::signals::Signals;
 use leftovers::Leftovers;
 use models::{Command, ModelThread};
 use running::{Running, Servers};
+use watch::watch_workers;
 
 pub use check::{Checked, check};
 
@@ -177,15 +179,17 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
             log::info!("listening on http://{address}");
         }
         let models = ModelThread::start((commands, receiver), reloader, registry.clone(), args, &settings)?;
-        Running {
+        let running = Running {
             settings,
-            registry,
+            registry: registry.clone(),
             servers: Servers { http: server, grpc },
             models,
             signals,
+        };
+        tokio::select! {
+            result = running.run() => result,
+            never = watch_workers(registry) => match never {},
         }
-        .run()
-        .await
     })
 }
 

@@ -24,6 +24,7 @@ mod prediction;
 mod prepare;
 mod queue;
 mod request;
+mod running;
 mod sink;
 mod statistics;
 #[cfg(test)]
@@ -43,10 +44,12 @@ use crate::metrics::{Metrics, TaskMetrics};
 use crate::model::{Health, Model};
 use prepare::prepare;
 use queue::Queue;
+use running::RunningBatches;
 use worker::{Scheduler, Worker};
 
 pub use prepare::prepare_pool;
 pub use request::{Outcome, Pending, Reply, Request, Timing};
+pub use running::RunningBatch;
 pub use statistics::{Total, Totals};
 
 /// How the queue and the batches of one task are bounded.
@@ -80,6 +83,7 @@ pub struct Engine {
     model: Arc<dyn Model>,
     prepare_pool: Arc<rayon::ThreadPool>,
     queue: Arc<Queue>,
+    running: Arc<RunningBatches>,
 }
 
 /// The threads of an engine. They end after the engine has been dropped and its queue has been worked off.
@@ -133,12 +137,13 @@ impl Engine {
                 )
             })
             .collect();
-        let (queue, receiver) = Queue::new(tasks, config.tasks, config.workers);
+        let (queue, receiver) = Queue::new(config.name, tasks, config.tasks, config.workers);
         let batching: Vec<TaskBatching> = config.tasks.iter().map(|limits| limits.batching).collect();
         let batcher = Batcher::new(batching.clone()).with_workers(config.workers);
         let scheduler = Scheduler::new(receiver, batcher, batching, queue.tasks());
+        let running = Arc::new(RunningBatches::new(config.workers));
         let workers = Workers {
-            threads: Worker::start_all(&model, scheduler, config)?,
+            threads: Worker::start_all(&model, scheduler, config, &running)?,
             model: Arc::downgrade(&model),
         };
         Ok((
@@ -146,6 +151,7 @@ impl Engine {
                 model,
                 prepare_pool: config.prepare_pool.clone(),
                 queue: Arc::new(queue),
+                running,
             },
             workers,
         ))
@@ -179,6 +185,11 @@ impl Engine {
     /// Whether the model can run a batch now.
     pub fn health(&self) -> Health {
         self.model.health()
+    }
+
+    /// The batches that run now, by worker.
+    pub fn running(&self) -> Vec<(usize, Arc<RunningBatch>)> {
+        self.running.all()
     }
 
     /// What the batching policy of `task` believed a moment ago, if it goes by what it learns.

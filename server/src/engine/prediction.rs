@@ -1,11 +1,14 @@
 //! One batch's way through the model: in halves if memory is short, and again if what ran it was lost.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Outcome;
 use super::queue::Queued;
 use super::sink::BatchSink;
 use super::worker::{Worker, crash_loop};
+use crate::batch_context::{BatchContext, errors_logged, log_batch};
 use crate::batcher::Item;
 use crate::clock;
 use crate::error::ItemError;
@@ -22,6 +25,8 @@ pub(super) struct Prediction<'a> {
     pub(super) started: Instant,
     /// The smallest cost that did not fit.
     pub(super) too_much: Option<u64>,
+    /// Whether the plugin logged an error while it ran the last attempt.
+    plugin_logged: bool,
 }
 
 /// What has become of a batch so far.
@@ -45,6 +50,7 @@ impl<'a> Prediction<'a> {
             task,
             started,
             too_much: None,
+            plugin_logged: false,
         }
     }
 
@@ -67,6 +73,7 @@ impl<'a> Prediction<'a> {
         let error = match self.run(items) {
             None => return,
             Some(Ok(settled)) => {
+                self.log_failed_items(items, &settled);
                 for ((place, _), outcome) in items.iter().zip(settled) {
                     outcomes[*place] = Some(outcome);
                 }
@@ -74,12 +81,22 @@ impl<'a> Prediction<'a> {
             }
             Some(Err(BatchError::OutOfMemory(message))) if items.len() > 1 => {
                 self.worker.tasks[self.task].metrics.out_of_memory.inc();
-                log::debug!("a batch of {} items is halved: {message}", items.len());
+                log_batch!(
+                    debug,
+                    self.context(items),
+                    "a batch of {} items ran out of memory; running it in halves: {message}",
+                    items.len()
+                );
                 self.too_much = Some(self.too_much.map_or(cost, |least| least.min(cost)));
                 return self.halve(items, cost, attempt, outcomes);
             }
             Some(Err(BatchError::TooLarge(error))) if items.len() > 1 => {
-                log::debug!("a batch of {} items is halved: {error}", items.len());
+                log_batch!(
+                    debug,
+                    self.context(items),
+                    "a batch of {} items is too large; running it in halves: {error}",
+                    items.len()
+                );
                 return self.halve(items, cost, attempt, outcomes);
             }
             Some(Err(BatchError::TooLarge(error))) => error,
@@ -116,7 +133,6 @@ impl<'a> Prediction<'a> {
         reason: &str,
         outcomes: &mut [Option<Outcome>],
     ) {
-        let name = &self.worker.tasks[self.task].name;
         let wanted: Vec<Placed<'_>> = items
             .iter()
             .filter(|(_, item)| item.payload.ticket.is_wanted())
@@ -125,15 +141,19 @@ impl<'a> Prediction<'a> {
         match (attempt, wanted.as_slice()) {
             (_, []) => {}
             (Attempt::First, wanted) => {
-                log::warn!(
-                    "task `{name}`: the process that ran a batch of {} items {reason}; running it again",
+                log_batch!(
+                    warn,
+                    self.context(items),
+                    "the process that ran a batch of {} items {reason}; running the batch again",
                     items.len()
                 );
                 self.attempt(wanted, cost, Attempt::Second, outcomes);
             }
             (Attempt::Second, wanted) if items.len() > 1 => {
-                log::warn!(
-                    "task `{name}`: the process that ran a batch of {} items again {reason}; running its items one by one",
+                log_batch!(
+                    warn,
+                    self.context(items),
+                    "the process that ran a batch of {} items {reason} again; running its items one by one",
                     items.len()
                 );
                 for item in wanted {
@@ -150,14 +170,37 @@ impl<'a> Prediction<'a> {
     }
 
     fn fail(&self, items: &[Placed<'_>], error: &ItemError, outcomes: &mut [Option<Outcome>]) {
-        log::error!(
-            "task `{}`: a batch of {} items failed: {error}",
-            self.worker.tasks[self.task].name,
-            items.len()
-        );
+        let items_text = if items.len() == 1 { "item" } else { "items" };
+        let batch = format_args!("a batch of {} {items_text} failed: {error}", items.len());
+        self.log_failure(items, error, batch);
         for (place, _) in items {
             outcomes[*place] = Some(Err(error.clone()));
         }
+    }
+
+    /// Logs a failure: the model's own as an error unless the plugin has logged one, a client's for debugging.
+    fn log_failure(&self, items: &[Placed<'_>], error: &ItemError, message: fmt::Arguments<'_>) {
+        if error.is_of_input() || self.plugin_logged {
+            log_batch!(debug, self.context(items), "{message}");
+        } else {
+            log_batch!(error, self.context(items), "{message}");
+        }
+    }
+
+    /// Logs the items that failed while their batch succeeded, in one line.
+    fn log_failed_items(&self, items: &[Placed<'_>], settled: &[Outcome]) {
+        let faults = |(_, outcome): &(_, &Outcome)| outcome.as_ref().is_err_and(|error| !error.is_of_input());
+        let failed: Vec<(&Placed<'_>, &Outcome)> = items.iter().zip(settled).filter(faults).collect();
+        if let Some((_, Err(error))) = failed.first() {
+            let placed: Vec<Placed<'_>> = failed.iter().map(|(placed, _)| **placed).collect();
+            let message = format_args!("{} of {} items failed: {error}", failed.len(), items.len());
+            self.log_failure(&placed, error, message);
+        }
+    }
+
+    fn context(&self, items: &[Placed<'_>]) -> BatchContext {
+        self.worker
+            .context(self.task, items.iter().map(|(_, item)| *item))
     }
 
     /// Gives the items to the model, as soon as it has something to run them. `None` if meanwhile nobody waits for them.
@@ -173,9 +216,13 @@ impl<'a> Prediction<'a> {
         loop {
             let mut sink = BatchSink::new(items.len());
             let started = clock::now();
+            let errors_before = errors_logged();
+            let entered = Arc::new(self.context(items)).enter();
             let result = worker
                 .model
                 .predict_batch(worker.index, self.task, &batch, &mut sink);
+            drop(entered);
+            self.plugin_logged = errors_logged() > errors_before;
             if result == Err(BatchError::NoWorker) {
                 if items.iter().all(|(_, item)| !item.payload.ticket.is_wanted()) {
                     return None;

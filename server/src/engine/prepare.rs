@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::queue::{Queue, Queued};
+use crate::batch_context::{errors_logged, log_batch};
 use crate::batcher::Item;
 use crate::clock;
 use crate::model::Model;
@@ -72,8 +73,11 @@ fn prepare_item(model: &dyn Model, mut item: Item<Queued>) -> Option<Item<Queued
     if !item.payload.ticket.is_waiting() {
         return None;
     }
-    let started = clock::now();
+    let context = Arc::new(item.payload.ticket.context());
+    let (started, errors_before) = (clock::now(), errors_logged());
+    let entered = context.clone().enter();
     let prepared = model.prepare(item.task, &item.payload.input);
+    drop(entered);
     let finished = clock::now();
     item.payload.ticket.prepared_in(finished - started);
     match prepared {
@@ -86,6 +90,11 @@ fn prepare_item(model: &dyn Model, mut item: Item<Queued>) -> Option<Item<Queued
             Some(item)
         }
         Err(error) => {
+            if error.is_of_input() || errors_logged() > errors_before {
+                log_batch!(debug, context, "the preparation of an item failed: {error}");
+            } else {
+                log_batch!(error, context, "the preparation of an item failed: {error}");
+            }
             item.payload.ticket.settle(Err(error));
             None
         }

@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::TaskLimits;
 use super::request::{Gathering, Pending, Request, Ticket};
 use super::statistics::Statistics;
+use crate::batch_context::BatchContext;
 use crate::batcher::policy::Beliefs;
 use crate::batcher::{Item, ItemId};
 use crate::batching::TaskBatching;
@@ -47,7 +48,9 @@ pub(super) enum Message {
 
 /// What waits for one task, counted.
 pub(super) struct TaskQueue {
-    pub(super) name: String,
+    /// Name of the model.
+    model: Arc<str>,
+    pub(super) name: Arc<str>,
     pub(super) prepares: bool,
     pub(super) metrics: Arc<TaskMetrics>,
     pub(super) statistics: Statistics,
@@ -63,12 +66,21 @@ pub(super) struct TaskQueue {
 }
 
 impl TaskQueue {
+    /// What work on these requests is called in the log.
+    pub(super) fn context<'a>(&self, requests: impl IntoIterator<Item = &'a Arc<str>>) -> BatchContext {
+        BatchContext {
+            model: self.model.clone(),
+            task: self.name.clone(),
+            requests: requests.into_iter().collect(),
+        }
+    }
+
     /// Takes places for `items`, all or none.
     fn enter(&self, items: usize) -> Result<(), Rejection> {
         let limit = self.max_items.load(Ordering::Relaxed);
         if items > limit {
             return Err(Rejection::TooManyItems {
-                task: self.name.clone(),
+                task: self.name.to_string(),
                 items,
                 limit,
             });
@@ -80,7 +92,7 @@ impl TaskQueue {
         if weight >= max_weight {
             let retry_after = self.retry_after(self.items.load(Ordering::Relaxed));
             return Err(Rejection::QueueTooHeavy {
-                task: self.name.clone(),
+                task: self.name.to_string(),
                 queued: weight,
                 limit: max_weight,
                 retry_after,
@@ -98,7 +110,7 @@ impl TaskQueue {
     fn full(&self, queued: usize, limit: usize, items: usize) -> Rejection {
         let retry_after = self.retry_after(queued);
         Rejection::QueueFull {
-            task: self.name.clone(),
+            task: self.name.to_string(),
             queued,
             limit,
             items,
@@ -190,13 +202,16 @@ pub(super) struct QueueReceiver {
 
 impl Queue {
     pub(super) fn new(
+        model: &str,
         tasks: Vec<(String, bool, Arc<TaskMetrics>)>,
         limits: &[TaskLimits],
         workers: usize,
     ) -> (Self, QueueReceiver) {
+        let model: Arc<str> = model.into();
         let task = |((name, prepares, metrics), limits): ((String, bool, Arc<TaskMetrics>), &TaskLimits)| {
             let task = TaskQueue {
-                name,
+                model: model.clone(),
+                name: name.into(),
                 prepares,
                 metrics,
                 statistics: Statistics::default(),
@@ -246,8 +261,7 @@ impl Queue {
         }
         let items = std::mem::take(&mut request.items);
         let first = self.next_id.fetch_add(items.len() as u64, Ordering::Relaxed);
-        let (gathering, receiver) =
-            Gathering::new(task.clone(), items.len(), request.received, request.timeout);
+        let (gathering, receiver) = Gathering::new(task.clone(), items.len(), &request);
         let ids = first..first + items.len() as u64;
         let mut admitted = Vec::with_capacity(items.len());
         for (index, input) in items.into_iter().enumerate() {
@@ -362,7 +376,7 @@ mod tests {
                 max_queue_weight: None,
             };
             let task = ("t".to_owned(), false, metrics.task("m", "t", &[]));
-            let (queue, _receiver) = Queue::new(vec![task], &[limits], workers);
+            let (queue, _receiver) = Queue::new("m", vec![task], &[limits], workers);
             queue.task(0).batch_ran(4, Duration::from_secs(8));
             queue.task(0).retry_after(queued).as_secs()
         };

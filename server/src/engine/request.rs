@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::queue::{Queue, TaskQueue};
+use crate::batch_context::BatchContext;
 use crate::batcher::ItemId;
 use crate::batching::Priority;
 use crate::clock;
-use crate::error::ItemError;
+use crate::error::{ItemError, Stage};
 use crate::metrics::ItemOutcome;
 use crate::protocol::{ItemInput, Value};
 
@@ -33,6 +34,8 @@ pub struct Request {
     pub timeout: Duration,
     /// Its class.
     pub priority: Priority,
+    /// Its id in the log; empty if it has none.
+    pub id: Arc<str>,
 }
 
 /// The outcomes of a request, in the order of its items.
@@ -80,6 +83,7 @@ struct Outcomes {
 /// What the tickets of one request share.
 pub(super) struct Gathering {
     task: Arc<TaskQueue>,
+    id: Arc<str>,
     received: Instant,
     timeout: Duration,
     places: Box<[Place]>,
@@ -91,8 +95,7 @@ impl Gathering {
     pub(super) fn new(
         task: Arc<TaskQueue>,
         items: usize,
-        received: Instant,
-        timeout: Duration,
+        request: &Request,
     ) -> (Arc<Self>, oneshot::Receiver<Reply>) {
         let (sender, receiver) = oneshot::channel();
         let place = || Place {
@@ -101,8 +104,9 @@ impl Gathering {
         };
         let gathering = Self {
             task,
-            received,
-            timeout,
+            id: request.id.clone(),
+            received: request.received,
+            timeout: request.timeout,
             places: std::iter::repeat_with(place).take(items).collect(),
             outcomes: Mutex::new(Outcomes {
                 slots: std::iter::repeat_with(|| None).take(items).collect(),
@@ -161,8 +165,24 @@ impl Gathering {
     /// The deadline passed: what waits is given up, what runs is not waited for, and the reply is sent.
     fn expire(&self) {
         for index in 0..self.places.len() {
+            let expired = self.expired(index);
             self.leave_queue(index, GONE);
-            self.settle(index, Err(ItemError::Expired(self.timeout)));
+            self.settle(index, Err(expired));
+        }
+    }
+
+    /// The error of an item whose deadline passes now.
+    fn expired(&self, index: usize) -> ItemError {
+        let place = &self.places[index];
+        let stage = match place.state.load(Ordering::Acquire) {
+            TAKEN => Stage::Model,
+            // An item is weighed once it is prepared.
+            WAITING if self.task.prepares && place.weight.load(Ordering::Acquire) == 0 => Stage::Preparation,
+            _ => Stage::Queue,
+        };
+        ItemError::Expired {
+            timeout: self.timeout,
+            stage,
         }
     }
 
@@ -218,6 +238,16 @@ impl Ticket {
             index,
             settled: false,
         }
+    }
+
+    /// What work on this item alone is called in the log.
+    pub(super) fn context(&self) -> BatchContext {
+        self.gathering.task.context([&self.gathering.id])
+    }
+
+    /// The id of its request.
+    pub(super) fn request_id(&self) -> &Arc<str> {
+        &self.gathering.id
     }
 
     /// Whether the item still waits: nobody took it, nobody gave it up.
@@ -299,8 +329,8 @@ impl Ticket {
 
     /// Answers the item, whose deadline passed in the queue.
     pub(super) fn expire(self) {
-        let timeout = self.gathering.timeout;
-        self.settle(Err(ItemError::Expired(timeout)));
+        let expired = self.gathering.expired(self.index);
+        self.settle(Err(expired));
     }
 }
 
@@ -421,7 +451,7 @@ mod tests {
             max_queue_size: 8,
             max_queue_weight: None,
         };
-        let (queue, _receiver) = Queue::new(vec![task], &[limits], 1);
+        let (queue, _receiver) = Queue::new("m", vec![task], &[limits], 1);
         let request = Request {
             task: 0,
             items: vec![Ok(ItemInput {
@@ -431,6 +461,7 @@ mod tests {
             received: clock::now(),
             timeout: Duration::from_secs(60),
             priority: Priority::Normal,
+            id: "".into(),
         };
         let (mut pending, items) = Arc::new(queue).admit(request).expect("there is room");
         assert!(pending.gathering.leave_queue(0, GONE));
@@ -439,7 +470,10 @@ mod tests {
         let reply = pending.receiver.try_recv().expect("it was answered");
         assert_eq!(
             reply.outcomes[0].as_ref().err(),
-            Some(&ItemError::Expired(Duration::from_secs(60)))
+            Some(&ItemError::Expired {
+                timeout: Duration::from_secs(60),
+                stage: Stage::Queue
+            })
         );
     }
 }

@@ -12,6 +12,8 @@ use super::EngineConfig;
 use super::memory_limit::{Change, MemoryLimit};
 use super::prediction::{PATIENCE, Prediction};
 use super::queue::{Message, QueueReceiver, Queued, TaskQueue};
+use super::running::RunningBatches;
+use crate::batch_context::{BatchContext, log_batch};
 use crate::batcher::{Batch, Batcher, Completion, Item, ItemId, Next};
 use crate::batching::{Policy, TaskBatching};
 use crate::clock;
@@ -269,17 +271,27 @@ impl Scheduler {
             None => None,
         };
         let Some(change) = change else { return };
-        let name = &self.tasks[task].name;
+        let context = self.tasks[task].context([]);
         match change {
-            Change::Narrowed(limit) => log::warn!(
-                "task `{name}` ran out of memory with a batch of weight {}; batches are limited to {limit} from now on",
+            Change::Narrowed(limit) => log_batch!(
+                warn,
+                context,
+                "a batch of weight {} ran out of memory; limiting batches to weight {limit}",
                 finished.too_much.unwrap_or(cost)
             ),
             Change::Raised(limit) => {
-                log::info!("task `{name}`: memory has held; batches of weight {limit} are tried");
+                log_batch!(
+                    info,
+                    context,
+                    "memory has sufficed; trying batches of weight {limit}"
+                );
             }
             Change::Lifted => {
-                log::info!("task `{name}`: memory is not short any more; batches are not limited by it")
+                log_batch!(
+                    info,
+                    context,
+                    "memory suffices again; batches are no longer limited by it"
+                );
             }
         }
         self.apply_batching();
@@ -309,6 +321,7 @@ pub(super) struct Worker {
     pub(super) index: usize,
     pub(super) model: Arc<dyn Model>,
     pub(super) tasks: Vec<Arc<TaskQueue>>,
+    running: Arc<RunningBatches>,
     scheduler: Arc<Mutex<Scheduler>>,
 }
 
@@ -318,6 +331,7 @@ impl Worker {
         model: &Arc<dyn Model>,
         scheduler: Scheduler,
         config: &EngineConfig<'_>,
+        running: &Arc<RunningBatches>,
     ) -> io::Result<Vec<JoinHandle<()>>> {
         let tasks = scheduler.tasks.clone();
         let scheduler = Arc::new(Mutex::new(scheduler));
@@ -327,6 +341,7 @@ impl Worker {
                     index,
                     model: model.clone(),
                     tasks: tasks.clone(),
+                    running: running.clone(),
                     scheduler: scheduler.clone(),
                 };
                 let nice = config.nice;
@@ -363,16 +378,28 @@ impl Worker {
         }
     }
 
+    /// What a batch of these items is called in the log.
+    pub(super) fn context<'a>(
+        &self,
+        task: usize,
+        items: impl Iterator<Item = &'a Item<Queued>>,
+    ) -> BatchContext {
+        self.tasks[task].context(items.map(|item| item.payload.ticket.request_id()))
+    }
+
     fn run(&self, run: Run) -> Finished {
         let Run { number, batch } = run;
         let task = &self.tasks[batch.task];
         let items = batch.items.len();
         task.metrics.executing_items.add(items as i64);
         let started = clock::now();
+        let context = self.context(batch.task, batch.items.iter());
+        self.running.begin(self.index, Arc::new(context), started);
         let mut prediction = Prediction::new(self, batch.task, started);
         let outcomes = prediction.predict(&batch.items, batch.cost);
         let (last_started, too_much) = (prediction.started, prediction.too_much);
         let finished = clock::now();
+        self.running.end(self.index);
         let inference = finished - started;
         task.metrics.inference_seconds.observe(inference.as_secs_f64());
         task.metrics.executing_items.sub(items as i64);

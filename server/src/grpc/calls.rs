@@ -116,6 +116,13 @@ where
         let counted = Counted::begin(&self.shared, method);
         let answer = match self.shared.keys.may_ask(header("authorization")) {
             Ok(()) => {
+                let mut request = request;
+                // For the log of whatever becomes of the request.
+                if let Ok(id) = HeaderValue::from_str(visit.id()) {
+                    request
+                        .headers_mut()
+                        .insert(HeaderName::from_static("x-request-id"), id);
+                }
                 let request = receive::limit(request, self.shared.body_timeout);
                 Either::Left(self.inner.call(request))
             }

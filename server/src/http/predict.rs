@@ -116,7 +116,12 @@ async fn predict(
 /// What the headers say about how the request is to be treated.
 pub(crate) fn hints(request: &HttpRequest, call: &Call) -> Result<Hints, Failure> {
     let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
-    Hints::read(header, call.entry.settings.request_timeout)
+    let mut hints = Hints::read(header, call.entry.settings.request_timeout)?;
+    // The client's own, or the one that the access log has given to it.
+    if let Some(id) = respond::id_of(request) {
+        hints.request_id = id.into();
+    }
+    Ok(hints)
 }
 
 async fn split(

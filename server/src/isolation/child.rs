@@ -22,6 +22,7 @@ use super::handover::Handover;
 use super::records;
 use super::setup::{LoadFailure, Setup};
 use super::transport::{Lane, LaneError, MAX_MESSAGE};
+use crate::batch_context::{BatchContext, RequestIds, errors_logged};
 use crate::console;
 use crate::error::{Chain, ItemError};
 use crate::model::{BatchError, BatchItem, Model, Prepared};
@@ -89,6 +90,7 @@ fn run(load: impl FnOnce(&Setup) -> Result<Arc<dyn Model>, LoadFailure>) -> Resu
     };
     let manifest = serde_json::to_vec(model.manifest()).map_err(io::Error::from)?;
     let served = Arc::new(Served {
+        name: setup.context.model.as_str().into(),
         model,
         held: Mutex::new(HashMap::new()),
         next_handle: AtomicU64::new(1),
@@ -141,11 +143,13 @@ fn within_limit(done: Reply, most: u64) -> Reply {
     Reply::Done {
         result: Err(BatchError::TooLarge(ItemError::Fault(error))),
         outcomes: Vec::new(),
+        logged: false,
     }
 }
 
 /// The loaded model, and what it has prepared.
 struct Served {
+    name: Arc<str>,
     model: Arc<dyn Model>,
     held: Mutex<HashMap<u64, Arc<Held>>>,
     next_handle: AtomicU64,
@@ -201,9 +205,16 @@ impl Served {
             // Nothing of a batch is needed once it has been answered: it need not be copied.
             let message = lane.receive_lent().map_err(ChildError::from);
             match message.and_then(|message| decode(&message)) {
-                Ok(Request::Predict { task, release, items }) => {
+                Ok(Request::Predict {
+                    task,
+                    requests,
+                    release,
+                    items,
+                }) => {
                     self.release(&release);
+                    let entered = self.context(task as usize, &requests).enter();
                     let done = self.run_batch(&mut lane, task as usize, items);
+                    drop(entered);
                     lane.send(done.encode())?;
                 }
                 Ok(Request::Release(handles)) => {
@@ -226,6 +237,16 @@ impl Served {
         drop(released);
     }
 
+    /// What a batch of these requests is called in the log.
+    fn context(&self, task: usize, requests: &str) -> Arc<BatchContext> {
+        let task = self.model.manifest().tasks.get(task);
+        Arc::new(BatchContext {
+            model: self.name.clone(),
+            task: task.map_or("", |task| task.name.as_str()).into(),
+            requests: RequestIds::from_text(requests),
+        })
+    }
+
     fn run_batch(&self, lane: &mut Lane, task: usize, entries: Vec<Entry<'_>>) -> Reply {
         let handles: Vec<u64> = entries
             .iter()
@@ -234,6 +255,7 @@ impl Served {
                 Entry::Raw(_) | Entry::Unprepared(_) => None,
             })
             .collect();
+        let errors_before = errors_logged();
         let mut collector = Collector::new(lane, entries.len());
         let (items, places) = self.gather(task, entries, &mut collector);
         let batch: Vec<BatchItem<'_>> = items
@@ -251,7 +273,12 @@ impl Served {
         };
         let outcomes = collector.into_outcomes();
         drop(batch);
-        let done = within_limit(Reply::Done { result, outcomes }, MAX_MESSAGE);
+        let done = Reply::Done {
+            result,
+            outcomes,
+            logged: errors_logged() > errors_before,
+        };
+        let done = within_limit(done, MAX_MESSAGE);
         if !done.is_run_again() {
             drop(items);
             self.release(&handles);
@@ -348,11 +375,12 @@ mod tests {
                 index: 0,
                 value: Value::Text(Bytes::from(vec![b'x'; bytes])),
             }],
+            logged: false,
         };
         assert_eq!(within_limit(done(100), 1000), done(100));
         let error = within_limit(done(2000), 1000);
         assert!(error.is_run_again(), "in halves, if there is more than one item");
-        let Reply::Done { result, outcomes } = error else {
+        let Reply::Done { result, outcomes, .. } = error else {
             panic!("it is still the end of a batch")
         };
         assert!(outcomes.is_empty());

@@ -39,6 +39,8 @@ pub(super) enum Request<'a> {
     Predict {
         /// Index of the task.
         task: u32,
+        /// Ids of the requests, for the log.
+        requests: Cow<'a, str>,
         /// Prepared items that are not needed any more.
         release: Vec<u64>,
         /// The batch.
@@ -94,6 +96,8 @@ pub(super) enum Reply {
         result: Result<(), BatchError>,
         /// What it put into the sink, in that order.
         outcomes: Vec<Outcome>,
+        /// Whether the plugin logged an error while it ran the batch.
+        logged: bool,
     },
 }
 
@@ -155,9 +159,15 @@ impl Request<'_> {
                 to.item(item);
                 to
             }
-            Self::Predict { task, release, items } => {
+            Self::Predict {
+                task,
+                requests,
+                release,
+                items,
+            } => {
                 let mut to = Encoder::new(code::PREDICT);
                 to.u32(*task);
+                to.text(requests);
                 encode_handles(&mut to, release);
                 to.count(items.len());
                 for entry in items {
@@ -188,6 +198,7 @@ impl Request<'_> {
             },
             code::PREDICT => Request::Predict {
                 task: from.u32("a task")?,
+                requests: Cow::Owned(from.text("ids of requests")?.to_owned()),
                 release: decode_handles(&mut from)?,
                 items: from.list("the items of a batch", Entry::decode)?,
             },
@@ -281,7 +292,11 @@ impl Reply {
                 to.value(value);
                 to
             }
-            Self::Done { result, outcomes } => {
+            Self::Done {
+                result,
+                outcomes,
+                logged,
+            } => {
                 let mut to = Encoder::new(code::DONE);
                 match result {
                     Ok(()) => to.u8(0),
@@ -294,6 +309,7 @@ impl Reply {
                 for outcome in outcomes {
                     outcome.encode(&mut to);
                 }
+                to.u8(u8::from(*logged));
                 to
             }
         }
@@ -327,6 +343,7 @@ impl Reply {
                     }
                 },
                 outcomes: from.list("the outcomes of a batch", Outcome::decode)?,
+                logged: from.u8("whether an error was logged")? != 0,
             },
             code => {
                 return Err(WireError::Code {

@@ -103,6 +103,7 @@ impl Keeper {
                 return;
             }
             log::error!(
+                model = self.model();
                 "model `{}`: its process {} {}; the next one starts {}",
                 self.model(),
                 self.slot,
@@ -142,6 +143,7 @@ impl Keeper {
             records,
         } = launch(&self.plan.program, self.model(), lanes, enclosure).map_err(StartError::Spawn)?;
         log::debug!(
+            model = self.model();
             "model `{}`: its process {} has the number {}",
             self.model(),
             self.slot,
@@ -150,7 +152,7 @@ impl Keeper {
         self.pool.starting(self.slot, process.clone());
         let outputs = Outputs::listen(
             format!("log {}/{}", self.model(), self.slot),
-            format!("model::{}::stderr", self.model()),
+            self.model(),
             stderr,
             records,
         )

@@ -23,10 +23,10 @@ pub(super) struct Outputs {
 }
 
 impl Outputs {
-    /// Begins to listen. `name` is that of the thread, `target` that of printed lines in the log.
+    /// Begins to listen to a child of `model`. `name` is that of the thread.
     pub(super) fn listen(
         name: String,
-        target: String,
+        model: &str,
         stderr: ChildStderr,
         records: OwnedFd,
     ) -> io::Result<Self> {
@@ -35,7 +35,8 @@ impl Outputs {
         let mut listener = Listener {
             printed: Some(stderr),
             line: Vec::new(),
-            target,
+            target: format!("model::{model}::stderr"),
+            model: model.to_owned(),
             records: Some(records),
             buffer: Vec::new(),
         };
@@ -66,6 +67,7 @@ struct Listener {
     /// The line that is not complete.
     line: Vec<u8>,
     target: String,
+    model: String,
     records: Option<OwnedFd>,
     buffer: Vec<u8>,
 }
@@ -76,7 +78,7 @@ impl Listener {
             let ended = match self.wait(end) {
                 Ok(ended) => ended,
                 Err(error) => {
-                    log::error!(target: &self.target, "what the process says cannot be read any more: {error}");
+                    log::error!(target: &self.target, model = self.model.as_str(); "what the process says cannot be read any more: {error}");
                     return;
                 }
             };
@@ -147,7 +149,7 @@ impl Listener {
         let line = String::from_utf8_lossy(&self.line);
         let line = line.trim_end();
         if !line.is_empty() {
-            log::log!(target: &self.target, Level::Warn, "{line}");
+            log::log!(target: &self.target, Level::Warn, model = self.model.as_str(); "{line}");
         }
         self.line.clear();
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use bytes::Bytes;
+use log::kv::{Error, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
@@ -15,8 +16,10 @@ use super::wire::{Decoder, Encoder, WireError};
 const MOST_MESSAGE: usize = 16 << 10;
 /// Most bytes of a target and of the name of a file.
 const MOST_NAME: usize = 1 << 10;
+/// Maximum number of fields.
+const MAX_FIELDS: usize = 8;
 /// Most bytes of a datagram: all of the above, and their lengths.
-const MOST_DATAGRAM: usize = MOST_MESSAGE + 2 * MOST_NAME + 64;
+const MOST_DATAGRAM: usize = MOST_MESSAGE + (2 + 2 * MAX_FIELDS) * MOST_NAME + 512;
 
 const RECORD: u8 = 1;
 
@@ -33,6 +36,18 @@ pub(super) fn log_to(socket: OwnedFd, level: LevelFilter) {
     }
 }
 
+/// The fields of a record, at most [`MAX_FIELDS`].
+struct Fields(Vec<(String, String)>);
+
+impl<'kvs> VisitSource<'kvs> for Fields {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        if self.0.len() < MAX_FIELDS {
+            self.0.push((key.to_string(), value.to_string()));
+        }
+        Ok(())
+    }
+}
+
 impl Log for ChildLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()
@@ -42,12 +57,22 @@ impl Log for ChildLog {
         if !self.enabled(record.metadata()) {
             return;
         }
+        let mut fields = Fields(Vec::new());
+        // Nothing that it is called with fails.
+        let _ = record.key_values().visit(&mut fields);
+        let Fields(fields) = fields;
+        let message = record.args().to_string();
         let mut to = Encoder::new(RECORD);
         to.u8(record.level() as u8);
         to.text(cut(record.target(), MOST_NAME));
-        to.text(cut(&record.args().to_string(), MOST_MESSAGE));
+        to.text(cut(&message, MOST_MESSAGE));
         to.text(cut(record.file().unwrap_or_default(), MOST_NAME));
         to.u32(record.line().unwrap_or_default());
+        to.count(fields.len());
+        for (key, value) in &fields {
+            to.text(cut(key, MOST_NAME));
+            to.text(cut(value, MOST_NAME));
+        }
         let datagram: Vec<u8> = to.parts().flatten().copied().collect();
         // Without a server there is nobody to tell.
         while let Err(Errno::INTR) = rustix::net::send(&self.socket, &datagram, SendFlags::NOSIGNAL) {}
@@ -85,6 +110,12 @@ fn write(datagram: &Bytes) -> Result<(), WireError> {
     let message = from.text("a message")?;
     let file = from.text("a file")?;
     let line = from.u32("a line")?;
+    let fields = from.list("the fields of a record", |from| {
+        Ok((
+            from.text("the name of a field")?,
+            from.text("the value of a field")?,
+        ))
+    })?;
     from.end()?;
     let metadata = Metadata::builder().level(level).target(target).build();
     let logger = log::logger();
@@ -92,6 +123,7 @@ fn write(datagram: &Bytes) -> Result<(), WireError> {
         logger.log(
             &Record::builder()
                 .metadata(metadata)
+                .key_values(&fields)
                 .args(format_args!("{message}"))
                 .file((!file.is_empty()).then_some(file))
                 .line((line > 0).then_some(line))

@@ -29,6 +29,7 @@ use super::frame::{Entry, Outcome, Reply, Request};
 use super::process::{Cause, Process};
 use super::setup::{LoadFailure, Setup};
 use super::transport::{Lane, LaneError};
+use crate::batch_context::{BatchContext, error_logged};
 use crate::error::ItemError;
 use crate::json;
 use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, Prepared};
@@ -377,8 +378,11 @@ impl RemoteModel {
     ) -> Result<Result<(), BatchError>, Lost> {
         let probation = self.probation.load(Ordering::Relaxed);
         let _admitted = self.admit(probation > 0)?;
+        let context = BatchContext::current();
+        let requests = context.map_or_else(String::new, |context| context.requests.to_string());
         let request = Request::Predict {
             task: u32::try_from(task).unwrap_or(u32::MAX),
+            requests: requests.into(),
             release: std::mem::take(&mut *lock(&self.unsent)),
             items: items.iter().map(|item| self.entry(item)).collect(),
         };
@@ -474,7 +478,16 @@ impl RemoteModel {
                     let status = sink.emit(index as usize, value, true);
                     lane.send(Request::Status(status).encode())?;
                 }
-                Reply::Done { result, outcomes } => return Ok((result, outcomes)),
+                Reply::Done {
+                    result,
+                    outcomes,
+                    logged,
+                } => {
+                    if logged {
+                        error_logged();
+                    }
+                    return Ok((result, outcomes));
+                }
                 other => return Err(LaneError::Nonsense(unexpected(&other))),
             }
         }

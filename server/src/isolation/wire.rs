@@ -163,9 +163,10 @@ impl<'a> Encoder<'a> {
             ItemError::Fault(message) => (error_code::FAULT, message),
             ItemError::OutOfMemory(message) => (error_code::OUT_OF_MEMORY, message),
             ItemError::Unsupported(message) => (error_code::UNSUPPORTED, message),
-            ItemError::Expired(_) | ItemError::Lost | ItemError::ShuttingDown | ItemError::Unavailable(_) => {
-                (error_code::FAULT, &error.to_string())
-            }
+            ItemError::Expired { .. }
+            | ItemError::Lost
+            | ItemError::ShuttingDown
+            | ItemError::Unavailable(_) => (error_code::FAULT, &error.to_string()),
         };
         self.u8(code);
         self.text(message);

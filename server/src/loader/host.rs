@@ -3,8 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use abi_stable::erased_types::TD_Opaque;
+use log::kv::Source;
 use log::{Level, Log, Metadata, Record};
 use plugin_abi::{Host, HostAbi, HostAbi_TO, RawLogRecord};
+
+use crate::batch_context::{BatchContext, error_logged};
 
 /// Most bytes of one message; the rest is cut off.
 const MOST_MESSAGE: usize = 16 << 10;
@@ -16,7 +19,7 @@ const MOST_MESSAGE: usize = 16 << 10;
 pub(super) fn host_for(model: &str) -> Host {
     HostAbi_TO::from_value(
         HostLog {
-            prefix: format!("model::{model}"),
+            model: model.to_owned(),
             logger: log::logger(),
         },
         TD_Opaque,
@@ -24,7 +27,7 @@ pub(super) fn host_for(model: &str) -> Host {
 }
 
 struct HostLog {
-    prefix: String,
+    model: String,
     logger: &'static dyn Log,
 }
 
@@ -45,15 +48,25 @@ impl HostAbi for HostLog {
 impl HostLog {
     fn write(&self, raw: &RawLogRecord<'_>) {
         let level = level_of(raw.level);
-        let target = format!("{}::{}", self.prefix, raw.target);
+        let target = format!("model::{}::{}", self.model, raw.target);
         let metadata = Metadata::builder().level(level).target(&target).build();
         if !self.logger.enabled(&metadata) {
             return;
         }
+        if level == Level::Error {
+            error_logged();
+        }
         let message = super::cut(raw.message.as_str(), MOST_MESSAGE);
+        let context = BatchContext::current();
+        let model = [("model", self.model.as_str())];
+        let fields: &dyn Source = match &context {
+            Some(context) => context.as_ref(),
+            None => &model,
+        };
         self.logger.log(
             &Record::builder()
                 .metadata(metadata)
+                .key_values(&fields)
                 .args(format_args!("{message}"))
                 .file((!raw.file.is_empty()).then_some(raw.file.as_str()))
                 .line((raw.line > 0).then_some(raw.line))
@@ -103,7 +116,7 @@ mod tests {
         let kept: &'static Kept = Box::leak(Box::default());
         let host = HostAbi_TO::<_>::from_value(
             HostLog {
-                prefix: "model::embedder".to_owned(),
+                model: "embedder".to_owned(),
                 logger: kept,
             },
             TD_Opaque,

@@ -31,6 +31,11 @@ impl ModelStates {
                 .generation()
                 .map_or(0.0, |generation| generation.number as f64)
         };
+        let oldest_batch: fn(&ModelEntry) -> f64 = |entry| {
+            let running = entry.generation().map(|generation| generation.engine.running());
+            let ages = running.iter().flatten().map(|(_, batch)| batch.age());
+            ages.max().unwrap_or_default().as_secs_f64()
+        };
         Ok(Self {
             registry,
             families: vec![
@@ -43,6 +48,11 @@ impl ModelStates {
                     "inference_model_generation",
                     "Number of the generation that serves; 0 if none does.",
                     generation,
+                )?,
+                family(
+                    "inference_oldest_batch_seconds",
+                    "Age of the oldest batch that a worker of the model runs; 0 if none runs.",
+                    oldest_batch,
                 )?,
             ],
         })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::scenario::{Scenario, echo};
-use crate::error::ItemError;
+use crate::error::{ItemError, Stage};
 use crate::metrics::ItemOutcome;
 use crate::model::{BatchError, OutputSink};
 
@@ -86,7 +86,13 @@ fn what_nobody_waits_for_any_more_is_not_run_again() {
     let stays = run.submit(&["stays"]).expect("there is room");
     run.let_go(echo);
     assert_eq!(run.next_batch(), ["late", "gone", "stays"]);
-    assert_eq!(run.reply(late), [Err(ItemError::Expired(timeout))]);
+    assert_eq!(
+        run.reply(late),
+        [Err(ItemError::Expired {
+            timeout,
+            stage: Stage::Model
+        })]
+    );
     drop(gone);
     run.let_go(lose);
     assert_eq!(run.next_batch(), ["stays"]);
@@ -107,7 +113,13 @@ fn while_nothing_could_run_a_batch_items_stay_queued_and_keep_their_deadlines() 
     let late = run.submit_within(&["late"], timeout).expect("there is room");
     let stays = run.submit(&["stays"]).expect("there is room");
     assert_eq!(run.queued(), (2, 2));
-    assert_eq!(run.reply(late), [Err(ItemError::Expired(timeout))]);
+    assert_eq!(
+        run.reply(late),
+        [Err(ItemError::Expired {
+            timeout,
+            stage: Stage::Queue
+        })]
+    );
     assert_eq!(run.queued(), (1, 1));
     run.have_workers(true);
     run.let_go(echo);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use plugin_abi::manifest::ModelManifest;
 
 use super::{Engine, EngineConfig};
-use crate::error::{ItemError, Rejection};
+use crate::error::{ItemError, Rejection, Stage};
 use crate::metrics::{Buckets, Metrics};
 use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
 use crate::protocol::{ItemInput, Value};
@@ -104,7 +104,13 @@ fn a_deadline_passes_while_the_model_is_busy_and_the_item_never_reaches_it() {
     let busy = run.occupy();
     let timeout = Duration::from_millis(20);
     let late = run.submit_within(&["late"], timeout).expect("there is room");
-    assert_eq!(run.reply(late), [Err(ItemError::Expired(timeout))]);
+    assert_eq!(
+        run.reply(late),
+        [Err(ItemError::Expired {
+            timeout,
+            stage: Stage::Queue
+        })]
+    );
     assert_eq!(run.queued(), (0, 0));
     let next = run.submit(&["next"]).expect("there is room");
     run.let_go(echo);

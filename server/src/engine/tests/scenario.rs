@@ -208,6 +208,7 @@ impl Running {
             received: clock::now(),
             timeout,
             priority: Priority::Normal,
+            id: "".into(),
         })
     }
 

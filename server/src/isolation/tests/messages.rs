@@ -78,6 +78,7 @@ fn text_and_json_are_checked_again() {
         let done = Reply::Done {
             result: Ok(()),
             outcomes: vec![Outcome::Output { index: 0, value }],
+            logged: false,
         };
         Reply::decode(&bytes_of(done.encode())).expect_err("it is not what it says");
     }
@@ -96,6 +97,7 @@ fn payloads_are_not_copied_on_their_way_into_a_message_or_out_of_one() {
     };
     let request = Request::Predict {
         task: 0,
+        requests: "".into(),
         release: Vec::new(),
         items: vec![Entry::Raw(Cow::Borrowed(&item))],
     };

@@ -81,8 +81,14 @@ fn request() -> impl Strategy<Value = Request<'static>> {
     prop_oneof![
         payload().prop_map(Request::Load),
         (any::<u32>(), item().prop_map(Cow::Owned)).prop_map(|(task, item)| Request::Prepare { task, item }),
-        (any::<u32>(), handles(), prop::collection::vec(entry(), 0..8))
-            .prop_map(|(task, release, items)| { Request::Predict { task, release, items } }),
+        (any::<u32>(), handles(), prop::collection::vec(entry(), 0..8)).prop_map(|(task, release, items)| {
+            Request::Predict {
+                task,
+                requests: "a,b".into(),
+                release,
+                items,
+            }
+        }),
         handles().prop_map(Request::Release),
         status.prop_map(Request::Status),
     ]
@@ -116,7 +122,10 @@ fn reply() -> impl Strategy<Value = Reply> {
         item_error().prop_map(Reply::Failed),
         Just(Reply::Released),
         (any::<u32>(), value()).prop_map(|(index, value)| Reply::Part { index, value }),
-        (result, prop::collection::vec(outcome(), 0..8))
-            .prop_map(|(result, outcomes)| Reply::Done { result, outcomes }),
+        (result, prop::collection::vec(outcome(), 0..8)).prop_map(|(result, outcomes)| Reply::Done {
+            result,
+            outcomes,
+            logged: true,
+        }),
     ]
 }

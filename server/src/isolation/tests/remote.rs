@@ -82,6 +82,7 @@ fn answer(far: &mut Lane) {
             index: 0,
             value: Value::Text(Bytes::from_static(b"done")),
         }],
+        logged: false,
     };
     far.send(done.encode()).expect("the server listens");
 }

@@ -1,0 +1,93 @@
+//! Watches the workers of all models, and warns of batches that run for longer than their clients wait.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::batch_context::log_batch;
+use crate::registry::{Generation, Registry};
+
+/// How often the workers are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest pause between two warnings about one batch.
+const MAX_PAUSE: Duration = Duration::from_secs(60 * 60);
+
+/// Watches until it is dropped.
+pub(super) async fn watch_workers(registry: Arc<Registry>) -> Infallible {
+    let mut warned = HashMap::new();
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        look(&registry, &mut warned);
+    }
+}
+
+/// A batch by its generation, its worker and its start.
+type Batch = (u64, usize, Instant);
+
+/// Warns of the batches that are due. `warned` has the age at which each is due next.
+fn look(registry: &Registry, warned: &mut HashMap<Batch, Duration>) {
+    let mut still_running = HashMap::new();
+    for entry in registry.snapshot().models() {
+        if let Some(generation) = entry.generation() {
+            let limit = entry.settings.request_timeout;
+            look_at(generation, limit, warned, &mut still_running);
+        }
+    }
+    *warned = still_running;
+}
+
+fn look_at(
+    generation: &Generation,
+    limit: Duration,
+    warned: &HashMap<Batch, Duration>,
+    still_running: &mut HashMap<Batch, Duration>,
+) {
+    for (worker, batch) in generation.engine.running() {
+        let key = (generation.number, worker, batch.started());
+        let age = batch.age();
+        let mut due = warned.get(&key).copied().unwrap_or(limit);
+        if age >= due {
+            let context = &batch.context;
+            log_batch!(
+                warn,
+                context,
+                "worker {worker} of model `{}` has been busy for {:.0} s with a batch of task `{}`; \
+                 its clients wait for at most {} s (request_timeout)",
+                context.model,
+                age.as_secs_f64(),
+                context.task,
+                limit.as_secs_f64()
+            );
+            due = next_due(age, due);
+        }
+        still_running.insert(key, due);
+    }
+}
+
+/// The age at which a batch of this age is due again: each pause is twice as long as the one before, up to an hour.
+fn next_due(age: Duration, due: Duration) -> Duration {
+    age + due.max(INTERVAL).min(MAX_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_between_warnings_double_up_to_an_hour() {
+        let seconds = Duration::from_secs;
+        let mut due = seconds(60);
+        let mut ages = Vec::new();
+        for _ in 0..9 {
+            ages.push(due.as_secs());
+            due = next_due(due, due);
+        }
+        assert_eq!(ages, [60, 120, 240, 480, 960, 1920, 3840, 7440, 11040]);
+        assert_eq!(
+            next_due(Duration::from_millis(900), Duration::from_millis(1)),
+            Duration::from_millis(1900)
+        );
+    }
+}
