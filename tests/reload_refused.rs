@@ -14,7 +14,7 @@ fn refused(server: &Server) -> String {
     let (generation, lines) = (server.generation("m"), server.log().lines().len());
     assert!(!server.reload(), "the reload went well:\n{}", server.log().text());
     // It is counted before it is logged.
-    server.wait_for_log_after(lines, "reload refused");
+    server.wait_for_log_after(lines, "reload failed");
     assert_eq!(server.generation("m"), generation);
     assert_eq!(tag(server), "old");
     server.get("/readyz").expect(200);

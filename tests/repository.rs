@@ -285,3 +285,69 @@ fn nobody_but_the_administrator_loads_and_unloads() {
         "loading and unloading models is switched off; `admin_key` in [server] switches it on"
     );
 }
+
+#[test]
+fn a_model_that_was_unloaded_does_not_count_for_readiness_and_is_loaded_again_by_a_reload() {
+    let server = Scenario::new(&config(0)).start();
+    order(&server, "words", "unload").expect(200);
+    let line = server.wait_for_log("a client unloaded model `words`");
+    assert!(line.contains("/readyz") && line.contains("reload"), "{line}");
+    server.get("/readyz").expect(200);
+    assert!(server.reload());
+    server.wait_for_log("loading model `words` (a client had unloaded it");
+    count_words(&server).expect(200);
+}
+
+#[test]
+fn only_the_operator_reads_the_whole_reason_of_a_failure() {
+    let server = Scenario::new(&config(101)).start_unready();
+    let describe = |key: Option<&str>| {
+        let call = server.request("GET", "/v1/models/words");
+        match key {
+            Some(key) => call.header("authorization", &format!("Bearer {key}")).send(),
+            None => call.send(),
+        }
+        .expect(200)
+        .json()
+    };
+    server.wait_for_log("not ready");
+    let (full, public) = (describe(Some(KEY)), describe(None));
+    let (full, public) = (full["reason"].to_string(), public["reason"].to_string());
+    assert!(
+        full.contains("shortest_word") && full.contains("models.toml"),
+        "{full}"
+    );
+    assert!(
+        !public.contains("shortest_word") && !public.contains("models.toml"),
+        "{public}"
+    );
+    assert_eq!(describe(Some("a-stranger"))["reason"].to_string(), public);
+
+    server.write_config("[server]\nadmin_key = 5\n");
+    assert!(!server.reload());
+    let (full, public) = (describe(Some(KEY)), describe(None));
+    let error = |model: &Json| model["last_reload_error"].to_string();
+    assert!(error(&full).contains("models.toml:2"), "{full}");
+    assert!(error(&public).contains("see the server's log"), "{public}");
+    assert!(!error(&public).contains("models.toml"), "{public}");
+}
+
+#[test]
+fn a_reload_names_the_files_that_changed_and_the_settings_that_need_a_restart() {
+    let config = |rest: &str| {
+        format!(
+            "{rest}\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n[models.settings]\nload_fault_until = \"$DIR/weights\"\n"
+        )
+    };
+    let server = Scenario::new(&config("")).start();
+    std::fs::write(server.dir().join("weights"), "new").expect("the folder is ours");
+    server.write_config(&config(
+        "[server]\nport = 1\nrequest_timeout = \"9s\"\n[logging]\nlevel = \"debug\"\n[metrics]\nstage_buckets = [\"1s\"]",
+    ));
+    assert!(server.reload());
+    let line = server.wait_for_log("loading model `m` (files changed");
+    assert!(line.contains("/weights)"), "{line}");
+    let line = server.wait_for_log("when the server is restarted");
+    let keys = "`level` in [logging], `stage_buckets` in [metrics]";
+    assert!(line.ends_with(keys), "{line}");
+}

@@ -39,13 +39,29 @@ pub enum ModelState {
     Loading,
     /// It serves.
     Ready(Arc<Generation>),
-    /// It could not be loaded. The reason is fit for clients: it names no path and no setting.
+    /// It could not be loaded.
     Failed {
         /// What went wrong.
-        reason: String,
+        reason: Reason,
     },
-    /// A client has unloaded it. So it stays until one loads it, or the next reload.
+    /// A client has unloaded it. A load request or the next reload loads it again.
     Unloaded,
+}
+
+/// Why a model was not loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// For every client: names no path and no setting.
+    pub public: String,
+    /// For the operator, as in the log.
+    pub full: String,
+}
+
+impl Reason {
+    /// The text for a client that is the operator, or is not.
+    pub fn text(&self, to_operator: bool) -> &str {
+        if to_operator { &self.full } else { &self.public }
+    }
 }
 
 /// A configured model.
@@ -59,8 +75,8 @@ pub struct ModelEntry {
     pub tasks: Vec<TaskSettings>,
     /// Index of the task that is meant when a client names none.
     pub default_task: Option<usize>,
-    /// Why the last reload did not change this model, fit for clients; `None` if it went well.
-    pub last_reload_error: Option<String>,
+    /// Why the last reload did not change this model; `None` if it succeeded.
+    pub last_reload_error: Option<Reason>,
     /// Names of the tasks that the model had when it last served; `None` if it never has.
     pub last_tasks: Option<Vec<String>>,
 }
@@ -91,7 +107,7 @@ impl ModelEntry {
     }
 
     /// The same model after a reload that did not change it, which failed for `reason` or went well.
-    pub fn after_reload(&self, reason: Option<String>) -> Self {
+    pub fn after_reload(&self, reason: Option<Reason>) -> Self {
         Self {
             last_reload_error: reason,
             ..self.clone()
@@ -126,11 +142,15 @@ impl ModelEntry {
         self.generation().map(|generation| generation.engine.health())
     }
 
-    /// Why the model cannot run a batch now, fit for clients. `None` if it can, is
-    /// still being loaded, or is not meant to.
+    /// Why the model cannot run a batch now, for every client. `None` if it can, is still being loaded, or was unloaded.
     pub fn reason(&self) -> Option<String> {
+        self.reason_for(false)
+    }
+
+    /// As [`reason`](Self::reason), in full if the client is the operator.
+    pub fn reason_for(&self, operator: bool) -> Option<String> {
         match (&self.state, self.health()) {
-            (ModelState::Failed { reason }, _) => Some(reason.clone()),
+            (ModelState::Failed { reason }, _) => Some(reason.text(operator).to_owned()),
             (_, Some(Health::Recovering { reason } | Health::CrashLoop { reason })) => Some(reason),
             (ModelState::Loading | ModelState::Ready(_) | ModelState::Unloaded, _) => None,
         }

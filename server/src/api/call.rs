@@ -281,7 +281,7 @@ fn find_generation(entry: &Arc<ModelEntry>) -> Result<&Arc<Generation>, Failure>
         )),
         ModelState::Failed { reason } => Err(Failure::new(
             Code::Unavailable,
-            format!("model `{name}` is not loaded: {reason}"),
+            format!("model `{name}` is not loaded: {}", reason.public),
         )),
     }
 }

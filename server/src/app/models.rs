@@ -14,10 +14,10 @@ use crate::api::control::{Order, Pending};
 use crate::api::{Code, Failure};
 use crate::cli::ServeArgs;
 use crate::clock;
-use crate::config::{ServerSettings, Settings};
+use crate::config::Settings;
 use crate::error::Chain;
-use crate::registry::Registry;
-use crate::reload::{ModelFailure, Reloader};
+use crate::registry::{Reason, Registry};
+use crate::reload::Reloader;
 
 /// What the thread that owns the models is told.
 pub(super) enum Command {
@@ -39,6 +39,9 @@ pub(super) struct ModelThread {
     /// Closed when the thread ends.
     ended: oneshot::Receiver<()>,
 }
+
+/// What clients are told of a configuration that was rejected.
+const CONFIG_ERRORS: &str = "the configuration has errors";
 
 /// How often retired generations are looked after.
 const REAP_INTERVAL: Duration = Duration::from_millis(100);
@@ -160,17 +163,21 @@ impl ModelLoop {
         let settings = match read_config(&self.args) {
             Ok(settings) => settings,
             Err(error) => {
-                log::error!("reload refused, the old configuration goes on: {}", Chain(&error));
-                self.reloader
-                    .reload_refused("the configuration has errors; see the server's log");
+                let full = Chain(&error).to_string();
+                log::error!("reload failed; keeping the current configuration: {full}");
+                self.reloader.reload_refused(&Reason {
+                    public: format!("{CONFIG_ERRORS}; see the server's log"),
+                    full,
+                });
                 return;
             }
         };
         log_warnings(&settings);
-        if self.needs_restart(&settings) {
+        let keys = self.settings.needs_restart(&settings);
+        if !keys.is_empty() {
             log::warn!(
-                "reload: changes to [logging], and to [server] but for request_timeout and plugin_dir, take effect when \
-                 the server is restarted"
+                "reload: these changes take effect when the server is restarted: {}",
+                keys.join(", ")
             );
         }
         match self.reloader.reload(&settings.models) {
@@ -183,7 +190,7 @@ impl ModelLoop {
                 for failure in &failures {
                     log::error!("{failure}");
                 }
-                log::error!("reload refused, the old configuration goes on");
+                log::error!("reload failed; keeping the current configuration");
             }
         }
     }
@@ -194,12 +201,11 @@ impl ModelLoop {
             "a client loads model `{model}`: reading {}",
             self.args.config.display()
         );
+        // Only holders of the admin key get here, and they may read everything.
         let settings = read_config(&self.args).map_err(|error| {
-            log::error!("the model is not loaded: {}", Chain(&error));
-            Failure::new(
-                Code::Internal,
-                "the configuration has errors; see the server's log",
-            )
+            let error = Chain(&error).to_string();
+            log::error!("cannot load model `{model}`: {error}");
+            Failure::new(Code::Internal, format!("{CONFIG_ERRORS}: {error}"))
         })?;
         let Some(wanted) = settings.models.iter().find(|settings| settings.name == model) else {
             let names = settings.models.iter().map(|settings| settings.name.as_str());
@@ -209,10 +215,7 @@ impl ModelLoop {
             for failure in &failures {
                 log::error!("{failure}");
             }
-            let reason = failures
-                .first()
-                .map(ModelFailure::public_reason)
-                .unwrap_or_default();
+            let reason = failures.first().map(ToString::to_string).unwrap_or_default();
             Failure::new(
                 Code::ModelFault,
                 format!("model `{model}` cannot be loaded: {reason}"),
@@ -222,22 +225,15 @@ impl ModelLoop {
 
     fn unload(&mut self, model: &str) -> Result<(), Failure> {
         if self.reloader.unload(model) {
-            log::info!("a client has unloaded model `{model}`");
+            log::info!(
+                model;
+                "a client unloaded model `{model}`; it does not count for /readyz until a client or a reload loads it again"
+            );
             return Ok(());
         }
         let snapshot = self.registry.snapshot();
         let names: Vec<&str> = snapshot.models().map(|entry| entry.name()).collect();
         Err(Failure::unknown_model(model, names.iter().copied()))
-    }
-
-    /// Whether something changed that is read at start only. What models take from [server] is not.
-    fn needs_restart(&self, new: &Settings) -> bool {
-        let taken_by_models = ServerSettings {
-            request_timeout: new.server.request_timeout,
-            plugin_dir: new.server.plugin_dir.clone(),
-            ..self.settings.server.clone()
-        };
-        new.server != taken_by_models || new.logging != self.settings.logging
     }
 
     /// Warns of environment variables for tasks that none of the loaded models has.

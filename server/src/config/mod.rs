@@ -19,6 +19,7 @@ mod overrides;
 mod plugin_settings;
 mod reference;
 mod resolve;
+mod restart;
 mod rule;
 mod settings;
 mod suggest;

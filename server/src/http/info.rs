@@ -2,6 +2,7 @@
 //!
 //! All answer from a snapshot, without waiting for a model.
 
+use actix_web::http::header::{AUTHORIZATION, HeaderValue};
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use prometheus::{Encoder as _, TextEncoder};
@@ -16,12 +17,13 @@ use crate::model::Health;
 use crate::registry::{ModelEntry, ModelState};
 
 /// `GET /v1/models`: one answer for the clients of OpenAI (`data`) and of KServe V1 (`models`).
-pub(super) async fn models(shared: Data<Shared>) -> HttpResponse {
+pub(super) async fn models(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
+    let operator = is_operator(&request, &shared);
     let models: Vec<Json> = shared
         .registry
         .snapshot()
         .models()
-        .map(|entry| describe(entry))
+        .map(|entry| describe(entry, operator))
         .collect();
     respond::json(
         200,
@@ -33,14 +35,17 @@ pub(super) async fn models(shared: Data<Shared>) -> HttpResponse {
 pub(super) async fn model(request: HttpRequest, shared: Data<Shared>, name: Path<String>) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
     match Call::find(&snapshot, &name, None) {
-        Ok((entry, task)) => respond::json(200, describe_as(&name, entry, task).to_string()),
+        Ok((entry, task)) => {
+            let operator = is_operator(&request, &shared);
+            respond::json(200, describe_as(&name, entry, task, operator).to_string())
+        }
         Err(failure) => respond::failure(&request, &failure),
     }
 }
 
 /// A model as its client calls it: `model`, or `model.task`, which has that task alone.
-fn describe_as(name: &str, entry: &ModelEntry, task: Option<usize>) -> Json {
-    let mut model = describe(entry);
+fn describe_as(name: &str, entry: &ModelEntry, task: Option<usize>, operator: bool) -> Json {
+    let mut model = describe(entry, operator);
     model["id"] = name.into();
     model["name"] = name.into();
     if let Some(task) = task {
@@ -51,8 +56,14 @@ fn describe_as(name: &str, entry: &ModelEntry, task: Option<usize>) -> Json {
     model
 }
 
-/// Everything that a client may know of a model.
-fn describe(entry: &ModelEntry) -> Json {
+/// Whether the client has the admin key.
+fn is_operator(request: &HttpRequest, shared: &Shared) -> bool {
+    let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    shared.keys.may_administer(authorization).is_ok()
+}
+
+/// Everything that a client may know of a model; the operator gets the reasons of failures in full.
+fn describe(entry: &ModelEntry, operator: bool) -> Json {
     let mut model = json!({
         "id": entry.name(),
         "object": "model",
@@ -67,11 +78,11 @@ fn describe(entry: &ModelEntry) -> Json {
     if let Some(description) = entry.description() {
         model["description"] = description.into();
     }
-    if let Some(reason) = entry.reason() {
+    if let Some(reason) = entry.reason_for(operator) {
         model["reason"] = reason.into();
     }
     if let Some(error) = &entry.last_reload_error {
-        model["last_reload_error"] = error.as_str().into();
+        model["last_reload_error"] = error.text(operator).into();
     }
     if let Some(generation) = entry.generation() {
         let plugin = &generation.plugin;

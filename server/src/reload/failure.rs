@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::{Location, ModelSettings};
 use crate::isolation::{LoadFailure, StartError, WarmUpError};
 use crate::loader::LoadError;
+use crate::registry::Reason;
 
 /// Why a model does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +138,14 @@ impl ModelFailure {
                 .and_then(io::Error::raw_os_error);
             code == Some(libc::EMFILE)
         })
+    }
+
+    /// The failure for clients and for the operator.
+    pub fn reason(&self) -> Reason {
+        Reason {
+            public: self.public_reason(),
+            full: self.to_string(),
+        }
     }
 
     /// The failure as clients may see it: without paths and settings, which are in the log.

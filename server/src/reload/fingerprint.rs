@@ -1,6 +1,6 @@
 //! Which files a model comes from, and whether they are still the same ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -79,6 +79,14 @@ impl Fingerprint {
         self
     }
 
+    /// The files that are not the same in `other`: changed, added or missing.
+    pub(super) fn changed_files(&self, other: &Self) -> Vec<PathBuf> {
+        let named = differences(&self.named, &other.named);
+        let reported = differences(&self.reported, &other.reported);
+        let all: BTreeSet<&PathBuf> = named.chain(reported).collect();
+        all.into_iter().cloned().collect()
+    }
+
     fn add_named_in(&mut self, value: &Json, base_dir: &Path) {
         match value {
             Json::String(text) if !text.is_empty() && text.len() < 4096 && !text.contains('\0') => {
@@ -113,6 +121,15 @@ impl Fingerprint {
             self.named.insert(path.to_owned(), FileFacts::from(&metadata));
         }
     }
+}
+
+/// The keys whose values differ.
+fn differences<'a, K: Ord, V: PartialEq>(
+    a: &'a BTreeMap<K, V>,
+    b: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = &'a K> {
+    let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(key)));
+    keys.filter(|key| a.get(key) != b.get(key))
 }
 
 /// When a file was last written, replaced or renamed, since 1970.

@@ -25,7 +25,7 @@ use crate::clock;
 use crate::config::{ModelSettings, TaskSettings};
 use crate::engine::{self, Engine, EngineConfig, TaskLimits};
 use crate::metrics::{Metrics, ReloadResult};
-use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot};
+use crate::registry::{Generation, ModelEntry, ModelState, Reason, Registry, Snapshot};
 use fingerprint::Fingerprint;
 use generations::{Generations, Started};
 use load::{Ready, load_all, task_settings};
@@ -105,7 +105,7 @@ impl Reloader {
                 }
                 Err(failure) => {
                     let state = ModelState::Failed {
-                        reason: failure.public_reason(),
+                        reason: failure.reason(),
                     };
                     failures.push(failure);
                     ModelEntry::without_generation(settings, state)
@@ -139,7 +139,7 @@ impl Reloader {
             .zip(&steps)
             .filter_map(|(settings, step)| match step {
                 Step::Load(reason) => {
-                    log::info!("reload: loading model `{}` ({})", settings.name, reason.as_str());
+                    log::info!(model = settings.name.as_str(); "reload: loading model `{}` ({reason})", settings.name);
                     Some(settings.clone())
                 }
                 Step::Reconfigure | Step::Keep => None,
@@ -234,14 +234,14 @@ impl Reloader {
         true
     }
 
-    /// Takes note of a reload that did not come to models: the configuration could not be read. `reason` is fit for clients.
-    pub fn reload_refused(&mut self, reason: &str) {
+    /// Records a reload that failed before any model: the configuration could not be read.
+    pub fn reload_refused(&mut self, reason: &Reason) {
         self.metrics
             .count_reload(ReloadResult::Failure, clock::unix_seconds());
         let old = self.registry.snapshot();
         let noted = old
             .models()
-            .map(|entry| Arc::new(entry.after_reload(Some(reason.to_owned()))));
+            .map(|entry| Arc::new(entry.after_reload(Some(reason.clone()))));
         self.registry.publish(old.next(noted));
     }
 
@@ -295,6 +295,7 @@ impl Reloader {
                     Present {
                         settings: &entry.settings,
                         fingerprint,
+                        unloaded: matches!(entry.state, ModelState::Unloaded),
                     },
                 )
             })
@@ -355,8 +356,11 @@ impl Reloader {
         let noted = old.models().map(|entry| {
             let own = failures.iter().find(|failure| failure.model == entry.name());
             let reason = own.or(failures.first()).map(|failure| match own {
-                Some(_) => failure.public_reason(),
-                None => format!("model `{}`: {}", failure.model, failure.public_reason()),
+                Some(_) => failure.reason(),
+                None => Reason {
+                    public: format!("model `{}`: {}", failure.model, failure.public_reason()),
+                    full: failure.to_string(),
+                },
             });
             Arc::new(entry.after_reload(reason))
         });

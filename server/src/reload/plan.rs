@@ -1,6 +1,8 @@
 //! What a new configuration asks for, as a function of what there is and what is wanted. Touches nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
 
 use super::fingerprint::Fingerprint;
 use crate::config::ModelSettings;
@@ -10,6 +12,8 @@ pub(super) struct Present<'a> {
     pub(super) settings: &'a ModelSettings,
     /// The files that it was loaded from; `None` if it does not serve.
     pub(super) fingerprint: Option<&'a Fingerprint>,
+    /// Whether a client has unloaded it.
+    pub(super) unloaded: bool,
 }
 
 /// A model as the new configuration has it.
@@ -19,7 +23,7 @@ pub(super) struct Wanted<'a> {
 }
 
 /// What to do with one configured model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Load a generation: the model is new, failed before, or its plugin, files or settings changed.
     Load(Reason),
@@ -30,25 +34,42 @@ pub(super) enum Step {
 }
 
 /// Why a generation is loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
     /// There is no such model yet.
     Added,
     /// It is configured but does not serve.
     NotServing,
+    /// A client has unloaded it. A reload loads all configured models.
+    Unloaded,
     /// Its plugin, its settings or its workers were changed.
     Settings,
-    /// The plugin, a file that the settings name, or one that the model has reported was rebuilt or replaced.
-    Files,
+    /// The plugin, a file that the settings name, or one that the model has reported was rebuilt or replaced:
+    /// these files.
+    Files(Vec<PathBuf>),
 }
 
-impl Reason {
-    pub(super) fn as_str(self) -> &'static str {
+/// Files that are named in the log; of the others, only their number is given.
+const MAX_FILES: usize = 5;
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Added => "added",
-            Self::NotServing => "not serving before",
-            Self::Settings => "settings changed",
-            Self::Files => "files changed",
+            Self::Added => f.write_str("added"),
+            Self::NotServing => f.write_str("not serving before"),
+            Self::Unloaded => f.write_str("a client had unloaded it; a reload loads all configured models"),
+            Self::Settings => f.write_str("settings changed"),
+            Self::Files(files) => {
+                f.write_str("files changed: ")?;
+                for (index, file) in files.iter().take(MAX_FILES).enumerate() {
+                    let separator = if index > 0 { ", " } else { "" };
+                    write!(f, "{separator}{}", file.display())?;
+                }
+                match files.len().saturating_sub(MAX_FILES) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
+            }
         }
     }
 }
@@ -72,12 +93,16 @@ fn step(present: Option<&Present<'_>>, wanted: &Wanted<'_>) -> Step {
         return Step::Load(Reason::Added);
     };
     let Some(fingerprint) = present.fingerprint else {
-        return Step::Load(Reason::NotServing);
+        return Step::Load(if present.unloaded {
+            Reason::Unloaded
+        } else {
+            Reason::NotServing
+        });
     };
     if present.settings.needs_reload(wanted.settings) {
         Step::Load(Reason::Settings)
     } else if fingerprint != wanted.fingerprint {
-        Step::Load(Reason::Files)
+        Step::Load(Reason::Files(fingerprint.changed_files(wanted.fingerprint)))
     } else if present.settings != wanted.settings {
         Step::Reconfigure
     } else {
@@ -123,6 +148,7 @@ mod tests {
                     Present {
                         settings,
                         fingerprint: Some(&files),
+                        unloaded: false,
                     },
                 )
             })
@@ -191,6 +217,7 @@ mod tests {
             Present {
                 settings: &one[0],
                 fingerprint: None,
+                unloaded: false,
             },
         )]);
         let wanted = [Wanted {
@@ -216,13 +243,14 @@ mod tests {
             Present {
                 settings: &one[0],
                 fingerprint: Some(&before),
+                unloaded: false,
             },
         )]);
         let wanted = [Wanted {
             settings: &one[0],
             fingerprint: &after,
         }];
-        assert_eq!(plan(&present, &wanted).0, [Step::Load(Reason::Files)]);
+        assert_eq!(plan(&present, &wanted).0, [Step::Load(Reason::Files(vec![file]))]);
     }
 
     #[test]

@@ -170,14 +170,9 @@ async fn a_deadline_is_kept_while_the_model_is_busy() {
     let started = clock::now();
     let head = format!("POST {WAIT}\nx-request-timeout: 100ms");
     let answer = server.send(&head, b"{\"input\": \"a\"}").await;
-    assert_eq!(
-        answer.error(),
-        (
-            504,
-            "deadline_exceeded".to_owned(),
-            "deadline of 100 ms passed".to_owned()
-        )
-    );
+    let (status, code, message) = answer.error();
+    assert_eq!((status, code.as_str()), (504, "deadline_exceeded"));
+    assert!(message.starts_with("deadline of 100 ms passed"), "{message}");
     assert!(started.elapsed() < Duration::from_secs(5));
     server.gate.open();
     for header in ["x-request-timeout: soon", "x-priority: urgent"] {

@@ -252,10 +252,10 @@ async fn deadlines_and_priorities_are_parameters_too() {
     let mut request = text(json!(["a"]));
     request["parameters"] = json!({"timeout": 20_000, "priority": 1});
     let answer = server.post("/v2/models/vision.wait/infer", &request).await;
-    assert_eq!(
-        (answer.status, answer.json()),
-        (504, json!({"error": "deadline of 20 ms passed"}))
-    );
+    let json = answer.json();
+    let message = json["error"].as_str().unwrap_or_default();
+    assert_eq!(answer.status, 504);
+    assert!(message.starts_with("deadline of 20 ms passed"), "{message}");
     request["parameters"] = json!({"timeout": "soon"});
     let answer = server.post(UPPER, &request).await;
     assert_eq!(

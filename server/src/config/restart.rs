@@ -1,0 +1,61 @@
+//! Which settings take effect only when the server is restarted.
+
+use super::settings::{LoggingSettings, ServerSettings, Settings};
+use crate::metrics::Buckets;
+
+/// The keys of a section that differ between two of its structs. The keys after `;` do not count. A field that is in neither
+/// list does not compile.
+macro_rules! changed {
+    ($section:literal, $type:ident, $old:expr, $new:expr, [$($field:ident => $key:literal),* ; $($applied:ident),*]) => {{
+        let ($type { $($field: _,)* $($applied: _,)* }, old, new) = ($old, $old, $new);
+        [$((old.$field != new.$field).then_some(concat!("`", $key, "` in [", $section, "]"))),*]
+    }};
+}
+
+impl Settings {
+    /// The keys whose change to `new` takes effect only when the server is restarted, each with its section.
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let server = changed!("server", ServerSettings, &self.server, &new.server, [
+            host => "host",
+            port => "port",
+            grpc_port => "grpc_port",
+            http_workers => "http_workers",
+            prepare_threads => "prepare_threads",
+            max_connections => "max_connections",
+            keep_alive => "keep_alive",
+            header_timeout => "header_timeout",
+            body_timeout => "body_timeout",
+            max_body_size => "max_body_size",
+            max_items_per_request => "max_items_per_request",
+            max_json_depth => "max_json_depth",
+            shutdown_delay => "shutdown_delay",
+            drain_timeout => "drain_timeout",
+            reload_timeout => "reload_timeout",
+            scratch_dir => "scratch_dir",
+            compression => "compression",
+            cors_allowed_origins => "cors_allowed_origins",
+            model_nice => "model_nice",
+            api_keys => "api_keys",
+            admin_key => "admin_key",
+            docs => "docs";
+            request_timeout, plugin_dir
+        ]);
+        let logging = changed!("logging", LoggingSettings, &self.logging, &new.logging, [
+            level => "level",
+            format => "format",
+            access_log => "access_log",
+            access_log_exclude => "access_log_exclude";
+        ]);
+        let metrics = changed!("metrics", Buckets, &self.metrics, &new.metrics, [
+            inference => "inference_buckets",
+            requests => "request_buckets",
+            stages => "stage_buckets";
+        ]);
+        server
+            .into_iter()
+            .chain(logging)
+            .chain(metrics)
+            .flatten()
+            .collect()
+    }
+}
