@@ -208,7 +208,7 @@ fn a_server_that_adopts_orphans_reaps_them_and_passes_signals_on() {
     let scenario = Scenario::new(
         "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\non_crash = \"fail\"\n",
     );
-    let mut server = scenario.as_subreaper().start();
+    let mut server = scenario.adopting_orphans().start();
     let config = "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\non_crash = \"fail\"\n\
                   [models.settings]\ntag = \"new\"\n";
     for _ in 0..3 {

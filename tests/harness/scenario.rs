@@ -87,7 +87,7 @@ impl Scenario {
     }
 
     /// Lets orphans become children of the server, as they do of the first process of a container.
-    pub(crate) fn as_subreaper(mut self) -> Self {
+    pub(crate) fn adopting_orphans(mut self) -> Self {
         self.subreaper = true;
         self
     }

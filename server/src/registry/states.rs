@@ -12,8 +12,11 @@ use super::{ModelEntry, Registry};
 /// Families with one gauge for each model.
 pub struct ModelStates {
     registry: Arc<Registry>,
-    families: Vec<(Desc, fn(&ModelEntry) -> f64)>,
+    families: Vec<(Desc, Read)>,
 }
+
+/// Reads the value of a family from a model.
+type Read = fn(&ModelEntry) -> f64;
 
 impl ModelStates {
     /// The families of the models in `registry`.
@@ -25,13 +28,13 @@ impl ModelStates {
             let labels = vec!["model".to_owned()];
             Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new()).map(|desc| (desc, value))
         };
-        let ready: fn(&ModelEntry) -> f64 = |entry| f64::from(u8::from(entry.is_ready()));
-        let generation: fn(&ModelEntry) -> f64 = |entry| {
+        let ready: Read = |entry| f64::from(u8::from(entry.is_ready()));
+        let generation: Read = |entry| {
             entry
                 .generation()
                 .map_or(0.0, |generation| generation.number as f64)
         };
-        let oldest_batch: fn(&ModelEntry) -> f64 = |entry| {
+        let oldest_batch: Read = |entry| {
             let running = entry.generation().map(|generation| generation.engine.running());
             let ages = running.iter().flatten().map(|(_, batch)| batch.age());
             ages.max().unwrap_or_default().as_secs_f64()

@@ -41,20 +41,8 @@ pub enum ModelError {
         known: String,
     },
     /// One of its short routes belongs to a live model already.
-    #[error(
-        "short route `{route}` of its task `{task}` already belongs to task `{owner_task}` of the live model `{owner}`; \
-         unload that model first, or reload the whole configuration"
-    )]
-    RouteTaken {
-        /// The path.
-        route: String,
-        /// The task that is configured with it.
-        task: String,
-        /// The live model.
-        owner: String,
-        /// The task of that model.
-        owner_task: String,
-    },
+    #[error(transparent)]
+    RouteTaken(Box<RouteTaken>),
     /// Its first run failed.
     #[error(transparent)]
     WarmUp(#[from] WarmUpError),
@@ -67,6 +55,23 @@ pub enum ModelError {
     /// The system refused a thread.
     #[error("cannot start its threads")]
     Threads(#[from] io::Error),
+}
+
+/// A short route that belongs to two live models.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "short route `{route}` of its task `{task}` already belongs to task `{owner_task}` of the live model `{owner}`; unload \
+     that model first, or reload the whole configuration"
+)]
+pub struct RouteTaken {
+    /// The path.
+    pub route: String,
+    /// The task that is configured with it.
+    pub task: String,
+    /// The live model.
+    pub owner: String,
+    /// The task of that model.
+    pub owner_task: String,
 }
 
 /// A model that does not serve.
@@ -155,7 +160,7 @@ impl ModelFailure {
             ModelError::Process { source, .. } => public_start_reason(source).to_owned(),
             ModelError::Settings(_) => "the plugin refused its settings; see the server's log".to_owned(),
             ModelError::UnknownTask { .. } => "a task is configured that the model does not have".to_owned(),
-            error @ (ModelError::WarmUp(_) | ModelError::TimedOut(_) | ModelError::RouteTaken { .. }) => {
+            error @ (ModelError::WarmUp(_) | ModelError::TimedOut(_) | ModelError::RouteTaken(_)) => {
                 error.to_string()
             }
             ModelError::Panicked(_) => "loading it failed inside the server; see the server's log".to_owned(),

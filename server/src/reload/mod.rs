@@ -31,7 +31,7 @@ use generations::{Generations, Started};
 use load::{Ready, load_all, task_settings};
 use plan::{Present, Step, Wanted, plan};
 
-pub use failure::{ModelError, ModelFailure};
+pub use failure::{ModelError, ModelFailure, RouteTaken};
 pub use load::{DecodeExample, LoadContext, trial_options};
 pub use summary::Summary;
 
@@ -480,12 +480,13 @@ fn route_conflict(live: &Snapshot, settings: &ModelSettings) -> Option<ModelFail
         let (owner, owner_task) = live.route(route)?;
         let owner_task = owner.task_manifests().get(owner_task)?.name.clone();
         (owner.name() != settings.name).then(|| {
-            let error = ModelError::RouteTaken {
+            let taken = RouteTaken {
                 route: route.to_owned(),
                 task: task.to_owned(),
                 owner: owner.name().to_owned(),
                 owner_task,
             };
+            let error = ModelError::RouteTaken(Box::new(taken));
             ModelFailure::new(settings, Some(settings.location()), error)
         })
     })

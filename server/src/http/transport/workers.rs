@@ -106,14 +106,14 @@ impl Workers {
             // Short enough for the operating system, which cuts names off after 15 bytes.
             let name = format!("actix-http-{number}");
             let handle = thread::Builder::new().name(name).spawn(move || {
-                let served = LocalSet::new().block_on(&runtime, async {
+                LocalSet::new().block_on(&runtime, async {
                     let application = bridge::application(factory().into_factory()).await;
                     serve(&application, inbox, limits, stages).await;
                 });
                 // What a client that left had computed there is of no use to anyone.
                 runtime.shutdown_background();
                 // The receiver may have stopped waiting.
-                let _ = finish.send(served);
+                let _ = finish.send(());
             })?;
             inboxes.push(Inbox {
                 connections,

@@ -30,7 +30,7 @@ pub fn write_reply(form: Form, outcomes: &[Outcome]) -> Result<Vec<u8>, Failure>
 
 fn write_rows(body: &mut Vec<u8>, values: &[&Value]) -> Result<(), OutputError> {
     body.extend(b"{\"predictions\":");
-    write_list(body, values, |body, value| write_row(body, value))?;
+    write_list(body, values, write_row)?;
     body.push(b'}');
     Ok(())
 }
@@ -39,7 +39,7 @@ fn write_row(body: &mut Vec<u8>, value: &Value) -> Result<(), OutputError> {
     match value {
         Value::Tensors(tensors) => match tensors.as_slice() {
             [only] => write_one(body, only),
-            several => write_object(body, several, |body, tensor| write_one(body, tensor)),
+            several => write_object(body, several, write_one),
         },
         other => write_value(body, other),
     }
@@ -58,11 +58,11 @@ fn write_columns(body: &mut Vec<u8>, values: &[&Value]) -> Result<(), OutputErro
                 body.push(b':');
                 // Every item has the outputs that the task declares, in their order.
                 let column: Vec<&Tensor> = values.iter().filter_map(|value| output(value, index)).collect();
-                write_list(body, &column, |body, tensor| write_one(body, tensor))?;
+                write_list(body, &column, write_one)?;
             }
             body.push(b'}');
         }
-        _ => write_list(body, values, |body, value| write_row(body, value))?,
+        _ => write_list(body, values, write_row)?,
     }
     body.push(b'}');
     Ok(())
