@@ -5,6 +5,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::components::Components;
 use super::foreign;
+use crate::api::tensors::{BYTES, JSON, TEXT};
 use crate::protocol::DType;
 
 /// States of a model, as `/v1/models` and `/health` name them.
@@ -359,29 +360,70 @@ fn tensors_schema(tensors: &[TensorManifest]) -> Json {
 }
 
 fn tensor_schema(tensor: &TensorManifest) -> Json {
-    let element = element_schema(&tensor.dtype);
-    let array = |items: Json, length: Option<u64>| match length {
-        Some(length) => {
-            json!({"type": "array", "items": items, "minItems": length, "maxItems": length})
-        }
-        None => json!({"type": "array", "items": items}),
-    };
-    let dims: Vec<Option<u64>> = tensor.shape.iter().map(|&dim| u64::try_from(dim).ok()).collect();
-    let nested = dims
-        .iter()
-        .rev()
-        .fold(element.clone(), |inner, &dim| array(inner, dim));
-    if dims.len() < 2 {
+    let nested = nested_schema(tensor);
+    if tensor.shape.len() < 2 {
         return nested;
     }
-    // Of a shape with an open dimension not every length fits, which no schema can say, so only whole shapes are promised.
-    let flat = dims
-        .into_iter()
-        .try_fold(1u64, |product, dim| product.checked_mul(dim?));
+    // A schema cannot express which lengths fit a shape with an open dimension, so only nested lists are documented there.
+    let flat = tensor.shape.iter().try_fold(1u64, |product, &dim| {
+        product.checked_mul(u64::try_from(dim).ok()?)
+    });
     match flat {
-        Some(length) => json!({"anyOf": [nested, array(element, Some(length))]}),
+        Some(length) => {
+            let flat = array_schema(element_schema(&tensor.dtype), Some(length));
+            json!({"anyOf": [nested, flat]})
+        }
         None => nested,
     }
+}
+
+/// The elements of one item of a tensor, as lists that are nested as its shape.
+fn nested_schema(tensor: &TensorManifest) -> Json {
+    let dims = tensor.shape.iter().rev();
+    dims.fold(element_schema(&tensor.dtype), |inner, &dim| {
+        array_schema(inner, u64::try_from(dim).ok())
+    })
+}
+
+fn array_schema(items: Json, length: Option<u64>) -> Json {
+    match length {
+        Some(length) => json!({"type": "array", "items": items, "minItems": length, "maxItems": length}),
+        None => json!({"type": "array", "items": items}),
+    }
+}
+
+/// The columns (`inputs`) of the V1 protocol: an object with the tensors of a batch, or its only tensor without a name. A
+/// task that takes texts, bytes or JSON documents has one column, the list of `items`.
+pub(super) fn columns_schema(task: &TaskManifest, item: &Json, max_items: usize) -> Json {
+    let input = &task.input;
+    let column = |items: Json| json!({"type": "array", "minItems": 1, "maxItems": max_items, "items": items});
+    let object = |columns: Map<String, Json>| {
+        let names: Vec<String> = columns.keys().cloned().collect();
+        json!({"type": "object", "required": names, "additionalProperties": false, "properties": columns})
+    };
+    let mut forms = Vec::new();
+    if input.kinds.contains(&Kind::Tensors) {
+        let columns = input.tensors.iter().map(|tensor| {
+            let column = column(nested_schema(tensor));
+            (tensor.name.clone(), column)
+        });
+        forms.push(object(columns.collect()));
+        if let [only] = input.tensors.as_slice() {
+            forms.push(column(nested_schema(only)));
+        }
+    } else {
+        forms.push(column(item.clone()));
+    }
+    for (kind, name) in [(Kind::Text, TEXT), (Kind::Bytes, BYTES), (Kind::Json, JSON)] {
+        if input.kinds.contains(&kind) && input.tensors.iter().all(|tensor| tensor.name != name) {
+            let items = (name.to_owned(), column(item.clone()));
+            forms.push(object(std::iter::once(items).collect()));
+        }
+    }
+    json!({
+        "description": "The only input, or an object of all inputs; the first dimension counts the items.",
+        "anyOf": forms,
+    })
 }
 
 fn element_schema(dtype: &str) -> Json {

@@ -8,7 +8,9 @@ use super::operations::{
     Operation, Operations, examples, json_answer, json_body, path_parameter, path_segment,
 };
 use super::protocols::Addressed;
+use super::schemas::columns_schema;
 use super::{Access, V1};
+use crate::api::DEFAULT_SIGNATURE;
 
 /// Adds the routes of these tasks.
 pub(super) fn add(
@@ -17,7 +19,8 @@ pub(super) fn add(
     tasks: &[Addressed<'_>],
     max_items: usize,
 ) {
-    let reply = components.add("PredictReply", reply_schema());
+    let reply = reply_schema(components);
+    let reply = components.add("PredictReply", reply);
     for addressed in tasks {
         operations.add(predict(components, addressed, &reply, max_items));
     }
@@ -32,6 +35,10 @@ fn predict(
     max_items: usize,
 ) -> Operation<'static> {
     let name = addressed.short_name.unwrap_or(&addressed.name);
+    let mut signatures = vec![json!(addressed.task.name), json!(""), Json::Null];
+    if addressed.task.name != DEFAULT_SIGNATURE {
+        signatures.push(json!(DEFAULT_SIGNATURE));
+    }
     let mut request = |form: &str, member: &str, schema: Json| {
         let object = json!({
             "type": "object",
@@ -41,8 +48,8 @@ fn predict(
                 member: schema,
                 "signature_name": {
                     "type": ["string", "null"],
-                    "enum": [addressed.task.name, null],
-                    "description": "A task, or `serving_default` for the default task.",
+                    "enum": signatures,
+                    "description": "The task; `serving_default`, an empty name and null are the task of the path.",
                 },
                 "parameters": addressed.schemas.parameters,
             },
@@ -53,10 +60,7 @@ fn predict(
         "type": "array", "minItems": 1, "maxItems": max_items, "items": addressed.schemas.item,
         "description": "Items.",
     });
-    let columns = json!({
-        "description": "The only input, or an object of all inputs; the first dimension counts the items.",
-        "anyOf": [{"type": "array", "minItems": 1, "items": {}}, {"type": "object"}],
-    });
+    let columns = columns_schema(addressed.task, &addressed.schemas.item, max_items);
     let rows = request("rows", "instances", rows);
     let columns = request("columns", "inputs", columns);
     let example = addressed.task.examples.first();
@@ -82,13 +86,17 @@ fn predict(
     }
 }
 
-fn reply_schema() -> Json {
-    let any = json!({"type": "array", "items": {}});
-    let outputs = json!({"anyOf": [any, {"type": "object"}]});
-    json!({"oneOf": [
-        {"type": "object", "required": ["predictions"], "properties": {"predictions": any}},
-        {"type": "object", "required": ["outputs"], "properties": {"outputs": outputs}},
-    ]})
+fn reply_schema(components: &mut Components) -> Json {
+    let list = json!({"type": "array", "items": {}});
+    let outputs = json!({"anyOf": [list, {"type": "object"}]});
+    // The forms are components, since generators do not find names for classes that a union has in place.
+    let mut form = |name: &str, member: &str, schema: Json| {
+        let object = json!({"type": "object", "required": [member], "properties": {member: schema}});
+        components.add(name, object)
+    };
+    let rows = form("PredictReplyRows", "predictions", list);
+    let columns = form("PredictReplyColumns", "outputs", outputs);
+    json!({"oneOf": [rows, columns]})
 }
 
 /// The routes that describe models as TensorFlow Serving does.
