@@ -24,6 +24,7 @@ const FLOORS: [&[&str]; 7] = [
         "crash",
         "priority",
         "console",
+        "routes",
     ],
     &["batcher", "config"],
     &["engine", "loader", "isolation"],

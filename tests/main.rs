@@ -31,6 +31,7 @@ mod isolation;
 mod isolation_limits;
 mod isolation_prepare;
 mod isolation_processes;
+mod keys;
 mod loading;
 mod metric_names;
 mod openapi;

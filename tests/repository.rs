@@ -282,7 +282,7 @@ fn nobody_but_the_administrator_loads_and_unloads() {
     let refused = without.request("POST", path).send().expect(403).json();
     assert_eq!(
         refused["error"],
-        "loading and unloading models is switched off; `admin_key` in [server] switches it on"
+        "loading and unloading models is disabled; set `admin_key` in [server] to enable it"
     );
 }
 

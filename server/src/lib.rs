@@ -33,4 +33,5 @@ pub mod protocol;
 pub mod registry;
 pub mod reload;
 pub mod resources;
+pub mod routes;
 pub mod signals;

@@ -127,7 +127,34 @@ impl Drop for Visit {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::num::NonZeroUsize;
+    use std::path::{Path, PathBuf};
+
     use super::*;
+    use crate::config::{Facts, Overrides, Source, resolve};
+
+    #[test]
+    fn by_default_probes_are_not_logged_and_everything_else_is() {
+        let source = Source {
+            file_name: "models.toml",
+            text: "",
+            base_dir: Path::new("/"),
+        };
+        let facts = Facts {
+            executable_dir: PathBuf::new(),
+            cores: NonZeroUsize::MIN,
+            temp_dir: PathBuf::new(),
+        };
+        let settings =
+            resolve(source, &BTreeMap::new(), &Overrides::none(), &facts).expect("the defaults are valid");
+        let log = AccessLog::new(&settings.logging);
+        for route in crate::routes::ALL {
+            for path in route.patterns {
+                assert_eq!(log.logs(path), !route.is_probe, "{path}");
+            }
+        }
+    }
 
     #[test]
     fn a_pattern_may_end_in_a_star() {

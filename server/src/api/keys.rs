@@ -1,16 +1,25 @@
-//! Who may ask what.
+//! Which requests the keys of clients and of the administrator allow.
 
 use super::error::{Code, Failure};
+use crate::routes::Access;
 
-/// The keys that clients bring, in the header `authorization: Bearer KEY`.
+/// The keys that clients send in the header `authorization: Bearer KEY`.
 #[derive(Clone)]
 pub struct Keys {
     clients: Vec<String>,
     admin: Option<String>,
 }
 
+/// Whose key a request carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    Client,
+    Admin,
+}
+
 impl Keys {
-    /// Without keys of clients everybody may ask, and without an administrator's nobody may administer.
+    /// Without client keys, requests need no key, except those that need the admin key. Without an admin key, nobody may
+    /// make those.
     pub fn new(clients: Vec<String>, admin: Option<String>) -> Self {
         Self { clients, admin }
     }
@@ -25,51 +34,61 @@ impl Keys {
         self.admin.is_some()
     }
 
-    /// Whether the bearer may ask for predictions and for what is served.
+    /// Checks whether a request that needs this access may be made with this value of the header `authorization`.
     ///
     /// # Errors
-    /// The header has no key, or none that is known.
-    pub fn may_ask(&self, authorization: Option<&[u8]>) -> Result<(), Failure> {
-        if self.clients.is_empty() {
-            return Ok(());
+    /// `Unauthorized` if the header carries no valid key, `Forbidden` if it carries a client key where the admin key is
+    /// needed, or if there is no admin key.
+    pub fn check(&self, access: Access, authorization: Option<&[u8]>) -> Result<(), Failure> {
+        match access {
+            Access::Open => Ok(()),
+            Access::Client if self.clients.is_empty() => Ok(()),
+            Access::Client => self.holder(authorization).map(|_| ()),
+            Access::Admin => self.check_admin(authorization),
         }
-        let known = self.clients.iter().chain(&self.admin);
-        check(authorization, known)
     }
 
-    /// Whether the bearer may load and unload models.
-    ///
-    /// # Errors
-    /// The header has not the administrator's key, or there is none.
-    pub fn may_administer(&self, authorization: Option<&[u8]>) -> Result<(), Failure> {
+    fn check_admin(&self, authorization: Option<&[u8]>) -> Result<(), Failure> {
+        self.check(Access::Client, authorization)?;
+        let forbidden = |message: &str| Err(Failure::new(Code::Forbidden, message));
         if self.admin.is_none() {
-            let message =
-                "loading and unloading models is switched off; `admin_key` in [server] switches it on";
-            return Err(Failure::new(Code::Forbidden, message));
+            return forbidden(
+                "loading and unloading models is disabled; set `admin_key` in [server] to enable it",
+            );
         }
-        check(authorization, self.admin.iter())
-    }
-}
-
-fn check<'a>(
-    authorization: Option<&[u8]>,
-    mut known: impl Iterator<Item = &'a String>,
-) -> Result<(), Failure> {
-    let refused = |message: &str| Err(Failure::new(Code::Unauthorized, message));
-    let bearer = authorization.and_then(|value| value.split_at_checked("bearer ".len()));
-    match bearer {
-        Some((scheme, key)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
-            if known.any(|known| same(known.as_bytes(), key.trim_ascii())) {
-                Ok(())
-            } else {
-                refused("the key in the header authorization is not one of this server's")
+        match self.holder(authorization)? {
+            Holder::Admin => Ok(()),
+            Holder::Client => {
+                forbidden("loading and unloading models requires the admin key, got a client key")
             }
         }
-        _ => refused("expected a key in the header authorization: `Bearer KEY`"),
+    }
+
+    fn holder(&self, authorization: Option<&[u8]>) -> Result<Holder, Failure> {
+        let unauthorized = |message: &str| Err(Failure::new(Code::Unauthorized, message));
+        let Some(key) = authorization.and_then(bearer_token) else {
+            return unauthorized("missing API key: expected the header `authorization: Bearer KEY`");
+        };
+        let is = |known: &String| same(known.as_bytes(), key);
+        if self.admin.iter().any(is) {
+            return Ok(Holder::Admin);
+        }
+        if self.clients.iter().any(is) {
+            return Ok(Holder::Client);
+        }
+        unauthorized("invalid API key")
     }
 }
 
-/// Compares without telling by its time where the first difference is.
+/// `KEY` of `Bearer KEY`.
+fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = authorization.split_at_checked("bearer ".len())?;
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| token.trim_ascii())
+}
+
+/// Compares in a time that does not depend on where the first difference is.
 fn same(known: &[u8], given: &[u8]) -> bool {
     let differences = known.iter().zip(given).fold(0, |all, (a, b)| all | (a ^ b));
     known.len() == given.len() && std::hint::black_box(differences) == 0
@@ -83,41 +102,61 @@ mod tests {
         Keys::new(vec!["client-key".to_owned()], Some("admin-key".to_owned()))
     }
 
+    fn code(result: Result<(), Failure>) -> Option<Code> {
+        result.err().map(|failure| failure.code)
+    }
+
     #[test]
-    fn a_key_opens_what_it_is_for() {
-        let code = |result: Result<(), Failure>| result.err().map(|failure| failure.code);
-        let keys = keys();
+    fn a_client_key_and_the_admin_key_give_access_to_what_clients_may_do() {
         for header in [
             &b"Bearer client-key"[..],
             b"bearer client-key ",
             b"BEARER admin-key",
         ] {
-            assert_eq!(code(keys.may_ask(Some(header))), None);
+            assert_eq!(code(keys().check(Access::Client, Some(header))), None);
         }
-        for header in [
-            &b"Bearer client"[..],
-            b"Bearer ",
-            b"Basic client-key",
-            b"client-key",
-            b"",
-        ] {
-            assert_eq!(code(keys.may_ask(Some(header))), Some(Code::Unauthorized));
-        }
-        assert_eq!(code(keys.may_ask(None)), Some(Code::Unauthorized));
-        assert_eq!(code(keys.may_administer(Some(b"Bearer admin-key"))), None);
-        assert_eq!(
-            code(keys.may_administer(Some(b"Bearer client-key"))),
-            Some(Code::Unauthorized)
-        );
     }
 
     #[test]
-    fn without_keys_everybody_may_ask_and_nobody_may_administer() {
+    fn a_request_without_a_valid_key_is_unauthorized() {
+        let invalid = [
+            Some(&b"Bearer client"[..]),
+            Some(b"Bearer "),
+            Some(b"Basic client-key"),
+            Some(b"client-key"),
+            Some(b""),
+            None,
+        ];
+        for header in invalid {
+            for access in [Access::Client, Access::Admin] {
+                assert_eq!(code(keys().check(access, header)), Some(Code::Unauthorized));
+            }
+            assert_eq!(code(keys().check(Access::Open, header)), None);
+        }
+    }
+
+    #[test]
+    fn a_client_key_is_forbidden_where_the_admin_key_is_needed() {
+        let check = |header: &[u8]| code(keys().check(Access::Admin, Some(header)));
+        assert_eq!(check(b"Bearer admin-key"), None);
+        assert_eq!(check(b"Bearer client-key"), Some(Code::Forbidden));
+    }
+
+    #[test]
+    fn without_client_keys_only_the_admin_key_is_asked_for() {
+        let keys = Keys::new(Vec::new(), Some("admin-key".to_owned()));
+        assert_eq!(code(keys.check(Access::Client, None)), None);
+        assert_eq!(code(keys.check(Access::Admin, None)), Some(Code::Unauthorized));
+        assert_eq!(code(keys.check(Access::Admin, Some(b"Bearer admin-key"))), None);
+    }
+
+    #[test]
+    fn without_an_admin_key_nobody_may_administer() {
         let keys = Keys::new(Vec::new(), None);
-        assert_eq!(keys.may_ask(None), Ok(()));
-        let failure = keys
-            .may_administer(Some(b"Bearer "))
-            .expect_err("there is no key");
-        assert_eq!(failure.code, Code::Forbidden);
+        assert_eq!(code(keys.check(Access::Client, None)), None);
+        assert_eq!(
+            code(keys.check(Access::Admin, Some(b"Bearer "))),
+            Some(Code::Forbidden)
+        );
     }
 }

@@ -4,21 +4,10 @@ use std::net::IpAddr;
 
 use super::rule::Text;
 use super::suggest::nearest;
+use crate::routes;
 
 /// Longest name of a model or a task.
 const LONGEST_NAME: usize = 64;
-
-/// Paths that the server answers itself, with everything below them.
-const BUILT_IN_PATHS: [&str; 8] = [
-    "/v1",
-    "/v2",
-    "/health",
-    "/livez",
-    "/readyz",
-    "/metrics",
-    "/docs",
-    "/openapi.json",
-];
 
 /// Words that a log filter takes for a level.
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -149,13 +138,9 @@ fn route(text: &str) -> Result<(), String> {
     {
         return Err("no part between slashes may be empty, `.` or `..`, and no slash may end it".to_owned());
     }
-    let below = |path: &str| {
-        text.strip_prefix(path)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    match BUILT_IN_PATHS.into_iter().find(|path| below(path)) {
-        Some(path) => Err(format!(
-            "`{path}` and everything below it is answered by the server itself; choose another path"
+    match routes::reserved(text) {
+        Some(root) => Err(format!(
+            "`{root}` and everything below it is answered by the server itself; choose another path"
         )),
         None => Ok(()),
     }
@@ -233,6 +218,8 @@ fn path_pattern(text: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -290,6 +277,31 @@ mod tests {
             }
             for text in bad {
                 assert!(check(text).is_err(), "{text}");
+            }
+        }
+    }
+
+    /// Paths like those of the server and like those that operators choose.
+    fn paths() -> impl Strategy<Value = String> {
+        let names: Vec<&str> = routes::ALL
+            .iter()
+            .flat_map(|route| route.patterns.iter())
+            .flat_map(|pattern| pattern.split('/'))
+            .filter(|segment| !segment.is_empty() && !segment.contains('{'))
+            .chain(["docs-of-mine", "metrics2", "text", ".", "..", ""])
+            .collect();
+        let segment = (proptest::sample::select(names), "[-A-Za-z0-9._~%/]{0,3}");
+        let segment = segment.prop_map(|(name, rest)| format!("/{name}{rest}"));
+        proptest::collection::vec(segment, 1..4).prop_map(|segments| segments.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn every_path_that_a_task_may_have_needs_a_client_key(path in paths()) {
+            if route(&path).is_ok() {
+                prop_assert_eq!(routes::find(&path), None);
+                prop_assert_eq!(routes::access(&path, true), routes::Access::Client);
+                prop_assert_eq!(routes::access(&path, false), routes::Access::Client);
             }
         }
     }

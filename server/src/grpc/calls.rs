@@ -1,7 +1,7 @@
-//! The outermost layer: gives every call an id, asks for the client's key before its message is read, limits the time of
-//! that, counts the call, and writes the access log.
+//! The outermost layer: gives every call an id, checks the client's key before its message is read, limits the time for
+//! reading it, counts the call, and writes the access log.
 //!
-//! What machines probe every second needs no key, and is neither counted nor logged.
+//! Health checks and reflection need no key, and are neither counted nor logged. Every other call is, whatever its path.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -24,14 +24,15 @@ use crate::api::access::AccessLog;
 use crate::clock;
 use crate::config::Settings;
 use crate::metrics::{CallMetrics, Metrics};
+use crate::routes::Access;
 
-/// The service whose calls need a key, and are counted and logged.
+/// The inference service.
 const SERVICE: &str = "/inference.GRPCInferenceService/";
 
-/// Its methods for which that does not hold.
+/// Its methods that are health checks.
 const PROBES: [&str; 2] = ["ServerLive", "ServerReady"];
 
-/// Its other methods. Each is a label, which a client must not be able to make up.
+/// Its other methods. Each is the value of a label, which clients must not be able to invent.
 const METHODS: [&str; 10] = [
     "ModelReady",
     "ServerMetadata",
@@ -43,6 +44,16 @@ const METHODS: [&str; 10] = [
     "RepositoryModelUnload",
     "ModelInfer",
     "ModelStreamInfer",
+];
+
+/// Those of them that need the admin key.
+const ADMIN_METHODS: [&str; 2] = ["RepositoryModelLoad", "RepositoryModelUnload"];
+
+/// The services that need no key.
+const OPEN_SERVICES: [&str; 3] = [
+    "/grpc.health.v1.Health/",
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
 ];
 
 /// The layer, which all connections share.
@@ -104,7 +115,7 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
         let explained = explain_unimplemented(path);
-        let Some(method) = path.strip_prefix(SERVICE).and_then(label_of) else {
+        let Some((method, access)) = classify(path) else {
             let request = receive::limit(request, self.shared.body_timeout);
             let answer = self.inner.call(request);
             return Box::pin(async move { answer.await.map(explained) });
@@ -114,7 +125,7 @@ where
         let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
         let mut visit = self.shared.access.visit("gRPC", path, client, header);
         let counted = Counted::begin(&self.shared, method);
-        let answer = match self.shared.keys.may_ask(header("authorization")) {
+        let answer = match self.shared.keys.check(access, header("authorization")) {
             Ok(()) => {
                 let mut request = request;
                 // For the log of whatever becomes of the request.
@@ -163,10 +174,25 @@ fn explain_unimplemented(path: &str) -> impl FnOnce(Response<Body>) -> Response<
     }
 }
 
-/// The label of a method; none for probes.
-fn label_of(name: &str) -> Option<&'static str> {
-    let known = || METHODS.into_iter().find(|method| *method == name);
-    (!PROBES.contains(&name)).then(|| known().unwrap_or("other"))
+/// The label of a call, and which key it needs; `None` for calls that need no key. A path that is not known needs a key.
+fn classify(path: &str) -> Option<(&'static str, Access)> {
+    let Some(method) = path.strip_prefix(SERVICE) else {
+        let is_open = OPEN_SERVICES.iter().any(|service| path.starts_with(service));
+        return (!is_open).then_some(("other", Access::Client));
+    };
+    if PROBES.contains(&method) {
+        return None;
+    }
+    let label = METHODS
+        .into_iter()
+        .find(|known| *known == method)
+        .unwrap_or("other");
+    let access = if ADMIN_METHODS.contains(&label) {
+        Access::Admin
+    } else {
+        Access::Client
+    };
+    Some((label, access))
 }
 
 /// A call on its way, for the metrics. Dropped unfinished, its client went away.
@@ -219,5 +245,51 @@ fn name_of(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_health_checks_and_reflection_need_no_key() {
+        for path in [
+            "/inference.GRPCInferenceService/ServerLive",
+            "/inference.GRPCInferenceService/ServerReady",
+            "/grpc.health.v1.Health/Check",
+            "/grpc.health.v1.Health/Watch",
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        ] {
+            assert_eq!(classify(path), None, "{path}");
+        }
+        for (path, expected) in [
+            (
+                "/inference.GRPCInferenceService/ModelInfer",
+                ("ModelInfer", Access::Client),
+            ),
+            (
+                "/inference.GRPCInferenceService/RepositoryModelLoad",
+                ("RepositoryModelLoad", Access::Admin),
+            ),
+            (
+                "/inference.GRPCInferenceService/RepositoryModelUnload",
+                ("RepositoryModelUnload", Access::Admin),
+            ),
+            (
+                "/inference.GRPCInferenceService/ServerLive/x",
+                ("other", Access::Client),
+            ),
+            ("/inference.GRPCInferenceService/", ("other", Access::Client)),
+            (
+                "//inference.GRPCInferenceService/ServerLive",
+                ("other", Access::Client),
+            ),
+            ("/grpc.health.v1.HealthX/Check", ("other", Access::Client)),
+            ("/x/y", ("other", Access::Client)),
+        ] {
+            assert_eq!(classify(path), Some(expected), "{path}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use super::wire::grpc_inference_service_server::GrpcInferenceService;
 use super::wire::{self, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use crate::api::control::{Control, Order, check_repository};
 use crate::api::describe::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
-use crate::api::{BodyLimits, Call, Code, Failure, Hints, Keys, RequestRecord, is_ready};
+use crate::api::{BodyLimits, Call, Code, Failure, Hints, RequestRecord, is_ready};
 use crate::clock;
 use crate::config::Settings;
 use crate::metrics::{Metrics, Protocol};
@@ -28,7 +28,6 @@ struct Shared {
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     control: Control,
-    keys: Keys,
     limits: BodyLimits,
     stopping: Stopping,
 }
@@ -55,7 +54,6 @@ impl Inference {
             registry,
             metrics,
             control,
-            keys: Keys::new(server.api_keys.clone(), server.admin_key.clone()),
             limits: BodyLimits {
                 items: server.max_items_per_request.get(),
                 depth: server.max_json_depth.get(),
@@ -119,13 +117,7 @@ impl Shared {
         result
     }
 
-    async fn order(
-        &self,
-        metadata: &MetadataMap,
-        order: Order,
-        asked: RepositoryOrder,
-    ) -> Result<(), Failure> {
-        self.keys.may_administer(header(metadata, "authorization"))?;
+    async fn order(&self, order: Order, asked: RepositoryOrder) -> Result<(), Failure> {
         check_repository(&asked.repository)?;
         let parameters = asked
             .parameters
@@ -287,13 +279,13 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::RepositoryModelLoadRequest>,
     ) -> Answer<wire::RepositoryModelLoadResponse> {
-        answer(request, async |metadata, asked| {
+        answer(request, async |_, asked| {
             let asked = RepositoryOrder {
                 repository: asked.repository_name,
                 model: asked.model_name,
                 parameters: asked.parameters,
             };
-            self.0.order(metadata, Order::Load, asked).await?;
+            self.0.order(Order::Load, asked).await?;
             Ok(wire::RepositoryModelLoadResponse {})
         })
         .await
@@ -303,13 +295,13 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<wire::RepositoryModelUnloadRequest>,
     ) -> Answer<wire::RepositoryModelUnloadResponse> {
-        answer(request, async |metadata, asked| {
+        answer(request, async |_, asked| {
             let asked = RepositoryOrder {
                 repository: asked.repository_name,
                 model: asked.model_name,
                 parameters: asked.parameters,
             };
-            self.0.order(metadata, Order::Unload, asked).await?;
+            self.0.order(Order::Unload, asked).await?;
             Ok(wire::RepositoryModelUnloadResponse {})
         })
         .await

@@ -12,8 +12,8 @@ use actix_web::{Error, HttpMessage as _, HttpResponse};
 
 use super::respond::{self, RequestId};
 use super::server::Shared;
-use crate::api::access::path_matches;
 use crate::api::{Code, Failure};
+use crate::routes;
 
 /// The outermost layer: gives the request an id, and writes the access log.
 pub(super) async fn layer(
@@ -53,7 +53,7 @@ pub(super) async fn gate(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let method = request.method().clone();
-    if let Err(failure) = may_enter(&shared, &method, &request) {
+    if let Err(failure) = authorize(&shared, &method, &request) {
         let response = respond::failure(request.request(), &failure);
         return Ok(request.into_response(response));
     }
@@ -75,29 +75,15 @@ pub(super) async fn gate(
     }
 }
 
-/// What everybody may ask also where clients need a key: what machines probe, and the documentation.
-const OPEN_PATHS: [&str; 9] = [
-    "/",
-    "/favicon.ico",
-    "/health",
-    "/livez",
-    "/readyz",
-    "/metrics",
-    "/docs*",
-    "/openapi.json",
-    "/v2/health/*",
-];
-
-/// Whether the client brings a key, if it needs one. The browser asks for leave (`OPTIONS`) without.
-fn may_enter(shared: &Shared, method: &Method, request: &ServiceRequest) -> Result<(), Failure> {
-    let open = OPEN_PATHS
-        .iter()
-        .any(|pattern| path_matches(pattern, request.path()));
-    if open || *method == Method::OPTIONS {
+/// Checks the key of a request. Browsers send preflight requests (`OPTIONS`) without one, and no route does any work for
+/// them. The path is the one that the router goes by, so that both mean the same route.
+fn authorize(shared: &Shared, method: &Method, request: &ServiceRequest) -> Result<(), Failure> {
+    if *method == Method::OPTIONS {
         return Ok(());
     }
+    let access = routes::access(request.match_info().as_str(), shared.docs);
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    shared.keys.may_ask(authorization)
+    shared.keys.check(access, authorization)
 }
 
 /// Whether some route may have this method. None has CONNECT, which asks for a proxy, or TRACE, which would send a client's

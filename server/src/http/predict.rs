@@ -61,7 +61,7 @@ pub(super) async fn short_route(
     shared: Data<Shared>,
 ) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
-    let Some((entry, task)) = snapshot.route(request.path()) else {
+    let Some((entry, task)) = snapshot.route(request.match_info().as_str()) else {
         return match *request.method() {
             Method::OPTIONS => respond::options("GET, HEAD, POST"),
             _ => respond::not_found(&request),

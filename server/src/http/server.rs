@@ -28,6 +28,7 @@ use crate::clock;
 use crate::config::{ServerSettings, Settings};
 use crate::metrics::{Metrics, Protocol};
 use crate::registry::{Registry, Snapshot};
+use crate::routes::{self, Route};
 
 /// What all handlers share.
 pub(crate) struct Shared {
@@ -145,18 +146,14 @@ fn address(server: &ServerSettings) -> (&str, u16) {
     (&server.host, server.port)
 }
 
-/// Requests and their durations by route pattern, in the process's registry. Not those that machines ask every second.
+/// Requests and their durations by route pattern, in the process's registry. Probes are not counted.
 fn endpoint_metrics(metrics: &Metrics) -> io::Result<PrometheusMetrics> {
-    PrometheusMetricsBuilder::new("")
+    let builder = PrometheusMetricsBuilder::new("")
         .registry(metrics.registry().clone())
         .buckets(&metrics.buckets().request_seconds())
-        .mask_unmatched_patterns("other")
-        .exclude("/metrics")
-        .exclude("/health")
-        .exclude("/livez")
-        .exclude("/readyz")
-        .exclude("/v2/health/live")
-        .exclude("/v2/health/ready")
+        .mask_unmatched_patterns("other");
+    routes::probes()
+        .fold(builder, |builder, path| builder.exclude(path))
         .build()
         .map_err(|error| io::Error::other(error.to_string()))
 }
@@ -183,12 +180,12 @@ fn cors(origins: &[String]) -> Cors {
 /// All routes. What none of them matches goes to the operator's own routes, and from there to a 404.
 fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
     // Routes are tried in this order: the one that is asked most comes first.
-    config.service(post("/v1/models/{model}/tasks/{task}/predict", predict::task));
+    config.service(post(routes::PREDICT_TASK, predict::task));
     if shared.docs {
         config
-            .service(get("/openapi.json", docs::openapi))
-            .service(get("/docs", docs::redirect))
-            .service(get("/docs/{file}*", docs::page));
+            .service(get(routes::OPENAPI, docs::openapi))
+            .service(get(routes::DOCS_ROOT, docs::redirect))
+            .service(get(routes::DOCS, docs::page));
     }
     config
         .app_data(shared)
@@ -196,38 +193,29 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
             let response = respond::not_found(request);
             actix_web::error::InternalError::from_response("a name that is no text", response).into()
         }))
-        .service(get("/", landing::root))
-        .service(get("/favicon.ico", docs::favicon))
-        .service(get("/health", info::health))
-        .service(get("/livez", info::live))
-        .service(get("/readyz", info::ready))
-        .service(get("/metrics", info::metrics))
-        .service(get("/v1/models", info::models))
-        .service(post("/v1/embeddings", embeddings::embeddings))
+        .service(get(routes::ROOT, landing::root))
+        .service(get(routes::FAVICON, docs::favicon))
+        .service(get(routes::HEALTH, info::health))
+        .service(get(routes::LIVEZ, info::live))
+        .service(get(routes::READYZ, info::ready))
+        .service(get(routes::METRICS, info::metrics))
+        .service(get(routes::MODELS, info::models))
+        .service(post(routes::EMBEDDINGS, embeddings::embeddings))
         .configure(configure_v1)
-        .service(post("/v1/models/{model}/predict", predict::default_task))
-        .service(get("/v1/models/{model}", info::model))
+        .service(post(routes::PREDICT_DEFAULT, predict::default_task))
+        .service(get(routes::MODEL, info::model))
         .configure(configure_v2)
         .default_service(web::to(predict::short_route));
 }
 
 /// The routes of KServe's V1 protocol and of TensorFlow Serving.
 fn configure_v1(config: &mut ServiceConfig) {
-    let model = |rest: &str| {
-        let versions = ["", "/versions/{version}"];
-        web::resource(
-            versions
-                .map(|version| format!("/v1/models/{{model}}{version}{rest}"))
-                .to_vec(),
-        )
-    };
-    let labels = ["", "/metadata"].map(|rest| format!("/v1/models/{{model}}/labels/{{label}}{rest}"));
     config
-        .service(write(model(":predict"), v1::predict::predict))
-        .service(write(model(":{method}"), v1::predict::unsupported))
-        .service(read(model("/metadata"), v1::info::metadata))
-        .service(get("/v1/models/{model}/versions/{version}", v1::info::version))
-        .service(label(web::resource(labels.to_vec())));
+        .service(post(routes::V1_PREDICT, v1::predict::predict))
+        .service(post(routes::V1_OTHER, v1::predict::unsupported))
+        .service(get(routes::V1_METADATA, v1::info::metadata))
+        .service(get(routes::V1_VERSION, v1::info::version))
+        .service(label(web::resource(routes::V1_LABEL.patterns.to_vec())));
 }
 
 /// Answers GET, HEAD and POST of a path with a version label.
@@ -242,72 +230,44 @@ fn label(resource: Resource) -> Resource {
 
 /// The routes of the Open Inference Protocol.
 fn configure_v2(config: &mut ServiceConfig) {
-    let model = |rest: &str| {
-        let versions = ["", "/versions/{version}"];
-        web::resource(
-            versions
-                .map(|version| format!("/v2/models/{{model}}{version}{rest}"))
-                .to_vec(),
-        )
-    };
     config
-        .service(write(model("/infer"), v2::infer::infer))
-        .service(read(web::resource(["/v2", "/v2/"]), v2::info::server))
-        .service(get("/v2/health/live", v2::info::live))
-        .service(get("/v2/health/ready", v2::info::ready))
-        .service(get("/v2/models/stats", v2::info::all_statistics))
-        .service(read(model("/stats"), v2::info::statistics))
-        .service(read(model("/config"), v2::info::config))
-        .service(read(model("/ready"), v2::info::model_ready))
-        .service(read(model(""), v2::info::metadata))
-        .service(post("/v2/repository/index", v2::info::index))
-        .service(post("/v2/repository/models/{model}/load", v2::info::load))
-        .service(post("/v2/repository/models/{model}/unload", v2::info::unload));
+        .service(post(routes::V2_INFER, v2::infer::infer))
+        .service(get(routes::V2_SERVER, v2::info::server))
+        .service(get(routes::V2_LIVE, v2::info::live))
+        .service(get(routes::V2_READY, v2::info::ready))
+        .service(get(routes::V2_ALL_STATISTICS, v2::info::all_statistics))
+        .service(get(routes::V2_STATISTICS, v2::info::statistics))
+        .service(get(routes::V2_CONFIG, v2::info::config))
+        .service(get(routes::V2_MODEL_READY, v2::info::model_ready))
+        .service(get(routes::V2_MODEL, v2::info::metadata))
+        .service(post(routes::V2_INDEX, v2::info::index))
+        .service(post(routes::V2_LOAD, v2::info::load))
+        .service(post(routes::V2_UNLOAD, v2::info::unload));
 }
 
-/// A route for GET, and so for HEAD.
-fn get<F, Args>(path: &str, handler: F) -> Resource
-where
-    F: Handler<Args>,
-    Args: FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    read(web::resource(path), handler)
-}
-
-/// A route for POST.
-fn post<F, Args>(path: &str, handler: F) -> Resource
-where
-    F: Handler<Args>,
-    Args: FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    write(web::resource(path), handler)
-}
-
-/// Lets `handler` answer GET, and so HEAD: actix leaves the body out.
-fn read<F, Args>(resource: Resource, handler: F) -> Resource
+/// A route that `handler` answers for GET, and so for HEAD: actix leaves the body out.
+fn get<F, Args>(route: Route, handler: F) -> Resource
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
     let read = guard::Any(guard::Get()).or(guard::Head());
-    resource
+    web::resource(route.patterns.to_vec())
         .route(web::route().guard(read).to(handler))
         .default_service(web::to(|request: HttpRequest| async move {
             respond::other_method(&request, "GET, HEAD")
         }))
 }
 
-/// Lets `handler` answer POST.
-fn write<F, Args>(resource: Resource, handler: F) -> Resource
+/// A route that `handler` answers for POST.
+fn post<F, Args>(route: Route, handler: F) -> Resource
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    resource
+    web::resource(route.patterns.to_vec())
         .route(web::post().to(handler))
         .default_service(web::to(|request: HttpRequest| async move {
             respond::other_method(&request, "POST")

@@ -131,7 +131,7 @@ async fn clients_need_a_key_where_there_are_keys() {
         (in_v2.status, in_v2.json()),
         (
             401,
-            json!({"error": "expected a key in the header authorization: `Bearer KEY`"})
+            json!({"error": "missing API key: expected the header `authorization: Bearer KEY`"})
         )
     );
     for open in ["/livez", "/metrics", "/v2/health/live", "/openapi.json"] {

@@ -1,0 +1,308 @@
+//! The server's own routes, in one table.
+//!
+//! The HTTP router, access control, the default of the access log and the paths that a task's `route` must not use all
+//! follow from this table, so that they cannot disagree. It does not know handlers or methods. Paths are compared
+//! segment by segment, never by prefix: `/docs-of-mine` has nothing in common with `/docs`.
+
+/// Which key a request needs, where keys are configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// None: health checks, metrics and documentation.
+    Open,
+    /// A client key or the admin key.
+    Client,
+    /// The admin key.
+    Admin,
+}
+
+/// One of the server's own routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The paths that it answers, in the syntax of the router: `{name}` is one segment or part of one, `{name}*` at the
+    /// end is any rest.
+    pub patterns: &'static [&'static str],
+    /// Which key it needs.
+    pub access: Access,
+    /// Whether monitoring calls it every few seconds, so that it is neither counted nor logged by default.
+    pub is_probe: bool,
+    /// Whether it belongs to the documentation, which can be disabled.
+    pub is_docs: bool,
+}
+
+impl Route {
+    const fn client(patterns: &'static [&'static str]) -> Self {
+        Self {
+            patterns,
+            access: Access::Client,
+            is_probe: false,
+            is_docs: false,
+        }
+    }
+
+    const fn open(patterns: &'static [&'static str]) -> Self {
+        Self {
+            access: Access::Open,
+            ..Self::client(patterns)
+        }
+    }
+
+    const fn probe(patterns: &'static [&'static str]) -> Self {
+        Self {
+            is_probe: true,
+            ..Self::open(patterns)
+        }
+    }
+
+    const fn docs(patterns: &'static [&'static str]) -> Self {
+        Self {
+            is_docs: true,
+            ..Self::open(patterns)
+        }
+    }
+
+    const fn admin(patterns: &'static [&'static str]) -> Self {
+        Self {
+            access: Access::Admin,
+            ..Self::client(patterns)
+        }
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern_matches(pattern, path))
+    }
+}
+
+/// Declares each route as a constant, and the table of all of them.
+macro_rules! routes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $route:expr;)*) => {
+        $($(#[doc = $doc])+ pub const $name: Route = $route;)*
+
+        /// Every route. Of several that match a path, the first one answers.
+        pub const ALL: &[Route] = &[$($name),*];
+    };
+}
+
+routes! {
+    /// Runs a task.
+    PREDICT_TASK = Route::client(&["/v1/models/{model}/tasks/{task}/predict"]);
+    /// The API description.
+    OPENAPI = Route::docs(&["/openapi.json"]);
+    /// Redirects to the documentation pages.
+    DOCS_ROOT = Route::docs(&["/docs"]);
+    /// The documentation pages.
+    DOCS = Route::docs(&["/docs/{file}*"]);
+    /// Describes the server.
+    ROOT = Route::open(&["/"]);
+    /// The icon of the pages.
+    FAVICON = Route::open(&["/favicon.ico"]);
+    /// State of the server and its models.
+    HEALTH = Route::probe(&["/health"]);
+    /// Liveness.
+    LIVEZ = Route::probe(&["/livez"]);
+    /// Readiness.
+    READYZ = Route::probe(&["/readyz"]);
+    /// Metrics for Prometheus.
+    METRICS = Route::probe(&["/metrics"]);
+    /// Lists the models.
+    MODELS = Route::client(&["/v1/models"]);
+    /// Embeddings for clients of OpenAI.
+    EMBEDDINGS = Route::client(&["/v1/embeddings"]);
+    /// Runs a task for clients of KServe V1 and TensorFlow Serving.
+    V1_PREDICT = Route::client(&["/v1/models/{model}:predict", "/v1/models/{model}/versions/{version}:predict"]);
+    /// What those clients can also ask a model to do, and no model does.
+    V1_OTHER = Route::client(&["/v1/models/{model}:{method}", "/v1/models/{model}/versions/{version}:{method}"]);
+    /// Tensors of a model.
+    V1_METADATA = Route::client(&["/v1/models/{model}/metadata", "/v1/models/{model}/versions/{version}/metadata"]);
+    /// Describes a version of a model.
+    V1_VERSION = Route::client(&["/v1/models/{model}/versions/{version}"]);
+    /// Versions by label, which models do not have.
+    V1_LABEL = Route::client(&["/v1/models/{model}/labels/{label}", "/v1/models/{model}/labels/{label}/metadata"]);
+    /// Runs the default task of a model.
+    PREDICT_DEFAULT = Route::client(&["/v1/models/{model}/predict"]);
+    /// Describes a model.
+    MODEL = Route::client(&["/v1/models/{model}"]);
+    /// Runs a task in the Open Inference Protocol.
+    V2_INFER = Route::client(&["/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"]);
+    /// Describes the server in the Open Inference Protocol.
+    V2_SERVER = Route::client(&["/v2", "/v2/"]);
+    /// Liveness in the Open Inference Protocol.
+    V2_LIVE = Route::probe(&["/v2/health/live"]);
+    /// Readiness in the Open Inference Protocol.
+    V2_READY = Route::probe(&["/v2/health/ready"]);
+    /// Statistics of all models.
+    V2_ALL_STATISTICS = Route::client(&["/v2/models/stats"]);
+    /// Statistics of a model.
+    V2_STATISTICS = Route::client(&["/v2/models/{model}/stats", "/v2/models/{model}/versions/{version}/stats"]);
+    /// Triton's configuration of a model.
+    V2_CONFIG = Route::client(&["/v2/models/{model}/config", "/v2/models/{model}/versions/{version}/config"]);
+    /// Readiness of a model.
+    V2_MODEL_READY = Route::client(&["/v2/models/{model}/ready", "/v2/models/{model}/versions/{version}/ready"]);
+    /// Tensors of a model.
+    V2_MODEL = Route::client(&["/v2/models/{model}", "/v2/models/{model}/versions/{version}"]);
+    /// Lists the models for clients of Triton.
+    V2_INDEX = Route::client(&["/v2/repository/index"]);
+    /// Loads a model.
+    V2_LOAD = Route::admin(&["/v2/repository/models/{model}/load"]);
+    /// Unloads a model.
+    V2_UNLOAD = Route::admin(&["/v2/repository/models/{model}/unload"]);
+}
+
+/// Which key a request for `path` needs. A path that no route in the table answers needs a client key. So do the paths
+/// of the documentation if it is not served.
+pub fn access(path: &str, serves_docs: bool) -> Access {
+    find(path)
+        .filter(|route| serves_docs || !route.is_docs)
+        .map_or(Access::Client, |route| route.access)
+}
+
+/// The route that answers `path`, if one does.
+pub fn find(path: &str) -> Option<&'static Route> {
+    ALL.iter().find(|route| route.matches(path))
+}
+
+/// The patterns of the routes that monitoring calls.
+pub fn probes() -> impl Iterator<Item = &'static str> {
+    let probes = ALL.iter().filter(|route| route.is_probe);
+    probes.flat_map(|route| route.patterns.iter().copied())
+}
+
+/// The first segment of `path`, with its slash, if the server keeps it and everything below it for itself.
+pub fn reserved(path: &str) -> Option<&'static str> {
+    let patterns = ALL.iter().flat_map(|route| route.patterns.iter().copied());
+    patterns
+        .map(first_segment)
+        .find(|root| *root == first_segment(path))
+}
+
+/// `/docs` of `/docs/{file}*`.
+fn first_segment(path: &str) -> &str {
+    let rest = path.strip_prefix('/').unwrap_or(path);
+    let length = rest.find('/').unwrap_or(rest.len());
+    &path[..path.len() - rest.len() + length]
+}
+
+fn pattern_matches(pattern: &str, path: &str) -> bool {
+    let mut segments = path.split('/');
+    for expected in pattern.split('/') {
+        let Some(segment) = segments.next() else {
+            return false;
+        };
+        if expected.ends_with("}*") {
+            return true;
+        }
+        if !segment_matches(expected, segment) {
+            return false;
+        }
+    }
+    segments.next().is_none()
+}
+
+fn segment_matches(expected: &str, segment: &str) -> bool {
+    let Some((_, rest)) = expected.strip_prefix('{').and_then(|rest| rest.split_once('}')) else {
+        return segment == expected;
+    };
+    match rest.split_once('{') {
+        // Another name after some text.
+        Some((between, _)) => segment
+            .split_once(between)
+            .is_some_and(|(before, after)| !before.is_empty() && !after.is_empty()),
+        None => segment.len() > rest.len() && segment.ends_with(rest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_open_only_if_it_is_a_route_that_is() {
+        let open = [
+            "/",
+            "/health",
+            "/livez",
+            "/readyz",
+            "/metrics",
+            "/docs",
+            "/docs/",
+            "/docs/index.css",
+            "/openapi.json",
+            "/v2/health/live",
+            "/v2/health/ready",
+        ];
+        for path in open {
+            assert_eq!(access(path, true), Access::Open, "{path}");
+        }
+        let closed = [
+            "",
+            "//",
+            "/docs-of-mine",
+            "/docsx/y",
+            "/Docs/",
+            "/health/",
+            "/healthz",
+            "//health",
+            "/health/../v1/models",
+            "/metrics2",
+            "/metrics/x",
+            "/openapi.json/x",
+            "/openapi.jsonx",
+            "/v2/health",
+            "/v2/health/",
+            "/v2/health/x",
+            "/v2/health/live/x",
+            "/v1/models",
+            "/v2",
+            "/anything",
+            "*",
+        ];
+        for path in closed {
+            assert_eq!(access(path, true), Access::Client, "{path}");
+        }
+    }
+
+    #[test]
+    fn documentation_that_is_not_served_is_not_open() {
+        for path in ["/docs", "/docs/", "/docs/x", "/openapi.json"] {
+            assert_eq!(access(path, false), Access::Client, "{path}");
+        }
+        assert_eq!(access("/health", false), Access::Open);
+    }
+
+    #[test]
+    fn loading_and_unloading_models_needs_the_admin_key() {
+        for path in ["/v2/repository/models/m/load", "/v2/repository/models/m/unload"] {
+            assert_eq!(access(path, true), Access::Admin, "{path}");
+        }
+        assert_eq!(access("/v2/repository/index", true), Access::Client);
+    }
+
+    #[test]
+    fn everything_below_the_servers_own_paths_is_reserved() {
+        for (path, root) in [
+            ("/v1", "/v1"),
+            ("/v1/x/y", "/v1"),
+            ("/v2/health/x", "/v2"),
+            ("/docs/x", "/docs"),
+            ("/metrics/x", "/metrics"),
+            ("/", "/"),
+        ] {
+            assert_eq!(reserved(path), Some(root), "{path}");
+        }
+        for path in ["/docs-of-mine", "/v1x", "/metrics2", "/x/docs", "/x"] {
+            assert_eq!(reserved(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_a_pattern_is_part_of_one_segment() {
+        let route = |path| find(path).copied();
+        assert_eq!(route("/v1/models/m"), Some(MODEL));
+        assert_eq!(route("/v1/models/m:predict"), Some(V1_PREDICT));
+        assert_eq!(route("/v1/models/m:explain"), Some(V1_OTHER));
+        assert_eq!(route("/v1/models/m/versions/1:predict"), Some(V1_PREDICT));
+        assert_eq!(route("/v1/models/a/b"), None);
+        assert_eq!(route("/v1/models/"), None);
+        assert_eq!(route("/v2/models/m/versions/1/infer"), Some(V2_INFER));
+        assert_eq!(route("/v2/models/stats"), Some(V2_ALL_STATISTICS));
+    }
+}

@@ -1,0 +1,136 @@
+//! Which requests need which key.
+
+use serde_json::json;
+
+use crate::harness::client::Call;
+use crate::harness::{Scenario, Server};
+
+const CLIENT_KEY: &str = "a-key-of-a-client";
+const ADMIN_KEY: &str = "the-key-of-the-admin";
+
+/// Paths that operators may choose and that look like the server's own.
+const LOOKALIKES: [&str; 14] = [
+    "/docs-of-mine",
+    "/docs.html",
+    "/docs2/predict",
+    "/Docs/text",
+    "/metrics2",
+    "/health-check",
+    "/healthz",
+    "/livez.json",
+    "/readyz-2",
+    "/openapi.json2",
+    "/v1beta/health",
+    "/v2x/health/live",
+    "/x/v2/health/live",
+    "/text",
+];
+
+/// One model for each of [`LOOKALIKES`].
+fn start(server: &str) -> Server {
+    let mut config =
+        format!("[server]\napi_keys = [\"{CLIENT_KEY}\"]\nadmin_key = \"{ADMIN_KEY}\"\n{server}\n");
+    for (index, route) in LOOKALIKES.iter().enumerate() {
+        config.push_str(&format!(
+            "[[models]]\nname = \"m{index}\"\nplugin = \"template\"\n[models.tasks.echo]\nroute = \"{route}\"\n"
+        ));
+    }
+    Scenario::new(&config).start()
+}
+
+fn with_key<'a>(call: Call<'a>, key: &str) -> Call<'a> {
+    call.header("authorization", &format!("Bearer {key}"))
+}
+
+#[test]
+fn a_task_at_a_path_that_resembles_an_open_one_needs_a_key() {
+    for docs in ["docs = true", "docs = false"] {
+        let server = start(docs);
+        for route in LOOKALIKES {
+            let call = || server.request("POST", route).json(&json!({"input": "a"}));
+            let refused = call().send().expect(401);
+            assert_eq!(refused.error().0, "unauthorized", "{route}");
+            assert_eq!(refused.header("www-authenticate"), Some("Bearer"), "{route}");
+            let reply = with_key(call(), CLIENT_KEY).send().expect(200);
+            assert_eq!(reply.json()["output"], "a", "{route}");
+            server.request("OPTIONS", route).send();
+            server.request("HEAD", route).send().expect(401);
+        }
+    }
+}
+
+#[test]
+fn health_metrics_and_documentation_need_no_key_however_their_path_is_written() {
+    let server = start("");
+    for path in [
+        "/",
+        "/health",
+        "/livez",
+        "/%6Civez",
+        "/readyz",
+        "/metrics",
+        "/docs",
+        "/docs/",
+        "/d%6fcs/",
+        "/openapi.json",
+        "/v2/health/live",
+        "/v2/health/ready",
+    ] {
+        let status = server.get(path).status;
+        assert!(status == 200 || status == 308, "{path}: {status}");
+    }
+    for path in [
+        "//livez",
+        "/livez/",
+        "/health/..",
+        "/docs%2f",
+        "/docs%2f..%2fv1%2fmodels",
+        "/v2/health/",
+        "/v1/models",
+        "/nothing",
+        "/%76%31/models",
+    ] {
+        let mut connection = server.connect();
+        connection.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"));
+        assert_eq!(connection.reply().expect("an answer").status, 401, "{path}");
+    }
+}
+
+#[test]
+fn a_task_is_found_at_its_path_however_that_is_written() {
+    let server = start("");
+    let call = server.request("POST", "/t%65xt").json(&json!({"input": "a"}));
+    with_key(call, CLIENT_KEY).send().expect(200);
+}
+
+#[test]
+fn documentation_that_is_not_served_is_not_found_and_needs_a_key() {
+    let server = start("docs = false");
+    for path in ["/docs", "/docs/", "/docs/x", "/openapi.json"] {
+        server.get(path).expect(401);
+        with_key(server.request("GET", path), CLIENT_KEY)
+            .send()
+            .expect(404);
+    }
+}
+
+#[test]
+fn a_client_key_is_forbidden_where_the_admin_key_is_needed() {
+    let server = start("");
+    for order in ["unload", "load"] {
+        let path = format!("/v2/repository/models/m0/{order}");
+        let call = || server.request("POST", &path);
+        let unauthorized = call().send().expect(401);
+        assert_eq!(unauthorized.header("www-authenticate"), Some("Bearer"));
+        let unauthorized = with_key(call(), "a-key-of-a-cl1ent").send().expect(401);
+        assert_eq!(unauthorized.header("www-authenticate"), Some("Bearer"));
+        assert_eq!(unauthorized.json(), json!({"error": "invalid API key"}));
+        let forbidden = with_key(call(), CLIENT_KEY).send().expect(403);
+        assert_eq!(forbidden.header("www-authenticate"), None);
+        assert_eq!(
+            forbidden.json(),
+            json!({"error": "loading and unloading models requires the admin key, got a client key"})
+        );
+        with_key(call(), ADMIN_KEY).send().expect(200);
+    }
+}
