@@ -25,6 +25,7 @@ const FLOORS: [&[&str]; 7] = [
         "priority",
         "console",
         "routes",
+        "secret",
     ],
     &["batcher", "config"],
     &["engine", "loader", "isolation"],

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::harness::client::Call;
+use crate::harness::grpc::Grpc;
 use crate::harness::{Scenario, Server};
 
 const CLIENT_KEY: &str = "a-key-of-a-client";
@@ -132,5 +133,50 @@ fn a_client_key_is_forbidden_where_the_admin_key_is_needed() {
             json!({"error": "loading and unloading models requires the admin key, got a client key"})
         );
         with_key(call(), ADMIN_KEY).send().expect(200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_not_logged_at_any_level() {
+    let server = Scenario::new(&format!(
+        "[server]\ngrpc_port = 0\napi_keys = [\"{CLIENT_KEY}\"]\nadmin_key = \"{ADMIN_KEY}\"\n\
+         [logging]\nlevel = \"trace\"\n\
+         [[models]]\nname = \"m\"\nplugin = \"template\"\nisolation = \"process\"\n\
+         [models.env]\nPASSWORD = \"a-password-of-the-model\"\n"
+    ))
+    .start();
+    let wrong = "a-key-that-is-not-valid";
+    let mut grpc = Grpc::connect(server.grpc_address()).await;
+    for (key, status) in [(CLIENT_KEY, 403), (wrong, 401), (ADMIN_KEY, 200)] {
+        let call = server.request("POST", "/v2/repository/models/m/load");
+        with_key(call, key).send().expect(status);
+        let (answer, mut body) = grpc.begin_with_key("RepositoryModelLoad", b"\0\0\0\0\0", key);
+        // A call that is rejected is over already.
+        let _ = body.send_data(Default::default(), true);
+        let answer = answer.await.expect("an answer");
+        assert!(answer.headers().contains_key("x-request-id"));
+    }
+    let log = server.log().text();
+    for secret in [CLIENT_KEY, ADMIN_KEY, wrong, "a-password-of-the-model"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+}
+
+#[test]
+fn commands_do_not_print_keys() {
+    let scenario = Scenario::new(&format!(
+        "[server]\nadmin_key = \"too short\"\napi_keys = \"{CLIENT_KEY}\"\nadminkey = \"{ADMIN_KEY}\"\n"
+    ));
+    let config = scenario.dir().join("models.toml");
+    let config = config.to_str().expect("the path is text");
+    for arguments in [&["check", "--config", config][..], &["--config", config, "--log-level", "trace"]] {
+        let output = scenario.run(arguments);
+        assert!(!output.status.success());
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed);
+        assert!(printed.contains("`admin_key` in [server]"), "{printed}");
+        for secret in ["too short", CLIENT_KEY, ADMIN_KEY] {
+            assert!(!printed.contains(secret), "{printed}");
+        }
     }
 }

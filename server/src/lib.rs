@@ -34,4 +34,5 @@ pub mod registry;
 pub mod reload;
 pub mod resources;
 pub mod routes;
+pub mod secret;
 pub mod signals;

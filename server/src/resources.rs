@@ -6,6 +6,8 @@ use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 
+use crate::secret::Secret;
+
 /// Bounds and surroundings of each process of one model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -14,7 +16,7 @@ pub struct Resources {
     /// Which processors.
     pub cpus: Option<Cpus>,
     /// Variables in the environment beside those of the server.
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, Secret>,
     /// What else is forbidden.
     pub sandbox: Sandbox,
 }

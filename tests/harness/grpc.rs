@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use hyper::body::Bytes;
+use hyper::http::request;
 use hyper::{Request, Response};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -74,12 +75,33 @@ impl Grpc {
         path: &str,
         message: impl Into<Bytes>,
     ) -> (ResponseFuture, SendStream<Bytes>) {
+        self.begin_request(path, message, |request| request)
+    }
+
+    /// As [`begin`](Self::begin), with a key.
+    pub(crate) fn begin_with_key(
+        &mut self,
+        method: &str,
+        message: &'static [u8],
+        key: &str,
+    ) -> (ResponseFuture, SendStream<Bytes>) {
+        let path = format!("/inference.GRPCInferenceService/{method}");
+        self.begin_request(&path, message, |request| {
+            request.header("authorization", format!("Bearer {key}"))
+        })
+    }
+
+    fn begin_request(
+        &mut self,
+        path: &str,
+        message: impl Into<Bytes>,
+        with: impl FnOnce(request::Builder) -> request::Builder,
+    ) -> (ResponseFuture, SendStream<Bytes>) {
         let url = format!("http://{}{path}", self.address);
         let request = Request::post(url)
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .expect("a request");
+            .header("te", "trailers");
+        let request = with(request).body(()).expect("a request");
         let (answer, mut body) = self.client.send_request(request, false).expect("it takes calls");
         body.send_data(message.into(), false).expect("it takes a body");
         (answer, body)

@@ -2,12 +2,13 @@
 
 use super::error::{Code, Failure};
 use crate::routes::Access;
+use crate::secret::Secret;
 
 /// The keys that clients send in the header `authorization: Bearer KEY`.
 #[derive(Clone)]
 pub struct Keys {
-    clients: Vec<String>,
-    admin: Option<String>,
+    clients: Vec<Secret>,
+    admin: Option<Secret>,
 }
 
 /// Whose key a request carries.
@@ -20,7 +21,7 @@ enum Holder {
 impl Keys {
     /// Without client keys, requests need no key, except those that need the admin key. Without an admin key, nobody may
     /// make those.
-    pub fn new(clients: Vec<String>, admin: Option<String>) -> Self {
+    pub fn new(clients: Vec<Secret>, admin: Option<Secret>) -> Self {
         Self { clients, admin }
     }
 
@@ -69,7 +70,7 @@ impl Keys {
         let Some(key) = authorization.and_then(bearer_token) else {
             return unauthorized("missing API key: expected the header `authorization: Bearer KEY`");
         };
-        let is = |known: &String| same(known.as_bytes(), key);
+        let is = |known: &Secret| same(known.expose().as_bytes(), key);
         if self.admin.iter().any(is) {
             return Ok(Holder::Admin);
         }
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     fn keys() -> Keys {
-        Keys::new(vec!["client-key".to_owned()], Some("admin-key".to_owned()))
+        Keys::new(vec![Secret::new("client-key")], Some(Secret::new("admin-key")))
     }
 
     fn code(result: Result<(), Failure>) -> Option<Code> {
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn without_client_keys_only_the_admin_key_is_asked_for() {
-        let keys = Keys::new(Vec::new(), Some("admin-key".to_owned()));
+        let keys = Keys::new(Vec::new(), Some(Secret::new("admin-key")));
         assert_eq!(code(keys.check(Access::Client, None)), None);
         assert_eq!(code(keys.check(Access::Admin, None)), Some(Code::Unauthorized));
         assert_eq!(code(keys.check(Access::Admin, Some(b"Bearer admin-key"))), None);

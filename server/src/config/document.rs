@@ -1,9 +1,11 @@
-//! The text of the configuration file: byte spans become lines and columns, and errors quote the line they mean.
+//! The text of the configuration file: byte spans become lines and columns, and errors quote the line they mean, unless it
+//! may hold a secret.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::error::{ConfigError, Location, Origin};
+use super::secret_lines::secret_lines;
 
 /// A longer line, such as one that holds a list of labels, is not quoted.
 const LONGEST_QUOTED_LINE: usize = 160;
@@ -14,6 +16,8 @@ pub(super) struct Document<'a> {
     text: &'a str,
     /// Byte offset of the start of each line.
     lines: Vec<usize>,
+    /// Whether each line may hold a secret.
+    secret: Vec<bool>,
 }
 
 impl<'a> Document<'a> {
@@ -25,6 +29,7 @@ impl<'a> Document<'a> {
             file: file.into(),
             text,
             lines,
+            secret: secret_lines(text),
         }
     }
 
@@ -64,6 +69,11 @@ impl<'a> Document<'a> {
         self.excerpt(&(start + at..start + line.trim_end().len()))
     }
 
+    /// Whether the line at this byte offset may hold a secret, so that no part of it may be quoted.
+    pub(super) fn is_secret(&self, at: usize) -> bool {
+        self.secret.get(self.line_at(at).0).copied().unwrap_or(true)
+    }
+
     fn line_at(&self, at: usize) -> (usize, usize) {
         let line = self.lines.partition_point(|start| *start <= at).saturating_sub(1);
         (line, self.lines.get(line).copied().unwrap_or(0))
@@ -72,7 +82,7 @@ impl<'a> Document<'a> {
     fn excerpt(&self, span: &Range<usize>) -> Option<String> {
         let (index, start) = self.line_at(span.start);
         let line = self.text.get(start..)?.lines().next()?;
-        if line.trim().is_empty() || line.len() > LONGEST_QUOTED_LINE {
+        if line.trim().is_empty() || line.len() > LONGEST_QUOTED_LINE || self.is_secret(span.start) {
             return None;
         }
         let before = line.get(..span.start - start)?;

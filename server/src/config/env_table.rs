@@ -7,11 +7,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::document::Document;
 use super::error::{ConfigError, Location};
+use crate::secret::Secret;
 
 /// The table of one model.
 pub(super) struct EnvTable {
     pub(super) header: Location,
-    pub(super) variables: BTreeMap<String, String>,
+    pub(super) variables: BTreeMap<String, Secret>,
 }
 
 impl EnvTable {
@@ -28,19 +29,23 @@ impl EnvTable {
             if name.is_empty() || name.contains(['=', '\0']) {
                 errors.push(document.error(
                     &key.span(),
-                    format!("{name:?} in [models.env] cannot be the name of a variable"),
+                    // What stands after `=` may be the value.
+                    format!(
+                        "{:?} in [models.env] cannot be the name of a variable",
+                        name.split('=').next().unwrap_or_default()
+                    ),
                     Some("leave out `=` and control characters".to_owned()),
                 ));
                 continue;
             }
             match value.get_ref() {
                 DeValue::String(text) if !text.contains('\0') => {
-                    variables.insert(name.to_owned(), text.to_string());
+                    variables.insert(name.to_owned(), Secret::new(text.to_string()));
                 }
                 other => errors.push(document.error(
                     &value.span(),
-                    format!("`{name}` in [models.env] is no text that a variable can hold"),
-                    quoted(other).map(|text| format!("put it in quotes: {text:?}")),
+                    format!("`{name}` in [models.env]: expected a string without NUL characters"),
+                    is_scalar(other).then(|| "put the value in quotes".to_owned()),
                 )),
             }
         }
@@ -51,12 +56,10 @@ impl EnvTable {
     }
 }
 
-/// What somebody meant who left out the quotes.
-fn quoted(value: &DeValue<'_>) -> Option<String> {
-    match value {
-        DeValue::Integer(integer) => Some(integer.to_string()),
-        DeValue::Float(float) => Some(float.to_string()),
-        DeValue::Boolean(value) => Some(value.to_string()),
-        _ => None,
-    }
+/// Whether only the quotes are missing.
+fn is_scalar(value: &DeValue<'_>) -> bool {
+    matches!(
+        value,
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_)
+    )
 }

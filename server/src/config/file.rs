@@ -79,6 +79,10 @@ fn syntax_error(document: &Document<'_>, fault: &toml::de::Error) -> ConfigError
             "a value is missing".to_owned(),
             Some("write a value behind `=`, or take the line out".to_owned()),
         ),
+        "string values must be quoted" if document.is_secret(span.start) => (
+            "text must stand in quotes".to_owned(),
+            Some("put the text in quotes".to_owned()),
+        ),
         "string values must be quoted" => (
             "text must stand in quotes".to_owned(),
             Some(format!("write \"{written}\"")),

@@ -13,12 +13,13 @@ use super::checks::{
 };
 use super::error::Origin;
 use super::rule::{
-    Ascending, Choice, CpuChoice, Integer, Limit, Mismatch, Rule, Size, TextList, TimeSpan, Toggle, Written,
-    count,
+    Ascending, Choice, CpuChoice, Integer, Limit, List, Mismatch, Rule, SecretText, Size, TimeSpan, Toggle,
+    Written, count,
 };
 use super::settings::{LogFormat, OnCrash};
 use crate::batching::WeightRule;
 use crate::resources::{Cpus, Sandbox};
+use crate::secret::Secret;
 
 /// What holds for a key that nobody wrote. Values are as they would be written in the file.
 #[derive(Clone, Copy, Debug)]
@@ -201,18 +202,18 @@ section! {
         scratch_dir: String = FOLDER,
             Otherwise { holds: "the system's folder for temporary files", example: "\"/var/tmp\"" },
             "INFERENCE_SCRATCH_DIR", "--scratch-dir";
-        /// Compress replies for clients that ask for it.
+        /// Compress predictions and documents of 1 KiB and more for clients that accept it.
         compression: bool = Toggle, Value("true"), "INFERENCE_COMPRESSION";
         /// Origins whose web pages may call this server. ["*"] allows every one, [] none.
-        cors_allowed_origins: Vec<String> = TextList(CORS_ORIGIN), Value("[]"), "INFERENCE_CORS_ALLOWED_ORIGINS";
+        cors_allowed_origins: Vec<String> = List(CORS_ORIGIN), Value("[]"), "INFERENCE_CORS_ALLOWED_ORIGINS";
         /// Scheduling niceness of whatever loads and runs models: 0 treats it like the rest, 19 lets everything else go
         /// first. Above 0, health is answered at once also while models use every core.
         model_nice: u8 = Integer::<u8>::new(0, 19), Value("5"), "INFERENCE_MODEL_NICE";
-        /// Keys of clients, which then have to send `authorization: Bearer KEY` for everything but health, metrics and
-        /// documentation. [] lets everybody in.
-        api_keys: Vec<String> = TextList(KEY), Value("[]"), "INFERENCE_API_KEYS";
-        /// The key that lets a client load and unload models. It opens everything else as well.
-        admin_key: String = KEY, Otherwise { holds: "no client may", example: "\"f3f1f4a5c8d94c1e\"" },
+        /// Keys of clients. Each request except for health, metrics and documentation must then carry one of them as
+        /// `authorization: Bearer KEY`. With [] no key is needed.
+        api_keys: Vec<Secret> = List(SecretText(KEY)), Value("[]"), "INFERENCE_API_KEYS";
+        /// The key that allows loading and unloading models, and everything that client keys allow.
+        admin_key: Secret = SecretText(KEY), Otherwise { holds: "no client may", example: "\"f3f1f4a5c8d94c1e\"" },
             "INFERENCE_ADMIN_KEY";
         /// Serve `/docs` and `/openapi.json`.
         docs: bool = Toggle, Value("true"), "INFERENCE_DOCS";
@@ -230,7 +231,7 @@ section! {
         /// Log one line for each request.
         access_log: bool = Toggle, Value("true"), "INFERENCE_ACCESS_LOG";
         /// Paths without such a line. A `*` at the end stands for any rest.
-        access_log_exclude: Vec<String> = TextList(PATH_PATTERN),
+        access_log_exclude: Vec<String> = List(PATH_PATTERN),
             Value("[\"/health\", \"/livez\", \"/readyz\", \"/metrics\", \"/v2/health/*\"]"),
             "INFERENCE_ACCESS_LOG_EXCLUDE";
     }

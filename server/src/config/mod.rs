@@ -21,6 +21,7 @@ mod reference;
 mod resolve;
 mod restart;
 mod rule;
+mod secret_lines;
 mod settings;
 mod suggest;
 mod units;

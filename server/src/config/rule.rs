@@ -12,6 +12,7 @@ use toml::de::DeValue;
 use super::suggest::{alternatives, nearest};
 use super::units;
 use crate::resources::Cpus;
+use crate::secret::{Secret, has_password};
 
 /// A value as somebody wrote it.
 pub(super) enum Written<'a> {
@@ -40,9 +41,18 @@ pub(super) trait Rule {
 
     fn read(&self, written: &Written<'_>) -> Result<Self::Value, Mismatch>;
 
+    /// Whether messages must not show the value.
+    fn is_secret(&self) -> bool {
+        false
+    }
+
     fn mismatch(&self, written: &Written<'_>, hint: Option<String>) -> Mismatch {
         Mismatch {
-            got: written.got(),
+            got: if self.is_secret() {
+                written.got_without_value()
+            } else {
+                written.got()
+            },
             expected: self.expected(),
             hint,
             span: None,
@@ -54,6 +64,7 @@ impl Written<'_> {
     /// The written value in words.
     fn got(&self) -> String {
         let quoted = |text: &str| match text.char_indices().nth(60) {
+            _ if has_password(text) => "a URL with a password".to_owned(),
             Some((end, _)) => format!("{:?}…", &text[..end]),
             None => format!("{text:?}"),
         };
@@ -67,6 +78,21 @@ impl Written<'_> {
             Self::Toml(DeValue::Datetime(value)) => format!("the date-time {value}"),
             Self::Toml(DeValue::Array(_)) => "an array".to_owned(),
             Self::Toml(DeValue::Table(_)) => "a table".to_owned(),
+        }
+    }
+
+    /// What is written, in words that do not show it.
+    fn got_without_value(&self) -> String {
+        match self.text() {
+            Some("") => "empty".to_owned(),
+            Some(text) => format!("a text of {} characters", text.chars().count()),
+            None => match self {
+                Self::Toml(DeValue::Integer(_)) => "an integer".to_owned(),
+                Self::Toml(DeValue::Float(_)) => "a float".to_owned(),
+                Self::Toml(DeValue::Boolean(_)) => "a boolean".to_owned(),
+                Self::Toml(DeValue::Datetime(_)) => "a date-time".to_owned(),
+                _ => self.got(),
+            },
         }
     }
 
@@ -452,17 +478,44 @@ impl Rule for Text {
     }
 }
 
-/// Texts that obey a rule each: a list in the file, separated by commas in an environment variable.
-pub(super) struct TextList(pub(super) Text);
+/// A secret text: messages say how long it is, and no more.
+#[derive(Clone, Copy)]
+pub(super) struct SecretText(pub(super) Text);
 
-impl Rule for TextList {
-    type Value = Vec<String>;
+impl Rule for SecretText {
+    type Value = Secret;
 
     fn expected(&self) -> String {
-        format!("a list, each {}", self.0.expected)
+        self.0.expected()
     }
 
-    fn read(&self, written: &Written<'_>) -> Result<Vec<String>, Mismatch> {
+    fn is_secret(&self) -> bool {
+        true
+    }
+
+    fn read(&self, written: &Written<'_>) -> Result<Secret, Mismatch> {
+        match self.0.read(written) {
+            Ok(text) => Ok(Secret::new(text)),
+            Err(mismatch) => Err(self.mismatch(written, mismatch.hint)),
+        }
+    }
+}
+
+/// Values that obey a rule each: a list in the file, separated by commas in an environment variable.
+pub(super) struct List<R>(pub(super) R);
+
+impl<R: Rule> Rule for List<R> {
+    type Value = Vec<R::Value>;
+
+    fn expected(&self) -> String {
+        format!("a list, each {}", self.0.expected())
+    }
+
+    fn is_secret(&self) -> bool {
+        self.0.is_secret()
+    }
+
+    fn read(&self, written: &Written<'_>) -> Result<Vec<R::Value>, Mismatch> {
         let read_each = |element: Written<'_>, span: Option<Range<usize>>| {
             self.0.read(&element).map_err(|mismatch| Mismatch {
                 got: format!("a list with {}", mismatch.got),
@@ -479,6 +532,9 @@ impl Rule for TextList {
                 .iter()
                 .map(|element| read_each(Written::Toml(element.get_ref()), Some(element.span())))
                 .collect(),
+            Written::Toml(DeValue::String(_)) if self.is_secret() => {
+                Err(self.mismatch(written, Some("put it in brackets".to_owned())))
+            }
             Written::Toml(DeValue::String(text)) => {
                 Err(self.mismatch(written, Some(format!("put it in brackets: [{text:?}]"))))
             }

@@ -17,6 +17,7 @@ use super::oddities::process_key_without_process;
 use crate::batching::{DeclaredLimits, Policy, TaskBatching};
 use crate::metrics::Buckets;
 use crate::resources::Resources;
+use crate::secret::Secret;
 
 /// What `max_delay` is under each policy that waits, if nobody writes it.
 const ADAPTIVE_MAX_DELAY: Duration = Duration::from_millis(10);
@@ -83,9 +84,9 @@ pub struct ServerSettings {
     /// Niceness of the threads that run models, 0 to 19.
     pub model_nice: u8,
     /// Keys of clients; none lets everybody in.
-    pub api_keys: Vec<String>,
+    pub api_keys: Vec<Secret>,
     /// The key that lets a client load and unload models.
-    pub admin_key: Option<String>,
+    pub admin_key: Option<Secret>,
     /// Whether the API documentation is served.
     pub docs: bool,
 }

@@ -94,7 +94,7 @@ pub(super) fn launch(
         .arg0("inference-server")
         .args(&program.arguments)
         .arg(model)
-        .envs(enclosure.env())
+        .envs(enclosure.env().iter().map(|(name, value)| (name, value.expose())))
         .stdin(Stdio::from(child_control))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

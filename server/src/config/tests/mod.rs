@@ -4,6 +4,7 @@ mod errors;
 mod limits;
 mod overrides;
 mod reference;
+mod secrets;
 mod settings;
 mod structure;
 mod syntax;

@@ -11,6 +11,7 @@ use super::cgroup::{Delegated, Group};
 use super::cpus::{self, CpuError};
 use super::{Confinement, SandboxPlan, memory};
 use crate::resources::{Resources, Sandbox};
+use crate::secret::Secret;
 
 /// Why a child cannot be started as configured.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +63,7 @@ pub struct Enclosures {
 #[derive(Debug)]
 pub struct Enclosure {
     confinement: Confinement,
-    env: BTreeMap<String, String>,
+    env: BTreeMap<String, Secret>,
     max_memory: Option<u64>,
     group: Option<Group>,
     _scratch: Option<TempDir>,
@@ -116,7 +117,7 @@ impl Enclosures {
         let mut env = resources.env.clone();
         if let Some(scratch) = &scratch {
             let folder = scratch.path().to_string_lossy().into_owned();
-            env.entry("TMPDIR".to_owned()).or_insert(folder);
+            env.entry("TMPDIR".to_owned()).or_insert(Secret::new(folder));
         }
         let group = resources
             .max_memory
@@ -166,7 +167,7 @@ impl Enclosure {
     }
 
     /// Variables for the child's environment.
-    pub fn env(&self) -> &BTreeMap<String, String> {
+    pub fn env(&self) -> &BTreeMap<String, Secret> {
         &self.env
     }
 

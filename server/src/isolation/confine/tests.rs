@@ -18,6 +18,7 @@ use super::cpus::{self, CpuError};
 use super::{Confinement, Enclosure, Enclosures, memory};
 use crate::error::Chain;
 use crate::resources::{Cpus, Resources, Sandbox};
+use crate::secret::Secret;
 
 /// What a child tries once it is confined.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -186,7 +187,7 @@ impl Run {
     }
 
     fn scratch(&self) -> &Path {
-        Path::new(&self.enclosure.env()["TMPDIR"])
+        Path::new(self.enclosure.env()["TMPDIR"].expose())
     }
 
     /// A file outside of the scratch folder.
@@ -203,7 +204,12 @@ impl Run {
         let output = Command::new(std::env::current_exe().expect("this test has an executable"))
             .args(["--exact", test, "--ignored", "--nocapture"])
             .env(ORDERS, orders)
-            .envs(self.enclosure.env())
+            .envs(
+                self.enclosure
+                    .env()
+                    .iter()
+                    .map(|(name, value)| (name, value.expose())),
+            )
             .output()
             .expect("the child can be started");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -313,7 +319,7 @@ fn in_the_sandbox_files_can_be_read_but_changed_in_the_scratch_folder_only() {
 #[test]
 fn the_scratch_folder_goes_with_its_enclosure() {
     let Run { folder, enclosure } = Run::in_sandbox(Sandbox::On);
-    let scratch = PathBuf::from(&enclosure.env()["TMPDIR"]);
+    let scratch = PathBuf::from(enclosure.env()["TMPDIR"].expose());
     assert!(scratch.is_dir() && scratch.starts_with(folder.path()));
     drop(enclosure);
     assert!(!scratch.exists());
@@ -425,8 +431,8 @@ fn processors_of_a_count_lie_side_by_side() {
 #[test]
 fn variables_are_passed_on_and_a_temporary_folder_of_ones_own_stays() {
     let env = BTreeMap::from([
-        ("TMPDIR".to_owned(), "/mine".to_owned()),
-        ("A".to_owned(), "b".to_owned()),
+        ("TMPDIR".to_owned(), Secret::new("/mine")),
+        ("A".to_owned(), Secret::new("b")),
     ]);
     let run = Run::with(Resources {
         env: env.clone(),
