@@ -1,14 +1,29 @@
 #!/usr/bin/env python3
-"""Runs what the README tells a newcomer to run, as it is written there.
+"""Runs the commands of the documentation as a reader copies them, and checks that none is forgotten.
 
-A fenced block is marked by a comment on the line before it: `<!-- ci: NAME -->`.
+Every shell block of the documents must have a comment on the line before it, which says what is done with it:
 
-    .ci/readme.py print NAME   prints the block
-    .ci/readme.py try          runs `serve`, sends each `request`, compares with the `answer` below it, ends the server
+    <!-- ci: serve -->                 starts a server and waits until it is ready; ends the one before it
+    <!-- ci: serve, online -->         the same, but needs the network; left out, with its requests, by --offline
+    <!-- ci: request -->               is sent to that server; a block marked `answer` after it has what it prints
+    <!-- ci: test -->                  is run by continuous integration on its own
+    <!-- ci: not run: REASON -->       is not run
 
-The server runs on a free port, which stands in for the README's 8080.
+A comment `<!-- ci: server FILE -->` without a block starts a server with that configuration; `<!-- ci: server -->` one
+with the blocks before it that are marked `config`, as if they were a file in `config`. In answers, `…` at the end of a
+list stands for further elements.
+
+    .ci/readme.py print NAME                         prints the block of README.md with this mark
+    .ci/readme.py check                              checks that every shell block is marked
+    .ci/readme.py try [--offline] [--executable PATH] [FILE…]
+                                                     runs servers and requests, and compares the answers
+
+Servers run on free ports, which stand in for the 8080 of the documentation. An executable that is given is used in
+place of target/release/inference-server, and nothing is built; INFERENCE_PLUGIN_DIR then says where its plugins are.
 """
 
+import argparse
+import dataclasses
 import json
 import math
 import os
@@ -21,35 +36,80 @@ import sys
 import threading
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"^<!-- ci: (\w+) -->\n```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MARK = re.compile(r"^<!-- ci: (.+?) -->$")
+SHELL = ("sh", "bash", "shell", "console")
 # Compiling is part of the first command.
 PATIENCE_SECONDS = 1500
 
 
-def blocks():
-    return BLOCK.findall((ROOT / "README.md").read_text())
+@dataclasses.dataclass
+class Block:
+    """A fenced block, or a mark without one."""
+
+    file: str
+    line: int
+    mark: str
+    language: str
+    text: str
+
+    @property
+    def place(self):
+        return f"{self.file}:{self.line}"
+
+
+def documents():
+    """The documents whose commands are run here. The commands of the guide for plugin authors are run by its own test."""
+    files = [ROOT / "README.md", *ROOT.glob("plugins/*/README.md"), *ROOT.glob("config/*/README.md")]
+    return [str(file.relative_to(ROOT)) for file in sorted(files)]
+
+
+def blocks(file):
+    """The blocks of a document, in order."""
+    found, mark, fence = [], "", None
+    for number, line in enumerate((ROOT / file).read_text().splitlines(), 1):
+        if fence is not None:
+            if line == "```":
+                found.append(fence)
+                fence = None
+            else:
+                fence.text += line + "\n"
+        elif line.startswith("```"):
+            fence = Block(file, number, mark, line[3:].strip(), "")
+            mark = ""
+        elif match := MARK.match(line):
+            mark = match[1]
+            if mark.split(" ")[0] == "server":
+                found.append(Block(file, number, mark, "", ""))
+                mark = ""
+        elif line:
+            if mark:
+                sys.exit(f"{file}:{number}: expected a block after the mark `ci: {mark}`")
+    return found
 
 
 def block(name):
-    found = [text for marked, text in blocks() if marked == name]
+    found = [block.text for block in blocks("README.md") if block.mark == name]
     if len(found) != 1:
         sys.exit(f"README.md: expected one block marked `ci: {name}`, got {len(found)}")
     return found[0]
 
 
-def exchanges():
-    """The requests with their answers, in the order of the README."""
-    pairs = []
-    for name, text in blocks():
-        if name == "request":
-            pairs.append((text, None))
-        elif name == "answer":
-            if not pairs or pairs[-1][1] is not None:
-                sys.exit("README.md: an answer without a request before it")
-            pairs[-1] = (pairs[-1][0], text)
-    if not pairs or pairs[-1][1] is None:
-        sys.exit("README.md: expected blocks marked `ci: request`, each with a `ci: answer` after it")
-    return pairs
+KNOWN_MARKS = re.compile(r"serve(, online)?|request|answer|config|test|not run: .{10,}|server( \S+)?")
+
+
+def check():
+    """Exits with an error if a shell block is not marked."""
+    count, problems = 0, []
+    for file in documents():
+        for block in blocks(file):
+            count += block.language in SHELL
+            if block.language in SHELL and not block.mark:
+                problems.append(f"{block.place}: a shell block without a mark, such as `<!-- ci: request -->`")
+            elif block.mark and not KNOWN_MARKS.fullmatch(block.mark):
+                problems.append(f"{block.place}: unknown mark `ci: {block.mark}`")
+    if problems:
+        sys.exit("\n".join(problems))
+    print(f"{count} shell blocks, each is run or says why not")
 
 
 def same(expected, got):
@@ -59,6 +119,8 @@ def same(expected, got):
             key == "inference_time" or same(expected[key], got[key]) for key in expected
         )
     if isinstance(expected, list) and isinstance(got, list):
+        if expected[-1:] == ["…"]:
+            return len(got) >= len(expected) and all(map(same, expected[:-1], got))
         return len(expected) == len(got) and all(map(same, expected, got))
     if isinstance(expected, float) and isinstance(got, float):
         return math.isclose(expected, got, rel_tol=1e-2, abs_tol=1e-5)
@@ -66,11 +128,13 @@ def same(expected, got):
 
 
 class Served:
-    """The README's command while it runs."""
+    """A server that a command has started."""
 
-    def __init__(self, command):
+    def __init__(self, command, keep):
         # A newcomer's environment sets nothing of the server's.
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
+        clean = {
+            name: value for name, value in os.environ.items() if name in keep or not name.startswith("INFERENCE_")
+        }
         self.shell = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", command],
             cwd=ROOT,
@@ -118,11 +182,16 @@ class Served:
         if status != 0:
             sys.exit(f"after SIGTERM the server ended with {status}, expected 0")
 
+    def kill(self):
+        if self.shell.poll() is None:
+            os.killpg(self.shell.pid, signal.SIGKILL)
+
 
 def send(request, address):
-    command = re.sub(r"\b(localhost|127\.0\.0\.1):8080\b", address, request)
+    """Sends a request, and returns what it prints: JSON, once or several times."""
+    command = re.sub(r"\b(localhost|127\.0\.0\.1):8080\b", address, request.text)
     if address not in command:
-        sys.exit(f"README.md: expected a request to localhost:8080, got:\n{request}")
+        sys.exit(f"{request.place}: expected a request to localhost:8080, got:\n{request.text}")
     print(f"$ {command}", end="", flush=True)
     result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
@@ -130,39 +199,119 @@ def send(request, address):
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     print(result.stdout, flush=True)
     if result.returncode != 0:
-        sys.exit(f"the request ended with {result.returncode}")
-    return json.loads(result.stdout)
+        sys.exit(f"{request.place}: the request ended with {result.returncode}")
+    return documents_in(result.stdout)
 
 
-def try_it():
-    pairs = exchanges()
-    command = block("serve")
-    print(f"$ {command}", end="", flush=True)
-    served = Served(command)
-    try:
-        address = served.wait_for("listening on http://")
-        served.wait_for("ready after")
-        for request, answer in pairs:
-            got = send(request, address)
-            if not same(json.loads(answer), got):
-                sys.exit(f"README.md says that the answer is:\n{answer}")
-        served.stop()
-    finally:
-        if served.shell.poll() is None:
-            os.killpg(served.shell.pid, signal.SIGKILL)
-    print(f"{len(pairs)} requests answered as the README says; the server ended with 0", flush=True)
+def documents_in(text):
+    """Each of the JSON documents in a text."""
+    found, decoder = [], json.JSONDecoder()
+    while text := text.lstrip():
+        document, end = decoder.raw_decode(text)
+        found.append(document)
+        text = text[end:]
+    return found
+
+
+class Session:
+    """Goes through the blocks of a document with the server that is running."""
+
+    def __init__(self, offline, executable):
+        self.offline, self.executable = offline, executable
+        self.served, self.address = None, None
+        self.skipping = False
+        self.answer = None
+        self.config, self.written = "", None
+        self.compared = 0
+
+    def start(self, command):
+        if self.executable:
+            command = command.replace("cargo build --release --workspace && ", "")
+            command = command.replace("target/release/inference-server", self.executable)
+        print(f"$ {command}", end="", flush=True)
+        self.served = Served(command, keep=["INFERENCE_PLUGIN_DIR"] if self.executable else [])
+        self.address = self.served.wait_for("listening on http://")
+        self.served.wait_for("ready after")
+
+    def configured(self, file):
+        """The command that starts a server with this file, or with the blocks that are marked `config`."""
+        if not file:
+            # Relative paths start at the directory of the file.
+            file = f"config/documentation-{os.getpid()}.toml"
+            self.written = ROOT / file
+            self.written.write_text(self.config)
+        return f"target/release/inference-server --config {file}\n"
+
+    def stop(self):
+        served, self.served = self.served, None
+        if served is not None:
+            try:
+                served.stop()
+            finally:
+                served.kill()
+
+    def end(self):
+        """Forgets everything of a document."""
+        if self.written is not None:
+            self.written.unlink()
+        self.written, self.config = None, ""
+        if self.served is not None:
+            self.served.kill()
+
+    def step(self, block):
+        kind = block.mark.split(",")[0].split(" ")[0]
+        if kind == "config":
+            self.config += block.text
+        elif kind in ("serve", "server"):
+            self.answer = None
+            self.skipping = self.offline and "online" in block.mark
+            self.stop()
+            if not self.skipping:
+                self.start(block.text if kind == "serve" else self.configured(block.mark[7:]))
+        elif kind == "request" and not self.skipping:
+            if self.served is None:
+                sys.exit(f"{block.place}: a request without a server before it")
+            self.answer = send(block, self.address)
+        elif kind == "answer" and not self.skipping:
+            if self.answer is None:
+                sys.exit(f"{block.place}: an answer without a request before it")
+            expected = documents_in(re.sub(r"…\s*\]", '"…"]', block.text))
+            if not same(expected, self.answer):
+                sys.exit(f"{block.place}: the documentation says that the answer is:\n{block.text}")
+            self.answer = None
+            self.compared += 1
+
+
+def try_it(arguments):
+    parser = argparse.ArgumentParser(prog=".ci/readme.py try")
+    parser.add_argument("--offline", action="store_true")
+    parser.add_argument("--executable")
+    parser.add_argument("files", nargs="*")
+    given = parser.parse_args(arguments)
+    session = Session(given.offline, given.executable)
+    for file in given.files or documents():
+        try:
+            for block in blocks(file):
+                session.step(block)
+            session.stop()
+        finally:
+            session.end()
+    print(f"{session.compared} requests answered as the documentation says; every server ended with 0", flush=True)
 
 
 def main():
     match sys.argv[1:]:
         case ["print", name]:
             print(block(name), end="")
-        case ["try"]:
-            try_it()
+        case ["check"]:
+            check()
+        case ["try", *arguments]:
+            check()
+            try_it(arguments)
         case _:
             sys.exit(__doc__)
 
