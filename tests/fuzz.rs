@@ -341,7 +341,7 @@ fn numbers_of_json() {
         let flat: Vec<f64> = tokens
             .map(|token| token.parse().expect("it is a number"))
             .collect();
-        match read_elements(&text, DType::Fp64) {
+        match read_elements(&text, DType::Fp64, None) {
             Ok((data, dims)) => {
                 let read: Vec<f64> = data
                     .as_chunks()
@@ -358,7 +358,7 @@ fn numbers_of_json() {
             Err(error) => assert!(error.contains("differ in length"), "{text}: {error}"),
         }
         // Integers are read or refused, never rounded.
-        if let Ok((data, _)) = read_elements(&text, DType::Int64) {
+        if let Ok((data, _)) = read_elements(&text, DType::Int64, None) {
             let read: Vec<f64> = data
                 .as_chunks()
                 .0

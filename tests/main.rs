@@ -5,6 +5,7 @@
 mod harness;
 
 mod admission;
+mod amplification;
 mod bad_requests;
 mod batch_log;
 mod batching;
@@ -14,8 +15,10 @@ mod chaos;
 mod clip;
 mod commands;
 mod connections;
+mod content_types;
 mod crashes;
 mod disconnects;
+mod documentation;
 mod draining;
 mod existing_clients;
 mod exit_paths;

@@ -27,6 +27,8 @@ pub struct Route {
     pub is_probe: bool,
     /// Whether it belongs to the documentation, which can be disabled.
     pub is_docs: bool,
+    /// Whether its replies are compressed for clients that accept it: those to predictions, and documents.
+    pub is_compressible: bool,
 }
 
 impl Route {
@@ -36,6 +38,7 @@ impl Route {
             access: Access::Client,
             is_probe: false,
             is_docs: false,
+            is_compressible: false,
         }
     }
 
@@ -56,7 +59,7 @@ impl Route {
     const fn docs(patterns: &'static [&'static str]) -> Self {
         Self {
             is_docs: true,
-            ..Self::open(patterns)
+            ..Self::open(patterns).compressible()
         }
     }
 
@@ -64,6 +67,13 @@ impl Route {
         Self {
             access: Access::Admin,
             ..Self::client(patterns)
+        }
+    }
+
+    const fn compressible(self) -> Self {
+        Self {
+            is_compressible: true,
+            ..self
         }
     }
 
@@ -84,7 +94,7 @@ macro_rules! routes {
 
 routes! {
     /// Runs a task.
-    PREDICT_TASK = Route::client(&["/v1/models/{model}/tasks/{task}/predict"]);
+    PREDICT_TASK = Route::client(&["/v1/models/{model}/tasks/{task}/predict"]).compressible();
     /// The API description.
     OPENAPI = Route::docs(&["/openapi.json"]);
     /// Redirects to the documentation pages.
@@ -102,13 +112,13 @@ routes! {
     /// Readiness.
     READYZ = Route::probe(&["/readyz"]);
     /// Metrics for Prometheus.
-    METRICS = Route::probe(&["/metrics"]);
+    METRICS = Route::probe(&["/metrics"]).compressible();
     /// Lists the models.
-    MODELS = Route::client(&["/v1/models"]);
+    MODELS = Route::client(&["/v1/models"]).compressible();
     /// Embeddings for clients of OpenAI.
-    EMBEDDINGS = Route::client(&["/v1/embeddings"]);
+    EMBEDDINGS = Route::client(&["/v1/embeddings"]).compressible();
     /// Runs a task for clients of KServe V1 and TensorFlow Serving.
-    V1_PREDICT = Route::client(&["/v1/models/{model}:predict", "/v1/models/{model}/versions/{version}:predict"]);
+    V1_PREDICT = Route::client(&["/v1/models/{model}:predict", "/v1/models/{model}/versions/{version}:predict"]).compressible();
     /// What those clients can also ask a model to do, and no model does.
     V1_OTHER = Route::client(&["/v1/models/{model}:{method}", "/v1/models/{model}/versions/{version}:{method}"]);
     /// Tensors of a model.
@@ -118,11 +128,11 @@ routes! {
     /// Versions by label, which models do not have.
     V1_LABEL = Route::client(&["/v1/models/{model}/labels/{label}", "/v1/models/{model}/labels/{label}/metadata"]);
     /// Runs the default task of a model.
-    PREDICT_DEFAULT = Route::client(&["/v1/models/{model}/predict"]);
+    PREDICT_DEFAULT = Route::client(&["/v1/models/{model}/predict"]).compressible();
     /// Describes a model.
-    MODEL = Route::client(&["/v1/models/{model}"]);
+    MODEL = Route::client(&["/v1/models/{model}"]).compressible();
     /// Runs a task in the Open Inference Protocol.
-    V2_INFER = Route::client(&["/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"]);
+    V2_INFER = Route::client(&["/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"]).compressible();
     /// Describes the server in the Open Inference Protocol.
     V2_SERVER = Route::client(&["/v2", "/v2/"]);
     /// Liveness in the Open Inference Protocol.

@@ -7,6 +7,8 @@ use std::fs;
 pub(crate) struct Resources {
     /// Memory that is resident.
     pub(crate) resident_bytes: u64,
+    /// The maximum of it so far, or since it was last reset.
+    pub(crate) peak_bytes: u64,
     /// The part of it that no file backs: what the process has allocated.
     pub(crate) anonymous_bytes: u64,
     pub(crate) threads: u64,
@@ -17,6 +19,15 @@ impl Resources {
     /// What has a number that is the same again when everything has been given back.
     pub(crate) fn threads_and_files(&self) -> (u64, u64) {
         (self.threads, self.open_files)
+    }
+
+    /// Runs `work`, and returns by how much the resident memory of a process grew at its peak meanwhile.
+    pub(crate) fn peak_growth(pid: u32, work: impl FnOnce()) -> u64 {
+        // This resets the peak to the present size.
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("the process is our own");
+        let before = Self::of(pid).resident_bytes;
+        work();
+        Self::of(pid).peak_bytes.saturating_sub(before)
     }
 
     /// Of a process that lives.
@@ -30,6 +41,7 @@ impl Resources {
         let open_files = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
         Self {
             resident_bytes: number("VmRSS:") << 10,
+            peak_bytes: number("VmHWM:") << 10,
             anonymous_bytes: number("RssAnon:") << 10,
             threads: number("Threads:"),
             open_files: open_files.count() as u64,

@@ -201,6 +201,11 @@ impl Server {
         Resources::of(self.child.id()).resident_bytes
     }
 
+    /// By how much its resident memory grows at its peak while `work` runs.
+    pub(crate) fn peak_growth(&self, work: impl FnOnce()) -> u64 {
+        Resources::peak_growth(self.child.id(), work)
+    }
+
     /// What the process holds of the system now.
     pub(crate) fn resources(&self) -> Resources {
         Resources::of(self.child.id())

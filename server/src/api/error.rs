@@ -2,6 +2,7 @@
 //!
 //! Every protocol takes the code and the message from here and writes them in its own shape.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::error::{ItemError, Rejection};
@@ -221,12 +222,21 @@ impl Failure {
         } else {
             known.join(", ")
         };
-        // The name is the client's own and may be of any length.
-        let name: String = name.chars().take(100).collect();
+        let name = cut(name);
         Self::new(
             Code::NotFound,
             format!("unknown {what} `{name}`{hint}; {known_as}: {known}"),
         )
+    }
+
+    /// The message as clients get it: at most [`MAX_MESSAGE`] bytes. Messages quote what clients sent, and a reply can
+    /// carry one for each item; gRPC sends them in a header.
+    pub fn client_message(&self) -> Cow<'_, str> {
+        if self.message.len() <= MAX_MESSAGE {
+            return Cow::Borrowed(&self.message);
+        }
+        let end = self.message.floor_char_boundary(MAX_MESSAGE - "…".len());
+        Cow::Owned(format!("{}…", &self.message[..end]))
     }
 
     /// The value of the `Retry-After` header: whole seconds, at least one.
@@ -258,6 +268,17 @@ impl From<Rejection> for Failure {
 impl From<&ItemError> for Failure {
     fn from(error: &ItemError) -> Self {
         Self::new(Code::of_item(error), error.to_string())
+    }
+}
+
+/// Maximum length of a message that clients get, in bytes.
+pub const MAX_MESSAGE: usize = 1024;
+
+/// The beginning of a client's own text, which may be of any length, to be quoted in a message.
+pub(super) fn cut(text: &str) -> &str {
+    match text.char_indices().nth(100) {
+        Some((end, _)) => &text[..end],
+        None => text,
     }
 }
 

@@ -44,3 +44,19 @@ fn the_nearest_name_is_near() {
     assert_eq!(nearest("zebra", ["inputs", "input"]), None);
     assert_eq!(nearest(&"a".repeat(1000), ["a"]), None);
 }
+
+#[test]
+fn a_message_that_clients_get_is_bounded() {
+    let message = |text: String| Failure::new(Code::Malformed, text).client_message().into_owned();
+    let longest = "x".repeat(MAX_MESSAGE);
+    assert_eq!(message(longest.clone()), longest);
+    for text in [longest + "x", "é".repeat(MAX_MESSAGE)] {
+        let message = message(text);
+        assert!(message.ends_with('…'));
+        assert!(
+            (MAX_MESSAGE - 3..=MAX_MESSAGE).contains(&message.len()),
+            "{}",
+            message.len()
+        );
+    }
+}

@@ -4,6 +4,7 @@
 //! Knows no wire format and no socket: `http` and `grpc` stand on this and never on each other.
 
 pub mod access;
+pub mod bounded_json;
 mod call;
 pub mod control;
 pub mod describe;
@@ -16,7 +17,7 @@ mod record;
 pub mod tensors;
 
 pub use call::{Call, DEFAULT_SIGNATURE, VERSION, is_ready};
-pub use error::{Code, Failure, nearest};
+pub use error::{Code, Failure, MAX_MESSAGE, nearest};
 pub use hints::{Hints, request_id, trace_id};
 pub use keys::Keys;
 pub use record::RequestRecord;

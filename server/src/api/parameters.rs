@@ -1,10 +1,13 @@
 //! The `parameters` of a request in the Open Inference Protocol: some are meant for the server, the rest for the task.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use plugin_abi::manifest::TaskManifest;
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
-use super::error::{Code, Failure};
+use super::error::{Code, Failure, cut};
+use super::bounded_json::visit_members;
 
 /// Parameters that a client or its library sends for the server, and that no task is shown.
 const FOR_THE_SERVER: [&str; 9] = [
@@ -33,53 +36,118 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Sorts them. What a task that takes no parameters is sent is ignored, as the clients of this protocol are used to.
+    /// Reads them from a JSON object.
     ///
     /// # Errors
-    /// One that is for the server is not what it should be.
-    pub fn read(mut parameters: Map<String, Json>, task: &TaskManifest) -> Result<Self, Failure> {
-        let read = Self {
-            timeout: number(&parameters, "timeout", "microseconds")?,
-            priority: number(&parameters, "priority", "a number, where 1 is the highest")?,
-            binary_output: match parameters.get("binary_data_output") {
-                None | Some(Json::Null) => false,
-                Some(Json::Bool(wanted)) => *wanted,
-                Some(other) => return Err(unexpected("binary_data_output", "true or false", other)),
-            },
-            for_task: Bytes::new(),
-        };
-        if task.parameters_schema.is_null() {
-            return Ok(read);
+    /// One that is for the server is not what it should be, one is given twice, or there are too many.
+    pub fn read_json(object: &str, task: &TaskManifest) -> Result<Self, Failure> {
+        let mut reader = Reader::new(task);
+        visit_members(object, &mut |name, value| reader.add(&name, value))
+            .map_err(|error| Failure::new(Code::Malformed, format!("`parameters`: {error}")))??;
+        Ok(reader.finish())
+    }
+
+    /// Reads them from names and values.
+    ///
+    /// # Errors
+    /// As [`read_json`](Self::read_json).
+    pub fn read(
+        parameters: impl IntoIterator<Item = (String, Json)>,
+        task: &TaskManifest,
+    ) -> Result<Self, Failure> {
+        let mut reader = Reader::new(task);
+        for (name, value) in parameters {
+            reader.add(&name, &value.to_string())?;
         }
-        parameters.retain(|name, _| !FOR_THE_SERVER.contains(&name.as_str()));
-        if parameters.is_empty() {
-            return Ok(read);
-        }
-        Ok(Self {
-            for_task: Json::Object(parameters).to_string().into(),
-            ..read
-        })
+        Ok(reader.finish())
     }
 }
 
-fn number(parameters: &Map<String, Json>, name: &str, wanted: &str) -> Result<Option<u64>, Failure> {
-    match parameters.get(name) {
-        None | Some(Json::Null) => Ok(None),
-        // The gRPC client sends every number as text where it does not know better.
-        Some(Json::String(text)) if text.parse::<u64>().is_ok() => Ok(text.parse().ok()),
-        Some(value) => match value.as_u64() {
-            Some(number) => Ok(Some(number)),
-            None => Err(unexpected(name, wanted, value)),
-        },
+/// Maximum number of parameters of a request.
+const MAX_PARAMETERS: usize = 1024;
+
+/// Sorts parameters as they come. Those of a task stay the text that they are. What a task that takes no parameters is
+/// sent is ignored, as the clients of this protocol expect.
+struct Reader {
+    read: Parameters,
+    seen: HashSet<String>,
+    /// The object for the task so far, without its last brace; `None` if the task takes no parameters.
+    for_task: Option<Vec<u8>>,
+}
+
+impl Reader {
+    fn new(task: &TaskManifest) -> Self {
+        Self {
+            read: Parameters::default(),
+            seen: HashSet::new(),
+            for_task: (!task.parameters_schema.is_null()).then(Vec::new),
+        }
+    }
+
+    fn add(&mut self, name: &str, value: &str) -> Result<(), Failure> {
+        let malformed = |message| Err(Failure::new(Code::Malformed, message));
+        if self.seen.len() == MAX_PARAMETERS {
+            return malformed(format!(
+                "`parameters` has more than {MAX_PARAMETERS} members, the maximum"
+            ));
+        }
+        if !self.seen.insert(name.to_owned()) {
+            return malformed(format!("parameter `{}` is given twice", cut(name)));
+        }
+        match name {
+            "timeout" => self.read.timeout = number(name, "microseconds", value)?,
+            "priority" => self.read.priority = number(name, "a number, where 1 is the highest", value)?,
+            "binary_data_output" => self.read.binary_output = boolean(name, value)?,
+            _ if FOR_THE_SERVER.contains(&name) => {}
+            _ => {
+                if let Some(object) = &mut self.for_task {
+                    object.push(if object.is_empty() { b'{' } else { b',' });
+                    // Writing to memory does not fail.
+                    let _ = serde_json::to_writer(&mut *object, name);
+                    object.push(b':');
+                    object.extend_from_slice(value.as_bytes());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Parameters {
+        let mut object = self.for_task.unwrap_or_default();
+        if !object.is_empty() {
+            object.push(b'}');
+        }
+        Parameters {
+            for_task: object.into(),
+            ..self.read
+        }
     }
 }
 
-fn unexpected(name: &str, wanted: &str, got: &Json) -> Failure {
-    let got: String = got.to_string().chars().take(100).collect();
-    Failure::new(
-        Code::Malformed,
-        format!("parameter `{name}`: expected {wanted}, got {got}"),
-    )
+fn boolean(name: &str, value: &str) -> Result<bool, Failure> {
+    match value {
+        "null" | "false" => Ok(false),
+        "true" => Ok(true),
+        other => Err(unexpected(name, "true or false", other)),
+    }
+}
+
+fn number(name: &str, expected: &str, value: &str) -> Result<Option<u64>, Failure> {
+    // gRPC clients that do not know better send every number as text.
+    let digits = value
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+        .unwrap_or(value);
+    match digits.parse() {
+        _ if value == "null" => Ok(None),
+        Ok(number) => Ok(Some(number)),
+        Err(_) => Err(unexpected(name, expected, value)),
+    }
+}
+
+fn unexpected(name: &str, expected: &str, got: &str) -> Failure {
+    let message = format!("parameter `{name}`: expected {expected}, got {}", cut(got));
+    Failure::new(Code::Malformed, message)
 }
 
 #[cfg(test)]
@@ -97,10 +165,14 @@ mod tests {
             },
             ..TaskManifest::default()
         };
+        let text = parameters.to_string();
+        let from_text = Parameters::read_json(&text, &task).map_err(|failure| failure.message);
         let Json::Object(parameters) = parameters else {
             panic!("parameters are an object")
         };
-        Parameters::read(parameters, &task).map_err(|failure| failure.message)
+        let from_values = Parameters::read(parameters, &task).map_err(|failure| failure.message);
+        assert_eq!(from_text, from_values);
+        from_values
     }
 
     #[test]
@@ -139,5 +211,37 @@ mod tests {
         ] {
             assert_eq!(read(sent, true), Err(expected.to_owned()));
         }
+    }
+
+    #[test]
+    fn parameters_of_the_task_keep_their_text() {
+        let task = TaskManifest {
+            parameters_schema: json!({"type": "object"}),
+            ..TaskManifest::default()
+        };
+        let read = |text| Parameters::read_json(text, &task).map_err(|failure| failure.message);
+        let read_one =
+            read(r#"{"a": 1.50, "headers": {"x": 1}, "b\"": [ 1 ], "timeout": "5"}"#).expect("it is valid");
+        assert_eq!(&read_one.for_task[..], br#"{"a":1.50,"b\"":[ 1 ]}"#);
+        assert_eq!(read_one.timeout, Some(5));
+        assert_eq!(
+            read(r#"{"a": 1, "a": 2}"#),
+            Err("parameter `a` is given twice".to_owned())
+        );
+    }
+
+    #[test]
+    fn there_are_at_most_1024_parameters() {
+        let object = |count: usize| {
+            let members: Vec<String> = (0..count).map(|index| format!("\"p{index}\":1")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        let read = |count| Parameters::read_json(&object(count), &TaskManifest::default());
+        assert!(read(1024).is_ok());
+        let failure = read(1025).expect_err("there are too many");
+        assert_eq!(
+            failure.message,
+            "`parameters` has more than 1024 members, the maximum"
+        );
     }
 }

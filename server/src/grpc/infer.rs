@@ -5,7 +5,7 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use plugin_abi::manifest::TaskManifest;
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
 use super::wire::infer_parameter::ParameterChoice;
 use super::wire::model_infer_request::InferInputTensor;
@@ -51,7 +51,7 @@ pub(super) fn read_request(
         ..
     } = request;
     let parameters = parameters.into_iter().map(|(name, value)| (name, json(value)));
-    let parameters = Parameters::read(parameters.collect::<Map<_, _>>(), task)?;
+    let parameters = Parameters::read(parameters, task)?;
     for output in &outputs {
         let classes = output.parameters.get("classification").cloned().map(json);
         if classes.is_some_and(|classes| classes.as_i64() != Some(0)) {

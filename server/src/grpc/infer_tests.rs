@@ -164,6 +164,13 @@ fn what_is_wrong_is_told_with_the_numbers() {
             wanting("y"),
             "unknown output `y`, did you mean `x`?; the task gives `x` INT8 [-1, 2]",
         ),
+        (
+            ModelInferRequest {
+                outputs: [wanting("x").outputs, wanting("x").outputs].concat(),
+                ..wanting("x")
+            },
+            "output `x` is requested twice; request each output once",
+        ),
     ];
     for (request, expected) in cases {
         assert_eq!(read("INT8", request).err().as_deref(), Some(expected));

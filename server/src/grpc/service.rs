@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt as _};
+use prost::Message as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code as GrpcCode, Request, Response, Status, Streaming};
 
@@ -15,6 +16,7 @@ use super::wire::grpc_inference_service_server::GrpcInferenceService;
 use super::wire::{self, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use crate::api::control::{Control, Order, check_repository};
 use crate::api::describe::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
+use crate::api::tensors::data_size;
 use crate::api::{BodyLimits, Call, Code, Failure, Hints, RequestRecord, is_ready};
 use crate::clock;
 use crate::config::Settings;
@@ -38,6 +40,9 @@ const STREAM_AHEAD: usize = 64;
 /// How much earlier than its client an answer has its deadline, so that the answer is this server's and not the
 /// transport's, which would say that the client had cancelled.
 const HEAD_START: Duration = Duration::from_millis(2);
+
+/// Messages with more bytes of data than this are read and written on a blocking thread.
+const MAX_INLINE: usize = 128 * 1024;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -82,12 +87,24 @@ fn header<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a [u8]> {
 pub(super) fn status(failure: &Failure) -> Status {
     let mut status = Status::new(
         GrpcCode::from(failure.code.grpc_status()),
-        failure.message.clone(),
+        failure.client_message(),
     );
     if let Some(seconds) = failure.retry_after_seconds() {
         status.metadata_mut().insert("retry-after", seconds.into());
     }
     status
+}
+
+/// Runs `work` here if it reads or writes little, and else on a thread where it delays no other call.
+async fn run_sized<R: Send + 'static>(
+    size: usize,
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, Failure> {
+    if size <= MAX_INLINE {
+        return Ok(work());
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Failure::new(Code::Internal, "a thread of the server failed"))
 }
 
 impl Shared {
@@ -138,14 +155,16 @@ async fn run(
 ) -> Result<ModelInferResponse, Failure> {
     let mut hints = Hints::read(|name| header(metadata, name), call.entry.settings.request_timeout)?;
     let (name, id) = (request.model_name.clone(), request.id.clone());
-    let request = read_request(request, call.manifest(), limits)?;
+    let (of, size) = (call.clone(), request.encoded_len());
+    let request = run_sized(size, move || read_request(request, of.manifest(), limits)).await??;
     hints.override_with(request.parameters.timeout, request.parameters.priority);
     if let Some(timeout) = header(metadata, "grpc-timeout").and_then(grpc_timeout) {
         hints.timeout = hints.timeout.min(timeout.saturating_sub(HEAD_START));
     }
     let reply = call.run(request.items, received, hints).await?;
     let started = clock::now();
-    let response = write_response(reply.outcomes, &request.wanted)?;
+    let (size, wanted) = (data_size(&reply.outcomes), request.wanted);
+    let response = run_sized(size, move || write_response(reply.outcomes, &wanted)).await??;
     call.observe_encode(started, true);
     Ok(ModelInferResponse {
         model_name: name,
@@ -362,7 +381,7 @@ fn stream_answer(result: Result<ModelInferResponse, Failure>) -> ModelStreamInfe
             }
         }
         Err(failure) => ModelStreamInferResponse {
-            error_message: failure.message,
+            error_message: failure.client_message().into_owned(),
             infer_response: None,
         },
     }

@@ -4,8 +4,8 @@
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
+use actix_web::http::Method;
 use actix_web::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage as _, HttpResponse};
@@ -65,8 +65,6 @@ pub(super) async fn gate(
     let id = respond::id_of(request.request());
     let path = request.path().to_owned();
     match next.call(request).await {
-        // The layer that compresses refuses in plain text.
-        Ok(response) if response.status() == StatusCode::NOT_ACCEPTABLE => Ok(not_acceptable(response)),
         Ok(response) => Ok(response.map_into_boxed_body()),
         Err(error) => {
             let response = error_response(&path, id.as_deref(), &method, &error);
@@ -99,14 +97,6 @@ fn is_known(method: &Method) -> bool {
         Method::OPTIONS,
     ]
     .contains(method)
-}
-
-fn not_acceptable<B>(response: ServiceResponse<B>) -> ServiceResponse<BoxBody> {
-    let message =
-        "none of the accepted content encodings can be served; the server has gzip, deflate and identity";
-    let (request, _) = response.into_parts();
-    let response = respond::failure(&request, &Failure::new(Code::NotAcceptable, message));
-    ServiceResponse::new(request, response)
 }
 
 /// What actix or a layer of it refuses, in the shape of the client's protocol.

@@ -1,5 +1,8 @@
 //! Reads the body of a native request as items, by its content type and by what its task takes.
 //!
+//! JSON may come as JSON, without a content type, or as the form that `curl -d` claims to send. KServe's V1 protocol has
+//! nothing but JSON, so there the content type does not matter.
+//!
 //! Knows nothing of sockets or of engines; what a task takes comes in as its manifest.
 
 use bytes::Bytes;
@@ -54,7 +57,7 @@ pub enum RequestError {
         limit: usize,
     },
     /// More items than a request may have.
-    #[error("`{member}` has more than {limit} items, the most that one request may have")]
+    #[error("`{member}` has more than {limit} items, the maximum for one request")]
     TooManyItems {
         /// The member that lists them.
         member: &'static str,
@@ -102,12 +105,25 @@ pub enum RequestError {
         /// What would do.
         accepted: String,
     },
+    /// The type of a form, which tools send unless they are told otherwise, and a body that is not JSON.
+    #[error(
+        "unsupported media type `application/x-www-form-urlencoded`, the default of `curl -d`, for a body that is not a \
+         JSON object; task `{task}` accepts {accepted}: set the header `content-type`"
+    )]
+    Form {
+        /// Name of the task.
+        task: String,
+        /// What would do.
+        accepted: String,
+    },
 }
 
 impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Self {
         let code = match error {
-            RequestError::UnsupportedMediaType { .. } => Code::UnsupportedMediaType,
+            RequestError::UnsupportedMediaType { .. } | RequestError::Form { .. } => {
+                Code::UnsupportedMediaType
+            }
             _ => Code::Malformed,
         };
         Self::new(code, error.to_string())
@@ -124,7 +140,9 @@ pub fn read_body(
 ) -> Result<Body, RequestError> {
     let content_type = content_type.unwrap_or_default().trim();
     let essence = essence(content_type);
-    if essence.is_empty() || is_json(&essence) {
+    let is_form = essence == FORM;
+    let is_json = essence.is_empty() || is_json(&essence) || is_form && looks_like_json(body);
+    if is_json || envelope != Envelope::Native {
         return read_json(body, envelope, task, limits);
     }
     let unsupported = || RequestError::UnsupportedMediaType {
@@ -132,9 +150,6 @@ pub fn read_body(
         task: task.name.clone(),
         accepted: accepted_media_types(task).join(", "),
     };
-    if envelope != Envelope::Native {
-        return Err(unsupported());
-    }
     let kinds = &task.input.kinds;
     let value = if essence == "text/plain" && kinds.contains(&Kind::Text) {
         if !is_utf8_charset(content_type) {
@@ -149,6 +164,11 @@ pub fn read_body(
             data: body.clone(),
             media_type: essence,
         }
+    } else if is_form {
+        return Err(RequestError::Form {
+            task: task.name.clone(),
+            accepted: accepted_media_types(task).join(", "),
+        });
     } else {
         return Err(unsupported());
     };
@@ -175,6 +195,14 @@ pub fn accepted_media_types(task: &TaskManifest) -> Vec<&str> {
         }
     }
     accepted
+}
+
+/// What `curl -d` and HTML forms send unless they are told otherwise.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Whether a body of no trustworthy type is meant as JSON: an object, as all requests are, or nothing.
+fn looks_like_json(body: &[u8]) -> bool {
+    matches!(body.trim_ascii_start().first(), None | Some(b'{'))
 }
 
 fn is_json(essence: &str) -> bool {

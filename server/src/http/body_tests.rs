@@ -68,7 +68,13 @@ fn raw_bodies_are_one_item_of_the_kind_that_the_task_takes() {
         Ok(Value::Text(body.clone()))
     );
     assert!(read("text/plain; charset=latin1", &text).is_err());
-    assert!(read("application/x-www-form-urlencoded", &text).is_err());
+    assert_eq!(
+        read(FORM, &text).expect_err("it is not JSON").to_string(),
+        "unsupported media type `application/x-www-form-urlencoded`, the default of `curl -d`, for a body that is not a \
+         JSON object; task `scan` accepts application/json, text/plain: set the header `content-type`"
+    );
+    let anything = task(&[Kind::Bytes], &[]);
+    assert_eq!(read(FORM, &anything), bytes(FORM));
     assert_eq!(
         read_body(
             &Bytes::from_static(b"a\xff"),
@@ -79,4 +85,47 @@ fn raw_bodies_are_one_item_of_the_kind_that_the_task_takes() {
         ),
         Err(RequestError::NotUtf8 { offset: 1 })
     );
+}
+
+#[test]
+fn json_is_read_whatever_the_usual_tools_call_it() {
+    let native = Bytes::from_static(b" {\"input\": \"a\"}");
+    let v1 = Bytes::from_static(b"{\"instances\": [\"a\"]}");
+    let kinds = [&[Kind::Text][..], &[Kind::Text, Kind::Bytes], &[Kind::Json]];
+    for kinds in kinds {
+        let task = task(kinds, &[]);
+        let read = |body: &Bytes, content_type, envelope| {
+            let body = read_body(body, content_type, envelope, &task, LIMITS);
+            body.unwrap_or_else(|error| panic!("{content_type:?}: {error}"))
+                .form
+        };
+        let json = [
+            None,
+            Some(""),
+            Some("application/json"),
+            Some("application/json; charset=utf-8"),
+            Some("Application/JSON;charset=UTF-8"),
+            Some("text/json"),
+            Some("application/problem+json"),
+            Some("application/x-www-form-urlencoded"),
+            Some("application/x-www-form-urlencoded; charset=utf-8"),
+        ];
+        for content_type in json {
+            assert_eq!(read(&native, content_type, Envelope::Native), Form::Single);
+            assert_eq!(read(&v1, content_type, Envelope::KserveV1), Form::Predictions);
+        }
+        // This protocol has nothing else.
+        for content_type in [Some("text/plain"), Some("application/octet-stream")] {
+            assert_eq!(read(&v1, content_type, Envelope::KserveV1), Form::Predictions);
+        }
+    }
+    let text = task(&[Kind::Text], &[]);
+    let raw = read_body(&native, Some("text/plain"), Envelope::Native, &text, LIMITS).expect("it is a text");
+    assert_eq!(raw.items.len(), 1);
+    assert_eq!(
+        raw.items[0].as_ref().map(|item| &item.value),
+        Ok(&Value::Text(native.clone()))
+    );
+    let empty = read_body(&Bytes::new(), Some(FORM), Envelope::Native, &text, LIMITS);
+    assert!(matches!(empty, Err(RequestError::Malformed { .. })), "{empty:?}");
 }

@@ -35,15 +35,16 @@ impl Dialect {
 
     /// The body of an answer that is a failure.
     pub(crate) fn write(self, failure: &Failure, request_id: Option<&str>) -> Vec<u8> {
+        let message = failure.client_message();
         let body = match self {
             Self::Native => {
-                let mut error = json!({"code": failure.code.name(), "message": failure.message});
+                let mut error = json!({"code": failure.code.name(), "message": message});
                 if let Some(id) = request_id {
                     error["request_id"] = id.into();
                 }
                 json!({ "error": error })
             }
-            Self::OpenInference | Self::V1 => json!({"error": failure.message}),
+            Self::OpenInference | Self::V1 => json!({"error": message}),
             Self::OpenAi => {
                 let of_client = failure.code.status() < 500;
                 let kind = if of_client {
@@ -52,7 +53,7 @@ impl Dialect {
                     "server_error"
                 };
                 json!({"error": {
-                    "message": failure.message,
+                    "message": message,
                     "type": kind,
                     "param": failure.param,
                     "code": failure.code.name(),

@@ -9,15 +9,16 @@ use plugin_abi::manifest::TaskManifest;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::encode::{write_string, write_tensor};
+use super::body::RequestError;
+use super::encode::{max_size, write_string, write_tensor};
 use super::envelope::{check_depth, check_utf8};
 use super::item::{JsonForm, read_item};
-use super::predict::{INLINE_BODY, INLINE_REPLY, add_timing, hints, off_the_loop};
+use super::predict::{INLINE_BODY, INLINE_REPLY, add_timing, hints, run_sized};
 use super::receive::receive;
 use super::respond;
 use super::server::Shared;
 use crate::api::tensors::{Output, write_outputs};
-use crate::api::{BodyLimits, Call, Code, Failure, RequestRecord};
+use crate::api::{BodyLimits, Call, Code, Failure, RequestRecord, bounded_json};
 use crate::clock;
 use crate::error::ItemError;
 use crate::json::{self, Object};
@@ -46,7 +47,7 @@ async fn run(
     let received = record.received();
     let body = receive(request, payload, shared.receive, received, 0).await?;
     // Which model is meant stands in the body, so its default deadline is known only then.
-    let (snapshot, limits, inline) = (shared.registry.snapshot(), shared.body, body.len() <= INLINE_BODY);
+    let (snapshot, limits, size) = (shared.registry.snapshot(), shared.body, body.len());
     let of_request = snapshot.clone();
     let read = move || {
         let asked = Asked::read(&body, limits)?;
@@ -57,11 +58,7 @@ async fn run(
         };
         Ok::<_, Failure>((asked.wanted(), call, items))
     };
-    let (wanted, call, items) = if inline {
-        read()?
-    } else {
-        off_the_loop(read).await??
-    };
+    let (wanted, call, items) = run_sized(size, INLINE_BODY, read).await??;
     record.addressed(&snapshot, &wanted.model, &call);
     let (call, items) = (call?, items?);
     let hints = hints(request, &call)?;
@@ -69,16 +66,15 @@ async fn run(
 
     let started = clock::now();
     let (weight, timing) = (reply.weight, reply.timing);
-    let output = write_outputs(reply.outcomes)?.into_iter().next();
-    let output = output.ok_or_else(|| Failure::new(Code::ModelFault, "the model gave no embedding"))?;
-    wanted.check(output.shape.get(1).copied())?;
-    let size = output.byte_len();
-    let write = move || write_reply(&wanted, output, weight);
-    let json = if size <= INLINE_REPLY {
-        write()?
-    } else {
-        off_the_loop(write).await??
+    // The vectors, as numbers or in base64, and around each of them less than 80 bytes.
+    let size = max_size(&reply.outcomes).saturating_add(80 * reply.outcomes.len());
+    let write = move || {
+        let output = write_outputs(reply.outcomes)?.into_iter().next();
+        let output = output.ok_or_else(|| Failure::new(Code::ModelFault, "the model gave no embedding"))?;
+        wanted.check(output.shape.get(1).copied())?;
+        write_reply(&wanted, output, weight)
     };
+    let json = run_sized(size, INLINE_REPLY, write).await??;
     let mut response = respond::json(200, json);
     let took = call.observe_encode(started, true);
     add_timing(&mut response, timing, took);
@@ -127,9 +123,14 @@ impl<'a> Asked<'a> {
         let parameters = self.parameters(task)?;
         let refused = |message: String| Err(Failure::new(Code::Malformed, message).about("input"));
         let texts = match JsonForm::of(self.input.get()) {
-            JsonForm::String => vec![self.input],
-            JsonForm::Array => json::from_str::<Vec<&RawValue>>(self.input.get())
-                .map_err(|error| Failure::new(Code::Malformed, format!("`input`: {error}")).about("input"))?,
+            JsonForm::String => vec![self.input.get()],
+            JsonForm::Array => bounded_json::elements(self.input.get(), limits.items).ok_or_else(|| {
+                let too_many = RequestError::TooManyItems {
+                    member: "input",
+                    limit: limits.items,
+                };
+                Failure::from(too_many).about("input")
+            })?,
             other => {
                 return refused(format!(
                     "`input`: expected a string or a list, got {}",
@@ -140,16 +141,9 @@ impl<'a> Asked<'a> {
         if texts.is_empty() {
             return refused("`input` has no items; expected at least one".to_owned());
         }
-        if texts.len() > limits.items {
-            return refused(format!(
-                "`input` has {} items, at most {} are allowed in one request",
-                texts.len(),
-                limits.items
-            ));
-        }
         let other = texts
             .iter()
-            .map(|text| JsonForm::of(text.get()))
+            .map(|text| JsonForm::of(text))
             .find(|form| *form != JsonForm::String);
         match other {
             None => {}
@@ -160,9 +154,9 @@ impl<'a> Asked<'a> {
             }
             Some(other) => return refused(format!("`input`: expected strings, got {}", other.name())),
         }
-        let item = |text: &RawValue| {
+        let item = |text: &str| {
             Ok(ItemInput {
-                value: read_item(body, text.get(), task)?,
+                value: read_item(body, text, task)?,
                 parameters: parameters.clone(),
             })
         };

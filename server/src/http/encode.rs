@@ -14,7 +14,7 @@ use serde_json::ser::{CompactFormatter, Formatter as _};
 use super::body::Form;
 use super::dialect::Dialect;
 use crate::api::media_types::essence;
-use crate::api::{Code, Failure};
+use crate::api::{Code, Failure, MAX_MESSAGE};
 use crate::error::ItemError;
 use crate::protocol::{DType, Tensor, Value, byte_strings};
 
@@ -134,8 +134,8 @@ pub fn raw_output<'a>(
     wanted.then_some((data, media_type))
 }
 
-/// About how many bytes the outcomes take as JSON; also a measure of how long writing them takes.
-pub fn estimated_size(outcomes: &[Result<Value, ItemError>]) -> usize {
+/// About how many bytes the outcomes take as JSON.
+fn estimated_size(outcomes: &[Result<Value, ItemError>]) -> usize {
     outcomes
         .iter()
         .map(|outcome| match outcome {
@@ -159,6 +159,59 @@ fn estimated_tensor_size(tensor: &Tensor) -> usize {
         DType::Bytes => return tensor.data().len() + tensor.name().len() + 8,
     };
     tensor.elements() * per_element + tensor.name().len() + 8
+}
+
+/// The maximum number of bytes that the outcomes take as JSON, which also bounds how long writing them takes.
+pub(super) fn max_size(outcomes: &[Result<Value, ItemError>]) -> usize {
+    let sizes = outcomes.iter().map(|outcome| match outcome {
+        Ok(value) => max_value_size(value),
+        Err(_) => 64 + max_string_size(MAX_MESSAGE),
+    });
+    sizes.fold(0, |sum: usize, size| sum.saturating_add(size).saturating_add(1))
+}
+
+fn max_value_size(value: &Value) -> usize {
+    match value {
+        Value::Text(text) => max_string_size(text.len()),
+        Value::Json(json) => json.len(),
+        Value::Bytes { data, media_type } => {
+            data.len().div_ceil(3) * 4 + max_string_size(media_type.len()) + 32
+        }
+        Value::Tensors(tensors) => {
+            let sizes = tensors
+                .iter()
+                .map(|tensor| max_string_size(tensor.name().len()) + 2 + max_tensor_size(tensor));
+            sizes.fold(2, usize::saturating_add)
+        }
+    }
+}
+
+/// Every character of a string may have to be escaped, as `\u0000` at worst.
+fn max_string_size(length: usize) -> usize {
+    length.saturating_mul(6).saturating_add(2)
+}
+
+fn max_tensor_size(tensor: &Tensor) -> usize {
+    let element = match tensor.dtype() {
+        DType::Uint8 | DType::Int8 => 4,
+        DType::Bool | DType::Uint16 | DType::Int16 => 6,
+        DType::Uint32 | DType::Int32 => 11,
+        DType::Fp16 | DType::Bf16 | DType::Fp32 => 24,
+        DType::Uint64 | DType::Int64 => 20,
+        DType::Fp64 => 32,
+        DType::Bytes => 2,
+    };
+    let texts = match tensor.dtype() {
+        DType::Bytes => tensor.data().len().saturating_mul(6),
+        _ => 0,
+    };
+    // At worst each element has all brackets to itself; without elements, up to a thousand empty lists have.
+    let brackets = 2 * tensor.shape().len() + 1;
+    let elements = match tensor.elements() {
+        0 => 1001,
+        elements => elements,
+    };
+    elements.saturating_mul(element + brackets).saturating_add(texts)
 }
 
 /// Why an output cannot be JSON.

@@ -246,3 +246,65 @@ proptest! {
         prop_assert_eq!(flat, data);
     }
 }
+
+/// Outcomes whose JSON is as long as it can be for their data, and others.
+fn outcomes() -> impl Strategy<Value = Result<Value, ItemError>> {
+    let texts = prop_oneof!["[\u{0}-\u{1f}]{0,40}", ".{0,40}"];
+    let numbers = (
+        0..12usize,
+        proptest::collection::vec(any::<[u8; 8]>(), 0..6),
+        0..4usize,
+    );
+    let tensors = numbers.prop_map(|(dtype, elements, outer)| {
+        let dtype = DType::all().nth(dtype).expect("there are more");
+        let size = dtype.size().expect("numbers have a size");
+        let data: Vec<u8> = elements
+            .iter()
+            .flat_map(|element| &element[..size])
+            .copied()
+            .collect();
+        let mut shape = vec![1; outer];
+        shape.push(elements.len() as u64);
+        tensor(dtype, &shape, data)
+    });
+    let strings = proptest::collection::vec("[\u{0}-\u{1f}]{0,3}", 0..6).prop_map(|texts| {
+        let lengths = texts
+            .iter()
+            .flat_map(|text| [&(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat());
+        tensor(DType::Bytes, &[texts.len() as u64, 1], lengths.collect())
+    });
+    let bytes = proptest::collection::vec(any::<u8>(), 0..40).prop_map(|data| {
+        let media_type = "image/png".to_owned();
+        Ok(Value::Bytes {
+            data: data.into(),
+            media_type,
+        })
+    });
+    prop_oneof![
+        texts.prop_map(|text| Ok(Value::Text(text.into()))),
+        "[\u{0}-\u{1f}]{0,2000}".prop_map(|message| Err(ItemError::Invalid(message))),
+        tensors,
+        strings,
+        bytes,
+        Just(tensor(DType::Uint8, &[1000, 0], Vec::new())),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_reply_is_never_longer_than_its_maximum(outcomes in proptest::collection::vec(outcomes(), 1..6)) {
+        let head = 256;
+        let (_, reply) = encode(Form::List, &outcomes);
+        // If all items fail, the most severe error is repeated for the request.
+        prop_assert!(reply.len() <= head + max_size(&outcomes) + 64 + 6 * MAX_MESSAGE);
+    }
+}
+
+#[test]
+fn a_message_of_an_item_is_bounded() {
+    let (_, reply) = encode(
+        Form::List,
+        &[text("a"), Err(ItemError::Invalid("x".repeat(100_000)))],
+    );
+    assert!(reply.len() < 2000, "{} bytes", reply.len());
+}

@@ -56,7 +56,7 @@ fn a_body_that_is_no_request_says_what_is_wrong() {
         ("{\"inputs\":[]}", "`inputs` has no items; expected at least one"),
         (
             "{\"inputs\":[1,2,3,4,5]}",
-            "`inputs` has more than 4 items, the most that one request may have",
+            "`inputs` has more than 4 items, the maximum for one request",
         ),
         ("{}", "missing member `inputs` (a list) or `input`"),
         (

@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use prometheus::{Encoder as _, TextEncoder};
 use serde_json::{Value as Json, json};
 
-use super::predict::off_the_loop;
+use super::predict::{off_the_loop, run_sized};
 use super::respond;
 use super::server::Shared;
 use super::v1;
@@ -16,19 +16,27 @@ use crate::api::{Call, Code, Failure};
 use crate::model::Health;
 use crate::registry::{ModelEntry, ModelState};
 
+/// Answers about more models than this are written on a blocking thread.
+pub(super) const MAX_INLINE_MODELS: usize = 8;
+
 /// `GET /v1/models`: one answer for the clients of OpenAI (`data`) and of KServe V1 (`models`).
 pub(super) async fn models(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
     let operator = is_operator(&request, &shared);
-    let models: Vec<Json> = shared
-        .registry
-        .snapshot()
-        .models()
-        .map(|entry| describe(entry, operator))
-        .collect();
-    respond::json(
-        200,
-        json!({"object": "list", "data": models, "models": models}).to_string(),
-    )
+    let snapshot = shared.registry.snapshot();
+    let write = {
+        let snapshot = snapshot.clone();
+        move || {
+            let models: Vec<Json> = snapshot
+                .models()
+                .map(|entry| describe(entry, operator))
+                .collect();
+            json!({"object": "list", "data": models, "models": models}).to_string()
+        }
+    };
+    match run_sized(snapshot.models().count(), MAX_INLINE_MODELS, write).await {
+        Ok(text) => respond::json(200, text),
+        Err(failure) => respond::failure(&request, &failure),
+    }
 }
 
 /// `GET /v1/models/{model}`

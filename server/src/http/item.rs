@@ -3,15 +3,15 @@
 //! The item is known to be JSON; whatever else is wrong with it fails this item alone.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
 use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
-use serde_json::value::RawValue;
 
 use super::data_uri;
 use super::tensor_json::read_tensor;
+use crate::api::bounded_json::visit_members;
 use crate::api::media_types::check_media_type;
 use crate::api::nearest;
 use crate::error::ItemError;
@@ -94,7 +94,8 @@ fn choose_kind(kinds: &[Kind], form: JsonForm, text: &str) -> Option<Kind> {
 }
 
 fn has_member(text: &str, name: &str) -> bool {
-    json::from_str::<Members<'_>>(text).is_ok_and(|members| members.0.iter().any(|(key, _)| key == name))
+    let found = visit_members(text, &mut |key, _| if key == name { Err(()) } else { Ok(()) });
+    matches!(found, Ok(Err(())))
 }
 
 fn unexpected(input: &ValueManifest, got: JsonForm) -> ItemError {
@@ -131,28 +132,31 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn read_bytes(text: &str, task: &TaskManifest) -> Result<Value, ItemError> {
     let invalid = |message: String| Err(ItemError::Invalid(message));
-    let mut data = None;
-    let mut media_type = String::new();
-    for (key, raw) in members(text)? {
+    let (mut data, mut media_type) = (None, None);
+    for_each_member(text, |key, raw| {
         let string = || {
-            json::from_str::<Cow<'_, str>>(raw.get()).map_err(|_| {
-                let form = JsonForm::of(raw.get()).name();
+            json::from_str::<Cow<'_, str>>(raw).map_err(|_| {
+                let form = JsonForm::of(raw).name();
                 ItemError::Invalid(format!("`{key}`: expected a string, got {form}"))
             })
         };
         match &*key {
-            "b64" => match data_uri::decode_base64(string()?.as_bytes()) {
+            "b64" if data.is_none() => match data_uri::decode_base64(string()?.as_bytes()) {
                 Ok(bytes) => data = Some(bytes),
                 Err(problem) => return invalid(format!("`b64` is {problem}")),
             },
-            "media_type" => media_type = string()?.into_owned(),
+            "media_type" if media_type.is_none() => media_type = Some(string()?.into_owned()),
+            "b64" | "media_type" => return Err(given_twice(&key)),
             _ => return invalid(format!("unknown member `{key}`; known: b64, media_type")),
         }
+        Ok(())
+    })?;
+    match data {
+        Some(data) => typed_bytes(data, media_type.unwrap_or_default(), task),
+        None => Err(ItemError::Invalid(
+            "missing member `b64`, the data in base64".to_owned(),
+        )),
     }
-    let Some(data) = data else {
-        return invalid("missing member `b64`, the data in base64".to_owned());
-    };
-    typed_bytes(data, media_type, task)
 }
 
 /// A string where bytes are wanted: a data URI.
@@ -184,8 +188,8 @@ fn read_tensors(text: &str, form: JsonForm, declared: &[TensorManifest]) -> Resu
         };
         return Ok(Value::Tensors(vec![read_tensor(text, only)?]));
     }
-    let mut found: Vec<Option<&RawValue>> = vec![None; declared.len()];
-    for (key, raw) in members(text)? {
+    let mut found: Vec<Option<&str>> = vec![None; declared.len()];
+    for_each_member(text, |key, raw| {
         let Some(index) = declared.iter().position(|tensor| tensor.name == key) else {
             let hint = nearest(&key, declared.iter().map(|tensor| tensor.name.as_str()))
                 .map(|name| format!(", did you mean `{name}`?"));
@@ -195,13 +199,16 @@ fn read_tensors(text: &str, form: JsonForm, declared: &[TensorManifest]) -> Resu
                 names(declared)
             )));
         };
-        found[index] = Some(raw);
-    }
+        match found[index].replace(raw) {
+            None => Ok(()),
+            Some(_) => Err(given_twice(&key)),
+        }
+    })?;
     declared
         .iter()
         .zip(found)
         .map(|(tensor, raw)| match raw {
-            Some(raw) => read_tensor(raw.get(), tensor),
+            Some(raw) => read_tensor(raw, tensor),
             None => Err(ItemError::Invalid(format!(
                 "missing tensor `{}`; the task takes {}",
                 tensor.name,
@@ -232,49 +239,43 @@ pub(super) fn b64_object(text: &str) -> Option<Result<Vec<u8>, String>> {
     if name != "b64" {
         return None;
     }
-    Some(match json::from_str::<Cow<'_, str>>(data.get()) {
+    Some(match json::from_str::<Cow<'_, str>>(data) {
         Ok(data) => data_uri::decode_base64(data.as_bytes()).map_err(|problem| format!("`b64` is {problem}")),
         Err(error) => Err(format!("`b64`: {}", error.message())),
     })
 }
 
+fn given_twice(member: &str) -> ItemError {
+    ItemError::Invalid(format!("member `{member}` is given twice"))
+}
+
+/// Shows each member of an object to `visit`, up to the first that it rejects.
+fn for_each_member<'a>(
+    text: &'a str,
+    mut visit: impl FnMut(Cow<'a, str>, &'a str) -> Result<(), ItemError>,
+) -> Result<(), ItemError> {
+    visit_members(text, &mut visit).map_err(|error| ItemError::Invalid(error.message()))?
+}
+
+/// Maximum number of members of an object of which all are kept.
+const MAX_MEMBERS: usize = 1024;
+
 /// The members of an object, none of them twice.
-pub(super) fn members(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, ItemError> {
-    // A position would count from the start of the item, which does not help the client.
-    json::from_str::<Members<'_>>(text)
-        .map(|members| members.0)
-        .map_err(|error| ItemError::Invalid(error.message()))
-}
-
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(MembersVisitor)
-    }
-}
-
-struct MembersVisitor;
-
-impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Members<'de>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members: Vec<(Cow<'de, str>, &RawValue)> = Vec::new();
-        // The number of members is the client's to choose, so a search through all of them for each would be quadratic.
-        let mut seen = std::collections::HashSet::new();
-        while let Some((key, value)) = map.next_entry::<Cow<'de, str>, &'de RawValue>()? {
-            if !seen.insert(key.clone()) {
-                return Err(serde::de::Error::custom(format!("member `{key}` is given twice")));
-            }
-            members.push((key, value));
+pub(super) fn members(text: &str) -> Result<Vec<(Cow<'_, str>, &str)>, ItemError> {
+    let mut seen = HashSet::new();
+    let mut members = Vec::new();
+    for_each_member(text, |name, value| {
+        if members.len() == MAX_MEMBERS {
+            let message = format!("the object has more than {MAX_MEMBERS} members, the maximum");
+            return Err(ItemError::Invalid(message));
         }
-        Ok(Members(members))
-    }
+        if !seen.insert(name.clone()) {
+            return Err(given_twice(&name));
+        }
+        members.push((name, value));
+        Ok(())
+    })?;
+    Ok(members)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod access;
 pub mod body;
+mod compress;
 pub mod data_uri;
 mod dialect;
 mod docs;

@@ -12,7 +12,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use plugin_abi::manifest::TaskManifest;
 
 use super::body::{Body, Envelope, Form, read_body};
-use super::encode::{EncodedReply, ReplyHead, encode_reply, estimated_size, raw_output};
+use super::encode::{EncodedReply, ReplyHead, encode_reply, max_size, raw_output};
 use super::receive::receive;
 use super::respond;
 use super::server::Shared;
@@ -24,7 +24,7 @@ use crate::metrics::Protocol;
 /// Bodies above this are split on a blocking thread: it is about a tenth of a millisecond of work.
 pub(super) const INLINE_BODY: usize = 128 * 1024;
 
-/// Replies above this are written on a blocking thread.
+/// Replies that may be larger than this are written on a blocking thread.
 pub(super) const INLINE_REPLY: usize = 64 * 1024;
 
 /// `POST /v1/models/{model}/tasks/{task}/predict`
@@ -135,11 +135,8 @@ async fn split(
     let split = move |body: &Bytes, task: &TaskManifest| {
         read_body(body, content_type.as_deref(), envelope, task, limits)
     };
-    if body.len() <= INLINE_BODY {
-        return Ok(split(&body, call.manifest())?);
-    }
-    let call = call.clone();
-    off_the_loop(move || split(&body, call.manifest()))
+    let (call, size) = (call.clone(), body.len());
+    run_sized(size, INLINE_BODY, move || split(&body, call.manifest()))
         .await?
         .map_err(Failure::from)
 }
@@ -156,13 +153,9 @@ async fn write(request: &HttpRequest, call: Call, form: Form, reply: Reply) -> R
         respond::status(200).content_type(media_type).body(data.clone())
     } else {
         let (of, id) = (call.clone(), respond::id_of(request));
-        let size = estimated_size(&reply.outcomes);
+        let size = max_size(&reply.outcomes);
         let encode = move || encode(&of, form, &reply, id.as_deref());
-        let encoded = if size <= INLINE_REPLY {
-            encode()
-        } else {
-            off_the_loop(encode).await?
-        };
+        let encoded = run_sized(size, INLINE_REPLY, encode).await?;
         respond::json(encoded.status, encoded.body)
     };
     let took = call.observe_encode(started, succeeded);
@@ -200,6 +193,19 @@ pub(super) fn add_timing(response: &mut HttpResponse, timing: Timing, encode: Du
         response
             .headers_mut()
             .insert(HeaderName::from_static("server-timing"), value);
+    }
+}
+
+/// Runs `work` here if what it reads or writes is at most `max_inline` bytes, and else on a blocking thread.
+pub(crate) async fn run_sized<R: Send + 'static>(
+    size: usize,
+    max_inline: usize,
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, Failure> {
+    if size <= max_inline {
+        Ok(work())
+    } else {
+        off_the_loop(work).await
     }
 }
 

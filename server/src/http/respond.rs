@@ -1,8 +1,6 @@
 //! Answers that every handler gives: JSON, and failures in the shape of the client's protocol.
 
-use actix_web::http::header::{
-    ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder};
 
@@ -30,16 +28,6 @@ pub(crate) fn json(code: u16, body: impl Into<Vec<u8>>) -> HttpResponse {
         .body(body.into())
 }
 
-/// JSON that is not compressed, whatever its client accepts. Clients of the Open Inference Protocol say that they accept
-/// compressed answers, and then read as it is whatever is not the reply to an inference.
-pub(crate) fn plain_json(code: u16, body: impl Into<Vec<u8>>) -> HttpResponse {
-    let mut response = json(code, body);
-    response
-        .headers_mut()
-        .insert(CONTENT_ENCODING, HeaderValue::from_static("identity"));
-    response
-}
-
 /// A failure, in the shape of the protocol that the path belongs to.
 pub(crate) fn failure(request: &HttpRequest, failure: &Failure) -> HttpResponse {
     failure_at(request.path(), id_of(request).as_deref(), failure)
@@ -49,10 +37,7 @@ pub(crate) fn failure(request: &HttpRequest, failure: &Failure) -> HttpResponse 
 pub(crate) fn failure_at(path: &str, id: Option<&str>, failure: &Failure) -> HttpResponse {
     let dialect = Dialect::of(path);
     let (status, body) = (failure.code.status(), dialect.write(failure, id));
-    let mut response = match dialect {
-        Dialect::OpenInference => plain_json(status, body),
-        Dialect::Native | Dialect::OpenAi | Dialect::V1 => json(status, body),
-    };
+    let mut response = json(status, body);
     if failure.code == Code::Unauthorized {
         response
             .headers_mut()

@@ -10,17 +10,16 @@ use std::time::Instant;
 
 use actix_cors::Cors;
 use actix_web::dev::Handler;
-use actix_web::middleware::{Compress, Condition, from_fn};
+use actix_web::middleware::{Condition, from_fn};
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, FromRequest, HttpRequest, Resource, Responder, guard};
 use actix_web_prom::{PrometheusMetrics, PrometheusMetricsBuilder};
 use arc_swap::ArcSwapOption;
 
-use super::access;
 use super::body::BodyLimits;
 use super::receive::ReceiveLimits;
 use super::transport::{Limits, Transport};
-use super::{docs, embeddings, info, landing, predict, respond, v1, v2};
+use super::{access, compress, docs, embeddings, info, landing, predict, respond, v1, v2};
 use crate::api::access::AccessLog;
 use crate::api::control::Control;
 use crate::api::{Call, Failure, Keys, RequestRecord};
@@ -114,7 +113,7 @@ impl Server {
         let application = move || {
             let shared = shared.clone();
             App::new()
-                .wrap(Condition::new(compression, Compress::default()))
+                .wrap(Condition::new(compression, from_fn(compress::layer)))
                 .wrap(endpoints.clone())
                 .wrap(from_fn(access::gate))
                 .wrap(Condition::new(!origins.is_empty(), cors(&origins)))

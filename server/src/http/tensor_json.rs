@@ -21,19 +21,28 @@ pub(super) fn read_tensor(text: &str, declared: &TensorManifest) -> Result<Tenso
         ))
     })?;
     let invalid = |message: String| ItemError::Invalid(format!("tensor `{}`: {message}", declared.name));
-    let mut reader = Reader::new(dtype);
+    let mut reader = Reader::new(dtype, declared_elements(&declared.shape));
     reader.read(text).map_err(invalid)?;
     let shape = settle_shape(&reader.dims, &declared.shape).map_err(invalid)?;
     Tensor::new(&*declared.name, dtype, shape, Bytes::from(reader.data))
         .map_err(|error| ItemError::Invalid(error.to_string()))
 }
 
-/// Reads nested or flat arrays as elements of a type; the elements, and the lengths of the arrays from the outermost in.
+/// How many elements a tensor of this shape has, if it has no open dimension.
+fn declared_elements(shape: &[i64]) -> Option<u64> {
+    let sizes = shape.iter().map(|&dim| u64::try_from(dim).ok());
+    sizes
+        .into_iter()
+        .try_fold(1u64, |product, size| product.checked_mul(size?))
+}
+
+/// Reads nested or flat arrays as elements of a type: the elements, and the lengths of the arrays from the outermost in.
+/// A tensor may have `max` elements; reading stops soon after.
 ///
 /// # Errors
 /// What is wrong with which element.
-pub fn read_elements(text: &str, dtype: DType) -> Result<(Bytes, Vec<u64>), String> {
-    let mut reader = Reader::new(dtype);
+pub fn read_elements(text: &str, dtype: DType, max: Option<u64>) -> Result<(Bytes, Vec<u64>), String> {
+    let mut reader = Reader::new(dtype, max);
     reader.read(text)?;
     Ok((Bytes::from(reader.data), reader.dims))
 }
@@ -71,8 +80,14 @@ fn settle_shape(got: &[u64], declared: &[i64]) -> Result<Vec<u64>, String> {
     Err(format!("expected shape {declared:?}{flat}, got {got:?}"))
 }
 
+/// How many elements too many are still counted, so that an error can state how many there are. Tensors can take several
+/// times the memory of their text, so reading stops after that.
+const MAX_EXCESS: u64 = 65_536;
+
 struct Reader {
     dtype: DType,
+    /// Reading stops after this many elements.
+    max: Option<u64>,
     data: Vec<u8>,
     /// Number of elements read.
     elements: usize,
@@ -87,9 +102,10 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(dtype: DType) -> Self {
+    fn new(dtype: DType, max: Option<u64>) -> Self {
         Self {
             dtype,
+            max,
             data: Vec::new(),
             elements: 0,
             dims: Vec::new(),
@@ -102,8 +118,11 @@ impl Reader {
     fn read(&mut self, text: &str) -> Result<(), String> {
         let bytes = text.as_bytes();
         // A number and its comma take two characters at least.
+        let elements = self
+            .max
+            .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
         self.data
-            .reserve(bytes.len() / 4 * self.dtype.size().unwrap_or(1));
+            .reserve(elements.min(bytes.len() / 4) * self.dtype.size().unwrap_or(1));
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
             at = match byte {
@@ -168,6 +187,15 @@ impl Reader {
         let depth = self.open.len();
         if *self.leaf_depth.get_or_insert(depth) != depth || self.dims.len() != depth {
             return Err(self.ragged());
+        }
+        if let Some(max) = self
+            .max
+            .filter(|&max| self.elements as u64 >= max.saturating_add(MAX_EXCESS))
+        {
+            return Err(format!(
+                "more than {} elements, expected at most {max}",
+                self.elements
+            ));
         }
         self.count_child();
         push_element(self.dtype, token, &mut self.data)

@@ -11,8 +11,8 @@ mod write;
 
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
 
-pub use read::{Input, MediaTypes, TensorsError, check_requested, read_items};
-pub use write::{Output, worst, write_outputs};
+pub use read::{Input, MediaTypes, TensorsError, check_requested, max_elements, read_items};
+pub use write::{Output, data_size, worst, write_outputs};
 
 use super::error::nearest;
 use crate::protocol::DType;
@@ -95,9 +95,4 @@ fn hint(name: &str, specs: &[Spec<'_>]) -> String {
     nearest(name, specs.iter().map(|spec| spec.name))
         .map(|near| format!(", did you mean `{near}`?"))
         .unwrap_or_default()
-}
-
-/// A name of the client's own may be of any length.
-fn cut(name: &str) -> String {
-    name.chars().take(100).collect()
 }

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use plugin_abi::manifest::{Kind, TaskManifest, ValueManifest};
 use serde::de::IgnoredAny;
 
-use super::{BYTES, JSON, Spec, TEXT, cut, hint, listed, main_kind, outputs, specs};
+use super::{BYTES, JSON, Spec, TEXT, hint, listed, main_kind, outputs, specs};
 use crate::api::BodyLimits;
-use crate::api::error::{Code, Failure};
+use crate::api::error::{Code, Failure, cut};
 use crate::api::media_types::check_media_type;
 use crate::error::ItemError;
 use crate::json::{self, too_deep};
@@ -153,6 +153,12 @@ pub enum TensorsError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The same output twice.
+    #[error("output `{name}` is requested twice; request each output once")]
+    DuplicateOutput {
+        /// Its name.
+        name: String,
+    },
     /// An output that the task does not give.
     #[error("unknown output `{name}`{hint}; the task gives {expected}")]
     UnknownOutput {
@@ -196,17 +202,59 @@ pub fn read_items(
 
 /// Which of the kinds that a task takes a client means, by what it calls its tensor.
 fn meant_kind(input: &ValueManifest, inputs: &[Input]) -> Kind {
+    match inputs {
+        [only] => kind_named(input, &only.name),
+        _ => main_kind(&input.kinds),
+    }
+}
+
+/// The kind of a task's input that a tensor of this name belongs to.
+fn kind_named(input: &ValueManifest, name: &str) -> Kind {
     let main = main_kind(&input.kinds);
-    let [only] = inputs else {
-        return main;
-    };
-    if main == Kind::Tensors && input.tensors.iter().any(|tensor| tensor.name == only.name) {
+    if main == Kind::Tensors && input.tensors.iter().any(|tensor| tensor.name == name) {
         return main;
     }
     [(TEXT, Kind::Text), (BYTES, Kind::Bytes), (JSON, Kind::Json)]
         .into_iter()
-        .find(|(name, kind)| *name == only.name && input.kinds.contains(kind))
+        .find(|(known, kind)| *known == name && input.kinds.contains(kind))
         .map_or(main, |(_, kind)| kind)
+}
+
+/// The maximum number of elements of an input of this name and shape, known before any of them is read; `None` if its
+/// items may be of any size.
+///
+/// # Errors
+/// The task has no such input, or the shape has more items than a request may have.
+pub fn max_elements(
+    task: &TaskManifest,
+    name: &str,
+    shape: &[u64],
+    limits: BodyLimits,
+) -> Result<Option<u64>, TensorsError> {
+    let specs = specs(&task.input, kind_named(&task.input, name));
+    let Some(spec) = specs.iter().find(|spec| spec.name == name) else {
+        return Err(unknown_input(name, &specs));
+    };
+    let most_items = limits.items as u64;
+    if let Some(&items) = shape.first().filter(|&&items| items > most_items) {
+        return Err(TensorsError::TooManyItems {
+            name: name.to_owned(),
+            got: items,
+            limit: limits.items,
+        });
+    }
+    let sizes = spec.item_shape.iter().map(|&dim| u64::try_from(dim).ok());
+    Ok(sizes
+        .into_iter()
+        .try_fold(most_items, |product, size| Some(product.saturating_mul(size?))))
+}
+
+fn unknown_input(name: &str, specs: &[Spec<'_>]) -> TensorsError {
+    TensorsError::Unknown {
+        hint: hint(name, specs),
+        expected: listed(specs),
+        name: cut(name).to_owned(),
+    }
 }
 
 /// A tensor of the request, with the media types of its elements.
@@ -225,11 +273,7 @@ fn match_up(
     let mut found: Vec<Option<Input>> = specs.iter().map(|_| None).collect();
     for input in inputs {
         let Some(index) = specs.iter().position(|spec| spec.name == input.name) else {
-            return Err(TensorsError::Unknown {
-                hint: hint(&input.name, specs),
-                expected: listed(specs),
-                name: cut(&input.name),
-            });
+            return Err(unknown_input(&input.name, specs));
         };
         if found[index].is_some() {
             return Err(TensorsError::Duplicate { name: input.name });
@@ -371,18 +415,26 @@ fn elements(
     byte_strings(tensor.data()).enumerate().map(element).collect()
 }
 
-/// Whether the task gives all these outputs.
+/// Checks that the task has all these outputs, and that none is requested twice: a reply would repeat its data.
 pub fn check_requested<'a>(
     task: &TaskManifest,
-    mut names: impl Iterator<Item = &'a str>,
+    names: impl Iterator<Item = &'a str>,
 ) -> Result<(), TensorsError> {
     let specs = outputs(task);
-    match names.find(|name| !specs.iter().any(|spec| spec.name == *name)) {
-        None => Ok(()),
-        Some(name) => Err(TensorsError::UnknownOutput {
-            name: cut(name),
-            hint: hint(name, &specs),
-            expected: listed(&specs),
-        }),
+    let mut requested = vec![false; specs.len()];
+    for name in names {
+        let Some(index) = specs.iter().position(|spec| spec.name == name) else {
+            return Err(TensorsError::UnknownOutput {
+                name: cut(name).to_owned(),
+                hint: hint(name, &specs),
+                expected: listed(&specs),
+            });
+        };
+        if std::mem::replace(&mut requested[index], true) {
+            return Err(TensorsError::DuplicateOutput {
+                name: name.to_owned(),
+            });
+        }
     }
+    Ok(())
 }

@@ -281,3 +281,30 @@ fn an_output_that_the_task_does_not_give_is_refused() {
         "unknown output `z`, did you mean `x`?; the task gives `x` UINT8 [-1, 2], `y` INT16 [-1]"
     );
 }
+
+#[test]
+fn an_output_is_requested_once() {
+    assert_eq!(check_requested(&pixels(), ["y", "x"].into_iter()), Ok(()));
+    let error = check_requested(&pixels(), ["x", "y", "x"].into_iter()).expect_err("x is there twice");
+    assert_eq!(
+        error.to_string(),
+        "output `x` is requested twice; request each output once"
+    );
+}
+
+#[test]
+fn what_an_input_may_hold_is_known_from_its_name_and_shape() {
+    let max = |task: &TaskManifest, name: &str, shape: &[u64]| {
+        max_elements(task, name, shape, LIMITS).map_err(|error| error.to_string())
+    };
+    assert_eq!(max(&pixels(), "x", &[1, 1000]), Ok(Some(8)));
+    assert_eq!(max(&pixels(), "y", &[]), Ok(Some(4)));
+    assert_eq!(
+        max(&pixels(), "y", &[5]),
+        Err("input `y` has 5 items, at most 4 are allowed in one request".to_owned())
+    );
+    assert!(max(&pixels(), "z", &[1]).is_err());
+    let open = task(&[Kind::Bytes, Kind::Tensors], &[("x", "UINT8", &[-1])]);
+    assert_eq!(max(&open, "x", &[1, 1000]), Ok(None));
+    assert_eq!(max(&open, BYTES, &[3]), Ok(Some(4)));
+}

@@ -37,6 +37,15 @@ impl Output {
     }
 }
 
+/// How many bytes of data the outcomes of a request have.
+pub fn data_size(outcomes: &[Outcome]) -> usize {
+    let sizes = outcomes.iter().flatten().map(|value| match value {
+        Value::Text(data) | Value::Json(data) | Value::Bytes { data, .. } => data.len(),
+        Value::Tensors(tensors) => tensors.iter().map(|tensor| tensor.data().len()).sum(),
+    });
+    sizes.sum()
+}
+
 /// Makes tensors of the outcomes of a request. These protocols know no error of a single item, so if one failed all do.
 ///
 /// # Errors

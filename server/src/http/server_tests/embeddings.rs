@@ -77,7 +77,7 @@ async fn what_cannot_be_embedded_is_told_in_the_words_of_openai() {
         (
             json!({"model": "vision", "input": vec!["a"; 9]}),
             (400, "input"),
-            "`input` has 9 items, at most 8 are allowed in one request",
+            "`input` has more than 8 items, the maximum for one request",
         ),
         (
             json!({"model": "vision", "input": "a", "encoding_format": "hex"}),

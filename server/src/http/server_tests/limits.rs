@@ -141,12 +141,90 @@ async fn a_huge_head_is_refused() {
 }
 
 #[actix_web::test]
-async fn replies_are_compressed_for_those_who_ask() {
-    let server = TestServer::start_with("compression = true");
-    let head = "POST /shout\naccept-encoding: gzip";
-    let answer = server.send(head, &body_of(2000)).await;
-    assert_eq!(answer.header("content-encoding"), Some("gzip"));
-    assert!(answer.body.len() < 500, "{} bytes", answer.body.len());
-    let answer = server.send("POST /shout", &body_of(2000)).await;
-    assert_eq!(answer.header("content-encoding"), None);
+async fn replies_from_1_kib_up_are_compressed_for_clients_that_accept_it() {
+    let server = TestServer::start();
+    let send = async |head: &str, length| server.send(head, &body_of(length)).await;
+    let large = send("POST /shout\naccept-encoding: gzip", 2000).await;
+    assert_eq!(large.header("content-encoding"), Some("gzip"));
+    assert_eq!(large.header("vary"), Some("accept-encoding"));
+    assert!(large.body.len() < 500, "{} bytes", large.body.len());
+
+    let small = send("POST /shout\naccept-encoding: gzip", 500).await;
+    assert_eq!(small.header("content-encoding"), None);
+    assert_eq!(small.header("vary"), Some("accept-encoding"));
+
+    for head in ["POST /shout", "POST /shout\naccept-encoding: identity"] {
+        let plain = send(head, 2000).await;
+        assert_eq!(plain.header("content-encoding"), None);
+        assert_eq!(plain.header("vary"), Some("accept-encoding"));
+    }
+    let disabled = TestServer::start_with("compression = false");
+    let plain = disabled
+        .send("POST /shout\naccept-encoding: gzip", &body_of(2000))
+        .await;
+    assert_eq!(
+        (plain.header("content-encoding"), plain.header("vary")),
+        (None, None)
+    );
+}
+
+#[actix_web::test]
+async fn an_encoding_that_a_client_rules_out_is_not_used() {
+    let server = TestServer::start();
+    for head in ["GET /livez", "GET /v2", "POST /shout", "GET /v2/models/vision"] {
+        let send = async |accepted: &str| {
+            let head = format!("{head}\naccept-encoding: {accepted}");
+            server.send(&head, &body_of(100)).await
+        };
+        let compressed = send("gzip, identity;q=0").await;
+        assert_eq!(compressed.status, 200, "{head}");
+        assert_eq!(compressed.header("content-encoding"), Some("gzip"), "{head}");
+        for accepted in ["identity;q=0", "*;q=0", "br, *;q=0"] {
+            assert_eq!(send(accepted).await.status, 406, "{head}, {accepted}");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn errors_and_images_are_not_compressed() {
+    let server = TestServer::start();
+    let accepted = "accept-encoding: gzip";
+    let image = format!(
+        "POST /v1/models/vision/tasks/flip/predict\n{accepted}\ncontent-type: image/png\naccept: image/png"
+    );
+    let reply = server.send(&image, &[0; 4000]).await;
+    assert_eq!((reply.status, reply.body.len()), (200, 4000));
+    assert_eq!(
+        (reply.header("content-encoding"), reply.header("vary")),
+        (None, None)
+    );
+
+    let failing = format!("{{\"inputs\":[{}]}}", vec!["\"bad\""; 8].join(","));
+    let reply = server
+        .send(&format!("POST /shout\n{accepted}"), failing.as_bytes())
+        .await;
+    assert_eq!((reply.status, reply.header("content-encoding")), (422, None));
+}
+
+#[actix_web::test]
+async fn head_tells_the_same_headers_as_get_where_a_document_is_compressed() {
+    let server = TestServer::start();
+    for path in [
+        "/openapi.json",
+        "/metrics",
+        "/v1/models",
+        "/docs/swagger-initializer.js",
+    ] {
+        let get = server
+            .send(&format!("GET {path}\naccept-encoding: gzip"), b"")
+            .await;
+        let head = server
+            .send(&format!("HEAD {path}\naccept-encoding: gzip"), b"")
+            .await;
+        assert!(head.body.is_empty(), "{path}");
+        for name in ["content-encoding", "vary", "content-type"] {
+            assert_eq!(head.header(name), get.header(name), "{path}, {name}");
+        }
+        assert_eq!(get.header("vary"), Some("accept-encoding"), "{path}");
+    }
 }

@@ -10,7 +10,7 @@ use super::read::{Form, Items, read_request};
 use super::write::write_reply;
 use crate::api::{BodyLimits, Call, Code, Failure, RequestRecord};
 use crate::clock;
-use crate::http::encode::estimated_size;
+use crate::http::encode::max_size;
 use crate::http::predict::{INLINE_BODY, INLINE_REPLY, add_timing, hints, off_the_loop};
 use crate::http::receive::receive;
 use crate::http::respond;
@@ -74,7 +74,7 @@ async fn run(
     let started = clock::now();
     let (timing, outcomes) = (reply.timing, reply.outcomes);
     let succeeded = outcomes.iter().all(Result::is_ok);
-    let inline = estimated_size(&outcomes) <= INLINE_REPLY;
+    let inline = max_size(&outcomes) <= INLINE_REPLY;
     let write = move || write_reply(form, &outcomes);
     let json = if inline {
         write()

@@ -162,8 +162,7 @@ impl Reader<'_> {
     /// The columns with their names. A client may leave out the name of the only one.
     fn named<'t>(&self, text: &'t str) -> Result<Vec<(Cow<'t, str>, &'t str)>, Failure> {
         if JsonForm::of(text) == JsonForm::Object && b64_object(text).is_none() {
-            let members = members(text).map_err(|error| malformed(format!("`inputs`: {error}")))?;
-            return Ok(members.into_iter().map(|(name, raw)| (name, raw.get())).collect());
+            return members(text).map_err(|error| malformed(format!("`inputs`: {error}")));
         }
         match tensors::inputs(self.task).as_slice() {
             [only] => Ok(vec![(only.name.to_owned().into(), text)]),
@@ -187,12 +186,17 @@ impl Reader<'_> {
                 .any(|(known, kind)| *known == name && input.kinds.contains(kind))
     }
 
+    /// How many elements a column may have; `None` if its items may be of any size.
+    fn max_elements(&self, name: &str) -> Option<u64> {
+        tensors::max_elements(self.task, name, &[], self.limits).ok().flatten()
+    }
+
     fn column(&self, name: &str, text: &str) -> Result<Input, Failure> {
         let declared = self.task.input.tensors.iter().find(|tensor| tensor.name == name);
         let dtype = declared.and_then(|tensor| DType::from_name(&tensor.dtype));
         let (dtype, (data, shape)) = match dtype {
             Some(dtype) => {
-                let read = read_elements(text, dtype)
+                let read = read_elements(text, dtype, self.max_elements(name))
                     .map_err(|problem| malformed(format!("input `{name}`: {problem}")))?;
                 (dtype, read)
             }

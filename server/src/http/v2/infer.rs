@@ -12,10 +12,11 @@ use futures_util::stream;
 use super::Name;
 use super::read::{HEADER_LENGTH, InferRequest, header_length, read_request};
 use super::write::{Encoded, Reply as Head, write_response};
-use crate::api::tensors::{read_items, write_outputs};
+use crate::api::tensors::{data_size, read_items, write_outputs};
 use crate::api::{Call, Failure};
 use crate::clock;
-use crate::http::predict::{INLINE_BODY, INLINE_REPLY, add_timing, hints, off_the_loop};
+use crate::http::encode::max_size;
+use crate::http::predict::{INLINE_BODY, INLINE_REPLY, add_timing, hints, run_sized};
 use crate::http::receive::receive;
 use crate::http::respond;
 use crate::http::server::Shared;
@@ -58,7 +59,7 @@ async fn run(
         json_length.unwrap_or(0),
     )
     .await?;
-    let (of, limits, inline) = (call.clone(), shared.body, body.len() <= INLINE_BODY);
+    let (of, limits, size) = (call.clone(), shared.body, body.len());
     let read = move || {
         let task = of.manifest();
         let InferRequest {
@@ -70,33 +71,25 @@ async fn run(
         let items = read_items(task, inputs, &parameters.for_task, limits)?;
         Ok::<_, Failure>((items, parameters, wanted, id))
     };
-    let (items, parameters, wanted, id) = if inline {
-        read()?
-    } else {
-        off_the_loop(read).await??
-    };
+    let (items, parameters, wanted, id) = run_sized(size, INLINE_BODY, read).await??;
     hints.override_with(parameters.timeout, parameters.priority);
     let reply = call.run(items, received, hints).await?;
 
     let started = clock::now();
-    let outputs = write_outputs(reply.outcomes)?;
-    let size: usize = outputs.iter().map(|output| output.byte_len()).sum();
+    let id_size = id.as_ref().map_or(0, String::len);
+    let size = match wanted.has_json() {
+        true => max_size(&reply.outcomes),
+        false => data_size(&reply.outcomes),
+    };
     let model = name.model.clone();
     let encode = move || {
-        write_response(
-            &Head {
-                model: &model,
-                id: id.as_deref(),
-            },
-            outputs,
-            &wanted,
-        )
+        let head = Head {
+            model: &model,
+            id: id.as_deref(),
+        };
+        write_response(&head, write_outputs(reply.outcomes)?, &wanted)
     };
-    let encoded = if size <= INLINE_REPLY {
-        encode()?
-    } else {
-        off_the_loop(encode).await??
-    };
+    let encoded = run_sized(size.saturating_add(id_size), INLINE_REPLY, encode).await??;
     let mut response = respond_with(encoded);
     let took = call.observe_encode(started, true);
     add_timing(&mut response, reply.timing, took);

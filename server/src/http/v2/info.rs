@@ -11,27 +11,30 @@ use crate::api::control::{Order, check_repository};
 use crate::api::describe::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
 use crate::api::{Call, Code, Failure, is_ready};
 use crate::clock;
+use crate::http::info::MAX_INLINE_MODELS;
+use crate::http::predict::run_sized;
 use crate::http::receive::receive;
 use crate::http::respond;
 use crate::http::server::Shared;
 use crate::json::{self, Object};
+use crate::registry::Snapshot;
 
 /// `GET /v2`
 pub(in crate::http) async fn server() -> HttpResponse {
     let body = json!({"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": EXTENSIONS});
-    respond::plain_json(200, body.to_string())
+    respond::json(200, body.to_string())
 }
 
 /// `GET /v2/health/live`: never depends on models.
 pub(in crate::http) async fn live() -> HttpResponse {
-    respond::plain_json(200, "{\"live\":true}")
+    respond::json(200, "{\"live\":true}")
 }
 
 /// `GET /v2/health/ready`
 pub(in crate::http) async fn ready(shared: Data<Shared>) -> HttpResponse {
     let ready = shared.registry.is_ready();
     let body = json!({"live": true, "ready": ready});
-    respond::plain_json(if ready { 200 } else { 503 }, body.to_string())
+    respond::json(if ready { 200 } else { 503 }, body.to_string())
 }
 
 /// `GET /v2/models/{model}`
@@ -52,7 +55,7 @@ pub(in crate::http) async fn model_ready(
     name: Path<Name>,
 ) -> HttpResponse {
     match is_ready(&shared.registry, &name.model, name.version.as_deref()) {
-        Ok(()) => respond::plain_json(200, json!({"name": name.model, "ready": true}).to_string()),
+        Ok(()) => respond::json(200, json!({"name": name.model, "ready": true}).to_string()),
         Err(failure) => respond::failure(&request, &failure),
     }
 }
@@ -83,9 +86,11 @@ pub(in crate::http) async fn statistics(
 }
 
 /// `GET /v2/models/stats`
-pub(in crate::http) async fn all_statistics(shared: Data<Shared>) -> HttpResponse {
-    let all = describe::all_statistics(&shared.registry.snapshot());
-    respond::plain_json(200, json!({ "model_stats": all }).to_string())
+pub(in crate::http) async fn all_statistics(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
+    of_snapshot(&request, &shared, |snapshot| {
+        json!({ "model_stats": describe::all_statistics(snapshot) }).to_string()
+    })
+    .await
 }
 
 /// What a client may ask of the list of models.
@@ -111,13 +116,18 @@ pub(in crate::http) async fn index(
     payload: web::Payload,
     shared: Data<Shared>,
 ) -> HttpResponse {
-    let list = async {
+    let asked = async {
         let asked: IndexRequest = receive_json(&request, payload, &shared).await?;
         check_repository(&asked.repository_name)?;
-        Ok(describe::index(&shared.registry.snapshot(), asked.ready))
+        Ok(asked)
     };
-    match list.await {
-        Ok(index) => respond::plain_json(200, json!(index).to_string()),
+    match asked.await {
+        Ok(asked) => {
+            of_snapshot(&request, &shared, move |snapshot| {
+                json!(describe::index(snapshot, asked.ready)).to_string()
+            })
+            .await
+        }
         Err(failure) => respond::failure(&request, &failure),
     }
 }
@@ -157,7 +167,7 @@ async fn order(
         shared.control.give(order, model).await
     };
     match carry_out.await {
-        Ok(()) => respond::plain_json(200, "{}"),
+        Ok(()) => respond::json(200, "{}"),
         Err(failure) => respond::failure(request, &failure),
     }
 }
@@ -177,6 +187,20 @@ async fn receive_json<T: DeserializeOwned + Default>(
         .map_err(|error| Failure::new(Code::Malformed, format!("malformed request body: {error}")))
 }
 
+/// Answers about all models.
+async fn of_snapshot(
+    request: &HttpRequest,
+    shared: &Shared,
+    write: impl FnOnce(&Snapshot) -> String + Send + 'static,
+) -> HttpResponse {
+    let snapshot = shared.registry.snapshot();
+    let models = snapshot.models().count();
+    match run_sized(models, MAX_INLINE_MODELS, move || write(&snapshot)).await {
+        Ok(text) => respond::json(200, text),
+        Err(failure) => respond::failure(request, &failure),
+    }
+}
+
 fn of_model<T: Serialize>(
     request: &HttpRequest,
     shared: &Shared,
@@ -185,7 +209,7 @@ fn of_model<T: Serialize>(
 ) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
     match Call::to_name(&snapshot, &name.model, name.version.as_deref()) {
-        Ok(call) => respond::plain_json(200, json!(describe(&call)).to_string()),
+        Ok(call) => respond::json(200, json!(describe(&call)).to_string()),
         Err(failure) => respond::failure(request, &failure),
     }
 }

@@ -8,8 +8,8 @@ use plugin_abi::manifest::{Kind, TaskManifest};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value as Json};
 
+use crate::api::bounded_json::AtMost;
 use crate::api::parameters::Parameters;
 use crate::api::tensors::{self, Input, MediaTypes, Spec};
 use crate::api::{BodyLimits, Code, Failure};
@@ -45,6 +45,16 @@ pub enum Wanted {
     },
     /// These.
     These(Vec<WantedOutput>),
+}
+
+impl Wanted {
+    /// Whether any output is wanted as JSON.
+    pub fn has_json(&self) -> bool {
+        match self {
+            Self::All { binary } => !binary,
+            Self::These(outputs) => outputs.iter().any(|output| !output.binary),
+        }
+    }
 }
 
 /// One output that a client wants.
@@ -129,19 +139,26 @@ impl From<ReadError> for Failure {
     }
 }
 
+/// Maximum number of inputs, and of outputs, that a request names.
+const MAX_TENSORS: usize = 1024;
+
+/// Maximum number of dimensions of a tensor.
+const MAX_DIMENSIONS: usize = 64;
+
 #[derive(Deserialize)]
 struct RequestJson<'a> {
     id: Option<String>,
-    parameters: Option<Map<String, Json>>,
     #[serde(borrow)]
-    inputs: Vec<Object<InputJson<'a>>>,
-    outputs: Option<Vec<Object<OutputJson>>>,
+    parameters: Option<&'a RawValue>,
+    #[serde(borrow)]
+    inputs: AtMost<Object<InputJson<'a>>, MAX_TENSORS>,
+    outputs: Option<AtMost<Object<OutputJson>, MAX_TENSORS>>,
 }
 
 #[derive(Deserialize)]
 struct InputJson<'a> {
     name: String,
-    shape: Vec<i64>,
+    shape: AtMost<i64, MAX_DIMENSIONS>,
     datatype: String,
     parameters: Option<Object<InputParameters>>,
     #[serde(borrow)]
@@ -206,8 +223,14 @@ pub fn read_request(
         let missing = if has_header { None } else { missing_header(body) };
         missing.map_or(failure, Failure::from)
     })?;
-    let parameters = Parameters::read(request.parameters.unwrap_or_default(), task)?;
-    let wanted = read_wanted(request.outputs.unwrap_or_default(), &parameters)?;
+    let parameters = match request.parameters {
+        Some(parameters) => Parameters::read_json(parameters.get(), task)?,
+        None => Parameters::default(),
+    };
+    let wanted = read_wanted(
+        request.outputs.map_or_else(Vec::new, |outputs| outputs.0),
+        &parameters,
+    )?;
     if let Wanted::These(outputs) = &wanted {
         tensors::check_requested(task, outputs.iter().map(|output| output.name.as_str()))?;
     }
@@ -215,11 +238,11 @@ pub fn read_request(
         data: body.slice(json.len()..),
         taken: 0,
     };
-    let takes_bytes = task.input.kinds.contains(&Kind::Bytes);
     let inputs = request
         .inputs
+        .0
         .into_iter()
-        .map(|Object(input)| read_input(input, &mut binary, takes_bytes))
+        .map(|Object(input)| read_input(input, &mut binary, task, limits))
         .collect::<Result<Vec<_>, _>>()?;
     binary.finish()?;
     Ok(InferRequest {
@@ -315,33 +338,40 @@ impl Binary {
     }
 }
 
-fn read_input(input: InputJson<'_>, binary: &mut Binary, takes_bytes: bool) -> Result<Input, ReadError> {
+fn read_input(
+    input: InputJson<'_>,
+    binary: &mut Binary,
+    task: &TaskManifest,
+    limits: BodyLimits,
+) -> Result<Input, Failure> {
     let name = input.name;
     let Some(dtype) = DType::from_name(&input.datatype) else {
-        return Err(ReadError::Datatype {
+        let unknown = ReadError::Datatype {
             datatype: input.datatype.chars().take(40).collect(),
             known: DType::all().map(DType::name).collect::<Vec<_>>().join(", "),
             name,
-        });
+        };
+        return Err(unknown.into());
     };
-    let shape: Result<Vec<u64>, _> = input.shape.iter().map(|&dim| u64::try_from(dim)).collect();
+    let shape: Result<Vec<u64>, _> = input.shape.0.iter().map(|&dim| u64::try_from(dim)).collect();
     let Ok(shape) = shape else {
-        let shape = input.shape;
-        return Err(ReadError::NegativeDimension { name, shape });
+        let shape = input.shape.0;
+        return Err(ReadError::NegativeDimension { name, shape }.into());
     };
+    let max = tensors::max_elements(task, &name, &shape, limits)?;
     let Object(parameters) = input.parameters.unwrap_or_default();
     if parameters.shared_memory_region.is_some() {
-        return Err(ReadError::SharedMemory { what: "input", name });
+        return Err(ReadError::SharedMemory { what: "input", name }.into());
     }
     let content_type = parameters.content_type.unwrap_or_default();
     let mut media_types = None;
     let data = match (input.data, parameters.binary_data_size) {
-        (Some(_), Some(_)) => return Err(ReadError::BothForms(name)),
-        (None, None) => return Err(ReadError::NoData(name)),
+        (Some(_), Some(_)) => return Err(ReadError::BothForms(name).into()),
+        (None, None) => return Err(ReadError::NoData(name).into()),
         (None, Some(size)) => binary.take(&name, size)?,
         (Some(data), None) => {
-            let data = read_json_data(&name, dtype, &shape, data.get())?;
-            if takes_bytes && dtype == DType::Bytes {
+            let data = read_json_data(&name, dtype, &shape, max, data.get())?;
+            if task.input.kinds.contains(&Kind::Bytes) && dtype == DType::Bytes {
                 let decoded = decode_texts(&name, data, &content_type)?;
                 media_types = decoded.media_types;
                 decoded.data
@@ -370,20 +400,28 @@ fn media_type(content_type: &str) -> String {
 }
 
 /// Reads `data`: flat, or nested as the shape says.
-fn read_json_data(name: &str, dtype: DType, shape: &[u64], text: &str) -> Result<Bytes, ReadError> {
+fn read_json_data(
+    name: &str,
+    dtype: DType,
+    shape: &[u64],
+    max: Option<u64>,
+    text: &str,
+) -> Result<Bytes, ReadError> {
     if matches!(dtype, DType::Fp16 | DType::Bf16) {
         let name = name.to_owned();
         return Err(ReadError::OnlyBinary { name, dtype });
     }
-    let (data, dims) = read_elements(text, dtype).map_err(|problem| ReadError::Data {
-        name: name.to_owned(),
-        problem,
-    })?;
     let product = |dims: &[u64]| {
         dims.iter()
             .try_fold(1u64, |product, &dim| product.checked_mul(dim))
     };
-    let (got, expected) = (product(&dims).unwrap_or(u64::MAX), product(shape));
+    let expected = product(shape);
+    let max = max.into_iter().chain(expected).min();
+    let (data, dims) = read_elements(text, dtype, max).map_err(|problem| ReadError::Data {
+        name: name.to_owned(),
+        problem,
+    })?;
+    let got = product(&dims).unwrap_or(u64::MAX);
     if dims.is_empty() {
         return Err(ReadError::Data {
             name: name.to_owned(),

@@ -1,5 +1,5 @@
 use plugin_abi::manifest::TensorManifest;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::*;
 
@@ -43,7 +43,9 @@ fn tensors_come_as_json_or_behind_it() {
         x(json!({"parameters": {"binary_data_size": 8}})),
         x(json!({"name": "y", "parameters": {"binary_data_size": 0}, "shape": [0, 2]})),
     ]});
-    let request = read(&floats(), &both, &binary).expect("it is well-formed");
+    let mut two = floats();
+    two.input.tensors.push(TensorManifest::new("y", "FP32", [2]));
+    let request = read(&two, &both, &binary).expect("it is well-formed");
     assert_eq!(&request.inputs[0].data[..], binary);
     assert!(request.inputs[1].data.is_empty());
 }
@@ -196,9 +198,9 @@ fn what_is_wrong_is_told_with_the_numbers() {
             "input `x`: shape [-1, 2] has a negative dimension",
         ),
         (
-            inputs(x(json!({"data": [1, 2], "shape": [1i64 << 62, 1i64 << 62]}))),
+            inputs(x(json!({"data": [1, 2], "shape": [1, 1i64 << 62, 1i64 << 62]}))),
             0,
-            "input `x` has 2 elements in `data`, but its shape [4611686018427387904, 4611686018427387904] has too many",
+            "input `x` has 2 elements in `data`, but its shape [1, 4611686018427387904, 4611686018427387904] has too many",
         ),
         (
             inputs(x(json!({"data": [1, 2], "datatype": "FP16"}))),
@@ -225,6 +227,26 @@ fn what_is_wrong_is_told_with_the_numbers() {
             json!({"inputs": [], "outputs": [{"name": "y"}]}),
             0,
             "unknown output `y`, did you mean `x`?; the task gives `x` FP32 [-1, 2]",
+        ),
+        (
+            json!({"inputs": [], "outputs": [{"name": "x"}, {"name": "x"}]}),
+            0,
+            "output `x` is requested twice; request each output once",
+        ),
+        (
+            inputs(x(json!({"data": [1], "shape": [9, 2]}))),
+            0,
+            "input `x` has 9 items, at most 8 are allowed in one request",
+        ),
+        (
+            inputs(x(json!({"data": vec![0; 100_000], "shape": [1, 100_000]}))),
+            0,
+            "input `x`: more than 65552 elements, expected at most 16",
+        ),
+        (
+            json!({"inputs": [], "outputs": vec![json!({"name": "x"}); 1025]}),
+            0,
+            "malformed request body: an array has more than 1024 elements, the maximum here at line 1 column 13349",
         ),
     ];
     for (request, binary, expected) in cases {
