@@ -5,15 +5,32 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
+/// The number of the type `bytes` in descriptors.
+const TYPE_BYTES: i32 = 12;
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
-    let descriptors = protox::compile(["proto/inference.proto"], ["proto"])?;
+    let mut descriptors = protox::compile(["proto/inference.proto"], ["proto"])?;
     std::fs::write(out.join("inference.bin"), descriptors.encode_to_vec())?;
+    // The elements of a tensor stay undecoded until their number is known to be right. A message and bytes are the same
+    // on the wire.
+    let messages = descriptors.file.iter_mut().flat_map(|file| &mut file.message_type);
+    let tensors = messages
+        .filter(|message| message.name() == "ModelInferRequest")
+        .flat_map(|message| &mut message.nested_type)
+        .filter(|message| message.name() == "InferInputTensor");
+    for field in tensors.flat_map(|message| &mut message.field) {
+        if field.name() == "contents" {
+            field.r#type = Some(TYPE_BYTES);
+            field.type_name = None;
+        }
+    }
     tonic_prost_build::configure()
         .build_client(false)
         // Tensors stay slices of the message.
         .bytes(".inference")
+        .codec_path("crate::grpc::codec::BoundedCodec")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -5,14 +5,18 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use plugin_abi::manifest::TaskManifest;
+use prost::Message as _;
 use serde_json::Value as Json;
 
+use super::codec::elements_in;
 use super::wire::infer_parameter::ParameterChoice;
 use super::wire::model_infer_request::InferInputTensor;
 use super::wire::model_infer_response::InferOutputTensor;
 use super::wire::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
 use crate::api::parameters::Parameters;
-use crate::api::tensors::{Input, MediaTypes, Output, check_requested, read_items, write_outputs};
+use crate::api::tensors::{
+    Input, MediaTypes, Output, check_requested, max_elements, read_items, write_outputs,
+};
 use crate::api::{BodyLimits, Code, Failure};
 use crate::engine::Outcome;
 use crate::error::ItemError;
@@ -79,7 +83,7 @@ pub(super) fn read_request(
     let mut raw = raw.into_iter();
     let inputs = inputs
         .into_iter()
-        .map(|input| read_input(input, raw.next()))
+        .map(|input| read_input(input, raw.next(), task, limits))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(InferRequest {
         items: read_items(task, inputs, &parameters.for_task, limits)?,
@@ -111,7 +115,12 @@ fn json(parameter: InferParameter) -> Json {
     }
 }
 
-fn read_input(input: InferInputTensor, raw: Option<Bytes>) -> Result<Input, Failure> {
+fn read_input(
+    input: InferInputTensor,
+    raw: Option<Bytes>,
+    task: &TaskManifest,
+    limits: BodyLimits,
+) -> Result<Input, Failure> {
     let InferInputTensor {
         name,
         datatype,
@@ -133,16 +142,19 @@ fn read_input(input: InferInputTensor, raw: Option<Bytes>) -> Result<Input, Fail
             "input `{name}`: shape {shape:?} has a negative dimension"
         )));
     };
-    let data = match (raw, contents) {
-        (Some(_), Some(_)) => {
+    let data = match (raw, contents.is_empty()) {
+        (Some(_), false) => {
             return Err(malformed(format!(
                 "input `{name}` has both `contents` and `raw_input_contents`; send one of them"
             )));
         }
-        (Some(raw), None) => raw,
-        (None, Some(contents)) => read_contents(dtype, contents)
-            .map_err(|problem| malformed(format!("input `{name}`: {problem}")))?,
-        (None, None) => {
+        (Some(raw), true) => raw,
+        (None, false) => {
+            let max = max_elements(task, &name, &sizes, limits)?;
+            decode_contents(dtype, &sizes, max, contents)
+                .map_err(|problem| malformed(format!("input `{name}`: {problem}")))?
+        }
+        (None, true) => {
             return Err(malformed(format!(
                 "input `{name}` has no data; expected `contents` or `raw_input_contents`"
             )));
@@ -163,6 +175,18 @@ fn read_input(input: InferInputTensor, raw: Option<Bytes>) -> Result<Input, Fail
         data,
         media_types: MediaTypes::Shared(media_type),
     })
+}
+
+/// Decodes typed lists, once it is known that they have no more elements than the shape says and the task takes.
+fn decode_contents(dtype: DType, shape: &[u64], max: Option<u64>, contents: Bytes) -> Result<Bytes, String> {
+    let product = shape.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim));
+    let max = max.into_iter().chain(product).min().unwrap_or(u64::MAX);
+    let elements = elements_in(&contents);
+    if elements as u64 > max {
+        return Err(format!("{elements} elements in `contents` of shape {shape:?}, expected at most {max}"));
+    }
+    let contents = InferTensorContents::decode(contents).map_err(|error| format!("malformed `contents`: {error}"))?;
+    read_contents(dtype, contents)
 }
 
 /// The elements of a typed list, little-endian.

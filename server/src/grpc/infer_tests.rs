@@ -18,7 +18,7 @@ fn tensor(datatype: &str, contents: Option<InferTensorContents>) -> InferInputTe
         name: "x".to_owned(),
         datatype: datatype.to_owned(),
         shape: vec![1, 2],
-        contents,
+        contents: contents.map_or_else(Bytes::new, |contents| contents.encode_to_vec().into()),
         ..InferInputTensor::default()
     }
 }
@@ -147,6 +147,10 @@ fn what_is_wrong_is_told_with_the_numbers() {
         (
             request(tensor("INT8", Some(ints(&[1]))), &[]),
             "tensor `x` of INT8 [1, 2] takes 2 bytes, got 1",
+        ),
+        (
+            request(tensor("INT8", Some(ints(&[1, 2, 3]))), &[]),
+            "input `x`: 3 elements in `contents` of shape [1, 2], expected at most 2",
         ),
         (
             request(tensor("FP16", Some(ints(&[1]))), &[]),

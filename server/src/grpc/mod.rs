@@ -4,6 +4,7 @@
 //! [`crate::api`]. A client that goes away drops the future of its call, and with it whatever of it still waits.
 
 mod calls;
+mod codec;
 mod connections;
 mod describe;
 mod health;
