@@ -114,6 +114,6 @@ pub(crate) fn status(answer: &Response<RecvStream>) -> (&str, String) {
     let message = header("grpc-message").unwrap_or_default();
     (
         header("grpc-status").expect("it has failed"),
-        message.replace("%20", " "),
+        message.replace("%20", " ").replace("%60", "`"),
     )
 }

@@ -40,7 +40,10 @@ impl Scanner {
         if let Some(value) = secret {
             self.open = unclosed(value.trim_start());
         }
-        secret.is_some() || has_password(line)
+        // Where the `=` is missing, the key is the first word.
+        let word = written.split(|c: char| c.is_whitespace() || c == ':').next().unwrap_or_default();
+        let names_secret = !written.contains('=') && (self.in_env || is_secret_key(word));
+        secret.is_some() || names_secret || has_password(line)
     }
 }
 
@@ -96,6 +99,8 @@ adminkey = s
   "s",
 ]
 keep_alive = "5s"
+admin_key "s"
+admin_key: s
 server.admin_key = 's
 cors_allowed_origins = ["https://user:s@host"]
 [[models]]
@@ -124,6 +129,8 @@ api_key = 5
             "\"api_keys\" = [",
             "  \"s\",",
             "]",
+            "admin_key \"s\"",
+            "admin_key: s",
             "server.admin_key = 's",
             "cors_allowed_origins = [\"https://user:s@host\"]",
             "env.A = \"s\"",
