@@ -15,7 +15,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(out.join("inference.bin"), descriptors.encode_to_vec())?;
     // The elements of a tensor stay undecoded until their number is known to be right. A message and bytes are the same
     // on the wire.
-    let messages = descriptors.file.iter_mut().flat_map(|file| &mut file.message_type);
+    let messages = descriptors
+        .file
+        .iter_mut()
+        .flat_map(|file| &mut file.message_type);
     let tensors = messages
         .filter(|message| message.name() == "ModelInferRequest")
         .flat_map(|message| &mut message.nested_type)

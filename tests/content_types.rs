@@ -12,6 +12,7 @@ fn json_routes() -> Vec<(&'static str, Json)> {
         ("/v1/models/words/predict", json!({"input": "a"})),
         ("/echo", json!({"input": "a"})),
         ("/v1/models/words:predict", json!({"instances": ["a"]})),
+        ("/v1/models/words/versions/1:predict", json!({"instances": ["a"]})),
         ("/v2/models/words/infer", text.clone()),
         ("/v2/models/words/versions/1/infer", text),
         ("/v1/embeddings", json!({"model": "m.embed", "input": "a"})),

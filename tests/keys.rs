@@ -10,9 +10,10 @@ const CLIENT_KEY: &str = "a-key-of-a-client";
 const ADMIN_KEY: &str = "the-key-of-the-admin";
 
 /// Paths that operators may choose and that look like the server's own.
-const LOOKALIKES: [&str; 14] = [
+const LOOKALIKES: [&str; 15] = [
     "/docs-of-mine",
     "/docs.html",
+    "/favicon.png",
     "/docs2/predict",
     "/Docs/text",
     "/metrics2",
@@ -74,6 +75,7 @@ fn health_metrics_and_documentation_need_no_key_however_their_path_is_written() 
         "/docs/",
         "/d%6fcs/",
         "/openapi.json",
+        "/favicon.ico",
         "/v2/health/live",
         "/v2/health/ready",
     ] {
@@ -88,6 +90,9 @@ fn health_metrics_and_documentation_need_no_key_however_their_path_is_written() 
         "/docs%2f..%2fv1%2fmodels",
         "/v2/health/",
         "/v1/models",
+        "/v1/models/m0/metadata",
+        "/v1/models/m0/versions/1",
+        "/favicon.ico/x",
         "/nothing",
         "/%76%31/models",
     ] {
@@ -169,7 +174,10 @@ fn commands_do_not_print_keys() {
     ));
     let config = scenario.dir().join("models.toml");
     let config = config.to_str().expect("the path is text");
-    for arguments in [&["check", "--config", config][..], &["--config", config, "--log-level", "trace"]] {
+    for arguments in [
+        &["check", "--config", config][..],
+        &["--config", config, "--log-level", "trace"],
+    ] {
         let output = scenario.run(arguments);
         assert!(!output.status.success());
         let printed = [output.stdout, output.stderr].concat();

@@ -102,7 +102,7 @@ routes! {
     /// The documentation pages.
     DOCS = Route::docs(&["/docs/{file}*"]);
     /// Describes the server.
-    ROOT = Route::open(&["/"]);
+    ROOT = Route::open(&["/"]).compressible();
     /// The icon of the pages.
     FAVICON = Route::open(&["/favicon.ico"]);
     /// State of the server and its models.
@@ -228,6 +228,7 @@ mod tests {
     fn a_path_is_open_only_if_it_is_a_route_that_is() {
         let open = [
             "/",
+            "/favicon.ico",
             "/health",
             "/livez",
             "/readyz",

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use plugin_abi::manifest::TaskManifest;
 use serde_json::Value as Json;
 
-use super::error::{Code, Failure, cut};
 use super::bounded_json::visit_members;
+use super::error::{Code, Failure, cut};
 
 /// Parameters that a client or its library sends for the server, and that no task is shown.
 const FOR_THE_SERVER: [&str; 9] = [

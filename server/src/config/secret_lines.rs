@@ -41,7 +41,10 @@ impl Scanner {
             self.open = unclosed(value.trim_start());
         }
         // Where the `=` is missing, the key is the first word.
-        let word = written.split(|c: char| c.is_whitespace() || c == ':').next().unwrap_or_default();
+        let word = written
+            .split(|c: char| c.is_whitespace() || c == ':')
+            .next()
+            .unwrap_or_default();
         let names_secret = !written.contains('=') && (self.in_env || is_secret_key(word));
         secret.is_some() || names_secret || has_password(line)
     }

@@ -145,9 +145,12 @@ fn check_tensor(field: Field<'_>, parameters: &mut usize) -> Result<(), String> 
     let mut dimensions = 0;
     for_each_field(tensor, |number, field| match (number, field) {
         (3, Field::Number) => count("dimensions of one tensor", &mut dimensions, 1, MAX_DIMENSIONS),
-        (3, Field::Bytes(packed)) => {
-            count("dimensions of one tensor", &mut dimensions, numbers_in(packed), MAX_DIMENSIONS)
-        }
+        (3, Field::Bytes(packed)) => count(
+            "dimensions of one tensor",
+            &mut dimensions,
+            numbers_in(packed),
+            MAX_DIMENSIONS,
+        ),
         (4, _) => count("parameters", parameters, 1, MAX_ELEMENTS),
         _ => Ok(()),
     })
@@ -220,7 +223,13 @@ mod tests {
         assert!(check(&inputs(1025)).is_err());
         let shaped = |dimensions| {
             let shape = vec![300; dimensions];
-            with_inputs(InferInputTensor { shape, ..InferInputTensor::default() }, 1)
+            with_inputs(
+                InferInputTensor {
+                    shape,
+                    ..InferInputTensor::default()
+                },
+                1,
+            )
         };
         assert_eq!(check(&shaped(64)), Ok(()));
         assert_eq!(
@@ -232,8 +241,13 @@ mod tests {
             ..ModelInferRequest::default()
         };
         assert!(check(&raw).is_err());
-        let parameters = (0..1025).map(|index| (index.to_string(), Default::default())).collect();
-        let parameters = ModelInferRequest { parameters, ..ModelInferRequest::default() };
+        let parameters = (0..1025)
+            .map(|index| (index.to_string(), Default::default()))
+            .collect();
+        let parameters = ModelInferRequest {
+            parameters,
+            ..ModelInferRequest::default()
+        };
         assert!(check(&parameters).is_err());
     }
 

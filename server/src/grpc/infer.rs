@@ -179,13 +179,18 @@ fn read_input(
 
 /// Decodes typed lists, once it is known that they have no more elements than the shape says and the task takes.
 fn decode_contents(dtype: DType, shape: &[u64], max: Option<u64>, contents: Bytes) -> Result<Bytes, String> {
-    let product = shape.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim));
+    let product = shape
+        .iter()
+        .try_fold(1u64, |product, &dim| product.checked_mul(dim));
     let max = max.into_iter().chain(product).min().unwrap_or(u64::MAX);
     let elements = elements_in(&contents);
     if elements as u64 > max {
-        return Err(format!("{elements} elements in `contents` of shape {shape:?}, expected at most {max}"));
+        return Err(format!(
+            "{elements} elements in `contents` of shape {shape:?}, expected at most {max}"
+        ));
     }
-    let contents = InferTensorContents::decode(contents).map_err(|error| format!("malformed `contents`: {error}"))?;
+    let contents =
+        InferTensorContents::decode(contents).map_err(|error| format!("malformed `contents`: {error}"))?;
     read_contents(dtype, contents)
 }
 

@@ -15,8 +15,8 @@ use actix_web::http::header::{
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _};
 
-use super::body::essence;
 use super::respond;
+use crate::api::media_types::essence;
 use crate::api::{Code, Failure};
 use crate::routes;
 

@@ -15,6 +15,7 @@ use super::v1;
 use crate::api::{Call, Code, Failure};
 use crate::model::Health;
 use crate::registry::{ModelEntry, ModelState};
+use crate::routes::Access;
 
 /// Answers about more models than this are written on a blocking thread.
 pub(super) const MAX_INLINE_MODELS: usize = 8;
@@ -26,10 +27,7 @@ pub(super) async fn models(request: HttpRequest, shared: Data<Shared>) -> HttpRe
     let write = {
         let snapshot = snapshot.clone();
         move || {
-            let models: Vec<Json> = snapshot
-                .models()
-                .map(|entry| describe(entry, operator))
-                .collect();
+            let models: Vec<Json> = snapshot.models().map(|entry| describe(entry, operator)).collect();
             json!({"object": "list", "data": models, "models": models}).to_string()
         }
     };
@@ -67,7 +65,7 @@ fn describe_as(name: &str, entry: &ModelEntry, task: Option<usize>, operator: bo
 /// Whether the client has the admin key.
 fn is_operator(request: &HttpRequest, shared: &Shared) -> bool {
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    shared.keys.may_administer(authorization).is_ok()
+    shared.keys.check(Access::Admin, authorization).is_ok()
 }
 
 /// Everything that a client may know of a model; the operator gets the reasons of failures in full.

@@ -22,6 +22,7 @@ pub(in crate::http) use self::operations::path_segment;
 use self::protocols::Addressed;
 use self::schemas::TaskSchemas;
 use crate::api::describe::{SERVER_NAME, SERVER_VERSION};
+use crate::routes::Access;
 
 /// One loaded model, as far as the documentation goes.
 #[derive(Clone, Copy, Debug)]
@@ -36,17 +37,6 @@ pub struct DocumentedModel<'a> {
     pub default_task: Option<usize>,
     /// Short routes of the operator's: path and index of the task.
     pub routes: &'a [(&'a str, usize)],
-}
-
-/// Who may call an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Access {
-    /// Anyone.
-    Open,
-    /// Holders of a key, if there are keys.
-    Client,
-    /// Holders of the admin key.
-    Admin,
 }
 
 /// Tags of the routes that do not belong to one model.

@@ -11,7 +11,7 @@ use super::write::write_reply;
 use crate::api::{BodyLimits, Call, Code, Failure, RequestRecord};
 use crate::clock;
 use crate::http::encode::max_size;
-use crate::http::predict::{INLINE_BODY, INLINE_REPLY, add_timing, hints, off_the_loop};
+use crate::http::predict::{INLINE_BODY, INLINE_REPLY, add_timing, hints, run_sized};
 use crate::http::receive::receive;
 use crate::http::respond;
 use crate::http::server::Shared;
@@ -59,14 +59,10 @@ async fn run(
     let received = record.received();
     Call::check_serves(&snapshot, &name.model, name.version.as_deref())?;
     let body = receive(request, payload, shared.receive, received, 0).await?;
-    let (limits, inline) = (shared.body, body.len() <= INLINE_BODY);
+    let (limits, size) = (shared.body, body.len());
     let (of_request, model) = (snapshot.clone(), name.model.clone());
     let read = move || read(&of_request, &name, &body, limits);
-    let Read { call, form, items } = if inline {
-        read()?
-    } else {
-        off_the_loop(read).await??
-    };
+    let Read { call, form, items } = run_sized(size, INLINE_BODY, read).await??;
     record.addressed(&snapshot, &model, &Ok(call.clone()));
     let hints = hints(request, &call)?;
     let reply = call.run(items, received, hints).await?;
@@ -74,13 +70,9 @@ async fn run(
     let started = clock::now();
     let (timing, outcomes) = (reply.timing, reply.outcomes);
     let succeeded = outcomes.iter().all(Result::is_ok);
-    let inline = max_size(&outcomes) <= INLINE_REPLY;
+    let size = max_size(&outcomes);
     let write = move || write_reply(form, &outcomes);
-    let json = if inline {
-        write()
-    } else {
-        off_the_loop(write).await?
-    };
+    let json = run_sized(size, INLINE_REPLY, write).await?;
     let took = call.observe_encode(started, succeeded);
     let mut response = respond::json(200, json?);
     add_timing(&mut response, timing, took);

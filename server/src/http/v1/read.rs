@@ -188,7 +188,9 @@ impl Reader<'_> {
 
     /// How many elements a column may have; `None` if its items may be of any size.
     fn max_elements(&self, name: &str) -> Option<u64> {
-        tensors::max_elements(self.task, name, &[], self.limits).ok().flatten()
+        tensors::max_elements(self.task, name, &[], self.limits)
+            .ok()
+            .flatten()
     }
 
     fn column(&self, name: &str, text: &str) -> Result<Input, Failure> {
