@@ -43,7 +43,7 @@ impl Parameters {
     pub fn read_json(object: &str, task: &TaskManifest) -> Result<Self, Failure> {
         let mut reader = Reader::new(task);
         visit_members(object, &mut |name, value| reader.add(&name, value))
-            .map_err(|error| Failure::new(Code::Malformed, format!("`parameters`: {error}")))??;
+            .map_err(|error| Failure::new(Code::Malformed, format!("`parameters`: {}", error.message())))??;
         Ok(reader.finish())
     }
 

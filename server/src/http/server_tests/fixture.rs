@@ -120,7 +120,7 @@ impl TestServer {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    headers: Vec<(String, String)>,
+    pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
 }
 

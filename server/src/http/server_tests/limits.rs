@@ -225,6 +225,8 @@ async fn head_tells_the_same_headers_as_get_where_a_document_is_compressed() {
         for name in ["content-encoding", "vary", "content-type"] {
             assert_eq!(head.header(name), get.header(name), "{path}, {name}");
         }
-        assert_eq!(get.header("vary"), Some("accept-encoding"), "{path}");
+        let is_varied = |(name, value): &(String, String)| name == "vary" && value == "accept-encoding";
+        assert!(get.headers.iter().any(is_varied), "{path}");
+        assert!(head.headers.iter().any(is_varied), "{path}");
     }
 }

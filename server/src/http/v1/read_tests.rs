@@ -173,7 +173,7 @@ fn every_malformed_request_is_told_what_is_wrong() {
         (
             x(),
             json!({"instances": [1, 2, 3, 4]}),
-            "`instances` has more than 3 items, the most that one request may have",
+            "`instances` has more than 3 items, the maximum for one request",
         ),
         (
             x(),
