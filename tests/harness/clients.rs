@@ -10,9 +10,10 @@ use super::plugins::repository;
 use super::{Server, tools};
 
 /// Runs a script of `tests/clients`, which asserts by itself. A script that hangs is killed, and prints where it hung.
-pub(crate) fn run(name: &str, arguments: &[&str]) {
+/// Returns false if it did not run, as the client libraries are not installed.
+pub(crate) fn run(name: &str, arguments: &[&str]) -> bool {
     let Some(script) = script(name, arguments) else {
-        return;
+        return false;
     };
     let output = Command::new("timeout")
         .args(["--signal=ABRT", "400"])
@@ -27,6 +28,7 @@ pub(crate) fn run(name: &str, arguments: &[&str]) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    true
 }
 
 /// The command that runs a script of `tests/clients`.

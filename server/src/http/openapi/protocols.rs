@@ -1,5 +1,7 @@
 //! The routes of the Open Inference Protocol, and of OpenAI's embeddings.
 
+use std::collections::BTreeSet;
+
 use plugin_abi::manifest::{Kind, TaskManifest};
 use serde_json::{Map, Value as Json, json};
 
@@ -37,7 +39,7 @@ pub(super) fn add_openai(operations: &mut Operations, components: &mut Component
             "model": {"type": "string", "examples": [name]},
             "input": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]},
             "encoding_format": {"type": ["string", "null"], "enum": ["float", "base64", null]},
-            "dimensions": {"type": ["integer", "null"], "minimum": 1},
+            "dimensions": dimensions_schema(tasks),
             "user": {"description": "Accepted and ignored."},
         },
     });
@@ -87,6 +89,42 @@ pub(super) fn add_openai(operations: &mut Operations, components: &mut Component
         all_failed: None,
         access: Access::Client,
     });
+}
+
+/// Schema of `dimensions`: the declared sizes if no task can change the size of its embeddings, otherwise any size.
+fn dimensions_schema(tasks: &[Addressed<'_>]) -> Json {
+    let fixed = |task: &TaskManifest| {
+        if !task.parameters_schema["properties"]["dimensions"].is_null() {
+            return None;
+        }
+        let size = task.output.tensors.first()?.shape.first()?;
+        u64::try_from(*size).ok()
+    };
+    let embeddings = tasks
+        .iter()
+        .map(|addressed| addressed.task)
+        .filter(|task| task.embedding);
+    match embeddings.map(fixed).collect::<Option<BTreeSet<u64>>>() {
+        Some(sizes) => {
+            let sizes = sizes.into_iter().map(Json::from).chain([Json::Null]);
+            json!({"type": ["integer", "null"], "enum": sizes.collect::<Vec<_>>()})
+        }
+        None => json!({"type": ["integer", "null"], "minimum": 1}),
+    }
+}
+
+/// Body of a request to the model repository, which has `member` and may name the only repository.
+fn repository_request(member: &str, schema: &Json) -> Json {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            member: schema,
+            "repository_name": {
+                "type": "string", "maxLength": 0, "description": "Empty: the configuration is the only repository.",
+            },
+        },
+    })
 }
 
 /// Adds the routes of the Open Inference Protocol.
@@ -275,9 +313,8 @@ fn add_repository(operations: &mut Operations, components: &mut Components, mode
     });
     let entry = components.add("OpenInferenceIndexEntry", entry);
     let index = json!({"type": "array", "items": entry});
-    let asked = json!({"type": "object", "properties": {"ready": {
-        "type": "boolean", "description": "Whether to list only models that are ready.",
-    }}});
+    let ready = json!({"type": "boolean", "description": "Whether to list only models that are ready."});
+    let asked = repository_request("ready", &ready);
     operations.add(Operation {
         method: "post",
         path: "/v2/repository/index".to_owned(),
@@ -292,9 +329,21 @@ fn add_repository(operations: &mut Operations, components: &mut Components, mode
         all_failed: None,
         access: Access::Client,
     });
-    for (verb, summary) in [
-        ("load", "Load a model as the configuration has it now"),
-        ("unload", "Take a model out of service"),
+    let no_parameters = json!({"type": ["object", "null"], "maxProperties": 0});
+    let unload_parameters = json!({
+        "type": ["object", "null"],
+        "additionalProperties": false,
+        "properties": {"unload_dependents": {
+            "type": "boolean", "description": "Accepted and ignored: no model depends on another.",
+        }},
+    });
+    for (verb, summary, parameters) in [
+        (
+            "load",
+            "Load a model as the configuration has it now",
+            no_parameters,
+        ),
+        ("unload", "Take a model out of service", unload_parameters),
     ] {
         let done = json!({"type": "object"});
         operations.add(Operation {
@@ -305,7 +354,11 @@ fn add_repository(operations: &mut Operations, components: &mut Components, mode
             summary: summary.to_owned(),
             description: "Requires the admin key: `admin_key` of the configuration.".to_owned(),
             parameters: vec![path_parameter("model", models)],
-            body: Some(json_body(&json!({"type": "object"}), false, Map::new())),
+            body: Some(json_body(
+                &repository_request("parameters", &parameters),
+                false,
+                Map::new(),
+            )),
             answers: vec![(200, json_answer("Done.", &done))],
             failures: &[400, 404, 406, 408, 413, 415, 500, 503],
             all_failed: None,
