@@ -93,3 +93,16 @@ fn an_orderly_end_is_not_reported_as_a_crash() {
     assert_eq!(server.wait_for_exit().code(), Some(0));
     assert!(!server.log().has("[ERROR crash]"), "{}", server.log().text());
 }
+
+#[test]
+fn a_plugin_bound_to_the_thread_that_loads_it_serves_and_reloads() {
+    let mut server = Scenario::misbehave("on_load = \"bind_thread\"", "").start();
+    assert_eq!(server.predict("m", "text", &echoes(["a"])).values(), ["a"]);
+    let config = "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n\n[models.settings]\non_load = \"bind_thread\"\ntag = \"new\"\n";
+    server.write_config(config);
+    assert!(server.reload());
+    assert_eq!(server.predict("m", "text", &echoes(["b"])).values(), ["b"]);
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.wait_for_exit().code(), Some(0));
+    assert!(!server.log().has("[ERROR crash]"), "{}", server.log().text());
+}

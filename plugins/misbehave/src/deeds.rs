@@ -111,6 +111,18 @@ pub(crate) fn abort() -> ! {
     process::abort()
 }
 
+/// Aborts the process when the calling thread exits, as libraries do whose state ends with the thread that opened them.
+pub(crate) fn bind_thread() {
+    struct Bound;
+    impl Drop for Bound {
+        fn drop(&mut self) {
+            abort();
+        }
+    }
+    thread_local!(static BOUND: Bound = const { Bound });
+    BOUND.with(|_| ());
+}
+
 /// Writes where nobody may.
 #[allow(unsafe_code, reason = "the crash is what the test orders")]
 pub(crate) fn segfault() {

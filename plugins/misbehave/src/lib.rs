@@ -64,6 +64,8 @@ enum LoadFault {
     Abort,
     /// Writes where nobody may.
     Segfault,
+    /// Works, and aborts the process when the thread that loads the model exits.
+    BindThread,
 }
 
 /// The model.
@@ -98,6 +100,7 @@ impl Model for Misbehave {
             Some(LoadFault::Exit) => deeds::exit(0),
             Some(LoadFault::Abort) => deeds::abort(),
             Some(LoadFault::Segfault) => deeds::segfault(),
+            Some(LoadFault::BindThread) => deeds::bind_thread(),
         }
         let _bomb = settings.panic_in_drop.then(|| deeds::Bomb);
         Ok(Self {

@@ -104,6 +104,8 @@ pub struct LibraryFacts {
     pub needed: Vec<String>,
     /// Where it looks for them apart from the system's places.
     pub run_path: Option<String>,
+    /// Whether its thread-local storage comes out of the small reserve that a process has for libraries opened late.
+    pub static_tls: bool,
 }
 
 /// Reads the header of `file` and says what it is, or why it cannot be loaded.
@@ -309,6 +311,7 @@ fn read_facts(library: &Library<'_>, size: u64) -> Result<LibraryFacts, HeaderEr
         soname: None,
         needed: Vec::new(),
         run_path: None,
+        static_tls: false,
     };
     for entry in table.iter() {
         let text = || {
@@ -319,6 +322,7 @@ fn read_facts(library: &Library<'_>, size: u64) -> Result<LibraryFacts, HeaderEr
             elf::DT_NEEDED => facts.needed.push(text()?),
             elf::DT_SONAME => facts.soname = Some(text()?),
             elf::DT_RUNPATH | elf::DT_RPATH => facts.run_path = Some(text()?),
+            elf::DT_FLAGS => facts.static_tls = entry.val & elf::DF_STATIC_TLS.0 != 0,
             _ => {}
         }
     }

@@ -11,6 +11,8 @@ use serde::Serialize;
 
 use super::{LibraryFacts, LoadError, Trial, TrialProgram, header, trial_load};
 
+const STATIC_TLS: &str = "the library has static thread-local storage (DF_STATIC_TLS), often that of a global allocator such as mimalloc; a process has room for it for some ten loads, reloads included: set `isolation = \"process\"` for a model that is reloaded often";
+
 /// What can be said of a plugin file without settings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Inspection {
@@ -70,6 +72,9 @@ pub fn inspect(
     let mut findings = check::plugin(&trial.manifest);
     for task in &trial.manifest.tasks {
         findings.extend(wrong_examples(task, check_example));
+    }
+    if facts.static_tls && trial.manifest.isolation != Some(Isolation::Process) {
+        findings.push(Finding::warning(None, STATIC_TLS));
     }
     Ok(Inspection {
         abi_version: trial.abi_version,

@@ -1,16 +1,15 @@
 //! Loading: from the settings of one model to a model that has been warmed up and checked against them.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::Duration;
 
 use plugin_abi::manifest::{LoadContext as PluginContext, TaskManifest};
 
 use super::failure::{ModelError, ModelFailure};
+use super::load_threads;
 use super::loaded_files::LoadedFiles;
 use super::warm_up::warm_up;
 use crate::batching::DeclaredLimits;
@@ -21,7 +20,6 @@ use crate::isolation::confine::{CONFINE_OPTION, Confinement, Enclosures};
 use crate::isolation::{self, IsolatedModel, Program, Setup, WarmUp, WarmUpError};
 use crate::loader::{Loaded, Loader, Staged};
 use crate::metrics::Metrics;
-use crate::priority;
 use crate::protocol::ItemInput;
 
 /// Reads an example of a task, which has the JSON form of the native routes.
@@ -67,40 +65,47 @@ pub(super) struct Ready {
     pub(super) default_task: Option<usize>,
 }
 
-/// Loads models concurrently, each on its own thread, and yields them in the order in which they finish. A load that takes
-/// longer than `timeout` fails. The threads and processes that a load starts have the niceness of the model.
+/// Loads models concurrently, each on a thread of [`load_threads`], and yields them in the order in which they finish. A
+/// load that takes longer than `timeout` fails. The threads and processes that a load starts have the niceness of the model.
 pub(super) fn load_all(
     context: &Arc<LoadContext>,
     models: &[ModelSettings],
     timeout: Duration,
 ) -> impl Iterator<Item = (ModelSettings, Result<Ready, ModelFailure>)> + use<> {
-    let context = context.clone();
-    let load = move |settings: &ModelSettings| {
-        priority::give_way(context.nice_of(settings));
-        load(&context, settings)
-    };
-    run_all(load, models, timeout)
+    let (nice, context) = (context.clone(), context.clone());
+    run_all(
+        move |settings| load(&context, settings),
+        move |settings| nice.nice_of(settings),
+        models,
+        timeout,
+    )
 }
 
-/// Runs `load` for each model on its own thread. A load that panics fails with the message of the panic.
-fn run_all<T, F>(
+/// Runs `load` for each model on a thread of its niceness. A load that panics fails with the message of the panic.
+fn run_all<T, F, N>(
     load: F,
+    nice_of: N,
     models: &[ModelSettings],
     timeout: Duration,
-) -> impl Iterator<Item = (ModelSettings, Result<T, ModelFailure>)> + use<T, F>
+) -> impl Iterator<Item = (ModelSettings, Result<T, ModelFailure>)> + use<T, F, N>
 where
     T: Send + 'static,
     F: Fn(&ModelSettings) -> Result<T, ModelFailure> + Send + Sync + 'static,
+    N: Fn(&ModelSettings) -> i32,
 {
     let load = Arc::new(load);
     let deadline = clock::now() + timeout;
     let (sender, receiver) = channel();
     let mut waiting: Vec<ModelSettings> = models.to_vec();
     for settings in models {
-        let run = {
-            let (load, settings, sender) = (load.clone(), settings.clone(), sender.clone());
-            move || {
-                let result = catch_unwind(AssertUnwindSafe(|| load(&settings))).unwrap_or_else(|panic| {
+        let work = {
+            let (load, settings) = (load.clone(), settings.clone());
+            move || load(&settings)
+        };
+        let deliver = {
+            let (settings, sender) = (settings.clone(), sender.clone());
+            move |result: std::thread::Result<_>| {
+                let result = result.unwrap_or_else(|panic| {
                     let error = ModelError::Panicked(panic_message(panic.as_ref()));
                     Err(ModelFailure::new(&settings, Some(settings.location()), error))
                 });
@@ -108,8 +113,7 @@ where
                 let _ = sender.send((settings.name, result));
             }
         };
-        let name = format!("load {}", settings.name);
-        if let Err(error) = thread::Builder::new().name(name).spawn(run) {
+        if let Err(error) = load_threads::run(nice_of(settings), work, deliver) {
             let failure = ModelFailure::new(settings, None, error);
             let _ = sender.send((settings.name.clone(), Err(failure)));
         }
@@ -342,7 +346,7 @@ mod tests {
             name => panic!("no luck with {name}"),
         };
         let results: BTreeMap<String, Result<(), String>> =
-            run_all(load, &models(), Duration::from_secs(3600))
+            run_all(load, |_| 0, &models(), Duration::from_secs(3600))
                 .map(|(settings, result)| (settings.name, result.map_err(|failure| failure.to_string())))
                 .collect();
         let expected = "models.toml:4:1: model `bad`: loading it panicked: no luck with bad".to_owned();

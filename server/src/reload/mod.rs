@@ -8,6 +8,7 @@ mod failure;
 mod fingerprint;
 mod generations;
 mod load;
+mod load_threads;
 mod loaded_files;
 mod plan;
 mod summary;

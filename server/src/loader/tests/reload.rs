@@ -132,6 +132,28 @@ fn inspecting_shows_the_file_and_the_manifest() {
 }
 
 #[test]
+fn inspecting_warns_of_static_thread_local_storage() {
+    let folders = Folders::new();
+    let warns = |library: &[u8]| {
+        let file = folders.write("libpatched.so", library);
+        let request = super::fixtures::request(&file);
+        let inspection = inspect(&trial_program(), &file, request.trial_timeout, &|_, _| Ok(()));
+        let inspection = inspection.expect("the template is a plugin");
+        inspection
+            .findings
+            .iter()
+            .any(|finding| finding.message.contains("DF_STATIC_TLS"))
+    };
+    let mut library = template_bytes();
+    assert!(!warns(&library));
+    // The entry DT_FLAGS of the dynamic section, with DF_BIND_NOW alone.
+    let flags = [0x1e_u64.to_ne_bytes(), 0x08_u64.to_ne_bytes()].concat();
+    let value = position(&library, &flags) + 8;
+    library[value..value + 8].copy_from_slice(&0x18_u64.to_ne_bytes());
+    assert!(warns(&library));
+}
+
+#[test]
 fn a_model_that_panics_in_load_or_drop_ends_nothing() {
     let folders = Folders::new();
     let mut request = super::fixtures::request(&built("misbehave"));
