@@ -44,6 +44,10 @@ pub fn reword(message: &str) -> String {
 fn reword_mismatch(message: &str) -> Option<String> {
     if let Some(rest) = message.strip_prefix("invalid length ") {
         let (length, expected) = rest.split_once(", expected ")?;
+        // serde accepts an array for a struct, as other formats have it; in JSON a struct is an object.
+        if is_object(expected) {
+            return Some("got an array, expected an object".to_owned());
+        }
         let noun = if length == "1" { "element" } else { "elements" };
         return Some(format!(
             "got {length} {noun}, expected {}",
@@ -170,16 +174,10 @@ fn shape(expected: &str) -> Option<String> {
         "tuple struct ",
         "tuple variant ",
     ];
-    let objects = [
-        "struct ",
-        "struct variant ",
-        "internally tagged enum ",
-        "adjacently tagged enum ",
-    ];
     if arrays.iter().any(|prefix| expected.starts_with(prefix)) {
         return Some(expected_length(expected));
     }
-    if objects.iter().any(|prefix| expected.starts_with(prefix)) {
+    if is_object(expected) {
         return Some("an object".to_owned());
     }
     if expected.starts_with("enum ") {
@@ -188,7 +186,18 @@ fn shape(expected: &str) -> Option<String> {
     (expected.starts_with("unit struct ") || expected.starts_with("unit variant ")).then(|| "null".to_owned())
 }
 
-/// What serde expected of a length: "a tuple of size 2", "struct Person with 2 elements", "fewer elements in array".
+/// Whether what serde expected is an object in JSON.
+fn is_object(expected: &str) -> bool {
+    let objects = [
+        "struct ",
+        "struct variant ",
+        "internally tagged enum ",
+        "adjacently tagged enum ",
+    ];
+    objects.iter().any(|prefix| expected.starts_with(prefix))
+}
+
+/// What serde expected of a length: "a tuple of size 2", "tuple struct Point with 2 elements", "fewer elements in array".
 fn expected_length(expected: &str) -> String {
     let number = expected
         .split([' ', ','])
@@ -291,9 +300,11 @@ mod tests {
     #[test]
     fn mismatches_are_worded_in_the_terms_of_json() {
         for (worded, expected) in [
+            (of::<Person>("[]"), "got an array, expected an object"),
+            (of::<Person>("[\"Ada\"]"), "got an array, expected an object"),
             (
-                of::<Person>("[]"),
-                "got 0 elements, expected an array of 2 elements",
+                of::<Color>(r#"{"named": []}"#),
+                "got an array, expected an object",
             ),
             (of::<Person>("5"), "got 5, expected an object"),
             (of::<Person>("\"Ada\""), "got \"Ada\", expected an object"),
