@@ -33,11 +33,39 @@ fn block(name: &str) -> &'static str {
     rest.split_once("```").expect("the fence is closed").0
 }
 
+/// The test that compiles and runs the guide's section on parameters.
+const PARAMETERS: &str = "tests/parameters.rs";
+
+/// The guide's model with the task of the section on parameters, and a test of it.
+fn crate_with_parameters() -> String {
+    let (_, section) = GUIDE
+        .split_once("**Parameters.**")
+        .expect("the guide has this section");
+    let (_, task) = section.split_once("```rust\n").expect("it shows a task");
+    let (task, _) = task.split_once("```").expect("the fence is closed");
+    let code = block("src/lib.rs");
+    let (before, rest) = code
+        .split_once("struct Greet; //")
+        .expect("the model has this task");
+    let (_, after) = rest.split_once("\n\n").expect("an empty line follows the task");
+    let test = r#"
+#[test]
+fn parameters_are_read_for_each_item() {
+    let settings = json!({"greeting": "Hi"});
+    let model = plugin_sdk::testing::Harness::<Greeter>::load(settings).expect("it loads");
+    let outcomes = model.predict_with("greet", &[json!("A")], &json!({"times": 2}));
+    assert_eq!(outcomes, [Ok(json!("Hi, A!Hi, A!"))]);
+    assert!(model.predict("greet", &[json!("A")])[0].is_err());
+}
+"#;
+    format!("{before}{task}\n{after}{test}")
+}
+
 /// Writes the crate of the guide, which differs only in where the SDK is and in [`EXTRA`].
 fn write_crate() -> PathBuf {
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guide/greeter");
-    for name in ["Cargo.toml", "src/lib.rs", "tests/greeter.rs"] {
+    for name in ["Cargo.toml", "src/lib.rs", "tests/greeter.rs", PARAMETERS] {
         let file = folder.join(name);
         fs::create_dir_all(file.parent().expect("a file is in a folder")).expect("the folder can be made");
         let written = fs::read_to_string(&file).unwrap_or_default();
@@ -47,6 +75,7 @@ fn write_crate() -> PathBuf {
                 assert!(block(name).contains(path));
                 format!("{}{EXTRA}", block(name).replace(path, &sdk.display().to_string()))
             }
+            PARAMETERS => crate_with_parameters(),
             _ => block(name).to_owned(),
         };
         // A file that is written again is compiled again.
@@ -129,52 +158,54 @@ fn run_all_but_the_tests(folder: &Path, commands: &str) {
     assert!(status.expect("there is a shell").success(), "{commands}");
 }
 
-fn copy_of_the_template_builds(outside: bool) {
+/// The folder that this repository is checked out in.
+fn checkout() -> &'static Path {
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let workspace = sdk.parent().expect("the SDK is in a workspace");
-    let parent = std::env::temp_dir().join(format!("copy-of-the-template-{}-{outside}", std::process::id()));
-    fs::create_dir_all(&parent).expect("the folder can be made");
-    if outside {
-        std::os::unix::fs::symlink(workspace, parent.join("inference-server")).expect("it can be linked");
-        run_all_but_the_tests(&parent, commands("cp -r inference-server/plugins/template words"));
-        let copy = parent.join("words");
-        fs::copy(workspace.join("Cargo.lock"), copy.join("Cargo.lock")).expect("the versions can be shared");
-        cargo(&copy, &["test", "--offline", "--quiet"]);
-        let manifest = describe(&target_dir().join("debug/deps/libwords.so"));
-        assert_eq!(manifest.name, "plugin-words");
-    } else {
-        let status = Command::new("cp")
-            .arg("-r")
-            .args([
-                workspace.join("plugins/template"),
-                parent.join("plugins-template"),
-            ])
-            .status();
-        assert!(status.expect("there is `cp`").success());
-        fs::create_dir_all(parent.join("plugins")).expect("the folder can be made");
-        fs::rename(parent.join("plugins-template"), parent.join("plugins/template"))
-            .expect("it can be moved");
-        run_all_but_the_tests(&parent, commands("cp -r plugins/template plugins/words"));
-        for file in ["Cargo.toml", "tests/template.rs"] {
-            let copied = fs::read_to_string(parent.join("plugins/words").join(file)).expect("it was copied");
-            assert!(
-                !copied.contains("\"template\"") && !copied.contains("plugin-template"),
-                "{copied}"
-            );
-            assert!(copied.contains("words"), "{copied}");
-        }
-    }
-    fs::remove_dir_all(&parent).expect("the folder can be removed");
+    sdk.parent().expect("the SDK is in a workspace")
+}
+
+/// An empty folder for the test called `name`.
+fn empty_folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("the folder can be made");
+    folder
 }
 
 #[test]
 fn a_copy_of_the_template_builds_outside_the_workspace_and_passes_its_tests() {
-    copy_of_the_template_builds(true);
+    let parent = empty_folder("template-outside");
+    std::os::unix::fs::symlink(checkout(), parent.join("inference-server")).expect("it can be linked");
+    run_all_but_the_tests(&parent, commands("cp -r inference-server/plugins/template words"));
+    let copy = parent.join("words");
+    fs::copy(checkout().join("Cargo.lock"), copy.join("Cargo.lock")).expect("the versions can be shared");
+    cargo(&copy, &["test", "--offline", "--quiet"]);
+    let manifest = describe(&target_dir().join("debug/deps/libwords.so"));
+    assert_eq!(manifest.name, "plugin-words");
+    fs::remove_dir_all(&parent).expect("the folder can be removed");
 }
 
 #[test]
 fn a_copy_of_the_template_has_its_own_name_within_the_workspace() {
-    copy_of_the_template_builds(false);
+    let parent = empty_folder("template-inside");
+    fs::create_dir_all(parent.join("plugins")).expect("the folder can be made");
+    let status = Command::new("cp")
+        .arg("-r")
+        .args([
+            checkout().join("plugins/template"),
+            parent.join("plugins/template"),
+        ])
+        .status();
+    assert!(status.expect("there is `cp`").success());
+    run_all_but_the_tests(&parent, commands("cp -r plugins/template plugins/words"));
+    for file in ["Cargo.toml", "tests/template.rs"] {
+        let copied = fs::read_to_string(parent.join("plugins/words").join(file)).expect("it was copied");
+        assert!(
+            !copied.contains("\"template\"") && !copied.contains("plugin-template"),
+            "{copied}"
+        );
+        assert!(copied.contains("words"), "{copied}");
+    }
+    fs::remove_dir_all(&parent).expect("the folder can be removed");
 }
 
 /// Opens a library as the server does, and asks it what it is.
