@@ -28,6 +28,12 @@ use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot};
 /// What tests send as the largest body.
 pub(super) const MAX_BODY: usize = 4096;
 
+/// How long a test waits for what must happen. It only bounds tests that fail.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Pause between two looks at the metrics.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// A server, its model's gate, and how to reach it.
 pub(super) struct TestServer {
     pub(super) address: SocketAddr,
@@ -78,7 +84,7 @@ impl TestServer {
         stream.write_all(body).await.expect("the server reads");
         let mut bytes = Vec::new();
         let read = stream.read_to_end(&mut bytes);
-        tokio::time::timeout(Duration::from_secs(20), read)
+        tokio::time::timeout(PATIENCE, read)
             .await
             .expect("an answer in time")
             .expect("an answer");
@@ -109,8 +115,12 @@ impl TestServer {
 
     /// Asks until a metric has this value.
     pub(super) async fn metric_becomes(&self, name: &str, value: f64) {
-        let wait = async { while self.metric(name).await != Some(value) {} };
-        tokio::time::timeout(Duration::from_secs(10), wait)
+        let wait = async {
+            while self.metric(name).await != Some(value) {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait)
             .await
             .unwrap_or_else(|_| panic!("{name} is not {value}"));
     }

@@ -1,9 +1,7 @@
-use std::time::Duration;
-
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::fixture::TestServer;
+use super::fixture::{PATIENCE, TestServer};
 use crate::clock;
 
 const UPPER: &str = "/v1/models/vision/tasks/upper/predict";
@@ -167,13 +165,11 @@ async fn large_requests_and_replies_are_whole() {
 #[actix_web::test]
 async fn a_deadline_is_kept_while_the_model_is_busy() {
     let server = TestServer::start();
-    let started = clock::now();
     let head = format!("POST {WAIT}\nx-request-timeout: 100ms");
     let answer = server.send(&head, b"{\"input\": \"a\"}").await;
     let (status, code, message) = answer.error();
     assert_eq!((status, code.as_str()), (504, "deadline_exceeded"));
     assert!(message.starts_with("deadline of 100 ms passed"), "{message}");
-    assert!(started.elapsed() < Duration::from_secs(5));
     server.gate.open();
     for header in ["x-request-timeout: soon", "x-priority: urgent"] {
         let answer = server
@@ -254,7 +250,7 @@ async fn draining_answers_what_was_accepted_and_closes_idle_connections() {
             .expect("an answer, and then the end");
         answer
     };
-    let (drained, answer) = tokio::join!(server.drain(clock::now() + Duration::from_secs(10)), answer);
+    let (drained, answer) = tokio::join!(server.drain(clock::now() + PATIENCE), answer);
     assert!(drained);
     assert!(answer.starts_with("HTTP/1.1 200"), "got {answer}");
     drop(idle);
