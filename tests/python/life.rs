@@ -84,12 +84,15 @@ fn a_process_that_is_replaced_starts_from_the_files_that_were_loaded_and_not_fro
     let server = scenario.start();
     let say = |text: &str| server.predict("m", "say", &json!([text]));
     assert_eq!(say("?").expect(200).outputs(), [json!("old old")]);
-    // One edit is a mistake, the other is not.
-    write(server.dir(), "model.py", "this is no Python\n");
+    // First what the module imports is edited, and then the module.
     write(server.dir(), "helper.py", "word = 'new'\n");
-    assert!(!server.reload());
     say("die").expect(500);
     server.wait_for_log("starts from copies of the loaded ones");
+    server.wait_until_ready();
+    assert_eq!(say("?").expect(200).outputs(), [json!("old old")]);
+    write(server.dir(), "model.py", "this is no Python\n");
+    assert!(!server.reload());
+    say("die").expect(500);
     server.wait_until_ready();
     assert_eq!(say("?").expect(200).outputs(), [json!("old old")]);
     // Repaired, it is loaded by the next reload.

@@ -88,6 +88,9 @@ pub enum AppError {
     /// A termination signal arrived before the command was done.
     #[error("interrupted")]
     Interrupted,
+    /// A server panicked or cannot go on; the log has the message.
+    #[error("the {0} server has ended unexpectedly")]
+    Server(&'static str),
     /// The thread that loads models panicked; the log has the message.
     #[error("the thread that loads models has ended unexpectedly")]
     ModelThread,

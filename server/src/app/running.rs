@@ -32,6 +32,20 @@ pub(super) struct Servers {
 }
 
 impl Servers {
+    /// Waits until one of them has ended although nobody asked it to, and returns its name. Cancel-safe.
+    async fn failed(&mut self) -> &'static str {
+        let grpc = async {
+            match &mut self.grpc {
+                Some(grpc) => grpc.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.http.failed() => "HTTP",
+            () = grpc => "gRPC",
+        }
+    }
+
     /// Stops accepting, and waits until every accepted request is answered or `deadline` has passed. Returns whether all
     /// were answered.
     async fn drain(self, deadline: Instant) -> bool {
@@ -56,6 +70,8 @@ impl Running {
                     Signal::Ignored(name) => log_ignored(name),
                 },
                 () = self.models.ended() => return Err(AppError::ModelThread),
+                // Without it the process would live on and serve nothing.
+                server = self.servers.failed() => return Err(AppError::Server(server)),
             }
         }
         let first = clock::now();

@@ -126,6 +126,12 @@ impl Server {
         self.address
     }
 
+    /// Waits until the server has ended although nobody asked it to; the log says why. Cancel-safe.
+    pub async fn failed(&mut self) {
+        // An error if its thread panicked.
+        let _ = (&mut self.ended).await;
+    }
+
     /// Stops accepting, and waits until every accepted call is answered or `deadline` has passed. Returns whether all were
     /// answered.
     pub async fn drain(self, deadline: Instant) -> bool {

@@ -134,6 +134,11 @@ impl Server {
         self.transport.start_draining();
     }
 
+    /// Waits until a part of the server has ended although nobody asked it to. Cancel-safe.
+    pub async fn failed(&mut self) {
+        self.transport.failed().await;
+    }
+
     /// Stops accepting, and waits until every accepted request is answered or `deadline` has passed. Returns whether all
     /// were answered.
     pub async fn drain(self, deadline: Instant) -> bool {

@@ -152,17 +152,15 @@ impl LoadedFiles {
         ChangedFiles
     }
 
-    /// A directory like the configuration's in which these files are as they were loaded, and all others are links.
+    /// A directory like the configuration's in which known files are as they were loaded, and all others are links.
     fn restore(&self, state: &mut State, changed: Vec<PathBuf>) -> io::Result<PathBuf> {
         if let Some((_, folder)) = state.restored.iter().find(|(files, _)| *files == changed) {
             return Ok(folder.clone());
         }
         let folder = self.folder.join(format!("restored-{}", state.restored.len() + 1));
         fs::create_dir_all(&self.folder)?;
-        for kept in changed
-            .iter()
-            .filter_map(|path| state.files.get(path)?.kept.as_ref())
-        {
+        // All of them: a module that did not change finds its neighbors beside it, and they may have.
+        for kept in state.files.values().filter_map(|known| known.kept.as_ref()) {
             self.link_on_the_way(&folder, &kept.place)?;
             let place = folder.join(&kept.place);
             // Two names may lead to the same file, and the link to the live one has been made already.

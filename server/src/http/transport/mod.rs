@@ -38,7 +38,8 @@ use actix_service::{IntoServiceFactory, ServiceFactory};
 use actix_web::Error;
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceResponse};
-use futures_util::future::join_all;
+use futures_util::FutureExt;
+use futures_util::future::{join_all, select_all};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -132,6 +133,16 @@ impl Transport {
         self.stage.send_replace(Stage::Draining);
     }
 
+    /// Waits until an acceptor or a worker has ended although nobody asked it to, as by a panic. Cancel-safe.
+    pub(super) async fn failed(&mut self) {
+        let acceptors = self
+            .acceptors
+            .iter_mut()
+            .map(|acceptor| acceptor.map(drop).boxed_local());
+        let workers = self.workers.ended().map(FutureExt::boxed_local);
+        select_all(acceptors.chain(workers)).await;
+    }
+
     /// Stops accepting, closes idle connections, and waits until every accepted request is answered or `deadline` has
     /// passed. Returns whether all were answered.
     pub(super) async fn stop(self, deadline: Instant) -> bool {
@@ -143,5 +154,32 @@ impl Transport {
             workers.join().await;
         };
         tokio::time::timeout_at(deadline.into(), stopped).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::App;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_cannot_start_is_noticed() {
+        let limits = Limits {
+            max_connections: NonZeroUsize::MIN,
+            keep_alive: Duration::from_secs(1),
+            header_timeout: Duration::from_secs(1),
+            any_origin: false,
+        };
+        let factory = || {
+            assert!(
+                std::thread::current().name() == Some("main"),
+                "no application here"
+            );
+            App::new()
+        };
+        let started = Transport::start(("127.0.0.1", 0), limits, NonZeroUsize::MIN, factory);
+        let mut transport = started.expect("it listens");
+        transport.failed().await;
     }
 }

@@ -131,6 +131,15 @@ impl Workers {
         self.dispatcher.clone()
     }
 
+    /// For each thread, its end.
+    pub(super) fn ended(&mut self) -> impl Iterator<Item = impl Future<Output = ()>> {
+        let finished = self.threads.iter_mut().map(|thread| &mut thread.finished);
+        finished.map(async |finished| {
+            // An error if the thread panicked.
+            let _ = finished.await;
+        })
+    }
+
     /// Waits until every connection is closed, once no more are dispatched, and joins the threads.
     pub(super) async fn join(self) {
         drop(self.dispatcher);
