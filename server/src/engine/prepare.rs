@@ -6,6 +6,7 @@ use super::queue::{Queue, Queued};
 use crate::batch_context::{errors_logged, log_batch};
 use crate::batcher::Item;
 use crate::clock;
+use crate::error::ItemError;
 use crate::model::Model;
 use crate::priority;
 
@@ -90,7 +91,9 @@ fn prepare_item(model: &dyn Model, mut item: Item<Queued>) -> Option<Item<Queued
             Some(item)
         }
         Err(error) => {
-            if error.is_of_input() || errors_logged() > errors_before {
+            // Why a model is unavailable is in the log already, and not for each item.
+            let is_known = matches!(error, ItemError::Unavailable(_)) || errors_logged() > errors_before;
+            if error.is_of_input() || is_known {
                 log_batch!(debug, context, "the preparation of an item failed: {error}");
             } else {
                 log_batch!(error, context, "the preparation of an item failed: {error}");

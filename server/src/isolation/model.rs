@@ -131,6 +131,10 @@ impl IsolatedModel {
                 Err(lost) => lost,
             };
             self.pool.lose(&child);
+            if self.pool.is_ending() {
+                // Killed on shutdown: another process would only have to be killed as well.
+                return Err(ItemError::Unavailable(unavailable(&self.pool.health())));
+            }
             match lost {
                 Lost::Before => {}
                 Lost::During(_) if !alone && self.settings.on_crash == OnCrash::Retry => alone = true,

@@ -180,6 +180,11 @@ impl Pool {
             .for_each(|model| model.kill());
     }
 
+    /// Whether children are being ended, and none is started any more.
+    pub(super) fn is_ending(&self) -> bool {
+        self.lock().ending
+    }
+
     /// The model is not needed any more: children that are still starting are ended.
     pub(super) fn end(&self) {
         let mut state = self.lock();
