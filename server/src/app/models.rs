@@ -28,6 +28,8 @@ pub(super) enum Command {
         deadline: Instant,
         /// Whether all requests have been answered.
         answered: bool,
+        /// Told when the command is taken up: until then, an earlier one is under way.
+        begun: oneshot::Sender<()>,
         done: oneshot::Sender<Result<(), Vec<String>>>,
     },
 }
@@ -45,6 +47,10 @@ const CONFIG_ERRORS: &str = "the configuration has errors";
 
 /// How often retired generations are looked after.
 const REAP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long after the deadline of a shutdown the thread may take to name the models that still compute. It does so at once
+/// unless the machine is busy.
+const REPORT_TIME: Duration = Duration::from_secs(5);
 
 impl ModelThread {
     pub(super) fn start(
@@ -87,19 +93,25 @@ impl ModelThread {
 
     /// Shuts the models down by `deadline`. If all requests have been `answered`, nobody needs the batches that still run.
     pub(super) async fn shut_down(self, deadline: Instant, answered: bool) -> Result<(), Abandoned> {
+        let (begun, taken_up) = oneshot::channel();
         let (done, finished) = oneshot::channel();
         let _ = self.commands.send(Command::ShutDown {
             deadline,
             answered,
+            begun,
             done,
         });
-        // A load that is under way cannot be stopped: it ends with the process.
-        match tokio::time::timeout_at((deadline + REAP_INTERVAL).into(), finished).await {
+        let taken_up = tokio::time::timeout_at((deadline + REAP_INTERVAL).into(), taken_up).await;
+        if !matches!(taken_up, Ok(Ok(()))) {
+            // A load that is under way cannot be stopped: it ends with the process.
+            return Err(Abandoned::Load);
+        }
+        match tokio::time::timeout_at((deadline + REPORT_TIME).into(), finished).await {
             Ok(Ok(result)) => {
                 let _ = self.thread.join();
                 result.map_err(Abandoned::Models)
             }
-            Ok(Err(_)) | Err(_) => Err(Abandoned::Load),
+            Ok(Err(_)) | Err(_) => Err(Abandoned::End),
         }
     }
 }
@@ -145,8 +157,10 @@ impl ModelLoop {
                 Ok(Command::ShutDown {
                     deadline,
                     answered,
+                    begun,
                     done,
                 }) => {
+                    let _ = begun.send(());
                     let _ = done.send(self.reloader.shut_down(deadline, answered));
                     return;
                 }
@@ -255,6 +269,8 @@ impl ModelLoop {
 pub(super) enum Abandoned {
     /// A load was under way.
     Load,
+    /// Models were still being unloaded, for longer than it should take.
+    End,
     /// These models were still computing.
     Models(Vec<String>),
 }
@@ -263,6 +279,7 @@ impl fmt::Display for Abandoned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Load => f.write_str("a model was still being loaded"),
+            Self::End => f.write_str("a model was still being unloaded"),
             Self::Models(models) => write!(f, "still computing: {}", models.join(", ")),
         }
     }
