@@ -199,7 +199,7 @@ async fn errors_and_images_are_not_compressed() {
         (None, None)
     );
 
-    let failing = format!("{{\"inputs\":[{}]}}", vec!["\"bad\""; 8].join(","));
+    let failing = format!("{{\"inputs\":[{}]}}", ["\"bad\""; 8].join(","));
     let reply = server
         .send(&format!("POST /shout\n{accepted}"), failing.as_bytes())
         .await;
