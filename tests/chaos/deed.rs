@@ -13,10 +13,11 @@ pub(super) enum Fate {
     Success,
     Invalid,
     Expired,
+    Unavailable,
     Fault,
 }
 
-use Fate::{Expired, Fault, Invalid, Success};
+use Fate::{Expired, Fault, Invalid, Success, Unavailable};
 
 impl Fate {
     /// From the code of an error.
@@ -25,6 +26,7 @@ impl Fate {
             "invalid_input" => Invalid,
             "model_fault" => Fault,
             "deadline_exceeded" => Expired,
+            "unavailable" => Unavailable,
             other => panic!("an item failed with {other}"),
         }
     }
@@ -35,6 +37,7 @@ impl Fate {
             Success => 200,
             Invalid => 422,
             Fault => 500,
+            Unavailable => 503,
             Expired => 504,
         }
     }
@@ -47,6 +50,7 @@ impl fmt::Display for Fate {
             Invalid => "were invalid",
             Fault => "were failed by the model",
             Expired => "expired",
+            Unavailable => "were queued when the model entered a crash loop",
         })
     }
 }
@@ -165,8 +169,9 @@ impl Item {
 
     /// Panics if this may not become of the item.
     pub(super) fn check(&self, fate: Fate, answer: &Json) {
-        // Of a process that is lost twice, everybody suffers.
-        let possible = self.fates.contains(&fate) || self.target == Target::Processes && fate == Fault;
+        // A process that is lost twice fails its whole batch, and a crash loop fails the whole queue.
+        let by_a_process = self.target == Target::Processes && [Fault, Unavailable].contains(&fate);
+        let possible = self.fates.contains(&fate) || by_a_process;
         assert!(possible, "{} became of {}: {answer}", fate, self.json);
     }
 }

@@ -82,6 +82,7 @@ impl Ledger {
             ("invalid", Fate::Invalid),
             ("fault", Fate::Fault),
             ("expired", Fate::Expired),
+            ("unavailable", Fate::Unavailable),
         ] {
             check(outcome, items(outcome), told(fate), self.left_items);
         }
