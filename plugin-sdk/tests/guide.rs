@@ -1,8 +1,9 @@
 //! The author's guide, built and run as it stands: its crate compiles, its tests pass, its library is a plugin.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use abi_stable::library::{AbiHeaderRef, ROOT_MODULE_LOADER_NAME_WITH_NUL};
 use plugin_abi::PluginModule_Ref;
@@ -133,6 +134,73 @@ fn the_crate_of_the_guide_builds_passes_its_tests_and_is_a_plugin() {
     let tasks: Vec<_> = manifest.tasks.iter().map(|task| &*task.name).collect();
     assert_eq!(tasks, ["greet", "measure"]);
     assert_eq!(manifest.settings_schema["required"][0], "greeting");
+}
+
+/// A server that is killed when the test ends.
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have exited already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_commands_of_the_guide_serve_its_model() {
+    let server = target_dir().join("debug/inference-server");
+    if !server.exists() {
+        let required = std::env::var("INFERENCE_TEST_TOOLS").is_ok_and(|value| value == "required");
+        assert!(!required, "{} is missing", server.display());
+        eprintln!(
+            "note: NOT TESTED, since {} is missing: build the workspace",
+            server.display()
+        );
+        return;
+    }
+    let lines: Vec<&str> = commands("inference-server --config").lines().collect();
+    let [build, serve, request] = lines[..] else {
+        panic!("the guide builds, serves and sends a request: {lines:?}")
+    };
+    assert_eq!(
+        (build, serve),
+        ("cargo build --release", "inference-server --config models.toml")
+    );
+    let folder = write_crate();
+    cargo(&folder, &["build", "--offline", "--quiet"]);
+    let library = target_dir().join("debug/libgreeter.so");
+    let config = block("models.toml").replace("target/release/libgreeter.so", &library.display().to_string());
+    fs::write(folder.join("models.toml"), config).expect("the file can be written");
+
+    let mut child = Command::new(server)
+        .args(["--config", "models.toml", "--host", "127.0.0.1", "--port", "0"])
+        .current_dir(&folder)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the server starts");
+    let log = BufReader::new(child.stderr.take().expect("standard error is piped"));
+    let _server = Served(child);
+    let mut lines = log.lines().map(|line| line.expect("the log is text"));
+    let mut after = |part: &str| {
+        let line = lines.find(|line| line.contains(part));
+        let line = line.unwrap_or_else(|| panic!("the log never says {part:?}"));
+        line.split(part)
+            .nth(1)
+            .expect("it has the part")
+            .trim()
+            .to_owned()
+    };
+    let address = after("listening on http://");
+    after("ready after ");
+    let reply = Command::new("sh")
+        .args(["-c", &request.replace("localhost:8080", &address)])
+        .output()
+        .expect("there is a shell");
+    let reply: plugin_sdk::serde_json::Value =
+        plugin_sdk::serde_json::from_slice(&reply.stdout).expect("the reply is JSON");
+    let expected = ["Hello, Ada!", "Hello, Grace!"];
+    assert_eq!(reply["outputs"], plugin_sdk::serde_json::json!(expected));
 }
 
 /// The shell commands of the guide that contain `part`.

@@ -79,7 +79,9 @@ impl Server {
                 "a model failed to load:\n{}",
                 self.log.text()
             );
-            match self.get("/readyz") {
+            // A connection of its own, so that no pooled one is reused while the server closes it.
+            let call = self.request("GET", "/readyz").header("connection", "close");
+            match call.send() {
                 reply if reply.status == 200 => Ok(()),
                 reply => Err(reply.text()),
             }
