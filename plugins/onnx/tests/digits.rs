@@ -161,7 +161,7 @@ fn one_bad_item_fails_alone() {
             "image is in an unknown format, expected PNG, JPEG or WebP",
         ),
         (bytes_item(cut, "image/png"), "image cannot be read: "),
-        (json!(vec![0.0; 63]), "expected 64 elements"),
+        (json!(vec![0.0; 63]), "got shape [63], expected [64]"),
         (json!({"pixels": ["a"]}), "pixels"),
     ] {
         let items = [vector["pixels"].clone(), bad, vector["pixels"].clone()];

@@ -53,7 +53,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         "model",
         "output `anchors` has the shape [3] for a single item",
     ),
-    ("model = \"one.onnx\"\nthreads = 0", "threads", "nonzero"),
+    (
+        "model = \"one.onnx\"\nthreads = 0",
+        "threads",
+        "got 0, expected a positive integer",
+    ),
     (
         "model = \"one.onnx\"\nthreads = 5000",
         "threads",
