@@ -16,7 +16,7 @@ use bytes::Bytes;
 use inference_server::api::BodyLimits;
 use inference_server::api::tensors::read_items;
 use inference_server::clock;
-use inference_server::http::body::{Envelope, read_body};
+use inference_server::http::body::read_body;
 use inference_server::http::data_uri;
 use inference_server::http::tensor_json::read_elements;
 use inference_server::http::v2::read::read_request;
@@ -289,7 +289,7 @@ fn splitting_of_json() {
     fuzz(&prop_oneof![envelope, pieces()], |body| {
         let task = task(Kind::Json, "BYTES", &[]);
         let body = Bytes::from(body);
-        let read = read_body(&body, None, Envelope::Native, &task, LIMITS);
+        let read = read_body(&body, None, &task, LIMITS);
         let parsed: Option<Json> = serde_json::from_slice(&body).ok();
         let wanted = parsed.as_ref().and_then(|json| json["inputs"].as_array());
         match read {

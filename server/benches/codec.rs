@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use divan::counter::{BytesCount, ItemsCount};
-use inference_server::http::body::{BodyLimits, Envelope, Form, read_body};
+use inference_server::http::body::{BodyLimits, Form, read_body};
 use inference_server::http::encode::{ReplyHead, encode_reply};
 use inference_server::protocol::{DType, Tensor, Value};
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
@@ -32,7 +32,7 @@ fn read(bencher: divan::Bencher<'_, '_>, body: Bytes, input: ValueManifest) {
     bencher
         .counter(ItemsCount::new(256usize))
         .counter(BytesCount::new(body.len()))
-        .bench(|| read_body(&body, None, Envelope::Native, &task, LIMITS));
+        .bench(|| read_body(&body, None, &task, LIMITS));
 }
 
 #[divan::bench]

@@ -1,7 +1,6 @@
 //! Reads the body of a native request as items, by its content type and by what its task takes.
 //!
-//! JSON may come as JSON, without a content type, or as the form that `curl -d` claims to send. KServe's V1 protocol has
-//! nothing but JSON, so there the content type does not matter.
+//! JSON may come as JSON, without a content type, or as the form that `curl -d` claims to send.
 //!
 //! Knows nothing of sockets or of engines; what a task takes comes in as its manifest.
 
@@ -9,7 +8,7 @@ use bytes::Bytes;
 use plugin_abi::check::accepts_media_type;
 use plugin_abi::manifest::{Kind, TaskManifest};
 
-pub use super::envelope::{Envelope, Form};
+pub use super::envelope::Form;
 use super::envelope::{check_utf8, split};
 use super::item::read_item;
 pub use crate::api::BodyLimits;
@@ -134,7 +133,6 @@ impl From<RequestError> for Failure {
 pub fn read_body(
     body: &Bytes,
     content_type: Option<&str>,
-    envelope: Envelope,
     task: &TaskManifest,
     limits: BodyLimits,
 ) -> Result<Body, RequestError> {
@@ -142,8 +140,8 @@ pub fn read_body(
     let essence = essence(content_type);
     let is_form = essence == FORM;
     let is_json = essence.is_empty() || is_json(&essence) || is_form && looks_like_json(body);
-    if is_json || envelope != Envelope::Native {
-        return read_json(body, envelope, task, limits);
+    if is_json {
+        return read_json(body, task, limits);
     }
     let unsupported = || RequestError::UnsupportedMediaType {
         got: content_type.to_owned(),
@@ -222,13 +220,8 @@ fn is_utf8_charset(content_type: &str) -> bool {
     })
 }
 
-fn read_json(
-    body: &Bytes,
-    envelope: Envelope,
-    task: &TaskManifest,
-    limits: BodyLimits,
-) -> Result<Body, RequestError> {
-    let split = split(body, envelope, limits)?;
+fn read_json(body: &Bytes, task: &TaskManifest, limits: BodyLimits) -> Result<Body, RequestError> {
+    let split = split(body, limits)?;
     let parameters = match split.parameters {
         None => Bytes::new(),
         Some(text) if is_empty_object(text) => Bytes::new(),

@@ -18,7 +18,7 @@ fn task(kinds: &[Kind], media_types: &[&str]) -> TaskManifest {
 fn parameters_need_a_task_that_takes_them() {
     let body = Bytes::from_static(b"{\"input\":\"a\",\"parameters\":{\"k\":1}}");
     let mut task = task(&[Kind::Text], &[]);
-    let read = |task: &TaskManifest| read_body(&body, None, Envelope::Native, task, LIMITS);
+    let read = |task: &TaskManifest| read_body(&body, None, task, LIMITS);
     assert_eq!(
         read(&task).expect_err("no parameters here").to_string(),
         "task `scan` takes no parameters"
@@ -38,7 +38,7 @@ fn parameters_need_a_task_that_takes_them() {
 fn raw_bodies_are_one_item_of_the_kind_that_the_task_takes() {
     let body = Bytes::from_static(b"abc");
     let read = |content_type: &str, task: &TaskManifest| {
-        read_body(&body, Some(content_type), Envelope::Native, task, LIMITS).map(|body| {
+        read_body(&body, Some(content_type), task, LIMITS).map(|body| {
             assert_eq!(body.form, Form::Single);
             let item = body.items.into_iter().next().expect("one item");
             item.expect("a good item").value
@@ -76,26 +76,19 @@ fn raw_bodies_are_one_item_of_the_kind_that_the_task_takes() {
     let anything = task(&[Kind::Bytes], &[]);
     assert_eq!(read(FORM, &anything), bytes(FORM));
     assert_eq!(
-        read_body(
-            &Bytes::from_static(b"a\xff"),
-            Some("text/plain"),
-            Envelope::Native,
-            &text,
-            LIMITS
-        ),
+        read_body(&Bytes::from_static(b"a\xff"), Some("text/plain"), &text, LIMITS),
         Err(RequestError::NotUtf8 { offset: 1 })
     );
 }
 
 #[test]
 fn json_is_read_whatever_the_usual_tools_call_it() {
-    let native = Bytes::from_static(b" {\"input\": \"a\"}");
-    let v1 = Bytes::from_static(b"{\"instances\": [\"a\"]}");
+    let request = Bytes::from_static(b" {\"input\": \"a\"}");
     let kinds = [&[Kind::Text][..], &[Kind::Text, Kind::Bytes], &[Kind::Json]];
     for kinds in kinds {
         let task = task(kinds, &[]);
-        let read = |body: &Bytes, content_type, envelope| {
-            let body = read_body(body, content_type, envelope, &task, LIMITS);
+        let read = |content_type| {
+            let body = read_body(&request, content_type, &task, LIMITS);
             body.unwrap_or_else(|error| panic!("{content_type:?}: {error}"))
                 .form
         };
@@ -111,21 +104,16 @@ fn json_is_read_whatever_the_usual_tools_call_it() {
             Some("application/x-www-form-urlencoded; charset=utf-8"),
         ];
         for content_type in json {
-            assert_eq!(read(&native, content_type, Envelope::Native), Form::Single);
-            assert_eq!(read(&v1, content_type, Envelope::KserveV1), Form::Predictions);
-        }
-        // This protocol has nothing else.
-        for content_type in [Some("text/plain"), Some("application/octet-stream")] {
-            assert_eq!(read(&v1, content_type, Envelope::KserveV1), Form::Predictions);
+            assert_eq!(read(content_type), Form::Single);
         }
     }
     let text = task(&[Kind::Text], &[]);
-    let raw = read_body(&native, Some("text/plain"), Envelope::Native, &text, LIMITS).expect("it is a text");
+    let raw = read_body(&request, Some("text/plain"), &text, LIMITS).expect("it is a text");
     assert_eq!(raw.items.len(), 1);
     assert_eq!(
         raw.items[0].as_ref().map(|item| &item.value),
-        Ok(&Value::Text(native.clone()))
+        Ok(&Value::Text(request.clone()))
     );
-    let empty = read_body(&Bytes::new(), Some(FORM), Envelope::Native, &text, LIMITS);
+    let empty = read_body(&Bytes::new(), Some(FORM), &text, LIMITS);
     assert!(matches!(empty, Err(RequestError::Malformed { .. })), "{empty:?}");
 }

@@ -45,18 +45,13 @@ pub struct EncodedReply {
 /// Writes a reply. It is a success if at least one item is; else its status is that of the most severe error.
 pub fn encode_reply(head: &ReplyHead<'_>, outcomes: &[Result<Value, ItemError>]) -> EncodedReply {
     let mut body = Vec::with_capacity(estimated_size(outcomes) + 128);
-    body.push(b'{');
-    if head.form != Form::Predictions {
-        body.extend(b"\"model\":");
-        write_string(&mut body, head.model);
-        body.extend(b",\"task\":");
-        write_string(&mut body, head.task);
-        body.push(b',');
-    }
+    body.extend(b"{\"model\":");
+    write_string(&mut body, head.model);
+    body.extend(b",\"task\":");
+    write_string(&mut body, head.task);
     body.extend(match head.form {
-        Form::List => b"\"outputs\":[".as_slice(),
-        Form::Single => b"\"output\":",
-        Form::Predictions => b"\"predictions\":[",
+        Form::List => b",\"outputs\":[".as_slice(),
+        Form::Single => b",\"output\":",
     });
     let mut succeeded = 0;
     let mut worst: Option<Failure> = None;
@@ -90,15 +85,13 @@ pub fn encode_reply(head: &ReplyHead<'_>, outcomes: &[Result<Value, ItemError>])
             body: Dialect::Native.write(failure, head.request_id),
         };
     }
-    if head.form != Form::Single {
+    if head.form == Form::List {
         body.push(b']');
     }
-    if head.form != Form::Predictions {
-        body.extend(b",\"inference_time\":");
-        write_number(&mut body, head.inference.as_secs_f64(), |f, out, value| {
-            f.write_f64(out, value)
-        });
-    }
+    body.extend(b",\"inference_time\":");
+    write_number(&mut body, head.inference.as_secs_f64(), |f, out, value| {
+        f.write_f64(out, value)
+    });
     let mut status = 200;
     if let Some(failure) = &failed {
         status = failure.code.status();
@@ -113,13 +106,13 @@ pub fn encode_reply(head: &ReplyHead<'_>, outcomes: &[Result<Value, ItemError>])
     EncodedReply { status, body }
 }
 
-/// The only output as it is, if it is bytes and the client accepts its media type by name.
+/// The only output as it is, if it is bytes and the client accepts its media type by name. Its item may be sent as
+/// `input`, as a raw body, or as a list of one.
 pub fn raw_output<'a>(
     accept: Option<&str>,
-    form: Form,
     outcomes: &'a [Result<Value, ItemError>],
 ) -> Option<(&'a bytes::Bytes, &'a str)> {
-    let (Form::Single | Form::List, [Ok(Value::Bytes { data, media_type })]) = (form, outcomes) else {
+    let [Ok(Value::Bytes { data, media_type })] = outcomes else {
         return None;
     };
     let media_type = if media_type.is_empty() {
@@ -235,7 +228,6 @@ fn at_item(form: Form, index: usize, message: &str) -> String {
     match form {
         Form::Single => message.to_owned(),
         Form::List => format!("every item failed; inputs[{index}]: {message}"),
-        Form::Predictions => format!("every item failed; instances[{index}]: {message}"),
     }
 }
 

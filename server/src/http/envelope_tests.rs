@@ -6,7 +6,7 @@ use super::*;
 const LIMITS: BodyLimits = BodyLimits { items: 4, depth: 16 };
 
 fn native(body: &str) -> Result<Split<'_>, RequestError> {
-    split(body.as_bytes(), Envelope::Native, LIMITS)
+    split(body.as_bytes(), LIMITS)
 }
 
 #[test]
@@ -19,10 +19,6 @@ fn items_are_slices_of_the_body() {
 
     let split = native(r#"{"input":[1,2]}"#).expect("a good request");
     assert_eq!((split.form, split.items), (Form::Single, vec!["[1,2]"]));
-
-    let body = br#"{"signature_name":"serving_default","instances":[1]}"#;
-    let split = super::split(body, Envelope::KserveV1, LIMITS).expect("a good request");
-    assert_eq!((split.form, split.items), (Form::Predictions, vec!["1"]));
 }
 
 #[test]
@@ -80,7 +76,7 @@ fn a_body_that_is_no_request_says_what_is_wrong() {
 
 #[test]
 fn invalid_utf8_is_refused_with_its_offset() {
-    let error = split(b"{\"input\":\"\xff\"}", Envelope::Native, LIMITS);
+    let error = split(b"{\"input\":\"\xff\"}", LIMITS);
     assert_eq!(error, Err(RequestError::NotUtf8 { offset: 10 }));
 }
 
@@ -131,13 +127,13 @@ proptest! {
 
     #[test]
     fn no_body_makes_it_panic(body: Vec<u8>) {
-        let _ = split(&body, Envelope::Native, LIMITS);
+        let _ = split(&body, LIMITS);
     }
 
     #[test]
     fn no_cut_of_a_good_body_is_good(items in prop::collection::vec(any_json(), 1..5), cut: prop::sample::Index) {
         let text = json!({"inputs": items}).to_string();
         let cut = cut.index(text.len());
-        prop_assert!(split(&text.as_bytes()[..cut], Envelope::Native, LIMITS).is_err());
+        prop_assert!(split(&text.as_bytes()[..cut], LIMITS).is_err());
     }
 }

@@ -11,7 +11,7 @@ use actix_web::web::{self, Bytes, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use plugin_abi::manifest::TaskManifest;
 
-use super::body::{Body, Envelope, Form, read_body};
+use super::body::{Body, Form, read_body};
 use super::encode::{EncodedReply, ReplyHead, encode_reply, max_size, raw_output};
 use super::receive::receive;
 use super::respond;
@@ -38,7 +38,7 @@ pub(super) async fn task(
     let snapshot = shared.registry.snapshot();
     let call = Call::to_task(&snapshot, &model, &task);
     let record = shared.record(Protocol::Native, &snapshot, &model, &call);
-    answer(&request, payload, &shared, call, Envelope::Native, record).await
+    answer(&request, payload, &shared, call, record).await
 }
 
 /// `POST /v1/models/{model}/predict`
@@ -51,7 +51,7 @@ pub(super) async fn default_task(
     let snapshot = shared.registry.snapshot();
     let call = Call::to_default_task(&snapshot, &model);
     let record = shared.record(Protocol::Native, &snapshot, &model, &call);
-    answer(&request, payload, &shared, call, Envelope::Native, record).await
+    answer(&request, payload, &shared, call, record).await
 }
 
 /// The operator's own routes, which come and go with reloads; and whatever no other route answers.
@@ -72,7 +72,7 @@ pub(super) async fn short_route(
     }
     let call = Call::ready(entry, task);
     let record = shared.record(Protocol::Native, &snapshot, entry.name(), &call);
-    answer(&request, payload, &shared, call, Envelope::Native, record).await
+    answer(&request, payload, &shared, call, record).await
 }
 
 async fn answer(
@@ -80,12 +80,11 @@ async fn answer(
     payload: web::Payload,
     shared: &Shared,
     call: Result<Call, Failure>,
-    envelope: Envelope,
     record: RequestRecord,
 ) -> HttpResponse {
     let received = record.received();
     let result = match call {
-        Ok(call) => predict(request, payload, shared, call, envelope, received).await,
+        Ok(call) => predict(request, payload, shared, call, received).await,
         Err(failure) => Err(failure),
     };
     let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
@@ -98,7 +97,6 @@ async fn predict(
     payload: web::Payload,
     shared: &Shared,
     call: Call,
-    envelope: Envelope,
     received: Instant,
 ) -> Result<HttpResponse, Failure> {
     let hints = hints(request, &call)?;
@@ -107,7 +105,7 @@ async fn predict(
         .headers()
         .get(CONTENT_TYPE)
         .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let body = split(body, content_type, envelope, &call, shared).await?;
+    let body = split(body, content_type, &call, shared).await?;
     let form = body.form;
     let reply = call.run(body.items, received, hints).await?;
     write(request, call, form, reply).await
@@ -127,14 +125,12 @@ pub(crate) fn hints(request: &HttpRequest, call: &Call) -> Result<Hints, Failure
 async fn split(
     body: Bytes,
     content_type: Option<String>,
-    envelope: Envelope,
     call: &Call,
     shared: &Shared,
 ) -> Result<Body, Failure> {
     let limits = shared.body;
-    let split = move |body: &Bytes, task: &TaskManifest| {
-        read_body(body, content_type.as_deref(), envelope, task, limits)
-    };
+    let split =
+        move |body: &Bytes, task: &TaskManifest| read_body(body, content_type.as_deref(), task, limits);
     let (call, size) = (call.clone(), body.len());
     run_sized(size, INLINE_BODY, move || split(&body, call.manifest()))
         .await?
@@ -149,7 +145,7 @@ async fn write(request: &HttpRequest, call: Call, form: Form, reply: Reply) -> R
         .headers()
         .get(ACCEPT)
         .and_then(|accept| accept.to_str().ok());
-    let mut response = if let Some((data, media_type)) = raw_output(accept, form, &reply.outcomes) {
+    let mut response = if let Some((data, media_type)) = raw_output(accept, &reply.outcomes) {
         respond::status(200).content_type(media_type).body(data.clone())
     } else {
         let (of, id) = (call.clone(), respond::id_of(request));

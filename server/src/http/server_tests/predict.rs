@@ -140,6 +140,10 @@ async fn raw_bodies_go_in_and_out() {
         answer.json()["output"],
         json!({"b64": "Y2Jh", "media_type": "image/png"})
     );
+    // A list of one is answered in the same way.
+    let list = head.replace("image/png", "application/json") + "accept: image/*";
+    let answer = server.send(&list, b"{\"inputs\": [{\"b64\": \"YWJj\"}]}").await;
+    assert_eq!((answer.status, answer.text()), (200, "cba".to_owned()));
     let answer = server.send(&head.replace("png", "gif"), b"abc").await;
     assert_eq!(answer.error().0, 415);
     let answer = server

@@ -44,6 +44,41 @@ async fn rows_are_answered_by_rows_and_columns_by_columns() {
 }
 
 #[actix_web::test]
+async fn requests_and_replies_are_json_whatever_the_headers_say() {
+    let server = TestServer::start();
+    let post = async |path: &str, header: &str, body: Json| {
+        let head = format!("POST /v1/models/{path}:predict\n{header}");
+        let answer = server.send(&head, body.to_string().as_bytes()).await;
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/json"),
+            "{header}"
+        );
+        (answer.status, answer.json())
+    };
+    // The task takes text, but this protocol has no raw bodies.
+    for header in [
+        "",
+        "content-type: application/json; charset=utf-8",
+        "content-type: text/json",
+        "content-type: application/x-www-form-urlencoded",
+        "content-type: text/plain",
+        "content-type: application/octet-stream",
+    ] {
+        let reply = post("vision", header, json!({"instances": ["a"]})).await;
+        assert_eq!(reply, (200, json!({"predictions": ["A"]})), "{header}");
+    }
+    let reply = post(
+        "vision.flip",
+        "accept: image/png",
+        json!({"instances": [{"b64": "YWJj"}]}),
+    )
+    .await;
+    let image = json!({"b64": "Y2Jh", "media_type": "image/png"});
+    assert_eq!(reply, (200, json!({"predictions": [image]})));
+}
+
+#[actix_web::test]
 async fn a_signature_is_a_task() {
     let server = TestServer::start();
     let predict = async |model: &str, signature: &str| {

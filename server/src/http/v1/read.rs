@@ -10,11 +10,12 @@ use plugin_abi::manifest::{Kind, TaskManifest};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::api::bounded_json::elements;
 use crate::api::tensors::{self, BYTES, Input, JSON, MediaTypes, TEXT};
 use crate::api::{BodyLimits, Code, Failure};
 use crate::error::ItemError;
 use crate::http::body::RequestError;
-use crate::http::envelope::{check_depth, check_utf8, split_array};
+use crate::http::envelope::{check_depth, check_utf8};
 use crate::http::item::{JsonForm, b64_object, members, read_item};
 use crate::http::tensor_json::read_elements;
 use crate::json::{self, Object};
@@ -132,7 +133,16 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn rows(&self, member: &'static str, text: &str) -> Result<Items, Failure> {
-        let rows = split_array(text, member, self.limits.items)?;
+        let form = JsonForm::of(text);
+        if form != JsonForm::Array {
+            let got = form.name();
+            return Err(malformed(format!("`{member}`: expected an array, got {got}")));
+        }
+        let limit = self.limits.items;
+        let rows = elements(text, limit).ok_or(RequestError::TooManyItems { member, limit })?;
+        if rows.is_empty() {
+            return Err(RequestError::Empty { member }.into());
+        }
         let item = |text: &str| {
             Ok(ItemInput {
                 value: read_row(self.body, text, self.task)?,

@@ -168,7 +168,7 @@ fn every_malformed_request_is_told_what_is_wrong() {
         (
             x(),
             json!({"instances": 5}),
-            "malformed request body: got 5, expected an array of items for `instances`",
+            "`instances`: expected an array, got a number",
         ),
         (
             x(),
