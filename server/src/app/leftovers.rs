@@ -17,7 +17,11 @@ impl Leftovers {
 
 impl Drop for Leftovers {
     fn drop(&mut self) {
-        match std::fs::remove_dir_all(&self.0) {
+        // A load that was abandoned may still create files by their paths, which no longer exist once it is renamed.
+        let mut renamed = self.0.clone().into_os_string();
+        renamed.push("-removed");
+        let removed = std::fs::rename(&self.0, &renamed).and_then(|()| std::fs::remove_dir_all(&renamed));
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 log::warn!(
                     "cannot remove the scratch directory {}: {error}",
