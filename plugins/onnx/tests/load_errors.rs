@@ -131,12 +131,12 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "model = \"channels.onnx\"\ntasks.a.activation = \"sofmax\"",
         "tasks.a.activation",
-        "unknown variant `sofmax`",
+        "got \"sofmax\", expected \"none\" or \"softmax\"",
     ),
     (
         "model = \"channels.onnx\"\ntasks.a.image = { width = 0, height = 2 }",
         "tasks.a.image.width",
-        "nonzero",
+        "got 0, expected a positive integer",
     ),
     (
         "model = \"channels.onnx\"\ntasks.a.image = { width = 2, height = 2, channels = \"grey\" }",
