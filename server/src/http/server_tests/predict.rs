@@ -201,10 +201,13 @@ async fn a_full_queue_says_when_to_come_back() {
             wait().await
         },
         async {
+            // The first request is in the queue as well for a moment, and would share its batch.
+            server.metric_becomes(RUNNING, 1.0).await;
             server.metric_becomes(WAITING, 1.0).await;
             wait().await
         },
         async {
+            server.metric_becomes(RUNNING, 1.0).await;
             // The limit of this queue.
             server.metric_becomes(WAITING, 2.0).await;
             let answer = wait().await;
