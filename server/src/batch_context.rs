@@ -1,6 +1,6 @@
 //! The batch that the current thread works on, so that whatever is logged meanwhile names its model, task and requests.
 //!
-//! Set for the duration of a call into a model. A plugin that logs from threads of its own logs without it.
+//! Set for the duration of a call into a model. Lines that a plugin logs from its own threads do not have it.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

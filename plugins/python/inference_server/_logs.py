@@ -47,7 +47,7 @@ class Lines(io.TextIOBase):
 
 
 class NoLock:
-    """A lock that nobody waits for. `logging` calls it since Python 3.13, where None is not a lock."""
+    """A lock that is always free. `logging` calls it since Python 3.13, where None is not a lock."""
 
     def acquire(self):
         pass

@@ -36,13 +36,13 @@ pub struct BenchArgs {
     header: Vec<Secret>,
 
     /// Closed loop: number of clients, each of which sends its next request as soon as it has its answer; each number is
-    /// a step of its own
+    /// a separate step
     #[arg(
         long, short, value_name = "CLIENTS,…", value_delimiter = ',', default_value = "1,4,16,64",
         value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Load"
     )]
     concurrency: Vec<u32>,
-    /// Open loop: requests per second, whether or not earlier ones have been answered; each rate is a step of its own
+    /// Open loop: requests per second, whether or not earlier ones have been answered; each rate is a separate step
     #[arg(
         long, short, value_name = "REQUESTS/S,…", value_delimiter = ',', value_parser = rate,
         conflicts_with = "concurrency", help_heading = "Load"

@@ -47,7 +47,7 @@ impl ServerUrl {
         if authority.as_str().contains('@') {
             return Err("a user and password in the URL are not supported: use --key or --header".to_owned());
         }
-        // The parser of authorities lets through what is no number of a port.
+        // The parser of authorities accepts ports that are not numbers.
         let port = authority
             .as_str()
             .rsplit_once(':')

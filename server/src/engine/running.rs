@@ -1,4 +1,4 @@
-//! Which batches run now, for whoever watches the workers. The workers write it without a lock.
+//! The batches that are running, for the code that watches the workers. The workers write it without a lock.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

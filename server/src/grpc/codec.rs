@@ -176,7 +176,7 @@ pub(super) fn elements_in(contents: &[u8]) -> usize {
     let mut elements = 0;
     let counted = for_each_field(contents, |number, field| {
         elements += match (number, field) {
-            // Each is an element of its own.
+            // Each is a separate element.
             (8, _) | (_, Field::Number) => 1,
             (6, Field::Bytes(packed)) => packed.len() / 4,
             (7, Field::Bytes(packed)) => packed.len() / 8,

@@ -2,7 +2,7 @@
 //!
 //! A plugin may send any JSON as a schema, of any draft. What comes out has only keywords of JSON Schema 2020-12 with
 //! values that they may have, an `items` for every array, and no `$ref` but to a whole component: a definition, and
-//! anything else that is referred to, becomes a component of its own. What cannot be expressed is left out, which makes
+//! anything else that is referred to, becomes a separate component. What cannot be expressed is left out, which makes
 //! the schema accept more and never breaks the document. Titles are left out too: generators name classes by them, and
 //! the titles of two plugins may be the same.
 

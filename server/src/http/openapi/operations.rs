@@ -24,7 +24,7 @@ pub struct KeySettings {
     pub admin: bool,
 }
 
-/// One operation, but for its errors.
+/// One operation, without its errors.
 pub(super) struct Operation<'a> {
     pub(super) method: &'static str,
     pub(super) path: String,
@@ -37,7 +37,7 @@ pub(super) struct Operation<'a> {
     pub(super) body: Option<Json>,
     /// Answers that are no error of the server's, by status.
     pub(super) answers: Vec<(u16, Json)>,
-    /// Statuses of errors, but for those that concern keys.
+    /// Statuses of errors, except those that concern keys.
     pub(super) failures: &'static [u16],
     /// Schema of an answer with an error status in which every item failed.
     pub(super) all_failed: Option<Json>,
