@@ -4,6 +4,7 @@
 
 use abi_stable::sabi_trait::TD_Opaque;
 use abi_stable::std_types::{RResult, RStr, RString};
+use plugin_abi::check;
 use plugin_abi::manifest::{self, ModelManifest, PluginManifest};
 use plugin_abi::{Host, ModelAbi, ModelAbi_TO, OutputSink, RawBatch, RawError, RawItem, RawPrepared};
 
@@ -93,6 +94,11 @@ impl<M: Model> Loaded<M> {
             platform: M::platform().to_owned(),
             tasks: tasks.manifests(),
             files: model.files(),
+            details: model
+                .details()
+                .into_iter()
+                .map(|(name, text)| (name, check::cut_text(text)))
+                .collect(),
         };
         Ok(Self {
             model,

@@ -45,6 +45,7 @@ pub use json_bytes::JsonBytes;
 pub use model::{LoadContext, Model, NoSettings};
 pub use output::{AnyOutput, BytesOutput, Encoder, Output};
 pub use plugin_abi::DType;
+pub use plugin_abi::manifest::Trial;
 pub use task::{PreparedTask, Task, TaskInfo, Tasks};
 pub use tensor::{TensorInfo, TensorOutput, TensorView, TensorsView};
 
@@ -56,8 +57,8 @@ pub mod prelude {
     pub use crate::{
         Any, Batch, BatchError, BatchResult, Bytes, BytesItem, BytesOutput, DType, Item, ItemError, Json,
         JsonBytes, LoadContext, LoadError, Model, NoSettings, Outputs, Prepared, PreparedTask, Task,
-        TaskInfo, Tasks, Tensor, TensorInfo, TensorOutput, TensorView, Tensors, TensorsView, Text, Value,
-        export_model,
+        TaskInfo, Tasks, Tensor, TensorInfo, TensorOutput, TensorView, Tensors, TensorsView, Text, Trial,
+        Value, export_model,
     };
     pub use log;
     pub use schemars::JsonSchema;

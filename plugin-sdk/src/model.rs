@@ -1,5 +1,6 @@
 //! A model as its author writes it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use plugin_abi::manifest;
@@ -82,6 +83,13 @@ pub trait Model: Sized + Send + Sync + 'static {
     /// changes, a reload of the configuration loads the model again.
     fn files(&self) -> Vec<PathBuf> {
         Vec::new()
+    }
+
+    /// Facts about the loaded model for people, such as the runtime that was chosen and why, by `snake_case` names. The server
+    /// shows them to every client that may list models: no paths and no secrets. A text longer than the server accepts is
+    /// cut.
+    fn details(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
     }
 
     /// Framework or format that the model runs on, for clients that ask (`onnx`, `pytorch`).

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use plugin_abi::manifest::{Kind, Limits, TaskManifest, ValueManifest, WeightRule};
+use plugin_abi::check;
+use plugin_abi::manifest::{Kind, Limits, TaskManifest, Trial, ValueManifest, WeightRule};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value as JsonValue;
@@ -182,6 +183,8 @@ pub struct TaskInfo {
     parameters_schema: JsonValue,
     limits: Limits,
     embedding: bool,
+    unbatched: bool,
+    trial: Option<Trial>,
     media_types: Vec<String>,
     input_tensors: Vec<TensorInfo>,
     output_tensors: Vec<TensorInfo>,
@@ -238,6 +241,33 @@ impl TaskInfo {
     #[must_use]
     pub fn embedding(mut self) -> Self {
         self.embedding = true;
+        self
+    }
+
+    /// Declares that the tensors of an item are whole tensors, and not rows of a batch: they may be scalars, may have a
+    /// dimension of size 0, and their first dimension has no special meaning. A request in a protocol with a batch dimension
+    /// is then one item with exactly the declared shapes.
+    ///
+    /// `predict` is still called with batches of such items, up to [`max_batch_size`](Self::max_batch_size).
+    #[must_use]
+    pub fn unbatched(mut self) -> Self {
+        self.unbatched = true;
+        self
+    }
+
+    /// Reports the outcome of a computation that [`Model::load`](crate::Model::load) has tried. The server shows it, so that
+    /// a model that has never computed anything is not mistaken for one that has. If the trial failed, examples that fail in
+    /// the warm-up do not keep the model from serving.
+    ///
+    /// A reason longer than the server accepts is cut.
+    #[must_use]
+    pub fn trial(mut self, trial: Trial) -> Self {
+        self.trial = Some(match trial {
+            Trial::Succeeded => Trial::Succeeded,
+            Trial::Failed { reason } => Trial::Failed {
+                reason: check::cut_text(reason),
+            },
+        });
         self
     }
 
@@ -326,6 +356,8 @@ impl TaskInfo {
             examples: self.examples,
             limits: self.limits,
             embedding: self.embedding,
+            unbatched: self.unbatched,
+            trial: self.trial,
         }
     }
 }

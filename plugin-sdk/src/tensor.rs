@@ -259,7 +259,8 @@ pub(crate) fn raw<'a>(name: &'a str, dtype: DType, shape: &'a [u64], data: &'a [
 pub struct TensorInfo(pub(crate) TensorManifest);
 
 impl TensorInfo {
-    /// A tensor of that name and shape: dimensions of one item, -1 where any size will do.
+    /// A tensor of that name and shape: dimensions of one item, -1 where any size will do. In an unbatched task these are the
+    /// dimensions of the whole tensor, none for a scalar.
     pub fn new(name: impl Into<String>, dtype: DType, shape: &[i64]) -> Self {
         Self(TensorManifest::new(name, dtype.name(), shape))
     }
@@ -268,6 +269,14 @@ impl TensorInfo {
     #[must_use]
     pub fn description(mut self, description: impl Into<String>) -> Self {
         self.0.description = description.into();
+        self
+    }
+
+    /// Declares that this stands for a sequence: any number of tensors of this datatype and shape, called `name.0`, `name.1`,
+    /// …. Only for tasks that are declared with [`TaskInfo::unbatched`](crate::TaskInfo::unbatched).
+    #[must_use]
+    pub fn sequence(mut self) -> Self {
+        self.0.sequence = true;
         self
     }
 }

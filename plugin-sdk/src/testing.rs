@@ -158,7 +158,7 @@ impl<M> Harness<M> {
         let manifest: ModelManifest =
             serde_json::from_str(&model.manifest()).expect("the SDK writes manifests that can be read");
         // The server rejects such a model, so its tests must not pass.
-        if let Some(finding) = check::model(&manifest.tasks).first() {
+        if let Some(finding) = check::model(&manifest).first() {
             return Err(Failure::new(code::INTERNAL, &finding.message));
         }
         Ok(Self {

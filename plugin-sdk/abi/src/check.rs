@@ -8,13 +8,19 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::codes::kind;
-use crate::manifest::{Kind, PluginManifest, TaskManifest, TensorManifest, ValueManifest};
+use crate::manifest::{
+    Kind, ModelManifest, PluginManifest, TaskManifest, TensorManifest, Trial, ValueManifest,
+};
 use crate::{DType, RawTensor, RawValue};
 
 /// Maximum number of tasks of a model.
 const MAX_TASKS: usize = 256;
 /// Maximum number of characters of a name.
 const MAX_NAME_LENGTH: usize = 128;
+/// Maximum number of details of a model.
+const MAX_DETAILS: usize = 64;
+/// Maximum number of bytes of a text that is shown to people: a detail, or the reason of a failed trial.
+const MAX_TEXT_LENGTH: usize = 4096;
 
 /// How grave a [`Finding`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -63,8 +69,58 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What makes the tasks of a loaded model impossible to serve. The server loads a model only if this is empty.
-pub fn model(tasks: &[TaskManifest]) -> Vec<Finding> {
+/// What makes a loaded model impossible to serve. The server loads a model only if this is empty.
+pub fn model(manifest: &ModelManifest) -> Vec<Finding> {
+    let mut findings = tasks(&manifest.tasks);
+    let details = &manifest.details;
+    if details.len() > MAX_DETAILS {
+        let got = details.len();
+        findings.push(Finding::error(
+            None,
+            format_args!("the model has {got} details, expected at most {MAX_DETAILS}"),
+        ));
+    }
+    for (name, text) in details {
+        if !is_detail_name(name) {
+            findings.push(Finding::error(
+                None,
+                format_args!(
+                    "invalid name {name:?} of a detail: expected 1 to {MAX_NAME_LENGTH} lowercase letters, digits and `_`, \
+                     the first one a letter"
+                ),
+            ));
+        }
+        if text.len() > MAX_TEXT_LENGTH {
+            let got = text.len();
+            findings.push(Finding::error(
+                None,
+                format_args!("the detail `{name}` has {got} bytes, expected at most {MAX_TEXT_LENGTH}"),
+            ));
+        }
+    }
+    findings
+}
+
+/// A text for people, cut to the length that the server accepts.
+pub fn cut_text(mut text: String) -> String {
+    const ELLIPSIS: char = '…';
+    if text.len() > MAX_TEXT_LENGTH {
+        text.truncate(text.floor_char_boundary(MAX_TEXT_LENGTH - ELLIPSIS.len_utf8()));
+        text.push(ELLIPSIS);
+    }
+    text
+}
+
+fn is_detail_name(name: &str) -> bool {
+    name.len() <= MAX_NAME_LENGTH
+        && name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+/// What makes the tasks of a model impossible to serve.
+fn tasks(tasks: &[TaskManifest]) -> Vec<Finding> {
     let mut findings = Vec::new();
     if tasks.is_empty() {
         findings.push(Finding::error(
@@ -115,7 +171,7 @@ pub fn plugin(manifest: &PluginManifest) -> Vec<Finding> {
     }
     // Tasks that depend on the settings are known once a model is loaded.
     if !manifest.tasks.is_empty() || !may_depend_on_settings(schema) {
-        findings.extend(model(&manifest.tasks));
+        findings.extend(tasks(&manifest.tasks));
     }
     findings.extend(manifest.tasks.iter().flat_map(advise));
     if manifest.debug_build {
@@ -204,6 +260,15 @@ fn check_task(task: &TaskManifest) -> Vec<Finding> {
              one dimension as output"
         )));
     }
+    findings.extend(check_unbatched(task).into_iter().map(error));
+    if let Some(Trial::Failed { reason }) = &task.trial
+        && reason.len() > MAX_TEXT_LENGTH
+    {
+        let got = reason.len();
+        findings.push(error(format!(
+            "the reason why the trial of task `{name}` failed has {got} bytes, expected at most {MAX_TEXT_LENGTH}"
+        )));
+    }
     let limits = [
         ("max_batch_size", task.limits.max_batch_size == Some(0)),
         ("max_batch_weight", task.limits.max_batch_weight == Some(0)),
@@ -214,6 +279,39 @@ fn check_task(task: &TaskManifest) -> Vec<Finding> {
         )));
     }
     findings
+}
+
+/// What contradicts the task being unbatched, or not being so.
+fn check_unbatched(task: &TaskManifest) -> Vec<String> {
+    let name = &task.name;
+    let mut problems = Vec::new();
+    let values = [("input", &task.input), ("output", &task.output)];
+    if task.unbatched {
+        if values
+            .iter()
+            .all(|(_, value)| !value.kinds.contains(&Kind::Tensors))
+        {
+            problems.push(format!(
+                "task `{name}` is declared as unbatched, but neither takes nor returns tensors"
+            ));
+        }
+        if task.embedding {
+            problems.push(format!(
+                "task `{name}` is declared as unbatched and as an embedding, whose requests have many items: expected one of them"
+            ));
+        }
+        return problems;
+    }
+    for (side, value) in values {
+        if let Some(tensor) = value.tensors.iter().find(|tensor| tensor.sequence) {
+            problems.push(format!(
+                "the {side} of task `{name}` has the sequence of tensors `{}`, expected the task to be declared as unbatched: \
+                 add `.unbatched()`",
+                tensor.name
+            ));
+        }
+    }
+    problems
 }
 
 /// Why the task does not produce embeddings.
@@ -260,6 +358,13 @@ fn check_value(side: &str, value: &ValueManifest) -> Vec<String> {
             .any(|other| other.name == tensor.name)
         {
             problems.push(format!("has two tensors named `{}`", tensor.name));
+        }
+        let has_it = |sequence: &&TensorManifest| sequence.position_in_sequence(&tensor.name).is_some();
+        if let Some(sequence) = value.tensors.iter().find(has_it) {
+            problems.push(format!(
+                "has a tensor named `{}`, which is also a tensor of the sequence `{}`",
+                tensor.name, sequence.name
+            ));
         }
         problems.extend(check_tensor(tensor));
     }
@@ -372,15 +477,18 @@ fn check_tensors<'t, 'a: 't>(
     tensors: impl ExactSizeIterator<Item = (&'t RawTensor<'a>, &'t [u64])> + Clone,
     declared: &ValueManifest,
 ) -> Result<(), String> {
+    let mut single = 0;
     for (tensor, shape) in tensors.clone() {
         let name = tensor.name.as_str();
-        let Some(manifest) = declared.tensors.iter().find(|manifest| manifest.name == name) else {
+        let Some((index, _)) = declared.find_tensor(name) else {
             let known: Vec<&str> = declared.tensors.iter().map(|manifest| &*manifest.name).collect();
             return Err(format!(
                 "the plugin's output has a tensor `{name}`, its manifest declares {}",
                 known.join(", ")
             ));
         };
+        let manifest = &declared.tensors[index];
+        single += usize::from(!manifest.sequence);
         let dtype = DType::from_code(tensor.dtype).ok_or_else(|| {
             format!(
                 "the plugin's tensor `{name}` has the unknown datatype {}",
@@ -398,20 +506,47 @@ fn check_tensors<'t, 'a: 't>(
             ));
         }
     }
-    let missing = declared.tensors.iter().find(|manifest| {
-        tensors
-            .clone()
-            .all(|(tensor, _)| tensor.name.as_str() != manifest.name)
-    });
-    match missing {
-        Some(manifest) => Err(format!(
+    let names = tensors.map(|(tensor, _)| tensor.name.as_str());
+    let missing = declared
+        .tensors
+        .iter()
+        .find(|manifest| !manifest.sequence && names.clone().all(|name| name != manifest.name));
+    if let Some(manifest) = missing {
+        return Err(format!(
             "the plugin's output lacks the tensor `{}` that its manifest declares",
             manifest.name
-        )),
-        None if tensors.len() > declared.tensors.len() => {
-            Err("the plugin's output has a tensor twice".to_owned())
-        }
+        ));
+    }
+    let declared_single = declared.tensors.iter().filter(|manifest| !manifest.sequence);
+    if single > declared_single.count() {
+        return Err("the plugin's output has a tensor twice".to_owned());
+    }
+    let sequences = declared.tensors.iter().filter(|manifest| manifest.sequence);
+    sequences
+        .map(|sequence| check_sequence(sequence, names.clone()))
+        .collect()
+}
+
+/// Checks that the tensors of a sequence are numbered from 0 without gaps.
+fn check_sequence<'n>(sequence: &TensorManifest, names: impl Iterator<Item = &'n str>) -> Result<(), String> {
+    let mut positions: Vec<usize> = names
+        .filter_map(|name| sequence.position_in_sequence(name))
+        .collect();
+    positions.sort_unstable();
+    match positions
+        .iter()
+        .enumerate()
+        .find(|(expected, position)| expected != *position)
+    {
         None => Ok(()),
+        Some((expected, &position)) if position > expected => Err(format!(
+            "the plugin's output has the tensor `{0}.{position}` of the sequence `{0}`, but not `{0}.{expected}`",
+            sequence.name
+        )),
+        Some((_, position)) => Err(format!(
+            "the plugin's output has the tensor `{}.{position}` twice",
+            sequence.name
+        )),
     }
 }
 

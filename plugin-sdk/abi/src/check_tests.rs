@@ -10,7 +10,7 @@ use crate::manifest::ModelManifest;
 /// The messages of what is wrong with these tasks.
 fn check(tasks: Json) -> Vec<String> {
     let manifest: ModelManifest = serde_json::from_value(json!({ "tasks": tasks })).expect("a manifest");
-    model(&manifest.tasks).iter().map(ToString::to_string).collect()
+    model(&manifest).iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -105,6 +105,141 @@ fn every_flaw_is_named_with_its_task() {
             matches!(&found[..], [message] if message.starts_with(expected)),
             "expected {expected:?} alone, found {found:?}"
         );
+    }
+}
+
+#[test]
+fn an_unbatched_task_has_tensors_which_may_be_scalars_and_sequences() {
+    let text = json!({"kinds": ["text"]});
+    let tensors = |tensors: Json| json!({"kinds": ["tensors"], "tensors": tensors});
+    let scalar = json!({"name": "x", "dtype": "FP32", "shape": []});
+    let sequence = json!({"name": "s", "dtype": "FP32", "shape": [-1], "sequence": true});
+    let right = json!([
+        {"name": "t", "unbatched": true, "input": tensors(json!([scalar, sequence])), "output": text},
+        {"name": "u", "unbatched": true, "input": text, "output": tensors(json!([sequence])), "trial": {"outcome": "succeeded"}},
+    ]);
+    assert_eq!(check(right), Vec::<String>::new());
+    let vector = tensors(json!([{"name": "x", "dtype": "FP32", "shape": [2]}]));
+    let cases = [
+        (
+            json!([{"name": "t", "unbatched": true, "input": text, "output": text}]),
+            "task `t` is declared as unbatched, but neither takes nor returns tensors",
+        ),
+        (
+            json!([{"name": "t", "unbatched": true, "embedding": true, "input": text, "output": vector}]),
+            "task `t` is declared as unbatched and as an embedding",
+        ),
+        (
+            json!([{"name": "t", "input": text, "output": tensors(json!([sequence]))}]),
+            "the output of task `t` has the sequence of tensors `s`, expected the task to be declared as unbatched",
+        ),
+        (
+            json!([{"name": "t", "unbatched": true, "input": text, "output": tensors(json!([
+                sequence, {"name": "s.10", "dtype": "FP32"}
+            ]))}]),
+            "the output of task `t` has a tensor named `s.10`, which is also a tensor of the sequence `s`",
+        ),
+        (
+            json!([{"name": "t", "input": text, "output": text, "trial": {"outcome": "failed", "reason": "x".repeat(5000)}}]),
+            "the reason why the trial of task `t` failed has 5000 bytes, expected at most 4096",
+        ),
+    ];
+    for (tasks, expected) in cases {
+        let found = check(tasks);
+        assert!(
+            matches!(&found[..], [message] if message.starts_with(expected)),
+            "expected {expected:?} alone, found {found:?}"
+        );
+    }
+}
+
+#[test]
+fn details_have_plain_names_and_texts_of_bounded_length() {
+    let details = |details: Json| {
+        let text = json!({"kinds": ["text"]});
+        let manifest = json!({"tasks": [{"name": "t", "input": text, "output": text}], "details": details});
+        let manifest: ModelManifest = serde_json::from_value(manifest).expect("a manifest");
+        let findings = model(&manifest);
+        findings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let right = json!({"runtime": "ONNX Runtime 1.23", "runtime_reason_2": cut_text("ä".repeat(9000))});
+    assert_eq!(details(right), Vec::<String>::new());
+    let many: serde_json::Map<_, _> = (0..65).map(|number| (format!("d{number}"), json!("x"))).collect();
+    for (wrong, expected) in [
+        (
+            json!({"Run time": "x"}),
+            "invalid name \"Run time\" of a detail: expected",
+        ),
+        (json!({"": "x"}), "invalid name \"\" of a detail: expected"),
+        (
+            json!({"long": "x".repeat(4097)}),
+            "the detail `long` has 4097 bytes, expected at most 4096",
+        ),
+        (many.into(), "the model has 65 details, expected at most 64"),
+    ] {
+        let found = details(wrong);
+        assert!(
+            matches!(&found[..], [message] if message.starts_with(expected)),
+            "expected {expected:?} alone, found {found:?}"
+        );
+    }
+}
+
+#[test]
+fn the_tensors_of_a_sequence_are_numbered_from_zero_without_gaps() {
+    let sequence = TensorManifest {
+        sequence: true,
+        ..TensorManifest::new("s", "FP32", [-1])
+    };
+    let declared = ValueManifest::of_tensors([TensorManifest::new("x", "FP32", []), sequence]);
+    let check = |names: &[&str]| {
+        let tensors: Vec<_> = names
+            .iter()
+            .map(|name| RawTensor {
+                name: RStr::from_str(name),
+                dtype: dtype::FP32,
+                reserved: 0,
+                shape: RSlice::from_slice(if *name == "x" { &[] } else { &[0] }),
+                data: RSlice::EMPTY,
+            })
+            .collect();
+        let value = RawValue {
+            kind: kind::TENSORS,
+            reserved: 0,
+            data: RSlice::EMPTY,
+            media_type: RStr::empty(),
+            tensors: RSlice::from_slice(&tensors),
+            reserved_word: 0,
+        };
+        output(&value, &declared).map(|_| ())
+    };
+    for right in [&["x"][..], &["x", "s.0"], &["s.1", "x", "s.0"]] {
+        assert_eq!(check(right), Ok(()), "{right:?}");
+    }
+    for (wrong, expected) in [
+        (
+            &["s.0"][..],
+            "the plugin's output lacks the tensor `x` that its manifest declares",
+        ),
+        (&["x", "x"], "the plugin's output has a tensor twice"),
+        (
+            &["x", "s.1"],
+            "the plugin's output has the tensor `s.1` of the sequence `s`, but not `s.0`",
+        ),
+        (
+            &["x", "s.0", "s.0"],
+            "the plugin's output has the tensor `s.0` twice",
+        ),
+        (
+            &["x", "s"],
+            "the plugin's output has a tensor `s`, its manifest declares x, s",
+        ),
+        (
+            &["x", "s.00"],
+            "the plugin's output has a tensor `s.00`, its manifest declares x, s",
+        ),
+    ] {
+        assert_eq!(check(wrong), Err(expected.to_owned()), "{wrong:?}");
     }
 }
 

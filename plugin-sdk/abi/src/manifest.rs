@@ -1,5 +1,6 @@
 //! What plugins and models say about themselves, as JSON. Every field has a default, so that either side may be older.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,10 @@ pub struct ModelManifest {
     /// configuration loads the model again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PathBuf>,
+    /// Facts about the loaded model for people, such as the runtime that was chosen and why, by `snake_case` names. The
+    /// server shows them in its list of models.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub details: BTreeMap<String, String>,
 }
 
 /// One named ability of a model.
@@ -77,6 +82,26 @@ pub struct TaskManifest {
     /// item, stated by `prepare` or with its output, is its number of tokens.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub embedding: bool,
+    /// Whether the tensors of an item are whole tensors and not rows of a batch: in protocols that have a batch dimension, a
+    /// request to this task is one item, and every tensor has exactly the declared shape.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unbatched: bool,
+    /// The outcome of the computation that the plugin tried while it loaded the model; absent if it tried none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
+}
+
+/// The outcome of a computation that the plugin tried while it loaded a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum Trial {
+    /// The task computed an outcome.
+    Succeeded,
+    /// It did not. The model may still serve other input.
+    Failed {
+        /// What failed, for clients: no paths and no secrets.
+        reason: String,
+    },
 }
 
 /// Shape of an input or an output.
@@ -108,6 +133,17 @@ impl ValueManifest {
             tensors: tensors.into(),
             ..Self::of(Kind::Tensors)
         }
+    }
+
+    /// The declared tensor that a tensor of this name belongs to, by its index, and the position of that tensor in its
+    /// sequence; 0 if it belongs to no sequence.
+    pub fn find_tensor(&self, name: &str) -> Option<(usize, usize)> {
+        let exact = |tensor: &TensorManifest| !tensor.sequence && tensor.name == name;
+        if let Some(index) = self.tensors.iter().position(exact) {
+            return Some((index, 0));
+        }
+        let mut tensors = self.tensors.iter().enumerate();
+        tensors.find_map(|(index, tensor)| Some((index, tensor.position_in_sequence(name)?)))
     }
 }
 
@@ -145,10 +181,15 @@ pub struct TensorManifest {
     pub name: String,
     /// Datatype name of the Open Inference Protocol: `FP32`, `INT64`, `BYTES`, ….
     pub dtype: String,
-    /// Dimensions of one item, without the batch dimension; -1 where any size will do.
+    /// Dimensions of one item, without the batch dimension; -1 where any size will do. In an unbatched task the dimensions
+    /// of the whole tensor.
     pub shape: Vec<i64>,
     /// For the documentation pages.
     pub description: String,
+    /// Whether it stands for a sequence: any number of tensors of this datatype and shape, called `name.0`, `name.1`, ….
+    /// Only in unbatched tasks.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sequence: bool,
 }
 
 impl TensorManifest {
@@ -159,7 +200,20 @@ impl TensorManifest {
             dtype: dtype.into(),
             shape: shape.into(),
             description: String::new(),
+            sequence: false,
         }
+    }
+
+    /// The position that a tensor of this name has in the sequence; `None` if this is not a sequence or the name does not
+    /// belong to it.
+    pub fn position_in_sequence(&self, name: &str) -> Option<usize> {
+        if !self.sequence {
+            return None;
+        }
+        let position = name.strip_prefix(self.name.as_str())?.strip_prefix('.')?;
+        let is_canonical = position.bytes().all(|byte| byte.is_ascii_digit())
+            && (position == "0" || !position.starts_with('0'));
+        position.parse().ok().filter(|_| is_canonical)
     }
 }
 

@@ -168,22 +168,44 @@ fn read_bytes(item: &Json, input: &ValueManifest) -> Result<OwnedValue, String> 
 fn read_tensors(item: &Json, declared: &[TensorManifest]) -> Result<Vec<TensorOutput>, String> {
     match (item, declared) {
         (Json::Object(named), _) => {
-            let is_declared = |name: &str| declared.iter().any(|tensor| tensor.name == name);
-            if let Some(unknown) = named.keys().find(|name| !is_declared(name)) {
-                return Err(format!("unknown tensor `{unknown}`"));
+            let mut tensors = Vec::new();
+            for tensor in declared {
+                match named.get(&tensor.name) {
+                    _ if tensor.sequence => tensors.extend(read_sequence(named, tensor)?),
+                    Some(values) => tensors.push(read_tensor(values, tensor)?),
+                    None => return Err(format!("missing tensor `{}`", tensor.name)),
+                }
             }
-            let read = |tensor: &TensorManifest| match named.get(&tensor.name) {
-                Some(values) => read_tensor(values, tensor),
-                None => Err(format!("missing tensor `{}`", tensor.name)),
-            };
-            declared.iter().map(read).collect()
+            let is_read = |name: &str| tensors.iter().any(|tensor: &TensorOutput| tensor.name() == name);
+            match named.keys().find(|name| !is_read(name)) {
+                Some(unknown) => Err(format!("unknown tensor `{unknown}`")),
+                None => Ok(tensors),
+            }
         }
-        (values, [only]) => Ok(vec![read_tensor(values, only)?]),
+        (values, [only]) if !only.sequence => Ok(vec![read_tensor(values, only)?]),
         _ => Err(format!(
             "got {item}, expected an object of {} tensors",
             declared.len()
         )),
     }
+}
+
+/// The tensors `name.0`, `name.1`, … up to the first that is missing.
+fn read_sequence(
+    named: &serde_json::Map<String, Json>,
+    declared: &TensorManifest,
+) -> Result<Vec<TensorOutput>, String> {
+    (0..)
+        .map(|position| format!("{}.{position}", declared.name))
+        .map_while(|name| Some((named.get(&name)?, name)))
+        .map(|(values, name)| {
+            let member = TensorManifest {
+                name,
+                ..declared.clone()
+            };
+            read_tensor(values, &member)
+        })
+        .collect()
 }
 
 fn read_tensor(values: &Json, declared: &TensorManifest) -> Result<TensorOutput, String> {
@@ -213,6 +235,16 @@ fn settle_shape(got: &[usize], declared: &[i64]) -> Option<Vec<usize>> {
     let fits = |(&got, &wanted): (&usize, &i64)| wanted < 0 || got as u64 == wanted.unsigned_abs();
     if got.len() == declared.len() && got.iter().zip(declared).all(fits) {
         return Some(got.to_vec());
+    }
+    if got.contains(&0) && got.len() < declared.len() {
+        // An empty array hides the dimensions within it, which are known if they are fixed.
+        let (outer, inner) = declared.split_at(got.len());
+        let inner: Option<Vec<usize>> = inner.iter().map(|&size| usize::try_from(size).ok()).collect();
+        if let Some(inner) = inner
+            && got.iter().zip(outer).all(fits)
+        {
+            return Some([got, &inner].concat());
+        }
     }
     let &[length] = got else { return None };
     let sizes = declared.iter().filter(|&&wanted| wanted >= 0);

@@ -154,7 +154,7 @@ fn load_checked(file: &Path, context: &LoadContext) -> Result<CheckedModel, Load
         .load(&json, host::host_for(&context.model))
         .map_err(|error| refused(&error))?;
     let manifest: ModelManifest = json::from_str(&model.manifest()).map_err(LoadError::ManifestSyntax)?;
-    let findings = check::model(&manifest.tasks);
+    let findings = check::model(&manifest);
     if !findings.is_empty() {
         return Err(LoadError::Manifest(findings));
     }

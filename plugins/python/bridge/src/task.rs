@@ -81,7 +81,7 @@ fn value_manifest(form: &Bound<'_, PyAny>, plain: &Bound<'_, PyAny>) -> PyResult
             name: tensor.getattr("name")?.extract()?,
             dtype: tensor.getattr("dtype")?.extract()?,
             shape: tensor.getattr("shape")?.extract()?,
-            description: String::new(),
+            ..TensorManifest::default()
         })
     };
     let tensors = form.getattr("tensors")?.try_iter()?;
