@@ -90,7 +90,7 @@ impl Runtime for Rten {
             RunErrorKind::PlanningError => Fault::Inputs(error.to_string()),
             _ => Fault::Failed(error.to_string()),
         })?;
-        computed.into_iter().map(take).collect()
+        computed.into_iter().enumerate().map(take).collect()
     }
 }
 
@@ -114,7 +114,7 @@ where
     ValueView::from_shape(shape, values).map_err(|error| Fault::Failed(error.to_string()))
 }
 
-fn take(value: Value) -> Result<Computed, Fault> {
+fn take((output, value): (usize, Value)) -> Result<Computed, Fault> {
     let shape = value.shape().to_vec();
     let values = match value {
         Value::FloatTensor(tensor) => Values::F32(tensor.into_data()),
@@ -123,7 +123,12 @@ fn take(value: Value) -> Result<Computed, Fault> {
         Value::UInt8Tensor(tensor) => Values::U8(tensor.into_data()),
         _ => return Err(Fault::Failed("the model computed no tensor".to_owned())),
     };
-    Ok(Computed { shape, values })
+    Ok(Computed {
+        output,
+        position: None,
+        shape,
+        values,
+    })
 }
 
 /// Refuses what the runtime computes wrongly, without a word. Compared with ONNX Runtime, these are sums of integers where each

@@ -1,10 +1,10 @@
 //! Serves any `.onnx` file: its inputs, outputs and batch dimension are read from the file, and `[models.settings]` says what
 //! to make of them. The runtime is `embedded`, pure Rust, so there is nothing to install, or `onnxruntime`, if that is wanted.
 //!
-//! The way of an item: `task` prepares it (an `image` is decoded, a tensor checked) and stacks it with others; the `runtime` of
-//! a `network` computes; `ranking` turns scores into labels where the task has some. What a task does is worked out once, at load, by
-//! `plan` from the `settings`; `describe` puts it into words. Batching itself is the server's. The README of this plugin is
-//! for the operator.
+//! The path of an item: `task` prepares it (an `image` is decoded, a tensor checked) and stacks it with others if the model
+//! has a batch dimension; the `runtime` of a `network` computes; `task::answer` makes the answer, such as labels by `ranking`.
+//! What a task does is worked out once, at load, by `plan` from the `settings`; `describe` puts it into words. Batching itself
+//! is the server's. The README of this plugin is for the operator.
 
 #![forbid(unsafe_code)]
 
@@ -29,11 +29,10 @@ use crate::embedded::Embedded;
 use crate::network::Network;
 use crate::onnxruntime::OnnxRuntime;
 use crate::plan::Plan;
-use crate::ranking::Classification;
 use crate::runtime::Abilities;
 pub use crate::settings::Settings;
 use crate::settings::{RuntimeChoice, TaskSettings};
-use crate::task::{ImageOrTensors, Served, TensorsAlone};
+use crate::task::Served;
 
 /// The task of a model whose settings name none.
 const ONLY_TASK: &str = "predict";
@@ -72,8 +71,9 @@ impl Model for Onnx {
             context.workers,
             threads,
         )?);
+        let batch = settings.batch;
         let plan = |name: &str, settings: TaskSettings, written: bool| {
-            Plan::new(name, settings, written, &network, context)
+            Plan::new(name, settings, written, batch, &network, context)
                 .map(|plan| (name.to_owned(), Arc::new(plan)))
         };
         let tasks = if settings.tasks.is_empty() {
@@ -94,17 +94,7 @@ impl Model for Onnx {
 
     fn configured_tasks(&self) -> Tasks<Self> {
         self.tasks.iter().fold(Tasks::new(), |tasks, (name, plan)| {
-            let plan = Arc::clone(plan);
-            match (plan.eye.is_some(), plan.ranking.is_some()) {
-                (false, false) => tasks.add_prepared(name, Served::<TensorsAlone, Tensors>::new(plan)),
-                (false, true) => {
-                    tasks.add_prepared(name, Served::<TensorsAlone, Json<Classification>>::new(plan))
-                }
-                (true, false) => tasks.add_prepared(name, Served::<ImageOrTensors, Tensors>::new(plan)),
-                (true, true) => {
-                    tasks.add_prepared(name, Served::<ImageOrTensors, Json<Classification>>::new(plan))
-                }
-            }
+            tasks.add_prepared(name, Served(Arc::clone(plan)))
         })
     }
 

@@ -17,6 +17,7 @@ pub(crate) struct Network {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     runtime: Box<dyn Runtime>,
+    is_half_precision: bool,
 }
 
 /// An input or an output that the file declares.
@@ -30,8 +31,10 @@ pub(crate) struct Port {
     pub(crate) dtype: DType,
     /// What the runtime computes with.
     pub(crate) held: Held,
-    /// All dimensions, the batch included; none if the file does not say.
+    /// All dimensions, the batch included; none if the file does not say. Of a sequence, the dimensions of each tensor in it.
     pub(crate) dims: Option<Vec<Dim>>,
+    /// Whether it is a sequence of tensors, which clients see as `name.0`, `name.1`, ….
+    pub(crate) sequence: bool,
     /// Its place in the file.
     pub(crate) index: usize,
 }
@@ -83,12 +86,13 @@ impl Network {
         let not_onnx = |error: &dyn fmt::Display| blame(format!("is not an ONNX file: {error}"));
         // The runtimes do not tell the operators' names or all of the declared types, so the file is read for them first. What
         // is read is dropped before the runtime reads the weights again: at no time are there two copies.
-        let (inputs, outputs) = {
+        let (inputs, outputs, is_half_precision) = {
             let proto = onnx::ModelProto::parse_file(file).map_err(|error| not_onnx(&error))?;
             let graph = proto.graph.as_ref().filter(|graph| !graph.output.is_empty());
             let graph = graph.ok_or_else(|| not_onnx(&"it has no graph with an output"))?;
             abilities.refuse(graph).map_err(blame)?;
-            declared(graph, abilities).map_err(blame)?
+            let (inputs, outputs) = declared(graph, abilities).map_err(blame)?;
+            (inputs, outputs, has_half_precision(graph))
         };
         let file = File {
             path,
@@ -99,7 +103,13 @@ impl Network {
             runtime: abilities.load(&file, workers, threads)?,
             inputs,
             outputs,
+            is_half_precision,
         })
+    }
+
+    /// Whether the model computes with floats of 16 bits.
+    pub(crate) fn is_half_precision(&self) -> bool {
+        self.is_half_precision
     }
 
     pub(crate) fn inputs(&self) -> &[Port] {
@@ -169,10 +179,27 @@ fn ports<'a>(
             dtype,
             held,
             dims,
+            sequence: false,
             index,
         })
     };
     values.enumerate().map(read).collect()
+}
+
+fn has_half_precision(graph: &onnx::GraphProto) -> bool {
+    let is_half = |datatype: Option<onnx::DataType>| {
+        matches!(datatype, Some(onnx::DataType::FLOAT16 | onnx::DataType::BFLOAT16))
+    };
+    let tensor = |value: &onnx::ValueInfoProto| {
+        let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
+        tensor.and_then(|tensor| tensor.elem_type)
+    };
+    graph.initializer.iter().any(|tensor| is_half(tensor.data_type))
+        || graph
+            .input
+            .iter()
+            .chain(&graph.output)
+            .any(|value| is_half(tensor(value)))
 }
 
 fn dim(dim: &onnx::Dimension) -> Dim {

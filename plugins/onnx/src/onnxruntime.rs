@@ -65,6 +65,7 @@ impl Abilities for OnnxRuntime {
         Some(match declared {
             DataType::FLOAT => Held::F32,
             DataType::FLOAT16 => Held::F16,
+            DataType::BFLOAT16 => Held::Bf16,
             DataType::DOUBLE => Held::F64,
             DataType::INT64 => Held::I64,
             DataType::INT32 => Held::I32,
@@ -81,7 +82,7 @@ impl Abilities for OnnxRuntime {
     }
 
     fn datatypes(&self) -> &'static str {
-        "FLOAT, FLOAT16, DOUBLE, an integer type, BOOL or STRING"
+        "FLOAT, FLOAT16, BFLOAT16, DOUBLE, an integer type, BOOL or STRING"
     }
 
     fn refuse(&self, _graph: &GraphProto) -> Result<(), String> {
@@ -155,7 +156,8 @@ impl Sessions {
         let computed = session.run_with_options(lent, &options)?;
         outputs
             .iter()
-            .map(|port| take(&computed[&*port.file_name]))
+            .enumerate()
+            .map(|(index, port)| take(index, &computed[&*port.file_name]))
             .collect()
     }
 }
@@ -252,10 +254,12 @@ macro_rules! each_number {
 
 fn lend<'a>(given: &'a Given<'_>) -> ort::Result<SessionInputValue<'a>> {
     let shape = &given.shape[..];
-    Ok(each_number!(given.values, shape, texts; F64, F32, F16, I64, I32, I16, I8, U64, U32, U16, U8, Bool))
+    Ok(
+        each_number!(given.values, shape, texts; F64, F32, F16, Bf16, I64, I32, I16, I8, U64, U32, U16, U8, Bool),
+    )
 }
 
-fn take(value: &DynValue) -> ort::Result<Computed> {
+fn take(output: usize, value: &DynValue) -> ort::Result<Computed> {
     let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
         return Err(ort::Error::new("the model computed no tensor"));
     };
@@ -263,6 +267,7 @@ fn take(value: &DynValue) -> ort::Result<Computed> {
         TensorElementType::Float64 => Values::F64(value.try_extract_tensor()?.1.to_vec()),
         TensorElementType::Float32 => Values::F32(value.try_extract_tensor()?.1.to_vec()),
         TensorElementType::Float16 => Values::F16(value.try_extract_tensor()?.1.to_vec()),
+        TensorElementType::Bfloat16 => Values::Bf16(value.try_extract_tensor()?.1.to_vec()),
         TensorElementType::Int64 => Values::I64(value.try_extract_tensor()?.1.to_vec()),
         TensorElementType::Int32 => Values::I32(value.try_extract_tensor()?.1.to_vec()),
         TensorElementType::Int16 => Values::I16(value.try_extract_tensor()?.1.to_vec()),
@@ -276,6 +281,8 @@ fn take(value: &DynValue) -> ort::Result<Computed> {
         other => return Err(ort::Error::new(format!("the model computed {other}"))),
     };
     Ok(Computed {
+        output,
+        position: None,
         shape: shape.iter().map(|size| *size as usize).collect(),
         values,
     })

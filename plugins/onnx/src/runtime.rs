@@ -39,17 +39,20 @@ pub(crate) struct File<'a> {
     pub(crate) outputs: &'a [Port],
 }
 
-/// A batch of one input, lent.
+/// A tensor for an input, lent. Tensors of a sequence follow one another.
 pub(crate) struct Given<'a> {
     pub(crate) port: &'a Port,
-    /// The first dimension counts items.
     pub(crate) shape: Vec<usize>,
     pub(crate) values: &'a Values,
 }
 
-/// A batch of one output.
+/// A tensor of an output. Tensors of a sequence follow one another.
 #[derive(Debug)]
 pub(crate) struct Computed {
+    /// Index of the output among those that were asked for.
+    pub(crate) output: usize,
+    /// Position in the sequence, if the output is one.
+    pub(crate) position: Option<usize>,
     pub(crate) shape: Vec<usize>,
     pub(crate) values: Values,
 }
@@ -61,4 +64,6 @@ pub(crate) enum Fault {
     Inputs(String),
     /// It did not like these items.
     Failed(String),
+    /// An output does not have the batch as its first dimension.
+    Outputs(String),
 }

@@ -21,6 +21,9 @@ pub struct Settings {
     pub(crate) ort: Option<OrtSettings>,
     /// Threads that compute one batch; as many as the server suggests, if not said.
     pub(crate) threads: Option<NonZeroUsize>,
+    /// How items become runs of the model; a task's own setting has precedence.
+    #[serde(default)]
+    pub(crate) batch: BatchSetting,
     /// The tasks by name. Without any there is one, `predict`, that takes all inputs and answers all outputs.
     #[serde(default)]
     pub(crate) tasks: BTreeMap<String, TaskSettings>,
@@ -35,6 +38,20 @@ pub(crate) enum RuntimeChoice {
     Rten,
     /// ONNX Runtime, from a shared library: more operators and datatypes, faster convolutions, GPUs.
     Ort,
+}
+
+/// How items become runs of the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BatchSetting {
+    /// Items are batched if the model has a batch dimension and computes each item as it computes it alone; otherwise they
+    /// run one by one. Without a batch dimension a request is one item.
+    #[default]
+    Auto,
+    /// A request is one item, with exactly the tensors that the file declares.
+    None,
+    /// Items are batched even if their answers depend on one another.
+    Force,
 }
 
 /// `[models.settings.ort]`.
@@ -80,6 +97,8 @@ pub(crate) struct TaskSettings {
     /// What clients call inputs and outputs, by the name in the file.
     #[serde(default)]
     pub(crate) rename: BTreeMap<String, String>,
+    /// How items of this task become runs of the model; the model's setting, if not said.
+    pub(crate) batch: Option<BatchSetting>,
     /// Names of the classes, in the order of the output's elements: a list, or the path of a text file with one a line.
     /// Makes the task a classifier, which answers the best labels instead of the tensor.
     pub(crate) labels: Option<Labels>,

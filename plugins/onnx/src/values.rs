@@ -2,17 +2,18 @@
 //! computes with 32 bits only. This module converts, both ways; it knows nothing of tasks or of runtimes.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-use half::f16;
+use half::{bf16, f16};
 use plugin_sdk::{DType, ItemError, TensorOutput, TensorView};
 
 /// What clients see for a datatype of the file; `None` for those that cannot be served.
 ///
-/// FLOAT16 is answered as FP32, so that clients need not know of it.
+/// FLOAT16 and BFLOAT16 are served as FP32, so that clients need not know these types.
 pub(crate) fn dtype(declared: rten_onnx::onnx::DataType) -> Option<DType> {
     use rten_onnx::onnx::DataType as Declared;
     Some(match declared {
-        Declared::FLOAT | Declared::FLOAT16 => DType::Fp32,
+        Declared::FLOAT | Declared::FLOAT16 | Declared::BFLOAT16 => DType::Fp32,
         Declared::DOUBLE => DType::Fp64,
         Declared::INT64 => DType::Int64,
         Declared::INT32 => DType::Int32,
@@ -28,9 +29,9 @@ pub(crate) fn dtype(declared: rten_onnx::onnx::DataType) -> Option<DType> {
     })
 }
 
-/// Defines the types that runtimes hold elements in; the second column is what a model can be tried with.
+/// Defines the types that runtimes hold elements in.
 macro_rules! held {
-    ($($variant:ident($element:ty) $neutral:expr;)*) => {
+    ($($variant:ident($element:ty);)*) => {
         /// A type in which a runtime holds elements.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Held {
@@ -44,10 +45,24 @@ macro_rules! held {
         }
 
         impl Values {
-            /// What a model can be tried with: 0 for fractions, and 1 for integers, which is a valid index, length and mask.
-            pub(crate) fn neutral(held: Held, count: usize) -> Self {
-                match held {
-                    $(Held::$variant => Self::$variant(vec![$neutral; count]),)*
+            /// Number of elements.
+            pub(crate) fn len(&self) -> usize {
+                match self {
+                    $(Self::$variant(values) => values.len(),)*
+                }
+            }
+
+            /// The elements in a range, which must lie within them.
+            pub(crate) fn slice(&self, range: Range<usize>) -> Self {
+                match self {
+                    $(Self::$variant(values) => Self::$variant(values[range].to_vec()),)*
+                }
+            }
+
+            /// The same elements in reverse order.
+            pub(crate) fn reversed(&self) -> Self {
+                match self {
+                    $(Self::$variant(values) => Self::$variant(values.iter().rev().cloned().collect()),)*
                 }
             }
 
@@ -63,19 +78,20 @@ macro_rules! held {
 }
 
 held! {
-    F64(f64) 0.0;
-    F32(f32) 0.0;
-    F16(f16) f16::ZERO;
-    I64(i64) 1;
-    I32(i32) 1;
-    I16(i16) 1;
-    I8(i8) 1;
-    U64(u64) 1;
-    U32(u32) 1;
-    U16(u16) 1;
-    U8(u8) 1;
-    Bool(bool) true;
-    Text(String) String::new();
+    F64(f64);
+    F32(f32);
+    F16(f16);
+    Bf16(bf16);
+    I64(i64);
+    I32(i32);
+    I16(i16);
+    I8(i8);
+    U64(u64);
+    U32(u32);
+    U16(u16);
+    U8(u8);
+    Bool(bool);
+    Text(String);
 }
 
 impl Values {
@@ -108,6 +124,13 @@ impl Values {
                     .map(|value| f16::from_f32(*value))
                     .collect(),
             ),
+            (Held::Bf16, _) => Self::Bf16(
+                tensor
+                    .values::<f32>()?
+                    .iter()
+                    .map(|value| bf16::from_f32(*value))
+                    .collect(),
+            ),
             (Held::I64, _) => Self::I64(tensor.values()?.into_owned()),
             (Held::I32, _) => Self::I32(tensor.values()?.into_owned()),
             (Held::I16, _) => Self::I16(tensor.values()?.into_owned()),
@@ -128,6 +151,7 @@ impl Values {
             Held::F64 => Self::F64(pixels.into_iter().map(f64::from).collect()),
             Held::F32 => Self::F32(pixels),
             Held::F16 => Self::F16(pixels.into_iter().map(f16::from_f32).collect()),
+            Held::Bf16 => Self::Bf16(pixels.into_iter().map(bf16::from_f32).collect()),
             Held::I64 => Self::I64(rounded().map(|value| value as i64).collect()),
             Held::I32 => Self::I32(rounded().map(|value| value as i32).collect()),
             Held::I16 => Self::I16(rounded().map(|value| value as i16).collect()),
@@ -163,13 +187,13 @@ impl Values {
             Self::F64(values) => values.into_iter().map(|value| value as f32).collect(),
             Self::F32(values) => values,
             Self::F16(values) => values.into_iter().map(f16::to_f32).collect(),
+            Self::Bf16(values) => values.into_iter().map(bf16::to_f32).collect(),
             _ => return None,
         })
     }
 
     /// What is answered for an output: converted back to the declared type.
-    pub(crate) fn answer(self, name: &str, declared: DType, shape: &[usize]) -> TensorOutput {
-        let name = name.to_owned();
+    pub(crate) fn answer(self, name: String, declared: DType, shape: &[usize]) -> TensorOutput {
         match (self, declared) {
             (Self::F32(values), DType::Fp64) => {
                 let values: Vec<_> = values.into_iter().map(f64::from).collect();
@@ -186,6 +210,10 @@ impl Values {
             (Self::F32(values), _) => TensorOutput::new(name, shape, values),
             (Self::F16(values), _) => {
                 let values: Vec<_> = values.into_iter().map(f16::to_f32).collect();
+                TensorOutput::new(name, shape, values)
+            }
+            (Self::Bf16(values), _) => {
+                let values: Vec<_> = values.into_iter().map(bf16::to_f32).collect();
                 TensorOutput::new(name, shape, values)
             }
             (Self::I64(values), _) => TensorOutput::new(name, shape, values),

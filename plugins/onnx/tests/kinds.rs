@@ -5,9 +5,8 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use common::{load, read_json};
+use common::{load, onnx_runtime, read_json};
 use onnx::Onnx;
 use plugin_sdk::serde_json::{Value as Json, json};
 use plugin_sdk::testing::Harness;
@@ -30,33 +29,6 @@ const COMMON: [&str; 10] = [
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kinds")
-}
-
-/// The settings of a runtime that this machine may not have: ONNX Runtime, in some Python.
-fn onnx_runtime() -> Option<String> {
-    let named = std::env::var_os("INFERENCE_TEST_PYTHON");
-    let python = named.map_or_else(|| PathBuf::from("python3"), PathBuf::from);
-    let found = Command::new(&python)
-        .args(["-c", "import sys, onnxruntime; print(sys.prefix)"])
-        .output();
-    match found {
-        Ok(output) if output.status.success() => {
-            let prefix = String::from_utf8(output.stdout).expect("the path is UTF-8");
-            Some(format!(
-                "runtime = \"ort\"\nort = {{ python = \"{}\" }}",
-                prefix.trim()
-            ))
-        }
-        _ => {
-            let required = std::env::var("INFERENCE_TEST_TOOLS").is_ok_and(|value| value == "required");
-            let what = format!("{} has no module onnxruntime", python.display());
-            assert!(!required, "{what}, and INFERENCE_TEST_TOOLS=required");
-            eprintln!(
-                "note: NOT TESTED, since {what}; install it with pip, or name another Python in INFERENCE_TEST_PYTHON"
-            );
-            None
-        }
-    }
 }
 
 fn model(name: &str, settings: &str) -> Harness<Onnx> {

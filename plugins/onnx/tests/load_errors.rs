@@ -39,21 +39,6 @@ const WRONG: &[(&str, &str, &str)] = &[
         "(`ConvInteger` in its node `first`)",
     ),
     (
-        "model = \"scalar.onnx\"",
-        "model",
-        "input `x` is a scalar, expected a first dimension for the batch",
-    ),
-    (
-        "model = \"four.onnx\"",
-        "model",
-        "input `x` has the fixed first dimension 4 ([4, 2]), expected",
-    ),
-    (
-        "model = \"anchors.onnx\"",
-        "model",
-        "output `anchors` has the shape [3] for a single item",
-    ),
-    (
         "model = \"one.onnx\"\nthreads = 0",
         "threads",
         "got 0, expected a positive integer",
@@ -67,6 +52,21 @@ const WRONG: &[(&str, &str, &str)] = &[
         "model = \"one.onnx\"\ntasks.a.max_batch_size = 8",
         "tasks.a.max_batch_size",
         "8, expected 1",
+    ),
+    (
+        "model = \"scalar.onnx\"\nbatch = \"force\"",
+        "batch",
+        "\"force\" is not possible: input `x` is a scalar; expected",
+    ),
+    (
+        "model = \"anchors.onnx\"\ntasks.a.batch = \"force\"",
+        "tasks.a.batch",
+        "output `anchors` has the shape [3] for a single item",
+    ),
+    (
+        "model = \"one.onnx\"\nbatch = \"maybe\"",
+        "batch",
+        "got \"maybe\", expected one of \"auto\", \"none\", \"force\"",
     ),
     (
         "model = \"tokens.onnx\"\ntasks.a.outputs = [\"total\"]",

@@ -71,18 +71,6 @@ fn a_batch_of_mixed_shapes_is_computed_item_by_item() {
 }
 
 #[test]
-fn dimensions_of_one_name_must_agree_within_an_item() {
-    let tokens = network("tokens", "");
-    let failure = tokens
-        .prepare("predict", &json!({"ids": [1, 2], "mask": [1]}))
-        .expect_err("they differ");
-    assert_eq!(
-        failure.message,
-        "dimension `length` is 2 in tensor `ids` and 1 in tensor `mask`, expected the same"
-    );
-}
-
-#[test]
 fn every_datatype_comes_back_as_it_went_in() {
     let dtypes = network("dtypes", "");
     dtypes.check_examples();

@@ -1,6 +1,7 @@
 //! What the tests of this plugin share: loading it as the server would, and comparing numbers.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use onnx::Onnx;
 use plugin_sdk::serde_json::{self, Value as Json, json};
@@ -50,4 +51,31 @@ pub(crate) fn assert_close(got: &[f64], expected: &[f64], tolerance: f64, what: 
 pub(crate) fn read_json(path: impl AsRef<Path>) -> Json {
     let text = std::fs::read_to_string(path).expect("the file is part of the repository");
     serde_json::from_str(&text).expect("the file is JSON")
+}
+
+/// The settings of a runtime that this machine may not have: ONNX Runtime, in some Python.
+pub(crate) fn onnx_runtime() -> Option<String> {
+    let named = std::env::var_os("INFERENCE_TEST_PYTHON");
+    let python = named.map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    let found = Command::new(&python)
+        .args(["-c", "import sys, onnxruntime; print(sys.prefix)"])
+        .output();
+    match found {
+        Ok(output) if output.status.success() => {
+            let prefix = String::from_utf8(output.stdout).expect("the path is UTF-8");
+            Some(format!(
+                "runtime = \"ort\"\nort = {{ python = \"{}\" }}",
+                prefix.trim()
+            ))
+        }
+        _ => {
+            let required = std::env::var("INFERENCE_TEST_TOOLS").is_ok_and(|value| value == "required");
+            let what = format!("{} has no module onnxruntime", python.display());
+            assert!(!required, "{what}, and INFERENCE_TEST_TOOLS=required");
+            eprintln!(
+                "note: NOT TESTED, since {what}; install it with pip, or name another Python in INFERENCE_TEST_PYTHON"
+            );
+            None
+        }
+    }
 }

@@ -112,6 +112,113 @@ save(
     [value("y", T.FLOAT, N, 2), value("anchors", T.FLOAT, 3)],
     [constant("fixed", np.array([1, 2, 3], np.float32))],
 )
+# Answers that depend on the other rows of a batch: less their mean, and on a scale of 8 bits over all of them.
+save(
+    "less_their_mean",
+    [h.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1), h.make_node("Sub", ["x", "mean"], ["y"])],
+    [value("x", T.FLOAT, N, 3)],
+    [value("y", T.FLOAT, N, 3)],
+)
+save(
+    "scaled_together",
+    [
+        h.make_node("DynamicQuantizeLinear", ["x"], ["small", "scale", "zero"]),
+        h.make_node("DequantizeLinear", ["small", "scale", "zero"], ["y"]),
+    ],
+    [value("x", T.FLOAT, N, L)],
+    [value("y", T.FLOAT, N, L)],
+)
+# A first dimension that is not a batch, by its name: sums up to each element.
+save(
+    "running_sum",
+    [h.make_node("CumSum", ["x", "first"], ["y"])],
+    [value("x", T.FLOAT, "time", 2)],
+    [value("y", T.FLOAT, "time", 2)],
+    [constant("first", np.array(0, np.int64))],
+)
+# As many rows as elements that are not zero, whatever the batch.
+save(
+    "places",
+    [h.make_node("NonZero", ["x"], ["columns"]), h.make_node("Transpose", ["columns"], ["y"], perm=[1, 0])],
+    [value("x", T.FLOAT, N, 3)],
+    [value("y", T.INT64, "found", 2)],
+)
+# A recurrent state, whose second dimension is the batch, and a rate without dimensions.
+save(
+    "state",
+    [
+        h.make_node("ReduceSum", ["x", "last"], ["sum"], keepdims=1),
+        h.make_node("Mul", ["sum", "rate"], ["scaled"]),
+        h.make_node("Add", ["state", "scaled"], ["next"]),
+        h.make_node("ReduceMean", ["next"], ["y"], axes=[0], keepdims=0),
+    ],
+    [value("x", T.FLOAT, N, "samples"), value("state", T.FLOAT, 2, N, 3), value("rate", T.FLOAT)],
+    [value("y", T.FLOAT, N, 3), value("next", T.FLOAT, 2, N, 3)],
+    [constant("last", np.array([1], np.int64))],
+)
+# A cache of earlier steps, which is empty at first.
+save(
+    "cache",
+    [
+        h.make_node("Concat", ["past", "x"], ["present"], axis=1),
+        h.make_node("Mul", ["present", "mask"], ["kept"]),
+        h.make_node("ReduceSum", ["kept", "steps"], ["y"], keepdims=0),
+    ],
+    [
+        value("past", T.FLOAT, N, "past_length", 2),
+        value("x", T.FLOAT, N, L, 2),
+        value("mask", T.FLOAT, N, "past_length + length", 1),
+    ],
+    [value("y", T.FLOAT, N, 2), value("present", T.FLOAT, N, "past_length + length", 2)],
+    [constant("steps", np.array([1], np.int64))],
+)
+# The same placeholder for dimensions that have nothing to do with one another.
+save(
+    "placeholders",
+    [h.make_node("ReduceSum", ["x", "plane"], ["y"], keepdims=0)],
+    [value("x", T.FLOAT, "?", 2, "?", "?")],
+    [value("y", T.FLOAT, "?", 2)],
+    [constant("plane", np.array([2, 3], np.int64))],
+)
+# Every row of one input with every row of the other.
+save(
+    "pairs",
+    [h.make_node("Transpose", ["texts"], ["turned"], perm=[1, 0]), h.make_node("MatMul", ["images", "turned"], ["y"])],
+    [value("images", T.FLOAT, None, 2), value("texts", T.FLOAT, None, 2)],
+    [value("y", T.FLOAT, None, None)],
+)
+# An open dimension that must have a size that nobody would guess.
+save(
+    "thirty_seven",
+    [h.make_node("MatMul", ["x", "weights"], ["y"])],
+    [value("x", T.FLOAT, N, "features")],
+    [value("y", T.FLOAT, N, 1)],
+    [constant("weights", np.ones((37, 1), np.float32))],
+)
+# What old files and training leave behind: weights among the inputs, and a Dropout.
+save(
+    "left_over",
+    [h.make_node("Add", ["x", "one"], ["sum"]), h.make_node("Dropout", ["sum", "ratio"], ["y"])],
+    [value("x", T.FLOAT, N, 2), value("one", T.FLOAT, 2)],
+    [value("y", T.FLOAT, N, 2)],
+    [constant("one", np.ones(2, np.float32)), constant("ratio", np.array(0.5, np.float32))],
+)
+# Without inputs.
+save(
+    "no_inputs",
+    [h.make_node("Identity", ["fixed"], ["y"])],
+    [],
+    [value("y", T.FLOAT, 2)],
+    [constant("fixed", np.array([1, 2], np.float32))],
+)
+# A sequence in and out: the tensors in it, and one more.
+sequence = h.make_tensor_sequence_value_info
+save(
+    "sequence",
+    [h.make_node("SequenceInsert", ["list", "x"], ["longer"])],
+    [sequence("list", T.FLOAT, ["rows", 2]), value("x", T.FLOAT, "rows", 2)],
+    [sequence("longer", T.FLOAT, ["rows", 2])],
+)
 # What the runtime lacks, what it computes wrongly (`quantised` it computes right), and what it cannot hold.
 save(
     "unknown_operator",

@@ -1,0 +1,270 @@
+//! How items become runs of a model: what the declared shapes allow, and what the setting `batch` asks for. Pure; the trial
+//! has the last word.
+//!
+//! The rule: if all inputs share an open first dimension, it is taken for the batch, and the trial checks that. If all first
+//! dimensions are fixed to 1, items run one at a time, as rows of such a batch. In all other cases there is no dimension that
+//! could count items, so that an item is a whole request.
+
+use crate::network::{Dim, Port, shape_text};
+use crate::settings::BatchSetting;
+
+/// How the items of a task run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BatchMode {
+    /// Items are stacked: the first dimension of every tensor counts them.
+    Batched,
+    /// Items have no batch dimension, as if they were batched, but the model computes one at a time.
+    ItemByItem,
+    /// An item is a whole request, with exactly the tensors that the file declares.
+    Unbatched,
+}
+
+/// What the declared shapes say of a batch dimension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Declared {
+    pub(crate) mode: BatchMode,
+    /// Why it is not [`BatchMode::Batched`].
+    pub(crate) reason: String,
+    /// Whether the names of the dimensions alone prove that every tensor has a batch dimension.
+    pub(crate) certain: bool,
+    /// Name of the open first dimension, if it has one.
+    pub(crate) name: String,
+}
+
+impl Declared {
+    fn unbatched(reason: impl Into<String>) -> Self {
+        Self {
+            mode: BatchMode::Unbatched,
+            reason: reason.into(),
+            certain: true,
+            name: String::new(),
+        }
+    }
+
+    /// Whether the first dimension is named like the length of a sequence, rather than like a batch.
+    pub(crate) fn looks_like_a_sequence(&self) -> bool {
+        const PARTS: [&str; 12] = [
+            "seq", "time", "len", "step", "frame", "token", "node", "point", "edge", "atom", "num_", "word",
+        ];
+        let name = self.name.to_lowercase();
+        !name.contains("batch")
+            && (matches!(&*name, "t" | "l" | "s") || PARTS.iter().any(|part| name.contains(part)))
+    }
+}
+
+/// Reads the declared shapes under the setting `batch`.
+pub(crate) fn declared(inputs: &[Port], outputs: &[Port], setting: BatchSetting) -> Declared {
+    if setting == BatchSetting::None {
+        return Declared::unbatched("`batch` is \"none\"");
+    }
+    match first_dimension(inputs) {
+        Err(reason) => Declared::unbatched(reason),
+        Ok(Dim::Fixed(_)) => fixed_to_one(outputs),
+        Ok(Dim::Open(name)) => Declared {
+            mode: BatchMode::Batched,
+            reason: String::new(),
+            certain: is_meaningful(&name)
+                && outputs.iter().all(
+                    |port| matches!(port.dims.as_deref(), Some([Dim::Open(first), ..]) if *first == name),
+                ),
+            name,
+        },
+    }
+}
+
+/// All inputs have a batch of 1. Outputs that have another first dimension, or one that may vary, do not have that batch.
+fn fixed_to_one(outputs: &[Port]) -> Declared {
+    let other = outputs.iter().find_map(|port| match port.dims.as_deref() {
+        Some(dims) if dims.first() != Some(&Dim::Fixed(1)) => Some((port, dims)),
+        _ => None,
+    });
+    if let Some((port, dims)) = other {
+        let (name, dims) = (&port.name, shape_text(dims));
+        return Declared::unbatched(format!(
+            "the batch of the inputs is fixed to 1, and output `{name}` is declared as {dims}"
+        ));
+    }
+    Declared {
+        mode: BatchMode::ItemByItem,
+        reason: "the batch of the model is fixed to 1".to_owned(),
+        certain: outputs.iter().all(|port| port.dims.is_some()),
+        name: String::new(),
+    }
+}
+
+/// The first dimension that all inputs share, or why it cannot count items.
+fn first_dimension(inputs: &[Port]) -> Result<Dim, String> {
+    let mut shared: Option<(&Port, &Dim)> = None;
+    for port in inputs {
+        let name = &port.name;
+        if port.sequence {
+            return Err(format!("input `{name}` is a sequence"));
+        }
+        let Some(dims) = port.dims.as_deref() else {
+            return Err(format!("input `{name}` has no declared shape"));
+        };
+        let Some(first) = dims.first() else {
+            return Err(format!("input `{name}` is a scalar"));
+        };
+        if let Dim::Fixed(size) = first
+            && *size != 1
+        {
+            let shape = shape_text(dims);
+            return Err(format!(
+                "input `{name}` has the fixed first dimension {size} ({shape})"
+            ));
+        }
+        match shared {
+            None => shared = Some((port, first)),
+            Some((other, known)) => match (known, first) {
+                (Dim::Open(one), Dim::Open(two))
+                    if !is_meaningful(one) || !is_meaningful(two) || one == two =>
+                {
+                    // The name that says most.
+                    if !is_meaningful(one) {
+                        shared = Some((port, first));
+                    }
+                }
+                (one, two) if one == two => {}
+                (one, two) => {
+                    return Err(format!(
+                        "the first dimension is {one} in input `{}` and {two} in input `{name}`",
+                        other.name
+                    ));
+                }
+            },
+        }
+    }
+    let Some((_, first)) = shared else {
+        return Err("the model has no inputs".to_owned());
+    };
+    if let Dim::Open(batch) = first
+        && is_meaningful(batch)
+    {
+        let repeats = |port: &&Port| port.dims.iter().flatten().skip(1).any(|dim| dim == first);
+        if let Some(port) = inputs.iter().find(repeats) {
+            let (name, shape) = (&port.name, shape_text(port.dims.as_deref().unwrap_or_default()));
+            return Err(format!("input `{name}` has its first dimension twice ({shape})"));
+        }
+    }
+    Ok(first.clone())
+}
+
+/// Whether equal names mean equal sizes. Some exporters write a placeholder, or a number that counts dimensions, instead of a
+/// name.
+pub(crate) fn is_meaningful(name: &str) -> bool {
+    let is_placeholder = matches!(
+        name.to_lowercase().as_str(),
+        "none" | "unknown" | "dynamic" | "any" | "unk"
+    ) || !name.chars().any(char::is_alphabetic);
+    let is_numbered = ["unk__", "unk_", "DynamicDimension."]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+        || name.contains("_dynamic_axes_");
+    !is_placeholder && !is_numbered
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_sdk::DType;
+
+    use super::*;
+    use crate::values::Held;
+
+    /// `"N,3,?"`; the empty string is a scalar, `"-"` has no declared shape.
+    fn port(name: &str, shape: &str) -> Port {
+        let dim = |dim: &str| dim.parse().map_or_else(|_| Dim::Open(dim.to_owned()), Dim::Fixed);
+        let dims = match shape {
+            "-" => None,
+            "" => Some(Vec::new()),
+            shape => Some(shape.split(',').map(dim).collect()),
+        };
+        Port {
+            name: name.to_owned(),
+            file_name: name.to_owned(),
+            dtype: DType::Fp32,
+            held: Held::F32,
+            dims,
+            sequence: false,
+            index: 0,
+        }
+    }
+
+    fn mode_of(inputs: &[&str], outputs: &[&str]) -> (BatchMode, bool, String) {
+        let ports = |sort: &str, shapes: &[&str]| -> Vec<_> {
+            let named = shapes.iter().enumerate();
+            named
+                .map(|(index, shape)| port(&format!("{sort}{index}"), shape))
+                .collect()
+        };
+        let declared = declared(&ports("in", inputs), &ports("out", outputs), BatchSetting::Auto);
+        (declared.mode, declared.certain, declared.reason)
+    }
+
+    #[test]
+    fn a_shared_open_first_dimension_is_the_batch() {
+        for (inputs, outputs, certain) in [
+            (&["batch,length", "batch,length"][..], &["batch,4"][..], true),
+            (&["batch,length"], &["rows,4"], false),
+            (&["N,3,H,W"], &["-"], false),
+            (&["?,3,?,?"], &["?,4"], false),
+            (&["unk__1,3", "unk__7,2"], &["unk__9,4"], false),
+            (&["DynamicDimension.0,3", "DynamicDimension.1,2"], &["1"], false),
+            (&["batch,3", "?,2"], &["batch,2"], true),
+        ] {
+            assert_eq!(
+                mode_of(inputs, outputs),
+                (BatchMode::Batched, certain, String::new()),
+                "{inputs:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_first_dimension_of_one_everywhere_is_a_batch_of_one() {
+        for (outputs, certain) in [(&["1,4", "1"][..], true), (&["-"], false)] {
+            let (mode, is_certain, _) = mode_of(&["1,3,8,8", "1,2"], outputs);
+            assert_eq!(
+                (mode, is_certain),
+                (BatchMode::ItemByItem, certain),
+                "{outputs:?}"
+            );
+        }
+        for outputs in ["n,7", "4", ""] {
+            assert_eq!(
+                mode_of(&["1,3,8,8"], &[outputs]).0,
+                BatchMode::Unbatched,
+                "{outputs:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn inputs_without_a_common_dimension_for_items_are_whole_requests() {
+        for (inputs, reason) in [
+            (
+                &["N,576", "2,N,128", ""][..],
+                "input `in1` has the fixed first dimension 2 ([2, N, 128])",
+            ),
+            (&["N,4", ""], "input `in1` is a scalar"),
+            (&["-"], "input `in0` has no declared shape"),
+            (&["0,4"], "input `in0` has the fixed first dimension 0 ([0, 4])"),
+            (
+                &["images,3", "texts,77"],
+                "the first dimension is images in input `in0` and texts in input `in1`",
+            ),
+            (
+                &["1,3,8,8", "boxes,5"],
+                "the first dimension is 1 in input `in0` and boxes in input `in1`",
+            ),
+            (
+                &["nodes,8", "nodes,nodes"],
+                "input `in1` has its first dimension twice ([nodes, nodes])",
+            ),
+            (&[], "the model has no inputs"),
+        ] {
+            let (mode, _, given) = mode_of(inputs, &["N,4"]);
+            assert_eq!((mode, &*given), (BatchMode::Unbatched, reason), "{inputs:?}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Made-up items for the trial: sizes for open dimensions, and numbers that many models accept. What a model accepts is not
+//! declared anywhere, so there are several attempts, the most telling first.
+
+use half::{bf16, f16};
+
+use super::{Plan, Slot};
+use crate::network::Dim;
+use crate::task::{Sample, SampleTensor};
+use crate::values::{Held, Values};
+
+/// Sizes of open dimensions, in the order in which they are tried. Above 1 first, since a dimension of 1 hides mistakes.
+const SIZES: [usize; 10] = [8, 32, 224, 2, 64, 512, 1, 16, 640, 4000];
+
+/// Maximum number of elements of an item with open dimensions.
+const MAX_ELEMENTS: usize = 1 << 22;
+
+/// How the numbers of an item are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pattern {
+    /// Fractions from -1 to 1; integers 0 and 1, which are valid tokens, masks and flags.
+    Mixed,
+    /// Fractions from 0 to 1; integers 1, which are valid lengths and indices.
+    Ones,
+    /// Fractions 0; integers from 1 to 5.
+    Small,
+    /// Everything 0.
+    Zeros,
+}
+
+/// One way to make up items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    size: usize,
+    /// Size of dimensions that count what was computed before, such as the length of a key-value cache.
+    past: usize,
+    /// Rank of inputs without a declared shape.
+    rank: usize,
+    pattern: Pattern,
+}
+
+impl Plan {
+    /// The attempts that make a difference for these inputs.
+    pub(super) fn attempts(&self) -> Vec<Attempt> {
+        let is_open = self
+            .inputs
+            .iter()
+            .any(|slot| !slot.is_fixed() && !self.is_image());
+        let has_past = self.inputs.iter().flat_map(Slot::open_names).any(is_past);
+        let has_rank = self.inputs.iter().all(|slot| slot.dims.is_some());
+        let sizes = if is_open { &SIZES[..] } else { &SIZES[..1] };
+        let ranks = if has_rank { &[0][..] } else { &[1, 2, 0, 4, 3] };
+        let mut attempts = Vec::new();
+        for &size in sizes {
+            let pasts = if has_past { vec![0, size, 1] } else { vec![size] };
+            for past in pasts {
+                for &rank in ranks {
+                    for pattern in [Pattern::Mixed, Pattern::Ones, Pattern::Small, Pattern::Zeros] {
+                        attempts.push(Attempt {
+                            size,
+                            past,
+                            rank,
+                            pattern,
+                        });
+                    }
+                }
+            }
+        }
+        attempts
+    }
+
+    /// An item of the attempt; items of different seeds differ. None if it would be too large.
+    pub(super) fn make_up(&self, attempt: Attempt, seed: u64) -> Option<Sample> {
+        let mut total = 0_usize;
+        let mut tensors = Vec::new();
+        for (index, slot) in self.inputs.iter().enumerate() {
+            let shape = match &self.images {
+                Some(images) => images.shape(),
+                None => slot.made_up_shape(attempt),
+            };
+            let count = shape
+                .iter()
+                .try_fold(1_usize, |product, size| product.checked_mul(*size))?;
+            total = total.checked_add(count)?;
+            if total > MAX_ELEMENTS && !slot.is_fixed() {
+                return None;
+            }
+            let repeats = if slot.port.sequence { 2 } else { 1 };
+            for position in 0..repeats {
+                let mut random = Random(seed.wrapping_mul(1000) + 10 * index as u64 + position);
+                // Items of different magnitudes show whether a model computes a scale over the batch.
+                let scale = if seed.is_multiple_of(2) { 4.0 } else { 1.0 };
+                tensors.push(SampleTensor {
+                    slot: index,
+                    values: values(slot, count, attempt.pattern, scale, &mut random),
+                    shape: shape.clone(),
+                });
+            }
+        }
+        Some(Sample(tensors))
+    }
+}
+
+impl Slot {
+    /// Names of the open dimensions.
+    fn open_names(&self) -> impl Iterator<Item = &str> {
+        self.dims.iter().flatten().filter_map(|dim| match dim {
+            Dim::Open(name) => Some(name.as_str()),
+            Dim::Fixed(_) => None,
+        })
+    }
+
+    fn made_up_shape(&self, attempt: Attempt) -> Vec<usize> {
+        match &self.dims {
+            Some(dims) => dims
+                .iter()
+                .map(|dim| match dim {
+                    Dim::Fixed(size) => *size,
+                    Dim::Open(name) => open_size(name, attempt),
+                })
+                .collect(),
+            None => vec![attempt.size.min(8); attempt.rank],
+        }
+    }
+}
+
+/// The size of an open dimension. Exporters write sums as names: `past_sequence_length + 1`.
+fn open_size(name: &str, attempt: Attempt) -> usize {
+    let term = |term: &str| match term.trim() {
+        number if number.parse::<usize>().is_ok() => number.parse().unwrap_or(attempt.size),
+        past if is_past(past) => attempt.past,
+        _ => attempt.size,
+    };
+    name.split('+').map(term).sum()
+}
+
+fn is_past(name: &str) -> bool {
+    let name = name.to_lowercase();
+    name.contains("past") || name.contains("cache")
+}
+
+fn values(slot: &Slot, count: usize, pattern: Pattern, scale: f64, random: &mut Random) -> Values {
+    let is_mask = slot.port.file_name.to_lowercase().contains("mask");
+    let mut fraction = || match pattern {
+        // Sixteenths are exact in every float type and short in examples.
+        Pattern::Mixed => (random.below(33) as f64 / 16.0 - 1.0) * scale,
+        Pattern::Ones => random.below(17) as f64 / 16.0,
+        Pattern::Small | Pattern::Zeros => 0.0,
+    };
+    let fractions: Vec<f64> = match slot.port.held {
+        Held::F64 | Held::F32 | Held::F16 | Held::Bf16 => (0..count).map(|_| fraction()).collect(),
+        _ => Vec::new(),
+    };
+    let mut integer = || match pattern {
+        Pattern::Mixed if is_mask => 1,
+        Pattern::Mixed => random.below(2) as u8,
+        Pattern::Ones => 1,
+        Pattern::Small => 1 + random.below(5) as u8,
+        Pattern::Zeros => 0,
+    };
+    let integers: Vec<u8> = match fractions.is_empty() {
+        true => (0..count).map(|_| integer()).collect(),
+        false => Vec::new(),
+    };
+    let integers = integers.into_iter();
+    match slot.port.held {
+        Held::F64 => Values::F64(fractions),
+        Held::F32 => Values::F32(fractions.into_iter().map(|value| value as f32).collect()),
+        Held::F16 => Values::F16(fractions.into_iter().map(f16::from_f64).collect()),
+        Held::Bf16 => Values::Bf16(fractions.into_iter().map(bf16::from_f64).collect()),
+        Held::I64 => Values::I64(integers.map(i64::from).collect()),
+        Held::I32 => Values::I32(integers.map(i32::from).collect()),
+        Held::I16 => Values::I16(integers.map(i16::from).collect()),
+        Held::I8 => Values::I8(integers.map(|value| value as i8).collect()),
+        Held::U64 => Values::U64(integers.map(u64::from).collect()),
+        Held::U32 => Values::U32(integers.map(u32::from).collect()),
+        Held::U16 => Values::U16(integers.map(u16::from).collect()),
+        Held::U8 => Values::U8(integers.collect()),
+        Held::Bool => Values::Bool(integers.map(|value| value != 0).collect()),
+        Held::Text => Values::Text(integers.map(|value| value.to_string()).collect()),
+    }
+}
+
+/// A small generator: the same items at every load.
+struct Random(u64);
+
+impl Random {
+    /// Evenly distributed below `limit`; SplitMix64 (Steele, Lea and Flood, 2014).
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}

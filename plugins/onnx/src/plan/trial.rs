@@ -1,0 +1,319 @@
+//! The trial of a task at load: one real computation, and, if items are to be stacked, a check that a model computes items
+//! together as it computes them alone. What a file declares of batches is not always true: some graphs have a batch of one
+//! written into them, some outputs have no batch dimension, and some graphs compute with all rows of a batch.
+//!
+//! A model whose trial fails is served: made-up items may not suit it.
+
+use plugin_sdk::manifest::Trial;
+use plugin_sdk::{LoadContext, LoadError, log};
+
+use super::batch_mode::{BatchMode, Declared};
+use super::compare::{Difference, compare};
+use super::{Keys, Plan};
+use crate::runtime::{Computed, Fault};
+use crate::settings::BatchSetting;
+use crate::task::Sample;
+
+/// Number of items of the batch that is compared with single items.
+const TOGETHER: usize = 3;
+
+/// What a trial found out.
+pub(crate) struct Tried {
+    /// How items run.
+    pub(crate) mode: BatchMode,
+    /// Why it is not what the file declares.
+    reason: Option<String>,
+    /// The item that was computed, in the form of `mode`, and the shapes of its outputs as computed.
+    computed: Option<(Sample, Vec<Computed>)>,
+    /// Why nothing was computed.
+    failure: Option<String>,
+}
+
+/// Why a task cannot be served.
+pub(super) enum Unfit {
+    /// The outputs need other inputs.
+    Inputs(String),
+    /// A batch was asked for, and is not possible.
+    Batch(String),
+}
+
+impl Unfit {
+    pub(super) fn blame(self, keys: &Keys<'_>, batch_key: &str) -> LoadError {
+        match self {
+            Self::Inputs(message) => LoadError::setting(keys.of("inputs", true), message),
+            Self::Batch(reason) => LoadError::setting(
+                batch_key,
+                format_args!(
+                    "\"force\" is not possible: {reason}; expected \"auto\" or \"none\", or a model with a batch dimension"
+                ),
+            ),
+        }
+    }
+}
+
+impl Tried {
+    /// What the manifest says of the trial.
+    pub(crate) fn trial(&self) -> Trial {
+        match &self.failure {
+            None => Trial::Succeeded,
+            Some(reason) => Trial::Failed {
+                reason: reason.clone(),
+            },
+        }
+    }
+
+    /// The item that was computed.
+    pub(crate) fn sample(&self) -> Option<&Sample> {
+        self.computed.as_ref().map(|(sample, _)| sample)
+    }
+
+    /// Shapes of the outputs of one item, if they are known.
+    pub(crate) fn item_shapes(&self) -> Option<Vec<Vec<usize>>> {
+        let (_, computed) = self.computed.as_ref()?;
+        let skip = usize::from(self.mode != BatchMode::Unbatched);
+        // Sequences have no one shape.
+        let shape = |computed: &Computed| {
+            let shape = computed.shape.get(skip..)?;
+            computed.position.is_none().then(|| shape.to_vec())
+        };
+        computed.iter().map(shape).collect()
+    }
+
+    pub(super) fn log(&self, task: &str, declared: &Declared, context: &LoadContext) {
+        if context.is_repeated {
+            return;
+        }
+        let mode = match self.mode {
+            BatchMode::Batched => "items are batched",
+            BatchMode::ItemByItem => "items run one by one",
+            BatchMode::Unbatched => "a request is one item, with the tensors that the file declares",
+        };
+        match &self.reason {
+            Some(reason) => log::warn!("task `{task}`: {mode}: {reason}"),
+            None if self.mode == BatchMode::Batched => {}
+            None => log::info!("task `{task}`: {mode}: {}", declared.reason),
+        }
+        if let Some(failure) = &self.failure {
+            log::warn!(
+                "task `{task}`: the trial failed, so it is not known whether the model works: {failure}; set `examples` to items \
+                 that it accepts"
+            );
+        }
+    }
+}
+
+impl Plan {
+    /// Runs `samples`, or made-up items if there are none or none of them can be computed.
+    pub(super) fn try_out(
+        &self,
+        declared: &Declared,
+        setting: BatchSetting,
+        samples: Vec<Sample>,
+    ) -> Result<Tried, Unfit> {
+        let forced = setting == BatchSetting::Force;
+        if forced && declared.mode != BatchMode::Batched {
+            return Err(Unfit::Batch(declared.reason.clone()));
+        }
+        let found = match self.first_that_computes(samples)? {
+            Ok(found) => found,
+            Err(failure) => return Ok(self.untried(declared, forced, failure)),
+        };
+        let Found { item, other, alone } = found;
+        let tried = |mode, reason, item, alone| Tried {
+            mode,
+            reason,
+            computed: Some((item, alone)),
+            failure: None,
+        };
+        if self.mode == BatchMode::Unbatched {
+            return Ok(tried(self.mode, None, item, alone));
+        }
+        if let Some(reason) = self.not_rows(&alone, 1) {
+            if forced {
+                return Err(Unfit::Batch(reason));
+            }
+            return Ok(tried(
+                BatchMode::Unbatched,
+                Some(reason),
+                item.with_batch_of_one(),
+                alone,
+            ));
+        }
+        if self.mode == BatchMode::ItemByItem {
+            return Ok(tried(self.mode, None, item, alone));
+        }
+        let (mode, reason) = match self.together(&item, other.as_ref(), &alone) {
+            Ok(()) => (BatchMode::Batched, None),
+            Err(Dependence::Impossible(reason)) if forced => return Err(Unfit::Batch(reason)),
+            Err(Dependence::Values(reason)) if forced => {
+                let reason = format!("{reason}, but `batch` is \"force\"");
+                (BatchMode::Batched, Some(reason))
+            }
+            Err(Dependence::Values(_) | Dependence::Shape(_)) if declared.looks_like_a_sequence() => {
+                let reason = format!(
+                    "the first dimension is called `{}`, and the answers for its elements depend on one another",
+                    declared.name
+                );
+                (BatchMode::Unbatched, Some(reason))
+            }
+            Err(Dependence::Shape(reason)) if forced => return Err(Unfit::Batch(reason)),
+            Err(Dependence::Shape(reason)) => (BatchMode::Unbatched, Some(reason)),
+            Err(Dependence::Impossible(reason) | Dependence::Values(reason)) => {
+                (BatchMode::ItemByItem, Some(reason))
+            }
+        };
+        let item = if mode == BatchMode::Unbatched {
+            item.with_batch_of_one()
+        } else {
+            item
+        };
+        Ok(tried(mode, reason, item, alone))
+    }
+
+    /// Runs the item of the trial on every worker but the first, which has run it. The first run of a session allocates.
+    pub(super) fn warm_up(&self, tried: &Tried, workers: usize) {
+        let Some(item) = tried.sample() else { return };
+        for worker in 1..workers {
+            if let Err(fault) = self.compute(&[item], worker) {
+                log::warn!(
+                    "worker {worker} cannot compute the item of the trial: {}",
+                    fault.message()
+                );
+            }
+        }
+    }
+
+    /// Nothing could be computed. Only what the names of the dimensions prove is trusted.
+    fn untried(&self, declared: &Declared, forced: bool, failure: String) -> Tried {
+        let (mode, reason) = match declared.mode {
+            BatchMode::Batched if forced => (BatchMode::Batched, None),
+            BatchMode::Batched if declared.certain => {
+                let reason =
+                    "the trial failed, so it is not known whether answers depend on the rest of a batch";
+                (BatchMode::ItemByItem, Some(reason.to_owned()))
+            }
+            BatchMode::Batched | BatchMode::ItemByItem if !declared.certain => {
+                let reason =
+                    "the trial failed, so it is not known whether every output has a batch dimension";
+                (BatchMode::Unbatched, Some(reason.to_owned()))
+            }
+            mode => (mode, None),
+        };
+        Tried {
+            mode,
+            reason,
+            computed: None,
+            failure: Some(failure),
+        }
+    }
+
+    /// The first item that the model computes, or the first reason why it computes none.
+    fn first_that_computes(&self, samples: Vec<Sample>) -> Result<Result<Found, String>, Unfit> {
+        let mut failure = None;
+        let mut run = |item: &Sample| match self.compute(&[item], 0) {
+            Ok(alone) => Ok(Some(alone)),
+            Err(Fault::Inputs(message)) => Err(Unfit::Inputs(message)),
+            Err(Fault::Failed(message) | Fault::Outputs(message)) => {
+                failure.get_or_insert(message);
+                Ok(None)
+            }
+        };
+        let mut given = samples.into_iter();
+        while let Some(item) = given.next() {
+            if let Some(alone) = run(&item)? {
+                let other = given.find(|other| other.has_shapes_of(&item) && *other != item);
+                let other = other.or_else(|| Some(item.reversed()).filter(|other| *other != item));
+                return Ok(Ok(Found { item, other, alone }));
+            }
+        }
+        for attempt in self.attempts() {
+            let Some(item) = self.make_up(attempt, 1) else {
+                continue;
+            };
+            if let Some(alone) = run(&item)? {
+                let other = self.make_up(attempt, 2).filter(|other| *other != item);
+                return Ok(Ok(Found { item, other, alone }));
+            }
+        }
+        Ok(Err(failure.unwrap_or_else(|| {
+            "an item of the declared shape is too large to be made up".to_owned()
+        })))
+    }
+
+    /// Why what was computed for `count` items is not a row for each.
+    pub(crate) fn not_rows(&self, computed: &[Computed], count: usize) -> Option<String> {
+        let other = computed
+            .iter()
+            .find(|computed| computed.position.is_some() || computed.shape.first() != Some(&count))?;
+        let (name, shape) = (&self.outputs[other.output].name, &other.shape);
+        let items = if count == 1 {
+            "a single item".to_owned()
+        } else {
+            format!("{count} items")
+        };
+        Some(match other.position {
+            Some(_) => format!("output `{name}` is a sequence"),
+            None => format!("output `{name}` has the shape {shape:?} for {items}, without a batch dimension"),
+        })
+    }
+
+    /// Whether the model computes several items at once as it computes them alone.
+    fn together(&self, item: &Sample, other: Option<&Sample>, alone: &[Computed]) -> Result<(), Dependence> {
+        let impossible = |problem: &str| {
+            Dependence::Impossible(format!(
+                "the model cannot compute several items at once: {problem}"
+            ))
+        };
+        let other = other.unwrap_or(item);
+        let other_alone = self
+            .compute(&[other], 0)
+            .map_err(|fault| impossible(fault.message()))?;
+        let batch = [item, other, item];
+        let together = self
+            .compute(&batch, 0)
+            .map_err(|fault| impossible(fault.message()))?;
+        if let Some(reason) = self.not_rows(&together, TOGETHER) {
+            return Err(Dependence::Impossible(reason));
+        }
+        let half = self.network.is_half_precision();
+        for (row, alone) in [alone, &other_alone, alone].into_iter().enumerate() {
+            for (together, alone) in together.iter().zip(alone) {
+                let name = &self.outputs[together.output].name;
+                match compare(together, row, TOGETHER, alone, half) {
+                    Difference::None => {}
+                    Difference::Values => {
+                        return Err(Dependence::Values(format!(
+                            "output `{name}` depends on the other items of a batch"
+                        )));
+                    }
+                    Difference::Shape => {
+                        return Err(Dependence::Shape(format!(
+                            "output `{name}` has the shape {:?} for {TOGETHER} items and {:?} for one",
+                            together.shape, alone.shape
+                        )));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An item that the model computes.
+struct Found {
+    item: Sample,
+    /// Another item of the same shapes, if there is one.
+    other: Option<Sample>,
+    /// What was computed for `item`.
+    alone: Vec<Computed>,
+}
+
+/// How items that are computed together affect each other.
+enum Dependence {
+    /// They cannot be computed together.
+    Impossible(String),
+    /// The values of a row depend on the other rows.
+    Values(String),
+    /// The shape of a row depends on the number of rows.
+    Shape(String),
+}

@@ -1,0 +1,180 @@
+//! Kinds of answers. A task answers the tensors that the model computes, or what an [`Answer`] makes of them: labels, for
+//! example. To add a kind, implement [`Answer`], and choose it in [`choose`] by the settings.
+
+use plugin_sdk::manifest::ValueManifest;
+use plugin_sdk::prelude::*;
+use plugin_sdk::{AnyOutput, DType, Output, serde_json};
+
+use crate::network::Port;
+use crate::plan::{BatchMode, Keys, Plan};
+use crate::ranking::{Classification, Ranking};
+use crate::runtime::Computed;
+use crate::settings::TaskSettings;
+
+/// Turns what the model computed for one item into the answer.
+pub(crate) trait Answer: Send + Sync {
+    /// Kind and schema of the answers.
+    fn manifest(&self) -> ValueManifest;
+
+    /// A sentence for the documentation of the task: "Answers …".
+    fn describe(&self) -> String;
+
+    /// The answer for one item. `outputs` are those of the task, in order, and without a batch dimension, unless the task is
+    /// unbatched: then they are as the model computed them.
+    ///
+    /// # Errors
+    /// The outputs are not what the settings promise.
+    fn answer(&self, outputs: Vec<Computed>) -> Result<AnyOutput, ItemError>;
+}
+
+/// The answer that the settings ask for; none for tensors. `shapes` are those of the outputs for one item, if they are known.
+pub(crate) fn choose(
+    settings: &mut TaskSettings,
+    outputs: &[Port],
+    shapes: Option<&[Vec<usize>]>,
+    keys: &Keys<'_>,
+    context: &LoadContext,
+) -> Result<Option<Box<dyn Answer>>, LoadError> {
+    let ranking = ranking(settings, outputs, shapes, keys, context)?;
+    Ok(ranking.map(|ranking| Box::new(ranking) as Box<dyn Answer>))
+}
+
+fn ranking(
+    settings: &mut TaskSettings,
+    outputs: &[Port],
+    shapes: Option<&[Vec<usize>]>,
+    keys: &Keys<'_>,
+    context: &LoadContext,
+) -> Result<Option<Ranking>, LoadError> {
+    let top_k = settings.top_k.map(usize::from);
+    let Some(labels) = settings.labels.take() else {
+        for (written, key) in [
+            (top_k.is_some(), "top_k"),
+            (settings.activation.is_some(), "activation"),
+        ] {
+            if written {
+                return Err(LoadError::setting(
+                    keys.of(key, true),
+                    "is for tasks with `labels`, which this one has not",
+                ));
+            }
+        }
+        return Ok(None);
+    };
+    let [output] = outputs else {
+        let names: Vec<_> = outputs.iter().map(|port| &*port.name).collect();
+        let message = format!(
+            "labels need one output, but the task has {}: choose with `outputs`",
+            names.join(", ")
+        );
+        return Err(LoadError::setting(keys.of("outputs", true), message));
+    };
+    if !matches!(output.dtype, DType::Fp32 | DType::Fp64) || output.sequence {
+        let message = format!(
+            "output `{}` is {}, expected a tensor of scores in FP32",
+            output.name,
+            if output.sequence {
+                "a sequence"
+            } else {
+                output.dtype.name()
+            }
+        );
+        return Err(LoadError::setting(keys.of("labels", true), message));
+    }
+    let ranking = Ranking::new(labels, top_k, settings.activation, context, &keys.of("", true))?;
+    let width = shapes.map(|shapes| shapes[0].iter().product::<usize>());
+    match width {
+        Some(width) if width != ranking.len() => Err(LoadError::setting(
+            keys.of("labels", true),
+            format_args!(
+                "{} labels, expected {width}: output `{}` has as many elements",
+                ranking.len(),
+                output.name
+            ),
+        )),
+        _ => Ok(Some(ranking)),
+    }
+}
+
+impl Answer for Ranking {
+    fn manifest(&self) -> ValueManifest {
+        <Json<Classification> as Output>::manifest()
+    }
+
+    fn describe(&self) -> String {
+        format!("Answers the best {} of {} labels.", self.top_k(), self.len())
+    }
+
+    fn answer(&self, outputs: Vec<Computed>) -> Result<AnyOutput, ItemError> {
+        let scores = outputs.into_iter().next();
+        let scores = scores.and_then(|scores| Some((scores.shape, scores.values.into_floats()?)));
+        let Some((shape, scores)) = scores else {
+            return Err(ItemError::fault("the model computed no scores"));
+        };
+        if scores.len() != self.len() {
+            let labels = self.len();
+            return Err(ItemError::fault(format_args!(
+                "the model computed scores of the shape {shape:?}, expected one for each of {labels} labels"
+            )));
+        }
+        json(&self.rank(&scores)?)
+    }
+}
+
+/// The answer as JSON.
+pub(crate) fn json<T: Serialize>(answer: &T) -> Result<AnyOutput, ItemError> {
+    serde_json::to_string(answer)
+        .map(AnyOutput::Json)
+        .map_err(|error| ItemError::fault(format_args!("the answer cannot be written as JSON: {error}")))
+}
+
+/// The answers for a batch of `count` items, whose tensors have a row for each.
+pub(super) fn rows(plan: &Plan, computed: Vec<Computed>, count: usize) -> Outputs<AnyOutput> {
+    let Some(answer) = &plan.answer else {
+        return Outputs::rows(tensors(plan, computed));
+    };
+    let row = |row: usize| {
+        let row = computed.iter().map(|computed| computed.row(row, count)).collect();
+        answer.answer(row)
+    };
+    (0..count).map(row).collect()
+}
+
+/// The answer for an item that was computed alone.
+pub(super) fn single(plan: &Plan, mut computed: Vec<Computed>) -> Result<AnyOutput, ItemError> {
+    if plan.mode != BatchMode::Unbatched {
+        // It is 1, as was checked.
+        computed.iter_mut().for_each(|computed| {
+            computed.shape.remove(0);
+        });
+    }
+    match &plan.answer {
+        Some(answer) => answer.answer(computed),
+        None => Ok(AnyOutput::Tensors(tensors(plan, computed))),
+    }
+}
+
+fn tensors(plan: &Plan, computed: Vec<Computed>) -> Vec<TensorOutput> {
+    let tensor = |computed: Computed| {
+        let port = &plan.outputs[computed.output];
+        let name = match computed.position {
+            Some(position) => format!("{}.{position}", port.name),
+            None => port.name.clone(),
+        };
+        computed.values.answer(name, port.dtype, &computed.shape)
+    };
+    computed.into_iter().map(tensor).collect()
+}
+
+impl Computed {
+    /// Row `index` of `count`.
+    fn row(&self, index: usize, count: usize) -> Self {
+        let length = self.values.len() / count.max(1);
+        Self {
+            output: self.output,
+            position: self.position,
+            shape: self.shape[1..].to_vec(),
+            values: self.values.slice(index * length..(index + 1) * length),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Items of a task: how a client's value becomes one, and what the server is told of it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use plugin_sdk::prelude::*;
+
+use crate::network::{Dim, shape_text};
+use crate::plan::{Plan, Slot};
+use crate::values::Values;
+
+/// One item, ready to be computed: tensors in the order of the task's inputs, one for each, or any number for a sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sample(pub(crate) Vec<SampleTensor>);
+
+/// One tensor of an item.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SampleTensor {
+    /// Index of the input.
+    pub(crate) slot: usize,
+    /// Without the batch dimension, unless the task is unbatched.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Values,
+}
+
+impl Sample {
+    /// The same item with a batch dimension.
+    pub(crate) fn with_batch_of_one(mut self) -> Self {
+        self.0.iter_mut().for_each(|tensor| tensor.shape.insert(0, 1));
+        self
+    }
+
+    /// An item of the same elements in reverse order.
+    pub(crate) fn reversed(&self) -> Self {
+        let reversed = |tensor: &SampleTensor| SampleTensor {
+            values: tensor.values.reversed(),
+            ..tensor.clone()
+        };
+        Self(self.0.iter().map(reversed).collect())
+    }
+
+    pub(crate) fn has_shapes_of(&self, other: &Self) -> bool {
+        let shapes = |sample: &Self| {
+            sample
+                .0
+                .iter()
+                .map(|tensor| tensor.shape.clone())
+                .collect::<Vec<_>>()
+        };
+        shapes(self) == shapes(other)
+    }
+}
+
+impl Plan {
+    pub(super) fn prepare(&self, value: Value<'_>) -> Result<Prepared<Sample>, ItemError> {
+        let sample = match (value, &self.images) {
+            (Value::Tensors(tensors), _) => self.read_tensors(&tensors)?,
+            (Value::Bytes(bytes), Some(images)) => Sample(vec![images.read(bytes.data)?]),
+            (_, Some(_)) => return Err(ItemError::invalid("expected the bytes of an image, or a tensor")),
+            (_, None) => return Err(ItemError::invalid("expected tensors")),
+        };
+        let (weight, group) = (self.weight(&sample), self.group(&sample));
+        Ok(Prepared::new(sample).weight(weight).group(group))
+    }
+
+    fn read_tensors(&self, tensors: &TensorsView<'_>) -> Result<Sample, ItemError> {
+        let mut sample = Vec::with_capacity(self.inputs.len());
+        let mut used = Vec::with_capacity(self.inputs.len());
+        for (index, slot) in self.inputs.iter().enumerate() {
+            if !slot.port.sequence {
+                let tensor = tensors.get(&slot.port.name)?;
+                sample.push(read_tensor(&tensor, index, slot)?);
+                used.push(tensor.name());
+                continue;
+            }
+            for position in 0.. {
+                let name = format!("{}.{position}", slot.port.name);
+                let Some(tensor) = tensors.iter().find(|tensor| tensor.name() == name) else {
+                    break;
+                };
+                sample.push(read_tensor(&tensor, index, slot)?);
+                used.push(tensor.name());
+            }
+        }
+        match tensors.iter().find(|tensor| !used.contains(&tensor.name())) {
+            None => Ok(Sample(sample)),
+            Some(unknown) => Err(ItemError::invalid(format_args!(
+                "the task has no input `{}`",
+                unknown.name()
+            ))),
+        }
+    }
+
+    /// How many elements the open dimensions make: tokens, or pixels. 1 if every size is fixed.
+    fn weight(&self, sample: &Sample) -> u64 {
+        let weight = |tensor: &SampleTensor| {
+            let is_open = |index: usize| match &self.inputs[tensor.slot].dims {
+                Some(dims) => matches!(dims.get(index), Some(Dim::Open(_))),
+                None => true,
+            };
+            let open = tensor
+                .shape
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| is_open(*index));
+            open.fold(1_u64, |weight, (_, &size)| weight.saturating_mul(size as u64))
+        };
+        sample.0.iter().map(weight).max().unwrap_or(1).max(1)
+    }
+
+    /// Only items of the same shapes can be stacked.
+    fn group(&self, sample: &Sample) -> u64 {
+        if self.inputs.iter().all(Slot::is_fixed) {
+            return 0;
+        }
+        let mut hasher = DefaultHasher::new();
+        sample.0.iter().for_each(|tensor| tensor.shape.hash(&mut hasher));
+        hasher.finish()
+    }
+}
+
+fn read_tensor(tensor: &TensorView<'_>, index: usize, slot: &Slot) -> Result<SampleTensor, ItemError> {
+    let fits = |(size, dim): (&u64, &Dim)| match dim {
+        Dim::Fixed(wanted) => *size == *wanted as u64,
+        Dim::Open(_) => true,
+    };
+    if let Some(dims) = &slot.dims {
+        let shape = tensor.shape();
+        if shape.len() != dims.len() || !shape.iter().zip(dims).all(fits) {
+            return Err(ItemError::invalid(format_args!(
+                "tensor `{}` has the shape {shape:?}, expected {}",
+                tensor.name(),
+                shape_text(dims)
+            )));
+        }
+    }
+    Ok(SampleTensor {
+        slot: index,
+        shape: tensor.shape().iter().map(|size| *size as usize).collect(),
+        values: Values::read(tensor, slot.port.dtype, slot.port.held)?,
+    })
+}

@@ -1,0 +1,253 @@
+//! How items become runs of a model: in batches, one by one, or as whole requests, by what the file declares and what a trial
+//! at load shows.
+
+#[allow(dead_code, reason = "every test file uses a part of it")]
+mod common;
+
+use common::{load, onnx_runtime};
+use onnx::Onnx;
+use plugin_sdk::manifest::{TaskManifest, Trial};
+use plugin_sdk::serde_json::{Value as Json, json};
+use plugin_sdk::testing::Harness;
+
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
+
+/// The model of that file in ONNX Runtime, which computes all of them; none if it is not installed.
+fn served(name: &str, settings: &str) -> Option<Harness<Onnx>> {
+    let settings = format!("model = \"{name}.onnx\"\n{}\n{settings}", onnx_runtime()?);
+    Some(load(&settings, MODELS).unwrap_or_else(|failure| panic!("{name}: {failure}")))
+}
+
+fn task(model: &Harness<Onnx>) -> &TaskManifest {
+    &model.manifest().tasks[0]
+}
+
+/// The mode of the only task, as the manifest shows it.
+fn mode(model: &Harness<Onnx>) -> &'static str {
+    match (task(model).unbatched, task(model).limits.max_batch_size) {
+        (true, Some(1)) => "unbatched",
+        (false, Some(1)) => "item by item",
+        (false, None) => "batched",
+        other => panic!("no mode has {other:?}"),
+    }
+}
+
+fn warnings(model: &Harness<Onnx>) -> Vec<String> {
+    let lines = model.logs().into_iter();
+    let warnings = lines.filter(|line| line.level == plugin_sdk::log::Level::Warn);
+    warnings.map(|line| line.message).collect()
+}
+
+fn predict(model: &Harness<Onnx>, items: &[Json]) -> Vec<Json> {
+    let outcomes = model.predict("predict", items).into_iter();
+    outcomes
+        .map(|outcome| outcome.unwrap_or_else(|failure| panic!("an item failed: {failure}")))
+        .collect()
+}
+
+#[test]
+fn items_that_would_affect_each_other_run_one_by_one_with_a_warning() {
+    for (name, item, answer) in [
+        ("less_their_mean", json!([1.0, 2.0, 3.0]), json!([0.0, 0.0, 0.0])),
+        ("scaled_together", json!([0.0, 255.0]), json!([0.0, 255.0])),
+    ] {
+        let Some(model) = served(name, "") else { return };
+        assert_eq!(mode(&model), "item by item", "{name}");
+        let said = warnings(&model);
+        assert!(
+            said.iter()
+                .any(|line| line.contains("output `y` depends on the other items of a batch")),
+            "{name}: {said:?}"
+        );
+        // The second item would change the first one's answer.
+        let far = json!([2550.0, -9.0, 1.0].map(f64::from)[..item.as_array().expect("a list").len()]);
+        assert_eq!(predict(&model, &[item, far])[0], json!({"y": answer}), "{name}");
+    }
+}
+
+#[test]
+fn a_forced_batch_is_computed_together() {
+    let Some(model) = served("less_their_mean", "batch = \"force\"") else {
+        return;
+    };
+    assert_eq!(mode(&model), "batched");
+    assert!(
+        warnings(&model)[0].contains("`batch` is \"force\""),
+        "{:?}",
+        warnings(&model)
+    );
+    let answers = predict(&model, &[json!([1.0, 2.0, 3.0]), json!([3.0, 4.0, 5.0])]);
+    assert_eq!(answers[0], json!({"y": [-1.0, -1.0, -1.0]}));
+}
+
+#[test]
+fn a_model_without_a_batch_takes_whole_requests() {
+    let rows = json!([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]]);
+    let doubled = json!([[2.0, 4.0], [6.0, 8.0], [10.0, 12.0], [14.0, 16.0]]);
+    for (name, item, answer) in [
+        ("scalar", json!({"x": 1.5}), json!({"y": 3.0})),
+        ("four", json!({"x": rows}), json!({"y": doubled})),
+        (
+            "anchors",
+            json!({"x": [[1.0, 2.0]]}),
+            json!({"y": [[2.0, 4.0]], "anchors": [1.0, 2.0, 3.0]}),
+        ),
+        (
+            "state",
+            json!({"x": [[1.0, 2.0]], "state": [[[0.0, 0.0, 0.0]], [[2.0, 2.0, 2.0]]], "rate": 2.0}),
+            json!({"y": [[7.0, 7.0, 7.0]], "next": [[[6.0, 6.0, 6.0]], [[8.0, 8.0, 8.0]]]}),
+        ),
+        (
+            "places",
+            json!({"x": [[0.0, 1.0, 1.0]]}),
+            json!({"y": [[0, 1], [0, 2]]}),
+        ),
+        (
+            "running_sum",
+            json!({"x": [[1.0, 2.0], [3.0, 4.0]]}),
+            json!({"y": [[1.0, 2.0], [4.0, 6.0]]}),
+        ),
+        (
+            "pairs",
+            json!({"images": [[1.0, 2.0]], "texts": [[1.0, 0.0], [0.0, 1.0]]}),
+            json!({"y": [[1.0, 2.0]]}),
+        ),
+    ] {
+        let Some(model) = served(name, "") else { return };
+        assert_eq!(
+            (mode(&model), &task(&model).trial),
+            ("unbatched", &Some(Trial::Succeeded)),
+            "{name}"
+        );
+        assert_eq!(predict(&model, &[item]), [answer], "{name}");
+    }
+}
+
+#[test]
+fn an_unbatched_task_declares_the_shapes_of_the_file() {
+    let Some(model) = served("state", "") else { return };
+    let tensors = task(&model)
+        .input
+        .tensors
+        .iter()
+        .chain(&task(&model).output.tensors);
+    let shapes: Vec<_> = tensors
+        .map(|tensor| (&*tensor.name, tensor.shape.clone()))
+        .collect();
+    assert_eq!(
+        shapes,
+        [
+            ("x", vec![-1, -1]),
+            ("state", vec![2, -1, 3]),
+            ("rate", vec![]),
+            ("y", vec![-1, 3]),
+            ("next", vec![2, -1, 3]),
+        ]
+    );
+}
+
+#[test]
+fn a_setting_makes_any_model_unbatched() {
+    for settings in ["batch = \"none\"", "[tasks.predict]\nbatch = \"none\""] {
+        let Some(model) = served("less_their_mean", settings) else {
+            return;
+        };
+        assert_eq!(mode(&model), "unbatched", "{settings}");
+        let answer = predict(&model, &[json!({"x": [[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]]})]);
+        assert_eq!(
+            answer,
+            [json!({"y": [[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]]})],
+            "{settings}"
+        );
+    }
+}
+
+#[test]
+fn dimensions_of_size_0_and_sums_of_dimensions_are_served() {
+    let Some(model) = served("cache", "") else { return };
+    assert_eq!(
+        (mode(&model), &task(&model).trial),
+        ("batched", &Some(Trial::Succeeded))
+    );
+    let first = json!({"past": [], "x": [[1.0, 2.0]], "mask": [[1.0]]});
+    let second = json!({"past": [[1.0, 2.0]], "x": [[3.0, 4.0]], "mask": [[1.0], [0.5]]});
+    assert_eq!(
+        predict(&model, &[first, second]),
+        [
+            json!({"y": [1.0, 2.0], "present": [[1.0, 2.0]]}),
+            json!({"y": [2.5, 4.0], "present": [[1.0, 2.0], [3.0, 4.0]]}),
+        ]
+    );
+}
+
+#[test]
+fn equal_placeholders_are_different_dimensions() {
+    let Some(model) = served("placeholders", "") else {
+        return;
+    };
+    assert_eq!(mode(&model), "batched");
+    let item = json!({"x": [[[1.0, 2.0, 3.0]], [[4.0, 5.0, 6.0]]]});
+    assert_eq!(predict(&model, &[item]), [json!({"y": [6.0, 15.0]})]);
+}
+
+#[test]
+fn a_dimension_of_one_name_may_have_several_sizes_if_the_model_computes_them() {
+    let Some(model) = served("tokens", "") else { return };
+    // The mask is repeated, as ONNX broadcasts it.
+    let answer = predict(&model, &[json!({"ids": [5, 6], "mask": [1]})]);
+    assert_eq!(answer, [json!({"sum": 11, "kept": [5, 6]})]);
+    let failure = model
+        .predict("predict", &[json!({"ids": [5, 6], "mask": [1, 1, 1]})])
+        .remove(0);
+    assert!(
+        failure
+            .expect_err("no such broadcast")
+            .message
+            .contains("cannot compute this item")
+    );
+}
+
+#[test]
+fn a_model_whose_trial_fails_is_ready_and_says_so() {
+    let Some(model) = served("thirty_seven", "") else {
+        return;
+    };
+    assert!(
+        matches!(&task(&model).trial, Some(Trial::Failed { .. })),
+        "{:?}",
+        task(&model).trial
+    );
+    assert_eq!((mode(&model), task(&model).examples.len()), ("item by item", 0));
+    assert!(
+        warnings(&model)
+            .iter()
+            .any(|line| line.contains("the trial failed")),
+        "{:?}",
+        warnings(&model)
+    );
+    assert_eq!(
+        predict(&model, &[json!({"x": vec![1.0; 37]})]),
+        [json!({"y": [37.0]})]
+    );
+}
+
+#[test]
+fn examples_of_the_settings_are_what_the_trial_runs() {
+    let example = format!("[tasks.predict]\nexamples = [{{ x = {:?} }}]", vec![1.0; 37]);
+    let Some(model) = served("thirty_seven", &example) else {
+        return;
+    };
+    assert_eq!(
+        (mode(&model), &task(&model).trial),
+        ("batched", &Some(Trial::Succeeded))
+    );
+}
+
+#[test]
+fn weights_among_the_inputs_and_dropout_are_of_no_concern_to_clients() {
+    let Some(model) = served("left_over", "") else {
+        return;
+    };
+    assert_eq!(task(&model).input.tensors.len(), 1);
+    assert_eq!(predict(&model, &[json!([1.0, 2.0])]), [json!({"y": [2.0, 3.0]})]);
+}
