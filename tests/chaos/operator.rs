@@ -56,9 +56,9 @@ impl Operator {
         }
     }
 
-    /// How many generations were loaded after the first ones.
-    pub(super) fn generations(&self) -> u64 {
-        self.generations
+    /// How often a library may have been opened since the start, by reloads that were accepted or refused.
+    pub(super) fn loads(&self) -> u64 {
+        self.generations + self.refusals
     }
 
     /// The configuration in force.
