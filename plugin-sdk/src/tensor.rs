@@ -272,6 +272,14 @@ impl TensorInfo {
         self
     }
 
+    /// A tensor of any number of dimensions.
+    pub fn unranked(name: impl Into<String>, dtype: DType) -> Self {
+        Self(TensorManifest {
+            unranked: true,
+            ..TensorManifest::new(name, dtype.name(), [])
+        })
+    }
+
     /// Declares that this stands for a sequence: any number of tensors of this datatype and shape, called `name.0`, `name.1`,
     /// …. Only for tasks that are declared with [`TaskInfo::unbatched`](crate::TaskInfo::unbatched).
     #[must_use]

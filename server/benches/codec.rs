@@ -109,7 +109,11 @@ mod pictures {
 
     fn serve(bencher: divan::Bencher<'_, '_>, body: Vec<u8>, json_length: usize, binary: bool) {
         let (task, body) = (task(), Bytes::from(body));
-        let reply = Reply { model: "m", id: None };
+        let reply = Reply {
+            model: "m",
+            id: None,
+            task: &task,
+        };
         bencher
             .counter(BytesCount::new(body.len()))
             .with_inputs(outcomes)
@@ -118,7 +122,7 @@ mod pictures {
                     read_request(&body, Some(json_length), &task, LIMITS).expect("it is well-formed");
                 let items =
                     read_items(&task, request.inputs, &Bytes::new(), LIMITS).expect("it fits the task");
-                let outputs: Vec<Output> = write_outputs(outcomes).expect("they stack");
+                let outputs: Vec<Output> = write_outputs(&task, outcomes).expect("they stack");
                 let encoded = write_response(&reply, outputs, &Wanted::All { binary }).expect("it is JSON");
                 (items, encoded)
             });

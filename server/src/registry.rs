@@ -4,6 +4,7 @@
 //! A generation lives until the last snapshot and the last request that hold it are gone.
 
 mod states;
+mod trials;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::engine::Engine;
 use crate::model::Health;
 
 pub use states::ModelStates;
+pub use trials::TaskTrial;
 
 /// One loaded life of a model.
 pub struct Generation {
@@ -28,6 +30,8 @@ pub struct Generation {
     pub plugin: PluginManifest,
     /// Unix time at which it was ready.
     pub created: u64,
+    /// What loading it has tried of each task.
+    pub trials: Vec<TaskTrial>,
     /// What runs it.
     pub engine: Engine,
 }

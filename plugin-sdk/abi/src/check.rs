@@ -387,6 +387,12 @@ fn check_tensor(tensor: &TensorManifest) -> Option<String> {
             known.join(", ")
         ));
     }
+    if tensor.unranked && !tensor.shape.is_empty() {
+        return Some(format!(
+            "has the tensor `{name}` that may have any number of dimensions, expected no shape, got {:?}",
+            tensor.shape
+        ));
+    }
     let wrong = tensor.shape.iter().find(|&&dimension| dimension < -1)?;
     Some(format!(
         "has the tensor `{name}` with the dimension {wrong}, expected a size, or -1 for any size"
@@ -497,8 +503,8 @@ fn check_tensors<'t, 'a: 't>(
         })?;
         let fits = |(&size, &wanted): (&u64, &i64)| wanted < 0 || size == wanted.unsigned_abs();
         let is_declared = dtype.name() == manifest.dtype
-            && shape.len() == manifest.shape.len()
-            && shape.iter().zip(&manifest.shape).all(fits);
+            && (manifest.unranked
+                || shape.len() == manifest.shape.len() && shape.iter().zip(&manifest.shape).all(fits));
         if !is_declared {
             return Err(format!(
                 "the plugin's tensor `{name}` is {dtype} {shape:?}, its manifest declares {} {:?}",

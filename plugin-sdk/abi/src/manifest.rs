@@ -190,6 +190,9 @@ pub struct TensorManifest {
     /// Only in unbatched tasks.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sequence: bool,
+    /// Whether it may have any number of dimensions; `shape` is empty then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unranked: bool,
 }
 
 impl TensorManifest {
@@ -201,20 +204,23 @@ impl TensorManifest {
             shape: shape.into(),
             description: String::new(),
             sequence: false,
+            unranked: false,
         }
     }
 
     /// The position that a tensor of this name has in the sequence; `None` if this is not a sequence or the name does not
     /// belong to it.
     pub fn position_in_sequence(&self, name: &str) -> Option<usize> {
-        if !self.sequence {
-            return None;
-        }
-        let position = name.strip_prefix(self.name.as_str())?.strip_prefix('.')?;
-        let is_canonical = position.bytes().all(|byte| byte.is_ascii_digit())
-            && (position == "0" || !position.starts_with('0'));
-        position.parse().ok().filter(|_| is_canonical)
+        position_in_sequence(&self.name, name).filter(|_| self.sequence)
     }
+}
+
+/// The position of the tensor `name` in `sequence`: 2 for `parts.2` in `parts`.
+pub fn position_in_sequence(sequence: &str, name: &str) -> Option<usize> {
+    let position = name.strip_prefix(sequence)?.strip_prefix('.')?;
+    let is_canonical =
+        position.bytes().all(|byte| byte.is_ascii_digit()) && (position == "0" || !position.starts_with('0'));
+    position.parse().ok().filter(|_| is_canonical)
 }
 
 /// Batching limits that a task declares. Absent means: the server's default.

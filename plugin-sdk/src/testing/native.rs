@@ -212,7 +212,11 @@ fn read_tensor(values: &Json, declared: &TensorManifest) -> Result<TensorOutput,
     let (mut shape, mut flat) = (Vec::new(), Vec::new());
     flatten(values, 0, &mut shape, &mut flat);
     let name = declared.name.clone();
-    let shape = settle_shape(&shape, &declared.shape).ok_or_else(|| {
+    let settled = match declared.unranked {
+        true => Some(shape.clone()),
+        false => settle_shape(&shape, &declared.shape),
+    };
+    let shape = settled.ok_or_else(|| {
         format!(
             "tensor `{name}`: got shape {shape:?}, expected {:?}",
             declared.shape

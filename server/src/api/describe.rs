@@ -46,7 +46,7 @@ pub struct TensorMetadata {
     pub name: String,
     /// Type of its elements.
     pub datatype: &'static str,
-    /// Its dimensions, the first of which counts items; -1 is any size.
+    /// Its dimensions; the first counts items, unless the task is unbatched. -1 is any size.
     pub shape: Vec<i64>,
 }
 
@@ -59,7 +59,8 @@ pub struct ModelConfig {
     pub platform: String,
     /// Name of the plugin.
     pub backend: String,
-    /// Most items of a batch. It being greater than zero means that `dims` are those of one item.
+    /// Maximum number of items in a batch. If it is greater than zero, `dims` are the dimensions of one item; it is zero for
+    /// an unbatched task, where they are those of the whole tensor.
     pub max_batch_size: usize,
     /// What it takes.
     pub input: Vec<TensorConfig>,
@@ -67,8 +68,9 @@ pub struct ModelConfig {
     pub output: Vec<TensorConfig>,
     /// Workers.
     pub instance_group: [InstanceGroup; 1],
-    /// How items wait for company.
-    pub dynamic_batching: DynamicBatching,
+    /// How items wait for a fuller batch; absent for an unbatched task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dynamic_batching: Option<DynamicBatching>,
     /// One reply for each request.
     pub model_transaction_policy: TransactionPolicy,
 }
@@ -95,7 +97,7 @@ pub struct InstanceGroup {
     pub count: usize,
 }
 
-/// How items wait for company.
+/// How items wait for a fuller batch.
 #[derive(Debug, Serialize)]
 pub struct DynamicBatching {
     /// Longest wait.
@@ -223,6 +225,7 @@ pub fn config(name: &str, call: &Call) -> ModelConfig {
         specs.into_iter().map(one).collect()
     };
     let batching = call.entry.tasks[call.task].batching;
+    let unbatched = call.manifest().unbatched;
     let max_delay = match batching.policy {
         Policy::Adaptive { max_delay } | Policy::Fixed { max_delay } => max_delay,
         Policy::Greedy | Policy::Off => std::time::Duration::ZERO,
@@ -231,7 +234,11 @@ pub fn config(name: &str, call: &Call) -> ModelConfig {
         name: name.to_owned(),
         platform: call.generation.manifest.platform.clone(),
         backend: call.generation.plugin.name.clone(),
-        max_batch_size: batching.max_batch_size.get(),
+        max_batch_size: if unbatched {
+            0
+        } else {
+            batching.max_batch_size.get()
+        },
         input: tensors(tensors::inputs(call.manifest())),
         output: tensors(tensors::outputs(call.manifest())),
         instance_group: [InstanceGroup {
@@ -239,9 +246,9 @@ pub fn config(name: &str, call: &Call) -> ModelConfig {
             kind: "KIND_CPU",
             count: call.entry.settings.workers.get(),
         }],
-        dynamic_batching: DynamicBatching {
+        dynamic_batching: (!unbatched).then_some(DynamicBatching {
             max_queue_delay_microseconds: max_delay.as_micros() as u64,
-        },
+        }),
         model_transaction_policy: TransactionPolicy { decoupled: false },
     }
 }

@@ -71,9 +71,11 @@ impl From<describe::ModelConfig> for wire::ModelConfig {
                         .into(),
                 })
                 .collect(),
-            dynamic_batching: Some(wire::ModelDynamicBatching {
-                max_queue_delay_microseconds: config.dynamic_batching.max_queue_delay_microseconds,
-            }),
+            dynamic_batching: config
+                .dynamic_batching
+                .map(|batching| wire::ModelDynamicBatching {
+                    max_queue_delay_microseconds: batching.max_queue_delay_microseconds,
+                }),
             model_transaction_policy: Some(wire::ModelTransactionPolicy {
                 decoupled: config.model_transaction_policy.decoupled,
             }),

@@ -15,7 +15,7 @@ use super::wire::model_infer_response::InferOutputTensor;
 use super::wire::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
 use crate::api::parameters::Parameters;
 use crate::api::tensors::{
-    Input, MediaTypes, Output, check_requested, max_elements, read_items, write_outputs,
+    Input, MediaTypes, Output, check_requested, choose_outputs, max_elements, read_items, write_outputs,
 };
 use crate::api::{BodyLimits, Code, Failure};
 use crate::engine::Outcome;
@@ -154,6 +154,8 @@ fn read_input(
             decode_contents(dtype, &sizes, max, contents)
                 .map_err(|problem| malformed(format!("input `{name}`: {problem}")))?
         }
+        // A tensor without elements has no contents to send.
+        (None, true) if sizes.contains(&0) => Bytes::new(),
         (None, true) => {
             return Err(malformed(format!(
                 "input `{name}` has no data; expected `contents` or `raw_input_contents`"
@@ -239,12 +241,16 @@ fn read_contents(dtype: DType, contents: InferTensorContents) -> Result<Bytes, S
 }
 
 /// Puts a reply together, but for what it is about.
-pub(super) fn write_response(outcomes: Vec<Outcome>, wanted: &Wanted) -> Result<ModelInferResponse, Failure> {
-    let mut outputs = write_outputs(outcomes)?;
+pub(super) fn write_response(
+    task: &TaskManifest,
+    outcomes: Vec<Outcome>,
+    wanted: &Wanted,
+) -> Result<ModelInferResponse, Failure> {
+    let mut outputs = write_outputs(task, outcomes)?;
     if !wanted.names.is_empty() {
-        let all = outputs;
-        let named = |name: &String| all.iter().find(|output| output.name == *name).cloned();
-        outputs = wanted.names.iter().filter_map(named).collect();
+        let names = wanted.names.iter().map(String::as_str);
+        let chosen = choose_outputs(task, &outputs, names)?.into_iter();
+        outputs = chosen.map(|(_, output)| output).collect();
     }
     let only_raw = |output: &Output| matches!(output.dtype, DType::Fp16 | DType::Bf16);
     let raw = wanted.raw || outputs.iter().any(only_raw);

@@ -93,14 +93,54 @@ fn a_typed_list_is_what_raw_bytes_are_and_goes_out_as_it_came() {
         );
         let tensor = only(from_typed);
         assert_eq!(tensor, only(from_raw), "{dtype}");
-        let answer = write_response(outcome(&tensor), &typed_wanted).expect(dtype);
+        let task = task(dtype);
+        let answer = write_response(&task, outcome(&tensor), &typed_wanted).expect(dtype);
         assert_eq!(answer.outputs[0].contents, Some(typed), "{dtype}");
         assert!(answer.raw_output_contents.is_empty());
-        let answer = write_response(outcome(&tensor), &raw_wanted).expect(dtype);
+        let answer = write_response(&task, outcome(&tensor), &raw_wanted).expect(dtype);
         assert_eq!(answer.outputs[0].contents, None);
         assert_eq!(answer.raw_output_contents, [Bytes::from_static(raw)], "{dtype}");
         assert_eq!(answer.outputs[0].shape, [1, 2]);
     }
+}
+
+#[test]
+fn a_request_to_an_unbatched_task_is_one_item_with_the_declared_shapes() {
+    let scalar = TensorManifest::new("x", "FP32", []);
+    let cache = TensorManifest::new("cache", "INT16", [1, -1, 2]);
+    let task = TaskManifest {
+        input: ValueManifest::of_tensors([scalar.clone(), cache.clone()]),
+        output: ValueManifest::of_tensors([scalar, cache]),
+        unbatched: true,
+        ..TaskManifest::default()
+    };
+    let input = |name: &str, datatype: &str, shape: &[i64], contents: InferTensorContents| InferInputTensor {
+        name: name.to_owned(),
+        datatype: datatype.to_owned(),
+        shape: shape.to_vec(),
+        contents: contents.encode_to_vec().into(),
+        ..InferInputTensor::default()
+    };
+    let one = InferTensorContents {
+        fp32_contents: vec![1.5],
+        ..InferTensorContents::default()
+    };
+    let request = ModelInferRequest {
+        inputs: vec![
+            input("x", "FP32", &[], one.clone()),
+            input("cache", "INT16", &[1, 0, 2], InferTensorContents::default()),
+        ],
+        ..ModelInferRequest::default()
+    };
+    let request = read_request(request, &task, LIMITS).expect("it is well-formed");
+    let [Ok(item)] = &request.items[..] else {
+        panic!("expected one item: {:?}", request.items)
+    };
+    let outcomes = vec![Ok(item.value.clone())];
+    let answer = write_response(&task, outcomes, &request.wanted).expect("it succeeded");
+    let shapes: Vec<_> = answer.outputs.iter().map(|output| &output.shape[..]).collect();
+    assert_eq!(shapes, [&[][..], &[1, 0, 2]]);
+    assert_eq!(answer.outputs[0].contents, Some(one));
 }
 
 #[test]

@@ -163,8 +163,9 @@ async fn run(
     }
     let reply = call.run(request.items, received, hints).await?;
     let started = clock::now();
-    let (size, wanted) = (data_size(&reply.outcomes), request.wanted);
-    let response = run_sized(size, move || write_response(reply.outcomes, &wanted)).await??;
+    let (size, wanted, of) = (data_size(&reply.outcomes), request.wanted, call.clone());
+    let write = move || write_response(of.manifest(), reply.outcomes, &wanted);
+    let response = run_sized(size, write).await??;
     call.observe_encode(started, true);
     Ok(ModelInferResponse {
         model_name: name,

@@ -68,8 +68,9 @@ async fn run(
     let (weight, timing) = (reply.weight, reply.timing);
     // The vectors, as numbers or in base64, and around each of them less than 80 bytes.
     let size = max_size(&reply.outcomes).saturating_add(80 * reply.outcomes.len());
+    let of = call.clone();
     let write = move || {
-        let output = write_outputs(reply.outcomes)?.into_iter().next();
+        let output = write_outputs(of.manifest(), reply.outcomes)?.into_iter().next();
         let output = output.ok_or_else(|| Failure::new(Code::ModelFault, "the model gave no embedding"))?;
         wanted.check(output.shape.get(1).copied())?;
         write_reply(&wanted, output, weight)

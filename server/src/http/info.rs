@@ -95,6 +95,7 @@ fn describe(entry: &ModelEntry, operator: bool) -> Json {
         model["created"] = generation.created.into();
         model["generation"] = generation.number.into();
         model["platform"] = generation.manifest.platform.as_str().into();
+        model["details"] = json!(generation.manifest.details);
         model["plugin"] = json!({
             "name": plugin.name,
             "version": plugin.version,
@@ -117,6 +118,12 @@ fn tasks(entry: &ModelEntry) -> Vec<Json> {
             .generation()
             .and_then(|generation| generation.engine.beliefs(task))
     };
+    let trial = |task| {
+        entry.generation().map(|generation| {
+            let trial = generation.trial(task);
+            json!({"outcome": trial.name(), "reason": trial.reason()})
+        })
+    };
     entry
         .task_manifests()
         .iter()
@@ -130,6 +137,8 @@ fn tasks(entry: &ModelEntry) -> Vec<Json> {
                 "output": manifest.output,
                 "parameters_schema": manifest.parameters_schema,
                 "examples": manifest.examples,
+                "unbatched": manifest.unbatched,
+                "trial": trial(task),
                 "policy": settings.batching.policy.name(),
                 "learned": beliefs(task).as_deref(),
                 "max_batch_size": settings.batching.max_batch_size,
@@ -148,6 +157,7 @@ pub(super) fn state_name(entry: &ModelEntry) -> &'static str {
         (ModelState::Unloaded, _) => "unloaded",
         (ModelState::Ready(_), Some(Health::Recovering { .. })) => "recovering",
         (ModelState::Ready(_), Some(Health::CrashLoop { .. })) => "crash loop",
+        (ModelState::Ready(_), Some(Health::Ready) | None) if entry.is_untried() => "untried",
         (ModelState::Ready(_), Some(Health::Ready) | None) => "ready",
     }
 }

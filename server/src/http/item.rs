@@ -3,7 +3,7 @@
 //! The item is known to be JSON; whatever else is wrong with it fails this item alone.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
@@ -29,7 +29,7 @@ pub(super) fn read_item(body: &Bytes, text: &str, task: &TaskManifest) -> Result
         Kind::Json => Ok(Value::Json(body.slice_ref(text.as_bytes()))),
         Kind::Bytes if form == JsonForm::String => read_data_uri(text, task),
         Kind::Bytes => read_bytes(text, task),
-        Kind::Tensors => read_tensors(text, form, &task.input.tensors),
+        Kind::Tensors => read_tensors(text, form, &task.input),
     }
 }
 
@@ -177,20 +177,22 @@ fn typed_bytes(data: Vec<u8>, media_type: String, task: &TaskManifest) -> Result
     })
 }
 
-fn read_tensors(text: &str, form: JsonForm, declared: &[TensorManifest]) -> Result<Value, ItemError> {
+fn read_tensors(text: &str, form: JsonForm, input: &ValueManifest) -> Result<Value, ItemError> {
+    let declared = input.tensors.as_slice();
     if form != JsonForm::Object {
-        let [only] = declared else {
-            return Err(ItemError::Invalid(format!(
+        return match declared {
+            [only] if !only.sequence => Ok(Value::Tensors(vec![read_tensor(text, &only.name, only)?])),
+            _ => Err(ItemError::Invalid(format!(
                 "expected an object of the tensors {}, got {}",
                 names(declared),
                 form.name()
-            )));
+            ))),
         };
-        return Ok(Value::Tensors(vec![read_tensor(text, only)?]));
     }
     let mut found: Vec<Option<&str>> = vec![None; declared.len()];
+    let mut sequences: Vec<BTreeMap<usize, &str>> = vec![BTreeMap::new(); declared.len()];
     for_each_member(text, |key, raw| {
-        let Some(index) = declared.iter().position(|tensor| tensor.name == key) else {
+        let Some((index, position)) = input.find_tensor(&key) else {
             let hint = nearest(&key, declared.iter().map(|tensor| tensor.name.as_str()))
                 .map(|name| format!(", did you mean `{name}`?"));
             return Err(ItemError::Invalid(format!(
@@ -199,32 +201,43 @@ fn read_tensors(text: &str, form: JsonForm, declared: &[TensorManifest]) -> Resu
                 names(declared)
             )));
         };
-        match found[index].replace(raw) {
+        let replaced = match declared[index].sequence {
+            true => sequences[index].insert(position, raw),
+            false => found[index].replace(raw),
+        };
+        match replaced {
             None => Ok(()),
             Some(_) => Err(given_twice(&key)),
         }
     })?;
-    declared
-        .iter()
-        .zip(found)
-        .map(|(tensor, raw)| match raw {
-            Some(raw) => read_tensor(raw, tensor),
-            None => Err(ItemError::Invalid(format!(
-                "missing tensor `{}`; the task takes {}",
-                tensor.name,
-                names(declared)
-            ))),
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map(Value::Tensors)
+    let missing = |name: &str| {
+        let names = names(declared);
+        ItemError::Invalid(format!("missing tensor `{name}`; the task takes {names}"))
+    };
+    let mut tensors = Vec::with_capacity(declared.len());
+    for ((tensor, raw), sequence) in declared.iter().zip(found).zip(sequences) {
+        match raw {
+            Some(raw) => tensors.push(read_tensor(raw, &tensor.name, tensor)?),
+            None if !tensor.sequence => return Err(missing(&tensor.name)),
+            None => {}
+        }
+        for (expected, (position, raw)) in sequence.into_iter().enumerate() {
+            let name = format!("{}.{expected}", tensor.name);
+            if position != expected {
+                return Err(missing(&name));
+            }
+            tensors.push(read_tensor(raw, &name, tensor)?);
+        }
+    }
+    Ok(Value::Tensors(tensors))
 }
 
 fn names(declared: &[TensorManifest]) -> String {
-    let names: Vec<String> = declared
-        .iter()
-        .map(|tensor| format!("`{}`", tensor.name))
-        .collect();
-    names.join(", ")
+    let name = |tensor: &TensorManifest| match tensor.sequence {
+        true => format!("`{0}.0`, `{0}.1`, …", tensor.name),
+        false => format!("`{}`", tensor.name),
+    };
+    declared.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// The bytes of an object whose only member is `b64`; `None` for any other object.

@@ -12,19 +12,20 @@ use crate::error::ItemError;
 use crate::json::{self, object_end, string_end};
 use crate::protocol::{DType, Tensor};
 
-/// Reads nested or flat arrays, or a scalar, as the declared tensor.
-pub(super) fn read_tensor(text: &str, declared: &TensorManifest) -> Result<Tensor, ItemError> {
-    let dtype = DType::from_name(&declared.dtype).ok_or_else(|| {
-        ItemError::Fault(format!(
-            "tensor `{}`: unknown datatype `{}`",
-            declared.name, declared.dtype
-        ))
-    })?;
-    let invalid = |message: String| ItemError::Invalid(format!("tensor `{}`: {message}", declared.name));
-    let mut reader = Reader::new(dtype, declared_elements(&declared.shape));
+/// Reads nested or flat arrays, or a scalar, as the declared tensor. `name` is the declared one, or that of a tensor of the
+/// declared sequence.
+pub(super) fn read_tensor(text: &str, name: &str, declared: &TensorManifest) -> Result<Tensor, ItemError> {
+    let dtype = DType::from_name(&declared.dtype)
+        .ok_or_else(|| ItemError::Fault(format!("tensor `{name}`: unknown datatype `{}`", declared.dtype)))?;
+    let invalid = |message: String| ItemError::Invalid(format!("tensor `{name}`: {message}"));
+    let max = declared_elements(&declared.shape).filter(|_| !declared.unranked);
+    let mut reader = Reader::new(dtype, max);
     reader.read(text).map_err(invalid)?;
-    let shape = settle_shape(&reader.dims, &declared.shape).map_err(invalid)?;
-    Tensor::new(&*declared.name, dtype, shape, Bytes::from(reader.data))
+    let shape = match declared.unranked {
+        true => reader.dims,
+        false => settle_shape(&reader.dims, &declared.shape).map_err(invalid)?,
+    };
+    Tensor::new(name, dtype, shape, Bytes::from(reader.data))
         .map_err(|error| ItemError::Invalid(error.to_string()))
 }
 
@@ -52,6 +53,16 @@ fn settle_shape(got: &[u64], declared: &[i64]) -> Result<Vec<u64>, String> {
     let fits = |(&got, &want): (&u64, &i64)| want < 0 || u64::try_from(want) == Ok(got);
     if got.len() == declared.len() && got.iter().zip(declared).all(fits) {
         return Ok(got.to_vec());
+    }
+    if got.contains(&0) && got.len() < declared.len() {
+        // An empty array hides the dimensions within it, which are known if they are fixed.
+        let (outer, inner) = declared.split_at(got.len());
+        let inner: Option<Vec<u64>> = inner.iter().map(|&dim| u64::try_from(dim).ok()).collect();
+        if let Some(inner) = inner
+            && got.iter().zip(outer).all(fits)
+        {
+            return Ok([got, &inner].concat());
+        }
     }
     let known = declared
         .iter()

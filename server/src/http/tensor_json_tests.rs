@@ -2,7 +2,7 @@ use super::*;
 
 fn read(text: &str, dtype: &str, shape: &[i64]) -> Result<(Vec<u64>, Vec<u8>), String> {
     let declared = TensorManifest::new("x", dtype, shape);
-    read_tensor(text, &declared)
+    read_tensor(text, &declared.name, &declared)
         .map(|tensor| (tensor.shape().to_vec(), tensor.data().to_vec()))
         .map_err(|error| error.to_string())
 }

@@ -9,7 +9,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use plugin_abi::manifest::ModelManifest;
+use plugin_abi::manifest::{ModelManifest, TaskManifest};
 
 use super::process::{Death, Process};
 use super::remote::RemoteModel;
@@ -98,10 +98,19 @@ impl Pool {
         self.manifest.get()
     }
 
-    /// What a child says that the model is. Whether the first child has said the same.
+    /// What a child reports that the model is. Whether the first child has reported the same, apart from what it tried: a
+    /// trial may fail in one process and succeed in the next.
     pub(super) fn agree(&self, manifest: &ModelManifest) -> bool {
         let first = self.manifest.get_or_init(|| manifest.clone());
-        (&first.platform, &first.tasks) == (&manifest.platform, &manifest.tasks)
+        let untried = |task: &TaskManifest| TaskManifest {
+            trial: None,
+            ..task.clone()
+        };
+        let (known, tasks) = (
+            first.tasks.iter().map(untried),
+            manifest.tasks.iter().map(untried),
+        );
+        first.platform == manifest.platform && known.eq(tasks)
     }
 
     /// A child has been launched.

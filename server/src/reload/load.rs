@@ -1,9 +1,8 @@
 //! Loading: from the settings of one model to a model that has been warmed up and checked against them.
 
 use std::any::Any;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use plugin_abi::manifest::{LoadContext as PluginContext, TaskManifest};
@@ -11,7 +10,7 @@ use plugin_abi::manifest::{LoadContext as PluginContext, TaskManifest};
 use super::failure::{ModelError, ModelFailure};
 use super::load_threads;
 use super::loaded_files::LoadedFiles;
-use super::warm_up::warm_up;
+use super::warm_up::{WarmedUp, warm_up, without_warm_up};
 use crate::batching::DeclaredLimits;
 use crate::clock;
 use crate::config::{ModelSettings, ProcessSettings, TaskSettings};
@@ -21,6 +20,7 @@ use crate::isolation::{self, IsolatedModel, Program, Setup, WarmUp, WarmUpError}
 use crate::loader::{Loaded, Loader, Staged};
 use crate::metrics::Metrics;
 use crate::protocol::ItemInput;
+use crate::registry::TaskTrial;
 
 /// Reads an example of a task, which has the JSON form of the native routes.
 pub type DecodeExample = fn(&TaskManifest, &serde_json::Value) -> Result<ItemInput, ItemError>;
@@ -63,6 +63,8 @@ pub(super) struct Ready {
     pub(super) isolated: bool,
     pub(super) tasks: Vec<TaskSettings>,
     pub(super) default_task: Option<usize>,
+    /// Whether each task has computed anything.
+    pub(super) trials: Vec<TaskTrial>,
 }
 
 /// Loads models concurrently, each on a thread of [`load_threads`], and yields them in the order in which they finish. A
@@ -154,9 +156,10 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
         let warnings = settings.warnings_in_thread();
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
     }
+    let in_child = Arc::new(OnceLock::new());
     let loaded = match process {
         None => load_here(context, settings, staged)?,
-        Some(process) => load_in_processes(context, settings, process, staged)?,
+        Some(process) => load_in_processes(context, settings, process, staged, in_child.clone())?,
     };
     let manifests = &loaded.model.manifest().tasks;
     let known = || {
@@ -181,11 +184,17 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
         }
     }
     // Each process of a model was warmed up when it was started.
-    if settings.warm_up && process.is_none() {
-        let failures = warm_up(context.decode_example, loaded.model.as_ref(), settings)
-            .map_err(|error| ModelFailure::new(settings, Some(settings.location()), error))?;
-        report_examples(settings, &failures);
-    }
+    let warmed_up = match in_child.get() {
+        Some(warmed_up) => warmed_up.clone(),
+        None if settings.warm_up => {
+            let warmed_up = warm_up(context.decode_example, loaded.model.as_ref(), settings)
+                .map_err(|error| ModelFailure::new(settings, Some(settings.location()), error))?;
+            report_examples(settings, &warmed_up.failures);
+            warmed_up
+        }
+        None => without_warm_up(manifests),
+    };
+    report_untried(settings, manifests, &warmed_up.trials);
     let tasks = task_settings(settings, manifests);
     let default_task = default_task(settings, manifests);
     Ok(Ready {
@@ -193,7 +202,21 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
         isolated: process.is_some(),
         tasks,
         default_task,
+        trials: warmed_up.trials,
     })
+}
+
+/// Warns of tasks that the plugin has tried in vain.
+fn report_untried(settings: &ModelSettings, tasks: &[TaskManifest], trials: &[TaskTrial]) {
+    for (task, trial) in tasks.iter().zip(trials) {
+        if let (TaskTrial::Failed { reason }, Some(_)) = (trial, &task.trial) {
+            log::warn!(
+                "model `{}`: task `{}` has not computed anything yet; its trial failed: {reason}",
+                settings.name,
+                task.name
+            );
+        }
+    }
 }
 
 /// Warns of examples that failed in the warm-up of a model that serves all the same.
@@ -233,6 +256,7 @@ fn load_in_processes(
     settings: &ModelSettings,
     process: ProcessSettings,
     staged: Staged,
+    warmed_up: Arc<OnceLock<WarmedUp>>,
 ) -> Result<Loaded, ModelFailure> {
     let plugin = staged.trial.manifest.clone();
     // A plugin whose tasks depend on its settings does not name them here.
@@ -240,13 +264,13 @@ fn load_in_processes(
     let prepares = tasks.is_empty() || tasks.iter().any(|task| task.prepares);
     let warm_up: WarmUp = if settings.warm_up {
         let (decode_example, settings) = (context.decode_example, settings.clone());
-        let reported = AtomicBool::new(false);
         Box::new(move |model| {
-            let failures = warm_up(decode_example, model, &settings)?;
+            let outcome = warm_up(decode_example, model, &settings)?;
             // The other processes of the model, and their successors, would report the same.
-            if !reported.swap(true, Ordering::Relaxed) {
-                report_examples(&settings, &failures);
-            }
+            warmed_up.get_or_init(|| {
+                report_examples(&settings, &outcome.failures);
+                outcome
+            });
             Ok(())
         })
     } else {

@@ -26,7 +26,7 @@ use crate::clock;
 use crate::config::{ModelSettings, TaskSettings};
 use crate::engine::{self, Engine, EngineConfig, TaskLimits};
 use crate::metrics::{Metrics, ReloadResult};
-use crate::registry::{Generation, ModelEntry, ModelState, Reason, Registry, Snapshot};
+use crate::registry::{Generation, ModelEntry, ModelState, Reason, Registry, Snapshot, TaskTrial};
 use fingerprint::Fingerprint;
 use generations::{Generations, Started};
 use load::{Ready, load_all, task_settings};
@@ -379,6 +379,7 @@ impl Reloader {
             isolated,
             tasks,
             default_task,
+            trials,
         } = ready;
         let limits: Vec<TaskLimits> = tasks.iter().map(limits_of).collect();
         let manifest = loaded.model.manifest().clone();
@@ -397,10 +398,15 @@ impl Reloader {
             manifest,
             plugin: loaded.plugin,
             created: clock::unix_seconds(),
+            trials,
             engine,
         });
+        let untried = match generation.trials.contains(&TaskTrial::Succeeded) {
+            true => "",
+            false => "; nothing has been computed yet",
+        };
         log::info!(
-            "model `{}` is ready: generation {}, tasks {}",
+            "model `{}` is ready: generation {}, tasks {}{untried}",
             settings.name,
             generation.number,
             generation

@@ -1,6 +1,6 @@
 //! The warm-up: a model runs its own examples before it serves, so that no client waits for what happens only once.
 
-use plugin_abi::manifest::TaskManifest;
+use plugin_abi::manifest::{TaskManifest, Trial};
 
 use super::load::DecodeExample;
 use crate::batching::DeclaredLimits;
@@ -9,22 +9,48 @@ use crate::error::ItemError;
 use crate::isolation::WarmUpError;
 use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, SinkStatus};
 use crate::protocol::{ItemInput, Tensor, Value};
+use crate::registry::TaskTrial;
+
+/// What a warm-up has shown of a model that may serve.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WarmedUp {
+    /// The failures of examples.
+    pub(super) failures: Vec<WarmUpError>,
+    /// The outcome for each task.
+    pub(super) trials: Vec<TaskTrial>,
+}
+
+/// Of a model that is not warmed up.
+pub(super) fn without_warm_up(tasks: &[TaskManifest]) -> WarmedUp {
+    let reason = "`warm_up` is false";
+    let trial = |task| TaskTrial::of(task, TaskTrial::Untried { reason });
+    WarmedUp {
+        failures: Vec::new(),
+        trials: tasks.iter().map(trial).collect(),
+    }
+}
 
 /// Runs an example of every task as a batch of one and, if batches are allowed, as a batch of two. If an example fails, the
 /// next one is tried. Returns the failures of examples that do not keep the model from serving: it rejects the input, which
-/// may not suit the operator's settings although these are valid.
+/// may not suit the operator's settings although these are valid, or its plugin has reported that it computes nothing without
+/// input of the right kind.
 ///
 /// # Errors
-/// The first failure, if no example of the model succeeded; or that of a task that failed with every example, other than
-/// by rejecting it.
+/// The first failure, if no task of the model has computed anything; or that of a task that failed with every example, other
+/// than by rejecting it.
 pub(super) fn warm_up(
     decode_example: DecodeExample,
     model: &dyn Model,
     settings: &ModelSettings,
-) -> Result<Vec<WarmUpError>, WarmUpError> {
-    let mut failures = Vec::new();
-    let mut succeeded = false;
+) -> Result<WarmedUp, WarmUpError> {
+    let mut warmed_up = WarmedUp::default();
+    let mut excused = false;
     for (index, task) in model.manifest().tasks.iter().enumerate() {
+        let WarmedUp { failures, trials } = &mut warmed_up;
+        let mut outcome = TaskTrial::Untried {
+            reason: "the task has no example",
+        };
+        excused |= matches!(task.trial, Some(Trial::Failed { .. }));
         let limits = settings.task(&task.name, &DeclaredLimits::from(&task.limits));
         let most = limits.batching.max_batch_size.get().min(2);
         let mut fault = None;
@@ -33,7 +59,7 @@ pub(super) fn warm_up(
                 .map_err(Failed::from)
                 .and_then(|input| (1..=most).try_for_each(|size| run_once(model, index, task, &input, size)));
             let Err(failed) = run else {
-                (succeeded, fault) = (true, None);
+                (outcome, fault) = (TaskTrial::Succeeded, None);
                 break;
             };
             let failure = WarmUpError {
@@ -44,18 +70,24 @@ pub(super) fn warm_up(
             if model.health() != Health::Ready {
                 return Err(failure);
             }
-            if !failed.rejected {
+            if !failed.rejected && !matches!(task.trial, Some(Trial::Failed { .. })) {
                 fault.get_or_insert(failure.clone());
+            }
+            if let TaskTrial::Untried { .. } = outcome {
+                let reason = format!("example {}: {}", failure.example, failure.reason);
+                outcome = TaskTrial::Failed { reason };
             }
             failures.push(failure);
         }
         if let Some(fault) = fault {
             return Err(fault);
         }
+        trials.push(TaskTrial::of(task, outcome));
     }
-    match failures.first() {
-        Some(first) if !succeeded => Err(first.clone()),
-        _ => Ok(failures),
+    let succeeded = warmed_up.trials.contains(&TaskTrial::Succeeded);
+    match warmed_up.failures.first() {
+        Some(first) if !succeeded && !excused => Err(first.clone()),
+        _ => Ok(warmed_up),
     }
 }
 

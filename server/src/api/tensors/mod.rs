@@ -3,16 +3,18 @@
 //! The first dimension of every tensor counts the items. A task that takes tensors takes those that it declares, an item
 //! being one row of each; any other takes one `BYTES` tensor, called [`TEXT`], [`BYTES`] or [`JSON`], an item being one
 //! element. Rows are slices of what came: nothing is copied on the way in.
+//!
+//! A request to an unbatched task is one item: its tensors have exactly the declared shapes, and so have those of the reply.
 
 mod read;
 #[cfg(test)]
 mod tests;
 mod write;
 
-use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
+use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest, position_in_sequence};
 
 pub use read::{Input, MediaTypes, TensorsError, check_requested, max_elements, read_items};
-pub use write::{Output, data_size, worst, write_outputs};
+pub use write::{Output, choose_outputs, data_size, worst, write_outputs};
 
 use super::error::nearest;
 use crate::protocol::DType;
@@ -24,7 +26,7 @@ pub const BYTES: &str = "BYTES";
 /// Name of the tensor of a task that takes or gives JSON documents.
 pub const JSON: &str = "JSON";
 
-/// What a tensor of a task is, apart from its first dimension.
+/// What a tensor of a task is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec<'a> {
     /// Its name.
@@ -33,49 +35,77 @@ pub struct Spec<'a> {
     pub dtype: DType,
     /// Dimensions of one item; -1 where any size will do.
     pub item_shape: Vec<i64>,
+    /// Whether the tensor has another dimension before these, which counts items.
+    pub batched: bool,
+    /// Whether it stands for any number of such tensors, called `name.0`, `name.1`, ….
+    pub sequence: bool,
+    /// Whether an item may have any number of dimensions; `item_shape` is empty then.
+    pub unranked: bool,
 }
 
 impl<'a> Spec<'a> {
-    /// Dimensions of the whole tensor, of which the first counts items.
+    /// Dimensions of the whole tensor; the first counts items, unless the task is unbatched. A single -1 if there may be any
+    /// number of them.
     pub fn shape(&self) -> Vec<i64> {
-        [-1].into_iter().chain(self.item_shape.iter().copied()).collect()
+        let items = (self.batched || self.unranked).then_some(-1);
+        items.into_iter().chain(self.item_shape.iter().copied()).collect()
     }
 
-    fn declared(tensor: &'a TensorManifest) -> Self {
+    fn declared(tensor: &'a TensorManifest, batched: bool) -> Self {
         Self {
             name: &tensor.name,
             // The loader has refused manifests with other names.
             dtype: DType::from_name(&tensor.dtype).unwrap_or(DType::Bytes),
             item_shape: tensor.shape.clone(),
+            batched,
+            sequence: tensor.sequence,
+            unranked: tensor.unranked,
         }
     }
 
-    fn elements(name: &'static str) -> Self {
+    fn elements(name: &'static str, batched: bool) -> Self {
         Self {
             name,
             dtype: DType::Bytes,
             item_shape: vec![1],
+            batched,
+            sequence: false,
+            unranked: false,
         }
     }
 }
 
 /// The tensors that a task takes.
 pub fn inputs(task: &TaskManifest) -> Vec<Spec<'_>> {
-    specs(&task.input, main_kind(&task.input.kinds))
+    specs(task, &task.input, main_kind(&task.input.kinds))
 }
 
 /// The tensors that a task gives.
 pub fn outputs(task: &TaskManifest) -> Vec<Spec<'_>> {
-    specs(&task.output, main_kind(&task.output.kinds))
+    specs(task, &task.output, main_kind(&task.output.kinds))
 }
 
-fn specs(value: &ValueManifest, kind: Kind) -> Vec<Spec<'_>> {
+fn specs<'a>(task: &TaskManifest, value: &'a ValueManifest, kind: Kind) -> Vec<Spec<'a>> {
+    let batched = !task.unbatched;
     match kind {
-        Kind::Tensors => value.tensors.iter().map(Spec::declared).collect(),
-        Kind::Text => vec![Spec::elements(TEXT)],
-        Kind::Bytes => vec![Spec::elements(BYTES)],
-        Kind::Json => vec![Spec::elements(JSON)],
+        Kind::Tensors => {
+            let tensors = value.tensors.iter();
+            tensors.map(|tensor| Spec::declared(tensor, batched)).collect()
+        }
+        Kind::Text => vec![Spec::elements(TEXT, batched)],
+        Kind::Bytes => vec![Spec::elements(BYTES, batched)],
+        Kind::Json => vec![Spec::elements(JSON, batched)],
     }
+}
+
+/// The index of the tensor that a name belongs to, and the position of that name in the tensor's sequence, 0 if it is none.
+fn find(specs: &[Spec<'_>], name: &str) -> Option<(usize, usize)> {
+    let exact = |spec: &Spec<'_>| !spec.sequence && spec.name == name;
+    if let Some(index) = specs.iter().position(exact) {
+        return Some((index, 0));
+    }
+    let mut sequences = specs.iter().enumerate().filter(|(_, spec)| spec.sequence);
+    sequences.find_map(|(index, spec)| Some((index, position_in_sequence(spec.name, name)?)))
 }
 
 /// Of several kinds the one that says most about itself.
@@ -86,8 +116,24 @@ fn main_kind(kinds: &[Kind]) -> Kind {
         .unwrap_or(Kind::Json)
 }
 
-fn listed(specs: &[Spec<'_>]) -> String {
-    let one = |spec: &Spec<'_>| format!("`{}` {} {:?}", spec.name, spec.dtype, spec.shape());
+/// The names, datatypes and shapes of these tensors.
+pub fn listed(specs: &[Spec<'_>]) -> String {
+    let one = |spec: &Spec<'_>| {
+        let (name, dtype, shape) = (spec.name, spec.dtype, spec.shape());
+        match spec.sequence {
+            true => format!("`{name}.0`, `{name}.1`, … {dtype} {shape:?}"),
+            false => format!("`{name}` {dtype} {shape:?}"),
+        }
+    };
+    specs.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// The names of these tensors.
+pub fn names(specs: &[Spec<'_>]) -> String {
+    let one = |spec: &Spec<'_>| match spec.sequence {
+        true => format!("`{0}.0`, `{0}.1`, …", spec.name),
+        false => format!("`{}`", spec.name),
+    };
     specs.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 

@@ -1,10 +1,12 @@
 //! From the tensors of a request to items.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use plugin_abi::manifest::{Kind, TaskManifest, ValueManifest};
 use serde::de::IgnoredAny;
 
-use super::{BYTES, JSON, Spec, TEXT, hint, listed, main_kind, outputs, specs};
+use super::{BYTES, JSON, Spec, TEXT, find, hint, listed, main_kind, outputs, specs};
 use crate::api::BodyLimits;
 use crate::api::error::{Code, Failure, cut};
 use crate::api::media_types::check_media_type;
@@ -19,7 +21,7 @@ pub struct Input {
     pub name: String,
     /// Type of its elements.
     pub dtype: DType,
-    /// Its dimensions, the first of which counts the items.
+    /// Its dimensions; the first counts the items, unless the task is unbatched.
     pub shape: Vec<u64>,
     /// The elements, little-endian.
     pub data: Bytes,
@@ -71,6 +73,12 @@ pub enum TensorsError {
         name: String,
         /// What the task takes.
         expected: String,
+    },
+    /// The name of a sequence, which is none of its tensors.
+    #[error("input `{name}` is a sequence of tensors: send them as `{name}.0`, `{name}.1`, …")]
+    Sequence {
+        /// Name of the sequence.
+        name: String,
     },
     /// The same tensor twice.
     #[error("input `{name}` is given twice")]
@@ -185,9 +193,13 @@ pub fn read_items(
     limits: BodyLimits,
 ) -> Result<Vec<Result<ItemInput, ItemError>>, TensorsError> {
     let kind = meant_kind(&task.input, &inputs);
-    let specs = specs(&task.input, kind);
+    let specs = specs(task, &task.input, kind);
     let tensors = match_up(&specs, inputs, kind, limits.items)?;
     let values = match kind {
+        Kind::Tensors if task.unbatched => {
+            let tensors = tensors.into_iter().map(|matched| matched.tensor);
+            vec![Ok(Value::Tensors(tensors.collect()))]
+        }
         Kind::Tensors => rows(tensors).into_iter().map(Ok).collect(),
         Kind::Text | Kind::Bytes | Kind::Json => elements(task, tensors, kind, limits.depth)?,
     };
@@ -211,7 +223,7 @@ fn meant_kind(input: &ValueManifest, inputs: &[Input]) -> Kind {
 /// The kind of a task's input that a tensor of this name belongs to.
 fn kind_named(input: &ValueManifest, name: &str) -> Kind {
     let main = main_kind(&input.kinds);
-    if main == Kind::Tensors && input.tensors.iter().any(|tensor| tensor.name == name) {
+    if main == Kind::Tensors && input.find_tensor(name).is_some() {
         return main;
     }
     [(TEXT, Kind::Text), (BYTES, Kind::Bytes), (JSON, Kind::Json)]
@@ -231,17 +243,22 @@ pub fn max_elements(
     shape: &[u64],
     limits: BodyLimits,
 ) -> Result<Option<u64>, TensorsError> {
-    let specs = specs(&task.input, kind_named(&task.input, name));
-    let Some(spec) = specs.iter().find(|spec| spec.name == name) else {
+    let specs = specs(task, &task.input, kind_named(&task.input, name));
+    let Some((index, _)) = find(&specs, name) else {
         return Err(unknown_input(name, &specs));
     };
-    let most_items = limits.items as u64;
-    if let Some(&items) = shape.first().filter(|&&items| items > most_items) {
+    let spec = &specs[index];
+    let most_items = if spec.batched { limits.items as u64 } else { 1 };
+    let items = shape.first().filter(|_| spec.batched);
+    if let Some(&items) = items.filter(|&&items| items > most_items) {
         return Err(TensorsError::TooManyItems {
             name: name.to_owned(),
             got: items,
             limit: limits.items,
         });
+    }
+    if spec.unranked {
+        return Ok(None);
     }
     let sizes = spec.item_shape.iter().map(|&dim| u64::try_from(dim).ok());
     Ok(sizes
@@ -250,6 +267,10 @@ pub fn max_elements(
 }
 
 fn unknown_input(name: &str, specs: &[Spec<'_>]) -> TensorsError {
+    if specs.iter().any(|spec| spec.sequence && spec.name == name) {
+        let name = name.to_owned();
+        return TensorsError::Sequence { name };
+    }
     TensorsError::Unknown {
         hint: hint(name, specs),
         expected: listed(specs),
@@ -263,30 +284,16 @@ struct Matched {
     media_types: MediaTypes,
 }
 
-/// The tensors in the order of `specs`, all of one length and within their shapes.
+/// The tensors in the order of `specs`, all of one length and within their shapes; those of a sequence in its order.
 fn match_up(
     specs: &[Spec<'_>],
     inputs: Vec<Input>,
     kind: Kind,
     most_items: usize,
 ) -> Result<Vec<Matched>, TensorsError> {
-    let mut found: Vec<Option<Input>> = specs.iter().map(|_| None).collect();
-    for input in inputs {
-        let Some(index) = specs.iter().position(|spec| spec.name == input.name) else {
-            return Err(unknown_input(&input.name, specs));
-        };
-        if found[index].is_some() {
-            return Err(TensorsError::Duplicate { name: input.name });
-        }
-        found[index] = Some(input);
-    }
     let mut first: Option<(String, u64)> = None;
     let mut matched = Vec::with_capacity(specs.len());
-    for (spec, input) in specs.iter().zip(found) {
-        let input = input.ok_or_else(|| TensorsError::Missing {
-            name: spec.name.to_owned(),
-            expected: listed(specs),
-        })?;
+    for (spec, input) in in_order(specs, inputs)? {
         let items = check(spec, &input, kind, most_items)?;
         match &first {
             None => first = Some((input.name.clone(), items)),
@@ -308,6 +315,47 @@ fn match_up(
     Ok(matched)
 }
 
+/// The tensors in the order of `specs`, complete and each of them once.
+fn in_order<'s, 'a>(
+    specs: &'s [Spec<'a>],
+    inputs: Vec<Input>,
+) -> Result<Vec<(&'s Spec<'a>, Input)>, TensorsError> {
+    let mut found = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        match find(specs, &input.name) {
+            Some(place) => found.push((place, input)),
+            None => return Err(unknown_input(&input.name, specs)),
+        }
+    }
+    found.sort_by_key(|(place, _)| *place);
+    let mut ordered = Vec::with_capacity(found.len());
+    let mut found = found.into_iter().peekable();
+    for (index, spec) in specs.iter().enumerate() {
+        let of_spec = std::iter::from_fn(|| found.next_if(|((of, _), _)| *of == index));
+        let mut expected = 0;
+        for ((_, position), input) in of_spec {
+            if position < expected {
+                return Err(TensorsError::Duplicate { name: input.name });
+            }
+            if position > expected {
+                return Err(TensorsError::Missing {
+                    name: format!("{}.{expected}", spec.name),
+                    expected: listed(specs),
+                });
+            }
+            expected += 1;
+            ordered.push((spec, input));
+        }
+        if expected == 0 && !spec.sequence {
+            return Err(TensorsError::Missing {
+                name: spec.name.to_owned(),
+                expected: listed(specs),
+            });
+        }
+    }
+    Ok(ordered)
+}
+
 /// Checks one tensor against what the task takes; how many items it has.
 fn check(spec: &Spec<'_>, input: &Input, kind: Kind, most_items: usize) -> Result<u64, TensorsError> {
     if input.dtype != spec.dtype {
@@ -319,14 +367,16 @@ fn check(spec: &Spec<'_>, input: &Input, kind: Kind, most_items: usize) -> Resul
     }
     let fits = |(&got, &want): (&u64, &i64)| want < 0 || u64::try_from(want) == Ok(got);
     let (items, item_shape) = match input.shape.split_first() {
+        _ if !spec.batched => (1, Some(input.shape.as_slice())),
         // A list of elements, each an item of its own.
         Some((&items, [])) if kind != Kind::Tensors => (items, None),
         Some((&items, rest)) => (items, Some(rest)),
-        None => (0, Some([].as_slice())),
+        None => (0, None),
     };
-    let shape_fits = !input.shape.is_empty()
+    let has_dimensions = !spec.batched || !input.shape.is_empty();
+    let shape_fits = has_dimensions
         && item_shape.is_none_or(|got| {
-            got.len() == spec.item_shape.len() && got.iter().zip(&spec.item_shape).all(fits)
+            spec.unranked || got.len() == spec.item_shape.len() && got.iter().zip(&spec.item_shape).all(fits)
         });
     if !shape_fits {
         return Err(TensorsError::Shape {
@@ -415,22 +465,34 @@ fn elements(
     byte_strings(tensor.data()).enumerate().map(element).collect()
 }
 
-/// Checks that the task has all these outputs, and that none is requested twice: a reply would repeat its data.
+/// Checks that the task has all these outputs, and that none is requested twice: a reply would repeat its data. The name of
+/// a sequence requests all of its tensors.
 pub fn check_requested<'a>(
     task: &TaskManifest,
     names: impl Iterator<Item = &'a str>,
 ) -> Result<(), TensorsError> {
     let specs = outputs(task);
-    let mut requested = vec![false; specs.len()];
+    // Of a sequence the position of the tensor, if not all of it is requested.
+    let mut requested: HashSet<(usize, Option<usize>)> = HashSet::new();
     for name in names {
-        let Some(index) = specs.iter().position(|spec| spec.name == name) else {
+        let whole = specs.iter().position(|spec| spec.name == name);
+        let tensor = whole.map(|index| (index, None)).or_else(|| {
+            let (index, position) = find(&specs, name)?;
+            Some((index, Some(position)))
+        });
+        let Some(tensor) = tensor else {
             return Err(TensorsError::UnknownOutput {
                 name: cut(name).to_owned(),
                 hint: hint(name, &specs),
                 expected: listed(&specs),
             });
         };
-        if std::mem::replace(&mut requested[index], true) {
+        let of_whole = (tensor.0, None);
+        let overlaps = match tensor.1 {
+            None => requested.iter().any(|(index, _)| *index == tensor.0),
+            Some(_) => requested.contains(&of_whole),
+        };
+        if overlaps || !requested.insert(tensor) {
             return Err(TensorsError::DuplicateOutput {
                 name: name.to_owned(),
             });

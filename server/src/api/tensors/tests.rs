@@ -225,14 +225,14 @@ fn outcomes_become_tensors_with_a_row_for_each() {
         Ok(Value::Tensors(vec![first.clone()])),
         Ok(Value::Tensors(vec![tensor(&[2], &[3, 4])])),
     ];
-    let mut outputs = write_outputs(outcomes).expect("they stack");
+    let mut outputs = write_outputs(&pixels(), outcomes).expect("they stack");
     let output = outputs.remove(0);
     assert_eq!((output.name.as_str(), &output.shape[..]), ("x", &[2, 2][..]));
     assert_eq!(output.rows[0].as_ptr(), first.data().as_ptr(), "a copy was made");
     assert_eq!(&output.into_data()[..], &[1, 2, 3, 4]);
 
-    let outputs =
-        write_outputs(vec![Ok(Value::Text(Bytes::from_static(b"ab")))]).expect("a text is a tensor");
+    let outputs = write_outputs(&pixels(), vec![Ok(Value::Text(Bytes::from_static(b"ab")))])
+        .expect("a text is a tensor");
     assert_eq!(
         (outputs[0].name.as_str(), &outputs[0].shape[..]),
         (TEXT, &[1, 1][..])
@@ -247,12 +247,13 @@ fn one_failed_item_fails_the_request_with_the_most_severe_error() {
         Err(ItemError::Invalid("a bad text".to_owned())),
         Err(ItemError::Fault("it broke".to_owned())),
     ];
-    let failure = write_outputs(outcomes).expect_err("items failed");
+    let failure = write_outputs(&pixels(), outcomes).expect_err("items failed");
     assert_eq!(
         (failure.code, failure.message.as_str()),
         (Code::ModelFault, "item 2 of 3: it broke")
     );
-    let failure = write_outputs(vec![Err(ItemError::Invalid("no".to_owned()))]).expect_err("it failed");
+    let failure =
+        write_outputs(&pixels(), vec![Err(ItemError::Invalid("no".to_owned()))]).expect_err("it failed");
     assert_eq!(failure.message, "no");
 }
 
@@ -262,7 +263,7 @@ fn outputs_of_different_shapes_make_no_tensor() {
         Ok(Value::Tensors(vec![tensor(&[2], &[1, 2])])),
         Ok(Value::Tensors(vec![tensor(&[1], &[3])])),
     ];
-    let failure = write_outputs(outcomes).expect_err("they do not stack");
+    let failure = write_outputs(&pixels(), outcomes).expect_err("they do not stack");
     assert_eq!(failure.code, Code::Unsupported);
     assert!(
         failure

@@ -2,19 +2,21 @@
 
 use bytes::{Bytes, BytesMut};
 
+use plugin_abi::manifest::{TaskManifest, position_in_sequence};
+
 use super::{BYTES, JSON, TEXT};
 use crate::api::error::{Code, Failure};
 use crate::engine::Outcome;
 use crate::protocol::{DType, Tensor, Value};
 
-/// A tensor of a reply: one row for each item, as the model gave it.
+/// A tensor of a reply: one row for each item, as the model gave it. Of an unbatched task the only row is the tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Output {
     /// Its name.
     pub name: String,
     /// Type of its elements.
     pub dtype: DType,
-    /// Its dimensions, the first of which counts the items.
+    /// Its dimensions; the first counts the items, unless the task is unbatched.
     pub shape: Vec<u64>,
     /// The elements, little-endian, row by row.
     pub rows: Vec<Bytes>,
@@ -50,11 +52,17 @@ pub fn data_size(outcomes: &[Outcome]) -> usize {
 ///
 /// # Errors
 /// The most severe error of an item; or outputs that differ in shape, and so make no tensor.
-pub fn write_outputs(outcomes: Vec<Outcome>) -> Result<Vec<Output>, Failure> {
+pub fn write_outputs(task: &TaskManifest, outcomes: Vec<Outcome>) -> Result<Vec<Output>, Failure> {
     let count = outcomes.len();
     if let Some(failure) = worst(&outcomes) {
         return Err(failure);
     }
+    if task.unbatched && count != 1 {
+        let message =
+            format!("a request to a task without a batch dimension has {count} items, expected one");
+        return Err(Failure::new(Code::Internal, message));
+    }
+    let items = (!task.unbatched).then_some(count as u64);
     let mut outputs: Vec<Output> = Vec::new();
     for (index, outcome) in outcomes.into_iter().enumerate() {
         let Ok(value) = outcome else { continue };
@@ -70,17 +78,56 @@ pub fn write_outputs(outcomes: Vec<Outcome>) -> Result<Vec<Output>, Failure> {
                 .map(|tensor| Output {
                     name: tensor.name().to_owned(),
                     dtype: tensor.dtype(),
-                    shape: [count as u64]
-                        .into_iter()
-                        .chain(tensor.shape().iter().copied())
-                        .collect(),
+                    shape: items.into_iter().chain(tensor.shape().iter().copied()).collect(),
                     rows: Vec::with_capacity(count),
                 })
                 .collect();
+            for (output, tensor) in outputs.iter_mut().zip(&tensors) {
+                output.rows.push(tensor.data().clone());
+            }
+        } else {
+            stack(&mut outputs, tensors, index)?;
         }
-        stack(&mut outputs, tensors, index)?;
     }
     Ok(outputs)
+}
+
+/// The outputs that a client requested by these names, in that order, each with the position of its name. The name of a
+/// sequence stands for all of its tensors.
+///
+/// # Errors
+/// The model returned fewer tensors of a sequence than were requested.
+pub fn choose_outputs<'n>(
+    task: &TaskManifest,
+    outputs: &[Output],
+    names: impl Iterator<Item = &'n str>,
+) -> Result<Vec<(usize, Output)>, Failure> {
+    let mut chosen = Vec::new();
+    for (position, name) in names.enumerate() {
+        if let Some(output) = outputs.iter().find(|output| output.name == name) {
+            chosen.push((position, output.clone()));
+            continue;
+        }
+        let sequences = &task.output.tensors;
+        if !sequences
+            .iter()
+            .any(|tensor| tensor.sequence && tensor.name == name)
+        {
+            let names: Vec<String> = outputs
+                .iter()
+                .map(|output| format!("`{}`", output.name))
+                .collect();
+            let message = format!("the model returned no output `{name}`, but {}", names.join(", "));
+            return Err(Failure::new(Code::InvalidInput, message));
+        }
+        let mut tensors: Vec<(usize, &Output)> = outputs
+            .iter()
+            .filter_map(|output| Some((position_in_sequence(name, &output.name)?, output)))
+            .collect();
+        tensors.sort_by_key(|(position, _)| *position);
+        chosen.extend(tensors.into_iter().map(|(_, output)| (position, output.clone())));
+    }
+    Ok(chosen)
 }
 
 /// The most severe failure of an item, if any failed.

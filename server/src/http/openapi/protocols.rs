@@ -146,11 +146,11 @@ pub(super) fn add_open_inference(
 }
 
 fn infer<'a>(addressed: &Addressed<'_>, id: &'a str, request: &Json, reply: &Json) -> Operation<'a> {
-    let listed = |specs: Vec<tensors::Spec<'_>>| -> String {
-        let one = |spec: &tensors::Spec<'_>| format!("`{}` {} {:?}", spec.name, spec.dtype, spec.shape());
-        specs.iter().map(one).collect::<Vec<_>>().join(", ")
-    };
     let Addressed { name, task, .. } = addressed;
+    let items = match task.unbatched {
+        true => "A request is one item.",
+        false => "The first dimension counts items.",
+    };
     let mut success = json_answer("The outputs.", reply);
     success["content"]["application/octet-stream"] = json!({"schema": binary()});
     Operation {
@@ -160,10 +160,10 @@ fn infer<'a>(addressed: &Addressed<'_>, id: &'a str, request: &Json, reply: &Jso
         tag: OPEN_INFERENCE,
         summary: format!("Run `{name}`"),
         description: format!(
-            "Inputs: {}. Outputs: {}. The first dimension counts items. With the header \
-             `Inference-Header-Content-Length`, binary tensors follow the JSON.",
-            listed(tensors::inputs(task)),
-            listed(tensors::outputs(task))
+            "Inputs: {}. Outputs: {}. {items} With the header `Inference-Header-Content-Length`, binary tensors \
+             follow the JSON.",
+            tensors::listed(&tensors::inputs(task)),
+            tensors::listed(&tensors::outputs(task))
         ),
         parameters: Vec::new(),
         body: Some(json_body(request, true, examples(infer_example(task)))),
@@ -436,9 +436,11 @@ fn reply_schema() -> Json {
 /// The first example of a task as a request; `None` if it has none, or one that JSON cannot express.
 fn infer_example(task: &TaskManifest) -> Option<Json> {
     let example = task.examples.first()?;
+    let one_item: &[u64] = if task.unbatched { &[] } else { &[1] };
     let element = |name: &str, data: &[u8]| {
         let text = std::str::from_utf8(data).ok()?;
-        Some(json!({"name": name, "shape": [1, 1], "datatype": "BYTES", "data": [text]}))
+        let shape = [one_item, &[1]].concat();
+        Some(json!({"name": name, "shape": shape, "datatype": "BYTES", "data": [text]}))
     };
     let inputs = match decode_example(task, example).ok()?.value {
         Value::Text(text) => vec![element(TEXT, &text)?],
@@ -449,13 +451,17 @@ fn infer_example(task: &TaskManifest) -> Option<Json> {
             vec![input]
         }
         Value::Bytes { .. } => return None,
-        Value::Tensors(tensors) => tensors.iter().map(tensor_example).collect::<Option<_>>()?,
+        Value::Tensors(tensors) => {
+            let examples = tensors.iter().map(|tensor| tensor_example(tensor, one_item));
+            examples.collect::<Option<_>>()?
+        }
     };
     Some(json!({ "inputs": inputs }))
 }
 
-fn tensor_example(tensor: &Tensor) -> Option<Json> {
-    let shape: Vec<u64> = [1].into_iter().chain(tensor.shape().iter().copied()).collect();
+/// A tensor of an item as a request has it: `one_item` is the batch dimension, if there is one.
+fn tensor_example(tensor: &Tensor, one_item: &[u64]) -> Option<Json> {
+    let shape = [one_item, tensor.shape()].concat();
     let elements = tensor.elements() as u64;
     let flat = Tensor::new(
         tensor.name(),

@@ -9,8 +9,9 @@ use crate::api::tensors::{BYTES, JSON, TEXT};
 use crate::protocol::DType;
 
 /// States of a model, as `/v1/models` and `/health` name them.
-const STATES: [&str; 6] = [
+const STATES: [&str; 7] = [
     "loading",
+    "untried",
     "ready",
     "recovering",
     "crash loop",
@@ -111,6 +112,11 @@ fn model_value() -> Json {
                     "dtype": {"type": "string"},
                     "shape": {"type": "array", "items": {"type": "integer"}},
                     "description": {"type": "string"},
+                    "sequence": {
+                        "type": "boolean",
+                        "description": "Whether it stands for any number of tensors `name.0`, `name.1`, ….",
+                    },
+                    "unranked": {"type": "boolean", "description": "Whether it has any number of dimensions."},
                 },
             }},
         },
@@ -120,8 +126,8 @@ fn model_value() -> Json {
 fn model_task(value: &Json) -> Json {
     json!({
         "type": "object",
-        "required": ["name", "description", "input", "output", "parameters_schema", "examples", "policy",
-            "max_batch_size", "max_queue_size"],
+        "required": ["name", "description", "input", "output", "parameters_schema", "examples", "unbatched", "trial",
+            "policy", "max_batch_size", "max_queue_size"],
         "properties": {
             "name": {"type": "string"},
             "description": {"type": "string"},
@@ -129,6 +135,19 @@ fn model_task(value: &Json) -> Json {
             "output": value,
             "parameters_schema": {"description": "JSON Schema of `parameters`; null if the task takes none."},
             "examples": {"type": "array", "items": {}},
+            "unbatched": {
+                "type": "boolean",
+                "description": "Whether the tensors of an item have no batch dimension, so that a request is one item.",
+            },
+            "trial": {
+                "type": "object",
+                "description": "Whether the task has computed anything, while it was loaded or since.",
+                "required": ["outcome", "reason"],
+                "properties": {
+                    "outcome": {"type": "string", "enum": ["succeeded", "failed", "untried"]},
+                    "reason": {"type": ["string", "null"]},
+                },
+            },
             "policy": {"type": "string", "description": "When a batch is closed."},
             "learned": {"description": "What the batching policy has learned about the task, or null."},
             "max_batch_size": {"type": "integer", "minimum": 1},
@@ -159,6 +178,11 @@ fn model_schema(task: &Json) -> Json {
             "last_reload_error": text("Why the last reload failed; the old generation keeps serving."),
             "generation": {"type": "integer", "description": "Number of times it was loaded."},
             "platform": {"type": "string"},
+            "details": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "Facts that the plugin reports, such as the runtime that it has chosen, and why.",
+            },
             "plugin": {
                 "type": "object",
                 "required": ["name", "version", "description", "sdk_version"],
@@ -336,27 +360,50 @@ fn bytes_schema(value: &ValueManifest) -> Json {
 }
 
 fn tensors_schema(tensors: &[TensorManifest]) -> Json {
-    let mut properties = Map::new();
+    let (mut properties, mut patterns) = (Map::new(), Map::new());
     for tensor in tensors {
         let mut schema = tensor_schema(tensor);
-        let shape = format!("{} {:?}", tensor.dtype, tensor.shape);
+        let shape = match tensor.unranked {
+            true => format!("{} of any shape", tensor.dtype),
+            false => format!("{} {:?}", tensor.dtype, tensor.shape),
+        };
         schema["description"] = match tensor.description.as_str() {
             "" => shape.into(),
             description => format!("{shape}. {description}").into(),
         };
-        properties.insert(tensor.name.clone(), schema);
+        match tensor.sequence {
+            true => patterns.insert(sequence_pattern(&tensor.name), schema),
+            false => properties.insert(tensor.name.clone(), schema),
+        };
     }
-    let names: Vec<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
-    let object = json!({
-        "type": "object",
-        "required": names,
-        "additionalProperties": false,
-        "properties": properties,
-    });
+    let object = object_schema(properties, patterns);
     match tensors {
-        [only] => json!({"anyOf": [object, tensor_schema(only)]}),
+        [only] if !only.sequence => json!({"anyOf": [object, tensor_schema(only)]}),
         _ => object,
     }
+}
+
+/// An object with these members, all of them required, and with any of those whose names match a pattern.
+fn object_schema(properties: Map<String, Json>, patterns: Map<String, Json>) -> Json {
+    let names: Vec<&String> = properties.keys().collect();
+    let mut object = json!({"type": "object", "required": names, "additionalProperties": false});
+    object["properties"] = properties.into();
+    if !patterns.is_empty() {
+        object["patternProperties"] = patterns.into();
+    }
+    object
+}
+
+/// The names of the tensors of a sequence, as a regular expression.
+fn sequence_pattern(name: &str) -> String {
+    let mut pattern = "^".to_owned();
+    for character in name.chars() {
+        if character.is_ascii_punctuation() && !matches!(character, '_' | '-' | '/') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern + "\\.(0|[1-9][0-9]*)$"
 }
 
 fn tensor_schema(tensor: &TensorManifest) -> Json {
@@ -379,6 +426,9 @@ fn tensor_schema(tensor: &TensorManifest) -> Json {
 
 /// The elements of one item of a tensor, as lists that are nested as its shape.
 fn nested_schema(tensor: &TensorManifest) -> Json {
+    if tensor.unranked {
+        return json!({});
+    }
     let dims = tensor.shape.iter().rev();
     dims.fold(element_schema(&tensor.dtype), |inner, &dim| {
         array_schema(inner, u64::try_from(dim).ok())
@@ -396,13 +446,13 @@ fn array_schema(items: Json, length: Option<u64>) -> Json {
 /// task that takes texts, bytes or JSON documents has one column, the list of `items`.
 pub(super) fn columns_schema(task: &TaskManifest, item: &Json, max_items: usize) -> Json {
     let input = &task.input;
+    let max_items = if task.unbatched { 1 } else { max_items };
     let column = |items: Json| json!({"type": "array", "minItems": 1, "maxItems": max_items, "items": items});
-    let object = |columns: Map<String, Json>| {
-        let names: Vec<String> = columns.keys().cloned().collect();
-        json!({"type": "object", "required": names, "additionalProperties": false, "properties": columns})
-    };
+    let object = |columns: Map<String, Json>| object_schema(columns, Map::new());
     let mut forms = Vec::new();
-    if input.kinds.contains(&Kind::Tensors) {
+    if input.kinds.contains(&Kind::Tensors) && task.unbatched {
+        forms.push(tensors_schema(&input.tensors));
+    } else if input.kinds.contains(&Kind::Tensors) {
         let columns = input.tensors.iter().map(|tensor| {
             let column = column(nested_schema(tensor));
             (tensor.name.clone(), column)
@@ -420,10 +470,12 @@ pub(super) fn columns_schema(task: &TaskManifest, item: &Json, max_items: usize)
             forms.push(object(std::iter::once(items).collect()));
         }
     }
-    json!({
-        "description": "The only input, or an object of all inputs; the first dimension counts the items.",
-        "anyOf": forms,
-    })
+    let items = match task.unbatched {
+        true => "a request is one item",
+        false => "the first dimension counts the items",
+    };
+    let description = format!("The only input, or an object of all inputs; {items}.");
+    json!({"description": description, "anyOf": forms})
 }
 
 fn element_schema(dtype: &str) -> Json {

@@ -88,7 +88,10 @@ fn predict(
 
 fn reply_schema(components: &mut Components) -> Json {
     let list = json!({"type": "array", "items": {}});
-    let outputs = json!({"anyOf": [list, {"type": "object"}]});
+    let outputs = json!({
+        "description": "A list or an object; of an unbatched task whose only output is a scalar, that scalar.",
+        "anyOf": [list, {"type": "object"}, {"type": ["number", "boolean", "string"]}],
+    });
     // The forms are components, since generators do not find names for classes that a union has in place.
     let mut form = |name: &str, member: &str, schema: Json| {
         let object = json!({"type": "object", "required": [member], "properties": {member: schema}});

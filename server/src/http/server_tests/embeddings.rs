@@ -43,7 +43,7 @@ async fn what_cannot_be_embedded_is_told_in_the_words_of_openai() {
             json!({"model": "visoin", "input": "a"}),
             (404, "model"),
             "unknown model `visoin`, did you mean `vision`?; loaded: later, vision, vision.embed, vision.flip, \
-             vision.negate, vision.upper, vision.wait",
+             vision.negate, vision.upper, vision.wait, vision.whole",
         ),
         (
             json!({"model": "vision.upper", "input": "a"}),

@@ -23,7 +23,7 @@ use crate::http::Server;
 use crate::metrics::{Buckets, Metrics};
 use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
 use crate::protocol::{DType, ItemInput, Tensor, Value};
-use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot};
+use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot, TaskTrial};
 
 /// What tests send as the largest body.
 pub(super) const MAX_BODY: usize = 4096;
@@ -255,6 +255,13 @@ fn entries(settings: &Settings, gate: &Arc<Gate>, metrics: &Metrics) -> [Arc<Mod
         prepare_pool: Arc::new(pool),
     };
     let manifest = model.manifest.clone();
+    let untried = TaskTrial::Untried {
+        reason: "the task has no example",
+    };
+    let trials = std::iter::once(TaskTrial::Succeeded)
+        .chain(std::iter::repeat(untried))
+        .take(manifest.tasks.len())
+        .collect();
     let (engine, _workers) = Engine::start(model, &config, metrics).expect("a thread is free");
     let plugin = PluginManifest {
         name: "made-up".to_owned(),
@@ -265,6 +272,7 @@ fn entries(settings: &Settings, gate: &Arc<Gate>, metrics: &Metrics) -> [Arc<Mod
         manifest,
         plugin,
         created: 1_700_000_000,
+        trials,
         engine,
     });
     let entry = |settings: &crate::config::ModelSettings, state, tasks, default_task| {
@@ -312,6 +320,7 @@ const UPPER: usize = 0;
 const FLIP: usize = 1;
 const NEGATE: usize = 2;
 const EMBED: usize = 4;
+const WHOLE: usize = 5;
 
 fn manifest() -> ModelManifest {
     let task = |name: &str, kind: Kind| {
@@ -332,11 +341,23 @@ fn manifest() -> ModelManifest {
     let mut embed = task("embed", Kind::Text);
     embed.embedding = true;
     embed.output = ValueManifest::of_tensors([TensorManifest::new("embedding", "FP32", [2])]);
+    let mut whole = task("whole", Kind::Tensors);
+    whole.unbatched = true;
+    whole.input.tensors = vec![
+        TensorManifest::new("scalar", "FP32", []),
+        TensorManifest::new("cache", "INT16", [1, -1, 2]),
+        TensorManifest {
+            sequence: true,
+            ..TensorManifest::new("parts", "UINT8", [-1])
+        },
+    ];
+    whole.output.tensors.clone_from(&whole.input.tensors);
     let mut upper = task("upper", Kind::Text);
     upper.examples = vec![json!("hello")];
     ModelManifest {
         platform: "test".to_owned(),
-        tasks: vec![upper, flip, negate, task("wait", Kind::Text), embed],
+        tasks: vec![upper, flip, negate, task("wait", Kind::Text), embed, whole],
+        details: [("runtime".to_owned(), "made up".to_owned())].into(),
         ..ModelManifest::default()
     }
 }
@@ -389,7 +410,7 @@ impl Model for Vision {
                         false,
                     );
                 }
-                (NEGATE, value) => {
+                (NEGATE | WHOLE, value) => {
                     sink.emit(index, value.clone(), false);
                 }
                 (_, value) => {

@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::fixture::TestServer;
 
@@ -32,6 +32,32 @@ async fn the_models_are_listed_for_every_kind_of_client() {
     assert_eq!(model["generation"], json!(1));
     assert_eq!(model["tasks"][0]["route"], json!("/shout"));
     assert_eq!(server.get("/v1/models/nobody").await.error().0, 404);
+}
+
+#[actix_web::test]
+async fn a_model_tells_what_it_has_computed_and_what_its_plugin_reports() {
+    let server = TestServer::start();
+    let trials = |model: &Json| -> Vec<Json> {
+        let tasks = model["tasks"].as_array().cloned().unwrap_or_default();
+        tasks
+            .iter()
+            .map(|task| task["trial"]["outcome"].clone())
+            .collect()
+    };
+    let model = server.get("/v1/models/vision").await.json();
+    assert_eq!(model["details"], json!({"runtime": "made up"}));
+    assert_eq!(trials(&model)[..3], ["succeeded", "untried", "untried"]);
+    assert_eq!(
+        model["tasks"][2]["trial"]["reason"],
+        json!("the task has no example")
+    );
+    assert_eq!(model["tasks"][5]["unbatched"], json!(true));
+
+    let body = json!({"inputs": [{"x": [1, 2]}]});
+    let answer = server.post("/v1/models/vision/tasks/negate/predict", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let model = server.get("/v1/models/vision").await.json();
+    assert_eq!(trials(&model)[..3], ["succeeded", "untried", "succeeded"]);
 }
 
 #[actix_web::test]

@@ -5,5 +5,6 @@ mod fixture;
 mod info;
 mod limits;
 mod predict;
+mod unbatched;
 mod v1;
 mod v2;

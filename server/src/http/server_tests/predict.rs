@@ -84,7 +84,7 @@ async fn what_is_not_there_is_told_with_what_is() {
         ),
         (
             "/v1/models/vision/tasks/uper/predict",
-            "unknown task `uper`, did you mean `upper`?; tasks of model `vision`: upper, flip, negate, wait, embed",
+            "unknown task `uper`, did you mean `upper`?; tasks of model `vision`: upper, flip, negate, wait, embed, whole",
         ),
         (
             "/nowhere",

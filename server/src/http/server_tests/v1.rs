@@ -99,7 +99,7 @@ async fn a_signature_is_a_task() {
         unknown(
             "classify_x",
             "vision",
-            "serving_default, upper, flip, negate, wait, embed"
+            "serving_default, upper, flip, negate, wait, embed, whole"
         )
     );
     assert_eq!(
@@ -133,7 +133,8 @@ async fn one_failed_item_fails_the_request() {
 #[actix_web::test]
 async fn every_rejected_request_is_told_why_in_the_words_of_the_protocol() {
     let server = TestServer::start();
-    let names = "later, vision, vision.embed, vision.flip, vision.negate, vision.upper, vision.wait";
+    let names =
+        "later, vision, vision.embed, vision.flip, vision.negate, vision.upper, vision.wait, vision.whole";
     for (method, path, status, message) in [
         ("POST", "nothing:predict", 404, format!("unknown model `nothing`; loaded: {names}")),
         (

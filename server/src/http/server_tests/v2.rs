@@ -122,7 +122,7 @@ async fn every_malformed_request_is_told_what_is_wrong() {
             "/v2/models/nothing/infer",
             text(json!(["a"])),
             404,
-            "unknown model `nothing`; loaded: later, vision, vision.embed, vision.flip, vision.negate, vision.upper, vision.wait".into(),
+            "unknown model `nothing`; loaded: later, vision, vision.embed, vision.flip, vision.negate, vision.upper, vision.wait, vision.whole".into(),
         ),
         (
             "/v2/models/vision/versions/2/infer",
@@ -243,7 +243,7 @@ async fn statistics_count_requests_and_items() {
     );
     assert!(statistics["last_inference"].as_u64() > Some(1_700_000_000_000));
     let of_all = server.get("/v2/models/stats").await.json();
-    assert_eq!(of_all["model_stats"].as_array().map(Vec::len), Some(5));
+    assert_eq!(of_all["model_stats"].as_array().map(Vec::len), Some(6));
 }
 
 #[actix_web::test]

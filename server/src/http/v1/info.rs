@@ -94,14 +94,18 @@ fn tensor_infos(value: &ValueManifest, specs: &[Spec<'_>]) -> Json {
     let infos: Map<String, Json> = specs
         .iter()
         .map(|spec| {
-            let shape = if is_list { vec![-1] } else { spec.shape() };
+            let shape = match is_list && spec.batched {
+                true => vec![-1],
+                false => spec.shape(),
+            };
             let dims: Vec<Json> = shape
                 .iter()
+                .filter(|_| !spec.unranked)
                 .map(|dim| json!({"size": dim.to_string(), "name": ""}))
                 .collect();
             let info = json!({
                 "dtype": data_type(spec.dtype),
-                "tensor_shape": {"dim": dims, "unknown_rank": false},
+                "tensor_shape": {"dim": dims, "unknown_rank": spec.unranked},
                 "name": spec.name,
             });
             (spec.name.to_owned(), info)

@@ -71,7 +71,8 @@ async fn run(
     let (timing, outcomes) = (reply.timing, reply.outcomes);
     let succeeded = outcomes.iter().all(Result::is_ok);
     let size = max_size(&outcomes);
-    let write = move || write_reply(form, &outcomes);
+    let of = call.clone();
+    let write = move || write_reply(form, of.manifest(), &outcomes);
     let json = run_sized(size, INLINE_REPLY, write).await?;
     let took = call.observe_encode(started, succeeded);
     let mut response = respond::json(200, json?);

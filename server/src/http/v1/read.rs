@@ -1,12 +1,12 @@
 //! Reads a predict request: rows (`instances`) or columns (`inputs`).
 //!
 //! An item is one row. Columns are tensors whose first dimension counts the items, as in the Open Inference Protocol, so
-//! [`crate::api::tensors`] turns them into items.
+//! [`crate::api::tensors`] turns them into items. The columns of an unbatched task are its tensors, and make one item.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use plugin_abi::manifest::{Kind, TaskManifest};
+use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -17,7 +17,7 @@ use crate::error::ItemError;
 use crate::http::body::RequestError;
 use crate::http::envelope::{check_depth, check_utf8};
 use crate::http::item::{JsonForm, b64_object, members, read_item};
-use crate::http::tensor_json::read_elements;
+use crate::http::tensor_json::{read_elements, read_tensor};
 use crate::json::{self, Object};
 use crate::protocol::{DType, ItemInput, Value};
 
@@ -157,7 +157,14 @@ impl Reader<'_> {
         if let [(name, column)] = columns.as_slice()
             && self.is_list_of_items(name)
         {
-            return self.rows("inputs", column);
+            let items = self.rows("inputs", column)?;
+            if self.task.unbatched && items.len() > 1 {
+                return Err(malformed(format!(
+                    "`inputs`: {} items, but the task takes one item per request; send several as `instances`",
+                    items.len()
+                )));
+            }
+            return Ok(items);
         }
         let inputs = columns.iter().map(|(name, text)| self.column(name, text));
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
@@ -175,22 +182,19 @@ impl Reader<'_> {
             return members(text).map_err(|error| malformed(format!("`inputs`: {error}")));
         }
         match tensors::inputs(self.task).as_slice() {
-            [only] => Ok(vec![(only.name.to_owned().into(), text)]),
-            several => {
-                let names: Vec<String> = several.iter().map(|spec| format!("`{}`", spec.name)).collect();
-                Err(malformed(format!(
-                    "`inputs`: expected an object with {}, got {}",
-                    names.join(", "),
-                    JsonForm::of(text).name()
-                )))
-            }
+            [only] if !only.sequence => Ok(vec![(only.name.to_owned().into(), text)]),
+            several => Err(malformed(format!(
+                "`inputs`: expected an object with {}, got {}",
+                tensors::names(several),
+                JsonForm::of(text).name()
+            ))),
         }
     }
 
     /// Whether a column is the list of items of a task that takes texts, bytes or JSON documents.
     fn is_list_of_items(&self, name: &str) -> bool {
         let input = &self.task.input;
-        !input.tensors.iter().any(|tensor| tensor.name == name)
+        input.find_tensor(name).is_none()
             && [(TEXT, Kind::Text), (BYTES, Kind::Bytes), (JSON, Kind::Json)]
                 .iter()
                 .any(|(known, kind)| *known == name && input.kinds.contains(kind))
@@ -204,7 +208,11 @@ impl Reader<'_> {
     }
 
     fn column(&self, name: &str, text: &str) -> Result<Input, Failure> {
-        let declared = self.task.input.tensors.iter().find(|tensor| tensor.name == name);
+        let input = &self.task.input;
+        let declared = input.find_tensor(name).map(|(index, _)| &input.tensors[index]);
+        if let Some(declared) = declared.filter(|_| self.task.unbatched) {
+            return whole_tensor(name, text, declared);
+        }
         let dtype = declared.and_then(|tensor| DType::from_name(&tensor.dtype));
         let (dtype, (data, shape)) = match dtype {
             Some(dtype) => {
@@ -223,6 +231,18 @@ impl Reader<'_> {
             media_types: MediaTypes::default(),
         })
     }
+}
+
+/// Reads a tensor of an unbatched task.
+fn whole_tensor(name: &str, text: &str, declared: &TensorManifest) -> Result<Input, Failure> {
+    let tensor = read_tensor(text, name, declared).map_err(|error| malformed(error.to_string()))?;
+    Ok(Input {
+        name: name.to_owned(),
+        dtype: tensor.dtype(),
+        shape: tensor.shape().to_vec(),
+        data: tensor.data().clone(),
+        media_types: MediaTypes::default(),
+    })
 }
 
 /// Reads one row. TensorFlow does not tell text from bytes, so its clients may send text as `{"b64": …}`.

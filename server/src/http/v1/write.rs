@@ -3,6 +3,8 @@
 //! The only output of a task stands without its name. This protocol has no per-item errors: if one item fails, the whole
 //! request fails.
 
+use plugin_abi::manifest::TaskManifest;
+
 use super::read::Form;
 use crate::api::tensors::worst;
 use crate::api::{Code, Failure};
@@ -14,7 +16,7 @@ use crate::protocol::{DType, Tensor, Value};
 ///
 /// # Errors
 /// The most severe error of an item, or an output that JSON cannot express.
-pub fn write_reply(form: Form, outcomes: &[Outcome]) -> Result<Vec<u8>, Failure> {
+pub fn write_reply(form: Form, task: &TaskManifest, outcomes: &[Outcome]) -> Result<Vec<u8>, Failure> {
     if let Some(failure) = worst(outcomes) {
         return Err(failure);
     }
@@ -22,6 +24,7 @@ pub fn write_reply(form: Form, outcomes: &[Outcome]) -> Result<Vec<u8>, Failure>
     let mut body = Vec::with_capacity(256);
     let written = match form {
         Form::Rows => write_rows(&mut body, &values),
+        Form::Columns if task.unbatched => write_whole(&mut body, &values),
         Form::Columns => write_columns(&mut body, &values),
     };
     written.map_err(|error| Failure::new(Code::ModelFault, error.to_string()))?;
@@ -63,6 +66,16 @@ fn write_columns(body: &mut Vec<u8>, values: &[&Value]) -> Result<(), OutputErro
             body.push(b'}');
         }
         _ => write_list(body, values, write_row)?,
+    }
+    body.push(b'}');
+    Ok(())
+}
+
+/// The outputs of the only item of a request to an unbatched task.
+fn write_whole(body: &mut Vec<u8>, values: &[&Value]) -> Result<(), OutputError> {
+    body.extend(b"{\"outputs\":");
+    if let Some(value) = values.first() {
+        write_row(body, value)?;
     }
     body.push(b'}');
     Ok(())

@@ -5,7 +5,7 @@ use super::*;
 use crate::error::ItemError;
 
 fn write(form: Form, outcomes: Vec<Outcome>) -> Result<Json, (u16, String)> {
-    write_reply(form, &outcomes)
+    write_reply(form, &TaskManifest::default(), &outcomes)
         .map(|body| serde_json::from_slice(&body).expect("it is JSON"))
         .map_err(|failure| (failure.code.status(), failure.message))
 }

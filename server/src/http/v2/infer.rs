@@ -81,13 +81,15 @@ async fn run(
         true => max_size(&reply.outcomes),
         false => data_size(&reply.outcomes),
     };
-    let model = name.model.clone();
+    let (model, of) = (name.model.clone(), call.clone());
     let encode = move || {
+        let task = of.manifest();
         let head = Head {
             model: &model,
             id: id.as_deref(),
+            task,
         };
-        write_response(&head, write_outputs(reply.outcomes)?, &wanted)
+        write_response(&head, write_outputs(task, reply.outcomes)?, &wanted)
     };
     let encoded = run_sized(size.saturating_add(id_size), INLINE_REPLY, encode).await??;
     let mut response = respond_with(encoded);

@@ -124,6 +124,8 @@ enum ReadError {
     Classification(String),
     #[error("a raw body is one input of one item, but the task takes {0} inputs")]
     RawInputs(usize),
+    #[error("a raw body is one tensor, but input `{0}` is a sequence of tensors")]
+    RawSequence(String),
     #[error("a raw body of {bytes} bytes does not make input `{name}` of {dtype} {shape:?}")]
     RawShape {
         name: String,
@@ -422,7 +424,7 @@ fn read_json_data(
         problem,
     })?;
     let got = product(&dims).unwrap_or(u64::MAX);
-    if dims.is_empty() {
+    if dims.is_empty() && !shape.is_empty() {
         return Err(ReadError::Data {
             name: name.to_owned(),
             problem: "`data` is not an array".to_owned(),
@@ -436,7 +438,9 @@ fn read_json_data(
             expected: expected.map_or("too many".to_owned(), |expected| expected.to_string()),
         });
     }
-    if dims.len() > 1 && dims != shape {
+    // An empty array hides the dimensions within it.
+    let hides_dimensions = got == 0 && shape.starts_with(&dims);
+    if dims.len() > 1 && dims != shape && !hides_dimensions {
         return Err(ReadError::Data {
             name: name.to_owned(),
             problem: format!("`data` is nested as {dims:?}, but the shape is {shape:?}"),
@@ -494,6 +498,9 @@ fn read_raw(body: &Bytes, task: &TaskManifest) -> Result<InferRequest, ReadError
     let [spec] = specs.as_slice() else {
         return Err(ReadError::RawInputs(specs.len()));
     };
+    if spec.sequence {
+        return Err(ReadError::RawSequence(spec.name.to_owned()));
+    }
     let (shape, data) = match spec.dtype.size() {
         Some(size) => (raw_shape(spec, body.len(), size)?, body.clone()),
         None => {
@@ -501,7 +508,7 @@ fn read_raw(body: &Bytes, task: &TaskManifest) -> Result<InferRequest, ReadError
             let mut element = BytesMut::with_capacity(4 + body.len());
             element.put_u32_le(length);
             element.put_slice(body);
-            (vec![1; 1 + spec.item_shape.len()], element.freeze())
+            (vec![1; spec.shape().len()], element.freeze())
         }
     };
     Ok(InferRequest {
@@ -518,13 +525,16 @@ fn read_raw(body: &Bytes, task: &TaskManifest) -> Result<InferRequest, ReadError
     })
 }
 
-/// The shape that so many bytes have. Where the item has an open dimension there is one item, else as many as there are.
+/// The shape of that many bytes. If the item has an open dimension there is one item, otherwise as many as the bytes make.
 fn raw_shape(spec: &Spec<'_>, bytes: usize, size: usize) -> Result<Vec<u64>, ReadError> {
-    let shape: Vec<i64> = match spec.item_shape.iter().filter(|&&dim| dim < 0).count() {
-        0 => spec.shape(),
-        1 => [1].into_iter().chain(spec.item_shape.iter().copied()).collect(),
+    let open = spec.item_shape.iter().filter(|&&dim| dim < 0).count();
+    let mut shape = spec.shape();
+    match open {
+        _ if spec.unranked => return Err(raw_mismatch(spec, bytes)),
+        1 if spec.batched => shape[0] = 1,
+        0 | 1 => {}
         _ => return Err(raw_mismatch(spec, bytes)),
-    };
+    }
     let known = shape
         .iter()
         .filter_map(|&dim| u64::try_from(dim).ok())
@@ -532,6 +542,9 @@ fn raw_shape(spec: &Spec<'_>, bytes: usize, size: usize) -> Result<Vec<u64>, Rea
         .filter(|&known| known > 0 && (bytes as u64).is_multiple_of(known))
         .ok_or_else(|| raw_mismatch(spec, bytes))?;
     let open = bytes as u64 / known;
+    if open != 1 && shape.iter().all(|&dim| dim >= 0) {
+        return Err(raw_mismatch(spec, bytes));
+    }
     Ok(shape
         .iter()
         .map(|&dim| u64::try_from(dim).unwrap_or(open))

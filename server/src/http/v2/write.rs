@@ -2,9 +2,10 @@
 //! as the model gave them.
 
 use bytes::Bytes;
+use plugin_abi::manifest::TaskManifest;
 
 use super::read::Wanted;
-use crate::api::tensors::Output;
+use crate::api::tensors::{Output, choose_outputs};
 use crate::api::{Code, Failure, VERSION};
 use crate::http::encode::{write_string, write_tensor};
 use crate::protocol::{DType, Tensor};
@@ -16,6 +17,8 @@ pub struct Reply<'a> {
     pub model: &'a str,
     /// As the client called the request.
     pub id: Option<&'a str>,
+    /// What it requested.
+    pub task: &'a TaskManifest,
 }
 
 /// A reply on its way out.
@@ -30,7 +33,7 @@ pub struct Encoded {
 /// Writes a reply with the outputs that are wanted.
 ///
 /// # Errors
-/// One of them cannot be JSON, and was not wanted as binary.
+/// One of them cannot be JSON, and was not wanted as binary; or the model did not return it.
 pub fn write_response(reply: &Reply<'_>, outputs: Vec<Output>, wanted: &Wanted) -> Result<Encoded, Failure> {
     let mut json = Vec::with_capacity(256);
     json.extend_from_slice(b"{\"model_name\":");
@@ -43,7 +46,7 @@ pub fn write_response(reply: &Reply<'_>, outputs: Vec<Output>, wanted: &Wanted) 
     }
     json.extend_from_slice(b",\"outputs\":[");
     let mut binary = Vec::new();
-    for (index, (output, as_binary)) in choose(outputs, wanted).into_iter().enumerate() {
+    for (index, (output, as_binary)) in choose(reply.task, outputs, wanted)?.into_iter().enumerate() {
         if index > 0 {
             json.push(b',');
         }
@@ -64,16 +67,20 @@ pub fn write_response(reply: &Reply<'_>, outputs: Vec<Output>, wanted: &Wanted) 
 }
 
 /// The outputs that are wanted, in the order in which the client named them, and whether each is wanted as binary.
-fn choose(outputs: Vec<Output>, wanted: &Wanted) -> Vec<(Output, bool)> {
+fn choose(
+    task: &TaskManifest,
+    outputs: Vec<Output>,
+    wanted: &Wanted,
+) -> Result<Vec<(Output, bool)>, Failure> {
     match wanted {
-        Wanted::All { binary } => outputs.into_iter().map(|output| (output, *binary)).collect(),
-        Wanted::These(names) => names
-            .iter()
-            .filter_map(|wanted| {
-                let output = outputs.iter().find(|output| output.name == wanted.name)?;
-                Some((output.clone(), wanted.binary))
-            })
-            .collect(),
+        Wanted::All { binary } => Ok(outputs.into_iter().map(|output| (output, *binary)).collect()),
+        Wanted::These(these) => {
+            let names = these.iter().map(|wanted| wanted.name.as_str());
+            let chosen = choose_outputs(task, &outputs, names)?.into_iter();
+            Ok(chosen
+                .map(|(position, output)| (output, these[position].binary))
+                .collect())
+        }
     }
 }
 

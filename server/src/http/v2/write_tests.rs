@@ -20,6 +20,7 @@ fn write(outputs: Vec<Output>, wanted: &Wanted) -> Result<(Json, Vec<u8>), Strin
     let reply = Reply {
         model: "m.t",
         id: Some("7"),
+        task: &TaskManifest::default(),
     };
     let encoded = write_response(&reply, outputs, wanted).map_err(|failure| failure.message)?;
     let json = serde_json::from_slice(&encoded.json).expect("it is JSON");
