@@ -5,11 +5,16 @@ use std::mem;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `call`; a panic in it becomes its message.
+/// Runs `call`. A panic in it becomes its message.
+///
+/// The SDK contains panics in all functions of a model. Call this to turn the panic of a library into an error of your own.
 ///
 /// Unwind safety is asserted, since there is no way to state it of an author's model: what a batch that panicked leaves
 /// behind in the model is seen by the next batch, as with a poisoned lock.
-pub(crate) fn contain<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+///
+/// # Errors
+/// The message of the panic.
+pub fn contain<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         let message = message(&*payload);
         discard(payload);

@@ -37,6 +37,7 @@ mod tensor;
 pub mod testing;
 
 pub use batch::{Batch, BatchResult, Item, Outputs, Prepared, Rows};
+pub use contain::contain;
 pub use element::Element;
 pub use error::{BatchError, ItemError, LoadError};
 pub use front::{Back, Front};

@@ -1,13 +1,19 @@
 //! The runtime that is built in: rten, pure Rust. It computes with 32 bits, and what ONNX declares as INT64 or BOOL it holds as
 //! 32-bit integers, FP64 as FP32.
 
+use std::fmt::Display;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use plugin_sdk::LoadError;
-use rten::{LoadErrorKind, Model, RunErrorKind, RunOptions, ThreadPool, Value, ValueOrView, ValueView};
-use rten_onnx::onnx::{DataType, GraphProto, NodeProto};
+use rten::{
+    LoadErrorKind, Model, ModelOptions, RunErrorKind, RunOptions, ThreadPool, Value, ValueOrView, ValueView,
+};
+use rten_onnx::onnx::{DataType, GraphProto, ModelProto, NodeProto};
 use rten_tensor::{Layout, TensorView};
 
+use crate::external;
 use crate::network::Port;
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
 use crate::values::{Held, Values};
@@ -38,7 +44,7 @@ impl Abilities for Embedded {
         let blame = |problem: String| {
             LoadError::setting("model", format_args!("`{}` {problem}", file.path.display()))
         };
-        let model = Model::load_file(file.path).map_err(|error| match error.kind() {
+        let model = read(file).map_err(blame)?.map_err(|error| match error.kind() {
             LoadErrorKind::OperatorInvalid => {
                 blame(format!("uses what the runtime does not support: {error}"))
             }
@@ -62,6 +68,25 @@ impl Abilities for Embedded {
             pools: pools.collect(),
         }))
     }
+}
+
+/// Reads the model. The runtime accepts few names for files of weights, so it is given what is in them under others.
+fn read(file: &File<'_>) -> Result<Result<Model, rten::LoadError>, String> {
+    if !file.is_external {
+        return Ok(Model::load_file(file.path));
+    }
+    let failed = |error: &dyn Display| format!("cannot be read: {error}");
+    let opened = fs::File::open(file.path).map_err(|error| failed(&error))?;
+    let mut proto = ModelProto::parse_file(opened).map_err(|error| failed(&error))?;
+    let directory = file.path.parent().unwrap_or(Path::new(""));
+    let mut options = ModelOptions::with_all_ops();
+    for (name, data) in external::read(&mut proto, directory)? {
+        options.external_data(&name, data);
+    }
+    let bytes = proto.write_buf().map_err(|error| failed(&error))?;
+    // Its buffers are in `bytes` now.
+    drop(proto);
+    Ok(options.load(bytes))
 }
 
 struct Rten {

@@ -10,7 +10,9 @@
 
 mod describe;
 mod embedded;
+mod external;
 mod image;
+mod mixing;
 mod network;
 mod onnxruntime;
 mod plan;
@@ -19,6 +21,7 @@ mod runtime;
 mod settings;
 mod task;
 mod values;
+mod wire;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

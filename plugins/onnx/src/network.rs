@@ -4,13 +4,16 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs;
+use std::io::{BufReader, Seek};
 use std::path::Path;
 
-use plugin_sdk::{DType, LoadError};
+use plugin_sdk::{DType, LoadError, contain};
 use rten_onnx::onnx;
 
+use crate::mixing::{self, Verdict};
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
 use crate::values::{self, Held};
+use crate::{external, wire};
 
 /// A loaded model file.
 pub(crate) struct Network {
@@ -18,6 +21,8 @@ pub(crate) struct Network {
     outputs: Vec<Port>,
     runtime: Box<dyn Runtime>,
     is_half_precision: bool,
+    /// What the graph tells of each output in the file.
+    verdicts: Vec<Verdict>,
 }
 
 /// An input or an output that the file declares.
@@ -84,27 +89,44 @@ impl Network {
         }
         let file = fs::File::open(path).map_err(|error| blame(format!("cannot be opened: {error}")))?;
         let not_onnx = |error: &dyn fmt::Display| blame(format!("is not an ONNX file: {error}"));
+        let length = file.metadata().map_err(|error| not_onnx(&error))?.len();
+        wire::check(BufReader::new(&file), length).map_err(|error| not_onnx(&error))?;
+        (&file).rewind().map_err(|error| not_onnx(&error))?;
         // The runtimes do not tell the operators' names or all of the declared types, so the file is read for them first. What
         // is read is dropped before the runtime reads the weights again: at no time are there two copies.
-        let (inputs, outputs, is_half_precision) = {
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let (inputs, outputs, is_half_precision, is_external, verdicts) = {
             let proto = onnx::ModelProto::parse_file(file).map_err(|error| not_onnx(&error))?;
             let graph = proto.graph.as_ref().filter(|graph| !graph.output.is_empty());
             let graph = graph.ok_or_else(|| not_onnx(&"it has no graph with an output"))?;
             abilities.refuse(graph).map_err(blame)?;
+            let is_external = external::check(graph, directory).map_err(blame)?;
             let (inputs, outputs) = declared(graph, abilities).map_err(blame)?;
-            (inputs, outputs, has_half_precision(graph))
+            let unknown = |message| vec![Verdict::Unknown(message); graph.output.len()];
+            let verdicts = contain(|| mixing::analyze(&proto)).unwrap_or_else(unknown);
+            let is_half_precision = has_half_precision(graph);
+            (inputs, outputs, is_half_precision, is_external, verdicts)
         };
         let file = File {
             path,
             inputs: &inputs,
             outputs: &outputs,
+            is_external,
         };
+        let loaded = contain(|| abilities.load(&file, workers, threads));
+        let panicked = |message| blame(format!("cannot be loaded: the runtime panicked: {message}"));
         Ok(Self {
-            runtime: abilities.load(&file, workers, threads)?,
+            runtime: loaded.map_err(panicked)??,
             inputs,
             outputs,
             is_half_precision,
+            verdicts,
         })
+    }
+
+    /// What the graph tells of an output, if all inputs have the batch in dimension 0.
+    pub(crate) fn verdict(&self, output: &Port) -> &Verdict {
+        &self.verdicts[output.index]
     }
 
     /// Whether the model computes with floats of 16 bits.
@@ -127,7 +149,8 @@ impl Network {
         outputs: &[Port],
         worker: usize,
     ) -> Result<Vec<Computed>, Fault> {
-        self.runtime.run(inputs, outputs, worker)
+        contain(|| self.runtime.run(inputs, outputs, worker))
+            .unwrap_or_else(|message| Err(Fault::Failed(format!("the runtime panicked: {message}"))))
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct File<'a> {
     pub(crate) path: &'a Path,
     pub(crate) inputs: &'a [Port],
     pub(crate) outputs: &'a [Port],
+    /// Whether weights are kept in other files.
+    pub(crate) is_external: bool,
 }
 
 /// A tensor for an input, lent. Tensors of a sequence follow one another.

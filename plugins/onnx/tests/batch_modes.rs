@@ -66,6 +66,28 @@ fn items_that_would_affect_each_other_run_one_by_one_with_a_warning() {
 }
 
 #[test]
+fn items_that_made_up_ones_do_not_show_to_affect_each_other_run_one_by_one() {
+    let runtimes = ["runtime = \"rten\"".to_owned()]
+        .into_iter()
+        .chain(onnx_runtime());
+    for runtime in runtimes {
+        let settings = format!("model = \"less_their_excess.onnx\"\n{runtime}");
+        let model = load(&settings, MODELS).unwrap_or_else(|failure| panic!("{runtime}: {failure}"));
+        assert_eq!(mode(&model), "item by item", "{runtime}");
+        let said = warnings(&model);
+        let reason = "ReduceMax node that computes `most` takes the maximum over the batch dimension";
+        assert!(said.iter().any(|line| line.contains(reason)), "{said:?}");
+        let answers = predict(&model, &[json!([1.0, 2.0, 3.0]), json!([2000.0, 0.0, 0.0])]);
+        assert_eq!(answers[0], json!({"y": [1.0, 2.0, 3.0]}), "{runtime}");
+
+        let forced = load(&format!("{settings}\nbatch = \"force\""), MODELS);
+        let forced = forced.unwrap_or_else(|failure| panic!("{runtime}: {failure}"));
+        assert_eq!(mode(&forced), "batched", "{runtime}");
+        assert!(warnings(&forced)[0].contains("but `batch` is \"force\""));
+    }
+}
+
+#[test]
 fn a_forced_batch_is_computed_together() {
     let Some(model) = served("less_their_mean", "batch = \"force\"") else {
         return;
@@ -217,7 +239,8 @@ fn a_model_whose_trial_fails_is_ready_and_says_so() {
         "{:?}",
         task(&model).trial
     );
-    assert_eq!((mode(&model), task(&model).examples.len()), ("item by item", 0));
+    // The graph itself shows that every item is computed alone.
+    assert_eq!((mode(&model), task(&model).examples.len()), ("batched", 0));
     assert!(
         warnings(&model)
             .iter()

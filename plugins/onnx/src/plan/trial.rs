@@ -10,6 +10,7 @@ use plugin_sdk::{LoadContext, LoadError, log};
 use super::batch_mode::{BatchMode, Declared};
 use super::compare::{Difference, compare};
 use super::{Keys, Plan};
+use crate::mixing::Verdict;
 use crate::runtime::{Computed, Fault};
 use crate::settings::BatchSetting;
 use crate::task::Sample;
@@ -142,7 +143,8 @@ impl Plan {
         if self.mode == BatchMode::ItemByItem {
             return Ok(tried(self.mode, None, item, alone));
         }
-        let (mode, reason) = match self.together(&item, other.as_ref(), &alone) {
+        let together = self.together(&item, other.as_ref(), &alone);
+        let (mode, reason) = match together.and_then(|()| self.analyzed()) {
             Ok(()) => (BatchMode::Batched, None),
             Err(Dependence::Impossible(reason)) if forced => return Err(Unfit::Batch(reason)),
             Err(Dependence::Values(reason)) if forced => {
@@ -183,10 +185,24 @@ impl Plan {
         }
     }
 
-    /// Nothing could be computed. Only what the names of the dimensions prove is trusted.
+    /// What the graph tells, which made-up items may not show: they may be too much alike.
+    fn analyzed(&self) -> Result<(), Dependence> {
+        for output in &self.outputs {
+            match self.network.verdict(output) {
+                Verdict::Independent | Verdict::Unknown(_) => {}
+                Verdict::Mixed(reason) => return Err(Dependence::Values(reason.clone())),
+                Verdict::NotBatchFirst(reason) => return Err(Dependence::Impossible(reason.clone())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing could be computed. Only what the graph or the names of the dimensions prove is trusted.
     fn untried(&self, declared: &Declared, forced: bool, failure: String) -> Tried {
+        let is_independent = |port| *self.network.verdict(port) == Verdict::Independent;
         let (mode, reason) = match declared.mode {
             BatchMode::Batched if forced => (BatchMode::Batched, None),
+            BatchMode::Batched if self.outputs.iter().all(is_independent) => (BatchMode::Batched, None),
             BatchMode::Batched if declared.certain => {
                 let reason =
                     "the trial failed, so it is not known whether answers depend on the rest of a batch";

@@ -113,6 +113,20 @@ save(
     [constant("fixed", np.array([1, 2, 3], np.float32))],
 )
 # Answers that depend on the other rows of a batch: less their mean, and on a scale of 8 bits over all of them.
+# As the next one, but only for numbers above 1000, which no made-up item has.
+save(
+    "less_their_excess",
+    [
+        h.make_node("ReduceMax", ["x"], ["most"], axes=[0], keepdims=1),
+        h.make_node("Sub", ["most", "limit"], ["over"]),
+        h.make_node("Relu", ["over"], ["excess"]),
+        h.make_node("Sub", ["x", "excess"], ["y"]),
+    ],
+    [value("x", T.FLOAT, N, 3)],
+    [value("y", T.FLOAT, N, 3)],
+    [constant("limit", np.float32(1000))],
+)
+
 save(
     "less_their_mean",
     [h.make_node("ReduceMean", ["x"], ["mean"], axes=[0], keepdims=1), h.make_node("Sub", ["x", "mean"], ["y"])],

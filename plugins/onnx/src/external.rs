@@ -1,0 +1,194 @@
+//! Weights that are kept in files next to the model file.
+//!
+//! The file names them by a path that starts at its own directory. Any name will do, but not a path that leaves the directory:
+//! a model file must not be able to read other files of the machine. See
+//! <https://onnx.ai/onnx/repo-docs/ExternalData.html>.
+
+use std::fs;
+use std::path::{Component, Path};
+
+use rten_onnx::onnx::{
+    AttributeProto, DataLocation, DataType, GraphProto, ModelProto, StringStringEntryProto, TensorProto,
+};
+
+/// Where the data of a tensor is.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    /// The path, from the directory of the model file.
+    location: String,
+    offset: u64,
+    /// Up to the end of the file, if not given.
+    length: Option<u64>,
+}
+
+/// Checks that the data of all tensors is there, and returns whether any is in another file than the model.
+///
+/// # Errors
+/// Names the tensor and what is wrong with its data, as a clause about the model file.
+pub(crate) fn check(graph: &GraphProto, directory: &Path) -> Result<bool, String> {
+    let mut found = false;
+    each_tensor(graph, &mut |tensor| {
+        found |= is_external(tensor);
+        if is_external(tensor) {
+            check_tensor(tensor, directory).map_err(|problem| {
+                let name = tensor.name.as_deref().unwrap_or_default();
+                format!("keeps the weights `{name}` in another file, {problem}")
+            })?;
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Gives the data files names that the embedded runtime accepts, and reads them: their new names and contents. The model was
+/// checked.
+///
+/// # Errors
+/// Says which file cannot be read.
+pub(crate) fn read(model: &mut ModelProto, directory: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    let Some(graph) = &mut model.graph else {
+        return Ok(Vec::new());
+    };
+    let mut names: Vec<String> = Vec::new();
+    each_tensor_mut(graph, &mut |tensor| {
+        if !is_external(tensor) {
+            return Ok(());
+        }
+        let place = place(tensor)?;
+        let index = match names.iter().position(|name| *name == place.location) {
+            Some(index) => index,
+            None => {
+                let path = directory.join(&place.location);
+                let data = fs::read(&path)
+                    .map_err(|error| format!("the file `{}` cannot be read: {error}", place.location))?;
+                files.push((format!("{}.data", names.len()), data));
+                names.push(place.location);
+                names.len() - 1
+            }
+        };
+        let (name, data) = &files[index];
+        let length = place
+            .length
+            .unwrap_or((data.len() as u64).saturating_sub(place.offset));
+        let entry = |key: &str, value: String| StringStringEntryProto {
+            key: Some(key.to_owned()),
+            value: Some(value),
+        };
+        tensor.external_data = vec![
+            entry("location", name.clone()),
+            entry("offset", place.offset.to_string()),
+            entry("length", length.to_string()),
+        ];
+        Ok(())
+    })?;
+    Ok(files)
+}
+
+fn is_external(tensor: &TensorProto) -> bool {
+    tensor.data_location == Some(DataLocation::EXTERNAL)
+}
+
+fn check_tensor(tensor: &TensorProto, directory: &Path) -> Result<(), String> {
+    let place = place(tensor)?;
+    let location = &place.location;
+    let path = Path::new(location);
+    let inside = path
+        .components()
+        .all(|component| matches!(component, Component::Normal(_) | Component::CurDir));
+    if location.is_empty() || !inside {
+        return Err(format!(
+            "`{location}`, expected a path within the directory of the model file"
+        ));
+    }
+    let file = fs::metadata(directory.join(path))
+        .map_err(|error| format!("`{location}`, which cannot be opened: {error}"))?;
+    if !file.is_file() {
+        return Err(format!("`{location}`, which is not a file"));
+    }
+    let length = place.length.unwrap_or(file.len().saturating_sub(place.offset));
+    let end = place.offset.checked_add(length);
+    if end.is_none_or(|end| end > file.len()) {
+        return Err(format!(
+            "`{location}`, which has {} bytes, expected {length} from byte {} on",
+            file.len(),
+            place.offset
+        ));
+    }
+    match size(tensor) {
+        Some(size) if size != length => Err(format!(
+            "`{location}`, of which it takes {length} bytes, expected {size} for a tensor of the shape {:?}",
+            tensor.dims
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn place(tensor: &TensorProto) -> Result<Place, String> {
+    let text = |key: &str| {
+        let entry = tensor
+            .external_data
+            .iter()
+            .find(|entry| entry.key.as_deref() == Some(key));
+        entry.and_then(|entry| entry.value.as_deref())
+    };
+    let number = |key: &str| {
+        let number = text(key).map(|text| {
+            text.parse::<u64>()
+                .map_err(|_| format!("at an invalid {key} `{text}`, expected a number of bytes"))
+        });
+        number.transpose()
+    };
+    Ok(Place {
+        location: text("location")
+            .ok_or("whose name is missing (`location`)")?
+            .to_owned(),
+        offset: number("offset")?.unwrap_or(0),
+        length: number("length")?,
+    })
+}
+
+/// Bytes of the data, of types whose elements have whole bytes.
+fn size(tensor: &TensorProto) -> Option<u64> {
+    let width = match tensor.data_type? {
+        DataType::UINT8 | DataType::INT8 | DataType::BOOL => 1,
+        DataType::UINT16 | DataType::INT16 | DataType::FLOAT16 | DataType::BFLOAT16 => 2,
+        DataType::FLOAT | DataType::INT32 | DataType::UINT32 => 4,
+        DataType::DOUBLE | DataType::INT64 | DataType::UINT64 | DataType::COMPLEX64 => 8,
+        _ => return None,
+    };
+    tensor.dims.iter().try_fold(width, |size: u64, dim| {
+        size.checked_mul(u64::try_from(*dim).ok()?)
+    })
+}
+
+/// All tensors of a graph, also of those within.
+fn each_tensor(
+    graph: &GraphProto,
+    visit: &mut impl FnMut(&TensorProto) -> Result<(), String>,
+) -> Result<(), String> {
+    graph.initializer.iter().try_for_each(&mut *visit)?;
+    for attribute in graph.node.iter().flat_map(|node| &node.attribute) {
+        let AttributeProto { t, g, .. } = attribute;
+        t.iter().try_for_each(&mut *visit)?;
+        if let Some(graph) = g {
+            each_tensor(graph, visit)?;
+        }
+    }
+    Ok(())
+}
+
+fn each_tensor_mut(
+    graph: &mut GraphProto,
+    visit: &mut impl FnMut(&mut TensorProto) -> Result<(), String>,
+) -> Result<(), String> {
+    graph.initializer.iter_mut().try_for_each(&mut *visit)?;
+    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        let AttributeProto { t, g, .. } = attribute;
+        t.iter_mut().try_for_each(&mut *visit)?;
+        if let Some(graph) = g {
+            each_tensor_mut(graph, visit)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! Whether items that are computed together affect each other: found from the graph alone, without running it.
+//!
+//! The analysis supposes that every input has the batch in dimension 0, and follows where the items are in each value: in which
+//! dimension, and in which order. An operator that keeps them apart keeps them followed; one that goes along their dimension
+//! mixes them. The rules are exact or careful: an output is `Independent` only if every operator before it is known to keep the
+//! items apart. What the graph does not tell is `Unknown`, which a comparison of items together and alone can decide.
+//!
+//! It knows nothing of runtimes, tasks or files.
+
+mod constant;
+mod elementwise;
+mod graph;
+mod layout;
+mod linear;
+mod node;
+mod recurrent;
+mod rules;
+mod select;
+mod size;
+mod statistics;
+mod value;
+
+use rten_onnx::onnx::ModelProto;
+
+use self::graph::Walk;
+use self::size::Size;
+use self::value::{Content, Role, Trouble, Value};
+
+/// What the graph tells of the items of an output. The reasons are clauses that name the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Row `i` of the output is computed from item `i` alone, in the same way in every batch.
+    Independent,
+    /// The answer to an item depends on the others in the batch, or on its place among them.
+    Mixed(String),
+    /// The output cannot be divided into items by its first dimension.
+    NotBatchFirst(String),
+    /// The graph does not tell.
+    Unknown(String),
+}
+
+/// What the graph tells of each of its outputs, in order, if all inputs have the batch in dimension 0.
+pub(crate) fn analyze(model: &ModelProto) -> Vec<Verdict> {
+    let Some(graph) = &model.graph else {
+        return Vec::new();
+    };
+    let walk = Walk::new(&model.opset_import);
+    let scope = walk.batched(graph);
+    let output = |info: &rten_onnx::onnx::ValueInfoProto| {
+        let name = info.name.as_deref().unwrap_or_default();
+        match scope.get(name) {
+            Some(value) => verdict(name, value),
+            None => Verdict::Unknown(format!("no node computes output `{name}`")),
+        }
+    };
+    graph.output.iter().map(output).collect()
+}
+
+fn verdict(name: &str, value: &Value) -> Verdict {
+    match &value.content {
+        Content::Trouble(Trouble::Mixed(reason)) => Verdict::Mixed(reason.to_string()),
+        Content::Trouble(Trouble::Unknown(reason)) => Verdict::Unknown(reason.to_string()),
+        Content::Constant | Content::Count => {
+            Verdict::NotBatchFirst(format!("output `{name}` does not depend on the items"))
+        }
+        Content::Items(batch) if batch.role != Role::Data => {
+            Verdict::Mixed(format!("output `{name}` is the place of each item in the batch"))
+        }
+        Content::Items(batch) if batch.axis != 0 => Verdict::NotBatchFirst(format!(
+            "output `{name}` has the batch in dimension {}",
+            batch.axis
+        )),
+        Content::Items(_) => {
+            let rows = value.dims.as_ref().and_then(|dims| dims.first());
+            if rows == Some(&Size::batch()) {
+                Verdict::Independent
+            } else {
+                Verdict::NotBatchFirst(format!(
+                    "output `{name}` has another number of rows than the batch has items"
+                ))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

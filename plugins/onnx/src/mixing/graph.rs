@@ -1,0 +1,436 @@
+//! Follows a graph from its inputs to its outputs, and into the graphs of its nodes.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+
+use rten_onnx::onnx::{GraphProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
+
+use super::constant;
+use super::node::{Op, Outcome, label};
+use super::rules;
+use super::size::{Size, Symbols};
+use super::value::{Batch, Content, Role, Trouble, Value};
+
+/// How often the body of a loop is followed before it is given up.
+const MAX_ROUNDS: usize = 6;
+
+/// How many nodes are followed: loops within loops are followed many times.
+const MAX_NODES: usize = 1_000_000;
+
+/// The values of a graph by name, within those of the graphs around it.
+#[derive(Default)]
+pub(super) struct Scope<'a> {
+    values: HashMap<&'a str, Value>,
+    around: Option<&'a Scope<'a>>,
+}
+
+impl Scope<'_> {
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        match self.values.get(name) {
+            Some(value) => Some(value),
+            None => self.around?.get(name),
+        }
+    }
+}
+
+/// One analysis.
+pub(super) struct Walk<'m> {
+    opsets: &'m [OperatorSetIdProto],
+    symbols: Symbols,
+    /// Nodes that may still be followed.
+    left: Cell<usize>,
+}
+
+impl<'m> Walk<'m> {
+    pub(super) fn new(opsets: &'m [OperatorSetIdProto]) -> Self {
+        Self {
+            opsets,
+            symbols: Symbols::default(),
+            left: Cell::new(MAX_NODES),
+        }
+    }
+
+    /// The values of a graph whose inputs all have the batch in dimension 0.
+    pub(super) fn batched<'g>(&self, graph: &'g GraphProto) -> Scope<'g> {
+        let mut scope = Scope::default();
+        self.initialize(graph, &mut scope);
+        for input in &graph.input {
+            let name = input.name.as_deref().unwrap_or_default();
+            if scope.values.contains_key(name) {
+                continue;
+            }
+            let value = match self.declared(input, name).filter(|dims| !dims.is_empty()) {
+                Some(mut dims) => {
+                    dims[0] = Size::batch();
+                    Value::items(dims, Batch::at(0))
+                }
+                None => Value::trouble(Trouble::Unknown(
+                    format!("input `{name}` has no declared dimension for the batch").into(),
+                )),
+            };
+            scope.values.insert(name, value);
+        }
+        self.nodes(graph, &mut scope);
+        scope
+    }
+
+    /// The declared shape of a tensor; open dimensions are symbols.
+    fn declared(&self, info: &ValueInfoProto, name: &str) -> Option<Vec<Size>> {
+        let shape = info.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?;
+        let dims = shape.dim.iter().enumerate();
+        let size = |(axis, dim): (usize, &rten_onnx::onnx::Dimension)| match dim.dim_value {
+            Some(size) if size > 0 => Size::known(size),
+            _ => self
+                .symbols
+                .dimension(&format!("dimension {axis} of {name}"), &[]),
+        };
+        Some(dims.map(size).collect())
+    }
+
+    fn initialize<'g>(&self, graph: &'g GraphProto, scope: &mut Scope<'g>) {
+        for tensor in &graph.initializer {
+            let name = tensor.name.as_deref().unwrap_or_default();
+            scope.values.insert(name, constant::tensor(tensor, &self.symbols));
+        }
+    }
+
+    fn nodes<'g>(&self, graph: &'g GraphProto, scope: &mut Scope<'g>) {
+        for node in &graph.node {
+            let values = self.outputs(node, scope);
+            for (name, value) in node.output.iter().zip(values) {
+                if !name.is_empty() {
+                    scope.values.insert(name, value);
+                }
+            }
+        }
+    }
+
+    /// A value for each output of a node.
+    fn outputs(&self, node: &NodeProto, scope: &Scope<'_>) -> Vec<Value> {
+        let known = |name: &String| {
+            (!name.is_empty()).then(|| {
+                scope.get(name).cloned().unwrap_or_else(|| {
+                    let reason = format!("{} uses `{name}`, which is not computed before", label(node));
+                    Value::trouble(Trouble::Unknown(reason.into()))
+                })
+            })
+        };
+        let inputs: Vec<_> = node.input.iter().map(known).collect();
+        let count = node.output.len();
+        let left = self.left.get();
+        if left == 0 {
+            let reason = "the graph has loops that are nested too deep";
+            return vec![Value::trouble(Trouble::Unknown(reason.into())); count];
+        }
+        self.left.set(left - 1);
+        let contents = || inputs.iter().flatten().map(|value| &value.content);
+        if let Some(trouble) = worst(contents()) {
+            return vec![Value::trouble(trouble); count];
+        }
+        let has_items = contents().any(|content| matches!(content, Content::Items(_)));
+        let has_count = contents().any(|content| *content == Content::Count);
+        let op = Op {
+            node,
+            opset: self.opset(node),
+            inputs,
+            symbols: &self.symbols,
+        };
+        let outcome = self.outcome(&op, scope);
+        let values = match outcome {
+            Ok(values) => values,
+            Err(trouble @ Trouble::Mixed(_)) => return vec![Value::trouble(trouble); count],
+            // A graph in the node may use items that are not among its inputs.
+            Err(trouble) if has_items || has_graph(node) => return vec![Value::trouble(trouble); count],
+            Err(_) => Vec::new(),
+        };
+        let mut values = values.into_iter();
+        let value = |_| match values.next() {
+            Some(value) if has_count && value.numbers.is_none() && value.content == Content::Constant => {
+                Value {
+                    content: Content::Count,
+                    ..value
+                }
+            }
+            Some(value) => value,
+            None if has_items => Value::trouble(op.unknown("has more outputs than are followed")),
+            None => Value {
+                content: if has_count {
+                    Content::Count
+                } else {
+                    Content::Constant
+                },
+                ..Value::constant(None)
+            },
+        };
+        (0..count).map(value).collect()
+    }
+
+    fn outcome(&self, op: &Op<'_>, scope: &Scope<'_>) -> Outcome {
+        let domain = op.node.domain.as_deref().unwrap_or_default();
+        let placed = op.inputs.iter().flatten().filter_map(Value::batch);
+        if placed.into_iter().any(|batch| batch.role != Role::Data) && !rules::keeps_places(op.kind()) {
+            return Err(op.unknown("computes with the place of the items in the batch"));
+        }
+        match (domain, op.kind()) {
+            ("" | "ai.onnx", "Constant") => match constant::node(op.node, &self.symbols) {
+                Some(value) => Ok(vec![value]),
+                None => Ok(vec![Value::constant(None)]),
+            },
+            ("" | "ai.onnx", "If") => self.branches(op, scope),
+            ("" | "ai.onnx", "Loop") => self.repeat(op, scope),
+            ("" | "ai.onnx", "Scan") => self.scan(op, scope),
+            (domain, kind) => match rules::find(domain, kind) {
+                Some(rule) => rule(op),
+                None => Err(op.unknown("is an operator that the analysis does not know")),
+            },
+        }
+    }
+
+    fn opset(&self, node: &NodeProto) -> i64 {
+        let plain = |domain: Option<&str>| match domain.unwrap_or_default() {
+            "ai.onnx" => String::new(),
+            domain => domain.to_owned(),
+        };
+        let domain = plain(node.domain.as_deref());
+        let import = self
+            .opsets
+            .iter()
+            .find(|import| plain(import.domain.as_deref()) == domain);
+        import.and_then(|import| import.version).unwrap_or(1)
+    }
+
+    /// The outputs of a graph within a node, whose inputs have these values.
+    fn inner(&self, graph: &GraphProto, inputs: &[Value], scope: &Scope<'_>) -> Vec<Value> {
+        let mut inner = Scope {
+            values: HashMap::new(),
+            around: Some(scope),
+        };
+        self.initialize(graph, &mut inner);
+        for (input, value) in graph.input.iter().zip(inputs) {
+            inner
+                .values
+                .insert(input.name.as_deref().unwrap_or_default(), value.clone());
+        }
+        self.nodes(graph, &mut inner);
+        let output = |info: &ValueInfoProto| {
+            let name = info.name.as_deref().unwrap_or_default();
+            inner.get(name).cloned().unwrap_or_else(|| {
+                Value::trouble(Trouble::Unknown(format!("`{name}` is not computed").into()))
+            })
+        };
+        graph.output.iter().map(output).collect()
+    }
+
+    fn branches(&self, op: &Op<'_>, scope: &Scope<'_>) -> Outcome {
+        let condition = op.value(0)?;
+        if condition.batch().is_some() {
+            return Err(op.mixed("decides for all items by one condition"));
+        }
+        let branch = |name: &str| {
+            let graph = op.attribute(name).and_then(|attribute| attribute.g.as_ref());
+            graph
+                .map(|graph| self.inner(graph, &[], scope))
+                .ok_or_else(|| op.unknown("lacks a branch"))
+        };
+        let decided = match condition.numbers.as_deref() {
+            Some([condition]) => condition.value(),
+            _ => None,
+        };
+        match decided {
+            Some(0) => return branch("else_branch"),
+            Some(_) => return branch("then_branch"),
+            None => {}
+        }
+        let (yes, no) = (branch("then_branch")?, branch("else_branch")?);
+        if condition.content == Content::Count && yes != no {
+            return Err(op.mixed("decides by the number of items in the batch"));
+        }
+        let both = yes.into_iter().zip(no).enumerate();
+        Ok(both
+            .map(|(index, (yes, no))| self.either(op, index, yes, no))
+            .collect())
+    }
+
+    /// What is known of a value that is one or the other.
+    fn either(&self, op: &Op<'_>, index: usize, one: Value, other: Value) -> Value {
+        if let Some(trouble) = worst([&one.content, &other.content].into_iter()) {
+            return Value::trouble(trouble);
+        }
+        let numbers = if one.numbers == other.numbers {
+            one.numbers.clone()
+        } else {
+            None
+        };
+        let dims = match (&one.dims, &other.dims) {
+            (Some(one), Some(other)) if one.len() == other.len() => {
+                let sizes = one.iter().zip(other).enumerate();
+                let size = |(axis, (one, other)): (usize, (&Size, &Size))| match one == other {
+                    true => one.clone(),
+                    false => op.own_dimension(index * 100 + axis),
+                };
+                Some(sizes.map(size).collect::<Vec<_>>())
+            }
+            _ => None,
+        };
+        let content = match (one.content, other.content) {
+            (one, other) if one == other => one,
+            (Content::Constant | Content::Count, Content::Constant | Content::Count) => Content::Count,
+            _ => Content::Trouble(op.unknown("gives the items in one case, and something else in another")),
+        };
+        let lost = match (&content, &dims) {
+            (Content::Items(batch), Some(dims)) => !dims[batch.axis].counts_items(),
+            (Content::Items(_), None) => true,
+            _ => false,
+        };
+        if lost {
+            return Value::trouble(op.unknown("gives tensors of different shapes"));
+        }
+        Value {
+            dims,
+            numbers,
+            content,
+        }
+    }
+
+    /// A `Loop`, followed until what it carries from round to round does not change.
+    fn repeat(&self, op: &Op<'_>, scope: &Scope<'_>) -> Outcome {
+        let one_for_all = "decides for all items together how often it repeats";
+        if op.batch(0).is_some() || op.batch(1).is_some() {
+            return Err(op.mixed(one_for_all));
+        }
+        for index in [0, 1] {
+            if op.get(index).is_some_and(|value| value.content == Content::Count) {
+                return Err(op.mixed("repeats as often as the number of items says"));
+            }
+        }
+        let body = op.attribute("body").and_then(|body| body.g.as_ref());
+        let body = body.ok_or_else(|| op.unknown("has no body"))?;
+        let absent = || op.unknown("lacks a value to carry");
+        let carried = op
+            .inputs
+            .iter()
+            .skip(2)
+            .map(|value| value.clone().ok_or_else(absent));
+        let mut carried: Vec<Value> = carried.collect::<Result<_, _>>()?;
+        let scalar = Value::constant(Some(Vec::new()));
+        for round in 0..MAX_ROUNDS {
+            let mut inputs = vec![scalar.clone(), scalar.clone()];
+            inputs.extend(carried.iter().cloned());
+            let mut outputs = self.inner(body, &inputs, scope);
+            if outputs.len() < carried.len() + 1 {
+                return Err(op.unknown("has a body with too few outputs"));
+            }
+            match &outputs[0].content {
+                Content::Items(_) => return Err(op.mixed(one_for_all)),
+                Content::Count => return Err(op.mixed("repeats as often as the number of items says")),
+                Content::Trouble(trouble) => return Err(trouble.clone()),
+                Content::Constant => {}
+            }
+            let collected = outputs.split_off(carried.len() + 1);
+            let next = outputs.into_iter().skip(1).zip(&carried).enumerate();
+            let next: Vec<_> = next
+                .map(|(index, (new, old))| self.either(op, index, old.clone(), new))
+                .collect();
+            if next == carried || round + 1 == MAX_ROUNDS {
+                if next != carried {
+                    break;
+                }
+                let count = op.own_dimension(0);
+                let stacked = collected.into_iter().map(|value| stacked(value, &count, 0));
+                return Ok(next.into_iter().chain(stacked).collect());
+            }
+            carried = next;
+        }
+        Err(op.unknown("carries values whose shape changes from round to round"))
+    }
+
+    fn scan(&self, op: &Op<'_>, scope: &Scope<'_>) -> Outcome {
+        let body = op.attribute("body").and_then(|body| body.g.as_ref());
+        let scanned = op
+            .int("num_scan_inputs")
+            .and_then(|count| usize::try_from(count).ok());
+        let (Some(body), Some(scanned), true) = (body, scanned, op.opset >= 9) else {
+            return Err(op.unknown("is not followed in this form"));
+        };
+        let states = op.inputs.len().saturating_sub(scanned);
+        let absent = || op.unknown("lacks an input");
+        let inputs = op.inputs.iter().map(|value| value.clone().ok_or_else(absent));
+        let inputs: Vec<Value> = inputs.collect::<Result<_, _>>()?;
+        let axis_of = |name: &str, index: usize| {
+            let axes = op.ints(name).unwrap_or_default();
+            axes.get(index).copied().unwrap_or(0)
+        };
+        let mut slices = Vec::new();
+        let mut steps = None;
+        for (index, value) in inputs[states..].iter().enumerate() {
+            let mut dims = op.dims_of(value)?.to_vec();
+            let axis = op.axis(axis_of("scan_input_axes", index), dims.len())?;
+            steps.get_or_insert(dims.remove(axis));
+            let batch = match value.batch() {
+                Some(batch) if batch.axis == axis => {
+                    return Err(op.mixed("takes the items for the steps of one sequence"));
+                }
+                batch => batch.map(|batch| batch.moved(batch.axis - usize::from(batch.axis > axis))),
+            };
+            slices.push(Value::new(dims, batch));
+        }
+        let steps = steps.unwrap_or_else(|| op.own_dimension(0));
+        let mut carried = inputs[..states].to_vec();
+        for _ in 0..MAX_ROUNDS {
+            let all = [&carried[..], &slices].concat();
+            let mut outputs = self.inner(body, &all, scope);
+            if outputs.len() < states {
+                return Err(op.unknown("has a body with too few outputs"));
+            }
+            let collected = outputs.split_off(states);
+            let next = outputs.into_iter().zip(&carried).enumerate();
+            let next: Vec<_> = next
+                .map(|(index, (new, old))| self.either(op, index, old.clone(), new))
+                .collect();
+            if next == carried {
+                let stacked = collected.into_iter().enumerate().map(|(index, value)| {
+                    let rank = value.rank().unwrap_or(0) + 1;
+                    match op.axis(axis_of("scan_output_axes", index), rank) {
+                        Ok(axis) => stacked(value, &steps, axis),
+                        Err(trouble) => Value::trouble(trouble),
+                    }
+                });
+                return Ok(next.into_iter().chain(stacked).collect());
+            }
+            carried = next;
+        }
+        Err(op.unknown("carries values whose shape changes from step to step"))
+    }
+}
+
+/// Values of several rounds, along a dimension of their own.
+fn stacked(value: Value, count: &Size, axis: usize) -> Value {
+    let content = match value.content {
+        Content::Items(batch) => Content::Items(batch.moved(batch.axis + usize::from(batch.axis >= axis))),
+        content => content,
+    };
+    let dims = value.dims.map(|mut dims| {
+        dims.insert(axis, count.clone());
+        dims
+    });
+    Value {
+        dims,
+        numbers: None,
+        content,
+    }
+}
+
+fn has_graph(node: &NodeProto) -> bool {
+    node.attribute.iter().any(|attribute| attribute.g.is_some())
+}
+
+/// The trouble of any value; that items affect each other comes first.
+fn worst<'c>(contents: impl Iterator<Item = &'c Content> + Clone) -> Option<Trouble> {
+    let mut troubles = contents.filter_map(|content| match content {
+        Content::Trouble(trouble) => Some(trouble),
+        _ => None,
+    });
+    let first = troubles.clone().next()?;
+    let mixed = troubles.find(|trouble| matches!(trouble, Trouble::Mixed(_)));
+    Some(mixed.unwrap_or(first).clone())
+}

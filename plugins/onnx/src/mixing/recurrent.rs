@@ -1,0 +1,160 @@
+//! Networks that go along time, and attention as one operator.
+
+use super::node::{Op, Outcome};
+use super::size::Size;
+use super::value::{Batch, Role, Trouble, Value};
+
+/// `LSTM`, `GRU` and `RNN`: dimension 1 is the batch, or dimension 0 if the layout says so.
+pub(super) fn recurrent(op: &Op<'_>) -> Outcome {
+    let dims = op.dims(0)?;
+    let first = op.int("layout").unwrap_or(0) != 0;
+    let (time, items) = if first { (1, 0) } else { (0, 1) };
+    if dims.len() != 3 {
+        return Err(op.unknown("has an input that is not of three dimensions"));
+    }
+    let batch = op.batch(0);
+    match batch {
+        Some(batch) if batch.axis == time => {
+            return Err(op.mixed("takes the items for the steps of one sequence"));
+        }
+        Some(batch) if batch.axis != items => return Err(op.mixed("takes the items for features")),
+        _ => {}
+    }
+    // Weights and biases are the same for all items; lengths and states are each item's own.
+    for index in [1, 2, 3] {
+        op.setting(index)?;
+    }
+    let place = |index: usize| match (op.kind(), index) {
+        (_, 4) => Some(0),
+        (_, 5) | ("LSTM", 6) => Some(if first { 0 } else { 1 }),
+        _ => None,
+    };
+    for index in 4..op.inputs.len() {
+        let (Some(value), Some(place)) = (op.get(index), place(index)) else {
+            op.setting(index)?;
+            continue;
+        };
+        own_state(op, value, batch, place, &dims[items])?;
+    }
+    let hidden = op
+        .int("hidden_size")
+        .map_or_else(|| op.own_dimension(0), Size::known);
+    let both = op.string("direction") == Some("bidirectional");
+    let directions = Size::known(if both { 2 } else { 1 });
+    let (steps, count) = (dims[time].clone(), dims[items].clone());
+    let (all, last) = if first {
+        (
+            vec![count.clone(), steps, directions.clone(), hidden.clone()],
+            vec![count, directions, hidden],
+        )
+    } else {
+        (
+            vec![steps, directions.clone(), count.clone(), hidden.clone()],
+            vec![directions, count, hidden],
+        )
+    };
+    let (all_at, last_at) = if first { (0, 0) } else { (2, 1) };
+    let value = |dims, axis| Value::new(dims, batch.map(|batch| batch.moved(axis)));
+    let last = value(last, last_at);
+    Ok(vec![value(all, all_at), last.clone(), last])
+}
+
+/// Checks that a length or a state is each item's own.
+fn own_state(
+    op: &Op<'_>,
+    value: &Value,
+    batch: Option<&Batch>,
+    place: usize,
+    count: &Size,
+) -> Result<(), Trouble> {
+    let Some(batch) = batch else {
+        return match value.batch() {
+            Some(_) => Err(op.unknown("has states of the items for a sequence without items")),
+            None => Ok(()),
+        };
+    };
+    match value.batch() {
+        Some(own) if *own == batch.moved(place) && op.dims_of(value)?.get(place) == Some(count) => Ok(()),
+        Some(_) => Err(op.mixed("has states that are not those of the items")),
+        None => Err(op.unknown("has a first state for a fixed number of items")),
+    }
+}
+
+/// Operators that keep every item apart, in dimension 0 of all inputs that have items: `shapes` gives the outputs.
+fn first_dimension(op: &Op<'_>, shapes: impl Fn(&Size) -> Vec<Vec<Size>>) -> Outcome {
+    let mut known: Option<(&Batch, &Size)> = None;
+    for value in op.inputs.iter().flatten() {
+        let Some(batch) = value.batch() else { continue };
+        let size = &op.dims_of(value)?[batch.axis];
+        if batch.axis != 0 {
+            return Err(op.unknown("takes another dimension than that of the batch for it"));
+        }
+        if batch.role != Role::Data || known.is_some_and(|known| known != (batch, size)) {
+            return Err(op.unknown("combines tensors that hold the batch in different ways"));
+        }
+        known = Some((batch, size));
+    }
+    let Some((batch, size)) = known else {
+        return Err(op.unknown("has outputs of unknown shape"));
+    };
+    let shapes = shapes(size).into_iter();
+    Ok(shapes.map(|dims| Value::items(dims, batch.clone())).collect())
+}
+
+/// Attention over `[items, length, width]`, with whatever masks and earlier keys there are.
+pub(super) fn attention(op: &Op<'_>) -> Outcome {
+    let query = op.dims(0)?.to_vec();
+    if op.batch(0).is_none() {
+        return Err(op.unknown("has a query without items"));
+    }
+    if op.kind() == "Attention" && op.node.domain.as_deref() == Some("com.microsoft") {
+        op.setting(1)?;
+        op.setting(2)?;
+    }
+    let shared = op.inputs.iter().flatten().filter(|value| value.batch().is_none());
+    let by_place = |value: &Value| {
+        let dims = value.dims.as_deref();
+        dims.is_none_or(|dims| dims.len() > 2 && !dims[0].is(1))
+    };
+    if shared.into_iter().any(by_place) {
+        return Err(op.unknown("has an input that may have values for each place in the batch"));
+    }
+    let width = |index: usize| op.own_dimension(index);
+    let main = |size: &Size| {
+        let mut dims = query.clone();
+        dims[0] = size.clone();
+        if let Some(last) = dims.last_mut().filter(|_| query.len() > 1) {
+            *last = width(0);
+        }
+        dims
+    };
+    let outputs = op.node.output.len();
+    let mut values = first_dimension(op, |size| vec![main(size)])?;
+    // Keys and values for later steps have the batch in different places.
+    values.extend((1..outputs).map(|_| Value::trouble(op.unknown("has outputs that are not followed"))));
+    Ok(values)
+}
+
+/// The same shape as the first input, each item by itself.
+pub(super) fn same_shape(op: &Op<'_>) -> Outcome {
+    let dims = op.dims(0)?.to_vec();
+    if op.batch(0).is_none() {
+        return Err(op.unknown("has an input without items"));
+    }
+    first_dimension(op, |_| vec![dims.clone()])
+}
+
+/// Words, places and segments looked up and normalized.
+pub(super) fn embed_layer_normalization(op: &Op<'_>) -> Outcome {
+    for index in 2..op.inputs.len() {
+        if index != 7 && index != 8 {
+            op.setting(index)?;
+        }
+    }
+    let (dims, width) = (op.dims(0)?.to_vec(), op.own_dimension(0));
+    first_dimension(op, |size| {
+        let mut embedded = dims.clone();
+        embedded.push(width.clone());
+        vec![embedded.clone(), vec![size.clone()], embedded]
+    })
+}

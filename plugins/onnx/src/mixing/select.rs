@@ -1,0 +1,469 @@
+//! Operators that take parts of tensors or put them together.
+
+use super::node::{Op, Outcome};
+use super::size::Size;
+use super::value::{Batch, Content, Role, Trouble, Value};
+
+pub(super) fn gather(op: &Op<'_>) -> Outcome {
+    let (data, indices) = (op.value(0)?, op.value(1)?);
+    let (data_dims, index_dims) = (op.dims(0)?, op.dims(1)?);
+    let axis = op.axis(op.int("axis").unwrap_or(0), data_dims.len())?;
+    if let Some(result) = picked_numbers(data, indices, index_dims) {
+        return Ok(vec![result]);
+    }
+    let dims = [&data_dims[..axis], index_dims, &data_dims[axis + 1..]].concat();
+    let batch = match (data.batch(), indices.batch()) {
+        (Some(_), Some(_)) => return Err(op.mixed("looks up the indices of each item in all items")),
+        (Some(batch), None) if batch.axis == axis => {
+            return Err(op.mixed("selects items by their place in the batch"));
+        }
+        (Some(_), None) if indices.content == Content::Count => {
+            return Err(op.mixed("selects by the number of items in the batch"));
+        }
+        (Some(batch), None) if batch.axis < axis => Some(batch.clone()),
+        (Some(batch), None) => Some(batch.moved(batch.axis + index_dims.len() - 1)),
+        (None, Some(batch)) => Some(batch.moved(batch.axis + axis)),
+        (None, None) => None,
+    };
+    Ok(vec![Value::new(dims, batch)])
+}
+
+/// Known elements at known places.
+fn picked_numbers(data: &Value, indices: &Value, index_dims: &[Size]) -> Option<Value> {
+    let numbers = data.numbers.as_ref().filter(|_| data.rank() == Some(1))?;
+    let pick = |index: &Size| {
+        let index = index.value()?;
+        let index = if index < 0 {
+            index + numbers.len() as i64
+        } else {
+            index
+        };
+        numbers.get(usize::try_from(index).ok()?).cloned()
+    };
+    let picked = indices
+        .numbers
+        .as_ref()?
+        .iter()
+        .map(pick)
+        .collect::<Option<Vec<_>>>()?;
+    Some(Value::numbers(index_dims.to_vec(), picked))
+}
+
+/// Indices with the shape of the result.
+pub(super) fn gather_elements(op: &Op<'_>) -> Outcome {
+    let (data, indices) = (op.value(0)?, op.value(1)?);
+    let (data_dims, dims) = (op.dims(0)?, op.dims(1)?);
+    let axis = op.axis(op.int("axis").unwrap_or(0), data_dims.len())?;
+    let batch = match (data.batch(), indices.batch()) {
+        (Some(batch), _) if batch.axis == axis => {
+            return Err(op.mixed("looks up the indices of each item in all items"));
+        }
+        (Some(data), Some(indices)) if data == indices => Some(data.clone()),
+        (None, Some(batch)) if batch.axis == axis => Some(batch.clone()),
+        (None, None) => None,
+        _ => return Err(op.unknown("looks up indices that do not have the items where the data has them")),
+    };
+    let same = batch.as_ref().filter(|batch| batch.axis != axis);
+    if same.is_some_and(|batch| data_dims[batch.axis] != dims[batch.axis]) {
+        return Err(op.unknown("looks up indices of other items than the data has"));
+    }
+    Ok(vec![Value::new(dims.to_vec(), batch)])
+}
+
+pub(super) fn gather_nd(op: &Op<'_>) -> Outcome {
+    let (data, indices) = (op.value(0)?, op.value(1)?);
+    let (data_dims, index_dims) = (op.dims(0)?, op.dims(1)?);
+    let shared = usize::try_from(op.int("batch_dims").unwrap_or(0)).unwrap_or(0);
+    let width = index_dims.last().and_then(Size::value);
+    let width = width.and_then(|width| usize::try_from(width).ok());
+    let Some(width) = width.filter(|width| shared + width <= data_dims.len()) else {
+        return Err(op.unknown("has indices of unknown width"));
+    };
+    let rows = index_dims.len() - 1;
+    let dims = [&index_dims[..rows], &data_dims[shared + width..]].concat();
+    let batch = match (data.batch(), indices.batch()) {
+        (Some(data), Some(indices)) if data.axis < shared && data == indices => Some(data.clone()),
+        (Some(data), Some(indices))
+            if shared == 0
+                && *data == Batch::at(0)
+                && indices.role == Role::PlaceFirst
+                && indices.axis < rows
+                && data_dims[0] == index_dims[indices.axis] =>
+        {
+            Some(Batch::at(indices.axis))
+        }
+        (Some(_), Some(_)) => return Err(op.unknown("looks up the indices of each item in all items")),
+        (Some(data), None) if data.axis < shared + width => {
+            return Err(op.mixed("selects items by their place in the batch"));
+        }
+        (Some(data), None) => Some(data.moved(data.axis + rows - shared - width)),
+        (None, Some(indices))
+            if indices.axis < rows && indices.role == Role::Data && indices.axis >= shared =>
+        {
+            Some(indices.clone())
+        }
+        (None, Some(_)) => return Err(op.unknown("looks up places in the batch")),
+        (None, None) => None,
+    };
+    Ok(vec![Value::new(dims, batch)])
+}
+
+/// Writes elements of each item into its own part.
+pub(super) fn scatter_elements(op: &Op<'_>) -> Outcome {
+    let data = op.value(0)?;
+    let dims = op.dims(0)?;
+    let axis = op.axis(op.int("axis").unwrap_or(0), dims.len())?;
+    match data.batch() {
+        Some(batch) if batch.axis == axis => Err(op.mixed("writes elements of items into others")),
+        Some(batch) => {
+            let same = |index: usize| {
+                let size = op.dims(index).ok().map(|dims| &dims[batch.axis]);
+                op.batch(index) == Some(batch) && size == Some(&dims[batch.axis])
+            };
+            match same(1) && same(2) {
+                true => Ok(vec![Value::items(dims.to_vec(), batch.clone())]),
+                false => Err(op.unknown("writes at indices that are not those of the items")),
+            }
+        }
+        None if op.inputs.iter().flatten().all(|value| value.batch().is_none()) => {
+            Ok(vec![Value::constant(Some(dims.to_vec()))])
+        }
+        None => Err(op.unknown("writes elements of the items into a tensor without a batch")),
+    }
+}
+
+pub(super) fn scatter_nd(op: &Op<'_>) -> Outcome {
+    if op.inputs.iter().flatten().any(|value| value.batch().is_some()) {
+        return Err(op.unknown("writes at indices that may be those of other items"));
+    }
+    Ok(vec![Value::constant(Some(op.dims(0)?.to_vec()))])
+}
+
+pub(super) fn concat(op: &Op<'_>) -> Outcome {
+    let values: Vec<_> = op.inputs.iter().flatten().collect();
+    let shapes: Vec<_> = values
+        .iter()
+        .map(|value| op.dims_of(value))
+        .collect::<Result<_, _>>()?;
+    let Some((first, _)) = shapes.split_first() else {
+        return Err(op.unknown("has no inputs"));
+    };
+    let axis = op.axis(op.int("axis").unwrap_or(1), first.len())?;
+    if shapes.iter().any(|dims| dims.len() != first.len()) {
+        return Err(op.unknown("joins tensors of different ranks"));
+    }
+    let mut dims = first.to_vec();
+    for other in 0..dims.len() {
+        let known = shapes
+            .iter()
+            .map(|dims| &dims[other])
+            .find(|size| size.value().is_some());
+        dims[other] = known.unwrap_or(&first[other]).clone();
+    }
+    let parts: Vec<_> = shapes.iter().map(|dims| dims[axis].clone()).collect();
+    let total = parts
+        .iter()
+        .skip(1)
+        .try_fold(parts[0].clone(), |total, part| total.plus(part));
+    dims[axis] = total.unwrap_or_else(|| op.dimension(&parts));
+    let numbers: Option<Vec<_>> = values.iter().map(|value| value.numbers.as_deref()).collect();
+    if let (Some(numbers), true) = (numbers, first.len() == 1) {
+        return Ok(vec![Value::numbers(dims, numbers.concat())]);
+    }
+    let batch = joined(op, &values, &shapes, axis)?;
+    if let Some(batch) = batch.as_ref().filter(|batch| batch.axis != axis) {
+        let size = values
+            .iter()
+            .zip(&shapes)
+            .find(|(value, _)| value.batch().is_some());
+        if let Some((_, shape)) = size {
+            dims[batch.axis] = shape[batch.axis].clone();
+        }
+    }
+    Ok(vec![Value::new(dims, batch)])
+}
+
+fn joined(op: &Op<'_>, values: &[&Value], shapes: &[&[Size]], axis: usize) -> Result<Option<Batch>, Trouble> {
+    let Some((batch, size)) = values
+        .iter()
+        .zip(shapes)
+        .find_map(|(value, dims)| Some((value.batch()?, &dims[value.batch()?.axis])))
+    else {
+        return Ok(None);
+    };
+    let mut joined = batch.clone();
+    let last = shapes[0].len() - 1;
+    let places = values
+        .iter()
+        .zip(shapes)
+        .map(|(value, dims)| match value.batch() {
+            Some(own) => (own.axis == batch.axis && own.outer == batch.outer && dims[own.axis] == *size)
+                .then_some(own.role),
+            None => None,
+        });
+    let places: Vec<_> = places.collect();
+    joined.role = match &places[..] {
+        [Some(Role::Place), rest @ ..]
+            if axis == last
+                && batch.axis != last
+                && shapes[0][last].is(1)
+                && rest.iter().all(|role| *role == Some(Role::Data)) =>
+        {
+            Role::PlaceFirst
+        }
+        all if all.iter().all(|role| *role == Some(Role::Data)) => Role::Data,
+        all if all.contains(&None) => {
+            return Err(op.unknown("joins tensors with a batch and others that do not have the same one"));
+        }
+        _ => return Err(op.unknown("joins the place of items in the batch with other values")),
+    };
+    if batch.axis == axis {
+        joined.outer = op.product([&joined.outer, &Size::known(values.len() as i64)])?;
+    }
+    Ok(Some(joined))
+}
+
+pub(super) fn split(op: &Op<'_>) -> Outcome {
+    let (value, dims) = (op.value(0)?, op.dims(0)?);
+    let axis = op.axis(op.int("axis").unwrap_or(0), dims.len())?;
+    let count = op.node.output.len();
+    if value.batch().is_some_and(|batch| batch.axis == axis) {
+        return Err(op.mixed("splits the batch"));
+    }
+    let sizes: Option<Vec<Size>> = match (op.ints("split").filter(|sizes| !sizes.is_empty()), op.numbers(1)) {
+        (Some(sizes), _) => Some(sizes.iter().map(|size| Size::known(*size)).collect()),
+        (None, Ok(Some(sizes))) => Some(sizes.to_vec()),
+        (None, Ok(None)) => dims[axis]
+            .over(&Size::known(count as i64))
+            .map(|part| vec![part; count]),
+        (None, Err(_)) => None,
+    };
+    let part = |index: usize| {
+        let mut dims = dims.to_vec();
+        let size = sizes.as_ref().and_then(|sizes| sizes.get(index).cloned());
+        dims[axis] = size.unwrap_or_else(|| op.own_dimension(index));
+        Value::new(dims, value.batch().cloned())
+    };
+    let mut parts: Vec<_> = (0..count).map(part).collect();
+    if let (Some(numbers), Some(sizes)) = (value.numbers.as_ref().filter(|_| dims.len() == 1), &sizes) {
+        let mut rest = &numbers[..];
+        for (part, size) in parts.iter_mut().zip(sizes) {
+            let length = size.value().and_then(|size| usize::try_from(size).ok());
+            let Some((own, others)) = length.and_then(|length| rest.split_at_checked(length)) else {
+                break;
+            };
+            *part = Value::numbers(vec![size.clone()], own.to_vec());
+            rest = others;
+        }
+    }
+    Ok(parts)
+}
+
+/// One range of a dimension.
+struct Range {
+    axis: usize,
+    start: Size,
+    end: Size,
+    step: Size,
+}
+
+pub(super) fn slice(op: &Op<'_>) -> Outcome {
+    let (value, dims) = (op.value(0)?, op.dims(0)?);
+    let mut new = dims.to_vec();
+    let mut numbers = value.numbers.clone().filter(|_| dims.len() == 1);
+    for range in ranges(op, dims.len())? {
+        let size = dims[range.axis].clone();
+        let whole = is_whole(&range, &size);
+        match value.batch() {
+            Some(batch) if batch.axis == range.axis && !whole => {
+                return Err(op.mixed("takes some items of the batch by their place"));
+            }
+            Some(_) if !whole && (range.start.depends_on_batch() || range.end.depends_on_batch()) => {
+                return Err(op.mixed("takes a part that depends on the number of items in the batch"));
+            }
+            _ => {}
+        }
+        if whole {
+            continue;
+        }
+        numbers = numbers.and_then(|numbers| part(&numbers, &range));
+        new[range.axis] = length(&range, &size).unwrap_or_else(|| {
+            op.dimension(&[size, range.start.clone(), range.end.clone(), range.step.clone()])
+        });
+    }
+    Ok(vec![match numbers {
+        Some(numbers) => Value::numbers(vec![Size::known(numbers.len() as i64)], numbers),
+        None => Value {
+            numbers: None,
+            dims: Some(new),
+            content: value.content.clone(),
+        },
+    }])
+}
+
+fn ranges(op: &Op<'_>, rank: usize) -> Result<Vec<Range>, Trouble> {
+    let known = |sizes: &[i64]| sizes.iter().map(|size| Size::known(*size)).collect::<Vec<_>>();
+    // A bound that is computed is a number of its own.
+    let input = |index: usize| -> Result<Option<Vec<Size>>, Trouble> {
+        let Some(value) = op.setting(index)? else {
+            return Ok(None);
+        };
+        if let Some(numbers) = &value.numbers {
+            return Ok(Some(numbers.clone()));
+        }
+        let length = value.dims.as_ref().and_then(|dims| dims.first()?.value());
+        match (length, &value.content) {
+            (Some(length @ 0..=16), Content::Constant) => {
+                let bound = |element| {
+                    let output = op.node.output.first().map_or("", |name| name);
+                    op.symbols
+                        .number(&format!("bound {index} {element} of {output}"), &[])
+                };
+                Ok(Some((0..length).map(bound).collect()))
+            }
+            _ => Err(op.unknown("has bounds that are computed")),
+        }
+    };
+    let (starts, ends, axes, steps) = match (op.ints("starts"), op.ints("ends")) {
+        (Some(starts), Some(ends)) => (known(starts), known(ends), op.ints("axes").map(known), None),
+        _ => {
+            let missing = || op.unknown("has no bounds");
+            let starts = input(1)?.ok_or_else(missing)?;
+            let ends = input(2)?.ok_or_else(missing)?;
+            (starts, ends, op.integers(3)?.as_deref().map(known), input(4)?)
+        }
+    };
+    let one = |(index, (start, end)): (usize, (Size, Size))| {
+        let axis = match &axes {
+            Some(axes) => axes.get(index).and_then(Size::value),
+            None => Some(index as i64),
+        };
+        let axis = axis.ok_or_else(|| op.unknown("has no known axis"))?;
+        Ok(Range {
+            axis: op.axis(axis, rank)?,
+            start,
+            end,
+            step: steps
+                .as_ref()
+                .and_then(|steps| steps.get(index).cloned())
+                .unwrap_or(Size::known(1)),
+        })
+    };
+    starts.into_iter().zip(ends).enumerate().map(one).collect()
+}
+
+fn is_whole(range: &Range, size: &Size) -> bool {
+    // Exporters write a large number for the end of a dimension; no batch is as large.
+    let far = range.end.value().is_some_and(|end| end >= 1_000_000);
+    range.start.is(0) && range.step.is(1) && (far || range.end == *size)
+}
+
+/// The size of a range, if it is known.
+fn length(range: &Range, size: &Size) -> Option<Size> {
+    let step = range.step.value().filter(|step| *step > 0)?;
+    if let Some(size) = size.value() {
+        let bound = |bound: &Size| {
+            let bound = bound.value()?;
+            Some(
+                if bound < 0 {
+                    bound.saturating_add(size)
+                } else {
+                    bound
+                }
+                .clamp(0, size),
+            )
+        };
+        let (start, end) = (bound(&range.start)?, bound(&range.end)?);
+        return Some(Size::known((end - start).max(0).saturating_add(step - 1) / step));
+    }
+    // From the start of a dimension to a size that does not depend on it, which it may not reach.
+    None
+}
+
+fn part(numbers: &[Size], range: &Range) -> Option<Vec<Size>> {
+    let count = numbers.len() as i64;
+    let step = range.step.value().filter(|step| *step != 0)?;
+    let bound = |bound: &Size, low: i64, high: i64| {
+        let bound = bound.value()?;
+        Some(
+            if bound < 0 {
+                bound.saturating_add(count)
+            } else {
+                bound
+            }
+            .clamp(low, high),
+        )
+    };
+    if step > 0 {
+        let (start, end) = (bound(&range.start, 0, count)?, bound(&range.end, 0, count)?);
+        let indices = (start..end.max(start)).step_by(usize::try_from(step).ok()?);
+        return Some(indices.map(|index| numbers[index as usize].clone()).collect());
+    }
+    let (start, end) = (
+        bound(&range.start, -1, count - 1)?,
+        bound(&range.end, -1, count - 1)?,
+    );
+    let indices = (end + 1..=start).rev().step_by(usize::try_from(-step).ok()?);
+    Some(indices.map(|index| numbers[index as usize].clone()).collect())
+}
+
+/// Adds margins, which must not be items.
+pub(super) fn pad(op: &Op<'_>) -> Outcome {
+    op.settings_from(1)?;
+    let (value, dims) = (op.value(0)?, op.dims(0)?);
+    let pads: Option<Vec<Size>> = match op.ints("pads").or_else(|| op.ints("paddings")) {
+        Some(pads) => Some(pads.iter().map(|size| Size::known(*size)).collect()),
+        None => op.setting(1)?.and_then(|pads| pads.numbers.clone()),
+    };
+    let axes = match op.integers(3)? {
+        Some(axes) => axes
+            .iter()
+            .map(|axis| op.axis(*axis, dims.len()))
+            .collect::<Result<Vec<_>, _>>()?,
+        None => (0..dims.len()).collect(),
+    };
+    let mut new = dims.to_vec();
+    let pads = pads.filter(|pads| pads.len() == 2 * axes.len());
+    for (index, axis) in axes.iter().enumerate() {
+        let around = pads
+            .as_ref()
+            .map(|pads| (&pads[index], &pads[axes.len() + index]));
+        let none = around.is_some_and(|(before, after)| before.is(0) && after.is(0));
+        if none {
+            continue;
+        }
+        if value.batch().is_some_and(|batch| batch.axis == *axis) {
+            return Err(match around {
+                Some((before, after)) if before.value().is_some() && after.value().is_some() => {
+                    op.mixed("adds items to the batch")
+                }
+                _ => op.unknown("may add items to the batch"),
+            });
+        }
+        let sum = around.and_then(|(before, after)| dims[*axis].plus(before)?.plus(after));
+        new[*axis] = sum.unwrap_or_else(|| op.own_dimension(*axis));
+    }
+    Ok(vec![Value {
+        dims: Some(new),
+        numbers: None,
+        content: value.content.clone(),
+    }])
+}
+
+/// Selects by a list of flags, in one dimension or of all elements.
+pub(super) fn compress(op: &Op<'_>) -> Outcome {
+    op.setting(1)?;
+    let (value, dims) = (op.value(0)?, op.dims(0)?);
+    let axis = op.int("axis").map(|axis| op.axis(axis, dims.len())).transpose()?;
+    match (value.batch(), axis) {
+        (Some(batch), axis) if axis.is_none_or(|axis| axis == batch.axis) => {
+            Err(op.mixed("lists what it finds in all items together"))
+        }
+        (batch, Some(axis)) => {
+            let mut new = dims.to_vec();
+            new[axis] = op.own_dimension(0);
+            Ok(vec![Value::new(new, batch.cloned())])
+        }
+        (_, None) => Ok(vec![Value::constant(Some(vec![op.own_dimension(0)]))]),
+    }
+}
