@@ -37,6 +37,7 @@ mod isolation_processes;
 mod keys;
 mod loading;
 mod metric_names;
+mod onnx_conformance;
 mod openapi;
 mod precedence;
 mod python;
