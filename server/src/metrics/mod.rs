@@ -234,14 +234,18 @@ impl Metrics {
     }
 
     fn expose(&self, series: &Series) {
-        if let Err(error) = self.registry.register(Box::new(series.clone())) {
-            log::error!("cannot register metrics: {error}");
+        for one in series.each() {
+            if let Err(error) = self.registry.register(Box::new(one)) {
+                log::error!("cannot register metrics: {error}");
+            }
         }
     }
 
     fn hide(&self, series: &Series) {
-        if let Err(error) = self.registry.unregister(Box::new(series.clone())) {
-            log::error!("cannot remove metrics: {error}");
+        for one in series.each() {
+            if let Err(error) = self.registry.unregister(Box::new(one)) {
+                log::error!("cannot remove metrics: {error}");
+            }
         }
     }
 }
@@ -254,4 +258,33 @@ fn valid<T>(series: Result<T, prometheus::Error>) -> T {
 fn register<C: Collector + Clone + 'static>(registry: &Registry, family: C) -> Result<C, prometheus::Error> {
     registry.register(Box::new(family.clone()))?;
     Ok(family)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Buckets, Metrics, Protocol};
+
+    #[test]
+    fn every_model_has_its_own_series_however_similar_the_names_are() {
+        let metrics = Metrics::new(Buckets::NONE).expect("no buckets are in order");
+        let names: Vec<_> = (0..100).map(|number| format!("m{number}")).collect();
+        for name in &names {
+            metrics.add_model(name);
+            metrics.count_request(name, None, |requests| {
+                requests.observe(Protocol::Native, 200, Duration::ZERO);
+            });
+        }
+        let count = || {
+            let families = metrics.registry.gather();
+            let family = families
+                .iter()
+                .find(|family| family.name() == "inference_requests_total");
+            family.map_or(0, |family| family.get_metric().len())
+        };
+        assert_eq!(count(), names.len());
+        names.iter().for_each(|name| metrics.remove_model(name));
+        assert_eq!(count(), 0);
+    }
 }

@@ -13,7 +13,17 @@ type Result<T> = std::result::Result<T, prometheus::Error>;
 
 /// All series of one owner.
 #[derive(Clone)]
-pub(super) struct Series(Arc<[Box<dyn Collector>]>);
+pub(super) struct Series(Arc<[Arc<dyn Collector>]>);
+
+impl Series {
+    /// The series one by one, as the registry needs them: it identifies a collector by the sum of its series' hashes, and the
+    /// sums of two owners with similar names are often equal.
+    pub(super) fn each(&self) -> impl Iterator<Item = Self> {
+        self.0
+            .iter()
+            .map(|collector| Self(Arc::new([Arc::clone(collector)])))
+    }
+}
 
 impl Collector for Series {
     fn desc(&self) -> Vec<&Desc> {
@@ -52,7 +62,7 @@ fn without_empty_histograms(mut family: MetricFamily) -> MetricFamily {
 /// Creates the series of one owner.
 pub(super) struct Builder<'a> {
     labels: &'a [(&'static str, &'a str)],
-    collectors: Vec<Box<dyn Collector>>,
+    collectors: Vec<Arc<dyn Collector>>,
 }
 
 impl<'a> Builder<'a> {
@@ -68,7 +78,7 @@ impl<'a> Builder<'a> {
     }
 
     fn add<C: Collector + Clone + 'static>(&mut self, collector: C) -> C {
-        self.collectors.push(Box::new(collector.clone()));
+        self.collectors.push(Arc::new(collector.clone()));
         collector
     }
 
