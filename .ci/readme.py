@@ -1,20 +1,21 @@
 #!/usr/bin/env python3
-"""Runs the commands of the documentation as a reader copies them, and checks that none is forgotten.
+"""Runs the commands of the documentation as a reader copies them, and checks the pages themselves.
 
-Every shell block of the documents must have a comment on the line before it, which says what is done with it:
+Every shell block of a page must have a comment on the line before it that says how it is tested:
 
     <!-- ci: serve -->                 starts a server and waits until it is ready; ends the one before it
     <!-- ci: serve, online -->         the same, but needs the network; left out, with its requests, by --offline
     <!-- ci: request -->               is sent to that server; a block marked `answer` after it has what it prints
     <!-- ci: test -->                  is run by continuous integration on its own
     <!-- ci: not run: REASON -->       is not run
+    <!-- ci: excerpt: FILE -->         is not run; the block, of any language, is a part of that file
 
 A comment `<!-- ci: server FILE -->` without a block starts a server with that configuration; `<!-- ci: server -->` one
 with the blocks before it that are marked `config`, as if they were a file in `config`. In answers, `…` at the end of a
 list stands for further elements.
 
-    .ci/readme.py print NAME                         prints the block of README.md with this mark
-    .ci/readme.py check                              checks that every shell block is marked
+    .ci/readme.py print NAME                         prints the only block with this mark
+    .ci/readme.py check                              checks marks, excerpts, links, and the form of the pages
     .ci/readme.py try [--offline] [--executable PATH] [FILE…]
                                                      runs servers and requests, and compares the answers
 
@@ -23,7 +24,6 @@ place of target/release/inference-server, and nothing is built; INFERENCE_PLUGIN
 """
 
 import argparse
-import dataclasses
 import json
 import math
 import os
@@ -35,81 +35,10 @@ import subprocess
 import sys
 import threading
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-MARK = re.compile(r"^<!-- ci: (.+?) -->$")
-SHELL = ("sh", "bash", "shell", "console")
+from pages import ROOT, block, blocks, check, documents
+
 # Compiling is part of the first command.
 PATIENCE_SECONDS = 1500
-
-
-@dataclasses.dataclass
-class Block:
-    """A fenced block, or a mark without one."""
-
-    file: str
-    line: int
-    mark: str
-    language: str
-    text: str
-
-    @property
-    def place(self):
-        return f"{self.file}:{self.line}"
-
-
-def documents():
-    """The documents whose commands are run here. The commands of the guide for plugin authors are run by its own test."""
-    files = [ROOT / "README.md", *ROOT.glob("plugins/*/README.md"), *ROOT.glob("config/*/README.md")]
-    return [str(file.relative_to(ROOT)) for file in sorted(files)]
-
-
-def blocks(file):
-    """The blocks of a document, in order."""
-    found, mark, fence = [], "", None
-    for number, line in enumerate((ROOT / file).read_text().splitlines(), 1):
-        if fence is not None:
-            if line == "```":
-                found.append(fence)
-                fence = None
-            else:
-                fence.text += line + "\n"
-        elif line.startswith("```"):
-            fence = Block(file, number, mark, line[3:].strip(), "")
-            mark = ""
-        elif match := MARK.match(line):
-            mark = match[1]
-            if mark.split(" ")[0] == "server":
-                found.append(Block(file, number, mark, "", ""))
-                mark = ""
-        elif line:
-            if mark:
-                sys.exit(f"{file}:{number}: expected a block after the mark `ci: {mark}`")
-    return found
-
-
-def block(name):
-    found = [block.text for block in blocks("README.md") if block.mark == name]
-    if len(found) != 1:
-        sys.exit(f"README.md: expected one block marked `ci: {name}`, got {len(found)}")
-    return found[0]
-
-
-KNOWN_MARKS = re.compile(r"serve(, online)?|request|answer|config|test|not run: .{10,}|server( \S+)?")
-
-
-def check():
-    """Exits with an error if a shell block is not marked."""
-    count, problems = 0, []
-    for file in documents():
-        for block in blocks(file):
-            count += block.language in SHELL
-            if block.language in SHELL and not block.mark:
-                problems.append(f"{block.place}: a shell block without a mark, such as `<!-- ci: request -->`")
-            elif block.mark and not KNOWN_MARKS.fullmatch(block.mark):
-                problems.append(f"{block.place}: unknown mark `ci: {block.mark}`")
-    if problems:
-        sys.exit("\n".join(problems))
-    print(f"{count} shell blocks, each is run or says why not")
 
 
 def same(expected, got):

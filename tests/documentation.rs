@@ -1,11 +1,11 @@
-//! The commands of the documentation, run as they are written there.
+//! The pages of the documentation: their commands run as written, and their links lead somewhere.
 
 use std::process::Command;
 
 use crate::harness::plugins::{self, repository};
 use crate::harness::tools;
 
-/// Runs the script that knows the documents; prints what it prints if it fails.
+/// Runs the script that checks the pages, and shows its output if it fails.
 fn readme(arguments: &[&str]) {
     let Some(python) = tools::find("INFERENCE_TEST_PYTHON", &["python3"], "apt-get install python3") else {
         return;
@@ -25,7 +25,7 @@ fn readme(arguments: &[&str]) {
 }
 
 #[test]
-fn every_shell_command_is_run_or_says_why_it_is_not() {
+fn pages_have_working_links_and_every_shell_command_is_run_or_says_why_it_is_not() {
     readme(&["check"]);
 }
 

@@ -314,12 +314,13 @@ fn schemathesis_finds_no_answer_that_is_not_documented() {
 }
 
 #[test]
-fn the_kubernetes_manifest_of_the_readme_is_valid() {
+fn the_kubernetes_manifest_of_the_documentation_is_valid() {
     let Some(mut script) = clients::script("kubernetes_manifest.py", &[]) else {
         return;
     };
-    let readme = std::fs::read_to_string(plugins::repository().join("README.md")).expect("it is there");
-    let (_, rest) = readme.split_once("```yaml\n").expect("the README has a manifest");
+    let page = plugins::repository().join("server/docs/operations.md");
+    let page = std::fs::read_to_string(page).expect("the page can be read");
+    let (_, rest) = page.split_once("```yaml\n").expect("the page has a manifest");
     let (manifest, _) = rest.split_once("```").expect("the manifest ends");
     let mut checker = script
         .stdin(Stdio::piped())

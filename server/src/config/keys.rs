@@ -2,7 +2,7 @@
 //! writes it, what it means, and which environment variable and flag set it.
 //!
 //! Reading the file, the environment and the command line, the hints for unknown keys, `config/reference.toml` and the
-//! README's table all follow from the sections below. In a section each line is
+//! tables of `config/README.md` all follow from the sections below. In a section each line is
 //! `name: type = rule, fallback, "ENVIRONMENT_VARIABLE", "--flag";` under the text of its meaning.
 
 use std::num::NonZeroUsize;

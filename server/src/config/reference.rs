@@ -1,4 +1,4 @@
-//! The reference of all keys, as TOML to copy from and as Markdown for the README. Generated from `keys` alone.
+//! The reference of all keys, as TOML to copy from and as Markdown for `config/README.md`. Generated from `keys` alone.
 
 use std::fmt::Write;
 
@@ -106,7 +106,7 @@ fn sentence(text: &str) -> String {
         .unwrap_or_default()
 }
 
-/// The tables of keys for the README, one for each table of the file.
+/// The tables of keys in `config/README.md`, one for each table of the configuration.
 pub fn reference_markdown() -> String {
     let sections = [
         ("[server]", WrittenServer::KEYS),

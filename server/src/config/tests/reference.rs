@@ -43,12 +43,12 @@ fn the_committed_reference_is_the_generated_one() {
 }
 
 #[test]
-fn the_readme_has_the_generated_tables() {
+fn the_configuration_page_has_the_generated_tables() {
     const BEGIN: &str = "<!-- begin: inference-server config-reference --markdown -->\n";
     const END: &str = "<!-- end -->\n";
-    assert_committed("README.md", |readme| {
-        let (before, rest) = readme.split_once(BEGIN).expect("the README marks the beginning");
-        let (_, after) = rest.split_once(END).expect("the README marks the end");
+    assert_committed("config/README.md", |page| {
+        let (before, rest) = page.split_once(BEGIN).expect("the page marks the beginning");
+        let (_, after) = rest.split_once(END).expect("the page marks the end");
         format!("{before}{BEGIN}\n{}\n{END}{after}", reference_markdown())
     });
 }
