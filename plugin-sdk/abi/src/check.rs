@@ -409,8 +409,19 @@ pub fn accepts_media_type(input: &ValueManifest, media_type: &str) -> bool {
             .any(|pattern| media_type_matches(pattern, essence))
 }
 
-/// Whether a media type, without parameters, matches a pattern such as `image/png`, `image/*` or `*/*`.
+/// The registered name of a media type that is commonly misspelled, such as `image/jpeg` for `image/jpg`; other media types are
+/// returned as they are. Media types with parameters are not looked at.
+pub fn registered_media_type(media_type: &str) -> &str {
+    match media_type {
+        jpg if jpg.eq_ignore_ascii_case("image/jpg") => "image/jpeg",
+        other => other,
+    }
+}
+
+/// Whether a media type, without parameters, matches a pattern such as `image/png`, `image/*` or `*/*`. Both may be misspelled
+/// as in [`registered_media_type`].
 pub fn media_type_matches(pattern: &str, essence: &str) -> bool {
+    let (pattern, essence) = (registered_media_type(pattern), registered_media_type(essence));
     match pattern.strip_suffix('*') {
         Some("*/") => true,
         Some(prefix) => essence

@@ -382,6 +382,10 @@ fn media_types_match_their_patterns_without_parameters_and_in_any_case() {
         (&["image/png"], "image/jpeg", false),
         (&["text/plain", "image/*"], "image/jpeg", true),
         (&["*/*"], "x/y", true),
+        (&["image/jpeg"], "image/jpg", true),
+        (&["image/jpeg"], "image/JPG; q=1", true),
+        (&["image/jpg"], "image/jpeg", true),
+        (&["image/png"], "image/jpg", false),
     ] {
         assert_eq!(
             accepts_media_type(&input(declared), media_type),

@@ -3,6 +3,7 @@
 
 use abi_stable::std_types::{RSlice, RStr};
 use bytes::Bytes;
+use plugin_abi::check::registered_media_type;
 use plugin_abi::manifest::{Kind, ValueManifest};
 use plugin_abi::{RawError, RawItem, RawTensor, RawValue, check, codes};
 use serde::de::IgnoredAny;
@@ -36,7 +37,7 @@ pub(super) fn lend_item<'a>(
 ) -> Result<RawItem<'a>, ItemError> {
     let (kind, data, media_type): (u32, &[u8], &str) = match &item.value {
         Value::Text(text) => (codes::kind::TEXT, text, ""),
-        Value::Bytes { data, media_type } => (codes::kind::BYTES, data, media_type),
+        Value::Bytes { data, media_type } => (codes::kind::BYTES, data, registered_media_type(media_type)),
         Value::Json(json) => (codes::kind::JSON, json, ""),
         Value::Tensors(_) => (codes::kind::TENSORS, &[], ""),
     };
@@ -145,6 +146,23 @@ mod tests {
             tensors: RSlice::EMPTY,
             reserved_word: 0,
         }
+    }
+
+    #[test]
+    fn plugins_see_the_registered_name_of_a_misspelled_media_type() {
+        let lent = |media_type: &str| {
+            let item = ItemInput {
+                value: Value::Bytes {
+                    data: Bytes::from_static(b"x"),
+                    media_type: media_type.to_owned(),
+                },
+                parameters: Bytes::new(),
+            };
+            let raw = lend_item(&item, &[], 0).expect("the item is valid");
+            raw.value.media_type.as_str().to_owned()
+        };
+        assert_eq!(lent("image/jpg"), "image/jpeg");
+        assert_eq!(lent("image/png"), "image/png");
     }
 
     #[test]
