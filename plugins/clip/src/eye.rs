@@ -1,9 +1,10 @@
 //! From the file of an image to the pixels that the network sees, to the bit as transformers does it with Pillow: seen on white
-//! where it is transparent, resized, and the middle of it kept. Orientation tags are not followed.
+//! where it is transparent, resized, and the middle of it kept.
 
 use std::ops::Range;
 
 use image::{DynamicImage, GenericImageView, Rgba};
+use pictures::Decoding;
 use plugin_sdk::ItemError;
 
 use crate::resample::{Pixel, Side, resize};
@@ -14,7 +15,7 @@ pub(crate) struct Eye {
     pub(crate) target: Target,
     /// Width and height of what is kept.
     pub(crate) side: usize,
-    pub(crate) max_pixels: u64,
+    pub(crate) decoding: Decoding,
 }
 
 /// What size an image is given first.
@@ -44,7 +45,7 @@ impl Target {
 impl Eye {
     /// Reads one image.
     pub(crate) fn read(&self, file: &[u8]) -> Result<Pixels, ItemError> {
-        let image = pictures::decode(file, self.max_pixels)?;
+        let image = pictures::decode(file, &self.decoding)?;
         let (width, height) = (image.width() as usize, image.height() as usize);
         let (wide, high) = self.target.of(width, height);
         let middle = |length: usize| (length - self.side) / 2..(length - self.side) / 2 + self.side;

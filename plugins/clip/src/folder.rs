@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use pictures::Decoding;
 use plugin_sdk::LoadError;
 use transformer::files::{blame, read};
 use transformer::{Shape, Tokenizer};
@@ -91,7 +92,11 @@ impl Recipe {
             eye: Eye {
                 target,
                 side,
-                max_pixels: settings.max_pixels,
+                decoding: Decoding {
+                    max_pixels: settings.max_pixels,
+                    truncated_images: settings.truncated_images,
+                    orientation: settings.orientation,
+                },
             },
             network: NetworkRecipe {
                 weights,

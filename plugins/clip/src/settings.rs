@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use pictures::{Orientation, TruncatedImages};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -18,9 +19,15 @@ pub struct Settings {
     /// Whether longer texts are cut, or refused.
     #[serde(default = "yes")]
     pub(crate) truncate: bool,
-    /// Most pixels of an image that is accepted.
+    /// Maximum number of pixels of an image.
     #[serde(default = "sixty_four_megapixels")]
     pub(crate) max_pixels: u64,
+    /// How the orientation in an image's Exif metadata is handled: ignored, or applied.
+    #[serde(default)]
+    pub(crate) orientation: Orientation,
+    /// How truncated JPEG files are handled: rejected, or decoded as far as they go.
+    #[serde(default)]
+    pub(crate) truncated_images: TruncatedImages,
     /// The text that is held against an image for a label, which stands for `{}`. A request may bring its own.
     #[serde(default = "this_is_a_photo")]
     pub(crate) template: String,

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use image::DynamicImage;
+use pictures::{Decoding, Orientation, TruncatedImages};
 use plugin_sdk::serde_json::{self, Value as Json, json};
 
 use crate::eye::{Eye, Pixels, Target, on_white};
@@ -31,7 +32,11 @@ fn eye(side: usize) -> Eye {
     Eye {
         target: Target::ShortestEdge(side),
         side,
-        max_pixels: 1_000_000,
+        decoding: Decoding {
+            max_pixels: 1_000_000,
+            truncated_images: TruncatedImages::Reject,
+            orientation: Orientation::Ignore,
+        },
     }
 }
 

@@ -4,6 +4,10 @@
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
 
+use std::io::Cursor;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use clip::Clip;
 use common::{assert_close, base64, image, list, load, numbers, plain, reference, vector};
 use plugin_sdk::serde_json::{Value as Json, json};
@@ -222,16 +226,16 @@ fn images_that_cannot_be_read_are_the_clients_fault() {
             "animated.gif",
             "image is in an unknown format, expected PNG, JPEG or WebP",
         ),
-        ("cut.png", "image cannot be read: "),
-        ("cut.jpg", "image cannot be read: "),
-        ("cut.webp", "image cannot be read: "),
+        ("cut.png", "image cannot be read: the file is truncated: "),
+        ("cut.jpg", "image cannot be read: the file is truncated: "),
+        ("cut.webp", "image cannot be read: the file is truncated: "),
         (
             "bomb.png",
             "image has 65535×65535 = 4294836225 pixels, expected at most 200000",
         ),
         (
             "bomb.webp",
-            "image cannot be read: its head says 10×10 pixels, its picture has 16383×16383",
+            "image cannot be read: its header declares 10×10 pixels, its picture has 16383×16383",
         ),
         (
             "large.png",
@@ -249,6 +253,23 @@ fn images_that_cannot_be_read_are_the_clients_fault() {
             );
         }
     }
+}
+
+#[test]
+fn a_truncated_jpeg_is_decoded_if_the_settings_accept_it() {
+    let mut jpeg = Cursor::new(Vec::new());
+    image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 4, y as u8 * 4, 99]))
+        .write_to(&mut jpeg, image::ImageFormat::Jpeg)
+        .expect("a JPEG can be written");
+    let half = &jpeg.get_ref()[..jpeg.get_ref().len() / 2 + 300];
+    let item = json!({"b64": BASE64_STANDARD.encode(half), "media_type": "image/jpg"});
+    let model =
+        |truncated| load(json!({"folder": "new", "truncated_images": truncated})).expect("the model loads");
+    let failure = model("reject")
+        .prepare("image", &item)
+        .expect_err("it is truncated");
+    assert_eq!(failure.kind, FailureKind::InvalidInput);
+    model("accept").prepare("image", &item).expect("it is accepted");
 }
 
 #[test]

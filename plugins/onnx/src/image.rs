@@ -1,8 +1,9 @@
 //! From the bytes of an image to the numbers of a tensor: resize, invert, scale. It knows nothing of models.
 //!
-//! Transparent pixels are seen on white. Orientation tags are not followed.
+//! Transparent pixels are blended with white.
 
 use image::DynamicImage;
+use pictures::Decoding;
 use plugin_sdk::{ItemError, LoadError};
 
 use crate::settings::{Channels, ImageSettings, Invert, Layout, Resize};
@@ -16,7 +17,7 @@ pub(crate) struct Eye {
     layout: Layout,
     resize: Resize,
     invert: Invert,
-    max_pixels: u64,
+    decoding: Decoding,
     /// For each channel, `number = grey level × factor + offset`.
     factor: [f32; 3],
     offset: [f32; 3],
@@ -48,7 +49,11 @@ impl Eye {
             layout: Layout::Flat,
             resize: settings.resize,
             invert: settings.invert,
-            max_pixels: settings.max_pixels,
+            decoding: Decoding {
+                max_pixels: settings.max_pixels,
+                truncated_images: settings.truncated_images,
+                orientation: settings.orientation,
+            },
             factor: [0, 1, 2].map(|channel| (white - black) / 255.0 / std[channel]),
             offset: [0, 1, 2].map(|channel| (black - mean[channel]) / std[channel]),
         };
@@ -98,6 +103,7 @@ impl Eye {
             let channels = match self.channels {
                 Channels::Grey => "grey",
                 Channels::Rgb => "rgb",
+                Channels::Bgr => "bgr",
             };
             LoadError::setting(
                 key,
@@ -124,7 +130,7 @@ impl Eye {
 
     /// Reads one image.
     pub(crate) fn read(&self, data: &[u8]) -> Result<Vec<f32>, ItemError> {
-        let image = Pixels::of(pictures::decode(data, self.max_pixels)?);
+        let image = Pixels::of(pictures::decode(data, &self.decoding)?);
         let mut pixels = self.resized(&image);
         if self.inverts(&pixels) {
             pixels.iter_mut().for_each(|level| *level = 255.0 - *level);
@@ -211,12 +217,12 @@ fn per_channel(
         _ if !values.iter().all(|value| value.is_finite()) => {}
         ([], _) if written.is_none() => return Ok([otherwise; 3]),
         ([all], _) => return Ok([*all; 3]),
-        ([red, green, blue], Channels::Rgb) => return Ok([*red, *green, *blue]),
+        ([first, second, third], Channels::Rgb | Channels::Bgr) => return Ok([*first, *second, *third]),
         _ => {}
     }
     let expected = match channels {
         Channels::Grey => "one number",
-        Channels::Rgb => "one number or three",
+        Channels::Rgb | Channels::Bgr => "one number or three",
     };
     Err(LoadError::setting(
         format_args!("{key}.{name}"),
@@ -273,7 +279,12 @@ impl Pixels {
             let seen = colour.map(|level| f32::from(level) * opacity + 255.0 * (1.0 - opacity));
             match out {
                 [grey] => *grey = 0.299 * seen[0] + 0.587 * seen[1] + 0.114 * seen[2],
-                colour => colour.copy_from_slice(&seen),
+                colour => {
+                    colour.copy_from_slice(&seen);
+                    if channels == Channels::Bgr {
+                        colour.reverse();
+                    }
+                }
             }
         }
     }

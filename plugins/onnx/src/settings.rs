@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use pictures::{Orientation, TruncatedImages};
 use plugin_sdk::serde_json::Value as Json;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -148,15 +149,15 @@ pub(crate) struct ImageSettings {
     pub(crate) width: NonZeroUsize,
     /// Height that images are resized to.
     pub(crate) height: NonZeroUsize,
-    /// What each pixel becomes: one number (`grey`) or three (`rgb`).
+    /// Channels of each pixel, in this order: `grey`, `rgb` or `bgr`.
     #[serde(default)]
     pub(crate) channels: Channels,
     /// What black and full white become.
     #[serde(default = "unit_range")]
     pub(crate) scale: [f32; 2],
-    /// Subtracted after scaling: one number, or one a channel.
+    /// Subtracted after scaling: one number, or one for each channel, in the order of `channels`.
     pub(crate) mean: Option<Vec<f32>>,
-    /// Divided by after that: one number, or one a channel.
+    /// Divided by after that: one number, or one for each channel, in the order of `channels`.
     pub(crate) std: Option<Vec<f32>>,
     /// Order of the numbers: planes (`nchw`), pixels (`nhwc`), or pixels in one row (`flat`); the shape of the input tells,
     /// if not said.
@@ -167,12 +168,18 @@ pub(crate) struct ImageSettings {
     /// Whether dark becomes bright: for models that expect bright ink on a dark ground.
     #[serde(default)]
     pub(crate) invert: Invert,
-    /// Most pixels of an image that is accepted.
+    /// Maximum number of pixels of an image.
     #[serde(default = "sixty_four_megapixels")]
     pub(crate) max_pixels: u64,
+    /// How the orientation in an image's Exif metadata is handled: ignored, or applied.
+    #[serde(default)]
+    pub(crate) orientation: Orientation,
+    /// How truncated JPEG files are handled: rejected, or decoded as far as they go.
+    #[serde(default)]
+    pub(crate) truncated_images: TruncatedImages,
 }
 
-/// What each pixel becomes.
+/// Channels of a pixel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Channels {
@@ -181,13 +188,15 @@ pub(crate) enum Channels {
     /// Red, green and blue.
     #[default]
     Rgb,
+    /// Blue, green and red.
+    Bgr,
 }
 
 impl Channels {
     pub(crate) fn count(self) -> usize {
         match self {
             Self::Grey => 1,
-            Self::Rgb => 3,
+            Self::Rgb | Self::Bgr => 3,
         }
     }
 }

@@ -204,6 +204,51 @@ fn a_colour_image_becomes_planes_scaled_by_mean_and_deviation() {
 }
 
 #[test]
+fn channels_in_the_order_blue_green_red_are_scaled_in_that_order() {
+    let settings = "[tasks.sums]\nimage = { width = 2, height = 2, channels = \"bgr\", mean = [0.5, 0, 0] }";
+    let channels = network("channels", settings);
+    let picture = image::RgbImage::from_pixel(4, 4, image::Rgb([255, 0, 51]));
+    let mut png = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut png, image::ImageFormat::Png)
+        .expect("a PNG can be written");
+    let answer = channels
+        .predict("sums", &[bytes_item(png.get_ref(), "image/png")])
+        .remove(0)
+        .expect("computed");
+    // Four pixels of blue 0.2 - 0.5, green 0, red 1.
+    common::assert_close(
+        &common::numbers(&answer["logits"]),
+        &[-1.2, 0.0, 4.0],
+        1e-4,
+        "sums of the planes",
+    );
+}
+
+#[test]
+fn a_truncated_jpeg_is_rejected_unless_the_settings_accept_it() {
+    let mut jpeg = Cursor::new(Vec::new());
+    image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 4, y as u8 * 4, 99]))
+        .write_to(&mut jpeg, image::ImageFormat::Jpeg)
+        .expect("a JPEG can be written");
+    let half = &jpeg.get_ref()[..jpeg.get_ref().len() / 2 + 300];
+    let item = |data| bytes_item(data, "image/jpg");
+    let image = "[tasks.sums]\nimage = { width = 2, height = 2";
+    let strict = network("channels", &format!("{image} }}"));
+    strict
+        .prepare("sums", &item(jpeg.get_ref()))
+        .expect("it is valid");
+    let failure = strict.prepare("sums", &item(half)).expect_err("it is truncated");
+    assert_eq!(failure.kind, FailureKind::InvalidInput);
+    assert_eq!(
+        failure.message,
+        "image cannot be read: the file is truncated: it ends within the picture data"
+    );
+    let lenient = network("channels", &format!("{image}, truncated_images = \"accept\" }}"));
+    lenient.prepare("sums", &item(half)).expect("it is accepted");
+}
+
+#[test]
 fn an_image_that_is_too_large_is_refused_before_it_is_decoded() {
     let channels = network(
         "channels",

@@ -1,9 +1,14 @@
-//! What plugins share that take images from clients: opening files that may be broken, or made to do harm. What becomes of the
-//! pixels is theirs. It is a library, not a plugin.
+//! Image decoding that the plugins share: files come from clients, so they may be damaged, oversized or malicious. Turning
+//! pixels into tensors is up to the plugins. This crate is a library, not a plugin.
 
 #![forbid(unsafe_code)]
 
-use std::fmt::Display;
+mod jpeg;
+mod png;
+mod webp;
+
+use std::borrow::Cow;
+use std::fmt::{self, Display};
 use std::io::Cursor;
 
 use image::codecs::jpeg::JpegDecoder;
@@ -11,40 +16,111 @@ use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{DynamicImage, ImageDecoder, ImageFormat, Limits};
 use plugin_sdk::ItemError;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-/// Media types of what can be read.
+use crate::jpeg::{Jpeg, UnusualJpeg};
+
+/// Media types of the formats that can be decoded.
 pub const MEDIA_TYPES: [&str; 3] = ["image/png", "image/jpeg", "image/webp"];
 
-/// Bytes that a decoder may take beside those for pixels, before the number of pixels is known as well.
+/// Bytes that a decoder may allocate in addition to those for pixels, and before the number of pixels is known.
 const OVERHEAD: u64 = 16 << 20;
 
-/// Decodes an image of at most `max_pixels` pixels. Its size is known, and refused, before any pixel is decoded; orientation
-/// tags are not followed.
+/// What [`decode`] does with a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoding {
+    /// Maximum number of pixels.
+    pub max_pixels: u64,
+    /// Whether truncated files are decoded.
+    pub truncated_images: TruncatedImages,
+    /// Whether the orientation in the file's metadata is applied.
+    pub orientation: Orientation,
+}
+
+/// How truncated JPEG files are handled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TruncatedImages {
+    /// They are rejected, as damaged files always are.
+    #[default]
+    Reject,
+    /// They are decoded as far as they go; the rest of the picture is filled in.
+    Accept,
+}
+
+/// How the orientation in an image's Exif metadata is handled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Orientation {
+    /// It is ignored: the pixels are used as they are stored.
+    #[default]
+    Ignore,
+    /// The image is rotated and mirrored, so that it is upright.
+    Apply,
+}
+
+/// Why a file is rejected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Damage {
+    /// It ends early, or parts of the picture are missing.
+    Truncated(String),
+    /// It contains something that is not valid at that place.
+    Corrupt(String),
+    /// It uses a part of its format that the decoder does not support.
+    Unsupported(String),
+}
+
+impl Display for Damage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated(message) => write!(formatter, "the file is truncated: {message}"),
+            Self::Corrupt(message) => write!(formatter, "the file is corrupt: {message}"),
+            Self::Unsupported(message) => write!(formatter, "the file is not supported: {message}"),
+        }
+    }
+}
+
+fn truncated<T>(message: impl Into<String>) -> Result<T, Damage> {
+    Err(Damage::Truncated(message.into()))
+}
+
+fn corrupt<T>(message: impl Into<String>) -> Result<T, Damage> {
+    Err(Damage::Corrupt(message.into()))
+}
+
+/// Decodes an image. Its size is checked before any pixel is decoded.
+///
+/// The decoders fill in what is missing and skip what is invalid, so that a damaged file would become a plausible picture. The
+/// files are checked for damage first.
 ///
 /// # Errors
-/// The file is broken, of another format, animated, empty or too large.
-pub fn decode(file: &[u8], max_pixels: u64) -> Result<DynamicImage, ItemError> {
+/// The file is damaged, or it is animated, empty, too large, or in an unknown format.
+pub fn decode(file: &[u8], decoding: &Decoding) -> Result<DynamicImage, ItemError> {
     let source = Cursor::new(file);
     match image::guess_format(file) {
         Ok(ImageFormat::Png) => {
             let mut limits = Limits::no_limits();
             limits.max_alloc = Some(OVERHEAD);
             let decoder = PngDecoder::with_limits(source, limits).map_err(unreadable)?;
-            let animated = decoder.is_apng().map_err(unreadable)?;
-            read(decoder, animated, max_pixels)
+            check_still(decoder.is_apng().map_err(unreadable)?)?;
+            check_size(decoder.dimensions(), decoding.max_pixels)?;
+            png::check(file).map_err(unreadable)?;
+            read(decoder, decoding)
         }
-        Ok(ImageFormat::Jpeg) => read(JpegDecoder::new(source).map_err(unreadable)?, false, max_pixels),
+        Ok(ImageFormat::Jpeg) => decode_jpeg(file, decoding),
         Ok(ImageFormat::WebP) => {
+            webp::check(file).map_err(unreadable)?;
             let decoder = WebPDecoder::new(source).map_err(unreadable)?;
-            let said = decoder.dimensions();
-            if let Some((width, height)) = lossy_size(file).filter(|found| *found != said) {
+            let declared = decoder.dimensions();
+            if let Some((width, height)) = webp::lossy_size(file).filter(|found| *found != declared) {
                 return Err(unreadable(format_args!(
-                    "its head says {}×{} pixels, its picture has {width}×{height}",
-                    said.0, said.1
+                    "its header declares {}×{} pixels, its picture has {width}×{height}",
+                    declared.0, declared.1
                 )));
             }
-            let animated = decoder.has_animation();
-            read(decoder, animated, max_pixels)
+            check_still(decoder.has_animation())?;
+            read(decoder, decoding)
         }
         _ => Err(ItemError::invalid(
             "image is in an unknown format, expected PNG, JPEG or WebP",
@@ -52,29 +128,48 @@ pub fn decode(file: &[u8], max_pixels: u64) -> Result<DynamicImage, ItemError> {
     }
 }
 
-/// Width and height of the picture in a lossy WebP. The decoder compares them with the head of the file as well, but only after
-/// it has decoded a picture of any size.
-fn lossy_size(file: &[u8]) -> Option<(u32, u32)> {
-    let mut chunks = file.get("RIFF....WEBP".len()..)?;
-    loop {
-        let (name, rest) = chunks.split_first_chunk::<4>()?;
-        let (length, data) = rest.split_first_chunk::<4>()?;
-        if name == b"VP8 " {
-            // After a tag of 3 bytes and a signature of 3.
-            let [width, more_width, height, more_height] = *data.get(6..)?.first_chunk::<4>()?;
-            let size = |low, high| u32::from(u16::from_le_bytes([low, high]) & 0x3FFF);
-            return Some((size(width, more_width), size(height, more_height)));
+fn decode_jpeg(file: &[u8], decoding: &Decoding) -> Result<DynamicImage, ItemError> {
+    let mut jpeg = Jpeg::open(file).map_err(unreadable)?;
+    check_size(jpeg.size(), decoding.max_pixels)?;
+    let mut file = Cow::Borrowed(file);
+    match jpeg.check() {
+        Err(Damage::Truncated(_)) if decoding.truncated_images == TruncatedImages::Accept => {
+            file = Cow::Owned(jpeg.repaired());
         }
-        let length = u32::from_le_bytes(*length) as usize;
-        chunks = data.get(length.next_multiple_of(2)..)?;
+        checked => checked.map_err(unreadable)?,
+    }
+    if jpeg.is_usual() {
+        read(JpegDecoder::new(Cursor::new(file)).map_err(unreadable)?, decoding)
+    } else {
+        read(UnusualJpeg::new(&file).map_err(unreadable)?, decoding)
     }
 }
 
-fn read(mut decoder: impl ImageDecoder, animated: bool, max_pixels: u64) -> Result<DynamicImage, ItemError> {
+/// Decodes an image whose header was read.
+fn read(mut decoder: impl ImageDecoder, decoding: &Decoding) -> Result<DynamicImage, ItemError> {
+    let pixels = check_size(decoder.dimensions(), decoding.max_pixels)?;
+    // The largest pixel (16-bit RGBA) has 8 bytes, and decoders need as much again to work.
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(pixels.saturating_mul(16).saturating_add(OVERHEAD));
+    decoder.set_limits(limits).map_err(unreadable)?;
+    let orientation = match decoding.orientation {
+        Orientation::Apply => decoder.orientation().map_err(unreadable)?,
+        Orientation::Ignore => image::metadata::Orientation::NoTransforms,
+    };
+    let mut image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
+    image.apply_orientation(orientation);
+    Ok(image)
+}
+
+fn check_still(animated: bool) -> Result<(), ItemError> {
     if animated {
         return Err(ItemError::invalid("image is animated, expected a single picture"));
     }
-    let (width, height) = decoder.dimensions();
+    Ok(())
+}
+
+/// Returns the number of pixels of an image, if it is acceptable.
+fn check_size((width, height): (u32, u32), max_pixels: u64) -> Result<u64, ItemError> {
     let pixels = u64::from(width) * u64::from(height);
     if pixels > max_pixels {
         return Err(ItemError::invalid(format_args!(
@@ -86,15 +181,17 @@ fn read(mut decoder: impl ImageDecoder, animated: bool, max_pixels: u64) -> Resu
             "image has {width}×{height} pixels, expected at least one"
         )));
     }
-    // 8 bytes is the largest pixel (16-bit RGBA), and as much again serves the decoder to work.
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(pixels.saturating_mul(16).saturating_add(OVERHEAD));
-    decoder.set_limits(limits).map_err(unreadable)?;
-    DynamicImage::from_decoder(decoder).map_err(unreadable)
+    Ok(pixels)
 }
 
 fn unreadable(error: impl Display) -> ItemError {
-    ItemError::invalid(format_args!("image cannot be read: {error}"))
+    // Some messages of decoders have line breaks.
+    let message: Vec<_> = error
+        .to_string()
+        .lines()
+        .map(|line| line.trim().to_owned())
+        .collect();
+    ItemError::invalid(format_args!("image cannot be read: {}", message.join(" ")))
 }
 
 /// The media type of an image, by its first bytes; `None` if it is in no known format.

@@ -1,0 +1,35 @@
+//! Checks that a PNG file is complete and undamaged: every chunk up to the last has the checksum that it states. The decoder
+//! checks what is in the chunks.
+
+use super::{Damage, corrupt, truncated};
+
+/// Bytes before the first chunk.
+const SIGNATURE_LENGTH: usize = 8;
+
+/// Checks a file from its first chunk to the end chunk (`IEND`).
+///
+/// # Errors
+/// The first damage.
+pub(crate) fn check(file: &[u8]) -> Result<(), Damage> {
+    let mut rest = file.get(SIGNATURE_LENGTH..).unwrap_or(&[]);
+    loop {
+        let Some((length, after)) = rest.split_first_chunk() else {
+            return truncated("the end chunk is missing");
+        };
+        let length = u32::from_be_bytes(*length) as usize;
+        let chunk = after.split_at_checked(length.saturating_add(4));
+        let Some((chunk, (checksum, after))) =
+            chunk.and_then(|(chunk, after)| Some((chunk, after.split_first_chunk()?)))
+        else {
+            return truncated("it ends within a chunk");
+        };
+        let name = chunk[..4].escape_ascii();
+        if crc32fast::hash(chunk) != u32::from_be_bytes(*checksum) {
+            return corrupt(format!("the checksum of chunk `{name}` is wrong"));
+        }
+        if chunk.starts_with(b"IEND") {
+            return Ok(());
+        }
+        rest = after;
+    }
+}
