@@ -8,11 +8,11 @@ use plugin_sdk::LoadError;
 use plugin_sdk::serde_json;
 use serde::Deserialize;
 use transformer::files::blame;
-use transformer::{Activation, Norms, Shape};
+use transformer::{Activation, Norms, Pooling, Shape};
 
 use crate::folder::Architecture;
-use crate::pooling::{Pooling, Similarity};
 use crate::settings::PromptSettings;
+use crate::similarity::Similarity;
 
 /// A line of `modules.json`.
 #[derive(Deserialize)]

@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use plugin_sdk::LoadError;
-use transformer::Shape;
 use transformer::files::{blame, read};
+use transformer::{Pooling, Shape};
 
 use crate::files::{LengthConfig, Module, NetworkConfig, PoolingConfig, TextConfig, TokenizerConfig};
-use crate::pooling::{Pooling, Similarity};
 use crate::settings::Settings;
+use crate::similarity::Similarity;
 
 /// A model, as its folder and the settings together describe it.
 pub(crate) struct Recipe {

@@ -2,7 +2,7 @@
 //! answers are those of sentence-transformers. Pure Rust, so there is nothing else to install.
 //!
 //! The way of an item: `tasks` split it into tokens, off the model's thread; `encoder` computes a batch, by `bert` (on packed
-//! tokens, with the arithmetic of the crate `transformer`) or by `graph` (an ONNX file); `pooling` makes one vector of each text.
+//! tokens, with the arithmetic of the crate `transformer`) or by `graph` (an ONNX file), and pools the vectors of each text's tokens.
 //! What the `folder` says is read once, at load. The README of this plugin is for the operator.
 
 #![forbid(unsafe_code)]
@@ -12,8 +12,8 @@ mod encoder;
 mod files;
 mod folder;
 mod graph;
-mod pooling;
 mod settings;
+mod similarity;
 mod tasks;
 
 use std::path::Path;

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-use crate::pooling::Pooling;
+use transformer::Pooling;
 
 /// `[models.settings]`.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -35,6 +35,7 @@ impl Tokens {
 /// Splits texts into tokens.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    padding: u32,
     max_length: usize,
     lowercase: bool,
 }
@@ -63,6 +64,9 @@ impl Tokenizer {
     ) -> Result<Self, LoadError> {
         let unusable = |error: tokenizers::Error| LoadError::new(error);
         let mut inner = tokenizers::Tokenizer::from_bytes(definition).map_err(unusable)?;
+        let padding = inner.get_padding().map(|padding| padding.pad_id);
+        let padding = padding.or_else(|| inner.token_to_id("[PAD]"));
+        let padding = padding.or_else(|| inner.token_to_id("<pad>"));
         // The file may fix a length and a padding of its own, which the reference overrides as well.
         inner.with_padding(None);
         let truncation = truncate.then(|| TruncationParams {
@@ -72,6 +76,7 @@ impl Tokenizer {
         inner.with_truncation(truncation).map_err(unusable)?;
         Ok(Self {
             inner,
+            padding: padding.unwrap_or(0),
             max_length,
             lowercase,
         })
@@ -84,6 +89,11 @@ impl Tokenizer {
             .into_values()
             .max()
             .map_or(0, |id| id as usize + 1)
+    }
+
+    /// The id of the token that pads texts to a fixed length, for networks that have one; 0 if the file does not say.
+    pub fn padding(&self) -> u32 {
+        self.padding
     }
 
     /// The tokens of a text.

@@ -1,0 +1,60 @@
+//! From the vectors of a text's tokens to one vector. It knows nothing of networks.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// How the vectors of a text's tokens become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The vector of the first token.
+    Cls,
+    /// The largest value of each dimension.
+    Max,
+}
+
+impl Pooling {
+    /// Pools `states`, which holds a vector of `width` numbers for each token; there is at least one.
+    pub fn pool(self, states: &[f32], width: usize) -> Vec<f32> {
+        let mut tokens = states.chunks_exact(width);
+        let mut pooled = tokens.next().map_or_else(|| vec![0.0; width], <[f32]>::to_vec);
+        match self {
+            Self::Cls => {}
+            Self::Mean => {
+                for token in tokens {
+                    pooled
+                        .iter_mut()
+                        .zip(token)
+                        .for_each(|(sum, value)| *sum += value);
+                }
+                let count = (states.len() / width) as f32;
+                pooled.iter_mut().for_each(|sum| *sum /= count);
+            }
+            Self::Max => {
+                for token in tokens {
+                    pooled
+                        .iter_mut()
+                        .zip(token)
+                        .for_each(|(most, value)| *most = most.max(*value));
+                }
+            }
+        }
+        pooled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATES: [f32; 6] = [1.0, -2.0, 3.0, 4.0, -4.0, 1.0];
+
+    #[test]
+    fn tokens_are_pooled_dimension_by_dimension() {
+        assert_eq!(Pooling::Mean.pool(&STATES, 2), [0.0, 1.0]);
+        assert_eq!(Pooling::Cls.pool(&STATES, 2), [1.0, -2.0]);
+        assert_eq!(Pooling::Max.pool(&STATES, 2), [3.0, 4.0]);
+    }
+}
