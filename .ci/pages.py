@@ -64,7 +64,7 @@ def blocks(file):
             mark = ""
         elif match := MARK.match(line):
             mark = match[1]
-            if mark.split(" ")[0] == "server":
+            if re.split("[ ,]", mark)[0] == "server":
                 found.append(Block(file, number, mark, "", ""))
                 mark = ""
         elif line:
@@ -81,7 +81,8 @@ def block(name):
 
 
 KNOWN_MARKS = re.compile(
-    r"serve(, online)?|request|answer|config|test|not run: .{10,}|excerpt: (?P<excerpt>\S+)|server( \S+)?"
+    r"(serve|run)(, online)?|request|answer|config|test|not run: .{10,}|excerpt: (?P<excerpt>\S+)|"
+    r"server( [^\s,]+)?(, online)?"
 )
 
 

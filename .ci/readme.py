@@ -6,13 +6,14 @@ Every shell block of a page must have a comment on the line before it that says 
     <!-- ci: serve -->                 starts a server and waits until it is ready; ends the one before it
     <!-- ci: serve, online -->         the same, but needs the network; left out, with its requests, by --offline
     <!-- ci: request -->               is sent to that server; a block marked `answer` after it has what it prints
+    <!-- ci: run -->                   is run before what follows; `run, online` needs the network
     <!-- ci: test -->                  is run by continuous integration on its own
     <!-- ci: not run: REASON -->       is not run
     <!-- ci: excerpt: FILE -->         is not run; the block, of any language, is a part of that file
 
 A comment `<!-- ci: server FILE -->` without a block starts a server with that configuration; `<!-- ci: server -->` one
-with the blocks before it that are marked `config`, as if they were a file in `config`. In answers, `…` at the end of a
-list stands for further elements.
+with the blocks before it that are marked `config`, as if they were a file in `config`; `server, online` one that needs the
+network. In answers, `…` at the end of a list stands for further elements.
 
     .ci/readme.py print NAME                         prints the only block with this mark
     .ci/readme.py check                              checks marks, excerpts, links, and the form of the pages
@@ -195,12 +196,17 @@ class Session:
         kind = block.mark.split(",")[0].split(" ")[0]
         if kind == "config":
             self.config += block.text
+        elif kind == "run":
+            if not (self.offline and "online" in block.mark):
+                print(f"$ {block.text}", end="", flush=True)
+                subprocess.run(["bash", "-euo", "pipefail", "-c", block.text], cwd=ROOT, check=True)
         elif kind in ("serve", "server"):
             self.answer = None
             self.skipping = self.offline and "online" in block.mark
             self.stop()
             if not self.skipping:
-                self.start(block.text if kind == "serve" else self.configured(block.mark[7:]))
+                file = block.mark.split(",")[0][7:]
+                self.start(block.text if kind == "serve" else self.configured(file))
         elif kind == "request" and not self.skipping:
             if self.served is None:
                 sys.exit(f"{block.place}: a request without a server before it")

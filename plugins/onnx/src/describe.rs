@@ -21,8 +21,10 @@ impl Plan {
         let description = settings.description.clone();
         let mut info = TaskInfo::new(description.unwrap_or_else(|| self.description()));
         info = info.input(self.input_manifest()).trial(tried.trial());
-        for slot in &self.inputs {
-            info = info.input_tensor(slot.info());
+        if self.texts.is_none() {
+            for slot in &self.inputs {
+                info = info.input_tensor(slot.info());
+            }
         }
         if self.images.is_some() {
             info = info.accepts(pictures::MEDIA_TYPES);
@@ -38,7 +40,10 @@ impl Plan {
                 }
             }
         }
-        if self.mode == BatchMode::Unbatched {
+        if let Some(answer) = &self.answer {
+            info = answer.complete(info);
+        }
+        if self.mode == BatchMode::Unbatched && self.texts.is_none() {
             info = info.unbatched();
         }
         let single = self.mode != BatchMode::Batched;
@@ -56,9 +61,10 @@ impl Plan {
     }
 
     fn input_manifest(&self) -> ValueManifest {
-        let kinds = match self.images {
-            Some(_) => vec![Kind::Bytes, Kind::Tensors],
-            None => vec![Kind::Tensors],
+        let kinds = match (&self.images, &self.texts) {
+            (Some(_), _) => vec![Kind::Bytes, Kind::Tensors],
+            (None, Some(_)) => vec![Kind::Text],
+            (None, None) => vec![Kind::Tensors],
         };
         ValueManifest {
             kinds,
@@ -69,6 +75,7 @@ impl Plan {
     fn description(&self) -> String {
         let takes = match (&self.images, self.mode) {
             (Some(_), _) => "Takes a PNG, JPEG or WebP image of any size, or the tensor itself.",
+            (None, _) if self.texts.is_some() => "Takes a text.",
             (None, BatchMode::Unbatched) => {
                 "Takes the tensors that the model declares; a request is one item."
             }

@@ -1,4 +1,5 @@
-//! From the bytes of an image to the numbers of a tensor: resize, invert, scale. It knows nothing of models.
+//! From the bytes of an image to the numbers of a tensor: resize, invert, pad, scale. `fit` decides on sizes. It knows nothing of
+//! models.
 //!
 //! Transparent pixels are blended with white.
 
@@ -6,13 +7,16 @@ use image::DynamicImage;
 use pictures::Decoding;
 use plugin_sdk::{ItemError, LoadError};
 
+use crate::answers::boxes::Frame;
+use crate::fit::{Canvas, Placement};
 use crate::settings::{Channels, ImageSettings, Invert, Layout, Resize};
 
-/// Reads images of any size into tensors of one shape.
+/// Reads images of any size into tensors.
 #[derive(Debug)]
 pub(crate) struct Eye {
-    width: usize,
-    height: usize,
+    canvas: Canvas,
+    /// Grey level of the padding.
+    fill: f32,
     channels: Channels,
     layout: Layout,
     resize: Resize,
@@ -30,7 +34,14 @@ impl Eye {
         shape: &[Option<usize>],
         key: &str,
     ) -> Result<Self, LoadError> {
-        let (width, height, channels) = (settings.width.get(), settings.height.get(), settings.channels);
+        let channels = settings.channels;
+        let canvas = Canvas::new(settings)
+            .map_err(|(name, problem)| LoadError::setting(format_args!("{key}.{name}"), problem))?;
+        let fill = settings.fill.unwrap_or(0.0);
+        if !(0.0..=255.0).contains(&fill) {
+            let message = format!("{fill}, expected a number from 0 to 255");
+            return Err(LoadError::setting(format_args!("{key}.fill"), message));
+        }
         let [black, white] = settings.scale;
         if !(black.is_finite() && white.is_finite()) || black == white {
             let message = format!("[{black}, {white}], expected two different numbers");
@@ -43,8 +54,8 @@ impl Eye {
             return Err(LoadError::setting(format_args!("{key}.std"), message));
         }
         let mut eye = Self {
-            width,
-            height,
+            canvas,
+            fill,
             channels,
             layout: Layout::Flat,
             resize: settings.resize,
@@ -61,13 +72,16 @@ impl Eye {
         Ok(eye)
     }
 
-    /// Shapes that a tensor of this layout may have.
-    fn shapes(&self, layout: Layout) -> Vec<Vec<usize>> {
-        let (width, height, channels) = (self.width, self.height, self.channels.count());
+    /// Shapes that the tensor of an image of that size may have. `None` stands for a width that depends on the image.
+    fn shapes(&self, layout: Layout, [width, height]: [Option<usize>; 2]) -> Vec<Vec<Option<usize>>> {
+        let channels = Some(self.channels.count());
+        let flat = width
+            .zip(height)
+            .map(|(width, height)| width * height * self.channels.count());
         let mut shapes = vec![match layout {
             Layout::Nchw => vec![channels, height, width],
             Layout::Nhwc => vec![height, width, channels],
-            Layout::Flat => vec![channels * height * width],
+            Layout::Flat => vec![flat],
         }];
         // A grey image has no order of channels: many models leave out that dimension.
         if self.channels == Channels::Grey && layout != Layout::Flat {
@@ -86,20 +100,17 @@ impl Eye {
             Some(layout) => vec![layout],
             None => vec![Layout::Nchw, Layout::Nhwc, Layout::Flat],
         };
-        let fits = |layout: &Layout| self.shapes(*layout).iter().any(|given| fits(given, shape));
+        let size = self.canvas.size();
+        let fits = |layout: &Layout| self.shapes(*layout, size).iter().any(|given| fits(given, shape));
         layouts.iter().copied().find(fits).ok_or_else(|| {
             let mut given: Vec<String> = Vec::new();
-            for shape in layouts.iter().flat_map(|layout| self.shapes(*layout)) {
-                let shape = format!("{shape:?}");
+            for shape in layouts.iter().flat_map(|layout| self.shapes(*layout, size)) {
+                let shape = sizes_text(&shape);
                 if !given.contains(&shape) {
                     given.push(shape);
                 }
             }
-            let taken: Vec<_> = shape
-                .iter()
-                .map(|size| size.map_or("any".to_owned(), |size| size.to_string()))
-                .collect();
-            let (width, height) = (self.width, self.height);
+            let [width, height] = size.map(|size| size.map_or("any".to_owned(), |size| size.to_string()));
             let channels = match self.channels {
                 Channels::Grey => "grey",
                 Channels::Rgb => "rgb",
@@ -108,45 +119,86 @@ impl Eye {
             LoadError::setting(
                 key,
                 format_args!(
-                    "{channels} images of {width}×{height} give {}, expected what the input takes: [{}]",
+                    "{channels} images of {width}×{height} give {}, expected what the input takes: {}",
                     given.join(" or "),
-                    taken.join(", ")
+                    sizes_text(shape)
                 ),
             )
         })
     }
 
-    /// The shape of the tensor, which must fit `shape`.
-    pub(crate) fn shape(&self, shape: &[Option<usize>]) -> Vec<usize> {
-        let mut shapes = self.shapes(self.layout);
-        let index = shapes.iter().position(|given| fits(given, shape)).unwrap_or(0);
-        shapes.swap_remove(index)
+    /// Width and height of the input, if they are the same for all images.
+    pub(crate) fn size(&self) -> Option<[usize; 2]> {
+        let [width, height] = self.canvas.size();
+        width.zip(height).map(<[usize; 2]>::from)
     }
 
-    /// A black PNG that has the size already, for an example; `None` if it cannot be written.
+    /// The shape of the tensor of an image of that size, for an input of the shape `shape`.
+    ///
+    /// # Errors
+    /// The image is too wide.
+    pub(crate) fn shape(&self, image: [usize; 2], shape: &[Option<usize>]) -> Result<Vec<usize>, ItemError> {
+        let placement = self.canvas.place(image).map_err(ItemError::invalid)?;
+        Ok(self.shape_of(&placement, shape))
+    }
+
+    /// Where an image of that size lies in the input.
+    pub(crate) fn frame(&self, image: [usize; 2]) -> Result<Frame, ItemError> {
+        let placement = self.canvas.place(image).map_err(ItemError::invalid)?;
+        Ok(placement.frame(image))
+    }
+
+    fn shape_of(&self, placement: &Placement, shape: &[Option<usize>]) -> Vec<usize> {
+        let shapes = self.shapes(self.layout, placement.canvas.map(Some));
+        let fitting = shapes.iter().find(|given| fits(given, shape));
+        fitting
+            .or(shapes.first())
+            .into_iter()
+            .flatten()
+            .copied()
+            .flatten()
+            .collect()
+    }
+
+    /// A black PNG that becomes a tensor of a typical size, for an example; `None` if it cannot be written.
     pub(crate) fn plain(&self) -> Option<Vec<u8>> {
-        pictures::black_png(self.width.try_into().ok()?, self.height.try_into().ok()?)
+        let [width, height] = self.plain_size();
+        pictures::black_png(width.try_into().ok()?, height.try_into().ok()?)
     }
 
-    /// Reads one image.
-    pub(crate) fn read(&self, data: &[u8]) -> Result<Vec<f32>, ItemError> {
+    /// The size of the image that [`plain`](Self::plain) gives.
+    pub(crate) fn plain_size(&self) -> [usize; 2] {
+        let [width, height] = self.canvas.size();
+        let height = height.unwrap_or(1);
+        // As wide as a short line of text.
+        [width.unwrap_or(6 * height), height]
+    }
+
+    /// Reads one image into a tensor for an input of the shape `shape`.
+    pub(crate) fn read(&self, data: &[u8], shape: &[Option<usize>]) -> Result<Picture, ItemError> {
         let image = Pixels::of(pictures::decode(data, &self.decoding)?);
-        let mut pixels = self.resized(&image);
-        if self.inverts(&pixels) {
+        let original = [image.width, image.height];
+        let placement = self.canvas.place(original).map_err(ItemError::invalid)?;
+        let mut pixels = self.resized(&image, placement.resized);
+        if self.inverts(&pixels, placement.resized) {
             pixels.iter_mut().for_each(|level| *level = 255.0 - *level);
         }
-        Ok(self.arranged(&pixels))
+        Ok(Picture {
+            shape: self.shape_of(&placement, shape),
+            values: self.arranged(&self.padded(pixels, &placement)),
+            frame: placement.frame(original),
+        })
     }
 
     /// Grey levels of 0 to 255, row by row, the channels of a pixel side by side. The source is gone through once, row by
     /// row, so that a large image costs no memory beyond its own.
-    fn resized(&self, image: &Pixels) -> Vec<f32> {
+    fn resized(&self, image: &Pixels, [width, height]: [usize; 2]) -> Vec<f32> {
         let depth = self.channels.count();
-        let columns = taps(image.width, self.width, self.resize);
-        let rows = taps(image.height, self.height, self.resize);
+        let columns = taps(image.width, width, self.resize);
+        let rows = taps(image.height, height, self.resize);
         let mut source = vec![0.0; image.width * depth];
-        let mut narrow = vec![0.0; self.width * depth];
-        let mut resized = vec![0.0; self.height * self.width * depth];
+        let mut narrow = vec![0.0; width * depth];
+        let mut resized = vec![0.0; height * width * depth];
         for y in 0..image.height {
             image.read_row(y, self.channels, &mut source);
             for (tap, out) in columns.iter().zip(narrow.chunks_exact_mut(depth)) {
@@ -158,7 +210,7 @@ impl Eye {
                         .for_each(|(sum, level)| *sum += level * weight);
                 }
             }
-            for (tap, out) in rows.iter().zip(resized.chunks_exact_mut(self.width * depth)) {
+            for (tap, out) in rows.iter().zip(resized.chunks_exact_mut(width * depth)) {
                 let weight = y.checked_sub(tap.start).and_then(|index| tap.weights.get(index));
                 if let Some(weight) = weight {
                     out.iter_mut()
@@ -170,15 +222,30 @@ impl Eye {
         resized
     }
 
-    fn inverts(&self, pixels: &[f32]) -> bool {
+    /// Puts the image into its place within the input.
+    fn padded(&self, pixels: Vec<f32>, placement: &Placement) -> Vec<f32> {
+        if placement.canvas == placement.resized {
+            return pixels;
+        }
+        let depth = self.channels.count();
+        let [[width, height], [left, top]] = [placement.canvas, placement.offset];
+        let mut canvas = vec![self.fill; width * height * depth];
+        let from = pixels.chunks_exact(placement.resized[0] * depth);
+        for (from, to) in from.zip(canvas.chunks_exact_mut(width * depth).skip(top)) {
+            to[left * depth..][..from.len()].copy_from_slice(from);
+        }
+        canvas
+    }
+
+    fn inverts(&self, pixels: &[f32], [width, height]: [usize; 2]) -> bool {
         match self.invert {
             Invert::Never => false,
             Invert::Always => true,
             Invert::Auto => {
                 let depth = self.channels.count();
                 let outermost = pixels.chunks_exact(depth).enumerate().filter(|(index, _)| {
-                    let (x, y) = (index % self.width, index / self.width);
-                    x == 0 || y == 0 || x == self.width - 1 || y == self.height - 1
+                    let (x, y) = (index % width, index / width);
+                    x == 0 || y == 0 || x == width - 1 || y == height - 1
                 });
                 let (mut sum, mut count) = (0.0, 0);
                 for level in outermost.flat_map(|(_, pixel)| pixel) {
@@ -230,12 +297,27 @@ fn per_channel(
     ))
 }
 
-fn fits(given: &[usize], shape: &[Option<usize>]) -> bool {
+fn fits(given: &[Option<usize>], shape: &[Option<usize>]) -> bool {
     given.len() == shape.len()
         && given
             .iter()
             .zip(shape)
-            .all(|(given, size)| size.is_none_or(|size| size == *given))
+            .all(|(given, size)| size.is_none() || size == given)
+}
+
+/// Sizes as people write them: `[3, 48, any]`.
+fn sizes_text(shape: &[Option<usize>]) -> String {
+    let size = |size: &Option<usize>| size.map_or("any".to_owned(), |size| size.to_string());
+    let sizes: Vec<_> = shape.iter().map(size).collect();
+    format!("[{}]", sizes.join(", "))
+}
+
+/// An image as a model takes it.
+pub(crate) struct Picture {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Vec<f32>,
+    /// Where the original lies in it.
+    pub(crate) frame: Frame,
 }
 
 /// A decoded image of 8 bits a sample.
@@ -306,6 +388,10 @@ fn taps(source: usize, target: usize, resize: Resize) -> Vec<Tap> {
                 (low, high) = (index as f64 * ratio, (index + 1) as f64 * ratio);
                 (centre, reach) = (0.0, 1.0);
             }
+            Resize::Linear => {
+                (centre, reach) = ((index as f64 + 0.5) * ratio, 1.0);
+                (low, high) = (centre - reach, centre + reach);
+            }
             Resize::Bilinear => {
                 // Where the image shrinks, the triangle is as wide as what it covers.
                 (centre, reach) = ((index as f64 + 0.5) * ratio, ratio.max(1.0));
@@ -316,7 +402,7 @@ fn taps(source: usize, target: usize, resize: Resize) -> Vec<Tap> {
         let end = (high.ceil() as usize).clamp(start + 1, source);
         let weight = |place: usize| match resize {
             Resize::Area => (high.min(place as f64 + 1.0) - low.max(place as f64)).max(0.0),
-            Resize::Bilinear => (1.0 - (place as f64 + 0.5 - centre).abs() / reach).max(0.0),
+            Resize::Bilinear | Resize::Linear => (1.0 - (place as f64 + 0.5 - centre).abs() / reach).max(0.0),
         };
         let weights: Vec<_> = (start..end).map(weight).collect();
         let sum: f64 = weights.iter().sum();

@@ -2,15 +2,18 @@
 //! to make of them. The runtime is `embedded`, pure Rust, so there is nothing to install, or `onnxruntime`, if that is wanted.
 //!
 //! The path of an item: `task` prepares it (an `image` is decoded, a tensor checked) and stacks it with others if the model
-//! has a batch dimension; the `runtime` of a `network` computes; `task::answer` makes the answer, such as labels by `ranking`.
+//! has a batch dimension; the `runtime` of a `network` computes; `task::answer` makes the answer, such as labels by `ranking`, or
+//! detections, text and embeddings by `answers`.
 //! What a task does is worked out once, at load, by `plan` from the `settings`; `describe` puts it into words. Batching itself
 //! is the server's. The README of this plugin is for the operator.
 
 #![forbid(unsafe_code)]
 
+mod answers;
 mod describe;
 mod embedded;
 mod external;
+mod fit;
 mod image;
 mod mixing;
 mod network;

@@ -1,7 +1,7 @@
 //! An ONNX file in memory: what it declares, and what computes it. It knows nothing of tasks, items or settings; whoever asks it
 //! to run stacks items into batches.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::io::{BufReader, Seek};
@@ -23,6 +23,7 @@ pub(crate) struct Network {
     is_half_precision: bool,
     /// What the graph tells of each output in the file.
     verdicts: Vec<Verdict>,
+    metadata: BTreeMap<String, String>,
 }
 
 /// An input or an output that the file declares.
@@ -95,7 +96,7 @@ impl Network {
         // The runtimes do not tell the operators' names or all of the declared types, so the file is read for them first. What
         // is read is dropped before the runtime reads the weights again: at no time are there two copies.
         let directory = path.parent().unwrap_or(Path::new(""));
-        let (inputs, outputs, is_half_precision, is_external, verdicts) = {
+        let (inputs, outputs, is_half_precision, is_external, verdicts, metadata) = {
             let proto = onnx::ModelProto::parse_file(file).map_err(|error| not_onnx(&error))?;
             let graph = proto.graph.as_ref().filter(|graph| !graph.output.is_empty());
             let graph = graph.ok_or_else(|| not_onnx(&"it has no graph with an output"))?;
@@ -105,7 +106,14 @@ impl Network {
             let unknown = |message| vec![Verdict::Unknown(message); graph.output.len()];
             let verdicts = contain(|| mixing::analyze(&proto)).unwrap_or_else(unknown);
             let is_half_precision = has_half_precision(graph);
-            (inputs, outputs, is_half_precision, is_external, verdicts)
+            (
+                inputs,
+                outputs,
+                is_half_precision,
+                is_external,
+                verdicts,
+                metadata(&proto),
+            )
         };
         let file = File {
             path,
@@ -121,12 +129,18 @@ impl Network {
             outputs,
             is_half_precision,
             verdicts,
+            metadata,
         })
     }
 
     /// What the graph tells of an output, if all inputs have the batch in dimension 0.
     pub(crate) fn verdict(&self, output: &Port) -> &Verdict {
         &self.verdicts[output.index]
+    }
+
+    /// What the file says of the model, by key.
+    pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
     /// Whether the model computes with floats of 16 bits.
@@ -152,6 +166,16 @@ impl Network {
         contain(|| self.runtime.run(inputs, outputs, worker))
             .unwrap_or_else(|message| Err(Fault::Failed(format!("the runtime panicked: {message}"))))
     }
+}
+
+fn metadata(proto: &onnx::ModelProto) -> BTreeMap<String, String> {
+    let pair = |entry: &onnx::StringStringEntryProto| {
+        (
+            entry.key.clone().unwrap_or_default(),
+            entry.value.clone().unwrap_or_default(),
+        )
+    };
+    proto.metadata_props.iter().map(pair).collect()
 }
 
 /// Inputs and outputs of a graph.

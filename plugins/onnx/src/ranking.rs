@@ -18,7 +18,7 @@ pub(crate) struct Classification {
     label: String,
     /// Its score.
     score: f32,
-    /// The best labels with their scores, best first.
+    /// The best labels with their scores, best first, without those below the threshold, if there is one.
     scores: Vec<Score>,
 }
 
@@ -35,6 +35,8 @@ pub(crate) struct Ranking {
     labels: Vec<String>,
     top_k: usize,
     activation: Activation,
+    /// Labels with lower scores are left out.
+    score_threshold: Option<f32>,
 }
 
 impl Ranking {
@@ -43,27 +45,11 @@ impl Ranking {
         labels: Labels,
         top_k: Option<usize>,
         activation: Option<Activation>,
+        score_threshold: Option<f32>,
         context: &LoadContext,
         key: &str,
     ) -> Result<Self, LoadError> {
-        let blame = |message: String| LoadError::setting(format_args!("{key}.labels"), message);
-        let labels = match labels {
-            Labels::List(labels) => labels,
-            Labels::File(path) => {
-                let path = context.path(path);
-                let text = fs::read_to_string(&path)
-                    .map_err(|error| blame(format!("`{}` cannot be read: {error}", path.display())))?;
-                text.trim_end()
-                    .lines()
-                    .map(|line| line.trim().to_owned())
-                    .collect()
-            }
-        };
-        if labels.is_empty() {
-            return Err(blame(
-                "there are none, expected one for each element of the output".to_owned(),
-            ));
-        }
+        let labels = read_labels(labels, context, &format!("{key}.labels"))?;
         let top_k = top_k.unwrap_or(TOP_K.min(labels.len()));
         if top_k > labels.len() {
             let message = format!(
@@ -76,6 +62,7 @@ impl Ranking {
             labels,
             top_k,
             activation: activation.unwrap_or_default(),
+            score_threshold,
         })
     }
 
@@ -91,10 +78,8 @@ impl Ranking {
 
     /// Ranks one row, which has a score for each label.
     pub(crate) fn rank(&self, scores: &[f32]) -> Result<Classification, ItemError> {
-        let scores = match self.activation {
-            Activation::None => scores.to_vec(),
-            Activation::Softmax => softmax(scores),
-        };
+        let mut scores = scores.to_vec();
+        self.activation.apply(&mut scores);
         if let Some(index) = scores.iter().position(|score| !score.is_finite()) {
             let (label, score) = (&self.labels[index], scores[index]);
             return Err(ItemError::fault(format_args!(
@@ -104,25 +89,70 @@ impl Ranking {
         let mut order: Vec<_> = (0..scores.len()).collect();
         // Stable: of equal scores the first label wins.
         order.sort_by(|one, other| scores[*other].total_cmp(&scores[*one]));
-        let best: Vec<_> = order[..self.top_k]
-            .iter()
-            .map(|index| Score {
-                label: self.labels[*index].clone(),
-                score: scores[*index],
-            })
-            .collect();
+        let score = |index: usize| Score {
+            label: self.labels[index].clone(),
+            score: scores[index],
+        };
+        let Score {
+            label,
+            score: highest,
+        } = score(order[0]);
+        let is_above = |index: &usize| {
+            self.score_threshold
+                .is_none_or(|threshold| scores[*index] >= threshold)
+        };
+        let best = order.into_iter().take(self.top_k).filter(is_above);
         Ok(Classification {
-            label: best[0].label.clone(),
-            score: best[0].score,
-            scores: best,
+            label,
+            score: highest,
+            scores: best.map(score).collect(),
         })
     }
 }
 
-/// The largest score is subtracted first, so that no power overflows.
-fn softmax(scores: &[f32]) -> Vec<f32> {
-    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<_> = scores.iter().map(|score| (score - largest).exp()).collect();
-    let sum: f32 = powers.iter().sum();
-    powers.iter().map(|power| power / sum).collect()
+/// Reads the names of classes. `key` is their setting.
+pub(crate) fn read_labels(
+    labels: Labels,
+    context: &LoadContext,
+    key: &str,
+) -> Result<Vec<String>, LoadError> {
+    let labels = match labels {
+        Labels::List(labels) => labels,
+        Labels::File(path) => {
+            let path = context.path(path);
+            let text = fs::read_to_string(&path).map_err(|error| {
+                LoadError::setting(key, format_args!("`{}` cannot be read: {error}", path.display()))
+            })?;
+            text.trim_end()
+                .lines()
+                .map(|line| line.trim().to_owned())
+                .collect()
+        }
+    };
+    if labels.is_empty() {
+        let message = "there are none, expected one for each element of the output";
+        return Err(LoadError::setting(key, message));
+    }
+    Ok(labels)
+}
+
+impl Activation {
+    /// Turns what a model computed for one item into the scores that are answered.
+    pub(crate) fn apply(self, scores: &mut [f32]) {
+        match self {
+            Self::None => {}
+            Self::Sigmoid => scores
+                .iter_mut()
+                .for_each(|score| *score = 1.0 / (1.0 + (-*score).exp())),
+            Self::Softmax => {
+                // The largest score is subtracted first, so that no power overflows.
+                let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                scores
+                    .iter_mut()
+                    .for_each(|score| *score = (*score - largest).exp());
+                let sum: f32 = scores.iter().sum();
+                scores.iter_mut().for_each(|score| *score /= sum);
+            }
+        }
+    }
 }

@@ -9,6 +9,8 @@ use plugin_sdk::serde_json::Value as Json;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::answers::settings::{DetectionSettings, EmbeddingSettings, TextSettings, TokenizerSettings};
+
 /// `[models.settings]`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -105,8 +107,18 @@ pub(crate) struct TaskSettings {
     pub(crate) labels: Option<Labels>,
     /// How many labels are answered, best first; 5, if not said.
     pub(crate) top_k: Option<NonZeroUsize>,
-    /// What is applied to the output before labels are chosen: `softmax` for a model that ends in logits.
+    /// Applied to scores before they are answered: `softmax` or `sigmoid` for a model that ends in logits.
     pub(crate) activation: Option<Activation>,
+    /// Labels and detections with lower scores are left out. By default, no labels, and detections below 0.25.
+    pub(crate) score_threshold: Option<f32>,
+    /// Answers the objects in an image: their boxes, labels and scores.
+    pub(crate) detection: Option<DetectionSettings>,
+    /// Answers the text that an output spells (CTC).
+    pub(crate) text: Option<TextSettings>,
+    /// Lets clients send a text instead of numbers.
+    pub(crate) tokenizer: Option<TokenizerSettings>,
+    /// Answers the vector of a text, at `/v1/embeddings` as well.
+    pub(crate) embedding: Option<EmbeddingSettings>,
     /// Lets clients send an image instead of numbers.
     pub(crate) image: Option<ImageSettings>,
     /// What the documentation pages say of the task.
@@ -139,16 +151,30 @@ pub(crate) enum Activation {
     None,
     /// Scores become probabilities that add up to 1.
     Softmax,
+    /// Every score becomes a probability by itself: for labels that do not exclude each other.
+    Sigmoid,
 }
 
 /// How an image becomes the input tensor.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImageSettings {
-    /// Width that images are resized to; their aspect ratio is not kept.
-    pub(crate) width: NonZeroUsize,
-    /// Height that images are resized to.
+    /// Width of the input, or `"proportional"`: it follows from the height and the proportions of each image.
+    pub(crate) width: Width,
+    /// Height of the input.
     pub(crate) height: NonZeroUsize,
+    /// How images come to have this size.
+    pub(crate) fit: Option<Fit>,
+    /// Where a letterboxed image lies within the input.
+    pub(crate) position: Option<Position>,
+    /// Grey level of the padding, from 0 to 255.
+    pub(crate) fill: Option<f32>,
+    /// Minimum width, if it is proportional; narrower images are padded on the right.
+    pub(crate) min_width: Option<NonZeroUsize>,
+    /// Maximum width, if it is proportional; wider images are rejected. 4096 by default.
+    pub(crate) max_width: Option<NonZeroUsize>,
+    /// Padding on the right makes a proportional width a multiple of this; images of equal widths share batches.
+    pub(crate) width_step: Option<NonZeroUsize>,
     /// Channels of each pixel, in this order: `grey`, `rgb` or `bgr`.
     #[serde(default)]
     pub(crate) channels: Channels,
@@ -165,6 +191,9 @@ pub(crate) struct ImageSettings {
     /// How images are resized.
     #[serde(default)]
     pub(crate) resize: Resize,
+    /// Inputs that take sizes of the image, by name, with the numbers that they take in order.
+    #[serde(default)]
+    pub(crate) sizes: BTreeMap<String, Vec<ImageSize>>,
     /// Whether dark becomes bright: for models that expect bright ink on a dark ground.
     #[serde(default)]
     pub(crate) invert: Invert,
@@ -177,6 +206,65 @@ pub(crate) struct ImageSettings {
     /// How truncated JPEG files are handled: rejected, or decoded as far as they go.
     #[serde(default)]
     pub(crate) truncated_images: TruncatedImages,
+}
+
+/// Width of the input.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a positive integer, or \"proportional\"")]
+pub(crate) enum Width {
+    /// In pixels.
+    Fixed(NonZeroUsize),
+    /// As the height and the image's proportions give.
+    Proportional(Proportional),
+}
+
+/// As the height and the image's proportions give.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Proportional {
+    Proportional,
+}
+
+/// A number that a model takes beside an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ImageSize {
+    /// Width of the image as it was sent.
+    Width,
+    /// Height of the image as it was sent.
+    Height,
+    /// Width of the input.
+    InputWidth,
+    /// Height of the input.
+    InputHeight,
+    /// Pixels of the input for each pixel of the image, horizontally.
+    ScaleX,
+    /// Pixels of the input for each pixel of the image, vertically.
+    ScaleY,
+}
+
+/// How an image comes to have the size of the input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Fit {
+    /// Resized to it; its proportions are not kept.
+    #[default]
+    Stretch,
+    /// Resized in proportion to fit inside, with padding around it.
+    Letterbox,
+    /// Resized to the height in proportion, with padding on the right; resized to the width as well if it is wider.
+    Height,
+}
+
+/// Where a letterboxed image lies within the input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Position {
+    /// With equal padding on both sides.
+    #[default]
+    Center,
+    /// With all padding on the right or below.
+    TopLeft,
 }
 
 /// Channels of a pixel.
@@ -222,6 +310,8 @@ pub(crate) enum Resize {
     /// Linear interpolation, smoothed where the image becomes smaller (as Pillow does).
     #[default]
     Bilinear,
+    /// Linear interpolation between the four nearest pixels at any size (as OpenCV does).
+    Linear,
 }
 
 /// Whether dark becomes bright.

@@ -166,6 +166,20 @@ impl Values {
         }
     }
 
+    /// Values of integers that the type can hold.
+    pub(crate) fn from_integers(integers: &[u32], held: Held) -> Self {
+        let integers = integers.iter().copied();
+        match held {
+            Held::F64 => Self::F64(integers.map(f64::from).collect()),
+            Held::I64 => Self::I64(integers.map(i64::from).collect()),
+            Held::I32 => Self::I32(integers.map(|value| value as i32).collect()),
+            Held::U64 => Self::U64(integers.map(u64::from).collect()),
+            Held::U32 => Self::U32(integers.collect()),
+            // Exact up to 16 millions.
+            _ => Self::from_pixels(integers.map(|value| value as f32).collect(), held),
+        }
+    }
+
     /// The values of several items of the same type, one after the other; without a copy if there is only one.
     pub(crate) fn concat<'a>(items: &[&'a Self]) -> Cow<'a, Self> {
         match items {
@@ -189,6 +203,25 @@ impl Values {
             Self::F16(values) => values.into_iter().map(f16::to_f32).collect(),
             Self::Bf16(values) => values.into_iter().map(bf16::to_f32).collect(),
             _ => return None,
+        })
+    }
+
+    /// Numbers of any type as 32-bit floats; `None` for strings.
+    pub(crate) fn into_numbers(self) -> Option<Vec<f32>> {
+        Some(match self {
+            Self::I64(values) => values.into_iter().map(|value| value as f32).collect(),
+            Self::I32(values) => values.into_iter().map(|value| value as f32).collect(),
+            Self::I16(values) => values.into_iter().map(f32::from).collect(),
+            Self::I8(values) => values.into_iter().map(f32::from).collect(),
+            Self::U64(values) => values.into_iter().map(|value| value as f32).collect(),
+            Self::U32(values) => values.into_iter().map(|value| value as f32).collect(),
+            Self::U16(values) => values.into_iter().map(f32::from).collect(),
+            Self::U8(values) => values.into_iter().map(f32::from).collect(),
+            Self::Bool(values) => values
+                .into_iter()
+                .map(|value| f32::from(u8::from(value)))
+                .collect(),
+            other => return other.into_floats(),
         })
     }
 

@@ -131,12 +131,12 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "model = \"channels.onnx\"\ntasks.a.activation = \"sofmax\"",
         "tasks.a.activation",
-        "got \"sofmax\", expected \"none\" or \"softmax\"",
+        "got \"sofmax\", expected one of \"none\", \"softmax\", \"sigmoid\"",
     ),
     (
         "model = \"channels.onnx\"\ntasks.a.image = { width = 0, height = 2 }",
         "tasks.a.image.width",
-        "got 0, expected a positive integer",
+        "expected a positive integer, or \"proportional\"",
     ),
     (
         "model = \"channels.onnx\"\ntasks.a.image = { width = 2, height = 2, channels = \"grey\" }",

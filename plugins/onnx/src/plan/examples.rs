@@ -9,8 +9,8 @@ use half::{bf16, f16};
 use plugin_sdk::serde_json::{Map, Value as Json, json};
 use plugin_sdk::{DType, LoadContext, LoadError};
 
-use super::{Keys, Plan, Slot, Tried};
-use crate::task::{Sample, SampleTensor};
+use super::{Keys, Plan, Slot, Tried, texts};
+use crate::task::{Origin, Sample, SampleTensor};
 use crate::values::{Held, Values};
 
 /// Maximum size of an example that is made up, in elements: a larger one would fill the documentation with numbers.
@@ -54,7 +54,10 @@ impl Plan {
     fn sample(&self, example: &Json) -> Option<Sample> {
         if let (Some(images), Some(data)) = (&self.images, example.get("b64")) {
             let data = BASE64_STANDARD.decode(data.as_str()?).ok()?;
-            return Some(Sample(vec![images.read(&data).ok()?]));
+            return images.read(&data).ok();
+        }
+        if let Some(texts) = &self.texts {
+            return texts.read(example.as_str()?).ok();
         }
         let tensor = |(index, slot): (usize, &Slot)| {
             let value = match (example, &self.inputs[..]) {
@@ -78,6 +81,7 @@ impl Plan {
                 .enumerate()
                 .map(tensor)
                 .collect::<Option<_>>()?,
+            Origin::default(),
         ))
     }
 
@@ -86,6 +90,9 @@ impl Plan {
         let sample = tried.sample()?;
         if let Some(images) = &self.images {
             return images.plain().as_deref().map(image_example);
+        }
+        if self.texts.is_some() {
+            return Some(json!(texts::EXAMPLE));
         }
         let elements: usize = sample.0.iter().map(|tensor| tensor.values.len()).sum();
         let is_empty = sample.0.iter().any(|tensor| tensor.values.len() == 0);

@@ -1,22 +1,35 @@
-//! How a task takes images: its `Eye`, fitted to the input of the model.
+//! How a task takes images: its `Eye`, fitted to the input of the model, and the inputs that take sizes of the image.
 
 use plugin_sdk::{DType, ItemError, LoadError};
 
 use super::{BatchMode, Keys, Slot};
+use crate::answers::boxes::Frame;
 use crate::image::Eye;
-use crate::network::Dim;
-use crate::settings::ImageSettings;
-use crate::task::SampleTensor;
+use crate::network::{Dim, shape_text};
+use crate::settings::{ImageSettings, ImageSize};
+use crate::task::{Origin, Sample, SampleTensor};
 use crate::values::{Held, Values};
 
-/// Turns images into the only input of a task.
+/// Turns images into the inputs of a task.
 pub(crate) struct Images {
     eye: Eye,
-    /// Dimensions of the input that the pixels fill.
+    /// Index of the input that takes the pixels.
+    slot: usize,
+    /// Dimensions of this input that the pixels fill.
     sizes: Vec<Option<usize>>,
-    /// Whether the tensor has a batch dimension of 1 before these.
+    /// Whether tensors have a batch dimension of 1 before these.
     has_batch: bool,
     held: Held,
+    /// The other inputs.
+    size_inputs: Vec<SizeInput>,
+}
+
+/// An input that takes sizes of the image.
+struct SizeInput {
+    slot: usize,
+    shape: Vec<usize>,
+    held: Held,
+    numbers: Vec<ImageSize>,
 }
 
 impl Images {
@@ -31,14 +44,18 @@ impl Images {
             return Ok(None);
         };
         let key = keys.of("image", true);
-        let [only] = inputs else {
-            let names: Vec<_> = inputs.iter().map(|slot| &*slot.port.name).collect();
+        let size_inputs = size_inputs(settings, inputs, mode, &key)?;
+        let takes_sizes = |index: usize| size_inputs.iter().any(|input| input.slot == index);
+        let others: Vec<_> = (0..inputs.len()).filter(|index| !takes_sizes(*index)).collect();
+        let [slot] = others[..] else {
+            let names: Vec<_> = others.iter().map(|index| &*inputs[*index].port.name).collect();
             let message = format!(
-                "an image becomes one input, but the task takes {}",
+                "an image becomes one input, but the task takes {}; inputs that take the size of the image are listed in `sizes`",
                 names.join(", ")
             );
             return Err(LoadError::setting(key, message));
         };
+        let only = &inputs[slot];
         let name = &only.port.name;
         if only.port.dtype == DType::Bytes {
             let message = format!("input `{name}` takes strings, expected numbers");
@@ -49,42 +66,144 @@ impl Images {
             return Err(LoadError::setting(key, message));
         };
         let new = |sizes: &[Option<usize>], has_batch| {
-            Ok(Some(Self {
-                eye: Eye::new(settings, sizes, &key)?,
-                sizes: sizes.to_vec(),
-                has_batch,
-                held: only.port.held,
-            }))
+            Ok::<_, LoadError>((Eye::new(settings, sizes, &key)?, sizes.to_vec(), has_batch))
         };
         let first = only.dims.as_ref().and_then(|dims| dims.first());
-        match (mode, first) {
+        let (eye, sizes, has_batch) = match (mode, first) {
             (BatchMode::Unbatched, Some(Dim::Fixed(1) | Dim::Open(_))) => {
                 new(&sizes, false).or_else(|_| new(&sizes[1..], true))
             }
             _ => new(&sizes, false),
-        }
+        }?;
+        Ok(Some(Self {
+            eye,
+            slot,
+            sizes,
+            has_batch,
+            held: only.port.held,
+            size_inputs,
+        }))
     }
 
-    /// The shape of the tensor that an image becomes.
-    pub(crate) fn shape(&self) -> Vec<usize> {
-        let mut shape = self.eye.shape(&self.sizes);
+    /// Index of the input that takes the pixels.
+    pub(crate) fn slot(&self) -> usize {
+        self.slot
+    }
+
+    /// The shape of the tensor that the image of [`plain`](Self::plain) becomes.
+    pub(crate) fn plain_shape(&self) -> Option<Vec<usize>> {
+        let shape = self.eye.shape(self.eye.plain_size(), &self.sizes).ok()?;
+        Some(self.with_batch(shape))
+    }
+
+    /// The tensor with the sizes of the image of [`plain`](Self::plain) for another input.
+    pub(crate) fn plain_sizes(&self, slot: usize) -> Option<SampleTensor> {
+        let frame = self.eye.frame(self.eye.plain_size()).ok()?;
+        let input = self.size_inputs.iter().find(|input| input.slot == slot)?;
+        Some(input.tensor(&frame))
+    }
+
+    /// Width and height of the input, if they are the same for all images.
+    pub(crate) fn size(&self) -> Option<[usize; 2]> {
+        self.eye.size()
+    }
+
+    /// Reads one image.
+    pub(crate) fn read(&self, data: &[u8]) -> Result<Sample, ItemError> {
+        let picture = self.eye.read(data, &self.sizes)?;
+        let mut tensors = vec![SampleTensor {
+            slot: self.slot,
+            shape: self.with_batch(picture.shape),
+            values: Values::from_pixels(picture.values, self.held),
+        }];
+        tensors.extend(self.size_inputs.iter().map(|input| input.tensor(&picture.frame)));
+        tensors.sort_by_key(|tensor| tensor.slot);
+        let origin = Origin {
+            frame: Some(picture.frame),
+            ..Origin::default()
+        };
+        Ok(Sample(tensors, origin))
+    }
+
+    fn with_batch(&self, mut shape: Vec<usize>) -> Vec<usize> {
         if self.has_batch {
             shape.insert(0, 1);
         }
         shape
     }
 
-    /// Reads one image.
-    pub(crate) fn read(&self, data: &[u8]) -> Result<SampleTensor, ItemError> {
-        Ok(SampleTensor {
-            slot: 0,
-            shape: self.shape(),
-            values: Values::from_pixels(self.eye.read(data)?, self.held),
-        })
-    }
-
     /// A black image, for an example; none if it cannot be written.
     pub(crate) fn plain(&self) -> Option<Vec<u8>> {
         self.eye.plain()
     }
+}
+
+impl SizeInput {
+    fn tensor(&self, frame: &Frame) -> SampleTensor {
+        let [width, height] = frame.original.unwrap_or_default();
+        let [input_width, input_height] = frame.input.unwrap_or_default();
+        let number = |number: &ImageSize| match number {
+            ImageSize::Width => width,
+            ImageSize::Height => height,
+            ImageSize::InputWidth => input_width,
+            ImageSize::InputHeight => input_height,
+            ImageSize::ScaleX => frame.scale[0],
+            ImageSize::ScaleY => frame.scale[1],
+        };
+        SampleTensor {
+            slot: self.slot,
+            shape: self.shape.clone(),
+            values: Values::from_pixels(self.numbers.iter().map(number).collect(), self.held),
+        }
+    }
+}
+
+/// The inputs that take sizes of the image.
+fn size_inputs(
+    settings: &ImageSettings,
+    inputs: &[Slot],
+    mode: BatchMode,
+    key: &str,
+) -> Result<Vec<SizeInput>, LoadError> {
+    let input = |(name, numbers): (&String, &Vec<ImageSize>)| {
+        let blame = |message: String| LoadError::setting(format_args!("{key}.sizes.{name}"), message);
+        let slot = inputs.iter().position(|slot| slot.port.name == *name);
+        let slot = slot.ok_or_else(|| blame(format!("the task has no input `{name}`")))?;
+        let Slot { port, dims } = &inputs[slot];
+        let mut shape = vec![numbers.len()];
+        if mode == BatchMode::Unbatched && dims.as_ref().is_some_and(|dims| dims.len() == 2) {
+            shape.insert(0, 1);
+        }
+        let fits = |(size, dim): (&usize, &Dim)| match dim {
+            Dim::Fixed(fixed) => fixed == size,
+            Dim::Open(_) => true,
+        };
+        let is_taken = dims
+            .as_ref()
+            .is_none_or(|dims| dims.len() == shape.len() && shape.iter().zip(dims).all(fits));
+        if !is_taken || port.sequence || port.dtype == DType::Bytes {
+            let dims = dims.as_deref().map_or("any shape".to_owned(), shape_text);
+            return Err(blame(format!(
+                "{} numbers, expected what the input takes: {} in {dims}",
+                numbers.len(),
+                port.dtype.name()
+            )));
+        }
+        let is_fraction = numbers
+            .iter()
+            .any(|number| matches!(number, ImageSize::ScaleX | ImageSize::ScaleY));
+        if is_fraction && !matches!(port.dtype, DType::Fp32 | DType::Fp64) {
+            return Err(blame(format!(
+                "a scale is a fraction, but the input takes {}",
+                port.dtype.name()
+            )));
+        }
+        Ok(SizeInput {
+            slot,
+            shape,
+            held: port.held,
+            numbers: numbers.clone(),
+        })
+    };
+    settings.sizes.iter().map(input).collect()
 }

@@ -3,9 +3,9 @@
 
 use half::{bf16, f16};
 
-use super::{Plan, Slot};
+use super::{Plan, Slot, texts};
 use crate::network::Dim;
-use crate::task::{Sample, SampleTensor};
+use crate::task::{Origin, Sample, SampleTensor};
 use crate::values::{Held, Values};
 
 /// Sizes of open dimensions, in the order in which they are tried. Above 1 first, since a dimension of 1 hides mistakes.
@@ -70,11 +70,19 @@ impl Plan {
 
     /// An item of the attempt; items of different seeds differ. None if it would be too large.
     pub(super) fn make_up(&self, attempt: Attempt, seed: u64) -> Option<Sample> {
+        if let Some(texts) = &self.texts {
+            // Made-up tokens would tell no more.
+            return (seed == 1).then(|| texts.read(texts::EXAMPLE).ok()).flatten();
+        }
         let mut total = 0_usize;
         let mut tensors = Vec::new();
         for (index, slot) in self.inputs.iter().enumerate() {
             let shape = match &self.images {
-                Some(images) => images.shape(),
+                Some(images) if images.slot() == index => images.plain_shape()?,
+                Some(images) => {
+                    tensors.push(images.plain_sizes(index)?);
+                    continue;
+                }
                 None => slot.made_up_shape(attempt),
             };
             let count = shape
@@ -96,7 +104,7 @@ impl Plan {
                 });
             }
         }
-        Some(Sample(tensors))
+        Some(Sample(tensors, Origin::default()))
     }
 }
 

@@ -10,6 +10,7 @@ mod examples;
 mod images;
 mod made_up;
 mod names;
+mod texts;
 mod trial;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use plugin_sdk::{LoadContext, LoadError, TaskInfo};
 pub(crate) use self::batch_mode::BatchMode;
 use self::batch_mode::declared;
 use self::images::Images;
+use self::texts::Texts;
 pub(crate) use self::trial::Tried;
 use crate::network::{Dim, Network, Port};
 use crate::settings::{BatchSetting, TaskSettings};
@@ -31,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) outputs: Vec<Port>,
     /// Reads images, if the task takes them.
     pub(crate) images: Option<Images>,
+    /// Reads texts, if the task takes them.
+    pub(crate) texts: Option<Texts>,
     /// Turns what the model computes into the answer; tensors are answered as they are if there is none.
     pub(crate) answer: Option<Box<dyn Answer>>,
     pub(crate) mode: BatchMode,
@@ -104,11 +108,12 @@ impl Plan {
             inputs: inputs.iter().map(|port| Slot::new(port, declared.mode)).collect(),
             outputs,
             images: None,
+            texts: None,
             answer: None,
             mode: declared.mode,
             info: TaskInfo::default(),
         };
-        plan.images = Images::new(settings.image.as_ref(), &plan.inputs, plan.mode, &keys)?;
+        plan.read_inputs_by(&settings, &keys, context)?;
         let written_examples = plan.read_examples(settings.examples.as_deref(), &keys, context)?;
         let samples = plan.samples(written_examples.as_deref().unwrap_or_default());
         let tried = plan
@@ -117,14 +122,36 @@ impl Plan {
         if tried.mode != plan.mode {
             plan.mode = tried.mode;
             plan.inputs = inputs.iter().map(|port| Slot::new(port, tried.mode)).collect();
-            plan.images = Images::new(settings.image.as_ref(), &plan.inputs, tried.mode, &keys)?;
+            plan.read_inputs_by(&settings, &keys, context)?;
         }
         plan.warm_up(&tried, context.workers);
         tried.log(name, &declared, context);
         let shapes = tried.item_shapes();
-        plan.answer = answer::choose(&mut settings, &plan.outputs, shapes.as_deref(), &keys, context)?;
+        plan.answer = answer::choose(&mut settings, &plan, shapes.as_deref(), &keys, context)?;
         plan.info = plan.describe(&settings, written_examples, &tried, &keys)?;
         Ok(plan)
+    }
+
+    /// Finds out how images or texts become the inputs, if the task takes them.
+    fn read_inputs_by(
+        &mut self,
+        settings: &TaskSettings,
+        keys: &Keys<'_>,
+        context: &LoadContext,
+    ) -> Result<(), LoadError> {
+        if settings.image.is_some() && settings.tokenizer.is_some() {
+            let message = "a task takes images or texts, but has `image` as well";
+            return Err(LoadError::setting(keys.of("tokenizer", true), message));
+        }
+        self.images = Images::new(settings.image.as_ref(), &self.inputs, self.mode, keys)?;
+        self.texts = Texts::new(
+            settings.tokenizer.as_ref(),
+            &self.inputs,
+            self.mode,
+            keys,
+            context,
+        )?;
+        Ok(())
     }
 
     pub(crate) fn is_image(&self) -> bool {

@@ -5,6 +5,7 @@ use plugin_sdk::manifest::ValueManifest;
 use plugin_sdk::prelude::*;
 use plugin_sdk::{AnyOutput, DType, Output, serde_json};
 
+use super::{Origin, Sample, declared};
 use crate::network::Port;
 use crate::plan::{BatchMode, Keys, Plan};
 use crate::ranking::{Classification, Ranking};
@@ -19,28 +20,35 @@ pub(crate) trait Answer: Send + Sync {
     /// A sentence for the documentation of the task: "Answers …".
     fn describe(&self) -> String;
 
-    /// The answer for one item. `outputs` are those of the task, in order, and without a batch dimension, unless the task is
-    /// unbatched: then they are as the model computed them.
+    /// The answer for the item that comes from `origin`. `outputs` are those of the task, in order, and without a batch dimension,
+    /// unless the task is unbatched: then they are as the model computed them.
     ///
     /// # Errors
     /// The outputs are not what the settings promise.
-    fn answer(&self, outputs: Vec<Computed>) -> Result<AnyOutput, ItemError>;
+    fn answer(&self, outputs: Vec<Computed>, origin: &Origin) -> Result<AnyOutput, ItemError>;
+
+    /// Completes what the server is told of the task.
+    fn complete(&self, info: TaskInfo) -> TaskInfo {
+        info
+    }
 }
 
 /// The answer that the settings ask for; none for tensors. `shapes` are those of the outputs for one item, if they are known.
 pub(crate) fn choose(
     settings: &mut TaskSettings,
-    outputs: &[Port],
+    plan: &Plan,
     shapes: Option<&[Vec<usize>]>,
     keys: &Keys<'_>,
     context: &LoadContext,
 ) -> Result<Option<Box<dyn Answer>>, LoadError> {
-    let ranking = ranking(settings, outputs, shapes, keys, context)?;
-    Ok(ranking.map(|ranking| Box::new(ranking) as Box<dyn Answer>))
+    let declared = declared::choose(settings, plan, shapes, keys, context)?;
+    let ranking = ranking(settings, declared.is_some(), &plan.outputs, shapes, keys, context)?;
+    Ok(declared.or(ranking.map(|ranking| Box::new(ranking) as Box<dyn Answer>)))
 }
 
 fn ranking(
     settings: &mut TaskSettings,
+    has_answer: bool,
     outputs: &[Port],
     shapes: Option<&[Vec<usize>]>,
     keys: &Keys<'_>,
@@ -51,6 +59,7 @@ fn ranking(
         for (written, key) in [
             (top_k.is_some(), "top_k"),
             (settings.activation.is_some(), "activation"),
+            (settings.score_threshold.is_some(), "score_threshold"),
         ] {
             if written {
                 return Err(LoadError::setting(
@@ -61,6 +70,10 @@ fn ranking(
         }
         return Ok(None);
     };
+    if has_answer {
+        let message = "are for classification and detection, but the task has another kind of answer";
+        return Err(LoadError::setting(keys.of("labels", true), message));
+    }
     let [output] = outputs else {
         let names: Vec<_> = outputs.iter().map(|port| &*port.name).collect();
         let message = format!(
@@ -81,7 +94,14 @@ fn ranking(
         );
         return Err(LoadError::setting(keys.of("labels", true), message));
     }
-    let ranking = Ranking::new(labels, top_k, settings.activation, context, &keys.of("", true))?;
+    let ranking = Ranking::new(
+        labels,
+        top_k,
+        settings.activation,
+        settings.score_threshold,
+        context,
+        &keys.of("", true),
+    )?;
     let width = shapes.map(|shapes| shapes[0].iter().product::<usize>());
     match width {
         Some(width) if width != ranking.len() => Err(LoadError::setting(
@@ -105,7 +125,7 @@ impl Answer for Ranking {
         format!("Answers the best {} of {} labels.", self.top_k(), self.len())
     }
 
-    fn answer(&self, outputs: Vec<Computed>) -> Result<AnyOutput, ItemError> {
+    fn answer(&self, outputs: Vec<Computed>, _origin: &Origin) -> Result<AnyOutput, ItemError> {
         let scores = outputs.into_iter().next();
         let scores = scores.and_then(|scores| Some((scores.shape, scores.values.into_floats()?)));
         let Some((shape, scores)) = scores else {
@@ -128,20 +148,27 @@ pub(crate) fn json<T: Serialize>(answer: &T) -> Result<AnyOutput, ItemError> {
         .map_err(|error| ItemError::fault(format_args!("the answer cannot be written as JSON: {error}")))
 }
 
-/// The answers for a batch of `count` items, whose tensors have a row for each.
-pub(super) fn rows(plan: &Plan, computed: Vec<Computed>, count: usize) -> Outputs<AnyOutput> {
+/// The answers for a batch, whose tensors have a row for each.
+pub(super) fn rows(plan: &Plan, computed: Vec<Computed>, samples: &[&Sample]) -> Outputs<AnyOutput> {
     let Some(answer) = &plan.answer else {
         return Outputs::rows(tensors(plan, computed));
     };
-    let row = |row: usize| {
-        let row = computed.iter().map(|computed| computed.row(row, count)).collect();
-        answer.answer(row)
+    let row = |(row, sample): (usize, &&Sample)| {
+        let row = computed
+            .iter()
+            .map(|computed| computed.row(row, samples.len()))
+            .collect();
+        answer.answer(row, &sample.1)
     };
-    (0..count).map(row).collect()
+    samples.iter().enumerate().map(row).collect()
 }
 
 /// The answer for an item that was computed alone.
-pub(super) fn single(plan: &Plan, mut computed: Vec<Computed>) -> Result<AnyOutput, ItemError> {
+pub(super) fn single(
+    plan: &Plan,
+    mut computed: Vec<Computed>,
+    origin: &Origin,
+) -> Result<AnyOutput, ItemError> {
     if plan.mode != BatchMode::Unbatched {
         // It is 1, as was checked.
         computed.iter_mut().for_each(|computed| {
@@ -149,7 +176,7 @@ pub(super) fn single(plan: &Plan, mut computed: Vec<Computed>) -> Result<AnyOutp
         });
     }
     match &plan.answer {
-        Some(answer) => answer.answer(computed),
+        Some(answer) => answer.answer(computed, origin),
         None => Ok(AnyOutput::Tensors(tensors(plan, computed))),
     }
 }

@@ -4,13 +4,24 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use plugin_sdk::prelude::*;
 
+use crate::answers::boxes::Frame;
 use crate::network::{Dim, shape_text};
 use crate::plan::{Plan, Slot};
 use crate::values::Values;
 
-/// One item, ready to be computed: tensors in the order of the task's inputs, one for each, or any number for a sequence.
+/// One item, ready to be computed: tensors in the order of the task's inputs, one for each, or any number for a sequence; and what
+/// they come from.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Sample(pub(crate) Vec<SampleTensor>);
+pub(crate) struct Sample(pub(crate) Vec<SampleTensor>, pub(crate) Origin);
+
+/// What became the tensors of an item, as far as the answer depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Origin {
+    /// Where the image lies in the tensor, if the item is one.
+    pub(crate) frame: Option<Frame>,
+    /// How many tokens the text has, if the item is one.
+    pub(crate) tokens: Option<usize>,
+}
 
 /// One tensor of an item.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +46,7 @@ impl Sample {
             values: tensor.values.reversed(),
             ..tensor.clone()
         };
-        Self(self.0.iter().map(reversed).collect())
+        Self(self.0.iter().map(reversed).collect(), self.1)
     }
 
     pub(crate) fn has_shapes_of(&self, other: &Self) -> bool {
@@ -52,9 +63,17 @@ impl Sample {
 
 impl Plan {
     pub(super) fn prepare(&self, value: Value<'_>) -> Result<Prepared<Sample>, ItemError> {
+        if let Some(texts) = &self.texts {
+            let Value::Text(text) = value else {
+                return Err(ItemError::invalid("expected a text"));
+            };
+            let sample = texts.read(text)?;
+            let (weight, group) = (sample.1.tokens.unwrap_or(1) as u64, self.group(&sample));
+            return Ok(Prepared::new(sample).weight(weight).group(group));
+        }
         let sample = match (value, &self.images) {
             (Value::Tensors(tensors), _) => self.read_tensors(&tensors)?,
-            (Value::Bytes(bytes), Some(images)) => Sample(vec![images.read(bytes.data)?]),
+            (Value::Bytes(bytes), Some(images)) => images.read(bytes.data)?,
             (_, Some(_)) => return Err(ItemError::invalid("expected the bytes of an image, or a tensor")),
             (_, None) => return Err(ItemError::invalid("expected tensors")),
         };
@@ -82,7 +101,7 @@ impl Plan {
             }
         }
         match tensors.iter().find(|tensor| !used.contains(&tensor.name())) {
-            None => Ok(Sample(sample)),
+            None => Ok(Sample(sample, Origin::default())),
             Some(unknown) => Err(ItemError::invalid(format_args!(
                 "the task has no input `{}`",
                 unknown.name()

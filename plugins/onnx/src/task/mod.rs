@@ -2,6 +2,7 @@
 //! decided by `plan`, and does not change.
 
 pub(crate) mod answer;
+mod declared;
 mod items;
 
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use plugin_sdk::AnyOutput;
 use plugin_sdk::prelude::*;
 
-pub(crate) use self::items::{Sample, SampleTensor};
+pub(crate) use self::items::{Origin, Sample, SampleTensor};
 use crate::Onnx;
 use crate::plan::{BatchMode, Plan};
 use crate::runtime::{Computed, Fault, Given};
@@ -38,7 +39,7 @@ impl PreparedTask<Onnx> for Served {
         // runs alone, so that the others do not fail.
         if plan.mode == BatchMode::Batched && batch.len() > 1 {
             match plan.compute_rows(&batch, worker) {
-                Ok(computed) => return Ok(answer::rows(plan, computed, batch.len())),
+                Ok(computed) => return Ok(answer::rows(plan, computed, &batch)),
                 Err(fault) => log::debug!(
                     "a batch of {} runs item by item: {}",
                     batch.len(),
@@ -51,7 +52,7 @@ impl PreparedTask<Onnx> for Served {
                 BatchMode::Unbatched => plan.compute(&[sample], worker),
                 BatchMode::Batched | BatchMode::ItemByItem => plan.compute_rows(&[sample], worker),
             };
-            answer::single(plan, computed.map_err(|fault| fault.of_item())?)
+            answer::single(plan, computed.map_err(|fault| fault.of_item())?, &sample.1)
         };
         Ok(batch.iter().map(alone).collect())
     }

@@ -79,3 +79,21 @@ pub(crate) fn onnx_runtime() -> Option<String> {
         }
     }
 }
+
+/// The directory of the models of the README's examples, which `tests/install` fetches. A test without it does nothing and reports
+/// that, or fails if `INFERENCE_TEST_TOOLS=required` is set.
+pub(crate) fn example_models() -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    let directory = cache
+        .expect("there is a home directory")
+        .join("inference-server/models/onnx-examples");
+    if directory.join("tokenizer.json").exists() {
+        return Some(directory);
+    }
+    let missing = format!("{} does not exist: run `tests/install`", directory.display());
+    let required = std::env::var("INFERENCE_TEST_TOOLS").is_ok_and(|value| value == "required");
+    assert!(!required, "{missing}");
+    eprintln!("note: NOT TESTED: {missing}");
+    None
+}

@@ -257,3 +257,64 @@ save(
     [constant("weights", np.ones((1, 1, 1, 1), np.uint8))],
 )
 save("strings", [h.make_node("Identity", ["x"], ["y"])], [value("x", T.STRING, N, 2)], [value("y", T.STRING, N, 2)])
+
+# Predictions as detectors compute them, given by the test: a row or a column for each.
+COUNT = "count"
+for name, shape in [("prediction_rows", (N, COUNT, 6)), ("prediction_columns", (N, 6, COUNT))]:
+    save(
+        name,
+        [h.make_node("Identity", ["x"], ["y"])],
+        [value("x", T.FLOAT, *shape)],
+        [value("y", T.FLOAT, *shape)],
+    )
+
+# A detector that is given the size of the image and computes boxes in its pixels: width, height.
+save(
+    "boxes_in_the_original",
+    [
+        h.make_node("Cast", ["sizes"], ["floats"], to=T.FLOAT),
+        h.make_node("Concat", ["floats", "floats"], ["twice"], axis=1),
+        h.make_node("Unsqueeze", ["twice", "one"], ["edges"]),
+        h.make_node("ReduceMean", ["image"], ["mean"], axes=[1, 2, 3]),
+        h.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        h.make_node("Add", ["edges", "nothing"], ["shifted"]),
+        h.make_node("Mul", ["shifted", "units"], ["boxes"]),
+        h.make_node("Reshape", ["mean", "row"], ["flat"]),
+        h.make_node("Mul", ["flat", "zeros"], ["none"]),
+        h.make_node("Add", ["none", "confidence"], ["scores"]),
+        h.make_node("Cast", ["none"], ["no"], to=T.INT64),
+        h.make_node("Add", ["no", "classes"], ["labels"]),
+    ],
+    [value("image", T.FLOAT, N, 3, 4, 4), value("sizes", T.INT64, N, 2)],
+    [value("boxes", T.FLOAT, N, 2, 4), value("scores", T.FLOAT, N, 2), value("labels", T.INT64, N, 2)],
+    [
+        constant("one", np.array([1], np.int64)),
+        constant("zero", np.float32(0)),
+        constant("zeros", np.zeros((1, 2), np.float32)),
+        constant("row", np.array([-1, 1], np.int64)),
+        constant("units", np.array([[0.0, 0.0, 0.5, 0.5], [0.25, 0.5, 0.75, 1.5]], np.float32)),
+        constant("confidence", np.array([[0.5, 0.75]], np.float32)),
+        constant("classes", np.array([[1, 2]], np.int64)),
+    ],
+)
+
+# A detector for one image of any size, without a batch dimension, whose number of boxes depends on the image: one for each pixel
+# that is white.
+save(
+    "boxes_of_one_image",
+    [
+        h.make_node("ReduceMin", ["image"], ["least"], axes=[0], keepdims=0),
+        h.make_node("GreaterOrEqual", ["least", "white"], ["mask"]),
+        h.make_node("NonZero", ["mask"], ["places"]),
+        h.make_node("Transpose", ["places"], ["pairs"], perm=[1, 0]),
+        h.make_node("Cast", ["pairs"], ["tops"], to=T.FLOAT),
+        h.make_node("Add", ["tops", "unit"], ["bottoms"]),
+        h.make_node("Concat", ["tops", "bottoms"], ["boxes"], axis=1),
+        h.make_node("ReduceMax", ["boxes"], ["largest"], axes=[1], keepdims=0),
+        h.make_node("Div", ["largest", "eight"], ["scores"]),
+        h.make_node("Cast", ["scores"], ["labels"], to=T.INT64),
+    ],
+    [value("image", T.FLOAT, 3, "height", "width")],
+    [value("boxes", T.FLOAT, COUNT, 4), value("scores", T.FLOAT, COUNT), value("labels", T.INT64, COUNT)],
+    [constant("white", np.float32(1)), constant("unit", np.float32(1)), constant("eight", np.float32(8))],
+)

@@ -1,0 +1,77 @@
+//! What tasks answer instead of tensors, if their settings declare it: detections (`detection`, with the geometry of `boxes`), text
+//! (`ctc`) and embeddings (`embedding`). All of it works on the outputs for one item and knows nothing of batches or runtimes.
+//! `settings` is what the operator writes; `declare` and
+//! `declare_detection` check it against the outputs of the model.
+
+pub(crate) mod boxes;
+pub(crate) mod ctc;
+pub(crate) mod declare;
+pub(crate) mod declare_detection;
+pub(crate) mod detection;
+#[cfg(test)]
+mod detection_tests;
+pub(crate) mod embedding;
+pub(crate) mod settings;
+
+/// One output for one item: its numbers and their shape, without the batch dimension.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows<'a> {
+    pub(crate) shape: &'a [usize],
+    pub(crate) values: &'a [f32],
+}
+
+impl Rows<'_> {
+    /// Rows and columns of a matrix; leading dimensions of 1 are ignored.
+    fn matrix(&self) -> Result<[usize; 2], String> {
+        let shape = without_leading_ones(self.shape, 2);
+        shape
+            .try_into()
+            .map_err(|_| format!("the model computed the shape {:?}, expected a matrix", self.shape))
+    }
+
+    /// The number of elements of `size` numbers each, which the last dimensions hold; `None` if the shape is none of such elements.
+    fn count_of(&self, size: usize) -> Option<usize> {
+        (0..=self.shape.len()).find_map(|split| {
+            let (count, element) = self.shape.split_at(split);
+            let is_element = element.iter().product::<usize>() == size;
+            is_element.then(|| count.iter().product())
+        })
+    }
+}
+
+/// A shape with leading dimensions of 1 removed until it has `rank` dimensions.
+fn without_leading_ones(mut shape: &[usize], rank: usize) -> &[usize] {
+    while let [1, rest @ ..] = shape
+        && rest.len() >= rank
+    {
+        shape = rest;
+    }
+    shape
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows<'a>(shape: &'a [usize]) -> Rows<'a> {
+        Rows { shape, values: &[] }
+    }
+
+    #[test]
+    fn leading_ones_are_no_part_of_a_matrix() {
+        assert_eq!(rows(&[1, 1, 5, 6]).matrix(), Ok([5, 6]));
+        assert_eq!(rows(&[1, 6]).matrix(), Ok([1, 6]));
+        assert!(rows(&[2, 5, 6]).matrix().is_err());
+        assert!(rows(&[6]).matrix().is_err());
+    }
+
+    #[test]
+    fn elements_are_counted_by_the_dimensions_before_them() {
+        assert_eq!(rows(&[5, 4]).count_of(4), Some(5));
+        assert_eq!(rows(&[1, 5, 1, 4]).count_of(4), Some(5));
+        assert_eq!(rows(&[0, 4]).count_of(4), Some(0));
+        assert_eq!(rows(&[5]).count_of(1), Some(5));
+        // Scores by class, where they are expected by box.
+        assert_eq!(rows(&[3, 5]).count_of(3), None);
+    }
+}
