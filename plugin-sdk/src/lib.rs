@@ -46,6 +46,7 @@ pub use json_bytes::JsonBytes;
 pub use model::{LoadContext, Model, NoSettings};
 pub use output::{AnyOutput, BytesOutput, Encoder, Output};
 pub use plugin_abi::DType;
+pub use plugin_abi::json_error;
 pub use plugin_abi::manifest::Trial;
 pub use task::{PreparedTask, Task, TaskInfo, Tasks};
 pub use tensor::{TensorInfo, TensorOutput, TensorView, TensorsView};

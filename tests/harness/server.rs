@@ -75,7 +75,7 @@ impl Server {
     pub(crate) fn wait_until_ready(&self) {
         eventually("the server to be ready", || {
             assert!(
-                !self.log.has("not ready; repair"),
+                !self.log.has("not ready: fix the errors"),
                 "a model failed to load:\n{}",
                 self.log.text()
             );

@@ -3,22 +3,22 @@
 use std::fs;
 use std::path::Path;
 
-use plugin_sdk::LoadError;
-use plugin_sdk::serde_json;
+use plugin_sdk::{LoadError, json_error, serde_json};
 use serde::de::DeserializeOwned;
 
 /// Reads a JSON file; `None` if there is none.
 ///
 /// # Errors
-/// The file cannot be read, or is not what it should be; the setting `folder` is to blame.
+/// The file cannot be read or does not have the expected form; the error names the setting `folder`.
 pub fn read<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, LoadError> {
     if !file.exists() {
         return Ok(None);
     }
     let text = fs::read(file).map_err(|error| blame(file, &format!("cannot be read: {error}")))?;
-    serde_json::from_slice(&text)
-        .map(Some)
-        .map_err(|error| blame(file, &format!("is not what it should be: {error}")))
+    serde_json::from_slice(&text).map(Some).map_err(|error| {
+        let message = json_error::message_with_position(&error);
+        blame(file, &format!("is not valid: {message}"))
+    })
 }
 
 /// Blames the setting `folder` for a problem with a file.

@@ -133,7 +133,7 @@ impl ModelLoop {
                 for failure in failures {
                     log::error!("{failure}");
                 }
-                log::error!("the server is not ready; repair what is named above and send SIGHUP");
+                log::error!("the server is not ready: fix the errors above, then send SIGHUP");
             }
         }
         self.warn_of_unused_variables(&self.settings);
