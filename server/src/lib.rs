@@ -1,4 +1,55 @@
-//! The inference server: models loaded as plugins, batched task by task, served over HTTP.
+//! The inference server: loads models as plugins, batches their items task by task, and serves them over HTTP and gRPC.
+//!
+//! `server/ARCHITECTURE.md` describes how the modules work together.
+//!
+//! # Layers
+//! A module imports only from layers below its own; `tests/layers.rs` reads this list and checks it.
+//!
+//! **Application**: builds the parts and owns every thread.
+//! - [`app`]: the running server: start, reload and shutdown, in order; the commands `check` and `inspect`.
+//! - [`bench`]: the command `bench`, a client that load-tests a server.
+//! - [`cli`]: the command line.
+//! - [`init`]: the server as the first process of a container.
+//! - [`logging`]: the log, as text or JSON.
+//! - [`open_files`]: the limit on open files.
+//!
+//! **Protocols**: the outside world.
+//! - [`grpc`]: the Open Inference Protocol over gRPC, health and reflection.
+//! - [`http`]: connections, routes, bodies and documentation of every protocol over HTTP.
+//! - [`signals`]: signals that the process handles.
+//!
+//! **Service**: what all protocols share.
+//! - [`api`]: addressing, request options, tensors, keys, the access log, and errors as status codes.
+//!
+//! **Lifecycle**: which models are live.
+//! - [`registry`]: the models and the generation of each that serves.
+//! - [`reload`]: from a configuration to live models.
+//!
+//! **Execution**: running batches.
+//! - [`engine`]: the queue, the workers, and the path of a request through them.
+//! - [`isolation`]: models in child processes.
+//! - [`loader`]: from a plugin file to a model.
+//!
+//! **Policy**: pure decisions, without threads, clocks or I/O.
+//! - [`batcher`]: which items run next, and when.
+//! - [`config`]: from what the operator wrote to validated settings.
+//!
+//! **Foundation**: values, and access to the operating system that everything needs.
+//! - [`batch_context`]: the batch that the current thread works on, for the log.
+//! - [`batching`]: batching rules as values.
+//! - [`clock`]: the only place where the time is read.
+//! - [`console`]: output of commands.
+//! - [`crash`]: reports how a plugin terminated the process.
+//! - [`error`]: errors of items and requests.
+//! - [`exit_status`]: exit statuses of child processes, in words.
+//! - [`json`]: reads JSON, with errors for people.
+//! - [`metrics`]: what the server counts and measures.
+//! - [`model`]: the interface to a loaded model.
+//! - [`priority`]: scheduling niceness.
+//! - [`protocol`]: the values of items: inputs, outputs, tensors.
+//! - [`resources`]: limits of worker processes as values.
+//! - [`routes`]: the table of the server's routes.
+//! - [`secret`]: text that must not be shown.
 
 pub mod api;
 pub mod app;

@@ -1,7 +1,7 @@
 //! Configuration: from what the operator wrote to the settings that the server works with.
 //!
 //! [`resolve`] takes the text of the file, the environment and the flags, and gives either [`Settings`] or every fault
-//! at once, each with its place and a hint. The roof owns the result and does all reading: nothing here touches a
+//! at once, each with its place and a hint. The application owns the result and does all reading: nothing here touches a
 //! file, the process's environment or a clock. Whether a plugin's file exists, which tasks a plugin has and what it
 //! makes of its settings is not known here; for errors found later, the settings keep the places of what they came from.
 //!

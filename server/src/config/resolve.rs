@@ -22,7 +22,7 @@ use super::settings::{
 use crate::metrics::Buckets;
 use crate::resources::{Resources, Sandbox};
 
-/// The configuration file, as the roof read it.
+/// The configuration file, as the application read it.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     /// Its name, as the operator gave it. Errors begin with it.
@@ -33,7 +33,7 @@ pub struct Source<'a> {
     pub base_dir: &'a Path,
 }
 
-/// What the roof found out about the machine, for defaults.
+/// What the application found out about the machine, for defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Folder of the executable.

@@ -1,6 +1,6 @@
 //! What the server works with: every value resolved, every default filled in, every limit checked.
 //!
-//! Owned by the roof, which hands the parts on; a reload compares two of them. These types do not know which of file,
+//! Owned by the application, which hands the parts on; a reload compares two of them. These types do not know which of file,
 //! environment or command line a value came from. Only what a later error must point at keeps its place, and a place
 //! never makes two settings different.
 
@@ -34,7 +34,7 @@ pub struct Settings {
     pub metrics: Buckets,
     /// The models, in the order of the file.
     pub models: Vec<ModelSettings>,
-    /// What is legal but odd. The roof logs it.
+    /// What is legal but odd. The application logs it.
     pub warnings: Vec<ConfigWarning>,
 }
 

@@ -1,7 +1,7 @@
 //! From a configuration to live models: what is wanted is compared with what there is, new generations are loaded beside
 //! the old ones, and the registry is swapped in one step.
 //!
-//! Owned by the roof, which calls it from one thread. Any failure of a reload leaves everything as it was. At start there
+//! Owned by the application, which calls it from one thread. Any failure of a reload leaves everything as it was. At start there
 //! is nothing to protect: each model goes live as soon as it is ready, and one that fails does not hold up the others.
 
 mod failure;
