@@ -38,6 +38,7 @@ mod layers;
 mod loading;
 mod metric_names;
 mod onnx_conformance;
+mod onnx_runtime;
 mod openapi;
 mod precedence;
 mod python;

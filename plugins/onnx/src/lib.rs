@@ -1,5 +1,5 @@
 //! Serves any `.onnx` file: its inputs, outputs and batch dimension are read from the file, and `[models.settings]` says what
-//! to make of them. The runtime is `embedded`, pure Rust, so there is nothing to install, or `onnxruntime`, if that is wanted.
+//! to make of them. `choice` picks the runtime: `embedded`, pure Rust, so there is nothing to install, or `onnxruntime`.
 //!
 //! The path of an item: `task` prepares it (an `image` is decoded, a tensor checked) and stacks it with others if the model
 //! has a batch dimension; the `runtime` of a `network` computes; `task::answer` makes the answer, such as labels by `ranking`, or
@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod choice;
 mod describe;
 mod embedded;
 mod external;
@@ -26,18 +27,16 @@ mod task;
 mod values;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use plugin_sdk::prelude::*;
 
-use crate::embedded::Embedded;
-use crate::network::Network;
-use crate::onnxruntime::OnnxRuntime;
+use crate::choice::Chosen;
 use crate::plan::Plan;
-use crate::runtime::Abilities;
 pub use crate::settings::Settings;
-use crate::settings::{RuntimeChoice, TaskSettings};
+use crate::settings::TaskSettings;
 use crate::task::Served;
 
 /// The task of a model whose settings name none.
@@ -49,6 +48,8 @@ const MAX_THREADS: usize = 1024;
 /// A loaded ONNX file with its tasks.
 pub struct Onnx {
     tasks: Vec<(String, Arc<Plan>)>,
+    /// What was chosen for it, and why.
+    details: BTreeMap<String, String>,
 }
 
 impl Model for Onnx {
@@ -60,23 +61,12 @@ impl Model for Onnx {
             let message = format!("{threads}, expected at most {MAX_THREADS}");
             return Err(LoadError::setting("threads", message));
         }
-        let abilities: Box<dyn Abilities> = match (settings.runtime, &settings.ort) {
-            (RuntimeChoice::Rten, None) => Box::new(Embedded),
-            (RuntimeChoice::Ort, Some(ort)) => Box::new(OnnxRuntime::new(ort, &context.base_dir)?),
-            (RuntimeChoice::Ort, None) => {
-                let message = "this runtime needs a table `ort` that says where ONNX Runtime is";
-                return Err(LoadError::setting("runtime", message));
-            }
-            (RuntimeChoice::Rten, Some(_)) => {
-                return Err(LoadError::setting("ort", "is for the runtime `ort`"));
-            }
-        };
-        let network = Arc::new(Network::load(
-            &context.path(&settings.model),
-            &*abilities,
-            context.workers,
-            threads,
-        )?);
+        let Chosen {
+            network,
+            runtime,
+            reason,
+        } = choice::load(&settings, context, threads)?;
+        let network = Arc::new(network);
         let batch = settings.batch;
         let plan = |name: &str, settings: TaskSettings, written: bool| {
             Plan::new(name, settings, written, batch, &network, context)
@@ -90,7 +80,13 @@ impl Model for Onnx {
                 .map(|(name, settings)| plan(&name, settings, true))
                 .collect::<Result<_, _>>()?
         };
-        Ok(Self { tasks })
+        Ok(Self {
+            tasks,
+            details: BTreeMap::from([
+                ("runtime".to_owned(), runtime),
+                ("runtime_reason".to_owned(), reason),
+            ]),
+        })
     }
 
     /// They follow from the settings.
@@ -102,6 +98,10 @@ impl Model for Onnx {
         self.tasks.iter().fold(Tasks::new(), |tasks, (name, plan)| {
             tasks.add_prepared(name, Served(Arc::clone(plan)))
         })
+    }
+
+    fn details(&self) -> BTreeMap<String, String> {
+        self.details.clone()
     }
 
     fn platform() -> &'static str {

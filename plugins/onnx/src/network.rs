@@ -69,6 +69,22 @@ pub(crate) fn shape_text<T: fmt::Display>(dims: &[T]) -> String {
     format!("[{}]", dims.join(", "))
 }
 
+/// Why a file was not loaded.
+pub(crate) enum NotLoaded {
+    /// It cannot be read, whatever the runtime.
+    File(LoadError),
+    /// The runtime cannot run it, or must not.
+    Runtime(LoadError),
+}
+
+impl NotLoaded {
+    pub(crate) fn into_error(self) -> LoadError {
+        match self {
+            Self::File(error) | Self::Runtime(error) => error,
+        }
+    }
+}
+
 impl Network {
     /// Reads a file, with the tensors beside it where it refers to such, for `workers` batches at a time with `threads` threads
     /// each.
@@ -77,9 +93,11 @@ impl Network {
         abilities: &dyn Abilities,
         workers: usize,
         threads: usize,
-    ) -> Result<Self, LoadError> {
+    ) -> Result<Self, NotLoaded> {
         let blame =
             |problem: String| LoadError::setting("model", format_args!("`{}` {problem}", path.display()));
+        let unfit = |problem: String| NotLoaded::Runtime(blame(problem));
+        let blame = |problem: String| NotLoaded::File(blame(problem));
         if path
             .extension()
             .is_none_or(|extension| !extension.eq_ignore_ascii_case("onnx"))
@@ -100,9 +118,9 @@ impl Network {
             let proto = onnx::ModelProto::parse_file(file).map_err(|error| not_onnx(&error))?;
             let graph = proto.graph.as_ref().filter(|graph| !graph.output.is_empty());
             let graph = graph.ok_or_else(|| not_onnx(&"it has no graph with an output"))?;
-            abilities.refuse(graph).map_err(blame)?;
+            abilities.refuse(graph).map_err(unfit)?;
             let is_external = external::check(graph, directory).map_err(blame)?;
-            let (inputs, outputs) = declared(graph, abilities).map_err(blame)?;
+            let (inputs, outputs) = declared(graph, abilities).map_err(unfit)?;
             let unknown = |message| vec![Verdict::Unknown(message); graph.output.len()];
             let verdicts = contain(|| mixing::analyze(&proto)).unwrap_or_else(unknown);
             let is_half_precision = has_half_precision(graph);
@@ -122,9 +140,9 @@ impl Network {
             is_external,
         };
         let loaded = contain(|| abilities.load(&file, workers, threads));
-        let panicked = |message| blame(format!("cannot be loaded: the runtime panicked: {message}"));
+        let panicked = |message| unfit(format!("cannot be loaded: the runtime panicked: {message}"));
         Ok(Self {
-            runtime: loaded.map_err(panicked)??,
+            runtime: loaded.map_err(panicked)?.map_err(NotLoaded::Runtime)?,
             inputs,
             outputs,
             is_half_precision,

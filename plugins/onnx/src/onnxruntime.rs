@@ -1,45 +1,40 @@
-//! ONNX Runtime, from a shared library that the operator names, on the processor or on a GPU.
+//! ONNX Runtime, on the processor or on a GPU, from a shared library that the operator names or that is found on this machine.
+
+mod environment;
+mod library;
 
 use std::fmt::Display;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use ort::environment::Environment;
 use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorElementType, TensorRef, ValueType};
-use plugin_sdk::{LoadError, log};
+use plugin_sdk::LoadError;
 use rten_onnx::onnx::{DataType, GraphProto};
 
+use self::environment::Opened;
+use self::library::{Candidate, Surroundings};
 use crate::network::Port;
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
 use crate::settings::{OrtSettings, Provider};
 use crate::values::{Held, Values};
 
-/// The library in use, with its environment.
-///
-/// ONNX Runtime allows one environment in a process, made once and for good, so all models of this plugin share it.
-static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
-
 /// What ONNX Runtime can do.
 pub(crate) struct OnnxRuntime {
-    environment: Environment,
-    providers: Vec<ExecutionProviderDispatch>,
+    opened: Opened,
+    dispatches: Vec<ExecutionProviderDispatch>,
+    providers: Vec<Provider>,
 }
 
 impl OnnxRuntime {
-    /// Loads the library that the settings name, whose paths start at `base_dir`.
-    pub(crate) fn new(settings: &OrtSettings, base_dir: &Path) -> Result<Self, LoadError> {
-        let (library, key) = match (&settings.library, &settings.python) {
-            (Some(library), None) => (base_dir.join(library), "ort.library"),
-            (None, Some(python)) => (find_in_python(&base_dir.join(python))?, "ort.python"),
-            _ => {
-                let message = "expected either `library`, the path of libonnxruntime.so, or `python`, the folder of a Python \
-                               environment with the package onnxruntime";
-                return Err(LoadError::setting("ort", message));
-            }
-        };
+    /// Opens the library that the settings name, whose paths start at `base_dir`, or else the first that is found.
+    ///
+    /// # Errors
+    /// There is none that can be used. The error blames a setting only if one names the library.
+    pub(crate) fn new(settings: Option<&OrtSettings>, base_dir: &Path) -> Result<Self, LoadError> {
+        let cpu = OrtSettings::default();
+        let settings = settings.unwrap_or(&cpu);
         let device = i32::try_from(settings.device)
             .map_err(|_| LoadError::setting("ort.device", "expected the number of a device, from 0"))?;
         let dispatch = |provider: &Provider| match provider {
@@ -54,9 +49,54 @@ impl OnnxRuntime {
             ),
         };
         Ok(Self {
-            environment: environment(&library, key)?,
-            providers: settings.providers.iter().filter_map(dispatch).collect(),
+            opened: environment::open(&candidates(settings, base_dir)?)?,
+            dispatches: settings.providers.iter().filter_map(dispatch).collect(),
+            providers: settings.providers.clone(),
         })
+    }
+
+    /// Name and version, and what computes if it is not only the processor: `ONNX Runtime 1.32.0 (cuda, cpu)`.
+    pub(crate) fn name(&self) -> String {
+        let mut name = "ONNX Runtime".to_owned();
+        if let Some(version) = library::version(&self.opened.library) {
+            name = format!("{name} {version}");
+        }
+        if self.dispatches.is_empty() {
+            return name;
+        }
+        let providers: Vec<_> = self.providers.iter().map(|provider| provider.name()).collect();
+        format!("{name} ({})", providers.join(", "))
+    }
+}
+
+/// The libraries to try, in order of precedence.
+fn candidates(settings: &OrtSettings, base_dir: &Path) -> Result<Vec<Candidate>, LoadError> {
+    let named = |path, key| {
+        vec![Candidate {
+            path,
+            origin: format!("the setting `{key}`"),
+            key: Some(key),
+        }]
+    };
+    match (&settings.library, &settings.python) {
+        (Some(library), None) => Ok(named(base_dir.join(library), "ort.library")),
+        (None, Some(python)) => {
+            let python = base_dir.join(python);
+            let library = library::in_python_setting(&python).ok_or_else(|| {
+                let message = format!(
+                    "there is no library of ONNX Runtime in the Python environment `{}`: expected its directory, as \
+                     `python3 -m venv` makes one, with the package onnxruntime (pip install onnxruntime)",
+                    python.display()
+                );
+                LoadError::setting("ort.python", message)
+            })?;
+            Ok(named(library, "ort.python"))
+        }
+        (None, None) => Ok(Surroundings::of_this_process().libraries()),
+        (Some(_), Some(_)) => {
+            let message = "has both `library` and `python`, expected at most one of them";
+            Err(LoadError::setting("ort", message))
+        }
     }
 }
 
@@ -92,7 +132,11 @@ impl Abilities for OnnxRuntime {
     fn load(&self, file: &File<'_>, workers: usize, threads: usize) -> Result<Box<dyn Runtime>, LoadError> {
         let blame = |error: &dyn Display| LoadError::setting("ort", error);
         let sessions = (0..workers).map(|_| {
-            let mut builder = Session::builder(&self.environment)
+            let mut builder = Session::builder(&self.opened.environment)
+                .map_err(|error| blame(&error))?
+                .with_logger(environment::logger())
+                .map_err(|error| blame(&error))?
+                .with_log_level(environment::log_level())
                 .map_err(|error| blame(&error))?
                 .with_intra_threads(threads)
                 .map_err(|error| blame(&error))?
@@ -102,7 +146,7 @@ impl Abilities for OnnxRuntime {
                 // It would double the peak of memory, and gain nothing where shapes differ from batch to batch.
                 .with_memory_pattern(false)
                 .map_err(|error| blame(&error))?
-                .with_execution_providers(&self.providers)
+                .with_execution_providers(&self.dispatches)
                 .map_err(|error| {
                     LoadError::setting("ort.providers", format_args!("cannot be used: {error}"))
                 })?;
@@ -152,7 +196,9 @@ impl Sessions {
             wanted.with(&*port.file_name)
         });
         let options = RunOptions::new()?.with_outputs(wanted);
-        let mut session = lock(&self.sessions[worker % self.sessions.len()]);
+        let session = &self.sessions[worker % self.sessions.len()];
+        // A session is only used, so a panic elsewhere leaves nothing half done.
+        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
         let computed = session.run_with_options(lent, &options)?;
         outputs
             .iter()
@@ -160,86 +206,6 @@ impl Sessions {
             .map(|(index, port)| take(index, &computed[&*port.file_name]))
             .collect()
     }
-}
-
-/// What is locked is replaced as a whole or only used, so a panic elsewhere leaves nothing half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// `key` is the setting to blame.
-fn environment(library: &Path, key: &str) -> Result<Environment, LoadError> {
-    let mut loaded = lock(&LOADED);
-    if let Some((known, environment)) = &*loaded {
-        if known != library {
-            let message = format!(
-                "`{}` cannot be loaded beside `{}`, which another model uses: expected the same library for all models",
-                library.display(),
-                known.display()
-            );
-            return Err(LoadError::setting(key, message));
-        }
-        return Ok(environment.clone());
-    }
-    let blame = |error: &dyn Display| {
-        LoadError::setting(
-            key,
-            format_args!("`{}` cannot be loaded: {error}", library.display()),
-        )
-    };
-    if !library.is_file() {
-        return Err(blame(&"there is no such file"));
-    }
-    let builder = ort::init_from(library).map_err(|error| blame(&error))?;
-    let environment = builder.build().map_err(|error| blame(&error))?;
-    log::info!(
-        "ONNX Runtime is loaded from `{}`: {}",
-        library.display(),
-        ort::info()
-    );
-    *loaded = Some((library.to_owned(), environment.clone()));
-    Ok(environment)
-}
-
-/// The library of the package onnxruntime (or onnxruntime-gpu) in a Python environment: its folder, or the interpreter in it.
-fn find_in_python(python: &Path) -> Result<PathBuf, LoadError> {
-    let root = match python
-        .parent()
-        .filter(|_| python.is_file())
-        .and_then(Path::parent)
-    {
-        Some(root) => root,
-        None => python,
-    };
-    let versions = entries(&root.join("lib"));
-    let found = versions
-        .iter()
-        .flat_map(|version| entries(&version.join("site-packages/onnxruntime/capi")))
-        .find(|file| {
-            let name = file.file_name().and_then(|name| name.to_str());
-            name.is_some_and(|name| name.starts_with("libonnxruntime.so"))
-        });
-    found.ok_or_else(|| {
-        let pattern = root.join("lib/python3.*/site-packages/onnxruntime/capi/libonnxruntime.so.*");
-        LoadError::setting(
-            "ort.python",
-            format_args!(
-                "there is no `{}`: expected an environment with the package onnxruntime, as `python3 -m venv` makes one",
-                pattern.display()
-            ),
-        )
-    })
-}
-
-/// The files and folders in a folder, in order of their names; none if it cannot be read.
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let mut entries: Vec<_> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
-    entries.sort();
-    entries
 }
 
 /// Calls a function with the elements of one type or another.

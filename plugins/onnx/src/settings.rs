@@ -20,7 +20,7 @@ pub struct Settings {
     /// What computes the model.
     #[serde(default)]
     pub(crate) runtime: RuntimeChoice,
-    /// Where ONNX Runtime is, for the runtime `ort`.
+    /// Where ONNX Runtime is and what it computes with, for the runtimes `auto` and `ort`.
     pub(crate) ort: Option<OrtSettings>,
     /// Threads that compute one batch; as many as the server suggests, if not said.
     pub(crate) threads: Option<NonZeroUsize>,
@@ -36,8 +36,10 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum RuntimeChoice {
-    /// The one that is built in: nothing to install.
+    /// The embedded runtime if it is verified for every operator of the model, otherwise ONNX Runtime if it is found.
     #[default]
+    Auto,
+    /// The one that is built in: nothing to install.
     Rten,
     /// ONNX Runtime, from a shared library: more operators and datatypes, faster convolutions, GPUs.
     Ort,
@@ -61,7 +63,8 @@ pub(crate) enum BatchSetting {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OrtSettings {
-    /// Path of `libonnxruntime.so`.
+    /// Path of `libonnxruntime.so`. If neither this nor `python` is set, the library is searched for: in `ORT_DYLIB_PATH`, in
+    /// the Python environment (`VIRTUAL_ENV`, `python3`), and in the system's directories.
     pub(crate) library: Option<PathBuf>,
     /// Instead of that, a Python environment with the package onnxruntime or onnxruntime-gpu: its folder, or its interpreter.
     pub(crate) python: Option<PathBuf>,
@@ -83,6 +86,27 @@ pub(crate) enum Provider {
     Cuda,
     /// NVIDIA GPUs, by TensorRT.
     Tensorrt,
+}
+
+impl Default for OrtSettings {
+    fn default() -> Self {
+        Self {
+            library: None,
+            python: None,
+            providers: cpu(),
+            device: 0,
+        }
+    }
+}
+
+impl Provider {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Tensorrt => "tensorrt",
+        }
+    }
 }
 
 fn cpu() -> Vec<Provider> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use common::{load, onnx_runtime, read_json};
 use onnx::Onnx;
+use plugin_sdk::log::Level;
 use plugin_sdk::serde_json::{Value as Json, json};
 use plugin_sdk::testing::Harness;
 
@@ -84,7 +85,7 @@ fn assert_same(got: &Json, expected: &Json, what: &str) {
 #[test]
 fn the_embedded_runtime_answers_as_onnx_runtime() {
     for name in COMMON {
-        check(name, "");
+        check(name, "runtime = \"rten\"");
     }
 }
 
@@ -109,7 +110,8 @@ fn what_the_embedded_runtime_lacks_is_refused_by_its_name() {
         ("words", "declares its input `word` with the datatype STRING"),
         ("trees", "TreeEnsembleRegressor"),
     ] {
-        let failure = load(&format!("model = \"{name}.onnx\""), folder()).expect_err("it cannot be served");
+        let settings = format!("model = \"{name}.onnx\"\nruntime = \"rten\"");
+        let failure = load(&settings, folder()).expect_err("it cannot be served");
         assert_eq!(failure.key, "model");
         assert!(failure.message.contains(reason), "{}", failure.message);
     }
@@ -130,9 +132,21 @@ fn a_provider_that_is_missing_is_an_error_and_never_the_processor_instead() {
 #[test]
 fn a_library_that_is_not_there_is_blamed_on_its_setting() {
     for (settings, key, message) in [
-        ("runtime = \"ort\"", "runtime", "needs a table `ort`"),
-        ("ort = { library = \"a.so\" }", "ort", "is for the runtime `ort`"),
-        ("runtime = \"ort\"\nort = {}", "ort", "expected either `library`"),
+        (
+            "runtime = \"rten\"\nort = { library = \"a.so\" }",
+            "ort",
+            "is for the runtimes `auto` and `ort`",
+        ),
+        (
+            "ort = { library = \"a.so\", python = \"b\", providers = [\"cuda\"] }",
+            "ort",
+            "has both `library` and `python`",
+        ),
+        (
+            "runtime = \"ort\"\nort = { library = \"make.py\" }",
+            "ort.library",
+            "make.py` cannot be loaded: ",
+        ),
         (
             "runtime = \"ort\"\nort = { library = \"absent.so\" }",
             "ort.library",
@@ -141,13 +155,82 @@ fn a_library_that_is_not_there_is_blamed_on_its_setting() {
         (
             "runtime = \"ort\"\nort = { python = \"absent\" }",
             "ort.python",
-            "expected an environment with the package onnxruntime",
+            "expected its directory, as `python3 -m venv` makes one, with the package onnxruntime",
         ),
     ] {
         let failure = load(&format!("model = \"mixed.onnx\"\n{settings}"), folder()).expect_err("refused");
         assert_eq!(failure.key, key, "{failure}");
         assert!(failure.message.contains(message), "{failure}");
     }
+}
+
+#[test]
+fn by_default_the_library_computes_what_the_embedded_runtime_does_not_and_says_why() {
+    let Some(settings) = onnx_runtime() else { return };
+    let settings = settings.replace("runtime = \"ort\"", "");
+    check("trees", &settings);
+    let trees = model("trees", &settings);
+    let details = &trees.manifest().details;
+    assert!(details["runtime"].starts_with("ONNX Runtime 1."), "{details:?}");
+    let reason = &details["runtime_reason"];
+    assert!(
+        reason.contains("`trees.onnx`") && reason.contains("TreeEnsembleRegressor"),
+        "{reason}"
+    );
+    let directory = folder().display().to_string();
+    assert!(!reason.contains(&directory), "clients see this: {reason}");
+    let logs = trees.logs();
+    let line = format!("runs on {}: {reason}", details["runtime"]);
+    assert!(logs.iter().any(|logged| logged.message == line), "{logs:?}");
+}
+
+#[test]
+fn a_model_that_is_meant_for_a_gpu_never_runs_on_the_embedded_runtime() {
+    let Some(settings) = onnx_runtime() else { return };
+    let settings = settings
+        .replace("runtime = \"ort\"", "")
+        .replace(" }", ", providers = [\"cuda\", \"cpu\"] }");
+    let failure = load(&format!("model = \"mixed.onnx\"\n{settings}"), folder())
+        .expect_err("there is no GPU, or no library for one, where tests run");
+    assert_eq!(failure.key, "ort.providers", "{failure}");
+}
+
+#[test]
+fn a_named_library_that_cannot_be_used_is_to_blame_also_if_the_runtime_is_chosen() {
+    let settings = "model = \"trees.onnx\"\nort = { library = \"absent.so\" }";
+    let failure = load(settings, folder()).expect_err("there is no such library");
+    assert_eq!(failure.key, "ort.library", "{failure}");
+    for part in [
+        "absent.so` cannot be loaded: there is no such file; it is needed, since the embedded runtime does not run the model: ",
+        "TreeEnsembleRegressor",
+    ] {
+        assert!(failure.message.contains(part), "{failure}");
+    }
+}
+
+#[test]
+fn what_the_library_logs_goes_to_the_log_of_the_model_but_not_what_it_also_returns() {
+    let Some(settings) = onnx_runtime() else { return };
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+    // Its weights are among its inputs, of which ONNX Runtime warns.
+    let left_over = load(&format!("model = \"left_over.onnx\"\n{settings}"), models.clone());
+    let logs = left_over.expect("the network loads").logs();
+    let own: Vec<_> = logs.iter().filter(|line| line.target == "onnxruntime").collect();
+    assert!(
+        own.iter()
+            .any(|line| line.level == Level::Warn && line.message.contains("appears in graph inputs")),
+        "{logs:?}"
+    );
+
+    let lookup = load(&format!("model = \"lookup.onnx\"\n{settings}"), models);
+    let lookup = lookup.expect("the network loads");
+    let failure = lookup.predict("predict", &[json!(99)]).remove(0);
+    assert!(failure.is_err(), "there is no such row: {failure:?}");
+    let logs = lookup.logs();
+    assert!(
+        !logs.iter().any(|line| line.level == Level::Error),
+        "the client's error is no error of the server: {logs:?}"
+    );
 }
 
 #[test]

@@ -23,18 +23,22 @@ const WRONG: &[(&str, &str, &str)] = &[
         "expected a name that ends in `.onnx`",
     ),
     (
-        "model = \"strings.onnx\"",
+        "model = \"strings.onnx\"\nruntime = \"rten\"",
         "model",
         "its input `x` with the datatype STRING, expected FLOAT",
     ),
-    ("model = \"unknown_operator.onnx\"", "model", "Frobnicate"),
     (
-        "model = \"quantised_by_column.onnx\"",
+        "model = \"unknown_operator.onnx\"\nruntime = \"rten\"",
+        "model",
+        "Frobnicate",
+    ),
+    (
+        "model = \"quantised_by_column.onnx\"\nruntime = \"rten\"",
         "model",
         "(`MatMulInteger` in its node `dense`)",
     ),
     (
-        "model = \"quantised_convolution.onnx\"",
+        "model = \"quantised_convolution.onnx\"\nruntime = \"rten\"",
         "model",
         "(`ConvInteger` in its node `first`)",
     ),

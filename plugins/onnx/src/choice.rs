@@ -1,0 +1,134 @@
+//! Chooses what computes a model, by the settings, by what the embedded runtime is verified for, and by what this machine has.
+
+use std::path::Path;
+
+use plugin_sdk::{LoadContext, LoadError, log};
+
+use crate::embedded::Embedded;
+use crate::network::{Network, NotLoaded};
+use crate::onnxruntime::OnnxRuntime;
+use crate::runtime::Abilities;
+use crate::settings::{OrtSettings, Provider, RuntimeChoice, Settings};
+
+/// How to get ONNX Runtime.
+const INSTALL: &str = "install ONNX Runtime with `python3 -m venv /opt/onnxruntime` and \
+                       `/opt/onnxruntime/bin/pip install onnxruntime`, and set `ort = { python = \"/opt/onnxruntime\" }`";
+
+/// A loaded network, and how its runtime was chosen.
+pub(crate) struct Chosen {
+    pub(crate) network: Network,
+    /// Name and version of the runtime, for people.
+    pub(crate) runtime: String,
+    /// Why it was chosen, for clients: no paths.
+    pub(crate) reason: String,
+}
+
+impl Chosen {
+    fn new(network: Network, runtime: String, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self {
+            network,
+            runtime,
+            reason,
+        }
+    }
+}
+
+/// Loads the network with the runtime that the settings ask for, or leave to choose, with `threads` threads for each batch.
+pub(crate) fn load(settings: &Settings, context: &LoadContext, threads: usize) -> Result<Chosen, LoadError> {
+    let loading = Loading {
+        path: &context.path(&settings.model),
+        ort: settings.ort.as_ref(),
+        context,
+        threads,
+    };
+    let chosen = match settings.runtime {
+        RuntimeChoice::Auto => loading.choose()?,
+        RuntimeChoice::Ort => loading.onnx_runtime("`runtime` is \"ort\"".to_owned())?,
+        RuntimeChoice::Rten if settings.ort.is_some() => {
+            return Err(LoadError::setting("ort", "is for the runtimes `auto` and `ort`"));
+        }
+        RuntimeChoice::Rten => {
+            let network = loading.network(&Embedded).map_err(NotLoaded::into_error)?;
+            Chosen::new(network, EMBEDDED.to_owned(), "`runtime` is \"rten\"")
+        }
+    };
+    // Further processes of the model would report the same.
+    if !context.is_repeated {
+        log::info!("runs on {}: {}", chosen.runtime, chosen.reason);
+    }
+    Ok(chosen)
+}
+
+/// The name of the embedded runtime.
+const EMBEDDED: &str = "rten (embedded)";
+
+struct Loading<'a> {
+    path: &'a Path,
+    ort: Option<&'a OrtSettings>,
+    context: &'a LoadContext,
+    threads: usize,
+}
+
+impl Loading<'_> {
+    fn network(&self, abilities: &dyn Abilities) -> Result<Network, NotLoaded> {
+        Network::load(self.path, abilities, self.context.workers, self.threads)
+    }
+
+    fn onnx_runtime(&self, reason: String) -> Result<Chosen, LoadError> {
+        let runtime = OnnxRuntime::new(self.ort, &self.context.base_dir)?;
+        let network = self.network(&runtime).map_err(NotLoaded::into_error)?;
+        Ok(Chosen::new(network, runtime.name(), reason))
+    }
+
+    /// The embedded runtime if it is verified for the model, otherwise ONNX Runtime.
+    fn choose(&self) -> Result<Chosen, LoadError> {
+        let providers = self.ort.map_or(&[][..], |ort| &ort.providers);
+        // A model that is meant for a GPU never runs on the processor without a word.
+        if providers.iter().any(|provider| *provider != Provider::Cpu) {
+            return self.onnx_runtime("`ort.providers` asks for a GPU".to_owned());
+        }
+        let refusal = match self.network(&Embedded) {
+            Ok(network) => {
+                let reason = "it is verified for every operator of the model";
+                return Ok(Chosen::new(network, EMBEDDED.to_owned(), reason));
+            }
+            Err(NotLoaded::File(error)) => return Err(error),
+            Err(NotLoaded::Runtime(error)) => error,
+        };
+        let runtime = OnnxRuntime::new(self.ort, &self.context.base_dir).map_err(|error| {
+            let (refusal, missing) = (refusal.message(), error.message());
+            // A setting that names a library which cannot be used is to blame, otherwise the model is.
+            match error.key() {
+                Some(key) => LoadError::setting(
+                    key,
+                    format_args!("{missing}; it is needed, since the embedded runtime does not run the model: {refusal}"),
+                ),
+                None => LoadError::setting("model", format_args!("{refusal}; {missing}: {INSTALL}")),
+            }
+        })?;
+        let network = self.network(&runtime).map_err(|failure| {
+            let error = failure.into_error();
+            let message = format!(
+                "{}; the embedded runtime does not run it either: {}",
+                error.message(),
+                refusal.message()
+            );
+            match error.key() {
+                Some(key) => LoadError::setting(key, message),
+                None => LoadError::new(message),
+            }
+        })?;
+        let reason = format!(
+            "the embedded runtime does not run the model: {}",
+            self.without_directory(refusal.message())
+        );
+        Ok(Chosen::new(network, runtime.name(), reason))
+    }
+
+    /// A message about the file that does not tell clients where the file is.
+    fn without_directory(&self, message: &str) -> String {
+        let name = self.path.file_name().unwrap_or_default();
+        message.replace(&*self.path.to_string_lossy(), &name.to_string_lossy())
+    }
+}
