@@ -222,6 +222,12 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "prediction_rows",
+        "detection = { rows = \"scores\" }\nlabels = [\"a\", \"b\"]\ntop_k = 1",
+        "tasks.t.top_k",
+        "does not apply to the kind of answer",
+    ),
+    (
+        "prediction_rows",
         "score_threshold = 0.5",
         "tasks.t.score_threshold",
         "is for tasks with `labels`",

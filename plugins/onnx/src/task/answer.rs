@@ -61,11 +61,12 @@ fn ranking(
             (settings.activation.is_some(), "activation"),
             (settings.score_threshold.is_some(), "score_threshold"),
         ] {
+            let message = match has_answer {
+                true => "does not apply to the kind of answer that the task declares",
+                false => "is for tasks with `labels`, which this one does not have",
+            };
             if written {
-                return Err(LoadError::setting(
-                    keys.of(key, true),
-                    "is for tasks with `labels`, which this one has not",
-                ));
+                return Err(LoadError::setting(keys.of(key, true), message));
             }
         }
         return Ok(None);
