@@ -6,19 +6,11 @@ mod common;
 
 use std::io::Cursor;
 
-use common::{bytes_item, load, numbers, onnx_runtime};
+use common::{bytes_item, declared_answers, load, numbers, onnx_runtime};
 use plugin_sdk::serde_json::{Value as Json, json};
 use plugin_sdk::testing::FailureKind;
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
-
-/// The answers to `items`, which share a batch if they can. `None` without ONNX Runtime.
-fn answers(settings: &str, items: &[Json]) -> Option<Vec<Json>> {
-    let settings = format!("{}\n{settings}", onnx_runtime()?);
-    let model = load(&settings, MODELS).unwrap_or_else(|failure| panic!("{settings}\n{failure}"));
-    let answer = |outcome: Result<Json, _>| outcome.unwrap_or_else(|failure| panic!("{settings}\n{failure}"));
-    Some(model.predict("t", items).into_iter().map(answer).collect())
-}
 
 /// A white image with a black square of `size` pixels at `[x, y]`.
 fn square([width, height]: [u32; 2], at: [u32; 2], size: u32, inside: u8, outside: u8) -> Json {
@@ -52,7 +44,7 @@ fn rows_and_columns_of_predictions_give_the_same_detections_alone_and_in_a_batch
     let columns = [columns([CAT, SAME_CAT, DOG]), columns([NOTHING; 3])];
     for (name, items) in [("prediction_rows", rows), ("prediction_columns", columns)] {
         for count in [1, 2] {
-            let Some(answers) = answers(&settings(name), &items[..count]) else {
+            let Some(answers) = declared_answers(&settings(name), MODELS, &items[..count]) else {
                 return;
             };
             assert_eq!(answers, expected[..count], "{name}");
@@ -69,7 +61,7 @@ fn rows_with_the_index_of_a_label_are_declared() {
         [10.0, 10.0, 20.0, 20.0, 0.75, 2.0],
         [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     ])];
-    let Some(answers) = answers(settings, &items) else {
+    let Some(answers) = declared_answers(settings, MODELS, &items) else {
         return;
     };
     let edges = [10.0, 10.0, 20.0, 20.0];
@@ -91,7 +83,7 @@ fn a_model_that_takes_the_size_of_the_image_answers_boxes_in_its_pixels() {
         square([200, 100], [0, 0], 9, 0, 255),
         square([40, 80], [0, 0], 9, 0, 255),
     ];
-    let Some(answers) = answers(settings, &items) else {
+    let Some(answers) = declared_answers(settings, MODELS, &items) else {
         return;
     };
     let expected = |width: f32, height: f32| {
@@ -114,7 +106,7 @@ fn a_detector_of_one_image_answers_any_number_of_boxes() {
         square([16, 8], [4, 2], 2, 255, 0),
         square([16, 8], [0, 0], 0, 0, 0),
     ];
-    let Some(answers) = answers(settings, &items) else {
+    let Some(answers) = declared_answers(settings, MODELS, &items) else {
         return;
     };
     assert_eq!(
@@ -140,7 +132,7 @@ fn text_is_read_from_scores_of_characters() {
         json!([0, 0, 5, 0, 4, 3].map(step)),
         json!([5, 5, 5, 5, 5, 5].map(step)),
     ];
-    let Some(answers) = answers(settings, &items) else {
+    let Some(answers) = declared_answers(settings, MODELS, &items) else {
         return;
     };
     let texts: Vec<_> = answers.iter().map(|answer| answer["text"].clone()).collect();
@@ -154,7 +146,7 @@ fn labels_that_do_not_exclude_each_other_are_scored_one_by_one() {
     let settings = "model = \"channels.onnx\"\n[tasks.t]\nlabels = [\"red\", \"green\", \"blue\"]\nactivation = \"sigmoid\"\n\
         score_threshold = 0.5";
     // The logits are 0, 4 and -4 times the number of pixels.
-    let Some(answers) = answers(settings, &[json!([[[0.0]], [[4.0]], [[-4.0]]])]) else {
+    let Some(answers) = declared_answers(settings, MODELS, &[json!([[[0.0]], [[4.0]], [[-4.0]]])]) else {
         return;
     };
     assert_eq!(answers[0]["label"], "green");

@@ -318,3 +318,31 @@ save(
     [value("boxes", T.FLOAT, COUNT, 4), value("scores", T.FLOAT, COUNT), value("labels", T.INT64, COUNT)],
     [constant("white", np.float32(1)), constant("unit", np.float32(1)), constant("eight", np.float32(8))],
 )
+
+# Text encoders: vectors of tokens with a fixed length, whose second number shows padding, and one vector of a text of any length.
+save(
+    "token_vectors",
+    [
+        h.make_node("Cast", ["input_ids"], ["ids"], to=T.FLOAT),
+        h.make_node("Cast", ["attention_mask"], ["mask"], to=T.FLOAT),
+        h.make_node("Unsqueeze", ["ids", "last"], ["first"]),
+        h.make_node("Unsqueeze", ["mask", "last"], ["second"]),
+        h.make_node("Concat", ["first", "second"], ["vectors"], axis=2),
+    ],
+    [value("input_ids", T.INT64, N, 8), value("attention_mask", T.INT64, N, 8)],
+    [value("vectors", T.FLOAT, N, 8, 2)],
+    [constant("last", np.array([2], np.int64))],
+)
+save(
+    "text_vector",
+    [
+        h.make_node("Cast", ["input_ids"], ["ids"], to=T.FLOAT),
+        h.make_node("Cast", ["position_ids"], ["positions"], to=T.FLOAT),
+        h.make_node("ReduceSum", ["ids", "row"], ["first"], keepdims=1),
+        h.make_node("ReduceSum", ["positions", "row"], ["second"], keepdims=1),
+        h.make_node("Concat", ["first", "second"], ["vector"], axis=1),
+    ],
+    [value("input_ids", T.INT64, N, L), value("position_ids", T.INT64, N, L)],
+    [value("vector", T.FLOAT, N, 2)],
+    [constant("row", np.array([1], np.int64))],
+)
