@@ -59,7 +59,7 @@ pub(crate) fn detector(
         None => rows(&detector, written, outputs, keys)?,
     };
     let has_indexes = match detector.form {
-        Form::Rows { format, .. } => format == RowFormat::Label,
+        Form::Rows { format, .. } => format.has_index(),
         Form::Separate { labels, .. } => labels.is_some(),
     };
     let default = match detector.form {
@@ -260,7 +260,7 @@ fn no_rows(detector: &Detector, written: &DetectionSettings, name: &str, dims: &
     let width = dims.iter().flatten().min();
     let width = width.map_or("an unknown number of".to_owned(), usize::to_string);
     let expected = match (detector.labels.len(), written.rows) {
-        (_, Some(RowFormat::Label)) => "6: a box, a score and the index of a class".to_owned(),
+        (_, Some(format)) if format.has_index() => "6: a box, a score and the index of a class".to_owned(),
         (0, _) => "a box and the scores of the classes".to_owned(),
         (labels, _) => {
             let scores = labels + usize::from(detector.background.is_some());

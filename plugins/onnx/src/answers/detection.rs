@@ -27,9 +27,9 @@ pub(crate) struct Detection {
     pub(crate) edges: [f32; 4],
 }
 
-/// What follows the four numbers of a box in a row of predictions.
+/// What is in a row of predictions beside the four numbers of a box, which come first unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum RowFormat {
     /// A score for each class.
     Scores,
@@ -37,6 +37,15 @@ pub(crate) enum RowFormat {
     Objectness,
     /// One score, then the index of the class.
     Label,
+    /// The index of the class, then one score, then the box.
+    LabelFirst,
+}
+
+impl RowFormat {
+    /// Whether the model computes the index of one class instead of scores of all.
+    pub(crate) fn has_index(self) -> bool {
+        matches!(self, Self::Label | Self::LabelFirst)
+    }
 }
 
 /// Where predictions are in the outputs of a task, by index.
@@ -150,6 +159,11 @@ impl Detector {
             } else {
                 row.copy_from_slice(&output.values[index * width..][..width]);
             }
+            if format == RowFormat::LabelFirst {
+                // Box, score, label.
+                row.reverse();
+                row[..4].reverse();
+            }
             let (edges, rest) = row.split_first_chunk_mut::<4>().ok_or("a row is too short")?;
             let found = match (format, rest) {
                 (RowFormat::Scores, scores) => self.best(scores)?,
@@ -159,7 +173,7 @@ impl Detector {
                     self.best(scores)?
                         .map(|(class, score)| (class, score * objectness))
                 }
-                (RowFormat::Label, [score, label]) => {
+                (RowFormat::Label | RowFormat::LabelFirst, [score, label]) => {
                     self.activation.apply(std::slice::from_mut(score));
                     self.class(*label)?.map(|class| (class, *score))
                 }
@@ -236,11 +250,11 @@ impl Detector {
     pub(crate) fn check_row(&self, format: RowFormat, width: usize) -> Result<(), String> {
         let scores = self.labels.len() + usize::from(self.background.is_some());
         let expected = match format {
-            RowFormat::Label => 6,
+            RowFormat::Label | RowFormat::LabelFirst => 6,
             RowFormat::Scores => 4 + scores,
             RowFormat::Objectness => 5 + scores,
         };
-        let known = format == RowFormat::Label || !self.labels.is_empty();
+        let known = format.has_index() || !self.labels.is_empty();
         let least = if format == RowFormat::Objectness { 6 } else { 5 };
         if (known && width != expected) || width < least {
             return Err(format!(

@@ -128,6 +128,23 @@ fn rows_with_a_label_need_no_suppression_and_unused_ones_are_skipped() {
 }
 
 #[test]
+fn rows_may_begin_with_the_label() {
+    let detector = Detector {
+        box_format: BoxFormat::Xyxy,
+        iou_threshold: None,
+        ..detector(rows(RowFormat::LabelFirst, false))
+    };
+    let rows = [
+        [1.0, 0.5, 10.0, 11.0, 20.0, 21.0],
+        [-1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    ];
+    assert_eq!(
+        detect(&detector, &[(&[2, 6], &rows.concat())]),
+        Ok(vec![found("dog", 0.5, [10.0, 11.0, 20.0, 21.0])])
+    );
+}
+
+#[test]
 fn separate_outputs_hold_scores_of_classes_or_of_one_label() {
     let boxes = [0.1, 0.1, 0.2, 0.2, 0.5, 0.5, 0.9, 0.9];
     let unit = |form| Detector {

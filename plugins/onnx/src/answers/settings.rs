@@ -16,7 +16,7 @@ use super::detection::RowFormat;
 pub(crate) struct DetectionSettings {
     /// Output with a row for each prediction: a box, then its scores. The only output of the task by default.
     pub(crate) predictions: Option<String>,
-    /// What follows the box in a row; found by the number of labels by default.
+    /// What is in a row beside the box; found by the number of labels by default.
     pub(crate) rows: Option<RowFormat>,
     /// Whether each prediction is a column instead of a row; found by the shape of the output by default.
     pub(crate) transposed: Option<bool>,
