@@ -7,7 +7,7 @@
 //!
 //! **Application**: builds the parts and owns every thread.
 //! - [`app`]: the running server: start, reload and shutdown, in order; the commands `check` and `inspect`.
-//! - [`bench`]: the command `bench`, a client that load-tests a server.
+//! - [`bench`](mod@bench): the command `bench`, a client that load-tests a server.
 //! - [`cli`]: the command line.
 //! - [`init`]: the server as the first process of a container.
 //! - [`logging`]: the log, as text or JSON.
