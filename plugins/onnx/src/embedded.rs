@@ -40,6 +40,10 @@ impl Abilities for Embedded {
         refuse_miscomputed(graph)
     }
 
+    fn survives_failed_allocations(&self) -> bool {
+        false
+    }
+
     fn load(&self, file: &File<'_>, workers: usize, threads: usize) -> Result<Box<dyn Runtime>, LoadError> {
         let blame = |problem: String| {
             LoadError::setting("model", format_args!("`{}` {problem}", file.path.display()))

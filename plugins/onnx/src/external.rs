@@ -178,7 +178,8 @@ fn each_tensor(
     Ok(())
 }
 
-fn each_tensor_mut(
+/// Visits all tensors of a graph, also of those within, until there is an error.
+pub(crate) fn each_tensor_mut(
     graph: &mut GraphProto,
     visit: &mut impl FnMut(&mut TensorProto) -> Result<(), String>,
 ) -> Result<(), String> {

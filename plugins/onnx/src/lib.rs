@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod analysis;
 mod answers;
 mod choice;
 mod describe;
@@ -16,7 +17,7 @@ mod embedded;
 mod external;
 mod fit;
 mod image;
-mod mixing;
+mod memory;
 mod network;
 mod onnxruntime;
 mod plan;

@@ -10,19 +10,29 @@ use std::path::Path;
 use plugin_sdk::{DType, LoadError, contain};
 use rten_onnx::onnx;
 
-use crate::mixing::{self, Verdict};
+use crate::analysis::mixing::{self, Verdict};
+use crate::analysis::sizes::{self, Known, Outline, Sizes};
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
 use crate::values::{self, Held};
-use crate::{external, wire};
+use crate::{external, memory, wire};
 
 /// A loaded model file.
 pub(crate) struct Network {
+    contents: Contents,
+    runtime: Box<dyn Runtime>,
+    survives_failed_allocations: bool,
+}
+
+/// What is known of a model file besides its weights.
+struct Contents {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
-    runtime: Box<dyn Runtime>,
     is_half_precision: bool,
+    /// Whether weights are kept in other files.
+    is_external: bool,
     /// What the graph tells of each output in the file.
     verdicts: Vec<Verdict>,
+    outline: Outline,
     metadata: BTreeMap<String, String>,
 }
 
@@ -94,10 +104,90 @@ impl Network {
         workers: usize,
         threads: usize,
     ) -> Result<Self, NotLoaded> {
-        let blame =
-            |problem: String| LoadError::setting("model", format_args!("`{}` {problem}", path.display()));
-        let unfit = |problem: String| NotLoaded::Runtime(blame(problem));
-        let blame = |problem: String| NotLoaded::File(blame(problem));
+        let unfit = |problem: String| NotLoaded::Runtime(flaw(path, problem));
+        // The runtimes do not tell the operators' names or all of the declared types, so the file is read for them first. What
+        // is read is dropped before the runtime reads the weights again: at no time are there two copies.
+        let contents = Contents::read(path, abilities)?;
+        if let Some(problem) =
+            not_bounded(&contents.outline).filter(|_| !abilities.survives_failed_allocations())
+        {
+            return Err(unfit(problem));
+        }
+        let file = File {
+            path,
+            inputs: &contents.inputs,
+            outputs: &contents.outputs,
+            is_external: contents.is_external,
+        };
+        let loaded = contain(|| abilities.load(&file, workers, threads));
+        let panicked = |message| unfit(format!("cannot be loaded: the runtime panicked: {message}"));
+        Ok(Self {
+            runtime: loaded.map_err(panicked)?.map_err(NotLoaded::Runtime)?,
+            contents,
+            survives_failed_allocations: abilities.survives_failed_allocations(),
+        })
+    }
+
+    /// What the graph tells of an output, if all inputs have the batch in dimension 0.
+    pub(crate) fn verdict(&self, output: &Port) -> &Verdict {
+        &self.contents.verdicts[output.index]
+    }
+
+    /// What the file says of the model, by key.
+    pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.contents.metadata
+    }
+
+    /// Whether the model computes with floats of 16 bits.
+    pub(crate) fn is_half_precision(&self) -> bool {
+        self.contents.is_half_precision
+    }
+
+    pub(crate) fn inputs(&self) -> &[Port] {
+        &self.contents.inputs
+    }
+
+    pub(crate) fn outputs(&self) -> &[Port] {
+        &self.contents.outputs
+    }
+
+    /// Computes `outputs` from `inputs`, on what belongs to that worker.
+    pub(crate) fn run(
+        &self,
+        inputs: &[Given<'_>],
+        outputs: &[Port],
+        worker: usize,
+    ) -> Result<Vec<Computed>, Fault> {
+        self.check_sizes(inputs).map_err(Fault::Failed)?;
+        contain(|| self.runtime.run(inputs, outputs, worker))
+            .unwrap_or_else(|message| Err(Fault::Failed(format!("the runtime panicked: {message}"))))
+    }
+
+    /// Rejects a run that needs far more memory than there is.
+    fn check_sizes(&self, inputs: &[Given<'_>]) -> Result<(), String> {
+        let known: Vec<_> = inputs.iter().map(Given::known).collect();
+        // If the analysis fails, nothing is known, as of operators that it does not know.
+        let sizes = contain(|| self.contents.outline.of_run(&known));
+        let sizes = sizes.unwrap_or_default();
+        if let (Some(node), false) = (&sizes.unbounded, self.survives_failed_allocations) {
+            return Err(format!(
+                "it is not known how large a tensor this item makes ({node}), and the embedded runtime cannot survive a failed allocation"
+            ));
+        }
+        fits(&sizes)
+    }
+}
+
+/// What is wrong with a file, as a clause about it.
+fn flaw(path: &Path, problem: impl fmt::Display) -> LoadError {
+    LoadError::setting("model", format_args!("`{}` {problem}", path.display()))
+}
+
+impl Contents {
+    /// Reads a file without keeping its weights.
+    fn read(path: &Path, abilities: &dyn Abilities) -> Result<Self, NotLoaded> {
+        let blame = |problem: String| NotLoaded::File(flaw(path, problem));
+        let unfit = |problem: String| NotLoaded::Runtime(flaw(path, problem));
         if path
             .extension()
             .is_none_or(|extension| !extension.eq_ignore_ascii_case("onnx"))
@@ -111,79 +201,93 @@ impl Network {
         let length = file.metadata().map_err(|error| not_onnx(&error))?.len();
         wire::check(BufReader::new(&file), length).map_err(|error| not_onnx(&error))?;
         (&file).rewind().map_err(|error| not_onnx(&error))?;
-        // The runtimes do not tell the operators' names or all of the declared types, so the file is read for them first. What
-        // is read is dropped before the runtime reads the weights again: at no time are there two copies.
+        let proto = onnx::ModelProto::parse_file(file).map_err(|error| not_onnx(&error))?;
+        let graph = proto.graph.as_ref().filter(|graph| !graph.output.is_empty());
+        let graph = graph.ok_or_else(|| not_onnx(&"it has no graph with an output"))?;
+        if let Some(name) = computed_twice(graph) {
+            let problem = format!("has the value `{name}` twice, expected a name for each value");
+            return Err(blame(problem));
+        }
+        abilities.refuse(graph).map_err(unfit)?;
         let directory = path.parent().unwrap_or(Path::new(""));
-        let (inputs, outputs, is_half_precision, is_external, verdicts, metadata) = {
-            let proto = onnx::ModelProto::parse_file(file).map_err(|error| not_onnx(&error))?;
-            let graph = proto.graph.as_ref().filter(|graph| !graph.output.is_empty());
-            let graph = graph.ok_or_else(|| not_onnx(&"it has no graph with an output"))?;
-            abilities.refuse(graph).map_err(unfit)?;
-            let is_external = external::check(graph, directory).map_err(blame)?;
-            let (inputs, outputs) = declared(graph, abilities).map_err(unfit)?;
-            let unknown = |message| vec![Verdict::Unknown(message); graph.output.len()];
-            let verdicts = contain(|| mixing::analyze(&proto)).unwrap_or_else(unknown);
-            let is_half_precision = has_half_precision(graph);
-            (
-                inputs,
-                outputs,
-                is_half_precision,
-                is_external,
-                verdicts,
-                metadata(&proto),
-            )
-        };
-        let file = File {
-            path,
-            inputs: &inputs,
-            outputs: &outputs,
-            is_external,
-        };
-        let loaded = contain(|| abilities.load(&file, workers, threads));
-        let panicked = |message| unfit(format!("cannot be loaded: the runtime panicked: {message}"));
+        let is_external = external::check(graph, directory).map_err(blame)?;
+        let (inputs, outputs) = declared(graph, abilities).map_err(unfit)?;
+        // If the analysis fails, nothing is known, as of operators that it does not know.
+        let unknown = |message| vec![Verdict::Unknown(message); graph.output.len()];
+        let verdicts = contain(|| mixing::analyze(&proto)).unwrap_or_else(unknown);
+        let is_half_precision = has_half_precision(graph);
+        let metadata = metadata(&proto);
+        let outline = contain(|| Outline::new(proto)).unwrap_or_default();
+        let constant = contain(|| outline.constant()).unwrap_or_default();
+        fits(&constant).map_err(|problem| blame(format!("cannot be loaded: {problem}")))?;
         Ok(Self {
-            runtime: loaded.map_err(panicked)?.map_err(NotLoaded::Runtime)?,
             inputs,
             outputs,
             is_half_precision,
+            is_external,
             verdicts,
+            outline,
             metadata,
         })
     }
+}
 
-    /// What the graph tells of an output, if all inputs have the batch in dimension 0.
-    pub(crate) fn verdict(&self, output: &Port) -> &Verdict {
-        &self.verdicts[output.index]
+impl Given<'_> {
+    fn known(&self) -> Known<'_> {
+        let few = sizes::are_few(self.values.len());
+        Known {
+            name: &self.port.file_name,
+            shape: &self.shape,
+            elements: few.then(|| self.values.as_numbers()).flatten(),
+        }
     }
+}
 
-    /// What the file says of the model, by key.
-    pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
-    }
+/// Tensors below this size are not compared with the memory that is available.
+const SMALL_TENSOR: u64 = 64 << 20;
 
-    /// Whether the model computes with floats of 16 bits.
-    pub(crate) fn is_half_precision(&self) -> bool {
-        self.is_half_precision
-    }
+/// Bytes of most elements. Fewer for some types, but what is computed from them has more.
+const ELEMENT_SIZE: u64 = 4;
 
-    pub(crate) fn inputs(&self) -> &[Port] {
-        &self.inputs
+/// Checks that the largest tensor, and what is computed from it, fit into memory.
+fn fits(sizes: &Sizes) -> Result<(), String> {
+    let Some((elements, node)) = &sizes.largest else {
+        return Ok(());
+    };
+    let bytes = elements.unsigned_abs().saturating_mul(ELEMENT_SIZE);
+    if bytes < SMALL_TENSOR || memory::available().is_none_or(|available| bytes <= available / 2) {
+        return Ok(());
     }
+    let gigabytes = bytes as f64 / 1e9;
+    Err(format!(
+        "a tensor of {gigabytes:.1} GB ({node}) is too large for the memory that is available"
+    ))
+}
 
-    pub(crate) fn outputs(&self) -> &[Port] {
-        &self.outputs
-    }
+/// Why it cannot be found out before a run how much memory it needs.
+fn not_bounded(outline: &Outline) -> Option<String> {
+    let node = contain(|| outline.unbounded()).unwrap_or_default()?;
+    Some(format!(
+        "makes a tensor as large as the numbers in a request say ({node}), and how large cannot be found out before; the \
+         embedded runtime cannot survive a failed allocation, expected `runtime = \"ort\"`"
+    ))
+}
 
-    /// Computes `outputs` from `inputs`, on what belongs to that worker.
-    pub(crate) fn run(
-        &self,
-        inputs: &[Given<'_>],
-        outputs: &[Port],
-        worker: usize,
-    ) -> Result<Vec<Computed>, Fault> {
-        contain(|| self.runtime.run(inputs, outputs, worker))
-            .unwrap_or_else(|message| Err(Fault::Failed(format!("the runtime panicked: {message}"))))
-    }
+/// A value that a node computes although it is an input, a weight, or the output of another node.
+fn computed_twice(graph: &onnx::GraphProto) -> Option<&str> {
+    let inputs = graph.input.iter().filter_map(|input| input.name.as_deref());
+    let weights = graph
+        .initializer
+        .iter()
+        .filter_map(|tensor| tensor.name.as_deref());
+    let mut known: HashSet<_> = inputs.chain(weights).collect();
+    let mut outputs = graph.node.iter().flat_map(|node| &node.output);
+    let twice = outputs.find(|name| !name.is_empty() && !known.insert(name));
+    let graphs = graph.node.iter().flat_map(|node| &node.attribute);
+    let graphs = graphs.filter_map(|attribute| attribute.g.as_ref());
+    twice
+        .map(String::as_str)
+        .or_else(|| graphs.into_iter().find_map(computed_twice))
 }
 
 fn metadata(proto: &onnx::ModelProto) -> BTreeMap<String, String> {

@@ -129,6 +129,10 @@ impl Abilities for OnnxRuntime {
         Ok(())
     }
 
+    fn survives_failed_allocations(&self) -> bool {
+        true
+    }
+
     fn load(&self, file: &File<'_>, workers: usize, threads: usize) -> Result<Box<dyn Runtime>, LoadError> {
         let blame = |error: &dyn Display| LoadError::setting("ort", error);
         let sessions = (0..workers).map(|_| {

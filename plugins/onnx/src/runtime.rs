@@ -28,6 +28,9 @@ pub(crate) trait Abilities {
     /// The words go on after the name of the file.
     fn refuse(&self, graph: &GraphProto) -> Result<(), String>;
 
+    /// Whether an allocation that fails is an error of the run. Otherwise it ends the process.
+    fn survives_failed_allocations(&self) -> bool;
+
     /// Loads the file, for `workers` batches at a time with `threads` threads each.
     fn load(&self, file: &File<'_>, workers: usize, threads: usize) -> Result<Box<dyn Runtime>, LoadError>;
 }

@@ -95,6 +95,26 @@ held! {
 }
 
 impl Values {
+    /// All elements as fractions; `None` for strings. Large integers lose their last digits.
+    pub(crate) fn as_numbers(&self) -> Option<Vec<f64>> {
+        Some(match self {
+            Self::F64(values) => values.clone(),
+            Self::F32(values) => values.iter().map(|value| f64::from(*value)).collect(),
+            Self::F16(values) => values.iter().map(|value| value.to_f64()).collect(),
+            Self::Bf16(values) => values.iter().map(|value| value.to_f64()).collect(),
+            Self::I64(values) => values.iter().map(|value| *value as f64).collect(),
+            Self::I32(values) => values.iter().map(|value| f64::from(*value)).collect(),
+            Self::I16(values) => values.iter().map(|value| f64::from(*value)).collect(),
+            Self::I8(values) => values.iter().map(|value| f64::from(*value)).collect(),
+            Self::U64(values) => values.iter().map(|value| *value as f64).collect(),
+            Self::U32(values) => values.iter().map(|value| f64::from(*value)).collect(),
+            Self::U16(values) => values.iter().map(|value| f64::from(*value)).collect(),
+            Self::U8(values) => values.iter().map(|value| f64::from(*value)).collect(),
+            Self::Bool(values) => values.iter().map(|value| f64::from(u8::from(*value))).collect(),
+            Self::Text(_) => return None,
+        })
+    }
+
     /// Reads a client's tensor, which must be of the declared type.
     pub(crate) fn read(tensor: &TensorView<'_>, declared: DType, held: Held) -> Result<Self, ItemError> {
         if tensor.dtype() != declared {

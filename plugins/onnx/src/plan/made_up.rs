@@ -14,6 +14,9 @@ const SIZES: [usize; 10] = [8, 32, 224, 2, 64, 512, 1, 16, 640, 4000];
 /// Maximum number of elements of an item with open dimensions.
 const MAX_ELEMENTS: usize = 1 << 22;
 
+/// Maximum number of elements of any item that is made up.
+const MAX_FIXED_ELEMENTS: usize = 1 << 27;
+
 /// How the numbers of an item are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pattern {
@@ -89,7 +92,7 @@ impl Plan {
                 .iter()
                 .try_fold(1_usize, |product, size| product.checked_mul(*size))?;
             total = total.checked_add(count)?;
-            if total > MAX_ELEMENTS && !slot.is_fixed() {
+            if total > MAX_FIXED_ELEMENTS || (total > MAX_ELEMENTS && !slot.is_fixed()) {
                 return None;
             }
             let repeats = if slot.port.sequence { 2 } else { 1 };

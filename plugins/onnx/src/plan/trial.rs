@@ -10,7 +10,7 @@ use plugin_sdk::{LoadContext, LoadError, log};
 use super::batch_mode::{BatchMode, Declared};
 use super::compare::{Difference, compare};
 use super::{Keys, Plan};
-use crate::mixing::Verdict;
+use crate::analysis::mixing::Verdict;
 use crate::runtime::{Computed, Fault};
 use crate::settings::BatchSetting;
 use crate::task::Sample;

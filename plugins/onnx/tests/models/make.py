@@ -113,6 +113,48 @@ save(
     [constant("fixed", np.array([1, 2, 3], np.float32))],
 )
 # Answers that depend on the other rows of a batch: less their mean, and on a scale of 8 bits over all of them.
+# Sizes that a client chooses: by numbers, by a number that is computed, and by a length. And one that the file chooses.
+save(
+    "zeros",
+    [h.make_node("ConstantOfShape", ["shape"], ["zeros"]), h.make_node("ReduceMax", ["zeros"], ["y"], keepdims=0)],
+    [value("shape", T.INT64, 3)],
+    [value("y", T.FLOAT)],
+)
+save(
+    "computed_zeros",
+    [
+        h.make_node("Exp", ["x"], ["power"]),
+        h.make_node("Cast", ["power"], ["count"], to=T.INT64),
+        h.make_node("ConstantOfShape", ["count"], ["zeros"]),
+        h.make_node("ReduceMax", ["zeros"], ["y"], keepdims=0),
+    ],
+    [value("x", T.FLOAT, 1)],
+    [value("y", T.FLOAT)],
+)
+save(
+    "every_pair",
+    [
+        h.make_node("Unsqueeze", ["x", "one"], ["row"]),
+        h.make_node("Unsqueeze", ["x", "two"], ["column"]),
+        h.make_node("MatMul", ["column", "row"], ["pairs"]),
+        h.make_node("ReduceMax", ["pairs"], ["y"], axes=[1, 2], keepdims=0),
+    ],
+    [value("x", T.FLOAT, N, L)],
+    [value("y", T.FLOAT, N)],
+    [constant("one", np.array([1], np.int64)), constant("two", np.array([2], np.int64))],
+)
+save(
+    "four_petabytes",
+    [
+        h.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+        h.make_node("ReduceMax", ["zeros"], ["most"], keepdims=0),
+        h.make_node("Add", ["x", "most"], ["y"]),
+    ],
+    [value("x", T.FLOAT, N, 2)],
+    [value("y", T.FLOAT, N, 2)],
+    [constant("shape", np.array([100000, 100000, 100000], np.int64))],
+)
+
 # As the next one, but only for numbers above 1000, which no made-up item has.
 save(
     "less_their_excess",

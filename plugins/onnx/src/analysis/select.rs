@@ -313,7 +313,7 @@ fn ranges(op: &Op<'_>, rank: usize) -> Result<Vec<Range>, Trouble> {
         }
         let length = value.dims.as_ref().and_then(|dims| dims.first()?.value());
         match (length, &value.content) {
-            (Some(length @ 0..=16), Content::Constant) => {
+            (Some(length @ 0..=16), content) if op.sizing || *content == Content::Constant => {
                 let bound = |element| {
                     let output = op.node.output.first().map_or("", |name| name);
                     op.symbols

@@ -1,6 +1,6 @@
 //! Follows a graph from its inputs to its outputs, and into the graphs of its nodes.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use rten_onnx::onnx::{GraphProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
@@ -9,7 +9,8 @@ use super::constant;
 use super::node::{Op, Outcome, label};
 use super::rules;
 use super::size::{Size, Symbols};
-use super::value::{Batch, Content, Role, Trouble, Value};
+use super::sizes::Sizes;
+use super::value::{Content, Role, Trouble, Value};
 
 /// How often the body of a loop is followed before it is given up.
 const MAX_ROUNDS: usize = 6;
@@ -39,6 +40,20 @@ pub(super) struct Walk<'m> {
     symbols: Symbols,
     /// Nodes that may still be followed.
     left: Cell<usize>,
+    /// What is recorded of the sizes of values, if that is the question. The inputs have no batch then, and
+    /// [`Content::Count`] means that a value depends on the elements of the inputs.
+    sizes: Option<Record>,
+}
+
+/// What is recorded of the sizes of values.
+#[derive(Default)]
+struct Record {
+    /// Elements of the largest tensor, and what it is.
+    largest: RefCell<Option<(i64, String)>>,
+    /// The first node that makes a tensor whose size depends on the elements of the inputs in a way that is not known.
+    unbounded: RefCell<Option<String>>,
+    /// Whether any node makes a tensor whose size depends on the elements of the inputs.
+    by_elements: Cell<bool>,
 }
 
 impl<'m> Walk<'m> {
@@ -47,27 +62,50 @@ impl<'m> Walk<'m> {
             opsets,
             symbols: Symbols::default(),
             left: Cell::new(MAX_NODES),
+            sizes: None,
         }
     }
 
-    /// The values of a graph whose inputs all have the batch in dimension 0.
-    pub(super) fn batched<'g>(&self, graph: &'g GraphProto) -> Scope<'g> {
+    /// An analysis that records sizes.
+    pub(super) fn sizing(opsets: &'m [OperatorSetIdProto]) -> Self {
+        Self {
+            sizes: Some(Record::default()),
+            ..Self::new(opsets)
+        }
+    }
+
+    pub(super) fn symbols(&self) -> &Symbols {
+        &self.symbols
+    }
+
+    /// What was recorded of sizes, and whether any depends on the elements of the inputs.
+    pub(super) fn recorded(self) -> (Sizes, bool) {
+        let record = self.sizes.unwrap_or_default();
+        let sizes = Sizes {
+            largest: record.largest.into_inner(),
+            unbounded: record.unbounded.into_inner(),
+        };
+        (sizes, record.by_elements.get())
+    }
+
+    /// The values of a graph, from those that `input` gives its inputs.
+    pub(super) fn follow<'g>(
+        &self,
+        graph: &'g GraphProto,
+        input: impl Fn(&ValueInfoProto, &str) -> Value,
+    ) -> Scope<'g> {
         let mut scope = Scope::default();
         self.initialize(graph, &mut scope);
-        for input in &graph.input {
-            let name = input.name.as_deref().unwrap_or_default();
+        for info in &graph.input {
+            let name = info.name.as_deref().unwrap_or_default();
+            // Old files list their weights among the inputs.
             if scope.values.contains_key(name) {
                 continue;
             }
-            let value = match self.declared(input, name).filter(|dims| !dims.is_empty()) {
-                Some(mut dims) => {
-                    dims[0] = Size::batch();
-                    Value::items(dims, Batch::at(0))
-                }
-                None => Value::trouble(Trouble::Unknown(
-                    format!("input `{name}` has no declared dimension for the batch").into(),
-                )),
-            };
+            let value = input(info, name);
+            if let Some(sizes) = &self.sizes {
+                sizes.add_tensor(&value, || format!("input `{name}`"));
+            }
             scope.values.insert(name, value);
         }
         self.nodes(graph, &mut scope);
@@ -75,7 +113,7 @@ impl<'m> Walk<'m> {
     }
 
     /// The declared shape of a tensor; open dimensions are symbols.
-    fn declared(&self, info: &ValueInfoProto, name: &str) -> Option<Vec<Size>> {
+    pub(super) fn declared(&self, info: &ValueInfoProto, name: &str) -> Option<Vec<Size>> {
         let shape = info.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?;
         let dims = shape.dim.iter().enumerate();
         let size = |(axis, dim): (usize, &rten_onnx::onnx::Dimension)| match dim.dim_value {
@@ -134,6 +172,7 @@ impl<'m> Walk<'m> {
             opset: self.opset(node),
             inputs,
             symbols: &self.symbols,
+            sizing: self.sizes.is_some(),
         };
         let outcome = self.outcome(&op, scope);
         let values = match outcome {
@@ -144,13 +183,16 @@ impl<'m> Walk<'m> {
             Err(_) => Vec::new(),
         };
         let mut values = values.into_iter();
+        // Shapes are the same whatever the elements are.
+        let by_elements = self.sizes.is_some() && !matches!(op.kind(), "Shape" | "Size");
+        let depends = |value: &Value| {
+            has_count && (value.numbers.is_none() || by_elements) && value.content == Content::Constant
+        };
         let value = |_| match values.next() {
-            Some(value) if has_count && value.numbers.is_none() && value.content == Content::Constant => {
-                Value {
-                    content: Content::Count,
-                    ..value
-                }
-            }
+            Some(value) if depends(&value) => Value {
+                content: Content::Count,
+                ..value
+            },
             Some(value) => value,
             None if has_items => Value::trouble(op.unknown("has more outputs than are followed")),
             None => Value {
@@ -162,7 +204,11 @@ impl<'m> Walk<'m> {
                 ..Value::constant(None)
             },
         };
-        (0..count).map(value).collect()
+        let values: Vec<Value> = (0..count).map(value).collect();
+        if let Some(sizes) = &self.sizes {
+            sizes.add(&op, &values, has_count);
+        }
+        values
     }
 
     fn outcome(&self, op: &Op<'_>, scope: &Scope<'_>) -> Outcome {
@@ -242,7 +288,7 @@ impl<'m> Walk<'m> {
             None => {}
         }
         let (yes, no) = (branch("then_branch")?, branch("else_branch")?);
-        if condition.content == Content::Count && yes != no {
+        if self.sizes.is_none() && condition.content == Content::Count && yes != no {
             return Err(op.mixed("decides by the number of items in the batch"));
         }
         let both = yes.into_iter().zip(no).enumerate();
@@ -298,10 +344,11 @@ impl<'m> Walk<'m> {
         if op.batch(0).is_some() || op.batch(1).is_some() {
             return Err(op.mixed(one_for_all));
         }
-        for index in [0, 1] {
-            if op.get(index).is_some_and(|value| value.content == Content::Count) {
-                return Err(op.mixed("repeats as often as the number of items says"));
-            }
+        let counts = |value: Option<&Value>| {
+            self.sizes.is_none() && value.is_some_and(|value| value.content == Content::Count)
+        };
+        if counts(op.get(0)) || counts(op.get(1)) {
+            return Err(op.mixed("repeats as often as the number of items says"));
         }
         let body = op.attribute("body").and_then(|body| body.g.as_ref());
         let body = body.ok_or_else(|| op.unknown("has no body"))?;
@@ -322,9 +369,11 @@ impl<'m> Walk<'m> {
             }
             match &outputs[0].content {
                 Content::Items(_) => return Err(op.mixed(one_for_all)),
-                Content::Count => return Err(op.mixed("repeats as often as the number of items says")),
+                Content::Count if self.sizes.is_none() => {
+                    return Err(op.mixed("repeats as often as the number of items says"));
+                }
                 Content::Trouble(trouble) => return Err(trouble.clone()),
-                Content::Constant => {}
+                Content::Count | Content::Constant => {}
             }
             let collected = outputs.split_off(carried.len() + 1);
             let next = outputs.into_iter().skip(1).zip(&carried).enumerate();
@@ -401,6 +450,51 @@ impl<'m> Walk<'m> {
         }
         Err(op.unknown("carries values whose shape changes from step to step"))
     }
+}
+
+impl Record {
+    /// Records the outputs of a node. `by_elements` tells whether its inputs depend on the elements of the graph's inputs.
+    fn add(&self, op: &Op<'_>, outputs: &[Value], by_elements: bool) {
+        let by_elements = by_elements && rules::grows(op.kind()) && !keeps_its_size(op);
+        self.by_elements.set(self.by_elements.get() || by_elements);
+        for value in outputs {
+            let is_known = self.add_tensor(value, || label(op.node));
+            if by_elements && !is_known {
+                self.unbounded.borrow_mut().get_or_insert_with(|| label(op.node));
+            }
+        }
+    }
+
+    /// Records the size of a tensor, if it is known.
+    fn add_tensor(&self, value: &Value, name: impl FnOnce() -> String) -> bool {
+        let Some(count) = value.dims.as_ref().and_then(|dims| elements(dims)) else {
+            return false;
+        };
+        let mut largest = self.largest.borrow_mut();
+        if largest.as_ref().is_none_or(|(known, _)| *known < count) {
+            *largest = Some((count, name()));
+        }
+        true
+    }
+}
+
+/// How many elements a tensor of known shape has, or the largest number if they are more than that.
+fn elements(dims: &[Size]) -> Option<i64> {
+    let sizes = dims.iter().map(Size::value).collect::<Option<Vec<_>>>()?;
+    if sizes.contains(&0) {
+        return Some(0);
+    }
+    let product = sizes
+        .iter()
+        .try_fold(1_i64, |product, size| product.checked_mul(*size));
+    Some(product.unwrap_or(i64::MAX))
+}
+
+/// Whether the inputs that determine the size of the result do not depend on the elements of the graph's inputs.
+fn keeps_its_size(op: &Op<'_>) -> bool {
+    rules::sizing_inputs(op.kind())
+        .filter_map(|index| op.get(index))
+        .all(|value| value.content == Content::Constant)
 }
 
 /// Values of several rounds, along a dimension of their own.

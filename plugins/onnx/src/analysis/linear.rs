@@ -243,8 +243,10 @@ pub(super) fn convolution_at(op: &Op<'_>, image_at: usize, weight_at: usize) -> 
     let mut new = vec![dims[0].clone(), channels];
     for (index, size) in dims[2..].iter().enumerate() {
         let kernel = weight[index + 2].value();
-        let known = kernel.filter(|_| !transposed);
-        let known = known.and_then(|kernel| windows(op, index, dims.len() - 2, size, kernel));
+        let known = kernel.and_then(|kernel| match transposed {
+            true => spread(op, index, dims.len() - 2, size, kernel),
+            false => windows(op, index, dims.len() - 2, size, kernel),
+        });
         new.push(known.unwrap_or_else(|| op.own_dimension(index)));
     }
     Ok(vec![Value::new(new, batch)])
@@ -278,13 +280,37 @@ pub(super) fn pool(op: &Op<'_>) -> Outcome {
     Ok(vec![value, indices])
 }
 
+/// One of a list of integers, or a default if the node does not have that list.
+fn at(op: &Op<'_>, name: &str, index: usize, otherwise: i64) -> Option<i64> {
+    let list = op.ints(name).filter(|list| !list.is_empty());
+    list.map_or(Some(otherwise), |list| list.get(index).copied())
+}
+
+/// The size that a transposed convolution makes of a dimension of known size.
+fn spread(op: &Op<'_>, index: usize, count: usize, size: &Size, kernel: i64) -> Option<Size> {
+    if op.ints("output_shape").is_some_and(|shape| !shape.is_empty()) {
+        return at(op, "output_shape", index, 0).map(Size::known);
+    }
+    let (stride, dilation) = (at(op, "strides", index, 1)?, at(op, "dilations", index, 1)?);
+    let steps = size.value()?;
+    match op.string("auto_pad").unwrap_or("NOTSET") {
+        "SAME_UPPER" | "SAME_LOWER" => return steps.checked_mul(stride).map(Size::known),
+        "VALID" | "NOTSET" | "" => {}
+        _ => return None,
+    }
+    let around = at(op, "pads", index, 0)?.checked_add(at(op, "pads", index + count, 0)?)?;
+    let window = kernel.checked_sub(1)?.checked_mul(dilation)?.checked_add(1)?;
+    let all = steps.checked_sub(1)?.checked_mul(stride)?.checked_add(window)?;
+    let all = all
+        .checked_add(at(op, "output_padding", index, 0)?)?
+        .checked_sub(around)?;
+    (all >= 0).then(|| Size::known(all))
+}
+
 /// How many windows fit into a dimension of known size.
 fn windows(op: &Op<'_>, index: usize, count: usize, size: &Size, kernel: i64) -> Option<Size> {
     let size = size.value()?;
-    let at = |name: &str, index: usize, otherwise: i64| {
-        let list = op.ints(name).filter(|list| !list.is_empty());
-        list.map_or(Some(otherwise), |list| list.get(index).copied())
-    };
+    let at = |name: &str, index: usize, otherwise: i64| at(op, name, index, otherwise);
     let (stride, dilation) = (at("strides", index, 1)?, at("dilations", index, 1)?);
     if stride < 1 {
         return None;

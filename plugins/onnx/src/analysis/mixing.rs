@@ -4,27 +4,12 @@
 //! dimension, and in which order. An operator that keeps them apart keeps them followed; one that goes along their dimension
 //! mixes them. The rules are exact or careful: an output is `Independent` only if every operator before it is known to keep the
 //! items apart. What the graph does not tell is `Unknown`, which a comparison of items together and alone can decide.
-//!
-//! It knows nothing of runtimes, tasks or files.
 
-mod constant;
-mod elementwise;
-mod graph;
-mod layout;
-mod linear;
-mod node;
-mod recurrent;
-mod rules;
-mod select;
-mod size;
-mod statistics;
-mod value;
+use rten_onnx::onnx::{ModelProto, ValueInfoProto};
 
-use rten_onnx::onnx::ModelProto;
-
-use self::graph::Walk;
-use self::size::Size;
-use self::value::{Content, Role, Trouble, Value};
+use super::graph::Walk;
+use super::size::Size;
+use super::value::{Batch, Content, Role, Trouble, Value};
 
 /// What the graph tells of the items of an output. The reasons are clauses that name the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +30,8 @@ pub(crate) fn analyze(model: &ModelProto) -> Vec<Verdict> {
         return Vec::new();
     };
     let walk = Walk::new(&model.opset_import);
-    let scope = walk.batched(graph);
-    let output = |info: &rten_onnx::onnx::ValueInfoProto| {
+    let scope = walk.follow(graph, |input, name| batched(&walk, input, name));
+    let output = |info: &ValueInfoProto| {
         let name = info.name.as_deref().unwrap_or_default();
         match scope.get(name) {
             Some(value) => verdict(name, value),
@@ -54,6 +39,19 @@ pub(crate) fn analyze(model: &ModelProto) -> Vec<Verdict> {
         }
     };
     graph.output.iter().map(output).collect()
+}
+
+/// An input with the batch in dimension 0.
+fn batched(walk: &Walk<'_>, input: &ValueInfoProto, name: &str) -> Value {
+    match walk.declared(input, name).filter(|dims| !dims.is_empty()) {
+        Some(mut dims) => {
+            dims[0] = Size::batch();
+            Value::items(dims, Batch::at(0))
+        }
+        None => Value::trouble(Trouble::Unknown(
+            format!("input `{name}` has no declared dimension for the batch").into(),
+        )),
+    }
 }
 
 fn verdict(name: &str, value: &Value) -> Verdict {

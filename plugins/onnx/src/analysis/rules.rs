@@ -1,5 +1,7 @@
 //! Which rule each operator follows. An operator that is not listed is not known.
 
+use std::ops::Range;
+
 use super::elementwise::{broadcast, broadcast_first, cast, identity, range, unary};
 use super::layout::{
     constant_of_shape, depth_and_space, expand, flatten, reshape, shape, size, squeeze, tile, transpose,
@@ -50,6 +52,26 @@ pub(super) fn keeps_places(kind: &str) -> bool {
             | "Concat"
             | "GatherND"
     )
+}
+
+/// Operators whose result may be far larger than their inputs, because an input says so.
+pub(super) fn grows(kind: &str) -> bool {
+    sizing_inputs(kind).next().is_some()
+}
+
+/// The inputs of an operator that determine the size of its result.
+pub(super) fn sizing_inputs(kind: &str) -> Range<usize> {
+    match kind {
+        "ConstantOfShape" | "BlackmanWindow" | "HannWindow" | "HammingWindow" => 0..1,
+        "Range" => 0..3,
+        "Expand" | "Tile" | "Pad" | "OneHot" | "Upsample" | "CenterCropPad" | "Col2Im" | "AffineGrid"
+        | "DFT" => 1..2,
+        // The region, the scales and the sizes.
+        "Resize" => 1..4,
+        "MaxUnpool" => 2..3,
+        "MelWeightMatrix" => 0..5,
+        _ => 0..0,
+    }
 }
 
 fn standard(kind: &str) -> Option<Rule> {
@@ -203,6 +225,7 @@ fn quantized_sum(op: &Op<'_>) -> Outcome {
         opset: op.opset,
         inputs: vec![op.get(0).cloned(), op.get(3).cloned()],
         symbols: op.symbols,
+        sizing: op.sizing,
     };
     broadcast_first(&factors, 2)
 }

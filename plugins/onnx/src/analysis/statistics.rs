@@ -152,17 +152,36 @@ pub(super) fn reduce(op: &Op<'_>) -> Outcome {
     };
     apart(op, value, |batch| axes.contains(&batch), what)?;
     let mut result = without(op, value, dims, &axes);
-    if let Some(numbers) = &value.numbers
-        && op.kind() == "ReduceProd"
-        && result
-            .dims
-            .as_ref()
-            .is_some_and(|dims| dims.iter().all(|size| size.is(1)))
+    let single = result
+        .dims
+        .as_ref()
+        .filter(|dims| dims.iter().all(|size| size.is(1)));
+    if let (Some(numbers), Some(dims)) = (&value.numbers, single)
+        && let Some(number) = of_all(op.kind(), numbers)
     {
-        let product = op.product(numbers)?;
-        result = Value::numbers(result.dims.unwrap_or_default(), vec![product]);
+        result = Value::numbers(dims.clone(), vec![number]);
     }
     Ok(vec![result])
+}
+
+/// One number of several, if it is exact.
+fn of_all(kind: &str, numbers: &[Size]) -> Option<Size> {
+    match kind {
+        "ReduceProd" => return Size::product(numbers),
+        "ReduceSum" => {
+            let mut numbers = numbers.iter();
+            let first = numbers.next()?.clone();
+            return numbers.try_fold(first, |sum, number| sum.plus(number));
+        }
+        _ => {}
+    }
+    let known: Vec<i64> = numbers.iter().map(Size::value).collect::<Option<_>>()?;
+    let number = match kind {
+        "ReduceMax" => known.into_iter().max(),
+        "ReduceMin" => known.into_iter().min(),
+        _ => None,
+    };
+    number.map(Size::known)
 }
 
 /// The shape with `axes` reduced to 1, or left out.

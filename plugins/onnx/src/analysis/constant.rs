@@ -75,7 +75,7 @@ fn whole_numbers<T: Copy + Into<i64>>(values: &[T]) -> Vec<Size> {
 }
 
 /// A fraction is a symbol of its own.
-fn number(value: f64, symbols: &Symbols) -> Size {
+pub(super) fn number(value: f64, symbols: &Symbols) -> Size {
     if value.fract() == 0.0 && value.abs() < 9e15 {
         Size::known(value as i64)
     } else {

@@ -254,6 +254,10 @@ pub(super) fn range(op: &Op<'_>) -> Outcome {
             return Ok(vec![Value::constant(Some(vec![limit.clone()]))]);
         }
     }
+    if let (Some(start), Some(limit), Some(step @ 1..)) = (start.value(), limit.value(), step.value()) {
+        let length = limit.saturating_sub(start).max(0).saturating_add(step - 1) / step;
+        return Ok(vec![Value::constant(Some(vec![Size::known(length)]))]);
+    }
     let length = op.dimension(&[start.clone(), limit.clone(), step.clone()]);
     if length.depends_on_batch() {
         return Err(op.unknown("counts in steps that depend on the number of items in the batch"));

@@ -14,6 +14,8 @@ pub(super) struct Op<'a> {
     pub(super) opset: i64,
     pub(super) inputs: Vec<Option<Value>>,
     pub(super) symbols: &'a Symbols,
+    /// Whether only sizes are asked for.
+    pub(super) sizing: bool,
 }
 
 /// The values of a node's outputs; those that are left out are not known.

@@ -1,0 +1,160 @@
+use rten_onnx::onnx::{
+    DataType, Dimension, NodeProto, TensorProto, TensorShapeProto, TypeProto, TypeProtoTensor,
+};
+
+use super::*;
+
+fn node(kind: &str, inputs: &[&str], output: &str) -> NodeProto {
+    NodeProto {
+        name: Some(format!("the {kind}")),
+        input: inputs.iter().map(|name| (*name).to_owned()).collect(),
+        output: vec![output.to_owned()],
+        op_type: Some(kind.to_owned()),
+        ..NodeProto::default()
+    }
+}
+
+fn outline(inputs: &[(&str, usize)], constants: Vec<TensorProto>, nodes: Vec<NodeProto>) -> Outline {
+    let input = |(name, rank): &(&str, usize)| ValueInfoProto {
+        name: Some((*name).to_owned()),
+        r#type: Some(TypeProto {
+            tensor_type: Some(TypeProtoTensor {
+                elem_type: Some(DataType::INT64),
+                shape: Some(TensorShapeProto {
+                    dim: vec![Dimension::default(); *rank],
+                }),
+            }),
+            sequence: None,
+        }),
+    };
+    Outline::new(ModelProto {
+        graph: Some(GraphProto {
+            node: nodes,
+            initializer: constants,
+            input: inputs.iter().map(input).collect(),
+            ..GraphProto::default()
+        }),
+        opset_import: vec![OperatorSetIdProto {
+            domain: None,
+            version: Some(17),
+        }],
+        ..ModelProto::default()
+    })
+}
+
+fn integers(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
+    TensorProto {
+        dims: dims.to_vec(),
+        data_type: Some(DataType::INT64),
+        int64_data: values.to_vec(),
+        name: Some(name.to_owned()),
+        ..TensorProto::default()
+    }
+}
+
+fn known<'a>(name: &'a str, shape: &'a [usize], elements: Option<&[f64]>) -> Known<'a> {
+    Known {
+        name,
+        shape,
+        elements: elements.map(<[f64]>::to_vec),
+    }
+}
+
+#[test]
+fn the_largest_tensor_follows_from_the_dimensions_of_the_inputs() {
+    let outline = outline(
+        &[("x", 2)],
+        vec![],
+        vec![
+            node("Transpose", &["x"], "t"),
+            node("MatMul", &["t", "x"], "product"),
+            node("Abs", &["x"], "y"),
+        ],
+    );
+    let sizes = outline.of_run(&[known("x", &[3, 1_000_000], None)]);
+    assert_eq!(
+        sizes.largest,
+        Some((1_000_000_000_000, "MatMul node `the MatMul`".to_owned()))
+    );
+    assert_eq!(sizes.unbounded, None);
+    // Of a smaller run no more is known than that it needs no more.
+    assert_eq!(outline.of_run(&[known("x", &[3, 10], None)]), sizes);
+    let larger = outline.of_run(&[known("x", &[3, 2_000_000], None)]);
+    assert_eq!(larger.largest.expect("a size").0, 4_000_000_000_000);
+}
+
+#[test]
+fn numbers_of_a_client_are_followed() {
+    let range = || {
+        let constants = vec![integers("zero", &[], &[0]), integers("one", &[], &[1])];
+        outline(
+            &[("n", 0)],
+            constants,
+            vec![node("Range", &["zero", "n", "one"], "y")],
+        )
+    };
+    for (outline, shape, elements, count) in [
+        (range(), &[][..], &[2e11][..], 200_000_000_000),
+        (
+            outline(&[("n", 1)], vec![], vec![node("ConstantOfShape", &["n"], "y")]),
+            &[3],
+            &[1e5; 3],
+            1_000_000_000_000_000,
+        ),
+        (
+            outline(
+                &[("n", 1)],
+                vec![integers("x", &[1], &[7])],
+                vec![node("Expand", &["x", "n"], "y")],
+            ),
+            &[2],
+            &[1e9, 1e12],
+            i64::MAX,
+        ),
+        (
+            outline(
+                &[("n", 1)],
+                vec![integers("x", &[2], &[7, 8])],
+                vec![node("Tile", &["x", "n"], "y")],
+            ),
+            &[1],
+            &[5e10],
+            100_000_000_000,
+        ),
+    ] {
+        let sizes = outline.of_run(&[known("n", shape, Some(elements))]);
+        assert_eq!(sizes.largest.expect("a size").0, count);
+        assert_eq!(outline.unbounded(), None);
+        // A later run of the same shapes is not taken for the same.
+        let ones = vec![1.0; elements.len()];
+        let small = outline.of_run(&[known("n", shape, Some(&ones))]);
+        assert!(small.largest.expect("a size").0 <= 3);
+    }
+}
+
+#[test]
+fn sizes_that_cannot_be_followed_are_said_to_be_so() {
+    let outline = outline(
+        &[("x", 1)],
+        vec![integers("zero", &[1], &[0])],
+        vec![
+            node("Exp", &["x"], "power"),
+            node("ReduceMax", &["power"], "most"),
+            node("ConstantOfShape", &["most"], "y"),
+        ],
+    );
+    let expected = Some("ConstantOfShape node `the ConstantOfShape`".to_owned());
+    assert_eq!(outline.unbounded(), expected);
+    assert_eq!(outline.of_run(&[known("x", &[4], None)]).unbounded, expected);
+}
+
+#[test]
+fn sizes_without_inputs_are_known_at_once() {
+    let shape = integers("shape", &[2], &[1 << 20, 1 << 20]);
+    let outline = outline(
+        &[("x", 1)],
+        vec![shape],
+        vec![node("ConstantOfShape", &["shape"], "y")],
+    );
+    assert_eq!(outline.constant().largest.expect("a size").0, 1 << 40);
+}

@@ -1,0 +1,112 @@
+//! Sizes beyond the memory of the machine are errors of the model or of the item, in both runtimes.
+
+#[allow(dead_code, reason = "every test file uses a part of it")]
+mod common;
+
+use common::{load, onnx_runtime};
+use onnx::Onnx;
+use plugin_sdk::serde_json::{Value as Json, json};
+use plugin_sdk::testing::Harness;
+
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
+
+/// A model in every runtime that is installed.
+fn served(name: &str) -> Vec<Harness<Onnx>> {
+    let runtimes = ["runtime = \"rten\"".to_owned()]
+        .into_iter()
+        .chain(onnx_runtime());
+    let served = runtimes.map(|runtime| {
+        let settings = format!("model = \"{name}.onnx\"\n{runtime}");
+        load(&settings, MODELS).unwrap_or_else(|failure| panic!("{runtime}: {failure}"))
+    });
+    served.collect()
+}
+
+fn outcome(model: &Harness<Onnx>, item: Json) -> Result<Json, String> {
+    let outcome = model.predict("predict", &[item]).remove(0);
+    outcome.map_err(|failure| failure.message)
+}
+
+#[track_caller]
+fn assert_too_large(outcome: Result<Json, String>, node: &str) {
+    let message = outcome.expect_err("no machine has so much memory");
+    assert!(
+        message.contains("is too large for the memory that is available"),
+        "{message}"
+    );
+    assert!(message.contains(node), "{message}");
+}
+
+#[test]
+fn a_size_that_a_number_of_the_client_determines_is_checked_before_the_run() {
+    for model in served("zeros") {
+        let huge = outcome(&model, json!({"shape": [100_000, 100_000, 100_000]}));
+        assert_too_large(huge, "4000000.0 GB (ConstantOfShape node that computes `zeros`)");
+        assert_eq!(
+            outcome(&model, json!({"shape": [2, 3, 4]})),
+            Ok(json!({"y": 0.0}))
+        );
+    }
+}
+
+#[test]
+fn a_size_that_a_dimension_of_the_client_determines_is_checked_before_the_run() {
+    for model in served("every_pair") {
+        let huge = outcome(&model, json!({"x": vec![0.0; 1_000_000]}));
+        assert_too_large(huge, "4000.0 GB (MatMul node that computes `pairs`)");
+        let answer = outcome(&model, json!({"x": [1.0, -3.0, 2.0]}));
+        assert_eq!(answer, Ok(json!({"y": 9.0})));
+    }
+}
+
+#[test]
+fn an_item_that_is_too_large_does_not_fail_the_others_of_its_batch() {
+    for model in served("zeros") {
+        let items = [
+            json!({"shape": [100_000, 100_000, 100_000]}),
+            json!({"shape": [1, 1, 1]}),
+        ];
+        let outcomes = model.predict("predict", &items);
+        assert!(outcomes[0].is_err());
+        assert_eq!(outcomes[1].as_ref().ok(), Some(&json!({"y": 0.0})));
+    }
+}
+
+#[test]
+fn a_size_that_cannot_be_found_out_is_left_to_the_runtime_that_survives_it() {
+    let embedded = load("model = \"computed_zeros.onnx\"\nruntime = \"rten\"", MODELS);
+    let message = embedded.err().expect("an unknown size").to_string();
+    assert!(
+        message.contains("(ConstantOfShape node that computes `zeros`)"),
+        "{message}"
+    );
+    assert!(message.contains("expected `runtime = \"ort\"`"), "{message}");
+
+    let Some(runtime) = onnx_runtime() else { return };
+    let model = load(&format!("model = \"computed_zeros.onnx\"\n{runtime}"), MODELS).expect("a model");
+    // e^34.6 is about 10^15.
+    let message = outcome(&model, json!({"x": [34.6]})).expect_err("no machine has so much memory");
+    assert!(
+        message.contains("the model cannot compute this item"),
+        "{message}"
+    );
+    assert_eq!(outcome(&model, json!({"x": [2.0]})), Ok(json!({"y": 0.0})));
+}
+
+#[test]
+fn a_size_that_the_file_determines_is_an_error_of_the_model() {
+    let runtimes = ["runtime = \"rten\"".to_owned()]
+        .into_iter()
+        .chain(onnx_runtime());
+    for runtime in runtimes {
+        let settings = format!("model = \"four_petabytes.onnx\"\n{runtime}");
+        let message = load(&settings, MODELS)
+            .err()
+            .expect("no machine has so much memory")
+            .to_string();
+        assert!(
+            message.contains("a tensor of 4000000.0 GB"),
+            "{runtime}: {message}"
+        );
+    }
+}
