@@ -77,6 +77,18 @@ fn task(kind: Kind, dtype: &str, shape: &[i64]) -> TaskManifest {
     task
 }
 
+fn unbatched(task: TaskManifest) -> TaskManifest {
+    TaskManifest {
+        unbatched: true,
+        ..task
+    }
+}
+
+fn sequence(mut task: TaskManifest) -> TaskManifest {
+    task.input.tensors[0].sequence = true;
+    task
+}
+
 /// Tasks of every kind.
 fn tasks() -> impl Strategy<Value = TaskManifest> {
     prop_oneof![
@@ -86,6 +98,9 @@ fn tasks() -> impl Strategy<Value = TaskManifest> {
         Just(task(Kind::Text, "BYTES", &[])),
         Just(task(Kind::Bytes, "BYTES", &[])),
         Just(task(Kind::Json, "BYTES", &[])),
+        Just(unbatched(task(Kind::Tensors, "FP32", &[]))),
+        Just(unbatched(task(Kind::Tensors, "UINT8", &[1, -1]))),
+        Just(sequence(unbatched(task(Kind::Tensors, "INT64", &[-1])))),
     ]
 }
 
@@ -139,7 +154,7 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
 
 /// A request that is right but for one number or name, and bytes behind it.
 fn requests() -> impl Strategy<Value = (Vec<u8>, usize)> {
-    let names = proptest::sample::select(vec!["x", "TEXT", "BYTES", "JSON", "y", ""]);
+    let names = proptest::sample::select(vec!["x", "x.0", "x.1", "TEXT", "BYTES", "JSON", "y", ""]);
     let dtypes = proptest::sample::select(vec!["FP32", "UINT8", "BYTES", "FP16", "FLOAT"]);
     let dims = proptest::collection::vec(
         prop_oneof![0i64..5, Just(-1), Just(i64::MAX), Just(1 << 40)],

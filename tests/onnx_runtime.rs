@@ -71,12 +71,12 @@ fn a_library_that_the_environment_names_computes_what_the_embedded_runtime_does_
 }
 
 #[test]
-fn a_sandboxed_process_finds_the_library_of_the_python_environment_that_its_environment_names() {
+fn a_sandboxed_process_finds_the_library_in_the_python_environment_that_its_variables_name() {
     let Some(library) = onnx_runtime() else { return };
     // .../lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime.so
     let prefix = library.ancestors().nth(6).unwrap_or(Path::new("/"));
     let keys = format!(
-        "isolation = \"process\"\nsandbox = true\nenvironment = {{ VIRTUAL_ENV = \"{}\" }}",
+        "isolation = \"process\"\nsandbox = \"best-effort\"\nenv = {{ VIRTUAL_ENV = \"{}\" }}",
         prefix.display()
     );
     let server = scenario("kinds/words.onnx", &keys, "").start();

@@ -10,9 +10,13 @@ use crate::onnxruntime::OnnxRuntime;
 use crate::runtime::Abilities;
 use crate::settings::{OrtSettings, Provider, RuntimeChoice, Settings};
 
-/// How to get ONNX Runtime.
-const INSTALL: &str = "install ONNX Runtime with `python3 -m venv /opt/onnxruntime` and \
-                       `/opt/onnxruntime/bin/pip install onnxruntime`, and set `ort = { python = \"/opt/onnxruntime\" }`";
+/// How to get ONNX Runtime, from its package for Python.
+fn install(package: &str) -> String {
+    format!(
+        "install ONNX Runtime with `python3 -m venv /opt/onnxruntime` and `/opt/onnxruntime/bin/pip install {package}`, and \
+         set `ort = {{ python = \"/opt/onnxruntime\" }}`"
+    )
+}
 
 /// A loaded network, and how its runtime was chosen.
 pub(crate) struct Chosen {
@@ -44,7 +48,9 @@ pub(crate) fn load(settings: &Settings, context: &LoadContext, threads: usize) -
     };
     let chosen = match settings.runtime {
         RuntimeChoice::Auto => loading.choose()?,
-        RuntimeChoice::Ort => loading.onnx_runtime("`runtime` is \"ort\"".to_owned())?,
+        RuntimeChoice::Ort => {
+            loading.onnx_runtime("runtime", "onnxruntime", "`runtime` is \"ort\"".to_owned())?
+        }
         RuntimeChoice::Rten if settings.ort.is_some() => {
             return Err(LoadError::setting("ort", "is for the runtimes `auto` and `ort`"));
         }
@@ -75,8 +81,13 @@ impl Loading<'_> {
         Network::load(self.path, abilities, self.context.workers, self.threads)
     }
 
-    fn onnx_runtime(&self, reason: String) -> Result<Chosen, LoadError> {
-        let runtime = OnnxRuntime::new(self.ort, &self.context.base_dir)?;
+    /// ONNX Runtime, which the setting `key` asks for.
+    fn onnx_runtime(&self, key: &str, package: &str, reason: String) -> Result<Chosen, LoadError> {
+        let runtime =
+            OnnxRuntime::new(self.ort, &self.context.base_dir).map_err(|error| match error.key() {
+                Some(_) => error,
+                None => LoadError::setting(key, format_args!("{}: {}", error.message(), install(package))),
+            })?;
         let network = self.network(&runtime).map_err(NotLoaded::into_error)?;
         Ok(Chosen::new(network, runtime.name(), reason))
     }
@@ -86,7 +97,8 @@ impl Loading<'_> {
         let providers = self.ort.map_or(&[][..], |ort| &ort.providers);
         // A model that is meant for a GPU never runs on the processor without a word.
         if providers.iter().any(|provider| *provider != Provider::Cpu) {
-            return self.onnx_runtime("`ort.providers` asks for a GPU".to_owned());
+            let reason = "`ort.providers` asks for a GPU".to_owned();
+            return self.onnx_runtime("ort.providers", "onnxruntime-gpu", reason);
         }
         let refusal = match self.network(&Embedded) {
             Ok(network) => {
@@ -104,7 +116,7 @@ impl Loading<'_> {
                     key,
                     format_args!("{missing}; it is needed, since the embedded runtime does not run the model: {refusal}"),
                 ),
-                None => LoadError::setting("model", format_args!("{refusal}; {missing}: {INSTALL}")),
+                None => LoadError::setting("model", format_args!("{refusal}; {missing}: {}", install("onnxruntime"))),
             }
         })?;
         let network = self.network(&runtime).map_err(|failure| {

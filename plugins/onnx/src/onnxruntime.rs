@@ -13,7 +13,7 @@ use ort::value::{DynValue, Tensor, TensorElementType, TensorRef, ValueType};
 use plugin_sdk::LoadError;
 use rten_onnx::onnx::{DataType, GraphProto};
 
-use self::environment::Opened;
+use self::environment::{Opened, SessionLoggers};
 use self::library::{Candidate, Surroundings};
 use crate::network::Port;
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
@@ -135,10 +135,11 @@ impl Abilities for OnnxRuntime {
 
     fn load(&self, file: &File<'_>, workers: usize, threads: usize) -> Result<Box<dyn Runtime>, LoadError> {
         let blame = |error: &dyn Display| LoadError::setting("ort", error);
+        let loggers = SessionLoggers::new();
         let sessions = (0..workers).map(|_| {
             let mut builder = Session::builder(&self.opened.environment)
                 .map_err(|error| blame(&error))?
-                .with_logger(environment::logger())
+                .with_logger(loggers.next())
                 .map_err(|error| blame(&error))?
                 .with_log_level(environment::log_level())
                 .map_err(|error| blame(&error))?
@@ -160,8 +161,10 @@ impl Abilities for OnnxRuntime {
             })?;
             Ok::<_, LoadError>(Mutex::new(session))
         });
+        let sessions = sessions.collect::<Result<_, _>>()?;
+        loggers.finish();
         Ok(Box::new(Sessions {
-            sessions: sessions.collect::<Result<_, _>>()?,
+            sessions,
             inputs: file.inputs.iter().map(|port| port.file_name.clone()).collect(),
         }))
     }

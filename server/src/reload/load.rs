@@ -194,7 +194,6 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
         }
         None => without_warm_up(manifests),
     };
-    report_untried(settings, manifests, &warmed_up.trials);
     let tasks = task_settings(settings, manifests);
     let default_task = default_task(settings, manifests);
     Ok(Ready {
@@ -204,19 +203,6 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
         default_task,
         trials: warmed_up.trials,
     })
-}
-
-/// Warns of tasks that the plugin has tried in vain.
-fn report_untried(settings: &ModelSettings, tasks: &[TaskManifest], trials: &[TaskTrial]) {
-    for (task, trial) in tasks.iter().zip(trials) {
-        if let (TaskTrial::Failed { reason }, Some(_)) = (trial, &task.trial) {
-            log::warn!(
-                "model `{}`: task `{}` has not computed anything yet; its trial failed: {reason}",
-                settings.name,
-                task.name
-            );
-        }
-    }
 }
 
 /// Warns of examples that failed in the warm-up of a model that serves all the same.

@@ -1,6 +1,6 @@
 //! Opens the library of ONNX Runtime, and forwards what it logs to the server's log.
 
-use std::fmt::Display;
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -90,7 +90,9 @@ fn open_one(library: &Path) -> Result<Environment, String> {
         Ok(opened) => opened.map_err(|error| explain(&error, library))?,
         Err(_) => return Err("it is not a working library of ONNX Runtime".to_owned()),
     };
-    let built = catch_unwind(AssertUnwindSafe(|| builder.with_logger(logger()).build()));
+    // A server reports to nobody but its operator.
+    let builder = builder.with_logger(Arc::new(forward)).with_telemetry(false);
+    let built = catch_unwind(AssertUnwindSafe(|| builder.build()));
     let environment = match built {
         Ok(built) => built.map_err(|error| error.to_string())?,
         Err(_) => return Err("it is not a working library of ONNX Runtime".to_owned()),
@@ -138,13 +140,38 @@ fn explain_linker(message: &str, library: &Path) -> String {
     message.to_owned()
 }
 
-/// Forwards what ONNX Runtime logs.
-pub(super) fn logger() -> LoggerFunction {
-    Arc::new(
-        |level: LogLevel, _category: &str, _id: &str, location: &str, message: &str| {
-            forward(level, location, &message);
-        },
-    )
+/// The loggers of the sessions of one model. While the sessions are made, each would repeat what the first has logged about the file.
+pub(super) struct SessionLoggers {
+    /// What was logged so far; `None` once all sessions are made.
+    seen: Arc<Mutex<Option<HashSet<String>>>>,
+}
+
+impl SessionLoggers {
+    pub(super) fn new() -> Self {
+        let seen = Arc::new(Mutex::new(Some(HashSet::new())));
+        Self { seen }
+    }
+
+    /// The logger of one session.
+    pub(super) fn next(&self) -> LoggerFunction {
+        let seen = Arc::clone(&self.seen);
+        let forward_once = move |level: LogLevel, category: &str, id: &str, location: &str, message: &str| {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_new = seen
+                .as_mut()
+                .is_none_or(|seen| level < LogLevel::Warning || seen.insert(message.to_owned()));
+            drop(seen);
+            if is_new {
+                forward(level, category, id, location, message);
+            }
+        };
+        Arc::new(forward_once)
+    }
+
+    /// All sessions are made.
+    pub(super) fn finish(self) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// What ONNX Runtime need not even write, since the server's log leaves it out.
@@ -157,7 +184,8 @@ pub(super) fn log_level() -> LogLevel {
     }
 }
 
-fn forward(level: LogLevel, location: &str, message: &dyn Display) {
+/// Writes what ONNX Runtime logs to the server's log.
+fn forward(level: LogLevel, _category: &str, _id: &str, location: &str, message: &str) {
     log::log!(target: "onnxruntime", server_level(level, location), "{message}");
 }
 
