@@ -79,8 +79,9 @@ class Server:
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if self._address():
+                logged = self._has_logged_errors()
                 models = {model["name"]: model for model in json.loads(self._call("GET", "/v1/models")[1])["data"]}
-                if self._has_logged_errors() or all(model["state"] == "ready" for model in models.values()):
+                if logged or all(model["state"] == "ready" for model in models.values()):
                     return {name: models[served] for name, served in self._names.items()}
             elif self.process.poll() is not None:
                 raise ServerDied(self.log_tail())
