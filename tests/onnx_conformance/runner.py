@@ -11,6 +11,8 @@ from cases import Case, Outcome, Verdict, difference, largest_difference
 from server import RequestFailed, Server, ServerDied
 
 
+# States of a model that serves; in the second, it has not computed anything yet.
+SERVING = ("ready", "untried")
 # How often each request of a real model is sent at once.
 CONCURRENT_ROUNDS = 4
 
@@ -43,7 +45,7 @@ class Runner:
                 model = models.get(case.name, {})
                 self.details[case.name] = model
                 try:
-                    if model.get("state") != "ready":
+                    if model.get("state") not in SERVING:
                         reason = server.load_error(case.name)
                         outcomes.append(Outcome(case, Verdict.REJECTED, reason))
                     else:

@@ -78,20 +78,18 @@ class Server:
         """Waits until each model either serves or failed to load; returns the list of models by name of the case."""
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
-            if self._address():
-                logged = self._has_logged_errors()
+            if self._has_logged_the_end():
                 models = {model["name"]: model for model in json.loads(self._call("GET", "/v1/models")[1])["data"]}
-                if logged or all(model["state"] == "ready" for model in models.values()):
-                    return {name: models[served] for name, served in self._names.items()}
-            elif self.process.poll() is not None:
+                return {name: models[served] for name, served in self._names.items()}
+            if self.process.poll() is not None:
                 raise ServerDied(self.log_tail())
             time.sleep(0.05)
         raise ServerDied("the models did not load in time")
 
-    def _has_logged_errors(self) -> bool:
-        """Whether the models have loaded, some with errors: the server logs the errors of all models at the end."""
+    def _has_logged_the_end(self) -> bool:
+        """Whether the models have loaded; before that, the server logs the errors of those that have not."""
         lines = self._log_path.read_text(errors="replace").splitlines()
-        return any("server is not ready" in line and '"ERROR"' in line for line in lines)
+        return any('"message":"ready after' in line or "server is not ready" in line for line in lines)
 
     def load_error(self, name: str) -> str:
         """The reason in the log for which a model failed to load."""
