@@ -142,6 +142,22 @@ fn text_is_read_from_scores_of_characters() {
 }
 
 #[test]
+fn scores_that_are_no_probabilities_are_an_error_that_names_the_setting() {
+    let Some(runtime) = onnx_runtime() else { return };
+    let row = [10.0, 50.0, 20.0, 40.0, 20.0, 0.0];
+    for task in [
+        "text = { dictionary = \"letters.txt\", space = true }",
+        "detection = {}\nlabels = [\"cat\", \"dog\"]",
+    ] {
+        let settings = format!("{runtime}\nmodel = \"prediction_rows.onnx\"\n[tasks.t]\n{task}");
+        let model = load(&settings, MODELS).expect("the settings fit");
+        let failure = model.predict("t", &[json!([row])]).remove(0).expect_err(task);
+        assert_eq!(failure.kind, FailureKind::Internal, "{failure}");
+        assert!(failure.message.contains("`activation`"), "{failure}");
+    }
+}
+
+#[test]
 fn labels_that_do_not_exclude_each_other_are_scored_one_by_one() {
     let settings = "model = \"channels.onnx\"\n[tasks.t]\nlabels = [\"red\", \"green\", \"blue\"]\nactivation = \"sigmoid\"\n\
         score_threshold = 0.5";

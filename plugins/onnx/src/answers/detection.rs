@@ -4,8 +4,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Rows;
 use super::boxes::{self, Bounds, BoxFormat, Candidate, Coordinates, Frame};
+use super::{Rows, check_probability};
 use crate::settings::Activation;
 
 /// The objects in one image, highest score first.
@@ -336,6 +336,7 @@ impl Detector {
         if number(score)? < self.score_threshold {
             return Ok(());
         }
+        check_probability(score)?;
         let edges = cell.map_or(edges, |cell| boxes::from_grid(edges, *cell));
         let mut bounds = Bounds::new(edges, self.box_format);
         if let (Coordinates::Unit, Some([width, height])) = (self.coordinates, frame.input) {

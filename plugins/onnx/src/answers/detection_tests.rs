@@ -248,6 +248,12 @@ fn numbers_that_are_no_detections_are_errors() {
         ),
         (
             &by_row,
+            vec![(&[1, 6][..], &[0.0, 0.0, 1.0, 1.0, 0.1, 3.5][..])],
+            "the model computed the score 3.5, expected a number from 0 to 1; the operator can set `activation` to \"softmax\" or \
+             \"sigmoid\" for a model that computes logits",
+        ),
+        (
+            &by_row,
             vec![(&[1, 7][..], &[0.0; 7][..])],
             "the model computed 7 numbers for each prediction, expected 6",
         ),

@@ -39,6 +39,20 @@ impl Rows<'_> {
     }
 }
 
+/// Checks that a score can be a probability. What is beyond by rounding is accepted.
+///
+/// # Errors
+/// It cannot be one.
+pub(crate) fn check_probability(score: f32) -> Result<(), String> {
+    if (-0.01..=1.01).contains(&score) {
+        return Ok(());
+    }
+    Err(format!(
+        "the model computed the score {score}, expected a number from 0 to 1; the operator can set `activation` to \"softmax\" or \
+         \"sigmoid\" for a model that computes logits"
+    ))
+}
+
 /// A shape with leading dimensions of 1 removed until it has `rank` dimensions.
 fn without_leading_ones(mut shape: &[usize], rank: usize) -> &[usize] {
     while let [1, rest @ ..] = shape

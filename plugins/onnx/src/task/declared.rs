@@ -7,13 +7,13 @@ use plugin_sdk::{AnyOutput, DType, Output};
 
 use super::Origin;
 use super::answer::{Answer, json};
-use crate::answers::Rows;
 use crate::answers::boxes::{Coordinates, Frame};
 use crate::answers::ctc::{Alphabet, Reading};
 use crate::answers::declare::{self, Outputs};
 use crate::answers::declare_detection;
 use crate::answers::detection::{Detections, Detector};
 use crate::answers::embedding::Embedder;
+use crate::answers::{Rows, check_probability};
 use crate::plan::{Keys, Plan, Slot};
 use crate::runtime::Computed;
 use crate::settings::{Activation, TaskSettings};
@@ -145,7 +145,9 @@ impl Answer for Read {
         scores
             .chunks_exact_mut(classes)
             .for_each(|step| self.activation.apply(step));
-        json(&self.alphabet.decode(&scores).map_err(ItemError::fault)?)
+        let reading = self.alphabet.decode(&scores).map_err(ItemError::fault)?;
+        check_probability(reading.score).map_err(ItemError::fault)?;
+        json(&reading)
     }
 }
 
