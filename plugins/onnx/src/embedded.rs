@@ -10,13 +10,14 @@ use plugin_sdk::LoadError;
 use rten::{
     LoadErrorKind, Model, ModelOptions, RunErrorKind, RunOptions, ThreadPool, Value, ValueOrView, ValueView,
 };
-use rten_onnx::onnx::{DataType, GraphProto, ModelProto, NodeProto};
+use rten_onnx::onnx::{DataType, ModelProto};
 use rten_tensor::{Layout, TensorView};
 
 use crate::external;
 use crate::network::Port;
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
 use crate::values::{Held, Values};
+use crate::verified::{self, Limits};
 
 /// What rten can do.
 pub(crate) struct Embedded;
@@ -36,8 +37,8 @@ impl Abilities for Embedded {
         "FLOAT, FLOAT16, DOUBLE, INT32, INT64, INT8, UINT8 or BOOL (the runtime `ort` has more)"
     }
 
-    fn refuse(&self, graph: &GraphProto) -> Result<(), String> {
-        refuse_miscomputed(graph)
+    fn verify(&self, model: &ModelProto) -> Result<Limits, String> {
+        verified::check(model).map_err(|reasons| verified::explain(&reasons))
     }
 
     fn survives_failed_allocations(&self) -> bool {
@@ -69,6 +70,7 @@ impl Abilities for Embedded {
         let pools = (0..workers).map(|_| Arc::new(ThreadPool::with_num_threads(threads)));
         Ok(Box::new(Rten {
             model,
+            limits: file.limits,
             pools: pools.collect(),
         }))
     }
@@ -95,6 +97,7 @@ fn read(file: &File<'_>) -> Result<Result<Model, rten::LoadError>, String> {
 
 struct Rten {
     model: Model,
+    limits: Limits,
     /// One for each worker: two batches at once must not wait for one another.
     pools: Vec<Arc<ThreadPool>>,
 }
@@ -104,6 +107,7 @@ impl Runtime for Rten {
         let inputs = inputs
             .iter()
             .map(|given| {
+                self.check_limits(given)?;
                 let id = self.model.input_ids()[given.port.index];
                 Ok((id, ValueOrView::View(view(given)?)))
             })
@@ -120,6 +124,40 @@ impl Runtime for Rten {
             _ => Fault::Failed(error.to_string()),
         })?;
         computed.into_iter().enumerate().map(take).collect()
+    }
+}
+
+impl Rten {
+    /// Rejects an input with which results are not verified.
+    fn check_limits(&self, given: &Given<'_>) -> Result<(), Fault> {
+        let name = &given.port.name;
+        let Limits {
+            max_dimension,
+            empty,
+            nan,
+            infinite,
+        } = self.limits;
+        let hint = "is not verified for this model in the embedded runtime; set `runtime = \"ort\"`";
+        if let Some(size) = given.shape.iter().find(|size| **size > max_dimension) {
+            return Err(Fault::Failed(format!(
+                "tensor `{name}`: a dimension of {size}, more than {max_dimension}, {hint}"
+            )));
+        }
+        if !empty && given.shape.contains(&0) {
+            return Err(Fault::Failed(format!("tensor `{name}`: a dimension of 0 {hint}")));
+        }
+        let Values::F32(values) = given.values else {
+            return Ok(());
+        };
+        if !nan && values.iter().any(|value| value.is_nan()) {
+            return Err(Fault::Failed(format!("tensor `{name}`: NaN {hint}")));
+        }
+        if !infinite && values.iter().any(|value| value.is_infinite()) {
+            return Err(Fault::Failed(format!(
+                "tensor `{name}`: an infinite value {hint}"
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -158,52 +196,4 @@ fn take((output, value): (usize, Value)) -> Result<Computed, Fault> {
         shape,
         values,
     })
-}
-
-/// Refuses what the runtime computes wrongly, without a word. Compared with ONNX Runtime, these are sums of integers where each
-/// column of the weights has a zero point of its own, and convolutions of integers. Other quantised models came out right:
-/// those with one zero point for all weights, and those that are dequantised first (`DequantizeLinear`).
-fn refuse_miscomputed(graph: &GraphProto) -> Result<(), String> {
-    for node in &graph.node {
-        let operator = node.op_type.as_deref().unwrap_or_default();
-        let miscomputed = match operator {
-            "ConvInteger" | "DynamicQuantizeLSTM" => true,
-            "MatMulInteger" => !has_one_zero_point(graph, node),
-            _ => false,
-        };
-        if miscomputed {
-            let name = node.name.as_deref().unwrap_or_default();
-            return Err(format!(
-                "is quantised in a way that the runtime computes wrongly (`{operator}` in its node `{name}`), expected a model with \
-                 float weights, or with one zero point for each tensor of weights"
-            ));
-        }
-        for subgraph in node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()) {
-            refuse_miscomputed(subgraph)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether the weights of a `MatMulInteger` have a single zero point; if that cannot be told, they have not.
-fn has_one_zero_point(graph: &GraphProto, node: &NodeProto) -> bool {
-    let Some(name) = node.input.get(3).filter(|name| !name.is_empty()) else {
-        return true;
-    };
-    let constant = graph
-        .initializer
-        .iter()
-        .find(|tensor| tensor.name.as_ref() == Some(name));
-    constant.is_some_and(|tensor| {
-        // Of 8-bit integers each byte is an element.
-        let raw = tensor
-            .raw_data
-            .as_ref()
-            .is_none_or(|bytes| all_equal(&bytes.borrow()));
-        raw && all_equal(&tensor.int32_data) && tensor.external_data.is_empty()
-    })
-}
-
-fn all_equal<T: PartialEq>(values: &[T]) -> bool {
-    values.windows(2).all(|pair| pair[0] == pair[1])
 }

@@ -13,6 +13,8 @@ mod analysis;
 mod answers;
 mod choice;
 mod describe;
+#[doc(hidden)]
+pub mod direct;
 mod embedded;
 mod external;
 mod fit;
@@ -26,6 +28,7 @@ mod runtime;
 mod settings;
 mod task;
 mod values;
+mod verified;
 mod wire;
 
 use std::collections::BTreeMap;

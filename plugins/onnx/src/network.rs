@@ -14,6 +14,7 @@ use crate::analysis::mixing::{self, Verdict};
 use crate::analysis::sizes::{self, Known, Outline, Sizes};
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
 use crate::values::{self, Held};
+use crate::verified::Limits;
 use crate::{external, memory, wire};
 
 /// A loaded model file.
@@ -34,6 +35,8 @@ struct Contents {
     verdicts: Vec<Verdict>,
     outline: Outline,
     metadata: BTreeMap<String, String>,
+    /// What inputs the runtime may be given.
+    limits: Limits,
 }
 
 /// An input or an output that the file declares.
@@ -118,6 +121,7 @@ impl Network {
             inputs: &contents.inputs,
             outputs: &contents.outputs,
             is_external: contents.is_external,
+            limits: contents.limits,
         };
         let loaded = contain(|| abilities.load(&file, workers, threads));
         let panicked = |message| unfit(format!("cannot be loaded: the runtime panicked: {message}"));
@@ -208,10 +212,12 @@ impl Contents {
             let problem = format!("has the value `{name}` twice, expected a name for each value");
             return Err(blame(problem));
         }
-        abilities.refuse(graph).map_err(unfit)?;
         let directory = path.parent().unwrap_or(Path::new(""));
         let is_external = external::check(graph, directory).map_err(blame)?;
         let (inputs, outputs) = declared(graph, abilities).map_err(unfit)?;
+        let limits = contain(|| abilities.verify(&proto))
+            .unwrap_or_else(Err)
+            .map_err(unfit)?;
         // If the analysis fails, nothing is known, as of operators that it does not know.
         let unknown = |message| vec![Verdict::Unknown(message); graph.output.len()];
         let verdicts = contain(|| mixing::analyze(&proto)).unwrap_or_else(unknown);
@@ -228,6 +234,7 @@ impl Contents {
             verdicts,
             outline,
             metadata,
+            limits,
         })
     }
 }

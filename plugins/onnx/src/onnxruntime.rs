@@ -11,7 +11,7 @@ use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorElementType, TensorRef, ValueType};
 use plugin_sdk::LoadError;
-use rten_onnx::onnx::{DataType, GraphProto};
+use rten_onnx::onnx::{DataType, ModelProto};
 
 use self::environment::{Opened, SessionLoggers};
 use self::library::{Candidate, Surroundings};
@@ -19,6 +19,7 @@ use crate::network::Port;
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
 use crate::settings::{OrtSettings, Provider};
 use crate::values::{Held, Values};
+use crate::verified::Limits;
 
 /// What ONNX Runtime can do.
 pub(crate) struct OnnxRuntime {
@@ -125,8 +126,8 @@ impl Abilities for OnnxRuntime {
         "FLOAT, FLOAT16, BFLOAT16, DOUBLE, an integer type, BOOL or STRING"
     }
 
-    fn refuse(&self, _graph: &GraphProto) -> Result<(), String> {
-        Ok(())
+    fn verify(&self, _model: &ModelProto) -> Result<Limits, String> {
+        Ok(Limits::NONE)
     }
 
     fn survives_failed_allocations(&self) -> bool {

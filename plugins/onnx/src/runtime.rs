@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use plugin_sdk::LoadError;
-use rten_onnx::onnx::{DataType, GraphProto};
+use rten_onnx::onnx::{DataType, ModelProto};
 
 use crate::network::Port;
 use crate::values::{Held, Values};
+use crate::verified::Limits;
 
 /// A loaded network, ready to compute.
 pub(crate) trait Runtime: Send + Sync {
@@ -22,11 +23,11 @@ pub(crate) trait Abilities {
     /// The datatypes that it knows, for people.
     fn datatypes(&self) -> &'static str;
 
-    /// Says why a graph must not be served, though the runtime would run it.
+    /// Checks that the runtime computes every node of a model right, and returns what inputs it may be given.
     ///
     /// # Errors
-    /// The words go on after the name of the file.
-    fn refuse(&self, graph: &GraphProto) -> Result<(), String>;
+    /// The message continues a sentence that starts with the name of the file.
+    fn verify(&self, model: &ModelProto) -> Result<Limits, String>;
 
     /// Whether an allocation that fails is an error of the run. Otherwise it ends the process.
     fn survives_failed_allocations(&self) -> bool;
@@ -42,6 +43,7 @@ pub(crate) struct File<'a> {
     pub(crate) outputs: &'a [Port],
     /// Whether weights are kept in other files.
     pub(crate) is_external: bool,
+    pub(crate) limits: Limits,
 }
 
 /// A tensor for an input, lent. Tensors of a sequence follow one another.

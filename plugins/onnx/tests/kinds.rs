@@ -14,8 +14,8 @@ use plugin_sdk::testing::Harness;
 
 const TOLERANCE: f64 = 1e-4;
 
-/// Those that the embedded runtime can compute.
-const COMMON: [&str; 10] = [
+/// Those for which the embedded runtime is verified.
+const COMMON: [&str; 8] = [
     "residual",
     "separable",
     "unet",
@@ -23,10 +23,11 @@ const COMMON: [&str; 10] = [
     "gru",
     "transformer",
     "mixed",
-    "waves",
     "detector",
-    "quantised",
 ];
+
+/// Those for which it is not: it overflows in Softplus, and rounds otherwise in QuantizeLinear.
+const UNVERIFIED: [&str; 2] = ["waves", "quantised"];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kinds")
@@ -92,7 +93,7 @@ fn the_embedded_runtime_answers_as_onnx_runtime() {
 #[test]
 fn the_library_answers_as_its_python_package() {
     let Some(settings) = onnx_runtime() else { return };
-    for name in COMMON {
+    for name in COMMON.into_iter().chain(UNVERIFIED) {
         check(name, &settings);
     }
 }
@@ -109,6 +110,11 @@ fn what_the_embedded_runtime_lacks_is_refused_by_its_name() {
     for (name, reason) in [
         ("words", "declares its input `word` with the datatype STRING"),
         ("trees", "TreeEnsembleRegressor"),
+        ("waves", "`Softplus` (`/Softplus`): the operator is not verified"),
+        (
+            "quantised",
+            "`QuantizeLinear` (`xq`): the operator is not verified",
+        ),
     ] {
         let settings = format!("model = \"{name}.onnx\"\nruntime = \"rten\"");
         let failure = load(&settings, folder()).expect_err("it cannot be served");

@@ -35,12 +35,12 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "model = \"quantised_by_column.onnx\"\nruntime = \"rten\"",
         "model",
-        "(`MatMulInteger` in its node `dense`)",
+        "`MatMulInteger` (`dense`): the operator is not verified",
     ),
     (
         "model = \"quantised_convolution.onnx\"\nruntime = \"rten\"",
         "model",
-        "(`ConvInteger` in its node `first`)",
+        "`ConvInteger` (`first`): the operator is not verified",
     ),
     (
         "model = \"one.onnx\"\nthreads = 0",

@@ -1,0 +1,204 @@
+//! Runs a file on the embedded runtime without the check for verified operators, or reports that check alone: for the comparison
+//! with ONNX Runtime from which the table of verified operators is derived. Not part of the plugin's interface.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use plugin_sdk::LoadError;
+use rten_onnx::onnx::{DataType, ModelProto};
+
+use crate::embedded::Embedded;
+use crate::network::Network;
+use crate::runtime::{self, Abilities, Fault, Given, Runtime};
+use crate::values::{Held, Values};
+pub use crate::verified::NodeFeatures;
+use crate::verified::{self, Limits, Table};
+
+/// Elements as the embedded runtime holds them: INT64 and BOOL as 32-bit integers.
+#[derive(Debug)]
+pub enum Elements {
+    /// FLOAT, FLOAT16 and DOUBLE.
+    F32(Vec<f32>),
+    /// INT64, INT32 and BOOL.
+    I32(Vec<i32>),
+    /// INT8.
+    I8(Vec<i8>),
+    /// UINT8.
+    U8(Vec<u8>),
+}
+
+/// A tensor: its shape and its elements.
+#[derive(Debug)]
+pub struct Tensor {
+    /// All dimensions.
+    pub shape: Vec<usize>,
+    /// In row-major order.
+    pub elements: Elements,
+}
+
+/// A model file on the embedded runtime.
+pub struct Direct(Network);
+
+/// The embedded runtime without the check.
+struct Unchecked;
+
+impl Abilities for Unchecked {
+    fn held(&self, declared: DataType) -> Option<Held> {
+        Embedded.held(declared)
+    }
+
+    fn datatypes(&self) -> &'static str {
+        Embedded.datatypes()
+    }
+
+    fn verify(&self, _model: &ModelProto) -> Result<Limits, String> {
+        Ok(Limits::NONE)
+    }
+
+    /// Each comparison is free to end the process.
+    fn survives_failed_allocations(&self) -> bool {
+        true
+    }
+
+    fn load(
+        &self,
+        file: &runtime::File<'_>,
+        workers: usize,
+        threads: usize,
+    ) -> Result<Box<dyn Runtime>, LoadError> {
+        Embedded.load(file, workers, threads)
+    }
+}
+
+impl Direct {
+    /// Loads a file for one thread.
+    ///
+    /// # Errors
+    /// The runtime cannot load it.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let network = Network::load(path, &Unchecked, 1, 1);
+        network
+            .map(Self)
+            .map_err(|failure| failure.into_error().to_string())
+    }
+
+    /// Computes all outputs from all inputs, in the order of the file.
+    ///
+    /// # Errors
+    /// The runtime fails.
+    pub fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, String> {
+        let inputs: Vec<_> = inputs
+            .into_iter()
+            .map(|input| (input.shape, values(input.elements)))
+            .collect();
+        let given: Vec<_> = self
+            .0
+            .inputs()
+            .iter()
+            .zip(&inputs)
+            .map(|(port, (shape, values))| Given {
+                port,
+                shape: shape.clone(),
+                values,
+            })
+            .collect();
+        let computed = self.0.run(&given, self.0.outputs(), 0);
+        let computed = computed.map_err(|fault| match fault {
+            Fault::Inputs(message) | Fault::Failed(message) | Fault::Outputs(message) => message,
+        })?;
+        computed
+            .into_iter()
+            .map(|computed| {
+                let elements = elements(computed.values).ok_or("the model computed another type")?;
+                Ok(Tensor {
+                    shape: computed.shape,
+                    elements,
+                })
+            })
+            .collect()
+    }
+}
+
+fn values(elements: Elements) -> Values {
+    match elements {
+        Elements::F32(values) => Values::F32(values),
+        Elements::I32(values) => Values::I32(values),
+        Elements::I8(values) => Values::I8(values),
+        Elements::U8(values) => Values::U8(values),
+    }
+}
+
+fn elements(values: Values) -> Option<Elements> {
+    Some(match values {
+        Values::F32(values) => Elements::F32(values),
+        Values::I32(values) => Elements::I32(values),
+        Values::I8(values) => Elements::I8(values),
+        Values::U8(values) => Elements::U8(values),
+        _ => return None,
+    })
+}
+
+fn parse(path: &Path) -> Result<ModelProto, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    ModelProto::parse_file(file).map_err(|error| error.to_string())
+}
+
+/// The check of models against a table.
+pub struct Check(Option<Table>);
+
+impl Check {
+    /// The check against the table of this build.
+    pub fn built_in() -> Self {
+        Self(None)
+    }
+
+    /// The check against a table in a file.
+    ///
+    /// # Errors
+    /// The file is not a table.
+    pub fn with_table(path: &Path) -> Result<Self, String> {
+        let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+        let table = Table::parse(&text).map_err(|error| error.to_string())?;
+        Ok(Self(Some(table)))
+    }
+
+    /// Decides whether the plugin would run a file on the embedded runtime, and names the data that it would reject.
+    ///
+    /// # Errors
+    /// The reasons against it.
+    pub fn file(&self, path: &Path) -> Result<Vec<&'static str>, String> {
+        self.model(&parse(path)?)
+    }
+
+    /// Decides the same for a parsed file.
+    ///
+    /// # Errors
+    /// The reasons against it.
+    pub fn model(&self, model: &ModelProto) -> Result<Vec<&'static str>, String> {
+        let checked = match &self.0 {
+            Some(table) => verified::check_against(model, table),
+            None => verified::check(model),
+        };
+        let limits = checked.map_err(|reasons| verified::explain(&reasons))?;
+        let allowed = [
+            ("empty", limits.empty),
+            ("infinite", limits.infinite),
+            ("nan", limits.nan),
+        ];
+        let rejected = allowed.into_iter().filter(|(_, allowed)| !allowed);
+        Ok(rejected.map(|(name, _)| name).collect())
+    }
+}
+
+/// The features of the nodes of a file, and for each output whether a BOOL in it may be true as another integer than 1.
+///
+/// # Errors
+/// The file is not an ONNX file.
+pub fn features(path: &Path) -> Result<(Vec<NodeFeatures>, Vec<bool>), String> {
+    Ok(verified::describe(&parse(path)?))
+}
+
+/// Names of the verified operators, sorted.
+pub fn operators() -> Vec<String> {
+    verified::operators()
+}

@@ -1,0 +1,295 @@
+//! What is known about a value of a graph before the graph runs: its element type, its shape and the bounds of its integers.
+
+use rten_onnx::onnx::{self, DataType};
+
+/// Integers of this many elements are followed one by one; larger tensors have common bounds.
+const MAX_FOLLOWED: usize = 64;
+
+/// An inclusive range of integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) low: i64,
+    pub(crate) high: i64,
+}
+
+impl Bounds {
+    /// All 32-bit integers.
+    pub(crate) const I32: Self = Self {
+        low: i32::MIN as i64,
+        high: i32::MAX as i64,
+    };
+
+    /// Sizes of dimensions of which nothing else is known.
+    pub(crate) const SIZE: Self = Self {
+        low: 0,
+        high: i32::MAX as i64,
+    };
+
+    pub(crate) fn exactly(value: i64) -> Self {
+        Self::new(value, value)
+    }
+
+    pub(crate) fn new(low: i64, high: i64) -> Self {
+        Self { low, high }
+    }
+
+    /// Clamps to 64 bits what was computed with more.
+    pub(crate) fn wide(values: impl IntoIterator<Item = i128>) -> Self {
+        let clamp = |value: i128| value.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
+        let (mut low, mut high) = (i128::MAX, i128::MIN);
+        for value in values {
+            low = low.min(value);
+            high = high.max(value);
+        }
+        Self::new(clamp(low), clamp(high))
+    }
+
+    pub(crate) fn value(self) -> Option<i64> {
+        (self.low == self.high).then_some(self.low)
+    }
+
+    pub(crate) fn fits_32_bits(self) -> bool {
+        self.low >= Self::I32.low && self.high <= Self::I32.high
+    }
+
+    /// Bounds of values that come from either.
+    pub(crate) fn union(self, other: Self) -> Self {
+        Self::new(self.low.min(other.low), self.high.max(other.high))
+    }
+
+    /// A size cannot be negative or larger than what can be allocated.
+    pub(crate) fn as_size(self) -> Self {
+        Self::new(
+            self.low.clamp(0, Self::SIZE.high),
+            self.high.clamp(0, Self::SIZE.high),
+        )
+    }
+
+    pub(crate) fn add(self, other: Self) -> Self {
+        let sum = |a: i64, b: i64| i128::from(a) + i128::from(b);
+        Self::wide([sum(self.low, other.low), sum(self.high, other.high)])
+    }
+
+    pub(crate) fn negate(self) -> Self {
+        Self::wide([-i128::from(self.high), -i128::from(self.low)])
+    }
+
+    pub(crate) fn multiply(self, other: Self) -> Self {
+        let product = |a: i64, b: i64| i128::from(a) * i128::from(b);
+        Self::wide([
+            product(self.low, other.low),
+            product(self.low, other.high),
+            product(self.high, other.low),
+            product(self.high, other.high),
+        ])
+    }
+
+    /// Bounds of quotients that are rounded to zero; a quotient is never further from zero than the dividend.
+    pub(crate) fn divide(self, other: Self) -> Self {
+        if let Some(divisor) = other.value().filter(|divisor| *divisor != 0) {
+            let quotient = |value: i64| i128::from(value) / i128::from(divisor);
+            return Self::wide([quotient(self.low), quotient(self.high)]);
+        }
+        let magnitude = i128::from(self.low).abs().max(i128::from(self.high).abs());
+        match (self.low >= 0, other.low >= 0) {
+            (true, true) => Self::wide([0, i128::from(self.high)]),
+            (false, true) => Self::wide([i128::from(self.low.min(0)), i128::from(self.high.max(0))]),
+            _ => Self::wide([-magnitude, magnitude]),
+        }
+    }
+
+    /// Bounds of remainders, whatever sign they take.
+    pub(crate) fn remainder(self, other: Self) -> Self {
+        if let (Some(dividend), Some(divisor)) = (self.value(), other.value()) {
+            if dividend >= 0 && divisor > 0 {
+                return Self::exactly(dividend % divisor);
+            }
+        }
+        let limit = i128::from(other.low).abs().max(i128::from(other.high).abs()) - 1;
+        let low = if self.low >= 0 && other.low >= 0 {
+            0
+        } else {
+            -limit
+        };
+        Self::wide([low.min(0), limit.max(0)])
+    }
+
+    /// Bounds of a sum of up to `count` such values, none included.
+    pub(crate) fn times(self, count: Bounds) -> Self {
+        self.multiply(Self::new(0.min(count.low), count.high.max(0)))
+            .union(Self::exactly(0))
+    }
+}
+
+/// Bounds of the integers in a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Integers {
+    /// Bounds of all elements.
+    pub(crate) all: Bounds,
+    /// Bounds of each element, of a scalar or a short vector.
+    pub(crate) each: Option<Vec<Bounds>>,
+}
+
+impl Integers {
+    pub(crate) fn within(all: Bounds) -> Self {
+        Self { all, each: None }
+    }
+
+    pub(crate) fn each(each: Vec<Bounds>) -> Self {
+        let all = each.iter().copied().reduce(Bounds::union);
+        Self {
+            all: all.unwrap_or(Bounds::exactly(0)),
+            each: (each.len() <= MAX_FOLLOWED).then_some(each),
+        }
+    }
+
+    /// The values, if all are known.
+    pub(crate) fn values(&self) -> Option<Vec<i64>> {
+        self.each.as_ref()?.iter().map(|bounds| bounds.value()).collect()
+    }
+}
+
+/// What is known about a value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Fact {
+    pub(crate) datatype: Option<DataType>,
+    /// Bounds of each dimension.
+    pub(crate) shape: Option<Vec<Bounds>>,
+    /// Bounds of the elements, if they are integers.
+    pub(crate) integers: Option<Integers>,
+    /// Whether the file contains the value.
+    pub(crate) constant: bool,
+    /// Whether the runtime may hold a BOOL that is true as another integer than 1.
+    pub(crate) loose: bool,
+}
+
+impl Fact {
+    pub(crate) fn new(datatype: Option<DataType>, shape: Option<Vec<Bounds>>) -> Self {
+        Self {
+            datatype,
+            shape,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn with_integers(mut self, integers: Option<Integers>) -> Self {
+        self.integers = integers;
+        self
+    }
+
+    pub(crate) fn rank(&self) -> Option<usize> {
+        self.shape.as_ref().map(Vec::len)
+    }
+
+    /// The integers, if the file contains them or they follow from the declared shapes.
+    pub(crate) fn values(&self) -> Option<Vec<i64>> {
+        self.integers.as_ref()?.values()
+    }
+
+    /// Bounds of the integers; those that the datatype allows if nothing else is known.
+    pub(crate) fn bounds(&self) -> Bounds {
+        match &self.integers {
+            Some(integers) => integers.all,
+            None => self
+                .datatype
+                .map_or(Bounds::new(i64::MIN, i64::MAX), datatype_bounds),
+        }
+    }
+
+    /// Bounds of the number of elements.
+    pub(crate) fn count(&self) -> Bounds {
+        match &self.shape {
+            Some(shape) => count(shape),
+            None => Bounds::SIZE,
+        }
+    }
+
+    /// A value that the file declares. Its open dimensions have up to `max_dimension` elements.
+    pub(crate) fn declared(value: &onnx::ValueInfoProto, max_dimension: i64) -> Self {
+        let tensor = value
+            .r#type
+            .as_ref()
+            .and_then(|declared| declared.tensor_type.as_ref());
+        let Some(tensor) = tensor else {
+            return Self::default();
+        };
+        let shape = tensor.shape.as_ref().map(|shape| {
+            let dims = shape.dim.iter().map(|dim| match dim.dim_value {
+                Some(size) if size >= 0 => Bounds::exactly(size),
+                _ => Bounds::new(0, max_dimension),
+            });
+            dims.collect()
+        });
+        Self::new(tensor.elem_type, shape)
+    }
+
+    /// A tensor in the file.
+    pub(crate) fn of_tensor(tensor: &onnx::TensorProto) -> Self {
+        let shape: Vec<_> = tensor.dims.iter().map(|size| Bounds::exactly(*size)).collect();
+        let integers = stored_integers(tensor).map(|values| match shape.len() {
+            0 | 1 => Integers::each(values.into_iter().map(Bounds::exactly).collect()),
+            _ => Integers {
+                each: None,
+                ..Integers::each(values.into_iter().map(Bounds::exactly).collect())
+            },
+        });
+        Self {
+            datatype: tensor.data_type,
+            shape: Some(shape),
+            integers,
+            constant: true,
+            loose: false,
+        }
+    }
+}
+
+/// Bounds of the number of elements of a shape.
+pub(crate) fn count(shape: &[Bounds]) -> Bounds {
+    shape
+        .iter()
+        .fold(Bounds::exactly(1), |count, dim| count.multiply(*dim))
+        .as_size()
+}
+
+/// Bounds of values that come from outside the graph, as the runtime holds them.
+pub(crate) fn datatype_bounds(datatype: DataType) -> Bounds {
+    match datatype {
+        DataType::BOOL => Bounds::new(0, 1),
+        DataType::UINT8 => Bounds::new(0, 255),
+        DataType::INT8 => Bounds::new(-128, 127),
+        DataType::INT32 => Bounds::I32,
+        _ => Bounds::new(i64::MIN, i64::MAX),
+    }
+}
+
+/// The integers of a tensor in the file; `None` if it has no integers, or if they are in another file.
+fn stored_integers(tensor: &onnx::TensorProto) -> Option<Vec<i64>> {
+    if !tensor.external_data.is_empty() {
+        return None;
+    }
+    let raw = tensor.raw_data.as_ref().map(|raw| raw.borrow());
+    let raw = raw.as_ref().filter(|raw| !raw.is_empty());
+    let typed = || tensor.int32_data.iter().map(|value| i64::from(*value)).collect();
+    Some(match (tensor.data_type?, raw) {
+        (DataType::INT64, Some(raw)) => raw
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|bytes| i64::from_le_bytes(*bytes))
+            .collect(),
+        (DataType::INT64, None) => tensor.int64_data.clone(),
+        (DataType::INT32, Some(raw)) => raw
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|bytes| i64::from(i32::from_le_bytes(*bytes)))
+            .collect(),
+        (DataType::UINT8 | DataType::BOOL, Some(raw)) => raw.iter().map(|byte| i64::from(*byte)).collect(),
+        (DataType::INT8, Some(raw)) => raw
+            .iter()
+            .map(|byte| i64::from(i8::from_le_bytes([*byte])))
+            .collect(),
+        (DataType::INT32 | DataType::UINT8 | DataType::INT8 | DataType::BOOL, None) => typed(),
+        _ => return None,
+    })
+}

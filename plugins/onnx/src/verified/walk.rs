@@ -1,0 +1,340 @@
+//! Follows a graph in the order in which it runs, and checks each node.
+
+use std::collections::{BTreeSet, HashMap};
+
+use rten_onnx::onnx::{DataType, GraphProto, ModelProto, NodeProto};
+
+use super::attributes::Attributes;
+use super::fact::{Bounds, Fact, Integers};
+use super::features::{Feature, features, loosens};
+use super::infer::infer;
+use super::table::{Outside, Table, Unusual};
+use super::{Problem, Reason};
+
+/// Operators that move integers without computing with them, so a constant beyond 32 bits can pass through.
+const MOVING: [&str; 6] = ["Concat", "Gather", "Identity", "Reshape", "Squeeze", "Unsqueeze"];
+
+/// A node with what its verification depends on.
+#[derive(Debug)]
+pub struct NodeFeatures {
+    /// The operator, with its domain unless that is the default.
+    pub operator: String,
+    /// Version of the operator set.
+    pub opset: i64,
+    /// Names and values.
+    pub features: Vec<Feature>,
+}
+
+type Scope = HashMap<String, Fact>;
+
+/// A walk through a model.
+pub(super) struct Walk<'a> {
+    table: &'a Table,
+    opsets: HashMap<&'a str, i64>,
+    /// Largest size of an open dimension of an input.
+    max_dimension: i64,
+    pub(super) reasons: Vec<Reason>,
+    /// Data that must be kept from the model.
+    pub(super) without: BTreeSet<Unusual>,
+    pub(super) nodes: Vec<NodeFeatures>,
+    /// For each output of the model, whether a BOOL may be true as another integer than 1.
+    pub(super) loose: Vec<bool>,
+}
+
+/// The default domain has two names.
+fn domain(name: Option<&str>) -> &str {
+    match name {
+        None | Some("ai.onnx") => "",
+        Some(name) => name,
+    }
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(model: &'a ModelProto, table: &'a Table, max_dimension: i64) -> Self {
+        let mut opsets = HashMap::new();
+        for import in &model.opset_import {
+            let version = import.version.unwrap_or_default();
+            opsets.entry(domain(import.domain.as_deref())).or_insert(version);
+        }
+        Self {
+            table,
+            opsets,
+            max_dimension,
+            reasons: Vec::new(),
+            without: BTreeSet::new(),
+            nodes: Vec::new(),
+            loose: Vec::new(),
+        }
+    }
+
+    pub(super) fn model(&mut self, graph: &GraphProto) {
+        let inputs = graph.input.iter().map(|value| {
+            let fact = Fact::declared(value, self.max_dimension);
+            // The plugin rejects items with other values.
+            let integers = fact.datatype == Some(DataType::INT64);
+            fact.with_integers(integers.then_some(Integers::within(Bounds::I32)))
+        });
+        let inputs: Vec<_> = inputs.collect();
+        for (value, fact) in graph.input.iter().zip(&inputs) {
+            self.check_precision(value.name.as_deref().unwrap_or_default(), fact);
+        }
+        let outputs = self.graph(graph, &Scope::new(), inputs);
+        self.loose = outputs.iter().map(|fact| fact.loose).collect();
+        for (value, fact) in graph.output.iter().zip(&outputs) {
+            let name = value.name.as_deref().unwrap_or_default();
+            self.check_precision(name, fact);
+            if fact.datatype == Some(DataType::INT64) && !fact.bounds().fits_32_bits() {
+                self.reject("output", name, Problem::Range(fact.bounds()));
+            }
+        }
+    }
+
+    fn check_precision(&mut self, name: &str, fact: &Fact) {
+        if fact.datatype == Some(DataType::DOUBLE) {
+            self.reject("tensor", name, Problem::Precision);
+        }
+    }
+
+    fn reject(&mut self, operator: &str, node: &str, problem: Problem) {
+        self.reasons.push(Reason {
+            operator: operator.to_owned(),
+            node: node.to_owned(),
+            problem,
+        });
+    }
+
+    /// Facts of the outputs of a graph in the scope of another.
+    fn graph(&mut self, graph: &GraphProto, outer: &Scope, inputs: Vec<Fact>) -> Vec<Fact> {
+        let mut scope = outer.clone();
+        for (value, fact) in graph.input.iter().zip(inputs) {
+            scope.insert(value.name.clone().unwrap_or_default(), fact);
+        }
+        for tensor in &graph.initializer {
+            scope.insert(tensor.name.clone().unwrap_or_default(), Fact::of_tensor(tensor));
+        }
+        let declared: HashMap<_, _> = graph
+            .value_info
+            .iter()
+            .filter_map(|value| Some((value.name.as_deref()?, Fact::declared(value, Bounds::SIZE.high))))
+            .collect();
+        for node in &graph.node {
+            let outputs = self.node(node, &scope);
+            for (name, mut fact) in node.output.iter().zip(outputs) {
+                if let Some(declared) = declared.get(name.as_str()) {
+                    fact.datatype = fact.datatype.or(declared.datatype);
+                    fact.shape = fact.shape.or(declared.shape.clone());
+                    if fact.datatype != declared.datatype && declared.datatype.is_some()
+                        || fact.rank() != declared.rank() && declared.rank().is_some()
+                    {
+                        self.reject_node(node, Problem::Declared(name.clone()));
+                    }
+                }
+                scope.insert(name.clone(), fact);
+            }
+        }
+        let output = |value: &rten_onnx::onnx::ValueInfoProto| {
+            let name = value.name.as_deref().unwrap_or_default();
+            scope.get(name).cloned().unwrap_or_default()
+        };
+        graph.output.iter().map(output).collect()
+    }
+
+    fn reject_node(&mut self, node: &NodeProto, problem: Problem) {
+        let operator = node.op_type.clone().unwrap_or_default();
+        let name = node.name.clone().filter(|name| !name.is_empty());
+        let name = name.or(node.output.first().cloned()).unwrap_or_default();
+        self.reject(&operator, &name, problem);
+    }
+
+    /// Facts of the outputs of a node.
+    fn node(&mut self, node: &NodeProto, scope: &Scope) -> Vec<Fact> {
+        let domain = domain(node.domain.as_deref());
+        let operator = node.op_type.as_deref().unwrap_or_default();
+        if operator == "Constant" && domain.is_empty() {
+            return vec![constant(node)];
+        }
+        let mut inputs: Vec<_> = node
+            .input
+            .iter()
+            .map(|name| (!name.is_empty()).then(|| scope.get(name).cloned().unwrap_or_default()))
+            .collect();
+        while inputs.last().is_some_and(Option::is_none) {
+            inputs.pop();
+        }
+        let qualified = match domain {
+            "" => operator.to_owned(),
+            domain => format!("{domain}.{operator}"),
+        };
+        let opset = self.opsets.get(domain).copied().unwrap_or_default();
+        let features = features(node, opset, &inputs);
+        match self.table.verify(&qualified, opset, &features) {
+            Ok(without) => self.without.extend(without),
+            Err(Outside::Operator) => self.reject_node(node, Problem::Operator),
+            Err(Outside::Opset(opset)) => self.reject_node(node, Problem::Opset(opset)),
+            Err(Outside::Features(unverified)) => self.reject_node(node, Problem::Features(unverified)),
+        }
+        self.nodes.push(NodeFeatures {
+            operator: qualified,
+            opset,
+            features,
+        });
+        let mut outputs = match operator {
+            "If" => self.branches(node, scope),
+            "Loop" => self.repetition(node, scope, &inputs),
+            _ => infer(node, &inputs),
+        };
+        let loose = loosens(node, &inputs);
+        for output in outputs.iter_mut().filter(|_| loose) {
+            output.loose = output.datatype == Some(DataType::BOOL);
+        }
+        self.check_integers(node, &inputs, &outputs);
+        outputs
+    }
+
+    /// Rejects INT64 that may leave 32 bits.
+    fn check_integers(&mut self, node: &NodeProto, inputs: &[Option<Fact>], outputs: &[Fact]) {
+        let operator = node.op_type.as_deref().unwrap_or_default();
+        let exceeds = |fact: &Fact| fact.datatype == Some(DataType::INT64) && !fact.bounds().fits_32_bits();
+        let moves = MOVING.contains(&operator);
+        // A slice to the end of a dimension is often written as one to the largest integer, which the runtime takes for the
+        // largest of 32 bits.
+        let allows = |index: usize| moves || operator == "Slice" && (index == 1 || index == 2);
+        let excess = |fact: &Fact| Problem::Range(fact.bounds());
+        let consumed = inputs.iter().enumerate().find_map(|(index, input)| {
+            let input = input.as_ref().filter(|input| exceeds(input) && !allows(index))?;
+            Some(excess(input))
+        });
+        let produced = outputs
+            .iter()
+            .find(|output| exceeds(output) && !moves)
+            .map(excess);
+        if let Some(problem) = consumed.or(produced) {
+            self.reject_node(node, problem);
+        }
+    }
+
+    fn branches(&mut self, node: &NodeProto, scope: &Scope) -> Vec<Fact> {
+        let attributes = Attributes::of(node);
+        let mut branch = |name: &str| {
+            let graph = attributes.graph(name);
+            graph
+                .map(|graph| self.graph(graph, scope, Vec::new()))
+                .unwrap_or_default()
+        };
+        let (then, otherwise) = (branch("then_branch"), branch("else_branch"));
+        then.into_iter()
+            .zip(otherwise)
+            .map(|(a, b)| either(&a, &b))
+            .collect()
+    }
+
+    fn repetition(&mut self, node: &NodeProto, scope: &Scope, inputs: &[Option<Fact>]) -> Vec<Fact> {
+        let Some(body) = Attributes::of(node).graph("body") else {
+            return Vec::new();
+        };
+        let scalar = |datatype, bounds| {
+            Fact::new(Some(datatype), Some(Vec::new())).with_integers(Some(Integers::within(bounds)))
+        };
+        let mut facts = vec![
+            scalar(DataType::INT64, Bounds::SIZE),
+            scalar(DataType::BOOL, Bounds::new(0, 1)),
+        ];
+        let initial = inputs
+            .iter()
+            .skip(2)
+            .map(|input| input.clone().unwrap_or_default());
+        facts.extend(initial.map(|initial| {
+            let int64 = initial.datatype == Some(DataType::INT64);
+            Fact {
+                // Another iteration may have other sizes.
+                shape: initial.shape.map(|shape| vec![Bounds::SIZE; shape.len()]),
+                integers: int64.then_some(Integers::within(Bounds::I32)),
+                constant: false,
+                ..initial
+            }
+        }));
+        let states = facts.len() - 2;
+        let (nodes, reasons) = (self.nodes.len(), self.reasons.len());
+        let mut outputs = self.graph(body, scope, facts.clone());
+        let stable = |outputs: &[Fact]| {
+            let after = outputs.iter().skip(1);
+            facts[2..]
+                .iter()
+                .zip(after)
+                .all(|(before, after)| before.rank() == after.rank())
+        };
+        if !stable(&outputs) {
+            self.nodes.truncate(nodes);
+            self.reasons.truncate(reasons);
+            facts[2..].iter_mut().for_each(|fact| fact.shape = None);
+            outputs = self.graph(body, scope, facts.clone());
+        }
+        let outputs = outputs.into_iter().skip(1).enumerate();
+        outputs
+            .map(|(index, fact)| match fact.shape {
+                Some(_) if index < states => either(
+                    &facts[2 + index],
+                    &Fact {
+                        constant: false,
+                        ..fact
+                    },
+                ),
+                // The outputs of all iterations are stacked.
+                Some(ref shape) => {
+                    let stacked = std::iter::once(Bounds::SIZE)
+                        .chain(shape.iter().copied())
+                        .collect();
+                    Fact {
+                        shape: Some(stacked),
+                        constant: false,
+                        integers: fact.integers.map(|integers| Integers::within(integers.all)),
+                        ..fact
+                    }
+                }
+                None => Fact {
+                    constant: false,
+                    ..fact
+                },
+            })
+            .collect()
+    }
+}
+
+/// What is known of a value that is one or the other.
+fn either(a: &Fact, b: &Fact) -> Fact {
+    let shape = match (&a.shape, &b.shape) {
+        (Some(a), Some(b)) if a.len() == b.len() => Some(a.iter().zip(b).map(|(a, b)| a.union(*b)).collect()),
+        _ => None,
+    };
+    let integers = match (&a.integers, &b.integers) {
+        (Some(a), Some(b)) => Some(Integers::within(a.all.union(b.all))),
+        _ => None,
+    };
+    Fact {
+        loose: a.loose || b.loose,
+        ..Fact::new(a.datatype.filter(|datatype| b.datatype == Some(*datatype)), shape)
+            .with_integers(integers)
+    }
+}
+
+/// The value of a `Constant`.
+fn constant(node: &NodeProto) -> Fact {
+    let attributes = Attributes::of(node);
+    let vector = |length: usize| Some(vec![Bounds::exactly(length as i64)]);
+    let integers = |values: &[i64]| Integers::each(values.iter().copied().map(Bounds::exactly).collect());
+    let mut fact = if let Some(tensor) = attributes.tensor("value") {
+        Fact::of_tensor(tensor)
+    } else if let Some(value) = attributes.int("value_int") {
+        Fact::new(Some(DataType::INT64), Some(Vec::new())).with_integers(Some(integers(&[value])))
+    } else if let Some(values) = attributes.ints("value_ints") {
+        Fact::new(Some(DataType::INT64), vector(values.len())).with_integers(Some(integers(values)))
+    } else if attributes.float("value_float").is_some() {
+        Fact::new(Some(DataType::FLOAT), Some(Vec::new()))
+    } else if let Some(values) = attributes.floats("value_floats") {
+        Fact::new(Some(DataType::FLOAT), vector(values.len()))
+    } else {
+        Fact::default()
+    };
+    fact.constant = true;
+    fact
+}

@@ -1,0 +1,1 @@
+"""Comparison of the embedded runtime with ONNX Runtime, operator by operator."""

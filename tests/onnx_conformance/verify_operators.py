@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+"""Derives the table of operators that the embedded runtime of the ONNX plugin computes like ONNX Runtime.
+
+    cargo build -p plugin-onnx --example embedded
+    python verify_operators.py derive            # writes plugins/onnx/src/verified/table.json
+    python verify_operators.py check             # compares a small part with the committed table
+
+The README of this directory explains how.
+"""
+
+import argparse
+import json
+import sys
+import textwrap
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from operators import table
+from operators.backend import backend_cases
+from operators.compare import RANGE, RIGHT, SILENT, compare
+from operators.patterns import PATTERNS, make_pattern
+from operators.runner import Runner
+from operators.sampling import SUBJECTS, count, make
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TABLE = REPOSITORY / "plugins/onnx/src/verified/table.json"
+PROGRAM = REPOSITORY / "target/debug/examples/embedded"
+
+
+def cases(operators, per_version):
+    """Subjects and cases, with their names."""
+    for operator in operators:
+        subject = SUBJECTS[operator]
+        for index in range(count(subject, per_version)):
+            try:
+                case = make(subject, index)
+            except (ValueError, IndexError, ZeroDivisionError) as error:
+                raise RuntimeError(f"{operator} {index} cannot be made") from error
+            yield subject, f"{operator} {index}", case
+
+
+def node_of(answer, operator):
+    """The features of the node that a case is about."""
+    nodes = [node for node in answer.nodes if node[0] == operator] if answer else []
+    return nodes[-1] if nodes else None
+
+
+def tally_of(operator, arguments):
+    """Compares one operator, in a process of its own."""
+    runner = Runner(arguments.program)
+    try:
+        subject = SUBJECTS[operator]
+        tally = table.Tally(operator, subject.split, subject.exclude, subject.joint)
+        for _, name, case in cases([operator], arguments.cases):
+            outcome = compare(case, runner)
+            tally.add(node_of(outcome.answer, operator), outcome, case, name)
+        return tally, tally.verified()
+    finally:
+        runner.close()
+
+
+def derive(arguments):
+    started = time.monotonic()
+    operators = {}
+    # A process for each operator, since a fault in a runtime may end it.
+    with ProcessPoolExecutor(arguments.jobs, max_tasks_per_child=1, mp_context=get_context("spawn")) as pool:
+        names = arguments.operators or sorted(SUBJECTS)
+        for operator, result in [(name, pool.submit(tally_of, name, arguments)) for name in names]:
+            tally, verified = result.result()
+            if verified:
+                operators[operator] = verified
+            report(tally, verified, arguments.failures)
+    print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
+    if arguments.operators:
+        known = json.loads(TABLE.read_text())["operators"]
+        operators = {**{name: entry for name, entry in known.items() if name not in arguments.operators}, **operators}
+    write(operators)
+
+
+def report(tally, verified, failures):
+    counts = ", ".join(f"{kind} {number}" for kind, number in sorted(tally.counts.items()))
+    without = sorted({tag for entry in verified for tag in entry.get("without", [])})
+    print(f"{tally.operator}: {counts}; {len(verified)} entries" + (f", without {', '.join(without)}" if without else ""), flush=True)
+    for feature, value, rate in tally.culprits:
+        print(f"  excluded: {feature} = {value} (differs in {rate:.0%})")
+    for observation in tally.unusual[: failures or 1]:
+        print(f"  unusual: {observation.name}: {observation.detail} {sorted(observation.data)}")
+    for observation in tally.unexplained[: failures or 1]:
+        print(f"  unexplained: {observation.name}: {observation.detail} {sorted(observation.data)}")
+
+
+def check(arguments):
+    """Fails if the plugin accepts a model that the embedded runtime computes differently."""
+    runner = Runner(arguments.program, TABLE)
+    counts, accepted, wrong = Counter(), Counter(), []
+    try:
+        for kind, operator, name, outcome in compared(arguments, runner):
+            answer = outcome.answer
+            if answer is None:
+                continue
+            taken = answer.rejected is None
+            counts[kind, outcome.kind, "accepted" if taken else "rejected"] += 1
+            if taken and outcome.kind == RIGHT:
+                accepted[operator] += 1
+            if taken and outcome.kind in (SILENT, RANGE):
+                wrong.append(f"{name}: {outcome.detail}")
+    finally:
+        runner.close()
+    for (kind, result, verdict), count in sorted(counts.items()):
+        print(f"{kind}: {count} {result}, {verdict}")
+    listed = json.loads(TABLE.read_text())["operators"]
+    names = set(arguments.operators or listed) & set(listed)
+    wrong += [f"{name}: in the table, but no case of it is accepted and right" for name in sorted(names - set(accepted))]
+    for line in wrong:
+        print(f"DIFFERENCE {line}")
+    sys.exit(1 if wrong else 0)
+
+
+def compared(arguments, runner):
+    """Outcomes of the cases of operators, of patterns, and of the backend tests."""
+    for subject, name, case in cases(arguments.operators or sorted(SUBJECTS), arguments.cases):
+        outcome = compare(case, runner)
+        if outcome.kind in (SILENT, RANGE) and outcome.answer.without & case.data:
+            continue
+        yield "operators", subject.operator, name, outcome
+    if arguments.operators:
+        return
+    for name in sorted(PATTERNS):
+        for index in range(4 * arguments.cases):
+            yield "patterns", None, f"pattern {name} {index}", compare(make_pattern(name, index), runner)
+    for case in backend_cases() if arguments.backend else []:
+        yield "backend tests", None, case.name, case.compare(runner)
+
+
+def write(operators):
+    """Writes the table, and the list in the plugin's README."""
+    lines = ['{"operators": {']
+    names = sorted(operators)
+    for name in names:
+        entries = ",\n".join("    " + json.dumps(entry, sort_keys=True) for entry in operators[name])
+        lines.append(f"  {json.dumps(name)}: [\n{entries}\n  ]" + ("," if name != names[-1] else ""))
+    TABLE.write_text("\n".join(lines) + "\n}}\n")
+    readme = REPOSITORY / "plugins/onnx/README.md"
+    before, rest = readme.read_text().split("<!-- verified operators -->")
+    _, after = rest.split("<!-- end -->")
+    listed = textwrap.fill(" ".join(f"`{name}`" for name in names), 120, break_on_hyphens=False)
+    readme.write_text(f"{before}<!-- verified operators -->\n{listed}\n<!-- end -->{after}")
+
+
+def check(arguments):
+    """Fails if the plugin accepts a model that the embedded runtime computes differently."""
+    runner = Runner(arguments.program, TABLE)
+    counts, accepted, wrong = Counter(), Counter(), []
+    try:
+        for kind, operator, name, outcome in compared(arguments, runner):
+            answer = outcome.answer
+            if answer is None:
+                continue
+            taken = answer.rejected is None
+            counts[kind, outcome.kind, "accepted" if taken else "rejected"] += 1
+            if taken and outcome.kind == RIGHT:
+                accepted[operator] += 1
+            if taken and outcome.kind in (SILENT, RANGE):
+                wrong.append(f"{name}: {outcome.detail}")
+    finally:
+        runner.close()
+    for (kind, result, verdict), count in sorted(counts.items()):
+        print(f"{kind}: {count} {result}, {verdict}")
+    listed = json.loads(TABLE.read_text())["operators"]
+    names = set(arguments.operators or listed) & set(listed)
+    wrong += [f"{name}: in the table, but no case of it is accepted and right" for name in sorted(names - set(accepted))]
+    for line in wrong:
+        print(f"DIFFERENCE {line}")
+    sys.exit(1 if wrong else 0)
+
+
+def compared(arguments, runner):
+    """Outcomes of the cases of operators, of patterns, and of the backend tests."""
+    for subject, name, case in cases(arguments.operators or sorted(SUBJECTS), arguments.cases):
+        outcome = compare(case, runner)
+        if outcome.kind in (SILENT, RANGE) and outcome.answer.without & case.data:
+            continue
+        yield "operators", subject.operator, name, outcome
+    if arguments.operators:
+        return
+    for name in sorted(PATTERNS):
+        for index in range(4 * arguments.cases):
+            yield "patterns", None, f"pattern {name} {index}", compare(make_pattern(name, index), runner)
+    for case in backend_cases() if arguments.backend else []:
+        yield "backend tests", None, case.name, case.compare(runner)
+
+
+def write(operators):
+    lines = ["{\"operators\": {"]
+    names = sorted(operators)
+    for name in names:
+        entries = ",\n".join("    " + json.dumps(entry, sort_keys=True) for entry in operators[name])
+        lines.append(f"  {json.dumps(name)}: [\n{entries}\n  ]" + ("," if name != names[-1] else ""))
+    TABLE.write_text("\n".join(lines) + "\n}}\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("action", choices=["derive", "check"])
+    parser.add_argument("operators", nargs="*", help="operators to compare, all by default")
+    parser.add_argument("--cases", type=int, help="cases of an operator for each of its versions")
+    parser.add_argument("--failures", type=int, default=0, help="number of differences to print for each operator")
+    parser.add_argument("--jobs", type=int, default=2, help="operators compared at a time")
+    parser.add_argument("--backend", action="store_true", help="also run the backend tests of the package onnx")
+    parser.add_argument("--program", default=str(PROGRAM))
+    arguments = parser.parse_args()
+    if arguments.cases is None:
+        arguments.cases = {"derive": 150, "check": 6}[arguments.action]
+    {"derive": derive, "check": check}[arguments.action](arguments)
+
+
+if __name__ == "__main__":
+    main()
