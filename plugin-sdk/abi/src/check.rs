@@ -246,7 +246,9 @@ fn check_task(task: &TaskManifest) -> Vec<Finding> {
     }
     for (side, value) in [("input", &task.input), ("output", &task.output)] {
         let of_side = |problem| error(format!("the {side} of task `{name}` {problem}"));
-        findings.extend(check_value(side, value).into_iter().map(of_side));
+        // A model without inputs takes requests without tensors.
+        let may_be_empty = task.unbatched && side == "input";
+        findings.extend(check_value(side, value, may_be_empty).into_iter().map(of_side));
     }
     if task.output.kinds.len() > 1 {
         findings.push(error(format!(
@@ -337,7 +339,7 @@ fn is_task_name(name: &str) -> bool {
 }
 
 /// What is wrong with an input or an output; each completes "the input of task `t` …".
-fn check_value(side: &str, value: &ValueManifest) -> Vec<String> {
+fn check_value(side: &str, value: &ValueManifest, may_be_empty: bool) -> Vec<String> {
     let mut problems = Vec::new();
     if value.kinds.is_empty() {
         problems.push(format!("has no kind: state it with `TaskInfo::{side}`"));
@@ -347,7 +349,7 @@ fn check_value(side: &str, value: &ValueManifest) -> Vec<String> {
             problems.push(format!("names the kind {} twice", kind.name()));
         }
     }
-    if value.kinds.contains(&Kind::Tensors) && value.tensors.is_empty() {
+    if value.kinds.contains(&Kind::Tensors) && value.tensors.is_empty() && !may_be_empty {
         problems.push(format!(
             "is of kind tensors, but declares none: add `.{side}_tensor(…)` to what `describe` returns"
         ));

@@ -5,7 +5,7 @@ use plugin_sdk::manifest::{Kind, ValueManifest};
 use plugin_sdk::serde_json::Value as Json;
 use plugin_sdk::{LoadError, TaskInfo, TensorInfo};
 
-use crate::network::{Dim, Port};
+use crate::network::{Dim, MapPart, Port};
 use crate::plan::{BatchMode, Keys, Plan, Slot, Tried};
 use crate::settings::TaskSettings;
 
@@ -33,9 +33,9 @@ impl Plan {
             Some(answer) => info = info.output(answer.manifest()),
             None => {
                 info = info.output(ValueManifest::of(Kind::Tensors));
-                let shapes = tried.item_shapes();
                 for (index, port) in self.outputs.iter().enumerate() {
-                    let tried = shapes.as_ref().map(|shapes| &*shapes[index]);
+                    let tried = tried.item_shape(index);
+                    let tried = tried.as_deref();
                     info = info.output_tensor(self.output_info(port, tried));
                 }
             }
@@ -98,9 +98,7 @@ impl Plan {
         let skip = usize::from(self.mode != BatchMode::Unbatched);
         let declared = port.dims.as_deref().and_then(|dims| dims.get(skip..));
         let is_fixed = self.inputs.iter().all(Slot::is_fixed);
-        let size = |size: &usize| *size as i64;
         let shape: Vec<i64> = match (tried, declared) {
-            (Some(tried), None) if is_fixed && skip == 1 => tried.iter().map(size).collect(),
             (Some(tried), Some(declared)) if tried.len() == declared.len() => {
                 let both = tried.iter().zip(declared);
                 both.map(|(tried, declared)| match declared {
@@ -110,24 +108,36 @@ impl Plan {
                 })
                 .collect()
             }
-            (Some(tried), _) => vec![-1; tried.len()],
-            (None, Some(declared)) => declared.iter().map(declared_size).collect(),
-            (None, None) => vec![-1],
+            (Some(tried), None) if is_fixed && skip == 1 => tried.iter().map(|size| *size as i64).collect(),
+            // Every row of a batch has the same number of dimensions.
+            (Some(tried), _) if skip == 1 => vec![-1; tried.len()],
+            // Nothing confirms the sizes.
+            (None, Some(declared)) => vec![-1; declared.len()],
+            (_, None) | (Some(_), Some(_)) => return info(port, None),
         };
-        info(port, &shape)
+        info(port, Some(&shape))
     }
 }
 
 impl Slot {
     fn info(&self) -> TensorInfo {
         let dims = self.dims.as_deref();
-        let shape: Vec<_> = dims.map_or(vec![-1], |dims| dims.iter().map(declared_size).collect());
-        info(&self.port, &shape)
+        let shape: Option<Vec<_>> = dims.map(|dims| dims.iter().map(declared_size).collect());
+        info(&self.port, shape.as_deref())
     }
 }
 
-fn info(port: &Port, shape: &[i64]) -> TensorInfo {
-    TensorInfo::new(&port.name, port.dtype, shape)
+/// `shape` is none if any number of dimensions will do.
+fn info(port: &Port, shape: Option<&[i64]>) -> TensorInfo {
+    let info = match shape {
+        Some(shape) => TensorInfo::new(&port.name, port.dtype, shape),
+        None => TensorInfo::unranked(&port.name, port.dtype),
+    };
+    match (port.sequence, port.map) {
+        (true, _) => info.sequence(),
+        (false, Some(MapPart::Keys)) => info.description("The keys of the values, in the same places."),
+        (false, _) => info,
+    }
 }
 
 fn declared_size(dim: &Dim) -> i64 {

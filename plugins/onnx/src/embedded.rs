@@ -78,10 +78,18 @@ impl Abilities for Embedded {
 
 /// Reads the model. The runtime accepts few names for files of weights, so it is given what is in them under others.
 fn read(file: &File<'_>) -> Result<Result<Model, rten::LoadError>, String> {
-    if !file.is_external {
+    let failed = |error: &dyn Display| format!("cannot be read: {error}");
+    let is_named_onnx = |path: &Path| {
+        path.extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
+    };
+    if !file.is_external && is_named_onnx(file.path) {
         return Ok(Model::load_file(file.path));
     }
-    let failed = |error: &dyn Display| format!("cannot be read: {error}");
+    if !file.is_external {
+        // The runtime tells the format of a file by its name, but that of bytes by what they are.
+        return Ok(Model::load(fs::read(file.path).map_err(|error| failed(&error))?));
+    }
     let opened = fs::File::open(file.path).map_err(|error| failed(&error))?;
     let mut proto = ModelProto::parse_file(opened).map_err(|error| failed(&error))?;
     let directory = file.path.parent().unwrap_or(Path::new(""));

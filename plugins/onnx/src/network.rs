@@ -12,8 +12,10 @@ use rten_onnx::onnx;
 
 use crate::analysis::mixing::{self, Verdict};
 use crate::analysis::sizes::{self, Known, Outline, Sizes};
+use crate::interface::Interface;
+use crate::ports::declared;
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
-use crate::values::{self, Held};
+use crate::values::Held;
 use crate::verified::Limits;
 use crate::{external, memory, wire};
 
@@ -50,12 +52,25 @@ pub(crate) struct Port {
     pub(crate) dtype: DType,
     /// What the runtime computes with.
     pub(crate) held: Held,
+    /// The datatype in the file.
+    pub(crate) declared: onnx::DataType,
     /// All dimensions, the batch included; none if the file does not say. Of a sequence, the dimensions of each tensor in it.
     pub(crate) dims: Option<Vec<Dim>>,
     /// Whether it is a sequence of tensors, which clients see as `name.0`, `name.1`, ….
     pub(crate) sequence: bool,
+    /// Which part it is of a sequence of maps.
+    pub(crate) map: Option<MapPart>,
     /// Its place in the file.
     pub(crate) index: usize,
+}
+
+/// The two tensors that a sequence of maps becomes. Both have a row for each map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MapPart {
+    /// The values, in the order of the keys.
+    Values,
+    /// The keys, in ascending order.
+    Keys,
 }
 
 /// One dimension as the file declares it.
@@ -169,7 +184,9 @@ impl Network {
 
     /// Rejects a run that needs far more memory than there is.
     fn check_sizes(&self, inputs: &[Given<'_>]) -> Result<(), String> {
-        let known: Vec<_> = inputs.iter().map(Given::known).collect();
+        // Of a sequence no single shape is known.
+        let tensors = inputs.iter().filter(|given| !given.port.sequence);
+        let known: Vec<_> = tensors.map(Given::known).collect();
         // If the analysis fails, nothing is known, as of operators that it does not know.
         let sizes = contain(|| self.contents.outline.of_run(&known));
         let sizes = sizes.unwrap_or_default();
@@ -192,14 +209,6 @@ impl Contents {
     fn read(path: &Path, abilities: &dyn Abilities) -> Result<Self, NotLoaded> {
         let blame = |problem: String| NotLoaded::File(flaw(path, problem));
         let unfit = |problem: String| NotLoaded::Runtime(flaw(path, problem));
-        if path
-            .extension()
-            .is_none_or(|extension| !extension.eq_ignore_ascii_case("onnx"))
-        {
-            return Err(blame(
-                "is not named like an ONNX file, expected a name that ends in `.onnx`".to_owned(),
-            ));
-        }
         let file = fs::File::open(path).map_err(|error| blame(format!("cannot be opened: {error}")))?;
         let not_onnx = |error: &dyn fmt::Display| blame(format!("is not an ONNX file: {error}"));
         let length = file.metadata().map_err(|error| not_onnx(&error))?.len();
@@ -214,7 +223,13 @@ impl Contents {
         }
         let directory = path.parent().unwrap_or(Path::new(""));
         let is_external = external::check(graph, directory).map_err(blame)?;
-        let (inputs, outputs) = declared(graph, abilities).map_err(unfit)?;
+        let names = graph
+            .initializer
+            .iter()
+            .filter_map(|tensor| tensor.name.as_deref());
+        let file = fs::File::open(path).map_err(|error| blame(format!("cannot be opened: {error}")))?;
+        let interface = Interface::read(file).map_err(|error| not_onnx(&error))?;
+        let (inputs, outputs) = declared(&interface, &names.collect(), abilities).map_err(unfit)?;
         let limits = contain(|| abilities.verify(&proto))
             .unwrap_or_else(Err)
             .map_err(unfit)?;
@@ -307,61 +322,6 @@ fn metadata(proto: &onnx::ModelProto) -> BTreeMap<String, String> {
     proto.metadata_props.iter().map(pair).collect()
 }
 
-/// Inputs and outputs of a graph.
-fn declared(graph: &onnx::GraphProto, abilities: &dyn Abilities) -> Result<(Vec<Port>, Vec<Port>), String> {
-    // Old files list their weights among the inputs.
-    let weights: HashSet<_> = graph
-        .initializer
-        .iter()
-        .filter_map(|tensor| tensor.name.as_deref())
-        .collect();
-    let inputs = graph
-        .input
-        .iter()
-        .filter(|value| !value.name.as_deref().is_some_and(|name| weights.contains(name)));
-    Ok((
-        ports("input", inputs, abilities)?,
-        ports("output", graph.output.iter(), abilities)?,
-    ))
-}
-
-fn ports<'a>(
-    sort: &str,
-    values: impl Iterator<Item = &'a onnx::ValueInfoProto>,
-    abilities: &dyn Abilities,
-) -> Result<Vec<Port>, String> {
-    let read = |(index, value): (usize, &onnx::ValueInfoProto)| {
-        let name = value.name.clone().unwrap_or_default();
-        let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
-        let tensor =
-            tensor.ok_or_else(|| format!("declares its {sort} `{name}` as something other than a tensor"))?;
-        let known = tensor
-            .elem_type
-            .and_then(|declared| Some((values::dtype(declared)?, abilities.held(declared)?)));
-        let (dtype, held) = known.ok_or_else(|| {
-            let declared = tensor
-                .elem_type
-                .map_or("none".to_owned(), |declared| declared.to_string());
-            let known = abilities.datatypes();
-            format!("declares its {sort} `{name}` with the datatype {declared}, expected {known}")
-        })?;
-        let dims = tensor
-            .shape
-            .as_ref()
-            .map(|shape| shape.dim.iter().map(dim).collect());
-        Ok(Port {
-            file_name: name.clone(),
-            name,
-            dtype,
-            held,
-            dims,
-            sequence: false,
-            index,
-        })
-    };
-    values.enumerate().map(read).collect()
-}
-
 fn has_half_precision(graph: &onnx::GraphProto) -> bool {
     let is_half = |datatype: Option<onnx::DataType>| {
         matches!(datatype, Some(onnx::DataType::FLOAT16 | onnx::DataType::BFLOAT16))
@@ -376,11 +336,4 @@ fn has_half_precision(graph: &onnx::GraphProto) -> bool {
             .iter()
             .chain(&graph.output)
             .any(|value| is_half(tensor(value)))
-}
-
-fn dim(dim: &onnx::Dimension) -> Dim {
-    match dim.dim_value.map(usize::try_from) {
-        Some(Ok(size)) => Dim::Fixed(size),
-        _ => Dim::Open(dim.dim_param.clone().unwrap_or_default()),
-    }
 }

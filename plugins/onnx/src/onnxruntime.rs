@@ -9,16 +9,16 @@ use std::sync::{Mutex, PoisonError};
 
 use ort::ep::{CUDA, ExecutionProviderDispatch, TensorRT};
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
-use ort::value::{DynValue, Tensor, TensorElementType, TensorRef, ValueType};
 use plugin_sdk::LoadError;
 use rten_onnx::onnx::{DataType, ModelProto};
 
 use self::environment::{Opened, SessionLoggers};
 use self::library::{Candidate, Surroundings};
 use crate::network::Port;
+use crate::ort_values::{self, Helpers};
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
 use crate::settings::{OrtSettings, Provider};
-use crate::values::{Held, Values};
+use crate::values::Held;
 use crate::verified::Limits;
 
 /// What ONNX Runtime can do.
@@ -118,12 +118,15 @@ impl Abilities for OnnxRuntime {
             DataType::UINT8 => Held::U8,
             DataType::BOOL => Held::Bool,
             DataType::STRING => Held::Text,
+            DataType(17..=20 | 23 | 24) => Held::F32,
+            DataType(21 | 25) => Held::U8,
+            DataType(22 | 26) => Held::I8,
             _ => return None,
         })
     }
 
     fn datatypes(&self) -> &'static str {
-        "FLOAT, FLOAT16, BFLOAT16, DOUBLE, an integer type, BOOL or STRING"
+        "a float type, an integer type, BOOL or STRING"
     }
 
     fn verify(&self, _model: &ModelProto) -> Result<Limits, String> {
@@ -166,7 +169,8 @@ impl Abilities for OnnxRuntime {
         loggers.finish();
         Ok(Box::new(Sessions {
             sessions,
-            inputs: file.inputs.iter().map(|port| port.file_name.clone()).collect(),
+            inputs: file.inputs.to_vec(),
+            helpers: Helpers::new(&self.opened.environment),
         }))
     }
 }
@@ -174,17 +178,18 @@ impl Abilities for OnnxRuntime {
 /// A session for each worker: a session computes one batch at a time.
 struct Sessions {
     sessions: Vec<Mutex<Session>>,
-    /// Names of the inputs, all of which it needs.
-    inputs: Vec<String>,
+    /// The inputs, all of which it needs.
+    inputs: Vec<Port>,
+    helpers: Helpers,
 }
 
 impl Runtime for Sessions {
     fn run(&self, inputs: &[Given<'_>], outputs: &[Port], worker: usize) -> Result<Vec<Computed>, Fault> {
-        let absent = self
-            .inputs
-            .iter()
-            .find(|name| inputs.iter().all(|given| given.port.file_name != **name));
-        if let Some(name) = absent {
+        let is_absent = |port: &&Port| {
+            !port.sequence && inputs.iter().all(|given| given.port.file_name != port.file_name)
+        };
+        if let Some(port) = self.inputs.iter().find(is_absent) {
+            let name = &port.file_name;
             return Err(Fault::Inputs(format!(
                 "ONNX Runtime needs all inputs of a model, but the task has no `{name}`"
             )));
@@ -196,68 +201,39 @@ impl Runtime for Sessions {
 
 impl Sessions {
     fn compute(&self, inputs: &[Given<'_>], outputs: &[Port], worker: usize) -> ort::Result<Vec<Computed>> {
-        let lent = inputs
-            .iter()
-            .map(|given| Ok((given.port.file_name.as_str(), lend(given)?)))
-            .collect::<ort::Result<Vec<_>>>()?;
-        let wanted = outputs.iter().fold(OutputSelector::no_default(), |wanted, port| {
-            wanted.with(&*port.file_name)
-        });
+        // What ONNX Runtime holds itself, in place of what the caller holds.
+        let own = |port: &Port| match port.sequence {
+            true => ort_values::sequence(port, inputs, &self.helpers).map(Some),
+            false => ort_values::narrowed(port, inputs, &self.helpers),
+        };
+        let owned = self.inputs.iter().map(own).collect::<ort::Result<Vec<_>>>()?;
+        let mut lent = Vec::with_capacity(self.inputs.len());
+        for (port, owned) in self.inputs.iter().zip(&owned) {
+            let value: SessionInputValue<'_> = match owned {
+                Some(owned) => owned.into(),
+                None => ort_values::lend(port, inputs)?,
+            };
+            lent.push((port.file_name.as_str(), value));
+        }
+        let mut names: Vec<_> = outputs.iter().map(|port| &*port.file_name).collect();
+        // The two parts of a map are one output.
+        names.dedup();
+        let wanted = names
+            .into_iter()
+            .fold(OutputSelector::no_default(), OutputSelector::with);
         let options = RunOptions::new()?.with_outputs(wanted);
         let session = &self.sessions[worker % self.sessions.len()];
         // A session is only used, so a panic elsewhere leaves nothing half done.
         let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
         let computed = session.run_with_options(lent, &options)?;
-        outputs
+        let taken = outputs
             .iter()
             .enumerate()
-            .map(|(index, port)| take(index, &computed[&*port.file_name]))
-            .collect()
+            .map(|(index, port)| ort_values::take(index, port, &computed[&*port.file_name], &self.helpers));
+        Ok(taken
+            .collect::<ort::Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect())
     }
-}
-
-/// Calls a function with the elements of one type or another.
-macro_rules! each_number {
-    ($values:expr, $shape:expr, $text:ident; $($variant:ident),*) => {
-        match $values {
-            $(Values::$variant(values) => TensorRef::from_array_view(($shape, &values[..]))?.into(),)*
-            Values::Text($text) => Tensor::from_string_array(($shape, &$text[..]))?.into(),
-        }
-    };
-}
-
-fn lend<'a>(given: &'a Given<'_>) -> ort::Result<SessionInputValue<'a>> {
-    let shape = &given.shape[..];
-    Ok(
-        each_number!(given.values, shape, texts; F64, F32, F16, Bf16, I64, I32, I16, I8, U64, U32, U16, U8, Bool),
-    )
-}
-
-fn take(output: usize, value: &DynValue) -> ort::Result<Computed> {
-    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
-        return Err(ort::Error::new("the model computed no tensor"));
-    };
-    let values = match ty {
-        TensorElementType::Float64 => Values::F64(value.try_extract_tensor()?.1.to_vec()),
-        TensorElementType::Float32 => Values::F32(value.try_extract_tensor()?.1.to_vec()),
-        TensorElementType::Float16 => Values::F16(value.try_extract_tensor()?.1.to_vec()),
-        TensorElementType::Bfloat16 => Values::Bf16(value.try_extract_tensor()?.1.to_vec()),
-        TensorElementType::Int64 => Values::I64(value.try_extract_tensor()?.1.to_vec()),
-        TensorElementType::Int32 => Values::I32(value.try_extract_tensor()?.1.to_vec()),
-        TensorElementType::Int16 => Values::I16(value.try_extract_tensor()?.1.to_vec()),
-        TensorElementType::Int8 => Values::I8(value.try_extract_tensor()?.1.to_vec()),
-        TensorElementType::Uint64 => Values::U64(value.try_extract_tensor()?.1.to_vec()),
-        TensorElementType::Uint32 => Values::U32(value.try_extract_tensor()?.1.to_vec()),
-        TensorElementType::Uint16 => Values::U16(value.try_extract_tensor()?.1.to_vec()),
-        TensorElementType::Uint8 => Values::U8(value.try_extract_tensor()?.1.to_vec()),
-        TensorElementType::Bool => Values::Bool(value.try_extract_tensor()?.1.to_vec()),
-        TensorElementType::String => Values::Text(value.try_extract_strings()?.1),
-        other => return Err(ort::Error::new(format!("the model computed {other}"))),
-    };
-    Ok(Computed {
-        output,
-        position: None,
-        shape: shape.iter().map(|size| *size as usize).collect(),
-        values,
-    })
 }

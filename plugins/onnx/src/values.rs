@@ -9,7 +9,8 @@ use plugin_sdk::{DType, ItemError, TensorOutput, TensorView};
 
 /// What clients see for a datatype of the file; `None` for those that cannot be served.
 ///
-/// FLOAT16 and BFLOAT16 are served as FP32, so that clients need not know these types.
+/// Floats of 16 bits and less are served as FP32, and integers of less than 8 bits in 8 bits, so that clients need not know
+/// these types.
 pub(crate) fn dtype(declared: rten_onnx::onnx::DataType) -> Option<DType> {
     use rten_onnx::onnx::DataType as Declared;
     Some(match declared {
@@ -25,6 +26,11 @@ pub(crate) fn dtype(declared: rten_onnx::onnx::DataType) -> Option<DType> {
         Declared::UINT8 => DType::Uint8,
         Declared::BOOL => DType::Bool,
         Declared::STRING => DType::Bytes,
+        // FLOAT8E4M3FN, FLOAT8E4M3FNUZ, FLOAT8E5M2, FLOAT8E5M2FNUZ, FLOAT4E2M1, FLOAT8E8M0
+        Declared(17..=20 | 23 | 24) => DType::Fp32,
+        // UINT4 and UINT2, INT4 and INT2
+        Declared(21 | 25) => DType::Uint8,
+        Declared(22 | 26) => DType::Int8,
         _ => return None,
     })
 }

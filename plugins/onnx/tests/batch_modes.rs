@@ -274,3 +274,61 @@ fn weights_among_the_inputs_and_dropout_are_of_no_concern_to_clients() {
     assert_eq!(task(&model).input.tensors.len(), 1);
     assert_eq!(predict(&model, &[json!([1.0, 2.0])]), [json!({"y": [2.0, 3.0]})]);
 }
+
+#[test]
+fn a_sequence_is_served_as_numbered_tensors() {
+    let Some(model) = served("sequence", "") else {
+        return;
+    };
+    assert_eq!(
+        (mode(&model), &task(&model).trial),
+        ("unbatched", &Some(Trial::Succeeded))
+    );
+    let x = json!([[5.0, 6.0]]);
+    for (item, answer) in [
+        (json!({"x": x}), json!({"longer.0": x})),
+        (
+            json!({"list.0": [[1.0, 2.0]], "list.1": [[3.0, 4.0], [0.0, 0.0]], "x": x}),
+            json!({"longer.0": [[1.0, 2.0]], "longer.1": [[3.0, 4.0], [0.0, 0.0]], "longer.2": x}),
+        ),
+    ] {
+        assert_eq!(predict(&model, &[item]), [answer]);
+    }
+}
+
+#[test]
+fn a_model_without_inputs_and_one_of_any_shape_are_served() {
+    let any = json!([[[1.0], [2.0]]]);
+    for (name, item, answer) in [
+        ("no_inputs", json!({}), json!({"y": [1.0, 2.0]})),
+        ("any_shape", json!({"x": 1.5}), json!({"y": -1.5})),
+        ("any_shape", json!({"x": any}), json!({"y": [[[-1.0], [-2.0]]]})),
+        (
+            "passed_through",
+            json!({"x": [1.0, 2.0]}),
+            json!({"y": [-1.0, -2.0], "x": [1.0, 2.0]}),
+        ),
+    ] {
+        let Some(model) = served(name, "") else {
+            return;
+        };
+        assert_eq!(task(&model).trial, Some(Trial::Succeeded), "{name}");
+        assert_eq!(predict(&model, &[item]), [answer], "{name}");
+    }
+}
+
+#[test]
+fn maps_become_the_values_and_their_keys() {
+    let Some(model) = served("maps", "") else {
+        return;
+    };
+    assert_eq!(mode(&model), "batched");
+    let answers = predict(&model, &[json!([0.25, 0.75]), json!([1.0, 0.0])]);
+    assert_eq!(
+        answers,
+        [
+            json!({"scores": [0.75, 0.25], "scores.keys": ["fig", "pear"]}),
+            json!({"scores": [0.0, 1.0], "scores.keys": ["fig", "pear"]}),
+        ]
+    );
+}

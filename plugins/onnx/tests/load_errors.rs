@@ -17,11 +17,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "model",
         "none.onnx` cannot be opened: No such file",
     ),
-    (
-        "model = \"make.py\"",
-        "model",
-        "expected a name that ends in `.onnx`",
-    ),
+    ("model = \"make.py\"", "model", "make.py` is not an ONNX file: "),
     (
         "model = \"strings.onnx\"\nruntime = \"rten\"",
         "model",

@@ -259,3 +259,19 @@ fn an_image_that_is_too_large_is_refused_before_it_is_decoded() {
         "{failure}"
     );
 }
+
+#[test]
+fn a_file_may_have_any_name() {
+    let directory = std::env::temp_dir().join(format!("onnx-names-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory for the test's files");
+    for name in ["model", "model.bin"] {
+        std::fs::copy(format!("{MODELS}/one.onnx"), directory.join(name)).expect("it can be copied");
+        let model = load(&format!("model = \"{name}\"\nruntime = \"rten\""), &directory);
+        let model = model.unwrap_or_else(|failure| panic!("{name}: {failure}"));
+        assert_eq!(
+            model.predict("predict", &[json!([1.0, 2.0])]),
+            [Ok(json!({"y": [2.0, 4.0]}))]
+        );
+    }
+    std::fs::remove_dir_all(directory).expect("it can be removed");
+}

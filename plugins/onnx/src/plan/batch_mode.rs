@@ -184,8 +184,10 @@ mod tests {
             file_name: name.to_owned(),
             dtype: DType::Fp32,
             held: Held::F32,
+            declared: rten_onnx::onnx::DataType::FLOAT,
             dims,
             sequence: false,
+            map: None,
             index: 0,
         }
     }

@@ -11,6 +11,9 @@ use crate::values::{Held, Values};
 /// Sizes of open dimensions, in the order in which they are tried. Above 1 first, since a dimension of 1 hides mistakes.
 const SIZES: [usize; 10] = [8, 32, 224, 2, 64, 512, 1, 16, 640, 4000];
 
+/// Maximum number of attempts: each may take as long as the model takes to fail.
+const MAX_ATTEMPTS: usize = 60;
+
 /// Maximum number of elements of an item with open dimensions.
 const MAX_ELEMENTS: usize = 1 << 22;
 
@@ -53,21 +56,21 @@ impl Plan {
         let sizes = if is_open { &SIZES[..] } else { &SIZES[..1] };
         let ranks = if has_rank { &[0][..] } else { &[1, 2, 0, 4, 3] };
         let mut attempts = Vec::new();
-        for &size in sizes {
-            let pasts = if has_past { vec![0, size, 1] } else { vec![size] };
-            for past in pasts {
-                for &rank in ranks {
-                    for pattern in [Pattern::Mixed, Pattern::Ones, Pattern::Small, Pattern::Zeros] {
-                        attempts.push(Attempt {
-                            size,
-                            past,
-                            rank,
-                            pattern,
-                        });
-                    }
+        // Wrong sizes are the most frequent cause of failures, so all sizes come before another pattern.
+        for pattern in [Pattern::Mixed, Pattern::Ones, Pattern::Small, Pattern::Zeros] {
+            for &size in sizes {
+                let pasts = if has_past { vec![0, size, 1] } else { vec![size] };
+                for past in pasts {
+                    attempts.extend(ranks.iter().map(|&rank| Attempt {
+                        size,
+                        past,
+                        rank,
+                        pattern,
+                    }));
                 }
             }
         }
+        attempts.truncate(MAX_ATTEMPTS);
         attempts
     }
 

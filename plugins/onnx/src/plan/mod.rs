@@ -126,7 +126,7 @@ impl Plan {
         }
         plan.warm_up(&tried, context.workers);
         tried.log(name, &declared, context);
-        let shapes = tried.item_shapes();
+        let shapes = tried.item_shapes(plan.outputs.len());
         plan.answer = answer::choose(&mut settings, &plan, shapes.as_deref(), &keys, context)?;
         plan.info = plan.describe(&settings, written_examples, &tried, &keys)?;
         Ok(plan)

@@ -68,16 +68,18 @@ impl Tried {
         self.computed.as_ref().map(|(sample, _)| sample)
     }
 
-    /// Shapes of the outputs of one item, if they are known.
-    pub(crate) fn item_shapes(&self) -> Option<Vec<Vec<usize>>> {
+    /// The shape of an output of one item, if it is known; sequences have no one shape.
+    pub(crate) fn item_shape(&self, output: usize) -> Option<Vec<usize>> {
         let (_, computed) = self.computed.as_ref()?;
         let skip = usize::from(self.mode != BatchMode::Unbatched);
-        // Sequences have no one shape.
-        let shape = |computed: &Computed| {
-            let shape = computed.shape.get(skip..)?;
-            computed.position.is_none().then(|| shape.to_vec())
-        };
-        computed.iter().map(shape).collect()
+        let computed = computed.iter().find(|computed| computed.output == output)?;
+        let shape = computed.shape.get(skip..)?.to_vec();
+        computed.position.is_none().then_some(shape)
+    }
+
+    /// The shapes of all outputs of one item, if they are known.
+    pub(crate) fn item_shapes(&self, outputs: usize) -> Option<Vec<Vec<usize>>> {
+        (0..outputs).map(|output| self.item_shape(output)).collect()
     }
 
     pub(super) fn log(&self, task: &str, declared: &Declared, context: &LoadContext) {

@@ -23,11 +23,11 @@ def constant(name, array):
     return numpy_helper.from_array(np.asarray(array), name)
 
 
-def save(name, nodes, inputs, outputs, constants=(), domains=()):
+def save(name, nodes, inputs, outputs, constants=(), domains=(), valid=True):
     graph = h.make_graph(nodes, name, inputs, outputs, list(constants))
     opsets = [h.make_opsetid("", 17)] + [h.make_opsetid(domain, 1) for domain in domains]
     model = h.make_model(graph, opset_imports=opsets, ir_version=8)
-    if not domains:
+    if valid and not domains:
         onnx.checker.check_model(model)
     (HERE / f"{name}.onnx").write_bytes(model.SerializeToString())
 
@@ -259,6 +259,31 @@ save(
     [],
     [value("y", T.FLOAT, 2)],
     [constant("fixed", np.array([1, 2], np.float32))],
+)
+# Any number of dimensions.
+save(
+    "any_shape",
+    [h.make_node("Neg", ["x"], ["y"])],
+    [h.make_tensor_value_info("x", T.FLOAT, None)],
+    [h.make_tensor_value_info("y", T.FLOAT, None)],
+    valid=False,
+)
+# An output that is an input.
+save(
+    "passed_through",
+    [h.make_node("Neg", ["x"], ["y"])],
+    [value("x", T.FLOAT, N, 2)],
+    [value("y", T.FLOAT, N, 2), value("x", T.FLOAT, N, 2)],
+)
+# Maps from labels to scores, as exporters of classifiers write them.
+zip_map = h.make_node("ZipMap", ["x"], ["scores"], domain="ai.onnx.ml", classlabels_strings=["pear", "fig"])
+maps = h.make_sequence_type_proto(h.make_map_type_proto(T.STRING, h.make_tensor_type_proto(T.FLOAT, [])))
+save(
+    "maps",
+    [zip_map],
+    [value("x", T.FLOAT, N, 2)],
+    [h.make_value_info("scores", maps)],
+    domains=["ai.onnx.ml"],
 )
 # A sequence in and out: the tensors in it, and one more.
 sequence = h.make_tensor_sequence_value_info

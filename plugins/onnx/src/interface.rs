@@ -1,0 +1,173 @@
+//! The inputs and outputs that a file declares, of every type that ONNX has. The parser of `rten_onnx` knows tensors and
+//! sequences only, so this one reads the declarations, and skips everything else.
+
+use std::fs::File;
+
+use rten_onnx::onnx::{DataType, TypeProtoTensor};
+use rten_onnx::protobuf::{DecodeMessage, Fields, OwnedValues, ProtobufError, ReadValue, ValueReader};
+
+/// What a file declares.
+#[derive(Debug, Default)]
+pub(crate) struct Interface {
+    pub(crate) inputs: Vec<Declaration>,
+    pub(crate) outputs: Vec<Declaration>,
+}
+
+/// An input or an output.
+#[derive(Debug, Default)]
+pub(crate) struct Declaration {
+    pub(crate) name: String,
+    pub(crate) kind: Type,
+}
+
+/// Type of a value.
+#[derive(Debug, Default)]
+pub(crate) enum Type {
+    Tensor(TypeProtoTensor),
+    Sequence(Box<Type>),
+    Optional(Box<Type>),
+    /// Keys and values.
+    Map(DataType, Box<Type>),
+    SparseTensor,
+    /// None, or one that this parser does not know.
+    #[default]
+    Unknown,
+}
+
+impl Type {
+    /// The type as people write it.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Tensor(_) => "tensor".to_owned(),
+            Self::Sequence(element) => format!("sequence of {}s", element.text()),
+            Self::Optional(value) => format!("optional {}", value.text()),
+            Self::Map(..) => "map".to_owned(),
+            Self::SparseTensor => "sparse tensor".to_owned(),
+            Self::Unknown => "value of an unknown type".to_owned(),
+        }
+    }
+}
+
+impl Interface {
+    pub(crate) fn read(file: File) -> Result<Self, ProtobufError> {
+        /// `ModelProto`
+        #[derive(Default)]
+        struct Model(Interface);
+
+        impl DecodeMessage for Model {
+            type Types = OwnedValues;
+
+            fn decode_fields<R: ReadValue<Types = OwnedValues>>(
+                mut fields: Fields<R>,
+            ) -> Result<Self, ProtobufError> {
+                let mut model = Self::default();
+                while let Some(mut field) = fields.next()? {
+                    match field.number() {
+                        7 => model.0 = Interface::decode_field(&mut field)?,
+                        _ => field.skip()?,
+                    }
+                }
+                Ok(model)
+            }
+        }
+
+        Ok(Model::decode(ValueReader::from_file(file))?.0)
+    }
+}
+
+/// `GraphProto`
+impl DecodeMessage for Interface {
+    type Types = OwnedValues;
+
+    fn decode_fields<R: ReadValue<Types = OwnedValues>>(
+        mut fields: Fields<R>,
+    ) -> Result<Self, ProtobufError> {
+        let mut interface = Self::default();
+        while let Some(mut field) = fields.next()? {
+            match field.number() {
+                11 => interface.inputs.push(Declaration::decode_field(&mut field)?),
+                12 => interface.outputs.push(Declaration::decode_field(&mut field)?),
+                _ => field.skip()?,
+            }
+        }
+        Ok(interface)
+    }
+}
+
+/// `ValueInfoProto`
+impl DecodeMessage for Declaration {
+    type Types = OwnedValues;
+
+    fn decode_fields<R: ReadValue<Types = OwnedValues>>(
+        mut fields: Fields<R>,
+    ) -> Result<Self, ProtobufError> {
+        let mut declaration = Self::default();
+        while let Some(mut field) = fields.next()? {
+            match field.number() {
+                1 => declaration.name = field.read_string()?,
+                2 => declaration.kind = Type::decode_field(&mut field)?,
+                _ => field.skip()?,
+            }
+        }
+        Ok(declaration)
+    }
+}
+
+/// `TypeProto`
+impl DecodeMessage for Type {
+    type Types = OwnedValues;
+
+    fn decode_fields<R: ReadValue<Types = OwnedValues>>(
+        mut fields: Fields<R>,
+    ) -> Result<Self, ProtobufError> {
+        let mut kind = Self::Unknown;
+        while let Some(mut field) = fields.next()? {
+            match field.number() {
+                1 => kind = Self::Tensor(TypeProtoTensor::decode_field(&mut field)?),
+                4 => kind = Self::Sequence(Box::new(Element::decode_field(&mut field)?.value)),
+                5 => {
+                    let element = Element::decode_field(&mut field)?;
+                    kind = Self::Map(element.key, Box::new(element.value));
+                }
+                8 => {
+                    field.skip()?;
+                    kind = Self::SparseTensor;
+                }
+                9 => kind = Self::Optional(Box::new(Element::decode_field(&mut field)?.value)),
+                _ => field.skip()?,
+            }
+        }
+        Ok(kind)
+    }
+}
+
+/// `TypeProto.Sequence` and `TypeProto.Optional`, whose field 1 is the type of the elements, and `TypeProto.Map`, whose field 1
+/// is the type of the keys and field 2 that of the values.
+struct Element {
+    key: DataType,
+    value: Type,
+}
+
+impl DecodeMessage for Element {
+    type Types = OwnedValues;
+
+    fn decode_fields<R: ReadValue<Types = OwnedValues>>(
+        mut fields: Fields<R>,
+    ) -> Result<Self, ProtobufError> {
+        let mut element = Self {
+            key: DataType(0),
+            value: Type::Unknown,
+        };
+        while let Some(mut field) = fields.next()? {
+            match field.number() {
+                1 => match field.get_enum() {
+                    Ok(key) => element.key = DataType(key),
+                    Err(_) => element.value = Type::decode_field(&mut field)?,
+                },
+                2 => element.value = Type::decode_field(&mut field)?,
+                _ => field.skip()?,
+            }
+        }
+        Ok(element)
+    }
+}
