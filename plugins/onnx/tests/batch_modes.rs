@@ -130,6 +130,11 @@ fn a_model_without_a_batch_takes_whole_requests() {
             json!({"y": [[1.0, 2.0], [4.0, 6.0]]}),
         ),
         (
+            "steps",
+            json!({"x": [[vec![1.0; 9], vec![2.0; 9]]]}),
+            json!({"y": [[[1.0, 2.0]], [[1.0, 2.0]]]}),
+        ),
+        (
             "pairs",
             json!({"images": [[1.0, 2.0]], "texts": [[1.0, 0.0], [0.0, 1.0]]}),
             json!({"y": [[1.0, 2.0]]}),

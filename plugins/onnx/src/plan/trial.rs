@@ -18,6 +18,9 @@ use crate::task::Sample;
 /// Number of items of the batch that is compared with single items.
 const TOGETHER: usize = 3;
 
+/// Number of items of other sizes that are tried until the model computes one.
+const OTHER_SIZES: usize = 8;
+
 /// What a trial found out.
 pub(crate) struct Tried {
     /// How items run.
@@ -131,7 +134,10 @@ impl Plan {
         if self.mode == BatchMode::Unbatched {
             return Ok(tried(self.mode, None, item, alone));
         }
-        if let Some(reason) = self.not_rows(&alone, 1) {
+        if let Some(reason) = self
+            .not_rows(&alone, 1)
+            .or_else(|| self.not_rows_in_other_sizes(&item))
+        {
             if forced {
                 return Err(Unfit::Batch(reason));
             }
@@ -273,6 +279,20 @@ impl Plan {
             Some(_) => format!("output `{name}` is a sequence"),
             None => format!("output `{name}` has the shape {shape:?} for {items}, without a batch dimension"),
         })
+    }
+
+    /// As [`not_rows`](Self::not_rows), for an item of other sizes: a first dimension that follows the length of the item may
+    /// have been 1 by chance.
+    fn not_rows_in_other_sizes(&self, item: &Sample) -> Option<String> {
+        let attempts = self.attempts().into_iter();
+        let others = attempts.filter_map(|attempt| self.make_up(attempt, 1));
+        let others = others
+            .filter(|other| !other.has_shapes_of(item))
+            .take(OTHER_SIZES);
+        let computed = others
+            .map(|other| self.compute(&[&other], 0))
+            .find_map(Result::ok)?;
+        self.not_rows(&computed, 1)
     }
 
     /// Whether the model computes several items at once as it computes them alone.

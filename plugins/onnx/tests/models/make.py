@@ -260,6 +260,21 @@ save(
     [value("y", T.FLOAT, 2)],
     [constant("fixed", np.array([1, 2], np.float32))],
 )
+# A step of the output for every eight columns: one for the first size that is tried. The declared shape is wrong.
+save(
+    "steps",
+    [
+        h.make_node("Transpose", ["x"], ["turned"], perm=[2, 0, 1]),
+        h.make_node("Slice", ["turned", "start", "end", "axis", "eighth"], ["y"]),
+    ],
+    [value("x", T.FLOAT, 1, 2, "width")],
+    [value("y", T.FLOAT, 1, "steps")],
+    [
+        constant(name, np.array([number], np.int64))
+        for name, number in [("start", 0), ("end", 10**9), ("axis", 0), ("eighth", 8)]
+    ],
+    valid=False,
+)
 # Any number of dimensions.
 save(
     "any_shape",
