@@ -49,6 +49,13 @@ impl Abilities for Embedded {
         let blame = |problem: String| {
             LoadError::setting("model", format_args!("`{}` {problem}", file.path.display()))
         };
+        let mut ports = file.inputs.iter().chain(file.outputs);
+        if let Some(port) = ports.find(|port| port.sequence || port.map.is_some()) {
+            let name = &port.file_name;
+            return Err(blame(format!(
+                "declares `{name}` as a sequence, which the embedded runtime does not serve; set `runtime = \"ort\"`"
+            )));
+        }
         let model = read(file).map_err(blame)?.map_err(|error| match error.kind() {
             LoadErrorKind::OperatorInvalid => {
                 blame(format!("uses what the runtime does not support: {error}"))
