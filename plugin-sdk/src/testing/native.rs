@@ -224,7 +224,12 @@ fn read_tensor(values: &Json, declared: &TensorManifest) -> Result<TensorOutput,
     })?;
     let dtype =
         DType::from_name(&declared.dtype).ok_or_else(|| format!("unknown datatype {}", declared.dtype))?;
-    let elements = flat.iter().map(|value| element(value, dtype));
+    let is_missing = values.is_null() && declared.shape.iter().all(|&size| size == 1);
+    let elements = flat.iter().map(|value| match dtype {
+        DType::Fp32 if is_missing => Ok(f32::NAN.to_le_bytes().to_vec()),
+        DType::Fp64 if is_missing => Ok(f64::NAN.to_le_bytes().to_vec()),
+        _ => element(value, dtype),
+    });
     let data = elements
         .collect::<Result<Vec<_>, _>>()
         .map_err(|problem| format!("tensor `{name}`: {problem}"))?
@@ -239,6 +244,9 @@ fn settle_shape(got: &[usize], declared: &[i64]) -> Option<Vec<usize>> {
     let fits = |(&got, &wanted): (&usize, &i64)| wanted < 0 || got as u64 == wanted.unsigned_abs();
     if got.len() == declared.len() && got.iter().zip(declared).all(fits) {
         return Some(got.to_vec());
+    }
+    if got.is_empty() && declared.iter().all(|&size| size == 1) {
+        return Some(vec![1; declared.len()]);
     }
     if got.contains(&0) && got.len() < declared.len() {
         // An empty array hides the dimensions within it, which are known if they are fixed.

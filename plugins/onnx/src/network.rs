@@ -12,6 +12,7 @@ use rten_onnx::onnx;
 
 use crate::analysis::mixing::{self, Verdict};
 use crate::analysis::sizes::{self, Known, Outline, Sizes};
+use crate::classes;
 use crate::interface::Interface;
 use crate::ports::declared;
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
@@ -39,6 +40,7 @@ struct Contents {
     metadata: BTreeMap<String, String>,
     /// What inputs the runtime may be given.
     limits: Limits,
+    class_names: Option<Vec<String>>,
 }
 
 /// An input or an output that the file declares.
@@ -157,6 +159,11 @@ impl Network {
         &self.contents.metadata
     }
 
+    /// The names of the classes, in the order of their scores, if the graph contains them.
+    pub(crate) fn class_names(&self) -> Option<&[String]> {
+        self.contents.class_names.as_deref()
+    }
+
     /// Whether the model computes with floats of 16 bits.
     pub(crate) fn is_half_precision(&self) -> bool {
         self.contents.is_half_precision
@@ -238,6 +245,7 @@ impl Contents {
         let verdicts = contain(|| mixing::analyze(&proto)).unwrap_or_else(unknown);
         let is_half_precision = has_half_precision(graph);
         let metadata = metadata(&proto);
+        let class_names = classes::names(graph);
         let outline = contain(|| Outline::new(proto)).unwrap_or_default();
         let constant = contain(|| outline.constant()).unwrap_or_default();
         fits(&constant).map_err(|problem| blame(format!("cannot be loaded: {problem}")))?;
@@ -249,6 +257,7 @@ impl Contents {
             verdicts,
             outline,
             metadata,
+            class_names,
             limits,
         })
     }

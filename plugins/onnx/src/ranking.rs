@@ -14,7 +14,7 @@ const TOP_K: usize = 5;
 /// The labels of one item, best first.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Classification {
-    /// The label with the highest score.
+    /// The label that the model chooses, or the one with the highest score.
     label: String,
     /// Its score.
     score: f32,
@@ -33,37 +33,36 @@ struct Score {
 #[derive(Debug)]
 pub(crate) struct Ranking {
     labels: Vec<String>,
-    top_k: usize,
-    activation: Activation,
+    selection: Selection,
+}
+
+/// Which labels are answered, and with which scores.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    /// How many; [`TOP_K`] by default.
+    pub(crate) top_k: Option<usize>,
+    pub(crate) activation: Activation,
     /// Labels with lower scores are left out.
-    score_threshold: Option<f32>,
+    pub(crate) score_threshold: Option<f32>,
 }
 
 impl Ranking {
     /// `key` is that of the task.
     pub(crate) fn new(
         labels: Labels,
-        top_k: Option<usize>,
-        activation: Option<Activation>,
-        score_threshold: Option<f32>,
+        selection: Selection,
         context: &LoadContext,
         key: &str,
     ) -> Result<Self, LoadError> {
         let labels = read_labels(labels, context, &format!("{key}.labels"))?;
-        let top_k = top_k.unwrap_or(TOP_K.min(labels.len()));
-        if top_k > labels.len() {
+        if let Some(top_k) = selection.top_k.filter(|top_k| *top_k > labels.len()) {
             let message = format!(
                 "{top_k}, expected at most {}, which is how many labels there are",
                 labels.len()
             );
             return Err(LoadError::setting(format_args!("{key}.top_k"), message));
         }
-        Ok(Self {
-            labels,
-            top_k,
-            activation: activation.unwrap_or_default(),
-            score_threshold,
-        })
+        Ok(Self { labels, selection })
     }
 
     /// How many labels there are.
@@ -73,15 +72,27 @@ impl Ranking {
 
     /// How many are answered.
     pub(crate) fn top_k(&self) -> usize {
-        self.top_k
+        self.selection.top_k.unwrap_or(TOP_K).min(self.labels.len())
     }
 
     /// Ranks one row, which has a score for each label.
     pub(crate) fn rank(&self, scores: &[f32]) -> Result<Classification, ItemError> {
-        let mut scores = scores.to_vec();
+        self.selection.rank(&self.labels, scores.to_vec(), None)
+    }
+}
+
+impl Selection {
+    /// Ranks one row, which has a score for each label. `decided` is the label that the model chose, if it does that: it may
+    /// be another one than that with the highest score.
+    pub(crate) fn rank(
+        &self,
+        labels: &[String],
+        mut scores: Vec<f32>,
+        decided: Option<String>,
+    ) -> Result<Classification, ItemError> {
         self.activation.apply(&mut scores);
         if let Some(index) = scores.iter().position(|score| !score.is_finite()) {
-            let (label, score) = (&self.labels[index], scores[index]);
+            let (label, score) = (&labels[index], scores[index]);
             return Err(ItemError::fault(format_args!(
                 "the model scored label `{label}` with {score}"
             )));
@@ -90,18 +101,29 @@ impl Ranking {
         // Stable: of equal scores the first label wins.
         order.sort_by(|one, other| scores[*other].total_cmp(&scores[*one]));
         let score = |index: usize| Score {
-            label: self.labels[index].clone(),
+            label: labels[index].clone(),
             score: scores[index],
+        };
+        let first = match decided {
+            None => order[0],
+            Some(decided) => labels.iter().position(|label| *label == decided).ok_or_else(|| {
+                ItemError::fault(format_args!(
+                    "the model chose `{decided}`, which is not one of its labels"
+                ))
+            })?,
         };
         let Score {
             label,
             score: highest,
-        } = score(order[0]);
+        } = score(first);
         let is_above = |index: &usize| {
             self.score_threshold
                 .is_none_or(|threshold| scores[*index] >= threshold)
         };
-        let best = order.into_iter().take(self.top_k).filter(is_above);
+        let best = order
+            .into_iter()
+            .take(self.top_k.unwrap_or(TOP_K))
+            .filter(is_above);
         Ok(Classification {
             label,
             score: highest,

@@ -135,6 +135,9 @@ pub(crate) struct TaskSettings {
     pub(crate) activation: Option<Activation>,
     /// Labels and detections with lower scores are left out. By default, no labels, and detections below 0.25.
     pub(crate) score_threshold: Option<f32>,
+    /// Answers the label that the model computes, with the scores of all labels: for classifiers of scikit-learn, XGBoost and
+    /// LightGBM.
+    pub(crate) classification: Option<ClassificationSettings>,
     /// Answers the objects in an image: their boxes, labels and scores.
     pub(crate) detection: Option<DetectionSettings>,
     /// Answers the text that an output spells (CTC).
@@ -151,6 +154,16 @@ pub(crate) struct TaskSettings {
     pub(crate) examples: Option<Vec<Json>>,
     /// Most items in a batch; the server's configuration of the task goes before it.
     pub(crate) max_batch_size: Option<NonZeroUsize>,
+}
+
+/// `[models.settings.tasks.<name>.classification]`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClassificationSettings {
+    /// Output of the label; the first one of integers or strings by default.
+    pub(crate) label: Option<String>,
+    /// Output of the scores of all labels; the first one of floats by default.
+    pub(crate) scores: Option<String>,
 }
 
 /// Names of classes.

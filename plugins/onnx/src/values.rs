@@ -251,6 +251,26 @@ impl Values {
         })
     }
 
+    /// Integers, flags and strings as text; `None` for fractions.
+    pub(crate) fn into_texts(self) -> Option<Vec<String>> {
+        fn all<T: ToString>(values: &[T]) -> Vec<String> {
+            values.iter().map(T::to_string).collect()
+        }
+        Some(match self {
+            Self::I64(values) => all(&values),
+            Self::I32(values) => all(&values),
+            Self::I16(values) => all(&values),
+            Self::I8(values) => all(&values),
+            Self::U64(values) => all(&values),
+            Self::U32(values) => all(&values),
+            Self::U16(values) => all(&values),
+            Self::U8(values) => all(&values),
+            Self::Bool(values) => all(&values),
+            Self::Text(values) => values,
+            Self::F64(_) | Self::F32(_) | Self::F16(_) | Self::Bf16(_) => return None,
+        })
+    }
+
     /// What is answered for an output: converted back to the declared type.
     pub(crate) fn answer(self, name: String, declared: DType, shape: &[usize]) -> TensorOutput {
         match (self, declared) {

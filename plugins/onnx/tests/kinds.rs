@@ -6,13 +6,11 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{load, onnx_runtime, read_json};
+use common::{assert_same, load, onnx_runtime, read_json};
 use onnx::Onnx;
 use plugin_sdk::log::Level;
 use plugin_sdk::serde_json::{Value as Json, json};
 use plugin_sdk::testing::Harness;
-
-const TOLERANCE: f64 = 1e-4;
 
 /// Those for which the embedded runtime is verified.
 const COMMON: [&str; 8] = [
@@ -51,35 +49,6 @@ fn check(name: &str, settings: &str) {
             let outcome = outcome.unwrap_or_else(|failure| panic!("{what}: {failure}"));
             assert_same(&outcome, &expected[index], &what);
         }
-    }
-}
-
-/// Numbers may differ by the tolerance; all else is equal, shapes included.
-fn assert_same(got: &Json, expected: &Json, what: &str) {
-    match (got, expected) {
-        (Json::Array(got), Json::Array(expected)) => {
-            assert_eq!(got.len(), expected.len(), "{what}: number of elements");
-            got.iter()
-                .zip(expected)
-                .for_each(|(got, expected)| assert_same(got, expected, what));
-        }
-        (Json::Object(got), Json::Object(expected)) => {
-            assert_eq!(got.len(), expected.len(), "{what}: number of outputs");
-            for (name, expected) in expected {
-                assert_same(&got[name], expected, &format!("{what}, output {name}"));
-            }
-        }
-        (Json::Number(got), Json::Number(expected)) => {
-            let difference = got
-                .as_f64()
-                .zip(expected.as_f64())
-                .map(|(one, other)| (one - other).abs());
-            assert!(
-                difference.is_some_and(|difference| difference <= TOLERANCE),
-                "{what}: {got}, expected {expected}"
-            );
-        }
-        _ => assert_eq!(got, expected, "{what}"),
     }
 }
 

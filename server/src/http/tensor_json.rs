@@ -12,7 +12,8 @@ use crate::error::ItemError;
 use crate::json::{self, object_end, string_end};
 use crate::protocol::{DType, Tensor};
 
-/// Reads nested or flat arrays, or a scalar, as the declared tensor. `name` is the declared one, or that of a tensor of the
+/// Reads nested or flat arrays, or a scalar, as the declared tensor. A tensor of one element may be a scalar as well, such as a
+/// column of a row; if it is a missing value (`null`), a float is NaN. `name` is the declared one, or that of a tensor of the
 /// declared sequence.
 pub(super) fn read_tensor(text: &str, name: &str, declared: &TensorManifest) -> Result<Tensor, ItemError> {
     let dtype = DType::from_name(&declared.dtype)
@@ -20,13 +21,27 @@ pub(super) fn read_tensor(text: &str, name: &str, declared: &TensorManifest) -> 
     let invalid = |message: String| ItemError::Invalid(format!("tensor `{name}`: {message}"));
     let max = declared_elements(&declared.shape).filter(|_| !declared.unranked);
     let mut reader = Reader::new(dtype, max);
-    reader.read(text).map_err(invalid)?;
+    match missing(dtype).filter(|_| text == "null" && max == Some(1)) {
+        Some(nan) => reader.data = nan,
+        None => reader.read(text).map_err(invalid)?,
+    }
     let shape = match declared.unranked {
         true => reader.dims,
         false => settle_shape(&reader.dims, &declared.shape).map_err(invalid)?,
     };
     Tensor::new(name, dtype, shape, Bytes::from(reader.data))
         .map_err(|error| ItemError::Invalid(error.to_string()))
+}
+
+/// A missing value: NaN, in a type that has it.
+fn missing(dtype: DType) -> Option<Vec<u8>> {
+    Some(match dtype {
+        DType::Fp64 => f64::NAN.to_le_bytes().to_vec(),
+        DType::Fp32 => f32::NAN.to_le_bytes().to_vec(),
+        DType::Fp16 => f16::NAN.to_le_bytes().to_vec(),
+        DType::Bf16 => bf16::NAN.to_le_bytes().to_vec(),
+        _ => return None,
+    })
 }
 
 /// How many elements a tensor of this shape has, if it has no open dimension.
@@ -53,6 +68,9 @@ fn settle_shape(got: &[u64], declared: &[i64]) -> Result<Vec<u64>, String> {
     let fits = |(&got, &want): (&u64, &i64)| want < 0 || u64::try_from(want) == Ok(got);
     if got.len() == declared.len() && got.iter().zip(declared).all(fits) {
         return Ok(got.to_vec());
+    }
+    if got.is_empty() && declared.iter().all(|&dim| dim == 1) {
+        return Ok(vec![1; declared.len()]);
     }
     if got.contains(&0) && got.len() < declared.len() {
         // An empty array hides the dimensions within it, which are known if they are fixed.

@@ -22,6 +22,26 @@ fn the_shape_comes_from_the_nesting_or_from_the_manifest() {
 }
 
 #[test]
+fn a_tensor_of_one_element_may_be_a_scalar_and_a_missing_float_is_nan() {
+    let one = |text: &str, dtype: &str| read(text, dtype, &[1]);
+    assert_eq!(one("41", "INT8"), Ok((vec![1], vec![41])));
+    assert_eq!(read("7", "INT8", &[1, 1]), Ok((vec![1, 1], vec![7])));
+    assert_eq!(one("\"ab\"", "BYTES"), Ok((vec![1], b"\x02\0\0\0ab".to_vec())));
+    let (shape, data) = one("null", "FP32").expect("a missing value");
+    assert_eq!(shape, [1]);
+    assert!(f32::from_le_bytes(data.try_into().expect("four bytes")).is_nan());
+    for (text, dtype, shape) in [
+        ("null", "INT64", &[1][..]),
+        ("null", "BYTES", &[1]),
+        ("null", "FP32", &[2]),
+        ("null", "FP32", &[-1]),
+        ("7", "INT8", &[-1]),
+    ] {
+        assert!(read(text, dtype, shape).is_err(), "{text} as {dtype} {shape:?}");
+    }
+}
+
+#[test]
 fn a_wrong_shape_says_what_was_expected() {
     let cases: [(&str, &[i64], &str); 9] = [
         (
@@ -37,8 +57,8 @@ fn a_wrong_shape_says_what_was_expected() {
         ("[1,2]", &[-1, -1], "tensor `x`: expected shape [-1, -1], got [2]"),
         (
             "5",
-            &[1],
-            "tensor `x`: expected shape [1] or a flat array of 1, got []",
+            &[2],
+            "tensor `x`: expected shape [2] or a flat array of 2, got []",
         ),
         (
             "[[1,2],[3]]",

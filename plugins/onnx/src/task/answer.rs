@@ -5,10 +5,10 @@ use plugin_sdk::manifest::ValueManifest;
 use plugin_sdk::prelude::*;
 use plugin_sdk::{AnyOutput, DType, Output, serde_json};
 
-use super::{Origin, Sample, declared};
+use super::{Origin, Sample, classifier, declared};
 use crate::network::Port;
 use crate::plan::{BatchMode, Keys, Plan};
-use crate::ranking::{Classification, Ranking};
+use crate::ranking::{Classification, Ranking, Selection};
 use crate::runtime::Computed;
 use crate::settings::TaskSettings;
 
@@ -42,6 +42,14 @@ pub(crate) fn choose(
     context: &LoadContext,
 ) -> Result<Option<Box<dyn Answer>>, LoadError> {
     let declared = declared::choose(settings, plan, shapes, keys, context)?;
+    if let Some(written) = settings.classification.take() {
+        if declared.is_some() {
+            let message = "a task has one kind of answer, but has `classification` as well";
+            return Err(LoadError::setting(keys.of("classification", true), message));
+        }
+        let classifier = classifier::choose(&written, settings, plan, shapes, keys, context)?;
+        return Ok(Some(Box::new(classifier)));
+    }
     let ranking = ranking(settings, declared.is_some(), &plan.outputs, shapes, keys, context)?;
     Ok(declared.or(ranking.map(|ranking| Box::new(ranking) as Box<dyn Answer>)))
 }
@@ -97,9 +105,11 @@ fn ranking(
     }
     let ranking = Ranking::new(
         labels,
-        top_k,
-        settings.activation,
-        settings.score_threshold,
+        Selection {
+            top_k,
+            activation: settings.activation.unwrap_or_default(),
+            score_threshold: settings.score_threshold,
+        },
         context,
         &keys.of("", true),
     )?;

@@ -2,6 +2,7 @@
 //! decided by `plan`, and does not change.
 
 pub(crate) mod answer;
+mod classifier;
 mod declared;
 mod items;
 

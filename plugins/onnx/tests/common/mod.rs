@@ -105,3 +105,33 @@ pub(crate) fn declared_answers(settings: &str, models: &str, items: &[Json]) -> 
     let answer = |outcome: Result<Json, _>| outcome.unwrap_or_else(|failure| panic!("{settings}\n{failure}"));
     Some(model.predict("t", items).into_iter().map(answer).collect())
 }
+
+/// Numbers may differ by 1e-4, or by that part of them; all else is equal, shapes included.
+pub(crate) fn assert_same(got: &Json, expected: &Json, what: &str) {
+    match (got, expected) {
+        (Json::Array(got), Json::Array(expected)) => {
+            assert_eq!(got.len(), expected.len(), "{what}: number of elements");
+            got.iter()
+                .zip(expected)
+                .for_each(|(got, expected)| assert_same(got, expected, what));
+        }
+        (Json::Object(got), Json::Object(expected)) => {
+            assert_eq!(got.len(), expected.len(), "{what}: number of outputs");
+            for (name, expected) in expected {
+                assert_same(&got[name], expected, &format!("{what}, output {name}"));
+            }
+        }
+        (Json::Number(got), Json::Number(expected)) => {
+            let (got, expected) = (
+                got.as_f64().expect("a number"),
+                expected.as_f64().expect("a number"),
+            );
+            let tolerance = 1e-4 * expected.abs().max(1.0);
+            assert!(
+                (got - expected).abs() <= tolerance,
+                "{what}: {got}, expected {expected}"
+            );
+        }
+        _ => assert_eq!(got, expected, "{what}"),
+    }
+}
