@@ -54,8 +54,12 @@ fn a_size_that_a_dimension_of_the_client_determines_is_checked_before_the_run() 
     for model in served("every_pair") {
         let huge = outcome(&model, json!({"x": vec![0.0; 1_000_000]}));
         assert_too_large(huge, "4000.0 GB (MatMul node that computes `pairs`)");
-        let answer = outcome(&model, json!({"x": [1.0, -3.0, 2.0]}));
-        assert_eq!(answer, Ok(json!({"y": 9.0})));
+        // Longer than the items of the trial, and shorter than the one before.
+        for length in [3, 1000] {
+            let mut values = vec![1.0; length];
+            values[1] = -3.0;
+            assert_eq!(outcome(&model, json!({"x": values})), Ok(json!({"y": 9.0})));
+        }
     }
 }
 

@@ -17,6 +17,9 @@ use crate::external::each_tensor_mut;
 /// The most shapes of which the sizes are remembered.
 const MAX_REMEMBERED: usize = 64;
 
+/// Sizes from this number of elements on are worked out for every run: it takes far longer than that.
+const SMALL: i64 = 1 << 24;
+
 /// A graph without its weights.
 #[derive(Default)]
 pub(crate) struct Outline {
@@ -165,7 +168,12 @@ impl Outline {
             }
         };
         let sizes = self.follow(input).0;
-        if !self.by_elements {
+        // The sizes of a huge run say nothing of smaller ones, which must not be rejected for it.
+        let is_small = sizes
+            .largest
+            .as_ref()
+            .is_none_or(|(elements, _)| *elements < SMALL);
+        if !self.by_elements && is_small {
             self.state().remember(key, &sizes);
         }
         sizes
