@@ -82,7 +82,8 @@ def operands(case, dtypes, count=2, kind=None):
     return names
 
 
-@subject("Add", "Sub", "Mul", "Div", split=["one wide element", "only scalars"], exclude=WIDE + REPEATED, weight=3)
+@subject("Add", "Mul", split=["one wide element", "only scalars"], exclude=WIDE, weight=3)
+@subject("Sub", "Div", split=["one wide element", "only scalars"], exclude=WIDE + REPEATED, weight=3)
 def arithmetic(case, operator):
     dtype = types(case, *NUMBERS, INT8, UINT8)
     if operator == "Div" and dtype in (INT32, INT64, INT8, UINT8):
