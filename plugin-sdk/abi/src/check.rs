@@ -540,10 +540,8 @@ fn check_tensors<'t, 'a: 't>(
     if single > declared_single.count() {
         return Err("the plugin's output has a tensor twice".to_owned());
     }
-    let sequences = declared.tensors.iter().filter(|manifest| manifest.sequence);
-    sequences
-        .map(|sequence| check_sequence(sequence, names.clone()))
-        .collect()
+    let mut sequences = declared.tensors.iter().filter(|manifest| manifest.sequence);
+    sequences.try_for_each(|sequence| check_sequence(sequence, names.clone()))
 }
 
 /// Checks that the tensors of a sequence are numbered from 0 without gaps.

@@ -115,13 +115,13 @@ impl Frame {
     /// a sequential file has one scan.
     pub(super) fn is_usual(&self) -> bool {
         let first = &self.components[0];
-        let factors = self
+        let mut factors = self
             .components
             .iter()
             .flat_map(|component| [component.horizontal, component.vertical]);
         (first.horizontal, first.vertical) == (self.max_horizontal, self.max_vertical)
-            && factors.into_iter().all(|factor| factor != 3)
-            && !(self.has_partial_scan && !self.progressive)
+            && factors.all(|factor| factor != 3)
+            && (self.progressive || !self.has_partial_scan)
     }
 
     /// Reads a scan header (section B.2.3); `None` if it is invalid, or refers to a table that is not defined.
