@@ -79,7 +79,7 @@ fn an_item_that_is_too_large_does_not_fail_the_others_of_its_batch() {
 #[test]
 fn a_size_that_cannot_be_found_out_is_left_to_the_runtime_that_survives_it() {
     let embedded = load("model = \"computed_zeros.onnx\"\nruntime = \"rten\"", MODELS);
-    let message = embedded.err().expect("an unknown size").to_string();
+    let message = embedded.expect_err("an unknown size").to_string();
     assert!(
         message.contains("(ConstantOfShape node that computes `zeros`)"),
         "{message}"
@@ -105,8 +105,7 @@ fn a_size_that_the_file_determines_is_an_error_of_the_model() {
     for runtime in runtimes {
         let settings = format!("model = \"four_petabytes.onnx\"\n{runtime}");
         let message = load(&settings, MODELS)
-            .err()
-            .expect("no machine has so much memory")
+            .expect_err("no machine has so much memory")
             .to_string();
         assert!(
             message.contains("a tensor of 4000000.0 GB"),

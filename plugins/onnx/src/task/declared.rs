@@ -72,8 +72,11 @@ pub(super) fn choose(
     Ok(None)
 }
 
+/// The shape of an output, and its numbers in row-major order.
+type Numbers = (Vec<usize>, Vec<f32>);
+
 /// The numbers of outputs, with their shapes.
-fn numbers(outputs: Vec<Computed>) -> Result<Vec<(Vec<usize>, Vec<f32>)>, ItemError> {
+fn numbers(outputs: Vec<Computed>) -> Result<Vec<Numbers>, ItemError> {
     let numbers = |computed: Computed| Some((computed.shape, computed.values.into_numbers()?));
     let numbers: Option<_> = outputs.into_iter().map(numbers).collect();
     numbers.ok_or_else(|| ItemError::fault("the model computed strings, expected numbers"))

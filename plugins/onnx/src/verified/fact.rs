@@ -100,10 +100,11 @@ impl Bounds {
 
     /// Bounds of remainders, whatever sign they take.
     pub(crate) fn remainder(self, other: Self) -> Self {
-        if let (Some(dividend), Some(divisor)) = (self.value(), other.value()) {
-            if dividend >= 0 && divisor > 0 {
-                return Self::exactly(dividend % divisor);
-            }
+        if let (Some(dividend), Some(divisor)) = (self.value(), other.value())
+            && dividend >= 0
+            && divisor > 0
+        {
+            return Self::exactly(dividend % divisor);
         }
         let limit = i128::from(other.low).abs().max(i128::from(other.high).abs()) - 1;
         let low = if self.low >= 0 && other.low >= 0 {

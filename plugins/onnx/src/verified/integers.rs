@@ -181,8 +181,11 @@ fn gathered(site: &Site<'_>) -> Option<Integers> {
     })
 }
 
-/// The axes that a `Slice` cuts, and the indices that it keeps of each, if they are known.
-pub(super) fn slice_ranges(site: &Site<'_>) -> Option<(Vec<usize>, Vec<Option<Vec<usize>>>)> {
+/// What a `Slice` keeps of an axis: its indices, if they are known.
+type KeptIndices = Option<Vec<usize>>;
+
+/// The axes that a `Slice` cuts, and what it keeps of each.
+pub(super) fn slice_ranges(site: &Site<'_>) -> Option<(Vec<usize>, Vec<KeptIndices>)> {
     let shape = site.shape(0)?;
     let starts = site.list("starts", 1);
     let ends = site.list("ends", 2);

@@ -43,10 +43,10 @@ fn smaller(site: &Site<'_>, index: usize, dim: Bounds) -> Bounds {
 pub(super) fn resized(site: &Site<'_>) -> Option<Shape> {
     let input = site.shape(0)?;
     let sizes = site.input(3).filter(|_| site.operator == "Resize");
-    if let Some(sizes) = sizes.and_then(|sizes| sizes.integers.as_ref()?.each.clone()) {
-        if sizes.len() == input.len() {
-            return Some(sizes);
-        }
+    if let Some(sizes) = sizes.and_then(|sizes| sizes.integers.as_ref()?.each.clone())
+        && sizes.len() == input.len()
+    {
+        return Some(sizes);
     }
     // Scales are floats, which are not followed.
     Some(input.iter().map(|_| Bounds::SIZE).collect())
