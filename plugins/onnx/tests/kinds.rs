@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use common::{assert_same, load, onnx_runtime, read_json};
 use onnx::Onnx;
 use plugin_sdk::log::Level;
-use plugin_sdk::serde_json::{Value as Json, json};
+use plugin_sdk::serde_json::json;
 use plugin_sdk::testing::Harness;
 
 /// Those for which the embedded runtime is verified.
