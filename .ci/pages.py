@@ -164,8 +164,8 @@ def missing_files_and_names():
 
 
 README_LINES = 200
-# Pages that do not begin with questions: the front page, the list of changes, notes about data, and one that will.
-WITHOUT_QUESTIONS = re.compile(r"README\.md|CHANGELOG\.md|config/\w+/README\.md|tests/.*|plugins/onnx/README\.md")
+# Pages that do not begin with questions: the front page, the list of changes, and notes about data.
+WITHOUT_QUESTIONS = re.compile(r"README\.md|CHANGELOG\.md|config/\w+/README\.md|tests/.*")
 
 
 def malformed_pages():

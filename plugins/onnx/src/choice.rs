@@ -1,8 +1,8 @@
 //! Chooses what computes a model, by the settings, by what the embedded runtime is verified for, and by what this machine has.
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use plugin_sdk::{LoadContext, LoadError, log};
+use plugin_sdk::{LoadContext, LoadError};
 
 use crate::embedded::Embedded;
 use crate::network::{Network, NotLoaded};
@@ -25,6 +25,8 @@ pub(crate) struct Chosen {
     pub(crate) runtime: String,
     /// Why it was chosen, for clients: no paths.
     pub(crate) reason: String,
+    /// Whether ONNX Runtime may be tried if the model does not work: the settings leave the choice.
+    pub(crate) has_alternative: bool,
 }
 
 impl Chosen {
@@ -34,51 +36,66 @@ impl Chosen {
             network,
             runtime,
             reason,
+            has_alternative: false,
         }
     }
 }
 
 /// Loads the network with the runtime that the settings ask for, or leave to choose, with `threads` threads for each batch.
 pub(crate) fn load(settings: &Settings, context: &LoadContext, threads: usize) -> Result<Chosen, LoadError> {
-    let loading = Loading {
-        path: &context.path(&settings.model),
-        ort: settings.ort.as_ref(),
-        context,
-        threads,
-    };
-    let chosen = match settings.runtime {
-        RuntimeChoice::Auto => loading.choose()?,
+    let loading = Loading::new(settings, context, threads);
+    match settings.runtime {
+        RuntimeChoice::Auto => loading.choose(),
         RuntimeChoice::Ort => {
-            loading.onnx_runtime("runtime", "onnxruntime", "`runtime` is \"ort\"".to_owned())?
+            loading.onnx_runtime("runtime", "onnxruntime", "`runtime` is \"ort\"".to_owned())
         }
         RuntimeChoice::Rten if settings.ort.is_some() => {
-            return Err(LoadError::setting("ort", "is for the runtimes `auto` and `ort`"));
+            Err(LoadError::setting("ort", "is for the runtimes `auto` and `ort`"))
         }
         RuntimeChoice::Rten => {
             let network = loading.network(&Embedded).map_err(NotLoaded::into_error)?;
-            Chosen::new(network, EMBEDDED.to_owned(), "`runtime` is \"rten\"")
+            Ok(Chosen::new(network, EMBEDDED.to_owned(), "`runtime` is \"rten\""))
         }
-    };
-    // Further processes of the model would report the same.
-    if !context.is_repeated {
-        log::info!("runs on {}: {}", chosen.runtime, chosen.reason);
     }
-    Ok(chosen)
+}
+
+/// The network in ONNX Runtime, after its trial in the embedded runtime failed. None if there is no ONNX Runtime, or if it does
+/// not load the model.
+pub(crate) fn after_failed_trial(
+    settings: &Settings,
+    context: &LoadContext,
+    threads: usize,
+    failure: &str,
+) -> Option<Chosen> {
+    let loading = Loading::new(settings, context, threads);
+    let runtime = OnnxRuntime::new(loading.ort, &context.base_dir).ok()?;
+    let network = loading.network(&runtime).ok()?;
+    let reason = format!("the embedded runtime cannot compute the trial: {failure}");
+    Some(Chosen::new(network, runtime.name(), reason))
 }
 
 /// The name of the embedded runtime.
 const EMBEDDED: &str = "rten (embedded)";
 
 struct Loading<'a> {
-    path: &'a Path,
+    path: PathBuf,
     ort: Option<&'a OrtSettings>,
     context: &'a LoadContext,
     threads: usize,
 }
 
-impl Loading<'_> {
+impl<'a> Loading<'a> {
+    fn new(settings: &'a Settings, context: &'a LoadContext, threads: usize) -> Self {
+        Self {
+            path: context.path(&settings.model),
+            ort: settings.ort.as_ref(),
+            context,
+            threads,
+        }
+    }
+
     fn network(&self, abilities: &dyn Abilities) -> Result<Network, NotLoaded> {
-        Network::load(self.path, abilities, self.context.workers, self.threads)
+        Network::load(&self.path, abilities, self.context.workers, self.threads)
     }
 
     /// ONNX Runtime, which the setting `key` asks for.
@@ -103,7 +120,10 @@ impl Loading<'_> {
         let refusal = match self.network(&Embedded) {
             Ok(network) => {
                 let reason = "it is verified for every operator of the model";
-                return Ok(Chosen::new(network, EMBEDDED.to_owned(), reason));
+                return Ok(Chosen {
+                    has_alternative: true,
+                    ..Chosen::new(network, EMBEDDED.to_owned(), reason)
+                });
             }
             Err(NotLoaded::File(error)) => return Err(error),
             Err(NotLoaded::Runtime(error)) => error,

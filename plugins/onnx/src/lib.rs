@@ -39,6 +39,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use plugin_sdk::log;
 use plugin_sdk::prelude::*;
 
 use crate::choice::Chosen;
@@ -56,8 +57,48 @@ const MAX_THREADS: usize = 1024;
 /// A loaded ONNX file with its tasks.
 pub struct Onnx {
     tasks: Vec<(String, Arc<Plan>)>,
-    /// What was chosen for it, and why.
-    details: BTreeMap<String, String>,
+    /// Name and version of the runtime.
+    runtime: String,
+    /// Why it was chosen.
+    reason: String,
+}
+
+impl Onnx {
+    /// Plans the tasks that the settings ask for.
+    fn plan(chosen: Chosen, settings: &Settings, context: &LoadContext) -> Result<Self, LoadError> {
+        let network = Arc::new(chosen.network);
+        let plan = |name: &str, task: TaskSettings, written: bool| {
+            Plan::new(name, task, written, settings.batch, &network, context)
+                .map(|plan| (name.to_owned(), Arc::new(plan)))
+        };
+        let tasks = if settings.tasks.is_empty() {
+            vec![plan(ONLY_TASK, TaskSettings::default(), false)?]
+        } else {
+            let written = settings.tasks.iter();
+            written
+                .map(|(name, task)| plan(name, task.clone(), true))
+                .collect::<Result<_, _>>()?
+        };
+        Ok(Self {
+            tasks,
+            runtime: chosen.runtime,
+            reason: chosen.reason,
+        })
+    }
+
+    /// Why the trial of a task computed nothing; none if all trials succeeded.
+    fn trial_failure(&self) -> Option<&str> {
+        self.tasks
+            .iter()
+            .find_map(|(_, plan)| plan.trial_failure.as_deref())
+    }
+
+    fn report(&self) {
+        log::info!("runs on {}: {}", self.runtime, self.reason);
+        for (level, remark) in self.tasks.iter().flat_map(|(_, plan)| &plan.remarks) {
+            log::log!(*level, "{remark}");
+        }
+    }
 }
 
 impl Model for Onnx {
@@ -69,32 +110,22 @@ impl Model for Onnx {
             let message = format!("{threads}, expected at most {MAX_THREADS}");
             return Err(LoadError::setting("threads", message));
         }
-        let Chosen {
-            network,
-            runtime,
-            reason,
-        } = choice::load(&settings, context, threads)?;
-        let network = Arc::new(network);
-        let batch = settings.batch;
-        let plan = |name: &str, settings: TaskSettings, written: bool| {
-            Plan::new(name, settings, written, batch, &network, context)
-                .map(|plan| (name.to_owned(), Arc::new(plan)))
-        };
-        let tasks = if settings.tasks.is_empty() {
-            vec![plan(ONLY_TASK, TaskSettings::default(), false)?]
-        } else {
-            let written = settings.tasks.into_iter();
-            written
-                .map(|(name, settings)| plan(&name, settings, true))
-                .collect::<Result<_, _>>()?
-        };
-        Ok(Self {
-            tasks,
-            details: BTreeMap::from([
-                ("runtime".to_owned(), runtime),
-                ("runtime_reason".to_owned(), reason),
-            ]),
-        })
+        let chosen = choice::load(&settings, context, threads)?;
+        let has_alternative = chosen.has_alternative;
+        let mut model = Self::plan(chosen, &settings, context)?;
+        if has_alternative
+            && let Some(failure) = model.trial_failure()
+            && let Some(other) = choice::after_failed_trial(&settings, context, threads, failure)
+            && let Ok(other) = Self::plan(other, &settings, context)
+            && other.trial_failure().is_none()
+        {
+            model = other;
+        }
+        // Further processes of the model would report the same.
+        if !context.is_repeated {
+            model.report();
+        }
+        Ok(model)
     }
 
     /// They follow from the settings.
@@ -109,7 +140,10 @@ impl Model for Onnx {
     }
 
     fn details(&self) -> BTreeMap<String, String> {
-        self.details.clone()
+        BTreeMap::from([
+            ("runtime".to_owned(), self.runtime.clone()),
+            ("runtime_reason".to_owned(), self.reason.clone()),
+        ])
     }
 
     fn platform() -> &'static str {

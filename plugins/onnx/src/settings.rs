@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::answers::settings::{DetectionSettings, EmbeddingSettings, TextSettings, TokenizerSettings};
 
 /// `[models.settings]`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The `.onnx` file. A relative path starts at the folder of the configuration file.
@@ -60,7 +60,7 @@ pub(crate) enum BatchSetting {
 }
 
 /// `[models.settings.ort]`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OrtSettings {
     /// Path of `libonnxruntime.so`. If neither this nor `python` is set, the library is searched for: in `ORT_DYLIB_PATH`, in
@@ -114,7 +114,7 @@ fn cpu() -> Vec<Provider> {
 }
 
 /// `[models.settings.tasks.<name>]`.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TaskSettings {
     /// Inputs of the model that a client gives; all, if not said.
@@ -157,7 +157,7 @@ pub(crate) struct TaskSettings {
 }
 
 /// `[models.settings.tasks.<name>.classification]`.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClassificationSettings {
     /// Output of the label; the first one of integers or strings by default.
@@ -167,7 +167,7 @@ pub(crate) struct ClassificationSettings {
 }
 
 /// Names of classes.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "expected a list of strings, or the path of a text file with one label a line"
@@ -193,7 +193,7 @@ pub(crate) enum Activation {
 }
 
 /// How an image becomes the input tensor.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImageSettings {
     /// Width of the input, or `"proportional"`: it follows from the height and the proportions of each image.

@@ -160,6 +160,29 @@ fn by_default_the_library_computes_what_the_embedded_runtime_does_not_and_says_w
 }
 
 #[test]
+fn by_default_the_library_computes_what_fails_in_the_embedded_runtime_only_when_it_runs() {
+    let Some(settings) = onnx_runtime() else { return };
+    let settings = settings.replace("runtime = \"ort\"", "");
+    let enlarged = load(
+        &format!("model = \"../models/enlarged.onnx\"\n{settings}"),
+        folder(),
+    )
+    .expect("a model");
+    let details = &enlarged.manifest().details;
+    assert!(details["runtime"].starts_with("ONNX Runtime 1."), "{details:?}");
+    let reason = &details["runtime_reason"];
+    assert!(
+        reason.starts_with("the embedded runtime cannot compute the trial: "),
+        "{reason}"
+    );
+    let logs = enlarged.logs();
+    assert!(
+        logs.iter().all(|line| !line.message.contains("the trial failed")),
+        "{logs:?}"
+    );
+}
+
+#[test]
 fn a_model_that_is_meant_for_a_gpu_never_runs_on_the_embedded_runtime() {
     let Some(settings) = onnx_runtime() else { return };
     let settings = settings

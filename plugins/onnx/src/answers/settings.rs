@@ -11,7 +11,7 @@ use super::boxes::{BoxFormat, Coordinates};
 use super::detection::RowFormat;
 
 /// `[models.settings.tasks.<name>.detection]`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DetectionSettings {
     /// Output with a row for each prediction: a box, then its scores. The only output of the task by default.
@@ -50,7 +50,7 @@ pub(crate) struct DetectionSettings {
 }
 
 /// `[models.settings.tasks.<name>.text]`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TextSettings {
     /// The characters in the order of the classes: a text file with one a line, or `{ metadata = "…" }`, the key of the model file's
@@ -65,7 +65,7 @@ pub(crate) struct TextSettings {
 }
 
 /// Where the characters are.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "expected the path of a text file with one character a line, or `{ metadata = \"…\" }`"
@@ -78,7 +78,7 @@ pub(crate) enum Dictionary {
 }
 
 /// A key in the metadata of the model file.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Metadata {
     pub(crate) metadata: String,
@@ -116,7 +116,7 @@ impl Blank {
 }
 
 /// `[models.settings.tasks.<name>.tokenizer]`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TokenizerSettings {
     /// The file `tokenizer.json`.
@@ -135,7 +135,7 @@ pub(crate) struct TokenizerSettings {
 }
 
 /// `[models.settings.tasks.<name>.embedding]`.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EmbeddingSettings {
     /// How the vectors of a text's tokens become one; not for models that compute one vector for each text.

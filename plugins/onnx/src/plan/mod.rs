@@ -21,7 +21,7 @@ pub(crate) use self::batch_mode::BatchMode;
 use self::batch_mode::declared;
 use self::images::Images;
 use self::texts::Texts;
-pub(crate) use self::trial::Tried;
+pub(crate) use self::trial::{Remark, Tried};
 use crate::network::{Dim, Network, Port};
 use crate::settings::{BatchSetting, TaskSettings};
 use crate::task::answer::{self, Answer};
@@ -39,6 +39,10 @@ pub(crate) struct Plan {
     pub(crate) answer: Option<Box<dyn Answer>>,
     pub(crate) mode: BatchMode,
     pub(crate) info: TaskInfo,
+    /// Why the trial computed nothing; none if it did.
+    pub(crate) trial_failure: Option<String>,
+    /// What the operator should know. Not logged here, since a plan may be dropped for one with another runtime.
+    pub(crate) remarks: Vec<Remark>,
 }
 
 /// An input of a task.
@@ -112,6 +116,8 @@ impl Plan {
             answer: None,
             mode: declared.mode,
             info: TaskInfo::default(),
+            trial_failure: None,
+            remarks: Vec::new(),
         };
         plan.read_inputs_by(&settings, &keys, context)?;
         let written_examples = plan.read_examples(settings.examples.as_deref(), &keys, context)?;
@@ -125,7 +131,8 @@ impl Plan {
             plan.read_inputs_by(&settings, &keys, context)?;
         }
         plan.warm_up(&tried, context.workers);
-        tried.log(name, &declared, context);
+        plan.trial_failure = tried.failure().map(str::to_owned);
+        plan.remarks = tried.remarks(name, &declared);
         let shapes = tried.item_shapes(plan.outputs.len());
         plan.answer = answer::choose(&mut settings, &plan, shapes.as_deref(), &keys, context)?;
         plan.info = plan.describe(&settings, written_examples, &tried, &keys)?;

@@ -4,8 +4,9 @@
 //!
 //! A model whose trial fails is served: made-up items may not suit it.
 
+use plugin_sdk::log::Level;
 use plugin_sdk::manifest::Trial;
-use plugin_sdk::{LoadContext, LoadError, log};
+use plugin_sdk::{LoadError, log};
 
 use super::batch_mode::{BatchMode, Declared};
 use super::compare::{Difference, compare};
@@ -20,6 +21,9 @@ const TOGETHER: usize = 3;
 
 /// Number of items of other sizes that are tried until the model computes one.
 const OTHER_SIZES: usize = 8;
+
+/// A line for the log.
+pub(crate) type Remark = (Level, String);
 
 /// What a trial found out.
 pub(crate) struct Tried {
@@ -85,26 +89,32 @@ impl Tried {
         (0..outputs).map(|output| self.item_shape(output)).collect()
     }
 
-    pub(super) fn log(&self, task: &str, declared: &Declared, context: &LoadContext) {
-        if context.is_repeated {
-            return;
-        }
+    /// Why nothing was computed; none if something was.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Lines for the log about the task `task`.
+    pub(super) fn remarks(&self, task: &str, declared: &Declared) -> Vec<Remark> {
         let mode = match self.mode {
             BatchMode::Batched => "items are batched",
             BatchMode::ItemByItem => "items run one by one",
             BatchMode::Unbatched => "a request is one item, with the tensors that the file declares",
         };
+        let mut remarks = Vec::new();
         match &self.reason {
-            Some(reason) => log::warn!("task `{task}`: {mode}: {reason}"),
+            Some(reason) => remarks.push((Level::Warn, format!("task `{task}`: {mode}: {reason}"))),
             None if self.mode == BatchMode::Batched => {}
-            None => log::info!("task `{task}`: {mode}: {}", declared.reason),
+            None => remarks.push((Level::Info, format!("task `{task}`: {mode}: {}", declared.reason))),
         }
         if let Some(failure) = &self.failure {
-            log::warn!(
+            let message = format!(
                 "task `{task}`: the trial failed, so it is not known whether the model works: {failure}; set `examples` to items \
                  that it accepts"
             );
+            remarks.push((Level::Warn, message));
         }
+        remarks
     }
 }
 

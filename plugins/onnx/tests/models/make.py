@@ -421,3 +421,12 @@ save(
     [value("vector", T.FLOAT, N, 2)],
     [constant("row", np.array([1], np.int64))],
 )
+
+# The embedded runtime takes it at load, but computes no request: it expects attributes that a file may leave out.
+save(
+    "enlarged",
+    [h.make_node("ConvTranspose", ["image", "kernel"], ["larger"], strides=[3, 2], pads=[1, 2, 1, 2])],
+    [value("image", T.FLOAT, N, 1, 3, 3)],
+    [value("larger", T.FLOAT, N, 2, 7, 3)],
+    [constant("kernel", np.ones((1, 2, 3, 3), np.float32))],
+)
