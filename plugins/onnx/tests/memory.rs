@@ -98,6 +98,24 @@ fn a_size_that_cannot_be_found_out_is_left_to_the_runtime_that_survives_it() {
 }
 
 #[test]
+fn a_size_that_follows_from_a_fraction_in_the_request_is_left_to_that_runtime_as_well() {
+    let message = load("model = \"rescaled.onnx\"\nruntime = \"rten\"", MODELS)
+        .expect_err("an unknown size")
+        .to_string();
+    assert!(
+        message.contains("(Resize node that computes `smaller`)"),
+        "{message}"
+    );
+
+    let Some(runtime) = onnx_runtime() else { return };
+    let model = load(&format!("model = \"rescaled.onnx\"\n{runtime}"), MODELS).expect("a model");
+    let item =
+        json!({"image": [[[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]]], "scales": [1.0, 1.0, 0.5, 0.5]});
+    let answer = outcome(&model, item).expect("a smaller image");
+    assert_eq!(answer["smaller"], json!([[[[1.0, 3.0]]]]));
+}
+
+#[test]
 fn a_size_that_the_file_determines_is_an_error_of_the_model() {
     let runtimes = ["runtime = \"rten\"".to_owned()]
         .into_iter()

@@ -6,7 +6,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rten_onnx::onnx::{GraphProto, ModelProto, OperatorSetIdProto, ValueInfoProto};
+use rten_onnx::onnx::{DataType, GraphProto, ModelProto, OperatorSetIdProto, ValueInfoProto};
 
 use super::constant;
 use super::graph::Walk;
@@ -127,9 +127,15 @@ impl Outline {
                 .and_then(Size::product)
                 .and_then(|count| count.value());
             let count = count.and_then(|count| usize::try_from(count).ok());
+            // Of floats a fraction, as a scale may be: sizes that follow from whole numbers only are not bounded.
+            let number = if is_float(info) {
+                constant::number(0.5, walk.symbols())
+            } else {
+                Size::known(1)
+            };
             let numbers = count
                 .filter(|count| are_few(*count))
-                .map(|count| vec![Size::known(1); count]);
+                .map(|count| vec![number; count]);
             Value {
                 dims,
                 numbers,
@@ -214,6 +220,14 @@ impl State {
         }
         self.remembered.push((key, sizes.clone()));
     }
+}
+
+fn is_float(info: &ValueInfoProto) -> bool {
+    let tensor = info.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
+    matches!(
+        tensor.and_then(|tensor| tensor.elem_type),
+        Some(DataType::FLOAT | DataType::DOUBLE | DataType::FLOAT16 | DataType::BFLOAT16)
+    )
 }
 
 #[cfg(test)]

@@ -430,3 +430,11 @@ save(
     [value("larger", T.FLOAT, N, 2, 7, 3)],
     [constant("kernel", np.ones((1, 2, 3, 3), np.float32))],
 )
+
+# How large the result is follows from a fraction in the request.
+save(
+    "rescaled",
+    [h.make_node("Resize", ["image", "", "scales"], ["smaller"], mode="nearest")],
+    [value("image", T.FLOAT, 1, 1, 2, 4), value("scales", T.FLOAT, 4)],
+    [value("smaller", T.FLOAT, "n", "c", "h", "w")],
+)

@@ -1,6 +1,4 @@
-use rten_onnx::onnx::{
-    DataType, Dimension, NodeProto, TensorProto, TensorShapeProto, TypeProto, TypeProtoTensor,
-};
+use rten_onnx::onnx::{Dimension, NodeProto, TensorProto, TensorShapeProto, TypeProto, TypeProtoTensor};
 
 use super::*;
 
