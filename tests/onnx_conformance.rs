@@ -24,7 +24,7 @@ fn models_are_computed_as_by_pythons_onnxruntime_or_rejected() {
     }
     let output = Command::new(&python)
         .arg(plugins::repository().join("tests/onnx_conformance/conformance.py"))
-        .arg("--short")
+        .args(["--short", "--require-all"])
         .arg("--server")
         .arg(plugins::executable())
         .arg("--plugin-dir")
