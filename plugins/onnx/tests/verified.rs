@@ -331,6 +331,86 @@ fn python() -> Option<PathBuf> {
     None
 }
 
+/// An operator, and its inputs after the first one: `c`, `x`, or `same` for the first one again.
+type Step<'a> = (&'a str, &'a [&'a str]);
+
+/// `x`, then each of the operators, the last of which computes `y`. `c` is a constant.
+fn chain(constant: &[f32], operators: &[Step<'_>]) -> Graph {
+    let name = |index: usize| match index {
+        0 => "x".to_owned(),
+        index if index == operators.len() => "y".to_owned(),
+        index => format!("v{index}"),
+    };
+    let nodes = operators.iter().enumerate().map(|(index, (operator, others))| {
+        let before = name(index);
+        let mut inputs = vec![before.as_str()];
+        inputs.extend(
+            others
+                .iter()
+                .map(|other| if *other == "same" { before.as_str() } else { other }),
+        );
+        node(operator, &inputs, &name(index + 1), &[])
+    });
+    Graph {
+        opset: 17,
+        inputs: vec![value("x", DataType::FLOAT, &[-1, 4])],
+        constants: vec![floats("c", &[constant.len() as i64], constant)],
+        nodes: nodes.collect(),
+        output: ("y", DataType::FLOAT),
+    }
+}
+
+fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
+    TensorProto {
+        name: Some(name.to_owned()),
+        dims: dims.to_vec(),
+        data_type: Some(DataType::FLOAT),
+        raw_data: Some(RefCell::new(
+            values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        )),
+        ..TensorProto::default()
+    }
+}
+
+#[test]
+fn a_nan_that_a_graph_makes_does_not_reach_an_operator_that_hides_it() {
+    let hidden: [(&[f32], &[Step<'_>]); 5] = [
+        (&[1.0], &[("Sqrt", &[]), ("Relu", &[])]),
+        (&[1.0], &[("Log", &[]), ("Neg", &[]), ("Relu", &[])]),
+        (&[0.5], &[("Pow", &["c"]), ("Relu", &[])]),
+        (&[1.0], &[("Div", &["x"]), ("Relu", &[])]),
+        (
+            &[-1.0],
+            &[("Abs", &[]), ("Add", &["c"]), ("Sqrt", &[]), ("Relu", &[])],
+        ),
+    ];
+    for (constant, operators) in hidden {
+        let error = chain(constant, operators).check().expect_err("a hidden NaN");
+        assert!(
+            error.contains("`Relu` (`y`): not verified with NaN") && error.contains("runtime = \"ort\""),
+            "{operators:?}: {error}"
+        );
+    }
+    // As in layer normalizations and norms: the operands show that there is none.
+    let safe: [(&[f32], &[Step<'_>]); 5] = [
+        (
+            &[1e-5],
+            &[("Mul", &["same"]), ("Add", &["c"]), ("Sqrt", &[]), ("Relu", &[])],
+        ),
+        (&[2.0], &[("Pow", &["c"]), ("Sqrt", &[]), ("Relu", &[])]),
+        (&[1.0, 2.0, 3.0, 4.0], &[("Div", &["c"]), ("Relu", &[])]),
+        (
+            &[1e-5],
+            &[("Abs", &[]), ("Max", &["c"]), ("Log", &[]), ("Relu", &[])],
+        ),
+        // Nothing hides it.
+        (&[1.0], &[("Sqrt", &[]), ("Neg", &[])]),
+    ];
+    for (constant, operators) in safe {
+        assert_eq!(chain(constant, operators).check(), Ok(()), "{operators:?}");
+    }
+}
+
 #[test]
 fn the_table_agrees_with_onnx_runtime_on_a_sample() {
     verify_operators("check");

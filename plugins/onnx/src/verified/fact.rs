@@ -2,6 +2,8 @@
 
 use rten_onnx::onnx::{self, DataType};
 
+use super::floats::Floats;
+
 /// Integers of this many elements are followed one by one; larger tensors have common bounds.
 const MAX_FOLLOWED: usize = 64;
 
@@ -162,6 +164,8 @@ pub(crate) struct Fact {
     pub(crate) constant: bool,
     /// Whether the runtime may hold a BOOL that is true as another integer than 1.
     pub(crate) loose: bool,
+    /// What is known about its elements, if they are floats.
+    pub(crate) floats: Floats,
 }
 
 impl Fact {
@@ -176,6 +180,16 @@ impl Fact {
     pub(crate) fn with_integers(mut self, integers: Option<Integers>) -> Self {
         self.integers = integers;
         self
+    }
+
+    /// Whether its elements are floats, as far as is known.
+    pub(crate) fn holds_floats(&self) -> bool {
+        !self.datatype.is_some_and(|datatype| {
+            matches!(
+                datatype,
+                DataType::BOOL | DataType::INT8 | DataType::UINT8 | DataType::INT32 | DataType::INT64
+            )
+        })
     }
 
     pub(crate) fn rank(&self) -> Option<usize> {
@@ -240,6 +254,7 @@ impl Fact {
             integers,
             constant: true,
             loose: false,
+            floats: Floats::of_tensor(tensor),
         }
     }
 }

@@ -7,6 +7,7 @@
 mod attributes;
 mod fact;
 mod features;
+mod floats;
 mod infer;
 mod integers;
 mod table;
@@ -75,6 +76,8 @@ enum Problem {
     Features(Vec<Feature>),
     Range(Bounds),
     Precision,
+    /// A NaN that the graph makes reaches an operator that is not verified for it.
+    Nan,
     Declared(String),
 }
 
@@ -93,6 +96,9 @@ impl fmt::Display for Reason {
                 write!(formatter, "not verified with {}", features.join(" and "))
             }
             Problem::Range(_) => formatter.write_str("INT64 values may exceed 32 bits"),
+            Problem::Nan => {
+                formatter.write_str("not verified with NaN, which an operator before it may compute")
+            }
             Problem::Precision => formatter.write_str("FP64 would be rounded to FP32"),
             Problem::Declared(value) => {
                 write!(

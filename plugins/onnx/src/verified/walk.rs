@@ -7,6 +7,7 @@ use rten_onnx::onnx::{DataType, GraphProto, ModelProto, NodeProto};
 use super::attributes::Attributes;
 use super::fact::{Bounds, Fact, Integers};
 use super::features::{Feature, features, loosens};
+use super::floats::{Floats, floats};
 use super::infer::infer;
 use super::table::{Outside, Table, Unusual};
 use super::{Problem, Reason};
@@ -168,7 +169,13 @@ impl<'a> Walk<'a> {
         let opset = self.opsets.get(domain).copied().unwrap_or_default();
         let features = features(node, opset, &inputs);
         match self.table.verify(&qualified, opset, &features) {
-            Ok(without) => self.without.extend(without),
+            Ok(without) => {
+                self.without.extend(without);
+                let may_be_nan = inputs.iter().flatten().any(|input| input.floats.may_be_nan);
+                if without.contains(&Unusual::Nan) && may_be_nan {
+                    self.reject_node(node, Problem::Nan);
+                }
+            }
             Err(Outside::Operator) => self.reject_node(node, Problem::Operator),
             Err(Outside::Opset(opset)) => self.reject_node(node, Problem::Opset(opset)),
             Err(Outside::Features(unverified)) => self.reject_node(node, Problem::Features(unverified)),
@@ -181,7 +188,14 @@ impl<'a> Walk<'a> {
         let mut outputs = match operator {
             "If" => self.branches(node, scope),
             "Loop" => self.repetition(node, scope, &inputs),
-            _ => infer(node, &inputs),
+            _ => {
+                let floats = floats(node, &inputs);
+                let mut outputs = infer(node, &inputs);
+                for output in outputs.iter_mut().filter(|output| output.holds_floats()) {
+                    output.floats = floats;
+                }
+                outputs
+            }
         };
         let loose = loosens(node, &inputs);
         for output in outputs.iter_mut().filter(|_| loose) {
@@ -245,11 +259,14 @@ impl<'a> Walk<'a> {
             .map(|input| input.clone().unwrap_or_default());
         facts.extend(initial.map(|initial| {
             let int64 = initial.datatype == Some(DataType::INT64);
+            let may_be_nan = initial.holds_floats();
             Fact {
                 // Another iteration may have other sizes.
                 shape: initial.shape.map(|shape| vec![Bounds::SIZE; shape.len()]),
                 integers: int64.then_some(Integers::within(Bounds::I32)),
                 constant: false,
+                // What an iteration computes is the input of the next one.
+                floats: Floats::any(may_be_nan),
                 ..initial
             }
         }));
@@ -312,6 +329,7 @@ fn either(a: &Fact, b: &Fact) -> Fact {
     };
     Fact {
         loose: a.loose || b.loose,
+        floats: a.floats.either(b.floats),
         ..Fact::new(a.datatype.filter(|datatype| b.datatype == Some(*datatype)), shape)
             .with_integers(integers)
     }
@@ -328,10 +346,16 @@ fn constant(node: &NodeProto) -> Fact {
         Fact::new(Some(DataType::INT64), Some(Vec::new())).with_integers(Some(integers(&[value])))
     } else if let Some(values) = attributes.ints("value_ints") {
         Fact::new(Some(DataType::INT64), vector(values.len())).with_integers(Some(integers(values)))
-    } else if attributes.float("value_float").is_some() {
-        Fact::new(Some(DataType::FLOAT), Some(Vec::new()))
+    } else if let Some(value) = attributes.float("value_float") {
+        Fact {
+            floats: Floats::of_constants(&[value]),
+            ..Fact::new(Some(DataType::FLOAT), Some(Vec::new()))
+        }
     } else if let Some(values) = attributes.floats("value_floats") {
-        Fact::new(Some(DataType::FLOAT), vector(values.len()))
+        Fact {
+            floats: Floats::of_constants(values),
+            ..Fact::new(Some(DataType::FLOAT), vector(values.len()))
+        }
     } else {
         Fact::default()
     };
