@@ -20,7 +20,7 @@ use inference_server::http::body::read_body;
 use inference_server::http::data_uri;
 use inference_server::http::tensor_json::read_elements;
 use inference_server::http::v2::read::read_request;
-use inference_server::protocol::{DType, Tensor, Value, byte_strings};
+use inference_server::values::{DType, Tensor, Value, byte_strings};
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use divan::counter::{BytesCount, ItemsCount};
 use inference_server::http::body::{BodyLimits, Form, read_body};
 use inference_server::http::encode::{ReplyHead, encode_reply};
-use inference_server::protocol::{DType, Tensor, Value};
+use inference_server::values::{DType, Tensor, Value};
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
 
 fn main() {

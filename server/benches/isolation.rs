@@ -22,8 +22,8 @@ use inference_server::isolation::confine::{Confinement, Enclosures};
 use inference_server::isolation::{CHILD_COMMAND, IsolatedModel, Isolation, Program, Setup, run_child};
 use inference_server::metrics::{Buckets, Metrics};
 use inference_server::model::{BatchError, BatchItem, Model, OutputSink, Prepared, SinkStatus};
-use inference_server::protocol::{DType, ItemInput, Tensor, Value};
 use inference_server::resources::Resources;
+use inference_server::values::{DType, ItemInput, Tensor, Value};
 use plugin_abi::manifest::{LoadContext, ModelManifest, TaskManifest};
 
 /// A batch to be measured.

@@ -45,11 +45,11 @@
 //! - [`json`]: reads JSON, with errors for people.
 //! - [`metrics`]: what the server counts and measures.
 //! - [`model`]: the interface to a loaded model.
-//! - [`priority`]: scheduling niceness.
-//! - [`protocol`]: the values of items: inputs, outputs, tensors.
+//! - [`niceness`]: scheduling niceness.
 //! - [`resources`]: limits of worker processes as values.
 //! - [`routes`]: the table of the server's routes.
 //! - [`secret`]: text that must not be shown.
+//! - [`values`]: the values of items: inputs, outputs, tensors.
 
 pub mod api;
 pub mod app;
@@ -78,12 +78,12 @@ pub mod loader;
 pub mod logging;
 pub mod metrics;
 pub mod model;
+pub mod niceness;
 pub mod open_files;
-pub mod priority;
-pub mod protocol;
 pub mod registry;
 pub mod reload;
 pub mod resources;
 pub mod routes;
 pub mod secret;
 pub mod signals;
+pub mod values;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use plugin_abi::manifest::ModelManifest;
 
 use crate::error::ItemError;
-use crate::protocol::{ItemInput, Tensor, Value};
+use crate::values::{ItemInput, Tensor, Value};
 
 /// A loaded model. All methods block; none panics.
 pub trait Model: Send + Sync {

@@ -568,5 +568,4 @@ fn check_sequence<'n>(sequence: &TensorManifest, names: impl Iterator<Item = &'n
 }
 
 #[cfg(test)]
-#[path = "check_tests.rs"]
 mod tests;

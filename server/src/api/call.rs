@@ -11,8 +11,8 @@ use crate::clock;
 use crate::engine::{Reply, Request};
 use crate::error::ItemError;
 use crate::model::Health;
-use crate::protocol::ItemInput;
 use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot};
+use crate::values::ItemInput;
 
 /// What a request is addressed to. It keeps its generation alive until it is answered.
 #[derive(Clone)]

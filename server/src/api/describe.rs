@@ -7,8 +7,8 @@ use super::call::{Call, VERSION};
 use super::tensors::{self, Spec};
 use crate::batching::Policy;
 use crate::engine::Total;
-use crate::protocol::DType;
 use crate::registry::{ModelState, Snapshot};
+use crate::values::DType;
 
 /// The name of the server.
 pub const SERVER_NAME: &str = "inference-server";

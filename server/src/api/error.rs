@@ -297,5 +297,4 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 }
 
 #[cfg(test)]
-#[path = "error_tests.rs"]
 mod tests;

@@ -8,7 +8,7 @@ use crate::batcher::Item;
 use crate::clock;
 use crate::error::ItemError;
 use crate::model::Model;
-use crate::priority;
+use crate::niceness;
 
 /// Threads on which items are prepared, at the niceness `nice`.
 ///
@@ -23,7 +23,7 @@ pub fn prepare_pool(
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(move |index| format!("{name} {index}"))
-        .start_handler(move |_| priority::give_way(nice))
+        .start_handler(move |_| niceness::give_way(nice))
         // Without one a panic would abort the process. The request's other items go on; this one is answered as lost.
         .panic_handler(|_| log::error!("the server panicked while it prepared an item"))
         .build()?;

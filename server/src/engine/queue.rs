@@ -19,7 +19,7 @@ use crate::clock;
 use crate::error::Rejection;
 use crate::metrics::TaskMetrics;
 use crate::model::Prepared;
-use crate::protocol::ItemInput;
+use crate::values::ItemInput;
 
 /// What the batcher carries for an item.
 pub(super) struct Queued {

@@ -17,7 +17,7 @@ use crate::batching::Priority;
 use crate::clock;
 use crate::error::{ItemError, Stage};
 use crate::metrics::ItemOutcome;
-use crate::protocol::{ItemInput, Value};
+use crate::values::{ItemInput, Value};
 
 /// What became of one item.
 pub type Outcome = Result<Value, ItemError>;

@@ -2,7 +2,7 @@
 
 use crate::error::ItemError;
 use crate::model::{OutputSink, SinkStatus};
-use crate::protocol::{Tensor, Value};
+use crate::values::{Tensor, Value};
 
 use super::Outcome;
 

@@ -19,7 +19,7 @@ use crate::batching::{Policy, TaskBatching};
 use crate::clock;
 use crate::error::ItemError;
 use crate::model::{Health, Model};
-use crate::priority;
+use crate::niceness;
 
 /// The batcher and the receiving end of the queue. Belongs to the worker whose turn it is.
 pub(super) struct Scheduler {
@@ -348,7 +348,7 @@ impl Worker {
                 thread::Builder::new()
                     .name(format!("model {} {index}", config.name))
                     .spawn(move || {
-                        priority::give_way(nice);
+                        niceness::give_way(nice);
                         worker.work();
                     })
             })

@@ -20,7 +20,7 @@ use crate::api::tensors::{
 use crate::api::{BodyLimits, Code, Failure};
 use crate::engine::Outcome;
 use crate::error::ItemError;
-use crate::protocol::{DType, ItemInput, byte_strings};
+use crate::values::{DType, ItemInput, byte_strings};
 
 /// A request, ready for the engine.
 pub(super) struct InferRequest {
@@ -303,5 +303,4 @@ fn write_contents(output: &Output) -> InferTensorContents {
 }
 
 #[cfg(test)]
-#[path = "infer_tests.rs"]
 mod tests;

@@ -15,7 +15,7 @@ pub use crate::api::BodyLimits;
 use crate::api::media_types::essence;
 use crate::api::{Code, Failure};
 use crate::error::ItemError;
-use crate::protocol::{ItemInput, Value};
+use crate::values::{ItemInput, Value};
 
 /// A request, ready for the engine.
 #[derive(Clone, Debug, PartialEq)]
@@ -256,5 +256,4 @@ fn is_empty_object(text: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "body_tests.rs"]
 mod tests;

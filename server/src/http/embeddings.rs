@@ -23,7 +23,7 @@ use crate::clock;
 use crate::error::ItemError;
 use crate::json::{self, Object};
 use crate::metrics::Protocol;
-use crate::protocol::{DType, ItemInput, Tensor};
+use crate::values::{DType, ItemInput, Tensor};
 
 /// `POST /v1/embeddings`
 pub(super) async fn embeddings(

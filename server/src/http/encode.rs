@@ -16,7 +16,7 @@ use super::dialect::Dialect;
 use crate::api::media_types::essence;
 use crate::api::{Code, Failure, MAX_MESSAGE};
 use crate::error::ItemError;
-use crate::protocol::{DType, Tensor, Value, byte_strings};
+use crate::values::{DType, Tensor, Value, byte_strings};
 
 /// What a reply is about.
 #[derive(Clone, Copy, Debug)]
@@ -456,5 +456,4 @@ fn write_empty(body: &mut Vec<u8>, shape: &[u64]) {
 }
 
 #[cfg(test)]
-#[path = "encode_tests.rs"]
 mod tests;

@@ -206,5 +206,4 @@ pub(super) fn check_utf8(body: &[u8]) -> Result<&str, RequestError> {
 }
 
 #[cfg(test)]
-#[path = "envelope_tests.rs"]
 mod tests;

@@ -16,7 +16,7 @@ use crate::api::media_types::check_media_type;
 use crate::api::nearest;
 use crate::error::ItemError;
 use crate::json;
-use crate::protocol::{ItemInput, Value};
+use crate::values::{ItemInput, Value};
 
 /// Reads `text`, which is a slice of `body` and one JSON document, as an item of `task`.
 pub(super) fn read_item(body: &Bytes, text: &str, task: &TaskManifest) -> Result<Value, ItemError> {
@@ -292,5 +292,4 @@ pub(super) fn members(text: &str) -> Result<Vec<(Cow<'_, str>, &str)>, ItemError
 }
 
 #[cfg(test)]
-#[path = "item_tests.rs"]
 mod tests;

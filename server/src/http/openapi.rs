@@ -216,5 +216,4 @@ pub fn forwarded_prefix(value: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
-#[path = "openapi_tests.rs"]
 mod tests;

@@ -279,5 +279,4 @@ where
 }
 
 #[cfg(test)]
-#[path = "server_tests/mod.rs"]
 mod tests;

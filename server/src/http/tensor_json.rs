@@ -10,7 +10,7 @@ use plugin_abi::manifest::TensorManifest;
 use super::item::{JsonForm, b64_object};
 use crate::error::ItemError;
 use crate::json::{self, object_end, string_end};
-use crate::protocol::{DType, Tensor};
+use crate::values::{DType, Tensor};
 
 /// Reads nested or flat arrays, or a scalar, as the declared tensor. A tensor of one element may be a scalar as well, such as a
 /// column of a row; if it is a missing value (`null`), a float is NaN. `name` is the declared one, or that of a tensor of the
@@ -359,5 +359,4 @@ where
 }
 
 #[cfg(test)]
-#[path = "tensor_json_tests.rs"]
 mod tests;

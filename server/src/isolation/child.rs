@@ -26,7 +26,7 @@ use crate::batch_context::{BatchContext, RequestIds, errors_logged};
 use crate::console;
 use crate::error::{Chain, ItemError};
 use crate::model::{BatchError, BatchItem, Model, Prepared};
-use crate::protocol::ItemInput;
+use crate::values::ItemInput;
 
 /// How much sooner than the server the kernel ends a child when memory runs out, from 0 to 1000.
 const OOM_SCORE: &str = "500";
@@ -365,7 +365,7 @@ impl Served {
 mod tests {
     use super::*;
     use crate::isolation::frame::Outcome;
-    use crate::protocol::Value;
+    use crate::values::Value;
 
     #[test]
     fn outputs_that_are_too_long_to_be_sent_become_an_error() {

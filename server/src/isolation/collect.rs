@@ -5,7 +5,7 @@ use super::frame::{Outcome, Reply, Request};
 use super::transport::{Lane, LaneError};
 use crate::error::ItemError;
 use crate::model::{OutputSink, SinkStatus};
-use crate::protocol::{Tensor, Value};
+use crate::values::{Tensor, Value};
 
 /// See the module.
 pub(super) struct Collector<'a> {

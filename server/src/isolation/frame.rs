@@ -21,7 +21,7 @@ use bytes::Bytes;
 use super::wire::{Decoder, Encoder, WireError};
 use crate::error::ItemError;
 use crate::model::{BatchError, SinkStatus};
-use crate::protocol::{ItemInput, Tensor, Value};
+use crate::values::{ItemInput, Tensor, Value};
 
 /// What the server says.
 #[derive(Clone, Debug, PartialEq)]

@@ -19,8 +19,8 @@ use crate::config::{OnCrash, ProcessSettings};
 use crate::error::ItemError;
 use crate::metrics::WorkerMetrics;
 use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, Prepared};
-use crate::protocol::ItemInput;
 use crate::resources::Resources;
+use crate::values::ItemInput;
 
 /// What a model in child processes is started with.
 pub struct Isolation {

@@ -33,7 +33,7 @@ use crate::batch_context::{BatchContext, error_logged};
 use crate::error::ItemError;
 use crate::json;
 use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, Prepared};
-use crate::protocol::ItemInput;
+use crate::values::ItemInput;
 
 /// After a death so many batches have the child to themselves.
 const PROBATION: u32 = 64;

@@ -15,7 +15,7 @@ use serde::de::IgnoredAny;
 use crate::error::ItemError;
 use crate::json;
 use crate::model::BatchError;
-use crate::protocol::{DType, ItemInput, Tensor, Value};
+use crate::values::{DType, ItemInput, Tensor, Value};
 
 /// Why bytes are no message.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

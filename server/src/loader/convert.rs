@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use crate::error::ItemError;
 use crate::json;
 use crate::model::BatchError;
-use crate::protocol::{DType, ItemInput, Tensor, Value};
+use crate::values::{DType, ItemInput, Tensor, Value};
 
 /// Most bytes of a message that a plugin gives an error.
 const MOST_MESSAGE: usize = 4 << 10;

@@ -13,7 +13,7 @@ use super::{convert, reclaim};
 use crate::crash;
 use crate::error::ItemError;
 use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
-use crate::protocol::ItemInput;
+use crate::values::ItemInput;
 
 /// A model that runs in this process. Dropping it drops the plugin's model once no prepared item is left; the library
 /// stays mapped.

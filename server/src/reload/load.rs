@@ -19,8 +19,8 @@ use crate::isolation::confine::{CONFINE_OPTION, Confinement, Enclosures};
 use crate::isolation::{self, IsolatedModel, Program, Setup, WarmUp, WarmUpError};
 use crate::loader::{Loaded, Loader, Staged};
 use crate::metrics::Metrics;
-use crate::protocol::ItemInput;
 use crate::registry::TaskTrial;
+use crate::values::ItemInput;
 
 /// Reads an example of a task, which has the JSON form of the native routes.
 pub type DecodeExample = fn(&TaskManifest, &serde_json::Value) -> Result<ItemInput, ItemError>;

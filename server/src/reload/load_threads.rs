@@ -12,7 +12,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crate::priority;
+use crate::niceness;
 
 /// Work that calls its argument once its thread can take the next job.
 type Job = Box<dyn FnOnce(&dyn Fn()) + Send>;
@@ -49,7 +49,7 @@ fn start(nice: i32) -> io::Result<Sender<Job>> {
     let (sender, jobs) = channel::<Job>();
     let own = sender.clone();
     thread::Builder::new().name("load".to_owned()).spawn(move || {
-        priority::give_way(nice);
+        niceness::give_way(nice);
         // Endless, because the thread has a sender itself.
         for job in jobs {
             job(&|| with_idle(nice, |idle| idle.push(own.clone())));

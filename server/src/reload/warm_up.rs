@@ -8,8 +8,8 @@ use crate::config::ModelSettings;
 use crate::error::ItemError;
 use crate::isolation::WarmUpError;
 use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, SinkStatus};
-use crate::protocol::{ItemInput, Tensor, Value};
 use crate::registry::TaskTrial;
+use crate::values::{ItemInput, Tensor, Value};
 
 /// What a warm-up has shown of a model that may serve.
 #[derive(Clone, Debug, Default)]

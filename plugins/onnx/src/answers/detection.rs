@@ -359,3 +359,6 @@ fn number(score: f32) -> Result<f32, String> {
     }
     Ok(score)
 }
+
+#[cfg(test)]
+mod tests;

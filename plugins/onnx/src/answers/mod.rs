@@ -8,8 +8,6 @@ pub(crate) mod ctc;
 pub(crate) mod declare;
 pub(crate) mod declare_detection;
 pub(crate) mod detection;
-#[cfg(test)]
-mod detection_tests;
 pub(crate) mod embedding;
 pub(crate) mod settings;
 

@@ -17,7 +17,7 @@ pub use read::{Input, MediaTypes, TensorsError, check_requested, max_elements, r
 pub use write::{Output, choose_outputs, data_size, worst, write_outputs};
 
 use super::error::nearest;
-use crate::protocol::DType;
+use crate::values::DType;
 
 /// Name of the tensor of a task that takes or gives text.
 pub const TEXT: &str = "TEXT";

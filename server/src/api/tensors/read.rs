@@ -12,7 +12,7 @@ use crate::api::error::{Code, Failure, cut};
 use crate::api::media_types::check_media_type;
 use crate::error::ItemError;
 use crate::json::{self, too_deep};
-use crate::protocol::{DType, ItemInput, Tensor, TensorError, Value, byte_strings};
+use crate::values::{DType, ItemInput, Tensor, TensorError, Value, byte_strings};
 
 /// A tensor as a client sent it. Nothing about it has been checked.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,7 +7,7 @@ use super::*;
 use crate::api::BodyLimits;
 use crate::api::error::Code;
 use crate::error::ItemError;
-use crate::protocol::{DType, ItemInput, Tensor, Value};
+use crate::values::{DType, ItemInput, Tensor, Value};
 
 const LIMITS: BodyLimits = BodyLimits { items: 4, depth: 4 };
 

@@ -7,7 +7,7 @@ use plugin_abi::manifest::{TaskManifest, position_in_sequence};
 use super::{BYTES, JSON, TEXT};
 use crate::api::error::{Code, Failure};
 use crate::engine::Outcome;
-use crate::protocol::{DType, Tensor, Value};
+use crate::values::{DType, Tensor, Value};
 
 /// A tensor of a reply: one row for each item, as the model gave it. Of an unbatched task the only row is the tensor.
 #[derive(Clone, Debug, PartialEq)]

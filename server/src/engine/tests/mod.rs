@@ -13,7 +13,7 @@ use super::{Engine, EngineConfig};
 use crate::error::{ItemError, Rejection, Stage};
 use crate::metrics::{Buckets, Metrics};
 use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
-use crate::protocol::{ItemInput, Value};
+use crate::values::{ItemInput, Value};
 use scenario::{Answer, Running, Scenario, echo};
 
 fn names(prefix: &str, count: usize) -> Vec<String> {

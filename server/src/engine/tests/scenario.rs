@@ -15,7 +15,7 @@ use crate::engine::{Engine, EngineConfig, Pending, Request, TaskLimits, Workers}
 use crate::error::{ItemError, Rejection};
 use crate::metrics::{Buckets, ItemOutcome, Metrics};
 use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, Prepared};
-use crate::protocol::{ItemInput, Value};
+use crate::values::{ItemInput, Value};
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -15,7 +15,7 @@ use super::{Access, OPEN_INFERENCE, OPENAI};
 use crate::api::tensors::{self, BYTES, JSON, TEXT};
 use crate::http::encode::write_tensor;
 use crate::http::item::decode_example;
-use crate::protocol::{DType, Tensor, Value};
+use crate::values::{DType, Tensor, Value};
 
 /// A task as these protocols know it.
 pub(super) struct Addressed<'a> {

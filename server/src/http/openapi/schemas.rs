@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use super::components::Components;
 use super::foreign;
 use crate::api::tensors::{BYTES, JSON, TEXT};
-use crate::protocol::DType;
+use crate::values::DType;
 
 /// States of a model, as `/v1/models` and `/health` name them.
 const STATES: [&str; 7] = [

@@ -11,8 +11,8 @@ use crate::api::{Call, Code, Failure, VERSION};
 use crate::http::respond;
 use crate::http::server::Shared;
 use crate::model::Health;
-use crate::protocol::DType;
 use crate::registry::{ModelEntry, ModelState};
+use crate::values::DType;
 
 /// `GET /v1/models/{model}/versions/{version}`
 pub(in crate::http) async fn version(

@@ -19,7 +19,7 @@ use crate::http::envelope::{check_depth, check_utf8};
 use crate::http::item::{JsonForm, b64_object, members, read_item};
 use crate::http::tensor_json::{read_elements, read_tensor};
 use crate::json::{self, Object};
-use crate::protocol::{DType, ItemInput, Value};
+use crate::values::{DType, ItemInput, Value};
 
 /// How items were sent, and how they are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,5 +271,4 @@ fn malformed(message: impl Into<String>) -> Failure {
 }
 
 #[cfg(test)]
-#[path = "read_tests.rs"]
 mod tests;

@@ -10,7 +10,7 @@ use crate::api::tensors::worst;
 use crate::api::{Code, Failure};
 use crate::engine::Outcome;
 use crate::http::encode::{OutputError, write_b64_tensor, write_string, write_tensor, write_value};
-use crate::protocol::{DType, Tensor, Value};
+use crate::values::{DType, Tensor, Value};
 
 /// Writes a reply.
 ///
@@ -131,5 +131,4 @@ fn write_object(
 }
 
 #[cfg(test)]
-#[path = "write_tests.rs"]
 mod tests;

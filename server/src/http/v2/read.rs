@@ -17,7 +17,7 @@ use crate::http::data_uri;
 use crate::http::envelope::{check_depth, check_utf8};
 use crate::http::tensor_json::read_elements;
 use crate::json::{self, JsonError, Object};
-use crate::protocol::{DType, byte_strings};
+use crate::values::{DType, byte_strings};
 
 /// The header that says how long the JSON is.
 pub(crate) const HEADER_LENGTH: &str = "inference-header-content-length";
@@ -561,5 +561,4 @@ fn raw_mismatch(spec: &Spec<'_>, bytes: usize) -> ReadError {
 }
 
 #[cfg(test)]
-#[path = "read_tests.rs"]
 mod tests;

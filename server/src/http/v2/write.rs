@@ -8,7 +8,7 @@ use super::read::Wanted;
 use crate::api::tensors::{Output, choose_outputs};
 use crate::api::{Code, Failure, VERSION};
 use crate::http::encode::{write_string, write_tensor};
-use crate::protocol::{DType, Tensor};
+use crate::values::{DType, Tensor};
 
 /// What a reply is about.
 #[derive(Clone, Copy, Debug)]
@@ -117,5 +117,4 @@ fn write_data(json: &mut Vec<u8>, output: Output) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
-#[path = "write_tests.rs"]
 mod tests;

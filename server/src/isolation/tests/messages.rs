@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{bytes_of, reply, request};
 use crate::isolation::frame::{Entry, Outcome, Reply, Request};
-use crate::protocol::{ItemInput, Value};
+use crate::values::{ItemInput, Value};
 
 proptest! {
     #[test]

@@ -13,7 +13,7 @@ use super::frame::{Entry, Outcome, Reply, Request};
 use super::wire::Encoder;
 use crate::error::ItemError;
 use crate::model::{BatchError, SinkStatus};
-use crate::protocol::{DType, ItemInput, Tensor, Value};
+use crate::values::{DType, ItemInput, Tensor, Value};
 
 /// The message as it lies in the memory of whoever receives it.
 fn bytes_of(mut message: Encoder<'_>) -> Bytes {

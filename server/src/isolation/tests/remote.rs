@@ -15,8 +15,8 @@ use crate::isolation::process::Process;
 use crate::isolation::remote::RemoteModel;
 use crate::isolation::transport::{Lane, LaneError};
 use crate::model::{BatchError, BatchItem, OutputSink, SinkStatus};
-use crate::protocol::{ItemInput, Tensor, Value};
 use crate::resources::Resources;
+use crate::values::{ItemInput, Tensor, Value};
 
 const LONG: Duration = Duration::from_secs(600);
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::error::ItemError;
 use crate::loader::{LoadError, Loaded, Loader, TrialProgram};
 use crate::model::{BatchItem, Model, OutputSink, SinkStatus};
-use crate::protocol::{ItemInput, Tensor, Value};
+use crate::values::{ItemInput, Tensor, Value};
 
 /// The symbol of a plugin, as C code spells it.
 pub(super) const SYMBOL: &str = "_1as_0lib_1header_0root_bmodule_bloader";

@@ -18,7 +18,7 @@ use super::fixtures::{Recorder, text};
 use crate::error::ItemError;
 use crate::loader::plugin_model::PluginModel;
 use crate::model::{BatchError, BatchItem, Model, OutputSink, SinkStatus};
-use crate::protocol::{DType, ItemInput, Tensor, Value};
+use crate::values::{DType, ItemInput, Tensor, Value};
 
 type Predict = fn(&RawBatch<'_>, &mut RawSink<'_>) -> RResult<(), RawError>;
 

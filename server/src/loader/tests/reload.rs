@@ -10,7 +10,7 @@ use super::fixtures::{
 };
 use crate::loader::{inspect, load_staged};
 use crate::model::{BatchItem, Model};
-use crate::protocol::{ItemInput, Value};
+use crate::values::{ItemInput, Value};
 
 fn answer(text: &str) -> Vec<(usize, Value)> {
     vec![(0, Value::Text(Bytes::copy_from_slice(text.as_bytes())))]

@@ -2,7 +2,7 @@ use plugin_abi::manifest::{TensorManifest, ValueManifest};
 
 use super::super::wire::model_infer_request::InferRequestedOutputTensor;
 use super::*;
-use crate::protocol::{Tensor, Value};
+use crate::values::{Tensor, Value};
 
 const LIMITS: BodyLimits = BodyLimits { items: 8, depth: 8 };
 

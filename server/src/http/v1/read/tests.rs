@@ -2,7 +2,7 @@ use plugin_abi::manifest::TensorManifest;
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::protocol::Tensor;
+use crate::values::Tensor;
 
 const LIMITS: BodyLimits = BodyLimits { items: 3, depth: 8 };
 

@@ -1,15 +1,16 @@
-//! Inputs, outputs and tensors.
+//! Inputs, outputs and tensors: the values that travel between clients and models, in no wire format.
+//!
+//! Every payload is a [`bytes::Bytes`], so that an item can be a slice of the body that it arrived in.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-
-use super::DType;
+pub use plugin_abi::DType;
 
 /// One input or output of one item.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// UTF-8 text; whoever makes the value has checked that it is.
+    /// UTF-8 text. The creator of the value has validated it.
     Text(Bytes),
     /// Bytes with their media type, which may be empty.
     Bytes {
@@ -18,7 +19,7 @@ pub enum Value {
         /// Such as `image/png`.
         media_type: String,
     },
-    /// One JSON document; whoever makes the value has checked that it is.
+    /// One JSON document. The creator of the value has validated it.
     Json(Bytes),
     /// Named tensors.
     Tensors(Vec<Tensor>),

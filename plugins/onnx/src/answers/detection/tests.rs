@@ -1,8 +1,8 @@
 //! Detections from outputs of every form.
 
-use super::Rows;
-use super::boxes::{BoxFormat, Coordinates, Frame};
-use super::detection::{Detection, Detector, Form, RowFormat};
+use super::{Detection, Detector, Form, RowFormat};
+use crate::answers::Rows;
+use crate::answers::boxes::{BoxFormat, Coordinates, Frame};
 use crate::settings::Activation;
 
 fn detector(form: Form) -> Detector {

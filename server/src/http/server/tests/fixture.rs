@@ -22,8 +22,8 @@ use crate::error::ItemError;
 use crate::http::Server;
 use crate::metrics::{Buckets, Metrics};
 use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
-use crate::protocol::{DType, ItemInput, Tensor, Value};
 use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot, TaskTrial};
+use crate::values::{DType, ItemInput, Tensor, Value};
 
 /// What tests send as the largest body.
 pub(super) const MAX_BODY: usize = 4096;
