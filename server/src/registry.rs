@@ -3,7 +3,7 @@
 //! Readers take a [`Snapshot`] and keep it for as long as they answer one request; a reload swaps in another in one step.
 //! A generation lives until the last snapshot and the last request that hold it are gone.
 
-mod states;
+mod state_metrics;
 mod trials;
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::config::{ModelSettings, TaskSettings};
 use crate::engine::Engine;
 use crate::model::Health;
 
-pub use states::ModelStates;
+pub use state_metrics::ModelStates;
 pub use trials::TaskTrial;
 
 /// One loaded life of a model.

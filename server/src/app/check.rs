@@ -91,7 +91,7 @@ impl Plugins {
     fn probe(&mut self, model: &ModelSettings) -> Result<Arc<Probe>, String> {
         let key = (model.plugin.clone(), trial_options(model));
         let probed = self.0.entry(key).or_insert_with_key(|(file, options)| {
-            let probe = loader::probe(&TrialProgram::this_server(), options, file, PROBE_TIMEOUT);
+            let probe = loader::probe_plugin(&TrialProgram::this_server(), options, file, PROBE_TIMEOUT);
             probe
                 .map(Arc::new)
                 .map_err(|error: LoadError| Chain(&error).to_string())

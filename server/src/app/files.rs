@@ -63,6 +63,6 @@ fn declared_isolation(models: &[ModelSettings]) -> BTreeMap<&Path, Option<manife
 }
 
 fn isolation_declared_by(plugin: &Path) -> Option<manifest::Isolation> {
-    let probe = loader::probe(&TrialProgram::this_server(), &[], plugin, INSPECT_TIMEOUT);
+    let probe = loader::probe_plugin(&TrialProgram::this_server(), &[], plugin, INSPECT_TIMEOUT);
     probe.ok()?.trial.manifest.isolation
 }

@@ -16,12 +16,12 @@ use bytes::Bytes;
 use log::LevelFilter;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use super::collect::Collector;
-use super::frame::{Entry, Reply, Request};
-use super::handover::Handover;
-use super::records;
+use super::child_sink::Collector;
+use super::descriptor_passing::Handover;
+use super::lane::{Lane, LaneError, MAX_MESSAGE};
+use super::log_records;
+use super::messages::{Entry, Reply, Request};
 use super::setup::{LoadFailure, Setup};
-use super::transport::{Lane, LaneError, MAX_MESSAGE};
 use crate::batch_context::{BatchContext, RequestIds, errors_logged};
 use crate::console;
 use crate::error::{Chain, ItemError};
@@ -76,7 +76,7 @@ fn run(load: impl FnOnce(&Setup) -> Result<Arc<dyn Model>, LoadFailure>) -> Resu
     if getppid().map(rustix::process::Pid::as_raw_pid) != i32::try_from(setup.parent).ok() {
         return Err(ChildError::Orphaned);
     }
-    records::log_to(records, setup.log_level.parse().unwrap_or(LevelFilter::Info));
+    log_records::log_to(records, setup.log_level.parse().unwrap_or(LevelFilter::Info));
     // Where memory runs out, it is better that a child goes than the server. Not worth failing for.
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     let confined = setup.confinement.apply();
@@ -364,7 +364,7 @@ impl Served {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::isolation::frame::Outcome;
+    use crate::isolation::messages::Outcome;
     use crate::values::Value;
 
     #[test]

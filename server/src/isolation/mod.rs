@@ -25,17 +25,19 @@
 //! Owned by `reload`, as every model. Knows neither where plugins come from nor how they are opened: whoever runs the
 //! child brings that along.
 
+mod backoff;
 mod child;
-mod collect;
+mod child_sink;
+mod codec;
 pub mod confine;
-mod frame;
-mod handover;
-mod keeper;
-mod model;
-mod outputs;
+mod descriptor_passing;
+mod isolated_model;
+mod lane;
+mod log_reader;
+mod log_records;
+mod messages;
 mod pool;
 mod process;
-mod records;
 mod remote;
 mod setup;
 #[allow(
@@ -46,14 +48,12 @@ mod shared_memory;
 mod supervisor;
 #[cfg(test)]
 mod tests;
-mod transport;
-mod wire;
 
 use std::io;
 use std::path::PathBuf;
 
 pub use child::run_child;
-pub use model::{IsolatedModel, Isolation};
+pub use isolated_model::{IsolatedModel, Isolation};
 pub use process::{OpenFiles, Program};
 pub use setup::{LoadFailure, Setup};
 

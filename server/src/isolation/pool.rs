@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use plugin_abi::manifest::{ModelManifest, TaskManifest};
 
+use super::backoff::{Backoff, Restarts};
 use super::process::{Death, Process};
 use super::remote::RemoteModel;
-use super::supervisor::{Backoff, Restarts};
 use crate::clock;
 use crate::metrics::WorkerMetrics;
 use crate::model::{BatchItem, Health};

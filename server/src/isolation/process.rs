@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::confine::{Enclosure, Excess};
-use super::handover::{Handover, MOST_PREPARE_LANES};
-use super::transport::{self, Lane, socket_pair};
+use super::descriptor_passing::{Handover, MOST_PREPARE_LANES};
+use super::lane::{self, Lane, socket_pair};
 use crate::clock;
 use crate::exit_status::signal_name;
 use crate::metrics::RestartReason;
@@ -227,7 +227,7 @@ impl Process {
 
     /// Tells the child that it is not needed any more, and everybody who waits for an answer that there is none.
     pub(super) fn close(&self) {
-        self.sockets.iter().for_each(transport::close);
+        self.sockets.iter().for_each(lane::close);
     }
 
     /// Waits for the end of a child that is ending or has been ended, reaps it, and says how it ended.

@@ -25,10 +25,10 @@ use bytes::Bytes;
 use plugin_abi::manifest::ModelManifest;
 
 use super::StartError;
-use super::frame::{Entry, Outcome, Reply, Request};
+use super::lane::{Lane, LaneError};
+use super::messages::{Entry, Outcome, Reply, Request};
 use super::process::{Cause, Process};
 use super::setup::{LoadFailure, Setup};
-use super::transport::{Lane, LaneError};
 use crate::batch_context::{BatchContext, error_logged};
 use crate::error::ItemError;
 use crate::json;

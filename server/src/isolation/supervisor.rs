@@ -1,156 +1,231 @@
-//! When a child that died is started again: a pure state machine, with the time as an argument.
+//! The thread that keeps one child alive: starts it, waits for its end, and starts the next one after a pause.
 //!
-//! The first death is followed by a new start at once, since the batch that the child held waits for it. Deaths that
-//! follow one another without a completed batch between them are followed by a pause that doubles each time, up to a
-//! limit, and varies a little at random, so that children that die of the same cause do not come back in step. After
-//! [`CRASH_LOOP`] of them it is a crash loop. A completed batch, or a long enough life, makes the child as good as new.
+//! It lives longer than its children, which the kernel ends when the thread that launched them ends, and which inherit its
+//! niceness.
 
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
 
-/// So many deaths in a row are a crash loop. One poisonous item causes two, see `engine`.
-pub(super) const CRASH_LOOP: u32 = 5;
+use plugin_abi::manifest::LoadContext;
 
-/// How pauses grow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Backoff {
-    /// The pause before the second restart in a row.
-    pub(super) first: Duration,
-    /// The longest pause.
-    pub(super) longest: Duration,
+use super::confine::Enclosures;
+use super::descriptor_passing::MOST_PREPARE_LANES;
+use super::lane::Lane;
+use super::log_reader::Outputs;
+use super::pool::Pool;
+use super::process::{Bell, Death, Launched, Process, Program, Waited, launch};
+use super::remote::{self, RemoteModel};
+use super::setup::Setup;
+use super::{ModelFiles, StartError, WarmUp};
+use crate::metrics::RestartReason;
+use crate::resources::Resources;
+
+/// How long a child may take to drop its model once it is not needed any more.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How often a child's memory is looked at, where the kernel does not count it.
+const WATCH: Duration = Duration::from_millis(100);
+
+/// What every start of a child of one model takes.
+pub(super) struct Plan {
+    pub(super) program: Program,
+    /// But for the confinement, which is each child's own.
+    pub(super) setup: Setup,
+    pub(super) resources: Resources,
+    pub(super) enclosures: Arc<Enclosures>,
+    pub(super) start_timeout: Duration,
+    pub(super) predict_timeout: Duration,
+    pub(super) prepare_lanes: usize,
+    pub(super) warm_up: WarmUp,
+    pub(super) files: Arc<dyn ModelFiles>,
 }
 
-/// The deaths of one child and its successors.
-#[derive(Clone, Debug)]
-pub(super) struct Restarts {
-    backoff: Backoff,
-    in_a_row: u32,
-    up_since: Option<Instant>,
+/// See the module. `slot` is the child's place among those of its model.
+pub(super) struct Keeper {
+    pub(super) slot: usize,
+    pub(super) plan: Arc<Plan>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) end: Arc<Bell>,
 }
 
-impl Restarts {
-    pub(super) fn new(backoff: Backoff) -> Self {
-        Self {
-            backoff,
-            in_a_row: 0,
-            up_since: None,
+/// A reason that is fit for clients: what a plugin says may name files.
+fn public_reason(error: &StartError) -> String {
+    match error {
+        StartError::Spawn(_) | StartError::Enclose(_) | StartError::Load(_) | StartError::WarmUp(_) => {
+            "it could not load the model; see the server's log".to_owned()
+        }
+        StartError::Supervisor | StartError::Died(_) | StartError::ChangedFiles(_) | StartError::Changed => {
+            error.to_string()
+        }
+    }
+}
+
+/// A child that serves.
+struct Alive {
+    process: Arc<Process>,
+    model: Arc<RemoteModel>,
+    /// Last, so that what the process says at its end is written.
+    outputs: Outputs,
+}
+
+impl Keeper {
+    /// Keeps the child until the end is rung. How the first start went is reported; if it failed, that is all.
+    pub(super) fn run(self, first: Sender<Result<(), StartError>>) {
+        let mut first = Some(first);
+        loop {
+            let suspect = first.is_none();
+            let death = match (self.start(suspect), first.take()) {
+                (Ok(alive), report) => {
+                    self.pool.up(self.slot, alive.model.clone());
+                    if let Some(report) = report {
+                        // Whoever waits for it may have given up, and has rung the end then.
+                        let _ = report.send(Ok(()));
+                    }
+                    match self.attend(alive) {
+                        Some(death) => death,
+                        None => return,
+                    }
+                }
+                (Err(error), Some(report)) => {
+                    let _ = report.send(Err(error));
+                    return;
+                }
+                (Err(error), None) => Death {
+                    reason: RestartReason::Start,
+                    text: format!("cannot be started again: {error}"),
+                    public: Some(format!("cannot be started again: {}", public_reason(&error))),
+                },
+            };
+            let pause = self.pool.down(self.slot, &death);
+            if self.end.wait(Duration::ZERO).unwrap_or(true) {
+                return;
+            }
+            log::error!(
+                model = self.model();
+                "model `{}`: its process {} {}; the next one starts {}",
+                self.model(),
+                self.slot,
+                death.text,
+                match pause.as_millis() {
+                    0 => "at once".to_owned(),
+                    millis => format!("in {millis} ms"),
+                }
+            );
+            if self.end.wait(pause).unwrap_or(true) {
+                return;
+            }
         }
     }
 
-    /// A child is loaded and warm.
-    pub(super) fn started(&mut self, now: Instant) {
-        self.up_since = Some(now);
+    fn model(&self) -> &str {
+        &self.plan.setup.context.model
     }
 
-    /// It has completed a batch.
-    pub(super) fn proved(&mut self) {
-        self.in_a_row = 0;
-    }
-
-    /// It died, or could not be started. How long to pause before the next start; `random` is from 0 to 1.
-    pub(super) fn died(&mut self, now: Instant, random: f64) -> Duration {
-        let lived = self.up_since.take().map(|since| now - since);
-        if lived.is_some_and(|lived| lived >= self.backoff.longest * 2) {
-            self.in_a_row = 0;
-        }
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        let Some(doublings) = self.in_a_row.checked_sub(2) else {
-            return Duration::ZERO;
+    /// Starts a child, and returns once it is loaded and warm. `suspect`: its predecessor died.
+    fn start(&self, suspect: bool) -> Result<Alive, StartError> {
+        let directory = if suspect {
+            self.plan.files.directory()?
+        } else {
+            None
         };
-        let pause = self
-            .backoff
-            .first
-            .saturating_mul(2u32.saturating_pow(doublings))
-            .min(self.backoff.longest);
-        pause.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
-    }
-
-    /// Whether it keeps dying.
-    pub(super) fn is_crash_loop(&self) -> bool {
-        self.in_a_row >= CRASH_LOOP
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn restarts() -> Restarts {
-        Restarts::new(Backoff {
-            first: Duration::from_millis(100),
-            longest: SECOND * 30,
+        let enclosure = self
+            .plan
+            .enclosures
+            .enclose(&self.plan.resources, self.model(), self.slot)?;
+        let lanes = self.plan.prepare_lanes.clamp(1, MOST_PREPARE_LANES);
+        let Launched {
+            process,
+            main,
+            prepare,
+            stderr,
+            records,
+        } = launch(&self.plan.program, self.model(), lanes, enclosure).map_err(StartError::Spawn)?;
+        log::debug!(
+            model = self.model();
+            "model `{}`: its process {} has the number {}",
+            self.model(),
+            self.slot,
+            process.id()
+        );
+        self.pool.starting(self.slot, process.clone());
+        let outputs = Outputs::listen(
+            format!("log {}/{}", self.model(), self.slot),
+            self.model(),
+            stderr,
+            records,
+        )
+        .map_err(StartError::Spawn)?;
+        let loaded = self.load(&process, main, prepare, suspect, directory);
+        if loaded.is_err() {
+            process.kill();
+            process.bury();
+        }
+        loaded.map(|model| Alive {
+            process,
+            model,
+            outputs,
         })
     }
 
-    /// The pauses, in milliseconds, after so many deaths, each right after the start.
-    fn pauses(restarts: &mut Restarts, now: Instant, random: f64, deaths: usize) -> Vec<u128> {
-        (0..deaths)
-            .map(|_| {
-                restarts.started(now);
-                restarts.died(now, random).as_millis()
-            })
-            .collect()
-    }
-
-    #[test]
-    fn the_first_restart_is_at_once_and_pauses_then_double_up_to_the_limit() {
-        let (mut restarts, now) = (restarts(), clock::now());
-        assert_eq!(
-            pauses(&mut restarts, now, 1.0, 12),
-            [
-                0, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000
-            ]
-        );
-    }
-
-    #[test]
-    fn chance_shortens_a_pause_by_half_at_most() {
-        let now = clock::now();
-        assert_eq!(pauses(&mut restarts(), now, 0.0, 3), [0, 50, 100]);
-        assert_eq!(pauses(&mut restarts(), now, 0.5, 3), [0, 75, 150]);
-    }
-
-    #[test]
-    fn five_deaths_in_a_row_are_a_crash_loop_until_a_batch_completes() {
-        let (mut restarts, now) = (restarts(), clock::now());
-        pauses(&mut restarts, now, 1.0, 4);
-        assert!(!restarts.is_crash_loop());
-        pauses(&mut restarts, now, 1.0, 1);
-        assert!(restarts.is_crash_loop());
-        restarts.started(now);
-        assert!(restarts.is_crash_loop(), "a start alone proves nothing");
-        restarts.proved();
-        assert!(!restarts.is_crash_loop());
-        assert_eq!(restarts.died(now, 1.0), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_child_that_cannot_even_be_started_is_in_a_crash_loop_as_well() {
-        let (mut restarts, now) = (restarts(), clock::now());
-        for _ in 0..5 {
-            restarts.died(now, 1.0);
+    fn load(
+        &self,
+        process: &Arc<Process>,
+        mut main: Lane,
+        prepare: Vec<Lane>,
+        suspect: bool,
+        directory: Option<PathBuf>,
+    ) -> Result<Arc<RemoteModel>, StartError> {
+        let plan = &*self.plan;
+        let mut setup = Setup {
+            confinement: process.enclosure().confinement().clone(),
+            context: LoadContext {
+                is_repeated: self.slot > 0 || suspect,
+                ..plan.setup.context.clone()
+            },
+            ..plan.setup.clone()
+        };
+        if let Some(directory) = directory {
+            setup.context.base_dir = directory;
         }
-        assert!(restarts.is_crash_loop());
+        let manifest = remote::load(&mut main, process, &setup, plan.start_timeout)?;
+        if suspect {
+            plan.files.check(&manifest.files)?;
+        }
+        if !self.pool.agree(&manifest) {
+            return Err(StartError::Changed);
+        }
+        let (process, timeout) = (process.clone(), plan.predict_timeout);
+        let model = RemoteModel::new(manifest, main, prepare, process, timeout, suspect);
+        let model = Arc::new(model);
+        (plan.warm_up)(&model).map_err(StartError::WarmUp)?;
+        Ok(model)
     }
 
-    #[test]
-    fn deaths_far_apart_do_not_add_up() {
-        let (mut restarts, mut now) = (restarts(), clock::now());
-        for _ in 0..20 {
-            restarts.started(now);
-            now += SECOND * 60;
-            assert_eq!(restarts.died(now, 1.0), Duration::ZERO);
+    /// Lets a child serve until its end. `None` if it was not needed any more, and has been seen off.
+    fn attend(&self, alive: Alive) -> Option<Death> {
+        let Alive {
+            process,
+            outputs,
+            model: _,
+        } = alive;
+        let watch = process.enclosure().needs_watching().then_some(WATCH);
+        let waited = loop {
+            match process.wait(Some(&self.end), watch) {
+                Ok(Waited::TimedOut) => process.check_memory(),
+                waited => break waited,
+            }
+        };
+        let needed = !matches!(waited, Ok(Waited::Called));
+        if !needed {
+            process.close();
+            // At its leave a plugin may do what takes long, or never ends.
+            let _ = process.wait(None, Some(FAREWELL));
         }
-        assert!(!restarts.is_crash_loop());
-    }
-
-    #[test]
-    fn years_of_deaths_overflow_nothing() {
-        let (mut restarts, now) = (restarts(), clock::now());
-        for _ in 0..10_000 {
-            assert!(restarts.died(now, 1.0) <= SECOND * 30);
-        }
+        process.kill();
+        let death = process.bury();
+        drop(outputs);
+        needed.then_some(death)
     }
 }

@@ -2,10 +2,10 @@
 
 use plugin_abi::check::Finding;
 
-use super::copy::CopyError;
 use super::header::HeaderError;
 use super::open::OpenError;
-use super::trial::TrialError;
+use super::probe::TrialError;
+use super::scratch::CopyError;
 use crate::json::JsonError;
 
 /// Why a plugin could not be loaded or looked at.

@@ -13,7 +13,7 @@ use object::elf;
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{NativeEndian, Object, ObjectSymbol, ReadCache};
 
-use super::hints;
+use super::missing_file;
 
 /// Why a file cannot be a plugin.
 #[derive(Debug, thiserror::Error)]
@@ -142,7 +142,7 @@ pub(super) fn open(file: &Path) -> Result<(File, u64), HeaderError> {
             ) =>
         {
             return Err(HeaderError::NotFound {
-                hint: hints::for_missing_file(file),
+                hint: missing_file::for_missing_file(file),
             });
         }
         Err(error) => return Err(HeaderError::Unreadable(error)),

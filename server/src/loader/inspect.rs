@@ -47,7 +47,7 @@ pub struct Probe {
 }
 
 /// Reads the file's header and opens it in a child process. `options` are for the program of the trial.
-pub fn probe(
+pub fn probe_plugin(
     program: &TrialProgram,
     options: &[String],
     file: &Path,
@@ -68,7 +68,7 @@ pub fn inspect(
     check_example: CheckExample<'_>,
 ) -> Result<Inspection, LoadError> {
     use abi_stable::library::RootModule;
-    let Probe { facts, trial } = probe(program, &[], file, timeout)?;
+    let Probe { facts, trial } = probe_plugin(program, &[], file, timeout)?;
     let mut findings = check::plugin(&trial.manifest);
     for task in &trial.manifest.tasks {
         findings.extend(wrong_examples(task, check_example));

@@ -11,23 +11,23 @@
 //! Owned by `app`. Knows nothing of configuration, batching or the network.
 
 mod convert;
-mod copy;
 mod error;
 mod header;
-mod hints;
-mod host;
+mod host_log;
 mod inspect;
 mod layout;
+mod missing_file;
 #[allow(
     unsafe_code,
     reason = "opening a library and believing its types cannot be checked by the compiler"
 )]
 mod open;
 mod plugin_model;
+mod plugin_sink;
+mod probe;
 #[allow(unsafe_code, reason = "advice on memory is given by its address")]
 mod reclaim;
-mod sink;
-mod trial;
+mod scratch;
 
 #[cfg(test)]
 mod tests;
@@ -39,12 +39,12 @@ use std::time::Duration;
 use plugin_abi::manifest::{LoadContext, ModelManifest, PluginManifest};
 use plugin_abi::{check, codes};
 
-pub use copy::{CopyError, PluginCopy, Scratch};
 pub use error::LoadError;
 pub use header::{HeaderError, LibraryFacts};
-pub use inspect::{CheckExample, Inspection, Probe, inspect, probe};
+pub use inspect::{CheckExample, Inspection, Probe, inspect, probe_plugin};
 pub use open::OpenError;
-pub use trial::{TRIAL_COMMAND, Trial, TrialError, TrialProgram, run_trial, trial_load};
+pub use probe::{TRIAL_COMMAND, Trial, TrialError, TrialProgram, run_trial, trial_load};
+pub use scratch::{CopyError, PluginCopy, Scratch};
 
 use crate::crash;
 use crate::json;
@@ -151,7 +151,7 @@ fn load_checked(file: &Path, context: &LoadContext) -> Result<CheckedModel, Load
     let plugin = OpenedPlugin::open(file)?;
     let json = serde_json::to_string(context).map_err(LoadError::Context)?;
     let model = plugin
-        .load(&json, host::host_for(&context.model))
+        .load(&json, host_log::host_for(&context.model))
         .map_err(|error| refused(&error))?;
     let manifest: ModelManifest = json::from_str(&model.manifest()).map_err(LoadError::ManifestSyntax)?;
     let findings = check::model(&manifest);

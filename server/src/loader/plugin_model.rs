@@ -7,8 +7,8 @@ use abi_stable::std_types::{RResult, RSlice};
 use plugin_abi::manifest::ModelManifest;
 use plugin_abi::{OutputSinkAbi_TO, RawBatch, RawItem, RawTensor};
 
-use super::copy::PluginCopy;
-use super::sink::PluginSink;
+use super::plugin_sink::PluginSink;
+use super::scratch::PluginCopy;
 use super::{convert, reclaim};
 use crate::crash;
 use crate::error::ItemError;

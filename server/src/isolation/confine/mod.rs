@@ -8,8 +8,8 @@
 
 mod cgroup;
 mod cpus;
-mod enclosure;
 mod memory;
+mod process_resources;
 mod sandbox;
 #[cfg(test)]
 mod tests;
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use cpus::CpuError;
-pub use enclosure::{Enclosure, EnclosureError, Enclosures, Excess};
+pub use process_resources::{Enclosure, EnclosureError, Enclosures, Excess};
 pub use sandbox::SandboxError;
 
 use crate::resources::Sandbox;

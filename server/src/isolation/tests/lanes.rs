@@ -7,8 +7,8 @@ use bytes::Bytes;
 use rustix::net::SendFlags;
 
 use super::bytes_of;
-use crate::isolation::frame::Request;
-use crate::isolation::transport::{self, FarEnd, Lane, LaneError, MOST_INLINE};
+use crate::isolation::lane::{self, FarEnd, Lane, LaneError, MOST_INLINE};
+use crate::isolation::messages::Request;
 
 fn pair() -> (Lane, FarEnd) {
     Lane::pair().expect("the system has sockets")
@@ -92,7 +92,7 @@ fn a_lane_that_is_closed_tells_whoever_waits_on_it() {
     let socket = near.socket();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(move || near.receive());
-        transport::close(&socket);
+        lane::close(&socket);
         let received = waiting.join().expect("it does not panic");
         assert!(matches!(received, Err(LaneError::Closed)), "{received:?}");
     });

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{bytes_of, reply, request};
-use crate::isolation::frame::{Entry, Outcome, Reply, Request};
+use crate::isolation::messages::{Entry, Outcome, Reply, Request};
 use crate::values::{ItemInput, Value};
 
 proptest! {

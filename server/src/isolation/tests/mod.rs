@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::frame::{Entry, Outcome, Reply, Request};
-use super::wire::Encoder;
+use super::codec::Encoder;
+use super::messages::{Entry, Outcome, Reply, Request};
 use crate::error::ItemError;
 use crate::model::{BatchError, SinkStatus};
 use crate::values::{DType, ItemInput, Tensor, Value};

@@ -10,10 +10,10 @@ use plugin_abi::manifest::ModelManifest;
 
 use crate::error::ItemError;
 use crate::isolation::confine::Enclosures;
-use crate::isolation::frame::{Outcome, Reply, Request};
+use crate::isolation::lane::{Lane, LaneError};
+use crate::isolation::messages::{Outcome, Reply, Request};
 use crate::isolation::process::Process;
 use crate::isolation::remote::RemoteModel;
-use crate::isolation::transport::{Lane, LaneError};
 use crate::model::{BatchError, BatchItem, OutputSink, SinkStatus};
 use crate::resources::Resources;
 use crate::values::{ItemInput, Tensor, Value};

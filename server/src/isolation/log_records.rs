@@ -10,7 +10,7 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::wire::{Decoder, Encoder, WireError};
+use super::codec::{Decoder, Encoder, WireError};
 
 /// Most bytes of a message; the rest is cut off.
 const MOST_MESSAGE: usize = 16 << 10;

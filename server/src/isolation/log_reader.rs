@@ -10,8 +10,8 @@ use log::Level;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, ioctl_fionbio};
 
+use super::log_records;
 use super::process::Bell;
-use super::records;
 
 /// Most bytes of one printed line; a longer one is written in pieces.
 const MOST_LINE: usize = 4 << 10;
@@ -110,7 +110,7 @@ impl Listener {
 
     fn write_records(&mut self) {
         if let Some(socket) = &self.records
-            && !records::write_pending(socket, &mut self.buffer).unwrap_or(false)
+            && !log_records::write_pending(socket, &mut self.buffer).unwrap_or(false)
         {
             self.records = None;
         }

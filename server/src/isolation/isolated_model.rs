@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use plugin_abi::manifest::ModelManifest;
 
+use super::backoff::Backoff;
 use super::confine::Enclosures;
-use super::keeper::{Keeper, Plan};
 use super::pool::Pool;
 use super::process::{Bell, Program};
 use super::remote::Lost;
 use super::setup::Setup;
-use super::supervisor::Backoff;
+use super::supervisor::{Keeper, Plan};
 use super::{ModelFiles, StartError, WarmUp};
 use crate::config::{OnCrash, ProcessSettings};
 use crate::error::ItemError;

@@ -12,7 +12,7 @@ use rustix::net::{
     SendFlags,
 };
 
-use super::transport::FarEnd;
+use super::lane::FarEnd;
 
 /// Most lanes on which items are prepared: the kernel passes no more than 253 descriptors with a message.
 pub(super) const MOST_PREPARE_LANES: usize = 64;

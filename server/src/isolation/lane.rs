@@ -20,8 +20,8 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 
+use super::codec::Encoder;
 use super::shared_memory::{self, Incoming, Outgoing};
-use super::wire::Encoder;
 use crate::clock;
 
 /// Up to this length a message goes through the socket. Measured with `benches/isolation`: at this length either way takes

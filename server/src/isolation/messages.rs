@@ -18,7 +18,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::wire::{Decoder, Encoder, WireError};
+use super::codec::{Decoder, Encoder, WireError};
 use crate::error::ItemError;
 use crate::model::{BatchError, SinkStatus};
 use crate::values::{ItemInput, Tensor, Value};

@@ -1,8 +1,8 @@
 //! The sink of a batch in the child: keeps what the model says until the batch is done. Only a part of an output, of which
 //! more follows, goes to the server at once, which then says what became of it.
 
-use super::frame::{Outcome, Reply, Request};
-use super::transport::{Lane, LaneError};
+use super::lane::{Lane, LaneError};
+use super::messages::{Outcome, Reply, Request};
 use crate::error::ItemError;
 use crate::model::{OutputSink, SinkStatus};
 use crate::values::{Tensor, Value};
