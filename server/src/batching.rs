@@ -1,30 +1,32 @@
-//! How the items of a task may be put into batches: the values that `config` resolves and `batcher` obeys.
+//! Batching rules as values: what `config` resolves, plugins declare, and `batcher` follows.
+//!
+//! Holds no logic beyond names and conversions.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-/// When a free worker takes what is waiting.
+/// When a free worker starts a batch that is not full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// A batch stays open while the arrivals that are expected are worth the wait, by what has been learned of the
-    /// task's callers and of the cost of its batches.
+    /// A batch stays open while the expected arrivals are worth the wait, according to what was learned about the
+    /// task's clients and the cost of its batches.
     Adaptive {
-        /// Longest time that a batch stays open once a worker is free.
+        /// Maximum time that a batch stays open, counted from when a worker became free.
         max_delay: Duration,
     },
-    /// The batch closes `max_delay` after its first item arrived, or as soon as it is full.
+    /// The batch closes `max_delay` after its first item was ready to run, or as soon as it is full.
     Fixed {
-        /// Longest time that the first item of a batch waits for company.
+        /// Maximum time that the first item of a batch waits for a fuller batch.
         max_delay: Duration,
     },
-    /// Whatever is waiting goes at once.
+    /// Items that wait run immediately.
     Greedy,
-    /// One item at a time, at once.
+    /// Items run immediately, one at a time.
     Off,
 }
 
 impl Policy {
-    /// The name by which it is configured.
+    /// The name of the policy in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Adaptive { .. } => "adaptive",
@@ -35,53 +37,108 @@ impl Policy {
     }
 }
 
-/// How the weights of a batch's items add up to the cost of the batch.
+/// How the weights of the items add up to the cost of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightRule {
-    /// Every item is padded to the heaviest: `count × heaviest`. Where more wait than fit, the batch is as large as it
-    /// can be around the oldest item, and among the batches of that size the one with the least padding.
+    /// Every item is padded to the heaviest one: `count × heaviest`. If more items wait than fit, the batch is the
+    /// largest one that contains the oldest item, and among those the one with the least padding.
     Padded,
-    /// Items are laid end to end: the sum of the weights. The oldest that fit go first.
+    /// Items are concatenated: the sum of the weights. The oldest items that fit run first.
     Sum,
 }
 
 /// The rules for the batches of one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskBatching {
-    /// When a batch is closed.
+    /// When a batch runs.
     pub policy: Policy,
-    /// Most items in a batch.
+    /// Maximum number of items in a batch.
     pub max_batch_size: NonZeroUsize,
-    /// Most weight in a batch, counted by `weight_rule`. An item that is heavier on its own still runs, alone.
+    /// Maximum cost of a batch, by `weight_rule`. An item that is heavier on its own runs alone.
     pub max_batch_weight: Option<u64>,
     /// How weights add up.
     pub weight_rule: WeightRule,
 }
 
-/// What a plugin's manifest declares about the batches of one task. The operator's configuration goes before it, and it
-/// goes before what is built in.
+/// What a plugin's manifest declares about the batches of one task. Precedence, highest first: the operator's
+/// configuration, the manifest, built-in defaults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeclaredLimits {
-    /// Most items in a batch that the plugin is made for.
+    /// Maximum number of items in a batch that the plugin supports.
     pub max_batch_size: Option<usize>,
-    /// Most weight in a batch that the plugin is made for.
+    /// Maximum cost of a batch that the plugin supports.
     pub max_batch_weight: Option<u64>,
-    /// How the weights of the task's items add up.
+    /// How the weights of items add up.
     pub weight_rule: Option<WeightRule>,
 }
 
-/// Class of a request. A batch is led by the oldest item of the highest class that waits, and the room it leaves is
-/// filled from the other classes. While a lower class waits, at least every eighth batch is led by the item that has
-/// waited longest below the highest class.
+/// Priority class of a request.
+///
+/// The oldest item of the highest class that waits leads the next batch. Remaining room is filled from the other
+/// classes. While items of a lower class wait, at least every eighth batch is led by the one among them that has waited
+/// longest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// Overtakes the other classes.
+    /// Leads before the other classes.
     High,
-    /// What a request is if it does not say.
+    /// The default.
     #[default]
     Normal,
-    /// Fills room that the others leave, and has its turn like any lower class.
+    /// Fills the room that the other classes leave, and leads every eighth batch at least.
     Low,
+}
+
+/// Why a batch runs now instead of waiting for more items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DispatchReason {
+    /// The batch has `max_batch_size` items.
+    Full,
+    /// No further item fits into `max_batch_weight`.
+    Weight,
+    /// The batch has as many items as its policy wants in one batch.
+    Enough,
+    /// The first item has waited for `max_delay`, under the policy `fixed`.
+    Delay,
+    /// The wait for clients that were expected to return after their replies is over.
+    Returns,
+    /// The wait for the rest of a burst is over.
+    Burst,
+    /// Waiting longer would let the deadline of an item pass.
+    Deadline,
+    /// A worker is free and the policy does not wait.
+    Idle,
+    /// Batching is off.
+    Off,
+}
+
+impl DispatchReason {
+    /// All reasons.
+    pub const ALL: [DispatchReason; 9] = [
+        DispatchReason::Full,
+        DispatchReason::Weight,
+        DispatchReason::Enough,
+        DispatchReason::Delay,
+        DispatchReason::Returns,
+        DispatchReason::Burst,
+        DispatchReason::Deadline,
+        DispatchReason::Idle,
+        DispatchReason::Off,
+    ];
+
+    /// The name of the reason in metrics and in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DispatchReason::Full => "full",
+            DispatchReason::Weight => "weight",
+            DispatchReason::Enough => "enough",
+            DispatchReason::Delay => "delay",
+            DispatchReason::Returns => "returns",
+            DispatchReason::Burst => "burst",
+            DispatchReason::Deadline => "deadline",
+            DispatchReason::Idle => "idle",
+            DispatchReason::Off => "off",
+        }
+    }
 }
 
 impl From<&plugin_abi::manifest::Limits> for DeclaredLimits {
@@ -95,5 +152,17 @@ impl From<&plugin_abi::manifest::Limits> for DeclaredLimits {
                 Declared::Sum => WeightRule::Sum,
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_dispatch_reason_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> =
+            DispatchReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(names.len(), DispatchReason::ALL.len());
     }
 }

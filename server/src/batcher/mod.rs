@@ -15,9 +15,9 @@ mod tests;
 
 use std::time::Instant;
 
-use crate::batching::{Priority, TaskBatching};
+use crate::batching::{DispatchReason, Priority, TaskBatching};
 use fill::{Draft, Limits, fill};
-use policy::{Beliefs, Decision, Limit, TaskPolicy, View};
+use policy::{Decision, Estimates, Limit, TaskPolicy, View};
 use queue::{CLASSES, Head, Queue};
 
 /// While a lower class waits, at least every this many batches is led by it.
@@ -75,59 +75,6 @@ pub struct Batch<T> {
     pub reason: DispatchReason,
     /// What it costs, by the task's weight rule.
     pub cost: u64,
-}
-
-/// Why a batch did not wait any longer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DispatchReason {
-    /// It has `max_batch_size` items.
-    Full,
-    /// No further item fits `max_batch_weight`.
-    Weight,
-    /// It has as many items as its policy wants in one batch.
-    Enough,
-    /// Its first item has waited `max_delay`, under the policy `fixed`.
-    Delay,
-    /// It has waited for callers that were expected to return after their replies.
-    Returns,
-    /// It has waited for the rest of a burst.
-    Burst,
-    /// The deadline of one of its items would have passed by waiting.
-    Deadline,
-    /// A worker was free, and the policy does not wait.
-    Idle,
-    /// Batching is off.
-    Off,
-}
-
-impl DispatchReason {
-    /// Every reason.
-    pub const ALL: [DispatchReason; 9] = [
-        DispatchReason::Full,
-        DispatchReason::Weight,
-        DispatchReason::Enough,
-        DispatchReason::Delay,
-        DispatchReason::Returns,
-        DispatchReason::Burst,
-        DispatchReason::Deadline,
-        DispatchReason::Idle,
-        DispatchReason::Off,
-    ];
-
-    /// The reason as metrics and logs name it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DispatchReason::Full => "full",
-            DispatchReason::Weight => "weight",
-            DispatchReason::Enough => "enough",
-            DispatchReason::Delay => "delay",
-            DispatchReason::Returns => "returns",
-            DispatchReason::Burst => "burst",
-            DispatchReason::Deadline => "deadline",
-            DispatchReason::Idle => "idle",
-            DispatchReason::Off => "off",
-        }
-    }
 }
 
 /// A batch that a worker has finished, well or badly.
@@ -307,8 +254,8 @@ impl<T> Batcher<T> {
     }
 
     /// What the policy of a task has learned, if it goes by what it learns.
-    pub fn beliefs(&self, task: usize) -> Option<Beliefs> {
-        self.tasks[task].policy.beliefs()
+    pub fn estimates(&self, task: usize) -> Option<Estimates> {
+        self.tasks[task].policy.estimates()
     }
 
     /// Gives up all items, in no particular order.

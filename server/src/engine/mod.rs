@@ -36,9 +36,9 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::batcher::policy::Beliefs;
-use crate::batcher::{Batcher, DispatchReason};
-use crate::batching::TaskBatching;
+use crate::batcher::Batcher;
+use crate::batcher::policy::Estimates;
+use crate::batching::{DispatchReason, TaskBatching};
 use crate::error::Rejection;
 use crate::metrics::{Metrics, TaskMetrics};
 use crate::model::{Health, Model};
@@ -192,9 +192,9 @@ impl Engine {
         self.running.all()
     }
 
-    /// What the batching policy of `task` believed a moment ago, if it goes by what it learns.
-    pub fn beliefs(&self, task: usize) -> Option<Arc<Beliefs>> {
-        self.queue.task(task).beliefs()
+    /// Recent estimates of the batching policy of `task`, if the policy uses any.
+    pub fn estimates(&self, task: usize) -> Option<Arc<Estimates>> {
+        self.queue.task(task).estimates()
     }
 
     /// What `task` has done in this life of the model, request by request.

@@ -12,7 +12,7 @@ use super::TaskLimits;
 use super::request::{Gathering, Pending, Request, Ticket};
 use super::statistics::Statistics;
 use crate::batch_context::BatchContext;
-use crate::batcher::policy::Beliefs;
+use crate::batcher::policy::Estimates;
 use crate::batcher::{Item, ItemId};
 use crate::batching::TaskBatching;
 use crate::clock;
@@ -62,7 +62,7 @@ pub(super) struct TaskQueue {
     weight: AtomicU64,
     /// Time that an item takes of a worker, in nanoseconds, averaged over recent batches.
     nanos_per_item: AtomicU64,
-    beliefs: ArcSwapOption<Beliefs>,
+    estimates: ArcSwapOption<Estimates>,
 }
 
 impl TaskQueue {
@@ -158,23 +158,23 @@ impl TaskQueue {
         self.statistics.batch_ran(items, time);
     }
 
-    /// Shows what the task's policy believes, if it goes by what it learns.
-    pub(super) fn show_beliefs(&self, beliefs: Option<Beliefs>) {
-        if let Some(beliefs) = &beliefs {
+    /// Publishes the estimates of the task's policy, if the policy uses any.
+    pub(super) fn publish_estimates(&self, estimates: Option<Estimates>) {
+        if let Some(estimates) = &estimates {
             let seconds = |time: Option<Duration>| time.map_or(0.0, |time| time.as_secs_f64());
             self.metrics
                 .learned_batch_seconds
-                .set(seconds(beliefs.cost_per_batch));
+                .set(seconds(estimates.cost_per_batch));
             self.metrics
                 .learned_unit_seconds
-                .set(seconds(beliefs.cost_per_unit));
+                .set(seconds(estimates.cost_per_unit));
         }
-        self.beliefs.store(beliefs.map(Arc::new));
+        self.estimates.store(estimates.map(Arc::new));
     }
 
-    /// What the task's policy believed a moment ago.
-    pub(super) fn beliefs(&self) -> Option<Arc<Beliefs>> {
-        self.beliefs.load_full()
+    /// Recent estimates of the task's policy.
+    pub(super) fn estimates(&self) -> Option<Arc<Estimates>> {
+        self.estimates.load_full()
     }
 
     fn reconfigure(&self, limits: &TaskLimits) {
@@ -221,7 +221,7 @@ impl Queue {
                 items: AtomicUsize::new(0),
                 weight: AtomicU64::new(0),
                 nanos_per_item: AtomicU64::new(0),
-                beliefs: ArcSwapOption::empty(),
+                estimates: ArcSwapOption::empty(),
             };
             task.reconfigure(limits);
             Arc::new(task)

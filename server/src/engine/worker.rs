@@ -31,12 +31,12 @@ pub(super) struct Scheduler {
     /// By task.
     memory: Vec<MemoryLimit>,
     batches: u64,
-    /// When what the policies believe was last shown.
+    /// When the estimates of the policies were last published.
     shown: Instant,
     closed: bool,
 }
 
-/// How often what the policies believe is shown.
+/// How often the estimates of the policies are published.
 const SHOWN_EVERY: Duration = Duration::from_millis(100);
 
 /// A batch on its way to the model.
@@ -252,7 +252,7 @@ impl Scheduler {
 
     fn finished(&mut self, finished: &Finished) {
         self.batcher.completed(finished.completion);
-        self.show_beliefs(finished.completion.finished);
+        self.publish_estimates(finished.completion.finished);
         self.learn_memory(finished);
     }
 
@@ -299,14 +299,14 @@ impl Scheduler {
 }
 
 impl Scheduler {
-    /// Lets operators see what the policies believe.
-    fn show_beliefs(&mut self, now: Instant) {
+    /// Publishes the estimates of the policies for operators.
+    fn publish_estimates(&mut self, now: Instant) {
         if now.saturating_duration_since(self.shown) < SHOWN_EVERY {
             return;
         }
         self.shown = now;
         for (index, task) in self.tasks.iter().enumerate() {
-            task.show_beliefs(self.batcher.beliefs(index));
+            task.publish_estimates(self.batcher.estimates(index));
         }
     }
 }

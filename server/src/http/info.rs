@@ -113,10 +113,10 @@ fn describe(entry: &ModelEntry, operator: bool) -> Json {
 }
 
 fn tasks(entry: &ModelEntry) -> Vec<Json> {
-    let beliefs = |task| {
+    let estimates = |task| {
         entry
             .generation()
-            .and_then(|generation| generation.engine.beliefs(task))
+            .and_then(|generation| generation.engine.estimates(task))
     };
     let trial = |task| {
         entry.generation().map(|generation| {
@@ -140,7 +140,7 @@ fn tasks(entry: &ModelEntry) -> Vec<Json> {
                 "unbatched": manifest.unbatched,
                 "trial": trial(task),
                 "policy": settings.batching.policy.name(),
-                "learned": beliefs(task).as_deref(),
+                "learned": estimates(task).as_deref(),
                 "max_batch_size": settings.batching.max_batch_size,
                 "max_batch_weight": settings.batching.max_batch_weight,
                 "max_queue_size": settings.max_queue_size,

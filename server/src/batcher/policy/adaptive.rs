@@ -4,8 +4,8 @@
 //! learned from the arrivals and the completions that the batcher reports; there is no clock and no memory that grows.
 //!
 //! # What it learns
-//! - *Callers* that go round: whether there are any, how many, how soon they are back, and what follows from that for
-//!   their rounds: see [`super::callers`].
+//! - *ClosedLoop* that go round: whether there are any, how many, how soon they are back, and what follows from that for
+//!   their rounds: see [`super::closed_loop`].
 //! - *Bursts*: how many arrivals follow the first one of a cluster within a time. A completion ends a cluster, for what
 //!   comes after it may be its returns: so a lone caller is never taken for its own company.
 //! - *Cost*: `service(k)`, the seconds of a batch of k, and from which size on larger batches are no gain: see
@@ -39,12 +39,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::beliefs::Beliefs;
-use super::callers::{Bounds, Callers, Plan, WATCHED};
+use super::closed_loop::{Bounds, ClosedLoop, Plan, WATCHED};
 use super::cost::{Advice, Cost};
+use super::estimates::Estimates;
 use super::profile::{Profile, Window};
 use super::{Decision, View};
-use crate::batcher::{Completion, DispatchReason};
+use crate::batcher::Completion;
+use crate::batching::DispatchReason;
 
 /// By how much a gain must exceed its price, for what is expected may not come.
 const MARGIN: f64 = 1.25;
@@ -81,7 +82,7 @@ struct Prospect<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Learned {
     cost: Cost,
-    callers: Callers,
+    closed_loop: ClosedLoop,
     bursts: Profile,
     /// What came after the first arrival of the present cluster.
     cluster: Option<Window>,
@@ -94,7 +95,7 @@ impl Learned {
     pub(super) fn new() -> Self {
         Learned {
             cost: Cost::new(),
-            callers: Callers::new(),
+            closed_loop: ClosedLoop::new(),
             bursts: Profile::new(),
             cluster: None,
             waiting_for: None,
@@ -104,10 +105,10 @@ impl Learned {
 
     /// Takes note of an item. Those that came while every worker was busy may be told after the completion.
     pub(super) fn arrived(&mut self, at: Instant, max_delay: Duration) {
-        self.callers.arrived(at);
+        self.closed_loop.arrived(at);
         if let Some(cluster) = &mut self.cluster {
             let ended = self
-                .callers
+                .closed_loop
                 .completions()
                 .find(|completed| *completed > cluster.opened)
                 .map_or(f64::INFINITY, |completed| cluster.age(completed))
@@ -130,13 +131,13 @@ impl Learned {
         if completion.succeeded {
             self.cost.learn(completion.size, completion.cost, seconds);
         }
-        self.callers.completed(completion, present, workers);
+        self.closed_loop.completed(completion, present, workers);
     }
 
     /// Most items for the next batch, of those that wait, if there is a reason for less than `bounds` say.
     pub(super) fn batch_limit(&mut self, waiting: usize, bounds: Bounds) -> Option<usize> {
         let Advice { at_most, try_out } = self.cost.advice();
-        let plan = self.callers.plan(&self.cost, bounds);
+        let plan = self.closed_loop.plan(&self.cost, bounds);
         try_out
             .filter(|size| waiting > *size)
             .or_else(|| plan.map_or(at_most, |plan| plan.batch))
@@ -188,7 +189,7 @@ impl Learned {
         let left = max_delay
             .saturating_sub(view.now.saturating_duration_since(free_since))
             .as_secs_f64();
-        let plan = self.callers.plan(&self.cost, view.bounds(max_delay));
+        let plan = self.closed_loop.plan(&self.cost, view.bounds(max_delay));
         let gathering = plan.and_then(|plan| self.gather(plan, view, left));
         if gathering.is_some() || view.other_worker_idle {
             return gathering;
@@ -202,8 +203,8 @@ impl Learned {
 
     /// The wait for callers that go round, as planned.
     fn gather(&self, plan: Plan, view: &View, left: f64) -> Option<Wait> {
-        let missing = self.callers.missing(view.present);
-        let age = self.callers.since_completion()?.age(view.now);
+        let missing = self.closed_loop.missing(view.present);
+        let age = self.closed_loop.since_completion()?.age(view.now);
         let seconds = (plan.patience? - age).min(left);
         (missing > 0 && seconds > SHORTEST_WAIT).then_some(Wait {
             seconds,
@@ -215,9 +216,9 @@ impl Learned {
 
     /// What may come. Of callers that go round it is known better than by chance.
     fn prospects(&self, callers_go_round: bool, max_delay: Duration) -> impl Iterator<Item = Prospect<'_>> {
-        let completion = self.callers.since_completion();
+        let completion = self.closed_loop.since_completion();
         let returns = completion.filter(|_| !callers_go_round).map(|window| Prospect {
-            profile: self.callers.returns(),
+            profile: self.closed_loop.returns(),
             window,
             horizon: WATCHED,
             reason: DispatchReason::Returns,
@@ -286,8 +287,8 @@ impl Learned {
     }
 
     /// What is believed, for people to see.
-    pub(super) fn beliefs(&self) -> Beliefs {
-        let returns = self.callers.returns();
+    pub(super) fn estimates(&self) -> Estimates {
+        let returns = self.closed_loop.returns();
         let returned_by = |part: f64| {
             let all = returns.expected_by(WATCHED);
             returns
@@ -297,7 +298,7 @@ impl Learned {
         };
         let line = self.cost.line();
         let seconds = |value: f64| Duration::from_secs_f64(value.max(0.0));
-        Beliefs {
+        Estimates {
             batches: self.cost.batches(),
             cost_per_batch: line.map(|(fixed, _)| seconds(fixed)),
             cost_per_unit: line.map(|(_, each)| seconds(each)),
@@ -306,7 +307,7 @@ impl Learned {
             returns_per_reply: returns.expected_by(WATCHED),
             half_return_within: returned_by(0.5),
             most_return_within: returned_by(0.9),
-            callers_that_go_round: self.callers.number(),
+            closed_loop_clients: self.closed_loop.number(),
             followers_in_burst: self.bursts.expected_by(WATCHED),
             last_wait: self.last_wait.map(|wait| seconds(wait.seconds)),
             last_wait_for: self.last_wait.map(|wait| wait.reason.as_str()),

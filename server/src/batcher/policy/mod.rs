@@ -5,19 +5,19 @@
 //! policy learns from the batches that ran lives in its [`TaskPolicy`], which survives a change of the limits.
 
 mod adaptive;
-mod beliefs;
-mod callers;
+mod closed_loop;
 mod cost;
+mod estimates;
 mod profile;
 
 use std::time::{Duration, Instant};
 
 use adaptive::Learned;
-pub use beliefs::Beliefs;
-use callers::Bounds;
+use closed_loop::Bounds;
+pub use estimates::Estimates;
 
-use super::{Completion, DispatchReason};
-use crate::batching::Policy;
+use super::Completion;
+use crate::batching::{DispatchReason, Policy};
 
 /// What stands in for an instant that lies beyond what the clock can express.
 const FAR_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
@@ -125,9 +125,9 @@ impl TaskPolicy {
     }
 
     /// What has been learned, where the policy goes by it.
-    pub fn beliefs(&self) -> Option<Beliefs> {
+    pub fn estimates(&self) -> Option<Estimates> {
         match self.policy {
-            Policy::Adaptive { .. } => Some(self.learned.beliefs()),
+            Policy::Adaptive { .. } => Some(self.learned.estimates()),
             Policy::Fixed { .. } | Policy::Greedy | Policy::Off => None,
         }
     }

@@ -160,14 +160,18 @@ fn what_is_believed_can_be_seen() {
         this.arrive(this.now + 1, size);
         this.now += 2;
     }
-    let beliefs = this.scenario.batcher.beliefs(0).expect("adaptive has beliefs");
+    let estimates = this
+        .scenario
+        .batcher
+        .estimates(0)
+        .expect("adaptive has estimates");
     assert!(
-        beliefs.batches > 60 && beliefs.callers_that_go_round == Some(3),
-        "{beliefs:?}"
+        estimates.batches > 60 && estimates.closed_loop_clients == Some(3),
+        "{estimates:?}"
     );
-    assert!((beliefs.returns_per_reply - 1.0).abs() < 0.2, "{beliefs:?}");
+    assert!((estimates.returns_per_reply - 1.0).abs() < 0.2, "{estimates:?}");
     let none = Batcher::<()>::new(vec![rules(GREEDY, 8)]);
-    assert_eq!(none.beliefs(0), None);
+    assert_eq!(none.estimates(0), None);
 }
 
 #[test]

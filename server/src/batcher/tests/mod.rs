@@ -296,10 +296,3 @@ fn a_cancelled_item_leaves_nothing_behind() {
     assert!(scenario.batcher.take_expired(scenario.now).is_empty());
     assert_eq!(scenario.poll(), Step::Idle);
 }
-
-#[test]
-fn every_dispatch_reason_has_a_name_of_its_own() {
-    let names: std::collections::BTreeSet<_> =
-        DispatchReason::ALL.iter().map(|reason| reason.as_str()).collect();
-    assert_eq!(names.len(), DispatchReason::ALL.len());
-}

@@ -1,4 +1,4 @@
-//! Callers that go round: who wait for a reply, think, and ask again.
+//! ClosedLoop that go round: who wait for a reply, think, and ask again.
 //!
 //! Owned by the policy [`adaptive`](super::adaptive) of one task. It learns from arrivals and completions whether the
 //! task's callers go round, how many they are and how soon they are back, and plans their rounds by that. It knows
@@ -136,7 +136,7 @@ pub(super) struct Plan {
 
 /// All that is known of the callers of one task.
 #[derive(Clone, Debug)]
-pub(super) struct Callers {
+pub(super) struct ClosedLoop {
     returns: Profile,
     /// What came after the latest completion, and after the one before, of which items may be told late.
     latest: Option<Window>,
@@ -149,9 +149,9 @@ pub(super) struct Callers {
     plan: Option<(Bounds, Plan)>,
 }
 
-impl Callers {
+impl ClosedLoop {
     pub(super) fn new() -> Self {
-        Callers {
+        ClosedLoop {
             returns: Profile::new(),
             latest: None,
             before: None,
@@ -255,7 +255,7 @@ impl Callers {
         };
         let gathered = in_groups(1).min(bounds.max_size);
         let patience = self.patience(callers, gathered, cost, bounds);
-        // Callers who are not waited for are at least in two groups, that take turns.
+        // ClosedLoop who are not waited for are at least in two groups, that take turns.
         let divided = efficient.is_some() || bounds.workers > 1;
         let batch = divided.then(|| {
             if patience.is_some() {

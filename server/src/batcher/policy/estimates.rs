@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 /// What the policy `adaptive` has learned of one task. Durations are written as seconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Beliefs {
+pub struct Estimates {
     /// Batches that it learned from.
     pub batches: u64,
     /// What a batch takes however small it is, by the straight line that fits best.
@@ -28,7 +28,7 @@ pub struct Beliefs {
     #[serde(serialize_with = "as_seconds")]
     pub most_return_within: Option<Duration>,
     /// How many callers come again and again, each after its reply; none if they do not.
-    pub callers_that_go_round: Option<usize>,
+    pub closed_loop_clients: Option<usize>,
     /// Arrivals that follow the first one of a cluster.
     pub followers_in_burst: f64,
     /// How long the latest wait was meant to be.
