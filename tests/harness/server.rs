@@ -224,13 +224,16 @@ impl Server {
         self.wait_for_exit_within(PATIENCE)
     }
 
-    /// Waits for its end, at most so long.
+    /// Waits until the server exits and its log is complete, for up to `patience`.
     #[track_caller]
     pub(crate) fn wait_for_exit_within(&mut self, patience: Duration) -> ExitStatus {
-        eventually_within(patience, "the server to end", || {
+        let status = eventually_within(patience, "the server to end", || {
             let status = self.child.try_wait().expect("a child can be asked");
             status.ok_or("it runs")
-        })
+        });
+        // The last lines may still be in the pipe.
+        self.log.finish();
+        status
     }
 
     /// Tells it to end, and expects that it does so without complaint.
