@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_client(false)
         // Tensors stay slices of the message.
         .bytes(".inference")
-        .codec_path("crate::grpc::codec::BoundedCodec")
+        .codec_path("crate::grpc::message_codec::BoundedCodec")
         .compile_fds(descriptors)?;
     Ok(())
 }

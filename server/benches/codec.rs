@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use divan::counter::{BytesCount, ItemsCount};
-use inference_server::http::body::{BodyLimits, Form, read_body};
-use inference_server::http::encode::{ReplyHead, encode_reply};
+use inference_server::http::native::reply::{ReplyHead, encode_reply};
+use inference_server::http::native::request_items::{BodyLimits, Form, read_body};
 use inference_server::values::{DType, Tensor, Value};
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
 
@@ -75,8 +75,8 @@ fn write_256_tensors_of_384_floats(bencher: divan::Bencher<'_, '_>) {
 /// body once would cost.
 mod pictures {
     use inference_server::api::tensors::{Output, read_items, write_outputs};
-    use inference_server::http::v2::read::{Wanted, read_request};
-    use inference_server::http::v2::write::{Reply, write_response};
+    use inference_server::http::v2::infer_request::{Wanted, read_request};
+    use inference_server::http::v2::infer_response::{Reply, write_response};
 
     use super::*;
 

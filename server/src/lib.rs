@@ -38,6 +38,7 @@
 //! - [`batch_context`]: the batch that the current thread works on, for the log.
 //! - [`batching`]: batching rules as values.
 //! - [`clock`]: the only place where the time is read.
+//! - [`codec`]: the JSON form of items.
 //! - [`console`]: output of commands.
 //! - [`crash`]: reports how a plugin terminated the process.
 //! - [`error`]: errors of items and requests.
@@ -49,6 +50,7 @@
 //! - [`resources`]: limits of worker processes as values.
 //! - [`routes`]: the table of the server's routes.
 //! - [`secret`]: text that must not be shown.
+//! - [`suggest`]: suggestions for misspelled names.
 //! - [`values`]: the values of items: inputs, outputs, tensors.
 
 pub mod api;
@@ -59,6 +61,7 @@ pub mod batching;
 pub mod bench;
 pub mod cli;
 pub mod clock;
+pub mod codec;
 pub mod config;
 pub mod console;
 #[allow(
@@ -86,4 +89,5 @@ pub mod resources;
 pub mod routes;
 pub mod secret;
 pub mod signals;
+pub mod suggest;
 pub mod values;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use plugin_abi::manifest::TaskManifest;
 
-use super::error::{Code, Failure};
-use super::hints::Hints;
+use super::failure::{Code, Failure};
+use super::request_options::Hints;
 use crate::clock;
 use crate::engine::{Reply, Request};
 use crate::error::ItemError;

@@ -3,24 +3,22 @@
 //!
 //! Knows no wire format and no socket: `http` and `grpc` stand on this and never on each other.
 
-pub mod access;
-pub mod bounded_json;
+pub mod access_log;
+mod api_keys;
 mod call;
-pub mod control;
-pub mod describe;
-mod error;
-mod hints;
-mod keys;
-pub mod media_types;
-pub mod parameters;
-mod record;
+mod failure;
+pub mod model_control;
+pub mod open_inference;
+mod request_options;
+pub mod request_parameters;
+mod request_record;
 pub mod tensors;
 
+pub use api_keys::Keys;
 pub use call::{Call, DEFAULT_SIGNATURE, VERSION, is_ready};
-pub use error::{Code, Failure, MAX_MESSAGE, nearest};
-pub use hints::{Hints, request_id, trace_id};
-pub use keys::Keys;
-pub use record::RequestRecord;
+pub use failure::{Code, Failure, MAX_MESSAGE};
+pub use request_options::{Hints, request_id, trace_id};
+pub use request_record::RequestRecord;
 
 /// Bounds of one request body.
 #[derive(Clone, Copy, Debug)]

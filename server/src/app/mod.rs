@@ -20,8 +20,9 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use crate::api::control::Control;
+use crate::api::model_control::Control;
 use crate::cli::ServeArgs;
+use crate::codec;
 use crate::config::{self, ConfigErrors, Examined, Facts, LogFormat, ModelSettings, Settings, Source};
 use crate::crash;
 use crate::engine;
@@ -226,7 +227,7 @@ fn log_warnings(settings: &Settings) {
 pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
     let program = TrialProgram::this_server();
     loader::inspect(&program, file, INSPECT_TIMEOUT, &|task, example| {
-        let input = http::decode_example(task, example).map_err(|error| error.to_string())?;
+        let input = codec::decode_example(task, example).map_err(|error| error.to_string())?;
         if !matches!(input.value, Value::Json(_)) {
             return Ok(());
         }
@@ -295,7 +296,6 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
         loader,
         trial_timeout: settings.server.reload_timeout,
         cores: thread::available_parallelism().map_or(1, NonZeroUsize::get),
-        decode_example: http::decode_example,
         program: Program::this_server(),
         prepare_threads,
         model_nice,

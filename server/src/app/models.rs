@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::{log_warnings, read_config};
-use crate::api::control::{Order, Pending};
+use crate::api::model_control::{Order, Pending};
 use crate::api::{Code, Failure};
 use crate::cli::ServeArgs;
 use crate::clock;

@@ -3,15 +3,15 @@
 //! Owned by `app`, which binds it. It has threads of its own, beside those of HTTP; what it shares with HTTP is in
 //! [`crate::api`]. A client that goes away drops the future of its call, and with it whatever of it still waits.
 
-mod calls;
-mod codec;
-mod connections;
-mod describe;
-mod health;
-mod infer;
-mod receive;
-mod service;
-mod wire;
+mod body_timeout;
+mod call_layer;
+mod connection_limit;
+mod description_messages;
+mod health_service;
+mod infer_messages;
+mod inference_service;
+mod message_codec;
+mod proto;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -23,13 +23,13 @@ use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tonic::codec::CompressionEncoding;
 
-use crate::api::control::Control;
+use crate::api::model_control::Control;
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
-use calls::CallLayer;
-use service::Inference;
-use wire::grpc_inference_service_server::GrpcInferenceServiceServer;
+use call_layer::CallLayer;
+use inference_service::Inference;
+use proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 
 /// The gRPC server, which listens and serves.
 pub struct Server {
@@ -80,7 +80,7 @@ impl Server {
             .build()?;
         let (stop, stopping) = watch::channel(false);
         let stopping = Stopping(stopping);
-        let health = health::service(registry.clone(), stopping.clone());
+        let health = health_service::service(registry.clone(), stopping.clone());
         let inference = Inference::new(settings, registry, metrics.clone(), control, stopping.clone());
         let inference = GrpcInferenceServiceServer::new(inference)
             .max_decoding_message_size(server.max_body_size)
@@ -100,7 +100,7 @@ impl Server {
         let (end, ended) = oneshot::channel();
         let serve = async move {
             let incoming = match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => connections::accept(listener, most_connections),
+                Ok(listener) => connection_limit::accept(listener, most_connections),
                 Err(error) => return log::error!("gRPC cannot be served: {error}"),
             };
             let stopped = stopping.told();
@@ -148,7 +148,7 @@ impl Server {
 
 /// What reflection tells, in its present version and the one before, for which many tools still ask.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
-    [wire::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET]
+    [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET]
         .into_iter()
         .fold(tonic_reflection::server::Builder::configure(), |builder, set| {
             builder.register_encoded_file_descriptor_set(set)

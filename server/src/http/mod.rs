@@ -2,27 +2,20 @@
 //!
 //! Owned by `app`, which binds it. Never computes what a model computes, and keeps what takes long off its event loops.
 
-mod access;
-pub mod body;
-mod compress;
-pub mod data_uri;
-mod dialect;
-mod docs;
+mod compression;
+mod documentation;
 mod embeddings;
-pub mod encode;
-pub mod envelope;
-mod info;
-mod item;
-mod landing;
+mod error_format;
+mod landing_page;
+mod middleware;
+mod monitoring;
+pub mod native;
 pub mod openapi;
-mod predict;
-mod receive;
+mod request_body;
 mod respond;
 mod server;
-pub mod tensor_json;
 mod transport;
 pub mod v1;
 pub mod v2;
 
-pub use item::decode_example;
 pub use server::Server;

@@ -4,7 +4,7 @@ use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder};
 
-use super::dialect::Dialect;
+use super::error_format::Dialect;
 use crate::api::{Code, Failure};
 
 /// The id of a request, the client's or the server's. The access layer puts it into the request's extensions.

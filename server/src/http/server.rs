@@ -16,12 +16,13 @@ use actix_web::{App, FromRequest, HttpRequest, Resource, Responder, guard};
 use actix_web_prom::{PrometheusMetrics, PrometheusMetricsBuilder};
 use arc_swap::ArcSwapOption;
 
-use super::body::BodyLimits;
-use super::receive::ReceiveLimits;
+use super::native::request_items::BodyLimits;
+use super::native::task_handlers;
+use super::request_body::ReceiveLimits;
 use super::transport::{Limits, Transport};
-use super::{access, compress, docs, embeddings, info, landing, predict, respond, v1, v2};
-use crate::api::access::AccessLog;
-use crate::api::control::Control;
+use super::{compression, documentation, embeddings, landing_page, middleware, monitoring, respond, v1, v2};
+use crate::api::access_log::AccessLog;
+use crate::api::model_control::Control;
 use crate::api::{Call, Failure, Keys, RequestRecord};
 use crate::clock;
 use crate::config::{ServerSettings, Settings};
@@ -113,11 +114,11 @@ impl Server {
         let application = move || {
             let shared = shared.clone();
             App::new()
-                .wrap(Condition::new(compression, from_fn(compress::layer)))
+                .wrap(Condition::new(compression, from_fn(compression::layer)))
                 .wrap(endpoints.clone())
-                .wrap(from_fn(access::gate))
+                .wrap(from_fn(middleware::gate))
                 .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
-                .wrap(from_fn(access::layer))
+                .wrap(from_fn(middleware::layer))
                 .configure(move |config| configure(config, shared))
         };
         let transport = Transport::start(address(server), limits, server.http_workers, application)?;
@@ -184,12 +185,12 @@ fn cors(origins: &[String]) -> Cors {
 /// All routes. What none of them matches goes to the operator's own routes, and from there to a 404.
 fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
     // Routes are tried in this order: the one that is asked most comes first.
-    config.service(post(routes::PREDICT_TASK, predict::task));
+    config.service(post(routes::PREDICT_TASK, task_handlers::task));
     if shared.docs {
         config
-            .service(get(routes::OPENAPI, docs::openapi))
-            .service(get(routes::DOCS_ROOT, docs::redirect))
-            .service(get(routes::DOCS, docs::page));
+            .service(get(routes::OPENAPI, documentation::openapi))
+            .service(get(routes::DOCS_ROOT, documentation::redirect))
+            .service(get(routes::DOCS, documentation::page));
     }
     config
         .app_data(shared)
@@ -197,28 +198,28 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
             let response = respond::not_found(request);
             actix_web::error::InternalError::from_response("a name that is no text", response).into()
         }))
-        .service(get(routes::ROOT, landing::root))
-        .service(get(routes::FAVICON, docs::favicon))
-        .service(get(routes::HEALTH, info::health))
-        .service(get(routes::LIVEZ, info::live))
-        .service(get(routes::READYZ, info::ready))
-        .service(get(routes::METRICS, info::metrics))
-        .service(get(routes::MODELS, info::models))
+        .service(get(routes::ROOT, landing_page::root))
+        .service(get(routes::FAVICON, documentation::favicon))
+        .service(get(routes::HEALTH, monitoring::health))
+        .service(get(routes::LIVEZ, monitoring::live))
+        .service(get(routes::READYZ, monitoring::ready))
+        .service(get(routes::METRICS, monitoring::metrics))
+        .service(get(routes::MODELS, monitoring::models))
         .service(post(routes::EMBEDDINGS, embeddings::embeddings))
         .configure(configure_v1)
-        .service(post(routes::PREDICT_DEFAULT, predict::default_task))
-        .service(get(routes::MODEL, info::model))
+        .service(post(routes::PREDICT_DEFAULT, task_handlers::default_task))
+        .service(get(routes::MODEL, monitoring::model))
         .configure(configure_v2)
-        .default_service(web::to(predict::short_route));
+        .default_service(web::to(task_handlers::short_route));
 }
 
 /// The routes of KServe's V1 protocol and of TensorFlow Serving.
 fn configure_v1(config: &mut ServiceConfig) {
     config
-        .service(post(routes::V1_PREDICT, v1::predict::predict))
-        .service(post(routes::V1_OTHER, v1::predict::unsupported))
-        .service(get(routes::V1_METADATA, v1::info::metadata))
-        .service(get(routes::V1_VERSION, v1::info::version))
+        .service(post(routes::V1_PREDICT, v1::predict_handlers::predict))
+        .service(post(routes::V1_OTHER, v1::predict_handlers::unsupported))
+        .service(get(routes::V1_METADATA, v1::model_status::metadata))
+        .service(get(routes::V1_VERSION, v1::model_status::version))
         .service(label(web::resource(routes::V1_LABEL.patterns.to_vec())));
 }
 
@@ -226,7 +227,7 @@ fn configure_v1(config: &mut ServiceConfig) {
 fn label(resource: Resource) -> Resource {
     let methods = guard::Any(guard::Get()).or(guard::Head()).or(guard::Post());
     resource
-        .route(web::route().guard(methods).to(v1::info::label))
+        .route(web::route().guard(methods).to(v1::model_status::label))
         .default_service(web::to(|request: HttpRequest| async move {
             respond::other_method(&request, "GET, HEAD, POST")
         }))
@@ -235,18 +236,21 @@ fn label(resource: Resource) -> Resource {
 /// The routes of the Open Inference Protocol.
 fn configure_v2(config: &mut ServiceConfig) {
     config
-        .service(post(routes::V2_INFER, v2::infer::infer))
-        .service(get(routes::V2_SERVER, v2::info::server))
-        .service(get(routes::V2_LIVE, v2::info::live))
-        .service(get(routes::V2_READY, v2::info::ready))
-        .service(get(routes::V2_ALL_STATISTICS, v2::info::all_statistics))
-        .service(get(routes::V2_STATISTICS, v2::info::statistics))
-        .service(get(routes::V2_CONFIG, v2::info::config))
-        .service(get(routes::V2_MODEL_READY, v2::info::model_ready))
-        .service(get(routes::V2_MODEL, v2::info::metadata))
-        .service(post(routes::V2_INDEX, v2::info::index))
-        .service(post(routes::V2_LOAD, v2::info::load))
-        .service(post(routes::V2_UNLOAD, v2::info::unload));
+        .service(post(routes::V2_INFER, v2::infer_handler::infer))
+        .service(get(routes::V2_SERVER, v2::metadata_handlers::server))
+        .service(get(routes::V2_LIVE, v2::metadata_handlers::live))
+        .service(get(routes::V2_READY, v2::metadata_handlers::ready))
+        .service(get(
+            routes::V2_ALL_STATISTICS,
+            v2::metadata_handlers::all_statistics,
+        ))
+        .service(get(routes::V2_STATISTICS, v2::metadata_handlers::statistics))
+        .service(get(routes::V2_CONFIG, v2::metadata_handlers::config))
+        .service(get(routes::V2_MODEL_READY, v2::metadata_handlers::model_ready))
+        .service(get(routes::V2_MODEL, v2::metadata_handlers::metadata))
+        .service(post(routes::V2_INDEX, v2::metadata_handlers::index))
+        .service(post(routes::V2_LOAD, v2::metadata_handlers::load))
+        .service(post(routes::V2_UNLOAD, v2::metadata_handlers::unload));
 }
 
 /// A route that `handler` answers for GET, and so for HEAD: actix leaves the body out.

@@ -14,16 +14,11 @@ use super::warm_up::{WarmedUp, warm_up, without_warm_up};
 use crate::batching::DeclaredLimits;
 use crate::clock;
 use crate::config::{ModelSettings, ProcessSettings, TaskSettings};
-use crate::error::ItemError;
 use crate::isolation::confine::{CONFINE_OPTION, Confinement, Enclosures};
 use crate::isolation::{self, IsolatedModel, Program, Setup, WarmUp, WarmUpError};
 use crate::loader::{Loaded, Loader, Staged};
 use crate::metrics::Metrics;
 use crate::registry::TaskTrial;
-use crate::values::ItemInput;
-
-/// Reads an example of a task, which has the JSON form of the native routes.
-pub type DecodeExample = fn(&TaskManifest, &serde_json::Value) -> Result<ItemInput, ItemError>;
 
 /// What every load needs.
 pub struct LoadContext {
@@ -33,8 +28,6 @@ pub struct LoadContext {
     pub trial_timeout: Duration,
     /// Cores that the workers of one model share.
     pub cores: usize,
-    /// Reads the examples for the warm-up.
-    pub decode_example: DecodeExample,
     /// How to start a process for a model.
     pub program: Program,
     /// How many items such a process prepares at the same time.
@@ -187,7 +180,7 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
     let warmed_up = match in_child.get() {
         Some(warmed_up) => warmed_up.clone(),
         None if settings.warm_up => {
-            let warmed_up = warm_up(context.decode_example, loaded.model.as_ref(), settings)
+            let warmed_up = warm_up(loaded.model.as_ref(), settings)
                 .map_err(|error| ModelFailure::new(settings, Some(settings.location()), error))?;
             report_examples(settings, &warmed_up.failures);
             warmed_up
@@ -249,9 +242,9 @@ fn load_in_processes(
     let tasks = &plugin.tasks;
     let prepares = tasks.is_empty() || tasks.iter().any(|task| task.prepares);
     let warm_up: WarmUp = if settings.warm_up {
-        let (decode_example, settings) = (context.decode_example, settings.clone());
+        let settings = settings.clone();
         Box::new(move |model| {
-            let outcome = warm_up(decode_example, model, &settings)?;
+            let outcome = warm_up(model, &settings)?;
             // The other processes of the model, and their successors, would report the same.
             warmed_up.get_or_init(|| {
                 report_examples(&settings, &outcome.failures);

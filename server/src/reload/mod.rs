@@ -33,7 +33,7 @@ use load::{Ready, load_all, task_settings};
 use plan::{Present, Step, Wanted, plan};
 
 pub use failure::{ModelError, ModelFailure, RouteTaken};
-pub use load::{DecodeExample, LoadContext, trial_options};
+pub use load::{LoadContext, trial_options};
 pub use summary::Summary;
 
 /// Applies configurations. See the module.

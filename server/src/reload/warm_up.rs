@@ -2,8 +2,8 @@
 
 use plugin_abi::manifest::{TaskManifest, Trial};
 
-use super::load::DecodeExample;
 use crate::batching::DeclaredLimits;
+use crate::codec::decode_example;
 use crate::config::ModelSettings;
 use crate::error::ItemError;
 use crate::isolation::WarmUpError;
@@ -38,11 +38,7 @@ pub(super) fn without_warm_up(tasks: &[TaskManifest]) -> WarmedUp {
 /// # Errors
 /// The first failure, if no task of the model has computed anything; or that of a task that failed with every example, other
 /// than by rejecting it.
-pub(super) fn warm_up(
-    decode_example: DecodeExample,
-    model: &dyn Model,
-    settings: &ModelSettings,
-) -> Result<WarmedUp, WarmUpError> {
+pub(super) fn warm_up(model: &dyn Model, settings: &ModelSettings) -> Result<WarmedUp, WarmUpError> {
     let mut warmed_up = WarmedUp::default();
     let mut excused = false;
     for (index, task) in model.manifest().tasks.iter().enumerate() {

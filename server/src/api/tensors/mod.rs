@@ -6,17 +6,17 @@
 //!
 //! A request to an unbatched task is one item: its tensors have exactly the declared shapes, and so have those of the reply.
 
-mod read;
+mod from_outcomes;
 #[cfg(test)]
 mod tests;
-mod write;
+mod to_items;
 
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest, position_in_sequence};
 
-pub use read::{Input, MediaTypes, TensorsError, check_requested, max_elements, read_items};
-pub use write::{Output, choose_outputs, data_size, worst, write_outputs};
+pub use from_outcomes::{Output, choose_outputs, data_size, worst, write_outputs};
+pub use to_items::{Input, MediaTypes, TensorsError, check_requested, max_elements, read_items};
 
-use super::error::nearest;
+use crate::suggest::nearest;
 use crate::values::DType;
 
 /// Name of the tensor of a task that takes or gives text.

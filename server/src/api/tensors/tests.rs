@@ -5,7 +5,7 @@ use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest};
 
 use super::*;
 use crate::api::BodyLimits;
-use crate::api::error::Code;
+use crate::api::failure::Code;
 use crate::error::ItemError;
 use crate::values::{DType, ItemInput, Tensor, Value};
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 use super::Access;
 use super::components::{Components, Names, snake_case};
 use crate::api::{Code, Failure};
-use crate::http::dialect::Dialect;
+use crate::http::error_format::Dialect;
 
 /// The operations so far, in the order in which readers see them.
 pub(super) struct Operations {

@@ -25,7 +25,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 
-use super::exchange::{Exchange, Phase};
+use super::connection_state::{Exchange, Phase};
 use crate::clock;
 
 /// The application: from a request to its reply.

@@ -15,9 +15,9 @@ use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
 
 use super::bridge::{Application, Bridge};
-use super::exchange::{Due, Exchange, Phase};
-use super::io::{ParserSide, Remains, Socket, Stream};
-use super::refusal::{MAX_HEAD_SIZE, Refusal};
+use super::connection_state::{Due, Exchange, Phase};
+use super::rejected_head::{MAX_HEAD_SIZE, Refusal};
+use super::socket::{ParserSide, Remains, Socket, Stream};
 use super::{Limits, Stage};
 use crate::clock;
 

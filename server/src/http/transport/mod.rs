@@ -12,20 +12,20 @@
 //! request is cancelled. A reset cancels at once. The end of the stream (FIN) is ambiguous: a client that closed and a
 //! client that closed only its sending half look the same until something is written to them. The end of the stream
 //! within [`HALF_CLOSE_WINDOW`] of the last byte of the request counts as a half-close, and the request is answered. Any
-//! later one counts as a client that gave up. See [`exchange`].
+//! later one counts as a client that gave up. See [`connection_state`].
 //!
 //! # Draining
 //! From [`Stage::Draining`] on, every reply carries `connection: close`, and connections are still accepted.
 //! At [`Stage::Stopped`] the backlog is accepted one last time, the listeners are closed, idle connections are closed, and
 //! requests in progress are answered.
 
-mod accept;
 mod bridge;
 mod connection;
-mod exchange;
-mod io;
-mod refusal;
-mod workers;
+mod connection_state;
+mod listener;
+mod rejected_head;
+mod socket;
+mod worker_threads;
 
 use std::fmt::Debug;
 use std::io::Result;
@@ -43,7 +43,7 @@ use futures_util::future::{join_all, select_all};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use workers::Workers;
+use worker_threads::Workers;
 
 /// Limits of the connections.
 #[derive(Clone, Debug)]
@@ -99,19 +99,19 @@ impl Transport {
         S::InitError: Debug,
         B: MessageBody + 'static,
     {
-        let listeners = accept::bind(address)?;
+        let listeners = listener::bind(address)?;
         let addresses = listeners
             .iter()
             .map(|listener| listener.local_addr())
             .collect::<Result<_>>()?;
         let (stage, stages) = watch::channel(Stage::Serving);
-        let places = accept::places(limits.max_connections);
+        let places = listener::places(limits.max_connections);
         let workers = Workers::start(threads, &limits, &stages, factory)?;
         let acceptors = listeners
             .into_iter()
             .map(|listener| {
                 let accepting =
-                    accept::accept(listener, places.clone(), workers.dispatcher(), stages.clone())?;
+                    listener::accept(listener, places.clone(), workers.dispatcher(), stages.clone())?;
                 Ok(tokio::spawn(accepting))
             })
             .collect::<Result<_>>()?;

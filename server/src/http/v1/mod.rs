@@ -1,13 +1,13 @@
 //! KServe's V1 protocol and TensorFlow Serving's REST protocol, which share their paths and most of their messages.
 //!
-//! [`predict`] runs a task: [`read`] turns rows (`instances`) or columns (`inputs`) into items, [`write`] puts the reply
-//! together in the same form. [`info`] describes models. A model is called `model` or `model.task`; a signature of
+//! [`predict_handlers`] runs a task: [`predict_request`] turns rows (`instances`) or columns (`inputs`) into items, [`predict_reply`] puts the reply
+//! together in the same form. [`model_status`] describes models. A model is called `model` or `model.task`; a signature of
 //! TensorFlow Serving is a task, and `serving_default` is the default task.
 
-pub(super) mod info;
-pub(super) mod predict;
-pub mod read;
-pub mod write;
+pub(super) mod model_status;
+pub(super) mod predict_handlers;
+pub mod predict_reply;
+pub mod predict_request;
 
 use serde::Deserialize;
 

@@ -1,10 +1,10 @@
 //! The server over real sockets, with a model that is made up here.
 
-mod embeddings;
-mod fixture;
-mod info;
-mod limits;
-mod predict;
-mod unbatched;
-mod v1;
-mod v2;
+mod embeddings_route;
+mod monitoring_routes;
+mod native_routes;
+mod request_limits;
+mod test_server;
+mod unbatched_tasks;
+mod v1_routes;
+mod v2_routes;

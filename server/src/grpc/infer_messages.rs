@@ -1,0 +1,306 @@
+//! Takes an inference request apart and puts its reply together.
+//!
+//! Tensors come either raw, as slices of the message, or as typed lists of numbers; a reply has the form of its request.
+//! What they mean to the task is in [`crate::api::tensors`].
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use plugin_abi::manifest::TaskManifest;
+use prost::Message as _;
+use serde_json::Value as Json;
+
+use super::message_codec::elements_in;
+use super::proto::infer_parameter::ParameterChoice;
+use super::proto::model_infer_request::InferInputTensor;
+use super::proto::model_infer_response::InferOutputTensor;
+use super::proto::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
+use crate::api::request_parameters::Parameters;
+use crate::api::tensors::{
+    Input, MediaTypes, Output, check_requested, choose_outputs, max_elements, read_items, write_outputs,
+};
+use crate::api::{BodyLimits, Code, Failure};
+use crate::engine::Outcome;
+use crate::error::ItemError;
+use crate::values::{DType, ItemInput, byte_strings};
+
+/// A request, ready for the engine.
+pub(super) struct InferRequest {
+    pub(super) items: Vec<Result<ItemInput, ItemError>>,
+    pub(super) parameters: Parameters,
+    pub(super) wanted: Wanted,
+}
+
+/// Which outputs are wanted, and how.
+pub(super) struct Wanted {
+    /// These, in this order; all, if there are none.
+    names: Vec<String>,
+    /// Raw, and not as typed lists.
+    raw: bool,
+}
+
+fn malformed(message: String) -> Failure {
+    Failure::new(Code::Malformed, message)
+}
+
+/// Takes a request apart.
+pub(super) fn read_request(
+    request: ModelInferRequest,
+    task: &TaskManifest,
+    limits: BodyLimits,
+) -> Result<InferRequest, Failure> {
+    let ModelInferRequest {
+        inputs,
+        outputs,
+        raw_input_contents: raw,
+        parameters,
+        ..
+    } = request;
+    let parameters = parameters.into_iter().map(|(name, value)| (name, json(value)));
+    let parameters = Parameters::read(parameters, task)?;
+    for output in &outputs {
+        let classes = output.parameters.get("classification").cloned().map(json);
+        if classes.is_some_and(|classes| classes.as_i64() != Some(0)) {
+            let name = &output.name;
+            return Err(malformed(format!(
+                "output `{name}`: `classification` is not supported; a task that classifies says so itself"
+            )));
+        }
+        refuse_shared_memory(
+            "output",
+            &output.name,
+            output.parameters.contains_key(SHARED_MEMORY),
+        )?;
+    }
+    let names: Vec<String> = outputs.into_iter().map(|output| output.name).collect();
+    check_requested(task, names.iter().map(String::as_str))?;
+    if !raw.is_empty() && raw.len() != inputs.len() {
+        return Err(malformed(format!(
+            "`raw_input_contents` has {} elements, but there are {} inputs; expected one for each",
+            raw.len(),
+            inputs.len()
+        )));
+    }
+    let is_raw = !raw.is_empty();
+    let mut raw = raw.into_iter();
+    let inputs = inputs
+        .into_iter()
+        .map(|input| read_input(input, raw.next(), task, limits))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(InferRequest {
+        items: read_items(task, inputs, &parameters.for_task, limits)?,
+        parameters,
+        wanted: Wanted { names, raw: is_raw },
+    })
+}
+
+/// The parameter of a tensor that is not in the message.
+const SHARED_MEMORY: &str = "shared_memory_region";
+
+fn refuse_shared_memory(what: &str, name: &str, is_shared: bool) -> Result<(), Failure> {
+    if !is_shared {
+        return Ok(());
+    }
+    Err(malformed(format!(
+        "{what} `{name}` is in shared memory, which this server does not support; send it in the message"
+    )))
+}
+
+fn json(parameter: InferParameter) -> Json {
+    match parameter.parameter_choice {
+        None => Json::Null,
+        Some(ParameterChoice::BoolParam(value)) => value.into(),
+        Some(ParameterChoice::Int64Param(value)) => value.into(),
+        Some(ParameterChoice::Uint64Param(value)) => value.into(),
+        Some(ParameterChoice::DoubleParam(value)) => value.into(),
+        Some(ParameterChoice::StringParam(value)) => value.into(),
+    }
+}
+
+fn read_input(
+    input: InferInputTensor,
+    raw: Option<Bytes>,
+    task: &TaskManifest,
+    limits: BodyLimits,
+) -> Result<Input, Failure> {
+    let InferInputTensor {
+        name,
+        datatype,
+        shape,
+        parameters,
+        contents,
+    } = input;
+    refuse_shared_memory("input", &name, parameters.contains_key(SHARED_MEMORY))?;
+    let Some(dtype) = DType::from_name(&datatype) else {
+        let datatype: String = datatype.chars().take(40).collect();
+        let known = DType::all().map(DType::name).collect::<Vec<_>>().join(", ");
+        return Err(malformed(format!(
+            "input `{name}`: unknown datatype `{datatype}`; known: {known}"
+        )));
+    };
+    let sizes: Result<Vec<u64>, _> = shape.iter().map(|&dim| u64::try_from(dim)).collect();
+    let Ok(sizes) = sizes else {
+        return Err(malformed(format!(
+            "input `{name}`: shape {shape:?} has a negative dimension"
+        )));
+    };
+    let data = match (raw, contents.is_empty()) {
+        (Some(_), false) => {
+            return Err(malformed(format!(
+                "input `{name}` has both `contents` and `raw_input_contents`; send one of them"
+            )));
+        }
+        (Some(raw), true) => raw,
+        (None, false) => {
+            let max = max_elements(task, &name, &sizes, limits)?;
+            decode_contents(dtype, &sizes, max, contents)
+                .map_err(|problem| malformed(format!("input `{name}`: {problem}")))?
+        }
+        // A tensor without elements has no contents to send.
+        (None, true) if sizes.contains(&0) => Bytes::new(),
+        (None, true) => {
+            return Err(malformed(format!(
+                "input `{name}` has no data; expected `contents` or `raw_input_contents`"
+            )));
+        }
+    };
+    let media_type = match parameters.into_iter().find(|(name, _)| name == "content_type") {
+        Some((_, value)) => json(value)
+            .as_str()
+            .filter(|kind| kind.contains('/'))
+            .unwrap_or_default()
+            .to_owned(),
+        None => String::new(),
+    };
+    Ok(Input {
+        name,
+        dtype,
+        shape: sizes,
+        data,
+        media_types: MediaTypes::Shared(media_type),
+    })
+}
+
+/// Decodes typed lists, once it is known that they have no more elements than the shape says and the task takes.
+fn decode_contents(dtype: DType, shape: &[u64], max: Option<u64>, contents: Bytes) -> Result<Bytes, String> {
+    let product = shape
+        .iter()
+        .try_fold(1u64, |product, &dim| product.checked_mul(dim));
+    let max = max.into_iter().chain(product).min().unwrap_or(u64::MAX);
+    let elements = elements_in(&contents);
+    if elements as u64 > max {
+        return Err(format!(
+            "{elements} elements in `contents` of shape {shape:?}, expected at most {max}"
+        ));
+    }
+    let contents =
+        InferTensorContents::decode(contents).map_err(|error| format!("malformed `contents`: {error}"))?;
+    read_contents(dtype, contents)
+}
+
+/// The elements of a typed list, little-endian.
+fn read_contents(dtype: DType, contents: InferTensorContents) -> Result<Bytes, String> {
+    fn all<T, const N: usize>(elements: Vec<T>, bytes: impl Fn(T) -> [u8; N]) -> Result<Bytes, String> {
+        Ok(elements.into_iter().flat_map(bytes).collect::<Vec<u8>>().into())
+    }
+    fn narrow<T: Copy + std::fmt::Display, U: TryFrom<T>, const N: usize>(
+        elements: Vec<T>,
+        dtype: DType,
+        bytes: impl Fn(U) -> [u8; N],
+    ) -> Result<Bytes, String> {
+        let mut data = BytesMut::with_capacity(elements.len() * N);
+        for (at, element) in elements.into_iter().enumerate() {
+            let narrow =
+                U::try_from(element).map_err(|_| format!("element {at}: {element} does not fit {dtype}"))?;
+            data.put_slice(&bytes(narrow));
+        }
+        Ok(data.freeze())
+    }
+    match dtype {
+        DType::Bool => all(contents.bool_contents, |value| [u8::from(value)]),
+        DType::Int8 => narrow(contents.int_contents, dtype, i8::to_le_bytes),
+        DType::Int16 => narrow(contents.int_contents, dtype, i16::to_le_bytes),
+        DType::Int32 => all(contents.int_contents, i32::to_le_bytes),
+        DType::Int64 => all(contents.int64_contents, i64::to_le_bytes),
+        DType::Uint8 => narrow(contents.uint_contents, dtype, u8::to_le_bytes),
+        DType::Uint16 => narrow(contents.uint_contents, dtype, u16::to_le_bytes),
+        DType::Uint32 => all(contents.uint_contents, u32::to_le_bytes),
+        DType::Uint64 => all(contents.uint64_contents, u64::to_le_bytes),
+        DType::Fp32 => all(contents.fp32_contents, f32::to_le_bytes),
+        DType::Fp64 => all(contents.fp64_contents, f64::to_le_bytes),
+        DType::Fp16 | DType::Bf16 => Err(format!("{dtype} can only be sent in `raw_input_contents`")),
+        DType::Bytes => {
+            let elements = contents.bytes_contents;
+            let mut data = BytesMut::with_capacity(elements.iter().map(|element| 4 + element.len()).sum());
+            for element in elements {
+                let length = u32::try_from(element.len()).map_err(|_| "an element is too long".to_owned())?;
+                data.put_u32_le(length);
+                data.put_slice(&element);
+            }
+            Ok(data.freeze())
+        }
+    }
+}
+
+/// Puts a reply together, but for what it is about.
+pub(super) fn write_response(
+    task: &TaskManifest,
+    outcomes: Vec<Outcome>,
+    wanted: &Wanted,
+) -> Result<ModelInferResponse, Failure> {
+    let mut outputs = write_outputs(task, outcomes)?;
+    if !wanted.names.is_empty() {
+        let names = wanted.names.iter().map(String::as_str);
+        let chosen = choose_outputs(task, &outputs, names)?.into_iter();
+        outputs = chosen.map(|(_, output)| output).collect();
+    }
+    let only_raw = |output: &Output| matches!(output.dtype, DType::Fp16 | DType::Bf16);
+    let raw = wanted.raw || outputs.iter().any(only_raw);
+    let mut response = ModelInferResponse::default();
+    for output in outputs {
+        response.outputs.push(InferOutputTensor {
+            name: output.name.clone(),
+            datatype: output.dtype.name().to_owned(),
+            shape: output
+                .shape
+                .iter()
+                .map(|&dim| i64::try_from(dim).unwrap_or(i64::MAX))
+                .collect(),
+            parameters: Default::default(),
+            contents: (!raw).then(|| write_contents(&output)),
+        });
+        if raw {
+            response.raw_output_contents.push(output.into_data());
+        }
+    }
+    Ok(response)
+}
+
+/// The elements as a typed list.
+fn write_contents(output: &Output) -> InferTensorContents {
+    fn all<T, const N: usize>(output: &Output, element: impl Fn([u8; N]) -> T) -> Vec<T> {
+        let rows = output.rows.iter();
+        rows.flat_map(|row| row.as_chunks::<N>().0)
+            .map(|bytes| element(*bytes))
+            .collect()
+    }
+    let mut contents = InferTensorContents::default();
+    match output.dtype {
+        DType::Bool => contents.bool_contents = all(output, |[byte]| byte != 0),
+        DType::Int8 => contents.int_contents = all(output, |bytes| i8::from_le_bytes(bytes).into()),
+        DType::Int16 => contents.int_contents = all(output, |bytes| i16::from_le_bytes(bytes).into()),
+        DType::Int32 => contents.int_contents = all(output, i32::from_le_bytes),
+        DType::Int64 => contents.int64_contents = all(output, i64::from_le_bytes),
+        DType::Uint8 => contents.uint_contents = all(output, |[byte]| byte.into()),
+        DType::Uint16 => contents.uint_contents = all(output, |bytes| u16::from_le_bytes(bytes).into()),
+        DType::Uint32 => contents.uint_contents = all(output, u32::from_le_bytes),
+        DType::Uint64 => contents.uint64_contents = all(output, u64::from_le_bytes),
+        DType::Fp32 => contents.fp32_contents = all(output, f32::from_le_bytes),
+        DType::Fp64 => contents.fp64_contents = all(output, f64::from_le_bytes),
+        DType::Bytes => contents.bytes_contents = output.rows.iter().flat_map(byte_strings).collect(),
+        // They are always raw.
+        DType::Fp16 | DType::Bf16 => {}
+    }
+    contents
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! The documentation for people and for generators of code: the OpenAPI document, and the page that shows it.
+//!
+//! Everything comes from the executable. Links are relative, so that a proxy may serve all of it under a path prefix.
+
+use std::sync::Arc;
+
+use actix_web::http::header::{
+    CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use actix_web::web::{Data, Path};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use maud::{DOCTYPE, html};
+use serde_json::json;
+
+use super::native::task_handlers::off_the_loop;
+use super::openapi::{
+    self, COLLAPSED_TAGS, DocumentedModel, KeySettings, document, forwarded_prefix, with_server,
+};
+use super::respond;
+use super::server::Shared;
+use crate::api::Failure;
+use crate::api::open_inference::SERVER_NAME;
+use crate::registry::Snapshot;
+
+/// Set by proxies that remove a prefix from the path of a request.
+const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
+
+/// The path prefix that a proxy has removed, as far as it says so.
+pub(super) fn prefix_of(request: &HttpRequest) -> Option<&str> {
+    forwarded_prefix(request.headers().get(FORWARDED_PREFIX)?.to_str().ok()?)
+}
+
+/// `GET /openapi.json`, written once for each state of the registry.
+pub(super) async fn openapi(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
+    match current_document(&shared).await {
+        Ok(cached) => respond::status(200)
+            .content_type("application/json")
+            .insert_header((VARY, FORWARDED_PREFIX))
+            .body(with_server(&cached.1, prefix_of(&request))),
+        Err(failure) => respond::failure(&request, &failure),
+    }
+}
+
+async fn current_document(shared: &Data<Shared>) -> Result<Arc<(u64, String)>, Failure> {
+    let snapshot = shared.registry.snapshot();
+    let cached = shared.openapi.load_full();
+    if let Some(cached) = cached.filter(|cached| cached.0 == snapshot.version) {
+        return Ok(cached);
+    }
+    let (version, max_items) = (snapshot.version, shared.body.items);
+    let keys = KeySettings {
+        clients: shared.keys.asks_clients(),
+        admin: shared.keys.has_admin(),
+    };
+    let text = off_the_loop(move || write_document(&snapshot, max_items, keys)).await?;
+    let written = Arc::new((version, text));
+    shared.openapi.store(Some(written.clone()));
+    Ok(written)
+}
+
+fn write_document(snapshot: &Snapshot, max_items: usize, keys: KeySettings) -> String {
+    let models: Vec<_> = snapshot
+        .models()
+        .filter_map(|entry| {
+            let routes: Vec<(&str, usize)> = entry
+                .tasks
+                .iter()
+                .enumerate()
+                .filter_map(|(index, task)| Some((task.route.as_deref()?, index)))
+                .collect();
+            Some((entry, entry.generation()?, routes))
+        })
+        .collect();
+    let documented: Vec<DocumentedModel<'_>> = models
+        .iter()
+        .map(|(entry, generation, routes)| DocumentedModel {
+            name: entry.name(),
+            description: entry.description().unwrap_or_default(),
+            manifest: &generation.manifest,
+            default_task: entry.default_task,
+            routes,
+        })
+        .collect();
+    openapi::write(&document(&documented, max_items, keys))
+}
+
+/// `GET /docs`: the files of the page are relative to a directory. So is the address, for proxies with a path prefix.
+pub(super) async fn redirect() -> HttpResponse {
+    respond::status(308).insert_header((LOCATION, "docs/")).finish()
+}
+
+/// `GET /docs/…`: Swagger UI.
+pub(super) async fn page(request: HttpRequest, shared: Data<Shared>, file: Path<String>) -> HttpResponse {
+    match file.as_str() {
+        "" | "index.html" => return html_page(&DOCS_POLICY).body(index().into_string()),
+        "swagger-initializer.js" => {
+            return respond::status(200)
+                .content_type("text/javascript")
+                .body(initializer());
+        }
+        _ => {}
+    }
+    let Ok(Some(file)) = utoipa_swagger_ui::serve(&file, shared.swagger.clone()) else {
+        return respond::not_found(&request);
+    };
+    let mut response = respond::status(200);
+    if let Ok(content_type) = HeaderValue::from_str(&file.content_type) {
+        response.insert_header((CONTENT_TYPE, content_type));
+    }
+    if file.gzpipped {
+        response.insert_header((CONTENT_ENCODING, "gzip"));
+    }
+    response.body(file.bytes.into_owned())
+}
+
+/// What the page may load: its own files, and images within its style sheet.
+const DOCS_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; base-uri 'none'; \
+     frame-ancestors 'none'",
+);
+
+/// Starts an answer with a page for browsers.
+pub(super) fn html_page(policy: &HeaderValue) -> HttpResponseBuilder {
+    let mut response = respond::status(200);
+    response
+        .content_type("text/html; charset=utf-8")
+        .insert_header((CONTENT_SECURITY_POLICY, policy.clone()))
+        .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header((HeaderName::from_static("referrer-policy"), "no-referrer"));
+    response
+}
+
+fn index() -> maud::Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (SERVER_NAME) " API" }
+                link rel="icon" href="../favicon.ico" type="image/svg+xml";
+                link rel="stylesheet" href="swagger-ui.css";
+            }
+            body {
+                div id="swagger-ui" {}
+                script src="swagger-ui-bundle.js" {}
+                script src="swagger-initializer.js" {}
+            }
+        }
+    }
+}
+
+/// The script that starts the page. Tags of other protocols are collapsed, unless the address leads to an operation.
+fn initializer() -> String {
+    let collapsed = json!(COLLAPSED_TAGS);
+    format!(
+        r##"window.onload = () => {{
+  const ui = SwaggerUIBundle({{
+    url: "../openapi.json",
+    dom_id: "#swagger-ui",
+    deepLinking: true,
+    displayRequestDuration: true,
+    defaultModelsExpandDepth: 0,
+    validatorUrl: null,
+    onComplete: () => {{
+      if (location.hash.length < 3) {{
+        for (const tag of {collapsed}) ui.layoutActions.show(["operations-tag", tag], false);
+      }}
+    }},
+  }});
+}};
+"##
+    )
+}
+
+/// `GET /favicon.ico`
+pub(super) async fn favicon() -> HttpResponse {
+    respond::status(200)
+        .content_type("image/svg+xml")
+        .insert_header(("cache-control", "public, max-age=86400"))
+        .body(FAVICON)
+}
+
+/// Items on their way into a batch.
+const FAVICON: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#1d4ed8"/><g fill="#fff"><circle cx="7" cy="9" r="2.5"/><circle cx="7" cy="16" r="2.5"/><circle cx="7" cy="23" r="2.5"/><rect x="17" y="6" width="9" height="20" rx="2"/></g><path d="M11 9h5M11 16h5M11 23h5" stroke="#fff" stroke-width="1.6"/></svg>"##;

@@ -1,0 +1,211 @@
+//! Routes that describe the state of the server: models, health, metrics.
+//!
+//! All answer from a snapshot, without waiting for a model.
+
+use actix_web::http::header::{AUTHORIZATION, HeaderValue};
+use actix_web::web::{Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
+use prometheus::{Encoder as _, TextEncoder};
+use serde_json::{Value as Json, json};
+
+use super::native::task_handlers::{off_the_loop, run_sized};
+use super::respond;
+use super::server::Shared;
+use super::v1;
+use crate::api::{Call, Code, Failure};
+use crate::model::Health;
+use crate::registry::{ModelEntry, ModelState};
+use crate::routes::Access;
+
+/// Answers about more models than this are written on a blocking thread.
+pub(super) const MAX_INLINE_MODELS: usize = 8;
+
+/// `GET /v1/models`: one answer for the clients of OpenAI (`data`) and of KServe V1 (`models`).
+pub(super) async fn models(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
+    let operator = is_operator(&request, &shared);
+    let snapshot = shared.registry.snapshot();
+    let write = {
+        let snapshot = snapshot.clone();
+        move || {
+            let models: Vec<Json> = snapshot.models().map(|entry| describe(entry, operator)).collect();
+            json!({"object": "list", "data": models, "models": models}).to_string()
+        }
+    };
+    match run_sized(snapshot.models().count(), MAX_INLINE_MODELS, write).await {
+        Ok(text) => respond::json(200, text),
+        Err(failure) => respond::failure(&request, &failure),
+    }
+}
+
+/// `GET /v1/models/{model}`
+pub(super) async fn model(request: HttpRequest, shared: Data<Shared>, name: Path<String>) -> HttpResponse {
+    let snapshot = shared.registry.snapshot();
+    match Call::find(&snapshot, &name, None) {
+        Ok((entry, task)) => {
+            let operator = is_operator(&request, &shared);
+            respond::json(200, describe_as(&name, entry, task, operator).to_string())
+        }
+        Err(failure) => respond::failure(&request, &failure),
+    }
+}
+
+/// A model as its client calls it: `model`, or `model.task`, which has that task alone.
+fn describe_as(name: &str, entry: &ModelEntry, task: Option<usize>, operator: bool) -> Json {
+    let mut model = describe(entry, operator);
+    model["id"] = name.into();
+    model["name"] = name.into();
+    if let Some(task) = task {
+        let task = model["tasks"][task].take();
+        model["default_task"] = task["name"].clone();
+        model["tasks"] = json!([task]);
+    }
+    model
+}
+
+/// Whether the client has the admin key.
+fn is_operator(request: &HttpRequest, shared: &Shared) -> bool {
+    let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    shared.keys.check(Access::Admin, authorization).is_ok()
+}
+
+/// Everything that a client may know of a model; the operator gets the reasons of failures in full.
+fn describe(entry: &ModelEntry, operator: bool) -> Json {
+    let mut model = json!({
+        "id": entry.name(),
+        "object": "model",
+        "created": 0,
+        "owned_by": "inference-server",
+        "name": entry.name(),
+        "ready": entry.is_ready(),
+        "state": state_name(entry),
+        "model_version_status": v1::model_status::version_status(entry),
+        "tasks": tasks(entry),
+    });
+    if let Some(description) = entry.description() {
+        model["description"] = description.into();
+    }
+    if let Some(reason) = entry.reason_for(operator) {
+        model["reason"] = reason.into();
+    }
+    if let Some(error) = &entry.last_reload_error {
+        model["last_reload_error"] = error.text(operator).into();
+    }
+    if let Some(generation) = entry.generation() {
+        let plugin = &generation.plugin;
+        model["created"] = generation.created.into();
+        model["generation"] = generation.number.into();
+        model["platform"] = generation.manifest.platform.as_str().into();
+        model["details"] = json!(generation.manifest.details);
+        model["plugin"] = json!({
+            "name": plugin.name,
+            "version": plugin.version,
+            "description": plugin.description,
+            "sdk_version": plugin.sdk_version,
+        });
+        if let Some(task) = entry
+            .default_task
+            .and_then(|index| generation.manifest.tasks.get(index))
+        {
+            model["default_task"] = task.name.as_str().into();
+        }
+    }
+    model
+}
+
+fn tasks(entry: &ModelEntry) -> Vec<Json> {
+    let estimates = |task| {
+        entry
+            .generation()
+            .and_then(|generation| generation.engine.estimates(task))
+    };
+    let trial = |task| {
+        entry.generation().map(|generation| {
+            let trial = generation.trial(task);
+            json!({"outcome": trial.name(), "reason": trial.reason()})
+        })
+    };
+    entry
+        .task_manifests()
+        .iter()
+        .zip(&entry.tasks)
+        .enumerate()
+        .map(|(task, (manifest, settings))| {
+            json!({
+                "name": manifest.name,
+                "description": manifest.description,
+                "input": manifest.input,
+                "output": manifest.output,
+                "parameters_schema": manifest.parameters_schema,
+                "examples": manifest.examples,
+                "unbatched": manifest.unbatched,
+                "trial": trial(task),
+                "policy": settings.batching.policy.name(),
+                "learned": estimates(task).as_deref(),
+                "max_batch_size": settings.batching.max_batch_size,
+                "max_batch_weight": settings.batching.max_batch_weight,
+                "max_queue_size": settings.max_queue_size,
+                "route": settings.route,
+            })
+        })
+        .collect()
+}
+
+pub(super) fn state_name(entry: &ModelEntry) -> &'static str {
+    match (&entry.state, entry.health()) {
+        (ModelState::Loading, _) => "loading",
+        (ModelState::Failed { .. }, _) => "failed",
+        (ModelState::Unloaded, _) => "unloaded",
+        (ModelState::Ready(_), Some(Health::Recovering { .. })) => "recovering",
+        (ModelState::Ready(_), Some(Health::CrashLoop { .. })) => "crash loop",
+        (ModelState::Ready(_), Some(Health::Ready) | None) if entry.is_untried() => "untried",
+        (ModelState::Ready(_), Some(Health::Ready) | None) => "ready",
+    }
+}
+
+/// `GET /health`: the whole state; 503 while anything is not as configured.
+pub(super) async fn health(shared: Data<Shared>) -> HttpResponse {
+    let ready = shared.registry.is_ready();
+    let status = match (shared.registry.is_draining(), ready) {
+        (true, _) => "stopping",
+        (false, true) => "ok",
+        (false, false) => "not ready",
+    };
+    let snapshot = shared.registry.snapshot();
+    let models: serde_json::Map<String, Json> = snapshot
+        .models()
+        .map(|entry| (entry.name().to_owned(), state_name(entry).into()))
+        .collect();
+    let body = json!({"status": status, "ready": ready, "models": models});
+    respond::json(if ready { 200 } else { 503 }, body.to_string())
+}
+
+/// `GET /livez`: never depends on models.
+pub(super) async fn live() -> HttpResponse {
+    respond::json(200, "{\"live\":true}")
+}
+
+/// `GET /readyz`
+pub(super) async fn ready(shared: Data<Shared>) -> HttpResponse {
+    let ready = shared.registry.is_ready();
+    respond::json(if ready { 200 } else { 503 }, json!({"ready": ready}).to_string())
+}
+
+/// `GET /metrics`
+pub(super) async fn metrics(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
+    let registry = shared.metrics.registry().clone();
+    let write = move || {
+        let mut text = Vec::new();
+        let result = TextEncoder::new().encode(&registry.gather(), &mut text);
+        result.map(|()| text).map_err(|error| {
+            log::error!("cannot write the metrics: {error}");
+            Failure::new(Code::Internal, "the metrics cannot be written")
+        })
+    };
+    // Megabytes, if there are many models.
+    match off_the_loop(write).await.flatten() {
+        Ok(text) => respond::status(200)
+            .content_type("text/plain; version=0.0.4; charset=utf-8")
+            .body(text),
+        Err(failure) => respond::failure(&request, &failure),
+    }
+}

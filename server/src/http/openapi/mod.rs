@@ -1,0 +1,219 @@
+//! The OpenAPI document of what is loaded right now: a route for every model and task, with its own schemas.
+//!
+//! Built from manifests alone; knows nothing of actix. Written as JSON, since no typed schema keeps every keyword of the
+//! schemas that plugins declare. Every `$ref` leads to a whole component: generators of code follow no other.
+
+mod components;
+mod native_routes;
+mod open_inference_routes;
+mod operations;
+mod plugin_schema;
+mod task_schemas;
+mod v1_routes;
+
+use plugin_abi::manifest::ModelManifest;
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde_json::{Map, Value as Json, json};
+
+use self::components::Components;
+use self::open_inference_routes::Addressed;
+pub use self::operations::KeySettings;
+use self::operations::Operations;
+pub(in crate::http) use self::operations::path_segment;
+use self::task_schemas::TaskSchemas;
+use crate::api::open_inference::{SERVER_NAME, SERVER_VERSION};
+use crate::routes::Access;
+
+/// One loaded model, as far as the documentation goes.
+#[derive(Clone, Copy, Debug)]
+pub struct DocumentedModel<'a> {
+    /// Configured name.
+    pub name: &'a str,
+    /// For people; may be empty.
+    pub description: &'a str,
+    /// Its tasks.
+    pub manifest: &'a ModelManifest,
+    /// Index of the task that `/v1/models/{name}/predict` runs.
+    pub default_task: Option<usize>,
+    /// Short routes of the operator's: path and index of the task.
+    pub routes: &'a [(&'a str, usize)],
+}
+
+/// Tags of the routes that do not belong to one model.
+const SERVER: &str = "Server";
+const V1: &str = "KServe V1 and TensorFlow Serving";
+const OPEN_INFERENCE: &str = "Open Inference Protocol (KServe V2, Triton)";
+const OPENAI: &str = "OpenAI";
+
+/// Each of these tags, with what it holds.
+const TAGS: [(&str, &str); 4] = [
+    (SERVER, "State of the server and its models."),
+    (
+        V1,
+        "The same tasks in KServe's V1 and TensorFlow Serving's protocol. A model is addressed as `model.task`, or as `model` \
+         for its default task. Each path with a model is also available with `/versions/1` after the model's name.",
+    ),
+    (
+        OPEN_INFERENCE,
+        "The same tasks in the protocol of KServe V2 and Triton. A model is addressed as `model.task`, or as `model` for \
+         its default task. Each path with a model is also available with `/versions/1` after the model's name.",
+    ),
+    (OPENAI, "The same tasks in OpenAI's protocol."),
+];
+
+/// Tags that the page shows collapsed: routes that other protocols' clients know.
+pub const COLLAPSED_TAGS: [&str; 3] = [V1, OPEN_INFERENCE, OPENAI];
+
+/// The document, whose members keep their order when it is written: readers see the native route of a task first.
+pub struct Document {
+    tags: Vec<Json>,
+    paths: Vec<(String, Map<String, Json>)>,
+    components: Json,
+    keys: KeySettings,
+}
+
+/// The document of these models.
+pub fn document(models: &[DocumentedModel<'_>], max_items: usize, keys: KeySettings) -> Document {
+    let mut components = Components::default();
+    let mut operations = Operations::new(&mut components, keys);
+    let mut tags = Vec::new();
+    let schemas: Vec<Vec<TaskSchemas>> = models
+        .iter()
+        .map(|model| {
+            let tasks = model.manifest.tasks.iter();
+            tasks
+                .map(|task| TaskSchemas::add(&mut components, model.name, task, max_items))
+                .collect()
+        })
+        .collect();
+    for (model, schemas) in models.iter().zip(&schemas) {
+        let is_taken = TAGS.iter().any(|(tag, _)| *tag == model.name);
+        let tag = if is_taken {
+            format!("model {}", model.name)
+        } else {
+            model.name.to_owned()
+        };
+        native_routes::add_model(&mut operations, model, &tag, schemas);
+        let mut json = json!({ "name": tag });
+        if !model.description.is_empty() {
+            json["description"] = model.description.into();
+        }
+        tags.push(json);
+    }
+    let names: Vec<String> = models.iter().map(|model| model.name.to_owned()).collect();
+    native_routes::add_server(&mut operations, &mut components, &names);
+    let tasks = addressed(models, &schemas);
+    v1_routes::add(&mut operations, &mut components, &tasks, max_items);
+    open_inference_routes::add_open_inference(&mut operations, &mut components, &tasks, &names);
+    open_inference_routes::add_openai(&mut operations, &mut components, &tasks);
+    let paths = operations.into_paths();
+    let used = |tag: &str| {
+        paths
+            .iter()
+            .any(|(_, methods)| methods.values().any(|one| one["tags"][0] == tag))
+    };
+    tags.extend(
+        TAGS.iter()
+            .filter(|(name, _)| used(name))
+            .map(|(name, description)| json!({"name": name, "description": description})),
+    );
+    Document {
+        tags,
+        components: all_components(components, keys),
+        paths,
+        keys,
+    }
+}
+
+/// Every task with the name by which other protocols address it.
+fn addressed<'a>(models: &'a [DocumentedModel<'a>], schemas: &'a [Vec<TaskSchemas>]) -> Vec<Addressed<'a>> {
+    let models = models.iter().zip(schemas);
+    models
+        .flat_map(|(model, schemas)| {
+            let tasks = model.manifest.tasks.iter().zip(schemas).enumerate();
+            tasks.map(move |(index, (task, schemas))| Addressed {
+                name: format!("{}.{}", model.name, task.name),
+                short_name: (model.default_task == Some(index)).then_some(model.name),
+                task,
+                schemas,
+            })
+        })
+        .collect()
+}
+
+fn all_components(components: Components, keys: KeySettings) -> Json {
+    let bearer = |description: &str| json!({"type": "http", "scheme": "bearer", "description": description});
+    let mut schemes = Map::new();
+    if keys.clients {
+        schemes.insert(
+            "apiKey".to_owned(),
+            bearer("A key of `api_keys`, or the admin key."),
+        );
+    }
+    if keys.admin {
+        schemes.insert(
+            "adminKey".to_owned(),
+            bearer("The admin key: `admin_key` of the configuration."),
+        );
+    }
+    let mut all = json!({"schemas": components.into_schemas()});
+    if !schemes.is_empty() {
+        all["securitySchemes"] = schemes.into();
+    }
+    all
+}
+
+impl Serialize for Document {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Paths<'a>(&'a [(String, Map<String, Json>)]);
+        impl Serialize for Paths<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_map(self.0.iter().map(|(path, methods)| (path, methods)))
+            }
+        }
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("openapi", "3.1.0")?;
+        map.serialize_entry(
+            "info",
+            &json!({
+                "title": SERVER_NAME,
+                "version": SERVER_VERSION,
+                "description": "Models served as plugins, batched task by task. This document lists what is loaded now.",
+                "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
+            }),
+        )?;
+        if self.keys.clients {
+            map.serialize_entry("security", &json!([{"apiKey": []}]))?;
+        }
+        map.serialize_entry("tags", &self.tags)?;
+        map.serialize_entry("paths", &Paths(&self.paths))?;
+        map.serialize_entry("components", &self.components)?;
+        map.end()
+    }
+}
+
+/// The document as text. Which servers it names depends on the request, see [`with_server`].
+pub fn write(document: &Document) -> String {
+    serde_json::to_string(document).unwrap_or_else(|error| json!({"error": error.to_string()}).to_string())
+}
+
+/// A document that [`write`] wrote, with the address of its server: the path that a proxy says it has put before the
+/// server's own, or else the directory of the document, wherever that is.
+pub fn with_server(document: &str, prefix: Option<&str>) -> String {
+    let servers = json!([{"url": prefix.unwrap_or(".")}]);
+    format!(
+        "{{\"servers\":{servers},{}",
+        document.strip_prefix('{').unwrap_or(document)
+    )
+}
+
+/// The value of `X-Forwarded-Prefix`, if it is a path that is safe to show: anyone may send the header.
+pub fn forwarded_prefix(value: &str) -> Option<&str> {
+    let path = value.trim().trim_end_matches('/');
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/%".contains(&byte);
+    let is_path = path.starts_with('/') && !path.starts_with("//");
+    (is_path && path.len() <= 200 && path.bytes().all(allowed)).then_some(path)
+}
+
+#[cfg(test)]
+mod tests;

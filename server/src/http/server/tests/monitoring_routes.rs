@@ -1,0 +1,275 @@
+use serde_json::{Value as Json, json};
+
+use super::test_server::TestServer;
+
+#[actix_web::test]
+async fn the_models_are_listed_for_every_kind_of_client() {
+    let server = TestServer::start();
+    let list = server.get("/v1/models").await.json();
+    assert_eq!(list["object"], json!("list"));
+    assert_eq!(list["data"], list["models"]);
+    let ready: Vec<_> = list["data"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|model| {
+            (
+                model["id"].clone(),
+                model["ready"].clone(),
+                model["state"].clone(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        ready,
+        [
+            (json!("later"), json!(false), json!("loading")),
+            (json!("vision"), json!(true), json!("ready"))
+        ]
+    );
+    let model = server.get("/v1/models/vision").await.json();
+    assert_eq!(model["default_task"], json!("upper"));
+    assert_eq!(model["generation"], json!(1));
+    assert_eq!(model["tasks"][0]["route"], json!("/shout"));
+    assert_eq!(server.get("/v1/models/nobody").await.error().0, 404);
+}
+
+#[actix_web::test]
+async fn a_model_tells_what_it_has_computed_and_what_its_plugin_reports() {
+    let server = TestServer::start();
+    let trials = |model: &Json| -> Vec<Json> {
+        let tasks = model["tasks"].as_array().cloned().unwrap_or_default();
+        tasks
+            .iter()
+            .map(|task| task["trial"]["outcome"].clone())
+            .collect()
+    };
+    let model = server.get("/v1/models/vision").await.json();
+    assert_eq!(model["details"], json!({"runtime": "made up"}));
+    assert_eq!(trials(&model)[..3], ["succeeded", "untried", "untried"]);
+    assert_eq!(
+        model["tasks"][2]["trial"]["reason"],
+        json!("the task has no example")
+    );
+    assert_eq!(model["tasks"][5]["unbatched"], json!(true));
+
+    let body = json!({"inputs": [{"x": [1, 2]}]});
+    let answer = server.post("/v1/models/vision/tasks/negate/predict", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let model = server.get("/v1/models/vision").await.json();
+    assert_eq!(trials(&model)[..3], ["succeeded", "untried", "succeeded"]);
+}
+
+#[actix_web::test]
+async fn readiness_is_not_liveness() {
+    let server = TestServer::start();
+    assert_eq!(server.get("/livez").await.status, 200);
+    assert_eq!(server.get("/readyz").await.status, 503);
+    let health = server.get("/health").await;
+    assert_eq!(health.status, 503);
+    assert_eq!(
+        health.json(),
+        json!({"status": "not ready", "ready": false, "models": {"later": "loading", "vision": "ready"}})
+    );
+    let vision = server
+        .registry
+        .snapshot()
+        .model("vision")
+        .expect("it is there")
+        .clone();
+    server.registry.publish(server.registry.snapshot().next([vision]));
+    assert_eq!(server.get("/readyz").await.json(), json!({"ready": true}));
+    assert_eq!(server.get("/health").await.json()["status"], json!("ok"));
+    server.registry.start_draining();
+    assert_eq!(server.get("/readyz").await.status, 503);
+    assert_eq!(server.get("/health").await.json()["status"], json!("stopping"));
+    assert_eq!(server.get("/livez").await.status, 200);
+}
+
+#[actix_web::test]
+async fn head_is_get_without_a_body() {
+    let server = TestServer::start();
+    for path in [
+        "/",
+        "/livez",
+        "/v1/models",
+        "/v1/models/vision",
+        "/openapi.json",
+        "/docs/",
+        "/metrics",
+    ] {
+        let answer = server.send(&format!("HEAD {path}"), b"").await;
+        assert_eq!(answer.status, 200, "for {path}");
+        assert!(answer.body.is_empty(), "for {path}");
+        assert_ne!(answer.header("content-length"), Some("0"), "for {path}");
+    }
+}
+
+#[actix_web::test]
+async fn a_wrong_method_is_told_the_right_ones() {
+    let server = TestServer::start();
+    let answer = server.send("DELETE /v1/models/vision", b"").await;
+    assert_eq!(answer.error().0, 405);
+    assert_eq!(answer.header("allow"), Some("GET, HEAD"));
+    for path in ["/shout", "/v1/models/vision/predict", "/v1/models/vision:predict"] {
+        let answer = server.get(path).await;
+        assert_eq!(answer.error().0, 405, "for {path}");
+        assert_eq!(answer.header("allow"), Some("POST"), "for {path}");
+    }
+    assert_eq!(server.send("BREW /shout", b"").await.error().0, 405);
+}
+
+#[actix_web::test]
+async fn the_documentation_comes_from_the_executable() {
+    let server = TestServer::start();
+    let answer = server.get("/docs").await;
+    assert_eq!((answer.status, answer.header("location")), (308, Some("docs/")));
+    let page = server.get("/docs/").await;
+    assert!(page.text().contains("swagger-ui"));
+    assert!(
+        page.header("content-type")
+            .is_some_and(|kind| kind.starts_with("text/html"))
+    );
+    assert!(
+        server
+            .get("/docs/swagger-initializer.js")
+            .await
+            .text()
+            .contains("../openapi.json")
+    );
+    assert_eq!(server.get("/docs/nothing.js").await.error().0, 404);
+
+    let document = server.get("/openapi.json").await.json();
+    assert_eq!(document["openapi"], json!("3.1.0"));
+    for path in [
+        "/shout",
+        "/v1/models/vision/predict",
+        "/v1/models/vision/tasks/flip/predict",
+    ] {
+        assert!(document["paths"][path]["post"].is_object(), "no {path}");
+    }
+    assert!(document["paths"]["/v1/models/later/predict"].is_null());
+    server.registry.publish(server.registry.snapshot().next([]));
+    let document = server.get("/openapi.json").await.json();
+    assert!(
+        document["paths"]["/shout"].is_null(),
+        "the document is out of date"
+    );
+}
+
+#[actix_web::test]
+async fn browsers_get_a_page_at_the_root_and_programs_get_json() {
+    let server = TestServer::start();
+    for accept in ["", "\naccept: */*", "\naccept: application/json"] {
+        let answer = server.send(&format!("GET /{accept}"), b"").await;
+        assert_eq!(answer.json()["name"], json!("inference-server"), "{accept}");
+        assert!(answer.header("vary").is_some_and(|vary| vary.contains("accept")));
+    }
+    let page = server.send("GET /\naccept: text/html,*/*;q=0.8", b"").await;
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(page.header("vary").is_some_and(|vary| vary.contains("accept")));
+    assert!(
+        page.header("content-security-policy")
+            .is_some_and(|policy| policy.contains("default-src 'none'"))
+    );
+    let text = page.text();
+    for part in [
+        "vision",
+        "later",
+        "loading",
+        "href=\"docs/\"",
+        "href=\"metrics\"",
+        "href=\"health\"",
+        "href=\"v1/models\"",
+    ] {
+        assert!(text.contains(part), "{part} is missing: {text}");
+    }
+    assert!(!text.contains("href=\"/") && !text.contains("<script"), "{text}");
+    let behind = server
+        .send("GET /\naccept: text/html\nx-forwarded-prefix: /ml", b"")
+        .await;
+    assert!(behind.text().contains("href=\"/ml/docs/\""), "{}", behind.text());
+}
+
+#[actix_web::test]
+async fn the_icon_comes_from_the_executable_and_needs_no_key() {
+    let server = TestServer::start_with("api_keys = [\"a-key-of-a-client\"]");
+    let icon = server.get("/favicon.ico").await;
+    assert_eq!(
+        (icon.status, icon.header("content-type")),
+        (200, Some("image/svg+xml"))
+    );
+}
+
+#[actix_web::test]
+async fn the_documentation_can_be_left_out() {
+    let server = TestServer::start_with("docs = false");
+    let page = server.send("GET /\naccept: text/html", b"").await;
+    assert!(!page.text().contains("docs/"), "{}", page.text());
+    assert_eq!(server.get("/docs/").await.error().0, 404);
+    assert_eq!(server.get("/openapi.json").await.error().0, 404);
+}
+
+#[actix_web::test]
+async fn a_request_keeps_its_id_if_it_is_harmless() {
+    let server = TestServer::start();
+    let id = async |sent: &str| {
+        let answer = server
+            .send(&format!("GET /livez\nx-request-id: {sent}"), b"")
+            .await;
+        answer.header("x-request-id").expect("an id").to_owned()
+    };
+    assert_eq!(id("abc-1").await, "abc-1");
+    let (one, two) = (id("a b").await, id("a\"b").await);
+    assert_ne!(one, two);
+    assert_eq!(one.len(), 24);
+}
+
+#[actix_web::test]
+async fn metrics_are_labelled_by_pattern_and_never_by_what_clients_make_up() {
+    let server = TestServer::start();
+    server.get("/v1/models/vision").await;
+    server.get("/v1/models/made-up").await;
+    server.get("/made-up").await;
+    server.send("MADEUP /v1/models", b"").await;
+    server.get("/livez").await;
+    let text = server.get("/metrics").await.text();
+    assert!(
+        text.contains("http_requests_total{endpoint=\"/v1/models/{model}\",method=\"GET\",status=\"200\"} 1")
+    );
+    assert!(text.contains("endpoint=\"other\""), "got {text}");
+    assert!(
+        !text.to_lowercase().contains("made-up\"") && !text.contains("MADEUP"),
+        "got {text}"
+    );
+    assert!(!text.contains("/livez"));
+    assert!(text.contains("inference_model_ready") || text.contains("inference_queue_items"));
+}
+
+#[actix_web::test]
+async fn other_origins_are_welcome_only_where_configured() {
+    let origin = "OPTIONS /shout\norigin: https://a.example\naccess-control-request-method: POST";
+    let server = TestServer::start();
+    assert_eq!(
+        server
+            .send(origin, b"")
+            .await
+            .header("access-control-allow-origin"),
+        None
+    );
+    let server = TestServer::start_with("cors_allowed_origins = [\"https://a.example\"]");
+    let answer = server.send(origin, b"").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.header("access-control-allow-origin"),
+        Some("https://a.example")
+    );
+    let other = origin.replace("a.example", "b.example");
+    assert_eq!(
+        server
+            .send(&other, b"")
+            .await
+            .header("access-control-allow-origin"),
+        None
+    );
+}

@@ -1,0 +1,84 @@
+//! Replies to requests that never reach the application: late, too large or malformed heads.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::HttpDate;
+
+use crate::api::{Code, Failure};
+use crate::clock;
+use crate::http::error_format::Dialect;
+
+/// Maximum size of the head of a request.
+pub(super) const MAX_HEAD_SIZE: usize = 128 * 1024;
+
+/// A request that is rejected before its route is known.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: u16,
+    failure: Failure,
+}
+
+impl Refusal {
+    /// The head did not arrive in time.
+    pub(super) fn late_head(timeout: Duration) -> Self {
+        let message = format!(
+            "the request head did not arrive within {} s",
+            timeout.as_secs_f64()
+        );
+        Self {
+            status: 408,
+            failure: Failure::new(Code::RequestTimeout, message),
+        }
+    }
+
+    /// The announced length of the body is beyond every limit.
+    pub(super) fn too_large() -> Self {
+        Self {
+            status: 413,
+            failure: Failure::new(
+                Code::TooLarge,
+                "the announced length of the request body is beyond every limit",
+            ),
+        }
+    }
+
+    /// The head could not be parsed, for this reason.
+    pub(super) fn malformed(status: u16, reason: &str) -> Self {
+        let message = match status {
+            414 => "the request target is too long: expected at most 65534 bytes".to_owned(),
+            431 => format!(
+                "the request head is too large: expected at most {} KiB and 100 header fields",
+                MAX_HEAD_SIZE / 1024
+            ),
+            _ => format!("malformed HTTP request: {reason}"),
+        };
+        Self {
+            status,
+            failure: Failure::new(Code::Malformed, message),
+        }
+    }
+
+    /// The reply, after which the connection closes.
+    pub(super) fn write(&self, any_origin: bool) -> Vec<u8> {
+        let body = Dialect::Native.write(&self.failure, None);
+        let reason = StatusCode::from_u16(self.status)
+            .ok()
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or_default();
+        let date = HttpDate::from(UNIX_EPOCH + clock::unix_time());
+        let origin = match any_origin {
+            true => "access-control-allow-origin: *\r\n",
+            false => "",
+        };
+        let mut reply = format!(
+            "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\
+             date: {date}\r\n{origin}\r\n",
+            self.status,
+            body.len()
+        )
+        .into_bytes();
+        reply.extend_from_slice(&body);
+        reply
+    }
+}

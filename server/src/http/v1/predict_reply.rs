@@ -1,0 +1,134 @@
+//! Puts a reply together: rows (`predictions`) or columns (`outputs`).
+//!
+//! The only output of a task stands without its name. This protocol has no per-item errors: if one item fails, the whole
+//! request fails.
+
+use plugin_abi::manifest::TaskManifest;
+
+use super::predict_request::Form;
+use crate::api::tensors::worst;
+use crate::api::{Code, Failure};
+use crate::engine::Outcome;
+use crate::http::native::reply::{OutputError, write_b64_tensor, write_string, write_tensor, write_value};
+use crate::values::{DType, Tensor, Value};
+
+/// Writes a reply.
+///
+/// # Errors
+/// The most severe error of an item, or an output that JSON cannot express.
+pub fn write_reply(form: Form, task: &TaskManifest, outcomes: &[Outcome]) -> Result<Vec<u8>, Failure> {
+    if let Some(failure) = worst(outcomes) {
+        return Err(failure);
+    }
+    let values: Vec<&Value> = outcomes.iter().flatten().collect();
+    let mut body = Vec::with_capacity(256);
+    let written = match form {
+        Form::Rows => write_rows(&mut body, &values),
+        Form::Columns if task.unbatched => write_whole(&mut body, &values),
+        Form::Columns => write_columns(&mut body, &values),
+    };
+    written.map_err(|error| Failure::new(Code::ModelFault, error.to_string()))?;
+    Ok(body)
+}
+
+fn write_rows(body: &mut Vec<u8>, values: &[&Value]) -> Result<(), OutputError> {
+    body.extend(b"{\"predictions\":");
+    write_list(body, values, write_row)?;
+    body.push(b'}');
+    Ok(())
+}
+
+fn write_row(body: &mut Vec<u8>, value: &Value) -> Result<(), OutputError> {
+    match value {
+        Value::Tensors(tensors) => match tensors.as_slice() {
+            [only] => write_one(body, only),
+            several => write_object(body, several, write_one),
+        },
+        other => write_value(body, other),
+    }
+}
+
+fn write_columns(body: &mut Vec<u8>, values: &[&Value]) -> Result<(), OutputError> {
+    body.extend(b"{\"outputs\":");
+    match values.first() {
+        Some(Value::Tensors(first)) if first.len() != 1 => {
+            body.push(b'{');
+            for (index, tensor) in first.iter().enumerate() {
+                if index > 0 {
+                    body.push(b',');
+                }
+                write_string(body, tensor.name());
+                body.push(b':');
+                // Every item has the outputs that the task declares, in their order.
+                let column: Vec<&Tensor> = values.iter().filter_map(|value| output(value, index)).collect();
+                write_list(body, &column, write_one)?;
+            }
+            body.push(b'}');
+        }
+        _ => write_list(body, values, write_row)?,
+    }
+    body.push(b'}');
+    Ok(())
+}
+
+/// The outputs of the only item of a request to an unbatched task.
+fn write_whole(body: &mut Vec<u8>, values: &[&Value]) -> Result<(), OutputError> {
+    body.extend(b"{\"outputs\":");
+    if let Some(value) = values.first() {
+        write_row(body, value)?;
+    }
+    body.push(b'}');
+    Ok(())
+}
+
+fn output(value: &Value, index: usize) -> Option<&Tensor> {
+    match value {
+        Value::Tensors(tensors) => tensors.get(index),
+        Value::Text(_) | Value::Bytes { .. } | Value::Json(_) => None,
+    }
+}
+
+/// One tensor. TensorFlow Serving writes the elements of a tensor of strings as base64 if its name ends in `_bytes`.
+fn write_one(body: &mut Vec<u8>, tensor: &Tensor) -> Result<(), OutputError> {
+    if tensor.dtype() == DType::Bytes && tensor.name().ends_with("_bytes") {
+        return write_b64_tensor(body, tensor);
+    }
+    write_tensor(body, tensor)
+}
+
+fn write_list<T: Copy>(
+    body: &mut Vec<u8>,
+    elements: &[T],
+    mut write: impl FnMut(&mut Vec<u8>, T) -> Result<(), OutputError>,
+) -> Result<(), OutputError> {
+    body.push(b'[');
+    for (index, &element) in elements.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        write(body, element)?;
+    }
+    body.push(b']');
+    Ok(())
+}
+
+fn write_object(
+    body: &mut Vec<u8>,
+    tensors: &[Tensor],
+    mut write: impl FnMut(&mut Vec<u8>, &Tensor) -> Result<(), OutputError>,
+) -> Result<(), OutputError> {
+    body.push(b'{');
+    for (index, tensor) in tensors.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        write_string(body, tensor.name());
+        body.push(b':');
+        write(body, tensor)?;
+    }
+    body.push(b'}');
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
