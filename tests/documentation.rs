@@ -13,7 +13,7 @@ fn readme(arguments: &[&str]) {
     let output = Command::new(python)
         .arg(repository().join(".ci/readme.py"))
         .args(arguments)
-        .env("INFERENCE_PLUGIN_DIR", plugins::folder())
+        .env("INFERENCE_PLUGIN_DIR", plugins::directory())
         .output()
         .expect("Python can be started");
     assert!(

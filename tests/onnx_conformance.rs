@@ -28,7 +28,7 @@ fn models_are_computed_as_by_pythons_onnxruntime_or_rejected() {
         .arg("--server")
         .arg(plugins::executable())
         .arg("--plugin-dir")
-        .arg(plugins::folder())
+        .arg(plugins::directory())
         .output()
         .expect("Python can be started");
     let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());

@@ -16,24 +16,50 @@ pub(crate) fn repository() -> PathBuf {
         .to_owned()
 }
 
-/// The folder of the plugins.
+/// Directory of links to the plugins, and nothing else.
 ///
-/// Tests of a workspace build each plugin into `deps` and leave what an earlier `cargo build` has put beside the executable
-/// as it was, so `deps` goes first.
-pub(crate) fn folder() -> PathBuf {
-    let beside = executable().parent().expect("the executable is in a folder");
-    let built = beside.join("deps");
-    let found = if built.join("libtemplate.so").exists() {
-        &built
+/// Tests of a workspace build each plugin into `deps`, among thousands of files, and leave what an earlier `cargo build`
+/// put next to the executable unchanged. The server links the files next to a plugin each time it loads it, which takes
+/// seconds for that many.
+pub(crate) fn directory() -> PathBuf {
+    let beside = executable().parent().expect("the executable is in a directory");
+    let deps = beside.join("deps");
+    let built = if deps.join("libtemplate.so").exists() {
+        &deps
     } else {
         beside
     };
-    found.to_owned()
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugins");
+    std::fs::create_dir_all(&directory).expect("the directory can be created");
+    for entry in std::fs::read_dir(built)
+        .expect("the directory of the plugins can be read")
+        .flatten()
+    {
+        let name = entry.file_name();
+        // Procedural macros have a hash after a hyphen.
+        let is_plugin = name
+            .to_str()
+            .is_some_and(|name| name.starts_with("lib") && name.ends_with(".so") && !name.contains('-'));
+        if is_plugin {
+            link(&entry.path(), &directory.join(name));
+        }
+    }
+    directory
+}
+
+/// Makes `link` point to `target`. Tests run in processes that do this at the same time.
+fn link(target: &Path, link: &Path) {
+    if std::fs::read_link(link).is_ok_and(|current| current == target) {
+        return;
+    }
+    let own = link.with_extension(format!("{}.new", std::process::id()));
+    std::os::unix::fs::symlink(target, &own).expect("a link can be created");
+    std::fs::rename(&own, link).expect("a link can be replaced");
 }
 
 /// The library of a plugin, such as `template`.
 pub(crate) fn library(name: &str) -> PathBuf {
-    let library = folder().join(format!("lib{name}.so"));
+    let library = directory().join(format!("lib{name}.so"));
     assert!(
         library.exists(),
         "{} is missing: run `cargo test --workspace`, or `cargo build --workspace` first",

@@ -163,7 +163,7 @@ impl Scenario {
         }
         command
             .current_dir(self.dir())
-            .env("INFERENCE_PLUGIN_DIR", plugins::folder())
+            .env("INFERENCE_PLUGIN_DIR", plugins::directory())
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
