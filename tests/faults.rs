@@ -48,6 +48,33 @@ fn an_item_that_is_not_what_the_task_takes_fails_alone() {
     }
 }
 
+/// Batches that cannot be timed or summed would stop the worker, and with it the model.
+#[test]
+fn an_item_whose_weight_is_out_of_range_fails_alone_and_the_model_keeps_serving() {
+    for policy in ["adaptive", "fixed", "greedy", "off"] {
+        let server = Scenario::misbehave("", &format!("policy = \"{policy}\"")).start();
+        // The greatest weight that is accepted, before and after one that is not.
+        let inputs = json!([
+            {"value": "first", "weight": 1_u64 << 40},
+            {"value": "second", "weight": u64::MAX},
+            {"value": "third", "weight": 1_u64 << 40},
+        ]);
+        for _ in 0..3 {
+            let outputs = server.predict("m", "prepared", &inputs).expect(200).outputs();
+            assert_eq!(
+                [&outputs[0]["value"], &outputs[2]["value"]],
+                [&json!("first"), &json!("third")]
+            );
+            assert_eq!(
+                outputs[1]["error"]["message"],
+                "weight 18446744073709551615 exceeds the maximum of 1099511627776"
+            );
+            let light = server.predict("m", "prepared", &json!([echo("light")]));
+            assert_eq!(light.expect(200).outputs()[0]["value"], "light");
+        }
+    }
+}
+
 #[test]
 fn an_item_that_fails_to_be_prepared_fails_alone() {
     let server = Scenario::misbehave("", "").start();

@@ -47,6 +47,10 @@ pub enum WeightRule {
     Sum,
 }
 
+/// Maximum weight of an item, about a trillion. A plugin that states a greater weight fails the item, and the sums and
+/// products of weights that fit into a queue stay far from overflow.
+pub const MAX_WEIGHT: u64 = 1 << 40;
+
 /// The rules for the batches of one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskBatching {

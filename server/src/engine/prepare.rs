@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::queue::{Queue, Queued};
 use crate::batch_context::{errors_logged, log_batch};
 use crate::batcher::Item;
+use crate::batching::MAX_WEIGHT;
 use crate::clock;
 use crate::error::ItemError;
-use crate::model::Model;
+use crate::model::{Model, Prepared};
 use crate::niceness;
 
 /// Threads on which items are prepared, at the niceness `nice`.
@@ -69,6 +70,17 @@ pub(super) fn prepare(
     }
 }
 
+/// Rejects weights that the batcher does not support.
+fn check_weight(prepared: Prepared) -> Result<Prepared, ItemError> {
+    let weight = prepared.weight;
+    if weight > MAX_WEIGHT {
+        return Err(ItemError::Fault(format!(
+            "weight {weight} exceeds the maximum of {MAX_WEIGHT}"
+        )));
+    }
+    Ok(prepared)
+}
+
 /// The item, ready to run; none if it failed or was given up.
 fn prepare_item(model: &dyn Model, mut item: Item<Queued>) -> Option<Item<Queued>> {
     if !item.payload.ticket.is_waiting() {
@@ -77,7 +89,9 @@ fn prepare_item(model: &dyn Model, mut item: Item<Queued>) -> Option<Item<Queued
     let context = Arc::new(item.payload.ticket.context());
     let (started, errors_before) = (clock::now(), errors_logged());
     let entered = context.clone().enter();
-    let prepared = model.prepare(item.task, &item.payload.input);
+    let prepared = model
+        .prepare(item.task, &item.payload.input)
+        .and_then(check_weight);
     drop(entered);
     let finished = clock::now();
     item.payload.ticket.prepared_in(finished - started);

@@ -247,12 +247,16 @@ fn an_item_that_cannot_be_prepared_fails_alone() {
     }
     .start();
     run.let_go(echo);
-    let pending = run.submit(&["good", "bad", "fine"]).expect("there is room");
+    let pending = run
+        .submit(&["good", "bad", "too heavy", "fine"])
+        .expect("there is room");
+    let too_heavy = "weight 18446744073709551615 exceeds the maximum of 1099511627776";
     assert_eq!(
         run.reply(pending),
         [
             Ok("good".to_owned()),
             Err(ItemError::Invalid("this is bad".to_owned())),
+            Err(ItemError::Fault(too_heavy.to_owned())),
             Ok("fine".to_owned())
         ]
     );

@@ -45,6 +45,11 @@ impl Model for HeldModel {
     fn prepare(&self, _task: usize, item: &ItemInput) -> Result<Prepared, ItemError> {
         match text(item).as_str() {
             "bad" => Err(ItemError::Invalid("this is bad".to_owned())),
+            "too heavy" => Ok(Prepared {
+                weight: u64::MAX,
+                group: 0,
+                payload: Box::new(()),
+            }),
             text => Ok(Prepared {
                 weight: text.len() as u64,
                 group: 0,
