@@ -1,6 +1,6 @@
-//! What the batcher costs per item while 10 000 are queued.
+//! Overhead of the batcher per item, mostly while 10 000 items are queued.
 //!
-//! Every figure is per item or per call as its `item/s` column counts them: one million a second is one microsecond.
+//! The column `item/s` counts items or calls: one million per second is one microsecond each.
 
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use inference_server::clock;
 const QUEUED: u64 = 10_000;
 const BATCH: usize = 32;
 
-/// About as large as what the engine carries for an item.
+/// About as large as the payload of the engine.
 type Payload = [u64; 8];
 
 fn main() {
@@ -39,7 +39,7 @@ fn greedy() -> TaskBatching {
     rules(Policy::Greedy, None, WeightRule::Padded)
 }
 
-/// Numbers that are the same in every run, and spread out.
+/// Well-distributed numbers that are the same in every run.
 fn scatter(n: u64) -> u64 {
     n.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32
 }
@@ -92,14 +92,14 @@ fn with_group(id: u64, start: Instant) -> Item<Payload> {
     }
 }
 
-fn with_group_of_its_own(id: u64, start: Instant) -> Item<Payload> {
+fn with_its_own_group(id: u64, start: Instant) -> Item<Payload> {
     Item {
         group: id,
         ..plain(id, start)
     }
 }
 
-/// A batcher that always holds 10 000 items, give or take a batch.
+/// A batcher that always holds about 10 000 items.
 struct Load {
     batcher: Batcher<Payload>,
     make: fn(u64, Instant) -> Item<Payload>,
@@ -134,7 +134,7 @@ impl Load {
     }
 }
 
-/// Runs batches until 10 000 items have gone through, pushing as many as ran.
+/// Runs batches until 10 000 items have run, and pushes an item for each that ran.
 fn run_through(bencher: Bencher, rules: TaskBatching, make: fn(u64, Instant) -> Item<Payload>) {
     bencher
         .counter(ItemsCount::new(QUEUED))
@@ -157,7 +157,7 @@ fn push_and_poll_equal_items(bencher: Bencher) {
     run_through(bencher, greedy(), plain);
 }
 
-/// Beside the greedy run: what learning costs.
+/// Compared with the greedy run: the cost of learning.
 #[divan::bench]
 fn push_and_poll_equal_items_under_adaptive(bencher: Bencher) {
     run_through(bencher, rules(ADAPTIVE, None, WeightRule::Padded), plain);
@@ -217,10 +217,10 @@ fn push_and_poll_500_groups(bencher: Bencher) {
 
 #[divan::bench]
 fn push_and_poll_each_item_a_group(bencher: Bencher) {
-    run_through(bencher, greedy(), with_group_of_its_own);
+    run_through(bencher, greedy(), with_its_own_group);
 }
 
-/// Every push is followed by a poll that lets the batch stay open, until the batch is full.
+/// Every push is followed by a poll that leaves the batch open until it is full.
 #[divan::bench(args = [1, 32])]
 fn poll_after_every_push_under_a_fixed_delay(bencher: Bencher, groups: u64) {
     let policy = Policy::Fixed {
@@ -237,6 +237,32 @@ fn poll_after_every_push_under_a_fixed_delay(bencher: Bencher, groups: u64) {
                     group: scatter(id) % groups,
                     ..plain(id, start)
                 });
+                divan::black_box(batcher.poll(start + Duration::from_micros(id)));
+            }
+            batcher
+        });
+}
+
+/// The same for larger batches: the time per item must not grow with the number of items in the open batch.
+#[divan::bench(args = [64, 1024, 16_384], sample_count = 10)]
+fn poll_after_every_push_into_an_open_batch(bencher: Bencher, max_batch_size: u64) {
+    let policy = Policy::Fixed {
+        max_delay: Duration::from_secs(3600),
+    };
+    let rules = TaskBatching {
+        max_batch_size: usize::try_from(max_batch_size)
+            .ok()
+            .and_then(NonZeroUsize::new)
+            .expect("a batch has room"),
+        ..rules(policy, None, WeightRule::Padded)
+    };
+    let start = clock::now();
+    bencher
+        .counter(ItemsCount::new(16_384_u64))
+        .with_inputs(|| Batcher::new(vec![rules]))
+        .bench_local_values(|mut batcher| {
+            for id in 0..16_384 {
+                batcher.push(with_deadline(id, start));
                 divan::black_box(batcher.poll(start + Duration::from_micros(id)));
             }
             batcher

@@ -1,23 +1,25 @@
-//! Who runs: which items of a lane share a batch with the item that leads it.
+//! Chooses the items of a lane that share a batch with the item that leads it.
 //!
-//! Called by the [`Batcher`](super::Batcher) with a lane and the head that leads; changes nothing. The lead is always
-//! in the batch. The class of the lead is served first, then the others in their order, each from a bounded window of
-//! its oldest items, so that a fill costs the same however many items are queued. Time and policies are unknown here.
+//! Called by the [`Batcher`](super::Batcher) with a lane and its leading item; changes nothing. The leading item is always
+//! in the batch. Its class is considered first, then the others in their order, each within a bounded window of its oldest
+//! items, so that the cost of filling does not depend on the length of the queue. Time and policies are unknown here.
 
 use std::cmp::Reverse;
 use std::time::Instant;
 
+use super::extremes::earlier;
+use super::lane::{CLASSES, Entry, Lane, Line, Place};
 use super::policy::Limit;
-use super::queue::{CLASSES, Entry, Head, Lane, Line, Place};
+use super::queue::Head;
 use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
 
-/// A class is searched at least this deep.
+/// Minimum number of items of a class that are considered.
 const MIN_WINDOW: usize = 64;
 
-/// A class is searched this many times deeper than there are items that fit when taken in order.
+/// The window of a class is larger by this factor than the number of its items that fit in order of age.
 const WINDOW_PER_FITTING: usize = 4;
 
-/// What a batch may hold.
+/// The limits of a batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) max_size: usize,
@@ -37,10 +39,8 @@ impl Limits {
             rule: task.weight_rule,
         }
     }
-}
 
-impl Limits {
-    /// The same with a smaller batch.
+    /// The same limits with a smaller maximum size.
     pub(super) fn narrowed(&self, max_size: Option<usize>) -> Self {
         Limits {
             max_size: max_size.map_or(self.max_size, |max_size| max_size.min(self.max_size)),
@@ -49,7 +49,7 @@ impl Limits {
     }
 }
 
-/// What the items of a batch weigh together.
+/// Size and weights of the items of a batch.
 #[derive(Clone, Copy, Debug, Default)]
 struct Load {
     size: usize,
@@ -80,13 +80,13 @@ impl Load {
                 .is_none_or(|max_weight| self.cost(limits.rule) <= max_weight)
     }
 
-    /// What is added where every item is padded to the heaviest.
+    /// The padding if every item is padded to the heaviest one.
     fn padding(&self) -> u64 {
         self.cost(WeightRule::Padded).saturating_sub(self.sum)
     }
 
-    /// The most items that can join, if the heaviest of them is at most `weight`. For summed weights this only says
-    /// whether anything that weighs something can.
+    /// Maximum number of items that can join if the heaviest of them weighs at most `weight`. For summed weights, only
+    /// whether it is zero has a meaning.
     fn room(&self, limits: &Limits, weight: u64) -> usize {
         let by_size = limits.max_size.saturating_sub(self.size);
         let Some(max_weight) = limits.max_weight else {
@@ -103,42 +103,36 @@ impl Load {
     }
 }
 
-/// A batch as it would run now: the items chosen, and what is to be known of them together.
+/// Which items of a lane form a batch.
+#[derive(Clone, Debug)]
+pub(super) enum Members {
+    /// All of them.
+    All,
+    /// These, by class and place.
+    Chosen(Vec<(Priority, Place)>),
+}
+
+/// A batch as it would run now: the chosen items, and their properties together.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
-    pub(super) places: Vec<(Priority, Place)>,
+    pub(super) members: Members,
     pub(super) oldest_arrival: Instant,
+    pub(super) oldest_ready: Instant,
     pub(super) earliest_deadline: Option<Instant>,
     load: Load,
 }
 
 impl Draft {
-    fn empty(lead: Head) -> Self {
-        Draft {
-            places: Vec::new(),
-            oldest_arrival: lead.place.arrived,
-            earliest_deadline: None,
-            load: Load::default(),
-        }
-    }
-
-    fn add(&mut self, class: Priority, place: Place, entry: Entry) {
-        self.places.push((class, place));
-        self.oldest_arrival = self.oldest_arrival.min(place.arrived);
-        self.earliest_deadline = earlier(self.earliest_deadline, entry.deadline);
-        self.load = self.load.with(entry.weight);
-    }
-
     pub(super) fn size(&self) -> usize {
         self.load.size
     }
 
-    /// What the batch costs by `rule`.
+    /// The cost of the batch by `rule`.
     pub(super) fn cost(&self, rule: WeightRule) -> u64 {
         self.load.cost(rule)
     }
 
-    /// The limit that keeps the others that wait, or any that may come, out of this batch.
+    /// The limit that prevents the other waiting items, or items that may arrive, from joining this batch.
     pub(super) fn reached(&self, limits: &Limits, waiting: usize) -> Option<Limit> {
         if self.size() >= limits.max_size {
             Some(Limit::Size)
@@ -151,47 +145,70 @@ impl Draft {
 }
 
 /// Chooses the batch that `lead`, the oldest item of `class` in `lane`, leads.
-pub(super) fn fill(lane: &Lane, class: Priority, lead: Head, limits: &Limits) -> Draft {
-    if let Some(draft) = whole(lane, lead, limits) {
-        return draft;
-    }
-    let mut draft = Draft::empty(lead);
-    if let Some(entry) = lane.line(class).get(&lead.place) {
-        draft.add(class, lead.place, *entry);
-    }
-    for class in std::iter::once(class).chain(CLASSES.into_iter().filter(|other| *other != class)) {
-        if draft.load.room(limits, 0) == 0 {
-            break;
-        }
-        for (place, entry) in choose(lane.line(class), lead, draft.load, limits) {
-            draft.add(class, place, entry);
-        }
-    }
-    draft
+pub(super) fn fill(lane: &mut Lane, class: Priority, lead: Head, limits: &Limits) -> Draft {
+    whole(lane, limits).unwrap_or_else(|| choose(lane, class, lead, limits))
 }
 
-/// All that wait in the lane, if they fit: then there is nothing to choose. A batch that stays open takes this way.
-fn whole(lane: &Lane, lead: Head, limits: &Limits) -> Option<Draft> {
+/// All items of the lane, if they fit. Every batch that stays open is of this kind, so this neither reads the items nor
+/// allocates.
+fn whole(lane: &mut Lane, limits: &Limits) -> Option<Draft> {
     if lane.len() > limits.max_size {
         return None;
     }
-    let mut draft = Draft::empty(lead);
-    for class in CLASSES {
-        for (place, entry) in lane.line(class) {
-            draft.add(class, *place, *entry);
-            if !draft.load.is_within(limits) {
-                return None;
-            }
-        }
-    }
-    Some(draft)
+    let totals = lane.totals();
+    let load = Load {
+        size: totals.size,
+        heaviest: totals.extremes.heaviest,
+        sum: totals.sum,
+    };
+    load.is_within(limits).then_some(Draft {
+        members: Members::All,
+        oldest_arrival: totals.oldest_arrival?,
+        oldest_ready: totals.extremes.oldest_ready?,
+        earliest_deadline: totals.extremes.earliest_deadline,
+        load,
+    })
 }
 
-/// Chooses the items of one class that join a batch which weighs `load`.
+/// The best choice if not all items of the lane fit.
+fn choose(lane: &Lane, class: Priority, lead: Head, limits: &Limits) -> Draft {
+    let mut chosen: Vec<(Priority, Place, Entry)> = Vec::new();
+    let mut load = Load::default();
+    if let Some(entry) = lane.line(class).get(&lead.place) {
+        chosen.push((class, lead.place, *entry));
+        load = load.with(entry.weight);
+    }
+    for class in std::iter::once(class).chain(CLASSES.into_iter().filter(|other| *other != class)) {
+        if load.room(limits, 0) == 0 {
+            break;
+        }
+        for (place, entry) in choose_of_class(lane.line(class), lead, load, limits) {
+            chosen.push((class, place, entry));
+            load = load.with(entry.weight);
+        }
+    }
+    let arrived = chosen.iter().map(|(_, place, _)| place.arrived);
+    let ready = chosen.iter().map(|(_, _, entry)| entry.ready);
+    let deadlines = chosen.iter().map(|(_, _, entry)| entry.deadline);
+    Draft {
+        oldest_arrival: arrived.min().unwrap_or(lead.place.arrived),
+        oldest_ready: ready.min().unwrap_or(lead.place.arrived),
+        earliest_deadline: deadlines.fold(None, earlier),
+        members: Members::Chosen(
+            chosen
+                .into_iter()
+                .map(|(class, place, _)| (class, place))
+                .collect(),
+        ),
+        load,
+    }
+}
+
+/// Chooses the items of one class that join a batch with this `load`.
 ///
-/// The line is searched in order of age. How deep depends on how many fit when they are simply taken in that order, so
-/// that the search stays in proportion to the batch. It ends early where no choice can be better.
-fn choose(line: &Line, lead: Head, load: Load, limits: &Limits) -> Vec<(Place, Entry)> {
+/// The line is searched in order of age. The depth depends on how many items fit if they are simply taken in that order, so
+/// that the search stays proportional to the batch. It ends early if no choice can be better.
+fn choose_of_class(line: &Line, lead: Head, load: Load, limits: &Limits) -> Vec<(Place, Entry)> {
     let mut window = Vec::new();
     let mut fitting = Vec::new();
     let mut filled = load;
@@ -217,14 +234,13 @@ fn choose(line: &Line, lead: Head, load: Load, limits: &Limits) -> Vec<(Place, E
     }
 }
 
-/// As many items as fit; of the ways to do that, the one with the least padding; of those, the one with the oldest
-/// items.
+/// As many items as fit; among those choices, the one with the least padding; among those, the one with the oldest items.
 ///
-/// Given the heaviest weight that the batch is to have, the best choice is the heaviest items up to that weight: they
-/// are padded least. So in order of weight every choice worth looking at is a range, one for each item to end with,
-/// and sums over prefixes make each a matter of a few operations.
+/// For a given heaviest weight of the batch, the best choice is the heaviest items up to that weight, because they are
+/// padded least. In order of weight, the candidates are therefore ranges, one for each item at the end, and prefix sums
+/// evaluate each of them in constant time.
 fn least_padded(load: Load, window: &[(Place, Entry)], limits: &Limits) -> Vec<(Place, Entry)> {
-    // Among equal weights the youngest come first, so that a range which takes only some of them takes the oldest.
+    // Among equal weights the youngest come first, so that a range that contains only some of them contains the oldest.
     let mut by_weight: Vec<(u64, Reverse<usize>)> = window
         .iter()
         .enumerate()
@@ -232,7 +248,7 @@ fn least_padded(load: Load, window: &[(Place, Entry)], limits: &Limits) -> Vec<(
         .collect();
     by_weight.sort_unstable();
 
-    // Sums over the first n items, by n: of their weights, and of their places in the queue.
+    // Sums over the first n items, by n: of their weights, and of their positions in the queue.
     let mut sums = Vec::with_capacity(by_weight.len() + 1);
     sums.push((0_u128, 0_usize));
     for &(weight, Reverse(age)) in &by_weight {
@@ -258,11 +274,4 @@ fn least_padded(load: Load, window: &[(Place, Entry)], limits: &Limits) -> Vec<(
         .iter()
         .map(|(_, Reverse(age))| window[*age])
         .collect()
-}
-
-fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
 }

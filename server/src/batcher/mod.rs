@@ -7,7 +7,9 @@
 //! The parts know little of each other: `queue` holds the items and finds them, `fill` chooses which of them share a
 //! batch, [`policy`] decides whether that batch runs now, and this module decides who is asked first.
 
+mod extremes;
 mod fill;
+mod lane;
 pub mod policy;
 mod queue;
 #[cfg(test)]
@@ -17,14 +19,15 @@ use std::time::Instant;
 
 use crate::batching::{DispatchReason, Priority, TaskBatching};
 use fill::{Draft, Limits, fill};
-use policy::{Decision, Estimates, Limit, TaskPolicy, View};
-use queue::{CLASSES, Head, Queue};
+use lane::CLASSES;
+use policy::{Decision, Estimates, Limit, ServiceEstimate, TaskPolicy, View};
+use queue::{Head, Queue};
 
 /// While a lower class waits, at least every this many batches is led by it.
 const LOWER_CLASS_TURN: u32 = 8;
 
-/// How many groups of one class of a task are shown to a policy that may leave batches open.
-const OPEN_GROUPS: usize = 32;
+/// Maximum number of groups of one class of a task that are considered in a poll if the policy can leave batches open.
+const MAX_OPEN_GROUPS: usize = 32;
 
 /// Names an item. Given by who submits it: unique among what is queued, and rising in order of submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,9 +46,12 @@ pub struct Item<T> {
     pub weight: u64,
     /// Only items of one group share a batch: a key of the shape, say.
     pub group: u64,
-    /// When it reached the server. An item that is pushed once more, to be retried, has its old place again.
+    /// When its request was admitted, which is after its whole body had been received. Items of one class run in this
+    /// order, so neither a slow upload nor a long preparation changes the order of requests. An item that is pushed again
+    /// returns to its previous place.
     pub arrived: Instant,
-    /// When it could first run: when it had been prepared, or when it arrived.
+    /// When it could first run: when it had been prepared, or when it was admitted. The delay of `fixed` counts from
+    /// here, so a long preparation is not a part of it.
     pub ready: Instant,
     /// From this instant on it must not run.
     pub deadline: Option<Instant>,
@@ -103,6 +109,40 @@ struct Task {
     running: usize,
     /// What arrived up to here was left open while another batch ran.
     overtaken: Option<Instant>,
+    /// During a poll: how many heads of each class were considered, and the latest oldest arrival among the batches that
+    /// are left open.
+    considered: [usize; CLASSES.len()],
+    left_open: Option<Instant>,
+}
+
+impl Task {
+    /// Maximum number of heads of one class that are considered in a poll. A policy that never waits runs the first one.
+    /// For the others the number is bounded, so that a poll stays cheap; the oldest heads are considered first.
+    fn max_considered(&self) -> usize {
+        if self.policy.may_wait() {
+            MAX_OPEN_GROUPS
+        } else {
+            1
+        }
+    }
+}
+
+/// The order in which candidates are considered: the higher class first, within a class the oldest first. If it is the
+/// turn of the lower classes, they come first, and only age counts among them.
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    top: Priority,
+    lower_first: bool,
+}
+
+impl Order {
+    fn rank(self, class: Priority) -> u8 {
+        if self.lower_first {
+            u8::from(class == self.top)
+        } else {
+            class as u8
+        }
+    }
 }
 
 /// An item that could lead the next batch.
@@ -136,6 +176,8 @@ impl<T> Batcher<T> {
             policy: TaskPolicy::new(rules.policy),
             running: 0,
             overtaken: None,
+            considered: [0; CLASSES.len()],
+            left_open: None,
         };
         Batcher {
             queue: Queue::new(tasks.len()),
@@ -212,19 +254,29 @@ impl<T> Batcher<T> {
         }
     }
 
-    /// Asks everybody in turn; none if an item that had the turn turned out to have no chance to meet its deadline.
+    /// Considers the candidates in order; `None` if one of them turned out to be infeasible, so that the order changed.
     fn first_to_run(&mut self, now: Instant) -> Option<Next<T>> {
+        let Some(order) = self.order() else {
+            return Some(Next::Idle);
+        };
+        for task in &mut self.tasks {
+            task.considered = [0; CLASSES.len()];
+            task.left_open = None;
+        }
         let mut wait = None::<Instant>;
-        let mut left_open = Vec::new();
-        for candidate in self.candidates() {
+        let mut previous = None;
+        while let Some(candidate) = self.next_candidate(order, previous) {
+            previous = Some(candidate);
+            self.tasks[candidate.task].considered[candidate.class as usize] += 1;
             let (draft, decision) = self.consider(candidate, now)?;
             match decision {
                 Decision::Run(reason) => {
-                    self.overtake(&left_open);
+                    self.overtake_open_batches();
                     return Some(Next::Run(self.run(candidate, &draft, reason)));
                 }
                 Decision::WaitUntil(until) => {
-                    left_open.push((candidate.task, draft.oldest_arrival));
+                    let left_open = &mut self.tasks[candidate.task].left_open;
+                    *left_open = (*left_open).max(Some(draft.oldest_arrival));
                     wait = Some(wait.map_or(until, |wait| wait.min(until)));
                 }
             }
@@ -253,7 +305,13 @@ impl<T> Batcher<T> {
         task.running = task.running.saturating_sub(completion.size);
     }
 
-    /// What the policy of a task has learned, if it goes by what it learns.
+    /// What the waits for a task are estimated from, under every policy; `None` before a batch of it has run.
+    pub fn service_estimate(&self, task: usize) -> Option<ServiceEstimate> {
+        let Task { limits, policy, .. } = &self.tasks[task];
+        policy.service_estimate(limits.max_size, limits.max_weight)
+    }
+
+    /// The estimates of the policy of a task, if it uses any.
     pub fn estimates(&self, task: usize) -> Option<Estimates> {
         self.tasks[task].policy.estimates()
     }
@@ -283,49 +341,56 @@ impl<T> Batcher<T> {
         self.queue.next_deadline()
     }
 
-    /// Who is asked, in order: the higher class first, within a class who has waited longest. When it is the turn of
-    /// the lower classes, they come first, and among them only age counts.
-    ///
-    /// A task that never waits answers for its first head, so it shows one per class. Of a task that may leave
-    /// batches open only so many groups are shown that a poll stays cheap; the oldest are always among them.
-    fn candidates(&self) -> Vec<Candidate> {
-        let Some(top) = CLASSES.into_iter().find(|class| self.queue.has(*class)) else {
-            return Vec::new();
-        };
-        let lower_first = self.passed_over + 1 >= LOWER_CLASS_TURN;
-        let mut candidates = Vec::new();
-        for (task, rules) in self.tasks.iter().enumerate() {
-            let shown = if rules.policy.may_wait() { OPEN_GROUPS } else { 1 };
+    /// The order of this poll; `None` if no item can run.
+    fn order(&self) -> Option<Order> {
+        let top = CLASSES.into_iter().find(|class| self.queue.has(*class))?;
+        Some(Order {
+            top,
+            lower_first: self.passed_over + 1 >= LOWER_CLASS_TURN,
+        })
+    }
+
+    /// The first candidate, or the one after `previous`. The candidates are merged from the sorted heads of each task and
+    /// class, so that a poll neither collects nor sorts them.
+    fn next_candidate(&self, order: Order, previous: Option<Candidate>) -> Option<Candidate> {
+        let previous = previous.map(|previous| (order.rank(previous.class), previous.head));
+        let mut next = None::<(u8, Candidate)>;
+        for (index, task) in self.tasks.iter().enumerate() {
             for class in CLASSES {
-                let heads = self.queue.heads(task, class).take(shown);
-                candidates.extend(heads.map(|head| Candidate {
-                    task,
-                    class,
-                    head: *head,
-                }));
+                if task.considered[class as usize] >= task.max_considered() {
+                    continue;
+                }
+                let rank = order.rank(class);
+                let after = match previous {
+                    Some((previous, _)) if rank < previous => continue,
+                    Some((previous, head)) if rank == previous => Some(head),
+                    _ => None,
+                };
+                let Some(head) = self.queue.next_head(index, class, after) else {
+                    continue;
+                };
+                if next.is_none_or(|(best, candidate)| (rank, head.place) < (best, candidate.head.place)) {
+                    let candidate = Candidate {
+                        task: index,
+                        class,
+                        head,
+                    };
+                    next = Some((rank, candidate));
+                }
             }
         }
-        candidates.sort_unstable_by_key(|candidate| {
-            let rank = if lower_first {
-                u8::from(candidate.class == top)
-            } else {
-                candidate.class as u8
-            };
-            (rank, candidate.head.place)
-        });
-        candidates
+        next.map(|(_, candidate)| candidate)
     }
 
-    /// Batches that stay open and are older than the one which runs now do not wait a second time.
-    fn overtake(&mut self, left_open: &[(usize, Instant)]) {
-        for (task, oldest_arrival) in left_open {
-            let overtaken = &mut self.tasks[*task].overtaken;
-            *overtaken = (*overtaken).max(Some(*oldest_arrival));
+    /// Batches that stay open and are older than the one that runs now do not wait a second time.
+    fn overtake_open_batches(&mut self) {
+        for task in &mut self.tasks {
+            task.overtaken = task.overtaken.max(task.left_open);
         }
     }
 
-    /// The batch that a candidate leads, and whether it runs now; none if the candidate has no chance to meet its deadline
-    /// and leaves its place to others.
+    /// The batch that a candidate leads, and whether it runs now; `None` if the candidate cannot be answered within its
+    /// deadline and leaves its place to others.
     fn consider(&mut self, candidate: Candidate, now: Instant) -> Option<(Draft, Decision)> {
         let other_worker_idle = self.running + 1 < self.workers;
         let (task, group) = (candidate.task, candidate.head.group);
@@ -334,25 +399,26 @@ impl<T> Batcher<T> {
             policy,
             running,
             overtaken,
+            ..
         } = &mut self.tasks[task];
         let waiting = self.queue.lane(task, group).len();
         let batch_limit = policy.batch_limit(waiting, limits.max_size, self.workers);
         let narrowed = limits.narrowed(batch_limit);
-        let lane = self.queue.lane(task, group);
+        let lane = self.queue.lane_mut(task, group);
         let mut draft = fill(lane, candidate.class, candidate.head, &narrowed);
         let reached = match draft.reached(&narrowed, waiting) {
             Some(Limit::Size) if narrowed.max_size < limits.max_size => Some(Limit::Policy),
             reached => reached,
         };
-        // So many can be spared, and a full batch still runs.
+        // If this many items are set aside, a full batch still runs.
         let spare = waiting.saturating_sub(narrowed.max_size);
-        let least_time = || policy.least_time(draft.size(), draft.cost(limits.rule));
+        let min_time = || policy.min_time(draft.size(), draft.cost(limits.rule));
         if spare > 0
-            && let ends = now + least_time()
+            && let ends = now + min_time()
             && draft.earliest_deadline.is_some_and(|deadline| deadline < ends)
         {
-            self.queue.set_hopeless_aside(task, group, ends, spare);
-            let lane = self.queue.lane(task, group);
+            self.queue.set_infeasible_aside(task, group, ends, spare);
+            let lane = self.queue.lane_mut(task, group);
             if !lane.line(candidate.class).contains_key(&candidate.head.place) {
                 return None;
             }
@@ -366,7 +432,7 @@ impl<T> Batcher<T> {
             max_size: narrowed.max_size,
             max_batch_size: limits.max_size,
             cost: draft.cost(limits.rule),
-            oldest_arrival: draft.oldest_arrival,
+            oldest_ready: draft.oldest_ready,
             earliest_deadline: draft.earliest_deadline,
             workers: self.workers,
             other_worker_idle,
@@ -383,7 +449,7 @@ impl<T> Batcher<T> {
         let led_by_top = !CLASSES
             .into_iter()
             .any(|other| other < class && self.queue.has(other));
-        let items = self.queue.take(task, head.group, &draft.places);
+        let items = self.queue.take(task, head.group, &draft.members);
         self.tasks[task].running += items.len();
         let lower_waits = CLASSES
             .into_iter()

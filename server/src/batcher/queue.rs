@@ -1,89 +1,48 @@
-//! What waits: every queued item, once, and the orders in which it can be found.
+//! The queued items, and the orders in which they are found.
 //!
-//! Owned by the [`Batcher`](super::Batcher). A task's items are kept in lanes, one per `group`, because only items of
-//! one lane may share a batch; a lane keeps its classes apart, each in order of arrival. Nothing here knows of limits
-//! or policies. Every operation on one item is O(log n), and a lane that runs empty is dropped, so that groups which
-//! are gone cost nothing.
+//! Owned by the [`Batcher`](super::Batcher). The items of a task are kept in [`Lane`]s, one per `group`, because only items
+//! of one lane can share a batch. Limits and policies are unknown here. Every operation on one item is O(log n). A lane
+//! that becomes empty is dropped, so that groups which are gone cost nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::time::Instant;
 
+use super::fill::Members;
+use super::lane::{CLASSES, Lane, Place};
 use super::{Item, ItemId};
 use crate::batching::Priority;
 
-/// The classes in the order in which they are served.
-pub(super) const CLASSES: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
-
-/// Below this the table of items keeps its memory when items leave.
+/// Up to this capacity, the table of items keeps its memory while items leave.
 const MIN_KEPT_CAPACITY: usize = 1024;
 
-/// How many items, by deadline, are looked at for those that cannot be answered in time.
-const SEARCHED: usize = 256;
+/// How many items, by deadline, are searched for those that cannot be answered in time.
+const MAX_SEARCHED: usize = 256;
 
-/// Where an item stands among those of its class: by arrival, then by submission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) arrived: Instant,
-    pub(super) id: ItemId,
-}
-
-/// What filling and policies need to know of an item without looking it up.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
-    pub(super) weight: u64,
-    pub(super) deadline: Option<Instant>,
-}
-
-/// The items of one class in one lane, oldest first.
-pub(super) type Line = BTreeMap<Place, Entry>;
-
-/// The oldest item of one class in one lane. Heads of one class sort by age.
+/// The oldest item of one class in one lane. Heads of one class are ordered by age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Head {
     pub(super) place: Place,
     pub(super) group: u64,
 }
 
-/// The items of one task that may share a batch.
-#[derive(Debug, Default)]
-pub(super) struct Lane {
-    lines: [Line; CLASSES.len()],
-}
-
-impl Lane {
-    pub(super) fn line(&self, class: Priority) -> &Line {
-        &self.lines[class as usize]
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.lines.iter().map(Line::len).sum()
-    }
-
-    fn line_mut(&mut self, class: Priority) -> &mut Line {
-        &mut self.lines[class as usize]
-    }
-
-    fn is_empty(&self) -> bool {
-        self.lines.iter().all(Line::is_empty)
-    }
-}
-
 /// The items of one task, by lane.
 #[derive(Debug, Default)]
 struct TaskQueue {
     lanes: BTreeMap<u64, Lane>,
-    /// By class, the first item of every line that has one.
+    /// By class, the oldest item of every lane that has items of the class.
     heads: [BTreeSet<Head>; CLASSES.len()],
-    /// Items held, those set aside as expired included.
+    /// Number of items held, including those that were set aside.
     held: usize,
 }
 
 impl TaskQueue {
-    fn insert(&mut self, group: u64, class: Priority, place: Place, entry: Entry) {
-        let line = self.lanes.entry(group).or_default().line_mut(class);
-        let before = first(line);
-        line.insert(place, entry);
-        let after = first(line);
+    fn insert<T>(&mut self, item: &Item<T>) {
+        let (group, class) = (item.group, item.priority);
+        let lane = self.lanes.entry(group).or_default();
+        let before = lane.first(class);
+        lane.insert(item);
+        let after = lane.first(class);
         self.move_head(group, class, before, after);
     }
 
@@ -91,16 +50,23 @@ impl TaskQueue {
         let Some(lane) = self.lanes.get_mut(&group) else {
             return;
         };
-        let line = lane.line_mut(class);
-        let before = first(line);
+        let before = lane.first(class);
         for place in places {
-            line.remove(&place);
+            lane.remove(class, place);
         }
-        let after = first(line);
-        if lane.is_empty() {
+        let after = lane.first(class);
+        if lane.len() == 0 {
             self.lanes.remove(&group);
         }
         self.move_head(group, class, before, after);
+    }
+
+    fn remove_lane(&mut self, group: u64) -> Option<Lane> {
+        let lane = self.lanes.remove(&group)?;
+        for class in CLASSES {
+            self.move_head(group, class, lane.first(class), None);
+        }
+        Some(lane)
     }
 
     fn move_head(&mut self, group: u64, class: Priority, before: Option<Place>, after: Option<Place>) {
@@ -117,14 +83,14 @@ impl TaskQueue {
     }
 }
 
-/// Every item that was pushed and has not been handed back.
+/// All items that were pushed and have not been returned.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     items: HashMap<ItemId, Item<T>>,
     tasks: Vec<TaskQueue>,
-    /// Deadlines of the items in the lanes.
+    /// Deadlines of the items in lanes.
     deadlines: BTreeSet<(Instant, ItemId)>,
-    /// Items that left their lane because their deadline passed or cannot be met, and wait to be taken.
+    /// Items that left their lane because their deadline has passed or cannot be met, until they are taken.
     expired: BTreeSet<(Instant, ItemId)>,
 }
 
@@ -146,11 +112,7 @@ impl<T> Queue<T> {
             item.id
         );
         let task = &mut self.tasks[item.task];
-        let entry = Entry {
-            weight: item.weight,
-            deadline: item.deadline,
-        };
-        task.insert(item.group, item.priority, item.place(), entry);
+        task.insert(&item);
         task.held += 1;
         if let Some(deadline) = item.deadline {
             self.deadlines.insert((deadline, item.id));
@@ -169,7 +131,7 @@ impl<T> Queue<T> {
         Some(item)
     }
 
-    /// Hands back everything.
+    /// Removes and returns all items.
     pub(super) fn take_all(&mut self) -> Vec<Item<T>> {
         let ids: Vec<ItemId> = self.items.keys().copied().collect();
         ids.into_iter().filter_map(|id| self.cancel(id)).collect()
@@ -179,8 +141,8 @@ impl<T> Queue<T> {
         self.items.into_values()
     }
 
-    /// Takes the items whose deadline is not after `now` out of their lanes. They are still held, until
-    /// [`take_expired`](Self::take_expired) or [`cancel`](Self::cancel) hands them back.
+    /// Removes the items whose deadline is not after `now` from their lanes. They are held until
+    /// [`take_expired`](Self::take_expired) or [`cancel`](Self::cancel) returns them.
     pub(super) fn set_expired_aside(&mut self, now: Instant) {
         while let Some(&(deadline, id)) = self.deadlines.first() {
             if deadline > now {
@@ -190,22 +152,22 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Does the same with at most so many items of one lane whose deadline is before `ends`, earliest deadline first.
-    pub(super) fn set_hopeless_aside(&mut self, task: usize, group: u64, ends: Instant, most: usize) {
+    /// Does the same with up to `max` items of one lane whose deadline is before `ends`, earliest deadline first.
+    pub(super) fn set_infeasible_aside(&mut self, task: usize, group: u64, ends: Instant, max: usize) {
         let in_lane = |id| {
             let item = self.items.get(id);
             item.is_some_and(|item| item.task == task && item.group == group)
         };
-        let hopeless: Vec<_> = self
+        let infeasible: Vec<_> = self
             .deadlines
             .iter()
-            .take(SEARCHED)
+            .take(MAX_SEARCHED)
             .take_while(|(deadline, _)| *deadline < ends)
             .filter(|(_, id)| in_lane(id))
-            .take(most)
+            .take(max)
             .copied()
             .collect();
-        for (deadline, id) in hopeless {
+        for (deadline, id) in infeasible {
             self.set_aside(deadline, id);
         }
     }
@@ -219,7 +181,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Hands back what was set aside, earliest deadline first.
+    /// Returns the items that were set aside, earliest deadline first.
     pub(super) fn take_expired(&mut self) -> Vec<Item<T>> {
         let expired = std::mem::take(&mut self.expired);
         expired
@@ -228,19 +190,12 @@ impl<T> Queue<T> {
             .collect()
     }
 
-    /// Hands back the items at `places` of one lane, oldest first.
-    pub(super) fn take(&mut self, task: usize, group: u64, places: &[(Priority, Place)]) -> Vec<Item<T>> {
-        for class in CLASSES {
-            let of_class = places
-                .iter()
-                .filter(|(of, _)| *of == class)
-                .map(|(_, place)| *place);
-            self.tasks[task].remove(group, class, of_class);
-        }
-        let mut items: Vec<Item<T>> = places
-            .iter()
-            .filter_map(|(_, place)| self.release(place.id))
-            .collect();
+    /// Removes and returns members of one lane, oldest first.
+    pub(super) fn take(&mut self, task: usize, group: u64, members: &Members) -> Vec<Item<T>> {
+        let mut items = match members {
+            Members::All => self.take_lane(task, group),
+            Members::Chosen(places) => self.take_places(task, group, places),
+        };
         for item in &items {
             if let Some(deadline) = item.deadline {
                 self.deadlines.remove(&(deadline, item.id));
@@ -250,17 +205,54 @@ impl<T> Queue<T> {
         items
     }
 
-    /// The items of one group of a task, which has a head.
+    fn take_lane(&mut self, task: usize, group: u64) -> Vec<Item<T>> {
+        let Some(lane) = self.tasks[task].remove_lane(group) else {
+            return Vec::new();
+        };
+        let mut items = Vec::with_capacity(lane.len());
+        for class in CLASSES {
+            let places = lane.line(class).keys();
+            items.extend(places.filter_map(|place| self.release(place.id)));
+        }
+        items
+    }
+
+    fn take_places(&mut self, task: usize, group: u64, places: &[(Priority, Place)]) -> Vec<Item<T>> {
+        for class in CLASSES {
+            let of_class = places
+                .iter()
+                .filter(|(of, _)| *of == class)
+                .map(|(_, place)| *place);
+            self.tasks[task].remove(group, class, of_class);
+        }
+        places
+            .iter()
+            .filter_map(|(_, place)| self.release(place.id))
+            .collect()
+    }
+
+    /// The items of one group of a task, which must have a head.
     pub(super) fn lane(&self, task: usize, group: u64) -> &Lane {
         &self.tasks[task].lanes[&group]
     }
 
-    /// The oldest item of every lane of a task that has one of `class`, oldest first.
-    pub(super) fn heads(&self, task: usize, class: Priority) -> impl Iterator<Item = &Head> {
-        self.tasks[task].heads[class as usize].iter()
+    /// Like [`lane`](Self::lane), for reading totals.
+    pub(super) fn lane_mut(&mut self, task: usize, group: u64) -> &mut Lane {
+        let lane = self.tasks[task].lanes.get_mut(&group);
+        lane.expect("a group with a head has a lane")
     }
 
-    /// Whether any item of `class` may still run.
+    /// The oldest head of `class` in a task, or the oldest one younger than `after`.
+    pub(super) fn next_head(&self, task: usize, class: Priority, after: Option<Head>) -> Option<Head> {
+        let heads = &self.tasks[task].heads[class as usize];
+        let next = match after {
+            None => heads.first(),
+            Some(after) => heads.range((Bound::Excluded(after), Bound::Unbounded)).next(),
+        };
+        next.copied()
+    }
+
+    /// Whether any item of `class` can still run.
     pub(super) fn has(&self, class: Priority) -> bool {
         self.tasks
             .iter()
@@ -275,12 +267,12 @@ impl<T> Queue<T> {
         self.tasks[task].held
     }
 
-    /// The next deadline of an item that may still run.
+    /// The earliest deadline of the items that can still run.
     pub(super) fn next_live_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// The next deadline of an item that is held, which has passed where the item was set aside.
+    /// The earliest deadline of the items that are held, including those that were set aside.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.expired
             .first()
@@ -288,7 +280,7 @@ impl<T> Queue<T> {
             .or_else(|| self.next_live_deadline())
     }
 
-    /// Takes an item out of the table, and gives memory back when the table has become much too large.
+    /// Removes an item from the table, and frees memory if the table has become much too large.
     fn release(&mut self, id: ItemId) -> Option<Item<T>> {
         let item = self.items.remove(&id)?;
         self.tasks[item.task].held -= 1;
@@ -306,24 +298,11 @@ impl<T> Queue<T> {
     }
 }
 
-impl<T> Item<T> {
-    fn place(&self) -> Place {
-        Place {
-            arrived: self.arrived,
-            id: self.id,
-        }
-    }
-}
-
-fn first(line: &Line) -> Option<Place> {
-    line.first_key_value().map(|(place, _)| *place)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A queue of `groups` groups with an item of each class in each, and the names of all items.
+    /// A queue with `groups` groups, each with an item of each class, and the names of all items.
     fn many_groups(groups: u64) -> (Queue<()>, Vec<ItemId>) {
         let arrived = crate::clock::now();
         let mut queue = Queue::new(1);
@@ -343,7 +322,7 @@ mod tests {
         (queue, (0..groups * 3).map(ItemId).collect())
     }
 
-    fn assert_keeps_nothing(queue: &Queue<()>) {
+    fn assert_nothing_is_kept(queue: &Queue<()>) {
         assert!(queue.tasks[0].lanes.is_empty());
         assert!(queue.tasks[0].heads.iter().all(BTreeSet::is_empty));
         assert!(queue.deadlines.is_empty() && queue.expired.is_empty());
@@ -360,7 +339,7 @@ mod tests {
         for id in ids {
             queue.cancel(id).expect("it was pushed");
         }
-        assert_keeps_nothing(&queue);
+        assert_nothing_is_kept(&queue);
     }
 
     #[test]
@@ -372,9 +351,14 @@ mod tests {
                 .into_iter()
                 .flat_map(|class| lane.line(class).keys().map(move |place| (class, *place)))
                 .collect();
-            assert_eq!(queue.take(0, group, &places).len(), 3);
+            let members = if group % 2 == 0 {
+                Members::All
+            } else {
+                Members::Chosen(places)
+            };
+            assert_eq!(queue.take(0, group, &members).len(), 3);
         }
-        assert_keeps_nothing(&queue);
+        assert_nothing_is_kept(&queue);
     }
 
     #[test]
@@ -382,6 +366,6 @@ mod tests {
         let (mut queue, ids) = many_groups(5000);
         queue.set_expired_aside(crate::clock::now());
         assert_eq!(queue.take_expired().len(), ids.len());
-        assert_keeps_nothing(&queue);
+        assert_nothing_is_kept(&queue);
     }
 }

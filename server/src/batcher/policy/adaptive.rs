@@ -1,92 +1,92 @@
-//! The policy that needs no knob: it waits where the arrivals that it expects are worth the wait.
+//! The policy `adaptive`: waits for more items if the expected arrivals are worth the wait.
 //!
-//! Owned by a [`TaskPolicy`](super::TaskPolicy), one per task, so what it knows is of that task alone. Everything is
-//! learned from the arrivals and the completions that the batcher reports; there is no clock and no memory that grows.
+//! Owned by a [`TaskPolicy`](super::TaskPolicy), one per task, so the estimates of one task never affect another. It learns
+//! from the arrivals and completions that the batcher reports. It has no clock, and its memory does not grow.
 //!
-//! # What it learns
-//! - *ClosedLoop* that go round: whether there are any, how many, how soon they are back, and what follows from that for
-//!   their rounds: see [`super::closed_loop`].
-//! - *Bursts*: how many arrivals follow the first one of a cluster within a time. A completion ends a cluster, for what
-//!   comes after it may be its returns: so a lone caller is never taken for its own company.
-//! - *Cost*: `service(k)`, the seconds of a batch of k, and from which size on larger batches are no gain: see
-//!   [`super::cost`].
+//! # Estimates
+//! - *Closed-loop clients*: whether there are any, how many, and how soon they return after a reply: see
+//!   [`super::closed_loop`].
+//! - *Bursts*: how many arrivals follow the first one of a burst within a time. A completion ends a burst, because later
+//!   arrivals can be returns; a single client is therefore never mistaken for a burst.
+//! - *Service time*: `service(k)`, the seconds of a batch of k items, and the size above which larger batches are not more
+//!   efficient: see [`super::service_time`].
 //!
-//! Each knows about the last two dozen events, a fraction of a second of traffic; new events push old ones out.
+//! Each estimate covers about the last two dozen events, a fraction of a second of traffic; new events replace old ones.
 //!
-//! # What it decides
-//! For callers that go round it follows their plan: a free worker waits until those who had a reply are back, or as long
-//! as that pays. For others it weighs every wait d at which a profile has a step, up to `max_delay` from when the worker
-//! became free. Of the k + r items that there are by then, k wait already. If the batch runs now, the r wait for
-//! `service(k)` and run in a batch of their own; if it waits, all run together:
+//! # Decisions
+//! Closed-loop clients are handled by their plan: an idle worker waits until the clients that received a reply have
+//! returned, or for as long as that pays. For other traffic, every wait d at which a profile has a step is evaluated, up
+//! to `max_delay` after the worker became free. Of the k + r items that are present by then, k wait already. If the batch
+//! runs now, the other r wait for `service(k)` and run in a batch of their own; if it waits, all run together:
 //!
 //! ```text
 //! gain  = r × (service(k) + service(r) − service(k + r))
 //! price = k × (service(k + r) − service(k)) + (k + r) × d
 //! ```
 //!
-//! It waits for the d whose gain exceeds the price, times a margin, by the most. Expectations that rest on few arrivals
-//! count for less. In plain Poisson arrivals r never suffices.
+//! The policy chooses the d whose gain exceeds the price, times a margin, by the most. Expectations that are based on few
+//! arrivals count for less. With plain Poisson arrivals, r never suffices.
 //!
 //! # Several tasks and workers
-//! While this task waits, another task's batch may run: the worker does not idle for a wait. A task that was overtaken
-//! so does not wait again (the batcher sees to it). With several workers, callers that go round are shared out among
-//! them; for others, a batch runs at once while another worker is idle too, and otherwise those who come later would
-//! wait for the next free worker, not for this batch alone.
+//! While this task waits, a batch of another task can run: a wait never leaves the worker idle if there is other work. A
+//! task whose wait was interrupted in this way does not wait again (the batcher ensures that). Several workers share the
+//! closed-loop clients. For other traffic, a batch runs immediately while another worker is idle; otherwise later items
+//! would wait for the next worker that becomes free, not for this batch alone.
 //!
 //! # Deadlines
-//! The batch must end before its first deadline as far as `service(k)` tells; a wait that would not leave that time is
-//! not begun.
+//! A batch must end before its first deadline as far as `service(k)` predicts. A wait that would not leave enough time is
+//! not started.
 
 use std::time::{Duration, Instant};
 
 use super::closed_loop::{Bounds, ClosedLoop, Plan, WATCHED};
-use super::cost::{Advice, Cost};
 use super::estimates::Estimates;
+use super::min_time::MinTimes;
 use super::profile::{Profile, Window};
-use super::{Decision, View};
+use super::service_time::{Advice, ServiceTime};
+use super::wait::ServiceEstimate;
+use super::{Decision, View, duration};
 use crate::batcher::Completion;
 use crate::batching::DispatchReason;
 
-/// By how much a gain must exceed its price, for what is expected may not come.
+/// Factor by which a gain must exceed its price, because expected arrivals may not happen.
 const MARGIN: f64 = 1.25;
 
-/// A wait shorter than this, in seconds, is none.
-const SHORTEST_WAIT: f64 = 10e-6;
+/// Minimum duration of a wait in seconds.
+const MIN_WAIT: f64 = 10e-6;
 
-/// Fewer arrivals than this are nothing to wait for.
-const FEWEST: f64 = 0.1;
+/// Minimum number of expected arrivals that justifies a wait.
+const MIN_EXPECTED: f64 = 0.1;
 
-/// The part of its expected time that even a fast batch takes.
-const AT_LEAST: f64 = 0.7;
-
-/// A wait that pays.
+/// A wait that is worth it.
 #[derive(Clone, Copy, Debug)]
 struct Wait {
     seconds: f64,
     expected: f64,
-    /// In seconds of all items together.
+    /// Sum over all items, in seconds.
     benefit: f64,
     reason: DispatchReason,
 }
 
-/// What may come after an event.
+/// The arrivals that can follow an event.
 struct Prospect<'a> {
     profile: &'a Profile,
     window: &'a Window,
-    /// No arrival that is older than this belongs to the event, in seconds.
+    /// Maximum age, in seconds, at which an arrival is attributed to the event.
     horizon: f64,
     reason: DispatchReason,
 }
 
-/// All that is known of one task.
+/// The estimates of one task.
 #[derive(Clone, Debug)]
 pub(super) struct Learned {
-    cost: Cost,
+    service_time: ServiceTime,
+    min_times: MinTimes,
     closed_loop: ClosedLoop,
     bursts: Profile,
-    /// What came after the first arrival of the present cluster.
-    cluster: Option<Window>,
-    /// What the batch that is open waits for.
+    /// The arrivals after the first one of the current burst.
+    burst: Option<Window>,
+    /// Why the open batch waits.
     waiting_for: Option<DispatchReason>,
     last_wait: Option<Wait>,
 }
@@ -94,59 +94,76 @@ pub(super) struct Learned {
 impl Learned {
     pub(super) fn new() -> Self {
         Learned {
-            cost: Cost::new(),
+            service_time: ServiceTime::new(),
+            min_times: MinTimes::new(),
             closed_loop: ClosedLoop::new(),
             bursts: Profile::new(),
-            cluster: None,
+            burst: None,
             waiting_for: None,
             last_wait: None,
         }
     }
 
-    /// Takes note of an item. Those that came while every worker was busy may be told after the completion.
+    /// Records an arrival. Arrivals during a batch may be reported after its completion.
     pub(super) fn arrived(&mut self, at: Instant, max_delay: Duration) {
         self.closed_loop.arrived(at);
-        if let Some(cluster) = &mut self.cluster {
+        if let Some(burst) = &mut self.burst {
             let ended = self
                 .closed_loop
                 .completions()
-                .find(|completed| *completed > cluster.opened)
-                .map_or(f64::INFINITY, |completed| cluster.age(completed))
+                .find(|completed| *completed > burst.opened)
+                .map_or(f64::INFINITY, |completed| burst.age(completed))
                 .min(max_delay.as_secs_f64());
-            if cluster.age(at) < ended {
-                cluster.count(at);
+            if burst.age(at) < ended {
+                burst.count(at);
                 return;
             }
-            self.bursts.learn(cluster, ended);
+            self.bursts.learn(burst, ended);
         }
-        self.cluster = Some(Window::open(at, 1));
+        self.burst = Some(Window::open(at, 1));
     }
 
-    /// Takes note of a batch of this task that ran, while `present` items of the task were there, its own included.
+    /// Records a batch of this task that ran. `present` counts the items of the task that waited or ran when it ended,
+    /// including its own.
     pub(super) fn completed(&mut self, completion: &Completion, present: usize, workers: usize) {
-        let seconds = completion
-            .finished
-            .saturating_duration_since(completion.started)
-            .as_secs_f64();
+        let time = completion.finished.saturating_duration_since(completion.started);
         if completion.succeeded {
-            self.cost.learn(completion.size, completion.cost, seconds);
+            let (size, cost) = (completion.size, completion.cost);
+            self.service_time.learn(size, cost, time.as_secs_f64());
+            self.min_times.learn(size, cost, time);
         }
         self.closed_loop.completed(completion, present, workers);
     }
 
-    /// Most items for the next batch, of those that wait, if there is a reason for less than `bounds` say.
+    /// Maximum number of items for the next batch while `waiting` items wait, if there is a reason for less than `bounds`
+    /// permit.
     pub(super) fn batch_limit(&mut self, waiting: usize, bounds: Bounds) -> Option<usize> {
-        let Advice { at_most, try_out } = self.cost.advice();
-        let plan = self.closed_loop.plan(&self.cost, bounds);
+        let Advice { at_most, try_out } = self.service_time.advice();
+        let plan = self.closed_loop.plan(&self.service_time, bounds);
         try_out
             .filter(|size| waiting > *size)
             .or_else(|| plan.map_or(at_most, |plan| plan.batch))
     }
 
-    /// The least time that a batch of `size` items which cost `cost` can be expected to take.
-    pub(super) fn least_time(&self, size: usize, cost: u64) -> Duration {
-        let seconds = self.cost.seconds(size as f64, (size, cost)).unwrap_or(0.0);
-        Duration::from_secs_f64(seconds * AT_LEAST)
+    /// A lower bound for the time of a batch of `size` items with this cost.
+    pub(super) fn min_time(&self, size: usize, cost: u64) -> Duration {
+        self.min_times.bound(size, cost)
+    }
+
+    /// What waits are estimated from; `None` before any batch has run. If the policy follows the recommended batch sizes,
+    /// batches have that size.
+    pub(super) fn service_estimate(
+        &self,
+        max_size: usize,
+        max_cost: Option<u64>,
+        follows_advice: bool,
+    ) -> Option<ServiceEstimate> {
+        let efficient = self.service_time.advice().at_most;
+        let max_size = match efficient.filter(|_| follows_advice) {
+            Some(efficient) => max_size.min(efficient),
+            None => max_size,
+        };
+        self.service_time.estimate(max_size, max_cost)
     }
 
     /// Whether the batch in `view`, which is not full, runs now.
@@ -156,8 +173,8 @@ impl Learned {
         let Some(wait) = wait else {
             return Decision::Run(open.unwrap_or(DispatchReason::Idle));
         };
-        let until = view.now + Duration::from_secs_f64(wait.seconds);
-        let service = Duration::from_secs_f64(self.service(view, view.size as f64));
+        let until = view.now + duration(wait.seconds);
+        let service = duration(self.service(view, view.size as f64));
         match view.earliest_deadline {
             Some(deadline) if deadline.checked_sub(service).is_none_or(|start| start <= until) => {
                 Decision::Run(DispatchReason::Deadline)
@@ -170,13 +187,15 @@ impl Learned {
         }
     }
 
-    /// Forgets that a batch is open: it has run for another reason.
+    /// Records that the open batch runs for another reason than its wait.
     pub(super) fn closed(&mut self) {
         self.waiting_for = None;
     }
 
     fn service(&self, view: &View, size: f64) -> f64 {
-        self.cost.seconds(size, (view.size, view.cost)).unwrap_or(0.0)
+        self.service_time
+            .seconds(size, (view.size, view.cost))
+            .unwrap_or(0.0)
     }
 
     fn best_wait(&mut self, max_delay: Duration, view: &View) -> Option<Wait> {
@@ -185,28 +204,28 @@ impl Learned {
         }
         let free_since = view
             .worker_free_since
-            .map_or(view.oldest_arrival, |free| free.max(view.oldest_arrival));
+            .map_or(view.oldest_ready, |free| free.max(view.oldest_ready));
         let left = max_delay
             .saturating_sub(view.now.saturating_duration_since(free_since))
             .as_secs_f64();
-        let plan = self.closed_loop.plan(&self.cost, view.bounds(max_delay));
-        let gathering = plan.and_then(|plan| self.gather(plan, view, left));
-        if gathering.is_some() || view.other_worker_idle {
-            return gathering;
+        let plan = self.closed_loop.plan(&self.service_time, view.bounds(max_delay));
+        let planned = plan.and_then(|plan| self.planned_wait(plan, view, left));
+        if planned.is_some() || view.other_worker_idle {
+            return planned;
         }
-        // Whoever comes later than that finds the worker free again, if the batch runs now.
+        // An item that arrives later finds the worker free again if the batch runs now.
         let longest = left.min(self.service(view, view.size as f64));
         self.prospects(plan.is_some(), max_delay)
             .filter_map(|prospect| self.weigh(&prospect, view, longest))
             .max_by(|one, other| one.benefit.total_cmp(&other.benefit))
     }
 
-    /// The wait for callers that go round, as planned.
-    fn gather(&self, plan: Plan, view: &View, left: f64) -> Option<Wait> {
+    /// The wait for closed-loop clients, as planned.
+    fn planned_wait(&self, plan: Plan, view: &View, left: f64) -> Option<Wait> {
         let missing = self.closed_loop.missing(view.present);
         let age = self.closed_loop.since_completion()?.age(view.now);
         let seconds = (plan.patience? - age).min(left);
-        (missing > 0 && seconds > SHORTEST_WAIT).then_some(Wait {
+        (missing > 0 && seconds > MIN_WAIT).then_some(Wait {
             seconds,
             expected: missing as f64,
             benefit: 0.0,
@@ -214,18 +233,19 @@ impl Learned {
         })
     }
 
-    /// What may come. Of callers that go round it is known better than by chance.
-    fn prospects(&self, callers_go_round: bool, max_delay: Duration) -> impl Iterator<Item = Prospect<'_>> {
+    /// The events after which arrivals are expected. Returns of closed-loop clients are covered by their plan.
+    fn prospects(&self, is_closed_loop: bool, max_delay: Duration) -> impl Iterator<Item = Prospect<'_>> {
         let completion = self.closed_loop.since_completion();
-        let returns = completion.filter(|_| !callers_go_round).map(|window| Prospect {
+        let returns = completion.filter(|_| !is_closed_loop).map(|window| Prospect {
             profile: self.closed_loop.returns(),
             window,
             horizon: WATCHED,
             reason: DispatchReason::Returns,
         });
         let since = completion.map(|window| window.opened);
-        let cluster = self.cluster.as_ref();
-        let burst = cluster
+        let burst = self
+            .burst
+            .as_ref()
             .filter(|window| since.is_none_or(|since| window.opened >= since))
             .map(|window| Prospect {
                 profile: &self.bursts,
@@ -236,7 +256,7 @@ impl Learned {
         returns.into_iter().chain(burst)
     }
 
-    /// The best wait for what a prospect promises.
+    /// The best wait for the arrivals of a prospect.
     fn weigh(&self, prospect: &Prospect<'_>, view: &View, longest: f64) -> Option<Wait> {
         let Prospect {
             profile,
@@ -250,20 +270,20 @@ impl Learned {
         if missing < 0.5 {
             return None;
         }
-        // More are to come than usual at this age if fewer have come. The half keeps the last of them, who may never
-        // come, from being expected for certain.
+        // If fewer arrivals than usual have happened by this age, more are still to come. The half keeps the last of them,
+        // which may never come, from being expected with certainty.
         let scale = missing / (all - past + 0.5 / window.causes);
         let room = (view.max_size - view.size) as f64;
         profile
             .steps_after(age)
             .take_while(|step| step.age <= horizon && step.age - age <= longest)
-            .filter(|step| step.age - age > SHORTEST_WAIT)
+            .filter(|step| step.age - age > MIN_WAIT)
             .filter_map(|step| {
                 let certainty = 1.0 - (step.evidence + 1.0).sqrt().recip();
                 let expected = (step.expected * scale).min(room) * certainty;
                 let seconds = step.age - age;
                 let benefit = self.benefit(view, expected, seconds);
-                (expected >= FEWEST && benefit > 0.0).then_some(Wait {
+                (expected >= MIN_EXPECTED && benefit > 0.0).then_some(Wait {
                     seconds,
                     expected,
                     benefit,
@@ -273,10 +293,10 @@ impl Learned {
             .max_by(|one, other| one.benefit.total_cmp(&other.benefit))
     }
 
-    /// What a wait of so many seconds for so many items is worth, in seconds of all items together.
+    /// The benefit of waiting `seconds` for `expected` items: the sum over all items, in seconds.
     fn benefit(&self, view: &View, expected: f64, seconds: f64) -> f64 {
         let waiting = view.size as f64;
-        // Less than one item is one that comes perhaps.
+        // Less than one expected item is a single item with a probability.
         let (joining, chance) = (expected.max(1.0), expected.min(1.0));
         let alone = self.service(view, waiting);
         let together = self.service(view, waiting + joining);
@@ -286,7 +306,7 @@ impl Learned {
         gain - MARGIN * price
     }
 
-    /// What is believed, for people to see.
+    /// The estimates, for people and metrics.
     pub(super) fn estimates(&self) -> Estimates {
         let returns = self.closed_loop.returns();
         let returned_by = |part: f64| {
@@ -294,22 +314,21 @@ impl Learned {
             returns
                 .steps_after(0.0)
                 .find(|step| all > 0.0 && step.expected >= all * part)
-                .map(|step| Duration::from_secs_f64(step.age))
+                .map(|step| duration(step.age))
         };
-        let line = self.cost.line();
-        let seconds = |value: f64| Duration::from_secs_f64(value.max(0.0));
+        let line = self.service_time.line();
         Estimates {
-            batches: self.cost.batches(),
-            cost_per_batch: line.map(|(fixed, _)| seconds(fixed)),
-            cost_per_unit: line.map(|(_, each)| seconds(each)),
-            unit_is_weight: self.cost.goes_by_weight(),
-            efficient_size: self.cost.advice().at_most,
+            batches: self.service_time.batches(),
+            cost_per_batch: line.map(|(fixed, _)| duration(fixed)),
+            cost_per_unit: line.map(|(_, each)| duration(each)),
+            unit_is_weight: self.service_time.goes_by_weight(),
+            efficient_size: self.service_time.advice().at_most,
             returns_per_reply: returns.expected_by(WATCHED),
             half_return_within: returned_by(0.5),
             most_return_within: returned_by(0.9),
             closed_loop_clients: self.closed_loop.number(),
             followers_in_burst: self.bursts.expected_by(WATCHED),
-            last_wait: self.last_wait.map(|wait| seconds(wait.seconds)),
+            last_wait: self.last_wait.map(|wait| duration(wait.seconds)),
             last_wait_for: self.last_wait.map(|wait| wait.reason.as_str()),
             last_wait_expected: self.last_wait.map(|wait| wait.expected),
         }

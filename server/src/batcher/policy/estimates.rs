@@ -1,42 +1,42 @@
-//! What a policy believes of its task, as a value to show to people and to measure.
+//! The estimates of a policy, as a value for people and metrics.
 
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-/// What the policy `adaptive` has learned of one task. Durations are written as seconds.
+/// What the policy `adaptive` has learned about one task. Durations are serialized as seconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Estimates {
-    /// Batches that it learned from.
+    /// Batches learned from.
     pub batches: u64,
-    /// What a batch takes however small it is, by the straight line that fits best.
+    /// Fixed time of a batch, by the straight line that fits best.
     #[serde(serialize_with = "as_seconds")]
     pub cost_per_batch: Option<Duration>,
-    /// What each further item, or unit of weight, adds.
+    /// Additional time of each item, or of each unit of weight.
     #[serde(serialize_with = "as_seconds")]
     pub cost_per_unit: Option<Duration>,
-    /// Whether the weight of a batch tells its time better than the number of its items.
+    /// Whether the weight of a batch predicts its time better than the number of its items.
     pub unit_is_weight: bool,
-    /// The size from which on larger batches were found to take longer per item.
+    /// Size above which batches take longer per item; `None` if there is no such size.
     pub efficient_size: Option<usize>,
-    /// Arrivals that follow a reply, before the next batch is done.
+    /// Arrivals after a reply, per reply, before the next batch completes.
     pub returns_per_reply: f64,
-    /// Half of them come within this time.
+    /// Time within which half of them arrive.
     #[serde(serialize_with = "as_seconds")]
     pub half_return_within: Option<Duration>,
-    /// Nine of ten come within this time.
+    /// Time within which nine of ten arrive.
     #[serde(serialize_with = "as_seconds")]
     pub most_return_within: Option<Duration>,
-    /// How many callers come again and again, each after its reply; none if they do not.
+    /// Number of closed-loop clients; `None` if the clients do not form a closed loop.
     pub closed_loop_clients: Option<usize>,
-    /// Arrivals that follow the first one of a cluster.
+    /// Arrivals that follow the first one of a burst.
     pub followers_in_burst: f64,
-    /// How long the latest wait was meant to be.
+    /// Planned duration of the latest wait.
     #[serde(serialize_with = "as_seconds")]
     pub last_wait: Option<Duration>,
-    /// What it was for, as metrics name it.
+    /// Reason of the latest wait, as metrics name it.
     pub last_wait_for: Option<&'static str>,
-    /// How many items were expected by it.
+    /// Items expected during the latest wait.
     pub last_wait_expected: Option<f64>,
 }
 

@@ -1,69 +1,78 @@
-//! When to run: the one decision a policy takes.
+//! Policies: whether a batch runs now or waits for more items.
 //!
-//! The [`Batcher`](super::Batcher) fills the batch that could run now, shows it to the policy as a [`View`], and runs
-//! it or waits as the policy says. A policy knows neither the queue nor the other tasks, and chooses no items. What a
-//! policy learns from the batches that ran lives in its [`TaskPolicy`], which survives a change of the limits.
+//! The [`Batcher`](super::Batcher) fills the batch that could run now, passes it to the policy as a [`View`], and runs it
+//! or waits according to the [`Decision`]. A policy does not choose items, and knows neither the queue nor the other
+//! tasks. What is learned from the batches that ran is kept in the [`TaskPolicy`], which survives a change of the limits.
 
 mod adaptive;
 mod closed_loop;
-mod cost;
 mod estimates;
+mod min_time;
 mod profile;
+mod service_time;
+mod wait;
 
 use std::time::{Duration, Instant};
 
 use adaptive::Learned;
 use closed_loop::Bounds;
 pub use estimates::Estimates;
+pub use wait::{Backlog, ServiceEstimate, expected_wait};
 
 use super::Completion;
 use crate::batching::{DispatchReason, Policy};
 
-/// What stands in for an instant that lies beyond what the clock can express.
+/// Replaces durations and instants that are out of range.
 const FAR_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long bursts are watched where no policy says how long it may wait.
+/// How long bursts are observed if the policy has no maximum delay.
 const DEFAULT_MAX_DELAY: Duration = Duration::from_millis(10);
 
-/// The limit that keeps further items out of a batch.
+/// Computed seconds as a duration between zero and [`FAR_AHEAD`], whatever the computation yields.
+fn duration(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).map_or(FAR_AHEAD, |duration| duration.min(FAR_AHEAD))
+}
+
+/// The limit that prevents further items from joining a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// The batch has `max_batch_size` items.
     Size,
-    /// No further item fits `max_batch_weight`.
+    /// No further item fits into `max_batch_weight`.
     Weight,
-    /// The batch has as many items as [`TaskPolicy::batch_limit`] lets it have.
+    /// The batch has as many items as [`TaskPolicy::batch_limit`] permits.
     Policy,
 }
 
-/// The batch that would run now, and what surrounds it.
+/// The batch that would run now, and the state of its task and of the workers.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
-    /// The present.
+    /// The current time.
     pub now: Instant,
-    /// When the worker finished its last batch; none before the first. It is free now.
+    /// When a worker last finished a batch; `None` before the first one. A worker is free now.
     pub worker_free_since: Option<Instant>,
-    /// Items of the same task that wait or run.
+    /// Number of items of the same task that wait or run.
     pub present: usize,
-    /// Items in this batch.
+    /// Number of items in this batch.
     pub size: usize,
-    /// Most items that this batch may have.
+    /// Maximum number of items in this batch.
     pub max_size: usize,
-    /// Most items that any batch of the task may have.
+    /// Maximum number of items in any batch of the task.
     pub max_batch_size: usize,
-    /// What this batch costs, by the task's weight rule.
+    /// Cost of this batch, by the task's weight rule.
     pub cost: u64,
-    /// When the oldest item of this batch arrived.
-    pub oldest_arrival: Instant,
+    /// When the first item of this batch was ready to run.
+    pub oldest_ready: Instant,
     /// The earliest deadline in this batch; after `now`.
     pub earliest_deadline: Option<Instant>,
-    /// How many workers there are.
+    /// Number of workers.
     pub workers: usize,
-    /// Whether another worker is free as well.
+    /// Whether another worker is also free.
     pub other_worker_idle: bool,
-    /// Whether a batch of another task or group ran since while this one stayed open. Then it has waited enough.
+    /// Whether a batch of another task or group has run while this one stayed open. Such a batch does not wait again.
     pub overtaken: bool,
-    /// The limit that this batch has reached. Without one, the batch holds all that wait, and waiting may add to it.
+    /// The limit that this batch has reached. If there is none, the batch contains all waiting items, and further items
+    /// can join it.
     pub reached: Option<Limit>,
 }
 
@@ -77,18 +86,18 @@ impl View {
     }
 }
 
-/// What a policy makes of a [`View`].
+/// The decision of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// The batch runs now.
     Run(DispatchReason),
-    /// The batch stays open. The policy is asked again when anything changes, and at this instant, which is after
-    /// `now`, at the latest.
+    /// The batch stays open. The policy decides again when anything changes, and at this instant at the latest, which is
+    /// after `now`.
     WaitUntil(Instant),
 }
 
-/// The policy of one task, with what has been learned of it. All policies learn, so that a change to `adaptive` does not
-/// begin with nothing.
+/// The policy of one task, and what has been learned about the task. All policies learn: deadlines and expected waits
+/// need the service time under every policy, and a change to `adaptive` starts with estimates.
 #[derive(Clone, Debug)]
 pub struct TaskPolicy {
     policy: Policy,
@@ -96,7 +105,7 @@ pub struct TaskPolicy {
 }
 
 impl TaskPolicy {
-    /// A policy that has not learned anything yet.
+    /// A policy without estimates.
     pub fn new(policy: Policy) -> Self {
         TaskPolicy {
             policy,
@@ -104,12 +113,12 @@ impl TaskPolicy {
         }
     }
 
-    /// Goes on under another policy, with what was learned.
+    /// Changes the policy and keeps the estimates.
     pub fn reconfigure(&mut self, policy: Policy) {
         self.policy = policy;
     }
 
-    /// Takes note of an item of this task.
+    /// Records that an item of this task became ready to run.
     pub fn arrived(&mut self, at: Instant) {
         let max_delay = match self.policy {
             Policy::Adaptive { max_delay } => max_delay,
@@ -118,13 +127,13 @@ impl TaskPolicy {
         self.learned.arrived(at, max_delay);
     }
 
-    /// Takes note of a batch of this task that one of so many workers ran, while `present` items of the task were there,
-    /// its own included.
+    /// Records a batch of this task that one of `workers` workers ran. `present` counts the items of the task that waited
+    /// or ran when it ended, including its own.
     pub fn observe(&mut self, completion: &Completion, present: usize, workers: usize) {
         self.learned.completed(completion, present, workers);
     }
 
-    /// What has been learned, where the policy goes by it.
+    /// The estimates, if the policy uses them.
     pub fn estimates(&self) -> Option<Estimates> {
         match self.policy {
             Policy::Adaptive { .. } => Some(self.learned.estimates()),
@@ -132,8 +141,8 @@ impl TaskPolicy {
         }
     }
 
-    /// Most items for the next batch of a lane where so many wait, if the policy has a reason for less than
-    /// `max_batch_size`: large batches take longer per item, say, or other workers want their share.
+    /// Maximum number of items for the next batch of a lane in which `waiting` items wait, if the policy has a reason for
+    /// less than `max_batch_size`: larger batches take longer per item, for example, or other workers share the items.
     pub fn batch_limit(&mut self, waiting: usize, max_batch_size: usize, workers: usize) -> Option<usize> {
         match self.policy {
             Policy::Adaptive { max_delay } => {
@@ -148,12 +157,20 @@ impl TaskPolicy {
         }
     }
 
-    /// The least time that a batch of `size` items which cost `cost` takes, by the batches that ran.
-    pub fn least_time(&self, size: usize, cost: u64) -> Duration {
-        self.learned.least_time(size, cost)
+    /// A lower bound for the time of a batch of `size` items with this cost. It is not extrapolated; zero if no batch has
+    /// run that this one contains.
+    pub fn min_time(&self, size: usize, cost: u64) -> Duration {
+        self.learned.min_time(size, cost)
     }
 
-    /// Whether this policy ever leaves a batch open that could run.
+    /// What waits are estimated from, for batches of at most `max_size` items and the cost `max_cost`; `None` before any
+    /// batch has run.
+    pub fn service_estimate(&self, max_size: usize, max_cost: Option<u64>) -> Option<ServiceEstimate> {
+        let follows_advice = matches!(self.policy, Policy::Adaptive { .. });
+        self.learned.service_estimate(max_size, max_cost, follows_advice)
+    }
+
+    /// Whether this policy can leave a batch open that could run.
     pub fn may_wait(&self) -> bool {
         match self.policy {
             Policy::Fixed { .. } | Policy::Adaptive { .. } => true,
@@ -179,14 +196,14 @@ impl TaskPolicy {
 
 fn decide_fixed(max_delay: Duration, view: &View) -> Decision {
     let closes = view
-        .oldest_arrival
+        .oldest_ready
         .checked_add(max_delay)
         .unwrap_or(view.now + FAR_AHEAD);
     if closes <= view.now {
         return Decision::Run(DispatchReason::Delay);
     }
     match view.earliest_deadline {
-        // Waiting would outlive this item, and every moment of it is taken from what its batch has left to run.
+        // Waiting would let the deadline of this item pass, and any shorter wait would leave its batch less time to run.
         Some(deadline) if deadline <= closes => Decision::Run(DispatchReason::Deadline),
         _ => Decision::WaitUntil(closes),
     }

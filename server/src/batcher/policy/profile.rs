@@ -1,15 +1,15 @@
-//! What tends to follow: how many arrivals come within a time after an event of one kind.
+//! Arrivals after an event: how many, and when.
 //!
-//! A [`Profile`] is a rate of arrivals by the age of the event, learned from [`Window`]s: what was seen after one
-//! event, up to the moment when its watching ended. Nothing here knows what kind of event it is, nor what is decided by
-//! it. Memory and the cost of an operation are fixed.
+//! A [`Profile`] is a rate of arrivals by the age of the event. It is learned from [`Window`]s, each of which records the
+//! arrivals after one event until its observation ended. What kind of event it is, and what is decided from the rate, is
+//! unknown here. Memory and the cost of an operation are constant.
 
 use std::time::Instant;
 
-/// Ages are told apart in spans that grow by a quarter, from 20 µs to two seconds.
+/// Ages are grouped into spans that grow by a quarter, from 20 µs to two seconds.
 const SPANS: usize = 52;
 
-/// Where each span ends, in seconds of age.
+/// The end of each span, in seconds of age.
 const ENDS: [f64; SPANS] = {
     let mut ends = [20e-6; SPANS];
     let mut span = 1;
@@ -22,17 +22,17 @@ const ENDS: [f64; SPANS] = {
 
 const GROWTH: f64 = 1.25;
 
-/// After so many windows the part of one in the profile has fallen to a third.
+/// After this many windows, the share of a window in the profile has fallen to about a third.
 const MEMORY: f64 = 24.0;
 
-/// What is known of an age is forgotten after so many windows that ended long before it: it is of other times. What came
-/// after a pause, for one, is not expected for ever once traffic goes on without pauses.
+/// The rate at an age is forgotten after this many windows that ended long before it, because it describes another kind of
+/// traffic: arrivals after a pause, for example, are not expected forever once the traffic has no pauses.
 const FORGOTTEN: u16 = 100;
 
-/// So many times as long as a window is long before an age.
+/// A window ended long before an age if the age is greater than its duration by this factor.
 const LONG_BEFORE: f64 = 4.0;
 
-/// The span in which an age lies. The last one also holds what is older.
+/// The span of an age. The last span also contains greater ages.
 fn span_of(age: f64) -> usize {
     if age <= ENDS[0] {
         return 0;
@@ -41,11 +41,11 @@ fn span_of(age: f64) -> usize {
     (((age / ENDS[0]).ln() / GROWTH.ln()).ceil() as usize).min(SPANS - 1)
 }
 
-/// What came after one event.
+/// The arrivals after one event.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     pub(super) opened: Instant,
-    /// How much cause the event gave: the number of replies that went out, say.
+    /// The number of possible causes of arrivals that the event brought, such as the number of replies.
     pub(super) causes: f64,
     /// Arrivals so far.
     pub(super) came: u32,
@@ -53,6 +53,7 @@ pub(super) struct Window {
 }
 
 impl Window {
+    /// Begins the observation of an event.
     pub(super) fn open(opened: Instant, causes: usize) -> Self {
         Window {
             opened,
@@ -62,29 +63,30 @@ impl Window {
         }
     }
 
+    /// Counts an arrival.
     pub(super) fn count(&mut self, at: Instant) {
         let span = &mut self.counts[span_of(self.age(at))];
         *span = span.saturating_add(1);
         self.came = self.came.saturating_add(1);
     }
 
-    /// Seconds since it was opened.
+    /// Seconds since the event.
     pub(super) fn age(&self, now: Instant) -> f64 {
         now.saturating_duration_since(self.opened).as_secs_f64()
     }
 }
 
-/// Arrivals after an event, by its age.
+/// The rate of arrivals after events of one kind, by the age of the event.
 #[derive(Clone, Debug)]
 pub(super) struct Profile {
     arrivals: [f64; SPANS],
-    /// Seconds watched, times causes.
+    /// Observed seconds times causes.
     watched: [f64; SPANS],
-    /// Arrivals per cause that are expected up to the end of each span.
+    /// Expected arrivals per cause up to the end of each span.
     expected: [f64; SPANS],
-    /// Arrivals on which that rests.
+    /// Recent arrivals on which `expected` is based.
     evidence: [f64; SPANS],
-    /// How many windows have ended long before each span since one reached it.
+    /// Number of windows that ended long before each span since one reached it.
     unreached: [u16; SPANS],
 }
 
@@ -99,8 +101,8 @@ impl Profile {
         }
     }
 
-    /// Learns from a window that was watched for so many seconds. What is known of ages that it did
-    /// not reach is kept, for a while.
+    /// Learns from a window that was observed for `watched` seconds. The rates at ages that it did not reach are kept for
+    /// a while.
     pub(super) fn learn(&mut self, window: &Window, watched: f64) {
         let (mut start, mut expected, mut evidence) = (0.0, 0.0, 0.0);
         for (span, end) in ENDS.into_iter().enumerate() {
@@ -127,18 +129,17 @@ impl Profile {
         }
     }
 
-    /// The ages at which a profile has steps, in seconds.
+    /// The ages at which spans end, in seconds.
     pub(super) fn ages() -> impl Iterator<Item = f64> {
         ENDS.into_iter()
     }
 
-    /// Arrivals per cause that are expected up to an age.
+    /// Expected arrivals per cause up to an age.
     pub(super) fn expected_by(&self, age: f64) -> f64 {
         at(&self.expected, age)
     }
 
-    /// The ages after `age` at which spans end, each with the arrivals per cause that are expected between the two, and
-    /// the arrivals seen lately on which that rests.
+    /// The ends of spans after `age`, each with the arrivals expected in between.
     pub(super) fn steps_after(&self, age: f64) -> impl Iterator<Item = Step> {
         let (expected, evidence) = (at(&self.expected, age), at(&self.evidence, age));
         (span_of(age)..SPANS).map(move |span| Step {
@@ -149,15 +150,18 @@ impl Profile {
     }
 }
 
-/// An age at which a profile is looked at.
+/// The arrivals that are expected between two ages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Step {
+    /// The later age, in seconds.
     pub(super) age: f64,
+    /// Expected arrivals per cause.
     pub(super) expected: f64,
+    /// Recent arrivals on which `expected` is based.
     pub(super) evidence: f64,
 }
 
-/// Reads a sum over spans at an age between their ends.
+/// Interpolates a sum over spans at an age between their ends.
 fn at(sums: &[f64; SPANS], age: f64) -> f64 {
     let span = span_of(age);
     let (start, before) = match span {
@@ -175,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_profile_learns_when_callers_return_and_how_many() {
+    fn a_profile_learns_when_clients_return_and_how_many() {
         let mut profile = Profile::new();
         let opened = crate::clock::now();
         for _ in 0..50 {
@@ -191,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_window_did_not_reach_is_not_taken_for_silence() {
+    fn ages_that_a_window_did_not_reach_do_not_count_as_silence() {
         let mut profile = Profile::new();
         let opened = crate::clock::now();
         let mut window = Window::open(opened, 1);

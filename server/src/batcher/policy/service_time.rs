@@ -1,45 +1,49 @@
-//! What a batch costs a worker, learned from the batches that ran.
+//! The time that a worker needs for a batch, learned from the batches that ran.
 //!
-//! Seconds by size are a line through what was measured at the sizes that occurred, so that a cost which is no straight
-//! line is followed too. What lies beyond goes on as between the two nearest; `a + b × size` is only told, not used.
+//! Owned by the estimates of one task. Seconds by size are interpolated linearly between the sizes that occurred, so that
+//! nonlinear times are followed as well; beyond them, the line through the two nearest sizes continues. The straight line
+//! `a + b × size` is only reported, and used for waits by weight. It knows nothing of queues and deadlines.
 //!
-//! A model may also have a size from which on larger batches take longer per item: where a cache or a memory is full,
-//! say. That is found by climbing: from the size with the most items per second, the next smaller one is tried a few
-//! times, and if larger ones are worse, batches are kept to the best. What has not run for long is forgotten and tried
-//! anew, so a model that changes is followed.
+//! # Efficient batch sizes
+//! A model can have a size above which larger batches take longer per item, because a cache or the memory is full, for
+//! example. That size is found by hill climbing: starting from the size with the highest throughput, the next smaller size
+//! is tried a few times, and if larger ones are worse, batches are limited to the best size. Sizes that have not run for
+//! long are forgotten and tried again, so that a model that changes is followed.
 
-/// Sizes are told apart by so many steps per doubling.
+use super::wait::{Pace, ServiceEstimate};
+
+/// Steps per doubling of the size. Sizes of one step are not distinguished.
 const STEPS: f64 = 2.0;
 const POINTS: usize = 64;
 
-/// From one step to the next.
+/// The factor from one step to the next.
 const STEP: f64 = std::f64::consts::SQRT_2;
 
-/// The newest batch of a size makes up at least this part of what is known of it.
+/// The minimum share of the newest batch in the estimate for its size.
 const NEWEST: f64 = 1.0 / 8.0;
 
-/// A size that was not seen in so many batches is forgotten.
+/// A size that has not occurred within this many batches is forgotten.
 const REMEMBERED: u64 = 1024;
 
-/// A size that ran so often is believed.
+/// The estimate for a size is trusted after this many batches.
 const PROVEN: u32 = 4;
 
-/// About so many batches of a size are behind what is known of it, however many ran.
+/// The number of batches that the estimate for a size effectively averages, however many ran.
 const AVERAGED: u32 = 16;
 
-/// By how much a larger size must be worse to be kept from, and how much of the doubt about both is added to that.
+/// A size counts as worse if its throughput is lower by this factor, plus `DOUBT` times the uncertainty of both sizes.
 const WORSE: f64 = 1.03;
 const DOUBT: f64 = 2.0;
 
-/// Of the cost of the only size known, what a batch of another size is thought to share. High, so that batches are
-/// tried which would pay if it were so: one that was tried is known.
+/// The share of a batch's time that is assumed to be independent of its size while only one size is known. A high value
+/// leads to batches that pay if the assumption holds; once such a batch has run, its time is known.
 const SHARED: f64 = 0.9;
 
-/// A size, and what is known of it.
+/// The estimate for one size.
 #[derive(Clone, Copy, Debug, Default)]
 struct Point {
     seen: u32,
-    /// The latest batch that had it, counted from the first of all.
+    /// Number of the latest batch with this size.
     last: u64,
     size: f64,
     seconds: f64,
@@ -52,24 +56,24 @@ impl Point {
     }
 }
 
-/// How large batches should be.
+/// Recommended batch sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Advice<Size = usize> {
-    /// Larger ones were found to take longer per item.
+    /// Larger batches take longer per item.
     pub(super) at_most: Option<Size>,
-    /// Where more would run, this many are to be tried, for it is not known whether that is better.
+    /// If more items wait than this, a batch of this size is to be tried, because its throughput is not known.
     pub(super) try_out: Option<Size>,
 }
 
-/// Seconds of a batch by its size, in items or in weight.
+/// Seconds of a batch by its size, in items or in units of cost.
 #[derive(Clone, Debug)]
 struct Curve {
     points: [Point; POINTS],
-    /// How many of the points are worth a look: none further up has been seen.
+    /// Number of points up to the largest one that has occurred.
     used: usize,
-    /// Batches that it learned from.
+    /// Batches learned from.
     learned: u64,
-    /// By which part it was wrong lately.
+    /// Recent mean relative error of the estimates.
     error: f64,
     advice: Advice<f64>,
 }
@@ -122,12 +126,12 @@ impl Curve {
             .filter(|point| self.is_remembered(point))
     }
 
-    /// The part by which what is known of a size that ran so often may be wrong.
+    /// Relative uncertainty of the estimate for a size that occurred this often.
     fn doubt(&self, seen: u32) -> f64 {
         self.error / f64::from(seen.min(AVERAGED)).sqrt()
     }
 
-    /// None before anything ran.
+    /// The estimate for a size; `None` before any batch has run.
     fn seconds(&self, size: f64) -> Option<f64> {
         let mut below = (None::<&Point>, None::<&Point>);
         let mut above = (None::<&Point>, None::<&Point>);
@@ -170,7 +174,7 @@ impl Curve {
             larger().any(is_worse)
         };
         let smaller = (best.size / STEP).floor();
-        // A single item is not tried: where that pays, it is seen without. And nothing is for the sake of a rare size.
+        // A single item is not tried, because single items run anyway. A rare size does not justify a trial.
         let try_out = if smaller > 1.0 && !self.is_proven(smaller) {
             (best.seen >= AVERAGED).then_some(smaller)
         } else {
@@ -182,7 +186,18 @@ impl Curve {
         }
     }
 
-    /// The straight line `a + b × size` that fits best, each size counted once.
+    /// A lower estimate that does not fall with the size and does not extrapolate: the least time among the largest known
+    /// size up to this one and all larger ones. `None` if every known size is larger.
+    fn floor(&self, size: f64) -> Option<f64> {
+        let reached = self.known().filter(|point| point.size <= size).last()?;
+        self.known()
+            .filter(|point| point.size >= reached.size)
+            .map(|point| point.seconds)
+            .min_by(f64::total_cmp)
+    }
+
+    /// The straight line `a + b × size` that fits best in the least-squares sense, counting each size once. `None` while
+    /// fewer than two sizes are known.
     fn line(&self) -> Option<(f64, f64)> {
         let known = || self.known();
         let count = known().count() as f64;
@@ -197,48 +212,63 @@ impl Curve {
             / known().map(|point| (point.size - size).powi(2)).sum::<f64>();
         Some((seconds - slope * size, slope))
     }
+
+    /// The line that fits best among those with nonnegative coefficients.
+    fn nonnegative_line(&self) -> Option<(f64, f64)> {
+        let (fixed, slope) = self.line()?;
+        if slope <= 0.0 {
+            return None;
+        }
+        if fixed >= 0.0 {
+            return Some((fixed, slope));
+        }
+        let products: f64 = self.known().map(|point| point.size * point.seconds).sum();
+        let squares: f64 = self.known().map(|point| point.size * point.size).sum();
+        Some((0.0, products / squares))
+    }
 }
 
-/// The point of a size.
+/// The index of the point for a size.
 fn nth(size: f64) -> usize {
     ((size.log2() * STEPS).round() as usize).min(POINTS - 1)
 }
 
-/// The line through two points; never falling with size, never below nothing.
+/// The line through two points, made nondecreasing and nonnegative.
 fn along(low: &Point, high: &Point, size: f64) -> f64 {
     let slope = (high.seconds - low.seconds) / (high.size - low.size).max(1e-9);
     (low.seconds + slope.max(0.0) * (size - low.size)).max(0.0)
 }
 
-/// What a batch of another size costs that shares as much of the cost of `seconds` as is thought.
+/// The time of a batch of size `other`, given the time of the only known size.
 fn alike(seconds: f64, size: f64, other: f64) -> f64 {
     seconds * (SHARED + (1.0 - SHARED) * other / size)
 }
 
-/// A batch that ran, by count and by weight, as an example of how heavy a task's items are.
+/// Size and cost of a batch that ran, as an example of how heavy the items of a task are.
 pub(super) type Example = (usize, u64);
 
-/// Seconds of a batch, by count or by weight: whichever tells them better.
+/// Seconds of a batch by its size or by its cost, whichever predicts them better.
 #[derive(Clone, Debug)]
-pub(super) struct Cost {
+pub(super) struct ServiceTime {
     by_count: Curve,
     by_weight: Curve,
 }
 
-impl Cost {
+impl ServiceTime {
     pub(super) fn new() -> Self {
-        Cost {
+        ServiceTime {
             by_count: Curve::new(),
             by_weight: Curve::new(),
         }
     }
 
+    /// Records a batch of `count` items whose cost is `weight`.
     pub(super) fn learn(&mut self, count: usize, weight: u64, seconds: f64) {
         self.by_count.learn(count as f64, seconds);
         self.by_weight.learn(weight as f64, seconds);
     }
 
-    /// Seconds of a batch of `count` items that are as heavy as those of the example.
+    /// Seconds of a batch of `count` items that are as heavy as those of the example. `None` before any batch has run.
     pub(super) fn seconds(&self, count: f64, (size, weight): Example) -> Option<f64> {
         if self.goes_by_weight() {
             self.by_weight.seconds(weight as f64 * count / size.max(1) as f64)
@@ -247,7 +277,8 @@ impl Cost {
         }
     }
 
-    /// The same, but a size that has not been tried is hoped to share most of the cost of a batch of `tried`.
+    /// Like [`seconds`](Self::seconds), but optimistic about sizes without a trusted estimate: most of their time is
+    /// assumed to be that of a batch of `tried` items.
     pub(super) fn hopeful_seconds(&self, count: f64, tried: f64, example: Example) -> Option<f64> {
         let expected = self.seconds(count, example)?;
         if self.goes_by_weight() || self.by_count.is_proven(count.round().max(1.0)) {
@@ -256,7 +287,7 @@ impl Cost {
         Some(expected.min(alike(self.by_count.seconds(tried)?, tried, count)))
     }
 
-    /// How many items batches should have, if their time goes by that.
+    /// Recommended batch sizes, if the time depends on the number of items.
     pub(super) fn advice(&self) -> Advice {
         if self.goes_by_weight() {
             return Advice::default();
@@ -269,23 +300,50 @@ impl Cost {
         }
     }
 
-    /// The part by which costs that are well known may be wrong.
+    /// Relative uncertainty of the estimates for sizes that occur often.
     pub(super) fn doubt(&self) -> f64 {
         self.best().doubt(AVERAGED)
     }
 
+    /// Whether the cost of a batch predicts its time better than the number of its items.
     pub(super) fn goes_by_weight(&self) -> bool {
         self.by_weight.error < self.by_count.error * 0.9
     }
 
-    /// Seconds of a batch and of each unit in it, once two sizes are known.
+    /// Seconds per batch and per unit in it, once two sizes are known.
     pub(super) fn line(&self) -> Option<(f64, f64)> {
         self.best().line()
     }
 
-    /// Batches that were learned from.
+    /// Batches learned from.
     pub(super) fn batches(&self) -> u64 {
         self.by_count.learned
+    }
+
+    /// What waits are estimated from; `None` before any batch has run. A batch has at most `max_size` items and at most
+    /// the cost `max_cost`.
+    pub(super) fn estimate(&self, max_size: usize, max_cost: Option<u64>) -> Option<ServiceEstimate> {
+        let max_items = max_size.max(1);
+        let by_cost = self
+            .goes_by_weight()
+            .then(|| self.by_weight.nonnegative_line())
+            .flatten();
+        let pace = match by_cost {
+            Some((per_batch, per_unit)) => Pace::ByCost { per_batch, per_unit },
+            None => Pace::ByCount {
+                full_batch: self.by_count.floor(max_items as f64)?,
+            },
+        };
+        Some(ServiceEstimate {
+            max_items,
+            max_cost,
+            pace,
+            longest: self
+                .by_count
+                .known()
+                .map(|point| point.seconds)
+                .fold(0.0, f64::max),
+        })
     }
 
     fn best(&self) -> &Curve {
@@ -308,78 +366,89 @@ mod tests {
     }
 
     #[test]
-    fn a_straight_cost_is_found_from_two_sizes() {
-        let mut cost = Cost::new();
+    fn a_linear_service_time_is_found_from_two_sizes() {
+        let mut service_time = ServiceTime::new();
         for (count, seconds) in [(1, 5.1e-3), (8, 5.8e-3)] {
-            cost.learn(count, count as u64, seconds);
+            service_time.learn(count, count as u64, seconds);
         }
-        assert!(close(cost.seconds(16.0, (8, 8)).expect("batches ran"), 6.6e-3));
-        let (fixed, each) = cost.line().expect("two sizes ran");
+        assert!(close(
+            service_time.seconds(16.0, (8, 8)).expect("batches ran"),
+            6.6e-3
+        ));
+        let (fixed, each) = service_time.line().expect("two sizes ran");
         assert!(close(fixed, 5e-3) && close(each, 0.1e-3));
     }
 
     #[test]
-    fn weight_is_gone_by_where_it_tells_more_than_the_count() {
-        let mut cost = Cost::new();
+    fn the_cost_is_used_if_it_predicts_the_time_better_than_the_count() {
+        let mut service_time = ServiceTime::new();
         for nth in 0..200_u64 {
             let weight = 10 + nth * 37 % 400;
-            cost.learn(4, weight, 1e-3 + 1e-5 * weight as f64);
+            service_time.learn(4, weight, 1e-3 + 1e-5 * weight as f64);
         }
-        assert!(cost.goes_by_weight());
-        assert!(close(cost.seconds(8.0, (4, 100)).expect("batches ran"), 3e-3));
+        assert!(service_time.goes_by_weight());
+        assert!(close(
+            service_time.seconds(8.0, (4, 100)).expect("batches ran"),
+            3e-3
+        ));
     }
 
-    /// Runs batches of as many as advised, of `waiting` items each, that take as long as `seconds` says.
-    fn run(cost: &mut Cost, batches: usize, waiting: usize, seconds: impl Fn(f64) -> f64) -> Vec<usize> {
+    /// Runs batches of the recommended size while `waiting` items wait, which take `seconds`. Returns their sizes.
+    fn run(
+        service_time: &mut ServiceTime,
+        batches: usize,
+        waiting: usize,
+        seconds: impl Fn(f64) -> f64,
+    ) -> Vec<usize> {
         let mut sizes = Vec::new();
         for _ in 0..batches {
-            let Advice { at_most, try_out } = cost.advice();
+            let Advice { at_most, try_out } = service_time.advice();
             let size = try_out.or(at_most).map_or(waiting, |size| size.min(waiting));
-            cost.learn(size, size as u64, seconds(size as f64));
+            service_time.learn(size, size as u64, seconds(size as f64));
             sizes.push(size);
         }
         sizes
     }
 
     #[test]
-    fn the_size_with_the_most_items_per_second_is_found_and_kept() {
-        let mut cost = Cost::new();
+    fn the_size_with_the_highest_throughput_is_found_and_kept() {
+        let mut service_time = ServiceTime::new();
         // Best at 10.
-        run(&mut cost, 100, 32, |size| {
+        run(&mut service_time, 100, 32, |size| {
             2e-3 + 0.1e-3 * size + 0.02e-3 * size * size
         });
         assert!(
-            matches!(cost.advice().at_most, Some(8..=12)),
+            matches!(service_time.advice().at_most, Some(8..=12)),
             "{:?}",
-            cost.advice()
+            service_time.advice()
         );
     }
 
     #[test]
-    fn nothing_is_advised_where_larger_batches_are_no_worse() {
-        let mut cost = Cost::new();
-        let sizes = run(&mut cost, 1000, 32, |size| 5e-3 + 0.1e-3 * size);
+    fn no_size_is_recommended_if_larger_batches_are_not_worse() {
+        let mut service_time = ServiceTime::new();
+        let sizes = run(&mut service_time, 1000, 32, |size| 5e-3 + 0.1e-3 * size);
         assert!(sizes.iter().filter(|size| **size < 32).count() <= 8, "{sizes:?}");
-        assert_eq!(cost.advice().at_most, None);
+        assert_eq!(service_time.advice().at_most, None);
     }
 
     #[test]
-    fn a_model_that_no_longer_suffers_from_large_batches_is_found_out() {
-        let mut cost = Cost::new();
-        run(&mut cost, 200, 32, |size| 2e-3 + 0.02e-3 * size * size);
-        assert!(cost.advice().at_most.is_some());
-        let sizes = run(&mut cost, 4 * REMEMBERED as usize, 32, |size| {
+    fn a_model_that_becomes_efficient_with_large_batches_gets_large_batches() {
+        let mut service_time = ServiceTime::new();
+        run(&mut service_time, 200, 32, |size| 2e-3 + 0.02e-3 * size * size);
+        assert!(service_time.advice().at_most.is_some());
+        let sizes = run(&mut service_time, 4 * REMEMBERED as usize, 32, |size| {
             5e-3 + 0.1e-3 * size
         });
         assert!(sizes.ends_with(&[32; 8]), "{:?}", &sizes[sizes.len() - 8..]);
     }
 
     #[test]
-    fn what_has_not_run_for_long_is_forgotten() {
-        let mut cost = Cost::new();
+    fn a_size_that_has_not_run_for_long_is_forgotten() {
+        let mut service_time = ServiceTime::new();
         for size in iter::repeat_n(2, 8).chain(iter::repeat_n(16, REMEMBERED as usize + 1)) {
-            cost.learn(size, size as u64, if size == 2 { 20e-3 } else { 1e-3 });
+            service_time.learn(size, size as u64, if size == 2 { 20e-3 } else { 1e-3 });
         }
-        assert!(cost.seconds(2.0, (2, 2)).expect("batches ran") <= 1e-3);
+        assert!(service_time.seconds(2.0, (2, 2)).expect("batches ran") <= 1e-3);
     }
 }

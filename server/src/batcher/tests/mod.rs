@@ -1,7 +1,8 @@
-//! The rules of batching, one sentence each, in virtual time.
+//! The rules of batching in virtual time, one sentence each.
 
 mod adaptive;
 mod deadlines;
+mod expected_wait;
 mod order;
 mod properties;
 mod rounds;
@@ -43,7 +44,7 @@ fn weighing(policy: Policy, weight_rule: WeightRule, max_batch_weight: u64) -> T
     }
 }
 
-/// A batcher, and a clock that only a test moves. Items are named 0, 1, 2, … as they are pushed.
+/// A batcher with a virtual clock. Items are named 0, 1, 2, … as they are pushed.
 struct Scenario {
     batcher: Batcher<()>,
     start: Instant,
@@ -51,13 +52,15 @@ struct Scenario {
     pushed: u64,
 }
 
-/// What a test says of an item; the rest is as plain as can be.
+/// The properties of an item that a test sets.
 #[derive(Clone, Copy, Default)]
 struct Spec {
     task: usize,
     priority: Priority,
     weight: u64,
     group: u64,
+    /// How long before it was pushed it arrived.
+    preparation: Duration,
     deadline: Option<Duration>,
 }
 
@@ -99,7 +102,7 @@ impl Scenario {
             priority: spec.priority,
             weight: spec.weight,
             group: spec.group,
-            arrived: self.now,
+            arrived: self.now - spec.preparation,
             ready: self.now,
             deadline: spec.deadline.map(|after| self.start + after),
             payload: (),

@@ -1,17 +1,23 @@
-//! Who goes first: arrivals, tasks and classes.
+//! The order of items: arrivals, tasks and classes.
+
+use proptest::prelude::*;
 
 use super::*;
 
 #[test]
-fn an_item_submitted_late_takes_the_place_of_its_arrival() {
+fn items_run_in_order_of_arrival_however_long_their_preparation_took() {
     let mut scenario = Scenario::new(&[rules(GREEDY, 1)]);
-    scenario.at(5).push_all(1, Spec::default());
-    scenario.at(2).push_all(1, Spec::default());
-    assert_eq!(scenario.at(6).drain(), [[1], [0]]);
+    scenario.at(5).push(Spec::default());
+    // Arrived after 2 ms.
+    scenario.at(6).push(Spec {
+        preparation: ms(4),
+        ..Spec::default()
+    });
+    assert_eq!(scenario.drain(), [[1], [0]]);
 }
 
 #[test]
-fn a_higher_class_overtakes_and_spare_room_goes_to_the_others_in_order() {
+fn a_higher_class_leads_and_the_other_classes_fill_the_room_in_order() {
     let mut scenario = Scenario::new(&[rules(GREEDY, 4)]);
     scenario.push_all(
         3,
@@ -117,7 +123,7 @@ fn every_eighth_batch_is_led_by_the_lower_class_that_waited_longest() {
 }
 
 #[test]
-fn a_lower_class_of_another_task_gets_its_turn_as_well() {
+fn a_lower_class_of_another_task_leads_every_eighth_batch_as_well() {
     let mut scenario = Scenario::new(&[rules(GREEDY, 4), rules(GREEDY, 4)]);
     scenario.push_all(
         100,
@@ -135,4 +141,55 @@ fn a_lower_class_of_another_task_gets_its_turn_as_well() {
         },
     );
     assert_eq!(scenario.drain()[7], [100]);
+}
+
+/// All heads that a poll considers, collected and sorted.
+fn sorted_candidates(batcher: &Batcher<()>, order: Order) -> Vec<(u8, lane::Place)> {
+    let mut candidates = Vec::new();
+    for (index, task) in batcher.tasks.iter().enumerate() {
+        for class in lane::CLASSES {
+            let heads = std::iter::successors(batcher.queue.next_head(index, class, None), |head| {
+                batcher.queue.next_head(index, class, Some(*head))
+            });
+            candidates.extend(
+                heads
+                    .take(task.max_considered())
+                    .map(|head| (order.rank(class), head.place)),
+            );
+        }
+    }
+    candidates.sort_unstable();
+    candidates
+}
+
+proptest! {
+    #[test]
+    fn candidates_are_considered_in_the_order_that_sorting_gives(
+        policies in prop::collection::vec(prop::sample::select(vec![GREEDY, fixed(5)]), 1..4),
+        items in prop::collection::vec((0..4_usize, 0..3_usize, 0..50_u64, 0..20_u64), 1..150),
+        passed_over in 0..9_u32,
+    ) {
+        let tasks: Vec<TaskBatching> = policies.iter().map(|policy| rules(*policy, 8)).collect();
+        let mut scenario = Scenario::new(&tasks);
+        for (task, class, group, arrived) in items {
+            scenario.at(arrived).push(Spec {
+                task: task % tasks.len(),
+                priority: lane::CLASSES[class],
+                group,
+                ..Spec::default()
+            });
+        }
+        let batcher = &mut scenario.batcher;
+        batcher.passed_over = passed_over;
+        let order = batcher.order().expect("items wait");
+        let expected = sorted_candidates(batcher, order);
+        let mut considered = Vec::new();
+        let mut previous = None;
+        while let Some(candidate) = batcher.next_candidate(order, previous) {
+            batcher.tasks[candidate.task].considered[candidate.class as usize] += 1;
+            considered.push((order.rank(candidate.class), candidate.head.place));
+            previous = Some(candidate);
+        }
+        prop_assert_eq!(considered, expected);
+    }
 }

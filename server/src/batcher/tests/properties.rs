@@ -1,6 +1,6 @@
-//! What holds whatever is pushed, cancelled, polled and waited for, in whatever order.
+//! Properties that hold for any sequence of calls.
 //!
-//! A run is compared with a plain list of what ought to be queued: nothing of the batcher's own bookkeeping is trusted.
+//! A run is compared with a plain list of the items that should be queued, which does not use the batcher's bookkeeping.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ enum Op {
         weight: u64,
         group: u64,
         age: u64,
+        preparation: u64,
         patience: Option<u64>,
     },
     /// Cancels the n-th of what is held.
@@ -30,23 +31,27 @@ enum Op {
 }
 
 fn op(weights: impl Strategy<Value = u64>, groups: u64) -> impl Strategy<Value = Op> {
-    let class = prop::sample::select(queue::CLASSES.to_vec());
+    let class = prop::sample::select(lane::CLASSES.to_vec());
     let push = (
         0..TASKS,
         class,
         weights,
         0..groups,
         0..3_u64,
+        0..20_u64,
         prop::option::weighted(0.3, 0..30_u64),
     )
-        .prop_map(|(task, priority, weight, group, age, patience)| Op::Push {
-            task,
-            priority,
-            weight,
-            group,
-            age,
-            patience,
-        });
+        .prop_map(
+            |(task, priority, weight, group, age, preparation, patience)| Op::Push {
+                task,
+                priority,
+                weight,
+                group,
+                age,
+                preparation,
+                patience,
+            },
+        );
     prop_oneof![
         8 => push,
         1 => any::<usize>().prop_map(Op::Cancel),
@@ -131,11 +136,13 @@ impl Account {
                 weight,
                 group,
                 age,
+                preparation,
                 patience,
             } => {
                 let id = ItemId(self.submitted);
                 self.submitted += 1;
-                let arrived = self.now - ms(age);
+                let ready = self.now - ms(age);
+                let arrived = ready - ms(preparation);
                 let deadline = patience.map(|patience| self.now + ms(patience));
                 let item = Item {
                     id,
@@ -144,7 +151,7 @@ impl Account {
                     weight,
                     group,
                     arrived,
-                    ready: arrived,
+                    ready,
                     deadline,
                     payload: (),
                 };
@@ -204,7 +211,7 @@ impl Account {
             .collect();
         match self.batcher.poll(self.now) {
             Next::Run(batch) => {
-                self.take_hopeless();
+                self.take_infeasible();
                 live.retain(|item| self.held.contains_key(&item.id));
                 self.check_batch(&batch, &live);
                 self.check_turn(&batch, &live);
@@ -225,9 +232,9 @@ impl Account {
                 for item in live.iter().filter(waits) {
                     let latest = match self.tasks[item.task].policy {
                         Policy::Adaptive { max_delay } => {
-                            item.arrived.max(self.free_since.unwrap_or(item.arrived)) + max_delay
+                            item.ready.max(self.free_since.unwrap_or(item.ready)) + max_delay
                         }
-                        Policy::Fixed { max_delay } => item.arrived + max_delay,
+                        Policy::Fixed { max_delay } => item.ready + max_delay,
                         Policy::Greedy | Policy::Off => continue,
                     };
                     assert!(until <= latest, "{item:?} waits for longer than its delay");
@@ -245,11 +252,11 @@ impl Account {
         }
     }
 
-    /// Called when a batch runs: only in favour of others is an item given up before its deadline: one that cannot be met.
-    fn take_hopeless(&mut self) {
+    /// Called when a batch runs. Items are set aside before their deadline only if they cannot be answered in time.
+    fn take_infeasible(&mut self) {
         for item in self.batcher.take_expired(self.now) {
             if !self.is_expired(&item) {
-                let deadline = item.deadline.expect("it was given up for its deadline");
+                let deadline = item.deadline.expect("it was set aside for its deadline");
                 assert!(deadline < self.now + BATCH_TAKES, "{item:?} had a chance");
             }
             self.held.remove(&item.id).expect("it is handed back once");

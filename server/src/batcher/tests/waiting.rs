@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_lone_item_runs_at_once_under_greedy() {
+fn a_single_item_runs_immediately_under_greedy() {
     let mut scenario = Scenario::new(&[rules(GREEDY, 8)]);
     scenario.push_all(1, Spec::default());
     assert_eq!(scenario.poll(), ran([0], DispatchReason::Idle));
@@ -20,7 +20,7 @@ fn one_item_runs_at_a_time_when_batching_is_off() {
 }
 
 #[test]
-fn a_fixed_delay_is_counted_from_the_arrival_of_the_first_item() {
+fn a_fixed_delay_is_counted_from_when_the_first_item_was_ready() {
     let mut scenario = Scenario::new(&[rules(fixed(5), 8)]);
     scenario.at(1).push_all(1, Spec::default());
     scenario.at(4).push_all(1, Spec::default());
@@ -29,14 +29,41 @@ fn a_fixed_delay_is_counted_from_the_arrival_of_the_first_item() {
 }
 
 #[test]
-fn an_item_that_waited_out_its_delay_behind_a_busy_worker_runs_at_once() {
+fn a_long_preparation_is_not_a_part_of_a_fixed_delay() {
+    let mut scenario = Scenario::new(&[rules(fixed(5), 8)]);
+    scenario.at(20).push(Spec {
+        preparation: ms(20),
+        ..Spec::default()
+    });
+    assert_eq!(scenario.poll(), Step::WaitUntil(ms(25)));
+    // An older item whose preparation took longer joins the batch and does not prolong the delay.
+    scenario.at(24).push(Spec {
+        preparation: ms(24),
+        ..Spec::default()
+    });
+    assert_eq!(scenario.poll(), Step::WaitUntil(ms(25)));
+    assert_eq!(scenario.at(25).poll(), ran([0, 1], DispatchReason::Delay));
+}
+
+#[test]
+fn the_delay_of_a_fixed_batch_is_counted_anew_after_its_first_item_was_cancelled() {
+    let mut scenario = Scenario::new(&[rules(fixed(5), 8)]);
+    let first = scenario.at(1).push(Spec::default());
+    scenario.at(3).push(Spec::default());
+    assert_eq!(scenario.poll(), Step::WaitUntil(ms(6)));
+    scenario.batcher.cancel(first);
+    assert_eq!(scenario.poll(), Step::WaitUntil(ms(8)));
+}
+
+#[test]
+fn an_item_whose_delay_passed_while_the_worker_was_busy_runs_immediately() {
     let mut scenario = Scenario::new(&[rules(fixed(5), 8)]);
     scenario.push_all(1, Spec::default());
     assert_eq!(scenario.at(20).poll(), ran([0], DispatchReason::Delay));
 }
 
 #[test]
-fn a_batch_that_fills_before_its_delay_runs_at_once() {
+fn a_batch_that_fills_before_its_delay_runs_immediately() {
     let mut scenario = Scenario::new(&[rules(fixed(5), 2)]);
     scenario.push_all(1, Spec::default());
     assert_eq!(scenario.poll(), Step::WaitUntil(ms(5)));
@@ -59,7 +86,7 @@ fn a_delay_too_long_for_the_clock_waits_for_a_full_batch() {
 }
 
 #[test]
-fn an_item_whose_deadline_would_pass_by_waiting_takes_its_batch_along_now() {
+fn a_batch_runs_immediately_if_a_deadline_would_pass_while_it_waits() {
     let mut scenario = Scenario::new(&[rules(fixed(5), 8)]);
     scenario.push_all(1, Spec::default());
     scenario.push_all(
@@ -81,7 +108,7 @@ fn an_item_whose_deadline_would_pass_by_waiting_takes_its_batch_along_now() {
 }
 
 #[test]
-fn a_task_that_waits_lets_a_task_that_is_ready_run() {
+fn a_batch_of_another_task_runs_while_a_task_waits() {
     let mut scenario = Scenario::new(&[rules(fixed(5), 8), rules(GREEDY, 8)]);
     scenario.push_all(1, Spec::default());
     scenario.at(1).push_all(
@@ -102,7 +129,7 @@ fn a_task_that_waits_lets_a_task_that_is_ready_run() {
 }
 
 #[test]
-fn a_group_that_waits_lets_a_full_group_run() {
+fn a_full_batch_of_another_group_runs_while_a_group_waits() {
     let mut scenario = Scenario::new(&[rules(fixed(5), 2)]);
     scenario.push(Spec {
         group: 1,
@@ -134,7 +161,7 @@ fn waiting_ends_with_the_earliest_of_all_delays() {
 }
 
 #[test]
-fn queued_items_stay_and_obey_new_rules_after_a_change() {
+fn queued_items_follow_the_new_rules_after_a_change() {
     let mut scenario = Scenario::new(&[rules(fixed(50), 8)]);
     scenario.push_all(5, Spec::default());
     assert_eq!(scenario.poll(), Step::WaitUntil(ms(50)));
