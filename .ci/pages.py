@@ -1,4 +1,4 @@
-"""The pages of the documentation: their blocks, and what is checked without running anything.
+"""The pages of the documentation: their blocks, and checks that run nothing.
 
 The marks of blocks are described in `readme.py`.
 """
@@ -16,7 +16,7 @@ SHELL = ("sh", "bash", "shell", "console")
 
 @dataclasses.dataclass
 class Block:
-    """A fenced block, or a mark without one."""
+    """A fenced block, or a mark without a block."""
 
     file: str
     line: int
@@ -31,12 +31,12 @@ class Block:
 
 # Directories that are not part of the repository, such as build output and virtual environments.
 IGNORED = {"target", "venv", "node_modules", "__pycache__", "all-MiniLM-L6-v2", "clip-vit-base-patch32"}
-# The commands of the guide for plugin authors are run by a test of their own.
+# A separate test runs the commands of the guide for plugin authors.
 TESTED_ELSEWHERE = {"plugin-sdk/README.md"}
 
 
 def pages():
-    """Every page of the documentation, relative to the repository."""
+    """Return all pages, as paths relative to the repository."""
     found = []
     for directory, names, files in os.walk(ROOT):
         names[:] = sorted(name for name in names if name not in IGNORED and not name.startswith("."))
@@ -45,12 +45,12 @@ def pages():
 
 
 def documents():
-    """The pages whose commands are run here."""
+    """Return the pages whose commands are run here."""
     return [page for page in pages() if page not in TESTED_ELSEWHERE]
 
 
 def blocks(file):
-    """The blocks of a document, in order."""
+    """Return the blocks of a page, in order."""
     found, mark, fence = [], "", None
     for number, line in enumerate((ROOT / file).read_text().splitlines(), 1):
         if fence is not None:
@@ -87,20 +87,20 @@ KNOWN_MARKS = re.compile(
 
 
 def unmarked_blocks():
-    """Shell blocks without a mark, unknown marks, and excerpts that are not in their file."""
+    """Find shell blocks without a mark, unknown marks, and excerpts that are not in their file."""
     for file in documents():
         for block in blocks(file):
             mark = KNOWN_MARKS.fullmatch(block.mark)
             if block.language in SHELL and not block.mark:
-                yield f"{block.place}: a shell block without a mark, such as `<!-- ci: request -->`"
+                yield f"{block.place}: missing mark for a shell block, such as `<!-- ci: request -->`"
             elif block.mark and not mark:
                 yield f"{block.place}: unknown mark `ci: {block.mark}`"
             elif mark and mark["excerpt"] and block.text not in (ROOT / mark["excerpt"]).read_text():
-                yield f"{block.place}: the block is not a part of {mark['excerpt']}"
+                yield f"{block.place}: the block is not an excerpt of {mark['excerpt']}"
 
 
 def prose(file):
-    """The lines of a page that are not in fenced blocks, with their numbers."""
+    """Return the lines of a page outside of fenced blocks, with their numbers."""
     fenced = False
     for number, line in enumerate((ROOT / file).read_text().splitlines(), 1):
         if line.startswith("```"):
@@ -110,7 +110,7 @@ def prose(file):
 
 
 def anchors(file):
-    """The anchors that GitHub makes of the headings of a page."""
+    """Return the anchors that GitHub generates for the headings of a page."""
     found = set()
     for _, line in prose(file):
         if heading := re.match(r"#{1,6} +(.+)", line):
@@ -122,7 +122,7 @@ def anchors(file):
 
 
 def broken_links():
-    """Links to files and headings of the repository that do not exist."""
+    """Find links to files and headings of the repository that do not exist."""
     for file in pages():
         for number, line in prose(file):
             for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", line)):
@@ -140,10 +140,10 @@ TOP_LEVEL = r"(?:\.ci|config|plugin-sdk|plugins|server|tests)/[\w./-]*"
 
 
 def missing_files_and_names():
-    """Paths in pages that do not exist, and names that are not in the file in which a page says they are.
+    """Find paths in pages that do not exist, and names that are not in the file that a page names.
 
-    A path is checked if it is written as code, from the root of the repository or the directory of the page; a name if
-    it is followed by its file, as in "`Type::function` in `server/src/file.rs`", also with a line break in between.
+    Paths are checked if they are written as code, relative to the root of the repository or the directory of the page. Names
+    are checked if their file follows, as in "`Type::function` in `server/src/file.rs`", also across a line break.
     """
     for file in pages():
         if file == "CHANGELOG.md":
@@ -164,16 +164,16 @@ def missing_files_and_names():
 
 
 README_LINES = 200
-# Pages that do not begin with questions: the front page, the list of changes, and notes about data.
+# Pages that do not start with questions: the front page, the changelog, and notes about data.
 WITHOUT_QUESTIONS = re.compile(r"README\.md|CHANGELOG\.md|config/\w+/README\.md|tests/.*")
 
 
 def malformed_pages():
-    """Pages that do not begin with the questions that they answer, and a README that has grown too long."""
+    """Find pages that do not start with the questions that they answer, and a README that is too long."""
     for file in pages():
         lines = (ROOT / file).read_text().splitlines()
         if file == "README.md" and len(lines) > README_LINES:
-            yield f"{file}: {len(lines)} lines, expected at most {README_LINES}: move details to the page of their subject"
+            yield f"{file}: {len(lines)} lines, expected at most {README_LINES}: move details to other pages"
         if not WITHOUT_QUESTIONS.fullmatch(file):
             questions = [line for line in lines[:20] if line.endswith("?")]
             if "This page answers:" not in lines[:10] or len(questions) < 2:
@@ -181,9 +181,9 @@ def malformed_pages():
 
 
 def check():
-    """Exits with an error if a page is not as it must be."""
+    """Exit with an error if a page violates a rule."""
     problems = [*unmarked_blocks(), *broken_links(), *missing_files_and_names(), *malformed_pages()]
     if problems:
         sys.exit("\n".join(problems))
     count = sum(block.language in SHELL for file in documents() for block in blocks(file))
-    print(f"{len(pages())} pages; {count} shell blocks, each is run or says why not")
+    print(f"{len(pages())} pages, {count} shell blocks: no problems found")

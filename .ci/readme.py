@@ -1,27 +1,27 @@
 #!/usr/bin/env python3
-"""Runs the commands of the documentation as a reader copies them, and checks the pages themselves.
+"""Run the commands of the documentation as a reader would, and check the pages themselves.
 
 Every shell block of a page must have a comment on the line before it that says how it is tested:
 
-    <!-- ci: serve -->                 starts a server and waits until it is ready; ends the one before it
-    <!-- ci: serve, online -->         the same, but needs the network; left out, with its requests, by --offline
-    <!-- ci: request -->               is sent to that server; a block marked `answer` after it has what it prints
-    <!-- ci: run -->                   is run before what follows; `run, online` needs the network
-    <!-- ci: test -->                  is run by continuous integration on its own
+    <!-- ci: serve -->                 starts a server and waits until it is ready; stops the previous one
+    <!-- ci: serve, online -->         the same, but needs the network; --offline skips it and its requests
+    <!-- ci: request -->               is sent to that server; the next block marked `answer` is the expected reply
+    <!-- ci: run -->                   is run before the following blocks; `run, online` needs the network
+    <!-- ci: test -->                  is run by continuous integration as a separate step
     <!-- ci: not run: REASON -->       is not run
-    <!-- ci: excerpt: FILE -->         is not run; the block, of any language, is a part of that file
+    <!-- ci: excerpt: FILE -->         is not run; the block, in any language, is an excerpt of that file
 
-A comment `<!-- ci: server FILE -->` without a block starts a server with that configuration; `<!-- ci: server -->` one
-with the blocks before it that are marked `config`, as if they were a file in `config`; `server, online` one that needs the
-network. In answers, `…` at the end of a list stands for further elements.
+A comment `<!-- ci: server FILE -->` without a block starts a server with that configuration. `<!-- ci: server -->` starts one
+with the preceding blocks marked `config`, as if they were a file in `config`. `server, online` needs the network. In
+answers, `…` at the end of a list stands for further elements.
 
-    .ci/readme.py print NAME                         prints the only block with this mark
-    .ci/readme.py check                              checks marks, excerpts, links, and the form of the pages
+    .ci/readme.py print NAME                         print the only block with this mark
+    .ci/readme.py check                              check marks, excerpts, links, and the form of the pages
     .ci/readme.py try [--offline] [--executable PATH] [FILE…]
-                                                     runs servers and requests, and compares the answers
+                                                     run servers and requests, and compare the replies
 
-Servers run on free ports, which stand in for the 8080 of the documentation. An executable that is given is used in
-place of target/release/inference-server, and nothing is built; INFERENCE_PLUGIN_DIR then says where its plugins are.
+Servers listen on free ports, which replace the 8080 of the documentation. With --executable, that executable replaces
+target/release/inference-server, and nothing is built; set INFERENCE_PLUGIN_DIR to the directory of its plugins.
 """
 
 import argparse
@@ -38,12 +38,12 @@ import threading
 
 from pages import ROOT, block, blocks, check, documents
 
-# Compiling is part of the first command.
-PATIENCE_SECONDS = 1500
+# The first command includes compilation.
+TIMEOUT_SECONDS = 1500
 
 
 def same(expected, got):
-    """Equal but for times, and for the last digits of numbers, which differ between processors."""
+    """Compare except for times, and for the last digits of floats, which differ between CPUs."""
     if isinstance(expected, dict) and isinstance(got, dict):
         return expected.keys() == got.keys() and all(
             key == "inference_time" or same(expected[key], got[key]) for key in expected
@@ -58,10 +58,10 @@ def same(expected, got):
 
 
 class Served:
-    """A server that a command has started."""
+    """A server started by a command."""
 
     def __init__(self, command, keep):
-        # A newcomer's environment sets nothing of the server's.
+        # A reader's environment does not set variables of the server.
         clean = {
             name: value for name, value in os.environ.items() if name in keep or not name.startswith("INFERENCE_")
         }
@@ -86,14 +86,14 @@ class Served:
 
     def wait_for(self, part):
         while True:
-            line = self.lines.get(timeout=PATIENCE_SECONDS)
+            line = self.lines.get(timeout=TIMEOUT_SECONDS)
             if line is None:
-                sys.exit(f"the command ended with {self.shell.wait()} before it said `{part}`")
+                sys.exit(f"the command exited with {self.shell.wait()} before it printed `{part}`")
             if part in line:
                 return line.split(part, 1)[1].strip()
 
     def server(self):
-        """The server's process: the shell itself, if it ended in `exec`, or its child."""
+        """Return the process of the server: the shell itself, if it called `exec`, or its child."""
         for entry in pathlib.Path("/proc").iterdir():
             try:
                 pid = int(entry.name)
@@ -110,7 +110,7 @@ class Served:
         status = self.shell.wait(timeout=60)
         self.reader.join()
         if status != 0:
-            sys.exit(f"after SIGTERM the server ended with {status}, expected 0")
+            sys.exit(f"the server exited with {status} after SIGTERM, expected 0")
 
     def kill(self):
         if self.shell.poll() is None:
@@ -118,7 +118,7 @@ class Served:
 
 
 def send(request, address):
-    """Sends a request, and returns what it prints: JSON, once or several times."""
+    """Send a request and return the JSON documents that it prints."""
     command = re.sub(r"\b(localhost|127\.0\.0\.1):8080\b", address, request.text)
     if address not in command:
         sys.exit(f"{request.place}: expected a request to localhost:8080, got:\n{request.text}")
@@ -133,12 +133,12 @@ def send(request, address):
     )
     print(result.stdout, flush=True)
     if result.returncode != 0:
-        sys.exit(f"{request.place}: the request ended with {result.returncode}")
+        sys.exit(f"{request.place}: the request exited with {result.returncode}")
     return documents_in(result.stdout)
 
 
 def documents_in(text):
-    """Each of the JSON documents in a text."""
+    """Return the JSON documents in a text."""
     found, decoder = [], json.JSONDecoder()
     while text := text.lstrip():
         document, end = decoder.raw_decode(text)
@@ -148,7 +148,7 @@ def documents_in(text):
 
 
 class Session:
-    """Goes through the blocks of a document with the server that is running."""
+    """Run the blocks of a page, with one server at a time."""
 
     def __init__(self, offline, executable):
         self.offline, self.executable = offline, executable
@@ -168,7 +168,7 @@ class Session:
         self.served.wait_for("ready after")
 
     def configured(self, file):
-        """The command that starts a server with this file, or with the blocks that are marked `config`."""
+        """Return the command that starts a server with this file, or with the blocks marked `config`."""
         if not file:
             # Relative paths start at the directory of the file.
             file = f"config/documentation-{os.getpid()}.toml"
@@ -185,7 +185,7 @@ class Session:
                 served.kill()
 
     def end(self):
-        """Forgets everything of a document."""
+        """Clean up after a page."""
         if self.written is not None:
             self.written.unlink()
         self.written, self.config = None, ""
@@ -209,14 +209,14 @@ class Session:
                 self.start(block.text if kind == "serve" else self.configured(file))
         elif kind == "request" and not self.skipping:
             if self.served is None:
-                sys.exit(f"{block.place}: a request without a server before it")
+                sys.exit(f"{block.place}: no server before this request")
             self.answer = send(block, self.address)
         elif kind == "answer" and not self.skipping:
             if self.answer is None:
-                sys.exit(f"{block.place}: an answer without a request before it")
+                sys.exit(f"{block.place}: no request before this answer")
             expected = documents_in(re.sub(r"…\s*\]", '"…"]', block.text))
             if not same(expected, self.answer):
-                sys.exit(f"{block.place}: the documentation says that the answer is:\n{block.text}")
+                sys.exit(f"{block.place}: the reply differs from the documentation:\n{block.text}")
             self.answer = None
             self.compared += 1
 
@@ -235,7 +235,7 @@ def try_it(arguments):
             session.stop()
         finally:
             session.end()
-    print(f"{session.compared} requests answered as the documentation says; every server ended with 0", flush=True)
+    print(f"{session.compared} replies match the documentation; every server exited with 0", flush=True)
 
 
 def main():

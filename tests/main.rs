@@ -16,6 +16,7 @@ mod clip;
 mod commands;
 mod connections;
 mod content_types;
+mod conventions;
 mod crashes;
 mod disconnects;
 mod documentation;

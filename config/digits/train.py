@@ -1,12 +1,12 @@
 """Train the handwritten digit classifier and rewrite every file that is derived from it.
 
-Purpose: `python train.py` makes, next to itself, `digits.onnx` (the model), `accuracy.json`
-(what it measured on digits held out from training) and `samples/` (PNG images and the numbers
-that a correct server computes for them). It fails when the model is not accurate enough, when
-the ONNX graph disagrees with scikit-learn, or when a sample image is not read as its digit.
+`python train.py` writes, next to this file, `digits.onnx` (the model), `accuracy.json` (its
+accuracy on digits held out from training) and `samples/` (PNG images and the values that a
+correct server computes for them). It fails if the model is not accurate enough, if the ONNX
+graph disagrees with scikit-learn, or if a sample image is misclassified.
 
-It deliberately knows nothing of the server: the image preprocessing below states, in Python,
-what the server is expected to do with an image, so that the samples can be checked here.
+It does not depend on the server: the image preprocessing below specifies, in Python, what the
+server has to do with an image, so that the samples can be checked here.
 """
 
 import json
@@ -27,7 +27,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
-FOLDER = Path(__file__).resolve().parent
+DIRECTORY = Path(__file__).resolve().parent
 
 SEED = 20240
 HELD_OUT_SHARE = 0.25
@@ -37,17 +37,17 @@ SIDE = 8
 INK_MAX = 16  # The data set counts inked pixels in 4x4 blocks: 0 is background, 16 full ink.
 HIDDEN_LAYERS = (128, 64)  # The last one is the `embedding` output.
 DISTORTED_COPIES = 32
-# Widely available; newer ones would only lock older runtimes out.
+# Widely supported; newer versions would only exclude older runtimes.
 OPSET = 17
 IR_VERSION = 8
 
-# The tolerance that the Rust tests grant to another runtime; ours must be well within it.
+# Stricter than the tolerance of the Rust tests for other runtimes.
 REQUIRED_AGREEMENT = 1e-5
 
 DATA_SET = "Optical Recognition of Handwritten Digits (UCI), as shipped by scikit-learn's load_digits"
 DATA_SET_SOURCE = "https://doi.org/10.24432/C50P49"
 DATA_SET_CREATORS = "E. Alpaydin and C. Kaynak"
-DATA_SET_LICENCE = "CC BY 4.0"
+DATA_SET_LICENSE = "CC BY 4.0"
 
 
 def main():
@@ -57,13 +57,13 @@ def main():
         classifier = train(data)
     model = build_onnx(classifier)
     onnx.checker.check_model(model, full_check=True)
-    path = FOLDER / "digits.onnx"
+    path = DIRECTORY / "digits.onnx"
     path.write_bytes(model.SerializeToString(deterministic=True))
 
     session = open_session(path)
     agreement = check_agreement(session, classifier, data)
     report = measure(session, data, agreement)
-    write_json(FOLDER / "accuracy.json", report)
+    write_json(DIRECTORY / "accuracy.json", report)
     write_samples(session, data)
 
     ops = [node.op_type for node in model.graph.node]
@@ -93,7 +93,7 @@ class Data:
 
 
 def load_and_split():
-    """Load the digits and set a stratified quarter aside before anything looks at them."""
+    """Load the digits and hold out a stratified quarter of them."""
     digits = load_digits()
     train_rows, held_out_rows = train_test_split(
         np.arange(len(digits.target)),
@@ -105,8 +105,8 @@ def load_and_split():
 
 
 def distort(images, rng):
-    """Return the images [n, 8, 8], each turned, scaled, sheared and shifted a little at random."""
-    centre = np.full(2, (SIDE - 1) / 2)
+    """Return the images [n, 8, 8], each with a small random rotation, scaling, shear and shift."""
+    center = np.full(2, (SIDE - 1) / 2)
     distorted = np.empty_like(images)
     for row, image in enumerate(images):
         angle = np.deg2rad(rng.uniform(-10, 10))
@@ -114,7 +114,7 @@ def distort(images, rng):
         shear = rng.uniform(-0.15, 0.15)
         turn = [[np.cos(angle), -np.sin(angle)], [np.sin(angle) + shear, np.cos(angle)]]
         matrix = np.array(turn) * scale
-        offset = centre - matrix @ centre + rng.uniform(-0.7, 0.7, size=2)
+        offset = center - matrix @ center + rng.uniform(-0.7, 0.7, size=2)
         distorted[row] = affine_transform(image, matrix, offset, order=1)
     return distorted
 
@@ -139,7 +139,7 @@ def train(data):
         random_state=SEED,
     )
     with warnings.catch_warnings():
-        # The number of epochs is one of the chosen settings, not a sign of trouble.
+        # Not converging is expected: the number of epochs is one of the settings.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return classifier.fit(inputs, labels)
 
@@ -184,7 +184,7 @@ def build_onnx(classifier):
         producer_name="config/digits/train.py",
         doc_string=(
             "Classifier of handwritten digits: a multi-layer perceptron with the hidden layers "
-            f"{HIDDEN_LAYERS}. Trained on: {DATA_SET}, by {DATA_SET_CREATORS}, {DATA_SET_LICENCE}."
+            f"{HIDDEN_LAYERS}. Trained on: {DATA_SET}, by {DATA_SET_CREATORS}, {DATA_SET_LICENSE}."
         ),
     )
     helper.set_model_props(
@@ -192,7 +192,7 @@ def build_onnx(classifier):
         {
             "data_set": DATA_SET,
             "data_set_creators": DATA_SET_CREATORS,
-            "data_set_licence": DATA_SET_LICENCE,
+            "data_set_licence": DATA_SET_LICENSE,
             "data_set_source": DATA_SET_SOURCE,
             "labels": ",".join(str(label) for label in classifier.classes_),
         },
@@ -276,7 +276,7 @@ def measure(session, data, agreement):
 
 @dataclass(frozen=True)
 class ImageForm:
-    """One way to draw the 64 pixels as a greyscale image."""
+    """A way to draw the 64 pixels as a grayscale image."""
 
     name: str
     digit: int
@@ -285,7 +285,7 @@ class ImageForm:
     black_on_white: bool
 
     def draw(self, pixels):
-        """Draw 64 values of 0..16 as an 8-bit greyscale image."""
+        """Draw 64 values of 0..16 as an 8-bit grayscale image."""
         # 0..16 in steps of one does not fit 0..255 exactly; rounding costs at most 0.032 of 16.
         grey = np.rint(pixels.reshape(SIDE, SIDE) * 255 / INK_MAX).astype(np.uint8)
         image = Image.fromarray(grey).resize(self.size, self.resampling)
@@ -323,8 +323,8 @@ def preprocess(image):
 
 
 def write_samples(session, data):
-    """Write one PNG for each image form, and expected.json with the numbers behind them."""
-    folder = FOLDER / "samples"
+    """Write one PNG per image form, and expected.json with the values that belong to them."""
+    folder = DIRECTORY / "samples"
     folder.mkdir(exist_ok=True)
     images = []
     for form in IMAGE_FORMS:
@@ -338,7 +338,7 @@ def write_samples(session, data):
 
 
 def choose_row(session, data, form):
-    """Return the first held-out row of the form's digit that the model reads with confidence."""
+    """Return the first held-out row of the digit that the model recognizes with confidence."""
     for row in data.held_out:
         if data.labels[row] == form.digit:
             probabilities = run(session, data.pixels[[row]])[0][0]
@@ -348,7 +348,7 @@ def choose_row(session, data, form):
 
 
 def least_certain_row(session, data, digit):
-    """Return the held-out row of a digit that the model reads rightly with the least certainty.
+    """Return the held-out row of a digit that the model recognizes with the least confidence.
 
     Its probabilities are far from 0 and 1, so a difference between runtimes shows in them.
     """
@@ -359,7 +359,7 @@ def least_certain_row(session, data, digit):
 
 
 def check_sample(session, data, row, path):
-    """Read a written sample back as the server would; end the script when it is misread."""
+    """Read a sample like the server does; exit with an error if it is misclassified."""
     with Image.open(path) as image:
         pixels = preprocess(image)
     probabilities = run(session, pixels[np.newaxis])[0][0]
@@ -391,12 +391,12 @@ def expected(session, data, row):
 
 
 def rounded(values):
-    """Round to seven digits after the point, about what float32 carries."""
+    """Round to seven decimal places, about the precision of float32."""
     return [round(float(value), 7) for value in values]
 
 
 def write_json(path, value):
-    """Write JSON for people to read: objects indented, lists of numbers on one line."""
+    """Write readable JSON: objects indented, lists of numbers on one line."""
     path.write_text(format_json(value) + "\n", encoding="utf-8")
 
 

@@ -1,9 +1,9 @@
-"""Trains a small CLIP on drawn shapes, and writes every file of this folder that is derived from it.
+"""Train a small CLIP on drawn shapes, and write every file of this directory that is derived from it.
 
     python3 -m venv venv && venv/bin/pip install -r requirements.txt && venv/bin/python train.py
 
-It makes, next to itself, the model as transformers saves one, and `samples/`. It fails when the model does not name shapes of
-drawings that it has not seen. It knows nothing of the server.
+This writes the model, in the format of transformers, and `samples/` next to this file. It fails if the model does not recognize
+the shapes of unseen drawings. It does not depend on the server.
 """
 
 import json
@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-FOLDER = Path(__file__).resolve().parent
+DIRECTORY = Path(__file__).resolve().parent
 SIDE, LENGTH, BATCH, STEPS = 32, 24, 128, 2500
-COLOURS = {
+COLORS = {
     "red": (220, 40, 40),
     "green": (40, 160, 60),
     "blue": (50, 80, 220),
@@ -26,16 +26,16 @@ COLOURS = {
     "white": (245, 245, 245),
 }
 SHAPES = ["circle", "square", "triangle", "cross"]
-CAPTIONS = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+CAPTIONS = [(color, shape) for color in COLORS for shape in SHAPES]
 TEMPLATES = ["{}", "a {}", "a photo of a {}", "a photo of a {}.", "This is a photo of a {}.", "This is a photo of {}.", "a picture of a {}"]
 
 
-def draw(random, colour, shape, side):
-    """A shape of a colour on another colour, with noise."""
-    ground = random.choice([other for other in COLOURS if other != colour])
-    tint = lambda name: tuple(int(c) for c in np.clip(np.array(COLOURS[name]) + random.integers(-25, 26, 3), 0, 255))
+def draw(random, color, shape, side):
+    """Draw a shape of one color on a background of another color, with noise."""
+    ground = random.choice([other for other in COLORS if other != color])
+    tint = lambda name: tuple(int(c) for c in np.clip(np.array(COLORS[name]) + random.integers(-25, 26, 3), 0, 255))
     image = Image.new("RGB", (side * 2, side * 2), tint(ground))
-    canvas, fill = ImageDraw.Draw(image), tint(colour)
+    canvas, fill = ImageDraw.Draw(image), tint(color)
     radius = random.uniform(0.45, 0.85) * side
     x, y = (random.uniform(radius, 2 * side - radius) for _ in range(2))
     if shape == "circle":
@@ -54,14 +54,14 @@ def draw(random, colour, shape, side):
 
 
 def tokenizer():
-    """As CLIP's: each byte, each byte at the end of a word, the words of the captions, and the special tokens last."""
+    """Build a vocabulary like that of CLIP: every byte, every byte at the end of a word, the words of the captions, special tokens."""
     learning = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learning.pre_tokenizer = CLIPTokenizer()._tokenizer.pre_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=2000, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
     )
-    texts = [template.format(f"{colour} {shape}").lower() for template in TEMPLATES for colour, shape in CAPTIONS]
+    texts = [template.format(f"{color} {shape}").lower() for template in TEMPLATES for color, shape in CAPTIONS]
     learning.train_from_iterator(texts, trainer)
     merges = [tuple(merge) for merge in json.loads(learning.to_str())["model"]["merges"]]
     words = alphabet + [letter + "</w>" for letter in alphabet] + ["".join(merge) for merge in merges]
@@ -79,21 +79,21 @@ def logits(model, tokens, texts, pixels):
 
 
 def train(model, tokens, preprocessor):
-    """Each image is to be told by its colour and shape among all, and by its colour or its shape alone."""
+    """Train with a contrastive loss over color and shape together, and over each of them alone."""
     random = np.random.default_rng(1)
     torch.manual_seed(1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, STEPS)
-    colours, loss_of = list(COLOURS), torch.nn.functional.cross_entropy
+    colors, loss_of = list(COLORS), torch.nn.functional.cross_entropy
     for step in range(STEPS):
         chosen = random.integers(0, len(CAPTIONS), BATCH)
         pixels = pixels_of(preprocessor, [draw(random, *CAPTIONS[index], SIDE) for index in chosen])
         template = random.choice(TEMPLATES)
-        texts = [f"{colour} {shape}" for colour, shape in CAPTIONS] + colours + SHAPES
+        texts = [f"{color} {shape}" for color, shape in CAPTIONS] + colors + SHAPES
         scores = logits(model, tokens, [template.format(text) for text in texts], pixels)
-        both, colour, shape = scores.split([len(CAPTIONS), len(colours), len(SHAPES)], dim=1)
+        both, color, shape = scores.split([len(CAPTIONS), len(colors), len(SHAPES)], dim=1)
         chosen = torch.from_numpy(chosen)
-        loss = loss_of(both, chosen) + loss_of(colour, chosen // len(SHAPES)) + loss_of(shape, chosen % len(SHAPES))
+        loss = loss_of(both, chosen) + loss_of(color, chosen // len(SHAPES)) + loss_of(shape, chosen % len(SHAPES))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -104,11 +104,11 @@ def train(model, tokens, preprocessor):
 
 @torch.no_grad()
 def accuracy(model, tokens, preprocessor):
-    """Over drawings of another seed, for the words as CLIP's users write them."""
+    """Measure the accuracy on drawings of another seed, with the usual template of CLIP."""
     random = np.random.default_rng(2)
     chosen = random.integers(0, len(CAPTIONS), 1200)
     pixels = pixels_of(preprocessor, [draw(random, *CAPTIONS[index], int(random.integers(24, 200))) for index in chosen])
-    texts = [f"This is a photo of a {colour} {shape}." for colour, shape in CAPTIONS]
+    texts = [f"This is a photo of a {color} {shape}." for color, shape in CAPTIONS]
     best = logits(model, tokens, texts, pixels).argmax(1).numpy()
     return float((best == chosen).mean())
 
@@ -122,18 +122,18 @@ def main():
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=32))
     preprocessor = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
     train(model.train(), tokens, preprocessor)
-    model.half().save_pretrained(FOLDER)
-    CLIPProcessor(preprocessor, tokens).save_pretrained(FOLDER)
+    model.half().save_pretrained(DIRECTORY)
+    CLIPProcessor(preprocessor, tokens).save_pretrained(DIRECTORY)
     model.float().eval()
     share = accuracy(model, tokens, preprocessor)
     print("accuracy", share)
     if share < 0.97:
         raise SystemExit("the model is not accurate enough")
     random = np.random.default_rng(3)
-    for colour, shape in [("red", "circle"), ("blue", "triangle")]:
-        draw(random, colour, shape, 64).save(FOLDER / "samples" / f"{colour}-{shape}.png", optimize=True)
+    for color, shape in [("red", "circle"), ("blue", "triangle")]:
+        draw(random, color, shape, 64).save(DIRECTORY / "samples" / f"{color}-{shape}.png", optimize=True)
 
 
 if __name__ == "__main__":
-    (FOLDER / "samples").mkdir(exist_ok=True)
+    (DIRECTORY / "samples").mkdir(exist_ok=True)
     main()
