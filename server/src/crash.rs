@@ -1,9 +1,9 @@
-//! Reports how a plugin ended the process: a fatal signal, or a call of `exit`.
+//! Reports how a plugin terminated the process: by a fatal signal, or by a call of `exit`.
 //!
-//! In thread mode, a segmentation fault, an abort or an `exit(0)` in a plugin ends the server. None of them can be survived,
-//! but each leaves a line on standard error that names the thread and, if the thread was calling a plugin, the model and
-//! the task; and none ends the process with code 0. Signal handlers may only call what is async-signal-safe: they write
-//! from a fixed buffer and never allocate. Child processes do not use this module, since the server reports how they end.
+//! With `isolation = "thread"`, a segmentation fault, an abort or an `exit(0)` in a plugin terminates the server. The server
+//! cannot survive these, but it writes a line to standard error that names the thread and, if the thread was calling a plugin,
+//! the model and the task. The exit code is never 0. Signal handlers may only call async-signal-safe functions: they write from a
+//! fixed buffer and never allocate. Worker processes do not install handlers, since the server reports how they exit.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -13,11 +13,9 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::exit_status::signal_description;
-
-/// Exit code of a process that a plugin ended by calling `exit`: EX_SOFTWARE of sysexits.h.
+/// Exit code if a plugin calls `exit`: EX_SOFTWARE of sysexits.h.
 const EXIT_CODE: c_int = 70;
-/// The signals that end a process because of a fault in its code.
+/// The signals that are caused by a fault in the code.
 const FATAL_SIGNALS: [c_int; 5] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -26,17 +24,17 @@ const FATAL_SIGNALS: [c_int; 5] = [
     libc::SIGABRT,
 ];
 
-/// The handlers that were installed before, such as that of the standard library for stack overflows.
+/// The previous handlers, such as that of the standard library for stack overflows.
 static PREVIOUS: [OnceLock<libc::sigaction>; FATAL_SIGNALS.len()] =
     [const { OnceLock::new() }; FATAL_SIGNALS.len()];
-/// Whether the process is about to exit in an orderly way.
+/// Whether the process is exiting normally.
 static IS_EXITING: AtomicBool = AtomicBool::new(false);
-/// Whether the report was written: the handler of a stack overflow aborts, which is a second signal.
+/// Whether a report has been written. The handler for stack overflows aborts, which raises a second signal.
 static IS_REPORTED: AtomicBool = AtomicBool::new(false);
 /// Whether the log is JSON.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 
-/// The plugin call that a thread is making. Points to strings that outlive the call.
+/// The plugin call that a thread is in. The strings outlive the call.
 #[derive(Clone, Copy)]
 struct Call {
     model: *const str,
@@ -44,11 +42,11 @@ struct Call {
 }
 
 thread_local! {
-    // Const and without a destructor, so that a signal handler can read it.
+    // `const` and without a destructor, so that a signal handler can read it.
     static CALL: Cell<Option<Call>> = const { Cell::new(None) };
 }
 
-/// Runs `call`, which calls the plugin of `model`, for `task` if that is not empty.
+/// Runs `call`, which calls the plugin of `model`. `task` is empty for calls that are not about a task.
 pub fn within<T>(model: &str, task: &str, call: impl FnOnce() -> T) -> T {
     struct Restore(Option<Call>);
     impl Drop for Restore {
@@ -60,7 +58,7 @@ pub fn within<T>(model: &str, task: &str, call: impl FnOnce() -> T) -> T {
     call()
 }
 
-/// Starts to report fatal signals and unexpected exits of this process. `is_json`: the log is JSON.
+/// Installs the handlers that report fatal signals and unexpected exits. `is_json` is the format of the log.
 ///
 /// # Errors
 /// The system rejects a handler.
@@ -72,14 +70,14 @@ pub fn install(is_json: bool) -> io::Result<()> {
             let _ = previous.set(replaced);
         }
     }
-    // SAFETY: `on_exit` is a function of this program, which stays mapped until the process ends, and cannot unwind.
+    // SAFETY: `on_exit` is a function of this program, which stays mapped until the process exits, and cannot unwind.
     if unsafe { libc::atexit(on_exit) } != 0 {
         return Err(io::Error::other("cannot register an exit handler"));
     }
     Ok(())
 }
 
-/// Announces an orderly exit: from now on, the end of the process is not reported.
+/// Announces a normal exit, which is not reported.
 pub fn expect_exit() {
     IS_EXITING.store(true, Ordering::SeqCst);
 }
@@ -92,12 +90,12 @@ fn install_handler(signal: c_int) -> io::Result<libc::sigaction> {
         sa_sigaction: on_signal as *const () as usize,
         // SAFETY: `sigemptyset` above has initialized it.
         sa_mask: unsafe { mask.assume_init() },
-        // On the alternate stack that the standard library gives its threads: a stack overflow leaves no other.
+        // SA_ONSTACK: after a stack overflow, only the alternate stack, which the standard library sets up, is usable.
         sa_flags: libc::SA_SIGINFO | libc::SA_ONSTACK,
         sa_restorer: None,
     };
     let mut previous = MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: both pointers are to values of this function, and the handler has the signature that SA_SIGINFO asks for.
+    // SAFETY: both pointers are to values of this function, and the handler has the signature that SA_SIGINFO requires.
     let result = unsafe { libc::sigaction(signal, &raw const action, previous.as_mut_ptr()) };
     if result != 0 {
         return Err(io::Error::last_os_error());
@@ -120,8 +118,8 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
         }
         _ => {
             restore_default(signal);
-            // A faulting instruction runs again after this handler and ends the process with all facts for a core dump;
-            // a signal that was sent has to be sent again. It is blocked until the handler returns.
+            // A faulting instruction runs again after this handler and terminates the process, with the right state for a core
+            // dump. A signal that was sent has to be raised again; it is blocked until the handler returns.
             if !is_fault {
                 // SAFETY: `raise` has no preconditions.
                 unsafe { libc::raise(signal) };
@@ -134,7 +132,7 @@ fn is_handler(handler: libc::sighandler_t) -> bool {
     handler != libc::SIG_DFL && handler != libc::SIG_IGN
 }
 
-/// Calls the handler that was installed before.
+/// Calls the previous handler.
 fn forward(previous: &libc::sigaction, signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     type Handler = extern "C" fn(c_int);
     type InfoHandler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
@@ -169,7 +167,7 @@ extern "C" fn on_exit() {
     unsafe { libc::_exit(EXIT_CODE) };
 }
 
-/// Writes one line about what happened to this thread.
+/// Writes the report: one line about the fault and this thread.
 fn report(what: &str) {
     let mut name = [0_u8; 16];
     // SAFETY: PR_GET_NAME writes at most 16 bytes, a terminating zero included.
@@ -216,11 +214,11 @@ fn write_report(line: &mut Line, is_json: bool, what: &str, thread: &str, model:
         line.push_name(task);
         line.push("`");
     }
-    line.push("; the server ends");
+    line.push("; terminating the server");
     if !model.is_empty() {
-        line.push("; a model with `isolation = ");
+        line.push("; use `isolation = ");
         line.push(if is_json { "\\\"process\\\"" } else { "\"process\"" });
-        line.push("` cannot end the server");
+        line.push("` to contain crashes of this plugin");
     }
     if is_json {
         line.push("\"");
@@ -238,7 +236,7 @@ fn write_report(line: &mut Line, is_json: bool, what: &str, thread: &str, model:
     line.push("\n");
 }
 
-/// A line of bounded length on the stack.
+/// A line of bounded length, on the stack.
 struct Line {
     bytes: [u8; 1024],
     length: usize,
@@ -256,7 +254,7 @@ impl Line {
         text.bytes().for_each(|byte| self.push_byte(byte));
     }
 
-    /// Adds text that JSON may have to escape.
+    /// Adds text, with characters that JSON would escape replaced.
     fn push_name(&mut self, text: &str) {
         let plain = |byte: u8| {
             if byte < b' ' || byte == b'"' || byte == b'\\' {
@@ -265,7 +263,7 @@ impl Line {
                 byte
             }
         };
-        // What is too long for the line would cut off the rest of it.
+        // A longer name would truncate the rest of the line.
         text.bytes()
             .take(128)
             .for_each(|byte| self.push_byte(plain(byte)));
@@ -285,6 +283,28 @@ impl Line {
     }
 }
 
+/// The meaning and name of a signal that terminated a process.
+pub fn signal_name(signal: i32) -> String {
+    signal_description(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
+}
+
+/// Like [`signal_name`], for the signals that usually terminate a process. Does not allocate.
+fn signal_description(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        4 => "illegal instruction, perhaps built for a newer CPU (SIGILL)",
+        5 => "trap (SIGTRAP)",
+        6 => "abort (SIGABRT)",
+        7 => "bus error (SIGBUS)",
+        8 => "arithmetic error (SIGFPE)",
+        9 => "killed, perhaps out of memory (SIGKILL)",
+        11 => "segmentation fault (SIGSEGV)",
+        15 => "terminated (SIGTERM)",
+        24 => "CPU time limit exceeded (SIGXCPU)",
+        31 => "forbidden system call (SIGSYS)",
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,12 +319,12 @@ mod tests {
     fn a_report_names_the_thread_the_model_and_the_task() {
         assert_eq!(
             written(false, "m", "text"),
-            "[ERROR crash] abort (SIGABRT) in thread `model m 0`, in the plugin of model `m`, task `text`; the server ends; \
-             a model with `isolation = \"process\"` cannot end the server\n"
+            "[ERROR crash] abort (SIGABRT) in thread `model m 0`, in the plugin of model `m`, task `text`; terminating the server; \
+             use `isolation = \"process\"` to contain crashes of this plugin\n"
         );
         assert_eq!(
             written(false, "", ""),
-            "[ERROR crash] abort (SIGABRT) in thread `model m 0`; the server ends\n"
+            "[ERROR crash] abort (SIGABRT) in thread `model m 0`; terminating the server\n"
         );
         let json: serde_json::Value = serde_json::from_str(&written(true, "m", "text")).expect("it is JSON");
         assert_eq!((&json["model"], &json["task"]), (&"m".into(), &"text".into()));

@@ -40,9 +40,8 @@
 //! - [`clock`]: the only place where the time is read.
 //! - [`codec`]: the JSON form of items.
 //! - [`console`]: output of commands.
-//! - [`crash`]: reports how a plugin terminated the process.
+//! - [`crash`]: reports how a plugin or a signal terminated a process.
 //! - [`error`]: errors of items and requests.
-//! - [`exit_status`]: exit statuses of child processes, in words.
 //! - [`json`]: reads JSON, with errors for people.
 //! - [`metrics`]: what the server counts and measures.
 //! - [`model`]: the interface to a loaded model.
@@ -71,7 +70,6 @@ pub mod console;
 pub mod crash;
 pub mod engine;
 pub mod error;
-pub mod exit_status;
 pub mod grpc;
 pub mod http;
 pub mod init;

@@ -16,7 +16,7 @@ use super::confine::{Enclosure, Excess};
 use super::descriptor_passing::{Handover, MOST_PREPARE_LANES};
 use super::lane::{self, Lane, socket_pair};
 use crate::clock;
-use crate::exit_status::signal_name;
+use crate::crash::signal_name;
 use crate::metrics::RestartReason;
 
 /// How to start a child: `executable arguments… MODEL` has to call [`run_child`](super::run_child). The name of the model is

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::open::{OpenError, OpenedPlugin};
 use crate::clock;
-use crate::exit_status::signal_name;
+use crate::crash::signal_name;
 use crate::json;
 
 /// What the child's line starts with; the rest is a [`Report`] as JSON.
