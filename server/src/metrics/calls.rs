@@ -1,4 +1,4 @@
-//! Calls over gRPC, as the endpoints of HTTP are counted.
+//! gRPC calls, by method and status.
 
 use std::time::Duration;
 
@@ -6,28 +6,31 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 
 use super::{Metrics, register};
 
-/// The status of a call that succeeded.
+/// The status of a successful call.
 const OK: &str = "OK";
 
-/// Calls and their durations by method and status.
+/// gRPC calls and their durations, by method and status.
 pub struct CallMetrics {
     calls: IntCounterVec,
     seconds: HistogramVec,
 }
 
 impl CallMetrics {
-    /// Creates and registers both families. The series of successful calls are there from the start, at zero; others are
-    /// created by the first call of their kind.
+    /// Creates and registers both families. The series of successful calls exist from the start, at zero; others appear with the
+    /// first such call.
     ///
     /// # Errors
-    /// They are registered already.
+    /// The families are already registered.
     pub fn new(metrics: &Metrics, methods: &[&'static str]) -> Result<Self, prometheus::Error> {
         let labels = ["method", "status"];
         let registry = metrics.registry();
-        let calls = Opts::new("grpc_requests_total", "gRPC calls, of a stream its opening.");
+        let calls = Opts::new(
+            "grpc_requests_total",
+            "gRPC calls, by method and status. A stream counts once, when it is opened.",
+        );
         let seconds = HistogramOpts::new(
             "grpc_requests_duration_seconds",
-            "Time from the head of a gRPC call to its answer.",
+            "Time from the head of a gRPC call to its reply, by method and status.",
         );
         let seconds = HistogramVec::new(seconds.buckets(metrics.buckets().request_seconds()), &labels)?;
         let families = Self {
@@ -41,7 +44,7 @@ impl CallMetrics {
         Ok(families)
     }
 
-    /// Counts a call of this method, which ended with this status.
+    /// Counts a call of this method that ended with this status.
     pub fn observe(&self, method: &'static str, status: &str, took: Duration) {
         let labels = [method, status];
         self.calls.with_label_values(&labels).inc();

@@ -1,27 +1,27 @@
-//! Values of labels: closed sets, so that no client can add to them.
+//! Values of labels. They are closed sets: clients cannot add to them.
 
 use crate::error::{ItemError, Rejection};
 
-/// What became of an item, the label `outcome` of `inference_items_total`.
+/// Outcome of an item, the label `outcome` of `inference_items_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ItemOutcome {
     /// Answered with an output.
     Success,
-    /// The model refused the input.
+    /// The model rejected the input.
     Invalid,
     /// The plugin failed.
     Fault,
-    /// Did not fit in memory even alone.
+    /// The item did not fit in memory, even in a batch of one.
     OutOfMemory,
-    /// Asked for what the model cannot do.
+    /// The item requested something that the model does not support.
     Unsupported,
-    /// Its deadline passed.
+    /// The deadline passed.
     Expired,
-    /// Its client went away.
+    /// The client disconnected.
     Cancelled,
-    /// Dropped unanswered by the server.
+    /// The server dropped the item without an outcome.
     Lost,
-    /// The model was unloaded first.
+    /// The model was unloaded before the item ran.
     ShuttingDown,
     /// The model was in a crash loop.
     Unavailable,
@@ -92,31 +92,40 @@ pub(super) fn rejection_reason(rejection: &Rejection) -> &'static str {
     }
 }
 
-/// How a reload ended, the label `result` of `inference_reloads_total`.
+/// Result of a reload, the label `result` of `inference_reloads_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReloadResult {
     /// The new state is live.
     Success,
-    /// The configuration or a model was refused; the old state goes on.
+    /// The configuration is invalid, or a model failed to load. The old state keeps serving.
     Failure,
 }
 
-/// Why a worker process was lost and has to be started again, the label `reason` of `inference_worker_restarts_total`.
+impl ReloadResult {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+        }
+    }
+}
+
+/// Why a worker process was lost and is restarted, the label `reason` of `inference_worker_restarts_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartReason {
-    /// A signal of its own doing: a segmentation fault, an abort, a stack overflow.
+    /// A fault of its code: a segmentation fault, an abort, a stack overflow.
     Crash,
-    /// It ended itself.
+    /// It exited.
     Exit,
-    /// Somebody killed it: as a rule the kernel, for want of memory.
+    /// It was killed from outside, usually by the kernel because memory ran out.
     Killed,
-    /// It did not answer in time.
+    /// It exceeded `predict_timeout`.
     Hang,
-    /// It sent nonsense, or closed its connection.
+    /// It sent a malformed message, or closed its connection.
     Breach,
-    /// It took more memory than it may.
+    /// It exceeded `max_memory`.
     Memory,
-    /// It could not be started again.
+    /// It failed to start.
     Start,
 }
 

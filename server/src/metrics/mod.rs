@@ -1,12 +1,12 @@
-//! What the server counts. One [`Metrics`] per process, created by the application layer and handed down; no globals.
+//! The metrics of the server. The application creates one [`Metrics`] and passes it on; there are no globals.
 //!
-//! Names follow Prometheus: seconds, `_total` for counters. Labels are `model`, `task` and closed sets of reasons, so no
-//! client can add to them. The series of a task are there, at zero, as soon as its model is known; those of rare reasons and
-//! outcomes are created when they are first counted.
+//! Names follow the conventions of Prometheus: times in seconds, `_total` for counters. Labels are names of models and tasks
+//! and closed sets of reasons, so clients cannot add label values. The series of a task exist, at zero, as soon as its model is
+//! known; series of rare reasons and outcomes appear when they are first counted. A scrape only reads.
 
-mod buckets;
 mod calls;
 mod labels;
+mod reloads;
 mod requests;
 mod series;
 mod tasks;
@@ -16,30 +16,28 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use prometheus::Registry;
 use prometheus::core::Collector;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use reloads::ReloadMetrics;
 use series::{Builder, Series};
 
-pub use buckets::Buckets;
 pub use calls::CallMetrics;
 pub use labels::{ItemOutcome, ReloadResult, RestartReason};
 pub use requests::{Protocol, RequestMetrics};
+pub use series::Buckets;
 pub use tasks::TaskMetrics;
 pub use workers::WorkerMetrics;
 
-/// All families of the process.
+/// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
     buckets: Buckets,
-    /// Read without a lock, as the event loop does.
+    /// Read without a lock by the event loop.
     models: ArcSwap<Models>,
     /// Held while `models` is replaced.
     writer: Mutex<()>,
-    generations_live: IntGauge,
-    generations_loaded: IntCounter,
-    reloads: IntCounterVec,
-    last_reload: IntGauge,
+    reloads: ReloadMetrics,
 }
 
 type Models = BTreeMap<String, ModelMetrics>;
@@ -47,7 +45,7 @@ type Models = BTreeMap<String, ModelMetrics>;
 /// The series of one model.
 #[derive(Clone)]
 struct ModelMetrics {
-    /// Requests that named no task of the model.
+    /// Requests that do not name a task of the model.
     requests: Arc<RequestMetrics>,
     requests_series: Series,
     workers: Option<Arc<WorkerMetrics>>,
@@ -79,60 +77,33 @@ impl Metrics {
     /// # Errors
     /// If `buckets` are not ascending.
     pub fn new(buckets: Buckets) -> Result<Self, prometheus::Error> {
-        // As those of every model and task will be.
+        // Validates the names, labels and buckets that every model and task will use.
         TaskMetrics::new("", "", &[], &buckets)?;
         WorkerMetrics::new("")?;
         let registry = Registry::new();
-        let metrics = Self {
+        registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
+        Ok(Self {
             models: ArcSwap::default(),
             writer: Mutex::new(()),
             buckets,
-            generations_live: register(
-                &registry,
-                IntGauge::new("inference_generations_live", "Generations that serve or drain.")?,
-            )?,
-            generations_loaded: register(
-                &registry,
-                IntCounter::new(
-                    "inference_generations_loaded_total",
-                    "Generations ever loaded; the code of each stays mapped until the process exits.",
-                )?,
-            )?,
-            reloads: register(
-                &registry,
-                IntCounterVec::new(
-                    Opts::new("inference_reloads_total", "Reloads, by result."),
-                    &["result"],
-                )?,
-            )?,
-            last_reload: register(
-                &registry,
-                IntGauge::new(
-                    "inference_last_successful_reload_timestamp_seconds",
-                    "Unix time at which the current state went live.",
-                )?,
-            )?,
+            reloads: ReloadMetrics::new(&registry)?,
             registry,
-        };
-        metrics.reloads.with_label_values(&["success"]);
-        metrics.reloads.with_label_values(&["failure"]);
-        metrics.registry.register(Box::new(
-            prometheus::process_collector::ProcessCollector::for_self(),
-        ))?;
-        Ok(metrics)
+        })
     }
 
-    /// The registry, for families that others own, such as those of the endpoints.
+    /// The registry, for metrics that other modules define, such as those of the HTTP routes.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// The bounds of the histograms.
+    /// The buckets of the histograms.
     pub fn buckets(&self) -> &Buckets {
         &self.buckets
     }
 
-    /// The series of a task, created at zero if they are new. `reasons` are the values of `reason` in
+    /// The series of a task, created at zero if they do not exist. `reasons` are the values of the label `reason` of
     /// `inference_batches_total`.
     pub fn task(&self, model: &str, task: &str, reasons: &[&'static str]) -> Arc<TaskMetrics> {
         self.change(model, |metrics| {
@@ -146,7 +117,7 @@ impl Metrics {
         })
     }
 
-    /// The series of the worker processes of a model, created at zero if they are new.
+    /// The series of the worker processes of a model, created at zero if they do not exist.
     pub fn workers(&self, model: &str) -> Arc<WorkerMetrics> {
         self.change(model, |metrics| {
             let workers = metrics.workers.get_or_insert_with(|| {
@@ -158,13 +129,13 @@ impl Metrics {
         })
     }
 
-    /// Makes a model known, so that its requests are counted even if it cannot be loaded.
+    /// Creates the series of a model, so that its requests are counted even if it cannot be loaded.
     pub fn add_model(&self, model: &str) {
         self.change(model, |_| ());
     }
 
-    /// Counts a request to a model, and to one of its tasks if it named one, that was answered with this HTTP status.
-    /// Models and tasks that are not known do not get series.
+    /// Counts a request with `count`: for the task that it names, or for the model if it names none or an unknown one.
+    /// Requests to unknown models are not counted.
     pub fn count_request(&self, model: &str, task: Option<&str>, count: impl FnOnce(&RequestMetrics)) {
         let models = self.models.load();
         let Some(model) = models.get(model) else { return };
@@ -197,29 +168,22 @@ impl Metrics {
         });
     }
 
-    /// Counts a reload; `unix_seconds` is when it ended.
+    /// Counts a reload that ended at `unix_seconds`.
     pub fn count_reload(&self, result: ReloadResult, unix_seconds: u64) {
-        match result {
-            ReloadResult::Success => {
-                self.reloads.with_label_values(&["success"]).inc();
-                self.last_reload.set(unix_seconds as i64);
-            }
-            ReloadResult::Failure => self.reloads.with_label_values(&["failure"]).inc(),
-        }
+        self.reloads.count(result, unix_seconds);
     }
 
     /// Counts a generation that was loaded.
     pub fn generation_loaded(&self) {
-        self.generations_loaded.inc();
-        self.generations_live.inc();
+        self.reloads.generation_loaded();
     }
 
     /// Counts a generation that has drained and dropped its model.
     pub fn generation_ended(&self) {
-        self.generations_live.dec();
+        self.reloads.generation_ended();
     }
 
-    /// Changes the series of one model, which are created if they are new.
+    /// Changes the series of one model, which are created if they do not exist.
     fn change<R>(&self, model: &str, change: impl FnOnce(&mut ModelMetrics) -> R) -> R {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut models = Models::clone(&self.models.load());
@@ -250,7 +214,7 @@ impl Metrics {
     }
 }
 
-/// Only names, labels and buckets can be wrong, and [`Metrics::new`] has tried them.
+/// Series are invalid only if their names, labels or buckets are, and [`Metrics::new`] has validated those.
 fn valid<T>(series: Result<T, prometheus::Error>) -> T {
     series.expect("names, labels and buckets of the metrics are valid")
 }
@@ -267,8 +231,8 @@ mod tests {
     use super::{Buckets, Metrics, Protocol};
 
     #[test]
-    fn every_model_has_its_own_series_however_similar_the_names_are() {
-        let metrics = Metrics::new(Buckets::NONE).expect("no buckets are in order");
+    fn models_with_similar_names_have_separate_series() {
+        let metrics = Metrics::new(Buckets::NONE).expect("the metrics are valid");
         let names: Vec<_> = (0..100).map(|number| format!("m{number}")).collect();
         for name in &names {
             metrics.add_model(name);

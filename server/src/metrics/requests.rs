@@ -1,13 +1,12 @@
-//! Requests by model, whatever protocol they come in.
+//! Requests by model and task, for all protocols.
 
 use std::time::Duration;
 
 use prometheus::{CounterVec, Histogram, IntCounterVec};
 
-use super::buckets::{Buckets, seconds};
-use super::series::Builder;
+use super::series::{Buckets, Builder, seconds};
 
-/// How a request came in, the label `protocol`.
+/// The protocol of a request, the label `protocol`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// The server's own routes.
@@ -34,10 +33,10 @@ impl Protocol {
     }
 }
 
-/// The requests of one task, or those of a model that named no task of it.
+/// The requests of one task, or the requests to a model that do not name a task.
 ///
-/// A histogram by protocol and status would have a dozen series for each pair. There are a count and a sum for each pair, and
-/// one histogram for all requests that succeed.
+/// A histogram by protocol and status would have a dozen series per pair. Instead, each pair has a count and a sum, and one
+/// histogram covers all successful requests.
 pub struct RequestMetrics {
     requests: IntCounterVec,
     seconds: CounterVec,
@@ -53,26 +52,26 @@ impl RequestMetrics {
         let latency = latency_buckets.map(|buckets| {
             builder.histogram(
                 "inference_latency_seconds",
-                "Time from the head of a request to its answer, of requests that succeeded.",
+                "Time from the head of a request to its reply, for requests that succeeded.",
                 seconds(&buckets.requests),
             )
         });
         Ok(Self {
             requests: builder.int_counter_vec(
                 "inference_requests_total",
-                "Requests answered, by protocol and HTTP status; for gRPC, the HTTP status that its status stands for.",
+                "Requests answered, by protocol and HTTP status. gRPC statuses are mapped to HTTP statuses.",
                 &labels,
             )?,
             seconds: builder.counter_vec(
                 "inference_requests_seconds_total",
-                "Total time from the heads of requests to their answers, by protocol and HTTP status.",
+                "Total time from the heads of requests to their replies, by protocol and HTTP status.",
                 &labels,
             )?,
             latency: latency.transpose()?,
         })
     }
 
-    /// Counts a request that was answered with this HTTP status, `took` after its head had arrived.
+    /// Counts a request that was answered with this HTTP status. `took` is the time from its head to its reply.
     pub fn observe(&self, protocol: Protocol, status: u16, took: Duration) {
         let status_label = status.to_string();
         let labels = [protocol.label(), status_label.as_str()];

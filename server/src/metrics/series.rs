@@ -1,9 +1,10 @@
-//! The series of one owner (a model, a task), which appear in the registry and disappear from it together.
+//! The series of one owner (a model or a task), which are added to the registry and removed from it together.
 //!
-//! The owner's labels are constant, so the registry joins the families of all owners by name, and whatever is still counted
-//! after the owner was removed is not exposed.
+//! The labels of the owner are constant labels: the registry merges the families of all owners by name, and series that are
+//! still updated after their owner was removed are not exposed.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Metric, MetricFamily, MetricType, Summary};
@@ -11,13 +12,47 @@ use prometheus::{CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntCou
 
 type Result<T> = std::result::Result<T, prometheus::Error>;
 
+/// The upper bounds of histogram buckets for each kind of duration, ascending. A histogram without buckets has only a sum and
+/// a count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buckets {
+    /// For the time that a batch takes in the model.
+    pub inference: Vec<Duration>,
+    /// For the time from the head of a request to its reply.
+    pub requests: Vec<Duration>,
+    /// For the other stages of a request: preparation, queue, encoding, and the wait of a batch for more items.
+    pub stages: Vec<Duration>,
+}
+
+impl Buckets {
+    /// No buckets.
+    pub const NONE: Self = Self {
+        inference: Vec::new(),
+        requests: Vec::new(),
+        stages: Vec::new(),
+    };
+
+    /// The bounds for latencies of requests, in seconds, as `prometheus` takes them.
+    pub fn request_seconds(&self) -> Vec<f64> {
+        seconds(&self.requests)
+    }
+}
+
+/// Bounds in seconds. `prometheus` replaces an empty list with its own defaults, but accepts the bound that every histogram has.
+pub(super) fn seconds(bounds: &[Duration]) -> Vec<f64> {
+    if bounds.is_empty() {
+        return vec![f64::INFINITY];
+    }
+    bounds.iter().map(Duration::as_secs_f64).collect()
+}
+
 /// All series of one owner.
 #[derive(Clone)]
 pub(super) struct Series(Arc<[Arc<dyn Collector>]>);
 
 impl Series {
-    /// The series one by one, as the registry needs them: it identifies a collector by the sum of its series' hashes, and the
-    /// sums of two owners with similar names are often equal.
+    /// The series one by one. They must be registered one by one: the registry identifies a collector by the sum of the hashes of
+    /// its series, and these sums are often equal for two owners with similar names.
     pub(super) fn each(&self) -> impl Iterator<Item = Self> {
         self.0
             .iter()
@@ -36,7 +71,7 @@ impl Collector for Series {
     }
 }
 
-/// A histogram without bounds as the type that Prometheus has for a sum and a count alone.
+/// Converts a histogram without buckets to a summary, the type that Prometheus has for a sum and a count.
 fn without_empty_histograms(mut family: MetricFamily) -> MetricFamily {
     let is_summary = family.get_field_type() == MetricType::HISTOGRAM
         && family
@@ -112,13 +147,13 @@ impl<'a> Builder<'a> {
         Ok(self.add(IntCounter::with_opts(options)?))
     }
 
-    /// Counters by labels whose values are not known beforehand. The values must not come from clients.
+    /// Counters by labels whose values are not known in advance. The values must not come from clients.
     pub(super) fn counter_vec(&mut self, name: &str, help: &str, labels: &[&str]) -> Result<CounterVec> {
         let options = self.options(name, help);
         Ok(self.add(CounterVec::new(options, labels)?))
     }
 
-    /// As [`counter_vec`](Self::counter_vec), of whole numbers.
+    /// Like [`counter_vec`](Self::counter_vec), for integers.
     pub(super) fn int_counter_vec(
         &mut self,
         name: &str,
@@ -129,7 +164,7 @@ impl<'a> Builder<'a> {
         Ok(self.add(IntCounterVec::new(options, labels)?))
     }
 
-    /// Counters by a reason out of a closed set. The first one is there from the start, at zero.
+    /// Counters by a reason from a closed set. The series of the first reason exists from the start, at zero.
     pub(super) fn reasons(
         &mut self,
         name: &str,
@@ -156,7 +191,7 @@ pub(super) struct ReasonCounters {
 }
 
 impl ReasonCounters {
-    /// Counts one; a reason that is not in the set is ignored.
+    /// Increments the counter of a reason. A reason that is not in the set is ignored.
     pub(super) fn inc(&self, reason: &str) {
         if let Some((reason, counter)) = self.counters.iter().find(|(known, _)| *known == reason) {
             counter
@@ -165,7 +200,7 @@ impl ReasonCounters {
         }
     }
 
-    /// How many were counted.
+    /// The counter of a reason.
     pub(super) fn get(&self, reason: &str) -> u64 {
         let counter = self.counters.iter().find(|(known, _)| *known == reason);
         counter

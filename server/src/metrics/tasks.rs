@@ -2,31 +2,33 @@
 
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 
-use super::buckets::{BATCH_SIZES, Buckets, seconds};
 use super::labels::{ItemOutcome, REJECTIONS, rejection_reason};
 use super::requests::RequestMetrics;
-use super::series::{Builder, ReasonCounters, Series};
+use super::series::{Buckets, Builder, ReasonCounters, Series, seconds};
 use crate::error::Rejection;
 
-/// The series of one task of one model. A new generation of the model keeps counting in the same series.
+/// Buckets for the number of items in a batch.
+const BATCH_SIZES: [f64; 5] = [1.0, 4.0, 16.0, 64.0, 256.0];
+
+/// The series of one task of one model. New generations of the model continue the same series.
 pub struct TaskMetrics {
-    /// From arrival (or the end of its preparation) to the start of the batch, per item.
+    /// Time from the end of the preparation (or the arrival) of an item to the start of its batch.
     pub queue_seconds: Histogram,
-    /// Decoding and preprocessing, per item.
+    /// Time to decode and preprocess an item.
     pub prepare_seconds: Histogram,
-    /// `predict_batch`, per batch.
+    /// Time of a call of `predict_batch`.
     pub inference_seconds: Histogram,
-    /// Writing the body of the reply, per request.
+    /// Time to write the body of a reply.
     pub encode_seconds: Histogram,
-    /// How long a free worker waited for more items, per batch.
+    /// Time that a free worker waited for more items before it started a batch.
     pub batch_wait_seconds: Histogram,
-    /// Learned cost of a batch, without its items.
+    /// Estimated cost of a batch, without its items.
     pub learned_batch_seconds: Gauge,
-    /// Learned cost of each further item, or unit of weight.
+    /// Estimated cost of each further item, or unit of weight.
     pub learned_unit_seconds: Gauge,
-    /// Items per batch.
+    /// Items in a batch.
     pub batch_size: Histogram,
-    /// Cost per batch, in the model's units.
+    /// Cost of a batch, in the units of the plugin.
     pub batch_weight: Histogram,
     /// Items in the queue.
     pub queued_items: IntGauge,
@@ -45,7 +47,7 @@ pub struct TaskMetrics {
 }
 
 impl TaskMetrics {
-    /// `reasons` are the values of `reason` in `inference_batches_total`.
+    /// `reasons` are the values of the label `reason` of `inference_batches_total`.
     pub(super) fn new(
         model: &str,
         task: &str,
@@ -78,27 +80,27 @@ impl TaskMetrics {
             )?,
             batch_wait_seconds: b.histogram(
                 "inference_batch_wait_seconds",
-                "Time a free worker waited for more items before it took a batch.",
+                "Time a free worker waited for more items before it started a batch.",
                 seconds(&buckets.stages),
             )?,
             learned_batch_seconds: b.gauge(
                 "inference_learned_batch_seconds",
-                "Learned cost of a batch without its items, under the adaptive policy.",
+                "Estimated cost of a batch without its items, under the adaptive policy.",
             )?,
             learned_unit_seconds: b.gauge(
                 "inference_learned_unit_seconds",
-                "Learned cost of each further item, or unit of weight, under the adaptive policy.",
+                "Estimated cost of each further item, or unit of weight, under the adaptive policy.",
             )?,
             batch_size: b.histogram("inference_batch_size", "Items in a batch.", BATCH_SIZES.to_vec())?,
             batch_weight: b.histogram(
                 "inference_batch_weight",
-                "Cost of a batch, in the model's units (such as tokens or pixels; items if the model states none).",
+                "Cost of a batch, in the plugin's units (such as tokens or pixels), or in items if the plugin declares no weights.",
                 seconds(&[]),
             )?,
             queued_items: b.int_gauge("inference_queue_items", "Items in the queue.")?,
             queued_weight: b.int_gauge(
                 "inference_queue_weight",
-                "Weight of the items in the queue, in the model's units.",
+                "Total weight of the items in the queue, in the plugin's units.",
             )?,
             executing_items: b.int_gauge("inference_executing_items", "Items in running batches.")?,
             out_of_memory: b.int_counter(
@@ -108,7 +110,7 @@ impl TaskMetrics {
             requests: RequestMetrics::new(b, Some(buckets))?,
             batches: b.reasons(
                 "inference_batches_total",
-                "Batches run, by the reason for which they were closed.",
+                "Batches run, by the reason why they were closed.",
                 "reason",
                 reasons,
             )?,
@@ -128,12 +130,12 @@ impl TaskMetrics {
         })
     }
 
-    /// Counts an item.
+    /// Counts a completed item.
     pub fn count_item(&self, outcome: ItemOutcome) {
         self.items.inc(outcome.label());
     }
 
-    /// How many items had this outcome.
+    /// Number of items with this outcome.
     pub fn counted(&self, outcome: ItemOutcome) -> u64 {
         self.items.get(outcome.label())
     }
@@ -143,7 +145,7 @@ impl TaskMetrics {
         self.rejections.inc(rejection_reason(rejection));
     }
 
-    /// Counts a batch by the reason for which it was closed.
+    /// Counts a batch by the reason why it was closed.
     pub fn count_batch(&self, reason: &'static str) {
         self.batches.inc(reason);
     }

@@ -1,13 +1,13 @@
-//! The series of a model's worker processes. Models whose workers are threads have none.
+//! The series of a model's worker processes. Models that run in threads have none.
 
 use prometheus::IntGauge;
 
 use super::labels::RestartReason;
 use super::series::{Builder, ReasonCounters, Series};
 
-/// The series of the worker processes of one model. A new generation of the model keeps counting in the same series.
+/// The series of the worker processes of one model. New generations of the model continue the same series.
 pub struct WorkerMetrics {
-    /// Processes that serve.
+    /// Processes that are serving.
     pub processes: IntGauge,
     /// Processes in a crash loop.
     pub crash_loops: IntGauge,
@@ -22,15 +22,15 @@ impl WorkerMetrics {
         Ok(Self {
             processes: builder.int_gauge(
                 "inference_worker_processes",
-                "Processes of a model that serve, if it has processes of its own.",
+                "Worker processes of the model that are serving.",
             )?,
             crash_loops: builder.int_gauge(
                 "inference_worker_crash_loops",
-                "Processes of a model that were lost repeatedly without a completed batch.",
+                "Worker processes of the model in a crash loop: they exited repeatedly without a completed batch.",
             )?,
             restarts: builder.reasons(
                 "inference_worker_restarts_total",
-                "Processes of a model that were lost and are replaced, by reason.",
+                "Worker processes that were lost and are replaced, by reason.",
                 "reason",
                 &RestartReason::ALL.map(RestartReason::label),
             )?,

@@ -44,17 +44,17 @@ impl ModelStates {
             families: vec![
                 family(
                     "inference_model_ready",
-                    "1 while the model serves, else 0.",
+                    "1 while the model can run a batch, otherwise 0.",
                     ready,
                 )?,
                 family(
                     "inference_model_generation",
-                    "Number of the generation that serves; 0 if none does.",
+                    "Number of the serving generation, 0 if none is serving.",
                     generation,
                 )?,
                 family(
                     "inference_oldest_batch_seconds",
-                    "Age of the oldest batch that a worker of the model runs; 0 if none runs.",
+                    "Age of the oldest batch that a worker of the model is running, 0 if none is running.",
                     oldest_batch,
                 )?,
             ],
