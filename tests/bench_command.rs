@@ -70,7 +70,7 @@ fn what_was_measured_before_an_interruption_is_told() {
     assert_eq!(output.status.code(), Some(1));
     let table = String::from_utf8(output.stdout).expect("it prints text");
     assert!(
-        table.contains("1 caller ") && !table.contains("2 callers"),
+        table.contains("1 client ") && !table.contains("2 clients"),
         "{table}"
     );
 }
@@ -86,9 +86,9 @@ fn a_closed_loop_is_measured_at_each_number_of_callers() {
         ),
     );
     assert_eq!(ran.code, Some(0), "{}", ran.err);
-    assert!(ran.err.contains("step 2 of 2: 2 callers"), "{}", ran.err);
+    assert!(ran.err.contains("step 2 of 2: 2 clients"), "{}", ran.err);
     assert!(
-        ran.out.contains("p99.9") && ran.out.contains("1 caller "),
+        ran.out.contains("p99.9") && ran.out.contains("1 client "),
         "{}",
         ran.out
     );
@@ -166,7 +166,7 @@ fn refused_requests_are_counted_by_status_with_the_first_message() {
     assert_eq!(ran.code, Some(1), "{}", ran.out);
     assert!(ran.out.contains(" × 400: "), "{}", ran.out);
     assert!(
-        ran.err.contains("no request succeeded with 1 caller: 400: "),
+        ran.err.contains("no request succeeded with 1 client: 400: "),
         "{}",
         ran.err
     );
@@ -182,12 +182,12 @@ fn what_cannot_be_measured_is_refused_with_a_reason() {
         (
             format!("--url {url} --model words"),
             2,
-            "choose one with --task, of echo, stats",
+            "select one of its tasks with --task: echo, stats",
         ),
         (
             format!("--url {url} --model words --task ehco"),
             2,
-            "has no task `ehco`, expected one of echo, stats",
+            "has no task `ehco`; its tasks are echo, stats",
         ),
         (
             format!("--url {url} --model words --task echo --body none.json"),
@@ -199,11 +199,11 @@ fn what_cannot_be_measured_is_refused_with_a_reason() {
             2,
             "does not support TLS",
         ),
-        (format!("--url {url}"), 2, "give one with --model"),
+        (format!("--url {url}"), 2, "use --model"),
         (
             format!("--url {url} --model words --header s3cret"),
             2,
-            "--header number 1: it has no colon",
+            "--header number 1: missing colon",
         ),
         ("--compare a.json b.json".to_owned(), 1, "cannot read a.json"),
     ] {
@@ -281,7 +281,7 @@ fn a_key_comes_from_the_environment_and_is_never_printed() {
     let refused = bench(&folder(), &arguments);
     assert_eq!(refused.code, Some(1), "{}", refused.out);
     assert!(
-        refused.err.contains(" answered 401: ") && refused.err.contains("--key or INFERENCE_BENCH_KEY"),
+        refused.err.contains(" failed with 401: ") && refused.err.contains("--key or INFERENCE_BENCH_KEY"),
         "{}",
         refused.err
     );
@@ -332,7 +332,7 @@ fn an_interrupted_step_is_reported_as_far_as_it_was_measured() {
         err.contains("interrupted: 1 of 2 steps were measured, the last one in part"),
         "{err}"
     );
-    assert!(out.contains("1 caller "), "{out}");
+    assert!(out.contains("1 client "), "{out}");
 }
 
 #[test]
@@ -362,9 +362,9 @@ fn a_server_that_does_not_run_is_told_from_one_that_refuses() {
     let address = "127.0.0.1:1";
     let ran = bench(&folder(), &format!("--url http://{address} --model words"));
     assert_eq!(ran.code, Some(1));
-    let expected = format!("no server answers at http://{address}: Connection refused");
+    let expected = format!("no server at http://{address}: Connection refused");
     assert!(
-        ran.err.contains(&expected) && ran.err.contains("is it running?"),
+        ran.err.contains(&expected) && ran.err.contains("start one with"),
         "{}",
         ran.err
     );

@@ -1,20 +1,26 @@
-//! Texts that must not be shown: keys, and variables for the environment of models.
+//! Text that must not be shown: keys, and environment variables of models.
 
 use std::fmt;
 
-/// A text that is a secret. It is compared and passed on like any other, but neither `Debug` nor any message shows it.
+/// Secret text. It can be compared and passed on, but `Debug` hides it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Secret(String);
 
 impl Secret {
-    /// A secret with this text.
+    /// Wraps secret text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself, for those who have to send it or compare it. It must not be logged.
+    /// The text, to send or compare it. It must not be logged.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
     }
 }
 
@@ -24,7 +30,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Words that the names of secrets contain.
+/// Words in the names of secrets.
 const WORDS: [&str; 15] = [
     "apikey",
     "apikeys",
@@ -43,7 +49,7 @@ const WORDS: [&str; 15] = [
     "token",
 ];
 
-/// Whether something of this name is likely to be a secret, such as `admin_key` or `HF_TOKEN`.
+/// Whether a name is likely to be that of a secret, such as `admin_key` or `HF_TOKEN`.
 pub fn is_secret_name(name: &str) -> bool {
     name.split(|c: char| !c.is_ascii_alphanumeric())
         .any(|word| WORDS.iter().any(|secret| word.eq_ignore_ascii_case(secret)))
@@ -66,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_not_shown() {
+    fn debug_output_hides_a_secret() {
         let secret = Secret::new("f3f1f4a5c8d94c1e");
         assert_eq!(
             format!("{secret:?} {:?}", Some(&secret)),
@@ -76,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_known_by_their_names() {
+    fn secrets_are_recognized_by_their_names() {
         for name in [
             "admin_key",
             "api_keys",

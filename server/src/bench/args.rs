@@ -1,4 +1,4 @@
-//! The command line of `bench`, and what it comes to.
+//! The command line of `bench`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,10 +9,11 @@ use hyper::HeaderMap;
 use super::arrivals::Arrivals;
 use super::client::ServerUrl;
 use super::error::BenchError;
-use super::headers::{self, Secret};
+use super::headers;
 use super::report::Load;
+use crate::secret::Secret;
 
-/// In the order of `--help`.
+/// The arguments, in the order of `--help`.
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct BenchArgs {
@@ -35,20 +36,20 @@ pub struct BenchArgs {
     #[arg(long, short = 'H', value_name = "NAME:VALUE")]
     header: Vec<Secret>,
 
-    /// Closed loop: number of clients, each of which sends its next request as soon as it has its answer; each number is
-    /// a separate step
+    /// Closed loop: number of clients, each of which sends its next request as soon as it has received a reply; each number
+    /// is a separate step
     #[arg(
         long, short, value_name = "CLIENTS,…", value_delimiter = ',', default_value = "1,4,16,64",
         value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Load"
     )]
     concurrency: Vec<u32>,
-    /// Open loop: requests per second, whether or not earlier ones have been answered; each rate is a separate step
+    /// Open loop: requests per second, independent of replies; each rate is a separate step
     #[arg(
         long, short, value_name = "REQUESTS/S,…", value_delimiter = ',', value_parser = rate,
         conflicts_with = "concurrency", help_heading = "Load"
     )]
     rate: Vec<f64>,
-    /// Arrivals of an open loop: poisson, constant, or burst:8 for eight at once
+    /// Arrivals of an open loop: poisson, constant, or burst:8 for bursts of eight
     #[arg(
         long, value_name = "KIND", default_value = "poisson", value_parser = Arrivals::parse, requires = "rate",
         help_heading = "Load"
@@ -60,13 +61,13 @@ pub struct BenchArgs {
         help_heading = "Load"
     )]
     max_connections: u32,
-    /// Time that each step is measured
+    /// Duration of the measurement of each step
     #[arg(long, short, value_name = "DURATION", default_value = "10s", value_parser = positive, help_heading = "Load")]
     duration: Duration,
-    /// Time under load before each measurement
+    /// Duration of the load before each measurement
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration, help_heading = "Load")]
     warm_up: Duration,
-    /// Time after which an unanswered request counts as failed
+    /// Timeout after which an unanswered request counts as failed
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = positive, help_heading = "Load")]
     timeout: Duration,
     /// Seed of the random arrivals of an open loop
@@ -76,7 +77,7 @@ pub struct BenchArgs {
     /// File with the body of every request; the default is the example that the task declares
     #[arg(long, value_name = "FILE", help_heading = "Request")]
     body: Option<PathBuf>,
-    /// Content type of the body; the default depends on the file's name
+    /// Content type of the body; the default depends on the name of the file
     #[arg(long, value_name = "TYPE", requires = "body", help_heading = "Request")]
     content_type: Option<String>,
     /// Number of copies of the example in each request
@@ -86,19 +87,19 @@ pub struct BenchArgs {
     )]
     items: Option<u32>,
 
-    /// Name of the run in tables and plots, such as the policy under test
+    /// Label of the run in tables and plots, such as the policy under test
     #[arg(long, value_name = "TEXT", help_heading = "Output")]
     label: Option<String>,
-    /// File to write the results to as JSON; - is standard output
+    /// File for the results as JSON; - writes to standard output
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     json: Option<PathBuf>,
-    /// File to write a page with plots to
+    /// File for an HTML page with plots
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     html: Option<PathBuf>,
     /// Do not report progress
     #[arg(long, short, help_heading = "Output")]
     quiet: bool,
-    /// Compare two results of --json; no server is needed
+    /// Compare two results of --json, without a server
     #[arg(
         long, num_args = 2, value_names = ["A", "B"], help_heading = "Output",
         conflicts_with_all = ["model", "task", "concurrency", "rate", "body", "items", "json"]
@@ -109,38 +110,37 @@ pub struct BenchArgs {
 const EXAMPLES: &str = "\
 Examples:
   inference-server bench --model digits
-      one client, then 4, 16 and 64, with the example that the model declares
+      1, 4, 16 and 64 clients in turn, with the example that the model declares
   inference-server bench --model digits --body digit.png --concurrency 32 --duration 30s
       your own request
   INFERENCE_BENCH_KEY=… inference-server bench --url gpu-7:8080 --model digits --header 'x-priority: low'
       another host, an API key, and a header
   inference-server bench --model digits --rate 100,500,1000 --html digits.html
-      clients that do not wait for one another, and a page with plots
+      an open loop, and a page with plots
   inference-server bench --model digits --rate 200 --arrivals burst:8 --items 4
-      eight requests of four items at once
+      bursts of eight requests with four items each
   inference-server bench --model digits --label greedy --json greedy.json
   inference-server bench --compare greedy.json fixed.json
       two configurations side by side
 
-The latency of an open loop counts from the moment a request was due, even if it could not be sent then. Times in the
-server (queue, prepare, inference, encode) are means of its /metrics over the step, and include the requests of other
-clients.
+In an open loop, latency is measured from the moment a request was due, even if it could not be sent then. Server times
+(queue, prepare, inference, encode) are means of its /metrics over the step, and include requests of other clients.
 
 A request that was due before the measurement and was not answered by its end counts as failed (`unanswered`). Ctrl-C
 ends the current step early and reports what was measured. The exit code is 0 if requests succeeded in every step.";
 
-/// What is to be done.
+/// What the command does.
 #[derive(Debug)]
 pub(super) enum Work {
     Load(Box<Plan>),
     Compare(Comparison),
 }
 
-/// Load on one task.
+/// A load test of one task.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) url: ServerUrl,
-    /// Added to every request.
+    /// Headers that are added to every request.
     pub(super) headers: HeaderMap,
     pub(super) model: String,
     pub(super) task: Option<String>,
@@ -155,7 +155,7 @@ pub(super) struct Plan {
     pub(super) quiet: bool,
 }
 
-/// How long each step takes.
+/// Durations of a step.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timing {
     pub(super) warm_up: Duration,
@@ -163,21 +163,21 @@ pub(super) struct Timing {
     pub(super) timeout: Duration,
 }
 
-/// Where the request's body comes from.
+/// Where the body of the requests comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RequestSource {
-    /// The task's example as one item.
+    /// The example of the task, as one item.
     Example,
-    /// So many copies of it.
+    /// This many copies of the example.
     Examples(usize),
-    /// A file, as it is.
+    /// A file.
     File {
         path: PathBuf,
         content_type: Option<String>,
     },
 }
 
-/// Two reports.
+/// A comparison of two reports.
 #[derive(Debug)]
 pub(super) struct Comparison {
     pub(super) files: [PathBuf; 2],
@@ -191,7 +191,7 @@ impl BenchArgs {
             return Ok(Work::Compare(Comparison { files, html }));
         }
         let steps = if self.rate.is_empty() {
-            let closed = |callers: &u32| Load::Closed { callers: *callers };
+            let closed = |clients: &u32| Load::Closed { clients: *clients };
             self.concurrency.iter().map(closed).collect()
         } else {
             let arrivals = self.arrivals;
@@ -231,20 +231,20 @@ impl BenchArgs {
     }
 }
 
-/// A day is enough for any load, and keeps sums of times far from overflow.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// Long enough for any load, and short enough that sums of times cannot overflow.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(duration) if duration <= LONGEST => Ok(duration),
-        Ok(_) => Err("expected at most one day".to_owned()),
-        Err(_) => Err("write a number and a unit, such as `500ms`, `10s` or `2m`".to_owned()),
+        Ok(duration) if duration <= MAX_DURATION => Ok(duration),
+        Ok(_) => Err("expected at most 24h".to_owned()),
+        Err(_) => Err("expected a number and a unit, such as `500ms`, `10s` or `2m`".to_owned()),
     }
 }
 
 fn positive(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("expected more than nothing".to_owned()),
+        Duration::ZERO => Err("expected a duration greater than zero".to_owned()),
         duration => Ok(duration),
     }
 }
@@ -252,7 +252,7 @@ fn positive(text: &str) -> Result<Duration, String> {
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate > 0.0 && rate <= 1e6 => Ok(rate),
-        _ => Err("expected requests per second, above 0 and at most 1000000".to_owned()),
+        _ => Err("expected requests per second, greater than 0 and at most 1000000".to_owned()),
     }
 }
 
@@ -283,29 +283,29 @@ mod tests {
         }
     }
 
-    fn refusal(line: &str) -> String {
+    fn error(line: &str) -> String {
         parse(line).expect_err(line)
     }
 
     #[test]
-    fn a_model_is_enough() {
+    fn a_model_is_the_only_required_argument() {
         let plan = plan("--model digits");
         assert_eq!(plan.url.to_string(), "http://127.0.0.1:8080");
         assert_eq!((plan.model.as_str(), plan.task), ("digits", None));
-        let callers = [1, 4, 16, 64].map(|callers| Load::Closed { callers });
-        assert_eq!(plan.steps, callers);
+        let steps = [1, 4, 16, 64].map(|clients| Load::Closed { clients });
+        assert_eq!(plan.steps, steps);
         assert_eq!(plan.request, RequestSource::Example);
     }
 
     #[test]
-    fn rates_make_an_open_loop() {
+    fn rates_select_an_open_loop() {
         let steps = plan("-m m --rate 100,2.5 --arrivals burst:8").steps;
         let arrivals = Arrivals::Burst(8);
         assert_eq!(steps, [100.0, 2.5].map(|rate| Load::Open { rate, arrivals }));
     }
 
     #[test]
-    fn a_key_and_headers_go_with_every_request() {
+    fn the_key_and_headers_are_sent_with_every_request() {
         let headers = plan("-m m --key k1 --header x-a:1 -H x-b:2").headers;
         assert_eq!(headers["authorization"], "Bearer k1");
         assert_eq!(
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_may_be_the_example_several_times_or_a_file() {
+    fn the_body_is_copies_of_the_example_or_a_file() {
         assert_eq!(plan("-m m --items 3").request, RequestSource::Examples(3));
         let file = RequestSource::File {
             path: "a.bin".into(),
@@ -343,18 +343,18 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_a_hint() {
+    fn invalid_arguments_are_rejected_with_a_hint() {
         for (line, part) in [
-            ("", "give one with --model"),
+            ("", "use --model"),
             ("-m m --url https://here:1", "does not support TLS"),
             ("-m m --url ftp://here:1", "http://HOST:PORT"),
             ("-m m --url ::1", "[::1]"),
-            ("-m m --header nonsense", "--header number 1"),
+            ("-m m --header invalid", "--header number 1"),
             ("-m m --duration 10", "a unit"),
-            ("-m m --duration 9999h", "one day"),
-            ("-m m --duration 0s", "more than nothing"),
-            ("-m m --rate 0", "above 0"),
-            ("-m m --rate NaN", "above 0"),
+            ("-m m --duration 9999h", "24h"),
+            ("-m m --duration 0s", "greater than zero"),
+            ("-m m --rate 0", "greater than 0"),
+            ("-m m --rate NaN", "greater than 0"),
             ("-m m --rate 1 --arrivals sometimes", "burst:8"),
             ("-m m --arrivals constant", "--rate"),
             ("-m m --concurrency 0", "1..=10000"),
@@ -363,8 +363,8 @@ mod tests {
             ("--compare a.json", "2"),
             ("--compare a.json b.json --model m", "cannot be used with"),
         ] {
-            let refusal = refusal(line);
-            assert!(refusal.contains(part), "{line:?} is refused with {refusal:?}");
+            let error = error(line);
+            assert!(error.contains(part), "{line:?} is rejected with {error:?}");
         }
     }
 }

@@ -1,36 +1,36 @@
-//! When the requests of an open loop are due. Pure: offsets from the start, from a seed.
+//! Arrival times of the requests of an open loop. Pure: offsets from the start, computed from a seed.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How arrivals are spread over time.
+/// The distribution of arrivals over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Arrivals {
-    /// Independent of one another, as those of many clients are.
+    /// A Poisson process: independent arrivals, like those of many clients.
     Poisson,
-    /// One like the other.
+    /// Equal intervals.
     Constant,
-    /// So many at once, at times that are independent of one another.
+    /// Bursts of this many requests. The bursts are a Poisson process.
     Burst(u32),
 }
 
 impl Arrivals {
-    /// Reads `poisson`, `constant` or `burst:8`. The error is a hint for whoever wrote it.
+    /// Parses `poisson`, `constant` or `burst:8`. The error is a hint.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None if text == "poisson" => Ok(Self::Poisson),
             None if text == "constant" => Ok(Self::Constant),
             Some(("burst", size)) => match size.parse() {
                 Ok(size) if size > 0 => Ok(Self::Burst(size)),
-                _ => Err("a burst has a size of 1 or more, such as `burst:8`".to_owned()),
+                _ => Err("expected a burst size of 1 or more, such as `burst:8`".to_owned()),
             },
             _ => Err("expected `poisson`, `constant` or `burst:8`".to_owned()),
         }
     }
 
-    /// The arrivals of a rate per second, without end, as offsets from the start.
+    /// An endless schedule of arrivals at this rate per second, as offsets from the start.
     pub(super) fn at_rate(self, rate: f64, seed: u64) -> Schedule {
         Schedule {
             arrivals: self,
@@ -52,7 +52,7 @@ impl std::fmt::Display for Arrivals {
     }
 }
 
-/// See [`Arrivals::at_rate`].
+/// An endless schedule of arrivals, created by [`Arrivals::at_rate`].
 pub(super) struct Schedule {
     arrivals: Arrivals,
     rate: f64,
@@ -62,9 +62,9 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// A gap between events of a Poisson process: exponential, by inversion.
-    fn gap(&mut self, rate: f64) -> f64 {
-        // `f64` is in [0, 1), and the logarithm wants (0, 1].
+    /// An interval of a Poisson process: exponentially distributed, by inversion sampling.
+    fn interval(&mut self, rate: f64) -> f64 {
+        // `f64()` is in [0, 1), and the logarithm is defined on (0, 1].
         -(1.0 - self.random.f64()).ln() / rate
     }
 }
@@ -74,18 +74,18 @@ impl Iterator for Schedule {
 
     fn next(&mut self) -> Option<Duration> {
         self.seconds += match self.arrivals {
-            Arrivals::Poisson => self.gap(self.rate),
+            Arrivals::Poisson => self.interval(self.rate),
             Arrivals::Constant => 1.0 / self.rate,
             Arrivals::Burst(size) if self.left_of_burst == 0 => {
                 self.left_of_burst = size - 1;
-                self.gap(self.rate / f64::from(size))
+                self.interval(self.rate / f64::from(size))
             }
             Arrivals::Burst(_) => {
                 self.left_of_burst -= 1;
                 0.0
             }
         };
-        // Beyond what a `Duration` holds the schedule is over.
+        // The schedule ends when `Duration` overflows.
         Duration::try_from_secs_f64(self.seconds).ok()
     }
 }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_keeps_its_rate() {
+    fn every_kind_of_arrivals_has_the_requested_rate() {
         for arrivals in [Arrivals::Poisson, Arrivals::Constant, Arrivals::Burst(8)] {
             let count = within_a_minute(arrivals, 200.0, 1).len();
             // 12 000 are expected; the bursts deviate most, by 310 in one standard deviation.
@@ -111,14 +111,18 @@ mod tests {
     }
 
     #[test]
-    fn gaps_of_poisson_arrivals_deviate_as_much_as_their_mean() {
+    fn the_standard_deviation_of_poisson_intervals_equals_their_mean() {
         let due = within_a_minute(Arrivals::Poisson, 1000.0, 7);
-        let gaps: Vec<f64> = due
+        let intervals: Vec<f64> = due
             .windows(2)
             .map(|pair| (pair[1] - pair[0]).as_secs_f64())
             .collect();
-        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
-        let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+        let mean = intervals.iter().sum::<f64>() / intervals.len() as f64;
+        let variance = intervals
+            .iter()
+            .map(|interval| (interval - mean).powi(2))
+            .sum::<f64>()
+            / intervals.len() as f64;
         let ratio = variance.sqrt() / mean;
         assert!((0.97..1.03).contains(&ratio), "{ratio}");
     }
@@ -134,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_requests_of_a_burst_are_due_at_once() {
+    fn the_requests_of_a_burst_are_due_at_the_same_time() {
         let due: Vec<Duration> = Arrivals::Burst(3).at_rate(30.0, 3).take(9).collect();
         for burst in due.chunks(3) {
             assert_eq!(burst, [burst[0]; 3]);
@@ -143,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_is_the_same_schedule() {
+    fn the_same_seed_gives_the_same_schedule() {
         let of = |seed| within_a_minute(Arrivals::Poisson, 50.0, seed);
         assert_eq!(of(5), of(5));
         assert_ne!(of(5), of(6));
     }
 
     #[test]
-    fn kinds_are_read_as_they_are_shown() {
+    fn parse_accepts_what_display_writes() {
         for arrivals in [Arrivals::Poisson, Arrivals::Constant, Arrivals::Burst(8)] {
             assert_eq!(Arrivals::parse(&arrivals.to_string()), Ok(arrivals));
         }

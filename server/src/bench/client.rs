@@ -1,4 +1,4 @@
-//! One keep-alive connection to a server, and what comes back over it.
+//! A keep-alive connection to a server, and the failures of its requests.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// Where a server is: `[http://]HOST[:PORT][/PREFIX]`.
+/// Address of a server: `[http://]HOST[:PORT][/PREFIX]`.
 #[derive(Clone, Debug)]
 pub(super) struct ServerUrl {
     authority: Authority,
@@ -21,7 +21,8 @@ pub(super) struct ServerUrl {
 }
 
 impl ServerUrl {
-    /// Reads what the command line gives. The error is a hint for its author, and does not repeat what may be a password.
+    /// Parses an argument of the command line. The error is a hint, which does not contain the text, since that may contain a
+    /// password.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         const EXPECTED: &str = "expected HOST:PORT or http://HOST:PORT";
         let text = text.trim();
@@ -30,8 +31,7 @@ impl ServerUrl {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
             Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
                 return Err(
-                    "this command does not support TLS: give the address of the server itself, after the proxy that \
-                     terminates TLS"
+                    "this command does not support TLS: use the address of the server, behind the proxy that terminates TLS"
                         .to_owned(),
                 );
             }
@@ -47,7 +47,7 @@ impl ServerUrl {
         if authority.as_str().contains('@') {
             return Err("a user and password in the URL are not supported: use --key or --header".to_owned());
         }
-        // The parser of authorities accepts ports that are not numbers.
+        // `Authority` accepts ports that are not numbers.
         let port = authority
             .as_str()
             .rsplit_once(':')
@@ -64,12 +64,12 @@ impl ServerUrl {
         })
     }
 
-    /// `HOST:PORT`, as the header `host` has it.
+    /// `HOST:PORT`, the value of the header `host`.
     pub(super) fn authority(&self) -> &str {
         self.authority.as_str()
     }
 
-    /// The path of a route, as the request line has it.
+    /// The path of a route, with the prefix.
     pub(super) fn path(&self, route: &str) -> String {
         format!("{}{route}", self.prefix)
     }
@@ -81,18 +81,18 @@ impl fmt::Display for ServerUrl {
     }
 }
 
-/// The ways in which a request comes to nothing.
+/// Kind of failure of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FailureKind {
-    /// Answered with another status than 200.
+    /// The status was not 200.
     Status(u16),
-    /// Not answered in time.
+    /// There was no reply within the timeout.
     Timeout,
-    /// No connection could be made.
+    /// The connection could not be opened.
     Connect,
-    /// The connection ended before the answer.
+    /// The connection was closed before the reply was complete.
     Broken,
-    /// Due before the measurement, and not answered by its end.
+    /// The request was due before the measurement and was not answered by its end.
     Unanswered,
 }
 
@@ -108,11 +108,11 @@ impl fmt::Display for FailureKind {
     }
 }
 
-/// Why a request came to nothing.
+/// Failure of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) kind: FailureKind,
-    /// In the words of the server or the system.
+    /// The message of the server or the operating system.
     pub(super) message: String,
 }
 
@@ -130,16 +130,16 @@ impl Failure {
     pub(super) fn unanswered() -> Self {
         Self::new(
             FailureKind::Unanswered,
-            "sent before the measurement began, and not answered by its end",
+            "sent before the measurement, and not answered by its end",
         )
     }
 
     pub(super) fn timeout(after: Duration) -> Self {
-        Self::new(FailureKind::Timeout, format_args!("no answer within {after:?}"))
+        Self::new(FailureKind::Timeout, format_args!("no reply within {after:?}"))
     }
 }
 
-/// A connection that one caller uses at a time.
+/// A connection, used by one client at a time.
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,
@@ -154,30 +154,29 @@ impl Drop for Connection {
 impl Connection {
     /// Connects. Must be called within a `LocalSet`.
     pub(super) async fn open(address: SocketAddr) -> Result<Self, Failure> {
-        let refused = |error| Failure::new(FailureKind::Connect, error);
-        let stream = TcpStream::connect(address).await.map_err(refused)?;
-        stream.set_nodelay(true).map_err(refused)?;
+        let failed = |error| Failure::new(FailureKind::Connect, error);
+        let stream = TcpStream::connect(address).await.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Failure::broken(&error))?;
         let driver = tokio::task::spawn_local(async move {
-            // Whoever waits for an answer is told the same error.
+            // The pending request returns the same error.
             let _ = connection.await;
         });
         Ok(Self { sender, driver })
     }
 
-    /// Whether another request may be sent.
+    /// Whether another request can be sent.
     pub(super) fn is_usable(&self) -> bool {
         !self.sender.is_closed()
     }
 
-    /// Sends a request, and reads the whole answer if its status is not 200. The answer to a successful one is read, but not
-    /// kept.
+    /// Sends a request and reads the reply. The body of a successful reply is discarded.
     pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<(), Failure> {
         let mut response = self.respond(request).await?;
         if response.status().as_u16() != 200 {
-            return Err(refusal(response).await?);
+            return Err(error_reply(response).await?);
         }
         while let Some(frame) = response.body_mut().frame().await {
             frame.map_err(|error| Failure::broken(&error))?;
@@ -185,17 +184,17 @@ impl Connection {
         Ok(())
     }
 
-    /// As [`send`](Self::send), and keeps the answer.
+    /// Like [`send`](Self::send), but returns the body of the reply.
     pub(super) async fn fetch(&mut self, request: Request<Full<Bytes>>) -> Result<Bytes, Failure> {
         let response = self.respond(request).await?;
         if response.status().as_u16() != 200 {
-            return Err(refusal(response).await?);
+            return Err(error_reply(response).await?);
         }
         read(response).await
     }
 
     async fn respond(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
-        // After one answer the connection may need a moment until it takes the next request.
+        // After a reply, the connection may not be ready for the next request immediately.
         let ready = self.sender.ready().await;
         ready.map_err(|error| Failure::broken(&error))?;
         let response = self.sender.send_request(request).await;
@@ -208,17 +207,18 @@ async fn read(response: Response<Incoming>) -> Result<Bytes, Failure> {
     Ok(body.map_err(|error| Failure::broken(&error))?.to_bytes())
 }
 
-async fn refusal(response: Response<Incoming>) -> Result<Failure, Failure> {
+/// The failure that a reply with a status other than 200 describes.
+async fn error_reply(response: Response<Incoming>) -> Result<Failure, Failure> {
     let status = response.status();
     let body = read(response).await?;
     let message = message_of(&body).unwrap_or_else(|| status.to_string());
     Ok(Failure::new(FailureKind::Status(status.as_u16()), message))
 }
 
-/// Messages are shown to people: more of a page in HTML helps nobody.
-const LONGEST_MESSAGE: usize = 500;
+/// Maximum length of a message, in characters: the body may be a whole HTML page.
+const MAX_MESSAGE_LENGTH: usize = 500;
 
-/// What a server says went wrong: `error.message`, or `error`, or the text as it is.
+/// The message of an error reply: `error.message`, `error`, or the whole text.
 fn message_of(body: &[u8]) -> Option<String> {
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let of_json = json.as_ref().and_then(|json| {
@@ -229,27 +229,27 @@ fn message_of(body: &[u8]) -> Option<String> {
         Some(message) => message.to_owned(),
         None => String::from_utf8_lossy(body).trim().to_owned(),
     };
-    (!text.is_empty()).then(|| text.chars().take(LONGEST_MESSAGE).collect())
+    (!text.is_empty()).then(|| text.chars().take(MAX_MESSAGE_LENGTH).collect())
 }
 
-/// The addresses of a server's name; at least one.
+/// The addresses of a server, at least one.
 pub(super) async fn resolve(url: &ServerUrl) -> Result<Vec<SocketAddr>, Failure> {
     let host = url.authority.host().trim_matches(['[', ']']);
     let port = url.authority.port_u16().unwrap_or(80);
-    let unknown = |error| Failure::new(FailureKind::Connect, error);
-    let addresses = tokio::net::lookup_host((host, port)).await.map_err(unknown)?;
+    let failed = |error| Failure::new(FailureKind::Connect, error);
+    let addresses = tokio::net::lookup_host((host, port)).await.map_err(failed)?;
     let addresses: Vec<SocketAddr> = addresses.collect();
     if addresses.is_empty() {
         return Err(Failure::new(
             FailureKind::Connect,
-            format_args!("`{host}` has no address"),
+            format_args!("the name `{host}` has no address"),
         ));
     }
     Ok(addresses)
 }
 
-/// Waits for something, but not for ever.
-pub(super) async fn until<T>(
+/// Runs `work` until `deadline`; after that, it fails with a timeout of this length.
+pub(super) async fn with_deadline<T>(
     deadline: Instant,
     timeout: Duration,
     work: impl Future<Output = Result<T, Failure>>,
@@ -265,17 +265,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_a_place_and_a_prefix() {
-        let url = ServerUrl::parse("http://[::1]:8080/models/").expect("it is one");
+    fn a_url_has_an_authority_and_a_prefix() {
+        let url = ServerUrl::parse("http://[::1]:8080/models/").expect("the URL is valid");
         assert_eq!(url.to_string(), "http://[::1]:8080/models");
         assert_eq!(url.path("/metrics"), "/models/metrics");
         assert_eq!(url.authority(), "[::1]:8080");
-        let bare = ServerUrl::parse("http://localhost").expect("it is one");
+        let bare = ServerUrl::parse("http://localhost").expect("the URL is valid");
         assert_eq!(bare.path("/metrics"), "/metrics");
     }
 
     #[test]
-    fn a_url_needs_no_scheme() {
+    fn the_scheme_of_a_url_is_optional() {
         for (text, url) in [
             ("localhost:8080", "http://localhost:8080"),
             ("localhost", "http://localhost"),
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_found_in_each_shape_of_an_error() {
+    fn the_message_is_found_in_every_form_of_error_reply() {
         for (body, message) in [
             (
                 r#"{"error":{"code":"not_found","message":"no model"}}"#,

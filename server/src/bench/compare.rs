@@ -1,4 +1,4 @@
-//! Two runs side by side.
+//! Comparison of two runs.
 
 use super::report::{Load, Report, Step};
 use super::table::{NONE, aligned, failures, millis, number, request_size};
@@ -7,7 +7,7 @@ const HEADER: [&str; 13] = [
     "load", "req/s A", "B", "B/A", "p50 ms A", "B", "B/A", "p99 ms A", "B", "B/A", "batch A", "B", "B/A",
 ];
 
-/// One line for each load of either, with the ratio of what both have.
+/// A line per load of either run, with ratios for loads of both.
 pub(super) fn table(a: &Report, b: &Report) -> String {
     let names = [("A", a), ("B", b)].map(|(letter, report)| {
         let (label, size) = (&report.label, request_size(report));
@@ -19,7 +19,7 @@ pub(super) fn table(a: &Report, b: &Report) -> String {
         .map(|load| row(*load, step(a, *load), step(b, *load)))
         .collect();
     let text = format!("{}\n\n{}", names.join("\n"), aligned(&HEADER, rows));
-    // Refusals are quick, so that latencies and throughput beside them are not what they seem.
+    // Rejections are fast, so with failures, latency and throughput are misleading.
     let failures: Vec<String> = [("A", a), ("B", b)]
         .iter()
         .flat_map(|(letter, report)| failures(report).map(move |failure| format!("{letter}: {failure}")))
@@ -30,7 +30,7 @@ pub(super) fn table(a: &Report, b: &Report) -> String {
     format!("{text}\n\n{}", failures.join("\n"))
 }
 
-/// The loads of several runs, each once: closed loops first, then by size.
+/// The distinct loads of several runs: closed loops first, then by size.
 pub(super) fn loads(reports: &[&Report]) -> Vec<Load> {
     let mut loads: Vec<Load> = Vec::new();
     for step in reports.iter().flat_map(|report| &report.steps) {
@@ -42,7 +42,7 @@ pub(super) fn loads(reports: &[&Report]) -> Vec<Load> {
     loads
 }
 
-/// What a run has at a load.
+/// The step of a run with this load.
 pub(super) fn step(report: &Report, load: Load) -> Option<&Step> {
     report.steps.iter().find(|step| step.load == load)
 }
@@ -73,7 +73,7 @@ mod tests {
     use crate::bench::report::tests::{closed, open, report};
 
     #[test]
-    fn two_runs_are_compared_load_by_load() {
+    fn two_runs_are_compared_by_load() {
         let a = report("greedy", &[closed(16), closed(1), closed(4)], 1.0);
         let mut b = report("fixed", &[closed(4), closed(16), open(100.0)], 0.8);
         b.steps[1].latency_seconds = None;

@@ -1,4 +1,4 @@
-//! The load itself: callers in a closed loop, arrivals in an open one.
+//! Generates the load: clients in a closed loop, scheduled arrivals in an open loop.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::args::Timing;
 use super::arrivals::Arrivals;
-use super::client::{Connection, Failure, FailureKind, until};
+use super::client::{Connection, Failure, FailureKind, with_deadline};
 use super::error::BenchError;
 use super::pacer::Pacer;
 use super::record::Recorder;
@@ -22,29 +22,30 @@ use super::target::Target;
 use crate::clock;
 use crate::console;
 
-/// Between two attempts of a caller that could not connect, so that it does not spin.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+/// Delay before a client that could not connect tries again.
+const RECONNECT_DELAY: Duration = Duration::from_millis(20);
 
-const REDRAW: Duration = Duration::from_millis(200);
+/// Interval between updates of the progress bar.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What all steps of a run have in common.
+/// The parameters that all steps of a run share.
 pub(super) struct Drive<'a> {
     pub(super) target: &'a Rc<Target>,
     pub(super) timing: Timing,
     pub(super) max_connections: usize,
     pub(super) seed: u64,
-    pub(super) show: Show,
+    pub(super) progress: Progress,
 }
 
-/// What is said while a step runs.
+/// How progress is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Show {
-    Nothing,
+pub(super) enum Progress {
+    None,
     Lines,
     Bar,
 }
 
-/// One step: what every caller of it shares.
+/// A running step: what its clients share.
 #[derive(Clone)]
 struct Run {
     target: Rc<Target>,
@@ -60,34 +61,34 @@ struct Run {
 #[derive(Default)]
 struct Interruption {
     at: Cell<Option<Instant>>,
-    happened: Notify,
+    triggered: Notify,
 }
 
 impl Interruption {
-    fn happen(&self) {
+    fn trigger(&self) {
         self.at.set(Some(clock::now()));
-        self.happened.notify_waiters();
+        self.triggered.notify_waiters();
     }
 
-    /// Waits for it.
+    /// Waits for the interruption.
     async fn wait(&self) {
-        let happened = self.happened.notified();
+        let triggered = self.triggered.notified();
         if self.at.get().is_none() {
-            happened.await;
+            triggered.await;
         }
     }
 }
 
 /// How a step ended.
 pub(super) enum Outcome {
-    /// As planned.
+    /// The step ran to its end.
     Complete(Step),
-    /// Ctrl-C was pressed; what was measured until then, unless that was in the warm-up.
+    /// Ctrl-C was pressed. The step up to then, unless it was still warming up.
     Interrupted(Option<Step>),
 }
 
 impl Drive<'_> {
-    /// Puts this load on the server. Must be called within a `LocalSet`.
+    /// Runs one step. Must be called within a `LocalSet`.
     pub(super) async fn step(&self, load: Load, place: &str) -> Result<Outcome, BenchError> {
         let start = clock::now();
         let measured_from = start + self.timing.warm_up;
@@ -110,7 +111,7 @@ impl Drive<'_> {
         let title = format!("{place}: {load}");
         let (sent, seen) = tokio::select! {
             both = async { tokio::join!(requests, run.observe()) } => both,
-            () = run.show(self.show, &title) => unreachable!("progress is shown until the step ends"),
+            () = run.report_progress(self.progress, &title) => unreachable!("progress is reported until the step ends"),
             // A second Ctrl-C does not wait for the server's metrics.
             () = run.until_interrupted_twice() => (Ok(()), Observed::NOTHING),
         };
@@ -122,8 +123,8 @@ impl Drive<'_> {
 impl Run {
     async fn load(&self, load: Load, seed: u64, max_connections: usize) -> Result<(), BenchError> {
         match load {
-            Load::Closed { callers } => {
-                self.closed(callers).await;
+            Load::Closed { clients } => {
+                self.closed(clients).await;
                 Ok(())
             }
             Load::Open { rate, arrivals } => self.open(rate, arrivals, seed, max_connections).await,
@@ -133,23 +134,24 @@ impl Run {
     async fn until_interrupted_twice(&self) {
         for _ in 0..2 {
             if tokio::signal::ctrl_c().await.is_err() {
-                // Without a handler, the signal ends the process.
+                // Without a handler, the signal terminates the process.
                 return std::future::pending().await;
             }
-            self.interruption.happen();
+            self.interruption.trigger();
         }
     }
 
-    /// Callers that ask again as soon as they are answered, until the end.
-    async fn closed(&self, callers: u32) {
+    /// Runs a closed loop until the end of the step.
+    async fn closed(&self, clients: u32) {
         let mut tasks = JoinSet::new();
-        for _ in 0..callers {
-            tasks.spawn_local(self.clone().caller());
+        for _ in 0..clients {
+            tasks.spawn_local(self.clone().client());
         }
         tasks.join_all().await;
     }
 
-    async fn caller(self) {
+    /// One client: sends a request whenever the previous one is answered.
+    async fn client(self) {
         let mut connection = None;
         loop {
             let due = clock::now();
@@ -158,12 +160,12 @@ impl Run {
             }
             let could_connect = self.request(&mut connection, due).await;
             if !could_connect {
-                tokio::time::sleep(RECONNECT_PAUSE).await;
+                tokio::time::sleep(RECONNECT_DELAY).await;
             }
         }
     }
 
-    /// Requests that are sent when they are due, as far as there are connections for them.
+    /// Runs an open loop: sends requests when they are due, or as soon as a connection is available.
     async fn open(
         &self,
         rate: f64,
@@ -174,19 +176,19 @@ impl Run {
         let schedule = arrivals.at_rate(rate, seed);
         let (_pacer, mut due) = Pacer::start(schedule, self.start, self.end).map_err(BenchError::Thread)?;
         let idle: Rc<RefCell<Vec<Connection>>> = Rc::default();
-        let places = Arc::new(Semaphore::new(max_connections));
+        let permits = Arc::new(Semaphore::new(max_connections));
         let mut tasks = JoinSet::new();
         while let Some(due) = due.recv().await {
-            let Ok(place) = places.clone().acquire_owned().await else {
-                unreachable!("nobody closes it")
+            let Ok(permit) = permits.clone().acquire_owned().await else {
+                unreachable!("the semaphore is never closed")
             };
             let (run, idle) = (self.clone(), idle.clone());
             tasks.spawn_local(async move {
-                // The one that was used last: so the pool is no larger than it has to be.
+                // The most recently used connection, which keeps the pool small.
                 let mut connection = idle.borrow_mut().pop();
                 run.request(&mut connection, due).await;
                 idle.borrow_mut().extend(connection);
-                drop(place);
+                drop(permit);
             });
             while tasks.try_join_next().is_some() {}
         }
@@ -194,18 +196,18 @@ impl Run {
         Ok(())
     }
 
-    /// Sends one request and counts it. Whether there was a connection is the answer; a broken one is let go.
+    /// Sends one request and records the result. Returns false if it could not connect. A failed connection is dropped.
     async fn request(&self, connection: &mut Option<Connection>, due: Instant) -> bool {
         self.recorder.borrow_mut().begin(due);
         let deadline = due + self.timeout;
         let result = if clock::now() < deadline {
-            until(deadline, self.timeout, self.exchange(connection)).await
+            with_deadline(deadline, self.timeout, self.exchange(connection)).await
         } else {
             Err(Failure::timeout(self.timeout))
         };
         let kind = result.as_ref().err().map(|failure| failure.kind);
         if !matches!(kind, None | Some(FailureKind::Status(_))) {
-            // An answer that comes late must not be taken for that of the next request.
+            // A late reply must not be mistaken for the reply to the next request.
             *connection = None;
         }
         self.recorder.borrow_mut().record(due, clock::now(), result);
@@ -220,7 +222,7 @@ impl Run {
         connection.insert(open).send(self.target.request()).await
     }
 
-    /// What is read at both ends of the time that is measured.
+    /// Reads CPU time and the metrics of the server at the start and end of the measurement.
     async fn observe(&self) -> Observed {
         let reached = |moment: Instant| async move {
             tokio::select! {
@@ -231,13 +233,14 @@ impl Run {
         if !reached(self.measured_from).await {
             return Observed::NOTHING;
         }
-        let (woken, computed) = (clock::now(), computed());
+        let (started, cpu_time_before) = (clock::now(), cpu_time());
         let before = tokio::select! {
             counters = self.counters() => counters,
             () = self.interruption.wait() => None,
         };
         reached(self.end).await;
-        let client_busy = (self::computed() - computed).as_secs_f64() / (clock::now() - woken).as_secs_f64();
+        let client_busy =
+            (cpu_time() - cpu_time_before).as_secs_f64() / (clock::now() - started).as_secs_f64();
         let server = match before {
             Some(before) => self.counters().await.map(|after| after.since(&before)),
             None => None,
@@ -247,7 +250,7 @@ impl Run {
 
     async fn counters(&self) -> Option<Counters> {
         let deadline = clock::now() + self.timeout;
-        let exposition = until(deadline, self.timeout, async {
+        let exposition = with_deadline(deadline, self.timeout, async {
             let mut connection = Connection::open(self.target.address).await?;
             connection.fetch(self.target.metrics_request()).await
         });
@@ -288,26 +291,25 @@ impl Run {
         }
     }
 
-    /// Tells people how far it is; never ends.
-    async fn show(&self, show: Show, title: &str) {
-        let bar = match show {
-            Show::Bar => ProgressBar::new((self.end - self.start).as_millis() as u64),
-            Show::Lines => {
+    /// Reports progress on standard error. Never returns.
+    async fn report_progress(&self, progress: Progress, title: &str) {
+        let bar = match progress {
+            Progress::Bar => ProgressBar::new((self.end - self.start).as_millis() as u64),
+            Progress::Lines => {
                 console::report(format_args!("{title}, {:?}", self.end - self.start));
                 ProgressBar::hidden()
             }
-            Show::Nothing => ProgressBar::hidden(),
+            Progress::None => ProgressBar::hidden(),
         };
-        let _cleared = Cleared(&bar);
-        let style =
-            ProgressStyle::with_template("{prefix} {bar:30} {msg}").expect("the template is well formed");
+        let _clear = ClearOnDrop(&bar);
+        let style = ProgressStyle::with_template("{prefix} {bar:30} {msg}").expect("the template is valid");
         bar.set_style(style);
         bar.set_prefix(title.to_owned());
         loop {
             let now = clock::now();
             bar.set_position((now - self.start).as_millis() as u64);
             bar.set_message(self.message(now));
-            tokio::time::sleep(REDRAW).await;
+            tokio::time::sleep(REDRAW_INTERVAL).await;
         }
     }
 
@@ -319,7 +321,7 @@ impl Run {
         let seconds = (now.min(self.end) - self.measured_from).as_secs_f64();
         let rate = recorder.completed() as f64 / seconds.max(0.001);
         let drain = if now > self.end {
-            ", waiting for the last answers"
+            ", waiting for the last replies"
         } else {
             ""
         };
@@ -327,11 +329,11 @@ impl Run {
     }
 }
 
-/// See [`Run::observe`].
+/// Observations of a step other than its requests.
 struct Observed {
-    /// Share of the time in which this thread had a processor.
+    /// Fraction of the time in which this thread used a CPU.
     client_busy: f64,
-    /// `None` when the server has no such metrics.
+    /// `None` if the server does not have these metrics.
     server: Option<ServerSide>,
 }
 
@@ -342,17 +344,17 @@ impl Observed {
     };
 }
 
-/// How long this thread has had a processor.
-fn computed() -> Duration {
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    // The kernel gives no negative times.
+    // The kernel returns no negative times.
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// A bar that is gone when its step is.
-struct Cleared<'a>(&'a ProgressBar);
+/// Clears a progress bar when it is dropped.
+struct ClearOnDrop<'a>(&'a ProgressBar);
 
-impl Drop for Cleared<'_> {
+impl Drop for ClearOnDrop<'_> {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }

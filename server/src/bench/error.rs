@@ -1,4 +1,4 @@
-//! Why the command comes to nothing.
+//! Errors of the command.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,29 +6,29 @@ use std::path::PathBuf;
 use super::client::FailureKind;
 use crate::json::JsonError;
 
-/// What the person at the terminal is told. Failures of single requests are no errors: they are counted.
+/// Why the command failed. Failures of single requests are not errors: they are counted.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// Neither a model nor files to compare.
-    #[error("no model is named: give one with --model, as the server's /v1/models lists them")]
+    /// Neither a model nor files to compare are given.
+    #[error("no model given: use --model with a name that the server lists in /v1/models")]
     NoModel,
-    /// A header of the command line cannot be sent.
+    /// A header of the command line is invalid.
     #[error("--header number {position}: {problem}; expected NAME:VALUE")]
     Header {
-        /// Its position among the headers, from 1. The header itself may hold a secret.
+        /// Its position among the headers, from 1. The header itself may contain a secret.
         position: usize,
-        /// What is wrong with it.
+        /// The cause.
         problem: String,
     },
-    /// The API key cannot be sent.
-    #[error("the key has characters that a header cannot carry; check --key or INFERENCE_BENCH_KEY")]
+    /// The API key is invalid.
+    #[error("the key has characters that are not allowed in a header; check --key or INFERENCE_BENCH_KEY")]
     Key,
     /// Ctrl-C was pressed.
     #[error("interrupted: {measured} of {planned} steps were measured{}", if *.partial { ", the last one in part" } else { "" })]
     Interrupted {
         /// Steps that were measured.
         measured: usize,
-        /// Steps that were asked for.
+        /// Steps that were planned.
         planned: usize,
         /// Whether the last of the measured steps was cut short.
         partial: bool,
@@ -36,151 +36,150 @@ pub enum BenchError {
     /// Standard output cannot be written to.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
-    /// The system has no runtime for it.
+    /// The event loop cannot be started.
     #[error("cannot set up the event loop")]
     Runtime(#[source] io::Error),
-    /// The system has no thread for the pacer.
-    #[error("cannot start the thread that paces the requests")]
+    /// The thread of the pacer cannot be started.
+    #[error("cannot start the pacer thread")]
     Thread(#[source] io::Error),
-    /// Nobody listens.
+    /// Nothing listens at the address.
     #[error(
-        "no server answers at {url}: {why}; is it running? start it with `inference-server --config models.toml`, \
-         or say where it is with --url"
+        "no server at {url}: {why}; start one with `inference-server --config models.toml`, or set its address with --url"
     )]
     NoServer {
-        /// Where it was looked for.
+        /// The address.
         url: String,
-        /// What the system said.
+        /// The error of the operating system.
         why: String,
     },
-    /// The server refuses to tell about the model.
-    #[error("{url} answered {kind}: {message}{}", hint_of(*.kind))]
-    Refused {
-        /// What was asked.
+    /// The server did not describe the model.
+    #[error("request to {url} failed with {kind}: {message}{}", hint_of(*.kind))]
+    NoDescription {
+        /// The URL of the request.
         url: String,
-        /// How it failed.
+        /// The kind of failure.
         kind: FailureKind,
-        /// In the server's words.
+        /// The message of the server.
         message: String,
     },
-    /// What answers is another program, or another version.
-    #[error("what {url} answers is not a description of a model; is it an inference-server?")]
+    /// The reply is that of another program, or of another version.
+    #[error("{url} did not return the description of a model; is it an inference-server?")]
     Foreign {
-        /// What was asked.
+        /// The URL of the request.
         url: String,
-        /// What is wrong with it.
+        /// The cause.
         #[source]
         source: JsonError,
     },
-    /// The model does not serve.
-    #[error("model `{model}` is not ready, its state is {state}{}", reason_of(.reason))]
+    /// The model is not ready.
+    #[error("model `{model}` is not ready; its state is `{state}`{}", reason_of(.reason))]
     NotReady {
-        /// Which.
+        /// The model.
         model: String,
         /// Its state.
         state: String,
-        /// Why, where the server says it.
+        /// The reason, if the server reports one.
         reason: Option<String>,
     },
-    /// Several tasks, none chosen.
-    #[error("model `{model}` has no default task: choose one with --task, of {tasks}")]
+    /// The model has several tasks, and none was selected.
+    #[error("model `{model}` has no default task: select one of its tasks with --task: {tasks}")]
     NoTask {
-        /// Which.
+        /// The model.
         model: String,
-        /// Their names.
+        /// The tasks of the model.
         tasks: String,
     },
-    /// No such task.
-    #[error("model `{model}` has no task `{task}`, expected one of {tasks}")]
+    /// The model does not have the task.
+    #[error("model `{model}` has no task `{task}`; its tasks are {tasks}")]
     UnknownTask {
-        /// Which.
+        /// The model.
         model: String,
-        /// As given.
+        /// The requested task.
         task: String,
-        /// Those that are.
+        /// The tasks of the model.
         tasks: String,
     },
-    /// Nothing to send.
-    #[error("task `{task}` of model `{model}` declares no example to send: give a request with --body FILE")]
+    /// The task has no example to send.
+    #[error("task `{task}` of model `{model}` declares no example: provide a request with --body FILE")]
     NoExample {
-        /// Which.
+        /// The model.
         model: String,
-        /// Which.
+        /// The task.
         task: String,
     },
-    /// The names do not make a path, or the content type no header.
-    #[error("cannot make a request for model `{model}`, task `{task}`, content type `{content_type}`")]
+    /// The names are not valid in a path, or the content type is not valid in a header.
+    #[error("cannot build a request for model `{model}`, task `{task}`, content type `{content_type}`")]
     Request {
-        /// Which.
+        /// The model.
         model: String,
-        /// Which.
+        /// The task.
         task: String,
-        /// Of the body.
+        /// The content type of the body.
         content_type: String,
-        /// What is wrong with it.
+        /// The cause.
         #[source]
         source: hyper::http::Error,
     },
-    /// A file that cannot be read.
+    /// A file cannot be read.
     #[error("cannot read {}", .path.display())]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// A file that is no report.
+    /// A file is not a report.
     #[error("{} is not a report of `inference-server bench --json`", .path.display())]
     NotAReport {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         #[source]
         source: JsonError,
     },
-    /// A report of another version of the program.
-    #[error("{} has version {got}, expected {expected}: measure again with this program", .path.display())]
+    /// A report has another format version.
+    #[error("{} has format version {found}, expected {expected}: measure again with this program", .path.display())]
     Version {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// As it says.
-        got: u32,
-        /// As this program writes.
+        /// The version of the file.
+        found: u32,
+        /// The version that this program writes.
         expected: u32,
     },
-    /// A file that cannot be written.
+    /// A file cannot be written.
     #[error("cannot write {}", .path.display())]
     Write {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// A report cannot be written down.
-    #[error("cannot write the report as JSON")]
+    /// The report cannot be encoded.
+    #[error("cannot encode the report as JSON")]
     Json(#[source] serde_json::Error),
     /// A plot cannot be drawn.
     #[error("cannot draw the plot `{plot}`: {why}")]
     Plot {
-        /// Its title.
+        /// The title of the plot.
         plot: &'static str,
-        /// Why.
+        /// The error of the library.
         why: String,
     },
-    /// A step without one success.
+    /// No request of a step succeeded.
     #[error("no request succeeded with {load}: {why}")]
     NothingSucceeded {
         /// The load of the step.
         load: String,
-        /// The first failure of it.
+        /// The first failure of the step.
         why: String,
     },
 }
 
 impl BenchError {
-    /// 2 for what is wrong with the command line, as clap has it; 1 for the rest.
+    /// 2 for errors in the command line, like clap; 1 for all others.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NoModel
@@ -201,7 +200,7 @@ fn reason_of(reason: &Option<String>) -> String {
 
 fn hint_of(kind: FailureKind) -> &'static str {
     match kind {
-        FailureKind::Status(401) => "; give a key with --key or INFERENCE_BENCH_KEY",
+        FailureKind::Status(401) => "; set a key with --key or INFERENCE_BENCH_KEY",
         _ => "",
     }
 }

@@ -1,8 +1,6 @@
-//! Headers that the command line adds to every request, the API key among them.
+//! Headers that the command line adds to every request, including the API key.
 //!
-//! Their values may be secrets: no error shows one, and they are marked so that `Debug` hides them.
-
-use std::fmt;
+//! Their values may be secrets: errors do not show them, and they are marked as sensitive, so that `Debug` hides them.
 
 use hyper::HeaderMap;
 use hyper::header::{
@@ -10,40 +8,25 @@ use hyper::header::{
 };
 
 use super::error::BenchError;
+use crate::secret::Secret;
 
-/// Headers that describe the connection or the length of the body, which the client sets to what it does.
+/// Headers about the connection and the length of the body, which only the client can set.
 const RESERVED: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE];
 
-/// A header or a key as it was given, which `Debug` does not show.
-#[derive(Clone)]
-pub(super) struct Secret(String);
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
-
-/// Reads headers of the form `NAME:VALUE`, and adds the key as a bearer token unless one of them is `authorization`.
+/// Parses headers of the form `NAME:VALUE`, and adds the key as a bearer token unless one of them is `authorization`.
 pub(super) fn read(headers: &[Secret], key: Option<&Secret>) -> Result<HeaderMap, BenchError> {
     let mut map = HeaderMap::new();
     for (index, header) in headers.iter().enumerate() {
-        let Secret(header) = header;
+        let header = header.expose();
         let invalid = |problem: String| BenchError::Header {
             position: index + 1,
             problem,
         };
         let (name, value) = header
             .split_once(':')
-            .ok_or_else(|| invalid("it has no colon".to_owned()))?;
+            .ok_or_else(|| invalid("missing colon".to_owned()))?;
         let name = HeaderName::from_bytes(name.trim().as_bytes())
-            .map_err(|_| invalid("its name has characters that are not allowed".to_owned()))?;
+            .map_err(|_| invalid("the name has characters that are not allowed".to_owned()))?;
         if RESERVED.contains(&name) {
             return Err(invalid(format!("`{name}` is set by the client itself")));
         }
@@ -54,8 +37,8 @@ pub(super) fn read(headers: &[Secret], key: Option<&Secret>) -> Result<HeaderMap
         })?;
         map.append(name, value);
     }
-    // An empty variable is one that is not set: scripts pass on what they were given.
-    if let Some(key) = key.map(|Secret(key)| key.trim()).filter(|key| !key.is_empty()) {
+    // An empty variable counts as unset, since scripts often pass on variables that may be empty.
+    if let Some(key) = key.map(|key| key.expose().trim()).filter(|key| !key.is_empty()) {
         let value = secret(&format!("Bearer {key}")).ok_or(BenchError::Key)?;
         map.entry(AUTHORIZATION).or_insert(value);
     }
@@ -79,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_read_as_curl_reads_them() {
+    fn headers_are_parsed_like_those_of_curl() {
         let map = read_all(&["x-one: 1", "X-Two:a:b", "x-one:2"], None).expect("they are valid");
         let values: Vec<_> = map.get_all("x-one").iter().collect();
         assert_eq!(values, ["1", "2"]);
@@ -87,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_a_bearer_token_unless_a_header_says_otherwise() {
+    fn the_key_is_a_bearer_token_unless_a_header_replaces_it() {
         let map = read_all(&[], Some(" k1\n")).expect("it is valid");
         assert_eq!(map["authorization"], "Bearer k1");
         let map = read_all(&["Authorization: Basic dTpw"], Some("k1")).expect("it is valid");
@@ -100,8 +83,8 @@ mod tests {
         let map = read_all(&["x-token: s3cret"], Some("s3cret")).expect("they are valid");
         assert!(!format!("{map:?}").contains("s3cret"), "{map:?}");
         for (headers, key, part) in [
-            (&["s3cret"][..], None, "--header number 1: it has no colon"),
-            (&["a:1", "b c: s3cret"], None, "--header number 2: its name"),
+            (&["s3cret"][..], None, "--header number 1: missing colon"),
+            (&["a:1", "b c: s3cret"], None, "--header number 2: the name"),
             (&["a: s3cret\u{1}"], None, "the value of `a` has characters"),
             (
                 &["Content-Length: 3"],

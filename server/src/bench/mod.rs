@@ -1,8 +1,7 @@
-//! `inference-server bench`: puts load on a running server and says how it took it.
+//! `inference-server bench`: load-tests a running server and reports throughput and latency.
 //!
-//! A client like any other, that happens to live in the same executable: it speaks HTTP to a server given by its URL, and
-//! shares with the server's own modules nothing but the clock. What it learns of the inside, it reads from `/metrics`.
-//! Everything runs on one thread, but for the [`pacer`] that wakes it on time.
+//! This is an ordinary HTTP client, which only shares the foundation layer with the server. It reads the server's own times
+//! from `/metrics`. Everything runs on one thread, except for the [`pacer`], which wakes that thread when a request is due.
 
 mod args;
 mod arrivals;
@@ -28,13 +27,13 @@ use std::path::Path;
 use std::rc::Rc;
 
 use self::args::{Comparison, Plan, Work};
-use self::drive::{Drive, Outcome, Show};
+use self::drive::{Drive, Outcome, Progress};
 use self::report::{REPORT_VERSION, Report};
 use self::target::Target;
 use crate::clock;
 use crate::console;
 
-/// Runs the command. What was asked for is printed also when requests failed; that none succeeded in some step is an error.
+/// Runs the command. It is an error if no request of a step succeeded, but the report is written in any case.
 pub fn run(args: BenchArgs) -> Result<(), BenchError> {
     match args.work()? {
         Work::Compare(comparison) => compare(&comparison),
@@ -82,10 +81,10 @@ enum Ended {
 
 async fn measure(plan: &Plan) -> Result<(Report, Ended), BenchError> {
     let target = Rc::new(Target::find(plan).await?);
-    let show = match (plan.quiet, std::io::stderr().is_terminal()) {
-        (true, _) => Show::Nothing,
-        (false, true) => Show::Bar,
-        (false, false) => Show::Lines,
+    let progress = match (plan.quiet, std::io::stderr().is_terminal()) {
+        (true, _) => Progress::None,
+        (false, true) => Progress::Bar,
+        (false, false) => Progress::Lines,
     };
     let mut report = Report {
         version: REPORT_VERSION,
@@ -106,7 +105,7 @@ async fn measure(plan: &Plan) -> Result<(Report, Ended), BenchError> {
         timing: plan.timing,
         max_connections: plan.max_connections,
         seed: plan.seed,
-        show,
+        progress,
     };
     for (index, load) in plan.steps.iter().enumerate() {
         let place = format!("step {} of {}", index + 1, plan.steps.len());

@@ -1,7 +1,8 @@
 //! Wakes the event loop when a request of an open loop is due.
 //!
-//! The event loop's own timers count in milliseconds, which would be part of every latency. A thread that waits on a
-//! channel with a deadline is woken within some 50 microseconds, and, unlike one that spins, leaves the processor to the server.
+//! The timers of the event loop have a resolution of a millisecond, which would be part of every latency. A thread that waits
+//! on a channel with a deadline is woken within about 50 microseconds and, unlike a spinning thread, leaves the CPU to the
+//! server.
 
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -12,23 +13,23 @@ use tokio::sync::mpsc;
 
 use super::arrivals::Schedule;
 
-/// Arrivals that are due and that the event loop has not taken yet; beyond them the pacer is late, and catches up.
-const DUE_AHEAD: usize = 1024;
+/// Capacity of the channel of due arrivals. If it is full, the pacer falls behind and catches up later.
+const DUE_CAPACITY: usize = 1024;
 
-/// The thread. Dropping it stops and joins it.
+/// The pacer thread. It is stopped and joined on drop.
 pub(super) struct Pacer {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Pacer {
-    /// Sends the instant of each arrival between `start` and `end` when it has come.
+    /// Sends the instant of each arrival between `start` and `end` when it is due.
     pub(super) fn start(
         schedule: Schedule,
         start: Instant,
         end: Instant,
     ) -> io::Result<(Self, mpsc::Receiver<Instant>)> {
-        let (due, arrivals) = mpsc::channel(DUE_AHEAD);
+        let (due, arrivals) = mpsc::channel(DUE_CAPACITY);
         let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
         let thread = thread::Builder::new()
             .name("bench pacer".to_owned())
@@ -53,7 +54,7 @@ impl Drop for Pacer {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // It does nothing that could panic.
+            // The thread cannot panic.
             let _ = thread.join();
         }
     }
@@ -68,11 +69,11 @@ mod tests {
     use crate::clock;
 
     #[test]
-    fn arrivals_come_when_they_are_due_and_end_in_time() {
+    fn arrivals_are_sent_when_they_are_due_until_the_end() {
         let start = clock::now();
         let end = start + Duration::from_millis(10);
         let schedule = Arrivals::Constant.at_rate(1000.0, 1);
-        let (_pacer, mut arrivals) = Pacer::start(schedule, start, end).expect("there is a thread");
+        let (_pacer, mut arrivals) = Pacer::start(schedule, start, end).expect("the thread can be started");
         let mut due = Vec::new();
         while let Some(instant) = arrivals.blocking_recv() {
             assert!(clock::now() >= instant);
@@ -82,11 +83,11 @@ mod tests {
     }
 
     #[test]
-    fn a_pacer_that_is_dropped_does_not_wait_for_its_schedule() {
+    fn dropping_a_pacer_does_not_wait_for_its_schedule() {
         let start = clock::now();
         let end = start + Duration::from_secs(3600);
         let schedule = Arrivals::Constant.at_rate(0.001, 1);
-        drop(Pacer::start(schedule, start, end).expect("there is a thread"));
+        drop(Pacer::start(schedule, start, end).expect("the thread can be started"));
         assert!(clock::now() - start < Duration::from_secs(1800));
     }
 }

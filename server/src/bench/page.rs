@@ -1,4 +1,4 @@
-//! A page with plots: one file that needs nothing else, to be kept or sent to somebody.
+//! The HTML page with plots, a single self-contained file.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -15,15 +15,15 @@ const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:84rem;mar
     th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}\
     th:first-child,td:first-child{text-align:left}dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1rem}dd{margin:0}";
 
-/// One run or several; their plots share axes.
+/// The page of one or more runs, which share their plots.
 pub(super) fn of(reports: &[&Report]) -> Result<String, BenchError> {
     let labels: Vec<&str> = reports.iter().map(|report| report.label.as_str()).collect();
     let title = format!("inference-server bench: {}", labels.join(", "));
     let loads = loads(reports);
     let (open, closed): (Vec<Load>, Vec<Load>) = loads.into_iter().partition(Load::is_open);
     let plots = [
-        ("Closed loop", "callers", closed),
-        ("Open loop", "requests per second asked for", open),
+        ("Closed loop", "clients", closed),
+        ("Open loop", "target requests per second", open),
     ];
     let mut sections = Vec::new();
     for (heading, x_title, loads) in plots.into_iter().filter(|(.., loads)| !loads.is_empty()) {
@@ -44,7 +44,7 @@ pub(super) fn of(reports: &[&Report]) -> Result<String, BenchError> {
                 h1 { (title) }
                 @for (heading, plots) in &sections {
                     h2 { (heading) }
-                    // Plotters escapes what it writes.
+                    // Plotters escapes text.
                     div.plots { @for plot in plots { (PreEscaped(plot)) } }
                 }
                 @for report in reports { (details(report)) }
@@ -73,7 +73,7 @@ fn plots_of(reports: &[&Report], loads: &[Load], x_title: &'static str) -> Vec<P
             .map(|load| step(report, *load).and_then(pick))
             .collect(),
     };
-    // Of several runs, all percentiles would be too many lines to tell apart.
+    // All percentiles of several runs would be too many lines.
     let percentiles = match reports.len() {
         1 => &PERCENTILES[..],
         _ => &[PERCENTILES[0], PERCENTILES[2]],
@@ -89,7 +89,7 @@ fn plots_of(reports: &[&Report], loads: &[Load], x_title: &'static str) -> Vec<P
             latencies.push(line(report, name, &in_millis));
         }
     }
-    let of_each = |pick: Pick| -> Vec<Line> {
+    let per_report = |pick: Pick| -> Vec<Line> {
         reports
             .iter()
             .map(|report| line(report, report.label.clone(), &pick))
@@ -115,20 +115,20 @@ fn plots_of(reports: &[&Report], loads: &[Load], x_title: &'static str) -> Vec<P
             "Throughput",
             "requests per second",
             Scale::Linear,
-            of_each(|step| Some(step.requests_per_second)),
+            per_report(|step| Some(step.requests_per_second)),
         ),
         plot(
-            "Mean batch",
+            "Mean batch size",
             "items",
             Scale::Linear,
-            of_each(|step| step.server?.batch_size),
+            per_report(|step| step.server?.batch_size),
         ),
     ];
     if let [report] = reports {
         let in_millis = |pick: Pick| move |step: &Step| pick(step).map(|seconds| seconds * 1e3);
         let lines = stages.map(|(name, pick)| line(report, name.to_owned(), &in_millis(pick)));
         plots.push(plot(
-            "Where the time goes in the server, on average",
+            "Mean time per stage in the server",
             "milliseconds",
             Scale::Logarithmic,
             lines.into(),
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::bench::report::tests::{closed, open, report};
 
-    /// The page with each plot as a word: how they are drawn is the library's.
+    /// The page with every plot replaced by a word, since drawing is up to the library.
     fn without_plots(page: &str) -> String {
         let mut parts = page.split("<svg");
         let mut text = parts.next().unwrap_or_default().to_owned();
@@ -181,19 +181,19 @@ mod tests {
     }
 
     #[test]
-    fn a_page_shows_a_run() {
+    fn the_page_of_a_run_has_its_plots_and_table() {
         let report = report("<b>greedy</b>", &[closed(1), closed(16)], 1.0);
         let page = of(&[&report]).expect("it can be drawn");
-        assert!(!page.contains("<b>"), "a label is no HTML");
+        assert!(!page.contains("<b>"), "labels are escaped");
         assert!(
             !page.contains("<script") && !page.contains("src="),
-            "it is complete and still"
+            "the page is self-contained and has no scripts"
         );
         insta::assert_snapshot!(without_plots(&page));
     }
 
     #[test]
-    fn runs_that_are_compared_share_their_plots() {
+    fn compared_runs_share_their_plots() {
         let a = report("greedy", &[closed(1), open(10.0)], 1.0);
         let b = report("fixed", &[closed(4), open(20.0)], 0.8);
         let page = of(&[&a, &b]).expect("it can be drawn");

@@ -1,6 +1,6 @@
-//! Lines over the steps of a run, as SVG.
+//! Line plots over the steps of a run, as SVG.
 //!
-//! The steps stand side by side at equal distances, so that 1, 4, 16 and 64 callers are all to be seen.
+//! Steps have equal distances on the x axis, so that 1, 4, 16 and 64 clients are all visible.
 
 use std::ops::Range;
 
@@ -13,8 +13,8 @@ const SIZE: (u32, u32) = (640, 380);
 
 const SMALL: (&str, u32) = ("sans-serif", 15);
 
-/// Okabe and Ito's colours, which the colour-blind tell apart.
-const COLOURS: [RGBColor; 6] = [
+/// The palette of Okabe and Ito, which is distinguishable with color blindness.
+const COLORS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -23,30 +23,30 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
 ];
 
-/// What is drawn.
+/// A plot.
 pub(super) struct Plot {
     pub(super) title: &'static str,
     pub(super) x_title: &'static str,
     pub(super) y_title: &'static str,
     pub(super) scale: Scale,
-    /// The steps, from left to right.
+    /// The labels of the steps, from left to right.
     pub(super) ticks: Vec<String>,
     pub(super) lines: Vec<Line>,
 }
 
-/// How values become heights.
+/// The scale of the y axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scale {
     /// From zero.
     Linear,
-    /// For values above zero; others are left out.
+    /// Only values greater than zero are drawn.
     Logarithmic,
 }
 
-/// One colour.
+/// A line of one color.
 pub(super) struct Line {
     pub(super) name: String,
-    /// One for each tick; a step without a value is a gap that the line crosses.
+    /// One value per tick. The line skips steps without a value.
     pub(super) values: Vec<Option<f64>>,
 }
 
@@ -65,7 +65,7 @@ impl Scale {
         }
     }
 
-    /// From below the lowest of these heights to above the highest.
+    /// The range of the axis for these heights.
     fn range(self, heights: impl Iterator<Item = f64>) -> Range<f64> {
         let (low, high) = heights.fold((f64::MAX, f64::MIN), |(low, high), height| {
             (low.min(height), high.max(height))
@@ -77,7 +77,7 @@ impl Scale {
         }
     }
 
-    /// Where lines cross the plot: at about five round numbers.
+    /// The heights of grid lines: about five round numbers.
     fn ticks(self, range: &Range<f64>) -> Vec<f64> {
         let within = |height: &f64| range.contains(height);
         match self {
@@ -131,7 +131,7 @@ impl Plot {
             .filter(|line| line.points(self.scale).next().is_some())
             .collect();
         let names = lines.len() > 1;
-        // Room for the names to the right, where they hide no line: about a quarter of the width.
+        // About a quarter of the width, at the right, is reserved for the legend, so that it does not cover lines.
         let steps = self.ticks.len().max(1) as f64;
         let right = steps - 0.7 + if names { steps / 3.0 } else { 0.0 };
         let mut chart = ChartBuilder::on(&root)
@@ -158,11 +158,11 @@ impl Plot {
             .light_line_style(TRANSPARENT)
             .bold_line_style(BLACK.mix(0.12))
             .draw()?;
-        for (line, colour) in lines.into_iter().zip(COLOURS.iter().cycle()) {
+        for (line, color) in lines.into_iter().zip(COLORS.iter().cycle()) {
             chart
-                .draw_series(LineSeries::new(line.points(self.scale), colour.stroke_width(2)).point_size(3))?
+                .draw_series(LineSeries::new(line.points(self.scale), color.stroke_width(2)).point_size(3))?
                 .label(&line.name)
-                .legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+                .legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
         }
         if names {
             chart
@@ -179,14 +179,14 @@ impl Plot {
 }
 
 impl Line {
-    /// What a scale can show of it.
+    /// The points that the scale can show.
     fn points(&self, scale: Scale) -> impl Iterator<Item = (f64, f64)> {
         let points = self.values.iter().enumerate();
         points.filter_map(move |(index, value)| Some((index as f64, scale.height((*value)?)?)))
     }
 }
 
-/// An axis with marks where we want them. That of the library, `WithKeyPoints`, cannot be labelled.
+/// An axis with ticks at given values. `WithKeyPoints` of the library does not support labels.
 struct Axis {
     range: Range<f64>,
     ticks: Vec<f64>,
@@ -220,7 +220,7 @@ impl Ranged for Axis {
     }
 }
 
-/// A round number without the noise of its calculation.
+/// A number without rounding errors.
 fn short(value: f64) -> String {
     let digits = if value.abs() >= 1.0 { 1e3 } else { 1e6 };
     format!("{}", (value * digits).round() / digits)
@@ -233,7 +233,7 @@ mod tests {
     fn plot(scale: Scale, values: &[Option<f64>]) -> Plot {
         Plot {
             title: "Latency",
-            x_title: "callers",
+            x_title: "clients",
             y_title: "ms",
             scale,
             ticks: (0..values.len()).map(|index| format!("tick {index}")).collect(),
@@ -247,19 +247,19 @@ mod tests {
     }
 
     #[test]
-    fn a_plot_names_its_axes_its_lines_and_its_steps() {
+    fn a_plot_has_labels_for_its_axes_lines_and_steps() {
         let svg = plot(Scale::Logarithmic, &[Some(1.0), None, Some(30.0)])
             .svg()
             .expect("it can be drawn");
         for part in [
-            "<svg", "Latency", "callers", "ms", "tick 0", "tick 2", "a &lt; b", "\n10\n", "</svg>",
+            "<svg", "Latency", "clients", "ms", "tick 0", "tick 2", "a &lt; b", "\n10\n", "</svg>",
         ] {
             assert!(svg.contains(part), "{part:?} is not in {svg}");
         }
     }
 
     #[test]
-    fn nothing_is_drawn_as_an_empty_plot() {
+    fn a_plot_without_values_is_empty() {
         for scale in [Scale::Linear, Scale::Logarithmic] {
             for values in [&[][..], &[None], &[Some(0.0)], &[Some(f64::NAN)]] {
                 plot(scale, values).svg().expect("it can be drawn");

@@ -1,4 +1,4 @@
-//! What a step has seen so far: latencies, completions, failures.
+//! Records the results of a step: latencies, completions, failures.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -10,16 +10,16 @@ use hdrhistogram::Histogram;
 use super::client::{Failure, FailureKind};
 use super::report::{ErrorCount, Latency};
 
-/// Counts the requests of one step. Whoever makes it keeps it; time is an argument.
+/// Results of the requests of one step. Time is an argument.
 pub(super) struct Recorder {
-    /// Warm-up and drain lie outside.
+    /// The measurement, without warm-up and drain.
     window: Range<Instant>,
-    /// Of the successes that were due within the window, in microseconds.
+    /// Latency of successes that were due within the window, in microseconds.
     latency: Histogram<u64>,
-    /// Successes that were answered within the window.
+    /// Successful replies within the window.
     completed: u64,
     failures: BTreeMap<FailureKind, (u64, String)>,
-    /// When the requests were due that are not settled, with how many were due then.
+    /// Number of requests in flight, by the instant at which they were due.
     outstanding: BTreeMap<Instant, u64>,
 }
 
@@ -27,25 +27,25 @@ impl Recorder {
     pub(super) fn new(window: Range<Instant>) -> Self {
         Self {
             window,
-            // Three digits; a request is given up long before an hour.
+            // Three significant digits, up to an hour.
             latency: Histogram::new_with_bounds(1, 3_600_000_000, 3)
-                .expect("the bounds and the precision are among those that are possible"),
+                .expect("the bounds and the precision are valid"),
             completed: 0,
             failures: BTreeMap::new(),
             outstanding: BTreeMap::new(),
         }
     }
 
-    /// Notes a request that is about to be sent.
+    /// Records a request that is about to be sent.
     pub(super) fn begin(&mut self, due: Instant) {
         *self.outstanding.entry(due).or_default() += 1;
     }
 
-    /// Counts a request that [began](Self::begin): when it was due, when it was settled, and how.
+    /// Records the result of a request that [began](Self::begin): when it was due, when it completed, and its result.
     ///
-    /// A failure counts if the request was in flight within the window. One that was in flight for all of it counts as
-    /// unanswered, whatever came later: a client that is never served must not look like one that is not there.
-    pub(super) fn record(&mut self, due: Instant, settled: Instant, result: Result<(), Failure>) {
+    /// A failure counts if the request was in flight within the window. A request that was in flight for the whole window
+    /// counts as unanswered, whatever its result: clients that are starved must show in the report.
+    pub(super) fn record(&mut self, due: Instant, completed: Instant, result: Result<(), Failure>) {
         if let Entry::Occupied(mut entry) = self.outstanding.entry(due) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
@@ -54,20 +54,22 @@ impl Recorder {
         }
         let due_within = self.window.contains(&due);
         match result {
-            _ if due < self.window.start && settled >= self.window.end => self.fail(Failure::unanswered(), 1),
+            _ if due < self.window.start && completed >= self.window.end => {
+                self.fail(Failure::unanswered(), 1)
+            }
             Ok(()) => {
-                self.completed += u64::from(self.window.contains(&settled));
+                self.completed += u64::from(self.window.contains(&completed));
                 if due_within {
                     self.latency
-                        .saturating_record(micros(settled.saturating_duration_since(due)));
+                        .saturating_record(micros(completed.saturating_duration_since(due)));
                 }
             }
-            Err(failure) if due_within || self.window.contains(&settled) => self.fail(failure, 1),
+            Err(failure) if due_within || self.window.contains(&completed) => self.fail(failure, 1),
             Err(_) => {}
         }
     }
 
-    /// Ends the window early. Requests that have been in flight for all of it count as unanswered.
+    /// Ends the window early. Requests that have been in flight for the whole window count as unanswered.
     pub(super) fn cut(&mut self, end: Instant) {
         self.window.end = end.clamp(self.window.start, self.window.end);
         let unanswered = self
@@ -88,22 +90,22 @@ impl Recorder {
             .0 += count;
     }
 
-    /// Successes that were answered within the window.
+    /// Number of successful replies within the window.
     pub(super) fn completed(&self) -> u64 {
         self.completed
     }
 
-    /// Successes that were due within the window.
+    /// Number of successes that were due within the window.
     pub(super) fn succeeded(&self) -> u64 {
         self.latency.len()
     }
 
-    /// Failures of requests that were in flight within the window.
+    /// Number of failed requests that were in flight within the window.
     pub(super) fn failed(&self) -> u64 {
         self.failures.values().map(|(count, _)| count).sum()
     }
 
-    /// How long successes took; `None` when there were none.
+    /// Latency of successes. `None` if there were none.
     pub(super) fn latency(&self) -> Option<Latency> {
         let at = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1e6;
         (!self.latency.is_empty()).then(|| Latency {
@@ -116,7 +118,7 @@ impl Recorder {
         })
     }
 
-    /// The failures, each kind with the message of its first.
+    /// The failures by kind, each with its first message.
     pub(super) fn errors(&self) -> Vec<ErrorCount> {
         self.failures
             .iter()
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_those_of_all_requests_within_the_window() {
+    fn percentiles_cover_all_requests_within_the_window() {
         let (start, mut recorder) = recorder();
         for millis in 1..=100 {
             let due = start + 100 * MS + (millis - 1) * MS;
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn warm_up_is_not_measured_but_what_it_sent_may_complete_in_the_window() {
+    fn requests_of_the_warm_up_count_as_completed_but_not_for_latency() {
         let (start, mut recorder) = recorder();
         recorder.record(start, start + 99 * MS, Ok(()));
         recorder.record(start + 50 * MS, start + 150 * MS, Ok(()));
@@ -184,12 +186,12 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_in_flight_for_all_of_the_window_is_a_failure_whatever_comes_later() {
+    fn a_request_in_flight_for_the_whole_window_is_a_failure_whatever_its_result() {
         let (start, mut recorder) = recorder();
         let late = failure(FailureKind::Timeout, "late");
-        for (settled, result) in [(start + 250 * MS, Ok(())), (start + 300 * MS, Err(late))] {
+        for (completed, result) in [(start + 250 * MS, Ok(())), (start + 300 * MS, Err(late))] {
             recorder.begin(start);
-            recorder.record(start, settled, result);
+            recorder.record(start, completed, result);
         }
         assert_eq!((recorder.completed(), recorder.succeeded()), (0, 0));
         let errors = recorder.errors();
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_a_request_of_the_warm_up_counts_if_it_happens_in_the_window() {
+    fn a_failure_within_the_window_counts_even_if_the_request_is_older() {
         let (start, mut recorder) = recorder();
         recorder.record(
             start,
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_is_cut_short_counts_what_is_still_unanswered() {
+    fn cutting_the_window_counts_unanswered_requests() {
         let (start, mut recorder) = recorder();
         for due in [start, start, start + 50 * MS, start + 110 * MS] {
             recorder.begin(due);
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_counted_by_kind_with_the_first_message_of_each() {
+    fn failures_are_counted_by_kind_with_their_first_message() {
         let (start, mut recorder) = recorder();
         let due = start + 120 * MS;
         for (kind, message) in [

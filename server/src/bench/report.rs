@@ -1,4 +1,4 @@
-//! The results, as they are written to a file and read back. Durations are in seconds.
+//! The report, and its JSON format. Durations are in seconds.
 
 use std::fmt;
 use std::path::Path;
@@ -9,14 +9,14 @@ use super::arrivals::Arrivals;
 use super::error::BenchError;
 use crate::json;
 
-/// Of the file. It grows when a field changes its meaning; new fields alone are read as they come.
+/// Version of the format. It is increased when the meaning of a field changes, not when a field is added.
 pub(super) const REPORT_VERSION: u32 = 1;
 
 /// One run of the command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Report {
     pub(super) version: u32,
-    /// How tables and plots call it.
+    /// Name of the run in tables and plots.
     pub(super) label: String,
     pub(super) server_url: String,
     pub(super) model: String,
@@ -27,51 +27,55 @@ pub(super) struct Report {
     pub(super) warm_up_seconds: f64,
     pub(super) timeout_seconds: f64,
     pub(super) seed: u64,
-    /// In the order in which they ran.
+    /// The steps, in the order in which they ran.
     pub(super) steps: Vec<Step>,
 }
 
-/// What one load came to.
+/// The results of one load.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Step {
     pub(super) load: Load,
-    /// How long it was measured, warm-up not counted.
+    /// Duration of the measurement, without the warm-up.
     pub(super) seconds: f64,
-    /// Successes that were due in that time.
+    /// Number of successes that were due in that time.
     pub(super) requests: u64,
-    /// Successes that were answered in that time, per second.
+    /// Successful replies in that time, per second.
     pub(super) requests_per_second: f64,
     pub(super) items_per_second: f64,
-    /// Of the successes that were due in that time; absent when there were none.
+    /// Latency of successes that were due in that time. Absent if there were none.
     pub(super) latency_seconds: Option<Latency>,
-    /// Requests that failed and were in flight in that time.
+    /// Failed requests that were in flight in that time.
     pub(super) errors: Vec<ErrorCount>,
-    /// Share of the time in which this program's thread computed. Near 1, the figures are of this program, not of the server.
+    /// Fraction of the time in which the thread of this program used a CPU. Near 1, this program limits the results, not the
+    /// server.
     pub(super) client_busy: f64,
-    /// Absent when the server has no such metrics.
+    /// Absent if the server does not have these metrics.
     pub(super) server: Option<ServerSide>,
 }
 
-/// How requests are made.
+/// The load of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum Load {
-    /// So many callers, each of which waits for its answer.
-    Closed { callers: u32 },
-    /// So many requests per second, whatever becomes of them.
+    /// A closed loop: this many clients, each of which waits for its reply.
+    Closed {
+        #[serde(rename = "callers")]
+        clients: u32,
+    },
+    /// An open loop: this many requests per second, independent of replies.
     Open { rate: f64, arrivals: Arrivals },
 }
 
 impl Load {
-    /// Whether two loads belong on one axis.
+    /// Whether this is an open loop.
     pub(super) fn is_open(&self) -> bool {
         matches!(self, Self::Open { .. })
     }
 
-    /// Its place on the axis: callers, or requests per second.
+    /// Number of clients, or requests per second.
     pub(super) fn size(&self) -> f64 {
         match self {
-            Self::Closed { callers } => f64::from(*callers),
+            Self::Closed { clients } => f64::from(*clients),
             Self::Open { rate, .. } => *rate,
         }
     }
@@ -80,14 +84,14 @@ impl Load {
 impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Closed { callers: 1 } => f.write_str("1 caller"),
-            Self::Closed { callers } => write!(f, "{callers} callers"),
+            Self::Closed { clients: 1 } => f.write_str("1 client"),
+            Self::Closed { clients } => write!(f, "{clients} clients"),
             Self::Open { rate, arrivals } => write!(f, "{rate}/s {arrivals}"),
         }
     }
 }
 
-/// From when a request was due to the last byte of its answer.
+/// Time from the moment a request was due to the last byte of its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Latency {
     pub(super) mean: f64,
@@ -107,47 +111,47 @@ pub(super) struct ErrorCount {
     pub(super) first_message: String,
 }
 
-/// Means of the server's own metrics over the time measured.
+/// Means of the server's metrics over the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct ServerSide {
-    /// Of an item.
+    /// Time of an item in the queue.
     pub(super) queue_seconds: Option<f64>,
-    /// Of an item.
+    /// Time to prepare an item.
     pub(super) prepare_seconds: Option<f64>,
-    /// Of a batch.
+    /// Time of a batch in the model.
     pub(super) inference_seconds: Option<f64>,
-    /// Of a request.
+    /// Time to write a reply.
     pub(super) encode_seconds: Option<f64>,
     /// Items in a batch.
     pub(super) batch_size: Option<f64>,
     pub(super) batches: u64,
     pub(super) items_succeeded: u64,
-    /// Also those that failed alone, in an answer with status 200.
+    /// Includes items that failed in a reply with status 200.
     pub(super) items_failed: u64,
 }
 
 impl Step {
-    /// How many requests failed.
+    /// Number of failed requests.
     pub(super) fn failed(&self) -> u64 {
         self.errors.iter().map(|error| error.count).sum()
     }
 
-    /// The first failure, in words.
+    /// Description of the first failure.
     pub(super) fn first_error(&self) -> String {
         match self.errors.first() {
             Some(error) => format!("{}: {}", error.kind, error.first_message),
-            None => "none was answered in time; measure longer with --duration".to_owned(),
+            None => "no reply arrived in time; measure longer with --duration".to_owned(),
         }
     }
 }
 
 impl Report {
-    /// As it is written.
+    /// Encodes the report.
     pub(super) fn to_json(&self) -> Result<String, BenchError> {
         serde_json::to_string_pretty(self).map_err(BenchError::Json)
     }
 
-    /// Reads what another run has written.
+    /// Reads a report from a file.
     pub(super) fn read(path: &Path) -> Result<Self, BenchError> {
         let text = std::fs::read_to_string(path).map_err(|source| BenchError::Read {
             path: path.to_owned(),
@@ -165,12 +169,12 @@ impl Report {
             path: path.to_owned(),
             source,
         };
-        // The version first: of another one, the rest may look like anything.
+        // The version first: the rest of another version can have any form.
         let Versioned { version } = json::from_str(text).map_err(not_a_report)?;
         if version != REPORT_VERSION {
             return Err(BenchError::Version {
                 path: path.to_owned(),
-                got: version,
+                found: version,
                 expected: REPORT_VERSION,
             });
         }
@@ -182,7 +186,7 @@ impl Report {
 pub(super) mod tests {
     use super::*;
 
-    /// A report with steps at these loads; the numbers grow with the load, and with `factor`.
+    /// A report with steps of these loads. Its values grow with the load and with `factor`.
     pub(crate) fn report(label: &str, loads: &[Load], factor: f64) -> Report {
         let step = |load: &Load| {
             let latency = load.size() * 0.001 * factor;
@@ -230,8 +234,8 @@ pub(super) mod tests {
         }
     }
 
-    pub(crate) fn closed(callers: u32) -> Load {
-        Load::Closed { callers }
+    pub(crate) fn closed(clients: u32) -> Load {
+        Load::Closed { clients }
     }
 
     pub(crate) fn open(rate: f64) -> Load {
@@ -240,7 +244,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_report_survives_a_round_trip() {
         let written = report("a", &[closed(1), open(2.5)], 1.0);
         let text = written.to_json().expect("it can be written");
         let read = Report::from_json(Path::new("a.json"), &text).expect("it can be read");
@@ -248,9 +252,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn another_version_and_another_file_are_refused() {
+    fn other_versions_and_other_files_are_rejected() {
         for (text, part) in [
-            (r#"{"version": 2}"#, "a.json has version 2, expected 1"),
+            (r#"{"version": 2}"#, "a.json has format version 2, expected 1"),
             (r#"{"version": 1}"#, "a.json is not a report"),
             ("[]", "a.json is not a report"),
         ] {

@@ -1,10 +1,10 @@
-//! What the server says of a step: the difference of its `/metrics` before and after.
+//! The server's own times of a step: the difference between two scrapes of `/metrics`.
 
 use std::collections::BTreeMap;
 
 use super::report::ServerSide;
 
-/// The sums of one task at one moment.
+/// The metrics of one task at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Counters {
     queue: Sum,
@@ -16,7 +16,7 @@ pub(super) struct Counters {
     items: BTreeMap<String, f64>,
 }
 
-/// Of a histogram.
+/// Sum and count of a histogram.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Sum {
     total: f64,
@@ -24,7 +24,7 @@ struct Sum {
 }
 
 impl Sum {
-    /// The mean of what was observed since; `None` for nothing, and when the server was restarted meanwhile.
+    /// The mean of the observations since `before`. `None` if there were none, or if the server was restarted.
     fn mean_since(self, before: Self) -> Option<f64> {
         let count = self.count - before.count;
         (count > 0.0).then(|| (self.total - before.total) / count)
@@ -32,7 +32,7 @@ impl Sum {
 }
 
 impl Counters {
-    /// Finds the series of a task in Prometheus' text format. Without any the answer is of another server.
+    /// Reads the series of a task from Prometheus' text format. `None` if there are none.
     pub(super) fn read(exposition: &str, model: &str, task: &str) -> Option<Self> {
         let mut counters = Self::default();
         let mut found = false;
@@ -69,7 +69,7 @@ impl Counters {
         Some(if is_count { &mut sum.count } else { &mut sum.total })
     }
 
-    /// What happened between two moments.
+    /// The means and counts since `before`.
     pub(super) fn since(&self, before: &Self) -> ServerSide {
         let items = |counters: &Self, success: bool| -> f64 {
             let of_kind = counters
@@ -92,7 +92,7 @@ impl Counters {
     }
 }
 
-/// A line such as `name{label="value"} 1.5`; comments are none.
+/// Parses a line such as `name{label="value"} 1.5`. `None` for comments and other lines.
 fn sample(line: &str) -> Option<(&str, BTreeMap<&str, String>, f64)> {
     let (name, rest) = line.split_once('{')?;
     let (labels, rest) = labels(rest)?;
@@ -100,7 +100,8 @@ fn sample(line: &str) -> Option<(&str, BTreeMap<&str, String>, f64)> {
     (!name.starts_with('#')).then_some((name, labels, value))
 }
 
-/// The labels up to the closing brace, and what follows it. Values may have any character, some of them escaped.
+/// Parses the labels up to the closing brace, and returns the rest of the line. Values can contain any character, some of
+/// them escaped.
 fn labels(mut rest: &str) -> Option<(BTreeMap<&str, String>, &str)> {
     let mut labels = BTreeMap::new();
     loop {
@@ -162,7 +163,7 @@ inference_items_total{model="m",outcome="fault",task="t"} 1
     }
 
     #[test]
-    fn means_are_of_what_came_between_two_moments() {
+    fn means_cover_the_time_between_two_scrapes() {
         let side = read(AFTER).since(&read(BEFORE));
         assert_eq!(side.queue_seconds, Some(0.1));
         assert_eq!((side.batch_size, side.batches), (Some(5.0), 4));
@@ -171,7 +172,7 @@ inference_items_total{model="m",outcome="fault",task="t"} 1
     }
 
     #[test]
-    fn a_restart_in_between_is_no_mean() {
+    fn there_is_no_mean_after_a_restart() {
         let side = read(BEFORE).since(&read(AFTER));
         assert_eq!(
             (side.queue_seconds, side.batch_size, side.items_failed),
@@ -180,13 +181,13 @@ inference_items_total{model="m",outcome="fault",task="t"} 1
     }
 
     #[test]
-    fn another_task_and_another_text_have_no_counters() {
+    fn text_without_the_task_has_no_counters() {
         assert_eq!(Counters::read(BEFORE, "m", "u"), None);
         assert_eq!(Counters::read("<html>{</html>", "m", "t"), None);
     }
 
     #[test]
-    fn values_of_labels_may_hold_anything() {
+    fn values_of_labels_can_contain_any_character() {
         let line = r#"f{a="x,y}",b="say \"hi\"\\",c=""} 2"#;
         let (name, labels, value) = sample(line).expect("it is a sample");
         assert_eq!((name, value), ("f", 2.0));

@@ -1,13 +1,13 @@
-//! Results as text for a terminal.
+//! The report as text for a terminal.
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::report::{Report, Step};
 
-/// Above this share of a processor, the client has no room for more load.
-const CLIENT_TOO_BUSY: f64 = 0.85;
+/// Above this fraction of a CPU, the client limits the results.
+const MAX_CLIENT_BUSY: f64 = 0.85;
 
-/// A run: what was done, one line a step, and what went wrong.
+/// The report: a title, a line per step, and notes.
 pub(super) fn of_report(report: &Report) -> String {
     let (target, url) = (
         format_args!("{}/{}", report.model, report.task),
@@ -22,7 +22,7 @@ pub(super) fn of_report(report: &Report) -> String {
     format!("{text}\n\n{}", notes.join("\n"))
 }
 
-/// What the numbers do not say.
+/// Notes about failures and unreliable results.
 fn notes(report: &Report) -> Vec<String> {
     let mut notes: Vec<String> = failures(report).collect();
     for step in &report.steps {
@@ -31,29 +31,31 @@ fn notes(report: &Report) -> Vec<String> {
         if failed_items > 0 {
             notes.push(format!("{load}: {failed_items} items failed in the server"));
         }
-        if step.client_busy > CLIENT_TOO_BUSY {
+        if step.client_busy > MAX_CLIENT_BUSY {
             let percent = step.client_busy * 100.0;
             notes.push(format!(
-                "{load}: this program itself was busy for {percent:.0} % of the time; the server may be faster"
+                "{load}: this client used {percent:.0} % of a CPU; the server may be faster than reported"
             ));
         }
         if step.server.is_none() {
-            notes.push(format!("{load}: no figures of the server: its /metrics did not answer in time, or do not have this task"));
+            notes.push(format!(
+                "{load}: no server times: /metrics did not respond in time or does not have this task"
+            ));
         }
     }
     notes
 }
 
-/// What each request carries.
+/// The size of a request.
 pub(super) fn request_size(report: &Report) -> String {
     let items = match report.items_per_request {
         1 => "1 item".to_owned(),
         items => format!("{items} items"),
     };
-    format!("{items} and {} bytes a request", report.body_bytes)
+    format!("{items} and {} bytes per request", report.body_bytes)
 }
 
-/// A line for each kind of failure in each step.
+/// A line per step and kind of failure.
 pub(super) fn failures(report: &Report) -> impl Iterator<Item = String> {
     report.steps.iter().flat_map(|step| {
         step.errors.iter().map(|error| {
@@ -63,7 +65,7 @@ pub(super) fn failures(report: &Report) -> impl Iterator<Item = String> {
     })
 }
 
-/// Times are in milliseconds; those from `batch` on are the server's own.
+/// The columns. Times are in milliseconds; columns from `batch` on are the server's own.
 pub(super) const HEADER: [&str; 14] = [
     "load",
     "req/s",
@@ -81,7 +83,7 @@ pub(super) const HEADER: [&str; 14] = [
     "encode",
 ];
 
-/// The cells of a step, as [`HEADER`] names them.
+/// The cells of a step, in the order of [`HEADER`].
 pub(super) fn row(step: &Step) -> Vec<String> {
     let latency = |pick: fn(&super::report::Latency) -> f64| millis(step.latency_seconds.as_ref().map(pick));
     let server = |pick: fn(&super::report::ServerSide) -> Option<f64>| step.server.as_ref().and_then(pick);
@@ -103,7 +105,7 @@ pub(super) fn row(step: &Step) -> Vec<String> {
     ]
 }
 
-/// Columns, the first to the left and the others to the right.
+/// A table whose first column is aligned to the left and the others to the right.
 pub(super) fn aligned<'a>(header: &[&str], rows: impl IntoIterator<Item = Vec<String>> + 'a) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
@@ -117,15 +119,15 @@ pub(super) fn aligned<'a>(header: &[&str], rows: impl IntoIterator<Item = Vec<St
     table.trim_fmt()
 }
 
-/// What stands where there is nothing to say.
+/// A missing value.
 pub(super) const NONE: &str = "-";
 
-/// Seconds, as milliseconds of three digits.
+/// Seconds as milliseconds, with three significant digits.
 pub(super) fn millis(seconds: Option<f64>) -> String {
     number(seconds.map(|seconds| seconds * 1e3))
 }
 
-/// Three digits, and no more than three of them after the point.
+/// A number with three significant digits, at most three of them after the decimal point.
 pub(super) fn number(number: Option<f64>) -> String {
     let Some(number) = number else {
         return NONE.to_owned();
@@ -146,7 +148,7 @@ mod tests {
     use crate::bench::report::tests::{closed, open, report};
 
     #[test]
-    fn a_run_is_a_line_for_each_step_and_one_for_each_error() {
+    fn a_report_has_a_line_per_step_and_a_line_per_error() {
         let mut report = report("greedy", &[closed(1), closed(64), open(12.5)], 1.0);
         report.steps[1].errors.push(ErrorCount {
             kind: "429".to_owned(),
@@ -160,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_three_digits() {
+    fn numbers_have_three_significant_digits() {
         for (value, text) in [
             (12345.6, "12346"),
             (12.345, "12.3"),

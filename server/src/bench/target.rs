@@ -1,4 +1,4 @@
-//! What is sent, and where to: found out by asking the server.
+//! The requests to send: found by asking the server about the model.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,24 +12,24 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::args::{Plan, RequestSource};
-use super::client::{Connection, Failure, FailureKind, ServerUrl, resolve, until};
+use super::client::{Connection, Failure, FailureKind, ServerUrl, resolve, with_deadline};
 use super::error::BenchError;
 use crate::clock;
 use crate::json;
 
-/// One task of a running server, and a request that it takes.
+/// A task of a running server, and a request for it.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) address: SocketAddr,
     pub(super) model: String,
     pub(super) task: String,
-    /// Items in the request, as far as can be seen from outside.
+    /// Number of items in the request, as far as it is known.
     pub(super) items: usize,
     predict: Prototype,
     metrics: Prototype,
 }
 
-/// A request to be sent again and again.
+/// A request that is sent repeatedly.
 #[derive(Debug)]
 struct Prototype {
     method: Method,
@@ -38,7 +38,7 @@ struct Prototype {
     body: Bytes,
 }
 
-/// What the server says of a model, as far as it matters here.
+/// The parts of the description of a model that are needed here.
 #[derive(Debug, Deserialize)]
 struct Model {
     ready: bool,
@@ -55,7 +55,7 @@ struct Task {
     examples: Vec<Json>,
 }
 
-/// A body to send.
+/// The body of a request.
 #[derive(Debug, PartialEq, Eq)]
 struct Body {
     bytes: Bytes,
@@ -64,7 +64,7 @@ struct Body {
 }
 
 impl Target {
-    /// Asks the server about the model.
+    /// Requests the description of the model from the server.
     pub(super) async fn find(plan: &Plan) -> Result<Self, BenchError> {
         let url = &plan.url;
         let no_server = |failure: Failure| BenchError::NoServer {
@@ -81,22 +81,24 @@ impl Target {
             source,
         };
         let describe = Prototype::get(url, headers, &path).map_err(|source| request_error("", source))?;
-        let asked = format!("http://{}{path}", url.authority());
+        let described_at = format!("http://{}{path}", url.authority());
         let timeout = plan.timing.timeout;
-        let answer = until(clock::now() + timeout, timeout, async {
+        let reply = with_deadline(clock::now() + timeout, timeout, async {
             let (address, mut connection) = connect(&addresses).await?;
             Ok((address, connection.fetch(describe.request()).await?))
         });
-        let (address, answer) = answer.await.map_err(|failure| match failure.kind {
+        let (address, reply) = reply.await.map_err(|failure| match failure.kind {
             FailureKind::Connect => no_server(failure),
-            kind => BenchError::Refused {
-                url: asked.clone(),
+            kind => BenchError::NoDescription {
+                url: described_at.clone(),
                 kind,
                 message: failure.message,
             },
         })?;
-        let model: Model =
-            json::from_slice(&answer).map_err(|source| BenchError::Foreign { url: asked, source })?;
+        let model: Model = json::from_slice(&reply).map_err(|source| BenchError::Foreign {
+            url: described_at,
+            source,
+        })?;
         let task = model.choose(&plan.model, plan.task.as_deref())?;
         let body = Body::from(&plan.request, &plan.model, task)?;
         let path = url.path(&format!("/v1/models/{}/tasks/{}/predict", plan.model, task.name));
@@ -117,7 +119,7 @@ impl Target {
         format!("{}/{}", self.model, self.task)
     }
 
-    /// The prediction.
+    /// The prediction request.
     pub(super) fn request(&self) -> Request<Full<Bytes>> {
         self.predict.request()
     }
@@ -132,7 +134,7 @@ impl Target {
     }
 }
 
-/// Connects to the first address that accepts: a name may stand for addresses that the server does not listen on.
+/// Connects to the first address that accepts: a host name can have addresses on which the server does not listen.
 async fn connect(addresses: &[SocketAddr]) -> Result<(SocketAddr, Connection), Failure> {
     let mut result = Err(Failure::timeout(Duration::ZERO));
     for &address in addresses {
@@ -156,7 +158,7 @@ impl Prototype {
         Self::new(request, url, extra, body.bytes.clone())
     }
 
-    /// A header of the command line replaces one of the same name.
+    /// Headers of the command line replace headers of the same name.
     fn new(
         request: hyper::http::request::Builder,
         url: &ServerUrl,
@@ -188,7 +190,7 @@ impl Prototype {
 }
 
 impl Model {
-    /// The task that is meant.
+    /// Selects the wanted, default or only task.
     fn choose(&self, model: &str, wanted: Option<&str>) -> Result<&Task, BenchError> {
         if !self.ready {
             return Err(BenchError::NotReady {
@@ -261,7 +263,7 @@ impl Body {
     }
 }
 
-/// The length of `inputs`; anything else is one item.
+/// The number of items in a body: the length of `inputs`, otherwise 1.
 fn items_of(body: &[u8], content_type: &str) -> usize {
     #[derive(Deserialize)]
     struct Inputs {
@@ -282,11 +284,11 @@ mod tests {
         let task = |name: &&str| json!({"name": name, "examples": ["to be", "or not"]});
         let tasks: Vec<Json> = tasks.iter().map(task).collect();
         let model = json!({"ready": true, "state": "ready", "default_task": default_task, "tasks": tasks});
-        serde_json::from_value(model).expect("the server writes such")
+        serde_json::from_value(model).expect("it is a description of a model")
     }
 
     #[test]
-    fn the_task_is_the_wanted_or_the_default_or_the_only_one() {
+    fn the_wanted_task_takes_precedence_over_the_default_and_the_only_one() {
         let several = ["echo", "stats"];
         for (model, wanted, chosen) in [
             (model(None, &several), Some("stats"), "stats"),
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_is_not_there_or_not_chosen_is_answered_with_those_that_are() {
+    fn the_error_for_an_unknown_or_missing_task_lists_the_tasks() {
         let model = model(None, &["echo", "stats"]);
         for wanted in [None, Some("ehco")] {
             let error = model.choose("m", wanted).expect_err("there is none").to_string();
@@ -308,16 +310,19 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_failed_says_why() {
+    fn the_error_for_a_failed_model_has_the_reason() {
         let mut model = model(None, &["echo"]);
         (model.ready, model.state, model.reason) =
             (false, "failed".to_owned(), Some("no such file".to_owned()));
         let error = model.choose("m", None).expect_err("it is not ready").to_string();
-        assert_eq!(error, "model `m` is not ready, its state is failed: no such file");
+        assert_eq!(
+            error,
+            "model `m` is not ready; its state is `failed`: no such file"
+        );
     }
 
     #[test]
-    fn the_body_is_made_of_the_first_example() {
+    fn the_body_is_built_from_the_first_example() {
         let model = model(None, &["echo"]);
         let body = |source| Body::from(&source, "m", &model.tasks[0]).expect("it has an example");
         assert_eq!(body(RequestSource::Example).bytes, r#"{"input":"to be"}"#);
@@ -327,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_without_an_example_wants_a_body() {
+    fn a_task_without_an_example_requires_a_body() {
         let mut model = model(None, &["echo"]);
         model.tasks[0].examples.clear();
         let error = Body::from(&RequestSource::Example, "m", &model.tasks[0]).expect_err("there is none");
@@ -335,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_the_command_line_replace_those_of_the_request() {
+    fn headers_of_the_command_line_replace_headers_of_the_request() {
         let url = ServerUrl::parse("gpu-7:8080").expect("it is valid");
         let body = Body::json(&json!({"input": 1}), 1);
         let mut extra = HeaderMap::new();
@@ -352,12 +357,12 @@ mod tests {
     }
 
     #[test]
-    fn items_of_a_body_are_its_inputs() {
+    fn the_items_of_a_body_are_its_inputs() {
         for (body, content_type, items) in [
             (r#"{"inputs":[1,2,3]}"#, "application/json", 3),
             (r#"{"input":[1,2,3]}"#, "application/json; charset=utf-8", 1),
             (r#"{"inputs":[1,2,3]}"#, "text/plain", 1),
-            ("no JSON", "application/json", 1),
+            ("not JSON", "application/json", 1),
         ] {
             assert_eq!(items_of(body.as_bytes(), content_type), items, "{body}");
         }
