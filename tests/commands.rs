@@ -35,7 +35,7 @@ fn check_finds_nothing_wrong_with_a_right_configuration() {
         (
             Some(0),
             "models.toml: ok, 1 models\n\
-             not checked: whether the models load and pass their warm-up; check it with --load\n",
+             not checked: whether the models load and warm up (use --load)\n",
             ""
         )
     );
@@ -59,11 +59,8 @@ fn check_compares_the_configuration_with_what_the_plugins_declare_and_reports_by
         .filter(|line| line.starts_with("models.toml:"))
         .collect();
     let expected = [
-        ("models.toml:4:", "it has no task `ecko`"),
-        (
-            "models.toml:6:",
-            "it has no task `stat`; its tasks are `echo`, `stats`",
-        ),
+        ("models.toml:4:", "no task `ecko`"),
+        ("models.toml:6:", "no task `stat`; its tasks are `echo`, `stats`"),
         (
             "models.toml:10:",
             "[models.settings] `shortest_word`: \"long\" is not of type \"integer\"",
@@ -319,7 +316,7 @@ fn inspect_reports_every_wrong_declaration_and_fails() {
         "the output of task `bare_tensor` is of kind tensors, but declares none: add `.output_tensor(…)`",
         "invalid task name `wrong example`",
         "two tasks are named `twice`",
-        "example 1 of task `wrong example` is not an item of the task: `name`: required, but missing",
+        "example 1 of task `wrong example` is not an item of the task: `name`: missing required key",
     ];
     assert_eq!(found.len(), expected.len(), "{}", ran.out);
     for (line, expected) in found.iter().zip(expected) {

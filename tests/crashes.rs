@@ -41,7 +41,7 @@ fn a_crash_in_thread_mode_names_the_thread_the_model_and_the_task_and_keeps_its_
         };
         let expected = [
             format!("[ERROR crash] {what} in thread `{thread}"),
-            format!("in the plugin of model `m`, task `{task}`; the server ends"),
+            format!("in the plugin of model `m`, task `{task}`; terminating the server"),
         ];
         let lines: Vec<&str> = log
             .lines()

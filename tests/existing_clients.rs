@@ -262,7 +262,7 @@ fn what_was_accepted_over_grpc_is_answered_before_the_end() {
     grpc.send();
     server.wait_for_queued("m", "text", 1);
     server.signal(Signal::TERM);
-    server.wait_for_log("not ready from now on");
+    server.wait_for_log("shutting down: no longer ready");
     occupied.release();
     assert_eq!(grpc.reply()["value"], "accepted");
     assert!(server.wait_for_exit().success());

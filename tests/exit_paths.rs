@@ -107,7 +107,7 @@ fn too_few_open_files_are_reported_in_one_line_before_anything_is_served() {
         .open_files(limit);
         let output = scenario.run(&["--config", "models.toml"]);
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        let says = format!("the limit on open files is {limit}, and this configuration needs at least ");
+        let says = format!("the limit on open files is {limit}, but this configuration needs at least ");
         assert_eq!(output.status.code(), Some(1), "{limit}: {errors}");
         assert!(
             errors.starts_with(&says) && errors.lines().count() == 1,
@@ -127,7 +127,7 @@ fn a_server_with_as_many_open_files_as_it_asks_for_runs_its_processes() {
     let needed = errors
         .split("at least ")
         .nth(1)
-        .and_then(|rest| rest.split(';').next()?.parse().ok())
+        .and_then(|rest| rest.split(':').next()?.parse().ok())
         .unwrap_or_else(|| panic!("no number in {errors:?}"));
     let server = Scenario::new(config).open_files(needed).start();
     let before = server.processes();

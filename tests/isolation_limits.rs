@@ -180,7 +180,7 @@ fn limits_without_a_process_are_refused_with_the_line_to_add() {
     ] {
         assert!(
             errors.contains(&format!("models.toml:{line}:"))
-                && errors.contains(&format!("{key} needs a process")),
+                && errors.contains(&format!("{key} requires `isolation")),
             "{errors}"
         );
     }

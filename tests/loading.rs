@@ -100,7 +100,7 @@ fn while_a_model_loads_the_server_answers_and_says_that_it_is_not_ready() {
 #[test]
 fn a_server_without_models_is_ready_and_says_what_to_do() {
     let server = Scenario::new("").start();
-    server.wait_for_log("no model is configured");
+    server.wait_for_log("no models are configured");
     assert_eq!(server.get("/v1/models").expect(200).json()["data"], json!([]));
 }
 

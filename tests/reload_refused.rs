@@ -45,7 +45,7 @@ fn broken_toml_is_refused_with_its_line() {
         "{}\n[models.batching\nmax_batch_size = 4\n",
         tagged("new")
     ));
-    assert_names(&refused(&server), &["models.toml:7", "not valid TOML"]);
+    assert_names(&refused(&server), &["models.toml:7", "invalid TOML"]);
 }
 
 #[test]

@@ -290,7 +290,7 @@ fn nobody_but_the_administrator_loads_and_unloads() {
 fn a_model_that_was_unloaded_does_not_count_for_readiness_and_is_loaded_again_by_a_reload() {
     let server = Scenario::new(&config(0)).start();
     order(&server, "words", "unload").expect(200);
-    let line = server.wait_for_log("a client unloaded model `words`");
+    let line = server.wait_for_log("unloaded model `words` for a client");
     assert!(line.contains("/readyz") && line.contains("reload"), "{line}");
     server.get("/readyz").expect(200);
     assert!(server.reload());

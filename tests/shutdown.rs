@@ -135,7 +135,7 @@ fn a_model_that_does_not_finish_is_given_up_at_the_deadline() {
     server.signal(Signal::TERM);
     let status = server.wait_for_exit();
     assert_eq!(status.code(), Some(1), "work was lost, and the code says so");
-    server.wait_for_log("shutdown gave up waiting");
+    server.wait_for_log("shutdown incomplete");
     drop(hung);
 }
 

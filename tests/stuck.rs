@@ -46,7 +46,7 @@ fn the_end_of_the_server_does_not_wait_for_it_and_names_it() {
         Some(1),
         "work was lost, and the code says so"
     );
-    let line = server.wait_for_log("shutdown gave up waiting");
+    let line = server.wait_for_log("shutdown incomplete");
     assert!(line.contains("stuck"), "{line}");
 }
 
@@ -82,7 +82,7 @@ fn a_worker_that_is_busy_for_longer_than_its_clients_wait_is_reported() {
             .send()
             .expect(504);
         assert!(late.error().1.contains("in the model"), "{}", late.text());
-        let line = server.wait_for_log("has been busy for");
+        let line = server.wait_for_log("longer than request_timeout");
         assert!(line.contains("WARN"), "{line}");
         assert!(line.contains("worker 0 of model `m`"), "{line}");
         assert!(

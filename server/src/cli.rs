@@ -1,89 +1,109 @@
-//! The command line: what operators type, and the help that teaches it.
+//! The command line: commands, flags and their help.
+//!
+//! The flags that set configuration keys are not declared here: they are generated from the keys.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::bench::BenchArgs;
-use crate::config::Overrides;
+use crate::config::{self, Flag, Overrides};
 use crate::isolation::CHILD_COMMAND;
 use crate::isolation::confine::CONFINE_OPTION;
 use crate::loader::TRIAL_COMMAND;
 
-/// Serves models that are loaded as plugins, with dynamic batching and hot reload.
+/// Serve machine-learning models over HTTP and gRPC, with dynamic batching and hot reload
 #[derive(Debug, Parser)]
 #[command(
     name = "inference-server",
     version,
     args_conflicts_with_subcommands = true,
-    after_help = "Signals:\n  SIGHUP   reads the configuration again, loads what changed beside what serves, and swaps; no request fails\n  \
-                  SIGTERM  stops being ready, finishes what was accepted, and ends; a second one ends at once\n\n\
-                  Settings are taken from the command line, then the environment (INFERENCE_…), then the file, then what a\n\
-                  plugin declares, then the defaults. `inference-server config-reference` lists every key."
+    after_help = "Signals:\n  SIGHUP   reload the configuration without failing a request\n  \
+                  SIGTERM  finish accepted requests, then exit; a second signal exits immediately\n\n\
+                  Precedence, highest first: command line, environment (INFERENCE_…), configuration file, plugin defaults,\n\
+                  built-in defaults. `inference-server config-reference` lists all keys."
 )]
 pub struct Cli {
-    /// What to do; without a command, the server runs.
+    /// The command. Without one, the server runs.
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// How to run it.
+    /// The flags of the server.
     #[command(flatten)]
     pub serve: ServeArgs,
 }
 
-/// What else the program does.
+/// The commands other than running the server.
 #[derive(Debug, Subcommand)]
-#[allow(clippy::large_enum_variant, reason = "there is one of it in a process")]
+#[allow(clippy::large_enum_variant, reason = "a process has only one")]
 pub enum Command {
-    /// Check a configuration and the plugin files it names; report every error at once, ordered by line
+    /// Check a configuration and the plugins it names; report all errors at once, ordered by line
     Check {
-        /// What to check.
+        /// The flags of the server.
         #[command(flatten)]
         serve: ServeArgs,
         /// Also load and warm up every model
         #[arg(long)]
         load: bool,
     },
-    /// Prints every configuration key with its type, default and meaning
+    /// Print every configuration key with its meaning, accepted values and default
     ConfigReference {
-        /// Print it as a Markdown table instead of an annotated TOML file
+        /// Print Markdown tables instead of an annotated TOML file
         #[arg(long)]
         markdown: bool,
     },
-    /// Print what a plugin file declares and check it; exits with 1 if the server would reject it
+    /// Print what a plugin declares and check it; exit with 1 if the server would reject it
     Inspect {
-        /// The plugin: a shared library built against plugin-sdk
+        /// Plugin: a shared library built with plugin-sdk
         file: PathBuf,
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// Also exit with 1 if there are only warnings, such as a debug build
+        /// Also exit with 1 if there are warnings, such as for a debug build
         #[arg(long)]
         strict: bool,
     },
     /// Load-test a running server and report throughput and latency
     Bench(BenchArgs),
-    /// Loads a plugin once and prints its manifest; the server runs this in a child process, in case it crashes
+    /// Print a completion script for a shell
+    Completions {
+        /// Shell that the script is for
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+    /// Load a plugin once and print its manifest; the server runs this in a child process, since it can crash
     #[command(name = TRIAL_COMMAND, hide = true)]
     TrialLoad {
-        /// What the process applies to itself before.
+        /// Confinement that the process applies to itself first.
         #[arg(long = CONFINE_OPTION)]
         confine: Option<String>,
         /// The plugin.
         file: PathBuf,
     },
-    /// Runs a model for the server that started this process
+    /// Run a model for the server that started this process
     #[command(name = CHILD_COMMAND, hide = true)]
     ModelProcess {
-        /// Its name, for the list of processes.
+        /// Name of the model, which process listings show.
         model: String,
     },
 }
 
-/// Flags that change what the configuration says.
-#[derive(Clone, Debug, Args)]
+/// The flags of the server: its configuration file, and the flags that override keys of it.
+#[derive(Clone, Debug)]
 pub struct ServeArgs {
-    /// The configuration file
+    /// The configuration file.
+    pub config: PathBuf,
+    /// The flags that override keys, and the environment variables that the command line reads.
+    pub overrides: Overrides,
+}
+
+/// The flags of the server that do not set a key.
+#[derive(Clone, Debug, Args)]
+struct FileArgs {
+    /// Configuration file
     #[arg(
         long,
         short,
@@ -91,66 +111,165 @@ pub struct ServeArgs {
         env = "INFERENCE_CONFIG",
         default_value = "models.toml"
     )]
-    pub config: PathBuf,
-    /// Address to listen on
-    #[arg(long)]
-    pub host: Option<String>,
-    /// Port to listen on; 0 takes any free one
-    #[arg(long)]
-    pub port: Option<String>,
-    /// Port for gRPC, which is not spoken without it; 0 takes any free one
-    #[arg(long, value_name = "PORT")]
-    pub grpc_port: Option<String>,
-    /// Deadline of requests that set none, such as 30s
-    #[arg(long, value_name = "DURATION")]
-    pub request_timeout: Option<String>,
-    /// Folder of plugins that are given by name
-    #[arg(long, value_name = "DIR")]
-    pub plugin_dir: Option<String>,
-    /// Folder for the copies from which plugins are loaded
-    #[arg(long, value_name = "DIR")]
-    pub scratch_dir: Option<String>,
-    /// What to log, such as info or debug,actix=warn
-    #[arg(long, value_name = "FILTER")]
-    pub log_level: Option<String>,
-    /// text or json
-    #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<String>,
-    /// When a batch is closed, for every task: adaptive, greedy, fixed or off
-    #[arg(long, help_heading = "Batching")]
-    pub policy: Option<String>,
-    /// Most items in a batch, for every task
-    #[arg(long, value_name = "ITEMS", help_heading = "Batching")]
-    pub max_batch_size: Option<String>,
-    /// Most weight in a batch, for every task
-    #[arg(long, value_name = "WEIGHT", help_heading = "Batching")]
-    pub max_batch_weight: Option<String>,
-    /// Longest wait of a batch for company, with the policies adaptive and fixed
-    #[arg(long, value_name = "DURATION", help_heading = "Batching")]
-    pub max_delay: Option<String>,
-    /// Most items that wait, for every task
-    #[arg(long, value_name = "ITEMS", help_heading = "Batching")]
-    pub max_queue_size: Option<String>,
+    config: PathBuf,
 }
 
-impl ServeArgs {
-    /// The flags, as the configuration takes them.
-    pub fn overrides(&self) -> Overrides {
-        let args = self.clone();
-        Overrides {
-            host: args.host,
-            port: args.port,
-            grpc_port: args.grpc_port,
-            request_timeout: args.request_timeout,
-            plugin_dir: args.plugin_dir,
-            scratch_dir: args.scratch_dir,
-            log_level: args.log_level,
-            log_format: args.log_format,
-            policy: args.policy,
-            max_batch_size: args.max_batch_size,
-            max_batch_weight: args.max_batch_weight,
-            max_delay: args.max_delay,
-            max_queue_size: args.max_queue_size,
+impl Args for ServeArgs {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        config::flags().fold(FileArgs::augment_args(command), |command, flag| {
+            command.arg(argument(&flag))
+        })
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for ServeArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut overrides = Overrides::none();
+        for flag in config::flags() {
+            if let Some(text) = matches.get_one::<String>(flag.name) {
+                overrides.set(&flag, text);
+            }
         }
+        for variable in variables(&Cli::command()) {
+            overrides.add_variable(variable);
+        }
+        Ok(Self {
+            config: FileArgs::from_arg_matches(matches)?.config,
+            overrides,
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The argument for a flag that sets a key.
+fn argument(flag: &Flag) -> Arg {
+    let meaning = flag.meaning();
+    let summary = meaning.split(". ").next().unwrap_or_default();
+    let variable = flag
+        .variable()
+        .map_or_else(String::new, |name| format!("[env: {name}]\n"));
+    let argument = Arg::new(flag.name)
+        .long(flag.name.trim_start_matches('-'))
+        .value_name(flag.value_name())
+        .value_parser(AnyText(flag.words()))
+        .help(summary.trim_end_matches('.').to_owned())
+        .long_help(format!("{meaning}\n\n{variable}[default: {}]", flag.default()));
+    match flag.heading {
+        Some(heading) => argument.help_heading(heading),
+        None => argument,
+    }
+}
+
+/// Accepts any text, since the configuration validates values and reports all errors at once. The words are for help and
+/// completions.
+#[derive(Clone)]
+struct AnyText(Vec<&'static str>);
+
+impl TypedValueParser for AnyText {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let words = self.0.iter().map(PossibleValue::new);
+        (!self.0.is_empty()).then(|| Box::new(words) as Box<dyn Iterator<Item = PossibleValue>>)
+    }
+}
+
+/// The environment variables that a command and its subcommands read.
+fn variables(command: &clap::Command) -> Vec<String> {
+    let own = command.get_arguments().filter_map(Arg::get_env);
+    let own = own.map(|name| name.to_string_lossy().into_owned());
+    own.chain(command.get_subcommands().flat_map(variables)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(print: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut bytes = Vec::new();
+        print(&mut bytes);
+        String::from_utf8(bytes).expect("it is text")
+    }
+
+    #[test]
+    fn help_man_page_and_completions_have_every_flag_with_its_variable() {
+        let mut command = Cli::command();
+        let help = command.render_long_help().to_string();
+        let man = printed(|bytes| {
+            clap_mangen::Man::new(Cli::command())
+                .render(bytes)
+                .expect("it can be written")
+        });
+        let completions = printed(|bytes| {
+            clap_complete::generate(
+                clap_complete::Shell::Bash,
+                &mut command,
+                "inference-server",
+                bytes,
+            );
+        });
+        assert!(config::flags().count() > 10);
+        for flag in config::flags() {
+            assert!(help.contains(flag.name), "{} in the help", flag.name);
+            assert!(
+                completions.contains(flag.name),
+                "{} in the completions",
+                flag.name
+            );
+            let escaped = flag.name.replace('-', "\\-");
+            assert!(man.contains(&escaped), "{} in the man page", flag.name);
+            for word in flag.words() {
+                assert!(help.contains(word) && completions.contains(word), "{word}");
+            }
+            let variable = flag.variable().expect("every flag has a variable");
+            assert!(
+                help.contains(&format!("[env: {variable}]")),
+                "{variable} in the help"
+            );
+        }
+    }
+
+    #[test]
+    fn a_flag_overrides_its_key_before_and_after_a_command() {
+        let cli = Cli::try_parse_from(["inference-server", "--port", "1", "--policy", "gredy"]);
+        let mut expected = Overrides::none();
+        for flag in config::flags() {
+            match flag.name {
+                "--port" => expected.set(&flag, "1"),
+                "--policy" => expected.set(&flag, "gredy"),
+                _ => {}
+            }
+        }
+        for name in ["INFERENCE_CONFIG", "INFERENCE_BENCH_URL", "INFERENCE_BENCH_KEY"] {
+            expected.add_variable(name);
+        }
+        assert_eq!(cli.expect("it is valid").serve.overrides, expected);
+        let check = Cli::try_parse_from(["inference-server", "check", "--policy", "gredy", "--port", "1"]);
+        match check.expect("it is valid").command {
+            Some(Command::Check { serve, load: false }) => assert_eq!(serve.overrides, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
 }

@@ -1,7 +1,7 @@
-//! Text that commands write to standard output and standard error.
+//! Writes the output of commands to standard output and standard error.
 //!
-//! The printing macros of the standard library panic if the text cannot be written. These functions do not: a reader that
-//! has closed its end is no error, as with `… | head`, and any other failure is returned to the caller.
+//! Unlike the printing macros of the standard library, these functions do not panic if the text cannot be written. A closed pipe,
+//! as with `… | head`, is not an error; any other error is returned to the caller.
 
 use std::io::{self, Write};
 
@@ -13,7 +13,7 @@ pub fn print(text: &str) -> io::Result<()> {
     write_to(io::stdout().lock(), text)
 }
 
-/// Writes a line to standard error. If that fails, there is no other place to report it, so the line is lost.
+/// Writes a line to standard error. Errors are ignored, since there is nowhere to report them.
 pub fn report(line: impl std::fmt::Display) {
     let _ = write_to(io::stderr().lock(), &format!("{line}\n"));
 }
@@ -27,7 +27,7 @@ pub fn ignore_closed_pipe(result: io::Result<()>) -> io::Result<()> {
 }
 
 fn write_to(mut stream: impl Write, text: &str) -> io::Result<()> {
-    // Standard output keeps the last incomplete line until it is flushed, and ignores errors when the process exits.
+    // Flushed explicitly: standard output buffers an incomplete line, and ignores errors when the process exits.
     let written = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
     ignore_closed_pipe(written)
 }
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_pipe_is_no_error_and_a_full_disk_is() {
+    fn a_closed_pipe_is_not_an_error_but_a_full_disk_is() {
         assert!(write_to(Failing(io::ErrorKind::BrokenPipe), "text").is_ok());
         let error = write_to(Failing(io::ErrorKind::StorageFull), "text").expect_err("the disk is full");
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);

@@ -1,57 +1,57 @@
-//! Why an item or a request came to nothing. Status codes are chosen at the edge (`http`, `grpc`), never here.
+//! Errors of items and requests. They do not know status codes, which `api` chooses.
 
 use std::fmt;
 use std::time::Duration;
 
-/// One item's failure. Its message is shown to the client.
+/// Error of one item. Its message is sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ItemError {
-    /// The model cannot take this input.
+    /// The model rejected the input.
     #[error("{0}")]
     Invalid(String),
-    /// The model or its plugin failed: an error of its own, a panic, a missing or contradictory outcome.
+    /// The model or its plugin failed: with an error, a panic, or missing or inconsistent outcomes.
     #[error("{0}")]
     Fault(String),
-    /// The model ran out of memory even for this item alone.
+    /// The model ran out of memory, even with this item alone.
     #[error("out of memory: {0}")]
     OutOfMemory(String),
-    /// What the request asks for, this model cannot do.
+    /// The model does not support something that the request asks for.
     #[error("{0}")]
     Unsupported(String),
-    /// The deadline passed before an outcome was there.
+    /// The deadline passed before the item had an outcome.
     #[error("deadline of {} ms passed while the item was {stage}", .timeout.as_millis())]
     Expired {
-        /// The deadline, from the arrival of the request.
+        /// The deadline, relative to the arrival of the request.
         timeout: Duration,
-        /// How far the item had come.
+        /// The stage that the item was in.
         stage: Stage,
     },
-    /// The item was dropped without an outcome; the server's own fault.
+    /// The server dropped the item without an outcome, which is a bug.
     #[error("the item was lost in the server")]
     Lost,
-    /// The model is being unloaded or the server stops.
+    /// The model is being unloaded, or the server is shutting down.
     #[error("the model is shutting down")]
     ShuttingDown,
-    /// Nothing can run the item, and that is not expected to change soon. Says why.
+    /// No worker can run the item, and this is not expected to change soon. The message has the reason.
     #[error("{0}")]
     Unavailable(String),
 }
 
 impl ItemError {
-    /// Whether the input is at fault, and not the model or the server.
+    /// Whether the input is at fault, rather than the model or the server.
     pub fn is_of_input(&self) -> bool {
         matches!(self, Self::Invalid(_) | Self::Unsupported(_))
     }
 }
 
-/// How far an item has come.
+/// Stage of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It waits for its preparation, or is being prepared.
+    /// Waiting for its preparation, or being prepared.
     Preparation,
-    /// It is in the queue.
+    /// In the queue.
     Queue,
-    /// It is in a batch that runs.
+    /// In a running batch.
     Model,
 }
 
@@ -68,53 +68,53 @@ impl fmt::Display for Stage {
 /// Why a request was not admitted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// Too many items wait for this task.
+    /// The queue of the task has too many items.
     #[error(
         "the queue of task `{task}` is full: {queued} of {limit} items are waiting, the request has {items}"
     )]
     QueueFull {
         /// Name of the task.
         task: String,
-        /// Items that wait.
+        /// Items in the queue.
         queued: usize,
-        /// Most that may.
+        /// Maximum.
         limit: usize,
-        /// Items of the request.
+        /// Items in the request.
         items: usize,
-        /// When it is worth coming back.
+        /// Estimated time until the request would be admitted.
         retry_after: Duration,
     },
-    /// Too much weight waits for this task.
+    /// The items in the queue of the task are too heavy.
     #[error("the queue of task `{task}` is full: its items weigh {queued} of at most {limit}")]
     QueueTooHeavy {
         /// Name of the task.
         task: String,
-        /// Weight that waits.
+        /// Total weight of the queue.
         queued: u64,
-        /// Most that may.
+        /// Maximum.
         limit: u64,
-        /// When it is worth coming back.
+        /// Estimated time until the request would be admitted.
         retry_after: Duration,
     },
-    /// The request alone has more items than the queue holds.
+    /// The request has more items than the queue can hold.
     #[error("the request has {items} items; task `{task}` queues at most {limit}")]
     TooManyItems {
         /// Name of the task.
         task: String,
-        /// Items of the request.
+        /// Items in the request.
         items: usize,
-        /// Most that may wait.
+        /// Maximum number of items in the queue.
         limit: usize,
     },
-    /// The deadline had passed on arrival.
+    /// The deadline had passed before the request was queued.
     #[error("deadline of {} ms passed before the request was queued", .0.as_millis())]
     Expired(Duration),
-    /// The model is being unloaded or the server stops.
+    /// The model is being unloaded, or the server is shutting down.
     #[error("the model is shutting down")]
     ShuttingDown,
 }
 
-/// An error with its sources, on one line.
+/// Displays an error and its sources on one line.
 pub struct Chain<'a>(pub &'a dyn std::error::Error);
 
 impl fmt::Display for Chain<'_> {

@@ -1,9 +1,9 @@
-//! The server as the first process of a container.
+//! Runs as the first process of a container.
 //!
-//! A process whose parent has ended becomes the child of the first process, such as a helper that a killed worker process
-//! leaves behind, and stays as a zombie until that reaps it. The server could not reap processes that it does not know
-//! without taking the exit status of those that it or a plugin has started. So as the first process, or as a subreaper,
-//! this program starts itself once more as the server, and only reaps and passes on signals.
+//! When the parent of a process exits, for example when a worker process with a helper is killed, the process becomes a child of
+//! the first process, and remains a zombie until that one reaps it. The server cannot reap unknown children without stealing the
+//! exit status of processes that it or a plugin waits for. Therefore, as process 1 or as a subreaper, this program starts the
+//! server as a child process, reaps all children, and forwards signals.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,11 +16,11 @@ use rustix::process::{
 };
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// The variable by which the server learns that this process has started it.
+/// The variable that tells the server that this process has started it.
 const STARTED_BY: &str = "_INFERENCE_SERVER_STARTED_BY";
 
-/// Signals that are passed on.
-const PASSED_ON: [Signal; 6] = [
+/// Signals that are forwarded to the server.
+const FORWARDED: [Signal; 6] = [
     Signal::TERM,
     Signal::INT,
     Signal::HUP,
@@ -34,18 +34,18 @@ pub fn adopts_orphans() -> bool {
     getpid().is_init() || child_subreaper().is_ok_and(|subreaper| subreaper.is_some())
 }
 
-/// Runs the server as a child, reaps all others, and returns the exit code of the server.
+/// Runs the server as a child process, reaps all other children, and returns the exit code of the server.
 ///
 /// # Errors
-/// The child cannot be started or waited for.
+/// The child process cannot be started or waited for.
 pub fn run_as_child() -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
     runtime.block_on(async {
-        // Before the child is started, so that its end is not missed.
-        let mut ended = signal(SignalKind::child())?;
-        let mut passed_on = PASSED_ON
+        // Before the child process is started, so that its exit is not missed.
+        let mut child_exited = signal(SignalKind::child())?;
+        let mut forwarded = FORWARDED
             .into_iter()
             .map(|kind| Ok((kind, signal(SignalKind::from_raw(kind.as_raw()))?)))
             .collect::<io::Result<Vec<_>>>()?;
@@ -56,9 +56,9 @@ pub fn run_as_child() -> io::Result<ExitCode> {
                 return Ok(code);
             }
             tokio::select! {
-                _ = ended.recv() => {}
-                received = next(&mut passed_on) => {
-                    // It may have ended in the meantime.
+                _ = child_exited.recv() => {}
+                received = next(&mut forwarded) => {
+                    // The server may have exited in the meantime.
                     let _ = kill_process(server, received);
                 }
             }
@@ -90,7 +90,7 @@ async fn next(streams: &mut [(Signal, Stream)]) -> Signal {
     .await
 }
 
-/// Reaps every child that has ended; the exit code if the server is one of them.
+/// Reaps all children that have exited. Returns the exit code of the server if it is one of them.
 fn reap(server: Pid) -> io::Result<Option<ExitCode>> {
     while let Some((pid, status)) = wait(WaitOptions::NOHANG)? {
         if pid == server {
@@ -100,22 +100,22 @@ fn reap(server: Pid) -> io::Result<Option<ExitCode>> {
     Ok(None)
 }
 
-/// As shells have it: 128 and the number of the signal, if one ended the server.
+/// The exit code for a status, like shells: 128 plus the signal, if a signal terminated the server.
 fn exit_code(status: WaitStatus) -> ExitCode {
     let signaled = status.terminating_signal().map(|signal| 128 + signal);
     let code = status.exit_status().or(signaled).unwrap_or(1);
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-/// Lets the server end with the process that has started it as its child, if one has.
-pub fn end_with_parent() {
+/// Makes the server exit together with the process that started it as its child, if there is one.
+pub fn exit_with_parent() {
     let started_by = std::env::var(STARTED_BY)
         .ok()
         .and_then(|pid| pid.parse::<i32>().ok());
     if let (Some(parent), Some(started_by)) = (getppid(), started_by)
         && parent.as_raw_pid() == started_by
     {
-        // Not worth failing for: the first process of a container takes all others with it anyway.
+        // Errors are ignored: when the first process of a container exits, the kernel kills all others anyway.
         let _ = set_parent_process_death_signal(Some(Signal::KILL));
     }
 }

@@ -1,7 +1,7 @@
-//! Reads JSON, and looks at JSON text before a parser does.
+//! Parses JSON, and scans JSON text without parsing it.
 //!
-//! Errors are in the terms of JSON: serde's own messages name Rust types, which mean nothing to a client or an operator.
-//! What is read, and from where, the caller says.
+//! Errors use the terms of JSON, since the messages of serde name Rust types. The caller adds what was parsed, and where it is
+//! from.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,12 +10,12 @@ use plugin_abi::json_error;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-/// Why JSON could not be read, in the terms of JSON.
+/// An error in JSON, in the terms of JSON.
 #[derive(Debug)]
 pub struct JsonError(serde_json::Error);
 
 impl JsonError {
-    /// The message without line and column, for text that is part of a larger document.
+    /// The message without line and column, for a part of a larger document.
     pub fn message(&self) -> String {
         json_error::message(&self.0)
     }
@@ -35,24 +35,24 @@ impl From<serde_json::Error> for JsonError {
     }
 }
 
-/// Reads a JSON document.
+/// Parses a JSON document.
 ///
 /// # Errors
-/// If the text is not JSON, or not the JSON that `T` expects.
+/// The text is not valid JSON, or not what `T` expects.
 pub fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, JsonError> {
     Ok(serde_json::from_str(text)?)
 }
 
-/// Reads a JSON document.
+/// Parses a JSON document.
 ///
 /// # Errors
-/// If the bytes are not JSON, or not the JSON that `T` expects.
+/// The bytes are not valid JSON, or not what `T` expects.
 pub fn from_slice<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, JsonError> {
     Ok(serde_json::from_slice(bytes)?)
 }
 
-/// A struct that is read from a JSON object only. serde's derive also accepts an array of the values in the order of the
-/// fields, which no protocol allows.
+/// A struct that can only be parsed from a JSON object. The derive macro of serde also accepts an array of values in the order
+/// of the fields, which no protocol allows.
 #[derive(Clone, Debug, Default)]
 pub struct Object<T>(pub T);
 
@@ -76,8 +76,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-/// Where arrays and objects are nested deeper than `limit`, if they are. Works on anything: what is not JSON is found
-/// later.
+/// The offset at which arrays and objects are nested deeper than `limit`, if they are. Accepts invalid JSON, which the parser
+/// rejects later.
 pub fn too_deep(text: &[u8], limit: usize) -> Option<usize> {
     let mut depth = 0usize;
     let mut at = 0;
@@ -98,7 +98,7 @@ pub fn too_deep(text: &[u8], limit: usize) -> Option<usize> {
     None
 }
 
-/// Offset of the brace that closes the object which opens at `start`; the last byte of the text if none does.
+/// Offset of the brace that closes the object at `start`. The last byte of the text if there is none.
 pub fn object_end(text: &[u8], start: usize) -> usize {
     let mut depth = 0usize;
     let mut at = start;
@@ -115,7 +115,7 @@ pub fn object_end(text: &[u8], start: usize) -> usize {
     text.len() - 1
 }
 
-/// Offset of the quote that closes the string which opens at `start`; the end of the text if none does.
+/// Offset of the quote that closes the string at `start`. The end of the text if there is none.
 pub fn string_end(text: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(step) = text.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
@@ -141,12 +141,12 @@ mod tests {
     }
 
     #[test]
-    fn an_array_is_not_an_object_with_its_members_in_order() {
+    fn an_array_is_not_accepted_as_an_object() {
         let error = from_str::<Object<Pair>>("[1, 2]").expect_err("an array is not an object");
         assert_eq!(error.message(), "got an array, expected an object");
         let Object(pair) = from_str::<Object<Pair>>(r#"{"left": 1, "right": 2}"#).expect("it is an object");
         assert_eq!((pair.left, pair.right), (1, 2));
-        let error = from_str::<Vec<Object<Pair>>>("[\n [1, 2]]").expect_err("nor is one in a list");
+        let error = from_str::<Vec<Object<Pair>>>("[\n [1, 2]]").expect_err("nor inside an array");
         assert_eq!(
             error.to_string(),
             "got an array, expected an object at line 2 column 1"

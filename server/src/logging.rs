@@ -1,7 +1,7 @@
-//! The log: `env_logger`, as text for people or as one JSON object a line.
+//! The log: `env_logger`, as plain text or as one JSON object per line.
 //!
-//! A record may carry key-value pairs; those of the access log and the model of a plugin's record travel so. A pair whose
-//! value is empty is left out.
+//! A record can carry key-value pairs, such as the fields of the access log or the model of a plugin's record. Pairs with an empty
+//! value are omitted.
 
 use std::io::Write;
 
@@ -13,10 +13,10 @@ use serde_json::{Map, Value as Json};
 
 use crate::config::{LogFormat, LoggingSettings};
 
-/// Starts logging to standard error. To be called once.
+/// Starts logging to standard error. Must be called once.
 pub fn start(settings: &LoggingSettings) {
     let mut builder = Builder::new();
-    // What these say at the level info, this server says itself. The operator's filter may name them.
+    // The server logs the same events itself. The filter of the operator can enable these modules.
     for module in ["actix_server", "actix_http"] {
         builder.filter_module(module, LevelFilter::Warn);
     }
@@ -33,7 +33,7 @@ pub fn start(settings: &LoggingSettings) {
             builder.format(write_json);
         }
     }
-    // A second logger can only be one that a test has set, which may stay.
+    // Fails only if a test has already set a logger.
     let _ = builder.try_init();
 }
 

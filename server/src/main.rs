@@ -1,10 +1,10 @@
-//! The executable: from the command line to an exit code.
+//! The executable: runs the command of the command line and returns its exit code.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use inference_server::app;
 use inference_server::cli::{Cli, Command, ServeArgs};
 use inference_server::error::Chain;
@@ -28,12 +28,14 @@ fn run() -> ExitCode {
         Some(Command::ConfigReference { markdown }) => print_reference(markdown),
         Some(Command::Inspect { file, json, strict }) => inspect(&file, json, strict),
         Some(Command::Bench(args)) => bench(args),
+        Some(Command::Completions { shell }) => print_completions(shell),
+        Some(Command::Man) => print_man_page(),
         Some(Command::TrialLoad { confine, file }) => app::run_trial(confine.as_deref(), &file),
         Some(Command::ModelProcess { model: _ }) => app::run_model_process(),
     }
 }
 
-/// Prints what clap has to say: help, the version, or an error in the arguments.
+/// Prints the message of clap: help, the version, or an error in the arguments.
 fn usage(message: &clap::Error) -> ExitCode {
     let printed = message.print().and_then(|()| io::stdout().flush());
     match console::ignore_closed_pipe(printed) {
@@ -44,14 +46,14 @@ fn usage(message: &clap::Error) -> ExitCode {
 
 fn serve(args: ServeArgs) -> ExitCode {
     if !init::adopts_orphans() {
-        init::end_with_parent();
+        init::exit_with_parent();
         return report(app::serve(args));
     }
     match init::run_as_child() {
         Ok(code) => code,
         Err(error) => {
             console::report(format_args!(
-                "cannot start the server as a child of the first process: {error}"
+                "cannot start the server as a child process: {error}"
             ));
             ExitCode::FAILURE
         }
@@ -70,7 +72,7 @@ fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Prints the output of a command that has succeeded.
+/// Prints the output of a command that succeeded.
 fn print(output: impl Display) -> ExitCode {
     match console::print(&output.to_string()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -107,6 +109,22 @@ fn print_reference(markdown: bool) -> ExitCode {
     })
 }
 
+fn print_completions(shell: clap_complete::Shell) -> ExitCode {
+    let mut command = Cli::command();
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    print(String::from_utf8_lossy(&script))
+}
+
+fn print_man_page() -> ExitCode {
+    let mut page = Vec::new();
+    match clap_mangen::Man::new(Cli::command()).render(&mut page) {
+        Ok(()) => print(String::from_utf8_lossy(&page)),
+        Err(error) => cannot_print(&error),
+    }
+}
+
 fn bench(args: bench::BenchArgs) -> ExitCode {
     match bench::run(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -123,7 +141,7 @@ fn inspect(file: &std::path::Path, json: bool, strict: bool) -> ExitCode {
         match serde_json::to_string_pretty(&inspection) {
             Ok(text) => print(format_args!("{text}\n")),
             Err(error) => {
-                console::report(format_args!("cannot write the manifest as JSON: {error}"));
+                console::report(format_args!("cannot encode the manifest as JSON: {error}"));
                 return ExitCode::FAILURE;
             }
         }

@@ -1,43 +1,43 @@
-//! The limit on open files, which connections, model processes and everything else share.
+//! Divides the limit on open files between connections and everything else.
 //!
-//! Too many connections must not keep a model process from starting or a reload from reading its files, so connections
-//! get what the rest leaves. Connections above that wait in the backlog of the socket.
+//! Connections must not prevent a worker process from starting or a reload from reading files. They get the files that nothing
+//! else needs; further connections wait in the backlog of the socket.
 
 use std::num::NonZeroUsize;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files for everything that does not grow with the configuration: the runtime, the log, libraries, a reload of a few
+/// Files for everything that does not depend on the configuration: the runtime, the log, libraries, and a reload of a few
 /// models.
 const RESERVED: u64 = 64;
-/// Files that do not grow with the number of models, of those in [`RESERVED`].
+/// The part of [`RESERVED`] that does not depend on the number of models.
 const FIXED: u64 = 32;
-/// Files that the load of one model takes, since all models may load at the same time.
+/// Files for loading one model. All models can load concurrently.
 const PER_LOAD: u64 = 8;
 
-/// What needs open files, other than connections.
+/// Open files needed for purposes other than connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
-    /// Configured models.
+    /// Number of configured models.
     pub models: u64,
-    /// Files to start all processes of models.
+    /// Files for starting all worker processes.
     pub processes: u64,
-    /// Further files to replace all of these processes at once by a reload.
+    /// Further files for a reload that replaces all worker processes at once.
     pub reload: u64,
 }
 
-/// The limit is below what the server needs to start.
+/// The limit is too low for the server to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the limit on open files is {limit}, and this configuration needs at least {needed}; raise it (`ulimit -n`, \
-     LimitNOFILE of systemd)"
+    "the limit on open files is {limit}, but this configuration needs at least {needed}: raise it with `ulimit -n`, or \
+     LimitNOFILE of systemd"
 )]
 pub struct TooFewFiles {
     limit: u64,
     needed: u64,
 }
 
-/// Raises the soft limit to the hard limit and returns the result, `None` if there is no limit.
+/// Raises the soft limit to the hard limit and returns it. `None` if there is no limit.
 pub fn raise_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -50,11 +50,11 @@ pub fn raise_limit() -> Option<u64> {
     }
 }
 
-/// How many of `wanted` connections to each of `ports` fit below the limit. At least half of the files that are not needed
-/// to start are for connections, even if a reload of all processes at once would need more.
+/// How many of `wanted` connections per port fit below the limit. Connections get at least half of the files that are not needed
+/// to start, even if a reload of all processes at once would need more.
 ///
 /// # Errors
-/// There is not even one connection left for each port.
+/// Not even one connection per port fits.
 pub fn connections_within(
     limit: Option<u64>,
     wanted: NonZeroUsize,
@@ -80,8 +80,8 @@ pub fn connections_within(
 pub fn warn_if_fewer(limit: Option<u64>, wanted: NonZeroUsize, fitting: NonZeroUsize) {
     if fitting < wanted {
         log::warn!(
-            "`max_connections` is {wanted}, but this process may have {} files open: it takes {fitting} connections to a port; \
-             raise the limit (`ulimit -n`, LimitNOFILE of systemd) or lower `max_connections`",
+            "accepting {fitting} connections per port instead of {wanted} (`max_connections`), since the limit on open files \
+             is {}: raise it with `ulimit -n` or LimitNOFILE of systemd, or lower `max_connections`",
             limit.unwrap_or_default()
         );
     }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_leave_room_for_other_files() {
+    fn connections_leave_files_for_other_purposes() {
         for (wanted, ports, limit, expected) in [
             (8192, 1, None, 8192),
             (8192, 1, Some(1024), 960),
@@ -119,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn connections_leave_room_for_processes_and_for_a_reload_of_them() {
+    fn connections_leave_files_for_processes_and_for_a_reload_of_them() {
         let demand = |processes, reload| Demand {
             models: 1,
             processes,
             reload,
         };
         assert_eq!(fitting(8192, 1, Some(1024), demand(160, 100)), Ok(700));
-        // A reload of all at once is given up before connections are.
+        // Connections take precedence over a reload of all processes at once.
         assert_eq!(fitting(8192, 1, Some(1024), demand(160, 700)), Ok(400));
         let many = Demand {
             models: 100,
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_leaves_no_connection_is_an_error_that_says_what_is_needed() {
+    fn a_limit_that_is_too_low_for_one_connection_is_an_error_with_the_required_limit() {
         for (limit, ports, processes) in [(16, 1, 0), (64, 1, 0), (65, 2, 0), (100, 1, 36)] {
             let demand = Demand {
                 models: 1,

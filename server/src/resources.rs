@@ -1,5 +1,4 @@
-//! What a model that runs in processes of its own may use, as plain values: configuration states them, isolation enforces
-//! them.
+//! Limits of worker processes as plain values. `config` parses them, and `isolation` enforces them.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -8,30 +7,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
 
-/// Bounds and surroundings of each process of one model.
+/// Limits and environment of each worker process of one model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
-    /// Most memory in bytes.
+    /// Maximum memory in bytes.
     pub max_memory: Option<u64>,
-    /// Which processors.
+    /// The CPUs on which it runs.
     pub cpus: Option<Cpus>,
-    /// Variables in the environment beside those of the server.
+    /// Environment variables in addition to those of the server.
     pub env: BTreeMap<String, Secret>,
-    /// What else is forbidden.
+    /// Whether it is sandboxed.
     pub sandbox: Sandbox,
 }
 
-/// Processors of one process.
+/// The CPUs of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cpus {
-    /// So many, chosen by the server.
+    /// This many CPUs, which the server chooses.
     Count(NonZeroUsize),
-    /// These, by their number.
+    /// The CPUs with these numbers.
     These(Vec<usize>),
 }
 
 impl Cpus {
-    /// How many they are.
+    /// Number of CPUs.
     pub fn count(&self) -> usize {
         match self {
             Self::Count(count) => count.get(),
@@ -40,14 +39,14 @@ impl Cpus {
     }
 }
 
-/// Whether a process is kept from the network and from writing files.
+/// Whether a process is prevented from using the network and writing files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sandbox {
-    /// It is not.
+    /// No sandbox.
     #[default]
     Off,
-    /// It is, or does not start.
+    /// Sandboxed; if the kernel does not support it, the process does not start.
     On,
-    /// As far as the kernel can.
+    /// Sandboxed as far as the kernel supports it.
     BestEffort,
 }

@@ -1,7 +1,7 @@
-//! The command `check`: one report of everything that is wrong with a configuration, ordered by line.
+//! The command `check`: reports all errors of a configuration, ordered by line.
 //!
-//! Without `--load`, no model is loaded. What can be learned from the plugin files is checked nevertheless: each file is
-//! opened in a child process, and the settings, the task names and the examples are compared with what it declares.
+//! Without `--load`, no model is loaded. Each plugin is opened in a child process, and settings and task names are compared
+//! with what the plugin declares.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,26 +26,26 @@ use crate::logging;
 use crate::open_files;
 use crate::reload::{ModelFailure, trial_options};
 
-/// How long a plugin may take to describe itself to `check`.
+/// Timeout for a plugin to describe itself to `check`.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a check without errors found.
+/// The result of a check without errors.
 #[derive(Clone, Debug)]
 pub struct Checked {
     /// Number of models.
     pub models: usize,
-    /// What is legal but odd.
+    /// Lints.
     pub warnings: Vec<ConfigWarning>,
-    /// What was not checked, and how to check it.
+    /// What was not checked, and how it can be checked.
     pub unchecked: Vec<String>,
 }
 
-/// Checks a configuration and the plugin files that it names; with `load` also that its models load and warm up.
+/// Checks a configuration and the plugins that it names. With `load`, also loads and warms up its models.
 pub fn check(args: &ServeArgs, load: bool) -> Result<Checked, AppError> {
     let examined = read_config_leniently(args)?;
     let mut errors = examined.errors.clone();
     let mut unchecked = Vec::new();
-    // Loading finds the same faults, and more.
+    // Loading finds the same errors, and more.
     if !load || !errors.is_empty() {
         let mut plugins = Plugins::default();
         for model in &examined.settings.models {
@@ -65,10 +65,7 @@ pub fn check(args: &ServeArgs, load: bool) -> Result<Checked, AppError> {
             other => other,
         })?;
     } else if !settings.models.is_empty() {
-        unchecked.insert(
-            0,
-            "whether the models load and pass their warm-up; check it with --load".to_owned(),
-        );
+        unchecked.insert(0, "whether the models load and warm up (use --load)".to_owned());
     }
     Ok(Checked {
         models: settings.models.len(),
@@ -77,13 +74,13 @@ pub fn check(args: &ServeArgs, load: bool) -> Result<Checked, AppError> {
     })
 }
 
-/// The failures in the order of the file.
+/// Sorts failures in the order of the file.
 fn by_line(mut failures: Vec<ModelFailure>) -> Vec<ModelFailure> {
     failures.sort_by(|a, b| a.location.cmp(&b.location));
     failures
 }
 
-/// What each plugin file says of itself. Several models may share one.
+/// What each plugin declares. Several models can share a plugin.
 #[derive(Default)]
 struct Plugins(BTreeMap<(PathBuf, Vec<String>), Result<Arc<Probe>, String>>);
 
@@ -100,7 +97,7 @@ impl Plugins {
     }
 }
 
-/// Adds what is wrong with one model to `errors`, and returns what could not be checked.
+/// Adds the errors of one model to `errors`, and returns what could not be checked.
 fn check_model(
     examined: &Examined,
     model: &ModelSettings,
@@ -120,7 +117,7 @@ fn check_model(
             let file = model.plugin.display();
             report(
                 model.plugin_location(),
-                format!("cannot load its plugin {file}: {problem}"),
+                format!("cannot load plugin {file}: {problem}"),
             );
             return None;
         }
@@ -128,10 +125,7 @@ fn check_model(
     let manifest = &probe.trial.manifest;
     for finding in declarations::plugin(manifest) {
         if finding.severity == Severity::Error {
-            report(
-                model.plugin_location(),
-                format!("its plugin cannot be served: {finding}"),
-            );
+            report(model.plugin_location(), format!("invalid plugin: {finding}"));
         }
     }
     for violation in json_schema::violations(&manifest.settings_schema, &model.settings) {
@@ -147,20 +141,20 @@ fn check_model(
     }
     if manifest.tasks.is_empty() {
         return Some(format!(
-            "the task names of model `{}`, which depend on its settings; check them with --load",
+            "the task names of model `{}`, which depend on its settings (use --load)",
             model.name
         ));
     }
     for (task, location) in unknown_tasks(model, manifest) {
         report(
             location,
-            format!("it has no task `{task}`; its tasks are {}", Names(manifest)),
+            format!("no task `{task}`; its tasks are {}", TaskNames(manifest)),
         );
     }
     None
 }
 
-/// The tasks that the configuration names and the plugin does not have.
+/// The tasks that the configuration names but the plugin does not declare.
 fn unknown_tasks<'m>(
     model: &'m ModelSettings,
     manifest: &'m PluginManifest,
@@ -175,9 +169,9 @@ fn unknown_tasks<'m>(
         .filter(|(task, _)| manifest.tasks.iter().all(|known| known.name != *task))
 }
 
-struct Names<'a>(&'a PluginManifest);
+struct TaskNames<'a>(&'a PluginManifest);
 
-impl fmt::Display for Names<'_> {
+impl fmt::Display for TaskNames<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, task) in self.0.tasks.iter().enumerate() {
             let separator = if index > 0 { ", " } else { "" };

@@ -1,4 +1,4 @@
-//! How many open files the configured models need, so that connections leave them room.
+//! Determines how many connections fit below the limit on open files, next to the configured models.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -12,7 +12,7 @@ use crate::isolation::OpenFiles;
 use crate::loader::{self, TrialProgram};
 use crate::open_files::{self, Demand};
 
-/// Raises the limit on open files as far as the system allows, and returns how many connections to each port fit below it.
+/// Raises the limit on open files as far as the system allows, and returns the number of connections per port that fit.
 ///
 /// # Errors
 /// The limit is too low for this configuration.
@@ -20,8 +20,8 @@ pub(super) fn connections(settings: &Settings) -> Result<NonZeroUsize, AppError>
     let limit = open_files::raise_limit();
     let wanted = settings.server.max_connections;
     let ports = if settings.server.grpc_port.is_some() { 2 } else { 1 };
-    // A model without `isolation` may run in processes, which only its plugin knows. The plugins are asked only if it
-    // matters, since that takes a process for each.
+    // The plugin of a model without `isolation` decides whether it runs in processes. Plugins are probed only if the answer
+    // matters, since each probe starts a process.
     let pessimistic = demand(settings, &|_| Some(manifest::Isolation::Process));
     if open_files::connections_within(limit, wanted, ports, pessimistic) == Ok(wanted) {
         return Ok(wanted);
@@ -48,8 +48,8 @@ fn demand(settings: &Settings, declared: &dyn Fn(&Path) -> Option<manifest::Isol
     }
 }
 
-/// What the plugins of the models declare that do not set `isolation`. A plugin that cannot be inspected declares nothing:
-/// its models do not load either.
+/// The isolation that plugins declare, for models that do not set `isolation`. A plugin that cannot be probed declares none:
+/// its models fail to load in any case.
 fn declared_isolation(models: &[ModelSettings]) -> BTreeMap<&Path, Option<manifest::Isolation>> {
     let mut declared = BTreeMap::new();
     for model in models {

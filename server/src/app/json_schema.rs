@@ -1,19 +1,19 @@
-//! Compares JSON with the schema that a plugin declares for it.
+//! Validates JSON against the schema that a plugin declares.
 
 use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
-/// One way in which a value contradicts its schema.
+/// A violation of a schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Violation {
-    /// Dotted path to what is wrong, such as `image.size` or `labels.1`; empty for the value itself.
+    /// Dotted path of the invalid part, such as `image.size` or `labels.1`. Empty for the value itself.
     pub(super) path: String,
     /// What was found and what was expected.
     pub(super) message: String,
 }
 
-/// Every way in which `value` contradicts `schema`. A schema that is not valid itself allows everything.
+/// All violations of `schema` by `value`. An invalid schema allows everything.
 pub(super) fn violations(schema: &Value, value: &Value) -> Vec<Violation> {
     if schema.is_null() {
         return Vec::new();
@@ -53,7 +53,7 @@ fn describe(error: &ValidationError<'_>) -> Vec<Violation> {
             let name = property.as_str().unwrap_or_default();
             vec![Violation {
                 path: member(name),
-                message: "required, but missing".to_owned(),
+                message: "missing required key".to_owned(),
             }]
         }
         ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::OneOfNotValid { .. } => vec![Violation {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_violation_names_its_place() {
+    fn each_violation_has_a_path() {
         let schema = json!({
             "type": "object",
             "properties": {
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(found(json!({"siez": 3})), expected("siez", "unknown key"));
         assert_eq!(
             found(json!({"image": {}})),
-            expected("image.width", "required, but missing")
+            expected("image.width", "missing required key")
         );
         assert_eq!(
             found(json!({"labels": ["a", 1]})),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_schema_everything_is_allowed() {
+    fn everything_is_allowed_without_a_schema() {
         assert_eq!(violations(&Value::Null, &json!({"x": 1})), []);
         assert_eq!(violations(&json!({"type": 5}), &json!({"x": 1})), []);
     }

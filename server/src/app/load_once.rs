@@ -1,4 +1,4 @@
-//! `check --load`: loads every model once, and leaves nothing behind.
+//! `check --load`: loads every model once, without leaving files behind.
 
 use std::sync::Arc;
 use std::thread;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::leftovers::Leftovers;
+use super::scratch_cleanup::ScratchCleanup;
 use super::{AppError, reloader};
 use crate::clock;
 use crate::config::Settings;
@@ -14,13 +14,13 @@ use crate::metrics::Metrics;
 use crate::reload::ModelFailure;
 use crate::signals::{Signal, Signals};
 
-/// How long models may take to drop what they loaded.
+/// Timeout for unloading the models.
 const UNLOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Loads and warms up all models, and drops them again.
+/// Loads and warms up all models, then unloads them.
 ///
 /// # Errors
-/// A model did not load, or a termination signal arrived.
+/// A model failed to load, or a termination signal arrived.
 pub(super) fn load_once(settings: &Settings) -> Result<(), AppError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -29,12 +29,12 @@ pub(super) fn load_once(settings: &Settings) -> Result<(), AppError> {
         let mut signals = Signals::new()?;
         let (mut reloader, _registry) =
             reloader(settings, Arc::new(Metrics::new(settings.metrics.clone())?))?;
-        let _leftovers = Leftovers::of(&reloader);
+        let _cleanup = ScratchCleanup::of(&reloader);
         let models = settings.models.clone();
         let (done, mut finished) = oneshot::channel::<Result<(), Vec<ModelFailure>>>();
         let loading = thread::Builder::new().name("check".to_owned()).spawn(move || {
             let result = reloader.start(&models);
-            // A model that does not finish is left to the end of the process.
+            // A model that does not unload in time is abandoned until the process exits.
             let _ = reloader.shut_down(clock::now() + UNLOAD_TIMEOUT, true);
             drop(reloader);
             let _ = done.send(result);

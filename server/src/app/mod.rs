@@ -1,13 +1,13 @@
-//! The running server: builds the parts, owns every thread, and says in which order they start, reload (`models`) and end
-//! (`running`).
+//! The application: builds the parts of the server, owns every thread, and defines the order of start, reload (`models`) and
+//! shutdown (`running`).
 
 mod check;
 mod files;
 mod json_schema;
-mod leftovers;
 mod load_once;
 mod models;
 mod running;
+mod scratch_cleanup;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -39,69 +39,69 @@ use crate::registry::{ModelStates, Registry};
 use crate::reload::{LoadContext, ModelFailure, Reloader};
 use crate::signals::Signals;
 use crate::values::Value;
-use leftovers::Leftovers;
 use models::{Command, ModelThread};
 use running::{Running, Servers};
+use scratch_cleanup::ScratchCleanup;
 use watch::watch_workers;
 
 pub use check::{Checked, check};
 
-/// Why the server did not start or did not end well.
+/// Why the server did not start, or did not shut down cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The configuration file cannot be read.
-    #[error("cannot read the configuration {}", file.display())]
+    #[error("cannot read the configuration file {}", file.display())]
     ReadConfig {
-        /// As given.
+        /// The path as it was given.
         file: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The configuration is wrong.
+    /// The configuration has errors.
     #[error("{0}")]
     Config(ConfigErrors),
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     #[error("cannot listen on {address}")]
     Listen {
         /// Host and port.
         address: String,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Plugins cannot be loaded at all.
-    #[error("cannot set up the loading of plugins")]
+    /// The loader cannot be set up.
+    #[error("cannot set up the plugin loader")]
     Loader(#[source] LoadError),
-    /// The metrics contradict each other.
+    /// The metrics are invalid.
     #[error("cannot set up the metrics")]
     Metrics(#[from] prometheus::Error),
-    /// The prepare pool cannot be started.
+    /// The thread pool for preparing items cannot be started.
     #[error("cannot start the threads that prepare items")]
     Pool(#[from] rayon::ThreadPoolBuildError),
     /// The limit on open files is too low.
     #[error(transparent)]
     OpenFiles(#[from] TooFewFiles),
-    /// A thread or the runtime cannot be started.
-    #[error("the system refused a resource")]
+    /// A thread, the runtime or another resource of the operating system is not available.
+    #[error("operating system error")]
     System(#[from] io::Error),
-    /// Models do not load.
+    /// Models failed to load.
     #[error("{}", list(.0))]
     Models(Vec<ModelFailure>),
-    /// A termination signal arrived before the command was done.
+    /// A termination signal arrived before the command had finished.
     #[error("interrupted")]
     Interrupted,
-    /// A server panicked or cannot go on; the log has the message.
-    #[error("the {0} server has ended unexpectedly")]
+    /// A server panicked or cannot continue. The log has the cause.
+    #[error("the {0} server stopped unexpectedly")]
     Server(&'static str),
-    /// The thread that loads models panicked; the log has the message.
-    #[error("the thread that loads models has ended unexpectedly")]
+    /// The thread that loads models panicked. The log has the cause.
+    #[error("the thread that loads models stopped unexpectedly")]
     ModelThread,
-    /// The drain deadline passed.
-    #[error("shutdown gave up waiting: {0}")]
-    Abandoned(String),
+    /// The drain deadline passed, or a second termination signal arrived.
+    #[error("shutdown incomplete: {0}")]
+    IncompleteShutdown(String),
 }
 
 impl AppError {
-    /// 2 for what the operator wrote, as is usual for usage errors; 1 for everything else.
+    /// 2 for errors of the configuration, like usage errors; 1 for all others.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::ReadConfig { .. } | Self::Config(_) => 2,
@@ -118,7 +118,7 @@ fn list(failures: &[ModelFailure]) -> String {
         .join("\n")
 }
 
-/// Reads and resolves the configuration, as at start and for a reload.
+/// Reads and resolves the configuration, at startup and for a reload.
 pub fn read_config(args: &ServeArgs) -> Result<Settings, AppError> {
     let examined = read_config_leniently(args)?;
     match ConfigErrors::collect(examined.errors) {
@@ -127,7 +127,7 @@ pub fn read_config(args: &ServeArgs) -> Result<Settings, AppError> {
     }
 }
 
-/// As [`read_config`], with the errors beside what can be resolved in spite of them.
+/// Like [`read_config`], but returns the errors together with the settings that can be resolved.
 fn read_config_leniently(args: &ServeArgs) -> Result<Examined, AppError> {
     let file = &args.config;
     let text = std::fs::read_to_string(file).map_err(|source| AppError::ReadConfig {
@@ -149,10 +149,10 @@ fn read_config_leniently(args: &ServeArgs) -> Result<Examined, AppError> {
         cores: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         temp_dir: std::env::temp_dir(),
     };
-    Ok(config::examine(source, &env, &args.overrides(), &facts))
+    Ok(config::examine(source, &env, &args.overrides, &facts))
 }
 
-/// Runs the server until it is told to end.
+/// Runs the server until it receives a termination signal.
 pub fn serve(args: ServeArgs) -> Result<(), AppError> {
     let settings = read_config(&args)?;
     logging::start(&settings.logging);
@@ -161,21 +161,21 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
     let max_connections = files::connections(&settings)?;
     let address = format!("{}:{}", settings.server.host, settings.server.port);
     actix_web::rt::System::new().block_on(async move {
-        // First, so that a signal during the start is not lost and does not end the server.
+        // First, so that a signal during startup is neither lost nor terminates the process.
         let signals = Signals::new()?;
         let metrics = Arc::new(Metrics::new(settings.metrics.clone())?);
         let (reloader, registry) = reloader(&settings, metrics.clone())?;
-        let _leftovers = Leftovers::of(&reloader);
+        let _cleanup = ScratchCleanup::of(&reloader);
         let (commands, receiver) = channel();
-        let orders = commands.clone();
-        // A thread that has ended is on its way out with the server, and answers by dropping the order.
-        let control = Control::new(move |order| drop(orders.send(Command::Order(order))));
+        let client_commands = commands.clone();
+        // If the thread has stopped, the server is shutting down. Dropping the order answers it.
+        let control = Control::new(move |order| drop(client_commands.send(Command::Order(order))));
         let mut listening = settings.clone();
         listening.server.max_connections = max_connections;
         let server = http::Server::bind(&listening, registry.clone(), metrics.clone(), control.clone())
             .map_err(|source| AppError::Listen { address, source })?;
         let grpc = bind_grpc(&listening, &registry, &metrics, control)?;
-        // Whoever starts the server waits for the line about HTTP, so it comes last.
+        // Scripts wait for the line about HTTP, so it is the last one.
         if let Some(grpc) = &grpc {
             log::info!("listening for gRPC on {}", grpc.address());
         }
@@ -219,11 +219,11 @@ fn log_warnings(settings: &Settings) {
         log::warn!("{warning}");
     }
     if settings.models.is_empty() {
-        log::warn!("no model is configured; add a [[models]] table and send SIGHUP");
+        log::warn!("no models are configured: add a [[models]] table, then send SIGHUP");
     }
 }
 
-/// What a plugin file says about itself, and what is wrong with it.
+/// Reads what a plugin declares, and checks it.
 pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
     let program = TrialProgram::this_server();
     loader::inspect(&program, file, INSPECT_TIMEOUT, &|task, example| {
@@ -239,7 +239,7 @@ pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
     })
 }
 
-/// The child's side of a trial: opens a plugin and reports, in the confinement that the server states as JSON.
+/// The child process of a trial: opens a plugin and reports what it declares. `confinement` is JSON.
 pub fn run_trial(confinement: Option<&str>, file: &Path) -> ExitCode {
     loader::run_trial(file, || {
         let Some(json) = confinement else {
@@ -250,11 +250,10 @@ pub fn run_trial(confinement: Option<&str>, file: &Path) -> ExitCode {
     })
 }
 
-/// The child's side of `isolation = "process"`: runs a model for the server that started this process, until that server
-/// closes the connection or is gone.
+/// A worker process: runs a model for the server that started this process, until that server closes the connection or exits.
 pub fn run_model_process() -> ExitCode {
-    // What ends a server, such as Ctrl-C or a service manager that tells a whole group, is not for its children: the
-    // server still needs them for what it has accepted, and ends them then.
+    // Worker processes ignore termination signals, such as those of Ctrl-C or a service manager that signals a whole group: the
+    // server needs them for the requests that it has accepted, and stops them afterwards.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
     let _signals = runtime.as_ref().ok().map(|runtime| {
         let _context = runtime.enter();
@@ -273,7 +272,7 @@ pub fn run_model_process() -> ExitCode {
     })
 }
 
-/// How long a plugin may take to describe itself to `inspect`.
+/// Timeout for a plugin to describe itself to `inspect`.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc<Registry>), AppError> {

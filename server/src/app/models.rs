@@ -1,4 +1,4 @@
-//! The thread that owns the models: what it is told, one thing after the other, it does until the server ends.
+//! The thread that owns the models. It executes commands one after the other: load, unload, reload, shut down.
 
 use std::fmt;
 use std::io;
@@ -19,38 +19,38 @@ use crate::error::Chain;
 use crate::registry::{Reason, Registry};
 use crate::reload::Reloader;
 
-/// What the thread that owns the models is told.
+/// A command for the thread that owns the models.
 pub(super) enum Command {
     Reload,
-    /// A client's order about one model.
+    /// A client's request to load or unload one model.
     Order(Pending),
     ShutDown {
         deadline: Instant,
         /// Whether all requests have been answered.
         answered: bool,
-        /// Told when the command is taken up: until then, an earlier one is under way.
+        /// Sent when the command starts. Until then, an earlier command is running.
         begun: oneshot::Sender<()>,
         done: oneshot::Sender<Result<(), Vec<String>>>,
     },
 }
 
-/// The thread that loads, reloads and unloads models, one command after the other.
+/// The thread that owns the models.
 pub(super) struct ModelThread {
     commands: Sender<Command>,
     thread: JoinHandle<()>,
-    /// Closed when the thread ends.
+    /// Closed when the thread exits.
     ended: oneshot::Receiver<()>,
 }
 
-/// What clients are told of a configuration that was rejected.
+/// The message for clients about an invalid configuration.
 const CONFIG_ERRORS: &str = "the configuration has errors";
 
-/// How often retired generations are looked after.
+/// Interval between checks of retired generations.
 const REAP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long after the deadline of a shutdown the thread may take to name the models that still compute. It does so at once
+/// Time after the deadline of a shutdown for the thread to report which models are still computing. It reports immediately
 /// unless the machine is busy.
-const REPORT_TIME: Duration = Duration::from_secs(5);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl ModelThread {
     pub(super) fn start(
@@ -63,7 +63,7 @@ impl ModelThread {
         let settings = settings.clone();
         let (alive, ended) = oneshot::channel();
         let thread = thread::Builder::new().name("models".to_owned()).spawn(move || {
-            // Dropped when the thread ends, also by a panic.
+            // Dropped when the thread exits, also by a panic.
             let _alive = alive;
             ModelLoop {
                 reloader,
@@ -80,18 +80,18 @@ impl ModelThread {
         })
     }
 
-    /// Waits until the thread has ended without having been asked to. Cancel-safe.
+    /// Waits until the thread has exited unexpectedly. Cancel-safe.
     pub(super) async fn ended(&mut self) {
-        // Nothing is ever sent.
+        // The channel carries no values: it is closed when the thread exits.
         let _ = (&mut self.ended).await;
     }
 
     pub(super) fn reload(&self) {
-        // A thread that has ended is on its way out with the server.
+        // If the thread has exited, so will the server.
         let _ = self.commands.send(Command::Reload);
     }
 
-    /// Shuts the models down by `deadline`. If all requests have been `answered`, nobody needs the batches that still run.
+    /// Shuts down the models by `deadline`. If all requests have been `answered`, the results of running batches are not needed.
     pub(super) async fn shut_down(self, deadline: Instant, answered: bool) -> Result<(), Abandoned> {
         let (begun, taken_up) = oneshot::channel();
         let (done, finished) = oneshot::channel();
@@ -103,15 +103,15 @@ impl ModelThread {
         });
         let taken_up = tokio::time::timeout_at((deadline + REAP_INTERVAL).into(), taken_up).await;
         if !matches!(taken_up, Ok(Ok(()))) {
-            // A load that is under way cannot be stopped: it ends with the process.
+            // A load that is in progress cannot be canceled: it stops when the process exits.
             return Err(Abandoned::Load);
         }
-        match tokio::time::timeout_at((deadline + REPORT_TIME).into(), finished).await {
+        match tokio::time::timeout_at((deadline + REPORT_TIMEOUT).into(), finished).await {
             Ok(Ok(result)) => {
                 let _ = self.thread.join();
                 result.map_err(Abandoned::Models)
             }
-            Ok(Err(_)) | Err(_) => Err(Abandoned::End),
+            Ok(Err(_)) | Err(_) => Err(Abandoned::Unload),
         }
     }
 }
@@ -120,7 +120,7 @@ struct ModelLoop {
     reloader: Reloader,
     registry: Arc<Registry>,
     args: ServeArgs,
-    /// As at the last success.
+    /// The settings of the last successful load.
     settings: Settings,
 }
 
@@ -133,7 +133,7 @@ impl ModelLoop {
                 for failure in failures {
                     log::error!("{failure}");
                 }
-                log::error!("the server is not ready: fix the errors above, then send SIGHUP");
+                log::error!("server is not ready: fix the errors above, then send SIGHUP");
             }
         }
         self.warn_of_unused_variables(&self.settings);
@@ -151,7 +151,7 @@ impl ModelLoop {
                         Order::Load => self.load(&pending.model),
                         Order::Unload => self.unload(&pending.model),
                     };
-                    // Whoever ordered it may have gone.
+                    // The client may have disconnected.
                     let _ = pending.done.send(result);
                 }
                 Ok(Command::ShutDown {
@@ -172,7 +172,7 @@ impl ModelLoop {
     }
 
     fn reload(&mut self) {
-        log::info!("reload: reading {}", self.args.config.display());
+        log::info!("reloading {}", self.args.config.display());
         let started = clock::now();
         let settings = match read_config(&self.args) {
             Ok(settings) => settings,
@@ -190,7 +190,7 @@ impl ModelLoop {
         let keys = self.settings.needs_restart(&settings);
         if !keys.is_empty() {
             log::warn!(
-                "reload: these changes take effect when the server is restarted: {}",
+                "reload: restart the server to apply changes of {}",
                 keys.join(", ")
             );
         }
@@ -209,13 +209,13 @@ impl ModelLoop {
         }
     }
 
-    /// Loads one model as the configuration has it now.
+    /// Loads one model from the current configuration file.
     fn load(&mut self, model: &str) -> Result<(), Failure> {
         log::info!(
-            "a client loads model `{model}`: reading {}",
+            "loading model `{model}` for a client from {}",
             self.args.config.display()
         );
-        // Only holders of the admin key get here, and they may read everything.
+        // Only holders of the admin key can load models, and they may read full errors.
         let settings = read_config(&self.args).map_err(|error| {
             let error = Chain(&error).to_string();
             log::error!("cannot load model `{model}`: {error}");
@@ -241,7 +241,7 @@ impl ModelLoop {
         if self.reloader.unload(model) {
             log::info!(
                 model;
-                "a client unloaded model `{model}`; it does not count for /readyz until a client or a reload loads it again"
+                "unloaded model `{model}` for a client; /readyz ignores it until a client or a reload loads it again"
             );
             return Ok(());
         }
@@ -250,7 +250,7 @@ impl ModelLoop {
         Err(Failure::unknown_model(model, names.iter().copied()))
     }
 
-    /// Warns of environment variables for tasks that none of the loaded models has.
+    /// Warns about environment variables for tasks that no loaded model has.
     fn warn_of_unused_variables(&self, settings: &Settings) {
         let snapshot = self.registry.snapshot();
         let tasks = snapshot
@@ -265,12 +265,12 @@ impl ModelLoop {
     }
 }
 
-/// What a shutdown did not wait for any longer.
+/// What was still running when the shutdown timed out.
 pub(super) enum Abandoned {
-    /// A load was under way.
+    /// A load was in progress.
     Load,
-    /// Models were still being unloaded, for longer than it should take.
-    End,
+    /// Unloading did not finish in time.
+    Unload,
     /// These models were still computing.
     Models(Vec<String>),
 }
@@ -278,9 +278,9 @@ pub(super) enum Abandoned {
 impl fmt::Display for Abandoned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Load => f.write_str("a model was still being loaded"),
-            Self::End => f.write_str("a model was still being unloaded"),
-            Self::Models(models) => write!(f, "still computing: {}", models.join(", ")),
+            Self::Load => f.write_str("a model was still loading"),
+            Self::Unload => f.write_str("a model was still unloading"),
+            Self::Models(models) => write!(f, "models still computing: {}", models.join(", ")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The running server: handles signals, and shuts down in order.
+//! The running server: handles signals, and shuts down gracefully.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,9 +12,9 @@ use crate::http;
 use crate::registry::Registry;
 use crate::signals::{Signal, Signals};
 
-/// Termination signals that follow the first one within this time count as the same request: `timeout` and some service
-/// managers signal both a process and its group.
-const SAME_REQUEST: Duration = Duration::from_secs(1);
+/// Termination signals within this time after the first one count as one: `timeout` and some service managers signal both a
+/// process and its group.
+const REPEATED_SIGNAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The running server.
 pub(super) struct Running {
@@ -25,14 +25,14 @@ pub(super) struct Running {
     pub(super) signals: Signals,
 }
 
-/// What listens.
+/// The servers that accept connections.
 pub(super) struct Servers {
     pub(super) http: http::Server,
     pub(super) grpc: Option<grpc::Server>,
 }
 
 impl Servers {
-    /// Waits until one of them has ended although nobody asked it to, and returns its name. Cancel-safe.
+    /// Waits until one of them has stopped unexpectedly, and returns its name. Cancel-safe.
     async fn failed(&mut self) -> &'static str {
         let grpc = async {
             match &mut self.grpc {
@@ -46,8 +46,8 @@ impl Servers {
         }
     }
 
-    /// Stops accepting, and waits until every accepted request is answered or `deadline` has passed. Returns whether all
-    /// were answered.
+    /// Stops accepting connections, and waits until every accepted request is answered or `deadline` has passed. Returns
+    /// whether all were answered.
     async fn drain(self, deadline: Instant) -> bool {
         let grpc = async {
             match self.grpc {
@@ -70,7 +70,7 @@ impl Running {
                     Signal::Ignored(name) => log_ignored(name),
                 },
                 () = self.models.ended() => return Err(AppError::ModelThread),
-                // Without it the process would live on and serve nothing.
+                // Otherwise the process would keep running without serving.
                 server = self.servers.failed() => return Err(AppError::Server(server)),
             }
         }
@@ -90,9 +90,9 @@ impl Running {
                 signal = signals.next() => match signal {
                     Signal::Terminate if is_second_request(first, clock::now()) => {
                         log::warn!("received a second termination signal; exiting now");
-                        return Err(AppError::Abandoned("received a second termination signal".to_owned()));
+                        return Err(AppError::IncompleteShutdown("received a second termination signal".to_owned()));
                     }
-                    Signal::Terminate => log::debug!("received the termination signal twice; counted as one"),
+                    Signal::Terminate => log::debug!("ignoring a repeated termination signal"),
                     Signal::Reload => log::info!("ignoring SIGHUP during shutdown"),
                     Signal::Ignored(name) => log_ignored(name),
                 },
@@ -105,12 +105,12 @@ fn log_ignored(name: &str) {
     log::info!("ignoring {name}");
 }
 
-/// Whether a termination signal received `now` asks again, after the `first` one.
+/// Whether a termination signal `now` counts as a second one after the `first`.
 fn is_second_request(first: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(first) > SAME_REQUEST
+    now.saturating_duration_since(first) > REPEATED_SIGNAL_INTERVAL
 }
 
-/// Not ready at once; serves on for a while, so that balancers notice; then finishes what was accepted and ends.
+/// Reports "not ready", keeps serving for `shutdown_delay` so that load balancers can react, then drains servers and models.
 async fn shut_down(
     settings: &Settings,
     registry: &Registry,
@@ -119,7 +119,7 @@ async fn shut_down(
 ) -> Result<(), AppError> {
     let delay = settings.server.shutdown_delay;
     log::info!(
-        "shutting down: not ready from now on; serving on for {} s",
+        "shutting down: no longer ready, serving for another {} s",
         delay.as_secs_f64()
     );
     registry.start_draining();
@@ -129,7 +129,7 @@ async fn shut_down(
     let answered = servers.drain(deadline).await;
     if !answered {
         log::error!(
-            "requests were still being answered after {} s",
+            "requests were still in flight after {} s (drain_timeout)",
             settings.server.drain_timeout.as_secs_f64()
         );
     }
@@ -138,12 +138,12 @@ async fn shut_down(
             log::info!("shut down");
             Ok(())
         }
-        // Nothing was promised to anybody.
+        // No request is affected.
         Err(Abandoned::Load) => {
             log::warn!("shut down while {}", Abandoned::Load);
             Ok(())
         }
-        Err(abandoned) => Err(AppError::Abandoned(abandoned.to_string())),
+        Err(abandoned) => Err(AppError::IncompleteShutdown(abandoned.to_string())),
     }
 }
 
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn termination_signals_within_a_second_are_one_request() {
+    fn termination_signals_within_a_second_count_as_one() {
         let first = clock::now();
         for (after, second) in [
             (0, false),

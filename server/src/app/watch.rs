@@ -1,4 +1,4 @@
-//! Watches the workers of all models, and warns of batches that run for longer than their clients wait.
+//! Watches the workers of all models, and warns about batches that run for longer than their requests can wait.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -8,37 +8,37 @@ use std::time::{Duration, Instant};
 use crate::batch_context::log_batch;
 use crate::registry::{Generation, Registry};
 
-/// How often the workers are looked at.
+/// Interval between checks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The longest pause between two warnings about one batch.
-const MAX_PAUSE: Duration = Duration::from_secs(60 * 60);
+/// Maximum interval between two warnings about one batch.
+const MAX_WARNING_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// Watches until it is dropped.
+/// Watches until the future is dropped.
 pub(super) async fn watch_workers(registry: Arc<Registry>) -> Infallible {
     let mut warned = HashMap::new();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        look(&registry, &mut warned);
+        check_all(&registry, &mut warned);
     }
 }
 
-/// A batch by its generation, its worker and its start.
+/// A batch: its generation, worker and start.
 type Batch = (u64, usize, Instant);
 
-/// Warns of the batches that are due. `warned` has the age at which each is due next.
-fn look(registry: &Registry, warned: &mut HashMap<Batch, Duration>) {
+/// Warns about the batches that are due. `warned` has the age at which each is due next.
+fn check_all(registry: &Registry, warned: &mut HashMap<Batch, Duration>) {
     let mut still_running = HashMap::new();
     for entry in registry.snapshot().models() {
         if let Some(generation) = entry.generation() {
             let limit = entry.settings.request_timeout;
-            look_at(generation, limit, warned, &mut still_running);
+            check_generation(generation, limit, warned, &mut still_running);
         }
     }
     *warned = still_running;
 }
 
-fn look_at(
+fn check_generation(
     generation: &Generation,
     limit: Duration,
     warned: &HashMap<Batch, Duration>,
@@ -53,11 +53,11 @@ fn look_at(
             log_batch!(
                 warn,
                 context,
-                "worker {worker} of model `{}` has been busy for {:.0} s with a batch of task `{}`; \
-                 its clients wait for at most {} s (request_timeout)",
+                "worker {worker} of model `{}` has been running a batch of task `{}` for {:.0} s, longer than \
+                 request_timeout ({} s)",
                 context.model,
-                age.as_secs_f64(),
                 context.task,
+                age.as_secs_f64(),
                 limit.as_secs_f64()
             );
             due = next_due(age, due);
@@ -66,9 +66,9 @@ fn look_at(
     }
 }
 
-/// The age at which a batch of this age is due again: each pause is twice as long as the one before, up to an hour.
+/// The age at which a batch of this age is due again: the interval doubles with each warning, up to an hour.
 fn next_due(age: Duration, due: Duration) -> Duration {
-    age + due.max(INTERVAL).min(MAX_PAUSE)
+    age + due.max(INTERVAL).min(MAX_WARNING_INTERVAL)
 }
 
 #[cfg(test)]
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_between_warnings_double_up_to_an_hour() {
+    fn the_interval_between_warnings_doubles_up_to_an_hour() {
         let seconds = Duration::from_secs;
         let mut due = seconds(60);
         let mut ages = Vec::new();

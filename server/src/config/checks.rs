@@ -1,97 +1,105 @@
-//! What texts of the configuration must look like: names, routes, hosts, log filters, origins. Every error is a hint.
+//! The text values of the configuration: names, paths, routes, hosts, log filters, origins and keys. Every error is a hint.
 
 use std::net::IpAddr;
 
 use super::rule::Text;
-use super::suggest::nearest;
 use crate::routes;
 
-/// Longest name of a model or a task.
-const LONGEST_NAME: usize = 64;
+/// Maximum length of the name of a model or a task.
+const MAX_NAME_LENGTH: usize = 64;
 
-/// Words that a log filter takes for a level.
+/// The levels of a log filter.
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 pub(super) const NAME: Text = Text {
     expected: "a name of 1 to 64 letters, digits, `.`, `_` or `-`, not starting with `.`",
+    value_name: Some("NAME"),
     check: name,
 };
 pub(super) const PLUGIN: Text = Text {
-    expected: "the name of a plugin or the path of a shared library",
+    expected: "the name of a plugin, or the path of a shared library",
+    value_name: Some("PLUGIN"),
     check: printable,
 };
-pub(super) const FOLDER: Text = Text {
-    expected: "the path of a folder",
+pub(super) const DIRECTORY: Text = Text {
+    expected: "the path of a directory",
+    value_name: Some("DIR"),
     check: printable,
 };
-pub(super) const SENTENCE: Text = Text {
-    expected: "text",
+pub(super) const FREE_TEXT: Text = Text {
+    expected: "a string",
+    value_name: Some("TEXT"),
     check: |_| Ok(()),
 };
 pub(super) const HOST: Text = Text {
     expected: "an IP address or a host name",
+    value_name: Some("ADDRESS"),
     check: host,
 };
+use crate::suggest::nearest;
 pub(super) const ROUTE: Text = Text {
     expected: "a path such as \"/text\"",
+    value_name: Some("PATH"),
     check: route,
 };
 pub(super) const LOG_FILTER: Text = Text {
     expected: "a log level or a filter such as \"info,actix_web=warn\"",
+    value_name: Some("FILTER"),
     check: log_filter,
 };
 pub(super) const CORS_ORIGIN: Text = Text {
     expected: "\"*\" or an origin such as \"https://example.com\"",
+    value_name: Some("ORIGIN"),
     check: origin,
 };
 pub(super) const PATH_PATTERN: Text = Text {
-    expected: "a path, or the start of one followed by `*`, such as \"/v2/health/*\"",
+    expected: "a path, or a prefix followed by `*`, such as \"/v2/health/*\"",
+    value_name: Some("PATTERN"),
     check: path_pattern,
 };
-
 pub(super) const KEY: Text = Text {
-    expected: "a key of 16 characters or more, without spaces",
+    expected: "a key of at least 16 characters, without spaces",
+    value_name: Some("KEY"),
     check: key,
 };
 
-/// Names become parts of URLs, of metric labels and of the names of environment variables.
+/// Names are used in URLs, in metric labels and in the names of environment variables.
 pub(super) fn name(text: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if text.is_empty() {
-        return Err("write at least one letter".to_owned());
+        return Err("use at least one character".to_owned());
     }
     if text.starts_with('.') {
-        return Err("begin with a letter or a digit".to_owned());
+        return Err("start with a letter or a digit".to_owned());
     }
     if let Some(other) = text.chars().find(|c| !allowed(*c)) {
         return Err(format!("{other:?} is not allowed; use `-` or `_` instead"));
     }
-    if text.len() > LONGEST_NAME {
-        return Err(format!("it is {} characters long", text.len()));
+    if text.len() > MAX_NAME_LENGTH {
+        return Err(format!("shorten it: it has {} characters", text.len()));
     }
     Ok(())
 }
 
 fn printable(text: &str) -> Result<(), String> {
     if text.trim().is_empty() {
-        return Err("it may not be empty".to_owned());
+        return Err("it must not be empty".to_owned());
     }
     if text.chars().any(char::is_control) {
         return Err(
-            "it holds control characters; a backslash is written twice, or the text in 'single quotes'"
-                .to_owned(),
+            "it contains control characters: double every backslash, or use 'single quotes'".to_owned(),
         );
     }
     Ok(())
 }
 
-/// A key goes into a header, and must not be guessed.
+/// A key is sent in a header, and must be hard to guess.
 fn key(text: &str) -> Result<(), String> {
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("only printable ASCII characters go into a header".to_owned());
+        return Err("use only printable ASCII characters: the key is sent in a header".to_owned());
     }
     match text.len() {
-        0..16 => Err("`openssl rand -hex 16` makes one".to_owned()),
+        0..16 => Err("`openssl rand -hex 16` generates one".to_owned()),
         _ => Ok(()),
     }
 }
@@ -101,29 +109,32 @@ fn host(text: &str) -> Result<(), String> {
         return Ok(());
     }
     if text.is_empty() {
-        return Err("\"0.0.0.0\" listens on every interface, \"127.0.0.1\" on this machine alone".to_owned());
+        return Err(
+            "use \"0.0.0.0\" for all interfaces, or \"127.0.0.1\" for clients on this machine only"
+                .to_owned(),
+        );
     }
     if text.contains("//") {
-        return Err("leave out the scheme and the path".to_owned());
+        return Err("remove the scheme and the path".to_owned());
     }
     if text.starts_with('[') {
-        return Err("write an IPv6 address without brackets, and the port in `port`".to_owned());
+        return Err("write IPv6 addresses without brackets, and set the port with `port`".to_owned());
     }
     if text.contains(':') {
-        return Err("write the port in `port`".to_owned());
+        return Err("set the port with `port`".to_owned());
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     text.chars().find(|c| !allowed(*c)).map_or(Ok(()), |other| {
-        Err(format!("{other:?} is not part of a host name"))
+        Err(format!("{other:?} is not allowed in a host name"))
     })
 }
 
 fn route(text: &str) -> Result<(), String> {
     if !text.starts_with('/') {
-        return Err(format!("begin with a slash: \"/{text}\""));
+        return Err(format!("start with a slash: \"/{text}\""));
     }
     if text == "/" {
-        return Err("`/` is answered by the server itself; choose a longer path".to_owned());
+        return Err("`/` is reserved by the server; choose a longer path".to_owned());
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '~' | '-');
     if let Some(other) = text.chars().find(|c| !allowed(*c)) {
@@ -136,17 +147,17 @@ fn route(text: &str) -> Result<(), String> {
         .skip(1)
         .any(|segment| matches!(segment, "" | "." | ".."))
     {
-        return Err("no part between slashes may be empty, `.` or `..`, and no slash may end it".to_owned());
+        return Err("remove empty segments, `.`, `..` and a slash at the end".to_owned());
     }
     match routes::reserved(text) {
         Some(root) => Err(format!(
-            "`{root}` and everything below it is answered by the server itself; choose another path"
+            "`{root}` and all paths below it are reserved by the server; choose another path"
         )),
         None => Ok(()),
     }
 }
 
-/// A mistyped level would otherwise be taken for the name of a module, and everything else fall silent.
+/// A misspelled level is an error here: `env_logger` would take it for the name of a module and silence all others.
 fn log_filter(text: &str) -> Result<(), String> {
     let directives = text.split('/').next().unwrap_or_default();
     if directives.trim().is_empty() {
@@ -158,7 +169,7 @@ fn log_filter(text: &str) -> Result<(), String> {
         .filter(|directive| !directive.is_empty())
     {
         let is_level = |word: &str| LOG_LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
-        let levels = || format!("levels are {}", LOG_LEVELS.join(", "));
+        let levels = || format!("the levels are {}", LOG_LEVELS.join(", "));
         match directive.split_once('=') {
             Some((_, level)) if is_level(level.trim()) || level.trim().is_empty() => {}
             Some((_, level)) => return Err(level_hint(level).unwrap_or_else(levels)),
@@ -192,26 +203,28 @@ fn origin(text: &str) -> Result<(), String> {
         .strip_prefix("https://")
         .or_else(|| text.strip_prefix("http://"))
     else {
-        return Err("begin with `https://` or `http://`".to_owned());
+        return Err("start with `https://` or `http://`".to_owned());
     };
     if authority.is_empty() || authority.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err("write a scheme and a host, with a port if it is not the usual one".to_owned());
+        return Err(
+            "write a scheme and a host, and a port unless it is the default of the scheme".to_owned(),
+        );
     }
     if authority.contains(['/', '?', '#']) {
-        return Err("an origin has no path and no slash at its end".to_owned());
+        return Err("remove the path and the slash at the end".to_owned());
     }
     if authority.contains('*') {
-        return Err("only \"*\" alone stands for others; list each origin".to_owned());
+        return Err("wildcards are not supported: list each origin, or allow all with \"*\"".to_owned());
     }
     Ok(())
 }
 
 fn path_pattern(text: &str) -> Result<(), String> {
     if !text.starts_with('/') {
-        return Err(format!("begin with a slash: \"/{text}\""));
+        return Err(format!("start with a slash: \"/{text}\""));
     }
     if text.trim_end_matches('*').contains('*') || text.ends_with("**") {
-        return Err("one `*` may stand at the end, nowhere else".to_owned());
+        return Err("use at most one `*`, at the end".to_owned());
     }
     Ok(())
 }
@@ -223,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_taken_or_refused() {
+    fn each_check_accepts_valid_text_and_rejects_invalid_text() {
         type Case = (
             fn(&str) -> Result<(), String>,
             &'static [&'static str],
@@ -281,7 +294,7 @@ mod tests {
         }
     }
 
-    /// Paths like those of the server and like those that operators choose.
+    /// Paths that resemble those of the server, and paths that an operator might choose.
     fn paths() -> impl Strategy<Value = String> {
         let names: Vec<&str> = routes::ALL
             .iter()
@@ -297,7 +310,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_path_that_a_task_may_have_needs_a_client_key(path in paths()) {
+        fn every_valid_route_of_a_task_requires_a_client_key(path in paths()) {
             if route(&path).is_ok() {
                 prop_assert_eq!(routes::find(&path), None);
                 prop_assert_eq!(routes::access(&path, true), routes::Access::Client);
@@ -307,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_64_characters_is_the_longest() {
+    fn a_name_has_at_most_64_characters() {
         assert!(name(&"a".repeat(64)).is_ok());
         assert!(name(&"a".repeat(65)).is_err());
     }

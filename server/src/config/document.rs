@@ -1,5 +1,5 @@
-//! The text of the configuration file: byte spans become lines and columns, and errors quote the line they mean, unless it
-//! may hold a secret.
+//! The text of the configuration file: converts byte offsets to lines and columns, and quotes lines in errors, except lines
+//! that may contain a secret.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use std::sync::Arc;
 use super::error::{ConfigError, Location, Origin};
 use super::secret_lines::secret_lines;
 
-/// A longer line, such as one that holds a list of labels, is not quoted.
-const LONGEST_QUOTED_LINE: usize = 160;
+/// Longer lines, such as one with a list of labels, are not quoted.
+const MAX_QUOTED_LINE: usize = 160;
 
-/// The file as it was read.
+/// The configuration file.
 pub(super) struct Document<'a> {
     file: Arc<str>,
     text: &'a str,
     /// Byte offset of the start of each line.
     lines: Vec<usize>,
-    /// Whether each line may hold a secret.
+    /// Whether each line may contain a secret.
     secret: Vec<bool>,
 }
 
@@ -58,7 +58,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Quotes the line at `origin`, if that is in the file.
+    /// Quotes the line at `origin`. `None` if that is not in the file.
     pub(super) fn line_of(&self, origin: &Origin) -> Option<String> {
         let Origin::File(location) = origin else {
             return None;
@@ -69,7 +69,7 @@ impl<'a> Document<'a> {
         self.excerpt(&(start + at..start + line.trim_end().len()))
     }
 
-    /// Whether the line at this byte offset may hold a secret, so that no part of it may be quoted.
+    /// Whether the line at this byte offset may contain a secret and must not be quoted.
     pub(super) fn is_secret(&self, at: usize) -> bool {
         self.secret.get(self.line_at(at).0).copied().unwrap_or(true)
     }
@@ -82,7 +82,7 @@ impl<'a> Document<'a> {
     fn excerpt(&self, span: &Range<usize>) -> Option<String> {
         let (index, start) = self.line_at(span.start);
         let line = self.text.get(start..)?.lines().next()?;
-        if line.trim().is_empty() || line.len() > LONGEST_QUOTED_LINE || self.is_secret(span.start) {
+        if line.trim().is_empty() || line.len() > MAX_QUOTED_LINE || self.is_secret(span.start) {
             return None;
         }
         let before = line.get(..span.start - start)?;
@@ -90,7 +90,7 @@ impl<'a> Document<'a> {
             .get(span.start - start..(span.end - start).min(line.len()))
             .unwrap_or("");
         let number = (index + 1).to_string();
-        // Tabs are kept, so that the mark stands under what it means however wide a tab is shown.
+        // Tabs are kept, so that the mark is in the right column for any width of tabs.
         let indent: String = before
             .chars()
             .map(|c| if c == '\t' { '\t' } else { ' ' })

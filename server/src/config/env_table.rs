@@ -1,4 +1,4 @@
-//! `[models.env]`: variables for the environment of a model's processes.
+//! `[models.env]`: environment variables of a model's worker processes.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,14 +9,14 @@ use super::document::Document;
 use super::error::{ConfigError, Location};
 use crate::secret::Secret;
 
-/// The table of one model.
+/// The table `[models.env]` of one model.
 pub(super) struct EnvTable {
     pub(super) header: Location,
     pub(super) variables: BTreeMap<String, Secret>,
 }
 
 impl EnvTable {
-    /// Reads the table. What the environment cannot carry is reported.
+    /// Reads the table. Adds an error for every name or value that an environment variable cannot have.
     pub(super) fn read(
         document: &Document<'_>,
         header: &Range<usize>,
@@ -29,12 +29,12 @@ impl EnvTable {
             if name.is_empty() || name.contains(['=', '\0']) {
                 errors.push(document.error(
                     &key.span(),
-                    // What stands after `=` may be the value.
+                    // The part after `=` may be the value, which is secret.
                     format!(
-                        "{:?} in [models.env] cannot be the name of a variable",
+                        "invalid variable name {:?} in [models.env]: found `=`, a NUL character, or nothing",
                         name.split('=').next().unwrap_or_default()
                     ),
-                    Some("leave out `=` and control characters".to_owned()),
+                    Some("write `NAME = \"value\"`".to_owned()),
                 ));
                 continue;
             }
@@ -44,7 +44,9 @@ impl EnvTable {
                 }
                 other => errors.push(document.error(
                     &value.span(),
-                    format!("`{name}` in [models.env]: expected a string without NUL characters"),
+                    format!(
+                        "invalid value for `{name}` in [models.env]: expected a string without NUL characters"
+                    ),
                     is_scalar(other).then(|| "put the value in quotes".to_owned()),
                 )),
             }
@@ -56,7 +58,7 @@ impl EnvTable {
     }
 }
 
-/// Whether only the quotes are missing.
+/// Whether the value only lacks quotes.
 fn is_scalar(value: &DeValue<'_>) -> bool {
     matches!(
         value,

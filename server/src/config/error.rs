@@ -1,8 +1,8 @@
-//! What is wrong with a configuration, where it is written and what to do about it.
+//! Errors and warnings of the configuration: what is wrong, where it is written, and how to fix it.
 //!
-//! The one error type of this boundary. A `ConfigError` is a block of text for the operator: a line that starts with the
-//! place, the line of the file that is meant, and a hint. It does not know which rule was broken; whoever found the
-//! fault has put that into words. The quoted line of the file is for the log and the terminal, never for a client.
+//! A [`ConfigError`] is a block of text for the operator: a line that starts with the place, the quoted line of the file, and
+//! a hint. It does not distinguish kinds of errors: the code that finds one words it. The quoted line is for the log and the
+//! terminal, and must never be sent to a client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ impl fmt::Display for Location {
     }
 }
 
-/// Where a value comes from. The order is the one in which errors are reported.
+/// Where a value comes from. Errors are reported in this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// Written in the configuration file.
@@ -33,7 +33,7 @@ pub enum Origin {
     Environment(String),
     /// Given on the command line by this flag, such as `--port`.
     Flag(&'static str),
-    /// Nobody wrote it.
+    /// A built-in default, or one that a plugin declares.
     BuiltIn,
 }
 
@@ -48,21 +48,21 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One fault in the configuration.
+/// One error in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Where the faulty value is written.
+    /// Where the invalid value is written.
     pub origin: Origin,
-    /// What was got and what was expected.
+    /// What failed, what was found, and what was expected.
     pub message: String,
-    /// What to do about it.
+    /// How to fix it.
     pub hint: Option<String>,
-    /// The line of the file that is meant, with a mark under the place.
+    /// The line of the file, with a mark under the invalid part.
     pub excerpt: Option<String>,
 }
 
 impl ConfigError {
-    /// An error at `origin`, without a quotation from the file.
+    /// An error at `origin`, without an excerpt of the file.
     pub fn new(origin: Origin, message: impl Into<String>, hint: Option<String>) -> Self {
         Self {
             origin,
@@ -87,14 +87,14 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Something legal that the operator probably did not mean.
+/// A valid setting that the operator probably did not intend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigWarning {
     /// Where it is written.
     pub origin: Origin,
-    /// What is odd about it.
+    /// Why it is probably a mistake.
     pub message: String,
-    /// What to do about it.
+    /// How to fix it.
     pub hint: Option<String>,
 }
 
@@ -121,21 +121,21 @@ fn write_block(
     Ok(())
 }
 
-/// Everything that is wrong with a configuration, reported at once: the faults of the file in its order, then those of
-/// the environment and of the command line. Never empty.
+/// All errors of a configuration: those of the file in its order, then those of the environment and of the command line.
+/// Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
     errors: Vec<ConfigError>,
 }
 
 impl ConfigErrors {
-    /// The errors in the order of a reader, or `None` if there are none.
+    /// Sorts the errors by origin. `None` if there are none.
     pub fn collect(mut errors: Vec<ConfigError>) -> Option<Self> {
         errors.sort_by(|a, b| a.origin.cmp(&b.origin));
         (!errors.is_empty()).then_some(Self { errors })
     }
 
-    /// Each error.
+    /// The errors, in order.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.errors.iter()
     }
@@ -152,5 +152,15 @@ impl fmt::Display for ConfigErrors {
             error.fmt(f)?;
         }
         Ok(())
+    }
+}
+
+/// A list such as `a`, `b` or `c`.
+pub(super) fn alternatives<'a>(names: impl IntoIterator<Item = &'a str>, conjunction: &str) -> String {
+    let quoted: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        None => String::new(),
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} {conjunction} {last}", rest.join(", ")),
     }
 }

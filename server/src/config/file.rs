@@ -1,7 +1,7 @@
-//! Reads the file: TOML to what was written, every fault reported.
+//! Parses the configuration file and reports all of its errors.
 //!
-//! A syntax error does not end the reading. What the parser recovers is read on, and only those faults are kept that
-//! cannot be the syntax error's own shadow.
+//! A syntax error does not stop the parser. What it recovers is checked as well, except for errors that the syntax error may
+//! have caused.
 
 use std::ops::Range;
 
@@ -11,16 +11,16 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::checks;
 use super::document::Document;
 use super::env_table::EnvTable;
-use super::error::{ConfigError, Location, Origin};
+use super::error::{ConfigError, Location, Origin, alternatives};
 use super::keys::{
-    Fallback, Given, Section, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenModel, WrittenServer,
-    WrittenTask,
+    KeyDefault, Located, Section, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenModel,
+    WrittenServer, WrittenTask,
 };
 use super::plugin_settings::PluginSettings;
 use super::rule::{Mismatch, Written};
-use super::suggest::{alternatives, nearest};
+use crate::suggest::nearest;
 
-/// What the file says.
+/// The written values of the file.
 pub(super) struct WrittenFile {
     pub(super) server: WrittenServer,
     pub(super) logging: WrittenLogging,
@@ -29,7 +29,7 @@ pub(super) struct WrittenFile {
     pub(super) models: Vec<ModelTable>,
 }
 
-/// What one `[[models]]` says.
+/// The written values of one `[[models]]`.
 pub(super) struct ModelTable {
     pub(super) header: Location,
     pub(super) keys: WrittenModel,
@@ -39,20 +39,20 @@ pub(super) struct ModelTable {
     pub(super) env: Option<EnvTable>,
 }
 
-/// What one `[models.tasks.…]` says.
+/// The written values of one `[models.tasks.…]`.
 pub(super) struct TaskTable {
     pub(super) header: Location,
     pub(super) name: String,
     pub(super) batching: WrittenBatching,
-    pub(super) route: Option<Given<String>>,
+    pub(super) route: Option<Located<String>>,
 }
 
-/// Reads the whole file, and adds its faults to `errors`.
+/// Reads the whole file and adds its errors to `errors`.
 pub(super) fn read(document: &Document<'_>, errors: &mut Vec<ConfigError>) -> WrittenFile {
-    let (root, faults) = DeTable::parse_recoverable(document.text());
+    let (root, syntax_errors) = DeTable::parse_recoverable(document.text());
     let mut broken_lines = Vec::new();
-    for fault in &faults {
-        let error = syntax_error(document, fault);
+    for syntax in &syntax_errors {
+        let error = syntax_error(document, syntax);
         if let Origin::File(location) = &error.origin {
             broken_lines.push(location.line);
         }
@@ -66,56 +66,52 @@ pub(super) fn read(document: &Document<'_>, errors: &mut Vec<ConfigError>) -> Wr
     reader.root(root.get_ref())
 }
 
-fn syntax_error(document: &Document<'_>, fault: &toml::de::Error) -> ConfigError {
-    let span = fault.span().unwrap_or(0..0);
+fn syntax_error(document: &Document<'_>, error: &toml::de::Error) -> ConfigError {
+    let span = error.span().unwrap_or(0..0);
     let written = document.text().get(span.clone()).unwrap_or("").trim();
-    let of_parser = fault.message();
+    let parser_message = error.message();
     let is_header = document
         .text()
         .get(..span.start)
         .is_some_and(|before| before.trim_end().ends_with('['));
-    let (what, hint) = match of_parser.split(',').next().unwrap_or_default() {
+    let (what, hint) = match parser_message.split(',').next().unwrap_or_default() {
         "string values must be quoted" if written.is_empty() => (
-            "a value is missing".to_owned(),
-            Some("write a value behind `=`, or take the line out".to_owned()),
+            "missing value".to_owned(),
+            Some("add a value after `=`, or remove the line".to_owned()),
         ),
         "string values must be quoted" if document.is_secret(span.start) => (
-            "text must stand in quotes".to_owned(),
-            Some("put the text in quotes".to_owned()),
+            "unquoted string".to_owned(),
+            Some("put the string in quotes".to_owned()),
         ),
-        "string values must be quoted" => (
-            "text must stand in quotes".to_owned(),
-            Some(format!("write \"{written}\"")),
-        ),
+        "string values must be quoted" => {
+            ("unquoted string".to_owned(), Some(format!("write \"{written}\"")))
+        }
         "duplicate key" => {
             let hint = if is_header {
-                "put all its keys under one header; a further model begins with [[models]]"
+                "merge the two tables; every model starts with its own [[models]]"
             } else {
-                "keep one of the two"
+                "remove one of the two"
             };
-            (
-                format!("`{written}` is written a second time"),
-                Some(hint.to_owned()),
-            )
+            (format!("duplicate key `{written}`"), Some(hint.to_owned()))
         }
         "invalid boolean" => (
-            of_parser.to_owned(),
+            parser_message.to_owned(),
             Some("write true or false, in lower case".to_owned()),
         ),
         "key with no value" => (
-            of_parser.to_owned(),
+            parser_message.to_owned(),
             Some("write `key = value`, or [name] for a table".to_owned()),
         ),
         "invalid basic string" | "invalid literal string" => {
-            let hint = "end the text with the quote that it begins with, on the same line";
-            (of_parser.to_owned(), Some(hint.to_owned()))
+            let hint = "close the string with the quote that opens it, on the same line";
+            (parser_message.to_owned(), Some(hint.to_owned()))
         }
-        _ => (of_parser.to_owned(), None),
+        _ => (parser_message.to_owned(), None),
     };
-    document.error(&span, format!("not valid TOML: {what}"), hint)
+    document.error(&span, format!("invalid TOML: {what}"), hint)
 }
 
-/// How messages name the place of a table, and the tables it may hold.
+/// A table: its place as messages name it, and the tables that it can contain.
 struct Level<'a> {
     place: &'a str,
     tables: &'a [&'a str],
@@ -123,7 +119,7 @@ struct Level<'a> {
 
 struct Reader<'a, 'd> {
     document: &'a Document<'d>,
-    /// Lines with a syntax error: what else seems wrong there follows from it.
+    /// Lines with a syntax error, whose other errors are probably caused by it.
     broken_lines: Vec<usize>,
     errors: &'a mut Vec<ConfigError>,
 }
@@ -131,10 +127,10 @@ struct Reader<'a, 'd> {
 impl Reader<'_, '_> {
     fn root(&mut self, root: &DeTable<'_>) -> WrittenFile {
         let level = Level {
-            place: "at the top of the file",
+            place: "at the top level",
             tables: &["server", "logging", "metrics", "batching", "models"],
         };
-        // A broken header leaves the keys below it at the top.
+        // After a broken header, the parser assigns its keys to the top level.
         if self.broken_lines.is_empty() {
             self.section(root, &level, &mut []);
         }
@@ -160,17 +156,17 @@ impl Reader<'_, '_> {
             return Vec::new();
         };
         let Some(array) = value.get_ref().as_array() else {
-            let hint = "begin each model with [[models]], in double brackets";
-            self.wrong_table(value, "`models`", "a list of tables", Some(hint));
+            let hint = "start each model with [[models]], in double brackets";
+            self.wrong_type(value, "value for `models`", "a list of tables", Some(hint));
             return Vec::new();
         };
         let mut models = Vec::new();
         for element in array.iter() {
             match element.get_ref().as_table() {
                 Some(table) => models.push(self.model(table, &element.span())),
-                None => self.wrong_table(
+                None => self.wrong_type(
                     element,
-                    "a model in `models`",
+                    "element of `models`",
                     "a table",
                     Some("write it as [[models]]"),
                 ),
@@ -217,7 +213,7 @@ impl Reader<'_, '_> {
             let title = format!("[models.tasks.{name}]");
             if let Err(hint) = checks::name(&name) {
                 let message = format!(
-                    "the task in {title} is {name:?}, expected {}",
+                    "invalid task name {name:?} in {title}: expected {}",
                     checks::NAME.expected
                 );
                 self.errors
@@ -235,9 +231,9 @@ impl Reader<'_, '_> {
                 }
                 None => {
                     let hint = "name the task in the header, such as [models.tasks.text]";
-                    self.wrong_table(
+                    self.wrong_type(
                         value,
-                        &format!("`{name}` in [models.tasks]"),
+                        &format!("value for `{name}` in [models.tasks]"),
                         "a table",
                         Some(hint),
                     );
@@ -254,7 +250,7 @@ impl Reader<'_, '_> {
         tasks
     }
 
-    /// The table `name` inside `parent`, if it is there and is one.
+    /// The table `name` inside `parent`. `None` if there is none, or if it is not a table, which is reported.
     fn table<'t, 'i>(
         &mut self,
         parent: &'t DeTable<'i>,
@@ -268,7 +264,7 @@ impl Reader<'_, '_> {
                 .get_ref()
                 .is_array()
                 .then_some("write its header in single brackets");
-            self.wrong_table(value, title, "a table", hint);
+            self.wrong_type(value, &format!("value for {title}"), "a table", hint);
         }
         table.map(|table| (value.span(), table))
     }
@@ -292,7 +288,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// Reads each key of `table` into the section that has it.
+    /// Reads each key of `table` into the section that declares it.
     fn section(&mut self, table: &DeTable<'_>, level: &Level<'_>, sections: &mut [&mut dyn Section]) {
         for (key, value) in table.iter() {
             let name: &str = key.get_ref();
@@ -323,10 +319,10 @@ impl Reader<'_, '_> {
         place: &str,
     ) {
         for key in keys {
-            let Fallback::Required(example) = key.fallback else {
+            let KeyDefault::Required(example) = key.default else {
                 continue;
             };
-            // Behind a syntax error the key may be there and lost.
+            // After a syntax error, the parser may have lost the key.
             if !table.contains_key(key.name) && self.broken_lines.is_empty() {
                 let message = format!("missing key `{}` {place}", key.name);
                 let hint = format!("add a line such as `{} = {example}`", key.name);
@@ -340,17 +336,18 @@ impl Reader<'_, '_> {
         if self.broken_lines.contains(&self.document.locate(span.start).line) {
             return;
         }
-        let (message, hint) = describe(key, place, mismatch);
-        self.errors.push(self.document.error(&span, message, hint));
+        let message = mismatch.message(key, place);
+        self.errors
+            .push(self.document.error(&span, message, mismatch.hint));
     }
 
-    fn wrong_table(&mut self, value: &Spanned<DeValue<'_>>, what: &str, expected: &str, hint: Option<&str>) {
-        let got = match value.get_ref() {
+    fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, what: &str, expected: &str, hint: Option<&str>) {
+        let found = match value.get_ref() {
             DeValue::Table(_) => "one table".to_owned(),
             DeValue::Array(_) | DeValue::Integer(_) => format!("an {}", value.get_ref().type_str()),
             other => format!("a {}", other.type_str()),
         };
-        let message = format!("{what} is {got}, expected {expected}");
+        let message = format!("invalid {what}: found {found}, expected {expected}");
         self.errors.push(
             self.document
                 .error(&value.span(), message, hint.map(str::to_owned)),
@@ -372,10 +369,10 @@ impl Reader<'_, '_> {
                 .map(|key| key.name);
             keys.chain(level.tables.iter().copied())
         };
-        let hint = match (home_of(name), nearest(name, known())) {
-            (Some(home), _) => format!("`{name}` belongs in {home}"),
+        let hint = match (tables_with(name), nearest(name, known())) {
+            (Some(tables), _) => format!("`{name}` belongs in {tables}"),
             (None, Some(near)) => format!("did you mean `{near}`?"),
-            (None, None) => format!("known here are {}", alternatives(known(), "and")),
+            (None, None) => format!("expected {}", alternatives(known(), "or")),
         };
         let what = if is_table { "table" } else { "key" };
         let message = format!("unknown {what} `{name}` {}", level.place);
@@ -384,20 +381,9 @@ impl Reader<'_, '_> {
     }
 }
 
-/// What a key holds and should hold, in words, with the hint.
-pub(super) fn describe(key: &str, place: &str, mismatch: Mismatch) -> (String, Option<String>) {
-    (
-        format!(
-            "`{key}` {place} is {}, expected {}",
-            mismatch.got, mismatch.expected
-        ),
-        mismatch.hint,
-    )
-}
-
-/// The tables in which a key of this name would be right.
-fn home_of(name: &str) -> Option<String> {
-    let homes = [
+/// The tables that have a key of this name.
+fn tables_with(name: &str) -> Option<String> {
+    let tables = [
         ("[server]", WrittenServer::KEYS),
         ("[logging]", WrittenLogging::KEYS),
         ("[metrics]", WrittenMetrics::KEYS),
@@ -408,15 +394,15 @@ fn home_of(name: &str) -> Option<String> {
         ("[[models]]", WrittenModel::KEYS),
         ("[models.tasks.…]", WrittenTask::KEYS),
     ];
-    let of_keys = homes
+    let matching = tables
         .into_iter()
         .filter(|(_, keys)| keys.iter().any(|key| key.name == name));
-    let of_keys: Vec<&str> = of_keys.map(|(home, _)| home).collect();
+    let matching: Vec<&str> = matching.map(|(table, _)| table).collect();
     match name {
         "tasks" => Some("[[models]], as [models.tasks.…]".to_owned()),
         "settings" => Some("[[models]], as [models.settings]".to_owned()),
         "env" => Some("[[models]], as [models.env]".to_owned()),
-        _ => (!of_keys.is_empty()).then(|| of_keys.join(" or ")),
+        _ => (!matching.is_empty()).then(|| matching.join(" or ")),
     }
 }
 

@@ -1,12 +1,11 @@
-//! Configuration: from what the operator wrote to the settings that the server works with.
+//! Configuration: resolves the file, the environment and the command line to the settings of the server.
 //!
-//! [`resolve`] takes the text of the file, the environment and the flags, and gives either [`Settings`] or every fault
-//! at once, each with its place and a hint. The application owns the result and does all reading: nothing here touches a
-//! file, the process's environment or a clock. Whether a plugin's file exists, which tasks a plugin has and what it
-//! makes of its settings is not known here; for errors found later, the settings keep the places of what they came from.
+//! [`resolve`] returns either [`Settings`] or all errors at once, each with its place and a hint. It is pure: the application
+//! reads the file and the environment. It does not know whether the file of a plugin exists, which tasks a plugin has, or
+//! whether the plugin accepts its settings. For errors that are found later, the settings keep the places of their values.
 //!
-//! The keys are declared once, in `keys`. What goes before what: the command line, the environment, the file, what a
-//! plugin's manifest declares, what is built in.
+//! Keys are declared once, in `keys`. Precedence, highest first: command line, environment, configuration file, plugin
+//! defaults, built-in defaults.
 
 mod checks;
 mod document;
@@ -14,7 +13,7 @@ mod env_table;
 mod error;
 mod file;
 mod keys;
-mod oddities;
+mod lints;
 mod overrides;
 mod plugin_settings;
 mod reference;
@@ -23,14 +22,13 @@ mod restart;
 mod rule;
 mod secret_lines;
 mod settings;
-mod suggest;
 mod units;
 
 #[cfg(test)]
 mod tests;
 
 pub use error::{ConfigError, ConfigErrors, ConfigWarning, Location, Origin};
-pub use overrides::Overrides;
+pub use overrides::{Flag, Overrides, flags};
 pub use reference::{reference_markdown, reference_toml};
 pub use resolve::{Examined, Facts, Source, examine, resolve};
 pub use settings::{

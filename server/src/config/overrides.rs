@@ -1,79 +1,114 @@
-//! What the environment and the command line say. Both are given as text, and obey the same rules as the file.
+//! The environment and the command line. Both are text, and obey the same rules as the file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{ConfigError, ConfigWarning, Origin};
-use super::file::describe;
-use super::keys::{Key, Section, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenServer};
+use super::keys::{Key, KeyDefault, Section, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenServer};
 use super::rule::{Mismatch, Written};
 use super::settings::variable_suffix;
-use super::suggest::nearest;
+use crate::suggest::nearest;
 
-/// What all variables of this server begin with.
+/// Prefix of all environment variables of this server.
 const PREFIX: &str = "INFERENCE_";
 
-/// Variables that the command line reads itself: they are not settings.
-const READ_BY_THE_ROOF: [&str; 3] = ["INFERENCE_CONFIG", "INFERENCE_BENCH_URL", "INFERENCE_BENCH_KEY"];
+/// A flag of the command line, as its key declares it.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// The flag, such as `--port`.
+    pub name: &'static str,
+    /// Heading of the flag in the help; `None` for general flags.
+    pub heading: Option<&'static str>,
+    key: &'static Key,
+}
 
-/// What the operator gave on the command line. Each is text, so that it obeys the same rules, and is reported in the
-/// same words, as what is written in the file.
+impl Flag {
+    /// What stands for the value in the help.
+    pub fn value_name(&self) -> String {
+        let last_word = || {
+            self.key
+                .name
+                .rsplit('_')
+                .next()
+                .unwrap_or_default()
+                .to_uppercase()
+        };
+        (self.key.value_name)().map_or_else(last_word, str::to_owned)
+    }
+
+    /// The accepted words, if there are only a few.
+    pub fn words(&self) -> Vec<&'static str> {
+        (self.key.words)()
+    }
+
+    /// The meaning of the value: one or more sentences.
+    pub fn meaning(&self) -> String {
+        self.key.meaning.concat().trim().to_owned()
+    }
+
+    /// The value without the flag, or what applies instead, in words.
+    pub fn default(&self) -> String {
+        match self.key.default {
+            KeyDefault::Value(value) => value.trim_matches('"').to_owned(),
+            KeyDefault::Derived { applies, .. } => applies.to_owned(),
+            KeyDefault::Required(_) => "required".to_owned(),
+        }
+    }
+
+    /// The environment variable that sets the same key.
+    pub fn variable(&self) -> Option<&'static str> {
+        self.key.variable
+    }
+}
+
+/// Every flag that sets a key.
+pub fn flags() -> impl Iterator<Item = Flag> {
+    let sections = [
+        (None, WrittenServer::KEYS),
+        (Some("Logging"), WrittenLogging::KEYS),
+        (Some("Metrics"), WrittenMetrics::KEYS),
+        (Some("Batching, for all models and tasks"), WrittenBatching::KEYS),
+    ];
+    sections.into_iter().flat_map(|(heading, keys)| {
+        keys.iter().filter_map(move |key| {
+            Some(Flag {
+                name: key.flag?,
+                heading,
+                key,
+            })
+        })
+    })
+}
+
+/// The command line: the text of each flag, and the environment variables that it has already taken into account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// `--host`
-    pub host: Option<String>,
-    /// `--port`
-    pub port: Option<String>,
-    /// `--grpc-port`
-    pub grpc_port: Option<String>,
-    /// `--request-timeout`
-    pub request_timeout: Option<String>,
-    /// `--plugin-dir`
-    pub plugin_dir: Option<String>,
-    /// `--scratch-dir`
-    pub scratch_dir: Option<String>,
-    /// `--log-level`
-    pub log_level: Option<String>,
-    /// `--log-format`
-    pub log_format: Option<String>,
-    /// `--policy`
-    pub policy: Option<String>,
-    /// `--max-batch-size`
-    pub max_batch_size: Option<String>,
-    /// `--max-batch-weight`
-    pub max_batch_weight: Option<String>,
-    /// `--max-delay`
-    pub max_delay: Option<String>,
-    /// `--max-queue-size`
-    pub max_queue_size: Option<String>,
+    flags: BTreeMap<&'static str, String>,
+    variables: BTreeSet<String>,
 }
 
 impl Overrides {
-    /// Nothing given.
+    /// An empty command line.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Each flag with what was given for it.
-    pub(super) fn by_flag(&self) -> [(&'static str, Option<&str>); 13] {
-        [
-            ("--host", self.host.as_deref()),
-            ("--port", self.port.as_deref()),
-            ("--grpc-port", self.grpc_port.as_deref()),
-            ("--request-timeout", self.request_timeout.as_deref()),
-            ("--plugin-dir", self.plugin_dir.as_deref()),
-            ("--scratch-dir", self.scratch_dir.as_deref()),
-            ("--log-level", self.log_level.as_deref()),
-            ("--log-format", self.log_format.as_deref()),
-            ("--policy", self.policy.as_deref()),
-            ("--max-batch-size", self.max_batch_size.as_deref()),
-            ("--max-batch-weight", self.max_batch_weight.as_deref()),
-            ("--max-delay", self.max_delay.as_deref()),
-            ("--max-queue-size", self.max_queue_size.as_deref()),
-        ]
+    /// Sets the text of a flag.
+    pub fn set(&mut self, flag: &Flag, text: impl Into<String>) {
+        self.flags.insert(flag.name, text.into());
+    }
+
+    /// Marks an environment variable as one that the command line reads, so that it is not reported as unknown.
+    pub fn add_variable(&mut self, name: impl Into<String>) {
+        self.variables.insert(name.into());
+    }
+
+    /// Whether the command line reads this environment variable.
+    fn reads(&self, variable: &str) -> bool {
+        self.variables.contains(variable)
     }
 }
 
-/// What one source beside the file says.
+/// The keys that one source other than the file sets.
 pub(super) struct Layer {
     pub(super) server: WrittenServer,
     pub(super) logging: WrittenLogging,
@@ -91,7 +126,7 @@ impl Layer {
         }
     }
 
-    /// Its sections, each with the words for its place in messages.
+    /// Its sections, each with its place as messages name it.
     pub(super) fn sections(&mut self) -> [(&'static str, &mut dyn Section); 4] {
         [
             ("in [server]", &mut self.server),
@@ -101,7 +136,7 @@ impl Layer {
         ]
     }
 
-    /// Reads every key for which `text_of` has a text.
+    /// Reads every key for which `text_of` returns a text.
     fn fill(&mut self, text_of: impl Fn(&Key) -> Option<(String, Origin)>, errors: &mut Vec<ConfigError>) {
         for (place, section) in self.sections() {
             for key in section.keys() {
@@ -118,28 +153,28 @@ impl Layer {
 
 /// Reads the command line.
 pub(super) fn command_line(overrides: &Overrides, errors: &mut Vec<ConfigError>) -> Layer {
-    let given = overrides.by_flag();
     let mut layer = Layer::empty();
     layer.fill(
         |key| {
-            let (flag, text) = given.iter().find(|(flag, _)| key.flag == Some(flag))?;
-            Some((text.as_ref()?.to_string(), Origin::Flag(flag)))
+            let flag = key.flag?;
+            Some((overrides.flags.get(flag)?.clone(), Origin::Flag(flag)))
         },
         errors,
     );
     layer
 }
 
-/// What the environment says.
+/// The keys that the environment sets.
 pub(super) struct Environment {
     pub(super) layer: Layer,
-    /// What is meant for the tasks of one name, by that name as variables spell it.
+    /// Variables for the tasks of one name, by that name as variables spell it.
     pub(super) tasks: BTreeMap<String, WrittenBatching>,
 }
 
-/// Reads the environment. Variables that mean nothing are warned about.
+/// Reads the environment. Unknown variables of this server are warnings.
 pub(super) fn environment(
     variables: &BTreeMap<String, String>,
+    command_line: &Overrides,
     errors: &mut Vec<ConfigError>,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Environment {
@@ -169,7 +204,7 @@ pub(super) fn environment(
                 let place = format!("for the task {task}");
                 errors.push(override_error(key.name, &place, origin, text, mismatch));
             }
-        } else if !READ_BY_THE_ROOF.contains(&name.as_str()) {
+        } else if !command_line.reads(name) {
             warnings.push(unknown_variable(origin, name, &known));
         }
     }
@@ -185,13 +220,13 @@ fn task_variable(name: &str) -> Option<(&'static Key, &str)> {
 }
 
 fn override_error(key: &str, place: &str, origin: Origin, text: &str, mismatch: Mismatch) -> ConfigError {
-    let (message, hint) = describe(key, place, mismatch);
+    let message = mismatch.message(key, place);
     let hint = match &origin {
         Origin::Environment(name) if is_kubernetes_link(name, text) => Some(kubernetes_hint()),
         Origin::Environment(_) if text.is_empty() => {
-            Some("unset the variable to use what the file says".to_owned())
+            Some("unset the variable to use the value of the configuration file".to_owned())
         }
-        _ => hint,
+        _ => mismatch.hint,
     };
     ConfigError::new(origin, message, hint)
 }
@@ -200,32 +235,30 @@ fn unknown_variable(origin: Origin, name: &str, known: &[&str]) -> ConfigWarning
     let hint = if is_kubernetes_link(name, "") {
         Some(kubernetes_hint())
     } else {
-        let plain = |name: &str| name.strip_prefix(PREFIX).unwrap_or_default().to_owned();
-        nearest_variable(
-            &plain(name),
-            &known.iter().copied().map(plain).collect::<Vec<_>>(),
-        )
-        .map(|near| format!("did you mean {PREFIX}{near}?"))
+        let without_prefix = |name: &str| name.strip_prefix(PREFIX).unwrap_or_default().to_owned();
+        let known: Vec<String> = known.iter().copied().map(without_prefix).collect();
+        nearest_variable(&without_prefix(name), &known).map(|near| format!("did you mean {PREFIX}{near}?"))
     };
     ConfigWarning {
         origin,
-        message: "no setting has this variable, so it does nothing".to_owned(),
+        message: "unknown variable; it has no effect".to_owned(),
         hint,
     }
 }
 
-/// The nearest name, or the nearest for the task that the end of the name may be.
+/// The known name nearest to `name`, or to `name` without a suffix that may be the name of a task.
 fn nearest_variable(name: &str, known: &[String]) -> Option<String> {
     let near = |start: &str| nearest(start, known.iter().map(String::as_str));
     let for_a_task = || {
-        let ends = name.rmatch_indices('_').map(|(at, _)| name.split_at(at));
-        ends.filter_map(|(start, task)| near(start).map(|key| format!("{key}{task}")))
+        let suffixes = name.rmatch_indices('_').map(|(at, _)| name.split_at(at));
+        suffixes
+            .filter_map(|(start, task)| near(start).map(|key| format!("{key}{task}")))
             .find(|variable| task_variable(&format!("{PREFIX}{variable}")).is_some())
     };
     near(name).map(str::to_owned).or_else(for_a_task)
 }
 
-/// Kubernetes tells every pod about a Service named `inference` through variables that look like ours.
+/// Whether Kubernetes has set this variable: for a Service named `inference`, it sets variables with our prefix.
 fn is_kubernetes_link(name: &str, text: &str) -> bool {
     name.starts_with("INFERENCE_SERVICE_")
         || name.starts_with("INFERENCE_PORT_")
@@ -233,6 +266,6 @@ fn is_kubernetes_link(name: &str, text: &str) -> bool {
 }
 
 fn kubernetes_hint() -> String {
-    "Kubernetes sets this for a Service named `inference`; set `enableServiceLinks: false` in the pod, or rename the Service"
+    "Kubernetes sets it for a Service named `inference`: set `enableServiceLinks: false` in the pod, or rename the Service"
         .to_owned()
 }

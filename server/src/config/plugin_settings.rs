@@ -1,6 +1,6 @@
-//! `[models.settings]`: the operator's table for a plugin, as JSON, with the place of each of its values.
+//! `[models.settings]`: the settings that are passed to a plugin, as JSON, with the place of each value.
 //!
-//! What the keys mean, the plugin alone knows. When it refuses one it names its path, and the place is found here.
+//! Only the plugin knows its keys. If it rejects one, it reports the path of the key, and the place is looked up here.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,16 +12,16 @@ use super::document::Document;
 use super::error::ConfigError;
 use super::settings::Place;
 
-/// The settings of one model's plugin.
+/// The settings for the plugin of one model.
 pub(super) struct PluginSettings {
     /// Always an object.
     pub(super) value: Value,
-    /// By dotted path; the empty path is the table itself, if it is written.
+    /// By dotted path. The empty path is the table itself, if there is one.
     pub(super) places: BTreeMap<String, Place>,
 }
 
 impl PluginSettings {
-    /// The settings of a model that has none.
+    /// Empty settings.
     pub(super) fn empty() -> Self {
         Self {
             value: Value::Object(Map::new()),
@@ -29,7 +29,7 @@ impl PluginSettings {
         }
     }
 
-    /// Turns the table into JSON. What JSON has no word for is reported.
+    /// Converts the table to JSON. Adds an error for every number that JSON cannot represent.
     pub(super) fn read(
         document: &Document<'_>,
         header: &Range<usize>,
@@ -58,7 +58,7 @@ impl Conversion<'_, '_> {
         let members = table.iter().map(|(key, value)| {
             let name = key.get_ref().to_string();
             let path = join(path, &name);
-            // A table is best found by its name, anything else by its value.
+            // The place of a table is its name; the place of anything else is its value.
             let span = if value.get_ref().is_table() {
                 key.span()
             } else {
@@ -104,8 +104,8 @@ impl Conversion<'_, '_> {
         if converted.is_null() {
             self.errors.push(self.document.error(
                 span,
-                format!("`{path}` in [models.settings] is a number that JSON cannot carry, so no plugin could read it"),
-                Some("write a finite number, at most 64 bits wide".to_owned()),
+                format!("invalid value for `{path}` in [models.settings]: JSON cannot represent this number"),
+                Some("use a finite number of at most 64 bits".to_owned()),
             ));
         }
         self.places.insert(path, Place(self.document.locate(span.start)));

@@ -1,4 +1,4 @@
-//! Joins what was written, source by source, into settings.
+//! Merges the values of all sources, by precedence, into settings.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -10,9 +10,9 @@ use super::document::Document;
 use super::error::{ConfigError, ConfigErrors, ConfigWarning, Location, Origin};
 use super::file::{self, ModelTable, TaskTable, WrittenFile};
 use super::keys::{
-    Fallback, Given, IsolationName, Section, WrittenLogging, WrittenMetrics, WrittenModel, WrittenServer,
+    IsolationName, KeyDefault, Located, Section, WrittenLogging, WrittenMetrics, WrittenModel, WrittenServer,
 };
-use super::oddities;
+use super::lints;
 use super::overrides::{self, Environment, Layer, Overrides};
 use super::rule::Written;
 use super::settings::{
@@ -22,50 +22,50 @@ use super::settings::{
 use crate::metrics::Buckets;
 use crate::resources::{Resources, Sandbox};
 
-/// The configuration file, as the application read it.
+/// The text of the configuration file.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    /// Its name, as the operator gave it. Errors begin with it.
+    /// Its name, as the operator gave it. Errors start with it.
     pub file_name: &'a str,
     /// Its content.
     pub text: &'a str,
-    /// Its folder, where relative paths start.
+    /// Its directory, where relative paths start.
     pub base_dir: &'a Path,
 }
 
-/// What the application found out about the machine, for defaults.
+/// Properties of the machine that defaults depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Folder of the executable.
+    /// Directory of the executable.
     pub executable_dir: PathBuf,
-    /// Cores that this process may use.
+    /// Number of cores that this process can use.
     pub cores: NonZeroUsize,
-    /// The system's folder for temporary files.
+    /// The system's directory for temporary files.
     pub temp_dir: PathBuf,
 }
 
-/// A configuration that may have errors.
+/// The result of resolving a configuration that may have errors.
 #[derive(Clone, Debug)]
 pub struct Examined {
-    /// What can be resolved. Where a value is wrong, its default stands in; a model without a name or a plugin is left out.
+    /// The settings. Invalid values are replaced by their defaults, and models without a name or a plugin are omitted.
     pub settings: Settings,
-    /// Everything that is wrong with any of the sources, in no particular order.
+    /// The errors of all sources, in no particular order.
     pub errors: Vec<ConfigError>,
     text: String,
 }
 
 impl Examined {
-    /// Quotes the line of the file at `origin`, for an error that is found later.
+    /// Quotes the line of the file at `origin`, for errors that are found later.
     pub fn excerpt(&self, origin: &Origin) -> Option<String> {
         Document::new("", &self.text).line_of(origin)
     }
 }
 
-/// Resolves the configuration. `env` may be the whole environment: only variables that begin with `INFERENCE_` count.
+/// Resolves the configuration. `env` can be the whole environment: variables without the prefix `INFERENCE_` are ignored.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with any of the sources, at once.
+/// All errors of all sources.
 pub fn resolve(
     source: Source<'_>,
     env: &BTreeMap<String, String>,
@@ -79,7 +79,7 @@ pub fn resolve(
     }
 }
 
-/// As [`resolve`], but returns what can be resolved in spite of the errors beside them.
+/// Like [`resolve`], but returns the settings as far as they can be resolved, together with the errors.
 pub fn examine(
     source: Source<'_>,
     env: &BTreeMap<String, String>,
@@ -90,11 +90,11 @@ pub fn examine(
     let mut warnings = Vec::new();
     let document = Document::new(source.file_name, source.text);
     let written = file::read(&document, &mut errors);
-    let environment = overrides::environment(env, &mut errors, &mut warnings);
+    let environment = overrides::environment(env, flags, &mut errors, &mut warnings);
     let flags = overrides::command_line(flags, &mut errors);
     reject_duplicates(&document, &written.models, &mut errors);
-    reject_limits_without_process(&document, &written.models, &mut errors);
-    let settings = join(
+    reject_limits_in_threads(&document, &written.models, &mut errors);
+    let settings = merge(
         &document,
         source.base_dir,
         written,
@@ -110,7 +110,7 @@ pub fn examine(
     }
 }
 
-/// The built-in defaults of what is not about one model.
+/// The built-in defaults of everything except models.
 pub(super) fn built_in() -> Layer {
     let mut layer = Layer::empty();
     for (_, section) in layer.sections() {
@@ -119,22 +119,22 @@ pub(super) fn built_in() -> Layer {
     layer
 }
 
-/// Reads the built-in defaults, by the same rules as what is written in the file.
+/// Reads the built-in defaults of a section, by the same rules as values of the file.
 pub(super) fn fill_in_defaults(section: &mut dyn Section) {
     for key in section.keys() {
-        if let Fallback::Value(text) = key.fallback {
-            let value = DeValue::parse(text).expect("built-in defaults are TOML, as a test reads each");
+        if let KeyDefault::Value(text) = key.default {
+            let value = DeValue::parse(text).expect("built-in defaults are TOML, which a test checks");
             let read = section.read(key.name, &Written::Toml(value.get_ref()), Origin::BuiltIn);
             debug_assert!(
                 matches!(read, Some(Ok(()))),
-                "the default of `{}` breaks its own rule",
+                "the default of `{}` violates its rule",
                 key.name
             );
         }
     }
 }
 
-fn join(
+fn merge(
     document: &Document<'_>,
     base_dir: &Path,
     written: WrittenFile,
@@ -171,19 +171,19 @@ fn join(
     if written.models.is_empty() {
         warnings.push(ConfigWarning {
             origin: Origin::File(document.locate(0)),
-            message: "no models are configured, so nothing can be predicted".to_owned(),
+            message: "no models are configured".to_owned(),
             hint: Some("add a [[models]] table with `name` and `plugin`".to_owned()),
         });
     }
     for model in &written.models {
-        warnings.extend(oddities::in_isolation(&model.keys));
+        warnings.extend(lints::isolation(&model.keys));
     }
     let models: Vec<ModelSettings> = written
         .models
         .into_iter()
         .filter_map(|model| model_settings(model, &server, &layers, &paths))
         .collect();
-    warnings.extend(oddities::in_batching(&layers, &models));
+    warnings.extend(lints::batching(&layers, &models));
     Settings {
         server,
         logging: logging_settings(logging),
@@ -193,21 +193,22 @@ fn join(
     }
 }
 
-/// Where paths start.
+/// Resolves relative paths.
 struct Paths<'a> {
     base_dir: &'a Path,
 }
 
 impl Paths<'_> {
-    /// A folder: from the file it starts at the file's folder, from elsewhere at the working directory.
-    fn folder(&self, given: Given<String>) -> PathBuf {
-        match given.origin {
-            Origin::File(_) => self.base_dir.join(given.value),
-            Origin::Environment(_) | Origin::Flag(_) | Origin::BuiltIn => PathBuf::from(given.value),
+    /// A directory. Relative paths start at the directory of the file if they are written there, otherwise at the working
+    /// directory.
+    fn directory(&self, written: Located<String>) -> PathBuf {
+        match written.origin {
+            Origin::File(_) => self.base_dir.join(written.value),
+            Origin::Environment(_) | Origin::Flag(_) | Origin::BuiltIn => PathBuf::from(written.value),
         }
     }
 
-    /// A plugin's file: by its name in the folder of plugins, or by its path.
+    /// The file of a plugin that is given by name or by path.
     fn plugin(&self, written: &str, plugin_dir: &Path) -> PathBuf {
         if written.contains('/') || written.ends_with(".so") {
             self.base_dir.join(written)
@@ -218,14 +219,15 @@ impl Paths<'_> {
 }
 
 fn server_settings(written: WrittenServer, paths: &Paths<'_>, facts: &Facts) -> ServerSettings {
-    let or_cores = |given: Option<Given<NonZeroUsize>>| given.map_or(facts.cores, |given| given.value);
-    let folder = |given: Option<Given<String>>, fallback: &Path| {
-        given.map_or_else(|| fallback.to_owned(), |given| paths.folder(given))
+    let or_cores =
+        |written: Option<Located<NonZeroUsize>>| written.map_or(facts.cores, |located| located.value);
+    let directory = |written: Option<Located<String>>, default: &Path| {
+        written.map_or_else(|| default.to_owned(), |located| paths.directory(located))
     };
     ServerSettings {
         host: written_value(written.host),
         port: written_value(written.port),
-        grpc_port: written.grpc_port.map(|given| given.value),
+        grpc_port: written.grpc_port.map(|located| located.value),
         http_workers: or_cores(written.http_workers),
         prepare_threads: or_cores(written.prepare_threads),
         max_connections: written_value(written.max_connections),
@@ -239,13 +241,13 @@ fn server_settings(written: WrittenServer, paths: &Paths<'_>, facts: &Facts) -> 
         shutdown_delay: written_value(written.shutdown_delay),
         drain_timeout: written_value(written.drain_timeout),
         reload_timeout: written_value(written.reload_timeout),
-        plugin_dir: folder(written.plugin_dir, &facts.executable_dir),
-        scratch_dir: folder(written.scratch_dir, &facts.temp_dir),
+        plugin_dir: directory(written.plugin_dir, &facts.executable_dir),
+        scratch_dir: directory(written.scratch_dir, &facts.temp_dir),
         compression: written_value(written.compression),
         cors_allowed_origins: written_value(written.cors_allowed_origins),
         model_nice: written_value(written.model_nice),
         api_keys: written_value(written.api_keys),
-        admin_key: written.admin_key.map(|given| given.value),
+        admin_key: written.admin_key.map(|located| located.value),
         docs: written_value(written.docs),
     }
 }
@@ -267,7 +269,7 @@ fn buckets(written: WrittenMetrics) -> Buckets {
     }
 }
 
-/// The settings of one model; `None` where a required key is missing, which is reported already.
+/// The settings of one model. `None` if a required key is missing, which has been reported already.
 fn model_settings(
     table: ModelTable,
     server: &ServerSettings,
@@ -276,7 +278,7 @@ fn model_settings(
 ) -> Option<ModelSettings> {
     let mut built_in = WrittenModel::empty();
     fill_in_defaults(&mut built_in);
-    let process_keys = oddities::process_keys(&table.keys)
+    let process_keys = lints::process_keys(&table.keys)
         .into_iter()
         .map(|(key, origin)| (key, place_of(origin, &table.header)))
         .collect();
@@ -291,24 +293,24 @@ fn model_settings(
     Some(ModelSettings {
         name: keys.name?.value,
         plugin: paths.plugin(&plugin.value, &server.plugin_dir),
-        isolation: match keys.isolation.map(|given| given.value) {
+        isolation: match keys.isolation.map(|located| located.value) {
             Some(IsolationName::Thread) => Isolation::Thread,
             Some(IsolationName::Process) => Isolation::Process(process),
             None => Isolation::AsDeclared(process),
         },
         workers: written_value(keys.workers),
         resources: Resources {
-            max_memory: keys.max_memory.map(|given| given.value as u64),
-            cpus: keys.cpus.map(|given| given.value),
+            max_memory: keys.max_memory.map(|located| located.value as u64),
+            cpus: keys.cpus.map(|located| located.value),
             env: table.env.map(|env| env.variables).unwrap_or_default(),
             sandbox: written_value(keys.sandbox),
         },
-        nice: keys.nice.map(|given| given.value),
+        nice: keys.nice.map(|located| located.value),
         warm_up: written_value(keys.warm_up),
-        description: keys.description.map(|given| given.value),
+        description: keys.description.map(|located| located.value),
         request_timeout: keys
             .request_timeout
-            .map_or(server.request_timeout, |given| given.value),
+            .map_or(server.request_timeout, |located| located.value),
         settings: table.settings.value,
         base_dir: paths.base_dir.to_owned(),
         batching: BatchingLayers {
@@ -321,12 +323,12 @@ fn model_settings(
             default_task: keys
                 .default_task
                 .as_ref()
-                .map(|given| place_of(&given.origin, &table.header)),
+                .map(|located| place_of(&located.origin, &table.header)),
             process_keys,
             model: Place(table.header),
             settings: table.settings.places,
         },
-        default_task: keys.default_task.map(|given| given.value),
+        default_task: keys.default_task.map(|located| located.value),
     })
 }
 
@@ -346,18 +348,14 @@ fn place_of(origin: &Origin, header: &Location) -> Place {
     }
 }
 
-/// Threads of one process share its memory, its environment and its files: limits need a process.
-fn reject_limits_without_process(
-    document: &Document<'_>,
-    models: &[ModelTable],
-    errors: &mut Vec<ConfigError>,
-) {
+/// Limits apply to processes: the threads of one process share its memory, its environment and its files.
+fn reject_limits_in_threads(document: &Document<'_>, models: &[ModelTable], errors: &mut Vec<ConfigError>) {
     for model in models {
         let keys = &model.keys;
         if keys
             .isolation
             .as_ref()
-            .is_some_and(|given| given.value == IsolationName::Process)
+            .is_some_and(|located| located.value == IsolationName::Process)
         {
             continue;
         }
@@ -366,22 +364,21 @@ fn reject_limits_without_process(
         let written = [
             of(
                 "`max_memory`",
-                keys.max_memory.as_ref().map(|given| &given.origin),
+                keys.max_memory.as_ref().map(|located| &located.origin),
             ),
-            of("`cpus`", keys.cpus.as_ref().map(|given| &given.origin)),
+            of("`cpus`", keys.cpus.as_ref().map(|located| &located.origin)),
             of(
                 "`sandbox`",
                 keys.sandbox
                     .as_ref()
-                    .filter(|given| given.value != Sandbox::Off)
-                    .map(|given| &given.origin),
+                    .filter(|located| located.value != Sandbox::Off)
+                    .map(|located| &located.origin),
             ),
             of("[models.env]", env.as_ref()),
         ];
         for (name, origin) in written.into_iter().flatten() {
-            let message =
-                format!("{name} needs a process of the model's own, and `isolation` does not ask for one");
-            let hint = format!("add `isolation = \"process\"` to the model, or take {name} out");
+            let message = format!("{name} requires `isolation = \"process\"`");
+            let hint = format!("add `isolation = \"process\"` to the model, or remove {name}");
             errors.push(ConfigError {
                 excerpt: document.line_of(&origin),
                 ..ConfigError::new(origin, message, Some(hint))
@@ -390,15 +387,15 @@ fn reject_limits_without_process(
     }
 }
 
-/// Names of models and routes must be unique.
+/// Names of models, and routes, must be unique.
 fn reject_duplicates(document: &Document<'_>, models: &[ModelTable], errors: &mut Vec<ConfigError>) {
     let names = models.iter().filter_map(|model| model.keys.name.as_ref());
     let routes = models
         .iter()
         .flat_map(|model| &model.tasks)
         .filter_map(|task| task.route.as_ref());
-    let name_hint = |first: &Origin| format!("{first} has it already; give each model a name of its own");
-    let route_hint = |first: &Origin| format!("{first} has it already; give each task a route of its own");
+    let name_hint = |first: &Origin| format!("first used at {first}; give each model its own name");
+    let route_hint = |first: &Origin| format!("first used at {first}; give each task its own route");
     reject_repeated(document, "model name", names, name_hint, errors);
     reject_repeated(document, "route", routes, route_hint, errors);
 }
@@ -406,25 +403,25 @@ fn reject_duplicates(document: &Document<'_>, models: &[ModelTable], errors: &mu
 fn reject_repeated<'a>(
     document: &Document<'_>,
     what: &str,
-    all: impl Iterator<Item = &'a Given<String>>,
+    all: impl Iterator<Item = &'a Located<String>>,
     hint: impl Fn(&Origin) -> String,
     errors: &mut Vec<ConfigError>,
 ) {
     let mut all: Vec<_> = all.collect();
     all.sort_by(|a, b| a.origin.cmp(&b.origin));
     let mut first_of: BTreeMap<&str, &Origin> = BTreeMap::new();
-    for given in all {
-        match first_of.get(given.value.as_str()) {
+    for located in all {
+        match first_of.get(located.value.as_str()) {
             Some(first) => errors.push(ConfigError {
-                excerpt: document.line_of(&given.origin),
+                excerpt: document.line_of(&located.origin),
                 ..ConfigError::new(
-                    given.origin.clone(),
-                    format!("{what} \"{}\" is used twice", given.value),
+                    located.origin.clone(),
+                    format!("duplicate {what} \"{}\"", located.value),
                     Some(hint(first)),
                 )
             }),
             None => {
-                first_of.insert(&given.value, &given.origin);
+                first_of.insert(&located.value, &located.origin);
             }
         }
     }

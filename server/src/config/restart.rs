@@ -1,10 +1,10 @@
-//! Which settings take effect only when the server is restarted.
+//! Settings that take effect only after a restart of the server.
 
 use super::settings::{LoggingSettings, ServerSettings, Settings};
 use crate::metrics::Buckets;
 
-/// The keys of a section that differ between two of its structs. The keys after `;` do not count. A field that is in neither
-/// list does not compile.
+/// The keys whose values differ between two structs of a section. The keys after `;` are ignored, since they take effect on a
+/// reload. A field that is in neither list is a compile error.
 macro_rules! changed {
     ($section:literal, $type:ident, $old:expr, $new:expr, [$($field:ident => $key:literal),* ; $($applied:ident),*]) => {{
         let ($type { $($field: _,)* $($applied: _,)* }, old, new) = ($old, $old, $new);
@@ -13,7 +13,7 @@ macro_rules! changed {
 }
 
 impl Settings {
-    /// The keys whose change to `new` takes effect only when the server is restarted, each with its section.
+    /// The keys that differ in `new` and take effect only after a restart, each with its section.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let server = changed!("server", ServerSettings, &self.server, &new.server, [
             host => "host",

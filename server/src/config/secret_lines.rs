@@ -1,12 +1,12 @@
-//! Finds the lines of a configuration that may hold secrets, so that no message quotes them.
+//! Finds the lines of a configuration that may contain secrets, so that no message quotes them.
 //!
-//! Works on any text, also where it is not valid TOML: a key without its closing quote is a secret all the same. A line
-//! that is taken for secret by mistake only costs its quotation.
+//! This works on any text, including invalid TOML: a key without its closing quote is still a secret. A false positive only
+//! means that a line is not quoted.
 
-use super::suggest::nearest;
 use crate::secret::{has_password, is_secret_name};
+use crate::suggest::nearest;
 
-/// For each line of the text, whether it may hold a secret.
+/// For each line of the text, whether it may contain a secret.
 pub(super) fn secret_lines(text: &str) -> Vec<bool> {
     let mut scanner = Scanner::default();
     text.split('\n').map(|line| scanner.is_secret(line)).collect()
@@ -14,9 +14,9 @@ pub(super) fn secret_lines(text: &str) -> Vec<bool> {
 
 #[derive(Default)]
 struct Scanner {
-    /// Within `[models.env]`.
+    /// Whether the current table is `[models.env]`.
     in_env: bool,
-    /// What ends the value of a secret that began on an earlier line.
+    /// The delimiter that closes a secret value that began on an earlier line.
     open: Option<&'static str>,
 }
 
@@ -40,7 +40,7 @@ impl Scanner {
         if let Some(value) = secret {
             self.open = unclosed(value.trim_start());
         }
-        // Where the `=` is missing, the key is the first word.
+        // Without `=`, the key is the first word.
         let word = written
             .split(|c: char| c.is_whitespace() || c == ':')
             .next()
@@ -50,26 +50,26 @@ impl Scanner {
     }
 }
 
-/// Whether the text before a `=` ends in a key whose value is secret: by its name, or as part of a table `env`.
+/// Whether the text before a `=` ends in a key whose value is secret: because of its name, or because it is in a table `env`.
 fn is_secret_key(before: &str) -> bool {
     let key = before.rsplit(['{', ',']).next().unwrap_or_default();
-    // A value that is an inline table belongs to the key before it.
+    // The members of an inline table belong to the key before it.
     let of_env = before.split(['{', ',']).any(|key| {
         let key = key.trim().trim_end_matches('=');
         segments(key).any(|segment| segment == "env")
     });
-    of_env || segments(key).any(|name| is_secret_name(name) || is_slip(name))
+    of_env || segments(key).any(|name| is_secret_name(name) || is_misspelled_secret(name))
 }
 
-/// Whether a key is almost one of the server's that hold secrets.
-fn is_slip(name: &str) -> bool {
+/// Whether a key is a misspelling of one of the server's secret keys.
+fn is_misspelled_secret(name: &str) -> bool {
     nearest(name, SECRET_KEYS).is_some()
         || SECRET_KEYS
             .iter()
             .any(|key| name.eq_ignore_ascii_case(&key.replace('_', "")))
 }
 
-/// The keys of `[server]` that hold secrets.
+/// The keys of `[server]` whose values are secret.
 const SECRET_KEYS: [&str; 2] = ["api_keys", "admin_key"];
 
 /// The parts of a dotted key.
@@ -78,7 +78,7 @@ fn segments(key: &str) -> impl DoubleEndedIterator<Item = &str> {
         .map(|segment| segment.trim().trim_matches(['"', '\'']))
 }
 
-/// What ends a value that does not end on the line on which it begins.
+/// The closing delimiter of a value that continues on the next line.
 fn unclosed(value: &str) -> Option<&'static str> {
     for (begin, end) in [("\"\"\"", "\"\"\""), ("'''", "'''"), ("[", "]"), ("{", "}")] {
         if let Some(rest) = value.strip_prefix(begin) {
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_that_may_hold_a_secret_are_found() {
+    fn lines_that_may_contain_a_secret_are_found() {
         let text = r#"[server]
 port = 8080
 admin_key = "s"
@@ -127,7 +127,7 @@ api_key = 5
             .collect();
         let expected = [
             "admin_key = \"s\"",
-            // A slip of the pen is a secret all the same.
+            // A misspelled key is still a secret.
             "adminkey = s",
             "\"api_keys\" = [",
             "  \"s\",",
@@ -150,7 +150,7 @@ api_key = 5
 
     proptest::proptest! {
         #[test]
-        fn every_line_of_any_text_is_judged(text in "[a-z=\\[\\]{}\"'\\n. ]{0,80}") {
+        fn every_line_of_any_text_is_classified(text in "[a-z=\\[\\]{}\"'\\n. ]{0,80}") {
             proptest::prop_assert_eq!(secret_lines(&text).len(), text.split('\n').count());
         }
     }

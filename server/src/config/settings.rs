@@ -1,8 +1,8 @@
-//! What the server works with: every value resolved, every default filled in, every limit checked.
+//! Resolved settings: every value is valid, and every default is filled in.
 //!
-//! Owned by the application, which hands the parts on; a reload compares two of them. These types do not know which of file,
-//! environment or command line a value came from. Only what a later error must point at keeps its place, and a place
-//! never makes two settings different.
+//! The application owns them and passes their parts on; a reload compares two of them. These types do not know whether a value
+//! came from the file, the environment or the command line. Values that a later error may refer to keep their place, which
+//! comparisons ignore.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -12,80 +12,81 @@ use std::time::Duration;
 use plugin_abi::manifest;
 
 use super::error::{ConfigWarning, Location, Origin};
-use super::keys::{Given, PolicyName, Section, WrittenBatching};
-use super::oddities::process_key_without_process;
+use super::keys::{Located, PolicyName, Section, WrittenBatching};
+use super::lints::process_key_without_process;
 use crate::batching::{DeclaredLimits, Policy, TaskBatching};
 use crate::metrics::Buckets;
 use crate::resources::Resources;
 use crate::secret::Secret;
+use crate::suggest::nearest;
 
-/// What `max_delay` is under each policy that waits, if nobody writes it.
+/// Defaults of `max_delay`, under each policy that waits for more items.
 const ADAPTIVE_MAX_DELAY: Duration = Duration::from_millis(10);
 const FIXED_MAX_DELAY: Duration = Duration::from_millis(5);
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// The process and its HTTP side.
+    /// The process and its HTTP server.
     pub server: ServerSettings,
     /// The log.
     pub logging: LoggingSettings,
-    /// The buckets of the histograms.
+    /// The buckets of histograms.
     pub metrics: Buckets,
     /// The models, in the order of the file.
     pub models: Vec<ModelSettings>,
-    /// What is legal but odd. The application logs it.
+    /// Lints. The application logs them.
     pub warnings: Vec<ConfigWarning>,
 }
 
-/// The process and its HTTP side.
+/// The process and its HTTP server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
     /// Address or host name to listen on.
     pub host: String,
-    /// Port to listen on; 0 is any free port.
+    /// Port to listen on; 0 picks a free port.
     pub port: u16,
-    /// Port for gRPC, if it is spoken; 0 is any free port.
+    /// gRPC port, if gRPC is enabled; 0 picks a free port.
     pub grpc_port: Option<u16>,
-    /// Threads that read requests and write replies.
+    /// Number of threads that read requests and write replies.
     pub http_workers: NonZeroUsize,
-    /// Threads on which plugins prepare items.
+    /// Number of threads that prepare items.
     pub prepare_threads: NonZeroUsize,
-    /// Most connections at one time.
+    /// Maximum number of open connections per port.
     pub max_connections: NonZeroUsize,
-    /// Life of an idle connection; zero closes each after its reply.
+    /// Time after which an idle connection is closed; zero closes every connection after its reply.
     pub keep_alive: Duration,
-    /// Longest time for the head of a request to arrive.
+    /// Timeout for receiving the head of a request.
     pub header_timeout: Duration,
-    /// Longest time for the body of a request to arrive.
+    /// Timeout for receiving the body of a request.
     pub body_timeout: Duration,
-    /// Largest body in bytes, also after decompression.
+    /// Maximum size of a body in bytes, before and after decompression.
     pub max_body_size: usize,
-    /// Most items in one request.
+    /// Maximum number of items in a request.
     pub max_items_per_request: NonZeroUsize,
-    /// Deepest nesting of a JSON body.
+    /// Maximum nesting depth of a JSON body.
     pub max_json_depth: NonZeroUsize,
-    /// Deadline of a request that sets none, where its model sets none either.
+    /// Default deadline of a request, for models that do not set their own.
     pub request_timeout: Duration,
-    /// How long the server serves on after SIGTERM, not ready.
+    /// Time for which the server keeps serving after SIGTERM, without being ready.
     pub shutdown_delay: Duration,
-    /// Longest time to finish accepted requests after that.
+    /// Maximum time to wait for requests in flight after that.
     pub drain_timeout: Duration,
-    /// Longest time for a reload to load and warm up.
+    /// Timeout for loading and warming up the models of a reload.
     pub reload_timeout: Duration,
-    /// Folder of plugins that are given by name.
+    /// Directory searched for plugins given by name.
     pub plugin_dir: PathBuf,
-    /// Folder for the copies from which plugins are loaded.
+    /// Directory for temporary copies of plugins, from which they are loaded.
     pub scratch_dir: PathBuf,
-    /// Whether replies are compressed for clients that ask for it.
+    /// Whether replies are compressed for clients that accept it.
     pub compression: bool,
-    /// Origins that may call from a web page; `*` is every one.
+    /// Origins whose web pages may call the server; `*` allows all.
     pub cors_allowed_origins: Vec<String>,
-    /// Niceness of the threads that run models, 0 to 19.
+    /// Niceness of threads and processes that load or run models, 0 to 19.
     pub model_nice: u8,
-    /// Keys of clients; none lets everybody in.
+    /// API keys. If there are none, requests need no key.
     pub api_keys: Vec<Secret>,
-    /// The key that lets a client load and unload models.
+    /// The key that allows loading and unloading models.
     pub admin_key: Option<Secret>,
     /// Whether the API documentation is served.
     pub docs: bool,
@@ -94,22 +95,22 @@ pub struct ServerSettings {
 /// The log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggingSettings {
-    /// A filter as env_logger reads it.
+    /// A filter in the syntax of `env_logger`.
     pub level: String,
-    /// Shape of a line.
+    /// Format of a line.
     pub format: LogFormat,
     /// Whether each request is logged.
     pub access_log: bool,
-    /// Paths that are not logged; a `*` at the end stands for any rest.
+    /// Paths that the access log omits; a `*` at the end matches any suffix.
     pub access_log_exclude: Vec<String>,
 }
 
-/// Shape of a line of the log.
+/// Format of a line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -118,27 +119,27 @@ pub enum LogFormat {
 pub struct ModelSettings {
     /// Name, unique among the models.
     pub name: String,
-    /// The plugin's file. Whether it exists is not known here.
+    /// The file of the plugin, which may not exist.
     pub plugin: PathBuf,
-    /// Where its plugin runs.
+    /// Where the plugin runs.
     pub isolation: Isolation,
-    /// What runs batches at the same time: so many threads, or so many processes.
+    /// Number of threads or processes that run batches concurrently.
     pub workers: NonZeroUsize,
-    /// What each of its processes may use.
+    /// Limits of each worker process.
     pub resources: Resources,
-    /// Niceness of its workers, 0 to 19, if not that of all models.
+    /// Niceness of its workers, 0 to 19, if it overrides that of all models.
     pub nice: Option<u8>,
-    /// Whether the model runs once before it serves.
+    /// Whether the examples of the model run before it serves.
     pub warm_up: bool,
-    /// Task that is meant when a client names none.
+    /// Task of requests that do not name one.
     pub default_task: Option<String>,
-    /// A sentence about the model.
+    /// Description of the model.
     pub description: Option<String>,
-    /// Deadline of a request that sets none.
+    /// Default deadline of a request.
     pub request_timeout: Duration,
-    /// What is handed to the plugin: always an object.
+    /// The settings that are passed to the plugin, always an object.
     pub settings: serde_json::Value,
-    /// Folder of the configuration file, where the plugin's relative paths start.
+    /// Directory of the configuration file, where the plugin's relative paths start.
     pub base_dir: PathBuf,
     pub(super) batching: BatchingLayers,
     pub(super) tasks: BTreeMap<String, TaskOverrides>,
@@ -150,14 +151,14 @@ pub struct ModelSettings {
 pub enum Isolation {
     /// In the server's process.
     Thread,
-    /// In processes of its own.
+    /// In dedicated worker processes.
     Process(ProcessSettings),
-    /// Not written: as the plugin declares, and else in the server's process.
+    /// As the plugin declares, otherwise in the server's process.
     AsDeclared(ProcessSettings),
 }
 
 impl Isolation {
-    /// How its processes are looked after, if it is to have some. `declared` is what the plugin would rather have.
+    /// The settings of its worker processes, if it has any. `declared` is the preference of the plugin.
     pub fn process(self, declared: Option<manifest::Isolation>) -> Option<ProcessSettings> {
         match self {
             Self::Thread => None,
@@ -169,65 +170,65 @@ impl Isolation {
     }
 }
 
-/// How the processes of a model are looked after.
+/// How the worker processes of a model are supervised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessSettings {
-    /// What becomes of the batch of a process that ends.
+    /// What happens to the batch of a process that exits.
     pub on_crash: OnCrash,
-    /// How long a process may compute without an answer.
+    /// Maximum time that a process may take to prepare an item, or to run a batch without an output.
     pub predict_timeout: Duration,
-    /// The pause before the second restart in a row, which then doubles.
+    /// Backoff before the second consecutive restart, which doubles with each further one.
     pub restart_delay: Duration,
-    /// The longest pause.
+    /// Maximum backoff.
     pub max_restart_delay: Duration,
 }
 
-/// What becomes of the batch of a process that ends.
+/// What happens to the batch of a process that exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnCrash {
-    /// It is run again, and then item by item.
+    /// It runs again, and then item by item.
     Retry,
     /// It fails.
     Fail,
 }
 
-/// What was written about the batches of a model's tasks, by who goes first.
+/// The written values for the batching of a model's tasks, by source. Highest precedence first.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct BatchingLayers {
     /// The command line.
     pub(super) flags: WrittenBatching,
-    /// The environment, for one task, by the task's name as variables spell it.
+    /// The environment, for single tasks, by the name of the task as variables spell it.
     pub(super) task_variables: BTreeMap<String, WrittenBatching>,
-    /// The environment, for all.
+    /// The environment, for all tasks.
     pub(super) environment: WrittenBatching,
-    /// The file, for this model and for all.
+    /// The file, for this model and for all models.
     pub(super) file: WrittenBatching,
-    /// What is built in. Every key has a value here.
+    /// Built-in defaults. Every key that has one is set.
     pub(super) built_in: WrittenBatching,
 }
 
-/// What the file says about one task.
+/// The written values for one task.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TaskOverrides {
     pub(super) batching: WrittenBatching,
-    pub(super) route: Option<Given<String>>,
-    /// The table's header, wherever it stands.
+    pub(super) route: Option<Located<String>>,
+    /// The header of its table.
     pub(super) header: Place,
 }
 
-/// Where the parts of a model are written.
+/// The places of the parts of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ModelPlaces {
     pub(super) model: Place,
     pub(super) plugin: Place,
     pub(super) default_task: Option<Place>,
-    /// The keys that mean something only if the model runs in processes.
+    /// The keys that have an effect only on worker processes.
     pub(super) process_keys: Vec<(&'static str, Place)>,
-    /// By dotted path; the empty path is the table itself.
+    /// By dotted path. The empty path is the table itself.
     pub(super) settings: BTreeMap<String, Place>,
 }
 
-/// A location that is not part of what is written: any two are equal.
+/// A location that comparisons ignore: any two are equal.
 #[derive(Clone, Debug)]
 pub(super) struct Place(pub(super) Location);
 
@@ -237,22 +238,23 @@ impl PartialEq for Place {
     }
 }
 
-/// Rules for the batches, the queue and the routes of one task.
+/// Batching, queue and route of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskSettings {
-    /// How items are put into batches.
+    /// How batches are formed.
     pub batching: TaskBatching,
-    /// Most items waiting.
+    /// Maximum number of items in the queue.
     pub max_queue_size: usize,
-    /// Most weight waiting.
+    /// Maximum total weight of the items in the queue.
     pub max_queue_weight: Option<u64>,
-    /// A short path of the operator's own.
+    /// Additional path that serves the task.
     pub route: Option<String>,
 }
 
 impl ModelSettings {
-    /// The rules for one task: the command line first, then the environment, the file, what the plugin declares for the
-    /// task, and what is built in. In the environment and in the file, what is meant for the task alone goes first.
+    /// The settings of one task. Precedence, highest first: command line, environment, configuration file, the limits that the
+    /// plugin `declared` for the task, built-in defaults. Within the environment and the file, settings for this task take
+    /// precedence over those for all tasks.
     pub fn task(&self, task: &str, declared: &DeclaredLimits) -> TaskSettings {
         let overrides = self.tasks.get(task);
         let layers = &self.batching;
@@ -293,28 +295,28 @@ impl ModelSettings {
         }
     }
 
-    /// The short paths that the file gives to tasks. Whether the model has the tasks, its plugin knows.
+    /// The additional paths of tasks. The plugin may not have these tasks.
     pub fn routes(&self) -> impl Iterator<Item = &str> {
         let routes = self.tasks.values().filter_map(|task| task.route.as_ref());
         routes.map(|route| route.value.as_str())
     }
 
-    /// The tasks that the file has a table for, and where. Whether the model has them, its plugin knows.
+    /// The tasks that have a table in the file, and its place. The plugin may not have these tasks.
     pub fn configured_tasks(&self) -> impl Iterator<Item = (&str, Location)> {
         self.tasks
             .iter()
             .map(|(name, task)| (name.as_str(), task.header.0.clone()))
     }
 
-    /// The tasks that have a short route of their own, and the routes.
+    /// The tasks that have an additional path, and that path.
     pub fn configured_routes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.tasks
             .iter()
             .filter_map(|(name, task)| Some((name.as_str(), task.route.as_ref()?.value.as_str())))
     }
 
-    /// Where a setting of the plugin is written, by its path, such as `image.size`, `labels.0` or `labels[0]`. For one that
-    /// is not written, the nearest table or array around it; `None` if the model has no settings at all.
+    /// Where a setting of the plugin is written, by its path, such as `image.size`, `labels.0` or `labels[0]`. If it is not
+    /// written, the innermost table or array that would contain it; `None` if the model has no settings.
     pub fn locate(&self, key_path: &str) -> Option<Location> {
         let dotted = key_path.replace('[', ".").replace(']', "");
         let mut path = dotted.as_str();
@@ -329,7 +331,7 @@ impl ModelSettings {
         }
     }
 
-    /// What has no effect if the model runs in a thread because neither the configuration nor its plugin asks for a process.
+    /// Lints for a model that runs in a thread because neither the configuration nor the plugin requests a process.
     pub fn warnings_in_thread(&self) -> Vec<ConfigWarning> {
         if !matches!(self.isolation, Isolation::AsDeclared(_)) {
             return Vec::new();
@@ -344,18 +346,18 @@ impl ModelSettings {
         self.places.model.0.clone()
     }
 
-    /// Where the plugin's name or path is written.
+    /// Where the name or path of the plugin is written.
     pub fn plugin_location(&self) -> Location {
         self.places.plugin.0.clone()
     }
 
-    /// Where the default task is written, if it is.
+    /// Where the default task is written, if it is set.
     pub fn default_task_location(&self) -> Option<Location> {
         self.places.default_task.as_ref().map(|place| place.0.clone())
     }
 
-    /// Whether the change to `new` takes a new generation of the model. Any other difference, such as in batching, only
-    /// changes how the loaded one is used.
+    /// Whether the change to `new` requires a new generation of the model. Other differences, such as in batching, only change
+    /// how the loaded model is used.
     pub fn needs_reload(&self, new: &Self) -> bool {
         self.plugin != new.plugin
             || self.settings != new.settings
@@ -369,7 +371,7 @@ impl ModelSettings {
 }
 
 impl Settings {
-    /// Warnings about environment variables for single tasks that no model has. `tasks` are those that were loaded.
+    /// Lints for environment variables of single tasks that no model has. `tasks` are those of the loaded models.
     pub fn unused_task_variables<'a>(&self, tasks: impl IntoIterator<Item = &'a str>) -> Vec<ConfigWarning> {
         let Some(model) = self.models.first() else {
             return Vec::new();
@@ -384,17 +386,20 @@ impl Settings {
             .flat_map(|(suffix, written)| written.origins().into_iter().map(move |origin| (suffix, origin)))
             .map(|(suffix, origin)| ConfigWarning {
                 origin: origin.clone(),
-                message: format!("no model has a task {suffix}, so this variable does nothing"),
-                hint: Some(match super::suggest::nearest(suffix, known.iter().map(String::as_str)) {
+                message: format!("no model has a task {suffix}; the variable has no effect"),
+                hint: Some(match nearest(suffix, known.iter().map(String::as_str)) {
                     Some(task) => format!("did you mean the task {task}?"),
-                    None => "end it in the name of a task, in capitals, with `_` for whatever is no letter or digit".into(),
+                    None => {
+                        "use the name of a task as the suffix, in upper case, with `_` for other characters"
+                            .into()
+                    }
                 }),
             })
             .collect()
     }
 }
 
-/// How environment variables spell the name of a task: in capitals, with `_` for what is no letter or digit.
+/// How environment variables spell the name of a task: in upper case, with `_` for characters other than letters and digits.
 pub(super) fn variable_suffix(task: &str) -> String {
     task.chars()
         .map(|c| {
@@ -408,23 +413,23 @@ pub(super) fn variable_suffix(task: &str) -> String {
 }
 
 fn declared_batching(declared: &DeclaredLimits) -> WrittenBatching {
-    fn given<T>(value: T) -> Given<T> {
-        Given {
+    fn located<T>(value: T) -> Located<T> {
+        Located {
             value,
             origin: Origin::BuiltIn,
         }
     }
     WrittenBatching {
-        max_batch_size: declared.max_batch_size.and_then(NonZeroUsize::new).map(given),
-        max_batch_weight: declared.max_batch_weight.map(|weight| given(Some(weight))),
-        weight_rule: declared.weight_rule.map(given),
+        max_batch_size: declared.max_batch_size.and_then(NonZeroUsize::new).map(located),
+        max_batch_weight: declared.max_batch_weight.map(|weight| located(Some(weight))),
+        weight_rule: declared.weight_rule.map(located),
         ..WrittenBatching::empty()
     }
 }
 
-/// The value of a key that has a built-in default, once that default was filled in.
-pub(super) fn written_value<T>(given: Option<Given<T>>) -> T {
-    given
-        .expect("the key has a built-in default in `keys`, and it was merged in")
+/// The value of a key whose built-in default has been filled in.
+pub(super) fn written_value<T>(written: Option<Located<T>>) -> T {
+    written
+        .expect("the key has a built-in default in `keys`, which has been merged")
         .value
 }

@@ -1,8 +1,8 @@
-//! Durations and sizes as text with units: `"5ms"`, `"2m"`, `"64MiB"`.
+//! Durations and sizes as text with units, such as `"5ms"`, `"2m"` and `"64MiB"`.
 
 use std::time::Duration;
 
-/// Units of sizes, in lower case, and the bytes they stand for.
+/// Units of size in lower case, with their number of bytes.
 const SIZE_UNITS: [(&str, u64); 9] = [
     ("b", 1),
     ("kb", 1_000),
@@ -15,30 +15,29 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("tib", 1 << 40),
 ];
 
-/// Reads a duration. The error is a hint for whoever wrote it.
+/// Reads a duration. The error is a hint.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     if text != "0" && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(missing_duration_unit(text));
     }
     humantime::parse_duration(text).map_err(|_| {
-        "write a number and a unit: `ms`, `s`, `m` or `h`, such as \"5ms\" or \"1m 30s\"".to_owned()
+        "write a number and a unit (`ms`, `s`, `m` or `h`), such as \"5ms\" or \"1m 30s\"".to_owned()
     })
 }
 
-/// What to write instead of a bare number of something.
+/// The hint for a duration without a unit.
 pub(super) fn missing_duration_unit(number: &str) -> String {
-    format!("write it as text with its unit: \"{number}ms\", \"{number}s\" or \"{number}m\"")
+    format!("add a unit: \"{number}ms\", \"{number}s\" or \"{number}m\"")
 }
 
-/// Reads a size in bytes. The error is a hint for whoever wrote it.
+/// Reads a size in bytes. The error is a hint.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim().to_lowercase();
-    let general =
-        || "write a whole number and a unit: `B`, `KiB`, `MiB` or `GiB`, such as \"64MiB\"".to_owned();
+    let general = || "write an integer and a unit (`B`, `KiB`, `MiB` or `GiB`), such as \"64MiB\"".to_owned();
     let Ok(count) = number.parse::<u64>() else {
         return Err(general());
     };
@@ -47,24 +46,24 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         "k" | "m" | "g" | "t" => {
             let unit = unit.to_uppercase();
             Err(format!(
-                "say which unit: \"{count}{unit}iB\" counts in 1024s, \"{count}{unit}B\" in 1000s"
+                "write \"{count}{unit}iB\" for powers of 1024, or \"{count}{unit}B\" for powers of 1000"
             ))
         }
         _ => match SIZE_UNITS.iter().find(|(name, _)| *name == unit) {
             Some((_, bytes)) => count
                 .checked_mul(*bytes)
-                .ok_or_else(|| "write a smaller number".to_owned()),
+                .ok_or_else(|| "use a smaller number".to_owned()),
             None => Err(general()),
         },
     }
 }
 
-/// What to write instead of a bare number of bytes.
+/// The hint for a size without a unit.
 pub(super) fn missing_size_unit(bytes: u64) -> String {
-    format!("write it as text with its unit: \"{}\"", show_size(bytes))
+    format!("add a unit: \"{}\"", show_size(bytes))
 }
 
-/// The shortest exact way to write a size.
+/// The shortest exact notation of a size.
 pub(super) fn show_size(bytes: u64) -> String {
     [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
         .into_iter()
@@ -75,7 +74,7 @@ pub(super) fn show_size(bytes: u64) -> String {
         )
 }
 
-/// The shortest exact way to write a duration of whole microseconds.
+/// The shortest exact notation of a duration, in whole microseconds.
 pub(super) fn show_duration(duration: Duration) -> String {
     let micros = duration.as_micros();
     if !micros.is_multiple_of(1000) {
@@ -99,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_with_their_units() {
+    fn sizes_have_units() {
         for (text, bytes) in [
             ("0B", 0),
             ("512KiB", 524_288),
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_with_their_units() {
+    fn durations_have_units() {
         for (text, millis) in [
             ("0s", 0),
             ("0", 0),
@@ -143,18 +142,18 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_shown_size_reads_back_as_itself(bytes: u64) {
+        fn the_notation_of_a_size_parses_to_the_same_size(bytes: u64) {
             proptest::prop_assert_eq!(size(&show_size(bytes)), Ok(bytes));
         }
 
         #[test]
-        fn a_shown_duration_reads_back_as_itself(micros in 0..u64::MAX / 1_000_000) {
+        fn the_notation_of_a_duration_parses_to_the_same_duration(micros in 0..u64::MAX / 1_000_000) {
             let written = Duration::from_micros(micros);
             proptest::prop_assert_eq!(duration(&show_duration(written)), Ok(written));
         }
 
         #[test]
-        fn no_text_makes_the_readers_panic(text: String) {
+        fn no_text_makes_the_parsers_panic(text: String) {
             let _ = size(&text);
             let _ = duration(&text);
         }

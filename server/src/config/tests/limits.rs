@@ -1,4 +1,4 @@
-//! Limits of the processes of a model.
+//! Limits of worker processes.
 
 use std::num::NonZeroUsize;
 
@@ -14,12 +14,12 @@ fn resources(keys: &str) -> Resources {
 }
 
 #[test]
-fn without_a_word_there_are_no_limits() {
+fn there_are_no_limits_by_default() {
     assert_eq!(resources(""), Resources::default());
 }
 
 #[test]
-fn every_limit_is_read() {
+fn every_limit_can_be_set() {
     let read = resources(
         "max_memory = \"2GiB\"\ncpus = [3, 1, 3]\nsandbox = \"best-effort\"\n[models.env]\nA = \"b\"\nC = \"\"",
     );
@@ -36,7 +36,7 @@ fn every_limit_is_read() {
 }
 
 #[test]
-fn a_change_of_limits_takes_new_processes() {
+fn a_change_of_limits_requires_new_processes() {
     let model = |keys: &str| {
         let text = format!("[[models]]\nname = \"a\"\nplugin = \"b\"\nisolation = \"process\"\n{keys}\n");
         file(&text).model()
@@ -54,13 +54,13 @@ fn a_change_of_limits_takes_new_processes() {
 }
 
 #[test]
-fn niceness_needs_no_process() {
+fn niceness_does_not_require_a_process() {
     let model = file("[[models]]\nname = \"a\"\nplugin = \"b\"\nnice = 12\n").model();
     assert_eq!(model.nice, Some(12));
 }
 
 #[test]
-fn limits_that_make_no_sense_are_told_what_would() {
+fn invalid_limits_are_rejected() {
     assert_snapshot!(
         file(r#"[[models]]
 name = "a"
@@ -86,44 +86,44 @@ cpus = [0, "1"]
 env = "A=B"
 "#).errors(),
         @r#"
-    models.toml:5:14: `max_memory` in [[models]] is "1MiB", expected a size from 16MiB to 1048576GiB
+    models.toml:5:14: invalid value "1MiB" for `max_memory` in [[models]]: expected a size from 16MiB to 1048576GiB
         5 | max_memory = "1MiB"
           |              ^^^^^^
 
-    models.toml:6:8: `cpus` in [[models]] is the integer 0, expected an integer from 1 to 1024, or a list of processors, each an integer from 0 to 1023
+    models.toml:6:8: invalid value 0 for `cpus` in [[models]]: expected an integer from 1 to 1024, or a list of CPU numbers from 0 to 1023
         6 | cpus = 0
           |        ^
 
-    models.toml:7:11: `sandbox` in [[models]] is "yes", expected "off", "on" or "best-effort"
+    models.toml:7:11: invalid value "yes" for `sandbox` in [[models]]: expected "off", "on" or "best-effort"
         7 | sandbox = "yes"
           |           ^^^^^
 
-    models.toml:8:8: `nice` in [[models]] is the integer 20, expected an integer from 0 to 19
+    models.toml:8:8: invalid value 20 for `nice` in [[models]]: expected an integer from 0 to 19
         8 | nice = 20
           |        ^^
 
-    models.toml:10:1: "A" in [models.env] cannot be the name of a variable
-        hint: leave out `=` and control characters
+    models.toml:10:1: invalid variable name "A" in [models.env]: found `=`, a NUL character, or nothing
+        hint: write `NAME = "value"`
 
-    models.toml:11:10: `DEVICE` in [models.env]: expected a string without NUL characters
+    models.toml:11:10: invalid value for `DEVICE` in [models.env]: expected a string without NUL characters
         hint: put the value in quotes
 
-    models.toml:16:8: `cpus` in [[models]] is an empty list, expected an integer from 1 to 1024, or a list of processors, each an integer from 0 to 1023
+    models.toml:16:8: invalid value for `cpus` in [[models]]: found an empty list, expected an integer from 1 to 1024, or a list of CPU numbers from 0 to 1023
         16 | cpus = []
            |        ^^
 
-    models.toml:21:12: `cpus` in [[models]] is a list with "1", expected an integer from 1 to 1024, or a list of processors, each an integer from 0 to 1023
+    models.toml:21:12: invalid element "1" of `cpus` in [[models]]: expected an integer from 0 to 1023
         21 | cpus = [0, "1"]
            |            ^^^
-        hint: write it without quotes: 1
+        hint: remove the quotes: 1
 
-    models.toml:22:7: [models.env] is a string, expected a table
+    models.toml:22:7: invalid value for [models.env]: found a string, expected a table
     "#
     );
 }
 
 #[test]
-fn limits_without_a_process_are_told_what_is_missing() {
+fn limits_require_a_process() {
     assert_snapshot!(
         file(r#"[[models]]
 name = "a"
@@ -134,15 +134,15 @@ sandbox = "off"
 A = "b"
 "#).errors(),
         @r#"
-    models.toml:4:14: `max_memory` needs a process of the model's own, and `isolation` does not ask for one
+    models.toml:4:14: `max_memory` requires `isolation = "process"`
         4 | max_memory = "1GiB"
           |              ^^^^^^
-        hint: add `isolation = "process"` to the model, or take `max_memory` out
+        hint: add `isolation = "process"` to the model, or remove `max_memory`
 
-    models.toml:6:1: [models.env] needs a process of the model's own, and `isolation` does not ask for one
+    models.toml:6:1: [models.env] requires `isolation = "process"`
         6 | [models.env]
           | ^^^^^^^^^^^^
-        hint: add `isolation = "process"` to the model, or take [models.env] out
+        hint: add `isolation = "process"` to the model, or remove [models.env]
     "#
     );
 }

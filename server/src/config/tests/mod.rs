@@ -1,4 +1,4 @@
-//! Tests of the whole of `config` at its boundary: texts in, settings or messages out.
+//! Tests at the boundary of `config`: text in, settings or messages out.
 
 mod errors;
 mod limits;
@@ -14,16 +14,16 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use super::{ConfigErrors, Facts, ModelSettings, Overrides, Settings, Source, resolve};
+use super::{ConfigErrors, Facts, ModelSettings, Overrides, Settings, Source, flags, resolve};
 
-/// What an operator wrote, in all the places where it can be written.
+/// The configuration in all its sources.
 pub(super) struct Scenario<'a> {
     text: &'a str,
     variables: &'a [(&'a str, &'a str)],
     flags: Overrides,
 }
 
-/// A scenario of this file alone.
+/// A scenario with this file and nothing else.
 pub(super) fn file(text: &str) -> Scenario<'_> {
     Scenario {
         text,
@@ -37,8 +37,16 @@ impl<'a> Scenario<'a> {
         Self { variables, ..self }
     }
 
-    fn flags(self, flags: Overrides) -> Self {
-        Self { flags, ..self }
+    fn flag(mut self, name: &str, text: &str) -> Self {
+        let flag = flags().find(|flag| flag.name == name);
+        self.flags.set(&flag.expect("there is such a flag"), text);
+        self
+    }
+
+    /// Marks a variable as one that the command line reads.
+    fn read_by_the_command_line(mut self, variable: &str) -> Self {
+        self.flags.add_variable(variable);
+        self
     }
 
     fn resolve(self) -> Result<Settings, ConfigErrors> {
@@ -57,7 +65,7 @@ impl<'a> Scenario<'a> {
 
     fn settings(self) -> Settings {
         self.resolve()
-            .unwrap_or_else(|errors| panic!("the configuration is refused:\n{errors}"))
+            .unwrap_or_else(|errors| panic!("the configuration has errors:\n{errors}"))
     }
 
     fn model(self) -> ModelSettings {
@@ -68,15 +76,15 @@ impl<'a> Scenario<'a> {
             .expect("the scenario has a model")
     }
 
-    /// The messages of a configuration that is refused.
+    /// The errors of a configuration that is invalid.
     fn errors(self) -> String {
         self.resolve()
             .map(|_| ())
-            .expect_err("the configuration is accepted")
+            .expect_err("the configuration is valid")
             .to_string()
     }
 
-    /// The warnings of a configuration that is accepted.
+    /// The warnings of a configuration that is valid.
     fn warnings(self) -> String {
         let warnings: Vec<String> = self.settings().warnings.iter().map(ToString::to_string).collect();
         warnings.join("\n\n")

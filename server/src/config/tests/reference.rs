@@ -1,28 +1,28 @@
-//! The generated reference is committed, and is true.
+//! The generated reference is committed, up to date, and valid.
 
 use std::path::Path;
 
-use super::super::keys::{Fallback, Section, WrittenModel};
+use super::super::keys::{KeyDefault, Section, WrittenModel};
 use super::super::resolve::{built_in, fill_in_defaults};
 use super::super::{reference_markdown, reference_toml};
 use super::file;
 
-/// The reference with each commented key and header made real.
+/// The reference with every key and header uncommented.
 fn uncommented() -> String {
-    let is_written = |line: &str| {
+    let is_toml = |line: &str| {
         line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '))
     };
     reference_toml()
         .lines()
         .map(|line| match line.strip_prefix('#') {
-            Some(rest) if is_written(rest) => rest.to_owned(),
+            Some(rest) if is_toml(rest) => rest.to_owned(),
             _ => line.to_owned(),
         })
         .collect::<Vec<_>>()
         .join("\n")
 }
 
-/// Compares a committed file with what is generated. `UPDATE_REFERENCE=1` writes it anew.
+/// Compares a committed file with the generated text. `UPDATE_REFERENCE=1` updates the file.
 fn assert_committed(name: &str, generated: impl FnOnce(&str) -> String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
     let mut committed = std::fs::read_to_string(&path).expect("the file is committed");
@@ -38,7 +38,7 @@ fn assert_committed(name: &str, generated: impl FnOnce(&str) -> String) {
 }
 
 #[test]
-fn the_committed_reference_is_the_generated_one() {
+fn the_committed_reference_is_up_to_date() {
     assert_committed("config/reference.toml", |_| reference_toml());
 }
 
@@ -54,13 +54,13 @@ fn the_configuration_page_has_the_generated_tables() {
 }
 
 #[test]
-fn the_reference_as_it_is_changes_nothing() {
+fn the_reference_without_edits_is_equivalent_to_an_empty_file() {
     assert_eq!(file(&reference_toml()).settings(), file("").settings());
 }
 
 #[test]
-fn the_reference_with_every_key_written_is_accepted() {
-    // Some keys need a process.
+fn the_reference_with_every_key_uncommented_is_valid() {
+    // Some keys require a process.
     let text = uncommented().replace("isolation = \"thread\"", "isolation = \"process\"");
     let settings = file(&text).settings();
     assert_eq!(settings.models.len(), 1);
@@ -77,7 +77,7 @@ fn the_reference_with_every_key_written_is_accepted() {
 }
 
 #[test]
-fn every_built_in_default_obeys_its_own_rule() {
+fn every_built_in_default_obeys_its_rule() {
     let mut layer = built_in();
     let mut model = WrittenModel::empty();
     fill_in_defaults(&mut model);
@@ -86,7 +86,7 @@ fn every_built_in_default_obeys_its_own_rule() {
         let defaults = section
             .keys()
             .iter()
-            .filter(|key| matches!(key.fallback, Fallback::Value(_)))
+            .filter(|key| matches!(key.default, KeyDefault::Value(_)))
             .count();
         assert_eq!(section.origins().len(), defaults);
     }
@@ -95,21 +95,21 @@ fn every_built_in_default_obeys_its_own_rule() {
 #[test]
 fn every_variable_and_flag_belongs_to_one_key() {
     let mut layer = built_in();
-    let mut ways: Vec<&str> = layer
+    let mut names: Vec<&str> = layer
         .sections()
         .iter()
         .flat_map(|(_, section)| Section::keys(*section))
         .flat_map(|key| [key.variable, key.flag])
         .flatten()
         .collect();
-    let all = ways.len();
-    ways.sort_unstable();
-    ways.dedup();
-    assert_eq!(ways.len(), all);
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all);
 }
 
 #[test]
-fn the_markdown_has_a_row_for_each_key() {
+fn the_markdown_reference_has_a_row_for_each_key() {
     let text = reference_markdown();
     let rows = text.lines().filter(|line| line.starts_with("| `")).count();
     assert_eq!(rows, 24 + 4 + 3 + 7 + 1 + 16);

@@ -1,14 +1,14 @@
-//! No message shows a key or a value of the environment, whatever is wrong with it.
+//! No message shows a key or a value of `[models.env]`.
 
 use insta::assert_snapshot;
 
 use super::file;
 
-/// Stands for every secret in these tests.
+/// The secret in these tests.
 const SECRET: &str = "hunter2";
 
 #[test]
-fn a_key_that_is_not_valid_is_not_shown() {
+fn the_error_for_an_invalid_key_does_not_show_it() {
     assert_snapshot!(
         file(r#"[server]
 admin_key = "hunter2"
@@ -16,14 +16,14 @@ api_keys = ["hunter2", "hunter2 hunter2 hunter2"]
 cors_allowed_origins = ["https://user:hunter2@example.com/"]
 "#).errors(),
         @r#"
-    models.toml:2:13: `admin_key` in [server] is a text of 7 characters, expected a key of 16 characters or more, without spaces
-        hint: `openssl rand -hex 16` makes one
+    models.toml:2:13: invalid value for `admin_key` in [server]: found a string of 7 characters, expected a key of at least 16 characters, without spaces
+        hint: `openssl rand -hex 16` generates one
 
-    models.toml:3:13: `api_keys` in [server] is a list with a text of 7 characters, expected a list, each a key of 16 characters or more, without spaces
-        hint: `openssl rand -hex 16` makes one
+    models.toml:3:13: invalid element of `api_keys` in [server]: found a string of 7 characters, expected a key of at least 16 characters, without spaces
+        hint: `openssl rand -hex 16` generates one
 
-    models.toml:4:25: `cors_allowed_origins` in [server] is a list with a URL with a password, expected a list, each "*" or an origin such as "https://example.com"
-        hint: an origin has no path and no slash at its end
+    models.toml:4:25: invalid element of `cors_allowed_origins` in [server]: found a URL with a password, expected "*" or an origin such as "https://example.com"
+        hint: remove the path and the slash at the end
     "#
     );
 }

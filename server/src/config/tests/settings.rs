@@ -1,4 +1,4 @@
-//! What comes out of a configuration that is accepted.
+//! The settings of a valid configuration.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const NOTHING: DeclaredLimits = DeclaredLimits {
 };
 
 #[test]
-fn an_empty_file_gives_the_defaults() {
+fn an_empty_file_has_the_default_settings() {
     let settings = file("").settings();
     insta::assert_debug_snapshot!((&settings.server, &settings.logging), @r#"
     (
@@ -65,7 +65,7 @@ fn an_empty_file_gives_the_defaults() {
 }
 
 #[test]
-fn a_model_of_two_lines_gets_the_defaults() {
+fn a_model_with_only_a_name_and_a_plugin_has_the_default_settings() {
     let model =
         file("[server]\nrequest_timeout = \"7s\"\n[[models]]\nname = \"digits\"\nplugin = \"onnx\"\n")
             .model();
@@ -94,7 +94,7 @@ fn a_model_of_two_lines_gets_the_defaults() {
 }
 
 #[test]
-fn where_a_model_runs_its_plugin_says_only_if_the_file_does_not() {
+fn the_file_takes_precedence_over_the_plugin_in_where_a_model_runs() {
     let runs = |keys: &str, declared| {
         let text = format!("[[models]]\nname = \"m\"\nplugin = \"p\"\n{keys}\n");
         let isolation = file(&text).model().isolation;
@@ -127,7 +127,7 @@ fn a_plugin_is_a_name_or_a_path() {
 }
 
 #[test]
-fn a_task_may_have_its_own_limits_and_route() {
+fn a_task_can_have_its_own_limits_and_route() {
     let model = file(
         "[[models]]\nname = \"a\"\nplugin = \"a\"\nrequest_timeout = \"1s\"\n[models.batching]\npolicy = \"fixed\"\nmax_delay = \"2ms\"\n\
          [models.tasks.image]\nmax_batch_size = 4\nmax_queue_size = 16\nmax_queue_weight = 100\nroute = \"/image\"\n",
@@ -159,7 +159,7 @@ fn a_task_may_have_its_own_limits_and_route() {
 }
 
 #[test]
-fn a_plugins_settings_become_json_and_keep_their_places() {
+fn settings_of_a_plugin_are_json_and_keep_their_places() {
     let model = file(
         "[[models]]\nname = \"a\"\nplugin = \"a\"\n[models.settings]\nlabels = [\"zero\", \"öne\", 2]\nimage.size = 0x20\n\
          scale = 0.5\nbuilt = 2024-05-06\n[models.settings.deep]\nlist = [{ x = 1 }]\n",
@@ -177,7 +177,7 @@ fn a_plugins_settings_become_json_and_keep_their_places() {
         ("labels.2", "5:26"),
         ("image", "6:1"),
         ("image.size", "6:14"),
-        ("image.colour", "6:1"),
+        ("image.color", "6:1"),
         ("deep.list.0.x", "10:15"),
         ("missing.thing", "4:1"),
         ("", "4:1"),
@@ -192,7 +192,7 @@ fn a_plugins_settings_become_json_and_keep_their_places() {
 }
 
 #[test]
-fn a_model_in_processes_gets_the_defaults_of_their_care() {
+fn a_model_in_worker_processes_has_the_default_settings_of_supervision() {
     let model =
         file("[[models]]\nname = \"a\"\nplugin = \"a\"\nisolation = \"process\"\npredict_timeout = \"9s\"\n")
             .model();
@@ -206,7 +206,7 @@ fn a_model_in_processes_gets_the_defaults_of_their_care() {
 }
 
 #[test]
-fn only_some_changes_need_a_reload() {
+fn only_some_changes_require_a_reload() {
     let model = |more: &str| file(&format!("[[models]]\nname = \"a\"\nplugin = \"a\"\n{more}")).model();
     let old = model("");
     let same = model("# a comment\n\n");
@@ -240,7 +240,7 @@ fn only_some_changes_need_a_reload() {
 }
 
 #[test]
-fn places_do_not_make_settings_different() {
+fn comparisons_of_settings_ignore_places() {
     let text = "[[models]]\nname = \"a\"\nplugin = \"a\"\n[models.batching]\nmax_batch_size = 4\n[models.tasks.x]\nroute = \"/x\"\n[models.settings]\ny = 1\n";
     assert_eq!(
         file(text).settings(),

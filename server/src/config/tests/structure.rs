@@ -1,11 +1,11 @@
-//! The messages about keys, tables, names and routes.
+//! Errors about keys, tables, names and routes.
 
 use insta::assert_snapshot;
 
 use super::file;
 
 #[test]
-fn an_unknown_key_names_the_nearest() {
+fn the_error_for_an_unknown_key_suggests_a_similar_one() {
     assert_snapshot!(file(r#"[[models]]
 name = "digits"
 plugin = "onnx"
@@ -20,18 +20,18 @@ max_bacth_size = 8
 }
 
 #[test]
-fn an_unknown_table_names_the_nearest() {
+fn the_error_for_an_unknown_table_suggests_a_similar_one() {
     assert_snapshot!(file(r#"[loging]
 level = "info"
 [[model]]
 name = "digits"
 "#).errors(), @r"
-    models.toml:1:2: unknown table `loging` at the top of the file
+    models.toml:1:2: unknown table `loging` at the top level
         1 | [loging]
           |  ^^^^^^
         hint: did you mean `logging`?
 
-    models.toml:3:3: unknown table `model` at the top of the file
+    models.toml:3:3: unknown table `model` at the top level
         3 | [[model]]
           |   ^^^^^
         hint: did you mean `models`?
@@ -39,7 +39,7 @@ name = "digits"
 }
 
 #[test]
-fn a_key_in_the_wrong_table_is_told_its_place() {
+fn the_error_for_a_key_in_the_wrong_table_names_the_right_one() {
     assert_snapshot!(file(r#"port = 80
 [server]
 max_batch_size = 8
@@ -47,7 +47,7 @@ settings = {}
 [batching]
 route = "/text"
 "#).errors(), @r#"
-    models.toml:1:1: unknown key `port` at the top of the file
+    models.toml:1:1: unknown key `port` at the top level
         1 | port = 80
           | ^^^^
         hint: `port` belongs in [server]
@@ -70,19 +70,19 @@ route = "/text"
 }
 
 #[test]
-fn an_unknown_key_like_no_other_is_told_all() {
+fn the_error_for_an_unknown_key_without_a_similar_one_lists_all_keys() {
     assert_snapshot!(file(r#"[logging]
 qqqqqqqq = 1
 "#).errors(), @r"
     models.toml:2:1: unknown key `qqqqqqqq` in [logging]
         2 | qqqqqqqq = 1
           | ^^^^^^^^
-        hint: known here are `level`, `format`, `access_log` and `access_log_exclude`
+        hint: expected `level`, `format`, `access_log` or `access_log_exclude`
     ");
 }
 
 #[test]
-fn required_keys_are_asked_for() {
+fn missing_required_keys_are_reported() {
     assert_snapshot!(file(r#"[[models]]
 name = "digits"
 
@@ -102,29 +102,29 @@ plugin = "onnx"
 }
 
 #[test]
-fn a_bad_name_says_which_character() {
+fn the_error_for_an_invalid_name_shows_the_character() {
     assert_snapshot!(file(r#"[[models]]
 name = "my model"
 plugin = ""
 default_task = ".hidden"
 [models.tasks."a/b"]
 "#).errors(), @r#"
-    models.toml:2:8: `name` in [[models]] is "my model", expected a name of 1 to 64 letters, digits, `.`, `_` or `-`, not starting with `.`
+    models.toml:2:8: invalid value "my model" for `name` in [[models]]: expected a name of 1 to 64 letters, digits, `.`, `_` or `-`, not starting with `.`
         2 | name = "my model"
           |        ^^^^^^^^^^
         hint: ' ' is not allowed; use `-` or `_` instead
 
-    models.toml:3:10: `plugin` in [[models]] is "", expected the name of a plugin or the path of a shared library
+    models.toml:3:10: invalid value "" for `plugin` in [[models]]: expected the name of a plugin, or the path of a shared library
         3 | plugin = ""
           |          ^^
-        hint: it may not be empty
+        hint: it must not be empty
 
-    models.toml:4:16: `default_task` in [[models]] is ".hidden", expected a name of 1 to 64 letters, digits, `.`, `_` or `-`, not starting with `.`
+    models.toml:4:16: invalid value ".hidden" for `default_task` in [[models]]: expected a name of 1 to 64 letters, digits, `.`, `_` or `-`, not starting with `.`
         4 | default_task = ".hidden"
           |                ^^^^^^^^^
-        hint: begin with a letter or a digit
+        hint: start with a letter or a digit
 
-    models.toml:5:15: the task in [models.tasks.a/b] is "a/b", expected a name of 1 to 64 letters, digits, `.`, `_` or `-`, not starting with `.`
+    models.toml:5:15: invalid task name "a/b" in [models.tasks.a/b]: expected a name of 1 to 64 letters, digits, `.`, `_` or `-`, not starting with `.`
         5 | [models.tasks."a/b"]
           |               ^^^^^
         hint: '/' is not allowed; use `-` or `_` instead
@@ -132,7 +132,7 @@ default_task = ".hidden"
 }
 
 #[test]
-fn two_models_of_one_name_are_refused() {
+fn duplicate_model_names_are_rejected() {
     assert_snapshot!(file(r#"[[models]]
 name = "digits"
 plugin = "a"
@@ -140,15 +140,15 @@ plugin = "a"
 name = "digits"
 plugin = "b"
 "#).errors(), @r#"
-    models.toml:5:8: model name "digits" is used twice
+    models.toml:5:8: duplicate model name "digits"
         5 | name = "digits"
           |        ^^^^^^^^
-        hint: models.toml:2:8 has it already; give each model a name of its own
+        hint: first used at models.toml:2:8; give each model its own name
     "#);
 }
 
 #[test]
-fn two_tasks_of_one_route_are_refused() {
+fn duplicate_routes_are_rejected() {
     assert_snapshot!(
         file(r#"[[models]]
 name = "a"
@@ -161,16 +161,16 @@ plugin = "b"
 route = "/text"
 "#).errors(),
         @r#"
-    models.toml:9:9: route "/text" is used twice
+    models.toml:9:9: duplicate route "/text"
         9 | route = "/text"
           |         ^^^^^^^
-        hint: models.toml:4:17 has it already; give each task a route of its own
+        hint: first used at models.toml:4:17; give each task its own route
     "#
     );
 }
 
 #[test]
-fn a_route_leaves_the_servers_own_paths_alone() {
+fn routes_must_be_valid_paths_that_are_not_reserved() {
     assert_snapshot!(
         file(r#"[[models]]
 name = "a"
@@ -183,17 +183,17 @@ route = "text"
 route = "/a b"
 "#).errors(),
         @r#"
-    models.toml:5:9: `route` in [models.tasks.x] is "/v1/x", expected a path such as "/text"
+    models.toml:5:9: invalid value "/v1/x" for `route` in [models.tasks.x]: expected a path such as "/text"
         5 | route = "/v1/x"
           |         ^^^^^^^
-        hint: `/v1` and everything below it is answered by the server itself; choose another path
+        hint: `/v1` and all paths below it are reserved by the server; choose another path
 
-    models.toml:7:9: `route` in [models.tasks.y] is "text", expected a path such as "/text"
+    models.toml:7:9: invalid value "text" for `route` in [models.tasks.y]: expected a path such as "/text"
         7 | route = "text"
           |         ^^^^^^
-        hint: begin with a slash: "/text"
+        hint: start with a slash: "/text"
 
-    models.toml:9:9: `route` in [models.tasks.z] is "/a b", expected a path such as "/text"
+    models.toml:9:9: invalid value "/a b" for `route` in [models.tasks.z]: expected a path such as "/text"
         9 | route = "/a b"
           |         ^^^^^^
         hint: ' ' is not allowed; use letters, digits, `.`, `_`, `~`, `-` and `/`
@@ -202,30 +202,30 @@ route = "/a b"
 }
 
 #[test]
-fn tables_of_the_wrong_shape_are_told_the_right_one() {
+fn the_error_for_a_value_instead_of_a_table_shows_the_header() {
     assert_snapshot!(file(r#"server = 8080
 [models]
 name = "a"
 "#).errors(), @r"
-    models.toml:1:10: [server] is an integer, expected a table
+    models.toml:1:10: invalid value for [server]: found an integer, expected a table
         1 | server = 8080
           |          ^^^^
 
-    models.toml:2:1: `models` is one table, expected a list of tables
+    models.toml:2:1: invalid value for `models`: found one table, expected a list of tables
         2 | [models]
           | ^^^^^^^^
-        hint: begin each model with [[models]], in double brackets
+        hint: start each model with [[models]], in double brackets
     ");
     assert_snapshot!(file(r#"models = [1]
 [[logging]]
 level = "info"
 "#).errors(), @r"
-    models.toml:1:11: a model in `models` is an integer, expected a table
+    models.toml:1:11: invalid element of `models`: found an integer, expected a table
         1 | models = [1]
           |           ^
         hint: write it as [[models]]
 
-    models.toml:2:1: [logging] is an array, expected a table
+    models.toml:2:1: invalid value for [logging]: found an array, expected a table
         2 | [[logging]]
           | ^^^^^^^^^^^
         hint: write its header in single brackets
@@ -237,11 +237,11 @@ settings = "x"
 [models.tasks]
 route = "/text"
 "#).errors(), @r#"
-    models.toml:4:12: [models.settings] is a string, expected a table
+    models.toml:4:12: invalid value for [models.settings]: found a string, expected a table
         4 | settings = "x"
           |            ^^^
 
-    models.toml:6:9: `route` in [models.tasks] is a string, expected a table
+    models.toml:6:9: invalid value for `route` in [models.tasks]: found a string, expected a table
         6 | route = "/text"
           |         ^^^^^^^
         hint: name the task in the header, such as [models.tasks.text]

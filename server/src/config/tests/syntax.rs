@@ -1,4 +1,4 @@
-//! The messages about a file that is not TOML.
+//! Errors about invalid TOML.
 
 use insta::assert_snapshot;
 use proptest::prelude::*;
@@ -6,23 +6,23 @@ use proptest::prelude::*;
 use super::file;
 
 #[test]
-fn text_without_quotes_is_told_to_take_them() {
+fn unquoted_strings_and_missing_values_are_reported() {
     assert_snapshot!(file(r#"[server]
 host = localhost
 port =
 keep_alive = 75s
 "#).errors(), @r#"
-    models.toml:2:8: not valid TOML: text must stand in quotes
+    models.toml:2:8: invalid TOML: unquoted string
         2 | host = localhost
           |        ^^^^^^^^^
         hint: write "localhost"
 
-    models.toml:3:7: not valid TOML: a value is missing
+    models.toml:3:7: invalid TOML: missing value
         3 | port =
           |       ^
-        hint: write a value behind `=`, or take the line out
+        hint: add a value after `=`, or remove the line
 
-    models.toml:4:14: not valid TOML: text must stand in quotes
+    models.toml:4:14: invalid TOML: unquoted string
         4 | keep_alive = 75s
           |              ^^^
         hint: write "75s"
@@ -30,39 +30,39 @@ keep_alive = 75s
 }
 
 #[test]
-fn a_key_written_twice_is_named() {
+fn duplicate_keys_are_reported() {
     assert_snapshot!(file(r#"[server]
 port = 1
 port = 2
 [server]
 host = "::"
 "#).errors(), @r"
-    models.toml:3:1: not valid TOML: `port` is written a second time
+    models.toml:3:1: invalid TOML: duplicate key `port`
         3 | port = 2
           | ^^^^
-        hint: keep one of the two
+        hint: remove one of the two
 
-    models.toml:4:2: not valid TOML: `server` is written a second time
+    models.toml:4:2: invalid TOML: duplicate key `server`
         4 | [server]
           |  ^^^^^^
-        hint: put all its keys under one header; a further model begins with [[models]]
+        hint: merge the two tables; every model starts with its own [[models]]
     ");
 }
 
 #[test]
-fn a_syntax_error_does_not_hide_the_other_errors() {
+fn a_syntax_error_does_not_hide_other_errors() {
     assert_snapshot!(file(r#"[server]
 port = 
 [batching]
 max_batch_size = 0
 max_dealy = "5ms"
 "#).errors(), @r#"
-    models.toml:2:8: not valid TOML: a value is missing
+    models.toml:2:8: invalid TOML: missing value
         2 | port = 
           |        ^
-        hint: write a value behind `=`, or take the line out
+        hint: add a value after `=`, or remove the line
 
-    models.toml:4:18: `max_batch_size` in [batching] is the integer 0, expected an integer from 1 to 65536
+    models.toml:4:18: invalid value 0 for `max_batch_size` in [batching]: expected an integer from 1 to 65536
         4 | max_batch_size = 0
           |                  ^
 
@@ -79,37 +79,37 @@ fn a_broken_header_is_the_only_error() {
 name = "digits"
 plugin = "onnx"
 "#).errors(), @r"
-    models.toml:1:10: not valid TOML: unclosed array table, expected `]`
+    models.toml:1:10: invalid TOML: unclosed array table, expected `]`
         1 | [[models]
           |          ^
     ");
     assert_snapshot!(file(r#"[server
 port = 8080
 "#).errors(), @r"
-    models.toml:1:8: not valid TOML: unclosed table, expected `]`
+    models.toml:1:8: invalid TOML: unclosed table, expected `]`
         1 | [server
           |        ^
     ");
 }
 
 #[test]
-fn an_open_string_and_a_capital_boolean_are_pointed_at() {
+fn unclosed_strings_and_capitalized_booleans_are_reported() {
     assert_snapshot!(file(r#"[server]
 host = "0.0.0.0
 docs = True
 compression true
 "#).errors(), @r#"
-    models.toml:2:16: not valid TOML: invalid basic string, expected `"`
+    models.toml:2:16: invalid TOML: invalid basic string, expected `"`
         2 | host = "0.0.0.0
           |                ^
-        hint: end the text with the quote that it begins with, on the same line
+        hint: close the string with the quote that opens it, on the same line
 
-    models.toml:3:8: not valid TOML: invalid boolean, expected `true`
+    models.toml:3:8: invalid TOML: invalid boolean, expected `true`
         3 | docs = True
           |        ^^^^
         hint: write true or false, in lower case
 
-    models.toml:4:13: not valid TOML: key with no value, expected `=`
+    models.toml:4:13: invalid TOML: key with no value, expected `=`
         4 | compression true
           |             ^
         hint: write `key = value`, or [name] for a table
@@ -117,9 +117,9 @@ compression true
 }
 
 proptest! {
-    /// Whatever is in the file, each error has a place in it, and they come in its order.
+    /// Errors have places in the file and are in its order.
     #[test]
-    fn any_text_is_resolved_or_refused_in_order(
+    fn errors_of_any_text_are_in_the_order_of_the_file(
         lines in proptest::collection::vec(
             prop_oneof![
                 Just("[server]"), Just("[[models]]"), Just("[models.settings]"), Just("[models.tasks.a]"), Just("[batching"),
@@ -139,7 +139,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_it_panic(text: String) {
+    fn no_text_causes_a_panic(text: String) {
         let _ = file(&text).resolve();
     }
 }

@@ -1,23 +1,22 @@
-//! Removes the scratch directory of this process, whichever way it ends but by being killed. What a killed server leaves is
-//! removed by the next one.
+//! Removes the scratch directory when the process exits, unless it is killed. The next server removes what a killed one left.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::reload::Reloader;
 
-/// The scratch directory. It is removed when this is dropped, even if a model that was abandoned still uses it.
-pub(super) struct Leftovers(PathBuf);
+/// The scratch directory, which is removed on drop, even if an abandoned model still uses it.
+pub(super) struct ScratchCleanup(PathBuf);
 
-impl Leftovers {
+impl ScratchCleanup {
     pub(super) fn of(reloader: &Reloader) -> Self {
         Self(reloader.scratch_folder().to_owned())
     }
 }
 
-impl Drop for Leftovers {
+impl Drop for ScratchCleanup {
     fn drop(&mut self) {
-        // A load that was abandoned may still create files by their paths, which no longer exist once it is renamed.
+        // Renamed first, so that an abandoned load cannot create further files in it.
         let mut renamed = self.0.clone().into_os_string();
         renamed.push("-removed");
         let removed = std::fs::rename(&self.0, &renamed).and_then(|()| std::fs::remove_dir_all(&renamed));

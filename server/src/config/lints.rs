@@ -1,4 +1,4 @@
-//! Combinations that are legal and do not do what they seem to say. They are warnings.
+//! Lints: warnings about settings that are valid but have no effect, or an effect that was probably not intended.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use super::error::{ConfigWarning, Origin};
 use super::keys::{IsolationName, PolicyName, Section, WrittenBatching, WrittenModel};
 use super::settings::{BatchingLayers, ModelSettings};
 
-/// What is odd about delays and queues. Variables for single tasks and what plugins declare are not known here.
-pub(super) fn in_batching(shared: &BatchingLayers, models: &[ModelSettings]) -> Vec<ConfigWarning> {
+/// Lints of delays and queues. Variables for single tasks, and defaults that plugins declare, are not taken into account.
+pub(super) fn batching(shared: &BatchingLayers, models: &[ModelSettings]) -> Vec<ConfigWarning> {
     let mut scopes = vec![merged(shared, &WrittenBatching::empty())];
     for model in models {
         scopes.push(merged(&model.batching, &WrittenBatching::empty()));
@@ -34,10 +34,10 @@ pub(super) fn in_batching(shared: &BatchingLayers, models: &[ModelSettings]) -> 
         .collect()
 }
 
-/// Keys about processes of a model that runs in a thread because `isolation` says so. What its plugin declares for a model
-/// that does not set `isolation` is known only when it is loaded; see `ModelSettings::warnings_in_thread`.
-pub(super) fn in_isolation(model: &WrittenModel) -> Vec<ConfigWarning> {
-    let isolation = model.isolation.as_ref().map(|given| given.value);
+/// Keys for worker processes of a model with `isolation = "thread"`. If a model does not set `isolation`, its plugin decides,
+/// and `ModelSettings::warnings_in_thread` has these warnings once the plugin is loaded.
+pub(super) fn isolation(model: &WrittenModel) -> Vec<ConfigWarning> {
+    let isolation = model.isolation.as_ref().map(|located| located.value);
     if isolation != Some(IsolationName::Thread) {
         return Vec::new();
     }
@@ -47,21 +47,21 @@ pub(super) fn in_isolation(model: &WrittenModel) -> Vec<ConfigWarning> {
         .collect()
 }
 
-/// The keys of a model that mean something only if it runs in processes, with the place where each is written.
+/// The keys of a model that have an effect only on worker processes, and where each is written.
 pub(super) fn process_keys(model: &WrittenModel) -> Vec<(&'static str, &Origin)> {
     let written = [
-        ("on_crash", model.on_crash.as_ref().map(|given| &given.origin)),
+        ("on_crash", model.on_crash.as_ref().map(|located| &located.origin)),
         (
             "predict_timeout",
-            model.predict_timeout.as_ref().map(|given| &given.origin),
+            model.predict_timeout.as_ref().map(|located| &located.origin),
         ),
         (
             "restart_delay",
-            model.restart_delay.as_ref().map(|given| &given.origin),
+            model.restart_delay.as_ref().map(|located| &located.origin),
         ),
         (
             "max_restart_delay",
-            model.max_restart_delay.as_ref().map(|given| &given.origin),
+            model.max_restart_delay.as_ref().map(|located| &located.origin),
         ),
     ];
     let written = written.into_iter();
@@ -72,7 +72,7 @@ pub(super) fn process_keys(model: &WrittenModel) -> Vec<(&'static str, &Origin)>
 pub(super) fn process_key_without_process(key: &str, origin: Origin) -> ConfigWarning {
     ConfigWarning {
         origin,
-        message: format!("`{key}` has no effect on a model that runs in a thread of the server"),
+        message: format!("`{key}` has no effect without `isolation = \"process\"`"),
         hint: Some(format!("set `isolation = \"process\"`, or remove `{key}`")),
     }
 }
@@ -89,7 +89,7 @@ fn merged(layers: &BatchingLayers, task: &WrittenBatching) -> WrittenBatching {
         .or(&layers.built_in)
 }
 
-/// A delay is used by the policies that wait, and there it should be more than nothing.
+/// A delay has an effect only under policies that wait, and should not be zero there.
 fn unused_delays(scopes: &[WrittenBatching], found: &mut Found) {
     let mut written: BTreeMap<&Origin, (Duration, bool)> = BTreeMap::new();
     for scope in scopes {
@@ -104,29 +104,29 @@ fn unused_delays(scopes: &[WrittenBatching], found: &mut Found) {
     for (origin, (delay, used)) in written {
         if !used {
             let message =
-                "`max_delay` does nothing here, because only the policies \"adaptive\" and \"fixed\" wait"
+                "`max_delay` has no effect: only the policies \"adaptive\" and \"fixed\" wait for more items"
                     .to_owned();
             found.insert(
                 origin.clone(),
                 (
                     message,
-                    "add `policy = \"adaptive\"`, or take `max_delay` out".to_owned(),
+                    "add `policy = \"adaptive\"`, or remove `max_delay`".to_owned(),
                 ),
             );
         } else if delay.is_zero() {
-            let message = "`max_delay` is zero, so batches never wait for company".to_owned();
+            let message = "`max_delay` is zero: batches never wait for more items".to_owned();
             found.insert(
                 origin.clone(),
                 (
                     message,
-                    "write `policy = \"greedy\"`, or a delay such as \"5ms\"".to_owned(),
+                    "use `policy = \"greedy\"`, or a delay such as \"5ms\"".to_owned(),
                 ),
             );
         }
     }
 }
 
-/// A queue that is shorter than a batch keeps batches from filling.
+/// If the queue is shorter than a batch, no batch is ever full.
 fn short_queue(scope: &WrittenBatching, found: &mut Found) {
     let (Some(queue), Some(batch), Some(policy)) =
         (&scope.max_queue_size, &scope.max_batch_size, &scope.policy)
@@ -141,7 +141,7 @@ fn short_queue(scope: &WrittenBatching, found: &mut Found) {
     };
     if policy.value != PolicyName::Off && queue.value < batch.value {
         let message = format!(
-            "`max_queue_size` is {}, less than `max_batch_size`, which is {}: no batch can fill",
+            "`max_queue_size` ({}) is less than `max_batch_size` ({}): no batch can be full",
             queue.value, batch.value
         );
         let hint = format!("raise `max_queue_size` to at least {}", batch.value);
