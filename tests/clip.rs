@@ -146,7 +146,7 @@ fn one_bad_image_fails_alone() {
     assert_eq!(list(&outputs[0]["embedding"]).len(), 10);
     for (output, problem) in outputs[1..].iter().zip([
         "image has 65535×65535 = 4294836225 pixels, expected at most 64000000",
-        "image cannot be read",
+        "cannot decode the image",
         "image is animated",
     ]) {
         let message = output["error"]["message"].as_str().expect("it failed");

@@ -143,7 +143,7 @@ fn check_with_load_also_loads_and_warms_up_every_model() {
     let with = run(&wrong, &["check", "--load", "--config", "models.toml"]);
     assert_eq!(with.code, Some(1), "{}", with.err);
     assert!(
-        with.err.contains("misbehave was told to fail its warm-up"),
+        with.err.contains("misbehave fails its warm-up as requested"),
         "{}",
         with.err
     );
@@ -313,7 +313,7 @@ fn inspect_reports_every_wrong_declaration_and_fails() {
         .filter(|line| line.starts_with("error "))
         .collect();
     let expected = [
-        "the output of task `bare_tensor` is of kind tensors, but declares none: add `.output_tensor(…)`",
+        "the output of task `bare_tensor` has the kind tensors but declares no tensor: add `.output_tensor(…)`",
         "invalid task name `wrong example`",
         "two tasks are named `twice`",
         "example 1 of task `wrong example` is not an item of the task: `name`: missing required key",

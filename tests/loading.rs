@@ -28,10 +28,10 @@ fn a_model_whose_warm_up_fails_is_never_ready_and_the_reason_is_shown() {
     assert_eq!(model["ready"], false);
     let reason = model["reason"].as_str().unwrap_or_default();
     assert!(
-        reason.contains("warm-up") && reason.contains("misbehave was told to fail"),
+        reason.contains("warm-up") && reason.contains("misbehave fails its warm-up as requested"),
         "{model}"
     );
-    server.wait_for_log("misbehave was told to fail its warm-up");
+    server.wait_for_log("misbehave fails its warm-up as requested");
     server.get("/readyz").expect(503);
     server.get("/health").expect(503);
     server.get("/livez").expect(200);

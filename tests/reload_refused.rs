@@ -136,7 +136,7 @@ fn a_setting_that_the_plugin_refuses_is_named_with_its_line() {
     server.write_config(&model("misbehave", "tag = \"new\"\non_load = \"error\""));
     assert_names(
         &refused(&server),
-        &["models.toml:6", "on_load", "misbehave was told to fail"],
+        &["models.toml:6", "on_load", "misbehave fails to load as requested"],
     );
     server.write_config(&model("misbehave", "tag = \"new\"\ntagg = \"typo\""));
     assert_names(&refused(&server), &["models.toml:6", "tagg"]);
@@ -151,7 +151,7 @@ fn a_warm_up_that_fails_is_refused_with_the_reason() {
         &[
             "models.toml:",
             "warm-up",
-            "misbehave was told to fail its warm-up",
+            "misbehave fails its warm-up as requested",
         ],
     );
     let reason = server.model("m")["last_reload_error"].to_string();

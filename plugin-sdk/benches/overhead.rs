@@ -1,4 +1,4 @@
-//! What the SDK costs per item: batches of 256 texts of 200 characters, through the C ABI, into a sink that drops everything.
+//! Overhead of the SDK per item: batches of 256 texts of 200 characters through the C ABI, into a sink that discards outputs.
 
 use std::hint::black_box;
 
@@ -11,8 +11,8 @@ const ITEMS: usize = 256;
 const FLOATS: usize = 384;
 
 fn main() {
-    // glibc gives freed memory back to the system after every batch until a process has freed something large once, as any
-    // server has. Page faults would be all that is measured.
+    // Until a process has freed a large allocation once, as any server has, glibc returns freed memory to the system after
+    // every batch, and page faults would dominate the measurement.
     drop(black_box(vec![0_u8; 16 << 20]));
     divan::main();
 }
@@ -87,7 +87,7 @@ impl Task<Bench> for Document {
 
 #[divan::bench(args = ["one_each", "one_for_all", "document"])]
 fn predict(bencher: Bencher<'_, '_>, task: &str) {
-    let model = Harness::<Bench>::load(json!({})).expect("nothing to load");
+    let model = Harness::<Bench>::load(json!({})).expect("no settings required");
     let bencher = bencher.counter(ItemsCount::new(ITEMS));
     let items = vec![json!("x".repeat(200)); ITEMS];
     model.repeat(task, &items, |run| bencher.bench_local(run));

@@ -1,6 +1,6 @@
-//! Tasks of every type behind one interface: from the ABI's items to an author's values and back.
+//! Adapts tasks of any type to one trait, which converts items and outcomes between the ABI and the author's types.
 
-#![allow(unsafe_code, reason = "prepared items are lent by the server as handles")]
+#![allow(unsafe_code, reason = "the server passes prepared items as handles")]
 
 use plugin_abi::manifest::TaskManifest;
 use plugin_abi::{RawBatch, RawItem, RawPrepared};
@@ -13,9 +13,9 @@ use crate::prepared;
 use crate::task::{PreparedTask, Task};
 use crate::tensor::TensorOutput;
 
-/// A task of the model `M`, whatever its types are.
+/// A task of the model `M` with its types erased.
 pub(crate) trait ErasedTask<M>: Send + Sync {
-    /// All but the name.
+    /// Returns the manifest without the name.
     fn manifest(&self) -> TaskManifest;
 
     fn prepare(&self, model: &M, item: &RawItem<'_>) -> Result<RawPrepared, ItemError>;
@@ -32,9 +32,7 @@ impl<M, T: Task<M>> ErasedTask<M> for Direct<T> {
     }
 
     fn prepare(&self, _model: &M, _item: &RawItem<'_>) -> Result<RawPrepared, ItemError> {
-        Err(ItemError::fault(
-            "this task has no prepare step, and its manifest says so",
-        ))
+        Err(ItemError::fault("the task has no prepare step"))
     }
 
     fn run(&self, model: &M, batch: &RawBatch<'_>, emitter: &mut Emitter<'_>) -> Result<(), BatchError> {
@@ -57,7 +55,7 @@ impl<M, T: PreparedTask<M>> ErasedTask<M> for Preparing<T> {
         let prepared = self.0.prepare(model, Item::new(value, item))?;
         let (weight, group) = (prepared.weight, prepared.group);
         Ok(RawPrepared {
-            handle: prepared::give(prepared.value),
+            handle: prepared::into_handle(prepared.value),
             weight,
             group,
             reserved: 0,
@@ -65,20 +63,20 @@ impl<M, T: PreparedTask<M>> ErasedTask<M> for Preparing<T> {
     }
 
     fn run(&self, model: &M, batch: &RawBatch<'_>, emitter: &mut Emitter<'_>) -> Result<(), BatchError> {
-        run::<_, T::Output>(batch, emitter, lend::<T::Prepared>, |batch| {
+        run::<_, T::Output>(batch, emitter, borrow_prepared::<T::Prepared>, |batch| {
             self.0.predict(model, batch)
         })
     }
 }
 
-fn lend<'a, P: 'static>(item: &RawItem<'a>) -> Result<&'a P, ItemError> {
-    // SAFETY: the ABI lends the items of a batch, their handles included, for the duration of `predict_batch`, which is
-    // `'a`; a handle that is not 0 came from `prepare` above.
-    let prepared = unsafe { prepared::lend(item.prepared) };
+fn borrow_prepared<'a, P: 'static>(item: &RawItem<'a>) -> Result<&'a P, ItemError> {
+    // SAFETY: by the ABI's contract, the items of a batch, including their handles, are valid for the duration of
+    // `predict_batch`, which is `'a`, and a handle other than 0 was returned by `prepare` above.
+    let prepared = unsafe { prepared::borrow(item.prepared) };
     prepared.ok_or_else(|| ItemError::fault("the item was not prepared by this task"))
 }
 
-/// Decodes the items, predicts, and settles every item: one place for both sorts of tasks.
+/// Decodes the items, calls `predict`, and emits the outcome of every item. Shared by both kinds of tasks.
 fn run<'a, V, O: Output>(
     raw: &RawBatch<'a>,
     emitter: &mut Emitter<'_>,
@@ -96,7 +94,7 @@ fn run<'a, V, O: Output>(
         if weights.len() != count {
             let weights = weights.len();
             return Err(BatchError::failed(format_args!(
-                "the task stated {weights} weights for {count} items, expected one for each"
+                "the task reported {weights} weights for {count} items, expected one for each"
             )));
         }
         for (row, weight) in weights.into_iter().enumerate() {
@@ -105,25 +103,25 @@ fn run<'a, V, O: Output>(
     }
     match outputs.outcomes {
         Outcomes::Each(outcomes) => {
-            // With a wrong count nobody knows which outcome belongs to whom: none of them is sent.
+            // If the count is wrong, outcomes cannot be assigned to items, so none is sent.
             if outcomes.len() != count {
-                return Err(miscounted(outcomes.len(), count));
+                return Err(outcome_count_error(outcomes.len(), count));
             }
             for (row, outcome) in outcomes.into_iter().enumerate() {
-                emitter.settle::<O>(index_of(positions.as_deref(), row), outcome);
+                emitter.complete::<O>(index_of(positions.as_deref(), row), outcome);
             }
             Ok(())
         }
         Outcomes::Rows(tensors) => {
             check_rows(&tensors, count)?;
             emitter
-                .settle_rows(&tensors, positions.as_deref())
+                .complete_rows(&tensors, positions.as_deref())
                 .map_err(BatchError::Failed)
         }
     }
 }
 
-/// The place in the server's batch of an item of the task's batch.
+/// Returns the index in the server's batch of an item of the task's batch.
 fn index_of(positions: Option<&[u32]>, row: usize) -> u32 {
     positions.map_or(row as u32, |positions| positions[row])
 }
@@ -136,11 +134,11 @@ fn check_rows(tensors: &[TensorOutput], count: usize) -> Result<(), BatchError> 
         tensor.check().map_err(BatchError::Failed)?;
         match tensor.shape().first() {
             Some(&rows) if rows == count as u64 => {}
-            Some(&rows) => return Err(miscounted(rows as usize, count)),
+            Some(&rows) => return Err(outcome_count_error(rows as usize, count)),
             None => {
                 let name = tensor.name();
                 return Err(BatchError::Failed(format!(
-                    "tensor `{name}` of the batch has no batch dimension"
+                    "tensor `{name}` has no batch dimension"
                 )));
             }
         }
@@ -148,7 +146,7 @@ fn check_rows(tensors: &[TensorOutput], count: usize) -> Result<(), BatchError> 
     Ok(())
 }
 
-fn miscounted(outcomes: usize, items: usize) -> BatchError {
+fn outcome_count_error(outcomes: usize, items: usize) -> BatchError {
     BatchError::Failed(format!(
         "the task returned {outcomes} outcomes for {items} items, expected one for each"
     ))

@@ -1,4 +1,4 @@
-//! What a task's functions are given and return: items, batches of them, and their outcomes.
+//! Arguments and results of a task's functions: items, batches and outcomes.
 
 use std::ops::Deref;
 
@@ -10,18 +10,18 @@ use crate::input;
 use crate::output::AnyOutput;
 use crate::tensor::TensorOutput;
 
-/// The items of one batch, decoded; derefs to a slice of them. All belong to one task.
+/// The decoded items of one batch, all of one task. Dereferences to a slice.
 #[derive(Debug)]
 pub struct Batch<'a, T> {
     items: Vec<T>,
-    /// Where each of `items` stands in `raw`; none if nothing was left out.
+    /// Index in `raw` of each of `items`. `None` if no item was left out.
     positions: Option<Vec<u32>>,
     raw: &'a [RawItem<'a>],
     worker: usize,
 }
 
 impl<'a, T> Batch<'a, T> {
-    /// Decodes items; those that fail are left out and reported.
+    /// Decodes the items. Those that cannot be decoded are left out and passed to `failed`.
     pub(crate) fn decode(
         raw: &'a [RawItem<'a>],
         worker: u32,
@@ -39,7 +39,7 @@ impl<'a, T> Batch<'a, T> {
                     }
                 }
                 Err(error) => {
-                    // Every item before the first failure keeps its place.
+                    // Items before the first failure keep their index.
                     positions.get_or_insert_with(|| (0..index).collect());
                     failed(index, error);
                 }
@@ -57,30 +57,30 @@ impl<'a, T> Batch<'a, T> {
         self.positions.clone()
     }
 
-    /// Which worker runs this batch: from 0 to [`LoadContext::workers`](crate::LoadContext) less one. No two batches with the
-    /// same number run at the same time, so it can index a pool of sessions or buffers.
+    /// Returns the index of the worker that runs this batch, less than [`LoadContext::workers`](crate::LoadContext). Batches
+    /// with the same index never run concurrently, so it can be used as an index into a pool of sessions or buffers.
     pub fn worker(&self) -> usize {
         self.worker
     }
 
-    /// One output for each item.
+    /// Computes one output for each item.
     ///
     /// # Errors
-    /// None: the type is that of `predict`, so that this can be its last line.
+    /// Never fails. It returns a `Result` so that it can be the last expression of `predict`.
     pub fn map<O>(self, output: impl FnMut(T) -> O) -> BatchResult<O> {
         Ok(self.into_iter().map(output).collect())
     }
 
-    /// One outcome for each item: an output, or why this item has none.
+    /// Computes one outcome for each item: an output or an error.
     ///
     /// # Errors
-    /// As [`map`](Self::map).
+    /// Same as [`map`](Self::map).
     pub fn try_map<O>(self, outcome: impl FnMut(T) -> Result<O, ItemError>) -> BatchResult<O> {
         Ok(self.into_iter().map(outcome).collect())
     }
 
-    /// One outcome for each item, computed from the item and the `parameters` of its request. An item whose parameters do not
-    /// fit `P` fails alone.
+    /// Computes one outcome for each item from the item and the `parameters` of its request. If the parameters cannot be
+    /// deserialized into `P`, only that item fails.
     ///
     /// ```
     /// # use plugin_sdk::prelude::*;
@@ -116,7 +116,7 @@ impl<'a, T> Batch<'a, T> {
     /// ```
     ///
     /// # Errors
-    /// As [`map`](Self::map).
+    /// Same as [`map`](Self::map).
     pub fn try_map_with<P: DeserializeOwned, O>(
         self,
         mut outcome: impl FnMut(T, P) -> Result<O, ItemError>,
@@ -129,13 +129,13 @@ impl<'a, T> Batch<'a, T> {
             .collect())
     }
 
-    /// The `parameters` of the request that item `index` of this batch belongs to.
+    /// Returns the `parameters` of the request to which item `index` of this batch belongs.
     ///
     /// # Errors
-    /// They do not fit `P`; the message is for the client.
+    /// They cannot be deserialized into `P`. The message is meant for the client.
     ///
     /// # Panics
-    /// `index` is not less than the length of the batch.
+    /// `index` is out of bounds.
     pub fn parameters<P: DeserializeOwned>(&self, index: usize) -> Result<P, ItemError> {
         let position = match &self.positions {
             Some(positions) => positions[index] as usize,
@@ -171,10 +171,10 @@ impl<'b, T> IntoIterator for &'b Batch<'_, T> {
     }
 }
 
-/// One item on its way through `prepare`.
+/// One item as passed to `prepare`.
 #[derive(Debug)]
 pub struct Item<'a, T> {
-    /// What the client sent, decoded.
+    /// The decoded input.
     pub value: T,
     raw: &'a RawItem<'a>,
 }
@@ -184,16 +184,16 @@ impl<'a, T> Item<'a, T> {
         Self { value, raw }
     }
 
-    /// The `parameters` of the item's request.
+    /// Returns the `parameters` of the item's request.
     ///
     /// # Errors
-    /// They do not fit `P`; the message is for the client.
+    /// They cannot be deserialized into `P`. The message is meant for the client.
     pub fn parameters<P: DeserializeOwned>(&self) -> Result<P, ItemError> {
         input::parameters(self.raw)
     }
 }
 
-/// What `prepare` made of an item, and what the item costs.
+/// A prepared item with its weight and group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prepared<T> {
     pub(crate) value: T,
@@ -202,7 +202,7 @@ pub struct Prepared<T> {
 }
 
 impl<T> Prepared<T> {
-    /// A prepared item of weight 1 that may share a batch with any other.
+    /// Creates a prepared item with weight 1 that can share a batch with any other.
     pub fn new(value: T) -> Self {
         Self {
             value,
@@ -211,14 +211,14 @@ impl<T> Prepared<T> {
         }
     }
 
-    /// The item's cost in units of your choice (tokens, pixels); 0 counts as 1.
+    /// Sets the weight: the cost of the item in units of your choice, such as tokens or pixels. 0 counts as 1.
     #[must_use]
     pub fn weight(mut self, weight: u64) -> Self {
         self.weight = weight.max(1);
         self
     }
 
-    /// Items of different groups never share a batch: say a hash of the shape.
+    /// Sets the group, such as a hash of the shape. Items of different groups never share a batch.
     #[must_use]
     pub fn group(mut self, group: u64) -> Self {
         self.group = group;
@@ -226,12 +226,12 @@ impl<T> Prepared<T> {
     }
 }
 
-/// What `predict` returns: an outcome for each item, or why the whole batch failed.
+/// Result of `predict`: one outcome for each item, or the error of the whole batch.
 pub type BatchResult<T> = Result<Outputs<T>, BatchError>;
 
-/// The outcomes of a batch: one for each item, in their order.
+/// The outcomes of a batch: one for each item, in the order of the items.
 ///
-/// Collect an iterator of outputs into it, or one of `Result<output, ItemError>` where single items may fail.
+/// Collect it from an iterator of outputs, or of `Result<_, ItemError>` if individual items can fail.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs<T> {
     pub(crate) outcomes: Outcomes<T>,
@@ -248,8 +248,8 @@ impl<T> From<Outcomes<T>> for Outputs<T> {
 }
 
 impl<T> Outputs<T> {
-    /// States the weight of each item, in their order, for a task that does not state it in `prepare`: of an embedding, the
-    /// number of tokens that clients are charged for.
+    /// Reports the weight of each item, in the order of the items, for a task that does not report it in `prepare`. For an
+    /// embedding, this is the number of tokens in `usage`.
     #[must_use]
     pub fn weights(mut self, weights: Vec<u64>) -> Self {
         self.weights = Some(weights);
@@ -264,20 +264,21 @@ pub(crate) enum Outcomes<T> {
 }
 
 impl<T: Rows> Outputs<T> {
-    /// Tensors whose first dimension is the batch: row `i` belongs to item `i`. The fastest way out, where no item fails.
+    /// Creates the outcomes of all items from tensors whose first dimension is the batch: row `i` belongs to item `i`. This is
+    /// the fastest form of output if no item fails.
     pub fn batch(tensors: T) -> Self {
         Outcomes::Rows(tensors.into_tensors()).into()
     }
 }
 
 impl Outputs<AnyOutput> {
-    /// As [`batch`](Outputs::batch), for a task whose outputs are tensors by its settings.
+    /// Like [`batch`](Outputs::batch), for a task with [`Any`](crate::Any) as output.
     pub fn rows(tensors: Vec<TensorOutput>) -> Self {
         Outcomes::Rows(tensors).into()
     }
 }
 
-/// What can hold the outcomes of a whole batch, a row for each item: a [`TensorOutput`] or several.
+/// Tensors that hold the outcomes of a whole batch, one row per item: a [`TensorOutput`] or a `Vec` of them.
 pub trait Rows: sealed::Sealed {
     #[doc(hidden)]
     fn into_tensors(self) -> Vec<TensorOutput>;

@@ -1,16 +1,16 @@
-//! Keeps panics inside the plugin. A panic that reaches the C ABI ends the server.
+//! Catches panics before they reach the C ABI, where a panic would terminate the server.
 
 use std::any::Any;
 use std::mem;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `call`. A panic in it becomes its message.
+/// Runs `call` and catches a panic.
 ///
-/// The SDK contains panics in all functions of a model. Call this to turn the panic of a library into an error of your own.
+/// The SDK catches panics in all functions of a model. Use this function to turn the panic of a library into your own error.
 ///
-/// Unwind safety is asserted, since there is no way to state it of an author's model: what a batch that panicked leaves
-/// behind in the model is seen by the next batch, as with a poisoned lock.
+/// Unwind safety is asserted, because it cannot be required of every model. After a batch that panicked, the next batch can
+/// see inconsistent state in the model.
 ///
 /// # Errors
 /// The message of the panic.
@@ -22,7 +22,7 @@ pub fn contain<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// The message of a panic.
+/// Returns the message of a panic.
 pub(crate) fn message(payload: &dyn Any) -> String {
     match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => (*text).to_owned(),
@@ -31,14 +31,14 @@ pub(crate) fn message(payload: &dyn Any) -> String {
     }
 }
 
-/// Drops the payload of a panic, which may itself panic. What that second panic carries is leaked: it ends here.
+/// Drops the payload of a panic. If that panics as well, the second payload is leaked, because dropping it could panic again.
 fn discard(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(second);
     }
 }
 
-/// A value of the author's whose `Drop` may panic.
+/// A value whose `Drop` implementation can panic.
 pub(crate) struct Contained<T>(Option<T>);
 
 impl<T> Contained<T> {
@@ -46,7 +46,7 @@ impl<T> Contained<T> {
         Self(Some(value))
     }
 
-    /// Drops the value; the error is the message of a panic.
+    /// Drops the value. The error is the message of a panic.
     pub(crate) fn dispose(&mut self) -> Result<(), String> {
         let value = self.0.take();
         contain(|| drop(value))
@@ -59,13 +59,13 @@ impl<T> Deref for Contained<T> {
     fn deref(&self) -> &T {
         self.0
             .as_ref()
-            .expect("the value is taken by `dispose` alone, which only its owner's `Drop` calls")
+            .expect("only `dispose` takes the value, and only the owner's `Drop` calls it")
     }
 }
 
 impl<T> Drop for Contained<T> {
     fn drop(&mut self) {
-        // Its owner has disposed of it as a rule, and said what happened.
+        // Does nothing if the owner has already called `dispose`.
         let _message = self.dispose();
     }
 }

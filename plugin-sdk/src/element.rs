@@ -1,10 +1,10 @@
-//! Rust types as elements of tensors.
+//! Rust types that can be elements of tensors.
 
 use plugin_abi::DType;
 
 /// A Rust type that can be an element of a tensor.
 pub trait Element: bytemuck::Pod + sealed::Sealed {
-    /// The element type that it stands for.
+    /// The corresponding datatype.
     const DTYPE: DType;
 
     #[doc(hidden)]
@@ -15,12 +15,12 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// The elements of an owned tensor, in their own type, so that a reply's numbers are never copied into bytes first.
+/// The elements of an owned tensor in their own type, which avoids a copy into bytes.
 #[derive(Clone, Debug, PartialEq)]
 #[doc(hidden)]
 #[allow(
     missing_docs,
-    reason = "an implementation detail that is only public for the sake of `Element`"
+    reason = "an implementation detail that is public only because `Element` refers to it"
 )]
 pub enum Elements {
     U8(Vec<u8>),

@@ -1,6 +1,6 @@
-//! The functions of the C ABI. Each catches every panic and speaks to the log of the server that called it.
+//! The functions of the C ABI. Each catches all panics and logs to the server that called it.
 
-#![allow(unsafe_code, reason = "prepared items come back from the server as handles")]
+#![allow(unsafe_code, reason = "the server returns prepared items as handles")]
 
 use abi_stable::sabi_trait::TD_Opaque;
 use abi_stable::std_types::{RResult, RStr, RString};
@@ -10,23 +10,23 @@ use plugin_abi::{Host, ModelAbi, ModelAbi_TO, OutputSink, RawBatch, RawError, Ra
 
 use crate::contain::{Contained, contain};
 use crate::error::{BatchError, ItemError, LoadError, raw_panic};
-use crate::host::{self, Reach, within};
+use crate::logging::{self, LogScope, with_host};
 use crate::model::{LoadContext, Model};
 use crate::output::Emitter;
 use crate::prepared;
 use crate::settings;
 use crate::task::Tasks;
 
-/// What the macro knows of the author's package.
+/// The author's package, as known to the export macro.
 #[derive(Clone, Copy, Debug)]
 pub struct Package {
-    /// Its name.
+    /// Name.
     pub name: &'static str,
-    /// Its version.
+    /// Version.
     pub version: &'static str,
-    /// Its description, or empty.
+    /// Description. May be empty.
     pub description: &'static str,
-    /// Whether it is built with debug assertions.
+    /// Whether the package is built with debug assertions.
     pub debug_build: bool,
 }
 
@@ -39,15 +39,15 @@ pub(crate) fn describe<M: Model>(package: Package) -> RString {
     })
 }
 
-/// Adds to what a plugin says of itself what is known of its package.
+/// Returns the manifest of a plugin with the fields of its package filled in.
 pub(crate) fn describe_as(package: Package, describe: impl FnOnce() -> PluginManifest) -> RString {
     let described = contain(describe);
-    // There is no way to fail here, and no log: what can be said is said.
+    // This function cannot fail and has no log, so a panic is reported in the description.
     let (described, description) = match described {
         Ok(described) => (described, package.description.to_owned()),
         Err(panic) => (
             PluginManifest::default(),
-            format!("cannot be described, the plugin panicked: {panic}"),
+            format!("the plugin panicked while describing itself: {panic}"),
         ),
     };
     to_json(&PluginManifest {
@@ -63,11 +63,11 @@ pub(crate) fn describe_as(package: Package, describe: impl FnOnce() -> PluginMan
 pub(crate) fn load<M: Model>(
     context: RStr<'_>,
     host: Host,
-    reach: Reach,
+    scope: LogScope,
 ) -> RResult<plugin_abi::Model, RawError> {
     let loaded = contain(|| {
-        let host = host::adopt(host, reach);
-        within(host, || Loaded::<M>::new(context.as_str(), host))
+        let host = logging::install(host, scope);
+        with_host(host, || LoadedModel::<M>::new(context.as_str(), host))
     });
     match loaded {
         Ok(Ok(loaded)) => RResult::ROk(ModelAbi_TO::from_value(loaded, TD_Opaque)),
@@ -76,15 +76,15 @@ pub(crate) fn load<M: Model>(
     }
 }
 
-/// A model of the author's behind the C ABI.
-struct Loaded<M: Model> {
+/// Implements the C ABI for the author's model.
+struct LoadedModel<M: Model> {
     model: Contained<M>,
     tasks: Contained<Tasks<M>>,
     manifest: String,
     host: &'static Host,
 }
 
-impl<M: Model> Loaded<M> {
+impl<M: Model> LoadedModel<M> {
     fn new(context: &str, host: &'static Host) -> Result<Self, LoadError> {
         let context = read_context(context)?;
         let settings = settings::read::<M::Settings>(&context.settings)?;
@@ -108,9 +108,9 @@ impl<M: Model> Loaded<M> {
         })
     }
 
-    /// Runs `call` on behalf of the model's server, and turns a panic into an error.
+    /// Runs `call` with the model's host as the current one, and turns a panic into an error.
     fn guard<T, E: Into<RawError>>(&self, call: impl FnOnce() -> Result<T, E>) -> RResult<T, RawError> {
-        match within(self.host, || contain(call)) {
+        match with_host(self.host, || contain(call)) {
             Ok(Ok(value)) => RResult::ROk(value),
             Ok(Err(error)) => RResult::RErr(error.into()),
             Err(panic) => RResult::RErr(raw_panic(panic)),
@@ -118,7 +118,7 @@ impl<M: Model> Loaded<M> {
     }
 }
 
-impl<M: Model> ModelAbi for Loaded<M> {
+impl<M: Model> ModelAbi for LoadedModel<M> {
     fn manifest(&self) -> RString {
         RString::from(self.manifest.as_str())
     }
@@ -133,10 +133,10 @@ impl<M: Model> ModelAbi for Loaded<M> {
     }
 
     fn drop_prepared(&self, _task: u32, handle: usize) {
-        within(self.host, || {
-            // SAFETY: the ABI gives each handle back exactly once, and never uses it afterwards.
-            let prepared = unsafe { prepared::take(handle) };
-            // The panic hook has written what happened to the log, and there is nobody else to tell.
+        with_host(self.host, || {
+            // SAFETY: by the ABI's contract, each handle is returned exactly once and not used afterwards.
+            let prepared = unsafe { prepared::from_handle(handle) };
+            // The panic hook has already logged the panic.
             let _message = contain(|| drop(prepared));
         });
     }
@@ -152,10 +152,10 @@ impl<M: Model> ModelAbi for Loaded<M> {
     }
 }
 
-impl<M: Model> Drop for Loaded<M> {
+impl<M: Model> Drop for LoadedModel<M> {
     fn drop(&mut self) {
-        within(self.host, || {
-            // As in `drop_prepared`.
+        with_host(self.host, || {
+            // The panic hook has already logged any panic.
             let _message = self.tasks.dispose();
             let _message = self.model.dispose();
         });

@@ -1,4 +1,4 @@
-//! Why an item, a batch or a load failed, as authors of plugins say it.
+//! Errors that plugin authors return, for an item, a batch or a load.
 
 use std::error::Error;
 use std::fmt::{self, Display};
@@ -7,38 +7,38 @@ use abi_stable::std_types::RString;
 use plugin_abi::RawError;
 use plugin_abi::codes::error as code;
 
-/// Why one item failed. The other items of its batch are not affected.
+/// Error of one item. The other items of its batch are not affected.
 ///
-/// It is deliberately not a [`std::error::Error`]: `?` on it in `predict` would turn one client's mistake into the failure
-/// of everybody's batch. Collect `Result<_, ItemError>` into [`Outputs`](crate::Outputs) instead.
+/// It deliberately does not implement [`std::error::Error`]: applying `?` to it in `predict` would fail the whole batch because
+/// of one client's mistake. Collect `Result<_, ItemError>` into [`Outputs`](crate::Outputs) instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ItemError {
-    /// The input is not what the task takes: the client's fault.
+    /// The input does not match the task's input type. The client is at fault.
     Invalid(String),
     /// The model failed on this item.
     Fault(String),
-    /// The request asks for what this model cannot do.
+    /// The model does not support the request.
     Unsupported(String),
 }
 
 impl ItemError {
-    /// The input is not what the task takes; the message tells the client what was expected.
+    /// The input is invalid. The message should tell the client what was expected.
     pub fn invalid(message: impl Display) -> Self {
         Self::Invalid(message.to_string())
     }
 
-    /// The model failed on this item, and the client can do nothing about it.
+    /// The model failed on this item, and the client is not at fault.
     pub fn fault(message: impl Display) -> Self {
         Self::Fault(message.to_string())
     }
 
-    /// The request asks for what this model cannot do.
+    /// The model does not support the request.
     pub fn unsupported(message: impl Display) -> Self {
         Self::Unsupported(message.to_string())
     }
 
-    /// What is told to the client.
+    /// Returns the message for the client.
     pub fn message(&self) -> &str {
         let (Self::Invalid(message) | Self::Fault(message) | Self::Unsupported(message)) = self;
         message
@@ -59,13 +59,13 @@ impl Display for ItemError {
     }
 }
 
-/// Why a whole batch failed.
+/// Error of a whole batch.
 ///
-/// Every [`std::error::Error`] turns into [`BatchError::Failed`] with `?`, its chain of sources included.
+/// `?` converts any [`std::error::Error`] into [`BatchError::Failed`], including its chain of sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BatchError {
-    /// Not enough memory for a batch of this size. The server tries again with smaller batches, and remembers.
+    /// Not enough memory for a batch of this size. The server retries with smaller batches and remembers the size.
     OutOfMemory(String),
     /// The model failed.
     Failed(String),
@@ -98,10 +98,10 @@ impl Display for BatchError {
     }
 }
 
-/// Why a model did not load.
+/// Error of loading a model.
 ///
-/// Every [`std::error::Error`] turns into one with `?`, its chain of sources included. Where a setting is to blame, name
-/// it with [`LoadError::setting`] or [`LoadError::at`]: the operator is then shown the line of the configuration.
+/// `?` converts any [`std::error::Error`] into it, including its chain of sources. If a setting is invalid, name it with
+/// [`LoadError::setting`] or [`LoadError::at`], so that the message points the operator to the line in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadError {
     message: String,
@@ -109,7 +109,7 @@ pub struct LoadError {
 }
 
 impl LoadError {
-    /// The model cannot be loaded, and no setting is to blame.
+    /// Creates an error that is not caused by a setting.
     pub fn new(message: impl Display) -> Self {
         Self {
             message: message.to_string(),
@@ -117,24 +117,24 @@ impl LoadError {
         }
     }
 
-    /// The setting at the dotted path `key` (`image.size`) is missing or wrong.
+    /// Creates an error for a missing or invalid setting with the dotted path `key`, such as `image.size`.
     pub fn setting(key: impl Display, message: impl Display) -> Self {
         Self::new(message).at(key)
     }
 
-    /// Blames the setting at the dotted path `key`.
+    /// Attributes the error to the setting with the dotted path `key`.
     #[must_use]
     pub fn at(mut self, key: impl Display) -> Self {
         self.key = Some(key.to_string());
         self
     }
 
-    /// What went wrong.
+    /// Returns the message, without the key.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Dotted path of the setting to blame.
+    /// Returns the dotted path of the invalid setting.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
@@ -155,7 +155,7 @@ impl Display for LoadError {
     }
 }
 
-/// The messages of an error and its sources, joined: `open weights: no such file`.
+/// Joins the messages of an error and its sources: `open weights: no such file`.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

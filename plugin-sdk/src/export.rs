@@ -1,8 +1,8 @@
-//! The export macro, and what it expands to.
+//! The export macros and the code that they expand to.
 
 #![allow(
     unsafe_code,
-    reason = "abi_stable's header is made from a function whose type it cannot check"
+    reason = "abi_stable creates its header from a function whose type it cannot check"
 )]
 
 use std::marker::PhantomData;
@@ -14,16 +14,16 @@ use plugin_abi::{Host, PluginModule, PluginModule_Ref, RawError};
 
 use crate::entry::{self, Package};
 use crate::front::{self, Front};
-use crate::host::Reach;
+use crate::logging::LogScope;
 use crate::model::Model;
 
-/// Exports a [`Model`](crate::Model) from a `cdylib`, for the server to load. Once per crate.
+/// Exports a [`Model`](crate::Model) from a `cdylib`, so that the server can load it. Call it once per crate.
 ///
-/// The crate may `#![forbid(unsafe_code)]`: the one unsafe attribute, which gives the exported symbol its name, stands in
-/// this macro and not in the author's code.
+/// The crate can use `#![forbid(unsafe_code)]`: the only unsafe attribute, which names the exported symbol, is part of this
+/// macro and not of the author's code.
 ///
-/// A test or another crate may link the plugin as an `rlib` too, but only one plugin at a time, since all of them export
-/// the same symbol.
+/// A test or another crate can also link the plugin as an `rlib`, but only one plugin at a time, since all plugins export the
+/// same symbol.
 #[macro_export]
 macro_rules! export_model {
     ($model:ty) => {
@@ -31,7 +31,7 @@ macro_rules! export_model {
     };
 }
 
-/// Exports a [`Front`](crate::Front) from a `cdylib`, as [`export_model!`] does a model.
+/// Exports a [`Front`](crate::Front) from a `cdylib`, as [`export_model!`] exports a model.
 #[macro_export]
 macro_rules! export_front {
     ($front:ty) => {
@@ -39,7 +39,7 @@ macro_rules! export_front {
     };
 }
 
-/// What both have in common.
+/// The common part of both macros.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export {
@@ -57,30 +57,30 @@ macro_rules! __export {
                 };
             }
 
-            // The name is `abi_stable::library::ROOT_MODULE_LOADER_NAME`; an attribute takes nothing but a literal.
+            // The name is `abi_stable::library::ROOT_MODULE_LOADER_NAME`. The attribute requires a literal.
             #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
             static HEADER: $crate::__private::LibHeader = $crate::__private::header::<Plugin>();
         };
     };
 }
 
-/// What the macro says of a plugin.
+/// A plugin, as the macros describe it.
 pub trait Plugin: 'static {
-    /// The functions that it exports.
+    /// The exported functions.
     type Exports: Exports;
     /// The author's package.
     const PACKAGE: Package;
 }
 
-/// What a plugin does when the server calls.
+/// Implementation of the exported functions.
 pub trait Exports: 'static {
-    /// See [`PluginModule::describe`].
+    /// Implements [`PluginModule::describe`].
     fn describe(package: Package) -> RString;
-    /// See [`PluginModule::load`].
+    /// Implements [`PluginModule::load`].
     fn load(context: RStr<'_>, host: Host) -> RResult<plugin_abi::Model, RawError>;
 }
 
-/// The functions of a plugin with this model.
+/// The functions of a plugin with the model `M`.
 #[derive(Debug)]
 pub struct OfModel<M>(PhantomData<fn() -> M>);
 
@@ -90,11 +90,11 @@ impl<M: Model> Exports for OfModel<M> {
     }
 
     fn load(context: RStr<'_>, host: Host) -> RResult<plugin_abi::Model, RawError> {
-        entry::load::<M>(context, host, Reach::Library)
+        entry::load::<M>(context, host, LogScope::Library)
     }
 }
 
-/// The functions of a plugin with this front.
+/// The functions of a plugin with the front `F`.
 #[derive(Debug)]
 pub struct OfFront<F>(PhantomData<fn() -> F>);
 
@@ -108,14 +108,14 @@ impl<F: Front> Exports for OfFront<F> {
     }
 }
 
-/// The header that the server looks for.
+/// Creates the header that the server looks up.
 pub const fn header<P: Plugin>() -> LibHeader {
-    // SAFETY: `construct` returns the erased `PluginModule_Ref` that it made.
+    // SAFETY: `construct` returns an erased `PluginModule_Ref`.
     unsafe { LibHeader::from_constructor::<PluginModule_Ref>(construct::<P>, CheckTypeLayout::Yes) }
 }
 
 extern "C" fn construct<P: Plugin>() -> RootModuleResult {
-    // It catches panics.
+    // This function catches panics.
     __call_root_module_loader(module::<P>)
 }
 
@@ -140,7 +140,7 @@ mod tests {
     use abi_stable::library::ROOT_MODULE_LOADER_NAME;
 
     #[test]
-    fn the_exported_symbol_is_the_one_that_the_server_looks_for() {
+    fn the_exported_symbol_is_the_one_that_the_server_looks_up() {
         let attribute = format!("#[unsafe(export_name = \"{ROOT_MODULE_LOADER_NAME}\")]");
         assert!(
             include_str!("export.rs").contains(&attribute),

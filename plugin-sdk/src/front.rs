@@ -1,13 +1,13 @@
-//! A plugin that cannot be linked against a library that it needs, because only its settings name it: the library of an
-//! interpreter, say, of which machines have several versions.
+//! Plugins that depend on a library that is only known from the settings, such as an interpreter that is installed in several
+//! versions.
 //!
-//! Such a plugin is two libraries. The server opens the *front*, which is linked against nothing unusual. When a model is
-//! loaded, the front finds what the settings name, and the SDK opens that, and then the *back*: a plugin like any other,
-//! whose model the server is given. After that the front has no part in anything.
+//! Such a plugin consists of two libraries. The server opens the *front*, which is not linked against the dependency. When a
+//! model is loaded, the front finds the dependency that the settings name. The SDK then opens it, and after it the *back*: an
+//! ordinary plugin, whose model is returned to the server. The front is not involved after that.
 
 #![allow(
     unsafe_code,
-    reason = "opening a library and believing its types cannot be checked by the compiler"
+    reason = "the compiler cannot check the constructors and types of a library that is opened at run time"
 )]
 
 use std::error::Error;
@@ -30,34 +30,36 @@ use crate::error::{LoadError, raw_panic};
 use crate::model::LoadContext;
 use crate::settings;
 
-/// The first of the two libraries of such a plugin; exported with [`export_front!`](crate::export_front).
+/// The first of the two libraries of such a plugin, exported with [`export_front!`](crate::export_front).
 ///
-/// The second is named in [`Back::plugin`] and found beside the first, if that was linked with the run path `$ORIGIN`.
+/// [`Back::plugin`] names the second one. It is found in the directory of the first if that was linked with the run path
+/// `$ORIGIN`.
 pub trait Front: 'static {
-    /// What `[models.settings]` of the configuration is read into, as [`Model::Settings`](crate::Model::Settings).
+    /// Type that `[models.settings]` is deserialized into, as [`Model::Settings`](crate::Model::Settings).
     type Settings: DeserializeOwned + JsonSchema;
 
-    /// Finds what the model needs. Runs at each load. There is no log yet: what is to be said belongs into the error.
+    /// Finds the libraries that the model needs. Called at each load. The log is not available yet, so the error should contain
+    /// all information.
     ///
     /// # Errors
-    /// It cannot be found.
+    /// A library cannot be found.
     fn find(settings: Self::Settings, context: &LoadContext) -> Result<Back, LoadError>;
 
-    /// As [`Model::isolation`](crate::Model::isolation).
+    /// Same as [`Model::isolation`](crate::Model::isolation).
     fn isolation() -> Option<Isolation> {
         None
     }
 }
 
-/// What a [`Front`] has found.
+/// Result of [`Front::find`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Back {
-    /// Libraries to open first, in this order, each with the setting that is to blame if that fails. Their symbols are
-    /// there for every library that is opened later.
+    /// Libraries to open first, in this order, each with the setting to report if opening fails. Their symbols are available to
+    /// all libraries that are opened later.
     pub libraries: Vec<(PathBuf, &'static str)>,
     /// File name of the library with the model.
     pub plugin: &'static str,
-    /// The settings that the model is loaded with.
+    /// Settings that the model is loaded with.
     pub settings: Json,
 }
 
@@ -77,7 +79,7 @@ pub(crate) fn load<F: Front>(context: RStr<'_>, host: Host) -> RResult<plugin_ab
     }
 }
 
-/// Opens the back, and says with what it is to load its model.
+/// Opens the back. Returns its module and the context for loading its model.
 fn open<F: Front>(context: &str) -> Result<(PluginModule_Ref, RString), LoadError> {
     let context = entry::read_context(context)?;
     let settings = settings::read::<F::Settings>(&context.settings)?;
@@ -95,8 +97,8 @@ fn open<F: Front>(context: &str) -> Result<(PluginModule_Ref, RString), LoadErro
 
 fn open_plugin(name: &str) -> Result<PluginModule_Ref, LoadError> {
     let library = open_library(OsStr::new(name), RTLD_NOW | RTLD_LOCAL)?;
-    // SAFETY: plugins export a static `LibHeader` by this name, which starts with an `AbiHeader`; `AbiHeaderRef` is a
-    // `repr(transparent)` reference to it, which is what a symbol's address is. The library is never closed.
+    // SAFETY: plugins export a static `LibHeader` with this name, which starts with an `AbiHeader`. `AbiHeaderRef` is a
+    // `repr(transparent)` reference to it, so the address of the symbol is a valid value. The library is never closed.
     let symbol = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) };
     let header = *symbol.map_err(|_| LoadError::new(format_args!("{name} is not a plugin")))?;
     let module = header
@@ -104,23 +106,23 @@ fn open_plugin(name: &str) -> Result<PluginModule_Ref, LoadError> {
         .and_then(|header| header.check_layout::<PluginModule_Ref>());
     module.map_err(|_| {
         LoadError::new(format_args!(
-            "{name} was built with another plugin-sdk than {}; build both together",
+            "{name} was built with a different version of plugin-sdk, expected {}: build both libraries together",
             env!("CARGO_PKG_VERSION")
         ))
     })
 }
 
-/// Opens a library for good: what it leaves behind (threads, function pointers) would make closing it a crash.
+/// Opens a library and never closes it, because its threads and function pointers can outlive any handle.
 fn open_library(name: &OsStr, flags: i32) -> Result<ManuallyDrop<Library>, LoadError> {
-    // SAFETY: running the constructors of a library is sound as far as the library is; nothing can check that, and it is
-    // the operator's choice to run this one.
+    // SAFETY: the constructors of the library run here. Their soundness cannot be checked; the operator has configured this
+    // library to be run.
     let library = unsafe { Library::open(Some(name), flags) }.map_err(|error| {
-        // libloading says only that `dlopen` failed; its source is what the linker said.
+        // libloading's own message only says that `dlopen` failed. Its source is the linker's message.
         let reason = error
             .source()
             .map_or_else(|| error.to_string(), ToString::to_string);
         LoadError::new(format_args!(
-            "the dynamic linker refuses {}: {reason}",
+            "cannot load the library {}: {reason}",
             name.display()
         ))
     })?;

@@ -1,4 +1,4 @@
-//! What a task may take: markers for its `Input`, and how the server's bytes become values.
+//! Input types of tasks, and the decoding of items.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,24 +15,24 @@ use crate::error::ItemError;
 use crate::schema;
 use crate::tensor::{TensorView, TensorsView};
 
-/// What a task takes. Use one of the markers: [`Text`], [`Bytes`], [`Json`], [`Tensor`], [`Tensors`], [`Any`].
+/// Input type of a task. Use one of the marker types [`Text`], [`Bytes`], [`Json`], [`Tensor`], [`Tensors`] and [`Any`].
 ///
-/// A type of your own may implement it as well, to decode in its own way.
+/// Implement it for your own type to decode items in a different way.
 pub trait Input: 'static {
-    /// What `predict` (or `prepare`) is given for each item.
+    /// Type of an item in `predict` and `prepare`.
     type Value<'a>;
 
-    /// What the server and its documentation are told.
+    /// Describes the input for the server and its documentation.
     fn manifest() -> ValueManifest;
 
-    /// Decodes one item. An error fails this item alone.
+    /// Decodes one item.
     ///
     /// # Errors
-    /// The item is not what the task takes.
+    /// The item does not match the input type. Only this item fails.
     fn decode<'a>(value: Value<'a>) -> Result<Self::Value<'a>, ItemError>;
 }
 
-/// An item as the client sent it, lent for the duration of the call.
+/// An item as the client sent it, borrowed for the duration of the call.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Value<'a> {
@@ -79,18 +79,18 @@ impl<'a> Value<'a> {
         }
     }
 
-    fn unexpected(&self, wanted: &str) -> ItemError {
-        ItemError::invalid(format_args!("input is {}, expected {wanted}", self.kind()))
+    fn unexpected(&self, expected: &str) -> ItemError {
+        ItemError::invalid(format_args!("input is {}, expected {expected}", self.kind()))
     }
 }
 
-/// Bytes of one item, lent for the duration of the call.
+/// Bytes of one item, borrowed for the duration of the call.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct BytesItem<'a> {
     /// The bytes.
     pub data: &'a [u8],
-    /// Their media type (`image/png`), or empty if the client did not say.
+    /// Their media type (`image/png`). Empty if the client did not specify it.
     pub media_type: &'a str,
 }
 
@@ -100,28 +100,29 @@ impl fmt::Debug for BytesItem<'_> {
     }
 }
 
-/// UTF-8 text: `&str` in, `String` out.
+/// UTF-8 text. Input: `&str`. Output: `String`.
 #[derive(Debug)]
 pub struct Text;
 
-/// Bytes with a media type: [`BytesItem`] in, [`BytesOutput`](crate::BytesOutput) out.
+/// Bytes with a media type. Input: [`BytesItem`]. Output: [`BytesOutput`](crate::BytesOutput).
 #[derive(Debug)]
 pub struct Bytes;
 
-/// One JSON document: `T` in, `T` out. A document that does not fit `T` fails its item, naming the field.
+/// One JSON document. Input and output: `T`. A document that cannot be deserialized into `T` fails its item with a message that
+/// names the field.
 #[derive(Debug)]
 pub struct Json<T>(PhantomData<fn() -> T>);
 
-/// Exactly one tensor: [`TensorView`] in, [`TensorOutput`](crate::TensorOutput) out.
+/// Exactly one tensor. Input: [`TensorView`]. Output: [`TensorOutput`](crate::TensorOutput).
 #[derive(Debug)]
 pub struct Tensor;
 
-/// Named tensors: [`TensorsView`] in, `Vec<TensorOutput>` out.
+/// Named tensors. Input: [`TensorsView`]. Output: `Vec<TensorOutput>`.
 #[derive(Debug)]
 pub struct Tensors;
 
-/// Any kind of value: [`Value`] in. Tensors only if the task declares them with
-/// [`TaskInfo::input_tensor`](crate::TaskInfo::input_tensor).
+/// Any kind of value. Input: [`Value`]. Output: [`AnyOutput`](crate::AnyOutput). Tensors are accepted only if the task declares
+/// them with [`TaskInfo::input_tensor`](crate::TaskInfo::input_tensor).
 #[derive(Debug)]
 pub struct Any;
 
@@ -184,10 +185,10 @@ impl Input for Tensor {
         let mut tensors = Tensors::decode(value)?.into_vec();
         match (tensors.pop(), tensors.len()) {
             (Some(tensor), 0) => Ok(tensor),
-            (None, _) => Err(ItemError::invalid("no tensor, expected one")),
-            (Some(_), more) => Err(ItemError::invalid(format_args!(
-                "{} tensors, expected one",
-                more + 1
+            (None, _) => Err(ItemError::invalid("got no tensor, expected one")),
+            (Some(_), others) => Err(ItemError::invalid(format_args!(
+                "got {} tensors, expected one",
+                others + 1
             ))),
         }
     }
@@ -227,7 +228,7 @@ pub(crate) fn decode<'a, I: Input>(item: &RawItem<'a>) -> Result<I::Value<'a>, I
     I::decode(Value::new(&item.value)?)
 }
 
-/// Reads the request's parameters; a request without any has an empty object.
+/// Deserializes the request's parameters. A request without parameters counts as having an empty object.
 pub(crate) fn parameters<T: DeserializeOwned>(item: &RawItem<'_>) -> Result<T, ItemError> {
     let document = match item.parameters.as_str() {
         "" => "{}",
@@ -237,7 +238,8 @@ pub(crate) fn parameters<T: DeserializeOwned>(item: &RawItem<'_>) -> Result<T, I
         .map_err(|error| ItemError::invalid(format_args!("parameters: {}", error.message())))
 }
 
-/// Following the path to an error costs an allocation for every key, so only a document that failed is read that way.
+/// Deserializes a document. Only if that fails, it is deserialized again to find the path to the error, since tracking the path
+/// costs an allocation for every key.
 fn from_json<T: DeserializeOwned>(document: &[u8]) -> Result<T, ItemError> {
     serde_json::from_slice(document).map_err(|error| {
         let deserializer = &mut serde_json::Deserializer::from_slice(document);
@@ -245,7 +247,7 @@ fn from_json<T: DeserializeOwned>(document: &[u8]) -> Result<T, ItemError> {
             Err(located) => located.path().to_string(),
             Ok(_) => String::new(),
         };
-        // Positions count from the start of the item, which tells the client nothing: the path does.
+        // The message has no position, because lines and columns would be relative to the item and not to the body.
         let message = json_error::message(&error);
         match path.as_str() {
             "" | "." => ItemError::Invalid(message),

@@ -1,4 +1,4 @@
-//! Bytes as a part of a JSON document, in the forms in which the server takes an item that is bytes.
+//! Bytes within a JSON document, in the same forms that the server accepts for items of kind bytes.
 
 use std::borrow::Cow;
 
@@ -8,13 +8,13 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error};
 
-/// Padding is welcome but not needed, as clients differ.
+/// Base64 with optional padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Bytes as a member of a [`Json`](crate::Json) item, such as an image beside a question. Clients write them as
+/// Bytes in a field of a [`Json`](crate::Json) item, such as an image next to a question. Clients write them as
 /// `{"b64": "…", "media_type": "image/png"}` or as a data URI, `"data:image/png;base64,…"`.
 ///
 /// ```
@@ -36,7 +36,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub struct JsonBytes {
     /// The bytes.
     pub data: Vec<u8>,
-    /// What the client says they are; empty if it does not.
+    /// Their media type. Empty if the client did not specify it.
     pub media_type: String,
 }
 
@@ -45,7 +45,7 @@ pub struct JsonBytes {
     untagged,
     expecting = "expected an object {\"b64\": …, \"media_type\": …} or a data URI in base64"
 )]
-enum Written<'a> {
+enum EncodedBytes<'a> {
     #[serde(borrow)]
     DataUri(Cow<'a, str>),
     Object(Object<'a>),
@@ -62,24 +62,24 @@ struct Object<'a> {
 
 impl<'de> Deserialize<'de> for JsonBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let written = Written::deserialize(deserializer)?;
-        let (text, media_type) = match &written {
-            Written::Object(object) => (&*object.b64, object.media_type.clone()),
-            Written::DataUri(uri) => {
+        let encoded = EncodedBytes::deserialize(deserializer)?;
+        let (text, media_type) = match &encoded {
+            EncodedBytes::Object(object) => (&*object.b64, object.media_type.clone()),
+            EncodedBytes::DataUri(uri) => {
                 let (head, text) = uri
                     .strip_prefix("data:")
                     .and_then(|rest| rest.split_once(";base64,"))
                     .ok_or_else(|| {
                         D::Error::custom("expected a data URI such as `data:image/png;base64,…`")
                     })?;
-                // Parameters of the media type, such as a charset, mean nothing to bytes.
+                // Parameters of the media type, such as a charset, are ignored.
                 let media_type = head.split(';').next().unwrap_or_default();
                 (text, media_type.trim().to_ascii_lowercase())
             }
         };
         let data = BASE64
             .decode(text)
-            .map_err(|error| D::Error::custom(format_args!("not base64: {error}")))?;
+            .map_err(|error| D::Error::custom(format_args!("invalid base64: {error}")))?;
         Ok(Self { data, media_type })
     }
 }
@@ -122,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_written_as_the_server_takes_them() {
+    fn objects_and_data_uris_are_accepted() {
         for (written, media_type) in [
             (json!({"b64": "AAE=", "media_type": "image/png"}), "image/png"),
             (json!({"b64": "AAE"}), ""),
             (json!("data:image/PNG;charset=x;base64,AAE="), "image/png"),
             (json!("data:;base64,AAE"), ""),
         ] {
-            let bytes = read(&written).expect("it is a way to write them");
+            let bytes = read(&written).expect("valid bytes");
             assert_eq!(
                 (&bytes.data[..], &bytes.media_type[..]),
                 (&[0, 1][..], media_type)
@@ -138,20 +138,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn errors_state_the_expected_form() {
         for (written, problem) in [
             (
                 json!("AAE="),
                 "expected a data URI such as `data:image/png;base64,…`",
             ),
-            (json!({"b64": "*"}), "not base64: "),
+            (json!({"b64": "*"}), "invalid base64: "),
             (
                 json!(5),
                 "expected an object {\"b64\": …, \"media_type\": …} or a data URI",
             ),
             (json!({"b65": "AAE="}), "expected an object"),
         ] {
-            let error = read(&written).expect_err("it is wrong");
+            let error = read(&written).expect_err("invalid bytes");
             assert!(error.starts_with(problem), "{error}");
         }
     }

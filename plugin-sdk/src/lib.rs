@@ -1,19 +1,19 @@
 //! Write a model plugin for the inference server in safe Rust.
 //!
-//! An author writes a struct with [`Model::load`], one small type per [`Task`], and [`export_model!`]. This crate turns
-//! that into the C ABI of `plugin-abi`: it decodes items, batches' outcomes and settings, keeps panics inside, forwards
-//! the log, and describes everything to the server. It knows nothing of batching policy, of HTTP, or of how the server
-//! loads files.
+//! An author writes a struct that implements [`Model`], one small type per [`Task`], and calls [`export_model!`]. This crate
+//! implements the C ABI of `plugin-abi` on top of that: it decodes settings and items, encodes outcomes, catches panics,
+//! forwards the log, and describes the plugin to the server. It does not know about batching policies, HTTP, or how the
+//! server loads files.
 //!
-//! A plugin's `Cargo.toml` has `plugin-sdk`, `serde` and `schemars` as dependencies (the latter two because the code
-//! that their derives generate names them) and `crate-type = ["cdylib", "rlib"]`: the first for the server, the second for the
+//! A plugin's `Cargo.toml` has `plugin-sdk`, `serde` and `schemars` as dependencies, the latter two because the code that their
+//! derives generate refers to them. It sets `crate-type = ["cdylib", "rlib"]`: the first for the server, the second for the
 //! plugin's own tests with [`testing::Harness`].
 
 #![warn(missing_docs)]
 
 #[cfg(panic = "abort")]
 compile_error!(
-    "a plugin must be built with panic = \"unwind\": with \"abort\", a panic in the model would end the server"
+    "a plugin must be built with panic = \"unwind\": with \"abort\", a panic in the model would terminate the server"
 );
 
 mod adapter;
@@ -24,9 +24,9 @@ mod entry;
 mod error;
 mod export;
 mod front;
-mod host;
 mod input;
 mod json_bytes;
+mod logging;
 mod model;
 mod output;
 mod prepared;
@@ -54,7 +54,7 @@ pub use tensor::{TensorInfo, TensorOutput, TensorView, TensorsView};
 pub use plugin_abi::manifest;
 pub use {log, schemars, serde, serde_json};
 
-/// What nearly every plugin needs: `use plugin_sdk::prelude::*;`.
+/// The items that most plugins need: `use plugin_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
         Any, Batch, BatchError, BatchResult, Bytes, BytesItem, BytesOutput, DType, Item, ItemError, Json,
@@ -68,7 +68,7 @@ pub mod prelude {
     pub use serde_json::json;
 }
 
-/// For the expansion of [`export_model!`] and [`export_front!`] alone.
+/// Used only by the expansions of [`export_model!`] and [`export_front!`].
 #[doc(hidden)]
 pub mod __private {
     pub use crate::entry::Package;

@@ -1,4 +1,4 @@
-//! A model as its author writes it.
+//! The trait that plugin authors implement for a model, and the context in which a model is loaded.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::error::LoadError;
 use crate::task::Tasks;
 
-/// A model: what is loaded once and then called, from several threads at once, for every batch.
+/// A model. It is loaded once and then called for every batch, from several threads concurrently.
 ///
 /// ```
 /// use plugin_sdk::prelude::*;
@@ -54,69 +54,70 @@ use crate::task::Tasks;
 /// # assert_eq!(greeter.predict("greet", &[json!("Ada")]), [Ok(json!("Hello, Ada!"))]);
 /// ```
 pub trait Model: Sized + Send + Sync + 'static {
-    /// What `[models.settings]` of the configuration is read into; [`NoSettings`] if there is nothing to set.
+    /// Type that `[models.settings]` of the configuration is deserialized into. [`NoSettings`] if the model has no settings.
     ///
-    /// Add `#[serde(deny_unknown_fields)]`, so that a misspelt key is an error and not silently ignored.
+    /// Add `#[serde(deny_unknown_fields)]`, so that a misspelled key is an error instead of being ignored.
     type Settings: DeserializeOwned + JsonSchema;
 
-    /// Loads the model. Runs once for each configured model, and again at each reload, while the old one still serves.
+    /// Loads the model. Called once for each configured model, and again at a reload, while the old instance keeps serving.
     ///
     /// # Errors
-    /// The model cannot be loaded. The server keeps serving what it had, and shows the message to its operator.
+    /// The model cannot be loaded. The server shows the message to the operator and keeps serving the old instance, if any.
     fn load(settings: Self::Settings, context: &LoadContext) -> Result<Self, LoadError>;
 
-    /// The tasks of every model of this plugin. Where they depend on the settings, return [`Tasks::new`] and override
+    /// Returns the tasks of every model of this plugin. If they depend on the settings, return [`Tasks::new`] and override
     /// [`configured_tasks`](Self::configured_tasks).
     fn tasks() -> Tasks<Self>;
 
-    /// The tasks of this model.
+    /// Returns the tasks of this model.
     fn configured_tasks(&self) -> Tasks<Self> {
         Self::tasks()
     }
 
-    /// Where the plugin would rather run, if the configuration does not say.
+    /// Returns the isolation that the plugin prefers. The configuration takes precedence.
     fn isolation() -> Option<manifest::Isolation> {
         None
     }
 
-    /// Files that the model was loaded from beside those that its settings name, by absolute paths. When one of them
-    /// changes, a reload of the configuration loads the model again.
+    /// Returns the absolute paths of files that the model was loaded from, in addition to those named in its settings. If one
+    /// of them changes, a reload of the configuration loads the model again.
     fn files(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 
-    /// Facts about the loaded model for people, such as the runtime that was chosen and why, by `snake_case` names. The server
-    /// shows them to every client that may list models: no paths and no secrets. A text longer than the server accepts is
-    /// cut.
+    /// Returns human-readable facts about the loaded model, such as the selected runtime and the reason, by `snake_case` names.
+    /// The server shows them to every client that may list models, so they must not contain paths or secrets. Texts that are
+    /// longer than the server accepts are truncated.
     fn details(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
     }
 
-    /// Framework or format that the model runs on, for clients that ask (`onnx`, `pytorch`).
+    /// Returns the framework or format of the model (`onnx`, `pytorch`), as reported to clients.
     fn platform() -> &'static str {
         "rust"
     }
 }
 
-/// Settings of a model that has none.
+/// The settings type of a model without settings.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoSettings {}
 
-/// Where and for whom a model is loaded.
+/// Context in which a model is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadContext {
     /// The configured name of the model.
     pub model: String,
-    /// Folder of the configuration file.
+    /// Directory of the configuration file.
     pub base_dir: PathBuf,
-    /// How many batches may run at once, at least 1.
+    /// Maximum number of batches that run concurrently. At least 1.
     pub workers: usize,
-    /// How many threads one batch should compute with, at least 1. Each plugin has thread pools of its own: size them by this.
+    /// Number of threads that one batch should use. At least 1. Each plugin has its own thread pools and should size them
+    /// accordingly.
     pub threads: usize,
-    /// Whether another process has loaded this model before with the same settings: a further worker, or the successor of one
-    /// that died. What is worth one line in the log need not be logged again.
+    /// Whether another process has already loaded this model with the same settings, as for a second worker or a restarted
+    /// one. Log lines about the load need not be repeated.
     pub is_repeated: bool,
 }
 
@@ -131,7 +132,7 @@ impl LoadContext {
         }
     }
 
-    /// A path of the settings: relative ones start from the folder of the configuration file.
+    /// Resolves a path from the settings. Relative paths are relative to the directory of the configuration file.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.base_dir.join(path)
     }

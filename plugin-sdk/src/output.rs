@@ -1,4 +1,4 @@
-//! What a task may answer: how an author's values become the server's.
+//! Output types of tasks, and the encoding of outputs.
 
 use std::borrow::Cow;
 
@@ -14,24 +14,24 @@ use crate::input::{Any, Bytes, Json, Tensor, Tensors, Text};
 use crate::schema;
 use crate::tensor::{self, TensorOutput};
 
-/// What a task answers. Use one of the markers: [`Text`], [`Bytes`], [`Json`], [`Tensor`], [`Tensors`], [`Any`].
+/// Output type of a task. Use one of the marker types [`Text`], [`Bytes`], [`Json`], [`Tensor`], [`Tensors`] and [`Any`].
 ///
-/// A type of your own may implement it as well, to encode in its own way.
+/// Implement it for your own type to encode outputs in a different way.
 pub trait Output: 'static {
-    /// What `predict` returns for each item.
+    /// Type of the output of one item.
     type Item;
 
-    /// What the server and its documentation are told.
+    /// Describes the output for the server and its documentation.
     fn manifest() -> ValueManifest;
 
-    /// Gives one output to the server.
+    /// Sends the output of one item to the server.
     ///
     /// # Errors
-    /// The output cannot be sent; fails this item alone.
+    /// The output cannot be sent. Only this item fails.
     fn encode(item: Self::Item, encoder: Encoder<'_, '_>) -> Result<(), ItemError>;
 }
 
-/// Bytes of a reply.
+/// Output of kind bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BytesOutput {
     /// The bytes.
@@ -41,7 +41,7 @@ pub struct BytesOutput {
 }
 
 impl BytesOutput {
-    /// Bytes of that media type (`image/png`).
+    /// Creates an output with this media type, such as `image/png`.
     pub fn new(data: Vec<u8>, media_type: impl Into<Cow<'static, str>>) -> Self {
         Self {
             data,
@@ -50,7 +50,7 @@ impl BytesOutput {
     }
 }
 
-/// What a task answers whose kind of output only its settings decide. The task says which it is, with
+/// Output of a task whose kind of output depends on its settings. The task declares the kind with
 /// [`TaskInfo::output`](crate::TaskInfo::output).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -59,7 +59,7 @@ pub enum AnyOutput {
     Text(String),
     /// Bytes with a media type.
     Bytes(BytesOutput),
-    /// One JSON document, written out.
+    /// One serialized JSON document.
     Json(String),
     /// Named tensors.
     Tensors(Vec<TensorOutput>),
@@ -68,7 +68,7 @@ pub enum AnyOutput {
 impl Output for Any {
     type Item = AnyOutput;
 
-    /// No kind at all: the task has to say.
+    /// Declares no kind, because the task has to declare it.
     fn manifest() -> ValueManifest {
         ValueManifest::default()
     }
@@ -146,64 +146,64 @@ impl Output for Tensors {
     }
 }
 
-/// Takes the output of one item.
+/// Sends the output of one item.
 pub struct Encoder<'e, 'a> {
     index: u32,
     emitter: &'e mut Emitter<'a>,
 }
 
 impl Encoder<'_, '_> {
-    /// The output is this text.
+    /// Sends text.
     ///
     /// # Errors
-    /// The server refused it.
+    /// The server rejected it.
     pub fn text(self, text: &str) -> Result<(), ItemError> {
         self.emitter
             .emit(self.index, value(kind::TEXT, text.as_bytes(), ""))
     }
 
-    /// The output is these bytes.
+    /// Sends bytes.
     ///
     /// # Errors
-    /// The server refused it.
+    /// The server rejected it.
     pub fn bytes(self, data: &[u8], media_type: &str) -> Result<(), ItemError> {
         self.emitter
             .emit(self.index, value(kind::BYTES, data, media_type))
     }
 
-    /// The output is this document.
+    /// Serializes and sends a JSON document.
     ///
     /// # Errors
-    /// It cannot be written as JSON, or the server refused it.
+    /// The document cannot be serialized, or the server rejected it.
     pub fn json<T: Serialize + ?Sized>(self, document: &T) -> Result<(), ItemError> {
         let mut scratch = std::mem::take(&mut self.emitter.scratch);
         scratch.clear();
         let outcome = serde_json::to_writer(&mut scratch, document)
-            .map_err(|error| ItemError::fault(format_args!("output cannot be written as JSON: {error}")))
+            .map_err(|error| ItemError::fault(format_args!("cannot serialize the output as JSON: {error}")))
             .and_then(|()| self.emitter.emit(self.index, value(kind::JSON, &scratch, "")));
         self.emitter.scratch = scratch;
         outcome
     }
 
-    /// The output is this document, written out.
+    /// Sends a serialized JSON document.
     ///
     /// # Errors
-    /// It is not JSON, or the server refused it.
+    /// The server rejected it, for example because it is not valid JSON.
     pub fn json_text(self, document: &str) -> Result<(), ItemError> {
         self.emitter
             .emit(self.index, value(kind::JSON, document.as_bytes(), ""))
     }
 
-    /// The output is these tensors.
+    /// Sends tensors.
     ///
     /// # Errors
-    /// Their data does not fit their shape, or the server refused them.
+    /// The data of a tensor does not match its shape, or the server rejected them.
     pub fn tensors(self, tensors: &[TensorOutput]) -> Result<(), ItemError> {
         tensors
             .iter()
             .try_for_each(TensorOutput::check)
             .map_err(ItemError::Fault)?;
-        // One tensor is by far the most frequent case, and needs no allocation.
+        // A single tensor is the most frequent case and needs no allocation.
         match tensors {
             [one] => self.emitter.emit(self.index, tensors_value(&[one.raw()])),
             many => {
@@ -214,7 +214,7 @@ impl Encoder<'_, '_> {
     }
 }
 
-/// The server's sink, and what the encoders share.
+/// The server's sink, and a buffer that all encoders share.
 pub(crate) struct Emitter<'a> {
     sink: OutputSink<'a>,
     scratch: Vec<u8>,
@@ -228,28 +228,28 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// Settles item `index` with an output, or with why there is none.
-    pub(crate) fn settle<O: Output>(&mut self, index: u32, outcome: Result<O::Item, ItemError>) {
-        let settled = outcome.and_then(|item| O::encode(item, Encoder { index, emitter: self }));
-        if let Err(error) = settled {
+    /// Completes item `index` with its outcome.
+    pub(crate) fn complete<O: Output>(&mut self, index: u32, outcome: Result<O::Item, ItemError>) {
+        let emitted = outcome.and_then(|item| O::encode(item, Encoder { index, emitter: self }));
+        if let Err(error) = emitted {
             self.fail(index, &error);
         }
     }
 
     pub(crate) fn fail(&mut self, index: u32, error: &ItemError) {
         if self.sink.fail(index, error.code(), RStr::from(error.message())) == sink::REFUSED {
-            log::error!("the server refused the failure of item {index}: {error}");
+            log::error!("the server rejected the error of item {index}: {error}");
         }
     }
 
-    /// States the weight of item `index`. The server can do without it.
+    /// Reports the weight of item `index`. The server may ignore it.
     pub(crate) fn weigh(&mut self, index: u32, weight: u64) {
         let _code = self.sink.weigh(index, weight);
     }
 
-    /// Gives the rows of `tensors` to the items in `positions`, or to all items if there are none. The first dimension of
-    /// every tensor is the number of these items, as was checked by the caller.
-    pub(crate) fn settle_rows(
+    /// Completes the items in `positions`, or all items if it is `None`, with the rows of `tensors`. The caller has checked that
+    /// the first dimension of every tensor is the number of these items.
+    pub(crate) fn complete_rows(
         &mut self,
         tensors: &[TensorOutput],
         positions: Option<&[u32]>,
@@ -257,7 +257,7 @@ impl<'a> Emitter<'a> {
         let Some(positions) = positions else {
             let raw: Vec<_> = tensors.iter().map(TensorOutput::raw).collect();
             return match self.sink.emit_batch(RSlice::from(&raw[..])) {
-                sink::REFUSED => Err("the server refused the tensors of the batch".to_owned()),
+                sink::REFUSED => Err("the server rejected the tensors of the batch".to_owned()),
                 _ => Ok(()),
             };
         };
@@ -282,8 +282,8 @@ impl<'a> Emitter<'a> {
         match self.sink.emit(index, value, 0) {
             sink::OK | sink::CANCELLED => Ok(()),
             code => {
-                log::error!("the server refused the output of item {index}: code {code}");
-                Err(ItemError::fault("the server refused the output"))
+                log::error!("the server rejected the output of item {index}: code {code}");
+                Err(ItemError::fault("the server rejected the output"))
             }
         }
     }

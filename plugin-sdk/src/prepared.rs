@@ -1,46 +1,42 @@
-//! Prepared items as the server holds them: a number that stands for a box of the plugin's.
+//! Handles of prepared items, which the server keeps until the items have been processed.
 
-#![allow(
-    unsafe_code,
-    reason = "a handle is an owning pointer on its way through the C ABI"
-)]
+#![allow(unsafe_code, reason = "a handle is an owning pointer that crosses the C ABI")]
 
 use std::any::Any;
 
-/// What a handle points to. The inner box carries its type, so that a handle that comes back with the wrong task is
-/// noticed and never read as something it is not.
+/// The target of a handle. The inner box knows its type, so that a handle that is passed to the wrong task is detected.
 type Slot = Box<dyn Any + Send + Sync>;
 
-/// Gives `value` away. The handle is never 0, since it is the address of a `Slot`.
-pub(crate) fn give<T: Send + Sync + 'static>(value: T) -> usize {
+/// Converts `value` into a handle. The handle is never 0, since it is the address of a `Slot`.
+pub(crate) fn into_handle<T: Send + Sync + 'static>(value: T) -> usize {
     let slot: Slot = Box::new(value);
     Box::into_raw(Box::new(slot)).expose_provenance()
 }
 
-/// What `handle` stands for; `None` if it is 0 or stands for something of another type.
+/// Borrows the value behind `handle`. `None` if the handle is 0 or its value has a different type.
 ///
-/// The lifetime is the caller's to choose: it must be that of the call in which the server lends the handle.
+/// The caller chooses the lifetime, which must be that of the call for which the server passes the handle.
 ///
 /// # Safety
-/// `handle` is 0, or came from [`give`] and is not taken back before `'a` ends.
-pub(crate) unsafe fn lend<'a, T: 'static>(handle: usize) -> Option<&'a T> {
+/// `handle` is 0, or was returned by [`into_handle`] and is not passed to [`from_handle`] before `'a` ends.
+pub(crate) unsafe fn borrow<'a, T: 'static>(handle: usize) -> Option<&'a T> {
     let slot = std::ptr::with_exposed_provenance::<Slot>(handle);
-    // SAFETY: the pointer is null, which `as_ref` checks, or the address of a live `Slot`, by this function's contract.
-    // Nobody has a `&mut` to a slot: `take` is the only other place that reads handles.
+    // SAFETY: by this function's contract, the pointer is null, which `as_ref` checks, or the address of a live `Slot`. There
+    // is no `&mut` to a slot, because only `from_handle` also reads handles.
     let slot = unsafe { slot.as_ref() }?;
     slot.downcast_ref()
 }
 
-/// Takes back what `handle` stands for; `None` if it is 0.
+/// Returns ownership of the value behind `handle`. `None` if the handle is 0.
 ///
 /// # Safety
-/// `handle` is 0, or came from [`give`] and is used nowhere else and never again.
-pub(crate) unsafe fn take(handle: usize) -> Option<Slot> {
+/// `handle` is 0, or was returned by [`into_handle`], is not borrowed, and is not used again.
+pub(crate) unsafe fn from_handle(handle: usize) -> Option<Slot> {
     let slot = std::ptr::with_exposed_provenance_mut::<Slot>(handle);
     if slot.is_null() {
         return None;
     }
-    // SAFETY: it came from `Box::into_raw` in `give` and is given up by the caller, by this function's contract.
+    // SAFETY: by this function's contract, it was returned by `Box::into_raw` in `into_handle` and is not used again.
     let slot = unsafe { Box::from_raw(slot) };
     Some(*slot)
 }
@@ -50,21 +46,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handle_of_another_type_is_noticed() {
-        let handle = give(String::from("words"));
+    fn a_handle_of_a_different_type_is_detected() {
+        let handle = into_handle(String::from("words"));
         // SAFETY: `handle` is live until the last line.
-        assert_eq!(unsafe { lend::<String>(handle) }, Some(&"words".to_owned()));
+        assert_eq!(unsafe { borrow::<String>(handle) }, Some(&"words".to_owned()));
         // SAFETY: as above.
-        assert_eq!(unsafe { lend::<u64>(handle) }, None);
-        // SAFETY: nothing borrows from it any more.
-        assert!(unsafe { take(handle) }.is_some());
+        assert_eq!(unsafe { borrow::<u64>(handle) }, None);
+        // SAFETY: the handle is no longer borrowed.
+        assert!(unsafe { from_handle(handle) }.is_some());
     }
 
     #[test]
-    fn zero_is_no_handle() {
+    fn handle_zero_has_no_value() {
         // SAFETY: 0 is allowed.
-        assert_eq!(unsafe { lend::<String>(0) }, None);
+        assert_eq!(unsafe { borrow::<String>(0) }, None);
         // SAFETY: 0 is allowed.
-        assert!(unsafe { take(0) }.is_none());
+        assert!(unsafe { from_handle(0) }.is_none());
     }
 }

@@ -1,21 +1,21 @@
-//! JSON Schemas that can be put into an OpenAPI 3.1 document as they are.
+//! JSON Schemas of Rust types, in a form that OpenAPI 3.1 documents can contain.
 
 use schemars::JsonSchema;
 use schemars::generate::{Contract, SchemaSettings};
 use serde_json::Value;
 
-/// Schema of what is read as `T`.
+/// Returns the schema of documents that deserialize into `T`.
 pub(crate) fn of_input<T: JsonSchema>() -> Value {
     schema::<T>(Contract::Deserialize)
 }
 
-/// Schema of what is written from a `T`.
+/// Returns the schema of documents that a `T` serializes to.
 pub(crate) fn of_output<T: JsonSchema>() -> Value {
     schema::<T>(Contract::Serialize)
 }
 
-/// Named types are inlined, so that the schemas of several plugins cannot clash in one document. Only a recursive type
-/// still has `$defs`, whose references start at the root of this schema.
+/// Inlines named types, so that the schemas of several plugins cannot conflict in one document. Only recursive types have
+/// `$defs`, with references relative to the root of this schema.
 fn schema<T: JsonSchema>(contract: Contract) -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.inline_subschemas = true;
@@ -31,13 +31,13 @@ mod tests {
     use super::*;
 
     #[derive(Deserialize, JsonSchema)]
-    #[allow(dead_code, reason = "only its schema is looked at")]
+    #[allow(dead_code, reason = "only its schema is used")]
     struct Outer {
         inner: Inner,
     }
 
     #[derive(Deserialize, JsonSchema)]
-    #[allow(dead_code, reason = "only its schema is looked at")]
+    #[allow(dead_code, reason = "only its schema is used")]
     struct Inner {
         size: u8,
     }

@@ -1,4 +1,4 @@
-//! Reads `[models.settings]` into an author's type, and finds the key to blame where it does not fit.
+//! Deserializes `[models.settings]`, and finds the key of an invalid setting.
 
 use plugin_abi::json_error;
 use serde::de::DeserializeOwned;
@@ -22,7 +22,8 @@ pub(crate) fn read<T: DeserializeOwned>(settings: &Value) -> Result<T, LoadError
     })
 }
 
-/// The field in serde's "missing field `x`" and "unknown field `x`, expected …", which the path does not always include.
+/// Returns the field in serde's "missing field `x`" and "unknown field `x`, expected …", which the path does not always
+/// include.
 fn field(message: &str) -> Option<&str> {
     let rest = message
         .strip_prefix("missing field `")
@@ -51,7 +52,7 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    #[allow(dead_code, reason = "only read into")]
+    #[allow(dead_code, reason = "only deserialized")]
     struct Settings {
         image: Image,
         #[serde(default)]
@@ -60,13 +61,13 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    #[allow(dead_code, reason = "only read into")]
+    #[allow(dead_code, reason = "only deserialized")]
     struct Image {
         size: u32,
     }
 
     #[test]
-    fn errors_name_the_dotted_key() {
+    fn errors_contain_the_dotted_key() {
         for (settings, key, message) in [
             (json!({}), "image", "missing field `image`"),
             (json!(null), "image", "missing field `image`"),
@@ -92,7 +93,7 @@ mod tests {
                 "got 999, expected an integer from 0 to 255",
             ),
         ] {
-            let error = read::<Settings>(&settings).expect_err("does not fit");
+            let error = read::<Settings>(&settings).expect_err("invalid settings");
             assert_eq!((error.key(), error.message()), (Some(key), message), "{settings}");
         }
     }

@@ -1,4 +1,4 @@
-//! Tasks as their author writes them, and the list of a model's tasks.
+//! The traits that plugin authors implement for tasks, and the description and list of a model's tasks.
 
 use std::fmt;
 
@@ -16,29 +16,29 @@ use crate::output::Output;
 use crate::schema;
 use crate::tensor::TensorInfo;
 
-/// One named ability of the model `M`, whose items go to `predict` as they are.
+/// A task of the model `M` without a prepare step.
 ///
 /// See [`Model`](crate::Model) for an example.
 pub trait Task<M>: Send + Sync + 'static {
-    /// What an item is: [`Text`](crate::Text), [`Bytes`](crate::Bytes), [`Json<T>`](crate::Json), [`Tensor`](crate::Tensor),
-    /// [`Tensors`](crate::Tensors), [`Any`](crate::Any).
+    /// Input type of an item: [`Text`](crate::Text), [`Bytes`](crate::Bytes), [`Json<T>`](crate::Json),
+    /// [`Tensor`](crate::Tensor), [`Tensors`](crate::Tensors) or [`Any`](crate::Any).
     type Input: Input;
-    /// What an outcome is: [`Text`](crate::Text), [`Bytes`](crate::Bytes), [`Json<T>`](crate::Json), [`Tensor`](crate::Tensor),
-    /// [`Tensors`](crate::Tensors), [`Any`](crate::Any).
+    /// Output type of an item: [`Text`](crate::Text), [`Bytes`](crate::Bytes), [`Json<T>`](crate::Json),
+    /// [`Tensor`](crate::Tensor), [`Tensors`](crate::Tensors) or [`Any`](crate::Any).
     type Output: Output;
 
-    /// What the documentation says of the task, its examples and its limits.
+    /// Describes the task: its documentation, examples and limits.
     fn describe(&self) -> TaskInfo {
         TaskInfo::default()
     }
 
-    /// Computes one outcome for each item, in their order. Items that could not be decoded are not in the batch: they have
-    /// failed already, alone.
+    /// Computes one outcome for each item, in the order of the items. Items that cannot be decoded have already failed and are
+    /// not in the batch.
     ///
-    /// A panic fails this batch only; the model must still be usable afterwards.
+    /// A panic fails only this batch. The model must remain usable afterwards.
     ///
     /// # Errors
-    /// The whole batch fails. Where a single item is at fault, collect an `Err` for that item instead.
+    /// The whole batch fails. If only one item is at fault, return an `Err` for that item instead.
     fn predict<'a>(
         &self,
         model: &M,
@@ -46,10 +46,10 @@ pub trait Task<M>: Send + Sync + 'static {
     ) -> BatchResult<<Self::Output as Output>::Item>;
 }
 
-/// One named ability of the model `M`, whose items are first prepared one by one: in parallel, while the model computes.
+/// A task of the model `M` with a prepare step, which preprocesses items one by one, in parallel with the model.
 ///
-/// Decoding an image or tokenising a text belongs here. Preparing also states what an item costs, so that the server can
-/// batch by tokens or pixels.
+/// Decode images or tokenize text in this step. It also reports the weight of an item, so that the server can batch by tokens
+/// or pixels.
 ///
 /// ```
 /// use plugin_sdk::prelude::*;
@@ -69,7 +69,7 @@ pub trait Task<M>: Send + Sync + 'static {
 ///     fn prepare(&self, _model: &Counter, item: Item<&str>) -> Result<Prepared<Vec<String>>, ItemError> {
 ///         let words: Vec<_> = item.value.split_whitespace().map(str::to_owned).collect();
 ///         if words.is_empty() {
-///             return Err(ItemError::invalid("text has no words, expected at least one"));
+///             return Err(ItemError::invalid("the text has no words, expected at least one"));
 ///         }
 ///         let weight = words.len() as u64;
 ///         Ok(Prepared::new(words).weight(weight))
@@ -83,14 +83,14 @@ pub trait Task<M>: Send + Sync + 'static {
 /// # assert_eq!(counter.predict("lengths", &[json!("to be"), json!("")])[0], Ok(json!([2, 2])));
 /// ```
 pub trait PreparedTask<M>: Send + Sync + 'static {
-    /// As [`Task::Input`].
+    /// Same as [`Task::Input`].
     type Input: Input;
-    /// As [`Task::Output`].
+    /// Same as [`Task::Output`].
     type Output: Output;
-    /// What an item becomes.
+    /// Type of a prepared item.
     type Prepared: Send + Sync + 'static;
 
-    /// As [`Task::describe`].
+    /// Same as [`Task::describe`].
     fn describe(&self) -> TaskInfo {
         TaskInfo::default()
     }
@@ -98,17 +98,17 @@ pub trait PreparedTask<M>: Send + Sync + 'static {
     /// Decodes and preprocesses one item.
     ///
     /// # Errors
-    /// The item fails, alone.
+    /// The item fails. Other items are not affected.
     fn prepare<'a>(
         &self,
         model: &M,
         item: Item<'a, <Self::Input as Input>::Value<'a>>,
     ) -> Result<Prepared<Self::Prepared>, ItemError>;
 
-    /// As [`Task::predict`], with prepared items.
+    /// Like [`Task::predict`], with prepared items.
     ///
     /// # Errors
-    /// As [`Task::predict`].
+    /// Same as [`Task::predict`].
     fn predict<'a>(
         &self,
         model: &M,
@@ -122,23 +122,23 @@ pub struct Tasks<M> {
 }
 
 impl<M: 'static> Tasks<M> {
-    /// No tasks yet.
+    /// Creates an empty list.
     pub fn new() -> Self {
         Self { list: Vec::new() }
     }
 
-    /// Adds a task. Names are unique within a model and become a part of URLs: letters, digits, `-` and `_`.
+    /// Adds a task. The name is part of URLs: it must be unique within the model and consist of letters, digits, `-` and `_`.
     #[must_use]
     #[allow(
         clippy::should_implement_trait,
-        reason = "it adds to a list; nobody would write `tasks + task`"
+        reason = "it adds to a list and is unrelated to the operator `+`"
     )]
     pub fn add(mut self, name: impl Into<String>, task: impl Task<M>) -> Self {
         self.list.push((name.into(), Box::new(Direct(task))));
         self
     }
 
-    /// Adds a task whose items are prepared first.
+    /// Adds a task with a prepare step.
     #[must_use]
     pub fn add_prepared(mut self, name: impl Into<String>, task: impl PreparedTask<M>) -> Self {
         self.list.push((name.into(), Box::new(Preparing(task))));
@@ -175,7 +175,7 @@ impl<M> fmt::Debug for Tasks<M> {
     }
 }
 
-/// What a task says about itself.
+/// Description of a task.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TaskInfo {
     description: String,
@@ -194,7 +194,7 @@ pub struct TaskInfo {
 }
 
 impl TaskInfo {
-    /// Describes the task for its documentation pages, in Markdown.
+    /// Creates a description with a text for the documentation pages, in Markdown.
     pub fn new(description: impl Into<String>) -> Self {
         Self {
             description: description.into(),
@@ -203,23 +203,23 @@ impl TaskInfo {
     }
 
     /// Adds an example item, as a client would write it in `"inputs"`: a string for text, the document itself for JSON,
-    /// `{"b64": "…", "media_type": "image/png"}` for bytes, and for tensors nested arrays by name.
+    /// `{"b64": "…", "media_type": "image/png"}` for bytes, and an object of nested arrays for tensors.
     ///
-    /// The server warms the model up with the first one and shows them all in its documentation.
+    /// The server warms up the model with the first example and shows all examples in its documentation.
     #[must_use]
     pub fn example(mut self, item: JsonValue) -> Self {
         self.examples.push(item);
         self
     }
 
-    /// Most items that a batch may have; the operator's configuration wins.
+    /// Sets the maximum number of items in a batch. The configuration takes precedence.
     #[must_use]
     pub fn max_batch_size(mut self, items: usize) -> Self {
         self.limits.max_batch_size = Some(items);
         self
     }
 
-    /// Most weight that a batch may have, where every item is padded to the heaviest: `count × heaviest`.
+    /// Sets the maximum cost of a batch in which every item is padded to the heaviest: `count × max(weight)`.
     #[must_use]
     pub fn max_padded_weight(mut self, weight: u64) -> Self {
         self.limits.max_batch_weight = Some(weight);
@@ -227,7 +227,7 @@ impl TaskInfo {
         self
     }
 
-    /// Most weight that a batch may have, where weights add up.
+    /// Sets the maximum sum of the weights of a batch.
     #[must_use]
     pub fn max_total_weight(mut self, weight: u64) -> Self {
         self.limits.max_batch_weight = Some(weight);
@@ -235,17 +235,17 @@ impl TaskInfo {
         self
     }
 
-    /// The task makes embeddings, and the server offers it at `/v1/embeddings` as well: it takes text, answers one tensor of
-    /// type FP32 and one dimension, and the weight that `prepare` or [`Outputs::weights`](crate::Outputs::weights) states is the
-    /// number of tokens.
+    /// Declares that the task produces embeddings, so that the server also serves it at `/v1/embeddings`. Its input must be
+    /// text, its output one one-dimensional FP32 tensor, and the weight that `prepare` or
+    /// [`Outputs::weights`](crate::Outputs::weights) reports must be the number of tokens.
     #[must_use]
     pub fn embedding(mut self) -> Self {
         self.embedding = true;
         self
     }
 
-    /// Declares that the tensors of an item are whole tensors, and not rows of a batch: they may be scalars, may have a
-    /// dimension of size 0, and their first dimension has no special meaning. A request in a protocol with a batch dimension
+    /// Declares that the tensors of an item are whole tensors rather than rows of a batch: they can be scalars or have
+    /// dimensions of size 0, and their first dimension has no special meaning. In a protocol with a batch dimension, a request
     /// is then one item with exactly the declared shapes.
     ///
     /// `predict` is still called with batches of such items, up to [`max_batch_size`](Self::max_batch_size).
@@ -255,11 +255,11 @@ impl TaskInfo {
         self
     }
 
-    /// Reports the outcome of a computation that [`Model::load`](crate::Model::load) has tried. The server shows it, so that
-    /// a model that has never computed anything is not mistaken for one that has. If the trial failed, examples that fail in
-    /// the warm-up do not keep the model from serving.
+    /// Reports the outcome of a trial computation in [`Model::load`](crate::Model::load). The server shows it, so that users
+    /// can tell whether the model has computed anything yet. After a failed trial, the model is served even if its examples
+    /// fail during warm-up.
     ///
-    /// A reason longer than the server accepts is cut.
+    /// A reason that is longer than the server accepts is truncated.
     #[must_use]
     pub fn trial(mut self, trial: Trial) -> Self {
         self.trial = Some(match trial {
@@ -271,70 +271,69 @@ impl TaskInfo {
         self
     }
 
-    /// The task reads `P` from the `parameters` of a request.
+    /// Declares that the task reads `P` from the `parameters` of a request.
     #[must_use]
     pub fn parameters<P: DeserializeOwned + JsonSchema>(mut self) -> Self {
         self.parameters_schema = schema::of_input::<P>();
         self
     }
 
-    /// Media types of the bytes that it takes; any, if not said.
+    /// Declares the accepted media types of bytes. All are accepted by default.
     #[must_use]
     pub fn accepts<T: Into<String>>(mut self, media_types: impl IntoIterator<Item = T>) -> Self {
         self.media_types = media_types.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Media types of the bytes that it answers.
+    /// Declares the media types of bytes that the task returns.
     #[must_use]
     pub fn returns<T: Into<String>>(mut self, media_types: impl IntoIterator<Item = T>) -> Self {
         self.output_media_types = media_types.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Adds a tensor that it takes.
+    /// Declares an input tensor.
     #[must_use]
     pub fn input_tensor(mut self, tensor: TensorInfo) -> Self {
         self.input_tensors.push(tensor);
         self
     }
 
-    /// Adds a tensor that it answers.
+    /// Declares an output tensor.
     #[must_use]
     pub fn output_tensor(mut self, tensor: TensorInfo) -> Self {
         self.output_tensors.push(tensor);
         self
     }
 
-    /// What an item is, in place of what the type of the task's input says: for [`Any`](crate::Any), where the settings
-    /// decide.
+    /// Overrides the declaration that follows from the task's input type. For tasks with [`Any`](crate::Any) as input, whose
+    /// kind depends on the settings.
     #[must_use]
     pub fn input(mut self, input: ValueManifest) -> Self {
         self.input = Some(input);
         self
     }
 
-    /// What an outcome is, in place of what the type of the task's output says: for [`Any`](crate::Any), where the settings
-    /// decide.
+    /// Overrides the declaration that follows from the task's output type. For tasks with [`Any`](crate::Any) as output, whose
+    /// kind depends on the settings.
     #[must_use]
     pub fn output(mut self, output: ValueManifest) -> Self {
         self.output = Some(output);
         self
     }
 
-    /// The `parameters` of a request are described by this JSON Schema: as [`parameters`](Self::parameters), where the
-    /// settings decide.
+    /// Sets the JSON Schema of `parameters`. Like [`parameters`](Self::parameters), for parameters that depend on the settings.
     #[must_use]
     pub fn parameters_schema(mut self, schema: JsonValue) -> Self {
         self.parameters_schema = schema;
         self
     }
 
-    /// The manifest of a task with that input and output; its name is filled in by the list of tasks.
+    /// Returns the manifest of a task with these types, without its name, which only [`Tasks`] knows.
     pub(crate) fn manifest<I: Input, O: Output>(self, prepares: bool) -> TaskManifest {
         let mut input = self.input.unwrap_or_else(I::manifest);
         let mut output = self.output.unwrap_or_else(O::manifest);
-        // A task that takes anything takes tensors if it says which.
+        // A task with `Any` as input accepts tensors only if it declares them.
         if input.kinds.len() > 1 && input.tensors.is_empty() && self.input_tensors.is_empty() {
             input.kinds.retain(|kind| *kind != Kind::Tensors);
         }

@@ -1,4 +1,4 @@
-//! Tensors: lent ones of requests, owned ones of replies, and what a task says of both.
+//! Borrowed tensors of requests, owned tensors of replies, and the declarations of both.
 
 use std::borrow::Cow;
 
@@ -13,10 +13,10 @@ use crate::error::ItemError;
 
 #[cfg(not(target_endian = "little"))]
 compile_error!(
-    "tensors cross the plugin boundary as little-endian bytes, which this target would have to convert"
+    "big-endian targets are not supported: tensors cross the plugin boundary as little-endian bytes"
 );
 
-/// One tensor of a request, lent for the duration of the call. Its data has the length that its shape asks for.
+/// One tensor of a request, borrowed for the duration of the call. The length of its data matches its shape.
 #[derive(Clone, Copy, Debug)]
 pub struct TensorView<'a> {
     name: &'a str,
@@ -44,30 +44,30 @@ impl<'a> TensorView<'a> {
         })
     }
 
-    /// Name of the input.
+    /// Returns the name of the input.
     pub fn name(&self) -> &'a str {
         self.name
     }
 
-    /// Type of the elements.
+    /// Returns the datatype.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// Dimensions of the item, without a batch dimension.
+    /// Returns the dimensions of the item, without a batch dimension.
     pub fn shape(&self) -> &'a [u64] {
         self.shape
     }
 
-    /// The elements as they came: little-endian, row-major, dense.
+    /// Returns the elements as bytes: little-endian, row-major and dense.
     pub fn data(&self) -> &'a [u8] {
         self.data
     }
 
-    /// The elements as numbers; copied only where the client's bytes are not aligned for `T`.
+    /// Returns the elements as numbers. They are copied only if the bytes are not aligned for `T`.
     ///
     /// # Errors
-    /// The tensor has another datatype.
+    /// The tensor has a different datatype.
     pub fn values<T: Element>(&self) -> Result<Cow<'a, [T]>, ItemError> {
         if self.dtype != T::DTYPE {
             return Err(self.mismatch(T::DTYPE));
@@ -83,10 +83,10 @@ impl<'a> TensorView<'a> {
         })
     }
 
-    /// The elements of a tensor of byte strings.
+    /// Returns the elements of a tensor of byte strings.
     ///
     /// # Errors
-    /// The tensor has another datatype.
+    /// The tensor has a different datatype.
     pub fn byte_strings(&self) -> Result<Vec<&'a [u8]>, ItemError> {
         if self.dtype != DType::Bytes {
             return Err(self.mismatch(DType::Bytes));
@@ -94,15 +94,15 @@ impl<'a> TensorView<'a> {
         Ok(byte_strings(self.data).flatten().collect())
     }
 
-    fn mismatch(&self, wanted: DType) -> ItemError {
-        let (name, got, wanted) = (self.name, self.dtype.name(), wanted.name());
+    fn mismatch(&self, expected: DType) -> ItemError {
+        let (name, got, expected) = (self.name, self.dtype.name(), expected.name());
         ItemError::invalid(format_args!(
-            "tensor `{name}`: datatype is {got}, expected {wanted}"
+            "tensor `{name}`: datatype is {got}, expected {expected}"
         ))
     }
 }
 
-/// The named tensors of one item, lent for the duration of the call.
+/// The named tensors of one item, borrowed for the duration of the call.
 #[derive(Clone, Debug)]
 pub struct TensorsView<'a> {
     tensors: Vec<TensorView<'a>>,
@@ -115,10 +115,10 @@ impl<'a> TensorsView<'a> {
         })
     }
 
-    /// The tensor of that name.
+    /// Returns the tensor with this name.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no such tensor.
     pub fn get(&self, name: &str) -> Result<TensorView<'a>, ItemError> {
         self.iter().find(|tensor| tensor.name == name).ok_or_else(|| {
             let names: Vec<_> = self.iter().map(|tensor| tensor.name).collect();
@@ -133,7 +133,7 @@ impl<'a> TensorsView<'a> {
         self.tensors
     }
 
-    /// All of them, in the order of the request.
+    /// Returns all tensors, in the order of the request.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = TensorView<'a>> + '_ {
         self.tensors.iter().copied()
     }
@@ -141,8 +141,8 @@ impl<'a> TensorsView<'a> {
 
 /// One tensor of a reply.
 ///
-/// Its shape is that of one item, except in [`Outputs::batch`](crate::Outputs::batch), where the first dimension counts
-/// items. That the number of values fits the shape is checked when the reply is sent, and fails the item.
+/// Its shape is that of one item, except in [`Outputs::batch`](crate::Outputs::batch), where the first dimension is the batch.
+/// If the number of values does not match the shape, the item fails when the output is sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorOutput {
     name: Cow<'static, str>,
@@ -152,7 +152,7 @@ pub struct TensorOutput {
 }
 
 impl TensorOutput {
-    /// A tensor of numbers, row-major.
+    /// Creates a tensor of numbers in row-major order.
     pub fn new<T: Element>(name: impl Into<Cow<'static, str>>, shape: &[usize], values: Vec<T>) -> Self {
         Self {
             name: name.into(),
@@ -162,7 +162,7 @@ impl TensorOutput {
         }
     }
 
-    /// A tensor of any datatype: little-endian bytes, row-major.
+    /// Creates a tensor of any datatype from little-endian bytes in row-major order.
     pub fn from_bytes(
         name: impl Into<Cow<'static, str>>,
         dtype: DType,
@@ -177,7 +177,7 @@ impl TensorOutput {
         }
     }
 
-    /// A tensor of byte strings, such as labels.
+    /// Creates a tensor of byte strings, such as labels.
     pub fn byte_strings<S: AsRef<[u8]>>(
         name: impl Into<Cow<'static, str>>,
         shape: &[usize],
@@ -186,14 +186,14 @@ impl TensorOutput {
         let mut data = Vec::new();
         for value in values {
             let value = value.as_ref();
-            // A string beyond 4 GiB gets a wrong length, which `check` finds when the reply is sent.
+            // The length of a string of 4 GiB or more is truncated, which `check` detects when the output is sent.
             data.extend_from_slice(&(value.len() as u32).to_le_bytes());
             data.extend_from_slice(value);
         }
         Self::from_bytes(name, DType::Bytes, shape, data)
     }
 
-    /// Name of the output.
+    /// Returns the name of the output.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -219,7 +219,8 @@ impl TensorOutput {
         raw(&self.name, self.dtype, &self.shape, self.bytes())
     }
 
-    /// Where each row (index of the first dimension) starts and ends in [`bytes`](Self::bytes). Call [`check`](Self::check) first.
+    /// Returns the range of each row (index of the first dimension) in [`bytes`](Self::bytes). Call [`check`](Self::check)
+    /// first.
     pub(crate) fn rows(&self) -> Vec<std::ops::Range<usize>> {
         let count = self.shape.first().map_or(0, |rows| *rows as usize);
         let per_row = self.shape.iter().skip(1).product::<u64>() as usize;
@@ -254,25 +255,25 @@ pub(crate) fn raw<'a>(name: &'a str, dtype: DType, shape: &'a [u64], data: &'a [
     }
 }
 
-/// What a task says of one of its tensors.
+/// Declaration of a tensor of a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorInfo(pub(crate) TensorManifest);
 
 impl TensorInfo {
-    /// A tensor of that name and shape: dimensions of one item, -1 where any size will do. In an unbatched task these are the
-    /// dimensions of the whole tensor, none for a scalar.
+    /// Declares a tensor with the dimensions of one item; -1 stands for any size. In an unbatched task, these are the
+    /// dimensions of the whole tensor; a scalar has none.
     pub fn new(name: impl Into<String>, dtype: DType, shape: &[i64]) -> Self {
         Self(TensorManifest::new(name, dtype.name(), shape))
     }
 
-    /// A sentence for the documentation pages.
+    /// Adds a description for the documentation pages.
     #[must_use]
     pub fn description(mut self, description: impl Into<String>) -> Self {
         self.0.description = description.into();
         self
     }
 
-    /// A tensor of any number of dimensions.
+    /// Declares a tensor with any number of dimensions.
     pub fn unranked(name: impl Into<String>, dtype: DType) -> Self {
         Self(TensorManifest {
             unranked: true,
@@ -280,8 +281,8 @@ impl TensorInfo {
         })
     }
 
-    /// Declares that this stands for a sequence: any number of tensors of this datatype and shape, called `name.0`, `name.1`,
-    /// …. Only for tasks that are declared with [`TaskInfo::unbatched`](crate::TaskInfo::unbatched).
+    /// Declares a sequence: any number of tensors of this datatype and shape, named `name.0`, `name.1` and so on. Only for
+    /// tasks with [`TaskInfo::unbatched`](crate::TaskInfo::unbatched).
     #[must_use]
     pub fn sequence(mut self) -> Self {
         self.0.sequence = true;
@@ -297,14 +298,14 @@ fn check(dtype: DType, shape: &[u64], data: &[u8]) -> Result<(), String> {
     let count = shape
         .iter()
         .try_fold(1_u64, |product, dimension| product.checked_mul(*dimension));
-    let count = count.ok_or_else(|| format!("shape {shape:?} has more elements than can be counted"))?;
+    let count = count.ok_or_else(|| format!("the number of elements of shape {shape:?} overflows"))?;
     match dtype.size() {
         Some(size) => match count.checked_mul(size as u64) {
             Some(bytes) if bytes == data.len() as u64 => Ok(()),
             _ => {
                 let (got, dtype) = (data.len(), dtype.name());
                 Err(format!(
-                    "{got} bytes of data, expected {count} elements of {dtype} for shape {shape:?}"
+                    "got {got} bytes of data, expected {count} elements of {dtype} for shape {shape:?}"
                 ))
             }
         },
@@ -317,14 +318,14 @@ fn check(dtype: DType, shape: &[u64], data: &[u8]) -> Result<(), String> {
             match found == count {
                 true => Ok(()),
                 false => Err(format!(
-                    "{found} byte strings, expected {count} for shape {shape:?}"
+                    "got {found} byte strings, expected {count} for shape {shape:?}"
                 )),
             }
         }
     }
 }
 
-/// The byte strings in `data`; a last `None` if it ends within one.
+/// Iterates over the byte strings in `data`. Ends with `None` if the last one is incomplete.
 fn byte_strings(data: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     let mut rest = Some(data);
     std::iter::from_fn(move || {
@@ -343,12 +344,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn data_that_does_not_fit_its_shape_is_refused_with_the_numbers() {
+    fn data_that_does_not_match_its_shape_is_rejected_with_both_sizes() {
         let short = TensorOutput::new("embedding", &[2, 2], vec![1.0_f32; 3]);
-        let problem = short.check().expect_err("three values do not fill four places");
+        let problem = short.check().expect_err("three values for four elements");
         assert_eq!(
             problem,
-            "tensor `embedding`: 12 bytes of data, expected 4 elements of FP32 for shape [2, 2]"
+            "tensor `embedding`: got 12 bytes of data, expected 4 elements of FP32 for shape [2, 2]"
         );
         let huge = TensorOutput::new("x", &[usize::MAX, 2], vec![0_u8]);
         assert!(huge.check().is_err());
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_numbers_and_of_byte_strings_are_found() {
+    fn rows_of_numbers_and_byte_strings_are_located() {
         let numbers = TensorOutput::new("x", &[2, 3], vec![0_u16; 6]);
         assert_eq!(numbers.rows(), [0..6, 6..12]);
         let strings = TensorOutput::byte_strings("x", &[2, 1], ["a", "bcd"]);
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_read_from_unaligned_bytes() {
+    fn values_can_be_read_from_unaligned_bytes() {
         let mut bytes = vec![0_u8];
         bytes.extend(1.5_f32.to_le_bytes());
         bytes.extend(2.5_f32.to_le_bytes());

@@ -1,4 +1,4 @@
-//! Tests a plugin in its own process, through the same C ABI objects that the server uses, without the server.
+//! Tests of a plugin without the server, in the process of the test, through the C ABI that the server uses.
 //!
 //! ```no_run
 //! # use plugin_sdk::prelude::*;
@@ -15,8 +15,9 @@
 //! assert_eq!(greeter.predict("greet", &[json!("Ada")]), [Ok(json!("Hello, Ada!"))]);
 //! ```
 
+mod failure;
 mod host;
-mod native;
+mod json_form;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -33,77 +34,49 @@ use serde_json::{Value as Json, json};
 
 use crate::entry;
 use crate::front::{self, Front};
-use crate::host::Reach;
+use crate::logging::LogScope;
 use crate::model::Model;
 
+pub use failure::{Failure, FailureKind};
 pub use host::LogLine;
-use host::{CollectingSink, LogLines, Nowhere};
-use native::OwnedValue;
+use host::{CollectingSink, DiscardingSink, RecordedLog};
+use json_form::OwnedValue;
 
 /// A loaded model of type `M`.
 ///
 /// Items and outputs are in the JSON form of the server's native routes: a string for text, the document itself for JSON,
-/// `{"b64": …, "media_type": …}` for bytes, nested arrays by name for tensors.
+/// `{"b64": …, "media_type": …}` for bytes, and an object of nested arrays for tensors.
 pub struct Harness<M> {
-    // Dropped first: it may log.
+    // Dropped before `logs`, because it can log while it is dropped.
     model: plugin_abi::Model,
     manifest: ModelManifest,
-    logs: LogLines,
+    logs: RecordedLog,
     _model: PhantomData<fn() -> M>,
 }
 
-/// Why a load, a batch or an item failed, as the server would see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// Who is to blame.
-    pub kind: FailureKind,
-    /// What the client or the operator is told.
-    pub message: String,
-    /// The setting to blame, or empty.
-    pub key: String,
-}
-
-/// Who is to blame for a [`Failure`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FailureKind {
-    /// The client: the input is not what the task takes.
-    InvalidInput,
-    /// The model.
-    Internal,
-    /// The size of the batch: a smaller one may fit into memory.
-    OutOfMemory,
-    /// The operator: a setting is missing or wrong.
-    Settings,
-    /// The plugin: it panicked.
-    Panic,
-    /// The client: it asked for what the model cannot do.
-    Unsupported,
-}
-
-/// What the server would learn from preparing an item.
+/// The cost of a prepared item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
-    /// What the item costs.
+    /// Weight of the item.
     pub weight: u64,
-    /// With which others it may share a batch.
+    /// Group of the item. Items of different groups never share a batch.
     pub group: u64,
 }
 
 impl<M: Model> Harness<M> {
-    /// Loads a model with these `[models.settings]`; relative paths in them start from the current folder, which is that of
-    /// the package under `cargo test`.
+    /// Loads a model with these `[models.settings]`. Relative paths in them are relative to the working directory, which is
+    /// that of the package under `cargo test`.
     ///
     /// # Errors
-    /// The model did not load.
+    /// The model cannot be loaded.
     pub fn load(settings: Json) -> Result<Self, Failure> {
         Self::load_with(settings, ".", 1, 1)
     }
 
-    /// As [`load`](Self::load), with the rest of the [`LoadContext`](crate::LoadContext).
+    /// Like [`load`](Self::load), with the remaining fields of the [`LoadContext`](crate::LoadContext).
     ///
     /// # Errors
-    /// The model did not load.
+    /// The model cannot be loaded.
     pub fn load_with(
         settings: Json,
         base_dir: impl Into<PathBuf>,
@@ -119,18 +92,18 @@ impl<M: Model> Harness<M> {
             ..manifest::LoadContext::default()
         };
         Self::loaded(&context, |context, host| {
-            entry::load::<M>(context, host, Reach::Calls)
+            entry::load::<M>(context, host, LogScope::Calls)
         })
     }
 }
 
 impl<F: Front> Harness<F> {
-    /// As [`load`](Self::load), for a plugin in two libraries. The second has to be where the dynamic linker finds it, as
-    /// it is under `cargo test` and `cargo bench` if its package is a dependency. What it logs outside of calls goes to the
-    /// first harness that loaded it.
+    /// Like [`load`](Self::load), for a plugin that consists of two libraries. The dynamic linker must be able to find the
+    /// second one. Under `cargo test` and `cargo bench` it does if the package of the library is a dependency. Records that the
+    /// library logs outside of calls go to the first harness that loaded it.
     ///
     /// # Errors
-    /// The model did not load.
+    /// The model cannot be loaded.
     pub fn load_behind(settings: Json) -> Result<Self, Failure> {
         let context = manifest::LoadContext {
             model: "test".to_owned(),
@@ -149,15 +122,15 @@ impl<M> Harness<M> {
         context: &manifest::LoadContext,
         load: impl FnOnce(RStr<'_>, Host) -> RResult<plugin_abi::Model, RawError>,
     ) -> Result<Self, Failure> {
-        let context = serde_json::to_string(context).expect("the path of the folder is UTF-8");
-        let logs = LogLines::default();
-        let model = match load(RStr::from(&*context), host::for_lines(&logs)) {
+        let context = serde_json::to_string(context).expect("the base directory is UTF-8");
+        let logs = RecordedLog::default();
+        let model = match load(RStr::from(&*context), host::recording_into(&logs)) {
             RResult::ROk(model) => model,
             RResult::RErr(error) => return Err(Failure::from(error)),
         };
         let manifest: ModelManifest =
-            serde_json::from_str(&model.manifest()).expect("the SDK writes manifests that can be read");
-        // The server rejects such a model, so its tests must not pass.
+            serde_json::from_str(&model.manifest()).expect("the SDK writes valid manifests");
+        // The server would reject such a model.
         if let Some(finding) = check::model(&manifest).first() {
             return Err(Failure::new(code::INTERNAL, &finding.message));
         }
@@ -169,30 +142,30 @@ impl<M> Harness<M> {
         })
     }
 
-    /// What the model tells the server about itself.
+    /// Returns the manifest that the server would receive.
     pub fn manifest(&self) -> &ModelManifest {
         &self.manifest
     }
 
-    /// Runs items of one request as one batch, without `parameters`.
+    /// Runs the items of one request as one batch, without `parameters`.
     ///
     /// # Panics
-    /// There is no such task.
+    /// The model has no such task.
     pub fn predict(&self, task: &str, items: &[Json]) -> Vec<Result<Json, Failure>> {
         self.predict_with(task, items, &Json::Null)
     }
 
-    /// As [`predict`](Self::predict), for a request with `parameters`.
+    /// Like [`predict`](Self::predict), for a request with `parameters`.
     ///
     /// # Panics
-    /// There is no such task.
+    /// The model has no such task.
     pub fn predict_with(&self, task: &str, items: &[Json], parameters: &Json) -> Vec<Result<Json, Failure>> {
         let (index, task) = self.task(task);
         let parameters = parameters_text(parameters);
         let mut outcomes: Vec<Option<Result<Json, Failure>>> = vec![None; items.len()];
         let mut ready = Vec::new();
         for (position, item) in items.iter().enumerate() {
-            match self.ready(index, task, item, &parameters) {
+            match self.prepare_item(index, task, item, &parameters) {
                 Ok(item) => ready.push((position, item)),
                 Err(failure) => outcomes[position] = Some(Err(failure)),
             }
@@ -204,33 +177,33 @@ impl<M> Harness<M> {
         }
         outcomes
             .into_iter()
-            .map(|outcome| outcome.expect("every item failed early or ran"))
+            .map(|outcome| outcome.expect("every item has failed or run"))
             .collect()
     }
 
-    /// Prepares an item, and says what the server would learn of it.
+    /// Prepares an item and returns its cost.
     ///
     /// # Errors
-    /// The item is not what the task takes.
+    /// The item is invalid.
     ///
     /// # Panics
-    /// There is no such task, or it does not prepare.
+    /// The model has no such task, or the task has no prepare step.
     pub fn prepare(&self, task: &str, item: &Json) -> Result<Cost, Failure> {
         let (index, task) = self.task(task);
         assert!(task.prepares, "task `{}` has no prepare step", task.name);
-        self.ready(index, task, item, "").map(|item| item.cost)
+        self.prepare_item(index, task, item, "").map(|item| item.cost)
     }
 
-    /// Runs the examples of every task, as the server does to warm the model up.
+    /// Runs the examples of every task, as the server does to warm up the model.
     ///
     /// # Panics
-    /// A task has no example, or one that fails.
+    /// A task has no example, or an example fails.
     pub fn check_examples(&self) {
         for task in &self.manifest.tasks {
             let name = &task.name;
             assert!(
                 !task.examples.is_empty(),
-                "task `{name}` has no example: the server cannot warm it up"
+                "task `{name}` has no example, which the server needs to warm it up"
             );
             for (example, outcome) in task.examples.iter().zip(self.predict(name, &task.examples)) {
                 if let Err(failure) = outcome {
@@ -240,7 +213,8 @@ impl<M> Harness<M> {
         }
     }
 
-    /// Hands `bench` a batch of these items, to be run again and again: read and prepared once, answered into nothing.
+    /// Calls `bench` with a function that runs a batch of these items. They are decoded and prepared once, and outputs are
+    /// discarded.
     ///
     /// ```no_run
     /// # use plugin_sdk::testing::Harness;
@@ -251,16 +225,16 @@ impl<M> Harness<M> {
     /// ```
     ///
     /// # Panics
-    /// There is no such task, or an item or the batch fails.
+    /// The model has no such task, or an item or the batch fails.
     pub fn repeat(&self, task: &str, items: &[Json], bench: impl FnOnce(&mut dyn FnMut())) {
         let (index, task) = self.task(task);
-        let ready = items.iter().map(|item| self.ready(index, task, item, ""));
+        let ready = items.iter().map(|item| self.prepare_item(index, task, item, ""));
         let ready = ready.collect::<Result<Vec<_>, _>>();
         let ready = ready.unwrap_or_else(|failure| panic!("an item failed: {failure}"));
         let ready: Vec<_> = ready.iter().collect();
         with_batch(index, &ready, "", |batch| {
             bench(&mut || {
-                let mut sink = Nowhere;
+                let mut sink = DiscardingSink;
                 let lent = OutputSinkAbi_TO::from_ptr(RMut::new(&mut sink), TD_Opaque);
                 if let Err(error) = self.model.predict_batch(batch, lent).into_result() {
                     panic!("the batch failed: {}", Failure::from(error));
@@ -269,18 +243,18 @@ impl<M> Harness<M> {
         });
     }
 
-    /// The model as the server holds it, for tests of the boundary itself.
+    /// Returns the model as seen by the server, for tests of the boundary.
     #[doc(hidden)]
     pub fn abi(&self) -> &plugin_abi::Model {
         &self.model
     }
 
-    /// What the model has logged, panics included.
+    /// Returns the records that the model has logged, including panics.
     pub fn logs(&self) -> Vec<LogLine> {
         self.logs.copy()
     }
 
-    /// Drops the model, and returns what it has logged until the end.
+    /// Drops the model and returns all records that it has logged.
     pub fn unload(self) -> Vec<LogLine> {
         let Self { model, logs, .. } = self;
         drop(model);
@@ -294,15 +268,15 @@ impl<M> Harness<M> {
         found.unwrap_or_else(|| panic!("the model has no task `{name}`"))
     }
 
-    fn ready(
+    fn prepare_item(
         &self,
         index: u32,
         task: &TaskManifest,
         item: &Json,
         parameters: &str,
-    ) -> Result<Ready<'_>, Failure> {
-        let value = native::read(item, &task.input).map_err(Failure::invalid)?;
-        let mut ready = Ready {
+    ) -> Result<PreparedItem<'_>, Failure> {
+        let value = json_form::read(item, &task.input).map_err(Failure::invalid)?;
+        let mut ready = PreparedItem {
             model: &self.model,
             task: index,
             value,
@@ -328,7 +302,7 @@ impl<M> Harness<M> {
         Ok(ready)
     }
 
-    fn run(&self, task: u32, ready: &[&Ready<'_>], parameters: &str) -> Vec<Result<Json, Failure>> {
+    fn run(&self, task: u32, ready: &[&PreparedItem<'_>], parameters: &str) -> Vec<Result<Json, Failure>> {
         if ready.is_empty() {
             return Vec::new();
         }
@@ -342,15 +316,15 @@ impl<M> Harness<M> {
     }
 }
 
-/// Calls `then` with the batch of these items.
+/// Calls `then` with a batch of these items.
 fn with_batch<T>(
     task: u32,
-    ready: &[&Ready<'_>],
+    ready: &[&PreparedItem<'_>],
     parameters: &str,
     then: impl FnOnce(RawBatch<'_>) -> T,
 ) -> T {
     let values: Vec<_> = ready.iter().map(|item| &item.value).collect();
-    native::with_all_raw(&values, |raw| {
+    json_form::with_all_raw(&values, |raw| {
         let items: Vec<_> = raw
             .iter()
             .zip(ready)
@@ -370,8 +344,8 @@ fn with_batch<T>(
     })
 }
 
-/// An item that may run; gives its handle back when dropped.
-struct Ready<'h> {
+/// An item that is ready to run. Returns its handle to the model when dropped.
+struct PreparedItem<'h> {
     model: &'h plugin_abi::Model,
     task: u32,
     value: OwnedValue,
@@ -379,7 +353,7 @@ struct Ready<'h> {
     cost: Cost,
 }
 
-impl Drop for Ready<'_> {
+impl Drop for PreparedItem<'_> {
     fn drop(&mut self) {
         if self.handle != 0 {
             self.model.drop_prepared(self.task, self.handle);
@@ -387,17 +361,17 @@ impl Drop for Ready<'_> {
     }
 }
 
-/// Asserts that two lists of numbers have the same length and nowhere differ by more than `tolerance`.
+/// Asserts that two slices have the same length and that corresponding elements differ by at most `tolerance`.
 ///
 /// # Panics
-/// They do not; the message begins with `what`.
+/// They do not. The message starts with `what`.
 #[track_caller]
 pub fn assert_close(got: &[f64], expected: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), expected.len(), "{what}: number of elements");
     for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
         assert!(
             (got - expected).abs() <= tolerance,
-            "{what}: element {index} is {got}, expected {expected} give or take {tolerance}"
+            "{what}: element {index} is {got}, expected {expected} ± {tolerance}"
         );
     }
 }
@@ -409,54 +383,6 @@ fn parameters_text(parameters: &Json) -> String {
         json!(parameters).to_string()
     }
 }
-
-impl Failure {
-    fn invalid(message: String) -> Self {
-        Self {
-            kind: FailureKind::InvalidInput,
-            message,
-            key: String::new(),
-        }
-    }
-
-    fn new(code: u32, message: &str) -> Self {
-        let kind = match code {
-            code::INVALID_INPUT => FailureKind::InvalidInput,
-            code::OUT_OF_MEMORY => FailureKind::OutOfMemory,
-            code::SETTINGS => FailureKind::Settings,
-            code::PANIC => FailureKind::Panic,
-            code::UNSUPPORTED => FailureKind::Unsupported,
-            _ => FailureKind::Internal,
-        };
-        Self {
-            kind,
-            message: message.to_owned(),
-            key: String::new(),
-        }
-    }
-}
-
-impl From<RawError> for Failure {
-    fn from(error: RawError) -> Self {
-        Self {
-            key: error.key.into_string(),
-            ..Self::new(error.kind, &error.message)
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:?}: {}", self.kind, self.message)?;
-        if self.key.is_empty() {
-            Ok(())
-        } else {
-            write!(formatter, " (setting `{}`)", self.key)
-        }
-    }
-}
-
-impl std::error::Error for Failure {}
 
 impl<M> fmt::Debug for Harness<M> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

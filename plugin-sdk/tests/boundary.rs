@@ -1,10 +1,10 @@
-//! What the server sees of a plugin, through the C ABI.
+//! Tests of the C ABI from the server's side: manifests, outcomes and errors.
 
 use plugin_sdk::prelude::*;
 use plugin_sdk::serde_json::Value as JsonValue;
 use plugin_sdk::testing::{Failure, FailureKind, Harness};
 
-/// A model with a task of every kind; its settings choose the names of two of them.
+/// A model with tasks of several kinds. Its settings add further tasks.
 struct Zoo {
     tasks: Vec<String>,
 }
@@ -12,7 +12,7 @@ struct Zoo {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Settings {
-    /// Names of the tasks beyond the fixed ones.
+    /// Names of additional tasks.
     #[serde(default)]
     tasks: Vec<String>,
 }
@@ -43,7 +43,7 @@ impl Model for Zoo {
     }
 }
 
-/// Bytes in, bytes out.
+/// A task from bytes to bytes.
 struct Reverse;
 
 impl Task<Zoo> for Reverse {
@@ -67,7 +67,7 @@ impl Task<Zoo> for Reverse {
     }
 }
 
-/// Text and parameters in, text out.
+/// A task from text to text, with parameters.
 struct Repeat;
 
 #[derive(Deserialize, JsonSchema)]
@@ -101,7 +101,7 @@ impl Task<Zoo> for Repeat {
     }
 }
 
-/// JSON in, the tensors of the whole batch out.
+/// A task from JSON to tensors of the whole batch.
 struct Rows;
 
 #[derive(Deserialize, JsonSchema)]
@@ -126,7 +126,7 @@ impl Task<Zoo> for Rows {
             .flat_map(|item| [item.number, -item.number])
             .collect();
         let labels = batch.iter().map(|item| format!("n{}", item.number));
-        // A negative number makes a row too many.
+        // Each negative number adds a superfluous row.
         let rows = batch.len() + batch.iter().filter(|item| item.number < 0.0).count();
         let pairs = [&pairs[..], &vec![0.0; rows * 2 - pairs.len()]].concat();
         Ok(Outputs::batch(vec![
@@ -136,7 +136,7 @@ impl Task<Zoo> for Rows {
     }
 }
 
-/// Anything in.
+/// A task that accepts any kind of input.
 struct KindOf;
 
 impl Task<Zoo> for KindOf {
@@ -148,13 +148,13 @@ impl Task<Zoo> for KindOf {
             Value::Text(text) => format!("text of {} bytes", text.len()),
             Value::Bytes(item) => format!("{item:?}"),
             Value::Json(document) => format!("json of {} bytes", document.len()),
-            _ => "something else".to_owned(),
+            _ => "tensors".to_owned(),
         };
         Ok(batch.iter().map(kind).collect())
     }
 }
 
-/// Prepared in one type, predicted from it.
+/// A task with a prepare step.
 struct Words;
 
 impl PreparedTask<Zoo> for Words {
@@ -186,11 +186,11 @@ impl PreparedTask<Zoo> for Words {
 }
 
 fn zoo() -> Harness<Zoo> {
-    Harness::load(json!({})).expect("loads")
+    Harness::load(json!({})).expect("it loads")
 }
 
 fn failure(outcome: &Result<JsonValue, Failure>) -> (FailureKind, &str) {
-    let failure = outcome.as_ref().expect_err("fails");
+    let failure = outcome.as_ref().expect_err("it fails");
     (failure.kind, &failure.message)
 }
 
@@ -201,8 +201,8 @@ fn the_manifest_describes_every_task() {
 }
 
 #[test]
-fn tasks_may_depend_on_the_settings() {
-    let model = Harness::<Zoo>::load(json!({"tasks": ["esrever"]})).expect("loads");
+fn tasks_can_depend_on_the_settings() {
+    let model = Harness::<Zoo>::load(json!({"tasks": ["esrever"]})).expect("it loads");
     let image = json!({"b64": "AAEC", "media_type": "image/png"});
     assert_eq!(
         model.predict("esrever", &[image]),
@@ -211,18 +211,18 @@ fn tasks_may_depend_on_the_settings() {
 }
 
 #[test]
-fn task_names_are_checked_at_load() {
+fn task_names_are_validated_when_the_model_is_loaded() {
     for (name, message) in [
         ("reverse", "two tasks are named `reverse`"),
         ("a/b", "invalid task name `a/b`: expected 1 to 128 letters"),
     ] {
-        let failure = Harness::<Zoo>::load(json!({"tasks": [name]})).expect_err("must not load");
+        let failure = Harness::<Zoo>::load(json!({"tasks": [name]})).expect_err("invalid task name");
         assert!(failure.message.starts_with(message), "{failure}");
     }
 }
 
 #[test]
-fn parameters_of_a_request_reach_its_items() {
+fn items_receive_the_parameters_of_their_request() {
     let model = zoo();
     let items = [json!("ab"), json!("c")];
     assert_eq!(
@@ -243,7 +243,7 @@ fn parameters_of_a_request_reach_its_items() {
 }
 
 #[test]
-fn rows_of_a_batch_find_their_items_also_when_one_cannot_be_decoded() {
+fn rows_are_assigned_to_the_right_items_when_one_cannot_be_decoded() {
     let model = zoo();
     let row = |number: f32| Ok(json!({"pair": [number, -number], "label": format!("n{number}")}));
     let item = |number: f32| json!({"number": number});
@@ -268,14 +268,14 @@ fn a_batch_with_a_wrong_number_of_rows_fails_as_a_whole() {
 }
 
 #[test]
-fn any_input_is_told_apart() {
+fn any_input_distinguishes_kinds() {
     let outcomes = zoo().predict("kind", &[json!("é"), json!({"b64": "AA=="}), json!([1, 2])]);
     let expected = ["text of 2 bytes", "1 bytes of ``", "json of 5 bytes"];
     assert_eq!(outcomes, expected.map(|text| Ok(json!(text))));
 }
 
 #[test]
-fn handles_of_other_tasks_are_refused() {
+fn handles_of_other_tasks_are_rejected() {
     use abi_stable::sabi_trait::TD_Opaque;
     use abi_stable::sabi_types::RMut;
     use abi_stable::std_types::{RSlice, RStr};
@@ -285,10 +285,10 @@ fn handles_of_other_tasks_are_refused() {
     struct Failures(Vec<String>);
     impl OutputSinkAbi for Failures {
         fn emit(&mut self, _index: u32, _value: RawValue<'_>, _flags: u32) -> u32 {
-            panic!("there is nothing to emit")
+            panic!("unexpected output")
         }
         fn emit_batch(&mut self, _tensors: RSlice<'_, RawTensor<'_>>) -> u32 {
-            panic!("there is nothing to emit")
+            panic!("unexpected output")
         }
         fn fail(&mut self, _index: u32, _kind: u32, message: RStr<'_>) -> u32 {
             self.0.push(message.to_string());
@@ -337,31 +337,28 @@ fn handles_of_other_tasks_are_refused() {
         .prepare(0, item)
         .into_result()
         .expect_err("no prepare step");
-    assert_eq!(
-        error.message,
-        "this task has no prepare step, and its manifest says so"
-    );
+    assert_eq!(error.message, "the task has no prepare step");
 }
 
-/// A model whose only task returns what it is told to, or declares nothing.
-struct Odd {
+/// A model whose only task may lack a declaration, or may return something other than it declares.
+struct Misdeclaring {
     declares: bool,
     returns: String,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct OddSettings {
+struct MisdeclaringSettings {
     declares: bool,
     #[serde(default)]
     returns: String,
 }
 
-impl Model for Odd {
-    type Settings = OddSettings;
+impl Model for Misdeclaring {
+    type Settings = MisdeclaringSettings;
 
-    fn load(settings: OddSettings, _context: &LoadContext) -> Result<Self, LoadError> {
-        let OddSettings { declares, returns } = settings;
+    fn load(settings: MisdeclaringSettings, _context: &LoadContext) -> Result<Self, LoadError> {
+        let MisdeclaringSettings { declares, returns } = settings;
         Ok(Self { declares, returns })
     }
 
@@ -371,19 +368,19 @@ impl Model for Odd {
 
     fn configured_tasks(&self) -> Tasks<Self> {
         Tasks::new().add(
-            "odd",
-            OddTask {
+            "pair",
+            MisdeclaringTask {
                 declares: self.declares,
             },
         )
     }
 }
 
-struct OddTask {
+struct MisdeclaringTask {
     declares: bool,
 }
 
-impl Task<Odd> for OddTask {
+impl Task<Misdeclaring> for MisdeclaringTask {
     type Input = Any;
     type Output = Tensor;
 
@@ -396,7 +393,7 @@ impl Task<Odd> for OddTask {
         }
     }
 
-    fn predict(&self, model: &Odd, batch: Batch<'_, Value<'_>>) -> BatchResult<TensorOutput> {
+    fn predict(&self, model: &Misdeclaring, batch: Batch<'_, Value<'_>>) -> BatchResult<TensorOutput> {
         let rows = batch.len();
         match model.returns.as_str() {
             "pair" => batch.map(|_| TensorOutput::new("pair", &[2], vec![1.0_f32; 2])),
@@ -413,22 +410,23 @@ impl Task<Odd> for OddTask {
 }
 
 #[test]
-fn the_harness_rejects_a_model_that_the_server_rejects() {
-    let failure = Harness::<Odd>::load(json!({"declares": false})).expect_err("the server rejects it");
+fn the_harness_rejects_models_that_the_server_rejects() {
+    let failure =
+        Harness::<Misdeclaring>::load(json!({"declares": false})).expect_err("it declares no tensors");
     assert_eq!(
         failure.message,
-        "the output of task `odd` is of kind tensors, but declares none: add `.output_tensor(…)` to what `describe` returns"
+        "the output of task `pair` has the kind tensors but declares no tensor: add `.output_tensor(…)` in `describe`"
     );
-    // A task that takes anything takes tensors only if it declares them: there is nothing to reject.
-    Harness::<Odd>::load(json!({"declares": true})).expect("it can be served");
+    // A task with `Any` as input accepts tensors only if it declares them, so its input is valid.
+    Harness::<Misdeclaring>::load(json!({"declares": true})).expect("it loads");
 }
 
 #[test]
-fn the_harness_rejects_outputs_that_are_not_what_was_declared() {
+fn the_harness_rejects_outputs_that_do_not_match_their_declaration() {
     let run = |returns: &str| {
         let model =
-            Harness::<Odd>::load(json!({"declares": true, "returns": returns})).expect("it can be served");
-        model.predict("odd", &[json!("a"), json!("b")])
+            Harness::<Misdeclaring>::load(json!({"declares": true, "returns": returns})).expect("it loads");
+        model.predict("pair", &[json!("a"), json!("b")])
     };
     assert_eq!(
         run("pair"),
@@ -459,7 +457,7 @@ fn the_harness_rejects_outputs_that_are_not_what_was_declared() {
 }
 
 #[test]
-fn the_harness_reads_items_as_the_server_does() {
+fn the_harness_reads_items_in_the_same_forms_as_the_server() {
     let model = zoo();
     let uri = json!("data:image/png;base64,AAEC");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The author's guide, built and run as it stands: its crate compiles, its tests pass, its library is a plugin.
+//! Tests of the guide for plugin authors: its crate compiles, its tests pass, its library is a plugin, and its commands work.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -11,9 +11,9 @@ use plugin_abi::manifest::PluginManifest;
 
 const GUIDE: &str = include_str!("../README.md");
 
-/// What the test adds to the guide's manifest: warnings are errors, the crate is not part of this workspace although it
-/// lies within, and the profile is this workspace's, so that compiled dependencies are shared.
-const EXTRA: &str = r#"
+/// Appended to the guide's `Cargo.toml`. Makes warnings errors, keeps the crate out of this workspace although it is located in
+/// it, and uses the profile of this workspace, so that compiled dependencies are shared.
+const CARGO_TOML_SUFFIX: &str = r#"
 [lints.rust]
 warnings = "deny"
 
@@ -26,18 +26,18 @@ debug = "line-tables-only"
 debug = false
 "#;
 
-/// The block that follows the line "`greeter/NAME`:".
+/// Returns the code block that follows the line "`greeter/NAME`:".
 fn block(name: &str) -> &'static str {
     let marker = format!("`greeter/{name}`:\n\n```");
     let (_, rest) = GUIDE.split_once(&marker).expect("the guide shows this file");
-    let (_language, rest) = rest.split_once('\n').expect("a fence ends its line");
+    let (_language, rest) = rest.split_once('\n').expect("a line break follows the fence");
     rest.split_once("```").expect("the fence is closed").0
 }
 
-/// The test that compiles and runs the guide's section on parameters.
+/// Path of the test of the guide's section on parameters, in the guide's crate.
 const PARAMETERS: &str = "tests/parameters.rs";
 
-/// The guide's model with the task of the section on parameters, and a test of it.
+/// Returns the guide's model with the task of the section on parameters, and a test of it.
 fn crate_with_parameters() -> String {
     let (_, section) = GUIDE
         .split_once("**Parameters.**")
@@ -62,52 +62,55 @@ fn parameters_are_read_for_each_item() {
     format!("{before}{task}\n{after}{test}")
 }
 
-/// Writes the crate of the guide, which differs only in where the SDK is and in [`EXTRA`].
+/// Writes the guide's crate, with only the path of the SDK replaced and [`CARGO_TOML_SUFFIX`] appended.
 fn write_crate() -> PathBuf {
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guide/greeter");
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guide/greeter");
     for name in ["Cargo.toml", "src/lib.rs", "tests/greeter.rs", PARAMETERS] {
-        let file = folder.join(name);
-        fs::create_dir_all(file.parent().expect("a file is in a folder")).expect("the folder can be made");
+        let file = directory.join(name);
+        fs::create_dir_all(file.parent().expect("a parent directory")).expect("create the directory");
         let written = fs::read_to_string(&file).unwrap_or_default();
         let text = match name {
             "Cargo.toml" => {
                 let path = "../inference-server/plugin-sdk";
                 assert!(block(name).contains(path));
-                format!("{}{EXTRA}", block(name).replace(path, &sdk.display().to_string()))
+                format!(
+                    "{}{CARGO_TOML_SUFFIX}",
+                    block(name).replace(path, &sdk.display().to_string())
+                )
             }
             PARAMETERS => crate_with_parameters(),
             _ => block(name).to_owned(),
         };
-        // A file that is written again is compiled again.
+        // Rewriting an unchanged file would compile the crate again.
         if written != text {
-            fs::write(&file, text).expect("the file can be written");
+            fs::write(&file, text).expect("write the file");
         }
     }
     let workspace = sdk.parent().expect("the SDK is in a workspace");
-    fs::copy(workspace.join("Cargo.lock"), folder.join("Cargo.lock")).expect("the versions can be shared");
-    folder
+    fs::copy(workspace.join("Cargo.lock"), directory.join("Cargo.lock")).expect("copy Cargo.lock");
+    directory
 }
 
-/// The folder that cargo builds into now, so that dependencies are compiled once.
+/// Returns the target directory of this build, so that compiled dependencies are reused.
 fn target_dir() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()
-        .expect("the temporary folder is in the target folder")
+        .expect("the temporary directory is in the target directory")
 }
 
-fn cargo(folder: &Path, arguments: &[&str]) {
+fn cargo(directory: &Path, arguments: &[&str]) {
     let output = Command::new(env!("CARGO"))
         .args(arguments)
-        .current_dir(folder)
+        .current_dir(directory)
         .env("CARGO_TARGET_DIR", target_dir())
         .output()
         .expect("cargo runs");
-    let said = [output.stdout, output.stderr].concat();
+    let text = [output.stdout, output.stderr].concat();
     assert!(
         output.status.success(),
         "cargo {arguments:?}: {}",
-        String::from_utf8_lossy(&said)
+        String::from_utf8_lossy(&text)
     );
 }
 
@@ -120,11 +123,11 @@ fn a_model_with_two_tasks_fits_in_forty_lines_of_safe_rust() {
 }
 
 #[test]
-fn the_crate_of_the_guide_builds_passes_its_tests_and_is_a_plugin() {
-    let folder = write_crate();
-    // As it comes out of `cargo fmt`: no lines saved by writing them together.
-    cargo(&folder, &["fmt", "--check", "--", "--config", "max_width=100"]);
-    cargo(&folder, &["test", "--offline", "--quiet"]);
+fn the_crate_of_the_guide_compiles_passes_its_tests_and_is_a_plugin() {
+    let directory = write_crate();
+    // Formatted by rustfmt, so that lines cannot be joined to meet the limit of forty.
+    cargo(&directory, &["fmt", "--check", "--", "--config", "max_width=100"]);
+    cargo(&directory, &["test", "--offline", "--quiet"]);
 
     let manifest = describe(&target_dir().join("debug/deps/libgreeter.so"));
     assert_eq!(
@@ -136,12 +139,12 @@ fn the_crate_of_the_guide_builds_passes_its_tests_and_is_a_plugin() {
     assert_eq!(manifest.settings_schema["required"][0], "greeting");
 }
 
-/// A server that is killed when the test ends.
-struct Served(Child);
+/// A server process that is killed on drop.
+struct ServerProcess(Child);
 
-impl Drop for Served {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // It may have exited already.
+        // Fails if the process has already exited.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -154,40 +157,40 @@ fn the_commands_of_the_guide_serve_its_model() {
         let required = std::env::var("INFERENCE_TEST_TOOLS").is_ok_and(|value| value == "required");
         assert!(!required, "{} is missing", server.display());
         eprintln!(
-            "note: NOT TESTED, since {} is missing: build the workspace",
+            "note: NOT TESTED, because {} is missing: build the workspace",
             server.display()
         );
         return;
     }
     let lines: Vec<&str> = commands("inference-server --config").lines().collect();
     let [build, serve, request] = lines[..] else {
-        panic!("the guide builds, serves and sends a request: {lines:?}")
+        panic!("expected commands to build, serve and send a request, got {lines:?}")
     };
     assert_eq!(
         (build, serve),
         ("cargo build --release", "inference-server --config models.toml")
     );
-    let folder = write_crate();
-    cargo(&folder, &["build", "--offline", "--quiet"]);
+    let directory = write_crate();
+    cargo(&directory, &["build", "--offline", "--quiet"]);
     let library = target_dir().join("debug/libgreeter.so");
     let config = block("models.toml").replace("target/release/libgreeter.so", &library.display().to_string());
-    fs::write(folder.join("models.toml"), config).expect("the file can be written");
+    fs::write(directory.join("models.toml"), config).expect("write the file");
 
     let mut child = Command::new(server)
         .args(["--config", "models.toml", "--host", "127.0.0.1", "--port", "0"])
-        .current_dir(&folder)
+        .current_dir(&directory)
         .stderr(Stdio::piped())
         .spawn()
         .expect("the server starts");
     let log = BufReader::new(child.stderr.take().expect("standard error is piped"));
-    let _server = Served(child);
-    let mut lines = log.lines().map(|line| line.expect("the log is text"));
+    let _server = ServerProcess(child);
+    let mut lines = log.lines().map(|line| line.expect("the log is UTF-8"));
     let mut after = |part: &str| {
         let line = lines.find(|line| line.contains(part));
-        let line = line.unwrap_or_else(|| panic!("the log never says {part:?}"));
+        let line = line.unwrap_or_else(|| panic!("the log does not contain {part:?}"));
         line.split(part)
             .nth(1)
-            .expect("it has the part")
+            .expect("the line contains the part")
             .trim()
             .to_owned()
     };
@@ -196,14 +199,14 @@ fn the_commands_of_the_guide_serve_its_model() {
     let reply = Command::new("sh")
         .args(["-c", &request.replace("localhost:8080", &address)])
         .output()
-        .expect("there is a shell");
+        .expect("run sh");
     let reply: plugin_sdk::serde_json::Value =
         plugin_sdk::serde_json::from_slice(&reply.stdout).expect("the reply is JSON");
     let expected = ["Hello, Ada!", "Hello, Grace!"];
     assert_eq!(reply["outputs"], plugin_sdk::serde_json::json!(expected));
 }
 
-/// The shell commands of the guide that contain `part`.
+/// Returns the shell block of the guide that contains `part`.
 fn commands(part: &str) -> &'static str {
     let blocks = GUIDE.split("```sh\n").skip(1);
     let mut blocks = blocks.filter_map(|rest| rest.split("```").next());
@@ -212,50 +215,47 @@ fn commands(part: &str) -> &'static str {
         .expect("the guide shows these commands")
 }
 
-/// Runs the commands of the guide in `folder`, all but the last one, which is `cargo test`.
-fn run_all_but_the_tests(folder: &Path, commands: &str) {
-    let (commands, last) = commands
-        .trim_end()
-        .rsplit_once('\n')
-        .expect("there are several commands");
+/// Runs commands of the guide in `directory`, except the last one, which is `cargo test`.
+fn run_all_but_the_tests(directory: &Path, commands: &str) {
+    let (commands, last) = commands.trim_end().rsplit_once('\n').expect("several commands");
     assert!(last.starts_with("cargo test"), "{last}");
     let status = Command::new("sh")
         .args(["-ec", commands])
-        .current_dir(folder)
+        .current_dir(directory)
         .status();
-    assert!(status.expect("there is a shell").success(), "{commands}");
+    assert!(status.expect("run sh").success(), "{commands}");
 }
 
-/// The folder that this repository is checked out in.
+/// Returns the root directory of this repository.
 fn checkout() -> &'static Path {
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR"));
     sdk.parent().expect("the SDK is in a workspace")
 }
 
-/// An empty folder for the test called `name`.
-fn empty_folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("the folder can be made");
-    folder
+/// Creates an empty directory for the test `name`.
+fn empty_directory(name: &str) -> PathBuf {
+    let directory = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+    fs::create_dir_all(&directory).expect("create the directory");
+    directory
 }
 
 #[test]
-fn a_copy_of_the_template_builds_outside_the_workspace_and_passes_its_tests() {
-    let parent = empty_folder("template-outside");
-    std::os::unix::fs::symlink(checkout(), parent.join("inference-server")).expect("it can be linked");
+fn a_copy_of_the_template_outside_the_workspace_passes_its_tests() {
+    let parent = empty_directory("template-outside");
+    std::os::unix::fs::symlink(checkout(), parent.join("inference-server")).expect("create a symbolic link");
     run_all_but_the_tests(&parent, commands("cp -r inference-server/plugins/template words"));
     let copy = parent.join("words");
-    fs::copy(checkout().join("Cargo.lock"), copy.join("Cargo.lock")).expect("the versions can be shared");
+    fs::copy(checkout().join("Cargo.lock"), copy.join("Cargo.lock")).expect("copy Cargo.lock");
     cargo(&copy, &["test", "--offline", "--quiet"]);
     let manifest = describe(&target_dir().join("debug/deps/libwords.so"));
     assert_eq!(manifest.name, "plugin-words");
-    fs::remove_dir_all(&parent).expect("the folder can be removed");
+    fs::remove_dir_all(&parent).expect("remove the directory");
 }
 
 #[test]
-fn a_copy_of_the_template_has_its_own_name_within_the_workspace() {
-    let parent = empty_folder("template-inside");
-    fs::create_dir_all(parent.join("plugins")).expect("the folder can be made");
+fn a_copy_of_the_template_within_the_workspace_is_renamed() {
+    let parent = empty_directory("template-inside");
+    fs::create_dir_all(parent.join("plugins")).expect("create the directory");
     let status = Command::new("cp")
         .arg("-r")
         .args([
@@ -263,31 +263,31 @@ fn a_copy_of_the_template_has_its_own_name_within_the_workspace() {
             parent.join("plugins/template"),
         ])
         .status();
-    assert!(status.expect("there is `cp`").success());
+    assert!(status.expect("run cp").success());
     run_all_but_the_tests(&parent, commands("cp -r plugins/template plugins/words"));
     for file in ["Cargo.toml", "tests/template.rs"] {
-        let copied = fs::read_to_string(parent.join("plugins/words").join(file)).expect("it was copied");
+        let copied = fs::read_to_string(parent.join("plugins/words").join(file)).expect("read the copy");
         assert!(
             !copied.contains("\"template\"") && !copied.contains("plugin-template"),
             "{copied}"
         );
         assert!(copied.contains("words"), "{copied}");
     }
-    fs::remove_dir_all(&parent).expect("the folder can be removed");
+    fs::remove_dir_all(&parent).expect("remove the directory");
 }
 
-/// Opens a library as the server does, and asks it what it is.
-#[allow(unsafe_code, reason = "a library is opened, whose symbols have no types")]
+/// Opens a plugin and returns its manifest.
+#[allow(unsafe_code, reason = "opens a library, whose symbols have no types")]
 fn describe(library: &Path) -> PluginManifest {
-    // SAFETY: the library was built just now from safe code; it has no initialisers of its own.
-    let library = unsafe { libloading::Library::new(library) }.expect("it can be opened");
+    // SAFETY: the library was just built from safe code and has no constructors.
+    let library = unsafe { libloading::Library::new(library) }.expect("open the library");
     // SAFETY: this symbol is an `AbiHeader` in every abi_stable library.
     let header = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) };
-    let header = *header.expect("it exports the symbol");
+    let header = *header.expect("the library exports the header");
     std::mem::forget(library);
-    let header = header.upgrade().expect("it was built with the same abi_stable");
+    let header = header.upgrade().expect("the same version of abi_stable");
     let module = header
         .init_root_module::<PluginModule_Ref>()
-        .expect("its layout is ours");
-    plugin_sdk::serde_json::from_str(&module.describe()()).expect("it describes itself")
+        .expect("the same layout");
+    plugin_sdk::serde_json::from_str(&module.describe()()).expect("a valid manifest")
 }

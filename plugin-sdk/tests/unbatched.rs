@@ -1,14 +1,14 @@
-//! Tasks without a batch dimension, and what a model reports about its loading.
+//! Tests of unbatched tasks, and of the details and trials that a model reports.
 
 use std::collections::BTreeMap;
 
 use plugin_sdk::prelude::*;
 use plugin_sdk::testing::Harness;
 
-/// Has one task, whose output is its input: a scalar, a cache and a sequence.
-struct Whole;
+/// A model with one task, which returns its inputs: a scalar, a cache and a sequence.
+struct Unbatched;
 
-impl Model for Whole {
+impl Model for Unbatched {
     type Settings = NoSettings;
 
     fn load(_settings: NoSettings, _context: &LoadContext) -> Result<Self, LoadError> {
@@ -29,7 +29,7 @@ impl Model for Whole {
 
 struct Echo;
 
-impl Task<Whole> for Echo {
+impl Task<Unbatched> for Echo {
     type Input = Tensors;
     type Output = Tensors;
 
@@ -48,7 +48,11 @@ impl Task<Whole> for Echo {
         })
     }
 
-    fn predict(&self, _model: &Whole, batch: Batch<'_, TensorsView<'_>>) -> BatchResult<Vec<TensorOutput>> {
+    fn predict(
+        &self,
+        _model: &Unbatched,
+        batch: Batch<'_, TensorsView<'_>>,
+    ) -> BatchResult<Vec<TensorOutput>> {
         let copy = |tensor: TensorView<'_>| {
             let shape: Vec<usize> = tensor.shape().iter().map(|size| *size as usize).collect();
             TensorOutput::from_bytes(
@@ -66,8 +70,8 @@ impl Task<Whole> for Echo {
 }
 
 #[test]
-fn scalars_dimensions_of_size_zero_and_sequences_reach_the_task_and_come_back() {
-    let model = Harness::<Whole>::load(json!({})).expect("it has no settings");
+fn scalars_empty_dimensions_and_sequences_are_passed_in_both_directions() {
+    let model = Harness::<Unbatched>::load(json!({})).expect("it loads");
     let items = [
         json!({"scalar": 1.5, "cache": [[[1, 2], [3, 4]]]}),
         json!({"scalar": -2.0, "cache": [[]], "parts.0": [], "parts.1": [1.0, 2.0]}),
@@ -81,8 +85,8 @@ fn scalars_dimensions_of_size_zero_and_sequences_reach_the_task_and_come_back() 
 }
 
 #[test]
-fn details_and_trials_are_reported_cut_to_what_the_server_accepts() {
-    let model = Harness::<Whole>::load(json!({})).expect("it has no settings");
+fn details_and_trials_are_truncated_to_the_length_that_the_server_accepts() {
+    let model = Harness::<Unbatched>::load(json!({})).expect("it loads");
     let manifest = model.manifest();
     assert_eq!(manifest.details["runtime"], "echo 1.0");
     let reason = &manifest.details["runtime_reason"];

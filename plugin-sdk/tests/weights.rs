@@ -1,4 +1,4 @@
-//! Weights that a task states with its outputs reach the server, each with its item.
+//! Tests of the weights that a task reports with its outputs.
 
 use abi_stable::sabi_trait::TD_Opaque;
 use abi_stable::sabi_types::RMut;
@@ -68,10 +68,10 @@ impl Task<Counter> for Short {
     }
 }
 
-/// The weights of items, and those that failed.
+/// A sink that collects weights, and the indices of failed items.
 #[derive(Default)]
 struct Weights {
-    stated: Vec<(u32, u64)>,
+    reported: Vec<(u32, u64)>,
     failed: Vec<u32>,
 }
 
@@ -90,14 +90,14 @@ impl OutputSinkAbi for Weights {
     }
 
     fn weigh(&mut self, index: u32, weight: u64) -> u32 {
-        self.stated.push((index, weight));
+        self.reported.push((index, weight));
         sink::OK
     }
 }
 
-/// What the server is told of a batch of these items of the task with this index.
+/// Runs a batch of these items. `task` is the index of the task.
 fn run(task: u32, items: &[&[u8]]) -> (Weights, Result<(), String>) {
-    let model = Harness::<Counter>::load(json!({})).expect("there is nothing to set");
+    let model = Harness::<Counter>::load(json!({})).expect("it loads");
     let items: Vec<RawItem<'_>> = items
         .iter()
         .map(|data| RawItem {
@@ -127,17 +127,20 @@ fn run(task: u32, items: &[&[u8]]) -> (Weights, Result<(), String>) {
 }
 
 #[test]
-fn weights_belong_to_their_items_also_when_one_cannot_be_decoded() {
+fn weights_are_assigned_to_the_right_items_when_one_cannot_be_decoded() {
     for task in [0, 1] {
         let (weights, outcome) = run(task, &[b"to", b"\xff", b"be or"]);
         assert_eq!(outcome, Ok(()));
-        assert_eq!((weights.stated, weights.failed), (vec![(0, 2), (2, 5)], vec![1]));
+        assert_eq!(
+            (weights.reported, weights.failed),
+            (vec![(0, 2), (2, 5)], vec![1])
+        );
     }
 }
 
 #[test]
 fn a_wrong_number_of_weights_fails_the_batch() {
     let (_, outcome) = run(2, &[b"to", b"be"]);
-    let expected = "the task stated 1 weights for 2 items, expected one for each";
+    let expected = "the task reported 1 weights for 2 items, expected one for each";
     assert_eq!(outcome, Err(expected.to_owned()));
 }

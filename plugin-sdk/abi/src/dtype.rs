@@ -1,29 +1,29 @@
-//! Types of tensor elements, as both sides name them. They cross the boundary as [`codes::dtype`](crate::codes::dtype).
+//! Datatypes of tensors. They cross the boundary as [`codes::dtype`](crate::codes::dtype).
 
 use std::fmt;
 
 use crate::codes::dtype as code;
 
-/// Type of a tensor's elements, with the names of the Open Inference Protocol.
+/// Datatype of a tensor, with the names of the Open Inference Protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     /// One byte, 0 or 1.
     Bool,
-    /// Unsigned 8 bit.
+    /// Unsigned 8-bit integer.
     Uint8,
-    /// Unsigned 16 bit.
+    /// Unsigned 16-bit integer.
     Uint16,
-    /// Unsigned 32 bit.
+    /// Unsigned 32-bit integer.
     Uint32,
-    /// Unsigned 64 bit.
+    /// Unsigned 64-bit integer.
     Uint64,
-    /// Signed 8 bit.
+    /// Signed 8-bit integer.
     Int8,
-    /// Signed 16 bit.
+    /// Signed 16-bit integer.
     Int16,
-    /// Signed 32 bit.
+    /// Signed 32-bit integer.
     Int32,
-    /// Signed 64 bit.
+    /// Signed 64-bit integer.
     Int64,
     /// IEEE 754 half precision.
     Fp16,
@@ -31,13 +31,13 @@ pub enum DType {
     Fp32,
     /// IEEE 754 double precision.
     Fp64,
-    /// The upper half of an FP32.
+    /// bfloat16: the upper half of an FP32.
     Bf16,
-    /// Byte strings: each a little-endian `u32` length and that many bytes.
+    /// Byte strings. Each is a little-endian `u32` length followed by that many bytes.
     Bytes,
 }
 
-/// Code, name and size of every element type, in the order of the enum.
+/// Code, name and size of every datatype, in the order of the enum.
 const ROWS: [(DType, u32, &str, Option<usize>); 14] = [
     (DType::Bool, code::BOOL, "BOOL", Some(1)),
     (DType::Uint8, code::UINT8, "UINT8", Some(1)),
@@ -56,32 +56,32 @@ const ROWS: [(DType, u32, &str, Option<usize>); 14] = [
 ];
 
 impl DType {
-    /// Every element type.
+    /// Returns all datatypes.
     pub fn all() -> impl Iterator<Item = Self> {
         ROWS.iter().map(|row| row.0)
     }
 
-    /// Name in the Open Inference Protocol: `FP32`, `INT64`, `BYTES`.
+    /// Returns the name in the Open Inference Protocol, such as `FP32`, `INT64` or `BYTES`.
     pub fn name(self) -> &'static str {
         ROWS[self as usize].2
     }
 
-    /// Bytes of one element; none for [`DType::Bytes`], whose elements differ in length.
+    /// Returns the size of one element in bytes, or `None` for [`DType::Bytes`], whose elements have variable length.
     pub fn size(self) -> Option<usize> {
         ROWS[self as usize].3
     }
 
-    /// The code that crosses the boundary.
+    /// Returns the code that crosses the boundary.
     pub fn code(self) -> u32 {
         ROWS[self as usize].1
     }
 
-    /// The type of that name in the Open Inference Protocol.
+    /// Returns the datatype with this name in the Open Inference Protocol.
     pub fn from_name(name: &str) -> Option<Self> {
         ROWS.iter().find(|row| row.2 == name).map(|row| row.0)
     }
 
-    /// The type of that code.
+    /// Returns the datatype with this code.
     pub fn from_code(code: u32) -> Option<Self> {
         ROWS.iter().find(|row| row.1 == code).map(|row| row.0)
     }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_of_element_types_is_in_the_order_of_the_enum() {
+    fn the_table_of_datatypes_is_in_the_order_of_the_enum() {
         for (index, dtype) in DType::all().enumerate() {
             assert_eq!(dtype as usize, index);
             assert_eq!(DType::from_code(dtype.code()), Some(dtype));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_keep_their_meaning_and_others_have_none() {
+    fn codes_never_change_and_unknown_codes_have_no_datatype() {
         for (code, dtype) in (1..).zip(DType::all()) {
             assert_eq!(dtype.code(), code);
         }

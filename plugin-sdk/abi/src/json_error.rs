@@ -1,17 +1,16 @@
-//! Messages of serde and `serde_json` errors in the terms of JSON, for people who never see the Rust types.
+//! Messages of serde and `serde_json` errors in JSON terms, for users who do not know the Rust types.
 //!
-//! serde describes what it expected by the Rust type: "invalid type: sequence, expected struct Person". A client that
-//! sends JSON needs "got an array, expected an object". The SDK words errors of items, parameters and settings this way,
-//! and the server words errors of request bodies, so both sides share this module. It is not part of the binary
-//! interface.
+//! serde describes what it expected by its Rust type: "invalid type: sequence, expected struct Person". A client that sends
+//! JSON needs "got an array, expected an object". The SDK uses this module for errors in items, parameters and settings, and
+//! the server uses it for errors in request bodies. It is not part of the binary interface.
 
 use serde_json::Error;
 
-/// Maximum number of characters of a client's string that a message repeats.
+/// Maximum number of characters of a client's string that a message quotes.
 const MAX_QUOTED: usize = 60;
 
-/// The message of `error` in the terms of JSON, without its position: for a document that is a part of what the client
-/// sent, where a line and a column mislead.
+/// Returns the message of `error` in JSON terms, without its position. For a document that is only a part of the client's
+/// body, since its lines and columns differ from those of the body.
 ///
 /// ```
 /// let error = serde_json::from_str::<Vec<usize>>("[1, \"x\"]").expect_err("a string among numbers");
@@ -20,10 +19,10 @@ const MAX_QUOTED: usize = 60;
 pub fn message(error: &Error) -> String {
     let text = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
-    reword(text.strip_suffix(&position).unwrap_or(&text))
+    rewrite(text.strip_suffix(&position).unwrap_or(&text))
 }
 
-/// The message of `error` in the terms of JSON, with its line and column if it has them: for a complete document.
+/// Returns the message of `error` in JSON terms, with its line and column if known. For a complete document.
 pub fn message_with_position(error: &Error) -> String {
     let message = message(error);
     match error.line() {
@@ -32,19 +31,19 @@ pub fn message_with_position(error: &Error) -> String {
     }
 }
 
-/// Rewords one message of serde, as in [`message`]. Text that no derive of serde produces is returned unchanged.
-pub fn reword(message: &str) -> String {
-    reword_mismatch(message)
-        .or_else(|| reword_variant(message))
-        .or_else(|| reword_syntax(message).map(str::to_owned))
+/// Rewrites one message of serde, as [`message`] does. Messages that serde's derives do not produce are returned unchanged.
+pub fn rewrite(message: &str) -> String {
+    rewrite_mismatch(message)
+        .or_else(|| rewrite_variant(message))
+        .or_else(|| rewrite_syntax(message).map(str::to_owned))
         .unwrap_or_else(|| message.to_owned())
 }
 
-/// "invalid type: A, expected B", "invalid value: A, expected B" and "invalid length N, expected B".
-fn reword_mismatch(message: &str) -> Option<String> {
+/// Rewrites "invalid type: A, expected B", "invalid value: A, expected B" and "invalid length N, expected B".
+fn rewrite_mismatch(message: &str) -> Option<String> {
     if let Some(rest) = message.strip_prefix("invalid length ") {
         let (length, expected) = rest.split_once(", expected ")?;
-        // serde accepts an array for a struct, as other formats have it; in JSON a struct is an object.
+        // serde also accepts an array for a struct, because some formats use it. In JSON, a struct is an object.
         if is_object(expected) {
             return Some("got an array, expected an object".to_owned());
         }
@@ -65,10 +64,10 @@ fn reword_mismatch(message: &str) -> Option<String> {
     ))
 }
 
-/// What was found, in JSON's terms, and the text after ", expected ".
+/// Returns what was found, in JSON terms, and the text after ", expected ".
 fn split_got(rest: &str) -> Option<(String, &str)> {
     if let Some(quoted) = rest.strip_prefix("string ") {
-        // A string may contain anything, ", expected " included; it is written with escapes.
+        // The string is escaped and can contain anything, including ", expected ".
         let end = closing_quote(quoted)?;
         let expected = quoted[end..].strip_prefix(", expected ")?;
         return Some((shorten(&quoted[..end]), expected));
@@ -94,7 +93,7 @@ fn split_got(rest: &str) -> Option<(String, &str)> {
     Some((got.to_owned(), expected))
 }
 
-/// The length of a quoted string with escapes, quotes included.
+/// Returns the length of a quoted and escaped string, including the quotes.
 fn closing_quote(quoted: &str) -> Option<usize> {
     let mut escaped = false;
     for (index, byte) in quoted.bytes().enumerate().skip(1) {
@@ -115,7 +114,8 @@ fn shorten(quoted: &str) -> String {
     }
 }
 
-/// What serde expected, in JSON's terms. `out_of_range`: a number of the right type, but too small or too large.
+/// Translates what serde expected into JSON terms. `out_of_range` means that the number has the right type, but is too small
+/// or too large.
 fn expected_value(expected: &str, out_of_range: bool) -> String {
     let known = match expected {
         "a boolean" | "bool" => "`true` or `false`",
@@ -146,7 +146,7 @@ fn expected_value(expected: &str, out_of_range: bool) -> String {
     shape(expected).unwrap_or_else(|| expected.to_owned())
 }
 
-/// `u8`, `i64`, `usize` and their siblings.
+/// Describes the integer type `expected`, such as `u8` or `usize`.
 fn integer(expected: &str, out_of_range: bool) -> Option<String> {
     let range = match expected {
         "u8" => Some((i64::from(u8::MIN), i64::from(u8::MAX))),
@@ -160,13 +160,14 @@ fn integer(expected: &str, out_of_range: bool) -> Option<String> {
         _ => return None,
     };
     Some(match range {
-        Some((least, most)) if out_of_range => format!("an integer from {least} to {most}"),
+        Some((min, max)) if out_of_range => format!("an integer from {min} to {max}"),
         _ if expected.starts_with('u') => "a non-negative integer".to_owned(),
         _ => "an integer".to_owned(),
     })
 }
 
-/// The JSON form of a Rust type that is named by its kind: `struct Person`, `tuple struct Point with 2 elements`.
+/// Describes the JSON form of a Rust type that serde names with its kind, such as `struct Person` or
+/// `tuple struct Point with 2 elements`.
 fn shape(expected: &str) -> Option<String> {
     let arrays = [
         "a tuple of size ",
@@ -186,7 +187,7 @@ fn shape(expected: &str) -> Option<String> {
     (expected.starts_with("unit struct ") || expected.starts_with("unit variant ")).then(|| "null".to_owned())
 }
 
-/// Whether what serde expected is an object in JSON.
+/// Whether the expected Rust type is an object in JSON.
 fn is_object(expected: &str) -> bool {
     let objects = [
         "struct ",
@@ -197,7 +198,8 @@ fn is_object(expected: &str) -> bool {
     objects.iter().any(|prefix| expected.starts_with(prefix))
 }
 
-/// What serde expected of a length: "a tuple of size 2", "tuple struct Point with 2 elements", "fewer elements in array".
+/// Describes the length that serde expected: "a tuple of size 2", "tuple struct Point with 2 elements", "fewer elements in
+/// array".
 fn expected_length(expected: &str) -> String {
     let number = expected
         .split([' ', ','])
@@ -211,10 +213,10 @@ fn expected_length(expected: &str) -> String {
     }
 }
 
-/// "unknown variant `x`, expected `a` or `b`", and the messages of enums that have no name for their variants.
-fn reword_variant(message: &str) -> Option<String> {
+/// Rewrites "unknown variant `x`, expected `a` or `b`", and the messages of untagged enums.
+fn rewrite_variant(message: &str) -> Option<String> {
     if message.starts_with("data did not match any variant of untagged enum ") {
-        return Some("the value has none of the accepted forms".to_owned());
+        return Some("the value matches none of the accepted forms".to_owned());
     }
     if message.starts_with("no variant of enum ") {
         return Some("expected exactly one of the alternative fields".to_owned());
@@ -228,8 +230,8 @@ fn reword_variant(message: &str) -> Option<String> {
     Some(format!("got {got}, expected {}", expected.replace('`', "\"")))
 }
 
-/// What `serde_json` says of a text that is not JSON, where it uses a parser's terms.
-fn reword_syntax(message: &str) -> Option<&'static str> {
+/// Rewrites syntax errors of `serde_json` that use the parser's terms.
+fn rewrite_syntax(message: &str) -> Option<&'static str> {
     Some(match message {
         "EOF while parsing a list" => "the document ends within an array",
         "EOF while parsing an object" => "the document ends within an object",
@@ -238,180 +240,11 @@ fn reword_syntax(message: &str) -> Option<&'static str> {
         "expected ident" => "expected `true`, `false` or `null`",
         "expected value" => "expected a JSON value",
         "trailing characters" => "unexpected characters after the document",
-        "key must be a string" => "expected a string as the name of a member",
+        "key must be a string" => "expected a string as the name of an object member",
         "recursion limit exceeded" => "the document is nested too deeply",
         _ => return None,
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::num::NonZeroU32;
-
-    use serde::Deserialize;
-    use serde::de::DeserializeOwned;
-
-    use super::*;
-
-    #[derive(Debug, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    #[allow(dead_code, reason = "only read into")]
-    struct Person {
-        name: String,
-        age: u8,
-    }
-
-    #[derive(Debug, Deserialize)]
-    #[allow(dead_code, reason = "only read into")]
-    struct Point(f32, f32);
-
-    #[derive(Debug, Deserialize)]
-    struct Nothing;
-
-    #[derive(Debug, Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    #[allow(dead_code, reason = "only read into")]
-    enum Color {
-        Red,
-        Mixed(u8, u8),
-        Named { name: String },
-    }
-
-    #[derive(Debug, Deserialize)]
-    #[serde(tag = "kind")]
-    #[allow(dead_code, reason = "only read into")]
-    enum Tagged {
-        Circle { radius: f64 },
-    }
-
-    #[derive(Debug, Deserialize)]
-    #[serde(untagged)]
-    #[allow(dead_code, reason = "only read into")]
-    enum Either {
-        Number(u8),
-        List(Vec<u8>),
-    }
-
-    fn of<T: DeserializeOwned + std::fmt::Debug>(document: &str) -> String {
-        message(&serde_json::from_str::<T>(document).expect_err(document))
-    }
-
-    #[test]
-    fn mismatches_are_worded_in_the_terms_of_json() {
-        for (worded, expected) in [
-            (of::<Person>("[]"), "got an array, expected an object"),
-            (of::<Person>("[\"Ada\"]"), "got an array, expected an object"),
-            (
-                of::<Color>(r#"{"named": []}"#),
-                "got an array, expected an object",
-            ),
-            (of::<Person>("5"), "got 5, expected an object"),
-            (of::<Person>("\"Ada\""), "got \"Ada\", expected an object"),
-            (of::<Person>("null"), "got null, expected an object"),
-            (of::<Person>("{}"), "missing field `name`"),
-            (
-                of::<Person>(r#"{"nam": 1}"#),
-                "unknown field `nam`, expected `name` or `age`",
-            ),
-            (of::<usize>("-1"), "got -1, expected a non-negative integer"),
-            (of::<usize>("1.5"), "got 1.5, expected a non-negative integer"),
-            (of::<u8>("256"), "got 256, expected an integer from 0 to 255"),
-            (of::<i32>("true"), "got true, expected an integer"),
-            (of::<NonZeroU32>("0"), "got 0, expected a positive integer"),
-            (of::<f32>("[1]"), "got an array, expected a number"),
-            (of::<bool>("{}"), "got an object, expected `true` or `false`"),
-            (
-                of::<char>("\"ab\""),
-                "got \"ab\", expected a string of one character",
-            ),
-            (of::<()>("1"), "got 1, expected null"),
-            (of::<Nothing>("1"), "got 1, expected null"),
-            (of::<Vec<u8>>("{}"), "got an object, expected an array"),
-            (
-                of::<BTreeMap<String, u8>>("[]"),
-                "got an array, expected an object",
-            ),
-            (
-                of::<(u8, u8)>("[1]"),
-                "got 1 element, expected an array of 2 elements",
-            ),
-            (
-                of::<[u8; 3]>("[]"),
-                "got 0 elements, expected an array of 3 elements",
-            ),
-            (of::<Point>("{}"), "got an object, expected an array"),
-            (
-                of::<Point>("[1.0]"),
-                "got 1 element, expected an array of 2 elements",
-            ),
-            (
-                of::<Color>("\"blue\""),
-                "got \"blue\", expected one of \"red\", \"mixed\", \"named\"",
-            ),
-            (
-                of::<Color>(r#"{"mixed": {}}"#),
-                "got an object, expected an array",
-            ),
-            (of::<Color>(r#"{"named": 1}"#), "got 1, expected an object"),
-            (of::<Tagged>("5"), "got 5, expected an object"),
-            (of::<Either>("true"), "the value has none of the accepted forms"),
-        ] {
-            assert_eq!(worded, expected);
-        }
-    }
-
-    #[test]
-    fn values_that_were_parsed_before_are_worded_alike() {
-        let of_value = |value: serde_json::Value| {
-            message(&serde_json::from_value::<Color>(value).expect_err("it is not a color"))
-        };
-        assert_eq!(
-            of_value(serde_json::json!(5)),
-            "got 5, expected a string or an object"
-        );
-        assert_eq!(
-            of_value(serde_json::json!(null)),
-            "got null, expected a string or an object"
-        );
-    }
-
-    #[test]
-    fn strings_of_clients_are_shortened_and_cannot_imitate_a_message() {
-        let long = format!("\"{}\"", "x".repeat(500));
-        let worded = of::<u8>(&long);
-        assert!(worded.chars().count() < 120, "{worded}");
-        assert_eq!(
-            of::<u8>(r#"", expected u8\" and""#),
-            r#"got ", expected u8\" and", expected a non-negative integer"#
-        );
-    }
-
-    #[test]
-    fn syntax_errors_have_no_terms_of_the_parser() {
-        for (document, expected) in [
-            ("", "the document ends where a value is expected"),
-            ("[1", "the document ends within an array"),
-            ("trux", "expected `true`, `false` or `null`"),
-            ("[1] 2", "unexpected characters after the document"),
-        ] {
-            assert_eq!(of::<serde_json::Value>(document), expected, "{document}");
-        }
-        let error = serde_json::from_str::<Vec<u8>>("[1,\n \"a\"]").expect_err("a string among numbers");
-        assert_eq!(
-            message_with_position(&error),
-            "got \"a\", expected a non-negative integer at line 2 column 4"
-        );
-    }
-
-    #[test]
-    fn what_authors_write_themselves_is_left_alone() {
-        for own in [
-            "expected a data URI such as `data:image/png;base64,…`",
-            "not base64: invalid padding",
-            "`name` is empty",
-        ] {
-            assert_eq!(reword(own), own);
-        }
-    }
-}
+mod tests;

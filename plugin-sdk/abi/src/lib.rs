@@ -1,21 +1,21 @@
 //! The binary interface between the inference server and a plugin, version 1.
 //!
-//! Owned by nobody and changed almost never: the server's loader is on one side of it, `plugin-sdk` on the other. Authors
-//! of plugins use `plugin-sdk` and never see this crate.
+//! The server's loader is on one side of this interface and `plugin-sdk` is on the other. It rarely changes. Plugin authors
+//! use `plugin-sdk` and do not depend on this crate.
 //!
-//! # How it may grow
+//! # Compatibility
 //! A plugin built today loads in every later server of the same major version. Therefore:
-//! - a struct that is passed by value is frozen; it has reserved fields and integer codes where growth is foreseen;
-//! - functions are only ever appended to [`PluginModule`], [`ModelAbi`], [`OutputSinkAbi`] and [`HostAbi`], after the
-//!   last prefix field (which never moves), each with a default;
-//! - whatever describes (tasks, schemas, settings, examples) crosses as JSON, see [`manifest`], and so never touches a layout.
+//! - Structs that are passed by value are frozen. They have reserved fields and integer codes for later additions.
+//! - Functions are only appended to [`PluginModule`], [`ModelAbi`], [`OutputSinkAbi`] and [`HostAbi`], after the last prefix
+//!   field, which never moves. Each has a default implementation.
+//! - Metadata (tasks, schemas, settings, examples) crosses as JSON (see [`manifest`]), so it does not affect any layout.
 //!
 //! # Ownership
-//! Everything borrowed is lent for the duration of the call. Nothing that a plugin allocated outlives the plugin's model
-//! except [`RawPrepared::handle`], which goes back through [`ModelAbi::drop_prepared`].
+//! Borrowed data is valid for the duration of the call. The host holds no memory of the plugin except the model and
+//! [`RawPrepared::handle`], which it returns through [`ModelAbi::drop_prepared`].
 //!
 //! # Panics
-//! A panic must not reach this boundary from either side: abi_stable would end the process. Both sides catch.
+//! Both sides catch panics before they reach this boundary, where abi_stable would exit the process.
 
 #![allow(
     non_camel_case_types,
@@ -25,7 +25,7 @@
     clippy::undocumented_unsafe_blocks,
     clippy::multiple_unsafe_ops_per_block,
     clippy::allow_attributes_without_reason,
-    reason = "the expansion of abi_stable's derive and sabi_trait macros"
+    reason = "the derive and sabi_trait macros of abi_stable expand to such code"
 )]
 
 pub mod check;
@@ -43,8 +43,8 @@ use abi_stable::sabi_trait;
 use abi_stable::sabi_types::{RMut, VersionStrings};
 use abi_stable::std_types::{RBox, RResult, RSlice, RStr, RString};
 
-/// One tensor, lent. `data` is little-endian, row-major and dense: its length is the product of `shape` times the size of
-/// `dtype` (see [`codes::dtype`]). Elements of dtype `BYTES` are each a `u32` length followed by that many bytes.
+/// A borrowed tensor. `data` is little-endian, row-major and dense: its length is the product of `shape` times the size of
+/// `dtype` (see [`codes::dtype`]). Each element of dtype `BYTES` is a `u32` length followed by that many bytes.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct RawTensor<'a> {
@@ -54,73 +54,74 @@ pub struct RawTensor<'a> {
     pub dtype: u32,
     /// Zero.
     pub reserved: u32,
-    /// Dimensions. Of one item: without the batch dimension. In [`OutputSinkAbi::emit_batch`]: the first is the batch.
+    /// Dimensions of one item, without the batch dimension. In [`OutputSinkAbi::emit_batch`], the first dimension is the
+    /// batch.
     pub shape: RSlice<'a, u64>,
     /// The elements.
     pub data: RSlice<'a, u8>,
 }
 
-/// One input or output of one item, lent.
+/// A borrowed input or output of one item.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct RawValue<'a> {
-    /// One of [`codes::kind`]: says which of the fields below count.
+    /// One of [`codes::kind`]. Determines which of the fields below are used.
     pub kind: u32,
     /// Zero.
     pub reserved: u32,
     /// The UTF-8 text, the JSON document or the bytes.
     pub data: RSlice<'a, u8>,
-    /// Media type of `data` where the kind is bytes; may be empty.
+    /// Media type of `data` if the kind is bytes. Empty if unknown.
     pub media_type: RStr<'a>,
-    /// The tensors, where the kind is tensors.
+    /// The tensors, if the kind is tensors.
     pub tensors: RSlice<'a, RawTensor<'a>>,
     /// Zero.
     pub reserved_word: u64,
 }
 
-/// One item of a batch, lent.
+/// A borrowed item of a batch.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct RawItem<'a> {
-    /// What the client sent.
+    /// The input that the client sent.
     pub value: RawValue<'a>,
-    /// The request's `parameters`, a JSON object; empty if it had none.
+    /// The request's `parameters` as a JSON object. Empty if the request has none.
     pub parameters: RStr<'a>,
-    /// The handle that [`ModelAbi::prepare`] gave for this item, or 0 if its task prepares nothing.
+    /// The handle that [`ModelAbi::prepare`] returned for this item, or 0 if its task has no prepare step.
     pub prepared: usize,
     /// Zero.
     pub reserved: u64,
 }
 
-/// A batch: items of one task, lent.
+/// A borrowed batch: items of one task.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct RawBatch<'a> {
     /// Index of the task in the manifest of the model.
     pub task: u32,
-    /// Which worker calls, from 0 to the number of workers less one. No two calls with the same number overlap.
+    /// Index of the calling worker, less than the number of workers. Calls with the same index never overlap.
     pub worker: u32,
-    /// The items, at least one.
+    /// The items. At least one.
     pub items: RSlice<'a, RawItem<'a>>,
     /// Zero.
     pub reserved: u64,
 }
 
-/// What preparing an item gave.
+/// A prepared item.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct RawPrepared {
-    /// Owned by the plugin, never 0. The host gives it back once, through [`ModelAbi::drop_prepared`].
+    /// Handle owned by the plugin. Never 0. The host returns it exactly once, through [`ModelAbi::drop_prepared`].
     pub handle: usize,
-    /// The item's cost in units of the plugin's choice (tokens, pixels), at least 1.
+    /// Cost of the item in the plugin's units, such as tokens or pixels. At least 1.
     pub weight: u64,
-    /// Items of different groups never share a batch (say a hash of the shape); 0 if any may.
+    /// Grouping key, such as a hash of the shape. Items of different groups never share a batch. 0 if the task has no groups.
     pub group: u64,
     /// Zero.
     pub reserved: u64,
 }
 
-/// A failure of an item, a batch or a load.
+/// Error of an item, a batch or a load.
 #[repr(C)]
 #[derive(StableAbi, Clone, Debug)]
 pub struct RawError {
@@ -128,21 +129,21 @@ pub struct RawError {
     pub kind: u32,
     /// Zero.
     pub reserved: u32,
-    /// What, where, got, expected; shown to the client or the operator.
+    /// What failed, what was found and what was expected. Shown to the client or the operator.
     pub message: RString,
-    /// Dotted path of the settings key at fault (`image.size`), or empty.
+    /// Dotted path of the invalid settings key (`image.size`), or empty.
     pub key: RString,
 }
 
-/// A log record, lent.
+/// A borrowed log record.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct RawLogRecord<'a> {
-    /// As `log::Level`: 1 error, 2 warn, 3 info, 4 debug, 5 trace.
+    /// Level as in `log::Level`: 1 error, 2 warn, 3 info, 4 debug, 5 trace.
     pub level: u32,
     /// Line in `file`, or 0.
     pub line: u32,
-    /// Module path, as a rule.
+    /// Target of the record, by default the module path.
     pub target: RStr<'a>,
     /// The formatted message.
     pub message: RStr<'a>,
@@ -150,10 +151,10 @@ pub struct RawLogRecord<'a> {
     pub file: RStr<'a>,
 }
 
-/// What a plugin may ask of the server at any time, from any thread, until the process ends.
+/// Functions of the server that a plugin can call at any time, from any thread, until the process exits.
 #[sabi_trait]
 pub trait HostAbi: Send + Sync + 'static {
-    /// Most verbose level that the server keeps, as in [`RawLogRecord::level`]; 0 for none.
+    /// Most verbose level that the server logs, as in [`RawLogRecord::level`]. 0 if it logs nothing.
     fn max_log_level(&self) -> u32;
 
     /// Writes a record to the server's log, tagged with the model.
@@ -161,62 +162,63 @@ pub trait HostAbi: Send + Sync + 'static {
     fn log(&self, record: RawLogRecord<'_>);
 }
 
-/// The server, as a plugin holds it.
+/// The server, as seen by a plugin.
 pub type Host = HostAbi_TO<RBox<()>>;
 
-/// Where a plugin puts the outcomes of one batch. Owned by the host; used during one `predict_batch`, on its thread.
+/// Receives the outcomes of one batch. Owned by the host, and used only during one call of `predict_batch`, on its thread.
 ///
-/// Each function answers with one of [`codes::sink`]. An item may be answered in several parts (see
-/// [`codes::emit::MORE`]); after its last part, or its failure, it is settled and further answers are refused.
+/// Each function returns one of [`codes::sink`]. The output of an item can be emitted in several parts (see
+/// [`codes::emit::MORE`]). After the last part or a failure, the item is complete and further calls for it are rejected.
 #[sabi_trait]
 pub trait OutputSinkAbi {
-    /// The output of item `index`, or a part of it.
+    /// Emits the output of item `index`, or a part of it.
     fn emit(&mut self, index: u32, value: RawValue<'_>, flags: u32) -> u32;
 
-    /// The outputs of all items at once: tensors whose first dimension is the batch; row `i` belongs to item `i`.
-    /// Refused once any item is settled: whoever has failed an item answers the others one by one.
+    /// Emits the outputs of all items at once: tensors whose first dimension is the batch. Row `i` belongs to item `i`.
+    /// Rejected if any item is already complete. A plugin that fails one item must emit the other items one by one.
     fn emit_batch(&mut self, tensors: RSlice<'_, RawTensor<'_>>) -> u32;
 
-    /// Item `index` failed, alone.
+    /// Fails item `index`. Other items are not affected.
     #[sabi(last_prefix_field)]
     fn fail(&mut self, index: u32, kind: u32, message: RStr<'_>) -> u32;
 
-    /// Item `index` has this weight, for a task that states no weights with [`ModelAbi::prepare`]. Settles nothing; at most
-    /// once for an item. A server that does not know this function ignores the weight.
+    /// Reports the weight of item `index`, for a task whose [`ModelAbi::prepare`] does not report weights. Does not complete
+    /// the item. At most one call per item. Servers without this function ignore the weight.
     fn weigh(&mut self, _index: u32, _weight: u64) -> u32 {
         codes::sink::OK
     }
 }
 
-/// A sink, lent for one batch.
+/// A sink, borrowed for one batch.
 pub type OutputSink<'a> = OutputSinkAbi_TO<'a, RMut<'a, ()>>;
 
-/// A loaded model. Called from several threads at once; see [`RawBatch::worker`].
+/// A loaded model. Called from several threads concurrently; see [`RawBatch::worker`].
 #[sabi_trait]
 pub trait ModelAbi: Send + Sync + 'static {
-    /// A [`manifest::ModelManifest`] as JSON: the tasks that this instance has, with its settings.
+    /// Returns a [`manifest::ModelManifest`] as JSON: the tasks of this instance with its settings.
     fn manifest(&self) -> RString;
 
-    /// Decodes and preprocesses one item. Called in parallel, off the model's threads, for tasks whose manifest says so.
+    /// Decodes and preprocesses one item. Called for tasks whose manifest sets `prepares`, in parallel and not on the model's
+    /// threads.
     fn prepare(&self, task: u32, item: RawItem<'_>) -> RResult<RawPrepared, RawError>;
 
-    /// Takes back what [`prepare`](Self::prepare) gave for `task`. Called exactly once per handle, on any thread.
+    /// Drops a handle that [`prepare`](Self::prepare) returned for `task`. Called exactly once per handle, on any thread.
     fn drop_prepared(&self, task: u32, handle: usize);
 
-    /// Runs one batch and puts one outcome per item into `sink`. An error fails every item that is not yet settled.
+    /// Runs one batch and emits one outcome per item into `sink`. An error fails every item that is not yet complete.
     #[sabi(last_prefix_field)]
     fn predict_batch(&self, batch: RawBatch<'_>, sink: OutputSink<'_>) -> RResult<(), RawError>;
 }
 
-/// A loaded model, as the server holds it.
+/// A loaded model, as seen by the server.
 pub type Model = ModelAbi_TO<RBox<()>>;
 
-/// What a plugin exports.
+/// The root module that a plugin exports.
 #[repr(C)]
 #[derive(StableAbi)]
 #[sabi(kind(Prefix(prefix_ref = PluginModule_Ref)))]
 pub struct PluginModule {
-    /// A [`manifest::PluginManifest`] as JSON: what can be said of the plugin without settings.
+    /// Returns a [`manifest::PluginManifest`] as JSON: everything that is known about the plugin without settings.
     pub describe: extern "C" fn() -> RString,
 
     /// Loads a model. `context` is a [`manifest::LoadContext`] as JSON.

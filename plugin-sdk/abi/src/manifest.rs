@@ -1,4 +1,5 @@
-//! What plugins and models say about themselves, as JSON. Every field has a default, so that either side may be older.
+//! Descriptions of plugins, models and tasks that cross the boundary as JSON. Every field has a default, so that either side
+//! can be older than the other.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-/// What can be said of a plugin without loading a model.
+/// Description of a plugin that is available without loading a model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PluginManifest {
@@ -14,18 +15,18 @@ pub struct PluginManifest {
     pub name: String,
     /// Version of the plugin's package.
     pub version: String,
-    /// One or two sentences.
+    /// Description in one or two sentences.
     pub description: String,
-    /// Version of the SDK that it was built with.
+    /// Version of the SDK that the plugin was built with.
     pub sdk_version: String,
     /// JSON Schema of `[models.settings]`.
     pub settings_schema: Json,
-    /// The tasks, where they do not depend on the settings; else empty.
+    /// The tasks, if they do not depend on the settings. Empty otherwise.
     pub tasks: Vec<TaskManifest>,
-    /// Where it would rather run; the operator's configuration wins. Absent means: the server's default.
+    /// Preferred isolation. The configuration takes precedence. If absent, the server's default applies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
-    /// Whether it was built with debug assertions, as `cargo build` does without `--release`.
+    /// Whether the plugin was built with debug assertions, as by `cargo build` without `--release`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub debug_build: bool,
 }
@@ -36,81 +37,81 @@ pub struct PluginManifest {
 pub enum Isolation {
     /// In the server's process.
     Thread,
-    /// In processes of its own.
+    /// In dedicated processes.
     Process,
 }
 
-/// What a loaded model is.
+/// Description of a loaded model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelManifest {
-    /// Framework or format that the model runs on (`onnx`, `rust`); may be empty.
+    /// Framework or format of the model (`onnx`, `rust`). May be empty.
     pub platform: String,
-    /// The tasks; their order gives them the indices that calls use.
+    /// The tasks. Calls refer to a task by its index in this list.
     pub tasks: Vec<TaskManifest>,
-    /// Files that it was loaded from beside those that its settings name. When one of them changes, a reload of the
-    /// configuration loads the model again.
+    /// Files that the model was loaded from, in addition to those named in its settings. If one of them changes, a reload of
+    /// the configuration loads the model again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PathBuf>,
-    /// Facts about the loaded model for people, such as the runtime that was chosen and why, by `snake_case` names. The
+    /// Human-readable facts about the loaded model, such as the selected runtime and the reason, by `snake_case` names. The
     /// server shows them in its list of models.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, String>,
 }
 
-/// One named ability of a model.
+/// Description of one task of a model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaskManifest {
-    /// Unique within the model.
+    /// Name, unique within the model.
     pub name: String,
-    /// For the documentation pages; Markdown.
+    /// Description for the documentation pages, in Markdown.
     pub description: String,
     /// Whether items pass through `prepare` before they are batched.
     pub prepares: bool,
-    /// What an item is.
+    /// The inputs that the task accepts.
     pub input: ValueManifest,
-    /// What an outcome is.
+    /// The output that the task returns.
     pub output: ValueManifest,
-    /// JSON Schema of the request's `parameters`, or null if the task takes none.
+    /// JSON Schema of the request's `parameters`, or null if the task has none.
     pub parameters_schema: Json,
-    /// Example items, in the JSON form of the native routes. The first is used for warm-up, docs and benchmarks.
+    /// Example items, in the JSON form of the native routes. The first is used for warm-up, documentation and benchmarks.
     pub examples: Vec<Json>,
-    /// Limits that fit the model; the operator's configuration wins.
+    /// Default batching limits. The configuration takes precedence.
     pub limits: Limits,
-    /// Whether it makes embeddings: it takes text, its output is one FP32 tensor of one dimension, and the weight of an
-    /// item, stated by `prepare` or with its output, is its number of tokens.
+    /// Whether the task produces embeddings: its input is text, its output is one one-dimensional FP32 tensor, and the weight
+    /// of an item, reported by `prepare` or with its output, is its number of tokens.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub embedding: bool,
-    /// Whether the tensors of an item are whole tensors and not rows of a batch: in protocols that have a batch dimension, a
+    /// Whether the tensors of an item are whole tensors rather than rows of a batch. In protocols with a batch dimension, a
     /// request to this task is one item, and every tensor has exactly the declared shape.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unbatched: bool,
-    /// The outcome of the computation that the plugin tried while it loaded the model; absent if it tried none.
+    /// Outcome of the trial computation that the plugin ran while loading the model. Absent if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trial: Option<Trial>,
 }
 
-/// The outcome of a computation that the plugin tried while it loaded a model.
+/// Outcome of a trial computation that the plugin ran while loading a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
 pub enum Trial {
-    /// The task computed an outcome.
+    /// The task computed an output.
     Succeeded,
-    /// It did not. The model may still serve other input.
+    /// The computation failed. Other inputs may still succeed.
     Failed {
-        /// What failed, for clients: no paths and no secrets.
+        /// What failed, as shown to clients. Must not contain paths or secrets.
         reason: String,
     },
 }
 
-/// Shape of an input or an output.
+/// Description of an input or an output.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ValueManifest {
-    /// The kinds it may have; an output has exactly one.
+    /// Accepted kinds. An output has exactly one.
     pub kinds: Vec<Kind>,
-    /// Media types of kind `bytes`; empty if any will do.
+    /// Accepted media types of kind `bytes`. Empty if all are accepted.
     pub media_types: Vec<String>,
     /// JSON Schema of kind `json`.
     pub schema: Json,
@@ -119,7 +120,7 @@ pub struct ValueManifest {
 }
 
 impl ValueManifest {
-    /// Any value of that kind.
+    /// Describes any value of this kind.
     pub fn of(kind: Kind) -> Self {
         Self {
             kinds: vec![kind],
@@ -127,7 +128,7 @@ impl ValueManifest {
         }
     }
 
-    /// These tensors.
+    /// Describes these tensors.
     pub fn of_tensors(tensors: impl Into<Vec<TensorManifest>>) -> Self {
         Self {
             tensors: tensors.into(),
@@ -135,8 +136,8 @@ impl ValueManifest {
         }
     }
 
-    /// The declared tensor that a tensor of this name belongs to, by its index, and the position of that tensor in its
-    /// sequence; 0 if it belongs to no sequence.
+    /// Finds the declaration of the tensor `name`. Returns its index, and the position of the tensor in its sequence, or 0 if
+    /// the declaration is not a sequence.
     pub fn find_tensor(&self, name: &str) -> Option<(usize, usize)> {
         let exact = |tensor: &TensorManifest| !tensor.sequence && tensor.name == name;
         if let Some(index) = self.tensors.iter().position(exact) {
@@ -147,7 +148,7 @@ impl ValueManifest {
     }
 }
 
-/// Kind of a value, see [`crate::codes::kind`].
+/// Kind of a value; see [`crate::codes::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -162,7 +163,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As manifests spell it.
+    /// Returns the name that manifests use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -173,30 +174,30 @@ impl Kind {
     }
 }
 
-/// One named tensor.
+/// Description of one named tensor.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TensorManifest {
-    /// Name, as in requests and replies.
+    /// Name in requests and replies.
     pub name: String,
-    /// Datatype name of the Open Inference Protocol: `FP32`, `INT64`, `BYTES`, ….
+    /// Datatype in the Open Inference Protocol, such as `FP32`, `INT64` or `BYTES`.
     pub dtype: String,
-    /// Dimensions of one item, without the batch dimension; -1 where any size will do. In an unbatched task the dimensions
-    /// of the whole tensor.
+    /// Dimensions of one item, without the batch dimension; -1 for any size. In an unbatched task, the dimensions of the whole
+    /// tensor.
     pub shape: Vec<i64>,
-    /// For the documentation pages.
+    /// Description for the documentation pages.
     pub description: String,
-    /// Whether it stands for a sequence: any number of tensors of this datatype and shape, called `name.0`, `name.1`, ….
+    /// Whether this declares a sequence: any number of tensors of this datatype and shape, named `name.0`, `name.1` and so on.
     /// Only in unbatched tasks.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sequence: bool,
-    /// Whether it may have any number of dimensions; `shape` is empty then.
+    /// Whether the tensor can have any number of dimensions. If true, `shape` is empty.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unranked: bool,
 }
 
 impl TensorManifest {
-    /// A tensor without a description.
+    /// Describes a tensor, without a description for the documentation.
     pub fn new(name: impl Into<String>, dtype: impl Into<String>, shape: impl Into<Vec<i64>>) -> Self {
         Self {
             name: name.into(),
@@ -208,14 +209,14 @@ impl TensorManifest {
         }
     }
 
-    /// The position that a tensor of this name has in the sequence; `None` if this is not a sequence or the name does not
-    /// belong to it.
+    /// Returns the position of the tensor `name` in this sequence, or `None` if this is not a sequence or the tensor is not a
+    /// member of it.
     pub fn position_in_sequence(&self, name: &str) -> Option<usize> {
         position_in_sequence(&self.name, name).filter(|_| self.sequence)
     }
 }
 
-/// The position of the tensor `name` in `sequence`: 2 for `parts.2` in `parts`.
+/// Returns the position of the tensor `name` in `sequence`, such as 2 for `parts.2` in `parts`.
 pub fn position_in_sequence(sequence: &str, name: &str) -> Option<usize> {
     let position = name.strip_prefix(sequence)?.strip_prefix('.')?;
     let is_canonical =
@@ -223,29 +224,29 @@ pub fn position_in_sequence(sequence: &str, name: &str) -> Option<usize> {
     position.parse().ok().filter(|_| is_canonical)
 }
 
-/// Batching limits that a task declares. Absent means: the server's default.
+/// Batching limits that a task declares. If a limit is absent, the server's default applies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
-    /// Most items in a batch.
+    /// Maximum number of items in a batch.
     pub max_batch_size: Option<usize>,
-    /// Most weight in a batch.
+    /// Maximum total weight of a batch.
     pub max_batch_weight: Option<u64>,
-    /// How weights add up.
+    /// How the cost of a batch is computed.
     pub weight_rule: Option<WeightRule>,
 }
 
-/// How the weights of a batch add up to its cost.
+/// How the cost of a batch is computed from the weights of its items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightRule {
-    /// Every item is padded to the heaviest: `count × heaviest`.
+    /// Every item is padded to the heaviest: `count × max(weight)`.
     Padded,
-    /// The sum of the weights.
+    /// Sum of the weights.
     Sum,
 }
 
-/// What a model is loaded with.
+/// Context in which a model is loaded.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoadContext {
@@ -253,14 +254,14 @@ pub struct LoadContext {
     pub model: String,
     /// `[models.settings]`.
     pub settings: Json,
-    /// Folder of the configuration file: what relative paths in the settings start from.
+    /// Directory of the configuration file. Relative paths in the settings are relative to it.
     pub base_dir: PathBuf,
-    /// How many `predict_batch` calls may run at once.
+    /// Maximum number of concurrent `predict_batch` calls.
     pub workers: u32,
-    /// How many threads one `predict_batch` should compute with.
+    /// Number of threads that one `predict_batch` call should use.
     pub threads: u32,
-    /// Whether another process has loaded this model before with the same settings: a further worker, or the successor of one
-    /// that died. What loading reports to the operator is known then.
+    /// Whether another process has already loaded this model with the same settings, as for a second worker or a restarted
+    /// one. The operator has then already seen what loading reports.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_repeated: bool,
 }

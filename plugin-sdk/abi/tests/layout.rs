@@ -1,4 +1,4 @@
-//! The layout of what crosses the boundary by value is frozen. A difference here breaks every plugin that was ever built.
+//! Pins the layout of the types that cross the boundary by value. Any change breaks every existing plugin.
 
 use std::fmt::Write;
 use std::mem::{align_of, offset_of, size_of};
@@ -8,17 +8,17 @@ use plugin_abi::{RawBatch, RawError, RawItem, RawLogRecord, RawPrepared, RawTens
 macro_rules! layout {
     ($text:ident, $type:ident { $($field:ident),* $(,)? }) => {
         writeln!($text, "{}: {} bytes, aligned to {}", stringify!($type), size_of::<$type>(), align_of::<$type>())
-            .expect("a String takes everything");
+            .expect("writing to a String cannot fail");
         $(
             writeln!($text, "  {} at {}", stringify!($field), offset_of!($type, $field))
-                .expect("a String takes everything");
+                .expect("writing to a String cannot fail");
         )*
     };
 }
 
 #[cfg(target_pointer_width = "64")]
 #[test]
-fn the_layout_of_version_1_is_what_it_always_was() {
+fn the_layout_of_version_1_does_not_change() {
     let mut text = String::new();
     layout!(
         text,

@@ -1,4 +1,4 @@
-//! The server's side of the C ABI, as far as a test needs it.
+//! The server's side of the C ABI in tests: a host that records the log, and sinks for outcomes.
 
 use std::hint::black_box;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,34 +12,34 @@ use plugin_abi::manifest::ValueManifest;
 use plugin_abi::{Host, HostAbi, HostAbi_TO, OutputSinkAbi, RawLogRecord, RawTensor, RawValue};
 use serde_json::Value as Json;
 
-use super::{Failure, native};
+use super::{Failure, json_form};
 use crate::tensor::TensorView;
 
 /// One record of a model's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    /// How grave it is.
+    /// Level.
     pub level: Level,
-    /// Module that it came from; `panic` for panics.
+    /// Target, by default the module path. `panic` for panics.
     pub target: String,
-    /// What it says.
+    /// Message.
     pub message: String,
 }
 
 #[derive(Clone, Default)]
-pub(super) struct LogLines(Arc<Mutex<Vec<LogLine>>>);
+pub(super) struct RecordedLog(Arc<Mutex<Vec<LogLine>>>);
 
-impl LogLines {
+impl RecordedLog {
     pub(super) fn copy(&self) -> Vec<LogLine> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-pub(super) fn for_lines(lines: &LogLines) -> Host {
-    HostAbi_TO::from_value(lines.clone(), TD_Opaque)
+pub(super) fn recording_into(log: &RecordedLog) -> Host {
+    HostAbi_TO::from_value(log.clone(), TD_Opaque)
 }
 
-impl HostAbi for LogLines {
+impl HostAbi for RecordedLog {
     fn max_log_level(&self) -> u32 {
         Level::Trace as u32
     }
@@ -59,12 +59,12 @@ impl HostAbi for LogLines {
     }
 }
 
-/// Keeps the outcome of every item, and refuses what the server refuses.
+/// Collects the outcome of every item, and rejects the same outputs as the server.
 pub(super) struct CollectingSink<'a> {
     outcomes: Vec<Option<Result<Json, Failure>>>,
-    /// What the task's outputs are.
+    /// Declared output of the task.
     declared: &'a ValueManifest,
-    /// Why the outputs of the whole batch were refused: explains more than what the plugin made of the refusal.
+    /// Why the outputs of the whole batch were rejected. More specific than the error that the plugin then returns.
     fault: Option<String>,
 }
 
@@ -77,7 +77,7 @@ impl<'a> CollectingSink<'a> {
         }
     }
 
-    /// One outcome per item: those unsettled fail with the batch, or as the plugin's fault if the batch did not.
+    /// Returns one outcome per item. Incomplete items get the error of the batch, or a fault of the plugin if there is none.
     pub(super) fn finish(self, batch: Option<Failure>) -> Vec<Result<Json, Failure>> {
         let fault = self.fault.map(|fault| Failure::new(code::INTERNAL, &fault));
         let lost = fault
@@ -89,10 +89,10 @@ impl<'a> CollectingSink<'a> {
             .collect()
     }
 
-    fn settle(&mut self, index: u32, outcome: Result<Json, Failure>) -> u32 {
+    fn complete(&mut self, index: u32, outcome: Result<Json, Failure>) -> u32 {
         match self.outcomes.get_mut(index as usize) {
-            Some(unsettled @ None) => {
-                *unsettled = Some(outcome);
+            Some(pending @ None) => {
+                *pending = Some(outcome);
                 sink::OK
             }
             _ => sink::REFUSED,
@@ -105,10 +105,10 @@ impl OutputSinkAbi for CollectingSink<'_> {
         if flags & emit::MORE != 0 {
             return sink::NOT_STREAMING;
         }
-        match check::output(&value, self.declared).and_then(|_| native::write(&value)) {
-            Ok(output) => self.settle(index, Ok(output)),
+        match check::output(&value, self.declared).and_then(|_| json_form::write(&value)) {
+            Ok(output) => self.complete(index, Ok(output)),
             Err(message) => {
-                self.settle(index, Err(Failure::new(code::INTERNAL, &message)));
+                self.complete(index, Err(Failure::new(code::INTERNAL, &message)));
                 sink::REFUSED
             }
         }
@@ -125,7 +125,7 @@ impl OutputSinkAbi for CollectingSink<'_> {
             let nested = TensorView::new(tensor)
                 .ok()
                 .filter(|view| view.shape().first() == Some(&(rows as u64)));
-            let Some(Ok(Json::Array(nested))) = nested.map(|view| native::nested(&view)) else {
+            let Some(Ok(Json::Array(nested))) = nested.map(|view| json_form::nested(&view)) else {
                 return sink::REFUSED;
             };
             for (output, row) in outputs.iter_mut().zip(nested) {
@@ -143,14 +143,14 @@ impl OutputSinkAbi for CollectingSink<'_> {
     }
 
     fn fail(&mut self, index: u32, kind: u32, message: RStr<'_>) -> u32 {
-        self.settle(index, Err(Failure::new(kind, message.as_str())))
+        self.complete(index, Err(Failure::new(kind, message.as_str())))
     }
 }
 
-/// Drops every output.
-pub(super) struct Nowhere;
+/// Discards all outputs.
+pub(super) struct DiscardingSink;
 
-impl OutputSinkAbi for Nowhere {
+impl OutputSinkAbi for DiscardingSink {
     fn emit(&mut self, _index: u32, value: RawValue<'_>, _flags: u32) -> u32 {
         black_box(value);
         sink::OK

@@ -7,10 +7,10 @@ use std::path::Path;
 use plugin_sdk::LoadError;
 use plugin_sdk::serde_json::Value as Json;
 use serde::Deserialize;
-use transformer::files::blame;
+use transformer::files::file_error;
 use transformer::{Activation, Norms, Shape};
 
-use crate::eye::Target;
+use crate::image_reader::Target;
 
 /// `config.json`. What is left out is as in transformers.
 #[derive(Deserialize)]
@@ -67,7 +67,7 @@ impl TextConfig {
     pub(crate) fn shape(&self, file: &Path) -> Result<Shape, LoadError> {
         let left_out = Sizes {
             width: 512,
-            wide: 2048,
+            feed_forward_size: 2048,
             heads: 8,
         };
         let shape = self.layers.shape(&left_out, "text_config", file)?;
@@ -104,16 +104,16 @@ impl VisionConfig {
     pub(crate) fn shape(&self, file: &Path) -> Result<Shape, LoadError> {
         if self.num_channels != 3 {
             let message = format!("has images of {} channels, expected 3", self.num_channels);
-            return Err(blame(file, &message));
+            return Err(file_error(file, &message));
         }
         if self.patch_size == 0 || self.patch_size > self.image_size {
             let (patch, image) = (self.patch_size, self.image_size);
             let message = format!("divides images of {image}×{image} into patches of {patch}×{patch}");
-            return Err(blame(file, &message));
+            return Err(file_error(file, &message));
         }
         let left_out = Sizes {
             width: 768,
-            wide: 3072,
+            feed_forward_size: 3072,
             heads: 12,
         };
         self.layers.shape(&left_out, "vision_config", file)
@@ -134,7 +134,7 @@ struct LayersConfig {
 /// Sizes that differ between the encoders, where they are left out.
 struct Sizes {
     width: usize,
-    wide: usize,
+    feed_forward_size: usize,
     heads: usize,
 }
 
@@ -145,22 +145,22 @@ impl LayersConfig {
             layers: self.num_hidden_layers.unwrap_or(12),
             width: self.hidden_size.unwrap_or(left_out.width),
             heads: self.num_attention_heads.unwrap_or(left_out.heads),
-            wide: self.intermediate_size.unwrap_or(left_out.wide),
+            feed_forward_size: self.intermediate_size.unwrap_or(left_out.feed_forward_size),
             activation: activation(self.hidden_act.as_deref().unwrap_or("quick_gelu"), file)?,
             epsilon: self.layer_norm_eps.unwrap_or(1e-5),
             norms: Norms::Before,
             causal: false,
         };
-        let sizes = [shape.layers, shape.width, shape.heads, shape.wide];
+        let sizes = [shape.layers, shape.width, shape.heads, shape.feed_forward_size];
         if sizes.contains(&0) {
-            return Err(blame(file, &format!("has a size of 0 in `{section}`")));
+            return Err(file_error(file, &format!("has a size of 0 in `{section}`")));
         }
         if !shape.width.is_multiple_of(shape.heads) {
             let message = format!(
                 "divides {} numbers among {} heads in `{section}`",
                 shape.width, shape.heads
             );
-            return Err(blame(file, &message));
+            return Err(file_error(file, &message));
         }
         Ok(shape)
     }
@@ -169,7 +169,7 @@ impl LayersConfig {
 fn activation(name: &str, file: &Path) -> Result<Activation, LoadError> {
     Activation::named(name).ok_or_else(|| {
         let message = format!("has the activation `{name}`, expected quick_gelu, gelu or relu");
-        blame(file, &message)
+        file_error(file, &message)
     })
 }
 
@@ -237,7 +237,7 @@ impl ImageConfig {
     /// What size an image is given, and width and height of what is kept of it.
     pub(crate) fn sizes(&self, file: &Path) -> Result<(Target, usize), LoadError> {
         self.check(file)?;
-        let misfit = |key: &str| blame(file, &format!("has a `{key}` that is not understood"));
+        let misfit = |key: &str| file_error(file, &format!("has a `{key}` that is not understood"));
         let target = match &self.size {
             None => Target::ShortestEdge(224),
             Some(Size::Number(edge)) => Target::ShortestEdge(*edge),
@@ -261,7 +261,7 @@ impl ImageConfig {
             (Target::Exact(width, height), Some(side)) => (width.min(height), side),
             (Target::Exact(width, height), None) if width == height => (width, width),
             (_, None) => {
-                return Err(blame(
+                return Err(file_error(
                     file,
                     "leaves images of many sizes, expected `do_center_crop`",
                 ));
@@ -269,7 +269,7 @@ impl ImageConfig {
         };
         if side > smaller || side == 0 {
             let message = format!("keeps {side}×{side} pixels of images that may be {smaller}×{smaller}");
-            return Err(blame(file, &message));
+            return Err(file_error(file, &message));
         }
         Ok((target, side))
     }
@@ -278,7 +278,7 @@ impl ImageConfig {
         let kinds = [&self.image_processor_type, &self.feature_extractor_type];
         if let Some(kind) = kinds.into_iter().flatten().find(|kind| !kind.starts_with("CLIP")) {
             let message = format!("names the image processor `{kind}`, expected CLIPImageProcessor");
-            return Err(blame(file, &message));
+            return Err(file_error(file, &message));
         }
         let steps = [
             ("do_resize", self.do_resize),
@@ -287,7 +287,7 @@ impl ImageConfig {
             ("do_convert_rgb", self.do_convert_rgb),
         ];
         if let Some((step, _)) = steps.iter().find(|(_, done)| *done == Some(false)) {
-            return Err(blame(file, &format!("has `{step}` false, expected true")));
+            return Err(file_error(file, &format!("has `{step}` false, expected true")));
         }
         match self.resample {
             None | Some(Self::BICUBIC) => Ok(()),
@@ -296,7 +296,7 @@ impl ImageConfig {
                     "has `resample` {other}, expected {}, which is bicubic",
                     Self::BICUBIC
                 );
-                Err(blame(file, &message))
+                Err(file_error(file, &message))
             }
         }
     }
@@ -313,7 +313,7 @@ impl ImageConfig {
             [0.268_629_54, 0.261_302_58, 0.275_777_11],
         );
         let (Some(mean), Some(std)) = (mean, std) else {
-            return Err(blame(
+            return Err(file_error(
                 file,
                 "has `image_mean` or `image_std` that are not three numbers",
             ));
@@ -322,7 +322,7 @@ impl ImageConfig {
             |channel: usize, level: usize| ((level as f64 * factor) as f32 - mean[channel]) / std[channel];
         let levels = [0, 1, 2].map(|channel| std::array::from_fn(|index| level(channel, index)));
         if !levels.as_flattened().iter().all(|level| level.is_finite()) {
-            return Err(blame(file, "makes pixels that are no numbers"));
+            return Err(file_error(file, "makes pixels that are no numbers"));
         }
         Ok(levels)
     }

@@ -46,9 +46,9 @@ pub(crate) struct Labels {
 
 impl Labels {
     /// Remembers at most that many.
-    pub(crate) fn new(most: NonZeroUsize) -> Self {
+    pub(crate) fn new(max: NonZeroUsize) -> Self {
         Self {
-            known: Mutex::new(LruCache::new(most)),
+            known: Mutex::new(LruCache::new(max)),
         }
     }
 

@@ -2,16 +2,16 @@
 //! without training. The answers are those of transformers, also in what it does to images. Pure Rust, so there is nothing else to
 //! install.
 //!
-//! The way of an item: `tasks` split a text into tokens, or read an image with the `eye`, which gives it its size with `resample`,
+//! The way of an item: `tasks` split a text into tokens, or read an image with the `image_reader`, which gives it its size with `resample`,
 //! both off the model's thread; the `network` computes a batch, `text` and `vision` apart; `labels` remembers the vectors of labels. What the
 //! `folder` says, in its many `files`, is read once, at load. The README of this plugin is for the operator.
 
 #![forbid(unsafe_code)]
 
-mod eye;
 mod files;
-mod folder;
+mod image_reader;
 mod labels;
+mod model_spec;
 mod network;
 mod resample;
 mod settings;
@@ -25,12 +25,12 @@ mod tests;
 use std::path::Path;
 
 use plugin_sdk::prelude::*;
-use transformer::{Tokenizer, Tokens, lanes};
+use transformer::{Tokenizer, Tokens, threads};
 
-use crate::eye::Eye;
-pub use crate::eye::Pixels;
-use crate::folder::Recipe;
+use crate::image_reader::ImageReader;
+pub use crate::image_reader::Pixels;
 use crate::labels::{Labels, Template};
+use crate::model_spec::ModelSpec;
 use crate::network::Network;
 pub use crate::settings::Settings;
 use crate::tasks::{Classify, EmbedImage, EmbedText};
@@ -38,7 +38,7 @@ use crate::tasks::{Classify, EmbedImage, EmbedText};
 /// A loaded model.
 pub struct Clip {
     tokenizer: Tokenizer,
-    eye: Eye,
+    image_reader: ImageReader,
     network: Network,
     labels: Labels,
     template: Template,
@@ -58,14 +58,14 @@ impl Clip {
         workers: usize,
         threads: usize,
     ) -> Result<Self, LoadError> {
-        let threads = lanes::threads(settings.threads, threads)?;
+        let threads = threads::thread_count(settings.threads, threads)?;
         let template = Template::new(&settings.template);
         let template = template.map_err(|problem| LoadError::setting("template", problem))?;
-        let Recipe {
+        let ModelSpec {
             tokenizer,
-            eye,
+            image_reader,
             network,
-        } = Recipe::read(&base_dir.join(&settings.folder), &settings)?;
+        } = ModelSpec::read(&base_dir.join(&settings.folder), &settings)?;
         let network = Network::load(network, workers, threads)?;
         let (words, known) = (tokenizer.vocabulary(), network.vocabulary());
         if words > known {
@@ -77,7 +77,7 @@ impl Clip {
         }
         Ok(Self {
             tokenizer,
-            eye,
+            image_reader,
             network,
             labels: Labels::new(settings.cached_labels),
             template,
@@ -91,7 +91,7 @@ impl Clip {
     /// # Errors
     /// It cannot be read.
     pub fn pixels(&self, file: &[u8]) -> Result<Pixels, ItemError> {
-        self.eye.read(file)
+        self.image_reader.read(file)
     }
 
     /// The vectors of images, for benchmarks of the computation alone.

@@ -3,12 +3,12 @@
 use std::fs;
 
 use plugin_sdk::LoadError;
-use transformer::files::blame;
+use transformer::files::file_error;
 use transformer::vectors::normalize;
-use transformer::{Lanes, Tokens, Weights};
+use transformer::{EncoderThreads, Tokens, Weights};
 
-use crate::eye::Pixels;
-use crate::folder::NetworkRecipe;
+use crate::image_reader::Pixels;
+use crate::model_spec::NetworkSpec;
 use crate::text::{TextNetwork, WORDS};
 use crate::vision::VisionNetwork;
 
@@ -21,25 +21,25 @@ pub(crate) struct Network {
     /// Numbers of a vector.
     width: usize,
     /// The threads of each worker.
-    lanes: Vec<Lanes>,
+    threads: Vec<EncoderThreads>,
 }
 
 impl Network {
-    /// Loads what the recipe describes, with the threads of `workers` workers.
-    pub(crate) fn load(recipe: NetworkRecipe, workers: usize, threads: usize) -> Result<Self, LoadError> {
-        let path = recipe.weights;
-        let unusable = |error: LoadError| blame(&path, &format!("cannot be used: {}", error.message()));
+    /// Loads what the spec describes, with the threads of `workers` workers.
+    pub(crate) fn load(spec: NetworkSpec, workers: usize, threads: usize) -> Result<Self, LoadError> {
+        let path = spec.weights;
+        let unusable = |error: LoadError| file_error(&path, &format!("cannot be used: {}", error.message()));
         let file = fs::read(&path).map_err(|error| unusable(error.into()))?;
         let weights = Weights::read(&file, WORDS).map_err(unusable)?;
-        let (text, vision, width) = (recipe.text, recipe.vision, recipe.width);
+        let (text, vision, width) = (spec.text, spec.vision, spec.width);
         let scale = weights.get("logit_scale", &[]).map_err(unusable)?;
         Ok(Self {
             text: TextNetwork::load(&weights, text, width).map_err(unusable)?,
             vision: VisionNetwork::load(&weights, vision, width).map_err(unusable)?,
             scale: scale.iter().sum::<f32>().exp(),
             width,
-            lanes: (0..workers)
-                .map(|_| Lanes::new(threads))
+            threads: (0..workers)
+                .map(|_| EncoderThreads::new(threads))
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -67,7 +67,7 @@ impl Network {
     /// A vector for each text, scaled to length 1 if `scaled`.
     pub(crate) fn texts(&self, texts: &[&Tokens], scaled: bool, worker: usize) -> Vec<Vec<f32>> {
         let lengths: Vec<_> = texts.iter().map(|tokens| tokens.len()).collect();
-        self.lanes[worker].run(&lengths, |block| {
+        self.threads[worker].run(&lengths, |block| {
             let block: Vec<_> = block.iter().map(|index| texts[*index]).collect();
             finished(self.text.vectors(&block), scaled)
         })
@@ -76,7 +76,7 @@ impl Network {
     /// A vector for each image, scaled to length 1 if `scaled`.
     pub(crate) fn images(&self, images: &[&Pixels], scaled: bool, worker: usize) -> Vec<Vec<f32>> {
         let lengths = vec![self.image_tokens(); images.len()];
-        self.lanes[worker].run(&lengths, |block| {
+        self.threads[worker].run(&lengths, |block| {
             let block: Vec<_> = block.iter().map(|index| images[*index]).collect();
             finished(self.vision.vectors(&block), scaled)
         })

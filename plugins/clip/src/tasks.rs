@@ -10,7 +10,7 @@ use transformer::Tokens;
 use transformer::vectors::dot;
 
 use crate::Clip;
-use crate::eye::Pixels;
+use crate::image_reader::Pixels;
 use crate::labels::Template;
 
 /// Most tokens of a batch, if the operator does not say. A batch gains nothing beyond: what has been packed is computed in blocks
@@ -112,7 +112,7 @@ impl PreparedTask<Clip> for EmbedImage {
     }
 
     fn prepare(&self, model: &Clip, item: Item<BytesItem>) -> Result<Prepared<Pixels>, ItemError> {
-        let pixels = model.eye.read(item.value.data)?;
+        let pixels = model.image_reader.read(item.value.data)?;
         Ok(Prepared::new(pixels).weight(model.network.image_tokens() as u64))
     }
 
@@ -138,11 +138,11 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    fn check(&self, most: usize) -> Result<(), ItemError> {
+    fn check(&self, max: usize) -> Result<(), ItemError> {
         match self.labels.len() {
             0 => return Err(ItemError::invalid("`labels` is empty, expected at least one")),
-            count if count > most => {
-                let message = format!("`labels` has {count} texts, expected at most {most}");
+            count if count > max => {
+                let message = format!("`labels` has {count} texts, expected at most {max}");
                 return Err(ItemError::invalid(message));
             }
             _ => {}
@@ -212,7 +212,7 @@ impl PreparedTask<Clip> for Classify {
             Ok((label, tokens))
         };
         let labels: Vec<_> = question.labels.into_iter().map(split).collect::<Result<_, _>>()?;
-        let pixels = model.eye.read(&question.image.data)?;
+        let pixels = model.image_reader.read(&question.image.data)?;
         let new = labels
             .iter()
             .map(|(_, tokens)| tokens)

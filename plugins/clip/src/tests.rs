@@ -8,8 +8,8 @@ use image::DynamicImage;
 use pictures::{Decoding, Orientation, TruncatedImages};
 use plugin_sdk::serde_json::{self, Value as Json, json};
 
-use crate::eye::{Eye, Pixels, Target, on_white};
-use crate::folder::Recipe;
+use crate::image_reader::{ImageReader, Pixels, Target, on_white};
+use crate::model_spec::ModelSpec;
 
 fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
@@ -28,8 +28,8 @@ fn names(value: &Json) -> Vec<&str> {
     names.iter().map(|name| name.as_str().expect("a name")).collect()
 }
 
-fn eye(side: usize) -> Eye {
-    Eye {
+fn image_reader(side: usize) -> ImageReader {
+    ImageReader {
         target: Target::ShortestEdge(side),
         side,
         decoding: Decoding {
@@ -50,14 +50,14 @@ fn sheet(name: &str, side: usize) -> Vec<Pixels> {
         .collect()
 }
 
-fn recipe(folder: &str) -> Recipe {
+fn spec(folder: &str) -> ModelSpec {
     let settings = serde_json::from_value(json!({"folder": folder})).expect("the settings are complete");
-    Recipe::read(&tests().join("models").join(folder), &settings).unwrap_or_else(|error| panic!("{error}"))
+    ModelSpec::read(&tests().join("models").join(folder), &settings).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// By how many levels the pixels of an image differ from the expected ones, at most.
 fn difference(name: &str, side: usize, expected: &Pixels) -> u8 {
-    let pixels = eye(side).read(&file(&format!("images/{name}")));
+    let pixels = image_reader(side).read(&file(&format!("images/{name}")));
     let Pixels(pixels) = pixels.unwrap_or_else(|error| panic!("{name}: {error}"));
     assert_eq!(pixels.len(), expected.0.len(), "{name}");
     let differences = pixels
@@ -112,7 +112,7 @@ fn every_level_of_every_opacity_is_seen_on_white_as_pillow_sees_it() {
 fn every_level_of_every_channel_becomes_the_number_that_numpy_makes_of_it() {
     let reference = reference();
     for folder in ["new", "old"] {
-        let levels = recipe(folder).network.vision.levels;
+        let levels = spec(folder).network.vision.levels;
         for (channel, levels) in levels.iter().enumerate() {
             for (level, got) in levels.iter().enumerate() {
                 let expected = reference["levels"][channel][level].as_f64().expect("a number");
@@ -129,7 +129,7 @@ fn every_level_of_every_channel_becomes_the_number_that_numpy_makes_of_it() {
 fn texts_have_the_tokens_of_transformers() {
     let reference = reference();
     for folder in ["new", "old"] {
-        let tokenizer = recipe(folder).tokenizer;
+        let tokenizer = spec(folder).tokenizer;
         for (index, text) in names(&reference["texts"]).iter().enumerate() {
             let tokens = tokenizer.text(text).expect("every text has tokens");
             assert_eq!(

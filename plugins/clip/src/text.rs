@@ -3,7 +3,7 @@
 use plugin_sdk::LoadError;
 use transformer::{Encoder, GemmExecutor, LayerNorm, Linear, Names, Tokens, Weights};
 
-use crate::folder::{Last, TextRecipe};
+use crate::model_spec::{PooledToken, TextSpec};
 
 /// The table of words, which every CLIP has.
 pub(crate) const WORDS: &str = "text_model.embeddings.token_embedding.weight";
@@ -15,22 +15,22 @@ pub(crate) struct TextNetwork {
     layers: Encoder,
     norm: LayerNorm,
     project: Linear,
-    last: Last,
+    last: PooledToken,
 }
 
 impl TextNetwork {
     /// Takes the weights of a network that makes vectors of `width` numbers.
-    pub(crate) fn load(weights: &Weights<'_>, recipe: TextRecipe, width: usize) -> Result<Self, LoadError> {
-        let (inner, epsilon) = (recipe.layers.width, recipe.layers.epsilon);
+    pub(crate) fn load(weights: &Weights<'_>, spec: TextSpec, width: usize) -> Result<Self, LoadError> {
+        let (inner, epsilon) = (spec.layers.width, spec.layers.epsilon);
         let positions = "text_model.embeddings.position_embedding.weight";
         let projection = "text_projection";
         Ok(Self {
             words: weights.get(WORDS, &[weights.rows(WORDS)?, inner])?,
-            positions: weights.get(positions, &[recipe.positions, inner])?,
-            layers: Encoder::load(weights, recipe.layers, &names("text_model.encoder.layers"))?,
+            positions: weights.get(positions, &[spec.positions, inner])?,
+            layers: Encoder::load(weights, spec.layers, &names("text_model.encoder.layers"))?,
             norm: LayerNorm::load(weights, "text_model.final_layer_norm", inner, epsilon)?,
             project: Linear::load_unbiased(&GemmExecutor::new(), weights, projection, width, inner)?,
-            last: recipe.last,
+            last: spec.last,
         })
     }
 
@@ -63,7 +63,7 @@ impl TextNetwork {
     }
 }
 
-impl Last {
+impl PooledToken {
     /// Which of these tokens stands for the text.
     fn of(self, ids: &[u32]) -> usize {
         let wanted = match self {
@@ -79,11 +79,11 @@ pub(crate) fn names(layers: &'static str) -> Names {
     Names {
         layers,
         project: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-        gather: "self_attn.out_proj",
-        gather_norm: "layer_norm1",
-        widen: "mlp.fc1",
-        narrow: "mlp.fc2",
-        narrow_norm: "layer_norm2",
+        attention_output: "self_attn.out_proj",
+        attention_norm: "layer_norm1",
+        feed_forward_in: "mlp.fc1",
+        feed_forward_out: "mlp.fc2",
+        feed_forward_norm: "layer_norm2",
     }
 }
 
@@ -103,8 +103,8 @@ mod tests {
 
     #[test]
     fn the_end_of_a_text_stands_for_it() {
-        assert_eq!(Last::Largest.of(&[7, 3, 9, 4, 9]), 2);
-        assert_eq!(Last::Id(4).of(&[7, 3, 9, 4, 9, 4]), 3);
-        assert_eq!(Last::Id(5).of(&[7, 3, 9]), 0);
+        assert_eq!(PooledToken::Largest.of(&[7, 3, 9, 4, 9]), 2);
+        assert_eq!(PooledToken::Id(4).of(&[7, 3, 9, 4, 9, 4]), 3);
+        assert_eq!(PooledToken::Id(5).of(&[7, 3, 9]), 0);
     }
 }

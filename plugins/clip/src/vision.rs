@@ -3,8 +3,8 @@
 use plugin_sdk::LoadError;
 use transformer::{Encoder, GemmExecutor, LayerNorm, Linear, Weights};
 
-use crate::eye::Pixels;
-use crate::folder::VisionRecipe;
+use crate::image_reader::Pixels;
+use crate::model_spec::VisionSpec;
 use crate::text::{names, project};
 
 const CHANNELS: usize = 3;
@@ -29,13 +29,13 @@ pub(crate) struct VisionNetwork {
 
 impl VisionNetwork {
     /// Takes the weights of a network that makes vectors of `width` numbers.
-    pub(crate) fn load(weights: &Weights<'_>, recipe: VisionRecipe, width: usize) -> Result<Self, LoadError> {
-        let VisionRecipe {
+    pub(crate) fn load(weights: &Weights<'_>, spec: VisionSpec, width: usize) -> Result<Self, LoadError> {
+        let VisionSpec {
             layers,
             side,
             patch,
             levels,
-        } = recipe;
+        } = spec;
         let gemm = GemmExecutor::new();
         let (inner, epsilon) = (layers.width, layers.epsilon);
         let norm = |name: &str| LayerNorm::load(weights, &format!("vision_model.{name}"), inner, epsilon);

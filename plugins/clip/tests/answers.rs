@@ -220,22 +220,22 @@ fn long_texts_are_cut_or_refused_as_the_settings_say() {
 fn images_that_cannot_be_read_are_the_clients_fault() {
     let model = load(json!({"folder": "new", "max_pixels": 200_000})).expect("the model loads");
     for (name, problem) in [
-        ("animated.png", "image is animated, expected a single picture"),
-        ("animated.webp", "image is animated, expected a single picture"),
+        ("animated.png", "image is animated, expected a still image"),
+        ("animated.webp", "image is animated, expected a still image"),
         (
             "animated.gif",
             "image is in an unknown format, expected PNG, JPEG or WebP",
         ),
-        ("cut.png", "image cannot be read: the file is truncated: "),
-        ("cut.jpg", "image cannot be read: the file is truncated: "),
-        ("cut.webp", "image cannot be read: the file is truncated: "),
+        ("cut.png", "cannot decode the image: the file is truncated: "),
+        ("cut.jpg", "cannot decode the image: the file is truncated: "),
+        ("cut.webp", "cannot decode the image: the file is truncated: "),
         (
             "bomb.png",
             "image has 65535×65535 = 4294836225 pixels, expected at most 200000",
         ),
         (
             "bomb.webp",
-            "image cannot be read: its header declares 10×10 pixels, its picture has 16383×16383",
+            "cannot decode the image: its header declares 10×10 pixels, but its image data has 16383×16383",
         ),
         (
             "large.png",
@@ -299,7 +299,7 @@ fn questions_that_make_no_sense_are_the_clients_fault() {
         ),
         (
             json!({"image": {"b64": "*"}, "labels": ["a"]}),
-            "`image`: not base64",
+            "`image`: invalid base64",
         ),
         (json!({"labels": ["a"]}), "missing field `image`"),
         (

@@ -45,8 +45,8 @@ impl Copy {
         self
     }
 
-    /// Why it is refused; the setting `folder` is to blame.
-    fn refusal(&self) -> String {
+    /// Why it is refused; the setting `folder` is to file_error.
+    fn load_error(&self) -> String {
         let failure = load(json!({"folder": self.path()})).expect_err("it is refused");
         assert_eq!(failure.key, "folder", "{failure}");
         failure.message
@@ -143,12 +143,12 @@ fn what_is_left_out_of_the_configuration_is_as_in_transformers() {
         }
     })
     .check("new");
-    let refusal = Copy::of("new")
+    let load_error = Copy::of("new")
         .edit("config.json", |config| config["text_config"] = Json::Null)
-        .refusal();
+        .load_error();
     assert!(
-        refusal.contains("expected [77, 512]") || refusal.contains("512]"),
-        "{refusal}"
+        load_error.contains("expected [77, 512]") || load_error.contains("512]"),
+        "{load_error}"
     );
 }
 
@@ -202,7 +202,7 @@ fn files_that_are_missing_are_named() {
         ),
         ("old", "merges.txt", "merges.txt` cannot be read: No such file"),
     ] {
-        let message = Copy::of(folder).without(file).refusal();
+        let message = Copy::of(folder).without(file).load_error();
         assert!(message.contains(problem), "{message}");
     }
 }
@@ -273,7 +273,7 @@ fn what_is_not_understood_is_refused_by_its_name() {
         ),
     ];
     for (file, edit, problem) in cases {
-        let message = Copy::of("new").edit(file, edit).refusal();
+        let message = Copy::of("new").edit(file, edit).load_error();
         assert!(message.contains(problem), "{message}");
     }
 }
@@ -282,6 +282,6 @@ fn what_is_not_understood_is_refused_by_its_name() {
 fn a_file_that_is_no_safetensors_is_refused() {
     let copy = Copy::of("new");
     fs::write(copy.path().join("model.safetensors"), b"not tensors").expect("the copy can be written");
-    let message = copy.refusal();
+    let message = copy.load_error();
     assert!(message.contains("model.safetensors` cannot be used"), "{message}");
 }

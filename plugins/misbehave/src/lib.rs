@@ -1,10 +1,10 @@
-//! A plugin that misbehaves on request, for the tests of everything around it.
+//! A test plugin that fails on request.
 //!
-//! Tests order each item what to do, see [`Order`], and read from the [`Report`] how the items were batched. Nothing is
-//! recorded outside the loaded model, except in the files that a test names.
+//! The [`Command`] in each item requests an action, and its [`Report`] describes the batch that the item was in. State is kept
+//! only in the loaded model and in files that a test names.
 
-mod deeds;
-mod order;
+mod actions;
+mod command;
 mod tasks;
 
 use std::path::PathBuf;
@@ -13,96 +13,99 @@ use std::time::Duration;
 
 use plugin_sdk::prelude::*;
 
-pub use order::{Deed, Order, Report};
-use tasks::{Direct, Double, Embed, Prepares};
+pub use command::{Action, Command, Report};
+use tasks::{Commands, Double, Embed, PreparedCommands};
 
-/// `[models.settings]`: what goes wrong with the model as a whole.
+/// `[models.settings]`: faults of the model as a whole.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Comes back in every report.
+    /// Returned in every report.
     tag: String,
-    /// What goes wrong while loading.
+    /// Fault while loading.
     on_load: Option<LoadFault>,
-    /// How long `on_load = "slow"` takes.
+    /// Duration of `on_load = "slow"`.
     load_ms: u64,
-    /// Loading goes wrong only while this file is missing.
+    /// File that disables `on_load` as soon as it exists.
     load_fault_until: Option<PathBuf>,
-    /// Every batch but the warm-up waits until this file exists; the same with `.reached` appended appears when one does.
+    /// File that every batch except the warm-up waits for. A waiting batch creates this file with `.reached` appended.
     gate: Option<PathBuf>,
-    /// Every batch takes at least this long.
+    /// Minimum duration of a batch.
     batch_ms: u64,
-    /// And this much longer, in microseconds, for each of its items.
+    /// Additional duration of a batch for each of its items, in microseconds.
     item_us: u64,
-    /// Batches of more items than this fail for want of memory.
+    /// Maximum number of items in a batch. Larger batches fail with an out-of-memory error.
     out_of_memory_above: Option<usize>,
-    /// The examples fail.
+    /// Whether the examples fail.
     fail_warm_up: bool,
-    /// The model panics when dropped.
+    /// Whether the model panics when it is dropped.
     panic_in_drop: bool,
-    /// The model logs this when dropped.
+    /// Text that the model logs when it is dropped.
     farewell: Option<String>,
-    /// Most items in a batch, as the plugin declares it.
+    /// Maximum number of items in a batch, as declared by the plugin.
     declared_max_batch_size: Option<usize>,
 }
 
-/// What may go wrong while loading.
+/// Fault while loading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum LoadFault {
     /// Panic.
     Panic,
-    /// An error that blames `on_load`.
+    /// Error that names the setting `on_load`.
     Error,
-    /// Takes `load_ms`, and then works.
+    /// Takes `load_ms` and then succeeds.
     Slow,
-    /// Never ends.
+    /// Blocks forever.
     Hang,
-    /// Ends the process with code 0.
+    /// Exits the process with code 0.
     Exit,
     /// Aborts the process.
     Abort,
-    /// Writes where nobody may.
+    /// Writes to an unmapped address.
     Segfault,
-    /// Works, and aborts the process when the thread that loads the model exits.
+    /// Succeeds, and aborts the process when the thread that loaded the model exits.
     BindThread,
 }
 
 /// The model.
 pub struct Misbehave {
     settings: Settings,
-    /// As the server has told.
+    /// From the load context.
     threads: usize,
     batches: AtomicU64,
-    _bomb: Option<deeds::Bomb>,
+    _bomb: Option<actions::Bomb>,
 }
 
 impl Model for Misbehave {
     type Settings = Settings;
 
     fn load(mut settings: Settings, context: &LoadContext) -> Result<Self, LoadError> {
-        let waits = [&mut settings.gate, &mut settings.load_fault_until];
-        for path in waits.into_iter().flatten() {
+        let paths = [&mut settings.gate, &mut settings.load_fault_until];
+        for path in paths.into_iter().flatten() {
             *path = context.path(&*path);
         }
-        let over = settings
+        let is_disabled = settings
             .load_fault_until
             .as_ref()
             .is_some_and(|path| path.exists());
-        match settings.on_load.filter(|_| !over) {
+        match settings.on_load.filter(|_| !is_disabled) {
             None => {}
             Some(LoadFault::Panic) => panic!("misbehave panics in load"),
             Some(LoadFault::Error) => {
-                return Err(LoadError::setting("on_load", "misbehave was told to fail"));
+                return Err(LoadError::setting(
+                    "on_load",
+                    "misbehave fails to load as requested",
+                ));
             }
-            Some(LoadFault::Slow) => deeds::pause(Duration::from_millis(settings.load_ms)),
-            Some(LoadFault::Hang) => deeds::hang(),
-            Some(LoadFault::Exit) => deeds::exit(0),
-            Some(LoadFault::Abort) => deeds::abort(),
-            Some(LoadFault::Segfault) => deeds::segfault(),
-            Some(LoadFault::BindThread) => deeds::bind_thread(),
+            Some(LoadFault::Slow) => actions::pause(Duration::from_millis(settings.load_ms)),
+            Some(LoadFault::Hang) => actions::hang(),
+            Some(LoadFault::Exit) => actions::exit(0),
+            Some(LoadFault::Abort) => actions::abort(),
+            Some(LoadFault::Segfault) => actions::segfault(),
+            Some(LoadFault::BindThread) => actions::bind_thread(),
         }
-        let _bomb = settings.panic_in_drop.then(|| deeds::Bomb);
+        let _bomb = settings.panic_in_drop.then(|| actions::Bomb);
         Ok(Self {
             settings,
             threads: context.threads,
@@ -130,9 +133,9 @@ impl Drop for Misbehave {
 
 fn tasks_with(max_batch_size: Option<usize>) -> Tasks<Misbehave> {
     Tasks::new()
-        .add("text", Direct { max_batch_size })
-        .add("image", Direct { max_batch_size })
-        .add_prepared("prepared", Prepares { max_batch_size })
+        .add("text", Commands { max_batch_size })
+        .add("image", Commands { max_batch_size })
+        .add_prepared("prepared", PreparedCommands { max_batch_size })
         .add("tensor", Double)
         .add_prepared("embed", Embed)
 }

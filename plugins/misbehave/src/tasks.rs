@@ -1,5 +1,5 @@
-//! The tasks: `text` and `image` take orders as they are, `prepared` prepares them, `tensor` doubles numbers,
-//! `embed` makes embeddings.
+//! The tasks: `text` and `image` execute commands, `prepared` does so after a prepare step, `tensor` doubles numbers, and
+//! `embed` computes embeddings.
 
 use std::io;
 use std::net::TcpStream;
@@ -8,76 +8,89 @@ use std::time::Duration;
 
 use plugin_sdk::prelude::*;
 
-use crate::order::{Deed, Order, Report};
-use crate::{Misbehave, deeds};
+use crate::command::{Action, Command, Report};
+use crate::{Misbehave, actions};
 
-/// Value of the example, by which a warm-up is known.
+/// Value of the example, which identifies warm-up items.
 const WARM_UP: &str = "warm-up";
 
-/// Takes orders as they are.
-pub(crate) struct Direct {
+/// Executes commands without a prepare step.
+pub(crate) struct Commands {
     pub(crate) max_batch_size: Option<usize>,
 }
 
-impl Task<Misbehave> for Direct {
-    type Input = Json<Order>;
+impl Task<Misbehave> for Commands {
+    type Input = Json<Command>;
     type Output = Json<Report>;
-
-    fn describe(&self) -> TaskInfo {
-        describe("Does what each item orders.", self.max_batch_size)
-    }
-
-    fn predict(&self, model: &Misbehave, batch: Batch<Order>) -> BatchResult<Report> {
-        let orders: Vec<&Order> = batch.iter().collect();
-        model.run(batch.worker(), &orders)
-    }
-}
-
-/// Prepares orders first.
-pub(crate) struct Prepares {
-    pub(crate) max_batch_size: Option<usize>,
-}
-
-/// A prepared order.
-pub(crate) struct Ready {
-    order: Order,
-    _bomb: Option<deeds::Bomb>,
-}
-
-impl PreparedTask<Misbehave> for Prepares {
-    type Input = Json<Order>;
-    type Output = Json<Report>;
-    type Prepared = Ready;
 
     fn describe(&self) -> TaskInfo {
         describe(
-            "Does what each item orders, with weights and groups.",
+            "Performs the action that each item requests.",
             self.max_batch_size,
         )
     }
 
-    fn prepare(&self, _model: &Misbehave, item: Item<Order>) -> Result<Prepared<Ready>, ItemError> {
-        let order = item.value;
-        let in_prepare = [Deed::AbortInPrepare, Deed::HangInPrepare].contains(&order.deed);
-        match if in_prepare { due(&order) } else { order.deed } {
-            Deed::FailInPrepare => return Err(ItemError::invalid(&order.message)),
-            Deed::AbortInPrepare => deeds::abort(),
-            Deed::HangInPrepare => deeds::hang(),
-            Deed::PanicInPrepare => panic!("misbehave panics in prepare: {}", order.message),
-            _ => {}
-        }
-        let (weight, group) = (order.weight, order.group);
-        let _bomb = (order.deed == Deed::PanicInPreparedDrop).then(|| deeds::Bomb);
-        Ok(Prepared::new(Ready { order, _bomb }).weight(weight).group(group))
-    }
-
-    fn predict(&self, model: &Misbehave, batch: Batch<&Ready>) -> BatchResult<Report> {
-        let orders: Vec<&Order> = batch.iter().map(|ready| &ready.order).collect();
-        model.run(batch.worker(), &orders)
+    fn predict(&self, model: &Misbehave, batch: Batch<Command>) -> BatchResult<Report> {
+        let commands: Vec<&Command> = batch.iter().collect();
+        model.run(batch.worker(), &commands)
     }
 }
 
-/// Doubles numbers: a tensor in, a tensor out.
+/// Executes commands after a prepare step.
+pub(crate) struct PreparedCommands {
+    pub(crate) max_batch_size: Option<usize>,
+}
+
+/// A prepared command.
+pub(crate) struct PreparedCommand {
+    command: Command,
+    _bomb: Option<actions::Bomb>,
+}
+
+impl PreparedTask<Misbehave> for PreparedCommands {
+    type Input = Json<Command>;
+    type Output = Json<Report>;
+    type Prepared = PreparedCommand;
+
+    fn describe(&self) -> TaskInfo {
+        describe(
+            "Performs the action that each item requests, with weights and groups.",
+            self.max_batch_size,
+        )
+    }
+
+    fn prepare(
+        &self,
+        _model: &Misbehave,
+        item: Item<Command>,
+    ) -> Result<Prepared<PreparedCommand>, ItemError> {
+        let command = item.value;
+        let in_prepare = [Action::AbortInPrepare, Action::HangInPrepare].contains(&command.action);
+        match if in_prepare {
+            effective_action(&command)
+        } else {
+            command.action
+        } {
+            Action::FailInPrepare => return Err(ItemError::invalid(&command.message)),
+            Action::AbortInPrepare => actions::abort(),
+            Action::HangInPrepare => actions::hang(),
+            Action::PanicInPrepare => panic!("misbehave panics in prepare: {}", command.message),
+            _ => {}
+        }
+        let (weight, group) = (command.weight, command.group);
+        let _bomb = (command.action == Action::PanicInPreparedDrop).then(|| actions::Bomb);
+        Ok(Prepared::new(PreparedCommand { command, _bomb })
+            .weight(weight)
+            .group(group))
+    }
+
+    fn predict(&self, model: &Misbehave, batch: Batch<&PreparedCommand>) -> BatchResult<Report> {
+        let commands: Vec<&Command> = batch.iter().map(|prepared| &prepared.command).collect();
+        model.run(batch.worker(), &commands)
+    }
+}
+
+/// Doubles the numbers of a tensor.
 pub(crate) struct Double;
 
 impl Task<Misbehave> for Double {
@@ -103,7 +116,7 @@ impl Task<Misbehave> for Double {
     }
 }
 
-/// Makes embeddings that a test can foretell: the letters and the words of a text, and a half. A word is a token.
+/// Computes predictable embeddings: the number of letters and words of a text, and 0.5. Each word is a token.
 pub(crate) struct Embed;
 
 impl PreparedTask<Misbehave> for Embed {
@@ -138,95 +151,100 @@ fn describe(text: &str, max_batch_size: Option<usize>) -> TaskInfo {
 }
 
 impl Misbehave {
-    fn run(&self, worker: usize, orders: &[&Order]) -> BatchResult<Report> {
+    fn run(&self, worker: usize, commands: &[&Command]) -> BatchResult<Report> {
         let batch = self.batches.fetch_add(1, Ordering::Relaxed);
-        let warm_up = orders.iter().all(|order| order.value == WARM_UP);
+        let warm_up = commands.iter().all(|command| command.value == WARM_UP);
         if warm_up && self.settings.fail_warm_up {
-            return Err(BatchError::failed("misbehave was told to fail its warm-up"));
+            return Err(BatchError::failed("misbehave fails its warm-up as requested"));
         }
         if let (Some(gate), false) = (&self.settings.gate, warm_up) {
-            deeds::wait_for(gate);
+            actions::wait_for(gate);
         }
         let per_item = Duration::from_micros(self.settings.item_us);
-        deeds::pause(
-            Duration::from_millis(self.settings.batch_ms) + per_item.saturating_mul(orders.len() as u32),
+        actions::pause(
+            Duration::from_millis(self.settings.batch_ms) + per_item.saturating_mul(commands.len() as u32),
         );
         if self
             .settings
             .out_of_memory_above
-            .is_some_and(|most| orders.len() > most)
+            .is_some_and(|most| commands.len() > most)
         {
-            return Err(BatchError::out_of_memory(format_args!("{} items", orders.len())));
+            return Err(BatchError::out_of_memory(format_args!(
+                "{} items",
+                commands.len()
+            )));
         }
-        let due: Vec<Deed> = orders.iter().map(|order| due(order)).collect();
-        for (order, deed) in orders.iter().zip(&due) {
-            order.act(*deed, orders.len(), self.threads)?;
+        let actions: Vec<Action> = commands.iter().map(|command| effective_action(command)).collect();
+        for (command, action) in commands.iter().zip(&actions) {
+            command.act(*action, commands.len(), self.threads)?;
         }
-        let report = |order: &Order| Report {
-            value: order.value.clone(),
-            batch_size: orders.len(),
-            order: orders.iter().map(|order| order.value.clone()).collect(),
+        let report = |command: &Command| Report {
+            value: command.value.clone(),
+            batch_size: commands.len(),
+            order: commands.iter().map(|command| command.value.clone()).collect(),
             batch,
             worker,
             tag: self.settings.tag.clone(),
             pid: std::process::id(),
         };
-        let mut outcomes: Vec<Result<Report, ItemError>> = orders
+        let mut outcomes: Vec<Result<Report, ItemError>> = commands
             .iter()
-            .zip(&due)
-            .map(|(order, deed)| match deed {
-                Deed::FailItem => Err(ItemError::invalid(&order.message)),
-                Deed::FaultItem => Err(ItemError::fault(&order.message)),
-                Deed::Write => refused(std::fs::write(&order.path, &order.message)).map(|()| report(order)),
-                Deed::Connect => refused(TcpStream::connect(&order.message)).map(|_| report(order)),
-                _ => Ok(report(order)),
+            .zip(&actions)
+            .map(|(command, action)| match action {
+                Action::FailItem => Err(ItemError::invalid(&command.message)),
+                Action::FaultItem => Err(ItemError::fault(&command.message)),
+                Action::Write => {
+                    refused(std::fs::write(&command.path, &command.message)).map(|()| report(command))
+                }
+                Action::Connect => refused(TcpStream::connect(&command.message)).map(|_| report(command)),
+                _ => Ok(report(command)),
             })
             .collect();
-        if due.contains(&Deed::TooFew) {
+        if actions.contains(&Action::TooFew) {
             outcomes.pop();
-        } else if due.contains(&Deed::TooMany) {
+        } else if actions.contains(&Action::TooMany) {
             // Not both in one batch, which would be the right number again.
-            outcomes.push(Ok(report(orders[0])));
+            outcomes.push(Ok(report(commands[0])));
         }
         Ok(outcomes.into_iter().collect())
     }
 }
 
-/// What the system refuses fails the item.
+/// Converts an error of the operating system to an error of the item.
 fn refused<T>(result: io::Result<T>) -> Result<T, ItemError> {
     result.map_err(|error| ItemError::fault(format_args!("refused: {:?}", error.kind())))
 }
 
-/// What is really to be done for an order.
-fn due(order: &Order) -> Deed {
-    match &order.once {
-        Some(path) if !deeds::first_time(path) => Deed::Echo,
-        _ => order.deed,
+/// Returns the action to perform for a command.
+fn effective_action(command: &Command) -> Action {
+    match &command.once {
+        Some(path) if !actions::first_time(path) => Action::Echo,
+        _ => command.action,
     }
 }
 
-impl Order {
-    fn act(&self, deed: Deed, batch_size: usize, threads: usize) -> Result<(), BatchError> {
+impl Command {
+    fn act(&self, action: Action, batch_size: usize, threads: usize) -> Result<(), BatchError> {
         let duration = Duration::from_millis(self.ms);
-        match deed {
-            Deed::Sleep => deeds::pause(duration),
-            Deed::Busy => deeds::busy(duration),
-            Deed::Wait => deeds::wait_for(&self.path),
-            Deed::Hang => deeds::hang(),
-            Deed::Log => log::info!("{}", self.message),
-            Deed::Describe => deeds::describe(threads, &self.message),
-            Deed::Print => deeds::print(&self.message),
-            Deed::Leak => deeds::leak(self.bytes),
-            Deed::FailBatch => return Err(BatchError::failed(&self.message)),
-            Deed::OutOfMemory if batch_size > 1 => return Err(BatchError::out_of_memory(&self.message)),
-            Deed::Panic => panic!("misbehave panics: {}", self.message),
-            Deed::PanicTwice => deeds::panic_twice(),
-            Deed::Exit => deeds::exit(self.code),
-            Deed::Kill => deeds::kill(),
-            Deed::Abort => deeds::abort(),
-            Deed::Segfault => deeds::segfault(),
-            Deed::StackOverflow => {
-                deeds::overflow_the_stack(0);
+        match action {
+            Action::Sleep => actions::pause(duration),
+            Action::Busy => actions::busy(duration),
+            Action::Wait => actions::wait_for(&self.path),
+            Action::Hang => actions::hang(),
+            Action::Log => log::info!("{}", self.message),
+            Action::Describe => actions::describe(threads, &self.message),
+            Action::Print => actions::print(&self.message),
+            Action::Leak => actions::leak(self.bytes),
+            Action::FailBatch => return Err(BatchError::failed(&self.message)),
+            Action::OutOfMemory if batch_size > 1 => return Err(BatchError::out_of_memory(&self.message)),
+            Action::Panic => panic!("misbehave panics: {}", self.message),
+            Action::PanicTwice => actions::panic_twice(),
+            Action::Exit => actions::exit(self.code),
+            Action::Kill => actions::kill(),
+            Action::Abort => actions::abort(),
+            Action::Segfault => actions::segfault(),
+            Action::StackOverflow => {
+                actions::overflow_the_stack(0);
             }
             _ => {}
         }

@@ -1,14 +1,14 @@
-//! A plugin for tests whose code compiles and whose declarations are wrong in most ways that an author can get wrong.
+//! A test plugin that compiles, but whose declarations contain most of the mistakes that an author can make.
 
 #![forbid(unsafe_code)]
 
 use plugin_sdk::prelude::*;
 
-/// The model. It computes nothing.
+/// A model without weights.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Misdeclared {
-    /// A number that no task uses.
+    /// Unused number.
     #[serde(default)]
     #[schemars(range(max = 10))]
     size: u32,
@@ -48,7 +48,7 @@ struct Person {
     name: String,
 }
 
-/// Has a name that no URL can contain, and an example that is not a person.
+/// A task whose name is not allowed in URLs, and whose example does not match its input.
 struct WrongExample;
 
 impl Task<Misdeclared> for WrongExample {
@@ -64,7 +64,7 @@ impl Task<Misdeclared> for WrongExample {
     }
 }
 
-/// Nothing is wrong with this one.
+/// A task without mistakes, except that it is added twice.
 struct Described;
 
 impl Task<Misdeclared> for Described {

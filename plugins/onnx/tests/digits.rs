@@ -160,7 +160,7 @@ fn one_bad_item_fails_alone() {
             bytes_item(b"GIF89a\x08\x00\x08\x00", "image/png"),
             "image is in an unknown format, expected PNG, JPEG or WebP",
         ),
-        (bytes_item(cut, "image/png"), "image cannot be read: "),
+        (bytes_item(cut, "image/png"), "cannot decode the image: "),
         (json!(vec![0.0; 63]), "got shape [63], expected [64]"),
         (json!({"pixels": ["a"]}), "pixels"),
     ] {

@@ -232,7 +232,7 @@ fn a_truncated_jpeg_is_rejected_unless_the_settings_accept_it() {
     assert_eq!(failure.kind, FailureKind::InvalidInput);
     assert_eq!(
         failure.message,
-        "image cannot be read: the file is truncated: it ends within the picture data"
+        "cannot decode the image: the file is truncated: it ends within the image data"
     );
     let lenient = network("channels", &format!("{image}, truncated_images = \"accept\" }}"));
     lenient.prepare("sums", &item(half)).expect("it is accepted");

@@ -1,11 +1,11 @@
-//! Reads JPEG files: finds out whether one is complete and undamaged, and decodes it.
+//! Checks that a JPEG file is complete and undamaged, and decodes unusual ones.
 //!
-//! Decoders fill in what is missing and skip what is invalid, so that a damaged file becomes a plausible picture. The check reads
-//! every marker segment and every Huffman code up to the end marker, without computing pixels. It covers Huffman-coded sequential
-//! and progressive files with samples of 8 bits, which is what the decoders support. It ignores what follows the end
-//! marker, such as previews and the other images of a multi-picture file.
+//! Decoders fill in missing data and skip invalid data, so a damaged file would become a plausible image. The check reads every
+//! marker segment and every Huffman code up to the end marker, without computing pixels. It covers Huffman-coded sequential and
+//! progressive files with 8-bit samples, which are those that the decoders support. It ignores anything after the end marker,
+//! such as previews and the other images of a multi-picture file.
 //!
-//! The terms are those of ITU-T T.81; comments refer to its sections.
+//! Terms and section numbers are those of ITU-T T.81.
 
 mod huffman;
 mod scan;
@@ -24,7 +24,7 @@ mod marker {
     pub(super) const SOF0: u8 = 0xC0;
     pub(super) const SOF2: u8 = 0xC2;
     pub(super) const SOF3: u8 = 0xC3;
-    /// Lies between the codes of frame headers.
+    /// In the range of the frame headers, but not a frame header.
     pub(super) const DHT: u8 = 0xC4;
     pub(super) const SOF15: u8 = 0xCF;
     pub(super) const RST0: u8 = 0xD0;
@@ -36,7 +36,7 @@ mod marker {
     pub(super) const DRI: u8 = 0xDD;
 }
 
-/// A file whose frame header was read.
+/// A file whose frame header has been read.
 pub(crate) struct Jpeg<'a> {
     reader: Reader<'a>,
     frame: Frame,
@@ -46,7 +46,7 @@ impl<'a> Jpeg<'a> {
     /// Reads a file up to its frame header.
     ///
     /// # Errors
-    /// The first damage.
+    /// The first damage found.
     pub(crate) fn open(file: &'a [u8]) -> Result<Self, Damage> {
         let mut reader = Reader {
             file,
@@ -70,18 +70,18 @@ impl<'a> Jpeg<'a> {
         }
     }
 
-    /// Width and height.
+    /// Returns the width and height.
     pub(crate) fn size(&self) -> (u32, u32) {
         self.frame.size()
     }
 
-    /// Whether the decoder of `image` computes this file correctly, as far as it was read. It does not for sequential files
-    /// with several scans, and for components with more samples than the first.
+    /// Whether the decoder of the `image` crate decodes the part that was read correctly. It does not if a sequential file has
+    /// several scans, or if a component has more samples than the first one.
     pub(crate) fn is_usual(&self) -> bool {
         self.frame.is_usual()
     }
 
-    /// A truncated file as far as it was read, with an end marker.
+    /// Returns the usable part of a truncated file, with an end marker appended.
     pub(crate) fn repaired(&self) -> Vec<u8> {
         let usable = &self.reader.file[..self.reader.usable];
         [usable, &[0xFF, marker::EOI]].concat()
@@ -90,14 +90,16 @@ impl<'a> Jpeg<'a> {
     /// Reads the rest of the file up to the end marker.
     ///
     /// # Errors
-    /// The first damage.
+    /// The first damage found.
     pub(crate) fn check(&mut self) -> Result<(), Damage> {
         let Self { reader, frame } = self;
         loop {
             let code = reader.marker()?;
             match reader.segment(code)? {
                 Some((marker::SOS, header)) => reader.scan(frame, header)?,
-                Some((marker::SOF0..=marker::SOF2, _)) => return corrupt("it has several frame headers"),
+                Some((marker::SOF0..=marker::SOF2, _)) => {
+                    return corrupt("it has more than one frame header");
+                }
                 Some(_) => {}
                 None if code == marker::EOI => return frame.finish(),
                 None => {}
@@ -106,7 +108,7 @@ impl<'a> Jpeg<'a> {
     }
 }
 
-/// The tables that scans use, by destination.
+/// The tables used by scans, by destination.
 #[derive(Default)]
 struct Tables {
     dc: [Option<Code>; 4],
@@ -117,14 +119,14 @@ struct Tables {
 /// The quantization steps of the coefficients, in zigzag order.
 type Steps = [u16; COEFFICIENTS];
 
-/// A file and how far it has been read.
+/// A file and the current position in it.
 struct Reader<'a> {
     file: &'a [u8],
     position: usize,
-    /// End of what a decoder can use of the file, if it is truncated.
+    /// End of the part that a decoder can use if the file is truncated.
     usable: usize,
     tables: Tables,
-    /// MCUs between restart markers; 0 if there are none.
+    /// Number of MCUs between restart markers, or 0 if there are none.
     restart_interval: usize,
 }
 
@@ -148,7 +150,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads the segment of a marker, and the tables in it. Returns the marker with the data, or `None` for a marker without a segment.
+    /// Reads the segment of a marker and any tables in it. Returns the marker and its data, or `None` for a marker without a
+    /// segment.
     fn segment(&mut self, code: u8) -> Result<Option<(u8, &'a [u8])>, Damage> {
         let start = self.position;
         match code {
@@ -176,9 +179,9 @@ impl<'a> Reader<'a> {
             marker::DQT => self.quantization_tables(data),
             marker::DRI => self.restart_interval(data),
             marker::SOF3..=marker::SOF15 => {
-                let expected = "expected a sequential or progressive one with Huffman coding";
+                let expected = "expected a sequential or progressive frame with Huffman coding";
                 return Err(Damage::Unsupported(format!(
-                    "its frame is of the kind {code:#04x}, {expected}"
+                    "its frame has the marker {code:#04x}, {expected}"
                 )));
             }
             _ => Some(()),
@@ -189,7 +192,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Section B.2.4.2.
+    /// Reads Huffman tables (section B.2.4.2).
     fn huffman_tables(&mut self, mut data: &[u8]) -> Option<()> {
         while let Some((&selector, rest)) = data.split_first() {
             let (lengths, rest) = rest.split_first_chunk()?;
@@ -206,7 +209,7 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    /// Section B.2.4.1.
+    /// Reads quantization tables (section B.2.4.1).
     fn quantization_tables(&mut self, mut data: &[u8]) -> Option<()> {
         while let Some((&selector, rest)) = data.split_first() {
             let mut steps = [0; COEFFICIENTS];
@@ -225,7 +228,7 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    /// Section B.2.4.4.
+    /// Reads the restart interval (section B.2.4.4).
     fn restart_interval(&mut self, data: &[u8]) -> Option<()> {
         self.restart_interval = usize::from(u16::from_be_bytes(*data.first_chunk()?));
         Some(())

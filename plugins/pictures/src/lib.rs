@@ -1,5 +1,5 @@
-//! Image decoding that the plugins share: files come from clients, so they may be damaged, oversized or malicious. Turning
-//! pixels into tensors is up to the plugins. This crate is a library, not a plugin.
+//! Decoding of images that clients send. The files can be damaged, oversized or malicious. Converting pixels to tensors is up to
+//! the plugins that use this library.
 
 #![forbid(unsafe_code)]
 
@@ -24,10 +24,10 @@ use crate::jpeg::{Jpeg, UnusualJpeg};
 /// Media types of the formats that can be decoded.
 pub const MEDIA_TYPES: [&str; 3] = ["image/png", "image/jpeg", "image/webp"];
 
-/// Bytes that a decoder may allocate in addition to those for pixels, and before the number of pixels is known.
+/// Number of bytes that a decoder can allocate in addition to those for pixels, and before the number of pixels is known.
 const OVERHEAD: u64 = 16 << 20;
 
-/// What [`decode`] does with a file.
+/// Options of [`decode`].
 #[derive(Clone, Copy, Debug)]
 pub struct Decoding {
     /// Maximum number of pixels.
@@ -42,10 +42,10 @@ pub struct Decoding {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TruncatedImages {
-    /// They are rejected, as damaged files always are.
+    /// Reject them, like other damaged files.
     #[default]
     Reject,
-    /// They are decoded as far as they go; the rest of the picture is filled in.
+    /// Decode the available part and fill in the rest.
     Accept,
 }
 
@@ -53,21 +53,21 @@ pub enum TruncatedImages {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Orientation {
-    /// It is ignored: the pixels are used as they are stored.
+    /// Use the pixels as stored.
     #[default]
     Ignore,
-    /// The image is rotated and mirrored, so that it is upright.
+    /// Rotate and mirror the image so that it is upright.
     Apply,
 }
 
-/// Why a file is rejected.
+/// Reason for rejecting a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Damage {
-    /// It ends early, or parts of the picture are missing.
+    /// It ends early, or parts of the image are missing.
     Truncated(String),
-    /// It contains something that is not valid at that place.
+    /// It contains invalid data.
     Corrupt(String),
-    /// It uses a part of its format that the decoder does not support.
+    /// It uses a feature of its format that the decoder does not support.
     Unsupported(String),
 }
 
@@ -89,10 +89,10 @@ fn corrupt<T>(message: impl Into<String>) -> Result<T, Damage> {
     Err(Damage::Corrupt(message.into()))
 }
 
-/// Decodes an image. Its size is checked before any pixel is decoded.
+/// Decodes an image. The size of the image is checked before pixels are decoded.
 ///
-/// The decoders fill in what is missing and skip what is invalid, so that a damaged file would become a plausible picture. The
-/// files are checked for damage first.
+/// Files are checked for damage first, because the decoders fill in missing data and skip invalid data, and would turn a
+/// damaged file into a plausible image.
 ///
 /// # Errors
 /// The file is damaged, or it is animated, empty, too large, or in an unknown format.
@@ -115,7 +115,7 @@ pub fn decode(file: &[u8], decoding: &Decoding) -> Result<DynamicImage, ItemErro
             let declared = decoder.dimensions();
             if let Some((width, height)) = webp::lossy_size(file).filter(|found| *found != declared) {
                 return Err(unreadable(format_args!(
-                    "its header declares {}×{} pixels, its picture has {width}×{height}",
+                    "its header declares {}×{} pixels, but its image data has {width}×{height}",
                     declared.0, declared.1
                 )));
             }
@@ -145,10 +145,10 @@ fn decode_jpeg(file: &[u8], decoding: &Decoding) -> Result<DynamicImage, ItemErr
     }
 }
 
-/// Decodes an image whose header was read.
+/// Decodes an image whose header has been read.
 fn read(mut decoder: impl ImageDecoder, decoding: &Decoding) -> Result<DynamicImage, ItemError> {
     let pixels = check_size(decoder.dimensions(), decoding.max_pixels)?;
-    // The largest pixel (16-bit RGBA) has 8 bytes, and decoders need as much again to work.
+    // The largest pixel (16-bit RGBA) has 8 bytes, and decoders need the same amount for intermediate results.
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(pixels.saturating_mul(16).saturating_add(OVERHEAD));
     decoder.set_limits(limits).map_err(unreadable)?;
@@ -163,12 +163,12 @@ fn read(mut decoder: impl ImageDecoder, decoding: &Decoding) -> Result<DynamicIm
 
 fn check_still(animated: bool) -> Result<(), ItemError> {
     if animated {
-        return Err(ItemError::invalid("image is animated, expected a single picture"));
+        return Err(ItemError::invalid("image is animated, expected a still image"));
     }
     Ok(())
 }
 
-/// Returns the number of pixels of an image, if it is acceptable.
+/// Checks the size of an image and returns its number of pixels.
 fn check_size((width, height): (u32, u32), max_pixels: u64) -> Result<u64, ItemError> {
     let pixels = u64::from(width) * u64::from(height);
     if pixels > max_pixels {
@@ -185,21 +185,21 @@ fn check_size((width, height): (u32, u32), max_pixels: u64) -> Result<u64, ItemE
 }
 
 fn unreadable(error: impl Display) -> ItemError {
-    // Some messages of decoders have line breaks.
+    // Some messages of decoders contain line breaks.
     let message: Vec<_> = error
         .to_string()
         .lines()
         .map(|line| line.trim().to_owned())
         .collect();
-    ItemError::invalid(format_args!("image cannot be read: {}", message.join(" ")))
+    ItemError::invalid(format_args!("cannot decode the image: {}", message.join(" ")))
 }
 
-/// The media type of an image, by its first bytes; `None` if it is in no known format.
+/// Detects the media type of an image from its first bytes. `None` if the format is unknown.
 pub fn media_type(file: &[u8]) -> Option<&'static str> {
     image::guess_format(file).ok().map(|format| format.to_mime_type())
 }
 
-/// A black PNG of that size, for an example; `None` if it cannot be written.
+/// Creates a black PNG of this size, for examples. `None` if encoding fails.
 pub fn black_png(width: u32, height: u32) -> Option<Vec<u8>> {
     let mut file = Cursor::new(Vec::new());
     DynamicImage::new_luma8(width, height)

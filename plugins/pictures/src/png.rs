@@ -1,15 +1,15 @@
-//! Checks that a PNG file is complete and undamaged: every chunk up to the last has the checksum that it states. The decoder
-//! checks what is in the chunks.
+//! Checks that a PNG file is complete and that the checksums of its chunks match. The decoder checks the contents of the
+//! chunks.
 
 use super::{Damage, corrupt, truncated};
 
-/// Bytes before the first chunk.
+/// Number of bytes before the first chunk.
 const SIGNATURE_LENGTH: usize = 8;
 
 /// Checks a file from its first chunk to the end chunk (`IEND`).
 ///
 /// # Errors
-/// The first damage.
+/// The first damage found.
 pub(crate) fn check(file: &[u8]) -> Result<(), Damage> {
     let mut rest = file.get(SIGNATURE_LENGTH..).unwrap_or(&[]);
     loop {
@@ -25,7 +25,7 @@ pub(crate) fn check(file: &[u8]) -> Result<(), Damage> {
         };
         let name = chunk[..4].escape_ascii();
         if crc32fast::hash(chunk) != u32::from_be_bytes(*checksum) {
-            return corrupt(format!("the checksum of chunk `{name}` is wrong"));
+            return corrupt(format!("the checksum of chunk `{name}` does not match"));
         }
         if chunk.starts_with(b"IEND") {
             return Ok(());

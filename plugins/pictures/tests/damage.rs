@@ -1,4 +1,4 @@
-//! Valid files of many kinds are decoded as Pillow decodes them, and damaged ones are rejected. `make.py` writes the files.
+//! Compares the decoding of valid files with Pillow, and checks that damaged files are rejected. `make.py` generates the files.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use image::DynamicImage;
 use pictures::{Decoding, Orientation, TruncatedImages};
 use plugin_sdk::serde_json::{self, Value as Json};
 
-/// The files, and the number of bytes after the end marker.
+/// The files, each with the number of bytes after its end marker.
 const FILES: [(&str, usize); 22] = [
     ("baseline", 0),
     ("best", 0),
@@ -48,14 +48,14 @@ fn read(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/images")
         .join(name);
-    fs::read(path).expect("the file is part of the repository")
+    fs::read(path).expect("read a test file")
 }
 
 fn decode(file: &[u8], decoding: &Decoding) -> Result<DynamicImage, String> {
     pictures::decode(file, decoding).map_err(|error| error.to_string())
 }
 
-/// The mean difference of the samples of two images.
+/// Returns the mean absolute difference of the samples of two images.
 fn difference(one: &DynamicImage, other: &DynamicImage) -> f64 {
     let (one, other) = (one.to_rgb8(), other.to_rgb8());
     assert_eq!(one.dimensions(), other.dimensions());
@@ -68,10 +68,9 @@ fn difference(one: &DynamicImage, other: &DynamicImage) -> f64 {
 }
 
 #[test]
-fn valid_files_of_every_kind_are_decoded_as_pillow_decodes_them() {
+fn valid_files_are_decoded_like_pillow_does() {
     for (name, _) in FILES {
-        let expected =
-            image::load_from_memory(&read(&format!("{name}.png"))).expect("the reference is a PNG");
+        let expected = image::load_from_memory(&read(&format!("{name}.png"))).expect("a valid PNG");
         let decoded = decode(&read(&format!("{name}.jpg")), &STRICT).expect(name);
         let difference = difference(&decoded, &expected);
         assert!(difference < 1.0, "{name} differs by {difference}");
@@ -79,10 +78,10 @@ fn valid_files_of_every_kind_are_decoded_as_pillow_decodes_them() {
 }
 
 #[test]
-fn a_file_cut_off_anywhere_is_rejected() {
+fn a_file_truncated_at_any_offset_is_rejected() {
     for (name, trailing) in FILES {
         let file = read(&format!("{name}.jpg"));
-        // The second picture does not matter.
+        // The second image is ignored.
         let end = if name == "two_pictures" {
             file.len() / 2
         } else {
@@ -91,7 +90,7 @@ fn a_file_cut_off_anywhere_is_rejected() {
         for length in (0..end - 20).step_by(7).chain(end - 20..end) {
             assert!(
                 decode(&file[..length], &STRICT).is_err(),
-                "{name} cut to {length} bytes"
+                "{name} truncated to {length} bytes"
             );
         }
     }
@@ -107,14 +106,17 @@ fn a_file_with_an_end_marker_in_the_middle_is_rejected() {
             .expect("a scan");
         for length in scan + 20..file.len() - 2 {
             let cut = [&file[..length], &[0xFF, 0xD9]].concat();
-            assert!(decode(&cut, &STRICT).is_err(), "{name} cut to {length} bytes");
+            assert!(
+                decode(&cut, &STRICT).is_err(),
+                "{name} truncated to {length} bytes"
+            );
         }
     }
 }
 
 #[test]
-fn what_pillow_rejects_is_rejected() {
-    let rejected: Json = serde_json::from_slice(&read("rejected.json")).expect("the reference is JSON");
+fn files_that_pillow_rejects_are_rejected() {
+    let rejected: Json = serde_json::from_slice(&read("rejected.json")).expect("valid JSON");
     let mut count = 0;
     for (name, _) in FILES {
         let file = read(&format!("{name}.jpg"));
@@ -131,11 +133,11 @@ fn what_pillow_rejects_is_rejected() {
             count += 1;
         }
     }
-    assert!(count > 50, "the reference has only {count} damaged files");
+    assert!(count > 50, "expected more than 50 damaged files, got {count}");
 }
 
 #[test]
-fn most_overwritten_picture_data_is_rejected() {
+fn most_overwritten_image_data_is_rejected() {
     let (mut rejected, mut all) = (0, 0);
     for name in ["baseline", "best", "progressive", "restarts", "two_scans"] {
         let file = read(&format!("{name}.jpg"));
@@ -152,15 +154,18 @@ fn most_overwritten_picture_data_is_rejected() {
             rejected += usize::from(decode(&changed, &STRICT).is_err());
         }
     }
-    // Some damage gives another valid picture, which no decoder can tell.
-    assert!(rejected * 100 > all * 85, "{rejected} of {all} were rejected");
+    // Some damage results in another valid image, which no decoder can detect.
+    assert!(
+        rejected * 100 > all * 85,
+        "rejected only {rejected} of {all} files"
+    );
 }
 
 #[test]
-fn a_truncated_file_is_decoded_if_that_is_wanted_and_a_corrupt_one_is_not() {
+fn truncated_files_are_decoded_if_enabled_but_corrupt_files_are_not() {
     for name in ["baseline", "progressive", "restarts", "grey"] {
         let file = read(&format!("{name}.jpg"));
-        let whole = decode(&file, &STRICT).expect("it is valid");
+        let whole = decode(&file, &STRICT).expect("a valid file");
         let scan = file
             .windows(2)
             .position(|pair| pair == [0xFF, 0xDA])
@@ -182,15 +187,17 @@ fn a_truncated_file_is_decoded_if_that_is_wanted_and_a_corrupt_one_is_not() {
         .position(|pair| pair == [0xFF, 0xD1])
         .expect("a restart marker");
     corrupt[restart + 1] = 0xD3;
-    let error = decode(&corrupt, &LENIENT).expect_err("it is corrupt");
+    let error = decode(&corrupt, &LENIENT).expect_err("a corrupt file");
     assert_eq!(
         error,
-        format!("image cannot be read: the file is corrupt: expected restart marker 1 at offset {restart}")
+        format!(
+            "cannot decode the image: the file is corrupt: expected restart marker 1 at offset {restart}"
+        )
     );
 }
 
 #[test]
-fn errors_say_what_is_wrong_with_a_file() {
+fn errors_describe_the_damage() {
     let file = read("baseline.jpg");
     let end = file.len();
     for (file, problem) in [
@@ -200,7 +207,7 @@ fn errors_say_what_is_wrong_with_a_file() {
         ),
         (
             &file[..end / 2 + 200],
-            "the file is truncated: it ends within the picture data",
+            "the file is truncated: it ends within the image data",
         ),
         (
             &file[..30],
@@ -212,18 +219,18 @@ fn errors_say_what_is_wrong_with_a_file() {
         ),
     ] {
         let error = decode(file, &STRICT).expect_err(problem);
-        assert_eq!(error, format!("image cannot be read: {problem}"));
+        assert_eq!(error, format!("cannot decode the image: {problem}"));
     }
 }
 
 #[test]
-fn the_orientation_of_a_photo_is_applied_if_that_is_wanted() {
+fn the_exif_orientation_is_applied_if_enabled() {
     let upright = Decoding {
         orientation: Orientation::Apply,
         ..STRICT
     };
-    let stored = decode(&read("turned.jpg"), &STRICT).expect("it is valid");
-    let turned = decode(&read("turned.jpg"), &upright).expect("it is valid");
+    let stored = decode(&read("turned.jpg"), &STRICT).expect("a valid file");
+    let turned = decode(&read("turned.jpg"), &upright).expect("a valid file");
     assert_eq!((stored.width(), stored.height()), (50, 37));
     assert_eq!(turned, stored.rotate90());
     let plain = read("baseline.jpg");
@@ -233,20 +240,23 @@ fn the_orientation_of_a_photo_is_applied_if_that_is_wanted() {
 #[test]
 fn damaged_png_files_are_rejected() {
     let file = read("baseline.png");
-    decode(&file, &STRICT).expect("it is valid");
-    decode(&[&file[..], b"more"].concat(), &STRICT).expect("what follows the end does not matter");
+    decode(&file, &STRICT).expect("a valid file");
+    decode(&[&file[..], b"more"].concat(), &STRICT).expect("trailing bytes are ignored");
     for length in 0..file.len() {
-        assert!(decode(&file[..length], &STRICT).is_err(), "cut to {length} bytes");
+        assert!(
+            decode(&file[..length], &STRICT).is_err(),
+            "truncated to {length} bytes"
+        );
     }
     for offset in 0..file.len() {
         let mut changed = file.clone();
         changed[offset] ^= 0x10;
         assert!(decode(&changed, &STRICT).is_err(), "byte {offset} changed");
     }
-    let error = decode(&file[..file.len() - 12], &STRICT).expect_err("it has no end");
+    let error = decode(&file[..file.len() - 12], &STRICT).expect_err("no end chunk");
     assert_eq!(
         error,
-        "image cannot be read: the file is truncated: the end chunk is missing"
+        "cannot decode the image: the file is truncated: the end chunk is missing"
     );
 }
 
@@ -254,12 +264,12 @@ fn damaged_png_files_are_rejected() {
 fn truncated_webp_files_are_rejected() {
     for name in ["lossless.webp", "lossy.webp"] {
         let file = read(name);
-        decode(&file, &STRICT).expect("it is valid");
-        decode(&[&file[..], b"more"].concat(), &STRICT).expect("what follows the end does not matter");
+        decode(&file, &STRICT).expect("a valid file");
+        decode(&[&file[..], b"more"].concat(), &STRICT).expect("trailing bytes are ignored");
         for length in 0..file.len() {
             assert!(
                 decode(&file[..length], &STRICT).is_err(),
-                "{name} cut to {length} bytes"
+                "{name} truncated to {length} bytes"
             );
         }
     }

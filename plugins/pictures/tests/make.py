@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes images/: small JPEG files of many kinds, what Pillow decodes them to, and which damaged variants Pillow rejects.
+"""Generates images/: small JPEG files of many kinds, Pillow's decoding of them, and the damaged variants that Pillow rejects.
 
 Needs Pillow 12 or newer, numpy, and cjpeg and jpegtran of libjpeg-turbo. The files are part of the repository."""
 
@@ -18,7 +18,7 @@ random.seed(1)
 
 
 def picture():
-    """A picture with edges, gradients and colours, so that its blocks have many coefficients."""
+    """Returns an image with edges, gradients and colors, so that its blocks have many coefficients."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(float)
     waves = [128 + 50 * np.sin(x / a + y / b) + 40 * np.cos(y / c) for a, b, c in [(3, 5, 4), (6, 3, 7), (2, 9, 3)]]
     image = np.stack(waves, axis=-1)
@@ -84,7 +84,7 @@ def files():
 
 
 def pillow(data):
-    """The pixels that Pillow decodes, or none if it rejects the file."""
+    """Returns the image that Pillow decodes, or None if it rejects the file."""
     try:
         return Image.open(io.BytesIO(data)).convert("RGB")
     except (OSError, SyntaxError):
@@ -92,7 +92,7 @@ def pillow(data):
 
 
 def damage(data):
-    """Damaged variants: bytes that are overwritten, mostly in the picture data."""
+    """Yields damage: bytes to overwrite, mostly in the image data."""
     start, end = data.index(b"\xff\xda"), len(data)
     for _ in range(30):
         offset = random.randrange(start if random.random() < 0.8 else 2, end - 16)

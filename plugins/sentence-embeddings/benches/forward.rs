@@ -1,15 +1,15 @@
-//! How fast texts become vectors, by the shape of the batch; beside Python's onnxruntime where a Python is named.
+//! Time to embed a batch of texts, by the shape of the batch, optionally compared with Python's onnxruntime.
 //!
 //! ```sh
 //! plugins/sentence-embeddings/fetch-minilm /tmp/minilm
 //! cargo bench -p plugin-sentence-embeddings --bench forward -- /tmp/minilm [--threads 2] [--python venv/bin/python3]
 //! ```
-//! Both sides take turns within seconds, so that what else the machine does meets both; the ratio is the median over the rounds.
+//! Both sides alternate within seconds, so that other load on the machine affects both. The ratio is the median over the rounds.
 
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stdout,
-    reason = "a benchmark reads the clock and prints what it found"
+    reason = "a benchmark reads the clock and prints its results"
 )]
 
 use std::io::{BufRead, BufReader, Write};
@@ -31,7 +31,7 @@ const SHAPES: [(usize, usize); 8] = [
     (32, 128),
 ];
 const ROUNDS: usize = 15;
-/// How long a side computes in a round, about.
+/// Approximate duration of each side in a round.
 const TURN: Duration = Duration::from_millis(300);
 
 struct Options {
@@ -42,13 +42,13 @@ struct Options {
 
 fn main() {
     let options = Options::read();
-    let settings = from_value(json!({"folder": options.folder})).expect("the settings are complete");
+    let settings = from_value(json!({"folder": options.folder})).expect("valid settings");
     let model = SentenceEmbeddings::open(settings, Path::new(""), 1, options.threads);
     let model = model.unwrap_or_else(|error| panic!("{error}"));
     let mut other = options
         .python
         .as_ref()
-        .map(|python| Other::start(python, &options));
+        .map(|python| OnnxRuntime::start(python, &options));
     println!("{} threads, {ROUNDS} rounds", options.threads);
     for (batch, length) in SHAPES {
         let texts: Vec<Vec<u32>> = (0..batch as u32)
@@ -61,7 +61,7 @@ fn main() {
         let run = |runs: u32| {
             let begin = Instant::now();
             for _ in 0..runs {
-                model.vectors(&texts).expect("the model computes");
+                model.vectors(&texts).expect("compute the vectors");
             }
             begin.elapsed() / runs
         };
@@ -106,7 +106,7 @@ impl Options {
                 Some("--bench") => {}
                 Some("--threads") => {
                     let threads = arguments.next().and_then(|number| number.to_str()?.parse().ok());
-                    options.threads = threads.expect("--threads takes a number");
+                    options.threads = threads.expect("--threads requires a number");
                 }
                 Some("--python") => options.python = arguments.next().map(PathBuf::from),
                 _ => options.folder = argument.into(),
@@ -116,14 +116,14 @@ impl Options {
     }
 }
 
-/// Python's onnxruntime in a process of its own.
-struct Other {
+/// Python's onnxruntime in a separate process.
+struct OnnxRuntime {
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
-impl Other {
+impl OnnxRuntime {
     fn start(python: &Path, options: &Options) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/onnxruntime_forward.py");
         let mut child = Command::new(python)
@@ -133,30 +133,30 @@ impl Other {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("Python can be started");
+            .expect("start Python");
         let mut other = Self {
-            orders: child.stdin.take().expect("it is piped"),
-            answers: BufReader::new(child.stdout.take().expect("it is piped")),
+            orders: child.stdin.take().expect("standard streams are piped"),
+            answers: BufReader::new(child.stdout.take().expect("standard streams are piped")),
             child,
         };
         other.run(1, 8, 1);
         other
     }
 
-    /// Seconds of one run, on average.
+    /// Returns the average duration of a run in seconds.
     fn run(&mut self, batch: usize, length: usize, runs: u32) -> f64 {
-        writeln!(self.orders, "{batch} {length} {runs}").expect("Python listens");
+        writeln!(self.orders, "{batch} {length} {runs}").expect("write to Python");
         let mut answer = String::new();
-        self.answers.read_line(&mut answer).expect("Python answers");
-        let seconds: f64 = answer.trim().parse().expect("it answers seconds");
+        self.answers.read_line(&mut answer).expect("read from Python");
+        let seconds: f64 = answer.trim().parse().expect("a number of seconds");
         seconds / f64::from(runs)
     }
 }
 
-impl Drop for Other {
+impl Drop for OnnxRuntime {
     fn drop(&mut self) {
-        // It may have ended by itself already.
-        let _ended = self.child.kill();
+        // Fails if the process has already exited.
+        let _result = self.child.kill();
         let _status = self.child.wait();
     }
 }

@@ -1,10 +1,10 @@
-"""The other side of the benchmark `forward`: the same network in Python's onnxruntime, padded as it must be there.
+"""Python's side of the benchmark `forward`: the same network in onnxruntime, with padding.
 
     pip install numpy onnx onnxruntime safetensors
     onnxruntime_forward.py FOLDER THREADS
 
-It builds the graph from the folder's weights, in the form that PyTorch exports. Then each line `BATCH LENGTH RUNS` on standard input
-is answered with the seconds that so many runs took.
+Builds the graph from the weights in FOLDER, in the form that PyTorch exports. For each line `BATCH LENGTH RUNS` on standard
+input, prints the duration of that many runs in seconds.
 """
 
 import json
@@ -54,7 +54,7 @@ def build(folder):
     join = g.constant("join", np.array([0, 0, width], np.int64))
     scale = g.constant("scale", np.array(np.sqrt(depth), np.float32))
     root, half, one = (g.constant(n, np.array(v, np.float32)) for n, v in [("root", 2**0.5), ("half", 0.5), ("one", 1)])
-    # 0 where a token is, and a very small number where padding is.
+    # 0 for tokens, and a large negative number for padding.
     mask = g.op("Unsqueeze", g.op("Cast", "attention_mask", to=TensorProto.FLOAT), g.constant("axes", np.array([1, 2])))
     mask = g.op("Mul", g.op("Sub", one, mask), g.constant("least", np.array(-3.4e38, np.float32)))
     start, axis = (g.constant(name, np.array([0])) for name in ["start", "axis"])
@@ -94,7 +94,7 @@ def main():
     folder, threads = Path(sys.argv[1]), int(sys.argv[2])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # A thread that spins takes a core from the other side of the comparison.
+    # Spinning threads would take a core from the other side of the comparison.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(
         build(folder).SerializeToString(), options, providers=["CPUExecutionProvider"]

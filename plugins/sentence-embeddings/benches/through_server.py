@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How much of the plugin's own speed is left behind the server: 32 callers, texts of mixed lengths.
+"""Measures how much of the plugin's throughput the server preserves, with 32 closed-loop clients and texts of mixed lengths.
 
     cargo build --release --workspace
     plugins/sentence-embeddings/fetch-minilm config/all-MiniLM-L6-v2
     plugins/sentence-embeddings/benches/through_server.py
 
-It prints what share of the time the model computed. What a batch costs is what its tokens cost, however they come together, so
-that share is how much of the plugin's own throughput is left. Nothing but Python's own library is needed.
+Prints the share of the time in which the model was computing. Since the cost of a batch depends only on its number of tokens, this
+share is the preserved share of the plugin's throughput. It only needs Python's standard library.
 """
 
 import http.client
@@ -49,14 +49,14 @@ def get(path):
 
 
 def computed():
-    """Seconds that the model has computed, and texts and tokens that it has answered."""
+    """Returns the seconds that the model has computed, and the numbers of texts and tokens."""
     names = ["inference_seconds_sum", "inference_batch_size_sum", "inference_batch_weight_sum"]
     metrics = get("/metrics")
     return [float(re.search(name + r'\{[^}]*task="passage"[^}]*\} (\S+)', metrics)[1]) for name in names]
 
 
 def measure(sentences):
-    """In a closed loop, until the last caller is answered."""
+    """Runs the clients in a closed loop and prints the results."""
     stop = threading.Event()
 
     def caller(number):

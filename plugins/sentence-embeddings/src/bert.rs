@@ -1,12 +1,11 @@
-//! BERT and RoBERTa encoders, computed on packed tokens: the sequences of a batch lie one after the other, and no token is
-//! padding. It knows nothing of text, pooling or tasks.
+//! BERT and RoBERTa encoders on packed tokens: the sequences of a batch are concatenated without padding.
 
 use plugin_sdk::LoadError;
 use transformer::{Encoder, GemmExecutor, LayerNorm, Linear, Names, Tokens, Weights};
 
-use crate::folder::Architecture;
+use crate::model_spec::Architecture;
 
-/// The table of words, which every encoder of BERT's kind has.
+/// Name of the tensor of word embeddings, which every BERT-like encoder has.
 pub(crate) const WORDS: &str = "embeddings.word_embeddings.weight";
 
 const NAMES: Names = Names {
@@ -16,11 +15,11 @@ const NAMES: Names = Names {
         "attention.self.key",
         "attention.self.value",
     ],
-    gather: "attention.output.dense",
-    gather_norm: "attention.output.LayerNorm",
-    widen: "intermediate.dense",
-    narrow: "output.dense",
-    narrow_norm: "output.LayerNorm",
+    attention_output: "attention.output.dense",
+    attention_norm: "attention.output.LayerNorm",
+    feed_forward_in: "intermediate.dense",
+    feed_forward_out: "output.dense",
+    feed_forward_norm: "output.LayerNorm",
 };
 
 /// An encoder with its weights.
@@ -34,14 +33,14 @@ pub(crate) struct Bert {
     head: Option<Head>,
 }
 
-/// What makes a score of the vector of the first token.
+/// The classification head, which computes a score from the vector of the first token.
 struct Head {
     dense: Linear,
     score: Linear,
 }
 
 impl Bert {
-    /// Takes the weights of an encoder, and those that make a score if `scores`.
+    /// Loads the weights of an encoder, and of its classification head if `scores` is true.
     pub(crate) fn load(
         weights: &Weights<'_>,
         architecture: Architecture,
@@ -69,18 +68,18 @@ impl Bert {
         })
     }
 
-    /// Length of the vectors.
+    /// Returns the length of the vectors.
     pub(crate) fn width(&self) -> usize {
         self.layers.width()
     }
 
-    /// How many ids the vocabulary has.
+    /// Returns the size of the vocabulary.
     pub(crate) fn vocabulary(&self) -> usize {
         self.words.len() / self.width()
     }
 
-    /// A vector for each token of each sequence, one after the other. Every id is in the vocabulary, and no sequence is longer
-    /// than the model has positions.
+    /// Computes the vectors of all tokens of all sequences, concatenated. All IDs must be in the vocabulary, and no sequence may be
+    /// longer than the number of positions.
     pub(crate) fn states(&self, sequences: &[&Tokens]) -> Vec<f32> {
         let mut ranges = Vec::with_capacity(sequences.len());
         let mut count = 0;
@@ -94,12 +93,12 @@ impl Bert {
         states
     }
 
-    /// The score of each sequence.
+    /// Computes the score of each sequence.
     ///
     /// # Panics
-    /// The model was loaded without what makes scores.
+    /// The model was loaded without its classification head.
     pub(crate) fn scores(&self, sequences: &[&Tokens]) -> Vec<f32> {
-        let head = self.head.as_ref().expect("it was loaded to score");
+        let head = self.head.as_ref().expect("loaded with its classification head");
         let gemm = GemmExecutor::new();
         let states = self.states(sequences);
         let mut start = 0;
@@ -123,7 +122,7 @@ impl Bert {
                     position + self.architecture.first_position,
                     width,
                 );
-                // A model with one type has it for both texts of a pair.
+                // A model with a single type uses it for both texts of a pair.
                 let kind = row(&self.types, last_type.min(*kind as usize), width);
                 let sum = word.iter().zip(position).zip(kind);
                 states.extend(sum.map(|((word, position), kind)| word + position + kind));
@@ -139,7 +138,7 @@ fn row(table: &[f32], index: usize, width: usize) -> &[f32] {
 }
 
 impl Head {
-    /// BERT's is spread over a pooler and a classifier; RoBERTa's is all in the classifier.
+    /// Loads the head. In BERT, it consists of a pooler and a classifier. In RoBERTa, the classifier contains both layers.
     fn load(gemm: &GemmExecutor, weights: &Weights<'_>, width: usize) -> Result<Self, LoadError> {
         let outer = |name: &str, outputs: usize| -> Result<Linear, LoadError> {
             let weight = weights.get_outer(&format!("{name}.weight"), &[outputs, width])?;

@@ -1,48 +1,48 @@
-//! The network of a model, whichever kind it is of: tokens in, vectors or scores out. It knows nothing of text or of tasks.
+//! The network of a model: computes vectors or scores from tokens, with either implementation.
 
 use std::fs;
 
 use plugin_sdk::{BatchError, LoadError};
 use transformer::vectors::normalize;
-use transformer::{Lanes, Tokens, Weights};
+use transformer::{EncoderThreads, Tokens, Weights};
 
 use crate::bert::{self, Bert};
-use crate::folder::{Embedding, Purpose, Recipe, WeightsFile};
 use crate::graph::Graph;
+use crate::model_spec::{Embedding, ModelSpec, Purpose, WeightsFile};
 
 /// A loaded network.
 pub(crate) enum Encoder {
-    /// Computed here, with the threads of each worker.
-    Bert(Box<Bert>, Vec<Lanes>),
+    /// The built-in implementation, with the threads of each worker.
+    Bert(Box<Bert>, Vec<EncoderThreads>),
     Graph(Box<Graph>),
 }
 
 impl Encoder {
-    pub(crate) fn load(recipe: &Recipe, workers: usize, threads: usize) -> Result<Self, LoadError> {
-        let scores = matches!(recipe.purpose, Purpose::Rank { .. });
-        let (WeightsFile::Safetensors(path, _) | WeightsFile::Onnx(path)) = &recipe.weights;
-        let blame = |error: LoadError| {
+    pub(crate) fn load(spec: &ModelSpec, workers: usize, threads: usize) -> Result<Self, LoadError> {
+        let scores = matches!(spec.purpose, Purpose::Rank { .. });
+        let (WeightsFile::Safetensors(path, _) | WeightsFile::Onnx(path)) = &spec.weights;
+        let file_error = |error: LoadError| {
             LoadError::setting(
                 "folder",
-                format_args!("`{}` cannot be used: {}", path.display(), error.message()),
+                format_args!("cannot use `{}`: {}", path.display(), error.message()),
             )
         };
-        match &recipe.weights {
+        match &spec.weights {
             WeightsFile::Onnx(path) => Graph::load(path, scores, workers, threads)
                 .map(|graph| Self::Graph(Box::new(graph)))
-                .map_err(blame),
+                .map_err(file_error),
             WeightsFile::Safetensors(path, architecture) => {
-                let file = fs::read(path).map_err(|error| blame(error.into()))?;
+                let file = fs::read(path).map_err(|error| file_error(error.into()))?;
                 let bert = Weights::read(&file, bert::WORDS)
                     .and_then(|weights| Bert::load(&weights, architecture.clone(), scores))
-                    .map_err(blame)?;
-                let lanes = (0..workers).map(|_| Lanes::new(threads));
-                Ok(Self::Bert(Box::new(bert), lanes.collect::<Result<_, _>>()?))
+                    .map_err(file_error)?;
+                let threads = (0..workers).map(|_| EncoderThreads::new(threads));
+                Ok(Self::Bert(Box::new(bert), threads.collect::<Result<_, _>>()?))
             }
         }
     }
 
-    /// How many ids the vocabulary has, where it is known.
+    /// Returns the size of the vocabulary, if known.
     pub(crate) fn vocabulary(&self) -> Option<usize> {
         match self {
             Self::Bert(bert, _) => Some(bert.vocabulary()),
@@ -50,7 +50,7 @@ impl Encoder {
         }
     }
 
-    /// Length of the vectors, found by computing one.
+    /// Returns the length of the vectors, by computing one.
     pub(crate) fn width(&self, embedding: &Embedding) -> Result<usize, LoadError> {
         let one = Tokens::of_one_text(vec![0]);
         let vectors = self.vectors(&[&one], embedding, 0);
@@ -58,7 +58,7 @@ impl Encoder {
         Ok(vectors.first().map_or(0, Vec::len))
     }
 
-    /// A vector for each text.
+    /// Computes a vector for each text.
     pub(crate) fn vectors(
         &self,
         texts: &[&Tokens],
@@ -73,7 +73,7 @@ impl Encoder {
             vector
         };
         match self {
-            Self::Bert(bert, lanes) => Ok(lanes[worker].run(&lengths(texts), |block| {
+            Self::Bert(bert, threads) => Ok(threads[worker].run(&lengths(texts), |block| {
                 let texts: Vec<_> = block.iter().map(|index| texts[*index]).collect();
                 let states = bert.states(&texts);
                 let mut rest = &states[..];
@@ -95,10 +95,10 @@ impl Encoder {
         }
     }
 
-    /// A score for each pair of texts.
+    /// Computes a score for each pair of texts.
     pub(crate) fn scores(&self, pairs: &[&Tokens], worker: usize) -> Result<Vec<f32>, BatchError> {
         match self {
-            Self::Bert(bert, lanes) => Ok(lanes[worker].run(&lengths(pairs), |block| {
+            Self::Bert(bert, threads) => Ok(threads[worker].run(&lengths(pairs), |block| {
                 let pairs: Vec<_> = block.iter().map(|index| pairs[*index]).collect();
                 bert.scores(&pairs)
             })),
@@ -109,7 +109,7 @@ impl Encoder {
                     .map(|output| match output[..] {
                         [score] => Ok(score),
                         _ => Err(BatchError::failed(format_args!(
-                            "the network answers {} numbers for a pair, expected one score",
+                            "the network returned {} numbers for a pair, expected one score",
                             output.len()
                         ))),
                     })

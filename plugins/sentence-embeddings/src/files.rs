@@ -1,5 +1,4 @@
-//! The JSON files of a folder of sentence-transformers, in the words of its older and newer versions. What they say together is
-//! put together in `folder`.
+//! The JSON files of a sentence-transformers directory, as older and newer versions write them. `model_spec` combines them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,19 +6,19 @@ use std::path::Path;
 use plugin_sdk::LoadError;
 use plugin_sdk::serde_json;
 use serde::Deserialize;
-use transformer::files::blame;
+use transformer::files::file_error;
 use transformer::{Activation, Norms, Pooling, Shape};
 
-use crate::folder::Architecture;
+use crate::model_spec::Architecture;
 use crate::settings::PromptSettings;
 use crate::similarity::Similarity;
 
-/// A line of `modules.json`.
+/// An entry of `modules.json`.
 #[derive(Deserialize)]
 pub(crate) struct Module {
     #[serde(default)]
     pub(crate) path: String,
-    /// A Python class with its path, which differs between versions.
+    /// Path of a Python class. Only the module path differs between versions.
     #[serde(rename = "type")]
     pub(crate) kind: String,
 }
@@ -61,7 +60,7 @@ impl NetworkConfig {
         self.architectures.iter().any(of_class)
     }
 
-    /// What is applied to a score, which newer and older folders say in different places.
+    /// Whether the sigmoid function is applied to scores. Newer and older versions store this in different places.
     pub(crate) fn sigmoid(&self, file: &Path) -> Result<bool, LoadError> {
         let newer = self
             .sentence_transformers
@@ -71,14 +70,14 @@ impl NetworkConfig {
         match named.and_then(|name| name.rsplit('.').next()) {
             None | Some("Sigmoid") => Ok(true),
             Some("Identity") => Ok(false),
-            Some(other) => Err(blame(
+            Some(other) => Err(file_error(
                 file,
-                &format!("applies `{other}` to scores, expected Sigmoid or Identity"),
+                &format!("has the activation function `{other}` for scores, expected Sigmoid or Identity"),
             )),
         }
     }
 
-    /// Whether positions count from the one after that of padding, as RoBERTa's do; `None` for other networks than BERT's kin.
+    /// Whether positions start after that of the padding token, as in RoBERTa. `None` for networks that are not BERT-like.
     fn counts_from_padding(&self) -> Option<bool> {
         match &*self.model_type {
             "bert" => Some(false),
@@ -97,25 +96,25 @@ impl NetworkConfig {
     pub(crate) fn architecture(&self, file: &Path) -> Result<Architecture, LoadError> {
         if self.counts_from_padding().is_none() {
             let message = format!(
-                "names the model type `{}`, expected bert, roberta, xlm-roberta or camembert: other types are served from an \
-                 ONNX file in the folder",
+                "has the model type `{}`, expected bert, roberta, xlm-roberta or camembert: other types require an ONNX file in \
+                 the model directory",
                 self.model_type
             );
-            return Err(blame(file, &message));
+            return Err(file_error(file, &message));
         }
         if let Some(kind) = self
             .position_embedding_type
             .as_deref()
             .filter(|kind| *kind != "absolute")
         {
-            return Err(blame(
+            return Err(file_error(
                 file,
                 &format!("has `{kind}` positions, expected `absolute`"),
             ));
         }
         let name = self.hidden_act.as_deref().unwrap_or("gelu");
         let activation = Activation::named(name).ok_or_else(|| {
-            blame(
+            file_error(
                 file,
                 &format!("has the activation `{name}`, expected gelu or relu"),
             )
@@ -123,20 +122,22 @@ impl NetworkConfig {
         let size = |key: &str, value: Option<usize>| {
             value
                 .filter(|size| *size > 0)
-                .ok_or_else(|| blame(file, &format!("has no `{key}`")))
+                .ok_or_else(|| file_error(file, &format!("has no `{key}`")))
         };
         let hidden_size = size("hidden_size", self.hidden_size)?;
         let num_attention_heads = size("num_attention_heads", self.num_attention_heads)?;
         if hidden_size % num_attention_heads != 0 {
-            let message = format!("divides {hidden_size} numbers among {num_attention_heads} heads");
-            return Err(blame(file, &message));
+            let message = format!(
+                "has `hidden_size` {hidden_size}, expected a multiple of `num_attention_heads` {num_attention_heads}"
+            );
+            return Err(file_error(file, &message));
         }
         Ok(Architecture {
             layers: Shape {
                 layers: size("num_hidden_layers", self.num_hidden_layers)?,
                 width: hidden_size,
                 heads: num_attention_heads,
-                wide: size("intermediate_size", self.intermediate_size)?,
+                feed_forward_size: size("intermediate_size", self.intermediate_size)?,
                 activation,
                 epsilon: self.layer_norm_eps.unwrap_or(1e-12),
                 norms: Norms::After,
@@ -160,11 +161,11 @@ pub(crate) struct LengthConfig {
 /// `tokenizer_config.json`.
 #[derive(Default, Deserialize)]
 pub(crate) struct TokenizerConfig {
-    /// A number beyond all bounds where there is none.
+    /// A huge number if there is no limit.
     pub(crate) model_max_length: Option<f64>,
 }
 
-/// `config.json` of the pooling, in the words of older and newer versions.
+/// `config.json` of the module Pooling, as older and newer versions write it.
 #[derive(Deserialize)]
 pub(crate) struct PoolingConfig {
     pooling_mode: Option<PoolingModes>,
@@ -219,7 +220,7 @@ impl PoolingConfig {
             _ => Err(LoadError::setting(
                 "folder",
                 format_args!(
-                    "the model pools by {}, expected mean, cls or max",
+                    "the model uses the pooling {}, expected mean, cls or max",
                     modes.join(" and ")
                 ),
             )),
@@ -237,7 +238,7 @@ pub(crate) struct TextConfig {
 }
 
 impl TextConfig {
-    /// Those of queries and of passages.
+    /// Returns the prompts of queries and passages.
     pub(crate) fn prompts(&self, settings: &PromptSettings) -> (String, String) {
         let first = |written: &Option<String>, names: &[&str]| {
             let default = self.default_prompt_name.as_deref();

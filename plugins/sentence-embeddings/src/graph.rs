@@ -1,5 +1,5 @@
-//! An encoder as an ONNX file, for the kinds of network that this plugin does not compute itself. Texts of the same length run
-//! together, so nothing is padded here either.
+//! Encoders in ONNX files, for networks that this plugin does not implement itself. Texts of the same length are computed
+//! together, so no padding is needed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,12 +17,12 @@ pub(crate) struct Graph {
     mask: Option<NodeId>,
     types: Option<NodeId>,
     output: NodeId,
-    /// One for each worker: two batches at once must not wait for one another.
+    /// One pool for each worker, so that concurrent batches do not wait for each other.
     pools: Vec<Arc<ThreadPool>>,
 }
 
 impl Graph {
-    /// Loads a file that answers a vector for each token, or a score for each text if `scores`.
+    /// Loads a file. The network returns a vector for each token, or a score for each text if `scores` is true.
     pub(crate) fn load(path: &Path, scores: bool, workers: usize, threads: usize) -> Result<Self, LoadError> {
         let model = Model::load_file(path)?;
         let names: Vec<_> = model
@@ -36,13 +36,13 @@ impl Graph {
             .collect();
         let known = ["input_ids", "attention_mask", "token_type_ids"];
         let name_of = |name: &Option<String>| name.clone().unwrap_or_default();
-        if let Some(odd) = names
+        if let Some(unknown) = names
             .iter()
             .map(name_of)
             .find(|name| !known.contains(&name.as_str()))
         {
             return Err(LoadError::new(format_args!(
-                "it has an input `{odd}`, expected {}",
+                "it has the unknown input `{unknown}`, expected {}",
                 known.join(", ")
             )));
         }
@@ -53,14 +53,15 @@ impl Graph {
                 .map(|index| model.input_ids()[index])
         };
         let ids = input("input_ids").ok_or_else(|| LoadError::new("it has no input `input_ids`"))?;
-        let wanted: &[&str] = if scores {
+        let candidates: &[&str] = if scores {
             &["logits"]
         } else {
             &["last_hidden_state", "token_embeddings"]
         };
-        let output = wanted.iter().find_map(|name| model.find_node(name));
-        let output = output
-            .ok_or_else(|| LoadError::new(format_args!("it has no output `{}`", wanted.join("` or `"))))?;
+        let output = candidates.iter().find_map(|name| model.find_node(name));
+        let output = output.ok_or_else(|| {
+            LoadError::new(format_args!("it has no output `{}`", candidates.join("` or `")))
+        })?;
         Ok(Self {
             ids,
             mask: input("attention_mask"),
@@ -73,7 +74,7 @@ impl Graph {
         })
     }
 
-    /// The output of each sequence: a vector for each of its tokens, or its score.
+    /// Returns the output for each sequence: the vectors of its tokens, or its score.
     pub(crate) fn run(&self, sequences: &[&Tokens], worker: usize) -> Result<Vec<Vec<f32>>, BatchError> {
         let mut by_length = BTreeMap::<_, Vec<_>>::new();
         for (index, tokens) in sequences.iter().enumerate() {
@@ -81,8 +82,8 @@ impl Graph {
         }
         let mut outputs = vec![Vec::new(); sequences.len()];
         for (length, indexes) in by_length {
-            let together: Vec<_> = indexes.iter().map(|index| sequences[*index]).collect();
-            let computed = self.run_together(&together, length, worker)?;
+            let group: Vec<_> = indexes.iter().map(|index| sequences[*index]).collect();
+            let computed = self.run_group(&group, length, worker)?;
             let rows = computed.chunks_exact(computed.len() / indexes.len());
             for (index, row) in indexes.into_iter().zip(rows) {
                 outputs[index] = row.to_vec();
@@ -91,12 +92,7 @@ impl Graph {
         Ok(outputs)
     }
 
-    fn run_together(
-        &self,
-        sequences: &[&Tokens],
-        length: usize,
-        worker: usize,
-    ) -> Result<Vec<f32>, BatchError> {
+    fn run_group(&self, sequences: &[&Tokens], length: usize, worker: usize) -> Result<Vec<f32>, BatchError> {
         let stack = |part: fn(&Tokens) -> &[u32]| {
             let values = sequences.iter().flat_map(|tokens| part(tokens));
             let values: Vec<_> = values.map(|value| *value as i32).collect();

@@ -1,17 +1,17 @@
-//! Embeds, compares and reranks texts with a model as sentence-transformers saves one: the folder says everything, and the
-//! answers are those of sentence-transformers. Pure Rust, so there is nothing else to install.
+//! Plugin that embeds, compares and reranks texts with models in the directory format of sentence-transformers. The results
+//! match those of sentence-transformers. It is pure Rust and needs no other software.
 //!
-//! The way of an item: `tasks` split it into tokens, off the model's thread; `encoder` computes a batch, by `bert` (on packed
-//! tokens, with the arithmetic of the crate `transformer`) or by `graph` (an ONNX file), and pools the vectors of each text's tokens.
-//! What the `folder` says is read once, at load. The README of this plugin is for the operator.
+//! `tasks` tokenizes an item in its prepare step. `encoder` computes a batch, either with `bert` (on packed tokens, with the
+//! crate `transformer`) or with `graph` (an ONNX file), and pools the token vectors of each text. `model_spec` reads the model
+//! directory. The README of this plugin is the documentation for operators.
 
 #![forbid(unsafe_code)]
 
 mod bert;
 mod encoder;
 mod files;
-mod folder;
 mod graph;
+mod model_spec;
 mod settings;
 mod similarity;
 mod tasks;
@@ -19,10 +19,10 @@ mod tasks;
 use std::path::Path;
 
 use plugin_sdk::prelude::*;
-use transformer::{Tokenizer, Tokens, lanes};
+use transformer::{Tokenizer, Tokens, threads};
 
 use crate::encoder::Encoder;
-use crate::folder::{Purpose, Recipe};
+use crate::model_spec::{ModelSpec, Purpose};
 pub use crate::settings::Settings;
 use crate::tasks::{Embed, Prompt, Rerank, Similarity};
 
@@ -37,56 +37,58 @@ pub struct SentenceEmbeddings {
 }
 
 impl SentenceEmbeddings {
-    /// Loads a model whose paths start at `base_dir`, for that many batches at a time with `threads` threads each, if the
-    /// settings do not say.
+    /// Loads a model. Paths in the settings are relative to `base_dir`. `workers` is the number of concurrent batches, and
+    /// `threads` the number of threads of each, unless the settings specify it.
     ///
     /// # Errors
-    /// The settings or the folder are not what they should be.
+    /// The settings or the model directory are invalid.
     pub fn open(
         settings: Settings,
         base_dir: &Path,
         workers: usize,
         threads: usize,
     ) -> Result<Self, LoadError> {
-        let threads = lanes::threads(settings.threads, threads)?;
-        let recipe = Recipe::read(&base_dir.join(&settings.folder), &settings)?;
+        let threads = threads::thread_count(settings.threads, threads)?;
+        let spec = ModelSpec::read(&base_dir.join(&settings.folder), &settings)?;
         let tokenizer = Tokenizer::load(
-            &recipe.tokenizer,
-            recipe.max_length,
+            &spec.tokenizer,
+            spec.max_length,
             settings.truncate,
-            recipe.lowercase,
+            spec.lowercase,
         )?;
-        let encoder = Encoder::load(&recipe, workers, threads)?;
+        let encoder = Encoder::load(&spec, workers, threads)?;
         if let Some(known) = encoder
             .vocabulary()
             .filter(|known| *known < tokenizer.vocabulary())
         {
             let message = format!(
-                "the tokenizer has ids up to {}, but the network only {known} words",
+                "the tokenizer has IDs up to {}, but the network has a vocabulary of {known} IDs",
                 tokenizer.vocabulary() - 1
             );
             return Err(LoadError::setting("folder", message));
         }
-        let width = match &recipe.purpose {
+        let width = match &spec.purpose {
             Purpose::Embed(embedding) => encoder.width(embedding)?,
             Purpose::Rank { .. } => 1,
         };
         Ok(Self {
             tokenizer,
             encoder,
-            purpose: recipe.purpose,
+            purpose: spec.purpose,
             width,
             max_passages: settings.max_passages.get(),
         })
     }
 
-    /// The vectors of texts whose tokens are known, for benchmarks of the computation alone. Every id is in the vocabulary.
+    /// Computes the vectors of tokenized texts, for benchmarks. All IDs must be in the vocabulary.
     ///
     /// # Errors
-    /// The network cannot compute them, or makes no vectors.
+    /// The computation fails, or the model does not produce vectors.
     pub fn vectors(&self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, BatchError> {
         let Purpose::Embed(embedding) = &self.purpose else {
-            return Err(BatchError::failed("the model scores pairs"));
+            return Err(BatchError::failed(
+                "the model is a cross-encoder, which does not produce vectors",
+            ));
         };
         let tokens: Vec<_> = texts.iter().cloned().map(Tokens::of_one_text).collect();
         self.encoder
@@ -101,7 +103,7 @@ impl Model for SentenceEmbeddings {
         Self::open(settings, &context.base_dir, context.workers, context.threads)
     }
 
-    /// They follow from the folder.
+    /// The tasks depend on the model directory.
     fn tasks() -> Tasks<Self> {
         Tasks::new()
     }

@@ -1,4 +1,4 @@
-//! `[models.settings]` as it is written. What it means for a given folder is decided in `folder`; nothing here opens a file.
+//! `[models.settings]`. How the settings and the model directory are combined is defined in `model_spec`.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -11,26 +11,27 @@ use transformer::Pooling;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// The model's folder, as sentence-transformers saves one. A relative path starts at the folder of the configuration file.
+    /// Directory of the model, as saved by sentence-transformers. A relative path is relative to the directory of the configuration
+    /// file.
     pub(crate) folder: PathBuf,
-    /// The file with the weights, from the model's folder; `model.safetensors`, or else `onnx/model.onnx`, if not said.
+    /// File with the weights, relative to `folder`. Default: `model.safetensors`, or else `onnx/model.onnx`.
     pub(crate) weights: Option<PathBuf>,
-    /// Most tokens of a text, special ones included; what the folder says, if not said.
+    /// Maximum number of tokens of a text, including special tokens. Default: from the model directory.
     pub(crate) max_length: Option<NonZeroUsize>,
-    /// Whether longer texts are cut, as sentence-transformers does, or refused.
+    /// Whether longer texts are truncated, as in sentence-transformers, or rejected.
     #[serde(default = "yes")]
     pub(crate) truncate: bool,
-    /// How the vectors of tokens become one; what the folder says, if not said.
+    /// How token vectors are pooled to one vector. Default: from the model directory.
     pub(crate) pooling: Option<Pooling>,
-    /// Whether vectors are scaled to length 1; what the folder says, if not said.
+    /// Whether vectors are scaled to length 1. Default: from the model directory.
     pub(crate) normalize: Option<bool>,
-    /// What is put before texts; what the folder says, if not said.
+    /// Text that is prepended to each text. Default: from the model directory.
     #[serde(default)]
     pub(crate) prompts: PromptSettings,
-    /// Most passages of one item of the tasks `similarity` and `rerank`.
+    /// Maximum number of passages in an item of the tasks `similarity` and `rerank`.
     #[serde(default = "a_thousand")]
     pub(crate) max_passages: NonZeroUsize,
-    /// Threads that compute one batch; as many as the server suggests, if not said.
+    /// Number of threads that compute one batch. Default: the number that the server suggests.
     pub(crate) threads: Option<NonZeroUsize>,
 }
 
@@ -38,9 +39,9 @@ pub struct Settings {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PromptSettings {
-    /// What is put before queries, such as `"query: "`.
+    /// Text that is prepended to queries, such as `"query: "`.
     pub(crate) query: Option<String>,
-    /// What is put before passages, such as `"passage: "`.
+    /// Text that is prepended to passages, such as `"passage: "`.
     pub(crate) passage: Option<String>,
 }
 
@@ -49,6 +50,6 @@ fn yes() -> bool {
 }
 
 fn a_thousand() -> NonZeroUsize {
-    const THOUSAND: NonZeroUsize = NonZeroUsize::new(1000).expect("it is not 0");
+    const THOUSAND: NonZeroUsize = NonZeroUsize::new(1000).expect("not 0");
     THOUSAND
 }

@@ -1,18 +1,18 @@
-//! How similar two vectors are. It knows nothing of networks.
+//! Similarity of vectors.
 
 use serde::Deserialize;
 use transformer::vectors::dot;
 
-/// How two vectors are compared: the larger, the more similar.
+/// Similarity function. Larger values mean more similar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Similarity {
     #[default]
     Cosine,
     Dot,
-    /// The distance, negated.
+    /// Negative Euclidean distance.
     Euclidean,
-    /// The sum of the distances in each dimension, negated.
+    /// Negative Manhattan distance: the sum of the absolute differences.
     Manhattan,
 }
 
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vector_of_zeros_has_no_direction() {
+    fn the_cosine_of_a_zero_vector_is_zero() {
         let mut vector = [0.0; 3];
         normalize(&mut vector);
         assert_eq!(vector, [0.0; 3]);
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn similarities_grow_as_vectors_come_closer() {
+    fn similarity_increases_as_distance_decreases() {
         let (one, other) = ([3.0, 0.0], [0.0, 4.0]);
         assert_eq!(Similarity::Cosine.of(&one, &other), 0.0);
         assert_eq!(Similarity::Dot.of(&one, &one), 9.0);

@@ -1,26 +1,25 @@
-//! What clients may ask of a model: vectors of queries and passages, how similar they are, and which passages answer a query.
+//! The tasks: vectors of queries and passages, similarity of passages to a query, and ranking of passages.
 
 use plugin_sdk::prelude::*;
 use transformer::Tokens;
 
 use crate::SentenceEmbeddings;
-use crate::folder::Embedding;
+use crate::model_spec::Embedding;
 
-/// Most tokens of a batch, if the operator does not say. A batch gains nothing beyond: tokens of different texts are computed
-/// side by side, without padding.
+/// Default maximum number of tokens of a batch. Larger batches do not increase throughput, because nothing is padded.
 const BATCH_TOKENS: u64 = 2048;
 
-/// Most texts of a batch, if the operator does not say: the tokens are what counts.
+/// Default maximum number of texts of a batch. The limit of tokens matters more.
 const BATCH_TEXTS: usize = 64;
 
-/// What a text is to the model.
+/// Role of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prompt {
     Query,
     Passage,
 }
 
-/// Text to vector.
+/// Task that computes the vector of a text.
 pub(crate) struct Embed {
     info: TaskInfo,
     prompt: String,
@@ -32,7 +31,7 @@ impl Embed {
         let (what, prompt, example) = match prompt {
             Prompt::Query => ("a query", &embedding.query, "How tall is Mont Blanc?"),
             Prompt::Passage => (
-                "a passage that may answer queries",
+                "a passage",
                 &embedding.passage,
                 "Mont Blanc rises 4806 m above sea level.",
             ),
@@ -43,7 +42,7 @@ impl Embed {
             ""
         };
         Self {
-            info: TaskInfo::new(format!("The vector of {what}{scaled}."))
+            info: TaskInfo::new(format!("Computes the vector of {what}{scaled}."))
                 .embedding()
                 .output_tensor(TensorInfo::new("embedding", DType::Fp32, &[width as i64]))
                 .max_total_weight(BATCH_TOKENS)
@@ -65,7 +64,7 @@ impl PreparedTask<SentenceEmbeddings> for Embed {
     }
 
     fn prepare(&self, model: &SentenceEmbeddings, item: Item<&str>) -> Result<Prepared<Tokens>, ItemError> {
-        let tokens = model.tokenizer.text(&prompted(&self.prompt, item.value))?;
+        let tokens = model.tokenizer.text(&with_prompt(&self.prompt, item.value))?;
         let weight = tokens.len() as u64;
         Ok(Prepared::new(tokens).weight(weight))
     }
@@ -81,13 +80,13 @@ impl PreparedTask<SentenceEmbeddings> for Embed {
     }
 }
 
-/// A query, and passages to hold against it.
+/// A query, and passages to compare with it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Question {
-    /// What is asked.
+    /// The query.
     query: String,
-    /// What may answer it.
+    /// The passages.
     #[schemars(length(min = 1))]
     passages: Vec<String>,
 }
@@ -100,35 +99,35 @@ impl Question {
         })
     }
 
-    fn check(&self, most: usize) -> Result<(), ItemError> {
+    fn check(&self, max: usize) -> Result<(), ItemError> {
         match self.passages.len() {
             0 => Err(ItemError::invalid("`passages` is empty, expected at least one")),
-            count if count > most => Err(ItemError::invalid(format_args!(
-                "`passages` has {count} texts, expected at most {most}"
+            count if count > max => Err(ItemError::invalid(format_args!(
+                "`passages` has {count} texts, expected at most {max}"
             ))),
             _ => Ok(()),
         }
     }
 }
 
-/// How similar each passage is to the query, in the order of the passages.
+/// The similarity of each passage to the query, in the order of the passages.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Scores {
     scores: Vec<f32>,
 }
 
-/// Query and passages to scores, by comparing their vectors.
+/// Task that compares the vectors of passages with that of a query.
 pub(crate) struct Similarity(pub(crate) Embedding);
 
 impl PreparedTask<SentenceEmbeddings> for Similarity {
     type Input = Json<Question>;
     type Output = Json<Scores>;
-    /// The query, and then the passages.
+    /// The query, followed by the passages.
     type Prepared = Vec<Tokens>;
 
     fn describe(&self) -> TaskInfo {
         TaskInfo::new(
-            "How similar each passage is to a query, by comparing their vectors. More is more similar.",
+            "Computes the similarity of each passage to a query from their vectors. Larger scores mean more similar.",
         )
         .max_total_weight(BATCH_TOKENS)
         .max_batch_size(BATCH_TEXTS)
@@ -142,10 +141,12 @@ impl PreparedTask<SentenceEmbeddings> for Similarity {
     ) -> Result<Prepared<Vec<Tokens>>, ItemError> {
         let Question { query, passages } = &item.value;
         item.value.check(model.max_passages)?;
-        let query = prompted(&self.0.query, query);
-        let passages = passages.iter().map(|passage| prompted(&self.0.passage, passage));
+        let query = with_prompt(&self.0.query, query);
+        let passages = passages
+            .iter()
+            .map(|passage| with_prompt(&self.0.passage, passage));
         let texts = std::iter::once(query).chain(passages);
-        weighed(texts.map(|text| model.tokenizer.text(&text)).collect())
+        with_weight(texts.map(|text| model.tokenizer.text(&text)).collect())
     }
 
     fn predict(&self, model: &SentenceEmbeddings, batch: Batch<&Vec<Tokens>>) -> BatchResult<Scores> {
@@ -165,21 +166,21 @@ impl PreparedTask<SentenceEmbeddings> for Similarity {
     }
 }
 
-/// The passages, those that answer the query best first.
+/// The passages, most relevant first.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Ranking {
     results: Vec<Ranked>,
 }
 
-/// A passage and how well it answers the query.
+/// A passage with its relevance.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Ranked {
-    /// Place of the passage in the request, from 0.
+    /// Index of the passage in the request.
     index: usize,
     score: f32,
 }
 
-/// Query and passages to a ranking, by reading each passage together with the query.
+/// Task that ranks passages by scoring each together with the query.
 pub(crate) struct Rerank {
     pub(crate) sigmoid: bool,
 }
@@ -187,11 +188,11 @@ pub(crate) struct Rerank {
 impl PreparedTask<SentenceEmbeddings> for Rerank {
     type Input = Json<Question>;
     type Output = Json<Ranking>;
-    /// Pairs of the query with each passage.
+    /// Pairs of the query and each passage.
     type Prepared = Vec<Tokens>;
 
     fn describe(&self) -> TaskInfo {
-        TaskInfo::new("Sorts passages by how well they answer a query, the best first.")
+        TaskInfo::new("Sorts passages by their relevance to a query, most relevant first.")
             .max_total_weight(BATCH_TOKENS)
             .max_batch_size(BATCH_TEXTS)
             .example(Question::example())
@@ -204,7 +205,7 @@ impl PreparedTask<SentenceEmbeddings> for Rerank {
     ) -> Result<Prepared<Vec<Tokens>>, ItemError> {
         let Question { query, passages } = &item.value;
         item.value.check(model.max_passages)?;
-        weighed(
+        with_weight(
             passages
                 .iter()
                 .map(|passage| model.tokenizer.pair(query, passage))
@@ -222,18 +223,18 @@ impl PreparedTask<SentenceEmbeddings> for Rerank {
                 score: if self.sigmoid { sigmoid(score) } else { score },
             };
             let mut results: Vec<_> = scores.enumerate().map(ranked).collect();
-            // Stable: of equal scores the first passage wins.
+            // The sort is stable, so passages with equal scores keep their order.
             results.sort_by(|one, other| other.score.total_cmp(&one.score));
             Ranking { results }
         })
     }
 }
 
-fn prompted(prompt: &str, text: &str) -> String {
+fn with_prompt(prompt: &str, text: &str) -> String {
     format!("{prompt}{text}")
 }
 
-fn weighed(texts: Result<Vec<Tokens>, ItemError>) -> Result<Prepared<Vec<Tokens>>, ItemError> {
+fn with_weight(texts: Result<Vec<Tokens>, ItemError>) -> Result<Prepared<Vec<Tokens>>, ItemError> {
     let texts = texts?;
     let weight = texts.iter().map(Tokens::len).sum::<usize>() as u64;
     Ok(Prepared::new(texts).weight(weight))

@@ -1,7 +1,7 @@
-//! Folders of all the kinds that are understood, small and with random weights (`reference/make.py` writes them), compared with
-//! sentence-transformers.
+//! Compares small models of all supported kinds with sentence-transformers. `reference/make.py` generates them with random
+//! weights.
 
-#[allow(dead_code, reason = "every test file uses a part of it")]
+#[allow(dead_code, reason = "each test file uses a part of it")]
 mod common;
 
 use std::fs;
@@ -24,12 +24,12 @@ fn vectors(outcomes: Vec<Result<Json, Failure>>) -> Vec<f64> {
     outcomes.into_iter().flat_map(vector).collect()
 }
 
-/// Compares all that a model of vectors answers.
+/// Compares all tasks of an embedding model.
 fn check_embeddings(folder: &str) {
     let (model, reference) = (model(folder), reference_json("small.json"));
     model.check_examples();
     let expected = &reference["expected"][folder];
-    let texts = reference["texts"].as_array().expect("it is a list");
+    let texts = reference["texts"].as_array().expect("a list");
     for task in ["query", "passage"] {
         let got = vectors(model.predict(task, texts));
         assert_close(&got, &numbers(&expected[task]), &format!("{folder}, {task}"));
@@ -43,13 +43,13 @@ fn check_embeddings(folder: &str) {
     );
 }
 
-/// Compares the ranking of a cross-encoder.
+/// Compares the task of a cross-encoder.
 fn check_ranking(folder: &str) {
     let (model, reference) = (model(folder), reference_json("small.json"));
     model.check_examples();
     let ranking = model.predict("rerank", &[question(&reference)]).remove(0);
     let ranking = ranking.expect("computed");
-    let results = ranking["results"].as_array().expect("it is a list");
+    let results = ranking["results"].as_array().expect("a list");
     let expected = numbers(&reference["expected"][folder]["scores"]);
     let mut sorted = expected.clone();
     sorted.sort_by(|one, other| other.total_cmp(one));
@@ -60,49 +60,49 @@ fn check_ranking(folder: &str) {
     assert_close(&got, &sorted, &format!("{folder}, sorted"));
     let mut in_order = vec![f64::NAN; expected.len()];
     for (result, score) in results.iter().zip(got) {
-        let index = result["index"].as_u64().expect("a place in the request");
+        let index = result["index"].as_u64().expect("an index");
         in_order[index as usize] = score;
     }
     assert_close(&in_order, &expected, &format!("{folder}, by index"));
 }
 
 #[test]
-fn bert_with_prompts_and_mean_pooling() {
+fn bert_with_prompts_and_mean_pooling_matches_the_reference() {
     check_embeddings("e5");
 }
 
 #[test]
-fn bert_with_the_first_token_and_dot_products() {
+fn bert_with_cls_pooling_and_dot_product_matches_the_reference() {
     check_embeddings("bge");
 }
 
 #[test]
-fn roberta_with_pieces_of_words_and_max_pooling() {
+fn roberta_with_subwords_and_max_pooling_matches_the_reference() {
     check_embeddings("multilingual");
 }
 
 #[test]
-fn weights_in_half_precision() {
+fn weights_in_half_precision_match_the_reference() {
     check_embeddings("half");
 }
 
 #[test]
-fn another_kind_of_network_from_an_onnx_file() {
+fn a_network_in_an_onnx_file_matches_the_reference() {
     check_embeddings("mpnet");
 }
 
 #[test]
-fn a_cross_encoder_of_berts_kind() {
+fn a_bert_cross_encoder_matches_the_reference() {
     check_ranking("cross");
 }
 
 #[test]
-fn a_cross_encoder_of_robertas_kind() {
+fn a_roberta_cross_encoder_matches_the_reference() {
     check_ranking("cross_multilingual");
 }
 
 #[test]
-fn settings_go_before_the_folder() {
+fn settings_take_precedence_over_the_model_directory() {
     let reference = reference_json("small.json");
     let text = &reference["texts"][5];
     let settings =
@@ -119,19 +119,22 @@ fn settings_go_before_the_folder() {
     let plain = load(plain, 1).expect("the model loads");
     let vector = vectors(plain.predict("query", std::slice::from_ref(text)));
     let length = vector.iter().map(|value| value * value).sum::<f64>().sqrt();
-    assert!((length - 1.0).abs() > 0.1, "not normalised: {length}");
+    assert!(
+        (length - 1.0).abs() > 0.1,
+        "expected an unnormalized vector, got length {length}"
+    );
     let scaled: Vec<_> = vector.iter().map(|value| value / length).collect();
     assert_close(&scaled, &got, "the direction");
 }
 
 #[test]
-fn long_texts_are_cut_or_refused_as_the_settings_say() {
+fn long_texts_are_truncated_or_rejected_depending_on_the_settings() {
     let text = json!("word ".repeat(100));
     let cut = load(json!({"folder": "e5", "max_length": 10}), 1).expect("the model loads");
-    assert_eq!(cut.prepare("query", &text).expect("it is cut").weight, 10);
+    assert_eq!(cut.prepare("query", &text).expect("truncated").weight, 10);
     let strict =
         load(json!({"folder": "e5", "max_length": 10, "truncate": false}), 1).expect("the model loads");
-    let failure = strict.prepare("query", &text).expect_err("it is too long");
+    let failure = strict.prepare("query", &text).expect_err("too long");
     assert_eq!(failure.kind, FailureKind::InvalidInput);
     assert!(
         failure.message.ends_with("tokens, expected at most 10"),
@@ -141,7 +144,7 @@ fn long_texts_are_cut_or_refused_as_the_settings_say() {
 }
 
 #[test]
-fn a_question_needs_passages_but_not_too_many() {
+fn the_number_of_passages_is_limited() {
     let model = load(json!({"folder": "e5", "max_passages": 2}), 1).expect("the model loads");
     for (passages, message) in [
         (json!([]), "`passages` is empty, expected at least one"),
@@ -151,38 +154,40 @@ fn a_question_needs_passages_but_not_too_many() {
         ),
     ] {
         let question = json!({"query": "a", "passages": passages});
-        let failure = model.prepare("similarity", &question).expect_err("refused");
+        let failure = model
+            .prepare("similarity", &question)
+            .expect_err("invalid passages");
         assert_eq!(failure.message, message);
     }
 }
 
 #[test]
-fn what_is_wrong_with_a_folder_is_blamed_on_its_setting() {
+fn errors_name_the_setting_at_fault() {
     let problem = |settings: Json| {
-        let failure = load(settings, 1).expect_err("it does not load");
+        let failure = load(settings, 1).expect_err("invalid settings");
         (failure.key, failure.message)
     };
     let (key, message) = problem(json!({"folder": "absent"}));
     assert_eq!(key, "folder");
-    assert!(message.ends_with("/absent` is not a folder"), "{message}");
+    assert!(message.ends_with("/absent` is not a directory"), "{message}");
 
     let (key, message) = problem(json!({"folder": "e5", "max_length": 67}));
     assert_eq!(key, "max_length");
     assert_eq!(
         message,
-        "67, expected at most 66, which is how many positions the model has"
+        "got 67, expected at most 66, the number of positions of the model"
     );
 
     let (key, message) = problem(json!({"folder": "e5", "weights": "model.bin"}));
     assert_eq!(key, "weights");
-    assert!(message.starts_with("there is no file with weights"), "{message}");
+    assert!(message.starts_with("file with weights not found"), "{message}");
 
     let (key, _) = problem(json!({"folder": "cross", "normalize": true}));
     assert_eq!(key, "normalize");
 
     let (key, message) = problem(json!({"folder": "mpnet", "weights": "../e5/model.safetensors"}));
     assert_eq!(key, "folder");
-    assert!(message.contains("names the model type `mpnet`"), "{message}");
+    assert!(message.contains("has the model type `mpnet`"), "{message}");
 
     let (key, message) = problem(json!({"folder": "e5", "weights": "../multilingual/model.safetensors"}));
     assert_eq!(key, "folder");
@@ -192,34 +197,34 @@ fn what_is_wrong_with_a_folder_is_blamed_on_its_setting() {
     );
 }
 
-/// Why a copy of a small model is refused in which one file has `to` in place of `from`.
-fn refusal(folder: &str, file: &str, from: &str, to: &str) -> String {
-    let copy = tempfile::tempdir().expect("there is room for a temporary folder");
-    copy_folder(&models().join(folder), copy.path());
+/// Returns the error of loading a copy of a small model in which `from` is replaced by `to` in `file`.
+fn load_error(folder: &str, file: &str, from: &str, to: &str) -> String {
+    let copy = tempfile::tempdir().expect("create a temporary directory");
+    copy_directory(&models().join(folder), copy.path());
     let path = copy.path().join(file);
-    let text = fs::read_to_string(&path).expect("the file is there");
+    let text = fs::read_to_string(&path).expect("read the file");
     assert!(text.contains(from), "{file} has no `{from}`");
-    fs::write(&path, text.replace(from, to)).expect("the copy can be written");
-    let failure = load(json!({"folder": copy.path()}), 1).expect_err("it is refused");
+    fs::write(&path, text.replace(from, to)).expect("write the file");
+    let failure = load(json!({"folder": copy.path()}), 1).expect_err("unsupported model");
     assert_eq!(failure.key, "folder");
     failure.message
 }
 
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder can be made");
-    for entry in fs::read_dir(from).expect("the folder can be read") {
-        let entry = entry.expect("the folder can be read").path();
-        let copy = to.join(entry.file_name().expect("an entry has a name"));
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("create a directory");
+    for entry in fs::read_dir(from).expect("read the directory") {
+        let entry = entry.expect("read the directory").path();
+        let copy = to.join(entry.file_name().expect("a file name"));
         if entry.is_dir() {
-            copy_folder(&entry, &copy);
+            copy_directory(&entry, &copy);
         } else {
-            fs::copy(&entry, &copy).expect("a file can be copied");
+            fs::copy(&entry, &copy).expect("copy a file");
         }
     }
 }
 
 #[test]
-fn what_is_not_understood_is_refused_by_its_name() {
+fn unsupported_features_are_errors_that_name_them() {
     for (folder, file, from, to, reason) in [
         (
             "e5",
@@ -233,14 +238,14 @@ fn what_is_not_understood_is_refused_by_its_name() {
             "1_Pooling/config.json",
             "\"mean\"",
             "\"lasttoken\"",
-            "the model pools by lasttoken",
+            "the model uses the pooling lasttoken",
         ),
         (
             "e5",
             "1_Pooling/config.json",
             "\"include_prompt\": true",
             "\"include_prompt\": false",
-            "leaves prompts out",
+            "excludes prompts",
         ),
         (
             "e5",
@@ -254,7 +259,7 @@ fn what_is_not_understood_is_refused_by_its_name() {
             "config.json",
             "\"num_attention_heads\": 4",
             "\"num_attention_heads\": 5",
-            "divides 32 numbers among 5 heads",
+            "has `hidden_size` 32, expected a multiple of `num_attention_heads` 5",
         ),
         (
             "e5",
@@ -275,10 +280,10 @@ fn what_is_not_understood_is_refused_by_its_name() {
             "config.json",
             "linear.Identity",
             "activation.Tanh",
-            "applies `Tanh` to scores",
+            "has the activation function `Tanh` for scores",
         ),
     ] {
-        let message = refusal(folder, file, from, to);
+        let message = load_error(folder, file, from, to);
         assert!(message.contains(reason), "{message}");
     }
 }

@@ -1,6 +1,6 @@
-//! all-MiniLM-L6-v2 compared with sentence-transformers on 200 sentences.
+//! Compares all-MiniLM-L6-v2 with sentence-transformers on 200 sentences.
 
-#[allow(dead_code, reason = "every test file uses a part of it")]
+#[allow(dead_code, reason = "each test file uses a part of it")]
 mod common;
 
 use common::{assert_close, load, minilm, numbers, reference, reference_json, vector};
@@ -17,11 +17,11 @@ fn model(threads: u32) -> Option<Harness<SentenceEmbeddings>> {
 
 fn texts() -> Vec<Json> {
     let texts = &reference_json("minilm.json")["texts"];
-    texts.as_array().expect("it is a list").clone()
+    texts.as_array().expect("a list").clone()
 }
 
 fn expected() -> Vec<Vec<f64>> {
-    let file = std::fs::read(reference("minilm.f32")).expect("it is part of the repository");
+    let file = std::fs::read(reference("minilm.f32")).expect("read the reference");
     let (numbers, _) = file.as_chunks::<4>();
     let numbers: Vec<_> = numbers
         .iter()
@@ -30,7 +30,7 @@ fn expected() -> Vec<Vec<f64>> {
     numbers.chunks_exact(WIDTH).map(<[f64]>::to_vec).collect()
 }
 
-/// Embeds the texts with these indexes as one batch and compares each.
+/// Embeds the texts with these indexes in one batch and compares each with the reference.
 fn check(model: &Harness<SentenceEmbeddings>, task: &str, indexes: &[usize]) {
     let (texts, expected) = (texts(), expected());
     let items: Vec<_> = indexes.iter().map(|index| texts[*index].clone()).collect();
@@ -40,7 +40,7 @@ fn check(model: &Harness<SentenceEmbeddings>, task: &str, indexes: &[usize]) {
 }
 
 #[test]
-fn two_hundred_sentences_in_one_batch_come_out_as_in_the_reference() {
+fn two_hundred_sentences_in_one_batch_match_the_reference() {
     let all: Vec<_> = (0..200).collect();
     assert_eq!(texts().len(), 200);
     let Some(model) = model(2) else { return };
@@ -48,7 +48,7 @@ fn two_hundred_sentences_in_one_batch_come_out_as_in_the_reference() {
 }
 
 #[test]
-fn the_batch_that_a_sentence_ran_in_does_not_matter() {
+fn results_do_not_depend_on_the_batch() {
     let Some(model) = model(2) else { return };
     for index in (0..200).step_by(7) {
         check(&model, "passage", &[index]);
@@ -60,7 +60,7 @@ fn the_batch_that_a_sentence_ran_in_does_not_matter() {
 }
 
 #[test]
-fn the_number_of_threads_does_not_matter() {
+fn results_do_not_depend_on_the_number_of_threads() {
     let some: Vec<_> = (0..200).step_by(5).collect();
     for threads in [1, 3] {
         let Some(model) = model(threads) else { return };
@@ -69,7 +69,7 @@ fn the_number_of_threads_does_not_matter() {
 }
 
 #[test]
-fn an_item_weighs_as_many_tokens_as_the_model_sees() {
+fn the_weight_of_an_item_is_its_number_of_tokens() {
     let Some(model) = model(1) else { return };
     let tokens = numbers(&reference_json("minilm.json")["tokens"]);
     for (text, tokens) in texts().iter().zip(tokens) {
@@ -79,7 +79,7 @@ fn an_item_weighs_as_many_tokens_as_the_model_sees() {
 }
 
 #[test]
-fn similar_sentences_score_higher() {
+fn similar_sentences_have_higher_scores() {
     let Some(model) = model(1) else { return };
     let outcome = model
         .predict(

@@ -1,4 +1,4 @@
-//! The smallest honest plugin: two tasks, one setting. Copy this folder to begin your own.
+//! A minimal plugin with two tasks and one setting. Copy this directory to start your own.
 
 #![forbid(unsafe_code)]
 
@@ -8,12 +8,12 @@ use plugin_sdk::prelude::*;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Words shorter than this are not counted.
+    /// Minimum number of letters of a word to be counted.
     #[serde(default)]
     shortest_word: usize,
 }
 
-/// What stays in memory: a real plugin holds its weights here.
+/// The loaded model. A real plugin holds its weights here.
 pub struct Template {
     shortest_word: usize,
 }
@@ -23,13 +23,10 @@ impl Model for Template {
 
     fn load(settings: Settings, context: &LoadContext) -> Result<Self, LoadError> {
         if settings.shortest_word > 100 {
-            return Err(LoadError::setting(
-                "shortest_word",
-                "there are no such words, expected at most 100",
-            ));
+            return Err(LoadError::setting("shortest_word", "expected at most 100"));
         }
         log::info!(
-            "{} counts words of {} letters or more",
+            "{} counts words of at least {} letters",
             context.model,
             settings.shortest_word
         );
@@ -50,7 +47,7 @@ impl Task<Template> for Echo {
     type Output = Text;
 
     fn describe(&self) -> TaskInfo {
-        TaskInfo::new("Returns the text as it came.").example(json!("to be or not to be"))
+        TaskInfo::new("Returns the text unchanged.").example(json!("to be or not to be"))
     }
 
     fn predict(&self, _model: &Template, batch: Batch<&str>) -> BatchResult<String> {
@@ -83,13 +80,13 @@ impl Task<Template> for Stats {
     }
 
     fn predict(&self, model: &Template, batch: Batch<Document>) -> BatchResult<Summary> {
-        batch.try_map(|document| model.summarise(&document.text))
+        batch.try_map(|document| model.summarize(&document.text))
     }
 }
 
 impl Template {
-    /// A document without words fails alone: the others of its batch are answered.
-    fn summarise(&self, text: &str) -> Result<Summary, ItemError> {
+    /// Fails if there are no words. Only this item of the batch fails then.
+    fn summarize(&self, text: &str) -> Result<Summary, ItemError> {
         let words = || {
             text.split_whitespace()
                 .filter(|word| word.chars().count() >= self.shortest_word)

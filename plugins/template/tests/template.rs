@@ -1,26 +1,26 @@
-//! How to test a plugin without a server.
+//! Tests of the plugin, without a server.
 
 use plugin_sdk::prelude::*;
 use plugin_sdk::testing::{FailureKind, Harness};
 use template::Template;
 
 fn template(settings: plugin_sdk::serde_json::Value) -> Harness<Template> {
-    Harness::load(settings).expect("the settings are right")
+    Harness::load(settings).expect("valid settings")
 }
 
 #[test]
-fn every_example_works() {
+fn all_examples_succeed() {
     template(json!({})).check_examples();
 }
 
 #[test]
-fn texts_come_back_as_they_were() {
+fn texts_are_echoed_unchanged() {
     let texts = [json!("Grüße, Ada"), json!("")];
     assert_eq!(template(json!({})).predict("echo", &texts), texts.map(Ok));
 }
 
 #[test]
-fn words_are_counted_by_the_setting() {
+fn short_words_are_not_counted() {
     let outputs = template(json!({"shortest_word": 3})).predict("stats", &[json!({"text": "to be or not"})]);
     assert_eq!(
         outputs,
@@ -29,7 +29,7 @@ fn words_are_counted_by_the_setting() {
 }
 
 #[test]
-fn a_bad_item_fails_alone() {
+fn an_invalid_item_does_not_affect_others() {
     let outputs = template(json!({})).predict(
         "stats",
         &[json!({"text": ""}), json!({"text": 5}), json!({"text": "a"})],
@@ -43,8 +43,8 @@ fn a_bad_item_fails_alone() {
 }
 
 #[test]
-fn a_wrong_setting_is_named() {
-    let failure = Harness::<Template>::load(json!({"shortest_word": 1000})).expect_err("no such words");
+fn an_error_names_the_invalid_setting() {
+    let failure = Harness::<Template>::load(json!({"shortest_word": 1000})).expect_err("too large");
     assert_eq!(
         (failure.kind, &*failure.key),
         (FailureKind::Settings, "shortest_word")
@@ -56,5 +56,5 @@ fn a_wrong_setting_is_named() {
 #[test]
 fn loading_is_logged() {
     let logs = template(json!({})).logs();
-    assert_eq!(logs[0].message, "test counts words of 0 letters or more");
+    assert_eq!(logs[0].message, "test counts words of at least 0 letters");
 }

@@ -1,4 +1,4 @@
-//! The layers of an encoder, whose sizes and names are data, so that encoders of different kinds are the same code.
+//! The layers of an encoder. Sizes and tensor names are data, so that different kinds of encoders share the same code.
 
 use std::ops::Range;
 
@@ -9,53 +9,53 @@ use crate::attention::Attention;
 use crate::linear::{Activation, LayerNorm, Linear};
 use crate::weights::Weights;
 
-/// Sizes of an encoder, and what its layers do.
+/// Sizes and variants of the layers of an encoder.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// How many layers there are.
+    /// Number of layers.
     pub layers: usize,
-    /// Numbers of a token.
+    /// Vector length of a token.
     pub width: usize,
-    /// Heads of attention, which share these numbers evenly.
+    /// Number of attention heads, which divide the vector evenly.
     pub heads: usize,
-    /// Numbers of a token between the two linear layers that follow attention.
-    pub wide: usize,
-    /// What is applied to these.
+    /// Vector length of a token between the two linear layers of the feed-forward network.
+    pub feed_forward_size: usize,
+    /// Activation function of the feed-forward network.
     pub activation: Activation,
-    /// Added to variances before they are divided by.
+    /// Added to variances before the division.
     pub epsilon: f32,
-    /// Where layers normalise.
+    /// Position of the layer normalization.
     pub norms: Norms,
-    /// Whether a token attends to itself and those before it alone.
+    /// Whether a token attends only to itself and preceding tokens.
     pub causal: bool,
 }
 
-/// Where layers normalise.
+/// Position of the layer normalization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Norms {
-    /// Before attention and before the linear layers, as CLIP does.
+    /// Before attention and before the feed-forward network, as in CLIP.
     Before,
-    /// After each of them, as BERT does.
+    /// After each of them, as in BERT.
     After,
 }
 
-/// What the tensors of a layer are called.
+/// Names of the tensors of a layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Names {
-    /// What precedes the number of a layer.
+    /// Prefix before the index of a layer.
     pub layers: &'static str,
-    /// Linear layers to the queries, keys and values of attention.
+    /// Projections to queries, keys and values.
     pub project: [&'static str; 3],
-    /// The linear layer after attention.
-    pub gather: &'static str,
-    /// The normalisation before or after attention.
-    pub gather_norm: &'static str,
-    /// The first of the two linear layers.
-    pub widen: &'static str,
-    /// The second.
-    pub narrow: &'static str,
-    /// The normalisation before or after them.
-    pub narrow_norm: &'static str,
+    /// Output projection of attention.
+    pub attention_output: &'static str,
+    /// Normalization before or after attention.
+    pub attention_norm: &'static str,
+    /// First linear layer of the feed-forward network.
+    pub feed_forward_in: &'static str,
+    /// Second linear layer of the feed-forward network.
+    pub feed_forward_out: &'static str,
+    /// Normalization before or after the feed-forward network.
+    pub feed_forward_norm: &'static str,
 }
 
 /// The layers of an encoder with their weights.
@@ -65,28 +65,28 @@ pub struct Encoder {
 }
 
 struct Layer {
-    /// Query, key and value of a token at once.
+    /// Projection to queries, keys and values.
     project: Linear,
-    gather: Linear,
-    gather_norm: LayerNorm,
-    widen: Linear,
-    narrow: Linear,
-    narrow_norm: LayerNorm,
+    attention_output: Linear,
+    attention_norm: LayerNorm,
+    feed_forward_in: Linear,
+    feed_forward_out: Linear,
+    feed_forward_norm: LayerNorm,
 }
 
-/// Room for what is computed within a layer; the same for all layers.
+/// Buffers for intermediate results, reused by all layers.
 struct Scratch {
     normed: Vec<f32>,
     projected: Vec<f32>,
     context: Vec<f32>,
-    wide: Vec<f32>,
+    feed_forward_size: Vec<f32>,
 }
 
 impl Encoder {
-    /// Takes the weights of the layers.
+    /// Loads the weights of the layers.
     ///
     /// # Errors
-    /// A tensor is missing or of another shape.
+    /// A tensor is missing or has a different shape.
     pub fn load(weights: &Weights<'_>, shape: Shape, names: &Names) -> Result<Self, LoadError> {
         let gemm = GemmExecutor::new();
         let layers = (0..shape.layers)
@@ -95,12 +95,12 @@ impl Encoder {
         Ok(Self { shape, layers })
     }
 
-    /// Numbers of a token.
+    /// Returns the vector length of a token.
     pub fn width(&self) -> usize {
         self.shape.width
     }
 
-    /// Takes the tokens of sequences, which are ranges of the rows of `states`, through all layers.
+    /// Applies all layers to `states`, which has one row per token. `sequences` are ranges of rows.
     pub fn apply(&self, gemm: &GemmExecutor, sequences: &[Range<usize>], states: &mut [f32]) {
         let (width, count) = (self.shape.width, states.len() / self.shape.width);
         let normed = match self.shape.norms {
@@ -111,7 +111,7 @@ impl Encoder {
             normed: vec![0.0; normed],
             projected: vec![0.0; count * 3 * width],
             context: vec![0.0; count * width],
-            wide: vec![0.0; count * self.shape.wide],
+            feed_forward_size: vec![0.0; count * self.shape.feed_forward_size],
         };
         for layer in &self.layers {
             layer.apply(gemm, &self.shape, sequences, states, &mut scratch);
@@ -127,7 +127,7 @@ impl Layer {
         names: &Names,
         index: usize,
     ) -> Result<Self, LoadError> {
-        let (width, wide) = (shape.width, shape.wide);
+        let (width, feed_forward_size) = (shape.width, shape.feed_forward_size);
         let name = |part: &str| format!("{}.{index}.{part}", names.layers);
         let linear = |part: &str, outputs: usize, inputs: usize| {
             Linear::load(gemm, weights, &name(part), outputs, inputs)
@@ -140,11 +140,11 @@ impl Layer {
         }
         Ok(Self {
             project: Linear::new(gemm, &matrix, bias, width),
-            gather: linear(names.gather, width, width)?,
-            gather_norm: norm(names.gather_norm)?,
-            widen: linear(names.widen, wide, width)?,
-            narrow: linear(names.narrow, width, wide)?,
-            narrow_norm: norm(names.narrow_norm)?,
+            attention_output: linear(names.attention_output, width, width)?,
+            attention_norm: norm(names.attention_norm)?,
+            feed_forward_in: linear(names.feed_forward_in, feed_forward_size, width)?,
+            feed_forward_out: linear(names.feed_forward_out, width, feed_forward_size)?,
+            feed_forward_norm: norm(names.feed_forward_norm)?,
         })
     }
 
@@ -160,30 +160,30 @@ impl Layer {
             normed,
             projected,
             context,
-            wide,
+            feed_forward_size,
         } = scratch;
-        let input = shape.norms.before(&self.gather_norm, states, normed);
+        let input = shape.norms.before(&self.attention_norm, states, normed);
         self.project.apply(gemm, input, projected);
         shape.attention().apply(gemm, projected, sequences, context);
-        self.gather.add(gemm, context, states);
-        shape.norms.after(&self.gather_norm, states);
-        let input = shape.norms.before(&self.narrow_norm, states, normed);
-        self.widen.apply(gemm, input, wide);
-        shape.activation.apply(wide, shape.wide);
-        self.narrow.add(gemm, wide, states);
-        shape.norms.after(&self.narrow_norm, states);
+        self.attention_output.add(gemm, context, states);
+        shape.norms.after(&self.attention_norm, states);
+        let input = shape.norms.before(&self.feed_forward_norm, states, normed);
+        self.feed_forward_in.apply(gemm, input, feed_forward_size);
+        shape.activation.apply(feed_forward_size, shape.feed_forward_size);
+        self.feed_forward_out.add(gemm, feed_forward_size, states);
+        shape.norms.after(&self.feed_forward_norm, states);
     }
 }
 
 impl Norms {
-    /// What follows reads: the states, or what `norm` makes of them in `room`.
-    fn before<'a>(self, norm: &LayerNorm, states: &'a [f32], room: &'a mut [f32]) -> &'a [f32] {
+    /// Returns the input of the next sublayer: `states`, or their normalization in `buffer`.
+    fn before<'a>(self, norm: &LayerNorm, states: &'a [f32], buffer: &'a mut [f32]) -> &'a [f32] {
         match self {
             Self::After => states,
             Self::Before => {
-                room.copy_from_slice(states);
-                norm.apply(room);
-                room
+                buffer.copy_from_slice(states);
+                norm.apply(buffer);
+                buffer
             }
         }
     }
@@ -199,7 +199,7 @@ impl Shape {
     fn attention(&self) -> Attention {
         Attention {
             heads: self.heads,
-            depth: self.width / self.heads,
+            head_size: self.width / self.heads,
             causal: self.causal,
         }
     }

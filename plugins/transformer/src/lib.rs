@@ -1,28 +1,30 @@
-//! What plugins share that serve transformer encoders from folders as Hugging Face's libraries save them: reading the folder's
-//! `files`, `weights` and tokeniser (`tokens`), and computing encoders on packed tokens, where the sequences of a batch lie one after
-//! the other and none is padded: the layers of an `encoder` are made of `linear` ones and `attention`; `lanes` deal sequences out to
-//! threads; `pooling` makes one vector of those of a text's tokens; `vectors` are what comes out.
+//! Transformer encoders for plugins that serve model directories in the format of Hugging Face libraries.
 //!
-//! It is a library, not a plugin. It knows nothing of tasks, and of no network in particular.
+//! Loading: `files` reads JSON files, `weights` reads safetensors, and `tokens` wraps the tokenizer. Computation: an `encoder`
+//! consists of `linear` layers and `attention`. It runs on packed tokens: the sequences of a batch are concatenated without
+//! padding. `threads` distributes sequences to threads, `pooling` reduces token vectors to one vector, and `vectors` has
+//! functions of vectors.
+//!
+//! This library does not know about tasks or particular networks.
 
 #![forbid(unsafe_code)]
 
 mod attention;
 mod encoder;
 pub mod files;
-pub mod lanes;
 mod linear;
 mod pooling;
+pub mod threads;
 mod tokens;
 pub mod vectors;
 mod weights;
 
 pub use encoder::{Encoder, Names, Norms, Shape};
-pub use lanes::Lanes;
 pub use linear::{Activation, LayerNorm, Linear};
 pub use pooling::Pooling;
+pub use threads::EncoderThreads;
 pub use tokens::{Tokenizer, Tokens};
 pub use weights::Weights;
 
-/// What multiplies matrices; made anew for each computation, which costs nothing.
+/// Executes matrix products. Creating one is cheap.
 pub use rten_gemm::GemmExecutor;

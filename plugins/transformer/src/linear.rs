@@ -1,5 +1,4 @@
-//! The arithmetic that networks are made of, on rows of floats: matrix products with packed weights, normalisation,
-//! activations. All of it computes on the rayon pool that it is called in.
+//! Linear layers, normalization and activation functions on rows of floats. They use the rayon pool from which they are called.
 
 use rayon::prelude::*;
 use rten_gemm::{BiasVector, GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
@@ -11,10 +10,10 @@ use plugin_sdk::LoadError;
 
 use crate::weights::Weights;
 
-/// Rows that one thread takes at a time, where several work on the same rows.
+/// Number of rows in the chunks that threads process.
 const ROWS: usize = 16;
 
-/// `y = x W + b`, the weights packed for the processor's matrix kernel.
+/// A linear layer `y = x W + b`. The weights are packed for the processor's matrix kernel.
 pub struct Linear {
     weight: PackedBMatrix<f32>,
     bias: Vec<f32>,
@@ -22,7 +21,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// `weight` has a row of `inputs` numbers for each output, as PyTorch saves it.
+    /// Creates a layer. `weight` has one row of `inputs` numbers for each output, as in PyTorch.
     pub fn new(gemm: &GemmExecutor, weight: &[f32], bias: Vec<f32>, inputs: usize) -> Self {
         let columns = NdTensorView::from_data([bias.len(), inputs], weight);
         Self {
@@ -32,10 +31,10 @@ impl Linear {
         }
     }
 
-    /// Takes the tensors `name.weight` and `name.bias`.
+    /// Loads the tensors `name.weight` and `name.bias`.
     ///
     /// # Errors
-    /// One is missing or of another shape.
+    /// A tensor is missing or has a different shape.
     pub fn load(
         gemm: &GemmExecutor,
         weights: &Weights<'_>,
@@ -48,10 +47,10 @@ impl Linear {
         Ok(Self::new(gemm, &weight, bias, inputs))
     }
 
-    /// Takes the tensor `name.weight` of a layer that adds nothing.
+    /// Loads the tensor `name.weight` of a layer without bias.
     ///
     /// # Errors
-    /// It is missing or of another shape.
+    /// The tensor is missing or has a different shape.
     pub fn load_unbiased(
         gemm: &GemmExecutor,
         weights: &Weights<'_>,
@@ -63,12 +62,12 @@ impl Linear {
         Ok(Self::new(gemm, &weight, vec![0.0; outputs], inputs))
     }
 
-    /// Numbers of a row that goes in.
+    /// Returns the length of an input row.
     pub fn inputs(&self) -> usize {
         self.inputs
     }
 
-    /// Numbers of a row that comes out.
+    /// Returns the length of an output row.
     pub fn outputs(&self) -> usize {
         self.bias.len()
     }
@@ -97,7 +96,7 @@ impl Linear {
 /// Writes a matrix product to `out`.
 ///
 /// # Panics
-/// The sizes do not fit, which is a mistake in this crate.
+/// The sizes do not match, which is a bug in this crate.
 pub(crate) fn multiply(
     gemm: &GemmExecutor,
     a: Matrix<'_>,
@@ -109,7 +108,7 @@ pub(crate) fn multiply(
         .expect("the sizes of the matrices were checked when the model was loaded");
 }
 
-/// Scales rows to mean 0 and variance 1, and then by learned numbers.
+/// Layer normalization: scales rows to mean 0 and variance 1, then applies a learned scale and bias.
 pub struct LayerNorm {
     scale: Vec<f32>,
     bias: Vec<f32>,
@@ -117,10 +116,10 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Takes the tensors `name.weight` and `name.bias`; `epsilon` is added to variances.
+    /// Loads the tensors `name.weight` and `name.bias`. `epsilon` is added to variances.
     ///
     /// # Errors
-    /// One is missing or of another shape.
+    /// A tensor is missing or has a different shape.
     pub fn load(weights: &Weights<'_>, name: &str, width: usize, epsilon: f32) -> Result<Self, LoadError> {
         Ok(Self {
             scale: weights.get(&format!("{name}.weight"), &[width])?,
@@ -129,7 +128,7 @@ impl LayerNorm {
         })
     }
 
-    /// Normalises each of these rows.
+    /// Normalizes each row.
     pub fn apply(&self, rows: &mut [f32]) {
         let width = self.scale.len();
         rows.par_chunks_mut(width * ROWS)
@@ -151,21 +150,21 @@ impl LayerNorm {
     }
 }
 
-/// What is applied to each number between two linear layers.
+/// Activation function of the feed-forward network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
-    /// By the error function.
+    /// GELU with the error function.
     Gelu,
-    /// By the hyperbolic tangent.
+    /// GELU, approximated with the hyperbolic tangent.
     ApproximateGelu,
-    /// By the logistic function.
+    /// GELU, approximated with the logistic function.
     QuickGelu,
-    /// What is negative becomes 0.
+    /// ReLU.
     Relu,
 }
 
 impl Activation {
-    /// By its name in `config.json`.
+    /// Returns the function with this name in `config.json`.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "gelu" => Self::Gelu,
@@ -176,7 +175,7 @@ impl Activation {
         })
     }
 
-    /// Applies it to rows of `width` numbers.
+    /// Applies the function to rows of `width` numbers.
     pub fn apply(self, rows: &mut [f32], width: usize) {
         rows.par_chunks_mut(width * ROWS).for_each(|values| match self {
             Self::Gelu => Gelu {}.map_mut(values),

@@ -1,22 +1,22 @@
-//! From the vectors of a text's tokens to one vector. It knows nothing of networks.
+//! Pooling of token vectors to one vector.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// How the vectors of a text's tokens become one.
+/// How the vectors of a text's tokens are reduced to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
-    /// Their mean.
+    /// Mean of all vectors.
     Mean,
-    /// The vector of the first token.
+    /// Vector of the first token.
     Cls,
-    /// The largest value of each dimension.
+    /// Maximum of each dimension.
     Max,
 }
 
 impl Pooling {
-    /// Pools `states`, which holds a vector of `width` numbers for each token; there is at least one.
+    /// Pools `states`, which has a vector of `width` numbers for each token. There must be at least one token.
     pub fn pool(self, states: &[f32], width: usize) -> Vec<f32> {
         let mut tokens = states.chunks_exact(width);
         let mut pooled = tokens.next().map_or_else(|| vec![0.0; width], <[f32]>::to_vec);
@@ -37,7 +37,7 @@ impl Pooling {
                     pooled
                         .iter_mut()
                         .zip(token)
-                        .for_each(|(most, value)| *most = most.max(*value));
+                        .for_each(|(max, value)| *max = max.max(*value));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! From text to tokens, by the folder's own `tokenizer.json`. It knows nothing of what is computed from them.
+//! Tokenization with the `tokenizer.json` of a model directory.
 
 use std::fmt::Display;
 use std::fs;
@@ -7,26 +7,26 @@ use std::path::Path;
 use plugin_sdk::{ItemError, LoadError};
 use tokenizers::{EncodeInput, Encoding, TruncationParams};
 
-use crate::files::blame;
+use crate::files::file_error;
 
-/// The tokens of one text, or of a pair of texts, as the network takes them: at least one.
+/// The tokens of one text or of a pair of texts. At least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
-    /// Ids in the vocabulary, special tokens included.
+    /// IDs in the vocabulary, including special tokens.
     pub ids: Vec<u32>,
-    /// 0 for tokens of the first text, 1 for those of the second, where the model tells them apart.
+    /// Token types: 0 for the first text, and 1 for the second if the model distinguishes them.
     pub types: Vec<u32>,
 }
 
 #[allow(clippy::len_without_is_empty, reason = "there is always at least one")]
 impl Tokens {
-    /// Those of a single text, by their ids.
+    /// Creates the tokens of a single text from their IDs.
     pub fn of_one_text(ids: Vec<u32>) -> Self {
         let types = vec![0; ids.len()];
         Self { ids, types }
     }
 
-    /// How many there are.
+    /// Returns the number of tokens.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
@@ -41,21 +41,21 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads the file `tokenizer.json`. Texts beyond `max_length` tokens are cut if `truncate`, else refused; they are made lower
-    /// case first if `lowercase`.
+    /// Loads the file `tokenizer.json`. Texts with more than `max_length` tokens are truncated if `truncate` is true, and rejected
+    /// otherwise. If `lowercase` is true, texts are converted to lower case first.
     ///
     /// # Errors
-    /// The file cannot be used; the setting `folder` is to blame.
+    /// The file cannot be used. The error names the setting `folder`.
     pub fn load(file: &Path, max_length: usize, truncate: bool, lowercase: bool) -> Result<Self, LoadError> {
-        let unusable = |error: &dyn Display| blame(file, &format!("cannot be used: {error}"));
+        let unusable = |error: &dyn Display| file_error(file, &format!("cannot be used: {error}"));
         let definition = fs::read(file).map_err(|error| unusable(&error))?;
         Self::read(&definition, max_length, truncate, lowercase).map_err(|error| unusable(&error))
     }
 
-    /// As [`load`](Self::load), from what is in the file.
+    /// Like [`load`](Self::load), from the content of the file.
     ///
     /// # Errors
-    /// It cannot be used.
+    /// The content cannot be used.
     pub fn read(
         definition: &[u8],
         max_length: usize,
@@ -67,7 +67,7 @@ impl Tokenizer {
         let padding = inner.get_padding().map(|padding| padding.pad_id);
         let padding = padding.or_else(|| inner.token_to_id("[PAD]"));
         let padding = padding.or_else(|| inner.token_to_id("<pad>"));
-        // The file may fix a length and a padding of its own, which the reference overrides as well.
+        // The file can specify truncation and padding, which the reference implementations override as well.
         inner.with_padding(None);
         let truncation = truncate.then(|| TruncationParams {
             max_length,
@@ -82,7 +82,7 @@ impl Tokenizer {
         })
     }
 
-    /// The largest id and what it is not: ids are below this.
+    /// Returns the size of the vocabulary: all IDs are less than this.
     pub fn vocabulary(&self) -> usize {
         self.inner
             .get_vocab(true)
@@ -91,15 +91,15 @@ impl Tokenizer {
             .map_or(0, |id| id as usize + 1)
     }
 
-    /// The id of the token that pads texts to a fixed length, for networks that have one; 0 if the file does not say.
+    /// Returns the ID of the padding token, for networks with a fixed length. 0 if the file does not specify one.
     pub fn padding(&self) -> u32 {
         self.padding
     }
 
-    /// The tokens of a text.
+    /// Tokenizes a text.
     ///
     /// # Errors
-    /// It has too many, or none.
+    /// It has too many tokens, or none.
     pub fn text(&self, text: &str) -> Result<Tokens, ItemError> {
         if self.lowercase {
             return self.encode(text.to_lowercase().into());
@@ -107,10 +107,10 @@ impl Tokenizer {
         self.encode(text.into())
     }
 
-    /// The tokens of a pair, cut from the longer text first.
+    /// Tokenizes a pair of texts. Truncation removes tokens of the longer text first.
     ///
     /// # Errors
-    /// As [`text`](Self::text).
+    /// Same as [`text`](Self::text).
     pub fn pair(&self, first: &str, second: &str) -> Result<Tokens, ItemError> {
         if self.lowercase {
             return self.encode((first.to_lowercase(), second.to_lowercase()).into());
@@ -122,7 +122,7 @@ impl Tokenizer {
         let encoding: Encoding = self
             .inner
             .encode_fast(input, true)
-            .map_err(|error| ItemError::invalid(format_args!("the text cannot be tokenised: {error}")))?;
+            .map_err(|error| ItemError::invalid(format_args!("cannot tokenize the text: {error}")))?;
         let (count, limit) = (encoding.len(), self.max_length);
         if count > limit {
             return Err(ItemError::invalid(format_args!(

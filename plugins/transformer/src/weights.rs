@@ -1,4 +1,4 @@
-//! A network's weights as they lie in `model.safetensors`, by name, as 32-bit floats.
+//! The weights in a safetensors file, by name, as 32-bit floats.
 
 use half::{bf16, f16};
 use plugin_sdk::LoadError;
@@ -7,16 +7,16 @@ use safetensors::{Dtype, SafeTensors};
 /// The tensors of a file.
 pub struct Weights<'a> {
     tensors: SafeTensors<'a>,
-    /// What precedes the names of the encoder's tensors, such as `bert.`.
+    /// Prefix of the names of the encoder's tensors, such as `bert.`.
     prefix: String,
 }
 
 impl<'a> Weights<'a> {
-    /// Reads the head of a file whose bytes are given. What precedes `anchor`, a tensor that the encoder must have, precedes the
-    /// names of all its tensors.
+    /// Reads the header of a file. `anchor` is a tensor that the encoder must have; the prefix of its name is the prefix of all
+    /// tensors of the encoder.
     ///
     /// # Errors
-    /// It is no such file, or has no such tensor.
+    /// The file is invalid or has no such tensor.
     pub fn read(file: &'a [u8], anchor: &str) -> Result<Self, LoadError> {
         let tensors = SafeTensors::deserialize(file)?;
         let prefix = tensors
@@ -28,18 +28,18 @@ impl<'a> Weights<'a> {
         Ok(Self { tensors, prefix })
     }
 
-    /// A tensor of the encoder, which must have that shape.
+    /// Returns a tensor of the encoder, which must have this shape.
     ///
     /// # Errors
-    /// It is missing, of another shape, or of numbers that are not understood.
+    /// The tensor is missing, has a different shape, or has an unsupported datatype.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
         self.get_outer(&format!("{}{name}", self.prefix), shape)
     }
 
-    /// A tensor beside the encoder, such as those of a classifier.
+    /// Returns a tensor outside the encoder, such as one of a classifier.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// Same as [`get`](Self::get).
     pub fn get_outer(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
         let tensor = self
             .tensors
@@ -64,15 +64,15 @@ impl<'a> Weights<'a> {
         })
     }
 
-    /// Whether there is a tensor of that name.
+    /// Whether there is a tensor with this name outside the encoder.
     pub fn has_outer(&self, name: &str) -> bool {
         self.tensors.tensor(name).is_ok()
     }
 
-    /// Rows of a tensor of the encoder, which has two dimensions.
+    /// Returns the number of rows of a two-dimensional tensor of the encoder.
     ///
     /// # Errors
-    /// It is missing.
+    /// The tensor is missing.
     pub fn rows(&self, name: &str) -> Result<usize, LoadError> {
         let name = format!("{}{name}", self.prefix);
         let tensor = self.tensors.tensor(&name);

@@ -1,20 +1,21 @@
-//! Declarations and outputs, right and wrong.
+//! Tests of the rules with valid and invalid declarations and outputs.
 
 use abi_stable::std_types::{RSlice, RStr};
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::codes::dtype;
-use crate::manifest::ModelManifest;
+use crate::codes::{dtype, kind};
+use crate::manifest::{Kind, ModelManifest, PluginManifest, TensorManifest, ValueManifest};
+use crate::{RawTensor, RawValue};
 
-/// The messages of what is wrong with these tasks.
+/// Returns the messages of the findings for these tasks.
 fn check(tasks: Json) -> Vec<String> {
-    let manifest: ModelManifest = serde_json::from_value(json!({ "tasks": tasks })).expect("a manifest");
+    let manifest: ModelManifest = serde_json::from_value(json!({ "tasks": tasks })).expect("valid manifest");
     model(&manifest).iter().map(ToString::to_string).collect()
 }
 
 #[test]
-fn a_manifest_that_can_be_served_passes() {
+fn a_valid_manifest_has_no_findings() {
     let tensors = json!({"kinds": ["tensors", "json"], "tensors": [
         {"name": "ids", "dtype": "INT64", "shape": [-1]}, {"name": "pixel values", "dtype": "FP32", "shape": [3, 224, 224]}
     ]});
@@ -28,7 +29,7 @@ fn a_manifest_that_can_be_served_passes() {
 }
 
 #[test]
-fn every_flaw_is_named_with_its_task() {
+fn each_error_names_its_task() {
     let text = json!({"kinds": ["text"]});
     let tensor =
         |tensor| json!({"kinds": ["tensors"], "tensors": [tensor, {"name": "other", "dtype": "FP32"}]});
@@ -58,11 +59,11 @@ fn every_flaw_is_named_with_its_task() {
         ),
         (
             json!([{"name": "t", "input": {"kinds": ["text", "text"]}, "output": text}]),
-            "the input of task `t` names the kind text twice",
+            "the input of task `t` declares the kind text twice",
         ),
         (
             output(json!({"kinds": ["tensors"]})),
-            "the output of task `t` is of kind tensors, but declares none: add `.output_tensor(…)`",
+            "the output of task `t` has the kind tensors but declares no tensor: add `.output_tensor(…)`",
         ),
         (
             output(tensor(json!({"name": "other", "dtype": "FP32"}))),
@@ -70,11 +71,11 @@ fn every_flaw_is_named_with_its_task() {
         ),
         (
             output(tensor(json!({"name": "", "dtype": "FP32"}))),
-            "the output of task `t` has a tensor with the name \"\"",
+            "the output of task `t` has a tensor with the invalid name \"\"",
         ),
         (
             output(tensor(json!({"name": "x", "dtype": "float"}))),
-            "the output of task `t` has the tensor `x` of the unknown datatype `float`, expected one of BOOL, UINT8,",
+            "the output of task `t` has the tensor `x` with the unknown datatype `float`, expected one of BOOL, UINT8,",
         ),
         (
             output(tensor(json!({"name": "x", "dtype": "FP32", "shape": [3, -2]}))),
@@ -86,101 +87,101 @@ fn every_flaw_is_named_with_its_task() {
         ),
         (
             json!([{"name": "t", "embedding": true, "input": {"kinds": ["bytes"]}, "output": text}]),
-            "task `t` is declared as an embedding, but it does not take text",
+            "task `t` is declared as an embedding task, but its input is not text",
         ),
         (
             json!([{"name": "t", "embedding": true, "input": text, "output": text}]),
-            "task `t` is declared as an embedding, but its output is not one tensor",
+            "task `t` is declared as an embedding task, but its output is not a single tensor",
         ),
         (
             json!([{"name": "t", "embedding": true, "input": text, "output": {"kinds": ["tensors"], "tensors": [
                 {"name": "x", "dtype": "FP32", "shape": [2, 3]}
             ]}}]),
-            "task `t` is declared as an embedding, but its output is another tensor",
+            "task `t` is declared as an embedding task, but its output tensor has a different datatype or shape",
         ),
     ];
     for (tasks, expected) in cases {
         let found = check(tasks);
         assert!(
             matches!(&found[..], [message] if message.starts_with(expected)),
-            "expected {expected:?} alone, found {found:?}"
+            "expected only {expected:?}, got {found:?}"
         );
     }
 }
 
 #[test]
-fn an_unbatched_task_has_tensors_which_may_be_scalars_and_sequences() {
+fn tensors_of_unbatched_tasks_can_be_scalars_and_sequences() {
     let text = json!({"kinds": ["text"]});
     let tensors = |tensors: Json| json!({"kinds": ["tensors"], "tensors": tensors});
     let scalar = json!({"name": "x", "dtype": "FP32", "shape": []});
     let sequence = json!({"name": "s", "dtype": "FP32", "shape": [-1], "sequence": true});
-    let right = json!([
+    let valid = json!([
         {"name": "t", "unbatched": true, "input": tensors(json!([scalar, sequence])), "output": text},
         {"name": "u", "unbatched": true, "input": text, "output": tensors(json!([sequence])), "trial": {"outcome": "succeeded"}},
     ]);
-    assert_eq!(check(right), Vec::<String>::new());
+    assert_eq!(check(valid), Vec::<String>::new());
     let vector = tensors(json!([{"name": "x", "dtype": "FP32", "shape": [2]}]));
     let cases = [
         (
             json!([{"name": "t", "unbatched": true, "input": text, "output": text}]),
-            "task `t` is declared as unbatched, but neither takes nor returns tensors",
+            "task `t` is declared as unbatched, but has neither input nor output tensors",
         ),
         (
             json!([{"name": "t", "unbatched": true, "embedding": true, "input": text, "output": vector}]),
-            "task `t` is declared as unbatched and as an embedding",
+            "task `t` is declared both as unbatched and as an embedding task",
         ),
         (
             json!([{"name": "t", "input": text, "output": tensors(json!([sequence]))}]),
-            "the output of task `t` has the sequence of tensors `s`, expected the task to be declared as unbatched",
+            "the output of task `t` declares the sequence `s`, which is only supported in unbatched tasks",
         ),
         (
             json!([{"name": "t", "unbatched": true, "input": text, "output": tensors(json!([
                 sequence, {"name": "s.10", "dtype": "FP32"}
             ]))}]),
-            "the output of task `t` has a tensor named `s.10`, which is also a tensor of the sequence `s`",
+            "the output of task `t` has a tensor named `s.10`, which is also a member of the sequence `s`",
         ),
         (
             json!([{"name": "t", "input": text, "output": text, "trial": {"outcome": "failed", "reason": "x".repeat(5000)}}]),
-            "the reason why the trial of task `t` failed has 5000 bytes, expected at most 4096",
+            "the reason of the failed trial of task `t` has 5000 bytes, expected at most 4096",
         ),
     ];
     for (tasks, expected) in cases {
         let found = check(tasks);
         assert!(
             matches!(&found[..], [message] if message.starts_with(expected)),
-            "expected {expected:?} alone, found {found:?}"
+            "expected only {expected:?}, got {found:?}"
         );
     }
 }
 
 #[test]
-fn details_have_plain_names_and_texts_of_bounded_length() {
+fn details_have_snake_case_names_and_bounded_text() {
     let details = |details: Json| {
         let text = json!({"kinds": ["text"]});
         let manifest = json!({"tasks": [{"name": "t", "input": text, "output": text}], "details": details});
-        let manifest: ModelManifest = serde_json::from_value(manifest).expect("a manifest");
+        let manifest: ModelManifest = serde_json::from_value(manifest).expect("valid manifest");
         let findings = model(&manifest);
         findings.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let right = json!({"runtime": "ONNX Runtime 1.23", "runtime_reason_2": cut_text("ä".repeat(9000))});
     assert_eq!(details(right), Vec::<String>::new());
     let many: serde_json::Map<_, _> = (0..65).map(|number| (format!("d{number}"), json!("x"))).collect();
-    for (wrong, expected) in [
+    for (invalid, expected) in [
         (
             json!({"Run time": "x"}),
-            "invalid name \"Run time\" of a detail: expected",
+            "invalid detail name \"Run time\": expected",
         ),
-        (json!({"": "x"}), "invalid name \"\" of a detail: expected"),
+        (json!({"": "x"}), "invalid detail name \"\": expected"),
         (
             json!({"long": "x".repeat(4097)}),
             "the detail `long` has 4097 bytes, expected at most 4096",
         ),
         (many.into(), "the model has 65 details, expected at most 64"),
     ] {
-        let found = details(wrong);
+        let found = details(invalid);
         assert!(
             matches!(&found[..], [message] if message.starts_with(expected)),
-            "expected {expected:?} alone, found {found:?}"
+            "expected only {expected:?}, got {found:?}"
         );
     }
 }
@@ -213,13 +214,13 @@ fn the_tensors_of_a_sequence_are_numbered_from_zero_without_gaps() {
         };
         output(&value, &declared).map(|_| ())
     };
-    for right in [&["x"][..], &["x", "s.0"], &["s.1", "x", "s.0"]] {
-        assert_eq!(check(right), Ok(()), "{right:?}");
+    for valid in [&["x"][..], &["x", "s.0"], &["s.1", "x", "s.0"]] {
+        assert_eq!(check(valid), Ok(()), "{valid:?}");
     }
-    for (wrong, expected) in [
+    for (invalid, expected) in [
         (
             &["s.0"][..],
-            "the plugin's output lacks the tensor `x` that its manifest declares",
+            "the plugin's output lacks the tensor `x`, which its manifest declares",
         ),
         (&["x", "x"], "the plugin's output has a tensor twice"),
         (
@@ -239,12 +240,12 @@ fn the_tensors_of_a_sequence_are_numbered_from_zero_without_gaps() {
             "the plugin's output has a tensor `s.00`, its manifest declares x, s",
         ),
     ] {
-        assert_eq!(check(wrong), Err(expected.to_owned()), "{wrong:?}");
+        assert_eq!(check(invalid), Err(expected.to_owned()), "{invalid:?}");
     }
 }
 
 #[test]
-fn every_flaw_of_a_model_is_reported_at_once() {
+fn all_errors_of_a_model_are_reported_together() {
     let text = json!({"kinds": ["text"]});
     let found = check(json!([
         {"name": "a/b", "input": text, "output": {"kinds": ["tensors"]}},
@@ -255,8 +256,8 @@ fn every_flaw_of_a_model_is_reported_at_once() {
     assert_eq!(found.len(), 4, "{found:?}");
 }
 
-fn of_plugin(manifest: Json) -> Vec<(Severity, String)> {
-    let manifest: PluginManifest = serde_json::from_value(manifest).expect("a manifest");
+fn findings_of_plugin(manifest: Json) -> Vec<(Severity, String)> {
+    let manifest: PluginManifest = serde_json::from_value(manifest).expect("valid manifest");
     plugin(&manifest)
         .into_iter()
         .map(|finding| (finding.severity, finding.message))
@@ -264,21 +265,21 @@ fn of_plugin(manifest: Json) -> Vec<(Severity, String)> {
 }
 
 #[test]
-fn a_plugin_without_settings_and_tasks_lacks_tasks() {
+fn a_plugin_without_settings_must_declare_tasks() {
     let none = json!({"type": "object", "additionalProperties": false});
-    let found = of_plugin(json!({"settings_schema": none}));
+    let found = findings_of_plugin(json!({"settings_schema": none}));
     assert!(
         matches!(&found[..], [(Severity::Error, message)] if message.starts_with("the model has no tasks")),
         "{found:?}"
     );
     let some = json!({"type": "object", "properties": {"tasks": {}}, "additionalProperties": false});
-    assert_eq!(of_plugin(json!({"settings_schema": some})), []);
+    assert_eq!(findings_of_plugin(json!({"settings_schema": some})), []);
 }
 
 #[test]
-fn what_an_author_forgets_is_a_warning() {
+fn probable_mistakes_are_warnings() {
     let text = json!({"kinds": ["text"]});
-    let found = of_plugin(json!({
+    let found = findings_of_plugin(json!({
         "settings_schema": {"type": "object", "properties": {"size": {}}},
         "tasks": [{"name": "t", "input": text, "output": {"kinds": ["bytes"], "media_types": ["png"]}}],
     }));
@@ -306,7 +307,7 @@ fn tensor<'a>(name: &'a str, dtype: u32, shape: &'a [u64]) -> RawTensor<'a> {
 }
 
 #[test]
-fn outputs_are_compared_with_what_was_declared() {
+fn outputs_are_compared_with_their_declaration() {
     let declared = ValueManifest::of_tensors([
         TensorManifest::new("scores", "FP32", [-1, 2]),
         TensorManifest::new("label", "BYTES", []),
@@ -333,7 +334,7 @@ fn outputs_are_compared_with_what_was_declared() {
         ),
         (
             vec![label],
-            "the plugin's output lacks the tensor `scores` that its manifest declares",
+            "the plugin's output lacks the tensor `scores`, which its manifest declares",
         ),
         (
             vec![label, label, tensor("scores", dtype::FP32, &[5, 2])],
@@ -358,17 +359,17 @@ fn outputs_are_compared_with_what_was_declared() {
 }
 
 #[test]
-fn the_rows_of_a_batch_are_compared_without_their_first_dimension() {
+fn batch_outputs_are_compared_without_the_batch_dimension() {
     let declared = ValueManifest::of_tensors([TensorManifest::new("x", "FP32", [2])]);
     let rows = |shape| output_rows(&[tensor("x", dtype::FP32, shape)], 3, &declared);
     assert_eq!(rows(&[3, 2]), Ok(()));
-    let too_few = rows(&[2, 2]).expect_err("there are three items");
+    let too_few = rows(&[2, 2]).expect_err("two rows for three items");
     assert!(too_few.contains("expected 3 rows, one per item"), "{too_few}");
     assert!(rows(&[3, 4]).is_err() && rows(&[]).is_err());
 }
 
 #[test]
-fn media_types_match_their_patterns_without_parameters_and_in_any_case() {
+fn media_types_match_patterns_regardless_of_case_and_parameters() {
     let input = |media_types: &[&str]| ValueManifest {
         media_types: media_types
             .iter()

@@ -1,19 +1,19 @@
-//! Huffman codes and the bits of entropy-coded segments (sections C.2 and F.2.2).
+//! Huffman codes, and reading the bits of entropy-coded segments (sections C.2 and F.2.2).
 
-/// A Huffman code of one destination.
+/// A Huffman table in a form for fast decoding.
 pub(super) struct Code {
-    /// By the next 8 bits: length and symbol of the code word that they start with, if it is that short.
+    /// Indexed by the next 8 bits: length and symbol of the code word at their start, if it has at most 8 bits.
     short: [Option<(u8, u8)>; 256],
-    /// By length: the first number that is above the code words of this length, aligned to 16 bits.
+    /// Indexed by length: the smallest number greater than all code words of this length, aligned to 16 bits.
     limits: [u32; 17],
-    /// By length: what to add to a code word to get the index of its symbol.
+    /// Indexed by length: the difference between the index of a symbol and its code word.
     offsets: [i32; 17],
     symbols: Vec<u8>,
 }
 
 impl Code {
-    /// Builds a code from the number of code words of each length from 1 to 16, and their symbols. `None` if there are more code words
-    /// than fit.
+    /// Builds a code from the number of code words of each length from 1 to 16, and their symbols. `None` if there are too many
+    /// code words.
     pub(super) fn new(lengths: &[u8; 16], symbols: &[u8]) -> Option<Self> {
         let mut code = Self {
             short: [None; 256],
@@ -25,7 +25,7 @@ impl Code {
         for (length, count) in (1_u8..).zip(lengths) {
             code.offsets[usize::from(length)] = index as i32 - word as i32;
             for symbol in symbols.get(index..index + usize::from(*count))? {
-                // The code word of ones alone is not used.
+                // The code word that consists only of ones is reserved.
                 if word + 1 >= 1 << length {
                     return None;
                 }
@@ -42,7 +42,7 @@ impl Code {
         Some(code)
     }
 
-    /// Length and symbol of the code word at the start of 16 bits.
+    /// Finds the code word at the start of `bits`. Returns its length and symbol.
     fn find(&self, bits: u16) -> Option<(u8, u8)> {
         if let Some(found) = self.short[usize::from(bits >> 8)] {
             return Some(found);
@@ -54,21 +54,21 @@ impl Code {
     }
 }
 
-/// Why no more bits can be read.
+/// Reason why no more bits can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     /// The entropy-coded segment ends.
     End,
-    /// The bits mean nothing valid.
+    /// The bits are invalid.
     Invalid,
 }
 
 /// The bits of an entropy-coded segment, which ends at the next marker.
 pub(super) struct Bits<'a> {
     file: &'a [u8],
-    /// Of the next byte that is not in the window.
+    /// Position of the next byte that is not in the window.
     position: usize,
-    /// The next bits, from the highest one on; 0 after the last one.
+    /// The next bits, starting at the most significant one, followed by zeros.
     window: u64,
     /// Number of bits in the window.
     count: u32,
@@ -109,7 +109,7 @@ impl<'a> Bits<'a> {
 
     fn take(&mut self, length: u32) -> Result<u32, Stop> {
         self.count = self.count.checked_sub(length).ok_or(Stop::End)?;
-        // In two steps, since a shift by 64 is not possible.
+        // Two shifts, because a shift by 64 overflows.
         let taken = (self.window >> 1 >> (63 - length)) as u32;
         self.window <<= length;
         Ok(taken)
@@ -135,14 +135,14 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Ends the segment: skips the bits that pad the last byte. Returns `None` if whole bytes are left, otherwise the position of the
-    /// marker.
+    /// Ends the segment by skipping the padding bits of the last byte. Returns the position of the marker, or `None` if whole
+    /// bytes remain.
     pub(super) fn end(&mut self) -> Option<usize> {
         self.fill();
         (self.count < 8).then_some(self.position)
     }
 
-    /// The code of the marker that ends the segment, and the position after it; `None` if the file ends.
+    /// Returns the code of the marker that ends the segment, and the position after it. `None` at the end of the file.
     pub(super) fn next_marker(&self) -> Option<(u8, usize)> {
         let mut position = self.position;
         while self.file.get(position) == Some(&0xFF) {
@@ -151,12 +151,12 @@ impl<'a> Bits<'a> {
         self.file.get(position).map(|code| (*code, position + 1))
     }
 
-    /// The bits from another position on.
+    /// Starts a new segment at `position`.
     pub(super) fn restarted(&self, position: usize) -> Self {
         Self::new(self.file, position)
     }
 
-    /// The position of the next byte.
+    /// Returns the position of the next byte.
     pub(super) fn position(&self) -> usize {
         self.position
     }

@@ -1,34 +1,37 @@
-//! The frame, and its scans: which coefficients of which blocks they code, and in how many bits (sections A.2, F.2 and G.2).
+//! Frames and scans, and the decoding of coefficients (sections A.2, F.2 and G.2).
 
 use super::huffman::{Bits, Code, Stop};
 use super::{Damage, Steps, Tables, corrupt, marker, truncated};
 
-/// Coefficients of a block.
+/// Number of coefficients of a block.
 pub(super) const COEFFICIENTS: usize = 64;
 
-/// Highest bit position of a progressive scan.
+/// Maximum bit position of a progressive scan.
 const MAX_BIT: u8 = 13;
 
-/// Most bits of a difference of DC coefficients, and of an AC coefficient, for samples of 8 bits.
+/// Maximum number of bits of a difference of DC coefficients, for 8-bit samples.
 const MAX_DC_BITS: u8 = 11;
+
+/// Maximum number of bits of an AC coefficient, for 8-bit samples.
 const MAX_AC_BITS: u8 = 10;
 
-/// Most components that the decoder supports.
+/// Maximum number of components that the decoder supports.
 const MAX_COMPONENTS: usize = 4;
 
-/// Largest coefficient, before it is rounded to a quantization step. Samples of 8 bits give at most 1024; encoders that reduce ringing
-/// let samples overshoot by up to 31 of 128.
+/// Maximum absolute value of a coefficient before it is rounded to a quantization step. 8-bit samples result in at most 1024;
+/// encoders that reduce ringing let samples overshoot by up to 31 of 128.
 const MAX_COEFFICIENT: i32 = 1280;
 
-/// What the frame header says.
+/// The frame, as described by its header.
 pub(super) struct Frame {
     progressive: bool,
     width: usize,
     height: usize,
-    /// Largest sampling factors of all components.
+    /// Maximum horizontal sampling factor of all components.
     max_horizontal: usize,
+    /// Maximum vertical sampling factor of all components.
     max_vertical: usize,
-    /// Whether a scan left out components.
+    /// Whether a scan did not include all components.
     has_partial_scan: bool,
     components: Vec<Component>,
 }
@@ -37,30 +40,31 @@ struct Component {
     id: u8,
     horizontal: usize,
     vertical: usize,
-    /// Destination of its quantization table.
+    /// Destination of the quantization table.
     table: usize,
     progress: Progress,
-    /// For each block in the order of a scan of this component alone, the AC coefficients that are not 0, as bits. Empty before
-    /// the first AC scan of a progressive frame, and always in a sequential one.
+    /// Bit sets of the nonzero AC coefficients of each block, in the order of a non-interleaved scan. Empty before the first AC
+    /// scan of a progressive frame, and always empty in a sequential frame.
     nonzero: Vec<u64>,
 }
 
-/// How much of the coefficients was coded so far: for each the bit position of its last scan, if any.
+/// Progress of decoding: the bit position of the last scan of each coefficient, if any.
 struct Progress([Option<u8>; COEFFICIENTS]);
 
-/// Which bits of which coefficients a scan codes.
+/// The coefficients and bits that a scan codes.
 #[derive(Clone, Copy)]
 pub(super) struct Band {
-    /// First and last coefficient, in zigzag order.
+    /// First coefficient, in zigzag order.
     pub(super) start: usize,
+    /// Last coefficient, in zigzag order.
     pub(super) end: usize,
-    /// Bit position of the scan before, or 0 for the first scan of these coefficients.
+    /// Bit position of the previous scan of these coefficients, or 0 for the first scan.
     pub(super) high: u8,
     /// Bit position of this scan.
     pub(super) low: u8,
 }
 
-/// A component's part in a scan: its index, and its tables.
+/// A component of a scan: its index and its tables.
 pub(super) struct Part<'t> {
     component: usize,
     dc: Option<&'t Code>,
@@ -76,7 +80,7 @@ impl Frame {
         let count = usize::from(count);
         if precision != 8 || !(1..=MAX_COMPONENTS).contains(&count) {
             return Err(Damage::Unsupported(format!(
-                "it has {count} components with samples of {precision} bits, expected at most {MAX_COMPONENTS} of 8 bits"
+                "it has {count} components with {precision}-bit samples, expected at most {MAX_COMPONENTS} with 8-bit samples"
             )));
         }
         let mut components: Vec<Component> = Vec::new();
@@ -111,8 +115,8 @@ impl Frame {
         (self.width as u32, self.height as u32)
     }
 
-    /// Whether the components are laid out as nearly all encoders do it: the first one is not subsampled, by no factor of 3, and
-    /// a sequential file has one scan.
+    /// Whether the layout is the one that nearly all encoders write: the first component is not subsampled, no sampling factor
+    /// is 3, and a sequential file has a single scan.
     pub(super) fn is_usual(&self) -> bool {
         let first = &self.components[0];
         let mut factors = self
@@ -124,7 +128,7 @@ impl Frame {
             && (self.progressive || !self.has_partial_scan)
     }
 
-    /// Reads a scan header (section B.2.3); `None` if it is invalid, or refers to a table that is not defined.
+    /// Reads a scan header (section B.2.3). `None` if it is invalid or refers to an undefined table.
     pub(super) fn scan_header<'t>(&self, header: &[u8], tables: &'t Tables) -> Option<(Vec<Part<'t>>, Band)> {
         let (&count, rest) = header.split_first()?;
         let (selectors, rest) = rest.split_at_checked(2 * usize::from(count))?;
@@ -155,10 +159,10 @@ impl Frame {
         (!parts.is_empty()).then_some((parts, band))
     }
 
-    /// The band of a scan of that many components, from the last bytes of its header; `None` if it is invalid.
+    /// Returns the band of a scan of `count` components, from the last bytes of its header. `None` if it is invalid.
     fn band(&self, count: u8, [start, end, bits]: [u8; 3]) -> Option<Band> {
         if !self.progressive {
-            // The fields have one valid value, which decoders do not insist on.
+            // Each field has only one valid value, which decoders do not check.
             return Some(Band {
                 start: 0,
                 end: COEFFICIENTS - 1,
@@ -184,13 +188,13 @@ impl Frame {
         self.has_partial_scan |= parts.len() < self.components.len();
         for part in parts {
             if self.components[part.component].progress.advance(band).is_none() {
-                return corrupt("its scans are not in order");
+                return corrupt("its scans are in the wrong order");
             }
         }
         Ok(())
     }
 
-    /// Checks that no part of the picture is missing.
+    /// Checks that no part of the image is missing.
     pub(super) fn finish(&self) -> Result<(), Damage> {
         if self
             .components
@@ -202,21 +206,21 @@ impl Frame {
         truncated("scans are missing")
     }
 
-    /// Number of blocks of a component in a scan of this component alone (section A.2.2).
+    /// Returns the number of blocks of a component in a non-interleaved scan (section A.2.2).
     fn blocks(&self, component: &Component) -> usize {
         let blocks = |size: usize, factor: usize, max: usize| (size * factor).div_ceil(max).div_ceil(8);
         blocks(self.width, component.horizontal, self.max_horizontal)
             * blocks(self.height, component.vertical, self.max_vertical)
     }
 
-    /// Number of MCUs in a scan of several components (section A.2.3).
+    /// Returns the number of MCUs in an interleaved scan (section A.2.3).
     fn units(&self) -> usize {
         self.width.div_ceil(8 * self.max_horizontal) * self.height.div_ceil(8 * self.max_vertical)
     }
 }
 
 impl Progress {
-    /// Records a scan; `None` if it cannot follow the scans before it.
+    /// Records a scan. `None` if it cannot follow the previous scans.
     fn advance(&mut self, band: Band) -> Option<()> {
         let before = (band.high > 0).then_some(band.high);
         for bit in &mut self.0[band.start..=band.end] {
@@ -228,21 +232,21 @@ impl Progress {
         Some(())
     }
 
-    /// Whether the DC coefficient was coded, and every coefficient that was begun has its last bit.
+    /// Whether the DC coefficient has been coded, and every coefficient that has been started is complete.
     fn is_complete(&self) -> bool {
         self.0[0].is_some() && self.0.iter().flatten().all(|bit| *bit == 0)
     }
 }
 
-/// A scan whose header was read.
+/// A scan whose header has been read.
 pub(super) struct Scan<'a> {
     frame: &'a mut Frame,
     parts: &'a [Part<'a>],
     band: Band,
     bits: Bits<'a>,
-    /// The DC coefficient of the block before, by component.
+    /// DC coefficient of the previous block of each component.
     previous: [i32; MAX_COMPONENTS],
-    /// Blocks that follow without a code of their own (`EOBRUN`).
+    /// Number of following blocks without further coefficients (`EOBRUN`).
     to_skip: u32,
 }
 
@@ -258,7 +262,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Reads the entropy-coded segments, and returns the position of the marker that follows them.
+    /// Reads the entropy-coded segments. Returns the position of the marker after them.
     pub(super) fn read(mut self, restart_interval: usize) -> Result<usize, Damage> {
         let units = match self.parts {
             [only] => {
@@ -284,29 +288,29 @@ impl<'a> Scan<'a> {
     fn damage(&self, stop: Stop) -> Damage {
         let position = self.bits.position();
         match (stop, self.bits.next_marker()) {
-            (Stop::Invalid, _) => Damage::Corrupt(format!("invalid picture data before offset {position}")),
-            (Stop::End, None) => Damage::Truncated("it ends within the picture data".to_owned()),
+            (Stop::Invalid, _) => Damage::Corrupt(format!("invalid image data before offset {position}")),
+            (Stop::End, None) => Damage::Truncated("it ends within the image data".to_owned()),
             (Stop::End, Some((marker::EOI, _))) => {
-                Damage::Truncated(format!("the picture data ends early, at offset {position}"))
+                Damage::Truncated(format!("the image data ends early, at offset {position}"))
             }
             (Stop::End, Some(_)) => {
-                Damage::Corrupt(format!("the picture data is interrupted at offset {position}"))
+                Damage::Corrupt(format!("the image data is interrupted at offset {position}"))
             }
         }
     }
 
-    /// Ends an entropy-coded segment, all of whose blocks were read.
+    /// Ends an entropy-coded segment after all of its blocks have been read.
     fn end(&mut self) -> Result<usize, Damage> {
         match self.bits.end() {
             Some(position) if self.to_skip == 0 => Ok(position),
             _ => corrupt(format!(
-                "the picture data has more than its blocks before offset {}",
+                "superfluous image data before offset {}",
                 self.bits.position()
             )),
         }
     }
 
-    /// Reads the restart marker of that number.
+    /// Reads the restart marker with this number.
     fn restart(&mut self, number: u8) -> Result<(), Damage> {
         let position = self.end()?;
         match self.bits.next_marker() {
@@ -316,14 +320,14 @@ impl<'a> Scan<'a> {
                 Ok(())
             }
             Some((code, _)) if code == marker::EOI => {
-                truncated(format!("the picture data ends early, at offset {position}"))
+                truncated(format!("the image data ends early, at offset {position}"))
             }
-            None => truncated("it ends within the picture data"),
+            None => truncated("it ends within the image data"),
             Some(_) => corrupt(format!("expected restart marker {number} at offset {position}")),
         }
     }
 
-    /// Reads an MCU. A scan of one component has one block in each.
+    /// Reads an MCU. In a non-interleaved scan, it is a single block.
     fn unit(&mut self, unit: usize) -> Result<(), Stop> {
         if let [only] = self.parts {
             return self.block(only, unit);
@@ -337,7 +341,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Reads a block; `index` counts the blocks in a scan of one component.
+    /// Reads a block. `index` is the index of the block in a non-interleaved scan.
     fn block(&mut self, part: &Part<'_>, index: usize) -> Result<(), Stop> {
         let Self { band, bits, .. } = self;
         match part.dc {
@@ -381,7 +385,7 @@ fn dc_difference(bits: &mut Bits<'_>, code: &Code) -> Result<i32, Stop> {
     value(bits, length)
 }
 
-/// Reads a value of that many bits, whose first bit is 0 if it is negative (`EXTEND` in section F.2.2.1).
+/// Reads a value of `length` bits. Its first bit is 0 if it is negative (`EXTEND` in section F.2.2.1).
 fn value(bits: &mut Bits<'_>, length: u8) -> Result<i32, Stop> {
     let number = bits.number(length.into())? as i32;
     let negative = length > 0 && number >> (length - 1) == 0;
@@ -392,7 +396,7 @@ fn value(bits: &mut Bits<'_>, length: u8) -> Result<i32, Stop> {
     })
 }
 
-/// Checks that samples of 8 bits can give a coefficient.
+/// Checks that a coefficient is in the range of 8-bit samples.
 fn check_range(value: i32, low: u8, step: u16) -> Result<(), Stop> {
     let step = i64::from(step.max(1)) << low;
     if i64::from(value.abs()) * step > i64::from(MAX_COEFFICIENT) + step {
@@ -417,7 +421,7 @@ fn sequential(bits: &mut Bits<'_>, code: &Code, steps: &Steps) -> Result<(), Sto
             }
         }
     }
-    // A run of zeros may not go beyond the block.
+    // A run of zeros must not exceed the block.
     if next > COEFFICIENTS {
         Err(Stop::Invalid)
     } else {
@@ -425,7 +429,7 @@ fn sequential(bits: &mut Bits<'_>, code: &Code, steps: &Steps) -> Result<(), Sto
     }
 }
 
-/// Reads an AC coefficient; `step` is `None` if it lies beyond the block.
+/// Reads an AC coefficient. `step` is `None` if the coefficient is outside the block.
 fn ac_coefficient(bits: &mut Bits<'_>, length: u8, low: u8, step: Option<&u16>) -> Result<(), Stop> {
     match step {
         Some(step) if length <= MAX_AC_BITS => check_range(value(bits, length)?, low, *step),
@@ -443,7 +447,7 @@ struct Block<'s, 'a> {
 }
 
 impl Block<'_, '_> {
-    /// Section G.1.2.2.
+    /// Reads the first scan of a band (section G.1.2.2).
     fn first(&mut self, code: &Code) -> Result<(), Stop> {
         if *self.to_skip > 0 {
             *self.to_skip -= 1;
@@ -471,7 +475,7 @@ impl Block<'_, '_> {
         Ok(())
     }
 
-    /// Section G.1.2.3.
+    /// Reads a refinement scan (section G.1.2.3).
     fn refine(&mut self, code: &Code) -> Result<(), Stop> {
         let mut next = self.band.start;
         if *self.to_skip == 0 {
@@ -484,7 +488,7 @@ impl Block<'_, '_> {
                         break;
                     }
                     0 => {}
-                    // The sign.
+                    // Skip the sign.
                     1 => {
                         self.bits.number(1)?;
                     }
@@ -507,8 +511,8 @@ impl Block<'_, '_> {
         Ok(())
     }
 
-    /// Reads a correction bit for every coefficient that is not 0, from `next` on, past `zeros` that are 0. Returns the
-    /// next one that is 0.
+    /// Reads a correction bit for every nonzero coefficient, starting at `next` and skipping `zeros` zero coefficients. Returns
+    /// the index of the next zero coefficient.
     fn correct(&mut self, mut next: usize, mut zeros: u8) -> Result<usize, Stop> {
         while next <= self.band.end {
             if *self.nonzero >> next & 1 == 1 {
@@ -523,7 +527,7 @@ impl Block<'_, '_> {
         Ok(next)
     }
 
-    /// Number of blocks, this one included, that have no further coefficients.
+    /// Reads the number of blocks, including this one, without further coefficients.
     fn run(&mut self, length: u8) -> Result<u32, Stop> {
         Ok((1 << length) + self.bits.number(length.into())?)
     }

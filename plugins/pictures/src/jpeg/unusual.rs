@@ -1,11 +1,11 @@
-//! The decoder for files that the decoder of `image` computes wrongly: those of which [`is_usual`](super::Jpeg::is_usual) is
-//! false. It is slower.
+//! A slower decoder for files that the decoder of the `image` crate decodes incorrectly: those for which
+//! [`is_usual`](super::Jpeg::is_usual) returns false.
 
 use image::error::{DecodingError, ImageFormatHint, UnsupportedError, UnsupportedErrorKind};
 use image::{ColorType, ImageDecoder, ImageError, ImageFormat, ImageResult};
 use jpeg_decoder::{Decoder, PixelFormat};
 
-/// A file whose headers were read.
+/// A file whose headers have been read.
 pub(crate) struct UnusualJpeg<'a> {
     decoder: Decoder<&'a [u8]>,
     size: (u32, u32),
@@ -16,7 +16,7 @@ impl<'a> UnusualJpeg<'a> {
     /// Reads the headers of a file.
     ///
     /// # Errors
-    /// They are invalid, or the file has other pixels than grey or RGB.
+    /// They are invalid, or the pixels are neither gray nor RGB.
     pub(crate) fn new(file: &'a [u8]) -> ImageResult<Self> {
         let mut decoder = Decoder::new(file);
         decoder.read_info().map_err(failed)?;
@@ -53,7 +53,7 @@ impl ImageDecoder for UnusualJpeg<'_> {
     fn read_image(mut self, pixels: &mut [u8]) -> ImageResult<()> {
         let decoded = self.decoder.decode().map_err(failed)?;
         if decoded.len() != pixels.len() {
-            return Err(failed("it has another size than its header declares"));
+            return Err(failed("the size of the decoded image differs from the header"));
         }
         pixels.copy_from_slice(&decoded);
         Ok(())

@@ -1,4 +1,4 @@
-//! What the tests of this plugin share: folders of models, and comparing numbers.
+//! Helpers of the tests: loading models, and comparing numbers.
 
 use std::path::{Path, PathBuf};
 
@@ -6,29 +6,29 @@ use plugin_sdk::serde_json::{self, Value as Json};
 use plugin_sdk::testing::{self, Failure, Harness};
 use sentence_embeddings::SentenceEmbeddings;
 
-/// Largest difference to what sentence-transformers computes.
+/// Maximum difference from sentence-transformers.
 pub(crate) const TOLERANCE: f64 = 1e-5;
 
-/// A file of the reference.
+/// Returns the path of a reference file.
 pub(crate) fn reference(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/reference")
         .join(name)
 }
 
-/// Reads a JSON file of the reference.
+/// Reads a JSON reference file.
 pub(crate) fn reference_json(name: &str) -> Json {
-    let text = std::fs::read_to_string(reference(name)).expect("the reference is part of the repository");
-    serde_json::from_str(&text).expect("the reference is JSON")
+    let text = std::fs::read_to_string(reference(name)).expect("read the reference");
+    serde_json::from_str(&text).expect("valid JSON")
 }
 
-/// The directory of all-MiniLM-L6-v2, which `tests/install` fetches. A test without it does nothing and reports that, or fails
+/// Returns the directory of all-MiniLM-L6-v2, which `tests/install` downloads. If it does not exist, prints a note, or panics
 /// if `INFERENCE_TEST_TOOLS=required` is set.
 pub(crate) fn minilm() -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
     let folder = cache
-        .expect("there is a home directory")
+        .expect("a home directory")
         .join("inference-server/models/all-MiniLM-L6-v2");
     if folder.join("model.safetensors").exists() {
         return Some(folder);
@@ -40,31 +40,31 @@ pub(crate) fn minilm() -> Option<PathBuf> {
     None
 }
 
-/// Loads a model with settings, whose paths start at the folder of the small models.
+/// Loads a model. Paths in the settings are relative to the directory of the small models.
 pub(crate) fn load(settings: Json, threads: u32) -> Result<Harness<SentenceEmbeddings>, Failure> {
     Harness::load_with(settings, models(), 1, threads)
 }
 
-/// The folder of the small models.
+/// Returns the directory of the small models.
 pub(crate) fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models")
 }
 
-/// The numbers of an answered vector.
+/// Returns the numbers of a vector in an output.
 pub(crate) fn vector(outcome: Result<Json, Failure>) -> Vec<f64> {
-    numbers(&outcome.expect("every text has a vector")["embedding"])
+    numbers(&outcome.expect("a vector")["embedding"])
 }
 
-/// The numbers of a JSON array of any depth, in order.
+/// Returns the numbers of a JSON array of any depth, in order.
 pub(crate) fn numbers(value: &Json) -> Vec<f64> {
     match value {
         Json::Array(values) => values.iter().flat_map(numbers).collect(),
-        Json::Number(number) => vec![number.as_f64().expect("a number of JSON")],
-        _ => panic!("the value is not an array of numbers"),
+        Json::Number(number) => vec![number.as_f64().expect("a number")],
+        _ => panic!("expected an array of numbers, got {value}"),
     }
 }
 
-/// Asserts that two lists of numbers have the same length and nowhere differ by more than the tolerance.
+/// Asserts that two slices have the same length and that their elements differ by at most the tolerance.
 #[track_caller]
 pub(crate) fn assert_close(got: &[f64], expected: &[f64], what: &str) {
     testing::assert_close(got, expected, TOLERANCE, what);

@@ -1,10 +1,10 @@
-"""Writes what the tests of this plugin compare with, as sentence-transformers computes it.
+"""Generates the references for the tests of this plugin with sentence-transformers.
 
     python3 -m venv venv && venv/bin/pip install -r requirements.txt
     ../../fetch-minilm /tmp/minilm && venv/bin/python make.py /tmp/minilm
 
-It also makes the small models of ../models: random weights, and vocabularies learned from the sentences. One for each way in
-which folders of sentence-transformers differ.
+Also generates the small models in ../models, with random weights and with vocabularies learned from the sentences. Together they
+cover the variants of directories of sentence-transformers.
 """
 
 import json
@@ -71,7 +71,7 @@ def unigram():
 
 
 def random(network):
-    """Larger numbers than a fresh network has, so that every layer matters to the answer."""
+    """Sets random weights that are larger than usual, so that every layer affects the result."""
     source = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -90,12 +90,12 @@ def saved(name, network, tokenizer):
 
 
 def rounded(numbers):
-    """To a hundredth of what the tests tolerate."""
+    """Rounds to a hundredth of the tests' tolerance."""
     return np.round(np.asarray(numbers, np.float64), 7).tolist()
 
 
 def embedding(name, network, tokenizer, pooling, normalize, **config):
-    """Saves a model as sentence-transformers does, and gives what it answers."""
+    """Saves a model with sentence-transformers and returns its results."""
     scratch = saved(f"{name}.scratch", random(network), tokenizer)
     modules = [Transformer(str(scratch)), Pooling(network.config.hidden_size, pooling)]
     modules += [Normalize()] if normalize else []
@@ -104,7 +104,7 @@ def embedding(name, network, tokenizer, pooling, normalize, **config):
     shutil.rmtree(folder, ignore_errors=True)
     model.save(str(folder), create_model_card=False)
     shutil.rmtree(scratch)
-    # The numbers of half precision, computed with in single precision.
+    # Weights in half precision, computation in single precision.
     model.float()
     query, passage = model.encode_query(FEW), model.encode_document(FEW)
     similar = model.similarity(model.encode_query([QUERY]), model.encode_document(PASSAGES))[0]
@@ -123,7 +123,7 @@ def scoring(name, network, tokenizer):
 
 
 def graph(name, network, tokenizer):
-    """A kind of network that the plugin does not compute itself, as an ONNX file beside the rest of the folder."""
+    """Saves a network that the plugin does not implement itself as an ONNX file, and returns its results."""
     answers = embedding(name, network, tokenizer, "mean", True)
     folder = MODELS / name
     ids = torch.ones((2, 5), dtype=torch.int64)

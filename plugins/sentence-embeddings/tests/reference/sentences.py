@@ -1,4 +1,4 @@
-"""The sentences that the plugin is compared on: everyday ones, and those that trip tokenisers up."""
+"""Sentences for the comparison: common ones, and edge cases for tokenizers."""
 
 import random
 

@@ -231,7 +231,7 @@ fn a_plugin_of_another_abi_stable_is_refused_with_both_versions() {
 fn wrong_settings_name_their_key() {
     let folders = Folders::new();
     for (settings, expected) in [
-        (json!({"shortest_word": 101}), "there are no such words"),
+        (json!({"shortest_word": 101}), "expected at most 100"),
         (
             json!({"shortest_word": "long"}),
             "got \"long\", expected a non-negative integer",

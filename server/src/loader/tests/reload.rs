@@ -77,19 +77,19 @@ fn a_file_overwritten_in_place_harms_nothing_and_a_new_build_is_new_code() {
     let mut build = template_bytes();
     let file = folders.write("libmodel.so", &build);
     let old = load(&loader, &file);
-    assert_eq!(description(&*old.model), "Returns the text as it came.");
+    assert_eq!(description(&*old.model), "Returns the text unchanged.");
 
     // In place: the same inode, first with nonsense and then with a new build.
     folders.write("libmodel.so", b"half a build");
     assert_eq!(echo(&*old.model, "old"), answer("old"));
     assert!(load_error(&folders, &file).contains("got a text file"));
 
-    let changed = position(&build, b"Returns the text as it came.");
-    build[changed..changed + 28].copy_from_slice(b"Returns the text as it went.");
+    let changed = position(&build, b"Returns the text unchanged.");
+    build[changed..changed + 27].copy_from_slice(b"Returns the text untouched.");
     folders.write("libmodel.so", &build);
     let new = load(&loader, &file);
-    assert_eq!(description(&*new.model), "Returns the text as it went.");
-    assert_eq!(description(&*old.model), "Returns the text as it came.");
+    assert_eq!(description(&*new.model), "Returns the text untouched.");
+    assert_eq!(description(&*old.model), "Returns the text unchanged.");
     assert_eq!(echo(&*old.model, "old"), answer("old"));
     assert_eq!(echo(&*new.model, "new"), answer("new"));
 }
@@ -121,7 +121,7 @@ fn inspecting_shows_the_file_and_the_manifest() {
         "plugin       plugin-template",
         "plugin ABI   1.0.0 (this server: 1.0.0)",
         "settings     shortest_word: integer",
-        "task         echo: Returns the text as it came.",
+        "task         echo: Returns the text unchanged.",
         "  input      text",
         "libc.so.6",
     ] {

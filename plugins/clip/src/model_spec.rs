@@ -1,5 +1,5 @@
 //! What a folder of CLIP says: which networks, which tokeniser, how images are prepared. What its many `files` say ends here; the
-//! rest of the plugin sees a [`Recipe`].
+//! rest of the plugin sees a [`ModelSpec`].
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,41 +7,41 @@ use std::path::{Path, PathBuf};
 
 use pictures::Decoding;
 use plugin_sdk::LoadError;
-use transformer::files::{blame, read};
+use transformer::files::{file_error, read};
 use transformer::{Shape, Tokenizer};
 
-use crate::eye::Eye;
 use crate::files::{Config, ImageConfig, ProcessorConfig, TokenizerConfig, tokenizer};
+use crate::image_reader::ImageReader;
 use crate::settings::Settings;
 
 /// A model, as its folder and the settings together describe it.
-pub(crate) struct Recipe {
+pub(crate) struct ModelSpec {
     pub(crate) tokenizer: Tokenizer,
-    pub(crate) eye: Eye,
-    pub(crate) network: NetworkRecipe,
+    pub(crate) image_reader: ImageReader,
+    pub(crate) network: NetworkSpec,
 }
 
 /// Both networks.
-pub(crate) struct NetworkRecipe {
+pub(crate) struct NetworkSpec {
     /// The file with the weights.
     pub(crate) weights: PathBuf,
-    pub(crate) text: TextRecipe,
-    pub(crate) vision: VisionRecipe,
+    pub(crate) text: TextSpec,
+    pub(crate) vision: VisionSpec,
     /// Numbers of a vector of a text or an image.
     pub(crate) width: usize,
 }
 
 /// The network for texts.
-pub(crate) struct TextRecipe {
+pub(crate) struct TextSpec {
     pub(crate) layers: Shape,
     /// Most tokens of a text.
     pub(crate) positions: usize,
-    pub(crate) last: Last,
+    pub(crate) last: PooledToken,
 }
 
 /// Which token stands for its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Last {
+pub(crate) enum PooledToken {
     /// That with the largest id; the first, if there are several.
     Largest,
     /// The first with this id, or else the first of all.
@@ -49,7 +49,7 @@ pub(crate) enum Last {
 }
 
 /// The network for images.
-pub(crate) struct VisionRecipe {
+pub(crate) struct VisionSpec {
     pub(crate) layers: Shape,
     /// Width and height of an image.
     pub(crate) side: usize,
@@ -59,7 +59,7 @@ pub(crate) struct VisionRecipe {
     pub(crate) levels: Box<[[f32; 256]; 3]>,
 }
 
-impl Recipe {
+impl ModelSpec {
     /// Reads the folder at `root`.
     pub(crate) fn read(root: &Path, settings: &Settings) -> Result<Self, LoadError> {
         if !root.is_dir() {
@@ -67,16 +67,16 @@ impl Recipe {
             return Err(LoadError::setting("folder", message));
         }
         let file = root.join("config.json");
-        let config: Config = read(&file)?.ok_or_else(|| blame(&file, "does not exist"))?;
+        let config: Config = read(&file)?.ok_or_else(|| file_error(&file, "does not exist"))?;
         if config.model_type != "clip" {
             let message = format!("names the model type `{}`, expected clip", config.model_type);
-            return Err(blame(&file, &message));
+            return Err(file_error(&file, &message));
         }
         let weights = root.join("model.safetensors");
         if !weights.is_file() {
             let message =
                 "does not exist; a folder with weights of another kind must be saved anew by transformers";
-            return Err(blame(&weights, message));
+            return Err(file_error(&weights, message));
         }
         let (text, vision) = (config.text(), config.vision());
         let (image_file, image) = image_config(root)?;
@@ -85,11 +85,11 @@ impl Recipe {
             let wanted = vision.image_size;
             let message =
                 format!("makes images of {side}×{side}, expected {wanted}×{wanted}, as the network takes");
-            return Err(blame(&image_file, &message));
+            return Err(file_error(&image_file, &message));
         }
         Ok(Self {
             tokenizer: read_tokenizer(root, text.max_position_embeddings, settings.truncate)?,
-            eye: Eye {
+            image_reader: ImageReader {
                 target,
                 side,
                 decoding: Decoding {
@@ -98,18 +98,18 @@ impl Recipe {
                     orientation: settings.orientation,
                 },
             },
-            network: NetworkRecipe {
+            network: NetworkSpec {
                 weights,
-                text: TextRecipe {
+                text: TextSpec {
                     layers: text.shape(&file)?,
                     positions: text.max_position_embeddings,
                     // This id was wrong in the first folders, which are pooled by another rule since.
                     last: match text.eos_token_id {
-                        2 => Last::Largest,
-                        id => Last::Id(id),
+                        2 => PooledToken::Largest,
+                        id => PooledToken::Id(id),
                     },
                 },
-                vision: VisionRecipe {
+                vision: VisionSpec {
                     layers: vision.shape(&file)?,
                     side,
                     patch: vision.patch_size,
@@ -131,7 +131,7 @@ fn image_config(root: &Path) -> Result<(PathBuf, ImageConfig), LoadError> {
     let older = root.join("preprocessor_config.json");
     match read(&older)? {
         Some(config) => Ok((older, config)),
-        None => Err(blame(
+        None => Err(file_error(
             &older,
             "does not exist, nor does `processor_config.json` say how images are prepared",
         )),
@@ -154,8 +154,8 @@ fn read_tokenizer(root: &Path, positions: usize, truncate: bool) -> Result<Token
     let vocabulary: HashMap<String, u32> = read(&words)?.unwrap_or_default();
     let merges = root.join("merges.txt");
     let text = fs::read_to_string(&merges);
-    let text = text.map_err(|error| blame(&merges, &format!("cannot be read: {error}")))?;
-    let definition = tokenizer(&vocabulary, &text).map_err(|problem| blame(&words, &problem))?;
+    let text = text.map_err(|error| file_error(&merges, &format!("cannot be read: {error}")))?;
+    let definition = tokenizer(&vocabulary, &text).map_err(|problem| file_error(&words, &problem))?;
     Tokenizer::read(definition.to_string().as_bytes(), max_length, truncate, false)
-        .map_err(|error| blame(&words, &format!("cannot be used: {error}")))
+        .map_err(|error| file_error(&words, &format!("cannot be used: {error}")))
 }

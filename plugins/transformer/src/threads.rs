@@ -1,6 +1,6 @@
-//! Which thread computes what. Sequences that do not pad one another can be computed apart, so a batch is dealt out in blocks to
-//! threads that never wait for each other; what cannot be dealt out evenly, such as a single text, is computed by all
-//! threads together.
+//! Distribution of a batch to threads. Without padding, sequences are independent, so a batch is partitioned into blocks that
+//! threads compute without waiting for each other. If the blocks would be unbalanced, as for a single text, all threads compute
+//! each block together.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,42 +8,42 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use plugin_sdk::LoadError;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// Most tokens that are computed at once: enough to keep the processor's arithmetic busy, few enough that what is computed
-/// of them stays in its cache.
+/// Target number of tokens of a block: enough to saturate the processor's arithmetic units, few enough for the intermediate results
+/// to fit in its cache.
 const BLOCK_TOKENS: usize = 256;
 
-/// How much more than its share the busiest thread may have before all threads compute together.
+/// Maximum load of the busiest thread relative to an even share. Above it, all threads compute together.
 const TOLERANCE: f64 = 1.25;
 
-/// Most threads of one batch; more is a mistake, and would fail in stranger ways.
+/// Maximum number of threads of one batch. Larger values are certainly mistakes.
 const MAX_THREADS: usize = 1024;
 
-/// How many threads compute a batch: as the setting `threads` says, or else as many as the server suggests.
+/// Returns the number of threads that compute a batch: the setting `threads`, or else the server's suggestion.
 ///
 /// # Errors
-/// They are too many; the setting is to blame.
-pub fn threads(written: Option<NonZeroUsize>, suggested: usize) -> Result<usize, LoadError> {
-    let threads = written.map_or(suggested, NonZeroUsize::get);
+/// The number is too large. The error names the setting.
+pub fn thread_count(configured: Option<NonZeroUsize>, suggested: usize) -> Result<usize, LoadError> {
+    let threads = configured.map_or(suggested, NonZeroUsize::get);
     if threads > MAX_THREADS {
-        let message = format!("{threads}, expected at most {MAX_THREADS}");
+        let message = format!("got {threads}, expected at most {MAX_THREADS}");
         return Err(LoadError::setting("threads", message));
     }
     Ok(threads)
 }
 
-/// The threads of one worker.
-pub struct Lanes {
-    /// All of them, for what they do together.
-    together: ThreadPool,
-    /// One thread each.
-    alone: Vec<ThreadPool>,
+/// The thread pools of one worker.
+pub struct EncoderThreads {
+    /// A pool of all threads.
+    shared: ThreadPool,
+    /// Pools of one thread each.
+    single: Vec<ThreadPool>,
 }
 
-impl Lanes {
-    /// Starts that many threads for what they do together, and as many for what each does alone.
+impl EncoderThreads {
+    /// Starts a pool of `threads` threads and `threads` pools of one thread.
     ///
     /// # Errors
-    /// They cannot be started.
+    /// A thread cannot be started.
     pub fn new(threads: usize) -> Result<Self, LoadError> {
         let pool = |threads: usize| {
             ThreadPoolBuilder::new()
@@ -52,19 +52,19 @@ impl Lanes {
                 .build()
         };
         Ok(Self {
-            together: pool(threads)?,
-            alone: (0..threads).map(|_| pool(1)).collect::<Result<_, _>>()?,
+            shared: pool(threads)?,
+            single: (0..threads).map(|_| pool(1)).collect::<Result<_, _>>()?,
         })
     }
 
-    /// Computes `each` on blocks of sequences with these numbers of tokens. It is given indexes of sequences and gives a
-    /// result for each; the results are returned in the order of the sequences.
+    /// Calls `each` for blocks of sequences. `lengths` are the numbers of tokens of the sequences. `each` receives the indexes of
+    /// the sequences of a block and returns one result for each. Returns the results in the order of the sequences.
     pub fn run<R: Send>(&self, lengths: &[usize], each: impl Fn(&[usize]) -> Vec<R> + Sync) -> Vec<R> {
-        let (blocks, apart) = deal(lengths, self.alone.len());
-        let results = if apart {
-            self.run_apart(&blocks, &each)
+        let (blocks, is_balanced) = partition(lengths, self.single.len());
+        let results = if is_balanced {
+            self.run_blocks(&blocks, &each)
         } else {
-            self.together
+            self.shared
                 .install(|| blocks.iter().map(|block| each(block)).collect())
         };
         let indexes = blocks.iter().flatten();
@@ -73,14 +73,14 @@ impl Lanes {
         ordered.into_iter().map(|(_, result)| result).collect()
     }
 
-    fn run_apart<R: Send>(
+    fn run_blocks<R: Send>(
         &self,
         blocks: &[Vec<usize>],
         each: &(impl Fn(&[usize]) -> Vec<R> + Sync),
     ) -> Vec<Vec<R>> {
         let next = AtomicUsize::new(0);
-        let take_blocks = |lane: &ThreadPool| {
-            lane.install(|| {
+        let take_blocks = |pool: &ThreadPool| {
+            pool.install(|| {
                 let mut done = Vec::new();
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
@@ -92,16 +92,17 @@ impl Lanes {
             })
         };
         let done = self
-            .together
-            .broadcast(|context| take_blocks(&self.alone[context.index()]));
+            .shared
+            .broadcast(|context| take_blocks(&self.single[context.index()]));
         let mut done: Vec<_> = done.into_iter().flatten().collect();
         done.sort_by_key(|(index, _)| *index);
         done.into_iter().map(|(_, results)| results).collect()
     }
 }
 
-/// Deals sequences out into blocks of about the same number of tokens, and says whether threads may compute them apart.
-fn deal(lengths: &[usize], threads: usize) -> (Vec<Vec<usize>>, bool) {
+/// Partitions sequences into blocks with about the same number of tokens. Also returns whether the load of the threads is balanced
+/// if each computes whole blocks.
+fn partition(lengths: &[usize], threads: usize) -> (Vec<Vec<usize>>, bool) {
     let total: usize = lengths.iter().sum();
     let count = total
         .div_ceil(BLOCK_TOKENS)
@@ -117,7 +118,7 @@ fn deal(lengths: &[usize], threads: usize) -> (Vec<Vec<usize>>, bool) {
             block.push(index);
         }
     }
-    // The heaviest first, so that the threads end at about the same time.
+    // Largest blocks first, so that the threads finish at about the same time.
     blocks.sort_by_key(|(tokens, _)| std::cmp::Reverse(*tokens));
     let mut loads = vec![0; threads];
     for (tokens, _) in &blocks {
@@ -126,8 +127,8 @@ fn deal(lengths: &[usize], threads: usize) -> (Vec<Vec<usize>>, bool) {
         }
     }
     let busiest = loads.into_iter().max().unwrap_or(0);
-    let apart = busiest as f64 <= total as f64 / threads as f64 * TOLERANCE;
-    (blocks.into_iter().map(|(_, block)| block).collect(), apart)
+    let is_balanced = busiest as f64 <= total as f64 / threads as f64 * TOLERANCE;
+    (blocks.into_iter().map(|(_, block)| block).collect(), is_balanced)
 }
 
 #[cfg(test)]
@@ -135,8 +136,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_is_dealt_out_evenly() {
-        let (blocks, apart) = deal(&[100, 30, 30, 40, 300, 100], 2);
+    fn a_batch_is_partitioned_evenly() {
+        let (blocks, is_balanced) = partition(&[100, 30, 30, 40, 300, 100], 2);
         let tokens: Vec<usize> = blocks
             .iter()
             .map(|block| {
@@ -146,23 +147,23 @@ mod tests {
                     .sum()
             })
             .collect();
-        assert_eq!((tokens, apart), (vec![300, 100, 100, 100], true));
+        assert_eq!((tokens, is_balanced), (vec![300, 100, 100, 100], true));
     }
 
     #[test]
     fn a_single_text_is_computed_by_all_threads_together() {
-        assert_eq!(deal(&[20], 2), (vec![vec![0]], false));
-        assert_eq!(deal(&[20], 1), (vec![vec![0]], true));
-        assert!(!deal(&[200, 3], 2).1);
+        assert_eq!(partition(&[20], 2), (vec![vec![0]], false));
+        assert_eq!(partition(&[20], 1), (vec![vec![0]], true));
+        assert!(!partition(&[200, 3], 2).1);
     }
 
     #[test]
     fn results_keep_the_order_of_the_sequences() {
         for threads in [1, 2, 3] {
-            let lanes = Lanes::new(threads).expect("threads can be started");
+            let threads = EncoderThreads::new(threads).expect("start threads");
             for count in [1, 2, 7, 100] {
                 let lengths: Vec<_> = (0..count).map(|index| 1 + index * 37 % 250).collect();
-                let results = lanes.run(&lengths, <[usize]>::to_vec);
+                let results = threads.run(&lengths, <[usize]>::to_vec);
                 assert_eq!(results, (0..count).collect::<Vec<_>>());
             }
         }

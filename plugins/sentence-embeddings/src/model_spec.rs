@@ -1,60 +1,59 @@
-//! What a folder of sentence-transformers says: which network, which pooling, which prompts, how long a text may be. What its
-//! many `files` say of a model ends here; the rest of the plugin sees a [`Recipe`].
+//! Description of a model: its network, pooling, prompts and maximum length, from the `files` in its directory and the settings.
 
 use std::path::{Path, PathBuf};
 
 use plugin_sdk::LoadError;
-use transformer::files::{blame, read};
+use transformer::files::{file_error, read};
 use transformer::{Pooling, Shape};
 
 use crate::files::{LengthConfig, Module, NetworkConfig, PoolingConfig, TextConfig, TokenizerConfig};
 use crate::settings::Settings;
 use crate::similarity::Similarity;
 
-/// A model, as its folder and the settings together describe it.
-pub(crate) struct Recipe {
+/// Description of a model, from its directory and the settings.
+pub(crate) struct ModelSpec {
     pub(crate) weights: WeightsFile,
-    /// The file with the vocabulary.
+    /// Path of `tokenizer.json`.
     pub(crate) tokenizer: PathBuf,
-    /// Whether texts are made lower case before they are split into tokens.
+    /// Whether texts are converted to lower case before tokenization.
     pub(crate) lowercase: bool,
-    /// Most tokens of a text.
+    /// Maximum number of tokens of a text.
     pub(crate) max_length: usize,
     pub(crate) purpose: Purpose,
 }
 
-/// Where the numbers are.
+/// The file with the weights.
 pub(crate) enum WeightsFile {
-    /// Weights alone, for an encoder that this plugin computes itself.
+    /// Weights of an encoder that this plugin implements.
     Safetensors(PathBuf, Architecture),
-    /// The whole computation.
+    /// A graph with its weights.
     Onnx(PathBuf),
 }
 
-/// What the model is for.
+/// Purpose of a model.
 pub(crate) enum Purpose {
-    /// Vectors of texts.
+    /// Computes vectors of texts.
     Embed(Embedding),
-    /// A score for a query with a passage.
+    /// Computes a score for a pair of query and passage (a cross-encoder).
     Rank {
-        /// Whether scores are mapped to 0 … 1.
+        /// Whether the sigmoid function is applied to scores.
         sigmoid: bool,
     },
 }
 
-/// How vectors are made, beside the network.
+/// How vectors are computed from the output of the network.
 #[derive(Clone, Debug)]
 pub(crate) struct Embedding {
     pub(crate) pooling: Pooling,
     pub(crate) normalize: bool,
     pub(crate) similarity: Similarity,
-    /// What is put before queries.
+    /// Text that is prepended to queries.
     pub(crate) query: String,
-    /// What is put before passages.
+    /// Text that is prepended to passages.
     pub(crate) passage: String,
 }
 
-/// Sizes of an encoder of BERT's kind.
+/// Sizes of a BERT-like encoder.
 #[derive(Clone, Debug)]
 pub(crate) struct Architecture {
     pub(crate) layers: Shape,
@@ -64,11 +63,11 @@ pub(crate) struct Architecture {
     pub(crate) first_position: usize,
 }
 
-impl Recipe {
-    /// Reads the folder at `root`. The settings go before what it says.
+impl ModelSpec {
+    /// Reads the model directory `root`. The settings take precedence over its files.
     pub(crate) fn read(root: &Path, settings: &Settings) -> Result<Self, LoadError> {
         if !root.is_dir() {
-            let message = format!("`{}` is not a folder", root.display());
+            let message = format!("`{}` is not a directory", root.display());
             return Err(LoadError::setting("folder", message));
         }
         let modules: Vec<Module> = read(&root.join("modules.json"))?.unwrap_or_default();
@@ -78,12 +77,12 @@ impl Recipe {
             .map_or_else(|| root.to_owned(), |module| root.join(&module.path));
         let config_file = base.join("config.json");
         let config: NetworkConfig =
-            read(&config_file)?.ok_or_else(|| blame(&config_file, "does not exist"))?;
+            read(&config_file)?.ok_or_else(|| file_error(&config_file, "does not exist"))?;
         let (weights, positions) = weights_file(root, &base, &config, settings)?;
         let lengths: LengthConfig = read(&base.join("sentence_bert_config.json"))?.unwrap_or_default();
         let tokenizer: TokenizerConfig = read(&base.join("tokenizer_config.json"))?.unwrap_or_default();
         let purpose = if config.scores_pairs() {
-            refuse_embedding_settings(settings)?;
+            reject_embedding_settings(settings)?;
             Purpose::Rank {
                 sigmoid: config.sigmoid(&config_file)?,
             }
@@ -102,29 +101,30 @@ impl Recipe {
 
 impl Embedding {
     fn read(root: &Path, modules: &[Module], settings: &Settings) -> Result<Self, LoadError> {
-        if let Some(odd) = modules
+        if let Some(unsupported) = modules
             .iter()
             .find(|module| !["Transformer", "Pooling", "Normalize"].contains(&module.name()))
         {
             let message = format!(
-                "has a module `{}`, expected Transformer, Pooling and Normalize",
-                odd.kind
+                "has the unsupported module `{}`, expected Transformer, Pooling and Normalize",
+                unsupported.kind
             );
-            return Err(blame(&root.join("modules.json"), &message));
+            return Err(file_error(&root.join("modules.json"), &message));
         }
-        let has = |name: &str| modules.iter().find(|module| module.name() == name);
-        let pooling = match has("Pooling") {
+        let find = |name: &str| modules.iter().find(|module| module.name() == name);
+        let pooling = match find("Pooling") {
             Some(module) => {
                 let file = root.join(&module.path).join("config.json");
-                read(&file)?.ok_or_else(|| blame(&file, "does not exist"))?
+                read(&file)?.ok_or_else(|| file_error(&file, "does not exist"))?
             }
             None => PoolingConfig::default(),
         };
         let texts: TextConfig = read(&root.join("config_sentence_transformers.json"))?.unwrap_or_default();
         let (query, passage) = texts.prompts(&settings.prompts);
-        let prompted = !query.is_empty() || !passage.is_empty();
-        if prompted && !pooling.include_prompt {
-            let message = "the model leaves prompts out of its pooling (`include_prompt` is false), which this plugin does not";
+        let has_prompts = !query.is_empty() || !passage.is_empty();
+        if has_prompts && !pooling.include_prompt {
+            let message =
+                "the model excludes prompts from pooling (`include_prompt` is false), which is not supported";
             return Err(LoadError::setting("folder", message));
         }
         Ok(Self {
@@ -132,7 +132,7 @@ impl Embedding {
                 Some(pooling) => pooling,
                 None => pooling.mode()?,
             },
-            normalize: settings.normalize.unwrap_or(has("Normalize").is_some()),
+            normalize: settings.normalize.unwrap_or(find("Normalize").is_some()),
             similarity: texts.similarity_fn_name.unwrap_or_default(),
             query,
             passage,
@@ -140,14 +140,14 @@ impl Embedding {
     }
 }
 
-/// The file to load, and how many tokens its positions allow, if it is known.
+/// Returns the file to load, and the maximum number of tokens that its positions allow, if known.
 fn weights_file(
     root: &Path,
     base: &Path,
     config: &NetworkConfig,
     settings: &Settings,
 ) -> Result<(WeightsFile, Option<usize>), LoadError> {
-    let places = match &settings.weights {
+    let candidates = match &settings.weights {
         Some(name) => vec![root.join(name)],
         None => vec![
             base.join("model.safetensors"),
@@ -160,12 +160,12 @@ fn weights_file(
     } else {
         "folder"
     };
-    let Some(file) = places.iter().find(|file| file.is_file()) else {
-        let names: Vec<_> = places
+    let Some(file) = candidates.iter().find(|file| file.is_file()) else {
+        let names: Vec<_> = candidates
             .iter()
-            .map(|place| format!("`{}`", place.display()))
+            .map(|file| format!("`{}`", file.display()))
             .collect();
-        let message = format!("there is no file with weights, expected {}", names.join(" or "));
+        let message = format!("file with weights not found, expected {}", names.join(" or "));
         return Err(LoadError::setting(key, message));
     };
     let positions = config
@@ -180,7 +180,7 @@ fn weights_file(
         _ => Err(LoadError::setting(
             key,
             format_args!(
-                "`{}` is of another kind, expected .safetensors or .onnx",
+                "unsupported format of `{}`, expected .safetensors or .onnx",
                 file.display()
             ),
         )),
@@ -193,42 +193,44 @@ fn max_length(
     tokenizer: &TokenizerConfig,
     positions: Option<usize>,
 ) -> Result<usize, LoadError> {
-    if let Some(wanted) = settings.max_length {
-        let wanted = wanted.get();
+    if let Some(configured) = settings.max_length {
+        let configured = configured.get();
         return match positions {
-            Some(most) if wanted > most => Err(LoadError::setting(
+            Some(max) if configured > max => Err(LoadError::setting(
                 "max_length",
-                format_args!("{wanted}, expected at most {most}, which is how many positions the model has"),
+                format_args!(
+                    "got {configured}, expected at most {max}, the number of positions of the model"
+                ),
             )),
-            _ => Ok(wanted),
+            _ => Ok(configured),
         };
     }
-    // The cast saturates, which is what is meant.
-    let said = lengths
+    // The cast saturates, as intended.
+    let declared = lengths
         .max_seq_length
         .or(tokenizer.model_max_length.map(|length| length as usize));
-    match (said, positions) {
-        (Some(said), Some(most)) => Ok(said.min(most)),
+    match (declared, positions) {
+        (Some(length), Some(max)) => Ok(length.min(max)),
         (Some(length), None) | (None, Some(length)) if length < usize::MAX => Ok(length),
         _ => Err(LoadError::setting(
             "max_length",
-            "the folder does not say how long a text may be, expected a number of tokens",
+            "the model directory does not specify a maximum length: set the maximum number of tokens",
         )),
     }
 }
 
-/// A model that scores pairs makes no vectors.
-fn refuse_embedding_settings(settings: &Settings) -> Result<(), LoadError> {
-    let written = [
+/// Rejects settings for vectors, which a cross-encoder does not produce.
+fn reject_embedding_settings(settings: &Settings) -> Result<(), LoadError> {
+    let settings = [
         ("pooling", settings.pooling.is_some()),
         ("normalize", settings.normalize.is_some()),
         ("prompts.query", settings.prompts.query.is_some()),
         ("prompts.passage", settings.prompts.passage.is_some()),
     ];
-    match written.iter().find(|(_, written)| *written) {
+    match settings.iter().find(|(_, is_set)| *is_set) {
         Some((key, _)) => Err(LoadError::setting(
             key,
-            "is for models that make vectors, but this one scores pairs (a cross-encoder)",
+            "not supported by cross-encoders, which do not produce vectors",
         )),
         None => Ok(()),
     }

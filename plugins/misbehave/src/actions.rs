@@ -1,4 +1,4 @@
-//! The deeds themselves.
+//! Implementations of the actions.
 
 use std::fs;
 use std::hint::black_box;
@@ -27,11 +27,11 @@ pub(crate) fn panic_twice() -> ! {
 pub(crate) fn pause(duration: Duration) {
     let lock = Mutex::new(());
     let guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
-    // Nobody notifies: a wake-up before the time is out is spurious, and `wait_timeout_while` waits on.
-    let _done = Condvar::new().wait_timeout_while(guard, duration, |()| true);
+    // The condition variable is never notified, and `wait_timeout_while` ignores spurious wake-ups.
+    let _result = Condvar::new().wait_timeout_while(guard, duration, |()| true);
 }
 
-/// Blocks until the file exists, after making another that tells so.
+/// Creates the file `path` with `.reached` appended, and blocks until `path` exists.
 pub(crate) fn wait_for(path: &Path) {
     let mut reached = path.as_os_str().to_owned();
     reached.push(".reached");
@@ -43,12 +43,12 @@ pub(crate) fn wait_for(path: &Path) {
     }
 }
 
-/// Whether `path` is missing, which is true once: it exists afterwards.
+/// Creates the file `path`. Returns false if it already exists.
 pub(crate) fn first_time(path: &Path) -> bool {
     fs::File::create_new(path).is_ok()
 }
 
-/// Blocks for ever.
+/// Blocks forever.
 pub(crate) fn hang() -> ! {
     loop {
         thread::park();
@@ -58,7 +58,7 @@ pub(crate) fn hang() -> ! {
 /// Computes on every core for `duration`.
 #[allow(
     clippy::disallowed_methods,
-    reason = "it burns time by the real clock; nothing decides by it"
+    reason = "computes for a real duration, on which no decision depends"
 )]
 pub(crate) fn busy(duration: Duration) {
     let end = Instant::now() + duration;
@@ -74,44 +74,44 @@ pub(crate) fn busy(duration: Duration) {
     });
 }
 
-/// Leaks that many bytes, each of them touched, so that they are really there.
+/// Leaks memory. Every byte is written, so that the memory is resident.
 pub(crate) fn leak(bytes: usize) {
     black_box(Vec::leak(vec![1_u8; bytes]));
 }
 
-/// Prints a line to each of the standard outputs.
-#[allow(clippy::print_stdout, reason = "a plugin that prints is what the test orders")]
+/// Prints a line to standard output and to standard error.
+#[allow(clippy::print_stdout, reason = "tests request a plugin that prints")]
 pub(crate) fn print(line: &str) {
     println!("to standard output: {line}");
     eprintln!("to standard error: {line}");
 }
 
-/// Logs the surroundings of the process.
+/// Logs the number of processors and threads, and an environment variable.
 pub(crate) fn describe(threads: usize, variable: &str) {
     let processors = thread::available_parallelism().map_or(0, usize::from);
     let value = std::env::var(variable);
     plugin_sdk::log::info!("{processors} processors, {threads} threads, {variable} is {value:?}");
 }
 
-/// Ends the process.
+/// Exits the process.
 pub(crate) fn exit(code: i32) -> ! {
     process::exit(code)
 }
 
-/// Has the process killed, as the system does where memory runs out.
+/// Kills the process with SIGKILL, as the kernel does when memory runs out.
 pub(crate) fn kill() -> ! {
     let killer = process::Command::new("sh")
         .args(["-c", "kill -KILL $PPID"])
         .status();
-    panic!("the process outlived its killer: {killer:?}")
+    panic!("the process was not killed: {killer:?}")
 }
 
-/// Ends the process without a goodbye.
+/// Aborts the process.
 pub(crate) fn abort() -> ! {
     process::abort()
 }
 
-/// Aborts the process when the calling thread exits, as libraries do whose state ends with the thread that opened them.
+/// Aborts the process when the calling thread exits, like libraries whose state is bound to the thread that opened them.
 pub(crate) fn bind_thread() {
     struct Bound;
     impl Drop for Bound {
@@ -123,16 +123,16 @@ pub(crate) fn bind_thread() {
     BOUND.with(|_| ());
 }
 
-/// Writes where nobody may.
-#[allow(unsafe_code, reason = "the crash is what the test orders")]
+/// Writes to an unmapped address.
+#[allow(unsafe_code, reason = "tests request a crash")]
 pub(crate) fn segfault() {
-    // Not null, which a debug build would answer with a panic.
-    let nowhere = std::ptr::without_provenance_mut::<u8>(8);
-    // SAFETY: none. The first page is never mapped, so this ends the process, as the test wants.
-    unsafe { nowhere.write_volatile(1) }
+    // Not null, because debug builds check for that and panic.
+    let address = std::ptr::without_provenance_mut::<u8>(8);
+    // SAFETY: unsound on purpose. The first page is never mapped, so this terminates the process, as the test requests.
+    unsafe { address.write_volatile(1) }
 }
 
-/// Calls without end.
+/// Recurses until the stack overflows.
 pub(crate) fn overflow_the_stack(depth: u64) -> u64 {
     let frame = black_box([depth; 128]);
     if black_box(depth) == u64::MAX {
@@ -142,5 +142,5 @@ pub(crate) fn overflow_the_stack(depth: u64) -> u64 {
 }
 
 fn log_failure(path: &Path, error: &std::io::Error) {
-    plugin_sdk::log::error!("cannot tell that {} is waited for: {error}", path.display());
+    plugin_sdk::log::error!("cannot create the marker file for {}: {error}", path.display());
 }

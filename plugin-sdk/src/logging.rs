@@ -1,7 +1,7 @@
-//! The plugin's side of the server's log: a logger and a panic hook that forward to whichever model is being called.
+//! The logger and the panic hook of a plugin, which forward to the server.
 //!
-//! A plugin has its own copies of `std` and `log`, so its hook and its logger are its own as well. Both are set once per
-//! loaded library, at its first load.
+//! A plugin has its own copies of `std` and `log`, and so its own panic hook and logger. Both are installed once per loaded
+//! library, when it loads its first model.
 
 use std::cell::Cell;
 use std::panic::{self, PanicHookInfo};
@@ -14,33 +14,33 @@ use plugin_abi::{Host, RawLogRecord};
 use crate::contain;
 
 thread_local! {
-    /// The server on whose behalf this thread runs now.
+    /// The host whose call this thread is executing.
     static CURRENT: Cell<Option<&'static Host>> = const { Cell::new(None) };
 }
 
-/// Whether threads that the plugin started itself may speak through the host given.
+/// Which threads forward log records and panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// The whole library: what an own thread of the plugin logs goes to the first host.
+pub(crate) enum LogScope {
+    /// All threads. Threads that the plugin itself started forward to the first host.
     Library,
-    /// Only calls made through the ABI. Tests run many hosts in one process and keep their own hook for the rest.
+    /// Only threads that execute a call through the ABI. Used in tests, which run many hosts in one process.
     Calls,
 }
 
-/// Keeps `host` for as long as the process lives, as its contract allows, and installs the forwarding.
+/// Installs the logger and the panic hook, and returns `host` with the lifetime that its contract allows.
 ///
-/// It is leaked (some hundred bytes at each load): threads of the plugin may log after the model is gone.
-pub(crate) fn adopt(host: Host, reach: Reach) -> &'static Host {
+/// The host is leaked (a few hundred bytes per load), because threads of the plugin can log after the model has been dropped.
+pub(crate) fn install(host: Host, scope: LogScope) -> &'static Host {
     static INSTALLED: Once = Once::new();
 
     let host: &'static Host = Box::leak(Box::new(host));
-    let fallback = (reach == Reach::Library).then_some(host);
+    let fallback = (scope == LogScope::Library).then_some(host);
     INSTALLED.call_once(|| {
-        // Fails where a test has installed a logger of its own, which then keeps the records.
-        let _taken = log::set_boxed_logger(Box::new(Forward { fallback }));
+        // Fails if a test has already installed a logger, which then receives the records.
+        let _result = log::set_boxed_logger(Box::new(ForwardingLogger { fallback }));
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| match CURRENT.get().or(fallback) {
-            Some(host) => report(host, info),
+            Some(host) => report_panic(host, info),
             None => previous(info),
         }));
     });
@@ -48,8 +48,8 @@ pub(crate) fn adopt(host: Host, reach: Reach) -> &'static Host {
     host
 }
 
-/// Runs `call` on behalf of `host`.
-pub(crate) fn within<T>(host: &'static Host, call: impl FnOnce() -> T) -> T {
+/// Runs `call` with `host` as the current host of this thread.
+pub(crate) fn with_host<T>(host: &'static Host, call: impl FnOnce() -> T) -> T {
     struct Restore(Option<&'static Host>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -60,11 +60,11 @@ pub(crate) fn within<T>(host: &'static Host, call: impl FnOnce() -> T) -> T {
     call()
 }
 
-struct Forward {
+struct ForwardingLogger {
     fallback: Option<&'static Host>,
 }
 
-impl Log for Forward {
+impl Log for ForwardingLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()
     }
@@ -94,7 +94,7 @@ impl Log for Forward {
     fn flush(&self) {}
 }
 
-fn report(host: &Host, info: &PanicHookInfo<'_>) {
+fn report_panic(host: &Host, info: &PanicHookInfo<'_>) {
     let message = contain::message(info.payload());
     let (file, line) = match info.location() {
         Some(location) => (Some(location.file()), Some(location.line())),

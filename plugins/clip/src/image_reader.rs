@@ -11,7 +11,7 @@ use crate::resample::{Pixel, Side, resize};
 
 /// Reads images of any size into pixels of one size.
 #[derive(Clone, Debug)]
-pub(crate) struct Eye {
+pub(crate) struct ImageReader {
     pub(crate) target: Target,
     /// Width and height of what is kept.
     pub(crate) side: usize,
@@ -42,7 +42,7 @@ impl Target {
     }
 }
 
-impl Eye {
+impl ImageReader {
     /// Reads one image.
     pub(crate) fn read(&self, file: &[u8]) -> Result<Pixels, ItemError> {
         let image = pictures::decode(file, &self.decoding)?;

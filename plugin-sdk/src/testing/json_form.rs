@@ -1,4 +1,4 @@
-//! The JSON form of items and outputs on the server's native routes.
+//! Conversion of items and outputs from and to their JSON form on the server's native routes.
 
 use abi_stable::std_types::{RSlice, RStr};
 use base64::Engine as _;
@@ -13,7 +13,7 @@ use crate::input::Value;
 use crate::json_bytes::JsonBytes;
 use crate::tensor::{TensorOutput, TensorView};
 
-/// An item in memory of its own.
+/// An owned item.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum OwnedValue {
     Text(String),
@@ -28,7 +28,7 @@ impl OwnedValue {
     }
 }
 
-/// Lends all values in the form of the ABI.
+/// Calls `call` with all values in the form of the ABI.
 pub(super) fn with_all_raw<R>(values: &[&OwnedValue], call: impl FnOnce(&[RawValue<'_>]) -> R) -> R {
     let tensors: Vec<Vec<_>> = values
         .iter()
@@ -60,7 +60,7 @@ pub(super) fn with_all_raw<R>(values: &[&OwnedValue], call: impl FnOnce(&[RawVal
     call(&raw)
 }
 
-/// Reads an item by the rules of the server's native routes.
+/// Converts an item from JSON by the rules of the server's native routes.
 pub(super) fn read(item: &Json, input: &ValueManifest) -> Result<OwnedValue, String> {
     let preferred: &[Kind] = match item {
         Json::String(_) => &[Kind::Text, Kind::Json, Kind::Bytes, Kind::Tensors],
@@ -86,14 +86,14 @@ pub(super) fn read(item: &Json, input: &ValueManifest) -> Result<OwnedValue, Str
     }
 }
 
-/// Writes an output.
+/// Converts an output to JSON.
 pub(super) fn write(raw: &RawValue<'_>) -> Result<Json, String> {
     match Value::new(raw).map_err(|error| error.to_string())? {
         Value::Text(text) => Ok(json!(text)),
         Value::Bytes(item) if item.media_type.is_empty() => Ok(json!({"b64": BASE64.encode(item.data)})),
         Value::Bytes(item) => Ok(json!({"b64": BASE64.encode(item.data), "media_type": item.media_type})),
         Value::Json(document) => {
-            serde_json::from_slice(document).map_err(|error| format!("output is not JSON: {error}"))
+            serde_json::from_slice(document).map_err(|error| format!("the output is not valid JSON: {error}"))
         }
         Value::Tensors(tensors) => {
             let named = tensors
@@ -104,7 +104,7 @@ pub(super) fn write(raw: &RawValue<'_>) -> Result<Json, String> {
     }
 }
 
-/// A tensor as nested arrays.
+/// Converts a tensor to nested arrays.
 pub(super) fn nested(tensor: &TensorView<'_>) -> Result<Json, String> {
     macro_rules! numbers {
         ($rust:ty) => {
@@ -136,7 +136,7 @@ pub(super) fn nested(tensor: &TensorView<'_>) -> Result<Json, String> {
         }
         DType::Fp16 | DType::Bf16 => {
             return Err(format!(
-                "tensor `{}`: {} has no JSON form in tests",
+                "tensor `{}`: {} is not supported in tests",
                 tensor.name(),
                 tensor.dtype().name()
             ));
@@ -190,7 +190,7 @@ fn read_tensors(item: &Json, declared: &[TensorManifest]) -> Result<Vec<TensorOu
     }
 }
 
-/// The tensors `name.0`, `name.1`, … up to the first that is missing.
+/// Reads the tensors `name.0`, `name.1` and so on, up to the first one that is missing.
 fn read_sequence(
     named: &serde_json::Map<String, Json>,
     declared: &TensorManifest,
@@ -212,11 +212,11 @@ fn read_tensor(values: &Json, declared: &TensorManifest) -> Result<TensorOutput,
     let (mut shape, mut flat) = (Vec::new(), Vec::new());
     flatten(values, 0, &mut shape, &mut flat);
     let name = declared.name.clone();
-    let settled = match declared.unranked {
+    let resolved = match declared.unranked {
         true => Some(shape.clone()),
-        false => settle_shape(&shape, &declared.shape),
+        false => resolve_shape(&shape, &declared.shape),
     };
-    let shape = settled.ok_or_else(|| {
+    let shape = resolved.ok_or_else(|| {
         format!(
             "tensor `{name}`: got shape {shape:?}, expected {:?}",
             declared.shape
@@ -239,9 +239,10 @@ fn read_tensor(values: &Json, declared: &TensorManifest) -> Result<TensorOutput,
     Ok(tensor)
 }
 
-/// The shape of the data under the declared one: the nesting's own, or, of flat data, the one that its length leaves.
-fn settle_shape(got: &[usize], declared: &[i64]) -> Option<Vec<usize>> {
-    let fits = |(&got, &wanted): (&usize, &i64)| wanted < 0 || got as u64 == wanted.unsigned_abs();
+/// Returns the shape of the data: that of the nested arrays, or for flat data the one that follows from its length and the
+/// declared shape.
+fn resolve_shape(got: &[usize], declared: &[i64]) -> Option<Vec<usize>> {
+    let fits = |(&got, &expected): (&usize, &i64)| expected < 0 || got as u64 == expected.unsigned_abs();
     if got.len() == declared.len() && got.iter().zip(declared).all(fits) {
         return Some(got.to_vec());
     }
@@ -249,7 +250,7 @@ fn settle_shape(got: &[usize], declared: &[i64]) -> Option<Vec<usize>> {
         return Some(vec![1; declared.len()]);
     }
     if got.contains(&0) && got.len() < declared.len() {
-        // An empty array hides the dimensions within it, which are known if they are fixed.
+        // The dimensions below an empty array do not show in the data, but are known if they are fixed.
         let (outer, inner) = declared.split_at(got.len());
         let inner: Option<Vec<usize>> = inner.iter().map(|&size| usize::try_from(size).ok()).collect();
         if let Some(inner) = inner
@@ -259,19 +260,19 @@ fn settle_shape(got: &[usize], declared: &[i64]) -> Option<Vec<usize>> {
         }
     }
     let &[length] = got else { return None };
-    let sizes = declared.iter().filter(|&&wanted| wanted >= 0);
+    let sizes = declared.iter().filter(|&&expected| expected >= 0);
     let known = sizes.map(|&size| size as usize).product::<usize>();
-    let open = declared.iter().filter(|&&wanted| wanted < 0).count();
+    let open = declared.iter().filter(|&&expected| expected < 0).count();
     let is_whole = match open {
         0 => known == length,
         1 => known > 0 && length % known == 0,
         _ => false,
     };
-    let size = |&wanted: &i64| usize::try_from(wanted).unwrap_or(length / known.max(1));
+    let size = |&expected: &i64| usize::try_from(expected).unwrap_or(length / known.max(1));
     is_whole.then(|| declared.iter().map(size).collect())
 }
 
-/// One element as little-endian bytes.
+/// Converts one element to little-endian bytes.
 fn element(value: &Json, dtype: DType) -> Result<Vec<u8>, String> {
     macro_rules! number {
         ($rust:ty) => {
@@ -291,7 +292,7 @@ fn element(value: &Json, dtype: DType) -> Result<Vec<u8>, String> {
         DType::Int64 => number!(i64),
         DType::Fp32 => match value.as_f64() {
             Some(number) if (number as f32).is_finite() => Ok((number as f32).to_le_bytes().to_vec()),
-            _ => Err(format!("{value} is not a number that FP32 can hold")),
+            _ => Err(format!("got {value}, expected a number in the range of FP32")),
         },
         DType::Fp64 => number!(f64),
         DType::Bool => match value.as_bool() {
@@ -302,11 +303,11 @@ fn element(value: &Json, dtype: DType) -> Result<Vec<u8>, String> {
             Some(text) => Ok([&(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()),
             None => Err(format!("got {value}, expected a string")),
         },
-        DType::Fp16 | DType::Bf16 => Err(format!("{} has no JSON form in tests", dtype.name())),
+        DType::Fp16 | DType::Bf16 => Err(format!("{} is not supported in tests", dtype.name())),
     }
 }
 
-/// Ragged arrays give a shape that the number of values contradicts, which the tensor's own check finds.
+/// Collects the shape and the elements of nested arrays. For ragged arrays they do not match, which the tensor's check detects.
 fn flatten<'a>(values: &'a Json, depth: usize, shape: &mut Vec<usize>, flat: &mut Vec<&'a Json>) {
     match values {
         Json::Array(rows) => {

@@ -1,4 +1,4 @@
-//! What only the settings of a model decide: the kinds of its values, where it runs, which files count, and which library it is in.
+//! Models whose kinds of values or libraries depend on their settings.
 
 use std::path::{Path, PathBuf};
 
@@ -8,27 +8,27 @@ use plugin_sdk::serde_json::Value as Document;
 use plugin_sdk::testing::{FailureKind, Harness};
 use plugin_sdk::{AnyOutput, Back, Front};
 
-/// Answers what its setting says.
-struct Chosen {
-    answers: Kind,
+/// A model whose kind of output is a setting.
+struct Configurable {
+    output: Kind,
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct Settings {
-    answers: String,
+    output: String,
 }
 
-impl Model for Chosen {
+impl Model for Configurable {
     type Settings = Settings;
 
     fn load(settings: Settings, _context: &LoadContext) -> Result<Self, LoadError> {
-        let answers = match settings.answers.as_str() {
+        let output = match settings.output.as_str() {
             "text" => Kind::Text,
             "bytes" => Kind::Bytes,
             "json" => Kind::Json,
             _ => Kind::Tensors,
         };
-        Ok(Self { answers })
+        Ok(Self { output })
     }
 
     fn tasks() -> Tasks<Self> {
@@ -36,7 +36,7 @@ impl Model for Chosen {
     }
 
     fn configured_tasks(&self) -> Tasks<Self> {
-        Tasks::new().add("answer", Answer(self.answers))
+        Tasks::new().add("answer", Answer(self.output))
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -46,7 +46,7 @@ impl Model for Chosen {
 
 struct Answer(Kind);
 
-impl Task<Chosen> for Answer {
+impl Task<Configurable> for Answer {
     type Input = Any;
     type Output = Any;
 
@@ -60,15 +60,15 @@ impl Task<Chosen> for Answer {
         }
     }
 
-    fn predict(&self, model: &Chosen, batch: Batch<'_, Value<'_>>) -> BatchResult<AnyOutput> {
+    fn predict(&self, model: &Configurable, batch: Batch<'_, Value<'_>>) -> BatchResult<AnyOutput> {
         let numbers = |shape: &[usize]| {
             let count: usize = shape.iter().product();
             TensorOutput::new("numbers", shape, vec![1_i32; count])
         };
-        if model.answers == Kind::Tensors && batch.len() > 1 {
+        if model.output == Kind::Tensors && batch.len() > 1 {
             return Ok(Outputs::rows(vec![numbers(&[batch.len(), 2])]));
         }
-        batch.map(|_| match model.answers {
+        batch.map(|_| match model.output {
             Kind::Text => AnyOutput::Text("text".to_owned()),
             Kind::Bytes => AnyOutput::Bytes(BytesOutput::new(vec![0, 1], "image/png")),
             Kind::Json => AnyOutput::Json("{\"a\": [1]}".to_owned()),
@@ -77,38 +77,38 @@ impl Task<Chosen> for Answer {
     }
 }
 
-fn chosen(answers: &str) -> Harness<Chosen> {
-    Harness::load(json!({"answers": answers})).expect("the settings are right")
+fn configured(output: &str) -> Harness<Configurable> {
+    Harness::load(json!({"output": output})).expect("valid settings")
 }
 
 #[test]
-fn a_task_answers_any_kind_and_says_which() {
-    for (answers, output) in [
+fn a_task_can_return_any_kind_that_it_declares() {
+    for (kind_name, output) in [
         ("text", json!("text")),
         ("bytes", json!({"b64": "AAE=", "media_type": "image/png"})),
         ("json", json!({"a": [1]})),
         ("tensors", json!({"numbers": [1, 1]})),
     ] {
-        let model = chosen(answers);
+        let model = configured(kind_name);
         let task = &model.manifest().tasks[0];
         assert_eq!(task.input.kinds, [Kind::Text]);
         let kind = plugin_sdk::serde_json::to_value(&task.output.kinds).expect("kinds are JSON");
-        assert_eq!(kind, json!([answers]));
+        assert_eq!(kind, json!([kind_name]));
         let once: Vec<Document> = vec![json!("item")];
         for items in [once.clone(), [once.clone(), once].concat()] {
             let expected: Vec<_> = items.iter().map(|_| Ok(output.clone())).collect();
-            assert_eq!(model.predict("answer", &items), expected, "{answers}");
+            assert_eq!(model.predict("answer", &items), expected, "{kind_name}");
         }
     }
 }
 
 #[test]
 fn a_model_reports_the_files_that_it_was_loaded_from() {
-    let model = chosen("text");
+    let model = configured("text");
     assert_eq!(model.manifest().files, [Path::new("/somewhere/model.bin")]);
 }
 
-/// A plugin in two libraries, of which the settings name one.
+/// A plugin that consists of two libraries. Its settings name another library to open first.
 struct Split;
 
 #[derive(Deserialize, JsonSchema)]
@@ -123,7 +123,7 @@ impl Front for Split {
         let first = settings.first.map(|first| (context.path(first), "first"));
         Ok(Back {
             libraries: first.into_iter().collect(),
-            // There on every machine that runs this.
+            // Exists on every machine that runs this test, and is not a plugin.
             plugin: "libc.so.6",
             settings: json!({}),
         })
@@ -131,9 +131,9 @@ impl Front for Split {
 }
 
 #[test]
-fn a_library_that_cannot_be_opened_is_the_fault_of_its_setting() {
+fn an_error_opening_a_library_names_its_setting() {
     let settings = json!({"first": "/no/such/library.so"});
-    let failure = Harness::<Split>::load_behind(settings).expect_err("there is none");
+    let failure = Harness::<Split>::load_behind(settings).expect_err("no such file");
     assert_eq!(
         (failure.kind, failure.key.as_str()),
         (FailureKind::Settings, "first")
@@ -141,15 +141,15 @@ fn a_library_that_cannot_be_opened_is_the_fault_of_its_setting() {
     assert!(
         failure
             .message
-            .starts_with("the dynamic linker refuses /no/such/library.so: /no/such/library.so: cannot open"),
+            .starts_with("cannot load the library /no/such/library.so: /no/such/library.so: cannot open"),
         "{failure}"
     );
 }
 
 #[test]
-fn a_back_that_is_no_plugin_is_refused() {
-    let failure = Harness::<Split>::load_behind(json!({})).expect_err("it is the C library");
+fn a_back_that_is_not_a_plugin_is_rejected() {
+    let failure = Harness::<Split>::load_behind(json!({})).expect_err("not a plugin");
     assert_eq!(failure.message, "libc.so.6 is not a plugin");
-    let failure = Harness::<Split>::load_behind(json!({"first": 3})).expect_err("it is a number");
+    let failure = Harness::<Split>::load_behind(json!({"first": 3})).expect_err("not a path");
     assert_eq!(failure.key, "first");
 }
