@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Compares with transformers, on the same folder and the same shapes.
+"""Compares the plugin with transformers, on the same model and the same batch sizes.
 
     python3 -m venv venv && venv/bin/pip install -r plugins/clip/tests/reference/requirements.txt
     venv/bin/python plugins/clip/benches/compare.py FOLDER [THREADS]
 
-If there is no FOLDER yet, it is made: the size of ViT-B/32 (605 MB), with random weights. Both sides take turns, and so what else the
-machine does meets both; each figure is the median over the rounds.
+If FOLDER does not exist, creates a model of the size of ViT-B/32 (605 MB) with random weights. Both sides alternate, so that other
+load on the machine affects both. Each figure is the median over the rounds.
 """
 
 import json
@@ -39,7 +39,7 @@ def made(folder):
 
 
 def median_of(run):
-    """Seconds of one run, after one that does not count."""
+    """Returns the median duration of a run in seconds, after a warm-up run."""
     run()
     begin, times = time.perf_counter(), []
     while not times or time.perf_counter() - begin < SECONDS:
@@ -66,7 +66,7 @@ def theirs(model, preprocessor, group):
 
 
 def built():
-    """The executable of the benchmark."""
+    """Builds the benchmark and returns its executable."""
     command = ["cargo", "bench", "-p", "plugin-clip", "--bench", "forward", "--no-run", "--message-format", "json"]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     messages = map(json.loads, done.stdout.splitlines())
@@ -78,7 +78,7 @@ def ours(executable, folder, threads, group):
     environment = os.environ | {"CLIP_BENCH_FOLDER": str(folder), "CLIP_BENCH_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     seconds = {}
-    # A line has a name, and then the fastest, the slowest, the median and the mean time.
+    # Each line has a name, followed by the fastest, slowest, median and mean time.
     for line in done.stdout.splitlines():
         name = re.match(r"[│├╰─ ]*(\w+)", line)
         times = re.findall(r"([\d.]+) (ns|µs|ms|s)\b", line)

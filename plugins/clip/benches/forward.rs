@@ -1,10 +1,11 @@
-//! What an image costs before the network, and what vectors of images and texts cost in it.
+//! Time to preprocess an image, and to compute the vectors of images and texts.
 //!
 //! ```sh
 //! cargo bench -p plugin-clip
 //! ```
-//! That is with the small model of the tests. `compare.py` beside this file makes one of the size of ViT-B/32, and compares with
-//! transformers; `CLIP_BENCH_FOLDER` names a folder, `CLIP_BENCH_THREADS` the number of threads.
+//! By default, this uses a small model of the tests. `CLIP_BENCH_FOLDER` sets a different model directory, and
+//! `CLIP_BENCH_THREADS` the number of threads. `compare.py` uses them to compare with transformers on a model of the size of
+//! ViT-B/32.
 
 use std::env;
 use std::fs;
@@ -22,12 +23,12 @@ static MODEL: LazyLock<Clip> = LazyLock::new(|| {
     let folder = env::var_os("CLIP_BENCH_FOLDER").map_or_else(|| tests().join("models/new"), PathBuf::from);
     let threads = env::var("CLIP_BENCH_THREADS").map_or(Ok(1), |threads| threads.parse());
     let threads = threads.expect("CLIP_BENCH_THREADS is a number");
-    let settings = from_value(json!({"folder": folder})).expect("the settings are complete");
+    let settings = from_value(json!({"folder": folder})).expect("valid settings");
     Clip::open(settings, Path::new(""), 1, threads).unwrap_or_else(|error| panic!("{error}"))
 });
 
 fn main() {
-    // Not within the first benchmark.
+    // Loads the model before the first measurement.
     LazyLock::force(&MODEL);
     divan::main();
 }
@@ -36,38 +37,38 @@ fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
 }
 
-/// An image of 640×480.
+/// Returns an image of 640×480 pixels.
 fn png() -> Vec<u8> {
-    fs::read(tests().join("images/large.png")).expect("the image is part of the repository")
+    fs::read(tests().join("images/large.png")).expect("read the image")
 }
 
 #[divan::bench]
 fn read_a_png(bencher: Bencher<'_, '_>) {
     let file = png();
-    bencher.bench(|| MODEL.pixels(&file).expect("it is an image"));
+    bencher.bench(|| MODEL.pixels(&file).expect("a valid image"));
 }
 
 #[divan::bench]
 fn read_a_jpeg(bencher: Bencher<'_, '_>) {
-    let image = image::load_from_memory(&png()).expect("it is an image");
+    let image = image::load_from_memory(&png()).expect("a valid image");
     let mut file = Cursor::new(Vec::new());
     image
         .write_to(&mut file, ImageFormat::Jpeg)
-        .expect("it can be written");
+        .expect("encode a JPEG");
     let file = file.into_inner();
-    bencher.bench(|| MODEL.pixels(&file).expect("it is an image"));
+    bencher.bench(|| MODEL.pixels(&file).expect("a valid image"));
 }
 
 #[divan::bench(args = [1, 2, 8, 32])]
 fn images(bencher: Bencher<'_, '_>, batch: usize) {
-    let pixels = MODEL.pixels(&png()).expect("it is an image");
+    let pixels = MODEL.pixels(&png()).expect("a valid image");
     let batch: Vec<&Pixels> = vec![&pixels; batch];
     bencher
         .counter(ItemsCount::new(batch.len()))
         .bench(|| MODEL.image_vectors(&batch));
 }
 
-/// Texts of 10 tokens, about what a label has.
+/// Texts of 10 tokens, which is about the length of a label.
 #[divan::bench(args = [1, 8, 32])]
 fn texts(bencher: Bencher<'_, '_>, batch: usize) {
     let batch = vec![(1..11).collect::<Vec<u32>>(); batch];

@@ -1,5 +1,4 @@
-//! The JSON files of a folder of CLIP, in the words of older and newer versions of transformers. What they say together is put
-//! together in `folder`.
+//! The JSON files of a CLIP directory, as older and newer versions of transformers write them. `model_spec` combines them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,7 +11,7 @@ use transformer::{Activation, Norms, Shape};
 
 use crate::image_reader::Target;
 
-/// `config.json`. What is left out is as in transformers.
+/// `config.json`. Missing values have the defaults of transformers.
 #[derive(Deserialize)]
 pub(crate) struct Config {
     #[serde(default)]
@@ -25,18 +24,18 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Numbers of a vector of a text or an image.
+    /// Returns the length of the vectors.
     pub(crate) fn width(&self) -> usize {
         self.projection_dim.unwrap_or(512)
     }
 
-    /// The older member, where it is there, replaces the newer one as a whole.
+    /// Returns the configuration of the text network. The older field, if present, replaces the newer one completely.
     pub(crate) fn text(&self) -> TextConfig {
         let written = self.text_config_dict.as_ref().or(self.text_config.as_ref());
         written.cloned().unwrap_or_default()
     }
 
-    /// As [`text`](Self::text).
+    /// Returns the configuration of the vision network, as [`text`](Self::text) does.
     pub(crate) fn vision(&self) -> VisionConfig {
         let written = self.vision_config_dict.as_ref().or(self.vision_config.as_ref());
         written.cloned().unwrap_or_default()
@@ -65,12 +64,12 @@ impl Default for TextConfig {
 
 impl TextConfig {
     pub(crate) fn shape(&self, file: &Path) -> Result<Shape, LoadError> {
-        let left_out = Sizes {
+        let defaults = Sizes {
             width: 512,
             feed_forward_size: 2048,
             heads: 8,
         };
-        let shape = self.layers.shape(&left_out, "text_config", file)?;
+        let shape = self.layers.shape(&defaults, "text_config", file)?;
         Ok(Shape {
             causal: true,
             ..shape
@@ -103,24 +102,24 @@ impl Default for VisionConfig {
 impl VisionConfig {
     pub(crate) fn shape(&self, file: &Path) -> Result<Shape, LoadError> {
         if self.num_channels != 3 {
-            let message = format!("has images of {} channels, expected 3", self.num_channels);
+            let message = format!("has `num_channels` {}, expected 3", self.num_channels);
             return Err(file_error(file, &message));
         }
         if self.patch_size == 0 || self.patch_size > self.image_size {
             let (patch, image) = (self.patch_size, self.image_size);
-            let message = format!("divides images of {image}×{image} into patches of {patch}×{patch}");
+            let message = format!("has `patch_size` {patch}, expected 1 to `image_size` {image}");
             return Err(file_error(file, &message));
         }
-        let left_out = Sizes {
+        let defaults = Sizes {
             width: 768,
             feed_forward_size: 3072,
             heads: 12,
         };
-        self.layers.shape(&left_out, "vision_config", file)
+        self.layers.shape(&defaults, "vision_config", file)
     }
 }
 
-/// What the configurations of both encoders have in common.
+/// Fields that the configurations of both encoders share.
 #[derive(Clone, Default, Deserialize)]
 struct LayersConfig {
     hidden_size: Option<usize>,
@@ -131,7 +130,7 @@ struct LayersConfig {
     layer_norm_eps: Option<f32>,
 }
 
-/// Sizes that differ between the encoders, where they are left out.
+/// Default sizes, which differ between the encoders.
 struct Sizes {
     width: usize,
     feed_forward_size: usize,
@@ -139,13 +138,13 @@ struct Sizes {
 }
 
 impl LayersConfig {
-    /// Layers in which every token sees every other one.
-    fn shape(&self, left_out: &Sizes, section: &str, file: &Path) -> Result<Shape, LoadError> {
+    /// Returns the shape of the layers, without causal attention.
+    fn shape(&self, defaults: &Sizes, section: &str, file: &Path) -> Result<Shape, LoadError> {
         let shape = Shape {
             layers: self.num_hidden_layers.unwrap_or(12),
-            width: self.hidden_size.unwrap_or(left_out.width),
-            heads: self.num_attention_heads.unwrap_or(left_out.heads),
-            feed_forward_size: self.intermediate_size.unwrap_or(left_out.feed_forward_size),
+            width: self.hidden_size.unwrap_or(defaults.width),
+            heads: self.num_attention_heads.unwrap_or(defaults.heads),
+            feed_forward_size: self.intermediate_size.unwrap_or(defaults.feed_forward_size),
             activation: activation(self.hidden_act.as_deref().unwrap_or("quick_gelu"), file)?,
             epsilon: self.layer_norm_eps.unwrap_or(1e-5),
             norms: Norms::Before,
@@ -157,7 +156,7 @@ impl LayersConfig {
         }
         if !shape.width.is_multiple_of(shape.heads) {
             let message = format!(
-                "divides {} numbers among {} heads in `{section}`",
+                "has `hidden_size` {} in `{section}`, expected a multiple of `num_attention_heads` {}",
                 shape.width, shape.heads
             );
             return Err(file_error(file, &message));
@@ -176,21 +175,21 @@ fn activation(name: &str, file: &Path) -> Result<Activation, LoadError> {
 /// `tokenizer_config.json`.
 #[derive(Default, Deserialize)]
 pub(crate) struct TokenizerConfig {
-    /// A number beyond all bounds where there is none.
+    /// A huge number if there is no limit.
     pub(crate) model_max_length: Option<f64>,
 }
 
-/// `processor_config.json`, in which newer versions keep everything.
+/// `processor_config.json` of newer versions.
 #[derive(Default, Deserialize)]
 pub(crate) struct ProcessorConfig {
     pub(crate) image_processor: Option<ImageConfig>,
 }
 
-/// `preprocessor_config.json`, or that part of `processor_config.json`. What is left out is as in transformers.
+/// `preprocessor_config.json`, or the same part of `processor_config.json`. Missing values have the defaults of transformers.
 #[derive(Deserialize)]
 pub(crate) struct ImageConfig {
     image_processor_type: Option<String>,
-    /// What that was called at first.
+    /// Older name of `image_processor_type`.
     feature_extractor_type: Option<String>,
     do_resize: Option<bool>,
     do_center_crop: Option<bool>,
@@ -216,7 +215,7 @@ enum Size {
 }
 
 impl Size {
-    /// The members that are there, by name.
+    /// Returns the fields that are not null, sorted by name.
     fn members(&self) -> Vec<(&str, usize)> {
         let Self::Object(members) = self else {
             return Vec::new();
@@ -234,17 +233,17 @@ impl ImageConfig {
     /// Pillow's number for bicubic resizing.
     const BICUBIC: u32 = 3;
 
-    /// What size an image is given, and width and height of what is kept of it.
+    /// Returns the size after resizing, and the width and height after cropping.
     pub(crate) fn sizes(&self, file: &Path) -> Result<(Target, usize), LoadError> {
         self.check(file)?;
-        let misfit = |key: &str| file_error(file, &format!("has a `{key}` that is not understood"));
+        let unsupported = |key: &str| file_error(file, &format!("has an unsupported `{key}`"));
         let target = match &self.size {
             None => Target::ShortestEdge(224),
             Some(Size::Number(edge)) => Target::ShortestEdge(*edge),
             Some(size) => match size.members()[..] {
                 [("shortest_edge", edge)] => Target::ShortestEdge(edge),
                 [("height", height), ("width", width)] => Target::Exact(width, height),
-                _ => return Err(misfit("size")),
+                _ => return Err(unsupported("size")),
             },
         };
         let crop = match &self.crop_size {
@@ -253,7 +252,7 @@ impl ImageConfig {
             Some(Size::Number(side)) => Some(*side),
             Some(size) => match size.members()[..] {
                 [("height", height), ("width", width)] if height == width => Some(width),
-                _ => return Err(misfit("crop_size")),
+                _ => return Err(unsupported("crop_size")),
             },
         };
         let (smaller, side) = match (target, crop) {
@@ -263,12 +262,14 @@ impl ImageConfig {
             (_, None) => {
                 return Err(file_error(
                     file,
-                    "leaves images of many sizes, expected `do_center_crop`",
+                    "produces images of different sizes, expected `do_center_crop`",
                 ));
             }
         };
         if side > smaller || side == 0 {
-            let message = format!("keeps {side}×{side} pixels of images that may be {smaller}×{smaller}");
+            let message = format!(
+                "has the crop size {side}×{side}, expected at most {smaller}×{smaller}, the resized image"
+            );
             return Err(file_error(file, &message));
         }
         Ok((target, side))
@@ -277,7 +278,7 @@ impl ImageConfig {
     fn check(&self, file: &Path) -> Result<(), LoadError> {
         let kinds = [&self.image_processor_type, &self.feature_extractor_type];
         if let Some(kind) = kinds.into_iter().flatten().find(|kind| !kind.starts_with("CLIP")) {
-            let message = format!("names the image processor `{kind}`, expected CLIPImageProcessor");
+            let message = format!("has the image processor `{kind}`, expected CLIPImageProcessor");
             return Err(file_error(file, &message));
         }
         let steps = [
@@ -292,16 +293,14 @@ impl ImageConfig {
         match self.resample {
             None | Some(Self::BICUBIC) => Ok(()),
             Some(other) => {
-                let message = format!(
-                    "has `resample` {other}, expected {}, which is bicubic",
-                    Self::BICUBIC
-                );
+                let message = format!("has `resample` {other}, expected {} (bicubic)", Self::BICUBIC);
                 Err(file_error(file, &message))
             }
         }
     }
 
-    /// What each level of each channel becomes, in the precisions of numpy: 64 bits for the factor, 32 for the rest.
+    /// Returns the normalized value of each level of each channel, with the precision of numpy: 64 bits for the factor, 32 bits for
+    /// the rest.
     pub(crate) fn levels(&self, file: &Path) -> Result<[[f32; 256]; 3], LoadError> {
         let factor = self.rescale_factor.unwrap_or(1.0 / 255.0);
         let mean = per_channel(
@@ -315,34 +314,37 @@ impl ImageConfig {
         let (Some(mean), Some(std)) = (mean, std) else {
             return Err(file_error(
                 file,
-                "has `image_mean` or `image_std` that are not three numbers",
+                "has an invalid `image_mean` or `image_std`, expected three numbers",
             ));
         };
         let level =
             |channel: usize, level: usize| ((level as f64 * factor) as f32 - mean[channel]) / std[channel];
         let levels = [0, 1, 2].map(|channel| std::array::from_fn(|index| level(channel, index)));
         if !levels.as_flattened().iter().all(|level| level.is_finite()) {
-            return Err(file_error(file, "makes pixels that are no numbers"));
+            return Err(file_error(
+                file,
+                "has values that normalize pixels to infinity or NaN",
+            ));
         }
         Ok(levels)
     }
 }
 
-fn per_channel(written: Option<&[f64]>, otherwise: [f64; 3]) -> Option<[f32; 3]> {
-    let values = match written {
-        None => otherwise,
+fn per_channel(values: Option<&[f64]>, default: [f64; 3]) -> Option<[f32; 3]> {
+    let values = match values {
+        None => default,
         Some(values) => values.try_into().ok()?,
     };
     Some(values.map(|value| value as f32))
 }
 
-/// What `tokenizer.json` would say where an older folder has `vocab.json` and `merges.txt` instead.
+/// Returns the content of `tokenizer.json` for an older directory, which has `vocab.json` and `merges.txt` instead.
 pub(crate) fn tokenizer(vocabulary: &HashMap<String, u32>, merges: &str) -> Result<Json, String> {
     const BEGIN: &str = "<|startoftext|>";
     const END: &str = "<|endoftext|>";
     let id = |word: &str| {
         let id = vocabulary.get(word).copied();
-        id.ok_or_else(|| format!("has no word `{word}`"))
+        id.ok_or_else(|| format!("lacks the token `{word}`"))
     };
     let (begin, end) = (id(BEGIN)?, id(END)?);
     let added = |id: u32, word: &str| {

@@ -1,5 +1,4 @@
-//! From the file of an image to the pixels that the network sees, to the bit as transformers does it with Pillow: seen on white
-//! where it is transparent, resized, and the middle of it kept.
+//! Preprocessing of image files: blending with white, resizing and center cropping. Bit-exact with transformers and Pillow.
 
 use std::ops::Range;
 
@@ -9,30 +8,30 @@ use plugin_sdk::ItemError;
 
 use crate::resample::{Pixel, Side, resize};
 
-/// Reads images of any size into pixels of one size.
+/// Decodes images and converts them to one size.
 #[derive(Clone, Debug)]
 pub(crate) struct ImageReader {
     pub(crate) target: Target,
-    /// Width and height of what is kept.
+    /// Width and height after cropping.
     pub(crate) side: usize,
     pub(crate) decoding: Decoding,
 }
 
-/// What size an image is given first.
+/// Size of an image after resizing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// The shorter edge becomes that long, and the longer one keeps its proportion.
+    /// Length of the shorter edge. The aspect ratio is preserved.
     ShortestEdge(usize),
     /// Width and height.
     Exact(usize, usize),
 }
 
-/// An image as the network sees it: RGB, row by row.
+/// A preprocessed image: RGB, row by row.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pixels(pub(crate) Vec<u8>);
 
 impl Target {
-    /// Width and height of an image that had these.
+    /// Returns the width and height after resizing.
     fn of(self, width: usize, height: usize) -> (usize, usize) {
         match self {
             Self::Exact(width, height) => (width, height),
@@ -43,7 +42,7 @@ impl Target {
 }
 
 impl ImageReader {
-    /// Reads one image.
+    /// Reads an image file.
     pub(crate) fn read(&self, file: &[u8]) -> Result<Pixels, ItemError> {
         let image = pictures::decode(file, &self.decoding)?;
         let (width, height) = (image.width() as usize, image.height() as usize);
@@ -56,37 +55,37 @@ impl ImageReader {
     }
 }
 
-/// Writes pixels of a row of an image, as Pillow converts them to RGB.
+/// Writes a range of pixels of a row, converted to RGB like Pillow does.
 fn read_pixels(image: &DynamicImage, row: usize, columns: Range<usize>, out: &mut [Pixel]) {
     let start = row * image.width() as usize + columns.start;
-    // Pillow reads 16 bits as its 8 higher ones, but where they are grey without alpha, which it cuts off at 255.
+    // Pillow uses the upper 8 of 16 bits, except for gray without alpha, which it clips at 255.
     let high = |sample: u16| (sample >> 8) as u8;
     match image {
-        DynamicImage::ImageLuma8(image) => copy(image, start, out, |[grey]| [grey; 3]),
+        DynamicImage::ImageLuma8(image) => copy(image, start, out, |[gray]| [gray; 3]),
         DynamicImage::ImageLumaA8(image) => {
-            copy(image, start, out, |[grey, alpha]| on_white([grey; 3], alpha));
+            copy(image, start, out, |[gray, alpha]| on_white([gray; 3], alpha));
         }
-        DynamicImage::ImageRgb8(image) => copy(image, start, out, |colour| colour),
+        DynamicImage::ImageRgb8(image) => copy(image, start, out, |color| color),
         DynamicImage::ImageRgba8(image) => {
             copy(image, start, out, |[red, green, blue, alpha]| {
                 on_white([red, green, blue], alpha)
             });
         }
         DynamicImage::ImageLuma16(image) => {
-            copy(image, start, out, |[grey]| [grey.min(255) as u8; 3]);
+            copy(image, start, out, |[gray]| [gray.min(255) as u8; 3]);
         }
         DynamicImage::ImageLumaA16(image) => {
-            copy(image, start, out, |[grey, alpha]| {
-                on_white([high(grey); 3], high(alpha))
+            copy(image, start, out, |[gray, alpha]| {
+                on_white([high(gray); 3], high(alpha))
             });
         }
-        DynamicImage::ImageRgb16(image) => copy(image, start, out, |colour| colour.map(high)),
+        DynamicImage::ImageRgb16(image) => copy(image, start, out, |color| color.map(high)),
         DynamicImage::ImageRgba16(image) => {
             copy(image, start, out, |[red, green, blue, alpha]| {
                 on_white([red, green, blue].map(high), high(alpha))
             });
         }
-        // No format that is read has others.
+        // The supported formats have no other pixel types.
         image => {
             for (column, out) in columns.zip(out) {
                 let Rgba([red, green, blue, alpha]) = image.get_pixel(column as u32, row as u32);
@@ -105,20 +104,20 @@ fn copy<S: Copy, const N: usize>(
     samples: &[S],
     start: usize,
     out: &mut [Pixel],
-    seen: impl Fn([S; N]) -> [u8; 3],
+    convert: impl Fn([S; N]) -> [u8; 3],
 ) {
     let (pixels, _) = samples.as_chunks::<N>();
     for (pixel, out) in pixels[start..].iter().zip(out) {
-        let [red, green, blue] = seen(*pixel).map(i32::from);
+        let [red, green, blue] = convert(*pixel).map(i32::from);
         *out = [red, green, blue, 0];
     }
 }
 
-/// What is seen of a colour on white, rounded as Pillow's `alpha_composite` does: with 7 bits after the point, and 255 divided
-/// by in shifts.
-pub(crate) fn on_white(colour: [u8; 3], alpha: u8) -> [u8; 3] {
+/// Blends a color with white. Rounds like Pillow's `alpha_composite`: with 7 fractional bits, and a division by 255 that
+/// consists of shifts.
+pub(crate) fn on_white(color: [u8; 3], alpha: u8) -> [u8; 3] {
     let alpha = u32::from(alpha);
-    colour.map(|level| {
+    color.map(|level| {
         let sum = (u32::from(level) * alpha + 255 * (255 - alpha) + 128) << 7;
         ((((sum >> 8) + sum) >> 8) >> 7) as u8
     })

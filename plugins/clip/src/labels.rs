@@ -1,5 +1,4 @@
-//! Labels as texts, and their vectors, which are remembered: the labels of one request are most often those of the next. It knows
-//! nothing of images.
+//! Templates for labels, and a cache of their vectors, since consecutive requests often have the same labels.
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
@@ -8,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 use transformer::Tokens;
 
-/// What stands for the label in a template.
-const PLACE: &str = "{}";
+/// Placeholder of the label in a template.
+const PLACEHOLDER: &str = "{}";
 
-/// The text that is made of a label.
+/// A template for the text of a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Template {
     before: String,
@@ -19,57 +18,57 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// Reads a template, in which `{}` stands for the label.
-    pub(crate) fn new(written: &str) -> Result<Self, String> {
-        match written.split(PLACE).collect::<Vec<_>>()[..] {
+    /// Parses a template, in which the label replaces `{}`.
+    pub(crate) fn new(template: &str) -> Result<Self, String> {
+        match template.split(PLACEHOLDER).collect::<Vec<_>>()[..] {
             [before, after] => Ok(Self {
                 before: before.to_owned(),
                 after: after.to_owned(),
             }),
             ref parts => Err(format!(
-                "`{written}` has `{PLACE}` {} times, expected once, where the label goes",
+                "`{template}` has `{PLACEHOLDER}` {} times, expected once, in place of the label",
                 parts.len() - 1
             )),
         }
     }
 
-    /// The text of a label.
+    /// Returns the text of a label.
     pub(crate) fn text(&self, label: &str) -> String {
         format!("{}{label}{}", self.before, self.after)
     }
 }
 
-/// Vectors of labels, shared by all workers. The most recent are kept.
+/// Cache of the vectors of labels, shared by all workers.
 pub(crate) struct Labels {
-    known: Mutex<LruCache<Vec<u32>, Arc<[f32]>>>,
+    cache: Mutex<LruCache<Vec<u32>, Arc<[f32]>>>,
 }
 
 impl Labels {
-    /// Remembers at most that many.
-    pub(crate) fn new(max: NonZeroUsize) -> Self {
+    /// Creates a cache of at most `capacity` labels.
+    pub(crate) fn new(capacity: NonZeroUsize) -> Self {
         Self {
-            known: Mutex::new(LruCache::new(max)),
+            cache: Mutex::new(LruCache::new(capacity)),
         }
     }
 
-    /// Whether the vector of a label is known now.
-    pub(crate) fn knows(&self, label: &Tokens) -> bool {
-        self.known().contains(&label.ids)
+    /// Whether the vector of a label is cached.
+    pub(crate) fn contains(&self, label: &Tokens) -> bool {
+        self.lock().contains(&label.ids)
     }
 
-    /// The vector of each label, of which `compute` makes those that are not known.
+    /// Returns the vector of each label. Calls `compute` for labels that are not cached.
     pub(crate) fn vectors(
         &self,
         labels: &[&Tokens],
         compute: impl FnOnce(&[&Tokens]) -> Vec<Vec<f32>>,
     ) -> Vec<Arc<[f32]>> {
         let mut found: HashMap<&[u32], Arc<[f32]>> = HashMap::new();
-        // Ordered, so that the same batch is computed in the same way each time.
+        // Sorted, so that the same batch is always computed in the same order.
         let mut missing: BTreeMap<&[u32], &Tokens> = BTreeMap::new();
         {
-            let mut known = self.known();
+            let mut cache = self.lock();
             for label in labels {
-                match known.get(&label.ids) {
+                match cache.get(&label.ids) {
                     Some(vector) => drop(found.insert(&label.ids, Arc::clone(vector))),
                     None => drop(missing.insert(&label.ids, label)),
                 }
@@ -79,20 +78,20 @@ impl Labels {
         if missing.is_empty() {
             return in_order(labels, &found);
         }
-        // Without the lock: other workers go on meanwhile.
+        // Without holding the lock, so that other workers can proceed.
         let computed = compute(&missing);
-        let mut known = self.known();
+        let mut cache = self.lock();
         for (label, vector) in missing.into_iter().zip(computed) {
             let vector: Arc<[f32]> = vector.into();
-            known.put(label.ids.clone(), Arc::clone(&vector));
+            cache.put(label.ids.clone(), Arc::clone(&vector));
             found.insert(&label.ids, vector);
         }
         in_order(labels, &found)
     }
 
-    fn known(&self) -> MutexGuard<'_, LruCache<Vec<u32>, Arc<[f32]>>> {
-        // What is remembered is whole whoever panicked.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LruCache<Vec<u32>, Arc<[f32]>>> {
+        // The cache is consistent even after a panic.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,8 +110,8 @@ mod tests {
         Tokens::of_one_text(vec![id])
     }
 
-    /// Asks for the vectors of labels, and says which had to be computed.
-    fn ask(labels: &Labels, ids: &[u32]) -> Vec<u32> {
+    /// Requests the vectors of labels. Returns those that were computed.
+    fn request(labels: &Labels, ids: &[u32]) -> Vec<u32> {
         let tokens: Vec<_> = ids.iter().map(|id| label(*id)).collect();
         let mut computed = Vec::new();
         let vectors = labels.vectors(&tokens.iter().collect::<Vec<_>>(), |missing| {
@@ -126,28 +125,28 @@ mod tests {
     }
 
     #[test]
-    fn the_vectors_of_the_latest_labels_are_remembered() {
-        let labels = Labels::new(NonZeroUsize::new(3).expect("it is not 0"));
-        assert_eq!(ask(&labels, &[1, 2, 1]), [1, 2]);
-        assert_eq!(ask(&labels, &[2, 3]), [3]);
-        assert!(labels.knows(&label(1)));
-        assert_eq!(ask(&labels, &[4]), [4]);
-        assert!(!labels.knows(&label(1)), "it is the oldest of four");
-        assert_eq!(ask(&labels, &[1, 2, 3, 4]), [1]);
+    fn the_vectors_of_recent_labels_are_cached() {
+        let labels = Labels::new(NonZeroUsize::new(3).expect("not 0"));
+        assert_eq!(request(&labels, &[1, 2, 1]), [1, 2]);
+        assert_eq!(request(&labels, &[2, 3]), [3]);
+        assert!(labels.contains(&label(1)));
+        assert_eq!(request(&labels, &[4]), [4]);
+        assert!(!labels.contains(&label(1)), "the least recently used is evicted");
+        assert_eq!(request(&labels, &[1, 2, 3, 4]), [1]);
     }
 
     #[test]
-    fn more_labels_than_are_remembered_have_vectors_all_the_same() {
+    fn more_labels_than_fit_in_the_cache_have_vectors() {
         let labels = Labels::new(NonZeroUsize::MIN);
-        assert_eq!(ask(&labels, &[1, 2, 3]), [1, 2, 3]);
+        assert_eq!(request(&labels, &[1, 2, 3]), [1, 2, 3]);
     }
 
     #[test]
-    fn a_template_has_one_place_for_the_label() {
-        let template = Template::new("a {} in {braces}").expect("it has one");
+    fn a_template_has_exactly_one_placeholder() {
+        let template = Template::new("a {} in {braces}").expect("one placeholder");
         assert_eq!(template.text("cat {}"), "a cat {} in {braces}");
-        for (written, count) in [("a photo", "0 times"), ("{} or {}", "2 times")] {
-            let problem = Template::new(written).expect_err("it has not one");
+        for (template, count) in [("a photo", "0 times"), ("{} or {}", "2 times")] {
+            let problem = Template::new(template).expect_err("not one placeholder");
             assert!(problem.contains(count), "{problem}");
         }
     }

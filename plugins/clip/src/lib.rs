@@ -1,10 +1,10 @@
-//! Serves CLIP from a folder as transformers saves one: vectors of texts and images in one space, and labels that fit an image
-//! without training. The answers are those of transformers, also in what it does to images. Pure Rust, so there is nothing else to
-//! install.
+//! Plugin that serves CLIP models in the directory format of transformers: vectors of texts and images in one vector space, and
+//! zero-shot classification of images. The results, including the preprocessing of images, match those of transformers. It is
+//! pure Rust and needs no other software.
 //!
-//! The way of an item: `tasks` split a text into tokens, or read an image with the `image_reader`, which gives it its size with `resample`,
-//! both off the model's thread; the `network` computes a batch, `text` and `vision` apart; `labels` remembers the vectors of labels. What the
-//! `folder` says, in its many `files`, is read once, at load. The README of this plugin is for the operator.
+//! In the prepare step, `tasks` tokenizes texts, and reads images with `image_reader`, which resizes them with `resample`. `network`
+//! computes a batch with the networks in `text` and `vision`. `labels` caches the vectors of labels. `model_spec` reads the
+//! `files` in the model directory. The README of this plugin is the documentation for operators.
 
 #![forbid(unsafe_code)]
 
@@ -47,11 +47,11 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// Loads a model whose paths start at `base_dir`, for that many batches at a time with `threads` threads each, if the
-    /// settings do not say.
+    /// Loads a model. Paths in the settings are relative to `base_dir`. `workers` is the number of concurrent batches, and
+    /// `threads` the number of threads of each, unless the settings specify it.
     ///
     /// # Errors
-    /// The settings or the folder are not what they should be.
+    /// The settings or the model directory are invalid.
     pub fn open(
         settings: Settings,
         base_dir: &Path,
@@ -70,7 +70,7 @@ impl Clip {
         let (words, known) = (tokenizer.vocabulary(), network.vocabulary());
         if words > known {
             let message = format!(
-                "the tokenizer has ids up to {}, but the network only {known} words",
+                "the tokenizer has IDs up to {}, but the network has a vocabulary of {known} IDs",
                 words - 1
             );
             return Err(LoadError::setting("folder", message));
@@ -86,20 +86,20 @@ impl Clip {
         })
     }
 
-    /// An image file as the network sees it, for benchmarks.
+    /// Preprocesses an image file, for benchmarks.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The image cannot be decoded.
     pub fn pixels(&self, file: &[u8]) -> Result<Pixels, ItemError> {
         self.image_reader.read(file)
     }
 
-    /// The vectors of images, for benchmarks of the computation alone.
+    /// Computes the vectors of preprocessed images, for benchmarks.
     pub fn image_vectors(&self, images: &[&Pixels]) -> Vec<Vec<f32>> {
         self.network.images(images, self.normalize, 0)
     }
 
-    /// The vectors of texts whose tokens are known, for benchmarks of the computation alone. Every id is in the vocabulary.
+    /// Computes the vectors of tokenized texts, for benchmarks. All IDs must be in the vocabulary.
     pub fn text_vectors(&self, texts: &[Vec<u32>]) -> Vec<Vec<f32>> {
         let tokens: Vec<_> = texts.iter().cloned().map(Tokens::of_one_text).collect();
         self.network
@@ -114,7 +114,7 @@ impl Model for Clip {
         Self::open(settings, &context.base_dir, context.workers, context.threads)
     }
 
-    /// They follow from the folder.
+    /// The tasks depend on the model directory.
     fn tasks() -> Tasks<Self> {
         Tasks::new()
     }

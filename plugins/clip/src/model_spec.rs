@@ -1,5 +1,4 @@
-//! What a folder of CLIP says: which networks, which tokeniser, how images are prepared. What its many `files` say ends here; the
-//! rest of the plugin sees a [`ModelSpec`].
+//! Description of a model: its networks, tokenizer and preprocessing of images, from the `files` in its directory and the settings.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,77 +13,77 @@ use crate::files::{Config, ImageConfig, ProcessorConfig, TokenizerConfig, tokeni
 use crate::image_reader::ImageReader;
 use crate::settings::Settings;
 
-/// A model, as its folder and the settings together describe it.
+/// Description of a model, from its directory and the settings.
 pub(crate) struct ModelSpec {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) image_reader: ImageReader,
     pub(crate) network: NetworkSpec,
 }
 
-/// Both networks.
+/// Description of both networks.
 pub(crate) struct NetworkSpec {
-    /// The file with the weights.
+    /// Path of the weights.
     pub(crate) weights: PathBuf,
     pub(crate) text: TextSpec,
     pub(crate) vision: VisionSpec,
-    /// Numbers of a vector of a text or an image.
+    /// Length of the vectors.
     pub(crate) width: usize,
 }
 
-/// The network for texts.
+/// Description of the text network.
 pub(crate) struct TextSpec {
     pub(crate) layers: Shape,
-    /// Most tokens of a text.
+    /// Maximum number of tokens of a text.
     pub(crate) positions: usize,
-    pub(crate) last: PooledToken,
+    pub(crate) pooled_token: PooledToken,
 }
 
-/// Which token stands for its text.
+/// The token whose vector is used for the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PooledToken {
-    /// That with the largest id; the first, if there are several.
+    /// The first token with the largest ID.
     Largest,
-    /// The first with this id, or else the first of all.
+    /// The first token with this ID, or the first of all if there is none.
     Id(u32),
 }
 
-/// The network for images.
+/// Description of the vision network.
 pub(crate) struct VisionSpec {
     pub(crate) layers: Shape,
     /// Width and height of an image.
     pub(crate) side: usize,
     /// Width and height of a patch.
     pub(crate) patch: usize,
-    /// What each level of each channel becomes.
+    /// Normalized value of each level of each channel.
     pub(crate) levels: Box<[[f32; 256]; 3]>,
 }
 
 impl ModelSpec {
-    /// Reads the folder at `root`.
+    /// Reads the model directory `root`.
     pub(crate) fn read(root: &Path, settings: &Settings) -> Result<Self, LoadError> {
         if !root.is_dir() {
-            let message = format!("`{}` is not a folder", root.display());
+            let message = format!("`{}` is not a directory", root.display());
             return Err(LoadError::setting("folder", message));
         }
         let file = root.join("config.json");
         let config: Config = read(&file)?.ok_or_else(|| file_error(&file, "does not exist"))?;
         if config.model_type != "clip" {
-            let message = format!("names the model type `{}`, expected clip", config.model_type);
+            let message = format!("has the model type `{}`, expected clip", config.model_type);
             return Err(file_error(&file, &message));
         }
         let weights = root.join("model.safetensors");
         if !weights.is_file() {
-            let message =
-                "does not exist; a folder with weights of another kind must be saved anew by transformers";
+            let message = "does not exist: if the directory has weights in a different format, save it again with transformers";
             return Err(file_error(&weights, message));
         }
         let (text, vision) = (config.text(), config.vision());
         let (image_file, image) = image_config(root)?;
         let (target, side) = image.sizes(&image_file)?;
         if side != vision.image_size {
-            let wanted = vision.image_size;
-            let message =
-                format!("makes images of {side}×{side}, expected {wanted}×{wanted}, as the network takes");
+            let expected = vision.image_size;
+            let message = format!(
+                "produces images of {side}×{side}, expected {expected}×{expected}, the input size of the network"
+            );
             return Err(file_error(&image_file, &message));
         }
         Ok(Self {
@@ -103,8 +102,8 @@ impl ModelSpec {
                 text: TextSpec {
                     layers: text.shape(&file)?,
                     positions: text.max_position_embeddings,
-                    // This id was wrong in the first folders, which are pooled by another rule since.
-                    last: match text.eos_token_id {
+                    // The first checkpoints have this wrong ID, and transformers pools them by a different rule.
+                    pooled_token: match text.eos_token_id {
                         2 => PooledToken::Largest,
                         id => PooledToken::Id(id),
                     },
@@ -121,7 +120,7 @@ impl ModelSpec {
     }
 }
 
-/// How images are prepared, and the file that says it.
+/// Returns the preprocessing of images, and the file that specifies it.
 fn image_config(root: &Path) -> Result<(PathBuf, ImageConfig), LoadError> {
     let newer = root.join("processor_config.json");
     let processor: ProcessorConfig = read(&newer)?.unwrap_or_default();
@@ -133,19 +132,19 @@ fn image_config(root: &Path) -> Result<(PathBuf, ImageConfig), LoadError> {
         Some(config) => Ok((older, config)),
         None => Err(file_error(
             &older,
-            "does not exist, nor does `processor_config.json` say how images are prepared",
+            "does not exist, and `processor_config.json` does not specify the preprocessing of images",
         )),
     }
 }
 
-/// The tokeniser, from the one file of newer folders or the two of older ones.
+/// Loads the tokenizer, from `tokenizer.json` or from the two files of older directories.
 fn read_tokenizer(root: &Path, positions: usize, truncate: bool) -> Result<Tokenizer, LoadError> {
     let config: TokenizerConfig = read(&root.join("tokenizer_config.json"))?.unwrap_or_default();
-    // The cast saturates, which is what is meant.
-    let said = config
+    // The cast saturates, as intended.
+    let declared = config
         .model_max_length
         .map_or(usize::MAX, |length| length as usize);
-    let max_length = said.min(positions);
+    let max_length = declared.min(positions);
     let whole = root.join("tokenizer.json");
     let words = root.join("vocab.json");
     if whole.exists() || !words.exists() {

@@ -1,4 +1,4 @@
-//! Both networks of a model with the threads that compute them: tokens and pixels in, vectors out. It knows nothing of tasks.
+//! Both networks of a model and the threads that compute them.
 
 use std::fs;
 
@@ -16,16 +16,16 @@ use crate::vision::VisionNetwork;
 pub(crate) struct Network {
     text: TextNetwork,
     vision: VisionNetwork,
-    /// What similarities are multiplied with.
+    /// Factor that converts similarities to logits.
     scale: f32,
-    /// Numbers of a vector.
+    /// Length of the vectors.
     width: usize,
     /// The threads of each worker.
     threads: Vec<EncoderThreads>,
 }
 
 impl Network {
-    /// Loads what the spec describes, with the threads of `workers` workers.
+    /// Loads both networks and starts the threads of `workers` workers.
     pub(crate) fn load(spec: NetworkSpec, workers: usize, threads: usize) -> Result<Self, LoadError> {
         let path = spec.weights;
         let unusable = |error: LoadError| file_error(&path, &format!("cannot be used: {}", error.message()));
@@ -44,46 +44,46 @@ impl Network {
         })
     }
 
-    /// How many ids the vocabulary of texts has.
+    /// Returns the size of the vocabulary.
     pub(crate) fn vocabulary(&self) -> usize {
         self.text.vocabulary()
     }
 
-    /// What similarities are multiplied with before probabilities are made of them.
+    /// Returns the factor that converts similarities to logits.
     pub(crate) fn scale(&self) -> f32 {
         self.scale
     }
 
-    /// Numbers of a vector.
+    /// Length of the vectors.
     pub(crate) fn width(&self) -> usize {
         self.width
     }
 
-    /// How many tokens an image is.
+    /// Returns the number of tokens of an image.
     pub(crate) fn image_tokens(&self) -> usize {
         self.vision.tokens()
     }
 
-    /// A vector for each text, scaled to length 1 if `scaled`.
+    /// Computes a vector for each text, scaled to length 1 if `scaled` is true.
     pub(crate) fn texts(&self, texts: &[&Tokens], scaled: bool, worker: usize) -> Vec<Vec<f32>> {
         let lengths: Vec<_> = texts.iter().map(|tokens| tokens.len()).collect();
         self.threads[worker].run(&lengths, |block| {
             let block: Vec<_> = block.iter().map(|index| texts[*index]).collect();
-            finished(self.text.vectors(&block), scaled)
+            normalized(self.text.vectors(&block), scaled)
         })
     }
 
-    /// A vector for each image, scaled to length 1 if `scaled`.
+    /// Computes a vector for each image, scaled to length 1 if `scaled` is true.
     pub(crate) fn images(&self, images: &[&Pixels], scaled: bool, worker: usize) -> Vec<Vec<f32>> {
         let lengths = vec![self.image_tokens(); images.len()];
         self.threads[worker].run(&lengths, |block| {
             let block: Vec<_> = block.iter().map(|index| images[*index]).collect();
-            finished(self.vision.vectors(&block), scaled)
+            normalized(self.vision.vectors(&block), scaled)
         })
     }
 }
 
-fn finished(mut vectors: Vec<Vec<f32>>, scaled: bool) -> Vec<Vec<f32>> {
+fn normalized(mut vectors: Vec<Vec<f32>>, scaled: bool) -> Vec<Vec<f32>> {
     if scaled {
         vectors.iter_mut().for_each(|vector| normalize(vector));
     }

@@ -1,59 +1,58 @@
-//! Bicubic resizing as Pillow 13 does it, to the bit: one direction after the other, in fixed point with 22 bits after the point,
-//! and rounded to whole levels in between. Only what is kept of the result is computed, so the shape of an image does not decide
-//! what it costs. It knows nothing of image files.
+//! Bicubic resizing, bit-exact with Pillow 13: one direction after the other, in fixed point with 22 fractional bits, rounded to
+//! integer levels in between. Only the cropped region is computed, so the cost does not depend on the aspect ratio.
 
 use std::ops::Range;
 
 use rten_simd::{Isa, SimdOp};
 
-/// Bits after the point: what 32 leave beside 8 of a level and 2 for sums that overshoot.
+/// Number of fractional bits: 32, less 8 for a level and 2 for sums that overshoot.
 const PRECISION: u32 = 32 - 8 - 2;
 
-/// A half, for rounding.
+/// One half in fixed point, for rounding.
 const HALF: i32 = 1 << (PRECISION - 1);
 
-/// Red, green, blue, and nothing, so that a pixel fills a register.
+/// Red, green, blue and padding, so that a pixel fills a SIMD register.
 pub(crate) type Pixel = [i32; 4];
 
-/// How one side of an image is resized.
+/// Resizing of one side (the rows or the columns) of an image.
 pub(crate) struct Side {
     taps: Vec<Tap>,
-    /// What of the source they are made of, in all.
+    /// Source rows or columns that all taps use.
     source: Range<usize>,
-    /// How many rows or columns the image loses; fewer than 0 where it grows.
-    lost: isize,
+    /// Number of rows or columns by which the image shrinks. Negative if it grows.
+    shrinkage: isize,
 }
 
-/// What one target row or column is made of.
+/// The source rows or columns of one target row or column.
 struct Tap {
-    /// The first row or column of the source.
+    /// First row or column of the source.
     start: usize,
-    /// Of that and the following, in fixed point; they add up to 1.
+    /// Weights of this and the following rows or columns, in fixed point. They add up to 1.
     weights: Vec<i32>,
 }
 
 impl Side {
-    /// Resizes `source` rows or columns to `target`, of which those in `kept` are computed.
-    pub(crate) fn new(source: usize, target: usize, kept: Range<usize>) -> Self {
-        let taps: Vec<_> = kept.map(|index| Tap::new(source, target, index)).collect();
+    /// Resizes `source` rows or columns to `target`, of which only those in `crop` are computed.
+    pub(crate) fn new(source: usize, target: usize, crop: Range<usize>) -> Self {
+        let taps: Vec<_> = crop.map(|index| Tap::new(source, target, index)).collect();
         let start = taps.iter().map(|tap| tap.start).min().unwrap_or(0);
         let end = taps.iter().map(|tap| tap.start + tap.weights.len()).max();
         Self {
             taps,
             source: start..end.unwrap_or(0),
-            lost: source as isize - target as isize,
+            shrinkage: source as isize - target as isize,
         }
     }
 
-    /// Whether this side, which is made of rows, is resized before that of columns, as Pillow does where far more rows than
-    /// columns are lost. The order shows, since levels are rounded in between.
-    fn goes_before(&self, columns: &Self) -> bool {
-        self.lost > 0 && self.lost > 2 * columns.lost
+    /// Whether this side, the rows, is resized before the columns. Pillow does so if the rows shrink much more than the columns.
+    /// The order affects the result, because levels are rounded in between.
+    fn precedes(&self, columns: &Self) -> bool {
+        self.shrinkage > 0 && self.shrinkage > 2 * columns.shrinkage
     }
 
-    /// Resizes one row.
-    fn narrow(&self, source: &[Pixel], out: &mut [u8]) {
-        Narrow {
+    /// Resizes the columns of one row.
+    fn resize_row(&self, source: &[Pixel], out: &mut [u8]) {
+        ResizeRow {
             columns: self,
             source,
             out,
@@ -61,10 +60,10 @@ impl Side {
         .dispatch();
     }
 
-    /// Resizes all columns of an image whose rows have `width` levels.
-    fn flatten(&self, source: &[u8], width: usize) -> Vec<u8> {
+    /// Resizes the rows of an image with `width` levels per row.
+    fn resize_rows(&self, source: &[u8], width: usize) -> Vec<u8> {
         let mut out = vec![0; self.taps.len() * width];
-        Flatten {
+        ResizeRows {
             rows: self,
             source,
             out: &mut out,
@@ -77,22 +76,22 @@ impl Side {
 impl Tap {
     fn new(source: usize, target: usize, index: usize) -> Self {
         const SUPPORT: f64 = 2.0;
-        // Pillow takes sizes in single precision.
+        // Pillow uses single precision for sizes.
         let scale = f64::from(source as f32) / target as f64;
-        // Where the image shrinks, the curve is stretched over what it covers.
+        // If the image shrinks, the kernel is stretched over the source pixels of a target pixel.
         let stretch = scale.max(1.0);
-        let centre = (index as f64 + 0.5) * scale;
-        // The casts cut off what is behind the point, and what is below 0.
-        let start = (centre - SUPPORT * stretch + 0.5) as usize;
-        let end = ((centre + SUPPORT * stretch + 0.5) as usize).min(source);
-        // To multiply with the inverse rounds otherwise than to divide.
+        let center = (index as f64 + 0.5) * scale;
+        // The casts truncate and saturate at 0.
+        let start = (center - SUPPORT * stretch + 0.5) as usize;
+        let end = ((center + SUPPORT * stretch + 0.5) as usize).min(source);
+        // Multiplying by the inverse rounds differently than dividing.
         let inverse = 1.0 / stretch;
-        let weights = (start..end).map(|place| bicubic((place as f64 - centre + 0.5) * inverse));
+        let weights = (start..end).map(|place| bicubic((place as f64 - center + 0.5) * inverse));
         let weights: Vec<_> = weights.collect();
         let sum: f64 = weights.iter().sum();
         let fixed = |weight: f64| {
             let scaled = weight / sum * f64::from(1 << PRECISION);
-            // Halves are rounded away from 0.
+            // Round half away from zero.
             (scaled + 0.5_f64.copysign(scaled)) as i32
         };
         Self {
@@ -102,7 +101,7 @@ impl Tap {
     }
 }
 
-/// The curve of Keys (1981) with a = -0.5.
+/// The bicubic kernel of Keys (1981) with a = -0.5.
 fn bicubic(x: f64) -> f64 {
     const A: f64 = -0.5;
     let x = x.abs();
@@ -115,8 +114,8 @@ fn bicubic(x: f64) -> f64 {
     }
 }
 
-/// Resizes an image, and gives the RGB of what is kept of it, row by row. `read_row` writes those pixels of a row of the source
-/// that are in a range of columns.
+/// Resizes an image. Returns the RGB levels of the cropped region, row by row. `read_row` writes the pixels of a row of the source
+/// in a range of columns.
 pub(crate) fn resize(
     columns: &Side,
     rows: &Side,
@@ -124,43 +123,43 @@ pub(crate) fn resize(
 ) -> Vec<u8> {
     let mut pixels = vec![[0; 4]; columns.source.len()];
     let width = columns.taps.len() * 3;
-    if !rows.goes_before(columns) {
-        let mut narrow = vec![0; rows.source.len() * width];
-        for (row, out) in rows.source.clone().zip(narrow.chunks_exact_mut(width)) {
+    if !rows.precedes(columns) {
+        let mut intermediate = vec![0; rows.source.len() * width];
+        for (row, out) in rows.source.clone().zip(intermediate.chunks_exact_mut(width)) {
             read_row(row, columns.source.clone(), &mut pixels);
-            columns.narrow(&pixels, out);
+            columns.resize_row(&pixels, out);
         }
-        return rows.flatten(&narrow, width);
+        return rows.resize_rows(&intermediate, width);
     }
     let mut source = Vec::with_capacity(rows.source.len() * pixels.len() * 3);
     for row in rows.source.clone() {
         read_row(row, columns.source.clone(), &mut pixels);
-        let levels = pixels.iter().flat_map(|[colours @ .., _]| colours);
+        let levels = pixels.iter().flat_map(|[colors @ .., _]| colors);
         source.extend(levels.map(|level| *level as u8));
     }
-    let flat = rows.flatten(&source, pixels.len() * 3);
+    let rows_resized = rows.resize_rows(&source, pixels.len() * 3);
     let mut resized = vec![0; rows.taps.len() * width];
-    for (row, out) in flat
+    for (row, out) in rows_resized
         .chunks_exact(pixels.len() * 3)
         .zip(resized.chunks_exact_mut(width))
     {
-        let (colours, _) = row.as_chunks::<3>();
-        for (pixel, [red, green, blue]) in pixels.iter_mut().zip(colours) {
+        let (colors, _) = row.as_chunks::<3>();
+        for (pixel, [red, green, blue]) in pixels.iter_mut().zip(colors) {
             *pixel = [*red, *green, *blue, 0].map(i32::from);
         }
-        columns.narrow(&pixels, out);
+        columns.resize_row(&pixels, out);
     }
     resized
 }
 
-/// Resizes one row. As an operation of `rten_simd` it is compiled for the processor's vector instructions.
-struct Narrow<'a> {
+/// Resizes the columns of one row. As a `SimdOp`, it is compiled for the processor's vector instructions.
+struct ResizeRow<'a> {
     columns: &'a Side,
     source: &'a [Pixel],
     out: &'a mut [u8],
 }
 
-impl SimdOp for Narrow<'_> {
+impl SimdOp for ResizeRow<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -179,14 +178,14 @@ impl SimdOp for Narrow<'_> {
     }
 }
 
-/// Resizes all columns at once.
-struct Flatten<'a> {
+/// Resizes the rows of an image.
+struct ResizeRows<'a> {
     rows: &'a Side,
     source: &'a [u8],
     out: &'a mut [u8],
 }
 
-impl SimdOp for Flatten<'_> {
+impl SimdOp for ResizeRows<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! `[models.settings]` as it is written. What it means for a given folder is decided in `folder`; nothing here opens a file.
+//! `[models.settings]`. How the settings and the model directory are combined is defined in `model_spec`.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -11,12 +11,12 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// The model's folder, as transformers saves one. A relative path starts at the folder of the configuration file.
+    /// Directory of the model, as saved by transformers. A relative path is relative to the directory of the configuration file.
     pub(crate) folder: PathBuf,
     /// Whether the vectors of texts and images are scaled to length 1.
     #[serde(default = "yes")]
     pub(crate) normalize: bool,
-    /// Whether longer texts are cut, or refused.
+    /// Whether texts that are too long are truncated or rejected.
     #[serde(default = "yes")]
     pub(crate) truncate: bool,
     /// Maximum number of pixels of an image.
@@ -25,19 +25,19 @@ pub struct Settings {
     /// How the orientation in an image's Exif metadata is handled: ignored, or applied.
     #[serde(default)]
     pub(crate) orientation: Orientation,
-    /// How truncated JPEG files are handled: rejected, or decoded as far as they go.
+    /// How truncated JPEG files are handled: rejected, or decoded with the missing part filled in.
     #[serde(default)]
     pub(crate) truncated_images: TruncatedImages,
-    /// The text that is held against an image for a label, which stands for `{}`. A request may bring its own.
+    /// Text that is compared with an image for each label, which replaces `{}`. A request can override it.
     #[serde(default = "this_is_a_photo")]
     pub(crate) template: String,
-    /// Most labels of one item of the task `classify`.
+    /// Maximum number of labels in an item of the task `classify`.
     #[serde(default = "a_thousand")]
     pub(crate) max_labels: NonZeroUsize,
-    /// How many labels are remembered with their vectors; those that were asked for most recently.
+    /// Number of labels whose vectors are cached. The least recently used are evicted.
     #[serde(default = "four_thousand")]
     pub(crate) cached_labels: NonZeroUsize,
-    /// Threads that compute one batch; as many as the server suggests, if not said.
+    /// Number of threads that compute one batch. Default: the number that the server suggests.
     pub(crate) threads: Option<NonZeroUsize>,
 }
 
@@ -54,11 +54,11 @@ fn this_is_a_photo() -> String {
 }
 
 fn a_thousand() -> NonZeroUsize {
-    const THOUSAND: NonZeroUsize = NonZeroUsize::new(1000).expect("it is not 0");
+    const THOUSAND: NonZeroUsize = NonZeroUsize::new(1000).expect("not 0");
     THOUSAND
 }
 
 fn four_thousand() -> NonZeroUsize {
-    const FOUR_THOUSAND: NonZeroUsize = NonZeroUsize::new(4000).expect("it is not 0");
+    const FOUR_THOUSAND: NonZeroUsize = NonZeroUsize::new(4000).expect("not 0");
     FOUR_THOUSAND
 }

@@ -1,4 +1,4 @@
-//! What clients may ask of a model: vectors of texts and of images, which lie in one space, and which labels fit an image.
+//! The tasks: vectors of texts and images in one vector space, and zero-shot classification.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::Clip;
 use crate::image_reader::Pixels;
 use crate::labels::Template;
 
-/// Most tokens of a batch, if the operator does not say. A batch gains nothing beyond: what has been packed is computed in blocks
-/// that are smaller.
+/// Default maximum number of tokens of a batch. Larger batches do not increase throughput, because they are computed in smaller
+/// blocks.
 const BATCH_TOKENS: u64 = 2048;
 
-/// Most items of a batch, if the operator does not say: the tokens are what counts.
+/// Default maximum number of items of a batch. The limit of tokens matters more.
 const BATCH_ITEMS: usize = 64;
 
 /// Width and height of the images in examples.
@@ -45,18 +45,21 @@ fn vectors(model: &Clip, vectors: &[Vec<f32>]) -> BatchResult<TensorOutput> {
     Ok(Outputs::<TensorOutput>::batch(tensor))
 }
 
-/// A black image, as a client would write it.
+/// Returns a black PNG in base64.
 fn example_image() -> Option<String> {
     let file = pictures::black_png(EXAMPLE_SIDE, EXAMPLE_SIDE)?;
     Some(BASE64_STANDARD.encode(file))
 }
 
-/// Text to vector.
+/// Task that computes the vector of a text.
 pub(crate) struct EmbedText(TaskInfo);
 
 impl EmbedText {
     pub(crate) fn new(model: &Clip) -> Self {
-        let info = vector_info("The vector of a text, in one space with those of images", model);
+        let info = vector_info(
+            "Computes the vector of a text, in the same vector space as images",
+            model,
+        );
         Self(info.embedding().example(json!("a photo of a cat")))
     }
 }
@@ -84,13 +87,13 @@ impl PreparedTask<Clip> for EmbedText {
     }
 }
 
-/// Image to vector.
+/// Task that computes the vector of an image.
 pub(crate) struct EmbedImage(TaskInfo);
 
 impl EmbedImage {
     pub(crate) fn new(model: &Clip) -> Self {
         let info = vector_info(
-            "The vector of a PNG, JPEG or WebP image, in one space with those of texts",
+            "Computes the vector of a PNG, JPEG or WebP image, in the same vector space as texts",
             model,
         );
         let info = info.accepts(pictures::MEDIA_TYPES);
@@ -124,16 +127,16 @@ impl PreparedTask<Clip> for EmbedImage {
     }
 }
 
-/// An image, and labels that may fit it.
+/// An image and candidate labels.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Question {
     /// A PNG, JPEG or WebP image.
     image: JsonBytes,
-    /// What may be seen in it; each once.
+    /// Candidate labels, without duplicates.
     #[schemars(length(min = 1))]
     labels: Vec<String>,
-    /// The text that is held against the image for a label, which stands for `{}`; as the server is configured, if not said.
+    /// Text that is compared with the image for each label, which replaces `{}`. Default: the setting `template`.
     template: Option<String>,
 }
 
@@ -150,27 +153,27 @@ impl Question {
         let mut seen = HashSet::new();
         match self.labels.iter().find(|label| !seen.insert(*label)) {
             Some(label) => Err(ItemError::invalid(format_args!(
-                "`labels` has `{label}` more than once, which would share its probability"
+                "`labels` has `{label}` more than once, which would split its probability"
             ))),
             None => Ok(()),
         }
     }
 }
 
-/// A question that is ready for the networks.
-pub(crate) struct ReadyQuestion {
+/// A preprocessed question.
+pub(crate) struct PreparedQuestion {
     pixels: Pixels,
     labels: Vec<(String, Tokens)>,
 }
 
-/// The labels, that which fits best first.
+/// The labels, most probable first.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Classification {
-    /// The label that fits best.
+    /// The most probable label.
     label: String,
     /// Its probability.
     score: f32,
-    /// All labels with their probabilities, which add up to 1, best first.
+    /// All labels with their probabilities, most probable first. The probabilities add up to 1.
     scores: Vec<Score>,
 }
 
@@ -181,17 +184,18 @@ struct Score {
     score: f32,
 }
 
-/// Image and labels to probabilities of the labels.
+/// Task that computes the probabilities of labels for an image.
 pub(crate) struct Classify;
 
 impl PreparedTask<Clip> for Classify {
     type Input = Json<Question>;
     type Output = Json<Classification>;
-    type Prepared = ReadyQuestion;
+    type Prepared = PreparedQuestion;
 
     fn describe(&self) -> TaskInfo {
         let info = info(
-            "Which of some labels fit an image, best first, without having been trained on them.".to_owned(),
+            "Classifies an image with the given labels, most probable first, without training on them."
+                .to_owned(),
         );
         let example = |image| {
             let image = format!("data:image/png;base64,{image}");
@@ -201,27 +205,31 @@ impl PreparedTask<Clip> for Classify {
         example_image().map_or(info.clone(), example)
     }
 
-    fn prepare(&self, model: &Clip, item: Item<Question>) -> Result<Prepared<ReadyQuestion>, ItemError> {
+    fn prepare(&self, model: &Clip, item: Item<Question>) -> Result<Prepared<PreparedQuestion>, ItemError> {
         let question = item.value;
         question.check(model.max_labels)?;
-        let own = question.template.as_deref().map(Template::new).transpose();
-        let own = own.map_err(|problem| ItemError::invalid(format_args!("`template`: {problem}")))?;
-        let template = own.as_ref().unwrap_or(&model.template);
-        let split = |label: String| -> Result<_, ItemError> {
+        let custom = question.template.as_deref().map(Template::new).transpose();
+        let custom = custom.map_err(|problem| ItemError::invalid(format_args!("`template`: {problem}")))?;
+        let template = custom.as_ref().unwrap_or(&model.template);
+        let tokenize = |label: String| -> Result<_, ItemError> {
             let tokens = model.tokenizer.text(&template.text(&label))?;
             Ok((label, tokens))
         };
-        let labels: Vec<_> = question.labels.into_iter().map(split).collect::<Result<_, _>>()?;
+        let labels: Vec<_> = question
+            .labels
+            .into_iter()
+            .map(tokenize)
+            .collect::<Result<_, _>>()?;
         let pixels = model.image_reader.read(&question.image.data)?;
         let new = labels
             .iter()
             .map(|(_, tokens)| tokens)
             .filter(|tokens| !model.labels.knows(tokens));
         let weight = model.network.image_tokens() + new.map(Tokens::len).sum::<usize>();
-        Ok(Prepared::new(ReadyQuestion { pixels, labels }).weight(weight as u64))
+        Ok(Prepared::new(PreparedQuestion { pixels, labels }).weight(weight as u64))
     }
 
-    fn predict(&self, model: &Clip, batch: Batch<&ReadyQuestion>) -> BatchResult<Classification> {
+    fn predict(&self, model: &Clip, batch: Batch<&PreparedQuestion>) -> BatchResult<Classification> {
         let (network, worker) = (&model.network, batch.worker());
         let pixels: Vec<_> = batch.iter().map(|question| &question.pixels).collect();
         let labels: Vec<_> = batch
@@ -251,7 +259,7 @@ impl Classification {
     ) -> Self {
         let logits: Vec<_> = vectors.map(|vector| scale * dot(image, &vector)).collect();
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        // The largest is subtracted first, so that no power overflows.
+        // Softmax. The largest logit is subtracted first, so that `exp` does not overflow.
         let powers: Vec<_> = logits.iter().map(|logit| (logit - largest).exp()).collect();
         let sum: f32 = powers.iter().sum();
         let scores = labels.iter().zip(powers).map(|((label, _), power)| Score {
@@ -259,7 +267,7 @@ impl Classification {
             score: power / sum,
         });
         let mut scores: Vec<_> = scores.collect();
-        // Stable: of equal scores the first label wins.
+        // The sort is stable, so labels with equal probabilities keep their order.
         scores.sort_by(|one, other| other.score.total_cmp(&one.score));
         let Score { label, score } = scores[0].clone();
         Self { label, score, scores }

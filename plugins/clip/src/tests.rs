@@ -1,5 +1,5 @@
-//! What happens to images and texts before the networks, compared with transformers to the bit (`tests/reference/make.py` wrote
-//! down what it does).
+//! Compares the preprocessing of images and texts with transformers, bit by bit. `tests/reference/make.py` generates the
+//! references.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,15 +16,15 @@ fn tests() -> PathBuf {
 }
 
 fn file(name: &str) -> Vec<u8> {
-    fs::read(tests().join(name)).expect("the file is part of the repository")
+    fs::read(tests().join(name)).expect("read a test file")
 }
 
 fn reference() -> Json {
-    serde_json::from_slice(&file("reference/reference.json")).expect("the reference is JSON")
+    serde_json::from_slice(&file("reference/reference.json")).expect("valid JSON")
 }
 
 fn names(value: &Json) -> Vec<&str> {
-    let names = value.as_array().expect("it is a list");
+    let names = value.as_array().expect("a list");
     names.iter().map(|name| name.as_str().expect("a name")).collect()
 }
 
@@ -40,9 +40,9 @@ fn image_reader(side: usize) -> ImageReader {
     }
 }
 
-/// The pixels of images that lie one below the other.
+/// Reads images that are arranged one below the other in a file.
 fn sheet(name: &str, side: usize) -> Vec<Pixels> {
-    let sheet = image::load_from_memory(&file(name)).expect("the reference is a PNG");
+    let sheet = image::load_from_memory(&file(name)).expect("a valid PNG");
     let pixels = sheet.into_rgb8().into_raw();
     pixels
         .chunks_exact(side * side * 3)
@@ -51,11 +51,11 @@ fn sheet(name: &str, side: usize) -> Vec<Pixels> {
 }
 
 fn spec(folder: &str) -> ModelSpec {
-    let settings = serde_json::from_value(json!({"folder": folder})).expect("the settings are complete");
+    let settings = serde_json::from_value(json!({"folder": folder})).expect("valid settings");
     ModelSpec::read(&tests().join("models").join(folder), &settings).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// By how many levels the pixels of an image differ from the expected ones, at most.
+/// Returns the maximum difference of the pixels of an image from the expected ones, in levels.
 fn difference(name: &str, side: usize, expected: &Pixels) -> u8 {
     let pixels = image_reader(side).read(&file(&format!("images/{name}")));
     let Pixels(pixels) = pixels.unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -64,11 +64,11 @@ fn difference(name: &str, side: usize, expected: &Pixels) -> u8 {
         .iter()
         .zip(&expected.0)
         .map(|(one, other)| one.abs_diff(*other));
-    differences.max().expect("there are pixels")
+    differences.max().expect("at least one pixel")
 }
 
 #[test]
-fn pixels_of_png_and_lossless_webp_are_those_of_transformers() {
+fn pixels_of_png_and_lossless_webp_match_transformers() {
     let reference = reference();
     let (names, sheet) = (names(&reference["exact"]), sheet("reference/pixels.png", 32));
     assert_eq!(names.len(), sheet.len());
@@ -78,7 +78,7 @@ fn pixels_of_png_and_lossless_webp_are_those_of_transformers() {
 }
 
 #[test]
-fn pixels_of_full_size_are_those_of_transformers() {
+fn pixels_of_full_size_match_transformers() {
     let expected = sheet("reference/large_224.png", 224);
     assert_eq!(difference("large.png", 224, &expected[0]), 0);
 }
@@ -94,10 +94,10 @@ fn pixels_of_lossy_formats_are_close() {
 }
 
 #[test]
-fn every_level_of_every_opacity_is_seen_on_white_as_pillow_sees_it() {
+fn blending_with_white_matches_pillow_for_every_level_and_alpha() {
     let expected = image::load_from_memory(&file("reference/on_white.png"));
     let Ok(DynamicImage::ImageLuma8(expected)) = expected else {
-        panic!("the reference is a grey PNG");
+        panic!("expected a gray PNG");
     };
     for (level, alpha, pixel) in expected.enumerate_pixels() {
         assert_eq!(
@@ -109,7 +109,7 @@ fn every_level_of_every_opacity_is_seen_on_white_as_pillow_sees_it() {
 }
 
 #[test]
-fn every_level_of_every_channel_becomes_the_number_that_numpy_makes_of_it() {
+fn normalization_matches_numpy_for_every_level_and_channel() {
     let reference = reference();
     for folder in ["new", "old"] {
         let levels = spec(folder).network.vision.levels;
@@ -126,12 +126,12 @@ fn every_level_of_every_channel_becomes_the_number_that_numpy_makes_of_it() {
 }
 
 #[test]
-fn texts_have_the_tokens_of_transformers() {
+fn tokens_match_transformers() {
     let reference = reference();
     for folder in ["new", "old"] {
         let tokenizer = spec(folder).tokenizer;
         for (index, text) in names(&reference["texts"]).iter().enumerate() {
-            let tokens = tokenizer.text(text).expect("every text has tokens");
+            let tokens = tokenizer.text(text).expect("valid text");
             assert_eq!(
                 json!(tokens.ids),
                 reference["expected"][folder]["ids"][index],

@@ -1,25 +1,25 @@
-//! The network for texts, on packed tokens. It knows nothing of tokenisers or tasks.
+//! The text network, on packed tokens.
 
 use plugin_sdk::LoadError;
 use transformer::{Encoder, GemmExecutor, LayerNorm, Linear, Names, Tokens, Weights};
 
 use crate::model_spec::{PooledToken, TextSpec};
 
-/// The table of words, which every CLIP has.
+/// Name of the tensor of token embeddings, which every CLIP model has.
 pub(crate) const WORDS: &str = "text_model.embeddings.token_embedding.weight";
 
-/// A network that makes vectors of texts.
+/// A network that computes vectors of texts.
 pub(crate) struct TextNetwork {
     words: Vec<f32>,
     positions: Vec<f32>,
     layers: Encoder,
     norm: LayerNorm,
     project: Linear,
-    last: PooledToken,
+    pooled_token: PooledToken,
 }
 
 impl TextNetwork {
-    /// Takes the weights of a network that makes vectors of `width` numbers.
+    /// Loads the weights of a network with vectors of length `width`.
     pub(crate) fn load(weights: &Weights<'_>, spec: TextSpec, width: usize) -> Result<Self, LoadError> {
         let (inner, epsilon) = (spec.layers.width, spec.layers.epsilon);
         let positions = "text_model.embeddings.position_embedding.weight";
@@ -30,16 +30,16 @@ impl TextNetwork {
             layers: Encoder::load(weights, spec.layers, &names("text_model.encoder.layers"))?,
             norm: LayerNorm::load(weights, "text_model.final_layer_norm", inner, epsilon)?,
             project: Linear::load_unbiased(&GemmExecutor::new(), weights, projection, width, inner)?,
-            last: spec.last,
+            pooled_token: spec.pooled_token,
         })
     }
 
-    /// How many ids the vocabulary has.
+    /// Returns the size of the vocabulary.
     pub(crate) fn vocabulary(&self) -> usize {
         self.words.len() / self.layers.width()
     }
 
-    /// A vector for each text. Every id is in the vocabulary, and no text is longer than the model has positions.
+    /// Computes a vector for each text. All IDs must be in the vocabulary, and no text may be longer than the number of positions.
     pub(crate) fn vectors(&self, texts: &[&Tokens]) -> Vec<Vec<f32>> {
         let (gemm, inner) = (GemmExecutor::new(), self.layers.width());
         let mut ranges = Vec::with_capacity(texts.len());
@@ -54,7 +54,7 @@ impl TextNetwork {
         }
         self.layers.apply(&gemm, &ranges, &mut states);
         let lasts = ranges.iter().zip(texts).flat_map(|(range, tokens)| {
-            let token = range.start + self.last.of(&tokens.ids);
+            let token = range.start + self.pooled_token.index_in(&tokens.ids);
             &states[token * inner..(token + 1) * inner]
         });
         let mut lasts: Vec<_> = lasts.copied().collect();
@@ -64,17 +64,17 @@ impl TextNetwork {
 }
 
 impl PooledToken {
-    /// Which of these tokens stands for the text.
-    fn of(self, ids: &[u32]) -> usize {
-        let wanted = match self {
+    /// Returns the index of the token whose vector is used for the text.
+    fn index_in(self, ids: &[u32]) -> usize {
+        let target = match self {
             Self::Largest => ids.iter().copied().max().unwrap_or(0),
             Self::Id(id) => id,
         };
-        ids.iter().position(|id| *id == wanted).unwrap_or(0)
+        ids.iter().position(|id| *id == target).unwrap_or(0)
     }
 }
 
-/// What the tensors of both networks are called within a layer.
+/// Returns the names of the tensors of a layer, for both networks.
 pub(crate) fn names(layers: &'static str) -> Names {
     Names {
         layers,
@@ -87,7 +87,7 @@ pub(crate) fn names(layers: &'static str) -> Names {
     }
 }
 
-/// Takes rows into the space that texts and images share.
+/// Projects rows into the common vector space of texts and images.
 pub(crate) fn project(gemm: &GemmExecutor, layer: &Linear, rows: &[f32]) -> Vec<Vec<f32>> {
     let mut vectors = vec![0.0; rows.len() / layer.inputs() * layer.outputs()];
     layer.apply(gemm, rows, &mut vectors);
@@ -102,9 +102,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_text_stands_for_it() {
-        assert_eq!(PooledToken::Largest.of(&[7, 3, 9, 4, 9]), 2);
-        assert_eq!(PooledToken::Id(4).of(&[7, 3, 9, 4, 9, 4]), 3);
-        assert_eq!(PooledToken::Id(5).of(&[7, 3, 9]), 0);
+    fn the_end_token_is_pooled() {
+        assert_eq!(PooledToken::Largest.index_in(&[7, 3, 9, 4, 9]), 2);
+        assert_eq!(PooledToken::Id(4).index_in(&[7, 3, 9, 4, 9, 4]), 3);
+        assert_eq!(PooledToken::Id(5).index_in(&[7, 3, 9]), 0);
     }
 }

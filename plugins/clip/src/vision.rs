@@ -1,4 +1,4 @@
-//! The network for images, which it takes as a sequence of patches. It knows nothing of image files or tasks.
+//! The vision network, which processes an image as a sequence of patches.
 
 use plugin_sdk::LoadError;
 use transformer::{Encoder, GemmExecutor, LayerNorm, Linear, Weights};
@@ -9,16 +9,16 @@ use crate::text::{names, project};
 
 const CHANNELS: usize = 3;
 
-/// A network that makes vectors of images.
+/// A network that computes vectors of images.
 pub(crate) struct VisionNetwork {
     /// Width and height of an image.
     side: usize,
     /// Width and height of a patch.
     patch: usize,
-    /// What each level of each channel becomes.
+    /// Normalized value of each level of each channel.
     levels: Box<[[f32; 256]; CHANNELS]>,
     patches: Linear,
-    /// What stands before the patches, and for all of them in the end.
+    /// Embedding of the class token, which precedes the patches and whose vector is used for the image.
     class: Vec<f32>,
     positions: Vec<f32>,
     first_norm: LayerNorm,
@@ -28,7 +28,7 @@ pub(crate) struct VisionNetwork {
 }
 
 impl VisionNetwork {
-    /// Takes the weights of a network that makes vectors of `width` numbers.
+    /// Loads the weights of a network with vectors of length `width`.
     pub(crate) fn load(weights: &Weights<'_>, spec: VisionSpec, width: usize) -> Result<Self, LoadError> {
         let VisionSpec {
             layers,
@@ -49,7 +49,7 @@ impl VisionNetwork {
             patches: Linear::new(&gemm, &patches, vec![0.0; inner], CHANNELS * patch * patch),
             class: tensor("class_embedding", &[inner])?,
             positions: tensor("position_embedding.weight", &[(side / patch).pow(2) + 1, inner])?,
-            // It is called so.
+            // The name is misspelled in all checkpoints.
             first_norm: norm("pre_layrnorm")?,
             layers: Encoder::load(weights, layers, &names("vision_model.encoder.layers"))?,
             last_norm: norm("post_layernorm")?,
@@ -57,12 +57,12 @@ impl VisionNetwork {
         })
     }
 
-    /// How many tokens an image is.
+    /// Returns the number of tokens of an image: its patches and the class token.
     pub(crate) fn tokens(&self) -> usize {
         (self.side / self.patch).pow(2) + 1
     }
 
-    /// A vector for each image.
+    /// Computes a vector for each image.
     pub(crate) fn vectors(&self, images: &[&Pixels]) -> Vec<Vec<f32>> {
         let (gemm, inner, tokens) = (GemmExecutor::new(), self.layers.width(), self.tokens());
         let mut states = self.embed(&gemm, images);
@@ -81,7 +81,7 @@ impl VisionNetwork {
         let inner = self.layers.width();
         let mut patches = Vec::with_capacity(images.len() * (self.tokens() - 1) * self.patches.inputs());
         for image in images {
-            self.cut(image, &mut patches);
+            self.append_patches(image, &mut patches);
         }
         let mut embedded = vec![0.0; patches.len() / self.patches.inputs() * inner];
         self.patches.apply(gemm, &patches, &mut embedded);
@@ -97,9 +97,9 @@ impl VisionNetwork {
         states
     }
 
-    /// Appends the numbers of each patch of an image: plane by plane, row by row. What is left over at the right and at the bottom
-    /// is not seen.
-    fn cut(&self, image: &Pixels, patches: &mut Vec<f32>) {
+    /// Appends the values of each patch of an image, channel by channel and row by row. Remaining pixels at the right and at the
+    /// bottom are ignored.
+    fn append_patches(&self, image: &Pixels, patches: &mut Vec<f32>) {
         let (patch, side) = (self.patch, self.side);
         let starts = || (0..side / patch).map(|index| index * patch);
         for (top, left) in starts().flat_map(|top| starts().map(move |left| (top, left))) {

@@ -1,7 +1,7 @@
-//! What the tasks answer, compared with transformers on small models with random weights (`reference/make.py` writes them): one as
-//! transformers saves models now, one as the first were saved.
+//! Compares the outputs of the tasks with transformers, on two small models: one in the current directory format and one in the
+//! format of the first checkpoints. `reference/make.py` generates them with random weights.
 
-#[allow(dead_code, reason = "every test file uses a part of it")]
+#[allow(dead_code, reason = "each test file uses a part of it")]
 mod common;
 
 use std::io::Cursor;
@@ -20,20 +20,20 @@ fn question(name: &str, reference: &Json) -> Json {
     json!({"image": image, "labels": reference["labels"], "template": reference["template"]})
 }
 
-/// Asserts that an answer has these probabilities, whose order is that of the labels, best first.
+/// Asserts that an output has these probabilities, which are in the order of `labels`, most probable first.
 fn assert_classified(answer: &Json, labels: &Json, probabilities: &Json, what: &str) {
     let mut expected: Vec<_> = list(labels).iter().zip(numbers(probabilities)).collect();
     expected.sort_by(|(_, one), (_, other)| other.total_cmp(one));
     let scores = list(&answer["scores"]);
     let order: Vec<_> = scores.iter().map(|score| &score["label"]).collect();
-    let wanted: Vec<_> = expected.iter().map(|(label, _)| *label).collect();
-    assert_eq!(order, wanted, "{what}");
+    let expected_order: Vec<_> = expected.iter().map(|(label, _)| *label).collect();
+    assert_eq!(order, expected_order, "{what}");
     let got: Vec<_> = scores
         .iter()
         .filter_map(|score| score["score"].as_f64())
         .collect();
-    let wanted: Vec<_> = expected.iter().map(|(_, score)| *score).collect();
-    assert_close(&got, &wanted, what);
+    let expected_order: Vec<_> = expected.iter().map(|(_, score)| *score).collect();
+    assert_close(&got, &expected_order, what);
     assert_eq!(
         (&answer["label"], &answer["score"]),
         (&scores[0]["label"], &scores[0]["score"])
@@ -41,7 +41,7 @@ fn assert_classified(answer: &Json, labels: &Json, probabilities: &Json, what: &
 }
 
 #[test]
-fn texts_have_the_vectors_of_transformers_alone_and_together() {
+fn text_vectors_match_transformers_alone_and_in_a_batch() {
     let reference = reference();
     let texts = list(&reference["texts"]);
     for folder in FOLDERS {
@@ -67,7 +67,7 @@ fn texts_have_the_vectors_of_transformers_alone_and_together() {
 }
 
 #[test]
-fn images_have_the_vectors_of_transformers_alone_and_together() {
+fn image_vectors_match_transformers_alone_and_in_a_batch() {
     let reference = reference();
     let names: Vec<_> = list(&reference["exact"])
         .iter()
@@ -89,7 +89,7 @@ fn images_have_the_vectors_of_transformers_alone_and_together() {
 }
 
 #[test]
-fn labels_have_the_probabilities_of_transformers_alone_and_together() {
+fn label_probabilities_match_transformers_alone_and_in_a_batch() {
     let reference = reference();
     let names: Vec<_> = list(&reference["exact"])
         .iter()
@@ -99,7 +99,7 @@ fn labels_have_the_probabilities_of_transformers_alone_and_together() {
     for folder in FOLDERS {
         let model = load(json!({"folder": folder})).expect("the model loads");
         let expected = &reference["expected"][folder]["probabilities"];
-        // The first time all labels are new, then all are known.
+        // All labels are new for the first image, and cached after that.
         for (name, item) in names.iter().zip(&questions) {
             let answer = model
                 .predict("classify", std::slice::from_ref(item))
@@ -125,7 +125,7 @@ fn labels_have_the_probabilities_of_transformers_alone_and_together() {
 }
 
 #[test]
-fn a_batch_may_ask_for_different_labels_of_different_images() {
+fn items_of_a_batch_can_have_different_labels() {
     let model = load(json!({"folder": "new", "cached_labels": 1})).expect("the model loads");
     let items = [
         json!({"image": image("large.png"), "labels": ["a", "b", "c"]}),
@@ -150,19 +150,19 @@ fn a_batch_may_ask_for_different_labels_of_different_images() {
                 .filter_map(|score| score["score"].as_f64())
                 .collect::<Vec<_>>()
         };
-        assert_close(&scores(&together), &scores(&alone), "together and alone");
+        assert_close(&scores(&together), &scores(&alone), "in a batch and alone");
         assert_eq!(together["label"], alone["label"]);
     }
 }
 
 #[test]
-fn labels_that_are_known_weigh_nothing() {
+fn cached_labels_have_no_weight() {
     let (model, reference) = (plain("new"), reference());
     let question = question("tiny.png", &reference);
     let weight = |model: &Harness<Clip>| model.prepare("classify", &question).expect("accepted").weight;
     assert!(
         weight(&model) > 17 + 4 * 3,
-        "every label has at least an end, a beginning and a word"
+        "each label has at least a start token, a word and an end token"
     );
     model
         .predict("classify", std::slice::from_ref(&question))
@@ -172,7 +172,7 @@ fn labels_that_are_known_weigh_nothing() {
 }
 
 #[test]
-fn vectors_have_length_1_if_nothing_is_said() {
+fn vectors_have_length_1_by_default() {
     let model = load(json!({"folder": "new"})).expect("the model loads");
     let raw = plain("new");
     model.check_examples();
@@ -181,14 +181,17 @@ fn vectors_have_length_1_if_nothing_is_said() {
         let scaled = vector(&model.predict(task, std::slice::from_ref(&item))[0]);
         let raw = vector(&raw.predict(task, &[item])[0]);
         let length = raw.iter().map(|value| value * value).sum::<f64>().sqrt();
-        assert!((length - 1.0).abs() > 0.1, "{task}: not scaled: {length}");
+        assert!(
+            (length - 1.0).abs() > 0.1,
+            "{task}: expected an unscaled vector, got length {length}"
+        );
         let expected: Vec<_> = raw.iter().map(|value| value / length).collect();
         assert_close(&scaled, &expected, task);
     }
 }
 
 #[test]
-fn the_template_of_the_settings_holds_where_the_request_brings_none() {
+fn the_template_of_the_settings_is_the_default_for_requests() {
     let reference = reference();
     let settings = json!({"folder": "new", "template": reference["template"]});
     let model = load(settings).expect("the model loads");
@@ -203,11 +206,11 @@ fn the_template_of_the_settings_holds_where_the_request_brings_none() {
 }
 
 #[test]
-fn long_texts_are_cut_or_refused_as_the_settings_say() {
+fn long_texts_are_truncated_or_rejected_depending_on_the_settings() {
     let text = json!("word ".repeat(100));
-    assert_eq!(plain("new").prepare("text", &text).expect("it is cut").weight, 20);
+    assert_eq!(plain("new").prepare("text", &text).expect("truncated").weight, 20);
     let strict = load(json!({"folder": "new", "truncate": false})).expect("the model loads");
-    let failure = strict.prepare("text", &text).expect_err("it is too long");
+    let failure = strict.prepare("text", &text).expect_err("too long");
     assert_eq!(failure.kind, FailureKind::InvalidInput);
     assert!(
         failure.message.ends_with("tokens, expected at most 20"),
@@ -217,7 +220,7 @@ fn long_texts_are_cut_or_refused_as_the_settings_say() {
 }
 
 #[test]
-fn images_that_cannot_be_read_are_the_clients_fault() {
+fn images_that_cannot_be_decoded_are_client_errors() {
     let model = load(json!({"folder": "new", "max_pixels": 200_000})).expect("the model loads");
     for (name, problem) in [
         ("animated.png", "image is animated, expected a still image"),
@@ -260,20 +263,18 @@ fn a_truncated_jpeg_is_decoded_if_the_settings_accept_it() {
     let mut jpeg = Cursor::new(Vec::new());
     image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 4, y as u8 * 4, 99]))
         .write_to(&mut jpeg, image::ImageFormat::Jpeg)
-        .expect("a JPEG can be written");
+        .expect("encode a JPEG");
     let half = &jpeg.get_ref()[..jpeg.get_ref().len() / 2 + 300];
     let item = json!({"b64": BASE64_STANDARD.encode(half), "media_type": "image/jpg"});
     let model =
         |truncated| load(json!({"folder": "new", "truncated_images": truncated})).expect("the model loads");
-    let failure = model("reject")
-        .prepare("image", &item)
-        .expect_err("it is truncated");
+    let failure = model("reject").prepare("image", &item).expect_err("truncated");
     assert_eq!(failure.kind, FailureKind::InvalidInput);
-    model("accept").prepare("image", &item).expect("it is accepted");
+    model("accept").prepare("image", &item).expect("accepted");
 }
 
 #[test]
-fn questions_that_make_no_sense_are_the_clients_fault() {
+fn invalid_questions_are_client_errors() {
     let model = load(json!({"folder": "new", "max_labels": 2})).expect("the model loads");
     let picture = image("tiny.png");
     for (question, problem) in [
@@ -307,7 +308,9 @@ fn questions_that_make_no_sense_are_the_clients_fault() {
             "`label`: unknown field `label`",
         ),
     ] {
-        let failure = model.prepare("classify", &question).expect_err("refused");
+        let failure = model
+            .prepare("classify", &question)
+            .expect_err("an invalid question");
         assert_eq!(failure.kind, FailureKind::InvalidInput);
         assert!(failure.message.starts_with(problem), "{}", failure.message);
     }

@@ -1,6 +1,6 @@
-//! Folders that say the same in other words, and folders that are not understood.
+//! Tests of equivalent model directories and of unsupported ones.
 
-#[allow(dead_code, reason = "every test file uses a part of it")]
+#[allow(dead_code, reason = "each test file uses a part of it")]
 mod common;
 
 use std::fs;
@@ -11,16 +11,16 @@ use plugin_sdk::serde_json::{self, Value as Json, json};
 use plugin_sdk::testing::Failure;
 use tempfile::TempDir;
 
-/// A copy of a small model.
-struct Copy(TempDir);
+/// A copy of the directory of a small model.
+struct ModelCopy(TempDir);
 
-impl Copy {
+impl ModelCopy {
     fn of(folder: &str) -> Self {
-        let copy = tempfile::tempdir().expect("there is room for a temporary folder");
-        for entry in fs::read_dir(models().join(folder)).expect("the folder can be read") {
-            let file = entry.expect("the folder can be read").path();
-            let name = file.file_name().expect("an entry has a name");
-            fs::copy(&file, copy.path().join(name)).expect("a file can be copied");
+        let copy = tempfile::tempdir().expect("create a temporary directory");
+        for entry in fs::read_dir(models().join(folder)).expect("read the directory") {
+            let file = entry.expect("read the directory").path();
+            let name = file.file_name().expect("a file name");
+            fs::copy(&file, copy.path().join(name)).expect("copy a file");
         }
         Self(copy)
     }
@@ -33,31 +33,31 @@ impl Copy {
     fn edit(self, name: &str, edit: impl FnOnce(&mut Json)) -> Self {
         let file = self.path().join(name);
         let mut content: Json =
-            serde_json::from_slice(&fs::read(&file).expect("the file is there")).expect("it is JSON");
+            serde_json::from_slice(&fs::read(&file).expect("read the file")).expect("valid JSON");
         edit(&mut content);
-        fs::write(file, content.to_string()).expect("the copy can be written");
+        fs::write(file, content.to_string()).expect("write the file");
         self
     }
 
-    /// Takes a file away.
+    /// Removes a file.
     fn without(self, name: &str) -> Self {
-        fs::remove_file(self.path().join(name)).expect("the file is there");
+        fs::remove_file(self.path().join(name)).expect("read the file");
         self
     }
 
-    /// Why it is refused; the setting `folder` is to file_error.
+    /// Returns the error of loading the copy, which must name the setting `folder`.
     fn load_error(&self) -> String {
-        let failure = load(json!({"folder": self.path()})).expect_err("it is refused");
+        let failure = load(json!({"folder": self.path()})).expect_err("unsupported model");
         assert_eq!(failure.key, "folder", "{failure}");
         failure.message
     }
 
-    /// Asserts that the texts and an image have the vectors of that folder.
+    /// Asserts that the vectors of the texts and of an image match the reference for `folder`.
     fn check(&self, folder: &str) {
         let reference = reference();
         let model = load(json!({"folder": self.path(), "normalize": false})).expect("the model loads");
         let expected = &reference["expected"][folder];
-        let texts = reference["texts"].as_array().expect("it is a list");
+        let texts = reference["texts"].as_array().expect("a list");
         for (index, outcome) in model.predict("text", texts).iter().enumerate() {
             assert_close(
                 &vector(outcome),
@@ -75,15 +75,15 @@ impl Copy {
 }
 
 #[test]
-fn the_preparation_of_images_may_have_a_file_of_its_own() {
-    let copy = Copy::of("new");
-    let processor = fs::read(copy.path().join("processor_config.json")).expect("the file is there");
-    let mut processor: Json = serde_json::from_slice(&processor).expect("it is JSON");
+fn image_preprocessing_can_be_specified_in_a_separate_file() {
+    let copy = ModelCopy::of("new");
+    let processor = fs::read(copy.path().join("processor_config.json")).expect("read the file");
+    let mut processor: Json = serde_json::from_slice(&processor).expect("valid JSON");
     let image = &mut processor["image_processor"];
-    // Some folders name the class in the words of two versions.
+    // Some directories have the field names of two versions.
     image["feature_extractor_type"] = json!("CLIPFeatureExtractor");
     let file = copy.path().join("preprocessor_config.json");
-    fs::write(file, image.to_string()).expect("the copy can be written");
+    fs::write(file, image.to_string()).expect("write the file");
     copy.edit("processor_config.json", |config| {
         *config = json!({"processor_class": "CLIPProcessor"})
     })
@@ -91,8 +91,8 @@ fn the_preparation_of_images_may_have_a_file_of_its_own() {
 }
 
 #[test]
-fn an_image_may_be_given_its_size_without_being_cropped() {
-    let square = Copy::of("new").edit("processor_config.json", |config| {
+fn images_can_be_resized_without_cropping() {
+    let square = ModelCopy::of("new").edit("processor_config.json", |config| {
         let config = &mut config["image_processor"];
         config["size"] = json!({"height": 32, "width": 32});
         config["do_center_crop"] = json!(false);
@@ -110,28 +110,26 @@ fn an_image_may_be_given_its_size_without_being_cropped() {
     assert_ne!(
         vector(&same[1]),
         vector(&cropped[1]),
-        "a landscape is squeezed instead of cropped"
+        "a landscape image is squeezed instead of cropped"
     );
 }
 
 #[test]
-fn what_is_left_out_of_the_configuration_is_as_in_transformers() {
-    let copy = Copy::of("new").edit("config.json", |config| {
+fn missing_values_have_the_defaults_of_transformers() {
+    let copy = ModelCopy::of("new").edit("config.json", |config| {
         for section in ["text_config", "vision_config"] {
-            let section = config[section].as_object_mut().expect("it is an object");
+            let section = config[section].as_object_mut().expect("an object");
             section.remove("hidden_act");
             section.remove("layer_norm_eps");
             section.remove("projection_dim");
         }
         config["vision_config"]
             .as_object_mut()
-            .expect("it is an object")
+            .expect("an object")
             .remove("num_channels");
     });
     copy.edit("processor_config.json", |config| {
-        let config = config["image_processor"]
-            .as_object_mut()
-            .expect("it is an object");
+        let config = config["image_processor"].as_object_mut().expect("an object");
         for key in [
             "image_mean",
             "image_std",
@@ -143,7 +141,7 @@ fn what_is_left_out_of_the_configuration_is_as_in_transformers() {
         }
     })
     .check("new");
-    let load_error = Copy::of("new")
+    let load_error = ModelCopy::of("new")
         .edit("config.json", |config| config["text_config"] = Json::Null)
         .load_error();
     assert!(
@@ -153,47 +151,50 @@ fn what_is_left_out_of_the_configuration_is_as_in_transformers() {
 }
 
 #[test]
-fn an_old_folder_may_have_a_tokenizer_of_the_new_kind() {
-    let copy = Copy::of("old").without("vocab.json").without("merges.txt");
+fn an_old_directory_can_have_a_tokenizer_json() {
+    let copy = ModelCopy::of("old").without("vocab.json").without("merges.txt");
     fs::copy(
         models().join("new/tokenizer.json"),
         copy.path().join("tokenizer.json"),
     )
-    .expect("a file can be copied");
+    .expect("copy a file");
     copy.check("old");
 }
 
-fn refused(settings: Json) -> Failure {
-    load(settings).expect_err("it does not load")
+fn settings_error(settings: Json) -> Failure {
+    load(settings).expect_err("invalid settings")
 }
 
 #[test]
-fn what_is_wrong_with_a_setting_is_blamed_on_it() {
-    let failure = refused(json!({"folder": "absent"}));
+fn errors_name_the_setting_at_fault() {
+    let failure = settings_error(json!({"folder": "absent"}));
     assert_eq!(failure.key, "folder");
-    assert!(failure.message.ends_with("/absent` is not a folder"), "{failure}");
-    let failure = refused(json!({"folder": "new", "template": "a photo"}));
+    assert!(
+        failure.message.ends_with("/absent` is not a directory"),
+        "{failure}"
+    );
+    let failure = settings_error(json!({"folder": "new", "template": "a photo"}));
     assert_eq!(failure.key, "template");
-    let failure = refused(json!({"folder": "new", "threads": 5000}));
+    let failure = settings_error(json!({"folder": "new", "threads": 5000}));
     assert_eq!(
         (&*failure.key, &*failure.message),
-        ("threads", "5000, expected at most 1024")
+        ("threads", "got 5000, expected at most 1024")
     );
 }
 
 #[test]
-fn files_that_are_missing_are_named() {
+fn errors_name_missing_files() {
     for (folder, file, problem) in [
         ("new", "config.json", "config.json` does not exist"),
         (
             "new",
             "model.safetensors",
-            "model.safetensors` does not exist; a folder with weights of another kind",
+            "model.safetensors` does not exist: if the directory has weights in a different format",
         ),
         (
             "new",
             "processor_config.json",
-            "nor does `processor_config.json` say how images are prepared",
+            "and `processor_config.json` does not specify the preprocessing of images",
         ),
         (
             "new",
@@ -202,19 +203,19 @@ fn files_that_are_missing_are_named() {
         ),
         ("old", "merges.txt", "merges.txt` cannot be read: No such file"),
     ] {
-        let message = Copy::of(folder).without(file).load_error();
+        let message = ModelCopy::of(folder).without(file).load_error();
         assert!(message.contains(problem), "{message}");
     }
 }
 
 #[test]
-fn what_is_not_understood_is_refused_by_its_name() {
+fn unsupported_features_are_errors_that_name_them() {
     type Edit = fn(&mut Json);
     let cases: [(&str, Edit, &str); 12] = [
         (
             "config.json",
             |config| config["model_type"] = json!("siglip"),
-            "names the model type `siglip`, expected clip",
+            "has the model type `siglip`, expected clip",
         ),
         (
             "config.json",
@@ -224,7 +225,7 @@ fn what_is_not_understood_is_refused_by_its_name() {
         (
             "config.json",
             |config| config["text_config"]["num_attention_heads"] = json!(3),
-            "among 3 heads in `text_config`",
+            "in `text_config`, expected a multiple of `num_attention_heads` 3",
         ),
         (
             "config.json",
@@ -234,17 +235,17 @@ fn what_is_not_understood_is_refused_by_its_name() {
         (
             "config.json",
             |config| config["vision_config"]["num_channels"] = json!(1),
-            "has images of 1 channels, expected 3",
+            "has `num_channels` 1, expected 3",
         ),
         (
             "config.json",
             |config| config["vision_config"]["patch_size"] = json!(0),
-            "into patches of 0×0",
+            "has `patch_size` 0, expected 1 to `image_size` 32",
         ),
         (
             "config.json",
             |config| config["vision_config"]["image_size"] = json!(64),
-            "makes images of 32×32, expected 64×64",
+            "produces images of 32×32, expected 64×64",
         ),
         (
             "config.json",
@@ -254,7 +255,7 @@ fn what_is_not_understood_is_refused_by_its_name() {
         (
             "processor_config.json",
             |config| config["image_processor"]["resample"] = json!(2),
-            "has `resample` 2, expected 3, which is bicubic",
+            "has `resample` 2, expected 3 (bicubic)",
         ),
         (
             "processor_config.json",
@@ -264,24 +265,24 @@ fn what_is_not_understood_is_refused_by_its_name() {
         (
             "processor_config.json",
             |config| config["image_processor"]["image_processor_type"] = json!("ViTImageProcessor"),
-            "names the image processor `ViTImageProcessor`",
+            "has the image processor `ViTImageProcessor`",
         ),
         (
             "processor_config.json",
             |config| config["image_processor"]["size"] = json!({"longest_edge": 32}),
-            "has a `size` that is not understood",
+            "has an unsupported `size`",
         ),
     ];
     for (file, edit, problem) in cases {
-        let message = Copy::of("new").edit(file, edit).load_error();
+        let message = ModelCopy::of("new").edit(file, edit).load_error();
         assert!(message.contains(problem), "{message}");
     }
 }
 
 #[test]
-fn a_file_that_is_no_safetensors_is_refused() {
-    let copy = Copy::of("new");
-    fs::write(copy.path().join("model.safetensors"), b"not tensors").expect("the copy can be written");
+fn an_invalid_safetensors_file_is_an_error() {
+    let copy = ModelCopy::of("new");
+    fs::write(copy.path().join("model.safetensors"), b"not tensors").expect("write the file");
     let message = copy.load_error();
     assert!(message.contains("model.safetensors` cannot be used"), "{message}");
 }

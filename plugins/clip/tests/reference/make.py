@@ -1,9 +1,9 @@
-"""Writes what the tests of this plugin compare with, as transformers computes it.
+"""Generates the references for the tests of this plugin with transformers.
 
     python3 -m venv venv && venv/bin/pip install -r requirements.txt && venv/bin/python make.py
 
-It also makes the small models of ../models, with random weights, one for each way in which CLIP's folders differ, and the
-pictures of ../images. Everything is drawn from numbers, so nobody's licence is concerned.
+Also generates the small models in ../models, with random weights, which cover the variants of CLIP directories, and the images in
+../images. All of them are generated from random numbers, so no third-party license applies.
 """
 
 import io
@@ -77,7 +77,7 @@ def with_alpha(image, mode):
 
 
 def png(width, height, depth, colour, rows, *chunks, interlaced=False):
-    """A PNG of a kind that Pillow does not write."""
+    """Returns a PNG of a kind that Pillow does not write."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -89,7 +89,7 @@ def png(width, height, depth, colour, rows, *chunks, interlaced=False):
 
 
 def bigger_than_it_says(said, side):
-    """The beginning of a lossy WebP whose picture is larger than the file's head says."""
+    """Returns the beginning of a lossy WebP whose image data is larger than its header declares."""
     head = struct.pack("<4sII", b"VP8X", 10, 0) + ((said - 1).to_bytes(3, "little") * 2)
     picture = b"\x10\0\0\x9d\x01\x2a" + struct.pack("<HH", side, side) + bytes(20)
     body = b"WEBP" + head + struct.pack("<4sI", b"VP8 ", len(picture)) + picture
@@ -115,7 +115,7 @@ def saved(image, kind, **options):
 
 
 def images():
-    """Files by name: those that are read to the bit, those that are not, and those that are refused."""
+    """Returns files by name: those decoded exactly, those decoded approximately, and those that are rejected."""
     turned = Image.Exif()
     turned[0x0112] = 6
     grey, colour = picture(40, 50, 7).convert("L"), picture(45, 37, 8)
@@ -130,7 +130,7 @@ def images():
         "one_wide.png": saved(picture(1, 40, 9), "PNG"),
         "one_high.png": saved(picture(500, 1, 10), "PNG"),
         "one.png": saved(picture(1, 1, 11), "PNG"),
-        # Pillow resizes this one along columns first.
+        # Pillow resizes the rows of this image first.
         "tall.png": saved(noise(60, 170, 22), "PNG"),
         "noise.png": saved(noise(70, 61, 23), "PNG"),
         "turned.png": saved(picture(50, 30, 12), "PNG", exif=turned),
@@ -167,7 +167,7 @@ def images():
         "cut.png": exact["landscape.png"][:900],
         "cut.jpg": close["colour.jpg"][:40],
         "cut.webp": exact["lossless.webp"][:100],
-        # All that a picture of 4 gigapixels takes to be announced.
+        # The header of an image of 4 gigapixels.
         "bomb.png": png(65535, 65535, 8, 2, []),
         "bomb.webp": bigger_than_it_says(10, 16383),
     }
@@ -175,7 +175,7 @@ def images():
 
 
 def tokenizer():
-    """As CLIP's: each byte, each byte at the end of a word, some words with what they are merged from, and the special tokens last."""
+    """Returns a vocabulary like CLIP's: bytes, bytes at the end of a word, some words with their merges, and the special tokens."""
     merges = []
     for word in WORDS.split():
         whole, *letters = [*word[:-1], word[-1] + "</w>"]
@@ -191,7 +191,7 @@ def tokenizer():
 
 
 def random(network, seed):
-    """Larger numbers than a fresh network has, so that every layer matters to the answer."""
+    """Sets random weights that are larger than usual, so that every layer affects the result."""
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -210,7 +210,7 @@ def network(words, text, vision, seed, **shared):
 
 
 def new(tokens):
-    """As transformers 5 saves a model."""
+    """Saves a model like transformers 5."""
     folder = MODELS / "new"
     words = len(tokens)
     text = dict(hidden_size=16, intermediate_size=40, num_attention_heads=4, eos_token_id=words - 1)
@@ -223,8 +223,8 @@ def new(tokens):
 
 
 def old(tokens):
-    """As the first checkpoints were saved: half precision, positions among the weights, sizes told twice, an end of text that is
-    not the tokeniser's, and no `tokenizer.json`. The size of the image is no multiple of the patch's."""
+    """Saves a model like the first checkpoints: half precision, positions among the weights, duplicate sizes, an end-of-text ID
+    that differs from the tokenizer's, and no `tokenizer.json`. The image size is not a multiple of the patch size."""
     folder = MODELS / "old"
     words = len(tokens)
     text = dict(hidden_size=16, intermediate_size=32, num_attention_heads=2, hidden_act="gelu", eos_token_id=2)
@@ -275,12 +275,12 @@ def old(tokens):
 
 
 def rounded(numbers):
-    """To a hundredth of what the tests tolerate."""
+    """Rounds to a hundredth of the tests' tolerance."""
     return np.round(np.asarray(numbers.detach(), np.float64), 7).tolist()
 
 
 def answers(folder, files):
-    """What transformers makes of a folder."""
+    """Returns the results of transformers for a model directory."""
     model = CLIPModel.from_pretrained(folder).float().eval()
     tokens = CLIPTokenizer.from_pretrained(folder)
     preprocessor = CLIPImageProcessorPil.from_pretrained(folder)
@@ -302,7 +302,7 @@ def answers(folder, files):
 
 
 def levels():
-    """What each level of each channel becomes: all that normalisation does."""
+    """Returns the normalized value of each level of each channel."""
     grey = np.arange(256, dtype=np.uint8)
     image = np.stack([grey.reshape(16, 16)] * 3, -1)
     values = CLIPImageProcessorPil(do_resize=False, do_center_crop=False)(Image.fromarray(image))["pixel_values"][0]
@@ -311,7 +311,7 @@ def levels():
 
 
 def cropped(files, size):
-    """The pixels that would be normalised."""
+    """Returns the pixels before normalization."""
     options = dict(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
     preprocessor = CLIPImageProcessorPil(do_rescale=False, do_normalize=False, **options)
     planes = [preprocessor(Image.open(io.BytesIO(file)))["pixel_values"][0] for file in files]
@@ -325,7 +325,7 @@ def main():
     exact, close, refused = images()
     for name, file in (exact | close | refused).items():
         (IMAGES / name).write_bytes(file)
-    # One below the other, each as it is cropped.
+    # The cropped images, one below the other.
     for name, size, files in [("pixels.png", 32, exact), ("large_224.png", 224, {"large.png": exact["large.png"]})]:
         pixels = np.concatenate(cropped(files.values(), size))
         Image.fromarray(pixels.astype(np.uint8)).save(HERE / name, optimize=True)
