@@ -19,9 +19,6 @@ mod tasks;
 mod text;
 mod vision;
 
-#[cfg(test)]
-mod tests;
-
 use std::path::Path;
 
 use plugin_sdk::prelude::*;
@@ -128,3 +125,6 @@ impl Model for Clip {
 }
 
 export_model!(Clip);
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,6 @@
 mod conformance;
 mod declarations;
 mod media_types;
-#[cfg(test)]
-mod tests;
 
 pub use conformance::{output, output_rows};
 pub use declarations::{cut_text, model, plugin};
@@ -63,3 +61,6 @@ impl fmt::Display for Finding {
         f.write_str(&self.message)
     }
 }
+
+#[cfg(test)]
+mod tests;
