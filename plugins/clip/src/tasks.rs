@@ -224,7 +224,7 @@ impl PreparedTask<Clip> for Classify {
         let new = labels
             .iter()
             .map(|(_, tokens)| tokens)
-            .filter(|tokens| !model.labels.knows(tokens));
+            .filter(|tokens| !model.labels.contains(tokens));
         let weight = model.network.image_tokens() + new.map(Tokens::len).sum::<usize>();
         Ok(Prepared::new(PreparedQuestion { pixels, labels }).weight(weight as u64))
     }
