@@ -21,7 +21,7 @@ use inference_server::error::ItemError;
 use inference_server::isolation::confine::{Confinement, Enclosures};
 use inference_server::isolation::{CHILD_COMMAND, IsolatedModel, Isolation, Program, Setup, run_child};
 use inference_server::metrics::{Buckets, Metrics};
-use inference_server::model::{BatchError, BatchItem, Model, OutputSink, Prepared, SinkStatus};
+use inference_server::model::{BatchError, BatchItem, Model, OutputSink, PreparedItem, SinkStatus};
 use inference_server::resources::Resources;
 use inference_server::values::{DType, ItemInput, Tensor, Value};
 use plugin_abi::manifest::{LoadContext, ModelManifest, TaskManifest};
@@ -254,7 +254,7 @@ impl Model for Instant {
         &self.manifest
     }
 
-    fn prepare(&self, _task: usize, _item: &ItemInput) -> Result<Prepared, ItemError> {
+    fn prepare(&self, _task: usize, _item: &ItemInput) -> Result<PreparedItem, ItemError> {
         Err(ItemError::Unsupported("nothing is prepared here".to_owned()))
     }
 
@@ -287,7 +287,7 @@ impl OutputSink for Counter {
     fn emit(&mut self, _index: usize, value: Value, _more: bool) -> SinkStatus {
         black_box(value);
         self.0 += 1;
-        SinkStatus::Taken
+        SinkStatus::Accepted
     }
 
     fn emit_batch(&mut self, tensors: Vec<Tensor>) -> SinkStatus {
@@ -295,10 +295,10 @@ impl OutputSink for Counter {
             .first()
             .and_then(|tensor| tensor.shape().first())
             .map_or(0, |&rows| rows as usize);
-        SinkStatus::Taken
+        SinkStatus::Accepted
     }
 
     fn fail(&mut self, _index: usize, _error: ItemError) -> SinkStatus {
-        SinkStatus::Refused
+        SinkStatus::Rejected
     }
 }

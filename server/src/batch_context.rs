@@ -1,6 +1,6 @@
-//! The batch that the current thread works on, so that whatever is logged meanwhile names its model, task and requests.
+//! The batch that the current thread works on. Log lines that are written meanwhile name its model, task and requests.
 //!
-//! Set for the duration of a call into a model. Lines that a plugin logs from its own threads do not have it.
+//! The context is set while a model is called. Lines that a plugin logs from its own threads carry only the model.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use log::kv::{Error, Key, Source, ToValue, Value, VisitSource};
 
-/// Requests of a batch that are named; of the others, only their number is given.
+/// Maximum number of request ids to list. Further requests are only counted.
 const MAX_REQUESTS: usize = 8;
 
-/// What a batch is called in the log.
+/// The fields that identify a batch in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchContext {
     /// Name of the model.
@@ -22,7 +22,7 @@ pub struct BatchContext {
     pub requests: RequestIds,
 }
 
-/// Ids of requests, at most [`MAX_REQUESTS`] of them. Shown as `a,b,c`, or `a,b,c,+5` if there are five more.
+/// Ids of requests, at most [`MAX_REQUESTS`] of them. Displayed as `a,b,c`, or as `a,b,c,+5` if there are five more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestIds {
     ids: Vec<Arc<str>>,
@@ -30,7 +30,7 @@ pub struct RequestIds {
 }
 
 impl<'a> FromIterator<&'a Arc<str>> for RequestIds {
-    /// Items of one request follow each other; requests without an id are left out.
+    /// Expects the items of a request to be adjacent. Requests without an id are omitted.
     fn from_iter<I: IntoIterator<Item = &'a Arc<str>>>(ids: I) -> Self {
         let mut requests = Self::default();
         let mut last: Option<&Arc<str>> = None;
@@ -50,7 +50,7 @@ impl<'a> FromIterator<&'a Arc<str>> for RequestIds {
 }
 
 impl RequestIds {
-    /// Ids that another process shows like this.
+    /// Ids in the form in which another process displays them.
     pub fn from_text(text: &str) -> Self {
         Self {
             ids: (!text.is_empty()).then(|| text.into()).into_iter().collect(),
@@ -74,13 +74,13 @@ impl fmt::Display for RequestIds {
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<BatchContext>>> = const { RefCell::new(None) };
-    static ERRORS: Cell<u64> = const { Cell::new(0) };
+    static LOGGED_ERRORS: Cell<u64> = const { Cell::new(0) };
 }
 
 impl BatchContext {
-    /// Makes this the context of the current thread until what is returned is dropped.
-    pub fn enter(self: Arc<Self>) -> Entered {
-        Entered(CURRENT.replace(Some(self)))
+    /// Makes this the context of the current thread until the guard is dropped.
+    pub fn enter(self: Arc<Self>) -> ContextGuard {
+        ContextGuard(CURRENT.replace(Some(self)))
     }
 
     /// The context of the current thread.
@@ -89,10 +89,10 @@ impl BatchContext {
     }
 }
 
-/// A context that is in force. The one before returns when this is dropped.
-pub struct Entered(Option<Arc<BatchContext>>);
+/// Keeps a context in effect. Dropping it restores the previous one.
+pub struct ContextGuard(Option<Arc<BatchContext>>);
 
-impl Drop for Entered {
+impl Drop for ContextGuard {
     fn drop(&mut self) {
         CURRENT.set(self.0.take());
     }
@@ -110,18 +110,18 @@ impl Source for BatchContext {
     }
 }
 
-/// Records that an error was written to the log on behalf of a plugin on the current thread.
-pub fn error_logged() {
-    ERRORS.set(ERRORS.get() + 1);
+/// Counts an error that was logged on behalf of a plugin on the current thread.
+pub fn count_logged_error() {
+    LOGGED_ERRORS.set(LOGGED_ERRORS.get() + 1);
 }
 
-/// How many errors were written on behalf of plugins on the current thread. A failure that the plugin has logged itself
-/// is not logged again.
-pub fn errors_logged() -> u64 {
-    ERRORS.get()
+/// Number of errors that were logged on behalf of plugins on the current thread. A failure that the plugin has already
+/// logged is not logged again.
+pub fn logged_error_count() -> u64 {
+    LOGGED_ERRORS.get()
 }
 
-/// Logs a line about a batch, with its context as fields.
+/// Logs a line about a batch, with the batch's context as fields.
 macro_rules! log_batch {
     ($level:ident, $context:expr, $($message:tt)+) => {{
         let context: &$crate::batch_context::BatchContext = &$context;
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_with_several_items_is_named_once_and_at_most_eight_are_named() {
+    fn a_request_with_several_items_is_listed_once_and_at_most_eight_are_listed() {
         assert_eq!(requests(&["a", "a", "", "b"]), "a,b");
         assert_eq!(
             requests(&["1", "2", "3", "4", "5", "6", "7", "8", "9", "9", "10"]),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_context_before_returns() {
+    fn dropping_the_guard_restores_the_previous_context() {
         let context = |model: &str| {
             Arc::new(BatchContext {
                 model: model.into(),

@@ -1,5 +1,7 @@
-//! The safe interface to a loaded model. `loader` implements it for plugins in this process, `isolation` for those in child
-//! processes. `engine` calls it and knows no more.
+//! The safe interface to a loaded model.
+//!
+//! `loader` implements it for plugins in this process, `isolation` for plugins in child processes. `engine` calls it and
+//! depends on nothing else about a model.
 
 use std::any::Any;
 use std::time::Duration;
@@ -9,16 +11,17 @@ use plugin_abi::manifest::ModelManifest;
 use crate::error::ItemError;
 use crate::values::{ItemInput, Tensor, Value};
 
-/// A loaded model. All methods block; none panics.
+/// A loaded model. All methods may block, and none of them panics.
 pub trait Model: Send + Sync {
-    /// What the model is; its tasks are addressed by their index here.
+    /// The model's manifest. Tasks are identified by their index in it.
     fn manifest(&self) -> &ModelManifest;
 
-    /// Decodes and preprocesses one item of a task whose manifest says that it prepares. Runs in parallel with everything.
-    fn prepare(&self, task: usize, item: &ItemInput) -> Result<Prepared, ItemError>;
+    /// Decodes and preprocesses one item, for tasks whose manifest declares that they prepare. Can run concurrently with
+    /// every other method.
+    fn prepare(&self, task: usize, item: &ItemInput) -> Result<PreparedItem, ItemError>;
 
-    /// Runs one batch of one task and settles its items in `sink`. Items left unsettled fail with the returned error, or, if
-    /// there is none, as the plugin's fault. Two calls with the same `worker` never overlap.
+    /// Runs one batch of one task and reports the outcome of each item to `sink`. Items without an outcome fail with the
+    /// returned error or, if there is none, as a fault of the plugin. Two calls with the same `worker` never overlap.
     fn predict_batch(
         &self,
         worker: usize,
@@ -27,34 +30,33 @@ pub trait Model: Send + Sync {
         sink: &mut dyn OutputSink,
     ) -> Result<(), BatchError>;
 
-    /// Waits until a batch of `worker` would find what runs it, for `patience` at most. Whether it would: a model whose
-    /// workers can be lost says `false` while there are not enough of them. To be called before a batch is formed, so that
-    /// what nothing could run yet stays queued.
-    fn wait_for_worker(&self, _worker: usize, _patience: Duration) -> bool {
+    /// Waits for at most `timeout` until a batch of `worker` can run, and returns whether it can. A model whose workers can
+    /// exit returns `false` while too few of them are available. Called before a batch is formed, so that items that
+    /// nothing can run yet stay in the queue.
+    fn wait_for_worker(&self, _worker: usize, _timeout: Duration) -> bool {
         true
     }
 
-    /// Whether the model could run a batch now.
+    /// Whether the model can run a batch now.
     fn health(&self) -> Health {
         Health::Ready
     }
 
-    /// Ends what runs a batch now, as nobody needs its outcomes. A model that cannot do so finishes the batch.
+    /// Kills whatever runs a batch, because the outcomes are no longer needed. A model that cannot do this finishes the batch.
     fn stop_running(&self) {}
 }
 
-/// Whether a loaded model can run batches. Reasons are fit for clients: they name no path and no setting.
+/// Whether a loaded model can run batches. Reasons can be shown to clients: they contain no paths or settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It can.
+    /// It can run batches.
     Ready,
-    /// Not now: it lost what runs it, and is about to have it again. What comes meanwhile waits in the queue.
+    /// It lost its workers and is restarting them. Items wait in the queue.
     Recovering {
         /// What happened.
         reason: String,
     },
-    /// It loses what runs it again and again, and is restarted with growing pauses. Meanwhile new requests are rejected, and
-    /// queued items fail.
+    /// Its workers exit repeatedly and are restarted with backoff. New requests are rejected, and queued items fail.
     CrashLoop {
         /// What happened last.
         reason: String,
@@ -62,8 +64,8 @@ pub enum Health {
 }
 
 impl BatchError {
-    /// Whether the batch may fit in halves.
-    pub fn is_run_in_halves(&self) -> bool {
+    /// Whether the items may succeed if the batch is split in halves.
+    pub fn may_succeed_in_halves(&self) -> bool {
         matches!(self, Self::OutOfMemory(_) | Self::TooLarge(_))
     }
 }
@@ -71,54 +73,54 @@ impl BatchError {
 /// One item of a batch.
 #[derive(Clone, Copy)]
 pub struct BatchItem<'a> {
-    /// What the client sent.
+    /// The item as the client sent it.
     pub input: &'a ItemInput,
-    /// What preparing it gave, if its task prepares.
-    pub prepared: Option<&'a Prepared>,
+    /// The result of preparing it, if its task prepares items.
+    pub prepared: Option<&'a PreparedItem>,
 }
 
-/// A prepared item.
-pub struct Prepared {
-    /// Cost of the item, at least 1, in units of the model's choice.
+/// An item that the model has prepared.
+pub struct PreparedItem {
+    /// Cost of the item, at least 1, in units that the model chooses.
     pub weight: u64,
     /// Items of different groups never share a batch.
     pub group: u64,
-    /// What the model made of it; only the model that made it can use it.
+    /// The model's own representation of the item. Only the model that created it can use it.
     pub payload: Box<dyn Any + Send + Sync>,
 }
 
-/// Where a model puts the outcomes of one batch.
+/// Receives the outcomes of one batch.
 pub trait OutputSink {
-    /// The output of item `index`, or a part of it if `more` follow.
+    /// The output of item `index`, or one part of it if `more` parts follow.
     fn emit(&mut self, index: usize, value: Value, more: bool) -> SinkStatus;
 
-    /// The outputs of all items: tensors whose first dimension is the batch; row `i` is item `i`'s.
+    /// The outputs of all items: tensors whose first dimension is the batch. Row `i` belongs to item `i`.
     fn emit_batch(&mut self, tensors: Vec<Tensor>) -> SinkStatus;
 
-    /// Item `index` failed, alone.
+    /// Item `index` failed. Other items are not affected.
     fn fail(&mut self, index: usize, error: ItemError) -> SinkStatus;
 
-    /// Item `index` has this weight. Settles nothing; an item that the batch does not have is ignored.
+    /// Sets the weight of item `index`. It is not an outcome. An index outside the batch is ignored.
     fn weigh(&mut self, _index: usize, _weight: u64) {}
 }
 
-/// What became of an answer.
+/// The sink's answer to an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SinkStatus {
-    /// Taken.
-    Taken,
-    /// Nobody waits for this item any more.
+    /// The outcome was recorded.
+    Accepted,
+    /// The item was canceled: its outcome is no longer needed.
     Cancelled,
-    /// No such item, settled before, or tensors that do not have a row per item.
-    Refused,
-    /// The receiver cannot take an output in parts.
+    /// The item does not exist or already has an outcome, or the tensors do not have one row per item.
+    Rejected,
+    /// The receiver does not support outputs in parts.
     NotStreaming,
 }
 
 /// Why a whole batch failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
-    /// A smaller batch may fit.
+    /// A smaller batch may fit into memory.
     #[error("out of memory: {0}")]
     OutOfMemory(String),
     /// The plugin returned an error for the batch.
@@ -127,15 +129,14 @@ pub enum BatchError {
     /// The plugin panicked.
     #[error("the plugin panicked: {0}")]
     Panicked(String),
-    /// The batch or its outputs are larger than what can be passed to or from what runs it, and nothing was passed on. A
-    /// smaller batch may fit; the error is that of an item that does not fit alone.
+    /// The batch or its outputs exceed the size that can be passed to or from a worker process. Nothing was passed on. A
+    /// smaller batch may fit. If a single item does not fit, it fails with this error.
     #[error("{0}")]
     TooLarge(ItemError),
-    /// What ran the batch is gone, and nobody knows how far it came. Says how it ended.
-    #[error("the process that ran the batch is gone: {0}")]
+    /// The worker process that ran the batch exited at an unknown point. The text describes how.
+    #[error("the worker process that ran the batch {0}")]
     WorkerLost(String),
-    /// Nothing is there that could run the batch, which has not been touched. [`Model::wait_for_worker`] says when it is
-    /// worth trying again.
-    #[error("no process is there to run the batch")]
+    /// No worker process is available. The batch has not been started. [`Model::wait_for_worker`] waits for one.
+    #[error("no worker process is available to run the batch")]
     NoWorker,
 }

@@ -8,7 +8,7 @@ use super::Outcome;
 use super::queue::Queued;
 use super::sink::BatchSink;
 use super::worker::{Worker, crash_loop};
-use crate::batch_context::{BatchContext, errors_logged, log_batch};
+use crate::batch_context::{BatchContext, log_batch, logged_error_count};
 use crate::batcher::Item;
 use crate::clock;
 use crate::error::ItemError;
@@ -216,13 +216,13 @@ impl<'a> Prediction<'a> {
         loop {
             let mut sink = BatchSink::new(items.len());
             let started = clock::now();
-            let errors_before = errors_logged();
+            let errors_before = logged_error_count();
             let entered = Arc::new(self.context(items)).enter();
             let result = worker
                 .model
                 .predict_batch(worker.index, self.task, &batch, &mut sink);
             drop(entered);
-            self.plugin_logged = errors_logged() > errors_before;
+            self.plugin_logged = logged_error_count() > errors_before;
             if result == Err(BatchError::NoWorker) {
                 if items.iter().all(|(_, item)| !item.payload.ticket.is_wanted()) {
                     return None;

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::queue::{Queue, Queued};
-use crate::batch_context::{errors_logged, log_batch};
+use crate::batch_context::{log_batch, logged_error_count};
 use crate::batcher::Item;
 use crate::batching::MAX_WEIGHT;
 use crate::clock;
 use crate::error::ItemError;
-use crate::model::{Model, Prepared};
+use crate::model::{Model, PreparedItem};
 use crate::niceness;
 
 /// Threads on which items are prepared, at the niceness `nice`.
@@ -24,7 +24,7 @@ pub fn prepare_pool(
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(move |index| format!("{name} {index}"))
-        .start_handler(move |_| niceness::give_way(nice))
+        .start_handler(move |_| niceness::raise_to(nice))
         // Without one a panic would abort the process. The request's other items go on; this one is answered as lost.
         .panic_handler(|_| log::error!("the server panicked while it prepared an item"))
         .build()?;
@@ -71,7 +71,7 @@ pub(super) fn prepare(
 }
 
 /// Rejects weights that the batcher does not support.
-fn check_weight(prepared: Prepared) -> Result<Prepared, ItemError> {
+fn check_weight(prepared: PreparedItem) -> Result<PreparedItem, ItemError> {
     let weight = prepared.weight;
     if weight > MAX_WEIGHT {
         return Err(ItemError::Fault(format!(
@@ -87,7 +87,7 @@ fn prepare_item(model: &dyn Model, mut item: Item<Queued>) -> Option<Item<Queued
         return None;
     }
     let context = Arc::new(item.payload.ticket.context());
-    let (started, errors_before) = (clock::now(), errors_logged());
+    let (started, errors_before) = (clock::now(), logged_error_count());
     let entered = context.clone().enter();
     let prepared = model
         .prepare(item.task, &item.payload.input)
@@ -106,7 +106,7 @@ fn prepare_item(model: &dyn Model, mut item: Item<Queued>) -> Option<Item<Queued
         }
         Err(error) => {
             // Why a model is unavailable is in the log already, and not for each item.
-            let is_known = matches!(error, ItemError::Unavailable(_)) || errors_logged() > errors_before;
+            let is_known = matches!(error, ItemError::Unavailable(_)) || logged_error_count() > errors_before;
             if error.is_of_input() || is_known {
                 log_batch!(debug, context, "the preparation of an item failed: {error}");
             } else {

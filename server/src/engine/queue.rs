@@ -18,14 +18,14 @@ use crate::batching::TaskBatching;
 use crate::clock;
 use crate::error::Rejection;
 use crate::metrics::TaskMetrics;
-use crate::model::Prepared;
+use crate::model::PreparedItem;
 use crate::values::ItemInput;
 
 /// What the batcher carries for an item.
 pub(super) struct Queued {
     pub(super) ticket: Ticket,
     pub(super) input: ItemInput,
-    pub(super) prepared: Option<Prepared>,
+    pub(super) prepared: Option<PreparedItem>,
 }
 
 /// What the scheduler is told.

@@ -42,7 +42,7 @@ impl BatchSink {
         match self.outcomes.get_mut(index) {
             Some(slot @ None) => {
                 *slot = Some(outcome);
-                SinkStatus::Taken
+                SinkStatus::Accepted
             }
             Some(Some(_)) => self.refuse(format!("the plugin answered item {index} of its batch twice")),
             None => self.refuse(format!(
@@ -53,7 +53,7 @@ impl BatchSink {
 
     fn refuse(&mut self, violation: String) -> SinkStatus {
         self.violation.get_or_insert(violation);
-        SinkStatus::Refused
+        SinkStatus::Rejected
     }
 }
 
@@ -83,11 +83,11 @@ impl OutputSink for BatchSink {
             }
         }
         for (index, row) in rows.into_iter().enumerate() {
-            if self.settle(index, Ok(Value::Tensors(row))) == SinkStatus::Refused {
-                return SinkStatus::Refused;
+            if self.settle(index, Ok(Value::Tensors(row))) == SinkStatus::Rejected {
+                return SinkStatus::Rejected;
             }
         }
-        SinkStatus::Taken
+        SinkStatus::Accepted
     }
 
     fn fail(&mut self, index: usize, error: ItemError) -> SinkStatus {

@@ -348,7 +348,7 @@ impl Worker {
                 thread::Builder::new()
                     .name(format!("model {} {index}", config.name))
                     .spawn(move || {
-                        niceness::give_way(nice);
+                        niceness::raise_to(nice);
                         worker.work();
                     })
             })

@@ -22,10 +22,10 @@ use super::lane::{Lane, LaneError, MAX_MESSAGE};
 use super::log_records;
 use super::messages::{Entry, Reply, Request};
 use super::setup::{LoadFailure, Setup};
-use crate::batch_context::{BatchContext, RequestIds, errors_logged};
+use crate::batch_context::{BatchContext, RequestIds, logged_error_count};
 use crate::console;
 use crate::error::{Chain, ItemError};
-use crate::model::{BatchError, BatchItem, Model, Prepared};
+use crate::model::{BatchError, BatchItem, Model, PreparedItem};
 use crate::values::ItemInput;
 
 /// How much sooner than the server the kernel ends a child when memory runs out, from 0 to 1000.
@@ -160,7 +160,7 @@ struct Served {
 /// A prepared item.
 struct Held {
     input: ItemInput,
-    prepared: Option<Prepared>,
+    prepared: Option<PreparedItem>,
 }
 
 impl Served {
@@ -255,7 +255,7 @@ impl Served {
                 Entry::Raw(_) | Entry::Unprepared(_) => None,
             })
             .collect();
-        let errors_before = errors_logged();
+        let errors_before = logged_error_count();
         let mut collector = Collector::new(lane, entries.len());
         let (items, places) = self.gather(task, entries, &mut collector);
         let batch: Vec<BatchItem<'_>> = items
@@ -276,7 +276,7 @@ impl Served {
         let done = Reply::Done {
             result,
             outcomes,
-            logged: errors_logged() > errors_before,
+            logged: logged_error_count() > errors_before,
         };
         let done = within_limit(done, MAX_MESSAGE);
         if !done.is_run_again() {

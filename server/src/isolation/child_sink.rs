@@ -56,9 +56,9 @@ impl<'a> Collector<'a> {
             Some(&place) if !self.settled[place] => {
                 self.settled[place] = true;
                 self.outcomes.push(outcome(place as u32));
-                SinkStatus::Taken
+                SinkStatus::Accepted
             }
-            _ => SinkStatus::Refused,
+            _ => SinkStatus::Rejected,
         }
     }
 
@@ -86,12 +86,12 @@ impl OutputSink for Collector<'_> {
                         place,
                         ItemError::Fault(format!("a part of the output cannot be sent: {error}")),
                     );
-                    SinkStatus::Refused
+                    SinkStatus::Rejected
                 }
                 // A server that does not answer is gone, and so is the client.
                 Err(_) => SinkStatus::Cancelled,
             },
-            _ => SinkStatus::Refused,
+            _ => SinkStatus::Rejected,
         }
     }
 
@@ -99,12 +99,12 @@ impl OutputSink for Collector<'_> {
         let items = self.places.len();
         let misshapen = |tensor: &Tensor| tensor.shape().first() != Some(&(items as u64));
         if tensors.iter().any(misshapen) || self.places.iter().any(|&place| self.settled[place]) {
-            return SinkStatus::Refused;
+            return SinkStatus::Rejected;
         }
         if items == self.settled.len() {
             self.settled.fill(true);
             self.outcomes.push(Outcome::Rows(tensors));
-            return SinkStatus::Taken;
+            return SinkStatus::Accepted;
         }
         // The server would expect rows for the items that the model has not seen, too.
         let mut columns: Vec<_> = tensors
@@ -119,7 +119,7 @@ impl OutputSink for Collector<'_> {
                 value: Value::Tensors(row),
             });
         }
-        SinkStatus::Taken
+        SinkStatus::Accepted
     }
 
     fn fail(&mut self, index: usize, error: ItemError) -> SinkStatus {

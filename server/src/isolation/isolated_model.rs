@@ -18,7 +18,7 @@ use super::{ModelFiles, StartError, WarmUp};
 use crate::config::{OnCrash, ProcessSettings};
 use crate::error::ItemError;
 use crate::metrics::WorkerMetrics;
-use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, Prepared};
+use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, PreparedItem};
 use crate::resources::Resources;
 use crate::values::ItemInput;
 
@@ -119,7 +119,7 @@ impl IsolatedModel {
     }
 
     /// An item whose child died is prepared once more, alone, so that a second death is its own doing.
-    fn prepare_twice(&self, task: usize, item: &ItemInput) -> Result<Prepared, ItemError> {
+    fn prepare_twice(&self, task: usize, item: &ItemInput) -> Result<PreparedItem, ItemError> {
         let mut alone = false;
         loop {
             let child = self
@@ -162,7 +162,7 @@ impl Model for IsolatedModel {
         &self.manifest
     }
 
-    fn prepare(&self, task: usize, item: &ItemInput) -> Result<Prepared, ItemError> {
+    fn prepare(&self, task: usize, item: &ItemInput) -> Result<PreparedItem, ItemError> {
         self.prepare_twice(task, item)
     }
 

@@ -74,9 +74,9 @@ pub(super) enum Reply {
     Prepared {
         /// What it is kept under.
         handle: u64,
-        /// See [`Prepared`](crate::model::Prepared).
+        /// See [`PreparedItem`](crate::model::PreparedItem).
         weight: u64,
-        /// See [`Prepared`](crate::model::Prepared).
+        /// See [`PreparedItem`](crate::model::PreparedItem).
         group: u64,
     },
     /// The item cannot be prepared.
@@ -254,7 +254,7 @@ impl Entry<'_> {
 impl Reply {
     /// Whether it is the end of a batch that comes back in halves, for which the child keeps what it has prepared.
     pub(super) fn is_run_again(&self) -> bool {
-        matches!(self, Self::Done { result: Err(error), .. } if error.is_run_in_halves())
+        matches!(self, Self::Done { result: Err(error), .. } if error.may_succeed_in_halves())
     }
 
     pub(super) fn encode(&self) -> Encoder<'_> {
@@ -423,18 +423,18 @@ fn decode_handles(from: &mut Decoder<'_>) -> Result<Vec<u64>, WireError> {
 
 fn status_code(status: SinkStatus) -> u8 {
     match status {
-        SinkStatus::Taken => 0,
+        SinkStatus::Accepted => 0,
         SinkStatus::Cancelled => 1,
-        SinkStatus::Refused => 2,
+        SinkStatus::Rejected => 2,
         SinkStatus::NotStreaming => 3,
     }
 }
 
 fn decode_status(code: u8) -> Result<SinkStatus, WireError> {
     match code {
-        0 => Ok(SinkStatus::Taken),
+        0 => Ok(SinkStatus::Accepted),
         1 => Ok(SinkStatus::Cancelled),
-        2 => Ok(SinkStatus::Refused),
+        2 => Ok(SinkStatus::Rejected),
         3 => Ok(SinkStatus::NotStreaming),
         code => Err(WireError::Code {
             what: "the status of a part",

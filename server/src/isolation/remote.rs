@@ -29,10 +29,10 @@ use super::lane::{Lane, LaneError};
 use super::messages::{Entry, Outcome, Reply, Request};
 use super::process::{Cause, Process};
 use super::setup::{LoadFailure, Setup};
-use crate::batch_context::{BatchContext, error_logged};
+use crate::batch_context::{BatchContext, count_logged_error};
 use crate::error::ItemError;
 use crate::json;
-use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, Prepared};
+use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, PreparedItem};
 use crate::values::ItemInput;
 
 /// After a death so many batches have the child to themselves.
@@ -319,7 +319,7 @@ impl RemoteModel {
         task: usize,
         item: &ItemInput,
         alone: bool,
-    ) -> Result<Result<Prepared, ItemError>, Lost> {
+    ) -> Result<Result<PreparedItem, ItemError>, Lost> {
         let _admitted = self.admit(alone)?;
         self.held.fetch_add(1, Ordering::Relaxed);
         let mut lane = self
@@ -344,7 +344,7 @@ impl RemoteModel {
                 handle,
                 spent: AtomicBool::new(false),
             };
-            return Ok(Ok(Prepared {
+            return Ok(Ok(PreparedItem {
                 weight,
                 group,
                 payload: Box::new(held),
@@ -416,7 +416,7 @@ impl RemoteModel {
             };
         }
         // The child keeps what it has prepared for a batch that comes back in halves.
-        if !result.as_ref().is_err_and(BatchError::is_run_in_halves) {
+        if !result.as_ref().is_err_and(BatchError::may_succeed_in_halves) {
             items
                 .iter()
                 .filter_map(|item| self.handle(item))
@@ -484,7 +484,7 @@ impl RemoteModel {
                     logged,
                 } => {
                     if logged {
-                        error_logged();
+                        count_logged_error();
                     }
                     return Ok((result, outcomes));
                 }
@@ -509,7 +509,7 @@ impl Model for Arc<RemoteModel> {
         }
     }
 
-    fn prepare(&self, task: usize, item: &ItemInput) -> Result<Prepared, ItemError> {
+    fn prepare(&self, task: usize, item: &ItemInput) -> Result<PreparedItem, ItemError> {
         RemoteModel::prepare(self, task, item, false)
             .unwrap_or_else(|lost| Err(ItemError::Fault(format!("its process {}", lost.reason()))))
     }

@@ -7,7 +7,7 @@ use log::kv::Source;
 use log::{Level, Log, Metadata, Record};
 use plugin_abi::{Host, HostAbi, HostAbi_TO, RawLogRecord};
 
-use crate::batch_context::{BatchContext, error_logged};
+use crate::batch_context::{BatchContext, count_logged_error};
 
 /// Most bytes of one message; the rest is cut off.
 const MOST_MESSAGE: usize = 16 << 10;
@@ -54,7 +54,7 @@ impl HostLog {
             return;
         }
         if level == Level::Error {
-            error_logged();
+            count_logged_error();
         }
         let message = super::cut(raw.message.as_str(), MOST_MESSAGE);
         let context = BatchContext::current();

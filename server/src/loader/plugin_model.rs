@@ -12,7 +12,7 @@ use super::scratch::PluginCopy;
 use super::{convert, reclaim};
 use crate::crash;
 use crate::error::ItemError;
-use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
+use crate::model::{BatchError, BatchItem, Model, OutputSink, PreparedItem};
 use crate::values::ItemInput;
 
 /// A model that runs in this process. Dropping it drops the plugin's model once no prepared item is left; the library
@@ -39,13 +39,13 @@ impl Drop for Library {
 }
 
 /// What `prepare` gave for one item; goes back to the plugin when it is dropped.
-struct PreparedItem {
+struct PluginHandle {
     plugin: Arc<Instance>,
     task: u32,
     handle: usize,
 }
 
-impl Drop for PreparedItem {
+impl Drop for PluginHandle {
     fn drop(&mut self) {
         self.plugin.model.drop_prepared(self.task, self.handle);
     }
@@ -80,7 +80,7 @@ impl PluginModel {
             return Ok(0);
         };
         // Another model's handle would be an address that this plugin follows.
-        match prepared.payload.downcast_ref::<PreparedItem>() {
+        match prepared.payload.downcast_ref::<PluginHandle>() {
             Some(prepared) if Arc::ptr_eq(&prepared.plugin, &self.plugin) && prepared.task == task => {
                 Ok(prepared.handle)
             }
@@ -98,7 +98,7 @@ impl Model for PluginModel {
         &self.manifest
     }
 
-    fn prepare(&self, task: usize, item: &ItemInput) -> Result<Prepared, ItemError> {
+    fn prepare(&self, task: usize, item: &ItemInput) -> Result<PreparedItem, ItemError> {
         let task = u32::try_from(task).map_err(|_| ItemError::Fault(format!("there is no task {task}")))?;
         let mut tensors = Vec::new();
         convert::lend_tensors(item, &mut tensors);
@@ -110,10 +110,10 @@ impl Model for PluginModel {
             RResult::ROk(prepared) if prepared.handle == 0 => Err(ItemError::Fault(
                 "the plugin prepared the item, but gave no handle to it".to_owned(),
             )),
-            RResult::ROk(prepared) => Ok(Prepared {
+            RResult::ROk(prepared) => Ok(PreparedItem {
                 weight: prepared.weight.max(1),
                 group: prepared.group,
-                payload: Box::new(PreparedItem {
+                payload: Box::new(PluginHandle {
                     plugin: Arc::clone(&self.plugin),
                     task,
                     handle: prepared.handle,

@@ -42,10 +42,10 @@ impl<'a> PluginSink<'a> {
 
     fn code(&mut self, status: SinkStatus, refused: impl FnOnce(&Self) -> String) -> u32 {
         match status {
-            SinkStatus::Taken => codes::sink::OK,
+            SinkStatus::Accepted => codes::sink::OK,
             SinkStatus::Cancelled => codes::sink::CANCELLED,
             SinkStatus::NotStreaming => codes::sink::NOT_STREAMING,
-            SinkStatus::Refused => {
+            SinkStatus::Rejected => {
                 let reason = refused(self);
                 self.note(|| reason);
                 codes::sink::REFUSED
@@ -96,7 +96,7 @@ impl OutputSinkAbi for PluginSink<'_> {
             Err(reason) => {
                 // The item is told at once: whatever the plugin makes of the refusal, it knows less.
                 let status = this.sink.fail(index as usize, ItemError::Fault(reason.clone()));
-                if status != SinkStatus::Taken {
+                if status != SinkStatus::Accepted {
                     this.note(|| reason);
                 }
                 codes::sink::REFUSED

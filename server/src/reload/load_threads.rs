@@ -49,7 +49,7 @@ fn start(nice: i32) -> io::Result<Sender<Job>> {
     let (sender, jobs) = channel::<Job>();
     let own = sender.clone();
     thread::Builder::new().name("load".to_owned()).spawn(move || {
-        niceness::give_way(nice);
+        niceness::raise_to(nice);
         // Endless, because the thread has a sender itself.
         for job in jobs {
             job(&|| with_idle(nice, |idle| idle.push(own.clone())));

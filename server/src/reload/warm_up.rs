@@ -163,17 +163,17 @@ struct WarmUpSink {
 impl OutputSink for WarmUpSink {
     fn emit(&mut self, _index: usize, _value: Value, more: bool) -> SinkStatus {
         self.answered += usize::from(!more);
-        SinkStatus::Taken
+        SinkStatus::Accepted
     }
 
     fn emit_batch(&mut self, _tensors: Vec<Tensor>) -> SinkStatus {
         self.answered += self.items;
-        SinkStatus::Taken
+        SinkStatus::Accepted
     }
 
     fn fail(&mut self, _index: usize, error: ItemError) -> SinkStatus {
         self.failure.get_or_insert(error);
         self.answered += 1;
-        SinkStatus::Taken
+        SinkStatus::Accepted
     }
 }

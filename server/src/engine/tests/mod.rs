@@ -12,7 +12,7 @@ use plugin_abi::manifest::ModelManifest;
 use super::{Engine, EngineConfig};
 use crate::error::{ItemError, Rejection, Stage};
 use crate::metrics::{Buckets, Metrics};
-use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
+use crate::model::{BatchError, BatchItem, Model, OutputSink, PreparedItem};
 use crate::values::{ItemInput, Value};
 use scenario::{Answer, Running, Scenario, echo};
 
@@ -351,7 +351,7 @@ fn the_last_worker_drops_the_model() {
         fn manifest(&self) -> &ModelManifest {
             &self.1
         }
-        fn prepare(&self, _: usize, _: &ItemInput) -> Result<Prepared, ItemError> {
+        fn prepare(&self, _: usize, _: &ItemInput) -> Result<PreparedItem, ItemError> {
             Err(ItemError::Lost)
         }
         fn predict_batch(

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::engine::{Engine, EngineConfig, Pending, Request, TaskLimits, Workers};
 use crate::error::{ItemError, Rejection};
 use crate::metrics::{Buckets, ItemOutcome, Metrics};
-use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, Prepared};
+use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, PreparedItem};
 use crate::values::{ItemInput, Value};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -42,15 +42,15 @@ impl Model for HeldModel {
         &self.manifest
     }
 
-    fn prepare(&self, _task: usize, item: &ItemInput) -> Result<Prepared, ItemError> {
+    fn prepare(&self, _task: usize, item: &ItemInput) -> Result<PreparedItem, ItemError> {
         match text(item).as_str() {
             "bad" => Err(ItemError::Invalid("this is bad".to_owned())),
-            "too heavy" => Ok(Prepared {
+            "too heavy" => Ok(PreparedItem {
                 weight: u64::MAX,
                 group: 0,
                 payload: Box::new(()),
             }),
-            text => Ok(Prepared {
+            text => Ok(PreparedItem {
                 weight: text.len() as u64,
                 group: 0,
                 payload: Box::new(text.to_owned()),

@@ -73,9 +73,9 @@ fn handles() -> impl Strategy<Value = Vec<u64>> {
 
 fn request() -> impl Strategy<Value = Request<'static>> {
     let status = prop::sample::select(vec![
-        SinkStatus::Taken,
+        SinkStatus::Accepted,
         SinkStatus::Cancelled,
-        SinkStatus::Refused,
+        SinkStatus::Rejected,
         SinkStatus::NotStreaming,
     ]);
     prop_oneof![

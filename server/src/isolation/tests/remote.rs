@@ -27,15 +27,15 @@ struct Outputs(Vec<Value>);
 impl OutputSink for Outputs {
     fn emit(&mut self, _: usize, value: Value, _: bool) -> SinkStatus {
         self.0.push(value);
-        SinkStatus::Taken
+        SinkStatus::Accepted
     }
 
     fn emit_batch(&mut self, _: Vec<Tensor>) -> SinkStatus {
-        SinkStatus::Refused
+        SinkStatus::Rejected
     }
 
     fn fail(&mut self, _: usize, _: ItemError) -> SinkStatus {
-        SinkStatus::Refused
+        SinkStatus::Rejected
     }
 }
 

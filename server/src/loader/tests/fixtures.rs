@@ -204,16 +204,16 @@ pub(in crate::loader) struct Recorder {
 impl OutputSink for Recorder {
     fn emit(&mut self, index: usize, value: Value, _more: bool) -> SinkStatus {
         self.emitted.push((index, value));
-        self.answer.unwrap_or(SinkStatus::Taken)
+        self.answer.unwrap_or(SinkStatus::Accepted)
     }
 
     fn emit_batch(&mut self, tensors: Vec<Tensor>) -> SinkStatus {
         self.batches.push(tensors);
-        self.answer.unwrap_or(SinkStatus::Taken)
+        self.answer.unwrap_or(SinkStatus::Accepted)
     }
 
     fn fail(&mut self, index: usize, error: ItemError) -> SinkStatus {
         self.failed.push((index, error));
-        self.answer.unwrap_or(SinkStatus::Taken)
+        self.answer.unwrap_or(SinkStatus::Accepted)
     }
 }

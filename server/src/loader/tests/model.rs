@@ -261,7 +261,7 @@ fn answers_that_the_sink_refuses_explain_the_items_left_over() {
         ),
     ] {
         let mut sink = Recorder {
-            answer: Some(SinkStatus::Refused),
+            answer: Some(SinkStatus::Rejected),
             ..Recorder::default()
         };
         assert_eq!(run(predict, task, &[text("a")], &mut sink), failed(expected));

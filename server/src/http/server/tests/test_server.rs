@@ -21,7 +21,7 @@ use crate::engine::{Engine, EngineConfig, TaskLimits};
 use crate::error::ItemError;
 use crate::http::Server;
 use crate::metrics::{Buckets, Metrics};
-use crate::model::{BatchError, BatchItem, Model, OutputSink, Prepared};
+use crate::model::{BatchError, BatchItem, Model, OutputSink, PreparedItem};
 use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot, TaskTrial};
 use crate::values::{DType, ItemInput, Tensor, Value};
 
@@ -367,7 +367,7 @@ impl Model for Vision {
         &self.manifest
     }
 
-    fn prepare(&self, _: usize, _: &ItemInput) -> Result<Prepared, ItemError> {
+    fn prepare(&self, _: usize, _: &ItemInput) -> Result<PreparedItem, ItemError> {
         Err(ItemError::Fault("no task prepares".to_owned()))
     }
 
