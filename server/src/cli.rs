@@ -12,7 +12,7 @@ use crate::bench::BenchArgs;
 use crate::config::{self, Flag, Overrides};
 use crate::isolation::CHILD_COMMAND;
 use crate::isolation::confine::CONFINE_OPTION;
-use crate::loader::TRIAL_COMMAND;
+use crate::loader::PROBE_COMMAND;
 
 /// Serve machine-learning models over HTTP and gRPC, with dynamic batching and hot reload
 #[derive(Debug, Parser)]
@@ -74,10 +74,10 @@ pub enum Command {
     },
     /// Print the manual page
     Man,
-    /// Load a plugin once and print its manifest; the server runs this in a child process, since it can crash
-    #[command(name = TRIAL_COMMAND, hide = true)]
-    TrialLoad {
-        /// Confinement that the process applies to itself first.
+    /// Open a plugin and report its manifest; the server runs this in a child process, because it may crash
+    #[command(name = PROBE_COMMAND, hide = true)]
+    ProbePlugin {
+        /// Confinement to apply first, as JSON.
         #[arg(long = CONFINE_OPTION)]
         confine: Option<String>,
         /// The plugin.

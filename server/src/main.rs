@@ -30,7 +30,7 @@ fn run() -> ExitCode {
         Some(Command::Bench(args)) => bench(args),
         Some(Command::Completions { shell }) => print_completions(shell),
         Some(Command::Man) => print_man_page(),
-        Some(Command::TrialLoad { confine, file }) => app::run_trial(confine.as_deref(), &file),
+        Some(Command::ProbePlugin { confine, file }) => app::run_probe(confine.as_deref(), &file),
         Some(Command::ModelProcess { model: _ }) => app::run_model_process(),
     }
 }

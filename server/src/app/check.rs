@@ -21,10 +21,10 @@ use crate::config::{
 };
 use crate::crash;
 use crate::error::Chain;
-use crate::loader::{self, LoadError, Probe, TrialProgram};
+use crate::loader::{self, LoadError, PluginProbe, ProbeProgram};
 use crate::logging;
 use crate::open_files;
-use crate::reload::{ModelFailure, trial_options};
+use crate::reload::{ModelFailure, probe_options};
 
 /// Timeout for a plugin to describe itself to `check`.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -82,13 +82,13 @@ fn by_line(mut failures: Vec<ModelFailure>) -> Vec<ModelFailure> {
 
 /// What each plugin declares. Several models can share a plugin.
 #[derive(Default)]
-struct Plugins(BTreeMap<(PathBuf, Vec<String>), Result<Arc<Probe>, String>>);
+struct Plugins(BTreeMap<(PathBuf, Vec<String>), Result<Arc<PluginProbe>, String>>);
 
 impl Plugins {
-    fn probe(&mut self, model: &ModelSettings) -> Result<Arc<Probe>, String> {
-        let key = (model.plugin.clone(), trial_options(model));
+    fn probe(&mut self, model: &ModelSettings) -> Result<Arc<PluginProbe>, String> {
+        let key = (model.plugin.clone(), probe_options(model));
         let probed = self.0.entry(key).or_insert_with_key(|(file, options)| {
-            let probe = loader::probe_plugin(&TrialProgram::this_server(), options, file, PROBE_TIMEOUT);
+            let probe = loader::probe_plugin(&ProbeProgram::this_server(), options, file, PROBE_TIMEOUT);
             probe
                 .map(Arc::new)
                 .map_err(|error: LoadError| Chain(&error).to_string())
@@ -122,7 +122,7 @@ fn check_model(
             return None;
         }
     };
-    let manifest = &probe.trial.manifest;
+    let manifest = &probe.report.manifest;
     for finding in declarations::plugin(manifest) {
         if finding.severity == Severity::Error {
             report(model.plugin_location(), format!("invalid plugin: {finding}"));

@@ -9,7 +9,7 @@ use plugin_abi::manifest;
 use super::{AppError, INSPECT_TIMEOUT};
 use crate::config::{Isolation, ModelSettings, Settings};
 use crate::isolation::OpenFiles;
-use crate::loader::{self, TrialProgram};
+use crate::loader::{self, ProbeProgram};
 use crate::open_files::{self, Demand};
 
 /// Raises the limit on open files as far as the system allows, and returns the number of connections per port that fit.
@@ -63,6 +63,6 @@ fn declared_isolation(models: &[ModelSettings]) -> BTreeMap<&Path, Option<manife
 }
 
 fn isolation_declared_by(plugin: &Path) -> Option<manifest::Isolation> {
-    let probe = loader::probe_plugin(&TrialProgram::this_server(), &[], plugin, INSPECT_TIMEOUT);
-    probe.ok()?.trial.manifest.isolation
+    let probe = loader::probe_plugin(&ProbeProgram::this_server(), &[], plugin, INSPECT_TIMEOUT);
+    probe.ok()?.report.manifest.isolation
 }

@@ -31,7 +31,7 @@ use crate::grpc;
 use crate::http;
 use crate::isolation::confine::{Confinement, Enclosures};
 use crate::isolation::{self, LoadFailure, Program};
-use crate::loader::{self, Inspection, LoadError, Loader, TrialProgram};
+use crate::loader::{self, Inspection, LoadError, Loader, ProbeProgram};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::open_files::TooFewFiles;
@@ -225,7 +225,7 @@ fn log_warnings(settings: &Settings) {
 
 /// Reads what a plugin declares, and checks it.
 pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
-    let program = TrialProgram::this_server();
+    let program = ProbeProgram::this_server();
     loader::inspect(&program, file, INSPECT_TIMEOUT, &|task, example| {
         let input = codec::decode_example(task, example).map_err(|error| error.to_string())?;
         if !matches!(input.value, Value::Json(_)) {
@@ -239,9 +239,9 @@ pub fn inspect(file: &Path) -> Result<Inspection, LoadError> {
     })
 }
 
-/// The child process of a trial: opens a plugin and reports what it declares. `confinement` is JSON.
-pub fn run_trial(confinement: Option<&str>, file: &Path) -> ExitCode {
-    loader::run_trial(file, || {
+/// The child's side of the plugin probe: opens a plugin and writes a report. `confinement` is a [`Confinement`] as JSON.
+pub fn run_probe(confinement: Option<&str>, file: &Path) -> ExitCode {
+    loader::run_probe(file, || {
         let Some(json) = confinement else {
             return Ok(());
         };
@@ -267,7 +267,7 @@ pub fn run_model_process() -> ExitCode {
                 LoadFailure::Manifest(Chain(&error).to_string())
             }
             LoadError::Open(_) => LoadFailure::Open(Chain(&error).to_string()),
-            error => LoadFailure::Refused(Chain(&error).to_string()),
+            error => LoadFailure::Plugin(Chain(&error).to_string()),
         })
     })
 }
@@ -284,8 +284,8 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
     let model_nice = i32::from(settings.server.model_nice);
     let prepare_pool = engine::prepare_pool("prepare", prepare_threads, model_nice)?;
     let loader =
-        Loader::new(&settings.server.scratch_dir, TrialProgram::this_server()).map_err(AppError::Loader)?;
-    let mut enclosures = Enclosures::new(loader.scratch_folder().to_owned());
+        Loader::new(&settings.server.scratch_dir, ProbeProgram::this_server()).map_err(AppError::Loader)?;
+    let mut enclosures = Enclosures::new(loader.scratch_directory().to_owned());
     let is_limited = |model: &ModelSettings| model.resources.max_memory.is_some();
     if settings.models.iter().any(is_limited) {
         enclosures.take_over_cgroup();
@@ -293,7 +293,7 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
     let context = LoadContext {
         enclosures: Arc::new(enclosures),
         loader,
-        trial_timeout: settings.server.reload_timeout,
+        probe_timeout: settings.server.reload_timeout,
         cores: thread::available_parallelism().map_or(1, NonZeroUsize::get),
         program: Program::this_server(),
         prepare_threads,

@@ -10,7 +10,7 @@ pub(super) struct ScratchCleanup(PathBuf);
 
 impl ScratchCleanup {
     pub(super) fn of(reloader: &Reloader) -> Self {
-        Self(reloader.scratch_folder().to_owned())
+        Self(reloader.scratch_directory().to_owned())
     }
 }
 

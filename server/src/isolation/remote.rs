@@ -173,7 +173,7 @@ pub(super) fn load(
 ) -> Result<ModelManifest, StartError> {
     let lost = |error| StartError::Died(end_of(process, error));
     let json = serde_json::to_vec(setup)
-        .map_err(|error| StartError::Load(LoadFailure::Refused(error.to_string())))?;
+        .map_err(|error| StartError::Load(LoadFailure::Plugin(error.to_string())))?;
     lane.set_timeout(Some(timeout)).map_err(lost)?;
     lane.send(Request::Load(Bytes::from(json)).encode())
         .map_err(lost)?;

@@ -41,7 +41,7 @@ pub enum LoadFailure {
     Open(String),
     /// The plugin could not load its model.
     #[error("{0}")]
-    Refused(String),
+    Plugin(String),
     /// The plugin panicked while it loaded its model.
     #[error("{0}")]
     Panicked(String),

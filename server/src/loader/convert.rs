@@ -1,5 +1,5 @@
-//! Between the values of `protocol` and those of the plugin ABI. Inputs are lent without a copy, outputs are checked and
-//! copied once.
+//! Converts between the server's values and those of the plugin ABI. Inputs are borrowed; outputs are checked and copied
+//! once.
 
 use abi_stable::std_types::{RSlice, RStr};
 use bytes::Bytes;
@@ -13,11 +13,11 @@ use crate::json;
 use crate::model::BatchError;
 use crate::values::{DType, ItemInput, Tensor, Value};
 
-/// Most bytes of a message that a plugin gives an error.
-const MOST_MESSAGE: usize = 4 << 10;
+/// Maximum length of a plugin's error message.
+const MAX_MESSAGE_BYTES: usize = 4 << 10;
 
-/// The tensors of an item, lent. Separate from [`lend_item`], since the raw item borrows them.
-pub(super) fn lend_tensors<'a>(item: &'a ItemInput, into: &mut Vec<RawTensor<'a>>) {
+/// Appends the borrowed tensors of an item. Separate from [`borrow_item`], because the raw item borrows them in turn.
+pub(super) fn borrow_tensors<'a>(item: &'a ItemInput, into: &mut Vec<RawTensor<'a>>) {
     if let Value::Tensors(tensors) = &item.value {
         into.extend(tensors.iter().map(|tensor| RawTensor {
             name: RStr::from_str(tensor.name()),
@@ -29,8 +29,8 @@ pub(super) fn lend_tensors<'a>(item: &'a ItemInput, into: &mut Vec<RawTensor<'a>
     }
 }
 
-/// An item, lent; `tensors` are its own, as [`lend_tensors`] gave them.
-pub(super) fn lend_item<'a>(
+/// A borrowed item. `tensors` must be what [`borrow_tensors`] appended for it.
+pub(super) fn borrow_item<'a>(
     item: &'a ItemInput,
     tensors: &'a [RawTensor<'a>],
     prepared: usize,
@@ -58,7 +58,7 @@ pub(super) fn lend_item<'a>(
     })
 }
 
-/// How many tensors [`lend_tensors`] makes of an item.
+/// Number of tensors that [`borrow_tensors`] appends for an item.
 pub(super) fn tensor_count(item: &ItemInput) -> usize {
     match &item.value {
         Value::Tensors(tensors) => tensors.len(),
@@ -66,8 +66,8 @@ pub(super) fn tensor_count(item: &ItemInput) -> usize {
     }
 }
 
-/// Checks an output and copies it. `declared` is what the task's manifest says that its outputs are.
-pub(super) fn take_value(raw: &RawValue<'_>, declared: &ValueManifest) -> Result<Value, String> {
+/// Checks an output against `declared`, the output of the task's manifest, and copies it.
+pub(super) fn copy_value(raw: &RawValue<'_>, declared: &ValueManifest) -> Result<Value, String> {
     let kind = check::output(raw, declared)?;
     let data = raw.data.as_slice();
     let utf8 = |what| {
@@ -79,40 +79,36 @@ pub(super) fn take_value(raw: &RawValue<'_>, declared: &ValueManifest) -> Result
             Value::Text(Bytes::copy_from_slice(data))
         }
         Kind::Json => {
-            // serde_json skips over strings without looking at their encoding.
+            // serde_json does not check the encoding of strings that it skips.
             json::from_str::<IgnoredAny>(utf8("JSON")?)
-                .map_err(|error| format!("the plugin's JSON is not valid: {error}"))?;
+                .map_err(|error| format!("the plugin's output is not valid JSON: {error}"))?;
             Value::Json(Bytes::copy_from_slice(data))
         }
         Kind::Bytes => Value::Bytes {
             data: Bytes::copy_from_slice(data),
             media_type: raw.media_type.as_str().to_owned(),
         },
-        Kind::Tensors => Value::Tensors(take_tensors(raw.tensors.as_slice())?),
+        Kind::Tensors => Value::Tensors(copy_tensors(raw.tensors.as_slice())?),
     })
 }
 
-/// Checks tensors and copies them.
-pub(super) fn take_tensors(raw: &[RawTensor<'_>]) -> Result<Vec<Tensor>, String> {
+/// Checks and copies tensors.
+pub(super) fn copy_tensors(raw: &[RawTensor<'_>]) -> Result<Vec<Tensor>, String> {
     raw.iter()
         .map(|raw| {
             let name = raw.name.as_str();
-            let dtype = DType::from_code(raw.dtype).ok_or_else(|| {
-                format!(
-                    "the plugin's tensor `{name}` has the unknown datatype {}",
-                    raw.dtype
-                )
-            })?;
+            let dtype = DType::from_code(raw.dtype)
+                .ok_or_else(|| format!("the plugin's tensor `{name}` has unknown datatype {}", raw.dtype))?;
             let data = Bytes::copy_from_slice(raw.data.as_slice());
             Tensor::new(name, dtype, raw.shape.as_slice().to_vec(), data)
-                .map_err(|error| format!("the plugin's output contradicts itself: {error}"))
+                .map_err(|error| format!("the plugin's output is invalid: {error}"))
         })
         .collect()
 }
 
-/// An item's failure, by the plugin's code. An unknown code is a newer SDK's: the plugin's fault.
+/// The error of an item, from the plugin's error code. A code from a newer SDK counts as a fault of the plugin.
 pub(super) fn item_error(code: u32, message: &str) -> ItemError {
-    let message = super::cut(message, MOST_MESSAGE).to_owned();
+    let message = super::truncate(message, MAX_MESSAGE_BYTES).to_owned();
     match code {
         codes::error::INVALID_INPUT => ItemError::Invalid(message),
         codes::error::OUT_OF_MEMORY => ItemError::OutOfMemory(message),
@@ -122,12 +118,12 @@ pub(super) fn item_error(code: u32, message: &str) -> ItemError {
     }
 }
 
-/// A batch's failure, by the plugin's code.
+/// The error of a batch, from the plugin's error code.
 pub(super) fn batch_error(error: &RawError) -> BatchError {
     match item_error(error.kind, &error.message) {
         ItemError::OutOfMemory(message) => BatchError::OutOfMemory(message),
         ItemError::Fault(_) if error.kind == codes::error::PANIC => {
-            BatchError::Panicked(super::cut(&error.message, MOST_MESSAGE).to_owned())
+            BatchError::Panicked(super::truncate(&error.message, MAX_MESSAGE_BYTES).to_owned())
         }
         failed => BatchError::Failed(failed),
     }
@@ -150,7 +146,7 @@ mod tests {
 
     #[test]
     fn plugins_see_the_registered_name_of_a_misspelled_media_type() {
-        let lent = |media_type: &str| {
+        let registered = |media_type: &str| {
             let item = ItemInput {
                 value: Value::Bytes {
                     data: Bytes::from_static(b"x"),
@@ -158,15 +154,15 @@ mod tests {
                 },
                 parameters: Bytes::new(),
             };
-            let raw = lend_item(&item, &[], 0).expect("the item is valid");
+            let raw = borrow_item(&item, &[], 0).expect("the item is valid");
             raw.value.media_type.as_str().to_owned()
         };
-        assert_eq!(lent("image/jpg"), "image/jpeg");
-        assert_eq!(lent("image/png"), "image/png");
+        assert_eq!(registered("image/jpg"), "image/jpeg");
+        assert_eq!(registered("image/png"), "image/png");
     }
 
     #[test]
-    fn outputs_are_taken_as_they_are_declared() {
+    fn outputs_of_the_declared_kind_are_copied() {
         let text = Bytes::from_static("größer".as_bytes());
         let cases = [
             (raw(1, &text), Kind::Text, Value::Text(text.clone())),
@@ -185,23 +181,23 @@ mod tests {
             ),
         ];
         for (raw, declared, value) in cases {
-            assert_eq!(take_value(&raw, &ValueManifest::of(declared)), Ok(value));
+            assert_eq!(copy_value(&raw, &ValueManifest::of(declared)), Ok(value));
         }
     }
 
     #[test]
-    fn outputs_that_contradict_themselves_are_refused_with_the_reason() {
+    fn malformed_outputs_are_rejected_with_the_reason() {
         let cases = [
             (raw(1, b"\xff"), Kind::Text, "the plugin's text is not UTF-8"),
             (
                 raw(3, b"{\"a\":"),
                 Kind::Json,
-                "the plugin's JSON is not valid: the document ends",
+                "the plugin's output is not valid JSON: the document ends",
             ),
             (
                 raw(3, b"1 2"),
                 Kind::Json,
-                "the plugin's JSON is not valid: unexpected characters",
+                "the plugin's output is not valid JSON: unexpected characters",
             ),
             (raw(3, b"\"\xff\""), Kind::Json, "the plugin's JSON is not UTF-8"),
             (
@@ -216,7 +212,7 @@ mod tests {
             ),
         ];
         for (raw, declared, reason) in cases {
-            let error = take_value(&raw, &ValueManifest::of(declared)).expect_err(reason);
+            let error = copy_value(&raw, &ValueManifest::of(declared)).expect_err(reason);
             assert!(error.starts_with(reason), "{error}");
         }
         let tensor = RawTensor {
@@ -226,17 +222,17 @@ mod tests {
             shape: RSlice::from_slice(&[3]),
             data: RSlice::from_slice(&[0; 8]),
         };
-        let error = take_tensors(&[tensor]).expect_err("12 bytes are expected");
+        let error = copy_tensors(&[tensor]).expect_err("12 bytes are expected");
         assert!(
             error.contains("tensor `logits` of FP32 [3] takes 12 bytes, got 8"),
             "{error}"
         );
-        let error = take_tensors(&[RawTensor { dtype: 99, ..tensor }]).expect_err("no such datatype");
-        assert_eq!(error, "the plugin's tensor `logits` has the unknown datatype 99");
+        let error = copy_tensors(&[RawTensor { dtype: 99, ..tensor }]).expect_err("no such datatype");
+        assert_eq!(error, "the plugin's tensor `logits` has unknown datatype 99");
     }
 
     #[test]
-    fn error_codes_become_errors_of_the_item_and_of_the_batch() {
+    fn error_codes_map_to_errors_of_items_and_batches() {
         let cases = [
             (1, ItemError::Invalid("m".to_owned())),
             (2, ItemError::Fault("m".to_owned())),

@@ -1,51 +1,51 @@
-//! Why a model could not be loaded.
+//! Errors of loading a plugin.
 
 use plugin_abi::check::Finding;
 
 use super::header::HeaderError;
 use super::open::OpenError;
-use super::probe::TrialError;
+use super::probe::ProbeError;
 use super::scratch::CopyError;
 use crate::json::JsonError;
 
-/// Why a plugin could not be loaded or looked at.
+/// Why a plugin could not be loaded or inspected.
 ///
-/// No message names the plugin's file or the model: whoever loads it knows both, and says so where it belongs.
+/// Messages do not name the plugin's file or the model. The caller knows both and adds them.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file is no plugin for this machine.
+    /// The file is not a plugin for this machine.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// The file cannot be copied to where it can be opened.
+    /// The file cannot be copied to the scratch directory.
     #[error(transparent)]
     Copy(#[from] CopyError),
-    /// The plugin did not survive being opened in a process of its own.
+    /// The plugin probe failed.
     #[error(transparent)]
-    Trial(#[from] TrialError),
-    /// The plugin cannot be opened here, although it could in the trial.
+    Probe(#[from] ProbeError),
+    /// The plugin cannot be opened in this process, although the probe succeeded.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// A setting is missing or wrong.
+    /// A setting is missing or invalid.
     #[error("{message}")]
     Settings {
-        /// Dotted path of the key below `[models.settings]`; empty if no single key is at fault.
+        /// Dotted path of the key below `[models.settings]`. Empty if no single key is at fault.
         key: String,
-        /// What, got, expected.
+        /// What is wrong, what was found and what was expected.
         message: String,
     },
-    /// The plugin could not load its model.
+    /// The plugin reported that it cannot load its model.
     #[error("the plugin cannot load the model: {0}")]
-    Refused(String),
-    /// The plugin panicked while it loaded its model.
-    #[error("the plugin panicked while it loaded the model: {0}")]
+    Plugin(String),
+    /// The plugin panicked while loading its model.
+    #[error("the plugin panicked while loading the model: {0}")]
     Panicked(String),
-    /// What the model says of itself is no manifest.
-    #[error("the model's manifest cannot be read")]
+    /// The model's manifest cannot be parsed.
+    #[error("the model's manifest is invalid")]
     ManifestSyntax(#[source] JsonError),
-    /// What the model declares cannot be served.
+    /// The server does not support what the model declares.
     #[error("{}", list(.0))]
     Manifest(Vec<Finding>),
-    /// The settings cannot be passed on.
+    /// The settings cannot be serialized.
     #[error("the settings cannot be passed to the plugin")]
     Context(#[source] serde_json::Error),
 }

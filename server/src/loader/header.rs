@@ -1,8 +1,8 @@
-//! What can be told of a plugin's file by reading it, before any of its code runs.
+//! Checks a plugin's file by reading it, before any of its code runs.
 //!
-//! `dlopen` cannot be asked politely: a file that was cut short ends the process with SIGBUS, another architecture is "no
-//! such file", and a text file is "invalid ELF header". So the file is read first, and each of these has a sentence of its
-//! own. Knows nothing of plugins but the name of the symbol that they export.
+//! `dlopen` does not report such problems well: a truncated file terminates the process with SIGBUS, a library for another
+//! architecture results in "no such file", and a text file in "invalid ELF header". This module reads the file first and has
+//! an error for each case. All it knows about plugins is the name of the symbol that they export.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,97 +18,97 @@ use super::missing_file;
 /// Why a file cannot be a plugin.
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
-    /// There is no such file.
+    /// The file does not exist.
     #[error("the file does not exist{hint}")]
     NotFound {
-        /// Where it may be instead: starts with `; ` or is empty.
+        /// Where it may be instead. Starts with `; `, or is empty.
         hint: String,
     },
-    /// A directory, a device, a socket.
+    /// It is a directory, a device or a socket.
     #[error("expected a file, got {got}")]
     NotAFile {
-        /// What it is, with its article.
+        /// What it is, with an article.
         got: &'static str,
     },
     /// It cannot be opened or read.
     #[error("the file cannot be read")]
     Unreadable(#[source] io::Error),
-    /// Zero bytes long.
-    #[error("the file is empty; is a build still writing it, or did a copy fail?")]
+    /// It is empty.
+    #[error("the file is empty; a build may still be writing it, or copying it may have failed")]
     Empty,
-    /// No ELF file at all.
+    /// It is not an ELF file.
     #[error("expected a shared library (ELF), got {got}{hint}")]
     NotElf {
-        /// What it looks like, with its article.
+        /// What it looks like, with an article.
         got: &'static str,
-        /// What to do: starts with `; ` or is empty.
+        /// What to do. Starts with `; `, or is empty.
         hint: &'static str,
     },
-    /// The file ends before what its header announces.
+    /// The file is shorter than its header declares.
     #[error(
-        "the file is cut short: it has {got} bytes, its header announces {expected}; was it copied completely?"
+        "the file is truncated: its header declares {expected} bytes, but it has {got}; check that it was copied completely"
     )]
     Truncated {
-        /// Bytes that the file should have at least.
+        /// Minimum size of the file in bytes, according to its header.
         expected: u64,
-        /// Bytes that it has.
+        /// Actual size in bytes.
         got: u64,
     },
-    /// For a 32-bit machine.
-    #[error("the library is for 32-bit programs, this server is a 64-bit program")]
+    /// It was built for a 32-bit machine.
+    #[error("the library is for 32-bit programs, but this server is a 64-bit program")]
     WrongClass,
-    /// For a machine of the other byte order.
-    #[error("the library is {got}-endian, this server is {expected}-endian")]
+    /// It was built for a machine with the other byte order.
+    #[error("the library is {got}-endian, but this server is {expected}-endian")]
     WrongEndianness {
-        /// Of the library.
+        /// Byte order of the library.
         got: &'static str,
-        /// Of this server.
+        /// Byte order of this server.
         expected: &'static str,
     },
-    /// For another processor.
-    #[error("the library is for {got}, this server runs on {expected}; build it for this machine")]
+    /// It was built for another processor.
+    #[error("the library is for {got}, but this server runs on {expected}; build it for this machine")]
     WrongMachine {
-        /// Of the library.
+        /// Processor of the library.
         got: String,
-        /// Of this server.
+        /// Processor of this server.
         expected: String,
     },
-    /// An ELF file of another type.
+    /// It is an ELF file, but not a shared library.
     #[error("expected a shared library, got {got}{hint}")]
     WrongType {
-        /// What it is, with its article.
+        /// What it is, with an article.
         got: String,
-        /// What to do: starts with `; ` or is empty.
+        /// What to do. Starts with `; `, or is empty.
         hint: &'static str,
     },
-    /// The header contradicts itself.
-    #[error("the ELF file is damaged")]
+    /// The header is inconsistent.
+    #[error("the ELF file is corrupt")]
     Damaged(#[source] object::read::Error),
-    /// A shared library, but not a plugin.
+    /// It is a shared library, but not a plugin.
     #[error(
-        "the library exports no model: add `export_model!(…)` to the plugin's source (expected the symbol `{ROOT_MODULE_LOADER_NAME}`)"
+        "the library does not export a model: add `export_model!(…)` to the plugin's source (expected symbol `{ROOT_MODULE_LOADER_NAME}`)"
     )]
     NotAPlugin,
 }
 
-/// What the header says of a library that may be a plugin.
+/// Properties of a library, from its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LibraryFacts {
     /// Size of the file in bytes.
     pub size: u64,
-    /// The processor it is for.
+    /// The processor that it was built for.
     pub machine: String,
-    /// Its own name, if it has one.
+    /// Its SONAME, if it has one.
     pub soname: Option<String>,
-    /// The shared libraries that it needs, by name.
+    /// Names of the shared libraries that it depends on.
     pub needed: Vec<String>,
-    /// Where it looks for them apart from the system's places.
+    /// Where the linker searches for them in addition to the system's directories.
     pub run_path: Option<String>,
-    /// Whether its thread-local storage comes out of the small reserve that a process has for libraries opened late.
+    /// Whether its thread-local storage comes from the small reserve that a process has for libraries that are opened late.
     pub static_tls: bool,
 }
 
-/// Reads the header of `file` and says what it is, or why it cannot be loaded.
+/// Reads the header of `file`.
 pub(super) fn check(file: &Path) -> Result<LibraryFacts, HeaderError> {
     let (mut opened, size) = open(file)?;
     let mut start = [0; 64];
@@ -131,7 +131,7 @@ pub(super) fn check(file: &Path) -> Result<LibraryFacts, HeaderError> {
     }
 }
 
-/// Opens a regular file; says what else it is, or what there is instead.
+/// Opens a regular file and returns its size.
 pub(super) fn open(file: &Path) -> Result<(File, u64), HeaderError> {
     let metadata = match std::fs::metadata(file) {
         Ok(metadata) => metadata,
@@ -142,12 +142,12 @@ pub(super) fn open(file: &Path) -> Result<(File, u64), HeaderError> {
             ) =>
         {
             return Err(HeaderError::NotFound {
-                hint: missing_file::for_missing_file(file),
+                hint: missing_file::hint(file),
             });
         }
         Err(error) => return Err(HeaderError::Unreadable(error)),
     };
-    // Before opening: opening a FIFO would wait for a writer.
+    // Checked before opening, because opening a FIFO would wait for a writer.
     if metadata.is_dir() {
         return Err(HeaderError::NotAFile { got: "a directory" });
     }
@@ -173,13 +173,13 @@ fn read_up_to(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(length)
 }
 
-/// The first 20 bytes: they tell an ELF file for this machine from everything else, also where the rest is missing.
+/// Checks the start of the file, which identifies an ELF file for this machine even if the rest is missing.
 fn check_identity(start: &[u8], size: u64) -> Result<(), HeaderError> {
     if start.is_empty() {
         return Err(HeaderError::Empty);
     }
     if !start.starts_with(b"\x7fELF") {
-        let (got, hint) = describe_foreign(start);
+        let (got, hint) = describe_non_elf(start);
         return Err(HeaderError::NotElf { got, hint });
     }
     if start.len() < 64 {
@@ -209,9 +209,9 @@ fn check_identity(start: &[u8], size: u64) -> Result<(), HeaderError> {
     }
 }
 
-/// What a file that is not ELF looks like, and what to do about it.
-fn describe_foreign(start: &[u8]) -> (&'static str, &'static str) {
-    const CDYLIB: &str = "; set `crate-type = [\"cdylib\"]` and give the lib*.so file";
+/// Describes a file that is not ELF, and what to do about it.
+fn describe_non_elf(start: &[u8]) -> (&'static str, &'static str) {
+    const CDYLIB: &str = "; set `crate-type = [\"cdylib\"]` and use the lib*.so file";
     const LINUX: &str = "; build it for Linux";
     if start.starts_with(b"!<arch>\n") || start.starts_with(b"!<thin>\n") {
         ("a static library (.a or .rlib)", CDYLIB)
@@ -234,11 +234,12 @@ fn describe_foreign(start: &[u8]) -> (&'static str, &'static str) {
     {
         ("a text file", "")
     } else {
-        ("a file of an unknown format", "")
+        ("a file in an unknown format", "")
     }
 }
 
-/// Every loaded segment and both header tables lie within the file. Touching a mapped page past its end is a SIGBUS.
+/// Checks that all loaded segments and both header tables are within the file. Accessing a mapped page past the end of the
+/// file raises SIGBUS.
 fn check_extent<'data>(
     header: &'data elf::FileHeader64<NativeEndian>,
     data: &'data ReadCache<File>,
@@ -286,7 +287,7 @@ fn check_type(library: &Library<'_>) -> Result<(), HeaderError> {
         })
     };
     match library.elf_header().e_type(NativeEndian) {
-        // A position-independent executable has the type of a library; only a program names its interpreter and says so.
+        // A position-independent executable has the type of a library, but carries the flag DF_1_PIE.
         elf::ET_DYN if is_pie(library)? => wrong("a program", CDYLIB),
         elf::ET_DYN => Ok(()),
         elf::ET_EXEC => wrong("a program", CDYLIB),
@@ -329,7 +330,7 @@ fn read_facts(library: &Library<'_>, size: u64) -> Result<LibraryFacts, HeaderEr
     Ok(facts)
 }
 
-/// The machine that this server was built for; `None` where the list below does not know it, and nothing is checked.
+/// The machine that this server was built for. `None` if it is not in this list; then the machine is not checked.
 fn this_machine() -> Option<elf::Machine> {
     if cfg!(target_arch = "x86_64") {
         Some(elf::EM_X86_64)

@@ -1,4 +1,4 @@
-//! What the server gives to a plugin: a place for its log.
+//! The log that the server provides to a plugin.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,13 +9,13 @@ use plugin_abi::{Host, HostAbi, HostAbi_TO, RawLogRecord};
 
 use crate::batch_context::{BatchContext, count_logged_error};
 
-/// Most bytes of one message; the rest is cut off.
-const MOST_MESSAGE: usize = 16 << 10;
+/// Maximum length of a message. Longer ones are truncated.
+const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
-/// The server as the plugin of `model` sees it.
+/// The server's side of the plugin ABI for the plugin of `model`.
 ///
-/// Its records go to the server's log with the target `model::<name>::<the plugin's target>`, so that
-/// `RUST_LOG=model::embedder=debug` and `grep model::embedder` both do what they say.
+/// Its records are logged with the target `model::<name>::<the plugin's target>`, which can be filtered by model, as in
+/// `RUST_LOG=model::embedder=debug`.
 pub(super) fn host_for(model: &str) -> Host {
     HostAbi_TO::from_value(
         HostLog {
@@ -39,7 +39,7 @@ impl HostAbi for HostLog {
     fn log(&self, record: RawLogRecord<'_>) {
         let written = catch_unwind(AssertUnwindSafe(|| self.write(&record)));
         if let Err(payload) = written {
-            // Dropping it could panic again, and a panic must not reach the plugin.
+            // Dropping the payload could panic again, and a panic must not reach the plugin.
             std::mem::forget(payload);
         }
     }
@@ -56,7 +56,7 @@ impl HostLog {
         if level == Level::Error {
             count_logged_error();
         }
-        let message = super::cut(raw.message.as_str(), MOST_MESSAGE);
+        let message = super::truncate(raw.message.as_str(), MAX_MESSAGE_BYTES);
         let context = BatchContext::current();
         let model = [("model", self.model.as_str())];
         let fields: &dyn Source = match &context {
@@ -75,7 +75,7 @@ impl HostLog {
     }
 }
 
-/// An unknown level is a newer SDK's: it is written rather than lost.
+/// A level that is unknown, because the SDK is newer, is logged at level info.
 fn level_of(code: u32) -> Level {
     match code {
         1 => Level::Error,
@@ -92,11 +92,11 @@ mod tests {
 
     use super::*;
 
-    /// Keeps what it is given, up to debug.
+    /// Records all messages up to level debug.
     #[derive(Default)]
-    struct Kept(Mutex<Vec<String>>);
+    struct Recorder(Mutex<Vec<String>>);
 
-    impl Log for Kept {
+    impl Log for Recorder {
         fn enabled(&self, metadata: &Metadata<'_>) -> bool {
             metadata.level() <= Level::Debug
         }
@@ -104,8 +104,8 @@ mod tests {
         fn log(&self, record: &Record<'_>) {
             let (level, target, message) = (record.level(), record.target(), record.args());
             let place = record.file().zip(record.line());
-            let mut kept = self.0.lock().expect("no test panics while it logs");
-            kept.push(format!("{level} {target} {message} {place:?}"));
+            let mut recorder = self.0.lock().expect("no test panics while it logs");
+            recorder.push(format!("{level} {target} {message} {place:?}"));
         }
 
         fn flush(&self) {}
@@ -113,11 +113,11 @@ mod tests {
 
     #[test]
     fn records_of_a_plugin_carry_the_name_of_the_model() {
-        let kept: &'static Kept = Box::leak(Box::default());
+        let recorder: &'static Recorder = Box::leak(Box::default());
         let host = HostAbi_TO::<_>::from_value(
             HostLog {
                 model: "embedder".to_owned(),
-                logger: kept,
+                logger: recorder,
             },
             TD_Opaque,
         );
@@ -131,7 +131,7 @@ mod tests {
             });
         }
         assert_eq!(
-            *kept.0.lock().expect("no test panics while it logs"),
+            *recorder.0.lock().expect("no test panics while it logs"),
             [
                 "ERROR model::embedder::weights read None",
                 "INFO model::embedder::weights read Some((\"load.rs\", 2))",

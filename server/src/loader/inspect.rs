@@ -1,4 +1,4 @@
-//! What `inference-server inspect FILE` shows: the facts about a plugin file, what it declares, and what is wrong with it.
+//! Implements `inference-server inspect FILE`: reports what a plugin file is, what it declares, and which problems it has.
 
 use std::fmt;
 use std::path::Path;
@@ -9,90 +9,90 @@ use plugin_abi::check::{self, Finding, Severity};
 use plugin_abi::manifest::{Isolation, PluginManifest, TaskManifest, ValueManifest};
 use serde::Serialize;
 
-use super::{LibraryFacts, LoadError, Trial, TrialProgram, header, trial_load};
+use super::{LibraryFacts, LoadError, ProbeProgram, ProbeReport, header, probe_library};
 
-const STATIC_TLS: &str = "the library has static thread-local storage (DF_STATIC_TLS), often that of a global allocator such as mimalloc; a process has room for it for some ten loads, reloads included: set `isolation = \"process\"` for a model that is reloaded often";
+const STATIC_TLS: &str = "the library has static thread-local storage (DF_STATIC_TLS), often from a global allocator such as mimalloc; a process has room for about ten loads of it, including reloads: set `isolation = \"process\"` for a model that is reloaded often";
 
-/// What can be said of a plugin file without settings.
+/// What is known about a plugin file without settings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Inspection {
-    /// Version of the plugin ABI that it was built for.
+    /// ABI version that the plugin was built for.
     pub abi_version: String,
-    /// Version of the plugin ABI that this server has.
+    /// ABI version of this server.
     pub server_abi_version: String,
     /// Size of the file in bytes.
     pub size: u64,
-    /// The processor that it is for.
+    /// The processor that it was built for.
     pub machine: String,
-    /// The shared libraries that it needs.
+    /// The shared libraries that it depends on.
     pub needed: Vec<String>,
-    /// Where it looks for them apart from the system's places.
+    /// Where the linker searches for them in addition to the system's directories.
     pub run_path: Option<String>,
-    /// What the plugin says of itself.
+    /// The plugin's manifest.
     pub manifest: PluginManifest,
-    /// What is wrong with it.
+    /// Problems that were found.
     pub findings: Vec<Finding>,
 }
 
-/// Whether an example of a task is an item that the task takes.
+/// Checks that an example is valid input for a task.
 pub type CheckExample<'a> = &'a dyn Fn(&TaskManifest, &serde_json::Value) -> Result<(), String>;
 
-/// What a plugin file says of itself.
+/// What probing a plugin file found.
 #[derive(Clone, Debug)]
-pub struct Probe {
-    /// What the header says.
-    pub facts: LibraryFacts,
-    /// What the plugin says.
-    pub trial: Trial,
+pub struct PluginProbe {
+    /// Properties of the library from its header.
+    pub library: LibraryFacts,
+    /// The report of the probe process.
+    pub report: ProbeReport,
 }
 
-/// Reads the file's header and opens it in a child process. `options` are for the program of the trial.
+/// Reads the file's header and opens it in a child process. `options` are passed to the probe program.
 pub fn probe_plugin(
-    program: &TrialProgram,
+    program: &ProbeProgram,
     options: &[String],
     file: &Path,
     timeout: Duration,
-) -> Result<Probe, LoadError> {
-    let facts = header::check(file)?;
-    // The linker searches for a name without a slash.
+) -> Result<PluginProbe, LoadError> {
+    let library = header::check(file)?;
+    // The linker searches its path for a name without a slash.
     let absolute = std::path::absolute(file).map_err(header::HeaderError::Unreadable)?;
-    let trial = trial_load(program, options, &absolute, timeout)?;
-    Ok(Probe { facts, trial })
+    let report = probe_library(program, options, &absolute, timeout)?;
+    Ok(PluginProbe { library, report })
 }
 
-/// Reads the file's header, opens it in a child process and checks what it declares. Opens nothing in this process.
+/// Reads the file's header, opens it in a child process and checks what it declares. Does not open it in this process.
 pub fn inspect(
-    program: &TrialProgram,
+    program: &ProbeProgram,
     file: &Path,
     timeout: Duration,
     check_example: CheckExample<'_>,
 ) -> Result<Inspection, LoadError> {
     use abi_stable::library::RootModule;
-    let Probe { facts, trial } = probe_plugin(program, &[], file, timeout)?;
-    let mut findings = check::plugin(&trial.manifest);
-    for task in &trial.manifest.tasks {
-        findings.extend(wrong_examples(task, check_example));
+    let PluginProbe { library, report } = probe_plugin(program, &[], file, timeout)?;
+    let mut findings = check::plugin(&report.manifest);
+    for task in &report.manifest.tasks {
+        findings.extend(check_examples(task, check_example));
     }
-    if facts.static_tls && trial.manifest.isolation != Some(Isolation::Process) {
+    if library.static_tls && report.manifest.isolation != Some(Isolation::Process) {
         findings.push(Finding::warning(None, STATIC_TLS));
     }
     Ok(Inspection {
-        abi_version: trial.abi_version,
+        abi_version: report.abi_version,
         server_abi_version: PluginModule_Ref::VERSION_STRINGS.version.as_str().to_owned(),
-        size: facts.size,
-        machine: facts.machine,
-        needed: facts.needed,
-        run_path: facts.run_path,
-        manifest: trial.manifest,
+        size: library.size,
+        machine: library.machine,
+        needed: library.needed,
+        run_path: library.run_path,
+        manifest: report.manifest,
         findings,
     })
 }
 
-fn wrong_examples(task: &TaskManifest, check_example: CheckExample<'_>) -> Vec<Finding> {
+fn check_examples(task: &TaskManifest, check_example: CheckExample<'_>) -> Vec<Finding> {
     let name = task.name.as_str();
     let check = |(number, example): (usize, &serde_json::Value)| {
         let problem = check_example(task, example).err()?;
-        let message = format!("example {number} of task `{name}` is not an item of the task: {problem}");
+        let message = format!("example {number} of task `{name}` is not valid input for the task: {problem}");
         Some(Finding::error(Some(name), message))
     };
     (1..).zip(&task.examples).filter_map(check).collect()
@@ -121,14 +121,14 @@ impl fmt::Display for Inspection {
                 Isolation::Thread => "thread",
                 Isolation::Process => "process",
             };
-            writeln!(f, "isolation    {isolation}, if the configuration does not say")?;
+            writeln!(f, "isolation    {isolation}, unless configured")?;
         }
         write_settings(f, &manifest.settings_schema)?;
-        let lacks_tasks = self
+        let has_errors = self
             .findings
             .iter()
             .any(|finding| finding.severity == Severity::Error);
-        if manifest.tasks.is_empty() && !lacks_tasks {
+        if manifest.tasks.is_empty() && !has_errors {
             writeln!(
                 f,
                 "tasks        depend on the settings; `check --load` checks them"
@@ -148,7 +148,7 @@ impl fmt::Display for Inspection {
     }
 }
 
-/// The keys of `[models.settings]`, as far as the schema lists them.
+/// Writes the keys of `[models.settings]` that the schema lists.
 fn write_settings(f: &mut fmt::Formatter<'_>, schema: &serde_json::Value) -> fmt::Result {
     let Some(properties) = schema
         .get("properties")
@@ -196,7 +196,7 @@ fn write_task(f: &mut fmt::Formatter<'_>, task: &TaskManifest) -> fmt::Result {
     Ok(())
 }
 
-/// `tensors (ids INT64 [-1])`, `bytes (image/png)`, `json or text`.
+/// Describes a value, for example `tensors (ids INT64 [-1])`, `bytes (image/png)` or `json or text`.
 fn describe_value(value: &ValueManifest) -> String {
     let kinds: Vec<&str> = value.kinds.iter().map(|kind| kind.name()).collect();
     let mut details: Vec<String> = value.media_types.clone();

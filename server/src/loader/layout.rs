@@ -1,19 +1,19 @@
-//! Whether a plugin and this server mean the same by the types of the plugin ABI.
+//! Compares the types of the plugin ABI in a plugin with those in this server.
 
 use abi_stable::abi_stability::abi_checking::{
     AbiInstabilityErrors, CheckingGlobals, check_layout_compatibility_with_globals,
 };
 use abi_stable::type_layout::TypeLayout;
 
-/// Most mismatches that an error names.
-const MOST_MISMATCHES: usize = 5;
-/// Most characters of one side of a mismatch.
-const MOST_CHARACTERS: usize = 120;
+/// Maximum number of mismatches in an error.
+const MAX_MISMATCHES: usize = 5;
+/// Maximum length of each part of a mismatch.
+const MAX_CHARACTERS: usize = 120;
 
-/// Whether one of the two layouts extends the other: the plugin may be older or newer than the server.
+/// Checks that one of the two layouts extends the other: the plugin may be older or newer than the server.
 ///
-/// abi_stable's own check takes newer plugins only. Each direction has globals of its own, since those of the process
-/// would keep references into this plugin.
+/// The check in abi_stable accepts only newer plugins, so it is called in both directions. Each call has its own globals,
+/// because the process-wide ones would keep references into this plugin.
 pub(super) fn check_layouts(server: &'static TypeLayout, plugin: &'static TypeLayout) -> Result<(), String> {
     let check = |interface, implementation| {
         check_layout_compatibility_with_globals(interface, implementation, &CheckingGlobals::new())
@@ -23,24 +23,24 @@ pub(super) fn check_layouts(server: &'static TypeLayout, plugin: &'static TypeLa
     };
     match check(plugin, server) {
         Ok(()) => Ok(()),
-        Err(_) => Err(shorten(&newer)),
+        Err(_) => Err(summarize(&newer)),
     }
 }
 
-/// The mismatches of an abi_stable report of up to 250 kB: where, what, expected, found.
+/// Summarizes an abi_stable report, which can be 250 kB long, as a list of mismatches: where, what, expected, found.
 ///
-/// The report has no public structure below the list of mismatched types, so their texts are taken apart.
-fn shorten(report: &AbiInstabilityErrors) -> String {
+/// The report has no public structure below the list of mismatched types, so this parses its text.
+fn summarize(report: &AbiInstabilityErrors) -> String {
     let mut mismatches: Vec<String> = Vec::new();
     let mut more = 0;
     for errors in &report.errors {
         let trace: Vec<String> = errors.stack_trace.iter().map(|at| at.found.to_string()).collect();
-        let place = place(&trace);
+        let location = location(&trace);
         for error in errors.to_string().split("\nError:").skip(1) {
             let (what, rest) = error.split_once("\nExpected:\n").unwrap_or((error, ""));
             let (expected, found) = rest.split_once("\nFound:\n").unwrap_or((rest, ""));
             let mismatch = format!(
-                "{place}: {} (expected {}, found {})",
+                "{location}: {} (expected {}, found {})",
                 one_line(what),
                 one_line(expected),
                 one_line(found)
@@ -48,7 +48,7 @@ fn shorten(report: &AbiInstabilityErrors) -> String {
             if mismatches.contains(&mismatch) {
                 continue;
             }
-            if mismatches.len() == MOST_MISMATCHES {
+            if mismatches.len() == MAX_MISMATCHES {
                 more += 1;
             } else {
                 mismatches.push(mismatch);
@@ -59,14 +59,14 @@ fn shorten(report: &AbiInstabilityErrors) -> String {
         mismatches.push(format!("and {more} more"));
     }
     if mismatches.is_empty() {
-        // An error without expectations, such as two types that disagree on a rule of their own.
+        // Some errors have no expectation, such as one about two types that disagree on their own rules.
         return one_line(&report.errors.iter().map(ToString::to_string).collect::<String>());
     }
     mismatches.join("; ")
 }
 
-/// `Struct.field` where the last entry of a trace is a field, else the type it is about.
-fn place(trace: &[String]) -> String {
+/// `Struct.field` if the last entry of a trace is a field, otherwise the name of the type.
+fn location(trace: &[String]) -> String {
     let part = |entry: Option<&String>, label| {
         let line = entry?.lines().find_map(|line| line.trim().strip_prefix(label))?;
         Some(one_line(line))
@@ -75,7 +75,7 @@ fn place(trace: &[String]) -> String {
     let field: Option<String> = part(last, "field_name:");
     let owner = part(trace.iter().rev().nth(1), "type:");
     match (owner, field, part(last, "type:")) {
-        // Arguments and the pointers that abi_stable follows have no names of their own.
+        // Arguments and the pointers that abi_stable follows have no names.
         (Some(owner), Some(field), _)
             if field.starts_with(|first: char| first.is_alphabetic() || first == '_') =>
         {
@@ -86,10 +86,10 @@ fn place(trace: &[String]) -> String {
     }
 }
 
-/// One line of at most [`MOST_CHARACTERS`] characters.
+/// The text as one line of at most [`MAX_CHARACTERS`] characters.
 pub(super) fn one_line(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MOST_CHARACTERS) {
+    match line.char_indices().nth(MAX_CHARACTERS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_with_fewer_or_more_functions_is_taken() {
+    fn a_plugin_with_fewer_or_more_functions_is_accepted() {
         let (old, new) = (old::Module_Ref::LAYOUT, appended::Module_Ref::LAYOUT);
         assert_eq!(check_layouts(old, old), Ok(()));
         assert_eq!(check_layouts(old, new), Ok(()));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_type_is_refused_in_one_line_that_says_what_changed() {
+    fn a_changed_type_is_rejected_with_one_line_that_names_it() {
         for (server, plugin) in [
             (old::Module_Ref::LAYOUT, broken::Module_Ref::LAYOUT),
             (broken::Module_Ref::LAYOUT, appended::Module_Ref::LAYOUT),
@@ -184,7 +184,8 @@ mod tests {
             assert!(error.len() < 2000, "{error}");
             assert!(error.contains("u32") && error.contains("u64"), "{error}");
         }
-        let error = check_layouts(old::Module_Ref::LAYOUT, broken::Module_Ref::LAYOUT).expect_err("as above");
+        let error = check_layouts(old::Module_Ref::LAYOUT, broken::Module_Ref::LAYOUT)
+            .expect_err("`count` has two types");
         assert_eq!(error, "Argument.count: mismatched type (expected u32, found u64)");
     }
 }

@@ -1,32 +1,32 @@
-//! What to say about a plugin file that is not there.
+//! Suggests what to do about a plugin file that does not exist.
 
 use std::path::{Path, PathBuf};
 
-/// At most this many entries of the folder are looked at.
-const MOST_ENTRIES: usize = 4096;
-/// How alike two names must be, from 0 to 1, for one to be a slip of the other.
-const ALIKE: f64 = 0.75;
+/// Maximum number of directory entries to compare.
+const MAX_ENTRIES: usize = 4096;
+/// Minimum similarity, from 0 to 1, of a name that is suggested.
+const MIN_SIMILARITY: f64 = 0.75;
 
 /// Where a missing file may be instead. Starts with `; `, or is empty.
-pub(super) fn for_missing_file(file: &Path) -> String {
+pub(super) fn hint(file: &Path) -> String {
     if let Some(other) = other_profile(file) {
         return format!("; did you mean {}?", other.display());
     }
-    let folder = match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
+    let directory = match file.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     };
     let build = built_by_cargo(file);
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return format!("; its folder does not exist or cannot be read{build}");
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return format!("; its directory does not exist or cannot be read{build}");
     };
     let wanted = file.file_name().unwrap_or_default().to_string_lossy();
     let mut best: Option<(f64, String)> = None;
-    for entry in entries.flatten().take(MOST_ENTRIES) {
+    for entry in entries.flatten().take(MAX_ENTRIES) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let likeness = likeness(&wanted, &name);
-        if likeness >= ALIKE && best.as_ref().is_none_or(|(most, _)| likeness > *most) {
-            best = Some((likeness, name));
+        let similarity = similarity(&wanted, &name);
+        if similarity >= MIN_SIMILARITY && best.as_ref().is_none_or(|(most, _)| similarity > *most) {
+            best = Some((similarity, name));
         }
     }
     match best {
@@ -35,15 +35,15 @@ pub(super) fn for_missing_file(file: &Path) -> String {
     }
 }
 
-/// The same library from the other profile of cargo, if it was built there.
+/// The same library from the other cargo profile, if it exists.
 fn other_profile(file: &Path) -> Option<PathBuf> {
-    let folder = file.parent()?;
-    let other = match folder.file_name()?.to_str()? {
+    let directory = file.parent()?;
+    let other = match directory.file_name()?.to_str()? {
         "release" => "debug",
         "debug" => "release",
         _ => return None,
     };
-    let candidate = folder.with_file_name(other).join(file.file_name()?);
+    let candidate = directory.with_file_name(other).join(file.file_name()?);
     candidate.is_file().then_some(candidate)
 }
 
@@ -54,24 +54,24 @@ fn built_by_cargo(file: &Path) -> &'static str {
             .is_some_and(|name| name == profile)
     };
     if in_profile("release") {
-        "; has it been built? (cargo build --release)"
+        "; build it with `cargo build --release`"
     } else if in_profile("debug") {
-        "; has it been built? (cargo build)"
+        "; build it with `cargo build`"
     } else {
         ""
     }
 }
 
-/// From 0 to 1. `-` and `_`, a missing `lib` and a missing `.so` do not count: cargo turns the one into the other.
-fn likeness(wanted: &str, name: &str) -> f64 {
-    // Only libraries are worth offering, and cargo's dep-info file has the best name of all.
+/// Similarity from 0 to 1. Ignores the differences between `-` and `_`, and the prefix `lib` and suffix `.so`, which cargo adds.
+fn similarity(wanted: &str, name: &str) -> f64 {
+    // Only libraries are suggested. Cargo's dep-info file would be the most similar of all.
     if name == wanted || !(name.ends_with(".so") || name.contains(".so.")) {
         return 0.0;
     }
-    strsim::normalized_damerau_levenshtein(&bare(wanted), &bare(name))
+    strsim::normalized_damerau_levenshtein(&normalize(wanted), &normalize(name))
 }
 
-fn bare(name: &str) -> String {
+fn normalize(name: &str) -> String {
     let name = name.replace('-', "_");
     let name = name.strip_suffix(".so").unwrap_or(&name);
     name.strip_prefix("lib").unwrap_or(name).to_lowercase()
@@ -82,17 +82,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_file_is_answered_with_what_is_there_instead() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let release = folder.path().join("target/release");
-        let debug = folder.path().join("target/debug");
-        for (folder, name) in [
+    fn the_hint_for_a_missing_file_names_a_similar_one() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let release = directory.path().join("target/release");
+        let debug = directory.path().join("target/debug");
+        for (directory, name) in [
             (&release, "libmy_model.so"),
             (&debug, "libother.so"),
             (&release, "libmy_model.d"),
         ] {
-            std::fs::create_dir_all(folder).expect("folder is created");
-            std::fs::write(folder.join(name), "").expect("file is written");
+            std::fs::create_dir_all(directory).expect("directory is created");
+            std::fs::write(directory.join(name), "").expect("file is written");
         }
         let cases = [
             (
@@ -113,15 +113,15 @@ mod tests {
             ),
             (
                 release.join("libabsent.so"),
-                "; has it been built? (cargo build --release)".to_owned(),
+                "; build it with `cargo build --release`".to_owned(),
             ),
             (
-                folder.path().join("nowhere/libabsent.so"),
-                "; its folder does not exist or cannot be read".to_owned(),
+                directory.path().join("nowhere/libabsent.so"),
+                "; its directory does not exist or cannot be read".to_owned(),
             ),
         ];
-        for (file, hint) in cases {
-            assert_eq!(for_missing_file(&file), hint, "{}", file.display());
+        for (file, expected) in cases {
+            assert_eq!(hint(&file), expected, "{}", file.display());
         }
     }
 }

@@ -1,14 +1,18 @@
-//! Loads plugins: from a file to a [`Model`], or to an error that says what to do.
+//! Loads plugins: turns a file into a [`Model`], or into an error that says how to fix the problem.
 //!
-//! The steps of a load, each in a module of its own: the file is copied to a path of its own (`copy`), its header is read
-//! (`header`), it is opened in a child process (`trial`) and only then in this one (`open`, which checks its types with
-//! `layout`), the plugin loads its model with its settings, and what the model declares is checked (`plugin_abi::check`).
-//! `plugin_model` then stands between the model and the rest of the server, with `convert` and `sink` for the values that
-//! pass. When the model is gone, `reclaim` gives back what it can of the memory of the library, which stays.
+//! The steps of a load, one module each:
 //!
-//! The `unsafe` code is in `open` and in `reclaim`.
+//! 1. `scratch` copies the file to a path that was never used before.
+//! 2. `header` reads its ELF header.
+//! 3. `probe` opens it in a child process.
+//! 4. `open` opens it in this process, and `layout` compares its types with the server's.
+//! 5. The plugin loads its model with its settings, and `plugin_abi::check` checks what the model declares.
 //!
-//! Owned by `app`. Knows nothing of configuration, batching or the network.
+//! Afterwards `plugin_model` adapts the model to the rest of the server, with `convert` and `plugin_sink` for the values that
+//! cross the boundary. The library stays mapped when the model is dropped; `reclaim` then frees as much of its memory as
+//! possible.
+//!
+//! The `unsafe` code is in `open` and `reclaim`. The module does not know about configuration, batching or the network.
 
 mod convert;
 mod error;
@@ -19,13 +23,13 @@ mod layout;
 mod missing_file;
 #[allow(
     unsafe_code,
-    reason = "opening a library and believing its types cannot be checked by the compiler"
+    reason = "the compiler cannot check that opening a library is sound and that its types are as declared"
 )]
 mod open;
 mod plugin_model;
 mod plugin_sink;
 mod probe;
-#[allow(unsafe_code, reason = "advice on memory is given by its address")]
+#[allow(unsafe_code, reason = "`madvise` takes an address")]
 mod reclaim;
 mod scratch;
 
@@ -41,9 +45,9 @@ use plugin_abi::{check, codes};
 
 pub use error::LoadError;
 pub use header::{HeaderError, LibraryFacts};
-pub use inspect::{CheckExample, Inspection, Probe, inspect, probe_plugin};
+pub use inspect::{CheckExample, Inspection, PluginProbe, inspect, probe_plugin};
 pub use open::OpenError;
-pub use probe::{TRIAL_COMMAND, Trial, TrialError, TrialProgram, run_trial, trial_load};
+pub use probe::{PROBE_COMMAND, ProbeError, ProbeProgram, ProbeReport, probe_library, run_probe};
 pub use scratch::{CopyError, PluginCopy, Scratch};
 
 use crate::crash;
@@ -56,75 +60,76 @@ use plugin_model::PluginModel;
 #[derive(Debug)]
 pub struct Loader {
     scratch: Arc<Scratch>,
-    program: TrialProgram,
+    program: ProbeProgram,
 }
 
 /// A loaded model.
 pub struct Loaded {
     /// The model. Dropping the last reference drops the plugin's model, never the library.
     pub model: Arc<dyn Model>,
-    /// What the plugin says of itself.
+    /// The manifest of the plugin.
     pub plugin: PluginManifest,
 }
 
-/// A plugin that has been copied, checked and tried, and is yet to be opened: here, or in a process of its own.
+/// A plugin that has been copied, checked and probed, and can be opened in this process or in a child process.
 #[derive(Debug)]
 pub struct Staged {
-    /// The copy to open. Its folder goes when this is dropped.
+    /// The copy to open. Its directory is removed when this is dropped.
     pub copy: PluginCopy,
-    /// What the header says.
+    /// Properties of the library from its header.
     pub facts: LibraryFacts,
-    /// What the plugin says of itself.
-    pub trial: Trial,
+    /// The report of the process that probed it.
+    pub report: ProbeReport,
 }
 
 impl Loader {
-    /// Makes a scratch folder in `scratch_parent`, which has to allow executing and is better not in memory, and cleans
-    /// up after dead servers there. `program` is this server, with what makes it call [`run_trial`].
-    pub fn new(scratch_parent: &Path, program: TrialProgram) -> Result<Self, LoadError> {
+    /// Creates a scratch directory in `scratch_parent`, and removes the directories that servers left there when they
+    /// crashed. The file system must allow execution; a memory file system is not recommended, because mapped copies use
+    /// its space. `program` must call [`run_probe`].
+    pub fn new(scratch_parent: &Path, program: ProbeProgram) -> Result<Self, LoadError> {
         Ok(Self {
             scratch: Scratch::new(scratch_parent)?,
             program,
         })
     }
 
-    /// This server's own folder for what is not to outlive it; the next server removes what a crash has left.
-    pub fn scratch_folder(&self) -> &Path {
-        self.scratch.folder()
+    /// The scratch directory of this process. If the process crashes, the next server removes it.
+    pub fn scratch_directory(&self) -> &Path {
+        self.scratch.path()
     }
 
-    /// Copies, checks and tries a plugin without opening it in this process. `options` are for the program of the trial.
+    /// Copies, checks and probes a plugin without opening it in this process. `options` are passed to the probe program.
     pub fn stage(
         &self,
         path: &Path,
         options: &[String],
-        trial_timeout: Duration,
+        probe_timeout: Duration,
     ) -> Result<Staged, LoadError> {
-        // All checks read the copy: the file may be overwritten between any two of them.
+        // All checks read the copy, because the file may be overwritten between any two of them.
         let copy = self.scratch.copy(path).map_err(|error| match error {
             CopyError::Source(error) => LoadError::Header(error),
             other => LoadError::Copy(other),
         })?;
         let facts = header::check(copy.file())?;
-        let trial = trial_load(&self.program, options, copy.file(), trial_timeout)?;
-        Ok(Staged { copy, facts, trial })
+        let report = probe_library(&self.program, options, copy.file(), probe_timeout)?;
+        Ok(Staged { copy, facts, report })
     }
 }
 
 impl Staged {
-    /// Loads a model into this process. Blocks, for as long as the plugin takes to load; nothing of an earlier load of the
-    /// same file is shared.
+    /// Loads a model into this process. Blocks while the plugin loads it. Shares nothing with earlier loads of the same
+    /// file.
     pub fn load(self, context: &LoadContext) -> Result<Loaded, LoadError> {
         let model = load_model(self.copy.file(), context)?;
         Ok(Loaded {
             model: Arc::new(model.into_plugin_model(&context.model, Some(self.copy))),
-            plugin: self.trial.manifest,
+            plugin: self.report.manifest,
         })
     }
 }
 
-/// Opens a [`Staged`] copy in this process and loads a model with it. For child processes, which are handed the path by the
-/// server that staged it; the server keeps the [`Staged`] for as long as they run.
+/// Opens a [`Staged`] copy in this process and loads a model with it. Called in child processes with the path that the server
+/// staged. The server keeps the [`Staged`] while child processes use it.
 pub fn load_staged(file: &Path, context: &LoadContext) -> Result<Arc<dyn Model>, LoadError> {
     Ok(Arc::new(
         load_model(file, context)?.into_plugin_model(&context.model, None),
@@ -152,7 +157,7 @@ fn load_checked(file: &Path, context: &LoadContext) -> Result<CheckedModel, Load
     let json = serde_json::to_string(context).map_err(LoadError::Context)?;
     let model = plugin
         .load(&json, host_log::host_for(&context.model))
-        .map_err(|error| refused(&error))?;
+        .map_err(|error| load_error(&error))?;
     let manifest: ModelManifest = json::from_str(&model.manifest()).map_err(LoadError::ManifestSyntax)?;
     let findings = check::model(&manifest);
     if !findings.is_empty() {
@@ -161,20 +166,20 @@ fn load_checked(file: &Path, context: &LoadContext) -> Result<CheckedModel, Load
     Ok(CheckedModel { model, manifest })
 }
 
-fn refused(error: &plugin_abi::RawError) -> LoadError {
-    const MOST_MESSAGE: usize = 16 << 10;
-    let message = cut(&error.message, MOST_MESSAGE).to_owned();
+fn load_error(error: &plugin_abi::RawError) -> LoadError {
+    const MAX_MESSAGE_BYTES: usize = 16 << 10;
+    let message = truncate(&error.message, MAX_MESSAGE_BYTES).to_owned();
     match error.kind {
         codes::error::SETTINGS => LoadError::Settings {
             key: error.key.to_string(),
             message,
         },
         codes::error::PANIC => LoadError::Panicked(message),
-        _ => LoadError::Refused(message),
+        _ => LoadError::Plugin(message),
     }
 }
 
-/// The first `most` bytes of a text, less if that would split a character.
-fn cut(text: &str, most: usize) -> &str {
-    &text[..text.floor_char_boundary(most)]
+/// The first `max_bytes` bytes of a text, or fewer to end at a character boundary.
+fn truncate(text: &str, max_bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(max_bytes)]
 }

@@ -1,8 +1,8 @@
-//! Opening a plugin in this process.
+//! Opens a plugin in this process.
 //!
-//! Expects a file that the header check has passed, at a path that was never opened before and that nobody writes to; see
-//! `copy`. A library, once opened, stays mapped until the process ends: what it left behind (threads, thread-local
-//! destructors, function pointers) makes closing it a crash, sooner or later.
+//! The file must have passed the header check, at a path that was never opened before and that nobody else writes to (see
+//! `scratch`). An opened library stays mapped until the process exits: closing it would crash sooner or later, because it may
+//! leave threads, thread-local destructors and function pointers behind.
 
 use std::error::Error;
 use std::mem::ManuallyDrop;
@@ -21,51 +21,51 @@ use serde::{Deserialize, Serialize};
 use super::layout::{check_layouts, one_line};
 use crate::json;
 
-/// Why a library could not be opened as a plugin. Plain data: the trial's child hands it to the server.
+/// Why a library cannot be opened as a plugin. The probe process sends this to the server as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OpenError {
-    /// The process that tries it cannot be confined as it should.
-    #[error("the process that tries the library {0}")]
+    /// The probe process could not be confined.
+    #[error("cannot confine the plugin probe: {0}")]
     Confine(String),
-    /// The dynamic linker refused it.
-    #[error("the dynamic linker refuses the library: {reason}{hint}")]
+    /// The dynamic linker rejected it.
+    #[error("the dynamic linker rejected the library: {reason}{hint}")]
     Linker {
-        /// What the linker said: names the library or the symbol that is missing.
+        /// The linker's message, which names the missing library or symbol.
         reason: String,
-        /// What to do: starts with `; ` or is empty.
+        /// What to do. Starts with `; `, or is empty.
         hint: String,
     },
-    /// It does not export the symbol of a plugin.
-    #[error("the library exports no model: add `export_model!(…)` to the plugin's source; {reason}")]
+    /// It does not export a plugin's symbol.
+    #[error("the library does not export a model: add `export_model!(…)` to the plugin's source; {reason}")]
     NotAPlugin {
-        /// What the linker said.
+        /// The linker's message.
         reason: String,
     },
-    /// It was built with another abi_stable.
+    /// It was built with an incompatible version of abi_stable.
     #[error(
         "rebuild the plugin with this server's plugin-sdk: it was built with abi_stable {got}, expected {expected}"
     )]
     AbiStable {
-        /// Version of the plugin's, as far as its layout counts.
+        /// Version of abi_stable in the plugin, as far as it affects the layout.
         got: String,
-        /// Version of this server's.
+        /// Version of abi_stable in this server.
         expected: String,
     },
-    /// Its compiler passes arguments otherwise than ours.
-    #[error("the plugin's compiler passes arguments in another way than this server's: {0}")]
+    /// Its compiler uses another calling convention.
+    #[error("the plugin and this server use different calling conventions: {0}")]
     CallingConvention(String),
     /// It was built for another major version of the plugin ABI.
     #[error(
         "rebuild the plugin with this server's plugin-sdk: it was built for plugin ABI {got}, expected {expected}"
     )]
     AbiVersion {
-        /// Of the plugin.
+        /// ABI version of the plugin.
         got: String,
-        /// Of this server.
+        /// ABI version of this server.
         expected: String,
     },
-    /// The version is right, but the types are not.
+    /// The ABI version is compatible, but the types differ.
     #[error(
         "rebuild the plugin with this server's plugin-sdk: its types (plugin ABI {got}) differ from the server's (plugin ABI {expected}); the log lists them at level debug"
     )]
@@ -74,21 +74,21 @@ pub enum OpenError {
         got: String,
         /// ABI version of this server.
         expected: String,
-        /// The first few, separated by `; `. For the log at level debug: they name types that no author has written.
+        /// The first differences, separated by `; `. Logged at level debug only, because plugin authors do not know these types.
         mismatches: String,
     },
-    /// It was built so that its types cannot be checked.
-    #[error("the plugin does not describe its types; was it exported by other means than `export_model!`?")]
+    /// It was built without the information that is needed to check its types.
+    #[error("the plugin contains no type information: export it with `export_model!`")]
     NoLayout,
-    /// It failed before there was anything to ask.
-    #[error("the plugin failed to initialise: {0}")]
-    Initialise(String),
-    /// What it says of itself cannot be read.
-    #[error("the plugin's description of itself is no valid manifest: {0}")]
+    /// Its initialization failed.
+    #[error("the plugin failed to initialize: {0}")]
+    Initialize(String),
+    /// Its manifest cannot be parsed.
+    #[error("the plugin's manifest is invalid: {0}")]
     Manifest(String),
 }
 
-/// A library that has been opened and checked. Copies stand for the same library, which stays until the process ends.
+/// A library that has been opened and checked. Copies refer to the same library, which is never unloaded.
 #[derive(Clone, Copy)]
 pub(super) struct OpenedPlugin {
     module: PluginModule_Ref,
@@ -96,22 +96,22 @@ pub(super) struct OpenedPlugin {
 }
 
 impl OpenedPlugin {
-    /// Opens the library at `file` and checks that it and this server mean the same by their types. Runs its constructors.
+    /// Opens the library at `file` and checks that it agrees with this server on the types of the ABI. Runs its constructors.
     pub(super) fn open(file: &Path) -> Result<Self, OpenError> {
-        // SAFETY: running the constructors of a library is sound as far as the library is; nothing can check that, and it
-        // is the operator's choice to run this plugin. That the file is complete and for this machine was checked by
-        // `header::check`, that nobody else can write to it by `copy`, and that its constructors return by the trial.
+        // SAFETY: Running the constructors of a library is as sound as the library. This cannot be checked; the operator chose
+        // to run this plugin. `header::check` has checked that the file is complete and built for this machine, `scratch` that
+        // nobody else can write to it, and the probe that its constructors return.
         let library = unsafe { Library::open(Some(file), RTLD_NOW | RTLD_LOCAL) }.map_err(linker_error)?;
-        // Never closed, also if it is refused below: its constructors have run.
+        // Never closed, even if it is rejected below, because its constructors have run.
         let library = ManuallyDrop::new(library);
-        // SAFETY: plugins export a static `LibHeader` by this name, which starts with an `AbiHeader`; `AbiHeaderRef` is a
-        // `repr(transparent)` reference to it, which is what a symbol's address is. What it points to lives as long as the
+        // SAFETY: Plugins export a static `LibHeader` under this name, which starts with an `AbiHeader`. `AbiHeaderRef` is a
+        // `repr(transparent)` reference to it, and the address of a symbol is such a reference. Its target lives as long as the
         // mapping, which is never removed.
         let symbol = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) };
         let symbol = symbol.map_err(|error| OpenError::NotAPlugin {
             reason: innermost(&error),
         })?;
-        // `upgrade` compares the magic string and the version before it reads any further.
+        // `upgrade` compares the magic string and the version before it reads further.
         let header = (*symbol).upgrade().map_err(header_error)?;
         check_version(
             header.version_strings().version.as_str(),
@@ -125,7 +125,7 @@ impl OpenedPlugin {
         })?;
         // SAFETY: `check_layouts` above has compared the layout of the plugin's module with that of `PluginModule_Ref`.
         let module = unsafe { header.unchecked_layout::<PluginModule_Ref>() }
-            .map_err(|error| OpenError::Initialise(error.to_string().trim().to_owned()))?;
+            .map_err(|error| OpenError::Initialize(error.to_string().trim().to_owned()))?;
         Ok(Self { module, header })
     }
 
@@ -134,7 +134,7 @@ impl OpenedPlugin {
         self.header.version_strings().version.as_str()
     }
 
-    /// What the plugin says of itself.
+    /// The plugin's manifest.
     pub(super) fn describe(&self) -> Result<PluginManifest, OpenError> {
         let described = (self.module.describe())();
         json::from_str(&described).map_err(|error| OpenError::Manifest(error.to_string()))
@@ -149,7 +149,7 @@ impl OpenedPlugin {
     }
 }
 
-/// libloading says only that `dlopen` failed; what the linker said is the innermost source.
+/// The innermost source of an error. libloading itself only reports that `dlopen` failed; the source is the linker's message.
 fn innermost(error: &dyn Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -161,13 +161,13 @@ fn innermost(error: &dyn Error) -> String {
 fn linker_error(error: libloading::Error) -> OpenError {
     let reason = innermost(&error);
     let hint = if reason.contains("cannot open shared object file") {
-        "; install it, put it beside the plugin and link the plugin with the run path $ORIGIN, or add its folder to LD_LIBRARY_PATH"
+        "; install it, put it next to the plugin and link the plugin with the run path $ORIGIN, or add its directory to LD_LIBRARY_PATH"
     } else if reason.contains("undefined symbol") {
-        "; a library that defines it was not linked, or is of another version"
+        "; a library that defines it is not linked or has another version"
     } else if reason.contains("version `GLIBC") {
-        "; the plugin was built on a newer system: build it on this one or on an older one"
+        "; the plugin was built on a newer system: build it on this system or on an older one"
     } else if reason.contains("failed to map segment") {
-        "; is the folder for scratch files mounted `noexec`?"
+        "; the scratch directory may be on a file system mounted `noexec`"
     } else if reason.contains("static TLS") {
         "; too many libraries with thread-local storage are loaded: restart the server, or use isolation = \"process\""
     } else {
@@ -190,13 +190,13 @@ fn header_error(error: LibraryError) -> OpenError {
             }
         }
         LibraryError::InvalidAbiHeader(_) => OpenError::NotAPlugin {
-            reason: "what it exports under the name of a plugin's module is something else".to_owned(),
+            reason: "the exported symbol of the plugin's module has another type".to_owned(),
         },
         other => OpenError::CallingConvention(one_line(&other.to_string())),
     }
 }
 
-/// The major versions are equal. Within one, both older and newer plugins are taken if their layouts allow it.
+/// Requires equal major versions. Older and newer minor versions are accepted if their layouts are compatible.
 fn check_version(got: &str, expected: &str) -> Result<(), OpenError> {
     let major = |version: &str| {
         version
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn major_versions_have_to_be_equal() {
+    fn major_versions_must_be_equal() {
         for got in ["1.0.0", "1.7.2", "1.0.0-rc.1"] {
             assert_eq!(check_version(got, "1.0.0"), Ok(()), "{got}");
         }

@@ -1,4 +1,4 @@
-//! A plugin's model as the safe [`Model`] that `engine` runs.
+//! Adapts a plugin's model to the safe trait [`Model`].
 
 use std::sync::Arc;
 
@@ -15,21 +15,21 @@ use crate::error::ItemError;
 use crate::model::{BatchError, BatchItem, Model, OutputSink, PreparedItem};
 use crate::values::ItemInput;
 
-/// A model that runs in this process. Dropping it drops the plugin's model once no prepared item is left; the library
-/// stays mapped.
+/// A model that runs in this process. The plugin's model is dropped together with the last prepared item. The library stays
+/// mapped.
 pub(super) struct PluginModel {
     name: String,
     plugin: Arc<Instance>,
     manifest: ModelManifest,
 }
 
-/// The plugin's model and what it is made of. The model goes first.
+/// The plugin's model and the library that contains its code. The model is dropped first.
 struct Instance {
     model: plugin_abi::Model,
     _library: Option<Library>,
 }
 
-/// The copy that a model was opened from: its files, which the model may still open, and its memory.
+/// The copy that a model was opened from. It keeps the files that the model may still open.
 struct Library(PluginCopy);
 
 impl Drop for Library {
@@ -38,7 +38,7 @@ impl Drop for Library {
     }
 }
 
-/// What `prepare` gave for one item; goes back to the plugin when it is dropped.
+/// The handle that `prepare` returned for an item. Returned to the plugin when this is dropped.
 struct PluginHandle {
     plugin: Arc<Instance>,
     task: u32,
@@ -52,7 +52,7 @@ impl Drop for PluginHandle {
 }
 
 impl PluginModel {
-    /// `manifest` is the model's own, and passes `plugin_abi::check::model`.
+    /// `manifest` is the manifest of `model` and must pass `plugin_abi::check::model`.
     pub(super) fn new(
         name: &str,
         model: plugin_abi::Model,
@@ -74,12 +74,12 @@ impl PluginModel {
         task.map_or("", |task| task.name.as_str())
     }
 
-    /// The handle that the plugin gave for this item, 0 if none.
+    /// The plugin's handle of this item, or 0 if it was not prepared.
     fn handle(&self, task: u32, item: &BatchItem<'_>) -> Result<usize, BatchError> {
         let Some(prepared) = item.prepared else {
             return Ok(0);
         };
-        // Another model's handle would be an address that this plugin follows.
+        // The plugin would dereference the handle of another model as an address.
         match prepared.payload.downcast_ref::<PluginHandle>() {
             Some(prepared) if Arc::ptr_eq(&prepared.plugin, &self.plugin) && prepared.task == task => {
                 Ok(prepared.handle)
@@ -99,16 +99,16 @@ impl Model for PluginModel {
     }
 
     fn prepare(&self, task: usize, item: &ItemInput) -> Result<PreparedItem, ItemError> {
-        let task = u32::try_from(task).map_err(|_| ItemError::Fault(format!("there is no task {task}")))?;
+        let task = u32::try_from(task).map_err(|_| ItemError::Fault(format!("unknown task {task}")))?;
         let mut tensors = Vec::new();
-        convert::lend_tensors(item, &mut tensors);
-        let raw = convert::lend_item(item, &tensors, 0)?;
+        convert::borrow_tensors(item, &mut tensors);
+        let raw = convert::borrow_item(item, &tensors, 0)?;
         let prepared = crash::within(&self.name, self.task_name(task), || {
             self.plugin.model.prepare(task, raw)
         });
         match prepared {
             RResult::ROk(prepared) if prepared.handle == 0 => Err(ItemError::Fault(
-                "the plugin prepared the item, but gave no handle to it".to_owned(),
+                "the plugin prepared the item but returned no handle".to_owned(),
             )),
             RResult::ROk(prepared) => Ok(PreparedItem {
                 weight: prepared.weight.max(1),
@@ -135,22 +135,22 @@ impl Model for PluginModel {
             .tasks
             .get(task)
             .map(|task| &task.output)
-            .ok_or_else(|| fault(format!("there is no task {task}")))?;
-        let task = u32::try_from(task).map_err(|_| fault(format!("there is no task {task}")))?;
-        let worker = u32::try_from(worker).map_err(|_| fault(format!("there is no worker {worker}")))?;
-        // Two allocations for a batch: the tensors of all items, and the items that borrow them.
+            .ok_or_else(|| fault(format!("unknown task {task}")))?;
+        let task = u32::try_from(task).map_err(|_| fault(format!("unknown task {task}")))?;
+        let worker = u32::try_from(worker).map_err(|_| fault(format!("unknown worker {worker}")))?;
+        // Each batch makes two allocations: the tensors of all items, and the items that borrow them.
         let count = items.iter().map(|item| convert::tensor_count(item.input)).sum();
         let mut tensors: Vec<RawTensor<'_>> = Vec::with_capacity(count);
         for item in items {
-            convert::lend_tensors(item.input, &mut tensors);
+            convert::borrow_tensors(item.input, &mut tensors);
         }
         let mut rest = tensors.as_slice();
         let mut raw_items: Vec<RawItem<'_>> = Vec::with_capacity(items.len());
         for item in items {
-            let (own, others) = rest.split_at(convert::tensor_count(item.input));
-            rest = others;
+            let (own, remaining) = rest.split_at(convert::tensor_count(item.input));
+            rest = remaining;
             let handle = self.handle(task, item)?;
-            raw_items.push(convert::lend_item(item.input, own, handle).map_err(BatchError::Failed)?);
+            raw_items.push(convert::borrow_item(item.input, own, handle).map_err(BatchError::Failed)?);
         }
         let batch = RawBatch {
             task,
@@ -159,12 +159,12 @@ impl Model for PluginModel {
             reserved: 0,
         };
         let mut plugin_sink = PluginSink::new(sink, items.len(), declared);
-        let lent = OutputSinkAbi_TO::from_ptr(&mut plugin_sink, TD_Opaque);
+        let sink_abi = OutputSinkAbi_TO::from_ptr(&mut plugin_sink, TD_Opaque);
         let result = crash::within(&self.name, self.task_name(task), || {
-            self.plugin.model.predict_batch(batch, lent)
+            self.plugin.model.predict_batch(batch, sink_abi)
         });
-        // What went wrong here explains better than what the plugin made of the refusal.
-        match (plugin_sink.into_fault(), result) {
+        // A violation explains the failure better than the error that the plugin made of it.
+        match (plugin_sink.into_violation(), result) {
             (None, RResult::ROk(())) => Ok(()),
             (Some(reason), RResult::ROk(())) => Err(fault(reason)),
             (_, RResult::RErr(error)) => Err(convert::batch_error(&error)),

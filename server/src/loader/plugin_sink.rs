@@ -1,4 +1,4 @@
-//! The sink that a plugin puts its outcomes into, on top of the one that `engine` lends.
+//! The sink through which a plugin returns its outcomes. It wraps the sink of `engine`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,15 +10,15 @@ use super::convert;
 use crate::error::ItemError;
 use crate::model::{OutputSink, SinkStatus};
 
-/// Checks and copies what the plugin emits, for one batch.
+/// Checks and copies the outcomes that the plugin emits for one batch.
 pub(super) struct PluginSink<'a> {
     sink: &'a mut dyn OutputSink,
-    /// Items of the batch.
+    /// Number of items in the batch.
     items: usize,
-    /// What the task's outputs are.
+    /// The declared output of the task.
     declared: &'a ValueManifest,
-    /// The first thing that the plugin did wrong here and that no item was told.
-    fault: Option<String>,
+    /// The first violation of the contract that was not reported as an item's error.
+    violation: Option<String>,
 }
 
 impl<'a> PluginSink<'a> {
@@ -27,51 +27,51 @@ impl<'a> PluginSink<'a> {
             sink,
             items,
             declared,
-            fault: None,
+            violation: None,
         }
     }
 
-    /// What the plugin did wrong, if anything: the reason why items are left unsettled.
-    pub(super) fn into_fault(self) -> Option<String> {
-        self.fault
+    /// The first violation of the plugin, if any. It explains why items have no outcome.
+    pub(super) fn into_violation(self) -> Option<String> {
+        self.violation
     }
 
-    fn note(&mut self, fault: impl FnOnce() -> String) {
-        self.fault.get_or_insert_with(fault);
+    fn record_violation(&mut self, violation: impl FnOnce() -> String) {
+        self.violation.get_or_insert_with(violation);
     }
 
-    fn code(&mut self, status: SinkStatus, refused: impl FnOnce(&Self) -> String) -> u32 {
+    fn code(&mut self, status: SinkStatus, rejection: impl FnOnce(&Self) -> String) -> u32 {
         match status {
             SinkStatus::Accepted => codes::sink::OK,
             SinkStatus::Cancelled => codes::sink::CANCELLED,
             SinkStatus::NotStreaming => codes::sink::NOT_STREAMING,
             SinkStatus::Rejected => {
-                let reason = refused(self);
-                self.note(|| reason);
+                let reason = rejection(self);
+                self.record_violation(|| reason);
                 codes::sink::REFUSED
             }
         }
     }
 
-    /// What an answer for an item that the sink does not take is about.
-    fn misplaced(&self, index: u32) -> String {
+    /// Explains why the sink rejected an outcome of this item.
+    fn index_error(&self, index: u32) -> String {
         if index as usize >= self.items {
             format!(
-                "the plugin answered item {index} of a batch of {} items",
+                "the plugin returned an outcome for item {index} of a batch of {} items",
                 self.items
             )
         } else {
-            format!("the plugin answered item {index} of a batch twice")
+            format!("the plugin returned two outcomes for item {index} of a batch")
         }
     }
 
-    fn guarded(&mut self, act: impl FnOnce(&mut Self) -> u32) -> u32 {
-        match catch_unwind(AssertUnwindSafe(|| act(self))) {
+    fn catch_panics(&mut self, f: impl FnOnce(&mut Self) -> u32) -> u32 {
+        match catch_unwind(AssertUnwindSafe(|| f(self))) {
             Ok(code) => code,
             Err(payload) => {
-                // Dropping it could panic again, and a panic must not reach the plugin.
+                // Dropping the payload could panic again, and a panic must not reach the plugin.
                 std::mem::forget(payload);
-                self.note(|| "the server failed to take the plugin's output".to_owned());
+                self.record_violation(|| "the server failed to process the plugin's output".to_owned());
                 codes::sink::REFUSED
             }
         }
@@ -80,24 +80,24 @@ impl<'a> PluginSink<'a> {
 
 impl OutputSinkAbi for PluginSink<'_> {
     fn weigh(&mut self, index: u32, weight: u64) -> u32 {
-        self.guarded(|this| {
+        self.catch_panics(|this| {
             this.sink.weigh(index as usize, weight);
             codes::sink::OK
         })
     }
 
     fn emit(&mut self, index: u32, value: RawValue<'_>, flags: u32) -> u32 {
-        self.guarded(|this| match convert::take_value(&value, this.declared) {
+        self.catch_panics(|this| match convert::copy_value(&value, this.declared) {
             Ok(value) => {
                 let more = flags & codes::emit::MORE != 0;
                 let status = this.sink.emit(index as usize, value, more);
-                this.code(status, |this| this.misplaced(index))
+                this.code(status, |this| this.index_error(index))
             }
             Err(reason) => {
-                // The item is told at once: whatever the plugin makes of the refusal, it knows less.
+                // Failed here, because the reason is more precise than any error that the plugin returns afterwards.
                 let status = this.sink.fail(index as usize, ItemError::Fault(reason.clone()));
                 if status != SinkStatus::Accepted {
-                    this.note(|| reason);
+                    this.record_violation(|| reason);
                 }
                 codes::sink::REFUSED
             }
@@ -105,20 +105,20 @@ impl OutputSinkAbi for PluginSink<'_> {
     }
 
     fn emit_batch(&mut self, tensors: RSlice<'_, RawTensor<'_>>) -> u32 {
-        self.guarded(|this| {
+        self.catch_panics(|this| {
             if let Err(reason) = check::output_rows(tensors.as_slice(), this.items, this.declared) {
-                this.note(|| reason);
+                this.record_violation(|| reason);
                 return codes::sink::REFUSED;
             }
-            match convert::take_tensors(tensors.as_slice()) {
+            match convert::copy_tensors(tensors.as_slice()) {
                 Ok(taken) => {
                     let status = this.sink.emit_batch(taken);
                     this.code(status, |_| {
-                        "the plugin answered items of a batch twice".to_owned()
+                        "the plugin returned two outcomes for an item of a batch".to_owned()
                     })
                 }
                 Err(reason) => {
-                    this.note(|| reason);
+                    this.record_violation(|| reason);
                     codes::sink::REFUSED
                 }
             }
@@ -126,11 +126,11 @@ impl OutputSinkAbi for PluginSink<'_> {
     }
 
     fn fail(&mut self, index: u32, kind: u32, message: RStr<'_>) -> u32 {
-        self.guarded(|this| {
+        self.catch_panics(|this| {
             let status = this
                 .sink
                 .fail(index as usize, convert::item_error(kind, message.as_str()));
-            this.code(status, |this| this.misplaced(index))
+            this.code(status, |this| this.index_error(index))
         })
     }
 }

@@ -1,145 +1,146 @@
-//! The trial: a plugin is opened in a child process first, so that one that crashes, hangs or exits on opening takes the
-//! child with it and not the server.
+//! The plugin probe: opens a plugin in a child process first. A plugin that crashes, hangs or exits when it is opened
+//! terminates the child instead of the server.
 //!
-//! The child is this same program. It writes one line, `trial-report {…}`, to what was its standard output; whatever the
-//! plugin prints goes to standard error. The server ends the child as soon as it has the line: how a plugin behaves at
-//! `exit` is of no interest here.
+//! The child is this same program. It writes one line, `probe-report {…}`, to its original standard output. Whatever the
+//! plugin prints goes to standard error. The server kills the child when it has the line, because the plugin's behavior at
+//! `exit` does not matter here.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+mod child_output;
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use plugin_abi::manifest::PluginManifest;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
+
+use child_output::{ChildOutput, MAX_REPORT_BYTES};
 
 use super::open::{OpenError, OpenedPlugin};
 use crate::clock;
 use crate::crash::signal_name;
 use crate::json;
 
-/// What the child's line starts with; the rest is a [`Report`] as JSON.
-const MARK: &str = "trial-report ";
-/// Most bytes of a report: a manifest with its schemas.
-const MOST_REPORT: usize = 4 << 20;
-/// Most bytes kept of what the child printed.
-const MOST_STDERR: usize = 2 << 10;
-/// How often to look whether the child has ended, should something else hold its outputs open.
-const TICK: Duration = Duration::from_millis(10);
+/// Prefix of the line with the report. The rest of the line is a [`ProbeResult`] as JSON.
+const REPORT_PREFIX: &str = "probe-report ";
+/// How often to check whether the child has exited, in case another process holds its output open.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Why the trial failed, where the plugin itself could not say.
+/// Why the probe failed, unless the plugin reported the reason itself.
 #[derive(Debug, thiserror::Error)]
-pub enum TrialError {
+pub enum ProbeError {
     /// The child could not be started.
-    #[error("cannot start {} to try the library in", .executable.display())]
+    #[error("cannot start {} to probe the library", .executable.display())]
     Spawn {
-        /// This program.
+        /// The program to start.
         executable: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// The child could not be watched.
-    #[error("cannot watch the process that tries the library")]
+    /// The child could not be monitored.
+    #[error("cannot monitor the plugin probe")]
     Watch(#[source] io::Error),
-    /// Opening it crashed the child.
-    #[error("opening the library crashes the process: {name}{stderr}")]
+    /// The child crashed when it opened the library.
+    #[error("opening the library crashed the probe process: {name}{stderr}")]
     Crash {
         /// Name and number of the signal.
         name: String,
-        /// What the child printed last: starts with `; ` or is empty.
+        /// The last output of the child. Starts with `; `, or is empty.
         stderr: String,
     },
-    /// Opening it ended the child.
-    #[error("opening the library ends the process with code {code}; does a constructor call exit?{stderr}")]
+    /// The child exited when it opened the library.
+    #[error(
+        "the probe process exited with code {code} while it opened the library; a constructor may call exit{stderr}"
+    )]
     Exit {
         /// Exit code.
         code: i32,
-        /// What the child printed last: starts with `; ` or is empty.
+        /// The last output of the child. Starts with `; `, or is empty.
         stderr: String,
     },
-    /// Opening it takes too long.
-    #[error("opening the library takes more than {} s{stderr}", .limit.as_secs_f64())]
+    /// Opening the library timed out.
+    #[error("opening the library took longer than {} s{stderr}", .limit.as_secs_f64())]
     Timeout {
-        /// The time it had.
+        /// The timeout.
         limit: Duration,
-        /// What the child printed last: starts with `; ` or is empty.
+        /// The last output of the child. Starts with `; `, or is empty.
         stderr: String,
     },
-    /// The report is no report.
-    #[error("the process that tried the library reports nonsense: {0}")]
-    Garbage(String),
+    /// The child's report cannot be parsed.
+    #[error("the plugin probe returned an invalid report: {0}")]
+    InvalidReport(String),
     /// The plugin cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
 }
 
-/// What a trial tells.
+/// What the probe found out about a plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Trial {
-    /// What the plugin says of itself.
+pub struct ProbeReport {
+    /// The plugin's manifest.
     pub manifest: PluginManifest,
-    /// Version of the plugin ABI that it was built for.
+    /// ABI version that the plugin was built for.
     pub abi_version: String,
 }
 
-/// The hidden command of this program that calls [`run_trial`] with the file that follows.
-pub const TRIAL_COMMAND: &str = "trial-load";
+/// The hidden command of this program that calls [`run_probe`]. The file follows it.
+pub const PROBE_COMMAND: &str = "probe-plugin";
 
-/// How to start the child: `executable arguments… options… FILE` has to call [`run_trial`] with that file.
+/// How to start the child: `executable arguments… options… FILE` must call [`run_probe`] with that file.
 #[derive(Clone, Debug)]
-pub struct TrialProgram {
-    /// The program, as a rule this one.
+pub struct ProbeProgram {
+    /// The program, usually this one.
     pub executable: PathBuf,
-    /// What precedes the file.
+    /// The arguments before the options and the file.
     pub arguments: Vec<String>,
 }
 
-impl TrialProgram {
-    /// This program, started with [`TRIAL_COMMAND`]. Also after its file was replaced by an upgrade.
+impl ProbeProgram {
+    /// This program with [`PROBE_COMMAND`]. Works even if an upgrade has replaced its file.
     pub fn this_server() -> Self {
         Self {
             executable: "/proc/self/exe".into(),
-            arguments: vec![TRIAL_COMMAND.to_owned()],
+            arguments: vec![PROBE_COMMAND.to_owned()],
         }
     }
 }
 
-/// What the child says: the trial, or why it failed.
-type Report = Result<Trial, OpenError>;
+/// The child's message: the report, or why the library cannot be opened.
+type ProbeResult = Result<ProbeReport, OpenError>;
 
-/// The child's side: confines itself with `confine`, opens `file` and reports. The process is of no use for anything else
-/// afterwards.
-pub fn run_trial(file: &Path, confine: impl FnOnce() -> Result<(), String>) -> ExitCode {
+/// The child's side: confines the process with `confine`, opens `file` and writes the report. The process must not be used
+/// for anything else afterwards.
+pub fn run_probe(file: &Path, confine: impl FnOnce() -> Result<(), String>) -> ExitCode {
     restrict_this_process();
     let mut output = match take_stdout() {
         Ok(output) => output,
         Err(error) => {
-            log::error!("cannot take the standard output: {error}");
+            log::error!("cannot redirect standard output: {error}");
             return ExitCode::FAILURE;
         }
     };
     let open = || {
         confine().map_err(OpenError::Confine)?;
         let plugin = OpenedPlugin::open(file)?;
-        Ok(Trial {
+        Ok(ProbeReport {
             manifest: plugin.describe()?,
             abi_version: plugin.abi_version().to_owned(),
         })
     };
-    let report: Report = open();
+    let report: ProbeResult = open();
     let written = serde_json::to_string(&report)
         .map_err(io::Error::from)
-        .and_then(|report| writeln!(output, "{MARK}{report}"));
+        .and_then(|report| writeln!(output, "{REPORT_PREFIX}{report}"));
     match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-/// No core dump of a crash that is expected, and no life beyond the server's. Neither is worth failing for.
+/// Disables core dumps, since a crash is expected here, and ties the process to the server's lifetime. Both are best effort.
 fn restrict_this_process() {
     use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
     let none = Rlimit {
@@ -150,283 +151,171 @@ fn restrict_this_process() {
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
 }
 
-/// The standard output, which from now on leads to standard error for everybody else.
+/// Returns the original standard output and redirects standard output to standard error.
 fn take_stdout() -> io::Result<std::fs::File> {
     let output = io::stdout().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdout(io::stderr().as_fd())?;
     Ok(std::fs::File::from(output))
 }
 
-/// The server's side: tries `file` in a child process, for at most `timeout`. What else the child is to know is in `options`.
-/// Leaves no process behind.
-pub fn trial_load(
-    program: &TrialProgram,
+/// The server's side: opens `file` in a child process, for at most `timeout`. `options` are passed to the program. The child
+/// has exited when this returns.
+pub fn probe_library(
+    program: &ProbeProgram,
     options: &[String],
     file: &Path,
     timeout: Duration,
-) -> Result<Trial, TrialError> {
+) -> Result<ProbeReport, ProbeError> {
     let mut command = Command::new(&program.executable);
     command.args(&program.arguments).args(options).arg(file);
-    try_with(command, timeout)
+    run_child(command, timeout)
 }
 
-fn try_with(mut command: Command, timeout: Duration) -> Result<Trial, TrialError> {
+fn run_child(mut command: Command, timeout: Duration) -> Result<ProbeReport, ProbeError> {
     let deadline = clock::now() + timeout;
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map(Reaped)
-        .map_err(|source| TrialError::Spawn {
+        .map(KillOnDrop)
+        .map_err(|source| ProbeError::Spawn {
             executable: command.get_program().into(),
             source,
         })?;
-    let mut outputs = Outputs {
-        report: Output::new(child.0.stdout.take()),
-        searched: 0,
-        chatter: Output::new(child.0.stderr.take()),
-    };
+    let mut child_output = ChildOutput::of(&mut child.0);
     let status = loop {
         let left = deadline.saturating_duration_since(clock::now());
-        outputs.read(left.min(TICK)).map_err(TrialError::Watch)?;
-        if let Some(report) = outputs.report_line() {
+        child_output
+            .read(left.min(POLL_INTERVAL))
+            .map_err(ProbeError::Watch)?;
+        if let Some(report) = child_output.report_line() {
             return parse_report(report);
         }
-        if outputs.report.kept.len() > MOST_REPORT {
-            return Err(TrialError::Garbage(format!("more than {MOST_REPORT} bytes")));
+        if child_output.is_too_long() {
+            return Err(ProbeError::InvalidReport(format!(
+                "more than {MAX_REPORT_BYTES} bytes"
+            )));
         }
-        if let Some(status) = child.0.try_wait().map_err(TrialError::Watch)? {
+        if let Some(status) = child.0.try_wait().map_err(ProbeError::Watch)? {
             break status;
         }
         if left.is_zero() {
-            return Err(TrialError::Timeout {
+            return Err(ProbeError::Timeout {
                 limit: timeout,
-                stderr: outputs.last_words(),
+                stderr: child_output.stderr_tail(),
             });
         }
     };
-    // What the child wrote before it ended is in the pipes, which hold 64 KiB; nobody is waited for any more.
+    // The pipes, which hold 64 KiB, may still contain output from before the exit. This does not wait for more.
     for _ in 0..32 {
-        outputs.read(Duration::ZERO).map_err(TrialError::Watch)?;
+        child_output.read(Duration::ZERO).map_err(ProbeError::Watch)?;
     }
-    match outputs.report_line() {
+    match child_output.report_line() {
         Some(report) => parse_report(report),
-        None => Err(failure(status, &outputs)),
+        None => Err(failure(status, &child_output)),
     }
 }
 
-fn parse_report(line: &[u8]) -> Result<Trial, TrialError> {
-    let report: Report = json::from_slice(line).map_err(|error| TrialError::Garbage(error.to_string()))?;
+fn parse_report(line: &[u8]) -> Result<ProbeReport, ProbeError> {
+    let report: ProbeResult =
+        json::from_slice(line).map_err(|error| ProbeError::InvalidReport(error.to_string()))?;
     if let Err(OpenError::Layout { mismatches, .. }) = &report {
         log::debug!("the plugin's types differ from the server's: {mismatches}");
     }
     Ok(report?)
 }
 
-/// What it means that the child ended without a report.
-fn failure(status: ExitStatus, outputs: &Outputs) -> TrialError {
-    let stderr = outputs.last_words();
+/// The error for a child that exited without a report.
+fn failure(status: ExitStatus, child_output: &ChildOutput) -> ProbeError {
+    let stderr = child_output.stderr_tail();
     match (status.signal(), status.code()) {
-        (Some(signal), _) => TrialError::Crash {
+        (Some(signal), _) => ProbeError::Crash {
             name: signal_name(signal),
             stderr,
         },
-        (None, code) => TrialError::Exit {
+        (None, code) => ProbeError::Exit {
             code: code.unwrap_or(-1),
             stderr,
         },
     }
 }
 
-/// Ends and reaps the child, whichever way its trial is left.
-struct Reaped(Child);
+/// Kills and reaps the child on every path.
+struct KillOnDrop(Child);
 
-impl Drop for Reaped {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // Both do nothing for a child that has been waited for.
+        // Neither call affects a child that has been reaped.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The child's two outputs.
-struct Outputs {
-    report: Output<std::process::ChildStdout>,
-    /// Where the first line of it starts that is not known to be noise.
-    searched: usize,
-    chatter: Output<std::process::ChildStderr>,
-}
-
-impl Outputs {
-    /// Reads what there is; waits for at most `patience` if there is nothing.
-    fn read(&mut self, patience: Duration) -> io::Result<()> {
-        let ready = {
-            let mut polled: Vec<PollFd<'_>> = [self.report.fd(), self.chatter.fd()]
-                .into_iter()
-                .flatten()
-                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
-                .collect();
-            // With both closed, all there is to wait for is the end of the process.
-            let patience = if polled.is_empty() {
-                patience.min(Duration::from_millis(1))
-            } else {
-                patience
-            };
-            let timeout = Timespec {
-                tv_sec: 0,
-                tv_nsec: patience.subsec_nanos().into(),
-            };
-            match poll(&mut polled, Some(&timeout)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let mut ready = polled.iter().map(|fd| !fd.revents().is_empty());
-            let mut next = |open: bool| open && ready.next().unwrap_or(false);
-            [
-                next(self.report.fd().is_some()),
-                next(self.chatter.fd().is_some()),
-            ]
-        };
-        if ready[0] {
-            self.report.read_once()?;
-        }
-        if ready[1] {
-            self.chatter.read_once()?;
-            let surplus = self.chatter.kept.len().saturating_sub(MOST_STDERR);
-            self.chatter.kept.drain(..surplus);
-        }
-        Ok(())
-    }
-
-    /// The report, once it is complete. Looks at each line once.
-    fn report_line(&mut self) -> Option<&[u8]> {
-        let kept = &self.report.kept;
-        while let Some(length) = kept[self.searched..].iter().position(|&byte| byte == b'\n') {
-            let line = &kept[self.searched..self.searched + length];
-            if let Some(report) = line.strip_prefix(MARK.as_bytes()) {
-                return Some(report);
-            }
-            self.searched += length + 1;
-        }
-        None
-    }
-
-    /// The end of what the child printed, for an error message: one line, starting with `; `, or nothing.
-    fn last_words(&self) -> String {
-        let printed = String::from_utf8_lossy(&self.chatter.kept);
-        let lines: Vec<&str> = printed
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .collect();
-        match lines.as_slice() {
-            [] => String::new(),
-            [.., _] => format!(
-                "; it printed: {}",
-                lines[lines.len().saturating_sub(4)..].join(" | ")
-            ),
-        }
-    }
-}
-
-/// One output of the child and what was kept of it.
-struct Output<R> {
-    stream: Option<R>,
-    kept: Vec<u8>,
-}
-
-impl<R: Read + AsFd> Output<R> {
-    fn new(stream: Option<R>) -> Self {
-        Self {
-            stream,
-            kept: Vec::new(),
-        }
-    }
-
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.stream.as_ref().map(AsFd::as_fd)
-    }
-
-    /// One read of a stream that `poll` found readable: it does not block.
-    fn read_once(&mut self) -> io::Result<()> {
-        let Some(stream) = &mut self.stream else {
-            return Ok(());
-        };
-        let mut buffer = [0; 16 << 10];
-        match stream.read(&mut buffer) {
-            Ok(0) => self.stream = None,
-            Ok(read) => self.kept.extend_from_slice(&buffer[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::child_output::MAX_STDERR_BYTES;
     use super::*;
 
-    fn try_script(script: &str, timeout: Duration) -> Result<Trial, TrialError> {
+    fn probe_script(script: &str, timeout: Duration) -> Result<ProbeReport, ProbeError> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(script);
-        try_with(command, timeout)
+        run_child(command, timeout)
     }
 
     #[test]
-    fn every_end_of_the_child_has_an_error_of_its_own() {
+    fn every_way_in_which_the_child_exits_has_its_own_error() {
         let cases = [
             (
                 "kill -SEGV $$",
-                "opening the library crashes the process: segmentation fault (SIGSEGV)",
+                "opening the library crashed the probe process: segmentation fault (SIGSEGV)",
             ),
             (
                 "echo stack smashed >&2; kill -ABRT $$",
-                "opening the library crashes the process: abort (SIGABRT); it printed: stack smashed",
+                "opening the library crashed the probe process: abort (SIGABRT); it printed: stack smashed",
             ),
             (
                 "exit 0",
-                "opening the library ends the process with code 0; does a constructor call exit?",
+                "the probe process exited with code 0 while it opened the library; a constructor may call exit",
             ),
             (
                 "exit 3",
-                "opening the library ends the process with code 3; does a constructor call exit?",
+                "the probe process exited with code 3 while it opened the library; a constructor may call exit",
             ),
             (
                 "echo hello; exit 2",
-                "opening the library ends the process with code 2; does a constructor call exit?",
+                "the probe process exited with code 2 while it opened the library; a constructor may call exit",
             ),
             (
-                "echo trial-report 1",
-                "the process that tried the library reports nonsense: expected a JSON value at line 1 column 1",
+                "echo probe-report 1",
+                "the plugin probe returned an invalid report: expected a JSON value at line 1 column 1",
             ),
             (
-                r#"echo 'trial-report {"Err":{"initialise":"no licence"}}'"#,
-                "the plugin failed to initialise: no licence",
+                r#"echo 'probe-report {"Err":{"initialize":"no license"}}'"#,
+                "the plugin failed to initialize: no license",
             ),
         ];
         for (script, expected) in cases {
-            let error = try_script(script, Duration::from_secs(20)).expect_err(script);
+            let error = probe_script(script, Duration::from_secs(20)).expect_err(script);
             assert_eq!(error.to_string(), expected, "{script}");
         }
     }
 
     #[test]
-    fn a_child_that_hangs_is_ended_at_the_limit() {
-        let error = try_script("exec sleep 1000", Duration::from_millis(50)).expect_err("it hangs");
-        assert_eq!(error.to_string(), "opening the library takes more than 0.05 s");
+    fn a_child_that_hangs_is_killed_after_the_timeout() {
+        let error = probe_script("exec sleep 1000", Duration::from_millis(50)).expect_err("it hangs");
+        assert_eq!(error.to_string(), "opening the library took longer than 0.05 s");
     }
 
     #[test]
-    fn a_grandchild_that_holds_the_outputs_open_delays_nothing() {
-        let error = try_script("sleep 5 & exit 4", Duration::from_secs(4)).expect_err("no report");
-        assert!(matches!(error, TrialError::Exit { code: 4, .. }), "{error}");
+    fn a_grandchild_that_holds_the_output_open_does_not_delay_the_error() {
+        let error = probe_script("sleep 5 & exit 4", Duration::from_secs(4)).expect_err("no report");
+        assert!(matches!(error, ProbeError::Exit { code: 4, .. }), "{error}");
     }
 
     #[test]
-    fn a_report_counts_whatever_the_child_does_afterwards() {
-        let report: Report = Ok(Trial {
+    fn a_report_is_valid_whatever_the_child_does_afterwards() {
+        let report: ProbeResult = Ok(ProbeReport {
             manifest: PluginManifest {
                 name: "echo".to_owned(),
                 ..PluginManifest::default()
@@ -434,31 +323,31 @@ mod tests {
             abi_version: "1.0.0".to_owned(),
         });
         let report = serde_json::to_string(&report).expect("a report is JSON");
-        let script = format!("echo noise; echo '{MARK}{report}'; exec sleep 1000");
-        let trial = try_script(&script, Duration::from_secs(20)).expect("a report");
-        assert_eq!(trial.manifest.name, "echo");
+        let script = format!("echo noise; echo '{REPORT_PREFIX}{report}'; exec sleep 1000");
+        let report = probe_script(&script, Duration::from_secs(20)).expect("a report");
+        assert_eq!(report.manifest.name, "echo");
     }
 
     #[test]
-    fn endless_output_is_not_kept() {
-        let error = try_script("exec yes", Duration::from_secs(20)).expect_err("no report");
-        assert!(matches!(error, TrialError::Garbage(_)), "{error}");
-        let error = try_script("exec yes >&2", Duration::from_millis(100)).expect_err("no report");
-        assert!(matches!(error, TrialError::Timeout { .. }), "{error}");
-        assert!(error.to_string().len() < 2 * MOST_STDERR, "{error}");
+    fn endless_output_is_discarded() {
+        let error = probe_script("exec yes", Duration::from_secs(20)).expect_err("no report");
+        assert!(matches!(error, ProbeError::InvalidReport(_)), "{error}");
+        let error = probe_script("exec yes >&2", Duration::from_millis(100)).expect_err("no report");
+        assert!(matches!(error, ProbeError::Timeout { .. }), "{error}");
+        assert!(error.to_string().len() < 2 * MAX_STDERR_BYTES, "{error}");
     }
 
     #[test]
-    fn a_program_that_does_not_exist_is_named() {
-        let program = TrialProgram {
+    fn the_error_about_a_missing_program_names_it() {
+        let program = ProbeProgram {
             executable: "/nonexistent/server".into(),
             arguments: Vec::new(),
         };
         let error =
-            trial_load(&program, &[], Path::new("x.so"), Duration::from_secs(1)).expect_err("no program");
+            probe_library(&program, &[], Path::new("x.so"), Duration::from_secs(1)).expect_err("no program");
         assert_eq!(
             error.to_string(),
-            "cannot start /nonexistent/server to try the library in"
+            "cannot start /nonexistent/server to probe the library"
         );
     }
 }

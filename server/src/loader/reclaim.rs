@@ -1,30 +1,30 @@
-//! Gives back the memory of a library that stays mapped although nothing uses it any more.
+//! Frees the memory of a library that stays mapped after its model was dropped.
 //!
-//! Of each generation about 750 kB of a small plugin's file stay resident after its model is gone, and count as the
-//! server's memory until something else needs it. The kernel is asked to take them now: what is read again after all (by a
-//! thread that the plugin left behind) is read from the file again. About 60 kB stay, which the linker has written to.
+//! For a small plugin, about 750 kB of each generation's file stay resident and count as the server's memory until the kernel
+//! needs them. This module asks the kernel to evict them immediately. Pages that are used again, for example by a thread that
+//! the plugin left behind, are read from the file again. About 60 kB that the linker has written to stay resident.
 
 use std::path::Path;
 
 use rustix::mm::{Advice, madvise};
 
-/// Asks the kernel to evict this process's mappings of `file`. Nothing depends on whether it does.
+/// Asks the kernel to evict this process's mappings of `file`. This is best effort.
 pub(super) fn evict(file: &Path) {
     let Ok(maps) = std::fs::read("/proc/self/maps") else {
         return;
     };
     let maps = String::from_utf8_lossy(&maps);
-    // Pages that were never written to disk cannot be evicted; those of an old copy were, long ago.
+    // Pages that were never written to disk cannot be evicted. Those of an old copy were written long ago.
     let _ = std::fs::File::open(file).and_then(|file| file.sync_data());
     for (start, length) in mappings_of(file, &maps) {
         let start = std::ptr::with_exposed_provenance_mut(start);
-        // SAFETY: paging out changes what memory is resident, never what it holds nor what is mapped, so it is sound for
-        // any range whatever, also for one that was mapped anew since it was read from the list above.
+        // SAFETY: Paging out changes which memory is resident, not its content or what is mapped. It is therefore sound for any
+        // range, even for one that was mapped anew after the list above was read.
         let _ = unsafe { madvise(start, length, Advice::LinuxPageOut) };
     }
 }
 
-/// Start and length of each mapping of `file` in the text of `/proc/self/maps`.
+/// Start and length of each mapping of `file`, from the text of `/proc/self/maps`.
 fn mappings_of<'a>(file: &Path, maps: &'a str) -> impl Iterator<Item = (usize, usize)> + use<'a> {
     let file = file.to_string_lossy().into_owned();
     maps.lines().filter_map(move |line| {
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mappings_of_one_file_are_told_from_all_others() {
+    fn only_the_mappings_of_the_given_file_are_found() {
         let maps = "\
 1000-3000 r--p 00000000 fe:00 12    /scratch/generation-1/libx.so
 3000-a000 r-xp 00002000 fe:00 12    /scratch/generation-1/libx.so

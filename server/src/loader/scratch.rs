@@ -1,17 +1,17 @@
-//! A copy of the plugin's file for every generation, at a path that was never used before.
+//! Copies the plugin's file for every generation, to a path that was never used before.
 //!
-//! The dynamic linker recognises a library that it has by its path and by its inode: opening a path again gives the old
-//! code, whatever the file holds by now, and a file overwritten in place pulls the code from under the running server. So
-//! each load copies the file into a new folder of this server's own, and nothing but the copy is ever opened.
+//! The dynamic linker identifies a library by its path and inode. Opening a path again returns the old code, whatever the
+//! file contains now, and overwriting a file in place changes the code of the running server. Therefore each load copies the
+//! file into a new directory, and only the copy is opened.
 //!
-//! # How long a copy stays
-//! As long as its generation: plugins open neighbours (`$ORIGIN`) at any time, and a backtrace reads the file again. The
-//! folder goes when the generation goes. The mapping outlives it, and with it the space of the file, until the process
-//! ends: on a scratch folder in memory (tmpfs), each reload costs the size of the library.
+//! # Lifetime of a copy
+//! A copy exists as long as its generation, because plugins may open neighboring files (`$ORIGIN`) at any time, and a
+//! backtrace reads the library again. The mapping outlives it and occupies the space of the file until the process exits: if
+//! the scratch directory is in memory (tmpfs), each reload costs the size of the library.
 //!
 //! # After a crash
-//! The scratch folder of a process is locked (`flock`) from before it gets its name until the process ends, however it
-//! ends. A scratch folder that is not locked belongs to nobody and is removed by the next server that starts here.
+//! The scratch directory of a process is locked (`flock`) before it gets its final name, until the process exits for any
+//! reason. The next server that starts with the same parent directory removes scratch directories that are not locked.
 
 use std::fs::{File, Metadata, Permissions};
 use std::io;
@@ -24,61 +24,61 @@ use std::time::Duration;
 use super::header::{self, HeaderError};
 use crate::clock;
 
-/// What the scratch folders of all servers begin with.
+/// Prefix of the names of scratch directories of all servers.
 const PREFIX: &str = "inference-server-";
-/// What they begin with until they are locked.
+/// Prefix until the directory is locked.
 const UNLOCKED_PREFIX: &str = ".inference-server-";
-/// Most neighbours of a plugin that are linked beside its copy.
-const MOST_NEIGHBOURS: usize = 1000;
+/// Maximum number of the plugin's neighboring files that are linked next to its copy.
+const MAX_NEIGHBORS: usize = 1000;
 
-/// Why there is no copy.
+/// Why a plugin cannot be copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// The file cannot be read.
     #[error(transparent)]
     Source(#[from] HeaderError),
-    /// The file was written to meanwhile.
-    #[error("the file changed while it was copied; is a build still writing it?")]
+    /// The file was modified during the copy.
+    #[error("the file changed while it was copied; a build may still be writing it")]
     Changed,
     /// The copy cannot be written.
-    #[error("cannot copy the library to the scratch folder {}", .folder.display())]
+    #[error("cannot copy the library to the scratch directory {}", .directory.display())]
     Write {
-        /// Where the copy was to be.
-        folder: PathBuf,
-        /// Why it is not.
+        /// Directory of the copy.
+        directory: PathBuf,
+        /// The cause.
         source: io::Error,
     },
-    /// There is no scratch folder to be had.
-    #[error("cannot make a scratch folder in {}; set another one", .parent.display())]
+    /// The scratch directory cannot be created.
+    #[error("cannot create a scratch directory in {}; set `scratch_dir` to another directory", .parent.display())]
     Scratch {
-        /// Where it was to be.
+        /// Its parent directory.
         parent: PathBuf,
-        /// Why it is not.
+        /// The cause.
         source: io::Error,
     },
-    /// Libraries cannot be opened there.
+    /// The file system does not allow execution.
     #[error(
-        "the scratch folder {} is on a file system mounted `noexec`, plugins cannot be opened there; set another one",
+        "the scratch directory {} is on a file system mounted `noexec`, where plugins cannot be opened; set `scratch_dir` to another directory",
         .parent.display()
     )]
     NoExec {
-        /// The folder that was given.
+        /// The configured directory.
         parent: PathBuf,
     },
 }
 
-/// This process's scratch folder. Removed once it and all its copies are dropped.
+/// The scratch directory of this process. Removed when it and all its copies are dropped.
 #[derive(Debug)]
 pub struct Scratch {
-    folder: PathBuf,
-    /// Numbers are never reused, nor are the paths made of them.
+    directory: PathBuf,
+    /// Number of the next copy. Numbers, and the paths that contain them, are never reused.
     next_generation: AtomicU64,
     /// Holds the lock.
     _lock: File,
 }
 
 impl Scratch {
-    /// Makes a scratch folder in `parent` and removes those that dead servers left there.
+    /// Creates a scratch directory in `parent`, and removes those that crashed servers left there.
     pub fn new(parent: &Path) -> Result<Arc<Self>, CopyError> {
         let failed = |source| CopyError::Scratch {
             parent: parent.to_owned(),
@@ -95,7 +95,7 @@ impl Scratch {
     }
 
     fn make(parent: &Path) -> io::Result<Arc<Self>> {
-        // An absolute path: the linker takes one without a slash for a name to search for.
+        // The path is absolute, because the linker searches its path for a name without a slash.
         let parent = parent.canonicalize()?;
         let unlocked = tempfile::Builder::new()
             .prefix(UNLOCKED_PREFIX)
@@ -105,68 +105,68 @@ impl Scratch {
         lock.try_lock()?;
         let random = unlocked.path().file_name().unwrap_or_default().to_string_lossy();
         let random = random.trim_start_matches(UNLOCKED_PREFIX);
-        let folder = parent.join(format!("{PREFIX}{}-{random}", std::process::id()));
-        std::fs::rename(unlocked.path(), &folder)?;
-        // It has another name by now and is ours to remove.
+        let directory = parent.join(format!("{PREFIX}{}-{random}", std::process::id()));
+        std::fs::rename(unlocked.path(), &directory)?;
+        // It has another name now, and `Scratch` removes it.
         let _ = unlocked.keep();
         Ok(Arc::new(Self {
-            folder,
+            directory,
             next_generation: AtomicU64::new(1),
             _lock: lock,
         }))
     }
 
-    /// Its path.
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
+    /// The path of the directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.directory
     }
 
-    /// Copies `file` into a folder of its own, with links to its neighbours.
+    /// Copies `file` into a new directory, with links to its neighbors.
     pub fn copy(self: &Arc<Self>, file: &Path) -> Result<PluginCopy, CopyError> {
         let number = self.next_generation.fetch_add(1, Ordering::Relaxed);
-        let folder = self.folder.join(format!("generation-{number}"));
+        let directory = self.directory.join(format!("generation-{number}"));
         let failed = |source| CopyError::Write {
-            folder: folder.clone(),
+            directory: directory.clone(),
             source,
         };
-        std::fs::create_dir(&folder).map_err(failed)?;
+        std::fs::create_dir(&directory).map_err(failed)?;
         let name = file.file_name().unwrap_or_default();
-        // From here on the folder is removed if anything fails.
+        // From here on, the directory is removed if anything fails.
         let copy = PluginCopy {
-            file: folder.join(name),
-            folder: folder.clone(),
+            file: directory.join(name),
+            directory: directory.clone(),
             _scratch: Arc::clone(self),
         };
         copy_unchanged(file, &copy.file, failed)?;
-        link_neighbours(file, &folder);
+        link_neighbors(file, &directory);
         Ok(copy)
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        remove(&self.folder);
+        remove(&self.directory);
     }
 }
 
-/// Removes a folder of this process, which may have been removed already on the way out.
-fn remove(folder: &Path) {
-    match std::fs::remove_dir_all(folder) {
+/// Removes a directory of this process. Shutdown may have removed it already.
+fn remove(directory: &Path) {
+    match std::fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             log::warn!(
                 "cannot remove the scratch directory {}: {error}",
-                folder.display()
+                directory.display()
             );
         }
         _ => {}
     }
 }
 
-/// A generation's copy of its plugin. Its folder is removed when it is dropped.
+/// A generation's copy of its plugin. Its directory is removed when it is dropped.
 #[derive(Debug)]
 pub struct PluginCopy {
     file: PathBuf,
-    folder: PathBuf,
+    directory: PathBuf,
     _scratch: Arc<Scratch>,
 }
 
@@ -179,11 +179,11 @@ impl PluginCopy {
 
 impl Drop for PluginCopy {
     fn drop(&mut self) {
-        remove(&self.folder);
+        remove(&self.directory);
     }
 }
 
-/// Copies the file, by reference where the file system can, and makes sure that it stood still meanwhile.
+/// Copies the file, sharing its blocks if the file system supports that, and checks that it did not change meanwhile.
 fn copy_unchanged(from: &Path, to: &Path, failed: impl Fn(io::Error) -> CopyError) -> Result<(), CopyError> {
     let (mut source, _) = header::open(from)?;
     let state = |source: &File| {
@@ -196,16 +196,16 @@ fn copy_unchanged(from: &Path, to: &Path, failed: impl Fn(io::Error) -> CopyErro
     if state(&source)? != before || copied != before.0 {
         return Err(CopyError::Changed);
     }
-    // Written to by nobody any more: the code that runs comes from it.
+    // Not writable, because the code that runs is mapped from it.
     target
         .set_permissions(Permissions::from_mode(0o500))
         .map_err(failed)
 }
 
-/// Links the files beside the plugin beside its copy, so that `$ORIGIN` and data files are found. What cannot be linked is
-/// left out: if the plugin needs it, it will say so.
-fn link_neighbours(file: &Path, folder: &Path) {
-    // The folder of the name as given: a plugin may be a link into a store, but its neighbours are where it is named.
+/// Links the files next to the plugin into the directory of its copy, so that `$ORIGIN` and data files are found. Files that
+/// cannot be linked are skipped: a plugin that needs one reports an error.
+fn link_neighbors(file: &Path, directory: &Path) {
+    // The parent of the path as given: a plugin may be a link into a store, but its neighbors are next to the link.
     let Some(parent) = std::path::absolute(file)
         .ok()
         .and_then(|file| file.parent().map(Path::to_owned))
@@ -215,62 +215,69 @@ fn link_neighbours(file: &Path, folder: &Path) {
     let Ok(entries) = std::fs::read_dir(&parent) else {
         return;
     };
-    // Libraries first: where there are too many files, they are what is missed most.
+    // Libraries first, because they are needed most if there are too many files.
     let mut entries: Vec<_> = entries.flatten().collect();
     entries.sort_by_key(|entry| !entry.file_name().to_string_lossy().contains(".so"));
     let mut linked = 0;
     for entry in entries {
         let name = entry.file_name();
-        // A scratch folder in the plugin's folder is no neighbour.
+        // A scratch directory in the plugin's directory is not linked.
         if Some(name.as_os_str()) == file.file_name() || name.to_string_lossy().starts_with(PREFIX) {
             continue;
         }
-        if linked == MOST_NEIGHBOURS {
+        if linked == MAX_NEIGHBORS {
             log::warn!(
-                "more than {MOST_NEIGHBOURS} files beside the plugin {}: it will not find all of them by $ORIGIN",
+                "more than {MAX_NEIGHBORS} files are next to the plugin {}: only the first ones can be found by $ORIGIN",
                 file.display()
             );
             return;
         }
-        if std::os::unix::fs::symlink(entry.path(), folder.join(&name)).is_ok() {
+        if std::os::unix::fs::symlink(entry.path(), directory.join(&name)).is_ok() {
             linked += 1;
         }
     }
 }
 
-/// Whether a folder was made so long ago that no server is still starting with it.
+/// Whether a directory is so old that no server can still be starting with it.
 fn is_old(metadata: &Metadata) -> bool {
     let modified = Duration::from_secs(u64::try_from(metadata.mtime()).unwrap_or_default());
     clock::unix_time().saturating_sub(modified) > Duration::from_secs(3600)
 }
 
-/// Removes scratch folders in `parent` that no living process has locked. Nothing here is worth failing for.
+/// Removes scratch directories in `parent` that are not locked by a running process. This is best effort.
 fn remove_abandoned(parent: &Path) {
     let Ok(entries) = std::fs::read_dir(parent) else {
         return;
     };
-    let own = rustix::process::geteuid().as_raw();
+    let user = rustix::process::geteuid().as_raw();
     for entry in entries.flatten() {
-        // `DirEntry::metadata` does not follow links: another user's link in a shared folder leads nowhere.
+        // `DirEntry::metadata` does not follow links, so a link of another user in a shared directory has no effect.
         let name = entry.file_name().to_string_lossy().into_owned();
-        let ours = entry.metadata().is_ok_and(|metadata| {
-            // One that has no lock yet is another server's that is starting, or what is left of one that was killed then.
-            let named = name.starts_with(PREFIX) || name.starts_with(UNLOCKED_PREFIX) && is_old(&metadata);
-            named && metadata.is_dir() && metadata.uid() == own
+        let is_candidate = entry.metadata().is_ok_and(|metadata| {
+            // A directory without a lock belongs to a server that is starting, or that was killed while it started.
+            let has_prefix =
+                name.starts_with(PREFIX) || name.starts_with(UNLOCKED_PREFIX) && is_old(&metadata);
+            has_prefix && metadata.is_dir() && metadata.uid() == user
         });
-        if !ours {
+        if !is_candidate {
             continue;
         }
-        let folder = entry.path();
-        let Ok(lock) = File::open(&folder) else {
+        let directory = entry.path();
+        let Ok(lock) = File::open(&directory) else {
             continue;
         };
         if lock.try_lock().is_err() {
             continue;
         }
-        match std::fs::remove_dir_all(&folder) {
-            Ok(()) => log::info!("removed the scratch folder {} of a dead server", folder.display()),
-            Err(error) => log::warn!("cannot remove the scratch folder {}: {error}", folder.display()),
+        match std::fs::remove_dir_all(&directory) {
+            Ok(()) => log::info!(
+                "removed the scratch directory {} of a crashed server",
+                directory.display()
+            ),
+            Err(error) => log::warn!(
+                "cannot remove the scratch directory {}: {error}",
+                directory.display()
+            ),
         }
     }
 }
@@ -279,12 +286,12 @@ fn remove_abandoned(parent: &Path) {
 mod tests {
     use super::*;
 
-    fn folder() -> tempfile::TempDir {
-        tempfile::tempdir().expect("a temporary folder")
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a temporary directory")
     }
 
-    fn names(folder: &Path) -> Vec<String> {
-        let entries = std::fs::read_dir(folder).expect("folder is readable");
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).expect("directory is readable");
         let mut names: Vec<String> = entries
             .flatten()
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
@@ -294,8 +301,8 @@ mod tests {
     }
 
     #[test]
-    fn every_copy_has_a_path_of_its_own_that_is_never_reused() {
-        let (parent, plugins) = (folder(), folder());
+    fn every_copy_has_its_own_path_that_is_never_reused() {
+        let (parent, plugins) = (directory(), directory());
         let file = plugins.path().join("libplugin.so");
         std::fs::write(&file, "one").expect("file is written");
         let scratch = Scratch::new(parent.path()).expect("scratch");
@@ -311,22 +318,22 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_reachable_beside_the_copy() {
-        let (parent, plugins) = (folder(), folder());
+    fn neighbors_are_found_next_to_the_copy() {
+        let (parent, plugins) = (directory(), directory());
         let file = plugins.path().join("libplugin.so");
         std::fs::write(&file, "plugin").expect("file is written");
-        std::fs::write(plugins.path().join("libneighbour.so.1"), "neighbour").expect("file is written");
+        std::fs::write(plugins.path().join("libneighbor.so.1"), "neighbor").expect("file is written");
         let scratch = Scratch::new(parent.path()).expect("scratch");
         let copy = scratch.copy(&file).expect("copy");
-        let beside = copy.file().with_file_name("libneighbour.so.1");
-        assert_eq!(std::fs::read(beside).expect("neighbour is read"), b"neighbour");
+        let linked = copy.file().with_file_name("libneighbor.so.1");
+        assert_eq!(std::fs::read(linked).expect("neighbor is read"), b"neighbor");
         drop(copy);
-        assert_eq!(names(plugins.path()), ["libneighbour.so.1", "libplugin.so"]);
+        assert_eq!(names(plugins.path()), ["libneighbor.so.1", "libplugin.so"]);
     }
 
     #[test]
-    fn the_scratch_folder_goes_with_its_last_copy() {
-        let (parent, plugins) = (folder(), folder());
+    fn the_scratch_directory_is_removed_with_its_last_copy() {
+        let (parent, plugins) = (directory(), directory());
         let file = plugins.path().join("libplugin.so");
         std::fs::write(&file, "plugin").expect("file is written");
         let scratch = Scratch::new(parent.path()).expect("scratch");
@@ -338,24 +345,24 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_of_a_dead_server_is_removed_and_that_of_a_living_one_is_not() {
-        let parent = folder();
-        let dead = parent.path().join(format!("{PREFIX}1-dead"));
-        std::fs::create_dir_all(dead.join("generation-1")).expect("folder is made");
-        let foreign = parent.path().join("inference");
-        std::fs::create_dir(&foreign).expect("folder is made");
-        let living = Scratch::new(parent.path()).expect("scratch");
+    fn the_directory_of_a_crashed_server_is_removed_and_that_of_a_running_one_is_kept() {
+        let parent = directory();
+        let crashed = parent.path().join(format!("{PREFIX}1-crashed"));
+        std::fs::create_dir_all(crashed.join("generation-1")).expect("directory is made");
+        let unrelated = parent.path().join("inference");
+        std::fs::create_dir(&unrelated).expect("directory is made");
+        let running = Scratch::new(parent.path()).expect("scratch");
         let other = Scratch::new(parent.path()).expect("scratch");
-        assert!(!dead.exists());
-        assert!(foreign.exists());
-        assert!(living.folder.exists());
-        assert!(other.folder.exists());
+        assert!(!crashed.exists());
+        assert!(unrelated.exists());
+        assert!(running.directory.exists());
+        assert!(other.directory.exists());
     }
 
     #[test]
-    fn a_missing_scratch_parent_is_named() {
-        let parent = folder();
-        let error = Scratch::new(&parent.path().join("absent")).expect_err("there is no such folder");
+    fn the_error_about_a_missing_scratch_parent_names_it() {
+        let parent = directory();
+        let error = Scratch::new(&parent.path().join("absent")).expect_err("there is no such directory");
         assert!(error.to_string().contains("absent"), "{error}");
     }
 }

@@ -191,11 +191,11 @@ fn public_start_reason(error: &StartError) -> &'static str {
 fn public_load_reason(error: &LoadError) -> &'static str {
     match error {
         LoadError::Header(_) | LoadError::Copy(_) => "its plugin file cannot be used; see the server's log",
-        LoadError::Trial(_) | LoadError::Open(_) => "its plugin cannot be opened; see the server's log",
+        LoadError::Probe(_) | LoadError::Open(_) => "its plugin cannot be opened; see the server's log",
         LoadError::Settings { .. } | LoadError::Context(_) => {
             "the plugin refused its settings; see the server's log"
         }
-        LoadError::Refused(_) => "the plugin refused to load the model; see the server's log",
+        LoadError::Plugin(_) => "the plugin refused to load the model; see the server's log",
         LoadError::Panicked(_) => "the plugin panicked while it loaded the model; see the server's log",
         LoadError::ManifestSyntax(_) | LoadError::Manifest(_) => {
             "the model's manifest is wrong; see the server's log"

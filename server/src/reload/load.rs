@@ -25,7 +25,7 @@ pub struct LoadContext {
     /// Opens plugins.
     pub loader: Loader,
     /// How long opening a plugin may take before its settings are known.
-    pub trial_timeout: Duration,
+    pub probe_timeout: Duration,
     /// Cores that the workers of one model share.
     pub cores: usize,
     /// How to start a process for a model.
@@ -142,9 +142,9 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelFailure> {
     let staged = context
         .loader
-        .stage(&settings.plugin, &trial_options(settings), context.trial_timeout)
+        .stage(&settings.plugin, &probe_options(settings), context.probe_timeout)
         .map_err(|error| ModelFailure::of_load(settings, error))?;
-    let process = settings.isolation.process(staged.trial.manifest.isolation);
+    let process = settings.isolation.process(staged.report.manifest.isolation);
     if process.is_none() {
         let warnings = settings.warnings_in_thread();
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
@@ -209,8 +209,8 @@ fn report_examples(settings: &ModelSettings, failures: &[WarmUpError]) {
 }
 
 /// What the process is told that tries the plugin: a sandbox holds from the first line of the plugin's code.
-pub fn trial_options(settings: &ModelSettings) -> Vec<String> {
-    let confinement = Confinement::of_trial(settings.resources.sandbox);
+pub fn probe_options(settings: &ModelSettings) -> Vec<String> {
+    let confinement = Confinement::for_probe(settings.resources.sandbox);
     let json = confinement.and_then(|confinement| serde_json::to_string(&confinement).ok());
     json.map(|json| format!("--{CONFINE_OPTION}={json}"))
         .into_iter()
@@ -237,7 +237,7 @@ fn load_in_processes(
     staged: Staged,
     warmed_up: Arc<OnceLock<WarmedUp>>,
 ) -> Result<Loaded, ModelFailure> {
-    let plugin = staged.trial.manifest.clone();
+    let plugin = staged.report.manifest.clone();
     // A plugin whose tasks depend on its settings does not name them here.
     let tasks = &plugin.tasks;
     let prepares = tasks.is_empty() || tasks.iter().any(|task| task.prepares);

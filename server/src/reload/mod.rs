@@ -33,7 +33,7 @@ use load::{Ready, load_all, task_settings};
 use plan::{Present, Step, Wanted, plan};
 
 pub use failure::{ModelError, ModelFailure, RouteTaken};
-pub use load::{LoadContext, trial_options};
+pub use load::{LoadContext, probe_options};
 pub use summary::Summary;
 
 /// Applies configurations. See the module.
@@ -69,8 +69,8 @@ impl Reloader {
     }
 
     /// The scratch directory of this process.
-    pub fn scratch_folder(&self) -> &Path {
-        self.context.loader.scratch_folder()
+    pub fn scratch_directory(&self) -> &Path {
+        self.context.loader.scratch_directory()
     }
 
     /// Loads the first configuration. Blocks; each model is published as it becomes ready.

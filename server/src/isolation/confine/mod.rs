@@ -64,7 +64,7 @@ pub enum ConfineError {
 
 impl Confinement {
     /// For a process that is to open a plugin and nothing else. None where there is to be no sandbox.
-    pub fn of_trial(sandbox: Sandbox) -> Option<Self> {
+    pub fn for_probe(sandbox: Sandbox) -> Option<Self> {
         (sandbox != Sandbox::Off).then(|| Self {
             sandbox: Some(SandboxPlan {
                 scratch: None,

@@ -1,4 +1,4 @@
-//! Files to load, and a sink to see what a model answers.
+//! Files to load, and a sink that records the outcomes of a model.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,25 +9,25 @@ use plugin_abi::manifest::LoadContext;
 use serde_json::json;
 
 use crate::error::ItemError;
-use crate::loader::{LoadError, Loaded, Loader, TrialProgram};
+use crate::loader::{LoadError, Loaded, Loader, ProbeProgram};
 use crate::model::{BatchItem, Model, OutputSink, SinkStatus};
 use crate::values::{ItemInput, Tensor, Value};
 
-/// The symbol of a plugin, as C code spells it.
+/// The symbol that plugins export.
 pub(super) const SYMBOL: &str = "_1as_0lib_1header_0root_bmodule_bloader";
 
-/// A folder for the scratch files and one for the plugins of one test.
-pub(super) struct Folders {
+/// Scratch directory and plugin directory of one test.
+pub(super) struct Directories {
     scratch: tempfile::TempDir,
     plugins: tempfile::TempDir,
 }
 
-impl Folders {
+impl Directories {
     pub(super) fn new() -> Self {
-        let folder = || tempfile::tempdir().expect("a temporary folder");
+        let directory = || tempfile::tempdir().expect("a temporary directory");
         Self {
-            scratch: folder(),
-            plugins: folder(),
+            scratch: directory(),
+            plugins: directory(),
         }
     }
 
@@ -39,9 +39,10 @@ impl Folders {
         self.scratch.path()
     }
 
-    /// A loader whose trials run in this test's executable, in the test `trial_child`.
+    /// A loader whose probe process is the test `probe_child` of this executable.
     pub(super) fn loader(&self) -> Loader {
-        Loader::new(self.scratch.path(), trial_program()).expect("the temporary folder takes scratch files")
+        Loader::new(self.scratch.path(), probe_program())
+            .expect("the temporary directory takes scratch files")
     }
 
     pub(super) fn write(&self, name: &str, content: &[u8]) -> PathBuf {
@@ -50,7 +51,7 @@ impl Folders {
         file
     }
 
-    /// Compiles a shared library of C code.
+    /// Compiles C code into a shared library.
     pub(super) fn compile(&self, name: &str, code: &str, arguments: &[&str]) -> PathBuf {
         let source = self.write(&format!("{name}.c"), code.as_bytes());
         let file = self.plugins().join(name);
@@ -59,7 +60,7 @@ impl Folders {
             .args([&file, &source])
             .args(arguments)
             .output()
-            .expect("a C compiler is there, as Rust links with it");
+            .expect("a C compiler is installed, because Rust links with it");
         assert!(
             output.status.success(),
             "{}",
@@ -69,54 +70,54 @@ impl Folders {
     }
 }
 
-pub(super) fn trial_program() -> TrialProgram {
+pub(super) fn probe_program() -> ProbeProgram {
     let arguments = [
         "--exact",
-        "loader::tests::trial_child",
+        "loader::tests::probe_child",
         "--ignored",
         "--nocapture",
     ];
-    TrialProgram {
+    ProbeProgram {
         executable: std::env::current_exe().expect("this test has an executable"),
         arguments: arguments.map(str::to_owned).to_vec(),
     }
 }
 
-/// A plugin of this workspace, as cargo has built it. Tests of the whole workspace build the plugins into the folder of this
-/// test; one above it is what an earlier `cargo build` has left.
+/// A plugin of this workspace that cargo has built. `cargo test --workspace` builds plugins into the directory of this
+/// test's executable; `cargo build` builds them into its parent.
 pub(super) fn built(name: &str) -> PathBuf {
     let executable = std::env::current_exe().expect("this test has an executable");
-    let folders = executable.ancestors().skip(1).take(2);
-    let mut files = folders.map(|folder| folder.join(format!("lib{name}.so")));
+    let directories = executable.ancestors().skip(1).take(2);
+    let mut files = directories.map(|directory| directory.join(format!("lib{name}.so")));
     files.find(|file| file.is_file()).unwrap_or_else(|| {
         panic!("lib{name}.so is missing: run `cargo build -p plugin-{name}` or test the whole workspace")
     })
 }
 
-/// The template plugin's bytes, to be damaged.
+/// The bytes of the template plugin.
 pub(super) fn template_bytes() -> Vec<u8> {
     std::fs::read(built("template")).expect("the built plugin is readable")
 }
 
-/// Where `needle` starts; it has to be there once at least.
+/// Position of the first occurrence of `needle`.
 pub(super) fn position(bytes: &[u8], needle: &[u8]) -> usize {
     bytes
         .windows(needle.len())
         .position(|window| window == needle)
-        .expect("the plugin holds these bytes")
+        .expect("the plugin contains these bytes")
 }
 
-/// Which plugin to load, and with what.
+/// The parameters of a load.
 pub(super) struct LoadRequest {
     pub(super) path: PathBuf,
     pub(super) context: LoadContext,
-    pub(super) trial_timeout: Duration,
+    pub(super) probe_timeout: Duration,
 }
 
 impl LoadRequest {
     pub(super) fn load(&self, loader: &Loader) -> Result<Loaded, LoadError> {
         loader
-            .stage(&self.path, &[], self.trial_timeout)?
+            .stage(&self.path, &[], self.probe_timeout)?
             .load(&self.context)
     }
 }
@@ -132,17 +133,17 @@ pub(super) fn request(path: &Path) -> LoadRequest {
             threads: 1,
             is_repeated: false,
         },
-        trial_timeout: Duration::from_secs(60),
+        probe_timeout: Duration::from_secs(60),
     }
 }
 
-/// The error of loading `path`, with its sources, as an operator would be shown it.
-pub(super) fn load_error(folders: &Folders, path: &Path) -> String {
-    chain(&load_failure(folders, &request(path)))
+/// The error of loading `path`, with its sources, as it is shown to operators.
+pub(super) fn load_error(directories: &Directories, path: &Path) -> String {
+    chain(&load_failure(directories, &request(path)))
 }
 
-pub(super) fn load_failure(folders: &Folders, request: &LoadRequest) -> LoadError {
-    match request.load(&folders.loader()) {
+pub(super) fn load_failure(directories: &Directories, request: &LoadRequest) -> LoadError {
+    match request.load(&directories.loader()) {
         Ok(_) => panic!("{} loads", request.path.display()),
         Err(error) => error,
     }
@@ -172,7 +173,7 @@ pub(super) fn text(text: &str) -> ItemInput {
     }
 }
 
-/// Echoes one text through a task.
+/// Runs one text through the task `echo`.
 pub(super) fn echo(model: &dyn Model, input: &str) -> Vec<(usize, Value)> {
     let task = model.manifest().tasks.iter().position(|task| task.name == "echo");
     let input = text(input);
@@ -191,13 +192,13 @@ pub(super) fn echo(model: &dyn Model, input: &str) -> Vec<(usize, Value)> {
     sink.emitted
 }
 
-/// Keeps what it is given.
+/// Records outcomes.
 #[derive(Debug, Default)]
 pub(in crate::loader) struct Recorder {
     pub(in crate::loader) emitted: Vec<(usize, Value)>,
     pub(in crate::loader) batches: Vec<Vec<Tensor>>,
     pub(in crate::loader) failed: Vec<(usize, ItemError)>,
-    /// What to answer; `None` takes everything.
+    /// The answer to every outcome. `None` accepts it.
     pub(in crate::loader) answer: Option<SinkStatus>,
 }
 

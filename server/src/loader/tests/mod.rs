@@ -1,4 +1,4 @@
-//! Loading real files: built plugins, and what is not one.
+//! Loads real files: plugins that cargo has built, and files that are not plugins.
 
 mod failures;
 mod fixtures;
@@ -7,14 +7,14 @@ mod reload;
 
 use std::path::Path;
 
-use super::run_trial;
+use super::run_probe;
 
-/// The child's side of the trials of these tests; see [`fixtures::loader`].
+/// The probe process of these tests; see [`fixtures::Directories::loader`].
 #[test]
-#[ignore = "is run by the other tests, in a process of its own"]
-fn trial_child() {
+#[ignore = "run by other tests in a child process"]
+fn probe_child() {
     let last = std::env::args().next_back().unwrap_or_default();
     if Path::new(&last).is_absolute() {
-        run_trial(Path::new(&last), || Ok(()));
+        run_probe(Path::new(&last), || Ok(()));
     }
 }

@@ -1,4 +1,4 @@
-//! A model behind the ABI, made here instead of in a library: what reaches the plugin and what comes back.
+//! Tests what crosses the ABI in both directions, with a model that is implemented here instead of in a library.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ use crate::values::{DType, ItemInput, Tensor, Value};
 
 type Predict = fn(&RawBatch<'_>, &mut RawSink<'_>) -> RResult<(), RawError>;
 
-/// Prepares to handles 1, 2, … and predicts as it is told.
+/// Returns the handles 1, 2, … for prepared items, and calls `predict` for batches.
 struct Fake {
     predict: Predict,
     prepared: AtomicUsize,
@@ -118,7 +118,7 @@ fn failed(message: &str) -> Result<(), BatchError> {
 }
 
 #[test]
-fn items_of_all_kinds_are_lent_as_they_are() {
+fn items_of_every_kind_reach_the_plugin_unchanged() {
     let tensor = |name: &str, data: &'static [u8]| {
         let shape = vec![data.len() as u64];
         Tensor::new(name, DType::Uint8, shape, Bytes::from_static(data)).expect("a tensor")
@@ -140,7 +140,7 @@ fn items_of_all_kinds_are_lent_as_they_are() {
         ),
         item(Value::Tensors(vec![tensor("c", &[4])]), b""),
     ];
-    // The plugin describes what it sees, and that is compared.
+    // The plugin returns a description of each item, which is compared below.
     let predict: Predict = |batch, sink| {
         for (index, item) in (0..).zip(batch.items.as_slice()) {
             let tensors: Vec<String> = item
@@ -189,7 +189,7 @@ fn items_of_all_kinds_are_lent_as_they_are() {
 }
 
 #[test]
-fn an_output_that_contradicts_itself_fails_its_item_alone() {
+fn a_malformed_output_fails_only_its_item() {
     let predict: Predict = |_, sink| {
         assert_eq!(
             sink.emit(0, value(codes::kind::TEXT, b"fine"), 0),
@@ -217,8 +217,8 @@ fn an_output_that_contradicts_itself_fails_its_item_alone() {
 }
 
 #[test]
-fn answers_that_the_sink_refuses_explain_the_items_left_over() {
-    let misplaced: Predict = |_, sink| {
+fn rejected_outcomes_explain_why_items_have_none() {
+    let bad_index: Predict = |_, sink| {
         assert_eq!(
             sink.emit(7, value(codes::kind::TEXT, b"x"), 0),
             codes::sink::REFUSED
@@ -247,8 +247,12 @@ fn answers_that_the_sink_refuses_explain_the_items_left_over() {
         RResult::ROk(())
     };
     for (predict, task, expected) in [
-        (misplaced, 0, "the plugin answered item 7 of a batch of 1 items"),
-        (twice, 0, "the plugin answered item 0 of a batch twice"),
+        (
+            bad_index,
+            0,
+            "the plugin returned an outcome for item 7 of a batch of 1 items",
+        ),
+        (twice, 0, "the plugin returned two outcomes for item 0 of a batch"),
         (
             rows,
             1,
@@ -269,7 +273,7 @@ fn answers_that_the_sink_refuses_explain_the_items_left_over() {
 }
 
 #[test]
-fn tensors_for_the_whole_batch_arrive_once() {
+fn tensors_for_a_whole_batch_reach_the_sink_in_one_call() {
     let predict: Predict = |_, sink| {
         let tensor = RawTensor {
             name: "row".into(),
@@ -289,7 +293,7 @@ fn tensors_for_the_whole_batch_arrive_once() {
 }
 
 #[test]
-fn the_plugin_learns_what_became_of_its_answers() {
+fn the_plugin_receives_the_status_of_each_outcome() {
     let cancelled: Predict = |_, sink| {
         assert_eq!(
             sink.emit(0, value(codes::kind::TEXT, b"x"), 0),
@@ -343,12 +347,12 @@ fn a_sink_that_panics_does_not_unwind_into_the_plugin() {
     };
     assert_eq!(
         run(predict, 0, &[text("a")], &mut Broken),
-        failed("the server failed to take the plugin's output")
+        failed("the server failed to process the plugin's output")
     );
 }
 
 #[test]
-fn every_prepared_item_goes_back_once_also_after_its_model() {
+fn every_prepared_item_is_dropped_once_even_after_its_model() {
     let (model, dropped) = model(|batch, sink| {
         let handles: Vec<usize> = batch.items.iter().map(|item| item.prepared).collect();
         sink.emit(0, value(codes::kind::TEXT, format!("{handles:?}").as_bytes()), 0);
@@ -374,7 +378,7 @@ fn every_prepared_item_goes_back_once_also_after_its_model() {
 }
 
 #[test]
-fn an_item_that_cannot_be_prepared_says_why() {
+fn an_item_that_cannot_be_prepared_fails_with_the_reason() {
     let (model, _) = model(|_, _| RResult::ROk(()));
     let error = model.prepare(0, &text("")).err();
     assert_eq!(error, Some(ItemError::Invalid("empty".to_owned())));
@@ -382,8 +386,8 @@ fn an_item_that_cannot_be_prepared_says_why() {
 
 #[test]
 fn a_handle_of_another_model_never_reaches_the_plugin() {
-    let untouched: Predict = |_, _| panic!("the plugin is called");
-    let [(model, _), (other, _)] = [model(untouched), model(untouched)];
+    let unreachable: Predict = |_, _| panic!("the plugin is called");
+    let [(model, _), (other, _)] = [model(unreachable), model(unreachable)];
     let input = text("a");
     let prepared = other.prepare(0, &input).expect("the item is prepared");
     let items = [BatchItem {

@@ -1,4 +1,4 @@
-//! What a new build, an overwritten file and a second load of the same file do.
+//! Loads new builds, overwritten files and the same file several times.
 
 use std::path::Path;
 
@@ -6,13 +6,14 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::fixtures::{
-    Folders, Recorder, built, echo, load, load_error, load_failure, position, template_bytes, trial_program,
+    Directories, Recorder, built, echo, load, load_error, load_failure, position, probe_program,
+    template_bytes,
 };
 use crate::loader::{inspect, load_staged};
 use crate::model::{BatchItem, Model};
 use crate::values::{ItemInput, Value};
 
-fn answer(text: &str) -> Vec<(usize, Value)> {
+fn output(text: &str) -> Vec<(usize, Value)> {
     vec![(0, Value::Text(Bytes::copy_from_slice(text.as_bytes())))]
 }
 
@@ -20,9 +21,9 @@ fn description(model: &dyn Model) -> String {
     model.manifest().tasks[0].description.clone()
 }
 
-/// Copies of the plugin that are mapped, by their paths.
+/// Paths of the mapped copies of plugins.
 fn mapped(scratch: &Path) -> Vec<String> {
-    let scratch = scratch.canonicalize().expect("the scratch folder is there");
+    let scratch = scratch.canonicalize().expect("the scratch directory is there");
     let maps = std::fs::read_to_string("/proc/self/maps").expect("the mappings are readable");
     let mut mapped: Vec<String> = maps
         .lines()
@@ -34,88 +35,88 @@ fn mapped(scratch: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_built_plugin_loads_and_answers() {
-    let folders = Folders::new();
-    let loaded = load(&folders.loader(), &built("template"));
+fn a_built_plugin_loads_and_runs() {
+    let directories = Directories::new();
+    let loaded = load(&directories.loader(), &built("template"));
     assert_eq!(loaded.plugin.name, "plugin-template");
     let tasks = &loaded.model.manifest().tasks;
     assert_eq!(
         tasks.iter().map(|task| &*task.name).collect::<Vec<_>>(),
         ["echo", "stats"]
     );
-    assert_eq!(echo(&*loaded.model, "grün"), answer("grün"));
+    assert_eq!(echo(&*loaded.model, "grün"), output("grün"));
 }
 
 #[test]
-fn loading_a_file_twice_gives_two_libraries() {
-    let folders = Folders::new();
-    let loader = folders.loader();
+fn loading_a_file_twice_maps_two_libraries() {
+    let directories = Directories::new();
+    let loader = directories.loader();
     let first = load(&loader, &built("template"));
     let second = load(&loader, &built("template"));
-    assert_eq!(mapped(folders.scratch()).len(), 2);
+    assert_eq!(mapped(directories.scratch()).len(), 2);
     drop(first);
-    assert_eq!(echo(&*second.model, "still here"), answer("still here"));
+    assert_eq!(echo(&*second.model, "still here"), output("still here"));
 }
 
 #[test]
-fn the_mapping_outlives_the_model_and_its_files_do_not() {
-    let folders = Folders::new();
-    let loader = folders.loader();
+fn the_mapping_outlives_the_model_but_its_files_do_not() {
+    let directories = Directories::new();
+    let loader = directories.loader();
     drop(load(&loader, &built("template")));
-    let mapped = mapped(folders.scratch());
+    let mapped = mapped(directories.scratch());
     assert_eq!(mapped.len(), 1);
     assert!(mapped[0].ends_with("(deleted)"), "{mapped:?}");
     drop(loader);
-    let left = std::fs::read_dir(folders.scratch()).expect("the scratch folder is there");
+    let left = std::fs::read_dir(directories.scratch()).expect("the scratch directory is there");
     assert_eq!(left.count(), 0);
 }
 
 #[test]
-fn a_file_overwritten_in_place_harms_nothing_and_a_new_build_is_new_code() {
-    let folders = Folders::new();
-    let loader = folders.loader();
+fn overwriting_a_file_does_not_affect_loaded_models_and_a_new_build_is_loaded_as_new_code() {
+    let directories = Directories::new();
+    let loader = directories.loader();
     let mut build = template_bytes();
-    let file = folders.write("libmodel.so", &build);
+    let file = directories.write("libmodel.so", &build);
     let old = load(&loader, &file);
     assert_eq!(description(&*old.model), "Returns the text unchanged.");
 
-    // In place: the same inode, first with nonsense and then with a new build.
-    folders.write("libmodel.so", b"half a build");
-    assert_eq!(echo(&*old.model, "old"), answer("old"));
-    assert!(load_error(&folders, &file).contains("got a text file"));
+    // In place, with the same inode: first an incomplete file, then a new build.
+    directories.write("libmodel.so", b"half a build");
+    assert_eq!(echo(&*old.model, "old"), output("old"));
+    assert!(load_error(&directories, &file).contains("got a text file"));
 
     let changed = position(&build, b"Returns the text unchanged.");
     build[changed..changed + 27].copy_from_slice(b"Returns the text untouched.");
-    folders.write("libmodel.so", &build);
+    directories.write("libmodel.so", &build);
     let new = load(&loader, &file);
     assert_eq!(description(&*new.model), "Returns the text untouched.");
     assert_eq!(description(&*old.model), "Returns the text unchanged.");
-    assert_eq!(echo(&*old.model, "old"), answer("old"));
-    assert_eq!(echo(&*new.model, "new"), answer("new"));
+    assert_eq!(echo(&*old.model, "old"), output("old"));
+    assert_eq!(echo(&*new.model, "new"), output("new"));
 }
 
 #[test]
-fn a_staged_plugin_is_not_opened_until_it_is_loaded() {
-    let folders = Folders::new();
+fn a_staged_plugin_is_not_opened_before_it_is_loaded() {
+    let directories = Directories::new();
     let request = super::fixtures::request(&built("template"));
-    let loader = folders.loader();
+    let loader = directories.loader();
     let staged = loader
-        .stage(&request.path, &[], request.trial_timeout)
-        .expect("the template passes the trial");
-    assert_eq!(mapped(folders.scratch()), [""; 0]);
+        .stage(&request.path, &[], request.probe_timeout)
+        .expect("probing the template succeeds");
+    assert_eq!(mapped(directories.scratch()), [""; 0]);
     let model = load_staged(staged.copy.file(), &request.context).expect("the template loads");
-    assert_eq!(echo(&*model, "here"), answer("here"));
+    assert_eq!(echo(&*model, "here"), output("here"));
 }
 
 #[test]
-fn inspecting_shows_the_file_and_the_manifest() {
-    let folders = Folders::new();
+fn inspect_shows_the_file_and_the_manifest() {
+    let directories = Directories::new();
     let request = super::fixtures::request(&built("template"));
-    let inspection = inspect(&trial_program(), &request.path, request.trial_timeout, &|_, _| {
+    let inspection = inspect(&probe_program(), &request.path, request.probe_timeout, &|_, _| {
         Ok(())
     })
     .expect("the template is a plugin");
-    assert_eq!(mapped(folders.scratch()), [""; 0]);
+    assert_eq!(mapped(directories.scratch()), [""; 0]);
     let text = inspection.to_string();
     for part in [
         "plugin       plugin-template",
@@ -132,12 +133,12 @@ fn inspecting_shows_the_file_and_the_manifest() {
 }
 
 #[test]
-fn inspecting_warns_of_static_thread_local_storage() {
-    let folders = Folders::new();
+fn inspect_warns_about_static_thread_local_storage() {
+    let directories = Directories::new();
     let warns = |library: &[u8]| {
-        let file = folders.write("libpatched.so", library);
+        let file = directories.write("libpatched.so", library);
         let request = super::fixtures::request(&file);
-        let inspection = inspect(&trial_program(), &file, request.trial_timeout, &|_, _| Ok(()));
+        let inspection = inspect(&probe_program(), &file, request.probe_timeout, &|_, _| Ok(()));
         let inspection = inspection.expect("the template is a plugin");
         inspection
             .findings
@@ -146,7 +147,7 @@ fn inspecting_warns_of_static_thread_local_storage() {
     };
     let mut library = template_bytes();
     assert!(!warns(&library));
-    // The entry DT_FLAGS of the dynamic section, with DF_BIND_NOW alone.
+    // The entry DT_FLAGS of the dynamic section, with only DF_BIND_NOW set.
     let flags = [0x1e_u64.to_ne_bytes(), 0x08_u64.to_ne_bytes()].concat();
     let value = position(&library, &flags) + 8;
     library[value..value + 8].copy_from_slice(&0x18_u64.to_ne_bytes());
@@ -154,33 +155,33 @@ fn inspecting_warns_of_static_thread_local_storage() {
 }
 
 #[test]
-fn a_model_that_panics_in_load_or_drop_ends_nothing() {
-    let folders = Folders::new();
+fn a_panic_while_loading_or_dropping_a_model_does_not_terminate_the_process() {
+    let directories = Directories::new();
     let mut request = super::fixtures::request(&built("misbehave"));
     request.context.settings = json!({"on_load": "panic"});
-    let error = load_failure(&folders, &request).to_string();
+    let error = load_failure(&directories, &request).to_string();
     assert_eq!(
         error,
-        "the plugin panicked while it loaded the model: misbehave panics in load"
+        "the plugin panicked while loading the model: misbehave panics in load"
     );
     request.context.settings = json!({"panic_in_drop": true});
-    let loaded = request.load(&folders.loader()).expect("the model loads");
+    let loaded = request.load(&directories.loader()).expect("the model loads");
     drop(loaded);
 }
 
 #[test]
-fn a_model_whose_manifest_cannot_be_served_is_refused() {
-    let folders = Folders::new();
+fn a_model_with_an_unsupported_manifest_fails_to_load() {
+    let directories = Directories::new();
     let mut request = super::fixtures::request(&built("misbehave"));
     request.context.settings = json!({"declared_max_batch_size": 0});
-    let error = load_failure(&folders, &request).to_string();
+    let error = load_failure(&directories, &request).to_string();
     assert!(error.contains("max_batch_size"), "{error}");
 }
 
 #[test]
-fn what_a_plugin_prepares_is_its_own_to_use_and_to_drop() {
-    let folders = Folders::new();
-    let loaded = load(&folders.loader(), &built("misbehave"));
+fn prepared_items_are_used_and_dropped_by_their_plugin() {
+    let directories = Directories::new();
+    let loaded = load(&directories.loader(), &built("misbehave"));
     let model = &loaded.model;
     let tasks = &model.manifest().tasks;
     let task = tasks
