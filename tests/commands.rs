@@ -316,7 +316,7 @@ fn inspect_reports_every_wrong_declaration_and_fails() {
         "the output of task `bare_tensor` has the kind tensors but declares no tensor: add `.output_tensor(…)`",
         "invalid task name `wrong example`",
         "two tasks are named `twice`",
-        "example 1 of task `wrong example` is not an item of the task: `name`: missing required key",
+        "example 1 of task `wrong example` is not valid input for the task: `name`: missing required key",
     ];
     assert_eq!(found.len(), expected.len(), "{}", ran.out);
     for (line, expected) in found.iter().zip(expected) {

@@ -110,7 +110,7 @@ fn a_plugin_is_in_the_sandbox_before_its_first_line_runs() {
             library.display()
         ))
         .start_unready();
-        server.wait_for_log("cannot load its plugin");
+        server.wait_for_log("cannot load plugin");
         assert_eq!(trace.exists(), may_write, "sandbox = \"{sandbox}\"");
     }
 }

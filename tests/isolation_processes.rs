@@ -136,7 +136,7 @@ fn a_process_whose_requests_have_all_been_answered_is_killed_at_once_on_shutdown
         }
         let log = server.log().text();
         assert!(
-            !log.contains("still computes") && !log.contains(" ERROR "),
+            !log.contains("still running a batch") && !log.contains(" ERROR "),
             "{log}"
         );
     }

@@ -294,7 +294,7 @@ fn a_model_that_was_unloaded_does_not_count_for_readiness_and_is_loaded_again_by
     assert!(line.contains("/readyz") && line.contains("reload"), "{line}");
     server.get("/readyz").expect(200);
     assert!(server.reload());
-    server.wait_for_log("loading model `words` (a client had unloaded it");
+    server.wait_for_log("loading model `words` (it was unloaded by a client");
     count_words(&server).expect(200);
 }
 

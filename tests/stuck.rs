@@ -60,7 +60,7 @@ fn a_reload_replaces_it_and_reports_that_it_lives_on() {
         server.predict("stuck", "text", &echoes([1])).report().tag(),
         "new"
     );
-    let line = server.wait_for_log("still computes");
+    let line = server.wait_for_log("is still running a batch");
     assert!(line.contains("`stuck`"), "{line}");
     server.signal(Signal::TERM);
     assert_eq!(server.wait_for_exit().code(), Some(1));

@@ -1,7 +1,7 @@
-//! Which models there are, and which generation of each serves.
+//! The configured models and the generation of each that is serving.
 //!
-//! Readers take a [`Snapshot`] and keep it for as long as they answer one request; a reload swaps in another in one step.
-//! A generation lives until the last snapshot and the last request that hold it are gone.
+//! A reader takes a [`Snapshot`] and uses it for one request. A reload publishes a new snapshot in one step. A generation
+//! lives until the last snapshot and the last request that refer to it are dropped.
 
 mod state_metrics;
 mod trials;
@@ -17,76 +17,76 @@ use crate::config::{ModelSettings, TaskSettings};
 use crate::engine::Engine;
 use crate::model::Health;
 
-pub use state_metrics::ModelStates;
+pub use state_metrics::ModelStateMetrics;
 pub use trials::TaskTrial;
 
-/// One loaded life of a model.
+/// One loaded instance of a model.
 pub struct Generation {
-    /// Counts up through all generations of the process, from 1.
+    /// Number of the generation, counted from 1 over all models of the process.
     pub number: u64,
-    /// What the model is.
+    /// The manifest of the model.
     pub manifest: ModelManifest,
-    /// What its plugin is.
+    /// The manifest of the plugin.
     pub plugin: PluginManifest,
-    /// Unix time at which it was ready.
+    /// Unix time at which it became ready.
     pub created: u64,
-    /// What loading it has tried of each task.
+    /// The outcome of the first computation of each task, as of the load.
     pub trials: Vec<TaskTrial>,
-    /// What runs it.
+    /// The engine that runs it.
     pub engine: Engine,
 }
 
-/// Whether a model serves.
+/// The state of a configured model.
 #[derive(Clone)]
 pub enum ModelState {
-    /// It is being loaded for the first time.
+    /// The model is being loaded for the first time.
     Loading,
-    /// It serves.
+    /// The model is serving.
     Ready(Arc<Generation>),
-    /// It could not be loaded.
+    /// The model could not be loaded.
     Failed {
-        /// What went wrong.
+        /// The reason.
         reason: Reason,
     },
     /// A client has unloaded it. A load request or the next reload loads it again.
     Unloaded,
 }
 
-/// Why a model was not loaded.
+/// Why a model was not loaded, for two audiences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
-    /// For every client: names no path and no setting.
+    /// For all clients: without paths and settings.
     pub public: String,
-    /// For the operator, as in the log.
+    /// For operators, as in the log.
     pub full: String,
 }
 
 impl Reason {
-    /// The text for a client that is the operator, or is not.
-    pub fn text(&self, to_operator: bool) -> &str {
-        if to_operator { &self.full } else { &self.public }
+    /// The text for an operator or for another client.
+    pub fn text(&self, for_operator: bool) -> &str {
+        if for_operator { &self.full } else { &self.public }
     }
 }
 
 /// A configured model.
 #[derive(Clone)]
 pub struct ModelEntry {
-    /// As configured.
+    /// Its settings.
     pub settings: ModelSettings,
-    /// Whether it serves.
+    /// Its state.
     pub state: ModelState,
-    /// Settings of each task of the manifest; empty until it is ready.
+    /// Settings of each task in the manifest. Empty until the model is ready.
     pub tasks: Vec<TaskSettings>,
-    /// Index of the task that is meant when a client names none.
+    /// Index of the task for requests that do not name one.
     pub default_task: Option<usize>,
-    /// Why the last reload did not change this model; `None` if it succeeded.
+    /// Why the last reload failed. `None` if it succeeded.
     pub last_reload_error: Option<Reason>,
-    /// Names of the tasks that the model had when it last served; `None` if it never has.
+    /// Names of the tasks that the model had when it last served. `None` if it has never served.
     pub last_tasks: Option<Vec<String>>,
 }
 
 impl ModelEntry {
-    /// A model of which no generation serves.
+    /// A model without a generation.
     pub fn without_generation(settings: ModelSettings, state: ModelState) -> Self {
         Self {
             settings,
@@ -98,7 +98,7 @@ impl ModelEntry {
         }
     }
 
-    /// The same model after it was unloaded. The names of its tasks stay known.
+    /// This model after it was unloaded. Keeps the names of its tasks.
     pub fn unloaded(&self) -> Self {
         let tasks = self.task_manifests().iter().map(|task| task.name.clone());
         Self {
@@ -110,7 +110,7 @@ impl ModelEntry {
         }
     }
 
-    /// The same model after a reload that did not change it, which failed for `reason` or went well.
+    /// This model after a reload that did not replace it: one that failed for `reason`, or one that succeeded.
     pub fn after_reload(&self, reason: Option<Reason>) -> Self {
         Self {
             last_reload_error: reason,
@@ -123,17 +123,17 @@ impl ModelEntry {
         &self.settings.name
     }
 
-    /// A sentence about the model: the operator's, or else its plugin's.
+    /// The model's description from the configuration, or else the description of its plugin.
     pub fn description(&self) -> Option<&str> {
-        let plugins = || {
+        let of_plugin = || {
             self.generation()
                 .map(|generation| generation.plugin.description.as_str())
         };
-        let description = self.settings.description.as_deref().or_else(plugins);
+        let description = self.settings.description.as_deref().or_else(of_plugin);
         description.filter(|description| !description.is_empty())
     }
 
-    /// The generation that serves, if one does.
+    /// The generation that is serving, if any.
     pub fn generation(&self) -> Option<&Arc<Generation>> {
         match &self.state {
             ModelState::Ready(generation) => Some(generation),
@@ -141,17 +141,17 @@ impl ModelEntry {
         }
     }
 
-    /// Whether the model can run a batch now, or why not. `None` while no generation serves.
+    /// Whether the model can run a batch now. `None` if no generation is serving.
     pub fn health(&self) -> Option<Health> {
         self.generation().map(|generation| generation.engine.health())
     }
 
-    /// Why the model cannot run a batch now, for every client. `None` if it can, is still being loaded, or was unloaded.
+    /// Why the model cannot run a batch now, for all clients. `None` if it can, is being loaded, or was unloaded.
     pub fn reason(&self) -> Option<String> {
         self.reason_for(false)
     }
 
-    /// As [`reason`](Self::reason), in full if the client is the operator.
+    /// Like [`reason`](Self::reason), with the full reason for operators.
     pub fn reason_for(&self, operator: bool) -> Option<String> {
         match (&self.state, self.health()) {
             (ModelState::Failed { reason }, _) => Some(reason.text(operator).to_owned()),
@@ -160,19 +160,19 @@ impl ModelEntry {
         }
     }
 
-    /// Whether a generation serves and can run a batch now.
+    /// Whether a generation is serving and can run a batch now.
     pub fn is_ready(&self) -> bool {
         self.health() == Some(Health::Ready)
     }
 
-    /// The tasks of the generation that serves, in the order of their indices.
+    /// The tasks of the generation that is serving. Empty if there is none.
     pub fn task_manifests(&self) -> &[TaskManifest] {
         self.generation()
             .map_or(&[], |generation| &generation.manifest.tasks)
     }
 
-    /// Whether no generation serves and the model may have a task of this name once it is loaded: it had one when it
-    /// last served, or it has never served.
+    /// Whether the model is not serving but may have a task with this name once it is loaded: it had one when it last served,
+    /// or it has never served.
     fn may_have_task(&self, name: &str) -> bool {
         self.generation().is_none()
             && match &self.last_tasks {
@@ -181,20 +181,20 @@ impl ModelEntry {
             }
     }
 
-    /// Index of a task.
+    /// Index of a task in [`task_manifests`](Self::task_manifests).
     pub fn task_index(&self, name: &str) -> Option<usize> {
         self.task_manifests().iter().position(|task| task.name == name)
     }
 }
 
-/// All models at one moment.
+/// All models at one point in time.
 #[derive(Clone, Default)]
 pub struct Snapshot {
-    /// Counts up with every change; 0 before the first configuration has been looked at.
+    /// Increases with every change. 0 until the first configuration has been read.
     pub version: u64,
     models: BTreeMap<String, Arc<ModelEntry>>,
     routes: BTreeMap<String, (String, usize)>,
-    /// `model.task` of every task. Names are looked up whole, as models and tasks may have dots in theirs.
+    /// All tasks by `model.task`. The whole name is the key, because names of models and tasks can contain dots.
     tasks: BTreeMap<String, (String, usize)>,
 }
 
@@ -229,20 +229,20 @@ impl Snapshot {
         self.models.get(name)
     }
 
-    /// All models, by name.
+    /// All models in the order of their names.
     pub fn models(&self) -> impl Iterator<Item = &Arc<ModelEntry>> {
         self.models.values()
     }
 
-    /// The model and task behind one of the operator's own routes.
+    /// The model and task of a short route.
     pub fn route(&self, path: &str) -> Option<(&Arc<ModelEntry>, usize)> {
         let (model, task) = self.routes.get(path)?;
         Some((self.models.get(model)?, *task))
     }
 
-    /// The model and task behind a name in protocols that have one name for both: the name of a model, or `model.task`. A
-    /// model whose name is another model's `model.task` takes precedence. The task of a model that does not serve has no
-    /// index yet.
+    /// The model and task of a name in protocols that have one name for both: the name of a model, or `model.task`. The name of
+    /// a model takes precedence over an equal `model.task` of another model. The index is `None` for the name of a model and for
+    /// a task of a model that is not serving.
     pub fn named(&self, name: &str) -> Option<(&Arc<ModelEntry>, Option<usize>)> {
         if let Some(entry) = self.models.get(name) {
             return Some((entry, None));
@@ -250,7 +250,7 @@ impl Snapshot {
         if let Some((model, task)) = self.tasks.get(name) {
             return Some((self.models.get(model)?, Some(*task)));
         }
-        // Both names may contain dots; the longest name of a model takes precedence.
+        // Both names can contain dots. The longest model name takes precedence.
         let unready = name.rmatch_indices('.').find_map(|(dot, _)| {
             let entry = self.models.get(&name[..dot])?;
             entry.may_have_task(&name[dot + 1..]).then_some(entry)
@@ -258,22 +258,22 @@ impl Snapshot {
         unready.map(|entry| (entry, None))
     }
 
-    /// All names that [`named`](Self::named) knows.
+    /// All names that [`named`](Self::named) finds for models that are serving.
     pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
         let models = self.models.keys();
         models.chain(self.tasks.keys()).map(String::as_str)
     }
 
-    /// Whether the configuration has been looked at and every model that is meant to serve can run a batch now.
+    /// Whether the configuration has been read and every model that was not unloaded can run a batch now.
     pub fn all_ready(&self) -> bool {
-        let as_meant =
+        let is_ready_or_unloaded =
             |entry: &Arc<ModelEntry>| entry.is_ready() || matches!(entry.state, ModelState::Unloaded);
-        self.version > 0 && self.models.values().all(as_meant)
+        self.version > 0 && self.models.values().all(is_ready_or_unloaded)
     }
 }
 
-/// The operator's routes to the tasks of a model. Those of a model that does not serve are known from its settings: a
-/// request is told that the model is unavailable, whatever the index of the task will be.
+/// The short routes of a model. For a model that is not serving they come from its settings, so that requests get the error
+/// that the model is unavailable. The task index does not matter in that case.
 fn routes_of(entry: &ModelEntry) -> Vec<(String, (String, usize))> {
     let target = |task| (entry.name().to_owned(), task);
     if entry.generation().is_none() {
@@ -289,7 +289,7 @@ fn routes_of(entry: &ModelEntry) -> Vec<(String, (String, usize))> {
         .collect()
 }
 
-/// The present snapshot, and whether the server still takes work.
+/// Publishes snapshots, and records whether the server is shutting down.
 #[derive(Default)]
 pub struct Registry {
     current: ArcSwap<Snapshot>,
@@ -297,27 +297,27 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The models as they are now.
+    /// The current snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
     }
 
-    /// Swaps in another state. Only the reloader does so.
+    /// Replaces the current snapshot. Only called by the reloader.
     pub fn publish(&self, snapshot: Snapshot) {
         self.current.store(Arc::new(snapshot));
     }
 
-    /// From now on the server is not ready: it finishes what it has.
+    /// Makes the server report "not ready" while it finishes accepted requests.
     pub fn start_draining(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Whether the server is on its way out.
+    /// Whether the server is shutting down.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Whether the server takes work for all of its models.
+    /// Whether the server accepts requests for all of its models.
     pub fn is_ready(&self) -> bool {
         !self.is_draining() && self.current.load().all_ready()
     }

@@ -87,7 +87,7 @@ fn a_process_that_is_replaced_starts_from_the_files_that_were_loaded_and_not_fro
     // First what the module imports is edited, and then the module.
     write(server.dir(), "helper.py", "word = 'new'\n");
     say("die").expect(500);
-    server.wait_for_log("starts from copies of the loaded ones");
+    server.wait_for_log("starts from copies of the original files");
     server.wait_until_ready();
     assert_eq!(say("?").expect(200).outputs(), [json!("old old")]);
     write(server.dir(), "model.py", "this is no Python\n");

@@ -35,8 +35,8 @@ use crate::loader::{self, Inspection, LoadError, Loader, ProbeProgram};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::open_files::TooFewFiles;
-use crate::registry::{ModelStates, Registry};
-use crate::reload::{LoadContext, ModelFailure, Reloader};
+use crate::registry::{ModelStateMetrics, Registry};
+use crate::reload::{LoadEnvironment, ModelFailure, Reloader};
 use crate::signals::Signals;
 use crate::values::Value;
 use models::{Command, ModelThread};
@@ -279,7 +279,7 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
     let registry = Arc::new(Registry::default());
     metrics
         .registry()
-        .register(Box::new(ModelStates::new(registry.clone())?))?;
+        .register(Box::new(ModelStateMetrics::new(registry.clone())?))?;
     let prepare_threads = settings.server.prepare_threads.get();
     let model_nice = i32::from(settings.server.model_nice);
     let prepare_pool = engine::prepare_pool("prepare", prepare_threads, model_nice)?;
@@ -290,7 +290,7 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
     if settings.models.iter().any(is_limited) {
         enclosures.take_over_cgroup();
     }
-    let context = LoadContext {
+    let environment = LoadEnvironment {
         enclosures: Arc::new(enclosures),
         loader,
         probe_timeout: settings.server.reload_timeout,
@@ -302,7 +302,7 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
         metrics: metrics.clone(),
     };
     let reloader = Reloader::new(
-        context,
+        environment,
         registry.clone(),
         metrics,
         prepare_pool,

@@ -179,7 +179,7 @@ impl ModelLoop {
             Err(error) => {
                 let full = Chain(&error).to_string();
                 log::error!("reload failed; keeping the current configuration: {full}");
-                self.reloader.reload_refused(&Reason {
+                self.reloader.record_config_error(&Reason {
                     public: format!("{CONFIG_ERRORS}; see the server's log"),
                     full,
                 });

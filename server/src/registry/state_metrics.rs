@@ -1,5 +1,5 @@
-//! The state of each model as metrics, read from the current snapshot whenever they are scraped. Nothing is stored, so a
-//! model that was removed is gone from the next scrape.
+//! Metrics of the state of each model. They are computed from the current snapshot at each scrape, so the next scrape does
+//! not contain models that were removed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::{ModelEntry, Registry};
 
-/// Families with one gauge for each model.
-pub struct ModelStates {
+/// Metric families with one gauge for each model.
+pub struct ModelStateMetrics {
     registry: Arc<Registry>,
     families: Vec<(Desc, Read)>,
 }
 
-/// Reads the value of a family from a model.
+/// Computes the value of a family for a model.
 type Read = fn(&ModelEntry) -> f64;
 
-impl ModelStates {
-    /// The families of the models in `registry`.
+impl ModelStateMetrics {
+    /// Metrics of the models in `registry`.
     ///
     /// # Errors
-    /// If a family is not valid.
+    /// If the definition of a family is invalid.
     pub fn new(registry: Arc<Registry>) -> Result<Self, prometheus::Error> {
         let family = |name: &str, help: &str, value| {
             let labels = vec!["model".to_owned()];
@@ -62,7 +62,7 @@ impl ModelStates {
     }
 }
 
-impl Collector for ModelStates {
+impl Collector for ModelStateMetrics {
     fn desc(&self) -> Vec<&Desc> {
         self.families.iter().map(|(desc, _)| desc).collect()
     }

@@ -1,28 +1,28 @@
-//! Whether a task has ever computed anything: what loading the model has tried, and what its requests show since.
+//! Whether a task has ever computed anything: the outcome of its trial while the model was loaded, and of requests since.
 
 use plugin_abi::manifest::{TaskManifest, Trial};
 
 use super::{Generation, ModelEntry};
 
-/// The outcome of what loading a model has tried of one of its tasks.
+/// The outcome of the first computation of a task while the model was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskTrial {
-    /// The task has computed an outcome.
+    /// The task has computed an output.
     Succeeded,
-    /// It failed, and the model serves all the same: other input may succeed.
+    /// The task failed. The model serves nevertheless, because other input may succeed.
     Failed {
-        /// What failed, for every client.
+        /// The failure, for all clients.
         reason: String,
     },
-    /// Nothing was computed.
+    /// The task was not run.
     Untried {
-        /// Why not, for every client.
+        /// The reason, for all clients.
         reason: &'static str,
     },
 }
 
 impl TaskTrial {
-    /// What the plugin has tried, together with the warm-up: a success of either is one.
+    /// Combines the trial by the plugin with that of the warm-up. One success is enough.
     pub fn of(task: &TaskManifest, warm_up: Self) -> Self {
         match (&task.trial, warm_up) {
             (Some(Trial::Succeeded), _) | (_, Self::Succeeded) => Self::Succeeded,
@@ -33,7 +33,7 @@ impl TaskTrial {
         }
     }
 
-    /// As clients know it.
+    /// The outcome in the API.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
@@ -42,7 +42,7 @@ impl TaskTrial {
         }
     }
 
-    /// Why it did not succeed.
+    /// Why the task has not succeeded.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Succeeded => None,
@@ -53,7 +53,7 @@ impl TaskTrial {
 }
 
 impl Generation {
-    /// Whether a task has computed anything, while the model was loaded or since.
+    /// Whether a task has computed anything while the model was loaded or since then.
     pub fn trial(&self, task: usize) -> TaskTrial {
         match self.trials.get(task) {
             Some(trial) if self.engine.totals(task).succeeded.count == 0 => trial.clone(),
@@ -63,7 +63,7 @@ impl Generation {
 }
 
 impl ModelEntry {
-    /// Whether a generation serves of which no task has computed anything yet.
+    /// Whether the model is serving and none of its tasks has computed anything yet.
     pub fn is_untried(&self) -> bool {
         self.generation().is_some_and(|generation| {
             let mut tasks = 0..generation.manifest.tasks.len();
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_success_of_the_plugin_or_of_the_warm_up_counts_and_a_failure_outweighs_no_trial() {
+    fn one_success_is_enough_and_a_failure_takes_precedence_over_no_trial() {
         let failed = |reason: &str| TaskTrial::Failed {
             reason: reason.to_owned(),
         };

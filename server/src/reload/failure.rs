@@ -1,4 +1,4 @@
-//! Why a model does not serve: in full for the log, and as clients may see it.
+//! Errors of loading a model: in full for the log, and without private details for clients.
 
 use std::fmt;
 use std::io;
@@ -10,83 +10,83 @@ use crate::isolation::{LoadFailure, StartError, WarmUpError};
 use crate::loader::LoadError;
 use crate::registry::Reason;
 
-/// Why a model does not serve.
+/// Why a model is not serving.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// Its plugin could not be loaded.
-    #[error("cannot load its plugin {}", file.display())]
+    /// The plugin could not be loaded.
+    #[error("cannot load plugin {}", file.display())]
     Load {
         /// The plugin's file.
         file: PathBuf,
-        /// Why.
+        /// The cause.
         source: Box<LoadError>,
     },
-    /// There is no process that runs it.
-    #[error("cannot load its plugin {} in a process of its own", file.display())]
+    /// A worker process could not be started.
+    #[error("cannot load plugin {} in a worker process", file.display())]
     Process {
         /// The plugin's file.
         file: PathBuf,
-        /// Why.
+        /// The cause.
         source: Box<StartError>,
     },
-    /// The plugin refused its settings.
+    /// The plugin rejected the settings.
     #[error("{0}")]
     Settings(String),
-    /// `[models.tasks.…]` names a task that it does not have.
-    #[error("it has no task `{task}`; its tasks are {known}")]
+    /// `[models.tasks.…]` names an unknown task.
+    #[error("no task `{task}`; its tasks are {known}")]
     UnknownTask {
-        /// As configured.
+        /// The configured name.
         task: String,
-        /// Those that it has.
+        /// The tasks of the model.
         known: String,
     },
-    /// One of its short routes belongs to a live model already.
+    /// A short route already belongs to another live model.
     #[error(transparent)]
     RouteTaken(Box<RouteTaken>),
-    /// Its first run failed.
+    /// The warm-up failed.
     #[error(transparent)]
     WarmUp(#[from] WarmUpError),
-    /// The server itself failed while it loaded the model.
-    #[error("loading it panicked: {0}")]
+    /// The server panicked while loading the model.
+    #[error("loading the model panicked: {0}")]
     Panicked(String),
-    /// Loading took too long. Its thread cannot be stopped and goes on alone.
+    /// Loading timed out. Its thread cannot be stopped and is abandoned.
     #[error("loading and warm-up took longer than `reload_timeout`, {} s", .0.as_secs_f64())]
     TimedOut(Duration),
-    /// The system refused a thread.
-    #[error("cannot start its threads")]
+    /// A thread could not be started.
+    #[error("cannot start the model's threads")]
     Threads(#[from] io::Error),
 }
 
-/// A short route that belongs to two live models.
+/// A short route that is configured for two live models.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "short route `{route}` of its task `{task}` already belongs to task `{owner_task}` of the live model `{owner}`; unload \
+    "short route `{route}` of task `{task}` already belongs to task `{owner_task}` of the live model `{owner}`; unload \
      that model first, or reload the whole configuration"
 )]
 pub struct RouteTaken {
     /// The path.
     pub route: String,
-    /// The task that is configured with it.
+    /// The task that it was configured for.
     pub task: String,
-    /// The live model.
+    /// The live model that has it.
     pub owner: String,
     /// The task of that model.
     pub owner_task: String,
 }
 
-/// A model that does not serve.
+/// A model that is not serving, with the reason.
 #[derive(Debug)]
 pub struct ModelFailure {
-    /// Its name.
+    /// Name of the model.
     pub model: String,
-    /// What to look at in the configuration.
+    /// The relevant place in the configuration.
     pub location: Option<Location>,
-    /// What went wrong.
+    /// The reason.
     pub error: ModelError,
 }
 
 impl ModelFailure {
-    /// What is wrong lies at `location`, or nowhere in the configuration.
+    /// `location` is the place of the error in the configuration, if it has one.
     pub(super) fn new(
         settings: &ModelSettings,
         location: Option<Location>,
@@ -99,10 +99,10 @@ impl ModelFailure {
         }
     }
 
-    /// The plugin could not be staged, or not loaded into this process.
-    pub(super) fn of_load(settings: &ModelSettings, error: LoadError) -> Self {
+    /// The failure of staging a plugin or of loading it into this process.
+    pub(super) fn from_load_error(settings: &ModelSettings, error: LoadError) -> Self {
         let source = match error {
-            LoadError::Settings { key, message } => return Self::of_setting(settings, &key, message),
+            LoadError::Settings { key, message } => return Self::from_setting_error(settings, &key, message),
             other => Box::new(other),
         };
         let file = settings.plugin.clone();
@@ -110,11 +110,11 @@ impl ModelFailure {
         Self::new(settings, Some(settings.plugin_location()), error)
     }
 
-    /// The model's processes could not be started.
-    pub(super) fn of_start(settings: &ModelSettings, error: StartError) -> Self {
+    /// The failure of starting the model's worker processes.
+    pub(super) fn from_start_error(settings: &ModelSettings, error: StartError) -> Self {
         let source = match error {
             StartError::Load(LoadFailure::Settings { key, message }) => {
-                return Self::of_setting(settings, &key, message);
+                return Self::from_setting_error(settings, &key, message);
             }
             StartError::WarmUp(error) => return Self::new(settings, Some(settings.location()), error),
             other => Box::new(other),
@@ -124,7 +124,7 @@ impl ModelFailure {
         Self::new(settings, Some(settings.plugin_location()), error)
     }
 
-    fn of_setting(settings: &ModelSettings, key: &str, message: String) -> Self {
+    fn from_setting_error(settings: &ModelSettings, key: &str, message: String) -> Self {
         let named = match key {
             "" => message,
             key => format!("[models.settings] `{key}`: {message}"),
@@ -145,7 +145,7 @@ impl ModelFailure {
         })
     }
 
-    /// The failure for clients and for the operator.
+    /// The reason for clients and for operators.
     pub fn reason(&self) -> Reason {
         Reason {
             public: self.public_reason(),
@@ -153,52 +153,56 @@ impl ModelFailure {
         }
     }
 
-    /// The failure as clients may see it: without paths and settings, which are in the log.
+    /// The reason for clients, without paths and settings, which are only in the log.
     pub fn public_reason(&self) -> String {
         match &self.error {
             ModelError::Load { source, .. } => public_load_reason(source).to_owned(),
             ModelError::Process { source, .. } => public_start_reason(source).to_owned(),
-            ModelError::Settings(_) => "the plugin refused its settings; see the server's log".to_owned(),
-            ModelError::UnknownTask { .. } => "a task is configured that the model does not have".to_owned(),
+            ModelError::Settings(_) => "the plugin rejected its settings; see the server's log".to_owned(),
+            ModelError::UnknownTask { .. } => "the configuration names an unknown task".to_owned(),
             error @ (ModelError::WarmUp(_) | ModelError::TimedOut(_) | ModelError::RouteTaken(_)) => {
                 error.to_string()
             }
-            ModelError::Panicked(_) => "loading it failed inside the server; see the server's log".to_owned(),
-            ModelError::Threads(_) => "the system refused to start its threads".to_owned(),
+            ModelError::Panicked(_) => {
+                "loading failed because of a server bug; see the server's log".to_owned()
+            }
+            ModelError::Threads(_) => "the model's threads could not be started".to_owned(),
         }
     }
 }
 
 fn public_start_reason(error: &StartError) -> &'static str {
     match error {
-        StartError::Spawn(_) => "the system refused to start a process for it",
+        StartError::Spawn(_) => "a worker process could not be started",
         StartError::Enclose(_) | StartError::Load(LoadFailure::Confine(_)) => {
-            "its process cannot be confined as configured; see the server's log"
+            "the worker process cannot be confined as configured; see the server's log"
         }
         StartError::Load(LoadFailure::Panicked(_)) => {
-            "the plugin panicked while it loaded the model; see the server's log"
+            "the plugin panicked while loading the model; see the server's log"
         }
-        StartError::Load(LoadFailure::Manifest(_)) => "the model's manifest is wrong; see the server's log",
-        StartError::Load(_) => "the plugin refused to load the model; see the server's log",
-        StartError::Supervisor => "starting its process failed inside the server; see the server's log",
-        StartError::Died(_) => "its process ended while it loaded the model; see the server's log",
-        StartError::WarmUp(_) => "its warm-up failed; see the server's log",
-        StartError::ChangedFiles(_) => "its files changed since it was loaded",
-        StartError::Changed => "the model has other tasks than before",
+        StartError::Load(LoadFailure::Manifest(_)) => "the model's manifest is invalid; see the server's log",
+        StartError::Load(_) => "the plugin failed to load the model; see the server's log",
+        StartError::Supervisor => {
+            "starting the worker process failed because of a server bug; see the server's log"
+        }
+        StartError::Died(_) => "the worker process exited while loading the model; see the server's log",
+        StartError::WarmUp(_) => "the warm-up failed; see the server's log",
+        StartError::ChangedFiles(_) => "the model's files changed after it was loaded",
+        StartError::Changed => "the model's tasks changed after it was loaded",
     }
 }
 
 fn public_load_reason(error: &LoadError) -> &'static str {
     match error {
-        LoadError::Header(_) | LoadError::Copy(_) => "its plugin file cannot be used; see the server's log",
-        LoadError::Probe(_) | LoadError::Open(_) => "its plugin cannot be opened; see the server's log",
+        LoadError::Header(_) | LoadError::Copy(_) => "the plugin file cannot be used; see the server's log",
+        LoadError::Probe(_) | LoadError::Open(_) => "the plugin cannot be opened; see the server's log",
         LoadError::Settings { .. } | LoadError::Context(_) => {
-            "the plugin refused its settings; see the server's log"
+            "the plugin rejected its settings; see the server's log"
         }
-        LoadError::Plugin(_) => "the plugin refused to load the model; see the server's log",
-        LoadError::Panicked(_) => "the plugin panicked while it loaded the model; see the server's log",
+        LoadError::Plugin(_) => "the plugin failed to load the model; see the server's log",
+        LoadError::Panicked(_) => "the plugin panicked while loading the model; see the server's log",
         LoadError::ManifestSyntax(_) | LoadError::Manifest(_) => {
-            "the model's manifest is wrong; see the server's log"
+            "the model's manifest is invalid; see the server's log"
         }
     }
 }
@@ -215,7 +219,7 @@ impl fmt::Display for ModelFailure {
             source = error.source();
         }
         if self.is_out_of_files() {
-            f.write_str("; raise the limit on open files (`ulimit -n`, LimitNOFILE of systemd)")?;
+            f.write_str("; raise the limit on open files (`ulimit -n`, or `LimitNOFILE` in systemd)")?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Which files a model comes from, and whether they are still the same ones.
+//! Identifies the files that a model is loaded from, to detect changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
@@ -10,26 +10,26 @@ use serde_json::Value as Json;
 
 use crate::config::ModelSettings;
 
-/// The files of a model, with what a rebuild or replacement changes.
+/// The files of a model and their identities.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fingerprint {
-    /// The plugin and every file that a string in the settings names. Of a folder that the settings name, the files
+    /// The plugin and every file that a string in the settings names. For a directory that the settings name, the files
     /// directly in it.
-    named: BTreeMap<PathBuf, FileFacts>,
-    /// Those that the loaded model has reported; none where there was no telling which content it has read.
-    reported: BTreeMap<PathBuf, Option<FileFacts>>,
+    named: BTreeMap<PathBuf, FileIdentity>,
+    /// The files that the loaded model has reported. `None` if it is unknown which content the model has read.
+    reported: BTreeMap<PathBuf, Option<FileIdentity>>,
 }
 
-/// What a change of a file changes.
+/// Metadata that differs after a file was edited or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileFacts {
+pub(super) struct FileIdentity {
     device: u64,
     inode: u64,
     length: u64,
     modified: (i64, i64),
 }
 
-impl From<&Metadata> for FileFacts {
+impl From<&Metadata> for FileIdentity {
     fn from(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -40,46 +40,46 @@ impl From<&Metadata> for FileFacts {
     }
 }
 
-/// Most files of one folder that are looked at.
-const FOLDER_LIMIT: usize = 1000;
-/// Most files that a model may report.
-const REPORT_LIMIT: usize = 10_000;
+/// Maximum number of files that are considered in one directory.
+const MAX_FILES_PER_DIRECTORY: usize = 1000;
+/// Maximum number of files that a model can report.
+const MAX_REPORTED_FILES: usize = 10_000;
 
 impl Fingerprint {
-    /// Looks at the files of a model. A file that cannot be looked at is left out: loading will say what is wrong with it.
+    /// The fingerprint of a model's current files. Files that cannot be read are omitted; loading the model reports them.
     pub(super) fn of(settings: &ModelSettings) -> Self {
         let mut fingerprint = Self::default();
         fingerprint.add(&settings.plugin);
-        fingerprint.add_named_in(&settings.settings, &settings.base_dir);
+        fingerprint.add_paths_in(&settings.settings, &settings.base_dir);
         fingerprint
     }
 
-    /// The plugin and the files that settings name.
+    /// The plugin and the files that the settings name.
     pub(super) fn named_files(&self) -> impl Iterator<Item = &PathBuf> {
         self.named.keys()
     }
 
-    /// With the files that a model has reported, as they are now.
-    pub(super) fn with(self, reported: &[PathBuf]) -> Self {
-        self.with_those(reported, |_| true)
+    /// Adds the current state of the files that a model has reported.
+    pub(super) fn with_reported(self, reported: &[PathBuf]) -> Self {
+        self.with_reported_if(reported, |_| true)
     }
 
-    /// With the files that a model has reported once it was loaded, which began at `since`. One that was touched meanwhile
-    /// may have been read before or after that: whatever it is at the next reload counts as a change.
-    pub(super) fn with_loaded(self, reported: &[PathBuf], since: Duration) -> Self {
-        self.with_those(reported, |metadata| touched(metadata) < since)
+    /// Adds the files that a model has reported after a load that began at `since`. If a file changed during the load, it is
+    /// unknown which content was read, so it counts as changed at the next reload.
+    pub(super) fn with_reported_by_load(self, reported: &[PathBuf], since: Duration) -> Self {
+        self.with_reported_if(reported, |metadata| last_change(metadata) < since)
     }
 
-    fn with_those(mut self, reported: &[PathBuf], is_known: impl Fn(&Metadata) -> bool) -> Self {
+    fn with_reported_if(mut self, reported: &[PathBuf], accept: impl Fn(&Metadata) -> bool) -> Self {
         let look = |path: &PathBuf| {
-            let metadata = std::fs::metadata(path).ok().filter(&is_known);
-            (path.clone(), metadata.as_ref().map(FileFacts::from))
+            let metadata = std::fs::metadata(path).ok().filter(&accept);
+            (path.clone(), metadata.as_ref().map(FileIdentity::from))
         };
-        self.reported = reported.iter().take(REPORT_LIMIT).map(look).collect();
+        self.reported = reported.iter().take(MAX_REPORTED_FILES).map(look).collect();
         self
     }
 
-    /// The files that are not the same in `other`: changed, added or missing.
+    /// The files that differ in `other`: changed, added or missing.
     pub(super) fn changed_files(&self, other: &Self) -> Vec<PathBuf> {
         let named = differences(&self.named, &other.named);
         let reported = differences(&self.reported, &other.reported);
@@ -87,15 +87,15 @@ impl Fingerprint {
         all.into_iter().cloned().collect()
     }
 
-    fn add_named_in(&mut self, value: &Json, base_dir: &Path) {
+    fn add_paths_in(&mut self, value: &Json, base_dir: &Path) {
         match value {
             Json::String(text) if !text.is_empty() && text.len() < 4096 && !text.contains('\0') => {
                 self.add(&base_dir.join(text));
             }
-            Json::Array(values) => values.iter().for_each(|value| self.add_named_in(value, base_dir)),
+            Json::Array(values) => values.iter().for_each(|value| self.add_paths_in(value, base_dir)),
             Json::Object(members) => members
                 .values()
-                .for_each(|value| self.add_named_in(value, base_dir)),
+                .for_each(|value| self.add_paths_in(value, base_dir)),
             _ => {}
         }
     }
@@ -109,16 +109,16 @@ impl Fingerprint {
                 .into_iter()
                 .flatten()
                 .flatten()
-                .take(FOLDER_LIMIT);
+                .take(MAX_FILES_PER_DIRECTORY);
             for entry in entries {
                 if let Ok(metadata) = std::fs::metadata(entry.path())
                     && metadata.is_file()
                 {
-                    self.named.insert(entry.path(), FileFacts::from(&metadata));
+                    self.named.insert(entry.path(), FileIdentity::from(&metadata));
                 }
             }
         } else if metadata.is_file() {
-            self.named.insert(path.to_owned(), FileFacts::from(&metadata));
+            self.named.insert(path.to_owned(), FileIdentity::from(&metadata));
         }
     }
 }
@@ -132,8 +132,8 @@ fn differences<'a, K: Ord, V: PartialEq>(
     keys.filter(|key| a.get(key) != b.get(key))
 }
 
-/// When a file was last written, replaced or renamed, since 1970.
-pub(super) fn touched(metadata: &Metadata) -> Duration {
+/// Time since 1970 at which a file was last written, replaced or renamed.
+pub(super) fn last_change(metadata: &Metadata) -> Duration {
     Duration::new(
         u64::try_from(metadata.ctime()).unwrap_or_default(),
         u32::try_from(metadata.ctime_nsec()).unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! The generations that this process has started and not yet joined: those that serve, and those that still drain.
+//! Tracks the generations that this process has started and not yet joined: those that serve, and those that drain.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,28 +9,28 @@ use crate::clock;
 use crate::engine::Workers;
 use crate::metrics::Metrics;
 
-/// What is kept of a generation beside its entry in the registry.
-pub(super) struct Started {
+/// The part of a generation that is not in the registry.
+pub(super) struct StartedGeneration {
     pub(super) number: u64,
     pub(super) workers: Workers,
 }
 
 struct Serving {
     fingerprint: Fingerprint,
-    started: Started,
+    started: StartedGeneration,
 }
 
 struct Retired {
     model: String,
-    started: Started,
+    started: StartedGeneration,
     since: Instant,
     reported: bool,
 }
 
-/// See the module. Numbers generations from 1, through the whole life of the process.
+/// All generations that are not joined. Numbers them from 1 for the lifetime of the process.
 pub(super) struct Generations {
     metrics: Arc<Metrics>,
-    last: u64,
+    last_number: u64,
     serving: BTreeMap<String, Serving>,
     retired: Vec<Retired>,
 }
@@ -39,34 +39,34 @@ impl Generations {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
-            last: 0,
+            last_number: 0,
             serving: BTreeMap::new(),
             retired: Vec::new(),
         }
     }
 
-    /// Takes note of a generation whose engine has been started, and numbers it. It neither serves nor drains yet.
-    pub(super) fn start(&mut self, workers: Workers) -> Started {
-        self.last += 1;
+    /// Numbers a generation whose engine has started. It neither serves nor drains yet.
+    pub(super) fn start(&mut self, workers: Workers) -> StartedGeneration {
+        self.last_number += 1;
         self.metrics.generation_loaded();
-        Started {
-            number: self.last,
+        StartedGeneration {
+            number: self.last_number,
             workers,
         }
     }
 
-    /// This generation serves the model from now on; the one before it drains.
-    pub(super) fn serve(&mut self, model: &str, fingerprint: Fingerprint, started: Started) {
-        if let Some(before) = self
+    /// Makes a generation the one that serves the model. The previous one drains.
+    pub(super) fn serve(&mut self, model: &str, fingerprint: Fingerprint, started: StartedGeneration) {
+        if let Some(previous) = self
             .serving
             .insert(model.to_owned(), Serving { fingerprint, started })
         {
-            self.retire(model, before.started);
+            self.retire(model, previous.started);
         }
     }
 
-    /// This generation drains from now on.
-    pub(super) fn retire(&mut self, model: &str, started: Started) {
+    /// Lets a generation drain.
+    pub(super) fn retire(&mut self, model: &str, started: StartedGeneration) {
         self.retired.push(Retired {
             model: model.to_owned(),
             started,
@@ -75,40 +75,40 @@ impl Generations {
         });
     }
 
-    /// The model is served no more.
+    /// Lets the generation that serves a model drain.
     pub(super) fn remove(&mut self, model: &str) {
         if let Some(serving) = self.serving.remove(model) {
             self.retire(model, serving.started);
         }
     }
 
-    /// No model is served any more.
+    /// Lets all generations drain.
     pub(super) fn remove_all(&mut self) {
         for (model, serving) in std::mem::take(&mut self.serving) {
             self.retire(&model, serving.started);
         }
     }
 
-    /// The files from which the serving generation of a model was loaded.
+    /// The fingerprint of the generation that serves a model.
     pub(super) fn fingerprint(&self, model: &str) -> Option<&Fingerprint> {
         self.serving.get(model).map(|serving| &serving.fingerprint)
     }
 
-    /// Joins the generations that have drained. Returns whether some have not; those that take longer than `patience` are
-    /// reported, since a model that never returns from a batch keeps its memory and its thread.
-    pub(super) fn reap(&mut self, patience: Duration) -> bool {
+    /// Joins the generations that have drained. Returns whether others are still draining. Logs those that take longer than
+    /// `timeout`: a model that never returns from a batch keeps its memory and its thread.
+    pub(super) fn reap(&mut self, timeout: Duration) -> bool {
         let retired = std::mem::take(&mut self.retired);
-        let (ended, draining): (Vec<_>, Vec<_>) = retired
+        let (drained, draining): (Vec<_>, Vec<_>) = retired
             .into_iter()
             .partition(|retired| retired.started.workers.is_finished());
         self.retired = draining;
         let now = clock::now();
         for stuck in &mut self.retired {
             let waited = now.saturating_duration_since(stuck.since);
-            if waited >= patience && !stuck.reported {
+            if waited >= timeout && !stuck.reported {
                 stuck.reported = true;
                 log::error!(
-                    "generation {} of model `{}` was retired {} s ago and still computes; it keeps its memory and its threads \
+                    "generation {} of model `{}` was retired {} s ago and is still running a batch; it keeps its memory and threads \
                      until it finishes",
                     stuck.started.number,
                     stuck.model,
@@ -116,7 +116,7 @@ impl Generations {
                 );
             }
         }
-        for Retired { model, started, .. } in ended {
+        for Retired { model, started, .. } in drained {
             started.workers.join();
             self.metrics.generation_ended();
             log::debug!("generation {} of model `{model}` has drained", started.number);
@@ -124,14 +124,14 @@ impl Generations {
         !self.retired.is_empty()
     }
 
-    /// Ends the batches that still run, as far as models can: all requests have been answered.
+    /// Kills the batches that are still running, for models that support it. All requests must have been answered.
     pub(super) fn stop_running(&self) {
         for retired in &self.retired {
             retired.started.workers.stop_running();
         }
     }
 
-    /// The models of the generations that drain.
+    /// The models of the generations that are draining.
     pub(super) fn draining(&self) -> Vec<String> {
         self.retired.iter().map(|retired| retired.model.clone()).collect()
     }

@@ -1,16 +1,16 @@
-//! Loading: from the settings of one model to a model that has been warmed up and checked against them.
+//! Loads one model: from its settings to a model that has been warmed up and checked against them.
 
 use std::any::Any;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use plugin_abi::manifest::{LoadContext as PluginContext, TaskManifest};
+use plugin_abi::manifest::{LoadContext, TaskManifest};
 
 use super::failure::{ModelError, ModelFailure};
 use super::load_threads;
 use super::loaded_files::LoadedFiles;
-use super::warm_up::{WarmedUp, warm_up, without_warm_up};
+use super::warm_up::{WarmUpOutcome, skipped_warm_up, warm_up};
 use crate::batching::DeclaredLimits;
 use crate::clock;
 use crate::config::{ModelSettings, ProcessSettings, TaskSettings};
@@ -20,63 +20,63 @@ use crate::loader::{Loaded, Loader, Staged};
 use crate::metrics::Metrics;
 use crate::registry::TaskTrial;
 
-/// What every load needs.
-pub struct LoadContext {
+/// What all loads share.
+pub struct LoadEnvironment {
     /// Opens plugins.
     pub loader: Loader,
-    /// How long opening a plugin may take before its settings are known.
+    /// Timeout of opening a plugin in the probe process.
     pub probe_timeout: Duration,
-    /// Cores that the workers of one model share.
+    /// Number of cores that the workers of one model share.
     pub cores: usize,
-    /// How to start a process for a model.
+    /// How to start a worker process.
     pub program: Program,
-    /// How many items such a process prepares at the same time.
+    /// Number of items that a worker process prepares concurrently.
     pub prepare_threads: usize,
-    /// Where such processes live.
+    /// Allocates the resources of worker processes.
     pub enclosures: Arc<Enclosures>,
-    /// Scheduling niceness of what runs a model that has none of its own.
+    /// Niceness of models that do not configure their own.
     pub model_nice: i32,
-    /// How long such a process may take to load its model.
+    /// Timeout of loading a model in a worker process.
     pub start_timeout: Duration,
-    /// Where such processes are counted.
+    /// Metrics of worker processes.
     pub metrics: Arc<Metrics>,
 }
 
-impl LoadContext {
-    /// Scheduling niceness of whatever computes a model.
+impl LoadEnvironment {
+    /// Niceness of everything that runs a model.
     pub(super) fn nice_of(&self, settings: &ModelSettings) -> i32 {
         settings.nice.map_or(self.model_nice, i32::from)
     }
 }
 
-/// A model that can go live.
-pub(super) struct Ready {
+/// A model that is ready to serve.
+pub(super) struct LoadedModel {
     pub(super) loaded: Loaded,
-    /// Whether it has processes of its own.
+    /// Whether it runs in worker processes.
     pub(super) isolated: bool,
     pub(super) tasks: Vec<TaskSettings>,
     pub(super) default_task: Option<usize>,
-    /// Whether each task has computed anything.
+    /// The outcome of the first computation of each task.
     pub(super) trials: Vec<TaskTrial>,
 }
 
 /// Loads models concurrently, each on a thread of [`load_threads`], and yields them in the order in which they finish. A
-/// load that takes longer than `timeout` fails. The threads and processes that a load starts have the niceness of the model.
+/// load fails if it takes longer than `timeout`. The threads and processes that it starts inherit the model's niceness.
 pub(super) fn load_all(
-    context: &Arc<LoadContext>,
+    environment: &Arc<LoadEnvironment>,
     models: &[ModelSettings],
     timeout: Duration,
-) -> impl Iterator<Item = (ModelSettings, Result<Ready, ModelFailure>)> + use<> {
-    let (nice, context) = (context.clone(), context.clone());
+) -> impl Iterator<Item = (ModelSettings, Result<LoadedModel, ModelFailure>)> + use<> {
+    let (for_load, for_nice) = (environment.clone(), environment.clone());
     run_all(
-        move |settings| load(&context, settings),
-        move |settings| nice.nice_of(settings),
+        move |settings| load(&for_load, settings),
+        move |settings| for_nice.nice_of(settings),
         models,
         timeout,
     )
 }
 
-/// Runs `load` for each model on a thread of its niceness. A load that panics fails with the message of the panic.
+/// Runs `load` for each model on a thread with the model's niceness. If a load panics, it fails with the panic message.
 fn run_all<T, F, N>(
     load: F,
     nice_of: N,
@@ -104,7 +104,7 @@ where
                     let error = ModelError::Panicked(panic_message(panic.as_ref()));
                     Err(ModelFailure::new(&settings, Some(settings.location()), error))
                 });
-                // The receiver is gone if the load was abandoned as too slow.
+                // The receiver is gone if the load has timed out.
                 let _ = sender.send((settings.name, result));
             }
         };
@@ -139,20 +139,26 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("a panic without a message").to_owned()
 }
 
-fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelFailure> {
-    let staged = context
+fn load(environment: &LoadEnvironment, settings: &ModelSettings) -> Result<LoadedModel, ModelFailure> {
+    let staged = environment
         .loader
-        .stage(&settings.plugin, &probe_options(settings), context.probe_timeout)
-        .map_err(|error| ModelFailure::of_load(settings, error))?;
+        .stage(
+            &settings.plugin,
+            &probe_options(settings),
+            environment.probe_timeout,
+        )
+        .map_err(|error| ModelFailure::from_load_error(settings, error))?;
     let process = settings.isolation.process(staged.report.manifest.isolation);
     if process.is_none() {
         let warnings = settings.warnings_in_thread();
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
     }
-    let in_child = Arc::new(OnceLock::new());
+    let outcome_in_process = Arc::new(OnceLock::new());
     let loaded = match process {
-        None => load_here(context, settings, staged)?,
-        Some(process) => load_in_processes(context, settings, process, staged, in_child.clone())?,
+        None => load_here(environment, settings, staged)?,
+        Some(process) => {
+            load_in_processes(environment, settings, process, staged, outcome_in_process.clone())?
+        }
     };
     let manifests = &loaded.model.manifest().tasks;
     let known = || {
@@ -176,20 +182,20 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
             return Err(ModelFailure::new(settings, location, error));
         }
     }
-    // Each process of a model was warmed up when it was started.
-    let warmed_up = match in_child.get() {
+    // Worker processes are warmed up when they start.
+    let warmed_up = match outcome_in_process.get() {
         Some(warmed_up) => warmed_up.clone(),
         None if settings.warm_up => {
             let warmed_up = warm_up(loaded.model.as_ref(), settings)
                 .map_err(|error| ModelFailure::new(settings, Some(settings.location()), error))?;
-            report_examples(settings, &warmed_up.failures);
+            log_failed_examples(settings, &warmed_up.failures);
             warmed_up
         }
-        None => without_warm_up(manifests),
+        None => skipped_warm_up(manifests),
     };
     let tasks = task_settings(settings, manifests);
     let default_task = default_task(settings, manifests);
-    Ok(Ready {
+    Ok(LoadedModel {
         loaded,
         isolated: process.is_some(),
         tasks,
@@ -198,17 +204,17 @@ fn load(context: &LoadContext, settings: &ModelSettings) -> Result<Ready, ModelF
     })
 }
 
-/// Warns of examples that failed in the warm-up of a model that serves all the same.
-fn report_examples(settings: &ModelSettings, failures: &[WarmUpError]) {
+/// Warns about examples that failed in the warm-up of a model that serves nevertheless.
+fn log_failed_examples(settings: &ModelSettings, failures: &[WarmUpError]) {
     for failure in failures {
         log::warn!(
-            "model `{}`: {failure}; the model serves, but the documentation shows an example that fails with these settings",
+            "model `{}`: {failure}; the model serves, but its documentation shows an example that fails with these settings",
             settings.name
         );
     }
 }
 
-/// What the process is told that tries the plugin: a sandbox holds from the first line of the plugin's code.
+/// The options of the plugin probe. A sandbox is in effect before the plugin's code runs.
 pub fn probe_options(settings: &ModelSettings) -> Vec<String> {
     let confinement = Confinement::for_probe(settings.resources.sandbox);
     let json = confinement.and_then(|confinement| serde_json::to_string(&confinement).ok());
@@ -219,35 +225,35 @@ pub fn probe_options(settings: &ModelSettings) -> Vec<String> {
 
 /// Loads a model into this process.
 fn load_here(
-    context: &LoadContext,
+    environment: &LoadEnvironment,
     settings: &ModelSettings,
     staged: Staged,
 ) -> Result<Loaded, ModelFailure> {
-    let context = plugin_context(context, settings, settings.workers.get());
+    let context = load_context(environment, settings, settings.workers.get());
     staged
         .load(&context)
-        .map_err(|error| ModelFailure::of_load(settings, error))
+        .map_err(|error| ModelFailure::from_load_error(settings, error))
 }
 
-/// Starts the processes that load and warm up the model.
+/// Starts the worker processes, which load and warm up the model.
 fn load_in_processes(
-    context: &LoadContext,
+    environment: &LoadEnvironment,
     settings: &ModelSettings,
     process: ProcessSettings,
     staged: Staged,
-    warmed_up: Arc<OnceLock<WarmedUp>>,
+    warmed_up: Arc<OnceLock<WarmUpOutcome>>,
 ) -> Result<Loaded, ModelFailure> {
     let plugin = staged.report.manifest.clone();
-    // A plugin whose tasks depend on its settings does not name them here.
+    // A plugin whose tasks depend on its settings does not list them in its manifest.
     let tasks = &plugin.tasks;
     let prepares = tasks.is_empty() || tasks.iter().any(|task| task.prepares);
     let warm_up: WarmUp = if settings.warm_up {
         let settings = settings.clone();
         Box::new(move |model| {
             let outcome = warm_up(model, &settings)?;
-            // The other processes of the model, and their successors, would report the same.
+            // Reported once: the outcome is the same in the model's other processes and in those that replace them.
             warmed_up.get_or_init(|| {
-                report_examples(&settings, &outcome.failures);
+                log_failed_examples(&settings, &outcome.failures);
                 outcome
             });
             Ok(())
@@ -256,44 +262,44 @@ fn load_in_processes(
         Box::new(|_| Ok(()))
     };
     let file = staged.copy.file().to_owned();
-    let kept = file.with_file_name(".loaded-files");
-    let files = LoadedFiles::before_load(settings, kept, Box::new(staged), clock::unix_time());
+    let kept_files = file.with_file_name(".loaded-files");
+    let files = LoadedFiles::before_load(settings, kept_files, Box::new(staged), clock::unix_time());
     let isolated = IsolatedModel::start(
         isolation::Isolation {
-            program: context.program.clone(),
+            program: environment.program.clone(),
             setup: Setup {
                 parent: std::process::id(),
                 log_level: log::max_level().to_string(),
                 confinement: Confinement::default(),
                 file,
-                // Each process has one model to itself.
-                context: plugin_context(context, settings, 1),
+                // Each process has its own instance of the model.
+                context: load_context(environment, settings, 1),
             },
             settings: process,
             resources: settings.resources.clone(),
-            enclosures: context.enclosures.clone(),
+            enclosures: environment.enclosures.clone(),
             workers: settings.workers.get(),
-            prepare_lanes: if prepares { context.prepare_threads } else { 1 },
-            start_timeout: context.start_timeout,
+            prepare_lanes: if prepares { environment.prepare_threads } else { 1 },
+            start_timeout: environment.start_timeout,
             warm_up,
             files: Arc::new(files),
         },
-        context.metrics.workers(&settings.name),
+        environment.metrics.workers(&settings.name),
     );
-    let model = isolated.map_err(|error| ModelFailure::of_start(settings, error))?;
+    let model = isolated.map_err(|error| ModelFailure::from_start_error(settings, error))?;
     Ok(Loaded {
         model: Arc::new(model),
         plugin,
     })
 }
 
-/// What the plugin is told. `workers` share one loaded model.
-fn plugin_context(context: &LoadContext, settings: &ModelSettings, workers: usize) -> PluginContext {
+/// The context for the plugin. `workers` is the number of workers that share one loaded model.
+fn load_context(environment: &LoadEnvironment, settings: &ModelSettings, workers: usize) -> LoadContext {
     let threads = match &settings.resources.cpus {
         Some(cpus) => cpus.count(),
-        None => (context.cores / settings.workers.get()).max(1),
+        None => (environment.cores / settings.workers.get()).max(1),
     };
-    PluginContext {
+    LoadContext {
         model: settings.name.clone(),
         settings: settings.settings.clone(),
         base_dir: settings.base_dir.clone(),
@@ -303,7 +309,7 @@ fn plugin_context(context: &LoadContext, settings: &ModelSettings, workers: usiz
     }
 }
 
-/// The settings of each task, with the limits that the manifest declares.
+/// The settings of each task, combined with the limits that the manifest declares.
 pub(super) fn task_settings(settings: &ModelSettings, tasks: &[TaskManifest]) -> Vec<TaskSettings> {
     tasks
         .iter()
@@ -311,7 +317,7 @@ pub(super) fn task_settings(settings: &ModelSettings, tasks: &[TaskManifest]) ->
         .collect()
 }
 
-/// The task that is meant when a client names none: the configured one, or the only one.
+/// The task for requests that do not name one: the configured default, or the only task.
 pub(super) fn default_task(settings: &ModelSettings, tasks: &[TaskManifest]) -> Option<usize> {
     match &settings.default_task {
         Some(name) => tasks.iter().position(|task| task.name == *name),
@@ -343,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_that_panics_is_reported_as_a_panic_with_its_message() {
+    fn a_panic_during_a_load_is_reported_with_its_message() {
         let load = |settings: &ModelSettings| match settings.name.as_str() {
             "good" => Ok(()),
             name => panic!("no luck with {name}"),
@@ -352,7 +358,8 @@ mod tests {
             run_all(load, |_| 0, &models(), Duration::from_secs(3600))
                 .map(|(settings, result)| (settings.name, result.map_err(|failure| failure.to_string())))
                 .collect();
-        let expected = "models.toml:4:1: model `bad`: loading it panicked: no luck with bad".to_owned();
+        let expected =
+            "models.toml:4:1: model `bad`: loading the model panicked: no luck with bad".to_owned();
         assert_eq!(results["good"], Ok(()));
         assert_eq!(results["bad"], Err(expected));
     }

@@ -1,4 +1,4 @@
-//! The threads on which models are loaded. They never exit: an idle one takes the next load.
+//! The threads on which models are loaded. They never exit; an idle thread takes the next load.
 //!
 //! Some libraries bind state to the thread that opens them. The allocator mimalloc regards that thread as the main one, and
 //! recognizes it by the address of its thread-local storage. When that thread exits, mimalloc frees the state of the main
@@ -14,14 +14,14 @@ use std::thread;
 
 use crate::niceness;
 
-/// Work that calls its argument once its thread can take the next job.
+/// A job. It calls its argument when its thread can take the next job.
 type Job = Box<dyn FnOnce(&dyn Fn()) + Send>;
 
-/// The idle threads, by niceness: a thread cannot lower its own.
+/// The idle threads by niceness, because a thread cannot lower its own niceness.
 static IDLE: Mutex<BTreeMap<i32, Vec<Sender<Job>>>> = Mutex::new(BTreeMap::new());
 
-/// Runs `work` on a thread that gives way to those of a niceness lower than `nice` and never exits. Then passes its result
-/// to `deliver`, which must not block or panic: the value, or the panic that ended `work`.
+/// Runs `work` on a thread with at least the niceness `nice` that never exits. Then passes the result, or the panic of
+/// `work`, to `deliver`, which must not block or panic.
 pub(super) fn run<T>(
     nice: i32,
     work: impl FnOnce() -> T + Send + 'static,
@@ -29,7 +29,7 @@ pub(super) fn run<T>(
 ) -> io::Result<()> {
     let job: Job = Box::new(move |become_idle: &dyn Fn()| {
         let result = catch_unwind(AssertUnwindSafe(work));
-        // Before whoever waits for the result starts the next load.
+        // Before the result is delivered, so that the receiver's next load can use this thread.
         become_idle();
         deliver(result);
     });
@@ -37,7 +37,7 @@ pub(super) fn run<T>(
     let thread = idle.map_or_else(|| start(nice), Ok)?;
     thread
         .send(job)
-        .map_err(|_| io::Error::other("a thread for loads has ended"))
+        .map_err(|_| io::Error::other("a load thread has exited"))
 }
 
 fn with_idle<T>(nice: i32, change: impl FnOnce(&mut Vec<Sender<Job>>) -> T) -> T {
@@ -50,7 +50,7 @@ fn start(nice: i32) -> io::Result<Sender<Job>> {
     let own = sender.clone();
     thread::Builder::new().name("load".to_owned()).spawn(move || {
         niceness::raise_to(nice);
-        // Endless, because the thread has a sender itself.
+        // Never ends, because the thread itself holds a sender.
         for job in jobs {
             job(&|| with_idle(nice, |idle| idle.push(own.clone())));
         }
@@ -64,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs `work`, and returns its result and the folder in which the system shows its thread.
+    /// Runs `work`, and returns its result and the directory of its thread in `/proc`.
     fn run_and_wait<T: Send + 'static>(
         nice: i32,
         work: impl FnOnce() -> T + Send + 'static,
@@ -72,15 +72,15 @@ mod tests {
         let (sender, receiver) = channel();
         let deliver = move |result| {
             let thread = rustix::thread::gettid().as_raw_nonzero();
-            let folder = PathBuf::from(format!("/proc/self/task/{thread}"));
-            sender.send((result, folder)).expect("the test waits");
+            let directory = PathBuf::from(format!("/proc/self/task/{thread}"));
+            sender.send((result, directory)).expect("the test waits");
         };
         run(nice, work, deliver).expect("a thread can be started");
         receiver.recv().expect("the result is delivered")
     }
 
     #[test]
-    fn a_thread_that_loaded_a_model_lives_on_and_loads_the_next_one_of_its_niceness() {
+    fn a_load_thread_keeps_running_and_takes_the_next_load_of_its_niceness() {
         let (_, first) = run_and_wait(14, || ());
         let (_, next) = run_and_wait(14, || ());
         let (_, nicer) = run_and_wait(15, || ());
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_delivered_and_the_thread_lives_on() {
+    fn a_panic_is_delivered_and_the_thread_keeps_running() {
         let (result, first) = run_and_wait(16, || -> u8 { panic!("no luck") });
         let panic = result.expect_err("it panics");
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"no luck"));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn loads_at_the_same_time_have_a_thread_each() {
+    fn concurrent_loads_have_separate_threads() {
         let (open, gate) = channel::<()>();
         let (sender, finished) = channel();
         run(

@@ -1,12 +1,15 @@
-//! The files that a model was loaded from, as processes find them that are started later.
+//! Keeps the files that a model was loaded from, for worker processes that start later.
 //!
 //! A process that replaces another one loads the model again. If a file was edited in the meantime, for example for a reload
-//! that was rejected, it must not load the edit. So the files that settings name and those that the model reports are
-//! remembered, and small ones are copied; larger ones are cloned, where the file system can share their blocks. If a file
-//! has changed when a process is started, the process finds the files as they were in a copy of the configuration's
-//! directory. If a changed file cannot be restored, the process is not started.
+//! that was rejected, the process must not load the edit. Therefore the files that settings name and those that the model
+//! reports are recorded. Small files are copied; larger ones are cloned if the file system can share their blocks. If a file
+//! has changed when a process starts, the process gets a copy of the configuration's directory that contains the original
+//! files. If a changed file cannot be restored, the process is not started.
 //!
-//! Not covered are files that the model reads and does not report, and deleted files: without one, a load fails by itself.
+//! Not covered are files that the model reads without reporting them, and deleted files: if one is missing, loading fails.
+
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -19,24 +22,24 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use super::fingerprint::{FileFacts, Fingerprint, touched};
+use super::fingerprint::{FileIdentity, Fingerprint, last_change};
 use crate::config::ModelSettings;
 use crate::isolation::{ChangedFiles, ModelFiles};
 
-/// Maximum length of a file that is copied.
+/// Maximum size of a file that is copied.
 const MAX_COPY: u64 = 16 << 20;
-/// Maximum length of all copies of one model.
+/// Maximum total size of the copies for one model.
 const MAX_COPIES: u64 = 64 << 20;
 
-/// See the module.
+/// The files of one generation of a model.
 pub(super) struct LoadedFiles {
     /// The copy of the plugin, which every process opens.
     _plugin: Box<dyn Any + Send + Sync>,
-    /// For what is kept. It goes with the copy of the plugin.
-    folder: PathBuf,
+    /// Directory of the kept and restored files. It is removed with the copy of the plugin.
+    directory: PathBuf,
     model: String,
     base_dir: PathBuf,
-    /// What settings name by an absolute path, which leads to the file itself and never to a copy.
+    /// Absolute paths in the settings. A process would open these files instead of their copies.
     absolute: Vec<PathBuf>,
     /// Time since 1970 at which the load began.
     since: Duration,
@@ -45,38 +48,38 @@ pub(super) struct LoadedFiles {
 
 #[derive(Default)]
 struct State {
-    files: BTreeMap<PathBuf, Known>,
+    files: BTreeMap<PathBuf, LoadedFile>,
     copied_bytes: u64,
-    /// Directories with restored files, with the files that each restores.
+    /// Directories with restored files. Each is listed with the changed files that it was created for.
     restored: Vec<(Vec<PathBuf>, PathBuf)>,
 }
 
-/// A file as it was loaded.
-struct Known {
-    facts: FileFacts,
-    kept: Option<Kept>,
+/// A file at the time of the load.
+struct LoadedFile {
+    identity: FileIdentity,
+    kept: Option<KeptCopy>,
 }
 
-/// What is kept of a file.
-struct Kept {
-    /// Where it is, relative to the configuration's directory.
-    place: PathBuf,
+/// A copy of a file.
+struct KeptCopy {
+    /// Its path relative to the configuration's directory.
+    relative: PathBuf,
     copy: PathBuf,
-    facts: FileFacts,
+    identity: FileIdentity,
 }
 
 impl LoadedFiles {
-    /// Remembers the files that the settings name, which are about to be loaded. What is kept of them goes to `folder`,
-    /// which has to be removed with `plugin`.
+    /// Records the files that the settings name, which are about to be loaded. Copies are kept in `directory`, which must be
+    /// removed together with `plugin`.
     pub(super) fn before_load(
         settings: &ModelSettings,
-        folder: PathBuf,
+        directory: PathBuf,
         plugin: Box<dyn Any + Send + Sync>,
         since: Duration,
     ) -> Self {
         let files = Self {
             _plugin: plugin,
-            folder,
+            directory,
             model: settings.name.clone(),
             base_dir: settings.base_dir.clone(),
             absolute: absolute_paths(&settings.settings),
@@ -85,9 +88,9 @@ impl LoadedFiles {
         };
         let mut state = files.lock();
         for path in Fingerprint::of(settings).named_files() {
-            // The plugin has been copied already.
+            // The plugin has its own copy.
             if *path != settings.plugin {
-                files.remember(&mut state, path);
+                files.record(&mut state, path);
             }
         }
         drop(state);
@@ -98,38 +101,44 @@ impl LoadedFiles {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember(&self, state: &mut State, path: &Path) {
+    fn record(&self, state: &mut State, path: &Path) {
         let Ok(metadata) = fs::metadata(path) else {
             return;
         };
         let kept = self
-            .place_of(path)
-            .and_then(|place| self.keep(state, path, place, &metadata));
-        let facts = FileFacts::from(&metadata);
-        state.files.insert(path.to_owned(), Known { facts, kept });
+            .relative_path(path)
+            .and_then(|relative| self.keep_copy(state, path, relative, &metadata));
+        let identity = FileIdentity::from(&metadata);
+        state.files.insert(path.to_owned(), LoadedFile { identity, kept });
     }
 
-    /// Where a file is in the configuration's directory. `None` if it is found by another way, such as an absolute path or
-    /// a link that leads elsewhere: then a process would not find its copy.
-    fn place_of(&self, path: &Path) -> Option<PathBuf> {
+    /// The path of a file relative to the configuration's directory. `None` if the file is reached in another way, such as by
+    /// an absolute path or through a link, because then a process would not find its copy.
+    fn relative_path(&self, path: &Path) -> Option<PathBuf> {
         if self.absolute.iter().any(|named| path.starts_with(named)) {
             return None;
         }
         let base = fs::canonicalize(&self.base_dir).ok()?;
-        let place = path
+        let relative = path
             .strip_prefix(&self.base_dir)
             .or_else(|_| path.strip_prefix(&base))
             .ok()?;
-        let plain = place
+        let is_normal = relative
             .components()
             .all(|component| matches!(component, Component::Normal(_)));
-        (plain && fs::canonicalize(path).ok()? == base.join(place)).then(|| place.to_owned())
+        (is_normal && fs::canonicalize(path).ok()? == base.join(relative)).then(|| relative.to_owned())
     }
 
-    fn keep(&self, state: &mut State, path: &Path, place: PathBuf, metadata: &Metadata) -> Option<Kept> {
-        let folder = self.folder.join("kept");
-        fs::create_dir_all(&folder).ok()?;
-        let copy = folder.join(state.files.len().to_string());
+    fn keep_copy(
+        &self,
+        state: &mut State,
+        path: &Path,
+        relative: PathBuf,
+        metadata: &Metadata,
+    ) -> Option<KeptCopy> {
+        let directory = self.directory.join("kept");
+        fs::create_dir_all(&directory).ok()?;
+        let copy = directory.join(state.files.len().to_string());
         let length = metadata.len();
         if length <= MAX_COPY && state.copied_bytes + length <= MAX_COPIES {
             fs::copy(path, &copy).ok()?;
@@ -137,58 +146,64 @@ impl LoadedFiles {
         } else {
             clone(path, &copy).ok()?;
         }
-        let facts = FileFacts::from(&fs::metadata(&copy).ok()?);
-        Some(Kept { place, copy, facts })
+        let identity = FileIdentity::from(&fs::metadata(&copy).ok()?);
+        Some(KeptCopy {
+            relative,
+            copy,
+            identity,
+        })
     }
 
-    /// Names the files in the log; the error is also seen by clients, which learn no paths.
+    /// Logs the names of the files. The returned error is shown to clients, so it does not contain paths.
     fn cannot_restore(&self, files: &[PathBuf], why: &str) -> ChangedFiles {
         log::error!(
-            "model `{}`: these files changed since it was loaded: {}; its process cannot start from the loaded ones, as {why}; \
+            "model `{}`: these files changed after it was loaded: {}; a worker process cannot start from the original files: {why}; \
              reload the configuration to load the new ones",
             self.model,
-            listed(files)
+            list(files)
         );
         ChangedFiles
     }
 
-    /// A directory like the configuration's in which known files are as they were loaded, and all others are links.
+    /// Creates a directory like the configuration's that contains the original files, and links to all other files.
     fn restore(&self, state: &mut State, changed: Vec<PathBuf>) -> io::Result<PathBuf> {
-        if let Some((_, folder)) = state.restored.iter().find(|(files, _)| *files == changed) {
-            return Ok(folder.clone());
+        if let Some((_, directory)) = state.restored.iter().find(|(files, _)| *files == changed) {
+            return Ok(directory.clone());
         }
-        let folder = self.folder.join(format!("restored-{}", state.restored.len() + 1));
-        fs::create_dir_all(&self.folder)?;
-        // All of them: a module that did not change finds its neighbors beside it, and they may have.
-        for kept in state.files.values().filter_map(|known| known.kept.as_ref()) {
-            self.link_on_the_way(&folder, &kept.place)?;
-            let place = folder.join(&kept.place);
-            // Two names may lead to the same file, and the link to the live one has been made already.
-            let _ = fs::remove_file(&place);
-            link_or_copy(&kept.copy, &place)?;
+        let directory = self
+            .directory
+            .join(format!("restored-{}", state.restored.len() + 1));
+        fs::create_dir_all(&self.directory)?;
+        // Restores unchanged files as well: a module finds its neighbors by its own location, and they may have changed.
+        for kept in state.files.values().filter_map(|file| file.kept.as_ref()) {
+            self.create_parents(&directory, &kept.relative)?;
+            let target = directory.join(&kept.relative);
+            // Two paths may lead to the same file, in which case a link to the current file exists already.
+            let _ = fs::remove_file(&target);
+            link_or_copy(&kept.copy, &target)?;
         }
-        state.restored.push((changed, folder.clone()));
-        Ok(folder)
+        state.restored.push((changed, directory.clone()));
+        Ok(directory)
     }
 
-    /// Makes the directories down to `place` real ones, with links to everything else in them.
-    fn link_on_the_way(&self, folder: &Path, place: &Path) -> io::Result<()> {
+    /// Creates the parent directories of `relative`, with links to everything else in them.
+    fn create_parents(&self, directory: &Path, relative: &Path) -> io::Result<()> {
         let mut inside = PathBuf::new();
-        let parents = place.parent().unwrap_or(Path::new("")).components();
+        let parents = relative.parent().unwrap_or(Path::new("")).components();
         let steps = std::iter::once(None).chain(parents.map(Some));
         for step in steps {
             if let Some(component) = step {
                 inside.push(component);
             }
-            let own = folder.join(&inside);
+            let own = directory.join(&inside);
             if own.is_symlink() {
                 fs::remove_file(&own)?;
             } else if own.is_dir() {
                 continue;
             }
             fs::create_dir(&own)?;
-            let live = std::path::absolute(self.base_dir.join(&inside))?;
-            for entry in fs::read_dir(&live)?.flatten() {
+            let original = std::path::absolute(self.base_dir.join(&inside))?;
+            for entry in fs::read_dir(&original)?.flatten() {
                 symlink(entry.path(), own.join(entry.file_name()))?;
             }
         }
@@ -196,29 +211,29 @@ impl LoadedFiles {
     }
 }
 
-/// A copy that shares its blocks with the file. A hard link would be changed by an edit in place.
+/// Copies a file by sharing its blocks. A hard link would follow edits in place.
 fn clone(from: &Path, to: &Path) -> io::Result<()> {
     let target = fs::File::create_new(to)?;
     let cloned = rustix::fs::ioctl_ficlone(&target, fs::File::open(from)?);
     Ok(cloned.inspect_err(|_| drop(fs::remove_file(to)))?)
 }
 
-/// No symbolic link: Python resolves these, and would look for neighbors beside the kept copy.
-fn link_or_copy(kept: &Path, place: &Path) -> io::Result<()> {
-    fs::hard_link(kept, place).or_else(|_| fs::copy(kept, place).map(drop))
+/// Not a symbolic link: Python resolves these and would search for neighbors next to the kept copy.
+fn link_or_copy(kept: &Path, target: &Path) -> io::Result<()> {
+    fs::hard_link(kept, target).or_else(|_| fs::copy(kept, target).map(drop))
 }
 
 impl ModelFiles for LoadedFiles {
     fn loaded(&self, reported: &[PathBuf]) {
         let mut state = self.lock();
-        // What was touched during the load may have been read before or after that.
+        // If a file changed during the load, it is unknown which content was read.
         state
             .files
-            .retain(|path, known| is_as(path, known.facts) != Some(false));
+            .retain(|path, file| is_unchanged(path, file.identity) != Some(false));
         for path in reported {
-            let settled = fs::metadata(path).is_ok_and(|metadata| touched(&metadata) < self.since);
-            if settled && !state.files.contains_key(path) {
-                self.remember(&mut state, path);
+            let is_stable = fs::metadata(path).is_ok_and(|metadata| last_change(&metadata) < self.since);
+            if is_stable && !state.files.contains_key(path) {
+                self.record(&mut state, path);
             }
         }
     }
@@ -228,52 +243,52 @@ impl ModelFiles for LoadedFiles {
         let changed: Vec<PathBuf> = state
             .files
             .iter()
-            .filter(|(path, known)| is_as(path, known.facts) == Some(false))
+            .filter(|(path, file)| is_unchanged(path, file.identity) == Some(false))
             .map(|(path, _)| path.clone())
             .collect();
         if changed.is_empty() {
             return Ok(None);
         }
-        let lost: Vec<PathBuf> = changed
+        let unrestorable: Vec<PathBuf> = changed
             .iter()
             .filter(|path| {
-                let kept = state.files.get(*path).and_then(|known| known.kept.as_ref());
-                kept.is_none_or(|kept| is_as(&kept.copy, kept.facts) != Some(true))
+                let kept = state.files.get(*path).and_then(|file| file.kept.as_ref());
+                kept.is_none_or(|kept| is_unchanged(&kept.copy, kept.identity) != Some(true))
             })
             .cloned()
             .collect();
-        if !lost.is_empty() {
-            return Err(self.cannot_restore(&lost, "no copy of them was kept"));
+        if !unrestorable.is_empty() {
+            return Err(self.cannot_restore(&unrestorable, "the server has no copies of them"));
         }
-        let names = listed(&changed);
+        let names = list(&changed);
         let restored = self.restore(&mut state, changed.clone());
-        let folder = restored.map_err(|error| self.cannot_restore(&changed, &error.to_string()))?;
+        let directory = restored.map_err(|error| self.cannot_restore(&changed, &error.to_string()))?;
         log::warn!(
-            "model `{}`: these files changed since it was loaded: {names}; its process starts from copies of the loaded ones, \
-             and a reload loads the new ones",
+            "model `{}`: these files changed after it was loaded: {names}; a worker process starts from copies of the original \
+             files; reload the configuration to load the new ones",
             self.model
         );
-        Ok(Some(folder))
+        Ok(Some(directory))
     }
 
     fn check(&self, reported: &[PathBuf]) -> Result<(), ChangedFiles> {
         let state = self.lock();
-        let is_changed = |path: &&PathBuf| {
-            let known = state.files.get(*path);
-            known.is_some_and(|known| is_as(path, known.facts) == Some(false))
+        let has_changed = |path: &&PathBuf| {
+            let file = state.files.get(*path);
+            file.is_some_and(|file| is_unchanged(path, file.identity) == Some(false))
         };
-        let files: Vec<PathBuf> = reported.iter().filter(is_changed).cloned().collect();
+        let files: Vec<PathBuf> = reported.iter().filter(has_changed).cloned().collect();
         if files.is_empty() {
             return Ok(());
         }
         Err(self.cannot_restore(
             &files,
-            "the model finds them by another way than the configuration's directory",
+            "the model does not access them through the configuration's directory",
         ))
     }
 }
 
-/// All texts in the settings that are absolute paths.
+/// The strings in the settings that are absolute paths.
 fn absolute_paths(settings: &Json) -> Vec<PathBuf> {
     match settings {
         Json::String(text) if text.starts_with('/') => vec![PathBuf::from(text)],
@@ -283,179 +298,13 @@ fn absolute_paths(settings: &Json) -> Vec<PathBuf> {
     }
 }
 
-fn listed(files: &[PathBuf]) -> String {
+fn list(files: &[PathBuf]) -> String {
     let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
     names.join(", ")
 }
 
-/// Whether a file is as it was. `None` if it is gone.
-fn is_as(path: &Path, facts: FileFacts) -> Option<bool> {
+/// Whether a file is unchanged. `None` if it does not exist.
+fn is_unchanged(path: &Path, identity: FileIdentity) -> Option<bool> {
     let metadata = fs::metadata(path).ok()?;
-    Some(FileFacts::from(&metadata) == facts)
-}
-
-#[cfg(test)]
-mod tests {
-    use tempfile::TempDir;
-
-    use super::*;
-    use crate::clock;
-    use crate::config::{Facts, Overrides, Source, resolve};
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    /// A configuration's directory with a file `weights`, a package with a module, and a file that nothing names.
-    struct Scenario {
-        dir: TempDir,
-        scratch: TempDir,
-    }
-
-    impl Scenario {
-        fn new() -> Self {
-            let scenario = Self {
-                dir: tempfile::tempdir().expect("there is room"),
-                scratch: tempfile::tempdir().expect("there is room"),
-            };
-            fs::create_dir(scenario.path("package")).expect("there is room");
-            for file in ["weights", "package/module.py", "package/data", "unnamed"] {
-                scenario.write(file, "old");
-            }
-            scenario
-        }
-
-        fn path(&self, file: &str) -> PathBuf {
-            self.dir.path().join(file)
-        }
-
-        /// In place, as an editor that keeps the file does.
-        fn write(&self, file: &str, text: &str) {
-            fs::write(self.path(file), text).expect("there is room");
-        }
-
-        fn replace(&self, file: &str, text: &str) {
-            let new = self.path("new");
-            fs::write(&new, text).expect("there is room");
-            fs::rename(new, self.path(file)).expect("there is room");
-        }
-
-        fn load(&self, settings: &str, reported: &[&str]) -> LoadedFiles {
-            let source = Source {
-                file_name: "models.toml",
-                text: &format!("[[models]]\nname = 'm'\nplugin = 'a'\n[models.settings]\n{settings}\n"),
-                base_dir: self.dir.path(),
-            };
-            let facts = Facts {
-                executable_dir: PathBuf::from("/opt"),
-                cores: std::num::NonZeroUsize::MIN,
-                temp_dir: PathBuf::from("/tmp"),
-            };
-            let settings = resolve(source, &BTreeMap::new(), &Overrides::none(), &facts);
-            let settings = settings.expect("the configuration is valid").models.remove(0);
-            let (folder, since) = (self.scratch.path().join("files"), clock::unix_time() + HOUR);
-            let files = LoadedFiles::before_load(&settings, folder, Box::new(()), since);
-            let base = fs::canonicalize(self.dir.path()).expect("it exists");
-            let reported: Vec<PathBuf> = reported.iter().map(|file| base.join(file)).collect();
-            files.loaded(&reported);
-            files
-        }
-    }
-
-    fn read(folder: &Path, file: &str) -> String {
-        fs::read_to_string(folder.join(file)).expect("it is there")
-    }
-
-    #[test]
-    fn files_that_did_not_change_are_loaded_from_where_they_are() {
-        let scenario = Scenario::new();
-        let files = scenario.load("file = 'weights'", &["package/module.py"]);
-        scenario.write("unnamed", "new");
-        assert_eq!(files.directory(), Ok(None));
-    }
-
-    #[test]
-    fn files_that_were_edited_are_restored_among_all_others() {
-        let scenario = Scenario::new();
-        let files = scenario.load("file = 'weights'", &["package/module.py"]);
-        scenario.write("weights", "edited");
-        scenario.replace("package/module.py", "edited");
-        scenario.write("unnamed", "edited");
-        let folder = files
-            .directory()
-            .expect("there are copies")
-            .expect("files have changed");
-        assert_eq!(read(&folder, "weights"), "old");
-        assert_eq!(read(&folder, "package/module.py"), "old");
-        assert_eq!(read(&folder, "package/data"), "old");
-        assert_eq!(read(&folder, "unnamed"), "edited");
-        let module = fs::canonicalize(folder.join("package/module.py")).expect("it is there");
-        assert!(
-            module.starts_with(fs::canonicalize(&folder).expect("it is there")),
-            "{module:?}"
-        );
-        assert_eq!(files.directory(), Ok(Some(folder.clone())), "it is used again");
-        assert_eq!(read(scenario.dir.path(), "weights"), "edited", "the edit stays");
-        assert_eq!(files.check(&[folder.join("package/module.py")]), Ok(()));
-        let live = fs::canonicalize(scenario.path("package/module.py")).expect("it is there");
-        assert_eq!(
-            files.check(&[live]),
-            Err(ChangedFiles),
-            "it was read all the same"
-        );
-    }
-
-    #[test]
-    fn a_file_in_a_directory_that_settings_name_is_restored() {
-        let scenario = Scenario::new();
-        let files = scenario.load("folder = 'package'", &[]);
-        scenario.write("package/data", "edited");
-        let folder = files
-            .directory()
-            .expect("there are copies")
-            .expect("a file has changed");
-        assert_eq!(read(&folder, "package/data"), "old");
-    }
-
-    #[test]
-    fn a_file_that_is_not_found_by_the_directory_cannot_be_restored() {
-        let scenario = Scenario::new();
-        let files = scenario.load(&format!("file = '{}'", scenario.path("weights").display()), &[]);
-        assert_eq!(files.directory(), Ok(None));
-        scenario.write("weights", "edited");
-        assert_eq!(files.directory(), Err(ChangedFiles));
-    }
-
-    #[test]
-    fn an_edit_of_a_large_file_is_undone_where_files_can_be_cloned_and_else_an_error() {
-        let scenario = Scenario::new();
-        let weights = fs::File::create(scenario.path("weights")).expect("there is room");
-        weights.set_len(MAX_COPY + 1).expect("it is sparse");
-        let files = scenario.load("file = 'weights'", &[]);
-        scenario.write("weights", "edited");
-        match files.directory() {
-            Ok(folder) => {
-                let folder = folder.expect("the edit is noticed");
-                let restored = fs::metadata(folder.join("weights")).expect("it is there");
-                assert_eq!(restored.len(), MAX_COPY + 1);
-            }
-            Err(error) => assert_eq!(error, ChangedFiles),
-        }
-    }
-
-    #[test]
-    fn a_file_that_is_gone_is_left_to_the_load_to_complain_of() {
-        let scenario = Scenario::new();
-        let files = scenario.load("file = 'weights'", &[]);
-        fs::remove_file(scenario.path("weights")).expect("it is there");
-        assert_eq!(files.directory(), Ok(None));
-    }
-
-    #[test]
-    fn a_file_that_was_touched_during_the_load_is_not_known_and_not_compared() {
-        let scenario = Scenario::new();
-        let files = scenario.load("file = 'weights'", &[]);
-        scenario.write("weights", "during the load");
-        files.loaded(&[]);
-        scenario.write("weights", "after it");
-        assert_eq!(files.directory(), Ok(None));
-    }
+    Some(FileIdentity::from(&metadata) == identity)
 }

@@ -1,44 +1,43 @@
-//! From a configuration to live models: what is wanted is compared with what there is, new generations are loaded beside
-//! the old ones, and the registry is swapped in one step.
+//! Turns a configuration into live models.
 //!
-//! Owned by the application, which calls it from one thread. Any failure of a reload leaves everything as it was. At start there
-//! is nothing to protect: each model goes live as soon as it is ready, and one that fails does not hold up the others.
+//! A reload compares the desired models with the current ones, loads new generations while the old ones keep serving, and
+//! swaps the registry in one step. If anything fails, nothing changes. At startup there is nothing to protect: each model goes
+//! live as soon as it is ready, and a failed model does not delay the others.
+//!
+//! The application owns the [`Reloader`] and calls it from one thread.
 
+mod activation;
 mod failure;
 mod fingerprint;
 mod generations;
 mod load;
 mod load_threads;
+mod load_unload;
 mod loaded_files;
 mod plan;
-mod summary;
+mod reload_all;
+mod startup;
 mod warm_up;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use plugin_abi::manifest::ModelManifest;
-
 use crate::clock;
-use crate::config::{ModelSettings, TaskSettings};
-use crate::engine::{self, Engine, EngineConfig, TaskLimits};
+use crate::config::ModelSettings;
 use crate::metrics::{Metrics, ReloadResult};
-use crate::registry::{Generation, ModelEntry, ModelState, Reason, Registry, Snapshot, TaskTrial};
-use fingerprint::Fingerprint;
-use generations::{Generations, Started};
-use load::{Ready, load_all, task_settings};
-use plan::{Present, Step, Wanted, plan};
+use crate::registry::{ModelEntry, Reason, Registry, Snapshot};
+use generations::{Generations, StartedGeneration};
+use load::load_all;
 
 pub use failure::{ModelError, ModelFailure, RouteTaken};
-pub use load::{LoadContext, probe_options};
-pub use summary::Summary;
+pub use load::{LoadEnvironment, probe_options};
+pub use reload_all::Summary;
 
-/// Applies configurations. See the module.
+/// Loads, replaces and unloads models, and publishes the result in the registry.
 pub struct Reloader {
-    context: Arc<LoadContext>,
+    environment: Arc<LoadEnvironment>,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     prepare_pool: Arc<rayon::ThreadPool>,
@@ -48,9 +47,9 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// A reloader that has no models yet.
+    /// Creates a reloader without models.
     pub fn new(
-        context: LoadContext,
+        environment: LoadEnvironment,
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
         prepare_pool: Arc<rayon::ThreadPool>,
@@ -58,7 +57,7 @@ impl Reloader {
         drain_timeout: Duration,
     ) -> Self {
         Self {
-            context: Arc::new(context),
+            environment: Arc::new(environment),
             registry,
             prepare_pool,
             timeout,
@@ -70,192 +69,30 @@ impl Reloader {
 
     /// The scratch directory of this process.
     pub fn scratch_directory(&self) -> &Path {
-        self.context.loader.scratch_directory()
+        self.environment.loader.scratch_directory()
     }
 
-    /// Loads the first configuration. Blocks; each model is published as it becomes ready.
-    ///
-    /// # Errors
-    /// The models that do not serve, and why; they are in the registry as failed.
-    pub fn start(&mut self, models: &[ModelSettings]) -> Result<(), Vec<ModelFailure>> {
-        let entry = |settings: &ModelSettings| {
-            let state = ModelState::Loading;
-            Arc::new(ModelEntry::without_generation(settings.clone(), state))
-        };
-        for model in models {
-            self.metrics.add_model(&model.name);
-        }
-        self.registry
-            .publish(Snapshot::default().next(models.iter().map(entry)));
-        let fingerprints: BTreeMap<&str, Fingerprint> = models
-            .iter()
-            .map(|model| (model.name.as_str(), Fingerprint::of(model)))
-            .collect();
-        let mut failures = Vec::new();
-        let since = clock::unix_time();
-        let loads = load_all(&self.context, models, self.timeout);
-        for (settings, result) in loads {
-            let name = settings.name.clone();
-            let fingerprint = fingerprints.get(name.as_str()).cloned().unwrap_or_default();
-            let result = result.and_then(|ready| self.go_live(settings.clone(), ready));
-            let entry = match result {
-                Ok((entry, started)) => {
-                    let fingerprint = fingerprint.with_loaded(files_of(&entry), since);
-                    self.generations.serve(&name, fingerprint, started);
-                    entry
-                }
-                Err(failure) => {
-                    let state = ModelState::Failed {
-                        reason: failure.reason(),
-                    };
-                    failures.push(failure);
-                    ModelEntry::without_generation(settings, state)
-                }
-            };
-            self.replace_entry(entry);
-        }
-        if failures.is_empty() {
-            Ok(())
-        } else {
-            Err(failures)
-        }
-    }
-
-    /// Applies a configuration to the running server, all or nothing. Blocks until the new state is live.
-    ///
-    /// # Errors
-    /// The models that could not be loaded, and why. Nothing has changed then.
-    pub fn reload(&mut self, models: &[ModelSettings]) -> Result<Summary, Vec<ModelFailure>> {
-        self.reap();
-        let old = self.registry.snapshot();
-        let since = clock::unix_time();
-        let look = |settings: &ModelSettings| {
-            let serving = old.model(&settings.name);
-            Fingerprint::of(settings).with(serving.map_or(&[], |entry| files_of(entry)))
-        };
-        let fingerprints: Vec<Fingerprint> = models.iter().map(look).collect();
-        let (steps, removed) = self.plan(&old, models, &fingerprints);
-        let to_load: Vec<ModelSettings> = models
-            .iter()
-            .zip(&steps)
-            .filter_map(|(settings, step)| match step {
-                Step::Load(reason) => {
-                    log::info!(model = settings.name.as_str(); "reload: loading model `{}` ({reason})", settings.name);
-                    Some(settings.clone())
-                }
-                Step::Reconfigure | Step::Keep => None,
-            })
-            .collect();
-        let mut ready = self.load_or_fail(&old, &to_load)?;
-        let mut summary = Summary {
-            removed,
-            ..Summary::default()
-        };
-        let mut entries = Vec::with_capacity(models.len());
-        for ((settings, step), fingerprint) in models.iter().zip(&steps).zip(fingerprints) {
-            let name = settings.name.clone();
-            let kept = old.model(&name).cloned();
-            let entry = match (step, kept, ready.remove(&name)) {
-                (Step::Load(_), _, Some((entry, started))) => {
-                    let fingerprint = fingerprint.with_loaded(files_of(&entry), since);
-                    self.generations.serve(&name, fingerprint, started);
-                    summary.loaded.push(name);
-                    entry
-                }
-                (Step::Reconfigure, Some(kept), _) => {
-                    summary.reconfigured.push(name);
-                    reconfigured(&kept, settings)
-                }
-                (_, Some(kept), _) => {
-                    summary.kept += 1;
-                    kept.after_reload(None)
-                }
-                // A model to load is in `ready`, and one to keep is in the old snapshot.
-                (_, None, _) => continue,
-            };
-            entries.push(Arc::new(entry));
-        }
-        let next = old.next(entries);
-        for entry in next.models() {
-            apply_limits(entry);
-        }
-        self.registry.publish(next);
-        for name in &summary.removed {
-            self.generations.remove(name);
-            self.metrics.remove_model(name);
-        }
-        self.remove_lost_tasks();
-        self.metrics
-            .count_reload(ReloadResult::Success, clock::unix_seconds());
-        Ok(summary)
-    }
-
-    /// Loads one model as these settings have it, beside the one that serves. Blocks until it is live. One that serves
-    /// under the same settings from the same files is left alone.
-    ///
-    /// # Errors
-    /// Why it could not be loaded. Nothing has changed then.
-    pub fn load(&mut self, settings: &ModelSettings) -> Result<(), Vec<ModelFailure>> {
-        self.reap();
-        let old = self.registry.snapshot();
-        let since = clock::unix_time();
-        let name = settings.name.as_str();
-        let present = old.model(name);
-        let fingerprint = Fingerprint::of(settings).with(present.map_or(&[], |entry| files_of(entry)));
-        let serves = present.is_some_and(|entry| entry.settings == *settings);
-        if serves && self.generations.fingerprint(name) == Some(&fingerprint) {
-            return Ok(());
-        }
-        // In one configuration every route is unique, but the other models may have been loaded from an earlier one.
-        if let Some(failure) = route_conflict(&old, settings) {
-            let failures = vec![failure];
-            self.note_failures(&failures);
-            return Err(failures);
-        }
-        let mut ready = self.load_or_fail(&old, std::slice::from_ref(settings))?;
-        if let Some((entry, started)) = ready.remove(name) {
-            let fingerprint = fingerprint.with_loaded(files_of(&entry), since);
-            self.generations.serve(name, fingerprint, started);
-            self.replace_entry(entry);
-            self.remove_lost_tasks();
-        }
-        self.metrics
-            .count_reload(ReloadResult::Success, clock::unix_seconds());
-        Ok(())
-    }
-
-    /// Takes one model out of service; it finishes what it has. Returns whether there is such a model.
-    pub fn unload(&mut self, name: &str) -> bool {
-        let old = self.registry.snapshot();
-        let Some(entry) = old.model(name) else {
-            return false;
-        };
-        self.replace_entry(entry.unloaded());
-        self.generations.remove(name);
-        true
-    }
-
-    /// Records a reload that failed before any model: the configuration could not be read.
-    pub fn reload_refused(&mut self, reason: &Reason) {
+    /// Records a reload that failed because the configuration is invalid.
+    pub fn record_config_error(&mut self, reason: &Reason) {
         self.metrics
             .count_reload(ReloadResult::Failure, clock::unix_seconds());
         let old = self.registry.snapshot();
-        let noted = old
+        let entries = old
             .models()
             .map(|entry| Arc::new(entry.after_reload(Some(reason.clone()))));
-        self.registry.publish(old.next(noted));
+        self.registry.publish(old.next(entries));
     }
 
-    /// Joins the generations that have drained. Returns whether some have not.
+    /// Joins the workers of generations that have drained. Returns whether others are still draining.
     pub fn reap(&mut self) -> bool {
         self.generations.reap(self.drain_timeout)
     }
 
-    /// Takes all models out of service, lets them finish what is queued, and waits for that until `deadline`. If all
-    /// requests have been `answered`, nobody needs the batches that still run: processes are killed in the middle of them.
+    /// Unloads all models and waits until `deadline` for their queues to drain. If all requests have been `answered`, the
+    /// outcomes of running batches are not needed, and worker processes are killed immediately.
     ///
     /// # Errors
-    /// The models whose workers were still busy then.
+    /// The models whose workers were still busy at the deadline.
     pub fn shut_down(&mut self, deadline: Instant, answered: bool) -> Result<(), Vec<String>> {
         let old = self.registry.snapshot();
         self.registry.publish(old.next([]));
@@ -269,7 +106,7 @@ impl Reloader {
         if answered {
             self.generations.stop_running();
         }
-        // A generation that still runs at the deadline is reported by the caller.
+        // The caller reports generations that are still running at the deadline.
         while self.generations.reap(Duration::MAX) && clock::now() < deadline {
             std::thread::park_timeout(Duration::from_millis(2));
         }
@@ -281,50 +118,19 @@ impl Reloader {
         }
     }
 
-    fn plan(
-        &self,
-        old: &Snapshot,
-        models: &[ModelSettings],
-        fingerprints: &[Fingerprint],
-    ) -> (Vec<Step>, Vec<String>) {
-        let present: BTreeMap<&str, Present<'_>> = old
-            .models()
-            .map(|entry| {
-                let fingerprint = self.generations.fingerprint(entry.name());
-                (
-                    entry.name(),
-                    Present {
-                        settings: &entry.settings,
-                        fingerprint,
-                        unloaded: matches!(entry.state, ModelState::Unloaded),
-                    },
-                )
-            })
-            .collect();
-        let wanted: Vec<Wanted<'_>> = models
-            .iter()
-            .zip(fingerprints)
-            .map(|(settings, fingerprint)| Wanted {
-                settings,
-                fingerprint,
-            })
-            .collect();
-        plan(&present, &wanted)
-    }
-
-    /// Loads all of `models` and starts their engines, or none.
-    fn load_or_fail(
+    /// Loads all `models` and starts their engines, or none.
+    fn load_all_or_none(
         &mut self,
         old: &Snapshot,
         models: &[ModelSettings],
-    ) -> Result<BTreeMap<String, (ModelEntry, Started)>, Vec<ModelFailure>> {
+    ) -> Result<BTreeMap<String, (ModelEntry, StartedGeneration)>, Vec<ModelFailure>> {
         let mut live = BTreeMap::new();
         let mut failures = Vec::new();
-        let loads: Vec<_> = load_all(&self.context, models, self.timeout).collect();
+        let loads: Vec<_> = load_all(&self.environment, models, self.timeout).collect();
         for (settings, result) in loads {
             let name = settings.name.clone();
             match result {
-                Ok(ready) if failures.is_empty() => match self.go_live(settings, ready) {
+                Ok(ready) if failures.is_empty() => match self.start_engine(settings, ready) {
                     Ok(entry) => drop(live.insert(name, entry)),
                     Err(failure) => failures.push(failure),
                 },
@@ -345,16 +151,16 @@ impl Reloader {
         {
             self.metrics.remove_model(&settings.name);
         }
-        self.remove_lost_tasks();
-        self.note_failures(&failures);
+        self.remove_stale_tasks();
+        self.record_failures(&failures);
         Err(failures)
     }
 
-    fn note_failures(&self, failures: &[ModelFailure]) {
+    fn record_failures(&self, failures: &[ModelFailure]) {
         self.metrics
             .count_reload(ReloadResult::Failure, clock::unix_seconds());
         let old = self.registry.snapshot();
-        let noted = old.models().map(|entry| {
+        let entries = old.models().map(|entry| {
             let own = failures.iter().find(|failure| failure.model == entry.name());
             let reason = own.or(failures.first()).map(|failure| match own {
                 Some(_) => failure.reason(),
@@ -365,92 +171,11 @@ impl Reloader {
             });
             Arc::new(entry.after_reload(reason))
         });
-        self.registry.publish(old.next(noted));
+        self.registry.publish(old.next(entries));
     }
 
-    /// Starts the engine of a loaded model.
-    fn go_live(
-        &mut self,
-        settings: ModelSettings,
-        ready: Ready,
-    ) -> Result<(ModelEntry, Started), ModelFailure> {
-        let Ready {
-            loaded,
-            isolated,
-            tasks,
-            default_task,
-            trials,
-        } = ready;
-        let limits: Vec<TaskLimits> = tasks.iter().map(limits_of).collect();
-        let manifest = loaded.model.manifest().clone();
-        let config = EngineConfig {
-            name: &settings.name,
-            tasks: &limits,
-            workers: settings.workers.get(),
-            nice: self.context.nice_of(&settings),
-            prepare_pool: self.prepare_pool_of(&settings, &manifest, isolated)?,
-        };
-        let (engine, workers) = Engine::start(loaded.model, &config, &self.metrics)
-            .map_err(|error| ModelFailure::new(&settings, None, error))?;
-        let started = self.generations.start(workers);
-        let generation = Arc::new(Generation {
-            number: started.number,
-            manifest,
-            plugin: loaded.plugin,
-            created: clock::unix_seconds(),
-            trials,
-            engine,
-        });
-        let untried = match generation.trials.contains(&TaskTrial::Succeeded) {
-            true => "",
-            false => "; nothing has been computed yet",
-        };
-        log::info!(
-            "model `{}` is ready: generation {}, tasks {}{untried}",
-            settings.name,
-            generation.number,
-            generation
-                .manifest
-                .tasks
-                .iter()
-                .map(|task| task.name.as_str())
-                .collect::<Vec<_>>()
-                .join(", ")
-        );
-        let state = ModelState::Ready(generation);
-        Ok((
-            ModelEntry {
-                settings,
-                state,
-                tasks,
-                default_task,
-                last_reload_error: None,
-                last_tasks: None,
-            },
-            started,
-        ))
-    }
-
-    /// The threads on which a model's items are prepared. Those of a model with processes of its own only wait for these,
-    /// and may wait long, so they are no threads of other models.
-    fn prepare_pool_of(
-        &self,
-        settings: &ModelSettings,
-        manifest: &ModelManifest,
-        isolated: bool,
-    ) -> Result<Arc<rayon::ThreadPool>, ModelFailure> {
-        let prepares = manifest.tasks.iter().any(|task| task.prepares);
-        if !prepares || !isolated {
-            return Ok(self.prepare_pool.clone());
-        }
-        let name = format!("prepare {}", settings.name);
-        let (threads, nice) = (self.context.prepare_threads, self.context.nice_of(settings));
-        engine::prepare_pool(&name, threads, nice)
-            .map_err(|error| ModelFailure::new(settings, None, io::Error::other(error)))
-    }
-
-    /// Tasks that a model no longer has are no longer reported.
-    fn remove_lost_tasks(&self) {
+    /// Removes the metrics of tasks that a model no longer has.
+    fn remove_stale_tasks(&self) {
         for entry in self.registry.snapshot().models() {
             if entry.generation().is_some() {
                 self.metrics
@@ -467,56 +192,9 @@ impl Reloader {
     }
 }
 
-/// The entry of a generation that is kept, under other settings.
-fn reconfigured(kept: &ModelEntry, settings: &ModelSettings) -> ModelEntry {
-    let resolved = task_settings(settings, kept.task_manifests());
-    let default_task = load::default_task(settings, kept.task_manifests());
-    ModelEntry {
-        settings: settings.clone(),
-        state: kept.state.clone(),
-        tasks: resolved,
-        default_task,
-        last_reload_error: None,
-        last_tasks: kept.last_tasks.clone(),
-    }
-}
-
-/// The first short route of a model that another live model has.
-fn route_conflict(live: &Snapshot, settings: &ModelSettings) -> Option<ModelFailure> {
-    settings.configured_routes().find_map(|(task, route)| {
-        let (owner, owner_task) = live.route(route)?;
-        let owner_task = owner.task_manifests().get(owner_task)?.name.clone();
-        (owner.name() != settings.name).then(|| {
-            let taken = RouteTaken {
-                route: route.to_owned(),
-                task: task.to_owned(),
-                owner: owner.name().to_owned(),
-                owner_task,
-            };
-            let error = ModelError::RouteTaken(Box::new(taken));
-            ModelFailure::new(settings, Some(settings.location()), error)
-        })
-    })
-}
-
-/// The files that the model has reported, if it serves.
-fn files_of(entry: &ModelEntry) -> &[PathBuf] {
+/// The files that the model has reported, if it is serving.
+fn reported_files(entry: &ModelEntry) -> &[PathBuf] {
     entry
         .generation()
         .map_or(&[], |generation| &generation.manifest.files)
-}
-
-fn apply_limits(entry: &ModelEntry) {
-    if let Some(generation) = entry.generation() {
-        let limits: Vec<TaskLimits> = entry.tasks.iter().map(limits_of).collect();
-        generation.engine.reconfigure(&limits);
-    }
-}
-
-fn limits_of(settings: &TaskSettings) -> TaskLimits {
-    TaskLimits {
-        batching: settings.batching,
-        max_queue_size: settings.max_queue_size,
-        max_queue_weight: settings.max_queue_weight,
-    }
 }

@@ -1,4 +1,4 @@
-//! What a new configuration asks for, as a function of what there is and what is wanted. Touches nothing.
+//! Plans a reload: a pure function from the current and the desired models to steps.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,65 +7,66 @@ use std::path::PathBuf;
 use super::fingerprint::Fingerprint;
 use crate::config::ModelSettings;
 
-/// A model that serves (or failed to load) at present.
-pub(super) struct Present<'a> {
+/// A model that is serving or has failed to load.
+pub(super) struct Current<'a> {
     pub(super) settings: &'a ModelSettings,
-    /// The files that it was loaded from; `None` if it does not serve.
+    /// The fingerprint of its files; `None` if it is not serving.
     pub(super) fingerprint: Option<&'a Fingerprint>,
     /// Whether a client has unloaded it.
     pub(super) unloaded: bool,
 }
 
-/// A model as the new configuration has it.
-pub(super) struct Wanted<'a> {
+/// A model in the new configuration.
+pub(super) struct Desired<'a> {
     pub(super) settings: &'a ModelSettings,
     pub(super) fingerprint: &'a Fingerprint,
 }
 
-/// What to do with one configured model.
+/// The step for one configured model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Load a generation: the model is new, failed before, or its plugin, files or settings changed.
+    /// Load a new generation: the model is new, is not serving, or its plugin, files or settings changed.
     Load(Reason),
-    /// Keep the generation and change how it is used.
+    /// Keep the generation and apply new settings to it.
     Reconfigure,
-    /// Nothing changed.
+    /// Change nothing.
     Keep,
 }
 
-/// Why a generation is loaded.
+/// Why a new generation is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// There is no such model yet.
+    /// The model is new.
     Added,
-    /// It is configured but does not serve.
+    /// It is configured but not serving.
     NotServing,
     /// A client has unloaded it. A reload loads all configured models.
     Unloaded,
-    /// Its plugin, its settings or its workers were changed.
+    /// Its plugin, settings or workers changed.
     Settings,
-    /// The plugin, a file that the settings name, or one that the model has reported was rebuilt or replaced:
-    /// these files.
+    /// These files changed: the plugin, files that the settings name, or files that the model has reported.
     Files(Vec<PathBuf>),
 }
 
-/// Files that are named in the log; of the others, only their number is given.
-const MAX_FILES: usize = 5;
+/// Maximum number of files to list in the log. Further files are only counted.
+const MAX_LISTED_FILES: usize = 5;
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Added => f.write_str("added"),
-            Self::NotServing => f.write_str("not serving before"),
-            Self::Unloaded => f.write_str("a client had unloaded it; a reload loads all configured models"),
+            Self::NotServing => f.write_str("it was not serving"),
+            Self::Unloaded => {
+                f.write_str("it was unloaded by a client, and a reload loads all configured models")
+            }
             Self::Settings => f.write_str("settings changed"),
             Self::Files(files) => {
                 f.write_str("files changed: ")?;
-                for (index, file) in files.iter().take(MAX_FILES).enumerate() {
+                for (index, file) in files.iter().take(MAX_LISTED_FILES).enumerate() {
                     let separator = if index > 0 { ", " } else { "" };
                     write!(f, "{separator}{}", file.display())?;
                 }
-                match files.len().saturating_sub(MAX_FILES) {
+                match files.len().saturating_sub(MAX_LISTED_FILES) {
                     0 => Ok(()),
                     more => write!(f, " and {more} more"),
                 }
@@ -74,36 +75,39 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The steps, one per wanted model and in the same order, and the names of the models to remove.
-pub(super) fn plan(present: &BTreeMap<&str, Present<'_>>, wanted: &[Wanted<'_>]) -> (Vec<Step>, Vec<String>) {
-    let steps = wanted
+/// The steps, one per desired model in the same order, and the names of the models to remove.
+pub(super) fn plan(
+    current: &BTreeMap<&str, Current<'_>>,
+    desired: &[Desired<'_>],
+) -> (Vec<Step>, Vec<String>) {
+    let steps = desired
         .iter()
-        .map(|wanted| step(present.get(wanted.settings.name.as_str()), wanted))
+        .map(|desired| step(current.get(desired.settings.name.as_str()), desired))
         .collect();
-    let removed = present
+    let removed = current
         .keys()
-        .filter(|name| wanted.iter().all(|wanted| wanted.settings.name != **name))
+        .filter(|name| desired.iter().all(|desired| desired.settings.name != **name))
         .map(|name| (*name).to_owned())
         .collect();
     (steps, removed)
 }
 
-fn step(present: Option<&Present<'_>>, wanted: &Wanted<'_>) -> Step {
-    let Some(present) = present else {
+fn step(current: Option<&Current<'_>>, desired: &Desired<'_>) -> Step {
+    let Some(current) = current else {
         return Step::Load(Reason::Added);
     };
-    let Some(fingerprint) = present.fingerprint else {
-        return Step::Load(if present.unloaded {
+    let Some(fingerprint) = current.fingerprint else {
+        return Step::Load(if current.unloaded {
             Reason::Unloaded
         } else {
             Reason::NotServing
         });
     };
-    if present.settings.needs_reload(wanted.settings) {
+    if current.settings.needs_reload(desired.settings) {
         Step::Load(Reason::Settings)
-    } else if fingerprint != wanted.fingerprint {
-        Step::Load(Reason::Files(fingerprint.changed_files(wanted.fingerprint)))
-    } else if present.settings != wanted.settings {
+    } else if fingerprint != desired.fingerprint {
+        Step::Load(Reason::Files(fingerprint.changed_files(desired.fingerprint)))
+    } else if current.settings != desired.settings {
         Step::Reconfigure
     } else {
         Step::Keep
@@ -132,20 +136,20 @@ mod tests {
             temp_dir: PathBuf::from("/tmp"),
         };
         resolve(source, &BTreeMap::new(), &Overrides::none(), &facts)
-            .expect("the test's configuration is right")
+            .expect("the test's configuration is valid")
             .models
     }
 
-    /// Plans from one configuration to another, with all files unchanged.
+    /// Plans the change from one configuration to another without changed files.
     fn steps(old: &str, new: &str) -> (Vec<Step>, Vec<String>) {
         let (old, new) = (models(old), models(new));
         let files = Fingerprint::default();
-        let present = old
+        let current = old
             .iter()
             .map(|settings| {
                 (
                     settings.name.as_str(),
-                    Present {
+                    Current {
                         settings,
                         fingerprint: Some(&files),
                         unloaded: false,
@@ -153,20 +157,20 @@ mod tests {
                 )
             })
             .collect();
-        let wanted: Vec<Wanted<'_>> = new
+        let desired: Vec<Desired<'_>> = new
             .iter()
-            .map(|settings| Wanted {
+            .map(|settings| Desired {
                 settings,
                 fingerprint: &files,
             })
             .collect();
-        plan(&present, &wanted)
+        plan(&current, &desired)
     }
 
     const ONE: &str = "[[models]]\nname = 'one'\nplugin = 'echo'\n";
 
     #[test]
-    fn what_did_not_change_is_kept() {
+    fn an_unchanged_model_is_kept() {
         assert_eq!(steps(ONE, ONE), (vec![Step::Keep], vec![]));
     }
 
@@ -179,19 +183,19 @@ mod tests {
     }
 
     #[test]
-    fn other_batching_does_not_load_the_plugin_again() {
+    fn a_change_of_batching_does_not_load_the_plugin_again() {
         let other = format!("{ONE}[models.batching]\nmax_batch_size = 3\n");
         assert_eq!(steps(ONE, &other), (vec![Step::Reconfigure], vec![]));
     }
 
     #[test]
-    fn other_settings_load_a_new_generation() {
+    fn a_change_of_settings_loads_a_new_generation() {
         let other = format!("{ONE}[models.settings]\nlanguage = 'de'\n");
         assert_eq!(steps(ONE, &other), (vec![Step::Load(Reason::Settings)], vec![]));
     }
 
     #[test]
-    fn a_model_is_added_beside_the_others() {
+    fn adding_a_model_keeps_the_others() {
         let both = format!("{ONE}[[models]]\nname = 'two'\nplugin = 'echo'\n");
         assert_eq!(
             steps(ONE, &both),
@@ -200,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_model_is_loaded_under_its_new_name_and_removed_under_the_old_one() {
+    fn a_renamed_model_is_loaded_under_its_new_name_and_removed_under_its_old_one() {
         let renamed = ONE.replace("one", "uno");
         assert_eq!(
             steps(ONE, &renamed),
@@ -209,63 +213,66 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_does_not_serve_is_tried_again() {
+    fn a_model_that_is_not_serving_is_loaded_again() {
         let one = models(ONE);
         let files = Fingerprint::default();
-        let present = BTreeMap::from([(
+        let current = BTreeMap::from([(
             "one",
-            Present {
+            Current {
                 settings: &one[0],
                 fingerprint: None,
                 unloaded: false,
             },
         )]);
-        let wanted = [Wanted {
+        let desired = [Desired {
             settings: &one[0],
             fingerprint: &files,
         }];
-        assert_eq!(plan(&present, &wanted).0, [Step::Load(Reason::NotServing)]);
+        assert_eq!(plan(&current, &desired).0, [Step::Load(Reason::NotServing)]);
     }
 
     #[test]
-    fn a_file_that_was_replaced_loads_a_new_generation() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("weights.bin");
+    fn a_replaced_file_loads_a_new_generation() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("weights.bin");
         let text = format!("{ONE}[models.settings]\nweights = '{}'\n", file.display());
         let one = models(&text);
-        std::fs::write(&file, "old").expect("the folder is ours");
+        std::fs::write(&file, "old").expect("the directory is writable");
         let before = Fingerprint::of(&one[0]);
         assert_eq!(before, Fingerprint::of(&one[0]));
-        std::fs::write(&file, "newer").expect("the folder is ours");
+        std::fs::write(&file, "newer").expect("the directory is writable");
         let after = Fingerprint::of(&one[0]);
-        let present = BTreeMap::from([(
+        let current = BTreeMap::from([(
             "one",
-            Present {
+            Current {
                 settings: &one[0],
                 fingerprint: Some(&before),
                 unloaded: false,
             },
         )]);
-        let wanted = [Wanted {
+        let desired = [Desired {
             settings: &one[0],
             fingerprint: &after,
         }];
-        assert_eq!(plan(&present, &wanted).0, [Step::Load(Reason::Files(vec![file]))]);
+        assert_eq!(
+            plan(&current, &desired).0,
+            [Step::Load(Reason::Files(vec![file]))]
+        );
     }
 
     #[test]
-    fn a_file_that_a_model_reports_counts_until_it_is_touched() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("model.py");
+    fn a_reported_file_is_unchanged_until_it_is_written() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("model.py");
         let reported = [file.clone()];
-        std::fs::write(&file, "old").expect("the folder is ours");
+        std::fs::write(&file, "old").expect("the directory is writable");
         let one = models(ONE);
-        let loading = |since| Fingerprint::of(&one[0]).with_loaded(&reported, since);
-        let now = || Fingerprint::of(&one[0]).with(&reported);
+        let loading = |since| Fingerprint::of(&one[0]).with_reported_by_load(&reported, since);
+        let now = || Fingerprint::of(&one[0]).with_reported(&reported);
         let loaded = loading(Duration::MAX);
         assert_eq!(loaded, now());
-        assert_ne!(loading(Duration::ZERO), now(), "touched while it was loaded");
-        std::fs::write(&file, "newer").expect("the folder is ours");
+        assert_ne!(loading(Duration::ZERO), now(), "changed during the load");
+        std::fs::write(&file, "newer").expect("the directory is writable");
         assert_ne!(loaded, now());
     }
 }

@@ -1,4 +1,4 @@
-//! The warm-up: a model runs its own examples before it serves, so that no client waits for what happens only once.
+//! The warm-up: runs the model's examples before it serves, so that no request waits for one-time initialization.
 
 use plugin_abi::manifest::{TaskManifest, Trial};
 
@@ -11,51 +11,54 @@ use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, SinkStatus}
 use crate::registry::TaskTrial;
 use crate::values::{ItemInput, Tensor, Value};
 
-/// What a warm-up has shown of a model that may serve.
+/// The result of the warm-up of a model that can serve.
 #[derive(Clone, Debug, Default)]
-pub(super) struct WarmedUp {
-    /// The failures of examples.
+pub(super) struct WarmUpOutcome {
+    /// Examples that failed.
     pub(super) failures: Vec<WarmUpError>,
-    /// The outcome for each task.
+    /// The outcome of each task.
     pub(super) trials: Vec<TaskTrial>,
 }
 
-/// Of a model that is not warmed up.
-pub(super) fn without_warm_up(tasks: &[TaskManifest]) -> WarmedUp {
+/// The result for a model with `warm_up = false`.
+pub(super) fn skipped_warm_up(tasks: &[TaskManifest]) -> WarmUpOutcome {
     let reason = "`warm_up` is false";
     let trial = |task| TaskTrial::of(task, TaskTrial::Untried { reason });
-    WarmedUp {
+    WarmUpOutcome {
         failures: Vec::new(),
         trials: tasks.iter().map(trial).collect(),
     }
 }
 
-/// Runs an example of every task as a batch of one and, if batches are allowed, as a batch of two. If an example fails, the
-/// next one is tried. Returns the failures of examples that do not keep the model from serving: it rejects the input, which
-/// may not suit the operator's settings although these are valid, or its plugin has reported that it computes nothing without
-/// input of the right kind.
+/// Runs an example of every task as a batch of one and, if the limits allow it, as a batch of two. If an example fails, the
+/// next one is tried.
+///
+/// The returned failures do not keep the model from serving: either the model rejected the input, which may not suit the
+/// operator's settings although these are valid, or the plugin has reported that it computes nothing without suitable input.
 ///
 /// # Errors
-/// The first failure, if no task of the model has computed anything; or that of a task that failed with every example, other
-/// than by rejecting it.
-pub(super) fn warm_up(model: &dyn Model, settings: &ModelSettings) -> Result<WarmedUp, WarmUpError> {
-    let mut warmed_up = WarmedUp::default();
-    let mut excused = false;
+/// The first failure, if no task of the model computed anything, or if every example of a task failed and at least one of
+/// them failed for another reason than its input.
+pub(super) fn warm_up(model: &dyn Model, settings: &ModelSettings) -> Result<WarmUpOutcome, WarmUpError> {
+    let mut outcome = WarmUpOutcome::default();
+    let mut plugin_reported_failure = false;
     for (index, task) in model.manifest().tasks.iter().enumerate() {
-        let WarmedUp { failures, trials } = &mut warmed_up;
-        let mut outcome = TaskTrial::Untried {
+        let WarmUpOutcome { failures, trials } = &mut outcome;
+        let mut trial = TaskTrial::Untried {
             reason: "the task has no example",
         };
-        excused |= matches!(task.trial, Some(Trial::Failed { .. }));
+        plugin_reported_failure |= matches!(task.trial, Some(Trial::Failed { .. }));
         let limits = settings.task(&task.name, &DeclaredLimits::from(&task.limits));
-        let most = limits.batching.max_batch_size.get().min(2);
+        let max_size = limits.batching.max_batch_size.get().min(2);
         let mut fault = None;
         for (number, example) in task.examples.iter().enumerate() {
             let run = decode_example(task, example)
-                .map_err(Failed::from)
-                .and_then(|input| (1..=most).try_for_each(|size| run_once(model, index, task, &input, size)));
+                .map_err(ExampleFailure::from)
+                .and_then(|input| {
+                    (1..=max_size).try_for_each(|size| run_once(model, index, task, &input, size))
+                });
             let Err(failed) = run else {
-                (outcome, fault) = (TaskTrial::Succeeded, None);
+                (trial, fault) = (TaskTrial::Succeeded, None);
                 break;
             };
             let failure = WarmUpError {
@@ -69,32 +72,32 @@ pub(super) fn warm_up(model: &dyn Model, settings: &ModelSettings) -> Result<War
             if !failed.rejected && !matches!(task.trial, Some(Trial::Failed { .. })) {
                 fault.get_or_insert(failure.clone());
             }
-            if let TaskTrial::Untried { .. } = outcome {
+            if let TaskTrial::Untried { .. } = trial {
                 let reason = format!("example {}: {}", failure.example, failure.reason);
-                outcome = TaskTrial::Failed { reason };
+                trial = TaskTrial::Failed { reason };
             }
             failures.push(failure);
         }
         if let Some(fault) = fault {
             return Err(fault);
         }
-        trials.push(TaskTrial::of(task, outcome));
+        trials.push(TaskTrial::of(task, trial));
     }
-    let succeeded = warmed_up.trials.contains(&TaskTrial::Succeeded);
-    match warmed_up.failures.first() {
-        Some(first) if !succeeded && !excused => Err(first.clone()),
-        _ => Ok(warmed_up),
+    let succeeded = outcome.trials.contains(&TaskTrial::Succeeded);
+    match outcome.failures.first() {
+        Some(first) if !succeeded && !plugin_reported_failure => Err(first.clone()),
+        _ => Ok(outcome),
     }
 }
 
 /// Why an example failed.
-struct Failed {
+struct ExampleFailure {
     reason: String,
-    /// The model rejected the input.
+    /// Whether the model rejected the input.
     rejected: bool,
 }
 
-impl From<ItemError> for Failed {
+impl From<ItemError> for ExampleFailure {
     fn from(error: ItemError) -> Self {
         Self {
             rejected: matches!(error, ItemError::Invalid(_) | ItemError::Unsupported(_)),
@@ -103,7 +106,7 @@ impl From<ItemError> for Failed {
     }
 }
 
-impl From<BatchError> for Failed {
+impl From<BatchError> for ExampleFailure {
     fn from(error: BatchError) -> Self {
         match error {
             BatchError::Failed(error) => error.into(),
@@ -121,7 +124,7 @@ fn run_once(
     task: &TaskManifest,
     input: &ItemInput,
     size: usize,
-) -> Result<(), Failed> {
+) -> Result<(), ExampleFailure> {
     let prepared = if task.prepares {
         let prepare = |_| model.prepare(index, input);
         (0..size).map(prepare).collect::<Result<Vec<_>, _>>()?
@@ -136,7 +139,7 @@ fn run_once(
         .collect();
     let mut outcomes = WarmUpSink {
         items: size,
-        answered: 0,
+        outcomes: 0,
         failure: None,
     };
     model.predict_batch(0, index, &items, &mut outcomes)?;
@@ -145,8 +148,8 @@ fn run_once(
             failure: Some(failure),
             ..
         } => Err(failure.into()),
-        WarmUpSink { answered, items, .. } if answered != items => Err(Failed {
-            reason: format!("{answered} outcomes for a batch of {items} items"),
+        WarmUpSink { outcomes, items, .. } if outcomes != items => Err(ExampleFailure {
+            reason: format!("{outcomes} outcomes for a batch of {items} items"),
             rejected: false,
         }),
         _ => Ok(()),
@@ -156,24 +159,24 @@ fn run_once(
 /// Counts outcomes and keeps the first failure.
 struct WarmUpSink {
     items: usize,
-    answered: usize,
+    outcomes: usize,
     failure: Option<ItemError>,
 }
 
 impl OutputSink for WarmUpSink {
     fn emit(&mut self, _index: usize, _value: Value, more: bool) -> SinkStatus {
-        self.answered += usize::from(!more);
+        self.outcomes += usize::from(!more);
         SinkStatus::Accepted
     }
 
     fn emit_batch(&mut self, _tensors: Vec<Tensor>) -> SinkStatus {
-        self.answered += self.items;
+        self.outcomes += self.items;
         SinkStatus::Accepted
     }
 
     fn fail(&mut self, _index: usize, error: ItemError) -> SinkStatus {
         self.failure.get_or_insert(error);
-        self.answered += 1;
+        self.outcomes += 1;
         SinkStatus::Accepted
     }
 }

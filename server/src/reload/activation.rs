@@ -1,0 +1,109 @@
+//! Starts the engine of a loaded model.
+
+use std::io;
+use std::sync::Arc;
+
+use plugin_abi::manifest::ModelManifest;
+
+use super::Reloader;
+use super::failure::ModelFailure;
+use super::generations::StartedGeneration;
+use super::load::LoadedModel;
+use crate::clock;
+use crate::config::{ModelSettings, TaskSettings};
+use crate::engine::{self, Engine, EngineConfig, TaskLimits};
+use crate::registry::{Generation, ModelEntry, ModelState, TaskTrial};
+
+impl Reloader {
+    /// Starts the engine of a loaded model.
+    pub(super) fn start_engine(
+        &mut self,
+        settings: ModelSettings,
+        ready: LoadedModel,
+    ) -> Result<(ModelEntry, StartedGeneration), ModelFailure> {
+        let LoadedModel {
+            loaded,
+            isolated,
+            tasks,
+            default_task,
+            trials,
+        } = ready;
+        let limits: Vec<TaskLimits> = tasks.iter().map(limits_of).collect();
+        let manifest = loaded.model.manifest().clone();
+        let config = EngineConfig {
+            name: &settings.name,
+            tasks: &limits,
+            workers: settings.workers.get(),
+            nice: self.environment.nice_of(&settings),
+            prepare_pool: self.prepare_pool_of(&settings, &manifest, isolated)?,
+        };
+        let (engine, workers) = Engine::start(loaded.model, &config, &self.metrics)
+            .map_err(|error| ModelFailure::new(&settings, None, error))?;
+        let started = self.generations.start(workers);
+        let generation = Arc::new(Generation {
+            number: started.number,
+            manifest,
+            plugin: loaded.plugin,
+            created: clock::unix_seconds(),
+            trials,
+            engine,
+        });
+        let suffix = match generation.trials.contains(&TaskTrial::Succeeded) {
+            true => "",
+            false => "; nothing has been computed yet",
+        };
+        log::info!(
+            "model `{}` is ready: generation {}, tasks {}{suffix}",
+            settings.name,
+            generation.number,
+            generation
+                .manifest
+                .tasks
+                .iter()
+                .map(|task| task.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+        let state = ModelState::Ready(generation);
+        Ok((
+            ModelEntry {
+                settings,
+                state,
+                tasks,
+                default_task,
+                last_reload_error: None,
+                last_tasks: None,
+            },
+            started,
+        ))
+    }
+
+    /// The threads that prepare a model's items. A model with worker processes has its own threads, because these only wait for
+    /// the processes, possibly for a long time.
+    fn prepare_pool_of(
+        &self,
+        settings: &ModelSettings,
+        manifest: &ModelManifest,
+        isolated: bool,
+    ) -> Result<Arc<rayon::ThreadPool>, ModelFailure> {
+        let prepares = manifest.tasks.iter().any(|task| task.prepares);
+        if !prepares || !isolated {
+            return Ok(self.prepare_pool.clone());
+        }
+        let name = format!("prepare {}", settings.name);
+        let (threads, nice) = (
+            self.environment.prepare_threads,
+            self.environment.nice_of(settings),
+        );
+        engine::prepare_pool(&name, threads, nice)
+            .map_err(|error| ModelFailure::new(settings, None, io::Error::other(error)))
+    }
+}
+
+pub(super) fn limits_of(settings: &TaskSettings) -> TaskLimits {
+    TaskLimits {
+        batching: settings.batching,
+        max_queue_size: settings.max_queue_size,
+        max_queue_weight: settings.max_queue_weight,
+    }
+}
