@@ -10,10 +10,10 @@ use crate::harness::{Scenario, Server, Signal, eventually};
 const WAYS_TO_DIE: [(&str, &str, &str); 6] = [
     ("segfault", "crash", "segmentation fault (SIGSEGV)"),
     ("abort", "crash", "abort (SIGABRT)"),
-    ("exit", "exit", "ended itself with code 0"),
+    ("exit", "exit", "exited with code 0"),
     ("stack_overflow", "crash", "abort (SIGABRT)"),
     ("kill", "killed", "SIGKILL"),
-    ("hang", "hang", "did not answer within 2 s"),
+    ("hang", "hang", "did not reply within 2 s"),
 ];
 
 /// A model `m` in a process of its own, and beside it a model `other` in another.
@@ -157,7 +157,7 @@ fn a_crash_loop_is_visible_refuses_new_requests_and_ends_by_itself() {
         (&json!(false), &json!("crash loop"))
     );
     let reason = model["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains("cannot be started again"), "{reason}");
+    assert!(reason.contains("cannot be restarted"), "{reason}");
     server.get("/readyz").expect(503);
     let metrics = server.metrics();
     assert_eq!(metrics.count("inference_model_ready", &[("model", "m")]), 0);
@@ -228,7 +228,7 @@ fn a_load_that_ends_its_process_is_refused_and_the_server_lives() {
     for (fault, says) in [
         ("segfault", "segmentation fault"),
         ("abort", "abort (SIGABRT)"),
-        ("exit", "ended itself with code 0"),
+        ("exit", "exited with code 0"),
         ("panic", "misbehave panics in load"),
         ("error", "on_load"),
     ] {

@@ -51,7 +51,7 @@ fn an_item_that_kills_its_process_while_it_is_prepared_fails_alone() {
         );
         let message = outputs[2]["error"]["message"].as_str().unwrap_or_default();
         assert!(
-            message.contains("while it prepared this item a second time"),
+            message.contains("while preparing this item for the second time"),
             "{message}"
         );
     }

@@ -18,8 +18,10 @@ use bytes::Bytes;
 use inference_server::clock;
 use inference_server::config::{OnCrash, ProcessSettings};
 use inference_server::error::ItemError;
-use inference_server::isolation::confine::{Confinement, Enclosures};
-use inference_server::isolation::{CHILD_COMMAND, IsolatedModel, Isolation, Program, Setup, run_child};
+use inference_server::isolation::confine::{Confinement, ResourceAllocator};
+use inference_server::isolation::{
+    CHILD_COMMAND, IsolatedModel, IsolationOptions, Program, Setup, run_child,
+};
 use inference_server::metrics::{Buckets, Metrics};
 use inference_server::model::{BatchError, BatchItem, Model, OutputSink, PreparedItem, SinkStatus};
 use inference_server::resources::Resources;
@@ -198,7 +200,7 @@ fn deep_copy(input: &ItemInput) -> ItemInput {
 
 fn start() -> Result<IsolatedModel, Box<dyn std::error::Error>> {
     let metrics = Metrics::new(Buckets::NONE)?;
-    let isolation = Isolation {
+    let isolation = IsolationOptions {
         program: Program {
             executable: std::env::current_exe()?,
             arguments: vec![CHILD_COMMAND.to_owned()],
@@ -217,7 +219,7 @@ fn start() -> Result<IsolatedModel, Box<dyn std::error::Error>> {
             max_restart_delay: Duration::from_secs(1),
         },
         resources: Resources::default(),
-        enclosures: Arc::new(Enclosures::new(std::env::temp_dir())),
+        resource_allocator: Arc::new(ResourceAllocator::new(std::env::temp_dir())),
         workers: 1,
         prepare_lanes: 1,
         start_timeout: Duration::from_secs(60),

@@ -49,8 +49,8 @@ fn a_crash_an_exit_and_a_hang_cost_the_process_alone() {
     };
     for (deed, cause) in [
         ("abort", "abort (SIGABRT)"),
-        ("_exit", "ended itself with code 7"),
-        ("hang", "did not answer within 1 s"),
+        ("_exit", "exited with code 7"),
+        ("hang", "did not reply within 1 s"),
     ] {
         let before = process(&server);
         let outputs = server
@@ -243,7 +243,7 @@ fn a_sandbox_holds_python_as_well() {
     let file = scenario.dir().join("written");
     let server = scenario.start();
     let outputs = server.predict("m", "f", &json!([file])).expect(200).outputs();
-    if server.log().has("the sandbox has a gap") {
+    if server.log().has("the sandbox is incomplete") {
         eprintln!("note: NOT TESTED, since this kernel has no complete sandbox");
         return;
     }

@@ -34,7 +34,7 @@ pub(super) fn connections(settings: &Settings) -> Result<NonZeroUsize, AppError>
 }
 
 fn demand(settings: &Settings, declared: &dyn Fn(&Path) -> Option<manifest::Isolation>) -> Demand {
-    let files = OpenFiles::of_process(settings.server.prepare_threads.get());
+    let files = OpenFiles::for_process(settings.server.prepare_threads.get());
     let processes: u64 = settings
         .models
         .iter()

@@ -29,7 +29,7 @@ use crate::engine;
 use crate::error::Chain;
 use crate::grpc;
 use crate::http;
-use crate::isolation::confine::{Confinement, Enclosures};
+use crate::isolation::confine::{Confinement, ResourceAllocator};
 use crate::isolation::{self, LoadFailure, Program};
 use crate::loader::{self, Inspection, LoadError, Loader, ProbeProgram};
 use crate::logging;
@@ -285,13 +285,13 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
     let prepare_pool = engine::prepare_pool("prepare", prepare_threads, model_nice)?;
     let loader =
         Loader::new(&settings.server.scratch_dir, ProbeProgram::this_server()).map_err(AppError::Loader)?;
-    let mut enclosures = Enclosures::new(loader.scratch_directory().to_owned());
+    let mut resource_allocator = ResourceAllocator::new(loader.scratch_directory().to_owned());
     let is_limited = |model: &ModelSettings| model.resources.max_memory.is_some();
     if settings.models.iter().any(is_limited) {
-        enclosures.take_over_cgroup();
+        resource_allocator.claim_cgroup();
     }
     let environment = LoadEnvironment {
-        enclosures: Arc::new(enclosures),
+        resource_allocator: Arc::new(resource_allocator),
         loader,
         probe_timeout: settings.server.reload_timeout,
         cores: thread::available_parallelism().map_or(1, NonZeroUsize::get),

@@ -1,72 +1,72 @@
-//! When a child that died is started again: a pure state machine, with the time as an argument.
+//! Decides when a child process that exited is restarted. A pure state machine with the time as an argument.
 //!
-//! The first death is followed by a new start at once, since the batch that the child held waits for it. Deaths that
-//! follow one another without a completed batch between them are followed by a pause that doubles each time, up to a
-//! limit, and varies a little at random, so that children that die of the same cause do not come back in step. After
-//! [`CRASH_LOOP`] of them it is a crash loop. A completed batch, or a long enough life, makes the child as good as new.
+//! The first restart is immediate, because the batch that the process held is waiting. Further exits without a completed batch
+//! in between are followed by a delay that doubles each time up to a maximum. Jitter keeps processes that exit for the same
+//! reason from restarting at the same time. [`CRASH_LOOP_EXITS`] exits in a row are a crash loop. A completed batch, or a long
+//! enough uptime, resets the count.
 
 use std::time::{Duration, Instant};
 
-/// So many deaths in a row are a crash loop. One poisonous item causes two, see `engine`.
-pub(super) const CRASH_LOOP: u32 = 5;
+/// Number of consecutive exits that make a crash loop. A single faulty item causes two (see `engine`).
+pub(super) const CRASH_LOOP_EXITS: u32 = 5;
 
-/// How pauses grow.
+/// The range of the delays between restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Backoff {
-    /// The pause before the second restart in a row.
-    pub(super) first: Duration,
-    /// The longest pause.
-    pub(super) longest: Duration,
+pub(super) struct RestartDelays {
+    /// Delay before the second consecutive restart.
+    pub(super) initial: Duration,
+    /// Maximum delay.
+    pub(super) max: Duration,
 }
 
-/// The deaths of one child and its successors.
+/// The state of one process and those that replace it.
 #[derive(Clone, Debug)]
-pub(super) struct Restarts {
-    backoff: Backoff,
-    in_a_row: u32,
-    up_since: Option<Instant>,
+pub(super) struct RestartBackoff {
+    delays: RestartDelays,
+    consecutive_exits: u32,
+    serving_since: Option<Instant>,
 }
 
-impl Restarts {
-    pub(super) fn new(backoff: Backoff) -> Self {
+impl RestartBackoff {
+    pub(super) fn new(delays: RestartDelays) -> Self {
         Self {
-            backoff,
-            in_a_row: 0,
-            up_since: None,
+            delays,
+            consecutive_exits: 0,
+            serving_since: None,
         }
     }
 
-    /// A child is loaded and warm.
-    pub(super) fn started(&mut self, now: Instant) {
-        self.up_since = Some(now);
+    /// The process has been loaded and warmed up.
+    pub(super) fn serving(&mut self, now: Instant) {
+        self.serving_since = Some(now);
     }
 
-    /// It has completed a batch.
-    pub(super) fn proved(&mut self) {
-        self.in_a_row = 0;
+    /// The process has completed a batch.
+    pub(super) fn batch_completed(&mut self) {
+        self.consecutive_exits = 0;
     }
 
-    /// It died, or could not be started. How long to pause before the next start; `random` is from 0 to 1.
-    pub(super) fn died(&mut self, now: Instant, random: f64) -> Duration {
-        let lived = self.up_since.take().map(|since| now - since);
-        if lived.is_some_and(|lived| lived >= self.backoff.longest * 2) {
-            self.in_a_row = 0;
+    /// The process exited, or could not be started. Returns the delay before the next start. `random` is from 0 to 1.
+    pub(super) fn exited(&mut self, now: Instant, random: f64) -> Duration {
+        let served_for = self.serving_since.take().map(|since| now - since);
+        if served_for.is_some_and(|served_for| served_for >= self.delays.max * 2) {
+            self.consecutive_exits = 0;
         }
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        let Some(doublings) = self.in_a_row.checked_sub(2) else {
+        self.consecutive_exits = self.consecutive_exits.saturating_add(1);
+        let Some(doublings) = self.consecutive_exits.checked_sub(2) else {
             return Duration::ZERO;
         };
-        let pause = self
-            .backoff
-            .first
+        let delay = self
+            .delays
+            .initial
             .saturating_mul(2u32.saturating_pow(doublings))
-            .min(self.backoff.longest);
-        pause.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
+            .min(self.delays.max);
+        delay.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
     }
 
-    /// Whether it keeps dying.
+    /// Whether the process keeps exiting.
     pub(super) fn is_crash_loop(&self) -> bool {
-        self.in_a_row >= CRASH_LOOP
+        self.consecutive_exits >= CRASH_LOOP_EXITS
     }
 }
 
@@ -77,28 +77,28 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn restarts() -> Restarts {
-        Restarts::new(Backoff {
-            first: Duration::from_millis(100),
-            longest: SECOND * 30,
+    fn backoff() -> RestartBackoff {
+        RestartBackoff::new(RestartDelays {
+            initial: Duration::from_millis(100),
+            max: SECOND * 30,
         })
     }
 
-    /// The pauses, in milliseconds, after so many deaths, each right after the start.
-    fn pauses(restarts: &mut Restarts, now: Instant, random: f64, deaths: usize) -> Vec<u128> {
-        (0..deaths)
+    /// The delays in milliseconds after the given number of exits, each immediately after a start.
+    fn delays(backoff: &mut RestartBackoff, now: Instant, random: f64, exits: usize) -> Vec<u128> {
+        (0..exits)
             .map(|_| {
-                restarts.started(now);
-                restarts.died(now, random).as_millis()
+                backoff.serving(now);
+                backoff.exited(now, random).as_millis()
             })
             .collect()
     }
 
     #[test]
-    fn the_first_restart_is_at_once_and_pauses_then_double_up_to_the_limit() {
-        let (mut restarts, now) = (restarts(), clock::now());
+    fn the_first_restart_is_immediate_and_later_delays_double_up_to_the_maximum() {
+        let (mut backoff, now) = (backoff(), clock::now());
         assert_eq!(
-            pauses(&mut restarts, now, 1.0, 12),
+            delays(&mut backoff, now, 1.0, 12),
             [
                 0, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000
             ]
@@ -106,51 +106,51 @@ mod tests {
     }
 
     #[test]
-    fn chance_shortens_a_pause_by_half_at_most() {
+    fn jitter_shortens_a_delay_by_at_most_half() {
         let now = clock::now();
-        assert_eq!(pauses(&mut restarts(), now, 0.0, 3), [0, 50, 100]);
-        assert_eq!(pauses(&mut restarts(), now, 0.5, 3), [0, 75, 150]);
+        assert_eq!(delays(&mut backoff(), now, 0.0, 3), [0, 50, 100]);
+        assert_eq!(delays(&mut backoff(), now, 0.5, 3), [0, 75, 150]);
     }
 
     #[test]
-    fn five_deaths_in_a_row_are_a_crash_loop_until_a_batch_completes() {
-        let (mut restarts, now) = (restarts(), clock::now());
-        pauses(&mut restarts, now, 1.0, 4);
-        assert!(!restarts.is_crash_loop());
-        pauses(&mut restarts, now, 1.0, 1);
-        assert!(restarts.is_crash_loop());
-        restarts.started(now);
-        assert!(restarts.is_crash_loop(), "a start alone proves nothing");
-        restarts.proved();
-        assert!(!restarts.is_crash_loop());
-        assert_eq!(restarts.died(now, 1.0), Duration::ZERO);
+    fn five_exits_in_a_row_are_a_crash_loop_until_a_batch_completes() {
+        let (mut backoff, now) = (backoff(), clock::now());
+        delays(&mut backoff, now, 1.0, 4);
+        assert!(!backoff.is_crash_loop());
+        delays(&mut backoff, now, 1.0, 1);
+        assert!(backoff.is_crash_loop());
+        backoff.serving(now);
+        assert!(backoff.is_crash_loop(), "a start does not end the crash loop");
+        backoff.batch_completed();
+        assert!(!backoff.is_crash_loop());
+        assert_eq!(backoff.exited(now, 1.0), Duration::ZERO);
     }
 
     #[test]
-    fn a_child_that_cannot_even_be_started_is_in_a_crash_loop_as_well() {
-        let (mut restarts, now) = (restarts(), clock::now());
+    fn a_process_that_cannot_be_started_is_in_a_crash_loop() {
+        let (mut backoff, now) = (backoff(), clock::now());
         for _ in 0..5 {
-            restarts.died(now, 1.0);
+            backoff.exited(now, 1.0);
         }
-        assert!(restarts.is_crash_loop());
+        assert!(backoff.is_crash_loop());
     }
 
     #[test]
-    fn deaths_far_apart_do_not_add_up() {
-        let (mut restarts, mut now) = (restarts(), clock::now());
+    fn exits_after_a_long_uptime_do_not_count_as_consecutive() {
+        let (mut backoff, mut now) = (backoff(), clock::now());
         for _ in 0..20 {
-            restarts.started(now);
+            backoff.serving(now);
             now += SECOND * 60;
-            assert_eq!(restarts.died(now, 1.0), Duration::ZERO);
+            assert_eq!(backoff.exited(now, 1.0), Duration::ZERO);
         }
-        assert!(!restarts.is_crash_loop());
+        assert!(!backoff.is_crash_loop());
     }
 
     #[test]
-    fn years_of_deaths_overflow_nothing() {
-        let (mut restarts, now) = (restarts(), clock::now());
+    fn thousands_of_exits_do_not_overflow() {
+        let (mut backoff, now) = (backoff(), clock::now());
         for _ in 0..10_000 {
-            assert!(restarts.died(now, 1.0) <= SECOND * 30);
+            assert!(backoff.exited(now, 1.0) <= SECOND * 30);
         }
     }
 }

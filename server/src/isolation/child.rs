@@ -1,7 +1,7 @@
-//! The child's side: what runs in the process that a plugin has to itself.
+//! The child's side of isolation: what runs in the process of a plugin.
 //!
-//! The main thread runs batches, in the order in which they come; one more thread for each prepare lane prepares items. All
-//! of it ends when the server closes the lanes or is gone.
+//! The main thread runs batches in the order in which they arrive. One thread for each prepare lane prepares items. All of
+//! them exit when the server closes the lanes or exits.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,11 +16,11 @@ use bytes::Bytes;
 use log::LevelFilter;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use super::child_sink::Collector;
-use super::descriptor_passing::Handover;
+use super::child_sink::ChildSink;
+use super::descriptor_passing::ChildDescriptors;
 use super::lane::{Lane, LaneError, MAX_MESSAGE};
 use super::log_records;
-use super::messages::{Entry, Reply, Request};
+use super::messages::{BatchEntry, Reply, Request};
 use super::setup::{LoadFailure, Setup};
 use crate::batch_context::{BatchContext, RequestIds, logged_error_count};
 use crate::console;
@@ -28,25 +28,25 @@ use crate::error::{Chain, ItemError};
 use crate::model::{BatchError, BatchItem, Model, PreparedItem};
 use crate::values::ItemInput;
 
-/// How much sooner than the server the kernel ends a child when memory runs out, from 0 to 1000.
-const OOM_SCORE: &str = "500";
+/// How much more likely the kernel kills a child than the server when memory runs out, from 0 to 1000.
+const OOM_SCORE_ADJUSTMENT: &str = "500";
 
-/// Why a child ends with a complaint.
+/// Why a child exits with an error.
 #[derive(Debug, thiserror::Error)]
 enum ChildError {
-    #[error("cannot take over the connections to the server")]
-    Handover(#[from] io::Error),
-    #[error("the server is gone")]
+    #[error("cannot receive the connections to the server")]
+    Descriptors(#[from] io::Error),
+    #[error("the server has exited")]
     Orphaned,
-    #[error("the server does not say what to load")]
+    #[error("the server did not send a valid load request")]
     NoSetup,
     #[error("the connection to the server failed")]
     Lane(#[from] LaneError),
-    #[error("the server sends {0}")]
-    Nonsense(String),
+    #[error("the server sent an invalid message: {0}")]
+    Protocol(String),
 }
 
-/// The whole life of a child. `load` loads the plugin that the server has staged.
+/// Runs a child process until the server does not need it anymore. `load` loads the plugin that the server has staged.
 pub fn run_child(load: impl FnOnce(&Setup) -> Result<Arc<dyn Model>, LoadFailure>) -> ExitCode {
     match run(load) {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,15 +58,15 @@ pub fn run_child(load: impl FnOnce(&Setup) -> Result<Arc<dyn Model>, LoadFailure
 }
 
 fn run(load: impl FnOnce(&Setup) -> Result<Arc<dyn Model>, LoadFailure>) -> Result<(), ChildError> {
-    // First of all: whatever happens from here on, nothing is left behind. A server that is gone already has closed its
-    // ends, and a server that goes between the two is told by its number.
+    // This comes first, so that the child never outlives the server. If the server has exited already, its ends of the
+    // connections are closed; the comparison of process ids below detects an exit in between.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     let control = take_standard_input()?;
-    let Handover {
-        records,
+    let ChildDescriptors {
+        log_socket,
         main,
         prepare,
-    } = Handover::receive(&control)?;
+    } = ChildDescriptors::receive(&control)?;
     drop(control);
     let mut main = main.into_lane();
     let Request::Load(json) = receive(&mut main)? else {
@@ -76,46 +76,46 @@ fn run(load: impl FnOnce(&Setup) -> Result<Arc<dyn Model>, LoadFailure>) -> Resu
     if getppid().map(rustix::process::Pid::as_raw_pid) != i32::try_from(setup.parent).ok() {
         return Err(ChildError::Orphaned);
     }
-    log_records::log_to(records, setup.log_level.parse().unwrap_or(LevelFilter::Info));
-    // Where memory runs out, it is better that a child goes than the server. Not worth failing for.
-    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+    log_records::init_logger(log_socket, setup.log_level.parse().unwrap_or(LevelFilter::Info));
+    // If memory runs out, the kernel should kill the child rather than the server. This is best effort.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJUSTMENT);
     let confined = setup.confinement.apply();
     let confined = confined.map_err(|error| LoadFailure::Confine(Chain(&error).to_string()));
     let model = match confined.and_then(|()| load(&setup)) {
         Ok(model) => model,
         Err(failure) => {
             let json = serde_json::to_vec(&failure).unwrap_or_default();
-            return Ok(main.send(Reply::Refused(Bytes::from(json)).encode())?);
+            return Ok(main.send(Reply::LoadFailed(Bytes::from(json)).encode())?);
         }
     };
     let manifest = serde_json::to_vec(model.manifest()).map_err(io::Error::from)?;
-    let served = Arc::new(Served {
+    let model = Arc::new(ServedModel {
         name: setup.context.model.as_str().into(),
         model,
-        held: Mutex::new(HashMap::new()),
+        prepared_items: Mutex::new(HashMap::new()),
         next_handle: AtomicU64::new(1),
         threads: prepare.len(),
     });
-    let preparers = prepare
+    let prepare_threads = prepare
         .into_iter()
         .enumerate()
         .map(|(index, lane)| {
-            let served = served.clone();
+            let model = model.clone();
             thread::Builder::new()
                 .name(format!("prepare {index}"))
-                .spawn(move || served.prepare_for(lane.into_lane()))
+                .spawn(move || model.serve_prepare_lane(lane.into_lane()))
         })
         .collect::<io::Result<Vec<_>>>()?;
     main.send(Reply::Loaded(Bytes::from(manifest)).encode())?;
-    let result = served.run_batches(main);
-    for preparer in preparers {
-        // It is of no more use; why it ended, it has said.
-        let _ = preparer.join();
+    let result = model.serve_batch_lane(main);
+    for thread in prepare_threads {
+        // The thread has reported its own errors.
+        let _ = thread.join();
     }
     result
 }
 
-/// The socket to the server. From now on standard input is empty, and standard output leads to standard error.
+/// Returns the socket to the server. Replaces standard input by an empty file, and standard output by standard error.
 fn take_standard_input() -> io::Result<OwnedFd> {
     let control = io::stdin().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
@@ -128,52 +128,52 @@ fn receive(lane: &mut Lane) -> Result<Request<'static>, ChildError> {
 }
 
 fn decode(message: &Bytes) -> Result<Request<'static>, ChildError> {
-    Request::decode(message).map_err(|error| ChildError::Nonsense(error.to_string()))
+    Request::decode(message).map_err(|error| ChildError::Protocol(error.to_string()))
 }
 
-/// The same answer, or an error in place of one that is too long to be sent.
-fn within_limit(done: Reply, most: u64) -> Reply {
+/// The reply, or an error if the reply is too long to be sent.
+fn within_limit(done: Reply, max: u64) -> Reply {
     let length = done.encode().len() as u64;
-    if length <= most {
+    if length <= max {
         return done;
     }
     let error = format!(
-        "the outputs take {length} bytes, and a process of a model returns at most {most} at a time; lower `max_batch_size`"
+        "the outputs take {length} bytes, but a worker process can return at most {max} bytes per batch; lower `max_batch_size`"
     );
     Reply::Done {
         result: Err(BatchError::TooLarge(ItemError::Fault(error))),
         outcomes: Vec::new(),
-        logged: false,
+        logged_error: false,
     }
 }
 
-/// The loaded model, and what it has prepared.
-struct Served {
+/// The loaded model and its prepared items.
+struct ServedModel {
     name: Arc<str>,
     model: Arc<dyn Model>,
-    held: Mutex<HashMap<u64, Arc<Held>>>,
+    prepared_items: Mutex<HashMap<u64, Arc<PreparedInput>>>,
     next_handle: AtomicU64,
-    /// How many items may be prepared at the same time.
+    /// Number of items that are prepared concurrently.
     threads: usize,
 }
 
-/// A prepared item.
-struct Held {
+/// An item with its prepared state, if its task prepares items.
+struct PreparedInput {
     input: ItemInput,
     prepared: Option<PreparedItem>,
 }
 
-impl Served {
-    fn held(&self) -> MutexGuard<'_, HashMap<u64, Arc<Held>>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+impl ServedModel {
+    fn prepared_items(&self) -> MutexGuard<'_, HashMap<u64, Arc<PreparedInput>>> {
+        self.prepared_items.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Prepares items until the server closes the lane.
-    fn prepare_for(&self, mut lane: Lane) {
+    fn serve_prepare_lane(&self, mut lane: Lane) {
         loop {
             let answer = match receive(&mut lane) {
                 Ok(Request::Prepare { task, item }) => self.prepare(task as usize, item.into_owned()),
-                // Without its answer the server ends this process.
+                // The server kills this process if it gets no reply.
                 _ => return,
             };
             if lane.send(answer.encode()).is_err() {
@@ -188,22 +188,23 @@ impl Served {
                 let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
                 let (weight, group) = (prepared.weight, prepared.group);
                 let prepared = Some(prepared);
-                self.held().insert(handle, Arc::new(Held { input, prepared }));
+                self.prepared_items()
+                    .insert(handle, Arc::new(PreparedInput { input, prepared }));
                 Reply::Prepared {
                     handle,
                     weight,
                     group,
                 }
             }
-            Err(error) => Reply::Failed(error),
+            Err(error) => Reply::PrepareFailed(error),
         }
     }
 
     /// Runs batches until the server closes the lane.
-    fn run_batches(&self, mut lane: Lane) -> Result<(), ChildError> {
+    fn serve_batch_lane(&self, mut lane: Lane) -> Result<(), ChildError> {
         loop {
-            // Nothing of a batch is needed once it has been answered: it need not be copied.
-            let message = lane.receive_lent().map_err(ChildError::from);
+            // Not copied, because nothing in the message is needed after the batch has been answered.
+            let message = lane.receive_borrowed().map_err(ChildError::from);
             match message.and_then(|message| decode(&message)) {
                 Ok(Request::Predict {
                     task,
@@ -221,7 +222,7 @@ impl Served {
                     self.release(&handles);
                     lane.send(Reply::Released.encode())?;
                 }
-                Ok(other) => return Err(ChildError::Nonsense(format!("{other:?} out of turn"))),
+                Ok(other) => return Err(ChildError::Protocol(format!("unexpected request {other:?}"))),
                 Err(ChildError::Lane(LaneError::Closed)) => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -230,14 +231,14 @@ impl Served {
 
     fn release(&self, handles: &[u64]) {
         let released: Vec<_> = {
-            let mut held = self.held();
-            handles.iter().filter_map(|handle| held.remove(handle)).collect()
+            let mut items = self.prepared_items();
+            handles.iter().filter_map(|handle| items.remove(handle)).collect()
         };
-        // The plugin drops what it prepared, which may take its time.
+        // Outside of the lock, because the plugin may take long to drop its items.
         drop(released);
     }
 
-    /// What a batch of these requests is called in the log.
+    /// The log fields of a batch with these requests.
     fn context(&self, task: usize, requests: &str) -> Arc<BatchContext> {
         let task = self.model.manifest().tasks.get(task);
         Arc::new(BatchContext {
@@ -247,17 +248,17 @@ impl Served {
         })
     }
 
-    fn run_batch(&self, lane: &mut Lane, task: usize, entries: Vec<Entry<'_>>) -> Reply {
+    fn run_batch(&self, lane: &mut Lane, task: usize, entries: Vec<BatchEntry<'_>>) -> Reply {
         let handles: Vec<u64> = entries
             .iter()
             .filter_map(|entry| match entry {
-                Entry::Held(handle) => Some(*handle),
-                Entry::Raw(_) | Entry::Unprepared(_) => None,
+                BatchEntry::Prepared(handle) => Some(*handle),
+                BatchEntry::Raw(_) | BatchEntry::Unprepared(_) => None,
             })
             .collect();
         let errors_before = logged_error_count();
-        let mut collector = Collector::new(lane, entries.len());
-        let (items, places) = self.gather(task, entries, &mut collector);
+        let mut sink = ChildSink::new(lane, entries.len());
+        let (items, positions) = self.collect_items(task, entries, &mut sink);
         let batch: Vec<BatchItem<'_>> = items
             .iter()
             .map(|item| BatchItem {
@@ -265,78 +266,83 @@ impl Served {
                 prepared: item.prepared.as_ref(),
             })
             .collect();
-        collector.only(places);
+        sink.set_positions(positions);
         let result = if batch.is_empty() {
             Ok(())
         } else {
-            self.model.predict_batch(0, task, &batch, &mut collector)
+            self.model.predict_batch(0, task, &batch, &mut sink)
         };
-        let outcomes = collector.into_outcomes();
+        let outcomes = sink.into_outcomes();
         drop(batch);
         let done = Reply::Done {
             result,
             outcomes,
-            logged: logged_error_count() > errors_before,
+            logged_error: logged_error_count() > errors_before,
         };
         let done = within_limit(done, MAX_MESSAGE);
-        if !done.is_run_again() {
+        if !done.is_retried_in_halves() {
             drop(items);
             self.release(&handles);
         }
         done
     }
 
-    /// The items of a batch that can be run, and their places in it. Those that cannot be prepared fail alone.
-    fn gather(
+    /// The items of a batch that can be run, and their positions in it. Items that cannot be prepared fail individually.
+    fn collect_items(
         &self,
         task: usize,
-        entries: Vec<Entry<'_>>,
-        collector: &mut Collector<'_>,
-    ) -> (Vec<Arc<Held>>, Vec<usize>) {
-        let mut gathered = Vec::with_capacity(entries.len());
-        let mut places = Vec::with_capacity(entries.len());
-        for (place, item) in self.prepare_rest(task, entries).into_iter().enumerate() {
+        entries: Vec<BatchEntry<'_>>,
+        sink: &mut ChildSink<'_>,
+    ) -> (Vec<Arc<PreparedInput>>, Vec<usize>) {
+        let mut items = Vec::with_capacity(entries.len());
+        let mut positions = Vec::with_capacity(entries.len());
+        for (position, item) in self.prepare_missing(task, entries).into_iter().enumerate() {
             match item {
                 Ok(item) => {
-                    gathered.push(item);
-                    places.push(place);
+                    items.push(item);
+                    positions.push(position);
                 }
-                Err(error) => collector.fail_at(place, error),
+                Err(error) => sink.fail_at(position, error),
             }
         }
-        (gathered, places)
+        (items, positions)
     }
 
-    /// Prepares what is not prepared yet, as many at the same time as there are threads for.
-    fn prepare_rest(&self, task: usize, entries: Vec<Entry<'_>>) -> Vec<Result<Arc<Held>, ItemError>> {
+    /// Prepares the items that are not prepared yet, concurrently on up to `threads` threads.
+    fn prepare_missing(
+        &self,
+        task: usize,
+        entries: Vec<BatchEntry<'_>>,
+    ) -> Vec<Result<Arc<PreparedInput>, ItemError>> {
         let unprepared = entries
             .iter()
-            .filter(|entry| matches!(entry, Entry::Unprepared(_)))
+            .filter(|entry| matches!(entry, BatchEntry::Unprepared(_)))
             .count();
-        let ready =
-            |entry: Entry<'_>| match entry {
-                Entry::Raw(input) => Ok(Arc::new(Held {
+        let ready = |entry: BatchEntry<'_>| match entry {
+            BatchEntry::Raw(input) => Ok(Arc::new(PreparedInput {
+                input: input.into_owned(),
+                prepared: None,
+            })),
+            BatchEntry::Prepared(handle) => {
+                self.prepared_items().get(&handle).cloned().ok_or_else(|| {
+                    ItemError::Fault(format!("the worker process has no prepared item {handle}"))
+                })
+            }
+            BatchEntry::Unprepared(input) => self.model.prepare(task, &input).map(|prepared| {
+                Arc::new(PreparedInput {
                     input: input.into_owned(),
-                    prepared: None,
-                })),
-                Entry::Held(handle) => self.held().get(&handle).cloned().ok_or_else(|| {
-                    ItemError::Fault(format!("the process of the model holds no item {handle}"))
-                }),
-                Entry::Unprepared(input) => self.model.prepare(task, &input).map(|prepared| {
-                    Arc::new(Held {
-                        input: input.into_owned(),
-                        prepared: Some(prepared),
-                    })
-                }),
-            };
+                    prepared: Some(prepared),
+                })
+            }),
+        };
         let threads = self.threads.min(unprepared);
         if threads < 2 {
             return entries.into_iter().map(ready).collect();
         }
-        let share = entries.len().div_ceil(threads);
+        let share_length = entries.len().div_ceil(threads);
         let mut entries = entries.into_iter();
-        let shares: Vec<Vec<Entry<'_>>> = (0..threads)
-            .map(|_| entries.by_ref().take(share).collect())
+        let shares: Vec<Vec<BatchEntry<'_>>> = (0..threads)
+            .map(|_| entries.by_ref().take(share_length).collect())
             .collect();
         thread::scope(|scope| {
             let ready = &ready;
@@ -352,7 +358,7 @@ impl Served {
                 .into_iter()
                 .flat_map(|(worker, length)| {
                     worker.join().unwrap_or_else(|_| {
-                        let lost = ItemError::Fault("the item was lost while it was prepared".to_owned());
+                        let lost = ItemError::Fault("preparing the item panicked".to_owned());
                         vec![Err(lost); length]
                     })
                 })
@@ -368,23 +374,26 @@ mod tests {
     use crate::values::Value;
 
     #[test]
-    fn outputs_that_are_too_long_to_be_sent_become_an_error() {
+    fn outputs_that_are_too_long_become_an_error() {
         let done = |bytes: usize| Reply::Done {
             result: Ok(()),
             outcomes: vec![Outcome::Output {
                 index: 0,
                 value: Value::Text(Bytes::from(vec![b'x'; bytes])),
             }],
-            logged: false,
+            logged_error: false,
         };
         assert_eq!(within_limit(done(100), 1000), done(100));
         let error = within_limit(done(2000), 1000);
-        assert!(error.is_run_again(), "in halves, if there is more than one item");
+        assert!(error.is_retried_in_halves(), "the server can split the batch");
         let Reply::Done { result, outcomes, .. } = error else {
-            panic!("it is still the end of a batch")
+            panic!("expected the end of a batch")
         };
         assert!(outcomes.is_empty());
-        let message = result.expect_err("it does not fit").to_string();
-        assert!(message.contains("returns at most 1000 at a time"), "{message}");
+        let message = result.expect_err("the outputs do not fit").to_string();
+        assert!(
+            message.contains("return at most 1000 bytes per batch"),
+            "{message}"
+        );
     }
 }

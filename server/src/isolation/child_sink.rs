@@ -1,5 +1,5 @@
-//! The sink of a batch in the child: keeps what the model says until the batch is done. Only a part of an output, of which
-//! more follows, goes to the server at once, which then says what became of it.
+//! The sink of a batch in the child process. It keeps outcomes until the batch is done. Only parts of outputs are sent to the
+//! server immediately, and the server replies with their status.
 
 use super::lane::{Lane, LaneError};
 use super::messages::{Outcome, Reply, Request};
@@ -7,88 +7,91 @@ use crate::error::ItemError;
 use crate::model::{OutputSink, SinkStatus};
 use crate::values::{Tensor, Value};
 
-/// See the module.
-pub(super) struct Collector<'a> {
+/// Collects the outcomes of one batch.
+pub(super) struct ChildSink<'a> {
     lane: &'a mut Lane,
     outcomes: Vec<Outcome>,
-    /// Whether each item of the batch has its outcome.
+    /// Whether each item of the batch has an outcome.
     settled: Vec<bool>,
-    /// The place in the batch of each item that the model was given: those that could be prepared.
-    places: Vec<usize>,
-    /// How many weights have been stated.
+    /// Positions in the batch of the items that the model runs. Items that could not be prepared are missing.
+    positions: Vec<usize>,
+    /// Number of weights that the model has set.
     weights: usize,
 }
 
-impl<'a> Collector<'a> {
-    /// For a batch of so many items.
+impl<'a> ChildSink<'a> {
+    /// A sink for a batch of `items` items.
     pub(super) fn new(lane: &'a mut Lane, items: usize) -> Self {
         Self {
             lane,
             outcomes: Vec::with_capacity(items),
             settled: vec![false; items],
-            places: Vec::new(),
+            positions: Vec::new(),
             weights: 0,
         }
     }
 
-    /// From now on items are counted as the model sees them: those at these places alone.
-    pub(super) fn only(&mut self, places: Vec<usize>) {
-        self.places = places;
+    /// Sets the positions of the items that the model runs. From now on, an index refers to this list.
+    pub(super) fn set_positions(&mut self, positions: Vec<usize>) {
+        self.positions = positions;
     }
 
-    /// An item that the model will not see.
-    pub(super) fn fail_at(&mut self, place: usize, error: ItemError) {
-        self.settled[place] = true;
+    /// Fails an item that the model does not run.
+    pub(super) fn fail_at(&mut self, position: usize, error: ItemError) {
+        self.settled[position] = true;
         self.outcomes.push(Outcome::Failure {
-            index: place as u32,
+            index: position as u32,
             error,
         });
     }
 
-    /// All that was said, in its order.
+    /// All outcomes, in the order in which they were emitted.
     pub(super) fn into_outcomes(self) -> Vec<Outcome> {
         self.outcomes
     }
 
-    /// Takes an outcome of the item that the model calls `index`, unless it has one.
+    /// Records the outcome of item `index` unless it has one.
     fn settle(&mut self, index: usize, outcome: impl FnOnce(u32) -> Outcome) -> SinkStatus {
-        match self.places.get(index) {
-            Some(&place) if !self.settled[place] => {
-                self.settled[place] = true;
-                self.outcomes.push(outcome(place as u32));
+        match self.positions.get(index) {
+            Some(&position) if !self.settled[position] => {
+                self.settled[position] = true;
+                self.outcomes.push(outcome(position as u32));
                 SinkStatus::Accepted
             }
             _ => SinkStatus::Rejected,
         }
     }
 
-    fn send_part(&mut self, place: usize, value: Value) -> Result<SinkStatus, LaneError> {
-        let index = place as u32;
-        self.lane.interject(Reply::Part { index, value }.encode())?;
+    fn send_part(&mut self, position: usize, value: Value) -> Result<SinkStatus, LaneError> {
+        let index = position as u32;
+        self.lane
+            .send_without_reclaim(Reply::Part { index, value }.encode())?;
         let message = self.lane.receive()?;
         match Request::decode(&message) {
-            Ok(Request::Status(status)) => Ok(status),
-            _ => Err(LaneError::Nonsense("no status of a part".to_owned())),
+            Ok(Request::PartStatus(status)) => Ok(status),
+            _ => Err(LaneError::Malformed("expected the status of a part".to_owned())),
         }
     }
 }
 
-impl OutputSink for Collector<'_> {
+impl OutputSink for ChildSink<'_> {
     fn emit(&mut self, index: usize, value: Value, more: bool) -> SinkStatus {
         if !more {
             return self.settle(index, |index| Outcome::Output { index, value });
         }
-        match self.places.get(index) {
-            Some(&place) if !self.settled[place] => match self.send_part(place, value) {
+        match self.positions.get(index) {
+            Some(&position) if !self.settled[position] => match self.send_part(position, value) {
                 Ok(status) => status,
                 Err(error @ (LaneError::TooLong { .. } | LaneError::NoMemory(_))) => {
                     self.fail_at(
-                        place,
-                        ItemError::Fault(format!("a part of the output cannot be sent: {error}")),
+                        position,
+                        ItemError::Fault(format!(
+                            "a part of the output cannot be sent to the server: {error}"
+                        )),
                     );
                     SinkStatus::Rejected
                 }
-                // A server that does not answer is gone, and so is the client.
+                // A server that does not reply has exited, so the output is not needed.
                 Err(_) => SinkStatus::Cancelled,
             },
             _ => SinkStatus::Rejected,
@@ -96,9 +99,10 @@ impl OutputSink for Collector<'_> {
     }
 
     fn emit_batch(&mut self, tensors: Vec<Tensor>) -> SinkStatus {
-        let items = self.places.len();
-        let misshapen = |tensor: &Tensor| tensor.shape().first() != Some(&(items as u64));
-        if tensors.iter().any(misshapen) || self.places.iter().any(|&place| self.settled[place]) {
+        let items = self.positions.len();
+        let has_wrong_rows = |tensor: &Tensor| tensor.shape().first() != Some(&(items as u64));
+        if tensors.iter().any(has_wrong_rows) || self.positions.iter().any(|&position| self.settled[position])
+        {
             return SinkStatus::Rejected;
         }
         if items == self.settled.len() {
@@ -106,7 +110,7 @@ impl OutputSink for Collector<'_> {
             self.outcomes.push(Outcome::Rows(tensors));
             return SinkStatus::Accepted;
         }
-        // The server would expect rows for the items that the model has not seen, too.
+        // Sent individually, because the server would also expect rows for the items that the model does not run.
         let mut columns: Vec<_> = tensors
             .into_iter()
             .filter_map(|tensor| tensor.into_rows(items))
@@ -127,12 +131,12 @@ impl OutputSink for Collector<'_> {
     }
 
     fn weigh(&mut self, index: usize, weight: u64) {
-        // At most one for each item, so that a plugin cannot make the list grow.
-        if let Some(&place) = self.places.get(index)
-            && self.weights < self.places.len()
+        // At most one for each item, so that a plugin cannot make the list grow without limit.
+        if let Some(&position) = self.positions.get(index)
+            && self.weights < self.positions.len()
         {
             self.weights += 1;
-            let index = place as u32;
+            let index = position as u32;
             self.outcomes.push(Outcome::Weight { index, weight });
         }
     }

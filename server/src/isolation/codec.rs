@@ -1,11 +1,11 @@
-//! How values are written for the other process, and read back.
+//! Encodes values for the other process, and decodes them.
 //!
-//! An encoded message is a *head* of small fields and, behind it, the payloads that the head mentions by their length
-//! alone, in the order in which it does. So a payload is never copied on its way into a message, and comes out of one as
-//! a slice of it, aligned for every datatype where the message is.
+//! A message consists of a *head* with small fields, followed by payloads. The head contains only the lengths of the payloads,
+//! in the same order. A payload is therefore not copied into a message, and is decoded as a slice of it. If the message is
+//! aligned, so is each payload, for every datatype.
 //!
-//! Reading believes nothing: every length is checked against what is there, text and JSON are checked again, and tensors
-//! must agree with their shapes. What a process sends whose memory is damaged is an error here and harms nobody.
+//! Decoding trusts nothing: every length is compared with the remaining bytes, text and JSON are validated again, and tensors
+//! must match their shapes. A message from a process with corrupted memory results in an error.
 
 use std::sync::Arc;
 
@@ -17,29 +17,29 @@ use crate::json;
 use crate::model::BatchError;
 use crate::values::{DType, ItemInput, Tensor, Value};
 
-/// Why bytes are no message.
+/// Why a message cannot be decoded.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum WireError {
-    /// Something that should follow is not there.
-    #[error("the message ends in the middle of {0}")]
-    Cut(&'static str),
-    /// There is more than there should be.
-    #[error("the message is {0} bytes too long")]
-    TooLong(usize),
-    /// A code that means nothing.
-    #[error("{what} has the unknown code {code}")]
-    Code {
-        /// What should have one.
+pub(super) enum DecodeError {
+    /// The message ends too early.
+    #[error("it ends within {0}")]
+    Truncated(&'static str),
+    /// The message is too long.
+    #[error("it has {0} trailing bytes")]
+    TrailingBytes(usize),
+    /// A code is unknown.
+    #[error("{what} has unknown code {code}")]
+    UnknownCode {
+        /// The value with the code.
         what: &'static str,
-        /// What it has.
+        /// The code.
         code: u8,
     },
-    /// A value that contradicts itself.
+    /// A value is inconsistent.
     #[error("{0}")]
-    Value(String),
+    Invalid(String),
 }
 
-/// A message on its way out: the head, and the payloads behind it.
+/// A message to be sent: the head and the payloads.
 #[derive(Debug, Default)]
 pub(super) struct Encoder<'a> {
     head: Vec<u8>,
@@ -47,14 +47,14 @@ pub(super) struct Encoder<'a> {
     payload_bytes: usize,
 }
 
-/// Bytes of the field that says how long the head is.
+/// Length of the field that contains the length of the head.
 const HEAD_LENGTH: usize = 4;
 
-/// The head and each payload are followed by zeros up to a multiple of this, which the largest number needs.
+/// The head and each payload are padded with zeros to a multiple of this, which is the alignment of the largest datatype.
 const ALIGNMENT: usize = 8;
 
 impl<'a> Encoder<'a> {
-    /// A message that begins with its code.
+    /// Starts a message with its code.
     pub(super) fn new(code: u8) -> Self {
         let mut head = Vec::with_capacity(256);
         head.extend_from_slice(&[0; HEAD_LENGTH]);
@@ -71,7 +71,7 @@ impl<'a> Encoder<'a> {
         self.head.len().next_multiple_of(ALIGNMENT) + self.payload_bytes
     }
 
-    /// The parts of the message, to be laid end to end.
+    /// The parts that the message consists of, in order.
     pub(super) fn parts(&mut self) -> impl Iterator<Item = &[u8]> {
         let length = u32::try_from(self.head.len() - HEAD_LENGTH).unwrap_or(u32::MAX);
         self.head[..HEAD_LENGTH].copy_from_slice(&length.to_le_bytes());
@@ -96,18 +96,18 @@ impl<'a> Encoder<'a> {
         self.head.extend_from_slice(&value.to_le_bytes());
     }
 
-    /// How many of something follow. More than fit would be cut off by the reader as a breach; nothing comes near.
+    /// The number of elements that follow. The decoder rejects counts that do not fit, which do not occur in practice.
     pub(super) fn count(&mut self, count: usize) {
         self.u32(u32::try_from(count).unwrap_or(u32::MAX));
     }
 
-    /// A short text, within the head.
+    /// A short text, stored in the head.
     pub(super) fn text(&mut self, text: &str) {
         self.count(text.len());
         self.head.extend_from_slice(text.as_bytes());
     }
 
-    /// A payload, behind the head.
+    /// A payload, stored after the head.
     pub(super) fn payload(&mut self, payload: &'a [u8]) {
         self.u64(payload.len() as u64);
         if !payload.is_empty() {
@@ -156,7 +156,7 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Only what a model says of an item is told; what the server itself says of one does not come from a model.
+    /// Errors that only the server creates do not come from a model. They are encoded as faults.
     pub(super) fn item_error(&mut self, error: &ItemError) {
         let (code, message) = match error {
             ItemError::Invalid(message) => (error_code::INVALID, message),
@@ -219,25 +219,25 @@ mod batch_code {
     pub(super) const TOO_LARGE: u8 = 4;
 }
 
-/// A message that came in.
+/// A received message.
 #[derive(Debug)]
 pub(super) struct Decoder<'a> {
     head: &'a [u8],
     message: &'a Bytes,
-    /// Where the next payload starts.
+    /// Position of the next payload.
     payload: usize,
-    /// Name and shape of the last tensor, which those of the next item are as a rule.
+    /// Name and shape of the last tensor. Those of the next item are usually the same.
     last_tensor: Option<(Arc<str>, Arc<[u64]>)>,
 }
 
 impl<'a> Decoder<'a> {
-    /// Takes a message apart; its code comes first.
-    pub(super) fn new(message: &'a Bytes) -> Result<(u8, Self), WireError> {
+    /// Starts decoding a message, and returns its code.
+    pub(super) fn new(message: &'a Bytes) -> Result<(u8, Self), DecodeError> {
         let (length, rest) = message
             .split_first_chunk::<HEAD_LENGTH>()
-            .ok_or(WireError::Cut("the length of its head"))?;
+            .ok_or(DecodeError::Truncated("the length of its head"))?;
         let length = u32::from_le_bytes(*length) as usize;
-        let head = rest.get(..length).ok_or(WireError::Cut("its head"))?;
+        let head = rest.get(..length).ok_or(DecodeError::Truncated("its head"))?;
         let mut decoder = Self {
             head,
             message,
@@ -247,45 +247,51 @@ impl<'a> Decoder<'a> {
         Ok((decoder.u8("its code")?, decoder))
     }
 
-    /// Everything has been read.
-    pub(super) fn end(self) -> Result<(), WireError> {
-        let behind = self.message.len().checked_sub(self.payload);
-        match behind.ok_or(WireError::Cut("its last bytes"))? + self.head.len() {
+    /// Checks that the whole message has been decoded.
+    pub(super) fn finish(self) -> Result<(), DecodeError> {
+        let payload_bytes = self.message.len().checked_sub(self.payload);
+        match payload_bytes.ok_or(DecodeError::Truncated("its last bytes"))? + self.head.len() {
             0 => Ok(()),
-            left => Err(WireError::TooLong(left)),
+            left => Err(DecodeError::TrailingBytes(left)),
         }
     }
 
-    fn take(&mut self, length: usize, what: &'static str) -> Result<&'a [u8], WireError> {
-        let (taken, rest) = self.head.split_at_checked(length).ok_or(WireError::Cut(what))?;
+    fn take(&mut self, length: usize, what: &'static str) -> Result<&'a [u8], DecodeError> {
+        let (taken, rest) = self
+            .head
+            .split_at_checked(length)
+            .ok_or(DecodeError::Truncated(what))?;
         self.head = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], WireError> {
-        let (taken, rest) = self.head.split_first_chunk().ok_or(WireError::Cut(what))?;
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
+        let (taken, rest) = self
+            .head
+            .split_first_chunk()
+            .ok_or(DecodeError::Truncated(what))?;
         self.head = rest;
         Ok(*taken)
     }
 
-    pub(super) fn u8(&mut self, what: &'static str) -> Result<u8, WireError> {
+    pub(super) fn u8(&mut self, what: &'static str) -> Result<u8, DecodeError> {
         self.array::<1>(what).map(|[value]| value)
     }
 
-    pub(super) fn u32(&mut self, what: &'static str) -> Result<u32, WireError> {
+    pub(super) fn u32(&mut self, what: &'static str) -> Result<u32, DecodeError> {
         self.array(what).map(u32::from_le_bytes)
     }
 
-    pub(super) fn u64(&mut self, what: &'static str) -> Result<u64, WireError> {
+    pub(super) fn u64(&mut self, what: &'static str) -> Result<u64, DecodeError> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    /// How many of something follow. Each takes a byte of the head at least, so that a list that could not be there is not
-    /// made room for.
-    pub(super) fn count(&mut self, what: &'static str) -> Result<usize, WireError> {
+    /// The number of elements that follow. Each of them takes at least one byte of the head, so a larger count is rejected before
+    /// memory is allocated for it.
+    pub(super) fn count(&mut self, what: &'static str) -> Result<usize, DecodeError> {
         let count = self.u32(what)? as usize;
         if count > self.head.len() {
-            return Err(WireError::Cut(what));
+            return Err(DecodeError::Truncated(what));
         }
         Ok(count)
     }
@@ -293,38 +299,38 @@ impl<'a> Decoder<'a> {
     pub(super) fn list<T>(
         &mut self,
         what: &'static str,
-        mut element: impl FnMut(&mut Self) -> Result<T, WireError>,
-    ) -> Result<Vec<T>, WireError> {
+        mut element: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
         let count = self.count(what)?;
         (0..count).map(|_| element(self)).collect()
     }
 
-    pub(super) fn text(&mut self, what: &'static str) -> Result<&'a str, WireError> {
+    pub(super) fn text(&mut self, what: &'static str) -> Result<&'a str, DecodeError> {
         let length = self.u32(what)? as usize;
         std::str::from_utf8(self.take(length, what)?)
-            .map_err(|error| WireError::Value(format!("{what} is not UTF-8: {error}")))
+            .map_err(|error| DecodeError::Invalid(format!("{what} is not UTF-8: {error}")))
     }
 
-    pub(super) fn payload(&mut self, what: &'static str) -> Result<Bytes, WireError> {
-        let length = usize::try_from(self.u64(what)?).map_err(|_| WireError::Cut(what))?;
+    pub(super) fn payload(&mut self, what: &'static str) -> Result<Bytes, DecodeError> {
+        let length = usize::try_from(self.u64(what)?).map_err(|_| DecodeError::Truncated(what))?;
         let end = self
             .payload
             .checked_add(length)
             .filter(|&end| end <= self.message.len())
-            .ok_or(WireError::Cut(what))?;
+            .ok_or(DecodeError::Truncated(what))?;
         let payload = self.message.slice(self.payload..end);
         self.payload = end.next_multiple_of(ALIGNMENT);
         Ok(payload)
     }
 
-    pub(super) fn item(&mut self) -> Result<ItemInput, WireError> {
+    pub(super) fn item(&mut self) -> Result<ItemInput, DecodeError> {
         Ok(ItemInput {
             value: self.value()?,
             parameters: self.payload("the parameters of an item")?,
         })
     }
 
-    pub(super) fn value(&mut self) -> Result<Value, WireError> {
+    pub(super) fn value(&mut self) -> Result<Value, DecodeError> {
         match self.u8("a value")? {
             value_code::TEXT => {
                 let text = self.payload("a text")?;
@@ -339,34 +345,34 @@ impl<'a> Decoder<'a> {
             value_code::JSON => {
                 let json = self.payload("a JSON document")?;
                 json::from_str::<IgnoredAny>(utf8(&json, "a JSON document")?)
-                    .map_err(|error| WireError::Value(format!("a JSON document is not valid: {error}")))?;
+                    .map_err(|error| DecodeError::Invalid(format!("a JSON document is invalid: {error}")))?;
                 Ok(Value::Json(json))
             }
             value_code::TENSORS => Ok(Value::Tensors(self.tensors()?)),
-            code => Err(WireError::Code {
+            code => Err(DecodeError::UnknownCode {
                 what: "a value",
                 code,
             }),
         }
     }
 
-    pub(super) fn tensors(&mut self) -> Result<Vec<Tensor>, WireError> {
+    pub(super) fn tensors(&mut self) -> Result<Vec<Tensor>, DecodeError> {
         self.list("tensors", |this| {
             let name = this.text("the name of a tensor")?;
             let code = this.u32("the datatype of a tensor")?;
             let dtype = DType::from_code(code).ok_or_else(|| {
-                WireError::Value(format!("tensor `{name}` has the unknown datatype {code}"))
+                DecodeError::Invalid(format!("tensor `{name}` has unknown datatype {code}"))
             })?;
             let dimensions = this.count("the shape of a tensor")?;
             let shape = this.take(dimensions.saturating_mul(8), "the shape of a tensor")?;
-            let (name, shape) = this.shared(name, shape);
+            let (name, shape) = this.reuse_last(name, shape);
             let data = this.payload("the data of a tensor")?;
-            Tensor::new(name, dtype, shape, data).map_err(|error| WireError::Value(error.to_string()))
+            Tensor::new(name, dtype, shape, data).map_err(|error| DecodeError::Invalid(error.to_string()))
         })
     }
 
-    /// A name and a shape, those of the tensor before if they are the same.
-    fn shared(&mut self, name: &str, shape: &[u8]) -> (Arc<str>, Arc<[u64]>) {
+    /// The name and shape, shared with the last tensor if they are the same.
+    fn reuse_last(&mut self, name: &str, shape: &[u8]) -> (Arc<str>, Arc<[u64]>) {
         let (dimensions, _) = shape.as_chunks::<8>();
         let dimensions = dimensions.iter().map(|bytes| u64::from_le_bytes(*bytes));
         match &self.last_tensor {
@@ -382,7 +388,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    pub(super) fn item_error(&mut self) -> Result<ItemError, WireError> {
+    pub(super) fn item_error(&mut self) -> Result<ItemError, DecodeError> {
         let code = self.u8("an error")?;
         let message = self.text("the message of an error")?.to_owned();
         match code {
@@ -390,20 +396,20 @@ impl<'a> Decoder<'a> {
             error_code::FAULT => Ok(ItemError::Fault(message)),
             error_code::OUT_OF_MEMORY => Ok(ItemError::OutOfMemory(message)),
             error_code::UNSUPPORTED => Ok(ItemError::Unsupported(message)),
-            code => Err(WireError::Code {
+            code => Err(DecodeError::UnknownCode {
                 what: "an error",
                 code,
             }),
         }
     }
 
-    pub(super) fn batch_error(&mut self) -> Result<BatchError, WireError> {
+    pub(super) fn batch_error(&mut self) -> Result<BatchError, DecodeError> {
         match self.u8("the error of a batch")? {
             batch_code::OUT_OF_MEMORY => Ok(BatchError::OutOfMemory(self.text("its message")?.to_owned())),
             batch_code::FAILED => self.item_error().map(BatchError::Failed),
             batch_code::TOO_LARGE => self.item_error().map(BatchError::TooLarge),
             batch_code::PANICKED => Ok(BatchError::Panicked(self.text("its message")?.to_owned())),
-            code => Err(WireError::Code {
+            code => Err(DecodeError::UnknownCode {
                 what: "the error of a batch",
                 code,
             }),
@@ -411,6 +417,6 @@ impl<'a> Decoder<'a> {
     }
 }
 
-fn utf8<'a>(bytes: &'a Bytes, what: &'static str) -> Result<&'a str, WireError> {
-    std::str::from_utf8(bytes).map_err(|error| WireError::Value(format!("{what} is not UTF-8: {error}")))
+fn utf8<'a>(bytes: &'a Bytes, what: &'static str) -> Result<&'a str, DecodeError> {
+    std::str::from_utf8(bytes).map_err(|error| DecodeError::Invalid(format!("{what} is not UTF-8: {error}")))
 }

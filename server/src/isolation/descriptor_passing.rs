@@ -1,7 +1,7 @@
-//! How a child gets its ends of the connections: as descriptors in one message on the socket that is its standard input.
+//! Passes a child process its ends of the connections, as descriptors in one message on the socket that is its standard input.
 //!
-//! So nothing has to be inherited but the three standard descriptors: every other one of the server is closed on exec, and
-//! children do not hold the connections of each other.
+//! A child therefore inherits only the three standard descriptors. All others of the server are closed on exec, so child
+//! processes do not hold each other's connections.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -12,37 +12,37 @@ use rustix::net::{
     SendFlags,
 };
 
-use super::lane::FarEnd;
+use super::lane::PeerEnd;
 
-/// Most lanes on which items are prepared: the kernel passes no more than 253 descriptors with a message.
-pub(super) const MOST_PREPARE_LANES: usize = 64;
+/// Maximum number of prepare lanes. The kernel passes at most 253 descriptors with a message.
+pub(super) const MAX_PREPARE_LANES: usize = 64;
 
-/// Three descriptors for each lane, and one for records of the log.
-const MOST_DESCRIPTORS: usize = 3 * (MOST_PREPARE_LANES + 1) + 1;
+/// Three descriptors for each lane, and one for log records.
+const MAX_DESCRIPTORS: usize = 3 * (MAX_PREPARE_LANES + 1) + 1;
 
-/// Room for as many descriptors in a message.
-const ROOM: usize = rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS));
+/// Size of the ancillary data of a message with that many descriptors.
+const CONTROL_BUFFER_BYTES: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
 
-/// What a child is handed.
+/// The descriptors that a child receives.
 #[derive(Debug)]
-pub(super) struct Handover {
-    /// Where records of the log go.
-    pub(super) records: OwnedFd,
-    /// The lane of the start and of the batches.
-    pub(super) main: FarEnd,
-    /// The lanes on which items are prepared.
-    pub(super) prepare: Vec<FarEnd>,
+pub(super) struct ChildDescriptors {
+    /// Sends log records to the server.
+    pub(super) log_socket: OwnedFd,
+    /// The lane for loading and for batches.
+    pub(super) main: PeerEnd,
+    /// The lanes for preparing items.
+    pub(super) prepare: Vec<PeerEnd>,
 }
 
-impl Handover {
-    /// Sends all of it.
+impl ChildDescriptors {
+    /// Sends all descriptors in one message.
     pub(super) fn send(&self, to: impl AsFd) -> io::Result<()> {
         let lanes = std::iter::once(&self.main).chain(&self.prepare);
-        let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(self.records.as_fd())
-            .chain(lanes.flat_map(|lane| [lane.socket.as_fd(), lane.incoming.as_fd(), lane.outgoing.as_fd()]))
+        let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(self.log_socket.as_fd())
+            .chain(lanes.flat_map(|lane| [lane.socket.as_fd(), lane.reader.as_fd(), lane.writer.as_fd()]))
             .collect();
-        let mut room = [MaybeUninit::uninit(); ROOM];
-        let mut control = SendAncillaryBuffer::new(&mut room);
+        let mut buffer = [MaybeUninit::uninit(); CONTROL_BUFFER_BYTES];
+        let mut control = SendAncillaryBuffer::new(&mut buffer);
         if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
             return Err(io::Error::other("too many descriptors for one message"));
         }
@@ -50,10 +50,10 @@ impl Handover {
         Ok(())
     }
 
-    /// Receives all of it.
+    /// Receives the message that [`send`](Self::send) sent.
     pub(super) fn receive(from: impl AsFd) -> io::Result<Self> {
-        let mut room = [MaybeUninit::uninit(); ROOM];
-        let mut control = RecvAncillaryBuffer::new(&mut room);
+        let mut buffer = [MaybeUninit::uninit(); CONTROL_BUFFER_BYTES];
+        let mut control = RecvAncillaryBuffer::new(&mut buffer);
         let mut byte = [0];
         rustix::net::recvmsg(
             from,
@@ -68,17 +68,17 @@ impl Handover {
                 _ => None,
             })
             .flatten();
-        let missing = || io::Error::other("standard input is no connection to a server");
-        let records = descriptors.next().ok_or_else(missing)?;
+        let missing = || io::Error::other("standard input is not a connection to a server");
+        let log_socket = descriptors.next().ok_or_else(missing)?;
         let mut lanes = std::iter::from_fn(|| {
-            Some(FarEnd {
+            Some(PeerEnd {
                 socket: descriptors.next()?,
-                incoming: descriptors.next()?,
-                outgoing: descriptors.next()?,
+                reader: descriptors.next()?,
+                writer: descriptors.next()?,
             })
         });
         Ok(Self {
-            records,
+            log_socket,
             main: lanes.next().ok_or_else(missing)?,
             prepare: lanes.collect(),
         })

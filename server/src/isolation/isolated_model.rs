@@ -1,4 +1,4 @@
-//! The model that the engine runs: a pool of child processes behind the safe [`Model`] trait.
+//! The model that the engine runs: a pool of child processes behind the trait [`Model`].
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use plugin_abi::manifest::ModelManifest;
 
-use super::backoff::Backoff;
-use super::confine::Enclosures;
+use super::backoff::RestartDelays;
+use super::confine::ResourceAllocator;
+use super::event_fd::EventFd;
 use super::pool::Pool;
-use super::process::{Bell, Program};
-use super::remote::Lost;
+use super::process::Program;
+use super::remote::ChildLost;
 use super::setup::Setup;
-use super::supervisor::{Keeper, Plan};
+use super::supervisor::{ChildOptions, Supervisor};
 use super::{ModelFiles, StartError, WarmUp};
 use crate::config::{OnCrash, ProcessSettings};
 use crate::error::ItemError;
@@ -22,87 +23,87 @@ use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, PreparedIte
 use crate::resources::Resources;
 use crate::values::ItemInput;
 
-/// What a model in child processes is started with.
-pub struct Isolation {
-    /// How to start a child.
+/// Parameters of [`IsolatedModel::start`].
+pub struct IsolationOptions {
+    /// How to start a child process.
     pub program: Program,
-    /// What each child is told.
+    /// What the processes load.
     pub setup: Setup,
-    /// As configured.
+    /// Timeouts and restart behavior.
     pub settings: ProcessSettings,
-    /// What each child may use.
+    /// Limits of each process.
     pub resources: Resources,
-    /// Where children live.
-    pub enclosures: Arc<Enclosures>,
-    /// How many children, at least 1.
+    /// Allocates the resources of each process.
+    pub resource_allocator: Arc<ResourceAllocator>,
+    /// Number of processes, at least 1.
     pub workers: usize,
-    /// How many items each prepares at the same time, at least 1.
+    /// Number of items that each process prepares concurrently, at least 1.
     pub prepare_lanes: usize,
-    /// How long a child may take to load its model.
+    /// Timeout of loading the model in a process.
     pub start_timeout: Duration,
-    /// Runs a fresh child once before it serves.
+    /// Warms up a new process before it serves.
     pub warm_up: WarmUp,
-    /// The files that children load, which stay as long as children may be started.
+    /// The files that the processes load. Kept as long as processes can be started.
     pub files: Arc<dyn ModelFiles>,
 }
 
-/// A model that runs in child processes. Dropping it ends them, and waits for that.
+/// A model that runs in child processes. Dropping it shuts them down and waits for them.
 pub struct IsolatedModel {
     pool: Arc<Pool>,
     manifest: ModelManifest,
     settings: ProcessSettings,
-    keepers: Vec<JoinHandle<()>>,
-    end: Arc<Bell>,
+    supervisors: Vec<JoinHandle<()>>,
+    stop: Arc<EventFd>,
     _files: Arc<dyn ModelFiles>,
 }
 
 impl IsolatedModel {
-    /// Starts the children, side by side, and returns when all of them are loaded and warm.
+    /// Starts all child processes concurrently. Returns when all of them are loaded and warmed up.
     ///
     /// # Errors
-    /// Why the first child that failed did; then none is left.
-    pub fn start(isolation: Isolation, metrics: Arc<WorkerMetrics>) -> Result<Self, StartError> {
-        let settings = isolation.settings;
-        let backoff = Backoff {
-            first: settings.restart_delay,
-            longest: settings.max_restart_delay,
+    /// The first error of a process. No process is left running.
+    pub fn start(options: IsolationOptions, metrics: Arc<WorkerMetrics>) -> Result<Self, StartError> {
+        let settings = options.settings;
+        let restart_delays = RestartDelays {
+            initial: settings.restart_delay,
+            max: settings.max_restart_delay,
         };
-        let end = Arc::new(Bell::new().map_err(StartError::Spawn)?);
-        // From here on children and keepers end when this is dropped.
+        let stop = Arc::new(EventFd::new().map_err(StartError::Spawn)?);
+        // From here on, dropping `model` stops child processes and supervisors.
         let mut model = Self {
-            pool: Arc::new(Pool::new(isolation.workers, backoff, metrics)),
+            pool: Arc::new(Pool::new(options.workers, restart_delays, metrics)),
             manifest: ModelManifest::default(),
             settings,
-            keepers: Vec::with_capacity(isolation.workers),
-            end,
-            _files: isolation.files.clone(),
+            supervisors: Vec::with_capacity(options.workers),
+            stop,
+            _files: options.files.clone(),
         };
-        let name = isolation.setup.context.model.clone();
-        let plan = Arc::new(Plan {
-            program: isolation.program,
-            setup: isolation.setup,
-            resources: isolation.resources,
-            enclosures: isolation.enclosures,
-            start_timeout: isolation.start_timeout,
+        let name = options.setup.context.model.clone();
+        let child_options = Arc::new(ChildOptions {
+            program: options.program,
+            setup: options.setup,
+            resources: options.resources,
+            resource_allocator: options.resource_allocator,
+            start_timeout: options.start_timeout,
             predict_timeout: settings.predict_timeout,
-            prepare_lanes: isolation.prepare_lanes,
-            warm_up: isolation.warm_up,
-            files: isolation.files.clone(),
+            prepare_lanes: options.prepare_lanes,
+            warm_up: options.warm_up,
+            files: options.files.clone(),
         });
         let (report, reports) = channel();
-        for slot in 0..isolation.workers {
-            let keeper = Keeper {
+        for slot in 0..options.workers {
+            let supervisor = Supervisor {
                 slot,
-                plan: plan.clone(),
+                options: child_options.clone(),
                 pool: model.pool.clone(),
-                end: model.end.clone(),
+                stop: model.stop.clone(),
             };
             let report = report.clone();
             let thread = thread::Builder::new()
-                .name(format!("keep {name}/{slot}"))
-                .spawn(move || keeper.run(report))
+                .name(format!("watch {name}/{slot}"))
+                .spawn(move || supervisor.run(report))
                 .map_err(StartError::Spawn)?;
-            model.keepers.push(thread);
+            model.supervisors.push(thread);
         }
         drop(report);
         let mut started = 0;
@@ -110,38 +111,41 @@ impl IsolatedModel {
             report?;
             started += 1;
         }
-        if started < isolation.workers {
+        if started < options.workers {
             return Err(StartError::Supervisor);
         }
         model.manifest = model.pool.manifest().cloned().unwrap_or_default();
-        isolation.files.loaded(&model.manifest.files);
+        options.files.loaded(&model.manifest.files);
         Ok(model)
     }
 
-    /// An item whose child died is prepared once more, alone, so that a second death is its own doing.
-    fn prepare_twice(&self, task: usize, item: &ItemInput) -> Result<PreparedItem, ItemError> {
-        let mut alone = false;
+    /// Prepares an item. If the process fails, the item is prepared once more with a process to itself, so that a second failure
+    /// proves that the item causes it.
+    fn prepare_with_retry(&self, task: usize, item: &ItemInput) -> Result<PreparedItem, ItemError> {
+        let mut exclusive = false;
         loop {
             let child = self
                 .pool
-                .for_preparation(self.settings.predict_timeout)
+                .choose_for_preparation(self.settings.predict_timeout)
                 .map_err(|health| ItemError::Unavailable(unavailable(&health)))?;
-            let lost = match child.prepare(task, item, alone) {
+            let lost = match child.prepare(task, item, exclusive) {
                 Ok(prepared) => return prepared,
                 Err(lost) => lost,
             };
-            self.pool.lose(&child);
-            if self.pool.is_ending() {
-                // Killed on shutdown: another process would only have to be killed as well.
+            self.pool.remove(&child);
+            if self.pool.is_stopping() {
+                // Processes are killed on shutdown. Another one would be killed as well.
                 return Err(ItemError::Unavailable(unavailable(&self.pool.health())));
             }
             match lost {
-                Lost::Before => {}
-                Lost::During(_) if !alone && self.settings.on_crash == OnCrash::Retry => alone = true,
-                Lost::During(reason) => {
+                ChildLost::BeforeCall => {}
+                ChildLost::DuringCall(_) if !exclusive && self.settings.on_crash == OnCrash::Retry => {
+                    exclusive = true
+                }
+                ChildLost::DuringCall(reason) => {
                     return Err(ItemError::Fault(format!(
-                        "the process of the model {reason}, while it prepared this item{}",
-                        if alone { " a second time" } else { "" }
+                        "the worker process {reason} while preparing this item{}",
+                        if exclusive { " for the second time" } else { "" }
                     )));
                 }
             }
@@ -163,7 +167,7 @@ impl Model for IsolatedModel {
     }
 
     fn prepare(&self, task: usize, item: &ItemInput) -> Result<PreparedItem, ItemError> {
-        self.prepare_twice(task, item)
+        self.prepare_with_retry(task, item)
     }
 
     fn predict_batch(
@@ -173,28 +177,28 @@ impl Model for IsolatedModel {
         items: &[BatchItem<'_>],
         sink: &mut dyn OutputSink,
     ) -> Result<(), BatchError> {
-        let child = self.pool.take(worker, items).ok_or(BatchError::NoWorker)?;
+        let child = self.pool.acquire(worker, items).ok_or(BatchError::NoWorker)?;
         let lost = match child.run(task, items, sink) {
             Ok(result) => {
-                self.pool.give_back(&child);
+                self.pool.release(&child);
                 return result;
             }
             Err(lost) => lost,
         };
-        self.pool.lose(&child);
+        self.pool.remove(&child);
         Err(match lost {
-            Lost::Before => BatchError::NoWorker,
-            Lost::During(reason) if self.settings.on_crash == OnCrash::Retry => {
+            ChildLost::BeforeCall => BatchError::NoWorker,
+            ChildLost::DuringCall(reason) if self.settings.on_crash == OnCrash::Retry => {
                 BatchError::WorkerLost(reason)
             }
-            Lost::During(reason) => BatchError::Failed(ItemError::Fault(format!(
-                "the process of the model {reason}, while it ran the batch of this item"
+            ChildLost::DuringCall(reason) => BatchError::Failed(ItemError::Fault(format!(
+                "the worker process {reason} while running this item's batch"
             ))),
         })
     }
 
-    fn wait_for_worker(&self, worker: usize, patience: Duration) -> bool {
-        self.pool.promise(worker, patience)
+    fn wait_for_worker(&self, worker: usize, timeout: Duration) -> bool {
+        self.pool.reserve(worker, timeout)
     }
 
     fn health(&self) -> Health {
@@ -202,19 +206,19 @@ impl Model for IsolatedModel {
     }
 
     fn stop_running(&self) {
-        // First, so that the end of a child is not reported as a crash.
-        self.end.ring();
-        self.pool.kill_computing();
+        // Signaled first, so that the exit of a process is not reported as a crash.
+        self.stop.signal();
+        self.pool.kill_busy();
     }
 }
 
 impl Drop for IsolatedModel {
     fn drop(&mut self) {
-        self.pool.end();
-        self.end.ring();
-        for keeper in self.keepers.drain(..) {
-            // Keepers do not panic; if one did, its child has ended with it.
-            let _ = keeper.join();
+        self.pool.shut_down();
+        self.stop.signal();
+        for supervisor in self.supervisors.drain(..) {
+            // Supervisors do not panic. If one did, the kernel has killed its process.
+            let _ = supervisor.join();
         }
     }
 }

@@ -1,12 +1,12 @@
-//! A lane: one connection between the server and a child, on which messages go to and fro in turns.
+//! A lane: a connection between the server and a child process on which messages alternate.
 //!
-//! A lane is a pair of `SOCK_SEQPACKET` sockets and two memory files that both sides have mapped, one for each direction
-//! (`shared_memory`). A message of up to [`MOST_INLINE`] bytes is one datagram. A longer one is copied into the memory, and
-//! the datagram only says how long it is.
+//! A lane consists of a pair of `SOCK_SEQPACKET` sockets and two memory files that both sides map, one for each direction
+//! (`shared_memory`). A message of up to [`MAX_INLINE`] bytes is one datagram. A longer message is copied into shared memory,
+//! and the datagram only contains its length.
 //!
-//! Since the sides take turns, no socket buffer ever fills, and there is nothing to deadlock on. What is received is a copy
-//! of its own, which the sender cannot change any more, or for a child ([`Lane::receive_lent`]) the memory itself: then
-//! [`Lane::send`] gives it back, together with the turn.
+//! Because the sides take turns, socket buffers never fill and the lane cannot deadlock. A received message is a copy that the
+//! sender cannot change. A child can also receive a message without a copy ([`Lane::receive_borrowed`]); the next
+//! [`Lane::send`] returns the memory to the server.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,62 +21,62 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 
 use super::codec::Encoder;
-use super::shared_memory::{self, Incoming, Outgoing};
+use super::shared_memory::{self, MessageReader, MessageWriter};
 use crate::clock;
 
-/// Up to this length a message goes through the socket. Measured with `benches/isolation`: at this length either way takes
-/// 14 µs, at twice of it the socket 17 µs and the memory 16 µs.
-pub(super) const MOST_INLINE: usize = 16 << 10;
+/// Maximum length of a message that is sent through the socket. Measured with `benches/isolation`: at this length, both ways
+/// take 14 µs; at twice the length, the socket takes 17 µs and shared memory 16 µs.
+pub(super) const MAX_INLINE: usize = 16 << 10;
 
-/// A wait as short as this is spent awake, if the last one was: on an idle processor it takes almost as long to wake up.
-const SHORT_WAIT: Duration = Duration::from_micros(100);
+/// Waits up to this long spin if the previous wait was short: waking up on an idle CPU would take almost as long.
+const SPIN_DURATION: Duration = Duration::from_micros(100);
 
 const NO_WAIT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,
 };
 
-/// Maximum length of a message in bytes. Longer ones are not sent, and a child that announces one is not believed.
+/// Maximum length of a message in bytes. Longer messages are neither sent nor accepted.
 pub(super) const MAX_MESSAGE: u64 = 4 << 30;
 
-/// The last byte of a datagram: the message is what precedes it.
-const INLINE: u8 = 0;
-/// The last byte of a datagram: the message is in the memory, and its length is what precedes it.
-const SHARED: u8 = 1;
+/// Last byte of a datagram that contains the message.
+const KIND_INLINE: u8 = 0;
+/// Last byte of a datagram that contains the length of a message in shared memory.
+const KIND_SHARED: u8 = 1;
 
-/// Why a message did not come or go.
+/// Why a message was not sent or received.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LaneError {
-    /// The other side is gone.
+    /// The other side has closed the connection.
     #[error("the connection is closed")]
     Closed,
-    /// The other side did not answer in time.
-    #[error("no answer within {} s", .0.as_secs_f64())]
+    /// The other side did not reply in time.
+    #[error("no reply within {} s", .0.as_secs_f64())]
     TimedOut(Duration),
-    /// The message is longer than a lane can carry. Nothing was sent.
-    #[error("{length} bytes, and a message has at most {most}")]
+    /// The message exceeds the maximum length. Nothing was sent.
+    #[error("the message has {length} bytes, and the maximum is {max}")]
     TooLong {
         /// Length of the message.
         length: u64,
-        /// The limit.
-        most: u64,
+        /// The maximum.
+        max: u64,
     },
-    /// There is no memory for the message, which was not sent or not read.
-    #[error("no memory for a message")]
+    /// There is not enough memory for the message, which was not sent or not received.
+    #[error("not enough memory for a message")]
     NoMemory(#[source] io::Error),
-    /// What came is no message.
-    #[error("nonsense: {0}")]
-    Nonsense(String),
-    /// The system refused.
+    /// The received data is not a valid message.
+    #[error("malformed message: {0}")]
+    Malformed(String),
+    /// A system call failed.
     #[error("the connection failed")]
-    System(#[source] io::Error),
+    Io(#[source] io::Error),
 }
 
 impl From<Errno> for LaneError {
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Self::Closed,
-            errno => Self::System(errno.into()),
+            errno => Self::Io(errno.into()),
         }
     }
 }
@@ -85,59 +85,59 @@ impl From<Errno> for LaneError {
 #[derive(Debug)]
 pub(super) struct Lane {
     socket: Arc<OwnedFd>,
-    outgoing: Outgoing,
-    incoming: Incoming,
+    writer: MessageWriter,
+    reader: MessageReader,
     timeout: Option<Duration>,
     /// Maximum length of a message to send.
     max_message: u64,
-    /// The last datagram.
+    /// The last datagram that was sent or received.
     datagram: Vec<u8>,
-    /// Whether the last wait was no longer than [`SHORT_WAIT`].
-    prompt: bool,
+    /// Whether the last wait was no longer than [`SPIN_DURATION`].
+    spin: bool,
 }
 
-/// What the other process makes its side of.
+/// The file descriptors of the other side of a lane.
 #[derive(Debug)]
-pub(super) struct FarEnd {
+pub(super) struct PeerEnd {
     pub(super) socket: OwnedFd,
-    /// Where it finds messages.
-    pub(super) incoming: OwnedFd,
-    /// Where it puts them.
-    pub(super) outgoing: OwnedFd,
+    /// Memory file from which that side reads.
+    pub(super) reader: OwnedFd,
+    /// Memory file to which that side writes.
+    pub(super) writer: OwnedFd,
 }
 
 impl Lane {
-    /// A lane, and its other side.
-    pub(super) fn pair() -> io::Result<(Self, FarEnd)> {
-        let (near, far) = socket_pair()?;
-        let outgoing = Outgoing::from(shared_memory::create()?);
-        let incoming = Incoming::from(shared_memory::create()?);
-        let far = FarEnd {
-            socket: far,
-            incoming: outgoing.share()?,
-            outgoing: incoming.share()?,
+    /// Creates a lane and the descriptors of its other side.
+    pub(super) fn pair() -> io::Result<(Self, PeerEnd)> {
+        let (own, peer) = socket_pair()?;
+        let writer = MessageWriter::from(shared_memory::create()?);
+        let reader = MessageReader::from(shared_memory::create()?);
+        let peer = PeerEnd {
+            socket: peer,
+            reader: writer.duplicate()?,
+            writer: reader.duplicate()?,
         };
-        Ok((Self::new(near, outgoing, incoming), far))
+        Ok((Self::new(own, writer, reader), peer))
     }
 
-    fn new(socket: OwnedFd, outgoing: Outgoing, incoming: Incoming) -> Self {
+    fn new(socket: OwnedFd, writer: MessageWriter, reader: MessageReader) -> Self {
         Self {
             socket: Arc::new(socket),
-            outgoing,
-            incoming,
+            writer,
+            reader,
             timeout: None,
             max_message: MAX_MESSAGE,
-            datagram: Vec::with_capacity(MOST_INLINE + 1),
-            prompt: false,
+            datagram: Vec::with_capacity(MAX_INLINE + 1),
+            spin: false,
         }
     }
 
-    /// The socket, with which [`close`] can be called from another thread.
+    /// The socket, with which another thread can [`close`] the lane.
     pub(super) fn socket(&self) -> Arc<OwnedFd> {
         self.socket.clone()
     }
 
-    /// How long [`receive`](Self::receive) waits from now on; `None` is for ever.
+    /// Sets how long [`receive`](Self::receive) waits. `None` waits without limit.
     pub(super) fn set_timeout(&mut self, timeout: Option<Duration>) -> Result<(), LaneError> {
         if self.timeout != timeout {
             set_socket_timeout(&self.socket, Timeout::Recv, timeout)?;
@@ -146,40 +146,40 @@ impl Lane {
         Ok(())
     }
 
-    /// Sends no longer messages from now on.
+    /// Sets the maximum length of a message to send.
     #[cfg(test)]
-    pub(super) fn limit(&mut self, max_message: u64) {
+    pub(super) fn set_max_message(&mut self, max_message: u64) {
         self.max_message = max_message;
     }
 
-    /// Sends a message, and gives back what was lent. Does not block: whoever sends knows that the other side waits, or has
-    /// room.
+    /// Sends a message and returns borrowed memory. Does not block, because the other side is waiting for it or the socket buffer
+    /// has room.
     pub(super) fn send(&mut self, message: Encoder<'_>) -> Result<(), LaneError> {
-        self.incoming.reclaim().map_err(LaneError::System)?;
-        self.interject(message)
+        self.reader.reclaim().map_err(LaneError::Io)?;
+        self.send_without_reclaim(message)
     }
 
-    /// Sends a message that the other side answers with a short one, and keeps what was lent meanwhile.
-    pub(super) fn interject(&mut self, mut message: Encoder<'_>) -> Result<(), LaneError> {
+    /// Sends a message to which the other side replies with a short one, and keeps borrowed memory.
+    pub(super) fn send_without_reclaim(&mut self, mut message: Encoder<'_>) -> Result<(), LaneError> {
         let length = message.len();
         if length as u64 > self.max_message {
             return Err(LaneError::TooLong {
                 length: length as u64,
-                most: self.max_message,
+                max: self.max_message,
             });
         }
         self.datagram.clear();
-        if length <= MOST_INLINE {
+        if length <= MAX_INLINE {
             message
                 .parts()
                 .for_each(|part| self.datagram.extend_from_slice(part));
-            self.datagram.push(INLINE);
+            self.datagram.push(KIND_INLINE);
         } else {
-            self.outgoing
+            self.writer
                 .write(length, message.parts())
                 .map_err(LaneError::NoMemory)?;
             self.datagram.extend_from_slice(&(length as u64).to_le_bytes());
-            self.datagram.push(SHARED);
+            self.datagram.push(KIND_SHARED);
         }
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         loop {
@@ -194,10 +194,10 @@ impl Lane {
 
     /// Waits for the next message.
     pub(super) fn receive(&mut self) -> Result<Bytes, LaneError> {
-        self.receive_with(|incoming, length| incoming.copy(length).map(Bytes::from))
+        self.receive_with(|reader, length| reader.read(length).map(Bytes::from))
     }
 
-    /// The next message, if it has come already.
+    /// Returns the next message if it has already arrived.
     pub(super) fn try_receive(&mut self) -> Result<Option<Bytes>, LaneError> {
         let mut polled = [PollFd::new(&*self.socket, PollFlags::IN)];
         match poll(&mut polled, Some(&NO_WAIT)) {
@@ -207,48 +207,48 @@ impl Lane {
         }
     }
 
-    /// Waits for the next message of a side that is trusted, which stays where it is until the next [`send`](Self::send).
-    pub(super) fn receive_lent(&mut self) -> Result<Bytes, LaneError> {
-        self.receive_with(Incoming::lend)
+    /// Waits for the next message of a trusted side. It stays in shared memory until the next [`send`](Self::send).
+    pub(super) fn receive_borrowed(&mut self) -> Result<Bytes, LaneError> {
+        self.receive_with(MessageReader::borrow)
     }
 
     fn receive_with(
         &mut self,
-        take: impl FnOnce(&mut Incoming, u64) -> io::Result<Bytes>,
+        take: impl FnOnce(&mut MessageReader, u64) -> io::Result<Bytes>,
     ) -> Result<Bytes, LaneError> {
         let length = self.receive_datagram()?;
         if length > self.datagram.len() {
-            return Err(LaneError::Nonsense(format!("a datagram of {length} bytes")));
+            return Err(LaneError::Malformed(format!("datagram of {length} bytes")));
         }
         match self.datagram.split_last() {
-            // Datagrams are never empty, so this is the end.
+            // Datagrams are never empty, so the connection has been closed.
             None => Err(LaneError::Closed),
-            Some((&INLINE, message)) => Ok(Bytes::copy_from_slice(message)),
-            Some((&SHARED, length)) => {
+            Some((&KIND_INLINE, message)) => Ok(Bytes::copy_from_slice(message)),
+            Some((&KIND_SHARED, length)) => {
                 let length = length
                     .try_into()
                     .map(u64::from_le_bytes)
                     .ok()
                     .filter(|length| *length <= MAX_MESSAGE)
-                    .ok_or_else(|| LaneError::Nonsense("a message without a length".to_owned()))?;
-                take(&mut self.incoming, length).map_err(|error| match error.kind() {
+                    .ok_or_else(|| LaneError::Malformed("invalid length".to_owned()))?;
+                take(&mut self.reader, length).map_err(|error| match error.kind() {
                     io::ErrorKind::OutOfMemory => LaneError::NoMemory(error),
-                    _ => LaneError::Nonsense(format!(
-                        "a message of {length} bytes that are not there: {error}"
-                    )),
+                    _ => {
+                        LaneError::Malformed(format!("its {length} bytes are not in shared memory: {error}"))
+                    }
                 })
             }
-            Some((kind, _)) => Err(LaneError::Nonsense(format!("a datagram of the kind {kind}"))),
+            Some((kind, _)) => Err(LaneError::Malformed(format!("unknown kind {kind} of datagram"))),
         }
     }
 
-    /// Waits for a datagram, and says how long it was; what is too long for a message is cut off.
+    /// Waits for a datagram and returns its length. A datagram that is too long is truncated.
     fn receive_datagram(&mut self) -> Result<usize, LaneError> {
         self.datagram.clear();
-        let begun = clock::now();
+        let started = clock::now();
         let received = loop {
-            let asleep = !self.prompt || begun.elapsed() >= SHORT_WAIT;
-            let flags = if asleep {
+            let blocking = !self.spin || started.elapsed() >= SPIN_DURATION;
+            let flags = if blocking {
                 RecvFlags::TRUNC
             } else {
                 RecvFlags::TRUNC | RecvFlags::DONTWAIT
@@ -256,30 +256,30 @@ impl Lane {
             match rustix::net::recv(&self.socket, spare_capacity(&mut self.datagram), flags) {
                 Ok((_, length)) => break Ok(length),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) if !asleep => std::thread::yield_now(),
+                Err(Errno::AGAIN) if !blocking => std::thread::yield_now(),
                 Err(Errno::AGAIN) => break Err(LaneError::TimedOut(self.timeout.unwrap_or_default())),
                 Err(errno) => break Err(errno.into()),
             }
         };
-        self.prompt = begun.elapsed() < SHORT_WAIT;
+        self.spin = started.elapsed() < SPIN_DURATION;
         received
     }
 }
 
-impl FarEnd {
-    /// The side of the process that was handed this.
+impl PeerEnd {
+    /// The lane, in the process that received the descriptors.
     pub(super) fn into_lane(self) -> Lane {
-        Lane::new(self.socket, self.outgoing.into(), self.incoming.into())
+        Lane::new(self.socket, self.writer.into(), self.reader.into())
     }
 }
 
-/// Ends a lane for both sides: whoever waits on it, or will, is told that it is closed. What is under way still arrives.
+/// Closes a lane for both sides and wakes threads that wait on it. Messages that were already sent still arrive.
 pub(super) fn close(socket: impl AsFd) {
-    // It may have ended already.
+    // The connection may be closed already.
     let _ = rustix::net::shutdown(socket, Shutdown::Both);
 }
 
-/// Two connected sockets that keep messages apart.
+/// Creates two connected sockets that preserve message boundaries.
 pub(super) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(
         AddressFamily::UNIX,

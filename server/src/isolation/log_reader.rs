@@ -1,4 +1,4 @@
-//! What a child says apart from answers: its records for the log, and whatever it or a library of it prints.
+//! Reads the output of a child process, which consists of log records and printed lines, and writes it to the server's log.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,95 +10,95 @@ use log::Level;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, ioctl_fionbio};
 
+use super::event_fd::EventFd;
 use super::log_records;
-use super::process::Bell;
 
-/// Most bytes of one printed line; a longer one is written in pieces.
-const MOST_LINE: usize = 4 << 10;
+/// Maximum length of a printed line. Longer lines are split.
+const MAX_LINE_BYTES: usize = 4 << 10;
 
-/// A thread that writes what a child says to the server's log, until the child has ended and all is written.
-pub(super) struct Outputs {
-    end: Arc<Bell>,
+/// A thread that logs the output of a child process until the process has exited.
+pub(super) struct LogReader {
+    stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Outputs {
-    /// Begins to listen to a child of `model`. `name` is that of the thread.
-    pub(super) fn listen(
+impl LogReader {
+    /// Starts the thread `name` for a child process of `model`.
+    pub(super) fn start(
         name: String,
         model: &str,
         stderr: ChildStderr,
-        records: OwnedFd,
+        log_socket: OwnedFd,
     ) -> io::Result<Self> {
         ioctl_fionbio(&stderr, true)?;
-        let end = Arc::new(Bell::new()?);
-        let mut listener = Listener {
-            printed: Some(stderr),
+        let stop = Arc::new(EventFd::new()?);
+        let mut reader = ReaderThread {
+            stderr: Some(stderr),
             line: Vec::new(),
             target: format!("model::{model}::stderr"),
             model: model.to_owned(),
-            records: Some(records),
+            log_socket: Some(log_socket),
             buffer: Vec::new(),
         };
         let thread = thread::Builder::new().name(name).spawn({
-            let end = end.clone();
-            move || listener.run(&end)
+            let stop = stop.clone();
+            move || reader.run(&stop)
         })?;
         Ok(Self {
-            end,
+            stop,
             thread: Some(thread),
         })
     }
 }
 
-impl Drop for Outputs {
-    /// Waits until all that has been said is written.
+impl Drop for LogReader {
+    /// Waits until all output has been logged.
     fn drop(&mut self) {
-        self.end.ring();
+        self.stop.signal();
         if let Some(thread) = self.thread.take() {
-            // It does not panic; if it did, there is nothing more to write.
+            // The thread does not panic. If it did, nothing more could be logged.
             let _ = thread.join();
         }
     }
 }
 
-struct Listener {
-    printed: Option<ChildStderr>,
-    /// The line that is not complete.
+struct ReaderThread {
+    stderr: Option<ChildStderr>,
+    /// The current incomplete line.
     line: Vec<u8>,
     target: String,
     model: String,
-    records: Option<OwnedFd>,
+    log_socket: Option<OwnedFd>,
     buffer: Vec<u8>,
 }
 
-impl Listener {
-    fn run(&mut self, end: &Bell) {
-        while self.printed.is_some() || self.records.is_some() {
-            let ended = match self.wait(end) {
-                Ok(ended) => ended,
+impl ReaderThread {
+    fn run(&mut self, stop: &EventFd) {
+        while self.stderr.is_some() || self.log_socket.is_some() {
+            let stopped = match self.wait(stop) {
+                Ok(stopped) => stopped,
                 Err(error) => {
-                    log::error!(target: &self.target, model = self.model.as_str(); "what the process says cannot be read any more: {error}");
+                    log::error!(target: &self.target, model = self.model.as_str(); "cannot read the output of the worker process: {error}");
                     return;
                 }
             };
             self.write_records();
             self.write_lines();
-            // A process that it has left behind may hold them open.
-            if ended {
+            // Does not wait for the end of the streams: a process that the child has started may keep them open.
+            if stopped {
                 break;
             }
         }
         self.write_line();
     }
 
-    /// Waits until there is something to do. Whether the end has been rung.
-    fn wait(&self, end: &Bell) -> io::Result<bool> {
+    /// Waits for output. Returns whether `stop` is signaled.
+    fn wait(&self, stop: &EventFd) -> io::Result<bool> {
         let open: [Option<BorrowedFd<'_>>; 2] = [
-            self.printed.as_ref().map(AsFd::as_fd),
-            self.records.as_ref().map(AsFd::as_fd),
+            self.stderr.as_ref().map(AsFd::as_fd),
+            self.log_socket.as_ref().map(AsFd::as_fd),
         ];
-        let mut polled: Vec<PollFd<'_>> = std::iter::once(end.fd())
+        let mut polled: Vec<PollFd<'_>> = std::iter::once(stop.fd())
             .chain(open.into_iter().flatten())
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
@@ -109,38 +109,38 @@ impl Listener {
     }
 
     fn write_records(&mut self) {
-        if let Some(socket) = &self.records
-            && !log_records::write_pending(socket, &mut self.buffer).unwrap_or(false)
+        if let Some(socket) = &self.log_socket
+            && !log_records::forward_pending(socket, &mut self.buffer).unwrap_or(false)
         {
-            self.records = None;
+            self.log_socket = None;
         }
     }
 
     fn write_lines(&mut self) {
-        let Some(mut printed) = self.printed.take() else {
+        let Some(mut stderr) = self.stderr.take() else {
             return;
         };
         let mut buffer = [0; 4 << 10];
         loop {
-            match printed.read(&mut buffer) {
+            match stderr.read(&mut buffer) {
                 Ok(0) => return,
-                Ok(length) => self.take(&buffer[..length]),
+                Ok(length) => self.push(&buffer[..length]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => return,
             }
         }
-        self.printed = Some(printed);
+        self.stderr = Some(stderr);
     }
 
-    fn take(&mut self, mut bytes: &[u8]) {
+    fn push(&mut self, mut bytes: &[u8]) {
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
             self.line.extend_from_slice(&bytes[..end]);
             self.write_line();
             bytes = &bytes[end + 1..];
         }
         self.line.extend_from_slice(bytes);
-        if self.line.len() >= MOST_LINE {
+        if self.line.len() >= MAX_LINE_BYTES {
             self.write_line();
         }
     }

@@ -1,4 +1,4 @@
-//! The log of a child: each record is a datagram to the server, which writes it as its own.
+//! The log of a child process: sends each record to the server as a datagram, and writes it to the server's log there.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,28 +10,28 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::codec::{Decoder, Encoder, WireError};
+use super::codec::{DecodeError, Decoder, Encoder};
 
-/// Most bytes of a message; the rest is cut off.
-const MOST_MESSAGE: usize = 16 << 10;
-/// Most bytes of a target and of the name of a file.
-const MOST_NAME: usize = 1 << 10;
+/// Maximum length of a message. Longer ones are truncated.
+const MAX_MESSAGE_BYTES: usize = 16 << 10;
+/// Maximum length of a target, a file name, and the key and value of a field.
+const MAX_NAME_BYTES: usize = 1 << 10;
 /// Maximum number of fields.
 const MAX_FIELDS: usize = 8;
-/// Most bytes of a datagram: all of the above, and their lengths.
-const MOST_DATAGRAM: usize = MOST_MESSAGE + (2 + 2 * MAX_FIELDS) * MOST_NAME + 512;
+/// Maximum length of a datagram: all of the above, and their lengths.
+const MAX_DATAGRAM_BYTES: usize = MAX_MESSAGE_BYTES + (2 + 2 * MAX_FIELDS) * MAX_NAME_BYTES + 512;
 
-const RECORD: u8 = 1;
+const RECORD_CODE: u8 = 1;
 
-/// The log of the child.
-struct ChildLog {
+/// Sends log records to the server.
+struct SocketLogger {
     socket: OwnedFd,
 }
 
-/// From now on this process logs to the server, up to `level`. To be called once.
-pub(super) fn log_to(socket: OwnedFd, level: LevelFilter) {
-    // A second logger can only be one that a test has set, which may stay.
-    if log::set_boxed_logger(Box::new(ChildLog { socket })).is_ok() {
+/// Makes this process log to the server, up to `level`. Must be called once.
+pub(super) fn init_logger(socket: OwnedFd, level: LevelFilter) {
+    // Fails only if a test has set a logger.
+    if log::set_boxed_logger(Box::new(SocketLogger { socket })).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -48,7 +48,7 @@ impl<'kvs> VisitSource<'kvs> for Fields {
     }
 }
 
-impl Log for ChildLog {
+impl Log for SocketLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()
     }
@@ -58,38 +58,38 @@ impl Log for ChildLog {
             return;
         }
         let mut fields = Fields(Vec::new());
-        // Nothing that it is called with fails.
+        // `visit_pair` never fails.
         let _ = record.key_values().visit(&mut fields);
         let Fields(fields) = fields;
         let message = record.args().to_string();
-        let mut to = Encoder::new(RECORD);
+        let mut to = Encoder::new(RECORD_CODE);
         to.u8(record.level() as u8);
-        to.text(cut(record.target(), MOST_NAME));
-        to.text(cut(&message, MOST_MESSAGE));
-        to.text(cut(record.file().unwrap_or_default(), MOST_NAME));
+        to.text(truncate(record.target(), MAX_NAME_BYTES));
+        to.text(truncate(&message, MAX_MESSAGE_BYTES));
+        to.text(truncate(record.file().unwrap_or_default(), MAX_NAME_BYTES));
         to.u32(record.line().unwrap_or_default());
         to.count(fields.len());
         for (key, value) in &fields {
-            to.text(cut(key, MOST_NAME));
-            to.text(cut(value, MOST_NAME));
+            to.text(truncate(key, MAX_NAME_BYTES));
+            to.text(truncate(value, MAX_NAME_BYTES));
         }
         let datagram: Vec<u8> = to.parts().flatten().copied().collect();
-        // Without a server there is nobody to tell.
+        // Ignores errors, because there is nowhere to report that the server has exited.
         while let Err(Errno::INTR) = rustix::net::send(&self.socket, &datagram, SendFlags::NOSIGNAL) {}
     }
 
     fn flush(&self) {}
 }
 
-/// Writes the records that have come to the server's log. Does not wait; `false` when no more will come.
-pub(super) fn write_pending(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<bool> {
+/// Logs the records that have arrived. Does not block. Returns `false` if the connection is closed.
+pub(super) fn forward_pending(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<bool> {
     loop {
         buffer.clear();
-        buffer.reserve(MOST_DATAGRAM);
+        buffer.reserve(MAX_DATAGRAM_BYTES);
         match rustix::net::recv(&socket, spare_capacity(buffer), RecvFlags::DONTWAIT) {
             Ok(_) if buffer.is_empty() => return Ok(false),
-            // A record that cannot be read is not worth a complaint for each.
-            Ok(_) => drop(write(&Bytes::copy_from_slice(buffer))),
+            // Malformed records are ignored, because reporting each of them could fill the log.
+            Ok(_) => drop(forward(&Bytes::copy_from_slice(buffer))),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Ok(true),
             Err(errno) => return Err(errno.into()),
@@ -97,7 +97,7 @@ pub(super) fn write_pending(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Resu
     }
 }
 
-fn write(datagram: &Bytes) -> Result<(), WireError> {
+fn forward(datagram: &Bytes) -> Result<(), DecodeError> {
     let (_, mut from) = Decoder::new(datagram)?;
     let level = match from.u8("a level")? {
         1 => Level::Error,
@@ -116,7 +116,7 @@ fn write(datagram: &Bytes) -> Result<(), WireError> {
             from.text("the value of a field")?,
         ))
     })?;
-    from.end()?;
+    from.finish()?;
     let metadata = Metadata::builder().level(level).target(target).build();
     let logger = log::logger();
     if logger.enabled(&metadata) {
@@ -133,6 +133,6 @@ fn write(datagram: &Bytes) -> Result<(), WireError> {
     Ok(())
 }
 
-fn cut(text: &str, most: usize) -> &str {
-    &text[..text.floor_char_boundary(most)]
+fn truncate(text: &str, max_bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(max_bytes)]
 }

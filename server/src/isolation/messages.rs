@@ -1,130 +1,130 @@
 //! The messages between the server and a child process.
 //!
-//! They travel in lanes (`transport`), on each of which the server asks and the child answers, strictly in turns:
+//! On each lane (`lane`), requests of the server and replies of the child alternate:
 //!
-//! | the server asks | the child answers |
+//! | request of the server | reply of the child |
 //! | --- | --- |
-//! | [`Request::Load`] | [`Reply::Loaded`] or [`Reply::Refused`] |
-//! | [`Request::Prepare`] | [`Reply::Prepared`] or [`Reply::Failed`] |
-//! | [`Request::Predict`] | any number of [`Reply::Part`], each of which the server answers with [`Request::Status`], and then [`Reply::Done`] |
+//! | [`Request::Load`] | [`Reply::Loaded`] or [`Reply::LoadFailed`] |
+//! | [`Request::Prepare`] | [`Reply::Prepared`] or [`Reply::PrepareFailed`] |
+//! | [`Request::Predict`] | any number of [`Reply::Part`], each answered with [`Request::PartStatus`], and then [`Reply::Done`] |
 //! | [`Request::Release`] | [`Reply::Released`] |
 //!
-//! The server does not wait for [`Reply::Released`], but reads it before it sends anything else on the lane: until then the
-//! memory of the lane may be lent to the child.
+//! The server does not wait for [`Reply::Released`], but it reads the reply before it sends anything else on the lane, because
+//! until then the child may use the lane's shared memory.
 //!
-//! The two messages of a start hold JSON, as what they carry is JSON anyway; what is said for a batch never is.
+//! The messages about loading contain JSON, since their content is JSON in any case. Messages about batches do not.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::codec::{Decoder, Encoder, WireError};
+use super::codec::{DecodeError, Decoder, Encoder};
 use crate::error::ItemError;
 use crate::model::{BatchError, SinkStatus};
 use crate::values::{ItemInput, Tensor, Value};
 
-/// What the server says.
+/// A message of the server.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Request<'a> {
-    /// Load the model; a `Setup` as JSON.
+    /// Loads the model. Contains a `Setup` as JSON.
     Load(Bytes),
-    /// Prepare an item and keep it.
+    /// Prepares an item and keeps the result.
     Prepare {
         /// Index of the task.
         task: u32,
         /// The item.
         item: Cow<'a, ItemInput>,
     },
-    /// Run a batch.
+    /// Runs a batch.
     Predict {
         /// Index of the task.
         task: u32,
         /// Ids of the requests, for the log.
         requests: Cow<'a, str>,
-        /// Prepared items that are not needed any more.
+        /// Handles of prepared items to drop.
         release: Vec<u64>,
-        /// The batch.
-        items: Vec<Entry<'a>>,
+        /// The items of the batch.
+        items: Vec<BatchEntry<'a>>,
     },
-    /// These prepared items are not needed any more.
+    /// Drops prepared items.
     Release(Vec<u64>),
-    /// What became of a part.
-    Status(SinkStatus),
+    /// The status of a part.
+    PartStatus(SinkStatus),
 }
 
 /// One item of a batch.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Entry<'a> {
-    /// An item of a task that does not prepare.
+pub(super) enum BatchEntry<'a> {
+    /// An item of a task that does not prepare items.
     Raw(Cow<'a, ItemInput>),
-    /// An item that this child has not prepared and has to, before it runs the batch.
+    /// An item that has to be prepared before the batch runs.
     Unprepared(Cow<'a, ItemInput>),
-    /// An item that this child has prepared and kept.
-    Held(u64),
+    /// The handle of an item that this process has prepared.
+    Prepared(u64),
 }
 
-/// What the child says.
+/// A message of the child.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Reply {
-    /// The model is loaded; its manifest as JSON.
+    /// The model has been loaded. Contains its manifest as JSON.
     Loaded(Bytes),
-    /// The model is not loaded; a `LoadFailure` as JSON.
-    Refused(Bytes),
-    /// The item is prepared and kept.
+    /// The model could not be loaded. Contains a `LoadFailure` as JSON.
+    LoadFailed(Bytes),
+    /// The item has been prepared.
     Prepared {
-        /// What it is kept under.
+        /// Handle of the item.
         handle: u64,
         /// See [`PreparedItem`](crate::model::PreparedItem).
         weight: u64,
         /// See [`PreparedItem`](crate::model::PreparedItem).
         group: u64,
     },
-    /// The item cannot be prepared.
-    Failed(ItemError),
-    /// The prepared items are dropped.
+    /// The item could not be prepared.
+    PrepareFailed(ItemError),
+    /// The prepared items have been dropped.
     Released,
-    /// A part of the output of an item; more follow.
+    /// A part of the output of an item, with more to follow.
     Part {
-        /// Which item.
+        /// Index of the item.
         index: u32,
         /// The part.
         value: Value,
     },
     /// The batch has been run.
     Done {
-        /// What the model returned.
+        /// The result of the model.
         result: Result<(), BatchError>,
-        /// What it put into the sink, in that order.
+        /// The outcomes in the order in which the model emitted them.
         outcomes: Vec<Outcome>,
         /// Whether the plugin logged an error while it ran the batch.
-        logged: bool,
+        logged_error: bool,
     },
 }
 
-/// Something that a model put into its sink.
+/// An outcome that a model emitted.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outcome {
-    /// The output, or the last part of it, of one item.
+    /// The output of an item, or the last part of it.
     Output {
-        /// Which item.
+        /// Index of the item.
         index: u32,
         /// The output.
         value: Value,
     },
     /// The outputs of all items.
     Rows(Vec<Tensor>),
-    /// The failure of one item.
+    /// An item failed.
     Failure {
-        /// Which item.
+        /// Index of the item.
         index: u32,
-        /// Why.
+        /// The error.
         error: ItemError,
     },
-    /// The weight of one item, which settles nothing.
+    /// The weight of an item. It is not an outcome by itself.
     Weight {
-        /// Which item.
+        /// Index of the item.
         index: u32,
-        /// How much.
+        /// The weight.
         weight: u64,
     },
 }
@@ -134,12 +134,12 @@ mod code {
     pub(super) const PREPARE: u8 = 2;
     pub(super) const PREDICT: u8 = 3;
     pub(super) const RELEASE: u8 = 4;
-    pub(super) const STATUS: u8 = 5;
+    pub(super) const PART_STATUS: u8 = 5;
 
     pub(super) const LOADED: u8 = 65;
-    pub(super) const REFUSED: u8 = 66;
+    pub(super) const LOAD_FAILED: u8 = 66;
     pub(super) const PREPARED: u8 = 67;
-    pub(super) const FAILED: u8 = 68;
+    pub(super) const PREPARE_FAILED: u8 = 68;
     pub(super) const PART: u8 = 69;
     pub(super) const DONE: u8 = 70;
     pub(super) const RELEASED: u8 = 71;
@@ -180,18 +180,18 @@ impl Request<'_> {
                 encode_handles(&mut to, handles);
                 to
             }
-            Self::Status(status) => {
-                let mut to = Encoder::new(code::STATUS);
+            Self::PartStatus(status) => {
+                let mut to = Encoder::new(code::PART_STATUS);
                 to.u8(status_code(*status));
                 to
             }
         }
     }
 
-    pub(super) fn decode(message: &Bytes) -> Result<Request<'static>, WireError> {
+    pub(super) fn decode(message: &Bytes) -> Result<Request<'static>, DecodeError> {
         let (code, mut from) = Decoder::new(message)?;
         let request = match code {
-            code::LOAD => Request::Load(from.payload("the settings of a start")?),
+            code::LOAD => Request::Load(from.payload("the setup")?),
             code::PREPARE => Request::Prepare {
                 task: from.u32("a task")?,
                 item: Cow::Owned(from.item()?),
@@ -200,26 +200,26 @@ impl Request<'_> {
                 task: from.u32("a task")?,
                 requests: Cow::Owned(from.text("ids of requests")?.to_owned()),
                 release: decode_handles(&mut from)?,
-                items: from.list("the items of a batch", Entry::decode)?,
+                items: from.list("the items of a batch", BatchEntry::decode)?,
             },
             code::RELEASE => Request::Release(decode_handles(&mut from)?),
-            code::STATUS => Request::Status(decode_status(from.u8("the status of a part")?)?),
+            code::PART_STATUS => Request::PartStatus(decode_status(from.u8("the status of a part")?)?),
             code => {
-                return Err(WireError::Code {
+                return Err(DecodeError::UnknownCode {
                     what: "a request",
                     code,
                 });
             }
         };
-        from.end()?;
+        from.finish()?;
         Ok(request)
     }
 }
 
-impl Entry<'_> {
+impl BatchEntry<'_> {
     const RAW: u8 = 1;
     const UNPREPARED: u8 = 2;
-    const HELD: u8 = 3;
+    const PREPARED: u8 = 3;
 
     fn encode<'a>(&'a self, to: &mut Encoder<'a>) {
         match self {
@@ -231,19 +231,19 @@ impl Entry<'_> {
                 to.u8(Self::UNPREPARED);
                 to.item(item);
             }
-            Self::Held(handle) => {
-                to.u8(Self::HELD);
+            Self::Prepared(handle) => {
+                to.u8(Self::PREPARED);
                 to.u64(*handle);
             }
         }
     }
 
-    fn decode(from: &mut Decoder<'_>) -> Result<Entry<'static>, WireError> {
+    fn decode(from: &mut Decoder<'_>) -> Result<BatchEntry<'static>, DecodeError> {
         match from.u8("an item of a batch")? {
-            Self::RAW => from.item().map(Cow::Owned).map(Entry::Raw),
-            Self::UNPREPARED => from.item().map(Cow::Owned).map(Entry::Unprepared),
-            Self::HELD => from.u64("a handle").map(Entry::Held),
-            code => Err(WireError::Code {
+            Self::RAW => from.item().map(Cow::Owned).map(BatchEntry::Raw),
+            Self::UNPREPARED => from.item().map(Cow::Owned).map(BatchEntry::Unprepared),
+            Self::PREPARED => from.u64("a handle").map(BatchEntry::Prepared),
+            code => Err(DecodeError::UnknownCode {
                 what: "an item of a batch",
                 code,
             }),
@@ -252,8 +252,8 @@ impl Entry<'_> {
 }
 
 impl Reply {
-    /// Whether it is the end of a batch that comes back in halves, for which the child keeps what it has prepared.
-    pub(super) fn is_run_again(&self) -> bool {
+    /// Whether this ends a batch that the server retries in halves, for which the child keeps prepared items.
+    pub(super) fn is_retried_in_halves(&self) -> bool {
         matches!(self, Self::Done { result: Err(error), .. } if error.may_succeed_in_halves())
     }
 
@@ -264,8 +264,8 @@ impl Reply {
                 to.payload(manifest);
                 to
             }
-            Self::Refused(failure) => {
-                let mut to = Encoder::new(code::REFUSED);
+            Self::LoadFailed(failure) => {
+                let mut to = Encoder::new(code::LOAD_FAILED);
                 to.payload(failure);
                 to
             }
@@ -280,8 +280,8 @@ impl Reply {
                 to.u64(*group);
                 to
             }
-            Self::Failed(error) => {
-                let mut to = Encoder::new(code::FAILED);
+            Self::PrepareFailed(error) => {
+                let mut to = Encoder::new(code::PREPARE_FAILED);
                 to.item_error(error);
                 to
             }
@@ -295,7 +295,7 @@ impl Reply {
             Self::Done {
                 result,
                 outcomes,
-                logged,
+                logged_error,
             } => {
                 let mut to = Encoder::new(code::DONE);
                 match result {
@@ -309,23 +309,23 @@ impl Reply {
                 for outcome in outcomes {
                     outcome.encode(&mut to);
                 }
-                to.u8(u8::from(*logged));
+                to.u8(u8::from(*logged_error));
                 to
             }
         }
     }
 
-    pub(super) fn decode(message: &Bytes) -> Result<Self, WireError> {
+    pub(super) fn decode(message: &Bytes) -> Result<Self, DecodeError> {
         let (code, mut from) = Decoder::new(message)?;
         let reply = match code {
             code::LOADED => Self::Loaded(from.payload("a manifest")?),
-            code::REFUSED => Self::Refused(from.payload("the reason of a refusal")?),
+            code::LOAD_FAILED => Self::LoadFailed(from.payload("the reason of a failed load")?),
             code::PREPARED => Self::Prepared {
                 handle: from.u64("a handle")?,
                 weight: from.u64("a weight")?,
                 group: from.u64("a group")?,
             },
-            code::FAILED => Self::Failed(from.item_error()?),
+            code::PREPARE_FAILED => Self::PrepareFailed(from.item_error()?),
             code::RELEASED => Self::Released,
             code::PART => Self::Part {
                 index: from.u32("the index of an item")?,
@@ -336,23 +336,23 @@ impl Reply {
                     0 => Ok(()),
                     1 => Err(from.batch_error()?),
                     code => {
-                        return Err(WireError::Code {
+                        return Err(DecodeError::UnknownCode {
                             what: "the result of a batch",
                             code,
                         });
                     }
                 },
                 outcomes: from.list("the outcomes of a batch", Outcome::decode)?,
-                logged: from.u8("whether an error was logged")? != 0,
+                logged_error: from.u8("whether an error was logged")? != 0,
             },
             code => {
-                return Err(WireError::Code {
+                return Err(DecodeError::UnknownCode {
                     what: "a reply",
                     code,
                 });
             }
         };
-        from.end()?;
+        from.finish()?;
         Ok(reply)
     }
 }
@@ -387,7 +387,7 @@ impl Outcome {
         }
     }
 
-    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         match from.u8("an outcome")? {
             Self::OUTPUT => Ok(Self::Output {
                 index: from.u32("the index of an item")?,
@@ -402,7 +402,7 @@ impl Outcome {
                 index: from.u32("the index of an item")?,
                 weight: from.u64("the weight of an item")?,
             }),
-            code => Err(WireError::Code {
+            code => Err(DecodeError::UnknownCode {
                 what: "an outcome",
                 code,
             }),
@@ -417,7 +417,7 @@ fn encode_handles(to: &mut Encoder<'_>, handles: &[u64]) {
     }
 }
 
-fn decode_handles(from: &mut Decoder<'_>) -> Result<Vec<u64>, WireError> {
+fn decode_handles(from: &mut Decoder<'_>) -> Result<Vec<u64>, DecodeError> {
     from.list("handles", |from| from.u64("a handle"))
 }
 
@@ -430,13 +430,13 @@ fn status_code(status: SinkStatus) -> u8 {
     }
 }
 
-fn decode_status(code: u8) -> Result<SinkStatus, WireError> {
+fn decode_status(code: u8) -> Result<SinkStatus, DecodeError> {
     match code {
         0 => Ok(SinkStatus::Accepted),
         1 => Ok(SinkStatus::Cancelled),
         2 => Ok(SinkStatus::Rejected),
         3 => Ok(SinkStatus::NotStreaming),
-        code => Err(WireError::Code {
+        code => Err(DecodeError::UnknownCode {
             what: "the status of a part",
             code,
         }),

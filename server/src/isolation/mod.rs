@@ -1,29 +1,29 @@
-//! Models in child processes: whatever a plugin does to its process, the server loses time and nothing else.
+//! Models in child processes, so that a faulty plugin cannot harm the server or other models.
 //!
-//! [`IsolatedModel`] is a [`Model`](crate::model::Model) like any other, so the queue, the batcher, deadlines and metrics
-//! stay where they are, in the server, and know nothing of processes. Each of its workers is a child: this same program,
-//! which loads the plugin's staged copy and runs it ([`run_child`]).
+//! [`IsolatedModel`] implements [`Model`](crate::model::Model). The queue, the batcher, deadlines and metrics stay in the
+//! server and do not depend on processes. Each worker of an isolated model is a child process: this same program, which
+//! loads the plugin's staged copy and runs it ([`run_child`]).
 //!
-//! # The life of a child
-//! 1. A *keeper*, a thread of its own, launches it (`process`) and hands it its connections (`handover`).
-//! 2. The child asks the kernel to end it when the keeper ends, and so when the server ends, however that happens. Then it
-//!    hears what it is to load ([`Setup`]), restricts itself, and opens the plugin.
-//! 3. The server warms it up, as it would a model of its own, and puts it into the `pool` of those that serve.
-//! 4. It serves: batches and preparations come over lanes (`transport`, `frame`, `wire`), its log and what it prints go to
-//!    the server's log (`outputs`, `records`).
-//! 5. If it is lost, whoever is speaking with it ends it for certain and learns how it ended. The batch that it held comes
-//!    back to the engine as [`BatchError::WorkerLost`](crate::model::BatchError::WorkerLost), which runs it again, and then
-//!    item by item, to find the one that is to blame; `remote` says how innocent bystanders are kept out of it.
-//! 6. The keeper starts the next one, at once or after a pause that grows (`supervisor`).
-//! 7. When the model is dropped, the child is told so by its lanes being closed, drops its own, and ends; one that does not
-//!    is ended. Nothing of it is left: a reload gives back all of its memory.
+//! # Life of a child process
+//! 1. A `supervisor` thread starts it (`process`) and sends it its connections (`descriptor_passing`).
+//! 2. The child asks the kernel to kill it when the supervisor thread exits, and thus when the server exits for any reason.
+//!    Then it receives what to load ([`Setup`]), confines itself, and opens the plugin.
+//! 3. The server warms it up and adds it to the `pool`.
+//! 4. It serves. Batches and items to prepare are sent over lanes (`lane`, `messages`, `codec`). Its log records and its
+//!    output go to the server's log (`log_reader`, `log_records`).
+//! 5. If it fails, the thread that detects the failure kills it and determines the reason. The batch that it held returns to
+//!    the engine as [`BatchError::WorkerLost`](crate::model::BatchError::WorkerLost). The engine runs it again, and then item by
+//!    item to find the one that causes the failure; `remote` explains how other items are protected from being blamed.
+//! 6. The supervisor restarts it, immediately or after a delay (`backoff`).
+//! 7. When the model is dropped, its lanes are closed, which tells the child to drop the model and exit. A child that does not
+//!    exit in time is killed. A reload therefore frees all memory of the old model.
 //!
-//! # What a child is believed
-//! Nothing. What it sends is checked as it is read, and a child that sends what is no answer to the question is ended. Its
-//! numbers are never used as a length or an index without a look at what is there.
+//! # Trust
+//! Messages from a child are not trusted. They are checked when they are decoded, and a child that sends an invalid message
+//! is killed. Lengths and indices from a child are checked before they are used.
 //!
-//! Owned by `reload`, as every model. Knows neither where plugins come from nor how they are opened: whoever runs the
-//! child brings that along.
+//! The module does not know where plugins come from or how they are opened: the caller of [`run_child`] passes a function
+//! that opens them.
 
 mod backoff;
 mod child;
@@ -31,6 +31,7 @@ mod child_sink;
 mod codec;
 pub mod confine;
 mod descriptor_passing;
+mod event_fd;
 mod isolated_model;
 mod lane;
 mod log_reader;
@@ -42,7 +43,7 @@ mod remote;
 mod setup;
 #[allow(
     unsafe_code,
-    reason = "memory that another process has, too, is reached by its address"
+    reason = "memory that is shared with another process is accessed by its address"
 )]
 mod shared_memory;
 mod supervisor;
@@ -53,34 +54,34 @@ use std::io;
 use std::path::PathBuf;
 
 pub use child::run_child;
-pub use isolated_model::{IsolatedModel, Isolation};
+pub use isolated_model::{IsolatedModel, IsolationOptions};
 pub use process::{OpenFiles, Program};
 pub use setup::{LoadFailure, Setup};
 
-use confine::EnclosureError;
+use confine::ResourceError;
 
 use crate::model::Model;
 
-/// The hidden command of this program that calls [`run_child`]; the name of the model follows.
+/// The hidden command of this program that calls [`run_child`]. The name of the model follows it.
 pub const CHILD_COMMAND: &str = "model-process";
 
-/// Runs a fresh child once, before it serves.
+/// Warms up a new child process before it serves.
 pub type WarmUp = Box<dyn Fn(&dyn Model) -> Result<(), WarmUpError> + Send + Sync>;
 
-/// The files that the children of one model load. A child that is started later loads the same ones, whatever became of
-/// them since.
+/// The files from which the child processes of one model load it. Processes that start later load the same content, even if
+/// the files have changed since.
 pub trait ModelFiles: Send + Sync {
-    /// The first children have loaded the model, which reports that it has read these files as well.
+    /// Called after the first processes have loaded the model. `reported` are the files that the model has read.
     fn loaded(&self, reported: &[PathBuf]);
 
-    /// The directory that a child that is started now has in place of the configuration's; `None` if no file has changed.
+    /// The directory that a new process must use instead of the configuration's. `None` if no file has changed.
     fn directory(&self) -> Result<Option<PathBuf>, ChangedFiles>;
 
-    /// Whether a child that was started later has read none of the files as they are by now.
+    /// Checks that a process that was started later has not read any changed file.
     fn check(&self, reported: &[PathBuf]) -> Result<(), ChangedFiles>;
 }
 
-/// A model whose files never change.
+/// For a model whose files never change.
 impl ModelFiles for () {
     fn loaded(&self, _reported: &[PathBuf]) {}
 
@@ -93,48 +94,48 @@ impl ModelFiles for () {
     }
 }
 
-/// Files have changed since the model was loaded from them, and cannot be had as they were.
+/// Files have changed since the model was loaded and cannot be restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("its files changed since it was loaded; reload the configuration to load the new ones")]
+#[error("the model's files changed after it was loaded; reload the configuration to load the new ones")]
 pub struct ChangedFiles;
 
-/// Why a model is not warm.
+/// Why the warm-up of a model failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("warm-up of task `{task}` failed: example {example}: {reason}")]
 pub struct WarmUpError {
-    /// The task.
+    /// Name of the task.
     pub task: String,
-    /// Which of its examples, from 1.
+    /// Number of the example, from 1.
     pub example: usize,
-    /// What the model said.
+    /// The error of the model.
     pub reason: String,
 }
 
-/// Why there is no child that serves.
+/// Why a child process could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The system refused a process, a thread or a descriptor.
-    #[error("the system refused to start a process for it")]
+    /// A process, a thread or a file descriptor could not be created.
+    #[error("cannot start a worker process")]
     Spawn(#[source] io::Error),
-    /// The machine does not have what is configured.
+    /// The configured resources are not available.
     #[error(transparent)]
-    Enclose(#[from] EnclosureError),
-    /// The plugin could not be loaded there.
+    Resources(#[from] ResourceError),
+    /// The plugin failed to load.
     #[error(transparent)]
     Load(#[from] LoadFailure),
-    /// The thread that starts the process panicked; the log has the message.
-    #[error("the thread that starts its process panicked")]
+    /// The supervisor thread panicked. The panic message is in the log.
+    #[error("the thread that starts the worker process panicked")]
     Supervisor,
-    /// It was lost meanwhile. Says how it ended.
-    #[error("its process {0} while it was loaded")]
-    Died(String),
-    /// It is not warm.
+    /// The process exited or was killed while loading. The text describes how.
+    #[error("the worker process {0} while loading the model")]
+    Exited(String),
+    /// The warm-up failed.
     #[error(transparent)]
     WarmUp(WarmUpError),
-    /// It would not start from the files that the model was loaded from.
+    /// The files from which the model was loaded have changed.
     #[error(transparent)]
     ChangedFiles(#[from] ChangedFiles),
-    /// The plugin, or the files that it reads, gave another model than before.
-    #[error("the model has other tasks than before; reload the configuration")]
-    Changed,
+    /// The plugin, or the files that it reads, define another model than before.
+    #[error("the model's tasks changed after it was loaded; reload the configuration")]
+    ManifestChanged,
 }

@@ -1,24 +1,24 @@
-//! The children of one model: which of them serve, which is free, and which one an item or a batch goes to.
+//! The child processes of one model: which of them are serving, which are free, and which one gets an item or a batch.
 //!
 //! # Where items are prepared
-//! What was prepared in a child can be run only there, so items are prepared where they will probably be run: in the child
-//! that will take the batch that they will be in. Children take batches in the order in which they become free, which is
-//! about the order in which they started their present ones; and the batch that an item will be in is known by how many
-//! prepared items are ahead of it. Where the guess fails, the item is prepared a second time.
+//! A prepared item can only be run in the process that prepared it. Items are therefore prepared in the process that will
+//! probably run their batch. Processes take batches in the order in which they become free, which is about the order in which
+//! they started their current batches, and the number of prepared items ahead of an item predicts which batch it will be in.
+//! If the prediction is wrong, the item is prepared again.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use plugin_abi::manifest::{ModelManifest, TaskManifest};
 
-use super::backoff::{Backoff, Restarts};
-use super::process::{Death, Process};
+use super::backoff::{RestartBackoff, RestartDelays};
+use super::process::{Process, ProcessExit};
 use super::remote::RemoteModel;
 use crate::clock;
 use crate::metrics::WorkerMetrics;
 use crate::model::{BatchItem, Health};
 
-/// See the module.
+/// The child processes of one model.
 pub(super) struct Pool {
     metrics: Arc<WorkerMetrics>,
     manifest: OnceLock<ModelManifest>,
@@ -28,30 +28,30 @@ pub(super) struct Pool {
 
 struct State {
     slots: Vec<Slot>,
-    /// Whether each worker has been promised a child for its next batch.
-    promised: Vec<bool>,
-    ending: bool,
-    /// Size of a full batch, by those of late.
+    /// Whether a child process is reserved for the next batch of each worker.
+    reserved: Vec<bool>,
+    stopping: bool,
+    /// Estimated size of a full batch, from recent batches.
     batch_size: f64,
-    /// Crash loops that the metrics show.
-    shown: usize,
+    /// Number of crash loops that the metrics currently show.
+    reported_crash_loops: usize,
 }
 
 struct Slot {
     phase: Phase,
-    restarts: Restarts,
-    /// How its last child ended.
-    last_end: Option<String>,
+    backoff: RestartBackoff,
+    /// How its last process exited.
+    last_exit: Option<String>,
 }
 
 enum Phase {
-    /// It is being launched, loaded or warmed up.
+    /// The process is being started, loaded or warmed up.
     Starting(Option<Arc<Process>>),
-    /// It waits for a batch.
+    /// It is waiting for a batch.
     Free(Arc<RemoteModel>),
-    /// It runs a batch, since then.
+    /// It has been running a batch since this time.
     Busy(Arc<RemoteModel>, Instant),
-    /// It has ended, and the next one is waited for.
+    /// It has exited and has not been restarted yet.
     Down,
 }
 
@@ -69,21 +69,21 @@ impl Slot {
 }
 
 impl Pool {
-    pub(super) fn new(children: usize, backoff: Backoff, metrics: Arc<WorkerMetrics>) -> Self {
+    pub(super) fn new(children: usize, delays: RestartDelays, metrics: Arc<WorkerMetrics>) -> Self {
         let slot = || Slot {
             phase: Phase::Starting(None),
-            restarts: Restarts::new(backoff),
-            last_end: None,
+            backoff: RestartBackoff::new(delays),
+            last_exit: None,
         };
         Self {
             metrics,
             manifest: OnceLock::new(),
             state: Mutex::new(State {
                 slots: std::iter::repeat_with(slot).take(children).collect(),
-                promised: vec![false; children],
-                ending: false,
+                reserved: vec![false; children],
+                stopping: false,
                 batch_size: 1.0,
-                shown: 0,
+                reported_crash_loops: 0,
             }),
             changed: Condvar::new(),
         }
@@ -93,14 +93,14 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the model is, once the first child has said it.
+    /// The manifest that the first process reported.
     pub(super) fn manifest(&self) -> Option<&ModelManifest> {
         self.manifest.get()
     }
 
-    /// What a child reports that the model is. Whether the first child has reported the same, apart from what it tried: a
-    /// trial may fail in one process and succeed in the next.
-    pub(super) fn agree(&self, manifest: &ModelManifest) -> bool {
+    /// Checks that a process reports the same model as the first one. Ignores the outcomes of trials, which may differ between
+    /// processes.
+    pub(super) fn check_manifest(&self, manifest: &ModelManifest) -> bool {
         let first = self.manifest.get_or_init(|| manifest.clone());
         let untried = |task: &TaskManifest| TaskManifest {
             trial: None,
@@ -113,127 +113,134 @@ impl Pool {
         first.platform == manifest.platform && known.eq(tasks)
     }
 
-    /// A child has been launched.
-    pub(super) fn starting(&self, slot: usize, process: Arc<Process>) {
+    /// Records a process that has been started.
+    pub(super) fn set_starting(&self, slot: usize, process: Arc<Process>) {
         let mut state = self.lock();
-        if state.ending {
+        if state.stopping {
             process.kill();
         }
         state.slots[slot].phase = Phase::Starting(Some(process));
     }
 
-    /// A child serves, unless the model is not needed any more.
-    pub(super) fn up(&self, slot: usize, model: Arc<RemoteModel>) {
+    /// Makes a process available for batches, unless the pool is shutting down.
+    pub(super) fn add(&self, slot: usize, model: Arc<RemoteModel>) {
         let mut state = self.lock();
-        if state.ending {
+        if state.stopping {
             return;
         }
         let slot = &mut state.slots[slot];
-        slot.restarts.started(clock::now());
+        slot.backoff.serving(clock::now());
         slot.phase = Phase::Free(model);
         self.metrics.processes.inc();
-        self.show(&mut state);
+        self.report_crash_loops(&mut state);
         drop(state);
         self.changed.notify_all();
     }
 
-    /// A child is lost to whoever spoke with it: nothing goes to it any more.
-    pub(super) fn lose(&self, model: &Arc<RemoteModel>) {
+    /// Removes a process after a failed call, so that it gets no further calls.
+    pub(super) fn remove(&self, model: &Arc<RemoteModel>) {
         if let Some(slot) = self.lock().slot_of(model) {
-            self.leave(slot);
+            self.take_down(slot);
         }
     }
 
-    /// A child has ended, or could not be started. How long to wait before the next start.
-    pub(super) fn down(&self, slot: usize, death: &Death) -> Duration {
+    /// Records that a process exited or could not be started. Returns the delay before the next start.
+    pub(super) fn mark_down(&self, slot: usize, exit: &ProcessExit) -> Duration {
         let mut state = self.lock();
         let slot = &mut state.slots[slot];
-        self.leave(slot);
-        slot.last_end = Some(death.public.as_ref().unwrap_or(&death.text).clone());
-        let pause = slot.restarts.died(clock::now(), fastrand::f64());
-        if !state.ending {
-            self.metrics.count_restart(death.reason);
+        self.take_down(slot);
+        slot.last_exit = Some(
+            exit.public_description
+                .as_ref()
+                .unwrap_or(&exit.description)
+                .clone(),
+        );
+        let delay = slot.backoff.exited(clock::now(), fastrand::f64());
+        if !state.stopping {
+            self.metrics.count_restart(exit.reason);
         }
-        self.show(&mut state);
+        self.report_crash_loops(&mut state);
         drop(state);
-        // Those who wait for a child may have to wait longer than is worth it.
+        // Callers that wait for a process may have to give up.
         self.changed.notify_all();
-        pause
+        delay
     }
 
-    fn leave(&self, slot: &mut Slot) {
+    fn take_down(&self, slot: &mut Slot) {
         if slot.model().is_some() {
             self.metrics.processes.dec();
         }
         slot.phase = Phase::Down;
     }
 
-    /// Shows how many children are in a crash loop. The series is shared with other generations of the model.
-    fn show(&self, state: &mut State) {
-        let in_crash_loop = |slot: &&Slot| slot.model().is_none() && slot.restarts.is_crash_loop();
-        let now = match state.ending {
+    /// Updates the metric of crash loops. It is shared with other generations of the model.
+    fn report_crash_loops(&self, state: &mut State) {
+        let in_crash_loop = |slot: &&Slot| slot.model().is_none() && slot.backoff.is_crash_loop();
+        let now = match state.stopping {
             true => 0,
             false => state.slots.iter().filter(in_crash_loop).count(),
         };
-        self.metrics.crash_loops.add(now as i64 - state.shown as i64);
-        state.shown = now;
+        self.metrics
+            .crash_loops
+            .add(now as i64 - state.reported_crash_loops as i64);
+        state.reported_crash_loops = now;
     }
 
-    /// Ends the children that compute now, in the middle of it. None is started any more.
-    pub(super) fn kill_computing(&self) {
+    /// Kills the processes that are computing. No process is started afterwards.
+    pub(super) fn kill_busy(&self) {
         let mut state = self.lock();
-        state.ending = true;
+        state.stopping = true;
         let models = state.slots.iter().filter_map(Slot::model);
         models
             .filter(|model| model.is_computing())
             .for_each(|model| model.kill());
     }
 
-    /// Whether children are being ended, and none is started any more.
-    pub(super) fn is_ending(&self) -> bool {
-        self.lock().ending
+    /// Whether the pool is shutting down.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.lock().stopping
     }
 
-    /// The model is not needed any more: children that are still starting are ended.
-    pub(super) fn end(&self) {
+    /// Shuts the pool down. Kills processes that are still starting.
+    pub(super) fn shut_down(&self) {
         let mut state = self.lock();
-        state.ending = true;
+        state.stopping = true;
         for slot in &mut state.slots {
             if let Phase::Starting(Some(process)) = &slot.phase {
                 process.kill();
             }
-            self.leave(slot);
+            self.take_down(slot);
         }
-        self.show(&mut state);
+        self.report_crash_loops(&mut state);
         drop(state);
         self.changed.notify_all();
     }
 
-    /// Waits until there is a free child for the next batch of `worker`, and promises it one.
-    pub(super) fn promise(&self, worker: usize, patience: Duration) -> bool {
-        let lacking = |state: &mut State| {
+    /// Waits until a process is free for the next batch of `worker`, and reserves it. Returns whether it succeeded.
+    pub(super) fn reserve(&self, worker: usize, timeout: Duration) -> bool {
+        let none_available = |state: &mut State| {
             let free = state.slots.iter().filter(|slot| slot.is_free()).count();
-            let others = state.promised.iter().enumerate();
-            let promised = others
-                .filter(|(other, promised)| **promised && *other != worker)
+            let others = state.reserved.iter().enumerate();
+            let reserved = others
+                .filter(|(other, reserved)| **reserved && *other != worker)
                 .count();
-            free <= promised
+            free <= reserved
         };
         let (mut state, waited) = self
             .changed
-            .wait_timeout_while(self.lock(), patience, lacking)
+            .wait_timeout_while(self.lock(), timeout, none_available)
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(promised) = state.promised.get_mut(worker) {
-            *promised = !waited.timed_out();
+        if let Some(reserved) = state.reserved.get_mut(worker) {
+            *reserved = !waited.timed_out();
         }
         !waited.timed_out()
     }
 
-    /// Takes the free child that holds most of the items of a batch.
-    pub(super) fn take(&self, worker: usize, items: &[BatchItem<'_>]) -> Option<Arc<RemoteModel>> {
+    /// Takes the free process that has prepared the most items of a batch.
+    pub(super) fn acquire(&self, worker: usize, items: &[BatchItem<'_>]) -> Option<Arc<RemoteModel>> {
         let mut state = self.lock();
-        if let Some(promised) = state.promised.get_mut(worker) {
-            *promised = false;
+        if let Some(reserved) = state.reserved.get_mut(worker) {
+            *reserved = false;
         }
         let free = state
             .slots
@@ -243,57 +250,57 @@ impl Pool {
                 Phase::Free(model) => Some((slot, model.clone())),
                 _ => None,
             });
-        // Of those that hold as many, the first.
-        let (slot, model) = free.rev().max_by_key(|(_, model)| model.holds(items))?;
+        // The first one, if several have prepared the same number.
+        let (slot, model) = free.rev().max_by_key(|(_, model)| model.count_prepared(items))?;
         state.slots[slot].phase = Phase::Busy(model.clone(), clock::now());
         state.batch_size = (items.len() as f64).max(state.batch_size * 0.9);
         Some(model)
     }
 
-    /// A child has completed its batch.
-    pub(super) fn give_back(&self, model: &Arc<RemoteModel>) {
+    /// Returns a process that has completed its batch.
+    pub(super) fn release(&self, model: &Arc<RemoteModel>) {
         let mut state = self.lock();
         if let Some(slot) = state.slot_of(model) {
             slot.phase = Phase::Free(model.clone());
-            slot.restarts.proved();
+            slot.backoff.batch_completed();
         }
         drop(state);
         self.changed.notify_all();
     }
 
-    /// The child in which an item is best prepared. Waits for one if there is none, unless there will be none for long.
-    pub(super) fn for_preparation(&self, patience: Duration) -> Result<Arc<RemoteModel>, Health> {
-        let none = |state: &mut State| {
+    /// Chooses the process that should prepare an item. Waits for a process unless the model is in a crash loop.
+    pub(super) fn choose_for_preparation(&self, timeout: Duration) -> Result<Arc<RemoteModel>, Health> {
+        let none_serving = |state: &mut State| {
             state.slots.iter().all(|slot| slot.model().is_none())
-                && !state.ending
+                && !state.stopping
                 && !matches!(state.health(), Health::CrashLoop { .. })
         };
         let (state, _) = self
             .changed
-            .wait_timeout_while(self.lock(), patience, none)
+            .wait_timeout_while(self.lock(), timeout, none_serving)
             .unwrap_or_else(PoisonError::into_inner);
-        let mut living: Vec<&Slot> = state.slots.iter().filter(|slot| slot.model().is_some()).collect();
-        living.sort_by_key(|slot| match &slot.phase {
+        let mut serving: Vec<&Slot> = state.slots.iter().filter(|slot| slot.model().is_some()).collect();
+        serving.sort_by_key(|slot| match &slot.phase {
             Phase::Busy(_, since) => Some(*since),
             _ => None,
         });
-        let models: Vec<&Arc<RemoteModel>> = living.iter().filter_map(|slot| slot.model()).collect();
-        let ahead: usize = models.iter().map(|model| model.held()).sum();
-        let turn = (ahead as f64 / state.batch_size) as usize;
+        let models: Vec<&Arc<RemoteModel>> = serving.iter().filter_map(|slot| slot.model()).collect();
+        let ahead: usize = models.iter().map(|model| model.prepared_count()).sum();
+        let batches_ahead = (ahead as f64 / state.batch_size) as usize;
         match models.len() {
             0 => Err(state.health()),
-            count => Ok(models[turn % count].clone()),
+            count => Ok(models[batches_ahead % count].clone()),
         }
     }
 
-    /// Whether the model can run a batch now, or why not.
+    /// Whether the model can run a batch now.
     pub(super) fn health(&self) -> Health {
         self.lock().health()
     }
 }
 
 impl State {
-    /// Where a child is, unless it is lost.
+    /// The slot of a process, unless the process has been removed.
     fn slot_of(&mut self, model: &Arc<RemoteModel>) -> Option<&mut Slot> {
         self.slots
             .iter_mut()
@@ -304,11 +311,11 @@ impl State {
         if self.slots.iter().any(|slot| slot.model().is_some()) {
             return Health::Ready;
         }
-        let looping = self.slots.iter().find(|slot| slot.restarts.is_crash_loop());
-        let last = looping.or(self.slots.iter().find(|slot| slot.last_end.is_some()));
-        let last = last.and_then(|slot| slot.last_end.as_deref());
-        let reason = format!("its process {}", last.unwrap_or("is being ended"));
-        match looping {
+        let in_crash_loop = self.slots.iter().find(|slot| slot.backoff.is_crash_loop());
+        let last = in_crash_loop.or(self.slots.iter().find(|slot| slot.last_exit.is_some()));
+        let last = last.and_then(|slot| slot.last_exit.as_deref());
+        let reason = format!("its worker process {}", last.unwrap_or("is shutting down"));
+        match in_crash_loop {
             Some(_) => Health::CrashLoop { reason },
             None => Health::Recovering { reason },
         }

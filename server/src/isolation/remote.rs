@@ -1,18 +1,21 @@
-//! The model in one living child, as the server speaks with it.
+//! The model in one child process, as the server calls it.
 //!
-//! Batches have a lane of their own; items are prepared on several others at the same time. If the child is lost, every
-//! call that is under way says so, and the call that comes next too.
+//! Batches have their own lane. Items are prepared concurrently on several other lanes. If the process fails, all pending
+//! calls and the next call return [`ChildLost`].
 //!
 //! # Prepared items
-//! What `prepare` makes of an item stays in the child that made it. The server holds a handle, and the item as the client
-//! sent it: when an item comes to be run in another child than the one that prepared it, or in that one's successor, it
-//! is sent again and prepared there, as a part of its batch. The child drops a prepared item once a batch with it has been
-//! answered, or with the next call after the server has dropped its handle.
+//! A prepared item stays in the process that prepared it. The server keeps a handle and the item as the client sent it. If
+//! the item's batch runs in another process, the item is sent again and prepared there as part of the batch. The process
+//! drops a prepared item when a batch with it has been answered, or with the next call after the server has dropped its
+//! handle.
 //!
-//! # Who is to blame
-//! When a child dies, everything that it was doing is suspect. What runs again has the child to itself, so that a second
-//! death is its own doing: an item that is prepared again runs beside nothing, and after a death batches run beside no
-//! preparation, for as long as `probation` lasts.
+//! # Attributing failures
+//! When a process fails, every call that was pending may be the cause. Retried work therefore gets the process to itself, so
+//! that a second failure is attributed correctly: an item is prepared again with no other call pending, and after a restart
+//! the next [`EXCLUSIVE_BATCHES`] batches run while no item is prepared.
+
+mod batch_lane;
+mod failures;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -24,10 +27,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use plugin_abi::manifest::ModelManifest;
 
+use batch_lane::{BatchLane, receive};
+use failures::{item_size_error, size_error, terminate, unexpected};
+
+pub(super) use failures::ChildLost;
+
 use super::StartError;
 use super::lane::{Lane, LaneError};
-use super::messages::{Entry, Outcome, Reply, Request};
-use super::process::{Cause, Process};
+use super::messages::{BatchEntry, Outcome, Reply, Request};
+use super::process::Process;
 use super::setup::{LoadFailure, Setup};
 use crate::batch_context::{BatchContext, count_logged_error};
 use crate::error::ItemError;
@@ -35,126 +43,61 @@ use crate::json;
 use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, PreparedItem};
 use crate::values::ItemInput;
 
-/// After a death so many batches have the child to themselves.
-const PROBATION: u32 = 64;
+/// Number of batches after a restart that run while no item is prepared.
+const EXCLUSIVE_BATCHES: u32 = 64;
 
-/// Handles that wait to be released are sent on their own from this number.
-const MOST_UNSENT: usize = 64;
+/// Number of pending releases at which they are sent without waiting for the next batch.
+const MAX_PENDING_RELEASES: usize = 64;
 
-/// The child is lost.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Lost {
-    /// It was before this call came to it.
-    Before,
-    /// With this call under way. How it ended: what follows "its process".
-    During(String),
-}
-
-impl Lost {
-    fn reason(self) -> String {
-        match self {
-            Self::Before => "is gone".to_owned(),
-            Self::During(reason) => reason,
-        }
-    }
-}
-
-/// See the module.
+/// A model in a child process that has been loaded.
 pub(super) struct RemoteModel {
     manifest: ModelManifest,
-    main: Mutex<MainLane>,
-    /// Those that are free.
+    main: Mutex<BatchLane>,
+    /// The prepare lanes that are not in use.
     prepare: Mutex<Vec<Lane>>,
     prepare_lanes: usize,
     lane_returned: Condvar,
     process: Arc<Process>,
     timeout: Duration,
     lost: AtomicBool,
-    /// Prepared items that the server has dropped and the child has not heard of.
-    unsent: Mutex<Vec<u64>>,
-    /// Items that the child has prepared, or is about to, and that have not been run.
-    held: AtomicUsize,
-    /// Held for writing by who must have the child to itself.
-    gate: RwLock<()>,
-    probation: AtomicU32,
+    /// Handles of prepared items that the server has dropped and the process has not.
+    pending_releases: Mutex<Vec<u64>>,
+    /// Number of items that the process has prepared or is preparing, and that have not been run.
+    prepared_count: AtomicUsize,
+    /// Locked for writing by calls that must be the only pending ones.
+    exclusivity: RwLock<()>,
+    exclusive_batches_left: AtomicU32,
 }
 
-/// The lane of the batches.
-struct MainLane {
-    lane: Lane,
-    /// The child has been sent a release and has not acknowledged it. Until then the memory of the lane may be lent to it,
-    /// and must not be written to.
-    unacknowledged: bool,
+/// Permission to call the process.
+enum CallGuard<'a> {
+    Shared(#[allow(dead_code, reason = "held, not read")] RwLockReadGuard<'a, ()>),
+    Exclusive(#[allow(dead_code, reason = "held, not read")] RwLockWriteGuard<'a, ()>),
 }
 
-impl MainLane {
-    /// Waits until the child has acknowledged the last release.
-    fn await_acknowledgement(&mut self) -> Result<(), LaneError> {
-        if self.unacknowledged {
-            let reply = receive(&mut self.lane)?;
-            self.acknowledge(&reply)?;
-        }
-        Ok(())
-    }
-
-    /// Sends a release, unless the last one has not been acknowledged yet. Whether it did.
-    fn try_release(&mut self, handles: &[u64]) -> bool {
-        if self.unacknowledged {
-            let acknowledged = match self.lane.try_receive() {
-                Ok(Some(message)) => {
-                    Reply::decode(&message).is_ok_and(|reply| self.acknowledge(&reply).is_ok())
-                }
-                Ok(None) | Err(_) => false,
-            };
-            if !acknowledged {
-                return false;
-            }
-        }
-        self.unacknowledged = self
-            .lane
-            .send(Request::Release(handles.to_vec()).encode())
-            .is_ok();
-        self.unacknowledged
-    }
-
-    fn acknowledge(&mut self, reply: &Reply) -> Result<(), LaneError> {
-        if *reply != Reply::Released {
-            return Err(LaneError::Nonsense(unexpected(reply)));
-        }
-        self.unacknowledged = false;
-        Ok(())
-    }
-}
-
-/// Leave to speak with the child: beside others, or alone.
-enum Admitted<'a> {
-    Beside(#[allow(dead_code, reason = "held, not read")] RwLockReadGuard<'a, ()>),
-    Alone(#[allow(dead_code, reason = "held, not read")] RwLockWriteGuard<'a, ()>),
-}
-
-/// What is kept of an item that the child has prepared.
-pub(super) struct HeldItem {
+/// The server's handle of an item that the process has prepared.
+pub(super) struct PreparedHandle {
     owner: Weak<RemoteModel>,
     handle: u64,
-    /// The child has dropped it.
-    spent: AtomicBool,
+    /// Whether the process has dropped the item.
+    is_dropped: AtomicBool,
 }
 
-impl HeldItem {
-    /// The child has dropped it, with the batch that it was in.
-    fn spend(&self, owner: &RemoteModel) {
-        if !self.spent.swap(true, Ordering::AcqRel) {
-            owner.held.fetch_sub(1, Ordering::Relaxed);
+impl PreparedHandle {
+    /// Records that the process has dropped the item together with its batch.
+    fn mark_dropped(&self, owner: &RemoteModel) {
+        if !self.is_dropped.swap(true, Ordering::AcqRel) {
+            owner.prepared_count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
-impl Drop for HeldItem {
+impl Drop for PreparedHandle {
     fn drop(&mut self) {
-        if !*self.spent.get_mut()
+        if !*self.is_dropped.get_mut()
             && let Some(owner) = self.owner.upgrade()
         {
-            owner.held.fetch_sub(1, Ordering::Relaxed);
+            owner.prepared_count.fetch_sub(1, Ordering::Relaxed);
             owner.release(self.handle);
         }
     }
@@ -164,171 +107,119 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Asks a fresh child to load its model, and waits for at most `timeout`.
+/// Makes a new process load its model. Waits for at most `timeout`.
 pub(super) fn load(
     lane: &mut Lane,
     process: &Process,
     setup: &Setup,
     timeout: Duration,
 ) -> Result<ModelManifest, StartError> {
-    let lost = |error| StartError::Died(end_of(process, error));
+    let lost = |error| StartError::Exited(terminate(process, error));
     let json = serde_json::to_vec(setup)
         .map_err(|error| StartError::Load(LoadFailure::Plugin(error.to_string())))?;
     lane.set_timeout(Some(timeout)).map_err(lost)?;
     lane.send(Request::Load(Bytes::from(json)).encode())
         .map_err(lost)?;
-    let nonsense = |text: String| lost(LaneError::Nonsense(text));
+    let malformed = |text: String| lost(LaneError::Malformed(text));
     match receive(lane).map_err(lost)? {
-        Reply::Loaded(manifest) => json::from_slice(&manifest).map_err(|error| nonsense(error.to_string())),
-        Reply::Refused(failure) => match json::from_slice(&failure) {
+        Reply::Loaded(manifest) => json::from_slice(&manifest).map_err(|error| malformed(error.to_string())),
+        Reply::LoadFailed(failure) => match json::from_slice(&failure) {
             Ok(failure) => Err(StartError::Load(failure)),
-            Err(error) => Err(nonsense(error.to_string())),
+            Err(error) => Err(malformed(error.to_string())),
         },
-        other => Err(nonsense(unexpected(&other))),
+        other => Err(malformed(unexpected(&other))),
     }
-}
-
-fn receive(lane: &mut Lane) -> Result<Reply, LaneError> {
-    let message = lane.receive()?;
-    Reply::decode(&message).map_err(|error| LaneError::Nonsense(error.to_string()))
-}
-
-fn unexpected(reply: &Reply) -> String {
-    let what = match reply {
-        Reply::Loaded(_) | Reply::Refused(_) => "about a start",
-        Reply::Prepared { .. } | Reply::Failed(_) => "about a preparation",
-        Reply::Part { .. } | Reply::Done { .. } => "about a batch",
-        Reply::Released => "about a release",
-    };
-    format!("an answer {what} that nobody asked for")
-}
-
-/// The error of a batch whose message is too large to be passed on. The child has not failed.
-fn without_room(error: &LaneError) -> Option<BatchError> {
-    match error {
-        LaneError::TooLong { .. } => Some(BatchError::TooLarge(ItemError::Invalid(format!(
-            "the input cannot be passed to the process of the model: {error}"
-        )))),
-        LaneError::NoMemory(source) => Some(BatchError::OutOfMemory(format!("{error}: {source}"))),
-        _ => None,
-    }
-}
-
-/// The error of an item that is too large to be prepared in the child.
-fn item_without_room(error: &LaneError) -> ItemError {
-    match without_room(error) {
-        Some(BatchError::TooLarge(error)) => error,
-        _ => ItemError::OutOfMemory(error.to_string()),
-    }
-}
-
-/// Ends a child that has failed a call, and says how it ended.
-fn end_of(process: &Process, error: LaneError) -> String {
-    match error {
-        LaneError::Closed => process.hung_up(),
-        LaneError::TimedOut(limit) => process.condemn(Cause::Hang(limit)),
-        LaneError::Nonsense(_) => process.condemn(Cause::Breach(format!("sent {error}"))),
-        LaneError::TooLong { .. } | LaneError::NoMemory(_) => {
-            process.condemn(Cause::Breach(format!("cannot be spoken with: {error}")));
-        }
-        LaneError::System(source) => {
-            process.condemn(Cause::Breach(format!("cannot be spoken with: {source}")));
-        }
-    }
-    process.bury().text
 }
 
 impl RemoteModel {
-    /// A model that has been loaded. `suspect`: its predecessor died.
+    /// `is_restart`: the process replaces one that failed.
     pub(super) fn new(
         manifest: ModelManifest,
         main: Lane,
         prepare: Vec<Lane>,
         process: Arc<Process>,
         timeout: Duration,
-        suspect: bool,
+        is_restart: bool,
     ) -> Self {
         Self {
             manifest,
-            main: Mutex::new(MainLane {
-                lane: main,
-                unacknowledged: false,
-            }),
+            main: Mutex::new(BatchLane::new(main)),
             prepare_lanes: prepare.len(),
             prepare: Mutex::new(prepare),
             lane_returned: Condvar::new(),
             process,
             timeout,
             lost: AtomicBool::new(false),
-            unsent: Mutex::new(Vec::new()),
-            held: AtomicUsize::new(0),
-            gate: RwLock::new(()),
-            probation: AtomicU32::new(if suspect { PROBATION } else { 0 }),
+            pending_releases: Mutex::new(Vec::new()),
+            prepared_count: AtomicUsize::new(0),
+            exclusivity: RwLock::new(()),
+            exclusive_batches_left: AtomicU32::new(if is_restart { EXCLUSIVE_BATCHES } else { 0 }),
         }
     }
 
-    /// Of how many of these items the child has what it prepared.
-    pub(super) fn holds(self: &Arc<Self>, items: &[BatchItem<'_>]) -> usize {
+    /// Number of these items that this process has prepared and still holds.
+    pub(super) fn count_prepared(self: &Arc<Self>, items: &[BatchItem<'_>]) -> usize {
         items.iter().filter(|item| self.handle(item).is_some()).count()
     }
 
-    /// How many items the child has prepared, or is about to, that have not been run.
-    pub(super) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+    /// Number of items that the process has prepared or is preparing, and that have not been run.
+    pub(super) fn prepared_count(&self) -> usize {
+        self.prepared_count.load(Ordering::Relaxed)
     }
 
-    fn handle<'a>(self: &Arc<Self>, item: &BatchItem<'a>) -> Option<&'a HeldItem> {
-        let held = item.prepared?.payload.downcast_ref::<HeldItem>()?;
-        let here = Weak::as_ptr(&held.owner) == Arc::as_ptr(self) && !held.spent.load(Ordering::Acquire);
-        here.then_some(held)
+    fn handle<'a>(self: &Arc<Self>, item: &BatchItem<'a>) -> Option<&'a PreparedHandle> {
+        let prepared = item.prepared?.payload.downcast_ref::<PreparedHandle>()?;
+        let is_current = Weak::as_ptr(&prepared.owner) == Arc::as_ptr(self)
+            && !prepared.is_dropped.load(Ordering::Acquire);
+        is_current.then_some(prepared)
     }
 
-    /// Waits for leave to speak with the child, which may be lost meanwhile.
-    fn admit(&self, alone: bool) -> Result<Admitted<'_>, Lost> {
-        let admitted = if alone {
-            Admitted::Alone(self.gate.write().unwrap_or_else(PoisonError::into_inner))
+    /// Waits until the process may be called, and fails if it has failed in the meantime.
+    fn begin_call(&self, exclusive: bool) -> Result<CallGuard<'_>, ChildLost> {
+        let guard = if exclusive {
+            CallGuard::Exclusive(self.exclusivity.write().unwrap_or_else(PoisonError::into_inner))
         } else {
-            Admitted::Beside(self.gate.read().unwrap_or_else(PoisonError::into_inner))
+            CallGuard::Shared(self.exclusivity.read().unwrap_or_else(PoisonError::into_inner))
         };
         if self.lost.load(Ordering::Acquire) {
-            return Err(Lost::Before);
+            return Err(ChildLost::BeforeCall);
         }
-        Ok(admitted)
+        Ok(guard)
     }
 
-    fn lose(&self, error: LaneError) -> Lost {
+    fn fail(&self, error: LaneError) -> ChildLost {
         self.lost.store(true, Ordering::Release);
-        Lost::During(end_of(&self.process, error))
+        ChildLost::DuringCall(terminate(&self.process, error))
     }
 
     fn release(&self, handle: u64) {
-        let mut unsent = lock(&self.unsent);
-        unsent.push(handle);
-        // A lane that is busy will take them along. Whether the child is lost, the next call will find out.
-        if unsent.len() >= MOST_UNSENT
+        let mut pending_releases = lock(&self.pending_releases);
+        pending_releases.push(handle);
+        // If the lane is busy, the next batch sends the handles. If the process has failed, the next call detects that.
+        if pending_releases.len() >= MAX_PENDING_RELEASES
             && let Ok(mut main) = self.main.try_lock()
-            && main.try_release(&unsent)
+            && main.try_release(&pending_releases)
         {
-            unsent.clear();
+            pending_releases.clear();
         }
     }
 
-    /// Prepares an item; `alone` if it has been in a child that died.
+    /// Prepares an item. `exclusive`: no other call may be pending, because the item was in a process that failed.
     pub(super) fn prepare(
         self: &Arc<Self>,
         task: usize,
         item: &ItemInput,
-        alone: bool,
-    ) -> Result<Result<PreparedItem, ItemError>, Lost> {
-        let _admitted = self.admit(alone)?;
-        self.held.fetch_add(1, Ordering::Relaxed);
+        exclusive: bool,
+    ) -> Result<Result<PreparedItem, ItemError>, ChildLost> {
+        let _guard = self.begin_call(exclusive)?;
+        self.prepared_count.fetch_add(1, Ordering::Relaxed);
         let mut lane = self
             .lane_returned
             .wait_while(lock(&self.prepare), |lanes| lanes.is_empty())
             .unwrap_or_else(PoisonError::into_inner)
             .pop();
         let answer = match &mut lane {
-            Some(lane) => self.ask_to_prepare(lane, task, item),
+            Some(lane) => self.call_prepare(lane, task, item),
             None => Err(LaneError::Closed),
         };
         lock(&self.prepare).extend(lane);
@@ -339,27 +230,27 @@ impl RemoteModel {
             group,
         }) = answer
         {
-            let held = HeldItem {
+            let prepared = PreparedHandle {
                 owner: Arc::downgrade(self),
                 handle,
-                spent: AtomicBool::new(false),
+                is_dropped: AtomicBool::new(false),
             };
             return Ok(Ok(PreparedItem {
                 weight,
                 group,
-                payload: Box::new(held),
+                payload: Box::new(prepared),
             }));
         }
-        self.held.fetch_sub(1, Ordering::Relaxed);
+        self.prepared_count.fetch_sub(1, Ordering::Relaxed);
         match answer {
-            Err(error) if without_room(&error).is_some() => Ok(Err(item_without_room(&error))),
-            Ok(Reply::Failed(error)) => Ok(Err(error)),
-            Ok(other) => Err(self.lose(LaneError::Nonsense(unexpected(&other)))),
-            Err(error) => Err(self.lose(error)),
+            Err(error) if size_error(&error).is_some() => Ok(Err(item_size_error(&error))),
+            Ok(Reply::PrepareFailed(error)) => Ok(Err(error)),
+            Ok(other) => Err(self.fail(LaneError::Malformed(unexpected(&other)))),
+            Err(error) => Err(self.fail(error)),
         }
     }
 
-    fn ask_to_prepare(&self, lane: &mut Lane, task: usize, item: &ItemInput) -> Result<Reply, LaneError> {
+    fn call_prepare(&self, lane: &mut Lane, task: usize, item: &ItemInput) -> Result<Reply, LaneError> {
         let request = Request::Prepare {
             task: u32::try_from(task).unwrap_or(u32::MAX),
             item: Cow::Borrowed(item),
@@ -369,42 +260,42 @@ impl RemoteModel {
         receive(lane)
     }
 
-    /// Runs a batch. Nothing has been put into `sink` if the child is lost, but for parts.
+    /// Runs a batch. If the process fails, `sink` has received nothing except parts.
     pub(super) fn run(
         self: &Arc<Self>,
         task: usize,
         items: &[BatchItem<'_>],
         sink: &mut dyn OutputSink,
-    ) -> Result<Result<(), BatchError>, Lost> {
-        let probation = self.probation.load(Ordering::Relaxed);
-        let _admitted = self.admit(probation > 0)?;
+    ) -> Result<Result<(), BatchError>, ChildLost> {
+        let exclusive_batches = self.exclusive_batches_left.load(Ordering::Relaxed);
+        let _guard = self.begin_call(exclusive_batches > 0)?;
         let context = BatchContext::current();
         let requests = context.map_or_else(String::new, |context| context.requests.to_string());
         let request = Request::Predict {
             task: u32::try_from(task).unwrap_or(u32::MAX),
             requests: requests.into(),
-            release: std::mem::take(&mut *lock(&self.unsent)),
+            release: std::mem::take(&mut *lock(&self.pending_releases)),
             items: items.iter().map(|item| self.entry(item)).collect(),
         };
-        let (result, outcomes) = match self.ask_to_run(&request, sink) {
+        let (result, outcomes) = match self.call_predict(&request, sink) {
             Ok(done) => done,
-            Err(error) => match without_room(&error) {
+            Err(error) => match size_error(&error) {
                 Some(reason) => {
-                    // The child ignores handles that it has dropped already.
+                    // The process ignores handles that it has already dropped.
                     if let Request::Predict { release, .. } = request {
-                        lock(&self.unsent).extend(release);
+                        lock(&self.pending_releases).extend(release);
                     }
-                    // It has run the batch and dropped these, or it still has them.
+                    // Either the process has run the batch and dropped these items, or it still has them.
                     if let LaneError::NoMemory(_) = error {
-                        self.forget(items);
+                        self.discard_prepared(items);
                     }
                     return Ok(Err(reason));
                 }
-                None => return Err(self.lose(error)),
+                None => return Err(self.fail(error)),
             },
         };
         for outcome in outcomes {
-            // The sink itself records what is wrong with an outcome.
+            // The sink records violations itself.
             let _status = match outcome {
                 Outcome::Output { index, value } => sink.emit(index as usize, value, false),
                 Outcome::Rows(tensors) => sink.emit_batch(tensors),
@@ -415,86 +306,86 @@ impl RemoteModel {
                 }
             };
         }
-        // The child keeps what it has prepared for a batch that comes back in halves.
+        // The process keeps prepared items for a retry in halves.
         if !result.as_ref().is_err_and(BatchError::may_succeed_in_halves) {
             items
                 .iter()
                 .filter_map(|item| self.handle(item))
-                .for_each(|held| held.spend(self));
+                .for_each(|prepared| prepared.mark_dropped(self));
         }
-        self.probation
-            .store(probation.saturating_sub(1), Ordering::Relaxed);
+        self.exclusive_batches_left
+            .store(exclusive_batches.saturating_sub(1), Ordering::Relaxed);
         Ok(result)
     }
 
-    /// Calls `f` while the lane of the batches is in use.
+    /// Calls `f` while the batch lane is in use.
     #[cfg(test)]
     pub(super) fn while_busy(&self, f: impl FnOnce()) {
         let _busy = lock(&self.main);
         f();
     }
 
-    /// Whether it runs a batch or prepares an item.
+    /// Whether the process is running a batch or preparing an item.
     pub(super) fn is_computing(&self) -> bool {
         let prepares = || lock(&self.prepare).len() < self.prepare_lanes;
         self.main.try_lock().is_err() || prepares()
     }
 
-    /// Ends the child, whatever it is doing.
+    /// Kills the process, whatever it is doing.
     pub(super) fn kill(&self) {
         self.process.kill();
     }
 
-    /// Gives up what the child has prepared of these items. It is prepared again with the next batch that they are in.
-    fn forget(self: &Arc<Self>, items: &[BatchItem<'_>]) {
-        for held in items.iter().filter_map(|item| self.handle(item)) {
-            held.spend(self);
-            lock(&self.unsent).push(held.handle);
+    /// Gives up the prepared state of these items. They are prepared again in their next batch.
+    fn discard_prepared(self: &Arc<Self>, items: &[BatchItem<'_>]) {
+        for prepared in items.iter().filter_map(|item| self.handle(item)) {
+            prepared.mark_dropped(self);
+            lock(&self.pending_releases).push(prepared.handle);
         }
     }
 
-    /// An item as the child knows it.
-    fn entry<'a>(self: &Arc<Self>, item: &BatchItem<'a>) -> Entry<'a> {
+    /// The item as it is sent to the process.
+    fn entry<'a>(self: &Arc<Self>, item: &BatchItem<'a>) -> BatchEntry<'a> {
         match (self.handle(item), item.prepared) {
-            (Some(held), _) => Entry::Held(held.handle),
-            (None, Some(_)) => Entry::Unprepared(Cow::Borrowed(item.input)),
-            (None, None) => Entry::Raw(Cow::Borrowed(item.input)),
+            (Some(prepared), _) => BatchEntry::Prepared(prepared.handle),
+            (None, Some(_)) => BatchEntry::Unprepared(Cow::Borrowed(item.input)),
+            (None, None) => BatchEntry::Raw(Cow::Borrowed(item.input)),
         }
     }
 
-    fn ask_to_run(
+    fn call_predict(
         &self,
         request: &Request<'_>,
         sink: &mut dyn OutputSink,
     ) -> Result<(Result<(), BatchError>, Vec<Outcome>), LaneError> {
         let mut main = lock(&self.main);
         main.lane.set_timeout(Some(self.timeout))?;
-        main.await_acknowledgement()?;
+        main.finish_release()?;
         let lane = &mut main.lane;
         lane.send(request.encode())?;
         loop {
             match receive(lane)? {
                 Reply::Part { index, value } => {
                     let status = sink.emit(index as usize, value, true);
-                    lane.send(Request::Status(status).encode())?;
+                    lane.send(Request::PartStatus(status).encode())?;
                 }
                 Reply::Done {
                     result,
                     outcomes,
-                    logged,
+                    logged_error,
                 } => {
-                    if logged {
+                    if logged_error {
                         count_logged_error();
                     }
                     return Ok((result, outcomes));
                 }
-                other => return Err(LaneError::Nonsense(unexpected(&other))),
+                other => return Err(LaneError::Malformed(unexpected(&other))),
             }
         }
     }
 }
 
-/// A single child as a model, for its warm-up.
+/// Lets a single process be warmed up.
 impl Model for Arc<RemoteModel> {
     fn manifest(&self) -> &ModelManifest {
         &self.manifest
@@ -503,7 +394,7 @@ impl Model for Arc<RemoteModel> {
     fn health(&self) -> Health {
         match self.lost.load(Ordering::Acquire) {
             true => Health::Recovering {
-                reason: "its process is gone".to_owned(),
+                reason: "its worker process has exited".to_owned(),
             },
             false => Health::Ready,
         }
@@ -511,7 +402,7 @@ impl Model for Arc<RemoteModel> {
 
     fn prepare(&self, task: usize, item: &ItemInput) -> Result<PreparedItem, ItemError> {
         RemoteModel::prepare(self, task, item, false)
-            .unwrap_or_else(|lost| Err(ItemError::Fault(format!("its process {}", lost.reason()))))
+            .unwrap_or_else(|lost| Err(ItemError::Fault(format!("the worker process {}", lost.reason()))))
     }
 
     fn predict_batch(

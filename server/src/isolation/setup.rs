@@ -1,4 +1,4 @@
-//! What passes when a child starts: what it is to load, and what became of it.
+//! What the server sends when it starts a child process, and the error that the child returns if it fails.
 
 use std::path::PathBuf;
 
@@ -7,45 +7,45 @@ use serde::{Deserialize, Serialize};
 
 use super::confine::Confinement;
 
-/// What a child is told first. It applies all of it before it opens the plugin.
+/// What a child process loads. It applies all settings before it opens the plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Setup {
-    /// The server's process. A child that finds another parent has been orphaned already, and ends.
+    /// Process id of the server. A child with another parent has been orphaned, and exits.
     pub parent: u32,
-    /// Level of the log, as text; what is below is not sent.
+    /// Maximum log level, as text. Records below it are not sent.
     pub log_level: String,
-    /// What it confines itself to.
+    /// How the process confines itself.
     pub confinement: Confinement,
-    /// The copy of the plugin that has been staged for it.
+    /// The staged copy of the plugin.
     pub file: PathBuf,
-    /// What the plugin is told.
+    /// The context for the plugin.
     pub context: LoadContext,
 }
 
-/// Why a plugin could not be loaded in a child.
+/// Why a child process could not load its model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum LoadFailure {
-    /// A setting is missing or wrong.
+    /// A setting is missing or invalid.
     #[error("{message}")]
     Settings {
-        /// Dotted path of the key below `[models.settings]`; empty if no single key is at fault.
+        /// Dotted path of the key below `[models.settings]`. Empty if no single key is at fault.
         key: String,
-        /// What, got, expected.
+        /// What is wrong, what was found and what was expected.
         message: String,
     },
     /// The process cannot be confined as configured.
     #[error("{0}")]
     Confine(String),
-    /// The library cannot be opened there, although it could in the trial.
+    /// The library cannot be opened, although the probe succeeded.
     #[error("{0}")]
     Open(String),
-    /// The plugin could not load its model.
+    /// The plugin reported that it cannot load its model.
     #[error("{0}")]
     Plugin(String),
-    /// The plugin panicked while it loaded its model.
+    /// The plugin panicked while loading its model.
     #[error("{0}")]
     Panicked(String),
-    /// What the model says of itself cannot be served.
+    /// The model's manifest is invalid or not supported.
     #[error("{0}")]
     Manifest(String),
 }

@@ -1,12 +1,10 @@
-//! A memory file that two processes have mapped: one writes messages into it, the other finds them there.
+//! A memory file that two processes map: one writes messages into it, and the other reads them.
 //!
-//! A copy into a mapping costs a third of a `pwrite` of the same bytes, and what the other side reads where it lies costs
-//! nothing at all.
+//! Copying into a mapping costs a third of a `pwrite` of the same bytes, and reading a message in place costs nothing.
 //!
-//! The file may grow, and is sealed against being made shorter: whatever the other side does to it, a mapping has memory
-//! behind each of its bytes. What that memory holds is another matter. The server therefore copies what it is sent
-//! ([`Incoming::copy`]) and only then looks at it; a child, which has to believe the server anyway, is lent the bytes where
-//! they are ([`Incoming::lend`]).
+//! The file can grow, and a seal keeps it from shrinking, so every byte of a mapping stays backed by memory whatever the other
+//! side does. The content, however, can change at any time. The server therefore copies a message before it examines it
+//! ([`MessageReader::read`]). A child trusts the server and reads the message in place ([`MessageReader::borrow`]).
 
 use std::fs::File;
 use std::io;
@@ -18,17 +16,17 @@ use bytes::Bytes;
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create};
 
-/// What stays allocated between messages, so that the kernel does not have to find and clear it for each. Of a longer
-/// message the rest is given back once it has been read.
-const KEPT: u64 = 16 << 20;
+/// Memory that stays allocated between messages, so that the kernel does not have to allocate and clear it for each of them.
+/// The rest of a longer message is freed after it has been read.
+const RETAINED_BYTES: u64 = 16 << 20;
 
-/// Shortest mapping. Longer ones double, so that few messages need a new one.
-const SHORTEST: u64 = 256 << 10;
+/// Minimum size of a mapping. Sizes double, so that mappings are rarely replaced.
+const MIN_MAPPING: u64 = 256 << 10;
 
-/// Bytes of a block, as the system counts what a file holds.
-const BLOCK: u64 = 512;
+/// Unit in which the system counts the allocated blocks of a file.
+const BLOCK_SIZE: u64 = 512;
 
-/// A new file without a name in any folder, that can only grow.
+/// Creates an anonymous file that can only grow.
 pub(super) fn create() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = memfd_create("inference-server messages", flags)?;
@@ -36,22 +34,22 @@ pub(super) fn create() -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// A file and as much of it as is mapped.
+/// A file and its mapping.
 #[derive(Debug)]
-struct Mapped {
+struct MappedFile {
     file: File,
     map: Option<Arc<MmapRaw>>,
 }
 
-impl From<OwnedFd> for Mapped {
+impl From<OwnedFd> for MappedFile {
     fn from(fd: OwnedFd) -> Self {
         let file = File::from(fd);
         Self { file, map: None }
     }
 }
 
-impl Mapped {
-    /// The mapping, of at least `length` bytes. The file is as long.
+impl MappedFile {
+    /// A mapping of at least `length` bytes. The file must be that long.
     fn map(&mut self, length: usize) -> io::Result<&Arc<MmapRaw>> {
         if self.map.as_ref().is_none_or(|map| map.len() < length) {
             self.map = None;
@@ -64,113 +62,112 @@ impl Mapped {
     }
 }
 
-/// The length of the file, and of what is mapped of it, for a message of so many bytes.
-fn room_for(message: u64) -> u64 {
-    message.next_power_of_two().max(SHORTEST)
+/// Size of the file and the mapping for a message of `message` bytes.
+fn mapping_size(message: u64) -> u64 {
+    message.next_power_of_two().max(MIN_MAPPING)
 }
 
-fn in_memory(length: u64) -> io::Result<usize> {
+fn to_usize(length: u64) -> io::Result<usize> {
     usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory.into())
 }
 
-/// The side that writes.
+/// The side that writes messages.
 #[derive(Debug)]
-pub(super) struct Outgoing(Mapped);
+pub(super) struct MessageWriter(MappedFile);
 
-impl From<OwnedFd> for Outgoing {
+impl From<OwnedFd> for MessageWriter {
     fn from(fd: OwnedFd) -> Self {
-        Self(Mapped::from(fd))
+        Self(MappedFile::from(fd))
     }
 }
 
-impl Outgoing {
-    /// The same file, for the other process.
-    pub(super) fn share(&self) -> io::Result<OwnedFd> {
+impl MessageWriter {
+    /// A descriptor of the same file, for the other process.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
         self.0.file.as_fd().try_clone_to_owned()
     }
 
-    /// Writes the parts end to end, from the start of the file. They are `length` bytes together.
+    /// Writes the parts one after the other to the start of the file. Their total length must be `length`.
     pub(super) fn write<'a>(
         &mut self,
         length: usize,
         parts: impl Iterator<Item = &'a [u8]>,
     ) -> io::Result<()> {
-        let room = room_for(length as u64);
+        let size = mapping_size(length as u64);
         let metadata = self.0.file.metadata()?;
-        if metadata.len() < room {
-            self.0.file.set_len(room)?;
+        if metadata.len() < size {
+            self.0.file.set_len(size)?;
         }
-        // Memory that cannot be had is an error here; it would be the end of the process below.
-        if metadata.blocks().saturating_mul(BLOCK) < length as u64 {
+        // Allocates the memory here, where failing is an error. Below, missing memory would terminate the process.
+        if metadata.blocks().saturating_mul(BLOCK_SIZE) < length as u64 {
             fallocate(&self.0.file, FallocateFlags::empty(), 0, length as u64)?;
         }
-        let map = self.0.map(in_memory(room)?)?;
+        let map = self.0.map(to_usize(size)?)?;
         let mut at = 0;
         for part in parts {
             if part.len() > map.len() - at {
-                return Err(io::Error::other("a message is longer than it says"));
+                return Err(io::Error::other("a message is longer than announced"));
             }
-            let place = map.as_mut_ptr().wrapping_add(at);
-            // SAFETY: The part fits behind `at`, as was just seen, and the file cannot become shorter than the mapping.
-            // Nothing in this process refers to the mapping but for this pointer, so the part does not overlap with it.
-            unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), place, part.len()) };
+            let destination = map.as_mut_ptr().wrapping_add(at);
+            // SAFETY: The check above ensures that the part fits after `at`, and the file cannot become shorter than the mapping.
+            // Nothing else in this process refers to the mapping, so the part does not overlap with it.
+            unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), destination, part.len()) };
             at += part.len();
         }
         Ok(())
     }
 }
 
-/// The side that reads.
+/// The side that reads messages.
 #[derive(Debug)]
-pub(super) struct Incoming {
-    mapped: Mapped,
-    /// How many bytes are lent.
-    lent: u64,
+pub(super) struct MessageReader {
+    mapped: MappedFile,
+    /// Number of bytes that are currently borrowed.
+    borrowed: u64,
 }
 
-impl From<OwnedFd> for Incoming {
+impl From<OwnedFd> for MessageReader {
     fn from(fd: OwnedFd) -> Self {
-        let mapped = Mapped::from(fd);
-        Self { mapped, lent: 0 }
+        let mapped = MappedFile::from(fd);
+        Self { mapped, borrowed: 0 }
     }
 }
 
-impl Incoming {
-    /// The same file, for the other process.
-    pub(super) fn share(&self) -> io::Result<OwnedFd> {
+impl MessageReader {
+    /// A descriptor of the same file, for the other process.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
         self.mapped.file.as_fd().try_clone_to_owned()
     }
 
-    /// A copy of the first `length` bytes, which nobody can change any more.
-    pub(super) fn copy(&mut self, length: u64) -> io::Result<Vec<u8>> {
-        let map = self.holding(length)?;
-        let length = in_memory(length)?;
+    /// A copy of the first `length` bytes, which the other process cannot change.
+    pub(super) fn read(&mut self, length: u64) -> io::Result<Vec<u8>> {
+        let map = self.map_checked(length)?;
+        let length = to_usize(length)?;
         let mut bytes = Vec::<u8>::new();
         bytes.try_reserve_exact(length)?;
-        // SAFETY: The mapping is at least `length` bytes long, as is the vector's room, which is new and so does not overlap
-        // with it. Whatever the other side writes meanwhile, these are bytes, and they are looked at only in the copy.
+        // SAFETY: The mapping and the vector's capacity are at least `length` bytes. The vector is new, so they do not overlap.
+        // The other side may write concurrently, but any bytes are valid, and only the copy is examined.
         unsafe { std::ptr::copy_nonoverlapping(map.as_ptr(), bytes.as_mut_ptr(), length) };
-        // SAFETY: So many have just been written.
+        // SAFETY: `length` bytes have just been written.
         unsafe { bytes.set_len(length) };
-        self.give_back(length as u64)?;
+        self.free_excess(length as u64)?;
         Ok(bytes)
     }
 
-    /// The first `length` bytes where they are.
+    /// The first `length` bytes in place.
     ///
-    /// Only for who trusts the other side not to write again before it has been told that
-    /// [`reclaim`](Self::reclaim) took them back.
-    pub(super) fn lend(&mut self, length: u64) -> io::Result<Bytes> {
-        let map = self.holding(length)?.clone();
-        let length = in_memory(length)?;
-        self.lent = length as u64;
-        Ok(Bytes::from_owner(Lent { map, length }))
+    /// The caller must trust the other side not to write until it has been told that [`reclaim`](Self::reclaim) succeeded.
+    pub(super) fn borrow(&mut self, length: u64) -> io::Result<Bytes> {
+        let map = self.map_checked(length)?.clone();
+        let length = to_usize(length)?;
+        self.borrowed = length as u64;
+        Ok(Bytes::from_owner(BorrowedMessage { map, length }))
     }
 
-    /// Takes back what was lent.
+    /// Ends the borrow.
     ///
     /// # Errors
-    /// It is still in use.
+    /// The bytes are still in use.
     pub(super) fn reclaim(&mut self) -> io::Result<()> {
         if self
             .mapped
@@ -178,43 +175,43 @@ impl Incoming {
             .as_mut()
             .is_some_and(|map| Arc::get_mut(map).is_none())
         {
-            return Err(io::Error::other("an item of a batch is in use after the batch"));
+            return Err(io::Error::other("an item is still in use after its batch"));
         }
-        let lent = std::mem::take(&mut self.lent);
-        self.give_back(lent)
+        let borrowed = std::mem::take(&mut self.borrowed);
+        self.free_excess(borrowed)
     }
 
-    /// The mapping, if the file has so many bytes.
-    fn holding(&mut self, length: u64) -> io::Result<&Arc<MmapRaw>> {
-        // The file may be shorter, by what the other side says, or be long and hold nothing: memory is not taken for what
-        // is not there.
+    /// The mapping, if the file contains `length` bytes.
+    fn map_checked(&mut self, length: u64) -> io::Result<&Arc<MmapRaw>> {
+        // The other side may announce more bytes than it has written, or extend the file without writing. Neither may make
+        // this process allocate memory.
         let metadata = self.mapped.file.metadata()?;
-        let room = room_for(length);
-        if metadata.len() < room || metadata.blocks().saturating_mul(BLOCK) < length {
+        let size = mapping_size(length);
+        if metadata.len() < size || metadata.blocks().saturating_mul(BLOCK_SIZE) < length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.mapped.map(in_memory(room)?)
+        self.mapped.map(to_usize(size)?)
     }
 
-    fn give_back(&self, length: u64) -> io::Result<()> {
-        if length > KEPT {
+    fn free_excess(&self, length: u64) -> io::Result<()> {
+        if length > RETAINED_BYTES {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            fallocate(&self.mapped.file, flags, KEPT, length - KEPT)?;
+            fallocate(&self.mapped.file, flags, RETAINED_BYTES, length - RETAINED_BYTES)?;
         }
         Ok(())
     }
 }
 
-/// Bytes of a mapping that the other side does not write to as long as this is there.
-struct Lent {
+/// Bytes of a mapping that the other side does not write to while this exists.
+struct BorrowedMessage {
     map: Arc<MmapRaw>,
     length: usize,
 }
 
-impl AsRef<[u8]> for Lent {
+impl AsRef<[u8]> for BorrowedMessage {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: The mapping is at least `length` bytes long and stays as long as `self`; the file cannot become shorter.
-        // The other side, which whoever borrowed this trusts, does not write to it meanwhile.
+        // SAFETY: The mapping is at least `length` bytes long and lives as long as `self`, and the file cannot become shorter.
+        // The other side, which the borrower trusts, does not write to it in the meantime.
         unsafe { std::slice::from_raw_parts(self.map.as_ptr(), self.length) }
     }
 }

@@ -1,7 +1,7 @@
-//! The thread that keeps one child alive: starts it, waits for its end, and starts the next one after a pause.
+//! The thread that supervises one child process: starts it, waits for its exit, and restarts it after a delay.
 //!
-//! It lives longer than its children, which the kernel ends when the thread that launched them ends, and which inherit its
-//! niceness.
+//! The thread outlives its child processes. The kernel kills a child when the thread that started it exits, and a child
+//! inherits the niceness of that thread.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,31 +10,32 @@ use std::time::Duration;
 
 use plugin_abi::manifest::LoadContext;
 
-use super::confine::Enclosures;
-use super::descriptor_passing::MOST_PREPARE_LANES;
+use super::confine::ResourceAllocator;
+use super::descriptor_passing::MAX_PREPARE_LANES;
+use super::event_fd::EventFd;
 use super::lane::Lane;
-use super::log_reader::Outputs;
+use super::log_reader::LogReader;
 use super::pool::Pool;
-use super::process::{Bell, Death, Launched, Process, Program, Waited, launch};
+use super::process::{Launched, Process, ProcessExit, Program, WaitOutcome, launch};
 use super::remote::{self, RemoteModel};
 use super::setup::Setup;
 use super::{ModelFiles, StartError, WarmUp};
 use crate::metrics::RestartReason;
 use crate::resources::Resources;
 
-/// How long a child may take to drop its model once it is not needed any more.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long a child process may take to drop its model when it is no longer needed.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often a child's memory is looked at, where the kernel does not count it.
-const WATCH: Duration = Duration::from_millis(100);
+/// Interval of checks of a child's memory, if the kernel does not enforce the limit.
+const MEMORY_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What every start of a child of one model takes.
-pub(super) struct Plan {
+/// What the starts of all child processes of one model share.
+pub(super) struct ChildOptions {
     pub(super) program: Program,
-    /// But for the confinement, which is each child's own.
+    /// Without the confinement, which is different for each process.
     pub(super) setup: Setup,
     pub(super) resources: Resources,
-    pub(super) enclosures: Arc<Enclosures>,
+    pub(super) resource_allocator: Arc<ResourceAllocator>,
     pub(super) start_timeout: Duration,
     pub(super) predict_timeout: Duration,
     pub(super) prepare_lanes: usize,
@@ -42,49 +43,50 @@ pub(super) struct Plan {
     pub(super) files: Arc<dyn ModelFiles>,
 }
 
-/// See the module. `slot` is the child's place among those of its model.
-pub(super) struct Keeper {
+/// Supervises the child process with the number `slot` of a model.
+pub(super) struct Supervisor {
     pub(super) slot: usize,
-    pub(super) plan: Arc<Plan>,
+    pub(super) options: Arc<ChildOptions>,
     pub(super) pool: Arc<Pool>,
-    pub(super) end: Arc<Bell>,
+    pub(super) stop: Arc<EventFd>,
 }
 
-/// A reason that is fit for clients: what a plugin says may name files.
+/// The reason without details from the plugin, which may contain paths.
 fn public_reason(error: &StartError) -> String {
     match error {
-        StartError::Spawn(_) | StartError::Enclose(_) | StartError::Load(_) | StartError::WarmUp(_) => {
+        StartError::Spawn(_) | StartError::Resources(_) | StartError::Load(_) | StartError::WarmUp(_) => {
             "it could not load the model; see the server's log".to_owned()
         }
-        StartError::Supervisor | StartError::Died(_) | StartError::ChangedFiles(_) | StartError::Changed => {
-            error.to_string()
-        }
+        StartError::Supervisor
+        | StartError::Exited(_)
+        | StartError::ChangedFiles(_)
+        | StartError::ManifestChanged => error.to_string(),
     }
 }
 
-/// A child that serves.
-struct Alive {
+/// A child process that is serving.
+struct RunningChild {
     process: Arc<Process>,
     model: Arc<RemoteModel>,
-    /// Last, so that what the process says at its end is written.
-    outputs: Outputs,
+    /// Dropped last, so that the process's final output is logged.
+    log_reader: LogReader,
 }
 
-impl Keeper {
-    /// Keeps the child until the end is rung. How the first start went is reported; if it failed, that is all.
+impl Supervisor {
+    /// Supervises the child process until `stop` is signaled. Reports the result of the first start, and returns if it failed.
     pub(super) fn run(self, first: Sender<Result<(), StartError>>) {
         let mut first = Some(first);
         loop {
-            let suspect = first.is_none();
-            let death = match (self.start(suspect), first.take()) {
-                (Ok(alive), report) => {
-                    self.pool.up(self.slot, alive.model.clone());
+            let is_restart = first.is_none();
+            let exit = match (self.start(is_restart), first.take()) {
+                (Ok(child), report) => {
+                    self.pool.add(self.slot, child.model.clone());
                     if let Some(report) = report {
-                        // Whoever waits for it may have given up, and has rung the end then.
+                        // The receiver may have been dropped, in which case `stop` has been signaled.
                         let _ = report.send(Ok(()));
                     }
-                    match self.attend(alive) {
-                        Some(death) => death,
+                    match self.watch(child) {
+                        Some(exit) => exit,
                         None => return,
                     }
                 }
@@ -92,80 +94,80 @@ impl Keeper {
                     let _ = report.send(Err(error));
                     return;
                 }
-                (Err(error), None) => Death {
+                (Err(error), None) => ProcessExit {
                     reason: RestartReason::Start,
-                    text: format!("cannot be started again: {error}"),
-                    public: Some(format!("cannot be started again: {}", public_reason(&error))),
+                    description: format!("cannot be restarted: {error}"),
+                    public_description: Some(format!("cannot be restarted: {}", public_reason(&error))),
                 },
             };
-            let pause = self.pool.down(self.slot, &death);
-            if self.end.wait(Duration::ZERO).unwrap_or(true) {
+            let delay = self.pool.mark_down(self.slot, &exit);
+            if self.stop.wait(Duration::ZERO).unwrap_or(true) {
                 return;
             }
             log::error!(
                 model = self.model();
-                "model `{}`: its process {} {}; the next one starts {}",
+                "model `{}`: worker process {} {}; restarting {}",
                 self.model(),
                 self.slot,
-                death.text,
-                match pause.as_millis() {
-                    0 => "at once".to_owned(),
+                exit.description,
+                match delay.as_millis() {
+                    0 => "immediately".to_owned(),
                     millis => format!("in {millis} ms"),
                 }
             );
-            if self.end.wait(pause).unwrap_or(true) {
+            if self.stop.wait(delay).unwrap_or(true) {
                 return;
             }
         }
     }
 
     fn model(&self) -> &str {
-        &self.plan.setup.context.model
+        &self.options.setup.context.model
     }
 
-    /// Starts a child, and returns once it is loaded and warm. `suspect`: its predecessor died.
-    fn start(&self, suspect: bool) -> Result<Alive, StartError> {
-        let directory = if suspect {
-            self.plan.files.directory()?
+    /// Starts a child process, and returns when it has been loaded and warmed up. `is_restart`: it replaces one that exited.
+    fn start(&self, is_restart: bool) -> Result<RunningChild, StartError> {
+        let directory = if is_restart {
+            self.options.files.directory()?
         } else {
             None
         };
-        let enclosure = self
-            .plan
-            .enclosures
-            .enclose(&self.plan.resources, self.model(), self.slot)?;
-        let lanes = self.plan.prepare_lanes.clamp(1, MOST_PREPARE_LANES);
+        let resources =
+            self.options
+                .resource_allocator
+                .allocate(&self.options.resources, self.model(), self.slot)?;
+        let lanes = self.options.prepare_lanes.clamp(1, MAX_PREPARE_LANES);
         let Launched {
             process,
             main,
             prepare,
             stderr,
-            records,
-        } = launch(&self.plan.program, self.model(), lanes, enclosure).map_err(StartError::Spawn)?;
+            log_socket,
+        } = launch(&self.options.program, self.model(), lanes, resources).map_err(StartError::Spawn)?;
         log::debug!(
             model = self.model();
-            "model `{}`: its process {} has the number {}",
+            "model `{}`: started worker process {} with pid {}",
             self.model(),
             self.slot,
             process.id()
         );
-        self.pool.starting(self.slot, process.clone());
-        let outputs = Outputs::listen(
+        self.pool.set_starting(self.slot, process.clone());
+        let log_reader = LogReader::start(
             format!("log {}/{}", self.model(), self.slot),
             self.model(),
             stderr,
-            records,
+            log_socket,
         )
         .map_err(StartError::Spawn)?;
-        let loaded = self.load(&process, main, prepare, suspect, directory);
+        let loaded = self.load(&process, main, prepare, is_restart, directory);
         if loaded.is_err() {
             process.kill();
-            process.bury();
+            process.reap();
         }
-        loaded.map(|model| Alive {
+        loaded.map(|model| RunningChild {
             process,
             model,
-            outputs,
+            log_reader,
         })
     }
 
@@ -174,58 +176,61 @@ impl Keeper {
         process: &Arc<Process>,
         mut main: Lane,
         prepare: Vec<Lane>,
-        suspect: bool,
+        is_restart: bool,
         directory: Option<PathBuf>,
     ) -> Result<Arc<RemoteModel>, StartError> {
-        let plan = &*self.plan;
+        let options = &*self.options;
         let mut setup = Setup {
-            confinement: process.enclosure().confinement().clone(),
+            confinement: process.resources().confinement().clone(),
             context: LoadContext {
-                is_repeated: self.slot > 0 || suspect,
-                ..plan.setup.context.clone()
+                is_repeated: self.slot > 0 || is_restart,
+                ..options.setup.context.clone()
             },
-            ..plan.setup.clone()
+            ..options.setup.clone()
         };
         if let Some(directory) = directory {
             setup.context.base_dir = directory;
         }
-        let manifest = remote::load(&mut main, process, &setup, plan.start_timeout)?;
-        if suspect {
-            plan.files.check(&manifest.files)?;
+        let manifest = remote::load(&mut main, process, &setup, options.start_timeout)?;
+        if is_restart {
+            options.files.check(&manifest.files)?;
         }
-        if !self.pool.agree(&manifest) {
-            return Err(StartError::Changed);
+        if !self.pool.check_manifest(&manifest) {
+            return Err(StartError::ManifestChanged);
         }
-        let (process, timeout) = (process.clone(), plan.predict_timeout);
-        let model = RemoteModel::new(manifest, main, prepare, process, timeout, suspect);
+        let (process, timeout) = (process.clone(), options.predict_timeout);
+        let model = RemoteModel::new(manifest, main, prepare, process, timeout, is_restart);
         let model = Arc::new(model);
-        (plan.warm_up)(&model).map_err(StartError::WarmUp)?;
+        (options.warm_up)(&model).map_err(StartError::WarmUp)?;
         Ok(model)
     }
 
-    /// Lets a child serve until its end. `None` if it was not needed any more, and has been seen off.
-    fn attend(&self, alive: Alive) -> Option<Death> {
-        let Alive {
+    /// Waits until a child process exits. Returns `None` if `stop` was signaled and the process has been shut down.
+    fn watch(&self, child: RunningChild) -> Option<ProcessExit> {
+        let RunningChild {
             process,
-            outputs,
+            log_reader,
             model: _,
-        } = alive;
-        let watch = process.enclosure().needs_watching().then_some(WATCH);
-        let waited = loop {
-            match process.wait(Some(&self.end), watch) {
-                Ok(Waited::TimedOut) => process.check_memory(),
-                waited => break waited,
+        } = child;
+        let poll_interval = process
+            .resources()
+            .needs_memory_polling()
+            .then_some(MEMORY_POLL_INTERVAL);
+        let outcome = loop {
+            match process.wait(Some(&self.stop), poll_interval) {
+                Ok(WaitOutcome::TimedOut) => process.check_memory(),
+                outcome => break outcome,
             }
         };
-        let needed = !matches!(waited, Ok(Waited::Called));
-        if !needed {
-            process.close();
-            // At its leave a plugin may do what takes long, or never ends.
-            let _ = process.wait(None, Some(FAREWELL));
+        let is_needed = !matches!(outcome, Ok(WaitOutcome::Stopped));
+        if !is_needed {
+            process.close_lanes();
+            // A plugin may take long to drop the model, or never finish.
+            let _ = process.wait(None, Some(SHUTDOWN_TIMEOUT));
         }
         process.kill();
-        let death = process.bury();
-        drop(outputs);
-        needed.then_some(death)
+        let exit = process.reap();
+        drop(log_reader);
+        is_needed.then_some(exit)
     }
 }

@@ -174,7 +174,7 @@ impl ModelFailure {
 fn public_start_reason(error: &StartError) -> &'static str {
     match error {
         StartError::Spawn(_) => "a worker process could not be started",
-        StartError::Enclose(_) | StartError::Load(LoadFailure::Confine(_)) => {
+        StartError::Resources(_) | StartError::Load(LoadFailure::Confine(_)) => {
             "the worker process cannot be confined as configured; see the server's log"
         }
         StartError::Load(LoadFailure::Panicked(_)) => {
@@ -185,10 +185,10 @@ fn public_start_reason(error: &StartError) -> &'static str {
         StartError::Supervisor => {
             "starting the worker process failed because of a server bug; see the server's log"
         }
-        StartError::Died(_) => "the worker process exited while loading the model; see the server's log",
+        StartError::Exited(_) => "the worker process exited while loading the model; see the server's log",
         StartError::WarmUp(_) => "the warm-up failed; see the server's log",
         StartError::ChangedFiles(_) => "the model's files changed after it was loaded",
-        StartError::Changed => "the model's tasks changed after it was loaded",
+        StartError::ManifestChanged => "the model's tasks changed after it was loaded",
     }
 }
 

@@ -14,7 +14,7 @@ use super::warm_up::{WarmUpOutcome, skipped_warm_up, warm_up};
 use crate::batching::DeclaredLimits;
 use crate::clock;
 use crate::config::{ModelSettings, ProcessSettings, TaskSettings};
-use crate::isolation::confine::{CONFINE_OPTION, Confinement, Enclosures};
+use crate::isolation::confine::{CONFINE_OPTION, Confinement, ResourceAllocator};
 use crate::isolation::{self, IsolatedModel, Program, Setup, WarmUp, WarmUpError};
 use crate::loader::{Loaded, Loader, Staged};
 use crate::metrics::Metrics;
@@ -33,7 +33,7 @@ pub struct LoadEnvironment {
     /// Number of items that a worker process prepares concurrently.
     pub prepare_threads: usize,
     /// Allocates the resources of worker processes.
-    pub enclosures: Arc<Enclosures>,
+    pub resource_allocator: Arc<ResourceAllocator>,
     /// Niceness of models that do not configure their own.
     pub model_nice: i32,
     /// Timeout of loading a model in a worker process.
@@ -265,7 +265,7 @@ fn load_in_processes(
     let kept_files = file.with_file_name(".loaded-files");
     let files = LoadedFiles::before_load(settings, kept_files, Box::new(staged), clock::unix_time());
     let isolated = IsolatedModel::start(
-        isolation::Isolation {
+        isolation::IsolationOptions {
             program: environment.program.clone(),
             setup: Setup {
                 parent: std::process::id(),
@@ -277,7 +277,7 @@ fn load_in_processes(
             },
             settings: process,
             resources: settings.resources.clone(),
-            enclosures: environment.enclosures.clone(),
+            resource_allocator: environment.resource_allocator.clone(),
             workers: settings.workers.get(),
             prepare_lanes: if prepares { environment.prepare_threads } else { 1 },
             start_timeout: environment.start_timeout,

@@ -1,4 +1,4 @@
-//! Which processors a child runs on.
+//! Chooses and sets the CPUs of a child process.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
@@ -7,51 +7,51 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::resources::Cpus;
 
-/// Why there are no such processors.
+/// Why the configured CPUs are not available.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CpuError {
-    /// Fewer than wanted.
-    #[error("`cpus` is {wanted}, but the server itself may run on {allowed} only")]
+    /// There are fewer CPUs.
+    #[error("`cpus` is {requested}, but the server can use only {allowed} CPUs")]
     TooMany {
-        /// As configured.
-        wanted: usize,
-        /// How many there are.
+        /// The configured number.
+        requested: usize,
+        /// The number of CPUs that the server can use.
         allowed: usize,
     },
-    /// Others than wanted.
-    #[error("`cpus` names {cpu}, but the server itself may run on {allowed} only")]
+    /// A configured CPU is not available.
+    #[error("`cpus` names {cpu}, but the server can use only CPUs {allowed}")]
     NotAllowed {
-        /// The first that is not there.
+        /// The first CPU that is not available.
         cpu: usize,
-        /// Those that are.
+        /// The CPUs that the server can use.
         allowed: String,
     },
 }
 
-/// The processors that this process may run on.
+/// The CPUs that this process can use.
 pub(super) fn allowed() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(None)?;
     Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
 }
 
-/// The processors of a child. Of a mere count, the children of a model lie side by side as long as there is room, and those
-/// of different models begin at different places.
+/// The CPUs of a child process. If only a number is configured, the processes of one model get adjacent ranges, and those of
+/// different models start at different positions.
 pub(super) fn choose(
-    wanted: &Cpus,
+    requested: &Cpus,
     allowed: &[usize],
     model: &str,
     slot: usize,
 ) -> Result<Vec<usize>, CpuError> {
-    match wanted {
+    match requested {
         Cpus::These(cpus) => match cpus.iter().find(|cpu| !allowed.contains(cpu)) {
             Some(cpu) => Err(CpuError::NotAllowed {
                 cpu: *cpu,
-                allowed: show(allowed),
+                allowed: format_ranges(allowed),
             }),
             None => Ok(cpus.clone()),
         },
         Cpus::Count(count) if count.get() > allowed.len() => Err(CpuError::TooMany {
-            wanted: count.get(),
+            requested: count.get(),
             allowed: allowed.len(),
         }),
         Cpus::Count(count) => {
@@ -67,9 +67,9 @@ pub(super) fn choose(
     }
 }
 
-/// Keeps this thread, and those that it will start, on these processors. `available_parallelism` and what sizes its pools by
-/// it follow.
-pub(super) fn pin(cpus: &[usize]) -> io::Result<()> {
+/// Restricts this thread, and those that it starts, to these CPUs. `available_parallelism` and thread pools that use it return
+/// the same number.
+pub(super) fn pin_current_thread(cpus: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     for cpu in cpus {
         if *cpu >= CpuSet::MAX_CPU {
@@ -80,8 +80,8 @@ pub(super) fn pin(cpus: &[usize]) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// As Linux writes them: `0-3,6`.
-pub(super) fn show(cpus: &[usize]) -> String {
+/// Formats CPUs in the notation of Linux, such as `0-3,6`.
+pub(super) fn format_ranges(cpus: &[usize]) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for cpu in cpus {
         match ranges.last_mut() {

@@ -1,15 +1,15 @@
-//! Memory without a cgroup: a limit that the kernel keeps, and a look at what it does not count.
+//! Limits memory without a cgroup.
 //!
-//! The limit is `RLIMIT_DATA`, which counts private memory that can be written to. `RLIMIT_AS` counts every reserved address
-//! instead, of which GPU runtimes take hundreds of gigabytes that they never use. Shared memory is in neither: the
-//! server looks at what is resident from time to time.
+//! The kernel enforces `RLIMIT_DATA`, which counts private writable memory. `RLIMIT_AS` is not suitable, because it counts
+//! reserved addresses, and GPU runtimes reserve hundreds of gigabytes that they never use. Neither counts shared memory, so
+//! the server also checks the resident memory periodically.
 
 use std::fs;
 use std::io;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// Makes allocations fail that would take this process past so many bytes.
+/// Makes allocations fail if they would exceed `bytes` in this process.
 pub(super) fn limit_data(bytes: u64) -> io::Result<()> {
     let limit = Rlimit {
         current: Some(bytes),
@@ -18,13 +18,13 @@ pub(super) fn limit_data(bytes: u64) -> io::Result<()> {
     Ok(setrlimit(Resource::Data, limit)?)
 }
 
-/// Bytes of memory that a process has to itself: resident or swapped out, and backed by no file. `None` if it is gone.
-pub(super) fn held_by(pid: u32) -> Option<u64> {
+/// Memory of a process that is not backed by a file, resident or swapped out, in bytes. `None` if the process has exited.
+pub(super) fn memory_usage(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    Some(held_in(&status))
+    Some(parse_usage(&status))
 }
 
-fn held_in(status: &str) -> u64 {
+fn parse_usage(status: &str) -> u64 {
     let kilobytes = |name: &str| -> u64 {
         let value = status.lines().find_map(|line| line.strip_prefix(name));
         value
@@ -39,15 +39,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_that_a_file_backs_is_not_held() {
+    fn file_backed_memory_is_not_counted() {
         let status = "Name:\tx\nVmRSS:\t 900 kB\nRssAnon:\t 100 kB\nRssFile:\t 700 kB\nRssShmem:\t 20 kB\nVmSwap:\t 3 kB\n";
-        assert_eq!(held_in(status), 123 << 10);
+        assert_eq!(parse_usage(status), 123 << 10);
     }
 
     #[test]
-    fn what_this_process_holds_can_be_told() {
-        let held = held_by(std::process::id()).expect("this process lives");
-        assert!(held > 0);
-        assert_eq!(held_by(u32::MAX), None);
+    fn the_memory_usage_of_this_process_is_known() {
+        let used = memory_usage(std::process::id()).expect("this process is running");
+        assert!(used > 0);
+        assert_eq!(memory_usage(u32::MAX), None);
     }
 }

@@ -1,10 +1,10 @@
-//! What a child process is confined to: memory, processors, and in a sandbox also files and network.
+//! Confines child processes: limits their memory and CPUs and, with a sandbox, their access to files and the network.
 //!
-//! The server makes an [`Enclosure`] for each child: its folder, its environment and, where the system lets it, its
-//! cgroup. The child is told its [`Confinement`] and applies it first of all, on its only thread, so that every thread
-//! that the plugin starts inherits it.
+//! The server allocates [`ProcessResources`] for each child: a scratch directory, environment variables and, if the system
+//! permits it, a cgroup. The child receives its [`Confinement`] and applies it first, while it has only one thread, so that all
+//! threads of the plugin inherit it.
 //!
-//! Owned by the rest of `isolation`. Knows nothing of models, batches or the network protocol.
+//! The module does not know about models, batches or the network protocol.
 
 mod cgroup;
 mod cpus;
@@ -20,53 +20,53 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use cpus::CpuError;
-pub use process_resources::{Enclosure, EnclosureError, Enclosures, Excess};
+pub use process_resources::{MemoryExcess, ProcessResources, ResourceAllocator, ResourceError};
 pub use sandbox::SandboxError;
 
 use crate::resources::Sandbox;
 
-/// The option by which the process that tries a plugin is told its [`Confinement`], as JSON.
+/// The option with which the plugin probe receives its [`Confinement`], as JSON.
 pub const CONFINE_OPTION: &str = "confine";
 
-/// What one child applies to itself.
+/// The restrictions that a child process applies to itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
-    /// Most bytes that it may allocate, where no cgroup counts them.
+    /// Maximum number of bytes of data, if no cgroup limits them.
     max_data: Option<u64>,
-    /// The processors that it may run on; all that the server may, if there is none.
+    /// The CPUs that the process may use. Empty for all CPUs of the server.
     cpus: Vec<usize>,
-    /// The sandbox, if there is one.
-    sandbox: Option<SandboxPlan>,
+    /// The sandbox, if it is enabled.
+    sandbox: Option<SandboxSettings>,
 }
 
-/// A sandbox to be.
+/// Parameters of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct SandboxPlan {
-    /// The only folder in which files may be changed, if there is one.
+struct SandboxSettings {
+    /// The only directory in which files may be changed, if any.
     scratch: Option<PathBuf>,
-    /// Whether the child goes on where the kernel lacks a part.
+    /// Whether the process runs even if the kernel does not support all of it.
     best_effort: bool,
 }
 
-/// Why a child cannot be confined as it should.
+/// Why a process cannot be confined.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfineError {
-    /// The limit of memory was refused.
+    /// The memory limit could not be set.
     #[error("cannot limit the memory of the process")]
     Memory(#[source] io::Error),
-    /// The choice of processors was refused.
-    #[error("cannot run on the processors {0}")]
+    /// The CPUs could not be set.
+    #[error("cannot pin the process to CPUs {0}")]
     Cpus(String, #[source] io::Error),
-    /// The sandbox was refused.
-    #[error("cannot be put into its sandbox")]
+    /// The sandbox could not be set up.
+    #[error("cannot enter the sandbox")]
     Sandbox(#[from] SandboxError),
 }
 
 impl Confinement {
-    /// For a process that is to open a plugin and nothing else. None where there is to be no sandbox.
+    /// The confinement of a process that only opens a plugin. `None` if the sandbox is off.
     pub fn for_probe(sandbox: Sandbox) -> Option<Self> {
         (sandbox != Sandbox::Off).then(|| Self {
-            sandbox: Some(SandboxPlan {
+            sandbox: Some(SandboxSettings {
                 scratch: None,
                 best_effort: sandbox == Sandbox::BestEffort,
             }),
@@ -74,21 +74,22 @@ impl Confinement {
         })
     }
 
-    /// Confines this process from now on. To be called while the calling thread is its only one.
+    /// Confines this process permanently. Must be called while the calling thread is the only one.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses a part. The process must not go on then: what is already applied cannot be undone.
+    /// If the kernel rejects a restriction. The process must then exit, because restrictions that were applied cannot be undone.
     pub fn apply(&self) -> Result<(), ConfineError> {
         if !self.cpus.is_empty() {
-            cpus::pin(&self.cpus).map_err(|source| ConfineError::Cpus(cpus::show(&self.cpus), source))?;
+            cpus::pin_current_thread(&self.cpus)
+                .map_err(|source| ConfineError::Cpus(cpus::format_ranges(&self.cpus), source))?;
         }
         if let Some(bytes) = self.max_data {
             memory::limit_data(bytes).map_err(ConfineError::Memory)?;
         }
-        // Last: it forbids things that the others might need.
-        if let Some(plan) = &self.sandbox {
-            sandbox::enter(plan)?;
+        // Last, because it forbids system calls that the other restrictions may need.
+        if let Some(settings) = &self.sandbox {
+            sandbox::enter(settings)?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The server's side of a confinement: what it prepares for a child, and how it sees that a child has gone too far.
+//! The server's side of confinement: resources that it allocates for a child process, and detection of exceeded limits.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,70 +7,71 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::cgroup::{Delegated, Group};
+use super::cgroup::{Cgroup, DelegatedCgroup};
 use super::cpus::{self, CpuError};
-use super::{Confinement, SandboxPlan, memory};
+use super::{Confinement, SandboxSettings, memory};
 use crate::resources::{Resources, Sandbox};
 use crate::secret::Secret;
 
-/// Why a child cannot be started as configured.
+/// Why resources cannot be allocated as configured.
 #[derive(Debug, thiserror::Error)]
-pub enum EnclosureError {
-    /// The processors are not there.
+pub enum ResourceError {
+    /// The configured CPUs are not available.
     #[error(transparent)]
     Cpus(#[from] CpuError),
-    /// The system does not say which processors there are.
-    #[error("cannot tell which processors the server may use")]
+    /// The CPUs of the server are unknown.
+    #[error("cannot determine which CPUs the server can use")]
     Affinity(#[source] io::Error),
-    /// The scratch folder cannot be made.
-    #[error("cannot make a scratch folder in {}", parent.display())]
+    /// The scratch directory could not be created.
+    #[error("cannot create a scratch directory in {}", parent.display())]
     Scratch {
-        /// Where.
+        /// Its parent directory.
         parent: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// More memory than allowed.
+/// A process exceeded its memory limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Excess {
-    /// What was held, where that is known.
-    held: Option<u64>,
-    most: u64,
+pub struct MemoryExcess {
+    /// The memory that it used, if known.
+    used: Option<u64>,
+    limit: u64,
 }
 
-impl fmt::Display for Excess {
-    /// What follows "its process".
+impl fmt::Display for MemoryExcess {
+    /// Formats a predicate, such as in "worker process 0 used 300 MiB …".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mebibytes = |bytes: u64| bytes >> 20;
-        match self.held {
-            Some(held) => write!(f, "held {} MiB", mebibytes(held))?,
+        match self.used {
+            Some(used) => write!(f, "used {} MiB of memory", mebibytes(used))?,
             None => write!(f, "ran out of memory")?,
         }
-        write!(f, ", and `max_memory` is {} MiB", mebibytes(self.most))
+        write!(f, " (`max_memory` is {} MiB)", mebibytes(self.limit))
     }
 }
 
-/// Makes enclosures, all of the server's life.
+/// Allocates the resources of child processes for the lifetime of the server.
 #[derive(Debug)]
-pub struct Enclosures {
+pub struct ResourceAllocator {
     scratch_parent: PathBuf,
-    delegated: Option<Delegated>,
+    delegated: Option<DelegatedCgroup>,
 }
 
-/// What belongs to one child. To be dropped after its end.
+/// The resources of one child process. Must be dropped after the process has exited.
 #[derive(Debug)]
-pub struct Enclosure {
+pub struct ProcessResources {
     confinement: Confinement,
     env: BTreeMap<String, Secret>,
     max_memory: Option<u64>,
-    group: Option<Group>,
+    cgroup: Option<Cgroup>,
     _scratch: Option<TempDir>,
 }
 
-impl Enclosures {
-    /// Scratch folders of sandboxes are made in `scratch_parent`. Children limit their memory themselves.
+impl ResourceAllocator {
+    /// Scratch directories of sandboxes are created in `scratch_parent`. Without [`claim_cgroup`](Self::claim_cgroup), processes
+    /// limit their memory themselves.
     pub fn new(scratch_parent: PathBuf) -> Self {
         Self {
             scratch_parent,
@@ -78,130 +79,132 @@ impl Enclosures {
         }
     }
 
-    /// Has the kernel limit the memory of children, if a cgroup has been delegated to this process. To be called before any
-    /// child is started, for whatever reason: a group that holds other processes cannot be divided.
-    pub fn take_over_cgroup(&mut self) {
-        match Delegated::take_over() {
+    /// Makes the kernel limit the memory of child processes, if a cgroup has been delegated to this process. Must be called before
+    /// any child process is started, because a cgroup that contains other processes cannot be divided.
+    pub fn claim_cgroup(&mut self) {
+        match DelegatedCgroup::claim() {
             Ok(delegated) => {
-                log::info!("`max_memory` is kept by the kernel, in {delegated}");
+                log::info!("the kernel enforces `max_memory`, in {delegated}");
                 self.delegated = Some(delegated);
             }
             Err(error) => log::info!(
-                "`max_memory` is kept by RLIMIT_DATA and by watching: no cgroup has been delegated to the server ({error})"
+                "`max_memory` is enforced by RLIMIT_DATA and by polling, because no cgroup has been delegated to the server ({error})"
             ),
         }
     }
 
-    /// An enclosure for the child in this slot of a model.
+    /// Allocates the resources of the process with the number `slot` of a model.
     ///
     /// # Errors
     ///
-    /// If the machine does not have what is configured.
-    pub fn enclose(
+    /// If the configured resources are not available.
+    pub fn allocate(
         &self,
         resources: &Resources,
         model: &str,
         slot: usize,
-    ) -> Result<Enclosure, EnclosureError> {
+    ) -> Result<ProcessResources, ResourceError> {
         let cpus = match &resources.cpus {
             None => Vec::new(),
-            Some(wanted) => {
-                let allowed = cpus::allowed().map_err(EnclosureError::Affinity)?;
-                cpus::choose(wanted, &allowed, model, slot)?
+            Some(requested) => {
+                let allowed = cpus::allowed().map_err(ResourceError::Affinity)?;
+                cpus::choose(requested, &allowed, model, slot)?
             }
         };
         let scratch = match resources.sandbox {
             Sandbox::Off => None,
-            Sandbox::On | Sandbox::BestEffort => Some(self.scratch(model)?),
+            Sandbox::On | Sandbox::BestEffort => Some(self.create_scratch(model)?),
         };
         let mut env = resources.env.clone();
         if let Some(scratch) = &scratch {
-            let folder = scratch.path().to_string_lossy().into_owned();
-            env.entry("TMPDIR".to_owned()).or_insert(Secret::new(folder));
+            let directory = scratch.path().to_string_lossy().into_owned();
+            env.entry("TMPDIR".to_owned()).or_insert(Secret::new(directory));
         }
-        let group = resources
+        let cgroup = resources
             .max_memory
-            .and_then(|bytes| self.group(&format!("{model}.{slot}"), bytes));
-        Ok(Enclosure {
+            .and_then(|bytes| self.create_cgroup(&format!("{model}.{slot}"), bytes));
+        Ok(ProcessResources {
             confinement: Confinement {
-                max_data: resources.max_memory.filter(|_| group.is_none()),
+                max_data: resources.max_memory.filter(|_| cgroup.is_none()),
                 cpus,
-                sandbox: scratch.as_ref().map(|scratch| SandboxPlan {
+                sandbox: scratch.as_ref().map(|scratch| SandboxSettings {
                     scratch: Some(scratch.path().to_owned()),
                     best_effort: resources.sandbox == Sandbox::BestEffort,
                 }),
             },
             env,
             max_memory: resources.max_memory,
-            group,
+            cgroup,
             _scratch: scratch,
         })
     }
 
-    fn scratch(&self, model: &str) -> Result<TempDir, EnclosureError> {
+    fn create_scratch(&self, model: &str) -> Result<TempDir, ResourceError> {
         tempfile::Builder::new()
             .prefix(&format!("{model}-scratch-"))
             .tempdir_in(&self.scratch_parent)
-            .map_err(|source| EnclosureError::Scratch {
+            .map_err(|source| ResourceError::Scratch {
                 parent: self.scratch_parent.clone(),
                 source,
             })
     }
 
-    /// A cgroup, where there can be one; elsewhere the child limits itself and is watched.
-    fn group(&self, name: &str, max_memory: u64) -> Option<Group> {
-        match self.delegated.as_ref()?.group(name, max_memory) {
-            Ok(group) => Some(group),
+    /// A cgroup, if possible. Otherwise the process limits itself and its memory is polled.
+    fn create_cgroup(&self, name: &str, max_memory: u64) -> Option<Cgroup> {
+        match self.delegated.as_ref()?.create_cgroup(name, max_memory) {
+            Ok(cgroup) => Some(cgroup),
             Err(error) => {
-                log::warn!("no cgroup can be made for {name}, its memory is limited in another way: {error}");
+                log::warn!(
+                    "cannot create a cgroup for {name}, so its memory is limited by RLIMIT_DATA and polling: {error}"
+                );
                 None
             }
         }
     }
 }
 
-impl Enclosure {
-    /// What the child is to apply to itself.
+impl ProcessResources {
+    /// The confinement that the process must apply to itself.
     pub fn confinement(&self) -> &Confinement {
         &self.confinement
     }
 
-    /// Variables for the child's environment.
+    /// Environment variables of the process.
     pub fn env(&self) -> &BTreeMap<String, Secret> {
         &self.env
     }
 
-    /// Takes in the child's process, before it does anything of note.
+    /// Adds the process, which must not have started its work.
     ///
     /// # Errors
     ///
-    /// If the process cannot be moved into its cgroup. Then its memory has no bound, and it must not go on.
-    pub fn admit(&self, pid: u32) -> io::Result<()> {
-        match &self.group {
-            Some(group) => group.admit(pid),
+    /// If the process cannot be moved into its cgroup. Its memory is then not limited, and it must be killed.
+    pub fn add_process(&self, pid: u32) -> io::Result<()> {
+        match &self.cgroup {
+            Some(cgroup) => cgroup.add_process(pid),
             None => Ok(()),
         }
     }
 
-    /// Whether somebody has to look at [`excess`](Self::excess) from time to time.
-    pub fn needs_watching(&self) -> bool {
-        self.max_memory.is_some() && self.group.is_none()
+    /// Whether [`memory_excess`](Self::memory_excess) must be polled.
+    pub fn needs_memory_polling(&self) -> bool {
+        self.max_memory.is_some() && self.cgroup.is_none()
     }
 
-    /// What the child's process holds past its limit, if it does.
-    pub fn excess(&self, pid: u32) -> Option<Excess> {
-        let most = self.max_memory?;
-        let held = memory::held_by(pid)?;
-        (held > most).then_some(Excess {
-            held: Some(held),
-            most,
+    /// Returns the memory usage of the process if it exceeds the limit.
+    pub fn memory_excess(&self, pid: u32) -> Option<MemoryExcess> {
+        let limit = self.max_memory?;
+        let used = memory::memory_usage(pid)?;
+        (used > limit).then_some(MemoryExcess {
+            used: Some(used),
+            limit,
         })
     }
 
-    /// What the kernel has ended the child for, if it has for want of memory in its cgroup.
-    pub fn overrun(&self) -> Option<Excess> {
-        let most = self.max_memory?;
-        let ended = self.group.as_ref()?.ran_out_of_memory();
-        ended.then_some(Excess { held: None, most })
+    /// Whether the kernel has killed the process because of the memory limit of its cgroup.
+    pub fn oom_kill(&self) -> Option<MemoryExcess> {
+        let limit = self.max_memory?;
+        let was_killed = self.cgroup.as_ref()?.had_oom_kill();
+        was_killed.then_some(MemoryExcess { used: None, limit })
     }
 }

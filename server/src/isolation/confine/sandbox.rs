@@ -1,8 +1,8 @@
-//! The sandbox: no network, and files may be read but changed in one folder only.
+//! The sandbox: no network access, and files can be read but only changed in one directory.
 //!
-//! Files are Landlock's business, which needs no privileges. It could forbid TCP as well, but not the rest of the network;
-//! so a filter of system calls takes all sockets away, and with them what could make one without asking for it. Sockets
-//! that are open already, such as those to the server, go on.
+//! Landlock, which needs no privileges, restricts file access. It could also forbid TCP, but not other network access.
+//! Therefore a system call filter denies sockets, and system calls that could create sockets in other ways. Sockets that are
+//! already open, such as those to the server, remain usable.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,18 +13,18 @@ use landlock::{
 };
 use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter, TargetArch, sock_filter};
 
-use super::SandboxPlan;
+use super::SandboxSettings;
 use crate::error::Chain;
 
-/// The first version that keeps files from being truncated, which Linux has since 6.2.
-const FILES: ABI = ABI::V3;
-/// Adds the control of devices, since Linux 6.10.
-const DEVICES: ABI = ABI::V5;
+/// The first version that can forbid truncation, since Linux 6.2.
+const FILES_ABI: ABI = ABI::V3;
+/// Adds control of devices, since Linux 6.10.
+const DEVICES_ABI: ABI = ABI::V5;
 /// Adds signals to other processes, since Linux 6.12.
-const SIGNALS: ABI = ABI::V6;
+const SIGNALS_ABI: ABI = ABI::V6;
 
-/// Devices that hold nothing, and those that compute. Each may be written to, where it exists.
-const OPEN_DEVICES: [&str; 8] = [
+/// Devices that store nothing, and compute devices. They remain writable.
+const WRITABLE_DEVICES: [&str; 8] = [
     "/dev/null",
     "/dev/zero",
     "/dev/full",
@@ -34,12 +34,12 @@ const OPEN_DEVICES: [&str; 8] = [
     "/dev/kfd",
     "/dev/accel",
 ];
-/// What the names of an NVIDIA GPU's devices begin with, in `/dev`.
-const NVIDIA: &str = "nvidia";
+/// Prefix of the names of NVIDIA's devices in `/dev`.
+const NVIDIA_PREFIX: &str = "nvidia";
 
-/// System calls that open a way out: sockets; rings that make sockets by themselves; other processes and their files; and what
-/// changes the kernel or the machine, should the server run as root.
-const FORBIDDEN: [i64; 34] = [
+/// System calls that could escape from the sandbox: sockets, io_uring (which can create sockets), access to other processes and
+/// their files, and changes to the kernel or the machine, in case the server runs as root.
+const DENIED_SYSTEM_CALLS: [i64; 34] = [
     libc::SYS_socket,
     libc::SYS_io_uring_setup,
     libc::SYS_ptrace,
@@ -76,89 +76,89 @@ const FORBIDDEN: [i64; 34] = [
     libc::SYS_acct,
 ];
 
-/// On x86-64, system calls with this bit in their number are those of the x32 ABI, which has its own table.
+/// On x86-64, the numbers of system calls of the x32 ABI, which has its own table, contain this bit.
 #[cfg(target_arch = "x86_64")]
 const X32_BIT: Option<u32> = Some(0x4000_0000);
 #[cfg(not(target_arch = "x86_64"))]
 const X32_BIT: Option<u32> = None;
 
-/// What the kernel lacks for a sandbox.
+/// Why the sandbox cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// Landlock is not there, or too old.
+    /// Landlock is missing or too old.
     #[error(
-        "this kernel cannot keep it from changing files, which takes Linux 6.2 or newer with Landlock, listed in \
-         /sys/kernel/security/lsm where it is on"
+        "this kernel cannot restrict file access: Linux 6.2 or newer with Landlock is required, which \
+         /sys/kernel/security/lsm lists if it is enabled"
     )]
     Files(#[from] RulesetError),
-    /// The scratch folder cannot be opened.
-    #[error("its scratch folder {} cannot be used", folder.display())]
+    /// The scratch directory cannot be opened.
+    #[error("cannot open the scratch directory {}", directory.display())]
     Scratch {
-        /// The folder.
-        folder: PathBuf,
-        /// Why not.
+        /// The directory.
+        directory: PathBuf,
+        /// The cause.
         source: PathFdError,
     },
-    /// Filters of system calls are not there.
-    #[error("this kernel cannot keep it from the network, which takes CONFIG_SECCOMP_FILTER")]
+    /// System call filters are not supported.
+    #[error("this kernel cannot restrict network access: CONFIG_SECCOMP_FILTER is required")]
     Network(#[from] seccompiler::Error),
-    /// The filter cannot be written for this machine.
-    #[error("on this kind of processor it cannot be kept from the network")]
+    /// System call filters are not supported on this processor.
+    #[error("network access cannot be restricted on this processor")]
     Processor(#[from] BackendError),
 }
 
-/// Puts this thread, and those that it will start, into the sandbox.
-pub(super) fn enter(plan: &SandboxPlan) -> Result<(), SandboxError> {
+/// Puts this thread, and those that it starts, into the sandbox.
+pub(super) fn enter(settings: &SandboxSettings) -> Result<(), SandboxError> {
     for result in [
-        keep_files(plan.scratch.as_deref()),
+        restrict_files(settings.scratch.as_deref()),
         reject_x32_calls(),
-        keep_from_network(),
+        filter_system_calls(),
     ] {
         match result {
-            Err(error) if plan.best_effort => log::warn!("the sandbox has a gap: {}", Chain(&error)),
+            Err(error) if settings.best_effort => log::warn!("the sandbox is incomplete: {}", Chain(&error)),
             result => result?,
         }
     }
     Ok(())
 }
 
-fn keep_files(scratch: Option<&Path>) -> Result<(), SandboxError> {
-    if let Some(folder) = scratch {
-        landlock::PathFd::new(folder).map_err(|source| SandboxError::Scratch {
-            folder: folder.to_owned(),
+fn restrict_files(scratch: Option<&Path>) -> Result<(), SandboxError> {
+    if let Some(directory) = scratch {
+        landlock::PathFd::new(directory).map_err(|source| SandboxError::Scratch {
+            directory: directory.to_owned(),
             source,
         })?;
     }
-    let writing = AccessFs::from_write(DEVICES);
+    let write_access = AccessFs::from_write(DEVICES_ABI);
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::from_write(FILES))?
+        .handle_access(AccessFs::from_write(FILES_ABI))?
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(writing)?
-        .scope(Scope::from_all(SIGNALS))?
+        .handle_access(write_access)?
+        .scope(Scope::from_all(SIGNALS_ABI))?
         .create()?
-        // What does not exist is left out.
-        .add_rules(path_beneath_rules(scratch, writing))?
+        // Paths that do not exist are omitted.
+        .add_rules(path_beneath_rules(scratch, write_access))?
         .add_rules(path_beneath_rules(
-            open_devices(),
-            writing & AccessFs::from_file(DEVICES),
+            writable_devices(),
+            write_access & AccessFs::from_file(DEVICES_ABI),
         ))?
         .restrict_self()?;
     Ok(())
 }
 
-fn open_devices() -> Vec<PathBuf> {
+fn writable_devices() -> Vec<PathBuf> {
     let nvidia = std::fs::read_dir("/dev")
         .into_iter()
         .flatten()
         .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(NVIDIA))
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(NVIDIA_PREFIX))
         .map(|entry| entry.path());
-    OPEN_DEVICES.iter().map(PathBuf::from).chain(nvidia).collect()
+    WRITABLE_DEVICES.iter().map(PathBuf::from).chain(nvidia).collect()
 }
 
-/// Rejects every system call of the x32 ABI: its numbers differ from those in [`FORBIDDEN`], and no library for x86-64
-/// uses it.
+/// Rejects every system call of the x32 ABI, because its numbers differ from those in [`DENIED_SYSTEM_CALLS`]. Libraries for
+/// x86-64 do not use it.
 fn reject_x32_calls() -> Result<(), SandboxError> {
     let Some(bit) = X32_BIT else {
         return Ok(());
@@ -184,10 +184,13 @@ fn reject_x32_calls() -> Result<(), SandboxError> {
     Ok(seccompiler::apply_filter(&filter)?)
 }
 
-/// Takes the network away. The filter also kills a process that makes a system call of another architecture, such as the
-/// 32-bit calls of x86.
-fn keep_from_network() -> Result<(), SandboxError> {
-    let rules: BTreeMap<i64, Vec<_>> = FORBIDDEN.into_iter().map(|number| (number, Vec::new())).collect();
+/// Denies network access. The filter also kills a process that makes a system call of another architecture, such as a 32-bit
+/// x86 call.
+fn filter_system_calls() -> Result<(), SandboxError> {
+    let rules: BTreeMap<i64, Vec<_>> = DENIED_SYSTEM_CALLS
+        .into_iter()
+        .map(|number| (number, Vec::new()))
+        .collect();
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Allow,

@@ -1,4 +1,4 @@
-//! What is written is read back as it was, and whatever else comes is refused without harm.
+//! Messages are decoded as they were encoded, and malformed messages are rejected.
 
 use std::borrow::Cow;
 
@@ -6,70 +6,67 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{bytes_of, reply, request};
-use crate::isolation::messages::{Entry, Outcome, Reply, Request};
+use crate::isolation::messages::{BatchEntry, Outcome, Reply, Request};
 use crate::values::{ItemInput, Value};
 
 proptest! {
     #[test]
-    fn requests_are_read_back_as_they_were_written(request in request()) {
+    fn requests_are_decoded_as_they_were_encoded(request in request()) {
         prop_assert_eq!(Request::decode(&bytes_of(request.encode())), Ok(request));
     }
 
     #[test]
-    fn replies_are_read_back_as_they_were_written(reply in reply()) {
+    fn replies_are_decoded_as_they_were_encoded(reply in reply()) {
         prop_assert_eq!(Reply::decode(&bytes_of(reply.encode())), Ok(reply));
     }
 
     #[test]
-    fn a_message_that_is_cut_off_is_refused(reply in reply(), at in any::<prop::sample::Index>()) {
+    fn a_truncated_message_is_rejected(reply in reply(), at in any::<prop::sample::Index>()) {
         let whole = bytes_of(reply.encode());
         let cut = whole.slice(..at.index(whole.len()));
         prop_assert!(Reply::decode(&cut).is_err());
     }
 
     #[test]
-    fn a_message_with_something_behind_it_is_refused(reply in reply()) {
+    fn a_message_with_trailing_bytes_is_rejected(reply in reply()) {
         let mut longer = bytes_of(reply.encode()).to_vec();
         longer.push(0);
         prop_assert!(Reply::decode(&Bytes::from(longer)).is_err());
     }
 
-    /// As the memory of a plugin may be damaged, so may be what it sends. Damage that makes another message is not found.
+    /// The memory of a plugin may be corrupted. A corrupted message that is valid cannot be detected.
     #[test]
-    fn a_damaged_message_is_refused_or_means_something_else_but_does_no_harm(
+    fn decoding_a_corrupted_message_does_not_panic(
         reply in reply(),
-        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
-        let mut damaged = bytes_of(reply.encode()).to_vec();
-        for (at, byte) in damage {
-            let at = at.index(damaged.len());
-            damaged[at] = byte;
+        let mut corrupted = bytes_of(reply.encode()).to_vec();
+        for (at, byte) in changes {
+            let at = at.index(corrupted.len());
+            corrupted[at] = byte;
         }
-        let _ = Reply::decode(&Bytes::from(damaged));
+        let _ = Reply::decode(&Bytes::from(corrupted));
     }
 
     #[test]
-    fn noise_is_refused_or_means_something_but_does_no_harm(noise in prop::collection::vec(any::<u8>(), 0..400)) {
-        let noise = Bytes::from(noise);
-        let _ = Reply::decode(&noise);
-        let _ = Request::decode(&noise);
+    fn decoding_random_bytes_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let bytes = Bytes::from(bytes);
+        let _ = Reply::decode(&bytes);
+        let _ = Request::decode(&bytes);
     }
 }
 
 #[test]
-fn a_list_that_cannot_be_there_takes_no_memory() {
-    // The head of an answer to a batch that announces four thousand million outcomes.
+fn a_list_longer_than_the_message_does_not_allocate_memory() {
+    // The head of a reply that announces four billion outcomes.
     let mut message = vec![6, 0, 0, 0, 70, 0];
     message.extend(u32::MAX.to_le_bytes());
-    let error = Reply::decode(&Bytes::from(message)).expect_err("they are not there");
-    assert_eq!(
-        error.to_string(),
-        "the message ends in the middle of the outcomes of a batch"
-    );
+    let error = Reply::decode(&Bytes::from(message)).expect_err("the outcomes are missing");
+    assert_eq!(error.to_string(), "it ends within the outcomes of a batch");
 }
 
 #[test]
-fn text_and_json_are_checked_again() {
+fn text_and_json_are_validated() {
     for value in [
         Value::Text(Bytes::from_static(b"\xff")),
         Value::Json(Bytes::from_static(b"{\"a\":")),
@@ -78,14 +75,14 @@ fn text_and_json_are_checked_again() {
         let done = Reply::Done {
             result: Ok(()),
             outcomes: vec![Outcome::Output { index: 0, value }],
-            logged: false,
+            logged_error: false,
         };
-        Reply::decode(&bytes_of(done.encode())).expect_err("it is not what it says");
+        Reply::decode(&bytes_of(done.encode())).expect_err("the value is invalid");
     }
 }
 
 #[test]
-fn payloads_are_not_copied_on_their_way_into_a_message_or_out_of_one() {
+fn payloads_are_neither_copied_when_encoded_nor_when_decoded() {
     let data = Bytes::from(vec![7; 1000]);
     let value = Value::Bytes {
         data: data.clone(),
@@ -99,21 +96,21 @@ fn payloads_are_not_copied_on_their_way_into_a_message_or_out_of_one() {
         task: 0,
         requests: "".into(),
         release: Vec::new(),
-        items: vec![Entry::Raw(Cow::Borrowed(&item))],
+        items: vec![BatchEntry::Raw(Cow::Borrowed(&item))],
     };
     let mut message = request.encode();
     assert!(message.parts().any(|part| part.as_ptr() == data.as_ptr()));
     let received = bytes_of(message);
     let Ok(Request::Predict { items, .. }) = Request::decode(&received) else {
-        panic!("it is a batch")
+        panic!("expected a batch")
     };
-    let [Entry::Raw(item)] = items.as_slice() else {
-        panic!("of one item")
+    let [BatchEntry::Raw(item)] = items.as_slice() else {
+        panic!("expected one item")
     };
     let Value::Bytes { data, .. } = &item.value else {
-        panic!("of bytes")
+        panic!("expected bytes")
     };
     assert!(received.as_ptr_range().contains(&data.as_ptr()));
     let offset = data.as_ptr().addr() - received.as_ptr().addr();
-    assert_eq!(offset % 8, 0, "numbers can be read where they are");
+    assert_eq!(offset % 8, 0, "the payload is aligned");
 }

@@ -1,4 +1,4 @@
-//! Messages and lanes, between two ends in this process. Children are tested with the real executable.
+//! Tests messages and lanes within this process. The integration tests run real child processes.
 
 mod lanes;
 mod messages;
@@ -10,16 +10,16 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::codec::Encoder;
-use super::messages::{Entry, Outcome, Reply, Request};
+use super::messages::{BatchEntry, Outcome, Reply, Request};
 use crate::error::ItemError;
 use crate::model::{BatchError, SinkStatus};
 use crate::values::{DType, ItemInput, Tensor, Value};
 
-/// The message as it lies in the memory of whoever receives it.
+/// The message as it is received.
 fn bytes_of(mut message: Encoder<'_>) -> Bytes {
     let length = message.len();
     let bytes: Vec<u8> = message.parts().flatten().copied().collect();
-    assert_eq!(bytes.len(), length, "a message is as long as it says");
+    assert_eq!(bytes.len(), length, "`len` is the length of the parts");
     Bytes::from(bytes)
 }
 
@@ -59,11 +59,11 @@ fn item_error() -> impl Strategy<Value = ItemError> {
     })
 }
 
-fn entry() -> impl Strategy<Value = Entry<'static>> {
+fn entry() -> impl Strategy<Value = BatchEntry<'static>> {
     prop_oneof![
-        item().prop_map(Cow::Owned).prop_map(Entry::Raw),
-        item().prop_map(Cow::Owned).prop_map(Entry::Unprepared),
-        any::<u64>().prop_map(Entry::Held),
+        item().prop_map(Cow::Owned).prop_map(BatchEntry::Raw),
+        item().prop_map(Cow::Owned).prop_map(BatchEntry::Unprepared),
+        any::<u64>().prop_map(BatchEntry::Prepared),
     ]
 }
 
@@ -90,7 +90,7 @@ fn request() -> impl Strategy<Value = Request<'static>> {
             }
         }),
         handles().prop_map(Request::Release),
-        status.prop_map(Request::Status),
+        status.prop_map(Request::PartStatus),
     ]
 }
 
@@ -113,19 +113,19 @@ fn reply() -> impl Strategy<Value = Reply> {
     ];
     prop_oneof![
         payload().prop_map(Reply::Loaded),
-        payload().prop_map(Reply::Refused),
+        payload().prop_map(Reply::LoadFailed),
         (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(handle, weight, group)| Reply::Prepared {
             handle,
             weight,
             group
         }),
-        item_error().prop_map(Reply::Failed),
+        item_error().prop_map(Reply::PrepareFailed),
         Just(Reply::Released),
         (any::<u32>(), value()).prop_map(|(index, value)| Reply::Part { index, value }),
         (result, prop::collection::vec(outcome(), 0..8)).prop_map(|(result, outcomes)| Reply::Done {
             result,
             outcomes,
-            logged: true,
+            logged_error: true,
         }),
     ]
 }

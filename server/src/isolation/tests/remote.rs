@@ -1,4 +1,4 @@
-//! The server's side of the conversation with a child, with a child that the test plays.
+//! Tests the server's side of the lanes. The tests act as the child process.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use plugin_abi::manifest::ModelManifest;
 
 use crate::error::ItemError;
-use crate::isolation::confine::Enclosures;
+use crate::isolation::confine::ResourceAllocator;
 use crate::isolation::lane::{Lane, LaneError};
 use crate::isolation::messages::{Outcome, Reply, Request};
 use crate::isolation::process::Process;
@@ -20,7 +20,7 @@ use crate::values::{ItemInput, Tensor, Value};
 
 const LONG: Duration = Duration::from_secs(600);
 
-/// Keeps outputs.
+/// Records outputs.
 #[derive(Default)]
 struct Outputs(Vec<Value>);
 
@@ -39,21 +39,22 @@ impl OutputSink for Outputs {
     }
 }
 
-/// A model whose lanes the test holds, and their far ends: that of batches, and that of preparation. Its process only waits.
+/// A model, and the peer ends of its batch lane and its prepare lane. Its process only sleeps.
 fn remote(max_message: u64) -> (Arc<RemoteModel>, Lane, Lane) {
-    let (mut main, far_main) = Lane::pair().expect("the system has sockets");
-    let (mut prepare, far_prepare) = Lane::pair().expect("the system has sockets");
-    main.limit(max_message);
-    prepare.limit(max_message);
+    let (mut main, peer_main) = Lane::pair().expect("sockets can be created");
+    let (mut prepare, peer_prepare) = Lane::pair().expect("sockets can be created");
+    main.set_max_message(max_message);
+    prepare.set_max_message(max_message);
     let child = Command::new("sleep")
         .arg("1000")
         .spawn()
         .expect("a process can be started");
-    let folder = tempfile::tempdir().expect("there is room");
-    let enclosure = Enclosures::new(folder.path().to_owned())
-        .enclose(&Resources::default(), "m", 0)
-        .expect("nothing is asked for");
-    let process = Process::new(child, vec![main.socket(), prepare.socket()], enclosure).expect("it lives");
+    let directory = tempfile::tempdir().expect("the directory is writable");
+    let resources = ResourceAllocator::new(directory.path().to_owned())
+        .allocate(&Resources::default(), "m", 0)
+        .expect("no resources are configured");
+    let process = Process::new(child, vec![main.socket(), prepare.socket()], resources)
+        .expect("the process is running");
     let model = RemoteModel::new(
         ModelManifest::default(),
         main,
@@ -62,7 +63,7 @@ fn remote(max_message: u64) -> (Arc<RemoteModel>, Lane, Lane) {
         LONG,
         false,
     );
-    (Arc::new(model), far_main.into_lane(), far_prepare.into_lane())
+    (Arc::new(model), peer_main.into_lane(), peer_prepare.into_lane())
 }
 
 fn text(bytes: usize) -> ItemInput {
@@ -72,9 +73,9 @@ fn text(bytes: usize) -> ItemInput {
     }
 }
 
-/// Answers the next batch on behalf of the child, with one output.
-fn answer(far: &mut Lane) {
-    let message = far.receive().expect("the server asks");
+/// Replies to the next batch with one output.
+fn answer(peer: &mut Lane) {
+    let message = peer.receive().expect("the server sends a request");
     assert!(matches!(Request::decode(&message), Ok(Request::Predict { .. })));
     let done = Reply::Done {
         result: Ok(()),
@@ -82,9 +83,9 @@ fn answer(far: &mut Lane) {
             index: 0,
             value: Value::Text(Bytes::from_static(b"done")),
         }],
-        logged: false,
+        logged_error: false,
     };
-    far.send(done.encode()).expect("the server listens");
+    peer.send(done.encode()).expect("the lane is open");
 }
 
 fn run(model: &Arc<RemoteModel>, input: &ItemInput) -> Result<usize, BatchError> {
@@ -93,81 +94,87 @@ fn run(model: &Arc<RemoteModel>, input: &ItemInput) -> Result<usize, BatchError>
         input,
         prepared: None,
     };
-    let result = model.run(0, &[item], &mut sink).expect("the child is not lost");
+    let result = model
+        .run(0, &[item], &mut sink)
+        .expect("the process has not failed");
     result.map(|()| sink.0.len())
 }
 
 #[test]
-fn a_batch_that_is_too_long_fails_before_it_is_sent_and_the_child_is_not_blamed() {
-    let (model, mut far, _prepare) = remote(1000);
-    let error = run(&model, &text(2000)).expect_err("it does not fit");
+fn a_batch_that_is_too_long_fails_before_it_is_sent_and_the_process_keeps_running() {
+    let (model, mut peer, _prepare) = remote(1000);
+    let error = run(&model, &text(2000)).expect_err("the message is too long");
     let BatchError::TooLarge(ItemError::Invalid(message)) = &error else {
         panic!("{error:?}")
     };
-    assert!(message.contains("a message has at most 1000"), "{message}");
+    assert!(message.contains("the maximum is 1000"), "{message}");
     assert_eq!(
-        far.try_receive().expect("the lane is open"),
+        peer.try_receive().expect("the lane is open"),
         None,
         "nothing was sent"
     );
     thread::scope(|scope| {
-        scope.spawn(|| answer(&mut far));
-        assert_eq!(run(&model, &text(10)), Ok(1), "the child serves on");
+        scope.spawn(|| answer(&mut peer));
+        assert_eq!(run(&model, &text(10)), Ok(1), "the process still serves");
     });
 }
 
 #[test]
-fn an_item_that_is_too_long_to_be_prepared_fails_alone() {
+fn an_item_that_is_too_long_to_be_prepared_fails_without_affecting_the_process() {
     let (model, _far, mut prepare) = remote(1000);
     let error = model
         .prepare(0, &text(2000), false)
-        .expect("the child is not lost")
+        .expect("the process has not failed")
         .err()
-        .expect("it does not fit");
+        .expect("the message is too long");
     assert!(matches!(error, ItemError::Invalid(_)), "{error:?}");
     assert_eq!(prepare.try_receive().expect("the lane is open"), None);
-    assert_eq!(model.held(), 0);
+    assert_eq!(model.prepared_count(), 0);
 }
 
 #[test]
-fn a_batch_waits_until_the_child_has_given_back_the_memory_of_a_release() {
-    let (model, mut far, mut prepare) = remote(1 << 30);
-    // So many that their handles do not fit into a datagram, dropped while the lane is busy.
+fn a_batch_waits_until_the_child_has_acknowledged_a_release() {
+    let (model, mut peer, mut prepare) = remote(1 << 30);
+    // Enough handles to exceed a datagram, dropped while the lane is busy.
     const HANDLES: u64 = 4000;
-    let held: Vec<_> = (0..HANDLES)
+    let prepared: Vec<_> = (0..HANDLES)
         .map(|handle| {
             thread::scope(|scope| {
                 scope.spawn(|| {
-                    prepare.receive().expect("the server asks");
+                    prepare.receive().expect("the server sends a request");
                     let prepared = Reply::Prepared {
                         handle,
                         weight: 1,
                         group: 0,
                     };
-                    prepare.send(prepared.encode()).expect("the server listens");
+                    prepare.send(prepared.encode()).expect("the lane is open");
                 });
-                let prepared = model.prepare(0, &text(1), false).expect("the child is not lost");
-                prepared.expect("the child prepares it")
+                let prepared = model
+                    .prepare(0, &text(1), false)
+                    .expect("the process has not failed");
+                prepared.expect("the item is prepared")
             })
         })
         .collect();
-    model.while_busy(|| drop(held));
-    // The next one that is dropped takes all of them along.
+    model.while_busy(|| drop(prepared));
+    // Dropping another one releases all of them.
     let one_more = thread::scope(|scope| {
         scope.spawn(|| {
-            prepare.receive().expect("the server asks");
+            prepare.receive().expect("the server sends a request");
             let prepared = Reply::Prepared {
                 handle: HANDLES,
                 weight: 1,
                 group: 0,
             };
-            prepare.send(prepared.encode()).expect("the server listens");
+            prepare.send(prepared.encode()).expect("the lane is open");
         });
-        model.prepare(0, &text(1), false).expect("the child is not lost")
+        model
+            .prepare(0, &text(1), false)
+            .expect("the process has not failed")
     });
     drop(one_more);
-    let lent = far.receive_lent().expect("the release was sent");
-    let before = lent.to_vec();
+    let borrowed = peer.receive_borrowed().expect("the release was sent");
+    let before = borrowed.to_vec();
     assert!(before.len() > 8 * HANDLES as usize);
     thread::scope(|scope| {
         let large = text(1 << 20);
@@ -175,18 +182,18 @@ fn a_batch_waits_until_the_child_has_given_back_the_memory_of_a_release() {
             let model = &model;
             scope.spawn(move || run(model, &large))
         };
-        far.set_timeout(Some(Duration::from_millis(100)))
+        peer.set_timeout(Some(Duration::from_millis(100)))
             .expect("sockets have timeouts");
-        let early = far.receive();
+        let early = peer.receive();
         assert!(matches!(early, Err(LaneError::TimedOut(_))), "{early:?}");
-        assert!(lent == before, "the memory is still that of the release");
+        assert!(borrowed == before, "the release is still in shared memory");
         assert!(
-            matches!(Request::decode(&lent), Ok(Request::Release(handles)) if handles.len() as u64 == HANDLES + 1)
+            matches!(Request::decode(&borrowed), Ok(Request::Release(handles)) if handles.len() as u64 == HANDLES + 1)
         );
-        drop(lent);
-        far.set_timeout(Some(LONG)).expect("sockets have timeouts");
-        far.send(Reply::Released.encode()).expect("the server listens");
-        answer(&mut far);
-        assert_eq!(running.join().expect("it does not panic"), Ok(1));
+        drop(borrowed);
+        peer.set_timeout(Some(LONG)).expect("sockets have timeouts");
+        peer.send(Reply::Released.encode()).expect("the lane is open");
+        answer(&mut peer);
+        assert_eq!(running.join().expect("the thread does not panic"), Ok(1));
     });
 }

@@ -1,0 +1,75 @@
+//! Errors of calls to a child process.
+
+use crate::error::ItemError;
+use crate::isolation::lane::LaneError;
+use crate::isolation::messages::Reply;
+use crate::isolation::process::{KillReason, Process};
+use crate::model::BatchError;
+
+/// The child process has failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::isolation) enum ChildLost {
+    /// It had failed before this call started.
+    BeforeCall,
+    /// It failed during this call. The text describes how, as in [`ProcessExit`](crate::isolation::process::ProcessExit).
+    DuringCall(String),
+}
+
+impl ChildLost {
+    pub(super) fn reason(self) -> String {
+        match self {
+            Self::BeforeCall => "has exited".to_owned(),
+            Self::DuringCall(reason) => reason,
+        }
+    }
+}
+
+/// Describes a reply that does not match the request.
+pub(super) fn unexpected(reply: &Reply) -> String {
+    let what = match reply {
+        Reply::Loaded(_) | Reply::LoadFailed(_) => "load",
+        Reply::Prepared { .. } | Reply::PrepareFailed(_) => "prepare",
+        Reply::Part { .. } | Reply::Done { .. } => "predict",
+        Reply::Released => "release",
+    };
+    format!("unexpected reply to a {what} request")
+}
+
+/// The error of a batch whose message does not fit, or `None` for other errors. The process has not failed.
+pub(super) fn size_error(error: &LaneError) -> Option<BatchError> {
+    match error {
+        LaneError::TooLong { .. } => Some(BatchError::TooLarge(ItemError::Invalid(format!(
+            "the input cannot be sent to the worker process: {error}"
+        )))),
+        LaneError::NoMemory(source) => Some(BatchError::OutOfMemory(format!("{error}: {source}"))),
+        _ => None,
+    }
+}
+
+/// The error of an item that is too large to be prepared in the process.
+pub(super) fn item_size_error(error: &LaneError) -> ItemError {
+    match size_error(error) {
+        Some(BatchError::TooLarge(error)) => error,
+        _ => ItemError::OutOfMemory(error.to_string()),
+    }
+}
+
+/// Terminates a process after a failed call, and returns how it exited.
+pub(super) fn terminate(process: &Process, error: LaneError) -> String {
+    match error {
+        LaneError::Closed => process.connection_closed(),
+        LaneError::TimedOut(limit) => process.kill_for(KillReason::Hang(limit)),
+        LaneError::Malformed(_) => process.kill_for(KillReason::ProtocolViolation(format!("sent a {error}"))),
+        LaneError::TooLong { .. } | LaneError::NoMemory(_) => {
+            process.kill_for(KillReason::ProtocolViolation(format!(
+                "could not be sent a message: {error}"
+            )));
+        }
+        LaneError::Io(source) => {
+            process.kill_for(KillReason::ProtocolViolation(format!(
+                "lost its connection: {source}"
+            )));
+        }
+    }
+    process.reap().description
+}
