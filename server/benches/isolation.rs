@@ -1,10 +1,10 @@
-//! What `isolation = "process"` costs for each batch, over the same model in a thread.
+//! Measures the overhead per batch of `isolation = "process"` compared with a thread.
 //!
-//! The model answers at once, so that everything measured is the way to it and back. Batches are run one after the other, as
-//! a worker does, and in turns with the same batches in this process and with a plain copy of the same bytes, so that
-//! all three see the same machine. Times are medians.
+//! The model returns immediately, so that only the communication is measured. Each batch runs in a child process, in a thread
+//! of this process, and as a plain copy of the same bytes, in turns, so that all three run under the same conditions. Times are
+//! medians.
 //!
-//! The children are this same program.
+//! The child processes run this same program.
 
 #![allow(clippy::print_stdout, reason = "the report is the output")]
 
@@ -28,20 +28,20 @@ use inference_server::resources::Resources;
 use inference_server::values::{DType, ItemInput, Tensor, Value};
 use plugin_abi::manifest::{LoadContext, ModelManifest, TaskManifest};
 
-/// A batch to be measured.
+/// A batch to measure.
 struct Case {
     name: &'static str,
     items: usize,
     item: Value,
-    /// The model's task: which answer it gives.
+    /// The task, which determines the outputs.
     task: usize,
-    /// Length of the answer to one item.
+    /// Length of the output of one item.
     output: usize,
 }
 
-/// Answers with a short text for each item.
+/// Returns a short text for each item.
 const LABEL: usize = 0;
-/// Answers with a row of 384 floats for each item.
+/// Returns a row of 384 floats for each item.
 const EMBEDDING: usize = 1;
 
 const DIMENSIONS: usize = 384;
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     let process = match start() {
         Ok(model) => model,
         Err(error) => {
-            eprintln!("the model cannot be started in a process: {error}");
+            eprintln!("cannot start the model in a worker process: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -118,15 +118,15 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// How long each case is measured.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Duration of the measurement of each case.
+const MEASURE_DURATION: Duration = Duration::from_secs(3);
 
 fn measure(case: &Case, thread: &dyn Model, process: &dyn Model) {
     let input = ItemInput {
         value: case.item.clone(),
         parameters: Bytes::new(),
     };
-    // Each item has bytes of its own, as those of different requests do.
+    // Each item has its own bytes, as items of different requests do.
     let inputs: Vec<ItemInput> = (0..case.items).map(|_| deep_copy(&input)).collect();
     let batch: Vec<BatchItem<'_>> = inputs
         .iter()
@@ -138,7 +138,7 @@ fn measure(case: &Case, thread: &dyn Model, process: &dyn Model) {
     let bytes = inputs.iter().map(length).sum::<usize>() + case.items * case.output;
     let (source, mut target) = (vec![1u8; bytes], vec![0u8; bytes]);
     let mut times: [Vec<Duration>; 3] = Default::default();
-    let end = clock::now() + PATIENCE;
+    let end = clock::now() + MEASURE_DURATION;
     while clock::now() < end || times[0].len() < 50 {
         times[0].push(timed(|| run(thread, case, &batch)));
         times[1].push(timed(|| run(process, case, &batch)));
@@ -162,16 +162,20 @@ fn measure(case: &Case, thread: &dyn Model, process: &dyn Model) {
     );
 }
 
-fn timed(act: impl FnOnce()) -> Duration {
-    let begun = clock::now();
-    act();
-    clock::now() - begun
+fn timed(run: impl FnOnce()) -> Duration {
+    let start = clock::now();
+    run();
+    clock::now() - start
 }
 
 fn run(model: &dyn Model, case: &Case, batch: &[BatchItem<'_>]) {
     let mut sink = Counter(0);
     let result = model.predict_batch(0, case.task, batch, &mut sink);
-    assert_eq!((result, sink.0), (Ok(()), case.items), "every item is answered");
+    assert_eq!(
+        (result, sink.0),
+        (Ok(()), case.items),
+        "every item has an outcome"
+    );
 }
 
 fn length(input: &ItemInput) -> usize {
@@ -200,7 +204,7 @@ fn deep_copy(input: &ItemInput) -> ItemInput {
 
 fn start() -> Result<IsolatedModel, Box<dyn std::error::Error>> {
     let metrics = Metrics::new(Buckets::NONE)?;
-    let isolation = IsolationOptions {
+    let options = IsolationOptions {
         program: Program {
             executable: std::env::current_exe()?,
             arguments: vec![CHILD_COMMAND.to_owned()],
@@ -226,10 +230,10 @@ fn start() -> Result<IsolatedModel, Box<dyn std::error::Error>> {
         warm_up: Box::new(|_| Ok(())),
         files: Arc::new(()),
     };
-    Ok(IsolatedModel::start(isolation, metrics.workers("instant"))?)
+    Ok(IsolatedModel::start(options, metrics.workers("instant"))?)
 }
 
-/// A model that answers at once.
+/// A model that returns immediately.
 struct Instant {
     manifest: ModelManifest,
     row: Vec<u8>,
@@ -257,7 +261,9 @@ impl Model for Instant {
     }
 
     fn prepare(&self, _task: usize, _item: &ItemInput) -> Result<PreparedItem, ItemError> {
-        Err(ItemError::Unsupported("nothing is prepared here".to_owned()))
+        Err(ItemError::Unsupported(
+            "this model does not prepare items".to_owned(),
+        ))
     }
 
     fn predict_batch(
@@ -282,7 +288,7 @@ impl Model for Instant {
     }
 }
 
-/// Counts items that are answered.
+/// Counts items with an outcome.
 struct Counter(usize);
 
 impl OutputSink for Counter {

@@ -1,8 +1,8 @@
-//! What a reload costs: processor time, and the latency of the models that are not reloaded.
+//! Measures the cost of a reload: CPU time, and the latency of models that are not reloaded.
 //!
-//! A model whose batches take 5 ms serves in a closed loop, while another one is loaded anew every now and then, as a thread's
-//! and in a process of its own. Quiet spells and spells with reloads take turns, and each pair of them gives a ratio: what
-//! else the machine does changes more slowly than that.
+//! A model whose batches take 5 ms serves closed-loop clients while another model is reloaded periodically, in a thread or in a
+//! worker process. Intervals with and without reloads alternate, and each pair yields a ratio, so that slow changes of the load
+//! of the machine cancel out.
 
 #![allow(clippy::print_stdout, reason = "the report is the output")]
 
@@ -20,22 +20,22 @@ use clap::Parser;
 use harness::load::{Latencies, Load, post};
 use harness::server::Server;
 
-/// Measures what a reload costs, and the models that it does not concern.
+/// Measure the cost of a reload and its effect on other models
 #[derive(Debug, Parser)]
 struct Args {
-    /// Pairs of a quiet spell and one with reloads
+    /// Number of pairs of an interval without and one with reloads
     #[arg(long, default_value_t = 10)]
     pairs: usize,
-    /// Seconds for each spell
+    /// Length of an interval in seconds
     #[arg(long, default_value_t = 6.0)]
     seconds: f64,
-    /// Seconds from one reload to the next
+    /// Seconds between reloads
     #[arg(long, default_value_t = 2.0)]
     every: f64,
-    /// Callers of the model that is not reloaded
+    /// Number of closed-loop clients of the model that is not reloaded
     #[arg(long, default_value_t = 8)]
     callers: usize,
-    /// Given by cargo
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -43,7 +43,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     println!(
-        "isolation  processor time of a reload   p99 quiet   p99 under reloads   ratio, median and quartiles"
+        "isolation        CPU time of a reload   p99 quiet   p99 under reloads   ratio, median and quartiles"
     );
     for isolation in ["thread", "process"] {
         match measure(&args, isolation) {
@@ -70,10 +70,10 @@ fn measure(args: &Args, isolation: &str) -> Result<String, Box<dyn Error>> {
     let mut round = 0;
     let cost = cost_of_a_reload(&server, isolation, &mut round)?;
     let mut pairs = Vec::with_capacity(args.pairs);
-    // The first spell of each kind warms up.
+    // The first interval of each kind is the warm-up.
     for _ in 0..=args.pairs {
-        let quiet = spell(args, &server, || Ok(()))?.quantile(0.99);
-        let busy = spell(args, &server, || {
+        let quiet = interval(args, &server, || Ok(()))?.quantile(0.99);
+        let busy = interval(args, &server, || {
             round += 1;
             Ok(server.reload(&models(isolation, round))?)
         })?;
@@ -95,11 +95,11 @@ fn measure(args: &Args, isolation: &str) -> Result<String, Box<dyn Error>> {
     ))
 }
 
-/// How many reloads share the ticks of the system's clock.
+/// Number of reloads per measurement of CPU time, whose resolution is low.
 const RELOADS: u32 = 20;
 
-/// Processor time of the server and of the processes that it starts, with nothing else to do but to say ten times a second
-/// how many reloads there were.
+/// CPU time of the server and its worker processes for one reload. The server does nothing else except reporting the number of
+/// reloads ten times a second.
 fn cost_of_a_reload(server: &Server, isolation: &str, round: &mut usize) -> Result<Duration, Box<dyn Error>> {
     let before = server.cpu_time_with_children()?;
     for _ in 0..RELOADS {
@@ -112,11 +112,11 @@ fn cost_of_a_reload(server: &Server, isolation: &str, round: &mut usize) -> Resu
     Ok((server.cpu_time_with_children()? - before) / RELOADS)
 }
 
-/// The latencies of the steady model, while `now_and_then` is called.
-fn spell(
+/// The latencies of the steady model while `background` is called.
+fn interval(
     args: &Args,
     server: &Server,
-    mut now_and_then: impl FnMut() -> Result<(), Box<dyn Error>>,
+    mut background: impl FnMut() -> Result<(), Box<dyn Error>>,
 ) -> Result<Latencies, Box<dyn Error>> {
     let request = post("/v1/models/steady/tasks/text/predict", "{}");
     let load = Load {
@@ -132,7 +132,7 @@ fn spell(
         });
         let every = Duration::from_secs_f64(args.every);
         while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(every) {
-            now_and_then()?;
+            background()?;
         }
         Ok(latencies.join().map_err(|_| "the client panicked")??)
     })
