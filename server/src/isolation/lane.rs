@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 
-use super::codec::Encoder;
+use super::encoding::Encoder;
 use super::shared_memory::{self, MessageReader, MessageWriter};
 use crate::clock;
 

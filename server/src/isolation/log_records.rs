@@ -10,7 +10,7 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::codec::{DecodeError, Decoder, Encoder};
+use super::encoding::{DecodeError, Decoder, Encoder};
 
 /// Maximum length of a message. Longer ones are truncated.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;

@@ -9,7 +9,7 @@
 //! 2. The child asks the kernel to kill it when the supervisor thread exits, and thus when the server exits for any reason.
 //!    Then it receives what to load ([`Setup`]), confines itself, and opens the plugin.
 //! 3. The server warms it up and adds it to the `pool`.
-//! 4. It serves. Batches and items to prepare are sent over lanes (`lane`, `messages`, `codec`). Its log records and its
+//! 4. It serves. Batches and items to prepare are sent over lanes (`lane`, `messages`, `encoding`). Its log records and its
 //!    output go to the server's log (`log_reader`, `log_records`).
 //! 5. If it fails, the thread that detects the failure kills it and determines the reason. The batch that it held returns to
 //!    the engine as [`BatchError::WorkerLost`](crate::model::BatchError::WorkerLost). The engine runs it again, and then item by
@@ -28,9 +28,9 @@
 mod backoff;
 mod child;
 mod child_sink;
-mod codec;
 pub mod confine;
 mod descriptor_passing;
+mod encoding;
 mod event_fd;
 mod isolated_model;
 mod lane;

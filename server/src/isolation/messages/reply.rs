@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::code;
 use crate::error::ItemError;
-use crate::isolation::codec::{DecodeError, Decoder, Encoder};
+use crate::isolation::encoding::{DecodeError, Decoder, Encoder};
 use crate::model::BatchError;
 use crate::values::{Tensor, Value};
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::code;
-use crate::isolation::codec::{DecodeError, Decoder, Encoder};
+use crate::isolation::encoding::{DecodeError, Decoder, Encoder};
 use crate::model::SinkStatus;
 use crate::values::ItemInput;
 

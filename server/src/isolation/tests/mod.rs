@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::codec::Encoder;
+use super::encoding::Encoder;
 use super::messages::{BatchEntry, Outcome, Reply, Request};
 use crate::error::ItemError;
 use crate::model::{BatchError, SinkStatus};
