@@ -47,8 +47,6 @@ mod setup;
 )]
 mod shared_memory;
 mod supervisor;
-#[cfg(test)]
-mod tests;
 
 use std::io;
 use std::path::PathBuf;
@@ -139,3 +137,6 @@ pub enum StartError {
     #[error("the model's tasks changed after it was loaded; reload the configuration")]
     ManifestChanged,
 }
+
+#[cfg(test)]
+mod tests;

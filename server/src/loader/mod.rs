@@ -33,9 +33,6 @@ mod probe;
 mod reclaim;
 mod scratch;
 
-#[cfg(test)]
-mod tests;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,3 +180,6 @@ fn load_error(error: &plugin_abi::RawError) -> LoadError {
 fn truncate(text: &str, max_bytes: usize) -> &str {
     &text[..text.floor_char_boundary(max_bytes)]
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,9 +8,6 @@
 //!
 //! Not covered are files that the model reads without reporting them, and deleted files: if one is missing, loading fails.
 
-#[cfg(test)]
-mod tests;
-
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
@@ -308,3 +305,6 @@ fn is_unchanged(path: &Path, identity: FileIdentity) -> Option<bool> {
     let metadata = fs::metadata(path).ok()?;
     Some(FileIdentity::from(&metadata) == identity)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,8 +11,6 @@ mod cpus;
 mod memory;
 mod process_resources;
 mod sandbox;
-#[cfg(test)]
-mod tests;
 
 use std::io;
 use std::path::PathBuf;
@@ -94,3 +92,6 @@ impl Confinement {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
