@@ -1,4 +1,4 @@
-//! What splitting requests and writing replies costs.
+//! The cost of splitting requests and writing replies.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn write_256_tensors_of_384_floats(bencher: divan::Bencher<'_, '_>) {
         .flat_map(|i| ((i as f32).sin() / 20.0).to_le_bytes())
         .collect();
     let tensor = Tensor::new("embedding", DType::Fp32, vec![384], floats.into())
-        .expect("the data is as long as the shape says");
+        .expect("the length of the data matches the shape");
     let outcomes: Vec<_> = (0..256)
         .map(|_| Ok(Value::Tensors(vec![tensor.clone()])))
         .collect();
@@ -71,8 +71,8 @@ fn write_256_tensors_of_384_floats(bencher: divan::Bencher<'_, '_>) {
         .bench(|| encode_reply(&head, &outcomes));
 }
 
-/// A batch of 32 pictures of 3 × 224 × 224 floats, each answered by 1000 floats: as JSON, as binary, and what copying the
-/// body once would cost.
+/// A batch of 32 images of 3 × 224 × 224 floats, with 1000 floats as the output of each: as JSON, in binary, and the cost of
+/// copying the body once.
 mod pictures {
     use inference_server::api::tensors::{Output, read_items, write_outputs};
     use inference_server::http::v2::infer_request::{Wanted, read_request};
@@ -100,10 +100,11 @@ mod pictures {
         floats(count).flat_map(f32::to_le_bytes).collect()
     }
 
-    /// What the model gives: 1000 floats for each.
+    /// The outcomes of the model: 1000 floats per item.
     fn outcomes() -> Vec<Result<Value, inference_server::error::ItemError>> {
         let data: Bytes = floats(1000).flat_map(f32::to_le_bytes).collect();
-        let row = Tensor::new("scores", DType::Fp32, vec![1000], data).expect("it has as many");
+        let row = Tensor::new("scores", DType::Fp32, vec![1000], data)
+            .expect("the length of the data matches the shape");
         vec![Ok(Value::Tensors(vec![row])); ITEMS]
     }
 
@@ -118,12 +119,14 @@ mod pictures {
             .counter(BytesCount::new(body.len()))
             .with_inputs(outcomes)
             .bench_values(|outcomes| {
-                let request =
-                    read_request(&body, Some(json_length), &task, LIMITS).expect("it is well-formed");
-                let items =
-                    read_items(&task, request.inputs, &Bytes::new(), LIMITS).expect("it fits the task");
-                let outputs: Vec<Output> = write_outputs(&task, outcomes).expect("they stack");
-                let encoded = write_response(&reply, outputs, &Wanted::All { binary }).expect("it is JSON");
+                let request = read_request(&body, Some(json_length), &task, LIMITS)
+                    .expect("the request is well-formed");
+                let items = read_items(&task, request.inputs, &Bytes::new(), LIMITS)
+                    .expect("the request matches the task");
+                let outputs: Vec<Output> =
+                    write_outputs(&task, outcomes).expect("the outputs can be stacked");
+                let encoded = write_response(&reply, outputs, &Wanted::All { binary })
+                    .expect("the reply can be encoded");
                 (items, encoded)
             });
     }

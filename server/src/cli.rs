@@ -22,8 +22,8 @@ use crate::loader::PROBE_COMMAND;
     args_conflicts_with_subcommands = true,
     after_help = "Signals:\n  SIGHUP   reload the configuration without failing a request\n  \
                   SIGTERM  finish accepted requests, then exit; a second signal exits immediately\n\n\
-                  Precedence, highest first: command line, environment (INFERENCE_…), configuration file, plugin defaults,\n\
-                  built-in defaults. `inference-server config-reference` lists all keys."
+                  Precedence, highest first: command line, environment (INFERENCE_…), configuration file,\n\
+                  plugin defaults, built-in defaults. `inference-server config-reference` lists all keys."
 )]
 pub struct Cli {
     /// The command. Without one, the server runs.

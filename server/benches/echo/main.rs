@@ -1,8 +1,8 @@
-//! What the server itself costs: the real binary with the template plugin, over loopback.
+//! The overhead of the server: the real executable with the template plugin, over loopback.
 //!
-//! The model answers at once, so that everything measured is the server: HTTP, admission, the batcher, the plugin
-//! boundary and the reply. Client and server share the machine. `GET /livez` over the same client is printed beside it,
-//! as what HTTP alone costs here.
+//! The model returns immediately, so everything that is measured is the server: HTTP, admission, the batcher, the plugin
+//! boundary and the reply. Client and server share the machine. `GET /livez` with the same client is the baseline: the cost of
+//! HTTP alone.
 
 #![allow(clippy::print_stdout, reason = "the report is the output")]
 
@@ -24,22 +24,22 @@ use harness::load::{Load, get, post};
 use harness::server::{self, Server};
 use report::{Health, Report, Row};
 
-/// Measures requests per second, latency, processor time per request, memory and start of the server.
+/// Measure requests per second, latency, CPU time per request, memory and startup time of the server
 #[derive(Debug, Parser)]
 struct Args {
-    /// Seconds for each measurement
+    /// Duration of each measurement, in seconds
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Keep-alive connections of the parallel measurements
+    /// Number of keep-alive connections of the parallel measurements
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Characters of the text that is sent
+    /// Length of the text that is sent, in characters
     #[arg(long, default_value_t = 200)]
     characters: usize,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Given by cargo
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// `greedy`, so that what is measured is work and not waiting.
+/// `greedy`, so that work is measured rather than waiting.
 const ECHO: &str =
     "[[models]]\nname = \"template\"\nplugin = \"template\"\n[models.batching]\npolicy = \"greedy\"\n";
 
@@ -132,7 +132,7 @@ fn row(
 const BUSY: &str =
     "[[models]]\nname = \"busy\"\nplugin = \"misbehave\"\n[models.batching]\npolicy = \"off\"\n";
 
-/// How fast health and metrics are answered while a model keeps every core busy.
+/// Latency of health checks and metrics while a model keeps every core busy.
 fn health_while_computing(duration: Duration) -> Result<Health, Box<dyn Error>> {
     let server = Server::start(BUSY)?;
     let address = server.address;
@@ -142,7 +142,7 @@ fn health_while_computing(duration: Duration) -> Result<Health, Box<dyn Error>> 
     );
     let health = thread::scope(|scope| {
         let burner = scope.spawn(|| {
-            // Two connections, so that one item waits while the other runs, and the model never rests.
+            // Two connections, so that one item waits while the other runs, and the model is never idle.
             let load = Load {
                 address,
                 request: &spin,
@@ -166,7 +166,7 @@ fn health_while_computing(duration: Duration) -> Result<Health, Box<dyn Error>> 
     health
 }
 
-/// The 99th percentile of requests that come every few milliseconds, as a prober's would.
+/// The 99th percentile of requests at intervals of a few milliseconds, like those of a prober.
 fn probe(address: SocketAddr, path: &str, duration: Duration) -> Result<Duration, Box<dyn Error>> {
     let request = get(path);
     let load = Load {

@@ -1,11 +1,11 @@
-//! What was measured, as a table for people and as JSON.
+//! The results, as a table and as JSON.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde_json::json;
 
-/// One measurement of throughput.
+/// A measurement of throughput.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) connections: usize,
@@ -21,7 +21,7 @@ pub(crate) struct Health {
     pub(crate) metrics: Duration,
 }
 
-/// Everything.
+/// All results.
 pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
     pub(crate) start_to_ready: Duration,
@@ -123,7 +123,7 @@ impl fmt::Display for Report {
                     micros(health.metrics) / 1e3
                 )?;
             }
-            Err(reason) => writeln!(f, "health while cores are busy: not measured, {reason}")?,
+            Err(reason) => writeln!(f, "health while cores are busy: not measured: {reason}")?,
         }
         writeln!(
             f,

@@ -1,5 +1,5 @@
-//! A closed loop of keep-alive connections on one thread, so that the client takes little from the server it shares the
-//! machine with. Knows as much HTTP/1.1 as the answers need: a status line and a content-length.
+//! A closed loop of keep-alive connections on one thread, so that the client uses little of the machine that it shares with the
+//! server. It supports only the HTTP/1.1 that the replies need: a status line and a content-length.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,14 +9,14 @@ use inference_server::clock;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
-/// One request, sent again on each connection as soon as it was answered.
+/// A request that is sent on each connection again as soon as it is answered.
 pub(crate) struct Load<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) request: &'a [u8],
     pub(crate) connections: usize,
 }
 
-/// The times of all answers.
+/// The latencies of all replies.
 pub(crate) struct Latencies {
     pub(crate) elapsed: Duration,
     sorted: Vec<Duration>,
@@ -27,7 +27,7 @@ impl Latencies {
         self.sorted.len()
     }
 
-    /// The smallest time within which this share of the answers came.
+    /// The latency that this fraction of the replies did not exceed.
     pub(crate) fn quantile(&self, share: f64) -> Duration {
         let rank = (share * self.sorted.len() as f64).ceil() as usize;
         self.sorted[rank.saturating_sub(1)]
@@ -41,8 +41,8 @@ impl Latencies {
 }
 
 impl Load<'_> {
-    /// Runs for so long; each connection finishes the request it has begun, so there is at least one answer each. An
-    /// answer other than 200 is an error.
+    /// Runs for this duration. Each connection finishes its last request, so each has at least one reply. A status other than 200
+    /// is an error.
     pub(crate) fn run(&self, duration: Duration) -> io::Result<Latencies> {
         let poll = epoll::create(CreateFlags::CLOEXEC)?;
         let mut connections = Vec::with_capacity(self.connections);
@@ -109,14 +109,12 @@ impl Connection {
         self.stream.write_all(request)
     }
 
-    /// Reads what has come; true once the answer is complete.
+    /// Reads the available bytes. Returns true when the reply is complete.
     fn receive(&mut self) -> io::Result<bool> {
         let mut buffer = [0; BUFFER];
         let count = self.stream.read(&mut buffer)?;
         if count == 0 {
-            return Err(io::Error::other(
-                "the server closed a connection that was kept alive",
-            ));
+            return Err(io::Error::other("the server closed a keep-alive connection"));
         }
         self.answer.extend_from_slice(&buffer[..count]);
         let Some(head) = self.answer.windows(4).position(|window| window == b"\r\n\r\n") else {
@@ -129,7 +127,7 @@ impl Connection {
         }
         if !head.starts_with("HTTP/1.1 200 ") {
             return Err(io::Error::other(format!(
-                "expected 200, got {}",
+                "expected 200, found {}",
                 String::from_utf8_lossy(&self.answer)
             )));
         }
@@ -146,7 +144,7 @@ fn content_length(head: &str) -> io::Result<usize> {
             name.eq_ignore_ascii_case("content-length")
                 .then(|| value.trim().parse().ok())?
         })
-        .ok_or_else(|| io::Error::other(format!("expected an answer with a content-length, got {head}")))
+        .ok_or_else(|| io::Error::other(format!("expected a reply with a content-length, found {head}")))
 }
 
 /// A request with one item, as JSON.
@@ -164,7 +162,7 @@ pub(crate) fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
 }
 
-/// One request on a connection of its own; the status line and the rest of the answer.
+/// Sends one request on a new connection, and returns the reply from the status line on.
 pub(crate) fn once(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(

@@ -1,4 +1,4 @@
-//! The server under measurement: a child process with its log on a pipe, and what Linux knows about it.
+//! The server under test: a child process with its log on a pipe, and its statistics from `/proc`.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader};
@@ -15,10 +15,10 @@ use tempfile::TempDir;
 
 use super::load;
 
-/// A running server that is ready. Dropped without [`stop`](Self::stop) it is killed.
+/// A running server that is ready. If it is dropped without [`stop`](Self::stop), it is killed.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    /// From its start to its log line that says that it is ready.
+    /// Time from its start to the log line that reports that it is ready.
     pub(crate) start_to_ready: Duration,
     child: Child,
     log: Option<JoinHandle<()>>,
@@ -45,7 +45,7 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()?;
         let (lines, log) = read_lines(child.stderr.take().ok_or("the child has no standard error")?);
-        // From here on the child ends with this value.
+        // From here on, the child is killed when this value is dropped.
         let mut server = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             start_to_ready: Duration::ZERO,
@@ -71,43 +71,45 @@ impl Server {
         }
         let readiness = load::once(server.address, "/readyz")?;
         if !readiness.starts_with("HTTP/1.1 200 ") {
-            return Err(format!("the server said it is ready, and then: {readiness}").into());
+            return Err(
+                format!("the server logged that it is ready, but /readyz returned: {readiness}").into(),
+            );
         }
         Ok(server)
     }
 
-    /// Has it serve these models instead. Returns before it does.
+    /// Reloads the server with these models. Does not wait for the reload.
     pub(crate) fn reload(&self, models: &str) -> io::Result<()> {
         let written = self.folder.path().join("models.toml.new");
         std::fs::write(&written, configuration(models))?;
-        // In one step: the server never reads a half.
+        // Atomic: the server never reads a partial file.
         std::fs::rename(written, self.folder.path().join("models.toml"))?;
         Ok(kill_process(Pid::from_child(&self.child), Signal::HUP)?)
     }
 
-    /// How many reloads have gone well.
+    /// Number of successful reloads.
     pub(crate) fn reloads(&self) -> Result<usize, Box<dyn Error>> {
         let metrics = load::once(self.address, "/metrics")?;
         let count = metrics
             .lines()
             .find_map(|line| line.strip_prefix("inference_reloads_total{result=\"success\"} "));
-        Ok(count.ok_or("the server counts no reloads")?.parse()?)
+        Ok(count.ok_or("/metrics has no count of reloads")?.parse()?)
     }
 
-    /// Processor time of all threads since the start.
+    /// CPU time of all threads since the start.
     pub(crate) fn cpu_time(&self) -> Result<Duration, Box<dyn Error>> {
-        self.processor_time(&["utime", "stime"])
+        self.sum_of_times(&["utime", "stime"])
     }
 
-    /// The same, with that of all processes that it has started and that have ended.
+    /// CPU time, including that of all child processes that have exited.
     pub(crate) fn cpu_time_with_children(&self) -> Result<Duration, Box<dyn Error>> {
-        self.processor_time(&["utime", "stime", "cutime", "cstime"])
+        self.sum_of_times(&["utime", "stime", "cutime", "cstime"])
     }
 
-    /// The sum of the first of the four times that Linux has of a process.
-    fn processor_time(&self, fields: &[&'static str]) -> Result<Duration, Box<dyn Error>> {
+    /// The sum of the first fields among `utime`, `stime`, `cutime` and `cstime` of `/proc/PID/stat`.
+    fn sum_of_times(&self, fields: &[&'static str]) -> Result<Duration, Box<dyn Error>> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name in parentheses may hold spaces; the times are fields 14 to 17, counted from 1.
+        // The name in parentheses can contain spaces. The times are fields 14 to 17, counted from 1.
         let (_, stat) = stat.rsplit_once(')').ok_or("/proc/PID/stat has no name")?;
         let mut times = stat.split_ascii_whitespace().skip(11);
         let mut ticks = 0;
@@ -117,7 +119,7 @@ impl Server {
         Ok(TICK * u32::try_from(ticks)?)
     }
 
-    /// Memory that is resident.
+    /// Resident memory.
     pub(crate) fn resident_bytes(&self) -> Result<u64, Box<dyn Error>> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let kilobytes: u64 = status
@@ -128,13 +130,13 @@ impl Server {
         Ok(kilobytes * 1024)
     }
 
-    /// Ends it as an operator would.
+    /// Shuts the server down with SIGTERM.
     pub(crate) fn stop(mut self) -> Result<(), Box<dyn Error>> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM)?;
         let status = self.child.wait()?;
         if !status.success() {
-            return Err(format!("the server ended with {status}").into());
+            return Err(format!("the server exited with {status}").into());
         }
         Ok(())
     }
@@ -142,7 +144,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It has ended already after `stop`; killing it again is refused then, which is as good.
+        // After `stop`, the process has exited, and killing it fails, which is ignored.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Some(log) = self.log.take() {
@@ -155,32 +157,32 @@ fn configuration(models: &str) -> String {
     format!("[server]\nhost = \"127.0.0.1\"\nport = 0\n[logging]\naccess_log = false\n{models}")
 }
 
-/// What one tick of `/proc/PID/stat` is: Linux shows 100 a second to programs.
+/// A tick of `/proc/PID/stat`: Linux reports 100 per second to user space.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Reads the log as long as there is one, so that the server never waits for its reader.
+/// Reads the log until it ends, so that the server never blocks on a full pipe.
 fn read_lines(log: ChildStderr) -> (Receiver<String>, JoinHandle<()>) {
     let (lines, receiver) = channel();
     let reader = thread::spawn(move || {
         for line in BufReader::new(log).lines().map_while(Result::ok) {
-            // Nobody listens once the server is ready.
+            // Once the server is ready, the receiver is dropped.
             let _ = lines.send(line);
         }
     });
     (receiver, reader)
 }
 
-/// The binary that cargo built for this bench.
+/// The executable that cargo built for this benchmark.
 pub(crate) fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_inference-server"))
 }
 
-/// The file of a plugin, beside the binary.
+/// The file of a plugin, in the directory of the executable.
 pub(crate) fn plugin(name: &str) -> PathBuf {
     binary().with_file_name(format!("lib{name}.so"))
 }
 
-/// Size of a file without symbols, or as it is where there is no `strip`.
+/// Size of a file without symbols, or its full size if `strip` is not installed.
 pub(crate) fn stripped_bytes(file: &Path) -> Result<u64, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let copy = folder.path().join("stripped");
