@@ -252,7 +252,7 @@ fn without_facts_of_the_build(text: &str) -> String {
     let kept = |line: &&str| {
         let facts = [
             "file ",
-            "needs ",
+            "requires ",
             "run path",
             "warning      the plugin is a debug build",
         ];

@@ -6,7 +6,7 @@
 //! A module imports only from layers below its own; `tests/layers.rs` reads this list and checks it.
 //!
 //! **Application**: builds the parts and owns every thread.
-//! - [`app`]: the running server: start, reload and shutdown, in order; the commands `check` and `inspect`.
+//! - [`app`]: start, reload and shutdown of the server, in order; the commands `check` and `inspect`.
 //! - [`bench`](mod@bench): the command `bench`, a client that load-tests a server.
 //! - [`cli`]: the command line.
 //! - [`init`]: the server as the first process of a container.
@@ -22,28 +22,28 @@
 //! - [`api`]: addressing, request options, tensors, keys, the access log, and errors as status codes.
 //!
 //! **Lifecycle**: which models are live.
-//! - [`registry`]: the models and the generation of each that serves.
-//! - [`reload`]: from a configuration to live models.
+//! - [`registry`]: the models and their serving generations.
+//! - [`reload`]: loads and replaces the models of a configuration.
 //!
 //! **Execution**: running batches.
 //! - [`engine`]: the queue, the workers, and the path of a request through them.
-//! - [`isolation`]: models in child processes.
-//! - [`loader`]: from a plugin file to a model.
+//! - [`isolation`]: models in worker processes.
+//! - [`loader`]: opens plugins and creates models.
 //!
 //! **Policy**: pure decisions, without threads, clocks or I/O.
 //! - [`batcher`]: which items run next, and when.
-//! - [`config`]: from what the operator wrote to validated settings.
+//! - [`config`]: parses and validates the configuration.
 //!
 //! **Foundation**: values, and access to the operating system that everything needs.
-//! - [`batch_context`]: the batch that the current thread works on, for the log.
+//! - [`batch_context`]: the current batch of a thread, for log lines.
 //! - [`batching`]: batching rules as values.
 //! - [`clock`]: the only place where the time is read.
 //! - [`codec`]: the JSON form of items.
 //! - [`console`]: output of commands.
 //! - [`crash`]: reports how a plugin or a signal terminated a process.
 //! - [`error`]: errors of items and requests.
-//! - [`json`]: reads JSON, with errors for people.
-//! - [`metrics`]: what the server counts and measures.
+//! - [`json`]: parses JSON, with errors in the terms of JSON.
+//! - [`metrics`]: the metrics of the server.
 //! - [`model`]: the interface to a loaded model.
 //! - [`niceness`]: scheduling niceness.
 //! - [`resources`]: limits of worker processes as values.

@@ -112,7 +112,7 @@ impl fmt::Display for Inspection {
         )?;
         writeln!(f, "plugin-sdk   {}", manifest.sdk_version)?;
         writeln!(f, "file         {} bytes, {}", self.size, self.machine)?;
-        writeln!(f, "needs        {}", self.needed.join(", "))?;
+        writeln!(f, "requires     {}", self.needed.join(", "))?;
         if let Some(run_path) = &self.run_path {
             writeln!(f, "run path     {run_path}")?;
         }
@@ -191,7 +191,7 @@ fn write_task(f: &mut fmt::Formatter<'_>, task: &TaskManifest) -> fmt::Result {
         writeln!(f, "  prepares   each item before it is batched")?;
     }
     if let Some(size) = task.limits.max_batch_size {
-        writeln!(f, "  batches    of at most {size} items")?;
+        writeln!(f, "  batches    up to {size} items")?;
     }
     Ok(())
 }
