@@ -65,13 +65,18 @@ pub(super) fn missing_size_unit(bytes: u64) -> String {
 
 /// The shortest exact notation of a size.
 pub(super) fn show_size(bytes: u64) -> String {
-    [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
-        .into_iter()
-        .find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit))
-        .map_or_else(
-            || format!("{bytes}B"),
-            |(unit, name)| format!("{}{name}", bytes / unit),
-        )
+    [
+        (1 << 40, "TiB"),
+        (1 << 30, "GiB"),
+        (1 << 20, "MiB"),
+        (1 << 10, "KiB"),
+    ]
+    .into_iter()
+    .find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit))
+    .map_or_else(
+        || format!("{bytes}B"),
+        |(unit, name)| format!("{}{name}", bytes / unit),
+    )
 }
 
 /// The shortest exact notation of a duration, in whole microseconds.

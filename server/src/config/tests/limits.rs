@@ -86,7 +86,7 @@ cpus = [0, "1"]
 env = "A=B"
 "#).errors(),
         @r#"
-    models.toml:5:14: invalid value "1MiB" for `max_memory` in [[models]]: expected a size from 16MiB to 1048576GiB
+    models.toml:5:14: invalid value "1MiB" for `max_memory` in [[models]]: expected a size from 16MiB to 1024TiB
         5 | max_memory = "1MiB"
           |              ^^^^^^
 
