@@ -22,7 +22,7 @@ pub struct BatchContext {
     pub requests: RequestIds,
 }
 
-/// Ids of requests, at most [`MAX_REQUESTS`] of them. Displayed as `a,b,c`, or as `a,b,c,+5` if there are five more.
+/// Ids of requests, at most `MAX_REQUESTS` of them. Displayed as `a,b,c`, or as `a,b,c,+5` if there are five more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestIds {
     ids: Vec<Arc<str>>,

@@ -1,7 +1,7 @@
 //! What runs a model: its queue, its workers and the path of a request through them.
 //!
 //! One [`Engine`] per generation of a model. Requests come in through [`Engine::submit`], which never blocks; items of tasks
-//! that prepare go through the prepare pool first; the workers share one [`Batcher`](crate::batcher::Batcher) and call the
+//! that prepare go through the prepare pool first; the workers share one [`Batcher`] and call the
 //! model. The engine does not know where the model comes from, nor who waits for a reply.
 //!
 //! # Threads

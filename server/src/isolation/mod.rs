@@ -1,6 +1,6 @@
 //! Models in child processes, so that a faulty plugin cannot harm the server or other models.
 //!
-//! [`IsolatedModel`] implements [`Model`](crate::model::Model). The queue, the batcher, deadlines and metrics stay in the
+//! [`IsolatedModel`] implements [`Model`]. The queue, the batcher, deadlines and metrics stay in the
 //! server and do not depend on processes. Each worker of an isolated model is a child process: this same program, which
 //! loads the plugin's staged copy and runs it ([`run_child`]).
 //!

@@ -1,5 +1,5 @@
-//! Splits a JSON request into its items without building a tree: an item is a slice of the body until [`super::item`]
-//! makes a value of it.
+//! Splits a JSON request into its items without building a tree: an item is a slice of the body until
+//! `codec::read_item` converts it to a value.
 //!
 //! Everything here takes time linear in the body and no stack that the body could exhaust.
 

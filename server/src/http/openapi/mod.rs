@@ -197,7 +197,7 @@ pub fn write(document: &Document) -> String {
     serde_json::to_string(document).unwrap_or_else(|error| json!({"error": error.to_string()}).to_string())
 }
 
-/// A document that [`write`] wrote, with the address of its server: the path that a proxy says it has put before the
+/// A document that [`write()`] wrote, with the address of its server: the path that a proxy says it has put before the
 /// server's own, or else the directory of the document, wherever that is.
 pub fn with_server(document: &str, prefix: Option<&str>) -> String {
     let servers = json!([{"url": prefix.unwrap_or(".")}]);

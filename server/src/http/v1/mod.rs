@@ -1,7 +1,7 @@
 //! KServe's V1 protocol and TensorFlow Serving's REST protocol, which share their paths and most of their messages.
 //!
-//! [`predict_handlers`] runs a task: [`predict_request`] turns rows (`instances`) or columns (`inputs`) into items, [`predict_reply`] puts the reply
-//! together in the same form. [`model_status`] describes models. A model is called `model` or `model.task`; a signature of
+//! `predict_handlers` runs a task: `predict_request` turns rows (`instances`) or columns (`inputs`) into items, `predict_reply` puts the reply
+//! together in the same form. `model_status` describes models. A model is called `model` or `model.task`; a signature of
 //! TensorFlow Serving is a task, and `serving_default` is the default task.
 
 pub(super) mod model_status;

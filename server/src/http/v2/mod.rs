@@ -1,6 +1,6 @@
 //! The Open Inference Protocol over REST, as Triton's and KServe's clients speak it, with the binary tensor extension.
 //!
-//! [`metadata_handlers`] answers what the server and its models are, [`infer_handler`] runs a task: [`infer_request`] takes a request apart, [`infer_response`]
+//! `metadata_handlers` answers what the server and its models are, `infer_handler` runs a task: `infer_request` takes a request apart, `infer_response`
 //! puts the reply together. What tensors mean to a task is in [`crate::api::tensors`].
 
 pub(super) mod infer_handler;
