@@ -1,11 +1,11 @@
-//! Turns `proto/inference.proto` into Rust, with compilers that are crates: nothing has to be installed.
+//! Compiles `proto/inference.proto` to Rust, with compilers from crates, so that nothing has to be installed.
 
 use std::error::Error;
 use std::path::PathBuf;
 
 use prost::Message as _;
 
-/// The number of the type `bytes` in descriptors.
+/// The type `bytes` in descriptors.
 const TYPE_BYTES: i32 = 12;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -13,8 +13,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let mut descriptors = protox::compile(["proto/inference.proto"], ["proto"])?;
     std::fs::write(out.join("inference.bin"), descriptors.encode_to_vec())?;
-    // The elements of a tensor stay undecoded until their number is known to be right. A message and bytes are the same
-    // on the wire.
+    // The contents of tensors become `bytes`, which have the same encoding as a message, so that they are decoded only
+    // after their number of elements was checked.
     let messages = descriptors
         .file
         .iter_mut()
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     tonic_prost_build::configure()
         .build_client(false)
-        // Tensors stay slices of the message.
+        // `Bytes` fields remain slices of the message.
         .bytes(".inference")
         .codec_path("crate::grpc::message_codec::BoundedCodec")
         .compile_fds(descriptors)?;

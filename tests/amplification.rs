@@ -44,10 +44,10 @@ fn an_output_that_is_requested_twice_is_rejected() {
     )
     .expect(200);
     for (count, expected) in [
-        (2, "output `doubled` is requested twice; request each output once"),
+        (2, "duplicate output `doubled`; request each output once"),
         (
             8000,
-            "malformed request body: an array has more than 1024 elements, the maximum here",
+            "malformed request body: too many elements in an array: expected at most 1024",
         ),
     ] {
         let outputs = vec![json!({"name": "doubled"}); count];
@@ -75,7 +75,7 @@ async fn an_output_that_is_requested_twice_over_grpc_is_rejected() {
         grpc::status(&answer),
         (
             "3",
-            "output `doubled` is requested twice; request each output once".to_owned()
+            "duplicate output `doubled`; request each output once".to_owned()
         )
     );
 }

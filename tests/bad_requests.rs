@@ -17,7 +17,7 @@ fn every_malformed_body_is_refused_with_a_reason() {
         ("{\"inputs\":[]}", "no items"),
         ("{\"inputs\":\"text\"}", "array"),
         ("{\"inputs\":[\"a\"],\"input\":\"b\"}", "both"),
-        ("{\"inputs\":[\"a\"],\"inputs\":[\"b\"]}", "twice"),
+        ("{\"inputs\":[\"a\"],\"inputs\":[\"b\"]}", "duplicate"),
         ("{\"inpts\":[\"a\"]}", "did you mean `inputs`?"),
         ("{\"inputs\":[\"a\"]} trailing", "after the document"),
         ("{\"inputs\":[\"a\",]}", "trailing comma"),

@@ -324,7 +324,7 @@ fn a_client_that_takes_no_encoding_that_there_is_gets_406_as_json() {
         .header("accept-encoding", "identity;q=0, br");
     let (code, message) = call.send().expect(406).error();
     assert_eq!(code, "not_acceptable");
-    assert!(message.contains("gzip, deflate and identity"), "{message}");
+    assert!(message.contains("gzip, deflate, identity"), "{message}");
 }
 
 #[test]

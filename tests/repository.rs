@@ -53,7 +53,7 @@ fn a_model_is_unloaded_and_loaded_again_while_the_others_serve() {
     let (code, message) = count_words(&server).expect(503).error();
     assert_eq!(
         (code.as_str(), message.as_str()),
-        ("unavailable", "model `words` was unloaded")
+        ("unavailable", "model `words` is unloaded")
     );
     server.get("/v2/models/words/ready").expect(503);
     // It was meant to be so: the server is ready, and the other model serves.

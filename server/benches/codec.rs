@@ -74,9 +74,9 @@ fn write_256_tensors_of_384_floats(bencher: divan::Bencher<'_, '_>) {
 /// A batch of 32 images of 3 × 224 × 224 floats, with 1000 floats as the output of each: as JSON, in binary, and the cost of
 /// copying the body once.
 mod pictures {
-    use inference_server::api::tensors::{Output, read_items, write_outputs};
-    use inference_server::http::v2::infer_request::{Wanted, read_request};
-    use inference_server::http::v2::infer_response::{Reply, write_response};
+    use inference_server::api::tensors::{OutputTensor, items_from_tensors, tensors_from_outcomes};
+    use inference_server::http::v2::infer_request::{RequestedOutputs, read_request};
+    use inference_server::http::v2::infer_response::{ResponseHead, write_response};
 
     use super::*;
 
@@ -110,7 +110,7 @@ mod pictures {
 
     fn serve(bencher: divan::Bencher<'_, '_>, body: Vec<u8>, json_length: usize, binary: bool) {
         let (task, body) = (task(), Bytes::from(body));
-        let reply = Reply {
+        let head = ResponseHead {
             model: "m",
             id: None,
             task: &task,
@@ -121,11 +121,11 @@ mod pictures {
             .bench_values(|outcomes| {
                 let request = read_request(&body, Some(json_length), &task, LIMITS)
                     .expect("the request is well-formed");
-                let items = read_items(&task, request.inputs, &Bytes::new(), LIMITS)
+                let items = items_from_tensors(&task, request.inputs, &Bytes::new(), LIMITS)
                     .expect("the request matches the task");
-                let outputs: Vec<Output> =
-                    write_outputs(&task, outcomes).expect("the outputs can be stacked");
-                let encoded = write_response(&reply, outputs, &Wanted::All { binary })
+                let outputs: Vec<OutputTensor> =
+                    tensors_from_outcomes(&task, outcomes).expect("the outputs can be stacked");
+                let encoded = write_response(&head, outputs, &RequestedOutputs::All { binary })
                     .expect("the reply can be encoded");
                 (items, encoded)
             });

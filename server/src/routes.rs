@@ -1,33 +1,34 @@
-//! The server's own routes, in one table.
+//! The table of the server's routes.
 //!
-//! The HTTP router, access control, the default of the access log and the paths that a task's `route` must not use all
-//! follow from this table, so that they cannot disagree. It does not know handlers or methods. Paths are compared
-//! segment by segment, never by prefix: `/docs-of-mine` has nothing in common with `/docs`.
+//! The HTTP router, access control, the default exclusions of the access log, and the paths reserved from a task's
+//! `route` all use this table, so they cannot disagree. It does not know handlers or methods. Paths are compared
+//! segment by segment, never by prefix: `/docs-of-mine` does not match `/docs`.
 
-/// Which key a request needs, where keys are configured.
+/// The access that a request requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// None: health checks, metrics and documentation.
+    /// No key: health checks, metrics and documentation.
     Open,
-    /// A client key or the admin key.
+    /// A client key or the admin key, if client keys are configured.
     Client,
     /// The admin key.
     Admin,
 }
 
-/// One of the server's own routes.
+/// A route of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The paths that it answers, in the syntax of the router: `{name}` is one segment or part of one, `{name}*` at the
-    /// end is any rest.
+    /// Paths of the route in the syntax of the router: `{name}` matches one segment or part of one, `{name}*` at the
+    /// end matches any suffix.
     pub patterns: &'static [&'static str],
-    /// Which key it needs.
+    /// Required access.
     pub access: Access,
-    /// Whether monitoring calls it every few seconds, so that it is neither counted nor logged by default.
+    /// Whether the route is a probe, which monitoring calls every few seconds. Probes are not counted, and by default
+    /// not logged.
     pub is_probe: bool,
-    /// Whether it belongs to the documentation, which can be disabled.
+    /// Whether the route is part of the documentation, which can be disabled.
     pub is_docs: bool,
-    /// Whether its replies are compressed for clients that accept it: those to predictions, and documents.
+    /// Whether replies are compressed for clients that accept it.
     pub is_compressible: bool,
 }
 
@@ -82,12 +83,12 @@ impl Route {
     }
 }
 
-/// Declares each route as a constant, and the table of all of them.
+/// Declares a constant for each route, and the table of all routes.
 macro_rules! routes {
     ($($(#[doc = $doc:literal])+ $name:ident = $route:expr;)*) => {
         $($(#[doc = $doc])+ pub const $name: Route = $route;)*
 
-        /// Every route. Of several that match a path, the first one answers.
+        /// All routes. If several match a path, the first one applies.
         pub const ALL: &[Route] = &[$($name),*];
     };
 }
@@ -95,7 +96,7 @@ macro_rules! routes {
 routes! {
     /// Runs a task.
     PREDICT_TASK = Route::client(&["/v1/models/{model}/tasks/{task}/predict"]).compressible();
-    /// The API description.
+    /// The OpenAPI document.
     OPENAPI = Route::docs(&["/openapi.json"]);
     /// Redirects to the documentation pages.
     DOCS_ROOT = Route::docs(&["/docs"]);
@@ -103,7 +104,7 @@ routes! {
     DOCS = Route::docs(&["/docs/{file}*"]);
     /// Describes the server.
     ROOT = Route::open(&["/"]).compressible();
-    /// The icon of the pages.
+    /// The favicon.
     FAVICON = Route::open(&["/favicon.ico"]);
     /// State of the server and its models.
     HEALTH = Route::probe(&["/health"]);
@@ -115,17 +116,17 @@ routes! {
     METRICS = Route::probe(&["/metrics"]).compressible();
     /// Lists the models.
     MODELS = Route::client(&["/v1/models"]).compressible();
-    /// Embeddings for clients of OpenAI.
+    /// OpenAI's embeddings.
     EMBEDDINGS = Route::client(&["/v1/embeddings"]).compressible();
-    /// Runs a task for clients of KServe V1 and TensorFlow Serving.
+    /// Runs a task in KServe's V1 and TensorFlow Serving's protocol.
     V1_PREDICT = Route::client(&["/v1/models/{model}:predict", "/v1/models/{model}/versions/{version}:predict"]).compressible();
-    /// What those clients can also ask a model to do, and no model does.
+    /// Other methods of that protocol, which are not supported.
     V1_OTHER = Route::client(&["/v1/models/{model}:{method}", "/v1/models/{model}/versions/{version}:{method}"]);
-    /// Tensors of a model.
+    /// Inputs and outputs of a model.
     V1_METADATA = Route::client(&["/v1/models/{model}/metadata", "/v1/models/{model}/versions/{version}/metadata"]);
     /// Describes a version of a model.
     V1_VERSION = Route::client(&["/v1/models/{model}/versions/{version}"]);
-    /// Versions by label, which models do not have.
+    /// Versions by label, which are not supported.
     V1_LABEL = Route::client(&["/v1/models/{model}/labels/{label}", "/v1/models/{model}/labels/{label}/metadata"]);
     /// Runs the default task of a model.
     PREDICT_DEFAULT = Route::client(&["/v1/models/{model}/predict"]).compressible();
@@ -143,13 +144,13 @@ routes! {
     V2_ALL_STATISTICS = Route::client(&["/v2/models/stats"]);
     /// Statistics of a model.
     V2_STATISTICS = Route::client(&["/v2/models/{model}/stats", "/v2/models/{model}/versions/{version}/stats"]);
-    /// Triton's configuration of a model.
+    /// Configuration of a model, in Triton's format.
     V2_CONFIG = Route::client(&["/v2/models/{model}/config", "/v2/models/{model}/versions/{version}/config"]);
     /// Readiness of a model.
     V2_MODEL_READY = Route::client(&["/v2/models/{model}/ready", "/v2/models/{model}/versions/{version}/ready"]);
-    /// Tensors of a model.
+    /// Inputs and outputs of a model.
     V2_MODEL = Route::client(&["/v2/models/{model}", "/v2/models/{model}/versions/{version}"]);
-    /// Lists the models for clients of Triton.
+    /// Lists the models in Triton's format.
     V2_INDEX = Route::client(&["/v2/repository/index"]);
     /// Loads a model.
     V2_LOAD = Route::admin(&["/v2/repository/models/{model}/load"]);
@@ -157,34 +158,34 @@ routes! {
     V2_UNLOAD = Route::admin(&["/v2/repository/models/{model}/unload"]);
 }
 
-/// Which key a request for `path` needs. A path that no route in the table answers needs a client key. So do the paths
-/// of the documentation if it is not served.
-pub fn access(path: &str, serves_docs: bool) -> Access {
+/// Returns the access that a request for `path` requires. Unknown paths require a client key. So does the
+/// documentation if it is disabled.
+pub fn required_access(path: &str, serves_docs: bool) -> Access {
     find(path)
         .filter(|route| serves_docs || !route.is_docs)
         .map_or(Access::Client, |route| route.access)
 }
 
-/// The route that answers `path`, if one does.
+/// Returns the route that matches `path`.
 pub fn find(path: &str) -> Option<&'static Route> {
     ALL.iter().find(|route| route.matches(path))
 }
 
-/// The patterns of the routes that monitoring calls.
+/// Returns the patterns of all probes.
 pub fn probes() -> impl Iterator<Item = &'static str> {
     let probes = ALL.iter().filter(|route| route.is_probe);
     probes.flat_map(|route| route.patterns.iter().copied())
 }
 
-/// The first segment of `path`, with its slash, if the server keeps it and everything below it for itself.
-pub fn reserved(path: &str) -> Option<&'static str> {
+/// Returns the first segment of `path`, with its slash, if the server reserves it and everything below it.
+pub fn reserved_prefix(path: &str) -> Option<&'static str> {
     let patterns = ALL.iter().flat_map(|route| route.patterns.iter().copied());
     patterns
         .map(first_segment)
         .find(|root| *root == first_segment(path))
 }
 
-/// `/docs` of `/docs/{file}*`.
+/// Returns `/docs` for `/docs/{file}*`.
 fn first_segment(path: &str) -> &str {
     let rest = path.strip_prefix('/').unwrap_or(path);
     let length = rest.find('/').unwrap_or(rest.len());
@@ -212,7 +213,7 @@ fn segment_matches(expected: &str, segment: &str) -> bool {
         return segment == expected;
     };
     match rest.split_once('{') {
-        // Another name after some text.
+        // Another placeholder after some text.
         Some((between, _)) => segment
             .split_once(between)
             .is_some_and(|(before, after)| !before.is_empty() && !after.is_empty()),
@@ -225,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_open_only_if_it_is_a_route_that_is() {
+    fn only_the_paths_of_open_routes_are_open() {
         let open = [
             "/",
             "/favicon.ico",
@@ -241,7 +242,7 @@ mod tests {
             "/v2/health/ready",
         ];
         for path in open {
-            assert_eq!(access(path, true), Access::Open, "{path}");
+            assert_eq!(required_access(path, true), Access::Open, "{path}");
         }
         let closed = [
             "",
@@ -267,28 +268,28 @@ mod tests {
             "*",
         ];
         for path in closed {
-            assert_eq!(access(path, true), Access::Client, "{path}");
+            assert_eq!(required_access(path, true), Access::Client, "{path}");
         }
     }
 
     #[test]
-    fn documentation_that_is_not_served_is_not_open() {
+    fn disabled_documentation_is_not_open() {
         for path in ["/docs", "/docs/", "/docs/x", "/openapi.json"] {
-            assert_eq!(access(path, false), Access::Client, "{path}");
+            assert_eq!(required_access(path, false), Access::Client, "{path}");
         }
-        assert_eq!(access("/health", false), Access::Open);
+        assert_eq!(required_access("/health", false), Access::Open);
     }
 
     #[test]
-    fn loading_and_unloading_models_needs_the_admin_key() {
+    fn loading_and_unloading_models_requires_the_admin_key() {
         for path in ["/v2/repository/models/m/load", "/v2/repository/models/m/unload"] {
-            assert_eq!(access(path, true), Access::Admin, "{path}");
+            assert_eq!(required_access(path, true), Access::Admin, "{path}");
         }
-        assert_eq!(access("/v2/repository/index", true), Access::Client);
+        assert_eq!(required_access("/v2/repository/index", true), Access::Client);
     }
 
     #[test]
-    fn everything_below_the_servers_own_paths_is_reserved() {
+    fn everything_below_the_first_segment_of_a_route_is_reserved() {
         for (path, root) in [
             ("/v1", "/v1"),
             ("/v1/x/y", "/v1"),
@@ -297,15 +298,15 @@ mod tests {
             ("/metrics/x", "/metrics"),
             ("/", "/"),
         ] {
-            assert_eq!(reserved(path), Some(root), "{path}");
+            assert_eq!(reserved_prefix(path), Some(root), "{path}");
         }
         for path in ["/docs-of-mine", "/v1x", "/metrics2", "/x/docs", "/x"] {
-            assert_eq!(reserved(path), None, "{path}");
+            assert_eq!(reserved_prefix(path), None, "{path}");
         }
     }
 
     #[test]
-    fn a_name_in_a_pattern_is_part_of_one_segment() {
+    fn a_placeholder_matches_within_one_segment() {
         let route = |path| find(path).copied();
         assert_eq!(route("/v1/models/m"), Some(MODEL));
         assert_eq!(route("/v1/models/m:predict"), Some(V1_PREDICT));

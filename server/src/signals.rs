@@ -1,8 +1,8 @@
-//! Signals that the process handles.
+//! Signal handling.
 //!
-//! By default many signals terminate a process, among them some that tools send to every process of a name or group, such
-//! as SIGUSR1. Only those that ask for it end the server. SIGQUIT, SIGABRT and the signals of a crash keep their default
-//! action, which is to terminate with a core dump; SIGPIPE is ignored by Rust's runtime.
+//! By default, many signals terminate a process, including some that tools send to all processes of a name or group,
+//! such as SIGUSR1. Only SIGTERM and SIGINT shut the server down. SIGQUIT, SIGABRT and the signals of a crash keep
+//! their default action, which is to terminate with a core dump. Rust's runtime ignores SIGPIPE.
 
 use std::future::poll_fn;
 use std::io;
@@ -10,19 +10,19 @@ use std::task::Poll;
 
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// A request to the process.
+/// A signal that the process received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGHUP: reload the configuration.
     Reload,
     /// SIGTERM or SIGINT: shut down.
     Terminate,
-    /// A signal without a meaning here, by its name.
+    /// A signal that has no effect, with its name.
     Ignored(&'static str),
 }
 
-/// Signals that terminate a process by default and mean nothing here. SIGXFSZ is sent for a write beyond the file size
-/// limit, which fails with an error as well.
+/// Signals that terminate a process by default and have no effect here. SIGXFSZ is sent for a write beyond the file
+/// size limit; the write also fails with an error.
 const IGNORED: [(i32, &str); 9] = [
     (libc::SIGUSR1, "SIGUSR1"),
     (libc::SIGUSR2, "SIGUSR2"),
@@ -35,7 +35,7 @@ const IGNORED: [(i32, &str); 9] = [
     (libc::SIGXFSZ, "SIGXFSZ"),
 ];
 
-/// Handlers for the signals of this process. Once they are installed, none of these signals terminates it.
+/// The installed signal handlers. None of their signals terminates the process.
 pub struct Signals {
     hangup: Stream,
     terminate: Stream,
@@ -44,7 +44,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. Must be called within a tokio runtime.
+    /// Installs the handlers. Must be called in a Tokio runtime.
     pub fn new() -> io::Result<Self> {
         let real_time = (libc::SIGRTMIN()..=libc::SIGRTMAX()).map(|number| (number, "a real-time signal"));
         let ignored = IGNORED.into_iter().chain(real_time);

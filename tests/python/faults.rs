@@ -46,7 +46,7 @@ fn an_exception_is_logged_with_its_traceback_and_clients_are_told_its_type_alone
         (code.as_str(), message.as_str()),
         (
             "model_fault",
-            "every item failed; inputs[0]: the model raised RuntimeError"
+            "all items failed; inputs[0]: the model raised RuntimeError"
         )
     );
     server.wait_for_log("RuntimeError: the password is hunter2");
@@ -70,7 +70,7 @@ fn a_method_cannot_end_the_process_by_raising() {
         let (_, message) = server.predict("m", "batch", &json!([deed])).expect(500).error();
         assert_eq!(
             message,
-            format!("every item failed; inputs[0]: the model raised {name}")
+            format!("all items failed; inputs[0]: the model raised {name}")
         );
     }
     assert_eq!(server.predict("m", "who", &json!(["?"])).outputs(), process);

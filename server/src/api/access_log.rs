@@ -1,4 +1,4 @@
-//! The access log: one line for every request, whatever protocol it comes in.
+//! The access log: one line per request, in all protocols.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -11,18 +11,18 @@ use super::request_options::{request_id, trace_id};
 use crate::clock;
 use crate::config::LoggingSettings;
 
-/// Who is logged, and the ids of those who bring none.
+/// Decides which requests are logged, and generates ids for requests without one.
 #[derive(Debug)]
 pub struct AccessLog {
     enabled: bool,
     exclude: Vec<String>,
-    /// Differs between processes, so that ids do as well.
+    /// Random, so that generated ids differ between processes.
     prefix: u64,
     count: AtomicU64,
 }
 
 impl AccessLog {
-    /// A log as the operator wants it.
+    /// Creates the access log that the settings describe.
     pub fn new(settings: &LoggingSettings) -> Self {
         Self {
             enabled: settings.access_log,
@@ -32,22 +32,22 @@ impl AccessLog {
         }
     }
 
-    /// A request begins. `header` gives the value of one of its headers.
-    pub fn visit<'a>(
+    /// Starts the record of a request. `header` returns the value of a request header.
+    pub fn start<'a>(
         self: &Arc<Self>,
         method: impl Into<String>,
         path: impl Into<String>,
         client: Option<SocketAddr>,
         header: impl Fn(&'static str) -> Option<&'a [u8]>,
-    ) -> Visit {
-        Visit {
+    ) -> AccessRecord {
+        AccessRecord {
             id: request_id(&header).map_or_else(|| self.next_id(), str::to_owned),
             trace: trace_id(&header).unwrap_or_default().to_owned(),
             method: method.into(),
             path: path.into(),
             client: client.map(|client| client.ip().to_string()).unwrap_or_default(),
             started: clock::now(),
-            status: CLIENT_GONE.into(),
+            status: CLIENT_CLOSED_REQUEST.into(),
             log: self.clone(),
         }
     }
@@ -65,7 +65,7 @@ impl AccessLog {
     }
 }
 
-/// Whether a path falls under a pattern, which may end in a `*` for any rest.
+/// Whether a path matches a pattern. A `*` at the end of the pattern matches any suffix.
 pub fn path_matches(pattern: &str, path: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(prefix) => path.starts_with(prefix),
@@ -73,8 +73,9 @@ pub fn path_matches(pattern: &str, path: &str) -> bool {
     }
 }
 
-/// A request on its way, for the log. Dropped unfinished, its client went away.
-pub struct Visit {
+/// The access log entry of a request in progress. It is written when the record is dropped; a record without a status
+/// means that the client disconnected.
+pub struct AccessRecord {
     log: Arc<AccessLog>,
     id: String,
     trace: String,
@@ -85,38 +86,38 @@ pub struct Visit {
     status: i32,
 }
 
-/// What nginx logs for a client that went away before the answer; it is never sent.
-pub(super) const CLIENT_GONE: u16 = 499;
+/// Status logged for a client that disconnected before its reply, as nginx does. It is never sent.
+pub(super) const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-impl Visit {
-    /// The client's own id of the request, or one that it was given.
+impl AccessRecord {
+    /// The request id: from the client, or generated.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The path that was asked.
+    /// The requested path.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// It is answered, with this status of its protocol.
+    /// Sets the status of the reply: an HTTP status, or a gRPC status code.
     pub fn set_status(&mut self, status: i32) {
         self.status = status;
     }
 }
 
-impl Drop for Visit {
+impl Drop for AccessRecord {
     fn drop(&mut self) {
         if !self.log.logs(&self.path) {
             return;
         }
-        let took = clock::now().saturating_duration_since(self.started);
+        let elapsed = clock::now().saturating_duration_since(self.started);
         log::info!(
             target: "access",
             method = self.method.as_str(),
             path = self.path.as_str(),
             status = self.status,
-            duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3,
+            duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3,
             request_id = self.id.as_str(),
             trace_id = self.trace.as_str(),
             client = self.client.as_str();
@@ -135,7 +136,7 @@ mod tests {
     use crate::config::{Facts, Overrides, Source, resolve};
 
     #[test]
-    fn by_default_probes_are_not_logged_and_everything_else_is() {
+    fn by_default_everything_except_probes_is_logged() {
         let source = Source {
             file_name: "models.toml",
             text: "",
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_may_end_in_a_star() {
+    fn a_pattern_can_end_in_an_asterisk() {
         assert!(path_matches("/health", "/health"));
         assert!(!path_matches("/health", "/healthy"));
         assert!(path_matches("/docs/*", "/docs/index.css"));

@@ -1,50 +1,50 @@
-//! Which requests the keys of clients and of the administrator allow.
+//! API keys: checks whether a request's key grants the access that its route requires.
 
 use super::failure::{Code, Failure};
 use crate::routes::Access;
 use crate::secret::Secret;
 
-/// The keys that clients send in the header `authorization: Bearer KEY`.
+/// The configured keys. Clients send one as `authorization: Bearer KEY`.
 #[derive(Clone)]
-pub struct Keys {
+pub struct ApiKeys {
     clients: Vec<Secret>,
     admin: Option<Secret>,
 }
 
-/// Whose key a request carries.
+/// The kind of key that a request has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Holder {
+enum KeyKind {
     Client,
     Admin,
 }
 
-impl Keys {
-    /// Without client keys, requests need no key, except those that need the admin key. Without an admin key, nobody may
-    /// make those.
+impl ApiKeys {
+    /// Creates the set of keys. Without client keys, only administrative requests require a key. Without an admin
+    /// key, administrative requests are disabled.
     pub fn new(clients: Vec<Secret>, admin: Option<Secret>) -> Self {
         Self { clients, admin }
     }
 
-    /// Whether clients need a key.
-    pub fn asks_clients(&self) -> bool {
+    /// Whether clients must send a key.
+    pub fn requires_client_key(&self) -> bool {
         !self.clients.is_empty()
     }
 
-    /// Whether there is an admin key.
-    pub fn has_admin(&self) -> bool {
+    /// Whether an admin key is configured.
+    pub fn has_admin_key(&self) -> bool {
         self.admin.is_some()
     }
 
-    /// Checks whether a request that needs this access may be made with this value of the header `authorization`.
+    /// Checks the value of the `authorization` header against the required access.
     ///
     /// # Errors
-    /// `Unauthorized` if the header carries no valid key, `Forbidden` if it carries a client key where the admin key is
-    /// needed, or if there is no admin key.
+    /// `Unauthorized` if the header has no valid key; `Forbidden` if it has a client key but the admin key is
+    /// required, or if no admin key is configured.
     pub fn check(&self, access: Access, authorization: Option<&[u8]>) -> Result<(), Failure> {
         match access {
             Access::Open => Ok(()),
             Access::Client if self.clients.is_empty() => Ok(()),
-            Access::Client => self.holder(authorization).map(|_| ()),
+            Access::Client => self.kind_of(authorization).map(|_| ()),
             Access::Admin => self.check_admin(authorization),
         }
     }
@@ -57,31 +57,31 @@ impl Keys {
                 "loading and unloading models is disabled; set `admin_key` in [server] to enable it",
             );
         }
-        match self.holder(authorization)? {
-            Holder::Admin => Ok(()),
-            Holder::Client => {
+        match self.kind_of(authorization)? {
+            KeyKind::Admin => Ok(()),
+            KeyKind::Client => {
                 forbidden("loading and unloading models requires the admin key, got a client key")
             }
         }
     }
 
-    fn holder(&self, authorization: Option<&[u8]>) -> Result<Holder, Failure> {
+    fn kind_of(&self, authorization: Option<&[u8]>) -> Result<KeyKind, Failure> {
         let unauthorized = |message: &str| Err(Failure::new(Code::Unauthorized, message));
         let Some(key) = authorization.and_then(bearer_token) else {
             return unauthorized("missing API key: expected the header `authorization: Bearer KEY`");
         };
-        let is = |known: &Secret| same(known.expose().as_bytes(), key);
+        let is = |known: &Secret| constant_time_eq(known.expose().as_bytes(), key);
         if self.admin.iter().any(is) {
-            return Ok(Holder::Admin);
+            return Ok(KeyKind::Admin);
         }
         if self.clients.iter().any(is) {
-            return Ok(Holder::Client);
+            return Ok(KeyKind::Client);
         }
         unauthorized("invalid API key")
     }
 }
 
-/// `KEY` of `Bearer KEY`.
+/// Returns `KEY` from `Bearer KEY`.
 fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = authorization.split_at_checked("bearer ".len())?;
     scheme
@@ -89,8 +89,8 @@ fn bearer_token(authorization: &[u8]) -> Option<&[u8]> {
         .then(|| token.trim_ascii())
 }
 
-/// Compares in a time that does not depend on where the first difference is.
-fn same(known: &[u8], given: &[u8]) -> bool {
+/// Compares two keys in constant time: the duration does not depend on the position of the first difference.
+fn constant_time_eq(known: &[u8], given: &[u8]) -> bool {
     let differences = known.iter().zip(given).fold(0, |all, (a, b)| all | (a ^ b));
     known.len() == given.len() && std::hint::black_box(differences) == 0
 }
@@ -99,8 +99,8 @@ fn same(known: &[u8], given: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn keys() -> Keys {
-        Keys::new(vec![Secret::new("client-key")], Some(Secret::new("admin-key")))
+    fn keys() -> ApiKeys {
+        ApiKeys::new(vec![Secret::new("client-key")], Some(Secret::new("admin-key")))
     }
 
     fn code(result: Result<(), Failure>) -> Option<Code> {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_key_and_the_admin_key_give_access_to_what_clients_may_do() {
+    fn a_client_key_and_the_admin_key_allow_client_requests() {
         for header in [
             &b"Bearer client-key"[..],
             b"bearer client-key ",
@@ -137,23 +137,23 @@ mod tests {
     }
 
     #[test]
-    fn a_client_key_is_forbidden_where_the_admin_key_is_needed() {
+    fn a_client_key_does_not_allow_administration() {
         let check = |header: &[u8]| code(keys().check(Access::Admin, Some(header)));
         assert_eq!(check(b"Bearer admin-key"), None);
         assert_eq!(check(b"Bearer client-key"), Some(Code::Forbidden));
     }
 
     #[test]
-    fn without_client_keys_only_the_admin_key_is_asked_for() {
-        let keys = Keys::new(Vec::new(), Some(Secret::new("admin-key")));
+    fn without_client_keys_only_administration_requires_a_key() {
+        let keys = ApiKeys::new(Vec::new(), Some(Secret::new("admin-key")));
         assert_eq!(code(keys.check(Access::Client, None)), None);
         assert_eq!(code(keys.check(Access::Admin, None)), Some(Code::Unauthorized));
         assert_eq!(code(keys.check(Access::Admin, Some(b"Bearer admin-key"))), None);
     }
 
     #[test]
-    fn without_an_admin_key_nobody_may_administer() {
-        let keys = Keys::new(Vec::new(), None);
+    fn without_an_admin_key_administration_is_disabled() {
+        let keys = ApiKeys::new(Vec::new(), None);
         assert_eq!(code(keys.check(Access::Client, None)), None);
         assert_eq!(
             code(keys.check(Access::Admin, Some(b"Bearer "))),

@@ -1,4 +1,4 @@
-//! Whom a request is addressed to, and the way into its queue, which is the same for every protocol.
+//! Addressing: finds the model and task of a request, and submits its items to the queue. Shared by all protocols.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use plugin_abi::manifest::TaskManifest;
 
 use super::failure::{Code, Failure};
-use super::request_options::Hints;
+use super::request_options::RequestOptions;
 use crate::clock;
 use crate::engine::{Reply, Request};
 use crate::error::ItemError;
@@ -14,19 +14,19 @@ use crate::model::Health;
 use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot};
 use crate::values::ItemInput;
 
-/// What a request is addressed to. It keeps its generation alive until it is answered.
+/// A request's model and task. It keeps the generation alive until the request is answered.
 #[derive(Clone)]
 pub struct Call {
     /// The model.
     pub entry: Arc<ModelEntry>,
-    /// The life of it that answers.
+    /// The generation that answers the request.
     pub generation: Arc<Generation>,
-    /// Index of the task in its manifest.
+    /// Index of the task in the manifest.
     pub task: usize,
 }
 
 impl Call {
-    /// A task by name.
+    /// Finds a task by the name of the model and that of the task.
     pub fn to_task(snapshot: &Snapshot, model: &str, task: &str) -> Result<Self, Failure> {
         let entry = find_model(snapshot, model)?;
         let generation = find_generation(entry)?;
@@ -37,7 +37,7 @@ impl Call {
         Self::ready(entry, task)
     }
 
-    /// The task that is meant when none is named.
+    /// Finds the default task of a model.
     pub fn to_default_task(snapshot: &Snapshot, model: &str) -> Result<Self, Failure> {
         let entry = find_model(snapshot, model)?;
         let generation = find_generation(entry)?;
@@ -48,8 +48,8 @@ impl Call {
         Self::ready(entry, task)
     }
 
-    /// A task by the one name that the Open Inference Protocol and KServe V1 have: `model.task`, or `model` for its default
-    /// task.
+    /// Finds a task by the single name that the Open Inference Protocol and KServe V1 use: `model.task`, or `model`
+    /// for its default task.
     pub fn to_name(snapshot: &Snapshot, name: &str, version: Option<&str>) -> Result<Self, Failure> {
         let (entry, task) = Self::find(snapshot, name, version)?;
         match task.or(entry.default_task) {
@@ -59,7 +59,7 @@ impl Call {
                 let tasks = generation.manifest.tasks.iter();
                 let names: Vec<String> = tasks.map(|task| format!("{name}.{}", task.name)).collect();
                 let message = format!(
-                    "model `{name}` has several tasks and no default; use one of: {}",
+                    "model `{name}` has several tasks and no default task; use one of: {}",
                     names.join(", ")
                 );
                 Err(Failure::new(Code::NotFound, message))
@@ -67,8 +67,8 @@ impl Call {
         }
     }
 
-    /// The task behind a signature of TensorFlow Serving: the task of that name, or the default task for no signature and
-    /// for [`DEFAULT_SIGNATURE`].
+    /// Finds a task by a TensorFlow Serving signature: the task with that name, or the default task if the signature
+    /// is missing, empty, or [`DEFAULT_SIGNATURE`].
     pub fn to_signature(
         snapshot: &Snapshot,
         name: &str,
@@ -89,13 +89,14 @@ impl Call {
                 let signatures = Self::signatures(snapshot, name, version)?;
                 let known: Vec<&str> = signatures.iter().map(|(name, _)| name.as_str()).collect();
                 let known = known.join(", ");
-                let message = format!("unknown signature `{signature}` of model `{name}`; known: {known}");
+                let message =
+                    format!("unknown signature `{signature}` of model `{name}`; expected one of {known}");
                 Err(Failure::new(Code::Malformed, message))
             }
         }
     }
 
-    /// The signatures that [`to_signature`](Self::to_signature) knows, with their tasks.
+    /// The signatures that [`to_signature`](Self::to_signature) accepts, with their tasks.
     pub fn signatures(
         snapshot: &Snapshot,
         name: &str,
@@ -116,7 +117,8 @@ impl Call {
             .collect()
     }
 
-    /// The model behind a name, and its task if the name includes one, whether or not the model serves.
+    /// Finds a model by `model` or `model.task`, ready or not. Returns the index of the task if the name includes
+    /// one.
     pub fn find<'a>(
         snapshot: &'a Snapshot,
         name: &str,
@@ -129,17 +131,17 @@ impl Call {
         Ok(found)
     }
 
-    /// Checks that a model of this name exists and serves, for requests whose task is in the body.
+    /// Checks that the model exists and is ready. For requests that name their task in the body.
     pub fn check_serves(snapshot: &Snapshot, name: &str, version: Option<&str>) -> Result<(), Failure> {
         let (entry, _) = Self::find(snapshot, name, version)?;
         find_generation(entry).map(|_| ())
     }
 
-    /// The embedding that a client of OpenAI means by the name of a model: the task of that name, or the model's default, or
-    /// its only one.
+    /// Finds the embedding task for a model name in OpenAI's protocol: the task that the name includes, or the
+    /// model's default task, or its only embedding task.
     pub fn to_embedding(snapshot: &Snapshot, name: &str) -> Result<Self, Failure> {
         let Some((entry, task)) = snapshot.named(name) else {
-            return Err(Failure::unknown_model(name, snapshot.names()).about("model"));
+            return Err(Failure::unknown_model(name, snapshot.names()).with_param("model"));
         };
         let tasks = &find_generation(entry)?.manifest.tasks;
         let embeds = |task: &usize| tasks.get(*task).is_some_and(|task| task.embedding);
@@ -163,13 +165,13 @@ impl Call {
                 } else {
                     names.join(", ")
                 };
-                let message = format!("`{name}` makes no embeddings; what does: {names}");
-                Err(Failure::new(Code::Malformed, message).about("model"))
+                let message = format!("`{name}` does not produce embeddings; available: {names}");
+                Err(Failure::new(Code::Malformed, message).with_param("model"))
             }
         }
     }
 
-    /// A task by its index.
+    /// Finds a task by its index.
     pub fn ready(entry: &Arc<ModelEntry>, task: usize) -> Result<Self, Failure> {
         let generation = find_generation(entry)?.clone();
         Ok(Self {
@@ -179,49 +181,50 @@ impl Call {
         })
     }
 
-    /// The task's manifest.
+    /// The manifest of the task.
     pub fn manifest(&self) -> &TaskManifest {
         &self.generation.manifest.tasks[self.task]
     }
 
-    /// Runs the task on these items: through its queue, in batches with whatever else waits. Dropping the future takes back
-    /// what has not begun to run.
+    /// Queues the items, which run in batches with the items of other requests, and waits for their outcomes.
+    /// Dropping the future cancels the items that have not started.
     pub async fn run(
         &self,
         items: Vec<Result<ItemInput, ItemError>>,
         received: Instant,
-        hints: Hints,
+        options: RequestOptions,
     ) -> Result<Reply, Failure> {
         let pending = self.generation.engine.submit(Request {
             task: self.task,
             items,
             received,
-            timeout: hints.timeout,
-            priority: hints.priority,
-            id: hints.request_id,
+            timeout: options.timeout,
+            priority: options.priority,
+            id: options.request_id,
         })?;
         Ok(pending.reply().await)
     }
 
-    /// Takes note of how long its reply took to write, since `started`, and whether all items had succeeded. Returns that
-    /// time.
+    /// Records the time since `started` as the encoding time of the reply, and whether all items succeeded. Returns
+    /// the time.
     pub fn observe_encode(&self, started: Instant, succeeded: bool) -> Duration {
-        let took = clock::now().saturating_duration_since(started);
-        self.generation.engine.encoded(self.task, succeeded, took);
-        took
+        let elapsed = clock::now().saturating_duration_since(started);
+        self.generation.engine.encoded(self.task, succeeded, elapsed);
+        elapsed
     }
 }
 
-/// The version of every model: a client that asks for another is refused. Generations are not versions, as only one serves.
+/// The version of every model; requests for another version are rejected. Generations are not versions, since only
+/// one of them serves.
 pub const VERSION: &str = "1";
 
-/// TensorFlow Serving's name of the signature that is meant if a client names none.
+/// TensorFlow Serving's name for the default signature.
 pub const DEFAULT_SIGNATURE: &str = "serving_default";
 
-/// Whether a model, or the task that a client calls so, takes work.
+/// Checks that a model accepts requests. `name` is `model` or `model.task`.
 ///
 /// # Errors
-/// Why it does not.
+/// Returns the reason if it does not.
 pub fn is_ready(registry: &Registry, name: &str, version: Option<&str>) -> Result<(), Failure> {
     let snapshot = registry.snapshot();
     let (entry, _) = Call::find(&snapshot, name, version)?;
@@ -236,7 +239,7 @@ pub fn is_ready(registry: &Registry, name: &str, version: Option<&str>) -> Resul
     Ok(())
 }
 
-/// Whether a client may ask for this version; none, or an empty one, is any.
+/// Checks a requested version. A missing or empty version matches any.
 fn check_version(name: &str, version: Option<&str>) -> Result<(), Failure> {
     match version {
         None | Some("" | VERSION) => Ok(()),
@@ -244,7 +247,7 @@ fn check_version(name: &str, version: Option<&str>) -> Result<(), Failure> {
             let version: String = version.chars().take(40).collect();
             Err(Failure::new(
                 Code::NotFound,
-                format!("unknown version `{version}` of model `{name}`; it has version `{VERSION}`"),
+                format!("unknown version `{version}` of model `{name}`; expected `{VERSION}`"),
             ))
         }
     }
@@ -261,7 +264,7 @@ fn find_generation(entry: &Arc<ModelEntry>) -> Result<&Arc<Generation>, Failure>
     let name = entry.name();
     match &entry.state {
         ModelState::Ready(generation) => match generation.engine.health() {
-            // What comes while it recovers is queued, since that is over soon.
+            // Requests are queued while the model recovers, which does not take long.
             Health::Ready | Health::Recovering { .. } => Ok(generation),
             Health::CrashLoop { reason } => Err(Failure {
                 retry_after: Some(Duration::from_secs(1)),
@@ -273,15 +276,15 @@ fn find_generation(entry: &Arc<ModelEntry>) -> Result<&Arc<Generation>, Failure>
         },
         ModelState::Loading => Err(Failure {
             retry_after: Some(Duration::from_secs(1)),
-            ..Failure::new(Code::Unavailable, format!("model `{name}` is still being loaded"))
+            ..Failure::new(Code::Unavailable, format!("model `{name}` is loading"))
         }),
         ModelState::Unloaded => Err(Failure::new(
             Code::Unavailable,
-            format!("model `{name}` was unloaded"),
+            format!("model `{name}` is unloaded"),
         )),
         ModelState::Failed { reason } => Err(Failure::new(
             Code::Unavailable,
-            format!("model `{name}` is not loaded: {}", reason.public),
+            format!("model `{name}` failed to load: {}", reason.public),
         )),
     }
 }

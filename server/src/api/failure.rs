@@ -1,6 +1,6 @@
-//! The one place where errors become status codes, of HTTP and of gRPC.
+//! Maps errors to HTTP and gRPC status codes. This is the only place that does.
 //!
-//! Every protocol takes the code and the message from here and writes them in its own shape.
+//! Every protocol takes the code and message of a [`Failure`] and writes them in its own format.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,37 +8,37 @@ use std::time::Duration;
 use crate::error::{ItemError, Rejection};
 use crate::suggest::nearest;
 
-/// What went wrong, as clients can tell it apart. The order is that of severity: of several failed items, the greatest
-/// decides the status.
+/// Error codes that clients see, in order of increasing severity. If several items fail, the most severe code
+/// determines the status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Code {
-    /// The request does not say what it should.
+    /// The request is malformed.
     Malformed,
-    /// The request brings no key, or a wrong one.
+    /// The request has no API key, or an invalid one.
     Unauthorized,
-    /// The operator has not switched on what the request asks for.
+    /// The operation is disabled, or the key does not allow it.
     Forbidden,
-    /// No such route, model or task.
+    /// The route, model or task does not exist.
     NotFound,
-    /// The route is there, the method is not.
+    /// The route exists, but does not support the method.
     MethodNotAllowed,
-    /// The client takes none of the content encodings that there are.
+    /// The client accepts none of the available content encodings.
     NotAcceptable,
     /// The client took too long to send its request.
     RequestTimeout,
     /// The body is larger than the limit.
     TooLarge,
-    /// A media type or content encoding that is not taken.
+    /// The media type or content encoding of the body is not supported.
     UnsupportedMediaType,
-    /// The model cannot take an input.
+    /// The input is not valid for the task.
     InvalidInput,
-    /// The model cannot do what the request asks for.
+    /// The model does not support the requested operation.
     Unsupported,
     /// The queue is full.
     QueueFull,
     /// The deadline passed.
     DeadlineExceeded,
-    /// The model is not loaded yet, failed to load, or is being unloaded; or the server stops.
+    /// The model is loading, failed to load or is unloaded, or the server is shutting down.
     Unavailable,
     /// The model ran out of memory.
     OutOfMemory,
@@ -70,7 +70,7 @@ impl Code {
         Self::Internal,
     ];
 
-    /// Its name in answers.
+    /// The name of the code in replies.
     pub fn name(self) -> &'static str {
         match self {
             Self::Malformed => "malformed_request",
@@ -93,7 +93,7 @@ impl Code {
         }
     }
 
-    /// The HTTP status of an answer with this code.
+    /// The HTTP status of the code.
     pub fn status(self) -> u16 {
         match self {
             Self::Malformed => 400,
@@ -113,9 +113,10 @@ impl Code {
         }
     }
 
-    /// The number of the gRPC status of an answer with this code.
+    /// The gRPC status code.
     ///
-    /// A full queue is not `UNAVAILABLE`: clients retry that at once and on their own.
+    /// A full queue is `RESOURCE_EXHAUSTED` and not `UNAVAILABLE`, because clients retry `UNAVAILABLE` automatically
+    /// and at once.
     pub fn grpc_status(self) -> i32 {
         match self {
             Self::Malformed
@@ -148,22 +149,22 @@ impl Code {
     }
 }
 
-/// A request that is answered by an error alone.
+/// An error that fails a whole request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// What kind it is.
+    /// The error code.
     pub code: Code,
-    /// What, where, got, expected, hint.
+    /// What failed, what was found, what was expected, and how to fix it.
     pub message: String,
-    /// When it is worth coming back.
+    /// When the client should retry.
     pub retry_after: Option<Duration>,
-    /// The member of the request that is at fault, for protocols that name it.
+    /// The invalid member of the request, for protocols that report it.
     pub param: Option<&'static str>,
 }
 
 impl Failure {
-    /// A failure that says no time to come back.
+    /// Creates a failure without a retry time.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -173,34 +174,34 @@ impl Failure {
         }
     }
 
-    /// The same, blaming a member of the request.
+    /// Sets the invalid member of the request.
     #[must_use]
-    pub fn about(mut self, param: &'static str) -> Self {
+    pub fn with_param(mut self, param: &'static str) -> Self {
         self.param = Some(param);
         self
     }
 
-    /// No model of this name; says which there are.
-    pub fn unknown_model<'a>(name: &str, loaded: impl Iterator<Item = &'a str> + Clone) -> Self {
-        Self::unknown("model", name, "loaded", loaded)
+    /// An unknown model name. The message lists the known names.
+    pub fn unknown_model<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Self {
+        Self::unknown("model", name, "known models", known)
     }
 
-    /// No task of this name; says which there are.
+    /// An unknown task name. The message lists the tasks of the model.
     pub fn unknown_task<'a>(model: &str, name: &str, tasks: impl Iterator<Item = &'a str> + Clone) -> Self {
         Self::unknown("task", name, &format!("tasks of model `{model}`"), tasks)
     }
 
-    /// A route that needs a default task on a model that has none.
+    /// A model without a default task, on a route that needs one.
     pub fn no_default_task<'a>(model: &str, tasks: impl Iterator<Item = &'a str>) -> Self {
         let message = format!(
-            "model `{model}` has several tasks and no default; use /v1/models/{model}/tasks/{{task}}/predict with one of: {}",
+            "model `{model}` has several tasks and no default task; use /v1/models/{model}/tasks/{{task}}/predict with one of: {}",
             tasks.collect::<Vec<_>>().join(", ")
         );
         Self::new(Code::NotFound, message)
     }
 
-    /// The body of a request was not there in time.
-    pub fn late_body(timeout: Duration) -> Self {
+    /// The request body did not arrive within `timeout`.
+    pub fn body_timeout(timeout: Duration) -> Self {
         let message = format!(
             "the request body did not arrive within {} s",
             timeout.as_secs_f64()
@@ -223,15 +224,15 @@ impl Failure {
         } else {
             known.join(", ")
         };
-        let name = cut(name);
+        let name = excerpt(name);
         Self::new(
             Code::NotFound,
             format!("unknown {what} `{name}`{hint}; {known_as}: {known}"),
         )
     }
 
-    /// The message as clients get it: at most [`MAX_MESSAGE`] bytes. Messages quote what clients sent, and a reply can
-    /// carry one for each item; gRPC sends them in a header.
+    /// The message for clients, truncated to [`MAX_MESSAGE`] bytes. The limit exists because messages quote client
+    /// input, a reply can contain one per item, and gRPC sends them in a header.
     pub fn client_message(&self) -> Cow<'_, str> {
         if self.message.len() <= MAX_MESSAGE {
             return Cow::Borrowed(&self.message);
@@ -272,11 +273,11 @@ impl From<&ItemError> for Failure {
     }
 }
 
-/// Maximum length of a message that clients get, in bytes.
+/// Maximum length of an error message in a reply, in bytes.
 pub const MAX_MESSAGE: usize = 1024;
 
-/// The beginning of a client's own text, which may be of any length, to be quoted in a message.
-pub(super) fn cut(text: &str) -> &str {
+/// Truncates client input of any length to quote it in a message.
+pub(super) fn excerpt(text: &str) -> &str {
     match text.char_indices().nth(100) {
         Some((end, _)) => &text[..end],
         None => text,

@@ -1,7 +1,7 @@
-//! What all protocols have in common: whom a request is addressed to, how its tensors become items and outcomes become
-//! tensors, what a model tells of itself, and what errors are called.
+//! The service layer, which all protocols share: addressing, request options, conversion between tensors and items,
+//! model metadata, API keys, the access log, and error codes.
 //!
-//! Knows no wire format and no socket: `http` and `grpc` stand on this and never on each other.
+//! It does not know wire formats or sockets. `http` and `grpc` depend on it and never on each other.
 
 pub mod access_log;
 mod api_keys;
@@ -14,17 +14,17 @@ pub mod request_parameters;
 mod request_record;
 pub mod tensors;
 
-pub use api_keys::Keys;
+pub use api_keys::ApiKeys;
 pub use call::{Call, DEFAULT_SIGNATURE, VERSION, is_ready};
 pub use failure::{Code, Failure, MAX_MESSAGE};
-pub use request_options::{Hints, request_id, trace_id};
+pub use request_options::{RequestOptions, request_id, trace_id};
 pub use request_record::RequestRecord;
 
-/// Bounds of one request body.
+/// Limits on the content of a request body.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
-    /// Most items in a request.
+    /// Maximum number of items in a request.
     pub items: usize,
-    /// Deepest nesting of arrays and objects in JSON, the outermost included.
+    /// Maximum nesting depth of JSON, counting the outermost array or object.
     pub depth: usize,
 }

@@ -1,4 +1,4 @@
-//! Orders of clients to load and unload single models. They are carried out by whoever owns the models, one after the other.
+//! Commands from clients to load or unload one model. The thread that owns the models executes them one at a time.
 
 use std::sync::Arc;
 
@@ -7,20 +7,20 @@ use tokio::sync::oneshot;
 
 use super::failure::{Code, Failure};
 
-/// What a client orders.
+/// A command for one model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Read the configuration again and load the model as it is there, beside the one that serves.
+pub enum ModelCommand {
+    /// Reads the configuration again and loads the model from it, while the current generation keeps serving.
     Load,
-    /// Take the model out of service until it is loaded again.
+    /// Stops serving the model until it is loaded again.
     Unload,
 }
 
-impl Order {
-    /// Rejects parameters of an order that the server does not honor.
+impl ModelCommand {
+    /// Rejects parameters that the server does not support.
     ///
     /// # Errors
-    /// The first such parameter.
+    /// Names the first such parameter.
     pub fn check_parameters(self, parameters: &Map<String, Json>) -> Result<(), Failure> {
         let problem = parameters
             .iter()
@@ -31,76 +31,78 @@ impl Order {
     fn parameter_problem(self, name: &str, value: &Json) -> Option<String> {
         let short: String = name.chars().take(100).collect();
         match (self, name) {
-            // No model depends on another one, so both values mean the same.
+            // No model depends on another, so both values have the same effect.
             (Self::Unload, UNLOAD_DEPENDENTS) if value.is_boolean() => None,
             (Self::Unload, UNLOAD_DEPENDENTS) => {
-                Some(format!("parameter `{short}`: expected true or false"))
+                Some(format!("invalid value for parameter `{short}`: expected true or false"))
             }
             (Self::Load, "config") => Some(
-                "parameter `config` is not supported: change the server's configuration file, then load the model \
-                 without `config`"
+                "parameter `config` is not supported: edit the server's configuration file, then load the model \
+                without `config`"
                     .to_owned(),
             ),
             (Self::Load, name) if name.starts_with("file:") => Some(format!(
-                "parameter `{short}` is not supported: put the file where the model's settings expect it, then load the \
-                 model without it"
+                "parameter `{short}` is not supported: place the file where the model's settings expect it, then load \
+                the model without this parameter"
             )),
-            (Self::Load, _) => Some(format!("unknown parameter `{short}`; loading a model takes no parameters")),
-            (Self::Unload, _) => Some(format!("unknown parameter `{short}`; known: {UNLOAD_DEPENDENTS}")),
+            (Self::Load, _) => Some(format!("unknown parameter `{short}`; `load` takes no parameters")),
+            (Self::Unload, _) => Some(format!("unknown parameter `{short}`; expected `{UNLOAD_DEPENDENTS}`")),
         }
     }
 }
 
-/// Rejects the name of a repository: the configuration is the only one, and it has no name.
+/// Rejects repository names: the configuration is the only repository and has no name.
 ///
 /// # Errors
-/// There is a name.
+/// If the name is not empty.
 pub fn check_repository(name: &str) -> Result<(), Failure> {
     if name.is_empty() {
         return Ok(());
     }
     let name: String = name.chars().take(100).collect();
     let message = format!(
-        "unknown repository `{name}`: the server's configuration is the only repository; leave `repository_name` empty"
+        "unknown repository `{name}`: the configuration is the only repository; leave `repository_name` empty"
     );
     Err(Failure::new(Code::Malformed, message))
 }
 
-/// Triton's parameter for models that others are built from.
+/// Triton's parameter for unloading the models that an ensemble depends on.
 const UNLOAD_DEPENDENTS: &str = "unload_dependents";
 
-/// An order on its way.
-pub struct Pending {
-    /// What is to be done.
-    pub order: Order,
-    /// With which model.
+/// A command that has not been executed yet.
+pub struct PendingCommand {
+    /// The command.
+    pub command: ModelCommand,
+    /// Name of the model.
     pub model: String,
-    /// Where the client waits for its end.
-    pub done: oneshot::Sender<Result<(), Failure>>,
+    /// Receives the result.
+    pub reply: oneshot::Sender<Result<(), Failure>>,
 }
 
-/// The way to the owner of the models.
+/// Sends commands to the thread that owns the models.
 #[derive(Clone)]
-pub struct Control(Arc<dyn Fn(Pending) + Send + Sync>);
+pub struct ModelControl(Arc<dyn Fn(PendingCommand) + Send + Sync>);
 
-impl Control {
-    /// Sends orders this way. An order that is dropped is answered with "shutting down".
-    pub fn new(send: impl Fn(Pending) + Send + Sync + 'static) -> Self {
+impl ModelControl {
+    /// Creates a handle that passes commands to `send`. A command that is dropped fails with "the server is shutting
+    /// down".
+    pub fn new(send: impl Fn(PendingCommand) + Send + Sync + 'static) -> Self {
         Self(Arc::new(send))
     }
 
-    /// Gives an order, and waits until it is carried out.
+    /// Sends a command and waits for its result.
     ///
     /// # Errors
-    /// Why it could not be.
-    pub async fn give(&self, order: Order, model: &str) -> Result<(), Failure> {
-        let (done, end) = oneshot::channel();
-        (self.0)(Pending {
-            order,
+    /// If the command failed, or the server is shutting down.
+    pub async fn execute(&self, command: ModelCommand, model: &str) -> Result<(), Failure> {
+        let (reply, result) = oneshot::channel();
+        (self.0)(PendingCommand {
+            command,
             model: model.to_owned(),
-            done,
+            reply,
         });
-        end.await
+        result
+            .await
             .unwrap_or_else(|_| Err(Failure::new(Code::Unavailable, "the server is shutting down")))
     }
 }
@@ -112,46 +114,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_parameter_that_is_not_honored_is_rejected_by_name() {
-        let check = |order: Order, parameters: Json| {
+    fn an_unsupported_parameter_is_rejected_by_name() {
+        let check = |command: ModelCommand, parameters: Json| {
             let Json::Object(parameters) = parameters else {
                 panic!("parameters are an object")
             };
-            order
+            command
                 .check_parameters(&parameters)
                 .map_err(|failure| failure.message)
         };
-        assert_eq!(check(Order::Load, json!({})), Ok(()));
-        assert_eq!(check(Order::Unload, json!({"unload_dependents": false})), Ok(()));
-        assert_eq!(check(Order::Unload, json!({"unload_dependents": true})), Ok(()));
-        for (order, parameters, start) in [
+        assert_eq!(check(ModelCommand::Load, json!({})), Ok(()));
+        assert_eq!(
+            check(ModelCommand::Unload, json!({"unload_dependents": false})),
+            Ok(())
+        );
+        assert_eq!(
+            check(ModelCommand::Unload, json!({"unload_dependents": true})),
+            Ok(())
+        );
+        for (command, parameters, start) in [
             (
-                Order::Load,
+                ModelCommand::Load,
                 json!({"config": "{}"}),
                 "parameter `config` is not supported: ",
             ),
             (
-                Order::Load,
+                ModelCommand::Load,
                 json!({"file:1/model.onnx": "AA=="}),
                 "parameter `file:1/model.onnx` is not supported: ",
             ),
             (
-                Order::Load,
+                ModelCommand::Load,
                 json!({"unload_dependents": true}),
                 "unknown parameter `unload_dependents`; ",
             ),
             (
-                Order::Unload,
+                ModelCommand::Unload,
                 json!({"unload_dependents": 1}),
-                "parameter `unload_dependents`: expected true or false",
+                "invalid value for parameter `unload_dependents`: expected true or false",
             ),
             (
-                Order::Unload,
+                ModelCommand::Unload,
                 json!({"config": "{}"}),
-                "unknown parameter `config`; known: unload_dependents",
+                "unknown parameter `config`; expected `unload_dependents`",
             ),
         ] {
-            let message = check(order, parameters).expect_err(start);
+            let message = check(command, parameters).expect_err(start);
             assert!(message.starts_with(start), "{message}");
         }
     }

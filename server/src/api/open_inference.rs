@@ -1,22 +1,22 @@
-//! What the server and its models tell of themselves in the Open Inference Protocol, in the words of that protocol. REST
-//! sends these as JSON, gRPC as messages of the same shape.
+//! Metadata, configuration, statistics and repository index of the Open Inference Protocol, with the field names of
+//! the protocol. REST sends these types as JSON; gRPC converts them to messages with the same fields.
 
 use serde::Serialize;
 
 use super::call::{Call, VERSION};
-use super::tensors::{self, Spec};
+use super::tensors::{self, TensorSpec};
 use crate::batching::Policy;
 use crate::engine::Total;
 use crate::registry::{ModelState, Snapshot};
 use crate::values::DType;
 
-/// The name of the server.
+/// Name of the server.
 pub const SERVER_NAME: &str = "inference-server";
 
-/// The version of the server.
+/// Version of the server.
 pub const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What the server has beyond the core of the protocol.
+/// Supported extensions of the protocol.
 pub const EXTENSIONS: [&str; 4] = [
     "binary_tensor_data",
     "model_configuration",
@@ -24,152 +24,152 @@ pub const EXTENSIONS: [&str; 4] = [
     "statistics",
 ];
 
-/// What tensors a model takes and gives.
+/// Inputs and outputs of a model.
 #[derive(Debug, Serialize)]
 pub struct ModelMetadata {
-    /// As the client asked.
+    /// The name in the request.
     pub name: String,
-    /// All that there are.
+    /// Available versions.
     pub versions: [&'static str; 1],
-    /// Framework of the model.
+    /// Framework or runtime of the model.
     pub platform: String,
-    /// What it takes.
+    /// Input tensors.
     pub inputs: Vec<TensorMetadata>,
-    /// What it gives.
+    /// Output tensors.
     pub outputs: Vec<TensorMetadata>,
 }
 
-/// One tensor of a model.
+/// Name, datatype and shape of a tensor.
 #[derive(Debug, Serialize)]
 pub struct TensorMetadata {
-    /// Its name.
+    /// Name of the tensor.
     pub name: String,
-    /// Type of its elements.
+    /// Element type.
     pub datatype: &'static str,
-    /// Its dimensions; the first counts items, unless the task is unbatched. -1 is any size.
+    /// Shape. The first dimension is the batch dimension, unless the task is unbatched. -1 means any size.
     pub shape: Vec<i64>,
 }
 
-/// Triton's configuration of a model, as far as it means something here.
+/// The subset of Triton's model configuration that applies to this server.
 #[derive(Debug, Serialize)]
 pub struct ModelConfig {
-    /// As the client asked.
+    /// The name in the request.
     pub name: String,
-    /// Framework of the model.
+    /// Framework or runtime of the model.
     pub platform: String,
     /// Name of the plugin.
     pub backend: String,
-    /// Maximum number of items in a batch. If it is greater than zero, `dims` are the dimensions of one item; it is zero for
-    /// an unbatched task, where they are those of the whole tensor.
+    /// Maximum number of items in a batch, or zero for an unbatched task. If it is greater than zero, `dims`
+    /// describes one item; otherwise the whole tensor.
     pub max_batch_size: usize,
-    /// What it takes.
+    /// Input tensors.
     pub input: Vec<TensorConfig>,
-    /// What it gives.
+    /// Output tensors.
     pub output: Vec<TensorConfig>,
-    /// Workers.
+    /// Number of workers.
     pub instance_group: [InstanceGroup; 1],
-    /// How items wait for a fuller batch; absent for an unbatched task.
+    /// Absent for unbatched tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dynamic_batching: Option<DynamicBatching>,
-    /// One reply for each request.
+    /// Always one reply per request.
     pub model_transaction_policy: TransactionPolicy,
 }
 
-/// One tensor of a model, in its configuration.
+/// A tensor in the model configuration.
 #[derive(Debug, Serialize)]
 pub struct TensorConfig {
-    /// Its name.
+    /// Name of the tensor.
     pub name: String,
-    /// Type of its elements.
+    /// Element type.
     pub data_type: &'static str,
-    /// Dimensions of one item; -1 is any size.
+    /// Shape of one item. -1 means any size.
     pub dims: Vec<i64>,
 }
 
-/// What runs a model.
+/// The workers of a model.
 #[derive(Debug, Serialize)]
 pub struct InstanceGroup {
-    /// As the client asked for the model.
+    /// The name in the request.
     pub name: String,
-    /// `KIND_CPU`; what a plugin makes of it is not known here.
+    /// Always `KIND_CPU`; the server does not know which device the plugin uses.
     pub kind: &'static str,
-    /// Workers.
+    /// Number of workers.
     pub count: usize,
 }
 
-/// How items wait for a fuller batch.
+/// Batching settings.
 #[derive(Debug, Serialize)]
 pub struct DynamicBatching {
-    /// Longest wait.
+    /// Maximum time that an item waits for a fuller batch.
     pub max_queue_delay_microseconds: u64,
 }
 
-/// How many replies a request has.
+/// Number of replies per request.
 #[derive(Debug, Serialize)]
 pub struct TransactionPolicy {
-    /// Never.
+    /// Always false.
     pub decoupled: bool,
 }
 
-/// What a model has done since it was loaded.
+/// Statistics of a model since it was loaded.
 #[derive(Debug, Serialize)]
 pub struct ModelStatistics {
-    /// As the client asked.
+    /// The name in the request.
     pub name: String,
-    /// The only one.
+    /// Always [`VERSION`].
     pub version: &'static str,
-    /// When a request was answered last, in Unix milliseconds.
+    /// Time of the last reply, in milliseconds since the Unix epoch.
     pub last_inference: u64,
-    /// Items.
+    /// Number of items.
     pub inference_count: u64,
-    /// Batches.
+    /// Number of batches.
     pub execution_count: u64,
-    /// Where the time of its requests went.
+    /// Time spent in each stage.
     pub inference_stats: InferStatistics,
-    /// Where the time of its batches went, by their size.
+    /// Time spent per batch size.
     pub batch_stats: Vec<InferBatchStatistics>,
 }
 
-/// Where the time of requests went.
+/// Time that requests spent in each stage.
 #[derive(Debug, Serialize)]
 pub struct InferStatistics {
-    /// Requests that succeeded.
+    /// Successful requests.
     pub success: StatisticDuration,
-    /// Requests that failed.
+    /// Failed requests.
     pub fail: StatisticDuration,
-    /// Waiting.
+    /// Queueing.
     pub queue: StatisticDuration,
     /// Preparing items.
     pub compute_input: StatisticDuration,
-    /// In the model.
+    /// Running the model.
     pub compute_infer: StatisticDuration,
-    /// Writing replies.
+    /// Encoding replies.
     pub compute_output: StatisticDuration,
-    /// There is no cache.
+    /// Always zero: there is no cache.
     pub cache_hit: StatisticDuration,
-    /// There is no cache.
+    /// Always zero: there is no cache.
     pub cache_miss: StatisticDuration,
 }
 
-/// Where the time of the batches of one size went.
+/// Time spent on batches of one size.
 #[derive(Debug, Serialize)]
 pub struct InferBatchStatistics {
-    /// Items.
+    /// Number of items in the batch.
     pub batch_size: u64,
-    /// Nothing: items are prepared before they are in a batch.
+    /// Always zero: items are prepared before they join a batch.
     pub compute_input: StatisticDuration,
-    /// In the model.
+    /// Running the model.
     pub compute_infer: StatisticDuration,
-    /// Nothing: replies are written after it, request by request.
+    /// Always zero: replies are encoded per request, after the batch.
     pub compute_output: StatisticDuration,
 }
 
-/// How often, and how long in all.
+/// A count and a total duration.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct StatisticDuration {
-    /// How often.
+    /// Number of occurrences.
     pub count: u64,
-    /// Nanoseconds in all.
+    /// Total duration in nanoseconds.
     pub ns: u64,
 }
 
@@ -182,23 +182,23 @@ impl From<Total> for StatisticDuration {
     }
 }
 
-/// One model in the list of models.
+/// An entry of the repository index.
 #[derive(Debug, Serialize)]
 pub struct IndexEntry {
     /// Configured name.
     pub name: String,
-    /// The only one.
+    /// Always [`VERSION`].
     pub version: &'static str,
     /// `READY`, `LOADING` or `UNAVAILABLE`.
     pub state: &'static str,
-    /// Why it is not ready; may be empty.
+    /// Why the model is not ready; may be empty.
     pub reason: String,
 }
 
-/// What tensors the model that a client calls `name` takes and gives.
+/// Returns the metadata of a task under the name that the client used.
 pub fn metadata(name: &str, call: &Call) -> ModelMetadata {
-    let tensors = |specs: Vec<Spec<'_>>| {
-        let one = |spec: &Spec<'_>| TensorMetadata {
+    let tensors = |specs: Vec<TensorSpec<'_>>| {
+        let one = |spec: &TensorSpec<'_>| TensorMetadata {
             name: spec.name.to_owned(),
             datatype: spec.dtype.name(),
             shape: spec.shape(),
@@ -214,10 +214,10 @@ pub fn metadata(name: &str, call: &Call) -> ModelMetadata {
     }
 }
 
-/// How the model that a client calls `name` is run.
+/// Returns the configuration of a task under the name that the client used.
 pub fn config(name: &str, call: &Call) -> ModelConfig {
-    let tensors = |specs: Vec<Spec<'_>>| {
-        let one = |spec: Spec<'_>| TensorConfig {
+    let tensors = |specs: Vec<TensorSpec<'_>>| {
+        let one = |spec: TensorSpec<'_>| TensorConfig {
             name: spec.name.to_owned(),
             data_type: data_type(spec.dtype),
             dims: spec.item_shape,
@@ -253,7 +253,7 @@ pub fn config(name: &str, call: &Call) -> ModelConfig {
     }
 }
 
-/// Triton's name of a type of elements.
+/// Triton's name for an element type.
 fn data_type(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool => "TYPE_BOOL",
@@ -273,7 +273,7 @@ fn data_type(dtype: DType) -> &'static str {
     }
 }
 
-/// What the model that a client calls `name` has done.
+/// Returns the statistics of a task under the name that the client used.
 pub fn statistics(name: &str, call: &Call) -> ModelStatistics {
     let totals = call.generation.engine.totals(call.task);
     let execution_count = totals.batches.values().map(|total| total.count).sum();
@@ -306,7 +306,8 @@ pub fn statistics(name: &str, call: &Call) -> ModelStatistics {
     }
 }
 
-/// The statistics of every task that is loaded: by the name of its model, if it is the only one, else as `model.task`.
+/// Returns the statistics of every loaded task. A task is named after its model if it is the only one, otherwise
+/// `model.task`.
 pub fn all_statistics(snapshot: &Snapshot) -> Vec<ModelStatistics> {
     let mut all = Vec::new();
     for entry in snapshot.models() {
@@ -324,7 +325,7 @@ pub fn all_statistics(snapshot: &Snapshot) -> Vec<ModelStatistics> {
     all
 }
 
-/// The configured models, or those of them that serve.
+/// Lists the configured models, or only those that are ready.
 pub fn index(snapshot: &Snapshot, ready_only: bool) -> Vec<IndexEntry> {
     let entry = |entry: &std::sync::Arc<crate::registry::ModelEntry>| {
         let (state, reason) = match (&entry.state, entry.reason()) {

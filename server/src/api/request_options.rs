@@ -1,7 +1,7 @@
-//! What clients say of a request besides its content: deadline, priority, request id, trace.
+//! Options that clients send in headers: timeout, priority, request id and trace.
 //!
-//! Headers of HTTP and metadata of gRPC have the same names and mean the same. Either is read through a function from a
-//! name to a value, as their types have nothing in common.
+//! HTTP headers and gRPC metadata have the same names and meaning. Both are read through a function from name to
+//! value, since their types differ.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,22 +9,22 @@ use std::time::Duration;
 use super::failure::{Code, Failure};
 use crate::batching::Priority;
 
-/// How a request wants to be treated.
+/// Options of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hints {
-    /// How long after its arrival it must be answered.
+pub struct RequestOptions {
+    /// Maximum time from arrival to reply.
     pub timeout: Duration,
-    /// Its class.
+    /// Priority in the queue.
     pub priority: Priority,
-    /// Its id in the log; empty if it has none.
+    /// Request id for the log; empty if there is none.
     pub request_id: Arc<str>,
 }
 
-/// Nobody waits for longer; also keeps deadlines within what the clock can express.
+/// Maximum timeout. It keeps deadlines within the range of the clock.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
-impl Hints {
-    /// Reads `x-request-timeout`, `x-priority` and `x-request-id`. `header` gives the value of a header.
+impl RequestOptions {
+    /// Parses `x-request-timeout`, `x-priority` and `x-request-id`. `header` returns the value of a header.
     pub fn read<'a>(
         header: impl Fn(&'static str) -> Option<&'a [u8]>,
         default_timeout: Duration,
@@ -40,7 +40,7 @@ impl Hints {
             Some(name) if name.eq_ignore_ascii_case("low") => Priority::Low,
             Some(name) => {
                 return Err(malformed(format!(
-                    "header x-priority: expected high, normal or low, got `{name}`"
+                    "invalid value `{name}` for header x-priority: expected high, normal or low"
                 )));
             }
         };
@@ -51,8 +51,8 @@ impl Hints {
         })
     }
 
-    /// Takes over what the request's own parameters say: `timeout` in microseconds, and `priority`, where 1 is the highest,
-    /// 2 is normal, and 0 says nothing. So Triton has them.
+    /// Applies Triton's request parameters, which take precedence over headers: `timeout` in microseconds, and
+    /// `priority`, where 1 is high, 2 is normal, higher numbers are low, and 0 keeps the current value.
     pub fn override_with(&mut self, timeout: Option<u64>, priority: Option<u64>) {
         if let Some(micros @ 1..) = timeout {
             self.timeout = Duration::from_micros(micros).min(MAX_TIMEOUT);
@@ -75,7 +75,7 @@ fn text<'a>(
     };
     match std::str::from_utf8(value) {
         Ok(text) => Ok(Some(text.trim())),
-        Err(_) => Err(malformed(format!("header {name}: not readable as text"))),
+        Err(_) => Err(malformed(format!("header {name}: expected UTF-8 text"))),
     }
 }
 
@@ -87,11 +87,11 @@ fn parse_timeout(text: &str) -> Result<Duration, Failure> {
     let parsed = seconds.unwrap_or_else(|| humantime::parse_duration(text).ok());
     match parsed {
         Some(timeout) if timeout > MAX_TIMEOUT => Err(malformed(format!(
-            "header x-request-timeout: `{text}` is too long, at most 24h"
+            "invalid value `{text}` for header x-request-timeout: expected at most 24h"
         ))),
         Some(timeout) if !timeout.is_zero() => Ok(timeout),
         _ => Err(malformed(format!(
-            "header x-request-timeout: expected a duration such as 250ms or 2s, or seconds, got `{text}`"
+            "invalid value `{text}` for header x-request-timeout: expected a duration such as 250ms or 2s, or a number of seconds"
         ))),
     }
 }
@@ -100,14 +100,14 @@ fn malformed(message: String) -> Failure {
     Failure::new(Code::Malformed, message)
 }
 
-/// The client's own request id, if it may stand in a log and in a header as it is.
+/// The request id that the client sent, if it is safe to copy into logs and headers.
 pub fn request_id<'a>(header: impl Fn(&'static str) -> Option<&'a [u8]>) -> Option<&'a str> {
     let id = std::str::from_utf8(header("x-request-id")?).ok()?;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&byte);
     ((1..=128).contains(&id.len()) && id.bytes().all(allowed)).then_some(id)
 }
 
-/// The trace that the request belongs to, by its W3C `traceparent`: 32 hexadecimal digits.
+/// The trace id in the W3C `traceparent` header: 32 hexadecimal digits.
 pub fn trace_id<'a>(header: impl Fn(&'static str) -> Option<&'a [u8]>) -> Option<&'a str> {
     let parent = std::str::from_utf8(header("traceparent")?).ok()?;
     let mut parts = parent.trim().split('-');
@@ -129,10 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_has_a_unit_or_is_seconds() {
+    fn a_timeout_without_a_unit_is_in_seconds() {
         let timeout = |text| {
-            Hints::read(header("x-request-timeout", text), Duration::from_secs(9))
-                .map(|hints| hints.timeout.as_millis())
+            RequestOptions::read(header("x-request-timeout", text), Duration::from_secs(9))
+                .map(|options| options.timeout.as_millis())
         };
         assert_eq!(timeout("250ms"), Ok(250));
         assert_eq!(timeout(" 2s "), Ok(2000));
@@ -150,17 +150,17 @@ mod tests {
             "25h",
             "99999999999999999999s",
         ] {
-            let failure = timeout(bad).expect_err("a bad timeout");
+            let failure = timeout(bad).expect_err("the timeout is invalid");
             assert_eq!(failure.code.status(), 400, "for {bad}");
         }
     }
 
     #[test]
-    fn a_request_that_says_nothing_gets_the_defaults() {
-        let hints = Hints::read(|_| None, Duration::from_secs(9)).expect("no headers are fine");
+    fn a_request_without_headers_gets_the_defaults() {
+        let options = RequestOptions::read(|_| None, Duration::from_secs(9)).expect("no headers are fine");
         assert_eq!(
-            hints,
-            Hints {
+            options,
+            RequestOptions {
                 timeout: Duration::from_secs(9),
                 priority: Priority::Normal,
                 request_id: "".into(),
@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn a_priority_is_one_of_three() {
         let priority = |text| {
-            Hints::read(header("x-priority", text), Duration::from_secs(9)).map(|hints| hints.priority)
+            RequestOptions::read(header("x-priority", text), Duration::from_secs(9))
+                .map(|options| options.priority)
         };
         assert_eq!(priority("high"), Ok(Priority::High));
         assert_eq!(priority("Low"), Ok(Priority::Low));
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_id_is_taken_only_if_it_is_harmless() {
+    fn a_request_id_is_accepted_only_if_it_is_safe_to_log() {
         let id = |text| request_id(header("x-request-id", text)).map(str::to_owned);
         assert_eq!(id("a1-b2.c3"), Some("a1-b2.c3".to_owned()));
         assert_eq!(id(""), None);
@@ -188,22 +189,25 @@ mod tests {
     }
 
     #[test]
-    fn parameters_go_before_headers() {
-        let mut hints = Hints {
+    fn parameters_take_precedence_over_headers() {
+        let mut options = RequestOptions {
             timeout: Duration::from_secs(9),
             priority: Priority::Low,
             request_id: "".into(),
         };
-        hints.override_with(Some(0), Some(0));
-        assert_eq!((hints.timeout.as_secs(), hints.priority), (9, Priority::Low));
-        hints.override_with(Some(250_000), Some(1));
-        assert_eq!((hints.timeout.as_millis(), hints.priority), (250, Priority::High));
-        hints.override_with(Some(u64::MAX), Some(7));
-        assert_eq!((hints.timeout, hints.priority), (MAX_TIMEOUT, Priority::Low));
+        options.override_with(Some(0), Some(0));
+        assert_eq!((options.timeout.as_secs(), options.priority), (9, Priority::Low));
+        options.override_with(Some(250_000), Some(1));
+        assert_eq!(
+            (options.timeout.as_millis(), options.priority),
+            (250, Priority::High)
+        );
+        options.override_with(Some(u64::MAX), Some(7));
+        assert_eq!((options.timeout, options.priority), (MAX_TIMEOUT, Priority::Low));
     }
 
     #[test]
-    fn a_trace_is_known_by_its_parent() {
+    fn the_trace_id_comes_from_traceparent() {
         let trace = |text| trace_id(header("traceparent", text));
         let id = "0af7651916cd43dd8448eb211c80319c";
         assert_eq!(

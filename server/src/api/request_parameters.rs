@@ -1,4 +1,4 @@
-//! The `parameters` of a request in the Open Inference Protocol: some are meant for the server, the rest for the task.
+//! The `parameters` of a request in the Open Inference Protocol. Some are for the server, the others for the task.
 
 use std::collections::HashSet;
 
@@ -6,11 +6,11 @@ use bytes::Bytes;
 use plugin_abi::manifest::TaskManifest;
 use serde_json::Value as Json;
 
-use super::failure::{Code, Failure, cut};
+use super::failure::{Code, Failure, excerpt};
 use crate::codec::bounded_json::visit_members;
 
-/// Parameters that a client or its library sends for the server, and that no task is shown.
-const FOR_THE_SERVER: [&str; 9] = [
+/// Parameters for the server, which are not passed to the task.
+const SERVER_PARAMETERS: [&str; 9] = [
     "binary_data_output",
     "content_type",
     "headers",
@@ -22,24 +22,24 @@ const FOR_THE_SERVER: [&str; 9] = [
     "triton_enable_empty_final_response",
 ];
 
-/// The parameters of a request, sorted by whom they are for.
+/// The parameters of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
-    /// Microseconds that the reply may take.
+    /// Request timeout in microseconds.
     pub timeout: Option<u64>,
-    /// 1 is the highest.
+    /// Priority; 1 is the highest.
     pub priority: Option<u64>,
-    /// Whether outputs are wanted as binary where nothing else is said.
+    /// Whether outputs are binary by default.
     pub binary_output: bool,
-    /// A JSON object for the task; empty if there is nothing in it, or the task takes none.
+    /// The parameters for the task as a JSON object; empty if there are none or the task takes none.
     pub for_task: Bytes,
 }
 
 impl Parameters {
-    /// Reads them from a JSON object.
+    /// Reads parameters from a JSON object.
     ///
     /// # Errors
-    /// One that is for the server is not what it should be, one is given twice, or there are too many.
+    /// If a parameter for the server is invalid, a parameter is repeated, or there are too many.
     pub fn read_json(object: &str, task: &TaskManifest) -> Result<Self, Failure> {
         let mut reader = Reader::new(task);
         visit_members(object, &mut |name, value| reader.add(&name, value))
@@ -47,10 +47,10 @@ impl Parameters {
         Ok(reader.finish())
     }
 
-    /// Reads them from names and values.
+    /// Reads parameters from names and values.
     ///
     /// # Errors
-    /// As [`read_json`](Self::read_json).
+    /// Same as [`read_json`](Self::read_json).
     pub fn read(
         parameters: impl IntoIterator<Item = (String, Json)>,
         task: &TaskManifest,
@@ -63,15 +63,15 @@ impl Parameters {
     }
 }
 
-/// Maximum number of parameters of a request.
+/// Maximum number of parameters in a request.
 const MAX_PARAMETERS: usize = 1024;
 
-/// Sorts parameters as they come. Those of a task stay the text that they are. What a task that takes no parameters is
-/// sent is ignored, as the clients of this protocol expect.
+/// Separates the parameters for the server from those for the task, whose values are copied as text. Parameters for a
+/// task that takes none are ignored, as clients of this protocol expect.
 struct Reader {
     read: Parameters,
     seen: HashSet<String>,
-    /// The object for the task so far, without its last brace; `None` if the task takes no parameters.
+    /// The JSON object for the task so far, without the closing brace; `None` if the task takes no parameters.
     for_task: Option<Vec<u8>>,
 }
 
@@ -88,21 +88,21 @@ impl Reader {
         let malformed = |message| Err(Failure::new(Code::Malformed, message));
         if self.seen.len() == MAX_PARAMETERS {
             return malformed(format!(
-                "`parameters` has more than {MAX_PARAMETERS} members, the maximum"
+                "`parameters` has too many members: expected at most {MAX_PARAMETERS}"
             ));
         }
         if !self.seen.insert(name.to_owned()) {
-            return malformed(format!("parameter `{}` is given twice", cut(name)));
+            return malformed(format!("duplicate parameter `{}`", excerpt(name)));
         }
         match name {
-            "timeout" => self.read.timeout = number(name, "microseconds", value)?,
+            "timeout" => self.read.timeout = number(name, "a number of microseconds", value)?,
             "priority" => self.read.priority = number(name, "a number, where 1 is the highest", value)?,
             "binary_data_output" => self.read.binary_output = boolean(name, value)?,
-            _ if FOR_THE_SERVER.contains(&name) => {}
+            _ if SERVER_PARAMETERS.contains(&name) => {}
             _ => {
                 if let Some(object) = &mut self.for_task {
                     object.push(if object.is_empty() { b'{' } else { b',' });
-                    // Writing to memory does not fail.
+                    // Writing to memory cannot fail.
                     let _ = serde_json::to_writer(&mut *object, name);
                     object.push(b':');
                     object.extend_from_slice(value.as_bytes());
@@ -133,7 +133,7 @@ fn boolean(name: &str, value: &str) -> Result<bool, Failure> {
 }
 
 fn number(name: &str, expected: &str, value: &str) -> Result<Option<u64>, Failure> {
-    // gRPC clients that do not know better send every number as text.
+    // Some gRPC clients send every number as a string.
     let digits = value
         .strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'))
@@ -146,7 +146,10 @@ fn number(name: &str, expected: &str, value: &str) -> Result<Option<u64>, Failur
 }
 
 fn unexpected(name: &str, expected: &str, got: &str) -> Failure {
-    let message = format!("parameter `{name}`: expected {expected}, got {}", cut(got));
+    let message = format!(
+        "invalid value {} for parameter `{name}`: expected {expected}",
+        excerpt(got)
+    );
     Failure::new(Code::Malformed, message)
 }
 
@@ -176,10 +179,10 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_own_are_not_shown_to_the_task() {
+    fn parameters_for_the_server_are_not_passed_to_the_task() {
         let sent =
             json!({"timeout": 250, "priority": 1, "binary_data_output": true, "sequence_id": 7, "top": 3});
-        let read = read(sent, true).expect("they are well-formed");
+        let read = read(sent, true).expect("the parameters are valid");
         assert_eq!(
             (read.timeout, read.priority, read.binary_output),
             (Some(250), Some(1), true)
@@ -188,25 +191,25 @@ mod tests {
     }
 
     #[test]
-    fn a_task_without_parameters_is_sent_none() {
+    fn a_task_that_takes_no_parameters_gets_none() {
         assert_eq!(read(json!({"top": 3}), false), Ok(Parameters::default()));
         assert_eq!(read(json!({}), true), Ok(Parameters::default()));
     }
 
     #[test]
-    fn what_is_not_a_number_is_refused_by_name() {
+    fn an_invalid_value_is_rejected_with_the_name_of_the_parameter() {
         for (sent, expected) in [
             (
                 json!({"timeout": -1}),
-                "parameter `timeout`: expected microseconds, got -1",
+                "invalid value -1 for parameter `timeout`: expected a number of microseconds",
             ),
             (
                 json!({"priority": "low"}),
-                "parameter `priority`: expected a number, where 1 is the highest, got \"low\"",
+                "invalid value \"low\" for parameter `priority`: expected a number, where 1 is the highest",
             ),
             (
                 json!({"binary_data_output": 1}),
-                "parameter `binary_data_output`: expected true or false, got 1",
+                "invalid value 1 for parameter `binary_data_output`: expected true or false",
             ),
         ] {
             assert_eq!(read(sent, true), Err(expected.to_owned()));
@@ -214,34 +217,34 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_the_task_keep_their_text() {
+    fn values_for_the_task_are_copied_as_text() {
         let task = TaskManifest {
             parameters_schema: json!({"type": "object"}),
             ..TaskManifest::default()
         };
         let read = |text| Parameters::read_json(text, &task).map_err(|failure| failure.message);
-        let read_one =
-            read(r#"{"a": 1.50, "headers": {"x": 1}, "b\"": [ 1 ], "timeout": "5"}"#).expect("it is valid");
+        let read_one = read(r#"{"a": 1.50, "headers": {"x": 1}, "b\"": [ 1 ], "timeout": "5"}"#)
+            .expect("the parameters are valid");
         assert_eq!(&read_one.for_task[..], br#"{"a":1.50,"b\"":[ 1 ]}"#);
         assert_eq!(read_one.timeout, Some(5));
         assert_eq!(
             read(r#"{"a": 1, "a": 2}"#),
-            Err("parameter `a` is given twice".to_owned())
+            Err("duplicate parameter `a`".to_owned())
         );
     }
 
     #[test]
-    fn there_are_at_most_1024_parameters() {
+    fn a_request_can_have_up_to_1024_parameters() {
         let object = |count: usize| {
             let members: Vec<String> = (0..count).map(|index| format!("\"p{index}\":1")).collect();
             format!("{{{}}}", members.join(","))
         };
         let read = |count| Parameters::read_json(&object(count), &TaskManifest::default());
         assert!(read(1024).is_ok());
-        let failure = read(1025).expect_err("there are too many");
+        let failure = read(1025).expect_err("there are too many parameters");
         assert_eq!(
             failure.message,
-            "`parameters` has more than 1024 members, the maximum"
+            "`parameters` has too many members: expected at most 1024"
         );
     }
 }

@@ -1,18 +1,18 @@
-//! One inference request, for the metrics by model. The same for every protocol.
+//! The metrics record of an inference request, shared by all protocols.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::access_log::CLIENT_GONE;
+use super::access_log::CLIENT_CLOSED_REQUEST;
 use super::call::Call;
 use super::failure::Failure;
 use crate::clock;
 use crate::metrics::{Metrics, Protocol};
 use crate::registry::{ModelEntry, Snapshot};
 
-/// A request from its arrival to its answer. It counts once, when it is dropped: with the status of its answer, or as one
-/// whose client went away if it has none. A request to a model that is not known does not count, as its name is the client's
-/// choice.
+/// Measures a request from its arrival to its reply. It is counted once, when the record is dropped: with the status
+/// of the reply, or as a disconnect if there is none. Requests to unknown models are not counted, because clients
+/// must not create label values.
 pub struct RequestRecord {
     metrics: Arc<Metrics>,
     protocol: Protocol,
@@ -21,28 +21,28 @@ pub struct RequestRecord {
     status: u16,
 }
 
-/// What a request is addressed to.
+/// The model, and the task if it is known.
 enum Address {
     Task(Call),
-    /// A model, none of whose tasks answers.
+    /// A model that is not ready, or that has no such task.
     Model(Arc<ModelEntry>),
 }
 
 impl RequestRecord {
-    /// A request that arrived at `received` and is not answered yet.
+    /// Starts the record of a request that arrived at `received`.
     pub fn new(metrics: &Arc<Metrics>, protocol: Protocol, received: Instant) -> Self {
         Self {
             metrics: metrics.clone(),
             protocol,
             received,
             address: None,
-            status: CLIENT_GONE,
+            status: CLIENT_CLOSED_REQUEST,
         }
     }
 
-    /// Records what the request is addressed to. `name` is what the client called it: if there is no such task, or the model
-    /// does not serve, the request still counts for the model.
-    pub fn addressed(&mut self, snapshot: &Snapshot, name: &str, call: &Result<Call, Failure>) {
+    /// Sets the model and task. If the task is unknown or the model is not ready, the request is counted for the
+    /// model that `name`, from the request, refers to.
+    pub fn set_address(&mut self, snapshot: &Snapshot, name: &str, call: &Result<Call, Failure>) {
         self.address = match call {
             Ok(call) => Some(Address::Task(call.clone())),
             Err(_) => snapshot
@@ -51,13 +51,13 @@ impl RequestRecord {
         };
     }
 
-    /// When the request arrived.
+    /// Arrival time of the request.
     pub fn received(&self) -> Instant {
         self.received
     }
 
-    /// Records the HTTP status of the answer.
-    pub fn answered(mut self, status: u16) {
+    /// Finishes the record with the HTTP status of the reply.
+    pub fn finish(mut self, status: u16) {
         self.status = status;
     }
 }
@@ -69,9 +69,9 @@ impl Drop for RequestRecord {
             Some(Address::Model(entry)) => (entry.name(), None),
             None => return,
         };
-        let took = clock::now().saturating_duration_since(self.received);
+        let elapsed = clock::now().saturating_duration_since(self.received);
         self.metrics.count_request(model, task, |requests| {
-            requests.observe(self.protocol, self.status, took);
+            requests.observe(self.protocol, self.status, elapsed);
         });
     }
 }

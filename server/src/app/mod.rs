@@ -20,7 +20,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use crate::api::model_control::Control;
+use crate::api::model_control::ModelControl;
 use crate::cli::ServeArgs;
 use crate::codec;
 use crate::config::{self, ConfigErrors, Examined, Facts, LogFormat, ModelSettings, Settings, Source};
@@ -168,8 +168,8 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         let _cleanup = ScratchCleanup::of(&reloader);
         let (commands, receiver) = channel();
         let client_commands = commands.clone();
-        // If the thread has stopped, the server is shutting down. Dropping the order answers it.
-        let control = Control::new(move |order| drop(client_commands.send(Command::Order(order))));
+        // If the thread has stopped, the server is shutting down. Dropping the command answers it.
+        let control = ModelControl::new(move |command| drop(client_commands.send(Command::Model(command))));
         let mut listening = settings.clone();
         listening.server.max_connections = max_connections;
         let server = http::Server::bind(&listening, registry.clone(), metrics.clone(), control.clone())
@@ -201,7 +201,7 @@ fn bind_grpc(
     settings: &Settings,
     registry: &Arc<Registry>,
     metrics: &Arc<Metrics>,
-    control: Control,
+    control: ModelControl,
 ) -> Result<Option<grpc::Server>, AppError> {
     let Some(port) = settings.server.grpc_port else {
         return Ok(None);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::{log_warnings, read_config};
-use crate::api::model_control::{Order, Pending};
+use crate::api::model_control::{ModelCommand, PendingCommand};
 use crate::api::{Code, Failure};
 use crate::cli::ServeArgs;
 use crate::clock;
@@ -23,7 +23,7 @@ use crate::reload::Reloader;
 pub(super) enum Command {
     Reload,
     /// A client's request to load or unload one model.
-    Order(Pending),
+    Model(PendingCommand),
     ShutDown {
         deadline: Instant,
         /// Whether all requests have been answered.
@@ -146,13 +146,13 @@ impl ModelLoop {
             };
             match command {
                 Ok(Command::Reload) => self.reload(),
-                Ok(Command::Order(pending)) => {
-                    let result = match pending.order {
-                        Order::Load => self.load(&pending.model),
-                        Order::Unload => self.unload(&pending.model),
+                Ok(Command::Model(pending)) => {
+                    let result = match pending.command {
+                        ModelCommand::Load => self.load(&pending.model),
+                        ModelCommand::Unload => self.unload(&pending.model),
                     };
                     // The client may have disconnected.
-                    let _ = pending.done.send(result);
+                    let _ = pending.reply.send(result);
                 }
                 Ok(Command::ShutDown {
                     deadline,

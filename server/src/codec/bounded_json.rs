@@ -1,6 +1,6 @@
-//! Reads JSON text in bounded memory: what a client sends is checked while a parser reads it.
+//! Reads JSON from clients in bounded memory: limits are checked during parsing.
 //!
-//! Everything here takes time linear in the text, no stack, and no memory for what is rejected.
+//! All functions take time linear in the text, do not recurse, and do not allocate memory for rejected elements.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,8 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::json::JsonError;
 
-/// A list of at most `MAX` elements. Reading stops at the first element beyond that, so that a rejected list takes no
-/// memory.
+/// A list of at most `MAX` elements. Parsing stops at the first element beyond the maximum.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AtMost<T, const MAX: usize>(pub Vec<T>);
 
@@ -36,7 +35,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for AtMostVisitor<
         let mut elements = Vec::new();
         while let Some(element) = seq.next_element()? {
             if elements.len() == MAX {
-                let message = format!("an array has more than {MAX} elements, the maximum here");
+                let message = format!("too many elements in an array: expected at most {MAX}");
                 return Err(A::Error::custom(message));
             }
             elements.push(element);
@@ -45,7 +44,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for AtMostVisitor<
     }
 }
 
-/// The elements of an array that is known to be JSON, as slices of it; `None` if there are more than `max`.
+/// Returns the elements of a valid JSON array as slices of it; `None` if there are more than `max`.
 pub fn elements(array: &str, max: usize) -> Option<Vec<&str>> {
     let mut elements = Vec::new();
     let mut reader = serde_json::Deserializer::from_str(array);
@@ -79,10 +78,10 @@ impl<'de> Visitor<'de> for ElementsVisitor<'_, 'de> {
     }
 }
 
-/// Shows the members of an object, one by one and as slices of it, until `visit` fails.
+/// Calls `visit` with the name and value of each member of an object, as slices of it, until `visit` fails.
 ///
 /// # Errors
-/// That of `visit`, or why the text is not an object.
+/// The outer error states why the text is not an object; the inner error is that of `visit`.
 pub fn visit_members<'de, E>(
     object: &'de str,
     visit: &mut dyn FnMut(Cow<'de, str>, &'de str) -> Result<(), E>,
@@ -123,7 +122,7 @@ impl<'de, E> Visitor<'de> for MembersVisitor<'_, 'de, E> {
     }
 }
 
-/// Reads the name of a member: as a slice where it has no escapes.
+/// Reads the name of a member, as a slice if it has no escapes.
 struct Name;
 
 impl<'de> DeserializeSeed<'de> for Name {
@@ -158,9 +157,11 @@ mod tests {
     fn a_list_is_read_up_to_its_maximum() {
         let read = |text| serde_json::from_str::<AtMost<i64, 3>>(text).map(|list| list.0);
         assert_eq!(read("[1,2,3]").ok(), Some(vec![1, 2, 3]));
-        let error = read("[1,2,3,4,").expect_err("it has four").to_string();
+        let error = read("[1,2,3,4,")
+            .expect_err("there are four elements")
+            .to_string();
         assert!(
-            error.starts_with("an array has more than 3 elements, the maximum here"),
+            error.starts_with("too many elements in an array: expected at most 3"),
             "{error}"
         );
     }
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_member_that_is_not_wanted_ends_the_visit() {
+    fn the_first_error_of_the_visitor_stops_parsing() {
         let mut seen = Vec::new();
         let result = visit_members(r#"{"a": 1, "\u0062": [2], "c": 3}"#, &mut |name, value| {
             seen.push((name.into_owned(), value.to_owned()));
@@ -185,7 +186,7 @@ mod tests {
         assert_eq!(result.ok(), Some(Err("enough")));
         let expected = [("a", "1"), ("b", "[2]")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(seen, expected);
-        let not_an_object = visit_members("[1]", &mut |_, _| Err("a member"));
+        let not_an_object = visit_members("[1]", &mut |_, _| Err("unexpected member"));
         assert!(not_an_object.is_err());
     }
 }

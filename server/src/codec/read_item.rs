@@ -1,6 +1,6 @@
-//! Makes a value of one item of a JSON request, according to what its task takes.
+//! Reads one item from JSON as an input value of its task.
 //!
-//! The item is known to be JSON; whatever else is wrong with it fails this item alone.
+//! The text is known to be valid JSON. Any other error fails only this item.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -18,7 +18,11 @@ use crate::json;
 use crate::suggest::nearest;
 use crate::values::{ItemInput, Value};
 
-/// Reads `text`, which is a slice of `body` and one JSON document, as an item of `task`.
+/// Reads an item of `task` from `text`, a JSON document that is a slice of `body`. The value shares memory with
+/// `body` if possible.
+///
+/// # Errors
+/// If the task does not accept the item.
 pub fn read_item(body: &Bytes, text: &str, task: &TaskManifest) -> Result<Value, ItemError> {
     let form = JsonForm::of(text);
     let Some(kind) = choose_kind(&task.input.kinds, form, text) else {
@@ -33,7 +37,10 @@ pub fn read_item(body: &Bytes, text: &str, task: &TaskManifest) -> Result<Value,
     }
 }
 
-/// Reads an example of a task's manifest as a client's item would be read.
+/// Reads an example from a manifest as if a client had sent it.
+///
+/// # Errors
+/// If the task does not accept the example.
 pub fn decode_example(task: &TaskManifest, example: &serde_json::Value) -> Result<ItemInput, ItemError> {
     let body = Bytes::from(example.to_string());
     let text = std::str::from_utf8(&body).map_err(|error| ItemError::Invalid(error.to_string()))?;
@@ -43,7 +50,7 @@ pub fn decode_example(task: &TaskManifest, example: &serde_json::Value) -> Resul
     })
 }
 
-/// What a JSON document is, by its first character.
+/// The type of a JSON document, determined by its first character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JsonForm {
     String,
@@ -78,7 +85,7 @@ impl JsonForm {
     }
 }
 
-/// Which of the task's kinds an item of this form is; `None` if none can be.
+/// Returns the input kind of an item of this form; `None` if none matches.
 fn choose_kind(kinds: &[Kind], form: JsonForm, text: &str) -> Option<Kind> {
     let preferred: &[Kind] = match form {
         JsonForm::String => &[Kind::Text, Kind::Json, Kind::Bytes, Kind::Tensors],
@@ -123,10 +130,10 @@ fn read_text(body: &Bytes, text: &str) -> Result<Value, ItemError> {
 fn read_string(text: &str) -> Result<Cow<'_, str>, ItemError> {
     json::from_str::<Text<'_>>(text)
         .map(|text| text.0)
-        .map_err(|error| ItemError::Invalid(format!("the text cannot be decoded: {}", error.message())))
+        .map_err(|error| ItemError::Invalid(format!("invalid string: {}", error.message())))
 }
 
-/// A string that is borrowed where it has no escapes.
+/// A string that is borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -143,26 +150,26 @@ fn read_bytes(text: &str, task: &TaskManifest) -> Result<Value, ItemError> {
         match &*key {
             "b64" if data.is_none() => match data_uri::decode_base64(string()?.as_bytes()) {
                 Ok(bytes) => data = Some(bytes),
-                Err(problem) => return invalid(format!("`b64` is {problem}")),
+                Err(problem) => return invalid(format!("`b64`: {problem}")),
             },
             "media_type" if media_type.is_none() => media_type = Some(string()?.into_owned()),
-            "b64" | "media_type" => return Err(given_twice(&key)),
-            _ => return invalid(format!("unknown member `{key}`; known: b64, media_type")),
+            "b64" | "media_type" => return Err(duplicate_member(&key)),
+            _ => return invalid(format!("unknown member `{key}`; expected b64 or media_type")),
         }
         Ok(())
     })?;
     match data {
         Some(data) => typed_bytes(data, media_type.unwrap_or_default(), task),
         None => Err(ItemError::Invalid(
-            "missing member `b64`, the data in base64".to_owned(),
+            "missing member `b64`: expected base64 data".to_owned(),
         )),
     }
 }
 
-/// A string where bytes are wanted: a data URI.
+/// Reads a string as bytes: it must be a data URI.
 fn read_data_uri(text: &str, task: &TaskManifest) -> Result<Value, ItemError> {
     let text: Cow<'_, str> = read_string(text)?;
-    if !data_uri::is_one(text.as_bytes()) {
+    if !data_uri::is_data_uri(text.as_bytes()) {
         return Err(unexpected(&task.input, JsonForm::String));
     }
     let uri = data_uri::decode(text.as_bytes()).map_err(ItemError::Invalid)?;
@@ -183,7 +190,7 @@ fn read_tensors(text: &str, form: JsonForm, input: &ValueManifest) -> Result<Val
         return match declared {
             [only] if !only.sequence => Ok(Value::Tensors(vec![read_tensor(text, &only.name, only)?])),
             _ => Err(ItemError::Invalid(format!(
-                "expected an object of the tensors {}, got {}",
+                "expected an object with the tensors {}, got {}",
                 names(declared),
                 form.name()
             ))),
@@ -196,7 +203,7 @@ fn read_tensors(text: &str, form: JsonForm, input: &ValueManifest) -> Result<Val
             let hint = nearest(&key, declared.iter().map(|tensor| tensor.name.as_str()))
                 .map(|name| format!(", did you mean `{name}`?"));
             return Err(ItemError::Invalid(format!(
-                "unknown tensor `{key}`{}; the task takes {}",
+                "unknown tensor `{key}`{}; expected {}",
                 hint.unwrap_or_default(),
                 names(declared)
             )));
@@ -207,12 +214,12 @@ fn read_tensors(text: &str, form: JsonForm, input: &ValueManifest) -> Result<Val
         };
         match replaced {
             None => Ok(()),
-            Some(_) => Err(given_twice(&key)),
+            Some(_) => Err(duplicate_member(&key)),
         }
     })?;
     let missing = |name: &str| {
         let names = names(declared);
-        ItemError::Invalid(format!("missing tensor `{name}`; the task takes {names}"))
+        ItemError::Invalid(format!("missing tensor `{name}`; expected {names}"))
     };
     let mut tensors = Vec::with_capacity(declared.len());
     for ((tensor, raw), sequence) in declared.iter().zip(found).zip(sequences) {
@@ -240,7 +247,7 @@ fn names(declared: &[TensorManifest]) -> String {
     declared.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
-/// The bytes of an object whose only member is `b64`; `None` for any other object.
+/// Returns the bytes of an object whose only member is `b64`; `None` for any other object.
 ///
 /// # Errors
 /// If the member is not base64.
@@ -253,16 +260,16 @@ pub fn b64_object(text: &str) -> Option<Result<Vec<u8>, String>> {
         return None;
     }
     Some(match json::from_str::<Cow<'_, str>>(data) {
-        Ok(data) => data_uri::decode_base64(data.as_bytes()).map_err(|problem| format!("`b64` is {problem}")),
+        Ok(data) => data_uri::decode_base64(data.as_bytes()).map_err(|problem| format!("`b64`: {problem}")),
         Err(error) => Err(format!("`b64`: {}", error.message())),
     })
 }
 
-fn given_twice(member: &str) -> ItemError {
-    ItemError::Invalid(format!("member `{member}` is given twice"))
+fn duplicate_member(member: &str) -> ItemError {
+    ItemError::Invalid(format!("duplicate member `{member}`"))
 }
 
-/// Shows each member of an object to `visit`, up to the first that it rejects.
+/// Calls `visit` for each member of an object, until it returns an error.
 fn for_each_member<'a>(
     text: &'a str,
     mut visit: impl FnMut(Cow<'a, str>, &'a str) -> Result<(), ItemError>,
@@ -270,20 +277,23 @@ fn for_each_member<'a>(
     visit_members(text, &mut visit).map_err(|error| ItemError::Invalid(error.message()))?
 }
 
-/// Maximum number of members of an object of which all are kept.
+/// Maximum number of members of an object that [`members`] reads.
 const MAX_MEMBERS: usize = 1024;
 
-/// The members of an object, none of them twice.
+/// Returns the members of an object, which must have different names.
+///
+/// # Errors
+/// If the text is not an object, a member is repeated, or there are too many.
 pub fn members(text: &str) -> Result<Vec<(Cow<'_, str>, &str)>, ItemError> {
     let mut seen = HashSet::new();
     let mut members = Vec::new();
     for_each_member(text, |name, value| {
         if members.len() == MAX_MEMBERS {
-            let message = format!("the object has more than {MAX_MEMBERS} members, the maximum");
+            let message = format!("the object has too many members: expected at most {MAX_MEMBERS}");
             return Err(ItemError::Invalid(message));
         }
         if !seen.insert(name.clone()) {
-            return Err(given_twice(&name));
+            return Err(duplicate_member(&name));
         }
         members.push((name, value));
         Ok(())

@@ -1,7 +1,6 @@
-//! Reads tensors from JSON numbers, straight into little-endian bytes.
+//! Reads tensors from JSON directly into little-endian bytes, without recursion and without building a tree.
 //!
-//! The text is known to be one JSON document, so the reader only looks for what a tensor may not have. It uses no
-//! recursion and builds no tree.
+//! The text is known to be one valid JSON document, so the reader only checks that it is a tensor.
 
 use bytes::Bytes;
 use half::{bf16, f16};
@@ -12,29 +11,32 @@ use crate::error::ItemError;
 use crate::json::{self, object_end, string_end};
 use crate::values::{DType, Tensor};
 
-/// Reads nested or flat arrays, or a scalar, as the declared tensor. A tensor of one element may be a scalar as well, such as a
-/// column of a row; if it is a missing value (`null`), a float is NaN. `name` is the declared one, or that of a tensor of the
-/// declared sequence.
+/// Reads nested or flat arrays, or a scalar, as the declared tensor. A tensor of one element can be a scalar, such as
+/// a column of a row, or `null`, which means a missing value and is NaN for floats. `name` is the declared name, or
+/// the name of a tensor in the declared sequence.
+///
+/// # Errors
+/// If the elements or the shape do not match the declaration.
 pub fn read_tensor(text: &str, name: &str, declared: &TensorManifest) -> Result<Tensor, ItemError> {
     let dtype = DType::from_name(&declared.dtype)
         .ok_or_else(|| ItemError::Fault(format!("tensor `{name}`: unknown datatype `{}`", declared.dtype)))?;
     let invalid = |message: String| ItemError::Invalid(format!("tensor `{name}`: {message}"));
     let max = declared_elements(&declared.shape).filter(|_| !declared.unranked);
     let mut reader = Reader::new(dtype, max);
-    match missing(dtype).filter(|_| text == "null" && max == Some(1)) {
+    match missing_value(dtype).filter(|_| text == "null" && max == Some(1)) {
         Some(nan) => reader.data = nan,
         None => reader.read(text).map_err(invalid)?,
     }
     let shape = match declared.unranked {
         true => reader.dims,
-        false => settle_shape(&reader.dims, &declared.shape).map_err(invalid)?,
+        false => resolve_shape(&reader.dims, &declared.shape).map_err(invalid)?,
     };
     Tensor::new(name, dtype, shape, Bytes::from(reader.data))
         .map_err(|error| ItemError::Invalid(error.to_string()))
 }
 
-/// A missing value: NaN, in a type that has it.
-fn missing(dtype: DType) -> Option<Vec<u8>> {
+/// Returns the NaN that represents a missing value; `None` for types without NaN.
+fn missing_value(dtype: DType) -> Option<Vec<u8>> {
     Some(match dtype {
         DType::Fp64 => f64::NAN.to_le_bytes().to_vec(),
         DType::Fp32 => f32::NAN.to_le_bytes().to_vec(),
@@ -44,7 +46,7 @@ fn missing(dtype: DType) -> Option<Vec<u8>> {
     })
 }
 
-/// How many elements a tensor of this shape has, if it has no open dimension.
+/// Returns the number of elements of a declared shape; `None` if a dimension has any size.
 fn declared_elements(shape: &[i64]) -> Option<u64> {
     let sizes = shape.iter().map(|&dim| u64::try_from(dim).ok());
     sizes
@@ -52,19 +54,20 @@ fn declared_elements(shape: &[i64]) -> Option<u64> {
         .try_fold(1u64, |product, size| product.checked_mul(size?))
 }
 
-/// Reads nested or flat arrays as elements of a type: the elements, and the lengths of the arrays from the outermost in.
-/// A tensor may have `max` elements; reading stops soon after.
+/// Reads nested or flat arrays of elements. Returns the elements and the lengths of the arrays, outermost first.
+/// Reading stops soon after `max` elements.
 ///
 /// # Errors
-/// What is wrong with which element.
+/// Names the invalid element, or states that the arrays are ragged.
 pub fn read_elements(text: &str, dtype: DType, max: Option<u64>) -> Result<(Bytes, Vec<u64>), String> {
     let mut reader = Reader::new(dtype, max);
     reader.read(text)?;
     Ok((Bytes::from(reader.data), reader.dims))
 }
 
-/// The shape of the data under the declared one: the nesting's own, or, of flat data, the one that its length leaves.
-fn settle_shape(got: &[u64], declared: &[i64]) -> Result<Vec<u64>, String> {
+/// Determines the shape of the data: that of the nested arrays or, for a flat array, the one that follows from the
+/// declared shape and the length.
+fn resolve_shape(got: &[u64], declared: &[i64]) -> Result<Vec<u64>, String> {
     let fits = |(&got, &want): (&u64, &i64)| want < 0 || u64::try_from(want) == Ok(got);
     if got.len() == declared.len() && got.iter().zip(declared).all(fits) {
         return Ok(got.to_vec());
@@ -73,7 +76,7 @@ fn settle_shape(got: &[u64], declared: &[i64]) -> Result<Vec<u64>, String> {
         return Ok(vec![1; declared.len()]);
     }
     if got.contains(&0) && got.len() < declared.len() {
-        // An empty array hides the dimensions within it, which are known if they are fixed.
+        // The dimensions below an empty array are not visible in JSON. They are known if they are fixed.
         let (outer, inner) = declared.split_at(got.len());
         let inner: Option<Vec<u64>> = inner.iter().map(|&dim| u64::try_from(dim).ok()).collect();
         if let Some(inner) = inner
@@ -109,8 +112,8 @@ fn settle_shape(got: &[u64], declared: &[i64]) -> Result<Vec<u64>, String> {
     Err(format!("expected shape {declared:?}{flat}, got {got:?}"))
 }
 
-/// How many elements too many are still counted, so that an error can state how many there are. Tensors can take several
-/// times the memory of their text, so reading stops after that.
+/// How many elements beyond the maximum are counted, so that an error can state their number. Tensors can take
+/// several times the memory of their text, so reading stops after that.
 const MAX_EXCESS: u64 = 65_536;
 
 struct Reader {
@@ -120,13 +123,13 @@ struct Reader {
     data: Vec<u8>,
     /// Number of elements read.
     elements: usize,
-    /// Length of the arrays at each depth, once one was closed there.
+    /// Length of the arrays at each depth, known after the first one was closed.
     dims: Vec<u64>,
     /// Whether the length at each depth is known.
     closed: Vec<bool>,
-    /// How many children each open array has so far.
+    /// Number of children of each open array so far.
     open: Vec<u64>,
-    /// How many arrays are open around an element, once one was seen.
+    /// Depth of the elements, known after the first one.
     leaf_depth: Option<usize>,
 }
 
@@ -146,7 +149,7 @@ impl Reader {
 
     fn read(&mut self, text: &str) -> Result<(), String> {
         let bytes = text.as_bytes();
-        // A number and its comma take two characters at least.
+        // A rough estimate: a number and its comma take at least two characters.
         let elements = self
             .max
             .map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
@@ -241,7 +244,7 @@ impl Reader {
 
     fn ragged(&self) -> String {
         format!(
-            "the nested arrays differ in length or depth near element {}",
+            "nested arrays have different lengths or depths near element {}",
             self.elements
         )
     }
@@ -250,14 +253,14 @@ impl Reader {
         format!(
             "element {}: expected {}, got {}",
             self.elements,
-            wanted(self.dtype),
+            expected_form(self.dtype),
             form.name()
         )
     }
 }
 
-/// What an element of this type is in JSON.
-fn wanted(dtype: DType) -> &'static str {
+/// The JSON form of an element, for error messages.
+fn expected_form(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool => "true or false",
         DType::Bytes => "a string or {\"b64\": …}",
@@ -268,7 +271,7 @@ fn wanted(dtype: DType) -> &'static str {
 
 fn push_element(dtype: DType, token: &str, data: &mut Vec<u8>) -> Result<(), String> {
     let form = JsonForm::of(token);
-    let mismatch = || format!("expected {}, got {}", wanted(dtype), form.name());
+    let mismatch = || format!("expected {}, got {}", expected_form(dtype), form.name());
     match dtype {
         DType::Bool => match token {
             "true" => data.push(1),
@@ -289,14 +292,14 @@ fn push_element(dtype: DType, token: &str, data: &mut Vec<u8>) -> Result<(), Str
         DType::Fp16 => {
             let value = f16::from_f64(float::<f64>(token, dtype, f64::is_finite)?);
             if !value.is_finite() {
-                return Err(format!("{token} does not fit {dtype}"));
+                return Err(format!("{token} is out of range for {dtype}"));
             }
             data.extend(value.to_le_bytes());
         }
         DType::Bf16 => {
             let value = bf16::from_f64(float::<f64>(token, dtype, f64::is_finite)?);
             if !value.is_finite() {
-                return Err(format!("{token} does not fit {dtype}"));
+                return Err(format!("{token} is out of range for {dtype}"));
             }
             data.extend(value.to_le_bytes());
         }
@@ -319,14 +322,14 @@ fn push_string(token: &str, data: &mut Vec<u8>) -> Result<(), String> {
         inner
     } else {
         decoded = json::from_str::<String>(token)
-            .map_err(|error| format!("the string cannot be decoded: {}", error.message()))?;
+            .map_err(|error| format!("invalid string: {}", error.message()))?;
         &decoded
     };
     push_bytes(string.as_bytes(), data)
 }
 
 fn push_bytes(element: &[u8], data: &mut Vec<u8>) -> Result<(), String> {
-    let length = u32::try_from(element.len()).map_err(|_| "the element is too long".to_owned())?;
+    let length = u32::try_from(element.len()).map_err(|_| "the element is longer than 4 GiB".to_owned())?;
     data.extend(length.to_le_bytes());
     data.extend(element);
     Ok(())
@@ -338,7 +341,7 @@ where
 {
     match token.parse::<T>() {
         Ok(value) if is_finite(value) => Ok(value),
-        _ => Err(format!("{token} does not fit {dtype}")),
+        _ => Err(format!("{token} is out of range for {dtype}")),
     }
 }
 
@@ -346,16 +349,17 @@ fn integer<T>(token: &str, dtype: DType) -> Result<T, String>
 where
     T: std::str::FromStr + TryFrom<i64>,
 {
-    // `-0` is an integer in JSON, but no unsigned type parses it; what is beyond i64 is parsed as what it is wanted to be.
+    // Parsed as i64 first, because `-0` is an integer in JSON but no unsigned type parses it. Larger values are
+    // parsed as the target type.
     if let Ok(small) = token.parse::<i64>() {
-        return T::try_from(small).map_err(|_| format!("{token} does not fit {dtype}"));
+        return T::try_from(small).map_err(|_| format!("{token} is out of range for {dtype}"));
     }
     if token.contains(['.', 'e', 'E']) {
         return Err(format!("expected an integer for {dtype}, got {token}"));
     }
     token
         .parse::<T>()
-        .map_err(|_| format!("{token} does not fit {dtype}"))
+        .map_err(|_| format!("{token} is out of range for {dtype}"))
 }
 
 #[cfg(test)]

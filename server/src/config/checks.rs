@@ -149,7 +149,7 @@ fn route(text: &str) -> Result<(), String> {
     {
         return Err("remove empty segments, `.`, `..` and a slash at the end".to_owned());
     }
-    match routes::reserved(text) {
+    match routes::reserved_prefix(text) {
         Some(root) => Err(format!(
             "`{root}` and all paths below it are reserved by the server; choose another path"
         )),
@@ -313,8 +313,8 @@ mod tests {
         fn every_valid_route_of_a_task_requires_a_client_key(path in paths()) {
             if route(&path).is_ok() {
                 prop_assert_eq!(routes::find(&path), None);
-                prop_assert_eq!(routes::access(&path, true), routes::Access::Client);
-                prop_assert_eq!(routes::access(&path, false), routes::Access::Client);
+                prop_assert_eq!(routes::required_access(&path, true), routes::Access::Client);
+                prop_assert_eq!(routes::required_access(&path, false), routes::Access::Client);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The bodies of calls: how long they may take, and what is said of clients that go away meanwhile.
+//! Limits the time for receiving the body of a call.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -14,31 +14,31 @@ use tonic::body::Body;
 use super::inference_service::status;
 use crate::api::Failure;
 
-/// The methods whose clients send as long as they like.
-const CLIENT_STREAMS: [&str; 2] = ["/ModelStreamInfer", "/ServerReflectionInfo"];
+/// Methods with client streams, which have no time limit.
+const STREAMING_METHODS: [&str; 2] = ["/ModelStreamInfer", "/ServerReflectionInfo"];
 
-/// Gives the body of a call that is no stream until `timeout` from now to arrive. After that it fails with a status.
-pub(super) fn limit(request: Request<Body>, timeout: Duration) -> Request<Body> {
+/// Makes the body of a non-streaming call fail with a status if it has not arrived after `timeout`.
+pub(super) fn apply(request: Request<Body>, timeout: Duration) -> Request<Body> {
     let path = request.uri().path();
-    if CLIENT_STREAMS.iter().any(|method| path.ends_with(method)) {
+    if STREAMING_METHODS.iter().any(|method| path.ends_with(method)) {
         return request;
     }
     request.map(|body| {
-        Body::new(Limited {
+        Body::new(TimedBody {
             body,
             timeout,
-            late: Box::pin(tokio::time::sleep(timeout)),
+            expiry: Box::pin(tokio::time::sleep(timeout)),
         })
     })
 }
 
-struct Limited {
+struct TimedBody {
     body: Body,
     timeout: Duration,
-    late: Pin<Box<Sleep>>,
+    expiry: Pin<Box<Sleep>>,
 }
 
-impl HttpBody for Limited {
+impl HttpBody for TimedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -46,12 +46,13 @@ impl HttpBody for Limited {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        // Before what has come, so that a client that never stops sending is stopped.
-        if self.late.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Some(Err(status(&Failure::late_body(self.timeout)))));
+        // Checked before reading, so that a client that sends slowly without end is stopped.
+        if self.expiry.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(status(&Failure::body_timeout(self.timeout)))));
         }
         match Pin::new(&mut self.body).poll_frame(context) {
-            // The client went away. The call is dropped for that; an error would first be told as a fault of the server.
+            // The client disconnected, so the call is about to be dropped. Returning the error would count it as a
+            // server error first.
             Poll::Ready(Some(Err(_))) => Poll::Pending,
             frame => frame,
         }

@@ -1,7 +1,8 @@
-//! The outermost layer: gives every call an id, checks the client's key before its message is read, limits the time for
-//! reading it, counts the call, and writes the access log.
+//! The outermost layer of every call: assigns a request id, checks the API key before the message is read, limits the
+//! time for reading it, counts the call, and writes the access log.
 //!
-//! Health checks and reflection need no key, and are neither counted nor logged. Every other call is, whatever its path.
+//! Health checks and reflection require no key and are neither counted nor logged. All other calls are, including
+//! those to unknown methods.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,20 +20,20 @@ use tower::{Layer, Service};
 
 use super::body_timeout;
 use super::inference_service::status;
-use crate::api::Keys;
+use crate::api::ApiKeys;
 use crate::api::access_log::AccessLog;
 use crate::clock;
 use crate::config::Settings;
 use crate::metrics::{CallMetrics, Metrics};
 use crate::routes::Access;
 
-/// The inference service.
+/// Path prefix of the inference service.
 const SERVICE: &str = "/inference.GRPCInferenceService/";
 
-/// Its methods that are health checks.
+/// Methods that are health checks.
 const PROBES: [&str; 2] = ["ServerLive", "ServerReady"];
 
-/// Its other methods. Each is the value of a label, which clients must not be able to invent.
+/// All other methods. They are label values in metrics, which clients must not be able to add.
 const METHODS: [&str; 10] = [
     "ModelReady",
     "ServerMetadata",
@@ -46,22 +47,22 @@ const METHODS: [&str; 10] = [
     "ModelStreamInfer",
 ];
 
-/// Those of them that need the admin key.
+/// Methods that require the admin key.
 const ADMIN_METHODS: [&str; 2] = ["RepositoryModelLoad", "RepositoryModelUnload"];
 
-/// The services that need no key.
+/// Path prefixes of the services that require no key.
 const OPEN_SERVICES: [&str; 3] = [
     "/grpc.health.v1.Health/",
     "/grpc.reflection.v1.ServerReflection/",
     "/grpc.reflection.v1alpha.ServerReflection/",
 ];
 
-/// The layer, which all connections share.
+/// The layer, shared by all connections.
 #[derive(Clone)]
 pub(super) struct CallLayer(Arc<Shared>);
 
 struct Shared {
-    keys: Keys,
+    keys: ApiKeys,
     access: Arc<AccessLog>,
     metrics: CallMetrics,
     body_timeout: Duration,
@@ -69,11 +70,11 @@ struct Shared {
 
 impl CallLayer {
     /// # Errors
-    /// The metrics are registered already.
+    /// If the metrics are already registered.
     pub(super) fn new(settings: &Settings, metrics: &Metrics) -> Result<Self, prometheus::Error> {
         let server = &settings.server;
         Ok(Self(Arc::new(Shared {
-            keys: Keys::new(server.api_keys.clone(), server.admin_key.clone()),
+            keys: ApiKeys::new(server.api_keys.clone(), server.admin_key.clone()),
             access: Arc::new(AccessLog::new(&settings.logging)),
             metrics: CallMetrics::new(metrics, &METHODS)?,
             body_timeout: server.body_timeout,
@@ -82,24 +83,24 @@ impl CallLayer {
 }
 
 impl<S> Layer<S> for CallLayer {
-    type Service = Calls<S>;
+    type Service = CallService<S>;
 
-    fn layer(&self, inner: S) -> Calls<S> {
-        Calls {
+    fn layer(&self, inner: S) -> CallService<S> {
+        CallService {
             inner,
             shared: self.0.clone(),
         }
     }
 }
 
-/// A service under the layer.
+/// A service wrapped in the layer.
 #[derive(Clone)]
-pub(super) struct Calls<S> {
+pub(super) struct CallService<S> {
     inner: S,
     shared: Arc<Shared>,
 }
 
-impl<S> Service<Request<Body>> for Calls<S>
+impl<S> Service<Request<Body>> for CallService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
@@ -114,39 +115,39 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        let explained = explain_unimplemented(path);
+        let with_message = describe_unimplemented(path);
         let Some((method, access)) = classify(path) else {
-            let request = body_timeout::limit(request, self.shared.body_timeout);
+            let request = body_timeout::apply(request, self.shared.body_timeout);
             let answer = self.inner.call(request);
-            return Box::pin(async move { answer.await.map(explained) });
+            return Box::pin(async move { answer.await.map(with_message) });
         };
         let connection = request.extensions().get::<TcpConnectInfo>();
         let client = connection.and_then(TcpConnectInfo::remote_addr);
         let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
-        let mut visit = self.shared.access.visit("gRPC", path, client, header);
-        let counted = Counted::begin(&self.shared, method);
+        let mut record = self.shared.access.start("gRPC", path, client, header);
+        let call_record = CallRecord::start(&self.shared, method);
         let answer = match self.shared.keys.check(access, header("authorization")) {
             Ok(()) => {
                 let mut request = request;
-                // For the log of whatever becomes of the request.
-                if let Ok(id) = HeaderValue::from_str(visit.id()) {
+                // Log lines about the request's items include the id.
+                if let Ok(id) = HeaderValue::from_str(record.id()) {
                     request
                         .headers_mut()
                         .insert(HeaderName::from_static("x-request-id"), id);
                 }
-                let request = body_timeout::limit(request, self.shared.body_timeout);
+                let request = body_timeout::apply(request, self.shared.body_timeout);
                 Either::Left(self.inner.call(request))
             }
             Err(failure) => Either::Right(ready(Ok(status(&failure).into_http()))),
         };
         Box::pin(async move {
-            let mut response = explained(answer.await?);
-            // What went well has its status behind the message.
+            let mut response = with_message(answer.await?);
+            // A successful call has its status in the trailers.
             let status = Status::from_header_map(response.headers());
             let code = status.map_or(Code::Ok, |status| status.code());
-            counted.end(code);
-            visit.set_status(code.into());
-            if let Ok(id) = HeaderValue::from_str(visit.id()) {
+            call_record.finish(code);
+            record.set_status(code.into());
+            if let Ok(id) = HeaderValue::from_str(record.id()) {
                 response
                     .headers_mut()
                     .insert(HeaderName::from_static("x-request-id"), id);
@@ -156,8 +157,8 @@ where
     }
 }
 
-/// Adds a message to the answer of a path that has no method: the generated services and the router send only a status.
-fn explain_unimplemented(path: &str) -> impl FnOnce(Response<Body>) -> Response<Body> + Send + use<> {
+/// Adds a message to the status for unknown methods: the generated services and the router send none.
+fn describe_unimplemented(path: &str) -> impl FnOnce(Response<Body>) -> Response<Body> + Send + use<> {
     let path: String = path.chars().take(200).collect();
     move |response| {
         let headers = response.headers();
@@ -167,14 +168,15 @@ fn explain_unimplemented(path: &str) -> impl FnOnce(Response<Body>) -> Response<
             return response;
         }
         Status::unimplemented(format!(
-            "unknown method `{path}`; this server has the methods of inference.GRPCInferenceService, \
-             grpc.health.v1.Health and server reflection"
+            "unknown method `{path}`; available services: inference.GRPCInferenceService, grpc.health.v1.Health, \
+            grpc.reflection.v1.ServerReflection"
         ))
         .into_http()
     }
 }
 
-/// The label of a call, and which key it needs; `None` for calls that need no key. A path that is not known needs a key.
+/// Returns the metric label of a call and the access it requires; `None` for health checks and reflection. Unknown
+/// methods require a client key.
 fn classify(path: &str) -> Option<(&'static str, Access)> {
     let Some(method) = path.strip_prefix(SERVICE) else {
         let is_open = OPEN_SERVICES.iter().any(|service| path.starts_with(service));
@@ -195,16 +197,16 @@ fn classify(path: &str) -> Option<(&'static str, Access)> {
     Some((label, access))
 }
 
-/// A call on its way, for the metrics. Dropped unfinished, its client went away.
-struct Counted {
+/// The metrics record of a call in progress. If it is dropped before `finish`, the client disconnected.
+struct CallRecord {
     shared: Arc<Shared>,
     method: &'static str,
     started: Instant,
     code: Code,
 }
 
-impl Counted {
-    fn begin(shared: &Arc<Shared>, method: &'static str) -> Self {
+impl CallRecord {
+    fn start(shared: &Arc<Shared>, method: &'static str) -> Self {
         Self {
             shared: shared.clone(),
             method,
@@ -213,20 +215,22 @@ impl Counted {
         }
     }
 
-    fn end(mut self, code: Code) {
+    fn finish(mut self, code: Code) {
         self.code = code;
     }
 }
 
-impl Drop for Counted {
+impl Drop for CallRecord {
     fn drop(&mut self) {
-        let took = clock::now().saturating_duration_since(self.started);
-        self.shared.metrics.observe(self.method, name_of(self.code), took);
+        let elapsed = clock::now().saturating_duration_since(self.started);
+        self.shared
+            .metrics
+            .observe(self.method, code_name(self.code), elapsed);
     }
 }
 
-/// The name of a status in the specification of gRPC.
-fn name_of(code: Code) -> &'static str {
+/// The name of a status code in the gRPC specification.
+fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
@@ -253,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_health_checks_and_reflection_need_no_key() {
+    fn only_health_checks_and_reflection_require_no_key() {
         for path in [
             "/inference.GRPCInferenceService/ServerLive",
             "/inference.GRPCInferenceService/ServerReady",

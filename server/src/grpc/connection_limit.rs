@@ -1,4 +1,4 @@
-//! Connections as they come in, as many at a time as there is room for. Further ones wait in the backlog of the socket.
+//! Accepts connections up to a limit. Further connections wait in the backlog of the socket.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,28 +11,28 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
 
-/// A connection, and its place among those that are open.
+/// An open connection, which holds a permit of the connection limit.
 pub(super) struct Connection {
     stream: TcpStream,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-/// Accepts at most `most` connections at a time.
+/// Accepts connections, of which at most `max_connections` are open at a time.
 pub(super) fn accept(
     listener: TcpListener,
-    most: usize,
+    max_connections: usize,
 ) -> impl Stream<Item = io::Result<Connection>> + Send + 'static {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-    stream::unfold((incoming, places), async |(mut incoming, places)| {
-        // Never closed, so there is always a place some time.
-        let place = places.clone().acquire_owned().await.ok()?;
+    let permits = Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS)));
+    stream::unfold((incoming, permits), async |(mut incoming, permits)| {
+        // The semaphore is never closed.
+        let permit = permits.clone().acquire_owned().await.ok()?;
         let accepted = incoming.next().await?;
         let connection = accepted.map(|stream| Connection {
             stream,
-            _place: place,
+            _permit: permit,
         });
-        Some((connection, (incoming, places)))
+        Some((connection, (incoming, permits)))
     })
 }
 

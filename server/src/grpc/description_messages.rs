@@ -1,4 +1,4 @@
-//! What the server and its models tell of themselves, as messages.
+//! Converts metadata, configuration, statistics and the repository index to messages.
 
 use serde_json::Value as Json;
 
@@ -151,7 +151,7 @@ impl From<proto::ModelRepositoryParameter> for Json {
             Some(ParameterChoice::BoolParam(value)) => value.into(),
             Some(ParameterChoice::Int64Param(value)) => value.into(),
             Some(ParameterChoice::StringParam(value)) => value.into(),
-            // Files, of which only the name matters.
+            // The content of a file. Only its name is needed, to reject it.
             Some(ParameterChoice::BytesParam(_)) => Self::String(String::new()),
         }
     }

@@ -1,4 +1,5 @@
-//! `grpc.health.v1`: the server as a whole under the name ``, the inference service under its own, and each model under its.
+//! `grpc.health.v1`: the status of the server under the empty service name and the name of the inference service, and
+//! the status of each model under its name.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,26 +11,26 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::Stopping;
+use super::ShutdownSignal;
 use super::proto::grpc_inference_service_server::SERVICE_NAME;
 use crate::registry::Registry;
 
-/// How often a watcher's state is looked at.
+/// How often the status of a watched service is checked.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The health service.
-pub(super) fn service(registry: Arc<Registry>, stopping: Stopping) -> HealthServer<impl Health> {
-    HealthServer::new(Probe { registry, stopping })
+/// Creates the health service.
+pub(super) fn service(registry: Arc<Registry>, shutdown: ShutdownSignal) -> HealthServer<impl Health> {
+    HealthServer::new(HealthService { registry, shutdown })
 }
 
 #[derive(Clone)]
-struct Probe {
+struct HealthService {
     registry: Arc<Registry>,
-    stopping: Stopping,
+    shutdown: ShutdownSignal,
 }
 
-impl Probe {
-    /// The state of a service; `None` if there is none of that name.
+impl HealthService {
+    /// Returns the status of a service; `None` if it does not exist.
     fn status(&self, service: &str) -> Option<ServingStatus> {
         let serving = |serves| {
             if serves {
@@ -54,37 +55,37 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
 }
 
 #[tonic::async_trait]
-impl Health for Probe {
+impl Health for HealthService {
     async fn check(
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         match self.status(&request.into_inner().service) {
             Some(status) => Ok(Response::new(response(status))),
-            None => Err(Status::not_found("no such service or model")),
+            None => Err(Status::not_found("unknown service or model")),
         }
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    /// The state now, and again whenever it has changed, until the server stops.
+    /// Sends the current status, then every change, until the server shuts down.
     async fn watch(
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let service = request.into_inner().service;
-        let stopping = self.stopping.clone();
+        let shutdown = self.shutdown.clone();
         let interval = tokio::time::interval(WATCH_INTERVAL);
         let watch = (self.clone(), service, interval, None);
-        let changes = stream::unfold(watch, |(probe, service, mut interval, last)| async move {
+        let changes = stream::unfold(watch, |(state, service, mut interval, last)| async move {
             loop {
                 interval.tick().await;
-                let status = probe.status(&service).unwrap_or(ServingStatus::ServiceUnknown);
+                let status = state.status(&service).unwrap_or(ServingStatus::ServiceUnknown);
                 if Some(status) != last {
-                    return Some((Ok(response(status)), (probe, service, interval, Some(status))));
+                    return Some((Ok(response(status)), (state, service, interval, Some(status))));
                 }
             }
         });
-        Ok(Response::new(Box::pin(changes.take_until(stopping.told()))))
+        Ok(Response::new(Box::pin(changes.take_until(shutdown.wait()))))
     }
 }

@@ -1,39 +1,40 @@
-//! Takes an inference request apart and puts its reply together.
+//! Reads inference requests and writes their responses.
 //!
-//! Tensors come either raw, as slices of the message, or as typed lists of numbers; a reply has the form of its request.
-//! What they mean to the task is in [`crate::api::tensors`].
+//! Tensors are either raw bytes, which remain slices of the message, or typed lists. The response uses the form of
+//! the request. [`crate::api::tensors`] matches the tensors with the task.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use plugin_abi::manifest::TaskManifest;
 use prost::Message as _;
 use serde_json::Value as Json;
 
-use super::message_codec::elements_in;
+use super::message_codec::count_elements;
 use super::proto::infer_parameter::ParameterChoice;
 use super::proto::model_infer_request::InferInputTensor;
 use super::proto::model_infer_response::InferOutputTensor;
 use super::proto::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
 use crate::api::request_parameters::Parameters;
 use crate::api::tensors::{
-    Input, MediaTypes, Output, check_requested, choose_outputs, max_elements, read_items, write_outputs,
+    InputTensor, MediaTypes, OutputTensor, check_requested, choose_outputs, items_from_tensors, max_elements,
+    tensors_from_outcomes,
 };
 use crate::api::{BodyLimits, Code, Failure};
 use crate::engine::Outcome;
 use crate::error::ItemError;
 use crate::values::{DType, ItemInput, byte_strings};
 
-/// A request, ready for the engine.
+/// A request that is ready to be queued.
 pub(super) struct InferRequest {
     pub(super) items: Vec<Result<ItemInput, ItemError>>,
     pub(super) parameters: Parameters,
-    pub(super) wanted: Wanted,
+    pub(super) requested: RequestedOutputs,
 }
 
-/// Which outputs are wanted, and how.
-pub(super) struct Wanted {
-    /// These, in this order; all, if there are none.
+/// The requested outputs and their form.
+pub(super) struct RequestedOutputs {
+    /// Names of the outputs in order; empty for all outputs.
     names: Vec<String>,
-    /// Raw, and not as typed lists.
+    /// Raw bytes instead of typed lists.
     raw: bool,
 }
 
@@ -41,7 +42,7 @@ fn malformed(message: String) -> Failure {
     Failure::new(Code::Malformed, message)
 }
 
-/// Takes a request apart.
+/// Reads a request.
 pub(super) fn read_request(
     request: ModelInferRequest,
     task: &TaskManifest,
@@ -61,10 +62,10 @@ pub(super) fn read_request(
         if classes.is_some_and(|classes| classes.as_i64() != Some(0)) {
             let name = &output.name;
             return Err(malformed(format!(
-                "output `{name}`: `classification` is not supported; a task that classifies says so itself"
+                "output `{name}`: `classification` is not supported; remove the parameter"
             )));
         }
-        refuse_shared_memory(
+        reject_shared_memory(
             "output",
             &output.name,
             output.parameters.contains_key(SHARED_MEMORY),
@@ -74,7 +75,7 @@ pub(super) fn read_request(
     check_requested(task, names.iter().map(String::as_str))?;
     if !raw.is_empty() && raw.len() != inputs.len() {
         return Err(malformed(format!(
-            "`raw_input_contents` has {} elements, but there are {} inputs; expected one for each",
+            "`raw_input_contents` has {} elements, but there are {} inputs; expected one element per input",
             raw.len(),
             inputs.len()
         )));
@@ -86,21 +87,21 @@ pub(super) fn read_request(
         .map(|input| read_input(input, raw.next(), task, limits))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(InferRequest {
-        items: read_items(task, inputs, &parameters.for_task, limits)?,
+        items: items_from_tensors(task, inputs, &parameters.for_task, limits)?,
         parameters,
-        wanted: Wanted { names, raw: is_raw },
+        requested: RequestedOutputs { names, raw: is_raw },
     })
 }
 
-/// The parameter of a tensor that is not in the message.
+/// Parameter of tensors in shared memory.
 const SHARED_MEMORY: &str = "shared_memory_region";
 
-fn refuse_shared_memory(what: &str, name: &str, is_shared: bool) -> Result<(), Failure> {
+fn reject_shared_memory(what: &str, name: &str, is_shared: bool) -> Result<(), Failure> {
     if !is_shared {
         return Ok(());
     }
     Err(malformed(format!(
-        "{what} `{name}` is in shared memory, which this server does not support; send it in the message"
+        "{what} `{name}`: shared memory is not supported; send the tensor in the message"
     )))
 }
 
@@ -120,7 +121,7 @@ fn read_input(
     raw: Option<Bytes>,
     task: &TaskManifest,
     limits: BodyLimits,
-) -> Result<Input, Failure> {
+) -> Result<InputTensor, Failure> {
     let InferInputTensor {
         name,
         datatype,
@@ -128,12 +129,12 @@ fn read_input(
         parameters,
         contents,
     } = input;
-    refuse_shared_memory("input", &name, parameters.contains_key(SHARED_MEMORY))?;
+    reject_shared_memory("input", &name, parameters.contains_key(SHARED_MEMORY))?;
     let Some(dtype) = DType::from_name(&datatype) else {
         let datatype: String = datatype.chars().take(40).collect();
         let known = DType::all().map(DType::name).collect::<Vec<_>>().join(", ");
         return Err(malformed(format!(
-            "input `{name}`: unknown datatype `{datatype}`; known: {known}"
+            "input `{name}`: unknown datatype `{datatype}`; expected one of {known}"
         )));
     };
     let sizes: Result<Vec<u64>, _> = shape.iter().map(|&dim| u64::try_from(dim)).collect();
@@ -154,7 +155,7 @@ fn read_input(
             decode_contents(dtype, &sizes, max, contents)
                 .map_err(|problem| malformed(format!("input `{name}`: {problem}")))?
         }
-        // A tensor without elements has no contents to send.
+        // A tensor without elements has no data.
         (None, true) if sizes.contains(&0) => Bytes::new(),
         (None, true) => {
             return Err(malformed(format!(
@@ -170,7 +171,7 @@ fn read_input(
             .to_owned(),
         None => String::new(),
     };
-    Ok(Input {
+    Ok(InputTensor {
         name,
         dtype,
         shape: sizes,
@@ -179,16 +180,16 @@ fn read_input(
     })
 }
 
-/// Decodes typed lists, once it is known that they have no more elements than the shape says and the task takes.
+/// Decodes typed lists after checking that they have no more elements than the shape and the task allow.
 fn decode_contents(dtype: DType, shape: &[u64], max: Option<u64>, contents: Bytes) -> Result<Bytes, String> {
     let product = shape
         .iter()
         .try_fold(1u64, |product, &dim| product.checked_mul(dim));
     let max = max.into_iter().chain(product).min().unwrap_or(u64::MAX);
-    let elements = elements_in(&contents);
+    let elements = count_elements(&contents);
     if elements as u64 > max {
         return Err(format!(
-            "{elements} elements in `contents` of shape {shape:?}, expected at most {max}"
+            "`contents` has {elements} elements, expected at most {max} for shape {shape:?}"
         ));
     }
     let contents =
@@ -196,7 +197,7 @@ fn decode_contents(dtype: DType, shape: &[u64], max: Option<u64>, contents: Byte
     read_contents(dtype, contents)
 }
 
-/// The elements of a typed list, little-endian.
+/// Converts a typed list to little-endian bytes.
 fn read_contents(dtype: DType, contents: InferTensorContents) -> Result<Bytes, String> {
     fn all<T, const N: usize>(elements: Vec<T>, bytes: impl Fn(T) -> [u8; N]) -> Result<Bytes, String> {
         Ok(elements.into_iter().flat_map(bytes).collect::<Vec<u8>>().into())
@@ -208,8 +209,8 @@ fn read_contents(dtype: DType, contents: InferTensorContents) -> Result<Bytes, S
     ) -> Result<Bytes, String> {
         let mut data = BytesMut::with_capacity(elements.len() * N);
         for (at, element) in elements.into_iter().enumerate() {
-            let narrow =
-                U::try_from(element).map_err(|_| format!("element {at}: {element} does not fit {dtype}"))?;
+            let narrow = U::try_from(element)
+                .map_err(|_| format!("element {at}: {element} is out of range for {dtype}"))?;
             data.put_slice(&bytes(narrow));
         }
         Ok(data.freeze())
@@ -226,12 +227,13 @@ fn read_contents(dtype: DType, contents: InferTensorContents) -> Result<Bytes, S
         DType::Uint64 => all(contents.uint64_contents, u64::to_le_bytes),
         DType::Fp32 => all(contents.fp32_contents, f32::to_le_bytes),
         DType::Fp64 => all(contents.fp64_contents, f64::to_le_bytes),
-        DType::Fp16 | DType::Bf16 => Err(format!("{dtype} can only be sent in `raw_input_contents`")),
+        DType::Fp16 | DType::Bf16 => Err(format!("{dtype} must be sent in `raw_input_contents`")),
         DType::Bytes => {
             let elements = contents.bytes_contents;
             let mut data = BytesMut::with_capacity(elements.iter().map(|element| 4 + element.len()).sum());
             for element in elements {
-                let length = u32::try_from(element.len()).map_err(|_| "an element is too long".to_owned())?;
+                let length =
+                    u32::try_from(element.len()).map_err(|_| "an element is longer than 4 GiB".to_owned())?;
                 data.put_u32_le(length);
                 data.put_slice(&element);
             }
@@ -240,20 +242,20 @@ fn read_contents(dtype: DType, contents: InferTensorContents) -> Result<Bytes, S
     }
 }
 
-/// Puts a reply together, but for what it is about.
+/// Writes the outputs of a response. The caller sets the model and the id.
 pub(super) fn write_response(
     task: &TaskManifest,
     outcomes: Vec<Outcome>,
-    wanted: &Wanted,
+    requested: &RequestedOutputs,
 ) -> Result<ModelInferResponse, Failure> {
-    let mut outputs = write_outputs(task, outcomes)?;
-    if !wanted.names.is_empty() {
-        let names = wanted.names.iter().map(String::as_str);
+    let mut outputs = tensors_from_outcomes(task, outcomes)?;
+    if !requested.names.is_empty() {
+        let names = requested.names.iter().map(String::as_str);
         let chosen = choose_outputs(task, &outputs, names)?.into_iter();
         outputs = chosen.map(|(_, output)| output).collect();
     }
-    let only_raw = |output: &Output| matches!(output.dtype, DType::Fp16 | DType::Bf16);
-    let raw = wanted.raw || outputs.iter().any(only_raw);
+    let only_raw = |output: &OutputTensor| matches!(output.dtype, DType::Fp16 | DType::Bf16);
+    let raw = requested.raw || outputs.iter().any(only_raw);
     let mut response = ModelInferResponse::default();
     for output in outputs {
         response.outputs.push(InferOutputTensor {
@@ -274,9 +276,9 @@ pub(super) fn write_response(
     Ok(response)
 }
 
-/// The elements as a typed list.
-fn write_contents(output: &Output) -> InferTensorContents {
-    fn all<T, const N: usize>(output: &Output, element: impl Fn([u8; N]) -> T) -> Vec<T> {
+/// Converts the elements to a typed list.
+fn write_contents(output: &OutputTensor) -> InferTensorContents {
+    fn all<T, const N: usize>(output: &OutputTensor, element: impl Fn([u8; N]) -> T) -> Vec<T> {
         let rows = output.rows.iter();
         rows.flat_map(|row| row.as_chunks::<N>().0)
             .map(|bytes| element(*bytes))
@@ -296,7 +298,7 @@ fn write_contents(output: &Output) -> InferTensorContents {
         DType::Fp32 => contents.fp32_contents = all(output, f32::from_le_bytes),
         DType::Fp64 => contents.fp64_contents = all(output, f64::from_le_bytes),
         DType::Bytes => contents.bytes_contents = output.rows.iter().flat_map(byte_strings).collect(),
-        // They are always raw.
+        // Always raw.
         DType::Fp16 | DType::Bf16 => {}
     }
     contents

@@ -1,4 +1,4 @@
-//! The inference service: each call, from its message to its answer.
+//! The inference service: handles every method of the Open Inference Protocol.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -10,49 +10,49 @@ use prost::Message as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code as GrpcCode, Request, Response, Status, Streaming};
 
-use super::Stopping;
+use super::ShutdownSignal;
 use super::infer_messages::{read_request, write_response};
 use super::proto::grpc_inference_service_server::GrpcInferenceService;
 use super::proto::{self, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
-use crate::api::model_control::{Control, Order, check_repository};
+use crate::api::model_control::{ModelCommand, ModelControl, check_repository};
 use crate::api::open_inference::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
 use crate::api::tensors::data_size;
-use crate::api::{BodyLimits, Call, Code, Failure, Hints, RequestRecord, is_ready};
+use crate::api::{BodyLimits, Call, Code, Failure, RequestOptions, RequestRecord, is_ready};
 use crate::clock;
 use crate::config::Settings;
 use crate::metrics::{Metrics, Protocol};
 use crate::registry::Registry;
 
-/// The service, which all calls share.
+/// The service, shared by all calls.
 pub(super) struct Inference(Arc<Shared>);
 
 struct Shared {
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
-    control: Control,
+    control: ModelControl,
     limits: BodyLimits,
-    stopping: Stopping,
+    shutdown: ShutdownSignal,
 }
 
-/// Requests of one stream that run at the same time.
-const STREAM_AHEAD: usize = 64;
+/// Maximum number of concurrent requests per stream.
+const MAX_REQUESTS_PER_STREAM: usize = 64;
 
-/// How much earlier than its client an answer has its deadline, so that the answer is this server's and not the
-/// transport's, which would say that the client had cancelled.
-const HEAD_START: Duration = Duration::from_millis(2);
+/// How long before the client's deadline a request expires, so that the server answers and not the transport, which
+/// would report that the client cancelled the call.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(2);
 
-/// Messages with more bytes of data than this are read and written on a blocking thread.
-const MAX_INLINE: usize = 128 * 1024;
+/// Messages with more data than this are read and written on a blocking thread.
+const MAX_INLINE_SIZE: usize = 128 * 1024;
 
-type Answer<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, Status>;
 
 impl Inference {
     pub(super) fn new(
         settings: &Settings,
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
-        control: Control,
-        stopping: Stopping,
+        control: ModelControl,
+        shutdown: ShutdownSignal,
     ) -> Self {
         let server = &settings.server;
         Self(Arc::new(Shared {
@@ -63,16 +63,16 @@ impl Inference {
                 items: server.max_items_per_request.get(),
                 depth: server.max_json_depth.get(),
             },
-            stopping,
+            shutdown,
         }))
     }
 }
 
-/// Carries out one call, and turns a failure into a status.
-async fn answer<Q, T>(
+/// Handles one call, and converts a failure to a status.
+async fn respond<Q, T>(
     request: Request<Q>,
     work: impl AsyncFnOnce(&MetadataMap, Q) -> Result<T, Failure>,
-) -> Answer<T> {
+) -> RpcResult<T> {
     let (metadata, _, message) = request.into_parts();
     work(&metadata, message)
         .await
@@ -95,16 +95,17 @@ pub(super) fn status(failure: &Failure) -> Status {
     status
 }
 
-/// Runs `work` here if it reads or writes little, and else on a thread where it delays no other call.
+/// Runs `work` on this thread if it reads or writes at most `MAX_INLINE_SIZE` bytes, otherwise on a blocking thread,
+/// where it does not delay other calls.
 async fn run_sized<R: Send + 'static>(
     size: usize,
     work: impl FnOnce() -> R + Send + 'static,
 ) -> Result<R, Failure> {
-    if size <= MAX_INLINE {
+    if size <= MAX_INLINE_SIZE {
         return Ok(work());
     }
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| Failure::new(Code::Internal, "a thread of the server failed"))
+    done.map_err(|_| Failure::new(Code::Internal, "the server failed to process the message"))
 }
 
 impl Shared {
@@ -121,12 +122,12 @@ impl Shared {
         let snapshot = self.registry.snapshot();
         let call = Call::to_name(&snapshot, &request.model_name, Some(&request.model_version));
         let mut record = RequestRecord::new(&self.metrics, Protocol::Grpc, received);
-        record.addressed(&snapshot, &request.model_name, &call);
+        record.set_address(&snapshot, &request.model_name, &call);
         let result = match call {
             Ok(call) => run(metadata, request, &call, self.limits, received).await,
             Err(failure) => Err(failure),
         };
-        record.answered(
+        record.finish(
             result
                 .as_ref()
                 .map_or_else(|failure| failure.code.status(), |_| 200),
@@ -134,14 +135,14 @@ impl Shared {
         result
     }
 
-    async fn order(&self, order: Order, asked: RepositoryOrder) -> Result<(), Failure> {
-        check_repository(&asked.repository)?;
-        let parameters = asked
+    async fn execute(&self, command: ModelCommand, message: RepositoryRequest) -> Result<(), Failure> {
+        check_repository(&message.repository)?;
+        let parameters = message
             .parameters
             .into_iter()
             .map(|(name, value)| (name, value.into()));
-        order.check_parameters(&parameters.collect())?;
-        self.control.give(order, &asked.model).await
+        command.check_parameters(&parameters.collect())?;
+        self.control.execute(command, &message.model).await
     }
 }
 
@@ -153,18 +154,19 @@ async fn run(
     limits: BodyLimits,
     received: Instant,
 ) -> Result<ModelInferResponse, Failure> {
-    let mut hints = Hints::read(|name| header(metadata, name), call.entry.settings.request_timeout)?;
+    let mut options =
+        RequestOptions::read(|name| header(metadata, name), call.entry.settings.request_timeout)?;
     let (name, id) = (request.model_name.clone(), request.id.clone());
-    let (of, size) = (call.clone(), request.encoded_len());
-    let request = run_sized(size, move || read_request(request, of.manifest(), limits)).await??;
-    hints.override_with(request.parameters.timeout, request.parameters.priority);
+    let (owned_call, size) = (call.clone(), request.encoded_len());
+    let request = run_sized(size, move || read_request(request, owned_call.manifest(), limits)).await??;
+    options.override_with(request.parameters.timeout, request.parameters.priority);
     if let Some(timeout) = header(metadata, "grpc-timeout").and_then(grpc_timeout) {
-        hints.timeout = hints.timeout.min(timeout.saturating_sub(HEAD_START));
+        options.timeout = options.timeout.min(timeout.saturating_sub(DEADLINE_MARGIN));
     }
-    let reply = call.run(request.items, received, hints).await?;
+    let reply = call.run(request.items, received, options).await?;
     let started = clock::now();
-    let (size, wanted, of) = (data_size(&reply.outcomes), request.wanted, call.clone());
-    let write = move || write_response(of.manifest(), reply.outcomes, &wanted);
+    let (size, requested, owned_call) = (data_size(&reply.outcomes), request.requested, call.clone());
+    let write = move || write_response(owned_call.manifest(), reply.outcomes, &requested);
     let response = run_sized(size, write).await??;
     call.observe_encode(started, true);
     Ok(ModelInferResponse {
@@ -175,14 +177,14 @@ async fn run(
     })
 }
 
-/// A message that loads or unloads a model.
-struct RepositoryOrder {
+/// A request to load or unload a model.
+struct RepositoryRequest {
     repository: String,
     model: String,
     parameters: HashMap<String, proto::ModelRepositoryParameter>,
 }
 
-/// Reads the deadline of a call: at most eight digits and a unit.
+/// Parses the `grpc-timeout` header: up to eight digits and a unit.
 fn grpc_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     let number: u64 = std::str::from_utf8(digits)
@@ -203,14 +205,17 @@ fn grpc_timeout(value: &[u8]) -> Option<Duration> {
 
 #[tonic::async_trait]
 impl GrpcInferenceService for Inference {
-    async fn server_live(&self, _: Request<proto::ServerLiveRequest>) -> Answer<proto::ServerLiveResponse> {
+    async fn server_live(
+        &self,
+        _: Request<proto::ServerLiveRequest>,
+    ) -> RpcResult<proto::ServerLiveResponse> {
         Ok(Response::new(proto::ServerLiveResponse { live: true }))
     }
 
     async fn server_ready(
         &self,
         _: Request<proto::ServerReadyRequest>,
-    ) -> Answer<proto::ServerReadyResponse> {
+    ) -> RpcResult<proto::ServerReadyResponse> {
         let ready = self.0.registry.is_ready();
         Ok(Response::new(proto::ServerReadyResponse { ready }))
     }
@@ -218,9 +223,9 @@ impl GrpcInferenceService for Inference {
     async fn model_ready(
         &self,
         request: Request<proto::ModelReadyRequest>,
-    ) -> Answer<proto::ModelReadyResponse> {
-        answer(request, async |_, asked| {
-            match is_ready(&self.0.registry, &asked.name, Some(&asked.version)) {
+    ) -> RpcResult<proto::ModelReadyResponse> {
+        respond(request, async |_, message| {
+            match is_ready(&self.0.registry, &message.name, Some(&message.version)) {
                 Ok(()) => Ok(proto::ModelReadyResponse { ready: true }),
                 Err(failure) if failure.code == Code::Unavailable => {
                     Ok(proto::ModelReadyResponse { ready: false })
@@ -234,8 +239,8 @@ impl GrpcInferenceService for Inference {
     async fn server_metadata(
         &self,
         request: Request<proto::ServerMetadataRequest>,
-    ) -> Answer<proto::ServerMetadataResponse> {
-        answer(request, async |_, _| {
+    ) -> RpcResult<proto::ServerMetadataResponse> {
+        respond(request, async |_, _| {
             Ok(proto::ServerMetadataResponse {
                 name: SERVER_NAME.to_owned(),
                 version: SERVER_VERSION.to_owned(),
@@ -248,10 +253,10 @@ impl GrpcInferenceService for Inference {
     async fn model_metadata(
         &self,
         request: Request<proto::ModelMetadataRequest>,
-    ) -> Answer<proto::ModelMetadataResponse> {
-        answer(request, async |_, asked| {
-            let call = self.0.find(&asked.name, &asked.version)?;
-            Ok(open_inference::metadata(&asked.name, &call).into())
+    ) -> RpcResult<proto::ModelMetadataResponse> {
+        respond(request, async |_, message| {
+            let call = self.0.find(&message.name, &message.version)?;
+            Ok(open_inference::metadata(&message.name, &call).into())
         })
         .await
     }
@@ -259,10 +264,10 @@ impl GrpcInferenceService for Inference {
     async fn model_config(
         &self,
         request: Request<proto::ModelConfigRequest>,
-    ) -> Answer<proto::ModelConfigResponse> {
-        answer(request, async |_, asked| {
-            let call = self.0.find(&asked.name, &asked.version)?;
-            let config = Some(open_inference::config(&asked.name, &call).into());
+    ) -> RpcResult<proto::ModelConfigResponse> {
+        respond(request, async |_, message| {
+            let call = self.0.find(&message.name, &message.version)?;
+            let config = Some(open_inference::config(&message.name, &call).into());
             Ok(proto::ModelConfigResponse { config })
         })
         .await
@@ -271,13 +276,13 @@ impl GrpcInferenceService for Inference {
     async fn model_statistics(
         &self,
         request: Request<proto::ModelStatisticsRequest>,
-    ) -> Answer<proto::ModelStatisticsResponse> {
-        answer(request, async |_, asked| {
-            let statistics = if asked.name.is_empty() {
+    ) -> RpcResult<proto::ModelStatisticsResponse> {
+        respond(request, async |_, message| {
+            let statistics = if message.name.is_empty() {
                 open_inference::all_statistics(&self.0.registry.snapshot())
             } else {
-                let call = self.0.find(&asked.name, &asked.version)?;
-                vec![open_inference::statistics(&asked.name, &call)]
+                let call = self.0.find(&message.name, &message.version)?;
+                vec![open_inference::statistics(&message.name, &call)]
             };
             let model_stats = statistics.into_iter().map(Into::into).collect();
             Ok(proto::ModelStatisticsResponse { model_stats })
@@ -288,10 +293,10 @@ impl GrpcInferenceService for Inference {
     async fn repository_index(
         &self,
         request: Request<proto::RepositoryIndexRequest>,
-    ) -> Answer<proto::RepositoryIndexResponse> {
-        answer(request, async |_, asked| {
-            check_repository(&asked.repository_name)?;
-            let index = open_inference::index(&self.0.registry.snapshot(), asked.ready);
+    ) -> RpcResult<proto::RepositoryIndexResponse> {
+        respond(request, async |_, message| {
+            check_repository(&message.repository_name)?;
+            let index = open_inference::index(&self.0.registry.snapshot(), message.ready);
             let models = index.into_iter().map(Into::into).collect();
             Ok(proto::RepositoryIndexResponse { models })
         })
@@ -301,14 +306,14 @@ impl GrpcInferenceService for Inference {
     async fn repository_model_load(
         &self,
         request: Request<proto::RepositoryModelLoadRequest>,
-    ) -> Answer<proto::RepositoryModelLoadResponse> {
-        answer(request, async |_, asked| {
-            let asked = RepositoryOrder {
-                repository: asked.repository_name,
-                model: asked.model_name,
-                parameters: asked.parameters,
+    ) -> RpcResult<proto::RepositoryModelLoadResponse> {
+        respond(request, async |_, message| {
+            let message = RepositoryRequest {
+                repository: message.repository_name,
+                model: message.model_name,
+                parameters: message.parameters,
             };
-            self.0.order(Order::Load, asked).await?;
+            self.0.execute(ModelCommand::Load, message).await?;
             Ok(proto::RepositoryModelLoadResponse {})
         })
         .await
@@ -317,22 +322,22 @@ impl GrpcInferenceService for Inference {
     async fn repository_model_unload(
         &self,
         request: Request<proto::RepositoryModelUnloadRequest>,
-    ) -> Answer<proto::RepositoryModelUnloadResponse> {
-        answer(request, async |_, asked| {
-            let asked = RepositoryOrder {
-                repository: asked.repository_name,
-                model: asked.model_name,
-                parameters: asked.parameters,
+    ) -> RpcResult<proto::RepositoryModelUnloadResponse> {
+        respond(request, async |_, message| {
+            let message = RepositoryRequest {
+                repository: message.repository_name,
+                model: message.model_name,
+                parameters: message.parameters,
             };
-            self.0.order(Order::Unload, asked).await?;
+            self.0.execute(ModelCommand::Unload, message).await?;
             Ok(proto::RepositoryModelUnloadResponse {})
         })
         .await
     }
 
-    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
+    async fn model_infer(&self, request: Request<ModelInferRequest>) -> RpcResult<ModelInferResponse> {
         let received = clock::now();
-        answer(request, async |metadata, message| {
+        respond(request, async |metadata, message| {
             self.0.infer(metadata, message, received).await
         })
         .await
@@ -341,20 +346,20 @@ impl GrpcInferenceService for Inference {
     type ModelStreamInferStream =
         Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
 
-    /// Requests run side by side and are answered in their order; one that fails says so in its place, and the stream goes
-    /// on.
+    /// Requests of a stream run concurrently and are answered in order. A failed request is answered with an error,
+    /// and the stream continues.
     async fn model_stream_infer(
         &self,
         request: Request<Streaming<ModelInferRequest>>,
-    ) -> Answer<Self::ModelStreamInferStream> {
+    ) -> RpcResult<Self::ModelStreamInferStream> {
         let shared = self.0.clone();
-        answer(request, async |metadata, messages: Streaming<_>| {
+        respond(request, async |metadata, messages: Streaming<_>| {
             let mut metadata = metadata.clone();
-            // The deadline of the stream is no deadline of a request.
+            // The deadline of the stream does not apply to its requests.
             metadata.remove("grpc-timeout");
             let metadata = Arc::new(metadata);
-            // What has come by then is still answered.
-            let messages = messages.take_until(shared.stopping.clone().told());
+            // Requests that arrived before shutdown are still answered.
+            let messages = messages.take_until(shared.shutdown.clone().wait());
             let answers = messages.map(move |message| {
                 let (shared, metadata) = (shared.clone(), metadata.clone());
                 async move {
@@ -362,7 +367,7 @@ impl GrpcInferenceService for Inference {
                     Ok(stream_answer(shared.infer(&metadata, message?, received).await))
                 }
             });
-            let answers: Self::ModelStreamInferStream = Box::pin(answers.buffered(STREAM_AHEAD));
+            let answers: Self::ModelStreamInferStream = Box::pin(answers.buffered(MAX_REQUESTS_PER_STREAM));
             Ok(answers)
         })
         .await
@@ -396,7 +401,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_is_a_number_with_a_unit() {
+    fn a_grpc_timeout_is_a_number_with_a_unit() {
         assert_eq!(grpc_timeout(b"250m"), Some(Duration::from_millis(250)));
         assert_eq!(grpc_timeout(b"1H"), Some(Duration::from_secs(3600)));
         assert_eq!(grpc_timeout(b"99999999n"), Some(Duration::from_nanos(99_999_999)));

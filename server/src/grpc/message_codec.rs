@@ -1,8 +1,8 @@
-//! Decodes messages, after a look at how many elements they would make.
+//! Decodes messages after checking the lengths of their lists.
 //!
-//! An empty element of a list takes two bytes on the wire and up to a hundred in memory, so a message within the limit
-//! of its size could take many times that. Lists are therefore counted before anything is made of them. The elements of
-//! tensors are decoded later, when their number is known to be right: see [`super::infer`].
+//! An empty list element takes two bytes on the wire and up to a hundred in memory, so a message within the size
+//! limit could expand to many times its size. List elements are therefore counted before decoding.
+//! [`super::infer_messages`] decodes the elements of tensors later, after comparing their number with the shape.
 
 use std::any::TypeId;
 use std::marker::PhantomData;
@@ -16,7 +16,7 @@ use tonic_prost::{ProstCodec, ProstEncoder};
 
 use super::proto::ModelInferRequest;
 
-/// Maximum number of inputs, of outputs, and of parameters that one message names.
+/// Maximum number of inputs, of outputs, and of parameters in one message.
 const MAX_ELEMENTS: usize = 1024;
 
 /// Maximum number of dimensions of a tensor.
@@ -51,7 +51,7 @@ where
     }
 }
 
-/// Decodes one type of message.
+/// The decoder of one message type.
 #[derive(Debug)]
 pub(super) struct BoundedDecoder<U>(PhantomData<U>);
 
@@ -61,7 +61,7 @@ impl<U: Message + Default + 'static> Decoder for BoundedDecoder<U> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         if TypeId::of::<U>() == TypeId::of::<ModelInferRequest>() {
-            // A message is in one piece. If it were not, it would be checked up to where the first piece ends.
+            // tonic passes a message as one contiguous chunk. If it did not, only the first chunk would be checked.
             check_request(buffer.chunk()).map_err(Status::invalid_argument)?;
         }
         U::decode(buffer)
@@ -70,14 +70,14 @@ impl<U: Message + Default + 'static> Decoder for BoundedDecoder<U> {
     }
 }
 
-/// A field of a message on the wire.
+/// An encoded field of a message.
 enum Field<'a> {
     Number,
     Bytes(&'a [u8]),
 }
 
-/// Shows the fields of a message to `visit`, with their numbers. Stops where the message is malformed, which the
-/// decoder then reports.
+/// Calls `visit` with the number and value of each field. Stops where the message is malformed, which the decoder
+/// then reports.
 fn for_each_field<'a>(
     mut message: &'a [u8],
     mut visit: impl FnMut(u32, Field<'a>) -> Result<(), String>,
@@ -112,11 +112,11 @@ fn split<'a>(message: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// Counts an element of a list.
-fn count(what: &str, so_far: &mut usize, elements: usize, max: usize) -> Result<(), String> {
+/// Adds to the number of elements of a list, up to `max`.
+fn add_count(what: &str, so_far: &mut usize, elements: usize, max: usize) -> Result<(), String> {
     *so_far += elements;
     if *so_far > max {
-        return Err(format!("the message has more than {max} {what}, the maximum"));
+        return Err(format!("the message has too many {what}: expected at most {max}"));
     }
     Ok(())
 }
@@ -124,16 +124,16 @@ fn count(what: &str, so_far: &mut usize, elements: usize, max: usize) -> Result<
 fn check_request(message: &[u8]) -> Result<(), String> {
     let (mut parameters, mut inputs, mut outputs, mut raw) = (0, 0, 0, 0);
     for_each_field(message, |number, field| match (number, field) {
-        (4, _) => count("parameters", &mut parameters, 1, MAX_ELEMENTS),
+        (4, _) => add_count("parameters", &mut parameters, 1, MAX_ELEMENTS),
         (5, field) => {
-            count("inputs", &mut inputs, 1, MAX_ELEMENTS)?;
+            add_count("inputs", &mut inputs, 1, MAX_ELEMENTS)?;
             check_tensor(field, &mut parameters)
         }
         (6, field) => {
-            count("outputs", &mut outputs, 1, MAX_ELEMENTS)?;
+            add_count("outputs", &mut outputs, 1, MAX_ELEMENTS)?;
             check_output(field, &mut parameters)
         }
-        (7, _) => count("elements of `raw_input_contents`", &mut raw, 1, MAX_ELEMENTS),
+        (7, _) => add_count("elements of `raw_input_contents`", &mut raw, 1, MAX_ELEMENTS),
         _ => Ok(()),
     })
 }
@@ -144,14 +144,14 @@ fn check_tensor(field: Field<'_>, parameters: &mut usize) -> Result<(), String> 
     };
     let mut dimensions = 0;
     for_each_field(tensor, |number, field| match (number, field) {
-        (3, Field::Number) => count("dimensions of one tensor", &mut dimensions, 1, MAX_DIMENSIONS),
-        (3, Field::Bytes(packed)) => count(
-            "dimensions of one tensor",
+        (3, Field::Number) => add_count("dimensions in one tensor", &mut dimensions, 1, MAX_DIMENSIONS),
+        (3, Field::Bytes(packed)) => add_count(
+            "dimensions in one tensor",
             &mut dimensions,
-            numbers_in(packed),
+            count_varints(packed),
             MAX_DIMENSIONS,
         ),
-        (4, _) => count("parameters", parameters, 1, MAX_ELEMENTS),
+        (4, _) => add_count("parameters", parameters, 1, MAX_ELEMENTS),
         _ => Ok(()),
     })
 }
@@ -161,30 +161,30 @@ fn check_output(field: Field<'_>, parameters: &mut usize) -> Result<(), String> 
         return Ok(());
     };
     for_each_field(output, |number, _| match number {
-        2 => count("parameters", parameters, 1, MAX_ELEMENTS),
+        2 => add_count("parameters", parameters, 1, MAX_ELEMENTS),
         _ => Ok(()),
     })
 }
 
-/// How many numbers of variable length are in a packed list: each ends in a byte without the highest bit.
-fn numbers_in(packed: &[u8]) -> usize {
+/// Counts the varints in a packed list. The last byte of each does not have its highest bit set.
+fn count_varints(packed: &[u8]) -> usize {
     packed.iter().filter(|byte| **byte < 0x80).count()
 }
 
-/// How many elements the contents of a tensor have, all of its lists together.
-pub(super) fn elements_in(contents: &[u8]) -> usize {
+/// Counts the elements of all lists in the contents of a tensor.
+pub(super) fn count_elements(contents: &[u8]) -> usize {
     let mut elements = 0;
     let counted = for_each_field(contents, |number, field| {
         elements += match (number, field) {
-            // Each is a separate element.
+            // One element per field.
             (8, _) | (_, Field::Number) => 1,
             (6, Field::Bytes(packed)) => packed.len() / 4,
             (7, Field::Bytes(packed)) => packed.len() / 8,
-            (_, Field::Bytes(packed)) => numbers_in(packed),
+            (_, Field::Bytes(packed)) => count_varints(packed),
         };
         Ok(())
     });
-    debug_assert!(counted.is_ok(), "nothing is rejected");
+    debug_assert!(counted.is_ok(), "the visitor returned no error");
     elements
 }
 
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_counted_before_they_are_decoded() {
+    fn list_elements_are_counted_before_decoding() {
         let output = InferRequestedOutputTensor::default();
         let outputs = |count| ModelInferRequest {
             outputs: vec![output.clone(); count],
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(check(&outputs(1024)), Ok(()));
         assert_eq!(
             check(&outputs(1025)),
-            Err("the message has more than 1024 outputs, the maximum".to_owned())
+            Err("the message has too many outputs: expected at most 1024".to_owned())
         );
         let inputs = |count| with_inputs(InferInputTensor::default(), count);
         assert_eq!(check(&inputs(1024)), Ok(()));
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(check(&shaped(64)), Ok(()));
         assert_eq!(
             check(&shaped(65)),
-            Err("the message has more than 64 dimensions of one tensor, the maximum".to_owned())
+            Err("the message has too many dimensions in one tensor: expected at most 64".to_owned())
         );
         let raw = ModelInferRequest {
             raw_input_contents: vec![Default::default(); 1025],
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_left_to_the_decoder() {
+    fn malformed_messages_are_left_to_the_decoder() {
         for message in [&b"\xff"[..], b"\x2a\xff", b"\x2a\x05a", b"\x0b", b"\x00"] {
             assert_eq!(check_request(message), Ok(()), "{message:?}");
         }
@@ -269,6 +269,6 @@ mod tests {
             bytes_contents: vec![Default::default(); 7],
             ..InferTensorContents::default()
         };
-        assert_eq!(elements_in(&contents.encode_to_vec()), 2 + 3 + 4 + 5 + 6 + 7);
+        assert_eq!(count_elements(&contents.encode_to_vec()), 2 + 3 + 4 + 5 + 6 + 7);
     }
 }

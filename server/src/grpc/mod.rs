@@ -1,7 +1,8 @@
-//! The gRPC side: the Open Inference Protocol with Triton's extensions, health, and reflection, on a port of its own.
+//! The gRPC server: the Open Inference Protocol with Triton's extensions, health checks and reflection, on a separate
+//! port.
 //!
-//! Owned by `app`, which binds it. It has threads of its own, beside those of HTTP; what it shares with HTTP is in
-//! [`crate::api`]. A client that goes away drops the future of its call, and with it whatever of it still waits.
+//! `app` owns and binds it. It has its own threads. Everything that it shares with HTTP is in [`crate::api`]. When a
+//! client disconnects, the future of its call is dropped, which cancels its queued items.
 
 mod body_timeout;
 mod call_layer;
@@ -23,7 +24,7 @@ use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tonic::codec::CompressionEncoding;
 
-use crate::api::model_control::Control;
+use crate::api::model_control::ModelControl;
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -31,45 +32,45 @@ use call_layer::CallLayer;
 use inference_service::Inference;
 use proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 
-/// The gRPC server, which listens and serves.
+/// A running gRPC server.
 pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<bool>,
-    ended: oneshot::Receiver<()>,
+    exited: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
 }
 
-/// Knows when the server is to stop. Streams have no end of their own, so they ask.
+/// Signals that the server is shutting down. Streams end when it does, because nothing else ends them.
 #[derive(Clone)]
-struct Stopping(watch::Receiver<bool>);
+struct ShutdownSignal(watch::Receiver<bool>);
 
-impl Stopping {
-    /// Waits until the server is told to stop. Being forgotten means the same.
-    async fn told(mut self) {
+impl ShutdownSignal {
+    /// Waits until the server shuts down or is dropped.
+    async fn wait(mut self) {
         let _ = self.0.wait_for(|stop| *stop).await;
     }
 }
 
-/// Calls under way on one connection; further ones wait in it.
-const CALLS_PER_CONNECTION: usize = 1024;
+/// Maximum number of concurrent calls per connection. Further calls wait.
+const MAX_CALLS_PER_CONNECTION: usize = 1024;
 
-/// How often a connection without traffic is asked whether its client is still there.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Interval of HTTP/2 keep-alive pings on idle connections.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Server {
-    /// Listens and serves from now on.
+    /// Binds the port and starts serving.
     ///
     /// # Errors
-    /// If the address cannot be listened on, or the system refuses a thread.
+    /// If the address cannot be bound or a thread cannot be started.
     pub fn bind(
         settings: &Settings,
         port: u16,
         registry: Arc<Registry>,
         metrics: &Arc<Metrics>,
-        control: Control,
+        control: ModelControl,
     ) -> io::Result<Self> {
         let server = &settings.server;
-        // Bound before anything runs, so that a port that is taken is known at once.
+        // Bound before any thread starts, so that a port in use is reported immediately.
         let listener = TcpListener::bind((server.host.as_str(), port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -78,10 +79,10 @@ impl Server {
             .thread_name("grpc worker")
             .enable_all()
             .build()?;
-        let (stop, stopping) = watch::channel(false);
-        let stopping = Stopping(stopping);
-        let health = health_service::service(registry.clone(), stopping.clone());
-        let inference = Inference::new(settings, registry, metrics.clone(), control, stopping.clone());
+        let (stop, shutdown) = watch::channel(false);
+        let shutdown = ShutdownSignal(shutdown);
+        let health = health_service::service(registry.clone(), shutdown.clone());
+        let inference = Inference::new(settings, registry, metrics.clone(), control, shutdown.clone());
         let inference = GrpcInferenceServiceServer::new(inference)
             .max_decoding_message_size(server.max_body_size)
             .max_encoding_message_size(usize::MAX)
@@ -90,63 +91,65 @@ impl Server {
         let calls = CallLayer::new(settings, metrics).map_err(io::Error::other)?;
         let router = tonic::transport::Server::builder()
             .layer(calls)
-            .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
-            .http2_keepalive_interval(Some(KEEPALIVE))
+            .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .add_service(inference)
             .add_service(health)
             .add_service(reflection().build_v1().map_err(io::Error::other)?)
             .add_service(reflection().build_v1alpha().map_err(io::Error::other)?);
-        let most_connections = server.max_connections.get();
-        let (end, ended) = oneshot::channel();
+        let max_connections = server.max_connections.get();
+        let (end, exited) = oneshot::channel();
         let serve = async move {
             let incoming = match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => connection_limit::accept(listener, most_connections),
-                Err(error) => return log::error!("gRPC cannot be served: {error}"),
+                Ok(listener) => connection_limit::accept(listener, max_connections),
+                Err(error) => return log::error!("gRPC server failed to start: {error}"),
             };
-            let stopped = stopping.told();
+            let stopped = shutdown.wait();
             if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
-                log::error!("gRPC is served no more: {error}");
+                log::error!("gRPC server failed: {error}");
             }
         };
         let thread = thread::Builder::new().name("grpc".to_owned()).spawn(move || {
             runtime.block_on(serve);
-            // Nobody may be waiting any more.
+            // Fails if the server was dropped.
             let _ = end.send(());
         })?;
         Ok(Self {
             address,
             stop,
-            ended,
+            exited,
             thread,
         })
     }
 
-    /// Where it listens; of port 0, the port that was given.
+    /// The address that the server listens on. If port 0 was configured, it contains the assigned port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits until the server has ended although nobody asked it to; the log says why. Cancel-safe.
+    /// Waits until the server exits unexpectedly. The log contains the reason. Cancel-safe.
     pub async fn failed(&mut self) {
-        // An error if its thread panicked.
-        let _ = (&mut self.ended).await;
+        // An error means that the thread panicked.
+        let _ = (&mut self.exited).await;
     }
 
-    /// Stops accepting, and waits until every accepted call is answered or `deadline` has passed. Returns whether all were
-    /// answered.
+    /// Stops accepting calls, and waits until every accepted call is answered or `deadline` passes. Returns whether
+    /// all calls were answered.
     pub async fn drain(self, deadline: Instant) -> bool {
-        // It may have ended by itself, which its log says.
+        // Fails if the server has already exited, which was logged.
         let _ = self.stop.send(true);
-        let ended = tokio::time::timeout_at(deadline.into(), self.ended).await.is_ok();
-        if ended {
-            // The thread ends right after it has said so; it does not panic.
+        let exited = tokio::time::timeout_at(deadline.into(), self.exited)
+            .await
+            .is_ok();
+        if exited {
+            // The thread exits immediately after the signal and does not panic.
             let _ = self.thread.join();
         }
-        ended
+        exited
     }
 }
 
-/// What reflection tells, in its present version and the one before, for which many tools still ask.
+/// Builder of the reflection services: `v1`, and `v1alpha`, which many tools still use.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     [proto::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET]
         .into_iter()

@@ -1,4 +1,4 @@
-//! The messages and the service, as generated from `proto/inference.proto`.
+//! Messages and service stubs generated from `proto/inference.proto`.
 
 #![allow(
     unreachable_pub,
@@ -9,5 +9,5 @@
 
 tonic::include_proto!("inference");
 
-/// The same for reflection, as a set of encoded descriptors.
+/// Encoded file descriptors, for reflection.
 pub(super) const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("inference");

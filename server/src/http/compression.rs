@@ -1,8 +1,8 @@
 //! Compresses replies for clients that accept it.
 //!
-//! Only what gains from it is compressed: replies to predictions and documents that are not small. Everything else goes
-//! out as it is, and says nothing about its encoding: some clients offer compression on every request and cannot read
-//! what they then get. The encoder compresses all but the smallest pieces on blocking threads.
+//! Only large predictions and documents are compressed. Other replies are sent unchanged and without a content
+//! encoding, because some clients offer compression on every request but cannot decompress every reply. The encoder
+//! compresses all but the smallest chunks on blocking threads.
 
 use actix_http::encoding::Encoder;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
@@ -20,30 +20,30 @@ use crate::api::{Code, Failure};
 use crate::codec::media_types::essence;
 use crate::routes;
 
-/// Replies with fewer bytes are not compressed: a packet holds them as they are, and compressing them takes longer than
-/// sending them.
+/// Minimum size of a compressed reply in bytes. A smaller one fits in a packet, and compressing it takes longer than
+/// sending it.
 const MIN_SIZE: u64 = 1024;
 
-/// The encodings in the order in which they are chosen, of several that a client likes as well.
+/// Supported encodings. Of several that the client prefers equally, the first one is used.
 const ENCODINGS: [ContentEncoding; 3] = [
     ContentEncoding::Gzip,
     ContentEncoding::Deflate,
     ContentEncoding::Identity,
 ];
 
-/// The layer itself.
-pub(super) async fn layer(
+/// The middleware that compresses replies.
+pub(super) async fn compress_replies(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let accepted = request.get_header::<AcceptEncoding>();
     let Some(preferred) = choose(accepted.as_ref(), true) else {
         let message =
-            "none of the accepted content encodings can be served; the server has gzip, deflate and identity";
+            "none of the accepted content encodings is supported; supported: gzip, deflate, identity";
         let response = respond::failure(request.request(), &Failure::new(Code::NotAcceptable, message));
         return Ok(request.into_response(response));
     };
-    // An identity that the client rules out is no choice, whatever the reply is.
+    // A client can exclude the identity encoding, even for replies that are not worth compressing.
     let fallback = choose(accepted.as_ref(), false).unwrap_or(preferred);
     let path = request.match_info().as_str();
     let is_compressible = routes::find(path).is_none_or(|route| route.is_compressible);
@@ -52,7 +52,7 @@ pub(super) async fn layer(
         .map_body(|head, body| {
             let is_candidate = is_compressible
                 && head.status == StatusCode::OK
-                && gains(head.headers())
+                && is_compressible_type(head.headers())
                 && !head.headers().contains_key(&CONTENT_ENCODING);
             let encoding = if is_candidate && !is_small(body.size()) {
                 preferred
@@ -60,7 +60,7 @@ pub(super) async fn layer(
                 fallback
             };
             if is_candidate && encoding == ContentEncoding::Identity {
-                // The encoder adds this to what it encodes.
+                // The encoder adds this header only to replies that it compresses.
                 head.headers_mut()
                     .append(VARY, HeaderValue::from_static("accept-encoding"));
             }
@@ -77,8 +77,8 @@ fn is_small(size: BodySize) -> bool {
     }
 }
 
-/// Whether a reply of this content type is not compressed already.
-fn gains(headers: &HeaderMap) -> bool {
+/// Whether the content type is not already compressed.
+fn is_compressible_type(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = essence(content_type.unwrap_or_default());
     match essence.split_once('/') {
@@ -91,13 +91,13 @@ fn gains(headers: &HeaderMap) -> bool {
     }
 }
 
-/// The encoding that a client likes best. One that is `worthwhile` may be a compression; otherwise it is the identity,
-/// unless the client rules that out. `None` if the client rules out all of them.
-fn choose(accepted: Option<&AcceptEncoding>, worthwhile: bool) -> Option<ContentEncoding> {
+/// Returns the encoding that the client prefers if `compress` is true, otherwise the identity encoding unless the
+/// client excludes it. `None` if the client excludes all encodings.
+fn choose(accepted: Option<&AcceptEncoding>, compress: bool) -> Option<ContentEncoding> {
     let Some(accepted) = accepted else {
         return Some(ContentEncoding::Identity);
     };
-    if !worthwhile && quality(accepted, ContentEncoding::Identity) > Quality::ZERO {
+    if !compress && quality(accepted, ContentEncoding::Identity) > Quality::ZERO {
         return Some(ContentEncoding::Identity);
     }
     let mut best = None;
@@ -110,20 +110,20 @@ fn choose(accepted: Option<&AcceptEncoding>, worthwhile: bool) -> Option<Content
     best.map(|(encoding, _)| encoding)
 }
 
-/// How much a client likes an encoding: as it says for this one, or for all others. Of what it does not mention, it
-/// accepts only the identity, and likes everything else better.
+/// Returns the quality value of an encoding: its own, or that of `*`. An encoding that is not mentioned has quality
+/// zero, except the identity encoding, which has the lowest quality above zero.
 fn quality(accepted: &AcceptEncoding, encoding: ContentEncoding) -> Quality {
     let quality_of = |preference: &Preference<Encoding>| {
         let found = accepted.iter().find(|item| item.item == *preference);
         found.map(|item| item.quality)
     };
-    let unmentioned = match encoding {
+    let default = match encoding {
         ContentEncoding::Identity => Quality::MIN,
         _ => Quality::ZERO,
     };
     quality_of(&Preference::Specific(Encoding::Known(encoding)))
         .or_else(|| quality_of(&Preference::Any))
-        .unwrap_or(unmentioned)
+        .unwrap_or(default)
 }
 
 #[cfg(test)]
@@ -134,16 +134,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_encoding_is_what_the_client_likes_best() {
-        let chosen = |accepted: &str, worthwhile| {
+    fn the_client_gets_the_encoding_that_it_prefers() {
+        let chosen = |accepted: &str, compress| {
             let request = TestRequest::default()
                 .insert_header((ACCEPT_ENCODING, accepted))
                 .to_http_request();
             let accepted = AcceptEncoding::parse(&request).expect("the header is valid");
-            choose(Some(&accepted), worthwhile)
+            choose(Some(&accepted), compress)
         };
         use ContentEncoding::{Deflate, Gzip, Identity};
-        // For a reply that is worth compressing, and for another.
+        // The encodings of a reply that is worth compressing, and of one that is not.
         let cases = [
             ("gzip", Some(Gzip), Some(Identity)),
             ("gzip, deflate, br", Some(Gzip), Some(Identity)),
@@ -170,11 +170,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_already_is_not_compressed_again() {
-        let gains = |content_type: &'static str| {
+    fn compressed_content_types_are_not_compressed_again() {
+        let is_compressible = |content_type: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-            gains(&headers)
+            is_compressible_type(&headers)
         };
         for content_type in [
             "application/json",
@@ -182,10 +182,10 @@ mod tests {
             "image/svg+xml",
             "application/octet-stream",
         ] {
-            assert!(gains(content_type), "{content_type}");
+            assert!(is_compressible(content_type), "{content_type}");
         }
         for content_type in ["image/png", "video/mp4", "application/zip", "font/woff2"] {
-            assert!(!gains(content_type), "{content_type}");
+            assert!(!is_compressible(content_type), "{content_type}");
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The documentation for people and for generators of code: the OpenAPI document, and the page that shows it.
+//! API documentation: the OpenAPI document and Swagger UI.
 //!
-//! Everything comes from the executable. Links are relative, so that a proxy may serve all of it under a path prefix.
+//! All files are embedded in the executable. Links are relative, so that a proxy can serve the pages under a path
+//! prefix.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use maud::{DOCTYPE, html};
 use serde_json::json;
 
-use super::native::task_handlers::off_the_loop;
+use super::offload::run_blocking;
 use super::openapi::{
     self, COLLAPSED_TAGS, DocumentedModel, KeySettings, document, forwarded_prefix, with_server,
 };
@@ -23,15 +24,15 @@ use crate::api::Failure;
 use crate::api::open_inference::SERVER_NAME;
 use crate::registry::Snapshot;
 
-/// Set by proxies that remove a prefix from the path of a request.
+/// Header set by proxies that remove a prefix from the request path.
 const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
 
-/// The path prefix that a proxy has removed, as far as it says so.
+/// Returns the path prefix that a proxy has removed, if it is safe to use in links.
 pub(super) fn prefix_of(request: &HttpRequest) -> Option<&str> {
     forwarded_prefix(request.headers().get(FORWARDED_PREFIX)?.to_str().ok()?)
 }
 
-/// `GET /openapi.json`, written once for each state of the registry.
+/// `GET /openapi.json`. The document is cached until the models change.
 pub(super) async fn openapi(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
     match current_document(&shared).await {
         Ok(cached) => respond::status(200)
@@ -50,10 +51,10 @@ async fn current_document(shared: &Data<Shared>) -> Result<Arc<(u64, String)>, F
     }
     let (version, max_items) = (snapshot.version, shared.body.items);
     let keys = KeySettings {
-        clients: shared.keys.asks_clients(),
-        admin: shared.keys.has_admin(),
+        clients: shared.keys.requires_client_key(),
+        admin: shared.keys.has_admin_key(),
     };
-    let text = off_the_loop(move || write_document(&snapshot, max_items, keys)).await?;
+    let text = run_blocking(move || write_document(&snapshot, max_items, keys)).await?;
     let written = Arc::new((version, text));
     shared.openapi.store(Some(written.clone()));
     Ok(written)
@@ -82,10 +83,11 @@ fn write_document(snapshot: &Snapshot, max_items: usize, keys: KeySettings) -> S
             routes,
         })
         .collect();
-    openapi::write(&document(&documented, max_items, keys))
+    openapi::serialize(&document(&documented, max_items, keys))
 }
 
-/// `GET /docs`: the files of the page are relative to a directory. So is the address, for proxies with a path prefix.
+/// `GET /docs`: redirects to `docs/`, because the page's files are relative to that directory. The location is
+/// relative, for proxies with a path prefix.
 pub(super) async fn redirect() -> HttpResponse {
     respond::status(308).insert_header((LOCATION, "docs/")).finish()
 }
@@ -114,13 +116,13 @@ pub(super) async fn page(request: HttpRequest, shared: Data<Shared>, file: Path<
     response.body(file.bytes.into_owned())
 }
 
-/// What the page may load: its own files, and images within its style sheet.
+/// Content security policy of Swagger UI: its own files, and images embedded in its style sheet.
 const DOCS_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; base-uri 'none'; \
      frame-ancestors 'none'",
 );
 
-/// Starts an answer with a page for browsers.
+/// Starts a reply with an HTML page.
 pub(super) fn html_page(policy: &HeaderValue) -> HttpResponseBuilder {
     let mut response = respond::status(200);
     response
@@ -151,7 +153,7 @@ fn index() -> maud::Markup {
     }
 }
 
-/// The script that starts the page. Tags of other protocols are collapsed, unless the address leads to an operation.
+/// The script that starts Swagger UI. It collapses the tags of other protocols, unless the URL links to an operation.
 fn initializer() -> String {
     let collapsed = json!(COLLAPSED_TAGS);
     format!(
@@ -182,5 +184,5 @@ pub(super) async fn favicon() -> HttpResponse {
         .body(FAVICON)
 }
 
-/// Items on their way into a batch.
+/// An icon that shows items entering a batch.
 const FAVICON: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#1d4ed8"/><g fill="#fff"><circle cx="7" cy="9" r="2.5"/><circle cx="7" cy="16" r="2.5"/><circle cx="7" cy="23" r="2.5"/><rect x="17" y="6" width="9" height="20" rx="2"/></g><path d="M11 9h5M11 16h5M11 23h5" stroke="#fff" stroke-width="1.6"/></svg>"##;

@@ -1,4 +1,4 @@
-//! `POST /v1/embeddings`, as OpenAI has it, for tasks that are declared as embeddings.
+//! `POST /v1/embeddings`: OpenAI's embeddings API, for tasks declared as embeddings.
 
 use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse};
@@ -10,17 +10,17 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::native::envelope::{check_depth, check_utf8};
-use super::native::reply::{max_size, write_string, write_tensor};
+use super::native::reply::max_size;
 use super::native::request_items::RequestError;
-use super::native::task_handlers::{INLINE_BODY, INLINE_REPLY, add_timing, hints, run_sized};
+use super::offload::{MAX_INLINE_BODY, MAX_INLINE_REPLY, run_by_size};
 use super::request_body::receive;
-use super::respond;
+use super::request_headers::request_options;
+use super::respond::{self, add_server_timing};
 use super::server::Shared;
-use crate::api::tensors::{Output, write_outputs};
+use crate::api::tensors::{OutputTensor, tensors_from_outcomes};
 use crate::api::{BodyLimits, Call, Code, Failure, RequestRecord};
 use crate::clock;
-use crate::codec::bounded_json;
-use crate::codec::{JsonForm, read_item};
+use crate::codec::{JsonForm, bounded_json, read_item, write_string, write_tensor};
 use crate::error::ItemError;
 use crate::json::{self, Object};
 use crate::metrics::Protocol;
@@ -35,7 +35,7 @@ pub(super) async fn embeddings(
     let mut record = RequestRecord::new(&shared.metrics, Protocol::OpenAi, clock::now());
     let result = run(&request, payload, &shared, &mut record).await;
     let response = result.unwrap_or_else(|failure| respond::failure(&request, &failure));
-    record.answered(response.status().as_u16());
+    record.finish(response.status().as_u16());
     response
 }
 
@@ -47,45 +47,48 @@ async fn run(
 ) -> Result<HttpResponse, Failure> {
     let received = record.received();
     let body = receive(request, payload, shared.receive, received, 0).await?;
-    // Which model is meant stands in the body, so its default deadline is known only then.
+    // The model is named in the body, so its default timeout is known only after reading the body.
     let (snapshot, limits, size) = (shared.registry.snapshot(), shared.body, body.len());
-    let of_request = snapshot.clone();
+    let request_snapshot = snapshot.clone();
     let read = move || {
-        let asked = Asked::read(&body, limits)?;
-        let call = Call::to_embedding(&of_request, &asked.model);
+        let parsed = EmbeddingsRequest::read(&body, limits)?;
+        let call = Call::to_embedding(&request_snapshot, &parsed.model);
         let items = match &call {
-            Ok(call) => asked.items(&body, call.manifest(), limits),
+            Ok(call) => parsed.items(&body, call.manifest(), limits),
             Err(failure) => Err(failure.clone()),
         };
-        Ok::<_, Failure>((asked.wanted(), call, items))
+        Ok::<_, Failure>((parsed.reply_options(), call, items))
     };
-    let (wanted, call, items) = run_sized(size, INLINE_BODY, read).await??;
-    record.addressed(&snapshot, &wanted.model, &call);
+    let (reply_options, call, items) = run_by_size(size, MAX_INLINE_BODY, read).await??;
+    record.set_address(&snapshot, &reply_options.model, &call);
     let (call, items) = (call?, items?);
-    let hints = hints(request, &call)?;
-    let reply = call.run(items, received, hints).await?;
+    let options = request_options(request, &call)?;
+    let reply = call.run(items, received, options).await?;
 
     let started = clock::now();
     let (weight, timing) = (reply.weight, reply.timing);
-    // The vectors, as numbers or in base64, and around each of them less than 80 bytes.
+    // The vectors as numbers or base64, and less than 80 bytes around each.
     let size = max_size(&reply.outcomes).saturating_add(80 * reply.outcomes.len());
-    let of = call.clone();
+    let owned_call = call.clone();
     let write = move || {
-        let output = write_outputs(of.manifest(), reply.outcomes)?.into_iter().next();
-        let output = output.ok_or_else(|| Failure::new(Code::ModelFault, "the model gave no embedding"))?;
-        wanted.check(output.shape.get(1).copied())?;
-        write_reply(&wanted, output, weight)
+        let output = tensors_from_outcomes(owned_call.manifest(), reply.outcomes)?
+            .into_iter()
+            .next();
+        let output =
+            output.ok_or_else(|| Failure::new(Code::ModelFault, "the model did not return an embedding"))?;
+        reply_options.check(output.shape.get(1).copied())?;
+        write_reply(&reply_options, output, weight)
     };
-    let json = run_sized(size, INLINE_REPLY, write).await??;
+    let json = run_by_size(size, MAX_INLINE_REPLY, write).await??;
     let mut response = respond::json(200, json);
-    let took = call.observe_encode(started, true);
-    add_timing(&mut response, timing, took);
+    let elapsed = call.observe_encode(started, true);
+    add_server_timing(&mut response, timing, elapsed);
     Ok(response)
 }
 
-/// A request. Members that are not here, such as `user`, are accepted and mean nothing.
+/// A request. Other members, such as `user`, are accepted and ignored.
 #[derive(Deserialize)]
-struct Asked<'a> {
+struct EmbeddingsRequest<'a> {
     model: String,
     #[serde(borrow)]
     input: &'a RawValue,
@@ -93,25 +96,26 @@ struct Asked<'a> {
     dimensions: Option<u64>,
 }
 
-/// How the embeddings are wanted.
-struct Wanted {
-    /// As the client called the model.
+/// What the reply depends on.
+struct ReplyOptions {
+    /// The model name in the request.
     model: String,
     base64: bool,
     dimensions: Option<u64>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> EmbeddingsRequest<'a> {
     fn read(body: &'a [u8], limits: BodyLimits) -> Result<Self, Failure> {
         check_depth(body, limits.depth)?;
-        let Object(asked) = json::from_str::<Object<Self>>(check_utf8(body)?)
+        let Object(parsed) = json::from_str::<Object<Self>>(check_utf8(body)?)
             .map_err(|error| Failure::new(Code::Malformed, format!("malformed request body: {error}")))?;
-        match asked.encoding_format.as_deref() {
-            None | Some("float" | "base64") => Ok(asked),
+        match parsed.encoding_format.as_deref() {
+            None | Some("float" | "base64") => Ok(parsed),
             Some(other) => {
                 let other: String = other.chars().take(40).collect();
-                let message = format!("`encoding_format`: expected float or base64, got `{other}`");
-                Err(Failure::new(Code::Malformed, message).about("encoding_format"))
+                let message =
+                    format!("invalid value `{other}` for `encoding_format`: expected float or base64");
+                Err(Failure::new(Code::Malformed, message).with_param("encoding_format"))
             }
         }
     }
@@ -123,7 +127,7 @@ impl<'a> Asked<'a> {
         limits: BodyLimits,
     ) -> Result<Vec<Result<ItemInput, ItemError>>, Failure> {
         let parameters = self.parameters(task)?;
-        let refused = |message: String| Err(Failure::new(Code::Malformed, message).about("input"));
+        let invalid = |message: String| Err(Failure::new(Code::Malformed, message).with_param("input"));
         let texts = match JsonForm::of(self.input.get()) {
             JsonForm::String => vec![self.input.get()],
             JsonForm::Array => bounded_json::elements(self.input.get(), limits.items).ok_or_else(|| {
@@ -131,17 +135,17 @@ impl<'a> Asked<'a> {
                     member: "input",
                     limit: limits.items,
                 };
-                Failure::from(too_many).about("input")
+                Failure::from(too_many).with_param("input")
             })?,
             other => {
-                return refused(format!(
-                    "`input`: expected a string or a list, got {}",
+                return invalid(format!(
+                    "`input`: expected a string or an array, got {}",
                     other.name()
                 ));
             }
         };
         if texts.is_empty() {
-            return refused("`input` has no items; expected at least one".to_owned());
+            return invalid("`input` has no items; expected at least one".to_owned());
         }
         let other = texts
             .iter()
@@ -150,11 +154,9 @@ impl<'a> Asked<'a> {
         match other {
             None => {}
             Some(JsonForm::Number | JsonForm::Array) => {
-                return refused(
-                    "`input` has token ids, which this model does not take; send text".to_owned(),
-                );
+                return invalid("`input`: token ids are not supported; expected strings".to_owned());
             }
-            Some(other) => return refused(format!("`input`: expected strings, got {}", other.name())),
+            Some(other) => return invalid(format!("`input`: expected strings, got {}", other.name())),
         }
         let item = |text: &str| {
             Ok(ItemInput {
@@ -165,7 +167,8 @@ impl<'a> Asked<'a> {
         Ok(texts.into_iter().map(item).collect())
     }
 
-    /// The parameters of the task: `dimensions`, if it knows them. If it does not, they must be what they are anyway.
+    /// The parameters for the task: `dimensions`, if the task has such a parameter. Otherwise `dimensions` must be
+    /// equal to the size of the embeddings.
     fn parameters(&self, task: &TaskManifest) -> Result<Bytes, Failure> {
         let Some(dimensions) = self.dimensions else {
             return Ok(Bytes::new());
@@ -178,13 +181,13 @@ impl<'a> Asked<'a> {
             .tensors
             .first()
             .and_then(|tensor| tensor.shape.first());
-        self.wanted()
+        self.reply_options()
             .check(declared.and_then(|&declared| u64::try_from(declared).ok()))?;
         Ok(Bytes::new())
     }
 
-    fn wanted(&self) -> Wanted {
-        Wanted {
+    fn reply_options(&self) -> ReplyOptions {
+        ReplyOptions {
             model: self.model.clone(),
             base64: self.encoding_format.as_deref() == Some("base64"),
             dimensions: self.dimensions,
@@ -192,24 +195,24 @@ impl<'a> Asked<'a> {
     }
 }
 
-impl Wanted {
-    /// Whether embeddings of this many dimensions, if that is known, are as wanted.
+impl ReplyOptions {
+    /// Checks the number of dimensions, if it is known, against the requested number.
     fn check(&self, got: Option<u64>) -> Result<(), Failure> {
         match (self.dimensions, got) {
             (Some(wanted), Some(got)) if wanted != got => {
                 let message = format!(
-                    "`dimensions`: the embeddings of `{}` have {got} dimensions and cannot be cut to {wanted}",
+                    "invalid value {wanted} for `dimensions`: the embeddings of `{}` always have {got} dimensions",
                     self.model
                 );
-                Err(Failure::new(Code::Malformed, message).about("dimensions"))
+                Err(Failure::new(Code::Malformed, message).with_param("dimensions"))
             }
             _ => Ok(()),
         }
     }
 }
 
-fn write_reply(wanted: &Wanted, output: Output, tokens: u64) -> Result<Vec<u8>, Failure> {
-    let per_byte = if wanted.base64 { 2 } else { 4 };
+fn write_reply(reply_options: &ReplyOptions, output: OutputTensor, tokens: u64) -> Result<Vec<u8>, Failure> {
+    let per_byte = if reply_options.base64 { 2 } else { 4 };
     let mut json = Vec::with_capacity(output.byte_len() * per_byte + output.rows.len() * 64 + 128);
     json.extend_from_slice(b"{\"object\":\"list\",\"data\":[");
     for (index, row) in output.rows.iter().enumerate() {
@@ -219,7 +222,7 @@ fn write_reply(wanted: &Wanted, output: Output, tokens: u64) -> Result<Vec<u8>, 
         json.extend_from_slice(
             format!("{{\"object\":\"embedding\",\"index\":{index},\"embedding\":").as_bytes(),
         );
-        if wanted.base64 {
+        if reply_options.base64 {
             json.push(b'"');
             json.extend_from_slice(STANDARD.encode(row).as_bytes());
             json.push(b'"');
@@ -233,7 +236,7 @@ fn write_reply(wanted: &Wanted, output: Output, tokens: u64) -> Result<Vec<u8>, 
         json.push(b'}');
     }
     json.extend_from_slice(b"],\"model\":");
-    write_string(&mut json, &wanted.model);
+    write_string(&mut json, &reply_options.model);
     json.extend_from_slice(
         format!(",\"usage\":{{\"prompt_tokens\":{tokens},\"total_tokens\":{tokens}}}}}").as_bytes(),
     );

@@ -1,26 +1,26 @@
-//! How a failure looks in each family of protocols. A client that speaks one of them is told in its own way also what is
-//! wrong with its path, its method or the encoding of its body.
+//! The error format of each protocol. Errors about the path, method or encoding of a request also use the format of
+//! the client's protocol.
 
 use serde_json::json;
 
 use super::v1;
 use crate::api::Failure;
 
-/// A family of protocols, as far as its errors go.
+/// The JSON format of an error reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dialect {
+pub(crate) enum ErrorFormat {
     /// `{"error": {"code", "message", "request_id"}}`
     Native,
     /// `{"error": "text"}`, of the Open Inference Protocol.
     OpenInference,
-    /// The same, of KServe's V1 protocol and TensorFlow Serving.
+    /// `{"error": "text"}`, of KServe's V1 protocol and TensorFlow Serving.
     V1,
     /// `{"error": {"message", "type", "param", "code"}}`
     OpenAi,
 }
 
-impl Dialect {
-    /// The family that a path belongs to.
+impl ErrorFormat {
+    /// Returns the error format for a path.
     pub(crate) fn of(path: &str) -> Self {
         if path == "/v2" || path.starts_with("/v2/") {
             Self::OpenInference
@@ -33,7 +33,7 @@ impl Dialect {
         }
     }
 
-    /// The body of an answer that is a failure.
+    /// Writes the body of an error reply.
     pub(crate) fn write(self, failure: &Failure, request_id: Option<&str>) -> Vec<u8> {
         let message = failure.client_message();
         let body = match self {
@@ -70,27 +70,31 @@ mod tests {
     use crate::api::Code;
 
     #[test]
-    fn a_path_tells_the_dialect() {
-        assert_eq!(Dialect::of("/v1/models"), Dialect::Native);
-        assert_eq!(Dialect::of("/v2"), Dialect::OpenInference);
-        assert_eq!(Dialect::of("/v2/nowhere"), Dialect::OpenInference);
-        assert_eq!(Dialect::of("/v20"), Dialect::Native);
-        assert_eq!(Dialect::of("/v1/embeddings"), Dialect::OpenAi);
-        assert_eq!(Dialect::of("/v1/models/m:predict"), Dialect::V1);
+    fn the_path_determines_the_error_format() {
+        assert_eq!(ErrorFormat::of("/v1/models"), ErrorFormat::Native);
+        assert_eq!(ErrorFormat::of("/v2"), ErrorFormat::OpenInference);
+        assert_eq!(ErrorFormat::of("/v2/nowhere"), ErrorFormat::OpenInference);
+        assert_eq!(ErrorFormat::of("/v20"), ErrorFormat::Native);
+        assert_eq!(ErrorFormat::of("/v1/embeddings"), ErrorFormat::OpenAi);
+        assert_eq!(ErrorFormat::of("/v1/models/m:predict"), ErrorFormat::V1);
     }
 
     #[test]
-    fn an_error_is_json_in_every_dialect() {
-        let failure = Failure::new(Code::InvalidInput, "a \"quoted\" thing").about("input");
-        let write =
-            |dialect: Dialect| String::from_utf8(dialect.write(&failure, Some("r1"))).expect("JSON is text");
+    fn errors_are_json_in_every_format() {
+        let failure = Failure::new(Code::InvalidInput, "a \"quoted\" thing").with_param("input");
+        let write = |error_format: ErrorFormat| {
+            String::from_utf8(error_format.write(&failure, Some("r1"))).expect("JSON is text")
+        };
         assert_eq!(
-            write(Dialect::Native),
+            write(ErrorFormat::Native),
             r#"{"error":{"code":"invalid_input","message":"a \"quoted\" thing","request_id":"r1"}}"#
         );
-        assert_eq!(write(Dialect::OpenInference), r#"{"error":"a \"quoted\" thing"}"#);
         assert_eq!(
-            write(Dialect::OpenAi),
+            write(ErrorFormat::OpenInference),
+            r#"{"error":"a \"quoted\" thing"}"#
+        );
+        assert_eq!(
+            write(ErrorFormat::OpenAi),
             r#"{"error":{"code":"invalid_input","message":"a \"quoted\" thing","param":"input","type":"invalid_request_error"}}"#
         );
     }

@@ -1,4 +1,4 @@
-//! `GET /`: a page for browsers, JSON for everyone else.
+//! `GET /`: an HTML page for browsers, JSON for other clients.
 
 use actix_web::http::header::{ACCEPT, HeaderValue, VARY};
 use actix_web::web::Data;
@@ -24,7 +24,7 @@ pub(super) async fn root(request: HttpRequest, shared: Data<Shared>) -> HttpResp
         let mut body = json!({
             "name": SERVER_NAME,
             "version": SERVER_VERSION,
-            // KServe's client takes the server for alive by this.
+            // KServe's client checks this for liveness.
             "status": "alive",
             "models": "/v1/models",
             "health": "/health",
@@ -42,7 +42,7 @@ pub(super) async fn root(request: HttpRequest, shared: Data<Shared>) -> HttpResp
     response
 }
 
-/// Nothing but its own style and icon.
+/// Content security policy of the page: inline styles and the icon.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'",
@@ -55,7 +55,7 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;mar
     a{color:#1d4ed8}@media(prefers-color-scheme:dark){body{color:#e5e7eb;background:#111827}a{color:#93c5fd}\
     th,td{border-color:#374151}.ready{color:#4ade80}.other{color:#fbbf24}}";
 
-/// The page. Links start with `base`, which is empty or ends with a slash.
+/// Renders the page. Links start with `base`, which is empty or ends with a slash.
 fn page(shared: &Shared, base: &str) -> Markup {
     let snapshot = shared.registry.snapshot();
     let models: Vec<_> = snapshot.models().collect();
@@ -117,14 +117,15 @@ fn row(entry: &ModelEntry, base: &str) -> Markup {
     }
 }
 
-/// Whether a client that accepts these media types would rather have HTML than JSON. A client that accepts both alike,
-/// such as one that accepts anything, is a program.
+/// Whether the client prefers HTML to JSON. Clients that accept both equally, such as those that accept anything, get
+/// JSON.
 fn prefers_html(accept: &str) -> bool {
     let quality = |media_type: &str| quality(accept, media_type);
     quality("text/html") > quality("application/json")
 }
 
-/// The weight of a media type in the value of `Accept`, from 0 to 1000; the most specific range that matches counts.
+/// Returns the quality value of a media type in an `Accept` header, from 0 to 1000. The most specific matching range
+/// applies.
 fn quality(accept: &str, media_type: &str) -> u16 {
     let (kind, _) = media_type.split_once('/').unwrap_or((media_type, ""));
     let ranges = accept.split(',').filter_map(|range| {
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn browsers_prefer_html_and_programs_do_not() {
+    fn browsers_prefer_html_and_other_clients_get_json() {
         for (accept, html) in [
             (
                 "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8",

@@ -1,5 +1,5 @@
-//! The outer layers: every request gets an id and a line in the access log, needs a key where keys are configured, and must
-//! have a method that some route has.
+//! Middleware for all requests: assigns request ids, writes the access log, checks API keys and rejects unknown
+//! methods.
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -10,34 +10,35 @@ use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage as _, HttpResponse};
 
-use super::respond::{self, RequestId};
+use super::request_headers::{RequestId, request_id};
+use super::respond;
 use super::server::Shared;
 use crate::api::{Code, Failure};
 use crate::routes::{self, Access};
 
-/// The outermost layer: gives the request an id, and writes the access log.
-pub(super) async fn layer(
+/// The outermost layer: assigns the request id and writes the access log.
+pub(super) async fn log_access(
     shared: Data<Shared>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
-    let mut visit = shared.access.visit(
+    let mut record = shared.access.start(
         request.method().as_str(),
         request.path(),
         request.peer_addr(),
         header,
     );
-    request.extensions_mut().insert(RequestId(visit.id().to_owned()));
+    request.extensions_mut().insert(RequestId(record.id().to_owned()));
     let mut response = match next.call(request).await {
         Ok(response) => response,
         Err(error) => {
-            visit.set_status(error.as_response_error().status_code().as_u16().into());
+            record.set_status(error.as_response_error().status_code().as_u16().into());
             return Err(error);
         }
     };
-    visit.set_status(response.status().as_u16().into());
-    if let Ok(value) = HeaderValue::from_str(visit.id()) {
+    record.set_status(response.status().as_u16().into());
+    if let Ok(value) = HeaderValue::from_str(record.id()) {
         response
             .headers_mut()
             .insert(HeaderName::from_static("x-request-id"), value);
@@ -45,9 +46,9 @@ pub(super) async fn layer(
     Ok(response)
 }
 
-/// The layer inside CORS, so that web pages can read its replies: asks for the client's key, rejects unknown methods, and
-/// gives errors of the inner layers the form of the client's protocol.
-pub(super) async fn gate(
+/// Checks the API key, rejects unknown methods, and converts errors of the inner layers to the error format of the
+/// client's protocol. It runs inside CORS, so that web pages can read its replies.
+pub(super) async fn check_access(
     shared: Data<Shared>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -58,11 +59,11 @@ pub(super) async fn gate(
         return Ok(request.into_response(response));
     }
     if !is_known(&method) {
-        // A metric is labelled by method; a client must not be able to make up labels.
+        // Metrics have a label for the method, and clients must not be able to add label values.
         let response = respond::method_not_allowed(request.request(), "GET, HEAD, POST");
         return Ok(request.into_response(response));
     }
-    let id = respond::id_of(request.request());
+    let id = request_id(request.request());
     let path = request.path().to_owned();
     match next.call(request).await {
         Ok(response) => Ok(response.map_into_boxed_body()),
@@ -73,14 +74,14 @@ pub(super) async fn gate(
     }
 }
 
-/// Checks the key of a request. Browsers send preflight requests (`OPTIONS`) without one, and no route does any work for
-/// them. The path is the one that the router goes by, so that both mean the same route.
+/// Checks the key of a request. `OPTIONS` requires none: browsers send preflight requests without a key, and no route
+/// does any work for them. The path is the one that the router matches, so that both use the same route.
 fn authorize(shared: &Shared, method: &Method, request: &ServiceRequest) -> Result<(), Failure> {
     if *method == Method::OPTIONS {
         return Ok(());
     }
-    let access = match routes::access(request.match_info().as_str(), shared.docs) {
-        // The routes of administrators answer POST alone: anything else is told so, which needs no admin key.
+    let access = match routes::required_access(request.match_info().as_str(), shared.docs) {
+        // Administrative routes support only POST. The error for other methods requires no admin key.
         Access::Admin if *method != Method::POST => Access::Client,
         access => access,
     };
@@ -88,8 +89,8 @@ fn authorize(shared: &Shared, method: &Method, request: &ServiceRequest) -> Resu
     shared.keys.check(access, authorization)
 }
 
-/// Whether some route may have this method. None has CONNECT, which asks for a proxy, or TRACE, which would send a client's
-/// credentials back to it.
+/// Whether the server knows this method. CONNECT, which is for proxies, and TRACE, which would echo credentials, are
+/// not supported.
 fn is_known(method: &Method) -> bool {
     [
         Method::GET,
@@ -103,7 +104,7 @@ fn is_known(method: &Method) -> bool {
     .contains(method)
 }
 
-/// What actix or a layer of it refuses, in the shape of the client's protocol.
+/// Converts an error of actix or its middleware to a reply in the error format of the client's protocol.
 fn error_response(path: &str, id: Option<&str>, method: &Method, error: &Error) -> HttpResponse {
     let status = error.as_response_error().status_code().as_u16();
     let code = Code::ALL.into_iter().find(|code| code.status() == status);
@@ -111,7 +112,7 @@ fn error_response(path: &str, id: Option<&str>, method: &Method, error: &Error) 
         Failure::new(code.unwrap_or(Code::Malformed), error.to_string())
     } else {
         log::error!("{method} {path}: {error}");
-        Failure::new(Code::Internal, "the server failed")
+        Failure::new(Code::Internal, "internal server error")
     };
     respond::failure_at(path, id, &failure)
 }

@@ -1,6 +1,7 @@
-//! The HTTP side: the routes of every protocol that is spoken over HTTP, their bodies and their documentation.
+//! The HTTP server: connections, the routes of all protocols over HTTP, and their documentation.
 //!
-//! Owned by `app`, which binds it. Never computes what a model computes, and keeps what takes long off its event loops.
+//! `app` owns and binds it. It never runs a model, and runs long computations on blocking threads, off the event
+//! loops.
 
 mod compression;
 mod documentation;
@@ -10,8 +11,10 @@ mod landing_page;
 mod middleware;
 mod monitoring;
 pub mod native;
+mod offload;
 pub mod openapi;
 mod request_body;
+mod request_headers;
 mod respond;
 mod server;
 mod transport;

@@ -1,6 +1,6 @@
-//! Routes that describe the state of the server: models, health, metrics.
+//! Routes that report the state of the server: models, health and metrics.
 //!
-//! All answer from a snapshot, without waiting for a model.
+//! They read a snapshot and never wait for a model.
 
 use actix_web::http::header::{AUTHORIZATION, HeaderValue};
 use actix_web::web::{Data, Path};
@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use prometheus::{Encoder as _, TextEncoder};
 use serde_json::{Value as Json, json};
 
-use super::native::task_handlers::{off_the_loop, run_sized};
+use super::offload::{run_blocking, run_by_size};
 use super::respond;
 use super::server::Shared;
 use super::v1;
@@ -17,10 +17,10 @@ use crate::model::Health;
 use crate::registry::{ModelEntry, ModelState};
 use crate::routes::Access;
 
-/// Answers about more models than this are written on a blocking thread.
+/// Replies about more models than this are written on a blocking thread.
 pub(super) const MAX_INLINE_MODELS: usize = 8;
 
-/// `GET /v1/models`: one answer for the clients of OpenAI (`data`) and of KServe V1 (`models`).
+/// `GET /v1/models`: one reply for clients of OpenAI (`data`) and KServe V1 (`models`).
 pub(super) async fn models(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
     let operator = is_operator(&request, &shared);
     let snapshot = shared.registry.snapshot();
@@ -31,7 +31,7 @@ pub(super) async fn models(request: HttpRequest, shared: Data<Shared>) -> HttpRe
             json!({"object": "list", "data": models, "models": models}).to_string()
         }
     };
-    match run_sized(snapshot.models().count(), MAX_INLINE_MODELS, write).await {
+    match run_by_size(snapshot.models().count(), MAX_INLINE_MODELS, write).await {
         Ok(text) => respond::json(200, text),
         Err(failure) => respond::failure(&request, &failure),
     }
@@ -49,7 +49,7 @@ pub(super) async fn model(request: HttpRequest, shared: Data<Shared>, name: Path
     }
 }
 
-/// A model as its client calls it: `model`, or `model.task`, which has that task alone.
+/// Describes a model under the name in the request. For `model.task`, only that task is included.
 fn describe_as(name: &str, entry: &ModelEntry, task: Option<usize>, operator: bool) -> Json {
     let mut model = describe(entry, operator);
     model["id"] = name.into();
@@ -68,7 +68,7 @@ fn is_operator(request: &HttpRequest, shared: &Shared) -> bool {
     shared.keys.check(Access::Admin, authorization).is_ok()
 }
 
-/// Everything that a client may know of a model; the operator gets the reasons of failures in full.
+/// Describes a model. Operators see the full reasons of failures; clients see the public form.
 fn describe(entry: &ModelEntry, operator: bool) -> Json {
     let mut model = json!({
         "id": entry.name(),
@@ -162,7 +162,7 @@ pub(super) fn state_name(entry: &ModelEntry) -> &'static str {
     }
 }
 
-/// `GET /health`: the whole state; 503 while anything is not as configured.
+/// `GET /health`: the state of every model; 503 unless all are ready.
 pub(super) async fn health(shared: Data<Shared>) -> HttpResponse {
     let ready = shared.registry.is_ready();
     let status = match (shared.registry.is_draining(), ready) {
@@ -179,7 +179,7 @@ pub(super) async fn health(shared: Data<Shared>) -> HttpResponse {
     respond::json(if ready { 200 } else { 503 }, body.to_string())
 }
 
-/// `GET /livez`: never depends on models.
+/// `GET /livez`: does not depend on models.
 pub(super) async fn live() -> HttpResponse {
     respond::json(200, "{\"live\":true}")
 }
@@ -197,12 +197,12 @@ pub(super) async fn metrics(request: HttpRequest, shared: Data<Shared>) -> HttpR
         let mut text = Vec::new();
         let result = TextEncoder::new().encode(&registry.gather(), &mut text);
         result.map(|()| text).map_err(|error| {
-            log::error!("cannot write the metrics: {error}");
-            Failure::new(Code::Internal, "the metrics cannot be written")
+            log::error!("failed to write the metrics: {error}");
+            Failure::new(Code::Internal, "failed to write the metrics")
         })
     };
-    // Megabytes, if there are many models.
-    match off_the_loop(write).await.flatten() {
+    // With many models, the text can have several megabytes.
+    match run_blocking(write).await.flatten() {
         Ok(text) => respond::status(200)
             .content_type("text/plain; version=0.0.4; charset=utf-8")
             .body(text),

@@ -1,7 +1,7 @@
-//! Receives a request's body: bounded in size and time, and decompressed.
+//! Receives and decompresses request bodies, with limits on size and time.
 //!
-//! Compressed bodies are collected as they are and decompressed on a blocking thread, with the same limit on what comes
-//! out, so that a small body cannot become a large one.
+//! Compressed bodies are decompressed on a blocking thread. The size limit also applies to the decompressed body, so
+//! that a small body cannot expand into a large one.
 
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -16,21 +16,21 @@ use futures_util::StreamExt as _;
 
 use crate::api::{Code, Failure};
 
-/// Bounds of a body on its way in.
+/// Limits on receiving a body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReceiveLimits {
-    /// Most bytes, as sent and after decompression.
+    /// Maximum size in bytes, both as sent and after decompression.
     pub(crate) size: usize,
-    /// Longest time for all of it to arrive.
+    /// Maximum time for the whole body to arrive.
     pub(crate) timeout: Duration,
 }
 
-/// What comes behind the head of a body is put at a multiple of this. The allocator gives no finer alignment to bytes, and
-/// no element is larger.
+/// Alignment of the data after the head of a body. The allocator does not guarantee more, and no element is larger.
 const ALIGNMENT: usize = 16;
 
-/// Receives the body of a request that arrived at `received`. Of a body that is put together from pieces, or decompressed,
-/// what comes after its first `head` bytes is aligned for elements of every type, so that nobody needs to copy it again.
+/// Receives the body of a request that arrived at `received`. If the body is assembled from several chunks or
+/// decompressed, the data after its first `head` bytes is aligned for every element type, so that it does not have to
+/// be copied again.
 pub(crate) async fn receive(
     request: &HttpRequest,
     payload: web::Payload,
@@ -51,7 +51,7 @@ pub(crate) async fn receive(
     let deadline = tokio::time::Instant::from_std(received + limits.timeout);
     let body = tokio::time::timeout_at(deadline, collect(payload, announced, limits.size, padding))
         .await
-        .map_err(|_| Failure::late_body(limits.timeout))??;
+        .map_err(|_| Failure::body_timeout(limits.timeout))??;
     match encoding {
         Encoding::Identity => Ok(body),
         Encoding::Gzip | Encoding::Deflate => {
@@ -60,7 +60,7 @@ pub(crate) async fn receive(
                 .map_err(|_| {
                     Failure::new(
                         Code::Internal,
-                        "the body could not be decompressed: out of threads",
+                        "failed to decompress the request body: no thread available",
                     )
                 })?
         }
@@ -73,11 +73,11 @@ async fn collect(
     limit: usize,
     padding: usize,
 ) -> Result<Bytes, Failure> {
-    // Most bodies come in one piece, which is then used without a copy.
+    // Most bodies arrive in one chunk, which is used without copying.
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|error| broken(error, limit))?;
+        let chunk = chunk.map_err(|error| receive_failure(error, limit))?;
         if first.len() + all.len().saturating_sub(padding) + chunk.len() > limit {
             return Err(too_large(limit));
         }
@@ -86,7 +86,7 @@ async fn collect(
             continue;
         }
         if all.is_empty() {
-            // What a client announces is not given to it before it sends: memory follows what has arrived.
+            // Does not allocate the full announced length, so that memory is in proportion to what was received.
             let announced = announced
                 .and_then(|length| usize::try_from(length).ok())
                 .unwrap_or(0);
@@ -103,12 +103,12 @@ async fn collect(
     })
 }
 
-fn broken(error: PayloadError, limit: usize) -> Failure {
+fn receive_failure(error: PayloadError, limit: usize) -> Failure {
     match error {
         PayloadError::Overflow => too_large(limit),
         error => Failure::new(
             Code::Malformed,
-            format!("the request body did not arrive whole: {error}"),
+            format!("failed to receive the request body: {error}"),
         ),
     }
 }
@@ -116,11 +116,11 @@ fn broken(error: PayloadError, limit: usize) -> Failure {
 fn too_large(limit: usize) -> Failure {
     Failure::new(
         Code::TooLarge,
-        format!("the request body is larger than {limit} bytes"),
+        format!("the request body is too large: expected at most {limit} bytes"),
     )
 }
 
-/// How a body is compressed.
+/// The content encoding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
     Identity,
@@ -160,19 +160,19 @@ impl Encoding {
 fn decompress(body: &[u8], encoding: Encoding, limit: usize, padding: usize) -> Result<Bytes, Failure> {
     let mut out = Vec::with_capacity(padding + body.len().saturating_mul(3).min(limit));
     out.resize(padding, 0);
-    // One byte over the limit is enough to know.
-    let most = limit as u64 + 1;
+    // One byte beyond the limit shows that the limit is exceeded.
+    let max_read = limit as u64 + 1;
     let result = match encoding {
-        Encoding::Identity => body.take(most).read_to_end(&mut out),
-        Encoding::Gzip => MultiGzDecoder::new(body).take(most).read_to_end(&mut out),
-        Encoding::Deflate if is_zlib(body) => ZlibDecoder::new(body).take(most).read_to_end(&mut out),
-        // Some clients take the name literally and leave the zlib header out.
-        Encoding::Deflate => DeflateDecoder::new(body).take(most).read_to_end(&mut out),
+        Encoding::Identity => body.take(max_read).read_to_end(&mut out),
+        Encoding::Gzip => MultiGzDecoder::new(body).take(max_read).read_to_end(&mut out),
+        Encoding::Deflate if is_zlib(body) => ZlibDecoder::new(body).take(max_read).read_to_end(&mut out),
+        // Some clients omit the zlib header, which the encoding requires despite its name.
+        Encoding::Deflate => DeflateDecoder::new(body).take(max_read).read_to_end(&mut out),
     };
     if out.len() - padding > limit {
         return Err(Failure::new(
             Code::TooLarge,
-            format!("the request body is larger than {limit} bytes after decompression"),
+            format!("the request body is too large: expected at most {limit} bytes after decompression"),
         ));
     }
     result
@@ -180,7 +180,7 @@ fn decompress(body: &[u8], encoding: Encoding, limit: usize, padding: usize) -> 
         .map_err(|error| {
             Failure::new(
                 Code::Malformed,
-                format!("the request body cannot be decompressed: {error}"),
+                format!("failed to decompress the request body: {error}"),
             )
         })
 }
@@ -210,7 +210,7 @@ mod tests {
         timeout: Duration::from_secs(10),
     };
 
-    /// What is received of a body that comes in pieces.
+    /// Receives a body that arrives in several chunks.
     async fn receive_pieces(pieces: Vec<Vec<u8>>, encoding: &str, head: usize) -> Bytes {
         let request = TestRequest::default()
             .insert_header((CONTENT_ENCODING, encoding))
@@ -224,15 +224,15 @@ mod tests {
             .expect("there is a payload");
         receive(&request, payload, LIMITS, clock::now(), head)
             .await
-            .expect("it is small enough")
+            .expect("the body is within the limit")
     }
 
     #[actix_web::test]
-    async fn what_follows_the_head_is_aligned_for_every_number() {
+    async fn the_data_after_the_head_is_aligned_for_every_element_type() {
         let body: Vec<u8> = (0..20_000u32).map(|byte| byte as u8).collect();
         let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-        packed.write_all(&body).expect("memory takes it");
-        let packed = packed.finish().expect("memory takes it");
+        packed.write_all(&body).expect("writing to memory succeeds");
+        let packed = packed.finish().expect("writing to memory succeeds");
         for head in (0..40).chain([4097]) {
             for (sent, encoding) in [(&body, "identity"), (&packed, "gzip")] {
                 let pieces = sent.chunks(33).map(<[u8]>::to_vec).collect();

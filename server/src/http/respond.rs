@@ -1,42 +1,37 @@
-//! Answers that every handler gives: JSON, and failures in the shape of the client's protocol.
+//! Replies that all handlers use: JSON, and errors in the format of the client's protocol.
 
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use std::time::Duration;
+
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 
-use super::error_format::Dialect;
+use super::error_format::ErrorFormat;
+use super::request_headers::request_id;
 use crate::api::{Code, Failure};
+use crate::engine::Timing;
 
-/// The id of a request, the client's or the server's. The access layer puts it into the request's extensions.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestId(pub(crate) String);
-
-/// The id of the request.
-pub(crate) fn id_of(request: &HttpRequest) -> Option<String> {
-    request.extensions().get::<RequestId>().map(|id| id.0.clone())
-}
-
-/// Starts an answer with this status.
+/// Starts a reply with this status.
 pub(crate) fn status(status: u16) -> HttpResponseBuilder {
     HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
 }
 
-/// JSON that is written already.
+/// A reply with a JSON text.
 pub(crate) fn json(code: u16, body: impl Into<Vec<u8>>) -> HttpResponse {
     status(code)
         .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")))
         .body(body.into())
 }
 
-/// A failure, in the shape of the protocol that the path belongs to.
+/// An error reply in the format of the client's protocol.
 pub(crate) fn failure(request: &HttpRequest, failure: &Failure) -> HttpResponse {
-    failure_at(request.path(), id_of(request).as_deref(), failure)
+    failure_at(request.path(), request_id(request).as_deref(), failure)
 }
 
-/// A failure, where the request itself is out of reach.
+/// Like [`failure`], if the request is no longer available.
 pub(crate) fn failure_at(path: &str, id: Option<&str>, failure: &Failure) -> HttpResponse {
-    let dialect = Dialect::of(path);
-    let (status, body) = (failure.code.status(), dialect.write(failure, id));
+    let error_format = ErrorFormat::of(path);
+    let (status, body) = (failure.code.status(), error_format.write(failure, id));
     let mut response = json(status, body);
     if failure.code == Code::Unauthorized {
         response
@@ -51,25 +46,25 @@ pub(crate) fn failure_at(path: &str, id: Option<&str>, failure: &Failure) -> Htt
     response
 }
 
-/// The reply to `OPTIONS` that is not a CORS preflight: the methods that the route has.
+/// The reply to an `OPTIONS` request that is not a CORS preflight: lists the methods of the route.
 pub(crate) fn options(methods: &str) -> HttpResponse {
     let mut response = HttpResponse::NoContent();
     response.insert_header((ALLOW, format!("{methods}, OPTIONS")));
     response.finish()
 }
 
-/// The reply to a method for which a route has no handler. `OPTIONS` is answered for every route.
-pub(crate) fn other_method(request: &HttpRequest, allowed: &'static str) -> HttpResponse {
+/// The reply to a method that a route does not handle. All routes support `OPTIONS`.
+pub(crate) fn unhandled_method(request: &HttpRequest, allowed: &'static str) -> HttpResponse {
     match *request.method() {
         Method::OPTIONS => options(allowed),
         _ => method_not_allowed(request, allowed),
     }
 }
 
-/// The answer to a method that a route does not have.
+/// The error reply to an unsupported method.
 pub(crate) fn method_not_allowed(request: &HttpRequest, allowed: &'static str) -> HttpResponse {
     let message = format!(
-        "method {} is not allowed here; allowed: {allowed}",
+        "method {} is not allowed; expected {allowed}",
         request.method().as_str().chars().take(20).collect::<String>()
     );
     let mut response = failure(request, &Failure::new(Code::MethodNotAllowed, message));
@@ -79,9 +74,26 @@ pub(crate) fn method_not_allowed(request: &HttpRequest, allowed: &'static str) -
     response
 }
 
-/// The answer to a path that nothing is behind.
+/// The error reply to an unknown path.
 pub(crate) fn not_found(request: &HttpRequest) -> HttpResponse {
     let path: String = request.path().chars().take(200).collect();
-    let message = format!("no route `{path}`; see /v1/models for what is served");
+    let message = format!("unknown route `{path}`; see /v1/models for the available models");
     failure(request, &Failure::new(Code::NotFound, message))
+}
+
+/// Adds the header `server-timing` with the time of each stage in milliseconds.
+pub(crate) fn add_server_timing(response: &mut HttpResponse, timing: Timing, encode: Duration) {
+    let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    let value = format!(
+        "prepare;dur={:.3}, queue;dur={:.3}, inference;dur={:.3}, encode;dur={:.3}",
+        millis(timing.prepare),
+        millis(timing.queue),
+        millis(timing.inference),
+        millis(encode)
+    );
+    if let Ok(value) = HeaderValue::from_str(&value) {
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static("server-timing"), value);
+    }
 }

@@ -1,7 +1,7 @@
-//! Builds the application (routes and layers) and serves it.
+//! Builds the application, that is routes and middleware, and serves it.
 //!
-//! [`transport`](super::transport) owns connections and threads. The layers, from the outside in: access log and request
-//! id; CORS; keys and methods; metrics; compression.
+//! [`transport`](super::transport) owns connections and threads. The middleware, outermost first: request id and
+//! access log; CORS; API keys and methods; metrics; compression.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,32 +22,37 @@ use super::request_body::ReceiveLimits;
 use super::transport::{Limits, Transport};
 use super::{compression, documentation, embeddings, landing_page, middleware, monitoring, respond, v1, v2};
 use crate::api::access_log::AccessLog;
-use crate::api::model_control::Control;
-use crate::api::{Call, Failure, Keys, RequestRecord};
+use crate::api::model_control::ModelControl;
+use crate::api::{ApiKeys, Call, Failure, RequestRecord};
 use crate::clock;
 use crate::config::{ServerSettings, Settings};
 use crate::metrics::{Metrics, Protocol};
 use crate::registry::{Registry, Snapshot};
 use crate::routes::{self, Route};
 
-/// What all handlers share.
+/// State shared by all handlers.
 pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) receive: ReceiveLimits,
     pub(crate) body: BodyLimits,
-    pub(super) keys: Keys,
-    pub(super) control: Control,
+    pub(super) keys: ApiKeys,
+    pub(super) control: ModelControl,
     pub(super) access: Arc<AccessLog>,
     /// Whether the documentation is served.
     pub(super) docs: bool,
     pub(super) swagger: Arc<utoipa_swagger_ui::Config<'static>>,
-    /// The OpenAPI document but for its servers, with the version of the snapshot that it describes.
+    /// The cached OpenAPI document without its servers, and the version of the snapshot that it describes.
     pub(super) openapi: ArcSwapOption<(u64, String)>,
 }
 
 impl Shared {
-    fn new(settings: &Settings, registry: Arc<Registry>, metrics: Arc<Metrics>, control: Control) -> Self {
+    fn new(
+        settings: &Settings,
+        registry: Arc<Registry>,
+        metrics: Arc<Metrics>,
+        control: ModelControl,
+    ) -> Self {
         let server = &settings.server;
         Self {
             registry,
@@ -60,7 +65,7 @@ impl Shared {
                 items: server.max_items_per_request.get(),
                 depth: server.max_json_depth.get(),
             },
-            keys: Keys::new(server.api_keys.clone(), server.admin_key.clone()),
+            keys: ApiKeys::new(server.api_keys.clone(), server.admin_key.clone()),
             control,
             access: Arc::new(AccessLog::new(&settings.logging)),
             docs: server.docs,
@@ -71,7 +76,7 @@ impl Shared {
 }
 
 impl Shared {
-    /// Begins the record of a request that arrives now and is addressed to `call`; `name` is what the client called it.
+    /// Starts the metrics record of a request that arrives now. `name` is the model name in the request.
     pub(super) fn record(
         &self,
         protocol: Protocol,
@@ -80,26 +85,26 @@ impl Shared {
         call: &Result<Call, Failure>,
     ) -> RequestRecord {
         let mut record = RequestRecord::new(&self.metrics, protocol, clock::now());
-        record.addressed(snapshot, name, call);
+        record.set_address(snapshot, name, call);
         record
     }
 }
 
-/// The HTTP server, which listens and serves.
+/// A running HTTP server.
 pub struct Server {
     transport: Transport,
 }
 
 impl Server {
-    /// Listens and serves from now on. Must be called within a tokio runtime, which then accepts the connections.
+    /// Binds the port and starts serving. Must be called in a Tokio runtime, which accepts the connections.
     ///
     /// # Errors
-    /// The address cannot be listened on, or the system refuses a thread.
+    /// If the address cannot be bound or a thread cannot be started.
     pub fn bind(
         settings: &Settings,
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
-        control: Control,
+        control: ModelControl,
     ) -> io::Result<Self> {
         let endpoints = endpoint_metrics(&metrics)?;
         let shared = Data::new(Shared::new(settings, registry, metrics, control));
@@ -114,34 +119,38 @@ impl Server {
         let application = move || {
             let shared = shared.clone();
             App::new()
-                .wrap(Condition::new(compression, from_fn(compression::layer)))
+                .wrap(Condition::new(
+                    compression,
+                    from_fn(compression::compress_replies),
+                ))
                 .wrap(endpoints.clone())
-                .wrap(from_fn(middleware::gate))
+                .wrap(from_fn(middleware::check_access))
                 .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
-                .wrap(from_fn(middleware::layer))
+                .wrap(from_fn(middleware::log_access))
                 .configure(move |config| configure(config, shared))
         };
         let transport = Transport::start(address(server), limits, server.http_workers, application)?;
         Ok(Self { transport })
     }
 
-    /// The addresses it listens on; for port 0, with the port that the system chose.
+    /// The addresses that the server listens on. If port 0 was configured, they contain the assigned port.
     pub fn addresses(&self) -> &[SocketAddr] {
         self.transport.addresses()
     }
 
-    /// Asks clients to reconnect: every reply from now on carries `connection: close`. Connections are still accepted.
+    /// Adds `connection: close` to every reply from now on, which makes clients reconnect. Connections are still
+    /// accepted.
     pub fn start_draining(&self) {
         self.transport.start_draining();
     }
 
-    /// Waits until a part of the server has ended although nobody asked it to. Cancel-safe.
+    /// Waits until a thread or task of the server exits unexpectedly. Cancel-safe.
     pub async fn failed(&mut self) {
         self.transport.failed().await;
     }
 
-    /// Stops accepting, and waits until every accepted request is answered or `deadline` has passed. Returns whether all
-    /// were answered.
+    /// Stops accepting connections, and waits until every accepted request is answered or `deadline` passes. Returns
+    /// whether all requests were answered.
     pub async fn drain(self, deadline: Instant) -> bool {
         self.transport.stop(deadline).await
     }
@@ -151,7 +160,7 @@ fn address(server: &ServerSettings) -> (&str, u16) {
     (&server.host, server.port)
 }
 
-/// Requests and their durations by route pattern, in the process's registry. Probes are not counted.
+/// Registers the metrics of requests by route pattern. Probes are not counted.
 fn endpoint_metrics(metrics: &Metrics) -> io::Result<PrometheusMetrics> {
     let builder = PrometheusMetricsBuilder::new("")
         .registry(metrics.registry().clone())
@@ -182,9 +191,9 @@ fn cors(origins: &[String]) -> Cors {
         .fold(cors, |cors, origin| cors.allowed_origin(origin))
 }
 
-/// All routes. What none of them matches goes to the operator's own routes, and from there to a 404.
+/// Registers all routes. Other paths are looked up in the configured short routes, and are a 404 if there is none.
 fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
-    // Routes are tried in this order: the one that is asked most comes first.
+    // Routes are matched in this order, so the most frequent one is first.
     config.service(post(routes::PREDICT_TASK, task_handlers::task));
     if shared.docs {
         config
@@ -196,7 +205,7 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
         .app_data(shared)
         .app_data(web::PathConfig::default().error_handler(|_, request| {
             let response = respond::not_found(request);
-            actix_web::error::InternalError::from_response("a name that is no text", response).into()
+            actix_web::error::InternalError::from_response("invalid path", response).into()
         }))
         .service(get(routes::ROOT, landing_page::root))
         .service(get(routes::FAVICON, documentation::favicon))
@@ -213,7 +222,7 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
         .default_service(web::to(task_handlers::short_route));
 }
 
-/// The routes of KServe's V1 protocol and of TensorFlow Serving.
+/// Registers the routes of KServe's V1 and TensorFlow Serving's protocol.
 fn configure_v1(config: &mut ServiceConfig) {
     config
         .service(post(routes::V1_PREDICT, v1::predict_handlers::predict))
@@ -223,17 +232,17 @@ fn configure_v1(config: &mut ServiceConfig) {
         .service(label(web::resource(routes::V1_LABEL.patterns.to_vec())));
 }
 
-/// Answers GET, HEAD and POST of a path with a version label.
+/// Handles GET, HEAD and POST on a path with a version label.
 fn label(resource: Resource) -> Resource {
     let methods = guard::Any(guard::Get()).or(guard::Head()).or(guard::Post());
     resource
         .route(web::route().guard(methods).to(v1::model_status::label))
         .default_service(web::to(|request: HttpRequest| async move {
-            respond::other_method(&request, "GET, HEAD, POST")
+            respond::unhandled_method(&request, "GET, HEAD, POST")
         }))
 }
 
-/// The routes of the Open Inference Protocol.
+/// Registers the routes of the Open Inference Protocol.
 fn configure_v2(config: &mut ServiceConfig) {
     config
         .service(post(routes::V2_INFER, v2::infer_handler::infer))
@@ -248,12 +257,12 @@ fn configure_v2(config: &mut ServiceConfig) {
         .service(get(routes::V2_CONFIG, v2::metadata_handlers::config))
         .service(get(routes::V2_MODEL_READY, v2::metadata_handlers::model_ready))
         .service(get(routes::V2_MODEL, v2::metadata_handlers::metadata))
-        .service(post(routes::V2_INDEX, v2::metadata_handlers::index))
-        .service(post(routes::V2_LOAD, v2::metadata_handlers::load))
-        .service(post(routes::V2_UNLOAD, v2::metadata_handlers::unload));
+        .service(post(routes::V2_INDEX, v2::repository_handlers::index))
+        .service(post(routes::V2_LOAD, v2::repository_handlers::load))
+        .service(post(routes::V2_UNLOAD, v2::repository_handlers::unload));
 }
 
-/// A route that `handler` answers for GET, and so for HEAD: actix leaves the body out.
+/// A route that `handler` answers for GET and HEAD. For HEAD, actix omits the body.
 fn get<F, Args>(route: Route, handler: F) -> Resource
 where
     F: Handler<Args>,
@@ -264,7 +273,7 @@ where
     web::resource(route.patterns.to_vec())
         .route(web::route().guard(read).to(handler))
         .default_service(web::to(|request: HttpRequest| async move {
-            respond::other_method(&request, "GET, HEAD")
+            respond::unhandled_method(&request, "GET, HEAD")
         }))
 }
 
@@ -278,7 +287,7 @@ where
     web::resource(route.patterns.to_vec())
         .route(web::post().to(handler))
         .default_service(web::to(|request: HttpRequest| async move {
-            respond::other_method(&request, "POST")
+            respond::unhandled_method(&request, "POST")
         }))
 }
 

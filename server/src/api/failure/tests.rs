@@ -1,12 +1,12 @@
 use super::*;
 
 #[test]
-fn an_unknown_model_is_told_the_near_and_the_known() {
+fn an_unknown_model_is_reported_with_a_suggestion_and_the_known_models() {
     let failure = Failure::unknown_model("digit", ["digits", "texts"].into_iter());
     assert_eq!(failure.code.status(), 404);
     assert_eq!(
         failure.message,
-        "unknown model `digit`, did you mean `digits`?; loaded: digits, texts"
+        "unknown model `digit`, did you mean `digits`?; known models: digits, texts"
     );
     let failure = Failure::unknown_task("digits", "x", std::iter::empty());
     assert_eq!(failure.message, "unknown task `x`; tasks of model `digits`: none");
@@ -29,7 +29,7 @@ fn retry_after_is_whole_seconds_and_at_least_one() {
 }
 
 #[test]
-fn a_full_queue_is_not_a_server_that_is_away() {
+fn a_full_queue_is_not_reported_as_unavailable() {
     assert_eq!(Code::QueueFull.status(), 429);
     assert_eq!(Code::QueueFull.grpc_status(), 8);
     assert_eq!(Code::Unavailable.grpc_status(), 14);
@@ -39,7 +39,7 @@ fn a_full_queue_is_not_a_server_that_is_away() {
 }
 
 #[test]
-fn a_message_that_clients_get_is_bounded() {
+fn messages_for_clients_are_truncated() {
     let message = |text: String| Failure::new(Code::Malformed, text).client_message().into_owned();
     let longest = "x".repeat(MAX_MESSAGE);
     assert_eq!(message(longest.clone()), longest);

@@ -1,4 +1,4 @@
-//! From the outcomes of a request to tensors.
+//! Converts the outcomes of a request to tensors.
 
 use bytes::{Bytes, BytesMut};
 
@@ -9,26 +9,27 @@ use crate::api::failure::{Code, Failure};
 use crate::engine::Outcome;
 use crate::values::{DType, Tensor, Value};
 
-/// A tensor of a reply: one row for each item, as the model gave it. Of an unbatched task the only row is the tensor.
+/// A tensor of a reply, with one row per item as the model returned it. For an unbatched task, the only row is the
+/// whole tensor.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Output {
-    /// Its name.
+pub struct OutputTensor {
+    /// Name of the tensor.
     pub name: String,
-    /// Type of its elements.
+    /// Element type.
     pub dtype: DType,
-    /// Its dimensions; the first counts the items, unless the task is unbatched.
+    /// Shape, including the batch dimension, unless the task is unbatched.
     pub shape: Vec<u64>,
-    /// The elements, little-endian, row by row.
+    /// Elements in little-endian order, one slice per row.
     pub rows: Vec<Bytes>,
 }
 
-impl Output {
-    /// How long the data is.
+impl OutputTensor {
+    /// Length of the data in bytes.
     pub fn byte_len(&self) -> usize {
         self.rows.iter().map(Bytes::len).sum()
     }
 
-    /// The data in one piece: as it came, if there is one row.
+    /// The data as one slice. It is not copied if there is only one row.
     pub fn into_data(self) -> Bytes {
         if self.rows.len() == 1 {
             return self.rows.into_iter().next().unwrap_or_default();
@@ -39,7 +40,7 @@ impl Output {
     }
 }
 
-/// How many bytes of data the outcomes of a request have.
+/// Returns the total size of the outcomes' data in bytes.
 pub fn data_size(outcomes: &[Outcome]) -> usize {
     let sizes = outcomes.iter().flatten().map(|value| match value {
         Value::Text(data) | Value::Json(data) | Value::Bytes { data, .. } => data.len(),
@@ -48,22 +49,26 @@ pub fn data_size(outcomes: &[Outcome]) -> usize {
     sizes.sum()
 }
 
-/// Makes tensors of the outcomes of a request. These protocols know no error of a single item, so if one failed all do.
+/// Stacks the outcomes of a request into tensors. Protocols with tensors have no per-item errors: if one item fails,
+/// the whole request fails.
 ///
 /// # Errors
-/// The most severe error of an item; or outputs that differ in shape, and so make no tensor.
-pub fn write_outputs(task: &TaskManifest, outcomes: Vec<Outcome>) -> Result<Vec<Output>, Failure> {
+/// The most severe error of the items, or that their outputs have different shapes and cannot be stacked.
+pub fn tensors_from_outcomes(
+    task: &TaskManifest,
+    outcomes: Vec<Outcome>,
+) -> Result<Vec<OutputTensor>, Failure> {
     let count = outcomes.len();
-    if let Some(failure) = worst(&outcomes) {
+    if let Some(failure) = most_severe(&outcomes) {
         return Err(failure);
     }
     if task.unbatched && count != 1 {
         let message =
-            format!("a request to a task without a batch dimension has {count} items, expected one");
+            format!("the request has {count} items, expected one, since the task has no batch dimension");
         return Err(Failure::new(Code::Internal, message));
     }
     let items = (!task.unbatched).then_some(count as u64);
-    let mut outputs: Vec<Output> = Vec::new();
+    let mut outputs: Vec<OutputTensor> = Vec::new();
     for (index, outcome) in outcomes.into_iter().enumerate() {
         let Ok(value) = outcome else { continue };
         let tensors = match value {
@@ -75,7 +80,7 @@ pub fn write_outputs(task: &TaskManifest, outcomes: Vec<Outcome>) -> Result<Vec<
         if index == 0 {
             outputs = tensors
                 .iter()
-                .map(|tensor| Output {
+                .map(|tensor| OutputTensor {
                     name: tensor.name().to_owned(),
                     dtype: tensor.dtype(),
                     shape: items.into_iter().chain(tensor.shape().iter().copied()).collect(),
@@ -92,16 +97,16 @@ pub fn write_outputs(task: &TaskManifest, outcomes: Vec<Outcome>) -> Result<Vec<
     Ok(outputs)
 }
 
-/// The outputs that a client requested by these names, in that order, each with the position of its name. The name of a
-/// sequence stands for all of its tensors.
+/// Selects the requested outputs in the order of `names`, each with the index of its name. The name of a sequence
+/// selects all its tensors.
 ///
 /// # Errors
-/// The model returned fewer tensors of a sequence than were requested.
+/// If the model did not return a requested tensor of a sequence.
 pub fn choose_outputs<'n>(
     task: &TaskManifest,
-    outputs: &[Output],
+    outputs: &[OutputTensor],
     names: impl Iterator<Item = &'n str>,
-) -> Result<Vec<(usize, Output)>, Failure> {
+) -> Result<Vec<(usize, OutputTensor)>, Failure> {
     let mut chosen = Vec::new();
     for (position, name) in names.enumerate() {
         if let Some(output) = outputs.iter().find(|output| output.name == name) {
@@ -117,10 +122,13 @@ pub fn choose_outputs<'n>(
                 .iter()
                 .map(|output| format!("`{}`", output.name))
                 .collect();
-            let message = format!("the model returned no output `{name}`, but {}", names.join(", "));
+            let message = format!(
+                "the model did not return output `{name}`; it returned {}",
+                names.join(", ")
+            );
             return Err(Failure::new(Code::InvalidInput, message));
         }
-        let mut tensors: Vec<(usize, &Output)> = outputs
+        let mut tensors: Vec<(usize, &OutputTensor)> = outputs
             .iter()
             .filter_map(|output| Some((position_in_sequence(name, &output.name)?, output)))
             .collect();
@@ -130,27 +138,30 @@ pub fn choose_outputs<'n>(
     Ok(chosen)
 }
 
-/// The most severe failure of an item, if any failed.
-pub fn worst(outcomes: &[Outcome]) -> Option<Failure> {
-    let mut worst: Option<Failure> = None;
+/// Returns the most severe failure of the items, if any failed.
+pub fn most_severe(outcomes: &[Outcome]) -> Option<Failure> {
+    let mut most_severe: Option<Failure> = None;
     for (index, outcome) in outcomes.iter().enumerate() {
         let Err(error) = outcome else { continue };
         let mut failure = Failure::from(error);
-        if worst.as_ref().is_some_and(|worst| worst.code >= failure.code) {
+        if most_severe
+            .as_ref()
+            .is_some_and(|most_severe| most_severe.code >= failure.code)
+        {
             continue;
         }
         if outcomes.len() > 1 {
             failure.message = format!("item {index} of {}: {}", outcomes.len(), failure.message);
         }
-        worst = Some(failure);
+        most_severe = Some(failure);
     }
-    worst
+    most_severe
 }
 
-/// A tensor of one element.
+/// Creates a tensor of one element.
 fn element(name: &'static str, data: &[u8]) -> Result<Tensor, Failure> {
     let length = u32::try_from(data.len()).map_err(|_| {
-        let message = format!("an output of {} bytes is too long for a tensor", data.len());
+        let message = format!("an output of {} bytes does not fit in a BYTES tensor", data.len());
         Failure::new(Code::Unsupported, message)
     })?;
     let mut prefixed = BytesMut::with_capacity(4 + data.len());
@@ -160,11 +171,11 @@ fn element(name: &'static str, data: &[u8]) -> Result<Tensor, Failure> {
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))
 }
 
-/// Appends the tensors of item `index`, which are those of the first in name, type and shape.
-fn stack(outputs: &mut [Output], tensors: Vec<Tensor>, index: usize) -> Result<(), Failure> {
+/// Appends the tensors of item `index`, which must have the same names, datatypes and shapes as those of item 0.
+fn stack(outputs: &mut [OutputTensor], tensors: Vec<Tensor>, index: usize) -> Result<(), Failure> {
     if tensors.len() != outputs.len() {
         let message = format!(
-            "the model gave {} outputs for item 0 and {} for item {index}",
+            "the model returned {} outputs for item 0, but {} for item {index}",
             outputs.len(),
             tensors.len()
         );
@@ -173,7 +184,7 @@ fn stack(outputs: &mut [Output], tensors: Vec<Tensor>, index: usize) -> Result<(
     for (output, tensor) in outputs.iter_mut().zip(tensors) {
         if tensor.name() != output.name || tensor.dtype() != output.dtype {
             let message = format!(
-                "the model gave output `{}` of {} for item 0 and `{}` of {} for item {index}",
+                "the model returned output `{}` {} for item 0, but `{}` {} for item {index}",
                 output.name,
                 output.dtype,
                 tensor.name(),
@@ -183,7 +194,7 @@ fn stack(outputs: &mut [Output], tensors: Vec<Tensor>, index: usize) -> Result<(
         }
         if tensor.shape() != &output.shape[1..] {
             let message = format!(
-                "output `{}` has shape {:?} for item 0 and {:?} for item {index}, which make no tensor; send the items in requests of their own",
+                "output `{}` has shape {:?} for item 0, but {:?} for item {index}; send items with outputs of different shapes in separate requests",
                 output.name,
                 &output.shape[1..],
                 tensor.shape()

@@ -1,4 +1,4 @@
-//! What comes as tensors, what goes out as tensors, and what is refused.
+//! Conversion between tensors and items.
 
 use bytes::Bytes;
 use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest};
@@ -23,8 +23,8 @@ fn task(kinds: &[Kind], tensors: &[(&str, &str, &[i64])]) -> TaskManifest {
     task
 }
 
-fn input(name: &str, dtype: DType, shape: &[u64], data: &[u8]) -> Input {
-    Input {
+fn input(name: &str, dtype: DType, shape: &[u64], data: &[u8]) -> InputTensor {
+    InputTensor {
         name: name.to_owned(),
         dtype,
         shape: shape.to_vec(),
@@ -33,7 +33,7 @@ fn input(name: &str, dtype: DType, shape: &[u64], data: &[u8]) -> Input {
     }
 }
 
-fn texts(name: &str, shape: &[u64], elements: &[&[u8]]) -> Input {
+fn texts(name: &str, shape: &[u64], elements: &[&[u8]]) -> InputTensor {
     let data: Vec<u8> = elements
         .iter()
         .flat_map(|element| [&(element.len() as u32).to_le_bytes()[..], element].concat())
@@ -41,11 +41,11 @@ fn texts(name: &str, shape: &[u64], elements: &[&[u8]]) -> Input {
     input(name, DType::Bytes, shape, &data)
 }
 
-fn read(task: &TaskManifest, inputs: Vec<Input>) -> Result<Vec<Value>, String> {
-    let items = read_items(task, inputs, &Bytes::new(), LIMITS).map_err(|error| error.to_string())?;
+fn read(task: &TaskManifest, inputs: Vec<InputTensor>) -> Result<Vec<Value>, String> {
+    let items = items_from_tensors(task, inputs, &Bytes::new(), LIMITS).map_err(|error| error.to_string())?;
     Ok(items
         .into_iter()
-        .map(|item| item.expect("items do not fail alone").value)
+        .map(|item| item.expect("no item fails").value)
         .collect())
 }
 
@@ -54,11 +54,11 @@ fn pixels() -> TaskManifest {
 }
 
 #[test]
-fn rows_are_items_and_slices_of_what_came() {
+fn rows_are_items_and_slices_of_the_request() {
     let x = input("x", DType::Uint8, &[2, 2], &[1, 2, 3, 4]);
     let y = input("y", DType::Int16, &[2], &[5, 0, 6, 0]);
     let sent = x.data.clone();
-    let items = read(&pixels(), vec![y, x]).expect("both are there");
+    let items = read(&pixels(), vec![y, x]).expect("the inputs are valid");
     let [Value::Tensors(first), Value::Tensors(second)] = items.as_slice() else {
         panic!("two items of tensors: {items:?}")
     };
@@ -78,11 +78,12 @@ fn each_element_has_its_own_media_type_and_fails_alone_if_the_task_does_not_acce
     let mut task = task(&[Kind::Bytes], &[]);
     task.input.media_types = vec!["image/png".to_owned()];
     let read = |media_types: MediaTypes| {
-        let input = Input {
+        let input = InputTensor {
             media_types,
             ..texts(BYTES, &[3], &[b"1", b"2", b"3"])
         };
-        let items = read_items(&task, vec![input], &Bytes::new(), LIMITS).expect("the tensor is well-formed");
+        let items =
+            items_from_tensors(&task, vec![input], &Bytes::new(), LIMITS).expect("the tensor is well-formed");
         let media_type = |item: Result<ItemInput, ItemError>| match item.map(|item| item.value) {
             Ok(Value::Bytes { media_type, .. }) => media_type,
             Ok(other) => panic!("{other:?} is not bytes"),
@@ -90,7 +91,7 @@ fn each_element_has_its_own_media_type_and_fails_alone_if_the_task_does_not_acce
         };
         items.into_iter().map(media_type).collect::<Vec<_>>()
     };
-    let rejected = "unsupported media type `image/gif`; task `` accepts image/png";
+    let rejected = "unsupported media type `image/gif`: task `` accepts image/png";
     let each = ["image/png", "image/gif", ""].map(str::to_owned).to_vec();
     assert_eq!(read(MediaTypes::Each(each)), ["image/png", rejected, ""]);
     assert_eq!(read(MediaTypes::Shared("image/gif".to_owned())), [rejected; 3]);
@@ -103,7 +104,7 @@ fn each_element_has_its_own_media_type_and_fails_alone_if_the_task_does_not_acce
 }
 
 #[test]
-fn elements_are_items_where_a_task_takes_no_tensors() {
+fn elements_are_items_if_the_task_takes_no_tensors() {
     let cases = [
         (Kind::Text, TEXT, Value::Text(Bytes::from_static(b"12"))),
         (Kind::Json, JSON, Value::Json(Bytes::from_static(b"12"))),
@@ -128,7 +129,7 @@ fn elements_are_items_where_a_task_takes_no_tensors() {
 }
 
 #[test]
-fn a_task_of_several_kinds_goes_by_the_name() {
+fn the_name_of_the_tensor_selects_the_kind() {
     let task = task(&[Kind::Bytes, Kind::Tensors], &[("x", "UINT8", &[1])]);
     let named: Vec<String> = inputs(&task).iter().map(|spec| spec.name.to_owned()).collect();
     assert_eq!(named, ["x"]);
@@ -139,14 +140,14 @@ fn a_task_of_several_kinds_goes_by_the_name() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_the_numbers() {
+fn errors_state_what_was_found_and_expected() {
     let x = || input("x", DType::Uint8, &[2, 2], &[1, 2, 3, 4]);
     let y = || input("y", DType::Int16, &[2], &[5, 0, 6, 0]);
-    let takes = "the task takes `x` UINT8 [-1, 2], `y` INT16 [-1]";
+    let takes = "expected `x` UINT8 [-1, 2], `y` INT16 [-1]";
     let cases = [
         (vec![x()], format!("missing input `y`; {takes}")),
         (vec![], format!("missing input `x`; {takes}")),
-        (vec![x(), y(), x()], "input `x` is given twice".to_owned()),
+        (vec![x(), y(), x()], "duplicate input `x`".to_owned()),
         (
             vec![input("xx", DType::Uint8, &[1, 2], &[0, 0])],
             format!("unknown input `xx`, did you mean `x`?; {takes}"),
@@ -157,27 +158,27 @@ fn what_is_wrong_is_told_with_the_numbers() {
         ),
         (
             vec![input("x", DType::Uint8, &[2, 3], &[0; 6]), y()],
-            "input `x` has shape [2, 3], expected [-1, 2], where -1 is any size".to_owned(),
+            "input `x` has shape [2, 3], expected [-1, 2], where -1 means any size".to_owned(),
         ),
         (
             vec![input("x", DType::Uint8, &[2], &[0; 2]), y()],
-            "input `x` has shape [2], expected [-1, 2], where -1 is any size".to_owned(),
+            "input `x` has shape [2], expected [-1, 2], where -1 means any size".to_owned(),
         ),
         (
             vec![input("x", DType::Uint8, &[], &[0]), y()],
-            "input `x` has shape [], expected [-1, 2], where -1 is any size".to_owned(),
+            "input `x` has shape [], expected [-1, 2], where -1 means any size".to_owned(),
         ),
         (
             vec![input("x", DType::Uint8, &[0, 2], &[]), y()],
-            "input `x` has no items: its shape is [0, 2]; expected at least one".to_owned(),
+            "input `x` has no items: the shape is [0, 2]; expected at least one item".to_owned(),
         ),
         (
             vec![input("x", DType::Uint8, &[5, 2], &[0; 10]), y()],
-            "input `x` has 5 items, at most 4 are allowed in one request".to_owned(),
+            "input `x` has 5 items, expected at most 4 per request".to_owned(),
         ),
         (
             vec![input("x", DType::Uint8, &[1, 2], &[0; 2]), y()],
-            "input `y` has 2 items, input `x` has 1; their first dimensions must be equal".to_owned(),
+            "input `y` has 2 items, but input `x` has 1; the first dimensions must be equal".to_owned(),
         ),
         (
             vec![input("x", DType::Uint8, &[2, 2], &[0; 3]), y()],
@@ -191,7 +192,7 @@ fn what_is_wrong_is_told_with_the_numbers() {
         (
             Kind::Text,
             texts(TEXT, &[1], &[b"a\xff"]),
-            "input `TEXT`: element 0 is not UTF-8, invalid byte at 1",
+            "input `TEXT`: element 0 is not UTF-8: invalid byte at offset 1",
         ),
         (
             Kind::Json,
@@ -201,7 +202,7 @@ fn what_is_wrong_is_told_with_the_numbers() {
         (
             Kind::Json,
             texts(JSON, &[1], &[b"[[[[[]]]]]"]),
-            "input `JSON`: element 0 is not JSON: it is nested too deeply at offset 4: at most 4 levels are allowed",
+            "input `JSON`: element 0 is not JSON: nested too deeply at offset 4: expected at most 4 levels",
         ),
         (
             Kind::Text,
@@ -215,24 +216,24 @@ fn what_is_wrong_is_told_with_the_numbers() {
 }
 
 fn tensor(shape: &[u64], data: &[u8]) -> Tensor {
-    Tensor::new("x", DType::Uint8, shape, Bytes::copy_from_slice(data)).expect("the length is right")
+    Tensor::new("x", DType::Uint8, shape, Bytes::copy_from_slice(data)).expect("the data matches the shape")
 }
 
 #[test]
-fn outcomes_become_tensors_with_a_row_for_each() {
+fn outcomes_become_tensors_with_one_row_each() {
     let first = tensor(&[2], &[1, 2]);
     let outcomes = vec![
         Ok(Value::Tensors(vec![first.clone()])),
         Ok(Value::Tensors(vec![tensor(&[2], &[3, 4])])),
     ];
-    let mut outputs = write_outputs(&pixels(), outcomes).expect("they stack");
+    let mut outputs = tensors_from_outcomes(&pixels(), outcomes).expect("the shapes are equal");
     let output = outputs.remove(0);
     assert_eq!((output.name.as_str(), &output.shape[..]), ("x", &[2, 2][..]));
     assert_eq!(output.rows[0].as_ptr(), first.data().as_ptr(), "a copy was made");
     assert_eq!(&output.into_data()[..], &[1, 2, 3, 4]);
 
-    let outputs = write_outputs(&pixels(), vec![Ok(Value::Text(Bytes::from_static(b"ab")))])
-        .expect("a text is a tensor");
+    let outputs = tensors_from_outcomes(&pixels(), vec![Ok(Value::Text(Bytes::from_static(b"ab")))])
+        .expect("text can be a tensor");
     assert_eq!(
         (outputs[0].name.as_str(), &outputs[0].shape[..]),
         (TEXT, &[1, 1][..])
@@ -247,54 +248,54 @@ fn one_failed_item_fails_the_request_with_the_most_severe_error() {
         Err(ItemError::Invalid("a bad text".to_owned())),
         Err(ItemError::Fault("it broke".to_owned())),
     ];
-    let failure = write_outputs(&pixels(), outcomes).expect_err("items failed");
+    let failure = tensors_from_outcomes(&pixels(), outcomes).expect_err("items failed");
     assert_eq!(
         (failure.code, failure.message.as_str()),
         (Code::ModelFault, "item 2 of 3: it broke")
     );
-    let failure =
-        write_outputs(&pixels(), vec![Err(ItemError::Invalid("no".to_owned()))]).expect_err("it failed");
+    let failure = tensors_from_outcomes(&pixels(), vec![Err(ItemError::Invalid("no".to_owned()))])
+        .expect_err("it failed");
     assert_eq!(failure.message, "no");
 }
 
 #[test]
-fn outputs_of_different_shapes_make_no_tensor() {
+fn outputs_of_different_shapes_are_rejected() {
     let outcomes = vec![
         Ok(Value::Tensors(vec![tensor(&[2], &[1, 2])])),
         Ok(Value::Tensors(vec![tensor(&[1], &[3])])),
     ];
-    let failure = write_outputs(&pixels(), outcomes).expect_err("they do not stack");
+    let failure = tensors_from_outcomes(&pixels(), outcomes).expect_err("they do not stack");
     assert_eq!(failure.code, Code::Unsupported);
     assert!(
         failure
             .message
-            .starts_with("output `x` has shape [2] for item 0 and [1] for item 1"),
+            .starts_with("output `x` has shape [2] for item 0, but [1] for item 1"),
         "{}",
         failure.message
     );
 }
 
 #[test]
-fn an_output_that_the_task_does_not_give_is_refused() {
+fn an_unknown_output_is_rejected() {
     let error = check_requested(&pixels(), ["x", "z"].into_iter()).expect_err("there is no z");
     assert_eq!(
         error.to_string(),
-        "unknown output `z`, did you mean `x`?; the task gives `x` UINT8 [-1, 2], `y` INT16 [-1]"
+        "unknown output `z`, did you mean `x`?; expected `x` UINT8 [-1, 2], `y` INT16 [-1]"
     );
 }
 
 #[test]
-fn an_output_is_requested_once() {
+fn an_output_can_be_requested_once() {
     assert_eq!(check_requested(&pixels(), ["y", "x"].into_iter()), Ok(()));
     let error = check_requested(&pixels(), ["x", "y", "x"].into_iter()).expect_err("x is there twice");
     assert_eq!(
         error.to_string(),
-        "output `x` is requested twice; request each output once"
+        "duplicate output `x`; request each output once"
     );
 }
 
 #[test]
-fn what_an_input_may_hold_is_known_from_its_name_and_shape() {
+fn the_maximum_size_of_an_input_follows_from_its_name_and_shape() {
     let max = |task: &TaskManifest, name: &str, shape: &[u64]| {
         max_elements(task, name, shape, LIMITS).map_err(|error| error.to_string())
     };
@@ -302,7 +303,7 @@ fn what_an_input_may_hold_is_known_from_its_name_and_shape() {
     assert_eq!(max(&pixels(), "y", &[]), Ok(Some(4)));
     assert_eq!(
         max(&pixels(), "y", &[5]),
-        Err("input `y` has 5 items, at most 4 are allowed in one request".to_owned())
+        Err("input `y` has 5 items, expected at most 4 per request".to_owned())
     );
     assert!(max(&pixels(), "z", &[1]).is_err());
     let open = task(&[Kind::Bytes, Kind::Tensors], &[("x", "UINT8", &[-1])]);

@@ -1,4 +1,4 @@
-//! From the tensors of a request to items.
+//! Converts the tensors of a request to items.
 
 use std::collections::HashSet;
 
@@ -6,35 +6,36 @@ use bytes::Bytes;
 use plugin_abi::manifest::{Kind, TaskManifest, ValueManifest};
 use serde::de::IgnoredAny;
 
-use super::{BYTES, JSON, Spec, TEXT, find, hint, listed, main_kind, outputs, specs};
+use super::tensors_error::TensorsError;
+use super::{BYTES, JSON, TEXT, TensorSpec, find, hint, list_specs, main_kind, outputs, specs};
 use crate::api::BodyLimits;
-use crate::api::failure::{Code, Failure, cut};
+use crate::api::failure::excerpt;
 use crate::codec::media_types::check_media_type;
 use crate::error::ItemError;
 use crate::json::{self, too_deep};
-use crate::values::{DType, ItemInput, Tensor, TensorError, Value, byte_strings};
+use crate::values::{DType, ItemInput, Tensor, Value, byte_strings};
 
-/// A tensor as a client sent it. Nothing about it has been checked.
+/// A tensor as the client sent it, unchecked.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Input {
-    /// Its name.
+pub struct InputTensor {
+    /// Name of the tensor.
     pub name: String,
-    /// Type of its elements.
+    /// Element type.
     pub dtype: DType,
-    /// Its dimensions; the first counts the items, unless the task is unbatched.
+    /// Shape, including the batch dimension, unless the task is unbatched.
     pub shape: Vec<u64>,
-    /// The elements, little-endian.
+    /// Elements in little-endian order.
     pub data: Bytes,
-    /// Media types of its elements, as far as the client states them.
+    /// Media types of the elements, if the client states them.
     pub media_types: MediaTypes,
 }
 
-/// Media types of the elements of a tensor. An empty one states nothing.
+/// Media types of the elements of a tensor. An empty string means unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MediaTypes {
-    /// The same for all elements.
+    /// One for all elements.
     Shared(String),
-    /// One for each element, in order.
+    /// One per element, in order.
     Each(Vec<String>),
 }
 
@@ -53,148 +54,16 @@ impl MediaTypes {
     }
 }
 
-/// Why tensors are no request to a task.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TensorsError {
-    /// The task has no such tensor.
-    #[error("unknown input `{name}`{hint}; the task takes {expected}")]
-    Unknown {
-        /// As sent.
-        name: String,
-        /// The name that may be meant, as a phrase; may be empty.
-        hint: String,
-        /// What the task takes.
-        expected: String,
-    },
-    /// A tensor that the task needs is not there.
-    #[error("missing input `{name}`; the task takes {expected}")]
-    Missing {
-        /// Its name.
-        name: String,
-        /// What the task takes.
-        expected: String,
-    },
-    /// The name of a sequence, which is none of its tensors.
-    #[error("input `{name}` is a sequence of tensors: send them as `{name}.0`, `{name}.1`, …")]
-    Sequence {
-        /// Name of the sequence.
-        name: String,
-    },
-    /// The same tensor twice.
-    #[error("input `{name}` is given twice")]
-    Duplicate {
-        /// Its name.
-        name: String,
-    },
-    /// Another type of elements.
-    #[error("input `{name}` has datatype {got}, expected {expected}")]
-    Datatype {
-        /// Name of the tensor.
-        name: String,
-        /// As sent.
-        got: DType,
-        /// As the task takes it.
-        expected: DType,
-    },
-    /// Other dimensions.
-    #[error("input `{name}` has shape {got:?}, expected {expected:?}, where -1 is any size")]
-    Shape {
-        /// Name of the tensor.
-        name: String,
-        /// As sent.
-        got: Vec<u64>,
-        /// As the task takes it.
-        expected: Vec<i64>,
-    },
-    /// Tensors with different numbers of items.
-    #[error(
-        "input `{name}` has {got} items, input `{other}` has {expected}; their first dimensions must be equal"
-    )]
-    Count {
-        /// Name of the tensor.
-        name: String,
-        /// Its items.
-        got: u64,
-        /// Name of the first tensor.
-        other: String,
-        /// Items of the first tensor.
-        expected: u64,
-    },
-    /// Not one item.
-    #[error("input `{name}` has no items: its shape is {got:?}; expected at least one")]
-    NoItems {
-        /// Name of the tensor.
-        name: String,
-        /// As sent.
-        got: Vec<u64>,
-    },
-    /// More items than a request may have.
-    #[error("input `{name}` has {got} items, at most {limit} are allowed in one request")]
-    TooManyItems {
-        /// Name of the tensor.
-        name: String,
-        /// Items sent.
-        got: u64,
-        /// Most items.
-        limit: usize,
-    },
-    /// Data and shape contradict each other.
-    #[error("{0}")]
-    Data(#[from] TensorError),
-    /// Text that is none.
-    #[error("input `{name}`: element {at} is not UTF-8, invalid byte at {offset}")]
-    NotUtf8 {
-        /// Name of the tensor.
-        name: String,
-        /// Which element.
-        at: usize,
-        /// Of the first bad byte.
-        offset: usize,
-    },
-    /// A document that is none.
-    #[error("input `{name}`: element {at} is not JSON: {problem}")]
-    NotJson {
-        /// Name of the tensor.
-        name: String,
-        /// Which element.
-        at: usize,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The same output twice.
-    #[error("output `{name}` is requested twice; request each output once")]
-    DuplicateOutput {
-        /// Its name.
-        name: String,
-    },
-    /// An output that the task does not give.
-    #[error("unknown output `{name}`{hint}; the task gives {expected}")]
-    UnknownOutput {
-        /// As sent.
-        name: String,
-        /// The name that may be meant, as a phrase; may be empty.
-        hint: String,
-        /// What the task gives.
-        expected: String,
-    },
-}
-
-impl From<TensorsError> for Failure {
-    fn from(error: TensorsError) -> Self {
-        Self::new(Code::Malformed, error.to_string())
-    }
-}
-
-/// Makes items of the tensors of a request. `parameters` is a JSON object, or empty; every item gets it.
-pub fn read_items(
+/// Converts the tensors of a request to items. `parameters` is a JSON object or empty, and is shared by all items.
+pub fn items_from_tensors(
     task: &TaskManifest,
-    inputs: Vec<Input>,
+    inputs: Vec<InputTensor>,
     parameters: &Bytes,
     limits: BodyLimits,
 ) -> Result<Vec<Result<ItemInput, ItemError>>, TensorsError> {
-    let kind = meant_kind(&task.input, &inputs);
+    let kind = input_kind(&task.input, &inputs);
     let specs = specs(task, &task.input, kind);
-    let tensors = match_up(&specs, inputs, kind, limits.items)?;
+    let tensors = match_inputs(&specs, inputs, kind, limits.items)?;
     let values = match kind {
         Kind::Tensors if task.unbatched => {
             let tensors = tensors.into_iter().map(|matched| matched.tensor);
@@ -212,15 +81,15 @@ pub fn read_items(
     Ok(values.into_iter().map(item).collect())
 }
 
-/// Which of the kinds that a task takes a client means, by what it calls its tensor.
-fn meant_kind(input: &ValueManifest, inputs: &[Input]) -> Kind {
+/// Returns the input kind that the client uses, judging by the name of its tensor.
+fn input_kind(input: &ValueManifest, inputs: &[InputTensor]) -> Kind {
     match inputs {
         [only] => kind_named(input, &only.name),
         _ => main_kind(&input.kinds),
     }
 }
 
-/// The kind of a task's input that a tensor of this name belongs to.
+/// Returns the input kind that a tensor with this name belongs to.
 fn kind_named(input: &ValueManifest, name: &str) -> Kind {
     let main = main_kind(&input.kinds);
     if main == Kind::Tensors && input.find_tensor(name).is_some() {
@@ -232,11 +101,11 @@ fn kind_named(input: &ValueManifest, name: &str) -> Kind {
         .map_or(main, |(_, kind)| kind)
 }
 
-/// The maximum number of elements of an input of this name and shape, known before any of them is read; `None` if its
-/// items may be of any size.
+/// Returns the maximum number of elements of an input, which limits how many are read; `None` if items can have any
+/// size.
 ///
 /// # Errors
-/// The task has no such input, or the shape has more items than a request may have.
+/// If the task has no such input, or the shape has too many items.
 pub fn max_elements(
     task: &TaskManifest,
     name: &str,
@@ -248,9 +117,9 @@ pub fn max_elements(
         return Err(unknown_input(name, &specs));
     };
     let spec = &specs[index];
-    let most_items = if spec.batched { limits.items as u64 } else { 1 };
+    let max_items = if spec.batched { limits.items as u64 } else { 1 };
     let items = shape.first().filter(|_| spec.batched);
-    if let Some(&items) = items.filter(|&&items| items > most_items) {
+    if let Some(&items) = items.filter(|&&items| items > max_items) {
         return Err(TensorsError::TooManyItems {
             name: name.to_owned(),
             got: items,
@@ -263,38 +132,38 @@ pub fn max_elements(
     let sizes = spec.item_shape.iter().map(|&dim| u64::try_from(dim).ok());
     Ok(sizes
         .into_iter()
-        .try_fold(most_items, |product, size| Some(product.saturating_mul(size?))))
+        .try_fold(max_items, |product, size| Some(product.saturating_mul(size?))))
 }
 
-fn unknown_input(name: &str, specs: &[Spec<'_>]) -> TensorsError {
+fn unknown_input(name: &str, specs: &[TensorSpec<'_>]) -> TensorsError {
     if specs.iter().any(|spec| spec.sequence && spec.name == name) {
         let name = name.to_owned();
         return TensorsError::Sequence { name };
     }
     TensorsError::Unknown {
         hint: hint(name, specs),
-        expected: listed(specs),
-        name: cut(name).to_owned(),
+        expected: list_specs(specs),
+        name: excerpt(name).to_owned(),
     }
 }
 
-/// A tensor of the request, with the media types of its elements.
-struct Matched {
+/// A checked input tensor with the media types of its elements.
+struct MatchedInput {
     tensor: Tensor,
     media_types: MediaTypes,
 }
 
-/// The tensors in the order of `specs`, all of one length and within their shapes; those of a sequence in its order.
-fn match_up(
-    specs: &[Spec<'_>],
-    inputs: Vec<Input>,
+/// Checks the inputs and returns them in the order of `specs`, tensors of a sequence in the order of the sequence.
+fn match_inputs(
+    specs: &[TensorSpec<'_>],
+    inputs: Vec<InputTensor>,
     kind: Kind,
-    most_items: usize,
-) -> Result<Vec<Matched>, TensorsError> {
+    max_items: usize,
+) -> Result<Vec<MatchedInput>, TensorsError> {
     let mut first: Option<(String, u64)> = None;
     let mut matched = Vec::with_capacity(specs.len());
-    for (spec, input) in in_order(specs, inputs)? {
-        let items = check(spec, &input, kind, most_items)?;
+    for (spec, input) in sort_inputs(specs, inputs)? {
+        let items = check(spec, &input, kind, max_items)?;
         match &first {
             None => first = Some((input.name.clone(), items)),
             Some((other, expected)) if *expected != items => {
@@ -307,7 +176,7 @@ fn match_up(
             }
             Some(_) => {}
         }
-        matched.push(Matched {
+        matched.push(MatchedInput {
             tensor: Tensor::new(input.name, input.dtype, input.shape, input.data)?,
             media_types: input.media_types,
         });
@@ -315,19 +184,19 @@ fn match_up(
     Ok(matched)
 }
 
-/// The tensors in the order of `specs`, complete and each of them once.
-fn in_order<'s, 'a>(
-    specs: &'s [Spec<'a>],
-    inputs: Vec<Input>,
-) -> Result<Vec<(&'s Spec<'a>, Input)>, TensorsError> {
+/// Sorts the inputs into the order of `specs`. Rejects missing, duplicate and unknown inputs.
+fn sort_inputs<'s, 'a>(
+    specs: &'s [TensorSpec<'a>],
+    inputs: Vec<InputTensor>,
+) -> Result<Vec<(&'s TensorSpec<'a>, InputTensor)>, TensorsError> {
     let mut found = Vec::with_capacity(inputs.len());
     for input in inputs {
         match find(specs, &input.name) {
-            Some(place) => found.push((place, input)),
+            Some(key) => found.push((key, input)),
             None => return Err(unknown_input(&input.name, specs)),
         }
     }
-    found.sort_by_key(|(place, _)| *place);
+    found.sort_by_key(|(key, _)| *key);
     let mut ordered = Vec::with_capacity(found.len());
     let mut found = found.into_iter().peekable();
     for (index, spec) in specs.iter().enumerate() {
@@ -340,7 +209,7 @@ fn in_order<'s, 'a>(
             if position > expected {
                 return Err(TensorsError::Missing {
                     name: format!("{}.{expected}", spec.name),
-                    expected: listed(specs),
+                    expected: list_specs(specs),
                 });
             }
             expected += 1;
@@ -349,15 +218,20 @@ fn in_order<'s, 'a>(
         if expected == 0 && !spec.sequence {
             return Err(TensorsError::Missing {
                 name: spec.name.to_owned(),
-                expected: listed(specs),
+                expected: list_specs(specs),
             });
         }
     }
     Ok(ordered)
 }
 
-/// Checks one tensor against what the task takes; how many items it has.
-fn check(spec: &Spec<'_>, input: &Input, kind: Kind, most_items: usize) -> Result<u64, TensorsError> {
+/// Checks the datatype and shape of one input. Returns its number of items.
+fn check(
+    spec: &TensorSpec<'_>,
+    input: &InputTensor,
+    kind: Kind,
+    max_items: usize,
+) -> Result<u64, TensorsError> {
     if input.dtype != spec.dtype {
         return Err(TensorsError::Datatype {
             name: input.name.clone(),
@@ -368,7 +242,7 @@ fn check(spec: &Spec<'_>, input: &Input, kind: Kind, most_items: usize) -> Resul
     let fits = |(&got, &want): (&u64, &i64)| want < 0 || u64::try_from(want) == Ok(got);
     let (items, item_shape) = match input.shape.split_first() {
         _ if !spec.batched => (1, Some(input.shape.as_slice())),
-        // A list of elements, each an item of its own.
+        // A list of elements, each of which is an item.
         Some((&items, [])) if kind != Kind::Tensors => (items, None),
         Some((&items, rest)) => (items, Some(rest)),
         None => (0, None),
@@ -391,26 +265,26 @@ fn check(spec: &Spec<'_>, input: &Input, kind: Kind, most_items: usize) -> Resul
             got: input.shape.clone(),
         });
     }
-    if items > most_items as u64 {
+    if items > max_items as u64 {
         return Err(TensorsError::TooManyItems {
             name: input.name.clone(),
             got: items,
-            limit: most_items,
+            limit: max_items,
         });
     }
     Ok(items)
 }
 
-/// The rows of tensors that are equally long.
-fn rows(matched: Vec<Matched>) -> Vec<Value> {
+/// Splits tensors with the same batch dimension into rows.
+fn rows(matched: Vec<MatchedInput>) -> Vec<Value> {
     let count = matched
         .first()
         .map_or(0, |first| first.tensor.shape()[0] as usize);
     let mut items: Vec<Vec<Tensor>> = std::iter::repeat_with(|| Vec::with_capacity(matched.len()))
         .take(count)
         .collect();
-    for Matched { tensor, .. } in matched {
-        // They have `count` rows, as was checked.
+    for MatchedInput { tensor, .. } in matched {
+        // `match_inputs` has checked that there are `count` rows.
         for (item, row) in items.iter_mut().zip(tensor.into_rows(count).unwrap_or_default()) {
             item.push(row);
         }
@@ -418,14 +292,15 @@ fn rows(matched: Vec<Matched>) -> Vec<Value> {
     items.into_iter().map(Value::Tensors).collect()
 }
 
-/// The elements of the only tensor. An element of an unsupported media type fails alone.
+/// Returns the elements of the only tensor. An element with an unsupported media type fails without failing the
+/// request.
 fn elements(
     task: &TaskManifest,
-    matched: Vec<Matched>,
+    matched: Vec<MatchedInput>,
     kind: Kind,
     depth: usize,
 ) -> Result<Vec<Result<Value, ItemError>>, TensorsError> {
-    let Some(Matched { tensor, media_types }) = matched.into_iter().next() else {
+    let Some(MatchedInput { tensor, media_types }) = matched.into_iter().next() else {
         return Ok(Vec::new());
     };
     let element = |(at, data): (usize, Bytes)| {
@@ -447,7 +322,7 @@ fn elements(
         }
         let problem = match too_deep(text.as_bytes(), depth) {
             Some(offset) => Some(format!(
-                "it is nested too deeply at offset {offset}: at most {depth} levels are allowed"
+                "nested too deeply at offset {offset}: expected at most {depth} levels"
             )),
             None => json::from_str::<IgnoredAny>(text)
                 .err()
@@ -465,14 +340,14 @@ fn elements(
     byte_strings(tensor.data()).enumerate().map(element).collect()
 }
 
-/// Checks that the task has all these outputs, and that none is requested twice: a reply would repeat its data. The name of
-/// a sequence requests all of its tensors.
+/// Checks that the requested outputs exist and that none is requested twice, which would repeat its data in the
+/// reply. The name of a sequence requests all its tensors.
 pub fn check_requested<'a>(
     task: &TaskManifest,
     names: impl Iterator<Item = &'a str>,
 ) -> Result<(), TensorsError> {
     let specs = outputs(task);
-    // Of a sequence the position of the tensor, if not all of it is requested.
+    // The position in a sequence, or `None` for a whole sequence or a single tensor.
     let mut requested: HashSet<(usize, Option<usize>)> = HashSet::new();
     for name in names {
         let whole = specs.iter().position(|spec| spec.name == name);
@@ -482,9 +357,9 @@ pub fn check_requested<'a>(
         });
         let Some(tensor) = tensor else {
             return Err(TensorsError::UnknownOutput {
-                name: cut(name).to_owned(),
+                name: excerpt(name).to_owned(),
                 hint: hint(name, &specs),
-                expected: listed(&specs),
+                expected: list_specs(&specs),
             });
         };
         let of_whole = (tensor.0, None);

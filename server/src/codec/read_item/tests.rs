@@ -31,8 +31,8 @@ fn text_is_decoded() {
     assert_eq!(read(r#""a\n\u00e9\ud83d\ude00\"""#, &task), text("a\né😀\""));
     assert!(
         read(r#""\ud800""#, &task)
-            .expect_err("half a pair")
-            .starts_with("the text cannot be decoded")
+            .expect_err("the surrogate is unpaired")
+            .starts_with("invalid string")
     );
     assert_eq!(
         read("5", &task),
@@ -52,7 +52,7 @@ fn text_without_escapes_shares_the_body() {
 }
 
 #[test]
-fn bytes_come_in_base64() {
+fn bytes_are_base64_or_data_uris() {
     let mut task = task(&[Kind::Bytes], &[]);
     task.input.media_types = vec!["image/*".to_owned()];
     let bytes = |data: &'static [u8], media_type: &str| {
@@ -73,18 +73,18 @@ fn bytes_come_in_base64() {
     let cases = [
         (
             r#"{"b64":"A*E="}"#,
-            "`b64` is not base64: Invalid symbol 42, offset 1.",
+            "`b64`: invalid base64: Invalid symbol 42, offset 1.",
         ),
         (r#"{"b64":5}"#, "`b64`: expected a string, got a number"),
         (
             r#"{"base64":"AAE="}"#,
-            "unknown member `base64`; known: b64, media_type",
+            "unknown member `base64`; expected b64 or media_type",
         ),
-        (r#"{}"#, "missing member `b64`, the data in base64"),
-        (r#"{"b64":"","b64":""}"#, "member `b64` is given twice"),
+        (r#"{}"#, "missing member `b64`: expected base64 data"),
+        (r#"{"b64":"","b64":""}"#, "duplicate member `b64`"),
         (
             r#"{"b64":"","media_type":"text/css"}"#,
-            "unsupported media type `text/css`; task `scan` accepts image/*",
+            "unsupported media type `text/css`: task `scan` accepts image/*",
         ),
         (
             r#""AAE=""#,
@@ -92,7 +92,7 @@ fn bytes_come_in_base64() {
         ),
         (
             r#""data:text/css;base64,""#,
-            "unsupported media type `text/css`; task `scan` accepts image/*",
+            "unsupported media type `text/css`: task `scan` accepts image/*",
         ),
     ];
     for (item, expected) in cases {
@@ -101,7 +101,7 @@ fn bytes_come_in_base64() {
 }
 
 #[test]
-fn the_form_of_an_item_tells_its_kind() {
+fn the_json_type_of_an_item_determines_its_kind() {
     let kind = |text: &str, kinds: &[Kind]| choose_kind(kinds, JsonForm::of(text), text);
     use Kind::{Bytes, Json, Tensors, Text};
     let all = [Text, Bytes, Json, Tensors];
@@ -115,7 +115,7 @@ fn the_form_of_an_item_tells_its_kind() {
 }
 
 #[test]
-fn tensors_are_named_or_alone() {
+fn a_single_tensor_needs_no_name() {
     let one = task(&[Kind::Tensors], &[("x", "UINT8", &[2])]);
     assert_eq!(read("[1,2]", &one), read("{\"x\":[1,2]}", &one));
     let two = task(&[Kind::Tensors], &[("x", "UINT8", &[2]), ("mask", "BOOL", &[1])]);
@@ -127,17 +127,14 @@ fn tensors_are_named_or_alone() {
     assert_eq!(names, ["x", "mask"]);
     assert_eq!(tensors[1].data(), &[1u8][..]);
     let cases = [
-        (
-            "{\"x\":[1,2]}",
-            "missing tensor `mask`; the task takes `x`, `mask`",
-        ),
+        ("{\"x\":[1,2]}", "missing tensor `mask`; expected `x`, `mask`"),
         (
             "{\"musk\":[true]}",
-            "unknown tensor `musk`, did you mean `mask`?; the task takes `x`, `mask`",
+            "unknown tensor `musk`, did you mean `mask`?; expected `x`, `mask`",
         ),
         (
             "[1,2]",
-            "expected an object of the tensors `x`, `mask`, got an array",
+            "expected an object with the tensors `x`, `mask`, got an array",
         ),
     ];
     for (item, expected) in cases {

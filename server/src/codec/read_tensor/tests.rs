@@ -27,7 +27,7 @@ fn a_tensor_of_one_element_may_be_a_scalar_and_a_missing_float_is_nan() {
     assert_eq!(one("41", "INT8"), Ok((vec![1], vec![41])));
     assert_eq!(read("7", "INT8", &[1, 1]), Ok((vec![1, 1], vec![7])));
     assert_eq!(one("\"ab\"", "BYTES"), Ok((vec![1], b"\x02\0\0\0ab".to_vec())));
-    let (shape, data) = one("null", "FP32").expect("a missing value");
+    let (shape, data) = one("null", "FP32").expect("null is a missing value");
     assert_eq!(shape, [1]);
     assert!(f32::from_le_bytes(data.try_into().expect("four bytes")).is_nan());
     for (text, dtype, shape) in [
@@ -42,7 +42,7 @@ fn a_tensor_of_one_element_may_be_a_scalar_and_a_missing_float_is_nan() {
 }
 
 #[test]
-fn a_wrong_shape_says_what_was_expected() {
+fn an_invalid_shape_is_rejected_with_the_expected_one() {
     let cases: [(&str, &[i64], &str); 9] = [
         (
             "[1,2]",
@@ -63,27 +63,27 @@ fn a_wrong_shape_says_what_was_expected() {
         (
             "[[1,2],[3]]",
             &[2, 2],
-            "tensor `x`: the nested arrays differ in length or depth near element 3",
+            "tensor `x`: nested arrays have different lengths or depths near element 3",
         ),
         (
             "[[1],2]",
             &[-1, -1],
-            "tensor `x`: the nested arrays differ in length or depth near element 1",
+            "tensor `x`: nested arrays have different lengths or depths near element 1",
         ),
         (
             "[1,[]]",
             &[-1],
-            "tensor `x`: the nested arrays differ in length or depth near element 1",
+            "tensor `x`: nested arrays have different lengths or depths near element 1",
         ),
         (
             "[[],1]",
             &[-1],
-            "tensor `x`: the nested arrays differ in length or depth near element 0",
+            "tensor `x`: nested arrays have different lengths or depths near element 0",
         ),
         (
             "[[],[[]]]",
             &[-1],
-            "tensor `x`: the nested arrays differ in length or depth near element 0",
+            "tensor `x`: nested arrays have different lengths or depths near element 0",
         ),
     ];
     for (text, declared, expected) in cases {
@@ -96,13 +96,13 @@ fn a_wrong_shape_says_what_was_expected() {
 }
 
 #[test]
-fn shapes_that_overflow_are_refused() {
+fn shapes_that_overflow_are_rejected() {
     assert!(read("[1]", "INT8", &[i64::MAX, i64::MAX, 4]).is_err());
     assert!(read("[]", "INT8", &[i64::MAX, i64::MAX, -1]).is_err());
 }
 
 #[test]
-fn elements_are_written_in_little_endian() {
+fn elements_are_little_endian() {
     let data = |text: &str, dtype: &str| read(text, dtype, &[-1]).map(|(_, data)| data);
     assert_eq!(data("[true,false]", "BOOL"), Ok(vec![1, 0]));
     assert_eq!(data("[255,-0]", "UINT8"), Ok(vec![255, 0]));
@@ -130,20 +130,28 @@ fn elements_are_written_in_little_endian() {
 }
 
 #[test]
-fn an_element_that_does_not_fit_says_so() {
+fn an_invalid_element_is_rejected_with_its_index() {
     let cases = [
         (
             "[0,256]",
             "UINT8",
-            "tensor `x`: element 1: 256 does not fit UINT8",
+            "tensor `x`: element 1: 256 is out of range for UINT8",
         ),
-        ("[-1]", "UINT8", "tensor `x`: element 0: -1 does not fit UINT8"),
+        (
+            "[-1]",
+            "UINT8",
+            "tensor `x`: element 0: -1 is out of range for UINT8",
+        ),
         (
             "[18446744073709551616]",
             "UINT64",
-            "tensor `x`: element 0: 18446744073709551616 does not fit UINT64",
+            "tensor `x`: element 0: 18446744073709551616 is out of range for UINT64",
         ),
-        ("[-1]", "UINT64", "tensor `x`: element 0: -1 does not fit UINT64"),
+        (
+            "[-1]",
+            "UINT64",
+            "tensor `x`: element 0: -1 is out of range for UINT64",
+        ),
         (
             "[1.0]",
             "INT32",
@@ -154,16 +162,20 @@ fn an_element_that_does_not_fit_says_so() {
             "INT32",
             "tensor `x`: element 0: expected an integer for INT32, got 1e3",
         ),
-        ("[1e39]", "FP32", "tensor `x`: element 0: 1e39 does not fit FP32"),
+        (
+            "[1e39]",
+            "FP32",
+            "tensor `x`: element 0: 1e39 is out of range for FP32",
+        ),
         (
             "[65536]",
             "FP16",
-            "tensor `x`: element 0: 65536 does not fit FP16",
+            "tensor `x`: element 0: 65536 is out of range for FP16",
         ),
         (
             "[1e999]",
             "FP64",
-            "tensor `x`: element 0: 1e999 does not fit FP64",
+            "tensor `x`: element 0: 1e999 is out of range for FP64",
         ),
         (
             "[null]",

@@ -46,7 +46,7 @@ fn only(request: InferRequest) -> Tensor {
 }
 
 #[test]
-fn a_typed_list_is_what_raw_bytes_are_and_goes_out_as_it_came() {
+fn typed_lists_and_raw_bytes_are_equivalent() {
     let contents = |fill: fn(&mut InferTensorContents)| {
         let mut contents = InferTensorContents::default();
         fill(&mut contents);
@@ -82,13 +82,13 @@ fn a_typed_list_is_what_raw_bytes_are_and_goes_out_as_it_came() {
         let from_raw = read(dtype, request(tensor(dtype, None), &[raw])).expect(dtype);
         let outcome = |tensor: &Tensor| vec![Ok(Value::Tensors(vec![tensor.clone()]))];
         let (typed_wanted, raw_wanted) = (
-            Wanted {
+            RequestedOutputs {
                 names: vec![],
-                raw: from_typed.wanted.raw,
+                raw: from_typed.requested.raw,
             },
-            Wanted {
+            RequestedOutputs {
                 names: vec!["x".to_owned()],
-                raw: from_raw.wanted.raw,
+                raw: from_raw.requested.raw,
             },
         );
         let tensor = only(from_typed);
@@ -132,12 +132,12 @@ fn a_request_to_an_unbatched_task_is_one_item_with_the_declared_shapes() {
         ],
         ..ModelInferRequest::default()
     };
-    let request = read_request(request, &task, LIMITS).expect("it is well-formed");
+    let request = read_request(request, &task, LIMITS).expect("the request is valid");
     let [Ok(item)] = &request.items[..] else {
         panic!("expected one item: {:?}", request.items)
     };
     let outcomes = vec![Ok(item.value.clone())];
-    let answer = write_response(&task, outcomes, &request.wanted).expect("it succeeded");
+    let answer = write_response(&task, outcomes, &request.requested).expect("the item succeeded");
     let shapes: Vec<_> = answer.outputs.iter().map(|output| &output.shape[..]).collect();
     assert_eq!(shapes, [&[][..], &[1, 0, 2]]);
     assert_eq!(answer.outputs[0].contents, Some(one));
@@ -146,12 +146,12 @@ fn a_request_to_an_unbatched_task_is_one_item_with_the_declared_shapes() {
 #[test]
 fn a_raw_tensor_is_a_slice_of_the_message() {
     let raw: &'static [u8] = &[1, 2];
-    let tensor = only(read("UINT8", request(tensor("UINT8", None), &[raw])).expect("it is well-formed"));
+    let tensor = only(read("UINT8", request(tensor("UINT8", None), &[raw])).expect("the request is valid"));
     assert_eq!(tensor.data().as_ptr(), raw.as_ptr());
 }
 
 #[test]
-fn what_is_wrong_is_told_with_the_numbers() {
+fn errors_state_what_was_found_and_expected() {
     let ints = |values: &[i32]| InferTensorContents {
         int_contents: values.to_vec(),
         ..InferTensorContents::default()
@@ -178,11 +178,11 @@ fn what_is_wrong_is_told_with_the_numbers() {
         ),
         (
             request(tensor("INT8", None), &[&[1, 2], &[]]),
-            "`raw_input_contents` has 2 elements, but there are 1 inputs; expected one for each",
+            "`raw_input_contents` has 2 elements, but there are 1 inputs; expected one element per input",
         ),
         (
             request(tensor("INT8", Some(ints(&[1, 300]))), &[]),
-            "input `x`: element 1: 300 does not fit INT8",
+            "input `x`: element 1: 300 is out of range for INT8",
         ),
         (
             request(tensor("INT8", Some(ints(&[1]))), &[]),
@@ -190,11 +190,11 @@ fn what_is_wrong_is_told_with_the_numbers() {
         ),
         (
             request(tensor("INT8", Some(ints(&[1, 2, 3]))), &[]),
-            "input `x`: 3 elements in `contents` of shape [1, 2], expected at most 2",
+            "input `x`: `contents` has 3 elements, expected at most 2 for shape [1, 2]",
         ),
         (
             request(tensor("FP16", Some(ints(&[1]))), &[]),
-            "input `x`: FP16 can only be sent in `raw_input_contents`",
+            "input `x`: FP16 must be sent in `raw_input_contents`",
         ),
         (
             request(shaped(&[-1, 2]), &[]),
@@ -202,18 +202,18 @@ fn what_is_wrong_is_told_with_the_numbers() {
         ),
         (
             request(shaped(&[2]), &[]),
-            "input `x` has shape [2], expected [-1, 2], where -1 is any size",
+            "input `x` has shape [2], expected [-1, 2], where -1 means any size",
         ),
         (
             wanting("y"),
-            "unknown output `y`, did you mean `x`?; the task gives `x` INT8 [-1, 2]",
+            "unknown output `y`, did you mean `x`?; expected `x` INT8 [-1, 2]",
         ),
         (
             ModelInferRequest {
                 outputs: [wanting("x").outputs, wanting("x").outputs].concat(),
                 ..wanting("x")
             },
-            "output `x` is requested twice; request each output once",
+            "duplicate output `x`; request each output once",
         ),
     ];
     for (request, expected) in cases {

@@ -1,7 +1,7 @@
-//! Splits a JSON request into its items without building a tree: an item is a slice of the body until
-//! `codec::read_item` converts it to a value.
+//! Splits a JSON request into items without building a tree. An item remains a slice of the body, which
+//! [`read_item`](crate::codec::read_item()) reads later.
 //!
-//! Everything here takes time linear in the body and no stack that the body could exhaust.
+//! Splitting takes time linear in the body and does not recurse.
 
 use std::borrow::Cow;
 
@@ -23,35 +23,38 @@ const PARAMETERS: &str = "parameters";
 
 const MEMBERS: [&str; 3] = [INPUTS, INPUT, PARAMETERS];
 
-/// The members of which a request needs one, as they appear in errors.
-const REQUIRED: &str = "`inputs` (a list) or `input`";
+/// The members of which one is required, for error messages.
+const REQUIRED: &str = "`inputs` (an array) or `input`";
 
-/// How items were sent, and so how they are answered.
+/// The form of a request, which determines the form of its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// `inputs`, answered by `outputs`.
+    /// `inputs`; the reply has `outputs`.
     List,
-    /// `input` or a raw body, answered by `output`.
+    /// `input` or a raw body; the reply has `output`.
     Single,
 }
 
-/// The parts of a JSON request, as slices of its body.
+/// The parts of a JSON request as slices of the body.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Split<'a> {
-    /// How the items were sent.
+    /// The form of the request.
     pub form: Form,
-    /// Each one JSON document.
+    /// The items, each one JSON document.
     pub items: Vec<&'a str>,
-    /// A JSON object, if there was one.
+    /// The parameters, a JSON object.
     pub parameters: Option<&'a str>,
 }
 
-/// Splits a JSON request. What comes out is known to be JSON, and to be no deeper than the limit.
+/// Splits a JSON request. The parts are valid JSON, and not nested deeper than the limit.
+///
+/// # Errors
+/// If the body is not a request.
 pub fn split(body: &[u8], limits: BodyLimits) -> Result<Split<'_>, RequestError> {
     let text = check_utf8(body)?;
     if text.trim_ascii().is_empty() {
         return Err(RequestError::Malformed {
-            message: format!("it is empty; expected a JSON object with {REQUIRED}"),
+            message: format!("the body is empty; expected an object with {REQUIRED}"),
         });
     }
     check_depth(body, limits.depth)?;
@@ -59,14 +62,14 @@ pub fn split(body: &[u8], limits: BodyLimits) -> Result<Split<'_>, RequestError>
         limit: limits.items,
         found: None,
         parameters: None,
-        refusal: None,
+        error: None,
     };
     let mut json = serde_json::Deserializer::from_str(text);
     let result = EnvelopeSeed(&mut reader)
         .deserialize(&mut json)
         .and_then(|()| json.end());
-    if let Some(refusal) = reader.refusal {
-        return Err(refusal);
+    if let Some(error) = reader.error {
+        return Err(error);
     }
     result.map_err(|error| RequestError::Malformed {
         message: JsonError::from(error).to_string(),
@@ -84,7 +87,7 @@ pub fn split(body: &[u8], limits: BodyLimits) -> Result<Split<'_>, RequestError>
     })
 }
 
-/// Refuses a body that is nested deeper than `limit`.
+/// Rejects a body that is nested deeper than `limit`.
 pub(in crate::http) fn check_depth(body: &[u8], limit: usize) -> Result<(), RequestError> {
     match too_deep(body, limit) {
         None => Ok(()),
@@ -96,14 +99,14 @@ struct EnvelopeReader<'a> {
     limit: usize,
     found: Option<(Form, Vec<&'a str>)>,
     parameters: Option<&'a str>,
-    /// Set where serde's own error would say less.
-    refusal: Option<RequestError>,
+    /// Set if it is more specific than the error that serde returns.
+    error: Option<RequestError>,
 }
 
 impl EnvelopeReader<'_> {
-    fn refuse<E: serde::de::Error>(&mut self, refusal: RequestError) -> E {
-        self.refusal = Some(refusal);
-        E::custom("refused")
+    fn reject<E: serde::de::Error>(&mut self, error: RequestError) -> E {
+        self.error = Some(error);
+        E::custom("rejected")
     }
 }
 
@@ -130,20 +133,20 @@ impl<'de> Visitor<'de> for EnvelopeSeed<'_, 'de> {
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             let Some(member) = MEMBERS.into_iter().find(|&member| member == key) else {
                 let hint = nearest(&key, MEMBERS).map(|name| format!(", did you mean `{name}`?"));
-                return Err(reader.refuse(RequestError::UnknownMember {
+                return Err(reader.reject(RequestError::UnknownMember {
                     hint: hint.unwrap_or_default(),
-                    known: MEMBERS.join(", "),
+                    expected: MEMBERS.join(", "),
                     member: key.into_owned(),
                 }));
             };
             if seen.contains(&member) {
-                return Err(reader.refuse(RequestError::Duplicate {
+                return Err(reader.reject(RequestError::Duplicate {
                     member: member.to_owned(),
                 }));
             }
             seen.push(member);
             if reader.found.is_some() && member != PARAMETERS {
-                return Err(reader.refuse(RequestError::Both));
+                return Err(reader.reject(RequestError::Both));
             }
             match member {
                 INPUTS => map.next_value_seed(ItemsSeed(reader))?,
@@ -162,7 +165,7 @@ fn read_parameters<E: serde::de::Error>(raw: &RawValue) -> Result<Option<&str>, 
     match raw.get() {
         "null" => Ok(None),
         text if text.starts_with('{') => Ok(Some(text)),
-        _ => Err(E::custom("`parameters` must be an object")),
+        _ => Err(E::custom("`parameters`: expected an object")),
     }
 }
 
@@ -188,7 +191,7 @@ impl<'de> Visitor<'de> for ItemsSeed<'_, 'de> {
         let mut items = Vec::new();
         while let Some(item) = seq.next_element::<&'de RawValue>()? {
             if items.len() == reader.limit {
-                return Err(reader.refuse(RequestError::TooManyItems {
+                return Err(reader.reject(RequestError::TooManyItems {
                     member: INPUTS,
                     limit: reader.limit,
                 }));

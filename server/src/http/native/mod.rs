@@ -1,4 +1,7 @@
-//! The native routes: one for each task, with bodies of its own JSON form or of raw text and bytes.
+//! The native protocol: one route per task, with JSON or raw bodies.
+//!
+//! `task_handlers` runs a task, [`request_items`] reads the body as items, [`envelope`] splits a JSON body, and
+//! [`reply`] writes the reply.
 
 pub mod envelope;
 pub mod reply;

@@ -1,8 +1,7 @@
-//! Reads the body of a native request as items, by its content type and by what its task takes.
+//! Reads the body of a native request as items, according to its content type and the manifest of the task.
 //!
-//! JSON may come as JSON, without a content type, or as the form that `curl -d` claims to send.
-//!
-//! Knows nothing of sockets or of engines; what a task takes comes in as its manifest.
+//! JSON is accepted with a JSON content type, without a content type, and with the form content type that `curl -d`
+//! sends by default.
 
 use bytes::Bytes;
 use plugin_abi::check::accepts_media_type;
@@ -17,102 +16,102 @@ use crate::codec::read_item;
 use crate::error::ItemError;
 use crate::values::{ItemInput, Value};
 
-/// A request, ready for the engine.
+/// A request that is ready to be queued.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Body {
-    /// How to answer.
+    /// The form of the request and the reply.
     pub form: Form,
-    /// The items in their order; what could not be read fails alone.
+    /// The items in order. An invalid item does not fail the others.
     pub items: Vec<Result<ItemInput, ItemError>>,
 }
 
-/// Why a body is no request at all.
+/// Why a body is not a valid request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// Not one item.
+    /// There are no items.
     #[error("`{member}` has no items; expected at least one")]
     Empty {
-        /// The member that lists them.
+        /// Name of the member with the items.
         member: &'static str,
     },
-    /// Not JSON, or not the JSON that is wanted.
+    /// The body is not JSON, or not the expected JSON.
     #[error("malformed request body: {message}")]
     Malformed {
-        /// What is wrong, with line and column.
+        /// The error, with line and column.
         message: String,
     },
-    /// Text that is no text.
-    #[error("the request body is not valid UTF-8: invalid byte at offset {offset}")]
+    /// The body is not UTF-8.
+    #[error("the request body is not UTF-8: invalid byte at offset {offset}")]
     NotUtf8 {
-        /// Of the first bad byte.
+        /// Offset of the first invalid byte.
         offset: usize,
     },
     /// Arrays and objects are nested too deeply.
-    #[error("the request body is nested too deeply at offset {offset}: at most {limit} levels are allowed")]
+    #[error("the request body is nested too deeply at offset {offset}: expected at most {limit} levels")]
     TooDeep {
-        /// Where the limit is passed.
+        /// Offset where the limit is exceeded.
         offset: usize,
-        /// Most levels.
+        /// Maximum number of levels.
         limit: usize,
     },
-    /// More items than a request may have.
-    #[error("`{member}` has more than {limit} items, the maximum for one request")]
+    /// There are too many items.
+    #[error("`{member}` has too many items: expected at most {limit} per request")]
     TooManyItems {
-        /// The member that lists them.
+        /// Name of the member with the items.
         member: &'static str,
-        /// Most items.
+        /// Maximum number of items.
         limit: usize,
     },
-    /// The member with the items is absent.
+    /// The member with the items is missing.
     #[error("missing member {expected}")]
     Missing {
-        /// What would do.
+        /// The expected members.
         expected: &'static str,
     },
-    /// The same member twice.
-    #[error("member `{member}` is given twice")]
+    /// A member appears twice.
+    #[error("duplicate member `{member}`")]
     Duplicate {
-        /// Its name.
+        /// Name of the member.
         member: String,
     },
-    /// Both `inputs` and `input`.
-    #[error("`inputs` and `input` are both given; send one of them")]
+    /// Both `inputs` and `input` are present.
+    #[error("both `inputs` and `input` are present; send one of them")]
     Both,
-    /// A member that means nothing here.
-    #[error("unknown member `{member}`{hint}; known members: {known}")]
+    /// A member is unknown.
+    #[error("unknown member `{member}`{hint}; expected one of {expected}")]
     UnknownMember {
-        /// Its name.
+        /// Name of the member.
         member: String,
-        /// The name that may be meant, as a phrase; may be empty.
+        /// A suggestion, as a phrase; may be empty.
         hint: String,
-        /// All names.
-        known: String,
+        /// All known members.
+        expected: String,
     },
-    /// Parameters for a task that has none.
+    /// The task takes no parameters.
     #[error("task `{task}` takes no parameters")]
     NoParameters {
         /// Name of the task.
         task: String,
     },
-    /// A media type or charset that the task does not take.
-    #[error("unsupported media type `{got}`; task `{task}` accepts {accepted}")]
+    /// The task does not accept the media type or the charset.
+    #[error("unsupported media type `{got}`: task `{task}` accepts {accepted}")]
     UnsupportedMediaType {
-        /// What the client said.
+        /// The content type of the request.
         got: String,
         /// Name of the task.
         task: String,
-        /// What would do.
+        /// The accepted media types.
         accepted: String,
     },
-    /// The type of a form, which tools send unless they are told otherwise, and a body that is not JSON.
+    /// The form content type, which some tools send by default, with a body that is not JSON.
     #[error(
-        "unsupported media type `application/x-www-form-urlencoded`, the default of `curl -d`, for a body that is not a \
-         JSON object; task `{task}` accepts {accepted}: set the header `content-type`"
+        "unsupported media type `application/x-www-form-urlencoded`: task `{task}` accepts {accepted}; set the header \
+    `content-type` (`curl -d` sends the form type by default)"
     )]
     Form {
         /// Name of the task.
         task: String,
-        /// What would do.
+        /// The accepted media types.
         accepted: String,
     },
 }
@@ -129,7 +128,10 @@ impl From<RequestError> for Failure {
     }
 }
 
-/// Reads a body of the given content type as a request to `task`.
+/// Reads a body as a request to `task`.
+///
+/// # Errors
+/// If the body is not a request, or the task does not accept its content type.
 pub fn read_body(
     body: &Bytes,
     content_type: Option<&str>,
@@ -179,7 +181,7 @@ pub fn read_body(
     })
 }
 
-/// The media types of the bodies that a task takes, as they stand in an error or in the documentation.
+/// Lists the media types of bodies that a task accepts, for errors and the documentation.
 pub fn accepted_media_types(task: &TaskManifest) -> Vec<&str> {
     let mut accepted = vec!["application/json"];
     if task.input.kinds.contains(&Kind::Text) {
@@ -195,10 +197,11 @@ pub fn accepted_media_types(task: &TaskManifest) -> Vec<&str> {
     accepted
 }
 
-/// What `curl -d` and HTML forms send unless they are told otherwise.
+/// The default content type of `curl -d` and HTML forms.
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// Whether a body of no trustworthy type is meant as JSON: an object, as all requests are, or nothing.
+/// Whether a body with the form content type is probably JSON: it starts like an object, as all requests do, or is
+/// empty.
 fn looks_like_json(body: &[u8]) -> bool {
     matches!(body.trim_ascii_start().first(), None | Some(b'{'))
 }
@@ -249,7 +252,7 @@ fn read_json(body: &Bytes, task: &TaskManifest, limits: BodyLimits) -> Result<Bo
     })
 }
 
-/// Whether JSON that is known to be an object has no members.
+/// Whether a JSON object has no members.
 fn is_empty_object(text: &str) -> bool {
     text.strip_prefix('{')
         .is_some_and(|rest| rest.trim_ascii_start() == "}")

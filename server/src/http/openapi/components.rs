@@ -1,15 +1,15 @@
-//! Names in the document: of schemas, and of operations.
+//! Unique names for schemas and operations, and the named schemas.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json};
 
-/// Names that are given once each. Two that differ only in what a generator's identifiers cannot express count as one.
+/// A set of unique names. Names that a code generator would map to the same identifier count as equal.
 #[derive(Debug, Default)]
 pub(super) struct Names(BTreeSet<String>);
 
 impl Names {
-    /// The name, or the name with the first number that makes it unique.
+    /// Adds the name, with a number appended if it is not unique.
     pub(super) fn unique(&mut self, name: String) -> String {
         let plain = |name: &str| -> String {
             let characters = name.chars().filter(char::is_ascii_alphanumeric);
@@ -25,7 +25,7 @@ impl Names {
     }
 }
 
-/// Named schemas. Names are unique and of characters that OpenAPI and generators of code allow.
+/// Named schemas. Names are unique, and only have characters that OpenAPI and code generators allow.
 #[derive(Debug, Default)]
 pub(super) struct Components {
     names: Names,
@@ -33,7 +33,8 @@ pub(super) struct Components {
 }
 
 impl Components {
-    /// Adds a schema under the name or one like it, unless it is a mere reference. Returns a schema that refers to it.
+    /// Adds a schema under a unique form of the name, and returns a reference to it. A schema that is itself a
+    /// reference is returned unchanged.
     pub(super) fn add(&mut self, name: &str, schema: Json) -> Json {
         if schema.get("$ref").is_some() {
             return schema;
@@ -44,12 +45,12 @@ impl Components {
         serde_json::json!({ "$ref": reference })
     }
 
-    /// Takes a name like this one, for a schema that is to come.
+    /// Reserves a unique form of the name for a schema that is added later.
     pub(super) fn reserve(&mut self, name: &str) -> String {
         self.names.unique(pascal_case(name))
     }
 
-    /// Sets the schema of a name that was reserved.
+    /// Sets the schema of a reserved name.
     pub(super) fn set(&mut self, name: String, schema: Json) {
         self.schemas.insert(name, schema);
     }
@@ -64,7 +65,7 @@ pub(super) fn reference(name: &str) -> String {
     format!("#/components/schemas/{name}")
 }
 
-/// `DigitsClassifyRequest` for `digits classify request`.
+/// Converts `digits classify request` to `DigitsClassifyRequest`.
 fn pascal_case(name: &str) -> String {
     let mut pascal = String::with_capacity(name.len());
     for word in words(name) {
@@ -78,7 +79,7 @@ fn pascal_case(name: &str) -> String {
     pascal
 }
 
-/// `predict_digits_classify` for `predict digits.classify`.
+/// Converts `predict digits.classify` to `predict_digits_classify`.
 pub(super) fn snake_case(name: &str) -> String {
     words(name)
         .map(str::to_ascii_lowercase)
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_identifiers_and_unique_as_such() {
+    fn names_are_unique_as_identifiers() {
         let mut components = Components::default();
         let names =
             ["a.b request", "a b request", "a.bRequest", "αβ", "3d", ""].map(|name| components.reserve(name));

@@ -1,22 +1,25 @@
-//! The OpenAPI document of what is loaded right now: a route for every model and task, with its own schemas.
+//! The OpenAPI document of the loaded models, with one path and specific schemas per task.
 //!
-//! Built from manifests alone; knows nothing of actix. Written as JSON, since no typed schema keeps every keyword of the
-//! schemas that plugins declare. Every `$ref` leads to a whole component: generators of code follow no other.
+//! It is built from manifests alone and does not depend on actix. Schemas are untyped JSON, because no typed
+//! representation keeps every keyword of the schemas that plugins declare. Every `$ref` points to a whole component,
+//! since code generators do not support other references.
 
 mod components;
+mod embeddings_route;
 mod native_routes;
 mod open_inference_routes;
 mod operations;
 mod plugin_schema;
+mod server_schemas;
 mod task_schemas;
+mod tensor_schemas;
 mod v1_routes;
 
-use plugin_abi::manifest::ModelManifest;
+use plugin_abi::manifest::{ModelManifest, TaskManifest};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::{Map, Value as Json, json};
 
 use self::components::Components;
-use self::open_inference_routes::Addressed;
 pub use self::operations::KeySettings;
 use self::operations::Operations;
 pub(in crate::http) use self::operations::path_segment;
@@ -24,47 +27,57 @@ use self::task_schemas::TaskSchemas;
 use crate::api::open_inference::{SERVER_NAME, SERVER_VERSION};
 use crate::routes::Access;
 
-/// One loaded model, as far as the documentation goes.
+/// A loaded model, as the document describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct DocumentedModel<'a> {
     /// Configured name.
     pub name: &'a str,
-    /// For people; may be empty.
+    /// Description of the model; may be empty.
     pub description: &'a str,
-    /// Its tasks.
+    /// Manifest with the tasks.
     pub manifest: &'a ModelManifest,
     /// Index of the task that `/v1/models/{name}/predict` runs.
     pub default_task: Option<usize>,
-    /// Short routes of the operator's: path and index of the task.
+    /// Configured short routes: path and index of the task.
     pub routes: &'a [(&'a str, usize)],
 }
 
-/// Tags of the routes that do not belong to one model.
+/// A task with the names by which other protocols address it.
+struct NamedTask<'a> {
+    /// `model.task`
+    name: String,
+    /// `model`, if this is the default task.
+    short_name: Option<&'a str>,
+    task: &'a TaskManifest,
+    schemas: &'a TaskSchemas,
+}
+
+/// Tags of the routes that do not belong to a single model.
 const SERVER: &str = "Server";
 const V1: &str = "KServe V1 and TensorFlow Serving";
 const OPEN_INFERENCE: &str = "Open Inference Protocol (KServe V2, Triton)";
 const OPENAI: &str = "OpenAI";
 
-/// Each of these tags, with what it holds.
+/// These tags with their descriptions.
 const TAGS: [(&str, &str); 4] = [
     (SERVER, "State of the server and its models."),
     (
         V1,
-        "The same tasks in KServe's V1 and TensorFlow Serving's protocol. A model is addressed as `model.task`, or as `model` \
-         for its default task. Each path with a model is also available with `/versions/1` after the model's name.",
+        "The tasks in the protocol of KServe V1 and TensorFlow Serving. Models are named as `model.task`, or as `model` \
+        for the default task. Each path with a model is also available with `/versions/1` after the model's name.",
     ),
     (
         OPEN_INFERENCE,
-        "The same tasks in the protocol of KServe V2 and Triton. A model is addressed as `model.task`, or as `model` for \
-         its default task. Each path with a model is also available with `/versions/1` after the model's name.",
+        "The tasks in the protocol of KServe V2 and Triton. Models are named as `model.task`, or as `model` for the \
+        default task. Each path with a model is also available with `/versions/1` after the model's name.",
     ),
-    (OPENAI, "The same tasks in OpenAI's protocol."),
+    (OPENAI, "Embedding tasks in OpenAI's protocol."),
 ];
 
-/// Tags that the page shows collapsed: routes that other protocols' clients know.
+/// Tags that Swagger UI collapses: the routes of other protocols.
 pub const COLLAPSED_TAGS: [&str; 3] = [V1, OPEN_INFERENCE, OPENAI];
 
-/// The document, whose members keep their order when it is written: readers see the native route of a task first.
+/// The document. Paths are serialized in order, so that the native route of a task comes first.
 pub struct Document {
     tags: Vec<Json>,
     paths: Vec<(String, Map<String, Json>)>,
@@ -72,7 +85,7 @@ pub struct Document {
     keys: KeySettings,
 }
 
-/// The document of these models.
+/// Builds the document of these models.
 pub fn document(models: &[DocumentedModel<'_>], max_items: usize, keys: KeySettings) -> Document {
     let mut components = Components::default();
     let mut operations = Operations::new(&mut components, keys);
@@ -102,10 +115,10 @@ pub fn document(models: &[DocumentedModel<'_>], max_items: usize, keys: KeySetti
     }
     let names: Vec<String> = models.iter().map(|model| model.name.to_owned()).collect();
     native_routes::add_server(&mut operations, &mut components, &names);
-    let tasks = addressed(models, &schemas);
+    let tasks = named_tasks(models, &schemas);
     v1_routes::add(&mut operations, &mut components, &tasks, max_items);
-    open_inference_routes::add_open_inference(&mut operations, &mut components, &tasks, &names);
-    open_inference_routes::add_openai(&mut operations, &mut components, &tasks);
+    open_inference_routes::add(&mut operations, &mut components, &tasks, &names);
+    embeddings_route::add(&mut operations, &mut components, &tasks);
     let paths = operations.into_paths();
     let used = |tag: &str| {
         paths
@@ -125,13 +138,13 @@ pub fn document(models: &[DocumentedModel<'_>], max_items: usize, keys: KeySetti
     }
 }
 
-/// Every task with the name by which other protocols address it.
-fn addressed<'a>(models: &'a [DocumentedModel<'a>], schemas: &'a [Vec<TaskSchemas>]) -> Vec<Addressed<'a>> {
+/// Returns every task with the name by which other protocols address it.
+fn named_tasks<'a>(models: &'a [DocumentedModel<'a>], schemas: &'a [Vec<TaskSchemas>]) -> Vec<NamedTask<'a>> {
     let models = models.iter().zip(schemas);
     models
         .flat_map(|(model, schemas)| {
             let tasks = model.manifest.tasks.iter().zip(schemas).enumerate();
-            tasks.map(move |(index, (task, schemas))| Addressed {
+            tasks.map(move |(index, (task, schemas))| NamedTask {
                 name: format!("{}.{}", model.name, task.name),
                 short_name: (model.default_task == Some(index)).then_some(model.name),
                 task,
@@ -147,14 +160,11 @@ fn all_components(components: Components, keys: KeySettings) -> Json {
     if keys.clients {
         schemes.insert(
             "apiKey".to_owned(),
-            bearer("A key of `api_keys`, or the admin key."),
+            bearer("One of the configured `api_keys`, or the admin key."),
         );
     }
     if keys.admin {
-        schemes.insert(
-            "adminKey".to_owned(),
-            bearer("The admin key: `admin_key` of the configuration."),
-        );
+        schemes.insert("adminKey".to_owned(), bearer("The configured `admin_key`."));
     }
     let mut all = json!({"schemas": components.into_schemas()});
     if !schemes.is_empty() {
@@ -178,7 +188,7 @@ impl Serialize for Document {
             &json!({
                 "title": SERVER_NAME,
                 "version": SERVER_VERSION,
-                "description": "Models served as plugins, batched task by task. This document lists what is loaded now.",
+                "description": "Runs machine learning models from plugins, with dynamic batching. This document describes the currently loaded models.",
                 "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
             }),
         )?;
@@ -192,13 +202,13 @@ impl Serialize for Document {
     }
 }
 
-/// The document as text. Which servers it names depends on the request, see [`with_server`].
-pub fn write(document: &Document) -> String {
+/// Serializes the document without its servers, which depend on the request; see [`with_server`].
+pub fn serialize(document: &Document) -> String {
     serde_json::to_string(document).unwrap_or_else(|error| json!({"error": error.to_string()}).to_string())
 }
 
-/// A document that [`write()`] wrote, with the address of its server: the path that a proxy says it has put before the
-/// server's own, or else the directory of the document, wherever that is.
+/// Adds the server to a document that [`serialize`] returned: the path prefix that a proxy reports, otherwise the
+/// directory of the document.
 pub fn with_server(document: &str, prefix: Option<&str>) -> String {
     let servers = json!([{"url": prefix.unwrap_or(".")}]);
     format!(
@@ -207,7 +217,7 @@ pub fn with_server(document: &str, prefix: Option<&str>) -> String {
     )
 }
 
-/// The value of `X-Forwarded-Prefix`, if it is a path that is safe to show: anyone may send the header.
+/// Returns the path in `X-Forwarded-Prefix` if it is safe to embed in a page, since any client can send the header.
 pub fn forwarded_prefix(value: &str) -> Option<&str> {
     let path = value.trim().trim_end_matches('/');
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/%".contains(&byte);

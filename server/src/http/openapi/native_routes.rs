@@ -1,20 +1,21 @@
-//! The native routes: predictions of each task, and the state of the server.
+//! The native routes: one per task, and the state of the server.
 
 use plugin_abi::manifest::{Kind, TaskManifest};
 use serde_json::{Value as Json, json};
 
 use super::components::{Components, snake_case};
 use super::operations::{
-    Operation, Operations, examples, json_answer, json_body, path_parameter, path_segment,
+    Operation, Operations, examples, json_body, json_response, path_parameter, path_segment,
 };
-use super::task_schemas::{ServerSchemas, TaskSchemas};
+use super::server_schemas::ServerSchemas;
+use super::task_schemas::TaskSchemas;
 use super::{Access, DocumentedModel, SERVER};
 use crate::http::native::request_items::accepted_media_types;
 
-/// Statuses of requests that run a model.
-pub(super) const OF_RUNNING: &[u16] = &[400, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504];
+/// Error statuses of requests that run a model.
+pub(super) const RUN_FAILURES: &[u16] = &[400, 404, 406, 408, 413, 415, 422, 429, 500, 503, 504];
 
-/// Adds the routes of one model: first that of each task, then those that mean the same.
+/// Adds the routes of one model: first one per task, then the alternative routes to the same tasks.
 pub(super) fn add_model(
     operations: &mut Operations,
     model: &DocumentedModel<'_>,
@@ -78,7 +79,7 @@ fn predict<'a>(
         parameters: vec![
             header(
                 "x-request-timeout",
-                "Maximum time for the reply, such as `250ms` or `2s`; a number without a unit is in seconds.",
+                "Maximum time until the reply, such as `250ms` or `2s`. A number without a unit is in seconds.",
                 json!({"type": "string", "pattern": r"^(0\.0{0,2}[1-9]|[1-9][0-9]{0,3}(\.[0-9]{1,3})?|[1-9][0-9]{0,3}(ms|s))$"}),
             ),
             header(
@@ -88,8 +89,8 @@ fn predict<'a>(
             ),
         ],
         body: Some(body(task, schemas)),
-        answers: vec![(200, answer(task, schemas))],
-        failures: OF_RUNNING,
+        responses: vec![(200, answer(task, schemas))],
+        failures: RUN_FAILURES,
         all_failed: Some(schemas.all_failed.clone()),
         access: Access::Client,
     }
@@ -110,8 +111,8 @@ fn body(task: &TaskManifest, schemas: &TaskSchemas) -> Json {
 }
 
 fn answer(task: &TaskManifest, schemas: &TaskSchemas) -> Json {
-    let mut answer = json_answer(
-        "The outputs, in the order of the inputs; at least one item succeeded.",
+    let mut answer = json_response(
+        "Outputs in the order of the inputs. At least one item succeeded.",
         &schemas.reply,
     );
     if task.output.kinds.contains(&Kind::Bytes) {
@@ -122,16 +123,16 @@ fn answer(task: &TaskManifest, schemas: &TaskSchemas) -> Json {
     answer
 }
 
-/// Bytes as they are.
+/// Schema of a raw body.
 pub(super) fn binary() -> Json {
     json!({"type": "string", "format": "binary"})
 }
 
-/// Adds the routes that do not depend on what is loaded.
+/// Adds the routes that do not depend on the loaded models.
 pub(super) fn add_server(operations: &mut Operations, components: &mut Components, models: &[String]) {
     let schemas = ServerSchemas::add(components);
-    let get =
-        |path: &str, id: &'static str, summary: &str, answers: Vec<(u16, Json)>, access: Access| Operation {
+    let get = |path: &str, id: &'static str, summary: &str, responses: Vec<(u16, Json)>, access: Access| {
+        Operation {
             method: "get",
             path: path.to_owned(),
             id: id.to_owned(),
@@ -140,21 +141,22 @@ pub(super) fn add_server(operations: &mut Operations, components: &mut Component
             description: String::new(),
             parameters: Vec::new(),
             body: None,
-            answers,
+            responses,
             failures: &[406],
             all_failed: None,
             access,
-        };
+        }
+    };
     let both = |description: &str, schema: &Json| {
         vec![
-            (200, json_answer(description, schema)),
+            (200, json_response(description, schema)),
             (
                 503,
-                json_answer("A model is not ready, or the server is shutting down.", schema),
+                json_response("A model is not ready, or the server is shutting down.", schema),
             ),
         ]
     };
-    let list = vec![(200, json_answer("The models.", &schemas.models))];
+    let list = vec![(200, json_response("All models.", &schemas.models))];
     operations.add(get(
         "/v1/models",
         "list models",
@@ -162,7 +164,10 @@ pub(super) fn add_server(operations: &mut Operations, components: &mut Component
         list,
         Access::Client,
     ));
-    let describe = vec![(200, json_answer("The model.", &schemas.model))];
+    let describe = vec![(
+        200,
+        json_response("The state and tasks of the model.", &schemas.model),
+    )];
     operations.add(Operation {
         parameters: vec![path_parameter("model", models)],
         failures: &[404, 406],
@@ -178,41 +183,37 @@ pub(super) fn add_server(operations: &mut Operations, components: &mut Component
     operations.add(get(
         "/health",
         "health",
-        "State of the server and its models",
+        "Get the state of the server and its models",
         health,
         Access::Open,
     ));
-    let live = vec![(200, json_answer("It is.", &schemas.live))];
-    operations.add(get(
-        "/livez",
-        "liveness",
-        "Whether the process is alive",
-        live,
-        Access::Open,
-    ));
-    let ready = both("It is.", &schemas.ready);
+    let live = vec![(200, json_response("The process is alive.", &schemas.live))];
+    operations.add(get("/livez", "liveness", "Check liveness", live, Access::Open));
+    let ready = both("Every model is ready.", &schemas.ready);
     operations.add(get(
         "/readyz",
         "readiness",
-        "Whether the server is ready for requests",
+        "Check readiness",
         ready,
         Access::Open,
     ));
-    let text =
-        json!({"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}});
+    let text = json!({"description": "Metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}});
     operations.add(get(
         "/metrics",
         "metrics",
-        "Metrics in Prometheus' text format",
+        "Get metrics in the Prometheus text format",
         vec![(200, text)],
         Access::Open,
     ));
-    let mut root = json_answer("Name, version and addresses; a page for browsers.", &schemas.root);
+    let mut root = json_response(
+        "Name, version and paths of the server; an HTML page for browsers.",
+        &schemas.root,
+    );
     root["content"]["text/html"] = json!({"schema": {"type": "string"}});
     operations.add(get(
         "/",
         "root",
-        "Name and version of the server",
+        "Describe the server",
         vec![(200, root)],
         Access::Open,
     ));

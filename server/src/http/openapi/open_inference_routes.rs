@@ -1,119 +1,19 @@
-//! The routes of the Open Inference Protocol, and of OpenAI's embeddings.
-
-use std::collections::BTreeSet;
+//! The routes of the Open Inference Protocol.
 
 use plugin_abi::manifest::{Kind, TaskManifest};
 use serde_json::{Map, Value as Json, json};
 
 use super::components::Components;
-use super::native_routes::{OF_RUNNING, binary};
+use super::native_routes::{RUN_FAILURES, binary};
 use super::operations::{
-    Operation, Operations, examples, json_answer, json_body, path_parameter, path_segment,
+    Operation, Operations, examples, json_body, json_response, path_parameter, path_segment,
 };
-use super::task_schemas::TaskSchemas;
-use super::{Access, OPEN_INFERENCE, OPENAI};
+use super::{Access, NamedTask, OPEN_INFERENCE};
 use crate::api::tensors::{self, BYTES, JSON, TEXT};
-use crate::codec::decode_example;
-use crate::http::native::reply::write_tensor;
+use crate::codec::{decode_example, write_tensor};
 use crate::values::{DType, Tensor, Value};
 
-/// A task as these protocols know it.
-pub(super) struct Addressed<'a> {
-    /// `model.task`
-    pub(super) name: String,
-    /// `model`, if this is its default task.
-    pub(super) short_name: Option<&'a str>,
-    pub(super) task: &'a TaskManifest,
-    pub(super) schemas: &'a TaskSchemas,
-}
-
-/// Adds `/v1/embeddings`, if a task produces embeddings.
-pub(super) fn add_openai(operations: &mut Operations, components: &mut Components, tasks: &[Addressed<'_>]) {
-    let Some(Addressed { name, task, .. }) = tasks.iter().find(|addressed| addressed.task.embedding) else {
-        return;
-    };
-    let request = json!({
-        "type": "object",
-        "required": ["model", "input"],
-        "properties": {
-            "model": {"type": "string", "examples": [name]},
-            "input": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]},
-            "encoding_format": {"type": ["string", "null"], "enum": ["float", "base64", null]},
-            "dimensions": dimensions_schema(tasks),
-            "user": {"description": "Accepted and ignored."},
-        },
-    });
-    let vector = json!({"anyOf": [
-        {"type": "array", "items": {"type": "number"}},
-        {"type": "string", "description": "Base64 of little-endian 32 bit floats."},
-    ]});
-    let reply = json!({
-        "type": "object",
-        "required": ["object", "data", "model", "usage"],
-        "properties": {
-            "object": {"type": "string", "const": "list"},
-            "data": {"type": "array", "items": {
-                "type": "object",
-                "required": ["object", "index", "embedding"],
-                "properties": {
-                    "object": {"type": "string", "const": "embedding"},
-                    "index": {"type": "integer"},
-                    "embedding": vector,
-                },
-            }},
-            "model": {"type": "string"},
-            "usage": {
-                "type": "object",
-                "required": ["prompt_tokens", "total_tokens"],
-                "properties": {"prompt_tokens": {"type": "integer"}, "total_tokens": {"type": "integer"}},
-            },
-        },
-    });
-    let (request, reply) = (
-        components.add("EmbeddingsRequest", request),
-        components.add("EmbeddingsReply", reply),
-    );
-    let example = task.examples.first().filter(|example| example.is_string());
-    let example = example.map(|example| json!({"model": name, "input": [example]}));
-    operations.add(Operation {
-        method: "post",
-        path: "/v1/embeddings".to_owned(),
-        id: "embeddings".to_owned(),
-        tag: OPENAI,
-        summary: "Embed texts".to_owned(),
-        description: String::new(),
-        parameters: Vec::new(),
-        body: Some(json_body(&request, true, examples(example))),
-        answers: vec![(200, json_answer("The embeddings.", &reply))],
-        failures: OF_RUNNING,
-        all_failed: None,
-        access: Access::Client,
-    });
-}
-
-/// Schema of `dimensions`: the declared sizes if no task can change the size of its embeddings, otherwise any size.
-fn dimensions_schema(tasks: &[Addressed<'_>]) -> Json {
-    let fixed = |task: &TaskManifest| {
-        if !task.parameters_schema["properties"]["dimensions"].is_null() {
-            return None;
-        }
-        let size = task.output.tensors.first()?.shape.first()?;
-        u64::try_from(*size).ok()
-    };
-    let embeddings = tasks
-        .iter()
-        .map(|addressed| addressed.task)
-        .filter(|task| task.embedding);
-    match embeddings.map(fixed).collect::<Option<BTreeSet<u64>>>() {
-        Some(sizes) => {
-            let sizes = sizes.into_iter().map(Json::from).chain([Json::Null]);
-            json!({"type": ["integer", "null"], "enum": sizes.collect::<Vec<_>>()})
-        }
-        None => json!({"type": ["integer", "null"], "minimum": 1}),
-    }
-}
-
-/// Body of a request to the model repository, which has `member` and may name the only repository.
+/// Schema of a request to the model repository, with one specific member.
 fn repository_request(member: &str, schema: &Json) -> Json {
     json!({
         "type": "object",
@@ -121,37 +21,37 @@ fn repository_request(member: &str, schema: &Json) -> Json {
         "properties": {
             member: schema,
             "repository_name": {
-                "type": "string", "maxLength": 0, "description": "Empty: the configuration is the only repository.",
+                "type": "string", "maxLength": 0, "description": "Must be empty: the configuration is the only repository.",
             },
         },
     })
 }
 
 /// Adds the routes of the Open Inference Protocol.
-pub(super) fn add_open_inference(
+pub(super) fn add(
     operations: &mut Operations,
     components: &mut Components,
-    tasks: &[Addressed<'_>],
+    tasks: &[NamedTask<'_>],
     models: &[String],
 ) {
     let request = components.add("OpenInferenceRequest", request_schema());
     let reply = components.add("OpenInferenceReply", reply_schema());
-    for addressed in tasks {
-        let id = format!("v2 infer {}", addressed.name);
-        operations.add(infer(addressed, &id, &request, &reply));
+    for named in tasks {
+        let id = format!("v2 infer {}", named.name);
+        operations.add(infer(named, &id, &request, &reply));
     }
-    let names: Vec<String> = tasks.iter().map(|addressed| addressed.name.clone()).collect();
-    add_questions(operations, components, &names);
+    let names: Vec<String> = tasks.iter().map(|named| named.name.clone()).collect();
+    add_metadata(operations, components, &names);
     add_repository(operations, components, models);
 }
 
-fn infer<'a>(addressed: &Addressed<'_>, id: &'a str, request: &Json, reply: &Json) -> Operation<'a> {
-    let Addressed { name, task, .. } = addressed;
+fn infer<'a>(named: &NamedTask<'_>, id: &'a str, request: &Json, reply: &Json) -> Operation<'a> {
+    let NamedTask { name, task, .. } = named;
     let items = match task.unbatched {
-        true => "A request is one item.",
-        false => "The first dimension counts items.",
+        true => "Each request is one item.",
+        false => "The first dimension is the batch dimension.",
     };
-    let mut success = json_answer("The outputs.", reply);
+    let mut success = json_response("Outputs.", reply);
     success["content"]["application/octet-stream"] = json!({"schema": binary()});
     Operation {
         method: "post",
@@ -160,29 +60,29 @@ fn infer<'a>(addressed: &Addressed<'_>, id: &'a str, request: &Json, reply: &Jso
         tag: OPEN_INFERENCE,
         summary: format!("Run `{name}`"),
         description: format!(
-            "Inputs: {}. Outputs: {}. {items} With the header `Inference-Header-Content-Length`, binary tensors \
-             follow the JSON.",
-            tensors::listed(&tensors::inputs(task)),
-            tensors::listed(&tensors::outputs(task))
+            "Inputs: {}. Outputs: {}. {items} Binary tensors follow the JSON if the header \
+            `Inference-Header-Content-Length` states the length of the JSON.",
+            tensors::list_specs(&tensors::inputs(task)),
+            tensors::list_specs(&tensors::outputs(task))
         ),
         parameters: Vec::new(),
         body: Some(json_body(request, true, examples(infer_example(task)))),
-        answers: vec![(200, success)],
-        failures: OF_RUNNING,
+        responses: vec![(200, success)],
+        failures: RUN_FAILURES,
         all_failed: None,
         access: Access::Client,
     }
 }
 
-/// The routes that describe the server and its models.
-fn add_questions(operations: &mut Operations, components: &mut Components, names: &[String]) {
+/// Adds the routes that describe the server and its models.
+fn add_metadata(operations: &mut Operations, components: &mut Components, names: &[String]) {
     let mut add = |path: &str, id: &str, summary: &str, schema: &Json, access: Access| {
         let of_model = path.contains("{model}");
-        let mut answers = vec![(200, json_answer(summary, schema))];
+        let mut responses = vec![(200, json_response(summary, schema))];
         if path == "/v2/health/ready" {
-            answers.push((
+            responses.push((
                 503,
-                json_answer("A model is not ready, or the server is shutting down.", schema),
+                json_response("A model is not ready, or the server is shutting down.", schema),
             ));
         }
         operations.add(Operation {
@@ -198,7 +98,7 @@ fn add_questions(operations: &mut Operations, components: &mut Components, names
                 Vec::new()
             },
             body: None,
-            answers,
+            responses,
             failures: if of_model { &[404, 406, 503] } else { &[406] },
             all_failed: None,
             access,
@@ -244,62 +144,62 @@ fn add_questions(operations: &mut Operations, components: &mut Components, names
     add(
         "/v2",
         "v2 server",
-        "Name, version and extensions of the server",
+        "Get the name, version and extensions of the server",
         &server,
         Access::Client,
     );
     add(
         "/v2/health/live",
         "v2 live",
-        "Whether the process is alive",
+        "Check liveness",
         &live,
         Access::Open,
     );
     add(
         "/v2/health/ready",
         "v2 ready",
-        "Whether every model is ready",
+        "Check readiness of all models",
         &ready,
         Access::Open,
     );
     add(
         "/v2/models/stats",
         "v2 all statistics",
-        "Statistics of all models",
+        "Get statistics of all models",
         &statistics,
         Access::Client,
     );
     add(
         "/v2/models/{model}",
         "v2 metadata",
-        "Inputs and outputs of a model",
+        "Get the inputs and outputs of a model",
         &metadata,
         Access::Client,
     );
     add(
         "/v2/models/{model}/ready",
         "v2 model ready",
-        "Whether a model is ready",
+        "Check readiness of a model",
         &model_ready,
         Access::Client,
     );
     add(
         "/v2/models/{model}/config",
         "v2 config",
-        "Configuration of a model, as Triton has it",
+        "Get the configuration of a model in Triton's format",
         &config,
         Access::Client,
     );
     add(
         "/v2/models/{model}/stats",
         "v2 statistics",
-        "Statistics of a model",
+        "Get statistics of a model",
         &statistics,
         Access::Client,
     );
 }
 
-/// The routes that list models, and load and unload them.
+/// Adds the routes that list, load and unload models.
 fn add_repository(operations: &mut Operations, components: &mut Components, models: &[String]) {
     let entry = json!({
         "type": "object",
@@ -313,8 +213,8 @@ fn add_repository(operations: &mut Operations, components: &mut Components, mode
     });
     let entry = components.add("OpenInferenceIndexEntry", entry);
     let index = json!({"type": "array", "items": entry});
-    let ready = json!({"type": "boolean", "description": "Whether to list only models that are ready."});
-    let asked = repository_request("ready", &ready);
+    let ready = json!({"type": "boolean", "description": "Whether to list only ready models."});
+    let request = repository_request("ready", &ready);
     operations.add(Operation {
         method: "post",
         path: "/v2/repository/index".to_owned(),
@@ -323,8 +223,8 @@ fn add_repository(operations: &mut Operations, components: &mut Components, mode
         summary: "List the models".to_owned(),
         description: String::new(),
         parameters: Vec::new(),
-        body: Some(json_body(&asked, false, Map::new())),
-        answers: vec![(200, json_answer("The models.", &index))],
+        body: Some(json_body(&request, false, Map::new())),
+        responses: vec![(200, json_response("Name and state of each model.", &index))],
         failures: &[400, 406, 408, 413, 415],
         all_failed: None,
         access: Access::Client,
@@ -334,16 +234,16 @@ fn add_repository(operations: &mut Operations, components: &mut Components, mode
         "type": ["object", "null"],
         "additionalProperties": false,
         "properties": {"unload_dependents": {
-            "type": "boolean", "description": "Accepted and ignored: no model depends on another.",
+            "type": "boolean", "description": "Ignored, since no model depends on another.",
         }},
     });
     for (verb, summary, parameters) in [
         (
             "load",
-            "Load a model as the configuration has it now",
+            "Load a model with its current configuration",
             no_parameters,
         ),
-        ("unload", "Take a model out of service", unload_parameters),
+        ("unload", "Unload a model", unload_parameters),
     ] {
         let done = json!({"type": "object"});
         operations.add(Operation {
@@ -352,14 +252,14 @@ fn add_repository(operations: &mut Operations, components: &mut Components, mode
             id: format!("v2 {verb}"),
             tag: OPEN_INFERENCE,
             summary: summary.to_owned(),
-            description: "Requires the admin key: `admin_key` of the configuration.".to_owned(),
+            description: "Requires the configured `admin_key`.".to_owned(),
             parameters: vec![path_parameter("model", models)],
             body: Some(json_body(
                 &repository_request("parameters", &parameters),
                 false,
                 Map::new(),
             )),
-            answers: vec![(200, json_answer("Done.", &done))],
+            responses: vec![(200, json_response("The operation succeeded.", &done))],
             failures: &[400, 404, 406, 408, 413, 415, 500, 503],
             all_failed: None,
             access: Access::Admin,
@@ -367,8 +267,8 @@ fn add_repository(operations: &mut Operations, components: &mut Components, mode
     }
 }
 
-/// A whole number that clients may also send as text.
-fn number_or_text(description: &str) -> Json {
+/// Schema of a whole number, which clients can also send as a string.
+fn number_or_string(description: &str) -> Json {
     json!({
         "type": ["integer", "string", "null"],
         "minimum": 0,
@@ -389,7 +289,7 @@ fn request_schema() -> Json {
             "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
             "datatype": {"type": "string", "enum": datatypes},
             "parameters": open,
-            "data": {"type": "array", "items": {}, "description": "Elements, flat or nested as the shape says."},
+            "data": {"type": "array", "items": {}, "description": "Elements, as a flat array or nested according to the shape."},
         },
     });
     json!({
@@ -398,8 +298,8 @@ fn request_schema() -> Json {
         "properties": {
             "id": {"type": ["string", "null"]},
             "parameters": {"type": ["object", "null"], "properties": {
-                "timeout": number_or_text("Microseconds."),
-                "priority": number_or_text("1 is the highest."),
+                "timeout": number_or_string("Request timeout in microseconds."),
+                "priority": number_or_string("Priority; 1 is the highest."),
                 "binary_data_output": {"type": ["boolean", "null"]},
             }},
             "inputs": {"type": "array", "minItems": 1, "items": tensor},
@@ -433,7 +333,7 @@ fn reply_schema() -> Json {
     })
 }
 
-/// The first example of a task as a request; `None` if it has none, or one that JSON cannot express.
+/// Converts the first example of a task to a request; `None` if there is none, or JSON cannot express it.
 fn infer_example(task: &TaskManifest) -> Option<Json> {
     let example = task.examples.first()?;
     let one_item: &[u64] = if task.unbatched { &[] } else { &[1] };
@@ -459,7 +359,7 @@ fn infer_example(task: &TaskManifest) -> Option<Json> {
     Some(json!({ "inputs": inputs }))
 }
 
-/// A tensor of an item as a request has it: `one_item` is the batch dimension, if there is one.
+/// Converts a tensor of an item to an input. `one_item` is the batch dimension, if there is one.
 fn tensor_example(tensor: &Tensor, one_item: &[u64]) -> Option<Json> {
     let shape = [one_item, tensor.shape()].concat();
     let elements = tensor.elements() as u64;

@@ -1,13 +1,13 @@
-//! The operations of the document: their ids, who may call them, and the answers they share.
+//! The operations of the document: ids, required keys, and error responses.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::Access;
 use super::components::{Components, Names, snake_case};
 use crate::api::{Code, Failure};
-use crate::http::error_format::Dialect;
+use crate::http::error_format::ErrorFormat;
 
-/// The operations so far, in the order in which readers see them.
+/// The operations so far, in document order.
 pub(super) struct Operations {
     paths: Vec<(String, Map<String, Json>)>,
     ids: Names,
@@ -15,31 +15,31 @@ pub(super) struct Operations {
     keys: KeySettings,
 }
 
-/// Which keys the server asks for.
+/// Which keys the server requires.
 #[derive(Clone, Copy, Debug)]
 pub struct KeySettings {
-    /// Whether clients need a key.
+    /// Whether clients must send a key.
     pub clients: bool,
-    /// Whether there is an admin key.
+    /// Whether an admin key is configured.
     pub admin: bool,
 }
 
-/// One operation, without its errors.
+/// An operation, without its error responses.
 pub(super) struct Operation<'a> {
     pub(super) method: &'static str,
     pub(super) path: String,
-    /// In words; the id is made of them.
+    /// Words that form the operation id.
     pub(super) id: String,
     pub(super) tag: &'a str,
     pub(super) summary: String,
     pub(super) description: String,
     pub(super) parameters: Vec<Json>,
     pub(super) body: Option<Json>,
-    /// Answers that are no error of the server's, by status.
-    pub(super) answers: Vec<(u16, Json)>,
-    /// Statuses of errors, except those that concern keys.
+    /// Responses other than errors, by status.
+    pub(super) responses: Vec<(u16, Json)>,
+    /// Error statuses, except those for missing or invalid keys.
     pub(super) failures: &'static [u16],
-    /// Schema of an answer with an error status in which every item failed.
+    /// Schema of a response in which every item failed.
     pub(super) all_failed: Option<Json>,
     pub(super) access: Access,
 }
@@ -63,7 +63,7 @@ impl Errors {
         let error =
             |detail: Json| json!({"type": "object", "required": ["error"], "properties": {"error": detail}});
         let mut native = error(detail);
-        native["description"] = "Why a request, or one of its items, failed.".into();
+        native["description"] = "The error of a request or of one of its items.".into();
         let openai = json!({
             "type": "object",
             "required": ["message", "type", "param", "code"],
@@ -81,11 +81,11 @@ impl Errors {
         }
     }
 
-    fn of(&self, dialect: Dialect) -> &Json {
-        match dialect {
-            Dialect::Native => &self.native,
-            Dialect::OpenInference | Dialect::V1 => &self.open_inference,
-            Dialect::OpenAi => &self.openai,
+    fn of(&self, error_format: ErrorFormat) -> &Json {
+        match error_format {
+            ErrorFormat::Native => &self.native,
+            ErrorFormat::OpenInference | ErrorFormat::V1 => &self.open_inference,
+            ErrorFormat::OpenAi => &self.openai,
         }
     }
 }
@@ -137,7 +137,7 @@ impl Operations {
 
     fn responses(&self, operation: &Operation<'_>) -> Json {
         let mut responses = Map::new();
-        for (status, answer) in &operation.answers {
+        for (status, answer) in &operation.responses {
             responses.insert(status.to_string(), answer.clone());
         }
         let keys: &[u16] = match operation.access {
@@ -147,57 +147,57 @@ impl Operations {
             Access::Admin if self.keys.clients || self.keys.admin => &[401, 403],
             Access::Admin => &[403],
         };
-        let dialect = Dialect::of(&operation.path);
+        let error_format = ErrorFormat::of(&operation.path);
         for &status in operation.failures.iter().chain(keys) {
             responses.insert(
                 status.to_string(),
-                self.failure(status, dialect, operation.all_failed.as_ref()),
+                self.failure(status, error_format, operation.all_failed.as_ref()),
             );
         }
         responses.into()
     }
 
-    /// The answer with an error status, with an example for each of its codes.
-    fn failure(&self, status: u16, dialect: Dialect, all_failed: Option<&Json>) -> Json {
-        let error = self.errors.of(dialect);
-        // The model was asked: its items may have failed one by one.
+    /// Builds the response with an error status, with an example for each of its codes.
+    fn failure(&self, status: u16, error_format: ErrorFormat, all_failed: Option<&Json>) -> Json {
+        let error = self.errors.of(error_format);
+        // With these statuses, the items may have failed individually.
         let schema = match all_failed.filter(|_| matches!(status, 422 | 500 | 503 | 504)) {
             Some(all_failed) => json!({"anyOf": [error, all_failed]}),
             None => error.clone(),
         };
         let codes = Code::ALL.into_iter().filter(|code| code.status() == status);
         let examples: Map<String, Json> = codes
-            .map(|code| (code.name().to_owned(), example(code, dialect)))
+            .map(|code| (code.name().to_owned(), example(code, error_format)))
             .collect();
         let mut response = json!({
-            "description": meaning(status),
+            "description": status_description(status),
             "content": {"application/json": {"schema": schema, "examples": examples}},
         });
         if matches!(status, 429 | 503) {
             response["headers"] = json!({"Retry-After": {
-                "description": "Seconds to wait before the next attempt.", "schema": {"type": "integer", "minimum": 1},
+                "description": "Number of seconds to wait before retrying.", "schema": {"type": "integer", "minimum": 1},
             }});
         }
         response
     }
 }
 
-/// An error as the server writes it.
-fn example(code: Code, dialect: Dialect) -> Json {
+/// Builds an example error with this code.
+fn example(code: Code, error_format: ErrorFormat) -> Json {
     let failure = Failure::new(code, example_message(code));
-    let body = dialect.write(&failure, Some("5f0c62a1d9b3e84700000001"));
+    let body = error_format.write(&failure, Some("5f0c62a1d9b3e84700000001"));
     json!({"value": serde_json::from_slice::<Json>(&body).unwrap_or_default()})
 }
 
-fn meaning(status: u16) -> &'static str {
+fn status_description(status: u16) -> &'static str {
     match status {
         400 => "The request is malformed.",
         401 => "The request has no valid API key.",
         403 => "The operation is disabled, or the key does not allow it.",
-        404 => "The model or task is unknown.",
+        404 => "The model or task does not exist.",
         406 => "None of the accepted content encodings is supported.",
-        408 => "The body did not arrive in time.",
-        413 => "The body is larger than the limit.",
+        408 => "The request body did not arrive in time.",
+        413 => "The request body is too large.",
         415 => "The media type or content encoding is not supported.",
         422 => "The model rejected every item.",
         429 => "The queue is full.",
@@ -215,14 +215,16 @@ fn example_message(code: Code) -> &'static str {
         Code::Forbidden => {
             "loading and unloading models is disabled; set `admin_key` in [server] to enable it"
         }
-        Code::NotFound => "unknown model `digit`, did you mean `digits`?; loaded: digits",
-        Code::MethodNotAllowed => "method DELETE is not allowed here; allowed: POST",
+        Code::NotFound => "unknown model `digit`, did you mean `digits`?; known models: digits",
+        Code::MethodNotAllowed => "method DELETE is not allowed; expected POST",
         Code::NotAcceptable => {
             "none of the accepted content encodings is supported; supported: gzip, deflate, identity"
         }
         Code::RequestTimeout => "the request body did not arrive within 30 s",
-        Code::TooLarge => "the request body is larger than 67108864 bytes",
-        Code::UnsupportedMediaType => "unsupported media type `text/html`; expected application/json",
+        Code::TooLarge => "the request body is too large: expected at most 67108864 bytes",
+        Code::UnsupportedMediaType => {
+            "unsupported media type `text/html`: task `classify` accepts application/json"
+        }
         Code::InvalidInput => "expected a string, got a number",
         Code::Unsupported => "the model does not support this option",
         Code::QueueFull => "the queue is full",
@@ -230,16 +232,16 @@ fn example_message(code: Code) -> &'static str {
         Code::Unavailable => "the server is shutting down",
         Code::OutOfMemory => "the model ran out of memory",
         Code::ModelFault => "the model failed",
-        Code::Internal => "the server failed",
+        Code::Internal => "internal server error",
     }
 }
 
-/// An answer with JSON of this schema.
-pub(super) fn json_answer(description: &str, schema: &Json) -> Json {
+/// Builds a response with JSON of this schema.
+pub(super) fn json_response(description: &str, schema: &Json) -> Json {
     json!({"description": description, "content": {"application/json": {"schema": schema}}})
 }
 
-/// A body of JSON.
+/// Builds a JSON request body.
 pub(super) fn json_body(schema: &Json, required: bool, examples: Map<String, Json>) -> Json {
     let mut content = json!({ "schema": schema });
     if !examples.is_empty() {
@@ -248,7 +250,7 @@ pub(super) fn json_body(schema: &Json, required: bool, examples: Map<String, Jso
     json!({"required": required, "content": {"application/json": content}})
 }
 
-/// An example, called `example 1` and so on.
+/// Names examples `example 1`, `example 2`, ….
 pub(super) fn examples(values: impl IntoIterator<Item = Json>) -> Map<String, Json> {
     let named = values.into_iter().enumerate();
     named
@@ -256,7 +258,7 @@ pub(super) fn examples(values: impl IntoIterator<Item = Json>) -> Map<String, Js
         .collect()
 }
 
-/// A parameter in the path.
+/// Builds a path parameter.
 pub(super) fn path_parameter(name: &str, examples: &[String]) -> Json {
     let mut schema = json!({"type": "string", "minLength": 1});
     if !examples.is_empty() {
@@ -265,7 +267,7 @@ pub(super) fn path_parameter(name: &str, examples: &[String]) -> Json {
     json!({"name": name, "in": "path", "required": true, "schema": schema})
 }
 
-/// A name as one segment of a path template.
+/// Percent-encodes a name as one segment of a path.
 pub(in crate::http) fn path_segment(name: &str) -> String {
     name.bytes()
         .map(|byte| match byte {

@@ -1,10 +1,10 @@
-//! Schemas that plugins write, made fit for the document.
+//! Converts schemas that plugins declare to schemas of the document.
 //!
-//! A plugin may send any JSON as a schema, of any draft. What comes out has only keywords of JSON Schema 2020-12 with
-//! values that they may have, an `items` for every array, and no `$ref` but to a whole component: a definition, and
-//! anything else that is referred to, becomes a separate component. What cannot be expressed is left out, which makes
-//! the schema accept more and never breaks the document. Titles are left out too: generators name classes by them, and
-//! the titles of two plugins may be the same.
+//! A plugin can declare any JSON as a schema, in any draft. The result has only keywords of JSON Schema 2020-12 with
+//! valid values, `items` for every array, and `$ref` only to whole components: definitions and other referenced parts
+//! become separate components. Anything that cannot be expressed is omitted, which makes the schema more permissive
+//! but never invalidates the document. Titles are omitted as well, because generators name classes after them, and
+//! two plugins can have the same titles.
 
 use std::collections::BTreeMap;
 
@@ -12,32 +12,32 @@ use serde_json::{Map, Value as Json, json};
 
 use super::components::{Components, reference};
 
-/// Adds the schema as the component `name`, with a component for each of its parts that are referred to.
-/// Returns a schema that refers to it.
+/// Adds the schema as the component `name`, and its referenced parts as separate components. Returns a reference to
+/// the component.
 pub(super) fn add(components: &mut Components, name: &str, schema: &Json) -> Json {
-    let mut hoist = Hoist {
+    let mut converter = Converter {
         components,
         root: schema,
         base: name.to_owned(),
         known: BTreeMap::new(),
     };
-    match hoist.component("") {
+    match converter.component("") {
         Some(target) => json!({ "$ref": target }),
         None => json!({}),
     }
 }
 
-struct Hoist<'c, 's> {
+struct Converter<'c, 's> {
     components: &'c mut Components,
     root: &'s Json,
     base: String,
-    /// References to the components by JSON pointer, also of those that are being made: schemas may be recursive.
+    /// References to components by JSON pointer. Includes unfinished components, because schemas can be recursive.
     known: BTreeMap<String, String>,
 }
 
-/// What the value of a keyword is.
+/// The type of a keyword's value.
 #[derive(Clone, Copy)]
-enum Shape {
+enum KeywordType {
     Text,
     Flag,
     Number,
@@ -51,18 +51,18 @@ enum Shape {
     Members,
 }
 
-/// The shape of a keyword's value; `None` for what the document does not keep.
-fn shape(keyword: &str) -> Option<Shape> {
+/// Returns the type of a keyword's value; `None` for keywords that are omitted.
+fn keyword_type(keyword: &str) -> Option<KeywordType> {
     Some(match keyword {
-        "description" | "format" | "pattern" | "contentEncoding" | "contentMediaType" => Shape::Text,
-        "uniqueItems" | "deprecated" | "readOnly" | "writeOnly" => Shape::Flag,
-        "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => Shape::Number,
+        "description" | "format" | "pattern" | "contentEncoding" | "contentMediaType" => KeywordType::Text,
+        "uniqueItems" | "deprecated" | "readOnly" | "writeOnly" => KeywordType::Flag,
+        "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => KeywordType::Number,
         "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties"
-        | "minContains" | "maxContains" => Shape::Count,
-        "multipleOf" => Shape::Positive,
-        "required" => Shape::Names,
-        "enum" | "examples" => Shape::Values,
-        "const" | "default" => Shape::Anything,
+        | "minContains" | "maxContains" => KeywordType::Count,
+        "multipleOf" => KeywordType::Positive,
+        "required" => KeywordType::Names,
+        "enum" | "examples" => KeywordType::Values,
+        "const" | "default" => KeywordType::Anything,
         "items"
         | "additionalProperties"
         | "not"
@@ -73,9 +73,9 @@ fn shape(keyword: &str) -> Option<Shape> {
         | "propertyNames"
         | "unevaluatedItems"
         | "unevaluatedProperties"
-        | "contentSchema" => Shape::Schema,
-        "allOf" | "anyOf" | "oneOf" | "prefixItems" => Shape::Schemas,
-        "properties" | "patternProperties" | "dependentSchemas" => Shape::Members,
+        | "contentSchema" => KeywordType::Schema,
+        "allOf" | "anyOf" | "oneOf" | "prefixItems" => KeywordType::Schemas,
+        "properties" | "patternProperties" | "dependentSchemas" => KeywordType::Members,
         _ => return None,
     })
 }
@@ -84,8 +84,8 @@ const TYPES: [&str; 7] = [
     "null", "boolean", "object", "array", "number", "string", "integer",
 ];
 
-impl Hoist<'_, '_> {
-    /// The reference to the component of the part at this pointer; `None` if there is no such part.
+impl Converter<'_, '_> {
+    /// Returns a reference to the component of the part at this pointer; `None` if there is no such part.
     fn component(&mut self, pointer: &str) -> Option<String> {
         if let Some(known) = self.known.get(pointer) {
             return Some(known.clone());
@@ -105,7 +105,7 @@ impl Hoist<'_, '_> {
 
     fn schema(&mut self, part: &Json) -> Json {
         let Json::Object(object) = part else {
-            // `false` is the only other schema that says something.
+            // `false` is the only other schema that restricts anything.
             return if *part == Json::Bool(false) {
                 json!({"not": {}})
             } else {
@@ -114,11 +114,13 @@ impl Hoist<'_, '_> {
         };
         let mut kept = Map::new();
         for (keyword, value) in object {
-            if let Some(value) = shape(keyword).and_then(|shape| self.value(shape, value)) {
+            if let Some(value) =
+                keyword_type(keyword).and_then(|keyword_type| self.value(keyword_type, value))
+            {
                 kept.insert(keyword.clone(), value);
             }
         }
-        self.older_drafts(object, &mut kept);
+        self.convert_older_drafts(object, &mut kept);
         kept.extend(types(object));
         complete_arrays(&mut kept);
         match object
@@ -126,23 +128,23 @@ impl Hoist<'_, '_> {
             .or_else(|| object.get("$dynamicRef"))
             .and_then(Json::as_str)
         {
-            Some(target) => self.refer(target, kept),
+            Some(target) => self.reference_with(target, kept),
             None => Json::Object(kept),
         }
     }
 
-    /// A reference, with what stands beside it.
-    fn refer(&mut self, target: &str, beside: Map<String, Json>) -> Json {
+    /// Converts a reference and its sibling keywords.
+    fn reference_with(&mut self, target: &str, siblings: Map<String, Json>) -> Json {
         let pointer = target.strip_prefix('#').map(percent_decode);
         let Some(target) = pointer.and_then(|pointer| self.component(&pointer)) else {
-            // Another document, an anchor, or nothing: not to be had from here.
-            return Json::Object(beside);
+            // A reference to another document or an anchor, or one without a target, cannot be resolved.
+            return Json::Object(siblings);
         };
-        if beside.is_empty() {
+        if siblings.is_empty() {
             return json!({ "$ref": target });
         }
-        // Generators do not read what stands beside a reference.
-        let mut whole = beside;
+        // Generators ignore keywords beside a reference.
+        let mut whole = siblings;
         match whole.get_mut("allOf").and_then(Json::as_array_mut) {
             Some(all) => all.push(json!({ "$ref": target })),
             None => {
@@ -152,16 +154,16 @@ impl Hoist<'_, '_> {
         Json::Object(whole)
     }
 
-    fn value(&mut self, shape: Shape, value: &Json) -> Option<Json> {
-        let fits = match shape {
-            Shape::Text => value.is_string(),
-            Shape::Flag => value.is_boolean(),
-            Shape::Number => value.is_number(),
-            Shape::Count => value.as_u64().is_some(),
-            Shape::Positive => value.as_f64().is_some_and(|number| number > 0.0),
-            Shape::Values => value.as_array().is_some_and(|values| !values.is_empty()),
-            Shape::Anything => true,
-            Shape::Names => {
+    fn value(&mut self, keyword_type: KeywordType, value: &Json) -> Option<Json> {
+        let fits = match keyword_type {
+            KeywordType::Text => value.is_string(),
+            KeywordType::Flag => value.is_boolean(),
+            KeywordType::Number => value.is_number(),
+            KeywordType::Count => value.as_u64().is_some(),
+            KeywordType::Positive => value.as_f64().is_some_and(|number| number > 0.0),
+            KeywordType::Values => value.as_array().is_some_and(|values| !values.is_empty()),
+            KeywordType::Anything => true,
+            KeywordType::Names => {
                 let mut names: Vec<&str> = value
                     .as_array()?
                     .iter()
@@ -171,14 +173,14 @@ impl Hoist<'_, '_> {
                 names.dedup();
                 return Some(json!(names));
             }
-            // Of objects, generators know a boolean here.
-            Shape::Schema if value.is_boolean() => true,
-            Shape::Schema => return value.is_object().then(|| self.schema(value)),
-            Shape::Schemas => {
+            // Generators support booleans for `additionalProperties`; `complete_arrays` replaces the others.
+            KeywordType::Schema if value.is_boolean() => true,
+            KeywordType::Schema => return value.is_object().then(|| self.schema(value)),
+            KeywordType::Schemas => {
                 let parts = value.as_array().filter(|parts| !parts.is_empty())?;
                 return Some(parts.iter().map(|part| self.schema(part)).collect());
             }
-            Shape::Members => {
+            KeywordType::Members => {
                 let members = value.as_object()?.iter();
                 let members = members.map(|(name, part)| (name.clone(), self.schema(part)));
                 return Some(Json::Object(members.collect()));
@@ -187,8 +189,8 @@ impl Hoist<'_, '_> {
         fits.then(|| value.clone())
     }
 
-    /// What earlier drafts of JSON Schema, and OpenAPI 3.0, express in other ways.
-    fn older_drafts(&mut self, object: &Map<String, Json>, kept: &mut Map<String, Json>) {
+    /// Converts keywords of earlier drafts of JSON Schema and of OpenAPI 3.0.
+    fn convert_older_drafts(&mut self, object: &Map<String, Json>, kept: &mut Map<String, Json>) {
         if let Some(Json::Array(parts)) = object.get("items") {
             if !parts.is_empty() {
                 kept.insert(
@@ -210,7 +212,7 @@ impl Hoist<'_, '_> {
     }
 }
 
-/// `type`, with the names that exist.
+/// Returns `type` with its valid names.
 fn types(object: &Map<String, Json>) -> Option<(String, Json)> {
     let named: Vec<&str> = match object.get("type")? {
         Json::String(name) => vec![name],
@@ -235,7 +237,7 @@ fn types(object: &Map<String, Json>) -> Option<(String, Json)> {
     }
 }
 
-/// Gives every array a schema for its items, and every other schema a boolean only where generators know it.
+/// Adds `items` to every array, and replaces boolean schemas where generators do not support them.
 fn complete_arrays(kept: &mut Map<String, Json>) {
     let is_array = match kept.get("type") {
         Some(Json::String(name)) => name == "array",
@@ -255,7 +257,7 @@ fn complete_arrays(kept: &mut Map<String, Json>) {
     }
     for (keyword, value) in kept.iter_mut() {
         if keyword != "additionalProperties"
-            && matches!(shape(keyword), Some(Shape::Schema))
+            && matches!(keyword_type(keyword), Some(KeywordType::Schema))
             && let Json::Bool(any) = *value
         {
             *value = if any { json!({}) } else { json!({"not": {}}) };
@@ -263,7 +265,7 @@ fn complete_arrays(kept: &mut Map<String, Json>) {
     }
 }
 
-/// Fragments of URIs are percent-encoded JSON pointers.
+/// Decodes a JSON pointer in a URI fragment, which is percent-encoded.
 fn percent_decode(fragment: &str) -> String {
     let bytes = fragment.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -288,8 +290,8 @@ fn percent_decode(fragment: &str) -> String {
 mod tests {
     use super::*;
 
-    /// The components that a schema called `Root` comes to.
-    fn hoisted(schema: &Json) -> Json {
+    /// Returns the components of a schema named `Root`.
+    fn converted(schema: &Json) -> Json {
         let mut components = Components::default();
         assert_eq!(
             add(&mut components, "Root", schema),
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn definitions_become_components_also_where_they_are_nested_or_recursive() {
+    fn nested_and_recursive_definitions_become_components() {
         let schema = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "type": "object",
@@ -317,7 +319,7 @@ mod tests {
         });
         let to = |name: &str| json!({"$ref": reference(name)});
         assert_eq!(
-            hoisted(&schema),
+            converted(&schema),
             json!({
                 "Root": {"type": "object", "properties": {
                     "tree": to("RootTree"), "leaf": to("RootLeaf"), "name": to("RootName"), "again": to("Root"),
@@ -332,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_expressed_is_left_out() {
+    fn invalid_and_unsupported_keywords_are_omitted() {
         for (schema, expected) in [
             (json!("a string"), json!({})),
             (json!(false), json!({"not": {}})),
@@ -356,16 +358,16 @@ mod tests {
                 json!({}),
             ),
         ] {
-            assert_eq!(hoisted(&schema)["Root"], expected, "{schema}");
+            assert_eq!(converted(&schema)["Root"], expected, "{schema}");
         }
     }
 
     #[test]
-    fn data_is_not_taken_for_schemas() {
+    fn values_that_look_like_schemas_are_kept() {
         let schema = json!({"const": {"$ref": "#/nowhere"}, "examples": [{"type": "array"}]});
-        assert_eq!(hoisted(&schema)["Root"], schema);
+        assert_eq!(converted(&schema)["Root"], schema);
         let named = json!({"type": "object", "properties": {"$ref": {"type": "string"}, "enum": {"type": "integer"}}});
-        assert_eq!(hoisted(&named)["Root"], named);
+        assert_eq!(converted(&named)["Root"], named);
     }
 
     #[test]
@@ -385,12 +387,12 @@ mod tests {
                 json!({"type": "array", "prefixItems": [{"type": "string"}], "items": {}, "maxItems": 1}),
             ),
         ] {
-            assert_eq!(hoisted(&schema)["Root"], expected, "{schema}");
+            assert_eq!(converted(&schema)["Root"], expected, "{schema}");
         }
     }
 
     #[test]
-    fn older_drafts_are_understood() {
+    fn older_drafts_are_converted() {
         for (schema, expected) in [
             (
                 json!({"type": "array", "items": [{"type": "string"}, true]}),
@@ -405,16 +407,16 @@ mod tests {
                 json!({"type": ["string", "null"]}),
             ),
         ] {
-            assert_eq!(hoisted(&schema)["Root"], expected, "{schema}");
+            assert_eq!(converted(&schema)["Root"], expected, "{schema}");
         }
         let schema = json!({"$ref": "#/definitions/a%20b", "definitions": {"a b": {"type": "null"}}});
-        assert_eq!(hoisted(&schema)["RootAB"], json!({"type": "null"}));
+        assert_eq!(converted(&schema)["RootAB"], json!({"type": "null"}));
     }
 
     #[test]
-    fn what_stands_beside_a_reference_is_kept() {
+    fn keywords_beside_a_reference_are_kept() {
         let schema = json!({"$ref": "#/$defs/A", "description": "D", "$defs": {"A": {}}});
         let expected = json!({"allOf": [{"$ref": reference("RootA")}], "description": "D"});
-        assert_eq!(hoisted(&schema)["Root"], expected);
+        assert_eq!(converted(&schema)["Root"], expected);
     }
 }

@@ -2,7 +2,7 @@ use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest};
 
 use super::*;
 
-/// A made-up model with a task of every kind.
+/// An example model with a task of every kind.
 fn manifest() -> ModelManifest {
     let classify = TaskManifest {
         name: "classify".to_owned(),
@@ -59,7 +59,7 @@ fn manifest() -> ModelManifest {
     }
 }
 
-fn made_up() -> Json {
+fn example_document() -> Json {
     let manifest = manifest();
     let model = DocumentedModel {
         name: "vision",
@@ -122,8 +122,8 @@ fn operations(document: &Json) -> Vec<(String, String, &Json)> {
 /// The operations, and the schemas of the model's tasks: what does not depend on the model is in the document of the
 /// default configuration.
 #[test]
-fn the_document_of_a_made_up_model() {
-    let document = made_up();
+fn the_document_of_an_example_model() {
+    let document = example_document();
     let listed = operations(&document)
         .into_iter()
         .map(|(path, method, operation)| {
@@ -136,7 +136,7 @@ fn the_document_of_a_made_up_model() {
         });
     let schemas = document["components"]["schemas"]
         .as_object()
-        .expect("there are schemas");
+        .expect("the document has schemas");
     let schemas: Map<String, Json> = schemas
         .iter()
         .filter(|(name, _)| name.starts_with("Vision"))
@@ -146,8 +146,8 @@ fn the_document_of_a_made_up_model() {
 }
 
 #[test]
-fn every_reference_leads_to_a_whole_component_and_every_array_has_items() {
-    let document = made_up();
+fn every_reference_points_to_a_component_and_every_array_has_items() {
+    let document = example_document();
     let mut count = 0;
     for (path, object) in objects(&document) {
         if let Some(target) = object.get("$ref").and_then(Json::as_str) {
@@ -171,7 +171,7 @@ fn every_reference_leads_to_a_whole_component_and_every_array_has_items() {
 }
 
 #[test]
-fn the_native_route_of_a_task_comes_first_and_protocols_have_tags_of_their_own() {
+fn the_native_route_of_a_task_comes_first_and_other_protocols_have_separate_tags() {
     let manifest = manifest();
     let model = DocumentedModel {
         name: "vision",
@@ -180,7 +180,7 @@ fn the_native_route_of_a_task_comes_first_and_protocols_have_tags_of_their_own()
         default_task: Some(1),
         routes: &[("/text", 1)],
     };
-    let text = write(&document(&[model], 256, NO_KEYS));
+    let text = serialize(&document(&[model], 256, NO_KEYS));
     let position = |path: &str| {
         text.find(&format!("\"{path}\":"))
             .unwrap_or_else(|| panic!("no {path}"))
@@ -195,7 +195,7 @@ fn the_native_route_of_a_task_comes_first_and_protocols_have_tags_of_their_own()
         "/v2/models/vision.embed/infer",
     ];
     assert!(order.map(position).is_sorted(), "{:?}", order.map(position));
-    let document: Json = serde_json::from_str(&text).expect("it is JSON");
+    let document: Json = serde_json::from_str(&text).expect("the text is JSON");
     let tags: Vec<&str> = document["tags"]
         .as_array()
         .into_iter()
@@ -206,10 +206,12 @@ fn the_native_route_of_a_task_comes_first_and_protocols_have_tags_of_their_own()
 }
 
 #[test]
-fn every_error_has_an_example_for_each_code_of_its_status_and_no_other() {
+fn every_error_status_has_an_example_for_each_of_its_codes() {
     use crate::api::Code;
-    for (path, _, operation) in operations(&made_up()) {
-        let responses = operation["responses"].as_object().expect("it has responses");
+    for (path, _, operation) in operations(&example_document()) {
+        let responses = operation["responses"]
+            .as_object()
+            .expect("the operation has responses");
         for (status, response) in responses {
             let Some(examples) = response["content"]["application/json"]["examples"].as_object() else {
                 continue;
@@ -223,10 +225,10 @@ fn every_error_has_an_example_for_each_code_of_its_status_and_no_other() {
             named.sort_by_key(|name| codes.iter().position(|code| code == name));
             assert_eq!(named, codes, "{path}: {status}");
             for (code, example) in examples {
-                let told = &example["value"]["error"];
+                let error = &example["value"]["error"];
                 assert!(
-                    told.is_string() || told["code"] == **code,
-                    "{path}: {status}: {told}"
+                    error.is_string() || error["code"] == **code,
+                    "{path}: {status}: {error}"
                 );
             }
         }
@@ -234,7 +236,7 @@ fn every_error_has_an_example_for_each_code_of_its_status_and_no_other() {
 }
 
 #[test]
-fn keys_are_asked_for_where_there_are_keys() {
+fn operations_require_keys_only_if_keys_are_configured() {
     let manifest = manifest();
     let model = DocumentedModel {
         name: "vision",
@@ -270,7 +272,7 @@ fn keys_are_asked_for_where_there_are_keys() {
         ),
     ] {
         let methods = document["paths"][path].as_object().expect(path);
-        let operation = methods.values().next().expect("it has a method");
+        let operation = methods.values().next().expect("the path has a method");
         assert_eq!(operation["security"], security, "{path}");
         let keys: Vec<&str> = ["401", "403"]
             .into_iter()
@@ -281,10 +283,10 @@ fn keys_are_asked_for_where_there_are_keys() {
 }
 
 #[test]
-fn the_server_is_where_the_document_is_or_where_the_proxy_says() {
-    let text = write(&document(&[], 256, NO_KEYS));
+fn the_server_url_is_relative_or_the_prefix_of_the_proxy() {
+    let text = serialize(&document(&[], 256, NO_KEYS));
     let servers = |prefix| {
-        let document: Json = serde_json::from_str(&with_server(&text, prefix)).expect("it is JSON");
+        let document: Json = serde_json::from_str(&with_server(&text, prefix)).expect("the text is JSON");
         document["servers"].clone()
     };
     assert_eq!(servers(None), json!([{"url": "."}]));
@@ -321,7 +323,7 @@ fn a_plugin_with_invalid_schemas_does_not_break_the_document() {
 }
 
 #[test]
-fn names_that_clash_are_kept_apart() {
+fn conflicting_names_are_made_unique() {
     let task = |name: &str| TaskManifest {
         name: name.to_owned(),
         ..TaskManifest::default()
@@ -362,7 +364,7 @@ fn names_that_clash_are_kept_apart() {
 #[test]
 fn only_statuses_that_the_code_can_send_are_documented() {
     use crate::api::Code;
-    let document = made_up();
+    let document = example_document();
     let responses = document
         .pointer("/paths/~1v1~1models~1vision~1predict/post/responses")
         .and_then(Json::as_object)

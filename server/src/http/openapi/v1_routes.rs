@@ -1,42 +1,41 @@
-//! The routes of KServe's V1 protocol and of TensorFlow Serving.
+//! The routes of KServe's V1 and TensorFlow Serving's protocol.
 
 use serde_json::{Value as Json, json};
 
 use super::components::Components;
-use super::native_routes::OF_RUNNING;
-use super::open_inference_routes::Addressed;
+use super::native_routes::RUN_FAILURES;
 use super::operations::{
-    Operation, Operations, examples, json_answer, json_body, path_parameter, path_segment,
+    Operation, Operations, examples, json_body, json_response, path_parameter, path_segment,
 };
-use super::task_schemas::columns_schema;
-use super::{Access, V1};
+use super::tensor_schemas::columns_schema;
+use super::{Access, NamedTask, V1};
 use crate::api::DEFAULT_SIGNATURE;
 
-/// Adds the routes of these tasks.
+/// Adds the routes of all tasks, and those that describe models.
 pub(super) fn add(
     operations: &mut Operations,
     components: &mut Components,
-    tasks: &[Addressed<'_>],
+    tasks: &[NamedTask<'_>],
     max_items: usize,
 ) {
     let reply = reply_schema(components);
     let reply = components.add("PredictReply", reply);
-    for addressed in tasks {
-        operations.add(predict(components, addressed, &reply, max_items));
+    for named in tasks {
+        operations.add(predict(components, named, &reply, max_items));
     }
-    let names: Vec<String> = tasks.iter().map(|addressed| addressed.name.clone()).collect();
+    let names: Vec<String> = tasks.iter().map(|named| named.name.clone()).collect();
     add_descriptions(operations, components, &names);
 }
 
 fn predict(
     components: &mut Components,
-    addressed: &Addressed<'_>,
+    named: &NamedTask<'_>,
     reply: &Json,
     max_items: usize,
 ) -> Operation<'static> {
-    let name = addressed.short_name.unwrap_or(&addressed.name);
-    let mut signatures = vec![json!(addressed.task.name), json!(""), Json::Null];
-    if addressed.task.name != DEFAULT_SIGNATURE {
+    let name = named.short_name.unwrap_or(&named.name);
+    let mut signatures = vec![json!(named.task.name), json!(""), Json::Null];
+    if named.task.name != DEFAULT_SIGNATURE {
         signatures.push(json!(DEFAULT_SIGNATURE));
     }
     let mut request = |form: &str, member: &str, schema: Json| {
@@ -49,38 +48,38 @@ fn predict(
                 "signature_name": {
                     "type": ["string", "null"],
                     "enum": signatures,
-                    "description": "The task; `serving_default`, an empty name and null are the task of the path.",
+                    "description": "Name of the task. `serving_default`, an empty name and null select the task of the path.",
                 },
-                "parameters": addressed.schemas.parameters,
+                "parameters": named.schemas.parameters,
             },
         });
-        components.add(&format!("{} predict {form}", addressed.name), object)
+        components.add(&format!("{} predict {form}", named.name), object)
     };
     let rows = json!({
-        "type": "array", "minItems": 1, "maxItems": max_items, "items": addressed.schemas.item,
-        "description": "Items.",
+        "type": "array", "minItems": 1, "maxItems": max_items, "items": named.schemas.item,
+        "description": "Items of the request.",
     });
-    let columns = columns_schema(addressed.task, &addressed.schemas.item, max_items);
+    let columns = columns_schema(named.task, &named.schemas.item, max_items);
     let rows = request("rows", "instances", rows);
     let columns = request("columns", "inputs", columns);
-    let example = addressed.task.examples.first();
+    let example = named.task.examples.first();
     let example = example.map(|example| json!({"instances": [example]}));
     Operation {
         method: "post",
         path: format!("/v1/models/{}:predict", path_segment(name)),
         id: format!("v1 predict {name}"),
         tag: V1,
-        summary: format!("Run `{}`", addressed.name),
-        description: "Items are rows (`instances`) or columns (`inputs`). The only output of a task stands without its \
-                      name. If one item fails, the whole request fails."
+        summary: format!("Run `{}`", named.name),
+        description: "Items are rows (`instances`) or columns (`inputs`). If the task has only one output, its name is \
+        omitted. If one item fails, the whole request fails."
             .to_owned(),
         parameters: Vec::new(),
         body: Some(json_body(&json!({"oneOf": [rows, columns]}), true, examples(example))),
-        answers: vec![(
+        responses: vec![(
             200,
-            json_answer("The outputs: `predictions` for `instances`, `outputs` for `inputs`.", reply),
+            json_response("`predictions` for `instances`, or `outputs` for `inputs`.", reply),
         )],
-        failures: OF_RUNNING,
+        failures: RUN_FAILURES,
         all_failed: None,
         access: Access::Client,
     }
@@ -89,10 +88,10 @@ fn predict(
 fn reply_schema(components: &mut Components) -> Json {
     let list = json!({"type": "array", "items": {}});
     let outputs = json!({
-        "description": "A list or an object; of an unbatched task whose only output is a scalar, that scalar.",
+        "description": "An array or an object, or a scalar if the only output of an unbatched task is a scalar.",
         "anyOf": [list, {"type": "object"}, {"type": ["number", "boolean", "string"]}],
     });
-    // The forms are components, since generators do not find names for classes that a union has in place.
+    // The forms are components, because generators cannot name classes of inline union members.
     let mut form = |name: &str, member: &str, schema: Json| {
         let object = json!({"type": "object", "required": [member], "properties": {member: schema}});
         components.add(name, object)
@@ -102,7 +101,7 @@ fn reply_schema(components: &mut Components) -> Json {
     json!({"oneOf": [rows, columns]})
 }
 
-/// The routes that describe models as TensorFlow Serving does.
+/// Adds the routes that describe models in TensorFlow Serving's format.
 fn add_descriptions(operations: &mut Operations, components: &mut Components, names: &[String]) {
     let status = json!({
         "type": "object",
@@ -142,13 +141,13 @@ fn add_descriptions(operations: &mut Operations, components: &mut Components, na
                 .chain(more)
                 .collect(),
             body: None,
-            answers: vec![(200, json_answer(summary, schema))],
+            responses: vec![(200, json_response(summary, schema))],
             failures,
             all_failed: None,
             access: Access::Client,
         });
     };
-    let summary = "Signatures of a model: one for each task";
+    let summary = "Get the signatures of a model, one per task";
     add(
         "/v1/models/{model}/metadata",
         "v1 metadata",
@@ -159,12 +158,12 @@ fn add_descriptions(operations: &mut Operations, components: &mut Components, na
     );
     let (path, summary) = (
         "/v1/models/{model}/versions/{version}",
-        "State of a version of a model",
+        "Get the state of a model version",
     );
     add(path, "v1 version", summary, &status, Some(version), &[404, 406]);
 }
 
-/// The state of a model in TensorFlow Serving's terms: a list of its only version.
+/// Schema of the state of a model in TensorFlow Serving's format: an array with its only version.
 pub(super) fn version_status() -> Json {
     json!({
         "type": "array",

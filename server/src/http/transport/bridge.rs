@@ -1,4 +1,4 @@
-//! Passes requests from hyper to the actix-web application, and its replies back.
+//! Converts requests from hyper to actix-web, and replies back.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -25,22 +25,22 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 
-use super::connection_state::{Exchange, Phase};
+use super::connection_state::{ConnectionState, Phase};
 use crate::clock;
 
-/// The application: from a request to its reply.
+/// The application, which answers requests.
 pub(super) type Application = Rc<dyn Fn(Request) -> LocalFuture<HttpResponse>>;
 
 type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
-/// The unread rest of a body up to this size is received and discarded after the reply is ready, so that the connection
-/// can be kept.
+/// Maximum size of the unread rest of a body that is received and discarded before the reply is sent, so that the
+/// connection can be reused.
 const MAX_DISCARDED: u64 = 64 * 1024;
 
 /// Maximum time for that rest to arrive.
 const DISCARD_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Builds the application of this thread.
+/// Builds the instance of the application for this thread.
 pub(super) async fn application<S, B>(factory: S) -> Application
 where
     S: ServiceFactory<Request, Config = AppConfig, Response = ServiceResponse<B>, Error = Error> + 'static,
@@ -50,7 +50,7 @@ where
     let service = factory
         .new_service(AppConfig::default())
         .await
-        .expect("no part of the application fails to be built");
+        .expect("building the application cannot fail");
     Rc::new(move |request| {
         let reply = service.call(request);
         Box::pin(async move {
@@ -62,10 +62,10 @@ where
     })
 }
 
-/// The service that hyper calls for each request of a connection.
+/// The service that hyper calls for each request on a connection.
 pub(super) struct Bridge {
     pub(super) application: Application,
-    pub(super) exchange: Rc<Exchange>,
+    pub(super) state: Rc<ConnectionState>,
     pub(super) peer: SocketAddr,
 }
 
@@ -76,17 +76,17 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Bridge {
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         let (head, body) = request.into_parts();
-        let exchange = self.exchange.clone();
-        exchange.head_received(!body.is_end_stream(), clock::now());
+        let state = self.state.clone();
+        state.head_received(!body.is_end_stream(), clock::now());
         let may_discard = !head.headers.contains_key(EXPECT);
-        let rest = Rest::default();
+        let rest = UnreadBody::default();
         let payload = if body.is_end_stream() {
             Payload::None
         } else {
             let body: BoxedPayloadStream = Box::pin(RequestBody {
                 body: Some(body),
                 rest: rest.clone(),
-                exchange: exchange.clone(),
+                state: state.clone(),
             });
             Payload::from(body)
         };
@@ -96,16 +96,16 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Bridge {
         };
         Box::pin(async move {
             let reply = reply.await;
-            if exchange.phase() == Phase::Body && may_discard {
-                rest.discard(&exchange).await;
+            if state.phase() == Phase::Body && may_discard {
+                rest.discard(&state).await;
             }
-            exchange.writing();
-            Ok(convert_reply(reply, exchange))
+            state.writing();
+            Ok(convert_reply(reply, state))
         })
     }
 }
 
-/// The request as actix has it, whose types are those of an earlier version of the crate `http`.
+/// Converts a request for actix, which uses an earlier version of the `http` crate.
 fn convert_request(
     head: &hyper::http::request::Parts,
     payload: Payload,
@@ -137,7 +137,7 @@ fn convert_request(
     Ok(request)
 }
 
-fn convert_reply(reply: HttpResponse, exchange: Rc<Exchange>) -> hyper::Response<ReplyBody> {
+fn convert_reply(reply: HttpResponse, state: Rc<ConnectionState>) -> hyper::Response<ReplyBody> {
     let mut converted = hyper::Response::new(());
     if let Ok(status) = hyper::StatusCode::from_u16(reply.status().as_u16()) {
         *converted.status_mut() = status;
@@ -148,30 +148,34 @@ fn convert_reply(reply: HttpResponse, exchange: Rc<Exchange>) -> hyper::Response
         let name = hyper::header::HeaderName::from_bytes(name.as_ref());
         let value = hyper::header::HeaderValue::from_bytes(value.as_bytes());
         if let (Ok(name), Ok(value)) = (name, value)
-            // hyper frames the body.
+            // hyper sets the framing headers.
             && ![CONTENT_LENGTH, TRANSFER_ENCODING].contains(&name)
         {
             headers.append(name, value);
         }
     }
-    // The client may still be sending a body that nobody reads.
-    if exchange.is_closing() || exchange.phase() == Phase::Body {
+    // The client may still be sending a body that is not going to be read.
+    if state.is_closing() || state.phase() == Phase::Body {
         headers.insert(CONNECTION, hyper::header::HeaderValue::from_static("close"));
     }
     let body = reply.into_body();
-    let left = match body.size() {
+    let remaining = match body.size() {
         BodySize::None => Some(0),
         BodySize::Sized(size) => Some(size),
         BodySize::Stream => None,
     };
-    converted.map(|()| ReplyBody { body, left, exchange })
+    converted.map(|()| ReplyBody {
+        body,
+        remaining,
+        state,
+    })
 }
 
-/// The body of a request, on its way to the application.
+/// The body of a request, as the application reads it.
 struct RequestBody {
     body: Option<Incoming>,
-    rest: Rest,
-    exchange: Rc<Exchange>,
+    rest: UnreadBody,
+    state: Rc<ConnectionState>,
 }
 
 impl Stream for RequestBody {
@@ -185,12 +189,12 @@ impl Stream for RequestBody {
             let frame = ready!(Pin::new(&mut *body).poll_frame(context));
             if body.is_end_stream() || !matches!(frame, Some(Ok(_))) {
                 self.body = None;
-                self.exchange.body_ended(clock::now());
+                self.state.body_ended(clock::now());
             }
             return Poll::Ready(match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => Some(Ok(data)),
-                    // Trailers.
+                    // Trailers are ignored.
                     Err(_) => continue,
                 },
                 Some(Err(error)) => Some(Err(payload_error(&error))),
@@ -206,13 +210,13 @@ impl Drop for RequestBody {
     }
 }
 
-/// What the application did not read of a body.
+/// The part of a request body that the application did not read.
 #[derive(Clone, Default)]
-struct Rest(Rc<RefCell<Option<Incoming>>>);
+struct UnreadBody(Rc<RefCell<Option<Incoming>>>);
 
-impl Rest {
-    /// Receives it, if it is small and arrives soon.
-    async fn discard(&self, exchange: &Exchange) {
+impl UnreadBody {
+    /// Receives and discards the rest, if it is small and arrives in time.
+    async fn discard(&self, state: &ConnectionState) {
         let rest = self.0.borrow_mut().take();
         let Some(mut rest) =
             rest.filter(|rest| rest.size_hint().upper().is_some_and(|size| size <= MAX_DISCARDED))
@@ -221,7 +225,7 @@ impl Rest {
         };
         let discard = async { while let Some(Ok(_)) = rest.frame().await {} };
         if tokio::time::timeout(DISCARD_TIMEOUT, discard).await.is_ok() {
-            exchange.body_ended(clock::now());
+            state.body_ended(clock::now());
         }
     }
 }
@@ -236,12 +240,12 @@ fn payload_error(error: &hyper::Error) -> PayloadError {
     }
 }
 
-/// The body of a reply, on its way to the client.
+/// The body of a reply, as hyper sends it.
 pub(super) struct ReplyBody {
     body: BoxBody,
-    /// Bytes to come, if that is known.
-    left: Option<u64>,
-    exchange: Rc<Exchange>,
+    /// Number of remaining bytes, if known.
+    remaining: Option<u64>,
+    state: Rc<ConnectionState>,
 }
 
 impl Body for ReplyBody {
@@ -253,10 +257,12 @@ impl Body for ReplyBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let chunk = ready!(Pin::new(&mut self.body).poll_next(context));
-        self.exchange.writing();
+        self.state.writing();
         Poll::Ready(match chunk {
             Some(Ok(chunk)) => {
-                self.left = self.left.map(|left| left.saturating_sub(chunk.len() as u64));
+                self.remaining = self
+                    .remaining
+                    .map(|remaining| remaining.saturating_sub(chunk.len() as u64));
                 Some(Ok(Frame::data(chunk)))
             }
             Some(Err(error)) => Some(Err(error.to_string().into())),
@@ -265,16 +271,16 @@ impl Body for ReplyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == Some(0)
+        self.remaining == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left.map(SizeHint::with_exact).unwrap_or_default()
+        self.remaining.map(SizeHint::with_exact).unwrap_or_default()
     }
 }
 
 impl Drop for ReplyBody {
     fn drop(&mut self) {
-        self.exchange.reply_ended(clock::now());
+        self.state.reply_ended(clock::now());
     }
 }

@@ -1,4 +1,4 @@
-//! Serves one connection, from its first byte to its close.
+//! Serves one connection until it closes.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -15,31 +15,31 @@ use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
 
 use super::bridge::{Application, Bridge};
-use super::connection_state::{Due, Exchange, Phase};
-use super::rejected_head::{MAX_HEAD_SIZE, Refusal};
-use super::socket::{ParserSide, Remains, Socket, Stream};
+use super::connection_state::{ConnectionState, DeadlineAction, Phase};
+use super::rejected_head::{MAX_HEAD_SIZE, RejectedHead};
+use super::socket::{ParserSide, RawSocket, Socket, Stream};
 use super::{Limits, Stage};
 use crate::clock;
 
-/// How long a client may keep sending after its last reply. Closing earlier would reset the connection, and the client
-/// might lose the reply.
-const LINGER: Duration = Duration::from_secs(2);
+/// Maximum time that the server keeps reading after the last reply. Closing the connection earlier would reset it,
+/// and the client could lose the reply.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A timer that is re-armed before it fires, while nothing is due.
-const FAR: Duration = Duration::from_secs(24 * 60 * 60);
+/// Duration of the timer if there is no deadline. It is reset before it fires.
+const NO_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
 type Connection<T> = http1::Connection<TokioIo<ParserSide<T>>, Bridge>;
 
-/// Why a connection ends.
-enum End {
-    /// A reply ended it, or the client.
+/// Why a connection is closed.
+enum CloseReason {
+    /// The last reply or the client closed it.
     Closed,
-    /// Nothing was received for too long.
+    /// It was idle for too long.
     Idle,
-    /// The client left without waiting for its reply.
-    Left,
+    /// The client disconnected before its reply.
+    Disconnected,
     /// A request was rejected before it reached the application.
-    Refused(Refusal),
+    Rejected(RejectedHead),
 }
 
 /// Serves `stream` until it is closed.
@@ -50,87 +50,91 @@ pub(super) async fn serve<T: Stream + 'static>(
     limits: Rc<Limits>,
     mut stages: watch::Receiver<Stage>,
 ) {
-    let exchange = Rc::new(Exchange::new(clock::now()));
-    exchange.set_stage(*stages.borrow_and_update());
-    let socket = Rc::new(Socket::new(stream, exchange.clone()));
+    let state = Rc::new(ConnectionState::new(clock::now()));
+    state.set_stage(*stages.borrow_and_update());
+    let socket = Rc::new(Socket::new(stream, state.clone()));
     let bridge = Bridge {
         application,
-        exchange: exchange.clone(),
+        state: state.clone(),
         peer,
     };
     let end = {
         let io = TokioIo::new(ParserSide(socket.clone()));
         let connection = pin!(
             http1::Builder::new()
-                // Whether the end of the stream ends a request is decided here.
+                // The transport decides whether the end of the stream cancels a request.
                 .half_close(true)
                 .keep_alive(!limits.keep_alive.is_zero())
                 .max_header_size(MAX_HEAD_SIZE)
                 .header_read_timeout(None::<Duration>)
                 .serve_connection(io, bridge)
         );
-        // Dropped here, and with it the application's work for a client that has left.
-        run(connection, &socket, &exchange, &limits, &mut stages).await
+        // Dropping the connection cancels the request of a disconnected client.
+        run(connection, &socket, &state, &limits, &mut stages).await
     };
-    let mut remains = Remains(socket);
+    let mut raw_socket = RawSocket(socket);
     match end {
-        End::Idle | End::Left => {}
-        End::Closed => {
-            if exchange.has_replied() && !exchange.has_ended() && !exchange.is_broken() {
-                linger(&mut remains).await;
+        CloseReason::Idle | CloseReason::Disconnected => {}
+        CloseReason::Closed => {
+            if state.has_replied() && !state.has_ended() && !state.is_broken() {
+                linger(&mut raw_socket).await;
             }
         }
-        End::Refused(refusal) => {
-            log::debug!("rejected a request of {peer}: {refusal:?}");
-            let written = timeout(LINGER, remains.write_all(&refusal.write(limits.any_origin))).await;
+        CloseReason::Rejected(rejected) => {
+            log::debug!("rejected a request from {peer}: {rejected:?}");
+            let written = timeout(
+                LINGER_TIMEOUT,
+                raw_socket.write_all(&rejected.write(limits.any_origin)),
+            )
+            .await;
             if matches!(written, Ok(Ok(()))) {
-                linger(&mut remains).await;
+                linger(&mut raw_socket).await;
             }
         }
     }
 }
 
-/// Sends the end of the stream, and discards what the client still sends until it closes.
-async fn linger<T: Stream>(remains: &mut Remains<T>) {
+/// Closes the sending half, and discards input until the client closes the connection.
+async fn linger<T: Stream>(raw_socket: &mut RawSocket<T>) {
     let discard = async {
-        remains.shutdown().await?;
+        raw_socket.shutdown().await?;
         let mut discarded = vec![0; 16 * 1024];
-        while remains.read(&mut discarded).await? > 0 {}
+        while raw_socket.read(&mut discarded).await? > 0 {}
         std::io::Result::Ok(())
     };
-    // However it ends, the connection is closed now.
-    let _ = timeout(LINGER, discard).await;
+    // The connection is closed afterwards in any case.
+    let _ = timeout(LINGER_TIMEOUT, discard).await;
 }
 
-/// Runs the parser and the application, with the time limits that hold in each phase.
+/// Runs the parser and the application, with the time limit of each phase.
 async fn run<T: Stream + 'static>(
     mut connection: Pin<&mut Connection<T>>,
     socket: &Socket<T>,
-    exchange: &Exchange,
+    state: &ConnectionState,
     limits: &Limits,
     stages: &mut watch::Receiver<Stage>,
-) -> End {
+) -> CloseReason {
     let mut timer = pin!(sleep_until((clock::now() + limits.header_timeout).into()));
     let mut stopped = false;
     loop {
         let armed: Instant = timer.deadline().into();
-        // Ready with none when the timer must fire earlier than it is armed for. That is rare: requests that arrive at
-        // once do not touch the timer.
+        // Ready with `None` if the timer must fire earlier than its current deadline. This is rare: a request that
+        // arrives in one packet does not affect the timer.
         let progress = poll_fn(|context| {
             if let Poll::Ready(result) = connection.as_mut().poll(context) {
-                return Poll::Ready(Some(end_of(result, socket, exchange)));
+                return Poll::Ready(Some(close_reason(result, socket, state)));
             }
-            if socket.poll_left(context).is_ready() {
-                return Poll::Ready(Some(End::Left));
+            if socket.poll_disconnect(context).is_ready() {
+                return Poll::Ready(Some(CloseReason::Disconnected));
             }
-            match exchange.deadline(limits) {
+            match state.deadline(limits) {
                 Some((deadline, _)) if deadline < armed => Poll::Ready(None),
                 _ => Poll::Pending,
             }
         });
         tokio::select! {
             biased;
-            // Before requests are served, so that no reply misses it.
+            // Polled before requests are served, so that every reply takes the stage into account.
             changed = stages.changed(), if !stopped => {
                 let stage = match changed {
                     Ok(()) => *stages.borrow_and_update(),
@@ -138,7 +142,7 @@ async fn run<T: Stream + 'static>(
                     Err(_) => Stage::Stopped,
                 };
                 stopped = stage == Stage::Stopped;
-                exchange.set_stage(stage);
+                state.set_stage(stage);
             }
             progress = progress => {
                 if let Some(end) = progress {
@@ -148,38 +152,46 @@ async fn run<T: Stream + 'static>(
             () = timer.as_mut() => {}
         }
         let now = clock::now();
-        let due = exchange.deadline(limits);
-        if let Some((deadline, due)) = due
+        let action = state.deadline(limits);
+        if let Some((deadline, action)) = action
             && deadline <= now
         {
-            match due {
-                Due::LateHead => return End::Refused(Refusal::late_head(limits.header_timeout)),
+            match action {
+                DeadlineAction::RejectHead => {
+                    return CloseReason::Rejected(RejectedHead::head_timeout(limits.header_timeout));
+                }
                 // A request may have arrived that has not been read yet.
-                Due::Idle if socket.has_input() => yield_now().await,
-                Due::Idle => return End::Idle,
-                Due::CheckPeer if socket.is_reset() => return End::Left,
-                Due::CheckPeer => exchange.peer_seen(now),
+                DeadlineAction::CloseIdle if socket.has_input() => yield_now().await,
+                DeadlineAction::CloseIdle => return CloseReason::Idle,
+                DeadlineAction::CheckPeer if socket.is_reset() => return CloseReason::Disconnected,
+                DeadlineAction::CheckPeer => state.peer_seen(now),
             }
         }
-        let next = exchange
+        let next = state
             .deadline(limits)
-            .map_or(now + FAR, |(deadline, _)| deadline);
+            .map_or(now + NO_DEADLINE, |(deadline, _)| deadline);
         timer.as_mut().reset(next.into());
     }
 }
 
-/// Why the parser has finished.
-fn end_of<T: Stream>(result: hyper::Result<()>, socket: &Socket<T>, exchange: &Exchange) -> End {
+/// Returns why the parser has finished.
+fn close_reason<T: Stream>(
+    result: hyper::Result<()>,
+    socket: &Socket<T>,
+    state: &ConnectionState,
+) -> CloseReason {
     let Err(error) = result else {
-        return End::Closed;
+        return CloseReason::Closed;
     };
-    let malformed = error.is_parse() || error.is_incomplete_message() && exchange.phase() == Phase::Head;
-    match socket.refusal() {
-        Some(431) if socket.announces_too_much() => End::Refused(Refusal::too_large()),
-        Some(status) => End::Refused(Refusal::malformed(status, &error.to_string())),
-        None if malformed && exchange.is_between_requests() => {
-            End::Refused(Refusal::malformed(400, &error.to_string()))
+    let malformed = error.is_parse() || error.is_incomplete_message() && state.phase() == Phase::Head;
+    match socket.rejected_status() {
+        Some(431) if socket.content_length_overflows() => {
+            CloseReason::Rejected(RejectedHead::content_length_overflow())
         }
-        None => End::Closed,
+        Some(status) => CloseReason::Rejected(RejectedHead::malformed(status, &error.to_string())),
+        None if malformed && state.is_between_requests() => {
+            CloseReason::Rejected(RejectedHead::malformed(400, &error.to_string()))
+        }
+        None => CloseReason::Closed,
     }
 }

@@ -1,40 +1,40 @@
-//! The state of one connection: which part of a request or reply is in progress, since when, and until when.
+//! The state of a connection: the current phase of the request or reply, when it began, and its deadline.
 //!
 //! Time is an argument. The socket ([`super::socket`]), the application ([`super::bridge`]) and the timers
-//! ([`super::connection`]) of one connection share an [`Exchange`]; all of them run in one task.
+//! ([`super::connection`]) of a connection share its state. They all run in one task.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::{HALF_CLOSE_WINDOW, Limits, Stage};
 
-/// The part of an exchange that is in progress.
+/// The current phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Connected; nothing has been received.
+    /// Connected; nothing was received yet.
     Fresh,
     /// Between a reply and the next request.
     Idle,
-    /// Part of a request's head has arrived.
+    /// Receiving the head of a request.
     Head,
-    /// The head is complete; the body is arriving.
+    /// Receiving the body.
     Body,
-    /// The request is complete; the reply is not.
+    /// Waiting for or sending the reply.
     Reply,
 }
 
-/// What is due at a deadline.
+/// The action at a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum DeadlineAction {
     /// The head took too long: reject the request.
-    LateHead,
+    RejectHead,
     /// The connection was idle for too long: close it.
-    Idle,
-    /// The client half-closed: check that it is still there.
+    CloseIdle,
+    /// The client half-closed the connection: check that it is still connected.
     CheckPeer,
 }
 
-/// After shutdown began, a new connection has this long to begin a request.
+/// How long a new connection has to begin a request during shutdown.
 const FRESH_GRACE: Duration = Duration::from_millis(500);
 
 /// How often a half-closed connection is checked for a reset.
@@ -42,11 +42,11 @@ const PEER_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The state of one connection.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(super) struct ConnectionState {
     phase: Cell<Phase>,
     since: Cell<Instant>,
     last_byte: Cell<Instant>,
-    /// When the peer of a half-closed connection was last seen.
+    /// When the client of a half-closed connection was last known to be connected.
     half_closed: Cell<Option<Instant>>,
     ended: Cell<bool>,
     broken: Cell<bool>,
@@ -55,7 +55,7 @@ pub(super) struct Exchange {
     stage: Cell<Stage>,
 }
 
-impl Exchange {
+impl ConnectionState {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             phase: Cell::new(Phase::Fresh),
@@ -79,12 +79,12 @@ impl Exchange {
         self.since.set(now);
     }
 
-    /// Bytes arrived from the client.
+    /// Records that bytes arrived from the client.
     pub(super) fn received(&self, now: Instant) {
         self.last_byte.set(now);
     }
 
-    /// The parser was given bytes. Line breaks between requests do not begin a head.
+    /// Records that the parser reads these bytes. Line breaks between requests do not begin a head.
     pub(super) fn parsing(&self, bytes: &[u8], now: Instant) {
         let between = matches!(self.phase(), Phase::Fresh | Phase::Idle);
         if between && bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
@@ -92,31 +92,31 @@ impl Exchange {
         }
     }
 
-    /// The head of a request is complete.
+    /// Records that the head of a request is complete.
     pub(super) fn head_received(&self, has_body: bool, now: Instant) {
         self.enter(if has_body { Phase::Body } else { Phase::Reply }, now);
     }
 
-    /// The body of the request is complete, or will never be.
+    /// Records that the body of the request has ended, completely or not.
     pub(super) fn body_ended(&self, now: Instant) {
         if self.phase() == Phase::Body {
             self.enter(Phase::Reply, now);
         }
     }
 
-    /// Part of the reply is on its way to the socket.
+    /// Records that a part of the reply is about to be written.
     pub(super) fn writing(&self) {
         self.unflushed.set(true);
     }
 
-    /// All of the reply has been given to the parser's buffer.
+    /// Records that the whole reply is in hyper's buffer.
     pub(super) fn reply_ended(&self, now: Instant) {
         self.unflushed.set(true);
         self.replied.set(true);
         self.enter(Phase::Idle, now);
     }
 
-    /// Everything that was written has been given to the operating system. An idle connection is idle from now on.
+    /// Records that all data was passed to the operating system. The idle time of an idle connection starts now.
     pub(super) fn flushed(&self, now: impl FnOnce() -> Instant) {
         if self.unflushed.replace(false) && self.phase() == Phase::Idle {
             self.since.set(now());
@@ -128,7 +128,7 @@ impl Exchange {
         matches!(self.phase(), Phase::Fresh | Phase::Idle | Phase::Head) && !self.unflushed.get()
     }
 
-    /// The client sends nothing more.
+    /// Records the end of the stream.
     pub(super) fn end_of_stream(&self) {
         self.ended.set(true);
     }
@@ -137,8 +137,8 @@ impl Exchange {
         self.ended.get()
     }
 
-    /// The client's end of the stream arrived while its request was being answered. Whether it was a half-close; if not,
-    /// the client has given up.
+    /// Records the end of the stream during a reply. Returns whether it is a half-close; otherwise, the client has
+    /// disconnected.
     pub(super) fn is_half_close(&self, now: Instant) -> bool {
         self.ended.set(true);
         let half_close = now.saturating_duration_since(self.last_byte.get()) <= HALF_CLOSE_WINDOW;
@@ -148,13 +148,13 @@ impl Exchange {
         half_close
     }
 
-    /// The client of a half-closed connection is still there.
+    /// Records that the client of a half-closed connection is still connected.
     pub(super) fn peer_seen(&self, now: Instant) {
         self.half_closed.set(Some(now));
     }
 
-    /// The connection was reset or failed.
-    pub(super) fn broke(&self) {
+    /// Records that the connection was reset or failed.
+    pub(super) fn fail(&self) {
         self.broken.set(true);
     }
 
@@ -162,7 +162,7 @@ impl Exchange {
         self.broken.get()
     }
 
-    /// Whether a reply was sent on this connection.
+    /// Whether the connection has sent a reply.
     pub(super) fn has_replied(&self) -> bool {
         self.replied.get()
     }
@@ -171,27 +171,30 @@ impl Exchange {
         self.stage.set(stage);
     }
 
-    /// Whether replies ask the client to reconnect.
+    /// Whether replies close the connection.
     pub(super) fn is_closing(&self) -> bool {
         self.stage.get() != Stage::Serving
     }
 
-    /// When something is due next, and what.
-    pub(super) fn deadline(&self, limits: &Limits) -> Option<(Instant, Due)> {
+    /// Returns the next deadline and its action.
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<(Instant, DeadlineAction)> {
         let since = self.since.get();
         let stopped = self.stage.get() == Stage::Stopped;
         match self.phase() {
-            Phase::Fresh if stopped => Some((since + FRESH_GRACE.min(limits.header_timeout), Due::Idle)),
-            Phase::Fresh | Phase::Head => Some((since + limits.header_timeout, Due::LateHead)),
-            // A client that reads its reply slowly is not idle.
+            Phase::Fresh if stopped => Some((
+                since + FRESH_GRACE.min(limits.header_timeout),
+                DeadlineAction::CloseIdle,
+            )),
+            Phase::Fresh | Phase::Head => Some((since + limits.header_timeout, DeadlineAction::RejectHead)),
+            // A connection with a client that reads its reply slowly is not idle.
             Phase::Idle if self.unflushed.get() => None,
-            Phase::Idle if stopped => Some((since, Due::Idle)),
-            Phase::Idle => Some((since + limits.keep_alive, Due::Idle)),
-            // The application limits the time of bodies and of its own work.
+            Phase::Idle if stopped => Some((since, DeadlineAction::CloseIdle)),
+            Phase::Idle => Some((since + limits.keep_alive, DeadlineAction::CloseIdle)),
+            // The application limits the time for bodies and replies.
             Phase::Body => None,
             Phase::Reply => {
                 let seen = self.half_closed.get()?;
-                Some((seen + PEER_CHECK_INTERVAL, Due::CheckPeer))
+                Some((seen + PEER_CHECK_INTERVAL, DeadlineAction::CheckPeer))
             }
         }
     }
@@ -216,27 +219,39 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_its_own_time_limit_whether_it_is_the_first_or_a_later_one() {
+    fn every_head_has_a_time_limit() {
         let start = clock::now();
-        let exchange = Exchange::new(start);
-        let deadline = |exchange: &Exchange| exchange.deadline(&limits());
-        assert_eq!(deadline(&exchange), Some((start + 10 * SECOND, Due::LateHead)));
-        exchange.parsing(b"GET /", start + SECOND);
-        assert_eq!(deadline(&exchange), Some((start + 11 * SECOND, Due::LateHead)));
-        exchange.head_received(false, start + 2 * SECOND);
-        assert_eq!(deadline(&exchange), None);
-        exchange.reply_ended(start + 3 * SECOND);
-        assert_eq!(deadline(&exchange), None, "the reply is not written yet");
-        exchange.flushed(|| start + 4 * SECOND);
-        assert_eq!(deadline(&exchange), Some((start + 79 * SECOND, Due::Idle)));
-        exchange.parsing(b"\r\n", start + 5 * SECOND);
-        assert_eq!(exchange.phase(), Phase::Idle, "a line break is not a head");
-        exchange.parsing(b"\r\nGET", start + 5 * SECOND);
-        assert_eq!(deadline(&exchange), Some((start + 15 * SECOND, Due::LateHead)));
+        let state = ConnectionState::new(start);
+        let deadline = |state: &ConnectionState| state.deadline(&limits());
+        assert_eq!(
+            deadline(&state),
+            Some((start + 10 * SECOND, DeadlineAction::RejectHead))
+        );
+        state.parsing(b"GET /", start + SECOND);
+        assert_eq!(
+            deadline(&state),
+            Some((start + 11 * SECOND, DeadlineAction::RejectHead))
+        );
+        state.head_received(false, start + 2 * SECOND);
+        assert_eq!(deadline(&state), None);
+        state.reply_ended(start + 3 * SECOND);
+        assert_eq!(deadline(&state), None, "the reply is not written yet");
+        state.flushed(|| start + 4 * SECOND);
+        assert_eq!(
+            deadline(&state),
+            Some((start + 79 * SECOND, DeadlineAction::CloseIdle))
+        );
+        state.parsing(b"\r\n", start + 5 * SECOND);
+        assert_eq!(state.phase(), Phase::Idle, "a line break is not a head");
+        state.parsing(b"\r\nGET", start + 5 * SECOND);
+        assert_eq!(
+            deadline(&state),
+            Some((start + 15 * SECOND, DeadlineAction::RejectHead))
+        );
     }
 
     #[test]
-    fn only_an_end_of_stream_right_after_the_request_is_a_half_close() {
+    fn an_end_of_stream_is_a_half_close_only_immediately_after_the_request() {
         let start = clock::now();
         for (after, half_close) in [
             (Duration::ZERO, true),
@@ -244,39 +259,42 @@ mod tests {
             (HALF_CLOSE_WINDOW + Duration::from_millis(1), false),
             (SECOND, false),
         ] {
-            let exchange = Exchange::new(start);
-            exchange.received(start + SECOND);
-            exchange.head_received(false, start + SECOND);
+            let state = ConnectionState::new(start);
+            state.received(start + SECOND);
+            state.head_received(false, start + SECOND);
             assert_eq!(
-                exchange.is_half_close(start + SECOND + after),
+                state.is_half_close(start + SECOND + after),
                 half_close,
                 "{after:?}"
             );
-            let checked = matches!(exchange.deadline(&limits()), Some((_, Due::CheckPeer)));
+            let checked = matches!(state.deadline(&limits()), Some((_, DeadlineAction::CheckPeer)));
             assert_eq!(checked, half_close, "{after:?}");
         }
     }
 
     #[test]
-    fn a_stopped_server_closes_idle_connections_at_once_and_lets_requests_arrive_in_full() {
+    fn a_stopped_server_closes_idle_connections_immediately_and_still_receives_started_requests() {
         let start = clock::now();
-        let exchange = Exchange::new(start);
-        exchange.set_stage(Stage::Stopped);
+        let state = ConnectionState::new(start);
+        state.set_stage(Stage::Stopped);
         assert_eq!(
-            exchange.deadline(&limits()),
-            Some((start + FRESH_GRACE, Due::Idle)),
+            state.deadline(&limits()),
+            Some((start + FRESH_GRACE, DeadlineAction::CloseIdle)),
             "the first request of a new connection may be on its way"
         );
-        exchange.parsing(b"G", start);
+        state.parsing(b"G", start);
         assert_eq!(
-            exchange.deadline(&limits()),
-            Some((start + 10 * SECOND, Due::LateHead))
+            state.deadline(&limits()),
+            Some((start + 10 * SECOND, DeadlineAction::RejectHead))
         );
-        exchange.head_received(true, start);
-        exchange.body_ended(start);
-        assert_eq!(exchange.deadline(&limits()), None);
-        exchange.reply_ended(start);
-        exchange.flushed(|| start);
-        assert_eq!(exchange.deadline(&limits()), Some((start, Due::Idle)));
+        state.head_received(true, start);
+        state.body_ended(start);
+        assert_eq!(state.deadline(&limits()), None);
+        state.reply_ended(start);
+        state.flushed(|| start);
+        assert_eq!(
+            state.deadline(&limits()),
+            Some((start, DeadlineAction::CloseIdle))
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Listening sockets, and accepting connections from them up to the limit. Further ones wait in the backlog.
+//! Binds listening sockets, and accepts connections up to the limit. Further connections wait in the backlog.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
@@ -12,21 +12,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::Stage;
 use super::worker_threads::Dispatcher;
 
-/// Connections that wait to be accepted, as far as the system allows.
+/// Maximum number of connections waiting to be accepted. The operating system can lower it.
 const BACKLOG: u32 = 2048;
 
-/// Pause after the system had no resources for a connection.
+/// Pause before retrying if the system has no resources for a connection.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A connection, and its place among those that are open.
+/// An open connection, which holds a permit of the connection limit.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
-/// Listens on every address that the host name has, as far as each can be listened on.
+/// Binds all addresses of the host name. Fails only if none can be bound.
 pub(super) fn bind(address: (&str, u16)) -> io::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     let mut failed = None;
@@ -53,16 +53,16 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?.into_std()
 }
 
-/// The limit on open connections.
-pub(super) fn places(max_connections: NonZeroUsize) -> Arc<Semaphore> {
+/// Creates the limit on open connections.
+pub(super) fn connection_permits(max_connections: NonZeroUsize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(max_connections.get().min(Semaphore::MAX_PERMITS)))
 }
 
-/// Accepts connections and gives them to workers until the server stops. Then accepts what is in the backlog, whose
-/// clients believe that they are connected, and closes the socket.
+/// Accepts connections and dispatches them to workers until the server stops. Then accepts the connections in the
+/// backlog, which are established for their clients, and closes the socket.
 pub(super) fn accept(
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     workers: Dispatcher,
     mut stages: watch::Receiver<Stage>,
 ) -> io::Result<impl Future<Output = ()> + Send + 'static> {
@@ -70,25 +70,25 @@ pub(super) fn accept(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     Ok(async move {
         let stopped = async {
-            // The server was dropped if this fails.
+            // Fails if the server was dropped.
             let _ = stages.wait_for(|stage| *stage == Stage::Stopped).await;
         };
         let accepting = async {
             let mut failing = false;
             loop {
-                let Ok(place) = places.clone().acquire_owned().await else {
+                let Ok(permit) = permits.clone().acquire_owned().await else {
                     return;
                 };
                 let accepted = listener.accept().await;
                 match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
                     Ok(accepted) => {
                         failing = false;
-                        dispatch(accepted, place, &workers);
+                        dispatch(accepted, permit, &workers);
                     }
-                    Err(error) if is_of_connection(&error) => {}
+                    Err(error) if is_connection_error(&error) => {}
                     Err(error) => {
                         if !std::mem::replace(&mut failing, true) {
-                            log::error!("cannot accept connections: {error}; trying again");
+                            log::error!("failed to accept connections: {error}; retrying");
                         }
                         tokio::time::sleep(RETRY_INTERVAL).await;
                     }
@@ -106,20 +106,20 @@ pub(super) fn accept(
             let Ok(accepted) = listener.accept() else {
                 return;
             };
-            let Ok(place) = places.clone().acquire_owned().await else {
+            let Ok(permit) = permits.clone().acquire_owned().await else {
                 return;
             };
-            dispatch(accepted, place, &workers);
+            dispatch(accepted, permit, &workers);
         }
     })
 }
 
-fn dispatch((stream, peer): (TcpStream, SocketAddr), place: OwnedSemaphorePermit, workers: &Dispatcher) {
-    workers.dispatch(Accepted { stream, peer, place });
+fn dispatch((stream, peer): (TcpStream, SocketAddr), permit: OwnedSemaphorePermit, workers: &Dispatcher) {
+    workers.dispatch(Accepted { stream, peer, permit });
 }
 
-/// Whether the error is of the connection, which failed before it was accepted.
-fn is_of_connection(error: &io::Error) -> bool {
+/// Whether the error concerns one connection, which failed before it was accepted.
+fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(
         error.kind(),

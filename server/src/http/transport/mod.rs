@@ -1,23 +1,25 @@
-//! Connections: listening, accepting up to a limit, and serving HTTP/1.1 on each connection until it closes.
+//! The transport: listens, accepts connections up to a limit, and serves HTTP/1.1 on each connection until it closes.
 //!
-//! hyper parses and writes HTTP; actix-web routes. [`bridge`] translates between the two. hyper is used directly because
-//! actix's own dispatcher keeps one connection type per connection: an upgrade offer that is not accepted ends the
-//! connection, and a pipelined request changes how the reply before it treats the connection.
+//! hyper parses and writes HTTP, actix-web routes requests, and [`bridge`] converts between their types. hyper is
+//! used directly because actix's dispatcher keeps one connection type per connection: an `upgrade` header that is not
+//! accepted closes the connection, and a pipelined request affects whether the connection is kept after the preceding
+//! reply.
 //!
-//! One task accepts, on the runtime of the caller. Each of the worker threads has its own runtime and its own instance of
-//! the application; a connection stays on the worker it was given to. Nothing here knows routes or protocols above HTTP.
+//! One task per listening socket accepts connections, on the runtime of the caller. Each worker thread has its own
+//! runtime and its own instance of the application. A connection stays on the worker that it was dispatched to. The
+//! transport does not know routes or protocols above HTTP.
 //!
-//! # Clients that leave
-//! While a request is being answered, the connection is still read, so that a client that leaves is noticed and its
-//! request is cancelled. A reset cancels at once. The end of the stream (FIN) is ambiguous: a client that closed and a
-//! client that closed only its sending half look the same until something is written to them. The end of the stream
-//! within [`HALF_CLOSE_WINDOW`] of the last byte of the request counts as a half-close, and the request is answered. Any
-//! later one counts as a client that gave up. See [`connection_state`].
+//! # Disconnects
+//! While a request is being answered, the connection is still read, so that a disconnect is noticed and cancels the
+//! request. A reset cancels it immediately. The end of the stream (FIN) is ambiguous: a client that has closed the
+//! connection and one that has closed only its sending half look the same until something is written to them. An end
+//! of stream within `HALF_CLOSE_WINDOW` of the last byte of the request counts as a half-close, and the request is
+//! answered. A later one counts as a disconnect. See [`connection_state`].
 //!
 //! # Draining
-//! From [`Stage::Draining`] on, every reply carries `connection: close`, and connections are still accepted.
-//! At [`Stage::Stopped`] the backlog is accepted one last time, the listeners are closed, idle connections are closed, and
-//! requests in progress are answered.
+//! From `Stage::Draining` on, every reply has `connection: close`, and connections are still accepted. At
+//! `Stage::Stopped`, the transport accepts the backlog one last time, closes the listeners and idle connections, and
+//! answers the requests in progress.
 
 mod bridge;
 mod connection;
@@ -50,22 +52,23 @@ use worker_threads::Workers;
 pub(super) struct Limits {
     /// Maximum number of open connections.
     pub(super) max_connections: NonZeroUsize,
-    /// How long a connection may be idle between requests; zero closes each after its reply.
+    /// Maximum idle time of a connection between requests. Zero closes the connection after each reply.
     pub(super) keep_alive: Duration,
     /// Maximum time for the head of a request to arrive.
     pub(super) header_timeout: Duration,
-    /// Whether web pages of any origin may read replies, including those to requests that could not be parsed.
+    /// Whether web pages of any origin can read replies, including replies to malformed requests.
     pub(super) any_origin: bool,
 }
 
-/// The end of the stream this soon after the last byte of a request is a half-close: the client waits for its reply.
+/// Maximum time between the last byte of a request and the end of the stream for a half-close, after which the client
+/// waits for its reply.
 const HALF_CLOSE_WINDOW: Duration = Duration::from_millis(100);
 
-/// How far the server has shut down.
+/// The stages of shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Serving,
-    /// Still accepts connections and answers requests, and asks every client to reconnect.
+    /// Still accepts connections and answers requests, but closes each connection after its reply.
     Draining,
     /// Finishes the requests in progress.
     Stopped,
@@ -81,10 +84,10 @@ pub(super) struct Transport {
 
 impl Transport {
     /// Listens on `address` and serves the application that `factory` builds, once for each of `threads` workers. Must be
-    /// called within a tokio runtime, which then accepts the connections.
+    /// called in a Tokio runtime, which accepts the connections.
     ///
     /// # Errors
-    /// The address cannot be listened on, or a thread cannot be started.
+    /// If the address cannot be bound or a thread cannot be started.
     pub(super) fn start<F, I, S, B>(
         address: (&str, u16),
         limits: Limits,
@@ -105,13 +108,13 @@ impl Transport {
             .map(|listener| listener.local_addr())
             .collect::<Result<_>>()?;
         let (stage, stages) = watch::channel(Stage::Serving);
-        let places = listener::places(limits.max_connections);
+        let permits = listener::connection_permits(limits.max_connections);
         let workers = Workers::start(threads, &limits, &stages, factory)?;
         let acceptors = listeners
             .into_iter()
             .map(|listener| {
                 let accepting =
-                    listener::accept(listener, places.clone(), workers.dispatcher(), stages.clone())?;
+                    listener::accept(listener, permits.clone(), workers.dispatcher(), stages.clone())?;
                 Ok(tokio::spawn(accepting))
             })
             .collect::<Result<_>>()?;
@@ -123,7 +126,7 @@ impl Transport {
         })
     }
 
-    /// The addresses it listens on.
+    /// The addresses that the transport listens on.
     pub(super) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -133,18 +136,18 @@ impl Transport {
         self.stage.send_replace(Stage::Draining);
     }
 
-    /// Waits until an acceptor or a worker has ended although nobody asked it to, as by a panic. Cancel-safe.
+    /// Waits until an acceptor or a worker exits unexpectedly, for example by a panic. Cancel-safe.
     pub(super) async fn failed(&mut self) {
         let acceptors = self
             .acceptors
             .iter_mut()
             .map(|acceptor| acceptor.map(drop).boxed_local());
-        let workers = self.workers.ended().map(FutureExt::boxed_local);
+        let workers = self.workers.exits().map(FutureExt::boxed_local);
         select_all(acceptors.chain(workers)).await;
     }
 
-    /// Stops accepting, closes idle connections, and waits until every accepted request is answered or `deadline` has
-    /// passed. Returns whether all were answered.
+    /// Stops accepting, closes idle connections, and waits until every accepted request is answered or `deadline`
+    /// passes. Returns whether all requests were answered.
     pub(super) async fn stop(self, deadline: Instant) -> bool {
         self.stage.send_replace(Stage::Stopped);
         let acceptors = self.acceptors;
@@ -164,7 +167,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_worker_that_cannot_start_is_noticed() {
+    async fn a_worker_that_panics_is_noticed() {
         let limits = Limits {
             max_connections: NonZeroUsize::MIN,
             keep_alive: Duration::from_secs(1),
@@ -174,12 +177,12 @@ mod tests {
         let factory = || {
             assert!(
                 std::thread::current().name() == Some("main"),
-                "no application here"
+                "no application on this thread"
             );
             App::new()
         };
         let started = Transport::start(("127.0.0.1", 0), limits, NonZeroUsize::MIN, factory);
-        let mut transport = started.expect("it listens");
+        let mut transport = started.expect("a port is free");
         transport.failed().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Replies to requests that never reach the application: late, too large or malformed heads.
+//! Replies to requests with late, oversized or malformed heads, which do not reach the application.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -7,21 +7,21 @@ use actix_web::http::header::HttpDate;
 
 use crate::api::{Code, Failure};
 use crate::clock;
-use crate::http::error_format::Dialect;
+use crate::http::error_format::ErrorFormat;
 
-/// Maximum size of the head of a request.
+/// Maximum size of the head of a request in bytes.
 pub(super) const MAX_HEAD_SIZE: usize = 128 * 1024;
 
-/// A request that is rejected before its route is known.
+/// The error reply to such a request.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct RejectedHead {
     status: u16,
     failure: Failure,
 }
 
-impl Refusal {
+impl RejectedHead {
     /// The head did not arrive in time.
-    pub(super) fn late_head(timeout: Duration) -> Self {
+    pub(super) fn head_timeout(timeout: Duration) -> Self {
         let message = format!(
             "the request head did not arrive within {} s",
             timeout.as_secs_f64()
@@ -32,18 +32,18 @@ impl Refusal {
         }
     }
 
-    /// The announced length of the body is beyond every limit.
-    pub(super) fn too_large() -> Self {
+    /// The `content-length` is out of range.
+    pub(super) fn content_length_overflow() -> Self {
         Self {
             status: 413,
             failure: Failure::new(
                 Code::TooLarge,
-                "the announced length of the request body is beyond every limit",
+                "the request body is too large: the value of `content-length` is out of range",
             ),
         }
     }
 
-    /// The head could not be parsed, for this reason.
+    /// The head is malformed.
     pub(super) fn malformed(status: u16, reason: &str) -> Self {
         let message = match status {
             414 => "the request target is too long: expected at most 65534 bytes".to_owned(),
@@ -59,9 +59,9 @@ impl Refusal {
         }
     }
 
-    /// The reply, after which the connection closes.
+    /// Writes the reply, after which the connection is closed.
     pub(super) fn write(&self, any_origin: bool) -> Vec<u8> {
-        let body = Dialect::Native.write(&self.failure, None);
+        let body = ErrorFormat::Native.write(&self.failure, None);
         let reason = StatusCode::from_u16(self.status)
             .ok()
             .and_then(|status| status.canonical_reason())

@@ -1,4 +1,4 @@
-//! The socket of a connection, shared by the parser and by what watches for a client that leaves.
+//! The socket of a connection, which the parser and the detection of disconnects share.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -12,56 +12,56 @@ use std::time::Instant;
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::connection_state::{Exchange, Phase};
+use super::connection_state::{ConnectionState, Phase};
 use crate::clock;
 
-/// What a connection reads from and writes to: TCP, or a layer over it that knows its socket.
+/// A byte stream with a socket.
 pub(super) trait Stream: AsyncRead + AsyncWrite + AsFd + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + AsFd + Unpin> Stream for T {}
 
-/// Maximum number of bytes of further requests that are read while a request is being answered. Beyond it, a client that
-/// leaves is noticed when its reply is written.
+/// Maximum number of bytes that are read ahead while a request is being answered. Beyond it, a disconnect is noticed
+/// only when the reply is written.
 const READ_AHEAD: usize = 64 * 1024;
 
-/// Number of bytes that are kept of a request, to find out why it was rejected.
-const BEGINNING: usize = 1024;
+/// Number of bytes kept from the start of a request, to determine why it was rejected.
+const HEAD_PREFIX_LENGTH: usize = 1024;
 
 const CONTENT_LENGTH: &[u8] = b"content-length:";
 
-/// A socket together with the state of its connection.
+/// A socket and the state of its connection.
 pub(super) struct Socket<T> {
     stream: RefCell<T>,
-    exchange: Rc<Exchange>,
-    /// Read while a request was being answered, for the next one.
+    state: Rc<ConnectionState>,
+    /// Data that was read while a request was being answered, for the next request.
     ahead: RefCell<BytesMut>,
-    /// The first bytes of the last request that was begun.
-    beginning: RefCell<Vec<u8>>,
-    /// The status of the reply that the parser wrote to a request it could not parse. Held back, for one with a body.
-    refusal: Cell<Option<u16>>,
+    /// The first bytes of the current request.
+    head_prefix: RefCell<Vec<u8>>,
+    /// Status of the parser's reply to a malformed request. The reply is suppressed and replaced by one with a body.
+    rejected_status: Cell<Option<u16>>,
 }
 
 impl<T: Stream> Socket<T> {
-    pub(super) fn new(stream: T, exchange: Rc<Exchange>) -> Self {
+    pub(super) fn new(stream: T, state: Rc<ConnectionState>) -> Self {
         Self {
             stream: RefCell::new(stream),
-            exchange,
+            state,
             ahead: RefCell::default(),
-            beginning: RefCell::default(),
-            refusal: Cell::new(None),
+            head_prefix: RefCell::default(),
+            rejected_status: Cell::new(None),
         }
     }
 
-    /// The status with which the parser rejected a request, if it did.
-    pub(super) fn refusal(&self) -> Option<u16> {
-        self.refusal.get()
+    /// Status with which the parser rejected a request, if any.
+    pub(super) fn rejected_status(&self) -> Option<u16> {
+        self.rejected_status.get()
     }
 
-    /// Whether the request that was begun last announces a body of a length that no number holds. The parser gives no
-    /// reason of its own for that.
-    pub(super) fn announces_too_much(&self) -> bool {
-        let beginning = self.beginning.borrow();
-        beginning.split(|byte| *byte == b'\n').any(|line| {
+    /// Whether the `content-length` of the current request is out of range, for which the parser has no specific
+    /// error.
+    pub(super) fn content_length_overflows(&self) -> bool {
+        let head_prefix = self.head_prefix.borrow();
+        head_prefix.split(|byte| *byte == b'\n').any(|line| {
             let (name, value) = line.split_at(line.len().min(CONTENT_LENGTH.len()));
             let value = value.trim_ascii();
             name.eq_ignore_ascii_case(CONTENT_LENGTH)
@@ -70,39 +70,38 @@ impl<T: Stream> Socket<T> {
         })
     }
 
-    /// The parser is about to see these bytes.
+    /// Records that the parser is about to read these bytes.
     fn parsing(&self, bytes: &[u8], now: Instant) {
-        if matches!(self.exchange.phase(), Phase::Fresh | Phase::Idle) {
-            let mut beginning = self.beginning.borrow_mut();
-            beginning.clear();
-            beginning.extend_from_slice(&bytes[..bytes.len().min(BEGINNING)]);
+        if matches!(self.state.phase(), Phase::Fresh | Phase::Idle) {
+            let mut head_prefix = self.head_prefix.borrow_mut();
+            head_prefix.clear();
+            head_prefix.extend_from_slice(&bytes[..bytes.len().min(HEAD_PREFIX_LENGTH)]);
         }
-        self.exchange.parsing(bytes, now);
+        self.state.parsing(bytes, now);
     }
 
-    /// While a request is being answered, reads ahead. Ready when the client has left.
-    pub(super) fn poll_left(&self, context: &mut Context<'_>) -> Poll<()> {
-        if self.exchange.is_broken() {
+    /// Reads ahead while a request is being answered. Ready when the client has disconnected.
+    pub(super) fn poll_disconnect(&self, context: &mut Context<'_>) -> Poll<()> {
+        if self.state.is_broken() {
             return Poll::Ready(());
         }
         let mut stream = self.stream.borrow_mut();
         let mut ahead = self.ahead.borrow_mut();
-        while self.exchange.phase() == Phase::Reply && !self.exchange.has_ended() && ahead.len() < READ_AHEAD
-        {
+        while self.state.phase() == Phase::Reply && !self.state.has_ended() && ahead.len() < READ_AHEAD {
             let mut space = [MaybeUninit::uninit(); 2048];
             let mut buffer = ReadBuf::uninit(&mut space);
             match ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer)) {
                 Ok(()) if buffer.filled().is_empty() => {
-                    if !self.exchange.is_half_close(clock::now()) {
+                    if !self.state.is_half_close(clock::now()) {
                         return Poll::Ready(());
                     }
                 }
                 Ok(()) => {
-                    self.exchange.received(clock::now());
+                    self.state.received(clock::now());
                     ahead.extend_from_slice(buffer.filled());
                 }
                 Err(_) => {
-                    self.exchange.broke();
+                    self.state.fail();
                     return Poll::Ready(());
                 }
             }
@@ -110,13 +109,13 @@ impl<T: Stream> Socket<T> {
         Poll::Pending
     }
 
-    /// Whether a half-closed connection has been reset since.
+    /// Whether a half-closed connection was reset.
     pub(super) fn is_reset(&self) -> bool {
         let stream = self.stream.borrow();
         !matches!(rustix::net::sockopt::socket_error(stream.as_fd()), Ok(Ok(())))
     }
 
-    /// Whether the operating system holds bytes that have not been read.
+    /// Whether the operating system has unread data.
     pub(super) fn has_input(&self) -> bool {
         let stream = self.stream.borrow();
         rustix::io::ioctl_fionread(stream.as_fd()).is_ok_and(|count| count > 0)
@@ -125,27 +124,27 @@ impl<T: Stream> Socket<T> {
     fn poll_stream<R>(&self, poll: impl FnOnce(Pin<&mut T>) -> Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         let polled = poll(Pin::new(&mut *self.stream.borrow_mut()));
         if let Poll::Ready(Err(_)) = polled {
-            self.exchange.broke();
+            self.state.fail();
         }
         polled
     }
 
-    /// Holds back what the parser writes of its own accord: its reply to a request that cannot be parsed. Nothing else is
-    /// written between requests.
-    fn hold_back(&self, bytes: &[u8]) -> bool {
-        let held = self.exchange.is_between_requests();
-        if held && self.refusal.get().is_none() {
+    /// Suppresses the parser's own reply to a malformed request, which is the only data written between requests.
+    /// Returns whether it did.
+    fn suppress(&self, bytes: &[u8]) -> bool {
+        let suppressed = self.state.is_between_requests();
+        if suppressed && self.rejected_status.get().is_none() {
             let status = bytes
                 .get(9..12)
                 .and_then(|digits| std::str::from_utf8(digits).ok());
-            self.refusal
+            self.rejected_status
                 .set(status.and_then(|digits| digits.parse().ok()).or(Some(400)));
         }
-        held
+        suppressed
     }
 }
 
-/// The parser's side of a socket.
+/// The socket as the parser sees it.
 pub(super) struct ParserSide<T>(pub(super) Rc<Socket<T>>);
 
 impl<T: Stream> AsyncRead for ParserSide<T> {
@@ -154,17 +153,17 @@ impl<T: Stream> AsyncRead for ParserSide<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Socket { ahead, exchange, .. } = &*self.0;
+        let Socket { ahead, state, .. } = &*self.0;
         let before = buffer.filled().len();
         let mut ahead = ahead.borrow_mut();
         if ahead.is_empty() {
             ready!(self.0.poll_stream(|stream| stream.poll_read(context, buffer)))?;
             if buffer.filled().len() == before {
-                exchange.end_of_stream();
+                state.end_of_stream();
                 return Poll::Ready(Ok(()));
             }
             let now = clock::now();
-            exchange.received(now);
+            state.received(now);
             self.0.parsing(&buffer.filled()[before..], now);
         } else {
             let count = ahead.len().min(buffer.remaining());
@@ -178,7 +177,7 @@ impl<T: Stream> AsyncRead for ParserSide<T> {
 
 impl<T: Stream> AsyncWrite for ParserSide<T> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.0.hold_back(bytes) {
+        if self.0.suppress(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
         self.0.poll_stream(|stream| stream.poll_write(context, bytes))
@@ -189,7 +188,7 @@ impl<T: Stream> AsyncWrite for ParserSide<T> {
         context: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.0.hold_back(parts.first().map_or(&[], |part| part)) {
+        if self.0.suppress(parts.first().map_or(&[], |part| part)) {
             return Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
         }
         self.0
@@ -202,20 +201,20 @@ impl<T: Stream> AsyncWrite for ParserSide<T> {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.0.poll_stream(|stream| stream.poll_flush(context)))?;
-        self.0.exchange.flushed(clock::now);
+        self.0.state.flushed(clock::now);
         Poll::Ready(Ok(()))
     }
 
-    /// Left to [`super::connection`], which closes the socket without losing the reply.
+    /// Does nothing: [`super::connection`] closes the socket without losing the reply.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }
 
-/// The socket itself, once the parser is done with it.
-pub(super) struct Remains<T>(pub(super) Rc<Socket<T>>);
+/// The socket after the parser has finished.
+pub(super) struct RawSocket<T>(pub(super) Rc<Socket<T>>);
 
-impl<T: Stream> AsyncRead for Remains<T> {
+impl<T: Stream> AsyncRead for RawSocket<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -225,7 +224,7 @@ impl<T: Stream> AsyncRead for Remains<T> {
     }
 }
 
-impl<T: Stream> AsyncWrite for Remains<T> {
+impl<T: Stream> AsyncWrite for RawSocket<T> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.0.poll_stream(|stream| stream.poll_write(context, bytes))
     }

@@ -1,4 +1,4 @@
-//! The threads that serve connections, each with its own runtime and its own instance of the application.
+//! The threads that serve connections. Each has its own runtime and its own instance of the application.
 
 use std::fmt::Debug;
 use std::io;
@@ -23,10 +23,10 @@ use super::connection;
 use super::listener::Accepted;
 use super::{Limits, Stage};
 
-/// Threads of each worker for long computations: large bodies, large replies, compression.
+/// Number of blocking threads per worker, for large bodies, large replies and compression.
 const BLOCKING_THREADS: usize = 4;
 
-/// All workers.
+/// All worker threads.
 pub(super) struct Workers {
     dispatcher: Dispatcher,
     threads: Vec<Thread>,
@@ -37,17 +37,17 @@ struct Thread {
     finished: oneshot::Receiver<()>,
 }
 
-/// Gives each connection to the worker that has the fewest.
+/// Dispatches each connection to the worker with the fewest connections.
 #[derive(Clone)]
 pub(super) struct Dispatcher(Arc<[Inbox]>);
 
 struct Inbox {
-    /// Bounded by the number of connections that may be open.
+    /// Bounded by the limit on open connections.
     connections: mpsc::UnboundedSender<(Accepted, Load)>,
     load: Arc<AtomicUsize>,
 }
 
-/// A connection as counted for its worker.
+/// Counts a connection of a worker until it is dropped.
 struct Load(Arc<AtomicUsize>);
 
 impl Load {
@@ -65,12 +65,12 @@ impl Drop for Load {
 
 impl Dispatcher {
     pub(super) fn dispatch(&self, accepted: Accepted) {
-        let idlest = self
+        let least_loaded = self
             .0
             .iter()
             .min_by_key(|inbox| inbox.load.load(Ordering::Relaxed));
-        if let Some(inbox) = idlest {
-            // A worker that has ended closes the connection.
+        if let Some(inbox) = least_loaded {
+            // If the worker has exited, the connection is closed.
             let _ = inbox.connections.send((accepted, Load::new(&inbox.load)));
         }
     }
@@ -103,16 +103,16 @@ impl Workers {
                 .max_blocking_threads(BLOCKING_THREADS)
                 .thread_name("http-blocking")
                 .build()?;
-            // Short enough for the operating system, which cuts names off after 15 bytes.
+            // The operating system truncates thread names after 15 bytes.
             let name = format!("actix-http-{number}");
             let handle = thread::Builder::new().name(name).spawn(move || {
                 LocalSet::new().block_on(&runtime, async {
                     let application = bridge::application(factory().into_factory()).await;
                     serve(&application, inbox, limits, stages).await;
                 });
-                // What a client that left had computed there is of no use to anyone.
+                // Results for disconnected clients are not needed.
                 runtime.shutdown_background();
-                // The receiver may have stopped waiting.
+                // Fails if the server was dropped.
                 let _ = finish.send(());
             })?;
             inboxes.push(Inbox {
@@ -131,30 +131,31 @@ impl Workers {
         self.dispatcher.clone()
     }
 
-    /// For each thread, its end.
-    pub(super) fn ended(&mut self) -> impl Iterator<Item = impl Future<Output = ()>> {
+    /// Returns a future per thread, which is ready when the thread exits.
+    pub(super) fn exits(&mut self) -> impl Iterator<Item = impl Future<Output = ()>> {
         let finished = self.threads.iter_mut().map(|thread| &mut thread.finished);
         finished.map(async |finished| {
-            // An error if the thread panicked.
+            // An error means that the thread panicked.
             let _ = finished.await;
         })
     }
 
-    /// Waits until every connection is closed, once no more are dispatched, and joins the threads.
+    /// Waits until all connections are closed and joins the threads. Must be called when no more connections are
+    /// dispatched.
     pub(super) async fn join(self) {
         drop(self.dispatcher);
         let threads = self.threads.into_iter().map(async |thread| {
-            // Dropped if the thread panicked, which the join reports.
+            // An error means that the thread panicked, which `join` reports.
             let _ = thread.finished.await;
             if thread.handle.join().is_err() {
-                log::error!("an HTTP worker panicked");
+                log::error!("HTTP worker panicked");
             }
         });
         join_all(threads).await;
     }
 }
 
-/// Serves connections until no more come and all are closed.
+/// Serves connections until the inbox is closed and all connections are closed.
 async fn serve(
     application: &Application,
     mut inbox: mpsc::UnboundedReceiver<(Accepted, Load)>,
@@ -164,16 +165,16 @@ async fn serve(
     let limits = Rc::new(limits);
     let (open, mut all_closed) = mpsc::channel::<()>(1);
     while let Some((accepted, load)) = inbox.recv().await {
-        let Accepted { stream, peer, place } = accepted;
+        let Accepted { stream, peer, permit } = accepted;
         let Ok(stream) = configure(stream) else {
-            // The client is gone already.
+            // The client has already disconnected.
             continue;
         };
         let (application, limits, stages, open) =
             (application.clone(), limits.clone(), stages.clone(), open.clone());
         spawn_local(async move {
             connection::serve(stream, peer, application, limits, stages).await;
-            drop((place, load, open));
+            drop((permit, load, open));
         });
     }
     drop(open);

@@ -1,8 +1,8 @@
 //! KServe's V1 protocol and TensorFlow Serving's REST protocol, which share their paths and most of their messages.
 //!
-//! `predict_handlers` runs a task: `predict_request` turns rows (`instances`) or columns (`inputs`) into items, `predict_reply` puts the reply
-//! together in the same form. `model_status` describes models. A model is called `model` or `model.task`; a signature of
-//! TensorFlow Serving is a task, and `serving_default` is the default task.
+//! `predict_handlers` runs a task: [`predict_request`] reads rows (`instances`) or columns (`inputs`) as items, and
+//! [`predict_reply`] writes the reply in the same form. `model_status` describes models. A model is addressed as
+//! `model` or `model.task`. A TensorFlow Serving signature is a task, and `serving_default` is the default task.
 
 pub(super) mod model_status;
 pub(super) mod predict_handlers;
@@ -11,16 +11,16 @@ pub mod predict_request;
 
 use serde::Deserialize;
 
-/// The part of a path that names a model.
+/// The model and version in a path.
 #[derive(Debug, Deserialize)]
-pub(super) struct Name {
+pub(super) struct ModelPath {
     /// `model` or `model.task`.
     model: String,
     version: Option<String>,
 }
 
-/// Whether a path belongs to this protocol alone, and its errors are texts. `GET /v1/models/{model}` belongs to other
-/// protocols as well.
+/// Whether a path belongs only to this protocol, so that its errors use the format of this protocol. The path
+/// `/v1/models/{model}` is shared with other protocols.
 pub(super) fn owns(path: &str) -> bool {
     let Some(rest) = path.strip_prefix("/v1/models/") else {
         return false;
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_belongs_to_the_protocol_if_no_other_protocol_has_it() {
+    fn a_path_belongs_to_the_protocol_unless_another_protocol_shares_it() {
         for path in [
             "/v1/models/m:predict",
             "/v1/models/m:classify",

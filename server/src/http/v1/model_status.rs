@@ -1,12 +1,12 @@
-//! Describes models as TensorFlow Serving does.
+//! Status and metadata of models in TensorFlow Serving's format.
 
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use plugin_abi::manifest::{Kind, ValueManifest};
 use serde_json::{Map, Value as Json, json};
 
-use super::Name;
-use crate::api::tensors::{self, Spec};
+use super::ModelPath;
+use crate::api::tensors::{self, TensorSpec};
 use crate::api::{Call, Code, Failure, VERSION};
 use crate::http::respond;
 use crate::http::server::Shared;
@@ -18,7 +18,7 @@ use crate::values::DType;
 pub(in crate::http) async fn version(
     request: HttpRequest,
     shared: Data<Shared>,
-    name: Path<Name>,
+    name: Path<ModelPath>,
 ) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
     match Call::find(&snapshot, &name.model, name.version.as_deref()) {
@@ -34,7 +34,7 @@ pub(in crate::http) async fn version(
 pub(in crate::http) async fn metadata(
     request: HttpRequest,
     shared: Data<Shared>,
-    name: Path<Name>,
+    name: Path<ModelPath>,
 ) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
     match Call::signatures(&snapshot, &name.model, name.version.as_deref()) {
@@ -43,22 +43,22 @@ pub(in crate::http) async fn metadata(
     }
 }
 
-/// Every path with `/labels/{label}`: versions have no labels here.
+/// All paths with `/labels/{label}`: version labels are not supported.
 pub(in crate::http) async fn label(request: HttpRequest) -> HttpResponse {
     let message = format!(
-        "unknown version label: models have one version, `{VERSION}`, and no labels; leave the label out of the path"
+        "version labels are not supported: remove the label from the path, or use version `{VERSION}`"
     );
     respond::failure(&request, &Failure::new(Code::NotFound, message))
 }
 
-/// The state of the only version of a model, as a `GetModelStatusResponse` lists it.
+/// The state of a model's only version, as in a `GetModelStatusResponse`.
 pub(in crate::http) fn version_status(entry: &ModelEntry) -> Json {
     let (state, code, message) = match (&entry.state, entry.health()) {
         (ModelState::Loading, _) => ("LOADING", "OK", String::new()),
         (ModelState::Unloaded, _) => ("END", "OK", String::new()),
         (ModelState::Failed { .. }, _) => ("END", "INTERNAL", entry.reason().unwrap_or_default()),
         (_, Some(Health::CrashLoop { reason })) => ("END", "UNAVAILABLE", reason),
-        // Requests are queued until the model has recovered.
+        // Requests are queued while the model recovers.
         (_, Some(Health::Ready | Health::Recovering { .. }) | None) => ("AVAILABLE", "OK", String::new()),
     };
     json!([{
@@ -68,7 +68,7 @@ pub(in crate::http) fn version_status(entry: &ModelEntry) -> Json {
     }])
 }
 
-/// A `GetModelMetadataResponse`.
+/// Writes a `GetModelMetadataResponse`.
 fn describe(model: &str, signatures: &[(String, Call)]) -> Json {
     let definitions: Map<String, Json> = signatures
         .iter()
@@ -88,8 +88,8 @@ fn describe(model: &str, signatures: &[(String, Call)]) -> Json {
     })
 }
 
-/// The tensors of an input or output. A list of texts, byte strings or JSON documents has one dimension.
-fn tensor_infos(value: &ValueManifest, specs: &[Spec<'_>]) -> Json {
+/// Writes the tensors of an input or output. A list of texts, byte strings or JSON documents has one dimension.
+fn tensor_infos(value: &ValueManifest, specs: &[TensorSpec<'_>]) -> Json {
     let is_list = !value.kinds.contains(&Kind::Tensors);
     let infos: Map<String, Json> = specs
         .iter()
@@ -114,7 +114,7 @@ fn tensor_infos(value: &ValueManifest, specs: &[Spec<'_>]) -> Json {
     Json::Object(infos)
 }
 
-/// TensorFlow's name of a type of elements.
+/// TensorFlow's name for an element type.
 fn data_type(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool => "DT_BOOL",

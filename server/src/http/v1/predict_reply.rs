@@ -1,15 +1,15 @@
-//! Puts a reply together: rows (`predictions`) or columns (`outputs`).
+//! Writes a predict reply: rows (`predictions`) or columns (`outputs`).
 //!
-//! The only output of a task stands without its name. This protocol has no per-item errors: if one item fails, the whole
-//! request fails.
+//! If a task has only one output, its name is omitted. This protocol has no per-item errors: if one item fails, the
+//! whole request fails.
 
 use plugin_abi::manifest::TaskManifest;
 
 use super::predict_request::Form;
-use crate::api::tensors::worst;
+use crate::api::tensors::most_severe;
 use crate::api::{Code, Failure};
+use crate::codec::{OutputError, write_b64_tensor, write_string, write_tensor, write_value};
 use crate::engine::Outcome;
-use crate::http::native::reply::{OutputError, write_b64_tensor, write_string, write_tensor, write_value};
 use crate::values::{DType, Tensor, Value};
 
 /// Writes a reply.
@@ -17,14 +17,14 @@ use crate::values::{DType, Tensor, Value};
 /// # Errors
 /// The most severe error of an item, or an output that JSON cannot express.
 pub fn write_reply(form: Form, task: &TaskManifest, outcomes: &[Outcome]) -> Result<Vec<u8>, Failure> {
-    if let Some(failure) = worst(outcomes) {
+    if let Some(failure) = most_severe(outcomes) {
         return Err(failure);
     }
     let values: Vec<&Value> = outcomes.iter().flatten().collect();
     let mut body = Vec::with_capacity(256);
     let written = match form {
         Form::Rows => write_rows(&mut body, &values),
-        Form::Columns if task.unbatched => write_whole(&mut body, &values),
+        Form::Columns if task.unbatched => write_unbatched(&mut body, &values),
         Form::Columns => write_columns(&mut body, &values),
     };
     written.map_err(|error| Failure::new(Code::ModelFault, error.to_string()))?;
@@ -41,8 +41,8 @@ fn write_rows(body: &mut Vec<u8>, values: &[&Value]) -> Result<(), OutputError> 
 fn write_row(body: &mut Vec<u8>, value: &Value) -> Result<(), OutputError> {
     match value {
         Value::Tensors(tensors) => match tensors.as_slice() {
-            [only] => write_one(body, only),
-            several => write_object(body, several, write_one),
+            [only] => write_tensor_output(body, only),
+            several => write_object(body, several, write_tensor_output),
         },
         other => write_value(body, other),
     }
@@ -59,9 +59,9 @@ fn write_columns(body: &mut Vec<u8>, values: &[&Value]) -> Result<(), OutputErro
                 }
                 write_string(body, tensor.name());
                 body.push(b':');
-                // Every item has the outputs that the task declares, in their order.
+                // Every item has all outputs of the task, in the declared order.
                 let column: Vec<&Tensor> = values.iter().filter_map(|value| output(value, index)).collect();
-                write_list(body, &column, write_one)?;
+                write_list(body, &column, write_tensor_output)?;
             }
             body.push(b'}');
         }
@@ -71,8 +71,8 @@ fn write_columns(body: &mut Vec<u8>, values: &[&Value]) -> Result<(), OutputErro
     Ok(())
 }
 
-/// The outputs of the only item of a request to an unbatched task.
-fn write_whole(body: &mut Vec<u8>, values: &[&Value]) -> Result<(), OutputError> {
+/// Writes the outputs of the only item of a request to an unbatched task.
+fn write_unbatched(body: &mut Vec<u8>, values: &[&Value]) -> Result<(), OutputError> {
     body.extend(b"{\"outputs\":");
     if let Some(value) = values.first() {
         write_row(body, value)?;
@@ -88,8 +88,8 @@ fn output(value: &Value, index: usize) -> Option<&Tensor> {
     }
 }
 
-/// One tensor. TensorFlow Serving writes the elements of a tensor of strings as base64 if its name ends in `_bytes`.
-fn write_one(body: &mut Vec<u8>, tensor: &Tensor) -> Result<(), OutputError> {
+/// Writes one tensor. Like TensorFlow Serving, writes strings as base64 if the name of the tensor ends in `_bytes`.
+fn write_tensor_output(body: &mut Vec<u8>, tensor: &Tensor) -> Result<(), OutputError> {
     if tensor.dtype() == DType::Bytes && tensor.name().ends_with("_bytes") {
         return write_b64_tensor(body, tensor);
     }

@@ -1,7 +1,7 @@
 //! Reads a predict request: rows (`instances`) or columns (`inputs`).
 //!
-//! An item is one row. Columns are tensors whose first dimension counts the items, as in the Open Inference Protocol, so
-//! [`crate::api::tensors`] turns them into items. The columns of an unbatched task are its tensors, and make one item.
+//! A row is one item. Columns are tensors with a batch dimension, as in the Open Inference Protocol, and
+//! [`crate::api::tensors`] converts them to items. The columns of an unbatched task are the tensors of one item.
 
 use std::borrow::Cow;
 
@@ -10,32 +10,31 @@ use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::api::tensors::{self, BYTES, Input, JSON, MediaTypes, TEXT};
+use crate::api::tensors::{self, BYTES, InputTensor, JSON, MediaTypes, TEXT};
 use crate::api::{BodyLimits, Code, Failure};
 use crate::codec::bounded_json::elements;
-use crate::codec::{JsonForm, b64_object, members, read_item};
-use crate::codec::{read_elements, read_tensor};
+use crate::codec::{JsonForm, b64_object, members, read_elements, read_item, read_tensor};
 use crate::error::ItemError;
 use crate::http::native::envelope::{check_depth, check_utf8};
 use crate::http::native::request_items::RequestError;
 use crate::json::{self, Object};
 use crate::values::{DType, ItemInput, Value};
 
-/// How items were sent, and how they are answered.
+/// The form of a request, which determines the form of its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// `instances`, answered by `predictions`.
+    /// `instances`; the reply has `predictions`.
     Rows,
-    /// `inputs`, answered by `outputs`.
+    /// `inputs`; the reply has `outputs`.
     Columns,
 }
 
-/// A request, before its task is known.
+/// A request whose task is not known yet.
 #[derive(Debug)]
 pub struct PredictRequest<'a> {
-    /// The signature that the client asks for: a task, or the default one.
+    /// The requested signature: the name of a task, or the default signature.
     pub signature: Option<String>,
-    /// How items were sent.
+    /// The form of the request.
     pub form: Form,
     data: &'a str,
     parameters: Option<&'a str>,
@@ -67,7 +66,7 @@ pub fn read_request(body: &[u8], limits: BodyLimits) -> Result<PredictRequest<'_
         (None, Some(columns)) => (Form::Columns, columns),
         (Some(_), Some(_)) => {
             return Err(malformed(
-                "`instances` and `inputs` are both given; send one of them",
+                "both `instances` and `inputs` are present; send one of them",
             ));
         }
         (None, None) => {
@@ -94,14 +93,14 @@ pub fn read_request(body: &[u8], limits: BodyLimits) -> Result<PredictRequest<'_
     })
 }
 
-/// Items of a request; an item that could not be read fails alone.
+/// The items of a request. An invalid item does not fail the others.
 pub type Items = Vec<Result<ItemInput, ItemError>>;
 
 impl PredictRequest<'_> {
-    /// The items for `task`. `body` is the body that the request was read from.
+    /// Reads the items for `task`. `body` is the body that the request was read from.
     ///
     /// # Errors
-    /// If the request has no items, too many of them, or not the tensors that the task takes.
+    /// If the request has no items, too many items, or tensors that do not match the task.
     pub fn items(&self, body: &Bytes, task: &TaskManifest, limits: BodyLimits) -> Result<Items, Failure> {
         let parameters = match self.parameters {
             None | Some("{}") => Bytes::new(),
@@ -160,7 +159,7 @@ impl Reader<'_> {
             let items = self.rows("inputs", column)?;
             if self.task.unbatched && items.len() > 1 {
                 return Err(malformed(format!(
-                    "`inputs`: {} items, but the task takes one item per request; send several as `instances`",
+                    "`inputs` has {} items, but the task takes one per request; send several items as `instances`",
                     items.len()
                 )));
             }
@@ -168,7 +167,7 @@ impl Reader<'_> {
         }
         let inputs = columns.iter().map(|(name, text)| self.column(name, text));
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
-        Ok(tensors::read_items(
+        Ok(tensors::items_from_tensors(
             self.task,
             inputs,
             &self.parameters,
@@ -176,7 +175,7 @@ impl Reader<'_> {
         )?)
     }
 
-    /// The columns with their names. A client may leave out the name of the only one.
+    /// Returns the columns with their names. The name of an only column is optional.
     fn named<'t>(&self, text: &'t str) -> Result<Vec<(Cow<'t, str>, &'t str)>, Failure> {
         if JsonForm::of(text) == JsonForm::Object && b64_object(text).is_none() {
             return members(text).map_err(|error| malformed(format!("`inputs`: {error}")));
@@ -185,13 +184,13 @@ impl Reader<'_> {
             [only] if !only.sequence => Ok(vec![(only.name.to_owned().into(), text)]),
             several => Err(malformed(format!(
                 "`inputs`: expected an object with {}, got {}",
-                tensors::names(several),
+                tensors::list_names(several),
                 JsonForm::of(text).name()
             ))),
         }
     }
 
-    /// Whether a column is the list of items of a task that takes texts, bytes or JSON documents.
+    /// Whether a column is the list of items of a task that takes text, bytes or JSON.
     fn is_list_of_items(&self, name: &str) -> bool {
         let input = &self.task.input;
         input.find_tensor(name).is_none()
@@ -200,18 +199,18 @@ impl Reader<'_> {
                 .any(|(known, kind)| *known == name && input.kinds.contains(kind))
     }
 
-    /// How many elements a column may have; `None` if its items may be of any size.
+    /// Returns the maximum number of elements of a column; `None` if items can have any size.
     fn max_elements(&self, name: &str) -> Option<u64> {
         tensors::max_elements(self.task, name, &[], self.limits)
             .ok()
             .flatten()
     }
 
-    fn column(&self, name: &str, text: &str) -> Result<Input, Failure> {
+    fn column(&self, name: &str, text: &str) -> Result<InputTensor, Failure> {
         let input = &self.task.input;
         let declared = input.find_tensor(name).map(|(index, _)| &input.tensors[index]);
         if let Some(declared) = declared.filter(|_| self.task.unbatched) {
-            return whole_tensor(name, text, declared);
+            return unbatched_input(name, text, declared);
         }
         let dtype = declared.and_then(|tensor| DType::from_name(&tensor.dtype));
         let (dtype, (data, shape)) = match dtype {
@@ -220,10 +219,10 @@ impl Reader<'_> {
                     .map_err(|problem| malformed(format!("input `{name}`: {problem}")))?;
                 (dtype, read)
             }
-            // Whoever knows the names of all tensors rejects it.
+            // `items_from_tensors` rejects the unknown name.
             None => (DType::Bytes, (Bytes::new(), vec![0])),
         };
-        Ok(Input {
+        Ok(InputTensor {
             name: name.to_owned(),
             dtype,
             shape,
@@ -234,9 +233,9 @@ impl Reader<'_> {
 }
 
 /// Reads a tensor of an unbatched task.
-fn whole_tensor(name: &str, text: &str, declared: &TensorManifest) -> Result<Input, Failure> {
+fn unbatched_input(name: &str, text: &str, declared: &TensorManifest) -> Result<InputTensor, Failure> {
     let tensor = read_tensor(text, name, declared).map_err(|error| malformed(error.to_string()))?;
-    Ok(Input {
+    Ok(InputTensor {
         name: name.to_owned(),
         dtype: tensor.dtype(),
         shape: tensor.shape().to_vec(),
@@ -245,7 +244,7 @@ fn whole_tensor(name: &str, text: &str, declared: &TensorManifest) -> Result<Inp
     })
 }
 
-/// Reads one row. TensorFlow does not tell text from bytes, so its clients may send text as `{"b64": …}`.
+/// Reads one row. TensorFlow does not distinguish text and bytes, so clients can send text as `{"b64": …}`.
 fn read_row(body: &Bytes, text: &str, task: &TaskManifest) -> Result<Value, ItemError> {
     let kinds = &task.input.kinds;
     let takes_objects = kinds.contains(&Kind::Json) || kinds.contains(&Kind::Bytes);
@@ -258,7 +257,7 @@ fn read_row(body: &Bytes, text: &str, task: &TaskManifest) -> Result<Value, Item
         return match String::from_utf8(data) {
             Ok(text) => Ok(Value::Text(text.into())),
             Err(error) => Err(ItemError::Invalid(format!(
-                "`b64` is not valid UTF-8: invalid byte at offset {}",
+                "`b64` is not UTF-8: invalid byte at offset {}",
                 error.utf8_error().valid_up_to()
             ))),
         };

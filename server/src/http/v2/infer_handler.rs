@@ -1,4 +1,4 @@
-//! `POST /v2/models/{model}/infer`: from a request's body to its reply.
+//! Handler of `POST /v2/models/{model}/infer`.
 
 use std::convert::Infallible;
 use std::time::Instant;
@@ -9,16 +9,17 @@ use actix_web::web::{self, Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
 
-use super::Name;
+use super::ModelPath;
 use super::infer_request::{HEADER_LENGTH, InferRequest, header_length, read_request};
-use super::infer_response::{Encoded, Reply as Head, write_response};
-use crate::api::tensors::{data_size, read_items, write_outputs};
+use super::infer_response::{Encoded, ResponseHead, write_response};
+use crate::api::tensors::{data_size, items_from_tensors, tensors_from_outcomes};
 use crate::api::{Call, Failure};
 use crate::clock;
 use crate::http::native::reply::max_size;
-use crate::http::native::task_handlers::{INLINE_BODY, INLINE_REPLY, add_timing, hints, run_sized};
+use crate::http::offload::{MAX_INLINE_BODY, MAX_INLINE_REPLY, run_by_size};
 use crate::http::request_body::receive;
-use crate::http::respond;
+use crate::http::request_headers::request_options;
+use crate::http::respond::{self, add_server_timing};
 use crate::http::server::Shared;
 use crate::metrics::Protocol;
 
@@ -27,7 +28,7 @@ pub(in crate::http) async fn infer(
     request: HttpRequest,
     payload: web::Payload,
     shared: Data<Shared>,
-    name: Path<Name>,
+    name: Path<ModelPath>,
 ) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
     let call = Call::to_name(&snapshot, &name.model, name.version.as_deref());
@@ -37,7 +38,7 @@ pub(in crate::http) async fn infer(
         Err(failure) => Err(failure),
     };
     let response = result.unwrap_or_else(|failure| respond::failure(&request, &failure));
-    record.answered(response.status().as_u16());
+    record.finish(response.status().as_u16());
     response
 }
 
@@ -45,11 +46,11 @@ async fn run(
     request: &HttpRequest,
     payload: web::Payload,
     shared: &Shared,
-    name: &Name,
+    name: &ModelPath,
     call: Call,
     received: Instant,
 ) -> Result<HttpResponse, Failure> {
-    let mut hints = hints(request, &call)?;
+    let mut options = request_options(request, &call)?;
     let json_length = header_length(request.headers().get(HEADER_LENGTH).map(HeaderValue::as_bytes))?;
     let body = receive(
         request,
@@ -59,46 +60,46 @@ async fn run(
         json_length.unwrap_or(0),
     )
     .await?;
-    let (of, limits, size) = (call.clone(), shared.body, body.len());
+    let (owned_call, limits, size) = (call.clone(), shared.body, body.len());
     let read = move || {
-        let task = of.manifest();
+        let task = owned_call.manifest();
         let InferRequest {
             inputs,
             parameters,
-            wanted,
+            requested,
             id,
         } = read_request(&body, json_length, task, limits)?;
-        let items = read_items(task, inputs, &parameters.for_task, limits)?;
-        Ok::<_, Failure>((items, parameters, wanted, id))
+        let items = items_from_tensors(task, inputs, &parameters.for_task, limits)?;
+        Ok::<_, Failure>((items, parameters, requested, id))
     };
-    let (items, parameters, wanted, id) = run_sized(size, INLINE_BODY, read).await??;
-    hints.override_with(parameters.timeout, parameters.priority);
-    let reply = call.run(items, received, hints).await?;
+    let (items, parameters, requested, id) = run_by_size(size, MAX_INLINE_BODY, read).await??;
+    options.override_with(parameters.timeout, parameters.priority);
+    let reply = call.run(items, received, options).await?;
 
     let started = clock::now();
     let id_size = id.as_ref().map_or(0, String::len);
-    let size = match wanted.has_json() {
+    let size = match requested.has_json() {
         true => max_size(&reply.outcomes),
         false => data_size(&reply.outcomes),
     };
-    let (model, of) = (name.model.clone(), call.clone());
+    let (model, owned_call) = (name.model.clone(), call.clone());
     let encode = move || {
-        let task = of.manifest();
-        let head = Head {
+        let task = owned_call.manifest();
+        let head = ResponseHead {
             model: &model,
             id: id.as_deref(),
             task,
         };
-        write_response(&head, write_outputs(task, reply.outcomes)?, &wanted)
+        write_response(&head, tensors_from_outcomes(task, reply.outcomes)?, &requested)
     };
-    let encoded = run_sized(size.saturating_add(id_size), INLINE_REPLY, encode).await??;
+    let encoded = run_by_size(size.saturating_add(id_size), MAX_INLINE_REPLY, encode).await??;
     let mut response = respond_with(encoded);
-    let took = call.observe_encode(started, true);
-    add_timing(&mut response, reply.timing, took);
+    let elapsed = call.observe_encode(started, true);
+    add_server_timing(&mut response, reply.timing, elapsed);
     Ok(response)
 }
 
-/// Sends the JSON and behind it the binary parts. Large parts go out as they are, one by one.
+/// Builds the response: the JSON followed by the binary data. Large binary data is sent without copying.
 fn respond_with(Encoded { json, binary }: Encoded) -> HttpResponse {
     if binary.is_empty() {
         return respond::json(200, json);
@@ -111,7 +112,7 @@ fn respond_with(Encoded { json, binary }: Encoded) -> HttpResponse {
             HeaderName::from_static(HEADER_LENGTH),
             HeaderValue::from(json.len()),
         ));
-    if length <= INLINE_REPLY {
+    if length <= MAX_INLINE_REPLY {
         let mut body = json;
         body.reserve_exact(length - body.len());
         binary.iter().for_each(|part| body.extend_from_slice(part));

@@ -1,7 +1,7 @@
-//! Takes a request of the Open Inference Protocol apart: JSON, and behind it the tensors that are sent as they are.
+//! Reads an inference request: JSON, optionally followed by binary tensor data.
 //!
-//! A header says how long the JSON is; without one all of the body is JSON. Nothing here knows what the tensors mean to
-//! the task: see [`crate::api::tensors`].
+//! A header states the length of the JSON. Without it, the whole body is JSON. [`crate::api::tensors`] matches the
+//! tensors with the task.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use plugin_abi::manifest::{Kind, TaskManifest};
@@ -9,139 +9,65 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::infer_request_error::InferRequestError;
+use super::raw_body::read_raw_body;
 use crate::api::request_parameters::Parameters;
-use crate::api::tensors::{self, Input, MediaTypes, Spec};
-use crate::api::{BodyLimits, Code, Failure};
+use crate::api::tensors::{self, InputTensor, MediaTypes};
+use crate::api::{BodyLimits, Failure};
 use crate::codec::bounded_json::AtMost;
-use crate::codec::data_uri;
-use crate::codec::read_elements;
+use crate::codec::{data_uri, read_elements};
 use crate::http::native::envelope::{check_depth, check_utf8};
-use crate::json::{self, JsonError, Object};
+use crate::json::{self, Object};
 use crate::values::{DType, byte_strings};
 
-/// The header that says how long the JSON is.
+/// The header with the length of the JSON.
 pub(crate) const HEADER_LENGTH: &str = "inference-header-content-length";
 
-/// A request, taken apart.
+/// A request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InferRequest {
-    /// The client's own name of the request, which goes into the reply.
+    /// The id that the client gave the request, which the response repeats.
     pub id: Option<String>,
-    /// Its tensors, not checked against anything but themselves.
-    pub inputs: Vec<Input>,
-    /// Its parameters.
+    /// The input tensors, not checked against the task.
+    pub inputs: Vec<InputTensor>,
+    /// The parameters.
     pub parameters: Parameters,
-    /// How the outputs are wanted.
-    pub wanted: Wanted,
+    /// The requested outputs.
+    pub requested: RequestedOutputs,
 }
 
-/// Which outputs a client wants, and how.
+/// The requested outputs and their form.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// All of them, as binary or as JSON.
+pub enum RequestedOutputs {
+    /// All outputs.
     All {
-        /// As binary.
+        /// As binary data instead of JSON.
         binary: bool,
     },
-    /// These.
-    These(Vec<WantedOutput>),
+    /// Only these outputs.
+    Named(Vec<RequestedOutput>),
 }
 
-impl Wanted {
-    /// Whether any output is wanted as JSON.
+impl RequestedOutputs {
+    /// Whether any output is requested as JSON.
     pub fn has_json(&self) -> bool {
         match self {
             Self::All { binary } => !binary,
-            Self::These(outputs) => outputs.iter().any(|output| !output.binary),
+            Self::Named(outputs) => outputs.iter().any(|output| !output.binary),
         }
     }
 }
 
-/// One output that a client wants.
+/// One requested output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WantedOutput {
-    /// Its name.
+pub struct RequestedOutput {
+    /// Name of the output.
     pub name: String,
-    /// As binary rather than as JSON.
+    /// As binary data instead of JSON.
     pub binary: bool,
 }
 
-/// Why a body is no request.
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error("header Inference-Header-Content-Length: expected a number of bytes, got `{0}`")]
-    HeaderLength(String),
-    #[error("header Inference-Header-Content-Length is {length}, but the body has only {body} bytes")]
-    HeaderTooLong { length: usize, body: usize },
-    #[error("malformed request body: {0}")]
-    Malformed(JsonError),
-    #[error(
-        "malformed request body: {error}; header Inference-Header-Content-Length says that the JSON ends at byte {length}"
-    )]
-    MalformedPart { error: JsonError, length: usize },
-    #[error(
-        "the body has {rest} bytes after the JSON, which ends at byte {length}; if they are binary tensors, send the \
-         header Inference-Header-Content-Length: {length}"
-    )]
-    MissingHeader { rest: usize, length: usize },
-    #[error("input `{name}`: unknown datatype `{datatype}`; known: {known}")]
-    Datatype {
-        name: String,
-        datatype: String,
-        known: String,
-    },
-    #[error("input `{name}`: shape {shape:?} has a negative dimension")]
-    NegativeDimension { name: String, shape: Vec<i64> },
-    #[error("input `{0}` has both `data` and `binary_data_size`; send one of them")]
-    BothForms(String),
-    #[error(
-        "input `{0}` has no data; expected `data`, or `parameters.binary_data_size` and the bytes behind the JSON"
-    )]
-    NoData(String),
-    #[error("input `{name}` has {dtype} data as JSON; {dtype} can only be sent as binary data")]
-    OnlyBinary { name: String, dtype: DType },
-    #[error("input `{name}`: {problem}")]
-    Data { name: String, problem: String },
-    #[error("input `{name}` has {got} elements in `data`, but its shape {shape:?} has {expected}")]
-    Elements {
-        name: String,
-        got: u64,
-        shape: Vec<u64>,
-        expected: String,
-    },
-    #[error("input `{name}` takes {wanted} bytes of binary data, but only {left} of {all} are left")]
-    BinaryTooShort {
-        name: String,
-        wanted: u64,
-        left: usize,
-        all: usize,
-    },
-    #[error("the body has {all} bytes of binary data, but the inputs take only {taken}")]
-    BinaryTooLong { taken: usize, all: usize },
-    #[error("{what} `{name}` is in shared memory, which this server does not support; send it in the body")]
-    SharedMemory { what: &'static str, name: String },
-    #[error("output `{0}`: `classification` is not supported; a task that classifies says so itself")]
-    Classification(String),
-    #[error("a raw body is one input of one item, but the task takes {0} inputs")]
-    RawInputs(usize),
-    #[error("a raw body is one tensor, but input `{0}` is a sequence of tensors")]
-    RawSequence(String),
-    #[error("a raw body of {bytes} bytes does not make input `{name}` of {dtype} {shape:?}")]
-    RawShape {
-        name: String,
-        bytes: usize,
-        dtype: DType,
-        shape: Vec<i64>,
-    },
-}
-
-impl From<ReadError> for Failure {
-    fn from(error: ReadError) -> Self {
-        Self::new(Code::Malformed, error.to_string())
-    }
-}
-
-/// Maximum number of inputs, and of outputs, that a request names.
+/// Maximum number of inputs, and of outputs, in a request.
 const MAX_TENSORS: usize = 1024;
 
 /// Maximum number of dimensions of a tensor.
@@ -189,7 +115,7 @@ struct OutputParameters {
     shared_memory_region: Option<String>,
 }
 
-/// Reads the header that says how long the JSON is.
+/// Parses the header with the length of the JSON.
 pub(crate) fn header_length(value: Option<&[u8]>) -> Result<Option<usize>, Failure> {
     let Some(value) = value else {
         return Ok(None);
@@ -199,13 +125,16 @@ pub(crate) fn header_length(value: Option<&[u8]>) -> Result<Option<usize>, Failu
         Ok(length) => Ok(Some(length)),
         Err(_) => {
             let text = text.chars().take(40).collect();
-            Err(ReadError::HeaderLength(text).into())
+            Err(InferRequestError::HeaderLength(text).into())
         }
     }
 }
 
-/// Takes a body apart, whose first `json_length` bytes are JSON; all of it, if that is not said. None of it, if that is
-/// zero: then the body is the single input of the task.
+/// Reads a request. The first `json_length` bytes of the body are JSON, or the whole body if there is no length. If
+/// the length is zero, the body is the data of the task's only input.
+///
+/// # Errors
+/// If the body is not a request.
 pub fn read_request(
     body: &Bytes,
     json_length: Option<usize>,
@@ -213,10 +142,10 @@ pub fn read_request(
     limits: BodyLimits,
 ) -> Result<InferRequest, Failure> {
     let (json, has_header) = match json_length {
-        Some(0) => return Ok(read_raw(body, task)?),
+        Some(0) => return Ok(read_raw_body(body, task)?),
         Some(length) if length > body.len() => {
             let body = body.len();
-            return Err(ReadError::HeaderTooLong { length, body }.into());
+            return Err(InferRequestError::HeaderTooLong { length, body }.into());
         }
         Some(length) => (&body[..length], true),
         None => (&body[..], false),
@@ -229,14 +158,14 @@ pub fn read_request(
         Some(parameters) => Parameters::read_json(parameters.get(), task)?,
         None => Parameters::default(),
     };
-    let wanted = read_wanted(
+    let requested = read_requested_outputs(
         request.outputs.map_or_else(Vec::new, |outputs| outputs.0),
         &parameters,
     )?;
-    if let Wanted::These(outputs) = &wanted {
+    if let RequestedOutputs::Named(outputs) = &requested {
         tensors::check_requested(task, outputs.iter().map(|output| output.name.as_str()))?;
     }
-    let mut binary = Binary {
+    let mut binary = BinaryData {
         data: body.slice(json.len()..),
         taken: 0,
     };
@@ -251,11 +180,11 @@ pub fn read_request(
         id: request.id.filter(|id| !id.is_empty()),
         inputs,
         parameters,
-        wanted,
+        requested,
     })
 }
 
-/// Reads the JSON of a request, whose length a header may have stated.
+/// Reads the JSON of a request. `has_header` states whether its length comes from a header.
 fn read_json(json: &[u8], has_header: bool, limits: BodyLimits) -> Result<RequestJson<'_>, Failure> {
     let text = check_utf8(json)?;
     check_depth(json, limits.depth)?;
@@ -263,77 +192,83 @@ fn read_json(json: &[u8], has_header: bool, limits: BodyLimits) -> Result<Reques
         Ok(Object(request)) => Ok(request),
         Err(error) if has_header => {
             let length = json.len();
-            Err(ReadError::MalformedPart { error, length }.into())
+            Err(InferRequestError::MalformedPart { error, length }.into())
         }
-        Err(error) => Err(ReadError::Malformed(error).into()),
+        Err(error) => Err(InferRequestError::Malformed(error).into()),
     }
 }
 
-/// The error of a body that goes on after its JSON, although no header states the length of the JSON.
-fn missing_header(body: &[u8]) -> Option<ReadError> {
+/// Returns the error for a body that continues after the JSON without a header that states the length of the JSON.
+fn missing_header(body: &[u8]) -> Option<InferRequestError> {
     let mut documents = serde_json::Deserializer::from_slice(body).into_iter::<IgnoredAny>();
     documents.next()?.ok()?;
     let length = documents.byte_offset();
     let rest = body.len() - length;
-    (!body[length..].trim_ascii().is_empty()).then_some(ReadError::MissingHeader { rest, length })
+    (!body[length..].trim_ascii().is_empty()).then_some(InferRequestError::MissingHeader { rest, length })
 }
 
-fn read_wanted(outputs: Vec<Object<OutputJson>>, parameters: &Parameters) -> Result<Wanted, ReadError> {
+fn read_requested_outputs(
+    outputs: Vec<Object<OutputJson>>,
+    parameters: &Parameters,
+) -> Result<RequestedOutputs, InferRequestError> {
     if outputs.is_empty() {
-        return Ok(Wanted::All {
+        return Ok(RequestedOutputs::All {
             binary: parameters.binary_output,
         });
     }
-    let wanted = |Object(output): Object<OutputJson>| {
+    let requested = |Object(output): Object<OutputJson>| {
         let Object(parameters) = output.parameters.unwrap_or_default();
         if parameters.shared_memory_region.is_some() {
-            return Err(ReadError::SharedMemory {
+            return Err(InferRequestError::SharedMemory {
                 what: "output",
                 name: output.name,
             });
         }
         if parameters.classification.is_some_and(|classes| classes > 0) {
-            return Err(ReadError::Classification(output.name));
+            return Err(InferRequestError::Classification(output.name));
         }
-        Ok(WantedOutput {
+        Ok(RequestedOutput {
             name: output.name,
-            // What the request says as a whole does not count for an output that is named, and so it is at Triton.
+            // As in Triton, `binary_data_output` of the request does not apply to outputs that are requested by name.
             binary: parameters.binary_data.unwrap_or(false),
         })
     };
-    let wanted = outputs.into_iter().map(wanted).collect::<Result<Vec<_>, _>>()?;
-    Ok(Wanted::These(wanted))
+    let requested = outputs
+        .into_iter()
+        .map(requested)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(RequestedOutputs::Named(requested))
 }
 
-/// What comes behind the JSON, taken piece by piece.
-struct Binary {
+/// The binary data after the JSON, of which each input takes a part.
+struct BinaryData {
     data: Bytes,
     taken: usize,
 }
 
-impl Binary {
-    fn take(&mut self, name: &str, wanted: u64) -> Result<Bytes, ReadError> {
+impl BinaryData {
+    fn take(&mut self, name: &str, requested: u64) -> Result<Bytes, InferRequestError> {
         let left = self.data.len() - self.taken;
-        match usize::try_from(wanted) {
+        match usize::try_from(requested) {
             Ok(length) if length <= left => {
                 let start = self.taken;
                 self.taken += length;
                 Ok(self.data.slice(start..self.taken))
             }
-            _ => Err(ReadError::BinaryTooShort {
+            _ => Err(InferRequestError::BinaryTooShort {
                 name: name.to_owned(),
-                wanted,
+                requested,
                 left,
                 all: self.data.len(),
             }),
         }
     }
 
-    fn finish(self) -> Result<(), ReadError> {
+    fn finish(self) -> Result<(), InferRequestError> {
         if self.taken == self.data.len() {
             return Ok(());
         }
-        Err(ReadError::BinaryTooLong {
+        Err(InferRequestError::BinaryTooLong {
             taken: self.taken,
             all: self.data.len(),
         })
@@ -342,13 +277,13 @@ impl Binary {
 
 fn read_input(
     input: InputJson<'_>,
-    binary: &mut Binary,
+    binary: &mut BinaryData,
     task: &TaskManifest,
     limits: BodyLimits,
-) -> Result<Input, Failure> {
+) -> Result<InputTensor, Failure> {
     let name = input.name;
     let Some(dtype) = DType::from_name(&input.datatype) else {
-        let unknown = ReadError::Datatype {
+        let unknown = InferRequestError::Datatype {
             datatype: input.datatype.chars().take(40).collect(),
             known: DType::all().map(DType::name).collect::<Vec<_>>().join(", "),
             name,
@@ -358,23 +293,23 @@ fn read_input(
     let shape: Result<Vec<u64>, _> = input.shape.0.iter().map(|&dim| u64::try_from(dim)).collect();
     let Ok(shape) = shape else {
         let shape = input.shape.0;
-        return Err(ReadError::NegativeDimension { name, shape }.into());
+        return Err(InferRequestError::NegativeDimension { name, shape }.into());
     };
     let max = tensors::max_elements(task, &name, &shape, limits)?;
     let Object(parameters) = input.parameters.unwrap_or_default();
     if parameters.shared_memory_region.is_some() {
-        return Err(ReadError::SharedMemory { what: "input", name }.into());
+        return Err(InferRequestError::SharedMemory { what: "input", name }.into());
     }
     let content_type = parameters.content_type.unwrap_or_default();
     let mut media_types = None;
     let data = match (input.data, parameters.binary_data_size) {
-        (Some(_), Some(_)) => return Err(ReadError::BothForms(name).into()),
-        (None, None) => return Err(ReadError::NoData(name).into()),
+        (Some(_), Some(_)) => return Err(InferRequestError::BothForms(name).into()),
+        (None, None) => return Err(InferRequestError::NoData(name).into()),
         (None, Some(size)) => binary.take(&name, size)?,
         (Some(data), None) => {
             let data = read_json_data(&name, dtype, &shape, max, data.get())?;
             if task.input.kinds.contains(&Kind::Bytes) && dtype == DType::Bytes {
-                let decoded = decode_texts(&name, data, &content_type)?;
+                let decoded = decode_strings(&name, data, &content_type)?;
                 media_types = decoded.media_types;
                 decoded.data
             } else {
@@ -382,7 +317,7 @@ fn read_input(
             }
         }
     };
-    Ok(Input {
+    Ok(InputTensor {
         name,
         dtype,
         shape,
@@ -391,8 +326,8 @@ fn read_input(
     })
 }
 
-/// The media type that a `content_type` names. Names of encodings, such as MLServer's `np` and `str`, state nothing that
-/// the datatype does not.
+/// Returns the media type in a `content_type`; empty for encodings such as MLServer's `np` and `str`, which the
+/// datatype already implies.
 fn media_type(content_type: &str) -> String {
     if content_type.contains('/') {
         content_type.to_owned()
@@ -401,17 +336,17 @@ fn media_type(content_type: &str) -> String {
     }
 }
 
-/// Reads `data`: flat, or nested as the shape says.
+/// Reads `data`, which is a flat array or nested according to the shape.
 fn read_json_data(
     name: &str,
     dtype: DType,
     shape: &[u64],
     max: Option<u64>,
     text: &str,
-) -> Result<Bytes, ReadError> {
+) -> Result<Bytes, InferRequestError> {
     if matches!(dtype, DType::Fp16 | DType::Bf16) {
         let name = name.to_owned();
-        return Err(ReadError::OnlyBinary { name, dtype });
+        return Err(InferRequestError::OnlyBinary { name, dtype });
     }
     let product = |dims: &[u64]| {
         dims.iter()
@@ -419,145 +354,77 @@ fn read_json_data(
     };
     let expected = product(shape);
     let max = max.into_iter().chain(expected).min();
-    let (data, dims) = read_elements(text, dtype, max).map_err(|problem| ReadError::Data {
+    let (data, dims) = read_elements(text, dtype, max).map_err(|problem| InferRequestError::Data {
         name: name.to_owned(),
         problem,
     })?;
     let got = product(&dims).unwrap_or(u64::MAX);
     if dims.is_empty() && !shape.is_empty() {
-        return Err(ReadError::Data {
+        return Err(InferRequestError::Data {
             name: name.to_owned(),
-            problem: "`data` is not an array".to_owned(),
+            problem: "expected `data` to be an array".to_owned(),
         });
     }
     if Some(got) != expected {
-        return Err(ReadError::Elements {
+        return Err(InferRequestError::Elements {
             name: name.to_owned(),
             got,
             shape: shape.to_vec(),
-            expected: expected.map_or("too many".to_owned(), |expected| expected.to_string()),
+            expected: expected.map_or("more than 2^64".to_owned(), |expected| expected.to_string()),
         });
     }
-    // An empty array hides the dimensions within it.
+    // The dimensions below an empty array are not visible in JSON.
     let hides_dimensions = got == 0 && shape.starts_with(&dims);
     if dims.len() > 1 && dims != shape && !hides_dimensions {
-        return Err(ReadError::Data {
+        return Err(InferRequestError::Data {
             name: name.to_owned(),
-            problem: format!("`data` is nested as {dims:?}, but the shape is {shape:?}"),
+            problem: format!("`data` has shape {dims:?}, expected {shape:?}"),
         });
     }
     Ok(data)
 }
 
-/// Strings that stand for bytes, decoded.
-struct DecodedTexts {
+/// Bytes decoded from strings.
+struct DecodedStrings {
     data: Bytes,
-    /// One for each element if an element states its own.
+    /// One per element, if any element is a data URI.
     media_types: Option<MediaTypes>,
 }
 
-/// Decodes strings that stand for bytes: data URIs, and base64 if the client declares it. A data URI states the media type
-/// of its own element.
-fn decode_texts(name: &str, data: Bytes, content_type: &str) -> Result<DecodedTexts, ReadError> {
+/// Decodes the strings of an input of kind bytes: data URIs, and base64 if the client declares it. A data URI sets
+/// the media type of its element.
+fn decode_strings(name: &str, data: Bytes, content_type: &str) -> Result<DecodedStrings, InferRequestError> {
     let is_base64 = content_type == "base64";
-    let has_uris = byte_strings(&data).any(|element| data_uri::is_one(&element));
+    let has_uris = byte_strings(&data).any(|element| data_uri::is_data_uri(&element));
     if !is_base64 && !has_uris {
         let media_types = None;
-        return Ok(DecodedTexts { data, media_types });
+        return Ok(DecodedStrings { data, media_types });
     }
     let mut decoded = BytesMut::with_capacity(data.len());
     let mut media_types = Vec::new();
     for (at, element) in byte_strings(&data).enumerate() {
-        let bytes = if data_uri::is_one(&element) {
+        let bytes = if data_uri::is_data_uri(&element) {
             data_uri::decode(&element).map(|uri| (uri.data, uri.media_type))
         } else if is_base64 {
             data_uri::decode_base64(&element).map(|data| (data, String::new()))
         } else {
             Ok((element.to_vec(), media_type(content_type)))
         };
-        let (bytes, element_type) = bytes.map_err(|problem| ReadError::Data {
+        let (bytes, element_type) = bytes.map_err(|problem| InferRequestError::Data {
             name: name.to_owned(),
             problem: format!("element {at}: {problem}"),
         })?;
-        // What is decoded is shorter than what was read, whose length fitted.
+        // Decoding makes an element shorter, so its length still fits.
         decoded.put_u32_le(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         decoded.put_slice(&bytes);
         if has_uris {
             media_types.push(element_type);
         }
     }
-    Ok(DecodedTexts {
+    Ok(DecodedStrings {
         data: decoded.freeze(),
         media_types: has_uris.then_some(MediaTypes::Each(media_types)),
     })
-}
-
-/// Reads a body that is the data of the single input.
-fn read_raw(body: &Bytes, task: &TaskManifest) -> Result<InferRequest, ReadError> {
-    let specs = tensors::inputs(task);
-    let [spec] = specs.as_slice() else {
-        return Err(ReadError::RawInputs(specs.len()));
-    };
-    if spec.sequence {
-        return Err(ReadError::RawSequence(spec.name.to_owned()));
-    }
-    let (shape, data) = match spec.dtype.size() {
-        Some(size) => (raw_shape(spec, body.len(), size)?, body.clone()),
-        None => {
-            let length = u32::try_from(body.len()).map_err(|_| raw_mismatch(spec, body.len()))?;
-            let mut element = BytesMut::with_capacity(4 + body.len());
-            element.put_u32_le(length);
-            element.put_slice(body);
-            (vec![1; spec.shape().len()], element.freeze())
-        }
-    };
-    Ok(InferRequest {
-        id: None,
-        inputs: vec![Input {
-            name: spec.name.to_owned(),
-            dtype: spec.dtype,
-            shape,
-            data,
-            media_types: MediaTypes::default(),
-        }],
-        parameters: Parameters::default(),
-        wanted: Wanted::All { binary: true },
-    })
-}
-
-/// The shape of that many bytes. If the item has an open dimension there is one item, otherwise as many as the bytes make.
-fn raw_shape(spec: &Spec<'_>, bytes: usize, size: usize) -> Result<Vec<u64>, ReadError> {
-    let open = spec.item_shape.iter().filter(|&&dim| dim < 0).count();
-    let mut shape = spec.shape();
-    match open {
-        _ if spec.unranked => return Err(raw_mismatch(spec, bytes)),
-        1 if spec.batched => shape[0] = 1,
-        0 | 1 => {}
-        _ => return Err(raw_mismatch(spec, bytes)),
-    }
-    let known = shape
-        .iter()
-        .filter_map(|&dim| u64::try_from(dim).ok())
-        .try_fold(size as u64, u64::checked_mul)
-        .filter(|&known| known > 0 && (bytes as u64).is_multiple_of(known))
-        .ok_or_else(|| raw_mismatch(spec, bytes))?;
-    let open = bytes as u64 / known;
-    if open != 1 && shape.iter().all(|&dim| dim >= 0) {
-        return Err(raw_mismatch(spec, bytes));
-    }
-    Ok(shape
-        .iter()
-        .map(|&dim| u64::try_from(dim).unwrap_or(open))
-        .collect())
-}
-
-fn raw_mismatch(spec: &Spec<'_>, bytes: usize) -> ReadError {
-    ReadError::RawShape {
-        name: spec.name.to_owned(),
-        bytes,
-        dtype: spec.dtype,
-        shape: spec.shape(),
-    }
 }
 
 #[cfg(test)]

@@ -1,52 +1,56 @@
-//! Puts a reply of the Open Inference Protocol together: JSON, and the data of tensors that are wanted as binary behind it,
-//! as the model gave them.
+//! Writes an inference response: JSON, followed by the data of the outputs that are requested as binary data.
 
 use bytes::Bytes;
 use plugin_abi::manifest::TaskManifest;
 
-use super::infer_request::Wanted;
-use crate::api::tensors::{Output, choose_outputs};
+use super::infer_request::RequestedOutputs;
+use crate::api::tensors::{OutputTensor, choose_outputs};
 use crate::api::{Code, Failure, VERSION};
-use crate::http::native::reply::{write_string, write_tensor};
+use crate::codec::{write_string, write_tensor};
 use crate::values::{DType, Tensor};
 
-/// What a reply is about.
+/// The request that a response answers.
 #[derive(Clone, Copy, Debug)]
-pub struct Reply<'a> {
-    /// As the client called the model.
+pub struct ResponseHead<'a> {
+    /// The model name in the request.
     pub model: &'a str,
-    /// As the client called the request.
+    /// The id in the request.
     pub id: Option<&'a str>,
-    /// What it requested.
+    /// Manifest of the task.
     pub task: &'a TaskManifest,
 }
 
-/// A reply on its way out.
+/// An encoded response.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encoded {
     /// The JSON.
     pub json: Vec<u8>,
-    /// What comes behind it, in order; if anything does, a header says how long the JSON is.
+    /// The binary data after the JSON, in order. If there is any, a header states the length of the JSON.
     pub binary: Vec<Bytes>,
 }
 
-/// Writes a reply with the outputs that are wanted.
+/// Writes a response with the requested outputs.
 ///
 /// # Errors
-/// One of them cannot be JSON, and was not wanted as binary; or the model did not return it.
-pub fn write_response(reply: &Reply<'_>, outputs: Vec<Output>, wanted: &Wanted) -> Result<Encoded, Failure> {
+/// If JSON cannot express an output that was not requested as binary data, or the model did not return a requested
+/// output.
+pub fn write_response(
+    head: &ResponseHead<'_>,
+    outputs: Vec<OutputTensor>,
+    requested: &RequestedOutputs,
+) -> Result<Encoded, Failure> {
     let mut json = Vec::with_capacity(256);
     json.extend_from_slice(b"{\"model_name\":");
-    write_string(&mut json, reply.model);
+    write_string(&mut json, head.model);
     json.extend_from_slice(b",\"model_version\":");
     write_string(&mut json, VERSION);
-    if let Some(id) = reply.id {
+    if let Some(id) = head.id {
         json.extend_from_slice(b",\"id\":");
         write_string(&mut json, id);
     }
     json.extend_from_slice(b",\"outputs\":[");
     let mut binary = Vec::new();
-    for (index, (output, as_binary)) in choose(reply.task, outputs, wanted)?.into_iter().enumerate() {
+    for (index, (output, as_binary)) in choose(head.task, outputs, requested)?.into_iter().enumerate() {
         if index > 0 {
             json.push(b',');
         }
@@ -66,25 +70,25 @@ pub fn write_response(reply: &Reply<'_>, outputs: Vec<Output>, wanted: &Wanted) 
     Ok(Encoded { json, binary })
 }
 
-/// The outputs that are wanted, in the order in which the client named them, and whether each is wanted as binary.
+/// Selects the requested outputs in order, and returns whether each is requested as binary data.
 fn choose(
     task: &TaskManifest,
-    outputs: Vec<Output>,
-    wanted: &Wanted,
-) -> Result<Vec<(Output, bool)>, Failure> {
-    match wanted {
-        Wanted::All { binary } => Ok(outputs.into_iter().map(|output| (output, *binary)).collect()),
-        Wanted::These(these) => {
-            let names = these.iter().map(|wanted| wanted.name.as_str());
+    outputs: Vec<OutputTensor>,
+    requested: &RequestedOutputs,
+) -> Result<Vec<(OutputTensor, bool)>, Failure> {
+    match requested {
+        RequestedOutputs::All { binary } => Ok(outputs.into_iter().map(|output| (output, *binary)).collect()),
+        RequestedOutputs::Named(named) => {
+            let names = named.iter().map(|requested| requested.name.as_str());
             let chosen = choose_outputs(task, &outputs, names)?.into_iter();
             Ok(chosen
-                .map(|(position, output)| (output, these[position].binary))
+                .map(|(position, output)| (output, named[position].binary))
                 .collect())
         }
     }
 }
 
-fn write_head(json: &mut Vec<u8>, output: &Output) {
+fn write_head(json: &mut Vec<u8>, output: &OutputTensor) {
     json.extend_from_slice(b"{\"name\":");
     write_string(json, &output.name);
     json.extend_from_slice(b",\"datatype\":");
@@ -100,10 +104,10 @@ fn write_head(json: &mut Vec<u8>, output: &Output) {
 }
 
 /// Writes the elements as one flat array.
-fn write_data(json: &mut Vec<u8>, output: Output) -> Result<(), Failure> {
+fn write_data(json: &mut Vec<u8>, output: OutputTensor) -> Result<(), Failure> {
     if matches!(output.dtype, DType::Fp16 | DType::Bf16) {
         let message = format!(
-            "output `{}` is {}, which JSON cannot express; request binary output",
+            "output `{}` has datatype {}, which JSON cannot express; request it as binary data",
             output.name, output.dtype
         );
         return Err(Failure::new(Code::Malformed, message));
@@ -113,7 +117,7 @@ fn write_data(json: &mut Vec<u8>, output: Output) -> Result<(), Failure> {
     let flat = Tensor::new(name, dtype, vec![elements], output.into_data())
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
     write_tensor(json, &flat)
-        .map_err(|error| Failure::new(Code::Malformed, format!("{error}; request binary output")))
+        .map_err(|error| Failure::new(Code::Malformed, format!("{error}; request it as binary data")))
 }
 
 #[cfg(test)]

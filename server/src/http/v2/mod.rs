@@ -1,18 +1,22 @@
-//! The Open Inference Protocol over REST, as Triton's and KServe's clients speak it, with the binary tensor extension.
+//! The Open Inference Protocol over REST, for clients of Triton and KServe, with the binary tensor data extension.
 //!
-//! `metadata_handlers` answers what the server and its models are, `infer_handler` runs a task: `infer_request` takes a request apart, `infer_response`
-//! puts the reply together. What tensors mean to a task is in [`crate::api::tensors`].
+//! `infer_handler` runs a task: [`infer_request`] reads the request, and [`infer_response`] writes the response.
+//! `metadata_handlers` describes the server and its models, and `repository_handlers` lists, loads and unloads
+//! models.
 
 pub(super) mod infer_handler;
 pub mod infer_request;
+mod infer_request_error;
 pub mod infer_response;
 pub(super) mod metadata_handlers;
+mod raw_body;
+pub(super) mod repository_handlers;
 
 use serde::Deserialize;
 
-/// The part of a path that says which model is meant.
+/// The model and version in a path.
 #[derive(Debug, Deserialize)]
-pub(super) struct Name {
+pub(super) struct ModelPath {
     /// `model` or `model.task`.
     model: String,
     version: Option<String>,

@@ -12,26 +12,26 @@ fn native(body: &str) -> Result<Split<'_>, RequestError> {
 #[test]
 fn items_are_slices_of_the_body() {
     let split = native(r#" {"inputs": [ "a" , {"b":[1, 2]},null], "parameters": {"k": 1}} "#)
-        .expect("a good request");
+        .expect("the request is valid");
     assert_eq!(split.form, Form::List);
     assert_eq!(split.items, [r#""a""#, r#"{"b":[1, 2]}"#, "null"]);
     assert_eq!(split.parameters, Some(r#"{"k": 1}"#));
 
-    let split = native(r#"{"input":[1,2]}"#).expect("a good request");
+    let split = native(r#"{"input":[1,2]}"#).expect("the request is valid");
     assert_eq!((split.form, split.items), (Form::Single, vec!["[1,2]"]));
 }
 
 #[test]
-fn a_body_that_is_no_request_says_what_is_wrong() {
-    let message = |body: &str| native(body).expect_err("a bad request").to_string();
+fn an_invalid_body_is_rejected_with_the_reason() {
+    let message = |body: &str| native(body).expect_err("the request is invalid").to_string();
     let cases = [
         (
             "",
-            "malformed request body: it is empty; expected a JSON object with `inputs` (a list) or `input`",
+            "malformed request body: the body is empty; expected an object with `inputs` (an array) or `input`",
         ),
         (
             "[1]",
-            "malformed request body: got an array, expected an object with `inputs` (a list) or `input` at line 1 column 0",
+            "malformed request body: got an array, expected an object with `inputs` (an array) or `input` at line 1 column 0",
         ),
         (
             "{\n\"inputs\": [1,]}",
@@ -52,21 +52,21 @@ fn a_body_that_is_no_request_says_what_is_wrong() {
         ("{\"inputs\":[]}", "`inputs` has no items; expected at least one"),
         (
             "{\"inputs\":[1,2,3,4,5]}",
-            "`inputs` has more than 4 items, the maximum for one request",
+            "`inputs` has too many items: expected at most 4 per request",
         ),
-        ("{}", "missing member `inputs` (a list) or `input`"),
+        ("{}", "missing member `inputs` (an array) or `input`"),
         (
             "{\"input\":1,\"inputs\":[1]}",
-            "`inputs` and `input` are both given; send one of them",
+            "both `inputs` and `input` are present; send one of them",
         ),
-        ("{\"input\":1,\"input\":2}", "member `input` is given twice"),
+        ("{\"input\":1,\"input\":2}", "duplicate member `input`"),
         (
             "{\"inptus\":[1]}",
-            "unknown member `inptus`, did you mean `inputs`?; known members: inputs, input, parameters",
+            "unknown member `inptus`, did you mean `inputs`?; expected one of inputs, input, parameters",
         ),
         (
             "{\"input\":1,\"parameters\":3}",
-            "malformed request body: `parameters` must be an object at line 1 column 26",
+            "malformed request body: `parameters`: expected an object at line 1 column 26",
         ),
     ];
     for (body, expected) in cases {
@@ -75,7 +75,7 @@ fn a_body_that_is_no_request_says_what_is_wrong() {
 }
 
 #[test]
-fn invalid_utf8_is_refused_with_its_offset() {
+fn invalid_utf8_is_rejected_with_its_offset() {
     let error = split(b"{\"input\":\"\xff\"}", LIMITS);
     assert_eq!(error, Err(RequestError::NotUtf8 { offset: 10 }));
 }
@@ -112,10 +112,10 @@ fn any_json() -> impl Strategy<Value = Json> {
 
 proptest! {
     #[test]
-    fn splitting_gives_what_a_tree_would(items in prop::collection::vec(any_json(), 1..5), pretty: bool) {
+    fn splitting_is_equivalent_to_parsing_a_tree(items in prop::collection::vec(any_json(), 1..5), pretty: bool) {
         let document = json!({"inputs": items});
         let text = if pretty { format!("{document:#}") } else { document.to_string() };
-        let split = native(&text).expect("a good request");
+        let split = native(&text).expect("the request is valid");
         let read: Vec<Json> = split
             .items
             .iter()
@@ -126,12 +126,12 @@ proptest! {
     }
 
     #[test]
-    fn no_body_makes_it_panic(body: Vec<u8>) {
+    fn splitting_never_panics(body: Vec<u8>) {
         let _ = split(&body, LIMITS);
     }
 
     #[test]
-    fn no_cut_of_a_good_body_is_good(items in prop::collection::vec(any_json(), 1..5), cut: prop::sample::Index) {
+    fn a_truncated_body_is_rejected(items in prop::collection::vec(any_json(), 1..5), cut: prop::sample::Index) {
         let text = json!({"inputs": items}).to_string();
         let cut = cut.index(text.len());
         prop_assert!(split(&text.as_bytes()[..cut], LIMITS).is_err());

@@ -15,16 +15,16 @@ fn task(kinds: &[Kind], media_types: &[&str]) -> TaskManifest {
 }
 
 #[test]
-fn parameters_need_a_task_that_takes_them() {
+fn parameters_are_rejected_if_the_task_takes_none() {
     let body = Bytes::from_static(b"{\"input\":\"a\",\"parameters\":{\"k\":1}}");
     let mut task = task(&[Kind::Text], &[]);
     let read = |task: &TaskManifest| read_body(&body, None, task, LIMITS);
     assert_eq!(
-        read(&task).expect_err("no parameters here").to_string(),
+        read(&task).expect_err("the task takes no parameters").to_string(),
         "task `scan` takes no parameters"
     );
     task.parameters_schema = json!({"type": "object"});
-    let items = read(&task).expect("parameters are welcome").items;
+    let items = read(&task).expect("the task takes parameters").items;
     assert_eq!(
         items,
         [Ok(ItemInput {
@@ -35,13 +35,13 @@ fn parameters_need_a_task_that_takes_them() {
 }
 
 #[test]
-fn raw_bodies_are_one_item_of_the_kind_that_the_task_takes() {
+fn a_raw_body_is_one_item() {
     let body = Bytes::from_static(b"abc");
     let read = |content_type: &str, task: &TaskManifest| {
         read_body(&body, Some(content_type), task, LIMITS).map(|body| {
             assert_eq!(body.form, Form::Single);
             let item = body.items.into_iter().next().expect("one item");
-            item.expect("a good item").value
+            item.expect("the item is valid").value
         })
     };
     let bytes = |media_type: &str| {
@@ -58,8 +58,10 @@ fn raw_bodies_are_one_item_of_the_kind_that_the_task_takes() {
         bytes("application/octet-stream")
     );
     assert_eq!(
-        read("image/gif", &image).expect_err("not a gif").to_string(),
-        "unsupported media type `image/gif`; task `scan` accepts application/json, \
+        read("image/gif", &image)
+            .expect_err("GIF is not accepted")
+            .to_string(),
+        "unsupported media type `image/gif`: task `scan` accepts application/json, \
          application/octet-stream, image/png, audio/*"
     );
     let text = task(&[Kind::Text], &[]);
@@ -69,9 +71,9 @@ fn raw_bodies_are_one_item_of_the_kind_that_the_task_takes() {
     );
     assert!(read("text/plain; charset=latin1", &text).is_err());
     assert_eq!(
-        read(FORM, &text).expect_err("it is not JSON").to_string(),
-        "unsupported media type `application/x-www-form-urlencoded`, the default of `curl -d`, for a body that is not a \
-         JSON object; task `scan` accepts application/json, text/plain: set the header `content-type`"
+        read(FORM, &text).expect_err("the body is not JSON").to_string(),
+        "unsupported media type `application/x-www-form-urlencoded`: task `scan` accepts application/json, text/plain; \
+        set the header `content-type` (`curl -d` sends the form type by default)"
     );
     let anything = task(&[Kind::Bytes], &[]);
     assert_eq!(read(FORM, &anything), bytes(FORM));
@@ -82,7 +84,7 @@ fn raw_bodies_are_one_item_of_the_kind_that_the_task_takes() {
 }
 
 #[test]
-fn json_is_read_whatever_the_usual_tools_call_it() {
+fn json_is_accepted_with_the_content_types_of_common_tools() {
     let request = Bytes::from_static(b" {\"input\": \"a\"}");
     let kinds = [&[Kind::Text][..], &[Kind::Text, Kind::Bytes], &[Kind::Json]];
     for kinds in kinds {
@@ -108,7 +110,7 @@ fn json_is_read_whatever_the_usual_tools_call_it() {
         }
     }
     let text = task(&[Kind::Text], &[]);
-    let raw = read_body(&request, Some("text/plain"), &text, LIMITS).expect("it is a text");
+    let raw = read_body(&request, Some("text/plain"), &text, LIMITS).expect("the task takes text");
     assert_eq!(raw.items.len(), 1);
     assert_eq!(
         raw.items[0].as_ref().map(|item| &item.value),

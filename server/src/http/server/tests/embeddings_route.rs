@@ -5,12 +5,12 @@ use super::test_server::TestServer;
 const PATH: &str = "/v1/embeddings";
 
 #[actix_web::test]
-async fn a_text_or_a_list_of_texts_is_embedded() {
+async fn a_string_or_an_array_of_strings_is_embedded() {
     let server = TestServer::start();
     let expected = |vectors: Json| {
         let data: Vec<Json> = vectors
             .as_array()
-            .expect("vectors are a list")
+            .expect("the embeddings are an array")
             .iter()
             .enumerate()
             .map(|(index, vector)| json!({"object": "embedding", "index": index, "embedding": vector}))
@@ -36,29 +36,29 @@ async fn a_text_or_a_list_of_texts_is_embedded() {
 }
 
 #[actix_web::test]
-async fn what_cannot_be_embedded_is_told_in_the_words_of_openai() {
+async fn invalid_requests_get_errors_in_the_format_of_openai() {
     let server = TestServer::start();
     let cases = [
         (
             json!({"model": "visoin", "input": "a"}),
             (404, "model"),
-            "unknown model `visoin`, did you mean `vision`?; loaded: later, vision, vision.embed, vision.flip, \
+            "unknown model `visoin`, did you mean `vision`?; known models: later, vision, vision.embed, vision.flip, \
              vision.negate, vision.upper, vision.wait, vision.whole",
         ),
         (
             json!({"model": "vision.upper", "input": "a"}),
             (400, "model"),
-            "`vision.upper` makes no embeddings; what does: vision.embed",
+            "`vision.upper` does not produce embeddings; available: vision.embed",
         ),
         (
             json!({"model": "vision", "input": [1, 2]}),
             (400, "input"),
-            "`input` has token ids, which this model does not take; send text",
+            "`input`: token ids are not supported; expected strings",
         ),
         (
             json!({"model": "vision", "input": [[1], [2]]}),
             (400, "input"),
-            "`input` has token ids, which this model does not take; send text",
+            "`input`: token ids are not supported; expected strings",
         ),
         (
             json!({"model": "vision", "input": []}),
@@ -73,22 +73,22 @@ async fn what_cannot_be_embedded_is_told_in_the_words_of_openai() {
         (
             json!({"model": "vision", "input": {"a": 1}}),
             (400, "input"),
-            "`input`: expected a string or a list, got an object",
+            "`input`: expected a string or an array, got an object",
         ),
         (
             json!({"model": "vision", "input": vec!["a"; 9]}),
             (400, "input"),
-            "`input` has more than 8 items, the maximum for one request",
+            "`input` has too many items: expected at most 8 per request",
         ),
         (
             json!({"model": "vision", "input": "a", "encoding_format": "hex"}),
             (400, "encoding_format"),
-            "`encoding_format`: expected float or base64, got `hex`",
+            "invalid value `hex` for `encoding_format`: expected float or base64",
         ),
         (
             json!({"model": "vision", "input": "a", "dimensions": 3}),
             (400, "dimensions"),
-            "`dimensions`: the embeddings of `vision` have 2 dimensions and cannot be cut to 3",
+            "invalid value 3 for `dimensions`: the embeddings of `vision` always have 2 dimensions",
         ),
     ];
     for (request, (status, param), message) in cases {
@@ -116,7 +116,7 @@ async fn what_cannot_be_embedded_is_told_in_the_words_of_openai() {
 }
 
 #[actix_web::test]
-async fn clients_need_a_key_where_there_are_keys() {
+async fn clients_must_send_a_key_if_keys_are_configured() {
     let server = TestServer::start_with("api_keys = [\"0123456789abcdef\"]");
     let body = json!({"model": "vision", "input": "a"}).to_string();
     let refused = server.send(&format!("POST {PATH}"), body.as_bytes()).await;

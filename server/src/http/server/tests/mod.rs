@@ -1,4 +1,4 @@
-//! The server over real sockets, with a model that is made up here.
+//! Tests of the server over real sockets, with an example model.
 
 mod embeddings_route;
 mod monitoring_routes;

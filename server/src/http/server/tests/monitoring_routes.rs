@@ -3,14 +3,14 @@ use serde_json::{Value as Json, json};
 use super::test_server::TestServer;
 
 #[actix_web::test]
-async fn the_models_are_listed_for_every_kind_of_client() {
+async fn the_list_of_models_serves_clients_of_every_protocol() {
     let server = TestServer::start();
     let list = server.get("/v1/models").await.json();
     assert_eq!(list["object"], json!("list"));
     assert_eq!(list["data"], list["models"]);
     let ready: Vec<_> = list["data"]
         .as_array()
-        .expect("a list")
+        .expect("the value is an array")
         .iter()
         .map(|model| {
             (
@@ -35,7 +35,7 @@ async fn the_models_are_listed_for_every_kind_of_client() {
 }
 
 #[actix_web::test]
-async fn a_model_tells_what_it_has_computed_and_what_its_plugin_reports() {
+async fn a_model_reports_which_tasks_have_run_and_the_details_of_its_plugin() {
     let server = TestServer::start();
     let trials = |model: &Json| -> Vec<Json> {
         let tasks = model["tasks"].as_array().cloned().unwrap_or_default();
@@ -75,7 +75,7 @@ async fn readiness_is_not_liveness() {
         .registry
         .snapshot()
         .model("vision")
-        .expect("it is there")
+        .expect("the model exists")
         .clone();
     server.registry.publish(server.registry.snapshot().next([vision]));
     assert_eq!(server.get("/readyz").await.json(), json!({"ready": true}));
@@ -106,7 +106,7 @@ async fn head_is_get_without_a_body() {
 }
 
 #[actix_web::test]
-async fn a_wrong_method_is_told_the_right_ones() {
+async fn an_unsupported_method_is_rejected_with_the_supported_ones() {
     let server = TestServer::start();
     let answer = server.send("DELETE /v1/models/vision", b"").await;
     assert_eq!(answer.error().0, 405);
@@ -120,7 +120,7 @@ async fn a_wrong_method_is_told_the_right_ones() {
 }
 
 #[actix_web::test]
-async fn the_documentation_comes_from_the_executable() {
+async fn the_documentation_is_embedded_in_the_executable() {
     let server = TestServer::start();
     let answer = server.get("/docs").await;
     assert_eq!((answer.status, answer.header("location")), (308, Some("docs/")));
@@ -158,7 +158,7 @@ async fn the_documentation_comes_from_the_executable() {
 }
 
 #[actix_web::test]
-async fn browsers_get_a_page_at_the_root_and_programs_get_json() {
+async fn browsers_get_a_page_at_the_root_and_other_clients_get_json() {
     let server = TestServer::start();
     for accept in ["", "\naccept: */*", "\naccept: application/json"] {
         let answer = server.send(&format!("GET /{accept}"), b"").await;
@@ -192,7 +192,7 @@ async fn browsers_get_a_page_at_the_root_and_programs_get_json() {
 }
 
 #[actix_web::test]
-async fn the_icon_comes_from_the_executable_and_needs_no_key() {
+async fn the_icon_is_embedded_and_requires_no_key() {
     let server = TestServer::start_with("api_keys = [\"a-key-of-a-client\"]");
     let icon = server.get("/favicon.ico").await;
     assert_eq!(
@@ -202,7 +202,7 @@ async fn the_icon_comes_from_the_executable_and_needs_no_key() {
 }
 
 #[actix_web::test]
-async fn the_documentation_can_be_left_out() {
+async fn the_documentation_can_be_disabled() {
     let server = TestServer::start_with("docs = false");
     let page = server.send("GET /\naccept: text/html", b"").await;
     assert!(!page.text().contains("docs/"), "{}", page.text());
@@ -211,13 +211,16 @@ async fn the_documentation_can_be_left_out() {
 }
 
 #[actix_web::test]
-async fn a_request_keeps_its_id_if_it_is_harmless() {
+async fn a_request_keeps_its_id_if_it_is_safe_to_log() {
     let server = TestServer::start();
     let id = async |sent: &str| {
         let answer = server
             .send(&format!("GET /livez\nx-request-id: {sent}"), b"")
             .await;
-        answer.header("x-request-id").expect("an id").to_owned()
+        answer
+            .header("x-request-id")
+            .expect("the reply has an id")
+            .to_owned()
     };
     assert_eq!(id("abc-1").await, "abc-1");
     let (one, two) = (id("a b").await, id("a\"b").await);
@@ -226,7 +229,7 @@ async fn a_request_keeps_its_id_if_it_is_harmless() {
 }
 
 #[actix_web::test]
-async fn metrics_are_labelled_by_pattern_and_never_by_what_clients_make_up() {
+async fn clients_cannot_add_label_values() {
     let server = TestServer::start();
     server.get("/v1/models/vision").await;
     server.get("/v1/models/made-up").await;
@@ -247,7 +250,7 @@ async fn metrics_are_labelled_by_pattern_and_never_by_what_clients_make_up() {
 }
 
 #[actix_web::test]
-async fn other_origins_are_welcome_only_where_configured() {
+async fn other_origins_are_allowed_only_if_configured() {
     let origin = "OPTIONS /shout\norigin: https://a.example\naccess-control-request-method: POST";
     let server = TestServer::start();
     assert_eq!(

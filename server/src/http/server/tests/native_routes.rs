@@ -8,7 +8,7 @@ use crate::clock;
 
 const UPPER: &str = "/v1/models/vision/tasks/upper/predict";
 const WAIT: &str = "/v1/models/vision/tasks/wait/predict";
-/// A whole request to the task that waits.
+/// A complete request to the task `wait`.
 const WAIT_REQUEST: &[u8] = b"POST /v1/models/vision/tasks/wait/predict HTTP/1.1\r\nhost: test\r\n\
     content-length: 14\r\n\r\n{\"input\": \"a\"}";
 const RUNNING: &str = "inference_executing_items{model=\"vision\",task=\"wait\"}";
@@ -29,14 +29,14 @@ async fn items_are_answered_in_their_order() {
         json!(["A", {"error": {"code": "invalid_input", "message": "a bad text"}}, "C"])
     );
     assert!(body["inference_time"].is_f64());
-    let timing = answer.header("server-timing").expect("the time is told");
+    let timing = answer.header("server-timing").expect("the reply has the header");
     for stage in ["prepare;dur=", "queue;dur=", "inference;dur=", "encode;dur="] {
         assert!(timing.contains(stage), "no {stage} in {timing}");
     }
 }
 
 #[actix_web::test]
-async fn every_route_to_a_task_answers() {
+async fn every_route_to_a_task_works() {
     let server = TestServer::start();
     for path in ["/v1/models/vision/predict", "/shout", UPPER] {
         let answer = server.post(path, &json!({"input": "a"})).await;
@@ -74,13 +74,13 @@ async fn names_are_decoded_from_the_path() {
 }
 
 #[actix_web::test]
-async fn what_is_not_there_is_told_with_what_is() {
+async fn unknown_names_are_reported_with_the_known_ones() {
     let server = TestServer::start();
     let body = json!({"input": "a"});
     let cases = [
         (
             "/v1/models/visoin/predict",
-            "unknown model `visoin`, did you mean `vision`?; loaded: later, vision",
+            "unknown model `visoin`, did you mean `vision`?; known models: later, vision",
         ),
         (
             "/v1/models/vision/tasks/uper/predict",
@@ -88,7 +88,7 @@ async fn what_is_not_there_is_told_with_what_is() {
         ),
         (
             "/nowhere",
-            "no route `/nowhere`; see /v1/models for what is served",
+            "unknown route `/nowhere`; see /v1/models for the available models",
         ),
     ];
     for (path, message) in cases {
@@ -105,7 +105,10 @@ async fn errors_have_their_status() {
     let server = TestServer::start();
     let status = async |body: &str| {
         let answer = server.send(&format!("POST {UPPER}"), body.as_bytes()).await;
-        let id = answer.header("x-request-id").expect("an id").to_owned();
+        let id = answer
+            .header("x-request-id")
+            .expect("the reply has an id")
+            .to_owned();
         let (status, code, _) = answer.error();
         assert_eq!(answer.json()["error"]["request_id"], json!(id));
         (status, code)
@@ -129,7 +132,7 @@ async fn errors_have_their_status() {
 }
 
 #[actix_web::test]
-async fn raw_bodies_go_in_and_out() {
+async fn raw_bodies_are_accepted_and_returned() {
     let server = TestServer::start();
     let head = "POST /v1/models/vision/tasks/flip/predict\ncontent-type: image/png\n";
     let answer = server.send(&format!("{head}accept: image/*"), b"abc").await;
@@ -140,7 +143,7 @@ async fn raw_bodies_go_in_and_out() {
         answer.json()["output"],
         json!({"b64": "Y2Jh", "media_type": "image/png"})
     );
-    // A list of one is answered in the same way.
+    // An array of one item has the same reply.
     let list = head.replace("image/png", "application/json") + "accept: image/*";
     let answer = server.send(&list, b"{\"inputs\": [{\"b64\": \"YWJj\"}]}").await;
     assert_eq!((answer.status, answer.text()), (200, "cba".to_owned()));
@@ -156,7 +159,7 @@ async fn raw_bodies_go_in_and_out() {
 }
 
 #[actix_web::test]
-async fn large_requests_and_replies_are_whole() {
+async fn large_requests_and_replies_are_complete() {
     let server = TestServer::start_with("max_body_size = \"1MiB\"");
     let values: Vec<u8> = (0..100_000u32).map(|index| (index % 251) as u8).collect();
     let body = json!({"inputs": [values, [1], "no tensor"]});
@@ -169,7 +172,7 @@ async fn large_requests_and_replies_are_whole() {
 }
 
 #[actix_web::test]
-async fn a_deadline_is_kept_while_the_model_is_busy() {
+async fn deadlines_are_enforced_while_the_model_is_busy() {
     let server = TestServer::start();
     let head = format!("POST {WAIT}\nx-request-timeout: 100ms");
     let answer = server.send(&head, b"{\"input\": \"a\"}").await;
@@ -190,7 +193,7 @@ async fn a_deadline_is_kept_while_the_model_is_busy() {
 }
 
 #[actix_web::test]
-async fn a_full_queue_says_when_to_come_back() {
+async fn a_full_queue_is_answered_with_a_retry_time() {
     let server = TestServer::start();
     let body = json!({"input": "a"});
     let wait = || server.post(WAIT, &body);
@@ -201,14 +204,14 @@ async fn a_full_queue_says_when_to_come_back() {
             wait().await
         },
         async {
-            // The first request is in the queue as well for a moment, and would share its batch.
+            // Until its batch starts, the first request is also in the queue, where others would join its batch.
             server.metric_becomes(RUNNING, 1.0).await;
             server.metric_becomes(WAITING, 1.0).await;
             wait().await
         },
         async {
             server.metric_becomes(RUNNING, 1.0).await;
-            // The limit of this queue.
+            // The queue limit of the task.
             server.metric_becomes(WAITING, 2.0).await;
             let answer = wait().await;
             server.gate.open();
@@ -222,17 +225,20 @@ async fn a_full_queue_says_when_to_come_back() {
 }
 
 #[actix_web::test]
-async fn a_client_that_goes_away_takes_its_items_along() {
+async fn a_disconnect_cancels_the_items_of_the_client() {
     let server = TestServer::start();
     let mut clients = Vec::new();
     for (metric, value) in [(RUNNING, 1.0), (WAITING, 1.0), (WAITING, 2.0)] {
         let mut client = server.connect().await;
-        client.write_all(WAIT_REQUEST).await.expect("the server reads");
+        client
+            .write_all(WAIT_REQUEST)
+            .await
+            .expect("the server reads the request");
         clients.push(client);
         server.metric_becomes(metric, value).await;
     }
     for client in &clients {
-        // Reset: a connection that is closed right after its request counts as half-closed.
+        // Causes a reset, since closing the connection immediately after the request counts as a half-close.
         rustix::net::sockopt::set_socket_linger(client, Some(Duration::ZERO)).expect("a socket has options");
     }
     drop(clients);
@@ -247,7 +253,9 @@ async fn draining_answers_what_was_accepted_and_closes_idle_connections() {
     let test = TestServer::start();
     let idle = test.connect().await;
     let mut busy = test.connect().await;
-    busy.write_all(WAIT_REQUEST).await.expect("the server reads");
+    busy.write_all(WAIT_REQUEST)
+        .await
+        .expect("the server reads the request");
     test.metric_becomes(RUNNING, 1.0).await;
     test.registry.start_draining();
     let TestServer { server, gate, .. } = test;
@@ -256,7 +264,7 @@ async fn draining_answers_what_was_accepted_and_closes_idle_connections() {
         let mut answer = String::new();
         busy.read_to_string(&mut answer)
             .await
-            .expect("an answer, and then the end");
+            .expect("the server replies and closes the connection");
         answer
     };
     let (drained, answer) = tokio::join!(server.drain(clock::now() + PATIENCE), answer);
@@ -266,10 +274,12 @@ async fn draining_answers_what_was_accepted_and_closes_idle_connections() {
 }
 
 #[actix_web::test]
-async fn a_drain_that_takes_too_long_is_given_up() {
+async fn a_drain_ends_at_its_deadline() {
     let test = TestServer::start();
     let mut busy = test.connect().await;
-    busy.write_all(WAIT_REQUEST).await.expect("the server reads");
+    busy.write_all(WAIT_REQUEST)
+        .await
+        .expect("the server reads the request");
     test.metric_becomes(RUNNING, 1.0).await;
     assert!(!test.server.drain(clock::now() + Duration::from_millis(50)).await);
     test.gate.open();

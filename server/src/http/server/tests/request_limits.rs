@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::test_server::{MAX_BODY, TestServer};
 
-/// A request of exactly this many bytes.
+/// A request body of exactly this many bytes.
 fn body_of(length: usize) -> Vec<u8> {
     let text = "a".repeat(length - "{\"input\":\"\"}".len());
     format!("{{\"input\":\"{text}\"}}").into_bytes()
@@ -26,8 +26,8 @@ fn chunked(body: &[u8], size: usize) -> Vec<u8> {
 
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(body).expect("memory takes everything");
-    encoder.finish().expect("memory takes everything")
+    encoder.write_all(body).expect("writing to memory succeeds");
+    encoder.finish().expect("writing to memory succeeds")
 }
 
 #[actix_web::test]
@@ -42,7 +42,7 @@ async fn the_body_limit_is_exact() {
         (
             413,
             "body_too_large".to_owned(),
-            "the request body is larger than 4096 bytes".to_owned()
+            "the request body is too large: expected at most 4096 bytes".to_owned()
         )
     );
     let head = "POST /shout\ntransfer-encoding: chunked";
@@ -51,7 +51,7 @@ async fn the_body_limit_is_exact() {
 }
 
 #[actix_web::test]
-async fn compressed_bodies_are_limited_by_what_comes_out() {
+async fn the_body_limit_applies_to_decompressed_bodies() {
     let server = TestServer::start();
     let head = "POST /shout\ncontent-encoding: gzip";
     let largest = gzip(&body_of(MAX_BODY));
@@ -80,15 +80,17 @@ async fn compressed_bodies_are_limited_by_what_comes_out() {
 }
 
 #[actix_web::test]
-async fn deflate_is_taken_with_and_without_its_header() {
+async fn deflate_is_accepted_with_and_without_the_zlib_header() {
     let server = TestServer::start();
     let body = json!({"input": "a"}).to_string();
     let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
-    zlib.write_all(body.as_bytes()).expect("memory takes everything");
+    zlib.write_all(body.as_bytes())
+        .expect("writing to memory succeeds");
     let mut raw = DeflateEncoder::new(Vec::new(), Compression::fast());
-    raw.write_all(body.as_bytes()).expect("memory takes everything");
+    raw.write_all(body.as_bytes())
+        .expect("writing to memory succeeds");
     for compressed in [zlib.finish(), raw.finish()] {
-        let compressed = compressed.expect("memory takes everything");
+        let compressed = compressed.expect("writing to memory succeeds");
         let answer = server
             .send("POST /shout\ncontent-encoding: deflate", &compressed)
             .await;
@@ -97,13 +99,16 @@ async fn deflate_is_taken_with_and_without_its_header() {
 }
 
 #[actix_web::test]
-async fn a_slow_sender_is_told_so() {
+async fn a_slow_body_is_answered_with_408() {
     let server = TestServer::start_with("body_timeout = \"100ms\"");
     let mut stream = server.connect().await;
     let head = "POST /shout HTTP/1.1\r\nhost: test\r\ncontent-length: 100\r\n\r\n{";
-    stream.write_all(head.as_bytes()).await.expect("the server reads");
+    stream
+        .write_all(head.as_bytes())
+        .await
+        .expect("the server reads the request");
     let mut answer = vec![0; 1024];
-    let length = stream.read(&mut answer).await.expect("an answer");
+    let length = stream.read(&mut answer).await.expect("the server replies");
     let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
     assert!(answer.starts_with("HTTP/1.1 408"), "got {answer}");
     assert!(
@@ -113,24 +118,24 @@ async fn a_slow_sender_is_told_so() {
 }
 
 #[actix_web::test]
-async fn a_late_head_is_answered_408() {
+async fn a_late_head_is_answered_with_408() {
     let server = TestServer::start_with("header_timeout = \"100ms\"");
     let mut stream = server.connect().await;
     stream
         .write_all(b"GET /livez HTT")
         .await
-        .expect("the server reads");
+        .expect("the server reads the request");
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.expect("an answer");
+    stream.read_to_end(&mut answer).await.expect("the server replies");
     assert!(answer.starts_with(b"HTTP/1.1 408"));
 }
 
 #[actix_web::test]
-async fn a_huge_head_is_refused() {
+async fn an_oversized_head_is_rejected() {
     let server = TestServer::start();
     let head = format!("GET /livez\nx-huge: {}", "a".repeat(200_000));
     let mut stream = server.connect().await;
-    // The server may close before all of it is written.
+    // The server can close the connection before the whole head is written.
     let _ = stream
         .write_all(head.replace('\n', " HTTP/1.1\r\nhost: test\r\n").as_bytes())
         .await;
@@ -141,7 +146,7 @@ async fn a_huge_head_is_refused() {
 }
 
 #[actix_web::test]
-async fn replies_from_1_kib_up_are_compressed_for_clients_that_accept_it() {
+async fn replies_of_1_kib_or_more_are_compressed_for_clients_that_accept_it() {
     let server = TestServer::start();
     let send = async |head: &str, length| server.send(head, &body_of(length)).await;
     let large = send("POST /shout\naccept-encoding: gzip", 2000).await;
@@ -169,7 +174,7 @@ async fn replies_from_1_kib_up_are_compressed_for_clients_that_accept_it() {
 }
 
 #[actix_web::test]
-async fn an_encoding_that_a_client_rules_out_is_not_used() {
+async fn an_encoding_that_the_client_excludes_is_not_used() {
     let server = TestServer::start();
     for head in ["GET /livez", "GET /v2", "POST /shout", "GET /v2/models/vision"] {
         let send = async |accepted: &str| {
@@ -207,7 +212,7 @@ async fn errors_and_images_are_not_compressed() {
 }
 
 #[actix_web::test]
-async fn head_tells_the_same_headers_as_get_where_a_document_is_compressed() {
+async fn head_has_the_same_headers_as_get_if_a_document_is_compressed() {
     let server = TestServer::start();
     for path in [
         "/openapi.json",

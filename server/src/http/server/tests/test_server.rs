@@ -1,4 +1,4 @@
-//! A server with a made-up model, and a client that sees every byte.
+//! A server with an example model, and a client that sees every byte.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::api::model_control::Control;
+use crate::api::model_control::ModelControl;
 use crate::batching::DeclaredLimits;
 use crate::config::{Facts, Overrides, Settings, Source, resolve};
 use crate::engine::{Engine, EngineConfig, TaskLimits};
@@ -25,16 +25,16 @@ use crate::model::{BatchError, BatchItem, Model, OutputSink, PreparedItem};
 use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot, TaskTrial};
 use crate::values::{DType, ItemInput, Tensor, Value};
 
-/// What tests send as the largest body.
+/// Maximum body size of the test server.
 pub(super) const MAX_BODY: usize = 4096;
 
-/// How long a test waits for what must happen. It only bounds tests that fail.
+/// Timeout for events that must happen. It only limits the duration of failing tests.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Pause between two looks at the metrics.
+/// Interval for polling metrics.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A server, its model's gate, and how to reach it.
+/// A running server and the gate of its model.
 pub(super) struct TestServer {
     pub(super) address: SocketAddr,
     pub(super) registry: Arc<Registry>,
@@ -43,20 +43,20 @@ pub(super) struct TestServer {
 }
 
 impl TestServer {
-    /// Serves the model `vision`, and `later`, which is still being loaded.
+    /// Starts a server with the model `vision`, and `later`, which is loading.
     pub(super) fn start() -> Self {
         Self::start_with("")
     }
 
-    /// As `start`, with more lines for `[server]`.
+    /// Like `start`, with additional lines in `[server]`.
     pub(super) fn start_with(server: &str) -> Self {
         let settings = settings(server);
         let registry = Arc::new(Registry::default());
-        let metrics = Arc::new(Metrics::new(Buckets::NONE).expect("the families are new"));
+        let metrics = Arc::new(Metrics::new(Buckets::NONE).expect("the metrics are registered once"));
         let gate = Arc::new(Gate::default());
         registry.publish(Snapshot::default().next(entries(&settings, &gate, &metrics)));
-        let server =
-            Server::bind(&settings, registry.clone(), metrics, Control::new(drop)).expect("a port is free");
+        let server = Server::bind(&settings, registry.clone(), metrics, ModelControl::new(drop))
+            .expect("a port is free");
         Self {
             address: server.addresses()[0],
             registry,
@@ -65,7 +65,7 @@ impl TestServer {
         }
     }
 
-    /// Sends a request with `connection: close` and reads the whole answer.
+    /// Sends a request with `connection: close` and reads the whole reply.
     pub(super) async fn send(&self, head: &str, body: &[u8]) -> Answer {
         let mut stream = self.connect().await;
         let length = if head.contains("transfer-encoding") || head.contains("\ncontent-length") {
@@ -80,14 +80,20 @@ impl TestServer {
             .filter(|line| line.len() > 2)
             .collect();
         let head = format!("{line} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}{length}\r\n");
-        stream.write_all(head.as_bytes()).await.expect("the server reads");
-        stream.write_all(body).await.expect("the server reads");
+        stream
+            .write_all(head.as_bytes())
+            .await
+            .expect("the server reads the request");
+        stream
+            .write_all(body)
+            .await
+            .expect("the server reads the request");
         let mut bytes = Vec::new();
         let read = stream.read_to_end(&mut bytes);
         tokio::time::timeout(PATIENCE, read)
             .await
-            .expect("an answer in time")
-            .expect("an answer");
+            .expect("the server replies in time")
+            .expect("the server replies");
         Answer::parse(&bytes)
     }
 
@@ -106,14 +112,14 @@ impl TestServer {
             .expect("the server listens")
     }
 
-    /// The value of a metric, such as `inference_queue_items{model="vision",task="wait"}`.
+    /// Returns the value of a metric, such as `inference_queue_items{model="vision",task="wait"}`.
     pub(super) async fn metric(&self, name: &str) -> Option<f64> {
         let text = self.get("/metrics").await.text();
         let line = text.lines().find(|line| line.starts_with(name))?;
         line.rsplit(' ').next()?.parse().ok()
     }
 
-    /// Asks until a metric has this value.
+    /// Polls until a metric has this value.
     pub(super) async fn metric_becomes(&self, name: &str, value: f64) {
         let wait = async {
             while self.metric(name).await != Some(value) {
@@ -126,7 +132,7 @@ impl TestServer {
     }
 }
 
-/// An answer, taken apart.
+/// A parsed reply.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -139,13 +145,13 @@ impl Answer {
         let end = bytes
             .windows(4)
             .position(|window| window == b"\r\n\r\n")
-            .expect("a whole head");
+            .expect("the head is complete");
         let head = String::from_utf8(bytes[..end].to_vec()).expect("a head is text");
         let mut lines = head.lines();
         let status = lines
             .next()
             .and_then(|line| line.split(' ').nth(1))
-            .expect("a status line");
+            .expect("the reply has a status line");
         let headers: Vec<(String, String)> = lines
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
@@ -176,7 +182,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
-    /// Status, code and message of a native error.
+    /// Returns the status, code and message of a native error.
     pub(super) fn error(&self) -> (u16, String, String) {
         let body = self.json();
         let text = |member: &str| body["error"][member].as_str().unwrap_or_default().to_owned();
@@ -218,7 +224,7 @@ fn settings(server: &str) -> Settings {
         base_dir: Path::new("/etc"),
     };
     resolve(source, &BTreeMap::new(), &Overrides::none(), &facts)
-        .unwrap_or_else(|errors| panic!("the configuration is refused:\n{errors}"))
+        .unwrap_or_else(|errors| panic!("the configuration is invalid:\n{errors}"))
 }
 
 fn entries(settings: &Settings, gate: &Arc<Gate>, metrics: &Metrics) -> [Arc<ModelEntry>; 2] {
@@ -246,7 +252,7 @@ fn entries(settings: &Settings, gate: &Arc<Gate>, metrics: &Metrics) -> [Arc<Mod
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
         .build()
-        .expect("a thread is free");
+        .expect("a thread can be started");
     let config = EngineConfig {
         name: "vision",
         tasks: &limits,
@@ -262,7 +268,7 @@ fn entries(settings: &Settings, gate: &Arc<Gate>, metrics: &Metrics) -> [Arc<Mod
         .chain(std::iter::repeat(untried))
         .take(manifest.tasks.len())
         .collect();
-    let (engine, _workers) = Engine::start(model, &config, metrics).expect("a thread is free");
+    let (engine, _workers) = Engine::start(model, &config, metrics).expect("a thread can be started");
     let plugin = PluginManifest {
         name: "made-up".to_owned(),
         ..PluginManifest::default()
@@ -292,7 +298,7 @@ fn entries(settings: &Settings, gate: &Arc<Gate>, metrics: &Metrics) -> [Arc<Mod
     ]
 }
 
-/// Holds back the batches of the task `wait` until it is opened.
+/// Blocks the batches of the task `wait` until it is opened.
 #[derive(Default)]
 pub(super) struct Gate {
     open: Mutex<bool>,
@@ -406,7 +412,7 @@ impl Model for Vision {
                     let vector = Tensor::new("embedding", DType::Fp32, vec![2], vector.into());
                     sink.emit(
                         index,
-                        Value::Tensors(vec![vector.expect("it is as long as it says")]),
+                        Value::Tensors(vec![vector.expect("the data matches the shape")]),
                         false,
                     );
                 }

@@ -1,4 +1,5 @@
-//! Tasks without a batch dimension: in every protocol a request, or an item of the native routes, is one item.
+//! Tests of tasks without a batch dimension: in every protocol, a request, or an item on the native routes, is one
+//! item.
 
 use serde_json::{Value as Json, json};
 
@@ -66,7 +67,7 @@ async fn v2_tensors_have_exactly_the_declared_shapes() {
 }
 
 #[actix_web::test]
-async fn v2_requests_with_other_tensors_are_rejected_with_what_is_expected() {
+async fn v2_requests_with_other_tensors_are_rejected_with_the_expected_ones() {
     let server = TestServer::start();
     let cache = || cache(json!([1, 0, 2]), json!([]));
     for (inputs, expected) in [
@@ -87,16 +88,13 @@ async fn v2_requests_with_other_tensors_are_rejected_with_what_is_expected() {
                 cache(),
                 tensor("parts.1", "UINT8", json!([0]), json!([]))
             ]),
-            "missing input `parts.0`; the task takes `scalar` FP32 [], `cache` INT16 [1, -1, 2], `parts.0`, `parts.1`, … UINT8 [-1]",
+            "missing input `parts.0`; expected `scalar` FP32 [], `cache` INT16 [1, -1, 2], `parts.0`, `parts.1`, … UINT8 [-1]",
         ),
         (
             json!([scalar(), cache(), tensor("parts", "UINT8", json!([0]), json!([]))]),
             "input `parts` is a sequence of tensors: send them as `parts.0`, `parts.1`, …",
         ),
-        (
-            json!([scalar(), scalar(), cache()]),
-            "input `scalar` is given twice",
-        ),
+        (json!([scalar(), scalar(), cache()]), "duplicate input `scalar`"),
     ] {
         let answer = server.post(INFER, &json!({ "inputs": inputs })).await;
         assert_eq!(answer.status, 400, "{inputs}: {}", answer.text());
@@ -141,11 +139,11 @@ async fn v2_sequences_are_requested_as_a_whole_or_by_tensor() {
     for (outputs, expected) in [
         (
             json!([{"name": "parts.2"}]),
-            "the model returned no output `parts.2`, but `scalar`, `cache`, `parts.0`",
+            "the model did not return output `parts.2`; it returned `scalar`, `cache`, `parts.0`",
         ),
         (
             json!([{"name": "parts"}, {"name": "parts.0"}]),
-            "output `parts.0` is requested twice",
+            "duplicate output `parts.0`",
         ),
         (json!([{"name": "part"}]), "unknown output `part`"),
     ] {

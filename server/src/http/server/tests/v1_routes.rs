@@ -3,7 +3,7 @@ use serde_json::{Value as Json, json};
 use super::test_server::TestServer;
 
 #[actix_web::test]
-async fn rows_are_answered_by_rows_and_columns_by_columns() {
+async fn rows_are_answered_with_rows_and_columns_with_columns() {
     let server = TestServer::start();
     for (path, body, reply) in [
         (
@@ -44,7 +44,7 @@ async fn rows_are_answered_by_rows_and_columns_by_columns() {
 }
 
 #[actix_web::test]
-async fn requests_and_replies_are_json_whatever_the_headers_say() {
+async fn requests_and_replies_are_json_with_any_headers() {
     let server = TestServer::start();
     let post = async |path: &str, header: &str, body: Json| {
         let head = format!("POST /v1/models/{path}:predict\n{header}");
@@ -91,7 +91,7 @@ async fn a_signature_is_a_task() {
     assert_eq!(predict("vision.negate", "serving_default").await, negated);
     assert_eq!(predict("vision.negate", "negate").await, negated);
     let unknown = |signature: &str, model: &str, known: &str| {
-        let message = format!("unknown signature `{signature}` of model `{model}`; known: {known}");
+        let message = format!("unknown signature `{signature}` of model `{model}`; expected one of {known}");
         (400, json!({"error": message}))
     };
     assert_eq!(
@@ -131,55 +131,58 @@ async fn one_failed_item_fails_the_request() {
 }
 
 #[actix_web::test]
-async fn every_rejected_request_is_told_why_in_the_words_of_the_protocol() {
+async fn rejected_requests_get_the_reason_in_the_format_of_the_protocol() {
     let server = TestServer::start();
     let names =
         "later, vision, vision.embed, vision.flip, vision.negate, vision.upper, vision.wait, vision.whole";
     for (method, path, status, message) in [
-        ("POST", "nothing:predict", 404, format!("unknown model `nothing`; loaded: {names}")),
+        (
+            "POST",
+            "nothing:predict",
+            404,
+            format!("unknown model `nothing`; known models: {names}"),
+        ),
         (
             "POST",
             "vision/versions/2:predict",
             404,
-            "unknown version `2` of model `vision`; it has version `1`".to_owned(),
+            "unknown version `2` of model `vision`; expected `1`".to_owned(),
         ),
         (
             "GET",
             "vision/versions/2",
             404,
-            "unknown version `2` of model `vision`; it has version `1`".to_owned(),
+            "unknown version `2` of model `vision`; expected `1`".to_owned(),
         ),
         (
             "GET",
             "vision/versions/2/metadata",
             404,
-            "unknown version `2` of model `vision`; it has version `1`".to_owned(),
+            "unknown version `2` of model `vision`; expected `1`".to_owned(),
         ),
         (
             "POST",
             "vision/labels/stable:predict",
             404,
-            "unknown version label: models have one version, `1`, and no labels; leave the label out of the path"
-                .to_owned(),
+            "version labels are not supported: remove the label from the path, or use version `1`".to_owned(),
         ),
         (
             "GET",
             "vision/labels/stable/metadata",
             404,
-            "unknown version label: models have one version, `1`, and no labels; leave the label out of the path"
-                .to_owned(),
+            "version labels are not supported: remove the label from the path, or use version `1`".to_owned(),
         ),
         (
             "POST",
             "vision:classify",
             404,
-            "method `:classify` is not supported; use `:predict`".to_owned(),
+            "method `:classify` is not supported; expected `:predict`".to_owned(),
         ),
         (
             "POST",
             "vision/versions/1:regress",
             404,
-            "method `:regress` is not supported; use `:predict`".to_owned(),
+            "method `:regress` is not supported; expected `:predict`".to_owned(),
         ),
         (
             "POST",
@@ -187,14 +190,29 @@ async fn every_rejected_request_is_told_why_in_the_words_of_the_protocol() {
             400,
             "missing member `instances` (rows) or `inputs` (columns)".to_owned(),
         ),
-        ("POST", "later:predict", 503, "model `later` is still being loaded".to_owned()),
-        ("POST", "later.any:predict", 503, "model `later` is still being loaded".to_owned()),
-        ("GET", "later/metadata", 503, "model `later` is still being loaded".to_owned()),
+        (
+            "POST",
+            "later:predict",
+            503,
+            "model `later` is loading".to_owned(),
+        ),
+        (
+            "POST",
+            "later.any:predict",
+            503,
+            "model `later` is loading".to_owned(),
+        ),
+        (
+            "GET",
+            "later/metadata",
+            503,
+            "model `later` is loading".to_owned(),
+        ),
         (
             "GET",
             "vision:predict",
             405,
-            "method GET is not allowed here; allowed: POST".to_owned(),
+            "method GET is not allowed; expected POST".to_owned(),
         ),
     ] {
         let answer = server.send(&format!("{method} /v1/models/{path}"), b"{}").await;
@@ -236,9 +254,9 @@ async fn a_task_is_described_under_its_own_name() {
         (&json!("vision.negate"), &json!("vision.negate"), &json!(true))
     );
     assert_eq!(model["default_task"], "negate");
-    let tasks = model["tasks"].as_array().expect("a list");
+    let tasks = model["tasks"].as_array().expect("the value is an array");
     assert_eq!((tasks.len(), &tasks[0]["name"]), (1, &json!("negate")));
-    // Its tasks are not known yet, so any may be meant.
+    // The tasks of a loading model are unknown, so any name is accepted.
     let later = server.get("/v1/models/later.any").await;
     assert_eq!((later.status, &later.json()["ready"]), (200, &json!(false)));
     assert_eq!(server.get("/v1/models/vision.any").await.status, 404);
@@ -279,12 +297,12 @@ async fn the_metadata_has_a_signature_for_every_task() {
         .await
         .json();
     let one = one["metadata"]["signature_def"]["signature_def"].clone();
-    let names: Vec<&String> = one.as_object().expect("an object").keys().collect();
+    let names: Vec<&String> = one.as_object().expect("the value is an object").keys().collect();
     assert_eq!(names, ["negate", "serving_default"]);
 }
 
 #[actix_web::test]
-async fn every_path_answers_options() {
+async fn every_path_supports_options() {
     let server = TestServer::start();
     for path in [
         "vision:predict",

@@ -11,7 +11,7 @@ fn text(elements: Json) -> Json {
 }
 
 #[actix_web::test]
-async fn a_text_task_takes_and_gives_a_tensor_of_texts() {
+async fn a_text_task_takes_and_returns_a_tensor_of_strings() {
     let server = TestServer::start();
     for path in [
         UPPER,
@@ -28,7 +28,7 @@ async fn a_text_task_takes_and_gives_a_tensor_of_texts() {
 }
 
 #[actix_web::test]
-async fn binary_tensors_go_in_and_out_as_they_are() {
+async fn binary_tensors_are_sent_and_returned_unchanged() {
     let server = TestServer::start();
     let json = json!({
         "id": "r1", "parameters": {"binary_data_output": true},
@@ -36,7 +36,7 @@ async fn binary_tensors_go_in_and_out_as_they_are() {
     })
     .to_string();
     let head = format!("POST {NEGATE}\ninference-header-content-length: {}", json.len());
-    // `mlserver` calls such a body JSON, and other clients say nothing.
+    // The client of MLServer sends this body as JSON, and other clients send no content type.
     for content_type in [
         "",
         "\ncontent-type: application/json",
@@ -49,9 +49,9 @@ async fn binary_tensors_go_in_and_out_as_they_are() {
         let length: usize = answer
             .header("inference-header-content-length")
             .and_then(|length| length.parse().ok())
-            .expect("the length of the JSON is told");
+            .expect("the reply has the header");
         let (json, binary) = answer.body.split_at(length);
-        let json: Json = serde_json::from_slice(json).expect("it is JSON");
+        let json: Json = serde_json::from_slice(json).expect("the text is JSON");
         assert_eq!(
             (&json["id"], &json["model_name"]),
             (&json!("r1"), &json!("vision.negate"))
@@ -62,7 +62,7 @@ async fn binary_tensors_go_in_and_out_as_they_are() {
 }
 
 #[actix_web::test]
-async fn a_raw_body_is_the_single_input() {
+async fn a_raw_body_is_the_only_input() {
     let server = TestServer::start();
     let head = format!("POST {NEGATE}\ninference-header-content-length: 0");
     let answer = server.send(&head, &[1, 2, 3]).await;
@@ -71,17 +71,17 @@ async fn a_raw_body_is_the_single_input() {
 }
 
 #[actix_web::test]
-async fn every_malformed_request_is_told_what_is_wrong() {
+async fn malformed_requests_are_rejected_with_the_reason() {
     let server = TestServer::start();
     let x = |more: Json| {
         let mut input = json!({"name": "x", "shape": [1, 2], "datatype": "UINT8", "data": [1, 2]});
         input
             .as_object_mut()
-            .expect("it is an object")
-            .extend(more.as_object().expect("it is one").clone());
+            .expect("the value is an object")
+            .extend(more.as_object().expect("the value is an object").clone());
         json!({ "inputs": [input] })
     };
-    let takes = "the task takes `x` UINT8 [-1, -1]";
+    let takes = "expected `x` UINT8 [-1, -1]";
     let cases = [
         (NEGATE, x(json!({"name": "z"})), 400, format!("unknown input `z`, did you mean `x`?; {takes}")),
         (NEGATE, json!({"inputs": []}), 400, format!("missing input `x`; {takes}")),
@@ -90,27 +90,27 @@ async fn every_malformed_request_is_told_what_is_wrong() {
             NEGATE,
             x(json!({"shape": [2]})),
             400,
-            "input `x` has shape [2], expected [-1, -1], where -1 is any size".into(),
+            "input `x` has shape [2], expected [-1, -1], where -1 means any size".into(),
         ),
         (
             NEGATE,
             x(json!({"shape": [0, 2], "data": []})),
             400,
-            "input `x` has no items: its shape is [0, 2]; expected at least one".into(),
+            "input `x` has no items: the shape is [0, 2]; expected at least one item".into(),
         ),
         (
             NEGATE,
             x(json!({"shape": [9, 1], "data": [1, 2, 3, 4, 5, 6, 7, 8, 9]})),
             400,
-            "input `x` has 9 items, at most 8 are allowed in one request".into(),
+            "input `x` has 9 items, expected at most 8 per request".into(),
         ),
         (
             NEGATE,
             x(json!({"data": [1, 2, 3]})),
             400,
-            "input `x` has 3 elements in `data`, but its shape [1, 2] has 2".into(),
+            "input `x` has 3 elements in `data`, expected 2 for shape [1, 2]".into(),
         ),
-        (NEGATE, x(json!({"data": [1, 256]})), 400, "input `x`: element 1: 256 does not fit UINT8".into()),
+        (NEGATE, x(json!({"data": [1, 256]})), 400, "input `x`: element 1: 256 is out of range for UINT8".into()),
         (
             UPPER,
             text(json!(["bad"])),
@@ -122,21 +122,21 @@ async fn every_malformed_request_is_told_what_is_wrong() {
             "/v2/models/nothing/infer",
             text(json!(["a"])),
             404,
-            "unknown model `nothing`; loaded: later, vision, vision.embed, vision.flip, vision.negate, vision.upper, vision.wait, vision.whole".into(),
+            "unknown model `nothing`; known models: later, vision, vision.embed, vision.flip, vision.negate, vision.upper, vision.wait, vision.whole".into(),
         ),
         (
             "/v2/models/vision/versions/2/infer",
             text(json!(["a"])),
             404,
-            "unknown version `2` of model `vision`; it has version `1`".into(),
+            "unknown version `2` of model `vision`; expected `1`".into(),
         ),
-        ("/v2/models/later/infer", text(json!(["a"])), 503, "model `later` is still being loaded".into()),
-        ("/v2/nowhere", json!({}), 404, "no route `/v2/nowhere`; see /v1/models for what is served".into()),
+        ("/v2/models/later/infer", text(json!(["a"])), 503, "model `later` is loading".into()),
+        ("/v2/nowhere", json!({}), 404, "unknown route `/v2/nowhere`; see /v1/models for the available models".into()),
         (
             "/v2/health/live",
             json!({}),
             405,
-            "method POST is not allowed here; allowed: GET, HEAD".into(),
+            "method POST is not allowed; expected GET, HEAD".into(),
         ),
     ];
     for (path, body, status, message) in cases {
@@ -155,7 +155,7 @@ async fn every_malformed_request_is_told_what_is_wrong() {
 }
 
 #[actix_web::test]
-async fn the_server_and_its_models_describe_themselves() {
+async fn the_server_and_its_models_are_described() {
     let server = TestServer::start();
     for path in ["/v2", "/v2/"] {
         let answer = server.get(path).await.json();
@@ -228,13 +228,15 @@ async fn statistics_count_requests_and_items() {
         (count("success"), count("fail"), count("queue")),
         (json!(1), json!(2), json!(1))
     );
-    // Of what failed, no stage is counted: perf_analyzer gives up if the counts of two stages differ.
+    // Stages of failed requests are not counted: perf_analyzer fails if the counts of two stages differ.
     for stage in ["compute_input", "compute_infer", "compute_output"] {
         assert_eq!(count(stage), json!(1), "{stage}");
     }
     assert!(statistics["inference_stats"]["compute_output"]["ns"].as_u64() > Some(0));
     assert!(statistics["inference_stats"]["success"]["ns"].as_u64() > Some(0));
-    let batches = statistics["batch_stats"].as_array().expect("a list");
+    let batches = statistics["batch_stats"]
+        .as_array()
+        .expect("the value is an array");
     let times = |size: &serde_json::Value| size["compute_infer"]["count"].as_u64();
     assert_eq!(batches.iter().filter_map(times).sum::<u64>(), 3);
     assert!(
@@ -247,7 +249,7 @@ async fn statistics_count_requests_and_items() {
 }
 
 #[actix_web::test]
-async fn deadlines_and_priorities_are_parameters_too() {
+async fn deadlines_and_priorities_can_be_parameters() {
     let server = TestServer::start();
     let mut request = text(json!(["a"]));
     request["parameters"] = json!({"timeout": 20_000, "priority": 1});
@@ -260,13 +262,13 @@ async fn deadlines_and_priorities_are_parameters_too() {
     let answer = server.post(UPPER, &request).await;
     assert_eq!(
         answer.json(),
-        json!({"error": "parameter `timeout`: expected microseconds, got \"soon\""})
+        json!({"error": "invalid value \"soon\" for parameter `timeout`: expected a number of microseconds"})
     );
     server.gate.open();
 }
 
 #[actix_web::test]
-async fn only_large_replies_to_inferences_are_compressed() {
+async fn only_large_inference_replies_are_compressed() {
     let server = TestServer::start();
     let encoding = async |head: &str, body: &[u8]| {
         let answer = server
@@ -301,7 +303,7 @@ async fn an_item_of_an_unsupported_media_type_is_rejected() {
     let png = "data:image/png;base64,YWJj";
     assert_eq!(flip("image/png", &["abc"]).await, (200, Json::Null));
     assert_eq!(flip("", &[png, "abc"]).await, (200, Json::Null));
-    let rejected = "unsupported media type `image/gif`; task `flip` accepts image/png";
+    let rejected = "unsupported media type `image/gif`: task `flip` accepts image/png";
     assert_eq!(flip("image/gif", &["abc"]).await, (422, json!(rejected)));
     let (status, message) = flip("", &[png, "data:image/gif;base64,YWJj"]).await;
     assert_eq!(

@@ -6,16 +6,16 @@ use crate::error::ItemError;
 
 fn write(form: Form, outcomes: Vec<Outcome>) -> Result<Json, (u16, String)> {
     write_reply(form, &TaskManifest::default(), &outcomes)
-        .map(|body| serde_json::from_slice(&body).expect("it is JSON"))
+        .map(|body| serde_json::from_slice(&body).expect("the text is JSON"))
         .map_err(|failure| (failure.code.status(), failure.message))
 }
 
 fn bytes(name: &str, dtype: DType, shape: &[u64], data: &'static [u8]) -> Tensor {
-    Tensor::new(name, dtype, shape.to_vec(), Bytes::from_static(data)).expect("the shape fits")
+    Tensor::new(name, dtype, shape.to_vec(), Bytes::from_static(data)).expect("the data matches the shape")
 }
 
 #[test]
-fn the_only_output_stands_without_its_name() {
+fn the_name_of_the_only_output_is_omitted() {
     let row = |data| Ok(Value::Tensors(vec![bytes("y", DType::Uint8, &[2], data)]));
     let outcomes = || vec![row(&[1, 2]), row(&[3, 4])];
     assert_eq!(
@@ -47,7 +47,7 @@ fn several_outputs_are_objects_in_rows_and_lists_in_columns() {
 }
 
 #[test]
-fn text_bytes_and_documents_are_values() {
+fn text_bytes_and_json_are_values() {
     let outcomes = || {
         vec![
             Ok(Value::Text(Bytes::from_static(b"a\"b"))),
@@ -64,7 +64,7 @@ fn text_bytes_and_documents_are_values() {
 }
 
 #[test]
-fn strings_are_base64_if_their_tensor_is_named_so() {
+fn strings_are_base64_if_the_name_of_the_tensor_ends_in_bytes() {
     let outcomes = |name: &str| {
         let data = b"\x01\0\0\0a\x01\0\0\0\xff";
         vec![Ok(Value::Tensors(vec![bytes(name, DType::Bytes, &[2], data)]))]

@@ -33,7 +33,7 @@ fn read(task: &TaskManifest, body: Json) -> Result<Vec<Value>, String> {
 
 fn floats(name: &str, shape: &[u64], values: &[f32]) -> Tensor {
     let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    Tensor::new(name, DType::Fp32, shape.to_vec(), Bytes::from(data)).expect("the shape fits")
+    Tensor::new(name, DType::Fp32, shape.to_vec(), Bytes::from(data)).expect("the data matches the shape")
 }
 
 fn text(text: &'static str) -> Value {
@@ -82,7 +82,7 @@ fn a_scalar_input_is_a_list_of_numbers() {
 }
 
 #[test]
-fn text_bytes_and_documents_are_lists_of_items() {
+fn text_bytes_and_json_are_lists_of_items() {
     let texts = task(Kind::Text, &[]);
     for body in [
         json!({"instances": ["a", "b"]}),
@@ -127,7 +127,8 @@ fn text_bytes_and_documents_are_lists_of_items() {
 fn an_element_of_a_tensor_of_strings_may_be_base64() {
     let strings = task(Kind::Tensors, &[("s", "BYTES", &[2])]);
     let data = b"\x01\0\0\0a\x03\0\0\0\0\x01\x02";
-    let tensor = Tensor::new("s", DType::Bytes, vec![2], Bytes::from_static(data)).expect("it fits");
+    let tensor = Tensor::new("s", DType::Bytes, vec![2], Bytes::from_static(data))
+        .expect("the data matches the shape");
     for body in [
         json!({"instances": [["a", {"b64": "AAEC"}]]}),
         json!({"inputs": {"s": [[{"b64": "YQ=="}, {"b64": "AAEC"}]]}}),
@@ -146,14 +147,14 @@ fn an_element_of_a_tensor_of_strings_may_be_base64() {
 }
 
 #[test]
-fn every_malformed_request_is_told_what_is_wrong() {
+fn malformed_requests_are_rejected_with_the_reason() {
     let x = || task(Kind::Tensors, &[("x", "FP32", &[2])]);
     let two = || task(Kind::Tensors, &[("x", "FP32", &[2]), ("y", "FP32", &[])]);
     let cases = [
         (
             x(),
             json!({"instances": [[1, 2]], "inputs": [[1, 2]]}),
-            "`instances` and `inputs` are both given; send one of them",
+            "both `instances` and `inputs` are present; send one of them",
         ),
         (
             x(),
@@ -173,17 +174,17 @@ fn every_malformed_request_is_told_what_is_wrong() {
         (
             x(),
             json!({"instances": [1, 2, 3, 4]}),
-            "`instances` has more than 3 items, the maximum for one request",
+            "`instances` has too many items: expected at most 3 per request",
         ),
         (
             x(),
             json!({"inputs": [1, 2]}),
-            "input `x` has shape [2], expected [-1, 2], where -1 is any size",
+            "input `x` has shape [2], expected [-1, 2], where -1 means any size",
         ),
         (
             x(),
             json!({"inputs": {"z": [[1, 2]]}}),
-            "unknown input `z`, did you mean `x`?; the task takes `x` FP32 [-1, 2]",
+            "unknown input `z`, did you mean `x`?; expected `x` FP32 [-1, 2]",
         ),
         (
             two(),
@@ -193,12 +194,12 @@ fn every_malformed_request_is_told_what_is_wrong() {
         (
             two(),
             json!({"inputs": {"x": [[1, 2]], "y": [1, 2]}}),
-            "input `y` has 2 items, input `x` has 1; their first dimensions must be equal",
+            "input `y` has 2 items, but input `x` has 1; the first dimensions must be equal",
         ),
         (
             task(Kind::Text, &[]),
             json!({"instances": [{"b64": "/w=="}]}),
-            "`b64` is not valid UTF-8: invalid byte at offset 0",
+            "`b64` is not UTF-8: invalid byte at offset 0",
         ),
         (
             x(),

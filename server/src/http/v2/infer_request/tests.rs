@@ -26,17 +26,17 @@ fn read(task: &TaskManifest, json: &Json, binary: &[u8]) -> Result<InferRequest,
 
 fn x(more: Json) -> Json {
     let mut input = json!({"name": "x", "shape": [1, 2], "datatype": "FP32"});
-    for (key, value) in more.as_object().expect("more is an object") {
+    for (key, value) in more.as_object().expect("the members are an object") {
         input[key] = value.clone();
     }
     input
 }
 
 #[test]
-fn tensors_come_as_json_or_behind_it() {
+fn tensors_are_json_or_binary_data_after_it() {
     let binary = [1f32.to_le_bytes(), 2f32.to_le_bytes()].concat();
     for json in [x(json!({"data": [1, 2]})), x(json!({"data": [[1.0, 2.0]]}))] {
-        let request = read(&floats(), &json!({"inputs": [json]}), &[]).expect("it is well-formed");
+        let request = read(&floats(), &json!({"inputs": [json]}), &[]).expect("the request is valid");
         assert_eq!(&request.inputs[0].data[..], binary);
     }
     let both = json!({"inputs": [
@@ -45,7 +45,7 @@ fn tensors_come_as_json_or_behind_it() {
     ]});
     let mut two = floats();
     two.input.tensors.push(TensorManifest::new("y", "FP32", [2]));
-    let request = read(&two, &both, &binary).expect("it is well-formed");
+    let request = read(&two, &both, &binary).expect("the request is valid");
     assert_eq!(&request.inputs[0].data[..], binary);
     assert!(request.inputs[1].data.is_empty());
 }
@@ -54,47 +54,52 @@ fn tensors_come_as_json_or_behind_it() {
 fn binary_data_is_a_slice_of_the_body() {
     let json = json!({"inputs": [x(json!({"parameters": {"binary_data_size": 8}}))]}).to_string();
     let body = Bytes::from([json.as_bytes(), &[0; 8]].concat());
-    let request = read_request(&body, Some(json.len()), &floats(), LIMITS).expect("it is well-formed");
+    let request = read_request(&body, Some(json.len()), &floats(), LIMITS).expect("the request is valid");
     assert_eq!(request.inputs[0].data.as_ptr(), body[json.len()..].as_ptr());
 }
 
 #[test]
-fn what_clients_send_beside_the_tensors_is_accepted() {
+fn additional_members_are_accepted() {
     let request = json!({
         "id": "", "parameters": null, "outputs": null, "unknown": {"a": [1]},
         "inputs": [x(json!({"data": [1, 2], "parameters": null, "unknown": 1}))],
     });
-    let request = read(&floats(), &request, &[]).expect("all of this is sent by clients");
+    let request = read(&floats(), &request, &[]).expect("the request is valid");
     assert_eq!(request.id, None);
-    assert_eq!(request.wanted, Wanted::All { binary: false });
+    assert_eq!(request.requested, RequestedOutputs::All { binary: false });
 }
 
 #[test]
-fn an_output_that_is_named_says_itself_whether_it_is_binary() {
-    let wanted = |parameters: Json, outputs: Json| {
+fn binary_data_output_applies_only_if_no_output_is_named() {
+    let requested = |parameters: Json, outputs: Json| {
         let request =
             json!({"parameters": parameters, "inputs": [x(json!({"data": [1, 2]}))], "outputs": outputs});
-        read(&floats(), &request, &[]).expect("it is well-formed").wanted
+        read(&floats(), &request, &[])
+            .expect("the request is valid")
+            .requested
     };
     let named = |binary| {
-        Wanted::These(vec![WantedOutput {
+        RequestedOutputs::Named(vec![RequestedOutput {
             name: "x".to_owned(),
             binary,
         }])
     };
     let all = json!({"binary_data_output": true});
-    assert_eq!(wanted(all.clone(), json!([])), Wanted::All { binary: true });
-    assert_eq!(wanted(all, json!([{"name": "x"}])), named(false));
+    assert_eq!(
+        requested(all.clone(), json!([])),
+        RequestedOutputs::All { binary: true }
+    );
+    assert_eq!(requested(all, json!([{"name": "x"}])), named(false));
     let one = json!([{"name": "x", "parameters": {"binary_data": true, "classification": 0}}]);
-    assert_eq!(wanted(json!({}), one), named(true));
+    assert_eq!(requested(json!({}), one), named(true));
 }
 
 #[test]
-fn a_body_without_json_is_the_single_input() {
+fn a_body_without_json_is_the_only_input() {
     let raw = |task: &TaskManifest, body: &[u8]| {
         let body = Bytes::copy_from_slice(body);
         let request = read_request(&body, Some(0), task, LIMITS).map_err(|failure| failure.message)?;
-        let input = request.inputs.into_iter().next().expect("there is one");
+        let input = request.inputs.into_iter().next().expect("there is an element");
         Ok((input.shape, input.data.to_vec()))
     };
     assert_eq!(raw(&floats(), &[0; 16]), Ok((vec![2, 2], vec![0; 16])));
@@ -103,18 +108,18 @@ fn a_body_without_json_is_the_single_input() {
     let text = task(Kind::Text, &[], "BYTES");
     assert_eq!(raw(&text, b"ab"), Ok((vec![1, 1], b"\x02\0\0\0ab".to_vec())));
     let refused: Result<_, String> =
-        Err("a raw body of 15 bytes does not make input `x` of FP32 [-1, 2]".to_owned());
+        Err("a raw body of 15 bytes does not match input `x` FP32 [-1, 2]".to_owned());
     assert_eq!(raw(&floats(), &[0; 15]), refused);
 }
 
 #[test]
-fn strings_stand_for_bytes_where_they_say_so() {
+fn data_uris_and_declared_base64_are_decoded() {
     let read = |data: &str, content_type: &str| {
         let input = json!({"name": "BYTES", "shape": [1], "datatype": "BYTES", "data": [data],
             "parameters": {"content_type": content_type}});
         let request = read(&task(Kind::Bytes, &[], "BYTES"), &json!({"inputs": [input]}), &[])?;
-        let input = request.inputs.into_iter().next().expect("there is one");
-        let element = byte_strings(&input.data).next().expect("there is one");
+        let input = request.inputs.into_iter().next().expect("there is an element");
+        let element = byte_strings(&input.data).next().expect("there is an element");
         let media_type = match input.media_types {
             MediaTypes::Shared(media_type) => media_type,
             MediaTypes::Each(each) => each.concat(),
@@ -133,13 +138,13 @@ fn strings_stand_for_bytes_where_they_say_so() {
     );
     let error = read("*", "base64").expect_err("a star is no base64");
     assert!(
-        error.starts_with("input `BYTES`: element 0: not base64"),
+        error.starts_with("input `BYTES`: element 0: invalid base64"),
         "{error}"
     );
 }
 
 #[test]
-fn what_is_wrong_is_told_with_the_numbers() {
+fn errors_state_what_was_found_and_expected() {
     let inputs = |input: Json| json!({ "inputs": [input] });
     let cases = [
         (
@@ -150,37 +155,37 @@ fn what_is_wrong_is_told_with_the_numbers() {
         (
             inputs(x(json!({}))),
             0,
-            "input `x` has no data; expected `data`, or `parameters.binary_data_size` and the bytes behind the JSON",
+            "input `x` has no data; expected `data`, or `parameters.binary_data_size` and binary data after the JSON",
         ),
         (
             inputs(x(json!({"parameters": {"binary_data_size": 8}}))),
             7,
-            "input `x` takes 8 bytes of binary data, but only 7 of 7 are left",
+            "input `x` has 8 bytes of binary data, but the body has only 7 left of 7",
         ),
         (
             inputs(x(json!({"parameters": {"binary_data_size": u64::MAX}}))),
             7,
-            "input `x` takes 18446744073709551615 bytes of binary data, but only 7 of 7 are left",
+            "input `x` has 18446744073709551615 bytes of binary data, but the body has only 7 left of 7",
         ),
         (
             inputs(x(json!({"parameters": {"binary_data_size": 8}}))),
             9,
-            "the body has 9 bytes of binary data, but the inputs take only 8",
+            "the body has 9 bytes of binary data, but the inputs have only 8",
         ),
         (
             inputs(x(json!({"data": [1, 2, 3]}))),
             0,
-            "input `x` has 3 elements in `data`, but its shape [1, 2] has 2",
+            "input `x` has 3 elements in `data`, expected 2 for shape [1, 2]",
         ),
         (
             inputs(x(json!({"data": [[1], [2]]}))),
             0,
-            "input `x`: `data` is nested as [2, 1], but the shape is [1, 2]",
+            "input `x`: `data` has shape [2, 1], expected [1, 2]",
         ),
         (
             inputs(x(json!({"data": 1, "shape": [1, 1]}))),
             0,
-            "input `x`: `data` is not an array",
+            "input `x`: expected `data` to be an array",
         ),
         (
             inputs(x(json!({"data": [1, "2"]}))),
@@ -190,7 +195,7 @@ fn what_is_wrong_is_told_with_the_numbers() {
         (
             inputs(x(json!({"data": [1, [2]]}))),
             0,
-            "input `x`: the nested arrays differ in length or depth near element 1",
+            "input `x`: nested arrays have different lengths or depths near element 1",
         ),
         (
             inputs(x(json!({"data": [1, 2], "shape": [-1, 2]}))),
@@ -200,43 +205,43 @@ fn what_is_wrong_is_told_with_the_numbers() {
         (
             inputs(x(json!({"data": [1, 2], "shape": [1, 1i64 << 62, 1i64 << 62]}))),
             0,
-            "input `x` has 2 elements in `data`, but its shape [1, 4611686018427387904, 4611686018427387904] has too many",
+            "input `x` has 2 elements in `data`, expected more than 2^64 for shape [1, 4611686018427387904, 4611686018427387904]",
         ),
         (
             inputs(x(json!({"data": [1, 2], "datatype": "FP16"}))),
             0,
-            "input `x` has FP16 data as JSON; FP16 can only be sent as binary data",
+            "input `x`: FP16 must be sent as binary data, not as JSON",
         ),
         (
             inputs(x(json!({"data": [1, 2], "datatype": "FLOAT"}))),
             0,
-            "input `x`: unknown datatype `FLOAT`; known: BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, \
+            "input `x`: unknown datatype `FLOAT`; expected one of BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, \
              FP16, FP32, FP64, BF16, BYTES",
         ),
         (
             inputs(x(json!({"parameters": {"shared_memory_region": "r"}}))),
             0,
-            "input `x` is in shared memory, which this server does not support; send it in the body",
+            "input `x`: shared memory is not supported; send the tensor in the body",
         ),
         (
             json!({"inputs": [], "outputs": [{"name": "x", "parameters": {"classification": 3}}]}),
             0,
-            "output `x`: `classification` is not supported; a task that classifies says so itself",
+            "output `x`: `classification` is not supported; remove the parameter",
         ),
         (
             json!({"inputs": [], "outputs": [{"name": "y"}]}),
             0,
-            "unknown output `y`, did you mean `x`?; the task gives `x` FP32 [-1, 2]",
+            "unknown output `y`, did you mean `x`?; expected `x` FP32 [-1, 2]",
         ),
         (
             json!({"inputs": [], "outputs": [{"name": "x"}, {"name": "x"}]}),
             0,
-            "output `x` is requested twice; request each output once",
+            "duplicate output `x`; request each output once",
         ),
         (
             inputs(x(json!({"data": [1], "shape": [9, 2]}))),
             0,
-            "input `x` has 9 items, at most 8 are allowed in one request",
+            "input `x` has 9 items, expected at most 8 per request",
         ),
         (
             inputs(x(json!({"data": vec![0; 100_000], "shape": [1, 100_000]}))),
@@ -246,8 +251,8 @@ fn what_is_wrong_is_told_with_the_numbers() {
         (
             json!({"inputs": [], "outputs": vec![json!({"name": "x"}); 1025]}),
             0,
-            "malformed request body: an array has more than 1024 elements, the maximum here at line 1 column 13349; \
-             header Inference-Header-Content-Length says that the JSON ends at byte 13350",
+            "malformed request body: too many elements in an array: expected at most 1024 at line 1 column 13349; \
+             the JSON has 13350 bytes according to the header Inference-Header-Content-Length",
         ),
     ];
     for (request, binary, expected) in cases {
@@ -257,7 +262,7 @@ fn what_is_wrong_is_told_with_the_numbers() {
 }
 
 #[test]
-fn what_is_no_json_is_told_with_its_place() {
+fn json_errors_state_the_position() {
     let read = |body: &'static str, length| {
         read_request(&Bytes::from_static(body.as_bytes()), length, &floats(), LIMITS)
             .expect_err("it is malformed")
@@ -277,18 +282,18 @@ fn what_is_no_json_is_told_with_its_place() {
     );
     assert_eq!(
         read("{\"inputs\":[]} x", Some(15)),
-        "malformed request body: unexpected characters after the document at line 1 column 15; header \
-         Inference-Header-Content-Length says that the JSON ends at byte 15"
+        "malformed request body: unexpected characters after the document at line 1 column 15; the JSON has \
+         15 bytes according to the header Inference-Header-Content-Length"
     );
     let deep = read("[[[[[[[[[[[[[[[[[", None);
     assert_eq!(
         deep,
-        "the request body is nested too deeply at offset 16: at most 16 levels are allowed"
+        "the request body is nested too deeply at offset 16: expected at most 16 levels"
     );
     let header = header_length(Some(b"-1")).expect_err("no length is negative");
     assert_eq!(
         header.message,
-        "header Inference-Header-Content-Length: expected a number of bytes, got `-1`"
+        "invalid value `-1` for header Inference-Header-Content-Length: expected a number of bytes"
     );
 }
 
@@ -318,7 +323,7 @@ fn an_array_is_not_an_object_with_its_members_in_order() {
 }
 
 #[test]
-fn binary_data_without_the_header_is_answered_with_the_header_to_send() {
+fn binary_data_without_the_header_is_rejected_with_the_header_to_send() {
     let json = json!({"inputs": [x(json!({"parameters": {"binary_data_size": 8}}))]}).to_string();
     for binary in [&[0xff; 8][..], &[b'['; 8], &[b'1'; 8]] {
         let body = Bytes::from([json.as_bytes(), binary].concat());
@@ -327,8 +332,8 @@ fn binary_data_without_the_header_is_answered_with_the_header_to_send() {
         assert_eq!(
             failure.message,
             format!(
-                "the body has 8 bytes after the JSON, which ends at byte {length}; if they are binary tensors, send the \
-                 header Inference-Header-Content-Length: {length}"
+                "the body has 8 bytes after the JSON; to send binary tensors, set the header \
+                Inference-Header-Content-Length: {length}"
             )
         );
     }
@@ -341,7 +346,11 @@ fn each_data_uri_of_a_tensor_keeps_its_own_media_type() {
         let input = json!({"name": "BYTES", "shape": [count], "datatype": "BYTES", "data": data,
             "parameters": {"content_type": content_type}});
         let request = read(&task(Kind::Bytes, &[], "BYTES"), &json!({"inputs": [input]}), &[]);
-        request.expect("it is well-formed").inputs.remove(0).media_types
+        request
+            .expect("the request is valid")
+            .inputs
+            .remove(0)
+            .media_types
     };
     let each = |types: &[&str]| MediaTypes::Each(types.iter().map(|&name| name.to_owned()).collect());
     let data = json!([

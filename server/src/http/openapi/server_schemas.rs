@@ -1,0 +1,196 @@
+//! JSON Schemas of replies about the server and its models.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::components::Components;
+
+/// States of a model in `/v1/models` and `/health`.
+const STATES: [&str; 7] = [
+    "loading",
+    "untried",
+    "ready",
+    "recovering",
+    "crash loop",
+    "failed",
+    "unloaded",
+];
+
+/// Schemas of replies about the server and its models.
+pub(super) struct ServerSchemas {
+    pub(super) model: Json,
+    pub(super) models: Json,
+    pub(super) health: Json,
+    pub(super) live: Json,
+    pub(super) ready: Json,
+    pub(super) root: Json,
+}
+
+impl ServerSchemas {
+    pub(super) fn add(components: &mut Components) -> Self {
+        let value = components.add("ModelValue", model_value());
+        let task = components.add("ModelTask", model_task(&value));
+        let model = components.add("Model", model_schema(&task));
+        let models = components.add(
+            "ModelList",
+            json!({
+                "type": "object",
+                "required": ["object", "data", "models"],
+                "properties": {
+                    "object": {"type": "string", "const": "list"},
+                    "data": {"type": "array", "items": model},
+                    "models": {"type": "array", "items": model, "description": "Same as `data`, for clients of KServe."},
+                },
+            }),
+        );
+        let flags = |names: &[&str]| {
+            let properties: Map<String, Json> = names
+                .iter()
+                .map(|&name| (name.to_owned(), json!({"type": "boolean"})))
+                .collect();
+            json!({"type": "object", "required": names, "properties": properties})
+        };
+        Self {
+            model,
+            models,
+            health: components.add(
+                "Health",
+                json!({
+                    "type": "object",
+                    "required": ["status", "ready", "models"],
+                    "properties": {
+                        "status": {"type": "string", "enum": ["ok", "not ready", "stopping"]},
+                        "ready": {"type": "boolean"},
+                        "models": {
+                            "type": "object",
+                            "description": "State of each model, by name.",
+                            "additionalProperties": {"type": "string", "enum": STATES},
+                        },
+                    },
+                }),
+            ),
+            live: components.add("Liveness", flags(&["live"])),
+            ready: components.add("Readiness", flags(&["ready"])),
+            root: components.add(
+                "Root",
+                json!({
+                    "type": "object",
+                    "required": ["name", "version", "models", "health", "metrics"],
+                    "properties": {
+                        "name": {"type": "string"},
+                        "version": {"type": "string"},
+                        "status": {"type": "string"},
+                        "models": {"type": "string"},
+                        "health": {"type": "string"},
+                        "metrics": {"type": "string"},
+                        "docs": {"type": "string"},
+                        "openapi": {"type": "string"},
+                    },
+                }),
+            ),
+        }
+    }
+}
+
+fn model_value() -> Json {
+    let texts = json!({"type": "array", "items": {"type": "string"}});
+    json!({
+        "type": "object",
+        "required": ["kinds", "media_types", "schema", "tensors"],
+        "properties": {
+            "kinds": {"type": "array", "items": {"type": "string", "enum": ["text", "bytes", "json", "tensors"]}},
+            "media_types": texts,
+            "schema": {"description": "JSON Schema, if the value is JSON."},
+            "tensors": {"type": "array", "items": {
+                "type": "object",
+                "required": ["name", "dtype", "shape"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "dtype": {"type": "string"},
+                    "shape": {"type": "array", "items": {"type": "integer"}},
+                    "description": {"type": "string"},
+                    "sequence": {
+                        "type": "boolean",
+                        "description": "Whether this represents any number of tensors named `name.0`, `name.1`, ….",
+                    },
+                    "unranked": {"type": "boolean", "description": "Whether the number of dimensions is arbitrary."},
+                },
+            }},
+        },
+    })
+}
+
+fn model_task(value: &Json) -> Json {
+    json!({
+        "type": "object",
+        "required": ["name", "description", "input", "output", "parameters_schema", "examples", "unbatched", "trial",
+            "policy", "max_batch_size", "max_queue_size"],
+        "properties": {
+            "name": {"type": "string"},
+            "description": {"type": "string"},
+            "input": value,
+            "output": value,
+            "parameters_schema": {"description": "JSON Schema of `parameters`; null if the task takes none."},
+            "examples": {"type": "array", "items": {}},
+            "unbatched": {
+                "type": "boolean",
+                "description": "Whether the tensors have no batch dimension, so that each request is one item.",
+            },
+            "trial": {
+                "type": "object",
+                "description": "Whether the task has run successfully, during warm-up or since.",
+                "required": ["outcome", "reason"],
+                "properties": {
+                    "outcome": {"type": "string", "enum": ["succeeded", "failed", "untried"]},
+                    "reason": {"type": ["string", "null"]},
+                },
+            },
+            "policy": {"type": "string", "description": "Batching policy."},
+            "learned": {"description": "Estimates that the batching policy has learned, or null."},
+            "max_batch_size": {"type": "integer", "minimum": 1},
+            "max_batch_weight": {"type": ["integer", "null"]},
+            "max_queue_size": {"type": "integer", "minimum": 1},
+            "route": {"type": ["string", "null"], "description": "Short route of the task."},
+        },
+    })
+}
+
+fn model_schema(task: &Json) -> Json {
+    let text = |description: &str| json!({"type": "string", "description": description});
+    json!({
+        "type": "object",
+        "required": ["id", "object", "created", "owned_by", "name", "ready", "state",
+            "model_version_status", "tasks"],
+        "properties": {
+            "id": {"type": "string"},
+            "object": {"type": "string", "const": "model"},
+            "created": {"type": "integer", "description": "Time of loading in seconds since the Unix epoch; 0 if the model is not loaded."},
+            "owned_by": {"type": "string"},
+            "name": {"type": "string"},
+            "description": {"type": "string"},
+            "ready": {"type": "boolean"},
+            "state": {"type": "string", "enum": STATES},
+            "model_version_status": super::v1_routes::version_status(),
+            "reason": text("Why the model is not ready."),
+            "last_reload_error": text("Why the last reload failed; the old generation keeps serving."),
+            "generation": {"type": "integer", "description": "Number of times the model was loaded."},
+            "platform": {"type": "string"},
+            "details": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "Details that the plugin reports, such as the runtime that it uses and why.",
+            },
+            "plugin": {
+                "type": "object",
+                "required": ["name", "version", "description", "sdk_version"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "version": {"type": "string"},
+                    "description": {"type": "string"},
+                    "sdk_version": {"type": "string"},
+                },
+            },
+            "default_task": {"type": "string"},
+            "tasks": {"type": "array", "items": task},
+        },
+    })
+}
