@@ -138,7 +138,7 @@ fn within_limit(done: Reply, max: u64) -> Reply {
         return done;
     }
     let error = format!(
-        "the outputs take {length} bytes, but a worker process can return at most {max} bytes per batch; lower `max_batch_size`"
+        "the outputs have {length} bytes, but a worker process can return at most {max} bytes per batch; lower `max_batch_size`"
     );
     Reply::Done {
         result: Err(BatchError::TooLarge(ItemError::Fault(error))),
@@ -213,9 +213,9 @@ impl ServedModel {
                     items,
                 }) => {
                     self.release(&release);
-                    let entered = self.context(task as usize, &requests).enter();
+                    let guard = self.context(task as usize, &requests).enter();
                     let done = self.run_batch(&mut lane, task as usize, items);
-                    drop(entered);
+                    drop(guard);
                     lane.send(done.encode())?;
                 }
                 Ok(Request::Release(handles)) => {

@@ -54,7 +54,7 @@ pub(super) enum LaneError {
     #[error("no reply within {} s", .0.as_secs_f64())]
     TimedOut(Duration),
     /// The message exceeds the maximum length. Nothing was sent.
-    #[error("the message has {length} bytes, and the maximum is {max}")]
+    #[error("the message has {length} bytes, but the maximum is {max}")]
     TooLong {
         /// Length of the message.
         length: u64,

@@ -71,11 +71,11 @@ impl Fingerprint {
     }
 
     fn with_reported_if(mut self, reported: &[PathBuf], accept: impl Fn(&Metadata) -> bool) -> Self {
-        let look = |path: &PathBuf| {
+        let identify = |path: &PathBuf| {
             let metadata = std::fs::metadata(path).ok().filter(&accept);
             (path.clone(), metadata.as_ref().map(FileIdentity::from))
         };
-        self.reported = reported.iter().take(MAX_REPORTED_FILES).map(look).collect();
+        self.reported = reported.iter().take(MAX_REPORTED_FILES).map(identify).collect();
         self
     }
 

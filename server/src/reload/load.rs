@@ -168,14 +168,14 @@ fn load(environment: &LoadEnvironment, settings: &ModelSettings) -> Result<Loade
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let written = settings
+    let configured = settings
         .configured_tasks()
         .map(|(task, location)| (task, Some(location)));
     let default = settings
         .default_task
         .as_deref()
         .map(|task| (task, settings.default_task_location()));
-    for (task, location) in written.chain(default) {
+    for (task, location) in configured.chain(default) {
         if manifests.iter().all(|manifest| manifest.name != task) {
             let (task, known) = (task.to_owned(), known());
             let error = ModelError::UnknownTask { task, known };

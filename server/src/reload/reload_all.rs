@@ -58,11 +58,11 @@ impl Reloader {
         self.reap();
         let old = self.registry.snapshot();
         let since = clock::unix_time();
-        let look = |settings: &ModelSettings| {
+        let fingerprint_of = |settings: &ModelSettings| {
             let serving = old.model(&settings.name);
             Fingerprint::of(settings).with_reported(serving.map_or(&[], |entry| reported_files(entry)))
         };
-        let fingerprints: Vec<Fingerprint> = models.iter().map(look).collect();
+        let fingerprints: Vec<Fingerprint> = models.iter().map(fingerprint_of).collect();
         let (steps, removed) = self.plan(&old, models, &fingerprints);
         let to_load: Vec<ModelSettings> = models
             .iter()
