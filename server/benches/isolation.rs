@@ -225,7 +225,7 @@ fn start() -> Result<IsolatedModel, Box<dyn std::error::Error>> {
         resources: Resources::default(),
         resource_allocator: Arc::new(ResourceAllocator::new(std::env::temp_dir())),
         workers: 1,
-        prepare_lanes: 1,
+        prepare_channels: 1,
         start_timeout: Duration::from_secs(60),
         warm_up: Box::new(|_| Ok(())),
         files: Arc::new(()),

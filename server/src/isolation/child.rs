@@ -1,7 +1,7 @@
 //! The child's side of isolation: what runs in the process of a plugin.
 //!
-//! The main thread runs batches in the order in which they arrive. One thread for each prepare lane prepares items. All of
-//! them exit when the server closes the lanes or exits.
+//! The main thread runs batches in the order in which they arrive. One thread for each prepare channel prepares items. All of
+//! them exit when the server closes the channels or exits.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,9 +16,9 @@ use bytes::Bytes;
 use log::LevelFilter;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
+use super::channel::{Channel, ChannelError, MAX_MESSAGE};
 use super::child_sink::ChildSink;
 use super::descriptor_passing::ChildDescriptors;
-use super::lane::{Lane, LaneError, MAX_MESSAGE};
 use super::log_records;
 use super::messages::{BatchEntry, Reply, Request};
 use super::setup::{LoadFailure, Setup};
@@ -41,7 +41,7 @@ enum ChildError {
     #[error("the server did not send a valid load request")]
     NoSetup,
     #[error("the connection to the server failed")]
-    Lane(#[from] LaneError),
+    Channel(#[from] ChannelError),
     #[error("the server sent an invalid message: {0}")]
     Protocol(String),
 }
@@ -68,7 +68,7 @@ fn run(load: impl FnOnce(&Setup) -> Result<Arc<dyn Model>, LoadFailure>) -> Resu
         prepare,
     } = ChildDescriptors::receive(&control)?;
     drop(control);
-    let mut main = main.into_lane();
+    let mut main = main.into_channel();
     let Request::Load(json) = receive(&mut main)? else {
         return Err(ChildError::NoSetup);
     };
@@ -99,15 +99,15 @@ fn run(load: impl FnOnce(&Setup) -> Result<Arc<dyn Model>, LoadFailure>) -> Resu
     let prepare_threads = prepare
         .into_iter()
         .enumerate()
-        .map(|(index, lane)| {
+        .map(|(index, channel)| {
             let model = model.clone();
             thread::Builder::new()
                 .name(format!("prepare {index}"))
-                .spawn(move || model.serve_prepare_lane(lane.into_lane()))
+                .spawn(move || model.serve_prepare_channel(channel.into_channel()))
         })
         .collect::<io::Result<Vec<_>>>()?;
     main.send(Reply::Loaded(Bytes::from(manifest)).encode())?;
-    let result = model.serve_batch_lane(main);
+    let result = model.serve_batch_channel(main);
     for thread in prepare_threads {
         // The thread has reported its own errors.
         let _ = thread.join();
@@ -123,8 +123,8 @@ fn take_standard_input() -> io::Result<OwnedFd> {
     Ok(control)
 }
 
-fn receive(lane: &mut Lane) -> Result<Request<'static>, ChildError> {
-    decode(&lane.receive()?)
+fn receive(channel: &mut Channel) -> Result<Request<'static>, ChildError> {
+    decode(&channel.receive()?)
 }
 
 fn decode(message: &Bytes) -> Result<Request<'static>, ChildError> {
@@ -168,15 +168,15 @@ impl ServedModel {
         self.prepared_items.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Prepares items until the server closes the lane.
-    fn serve_prepare_lane(&self, mut lane: Lane) {
+    /// Prepares items until the server closes the channel.
+    fn serve_prepare_channel(&self, mut channel: Channel) {
         loop {
-            let answer = match receive(&mut lane) {
+            let answer = match receive(&mut channel) {
                 Ok(Request::Prepare { task, item }) => self.prepare(task as usize, item.into_owned()),
                 // The server kills this process if it gets no reply.
                 _ => return,
             };
-            if lane.send(answer.encode()).is_err() {
+            if channel.send(answer.encode()).is_err() {
                 return;
             }
         }
@@ -200,11 +200,11 @@ impl ServedModel {
         }
     }
 
-    /// Runs batches until the server closes the lane.
-    fn serve_batch_lane(&self, mut lane: Lane) -> Result<(), ChildError> {
+    /// Runs batches until the server closes the channel.
+    fn serve_batch_channel(&self, mut channel: Channel) -> Result<(), ChildError> {
         loop {
             // Not copied, because nothing in the message is needed after the batch has been answered.
-            let message = lane.receive_borrowed().map_err(ChildError::from);
+            let message = channel.receive_borrowed().map_err(ChildError::from);
             match message.and_then(|message| decode(&message)) {
                 Ok(Request::Predict {
                     task,
@@ -214,16 +214,16 @@ impl ServedModel {
                 }) => {
                     self.release(&release);
                     let guard = self.context(task as usize, &requests).enter();
-                    let done = self.run_batch(&mut lane, task as usize, items);
+                    let done = self.run_batch(&mut channel, task as usize, items);
                     drop(guard);
-                    lane.send(done.encode())?;
+                    channel.send(done.encode())?;
                 }
                 Ok(Request::Release(handles)) => {
                     self.release(&handles);
-                    lane.send(Reply::Released.encode())?;
+                    channel.send(Reply::Released.encode())?;
                 }
                 Ok(other) => return Err(ChildError::Protocol(format!("unexpected request {other:?}"))),
-                Err(ChildError::Lane(LaneError::Closed)) => return Ok(()),
+                Err(ChildError::Channel(ChannelError::Closed)) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
@@ -248,7 +248,7 @@ impl ServedModel {
         })
     }
 
-    fn run_batch(&self, lane: &mut Lane, task: usize, entries: Vec<BatchEntry<'_>>) -> Reply {
+    fn run_batch(&self, channel: &mut Channel, task: usize, entries: Vec<BatchEntry<'_>>) -> Reply {
         let handles: Vec<u64> = entries
             .iter()
             .filter_map(|entry| match entry {
@@ -257,7 +257,7 @@ impl ServedModel {
             })
             .collect();
         let errors_before = logged_error_count();
-        let mut sink = ChildSink::new(lane, entries.len());
+        let mut sink = ChildSink::new(channel, entries.len());
         let (items, positions) = self.collect_items(task, entries, &mut sink);
         let batch: Vec<BatchItem<'_>> = items
             .iter()

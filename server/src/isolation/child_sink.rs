@@ -1,7 +1,7 @@
 //! The sink of a batch in the child process. It keeps outcomes until the batch is done. Only parts of outputs are sent to the
 //! server immediately, and the server replies with their status.
 
-use super::lane::{Lane, LaneError};
+use super::channel::{Channel, ChannelError};
 use super::messages::{Outcome, Reply, Request};
 use crate::error::ItemError;
 use crate::model::{OutputSink, SinkStatus};
@@ -9,7 +9,7 @@ use crate::values::{Tensor, Value};
 
 /// Collects the outcomes of one batch.
 pub(super) struct ChildSink<'a> {
-    lane: &'a mut Lane,
+    channel: &'a mut Channel,
     outcomes: Vec<Outcome>,
     /// Whether each item of the batch has an outcome.
     settled: Vec<bool>,
@@ -21,9 +21,9 @@ pub(super) struct ChildSink<'a> {
 
 impl<'a> ChildSink<'a> {
     /// A sink for a batch of `items` items.
-    pub(super) fn new(lane: &'a mut Lane, items: usize) -> Self {
+    pub(super) fn new(channel: &'a mut Channel, items: usize) -> Self {
         Self {
-            lane,
+            channel,
             outcomes: Vec::with_capacity(items),
             settled: vec![false; items],
             positions: Vec::new(),
@@ -62,14 +62,16 @@ impl<'a> ChildSink<'a> {
         }
     }
 
-    fn send_part(&mut self, position: usize, value: Value) -> Result<SinkStatus, LaneError> {
+    fn send_part(&mut self, position: usize, value: Value) -> Result<SinkStatus, ChannelError> {
         let index = position as u32;
-        self.lane
+        self.channel
             .send_without_reclaim(Reply::Part { index, value }.encode())?;
-        let message = self.lane.receive()?;
+        let message = self.channel.receive()?;
         match Request::decode(&message) {
             Ok(Request::PartStatus(status)) => Ok(status),
-            _ => Err(LaneError::Malformed("expected the status of a part".to_owned())),
+            _ => Err(ChannelError::Malformed(
+                "expected the status of a part".to_owned(),
+            )),
         }
     }
 }
@@ -82,7 +84,7 @@ impl OutputSink for ChildSink<'_> {
         match self.positions.get(index) {
             Some(&position) if !self.settled[position] => match self.send_part(position, value) {
                 Ok(status) => status,
-                Err(error @ (LaneError::TooLong { .. } | LaneError::NoMemory(_))) => {
+                Err(error @ (ChannelError::TooLong { .. } | ChannelError::NoMemory(_))) => {
                     self.fail_at(
                         position,
                         ItemError::Fault(format!(

@@ -12,13 +12,13 @@ use rustix::net::{
     SendFlags,
 };
 
-use super::lane::PeerEnd;
+use super::channel::PeerEnd;
 
-/// Maximum number of prepare lanes. The kernel passes at most 253 descriptors with a message.
-pub(super) const MAX_PREPARE_LANES: usize = 64;
+/// Maximum number of prepare channels. The kernel passes at most 253 descriptors with a message.
+pub(super) const MAX_PREPARE_CHANNELS: usize = 64;
 
-/// Three descriptors for each lane, and one for log records.
-const MAX_DESCRIPTORS: usize = 3 * (MAX_PREPARE_LANES + 1) + 1;
+/// Three descriptors for each channel, and one for log records.
+const MAX_DESCRIPTORS: usize = 3 * (MAX_PREPARE_CHANNELS + 1) + 1;
 
 /// Size of the ancillary data of a message with that many descriptors.
 const CONTROL_BUFFER_BYTES: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
@@ -28,18 +28,24 @@ const CONTROL_BUFFER_BYTES: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTOR
 pub(super) struct ChildDescriptors {
     /// Sends log records to the server.
     pub(super) log_socket: OwnedFd,
-    /// The lane for loading and for batches.
+    /// The channel for loading and for batches.
     pub(super) main: PeerEnd,
-    /// The lanes for preparing items.
+    /// The channels for preparing items.
     pub(super) prepare: Vec<PeerEnd>,
 }
 
 impl ChildDescriptors {
     /// Sends all descriptors in one message.
     pub(super) fn send(&self, to: impl AsFd) -> io::Result<()> {
-        let lanes = std::iter::once(&self.main).chain(&self.prepare);
+        let channels = std::iter::once(&self.main).chain(&self.prepare);
         let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(self.log_socket.as_fd())
-            .chain(lanes.flat_map(|lane| [lane.socket.as_fd(), lane.reader.as_fd(), lane.writer.as_fd()]))
+            .chain(channels.flat_map(|channel| {
+                [
+                    channel.socket.as_fd(),
+                    channel.reader.as_fd(),
+                    channel.writer.as_fd(),
+                ]
+            }))
             .collect();
         let mut buffer = [MaybeUninit::uninit(); CONTROL_BUFFER_BYTES];
         let mut control = SendAncillaryBuffer::new(&mut buffer);
@@ -70,7 +76,7 @@ impl ChildDescriptors {
             .flatten();
         let missing = || io::Error::other("standard input is not a connection to a server");
         let log_socket = descriptors.next().ok_or_else(missing)?;
-        let mut lanes = std::iter::from_fn(|| {
+        let mut channels = std::iter::from_fn(|| {
             Some(PeerEnd {
                 socket: descriptors.next()?,
                 reader: descriptors.next()?,
@@ -79,8 +85,8 @@ impl ChildDescriptors {
         });
         Ok(Self {
             log_socket,
-            main: lanes.next().ok_or_else(missing)?,
-            prepare: lanes.collect(),
+            main: channels.next().ok_or_else(missing)?,
+            prepare: channels.collect(),
         })
     }
 }

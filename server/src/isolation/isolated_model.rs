@@ -38,7 +38,7 @@ pub struct IsolationOptions {
     /// Number of processes, at least 1.
     pub workers: usize,
     /// Number of items that each process prepares concurrently, at least 1.
-    pub prepare_lanes: usize,
+    pub prepare_channels: usize,
     /// Timeout of loading the model in a process.
     pub start_timeout: Duration,
     /// Warms up a new process before it serves.
@@ -86,7 +86,7 @@ impl IsolatedModel {
             resource_allocator: options.resource_allocator,
             start_timeout: options.start_timeout,
             predict_timeout: settings.predict_timeout,
-            prepare_lanes: options.prepare_lanes,
+            prepare_channels: options.prepare_channels,
             warm_up: options.warm_up,
             files: options.files.clone(),
         });

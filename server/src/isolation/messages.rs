@@ -1,6 +1,6 @@
 //! The messages between the server and a child process.
 //!
-//! On each lane (`lane`), requests of the server and replies of the child alternate:
+//! On each channel (`channel`), requests of the server and replies of the child alternate:
 //!
 //! | request of the server | reply of the child |
 //! | --- | --- |
@@ -9,16 +9,16 @@
 //! | [`Request::Predict`] | any number of [`Reply::Part`], each answered with [`Request::PartStatus`], and then [`Reply::Done`] |
 //! | [`Request::Release`] | [`Reply::Released`] |
 //!
-//! The server does not wait for [`Reply::Released`], but it reads the reply before it sends anything else on the lane, because
-//! until then the child may use the lane's shared memory.
+//! The server does not wait for [`Reply::Released`], but it reads the reply before it sends anything else on the channel, because
+//! until then the child may use the channel's shared memory.
 //!
 //! The messages about loading contain JSON, since their content is JSON in any case. Messages about batches do not.
 
-mod reply;
-mod request;
+mod from_child;
+mod from_server;
 
-pub(super) use reply::{Outcome, Reply};
-pub(super) use request::{BatchEntry, Request};
+pub(super) use from_child::{Outcome, Reply};
+pub(super) use from_server::{BatchEntry, Request};
 
 mod code {
     pub(super) const LOAD: u8 = 1;

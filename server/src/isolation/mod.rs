@@ -9,13 +9,13 @@
 //! 2. The child asks the kernel to kill it when the supervisor thread exits, and thus when the server exits for any reason.
 //!    Then it receives what to load ([`Setup`]), confines itself, and opens the plugin.
 //! 3. The server warms it up and adds it to the `pool`.
-//! 4. It serves. Batches and items to prepare are sent over lanes (`lane`, `messages`, `encoding`). Its log records and its
+//! 4. It serves. Batches and items to prepare are sent over channels (`channel`, `messages`, `encoding`). Its log records and its
 //!    output go to the server's log (`log_reader`, `log_records`).
 //! 5. If it fails, the thread that detects the failure kills it and determines the reason. The batch that it held returns to
 //!    the engine as [`BatchError::WorkerLost`](crate::model::BatchError::WorkerLost). The engine runs it again, and then item by
 //!    item to find the one that causes the failure; `remote` explains how other items are protected from being blamed.
 //! 6. The supervisor restarts it, immediately or after a delay (`backoff`).
-//! 7. When the model is dropped, its lanes are closed, which tells the child to drop the model and exit. A child that does not
+//! 7. When the model is dropped, its channels are closed, which tells the child to drop the model and exit. A child that does not
 //!    exit in time is killed. A reload therefore frees all memory of the old model.
 //!
 //! # Trust
@@ -26,6 +26,7 @@
 //! that opens them.
 
 mod backoff;
+mod channel;
 mod child;
 mod child_sink;
 pub mod confine;
@@ -33,7 +34,6 @@ mod descriptor_passing;
 mod encoding;
 mod event_fd;
 mod isolated_model;
-mod lane;
 mod log_reader;
 mod log_records;
 mod messages;

@@ -11,10 +11,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::channel::{self, Channel, socket_pair};
 use super::confine::{MemoryExcess, ProcessResources};
-use super::descriptor_passing::{ChildDescriptors, MAX_PREPARE_LANES};
+use super::descriptor_passing::{ChildDescriptors, MAX_PREPARE_CHANNELS};
 use super::event_fd::{self, EventFd};
-use super::lane::{self, Lane, socket_pair};
 use crate::crash::signal_name;
 use crate::metrics::RestartReason;
 
@@ -48,15 +48,15 @@ pub struct OpenFiles {
 }
 
 impl OpenFiles {
-    /// For a process that prepares up to `prepare_lanes` items concurrently.
-    pub fn for_process(prepare_lanes: usize) -> Self {
-        // A lane has a socket and two memory files. The other ends are open too until the child has received them.
-        let lanes = prepare_lanes.clamp(1, MAX_PREPARE_LANES) as u64 + 1;
+    /// For a process that prepares up to `prepare_channels` items concurrently.
+    pub fn for_process(prepare_channels: usize) -> Self {
+        // A channel has a socket and two memory files. The other ends are open too until the child has received them.
+        let channels = prepare_channels.clamp(1, MAX_PREPARE_CHANNELS) as u64 + 1;
         Self {
             // The log socket, standard error, the pidfd, and two eventfds.
-            running: 3 * lanes + 5,
+            running: 3 * channels + 5,
             // The other ends, and the pipe by which the standard library detects whether the process has started.
-            starting: 3 * lanes + 8,
+            starting: 3 * channels + 8,
         }
     }
 }
@@ -64,28 +64,28 @@ impl OpenFiles {
 /// A child process that has just been started.
 pub(super) struct Launched {
     pub(super) process: Arc<Process>,
-    /// The lane for loading and for batches.
-    pub(super) main: Lane,
-    /// The lanes for preparing items.
-    pub(super) prepare: Vec<Lane>,
+    /// The channel for loading and for batches.
+    pub(super) main: Channel,
+    /// The channels for preparing items.
+    pub(super) prepare: Vec<Channel>,
     /// Its standard output and standard error.
     pub(super) stderr: ChildStderr,
     /// Receives its log records.
     pub(super) log_socket: OwnedFd,
 }
 
-/// Starts a child process with the given resources and number of prepare lanes.
+/// Starts a child process with the given resources and number of prepare channels.
 pub(super) fn launch(
     program: &Program,
     model: &str,
-    prepare_lanes: usize,
+    prepare_channels: usize,
     resources: ProcessResources,
 ) -> io::Result<Launched> {
     let (control, child_control) = socket_pair()?;
     let (log_socket, child_log) = socket_pair()?;
-    let (main, peer_main) = Lane::pair()?;
-    let (prepare, peer_prepare): (Vec<_>, Vec<_>) = (0..prepare_lanes)
-        .map(|_| Lane::pair())
+    let (main, peer_main) = Channel::pair()?;
+    let (prepare, peer_prepare): (Vec<_>, Vec<_>) = (0..prepare_channels)
+        .map(|_| Channel::pair())
         .collect::<io::Result<Vec<_>>>()?
         .into_iter()
         .unzip();
@@ -101,7 +101,10 @@ pub(super) fn launch(
         .process_group(0)
         .spawn()?;
     let stderr = child.stderr.take().ok_or(Errno::BADF)?;
-    let sockets = std::iter::once(&main).chain(&prepare).map(Lane::socket).collect();
+    let sockets = std::iter::once(&main)
+        .chain(&prepare)
+        .map(Channel::socket)
+        .collect();
     let process = Process::new(child, sockets, resources)?;
     // Before the process receives what to load. If this fails, `process` is dropped, which kills it.
     process.resources.add_process(process.id)?;
@@ -120,7 +123,7 @@ pub(super) fn launch(
     })
 }
 
-/// A child process, shared by its supervisor and the callers of its lanes. Each of them can kill it and get its exit reason.
+/// A child process, shared by its supervisor and the callers of its channels. Each of them can kill it and get its exit reason.
 /// The thread that started it must outlive it, because the kernel kills it when that thread exits.
 pub(super) struct Process {
     id: u32,
@@ -224,9 +227,9 @@ impl Process {
         }
     }
 
-    /// Closes all lanes, which tells the process to exit, and makes all pending calls fail.
-    pub(super) fn close_lanes(&self) {
-        self.sockets.iter().for_each(lane::close);
+    /// Closes all channels, which tells the process to exit, and makes all pending calls fail.
+    pub(super) fn close_channels(&self) {
+        self.sockets.iter().for_each(channel::close);
     }
 
     /// Waits for the exit of a process that was killed or is exiting, reaps it, and returns how it exited.
@@ -251,8 +254,8 @@ impl Process {
         };
         state.exit = Some(exit.clone());
         drop(state);
-        // A process that it has started may keep its ends of the lanes open.
-        self.close_lanes();
+        // A process that it has started may keep its ends of the channels open.
+        self.close_channels();
         exit
     }
 }

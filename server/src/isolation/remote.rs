@@ -1,6 +1,6 @@
 //! The model in one child process, as the server calls it.
 //!
-//! Batches have their own lane. Items are prepared concurrently on several other lanes. If the process fails, all pending
+//! Batches have their own channel. Items are prepared concurrently on several other channels. If the process fails, all pending
 //! calls and the next call return [`ChildLost`].
 //!
 //! # Prepared items
@@ -14,7 +14,7 @@
 //! that a second failure is attributed correctly: an item is prepared again with no other call pending, and after a restart
 //! the next [`EXCLUSIVE_BATCHES`] batches run while no item is prepared.
 
-mod batch_lane;
+mod batch_channel;
 mod failures;
 
 use std::borrow::Cow;
@@ -27,13 +27,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use plugin_abi::manifest::ModelManifest;
 
-use batch_lane::{BatchLane, receive};
+use batch_channel::{BatchChannel, receive};
 use failures::{item_size_error, size_error, terminate, unexpected};
 
 pub(super) use failures::ChildLost;
 
 use super::StartError;
-use super::lane::{Lane, LaneError};
+use super::channel::{Channel, ChannelError};
 use super::messages::{BatchEntry, Outcome, Reply, Request};
 use super::process::Process;
 use super::setup::{LoadFailure, Setup};
@@ -52,11 +52,11 @@ const MAX_PENDING_RELEASES: usize = 64;
 /// A model in a child process that has been loaded.
 pub(super) struct RemoteModel {
     manifest: ModelManifest,
-    main: Mutex<BatchLane>,
-    /// The prepare lanes that are not in use.
-    prepare: Mutex<Vec<Lane>>,
-    prepare_lanes: usize,
-    lane_returned: Condvar,
+    main: Mutex<BatchChannel>,
+    /// The prepare channels that are not in use.
+    prepare: Mutex<Vec<Channel>>,
+    prepare_channels: usize,
+    channel_returned: Condvar,
     process: Arc<Process>,
     timeout: Duration,
     lost: AtomicBool,
@@ -109,7 +109,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Makes a new process load its model. Waits for at most `timeout`.
 pub(super) fn load(
-    lane: &mut Lane,
+    channel: &mut Channel,
     process: &Process,
     setup: &Setup,
     timeout: Duration,
@@ -117,11 +117,12 @@ pub(super) fn load(
     let lost = |error| StartError::Exited(terminate(process, error));
     let json = serde_json::to_vec(setup)
         .map_err(|error| StartError::Load(LoadFailure::Plugin(error.to_string())))?;
-    lane.set_timeout(Some(timeout)).map_err(lost)?;
-    lane.send(Request::Load(Bytes::from(json)).encode())
+    channel.set_timeout(Some(timeout)).map_err(lost)?;
+    channel
+        .send(Request::Load(Bytes::from(json)).encode())
         .map_err(lost)?;
-    let malformed = |text: String| lost(LaneError::Malformed(text));
-    match receive(lane).map_err(lost)? {
+    let malformed = |text: String| lost(ChannelError::Malformed(text));
+    match receive(channel).map_err(lost)? {
         Reply::Loaded(manifest) => json::from_slice(&manifest).map_err(|error| malformed(error.to_string())),
         Reply::LoadFailed(failure) => match json::from_slice(&failure) {
             Ok(failure) => Err(StartError::Load(failure)),
@@ -135,18 +136,18 @@ impl RemoteModel {
     /// `is_restart`: the process replaces one that failed.
     pub(super) fn new(
         manifest: ModelManifest,
-        main: Lane,
-        prepare: Vec<Lane>,
+        main: Channel,
+        prepare: Vec<Channel>,
         process: Arc<Process>,
         timeout: Duration,
         is_restart: bool,
     ) -> Self {
         Self {
             manifest,
-            main: Mutex::new(BatchLane::new(main)),
-            prepare_lanes: prepare.len(),
+            main: Mutex::new(BatchChannel::new(main)),
+            prepare_channels: prepare.len(),
             prepare: Mutex::new(prepare),
-            lane_returned: Condvar::new(),
+            channel_returned: Condvar::new(),
             process,
             timeout,
             lost: AtomicBool::new(false),
@@ -187,7 +188,7 @@ impl RemoteModel {
         Ok(guard)
     }
 
-    fn fail(&self, error: LaneError) -> ChildLost {
+    fn fail(&self, error: ChannelError) -> ChildLost {
         self.lost.store(true, Ordering::Release);
         ChildLost::DuringCall(terminate(&self.process, error))
     }
@@ -195,7 +196,7 @@ impl RemoteModel {
     fn release(&self, handle: u64) {
         let mut pending_releases = lock(&self.pending_releases);
         pending_releases.push(handle);
-        // If the lane is busy, the next batch sends the handles. If the process has failed, the next call detects that.
+        // If the channel is busy, the next batch sends the handles. If the process has failed, the next call detects that.
         if pending_releases.len() >= MAX_PENDING_RELEASES
             && let Ok(mut main) = self.main.try_lock()
             && main.try_release(&pending_releases)
@@ -213,17 +214,17 @@ impl RemoteModel {
     ) -> Result<Result<PreparedItem, ItemError>, ChildLost> {
         let _guard = self.begin_call(exclusive)?;
         self.prepared_count.fetch_add(1, Ordering::Relaxed);
-        let mut lane = self
-            .lane_returned
-            .wait_while(lock(&self.prepare), |lanes| lanes.is_empty())
+        let mut channel = self
+            .channel_returned
+            .wait_while(lock(&self.prepare), |channels| channels.is_empty())
             .unwrap_or_else(PoisonError::into_inner)
             .pop();
-        let answer = match &mut lane {
-            Some(lane) => self.call_prepare(lane, task, item),
-            None => Err(LaneError::Closed),
+        let answer = match &mut channel {
+            Some(channel) => self.call_prepare(channel, task, item),
+            None => Err(ChannelError::Closed),
         };
-        lock(&self.prepare).extend(lane);
-        self.lane_returned.notify_one();
+        lock(&self.prepare).extend(channel);
+        self.channel_returned.notify_one();
         if let Ok(Reply::Prepared {
             handle,
             weight,
@@ -245,19 +246,24 @@ impl RemoteModel {
         match answer {
             Err(error) if size_error(&error).is_some() => Ok(Err(item_size_error(&error))),
             Ok(Reply::PrepareFailed(error)) => Ok(Err(error)),
-            Ok(other) => Err(self.fail(LaneError::Malformed(unexpected(&other)))),
+            Ok(other) => Err(self.fail(ChannelError::Malformed(unexpected(&other)))),
             Err(error) => Err(self.fail(error)),
         }
     }
 
-    fn call_prepare(&self, lane: &mut Lane, task: usize, item: &ItemInput) -> Result<Reply, LaneError> {
+    fn call_prepare(
+        &self,
+        channel: &mut Channel,
+        task: usize,
+        item: &ItemInput,
+    ) -> Result<Reply, ChannelError> {
         let request = Request::Prepare {
             task: u32::try_from(task).unwrap_or(u32::MAX),
             item: Cow::Borrowed(item),
         };
-        lane.set_timeout(Some(self.timeout))?;
-        lane.send(request.encode())?;
-        receive(lane)
+        channel.set_timeout(Some(self.timeout))?;
+        channel.send(request.encode())?;
+        receive(channel)
     }
 
     /// Runs a batch. If the process fails, `sink` has received nothing except parts.
@@ -286,7 +292,7 @@ impl RemoteModel {
                         lock(&self.pending_releases).extend(release);
                     }
                     // Either the process has run the batch and dropped these items, or it still has them.
-                    if let LaneError::NoMemory(_) = error {
+                    if let ChannelError::NoMemory(_) = error {
                         self.discard_prepared(items);
                     }
                     return Ok(Err(reason));
@@ -318,7 +324,7 @@ impl RemoteModel {
         Ok(result)
     }
 
-    /// Calls `f` while the batch lane is in use.
+    /// Calls `f` while the batch channel is in use.
     #[cfg(test)]
     pub(super) fn while_busy(&self, f: impl FnOnce()) {
         let _busy = lock(&self.main);
@@ -327,7 +333,7 @@ impl RemoteModel {
 
     /// Whether the process is running a batch or preparing an item.
     pub(super) fn is_computing(&self) -> bool {
-        let prepares = || lock(&self.prepare).len() < self.prepare_lanes;
+        let prepares = || lock(&self.prepare).len() < self.prepare_channels;
         self.main.try_lock().is_err() || prepares()
     }
 
@@ -357,17 +363,17 @@ impl RemoteModel {
         &self,
         request: &Request<'_>,
         sink: &mut dyn OutputSink,
-    ) -> Result<(Result<(), BatchError>, Vec<Outcome>), LaneError> {
+    ) -> Result<(Result<(), BatchError>, Vec<Outcome>), ChannelError> {
         let mut main = lock(&self.main);
-        main.lane.set_timeout(Some(self.timeout))?;
+        main.channel.set_timeout(Some(self.timeout))?;
         main.finish_release()?;
-        let lane = &mut main.lane;
-        lane.send(request.encode())?;
+        let channel = &mut main.channel;
+        channel.send(request.encode())?;
         loop {
-            match receive(lane)? {
+            match receive(channel)? {
                 Reply::Part { index, value } => {
                     let status = sink.emit(index as usize, value, true);
-                    lane.send(Request::PartStatus(status).encode())?;
+                    channel.send(Request::PartStatus(status).encode())?;
                 }
                 Reply::Done {
                     result,
@@ -379,7 +385,7 @@ impl RemoteModel {
                     }
                     return Ok((result, outcomes));
                 }
-                other => return Err(LaneError::Malformed(unexpected(&other))),
+                other => return Err(ChannelError::Malformed(unexpected(&other))),
             }
         }
     }

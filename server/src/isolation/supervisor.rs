@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use plugin_abi::manifest::LoadContext;
 
+use super::channel::Channel;
 use super::confine::ResourceAllocator;
-use super::descriptor_passing::MAX_PREPARE_LANES;
+use super::descriptor_passing::MAX_PREPARE_CHANNELS;
 use super::event_fd::EventFd;
-use super::lane::Lane;
 use super::log_reader::LogReader;
 use super::pool::Pool;
 use super::process::{Launched, Process, ProcessExit, Program, WaitOutcome, launch};
@@ -38,7 +38,7 @@ pub(super) struct ChildOptions {
     pub(super) resource_allocator: Arc<ResourceAllocator>,
     pub(super) start_timeout: Duration,
     pub(super) predict_timeout: Duration,
-    pub(super) prepare_lanes: usize,
+    pub(super) prepare_channels: usize,
     pub(super) warm_up: WarmUp,
     pub(super) files: Arc<dyn ModelFiles>,
 }
@@ -136,14 +136,14 @@ impl Supervisor {
             self.options
                 .resource_allocator
                 .allocate(&self.options.resources, self.model(), self.slot)?;
-        let lanes = self.options.prepare_lanes.clamp(1, MAX_PREPARE_LANES);
+        let channels = self.options.prepare_channels.clamp(1, MAX_PREPARE_CHANNELS);
         let Launched {
             process,
             main,
             prepare,
             stderr,
             log_socket,
-        } = launch(&self.options.program, self.model(), lanes, resources).map_err(StartError::Spawn)?;
+        } = launch(&self.options.program, self.model(), channels, resources).map_err(StartError::Spawn)?;
         log::debug!(
             model = self.model();
             "model `{}`: started worker process {} with pid {}",
@@ -174,8 +174,8 @@ impl Supervisor {
     fn load(
         &self,
         process: &Arc<Process>,
-        mut main: Lane,
-        prepare: Vec<Lane>,
+        mut main: Channel,
+        prepare: Vec<Channel>,
         is_restart: bool,
         directory: Option<PathBuf>,
     ) -> Result<Arc<RemoteModel>, StartError> {
@@ -224,7 +224,7 @@ impl Supervisor {
         };
         let is_needed = !matches!(outcome, Ok(WaitOutcome::Stopped));
         if !is_needed {
-            process.close_lanes();
+            process.close_channels();
             // A plugin may take long to drop the model, or never finish.
             let _ = process.wait(None, Some(SHUTDOWN_TIMEOUT));
         }

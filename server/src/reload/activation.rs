@@ -6,9 +6,9 @@ use std::sync::Arc;
 use plugin_abi::manifest::ModelManifest;
 
 use super::Reloader;
-use super::failure::ModelFailure;
 use super::generations::StartedGeneration;
 use super::load::LoadedModel;
+use super::model_failure::ModelFailure;
 use crate::clock;
 use crate::config::{ModelSettings, TaskSettings};
 use crate::engine::{self, Engine, EngineConfig, TaskLimits};

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use plugin_abi::manifest::{LoadContext, TaskManifest};
 
-use super::failure::{ModelError, ModelFailure};
 use super::load_threads;
 use super::loaded_files::LoadedFiles;
+use super::model_failure::{ModelError, ModelFailure};
 use super::warm_up::{WarmUpOutcome, skipped_warm_up, warm_up};
 use crate::batching::DeclaredLimits;
 use crate::clock;
@@ -279,7 +279,7 @@ fn load_in_processes(
             resources: settings.resources.clone(),
             resource_allocator: environment.resource_allocator.clone(),
             workers: settings.workers.get(),
-            prepare_lanes: if prepares { environment.prepare_threads } else { 1 },
+            prepare_channels: if prepares { environment.prepare_threads } else { 1 },
             start_timeout: environment.start_timeout,
             warm_up,
             files: Arc::new(files),

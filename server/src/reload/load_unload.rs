@@ -1,7 +1,7 @@
 //! Loads and unloads a single model on request of a client.
 
-use super::failure::{ModelError, ModelFailure, RouteTaken};
 use super::fingerprint::Fingerprint;
+use super::model_failure::{ModelError, ModelFailure, RouteTaken};
 use super::{Reloader, reported_files};
 use crate::clock;
 use crate::config::ModelSettings;

@@ -7,13 +7,13 @@
 //! The application owns the [`Reloader`] and calls it from one thread.
 
 mod activation;
-mod failure;
 mod fingerprint;
 mod generations;
 mod load;
 mod load_threads;
 mod load_unload;
 mod loaded_files;
+mod model_failure;
 mod plan;
 mod reload_all;
 mod startup;
@@ -31,8 +31,8 @@ use crate::registry::{ModelEntry, Reason, Registry, Snapshot};
 use generations::{Generations, StartedGeneration};
 use load::load_all;
 
-pub use failure::{ModelError, ModelFailure, RouteTaken};
 pub use load::{LoadEnvironment, probe_options};
+pub use model_failure::{ModelError, ModelFailure, RouteTaken};
 pub use reload_all::Summary;
 
 /// Loads, replaces and unloads models, and publishes the result in the registry.

@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::activation::limits_of;
-use super::failure::ModelFailure;
 use super::fingerprint::Fingerprint;
 use super::load::{default_task, task_settings};
+use super::model_failure::ModelFailure;
 use super::plan::{Current, Desired, Step, plan};
 use super::{Reloader, reported_files};
 use crate::clock;

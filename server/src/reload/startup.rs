@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::failure::ModelFailure;
 use super::fingerprint::Fingerprint;
 use super::load::load_all;
+use super::model_failure::ModelFailure;
 use super::{Reloader, reported_files};
 use crate::clock;
 use crate::config::ModelSettings;

@@ -1,7 +1,7 @@
 //! Errors of calls to a child process.
 
 use crate::error::ItemError;
-use crate::isolation::lane::LaneError;
+use crate::isolation::channel::ChannelError;
 use crate::isolation::messages::Reply;
 use crate::isolation::process::{KillReason, Process};
 use crate::model::BatchError;
@@ -36,18 +36,18 @@ pub(super) fn unexpected(reply: &Reply) -> String {
 }
 
 /// The error of a batch whose message does not fit, or `None` for other errors. The process has not failed.
-pub(super) fn size_error(error: &LaneError) -> Option<BatchError> {
+pub(super) fn size_error(error: &ChannelError) -> Option<BatchError> {
     match error {
-        LaneError::TooLong { .. } => Some(BatchError::TooLarge(ItemError::Invalid(format!(
+        ChannelError::TooLong { .. } => Some(BatchError::TooLarge(ItemError::Invalid(format!(
             "the input cannot be sent to the worker process: {error}"
         )))),
-        LaneError::NoMemory(source) => Some(BatchError::OutOfMemory(format!("{error}: {source}"))),
+        ChannelError::NoMemory(source) => Some(BatchError::OutOfMemory(format!("{error}: {source}"))),
         _ => None,
     }
 }
 
 /// The error of an item that is too large to be prepared in the process.
-pub(super) fn item_size_error(error: &LaneError) -> ItemError {
+pub(super) fn item_size_error(error: &ChannelError) -> ItemError {
     match size_error(error) {
         Some(BatchError::TooLarge(error)) => error,
         _ => ItemError::OutOfMemory(error.to_string()),
@@ -55,17 +55,19 @@ pub(super) fn item_size_error(error: &LaneError) -> ItemError {
 }
 
 /// Terminates a process after a failed call, and returns how it exited.
-pub(super) fn terminate(process: &Process, error: LaneError) -> String {
+pub(super) fn terminate(process: &Process, error: ChannelError) -> String {
     match error {
-        LaneError::Closed => process.connection_closed(),
-        LaneError::TimedOut(limit) => process.kill_for(KillReason::Hang(limit)),
-        LaneError::Malformed(_) => process.kill_for(KillReason::ProtocolViolation(format!("sent a {error}"))),
-        LaneError::TooLong { .. } | LaneError::NoMemory(_) => {
+        ChannelError::Closed => process.connection_closed(),
+        ChannelError::TimedOut(limit) => process.kill_for(KillReason::Hang(limit)),
+        ChannelError::Malformed(_) => {
+            process.kill_for(KillReason::ProtocolViolation(format!("sent a {error}")))
+        }
+        ChannelError::TooLong { .. } | ChannelError::NoMemory(_) => {
             process.kill_for(KillReason::ProtocolViolation(format!(
                 "could not be sent a message: {error}"
             )));
         }
-        LaneError::Io(source) => {
+        ChannelError::Io(source) => {
             process.kill_for(KillReason::ProtocolViolation(format!(
                 "lost its connection: {source}"
             )));

@@ -1,6 +1,6 @@
-//! Tests messages and lanes within this process. The integration tests run real child processes.
+//! Tests messages and channels within this process. The integration tests run real child processes.
 
-mod lanes;
+mod channels;
 mod messages;
 mod remote;
 

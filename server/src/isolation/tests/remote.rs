@@ -1,4 +1,4 @@
-//! Tests the server's side of the lanes. The tests act as the child process.
+//! Tests the server's side of the channels. The tests act as the child process.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use bytes::Bytes;
 use plugin_abi::manifest::ModelManifest;
 
 use crate::error::ItemError;
+use crate::isolation::channel::{Channel, ChannelError};
 use crate::isolation::confine::ResourceAllocator;
-use crate::isolation::lane::{Lane, LaneError};
 use crate::isolation::messages::{Outcome, Reply, Request};
 use crate::isolation::process::Process;
 use crate::isolation::remote::RemoteModel;
@@ -39,10 +39,10 @@ impl OutputSink for Outputs {
     }
 }
 
-/// A model, and the peer ends of its batch lane and its prepare lane. Its process only sleeps.
-fn remote(max_message: u64) -> (Arc<RemoteModel>, Lane, Lane) {
-    let (mut main, peer_main) = Lane::pair().expect("sockets can be created");
-    let (mut prepare, peer_prepare) = Lane::pair().expect("sockets can be created");
+/// A model, and the peer ends of its batch channel and its prepare channel. Its process only sleeps.
+fn remote(max_message: u64) -> (Arc<RemoteModel>, Channel, Channel) {
+    let (mut main, peer_main) = Channel::pair().expect("sockets can be created");
+    let (mut prepare, peer_prepare) = Channel::pair().expect("sockets can be created");
     main.set_max_message(max_message);
     prepare.set_max_message(max_message);
     let child = Command::new("sleep")
@@ -63,7 +63,11 @@ fn remote(max_message: u64) -> (Arc<RemoteModel>, Lane, Lane) {
         LONG,
         false,
     );
-    (Arc::new(model), peer_main.into_lane(), peer_prepare.into_lane())
+    (
+        Arc::new(model),
+        peer_main.into_channel(),
+        peer_prepare.into_channel(),
+    )
 }
 
 fn text(bytes: usize) -> ItemInput {
@@ -74,7 +78,7 @@ fn text(bytes: usize) -> ItemInput {
 }
 
 /// Replies to the next batch with one output.
-fn answer(peer: &mut Lane) {
+fn answer(peer: &mut Channel) {
     let message = peer.receive().expect("the server sends a request");
     assert!(matches!(Request::decode(&message), Ok(Request::Predict { .. })));
     let done = Reply::Done {
@@ -85,7 +89,7 @@ fn answer(peer: &mut Lane) {
         }],
         logged_error: false,
     };
-    peer.send(done.encode()).expect("the lane is open");
+    peer.send(done.encode()).expect("the channel is open");
 }
 
 fn run(model: &Arc<RemoteModel>, input: &ItemInput) -> Result<usize, BatchError> {
@@ -109,7 +113,7 @@ fn a_batch_that_is_too_long_fails_before_it_is_sent_and_the_process_keeps_runnin
     };
     assert!(message.contains("the maximum is 1000"), "{message}");
     assert_eq!(
-        peer.try_receive().expect("the lane is open"),
+        peer.try_receive().expect("the channel is open"),
         None,
         "nothing was sent"
     );
@@ -128,14 +132,14 @@ fn an_item_that_is_too_long_to_be_prepared_fails_without_affecting_the_process()
         .err()
         .expect("the message is too long");
     assert!(matches!(error, ItemError::Invalid(_)), "{error:?}");
-    assert_eq!(prepare.try_receive().expect("the lane is open"), None);
+    assert_eq!(prepare.try_receive().expect("the channel is open"), None);
     assert_eq!(model.prepared_count(), 0);
 }
 
 #[test]
 fn a_batch_waits_until_the_child_has_acknowledged_a_release() {
     let (model, mut peer, mut prepare) = remote(1 << 30);
-    // Enough handles to exceed a datagram, dropped while the lane is busy.
+    // Enough handles to exceed a datagram, dropped while the channel is busy.
     const HANDLES: u64 = 4000;
     let prepared: Vec<_> = (0..HANDLES)
         .map(|handle| {
@@ -147,7 +151,7 @@ fn a_batch_waits_until_the_child_has_acknowledged_a_release() {
                         weight: 1,
                         group: 0,
                     };
-                    prepare.send(prepared.encode()).expect("the lane is open");
+                    prepare.send(prepared.encode()).expect("the channel is open");
                 });
                 let prepared = model
                     .prepare(0, &text(1), false)
@@ -166,7 +170,7 @@ fn a_batch_waits_until_the_child_has_acknowledged_a_release() {
                 weight: 1,
                 group: 0,
             };
-            prepare.send(prepared.encode()).expect("the lane is open");
+            prepare.send(prepared.encode()).expect("the channel is open");
         });
         model
             .prepare(0, &text(1), false)
@@ -185,14 +189,14 @@ fn a_batch_waits_until_the_child_has_acknowledged_a_release() {
         peer.set_timeout(Some(Duration::from_millis(100)))
             .expect("sockets have timeouts");
         let early = peer.receive();
-        assert!(matches!(early, Err(LaneError::TimedOut(_))), "{early:?}");
+        assert!(matches!(early, Err(ChannelError::TimedOut(_))), "{early:?}");
         assert!(borrowed == before, "the release is still in shared memory");
         assert!(
             matches!(Request::decode(&borrowed), Ok(Request::Release(handles)) if handles.len() as u64 == HANDLES + 1)
         );
         drop(borrowed);
         peer.set_timeout(Some(LONG)).expect("sockets have timeouts");
-        peer.send(Reply::Released.encode()).expect("the lane is open");
+        peer.send(Reply::Released.encode()).expect("the channel is open");
         answer(&mut peer);
         assert_eq!(running.join().expect("the thread does not panic"), Ok(1));
     });

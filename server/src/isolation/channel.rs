@@ -1,12 +1,12 @@
-//! A lane: a connection between the server and a child process on which messages alternate.
+//! A channel: a connection between the server and a child process on which messages alternate.
 //!
-//! A lane consists of a pair of `SOCK_SEQPACKET` sockets and two memory files that both sides map, one for each direction
+//! A channel consists of a pair of `SOCK_SEQPACKET` sockets and two memory files that both sides map, one for each direction
 //! (`shared_memory`). A message of up to [`MAX_INLINE`] bytes is one datagram. A longer message is copied into shared memory,
 //! and the datagram only contains its length.
 //!
-//! Because the sides take turns, socket buffers never fill and the lane cannot deadlock. A received message is a copy that the
-//! sender cannot change. A child can also receive a message without a copy ([`Lane::receive_borrowed`]); the next
-//! [`Lane::send`] returns the memory to the server.
+//! Because the sides take turns, socket buffers never fill and the channel cannot deadlock. A received message is a copy that the
+//! sender cannot change. A child can also receive a message without a copy ([`Channel::receive_borrowed`]); the next
+//! [`Channel::send`] returns the memory to the server.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -46,7 +46,7 @@ const KIND_SHARED: u8 = 1;
 
 /// Why a message was not sent or received.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LaneError {
+pub(super) enum ChannelError {
     /// The other side has closed the connection.
     #[error("the connection is closed")]
     Closed,
@@ -72,7 +72,7 @@ pub(super) enum LaneError {
     Io(#[source] io::Error),
 }
 
-impl From<Errno> for LaneError {
+impl From<Errno> for ChannelError {
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Self::Closed,
@@ -81,9 +81,9 @@ impl From<Errno> for LaneError {
     }
 }
 
-/// One side of a lane.
+/// One side of a channel.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct Channel {
     socket: Arc<OwnedFd>,
     writer: MessageWriter,
     reader: MessageReader,
@@ -96,7 +96,7 @@ pub(super) struct Lane {
     spin: bool,
 }
 
-/// The file descriptors of the other side of a lane.
+/// The file descriptors of the other side of a channel.
 #[derive(Debug)]
 pub(super) struct PeerEnd {
     pub(super) socket: OwnedFd,
@@ -106,8 +106,8 @@ pub(super) struct PeerEnd {
     pub(super) writer: OwnedFd,
 }
 
-impl Lane {
-    /// Creates a lane and the descriptors of its other side.
+impl Channel {
+    /// Creates a channel and the descriptors of its other side.
     pub(super) fn pair() -> io::Result<(Self, PeerEnd)> {
         let (own, peer) = socket_pair()?;
         let writer = MessageWriter::from(shared_memory::create()?);
@@ -132,13 +132,13 @@ impl Lane {
         }
     }
 
-    /// The socket, with which another thread can [`close`] the lane.
+    /// The socket, with which another thread can [`close`] the channel.
     pub(super) fn socket(&self) -> Arc<OwnedFd> {
         self.socket.clone()
     }
 
     /// Sets how long [`receive`](Self::receive) waits. `None` waits without limit.
-    pub(super) fn set_timeout(&mut self, timeout: Option<Duration>) -> Result<(), LaneError> {
+    pub(super) fn set_timeout(&mut self, timeout: Option<Duration>) -> Result<(), ChannelError> {
         if self.timeout != timeout {
             set_socket_timeout(&self.socket, Timeout::Recv, timeout)?;
             self.timeout = timeout;
@@ -154,16 +154,16 @@ impl Lane {
 
     /// Sends a message and returns borrowed memory. Does not block, because the other side is waiting for it or the socket buffer
     /// has room.
-    pub(super) fn send(&mut self, message: Encoder<'_>) -> Result<(), LaneError> {
-        self.reader.reclaim().map_err(LaneError::Io)?;
+    pub(super) fn send(&mut self, message: Encoder<'_>) -> Result<(), ChannelError> {
+        self.reader.reclaim().map_err(ChannelError::Io)?;
         self.send_without_reclaim(message)
     }
 
     /// Sends a message to which the other side replies with a short one, and keeps borrowed memory.
-    pub(super) fn send_without_reclaim(&mut self, mut message: Encoder<'_>) -> Result<(), LaneError> {
+    pub(super) fn send_without_reclaim(&mut self, mut message: Encoder<'_>) -> Result<(), ChannelError> {
         let length = message.len();
         if length as u64 > self.max_message {
-            return Err(LaneError::TooLong {
+            return Err(ChannelError::TooLong {
                 length: length as u64,
                 max: self.max_message,
             });
@@ -177,7 +177,7 @@ impl Lane {
         } else {
             self.writer
                 .write(length, message.parts())
-                .map_err(LaneError::NoMemory)?;
+                .map_err(ChannelError::NoMemory)?;
             self.datagram.extend_from_slice(&(length as u64).to_le_bytes());
             self.datagram.push(KIND_SHARED);
         }
@@ -186,19 +186,19 @@ impl Lane {
             match rustix::net::send(&self.socket, &self.datagram, flags) {
                 Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Err(LaneError::TimedOut(Duration::ZERO)),
+                Err(Errno::AGAIN) => return Err(ChannelError::TimedOut(Duration::ZERO)),
                 Err(errno) => return Err(errno.into()),
             }
         }
     }
 
     /// Waits for the next message.
-    pub(super) fn receive(&mut self) -> Result<Bytes, LaneError> {
+    pub(super) fn receive(&mut self) -> Result<Bytes, ChannelError> {
         self.receive_with(|reader, length| reader.read(length).map(Bytes::from))
     }
 
     /// Returns the next message if it has already arrived.
-    pub(super) fn try_receive(&mut self) -> Result<Option<Bytes>, LaneError> {
+    pub(super) fn try_receive(&mut self) -> Result<Option<Bytes>, ChannelError> {
         let mut polled = [PollFd::new(&*self.socket, PollFlags::IN)];
         match poll(&mut polled, Some(&NO_WAIT)) {
             Ok(0) | Err(Errno::INTR) => Ok(None),
@@ -208,21 +208,21 @@ impl Lane {
     }
 
     /// Waits for the next message of a trusted side. It stays in shared memory until the next [`send`](Self::send).
-    pub(super) fn receive_borrowed(&mut self) -> Result<Bytes, LaneError> {
+    pub(super) fn receive_borrowed(&mut self) -> Result<Bytes, ChannelError> {
         self.receive_with(MessageReader::borrow)
     }
 
     fn receive_with(
         &mut self,
         take: impl FnOnce(&mut MessageReader, u64) -> io::Result<Bytes>,
-    ) -> Result<Bytes, LaneError> {
+    ) -> Result<Bytes, ChannelError> {
         let length = self.receive_datagram()?;
         if length > self.datagram.len() {
-            return Err(LaneError::Malformed(format!("datagram of {length} bytes")));
+            return Err(ChannelError::Malformed(format!("datagram of {length} bytes")));
         }
         match self.datagram.split_last() {
             // Datagrams are never empty, so the connection has been closed.
-            None => Err(LaneError::Closed),
+            None => Err(ChannelError::Closed),
             Some((&KIND_INLINE, message)) => Ok(Bytes::copy_from_slice(message)),
             Some((&KIND_SHARED, length)) => {
                 let length = length
@@ -230,20 +230,22 @@ impl Lane {
                     .map(u64::from_le_bytes)
                     .ok()
                     .filter(|length| *length <= MAX_MESSAGE)
-                    .ok_or_else(|| LaneError::Malformed("invalid length".to_owned()))?;
+                    .ok_or_else(|| ChannelError::Malformed("invalid length".to_owned()))?;
                 take(&mut self.reader, length).map_err(|error| match error.kind() {
-                    io::ErrorKind::OutOfMemory => LaneError::NoMemory(error),
-                    _ => {
-                        LaneError::Malformed(format!("its {length} bytes are not in shared memory: {error}"))
-                    }
+                    io::ErrorKind::OutOfMemory => ChannelError::NoMemory(error),
+                    _ => ChannelError::Malformed(format!(
+                        "its {length} bytes are not in shared memory: {error}"
+                    )),
                 })
             }
-            Some((kind, _)) => Err(LaneError::Malformed(format!("unknown kind {kind} of datagram"))),
+            Some((kind, _)) => Err(ChannelError::Malformed(format!(
+                "unknown kind {kind} of datagram"
+            ))),
         }
     }
 
     /// Waits for a datagram and returns its length. A datagram that is too long is truncated.
-    fn receive_datagram(&mut self) -> Result<usize, LaneError> {
+    fn receive_datagram(&mut self) -> Result<usize, ChannelError> {
         self.datagram.clear();
         let started = clock::now();
         let received = loop {
@@ -257,7 +259,7 @@ impl Lane {
                 Ok((_, length)) => break Ok(length),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) if !blocking => std::thread::yield_now(),
-                Err(Errno::AGAIN) => break Err(LaneError::TimedOut(self.timeout.unwrap_or_default())),
+                Err(Errno::AGAIN) => break Err(ChannelError::TimedOut(self.timeout.unwrap_or_default())),
                 Err(errno) => break Err(errno.into()),
             }
         };
@@ -267,13 +269,13 @@ impl Lane {
 }
 
 impl PeerEnd {
-    /// The lane, in the process that received the descriptors.
-    pub(super) fn into_lane(self) -> Lane {
-        Lane::new(self.socket, self.writer.into(), self.reader.into())
+    /// The channel, in the process that received the descriptors.
+    pub(super) fn into_channel(self) -> Channel {
+        Channel::new(self.socket, self.writer.into(), self.reader.into())
     }
 }
 
-/// Closes a lane for both sides and wakes threads that wait on it. Messages that were already sent still arrive.
+/// Closes a channel for both sides and wakes threads that wait on it. Messages that were already sent still arrive.
 pub(super) fn close(socket: impl AsFd) {
     // The connection may be closed already.
     let _ = rustix::net::shutdown(socket, Shutdown::Both);

@@ -1,4 +1,4 @@
-//! Lanes carry messages of every length, and detect when the other side is closed, silent or sends invalid data.
+//! Channels carry messages of every length, and detect when the other side is closed, silent or sends invalid data.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use bytes::Bytes;
 use rustix::net::SendFlags;
 
 use super::bytes_of;
-use crate::isolation::lane::{self, Lane, LaneError, MAX_INLINE, PeerEnd};
+use crate::isolation::channel::{self, Channel, ChannelError, MAX_INLINE, PeerEnd};
 use crate::isolation::messages::Request;
 
-fn pair() -> (Lane, PeerEnd) {
-    Lane::pair().expect("sockets can be created")
+fn pair() -> (Channel, PeerEnd) {
+    Channel::pair().expect("sockets can be created")
 }
 
 fn message(bytes: usize) -> Request<'static> {
@@ -21,7 +21,7 @@ fn message(bytes: usize) -> Request<'static> {
 #[test]
 fn messages_of_every_length_are_received_in_both_directions() {
     let (mut own, peer) = pair();
-    let mut peer = peer.into_lane();
+    let mut peer = peer.into_channel();
     let lengths = [
         0,
         1,
@@ -45,27 +45,27 @@ fn messages_of_every_length_are_received_in_both_directions() {
 }
 
 #[test]
-fn a_message_that_is_too_long_is_not_sent_and_the_lane_remains_usable() {
+fn a_message_that_is_too_long_is_not_sent_and_the_channel_remains_usable() {
     let (mut own, peer) = pair();
-    let mut peer = peer.into_lane();
+    let mut peer = peer.into_channel();
     let length = message(1000).encode().len() as u64;
     own.set_max_message(length - 1);
     let rejected = own.send(message(1000).encode());
     assert!(
-        matches!(rejected, Err(LaneError::TooLong { length: found, max }) if (found, max) == (length, length - 1)),
+        matches!(rejected, Err(ChannelError::TooLong { length: found, max }) if (found, max) == (length, length - 1)),
         "{rejected:?}"
     );
-    assert_eq!(peer.try_receive().expect("the lane is open"), None);
+    assert_eq!(peer.try_receive().expect("the channel is open"), None);
     own.set_max_message(length);
     own.send(message(1000).encode()).expect("the message fits");
-    let received = peer.try_receive().expect("the lane is open");
+    let received = peer.try_receive().expect("the channel is open");
     assert_eq!(received, Some(bytes_of(message(1000).encode())));
 }
 
 #[test]
 fn a_received_message_does_not_change_when_the_next_one_arrives() {
     let (mut own, peer) = pair();
-    let mut peer = peer.into_lane();
+    let mut peer = peer.into_channel();
     let length = MAX_INLINE * 2;
     own.send(message(length).encode()).expect("the peer is open");
     let first = peer.receive().expect("the message was sent");
@@ -79,19 +79,19 @@ fn a_received_message_does_not_change_when_the_next_one_arrives() {
 fn a_closed_peer_is_detected() {
     let (mut own, peer) = pair();
     drop(peer);
-    assert!(matches!(own.receive(), Err(LaneError::Closed)));
-    assert!(matches!(own.send(message(1).encode()), Err(LaneError::Closed)));
+    assert!(matches!(own.receive(), Err(ChannelError::Closed)));
+    assert!(matches!(own.send(message(1).encode()), Err(ChannelError::Closed)));
 }
 
 #[test]
-fn closing_a_lane_wakes_the_thread_that_waits_on_it() {
+fn closing_a_channel_wakes_the_thread_that_waits_on_it() {
     let (mut own, _far) = pair();
     let socket = own.socket();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(move || own.receive());
-        lane::close(&socket);
+        channel::close(&socket);
         let received = waiting.join().expect("the thread does not panic");
-        assert!(matches!(received, Err(LaneError::Closed)), "{received:?}");
+        assert!(matches!(received, Err(ChannelError::Closed)), "{received:?}");
     });
 }
 
@@ -101,14 +101,17 @@ fn receiving_from_a_silent_peer_times_out() {
     let limit = Duration::from_millis(20);
     own.set_timeout(Some(limit)).expect("sockets have timeouts");
     let received = own.receive();
-    assert!(matches!(received, Err(LaneError::TimedOut(waited)) if waited == limit));
+    assert!(matches!(received, Err(ChannelError::TimedOut(waited)) if waited == limit));
 }
 
 #[test]
 fn sending_to_a_peer_that_does_not_read_never_blocks() {
     let (mut own, _far) = pair();
     let rejected = (0..10_000).find_map(|_| own.send(message(1000).encode()).err());
-    assert!(matches!(rejected, Some(LaneError::TimedOut(_))), "{rejected:?}");
+    assert!(
+        matches!(rejected, Some(ChannelError::TimedOut(_))),
+        "{rejected:?}"
+    );
 }
 
 #[test]
@@ -155,7 +158,7 @@ fn a_side_cannot_shrink_the_shared_memory() {
 #[test]
 fn a_borrowed_message_is_not_copied_and_must_be_dropped_before_the_reply() {
     let (mut own, peer) = pair();
-    let mut peer = peer.into_lane();
+    let mut peer = peer.into_channel();
     let length = MAX_INLINE * 2;
     own.send(message(length).encode()).expect("the peer is open");
     let borrowed = peer.receive_borrowed().expect("the message was sent");
@@ -167,7 +170,7 @@ fn a_borrowed_message_is_not_copied_and_must_be_dropped_before_the_reply() {
     let error = peer
         .send(message(1).encode())
         .expect_err("a slice is still borrowed");
-    assert!(matches!(error, LaneError::Io(_)), "{error}");
+    assert!(matches!(error, ChannelError::Io(_)), "{error}");
     drop(payload);
     peer.send(message(1).encode()).expect("the borrow has ended");
 }
@@ -176,9 +179,9 @@ fn a_borrowed_message_is_not_copied_and_must_be_dropped_before_the_reply() {
 fn the_memory_of_a_long_message_is_freed() {
     let (mut own, peer) = pair();
     let file = std::fs::File::from(peer.reader.try_clone().expect("a descriptor can be cloned"));
-    let mut peer = peer.into_lane();
+    let mut peer = peer.into_channel();
     let allocated = || file.metadata().expect("the file is open").blocks() * 512;
-    for receive in [Lane::receive, Lane::receive_borrowed] {
+    for receive in [Channel::receive, Channel::receive_borrowed] {
         own.send(message(40 << 20).encode()).expect("the peer is open");
         assert!(allocated() >= 40 << 20);
         drop(receive(&mut peer).expect("the message was sent"));
@@ -196,5 +199,5 @@ fn a_long_sparse_memory_file_does_not_use_memory() {
     let mut datagram = (1u64 << 32).to_le_bytes().to_vec();
     datagram.push(1);
     rustix::net::send(&peer.socket, &datagram, SendFlags::empty()).expect("the peer is open");
-    assert!(matches!(own.receive(), Err(LaneError::Malformed(_))));
+    assert!(matches!(own.receive(), Err(ChannelError::Malformed(_))));
 }
