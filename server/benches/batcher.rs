@@ -262,7 +262,7 @@ fn poll_after_every_push_into_an_open_batch(bencher: Bencher, max_batch_size: u6
         .with_inputs(|| Batcher::new(vec![rules]))
         .bench_local_values(|mut batcher| {
             for id in 0..16_384 {
-                batcher.push(with_deadline(id, start));
+                batcher.push(with_weight(id, start));
                 divan::black_box(batcher.poll(start + Duration::from_micros(id)));
             }
             batcher

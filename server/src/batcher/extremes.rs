@@ -1,6 +1,6 @@
 //! The extreme values of a changing set: a tournament tree.
 //!
-//! Each lane has one, so that a batch which stays open need not read all of its items at every poll. Adding and removing
+//! A lane with many items has one, so that a batch which stays open need not read its items at every poll. Adding and removing
 //! an item is O(1); reading the extremes is O(log n) for each change since the last read, and never more than O(n) for n
 //! changes. Which item has an extreme value is not recorded.
 
@@ -18,7 +18,8 @@ pub(super) struct Extremes {
 }
 
 impl Extremes {
-    fn merge(self, other: Self) -> Self {
+    /// The extremes of both.
+    pub(super) fn merge(self, other: Self) -> Self {
         Self {
             heaviest: self.heaviest.max(other.heaviest),
             oldest_ready: earlier(self.oldest_ready, other.oldest_ready),
@@ -36,10 +37,11 @@ pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<In
 }
 
 /// The place of an item in a [`Tournament`].
-pub(super) type Slot = usize;
+pub(super) type Slot = u32;
 
-/// Growth factor of the number of slots.
-const GROWTH: usize = 4;
+/// The number of slots of the first item, and the factor by which they grow.
+const MIN_SLOTS: usize = 64;
+const GROWTH: usize = 2;
 
 /// A complete binary tree in an array: the node `n` holds the extremes of the nodes `2n` and `2n + 1`. The slots are the
 /// leaves, in the second half of the array; the root is node 1. Empty slots have the default value.
@@ -61,10 +63,10 @@ impl Tournament {
 
     /// Adds an item, and returns the slot by which it is removed.
     pub(super) fn add(&mut self, item: Extremes) -> Slot {
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None => self.grow(),
-        };
+        if self.free.is_empty() {
+            self.grow();
+        }
+        let slot = self.free.pop().unwrap_or_default();
         self.set(slot, item);
         slot
     }
@@ -85,7 +87,7 @@ impl Tournament {
             self.changed.clear();
         }
         while let Some(slot) = self.changed.pop() {
-            let mut node = (slots + slot) / 2;
+            let mut node = (slots + slot as usize) / 2;
             while node > 0 && self.compute(node) {
                 node /= 2;
             }
@@ -95,7 +97,7 @@ impl Tournament {
 
     fn set(&mut self, slot: Slot, item: Extremes) {
         let slots = self.capacity();
-        self.nodes[slots + slot] = item;
+        self.nodes[slots + slot as usize] = item;
         if self.changed.len() < slots {
             self.changed.push(slot);
         }
@@ -109,17 +111,18 @@ impl Tournament {
         changed
     }
 
-    /// Makes room, and returns an empty slot.
-    fn grow(&mut self) -> Slot {
+    /// Adds empty slots.
+    fn grow(&mut self) {
         let before = self.capacity();
-        let slots = (before * GROWTH).max(1);
+        let slots = (before * GROWTH).max(MIN_SLOTS);
         let mut nodes = vec![Extremes::default(); 2 * slots];
         nodes[slots..slots + before].copy_from_slice(&self.nodes[before..]);
         self.nodes = nodes;
-        self.free.extend((before + 1..slots).rev());
+        // The queue runs out of memory long before slots exceed their type.
+        let new = (before..slots).rev().filter_map(|slot| Slot::try_from(slot).ok());
+        self.free.extend(new);
         self.changed.clear();
         self.changed.resize(slots, 0);
-        before
     }
 }
 

@@ -152,7 +152,12 @@ pub(super) fn fill(lane: &mut Lane, class: Priority, lead: Head, limits: &Limits
 /// All items of the lane, if they fit. Every batch that stays open is of this kind, so this neither reads the items nor
 /// allocates.
 fn whole(lane: &mut Lane, limits: &Limits) -> Option<Draft> {
-    if lane.len() > limits.max_size {
+    // A padded batch costs at least the sum of its weights as well.
+    let is_too_heavy = limits
+        .max_weight
+        .is_some_and(|max_weight| lane.sum() > max_weight);
+    if lane.len() > limits.max_size || is_too_heavy {
+        lane.forget_totals();
         return None;
     }
     let totals = lane.totals();
@@ -188,7 +193,7 @@ fn choose(lane: &Lane, class: Priority, lead: Head, limits: &Limits) -> Draft {
         }
     }
     let arrived = chosen.iter().map(|(_, place, _)| place.arrived);
-    let ready = chosen.iter().map(|(_, _, entry)| entry.ready);
+    let ready = chosen.iter().map(|(_, place, entry)| entry.ready(*place));
     let deadlines = chosen.iter().map(|(_, _, entry)| entry.deadline);
     Draft {
         oldest_arrival: arrived.min().unwrap_or(lead.place.arrived),

@@ -1,10 +1,10 @@
 //! The items of one task and one group, which can share a batch.
 //!
-//! Owned by [`Queue`](super::queue::Queue). A lane keeps the classes apart, each in queue order, and maintains totals over
-//! all of its items. It knows neither payloads nor limits.
+//! Owned by [`Queue`](super::queue::Queue). A lane keeps the classes apart, each in queue order, and knows totals over all of
+//! its items: a batch that stays open is decided by them at every poll. It knows neither payloads nor limits.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::extremes::{Extremes, Slot, Tournament};
 use super::{Item, ItemId};
@@ -13,8 +13,11 @@ use crate::batching::{MAX_WEIGHT, Priority};
 /// The classes in the order in which they are served.
 pub(super) const CLASSES: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
 
-/// Up to this many slots, a lane keeps its memory while items leave.
-const MIN_KEPT_SLOTS: usize = 1024;
+/// Up to this many items are read whenever totals are needed. Only larger lanes maintain a tournament.
+const MAX_READ: usize = 32;
+
+/// A tournament is dropped if fewer than one in this many of its slots are in use.
+const SLOTS_PER_ITEM: usize = 16;
 
 /// Position of an item among those of its class: by arrival, then by submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,13 +26,41 @@ pub(super) struct Place {
     pub(super) id: ItemId,
 }
 
-/// The properties of an item that filling a batch requires.
+/// The properties of an item that filling a batch requires, besides its place. Small, because its size determines the
+/// speed of long queues.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     pub(super) weight: u64,
-    pub(super) ready: Instant,
     pub(super) deadline: Option<Instant>,
+    /// Time from the arrival of the item until it was ready, in microseconds.
+    preparation: u32,
+    /// The slot in the tournament, if there is one.
     slot: Slot,
+}
+
+impl Entry {
+    fn of<T>(item: &Item<T>) -> Self {
+        let preparation = item.ready.saturating_duration_since(item.arrived);
+        Self {
+            weight: item.weight.min(MAX_WEIGHT),
+            deadline: item.deadline,
+            preparation: u32::try_from(preparation.as_micros()).unwrap_or(u32::MAX),
+            slot: 0,
+        }
+    }
+
+    /// When the item was ready, to the microsecond.
+    pub(super) fn ready(&self, place: Place) -> Instant {
+        place.arrived + Duration::from_micros(self.preparation.into())
+    }
+
+    fn extremes(&self, place: Place) -> Extremes {
+        Extremes {
+            heaviest: self.weight,
+            oldest_ready: Some(self.ready(place)),
+            earliest_deadline: self.deadline,
+        }
+    }
 }
 
 /// The items of one class in one lane, oldest first.
@@ -51,7 +82,8 @@ pub(super) struct Lane {
     len: usize,
     /// Does not overflow: weights are bounded by [`MAX_WEIGHT`].
     sum: u128,
-    extremes: Tournament,
+    /// Present since the totals of a large lane were needed, until they are not.
+    tournament: Option<Tournament>,
 }
 
 impl Lane {
@@ -68,62 +100,68 @@ impl Lane {
         self.line(class).first_key_value().map(|(place, _)| *place)
     }
 
+    /// The total weight of all items.
+    pub(super) fn sum(&self) -> u64 {
+        u64::try_from(self.sum).unwrap_or(u64::MAX)
+    }
+
     /// The totals of all items; O(log n) for each change since the last call.
     pub(super) fn totals(&mut self) -> Totals {
+        let first = CLASSES.into_iter().filter_map(|class| self.first(class));
         Totals {
             size: self.len,
-            sum: u64::try_from(self.sum).unwrap_or(u64::MAX),
-            extremes: self.extremes.all(),
-            oldest_arrival: CLASSES
-                .into_iter()
-                .filter_map(|class| self.first(class))
-                .map(|place| place.arrived)
-                .min(),
+            sum: self.sum(),
+            oldest_arrival: first.map(|place| place.arrived).min(),
+            extremes: self.extremes(),
         }
+    }
+
+    fn extremes(&mut self) -> Extremes {
+        let entries = self.lines.iter_mut().flatten();
+        if self.len <= MAX_READ {
+            self.tournament = None;
+            return entries
+                .map(|(place, entry)| entry.extremes(*place))
+                .fold(Extremes::default(), Extremes::merge);
+        }
+        self.tournament
+            .get_or_insert_with(|| {
+                let mut tournament = Tournament::default();
+                for (place, entry) in entries {
+                    entry.slot = tournament.add(entry.extremes(*place));
+                }
+                tournament
+            })
+            .all()
+    }
+
+    /// Stops maintaining what [`totals`](Self::totals) needs, because the items do not fit into one batch anyway.
+    pub(super) fn forget_totals(&mut self) {
+        self.tournament = None;
     }
 
     pub(super) fn insert<T>(&mut self, item: &Item<T>) {
-        let weight = item.weight.min(MAX_WEIGHT);
-        let (ready, deadline) = (item.ready, item.deadline);
-        let slot = self.extremes.add(extremes(weight, ready, deadline));
-        let entry = Entry {
-            weight,
-            ready,
-            deadline,
-            slot,
-        };
+        let (place, mut entry) = (item.place(), Entry::of(item));
+        if let Some(tournament) = &mut self.tournament {
+            entry.slot = tournament.add(entry.extremes(place));
+        }
         self.len += 1;
-        self.sum += u128::from(weight);
-        self.lines[item.priority as usize].insert(item.place(), entry);
+        self.sum += u128::from(entry.weight);
+        self.lines[item.priority as usize].insert(place, entry);
     }
 
     pub(super) fn remove(&mut self, class: Priority, place: Place) {
-        if let Some(entry) = self.lines[class as usize].remove(&place) {
-            self.extremes.remove(entry.slot);
-            self.len -= 1;
-            self.sum -= u128::from(entry.weight);
-            if self.extremes.capacity() > MIN_KEPT_SLOTS && self.len < self.extremes.capacity() / 16 {
-                self.renew_slots();
+        let Some(entry) = self.lines[class as usize].remove(&place) else {
+            return;
+        };
+        self.len -= 1;
+        self.sum -= u128::from(entry.weight);
+        if let Some(tournament) = &mut self.tournament {
+            tournament.remove(entry.slot);
+            if self.len < tournament.capacity() / SLOTS_PER_ITEM {
+                self.tournament = None;
             }
         }
-    }
-
-    /// Frees the memory of slots that are not used any more.
-    fn renew_slots(&mut self) {
-        self.extremes = Tournament::default();
-        for entry in self.lines.iter_mut().flat_map(BTreeMap::values_mut) {
-            entry.slot = self
-                .extremes
-                .add(extremes(entry.weight, entry.ready, entry.deadline));
-        }
-    }
-}
-
-fn extremes(weight: u64, ready: Instant, deadline: Option<Instant>) -> Extremes {
-    Extremes {
-        heaviest: weight,
-        oldest_ready: Some(ready),
-        earliest_deadline: deadline,
     }
 }
 
@@ -138,7 +176,7 @@ impl<T> Item<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -149,41 +187,68 @@ mod tests {
             priority: CLASSES[(id % 3) as usize],
             weight: 1 + id % 100,
             group: 0,
-            arrived: now,
-            ready: now + Duration::from_micros(id),
-            deadline: Some(now + Duration::from_secs(60 + id)),
+            arrived: now + Duration::from_micros(id * 31 % 1000),
+            ready: now + Duration::from_micros(1000 + id * 17 % 1000),
+            deadline: (id % 4 > 0).then(|| now + Duration::from_secs(60 + id * 7 % 100)),
             payload: (),
         }
     }
 
+    /// Reads all items.
+    fn totals(items: &[Item<()>]) -> Totals {
+        Totals {
+            size: items.len(),
+            sum: items.iter().map(|item| item.weight).sum(),
+            extremes: Extremes {
+                heaviest: items.iter().map(|item| item.weight).max().unwrap_or(0),
+                oldest_ready: items.iter().map(|item| item.ready).min(),
+                earliest_deadline: items.iter().filter_map(|item| item.deadline).min(),
+            },
+            oldest_arrival: items.iter().map(|item| item.arrived).min(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn totals_are_those_of_the_items_in_the_lane(
+            ops in prop::collection::vec((0..3_u8, any::<prop::sample::Index>(), 0..10_u8), 1..600),
+            forget in any::<bool>(),
+        ) {
+            let now = crate::clock::now();
+            let (mut lane, mut items) = (Lane::default(), Vec::new());
+            for (id, (remove, nth, read)) in (0..).zip(ops) {
+                if remove == 0 && !items.is_empty() {
+                    let item: Item<()> = items.swap_remove(nth.index(items.len()));
+                    lane.remove(item.priority, item.place());
+                } else {
+                    lane.insert(&item(id, now));
+                    items.push(item(id, now));
+                }
+                match read {
+                    0 if forget => lane.forget_totals(),
+                    0..5 => prop_assert_eq!(lane.totals(), totals(&items)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     #[test]
-    fn a_lane_whose_items_left_keeps_little_memory_and_right_totals() {
+    fn a_lane_whose_items_left_keeps_no_tournament_for_them() {
         let now = crate::clock::now();
         let mut lane = Lane::default();
         for id in 0..100_000 {
             lane.insert(&item(id, now));
         }
-        assert_eq!(lane.totals().extremes.heaviest, 100);
-        for id in 0..99_950 {
+        lane.totals();
+        assert!(lane.tournament.is_some());
+        for id in 0..99_000 {
             let item = item(id, now);
             lane.remove(item.priority, item.place());
         }
-        assert!(
-            lane.extremes.capacity() <= MIN_KEPT_SLOTS,
-            "{}",
-            lane.extremes.capacity()
-        );
-        let expected = Totals {
-            size: 50,
-            sum: (51..=100).sum(),
-            extremes: Extremes {
-                heaviest: 100,
-                oldest_ready: Some(now + Duration::from_micros(99_950)),
-                earliest_deadline: Some(now + Duration::from_secs(60 + 99_950)),
-            },
-            oldest_arrival: Some(now),
-        };
-        assert_eq!(lane.totals(), expected);
+        assert!(lane.tournament.is_none());
+        let left: Vec<Item<()>> = (99_000..100_000).map(|id| item(id, now)).collect();
+        assert_eq!(lane.totals(), totals(&left));
     }
 
     #[test]
