@@ -7,6 +7,7 @@
 //! The parts know little of each other: `queue` holds the items and finds them, `fill` chooses which of them share a
 //! batch, [`policy`] decides whether that batch runs now, and this module decides who is asked first.
 
+pub mod cost_model;
 mod extremes;
 mod fill;
 mod lane;

@@ -1,0 +1,428 @@
+//! A model of what a batch costs in memory or in time, fitted to measurements.
+//!
+//! Pure: samples in, a [`CostModel`] out. How samples are measured, in which unit, and what is done with a prediction is
+//! decided elsewhere.
+//!
+//! # The model
+//! The cost of a batch of B items with the weights `w` is linear in four features. L is the greatest weight.
+//!
+//! ```text
+//! padded items:    c0 + c1·B + c2·B·L + c3·B·L²
+//! unpadded items:  c0 + c1·B + c2·Σw  + c3·Σw²
+//! ```
+//!
+//! The squares represent attention, whose memory and time grow with the square of the length (Vaswani et al. 2017,
+//! "Attention is all you need", table 1).
+//!
+//! # The fit
+//! Errors are relative, so each sample is divided by its scale, the measured value or [`SCALE_FLOOR`] of the largest one,
+//! whichever is greater. The coefficients are the nonnegative least-squares solution. Its nonzero coefficients are the
+//! unconstrained solution on their support (Lawson and Hanson 1974, "Solving least squares problems", chapter 23); with
+//! four coefficients, all 15 supports are tried, which gives the exact optimum. If several supports fit equally well, the
+//! one with the fewest and lowest features is chosen.
+//!
+//! # What is not identifiable
+//! Samples determine a linear combination of the coefficients if and only if it is orthogonal to the null space of the
+//! design matrix (Searle 1971, "Linear models", section 5.4). If all items have weight 1, for example, `c1 + c2 + c3` is
+//! determined and the single coefficients are not. Such a coefficient is reported as not identifiable, as is one whose
+//! largest contribution to a sample is uncertain by more than [`MAX_UNCERTAINTY`] (95% confidence). A prediction that
+//! requires a combination which is not determined is rejected.
+//!
+//! # The bound
+//! The margin is the 99th percentile of the errors that the model makes on samples it was not fitted to, relative to the
+//! scale: the leave-one-out residuals `e / (1 − h)`, where h is the leverage of the sample (Allen 1974, "The relationship
+//! between variable selection and data augmentation"). With fewer than 99 samples, no percentile of the sample is that
+//! high, so the margin is at least 2.33 standard deviations. A batch outside of the measured range has a high leverage,
+//! and its bound is wider by `√(1 + h)`.
+
+mod linear_algebra;
+#[cfg(test)]
+mod tests;
+
+use crate::batching::WeightRule;
+use linear_algebra::{Matrix, N, Vector, dot, eigen, quadratic, solve};
+
+/// Minimum number of samples: one more than there are coefficients.
+pub const MIN_SAMPLES: usize = N + 1;
+
+/// The minimum scale of a sample, as a fraction of the largest measured value.
+pub const SCALE_FLOOR: f64 = 0.02;
+
+/// Maximum uncertainty of an identifiable coefficient's largest contribution to a sample, relative to the sample.
+pub const MAX_UNCERTAINTY: f64 = 0.1;
+
+/// The percentile of the bound, and its quantile in the normal distribution.
+const PERCENTILE: f64 = 0.99;
+const NORMAL_QUANTILE: f64 = 2.326;
+
+/// The quantile of a 95% confidence interval in the normal distribution.
+const CONFIDENCE: f64 = 1.96;
+
+/// Eigenvalues of the scaled normal equations below this fraction of the greatest one count as zero. Rounding errors are
+/// about 1e-15, so differences of features down to the fraction 1e-4 are resolved.
+const RANK_TOLERANCE: f64 = 1e-9;
+
+/// Maximum component of a combination of coefficients in the null space, relative to its length.
+const NULL_TOLERANCE: f64 = 1e-3;
+
+/// The size and the weights of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BatchShape {
+    /// Number of items.
+    pub items: u64,
+    /// The greatest weight.
+    pub heaviest: u64,
+    /// The sum of the weights.
+    pub sum: u64,
+    /// The sum of the squares of the weights.
+    pub sum_of_squares: f64,
+}
+
+impl BatchShape {
+    /// The shape of a batch of items with these weights.
+    pub fn of(weights: impl IntoIterator<Item = u64>) -> Self {
+        let mut shape = Self::default();
+        for weight in weights {
+            shape.add(weight);
+        }
+        shape
+    }
+
+    /// Adds an item.
+    pub fn add(&mut self, weight: u64) {
+        self.items += 1;
+        self.heaviest = self.heaviest.max(weight);
+        self.sum = self.sum.saturating_add(weight);
+        self.sum_of_squares += (weight as f64).powi(2);
+    }
+
+    fn features(&self, rule: WeightRule) -> Vector {
+        let (items, heaviest) = (self.items as f64, self.heaviest as f64);
+        match rule {
+            WeightRule::Padded => [1.0, items, items * heaviest, items * heaviest * heaviest],
+            WeightRule::Sum => [1.0, items, self.sum as f64, self.sum_of_squares],
+        }
+    }
+}
+
+/// A batch that was measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// The batch.
+    pub shape: BatchShape,
+    /// What it cost: bytes or seconds, for example.
+    pub measured: f64,
+}
+
+/// Why samples cannot be fitted.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum FitError {
+    /// Too few samples.
+    #[error("{found} samples are too few for a fit: expected at least {MIN_SAMPLES}")]
+    TooFew {
+        /// How many there are.
+        found: usize,
+    },
+    /// A measured value is not a finite, nonnegative number.
+    #[error("invalid measured value {0}: expected a finite number of at least 0")]
+    Invalid(f64),
+    /// All measured values are zero.
+    #[error("all measured values are zero")]
+    Zero,
+}
+
+/// The samples do not determine what a batch costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not identifiable: the measured batches do not determine the cost of such a batch")]
+pub struct NotIdentifiable;
+
+/// A coefficient of the model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coefficient {
+    /// Its value, at least zero. One of several possible values if it is not identifiable.
+    pub value: f64,
+    /// Whether the samples determine it.
+    pub is_identifiable: bool,
+}
+
+/// What a batch is predicted to cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// The expected cost.
+    pub expected: f64,
+    /// The 99th percentile.
+    pub bound: f64,
+}
+
+/// A fitted model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CostModel {
+    rule: WeightRule,
+    /// `c0` to `c3`.
+    coefficients: [Coefficient; N],
+    /// The 99th percentile of the errors, relative to the scale. At least zero.
+    margin: f64,
+    /// The minimum scale.
+    floor: f64,
+    r_squared: f64,
+    design: Design,
+}
+
+impl CostModel {
+    /// Fits the model to samples.
+    ///
+    /// # Errors
+    /// If there are fewer than [`MIN_SAMPLES`] samples, if a value is invalid, or if all are zero. Coefficients that the
+    /// samples do not determine are not an error: see [`Coefficient::is_identifiable`].
+    pub fn fit(rule: WeightRule, samples: &[Sample]) -> Result<Self, FitError> {
+        let invalid = |sample: &&Sample| !(sample.measured.is_finite() && sample.measured >= 0.0);
+        if let Some(sample) = samples.iter().find(invalid) {
+            return Err(FitError::Invalid(sample.measured));
+        }
+        if samples.len() < MIN_SAMPLES {
+            return Err(FitError::TooFew { found: samples.len() });
+        }
+        let largest = samples.iter().map(|sample| sample.measured).fold(0.0, f64::max);
+        if largest == 0.0 {
+            return Err(FitError::Zero);
+        }
+        let floor = largest * SCALE_FLOOR;
+        let rows: Vec<Row> = samples
+            .iter()
+            .map(|sample| Row::of(sample, rule, floor))
+            .collect();
+        let design = Design::of(&rows);
+        let coefficients = design.nonnegative_least_squares(&rows);
+        let residuals: Vec<f64> = rows
+            .iter()
+            .map(|row| row.measured - dot(&row.features, &coefficients))
+            .collect();
+        let identifiable = design.identifiable(&rows, &residuals);
+        let expected = samples
+            .iter()
+            .map(|sample| dot(&sample.shape.features(rule), &coefficients));
+        Ok(Self {
+            rule,
+            coefficients: std::array::from_fn(|nth| Coefficient {
+                value: coefficients[nth],
+                is_identifiable: identifiable[nth],
+            }),
+            margin: design.margin(&rows, &residuals),
+            floor,
+            r_squared: r_squared(samples, expected),
+            design,
+        })
+    }
+
+    /// What a batch costs.
+    ///
+    /// # Errors
+    /// If the samples do not determine it.
+    pub fn predict(&self, shape: &BatchShape) -> Result<Prediction, NotIdentifiable> {
+        let features = shape.features(self.rule);
+        if !self.design.determines(&features) {
+            return Err(NotIdentifiable);
+        }
+        let expected = dot(&features, &self.coefficients.map(|coefficient| coefficient.value));
+        let scale = expected.max(self.floor);
+        let leverage = self.design.leverage(&features.map(|feature| feature / scale));
+        let bound = expected + self.margin * scale * (1.0 + leverage).sqrt();
+        Ok(Prediction { expected, bound })
+    }
+
+    /// The coefficients `c0` to `c3`.
+    pub fn coefficients(&self) -> [Coefficient; N] {
+        self.coefficients
+    }
+
+    /// The fraction of the variance of the samples that the model explains.
+    pub fn r_squared(&self) -> f64 {
+        self.r_squared
+    }
+
+    /// The 99th percentile of the relative errors within the measured range.
+    pub fn margin(&self) -> f64 {
+        self.margin
+    }
+}
+
+/// A sample divided by its scale.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    features: Vector,
+    measured: f64,
+}
+
+impl Row {
+    fn of(sample: &Sample, rule: WeightRule, floor: f64) -> Self {
+        let scale = sample.measured.max(floor);
+        Self {
+            features: sample.shape.features(rule).map(|feature| feature / scale),
+            measured: sample.measured / scale,
+        }
+    }
+}
+
+/// What the features of the samples determine. The columns are divided by their norms.
+#[derive(Clone, Debug, PartialEq)]
+struct Design {
+    norms: Vector,
+    normal: Matrix,
+    /// Orthonormal directions of coefficients that the samples do not determine.
+    null: Vec<Vector>,
+    /// The pseudoinverse of `normal`.
+    inverse: Matrix,
+    rank: usize,
+}
+
+impl Design {
+    fn of(rows: &[Row]) -> Self {
+        let norms: Vector = std::array::from_fn(|nth| {
+            let squares: f64 = rows.iter().map(|row| row.features[nth].powi(2)).sum();
+            // A feature that is always zero keeps its column of zeros.
+            if squares > 0.0 { squares.sqrt() } else { 1.0 }
+        });
+        let scaled: Vec<Vector> = rows
+            .iter()
+            .map(|row| row.features.map_with(&norms, |feature, norm| feature / norm))
+            .collect();
+        let normal: Matrix = std::array::from_fn(|row| {
+            std::array::from_fn(|column| {
+                scaled
+                    .iter()
+                    .map(|features| features[row] * features[column])
+                    .sum()
+            })
+        });
+        let eigen = eigen(&normal);
+        let greatest = eigen.iter().map(|(value, _)| *value).fold(0.0, f64::max);
+        let (determined, null): (Vec<_>, Vec<_>) = eigen
+            .iter()
+            .partition(|(value, _)| *value > greatest * RANK_TOLERANCE);
+        let inverse = std::array::from_fn(|row| {
+            std::array::from_fn(|column| {
+                let terms = determined
+                    .iter()
+                    .map(|(value, vector)| vector[row] * vector[column] / value);
+                terms.sum()
+            })
+        });
+        Self {
+            norms,
+            normal,
+            null: null.into_iter().map(|(_, vector)| vector).collect(),
+            inverse,
+            rank: determined.len(),
+        }
+    }
+
+    /// The nonnegative coefficients with the least sum of squared residuals.
+    fn nonnegative_least_squares(&self, rows: &[Row]) -> Vector {
+        let products: Vector = std::array::from_fn(|nth| {
+            let sum: f64 = rows.iter().map(|row| row.features[nth] * row.measured).sum();
+            sum / self.norms[nth]
+        });
+        let squares: f64 = rows.iter().map(|row| row.measured.powi(2)).sum();
+        let mut supports: Vec<Vec<usize>> = (1..1_usize << N)
+            .map(|mask| (0..N).filter(|nth| mask >> nth & 1 == 1).collect())
+            .collect();
+        supports.sort_by_key(|support: &Vec<usize>| (support.len(), support.clone()));
+        let mut best = ([0.0; N], squares);
+        for support in supports {
+            let Some(solution) = solve(&self.normal, &products, &support, RANK_TOLERANCE) else {
+                continue;
+            };
+            if solution.iter().any(|coefficient| *coefficient < 0.0) {
+                continue;
+            }
+            let coefficients = solution.map_with(&self.norms, |c, norm| c / norm);
+            let error: f64 = rows
+                .iter()
+                .map(|row| (row.measured - dot(&row.features, &coefficients)).powi(2))
+                .sum();
+            // Larger supports come later, and are worth it only if they improve the fit beyond rounding errors.
+            if error < best.1 - squares * 1e-12 {
+                best = (coefficients, error);
+            }
+        }
+        best.0
+    }
+
+    /// Whether the samples determine the cost of a batch with these features.
+    fn determines(&self, features: &Vector) -> bool {
+        let scaled = features.map_with(&self.norms, |feature, norm| feature / norm);
+        let length = dot(&scaled, &scaled).sqrt();
+        self.null
+            .iter()
+            .all(|null| dot(null, &scaled).abs() <= length * NULL_TOLERANCE)
+    }
+
+    /// The leverage of a row with these features: how strongly its own value would influence its prediction.
+    fn leverage(&self, features: &Vector) -> f64 {
+        let scaled = features.map_with(&self.norms, |feature, norm| feature / norm);
+        quadratic(&self.inverse, &scaled)
+    }
+
+    /// Which coefficients the samples determine.
+    fn identifiable(&self, rows: &[Row], residuals: &[f64]) -> [bool; N] {
+        let freedom = (rows.len() - self.rank).max(1) as f64;
+        let variance = residuals.iter().map(|residual| residual.powi(2)).sum::<f64>() / freedom;
+        std::array::from_fn(|nth| {
+            let is_determined = self.null.iter().all(|null| null[nth].abs() <= NULL_TOLERANCE);
+            let largest = rows.iter().map(|row| row.features[nth]).fold(0.0, f64::max) / self.norms[nth];
+            let error = (variance * self.inverse[nth][nth]).sqrt();
+            is_determined && CONFIDENCE * error * largest <= MAX_UNCERTAINTY
+        })
+    }
+
+    /// The 99th percentile of the leave-one-out residuals.
+    fn margin(&self, rows: &[Row], residuals: &[f64]) -> f64 {
+        let mut errors: Vec<f64> = rows
+            .iter()
+            .zip(residuals)
+            .map(|(row, residual)| {
+                // A sample that alone determines a coefficient has a leverage of 1, and no residual.
+                let rest = (1.0 - self.leverage(&row.features)).max(1e-3);
+                residual / rest
+            })
+            .collect();
+        errors.sort_unstable_by(f64::total_cmp);
+        let rank = (PERCENTILE * (errors.len() + 1) as f64).ceil() as usize;
+        let percentile = errors[rank.min(errors.len()) - 1];
+        if rank <= errors.len() {
+            return percentile.max(0.0);
+        }
+        let variance = errors.iter().map(|error| error.powi(2)).sum::<f64>() / errors.len() as f64;
+        percentile.max(NORMAL_QUANTILE * variance.sqrt())
+    }
+}
+
+/// The fraction of the variance that `expected` explains.
+fn r_squared(samples: &[Sample], expected: impl Iterator<Item = f64>) -> f64 {
+    let mean = samples.iter().map(|sample| sample.measured).sum::<f64>() / samples.len() as f64;
+    let total: f64 = samples
+        .iter()
+        .map(|sample| (sample.measured - mean).powi(2))
+        .sum();
+    let unexplained: f64 = samples
+        .iter()
+        .zip(expected)
+        .map(|(sample, expected)| (sample.measured - expected).powi(2))
+        .sum();
+    if total > 0.0 {
+        1.0 - unexplained / total
+    } else {
+        1.0
+    }
+}
+
+/// Componentwise operations on vectors.
+trait MapWith {
+    fn map_with(&self, other: &Self, operation: impl Fn(f64, f64) -> f64) -> Self;
+}
+
+impl MapWith for Vector {
+    fn map_with(&self, other: &Self, operation: impl Fn(f64, f64) -> f64) -> Self {
+        std::array::from_fn(|nth| operation(self[nth], other[nth]))
+    }
+}
