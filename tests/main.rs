@@ -30,6 +30,7 @@ mod grpc_surface;
 mod hostile_input;
 mod http_semantics;
 mod http_surface;
+mod inflight_bytes;
 mod isolation;
 mod isolation_limits;
 mod isolation_prepare;

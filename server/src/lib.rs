@@ -37,6 +37,7 @@
 //! **Foundation**: values, and access to the operating system that everything needs.
 //! - [`batch_context`]: the current batch of a thread, for log lines.
 //! - [`batching`]: batching rules as values.
+//! - [`byte_budget`]: the limit on the bytes that all requests hold.
 //! - [`clock`]: the only place where the time is read.
 //! - [`codec`]: the JSON form of items.
 //! - [`console`]: output of commands.
@@ -58,6 +59,7 @@ pub mod batch_context;
 pub mod batcher;
 pub mod batching;
 pub mod bench;
+pub mod byte_budget;
 pub mod cli;
 pub mod clock;
 pub mod codec;

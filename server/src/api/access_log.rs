@@ -146,6 +146,7 @@ mod tests {
             executable_dir: PathBuf::new(),
             cores: NonZeroUsize::MIN,
             temp_dir: PathBuf::new(),
+            memory: Some(8 << 30),
         };
         let settings =
             resolve(source, &BTreeMap::new(), &Overrides::none(), &facts).expect("the defaults are valid");

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::byte_budget::BudgetExhausted;
 use crate::error::{ItemError, Rejection};
 use crate::suggest::nearest;
 
@@ -36,6 +37,8 @@ pub enum Code {
     Unsupported,
     /// The queue is full.
     QueueFull,
+    /// The requests in flight hold as many bytes as they may.
+    Overloaded,
     /// The deadline passed.
     DeadlineExceeded,
     /// The model is loading, failed to load or is unloaded, or the server is shutting down.
@@ -50,7 +53,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -63,6 +66,7 @@ impl Code {
         Self::InvalidInput,
         Self::Unsupported,
         Self::QueueFull,
+        Self::Overloaded,
         Self::DeadlineExceeded,
         Self::Unavailable,
         Self::OutOfMemory,
@@ -85,6 +89,7 @@ impl Code {
             Self::InvalidInput => "invalid_input",
             Self::Unsupported => "unsupported",
             Self::QueueFull => "queue_full",
+            Self::Overloaded => "overloaded",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Unavailable => "unavailable",
             Self::OutOfMemory => "out_of_memory",
@@ -106,7 +111,7 @@ impl Code {
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::InvalidInput | Self::Unsupported => 422,
-            Self::QueueFull => 429,
+            Self::QueueFull | Self::Overloaded => 429,
             Self::OutOfMemory | Self::ModelFault | Self::Internal => 500,
             Self::Unavailable => 503,
             Self::DeadlineExceeded => 504,
@@ -127,7 +132,7 @@ impl Code {
             Self::RequestTimeout | Self::DeadlineExceeded => 4,
             Self::NotFound => 5,
             Self::Forbidden => 7,
-            Self::TooLarge | Self::QueueFull | Self::OutOfMemory => 8,
+            Self::TooLarge | Self::QueueFull | Self::Overloaded | Self::OutOfMemory => 8,
             Self::Unsupported => 12,
             Self::ModelFault | Self::Internal => 13,
             Self::Unavailable => 14,
@@ -263,6 +268,15 @@ impl From<Rejection> for Failure {
         Self {
             retry_after,
             ..Self::new(code, message)
+        }
+    }
+}
+
+impl From<BudgetExhausted> for Failure {
+    fn from(exhausted: BudgetExhausted) -> Self {
+        Self {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Self::new(Code::Overloaded, exhausted.to_string())
         }
     }
 }

@@ -21,6 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::api::model_control::ModelControl;
+use crate::byte_budget::{self, ByteBudget};
 use crate::cli::ServeArgs;
 use crate::codec;
 use crate::config::{self, ConfigErrors, Examined, Facts, LogFormat, ModelSettings, Settings, Source};
@@ -148,6 +149,7 @@ fn read_config_leniently(args: &ServeArgs) -> Result<Examined, AppError> {
         executable_dir: executable.parent().unwrap_or(Path::new("/")).to_owned(),
         cores: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         temp_dir: std::env::temp_dir(),
+        memory: byte_budget::available_memory(),
     };
     Ok(config::examine(source, &env, &args.overrides, &facts))
 }
@@ -172,9 +174,17 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         let control = ModelControl::new(move |command| drop(client_commands.send(Command::Model(command))));
         let mut listening = settings.clone();
         listening.server.max_connections = max_connections;
-        let server = http::Server::bind(&listening, registry.clone(), metrics.clone(), control.clone())
-            .map_err(|source| AppError::Listen { address, source })?;
-        let grpc = bind_grpc(&listening, &registry, &metrics, control)?;
+        let budget = ByteBudget::new(settings.server.max_inflight_bytes as u64);
+        metrics.expose_budget(&budget)?;
+        let server = http::Server::bind(
+            &listening,
+            registry.clone(),
+            metrics.clone(),
+            control.clone(),
+            budget.clone(),
+        )
+        .map_err(|source| AppError::Listen { address, source })?;
+        let grpc = bind_grpc(&listening, &registry, &metrics, control, budget)?;
         // Scripts wait for the line about HTTP, so it is the last one.
         if let Some(grpc) = &grpc {
             log::info!("listening for gRPC on {}", grpc.address());
@@ -202,11 +212,12 @@ fn bind_grpc(
     registry: &Arc<Registry>,
     metrics: &Arc<Metrics>,
     control: ModelControl,
+    budget: Arc<ByteBudget>,
 ) -> Result<Option<grpc::Server>, AppError> {
     let Some(port) = settings.server.grpc_port else {
         return Ok(None);
     };
-    grpc::Server::bind(settings, port, registry.clone(), metrics, control)
+    grpc::Server::bind(settings, port, registry.clone(), metrics, control, budget)
         .map(Some)
         .map_err(|source| AppError::Listen {
             address: format!("{}:{port} for gRPC", settings.server.host),

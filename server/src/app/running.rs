@@ -138,8 +138,7 @@ async fn shut_down(
             log::info!("shut down");
             Ok(())
         }
-        // No request is affected.
-        Err(Abandoned::Load) => {
+        Err(Abandoned::Load) if answered => {
             log::warn!("shut down while {}", Abandoned::Load);
             Ok(())
         }

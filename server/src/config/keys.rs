@@ -188,6 +188,12 @@ section! {
         body_timeout: Duration = time_span(MILLISECOND, HOUR), Value("\"60s\""), "INFERENCE_BODY_TIMEOUT";
         /// Maximum size of a request body, before and after decompression.
         max_body_size: usize = Size { min: 1 << 10, max: 64 << 30 }, Value("\"64MiB\""), "INFERENCE_MAX_BODY_SIZE";
+        /// Maximum number of bytes that all requests hold at the same time: bodies that are received, items that wait or
+        /// run, and replies that are written. Above it, requests are rejected with 429. Bodies and replies of up to 4 KiB
+        /// are not counted.
+        max_inflight_bytes: usize = Size { min: 1 << 10, max: 1 << 50 },
+            Derived { applies: "a quarter of the memory that the server can use", example: "\"4GiB\"" },
+            "INFERENCE_MAX_INFLIGHT_BYTES";
         /// Maximum number of items in a request.
         max_items_per_request: NonZeroUsize = count(1_000_000), Value("1024"), "INFERENCE_MAX_ITEMS_PER_REQUEST";
         /// Maximum nesting depth of arrays and objects in a JSON body.

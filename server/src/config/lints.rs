@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::error::{ConfigWarning, Origin};
-use super::keys::{IsolationName, PolicyName, Section, WrittenBatching, WrittenModel};
+use super::keys::{IsolationName, PolicyName, Section, WrittenBatching, WrittenModel, WrittenServer};
 use super::settings::{BatchingLayers, ModelSettings};
+use super::units;
 
 /// Lints of delays and queues. Variables for single tasks, and defaults that plugins declare, are not taken into account.
 pub(super) fn batching(shared: &BatchingLayers, models: &[ModelSettings]) -> Vec<ConfigWarning> {
@@ -32,6 +33,25 @@ pub(super) fn batching(shared: &BatchingLayers, models: &[ModelSettings]) -> Vec
             hint: Some(hint),
         })
         .collect()
+}
+
+/// Lints of limits of the server.
+pub(super) fn server(server: &WrittenServer) -> Option<ConfigWarning> {
+    let (budget, body) = (
+        server.max_inflight_bytes.as_ref()?,
+        server.max_body_size.as_ref()?,
+    );
+    (budget.value < body.value).then(|| ConfigWarning {
+        origin: budget.origin.clone(),
+        message: format!(
+            "`max_inflight_bytes` is less than `max_body_size`: bodies of more than {} are always rejected",
+            units::show_size(budget.value as u64)
+        ),
+        hint: Some(format!(
+            "set it to {} or more",
+            units::show_size(body.value as u64)
+        )),
+    })
 }
 
 /// Keys for worker processes of a model with `isolation = "thread"`. If a model does not set `isolation`, its plugin decides,

@@ -42,6 +42,8 @@ pub struct Facts {
     pub cores: NonZeroUsize,
     /// The system's directory for temporary files.
     pub temp_dir: PathBuf,
+    /// Memory in bytes that this process can use, if the system reports it.
+    pub memory: Option<u64>,
 }
 
 /// The result of resolving a configuration that may have errors.
@@ -150,6 +152,7 @@ fn merge(
         .or(&environment.layer.server)
         .or(&written.server)
         .or(&built_in.server);
+    warnings.extend(lints::server(&server));
     let server = server_settings(server, &paths, facts);
     let logging = flags
         .logging
@@ -224,6 +227,11 @@ fn server_settings(written: WrittenServer, paths: &Paths<'_>, facts: &Facts) -> 
     let directory = |written: Option<Located<String>>, default: &Path| {
         written.map_or_else(|| default.to_owned(), |located| paths.directory(located))
     };
+    let max_body_size = written_value(written.max_body_size);
+    let max_inflight_bytes = written.max_inflight_bytes.map_or_else(
+        || default_inflight_bytes(facts.memory).max(max_body_size),
+        |given| given.value,
+    );
     ServerSettings {
         host: written_value(written.host),
         port: written_value(written.port),
@@ -234,7 +242,8 @@ fn server_settings(written: WrittenServer, paths: &Paths<'_>, facts: &Facts) -> 
         keep_alive: written_value(written.keep_alive),
         header_timeout: written_value(written.header_timeout),
         body_timeout: written_value(written.body_timeout),
-        max_body_size: written_value(written.max_body_size),
+        max_body_size,
+        max_inflight_bytes,
         max_items_per_request: written_value(written.max_items_per_request),
         max_json_depth: written_value(written.max_json_depth),
         request_timeout: written_value(written.request_timeout),
@@ -250,6 +259,15 @@ fn server_settings(written: WrittenServer, paths: &Paths<'_>, facts: &Facts) -> 
         admin_key: written.admin_key.map(|located| located.value),
         docs: written_value(written.docs),
     }
+}
+
+/// The default of `max_inflight_bytes` if the system does not report how much memory there is.
+const UNKNOWN_MEMORY_BUDGET: u64 = 1 << 30;
+
+/// A quarter of the memory that the server can use: models need the rest.
+fn default_inflight_bytes(memory: Option<u64>) -> usize {
+    let quarter = memory.map_or(UNKNOWN_MEMORY_BUDGET, |memory| memory / 4);
+    usize::try_from(quarter).unwrap_or(usize::MAX)
 }
 
 fn logging_settings(written: WrittenLogging) -> LoggingSettings {

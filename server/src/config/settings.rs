@@ -62,6 +62,8 @@ pub struct ServerSettings {
     pub body_timeout: Duration,
     /// Maximum size of a body in bytes, before and after decompression.
     pub max_body_size: usize,
+    /// Maximum number of bytes that all requests hold at the same time.
+    pub max_inflight_bytes: usize,
     /// Maximum number of items in a request.
     pub max_items_per_request: NonZeroUsize,
     /// Maximum nesting depth of a JSON body.

@@ -18,10 +18,11 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use super::body_timeout;
+use super::call_body::{self, ReceivedBytes};
 use super::inference_service::status;
 use crate::api::ApiKeys;
 use crate::api::access_log::AccessLog;
+use crate::byte_budget::ByteBudget;
 use crate::clock;
 use crate::config::Settings;
 use crate::metrics::{CallMetrics, Metrics};
@@ -66,18 +67,24 @@ struct Shared {
     access: Arc<AccessLog>,
     metrics: CallMetrics,
     body_timeout: Duration,
+    budget: Arc<ByteBudget>,
 }
 
 impl CallLayer {
     /// # Errors
     /// If the metrics are already registered.
-    pub(super) fn new(settings: &Settings, metrics: &Metrics) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(
+        settings: &Settings,
+        metrics: &Metrics,
+        budget: Arc<ByteBudget>,
+    ) -> Result<Self, prometheus::Error> {
         let server = &settings.server;
         Ok(Self(Arc::new(Shared {
             keys: ApiKeys::new(server.api_keys.clone(), server.admin_key.clone()),
             access: Arc::new(AccessLog::new(&settings.logging)),
             metrics: CallMetrics::new(metrics, &METHODS)?,
             body_timeout: server.body_timeout,
+            budget,
         })))
     }
 }
@@ -100,6 +107,13 @@ pub(super) struct CallService<S> {
     shared: Arc<Shared>,
 }
 
+impl<S> CallService<S> {
+    /// Limits the time and the bytes that the body of a call takes.
+    fn limit(&self, request: Request<Body>) -> (Request<Body>, ReceivedBytes) {
+        call_body::limit(request, self.shared.body_timeout, &self.shared.budget)
+    }
+}
+
 impl<S> Service<Request<Body>> for CallService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
@@ -117,7 +131,7 @@ where
         let path = request.uri().path();
         let with_message = describe_unimplemented(path);
         let Some((method, access)) = classify(path) else {
-            let request = body_timeout::apply(request, self.shared.body_timeout);
+            let (request, _) = self.limit(request);
             let answer = self.inner.call(request);
             return Box::pin(async move { answer.await.map(with_message) });
         };
@@ -135,8 +149,9 @@ where
                         .headers_mut()
                         .insert(HeaderName::from_static("x-request-id"), id);
                 }
-                let request = body_timeout::apply(request, self.shared.body_timeout);
-                Either::Left(self.inner.call(request))
+                let (request, received) = self.limit(request);
+                let answer = self.inner.call(request);
+                Either::Left(async move { answer.await.map(|response| received.keep(response)) })
             }
             Err(failure) => Either::Right(ready(Ok(status(&failure).into_http()))),
         };

@@ -11,6 +11,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code as GrpcCode, Request, Response, Status, Streaming};
 
 use super::ShutdownSignal;
+use super::call_body::ReplyBytes;
 use super::infer_messages::{read_request, write_response};
 use super::proto::grpc_inference_service_server::GrpcInferenceService;
 use super::proto::{self, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
@@ -18,6 +19,7 @@ use crate::api::model_control::{ModelCommand, ModelControl, check_repository};
 use crate::api::open_inference::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
 use crate::api::tensors::data_size;
 use crate::api::{BodyLimits, Call, Code, Failure, RequestOptions, RequestRecord, is_ready};
+use crate::byte_budget::ByteBudget;
 use crate::clock;
 use crate::config::Settings;
 use crate::metrics::{Metrics, Protocol};
@@ -32,6 +34,7 @@ struct Shared {
     control: ModelControl,
     limits: BodyLimits,
     shutdown: ShutdownSignal,
+    budget: Arc<ByteBudget>,
 }
 
 /// Maximum number of concurrent requests per stream.
@@ -53,6 +56,7 @@ impl Inference {
         metrics: Arc<Metrics>,
         control: ModelControl,
         shutdown: ShutdownSignal,
+        budget: Arc<ByteBudget>,
     ) -> Self {
         let server = &settings.server;
         Self(Arc::new(Shared {
@@ -64,6 +68,7 @@ impl Inference {
                 depth: server.max_json_depth.get(),
             },
             shutdown,
+            budget,
         }))
     }
 }
@@ -337,10 +342,15 @@ impl GrpcInferenceService for Inference {
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> RpcResult<ModelInferResponse> {
         let received = clock::now();
-        respond(request, async |metadata, message| {
+        let mut response = respond(request, async |metadata, message| {
             self.0.infer(metadata, message, received).await
         })
-        .await
+        .await?;
+        let size = response.get_ref().encoded_len();
+        response
+            .extensions_mut()
+            .insert(ReplyBytes::new(&self.0.budget, size));
+        Ok(response)
     }
 
     type ModelStreamInferStream =
@@ -364,7 +374,12 @@ impl GrpcInferenceService for Inference {
                 let (shared, metadata) = (shared.clone(), metadata.clone());
                 async move {
                     let received = clock::now();
-                    Ok(stream_answer(shared.infer(&metadata, message?, received).await))
+                    let message = message?;
+                    let result = match shared.budget.reserve(message.encoded_len() as u64) {
+                        Ok(_reservation) => shared.infer(&metadata, message, received).await,
+                        Err(exhausted) => Err(exhausted.into()),
+                    };
+                    Ok(stream_answer(result))
                 }
             });
             let answers: Self::ModelStreamInferStream = Box::pin(answers.buffered(MAX_REQUESTS_PER_STREAM));

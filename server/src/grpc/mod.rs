@@ -4,7 +4,7 @@
 //! `app` owns and binds it. It has its own threads. Everything that it shares with HTTP is in [`crate::api`]. When a
 //! client disconnects, the future of its call is dropped, which cancels its queued items.
 
-mod body_timeout;
+mod call_body;
 mod call_layer;
 mod connection_limit;
 mod description_messages;
@@ -25,6 +25,7 @@ use tokio::sync::{oneshot, watch};
 use tonic::codec::CompressionEncoding;
 
 use crate::api::model_control::ModelControl;
+use crate::byte_budget::ByteBudget;
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -68,6 +69,7 @@ impl Server {
         registry: Arc<Registry>,
         metrics: &Arc<Metrics>,
         control: ModelControl,
+        budget: Arc<ByteBudget>,
     ) -> io::Result<Self> {
         let server = &settings.server;
         // Bound before any thread starts, so that a port in use is reported immediately.
@@ -82,13 +84,20 @@ impl Server {
         let (stop, shutdown) = watch::channel(false);
         let shutdown = ShutdownSignal(shutdown);
         let health = health_service::service(registry.clone(), shutdown.clone());
-        let inference = Inference::new(settings, registry, metrics.clone(), control, shutdown.clone());
+        let inference = Inference::new(
+            settings,
+            registry,
+            metrics.clone(),
+            control,
+            shutdown.clone(),
+            budget.clone(),
+        );
         let inference = GrpcInferenceServiceServer::new(inference)
             .max_decoding_message_size(server.max_body_size)
             .max_encoding_message_size(usize::MAX)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate);
-        let calls = CallLayer::new(settings, metrics).map_err(io::Error::other)?;
+        let calls = CallLayer::new(settings, metrics, budget.clone()).map_err(io::Error::other)?;
         let router = tonic::transport::Server::builder()
             .layer(calls)
             .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)

@@ -46,7 +46,7 @@ async fn run(
     record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
     let received = record.received();
-    let body = receive(request, payload, shared.receive, received, 0).await?;
+    let body = receive(request, payload, &shared.receive, received, 0).await?;
     // The model is named in the body, so its default timeout is known only after reading the body.
     let (snapshot, limits, size) = (shared.registry.snapshot(), shared.body, body.len());
     let request_snapshot = snapshot.clone();

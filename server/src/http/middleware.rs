@@ -10,6 +10,7 @@ use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage as _, HttpResponse};
 
+use super::counted_reply::CountedReply;
 use super::request_headers::{RequestId, request_id};
 use super::respond;
 use super::server::Shared;
@@ -43,7 +44,7 @@ pub(super) async fn log_access(
             .headers_mut()
             .insert(HeaderName::from_static("x-request-id"), value);
     }
-    Ok(response)
+    Ok(response.map_body(|_, body| CountedReply::new(body, &shared.receive.budget)))
 }
 
 /// Checks the API key, rejects unknown methods, and converts errors of the inner layers to the error format of the

@@ -4,6 +4,7 @@
 //! loops.
 
 mod compression;
+mod counted_reply;
 mod documentation;
 mod embeddings;
 mod error_format;

@@ -4,6 +4,7 @@
 //! that a small body cannot expand into a large one.
 
 use std::io::Read;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::HttpRequest;
@@ -15,15 +16,24 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use futures_util::StreamExt as _;
 
 use crate::api::{Code, Failure};
+use crate::byte_budget::{ByteBudget, Reservation};
 
 /// Limits on receiving a body.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ReceiveLimits {
     /// Maximum size in bytes, both as sent and after decompression.
     pub(crate) size: usize,
     /// Maximum time for the whole body to arrive.
     pub(crate) timeout: Duration,
+    /// The budget of all requests, which counts the body for as long as any part of it is in use.
+    pub(crate) budget: Arc<ByteBudget>,
 }
+
+/// Maximum size of a body or a reply that does not count toward the budget.
+pub(super) const MAX_UNCOUNTED: u64 = 4096;
+
+/// A compressed body is decompressed in pieces of this size, each of which is reserved.
+const DECOMPRESSED_PIECE: u64 = 1 << 20;
 
 /// Alignment of the data after the head of a body. The allocator does not guarantee more, and no element is larger.
 const ALIGNMENT: usize = 16;
@@ -34,7 +44,7 @@ const ALIGNMENT: usize = 16;
 pub(crate) async fn receive(
     request: &HttpRequest,
     payload: web::Payload,
-    limits: ReceiveLimits,
+    limits: &ReceiveLimits,
     received: Instant,
     head: usize,
 ) -> Result<Bytes, Failure> {
@@ -45,17 +55,23 @@ pub(crate) async fn receive(
         .get(CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok())
         .and_then(|length| length.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limits.size as u64) {
-        return Err(too_large(limits.size));
+    let max_size = limits
+        .size
+        .min(usize::try_from(limits.budget.limit()).unwrap_or(usize::MAX));
+    if announced.is_some_and(|length| length > max_size as u64) {
+        return Err(too_large(max_size));
     }
+    // Before the body is received, so that the client learns early that there is no room.
+    let mut reservation = limits.budget.reserve(announced.map_or(0, counted))?;
     let deadline = tokio::time::Instant::from_std(received + limits.timeout);
-    let body = tokio::time::timeout_at(deadline, collect(payload, announced, limits.size, padding))
+    let collected = collect(payload, announced, max_size, padding, &mut reservation);
+    let body = tokio::time::timeout_at(deadline, collected)
         .await
         .map_err(|_| Failure::body_timeout(limits.timeout))??;
     match encoding {
-        Encoding::Identity => Ok(body),
+        Encoding::Identity => Ok(attach(reservation, body)),
         Encoding::Gzip | Encoding::Deflate => {
-            web::block(move || decompress(&body, encoding, limits.size, padding))
+            web::block(move || decompress(&body, encoding, max_size, padding, reservation))
                 .await
                 .map_err(|_| {
                     Failure::new(
@@ -67,20 +83,38 @@ pub(crate) async fn receive(
     }
 }
 
+/// The part of `size` bytes that counts toward the budget: small bodies are bounded by the number of connections.
+fn counted(size: u64) -> u64 {
+    if size > MAX_UNCOUNTED { size } else { 0 }
+}
+
+/// Keeps the reservation for as long as any part of `body` is in use.
+fn attach(mut reservation: Reservation, body: Bytes) -> Bytes {
+    reservation.shrink_to(counted(body.len() as u64));
+    if reservation.bytes() == 0 {
+        body
+    } else {
+        reservation.attach(body)
+    }
+}
+
 async fn collect(
     mut payload: web::Payload,
     announced: Option<u64>,
     limit: usize,
     padding: usize,
+    reservation: &mut Reservation,
 ) -> Result<Bytes, Failure> {
     // Most bodies arrive in one chunk, which is used without copying.
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|error| receive_failure(error, limit))?;
-        if first.len() + all.len().saturating_sub(padding) + chunk.len() > limit {
+        let size = first.len() + all.len().saturating_sub(padding) + chunk.len();
+        if size > limit {
             return Err(too_large(limit));
         }
+        reservation.grow(counted(size as u64).saturating_sub(reservation.bytes()))?;
         if first.is_empty() && all.is_empty() {
             first = chunk;
             continue;
@@ -157,32 +191,47 @@ impl Encoding {
     }
 }
 
-fn decompress(body: &[u8], encoding: Encoding, limit: usize, padding: usize) -> Result<Bytes, Failure> {
-    let mut out = Vec::with_capacity(padding + body.len().saturating_mul(3).min(limit));
-    out.resize(padding, 0);
-    // One byte beyond the limit shows that the limit is exceeded.
-    let max_read = limit as u64 + 1;
-    let result = match encoding {
-        Encoding::Identity => body.take(max_read).read_to_end(&mut out),
-        Encoding::Gzip => MultiGzDecoder::new(body).take(max_read).read_to_end(&mut out),
-        Encoding::Deflate if is_zlib(body) => ZlibDecoder::new(body).take(max_read).read_to_end(&mut out),
+/// Decompresses `body`, whose compressed bytes `reservation` covers.
+fn decompress(
+    body: &[u8],
+    encoding: Encoding,
+    limit: usize,
+    padding: usize,
+    mut reservation: Reservation,
+) -> Result<Bytes, Failure> {
+    let mut decoder: Box<dyn Read + '_> = match encoding {
+        Encoding::Identity => Box::new(body),
+        Encoding::Gzip => Box::new(MultiGzDecoder::new(body)),
+        Encoding::Deflate if is_zlib(body) => Box::new(ZlibDecoder::new(body)),
         // Some clients omit the zlib header, which the encoding requires despite its name.
-        Encoding::Deflate => DeflateDecoder::new(body).take(max_read).read_to_end(&mut out),
+        Encoding::Deflate => Box::new(DeflateDecoder::new(body)),
     };
-    if out.len() - padding > limit {
-        return Err(Failure::new(
-            Code::TooLarge,
-            format!("the request body is too large: expected at most {limit} bytes after decompression"),
-        ));
-    }
-    result
-        .map(|_| Bytes::from(out).slice(padding..))
-        .map_err(|error| {
+    let compressed = reservation.bytes();
+    let mut out = vec![0; padding];
+    loop {
+        let before = out.len();
+        let read = decoder.by_ref().take(DECOMPRESSED_PIECE).read_to_end(&mut out);
+        let size = out.len() - padding;
+        if size > limit {
+            return Err(Failure::new(
+                Code::TooLarge,
+                format!("the request body is too large: expected at most {limit} bytes after decompression"),
+            ));
+        }
+        read.map_err(|error| {
             Failure::new(
                 Code::Malformed,
                 format!("failed to decompress the request body: {error}"),
             )
-        })
+        })?;
+        if out.len() == before {
+            break;
+        }
+        // The compressed bytes are still in memory.
+        let needed = compressed + counted(size as u64);
+        reservation.grow(needed.saturating_sub(reservation.bytes()))?;
+    }
+    Ok(attach(reservation, Bytes::from(out).slice(padding..)))
 }
 
 fn is_zlib(body: &[u8]) -> bool {
@@ -205,13 +254,21 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    const LIMITS: ReceiveLimits = ReceiveLimits {
-        size: 1 << 20,
-        timeout: Duration::from_secs(10),
-    };
+    fn limits(budget: &Arc<ByteBudget>) -> ReceiveLimits {
+        ReceiveLimits {
+            size: 1 << 20,
+            timeout: Duration::from_secs(10),
+            budget: budget.clone(),
+        }
+    }
 
     /// Receives a body that arrives in several chunks.
-    async fn receive_pieces(pieces: Vec<Vec<u8>>, encoding: &str, head: usize) -> Bytes {
+    async fn receive_pieces(
+        pieces: Vec<Vec<u8>>,
+        encoding: &str,
+        head: usize,
+        budget: &Arc<ByteBudget>,
+    ) -> Result<Bytes, Failure> {
         let request = TestRequest::default()
             .insert_header((CONTENT_ENCODING, encoding))
             .to_http_request();
@@ -222,21 +279,49 @@ mod tests {
         let payload = web::Payload::from_request(&request, &mut payload)
             .await
             .expect("there is a payload");
-        receive(&request, payload, LIMITS, clock::now(), head)
-            .await
-            .expect("the body is within the limit")
+        receive(&request, payload, &limits(budget), clock::now(), head).await
+    }
+
+    fn gzip(body: &[u8]) -> Vec<u8> {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(body).expect("writing to memory succeeds");
+        packed.finish().expect("writing to memory succeeds")
+    }
+
+    #[actix_web::test]
+    async fn a_body_counts_until_its_last_part_is_dropped_and_is_rejected_if_it_does_not_fit() {
+        let budget = ByteBudget::new(100_000);
+        let body = vec![b'x'; 60_000];
+        for (sent, encoding) in [(body.clone(), "identity"), (gzip(&body), "gzip")] {
+            let pieces: Vec<_> = sent.chunks(7_000).map(<[u8]>::to_vec).collect();
+            let received = receive_pieces(pieces.clone(), encoding, 0, &budget).await;
+            let item = received.expect("there is room").slice(1..2);
+            assert_eq!(budget.held(), 60_000, "{encoding}");
+            let failure = receive_pieces(pieces, encoding, 0, &budget).await;
+            let failure = failure.expect_err("there is no room");
+            assert_eq!(
+                (failure.code, failure.retry_after),
+                (Code::Overloaded, Some(Duration::from_secs(1))),
+                "{encoding}"
+            );
+            assert_eq!(budget.held(), 60_000, "{encoding}");
+            drop(item);
+            assert_eq!(budget.held(), 0, "{encoding}");
+        }
+        let small = receive_pieces(vec![vec![b'x'; 4096]], "identity", 0, &budget).await;
+        assert_eq!((small.map(|body| body.len()), budget.held()), (Ok(4096), 0));
     }
 
     #[actix_web::test]
     async fn the_data_after_the_head_is_aligned_for_every_element_type() {
         let body: Vec<u8> = (0..20_000u32).map(|byte| byte as u8).collect();
-        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-        packed.write_all(&body).expect("writing to memory succeeds");
-        let packed = packed.finish().expect("writing to memory succeeds");
+        let packed = gzip(&body);
+        let budget = ByteBudget::new(u64::MAX);
         for head in (0..40).chain([4097]) {
             for (sent, encoding) in [(&body, "identity"), (&packed, "gzip")] {
                 let pieces = sent.chunks(33).map(<[u8]>::to_vec).collect();
-                let received = receive_pieces(pieces, encoding, head).await;
+                let received = receive_pieces(pieces, encoding, head, &budget).await;
+                let received = received.expect("the body is within the limit");
                 assert!(received == body, "{encoding}, head of {head}");
                 let address = received.as_ptr().addr() + head;
                 assert_eq!(address % ALIGNMENT, 0, "{encoding}, head of {head}");

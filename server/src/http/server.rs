@@ -24,6 +24,7 @@ use super::{compression, documentation, embeddings, landing_page, middleware, mo
 use crate::api::access_log::AccessLog;
 use crate::api::model_control::ModelControl;
 use crate::api::{ApiKeys, Call, Failure, RequestRecord};
+use crate::byte_budget::ByteBudget;
 use crate::clock;
 use crate::config::{ServerSettings, Settings};
 use crate::metrics::{Metrics, Protocol};
@@ -52,6 +53,7 @@ impl Shared {
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
         control: ModelControl,
+        budget: Arc<ByteBudget>,
     ) -> Self {
         let server = &settings.server;
         Self {
@@ -60,6 +62,7 @@ impl Shared {
             receive: ReceiveLimits {
                 size: server.max_body_size,
                 timeout: server.body_timeout,
+                budget,
             },
             body: BodyLimits {
                 items: server.max_items_per_request.get(),
@@ -105,9 +108,10 @@ impl Server {
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
         control: ModelControl,
+        budget: Arc<ByteBudget>,
     ) -> io::Result<Self> {
         let endpoints = endpoint_metrics(&metrics)?;
-        let shared = Data::new(Shared::new(settings, registry, metrics, control));
+        let shared = Data::new(Shared::new(settings, registry, metrics, control, budget));
         let server = &settings.server;
         let (compression, origins) = (server.compression, server.cors_allowed_origins.clone());
         let limits = Limits {

@@ -4,6 +4,7 @@
 //! and closed sets of reasons, so clients cannot add label values. The series of a task exist, at zero, as soon as its model is
 //! known; series of rare reasons and outcomes appear when they are first counted. A scrape only reads.
 
+mod budget;
 mod calls;
 mod labels;
 mod reloads;
@@ -19,8 +20,11 @@ use arc_swap::ArcSwap;
 use prometheus::Registry;
 use prometheus::core::Collector;
 
+use budget::BudgetCollector;
 use reloads::ReloadMetrics;
 use series::{Builder, Series};
+
+use crate::byte_budget::ByteBudget;
 
 pub use calls::CallMetrics;
 pub use labels::{ItemOutcome, ReloadResult, RestartReason};
@@ -91,6 +95,15 @@ impl Metrics {
             reloads: ReloadMetrics::new(&registry)?,
             registry,
         })
+    }
+
+    /// Adds the metrics of the bytes that all requests hold.
+    ///
+    /// # Errors
+    /// They are registered already.
+    pub fn expose_budget(&self, budget: &Arc<ByteBudget>) -> Result<(), prometheus::Error> {
+        self.registry
+            .register(Box::new(BudgetCollector::new(budget.clone())?))
     }
 
     /// The registry, for metrics that other modules define, such as those of the HTTP routes.

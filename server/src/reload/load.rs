@@ -343,6 +343,7 @@ mod tests {
             executable_dir: PathBuf::from("/opt"),
             cores: std::num::NonZeroUsize::MIN,
             temp_dir: PathBuf::from("/tmp"),
+            memory: Some(8 << 30),
         };
         let settings = resolve(source, &BTreeMap::new(), &Overrides::none(), &facts);
         settings.expect("the configuration is valid").models

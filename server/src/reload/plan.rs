@@ -134,6 +134,7 @@ mod tests {
             executable_dir: PathBuf::from("/opt"),
             cores: NonZeroUsize::MIN,
             temp_dir: PathBuf::from("/tmp"),
+            memory: Some(8 << 30),
         };
         resolve(source, &BTreeMap::new(), &Overrides::none(), &facts)
             .expect("the test's configuration is valid")

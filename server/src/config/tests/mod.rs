@@ -96,5 +96,6 @@ fn facts() -> Facts {
         executable_dir: PathBuf::from("/opt/bin"),
         cores: NonZeroUsize::new(4).expect("4 is not 0"),
         temp_dir: PathBuf::from("/tmp"),
+        memory: Some(8 << 30),
     }
 }

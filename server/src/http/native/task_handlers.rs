@@ -96,7 +96,7 @@ async fn predict(
     received: Instant,
 ) -> Result<HttpResponse, Failure> {
     let options = request_options(request, &call)?;
-    let body = receive(request, payload, shared.receive, received, 0).await?;
+    let body = receive(request, payload, &shared.receive, received, 0).await?;
     let content_type = request
         .headers()
         .get(CONTENT_TYPE)

@@ -200,7 +200,7 @@ fn status_description(status: u16) -> &'static str {
         413 => "The request body is too large.",
         415 => "The media type or content encoding is not supported.",
         422 => "The model rejected every item.",
-        429 => "The queue is full.",
+        429 => "The queue is full, or the requests in flight hold too many bytes.",
         500 => "The model or the server failed.",
         503 => "The model is not ready, or the server is shutting down.",
         504 => "The deadline passed.",
@@ -228,6 +228,9 @@ fn example_message(code: Code) -> &'static str {
         Code::InvalidInput => "expected a string, got a number",
         Code::Unsupported => "the model does not support this option",
         Code::QueueFull => "the queue is full",
+        Code::Overloaded => {
+            "the requests in flight hold 2147400000 of at most 2147483648 bytes, and this one needs 1048576 more"
+        }
         Code::DeadlineExceeded => "the deadline passed while the item was waiting",
         Code::Unavailable => "the server is shutting down",
         Code::OutOfMemory => "the model ran out of memory",

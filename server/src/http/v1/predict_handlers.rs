@@ -59,7 +59,7 @@ async fn run(
 ) -> Result<HttpResponse, Failure> {
     let received = record.received();
     Call::check_serves(&snapshot, &name.model, name.version.as_deref())?;
-    let body = receive(request, payload, shared.receive, received, 0).await?;
+    let body = receive(request, payload, &shared.receive, received, 0).await?;
     let (limits, size) = (shared.body, body.len());
     let (request_snapshot, model) = (snapshot.clone(), name.model.clone());
     let read = move || read(&request_snapshot, &name, &body, limits);

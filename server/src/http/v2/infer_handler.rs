@@ -55,7 +55,7 @@ async fn run(
     let body = receive(
         request,
         payload,
-        shared.receive,
+        &shared.receive,
         received,
         json_length.unwrap_or(0),
     )

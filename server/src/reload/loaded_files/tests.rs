@@ -53,6 +53,7 @@ impl Scenario {
             executable_dir: PathBuf::from("/opt"),
             cores: std::num::NonZeroUsize::MIN,
             temp_dir: PathBuf::from("/tmp"),
+            memory: Some(8 << 30),
         };
         let settings = resolve(source, &BTreeMap::new(), &Overrides::none(), &facts);
         let settings = settings.expect("the configuration is valid").models.remove(0);

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 
 use crate::api::model_control::ModelControl;
 use crate::batching::DeclaredLimits;
+use crate::byte_budget::ByteBudget;
 use crate::config::{Facts, Overrides, Settings, Source, resolve};
 use crate::engine::{Engine, EngineConfig, TaskLimits};
 use crate::error::ItemError;
@@ -55,8 +56,10 @@ impl TestServer {
         let metrics = Arc::new(Metrics::new(Buckets::NONE).expect("the metrics are registered once"));
         let gate = Arc::new(Gate::default());
         registry.publish(Snapshot::default().next(entries(&settings, &gate, &metrics)));
-        let server = Server::bind(&settings, registry.clone(), metrics, ModelControl::new(drop))
-            .expect("a port is free");
+        let budget = ByteBudget::new(settings.server.max_inflight_bytes as u64);
+        let control = ModelControl::new(drop);
+        let server =
+            Server::bind(&settings, registry.clone(), metrics, control, budget).expect("a port is free");
         Self {
             address: server.addresses()[0],
             registry,
@@ -217,6 +220,7 @@ fn settings(server: &str) -> Settings {
         executable_dir: PathBuf::from("/opt"),
         cores: NonZeroUsize::MIN,
         temp_dir: PathBuf::from("/tmp"),
+        memory: Some(8 << 30),
     };
     let source = Source {
         file_name: "models.toml",
