@@ -1,6 +1,6 @@
 //! All requests together hold a limited number of bytes. Above it, requests are rejected, and every client gets an answer.
 
-use std::sync::Barrier;
+use std::sync::{Barrier, Mutex};
 use std::thread;
 
 use crate::harness::effort::rounds;
@@ -115,31 +115,34 @@ fn many_large_requests_at_once_stay_within_the_budget_and_all_get_an_answer() {
     let server = start(&format!("{budget}B"));
     let occupied = server.occupy("m");
     let (head, body) = (head(size), body(size));
-    let started = Barrier::new(clients);
-    let statuses = std::sync::Mutex::new(Vec::new());
-    let growth = Resources::peak_growth(server.pid().as_raw_pid().unsigned_abs(), || {
-        thread::scope(|scope| {
-            for _ in 0..clients {
-                scope.spawn(|| {
-                    let mut connection: Raw = server.connect();
-                    started.wait();
-                    connection.send(&head);
-                    // A server that has rejected the request does not read on.
-                    let _ = connection.try_send(&body);
-                    let status = connection.reply().map(|reply| reply.status);
-                    statuses.lock().expect("no client panics").push(status);
-                });
-            }
-            // Those that fit are answered once the model is free.
+    let started = Barrier::new(clients + 1);
+    let statuses = Mutex::new(Vec::new());
+    let growth = thread::scope(|scope| {
+        for _ in 0..clients {
+            scope.spawn(|| {
+                let mut connection: Raw = server.connect();
+                started.wait();
+                connection.send(&head);
+                // A server that has rejected the request does not read on.
+                let _ = connection.try_send(&body);
+                let status = connection.reply().map(|reply| reply.status);
+                statuses.lock().expect("no client panics").push(status);
+            });
+        }
+        let growth = Resources::peak_growth(server.pid().as_raw_pid().unsigned_abs(), || {
+            started.wait();
+            server.wait_for_queued("m", "text", 8);
             server.wait_for_metric("inference_inflight_rejections_total", &[], (clients - 8) as u64);
-            occupied.release();
         });
+        // Those that fit are answered once the model is free.
+        occupied.release();
+        growth
     });
     let statuses = statuses.into_inner().expect("no client panics");
     let answered = |status| statuses.iter().filter(|other| **other == Some(status)).count();
     assert_eq!((answered(200), answered(429)), (8, clients - 8), "{statuses:?}");
     assert!(
-        growth < budget * 12 / 10 + (24 << 20),
+        growth < budget * 12 / 10 + (8 << 20),
         "{growth} bytes with a budget of {budget}"
     );
     server.wait_for_metric("inference_inflight_bytes", &[], 0);
