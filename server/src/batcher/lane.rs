@@ -40,7 +40,11 @@ pub(super) struct Entry {
 
 impl Entry {
     fn of<T>(item: &Item<T>) -> Self {
-        let preparation = item.ready.saturating_duration_since(item.arrived);
+        let preparation = if item.ready > item.arrived {
+            item.ready - item.arrived
+        } else {
+            Duration::ZERO
+        };
         Self {
             weight: item.weight.min(MAX_WEIGHT),
             deadline: item.deadline,

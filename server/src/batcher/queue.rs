@@ -5,6 +5,7 @@
 //! that becomes empty is dropped, so that groups which are gone cost nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Bound;
 use std::time::Instant;
 
@@ -40,10 +41,11 @@ impl TaskQueue {
     fn insert<T>(&mut self, item: &Item<T>) {
         let (group, class) = (item.group, item.priority);
         let lane = self.lanes.entry(group).or_default();
-        let before = lane.first(class);
+        let (before, place) = (lane.first(class), item.place());
         lane.insert(item);
-        let after = lane.first(class);
-        self.move_head(group, class, before, after);
+        if before.is_none_or(|before| place < before) {
+            self.move_head(group, class, before, Some(place));
+        }
     }
 
     fn remove(&mut self, group: u64, class: Priority, places: impl Iterator<Item = Place>) {
@@ -51,14 +53,18 @@ impl TaskQueue {
             return;
         };
         let before = lane.first(class);
+        let mut head_left = false;
         for place in places {
             lane.remove(class, place);
+            head_left |= before == Some(place);
         }
-        let after = lane.first(class);
-        if lane.len() == 0 {
-            self.lanes.remove(&group);
+        if head_left {
+            let after = lane.first(class);
+            if lane.len() == 0 {
+                self.lanes.remove(&group);
+            }
+            self.move_head(group, class, before, after);
         }
-        self.move_head(group, class, before, after);
     }
 
     fn remove_lane(&mut self, group: u64) -> Option<Lane> {
@@ -83,10 +89,31 @@ impl TaskQueue {
     }
 }
 
+/// Hashes the ids of items. They are numbered by the server in order, so that multiplying them by an odd number spreads
+/// them evenly, and clients cannot choose them.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// All items that were pushed and have not been returned.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
-    items: HashMap<ItemId, Item<T>>,
+    items: HashMap<ItemId, Item<T>, BuildHasherDefault<IdHasher>>,
     tasks: Vec<TaskQueue>,
     /// Deadlines of the items in lanes.
     deadlines: BTreeSet<(Instant, ItemId)>,
@@ -97,7 +124,7 @@ pub(super) struct Queue<T> {
 impl<T> Queue<T> {
     pub(super) fn new(tasks: usize) -> Self {
         Queue {
-            items: HashMap::new(),
+            items: HashMap::default(),
             tasks: (0..tasks).map(|_| TaskQueue::default()).collect(),
             deadlines: BTreeSet::new(),
             expired: BTreeSet::new(),
