@@ -1,4 +1,4 @@
-//! What the policy `adaptive` learns and does with it. How well is measured in `tests/simulation.rs`.
+//! What the policy `adaptive` learns, and how it decides. `server/tests/simulation.rs` measures how well.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const ADAPTIVE: Policy = Policy::Adaptive {
     max_delay: Duration::from_millis(10),
 };
 
-/// A worker and callers that come back 1 ms after their reply. A batch takes 6 ms, whatever its size.
+/// A worker and clients that return 1 ms after their reply. A batch takes 6 ms, whatever its size.
 struct Loop {
     scenario: Scenario,
     now: u64,
@@ -74,14 +74,14 @@ impl Loop {
 }
 
 #[test]
-fn nothing_is_waited_for_before_anything_is_learned() {
+fn a_batch_does_not_wait_before_anything_is_learned() {
     let mut scenario = Scenario::new(&[rules(ADAPTIVE, 8)]);
     scenario.push_all(1, Spec::default());
     assert_eq!(scenario.poll(), ran([0], DispatchReason::Idle));
 }
 
 #[test]
-fn a_lone_caller_never_waits_for_itself() {
+fn a_single_client_never_waits_for_other_arrivals() {
     let mut this = Loop::new(ADAPTIVE);
     for _ in 0..200 {
         this.now += 1;
@@ -91,7 +91,7 @@ fn a_lone_caller_never_waits_for_itself() {
 }
 
 #[test]
-fn callers_that_are_about_to_return_are_waited_for() {
+fn a_batch_waits_for_clients_that_are_about_to_return() {
     // Greedy lets them take turns; what was learned then is used when the policy changes.
     let mut this = Loop::two_groups(Policy::Greedy, 60);
     this.reconfigure(ADAPTIVE);
@@ -105,7 +105,7 @@ fn callers_that_are_about_to_return_are_waited_for() {
 }
 
 #[test]
-fn a_deadline_that_a_wait_would_break_is_a_reason_to_run_now() {
+fn a_batch_runs_immediately_if_a_wait_would_let_a_deadline_pass() {
     let mut this = Loop::two_groups(Policy::Greedy, 60);
     this.reconfigure(ADAPTIVE);
     // A batch takes 6 ms, so there is no room for a wait.
@@ -127,7 +127,7 @@ fn a_wait_never_exceeds_max_delay_from_when_the_worker_was_free() {
 }
 
 #[test]
-fn nothing_is_waited_for_while_another_worker_is_idle() {
+fn a_batch_does_not_wait_while_another_worker_is_idle() {
     let mut this = Loop::two_groups(Policy::Greedy, 60);
     this.reconfigure(ADAPTIVE);
     let now = this.scenario.start + ms(this.now);
@@ -152,7 +152,7 @@ fn a_task_that_was_overtaken_while_it_waited_does_not_wait_again() {
 }
 
 #[test]
-fn what_is_believed_can_be_seen() {
+fn the_estimates_can_be_read() {
     let mut this = Loop::new(ADAPTIVE);
     this.arrive(0, 3);
     for _ in 0..80 {
@@ -175,7 +175,7 @@ fn what_is_believed_can_be_seen() {
 }
 
 #[test]
-fn how_long_batches_take_to_fail_is_not_what_batches_cost() {
+fn the_time_of_failed_batches_does_not_count_as_service_time() {
     for (succeeded, sizes) in [(true, vec![1, 1]), (false, vec![2])] {
         let mut scenario = Scenario::new(&[rules(ADAPTIVE, 8)]);
         for round in 0..40 {

@@ -1,4 +1,4 @@
-//! How weights decide who shares a batch.
+//! How weights decide which items share a batch.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn a_batch_that_no_further_weight_fits_runs_before_its_delay() {
 }
 
 #[test]
-fn a_batch_that_leaves_a_heavy_item_behind_does_not_wait_for_lighter_ones() {
+fn a_batch_into_which_a_waiting_item_does_not_fit_runs_immediately() {
     let mut scenario = Scenario::new(&[weighing(fixed(5), WeightRule::Padded, 100)]);
     scenario.push_weights(&[10, 60]);
     assert_eq!(
@@ -61,7 +61,7 @@ fn a_padded_batch_costs_its_count_times_its_heaviest_item() {
 }
 
 #[test]
-fn a_summed_batch_costs_the_weights_of_its_items_together() {
+fn a_summed_batch_costs_the_sum_of_the_weights() {
     let mut scenario = Scenario::new(&[weighing(GREEDY, WeightRule::Sum, 1000)]);
     scenario.push_weights(&[10, 30, 20]);
     assert_eq!(
@@ -96,14 +96,14 @@ fn alternating_weights_are_grouped_rather_than_run_one_by_one() {
 }
 
 #[test]
-fn alternating_weights_are_grouped_without_a_limit_too_where_items_are_padded() {
+fn alternating_weights_of_padded_items_are_grouped_without_a_weight_limit_as_well() {
     let mut scenario = Scenario::new(&[rules(GREEDY, 2)]);
     scenario.push_weights(&[10, 100, 10, 100]);
     assert_eq!(scenario.drain(), [[0, 2], [1, 3]]);
 }
 
 #[test]
-fn summed_weights_are_taken_in_order_leaving_out_what_does_not_fit() {
+fn summed_weights_run_in_order_except_those_that_do_not_fit() {
     let mut scenario = Scenario::new(&[weighing(GREEDY, WeightRule::Sum, 100)]);
     scenario.push_weights(&[40, 70, 40, 20, 20]);
     assert_eq!(scenario.drain(), [vec![0, 2, 3], vec![1, 4]]);
@@ -142,7 +142,7 @@ fn an_item_that_keeps_being_left_out_runs_when_it_is_the_oldest() {
 }
 
 #[test]
-fn a_batch_of_like_weights_is_sought_only_so_deep_in_the_queue() {
+fn similar_weights_are_searched_only_within_the_window() {
     let mut scenario = Scenario::new(&[rules(GREEDY, 2)]);
     scenario
         .push_weights(&[10])
