@@ -82,10 +82,10 @@ def _is_random(node: onnx.NodeProto) -> bool:
 
 def _stored(directory: str, model: onnx.ModelProto) -> list[tuple[list, list]]:
     sets = []
-    for folder in sorted(Path(directory).glob("test_data_set_*")):
+    for data_set in sorted(Path(directory).glob("test_data_set_*")):
         read = lambda what, values: [
-            _read(folder / f"{what}_{index}.pb", value) for index, value in enumerate(values)
-            if (folder / f"{what}_{index}.pb").exists()
+            _read(data_set / f"{what}_{index}.pb", value) for index, value in enumerate(values)
+            if (data_set / f"{what}_{index}.pb").exists()
         ]  # fmt: skip
         sets.append((read("input", model.graph.input), read("output", model.graph.output)))
     return sets

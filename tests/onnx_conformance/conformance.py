@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import backend
+import edges
 import packages
 import real_models
 import report
@@ -24,7 +25,7 @@ from runner import Runner
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUNTIMES = ("rten", "ort", "auto")
-SUITES = {"backend": backend.load, "models": real_models.load, "tabular": tabular.load}
+SUITES = {"backend": backend.load, "edges": edges.load, "models": real_models.load, "tabular": tabular.load}
 SHORT = {"backend": backend.load_short, "models": real_models.load_small}
 
 
