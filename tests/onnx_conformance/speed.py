@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times real models on one thread in both runtimes of the onnx plugin and in Python's onnxruntime.
 
-All three take turns in one run, so that whatever else the machine does affects them alike. Prints ratios to Python's
+All three take turns in one run, so that other load on the machine affects them alike. Prints ratios to Python's
 onnxruntime: of the median time in the model, and of the processor time per inference, in which the server's includes
 reading requests and writing replies.
 """

@@ -11,6 +11,7 @@ mod layout;
 mod linear;
 pub(crate) mod mixing;
 mod node;
+mod record;
 mod recurrent;
 mod rules;
 mod select;

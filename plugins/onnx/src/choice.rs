@@ -1,4 +1,4 @@
-//! Chooses what computes a model, by the settings, by what the embedded runtime is verified for, and by what this machine has.
+//! Chooses the runtime of a model by the settings, the verified operators and the libraries that are installed.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ fn install(package: &str) -> String {
 /// A loaded network, and how its runtime was chosen.
 pub(crate) struct Chosen {
     pub(crate) network: Network,
-    /// Name and version of the runtime, for people.
+    /// Name and version of the runtime, to display.
     pub(crate) runtime: String,
     /// Why it was chosen, for clients: no paths.
     pub(crate) reason: String,
@@ -41,7 +41,7 @@ impl Chosen {
     }
 }
 
-/// Loads the network with the runtime that the settings ask for, or leave to choose, with `threads` threads for each batch.
+/// Loads the network with the configured runtime, or the one that is chosen under `auto`, with `threads` threads for each batch.
 pub(crate) fn load(settings: &Settings, context: &LoadContext, threads: usize) -> Result<Chosen, LoadError> {
     let loading = Loading::new(settings, context, threads);
     match settings.runtime {
@@ -98,7 +98,7 @@ impl<'a> Loading<'a> {
         Network::load(&self.path, abilities, self.context.workers, self.threads)
     }
 
-    /// ONNX Runtime, which the setting `key` asks for.
+    /// ONNX Runtime, required by the setting `key`.
     fn onnx_runtime(&self, key: &str, package: &str, reason: String) -> Result<Chosen, LoadError> {
         let runtime =
             OnnxRuntime::new(self.ort, &self.context.base_dir).map_err(|error| match error.key() {
@@ -112,9 +112,9 @@ impl<'a> Loading<'a> {
     /// The embedded runtime if it is verified for the model, otherwise ONNX Runtime.
     fn choose(&self) -> Result<Chosen, LoadError> {
         let providers = self.ort.map_or(&[][..], |ort| &ort.providers);
-        // A model that is meant for a GPU never runs on the processor without a word.
+        // A model that requires a GPU never silently runs on the CPU.
         if providers.iter().any(|provider| *provider != Provider::Cpu) {
-            let reason = "`ort.providers` asks for a GPU".to_owned();
+            let reason = "`ort.providers` requires a GPU".to_owned();
             return self.onnx_runtime("ort.providers", "onnxruntime-gpu", reason);
         }
         let refusal = match self.network(&Embedded) {

@@ -39,10 +39,10 @@ pub struct Tensor {
 /// A model file on the embedded runtime.
 pub struct Direct(Network);
 
-/// The embedded runtime without the check.
-struct Unchecked;
+/// The embedded runtime for any model, with the guards of the check if there is one and it accepts the model.
+struct Unchecked<'a>(Option<&'a Check>);
 
-impl Abilities for Unchecked {
+impl Abilities for Unchecked<'_> {
     fn held(&self, declared: DataType) -> Option<Held> {
         Embedded.held(declared)
     }
@@ -51,8 +51,9 @@ impl Abilities for Unchecked {
         Embedded.datatypes()
     }
 
-    fn verify(&self, _model: &ModelProto) -> Result<Limits, String> {
-        Ok(Limits::NONE)
+    fn verify(&self, model: &ModelProto) -> Result<Limits, String> {
+        let limits = self.0.and_then(|check| check.limits(model).ok());
+        Ok(limits.unwrap_or(Limits::NONE))
     }
 
     /// Each comparison is free to end the process.
@@ -71,12 +72,12 @@ impl Abilities for Unchecked {
 }
 
 impl Direct {
-    /// Loads a file for one thread.
+    /// Loads a file for one thread, with the guards of `check` if that accepts the file.
     ///
     /// # Errors
     /// The runtime cannot load it.
-    pub fn load(path: &Path) -> Result<Self, String> {
-        let network = Network::load(path, &Unchecked, 1, 1);
+    pub fn load(path: &Path, check: Option<&Check>) -> Result<Self, String> {
+        let network = Network::load(path, &Unchecked(check), 1, 1);
         network
             .map(Self)
             .map_err(|failure| failure.into_error().to_string())
@@ -162,11 +163,11 @@ impl Check {
         Ok(Self(Some(table)))
     }
 
-    /// Decides whether the plugin would run a file on the embedded runtime, and names the data that it would reject.
+    /// Decides whether the plugin would run a file on the embedded runtime.
     ///
     /// # Errors
     /// The reasons against it.
-    pub fn file(&self, path: &Path) -> Result<Vec<&'static str>, String> {
+    pub fn file(&self, path: &Path) -> Result<(), String> {
         self.model(&parse(path)?)
     }
 
@@ -174,19 +175,16 @@ impl Check {
     ///
     /// # Errors
     /// The reasons against it.
-    pub fn model(&self, model: &ModelProto) -> Result<Vec<&'static str>, String> {
+    pub fn model(&self, model: &ModelProto) -> Result<(), String> {
+        self.limits(model).map(drop)
+    }
+
+    fn limits(&self, model: &ModelProto) -> Result<Limits, String> {
         let checked = match &self.0 {
             Some(table) => verified::check_against(model, table),
             None => verified::check(model),
         };
-        let limits = checked.map_err(|reasons| verified::explain(&reasons))?;
-        let allowed = [
-            ("empty", limits.empty),
-            ("infinite", limits.infinite),
-            ("nan", limits.nan),
-        ];
-        let rejected = allowed.into_iter().filter(|(_, allowed)| !allowed);
-        Ok(rejected.map(|(name, _)| name).collect())
+        checked.map_err(|reasons| verified::explain(&reasons))
     }
 }
 

@@ -1,5 +1,4 @@
-//! The runtime that is built in: rten, pure Rust. It computes with 32 bits, and what ONNX declares as INT64 or BOOL it holds as
-//! 32-bit integers, FP64 as FP32.
+//! The embedded runtime: rten, pure Rust. It computes with 32 bits: INT64 and BOOL of ONNX are 32-bit integers, FP64 is FP32.
 
 use std::fmt::Display;
 use std::fs;
@@ -8,18 +7,20 @@ use std::sync::Arc;
 
 use plugin_sdk::LoadError;
 use rten::{
-    LoadErrorKind, Model, ModelOptions, RunErrorKind, RunOptions, ThreadPool, Value, ValueOrView, ValueView,
+    LoadErrorKind, Model, ModelOptions, NodeId, RunErrorKind, RunOptions, ThreadPool, Value, ValueOrView,
+    ValueView,
 };
 use rten_onnx::onnx::{DataType, ModelProto};
-use rten_tensor::{Layout, TensorView};
+use rten_tensor::{AsView, Layout, TensorView};
 
 use crate::external;
+use crate::instrument::{self, Flag};
 use crate::network::Port;
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
 use crate::values::{Held, Values};
 use crate::verified::{self, Limits};
 
-/// What rten can do.
+/// The embedded runtime.
 pub(crate) struct Embedded;
 
 impl Abilities for Embedded {
@@ -56,7 +57,8 @@ impl Abilities for Embedded {
                 "declares `{name}` as a sequence, which the embedded runtime does not serve; set `runtime = \"ort\"`"
             )));
         }
-        let model = read(file).map_err(blame)?.map_err(|error| match error.kind() {
+        let (model, flags) = read(file).map_err(blame)?;
+        let model = model.map_err(|error| match error.kind() {
             LoadErrorKind::OperatorInvalid => {
                 blame(format!("uses what the runtime does not support: {error}"))
             }
@@ -64,11 +66,11 @@ impl Abilities for Embedded {
         })?;
         // The runtime lists its ids in the order of the file.
         for (sort, declared, known) in [
-            ("inputs", file.inputs, model.input_ids()),
-            ("outputs", file.outputs, model.output_ids()),
+            ("inputs", file.inputs, model.input_ids().len()),
+            ("outputs", file.outputs, model.output_ids().len() - flags.len()),
         ] {
-            if declared.len() != known.len() {
-                let (declared, known) = (declared.len(), known.len());
+            if declared.len() != known {
+                let declared = declared.len();
                 return Err(blame(format!(
                     "declares {declared} {sort}, of which the runtime knows {known}"
                 )));
@@ -77,43 +79,61 @@ impl Abilities for Embedded {
         let pools = (0..workers).map(|_| Arc::new(ThreadPool::with_num_threads(threads)));
         Ok(Box::new(Rten {
             model,
-            limits: file.limits,
+            max_dimension: file.limits.max_dimension,
+            flags,
             pools: pools.collect(),
         }))
     }
 }
 
+/// Version of the file format of a file that does not state it.
+const DEFAULT_IR_VERSION: i64 = 8;
+
+/// A model as the runtime loads it, with the flags that were added to it.
+type Loaded = (Result<Model, rten::LoadError>, Vec<Flag>);
+
 /// Reads the model. The runtime accepts few names for files of weights, so it is given what is in them under others.
-fn read(file: &File<'_>) -> Result<Result<Model, rten::LoadError>, String> {
+fn read(file: &File<'_>) -> Result<Loaded, String> {
     let failed = |error: &dyn Display| format!("cannot be read: {error}");
     let is_named_onnx = |path: &Path| {
         path.extension()
             .is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
     };
-    if !file.is_external && is_named_onnx(file.path) {
-        return Ok(Model::load_file(file.path));
-    }
-    if !file.is_external {
-        // The runtime tells the format of a file by its name, but that of bytes by what they are.
-        return Ok(Model::load(fs::read(file.path).map_err(|error| failed(&error))?));
+    let guards = &file.limits.guards;
+    if !file.is_external && guards.is_empty() {
+        // The runtime detects the format of a file by its name, and that of bytes by their content.
+        let model = match is_named_onnx(file.path) {
+            true => Model::load_file(file.path),
+            false => Model::load(fs::read(file.path).map_err(|error| failed(&error))?),
+        };
+        return Ok((model, Vec::new()));
     }
     let opened = fs::File::open(file.path).map_err(|error| failed(&error))?;
     let mut proto = ModelProto::parse_file(opened).map_err(|error| failed(&error))?;
+    // The runtime requires it to detect the format of bytes.
+    proto.ir_version.get_or_insert(DEFAULT_IR_VERSION);
+    let flags = proto
+        .graph
+        .as_mut()
+        .map(|graph| instrument::add_flags(graph, guards));
     let directory = file.path.parent().unwrap_or(Path::new(""));
     let mut options = ModelOptions::with_all_ops();
-    for (name, data) in external::read(&mut proto, directory)? {
+    for (name, data) in external::take(&mut proto, directory)? {
         options.external_data(&name, data);
     }
     let bytes = proto.write_buf().map_err(|error| failed(&error))?;
     // Its buffers are in `bytes` now.
     drop(proto);
-    Ok(options.load(bytes))
+    Ok((options.load(bytes), flags.unwrap_or_default()))
 }
 
 struct Rten {
     model: Model,
-    limits: Limits,
-    /// One for each worker: two batches at once must not wait for one another.
+    /// Maximum size of a dimension of an input.
+    max_dimension: usize,
+    /// The last outputs of the model.
+    flags: Vec<Flag>,
+    /// One for each worker, so that concurrent batches do not block each other.
     pools: Vec<Arc<ThreadPool>>,
 }
 
@@ -122,57 +142,57 @@ impl Runtime for Rten {
         let inputs = inputs
             .iter()
             .map(|given| {
-                self.check_limits(given)?;
+                self.check_dimensions(given)?;
                 let id = self.model.input_ids()[given.port.index];
                 Ok((id, ValueOrView::View(view(given)?)))
             })
             .collect::<Result<_, Fault>>()?;
-        let outputs: Vec<_> = outputs
+        let ids = self.model.output_ids();
+        let added = &ids[ids.len() - self.flags.len()..];
+        let flags: Vec<_> = self.flags.iter().zip(added).collect();
+        let relevant = |(flag, _): &(&Flag, &NodeId)| outputs.iter().any(|port| flag.concerns(port.index));
+        let flags: Vec<_> = flags.into_iter().filter(relevant).collect();
+        // Flags come first: as soon as they are computed, their values can be reused.
+        let wanted: Vec<_> = flags
             .iter()
-            .map(|port| self.model.output_ids()[port.index])
+            .map(|(_, id)| **id)
+            .chain(outputs.iter().map(|port| ids[port.index]))
             .collect();
         let pool = Arc::clone(&self.pools[worker % self.pools.len()]);
         let options = RunOptions::default().with_thread_pool(Some(pool));
-        let computed = self.model.run(inputs, &outputs, Some(options));
-        let computed = computed.map_err(|error| match error.kind() {
+        let computed = self.model.run(inputs, &wanted, Some(options));
+        let mut computed = computed.map_err(|error| match error.kind() {
             RunErrorKind::PlanningError => Fault::Inputs(error.to_string()),
             _ => Fault::Failed(error.to_string()),
         })?;
-        computed.into_iter().enumerate().map(take).collect()
+        let answers = computed.split_off(flags.len());
+        let raised = flags.iter().zip(&computed).find(|(_, value)| is_raised(value));
+        if let Some(((flag, _), _)) = raised {
+            return Err(Fault::Failed(format!("{}; set `runtime = \"ort\"`", flag.reason)));
+        }
+        answers.into_iter().enumerate().map(take).collect()
     }
 }
 
+/// Whether a flag is NaN.
+fn is_raised(flag: &Value) -> bool {
+    let Value::FloatTensor(flag) = flag else {
+        return true;
+    };
+    flag.iter().any(|value| value.is_nan())
+}
+
 impl Rten {
-    /// Rejects an input with which results are not verified.
-    fn check_limits(&self, given: &Given<'_>) -> Result<(), Fault> {
-        let name = &given.port.name;
-        let Limits {
-            max_dimension,
-            empty,
-            nan,
-            infinite,
-        } = self.limits;
-        let hint = "is not verified for this model in the embedded runtime; set `runtime = \"ort\"`";
-        if let Some(size) = given.shape.iter().find(|size| **size > max_dimension) {
-            return Err(Fault::Failed(format!(
-                "tensor `{name}`: a dimension of {size}, more than {max_dimension}, {hint}"
-            )));
-        }
-        if !empty && given.shape.contains(&0) {
-            return Err(Fault::Failed(format!("tensor `{name}`: a dimension of 0 {hint}")));
-        }
-        let Values::F32(values) = given.values else {
-            return Ok(());
-        };
-        if !nan && values.iter().any(|value| value.is_nan()) {
-            return Err(Fault::Failed(format!("tensor `{name}`: NaN {hint}")));
-        }
-        if !infinite && values.iter().any(|value| value.is_infinite()) {
-            return Err(Fault::Failed(format!(
-                "tensor `{name}`: an infinite value {hint}"
-            )));
-        }
-        Ok(())
+    /// Rejects an input so large that results are not verified.
+    fn check_dimensions(&self, given: &Given<'_>) -> Result<(), Fault> {
+        let too_large = given.shape.iter().find(|size| **size > self.max_dimension);
+        too_large.map_or(Ok(()), |size| {
+            Err(Fault::Failed(format!(
+                "tensor `{}`: a dimension of {size}, more than {}, is not verified for this model in the embedded runtime; \
+                 set `runtime = \"ort\"`",
+                given.port.name, self.max_dimension
+            )))
+        })
     }
 }
 

@@ -4,6 +4,7 @@
 //! a model file must not be able to read other files of the machine. See
 //! <https://onnx.ai/onnx/repo-docs/ExternalData.html>.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Component, Path};
 
@@ -40,30 +41,40 @@ pub(crate) fn check(graph: &GraphProto, directory: &Path) -> Result<bool, String
     Ok(found)
 }
 
-/// Gives the data files names that the embedded runtime accepts, and reads them: their new names and contents. The model was
-/// checked.
+/// Takes the large tensors out of the model, and reads those that are in other files: names that the embedded runtime accepts
+/// for data files, and their contents. The model was checked.
 ///
 /// # Errors
 /// Says which file cannot be read.
-pub(crate) fn read(model: &mut ModelProto, directory: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
+pub(crate) fn take(model: &mut ModelProto, directory: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     let Some(graph) = &mut model.graph else {
         return Ok(Vec::new());
     };
-    let mut names: Vec<String> = Vec::new();
+    // Where each of them was, if it was a file.
+    let mut names: Vec<Option<String>> = Vec::new();
     each_tensor_mut(graph, &mut |tensor| {
         if !is_external(tensor) {
+            if let Some(data) = detach(tensor) {
+                let (name, length) = (format!("{}.data", files.len()), data.len() as u64);
+                refer(tensor, &name, 0, length);
+                files.push((name, data));
+                names.push(None);
+            }
             return Ok(());
         }
         let place = place(tensor)?;
-        let index = match names.iter().position(|name| *name == place.location) {
+        let index = match names
+            .iter()
+            .position(|name| name.as_ref() == Some(&place.location))
+        {
             Some(index) => index,
             None => {
                 let path = directory.join(&place.location);
                 let data = fs::read(&path)
                     .map_err(|error| format!("the file `{}` cannot be read: {error}", place.location))?;
-                files.push((format!("{}.data", names.len()), data));
-                names.push(place.location);
+                files.push((format!("{}.data", files.len()), data));
+                names.push(Some(place.location));
                 names.len() - 1
             }
         };
@@ -71,18 +82,37 @@ pub(crate) fn read(model: &mut ModelProto, directory: &Path) -> Result<Vec<(Stri
         let length = place
             .length
             .unwrap_or((data.len() as u64).saturating_sub(place.offset));
-        let entry = |key: &str, value: String| StringStringEntryProto {
-            key: Some(key.to_owned()),
-            value: Some(value),
-        };
-        tensor.external_data = vec![
-            entry("location", name.clone()),
-            entry("offset", place.offset.to_string()),
-            entry("length", length.to_string()),
-        ];
+        refer(tensor, name, place.offset, length);
         Ok(())
     })?;
     Ok(files)
+}
+
+/// Bytes of a tensor from which on it is taken out of a model.
+const LARGE: usize = 1 << 16;
+
+/// The data of a large tensor, which would be copied if the model were written with it.
+fn detach(tensor: &mut TensorProto) -> Option<Vec<u8>> {
+    let raw = tensor.raw_data.as_ref()?;
+    let is_large = raw.borrow().len() >= LARGE;
+    is_large
+        .then(|| tensor.raw_data.take())
+        .flatten()
+        .map(RefCell::into_inner)
+}
+
+/// Makes a tensor refer to a data file.
+fn refer(tensor: &mut TensorProto, name: &str, offset: u64, length: u64) {
+    let entry = |key: &str, value: String| StringStringEntryProto {
+        key: Some(key.to_owned()),
+        value: Some(value),
+    };
+    tensor.data_location = Some(DataLocation::EXTERNAL);
+    tensor.external_data = vec![
+        entry("location", name.to_owned()),
+        entry("offset", offset.to_string()),
+        entry("length", length.to_string()),
+    ];
 }
 
 fn is_external(tensor: &TensorProto) -> bool {

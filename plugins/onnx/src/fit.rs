@@ -1,5 +1,5 @@
-//! How an image of any size comes to lie in the input of a model: stretched, or in proportion with padding around it. It knows
-//! nothing of pixels or tensors.
+//! Places an image of any size in the input of a model: stretched, or in proportion and padded. Pure geometry: pixels and tensors
+//! are not its concern.
 
 use crate::answers::boxes::Frame;
 use crate::settings::{Fit, ImageSettings, Position, Width};

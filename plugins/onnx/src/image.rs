@@ -13,7 +13,7 @@ use crate::settings::{Channels, ImageSettings, Invert, Layout, Resize};
 
 /// Reads images of any size into tensors.
 #[derive(Debug)]
-pub(crate) struct Eye {
+pub(crate) struct ImagePreprocessor {
     canvas: Canvas,
     /// Grey level of the padding.
     fill: f32,
@@ -27,7 +27,7 @@ pub(crate) struct Eye {
     offset: [f32; 3],
 }
 
-impl Eye {
+impl ImagePreprocessor {
     /// `shape` is that of one item; `None` where any size will do. `key` is the setting to blame.
     pub(crate) fn new(
         settings: &ImageSettings,
@@ -53,7 +53,7 @@ impl Eye {
             let message = "0 cannot be divided by, expected other numbers";
             return Err(LoadError::setting(format_args!("{key}.std"), message));
         }
-        let mut eye = Self {
+        let mut preprocessor = Self {
             canvas,
             fill,
             channels,
@@ -68,8 +68,8 @@ impl Eye {
             factor: [0, 1, 2].map(|channel| (white - black) / 255.0 / std[channel]),
             offset: [0, 1, 2].map(|channel| (black - mean[channel]) / std[channel]),
         };
-        eye.layout = eye.find_layout(settings.layout, shape, key)?;
-        Ok(eye)
+        preprocessor.layout = preprocessor.find_layout(settings.layout, shape, key)?;
+        Ok(preprocessor)
     }
 
     /// Shapes that the tensor of an image of that size may have. `None` stands for a width that depends on the image.

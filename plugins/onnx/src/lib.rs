@@ -1,11 +1,10 @@
-//! Serves any `.onnx` file: its inputs, outputs and batch dimension are read from the file, and `[models.settings]` says what
-//! to make of them. `choice` picks the runtime: `embedded`, pure Rust, so there is nothing to install, or `onnxruntime`.
+//! Serves any `.onnx` file: inputs, outputs and the batch dimension are read from the file, and `[models.settings]` configures
+//! tasks. `choice` picks the runtime: `embedded`, pure Rust, so there is nothing to install, or `onnxruntime`.
 //!
 //! The path of an item: `task` prepares it (an `image` is decoded, a tensor checked) and stacks it with others if the model
 //! has a batch dimension; the `runtime` of a `network` computes; `task::answer` makes the answer, such as labels by `ranking`, or
 //! detections, text and embeddings by `answers`.
-//! What a task does is worked out once, at load, by `plan` from the `settings`; `describe` puts it into words. Batching itself
-//! is the server's. The README of this plugin is for the operator.
+//! `plan` derives what a task does from the `settings` once, at load; `describe` documents it. The server batches items.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +19,7 @@ mod embedded;
 mod external;
 mod fit;
 mod image;
+mod instrument;
 mod interface;
 mod memory;
 mod network;
@@ -51,7 +51,7 @@ use crate::task::Served;
 /// The task of a model whose settings name none.
 const ONLY_TASK: &str = "predict";
 
-/// Most threads of one batch; more is a mistake, and would fail in stranger ways.
+/// Maximum number of threads of one batch.
 const MAX_THREADS: usize = 1024;
 
 /// A loaded ONNX file with its tasks.
@@ -64,7 +64,7 @@ pub struct Onnx {
 }
 
 impl Onnx {
-    /// Plans the tasks that the settings ask for.
+    /// Plans the configured tasks.
     fn plan(chosen: Chosen, settings: &Settings, context: &LoadContext) -> Result<Self, LoadError> {
         let network = Arc::new(chosen.network);
         let plan = |name: &str, task: TaskSettings, written: bool| {
@@ -128,7 +128,7 @@ impl Model for Onnx {
         Ok(model)
     }
 
-    /// They follow from the settings.
+    /// Tasks depend on the settings, so none are fixed.
     fn tasks() -> Tasks<Self> {
         Tasks::new()
     }

@@ -1,4 +1,4 @@
-//! How much memory there is, as the system reports it.
+//! Available memory, as the system reports it.
 
 use std::fs;
 use std::path::Path;

@@ -1,11 +1,12 @@
-//! An ONNX file in memory: what it declares, and what computes it. It knows nothing of tasks, items or settings; whoever asks it
-//! to run stacks items into batches.
+//! A loaded ONNX file: what it declares, and the runtime that computes it. Tasks, items and settings belong to the caller, which
+//! stacks items into batches.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::io::{BufReader, Seek};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use plugin_sdk::{DType, LoadError, contain};
 use rten_onnx::onnx;
@@ -25,6 +26,8 @@ pub(crate) struct Network {
     contents: Contents,
     runtime: Box<dyn Runtime>,
     survives_failed_allocations: bool,
+    /// Bytes that the large runs in progress need.
+    reserved: AtomicU64,
 }
 
 /// What is known of a model file besides its weights.
@@ -101,7 +104,7 @@ pub(crate) fn shape_text<T: fmt::Display>(dims: &[T]) -> String {
 
 /// Why a file was not loaded.
 pub(crate) enum NotLoaded {
-    /// It cannot be read, whatever the runtime.
+    /// No runtime can read it.
     File(LoadError),
     /// The runtime cannot run it, or must not.
     Runtime(LoadError),
@@ -138,7 +141,7 @@ impl Network {
             inputs: &contents.inputs,
             outputs: &contents.outputs,
             is_external: contents.is_external,
-            limits: contents.limits,
+            limits: &contents.limits,
         };
         let loaded = contain(|| abilities.load(&file, workers, threads));
         let panicked = |message| unfit(format!("cannot be loaded: the runtime panicked: {message}"));
@@ -146,6 +149,7 @@ impl Network {
             runtime: loaded.map_err(panicked)?.map_err(NotLoaded::Runtime)?,
             contents,
             survives_failed_allocations: abilities.survives_failed_allocations(),
+            reserved: AtomicU64::new(0),
         })
     }
 
@@ -184,13 +188,13 @@ impl Network {
         outputs: &[Port],
         worker: usize,
     ) -> Result<Vec<Computed>, Fault> {
-        self.check_sizes(inputs).map_err(Fault::Failed)?;
+        let _reservation = self.reserve(inputs).map_err(Fault::Failed)?;
         contain(|| self.runtime.run(inputs, outputs, worker))
             .unwrap_or_else(|message| Err(Fault::Failed(format!("the runtime panicked: {message}"))))
     }
 
-    /// Rejects a run that needs far more memory than there is.
-    fn check_sizes(&self, inputs: &[Given<'_>]) -> Result<(), String> {
+    /// Reserves memory for a run, and rejects one that needs more than there is.
+    fn reserve(&self, inputs: &[Given<'_>]) -> Result<Reservation<'_>, String> {
         // Of a sequence no single shape is known.
         let tensors = inputs.iter().filter(|given| !given.port.sequence);
         let known: Vec<_> = tensors.map(Given::known).collect();
@@ -202,7 +206,16 @@ impl Network {
                 "it is not known how large a tensor this item makes ({node}), and the embedded runtime cannot survive a failed allocation"
             ));
         }
-        fits(&sizes)
+        let bytes = Some(bytes(sizes.peak))
+            .filter(|bytes| *bytes >= SMALL_RUN)
+            .unwrap_or(0);
+        // Part of it may be taken already, and then counts twice: large runs at the same time are rejected rather early.
+        let others = self.reserved.fetch_add(bytes, Ordering::Relaxed);
+        let reservation = Reservation {
+            total: &self.reserved,
+            bytes,
+        };
+        fits(&sizes, others).map(|()| reservation)
     }
 }
 
@@ -248,7 +261,7 @@ impl Contents {
         let class_names = classes::names(graph);
         let outline = contain(|| Outline::new(proto)).unwrap_or_default();
         let constant = contain(|| outline.constant()).unwrap_or_default();
-        fits(&constant).map_err(|problem| blame(format!("cannot be loaded: {problem}")))?;
+        fits(&constant, 0).map_err(|problem| blame(format!("cannot be loaded: {problem}")))?;
         Ok(Self {
             inputs,
             outputs,
@@ -274,25 +287,57 @@ impl Given<'_> {
     }
 }
 
-/// Tensors below this size are not compared with the memory that is available.
-const SMALL_TENSOR: u64 = 64 << 20;
+/// Runs that need less than this are not compared with the memory that is available.
+const SMALL_RUN: u64 = 64 << 20;
 
 /// Bytes of most elements. Fewer for some types, but what is computed from them has more.
 const ELEMENT_SIZE: u64 = 4;
 
-/// Checks that the largest tensor, and what is computed from it, fit into memory.
-fn fits(sizes: &Sizes) -> Result<(), String> {
-    let Some((elements, node)) = &sizes.largest else {
+/// Bytes of that many elements.
+fn bytes(elements: i64) -> u64 {
+    elements.unsigned_abs().saturating_mul(ELEMENT_SIZE)
+}
+
+/// Checks that the tensors of a run fit into memory beside `reserved` bytes that other runs still need: the largest one with what
+/// is computed from it, and all that are needed at the same time.
+fn fits(sizes: &Sizes, reserved: u64) -> Result<(), String> {
+    let Some((largest, node)) = &sizes.largest else {
         return Ok(());
     };
-    let bytes = elements.unsigned_abs().saturating_mul(ELEMENT_SIZE);
-    if bytes < SMALL_TENSOR || memory::available().is_none_or(|available| bytes <= available / 2) {
+    let (largest, total) = (bytes(*largest), bytes(sizes.peak));
+    if largest.max(total) < SMALL_RUN {
         return Ok(());
     }
-    let gigabytes = bytes as f64 / 1e9;
-    Err(format!(
-        "a tensor of {gigabytes:.1} GB ({node}) is too large for the memory that is available"
-    ))
+    let Some(available) = memory::available() else {
+        return Ok(());
+    };
+    let available = available.saturating_sub(reserved);
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    if largest > available / 2 {
+        let size = gigabytes(largest);
+        return Err(format!(
+            "a tensor of {size:.1} GB ({node}) is too large for the memory that is available"
+        ));
+    }
+    if total > available / 4 * 3 {
+        let size = gigabytes(total);
+        return Err(format!(
+            "tensors of {size:.1} GB that are needed at the same time are too large for the memory that is available"
+        ));
+    }
+    Ok(())
+}
+
+/// Memory that a run needs, as long as it runs.
+struct Reservation<'a> {
+    total: &'a AtomicU64,
+    bytes: u64,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Why it cannot be found out before a run how much memory it needs.

@@ -2,6 +2,7 @@
 
 mod environment;
 mod library;
+mod state;
 
 use std::fmt::Display;
 use std::path::Path;
@@ -40,7 +41,7 @@ impl OnnxRuntime {
             .map_err(|_| LoadError::setting("ort.device", "expected the number of a device, from 0"))?;
         let dispatch = |provider: &Provider| match provider {
             Provider::Cpu => None,
-            // Without `error_on_failure` the model would run on the processor, and nobody would know.
+            // Without `error_on_failure` the model would silently run on the CPU.
             Provider::Cuda => Some(CUDA::default().with_device_id(device).build().error_on_failure()),
             Provider::Tensorrt => Some(
                 TensorRT::default()
@@ -129,8 +130,14 @@ impl Abilities for OnnxRuntime {
         "a float type, an integer type, BOOL or STRING"
     }
 
-    fn verify(&self, _model: &ModelProto) -> Result<Limits, String> {
-        Ok(Limits::NONE)
+    fn verify(&self, model: &ModelProto) -> Result<Limits, String> {
+        let stateful = model.graph.as_ref().and_then(state::updated_statistics);
+        stateful.map_or(Ok(Limits::NONE), |node| {
+            Err(format!(
+                "updates its statistics in every run (`BatchNormalization` node `{node}` in training mode), so that answers would \
+                 depend on earlier requests; export the model for inference"
+            ))
+        })
     }
 
     fn survives_failed_allocations(&self) -> bool {

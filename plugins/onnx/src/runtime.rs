@@ -1,4 +1,4 @@
-//! What computes a network: a runtime. It is given whole batches and knows nothing of tasks, items or settings of tasks.
+//! The interface of runtimes, which compute whole batches. Runtimes do not know tasks, items or settings of tasks.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ pub(crate) trait Runtime: Send + Sync {
     fn run(&self, inputs: &[Given<'_>], outputs: &[Port], worker: usize) -> Result<Vec<Computed>, Fault>;
 }
 
-/// What a runtime can do, which is asked before it loads a file.
+/// What a runtime supports, before it loads a file.
 pub(crate) trait Abilities {
     /// The type in which it holds a datatype of the file, if it knows that.
     fn held(&self, declared: DataType) -> Option<Held>;
@@ -36,14 +36,14 @@ pub(crate) trait Abilities {
     fn load(&self, file: &File<'_>, workers: usize, threads: usize) -> Result<Box<dyn Runtime>, LoadError>;
 }
 
-/// A file that has been looked at.
+/// A file whose declarations have been read.
 pub(crate) struct File<'a> {
     pub(crate) path: &'a Path,
     pub(crate) inputs: &'a [Port],
     pub(crate) outputs: &'a [Port],
     /// Whether weights are kept in other files.
     pub(crate) is_external: bool,
-    pub(crate) limits: Limits,
+    pub(crate) limits: &'a Limits,
 }
 
 /// A tensor for an input, lent. Tensors of a sequence follow one another.
@@ -56,7 +56,7 @@ pub(crate) struct Given<'a> {
 /// A tensor of an output. Tensors of a sequence follow one another.
 #[derive(Debug)]
 pub(crate) struct Computed {
-    /// Index of the output among those that were asked for.
+    /// Index among the requested outputs.
     pub(crate) output: usize,
     /// Position in the sequence, if the output is one.
     pub(crate) position: Option<usize>,
@@ -69,7 +69,7 @@ pub(crate) struct Computed {
 pub(crate) enum Fault {
     /// The outputs cannot be computed from the inputs of this task.
     Inputs(String),
-    /// It did not like these items.
+    /// These items cannot be computed.
     Failed(String),
     /// An output does not have the batch as its first dimension.
     Outputs(String),

@@ -15,14 +15,14 @@ use crate::answers::settings::{DetectionSettings, EmbeddingSettings, TextSetting
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// The `.onnx` file. A relative path starts at the folder of the configuration file.
+    /// The `.onnx` file. A relative path starts at the directory of the configuration file.
     pub(crate) model: PathBuf,
     /// What computes the model.
     #[serde(default)]
     pub(crate) runtime: RuntimeChoice,
     /// Where ONNX Runtime is and what it computes with, for the runtimes `auto` and `ort`.
     pub(crate) ort: Option<OrtSettings>,
-    /// Threads that compute one batch; as many as the server suggests, if not said.
+    /// Threads that compute one batch; the server's default if not set.
     pub(crate) threads: Option<NonZeroUsize>,
     /// How items become runs of the model; a task's own setting has precedence.
     #[serde(default)]
@@ -66,7 +66,7 @@ pub(crate) struct OrtSettings {
     /// Path of `libonnxruntime.so`. If neither this nor `python` is set, the library is searched for: in `ORT_DYLIB_PATH`, in
     /// the Python environment (`VIRTUAL_ENV`, `python3`), and in the system's directories.
     pub(crate) library: Option<PathBuf>,
-    /// Instead of that, a Python environment with the package onnxruntime or onnxruntime-gpu: its folder, or its interpreter.
+    /// Instead of that, a Python environment with the package onnxruntime or onnxruntime-gpu: its directory or its interpreter.
     pub(crate) python: Option<PathBuf>,
     /// What computes, in the order of preference; what none of them can do is done by the processor.
     #[serde(default = "cpu")]

@@ -187,7 +187,7 @@ impl Values {
             Held::U16 => Self::U16(rounded().map(|value| value as u16).collect()),
             Held::U8 => Self::U8(rounded().map(|value| value as u8).collect()),
             Held::Bool => Self::Bool(rounded().map(|value| value != 0.0).collect()),
-            // Such an input was refused when the task was planned.
+            // Such an input was rejected when the task was planned.
             Held::Text => Self::Text(rounded().map(|value| value.to_string()).collect()),
         }
     }

@@ -6,10 +6,10 @@
 
 use std::io::{self, BufRead, Seek};
 
-/// The deepest nesting of messages, as in other parsers of Protocol Buffers. A graph within a node is three levels deeper.
+/// Maximum nesting of messages, as in other parsers of Protocol Buffers. A graph within a node is three levels deeper.
 const MAX_DEPTH: usize = 100;
 
-/// The most bytes of a variable-length integer.
+/// Maximum number of bytes of a variable-length integer.
 const MAX_VARINT_BYTES: usize = 10;
 
 /// The messages that are read, as far as they contain others.
@@ -118,7 +118,7 @@ impl<F: BufRead + Seek> Reader<F> {
         Ok(byte)
     }
 
-    /// The caller checked that so many bytes are left.
+    /// The caller checked that this many bytes are left.
     fn skip(&mut self, size: u64) -> Result<(), String> {
         let failed = |error: io::Error| error.to_string();
         let offset = i64::try_from(size).map_err(|_| self.incomplete(true))?;

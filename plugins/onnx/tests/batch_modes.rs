@@ -4,11 +4,13 @@
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
 
+use common::graph::{Graph, floats, int, ints, node, value};
 use common::{load, onnx_runtime};
 use onnx::Onnx;
 use plugin_sdk::manifest::{TaskManifest, Trial};
 use plugin_sdk::serde_json::{Value as Json, json};
-use plugin_sdk::testing::Harness;
+use plugin_sdk::testing::{Failure, Harness};
+use rten_onnx::onnx::{AttributeProto, DataType};
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
 
@@ -336,4 +338,72 @@ fn maps_become_the_values_and_their_keys() {
             json!({"scores": [0.0, 1.0], "scores.keys": ["fig", "pear"]}),
         ]
     );
+}
+
+/// A model of a graph, in ONNX Runtime. `None` without it.
+fn served_graph(name: &str, graph: Graph) -> Option<Result<Harness<Onnx>, Failure>> {
+    let runtime = onnx_runtime()?;
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let file = format!("{name}-{}.onnx", std::process::id());
+    std::fs::write(directory.join(&file), graph.model().write_buf().expect("a model")).expect("a file");
+    Some(load(&format!("model = \"{file}\"\n{runtime}"), directory))
+}
+
+#[test]
+fn elements_that_depend_on_one_another_are_no_items_if_the_result_names_another_dimension() {
+    let mut graph = Graph::one(17, DataType::FLOAT, &[-1], "Unique", &[]);
+    graph.output_dims = Some(vec![-1]);
+    let Some(model) = served_graph("unique", graph) else {
+        return;
+    };
+    let model = model.expect("a model");
+    let item = json!({"x": [3.0, 1.0, 3.0, 2.0]});
+    assert_eq!(predict(&model, &[item]), [json!({"y": [1.0, 2.0, 3.0]})]);
+}
+
+#[test]
+fn a_whole_request_is_an_item_if_the_result_has_one_row_whatever_the_number_of_rows() {
+    let mut graph = Graph::one(17, DataType::FLOAT, &[-1, 2], "ReduceMax", &[ints("axes", &[0])]);
+    graph.output_dims = Some(vec![1, 2]);
+    let Some(model) = served_graph("one-row", graph) else {
+        return;
+    };
+    let model = model.expect("a model");
+    let item = json!({"x": [[3.0, 1.0], [2.0, 5.0]]});
+    assert_eq!(predict(&model, &[item]), [json!({"y": [[3.0, 5.0]]})]);
+}
+
+#[test]
+fn a_model_that_keeps_statistics_from_run_to_run_is_rejected() {
+    let channels = || [floats("scale", &[4], &[1.0; 4]), floats("mean", &[4], &[0.0; 4])];
+    let inputs = ["x", "scale", "mean", "mean", "scale"];
+    let graph = |attributes: &[AttributeProto]| {
+        let mut normalization = node("BatchNormalization", &inputs, "y", attributes);
+        if !attributes.is_empty() {
+            normalization
+                .output
+                .extend(["new_mean".to_owned(), "new_variance".to_owned()]);
+        }
+        Graph {
+            inputs: vec![value("x", DataType::FLOAT, &[-1, 4])],
+            constants: channels().into(),
+            nodes: vec![normalization],
+            ..Graph::one(17, DataType::FLOAT, &[-1, 4], "Identity", &[])
+        }
+    };
+    let Some(model) = served_graph("training", graph(&[int("training_mode", 1)])) else {
+        return;
+    };
+    let message = model
+        .expect_err("answers would depend on earlier requests")
+        .to_string();
+    assert!(
+        message.contains("`BatchNormalization` node `y` in training mode"),
+        "{message}"
+    );
+    let model = served_graph("inference", graph(&[]))
+        .expect("ONNX Runtime")
+        .expect("a model");
+    let item = json!({"x": [1.0, 2.0, 3.0, 4.0]});
+    assert_eq!(predict(&model, &[item.clone()]), predict(&model, &[item]));
 }

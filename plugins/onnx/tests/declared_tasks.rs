@@ -133,7 +133,7 @@ embedding = { pooling = "mean" }
 "#;
 
 #[test]
-fn texts_are_embedded_as_onnxruntime_does_whatever_else_is_in_the_batch() {
+fn texts_are_embedded_as_onnxruntime_does_in_any_batch() {
     let reference = reference();
     let texts = reference["texts"].as_array().expect("it is a list");
     let vectors: Vec<_> = texts.iter().map(|text| numbers(&text["embedding"])).collect();

@@ -63,7 +63,7 @@ fn a_prefix_comes_before_every_text_and_longer_texts_are_truncated() {
 }
 
 #[test]
-fn a_vector_of_the_whole_text_is_scaled_to_length_1_whatever_else_is_in_the_batch() {
+fn a_vector_of_the_whole_text_is_scaled_to_length_1_in_any_batch() {
     let (tokens, positions) = (251.0_f64, 21.0_f64);
     let length = tokens.hypot(positions);
     let settings = settings("text_vector", "", "embedding = {}");

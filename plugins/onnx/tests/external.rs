@@ -13,7 +13,7 @@ use rten_onnx::onnx::{
     StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, TypeProtoTensor, ValueInfoProto,
 };
 
-/// A directory of its own for a test.
+/// A separate directory for a test.
 fn directory(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("external-{name}"));
     if directory.exists() {

@@ -27,18 +27,18 @@ const COMMON: [&str; 8] = [
 /// Those for which it is not: it overflows in Softplus, and rounds otherwise in QuantizeLinear.
 const UNVERIFIED: [&str; 2] = ["waves", "quantised"];
 
-fn folder() -> PathBuf {
+fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kinds")
 }
 
 fn model(name: &str, settings: &str) -> Harness<Onnx> {
-    load(&format!("model = \"{name}.onnx\"\n{settings}"), folder()).expect("the network loads")
+    load(&format!("model = \"{name}.onnx\"\n{settings}"), directory()).expect("the network loads")
 }
 
 /// Compares the answers to all items, which have different shapes in some networks, one by one and in one batch.
 fn check(name: &str, settings: &str) {
     let model = model(name, settings);
-    let reference = read_json(folder().join(format!("{name}.json")));
+    let reference = read_json(directory().join(format!("{name}.json")));
     let list = |key: &str| reference[key].as_array().expect("it is a list").clone();
     let (items, expected) = (list("items"), list("outputs"));
     let together = model.predict("predict", &items);
@@ -75,7 +75,7 @@ fn the_library_knows_strings_and_trees() {
 }
 
 #[test]
-fn what_the_embedded_runtime_lacks_is_refused_by_its_name() {
+fn what_the_embedded_runtime_lacks_is_rejected_by_its_name() {
     for (name, reason) in [
         ("words", "declares its input `word` with the datatype STRING"),
         ("trees", "TreeEnsembleRegressor"),
@@ -86,7 +86,7 @@ fn what_the_embedded_runtime_lacks_is_refused_by_its_name() {
         ),
     ] {
         let settings = format!("model = \"{name}.onnx\"\nruntime = \"rten\"");
-        let failure = load(&settings, folder()).expect_err("it cannot be served");
+        let failure = load(&settings, directory()).expect_err("it cannot be served");
         assert_eq!(failure.key, "model");
         assert!(failure.message.contains(reason), "{}", failure.message);
     }
@@ -97,7 +97,7 @@ fn a_provider_that_is_missing_is_an_error_and_never_the_processor_instead() {
     let Some(settings) = onnx_runtime() else { return };
     for provider in ["cuda", "tensorrt"] {
         let settings = settings.replace(" }", &format!(", providers = [\"{provider}\"] }}"));
-        let failure = load(&format!("model = \"mixed.onnx\"\n{settings}"), folder())
+        let failure = load(&format!("model = \"mixed.onnx\"\n{settings}"), directory())
             .expect_err("there is no GPU, or no library for one, where tests run");
         assert_eq!(failure.key, "ort.providers");
         assert!(failure.message.starts_with("cannot be used: "), "{failure}");
@@ -133,7 +133,8 @@ fn a_library_that_is_not_there_is_blamed_on_its_setting() {
             "expected its directory, as `python3 -m venv` makes one, with the package onnxruntime",
         ),
     ] {
-        let failure = load(&format!("model = \"mixed.onnx\"\n{settings}"), folder()).expect_err("refused");
+        let failure =
+            load(&format!("model = \"mixed.onnx\"\n{settings}"), directory()).expect_err("rejected");
         assert_eq!(failure.key, key, "{failure}");
         assert!(failure.message.contains(message), "{failure}");
     }
@@ -152,8 +153,8 @@ fn by_default_the_library_computes_what_the_embedded_runtime_does_not_and_says_w
         reason.contains("`trees.onnx`") && reason.contains("TreeEnsembleRegressor"),
         "{reason}"
     );
-    let directory = folder().display().to_string();
-    assert!(!reason.contains(&directory), "clients see this: {reason}");
+    let shown = directory().display().to_string();
+    assert!(!reason.contains(&shown), "clients see this: {reason}");
     let logs = trees.logs();
     let line = format!("runs on {}: {reason}", details["runtime"]);
     assert!(logs.iter().any(|logged| logged.message == line), "{logs:?}");
@@ -165,7 +166,7 @@ fn by_default_the_library_computes_what_fails_in_the_embedded_runtime_only_when_
     let settings = settings.replace("runtime = \"ort\"", "");
     let enlarged = load(
         &format!("model = \"../models/enlarged.onnx\"\n{settings}"),
-        folder(),
+        directory(),
     )
     .expect("a model");
     let details = &enlarged.manifest().details;
@@ -188,7 +189,7 @@ fn a_model_that_is_meant_for_a_gpu_never_runs_on_the_embedded_runtime() {
     let settings = settings
         .replace("runtime = \"ort\"", "")
         .replace(" }", ", providers = [\"cuda\", \"cpu\"] }");
-    let failure = load(&format!("model = \"mixed.onnx\"\n{settings}"), folder())
+    let failure = load(&format!("model = \"mixed.onnx\"\n{settings}"), directory())
         .expect_err("there is no GPU, or no library for one, where tests run");
     assert_eq!(failure.key, "ort.providers", "{failure}");
 }
@@ -196,7 +197,7 @@ fn a_model_that_is_meant_for_a_gpu_never_runs_on_the_embedded_runtime() {
 #[test]
 fn a_named_library_that_cannot_be_used_is_to_blame_also_if_the_runtime_is_chosen() {
     let settings = "model = \"trees.onnx\"\nort = { library = \"absent.so\" }";
-    let failure = load(settings, folder()).expect_err("there is no such library");
+    let failure = load(settings, directory()).expect_err("there is no such library");
     assert_eq!(failure.key, "ort.library", "{failure}");
     for part in [
         "absent.so` cannot be loaded: there is no such file; it is needed, since the embedded runtime does not run the model: ",
@@ -237,7 +238,7 @@ fn what_the_library_logs_goes_to_the_log_of_the_model_but_not_what_it_also_retur
 fn clients_see_the_names_that_the_settings_give() {
     let settings = "[tasks.price]\noutputs = [\"price\"]\nrename = { image = \"photo\", price = \"euros\" }";
     let model = model("mixed", settings);
-    let reference = read_json(folder().join("mixed.json"));
+    let reference = read_json(directory().join("mixed.json"));
     let mut item = reference["items"][0].clone();
     let fields = item.as_object_mut().expect("an object");
     let image = fields.remove("image").expect("the image");
@@ -256,7 +257,7 @@ fn clients_see_the_names_that_the_settings_give() {
         ),
     ] {
         let settings = format!("model = \"mixed.onnx\"\ntasks.price.rename = {rename}");
-        let failure = load(&settings, folder()).expect_err("refused");
+        let failure = load(&settings, directory()).expect_err("rejected");
         assert_eq!(failure.message, message);
     }
 }

@@ -189,17 +189,17 @@ fn wrong_settings_are_blamed_on_their_key() {
 }
 
 #[test]
-fn a_file_that_is_no_network_is_refused() {
-    let folder = std::env::temp_dir().join(format!("onnx-load-errors-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder for the test's files");
+fn a_file_that_is_not_a_network_is_rejected() {
+    let directory = std::env::temp_dir().join(format!("onnx-load-errors-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory for the test's files");
     let good = std::fs::read(format!("{MODELS}/tokens.onnx")).expect("part of the repository");
     for (what, content) in [
         ("empty", &b""[..]),
         ("text", b"hello, world"),
         ("cut", &good[..good.len() / 2]),
     ] {
-        std::fs::write(folder.join("model.onnx"), content).expect("it can be written");
-        let failure = load("model = \"model.onnx\"", &folder).expect_err(what);
+        std::fs::write(directory.join("model.onnx"), content).expect("it can be written");
+        let failure = load("model = \"model.onnx\"", &directory).expect_err(what);
         assert_eq!(
             (failure.kind, &*failure.key),
             (FailureKind::Settings, "model"),
@@ -210,5 +210,5 @@ fn a_file_that_is_no_network_is_refused() {
             "{what}: {failure}"
         );
     }
-    std::fs::remove_dir_all(folder).expect("it can be removed");
+    std::fs::remove_dir_all(directory).expect("it can be removed");
 }

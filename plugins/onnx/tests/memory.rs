@@ -3,10 +3,14 @@
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
 
+use std::path::Path;
+
+use common::graph::{Graph, node, value};
 use common::{load, onnx_runtime};
 use onnx::Onnx;
 use plugin_sdk::serde_json::{Value as Json, json};
 use plugin_sdk::testing::Harness;
+use rten_onnx::onnx::DataType;
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
 
@@ -113,6 +117,63 @@ fn a_size_that_follows_from_a_fraction_in_the_request_is_left_to_that_runtime_as
         json!({"image": [[[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]]], "scales": [1.0, 1.0, 0.5, 0.5]});
     let answer = outcome(&model, item).expect("a smaller image");
     assert_eq!(answer["smaller"], json!([[[[1.0, 3.0]]]]));
+}
+
+#[test]
+fn tensors_that_are_too_large_together_are_an_error_of_the_item() {
+    const COPIES: usize = 12;
+    let names: Vec<_> = (0..COPIES).map(|index| format!("copy{index}")).collect();
+    let mut nodes: Vec<_> = names
+        .iter()
+        .map(|name| node("Add", &["column", "row"], name, &[]))
+        .collect();
+    let copies: Vec<_> = names.iter().map(String::as_str).collect();
+    nodes.extend([
+        node("Sum", &copies, "sum", &[]),
+        node("ReduceMax", &["sum"], "y", &[]),
+    ]);
+    let graph = Graph {
+        opset: 17,
+        inputs: vec![
+            value("column", DataType::FLOAT, &[-1, 1]),
+            value("row", DataType::FLOAT, &[1, -1]),
+        ],
+        constants: Vec::new(),
+        nodes,
+        output: ("y", DataType::FLOAT),
+        output_dims: None,
+    };
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let file = format!("together-{}.onnx", std::process::id());
+    std::fs::write(directory.join(&file), graph.model().write_buf().expect("a model")).expect("a file");
+    // Each tensor takes an eighth of what is available.
+    let report = std::fs::read_to_string("/proc/meminfo").expect("a report of the system");
+    let line = report
+        .lines()
+        .find(|line| line.starts_with("MemAvailable:"))
+        .expect("a line");
+    let available: f64 = line
+        .split_whitespace()
+        .nth(1)
+        .expect("a number")
+        .parse()
+        .expect("a number");
+    let size = (available * 1024.0 / 8.0 / 4.0).sqrt() as usize;
+    let item = |size: usize| json!({"column": vec![[1.0]; size], "row": [vec![2.0; size]]});
+    let runtimes = ["runtime = \"rten\"".to_owned()]
+        .into_iter()
+        .chain(onnx_runtime());
+    for runtime in runtimes {
+        let model = load(&format!("model = \"{file}\"\n{runtime}"), directory).expect("a model");
+        let message = outcome(&model, item(size)).expect_err("the tensors are too large together");
+        assert!(
+            message
+                .contains("that are needed at the same time are too large for the memory that is available"),
+            "{runtime}: {message}"
+        );
+        assert_eq!(outcome(&model, item(3)), Ok(json!({"y": [[36.0]]})), "{runtime}");
+    }
+    std::fs::remove_file(directory.join(&file)).expect("the file");
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn half_precision_is_served_as_single() {
 }
 
 #[test]
-fn integers_beyond_the_runtime_are_refused_and_not_cut() {
+fn integers_beyond_the_runtime_are_rejected_and_not_truncated() {
     let lookup = network("lookup", "");
     let failure = lookup
         .prepare("predict", &json!(4_294_967_296_i64))
@@ -239,7 +239,7 @@ fn a_truncated_jpeg_is_rejected_unless_the_settings_accept_it() {
 }
 
 #[test]
-fn an_image_that_is_too_large_is_refused_before_it_is_decoded() {
+fn an_image_that_is_too_large_is_rejected_before_it_is_decoded() {
     let channels = network(
         "channels",
         "[tasks.sums]\nimage = { width = 2, height = 2, max_pixels = 99 }",

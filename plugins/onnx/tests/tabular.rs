@@ -14,12 +14,12 @@ use plugin_sdk::testing::{FailureKind, Harness};
 /// Models whose files do not name their classes.
 const UNNAMED: [&str; 2] = ["double_classifier", "neighbors"];
 
-fn folder() -> PathBuf {
+fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tabular")
 }
 
 fn reference() -> Vec<(String, Json)> {
-    let reference = read_json(folder().join("reference.json"));
+    let reference = read_json(directory().join("reference.json"));
     let models = reference.as_object().expect("an object").clone();
     assert_eq!(models.len(), 26);
     models.into_iter().collect()
@@ -27,7 +27,7 @@ fn reference() -> Vec<(String, Json)> {
 
 fn model(name: &str, runtime: &str, settings: &str) -> Harness<Onnx> {
     let settings = format!("model = \"{name}.onnx\"\n{runtime}\n{settings}");
-    load(&settings, folder()).unwrap_or_else(|failure| panic!("{name}: {failure}"))
+    load(&settings, directory()).unwrap_or_else(|failure| panic!("{name}: {failure}"))
 }
 
 fn list<'a>(value: &'a Json, key: &str) -> &'a Vec<Json> {
@@ -155,7 +155,7 @@ fn a_classification_that_the_model_cannot_give_fails_to_load() {
         ),
     ] {
         let settings = format!("model = \"{name}.onnx\"\n{runtime}\n[tasks.a]\n{task}");
-        let Err(failure) = load(&settings, folder()) else {
+        let Err(failure) = load(&settings, directory()) else {
             panic!("{name} loads with {task}");
         };
         assert_eq!(failure.key, key, "{failure}");

@@ -26,6 +26,8 @@ class Case:
         self.relative = 1e-4
         self.data = set()
         self._count = 0
+        # Arrays of floats that `array` made, by identity.
+        self._made = {}
 
     # Choices
 
@@ -51,6 +53,13 @@ class Case:
         other = [1 if self.chance(0.3) else size for size in shape]
         return other[self.between(0, len(other)) :] if self.chance(0.5) else other
 
+    def batch(self, low, high):
+        """A number of items, sometimes none."""
+        if self.chance(0.05):
+            self.data.add("empty")
+            return 0
+        return self.between(low, high)
+
     def axis(self, rank, extra=0):
         return self.between(-rank - extra, rank - 1 + extra)
 
@@ -74,6 +83,7 @@ class Case:
                 self.data.add("nan")
             if np.isinf(values).any():
                 self.data.add("infinite")
+            self._made[id(values)] = values
             return values
         if dtype == BOOL:
             return np.asarray(random.random(size=shape) < 0.5)
@@ -130,6 +140,17 @@ class Case:
         self.nodes.append(helper.make_node(operator, inputs, names, domain=domain, **attributes))
         return names
 
+    def spoil(self):
+        """Sometimes makes an element of an input NaN or infinite, since every operator is compared with both."""
+        given = [array for array in self.arrays if id(array) in self._made and array.dtype == FLOAT and array.size]
+        given = [array for array in given if np.isfinite(array).all()]
+        if not given or not self.chance(0.25):
+            return
+        array = self.pick(given)
+        element = self.pick([np.nan, np.nan, np.inf, -np.inf])
+        array.flat[self.between(0, array.size - 1)] = element
+        self.data.add("nan" if np.isnan(element) else "infinite")
+
     def maybe(self, *values):
         """None, so that an attribute is absent, or one of the values."""
         return None if self.chance(1 / (len(values) + 1)) else self.pick(list(values))
@@ -145,6 +166,7 @@ class Case:
             while node.output and not node.output[-1]:
                 node.output.pop()
         self.outputs = [name for name in self.nodes[-1].output if name]
+        self.spoil()
         return self
 
     def model(self, types=None):

@@ -48,8 +48,7 @@ def conv(case, operator):
     if case.chance(0.15):
         attributes["kernel_shape"] = None
     kind = case.pick(["ordinary", "ties"])
-    batch = 0 if case.chance(0.04) else case.between(1, 3)
-    x = case.input(case.array([batch, in_channels, *size], kind=kind), 0)
+    x = case.input(case.array([case.batch(1, 3), in_channels, *size], kind=kind), 0)
     w = case.input(case.array([out_channels, in_channels // group, *kernel], kind=kind), 0.8)
     bias = [case.input(case.array([out_channels], kind=kind), 0.8)] if case.chance(0.5) else []
     case.run(operator, [x, w, *bias], attributes)
@@ -73,7 +72,7 @@ def conv_transpose(case, operator):
         attributes["output_shape"] = [(length - 1) * stride + k for length, stride, k in zip(size, strides, kernel)]
         attributes["pads"] = None
     kind = case.pick(["ordinary", "ties"])
-    x = case.input(case.array([case.between(1, 3), in_channels, *size], kind=kind), 0)
+    x = case.input(case.array([case.batch(1, 3), in_channels, *size], kind=kind), 0)
     w = case.input(case.array([in_channels, out_channels, *kernel], kind=kind), 0.8)
     bias = [case.input(case.array([out_channels * group], kind=kind), 0.8)] if case.chance(0.5) else []
     case.run(operator, [x, w, *bias], attributes)
@@ -88,9 +87,7 @@ def max_pool(case, operator):
     dtype = case.pick([FLOAT, FLOAT, FLOAT, UINT8, INT8]) if case.opset >= 12 else FLOAT
     outputs = case.pick([1, 1, 1, 2]) if case.opset >= 8 else 1
     attributes["storage_order"] = case.maybe(0) if case.opset >= 8 else None
-    shape = [case.between(1, 3), case.between(1, 3), *[case.between(4, 9) for _ in range(dims)]]
-    if case.chance(0.04):
-        shape[0] = 0
+    shape = [case.batch(1, 3), case.between(1, 3), *[case.between(4, 9) for _ in range(dims)]]
     kind = case.pick(["ordinary", "ties", "special", "infinite", "zeros"])
     case.run(operator, [case.input(case.array(shape, dtype, kind), 0)], attributes, outputs)
 
@@ -105,13 +102,13 @@ def average_pool(case, operator):
         attributes["count_include_pad"] = case.maybe(0, 1)
     else:
         attributes["p"] = case.maybe(1, 2)
-    shape = [case.between(1, 3), case.between(1, 3), *[case.between(4, 9) for _ in range(dims)]]
+    shape = [case.batch(1, 3), case.between(1, 3), *[case.between(4, 9) for _ in range(dims)]]
     case.run(operator, [case.input(case.array(shape, kind="ordinary"), 0)], attributes)
 
 
 @subject("GlobalAveragePool", "GlobalMaxPool", relative_to_largest=1e-6)
 def global_pool(case, operator):
-    shape = [case.between(1, 3), case.between(1, 3), *[case.between(1, 5) for _ in range(spatial(case))]]
+    shape = [case.batch(1, 3), case.between(1, 3), *[case.between(1, 5) for _ in range(spatial(case))]]
     kind = case.pick(["ordinary", "infinite", "special", "zeros"]) if operator == "GlobalMaxPool" else "ordinary"
     case.run(operator, [case.input(case.array(shape, kind=kind))])
 
@@ -135,7 +132,7 @@ def batch_normalization(case, operator):
 
 @subject("InstanceNormalization", relative_to_largest=SUM)
 def instance_normalization(case, operator):
-    shape = [case.between(1, 3), case.between(1, 3), *[case.between(2, 5) for _ in range(case.between(1, 3))]]
+    shape = [case.batch(1, 3), case.between(1, 3), *[case.between(2, 5) for _ in range(case.between(1, 3))]]
     inputs = [case.array(shape, kind="ordinary"), *(case.array([shape[1]], kind="ordinary") for _ in range(2))]
     case.run(operator, [case.input(array) for array in inputs], {"epsilon": case.maybe(1e-5, 1e-2)})
 
@@ -241,7 +238,7 @@ def recurrent(case, operator):
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[operator]
     direction = case.maybe("forward", "reverse", "bidirectional")
     directions = 2 if direction == "bidirectional" else 1
-    length, batch, size, hidden = (case.between(1, 4) for _ in range(4))
+    length, batch, size, hidden = case.between(1, 4), case.between(1, 4), case.between(1, 4), case.between(1, 4)
     array = lambda *shape: case.array(shape, kind="ordinary")  # noqa: E731
     inputs = [
         case.input(array(length, batch, size), 0),
@@ -274,7 +271,7 @@ def recurrent(case, operator):
 
 @subject("GridSample", split=["attribute mode", "attribute padding_mode"], relative=1e-3, relative_to_largest=SUM, weight=2)
 def grid_sample(case, operator):
-    n, c, h, w = case.between(1, 2), case.between(1, 3), case.between(1, 5), case.between(1, 5)
+    n, c, h, w = case.batch(1, 2), case.between(1, 3), case.between(1, 5), case.between(1, 5)
     grid = case.array([n, case.between(1, 4), case.between(1, 4), 2], kind="ordinary")
     modes = ["linear", "nearest", "cubic"] if case.opset >= 20 else ["bilinear", "nearest", "bicubic"]
     attributes = {"mode": case.maybe(*modes), "align_corners": case.maybe(0, 1)}
@@ -294,7 +291,7 @@ def resize(case, operator):
     rank = case.pick([3, 4, 4, 4, 4, 5, 2])
     if mode == "cubic":
         rank = 4
-    shape = [case.between(1, 3), case.between(1, 3), *[case.between(1, 6) for _ in range(rank - 2)]][:rank]
+    shape = [case.batch(1, 3), case.between(1, 3), *[case.between(1, 6) for _ in range(rank - 2)]][:rank]
     if rank == 2:
         shape = [case.between(2, 6), case.between(2, 6)]
     kept = 0 if rank == 2 else 2

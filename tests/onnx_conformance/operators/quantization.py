@@ -1,13 +1,13 @@
-"""Operators on quantized numbers.
-
-Products of 8-bit integers (MatMulInteger, ConvInteger, DynamicQuantizeLSTM) are left out: without VNNI, which is a matter of the
-processor, the embedded runtime saturates them at 16 bits.
-"""
+"""Operators on quantized numbers."""
 
 import numpy as np
 
 from .graph import FLOAT, INT8, INT32, UINT8
 from .registry import subject
+
+# Products of 8-bit integers are not compared: a comparison would hold for one kind of processor only.
+SATURATING = "without VNNI instructions, the runtime saturates sums of products of 8-bit integers at 16 bits"
+REJECTED = {"ConvInteger": SATURATING, "DynamicQuantizeLSTM": SATURATING, "MatMulInteger": SATURATING}
 
 
 @subject("QuantizeLinear", split=["rank 1", "attribute axis", "source 1"], weight=3)

@@ -34,8 +34,6 @@ class Answer:
     error: str | None = None
     # Why the plugin would not run the model, if so.
     rejected: str | None = None
-    # Data that the plugin would keep from the model.
-    without: set = field(default_factory=set)
     outputs: list = field(default_factory=list)
     # For each output, whether a BOOL may be true as another integer than 1.
     loose: list = field(default_factory=list)
@@ -44,7 +42,7 @@ class Answer:
 
 
 class Runner:
-    """The example program `embedded` of the plugin."""
+    """The example program `embedded` of the plugin; with a table, it rejects what the table does not have, and guards what it accepts."""
 
     def __init__(self, program, table=None):
         self.command = [program, *([table] if table else [])]
@@ -92,7 +90,7 @@ class Runner:
                 rest += self._bytes(size - len(rest))
             outputs.append(np.frombuffer(rest[:size], dtype).reshape(output["shape"]))
             rest = rest[size:]
-        return Answer(answer.get("error"), answer.get("rejected"), set(answer.get("without") or []), outputs, answer.get("loose") or [], answer.get("nodes") or [])
+        return Answer(answer.get("error"), answer.get("rejected"), outputs, answer.get("loose") or [], answer.get("nodes") or [])
 
     def _bytes(self, size):
         descriptor = self.process.stdout.fileno()

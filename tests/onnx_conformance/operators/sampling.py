@@ -23,9 +23,9 @@ def opsets(subject):
     return [end for end in ends if end >= MIN_OPSET and not deprecated(subject.name, end)]
 
 
-def make(subject, index):
-    """The case of that number."""
-    random = np.random.default_rng([zlib.crc32(subject.operator.encode()), index])
+def make(subject, index, seed=0):
+    """The case of that number; another seed gives other cases."""
+    random = np.random.default_rng([zlib.crc32(subject.operator.encode()), index, *([seed] if seed else [])])
     ends = opsets(subject)
     last = ends[index % len(ends)]
     first = max(MIN_OPSET, ends[index % len(ends) - 1] + 1 if index % len(ends) else MIN_OPSET)

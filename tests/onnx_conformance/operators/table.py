@@ -60,6 +60,9 @@ class Observation:
     def has(self, feature, value):
         return value in self.features.get(feature, {ABSENT})
 
+    def has_floats(self):
+        return any("FLOAT" in values for name, values in self.features.items() if name.startswith("type"))
+
     def unusual(self):
         """Whether it has data that can be kept from a model: NaN, infinities, or no elements at all."""
         return bool(self.data & UNUSUAL)
@@ -107,7 +110,7 @@ class Tally:
         if self.unexplained:
             return []
         self.unusual = silent
-        without = sorted({tag for observation in silent for tag in observation.data & UNUSUAL})
+        without = sorted(unverified_data(silent, right))
         joint = [*self.joint, "type 0", "types", "outputs", "opset"]
         classes = defaultdict(list)
         for observation in right:
@@ -176,6 +179,21 @@ class Tally:
             if kept != [ABSENT]:
                 values[name] = ranks(kept) if name.startswith("rank") else kept
         return values
+
+
+def unverified_data(silent, right):
+    """Data with which results differ, or with which floats were not compared often enough."""
+    alone = [observation.data & UNUSUAL for observation in silent if len(observation.data & UNUSUAL) == 1]
+    unverified = set().union(*alone)
+    for observation in silent:
+        if not observation.data & unverified:
+            unverified |= observation.data & UNUSUAL
+    if any(observation.has_floats() for observation in right):
+        for tag in ("nan", "infinite"):
+            compared = [observation for observation in right if tag in observation.data and not observation.data & (unverified - {tag})]
+            if len(compared) < MIN_CASES:
+                unverified.add(tag)
+    return unverified
 
 
 def collect(features):

@@ -74,7 +74,7 @@ fn whole_numbers<T: Copy + Into<i64>>(values: &[T]) -> Vec<Size> {
     values.iter().map(|value| Size::known((*value).into())).collect()
 }
 
-/// A fraction is a symbol of its own.
+/// A fraction is a separate symbol.
 pub(super) fn number(value: f64, symbols: &Symbols) -> Size {
     if value.fract() == 0.0 && value.abs() < 9e15 {
         Size::known(value as i64)

@@ -1,21 +1,22 @@
 //! Follows a graph from its inputs to its outputs, and into the graphs of its nodes.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use rten_onnx::onnx::{GraphProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
 
 use super::constant;
 use super::node::{Op, Outcome, label};
+use super::record::{Lifetimes, Record};
 use super::rules;
 use super::size::{Size, Symbols};
 use super::sizes::Sizes;
 use super::value::{Content, Role, Trouble, Value};
 
-/// How often the body of a loop is followed before it is given up.
+/// Maximum number of times that the body of a loop is followed.
 const MAX_ROUNDS: usize = 6;
 
-/// How many nodes are followed: loops within loops are followed many times.
+/// Maximum number of nodes that are followed: nested loops are followed many times.
 const MAX_NODES: usize = 1_000_000;
 
 /// The values of a graph by name, within those of the graphs around it.
@@ -45,17 +46,6 @@ pub(super) struct Walk<'m> {
     sizes: Option<Record>,
 }
 
-/// What is recorded of the sizes of values.
-#[derive(Default)]
-struct Record {
-    /// Elements of the largest tensor, and what it is.
-    largest: RefCell<Option<(i64, String)>>,
-    /// The first node that makes a tensor whose size depends on the elements of the inputs in a way that is not known.
-    unbounded: RefCell<Option<String>>,
-    /// Whether any node makes a tensor whose size depends on the elements of the inputs.
-    by_elements: Cell<bool>,
-}
-
 impl<'m> Walk<'m> {
     pub(super) fn new(opsets: &'m [OperatorSetIdProto]) -> Self {
         Self {
@@ -80,12 +70,7 @@ impl<'m> Walk<'m> {
 
     /// What was recorded of sizes, and whether any depends on the elements of the inputs.
     pub(super) fn recorded(self) -> (Sizes, bool) {
-        let record = self.sizes.unwrap_or_default();
-        let sizes = Sizes {
-            largest: record.largest.into_inner(),
-            unbounded: record.unbounded.into_inner(),
-        };
-        (sizes, record.by_elements.get())
+        self.sizes.unwrap_or_default().into_sizes()
     }
 
     /// The values of a graph, from those that `input` gives its inputs.
@@ -133,12 +118,19 @@ impl<'m> Walk<'m> {
     }
 
     fn nodes<'g>(&self, graph: &'g GraphProto, scope: &mut Scope<'g>) {
-        for node in &graph.node {
+        let mut lifetimes = self.sizes.as_ref().map(|record| Lifetimes::new(graph, record));
+        for (index, node) in graph.node.iter().enumerate() {
             let values = self.outputs(node, scope);
             for (name, value) in node.output.iter().zip(values) {
                 if !name.is_empty() {
+                    if let Some(lifetimes) = &mut lifetimes {
+                        lifetimes.begin(name, &value);
+                    }
                     scope.values.insert(name, value);
                 }
+            }
+            if let Some(lifetimes) = &mut lifetimes {
+                lifetimes.end(index);
             }
         }
     }
@@ -183,7 +175,7 @@ impl<'m> Walk<'m> {
             Err(_) => Vec::new(),
         };
         let mut values = values.into_iter();
-        // Shapes are the same whatever the elements are.
+        // Shapes do not depend on elements.
         let by_elements = self.sizes.is_some() && !matches!(op.kind(), "Shape" | "Size");
         let depends = |value: &Value| {
             has_count && (value.numbers.is_none() || by_elements) && value.content == Content::Constant
@@ -450,51 +442,6 @@ impl<'m> Walk<'m> {
         }
         Err(op.unknown("carries values whose shape changes from step to step"))
     }
-}
-
-impl Record {
-    /// Records the outputs of a node. `by_elements` tells whether its inputs depend on the elements of the graph's inputs.
-    fn add(&self, op: &Op<'_>, outputs: &[Value], by_elements: bool) {
-        let by_elements = by_elements && rules::grows(op.kind()) && !keeps_its_size(op);
-        self.by_elements.set(self.by_elements.get() || by_elements);
-        for value in outputs {
-            let is_known = self.add_tensor(value, || label(op.node));
-            if by_elements && !is_known {
-                self.unbounded.borrow_mut().get_or_insert_with(|| label(op.node));
-            }
-        }
-    }
-
-    /// Records the size of a tensor, if it is known.
-    fn add_tensor(&self, value: &Value, name: impl FnOnce() -> String) -> bool {
-        let Some(count) = value.dims.as_ref().and_then(|dims| elements(dims)) else {
-            return false;
-        };
-        let mut largest = self.largest.borrow_mut();
-        if largest.as_ref().is_none_or(|(known, _)| *known < count) {
-            *largest = Some((count, name()));
-        }
-        true
-    }
-}
-
-/// How many elements a tensor of known shape has, or the largest number if they are more than that.
-fn elements(dims: &[Size]) -> Option<i64> {
-    let sizes = dims.iter().map(Size::value).collect::<Option<Vec<_>>>()?;
-    if sizes.contains(&0) {
-        return Some(0);
-    }
-    let product = sizes
-        .iter()
-        .try_fold(1_i64, |product, size| product.checked_mul(*size));
-    Some(product.unwrap_or(i64::MAX))
-}
-
-/// Whether the inputs that determine the size of the result do not depend on the elements of the graph's inputs.
-fn keeps_its_size(op: &Op<'_>) -> bool {
-    rules::sizing_inputs(op.kind())
-        .filter_map(|index| op.get(index))
-        .all(|value| value.content == Content::Constant)
 }
 
 /// Values of several rounds, along a dimension of their own.

@@ -286,7 +286,7 @@ fn at(op: &Op<'_>, name: &str, index: usize, otherwise: i64) -> Option<i64> {
     list.map_or(Some(otherwise), |list| list.get(index).copied())
 }
 
-/// The size that a transposed convolution makes of a dimension of known size.
+/// The output size of a transposed convolution for a known input size.
 fn spread(op: &Op<'_>, index: usize, count: usize, size: &Size, kernel: i64) -> Option<Size> {
     if op.ints("output_shape").is_some_and(|shape| !shape.is_empty()) {
         return at(op, "output_shape", index, 0).map(Size::known);

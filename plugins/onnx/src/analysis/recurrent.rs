@@ -101,7 +101,7 @@ fn first_dimension(op: &Op<'_>, shapes: impl Fn(&Size) -> Vec<Vec<Size>>) -> Out
     Ok(shapes.map(|dims| Value::items(dims, batch.clone())).collect())
 }
 
-/// Attention over `[items, length, width]`, with whatever masks and earlier keys there are.
+/// Attention over `[items, length, width]`, with any masks and earlier keys.
 pub(super) fn attention(op: &Op<'_>) -> Outcome {
     let query = op.dims(0)?.to_vec();
     if op.batch(0).is_none() {

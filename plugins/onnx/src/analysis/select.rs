@@ -303,7 +303,7 @@ pub(super) fn slice(op: &Op<'_>) -> Outcome {
 
 fn ranges(op: &Op<'_>, rank: usize) -> Result<Vec<Range>, Trouble> {
     let known = |sizes: &[i64]| sizes.iter().map(|size| Size::known(*size)).collect::<Vec<_>>();
-    // A bound that is computed is a number of its own.
+    // A computed bound is a separate number.
     let input = |index: usize| -> Result<Option<Vec<Size>>, Trouble> {
         let Some(value) = op.setting(index)? else {
             return Ok(None);

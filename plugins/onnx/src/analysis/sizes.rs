@@ -1,6 +1,6 @@
-//! How large the tensors of a run become, found before it runs.
+//! Infers the sizes of a run's tensors before it runs.
 //!
-//! A client chooses open dimensions, and in some graphs also numbers that say how far a tensor is stretched. An allocation that
+//! A client chooses open dimensions, and in some graphs also numbers that determine the size of a tensor. An allocation that
 //! fails ends the process in one runtime, and a machine that runs out of memory ends some process in any case, so what is far
 //! too large must not start. The sizes that are found are exact, but not all are found.
 
@@ -14,7 +14,7 @@ use super::size::Size;
 use super::value::{Content, Value};
 use crate::external::each_tensor_mut;
 
-/// The most shapes of which the sizes are remembered.
+/// Maximum number of shapes whose sizes are remembered.
 const MAX_REMEMBERED: usize = 64;
 
 /// Sizes from this number of elements on are worked out for every run: it takes far longer than that.
@@ -50,6 +50,8 @@ pub(crate) struct Known<'a> {
 pub(crate) struct Sizes {
     /// Elements of the largest tensor whose size is known, and the input or the node that it is from.
     pub(crate) largest: Option<(i64, String)>,
+    /// Elements of the computed tensors of known size that are needed at the same time, at most.
+    pub(crate) peak: i64,
     /// A node that makes a tensor as large as the elements of the inputs say, in a way that cannot be followed.
     pub(crate) unbounded: Option<String>,
 }
@@ -175,10 +177,11 @@ impl Outline {
         };
         let sizes = self.follow(input).0;
         // The sizes of a huge run say nothing of smaller ones, which must not be rejected for it.
-        let is_small = sizes
-            .largest
-            .as_ref()
-            .is_none_or(|(elements, _)| *elements < SMALL);
+        let is_small = sizes.peak < SMALL
+            && sizes
+                .largest
+                .as_ref()
+                .is_none_or(|(elements, _)| *elements < SMALL);
         if !self.by_elements && is_small {
             self.state().remember(key, &sizes);
         }

@@ -54,7 +54,7 @@ pub(super) fn layer_normalization(op: &Op<'_>) -> Outcome {
     Ok(vec![kept(value), statistics.clone(), statistics])
 }
 
-/// Checks that the weights from input `first` on have at most so many dimensions other than 1, so that they do not reach the
+/// Checks that the weights from input `first` on have at most that many dimensions other than 1, so that they do not reach the
 /// batch.
 fn weights_within(op: &Op<'_>, first: usize, rank: usize) -> Result<(), Trouble> {
     for index in first..op.inputs.len() {

@@ -117,7 +117,7 @@ impl Value {
 }
 
 impl Batch {
-    /// Items in the order of dimension `axis`, whatever each has of it.
+    /// Items in the order of dimension `axis`, each with any part of it.
     pub(super) fn at(axis: usize) -> Self {
         Self {
             axis,

@@ -90,7 +90,7 @@ fn open_one(library: &Path) -> Result<Environment, String> {
         Ok(opened) => opened.map_err(|error| explain(&error, library))?,
         Err(_) => return Err("it is not a working library of ONNX Runtime".to_owned()),
     };
-    // A server reports to nobody but its operator.
+    // Only the server reports, and only to its operator.
     let builder = builder.with_logger(Arc::new(forward)).with_telemetry(false);
     let built = catch_unwind(AssertUnwindSafe(|| builder.build()));
     let environment = match built {

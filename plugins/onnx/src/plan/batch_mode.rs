@@ -1,5 +1,4 @@
-//! How items become runs of a model: what the declared shapes allow, and what the setting `batch` asks for. Pure; the trial
-//! has the last word.
+//! How items become runs of a model, by the declared shapes and the setting `batch`. Pure; the trial can override it.
 //!
 //! The rule: if all inputs share an open first dimension, it is taken for the batch, and the trial checks that. If all first
 //! dimensions are fixed to 1, items run one at a time, as rows of such a batch. In all other cases there is no dimension that
@@ -29,6 +28,8 @@ pub(crate) struct Declared {
     pub(crate) certain: bool,
     /// Name of the open first dimension, if it has one.
     pub(crate) name: String,
+    /// An output whose first dimension has another name, or is fixed, with that name or size.
+    pub(crate) renamed: Option<(String, String)>,
 }
 
 impl Declared {
@@ -38,11 +39,24 @@ impl Declared {
             reason: reason.into(),
             certain: true,
             name: String::new(),
+            renamed: None,
         }
     }
 
+    /// Why the open first dimension may count something else than items, by its name.
+    pub(crate) fn why_not_items(&self) -> Option<String> {
+        let name = &self.name;
+        if self.looks_like_a_sequence() {
+            return Some(format!("the first dimension is called `{name}`"));
+        }
+        let (output, other) = self.renamed.as_ref()?;
+        Some(format!(
+            "the first dimension is called `{name}`, but `{other}` in output `{output}`"
+        ))
+    }
+
     /// Whether the first dimension is named like the length of a sequence, rather than like a batch.
-    pub(crate) fn looks_like_a_sequence(&self) -> bool {
+    fn looks_like_a_sequence(&self) -> bool {
         const PARTS: [&str; 12] = [
             "seq", "time", "len", "step", "frame", "token", "node", "point", "edge", "atom", "num_", "word",
         ];
@@ -67,9 +81,23 @@ pub(crate) fn declared(inputs: &[Port], outputs: &[Port], setting: BatchSetting)
                 && outputs.iter().all(
                     |port| matches!(port.dims.as_deref(), Some([Dim::Open(first), ..]) if *first == name),
                 ),
+            renamed: renamed(outputs, &name),
             name,
         },
     }
+}
+
+/// The first output whose first dimension is fixed, or has a given name other than that of the batch.
+fn renamed(outputs: &[Port], batch: &str) -> Option<(String, String)> {
+    // PyTorch numbers unnamed dimensions, as in `Reshapeoutput_dim_0`.
+    let is_given = |name: &str| is_meaningful(name) && !name.contains("_dim_");
+    outputs.iter().find_map(|port| match port.dims.as_deref() {
+        Some([Dim::Open(first), ..]) if first != batch && is_given(first) && is_given(batch) => {
+            Some((port.name.clone(), first.clone()))
+        }
+        Some([Dim::Fixed(size), ..]) if is_given(batch) => Some((port.name.clone(), size.to_string())),
+        _ => None,
+    })
 }
 
 /// All inputs have a batch of 1. Outputs that have another first dimension, or one that may vary, do not have that batch.
@@ -89,6 +117,7 @@ fn fixed_to_one(outputs: &[Port]) -> Declared {
         reason: "the batch of the model is fixed to 1".to_owned(),
         certain: outputs.iter().all(|port| port.dims.is_some()),
         name: String::new(),
+        renamed: None,
     }
 }
 
@@ -219,6 +248,27 @@ mod tests {
                 (BatchMode::Batched, certain, String::new()),
                 "{inputs:?}"
             );
+        }
+    }
+
+    #[test]
+    fn an_output_whose_first_dimension_has_another_name_is_found() {
+        let found = |input: &str, output: &str| {
+            let ports = [port("x", input)];
+            declared(&ports, &[port("y", output)], BatchSetting::Auto).renamed
+        };
+        assert_eq!(
+            found("values", "distinct"),
+            Some(("y".to_owned(), "distinct".to_owned()))
+        );
+        assert_eq!(found("rows,3", "1,3"), Some(("y".to_owned(), "1".to_owned())));
+        for (input, output) in [
+            ("batch,3", "batch,4"),
+            ("batch,3", "?,4"),
+            ("?,3", "rows,4"),
+            ("batch,3", "Gemmy_dim_0,4"),
+        ] {
+            assert_eq!(found(input, output), None, "{input} to {output}");
         }
     }
 

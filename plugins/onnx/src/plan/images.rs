@@ -1,10 +1,10 @@
-//! How a task takes images: its `Eye`, fitted to the input of the model, and the inputs that take sizes of the image.
+//! How a task takes images: its `ImagePreprocessor`, fitted to the input of the model, and the inputs that take sizes of the image.
 
 use plugin_sdk::{DType, ItemError, LoadError};
 
 use super::{BatchMode, Keys, Slot};
 use crate::answers::boxes::Frame;
-use crate::image::Eye;
+use crate::image::ImagePreprocessor;
 use crate::network::{Dim, shape_text};
 use crate::settings::{ImageSettings, ImageSize};
 use crate::task::{Origin, Sample, SampleTensor};
@@ -12,7 +12,7 @@ use crate::values::{Held, Values};
 
 /// Turns images into the inputs of a task.
 pub(crate) struct Images {
-    eye: Eye,
+    preprocessor: ImagePreprocessor,
     /// Index of the input that takes the pixels.
     slot: usize,
     /// Dimensions of this input that the pixels fill.
@@ -66,17 +66,21 @@ impl Images {
             return Err(LoadError::setting(key, message));
         };
         let new = |sizes: &[Option<usize>], has_batch| {
-            Ok::<_, LoadError>((Eye::new(settings, sizes, &key)?, sizes.to_vec(), has_batch))
+            Ok::<_, LoadError>((
+                ImagePreprocessor::new(settings, sizes, &key)?,
+                sizes.to_vec(),
+                has_batch,
+            ))
         };
         let first = only.dims.as_ref().and_then(|dims| dims.first());
-        let (eye, sizes, has_batch) = match (mode, first) {
+        let (preprocessor, sizes, has_batch) = match (mode, first) {
             (BatchMode::Unbatched, Some(Dim::Fixed(1) | Dim::Open(_))) => {
                 new(&sizes, false).or_else(|_| new(&sizes[1..], true))
             }
             _ => new(&sizes, false),
         }?;
         Ok(Some(Self {
-            eye,
+            preprocessor,
             slot,
             sizes,
             has_batch,
@@ -92,25 +96,28 @@ impl Images {
 
     /// The shape of the tensor that the image of [`plain`](Self::plain) becomes.
     pub(crate) fn plain_shape(&self) -> Option<Vec<usize>> {
-        let shape = self.eye.shape(self.eye.plain_size(), &self.sizes).ok()?;
+        let shape = self
+            .preprocessor
+            .shape(self.preprocessor.plain_size(), &self.sizes)
+            .ok()?;
         Some(self.with_batch(shape))
     }
 
     /// The tensor with the sizes of the image of [`plain`](Self::plain) for another input.
     pub(crate) fn plain_sizes(&self, slot: usize) -> Option<SampleTensor> {
-        let frame = self.eye.frame(self.eye.plain_size()).ok()?;
+        let frame = self.preprocessor.frame(self.preprocessor.plain_size()).ok()?;
         let input = self.size_inputs.iter().find(|input| input.slot == slot)?;
         Some(input.tensor(&frame))
     }
 
     /// Width and height of the input, if they are the same for all images.
     pub(crate) fn size(&self) -> Option<[usize; 2]> {
-        self.eye.size()
+        self.preprocessor.size()
     }
 
     /// Reads one image.
     pub(crate) fn read(&self, data: &[u8]) -> Result<Sample, ItemError> {
-        let picture = self.eye.read(data, &self.sizes)?;
+        let picture = self.preprocessor.read(data, &self.sizes)?;
         let mut tensors = vec![SampleTensor {
             slot: self.slot,
             shape: self.with_batch(picture.shape),
@@ -134,7 +141,7 @@ impl Images {
 
     /// A black image, for an example; none if it cannot be written.
     pub(crate) fn plain(&self) -> Option<Vec<u8>> {
-        self.eye.plain()
+        self.preprocessor.plain()
     }
 }
 

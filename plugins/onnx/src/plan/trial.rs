@@ -25,7 +25,7 @@ const OTHER_SIZES: usize = 8;
 /// A line for the log.
 pub(crate) type Remark = (Level, String);
 
-/// What a trial found out.
+/// Result of a trial.
 pub(crate) struct Tried {
     /// How items run.
     pub(crate) mode: BatchMode,
@@ -41,7 +41,7 @@ pub(crate) struct Tried {
 pub(super) enum Unfit {
     /// The outputs need other inputs.
     Inputs(String),
-    /// A batch was asked for, and is not possible.
+    /// The required batch is not possible.
     Batch(String),
 }
 
@@ -162,25 +162,28 @@ impl Plan {
             return Ok(tried(self.mode, None, item, alone));
         }
         let together = self.together(&item, other.as_ref(), &alone);
-        let (mode, reason) = match together.and_then(|()| self.analyzed()) {
-            Ok(()) => (BatchMode::Batched, None),
-            Err(Dependence::Impossible(reason)) if forced => return Err(Unfit::Batch(reason)),
-            Err(Dependence::Values(reason)) if forced => {
+        let not_items = declared.why_not_items().filter(|_| !forced);
+        let (mode, reason) = match (together.and_then(|()| self.analyzed()), not_items) {
+            (Ok(()), _) => (BatchMode::Batched, None),
+            (
+                Err(Dependence::Impossible(reason) | Dependence::Rows(reason) | Dependence::Shape(reason)),
+                _,
+            ) if forced => {
+                return Err(Unfit::Batch(reason));
+            }
+            (Err(Dependence::Values(reason)), _) if forced => {
                 let reason = format!("{reason}, but `batch` is \"force\"");
                 (BatchMode::Batched, Some(reason))
             }
-            Err(Dependence::Values(_) | Dependence::Shape(_)) if declared.looks_like_a_sequence() => {
-                let reason = format!(
-                    "the first dimension is called `{}`, and the answers for its elements depend on one another",
-                    declared.name
-                );
+            (Err(Dependence::Values(_) | Dependence::Rows(_) | Dependence::Shape(_)), Some(why)) => {
+                let reason = format!("{why}, and the answers for its elements depend on one another");
                 (BatchMode::Unbatched, Some(reason))
             }
-            Err(Dependence::Shape(reason)) if forced => return Err(Unfit::Batch(reason)),
-            Err(Dependence::Shape(reason)) => (BatchMode::Unbatched, Some(reason)),
-            Err(Dependence::Impossible(reason) | Dependence::Values(reason)) => {
-                (BatchMode::ItemByItem, Some(reason))
-            }
+            (Err(Dependence::Shape(reason)), None) => (BatchMode::Unbatched, Some(reason)),
+            (
+                Err(Dependence::Impossible(reason) | Dependence::Rows(reason) | Dependence::Values(reason)),
+                _,
+            ) => (BatchMode::ItemByItem, Some(reason)),
         };
         let item = if mode == BatchMode::Unbatched {
             item.with_batch_of_one()
@@ -321,7 +324,7 @@ impl Plan {
             .compute(&batch, 0)
             .map_err(|fault| impossible(fault.message()))?;
         if let Some(reason) = self.not_rows(&together, TOGETHER) {
-            return Err(Dependence::Impossible(reason));
+            return Err(Dependence::Rows(reason));
         }
         let half = self.network.is_half_precision();
         for (row, alone) in [alone, &other_alone, alone].into_iter().enumerate() {
@@ -360,6 +363,8 @@ struct Found {
 enum Dependence {
     /// They cannot be computed together.
     Impossible(String),
+    /// There is not a row for each.
+    Rows(String),
     /// The values of a row depend on the other rows.
     Values(String),
     /// The shape of a row depends on the number of rows.

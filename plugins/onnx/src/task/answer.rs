@@ -1,5 +1,4 @@
-//! Kinds of answers. A task answers the tensors that the model computes, or what an [`Answer`] makes of them: labels, for
-//! example. To add a kind, implement [`Answer`], and choose it in [`choose`] by the settings.
+//! Kinds of answers. A task answers the tensors that the model computes, or an [`Answer`] derived from them, such as labels. To add a kind, implement [`Answer`], and choose it in [`choose`] by the settings.
 
 use plugin_sdk::manifest::ValueManifest;
 use plugin_sdk::prelude::*;
@@ -27,13 +26,13 @@ pub(crate) trait Answer: Send + Sync {
     /// The outputs are not what the settings promise.
     fn answer(&self, outputs: Vec<Computed>, origin: &Origin) -> Result<AnyOutput, ItemError>;
 
-    /// Completes what the server is told of the task.
+    /// Completes the description of the task for the server.
     fn complete(&self, info: TaskInfo) -> TaskInfo {
         info
     }
 }
 
-/// The answer that the settings ask for; none for tensors. `shapes` are those of the outputs for one item, if they are known.
+/// The configured answer; none for tensors. `shapes` are those of the outputs for one item, if they are known.
 pub(crate) fn choose(
     settings: &mut TaskSettings,
     plan: &Plan,

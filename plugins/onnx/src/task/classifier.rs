@@ -30,7 +30,7 @@ enum Names {
     Keys(usize),
 }
 
-/// The classifier that the setting `classification` asks for. Takes from the settings what it uses.
+/// The classifier that `classification` configures. Takes the settings that it uses.
 pub(super) fn choose(
     written: &ClassificationSettings,
     settings: &mut TaskSettings,

@@ -18,7 +18,7 @@ use crate::plan::{Keys, Plan, Slot};
 use crate::runtime::Computed;
 use crate::settings::{Activation, TaskSettings};
 
-/// The declared answer, if the settings have one. Takes from the settings what it uses.
+/// The declared answer, if the settings have one. Takes the settings that it uses.
 pub(super) fn choose(
     settings: &mut TaskSettings,
     plan: &Plan,

@@ -1,4 +1,4 @@
-//! Items of a task: how a client's value becomes one, and what the server is told of it.
+//! Items of a task: how a client's value becomes an item, and the item's weight and batch group.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

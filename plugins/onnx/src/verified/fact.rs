@@ -100,7 +100,7 @@ impl Bounds {
         }
     }
 
-    /// Bounds of remainders, whatever sign they take.
+    /// Bounds of remainders of either sign.
     pub(crate) fn remainder(self, other: Self) -> Self {
         if let (Some(dividend), Some(divisor)) = (self.value(), other.value())
             && dividend >= 0

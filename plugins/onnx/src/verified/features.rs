@@ -47,10 +47,10 @@ pub(crate) fn features(node: &NodeProto, opset: i64, inputs: &[Option<Fact>]) ->
     features.push(("outputs".to_owned(), outputs_text(operator, &outputs)));
     for attribute in &node.attribute {
         let name = attribute.name.as_deref().unwrap_or_default();
-        let class = if name == "to" && loosens(node, inputs) {
-            LOOSE.to_owned()
-        } else {
-            attribute_class(name, attribute)
+        let class = match name {
+            "to" if loosens(node, inputs) => LOOSE.to_owned(),
+            "noop_with_empty_axes" if has_axes(node, inputs) => "without effect".to_owned(),
+            _ => attribute_class(name, attribute),
         };
         features.push((format!("attribute {name}"), class));
     }
@@ -232,6 +232,13 @@ fn relations(node: &NodeProto, opset: i64, inputs: &[Option<Fact>]) -> Vec<Featu
         _ => {}
     }
     relations
+}
+
+/// Whether a reduction has at least one axis.
+fn has_axes(node: &NodeProto, inputs: &[Option<Fact>]) -> bool {
+    let axes = inputs.get(1).and_then(Option::as_ref);
+    let in_attribute = Attributes::of(node).ints("axes");
+    in_attribute.is_some_and(|axes| !axes.is_empty()) || axes.is_some_and(|axes| axes.count().low > 0)
 }
 
 /// Whether a tensor can have exactly one element.

@@ -8,8 +8,10 @@ mod attributes;
 mod fact;
 mod features;
 mod floats;
+mod guard;
 mod infer;
 mod integers;
+mod shapes;
 mod table;
 mod walk;
 mod windows;
@@ -20,8 +22,9 @@ use rten_onnx::onnx::ModelProto;
 
 use self::fact::Bounds;
 use self::features::Feature;
+pub(crate) use self::guard::{Condition, Guard};
+use self::table::TABLE;
 pub(crate) use self::table::Table;
-use self::table::{TABLE, Unusual};
 pub use self::walk::NodeFeatures;
 use self::walk::Walk;
 
@@ -39,45 +42,39 @@ const MAX_DIMENSIONS: [i64; 7] = [
 /// How many reasons an error names.
 const MAX_REASONS: usize = 3;
 
-/// What inputs a verified model may be given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a verified model may compute with.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Limits {
-    /// Maximum size of a dimension; with a larger one, integers could exceed 32 bits.
+    /// Maximum size of a dimension of an input; with a larger one, integers could exceed 32 bits.
     pub(crate) max_dimension: usize,
-    /// Whether dimensions may have the size 0.
-    pub(crate) empty: bool,
-    /// Whether floats may be NaN.
-    pub(crate) nan: bool,
-    /// Whether floats may be infinite.
-    pub(crate) infinite: bool,
+    /// What must be watched for during a run.
+    pub(crate) guards: Vec<Guard>,
 }
 
 impl Limits {
     pub(crate) const NONE: Self = Self {
         max_dimension: usize::MAX,
-        empty: true,
-        nan: true,
-        infinite: true,
+        guards: Vec::new(),
     };
 }
 
 /// Why a model is rejected.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Reason {
     operator: String,
     node: String,
     problem: Problem,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Problem {
-    Operator,
+    Operator(Option<String>),
     Opset(i64),
     Features(Vec<Feature>),
     Range(Bounds),
     Precision,
-    /// A NaN that the graph makes reaches an operator that is not verified for it.
-    Nan,
+    /// An iteration of a loop may hold data for which the operator is not verified. Guards do not watch loops.
+    Unwatched(Condition),
     Declared(String),
 }
 
@@ -86,7 +83,8 @@ impl fmt::Display for Reason {
         let Self { operator, node, .. } = self;
         write!(formatter, "`{operator}` (`{node}`): ")?;
         match &self.problem {
-            Problem::Operator => formatter.write_str("the operator is not verified"),
+            Problem::Operator(None) => formatter.write_str("the operator is not verified"),
+            Problem::Operator(Some(reason)) => write!(formatter, "the operator is not verified: {reason}"),
             Problem::Opset(opset) => write!(
                 formatter,
                 "the operator is not verified in version {opset} of the operator set"
@@ -96,8 +94,11 @@ impl fmt::Display for Reason {
                 write!(formatter, "not verified with {}", features.join(" and "))
             }
             Problem::Range(_) => formatter.write_str("INT64 values may exceed 32 bits"),
-            Problem::Nan => {
-                formatter.write_str("not verified with NaN, which an operator before it may compute")
+            Problem::Unwatched(condition) => {
+                write!(
+                    formatter,
+                    "not verified with {condition}, which may occur within a loop"
+                )
             }
             Problem::Precision => formatter.write_str("FP64 would be rounded to FP32"),
             Problem::Declared(value) => {
@@ -153,13 +154,9 @@ pub(crate) fn check_against(model: &ModelProto, table: &Table) -> Result<Limits,
             walk.model(graph);
         }
         if walk.reasons.is_empty() {
-            let max_dimension = usize::try_from(max_dimension).unwrap_or(usize::MAX);
-            let allows = |unusual| !walk.without.contains(&unusual);
             return Ok(Limits {
-                max_dimension,
-                empty: allows(Unusual::Empty),
-                nan: allows(Unusual::Nan),
-                infinite: allows(Unusual::Infinite),
+                max_dimension: usize::try_from(max_dimension).unwrap_or(usize::MAX),
+                guards: walk.guards,
             });
         }
         reasons = walk.reasons;

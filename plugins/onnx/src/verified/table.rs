@@ -17,6 +17,9 @@ pub(crate) static TABLE: LazyLock<Table> = LazyLock::new(|| {
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Table {
     operators: BTreeMap<String, Vec<Class>>,
+    /// Why an operator is not verified, by its qualified name, if there is more to say than that.
+    #[serde(default)]
+    rejected: BTreeMap<String, String>,
 }
 
 /// A class of nodes of one operator that were verified together.
@@ -52,7 +55,8 @@ const ANY: &str = "any";
 /// Why a node is outside the table.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outside {
-    Operator,
+    /// Has the reason, if it is known.
+    Operator(Option<String>),
     Opset(i64),
     /// In the class that comes closest.
     Features(Vec<Feature>),
@@ -70,7 +74,8 @@ impl Table {
         opset: i64,
         features: &[Feature],
     ) -> Result<&BTreeSet<Unusual>, Outside> {
-        let classes = self.operators.get(operator).ok_or(Outside::Operator)?;
+        let unverified = || Outside::Operator(self.rejected.get(operator).cloned());
+        let classes = self.operators.get(operator).ok_or_else(unverified)?;
         let in_opset = || {
             classes
                 .iter()

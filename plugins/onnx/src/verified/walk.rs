@@ -8,6 +8,7 @@ use super::attributes::Attributes;
 use super::fact::{Bounds, Fact, Integers};
 use super::features::{Feature, features, loosens};
 use super::floats::{Floats, floats};
+use super::guard::{Condition, Guard, conditions};
 use super::infer::infer;
 use super::table::{Outside, Table, Unusual};
 use super::{Problem, Reason};
@@ -35,8 +36,11 @@ pub(super) struct Walk<'a> {
     /// Largest size of an open dimension of an input.
     max_dimension: i64,
     pub(super) reasons: Vec<Reason>,
-    /// Data that must be kept from the model.
-    pub(super) without: BTreeSet<Unusual>,
+    pub(super) guards: Vec<Guard>,
+    /// The subgraphs around the node that is looked at, as in a guard.
+    path: Vec<(usize, String)>,
+    /// Whether one of them is the body of a loop.
+    within_loop: bool,
     pub(super) nodes: Vec<NodeFeatures>,
     /// For each output of the model, whether a BOOL may be true as another integer than 1.
     pub(super) loose: Vec<bool>,
@@ -62,7 +66,9 @@ impl<'a> Walk<'a> {
             opsets,
             max_dimension,
             reasons: Vec::new(),
-            without: BTreeSet::new(),
+            guards: Vec::new(),
+            path: Vec::new(),
+            within_loop: false,
             nodes: Vec::new(),
             loose: Vec::new(),
         }
@@ -118,8 +124,8 @@ impl<'a> Walk<'a> {
             .iter()
             .filter_map(|value| Some((value.name.as_deref()?, Fact::declared(value, Bounds::SIZE.high))))
             .collect();
-        for node in &graph.node {
-            let outputs = self.node(node, &scope);
+        for (index, node) in graph.node.iter().enumerate() {
+            let outputs = self.node(index, node, &mut scope);
             for (name, mut fact) in node.output.iter().zip(outputs) {
                 if let Some(declared) = declared.get(name.as_str()) {
                     fact.datatype = fact.datatype.or(declared.datatype);
@@ -141,14 +147,47 @@ impl<'a> Walk<'a> {
     }
 
     fn reject_node(&mut self, node: &NodeProto, problem: Problem) {
-        let operator = node.op_type.clone().unwrap_or_default();
-        let name = node.name.clone().filter(|name| !name.is_empty());
-        let name = name.or(node.output.first().cloned()).unwrap_or_default();
-        self.reject(&operator, &name, problem);
+        let (operator, name) = names(node);
+        self.reject(operator, name, problem);
+    }
+
+    /// Has the inputs of a node watched for data that it is not verified for. What follows is computed without such data.
+    fn guard(
+        &mut self,
+        index: usize,
+        node: &NodeProto,
+        inputs: &mut [Option<Fact>],
+        scope: &mut Scope,
+        without: &BTreeSet<Unusual>,
+    ) {
+        for position in 0..inputs.len() {
+            for condition in conditions(node, inputs, position, without) {
+                let (operator, name) = names(node);
+                if self.within_loop {
+                    self.reject(operator, name, Problem::Unwatched(condition));
+                    continue;
+                }
+                let value = &node.input[position];
+                self.guards.push(Guard {
+                    path: self.path.clone(),
+                    node_index: index,
+                    node: format!("`{operator}` (`{name}`)"),
+                    value: value.clone(),
+                    condition,
+                });
+                for fact in inputs[position].iter_mut().chain(scope.get_mut(value)) {
+                    match condition {
+                        Condition::Nan => fact.floats.may_be_nan = false,
+                        Condition::Infinite => fact.floats = Floats::FINITE,
+                        Condition::Empty | Condition::Outside(..) => {}
+                    }
+                }
+            }
+        }
     }
 
     /// Facts of the outputs of a node.
-    fn node(&mut self, node: &NodeProto, scope: &Scope) -> Vec<Fact> {
+    fn node(&mut self, index: usize, node: &NodeProto, scope: &mut Scope) -> Vec<Fact> {
         let domain = domain(node.domain.as_deref());
         let operator = node.op_type.as_deref().unwrap_or_default();
         if operator == "Constant" && domain.is_empty() {
@@ -168,15 +207,10 @@ impl<'a> Walk<'a> {
         };
         let opset = self.opsets.get(domain).copied().unwrap_or_default();
         let features = features(node, opset, &inputs);
-        match self.table.verify(&qualified, opset, &features) {
-            Ok(without) => {
-                self.without.extend(without);
-                let may_be_nan = inputs.iter().flatten().any(|input| input.floats.may_be_nan);
-                if without.contains(&Unusual::Nan) && may_be_nan {
-                    self.reject_node(node, Problem::Nan);
-                }
-            }
-            Err(Outside::Operator) => self.reject_node(node, Problem::Operator),
+        let table = self.table;
+        match table.verify(&qualified, opset, &features) {
+            Ok(without) => self.guard(index, node, &mut inputs, scope, without),
+            Err(Outside::Operator(reason)) => self.reject_node(node, Problem::Operator(reason)),
             Err(Outside::Opset(opset)) => self.reject_node(node, Problem::Opset(opset)),
             Err(Outside::Features(unverified)) => self.reject_node(node, Problem::Features(unverified)),
         }
@@ -186,7 +220,7 @@ impl<'a> Walk<'a> {
             features,
         });
         let mut outputs = match operator {
-            "If" => self.branches(node, scope),
+            "If" => self.branches(index, node, scope),
             "Loop" => self.repetition(node, scope, &inputs),
             _ => {
                 let floats = floats(node, &inputs);
@@ -227,13 +261,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn branches(&mut self, node: &NodeProto, scope: &Scope) -> Vec<Fact> {
+    fn branches(&mut self, index: usize, node: &NodeProto, scope: &Scope) -> Vec<Fact> {
         let attributes = Attributes::of(node);
         let mut branch = |name: &str| {
+            self.path.push((index, name.to_owned()));
             let graph = attributes.graph(name);
-            graph
-                .map(|graph| self.graph(graph, scope, Vec::new()))
-                .unwrap_or_default()
+            let facts = graph.map(|graph| self.graph(graph, scope, Vec::new()));
+            self.path.pop();
+            facts.unwrap_or_default()
         };
         let (then, otherwise) = (branch("then_branch"), branch("else_branch"));
         then.into_iter()
@@ -243,6 +278,13 @@ impl<'a> Walk<'a> {
     }
 
     fn repetition(&mut self, node: &NodeProto, scope: &Scope, inputs: &[Option<Fact>]) -> Vec<Fact> {
+        let outside = std::mem::replace(&mut self.within_loop, true);
+        let facts = self.iterations(node, scope, inputs);
+        self.within_loop = outside;
+        facts
+    }
+
+    fn iterations(&mut self, node: &NodeProto, scope: &Scope, inputs: &[Option<Fact>]) -> Vec<Fact> {
         let Some(body) = Attributes::of(node).graph("body") else {
             return Vec::new();
         };
@@ -259,14 +301,13 @@ impl<'a> Walk<'a> {
             .map(|input| input.clone().unwrap_or_default());
         facts.extend(initial.map(|initial| {
             let int64 = initial.datatype == Some(DataType::INT64);
-            let may_be_nan = initial.holds_floats();
             Fact {
                 // Another iteration may have other sizes.
                 shape: initial.shape.map(|shape| vec![Bounds::SIZE; shape.len()]),
                 integers: int64.then_some(Integers::within(Bounds::I32)),
                 constant: false,
                 // What an iteration computes is the input of the next one.
-                floats: Floats::any(may_be_nan),
+                floats: Floats::default(),
                 ..initial
             }
         }));
@@ -317,6 +358,16 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// The operator of a node, and its name, or that of its first output if it has none.
+fn names(node: &NodeProto) -> (&str, &str) {
+    let name = node.name.as_deref().filter(|name| !name.is_empty());
+    let name = name.or(node.output.first().map(String::as_str));
+    (
+        node.op_type.as_deref().unwrap_or_default(),
+        name.unwrap_or_default(),
+    )
+}
+
 /// What is known of a value that is one or the other.
 fn either(a: &Fact, b: &Fact) -> Fact {
     let shape = match (&a.shape, &b.shape) {
@@ -348,12 +399,12 @@ fn constant(node: &NodeProto) -> Fact {
         Fact::new(Some(DataType::INT64), vector(values.len())).with_integers(Some(integers(values)))
     } else if let Some(value) = attributes.float("value_float") {
         Fact {
-            floats: Floats::of_constants(&[value]),
+            floats: Floats::of_constants([value]),
             ..Fact::new(Some(DataType::FLOAT), Some(Vec::new()))
         }
     } else if let Some(values) = attributes.floats("value_floats") {
         Fact {
-            floats: Floats::of_constants(values),
+            floats: Floats::of_constants(values.iter().copied()),
             ..Fact::new(Some(DataType::FLOAT), vector(values.len()))
         }
     } else {

@@ -1,7 +1,8 @@
 //! Shapes of what moving windows and resizing compute.
 
 use super::fact::{Bounds, Fact};
-use super::infer::{Shape, Site};
+use super::infer::Site;
+use super::shapes::Shape;
 
 /// The result of a convolution or of pooling, with bounds of the sizes of spatial dimensions.
 pub(super) fn window(site: &Site<'_>) -> Option<Shape> {

@@ -1,5 +1,7 @@
 //! What the tests of this plugin share: loading it as the server would, and comparing numbers.
 
+pub(crate) mod graph;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -7,7 +9,7 @@ use onnx::Onnx;
 use plugin_sdk::serde_json::{self, Value as Json, json};
 use plugin_sdk::testing::{Failure, Harness};
 
-/// The repository's `config` folder.
+/// The repository's `config` directory.
 pub(crate) fn config_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config")
 }

@@ -1,4 +1,4 @@
-"""Writes the small networks of this folder. Run it with the `onnx` package installed: python3 make.py
+"""Writes the small networks of this directory. Run it with the `onnx` package installed: python3 make.py
 
 Each is as small as it can be for what its test is about; the weights are ones and counts, so that the tests can say the
 expected numbers.
@@ -185,7 +185,7 @@ save(
     [value("y", T.FLOAT, "time", 2)],
     [constant("first", np.array(0, np.int64))],
 )
-# As many rows as elements that are not zero, whatever the batch.
+# A row for each element that is not zero, for any batch.
 save(
     "places",
     [h.make_node("NonZero", ["x"], ["columns"]), h.make_node("Transpose", ["columns"], ["y"], perm=[1, 0])],
@@ -236,7 +236,7 @@ save(
     [value("images", T.FLOAT, None, 2), value("texts", T.FLOAT, None, 2)],
     [value("y", T.FLOAT, None, None)],
 )
-# An open dimension that must have a size that nobody would guess.
+# An open dimension that must have a size that is hard to guess.
 save(
     "thirty_seven",
     [h.make_node("MatMul", ["x", "weights"], ["y"])],

@@ -85,6 +85,32 @@ fn the_largest_tensor_follows_from_the_dimensions_of_the_inputs() {
 }
 
 #[test]
+fn tensors_count_together_from_the_node_that_computes_them_to_the_last_one_that_reads_them() {
+    let peak = |nodes: Vec<NodeProto>| {
+        let outline = outline(&[("x", 1)], vec![], nodes);
+        outline.of_run(&[known("x", &[1000], None)]).peak
+    };
+    let chain = vec![
+        node("Neg", &["x"], "a"),
+        node("Abs", &["a"], "b"),
+        node("Exp", &["b"], "c"),
+        node("Sin", &["c"], "y"),
+    ];
+    assert_eq!(peak(chain), 2000);
+    let fan = vec![
+        node("Neg", &["x"], "a"),
+        node("Abs", &["x"], "b"),
+        node("Exp", &["x"], "c"),
+        node("Sum", &["a", "b", "c"], "y"),
+        node("Sin", &["y"], "z"),
+    ];
+    assert_eq!(peak(fan), 4000);
+    // Nothing reads it.
+    let unread = vec![node("Neg", &["x"], "a"), node("Abs", &["x"], "y")];
+    assert_eq!(peak(unread), 1000);
+}
+
+#[test]
 fn numbers_of_a_client_are_followed() {
     let range = || {
         let constants = vec![integers("zero", &[], &[0]), integers("one", &[], &[1])];

@@ -1,0 +1,294 @@
+//! Adds flags to a graph: outputs that report whether a value holds data for which an operator is not verified.
+//!
+//! A flag is a scalar, NaN if the run must fail and another number otherwise. A flag within a branch of an `If` becomes a further
+//! output of the `If`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use rten_onnx::onnx::{
+    AttributeProto, DataType, GraphProto, NodeProto, TensorProto, TensorShapeProto, TypeProto,
+    TypeProtoTensor, ValueInfoProto,
+};
+
+use crate::verified::{Condition, Guard};
+
+/// An output that was added to a graph.
+#[derive(Debug)]
+pub(crate) struct Flag {
+    /// What it reports.
+    pub(crate) reason: String,
+    /// The outputs, by their index, that are computed from what it watches.
+    outputs: BTreeSet<usize>,
+}
+
+impl Flag {
+    /// Whether an output is computed from what the flag watches.
+    pub(crate) fn concerns(&self, output: usize) -> bool {
+        self.outputs.contains(&output)
+    }
+}
+
+/// Adds flags for the guards, as the last outputs of the graph.
+pub(crate) fn add_flags(graph: &mut GraphProto, guards: &[Guard]) -> Vec<Flag> {
+    let readers = readers(graph);
+    let mut names = Names::new(graph);
+    let guards: Vec<_> = guards.iter().collect();
+    let added = add(graph, &guards, 0, &mut names);
+    let flags = added.into_iter().map(|added| {
+        graph.output.push(scalar(&added.name));
+        let outputs = readers.iter().enumerate();
+        let outputs = outputs.filter(|(_, nodes)| nodes.contains(&added.node_index));
+        Flag {
+            reason: added.reason,
+            outputs: outputs.map(|(index, _)| index).collect(),
+        }
+    });
+    flags.collect()
+}
+
+/// A value that was added to a graph.
+struct Added {
+    name: String,
+    reason: String,
+    /// The node that reads what is watched, or the one whose branch does.
+    node_index: usize,
+}
+
+/// Adds the values of flags to a graph, which is that many subgraphs deep.
+fn add(graph: &mut GraphProto, guards: &[&Guard], depth: usize, names: &mut Names) -> Vec<Added> {
+    let (here, within): (Vec<&Guard>, Vec<&Guard>) =
+        guards.iter().partition(|guard| guard.path.len() == depth);
+    let mut added = Vec::new();
+    for guard in here {
+        added.push(Added {
+            name: watch(graph, guard, names),
+            reason: guard.to_string(),
+            node_index: guard.node_index,
+        });
+    }
+    let mut by_node: BTreeMap<usize, Vec<&Guard>> = BTreeMap::new();
+    for guard in within {
+        by_node.entry(guard.path[depth].0).or_default().push(guard);
+    }
+    for (node_index, guards) in by_node {
+        let Some(node) = graph.node.get_mut(node_index) else {
+            continue;
+        };
+        added.push(Added {
+            name: add_to_branches(node, &guards, depth, names),
+            reason: reasons(&guards),
+            node_index,
+        });
+    }
+    added
+}
+
+/// The reasons of several guards of which one failed.
+fn reasons(guards: &[&Guard]) -> String {
+    let mut reasons: Vec<_> = guards.iter().map(|guard| guard.to_string()).collect();
+    reasons.dedup();
+    reasons.join(", or ")
+}
+
+/// Adds flags to the branches of an `If`, and their sum to its outputs.
+fn add_to_branches(node: &mut NodeProto, guards: &[&Guard], depth: usize, names: &mut Names) -> String {
+    let mut outputs = node.output.len();
+    for attribute in &mut node.attribute {
+        let name = attribute.name.clone().unwrap_or_default();
+        let Some(branch) = &mut attribute.g else {
+            continue;
+        };
+        outputs = branch.output.len();
+        let of_branch: Vec<_> = guards
+            .iter()
+            .copied()
+            .filter(|guard| guard.path[depth].1 == name)
+            .collect();
+        let flags: Vec<_> = add(branch, &of_branch, depth + 1, names)
+            .into_iter()
+            .map(|added| added.name)
+            .collect();
+        let sum = names.next();
+        branch.node.push(match flags.is_empty() {
+            true => zero(&sum),
+            false => node_of("Sum", flags, &sum),
+        });
+        branch.output.push(scalar(&sum));
+    }
+    // Outputs that are not used may have been left out at the end.
+    node.output.resize(outputs, String::new());
+    let name = names.next();
+    node.output.push(name.clone());
+    name
+}
+
+/// Adds nodes that compute a flag, and returns its name.
+fn watch(graph: &mut GraphProto, guard: &Guard, names: &mut Names) -> String {
+    let mut last = guard.value.clone();
+    let mut apply = |operator: &str, constant: Option<f32>| {
+        let mut inputs = vec![last.clone()];
+        if let Some(constant) = constant {
+            let name = names.next();
+            graph.initializer.push(tensor(&name, constant));
+            inputs.push(name);
+        }
+        let output = names.next();
+        graph.node.push(node_of(operator, inputs, &output));
+        last = output;
+    };
+    match guard.condition {
+        // Squares do not cancel one another out as numbers may.
+        Condition::Nan => apply("ReduceSumSquare", None),
+        // Zero times infinity.
+        Condition::Infinite => {
+            apply("ReduceSumSquare", None);
+            apply("Mul", Some(0.0));
+        }
+        Condition::Empty => {
+            apply("Size", None);
+            apply("Cast", None);
+            apply("Reciprocal", None);
+            apply("Mul", Some(0.0));
+        }
+        // The root of a negative number: how far the largest distance from the middle is below the largest allowed one.
+        Condition::Outside(low, high) => {
+            let (low, high) = (f64::from(low) - 1.0, f64::from(high) + 1.0);
+            apply("Sub", Some(((low + high) / 2.0) as f32));
+            apply("Abs", None);
+            apply("ReduceMax", None);
+            apply("Neg", None);
+            apply("Add", Some((((high - low) / 2.0) as f32).next_down()));
+            apply("Sqrt", None);
+        }
+    }
+    last
+}
+
+/// Names that no value of a graph has.
+struct Names {
+    prefix: String,
+    count: usize,
+}
+
+impl Names {
+    fn new(graph: &GraphProto) -> Self {
+        let mut taken = HashSet::new();
+        collect_names(graph, &mut taken);
+        let mut prefix = "guard".to_owned();
+        while taken.iter().any(|name| name.starts_with(&prefix)) {
+            prefix.push('_');
+        }
+        Self { prefix, count: 0 }
+    }
+
+    fn next(&mut self) -> String {
+        self.count += 1;
+        format!("{}{}", self.prefix, self.count)
+    }
+}
+
+/// The names of all values of a graph, and of the graphs within it.
+fn collect_names<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) {
+    let values = graph.input.iter().chain(&graph.output);
+    names.extend(values.filter_map(|value| value.name.as_deref()));
+    names.extend(
+        graph
+            .initializer
+            .iter()
+            .filter_map(|tensor| tensor.name.as_deref()),
+    );
+    for node in &graph.node {
+        names.extend(node.output.iter().map(String::as_str));
+        for graph in node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()) {
+            collect_names(graph, names);
+        }
+    }
+}
+
+/// For each output of a graph, the indexes of the nodes that it is computed by.
+fn readers(graph: &GraphProto) -> Vec<BTreeSet<usize>> {
+    let mut producers = HashMap::new();
+    for (index, node) in graph.node.iter().enumerate() {
+        producers.extend(node.output.iter().map(|name| (name.as_str(), index)));
+    }
+    let of_output = |output: &ValueInfoProto| {
+        let mut nodes = BTreeSet::new();
+        let mut open: Vec<_> = output
+            .name
+            .as_deref()
+            .and_then(|name| producers.get(name))
+            .into_iter()
+            .collect();
+        while let Some(index) = open.pop() {
+            if nodes.insert(*index) {
+                let mut read = HashSet::new();
+                collect_reads(&graph.node[*index], &mut read);
+                open.extend(read.into_iter().filter_map(|name| producers.get(name)));
+            }
+        }
+        nodes
+    };
+    graph.output.iter().map(of_output).collect()
+}
+
+/// The names of all values that a node reads, in its subgraphs as well. Some of them may be of the subgraphs themselves.
+fn collect_reads<'a>(node: &'a NodeProto, names: &mut HashSet<&'a str>) {
+    names.extend(node.input.iter().map(String::as_str));
+    for graph in node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()) {
+        names.extend(graph.output.iter().filter_map(|value| value.name.as_deref()));
+        graph.node.iter().for_each(|node| collect_reads(node, names));
+    }
+}
+
+fn node_of(operator: &str, inputs: Vec<String>, output: &str) -> NodeProto {
+    let int = |name: &str, value: i64| AttributeProto {
+        name: Some(name.to_owned()),
+        i: Some(value),
+        ..AttributeProto::default()
+    };
+    let attribute = match operator {
+        "ReduceMax" | "ReduceSumSquare" => vec![int("keepdims", 0)],
+        "Cast" => vec![int("to", DataType::FLOAT.0.into())],
+        _ => Vec::new(),
+    };
+    NodeProto {
+        op_type: Some(operator.to_owned()),
+        input: inputs,
+        output: vec![output.to_owned()],
+        attribute,
+        ..NodeProto::default()
+    }
+}
+
+fn zero(output: &str) -> NodeProto {
+    NodeProto {
+        attribute: vec![AttributeProto {
+            name: Some("value".to_owned()),
+            t: Some(tensor("", 0.0)),
+            ..AttributeProto::default()
+        }],
+        ..node_of("Constant", Vec::new(), output)
+    }
+}
+
+fn tensor(name: &str, value: f32) -> TensorProto {
+    TensorProto {
+        name: Some(name.to_owned()),
+        data_type: Some(DataType::FLOAT),
+        float_data: vec![value],
+        ..TensorProto::default()
+    }
+}
+
+fn scalar(name: &str) -> ValueInfoProto {
+    ValueInfoProto {
+        name: Some(name.to_owned()),
+        r#type: Some(TypeProto {
+            tensor_type: Some(TypeProtoTensor {
+                elem_type: Some(DataType::FLOAT),
+                shape: Some(TensorShapeProto::default()),
+            }),
+            ..TypeProto::default()
+        }),
+    }
+}

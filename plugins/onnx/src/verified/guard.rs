@@ -1,0 +1,99 @@
+//! Data that an operator is not verified for, and that only a run can find: a guard watches an input of a node for it.
+
+use std::fmt;
+
+use rten_onnx::onnx::{DataType, NodeProto};
+
+use super::attributes::Attributes;
+use super::fact::Fact;
+use super::table::Unusual;
+
+/// An input of a node that must not hold certain data.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Guard {
+    /// The subgraphs around the node, outermost first: the index of a node in its graph, and the attribute that holds the graph.
+    pub(crate) path: Vec<(usize, String)>,
+    /// Index of the node in its graph.
+    pub(crate) node_index: usize,
+    /// The node in words.
+    pub(crate) node: String,
+    /// Name of the input.
+    pub(crate) value: String,
+    pub(crate) condition: Condition,
+}
+
+/// What an input must not hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Condition {
+    Nan,
+    /// Infinities, and what cannot be told from them cheaply: NaN, and numbers the sum of whose squares overflows.
+    Infinite,
+    /// A dimension of size 0.
+    Empty,
+    /// A number outside of a range of integers, ends included, after its fraction is dropped; or NaN.
+    Outside(i32, i32),
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nan => formatter.write_str("NaN"),
+            Self::Infinite => formatter.write_str("NaN, infinities, and numbers near them"),
+            Self::Empty => formatter.write_str("dimensions of 0"),
+            Self::Outside(low, high) => write!(formatter, "NaN and numbers outside {low} to {high}"),
+        }
+    }
+}
+
+impl fmt::Display for Guard {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, condition, .. } = self;
+        write!(formatter, "{node} is not verified with {condition}")
+    }
+}
+
+/// What an input of a node may hold although it must not, if the operator is verified without some data.
+pub(super) fn conditions<'a>(
+    node: &NodeProto,
+    inputs: &[Option<Fact>],
+    position: usize,
+    without: impl IntoIterator<Item = &'a Unusual>,
+) -> Vec<Condition> {
+    let Some(fact) = inputs.get(position).and_then(Option::as_ref) else {
+        return Vec::new();
+    };
+    let (floats, without) = (fact.floats, without.into_iter().collect::<Vec<_>>());
+    let lacks = |unusual: Unusual| without.contains(&&unusual);
+    let of_floats = if !fact.holds_floats() {
+        None
+    } else if lacks(Unusual::Infinite) && floats.may_be_infinite {
+        Some(Condition::Infinite)
+    } else if lacks(Unusual::Nan) && floats.may_be_nan {
+        Some(Condition::Nan)
+    } else {
+        None
+    };
+    let may_be_empty = !fact.constant && fact.count().low == 0;
+    let of_shape = (lacks(Unusual::Empty) && may_be_empty).then_some(Condition::Empty);
+    let unverified = of_floats.into_iter().chain(of_shape);
+    unverified.chain(conversion(node, inputs, position)).collect()
+}
+
+/// The standard does not define the conversion of a float to an integer that cannot hold it, and the runtimes differ.
+fn conversion(node: &NodeProto, inputs: &[Option<Fact>], position: usize) -> Option<Condition> {
+    let fact = |index: usize| inputs.get(index).and_then(Option::as_ref);
+    let target = match node.op_type.as_deref().unwrap_or_default() {
+        "Cast" => Attributes::of(node).datatype("to"),
+        "CastLike" => fact(1).and_then(|fact| fact.datatype),
+        _ => None,
+    };
+    if position != 0 || !fact(0)?.holds_floats() {
+        return None;
+    }
+    match target? {
+        DataType::INT32 | DataType::INT64 => Some(Condition::Outside(i32::MIN, i32::MAX)),
+        DataType::INT8 => Some(Condition::Outside(i8::MIN.into(), i8::MAX.into())),
+        DataType::UINT8 => Some(Condition::Outside(0, u8::MAX.into())),
+        _ => None,
+    }
+}
