@@ -238,7 +238,7 @@ fn a_load_that_ends_its_process_is_refused_and_the_server_lives() {
         .start_unready();
         let line = server.wait_for_log("model `m`: ");
         assert!(line.contains(says), "{fault}: {line}");
-        server.wait_for_log("the server is not ready");
+        server.wait_for_log("server is not ready");
         assert_eq!(server.model("m")["state"], "failed", "{fault}");
         assert!(server.processes().is_empty(), "{fault}");
         server.shut_down();

@@ -211,12 +211,12 @@ fn only_what_needs_a_restart_is_said_to_need_one() {
     server.write_config(&config("request_timeout = \"1ms\""));
     assert!(server.reload());
     assert!(
-        !server.log().has("is restarted"),
+        !server.log().has("restart the server to apply changes"),
         "models take request_timeout at once"
     );
     let late = server.predict("m", "text", &json!([{"do": "sleep", "ms": 500}]));
     late.expect(504);
     server.write_config(&config("keep_alive = \"5s\""));
     assert!(server.reload());
-    server.wait_for_log("is restarted");
+    server.wait_for_log("restart the server to apply changes");
 }

@@ -347,7 +347,7 @@ fn a_reload_names_the_files_that_changed_and_the_settings_that_need_a_restart() 
     assert!(server.reload());
     let line = server.wait_for_log("loading model `m` (files changed");
     assert!(line.contains("/weights)"), "{line}");
-    let line = server.wait_for_log("when the server is restarted");
+    let line = server.wait_for_log("restart the server to apply changes of");
     let keys = "`level` in [logging], `stage_buckets` in [metrics]";
     assert!(line.ends_with(keys), "{line}");
 }

@@ -270,8 +270,13 @@ impl Drop for Process {
 /// Why the server killed a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum KillReason {
-    /// It did not reply within this time.
-    Hang(Duration),
+    /// It did not reply in time.
+    Hang {
+        /// The timeout.
+        limit: Duration,
+        /// The configuration key of the timeout.
+        key: &'static str,
+    },
     /// It sent an invalid message, or closed its connection without exiting.
     ProtocolViolation(String),
     /// It exceeded its memory limit. The kernel may have killed it for that.
@@ -293,12 +298,9 @@ impl ProcessExit {
     /// Interprets an exit status. `kill_reason` is set if the server killed the process.
     pub(super) fn new(status: ExitStatus, kill_reason: Option<KillReason>) -> Self {
         let (reason, description) = match (status.signal(), kill_reason) {
-            (Some(9), Some(KillReason::Hang(limit))) => (
+            (Some(9), Some(KillReason::Hang { limit, key })) => (
                 RestartReason::Hang,
-                format!(
-                    "did not reply within {} s (`predict_timeout`)",
-                    limit.as_secs_f64()
-                ),
+                format!("did not reply within {} s (`{key}`)", limit.as_secs_f64()),
             ),
             (Some(9), Some(KillReason::ProtocolViolation(breach))) => (RestartReason::Breach, breach),
             (Some(9), Some(KillReason::MemoryLimit(excess))) => (RestartReason::Memory, excess.to_string()),

@@ -114,7 +114,7 @@ pub(super) fn load(
     setup: &Setup,
     timeout: Duration,
 ) -> Result<ModelManifest, StartError> {
-    let lost = |error| StartError::Exited(terminate(process, error));
+    let lost = |error| StartError::Exited(terminate(process, error, "reload_timeout"));
     let json = serde_json::to_vec(setup)
         .map_err(|error| StartError::Load(LoadFailure::Plugin(error.to_string())))?;
     channel.set_timeout(Some(timeout)).map_err(lost)?;
@@ -190,7 +190,7 @@ impl RemoteModel {
 
     fn fail(&self, error: ChannelError) -> ChildLost {
         self.lost.store(true, Ordering::Release);
-        ChildLost::DuringCall(terminate(&self.process, error))
+        ChildLost::DuringCall(terminate(&self.process, error, "predict_timeout"))
     }
 
     fn release(&self, handle: u64) {

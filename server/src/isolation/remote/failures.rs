@@ -54,11 +54,15 @@ pub(super) fn item_size_error(error: &ChannelError) -> ItemError {
     }
 }
 
-/// Terminates a process after a failed call, and returns how it exited.
-pub(super) fn terminate(process: &Process, error: ChannelError) -> String {
+/// Terminates a process after a failed call, and returns how it exited. `timeout_key` is the configuration key of the
+/// timeout of the call.
+pub(super) fn terminate(process: &Process, error: ChannelError, timeout_key: &'static str) -> String {
     match error {
         ChannelError::Closed => process.connection_closed(),
-        ChannelError::TimedOut(limit) => process.kill_for(KillReason::Hang(limit)),
+        ChannelError::TimedOut(limit) => process.kill_for(KillReason::Hang {
+            limit,
+            key: timeout_key,
+        }),
         ChannelError::Malformed(_) => {
             process.kill_for(KillReason::ProtocolViolation(format!("sent a {error}")))
         }

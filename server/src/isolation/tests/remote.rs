@@ -1,19 +1,21 @@
 //! Tests the server's side of the channels. The tests act as the child process.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use plugin_abi::manifest::ModelManifest;
+use plugin_abi::manifest::{LoadContext, ModelManifest};
 
 use crate::error::ItemError;
 use crate::isolation::channel::{Channel, ChannelError};
-use crate::isolation::confine::ResourceAllocator;
+use crate::isolation::confine::{Confinement, ResourceAllocator};
 use crate::isolation::messages::{Outcome, Reply, Request};
 use crate::isolation::process::Process;
-use crate::isolation::remote::RemoteModel;
+use crate::isolation::remote::{self, RemoteModel};
+use crate::isolation::setup::Setup;
 use crate::model::{BatchError, BatchItem, OutputSink, SinkStatus};
 use crate::resources::Resources;
 use crate::values::{ItemInput, Tensor, Value};
@@ -45,16 +47,7 @@ fn remote(max_message: u64) -> (Arc<RemoteModel>, Channel, Channel) {
     let (mut prepare, peer_prepare) = Channel::pair().expect("sockets can be created");
     main.set_max_message(max_message);
     prepare.set_max_message(max_message);
-    let child = Command::new("sleep")
-        .arg("1000")
-        .spawn()
-        .expect("a process can be started");
-    let directory = tempfile::tempdir().expect("the directory is writable");
-    let resources = ResourceAllocator::new(directory.path().to_owned())
-        .allocate(&Resources::default(), "m", 0)
-        .expect("no resources are configured");
-    let process = Process::new(child, vec![main.socket(), prepare.socket()], resources)
-        .expect("the process is running");
+    let process = process(&[&main, &prepare]);
     let model = RemoteModel::new(
         ModelManifest::default(),
         main,
@@ -68,6 +61,20 @@ fn remote(max_message: u64) -> (Arc<RemoteModel>, Channel, Channel) {
         peer_main.into_channel(),
         peer_prepare.into_channel(),
     )
+}
+
+/// A process that only sleeps.
+fn process(channels: &[&Channel]) -> Process {
+    let child = Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .expect("a process can be started");
+    let directory = tempfile::tempdir().expect("the directory is writable");
+    let resources = ResourceAllocator::new(directory.path().to_owned())
+        .allocate(&Resources::default(), "m", 0)
+        .expect("no resources are configured");
+    let sockets = channels.iter().map(|channel| channel.socket()).collect();
+    Process::new(child, sockets, resources).expect("the process is running")
 }
 
 fn text(bytes: usize) -> ItemInput {
@@ -121,6 +128,25 @@ fn a_batch_that_is_too_long_fails_before_it_is_sent_and_the_process_keeps_runnin
         scope.spawn(|| answer(&mut peer));
         assert_eq!(run(&model, &text(10)), Ok(1), "the process still serves");
     });
+}
+
+#[test]
+fn the_error_about_a_slow_load_names_its_timeout() {
+    let (mut main, _peer) = Channel::pair().expect("sockets can be created");
+    let process = process(&[&main]);
+    let setup = Setup {
+        parent: 0,
+        log_level: "off".to_owned(),
+        confinement: Confinement::default(),
+        file: PathBuf::new(),
+        context: LoadContext::default(),
+    };
+    let error = remote::load(&mut main, &process, &setup, Duration::from_millis(20))
+        .expect_err("the process does not reply");
+    assert_eq!(
+        error.to_string(),
+        "the worker process did not reply within 0.02 s (`reload_timeout`) while loading the model"
+    );
 }
 
 #[test]
