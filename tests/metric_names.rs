@@ -39,6 +39,22 @@ fn a_request_adds_the_metrics_of_its_route_and_no_others() {
 }
 
 #[test]
+fn a_scrape_does_not_change_any_metric_of_the_server() {
+    let server = start();
+    let scrape = || -> Vec<String> {
+        let metrics = server.metrics();
+        let samples = metrics.samples().iter();
+        samples
+            .filter(|(name, ..)| !name.starts_with("process_"))
+            .map(|(name, labels, value)| format!("{name}{labels:?} {value}"))
+            .collect()
+    };
+    let first = scrape();
+    assert!(!first.is_empty());
+    assert_eq!(scrape(), first);
+}
+
+#[test]
 fn everything_about_a_task_is_zero_before_its_first_request() {
     let server = start();
     let metrics = server.metrics();

@@ -32,7 +32,7 @@ pub struct BenchArgs {
     /// API key, sent as `authorization: Bearer KEY`; other users can see command lines, so prefer the variable
     #[arg(long, env = "INFERENCE_BENCH_KEY", hide_env_values = true)]
     key: Option<Secret>,
-    /// Header to add to every request; may be given several times
+    /// Header to add to every request; can be repeated
     #[arg(long, short = 'H', value_name = "NAME:VALUE")]
     header: Vec<Secret>,
 
