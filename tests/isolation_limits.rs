@@ -41,12 +41,12 @@ fn a_process_that_takes_more_memory_than_it_may_is_lost_and_replaced() {
 
 #[test]
 fn a_process_runs_on_as_many_processors_as_it_may_with_as_many_threads_and_its_own_environment() {
-    let server = scenario("cpus = 1\n[models.env]\nCOLOUR = \"green\"").start();
+    let server = scenario("cpus = 1\n[models.env]\nCOLOR = \"green\"").start();
     assert_eq!(
-        told(&server, json!({"do": "describe", "message": "COLOUR"})),
+        told(&server, json!({"do": "describe", "message": "COLOR"})),
         "done"
     );
-    server.wait_for_log("1 processors, 1 threads, COLOUR is Ok(\"green\")");
+    server.wait_for_log("1 processors, 1 threads, COLOR is Ok(\"green\")");
 }
 
 #[test]
@@ -54,11 +54,11 @@ fn without_limits_a_process_has_what_the_server_has() {
     let server = scenario("").start();
     let all = std::thread::available_parallelism().expect("Linux says").get();
     assert_eq!(
-        told(&server, json!({"do": "describe", "message": "COLOUR"})),
+        told(&server, json!({"do": "describe", "message": "COLOR"})),
         "done"
     );
     server.wait_for_log(&format!(
-        "{all} processors, {all} threads, COLOUR is Err(NotPresent)"
+        "{all} processors, {all} threads, COLOR is Err(NotPresent)"
     ));
 }
 

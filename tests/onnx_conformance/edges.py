@@ -77,7 +77,7 @@ MIXING = {
     "batch normalization in training": "s = Constant <value_floats = [1.0, 1.0, 1.0, 1.0]> () b = Constant <value_floats = [0.0, 0.0, 0.0, 0.0]> () y, m, v = BatchNormalization <training_mode = 1> (x, s, b, b, s)",
     "instance normalization of the batch": "t = Transpose(x) a = Constant <value_ints = [0]> () u = Unsqueeze(t, a) s = Constant <value_floats = [1.0, 1.0, 1.0, 1.0]> () n = InstanceNormalization(u, s, s) q = Squeeze(n, a) y = Transpose(q)",
     "pooling over the batch": "a = Constant <value_ints = [0, 1]> () u = Unsqueeze(x, a) p = MaxPool <kernel_shape = [3, 1], pads = [1, 0, 1, 0]> (u) y = Squeeze(p, a)",
-    "average over neighbouring items": "t = Transpose(x) a = Constant <value_ints = [0]> () u = Unsqueeze(t, a) p = AveragePool <kernel_shape = [3], pads = [1, 1]> (u) q = Squeeze(p, a) y = Transpose(q)",
+    "average over neighboring items": "t = Transpose(x) a = Constant <value_ints = [0]> () u = Unsqueeze(t, a) p = AveragePool <kernel_shape = [3], pads = [1, 1]> (u) q = Squeeze(p, a) y = Transpose(q)",
     "global pooling of the batch": "t = Transpose(x) a = Constant <value_ints = [0]> () u = Unsqueeze(t, a) p = GlobalAveragePool(u) q = Squeeze(p, a) m = Transpose(q) y = Sub(x, m)",
     "convolution over the batch": "t = Transpose(x) a = Constant <value_ints = [0]> () u = Unsqueeze(t, a) s = Constant <value_ints = [4, 1, 3]> () w = ConstantOfShape <value = float[1] {0.5}> (s) p = Conv <kernel_shape = [3], pads = [1, 1], group = 4> (u, w) q = Squeeze(p, a) y = Transpose(q)",
     "one scale for the batch": "q, s, z = DynamicQuantizeLinear(x) y = DequantizeLinear(q, s, z)",

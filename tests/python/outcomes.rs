@@ -166,7 +166,7 @@ fn numbers_of_numpy_and_words_of_an_enumeration_are_read_and_written_by_their_va
     let message = outputs[2]["error"]["message"].as_str().unwrap_or_default();
     assert!(message.contains("with 256, which uint8 cannot hold"), "{message}");
     assert_eq!(
-        server.predict("m", "colour", &json!(["red"])).outputs(),
+        server.predict("m", "color", &json!(["red"])).outputs(),
         [json!("red")]
     );
 }

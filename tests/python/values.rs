@@ -45,7 +45,7 @@ fn items_and_outcomes_are_what_the_hints_say() {
         ),
         (
             "boxes",
-            json!([{"corner": [1, 2], "colour": "red"}]),
+            json!([{"corner": [1, 2], "color": "red"}]),
             json!(["(1, 2) red"]),
         ),
         (
@@ -150,15 +150,15 @@ fn an_item_that_does_not_fit_its_hint_fails_alone_and_says_where() {
         ),
         (
             "boxes",
-            json!({"corner": [1, 2], "colour": "red"}),
-            json!({"corner": [1], "colour": "red"}),
+            json!({"corner": [1, 2], "color": "red"}),
+            json!({"corner": [1], "color": "red"}),
             "`corner`: expected an array of 2, got an array of 1",
         ),
         (
             "boxes",
-            json!({"corner": [1, 2], "colour": "red"}),
-            json!({"corner": [1, 2], "colour": "blue"}),
-            "`colour`: expected one of 'red', 'green', got the string \"blue\"",
+            json!({"corner": [1, 2], "color": "red"}),
+            json!({"corner": [1, 2], "color": "blue"}),
+            "`color`: expected one of 'red', 'green', got the string \"blue\"",
         ),
         (
             "people",

@@ -350,7 +350,7 @@ impl Pixels {
         let length = self.width * self.samples;
         let source = self.data[y * length..][..length].chunks_exact(self.samples);
         for (pixel, out) in source.zip(row.chunks_exact_mut(channels.count())) {
-            let (colour, alpha) = match *pixel {
+            let (color, alpha) = match *pixel {
                 [grey] => ([grey; 3], 255),
                 [grey, alpha] => ([grey; 3], alpha),
                 [red, green, blue] => ([red, green, blue], 255),
@@ -358,13 +358,13 @@ impl Pixels {
                 [] => ([255; 3], 255),
             };
             let opacity = f32::from(alpha) / 255.0;
-            let seen = colour.map(|level| f32::from(level) * opacity + 255.0 * (1.0 - opacity));
+            let seen = color.map(|level| f32::from(level) * opacity + 255.0 * (1.0 - opacity));
             match out {
                 [grey] => *grey = 0.299 * seen[0] + 0.587 * seen[1] + 0.114 * seen[2],
-                colour => {
-                    colour.copy_from_slice(&seen);
+                color => {
+                    color.copy_from_slice(&seen);
                     if channels == Channels::Bgr {
-                        colour.reverse();
+                        color.reverse();
                     }
                 }
             }
@@ -382,27 +382,27 @@ struct Tap {
 fn taps(source: usize, target: usize, resize: Resize) -> Vec<Tap> {
     let ratio = source as f64 / target as f64;
     let tap = |index: usize| {
-        let (low, high, centre, reach);
+        let (low, high, center, reach);
         match resize {
             Resize::Area => {
                 (low, high) = (index as f64 * ratio, (index + 1) as f64 * ratio);
-                (centre, reach) = (0.0, 1.0);
+                (center, reach) = (0.0, 1.0);
             }
             Resize::Linear => {
-                (centre, reach) = ((index as f64 + 0.5) * ratio, 1.0);
-                (low, high) = (centre - reach, centre + reach);
+                (center, reach) = ((index as f64 + 0.5) * ratio, 1.0);
+                (low, high) = (center - reach, center + reach);
             }
             Resize::Bilinear => {
                 // Where the image shrinks, the triangle is as wide as what it covers.
-                (centre, reach) = ((index as f64 + 0.5) * ratio, ratio.max(1.0));
-                (low, high) = (centre - reach, centre + reach);
+                (center, reach) = ((index as f64 + 0.5) * ratio, ratio.max(1.0));
+                (low, high) = (center - reach, center + reach);
             }
         }
         let start = (low.floor().max(0.0) as usize).min(source - 1);
         let end = (high.ceil() as usize).clamp(start + 1, source);
         let weight = |place: usize| match resize {
             Resize::Area => (high.min(place as f64 + 1.0) - low.max(place as f64)).max(0.0),
-            Resize::Bilinear | Resize::Linear => (1.0 - (place as f64 + 0.5 - centre).abs() / reach).max(0.0),
+            Resize::Bilinear | Resize::Linear => (1.0 - (place as f64 + 0.5 - center).abs() / reach).max(0.0),
         };
         let weights: Vec<_> = (start..end).map(weight).collect();
         let sum: f64 = weights.iter().sum();

@@ -25,7 +25,7 @@ const COMMON: [&str; 8] = [
 ];
 
 /// Those for which it is not: it overflows in Softplus, and rounds otherwise in QuantizeLinear.
-const UNVERIFIED: [&str; 2] = ["waves", "quantised"];
+const UNVERIFIED: [&str; 2] = ["waves", "quantized"];
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kinds")
@@ -81,7 +81,7 @@ fn what_the_embedded_runtime_lacks_is_rejected_by_its_name() {
         ("trees", "TreeEnsembleRegressor"),
         ("waves", "`Softplus` (`/Softplus`): the operator is not verified"),
         (
-            "quantised",
+            "quantized",
             "`QuantizeLinear` (`xq`): the operator is not verified",
         ),
     ] {

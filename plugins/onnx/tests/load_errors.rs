@@ -29,12 +29,12 @@ const WRONG: &[(&str, &str, &str)] = &[
         "Frobnicate",
     ),
     (
-        "model = \"quantised_by_column.onnx\"\nruntime = \"rten\"",
+        "model = \"quantized_by_column.onnx\"\nruntime = \"rten\"",
         "model",
         "`MatMulInteger` (`dense`): the operator is not verified",
     ),
     (
-        "model = \"quantised_convolution.onnx\"\nruntime = \"rten\"",
+        "model = \"quantized_convolution.onnx\"\nruntime = \"rten\"",
         "model",
         "`ConvInteger` (`first`): the operator is not verified",
     ),

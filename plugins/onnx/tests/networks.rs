@@ -151,10 +151,10 @@ fn a_batch_fixed_to_one_runs_item_by_item_and_says_so() {
 #[test]
 fn logits_become_probabilities_of_the_labels() {
     let settings =
-        "[tasks.colour]\nlabels = [\"red\", \"green\", \"blue\"]\nactivation = \"softmax\"\ntop_k = 2";
-    let colours = network("channels", settings);
+        "[tasks.color]\nlabels = [\"red\", \"green\", \"blue\"]\nactivation = \"softmax\"\ntop_k = 2";
+    let colors = network("channels", settings);
     let item = json!({"image": [[[0.0]], [[2.0]], [[1.0]]]});
-    let answer = colours.predict("colour", &[item]).remove(0).expect("computed");
+    let answer = colors.predict("color", &[item]).remove(0).expect("computed");
     let sum: f64 = 1.0 + 1_f64.exp() + 2_f64.exp();
     assert_eq!(answer["label"], "green");
     assert!((answer["score"].as_f64().expect("a number") - 2_f64.exp() / sum).abs() < 1e-6);
@@ -168,7 +168,7 @@ fn logits_become_probabilities_of_the_labels() {
 }
 
 #[test]
-fn a_colour_image_becomes_planes_scaled_by_mean_and_deviation() {
+fn a_color_image_becomes_planes_scaled_by_mean_and_deviation() {
     let settings = "[tasks.sums]\nimage = { width = 2, height = 2, mean = [0.5, 0, 0], std = [0.5, 1, 0.5] }";
     let channels = network("channels", settings);
     channels.check_examples();

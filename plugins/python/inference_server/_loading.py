@@ -132,7 +132,7 @@ sys.path_hooks.insert(0, find_fresh)
 
 
 def import_file(path):
-    """The module in a file, whose folder is where it finds its neighbours."""
+    """The module in a file, whose folder is where it finds its neighbors."""
     path = os.path.realpath(path)
     folder, file_name = os.path.split(path)
     if not os.path.isfile(path):

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::cells::Cell;
 use crate::verdict::{BASELINES, Verdict};
 
-const COLOURS: [&str; 7] = [
+const COLORS: [&str; 7] = [
     "#999", "#c6dbef", "#9ecae1", "#6baed6", "#3182bd", "#08519c", "#e6550d",
 ];
 const BAR: usize = 6;
@@ -19,8 +19,8 @@ pub(crate) fn draw(cells: &[Cell], verdicts: &[Verdict]) -> String {
          <style>body{font:13px sans-serif;columns:30em}figure{break-inside:avoid;margin:0 0 1em}</style>\
          <h1>Mean latency by policy</h1><p>",
     );
-    for (name, colour) in names.zip(COLOURS) {
-        let _ = write!(page, "<span style='color:{colour}'>■</span> {name} ");
+    for (name, color) in names.zip(COLORS) {
+        let _ = write!(page, "<span style='color:{color}'>■</span> {name} ");
     }
     for (cell, verdict) in cells.iter().zip(verdicts) {
         let means: Vec<f64> = verdict
@@ -40,11 +40,11 @@ pub(crate) fn draw(cells: &[Cell], verdicts: &[Verdict]) -> String {
             verdict.p99(),
             verdict.throughput()
         );
-        for (nth, (mean, colour)) in means.iter().zip(COLOURS).enumerate() {
+        for (nth, (mean, color)) in means.iter().zip(COLORS).enumerate() {
             let (y, width) = (nth * (BAR + 1), mean / largest * WIDTH);
             let _ = write!(
                 page,
-                "<rect y={y} width={width:.0} height={BAR} fill='{colour}'><title>{mean:.2} ms</title></rect>"
+                "<rect y={y} width={width:.0} height={BAR} fill='{color}'><title>{mean:.2} ms</title></rect>"
             );
         }
         page.push_str("</svg></figure>");

@@ -137,7 +137,7 @@ pub struct InferStatistics {
     pub success: StatisticDuration,
     /// Failed requests.
     pub fail: StatisticDuration,
-    /// Queueing.
+    /// Queuing.
     pub queue: StatisticDuration,
     /// Preparing items.
     pub compute_input: StatisticDuration,

@@ -1,6 +1,6 @@
 //! How much a batch of a task may cost before memory runs out, as its batches teach.
 //!
-//! Memory is often short for a while only: another model of the same GPU loads, or a neighbour of the machine computes. So
+//! Memory is often short for a while only: another model of the same GPU loads, or a neighbor of the machine computes. So
 //! a limit that has held for a minute is raised by a quarter. Where that fails, what has held is the limit again, and has to
 //! hold for twice as long.
 

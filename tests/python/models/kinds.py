@@ -29,7 +29,7 @@ class Shape:
 
 class Box(TypedDict):
     corner: Tuple[int, int]
-    colour: Literal["red", "green"]
+    color: Literal["red", "green"]
 
 
 class Size(Enum):
@@ -100,7 +100,7 @@ class Kinds:
         return items
 
     def boxes(self, items: List[Box]) -> List[str]:
-        return [f"{item['corner']} {item['colour']}" for item in items]
+        return [f"{item['corner']} {item['color']}" for item in items]
 
     def choices(self, items: List[Union[int, Optional[Size]]]) -> List[str]:
         return [repr(item) for item in items]

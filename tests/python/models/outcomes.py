@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Colour(str, Enum):
+class Color(str, Enum):
     RED = "red"
 
 
@@ -87,8 +87,8 @@ class Outcomes:
         assert all(isinstance(item, np.uint8) for item in items)
         return [np.bool_(item) for item in items]
 
-    def colour(self, items: List[str]) -> List[str]:
-        return [Colour(item) for item in items]
+    def color(self, items: List[str]) -> List[str]:
+        return [Color(item) for item in items]
 
     def inside(self, items: List[List[Annotated[NDArray[np.int32], (-1,)]]]) -> List[int]:
         return [int(sum(part.sum() for part in item)) for item in items]

@@ -53,8 +53,8 @@ def picture(width, height, seed):
     for _ in range(6):
         x0, x1 = sorted(random.integers(0, width, 2).tolist())
         y0, y1 = sorted(random.integers(0, height, 2).tolist())
-        colour = tuple(random.integers(0, 256, 3).tolist())
-        (draw.ellipse if random.random() < 0.5 else draw.rectangle)([x0, y0, x1, y1], fill=colour)
+        color = tuple(random.integers(0, 256, 3).tolist())
+        (draw.ellipse if random.random() < 0.5 else draw.rectangle)([x0, y0, x1, y1], fill=color)
     noisy = random.integers(0, 256, (min(height, 24) // 3 + 1, min(width, 90) // 3 + 1, 3), dtype=np.uint8)
     image.paste(Image.fromarray(noisy), (width // 3, height // 3))
     return image
@@ -76,13 +76,13 @@ def with_alpha(image, mode):
     return image
 
 
-def png(width, height, depth, colour, rows, *chunks, interlaced=False):
+def png(width, height, depth, color, rows, *chunks, interlaced=False):
     """Returns a PNG of a kind that Pillow does not write."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, int(interlaced))
+    head = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, int(interlaced))
     data = zlib.compress(b"".join(b"\0" + row for row in rows), 9)
     body = [chunk(b"IHDR", head), *(chunk(*one) for one in chunks), chunk(b"IDAT", data), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
@@ -96,10 +96,10 @@ def bigger_than_it_says(said, side):
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def deep(width, height, colour, samples, seed):
+def deep(width, height, color, samples, seed):
     values = np.random.default_rng(seed).integers(0, 65536, (height, width * samples)).astype(">u2")
     values[0, :8] = [0, 1, 127, 128, 254, 255, 256, 65535]
-    return png(width, height, 16, colour, [row.tobytes() for row in values])
+    return png(width, height, 16, color, [row.tobytes() for row in values])
 
 
 def animated(images, kind):
@@ -118,8 +118,8 @@ def images():
     """Returns files by name: those decoded exactly, those decoded approximately, and those that are rejected."""
     turned = Image.Exif()
     turned[0x0112] = 6
-    grey, colour = picture(40, 50, 7).convert("L"), picture(45, 37, 8)
-    palette = colour.quantize(32)
+    grey, color = picture(40, 50, 7).convert("L"), picture(45, 37, 8)
+    palette = color.quantize(32)
     see_through = bytes(index * 8 for index in range(32))
     exact = {
         "landscape.png": saved(picture(90, 60, 1), "PNG"),
@@ -138,7 +138,7 @@ def images():
         "grey.png": saved(grey, "PNG"),
         "grey_alpha.png": saved(with_alpha(grey, "LA"), "PNG"),
         "grey_key.png": saved(grey, "PNG", transparency=int(np.median(np.asarray(grey)))),
-        "colour_key.png": saved(colour, "PNG", transparency=colour.getpixel((20, 20))),
+        "color_key.png": saved(color, "PNG", transparency=color.getpixel((20, 20))),
         "palette.png": saved(palette, "PNG"),
         "palette_key.png": saved(palette, "PNG", transparency=3),
         "palette_alpha.png": saved(palette, "PNG", transparency=see_through),
@@ -153,7 +153,7 @@ def images():
     }
     smooth = Image.fromarray(np.asarray(picture(5, 4, 19))).resize((70, 60), Image.Resampling.BICUBIC)
     close = {
-        "colour.jpg": saved(smooth, "JPEG", quality=90),
+        "color.jpg": saved(smooth, "JPEG", quality=90),
         "grey.jpg": saved(smooth.convert("L"), "JPEG", quality=90),
         "turned.jpg": saved(smooth, "JPEG", quality=90, exif=turned),
         "progressive.jpg": saved(smooth, "JPEG", quality=90, progressive=True),
@@ -165,7 +165,7 @@ def images():
         "animated.webp": animated(frames, "WEBP"),
         "animated.gif": animated(frames, "GIF"),
         "cut.png": exact["landscape.png"][:900],
-        "cut.jpg": close["colour.jpg"][:40],
+        "cut.jpg": close["color.jpg"][:40],
         "cut.webp": exact["lossless.webp"][:100],
         # The header of an image of 4 gigapixels.
         "bomb.png": png(65535, 65535, 8, 2, []),
@@ -290,8 +290,8 @@ def answers(folder, files):
     with torch.no_grad():
         text = [model.get_text_features(torch.tensor([ids])).pooler_output[0] for ids in ids]
         image = [model.get_image_features(pixels).pooler_output[0] for pixels in pixels]
-        labelled = tokens([TEMPLATE.format(label) for label in LABELS], padding=True, return_tensors="pt")
-        logits = model(**labelled, pixel_values=torch.cat(pixels)).logits_per_image
+        labeled = tokens([TEMPLATE.format(label) for label in LABELS], padding=True, return_tensors="pt")
+        logits = model(**labeled, pixel_values=torch.cat(pixels)).logits_per_image
     answers = {
         "ids": ids,
         "text": [rounded(features) for features in text],

@@ -144,9 +144,9 @@ class Detector(nn.Module):
 
     def forward(self, image):
         x = self.net(image).permute(0, 2, 3, 1)
-        centres = (torch.sigmoid(x[..., :2]) + self.grid) * 4
+        centers = (torch.sigmoid(x[..., :2]) + self.grid) * 4
         sizes = torch.exp(x[..., 2:4].clamp(-2, 2))
-        boxes = torch.cat([centres - sizes / 2, centres + sizes / 2], -1).flatten(1, 2)
+        boxes = torch.cat([centers - sizes / 2, centers + sizes / 2], -1).flatten(1, 2)
         scores, best = torch.sigmoid(x[..., 4]).flatten(1).topk(3)
         chosen = boxes.gather(1, best[..., None].expand(-1, -1, 4))
         return torch.where(scores[..., None] > 0.5, chosen, -torch.ones_like(chosen)), best, scores > 0.5
@@ -243,8 +243,8 @@ def trees():
     answer("trees", [{"x": floats(3)} for _ in range(6)])
 
 
-def quantised():
-    """Weights and activations in 8 bits, each dequantised before use, as quantisation tools write them."""
+def quantized():
+    """Weights and activations in 8 bits, each dequantized before use, as quantization tools write them."""
     weight = SOURCE.integers(-100, 100, (6, 4)).astype(np.int8)
     constant = lambda name, array: numpy_helper.from_array(np.asarray(array), name)
     nodes = [
@@ -256,7 +256,7 @@ def quantised():
     ]
     graph = helper.make_graph(
         nodes,
-        "quantised",
+        "quantized",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 6])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
         [
@@ -268,8 +268,8 @@ def quantised():
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    (HERE / "quantised.onnx").write_bytes(model.SerializeToString())
-    answer("quantised", [{"x": floats(6)} for _ in range(4)])
+    (HERE / "quantized.onnx").write_bytes(model.SerializeToString())
+    answer("quantized", [{"x": floats(6)} for _ in range(4)])
 
 
 def main():
@@ -295,7 +295,7 @@ def main():
     sounds = [{"sound": floats(1, length)} for length in (40, 40, 65)]
     export("waves", Waves(), sounds, ["sound"], ["power", "envelope"], {"sound": {2: "time"}, "envelope": {1: "steps"}})
     export("detector", Detector(), [{"image": floats(3, 16, 16)} for _ in range(3)], ["image"], ["boxes", "best", "sure"])
-    quantised()
+    quantized()
     words()
     trees()
 

@@ -308,7 +308,7 @@ save(
     [sequence("list", T.FLOAT, ["rows", 2]), value("x", T.FLOAT, "rows", 2)],
     [sequence("longer", T.FLOAT, ["rows", 2])],
 )
-# What the runtime lacks, what it computes wrongly (`quantised` it computes right), and what it cannot hold.
+# What the runtime lacks, what it computes wrongly (`quantized` it computes right), and what it cannot hold.
 save(
     "unknown_operator",
     [h.make_node("Frobnicate", ["x"], ["y"], name="strange", domain="example.org")],
@@ -316,7 +316,7 @@ save(
     [value("y", T.FLOAT, N, 2)],
     domains=["example.org"],
 )
-for name, zeros in [("quantised_by_column", [1, 2]), ("quantised", [1, 1])]:
+for name, zeros in [("quantized_by_column", [1, 2]), ("quantized", [1, 1])]:
     save(
         name,
         [h.make_node("MatMulInteger", ["x", "weights", "", "zeros"], ["y"], name="dense")],
@@ -325,7 +325,7 @@ for name, zeros in [("quantised_by_column", [1, 2]), ("quantised", [1, 1])]:
         [constant("weights", np.array([[3, 3], [5, 5]], np.uint8)), constant("zeros", np.array(zeros, np.uint8))],
     )
 save(
-    "quantised_convolution",
+    "quantized_convolution",
     [h.make_node("ConvInteger", ["x", "weights"], ["y"], name="first", kernel_shape=[1, 1])],
     [value("x", T.UINT8, N, 1, 2, 2)],
     [value("y", T.INT32, N, 1, 2, 2)],

@@ -3,7 +3,7 @@
 
 #![allow(
     unsafe_code,
-    reason = "pyo3 can neither name the program nor ask a library that is not initialised for its version"
+    reason = "pyo3 can neither name the program nor ask a library that is not initialized for its version"
 )]
 
 use std::ffi::{CStr, c_int};
@@ -86,7 +86,7 @@ fn name_program(executable: &Path) -> Result<(), LoadError> {
         .chain(['\0'])
         .map(|letter| letter as u32 as libc::wchar_t)
         .collect();
-    // SAFETY: Python has not been initialised, under the lock of `start`; the text ends in 0 and is never freed.
+    // SAFETY: Python has not been initialized, under the lock of `start`; the text ends in 0 and is never freed.
     unsafe { ffi::Py_SetProgramName(wide.leak().as_ptr()) };
     Ok(())
 }
@@ -97,7 +97,7 @@ fn use_utf8() {
     // SAFETY: the name ends in 0.
     let mode = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"Py_UTF8Mode".as_ptr()) }.cast::<c_int>();
     // SAFETY: it is null, which `as_mut` checks, or the address of the `int` of that name, which nothing else uses before Python
-    // is initialised, under the lock of `start`.
+    // is initialized, under the lock of `start`.
     if let Some(mode) = unsafe { mode.as_mut() } {
         *mode = 1;
     }
