@@ -14,6 +14,7 @@ mod browser;
 mod chaos;
 mod clip;
 mod commands;
+mod comparison;
 mod connections;
 mod content_types;
 mod conventions;

@@ -1,0 +1,66 @@
+"""Installs what the comparison needs into the user's cache directory: pinned packages, and MiniLM as a file of ONNX."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[2]
+REQUIREMENTS = HERE / "requirements.txt"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inference-server"
+DIRECTORY = CACHE / "comparison"
+PYTHON = DIRECTORY / "venv/bin/python3"
+MINILM = CACHE / "models/all-MiniLM-L6-v2"
+
+
+STAMP = DIRECTORY / "installed.txt"
+
+
+def installed():
+    return STAMP.exists() and STAMP.read_text() == REQUIREMENTS.read_text()
+
+
+def install():
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    with open(DIRECTORY / "lock", "w") as lock:
+        # Two runs at the same time would write to the same files.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not installed():
+            print(f"installing packages into {PYTHON.parents[1]}", file=sys.stderr)
+            venv.create(PYTHON.parents[1], with_pip=True)
+            pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", REQUIREMENTS]
+            subprocess.run(pip, check=True, stdout=sys.stderr)
+            STAMP.write_text(REQUIREMENTS.read_text())
+        fetch = REPOSITORY / "plugins/sentence-embeddings/fetch-minilm"
+        subprocess.run([fetch, MINILM], env=os.environ | {"PYTHON": str(PYTHON)}, check=True)
+        if not (DIRECTORY / "tokenizer.json").exists():
+            subprocess.run([PYTHON, __file__], check=True)
+
+
+def write_minilm():
+    """Writes the network as PyTorch would export it, and its tokenizer. Runs in the virtual environment."""
+    sys.path.insert(0, str(REPOSITORY / "plugins/sentence-embeddings/benches"))
+    import onnxruntime_forward
+
+    (DIRECTORY / "minilm.onnx").write_bytes(onnxruntime_forward.build(MINILM).SerializeToString())
+    (DIRECTORY / "tokenizer.json").write_bytes((MINILM / "tokenizer.json").read_bytes())
+
+
+def embed(texts):
+    """The vectors of texts, each computed alone: what every server must answer."""
+    script = (
+        "import json, sys; import models; model = models.loaded('MiniLm')\n"
+        "print(json.dumps([model.predict([text])[0].tolist() for text in json.load(sys.stdin)]))"
+    )
+    variables = os.environ | {"COMPARISON_MODELS": str(DIRECTORY), "PYTHONPATH": str(HERE)}
+    command = [PYTHON, "-c", script]
+    result = subprocess.run(command, input=json.dumps(texts), env=variables, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(result.stdout)
+
+
+if __name__ == "__main__":
+    write_minilm()
