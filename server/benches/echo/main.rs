@@ -1,13 +1,14 @@
-//! The overhead of the server: the real executable with the template plugin, over loopback.
+//! What the server itself costs: the real executable with the template plugin, over loopback.
 //!
-//! The model returns immediately, so everything that is measured is the server: HTTP, admission, the batcher, the plugin
-//! boundary and the reply. Client and server share the machine. `GET /livez` with the same client is the baseline: the cost of
-//! HTTP alone.
+//! The model answers at once, so everything that is measured is the server: HTTP, admission, the batcher, the plugin boundary
+//! and the reply. Next to it, the same load goes to actix-web alone. Client and servers share the machine.
 
 #![allow(clippy::print_stdout, reason = "the report is the output")]
 
+mod bare;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod overhead;
 mod report;
 
 use std::error::Error;
@@ -20,48 +21,105 @@ use std::time::Duration;
 use clap::Parser;
 use inference_server::clock;
 
+use bare::Bare;
 use harness::load::{Load, get, post};
 use harness::server::{self, Server};
-use report::{Health, Report, Row};
+use overhead::Cell;
+use report::{Health, Report};
 
-/// Measure requests per second, latency, CPU time per request, memory and startup time of the server
+/// Compares the server with actix-web alone, and measures its memory, its start, and its probes under load.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Duration of each measurement, in seconds
+    /// Seconds for each measurement
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Number of keep-alive connections of the parallel measurements
+    /// Numbers of keep-alive connections
+    #[arg(long, value_delimiter = ',', default_value = "1,64,256")]
+    connections: Vec<usize>,
+    /// Items in each request of the last measurement
     #[arg(long, default_value_t = 64)]
-    connections: usize,
-    /// Length of the text that is sent, in characters
+    items: usize,
+    /// Characters of the text that is sent
     #[arg(long, default_value_t = 200)]
     characters: usize,
+    /// Compare with actix-web, and measure nothing else
+    #[arg(long)]
+    overhead: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Passed by cargo
+    /// Be the baseline
+    #[arg(long, hide = true)]
+    bare: bool,
+    /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    match measure(&args) {
-        Ok(report) if args.json => println!("{}", report.json()),
-        Ok(report) => print!("{report}"),
-        Err(error) => {
-            eprintln!("echo: {error}");
-            return ExitCode::FAILURE;
-        }
+    let result = if args.bare {
+        bare::serve().map_err(Into::into)
+    } else {
+        measure(&args).map(|report| {
+            if args.json {
+                println!("{}", report.json());
+            } else {
+                print!("{report}");
+            }
+        })
+    };
+    if let Err(error) = result {
+        eprintln!("echo: {error}");
+        return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
 
-/// `greedy`, so that work is measured rather than waiting.
-const ECHO: &str =
-    "[[models]]\nname = \"template\"\nplugin = \"template\"\n[models.batching]\npolicy = \"greedy\"\n";
+/// `greedy`, so that what is measured is work and not waiting, and a queue for all items of all connections.
+const ECHO: &str = "[[models]]\nname = \"template\"\nplugin = \"template\"\n\
+    [models.batching]\npolicy = \"greedy\"\nmax_queue_size = 1000000\n";
 
 fn measure(args: &Args) -> Result<Report, Box<dyn Error>> {
+    let duration = Duration::from_secs(args.seconds);
+    let server = Server::start(ECHO)?;
+    let idle_rss = server.resident_bytes()?;
+    let bare = Bare::start()?;
+    let text = "x".repeat(args.characters);
+    let single = args.connections.iter().map(|&connections| Cell {
+        connections,
+        items: 1,
+    });
+    let several = Cell {
+        connections: args.connections.get(1).copied().unwrap_or(1),
+        items: args.items,
+    };
+    let overhead = single
+        .chain([several])
+        .map(|cell| overhead::measure(&server, &bare, cell, &text, duration))
+        .collect::<Result<_, _>>()?;
+    let busy_rss = server.resident_bytes()?;
+    server.stop()?;
+    drop(bare);
+    let rest = if args.overhead {
+        None
+    } else {
+        Some(report::Rest {
+            start_to_ready: start_to_ready()?,
+            idle_rss,
+            busy_rss,
+            health: health_while_computing(duration).map_err(|error| error.to_string()),
+            binary_bytes: server::stripped_bytes(&server::binary())?,
+            plugin_bytes: server::stripped_bytes(&server::plugin("template"))?,
+        })
+    };
+    Ok(Report { overhead, rest })
+}
+
+const STARTS: usize = 5;
+
+/// The median of a few starts.
+fn start_to_ready() -> Result<Duration, Box<dyn Error>> {
     let mut starts = (0..STARTS)
         .map(|_| {
             let server = Server::start(ECHO)?;
@@ -71,68 +129,13 @@ fn measure(args: &Args) -> Result<Report, Box<dyn Error>> {
         })
         .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
     starts.sort_unstable();
-    let server = Server::start(ECHO)?;
-    let idle_rss = server.resident_bytes()?;
-    let echo = post(
-        "/v1/models/template/tasks/echo/predict",
-        &format!("\"{}\"", "x".repeat(args.characters)),
-    );
-    let livez = get("/livez");
-    let duration = Duration::from_secs(args.seconds);
-    let mut rows = Vec::new();
-    for (name, request, connections) in [
-        ("GET /livez", &livez, 1),
-        ("GET /livez", &livez, args.connections),
-        ("echo", &echo, 1),
-        ("echo", &echo, args.connections),
-    ] {
-        rows.push(row(&server, name, request, connections, duration)?);
-    }
-    let busy_rss = server.resident_bytes()?;
-    server.stop()?;
-    Ok(Report {
-        rows,
-        start_to_ready: starts[STARTS / 2],
-        idle_rss,
-        busy_rss,
-        health: health_while_computing(duration).map_err(|error| error.to_string()),
-        binary_bytes: server::stripped_bytes(&server::binary())?,
-        plugin_bytes: server::stripped_bytes(&server::plugin("template"))?,
-    })
-}
-
-const STARTS: usize = 5;
-
-fn row(
-    server: &Server,
-    name: &'static str,
-    request: &[u8],
-    connections: usize,
-    duration: Duration,
-) -> Result<Row, Box<dyn Error>> {
-    let load = Load {
-        address: server.address,
-        request,
-        connections,
-    };
-    load.run(duration / 10)?;
-    let before = server.cpu_time()?;
-    let latencies = load.run(duration)?;
-    let cpu = server.cpu_time()? - before;
-    Ok(Row {
-        name,
-        connections,
-        per_second: latencies.count() as f64 / latencies.elapsed.as_secs_f64(),
-        p50: latencies.quantile(0.5),
-        p99: latencies.quantile(0.99),
-        cpu_per_request: cpu / u32::try_from(latencies.count())?,
-    })
+    Ok(starts[STARTS / 2])
 }
 
 const BUSY: &str =
     "[[models]]\nname = \"busy\"\nplugin = \"misbehave\"\n[models.batching]\npolicy = \"off\"\n";
 
-/// Latency of health checks and metrics while a model keeps every core busy.
+/// How fast health and metrics are answered while a model keeps every core busy.
 fn health_while_computing(duration: Duration) -> Result<Health, Box<dyn Error>> {
     let server = Server::start(BUSY)?;
     let address = server.address;
@@ -166,7 +169,7 @@ fn health_while_computing(duration: Duration) -> Result<Health, Box<dyn Error>> 
     health
 }
 
-/// The 99th percentile of requests at intervals of a few milliseconds, like those of a prober.
+/// The 99th percentile of requests that come every few milliseconds, as a prober's would.
 fn probe(address: SocketAddr, path: &str, duration: Duration) -> Result<Duration, Box<dyn Error>> {
     let request = get(path);
     let load = Load {

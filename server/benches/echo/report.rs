@@ -1,19 +1,11 @@
-//! The results, as a table and as JSON.
+//! What was measured, as a table for people and as JSON.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde_json::json;
 
-/// A measurement of throughput.
-pub(crate) struct Row {
-    pub(crate) name: &'static str,
-    pub(crate) connections: usize,
-    pub(crate) per_second: f64,
-    pub(crate) p50: Duration,
-    pub(crate) p99: Duration,
-    pub(crate) cpu_per_request: Duration,
-}
+use crate::overhead::{Comparison, Figures};
 
 /// The 99th percentiles while a model computes on every core.
 pub(crate) struct Health {
@@ -21,9 +13,14 @@ pub(crate) struct Health {
     pub(crate) metrics: Duration,
 }
 
-/// All results.
+/// Everything.
 pub(crate) struct Report {
-    pub(crate) rows: Vec<Row>,
+    pub(crate) overhead: Vec<Comparison>,
+    pub(crate) rest: Option<Rest>,
+}
+
+/// What is not compared with anything.
+pub(crate) struct Rest {
     pub(crate) start_to_ready: Duration,
     pub(crate) idle_rss: u64,
     pub(crate) busy_rss: u64,
@@ -33,37 +30,49 @@ pub(crate) struct Report {
     pub(crate) plugin_bytes: u64,
 }
 
-impl Report {
-    pub(crate) fn json(&self) -> serde_json::Value {
-        let rows: Vec<_> = self
-            .rows
-            .iter()
-            .map(|row| {
-                json!({
-                    "name": row.name,
-                    "connections": row.connections,
-                    "requests_per_second": row.per_second.round(),
-                    "p50_us": micros(row.p50),
-                    "p99_us": micros(row.p99),
-                    "server_cpu_us_per_request": micros(row.cpu_per_request),
-                })
+impl Comparison {
+    fn median_ratio(&self) -> f64 {
+        self.ratios[self.ratios.len() / 2]
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let figures = |figures: &Figures| {
+            json!({
+                "requests_per_second": figures.per_second.round(),
+                "p50_us": micros(figures.p50),
+                "p99_us": micros(figures.p99),
+                "cpu_us_per_item": micros(figures.cpu_per_item),
             })
-            .collect();
-        let health = match &self.health {
-            Ok(health) => {
-                json!({"readyz_p99_us": micros(health.readyz), "metrics_p99_us": micros(health.metrics)})
-            }
-            Err(reason) => json!({ "not_measured": reason }),
         };
         json!({
-            "rows": rows,
-            "start_to_ready_us": micros(self.start_to_ready),
-            "idle_rss_bytes": self.idle_rss,
-            "rss_after_load_bytes": self.busy_rss,
-            "while_computing": health,
-            "binary_bytes": self.binary_bytes,
-            "template_plugin_bytes": self.plugin_bytes,
+            "connections": self.cell.connections,
+            "items": self.cell.items,
+            "actix_web": figures(&self.bare),
+            "server": figures(&self.server),
+            "cpu_ratio": self.median_ratio(),
         })
+    }
+}
+
+impl Report {
+    pub(crate) fn json(&self) -> serde_json::Value {
+        let overhead: Vec<_> = self.overhead.iter().map(Comparison::json).collect();
+        let mut report = json!({ "overhead": overhead });
+        if let Some(rest) = &self.rest {
+            let health = match &rest.health {
+                Ok(health) => {
+                    json!({"readyz_p99_us": micros(health.readyz), "metrics_p99_us": micros(health.metrics)})
+                }
+                Err(reason) => json!({ "not_measured": reason }),
+            };
+            report["start_to_ready_us"] = json!(micros(rest.start_to_ready));
+            report["idle_rss_bytes"] = json!(rest.idle_rss);
+            report["rss_after_load_bytes"] = json!(rest.busy_rss);
+            report["while_computing"] = health;
+            report["binary_bytes"] = json!(rest.binary_bytes);
+            report["template_plugin_bytes"] = json!(rest.plugin_bytes);
+        }
+        report
     }
 }
 
@@ -79,61 +88,52 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<12} {:>11} {:>11} {:>10} {:>10} {:>16}",
-            "request", "connections", "requests/s", "p50 us", "p99 us", "server CPU us"
+            "{:<11} {:>5}  {:<12} {:>10} {:>8} {:>8} {:>14}  {:>9}",
+            "connections", "items", "", "requests/s", "p50 us", "p99 us", "CPU ms per", "CPU ratio"
         )?;
-        for row in &self.rows {
-            writeln!(
-                f,
-                "{:<12} {:>11} {:>11.0} {:>10.0} {:>10.0} {:>16.1}",
-                row.name,
-                row.connections,
-                row.per_second,
-                micros(row.p50),
-                micros(row.p99),
-                micros(row.cpu_per_request)
-            )?;
-        }
-        writeln!(f)?;
-        writeln!(
-            f,
-            "start to ready (median)     {:>8.1} ms",
-            micros(self.start_to_ready) / 1e3
-        )?;
-        writeln!(
-            f,
-            "resident memory, idle       {:>8.1} MiB",
-            mebibytes(self.idle_rss)
-        )?;
-        writeln!(
-            f,
-            "resident memory, after load {:>8.1} MiB",
-            mebibytes(self.busy_rss)
-        )?;
-        match &self.health {
-            Ok(health) => {
+        writeln!(f, "{:>73}", "1000 items")?;
+        for comparison in &self.overhead {
+            let lowest = comparison.ratios[0];
+            let highest = comparison.ratios[comparison.ratios.len() - 1];
+            let ratio = format!("{:.2} ({lowest:.2}–{highest:.2})", comparison.median_ratio());
+            for (name, figures, ratio) in [
+                ("actix-web", &comparison.bare, ""),
+                ("this server", &comparison.server, ratio.as_str()),
+            ] {
                 writeln!(
                     f,
-                    "/readyz p99, cores busy     {:>8.2} ms",
-                    micros(health.readyz) / 1e3
-                )?;
-                writeln!(
-                    f,
-                    "/metrics p99, cores busy    {:>8.2} ms",
-                    micros(health.metrics) / 1e3
+                    "{:>11} {:>5}  {name:<12} {:>10.0} {:>8.0} {:>8.0} {:>14.2}  {ratio}",
+                    comparison.cell.connections,
+                    comparison.cell.items,
+                    figures.per_second,
+                    micros(figures.p50),
+                    micros(figures.p99),
+                    micros(figures.cpu_per_item),
                 )?;
             }
-            Err(reason) => writeln!(f, "health while cores are busy: not measured: {reason}")?,
         }
-        writeln!(
-            f,
-            "server binary, stripped     {:>8.1} MiB",
-            mebibytes(self.binary_bytes)
-        )?;
-        writeln!(
-            f,
-            "template plugin, stripped   {:>8.1} MiB",
-            mebibytes(self.plugin_bytes)
-        )
+        match &self.rest {
+            Some(rest) => write!(f, "\n{rest}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, value: f64, unit: &str| writeln!(f, "{name:<27} {value:>8.2} {unit}");
+        line("start to ready (median)", micros(self.start_to_ready) / 1e3, "ms")?;
+        line("resident memory, idle", mebibytes(self.idle_rss), "MiB")?;
+        line("resident memory, after load", mebibytes(self.busy_rss), "MiB")?;
+        if let Ok(health) = &self.health {
+            line("/readyz p99, cores busy", micros(health.readyz) / 1e3, "ms")?;
+            line("/metrics p99, cores busy", micros(health.metrics) / 1e3, "ms")?;
+        }
+        line("server binary, stripped", mebibytes(self.binary_bytes), "MiB")?;
+        line("template plugin, stripped", mebibytes(self.plugin_bytes), "MiB")?;
+        if let Err(reason) = &self.health {
+            writeln!(f, "probes while cores are busy: not measured, {reason}")?;
+        }
+        Ok(())
     }
 }

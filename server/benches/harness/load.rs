@@ -149,7 +149,16 @@ fn content_length(head: &str) -> io::Result<usize> {
 
 /// A request with one item, as JSON.
 pub(crate) fn post(path: &str, item: &str) -> Vec<u8> {
-    let body = format!("{{\"input\":{item}}}");
+    post_body(path, &format!("{{\"input\":{item}}}"))
+}
+
+/// A request with several items that are equal.
+pub(crate) fn post_items(path: &str, item: &str, count: usize) -> Vec<u8> {
+    let items = vec![item; count].join(",");
+    post_body(path, &format!("{{\"inputs\":[{items}]}}"))
+}
+
+fn post_body(path: &str, body: &str) -> Vec<u8> {
     format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()

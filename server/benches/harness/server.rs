@@ -98,7 +98,7 @@ impl Server {
 
     /// CPU time of all threads since the start.
     pub(crate) fn cpu_time(&self) -> Result<Duration, Box<dyn Error>> {
-        self.sum_of_times(&["utime", "stime"])
+        cpu_time_of(self.child.id())
     }
 
     /// CPU time, including that of all child processes that have exited.
@@ -151,6 +151,21 @@ impl Drop for Server {
             let _ = log.join();
         }
     }
+}
+
+/// CPU time of all threads of a process that have not exited, to the nanosecond.
+pub(crate) fn cpu_time_of(pid: u32) -> Result<Duration, Box<dyn Error>> {
+    let mut nanoseconds = 0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may exit meanwhile.
+        if let Ok(times) = std::fs::read_to_string(thread?.path().join("schedstat")) {
+            let running = times.split_ascii_whitespace().next();
+            nanoseconds += running
+                .ok_or("`schedstat` of a thread is empty")?
+                .parse::<u64>()?;
+        }
+    }
+    Ok(Duration::from_nanos(nanoseconds))
 }
 
 fn configuration(models: &str) -> String {
