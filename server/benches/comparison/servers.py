@@ -103,9 +103,10 @@ class Starter:
         # Of the batches of other servers, in seconds.
         self.max_delay = max_delay
 
-    def python_server(self, script, classes, workers):
+    def python_server(self, script, classes, workers, max_delay=None):
         port = free_port()
-        command = [self.python, HERE / script, port, workers, MAX_BATCH_SIZE, self.max_delay, *classes]
+        max_delay = self.max_delay if max_delay is None else max_delay
+        command = [self.python, HERE / script, port, workers, MAX_BATCH_SIZE, max_delay, *classes]
         return Server([*map(str, command)], port, "/{model}", self.variables())
 
     def variables(self):
