@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -45,7 +45,7 @@ impl AccessLog {
             trace: trace_id(&header).unwrap_or_default().to_owned(),
             method: method.into(),
             path: path.into(),
-            client: client.map(|client| client.ip().to_string()).unwrap_or_default(),
+            client: client.map(|client| client.ip()),
             started: clock::now(),
             status: CLIENT_CLOSED_REQUEST.into(),
             log: self.clone(),
@@ -81,7 +81,7 @@ pub struct AccessRecord {
     trace: String,
     method: String,
     path: String,
-    client: String,
+    client: Option<IpAddr>,
     started: Instant,
     status: i32,
 }
@@ -112,6 +112,7 @@ impl Drop for AccessRecord {
             return;
         }
         let elapsed = clock::now().saturating_duration_since(self.started);
+        let client = self.client.map(|client| client.to_string()).unwrap_or_default();
         log::info!(
             target: "access",
             method = self.method.as_str(),
@@ -120,7 +121,7 @@ impl Drop for AccessRecord {
             duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3,
             request_id = self.id.as_str(),
             trace_id = self.trace.as_str(),
-            client = self.client.as_str();
+            client = client.as_str();
             "request"
         );
     }
