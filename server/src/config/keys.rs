@@ -227,7 +227,7 @@ section! {
         cors_allowed_origins: Vec<String> = List(CORS_ORIGIN), Value("[]"), "INFERENCE_CORS_ALLOWED_ORIGINS";
         /// Scheduling niceness of threads and processes that load or run models. 0 is the priority of the server itself, 19
         /// the lowest. Values above 0 keep health checks responsive while models use every core.
-        model_nice: u8 = Integer::<u8>::new(0, 19), Value("5"), "INFERENCE_MODEL_NICE";
+        model_nice: u8 = Integer::<u8>::new(0, 19), Value("2"), "INFERENCE_MODEL_NICE";
         /// API keys. If any is set, every request except those for health, metrics and documentation must carry one as
         /// `authorization: Bearer KEY`.
         api_keys: Vec<Secret> = List(SecretText(KEY)), Value("[]"), "INFERENCE_API_KEYS";

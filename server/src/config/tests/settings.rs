@@ -43,7 +43,7 @@ fn an_empty_file_has_the_default_settings() {
             scratch_dir: "/tmp",
             compression: true,
             cors_allowed_origins: [],
-            model_nice: 5,
+            model_nice: 2,
             api_keys: [],
             admin_key: None,
             docs: true,
