@@ -60,7 +60,7 @@ impl AccessLog {
         )
     }
 
-    fn logs(&self, path: &str) -> bool {
+    fn should_log(&self, path: &str) -> bool {
         self.enabled && !self.exclude.iter().any(|pattern| path_matches(pattern, path))
     }
 }
@@ -108,7 +108,7 @@ impl AccessRecord {
 
 impl Drop for AccessRecord {
     fn drop(&mut self) {
-        if !self.log.logs(&self.path) {
+        if !self.log.should_log(&self.path) {
             return;
         }
         let elapsed = clock::now().saturating_duration_since(self.started);
@@ -154,7 +154,7 @@ mod tests {
         let log = AccessLog::new(&settings.logging);
         for route in crate::routes::ALL {
             for path in route.patterns {
-                assert_eq!(log.logs(path), !route.is_probe, "{path}");
+                assert_eq!(log.should_log(path), !route.is_probe, "{path}");
             }
         }
     }

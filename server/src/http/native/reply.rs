@@ -51,7 +51,7 @@ pub fn encode_reply(head: &ReplyHead<'_>, outcomes: &[Result<Value, ItemError>])
         Form::Single => b",\"output\":",
     });
     let mut succeeded = 0;
-    let mut worst: Option<Failure> = None;
+    let mut most_severe: Option<Failure> = None;
     for (index, outcome) in outcomes.iter().enumerate() {
         if index > 0 {
             body.push(b',');
@@ -66,8 +66,11 @@ pub fn encode_reply(head: &ReplyHead<'_>, outcomes: &[Result<Value, ItemError>])
             Err(failure) => {
                 body.truncate(start);
                 write_error(&mut body, &failure, None);
-                if worst.as_ref().is_none_or(|worst| worst.code < failure.code) {
-                    worst = Some(Failure {
+                if most_severe
+                    .as_ref()
+                    .is_none_or(|most_severe| most_severe.code < failure.code)
+                {
+                    most_severe = Some(Failure {
                         message: item_message(head.form, index, &failure.message),
                         ..failure
                     });
@@ -75,7 +78,7 @@ pub fn encode_reply(head: &ReplyHead<'_>, outcomes: &[Result<Value, ItemError>])
             }
         }
     }
-    let failed = worst.filter(|_| succeeded == 0);
+    let failed = most_severe.filter(|_| succeeded == 0);
     if let (Form::Single, Some(failure)) = (head.form, &failed) {
         return EncodedReply {
             status: failure.code.status(),
