@@ -26,6 +26,12 @@ pub enum ItemError {
         /// The stage that the item was in.
         stage: Stage,
     },
+    /// No batch could return an output before the deadline, and other items need the room.
+    #[error("the item cannot be answered within its deadline of {} ms", .timeout.as_millis())]
+    Infeasible {
+        /// The deadline, from the arrival of the request.
+        timeout: Duration,
+    },
     /// The server dropped the item without an outcome, which is a bug.
     #[error("the item was lost in the server")]
     Lost,

@@ -4,6 +4,8 @@
 //! value are omitted.
 
 use std::io::Write;
+use std::panic::{self, PanicHookInfo};
+use std::thread;
 
 use env_logger::fmt::Formatter;
 use env_logger::{Builder, TimestampPrecision};
@@ -11,9 +13,10 @@ use log::kv::{Error, Key, Value, VisitSource};
 use log::{LevelFilter, Record};
 use serde_json::{Map, Value as Json};
 
+use crate::batch_context::{BatchContext, log_batch};
 use crate::config::{LogFormat, LoggingSettings};
 
-/// Starts logging to standard error. Must be called once.
+/// Starts logging to standard error, panics included. Must be called once.
 pub fn start(settings: &LoggingSettings) {
     let mut builder = Builder::new();
     // The server logs the same events itself. The filter of the operator can enable these modules.
@@ -35,6 +38,19 @@ pub fn start(settings: &LoggingSettings) {
     }
     // Fails only if a test has already set a logger.
     let _ = builder.try_init();
+    panic::set_hook(Box::new(log_panic));
+}
+
+/// Logs a panic, with the batch that the thread was working on.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("unnamed");
+    let message = panic.payload_as_str().unwrap_or("no message");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    match BatchContext::current() {
+        Some(context) => log_batch!(error, context, "thread `{name}` panicked at {place}: {message}"),
+        None => log::error!("thread `{name}` panicked at {place}: {message}"),
+    }
 }
 
 struct TextPairs<'a>(&'a mut Formatter);

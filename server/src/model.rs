@@ -61,6 +61,11 @@ pub enum Health {
         /// What happened last.
         reason: String,
     },
+    /// It cannot run any batch until it is reloaded. Requests are rejected, and queued items fail.
+    Failed {
+        /// What happened.
+        reason: String,
+    },
 }
 
 impl BatchError {

@@ -155,7 +155,12 @@ impl ModelEntry {
     pub fn reason_for(&self, operator: bool) -> Option<String> {
         match (&self.state, self.health()) {
             (ModelState::Failed { reason }, _) => Some(reason.text(operator).to_owned()),
-            (_, Some(Health::Recovering { reason } | Health::CrashLoop { reason })) => Some(reason),
+            (
+                _,
+                Some(
+                    Health::Recovering { reason } | Health::CrashLoop { reason } | Health::Failed { reason },
+                ),
+            ) => Some(reason),
             (ModelState::Loading | ModelState::Ready(_) | ModelState::Unloaded, _) => None,
         }
     }

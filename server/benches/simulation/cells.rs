@@ -171,7 +171,73 @@ pub(crate) fn held_out(items: usize) -> Vec<Cell> {
     cells
 }
 
-/// Every cell, each measured over at least so many items.
+/// Clients, the items of each request, and workers: also more items than all workers take at once.
+const CREWS: [(usize, usize, usize); 12] = [
+    (4, 8, 1),
+    (12, 4, 1),
+    (50, 3, 1),
+    (2, 1, 2),
+    (8, 1, 2),
+    (32, 1, 2),
+    (96, 1, 2),
+    (16, 4, 2),
+    (8, 1, 4),
+    (24, 1, 4),
+    (64, 1, 4),
+    (200, 1, 4),
+];
+
+/// Cells with several workers, with requests of several items, and with more clients than a batch holds.
+pub(crate) fn several(items: usize) -> Vec<Cell> {
+    SERVICES
+        .into_iter()
+        .flat_map(|service| several_of(service, items))
+        .collect()
+}
+
+fn several_of(service: Service, items: usize) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    let world = |callers, workers, items| World {
+        callers,
+        service,
+        max_batch_size: MAX_BATCH,
+        workers,
+        items,
+        seed: 7,
+    };
+    for (think_name, think) in [THINKS[1], THINKS[3], THINKS[4]] {
+        for (callers, each, workers) in CREWS {
+            let closed = Callers::Closed {
+                callers,
+                items: each,
+                think,
+            };
+            cells.push(Cell {
+                name: format!(
+                    "{}, closed, think {think_name}, {callers} callers of {each}, {workers} workers",
+                    service.name
+                ),
+                world: world(closed, workers, items.max(callers * each * 20)),
+            });
+        }
+    }
+    for (arrivals_name, arrivals) in [ARRIVALS[0], ARRIVALS[2]] {
+        for (percent, workers) in [(20, 2), (80, 2), (50, 4), (95, 4)] {
+            let load = f64::from(percent) / 100.0;
+            let open = Callers::Open { arrivals, load };
+            cells.push(Cell {
+                name: format!(
+                    "{}, open, {arrivals_name}, {percent} %, {workers} workers",
+                    service.name
+                ),
+                world: world(open, workers, items),
+            });
+        }
+    }
+    cells
+}
+
+/// Every cell, each measured over at least this many items.
 pub(crate) fn all(items: usize) -> Vec<Cell> {
     let world = |service, callers, items| World {
         callers,

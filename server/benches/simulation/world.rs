@@ -1,15 +1,15 @@
-//! A server in virtual time: callers, the real batcher, and workers whose batches take as long as a formula says.
+//! A server in virtual time: clients, the scheduler that production runs, and workers whose batches take as long as a
+//! formula says.
 //!
-//! Owned by whoever compares policies: the test that guards them and the command that draws them. Nothing here knows
-//! which policy it runs. The order of events is the engine's: what arrives while every worker is busy is pushed only
-//! after the batch that ends next has been reported.
+//! Shared by the test that holds policies to their bar and the command that draws them. Nothing here depends on the policy.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use crate::batcher::{Batch, Batcher, Completion, Item, ItemId, Next};
+use crate::batcher::scheduler::{Command, Message, Payload, Scheduler};
+use crate::batcher::{Batch, BatchOutcome, Item, ItemId};
 use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
 
 /// What a batch costs a worker, by the number of its items.
@@ -154,21 +154,41 @@ pub(crate) enum Rule {
     Gather { size: usize, patience: Duration },
 }
 
+/// The request of an item. Nobody cancels one.
+#[derive(Debug)]
+struct OfRequest(usize);
+
+impl Payload for OfRequest {
+    fn is_queued(&self) -> bool {
+        true
+    }
+
+    fn start(&mut self) -> bool {
+        true
+    }
+}
+
+/// A batch that runs.
+struct Running {
+    ends: Duration,
+    started: Duration,
+    worker: usize,
+    batch: Batch<OfRequest>,
+}
+
 struct Server<'a> {
     world: &'a World,
     rule: Rule,
     /// When a worker was free the last time that none was before.
     free_since: Duration,
-    batcher: Batcher<usize>,
+    scheduler: Scheduler<OfRequest>,
     start: Instant,
     now: Duration,
     dice: Dice,
     /// Apart from the rest, so that noise leaves the arrivals as they are.
     noise: Dice,
     arrivals: BinaryHeap<Reverse<Arrival>>,
-    /// Arrived while every worker was busy.
-    unread: Vec<Item<usize>>,
-    running: Vec<(Duration, Duration, Batch<usize>)>,
+    running: Vec<Running>,
     requests: Vec<Request>,
     next_id: u64,
     /// Arrival and reply of every item.
@@ -192,22 +212,27 @@ pub(crate) fn run(world: &World, rule: Rule) -> Measured {
         world,
         rule,
         free_since: Duration::ZERO,
-        batcher: Batcher::new(vec![rules]).with_workers(world.workers),
+        scheduler: Scheduler::new(vec![rules], world.workers),
         start: crate::clock::now(),
         now: Duration::ZERO,
         dice: Dice::new(world.seed),
         noise: Dice::new(!world.seed),
         arrivals: BinaryHeap::new(),
-        unread: Vec::new(),
         running: Vec::new(),
         requests: Vec::new(),
         next_id: 0,
         answered: Vec::new(),
         batches: 0,
     };
+    for worker in 0..world.workers {
+        server.handle(Message::WorkerAvailable(worker));
+    }
     server.schedule_first();
     let wanted = world.items + world.items / 5;
     while server.answered.len() < wanted && server.step() {}
+    for running in std::mem::take(&mut server.running) {
+        server.complete(running);
+    }
     server.measured()
 }
 
@@ -238,53 +263,62 @@ impl Server<'_> {
     fn step(&mut self) -> bool {
         let wait = self.dispatch();
         let arrival = self.arrivals.peek().map(|Reverse(arrival)| arrival.at);
-        let ended = self.running.iter().map(|(ends, ..)| *ends).min();
+        let ended = self.running.iter().map(|running| running.ends).min();
         let Some(next) = [arrival, ended, wait].into_iter().flatten().min() else {
             return false;
         };
         self.now = self.now.max(next);
         if ended == Some(next) {
-            self.complete();
+            let first = self.running.iter().position(|running| running.ends == next);
+            let running = self.running.swap_remove(first.expect("it ends now"));
+            self.complete(running);
         } else if arrival == Some(next) {
             self.arrive();
         }
         true
     }
 
-    /// Gives work to the workers that are free; until when they wait, if they do.
+    fn handle(&mut self, message: Message<OfRequest>) {
+        self.scheduler.handle(self.start + self.now, message);
+    }
+
+    /// Carries out the commands of the scheduler. Until when it waits, if it does.
     fn dispatch(&mut self) -> Option<Duration> {
-        while self.running.len() < self.world.workers {
-            for item in self.unread.drain(..) {
-                self.batcher.push(item);
-            }
+        loop {
             if let Some(until) = self.gathers_until() {
                 return Some(until);
             }
-            match self.batcher.poll(self.start + self.now) {
-                Next::Run(batch) => {
+            match self.scheduler.poll(self.start + self.now) {
+                Command::Start { worker, batch, .. } => {
                     let noise = 1.0 + self.world.service.noise * (2.0 * self.noise.even() - 1.0);
                     let ends = self.now + millis(self.world.service.millis(batch.items.len()) * noise);
                     self.batches += 1;
-                    self.running.push((ends, self.now, batch));
+                    self.running.push(Running {
+                        ends,
+                        started: self.now,
+                        worker,
+                        batch,
+                    });
                 }
-                Next::WaitUntil(until) => return Some(until - self.start),
-                Next::Idle => return None,
+                Command::Wait(until) => return until.map(|until| until - self.start),
+                other => panic!("nothing is cancelled, expires or runs out of memory: {other:?}"),
             }
         }
-        None
     }
 
-    /// Until when a batch is left open that the batcher would run.
+    /// Until when a batch is left open that the scheduler would start.
     fn gathers_until(&mut self) -> Option<Duration> {
         let Rule::Gather { size, patience } = self.rule else {
             return None;
         };
-        if self.batcher.is_empty() {
+        let queued = self.scheduler.batcher().len();
+        if queued == 0 {
             self.free_since = self.now;
             return None;
         }
+        self.scheduler.idle_worker()?;
         let until = self.free_since + patience;
-        (self.batcher.len() < size && until > self.now).then_some(until)
+        (queued < size && until > self.now).then_some(until)
     }
 
     fn arrive(&mut self) {
@@ -301,7 +335,7 @@ impl Server<'_> {
             unanswered: items,
         });
         for _ in 0..items {
-            self.unread.push(Item {
+            self.handle(Message::Arrival(Item {
                 id: ItemId(self.next_id),
                 task: 0,
                 priority: Priority::Normal,
@@ -310,33 +344,37 @@ impl Server<'_> {
                 arrived: self.start + self.now,
                 ready: self.start + self.now,
                 deadline: None,
-                payload: request,
-            });
+                payload: OfRequest(request),
+            }));
             self.next_id += 1;
         }
     }
 
-    fn complete(&mut self) {
-        let Some(first) = (0..self.running.len()).min_by_key(|n| self.running[*n].0) else {
-            return;
-        };
-        let (ended, started, batch) = self.running.swap_remove(first);
-        self.free_since = ended;
-        self.batcher.completed(Completion {
-            task: 0,
-            size: batch.items.len(),
-            cost: batch.cost,
-            started: self.start + started,
-            finished: self.start + ended,
-            succeeded: true,
+    fn complete(&mut self, running: Running) {
+        let Running {
+            ends,
+            started,
+            worker,
+            batch,
+        } = running;
+        self.free_since = ends;
+        self.handle(Message::Completed {
+            token: batch.token,
+            outcome: BatchOutcome {
+                started: self.start + started,
+                finished: self.start + ends,
+                succeeded: true,
+            },
+            out_of_memory: None,
         });
+        self.handle(Message::WorkerAvailable(worker));
         for item in batch.items {
-            self.answered.push((item.arrived - self.start, ended));
-            let request = &mut self.requests[item.payload];
+            self.answered.push((item.arrived - self.start, ends));
+            let request = &mut self.requests[item.payload.0];
             request.unanswered -= 1;
             if let (0, Callers::Closed { think, .. }) = (request.unanswered, self.world.callers) {
                 let caller = request.caller;
-                let at = ended + millis(self.dice.think(think));
+                let at = ends + millis(self.dice.think(think));
                 self.arrivals.push(Reverse(Arrival { at, caller }));
             }
         }

@@ -273,6 +273,10 @@ fn find_generation(entry: &Arc<ModelEntry>) -> Result<&Arc<Generation>, Failure>
                     format!("model `{name}` is in a crash loop: {reason}"),
                 )
             }),
+            Health::Failed { reason } => Err(Failure::new(
+                Code::Unavailable,
+                format!("model `{name}` has failed: {reason}"),
+            )),
         },
         ModelState::Loading => Err(Failure {
             retry_after: Some(Duration::from_secs(1)),

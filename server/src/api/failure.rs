@@ -145,7 +145,7 @@ impl Code {
         match error {
             ItemError::Invalid(_) => Self::InvalidInput,
             ItemError::Unsupported(_) => Self::Unsupported,
-            ItemError::Expired { .. } => Self::DeadlineExceeded,
+            ItemError::Expired { .. } | ItemError::Infeasible { .. } => Self::DeadlineExceeded,
             ItemError::ShuttingDown | ItemError::Unavailable(_) => Self::Unavailable,
             ItemError::OutOfMemory(_) => Self::OutOfMemory,
             ItemError::Fault(_) => Self::ModelFault,

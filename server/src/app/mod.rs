@@ -26,7 +26,6 @@ use crate::cli::ServeArgs;
 use crate::codec;
 use crate::config::{self, ConfigErrors, Examined, Facts, LogFormat, ModelSettings, Settings, Source};
 use crate::crash;
-use crate::engine;
 use crate::error::Chain;
 use crate::grpc;
 use crate::http;
@@ -75,9 +74,6 @@ pub enum AppError {
     /// The metrics are invalid.
     #[error("cannot set up the metrics")]
     Metrics(#[from] prometheus::Error),
-    /// The thread pool for preparing items cannot be started.
-    #[error("cannot start the threads that prepare items")]
-    Pool(#[from] rayon::ThreadPoolBuildError),
     /// The limit on open files is too low.
     #[error(transparent)]
     OpenFiles(#[from] TooFewFiles),
@@ -293,7 +289,6 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
         .register(Box::new(ModelStateMetrics::new(registry.clone())?))?;
     let prepare_threads = settings.server.prepare_threads.get();
     let model_nice = i32::from(settings.server.model_nice);
-    let prepare_pool = engine::prepare_pool("prepare", prepare_threads, model_nice)?;
     let loader =
         Loader::new(&settings.server.scratch_dir, ProbeProgram::this_server()).map_err(AppError::Loader)?;
     let mut resource_allocator = ResourceAllocator::new(loader.scratch_directory().to_owned());
@@ -316,7 +311,6 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
         environment,
         registry.clone(),
         metrics,
-        prepare_pool,
         settings.server.reload_timeout,
         settings.server.drain_timeout,
     );

@@ -144,6 +144,11 @@ impl Draft {
     }
 }
 
+/// The cost of a batch of items with these weights.
+pub(super) fn cost(weights: impl Iterator<Item = u64>, rule: WeightRule) -> u64 {
+    weights.fold(Load::default(), Load::with).cost(rule)
+}
+
 /// Chooses the batch that `lead`, the oldest item of `class` in `lane`, leads.
 pub(super) fn fill(lane: &mut Lane, class: Priority, lead: Head, limits: &Limits) -> Draft {
     whole(lane, limits).unwrap_or_else(|| choose(lane, class, lead, limits))

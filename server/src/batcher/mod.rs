@@ -1,18 +1,31 @@
-//! What waits, and what runs next: the state machine between the requests that come in and a worker.
+//! Forms batches from queued items, and decides when each of them runs.
 //!
-//! Owned by the engine's worker loop, one per live model. It has no thread, no clock and no I/O: time is an argument,
-//! and a payload is carried without a look at it. A batch is formed in [`Batcher::poll`] and never earlier, so an item
-//! that arrives while the worker is busy can still join the next batch.
+//! Two state machines without threads, clocks or I/O; time is an argument of every call:
+//! - [`scheduler::Scheduler`] decides everything for one model: it receives messages and returns commands, such as "start
+//!   this batch on worker 2". The engine's threads, the tests and the simulation drive this type.
+//! - [`Batcher`] is the part of it that holds the queued items and forms batches. It does not know which workers exist,
+//!   and carries payloads without reading them.
 //!
-//! The parts know little of each other: `queue` holds the items and finds them, `fill` chooses which of them share a
-//! batch, [`policy`] decides whether that batch runs now, and this module decides who is asked first.
+//! # Calls of a batcher, in order
+//! 1. [`Batcher::push`] when an item becomes ready to run; [`Batcher::cancel`] when a client goes away. At any time.
+//! 2. [`Batcher::poll`] while a worker is idle and only then. It forms a batch at that moment and never earlier, so an
+//!    item that arrives while all workers are busy can still join the next batch.
+//! 3. [`Batcher::retain`], at most once, before the batch runs, to remove items that were cancelled meanwhile.
+//! 4. Exactly one of [`Batcher::complete`] and [`Batcher::abandon`] with the [`BatchToken`] of the batch, before the next
+//!    `poll` if the batch has ended by then. Policies learn from completed batches.
+//! 5. [`Batcher::take_expired`] after `poll`, to answer the items that cannot run any more.
+//!
+//! `queue` holds the items and finds them, `fill` chooses which of them share a batch, [`policy`] decides whether that
+//! batch runs now, and this module decides which task is considered first.
 
 pub mod cost_model;
 mod extremes;
 mod fill;
 mod lane;
+mod memory_limit;
 pub mod policy;
 mod queue;
+pub mod scheduler;
 #[cfg(test)]
 mod tests;
 
@@ -82,9 +95,68 @@ pub struct Batch<T> {
     pub reason: DispatchReason,
     /// What it costs, by the task's weight rule.
     pub cost: u64,
+    /// Obliges the holder to complete or abandon the batch.
+    pub token: BatchToken,
 }
 
-/// A batch that a worker has finished, well or badly.
+/// The obligation to report the end of a batch to its batcher: [`Batcher::complete`] and [`Batcher::abandon`] consume it.
+///
+/// As long as it exists, its items count as present and its worker as busy. Dropping it is a bug, which debug builds
+/// report by a panic.
+#[derive(Debug)]
+#[must_use = "a batch has to be completed or abandoned"]
+pub struct BatchToken {
+    task: usize,
+    /// Items that still count as running.
+    size: usize,
+    cost: u64,
+}
+
+impl BatchToken {
+    /// Index of the task.
+    pub fn task(&self) -> usize {
+        self.task
+    }
+
+    /// Number of items in the batch.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Cost of the batch, by the task's weight rule.
+    pub fn cost(&self) -> u64 {
+        self.cost
+    }
+
+    fn consume(self) -> (usize, usize, u64) {
+        let parts = (self.task, self.size, self.cost);
+        std::mem::forget(self);
+        parts
+    }
+}
+
+impl Drop for BatchToken {
+    fn drop(&mut self) {
+        debug_assert!(
+            std::thread::panicking(),
+            "a batch of {} items was neither completed nor abandoned",
+            self.size
+        );
+    }
+}
+
+/// How a batch ran.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchOutcome {
+    /// When the model began.
+    pub started: Instant,
+    /// When the model returned.
+    pub finished: Instant,
+    /// Whether any item succeeded. The time of failed batches does not predict that of others.
+    pub succeeded: bool,
+}
+
+/// A batch that ran, as policies see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Completion {
     /// Index of its task.
@@ -106,7 +178,7 @@ pub struct Completion {
 struct Task {
     limits: Limits,
     policy: TaskPolicy,
-    /// Items in batches that were handed out and have not been reported.
+    /// Items of batches whose tokens exist.
     running: usize,
     /// What arrived up to here was left open while another batch ran.
     overtaken: Option<Instant>,
@@ -165,7 +237,7 @@ pub struct Batcher<T> {
     passed_over: u32,
     worker_free_since: Option<Instant>,
     workers: usize,
-    /// Batches that were handed out and have not been reported.
+    /// Batches whose tokens exist.
     running: usize,
 }
 
@@ -238,7 +310,7 @@ impl<T> Batcher<T> {
         self.queue.take_all()
     }
 
-    /// What a free worker does now. To be called only when one is free.
+    /// What an idle worker does now. To be called only while one is idle.
     ///
     /// An item whose deadline is not after `now` is never part of a batch and never waited for. Where more wait than a
     /// batch holds, the same is true of an item whose deadline would pass even in a fast batch that begins now: the place
@@ -246,8 +318,6 @@ impl<T> Batcher<T> {
     /// [`take_expired`](Self::take_expired) hands them back.
     pub fn poll(&mut self, now: Instant) -> Next<T> {
         self.queue.set_expired_aside(now);
-        // The worker that asks is free, so a batch that never was reported does not count for ever.
-        self.running = self.running.min(self.workers - 1);
         loop {
             if let Some(next) = self.first_to_run(now) {
                 return next;
@@ -289,21 +359,56 @@ impl<T> Batcher<T> {
         })
     }
 
-    /// Takes note of items of a batch that were given up before it ran.
-    pub fn gave_up(&mut self, task: usize, items: usize) {
-        let running = &mut self.tasks[task].running;
-        *running = running.saturating_sub(items);
+    /// Removes the items of a batch for which `keep` returns false, and returns them. They do not count as running any
+    /// more, and the cost of the batch is that of the others.
+    pub fn retain(
+        &mut self,
+        batch: &mut Batch<T>,
+        mut keep: impl FnMut(&mut Item<T>) -> bool,
+    ) -> Vec<Item<T>> {
+        let removed: Vec<Item<T>> = batch.items.extract_if(.., |item| !keep(item)).collect();
+        if removed.is_empty() {
+            return removed;
+        }
+        let task = &mut self.tasks[batch.task];
+        task.running -= removed.len();
+        batch.cost = fill::cost(batch.items.iter().map(|item| item.weight), task.limits.rule);
+        batch.token.size = batch.items.len();
+        batch.token.cost = batch.cost;
+        removed
     }
 
-    /// Takes note of a batch that ran, for policies that learn.
-    pub fn completed(&mut self, completion: Completion) {
+    /// Reports that a batch ran, for policies that learn.
+    pub fn complete(&mut self, token: BatchToken, outcome: BatchOutcome) {
+        let (task, size, cost) = token.consume();
+        self.observe(Completion {
+            task,
+            size,
+            cost,
+            started: outcome.started,
+            finished: outcome.finished,
+            succeeded: outcome.succeeded,
+        });
+        self.ended(task, size);
+    }
+
+    /// Reports that a batch did not run.
+    pub fn abandon(&mut self, token: BatchToken) {
+        let (task, size, _) = token.consume();
+        self.ended(task, size);
+    }
+
+    fn observe(&mut self, completion: Completion) {
         self.worker_free_since = self.worker_free_since.max(Some(completion.finished));
-        self.running = self.running.saturating_sub(1);
         let queued = self.queue.len_of(completion.task);
         let task = &mut self.tasks[completion.task];
         task.policy
             .observe(&completion, queued + task.running, self.workers);
-        task.running = task.running.saturating_sub(completion.size);
+    }
+
+    fn ended(&mut self, task: usize, size: usize) {
+        self.running -= 1;
+        self.tasks[task].running -= size;
     }
 
     /// What the waits for a task are estimated from, under every policy; `None` before a batch of it has run.
@@ -320,6 +425,11 @@ impl<T> Batcher<T> {
     /// Gives up all items, in no particular order.
     pub fn into_items(self) -> impl Iterator<Item = Item<T>> {
         self.queue.into_items()
+    }
+
+    /// Number of batches that run.
+    pub fn running(&self) -> usize {
+        self.running
     }
 
     /// How many items are held, those included whose deadline has passed and that were not taken yet.
@@ -451,7 +561,8 @@ impl<T> Batcher<T> {
             .into_iter()
             .any(|other| other < class && self.queue.has(other));
         let items = self.queue.take(task, head.group, &draft.members);
-        self.tasks[task].running += items.len();
+        let size = items.len();
+        self.tasks[task].running += size;
         let lower_waits = CLASSES
             .into_iter()
             .any(|other| other > class && self.queue.has(other));
@@ -460,11 +571,13 @@ impl<T> Batcher<T> {
         } else {
             0
         };
+        let cost = draft.cost(self.tasks[task].limits.rule);
         Batch {
             task,
             items,
             reason,
-            cost: draft.cost(self.tasks[task].limits.rule),
+            cost,
+            token: BatchToken { task, size, cost },
         }
     }
 }

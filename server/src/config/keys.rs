@@ -174,7 +174,7 @@ section! {
         /// Number of threads that read requests and write replies. They never run a model.
         http_workers: NonZeroUsize = count(1024), Derived { applies: "one per core", example: "4" },
             "INFERENCE_HTTP_WORKERS";
-        /// Number of threads that prepare items: decoding, tokenization, resizing.
+        /// Maximum number of threads of each model that prepare items: decoding, tokenization, resizing.
         prepare_threads: NonZeroUsize = count(1024), Derived { applies: "one per core", example: "4" },
             "INFERENCE_PREPARE_THREADS";
         /// Maximum number of open connections per port. A low limit on open files reduces it. Further connections wait in

@@ -50,7 +50,7 @@ pub struct ServerSettings {
     pub grpc_port: Option<u16>,
     /// Number of threads that read requests and write replies.
     pub http_workers: NonZeroUsize,
-    /// Number of threads that prepare items.
+    /// Maximum number of threads of each model that prepare items.
     pub prepare_threads: NonZeroUsize,
     /// Maximum number of open connections per port.
     pub max_connections: NonZeroUsize,

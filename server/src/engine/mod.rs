@@ -1,34 +1,37 @@
-//! What runs a model: its queue, its workers and the path of a request through them.
+//! Runs a model: its queue, its workers, and the path of a request through them.
 //!
-//! One [`Engine`] per generation of a model. Requests come in through [`Engine::submit`], which never blocks; items of tasks
-//! that prepare go through the prepare pool first; the workers share one [`Batcher`] and call the
-//! model. The engine does not know where the model comes from, nor who waits for a reply.
+//! There is one [`Engine`] per generation of a model. [`Engine::submit`] admits a request and never blocks. Items of tasks
+//! that prepare pass the model's prepare threads first. The workers drive one
+//! [`Scheduler`] and call the model. The engine does not know where the model comes
+//! from or who waits for a reply.
 //!
 //! # Threads
-//! Submitters only send to a channel, so that a worker of low scheduling priority can never hold up the event loop. The
-//! workers take turns to be the one that owns the batcher (the *scheduler*): it reads the channel, forms a batch, passes the
-//! turn on and runs it. With one worker, that is one thread which batches and computes.
+//! Arrivals, completions, cancellations and other rules are messages to the scheduler. Submitters send them without a
+//! lock, so that a worker, which has a lower scheduling priority, can never delay the event loop. A worker holds the lock
+//! of the scheduler only to pass on messages and to read its next command: it waits, runs, answers and drops outside.
 //!
-//! # Workers that can be lost
-//! A model may lose what runs a batch ([`BatchError::WorkerLost`](crate::model::BatchError::WorkerLost)). The batch is then
-//! run once more as it was, since most causes do not strike twice, and if it is lost again, item by item: an item that is
-//! lost on its own is to blame, and fails; see `prediction`. What is queued stays queued meanwhile, as no batch is formed
-//! until the model has something to run it.
+//! # Lost processes
+//! A model may lose the process that runs a batch ([`BatchError::WorkerLost`](crate::model::BatchError::WorkerLost)). The
+//! batch then runs once more as it was, since most causes do not recur, and if it is lost again, item by item: an item that
+//! is lost alone is at fault and fails; see `batch_run`. Queued items stay queued meanwhile: no batch is formed until the
+//! model can run it.
 //!
 //! # End of life
-//! Dropping the [`Engine`] closes the channel once the last [`Pending`] of it is gone. The workers then finish what is queued
-//! and end; the last one drops the model. Whoever started the engine joins them.
+//! Dropping the [`Engine`] closes the queue once its last [`PendingReply`] is dropped. The workers then finish what is
+//! queued and exit. The caller that started the engine joins its [`Workers`].
 
-mod memory_limit;
-mod prediction;
-mod prepare;
-mod queue;
+mod admission;
+mod batch_run;
+mod item_states;
+mod prepare_threads;
 mod request;
 mod running;
 mod sink;
 mod statistics;
+mod sync;
 #[cfg(test)]
 mod tests;
+mod wakeups;
 mod worker;
 
 use std::io;
@@ -36,19 +39,19 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::batcher::Batcher;
 use crate::batcher::policy::Estimates;
+use crate::batcher::scheduler::Scheduler;
 use crate::batching::{DispatchReason, TaskBatching};
 use crate::error::Rejection;
 use crate::metrics::{Metrics, TaskMetrics};
 use crate::model::{Health, Model};
-use prepare::prepare;
-use queue::Queue;
+use admission::Queue;
+use prepare_threads::{Preparation, PrepareConfig, PrepareThreads};
 use running::RunningBatches;
-use worker::{Scheduler, Worker};
+use wakeups::Wakeups;
+use worker::{Crew, Panics, Worker};
 
-pub use prepare::prepare_pool;
-pub use request::{Outcome, Pending, Reply, Request, Timing};
+pub use request::{Outcome, PendingReply, Reply, Request, Timing};
 pub use running::RunningBatch;
 pub use statistics::{Total, Totals};
 
@@ -74,40 +77,50 @@ pub struct EngineConfig<'a> {
     pub workers: usize,
     /// Scheduling niceness of the workers, 0 to 19.
     pub nice: i32,
-    /// Where items are prepared; shared by all models.
-    pub prepare_pool: Arc<rayon::ThreadPool>,
+    /// Maximum number of threads that prepare items, at least 1.
+    pub prepare_threads: usize,
 }
 
 /// A running model, as requests reach it.
 pub struct Engine {
     model: Arc<dyn Model>,
-    prepare_pool: Arc<rayon::ThreadPool>,
     queue: Arc<Queue>,
+    /// None if no task prepares.
+    preparation: Option<Preparation>,
     running: Arc<RunningBatches>,
+    panics: Arc<Panics>,
 }
 
-/// The threads of an engine. They end after the engine has been dropped and its queue has been worked off.
+/// The threads of an engine. They exit after the engine was dropped and its queue is empty.
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
-    /// The model that they run, until the last of them drops it.
-    model: Weak<dyn Model>,
+    prepare_threads: Option<Arc<PrepareThreads>>,
+    /// What they share, until the last of them exits.
+    crew: Weak<Crew>,
 }
 
 impl Workers {
-    /// Whether all have ended.
+    /// Whether all have exited.
     pub fn is_finished(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
+            && self
+                .prepare_threads
+                .as_ref()
+                .is_none_or(|threads| threads.is_finished())
     }
 
-    /// Ends the batches that run now, as far as the model can: nobody needs their outcomes.
+    /// Ends the batches that run now, as far as the model can: their outcomes are not needed.
     pub fn stop_running(&self) {
-        if let Some(model) = self.model.upgrade() {
-            model.stop_running();
+        if let Some(crew) = self.crew.upgrade() {
+            crew.model().stop_running();
         }
     }
 
-    /// Blocks until all have ended. Workers do not panic, so there is nothing to report.
+    /// Blocks until all have exited. Workers recover from panics, so there is nothing to report.
     pub fn join(self) {
+        if let Some(threads) = self.prepare_threads {
+            threads.join();
+        }
         for worker in self.threads {
             let _ = worker.join();
         }
@@ -137,54 +150,75 @@ impl Engine {
                 )
             })
             .collect();
-        let (queue, receiver) = Queue::new(config.name, tasks, config.tasks, config.workers);
-        let batching: Vec<TaskBatching> = config.tasks.iter().map(|limits| limits.batching).collect();
-        let batcher = Batcher::new(batching.clone()).with_workers(config.workers);
-        let scheduler = Scheduler::new(receiver, batcher, batching, queue.tasks());
+        let prepares = tasks.iter().any(|(_, prepares, _)| *prepares);
+        let wakeups = Arc::new(Wakeups::new(config.workers));
+        let (queue, messages) = Queue::new(config.name, tasks, config.tasks, config.workers, wakeups.clone());
         let running = Arc::new(RunningBatches::new(config.workers));
-        let workers = Workers {
-            threads: Worker::start_all(&model, scheduler, config, &running)?,
-            model: Arc::downgrade(&model),
+        let panics = Arc::new(Panics::default());
+        let rules: Vec<TaskBatching> = config.tasks.iter().map(|limits| limits.batching).collect();
+        let crew = Arc::new(Crew::new(
+            model.clone(),
+            queue.tasks(),
+            Scheduler::new(rules, config.workers),
+            messages,
+            wakeups,
+            running.clone(),
+            panics.clone(),
+        ));
+        let prepare = || {
+            let config = PrepareConfig {
+                model_name: config.name.to_owned(),
+                max_threads: config.prepare_threads,
+                nice: config.nice,
+            };
+            PrepareThreads::start(config, &model)
         };
-        Ok((
-            Self {
-                model,
-                prepare_pool: config.prepare_pool.clone(),
-                queue: Arc::new(queue),
-                running,
-            },
-            workers,
-        ))
+        let (preparation, prepare_threads) = prepares.then(prepare).transpose()?.unzip();
+        let workers = Workers {
+            threads: Worker::start_all(&crew, config)?,
+            prepare_threads,
+            crew: Arc::downgrade(&crew),
+        };
+        let engine = Self {
+            model,
+            queue: Arc::new(queue),
+            preparation,
+            running,
+            panics,
+        };
+        Ok((engine, workers))
     }
 
-    /// Admits a request and sends its items on their way. Never blocks. Dropping what it returns takes back whatever has
-    /// not begun to run.
-    pub fn submit(&self, request: Request) -> Result<Pending, Rejection> {
+    /// Admits a request and sends its items on their way. Never blocks. Dropping the returned reply cancels the items that
+    /// have not started.
+    pub fn submit(&self, request: Request) -> Result<PendingReply, Rejection> {
         let (pending, items) = self.queue.admit(request)?;
-        if items.is_empty() {
-            return Ok(pending);
-        }
-        if self.queue.task(pending.task()).prepares {
-            prepare(&self.prepare_pool, &self.model, &self.queue, items);
-        } else {
-            self.queue.send(items);
+        match &self.preparation {
+            _ if items.is_empty() => {}
+            Some(preparation) if self.queue.task(pending.task()).prepares => {
+                preparation.send(&self.queue, items);
+            }
+            _ => self.queue.send(items),
         }
         Ok(pending)
     }
 
-    /// Goes on under other limits; what is queued stays queued.
+    /// Applies other limits. What is queued stays queued.
     pub fn reconfigure(&self, tasks: &[TaskLimits]) {
         self.queue.reconfigure(tasks);
     }
 
-    /// Answers everything that is queued with "shutting down" and lets the workers end after their present batch.
+    /// Answers everything that is queued with "shutting down" and lets the workers exit after their present batch.
     pub fn abort(&self) {
         self.queue.abort();
     }
 
     /// Whether the model can run a batch now.
     pub fn health(&self) -> Health {
-        self.model.health()
+        match self.panics.failure() {
+            Some(reason) => Health::Failed { reason },
+            None => self.model.health(),
+        }
     }
 
     /// The batches that run now, by worker.
@@ -197,12 +231,12 @@ impl Engine {
         self.queue.task(task).estimates()
     }
 
-    /// What `task` has done in this life of the model, request by request.
+    /// What `task` has done since the model was loaded, request by request.
     pub fn totals(&self, task: usize) -> Totals {
         self.queue.task(task).statistics.totals()
     }
 
-    /// Takes note of how long it took to write a reply of `task`, and whether all items had succeeded.
+    /// Records how long it took to write a reply of `task`, and whether all items had succeeded.
     pub fn encoded(&self, task: usize, succeeded: bool, took: Duration) {
         let task = self.queue.task(task);
         task.metrics.encode_seconds.observe(took.as_secs_f64());

@@ -1,36 +1,38 @@
-//! A request in the engine: the places of its items in the queue, and the reply that gathers their outcomes.
+//! A request in the engine: the state of its items, and the reply that collects their outcomes.
 //!
-//! Every item carries a [`Ticket`], which is both its place and its own reply channel. A ticket that is dropped unsettled
-//! answers "lost". Exactly one side moves an item out of the queue: the worker that takes it, or whoever gives it up
-//! (client gone, deadline, failed preparation); the counters follow that one step, so they always return to zero.
+//! Every item is carried through the engine by its [`ItemHandle`], which answers it. A handle that is dropped before its
+//! item has an outcome answers it with an error. The client holds the [`PendingReply`]. Neither side ever waits for a lock
+//! that the other holds, see `item_states`.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::queue::{Queue, TaskQueue};
+use super::admission::{Queue, TaskQueue};
+use super::item_states::{By, Counters, ItemStates, Phase, Settled};
 use crate::batch_context::BatchContext;
-use crate::batcher::ItemId;
 use crate::batching::Priority;
 use crate::clock;
 use crate::error::{ItemError, Stage};
 use crate::metrics::ItemOutcome;
 use crate::values::{ItemInput, Value};
 
-/// What became of one item.
+/// The result of one item.
 pub type Outcome = Result<Value, ItemError>;
 
-/// What one client call asks of one task.
+/// One client call: items for one task.
 pub struct Request {
     /// Index of the task in the model's manifest.
     pub task: usize,
-    /// The items; one that could not even be read is an error already and fails alone.
+    /// The items. One that could not even be read is an error already, and fails alone.
     pub items: Vec<Result<ItemInput, ItemError>>,
-    /// When the request arrived.
+    /// When its head arrived. The deadline counts from here.
     pub received: Instant,
-    /// How long after that it must be answered.
+    /// Time after `received` within which it must be answered.
     pub timeout: Duration,
     /// Its class.
     pub priority: Priority,
@@ -60,420 +62,371 @@ pub struct Timing {
     pub inference: Duration,
 }
 
-const WAITING: u8 = 0;
-const TAKEN: u8 = 1;
-const GONE: u8 = 2;
+/// Nanoseconds that several threads add to.
+#[derive(Default)]
+struct AtomicDuration(AtomicU64);
 
-/// One item's place in the queue.
-struct Place {
-    state: AtomicU8,
-    weight: AtomicU64,
+impl AtomicDuration {
+    fn max(&self, time: Duration) {
+        self.0.fetch_max(nanos(time), Ordering::Relaxed);
+    }
+
+    fn add(&self, time: Duration) {
+        self.0.fetch_add(nanos(time), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
 }
 
-struct Outcomes {
-    slots: Vec<Option<Outcome>>,
-    open: usize,
-    timing: Timing,
-    weight: u64,
-    /// The batch whose time was added last: items of one request lie side by side in a batch.
-    last_batch: u64,
-    reply: Option<oneshot::Sender<Reply>>,
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What the tickets of one request share.
-pub(super) struct Gathering {
+/// What the handles of one request and its pending reply share.
+pub(super) struct RequestState {
     task: Arc<TaskQueue>,
     id: Arc<str>,
-    received: Instant,
     timeout: Duration,
-    places: Box<[Place]>,
-    outcomes: Mutex<Outcomes>,
+    items: ItemStates<ItemInput, Outcome>,
+    /// The client has gone.
+    is_abandoned: AtomicBool,
+    prepare: AtomicDuration,
+    queue: AtomicDuration,
+    inference: AtomicDuration,
+    weight: AtomicU64,
+    /// Locked only by the thread that settles the last item.
+    reply: Mutex<Option<oneshot::Sender<Reply>>>,
 }
 
-impl Gathering {
+impl RequestState {
     /// All items wait; [`TaskQueue`] has counted them.
-    pub(super) fn new(
+    fn new(
         task: Arc<TaskQueue>,
-        items: usize,
+        inputs: impl IntoIterator<Item = Option<ItemInput>>,
         request: &Request,
     ) -> (Arc<Self>, oneshot::Receiver<Reply>) {
         let (sender, receiver) = oneshot::channel();
-        let place = || Place {
-            state: AtomicU8::new(WAITING),
-            weight: AtomicU64::new(0),
-        };
-        let gathering = Self {
+        let state = Self {
             task,
             id: request.id.clone(),
-            received: request.received,
             timeout: request.timeout,
-            places: std::iter::repeat_with(place).take(items).collect(),
-            outcomes: Mutex::new(Outcomes {
-                slots: std::iter::repeat_with(|| None).take(items).collect(),
-                open: items,
-                timing: Timing::default(),
-                weight: 0,
-                last_batch: 0,
-                reply: Some(sender),
-            }),
+            items: ItemStates::new(inputs),
+            is_abandoned: AtomicBool::new(false),
+            prepare: AtomicDuration::default(),
+            queue: AtomicDuration::default(),
+            inference: AtomicDuration::default(),
+            weight: AtomicU64::new(0),
+            reply: Mutex::new(Some(sender)),
         };
-        (Arc::new(gathering), receiver)
+        (Arc::new(state), receiver)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Outcomes> {
-        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Moves an item out of the queue. Only the first to do so gets `true`, and only then are the counters moved.
-    fn leave_queue(&self, index: usize, to: u8) -> bool {
-        let place = &self.places[index];
-        let left = place
-            .state
-            .compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok();
-        if left {
-            self.task.item_left(place.weight.swap(0, Ordering::AcqRel));
-        }
-        left
-    }
-
-    /// Records an outcome; the first one counts, and none does after the reply. The last item to be settled sends it.
-    fn settle(&self, index: usize, outcome: Outcome) {
-        let mut outcomes = self.lock();
-        let Some(slot @ None) = outcomes.slots.get_mut(index) else {
-            return;
-        };
-        self.task.metrics.count_item(
-            outcome
+    /// Answers an item, unless it is over. The thread that answers the last one sends the reply.
+    fn settle(&self, index: usize, by: By, outcome: impl FnOnce(Phase) -> Outcome) {
+        let counted = |phase| {
+            let outcome = outcome(phase);
+            let kind = outcome
                 .as_ref()
-                .map_or_else(ItemOutcome::from, |_| ItemOutcome::Success),
-        );
-        *slot = Some(outcome);
-        outcomes.open -= 1;
-        if outcomes.open > 0 {
-            return;
-        }
-        if let Some(sender) = outcomes.reply.take() {
-            let reply = outcomes.take_reply();
-            let took = clock::now().saturating_duration_since(self.received);
-            self.task.statistics.record(&reply, took);
-            // A receiver that is gone has been counted as cancelled.
-            let _ = sender.send(reply);
-        }
-    }
-
-    /// The deadline passed: what waits is given up, what runs is not waited for, and the reply is sent.
-    fn expire(&self) {
-        for index in 0..self.places.len() {
-            let expired = self.expired(index);
-            self.leave_queue(index, GONE);
-            self.settle(index, Err(expired));
-        }
-    }
-
-    /// The error of an item whose deadline passes now.
-    fn expired(&self, index: usize) -> ItemError {
-        let place = &self.places[index];
-        let stage = match place.state.load(Ordering::Acquire) {
-            TAKEN => Stage::Model,
-            // An item is weighed once it is prepared.
-            WAITING if self.task.prepares && place.weight.load(Ordering::Acquire) == 0 => Stage::Preparation,
-            _ => Stage::Queue,
+                .map_or_else(ItemOutcome::from, |_| ItemOutcome::Success);
+            self.task.metrics.count_item(kind);
+            outcome
         };
+        if self.items.settle(index, by, counted, &*self.task) == Settled::Last {
+            self.send_reply();
+        }
+    }
+
+    fn send_reply(&self) {
+        let sender = self.reply.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sender) = sender {
+            let outcomes = self.items.take_outcomes();
+            // A receiver that is gone has been counted as cancelled.
+            let _ = sender.send(Reply {
+                outcomes: outcomes
+                    .map(|outcome| outcome.unwrap_or(Err(ItemError::Lost)))
+                    .collect(),
+                timing: Timing {
+                    prepare: self.prepare.get(),
+                    queue: self.queue.get(),
+                    inference: self.inference.get(),
+                },
+                weight: self.weight.load(Ordering::Relaxed),
+            });
+        }
+    }
+
+    /// The error of an item whose deadline passes in this phase.
+    fn expired(&self, phase: Phase) -> ItemError {
         ItemError::Expired {
             timeout: self.timeout,
-            stage,
+            stage: match phase {
+                Phase::Waiting | Phase::Preparing if self.task.prepares => Stage::Preparation,
+                Phase::Running => Stage::Model,
+                _ => Stage::Queue,
+            },
         }
     }
 
-    /// The client went away: what waits is given up. Returns whether anything did.
-    fn cancel(&self) -> bool {
-        let mut any = false;
-        for index in 0..self.places.len() {
-            if self.leave_queue(index, GONE) {
-                any = true;
-                self.abandon(index);
-            }
-        }
-        any
-    }
-
-    /// Closes an item whose client went away, unless it is closed already.
-    fn abandon(&self, index: usize) {
-        let mut outcomes = self.lock();
-        if let Some(slot @ None) = outcomes.slots.get_mut(index) {
-            *slot = Some(Err(ItemError::Lost));
-            outcomes.open -= 1;
+    fn cancel(&self, index: usize, by: By) -> bool {
+        let cancelled = self.items.cancel(index, by, &*self.task).is_some();
+        if cancelled {
             self.task.metrics.count_item(ItemOutcome::Cancelled);
         }
+        cancelled
     }
 }
 
-impl Outcomes {
-    fn take_reply(&mut self) -> Reply {
-        let slots = std::mem::take(&mut self.slots);
-        let outcomes = slots
-            .into_iter()
-            .map(|slot| slot.unwrap_or(Err(ItemError::Lost)))
-            .collect();
-        Reply {
-            outcomes,
-            timing: self.timing,
-            weight: self.weight,
-        }
-    }
-}
-
-/// One item's claim to be answered.
-pub(super) struct Ticket {
-    gathering: Arc<Gathering>,
+/// Answers one item.
+pub(super) struct ItemHandle {
+    request: Arc<RequestState>,
     index: usize,
-    settled: bool,
 }
 
-impl Ticket {
-    pub(super) fn new(gathering: Arc<Gathering>, index: usize) -> Self {
-        Self {
-            gathering,
-            index,
-            settled: false,
-        }
-    }
-
-    /// What work on this item alone is called in the log.
-    pub(super) fn context(&self) -> BatchContext {
-        self.gathering.task.context([&self.gathering.id])
-    }
-
+impl ItemHandle {
     /// The id of its request.
     pub(super) fn request_id(&self) -> &Arc<str> {
-        &self.gathering.id
+        &self.request.id
     }
 
-    /// Whether the item still waits: nobody took it, nobody gave it up.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.gathering.places[self.index].state.load(Ordering::Acquire) == WAITING
+    /// The log context of work on this item alone.
+    pub(super) fn context(&self) -> BatchContext {
+        self.request.task.context([&self.request.id])
     }
 
-    /// Records the weight that the model stated for the item, while it waits.
-    pub(super) fn weigh(&self, weight: u64) {
-        self.add_weight(weight);
-        self.weigh_in_queue(weight);
+    /// Whether both are of the same request.
+    pub(super) fn is_of_same_request(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.request, &other.request)
     }
 
-    /// Counts the item's weight in the queue. To be called once, before the item can be taken.
-    pub(super) fn weigh_in_queue(&self, weight: u64) {
-        let place = &self.gathering.places[self.index];
-        self.gathering.task.add_weight(weight);
-        place.weight.store(weight, Ordering::Release);
-        // Given up meanwhile, perhaps by somebody who did not see the weight yet: whoever swaps it out takes it off.
-        if place.state.load(Ordering::Acquire) == GONE {
-            self.gathering
-                .task
-                .remove_weight(place.weight.swap(0, Ordering::AcqRel));
-        }
+    /// Moves the item to its preparation, and returns its input; none if it does not wait any more.
+    pub(super) fn prepare(&self) -> Option<ItemInput> {
+        self.request.items.prepare(self.index)
     }
 
-    /// Adds a weight that the model stated for the item: in `prepare`, or with its output.
-    pub(super) fn add_weight(&self, weight: u64) {
-        let mut outcomes = self.gathering.lock();
-        outcomes.weight = outcomes.weight.saturating_add(weight);
-    }
-
-    /// Takes the item out of the queue to run it; `false` if it has been given up.
-    pub(super) fn take(&self) -> bool {
-        self.gathering.leave_queue(self.index, TAKEN)
-    }
-
-    /// Whether the item has no outcome yet and somebody still waits for one.
-    pub(super) fn is_wanted(&self) -> bool {
-        let outcomes = self.gathering.lock();
-        let open = matches!(outcomes.slots.get(self.index), Some(None));
-        open && outcomes.reply.as_ref().is_some_and(|reply| !reply.is_closed())
-    }
-
-    /// Lets go of an item that nobody waits for, or that has its outcome already.
-    pub(super) fn abandon(mut self) {
-        self.settled = true;
-        self.gathering.leave_queue(self.index, GONE);
-        self.gathering.abandon(self.index);
-    }
-
-    /// Adds the time that preparing the item took.
+    /// Records how long the preparation of the item took.
     pub(super) fn prepared_in(&self, time: Duration) {
-        self.gathering
+        self.request
             .task
             .metrics
             .prepare_seconds
             .observe(time.as_secs_f64());
-        let mut outcomes = self.gathering.lock();
-        outcomes.timing.prepare = outcomes.timing.prepare.max(time);
+        self.request.prepare.max(time);
     }
 
-    /// Adds the item's wait and, once per batch, the time of its batch.
-    pub(super) fn ran_in(&self, batch: u64, queue: Duration, inference: Duration) {
-        let mut outcomes = self.gathering.lock();
-        outcomes.timing.queue = outcomes.timing.queue.max(queue);
-        if outcomes.last_batch != batch {
-            outcomes.last_batch = batch;
-            outcomes.timing.inference += inference;
-        }
+    /// Moves the prepared item, which weighs `weight`, to the queue. Returns false if it does not wait any more.
+    pub(super) fn queue_prepared(&self, input: ItemInput, weight: u64) -> bool {
+        self.add_weight(weight);
+        let request = &self.request;
+        request
+            .items
+            .queue_prepared(self.index, input, weight, &*request.task)
+    }
+
+    /// Moves the item, which needs no preparation, to the queue.
+    pub(super) fn queue(&self) -> bool {
+        self.request.items.queue(self.index, 1, &*self.request.task)
+    }
+
+    /// Whether the item is in the queue.
+    pub(super) fn is_queued(&self) -> bool {
+        self.request.items.phase(self.index) == Phase::Queued
+    }
+
+    /// Moves the item from the queue into a batch. Returns false if it is not in the queue any more.
+    pub(super) fn start(&self) -> bool {
+        self.request.items.start(self.index, &*self.request.task)
+    }
+
+    /// The input of the item, once, after it was moved into a batch.
+    pub(super) fn take_input(&self) -> Option<ItemInput> {
+        self.request.items.take_input(self.index)
+    }
+
+    /// Whether the item, which is in a batch, has no outcome yet and the client still waits for one.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.request.items.phase(self.index) == Phase::Running
+            && !self.request.is_abandoned.load(Ordering::Acquire)
+    }
+
+    /// Adds a weight that the model stated for the item: in `prepare`, or with its output.
+    pub(super) fn add_weight(&self, weight: u64) {
+        let added = |total: u64| Some(total.saturating_add(weight));
+        let _ = self
+            .request
+            .weight
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, added);
+    }
+
+    /// Records how long the item waited.
+    pub(super) fn waited(&self, time: Duration) {
+        self.request.queue.max(time);
+    }
+
+    /// Records that a batch with items of this request took this time. To be called once per batch.
+    pub(super) fn ran_in(&self, time: Duration) {
+        self.request.inference.add(time);
     }
 
     /// Answers the item.
-    pub(super) fn settle(mut self, outcome: Outcome) {
-        self.settled = true;
-        self.gathering.leave_queue(self.index, GONE);
-        self.gathering.settle(self.index, outcome);
+    pub(super) fn settle(self, outcome: Outcome) {
+        self.request.settle(self.index, By::Holder, |_| outcome);
     }
 
-    /// Answers the item, whose deadline passed in the queue.
+    /// Answers the item, whose deadline has passed.
     pub(super) fn expire(self) {
-        let expired = self.gathering.expired(self.index);
-        self.settle(Err(expired));
+        let request = &self.request;
+        request.settle(self.index, By::Holder, |phase| Err(request.expired(phase)));
+    }
+
+    /// Answers the item, which cannot be answered with a result within its deadline.
+    pub(super) fn reject_infeasible(self) {
+        let timeout = self.request.timeout;
+        self.settle(Err(ItemError::Infeasible { timeout }));
+    }
+
+    /// Drops the item, whose client has gone.
+    pub(super) fn cancel(self) {
+        self.request.cancel(self.index, By::Holder);
     }
 }
 
-impl Drop for Ticket {
+impl Drop for ItemHandle {
     fn drop(&mut self) {
-        if self.settled {
-            return;
-        }
-        let place = &self.gathering.places[self.index];
-        let waited = self.gathering.leave_queue(self.index, GONE);
-        // Whoever gave the item up says why, if not before this then right after.
-        if waited || place.state.load(Ordering::Acquire) == TAKEN {
-            self.gathering.settle(self.index, Err(ItemError::Lost));
-        }
+        let request = &self.request;
+        // Only if the item has no outcome yet.
+        request.settle(self.index, By::Holder, |phase| {
+            Err(if thread::panicking() {
+                let doing = if phase == Phase::Running {
+                    "ran"
+                } else {
+                    "prepared"
+                };
+                ItemError::Fault(format!("the server panicked while it {doing} this item"))
+            } else if request.task.is_aborted() {
+                ItemError::ShuttingDown
+            } else {
+                ItemError::Lost
+            })
+        });
+        request.items.handle_dropped(self.index, &*request.task);
     }
 }
 
 /// A request that has been admitted.
 ///
-/// Dropping it means that nobody waits any more: items that have not begun to run leave the queue at once.
-pub struct Pending {
-    gathering: Arc<Gathering>,
+/// Dropping it cancels the request: items that have not started leave the queue at once.
+pub struct PendingReply {
+    request: Arc<RequestState>,
     queue: Arc<Queue>,
     task: usize,
-    ids: std::ops::Range<u64>,
-    deadline: Instant,
+    ids: Range<u64>,
+    received: Instant,
     receiver: oneshot::Receiver<Reply>,
-    answered: bool,
+    is_answered: bool,
 }
 
-impl Pending {
+impl PendingReply {
+    /// The pending reply of a request whose items have these inputs and names, and the handles of the items.
     pub(super) fn new(
-        gathering: Arc<Gathering>,
         queue: Arc<Queue>,
         request: &Request,
-        ids: std::ops::Range<u64>,
-        receiver: oneshot::Receiver<Reply>,
-    ) -> Self {
-        let deadline = request.received + request.timeout;
-        Self {
-            gathering,
+        inputs: impl IntoIterator<Item = Option<ItemInput>>,
+        ids: Range<u64>,
+    ) -> (Self, impl Iterator<Item = ItemHandle>) {
+        let (state, receiver) = RequestState::new(queue.task(request.task).clone(), inputs, request);
+        let shared = state.clone();
+        let handles = (0..state.items.len()).map(move |index| ItemHandle {
+            request: shared.clone(),
+            index,
+        });
+        let pending = Self {
+            request: state,
             queue,
             task: request.task,
             ids,
-            deadline,
+            received: request.received,
             receiver,
-            answered: false,
-        }
+            is_answered: false,
+        };
+        (pending, handles)
     }
 
     pub(super) fn task(&self) -> usize {
         self.task
     }
 
-    /// The reply; at the deadline at the latest, with "expired" for every item that has no outcome by then.
+    /// The reply: at the deadline at the latest, with "expired" for every item that has no outcome by then.
     pub async fn reply(mut self) -> Reply {
-        let deadline = tokio::time::Instant::from_std(self.deadline);
+        let deadline = tokio::time::Instant::from_std(self.received + self.request.timeout);
         let reply = match tokio::time::timeout_at(deadline, &mut self.receiver).await {
             Ok(reply) => reply,
             Err(_) => {
-                self.gathering.expire();
-                self.withdraw();
+                self.expire();
                 (&mut self.receiver).await
             }
         };
-        self.answered = true;
-        reply.unwrap_or_else(|_| self.lost())
+        self.is_answered = true;
+        let reply = reply.unwrap_or_else(|_| self.lost());
+        let took = clock::now().saturating_duration_since(self.received);
+        self.request.task.statistics.record(&reply, took);
+        reply
     }
 
-    /// The sender goes only by sending, so this is never asked for; if it were, the client had better know.
+    /// Answers every item that has no outcome. The reply is sent by this thread, or by one that is about to settle an item.
+    fn expire(&self) {
+        for index in 0..self.request.items.len() {
+            let expired = |phase| Err(self.request.expired(phase));
+            self.request.settle(index, By::Client, expired);
+        }
+        self.queue.cancelled(self.ids.clone());
+    }
+
+    /// The sender is dropped only after it was used, so this reply is never needed.
     fn lost(&self) -> Reply {
-        let outcomes = vec![Err(ItemError::Lost); self.gathering.places.len()];
         Reply {
-            outcomes,
+            outcomes: vec![Err(ItemError::Lost); self.request.items.len()],
             timing: Timing::default(),
             weight: 0,
         }
     }
-
-    /// Tells the scheduler to let go of what was given up.
-    fn withdraw(&self) {
-        self.queue.withdraw(self.ids.clone().map(ItemId));
-    }
 }
 
-impl Drop for Pending {
+impl Drop for PendingReply {
     fn drop(&mut self) {
-        if !self.answered && self.gathering.cancel() {
-            self.withdraw();
+        if self.is_answered {
+            return;
+        }
+        self.request.is_abandoned.store(true, Ordering::Release);
+        let mut any = false;
+        for index in 0..self.request.items.len() {
+            any |= self.request.cancel(index, By::Client);
+        }
+        if any {
+            self.queue.cancelled(self.ids.clone());
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::num::NonZeroUsize;
+impl Counters for TaskQueue {
+    fn remove_item(&self) {
+        self.item_left();
+    }
 
-    use bytes::Bytes;
+    fn add_weight(&self, weight: u64) {
+        TaskQueue::add_weight(self, weight);
+    }
 
-    use super::*;
-    use crate::batching::{Policy, TaskBatching, WeightRule};
-    use crate::clock;
-    use crate::engine::TaskLimits;
-    use crate::metrics::{Buckets, Metrics};
+    fn remove_weight(&self, weight: u64) {
+        TaskQueue::remove_weight(self, weight);
+    }
 
-    /// The scheduler may drop an item after it was given up, and before that was said.
-    #[test]
-    fn an_item_that_is_dropped_while_it_is_given_up_is_not_lost() {
-        let metrics = Metrics::new(Buckets::NONE).expect("the metrics are consistent");
-        let task = ("text".to_owned(), false, metrics.task("m", "text", &[]));
-        let limits = TaskLimits {
-            batching: TaskBatching {
-                policy: Policy::Greedy,
-                max_batch_size: NonZeroUsize::MIN,
-                max_batch_weight: None,
-                weight_rule: WeightRule::Sum,
-            },
-            max_queue_size: 8,
-            max_queue_weight: None,
-        };
-        let (queue, _receiver) = Queue::new("m", vec![task], &[limits], 1);
-        let request = Request {
-            task: 0,
-            items: vec![Ok(ItemInput {
-                value: Value::Text(Bytes::new()),
-                parameters: Bytes::new(),
-            })],
-            received: clock::now(),
-            timeout: Duration::from_secs(60),
-            priority: Priority::Normal,
-            id: "".into(),
-        };
-        let (mut pending, items) = Arc::new(queue).admit(request).expect("there is room");
-        assert!(pending.gathering.leave_queue(0, GONE));
-        drop(items);
-        pending.gathering.expire();
-        let reply = pending.receiver.try_recv().expect("it was answered");
-        assert_eq!(
-            reply.outcomes[0].as_ref().err(),
-            Some(&ItemError::Expired {
-                timeout: Duration::from_secs(60),
-                stage: Stage::Queue
-            })
-        );
+    fn add_detached(&self) {
+        self.detached_changed(1);
+    }
+
+    fn remove_detached(&self) {
+        self.detached_changed(-1);
     }
 }

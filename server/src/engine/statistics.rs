@@ -3,16 +3,23 @@
 //! The metrics count items and batches; here each request counts once, with the whole time of every batch it was in.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use super::request::Reply;
 use crate::clock;
 
-/// Counts up; written by whoever settles a request, read by anybody. One lock keeps what is read of one piece: clients
-/// compare the counts of the stages with each other.
+/// The totals of a task. No reader waits for a thread that runs a model: the totals of requests are written only by
+/// threads that serve clients, and those of batches are shown as of a moment ago while a worker writes them.
 #[derive(Default)]
-pub(super) struct Statistics(Mutex<Totals>);
+pub(super) struct Statistics {
+    /// One lock, so that what is read is consistent: clients compare the counts of the stages with each other.
+    requests: Mutex<Totals>,
+    batches: Mutex<BTreeMap<usize, Total>>,
+    batches_shown: ArcSwap<BTreeMap<usize, Total>>,
+}
 
 /// How often something happened, and how long it took in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +54,7 @@ pub struct Totals {
     pub encode: Total,
     /// Items that succeeded.
     pub items: u64,
-    /// Batches that ran, by how many items they had.
+    /// Batches that ran, by how many items they had. They may be those of a moment ago.
     pub batches: BTreeMap<usize, Total>,
     /// When a request was answered last, in Unix milliseconds; 0 if none was.
     pub last_unix_millis: u64,
@@ -78,16 +85,25 @@ impl Statistics {
         totals.encode.time += took;
     }
 
+    /// Counts a batch.
     pub(super) fn batch_ran(&self, items: usize, time: Duration) {
-        self.lock().batches.entry(items).or_default().add(time);
+        let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        batches.entry(items).or_default().add(time);
     }
 
     pub(super) fn totals(&self) -> Totals {
-        self.lock().clone()
+        // A worker that holds this lock may not run for long, as its priority is lower.
+        if let Ok(batches) = self.batches.try_lock() {
+            self.batches_shown.store(Arc::new(batches.clone()));
+        }
+        Totals {
+            batches: self.batches_shown.load().as_ref().clone(),
+            ..self.lock().clone()
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Totals> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,5 +135,16 @@ mod tests {
             }
         });
         assert_eq!(statistics.totals().succeeded.count, 100_000);
+    }
+
+    #[test]
+    fn a_worker_that_is_interrupted_while_it_counts_a_batch_holds_up_no_reader() {
+        let statistics = Statistics::default();
+        statistics.batch_ran(4, Duration::from_millis(1));
+        let before = statistics.totals();
+        let interrupted = statistics.batches.lock().expect("the lock is free");
+        let totals = std::thread::scope(|scope| scope.spawn(|| statistics.totals()).join());
+        assert_eq!(totals.expect("it does not panic"), before);
+        drop(interrupted);
     }
 }

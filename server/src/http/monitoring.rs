@@ -157,6 +157,7 @@ pub(super) fn state_name(entry: &ModelEntry) -> &'static str {
         (ModelState::Unloaded, _) => "unloaded",
         (ModelState::Ready(_), Some(Health::Recovering { .. })) => "recovering",
         (ModelState::Ready(_), Some(Health::CrashLoop { .. })) => "crash loop",
+        (ModelState::Ready(_), Some(Health::Failed { .. })) => "failed",
         (ModelState::Ready(_), Some(Health::Ready) | None) if entry.is_untried() => "untried",
         (ModelState::Ready(_), Some(Health::Ready) | None) => "ready",
     }

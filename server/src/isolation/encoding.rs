@@ -164,6 +164,7 @@ impl<'a> Encoder<'a> {
             ItemError::OutOfMemory(message) => (error_code::OUT_OF_MEMORY, message),
             ItemError::Unsupported(message) => (error_code::UNSUPPORTED, message),
             ItemError::Expired { .. }
+            | ItemError::Infeasible { .. }
             | ItemError::Lost
             | ItemError::ShuttingDown
             | ItemError::Unavailable(_) => (error_code::FAULT, &error.to_string()),

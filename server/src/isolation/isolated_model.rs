@@ -157,6 +157,7 @@ fn unavailable(health: &Health) -> String {
     match health {
         Health::CrashLoop { reason } => format!("the model is in a crash loop: {reason}"),
         Health::Recovering { reason } => format!("the model is not running: {reason}"),
+        Health::Failed { reason } => format!("the model has failed: {reason}"),
         Health::Ready => "the model is not running".to_owned(),
     }
 }

@@ -6,9 +6,10 @@
 //! they started their current batches, and the number of prepared items ahead of an item predicts which batch it will be in.
 //! If the prediction is wrong, the item is prepared again.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use plugin_abi::manifest::{ModelManifest, TaskManifest};
 
 use super::backoff::{RestartBackoff, RestartDelays};
@@ -24,6 +25,7 @@ pub(super) struct Pool {
     manifest: OnceLock<ModelManifest>,
     state: Mutex<State>,
     changed: Condvar,
+    last_health: ArcSwap<Health>,
 }
 
 struct State {
@@ -86,6 +88,7 @@ impl Pool {
                 reported_crash_loops: 0,
             }),
             changed: Condvar::new(),
+            last_health: ArcSwap::from_pointee(Health::Ready),
         }
     }
 
@@ -295,7 +298,17 @@ impl Pool {
 
     /// Whether the model can run a batch now.
     pub(super) fn health(&self) -> Health {
-        self.lock().health()
+        // The event loop calls this for every request, and threads of lower priority hold the lock. While one does, the
+        // health of a moment ago has to do.
+        let health = match self.state.try_lock() {
+            Ok(state) => state.health(),
+            Err(TryLockError::Poisoned(state)) => state.into_inner().health(),
+            Err(TryLockError::WouldBlock) => return self.last_health.load().as_ref().clone(),
+        };
+        if **self.last_health.load() != health {
+            self.last_health.store(Arc::new(health.clone()));
+        }
+        health
     }
 }
 

@@ -64,7 +64,7 @@ impl From<&ItemError> for ItemOutcome {
             ItemError::Fault(_) => Self::Fault,
             ItemError::OutOfMemory(_) => Self::OutOfMemory,
             ItemError::Unsupported(_) => Self::Unsupported,
-            ItemError::Expired { .. } => Self::Expired,
+            ItemError::Expired { .. } | ItemError::Infeasible { .. } => Self::Expired,
             ItemError::Lost => Self::Lost,
             ItemError::ShuttingDown => Self::ShuttingDown,
             ItemError::Unavailable(_) => Self::Unavailable,

@@ -1,9 +1,6 @@
 //! Starts the engine of a loaded model.
 
-use std::io;
 use std::sync::Arc;
-
-use plugin_abi::manifest::ModelManifest;
 
 use super::Reloader;
 use super::generations::StartedGeneration;
@@ -11,7 +8,7 @@ use super::load::LoadedModel;
 use super::model_failure::ModelFailure;
 use crate::clock;
 use crate::config::{ModelSettings, TaskSettings};
-use crate::engine::{self, Engine, EngineConfig, TaskLimits};
+use crate::engine::{Engine, EngineConfig, TaskLimits};
 use crate::registry::{Generation, ModelEntry, ModelState, TaskTrial};
 
 impl Reloader {
@@ -23,7 +20,6 @@ impl Reloader {
     ) -> Result<(ModelEntry, StartedGeneration), ModelFailure> {
         let LoadedModel {
             loaded,
-            isolated,
             tasks,
             default_task,
             trials,
@@ -35,7 +31,7 @@ impl Reloader {
             tasks: &limits,
             workers: settings.workers.get(),
             nice: self.environment.nice_of(&settings),
-            prepare_pool: self.prepare_pool_of(&settings, &manifest, isolated)?,
+            prepare_threads: self.environment.prepare_threads,
         };
         let (engine, workers) = Engine::start(loaded.model, &config, &self.metrics)
             .map_err(|error| ModelFailure::new(&settings, None, error))?;
@@ -76,27 +72,6 @@ impl Reloader {
             },
             started,
         ))
-    }
-
-    /// The threads that prepare a model's items. A model with worker processes has its own threads, because these only wait for
-    /// the processes, possibly for a long time.
-    fn prepare_pool_of(
-        &self,
-        settings: &ModelSettings,
-        manifest: &ModelManifest,
-        isolated: bool,
-    ) -> Result<Arc<rayon::ThreadPool>, ModelFailure> {
-        let prepares = manifest.tasks.iter().any(|task| task.prepares);
-        if !prepares || !isolated {
-            return Ok(self.prepare_pool.clone());
-        }
-        let name = format!("prepare {}", settings.name);
-        let (threads, nice) = (
-            self.environment.prepare_threads,
-            self.environment.nice_of(settings),
-        );
-        engine::prepare_pool(&name, threads, nice)
-            .map_err(|error| ModelFailure::new(settings, None, io::Error::other(error)))
     }
 }
 

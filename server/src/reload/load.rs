@@ -52,8 +52,6 @@ impl LoadEnvironment {
 /// A model that is ready to serve.
 pub(super) struct LoadedModel {
     pub(super) loaded: Loaded,
-    /// Whether it runs in worker processes.
-    pub(super) isolated: bool,
     pub(super) tasks: Vec<TaskSettings>,
     pub(super) default_task: Option<usize>,
     /// The outcome of the first computation of each task.
@@ -197,7 +195,6 @@ fn load(environment: &LoadEnvironment, settings: &ModelSettings) -> Result<Loade
     let default_task = default_task(settings, manifests);
     Ok(LoadedModel {
         loaded,
-        isolated: process.is_some(),
         tasks,
         default_task,
         trials: warmed_up.trials,

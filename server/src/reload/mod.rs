@@ -40,7 +40,6 @@ pub struct Reloader {
     environment: Arc<LoadEnvironment>,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
-    prepare_pool: Arc<rayon::ThreadPool>,
     timeout: Duration,
     drain_timeout: Duration,
     generations: Generations,
@@ -52,14 +51,12 @@ impl Reloader {
         environment: LoadEnvironment,
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
-        prepare_pool: Arc<rayon::ThreadPool>,
         timeout: Duration,
         drain_timeout: Duration,
     ) -> Self {
         Self {
             environment: Arc::new(environment),
             registry,
-            prepare_pool,
             timeout,
             drain_timeout,
             generations: Generations::new(metrics.clone()),

@@ -20,7 +20,7 @@ fn scenario_with_batches_of_ten_ms() -> Scenario {
     let mut scenario = Scenario::new(&[rules(GREEDY, 2)]);
     scenario.at(10);
     for size in [1, 2] {
-        scenario.batcher.completed(Completion {
+        scenario.batcher.observe(Completion {
             task: 0,
             size,
             cost: 0,
@@ -125,18 +125,17 @@ fn answer(
             let early = |item: &&Item<()>| item.deadline > Some(scenario.now);
             answered.infeasible += set_aside.iter().filter(early).count();
             match step {
-                Step::Ran { ids, cost, .. } => {
+                Step::Ran { ids, .. } => {
                     let started = scenario.now;
                     now += time(ids.len());
                     let finished = scenario.at(now).now;
-                    scenario.batcher.completed(Completion {
-                        task: 0,
-                        size: ids.len(),
-                        cost,
+                    let token = scenario.running.0.pop().expect("a batch runs");
+                    let outcome = BatchOutcome {
                         started,
                         finished,
                         succeeded: true,
-                    });
+                    };
+                    scenario.batcher.complete(token, outcome);
                     if deadline.is_some_and(|deadline| ms(now) <= deadline) {
                         answered.in_time += ids.len();
                     }

@@ -31,7 +31,7 @@ struct Server {
     now: Instant,
     pushed: u64,
     batches: usize,
-    running: Vec<(Instant, Completion)>,
+    running: Vec<(BatchOutcome, BatchToken)>,
 }
 
 impl Server {
@@ -76,7 +76,7 @@ impl Server {
                         if batch.items.iter().any(|item| item.id == last) {
                             began = self.now;
                         }
-                        self.start(&batch);
+                        self.start(batch);
                     }
                     Next::WaitUntil(until) => {
                         wait = Some(until);
@@ -85,31 +85,28 @@ impl Server {
                     Next::Idle => break,
                 }
             }
-            let ends = self.running.iter().map(|(ends, _)| *ends).min();
+            let ends = self.running.iter().map(|(outcome, _)| outcome.finished).min();
             let Some(next) = [ends, wait].into_iter().flatten().min() else {
                 return began;
             };
             self.now = next;
-            while let Some(nth) = self.running.iter().position(|(ends, _)| *ends <= self.now) {
-                let (_, completion) = self.running.swap_remove(nth);
-                self.batcher.completed(completion);
+            let ended = |(outcome, _): &(BatchOutcome, BatchToken)| outcome.finished <= self.now;
+            while let Some(nth) = self.running.iter().position(ended) {
+                let (outcome, token) = self.running.swap_remove(nth);
+                self.batcher.complete(token, outcome);
             }
         }
     }
 
-    fn start(&mut self, batch: &Batch<()>) {
-        let size = batch.items.len();
-        let ends = self.now + self.service.time(size, self.batches);
+    fn start(&mut self, batch: Batch<()>) {
+        let finished = self.now + self.service.time(batch.items.len(), self.batches);
         self.batches += 1;
-        let completion = Completion {
-            task: 0,
-            size,
-            cost: batch.cost,
+        let outcome = BatchOutcome {
             started: self.now,
-            finished: ends,
+            finished,
             succeeded: true,
         };
-        self.running.push((ends, completion));
+        self.running.push((outcome, batch.token));
     }
 }
 

@@ -6,6 +6,7 @@ mod expected_wait;
 mod order;
 mod properties;
 mod rounds;
+mod scheduler;
 mod waiting;
 mod weights;
 
@@ -50,6 +51,17 @@ struct Scenario {
     start: Instant,
     now: Instant,
     pushed: u64,
+    running: Tokens,
+}
+
+/// The tokens of batches that run until the test ends.
+#[derive(Default)]
+struct Tokens(Vec<BatchToken>);
+
+impl Drop for Tokens {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(std::mem::forget);
+    }
 }
 
 /// The properties of an item that a test sets.
@@ -84,6 +96,7 @@ impl Scenario {
             start,
             now: start,
             pushed: 0,
+            running: Tokens::default(),
         }
     }
 
@@ -134,12 +147,16 @@ impl Scenario {
                 items,
                 reason,
                 cost,
-            }) => Step::Ran {
-                task,
-                ids: items.iter().map(|item| item.id.0).collect(),
-                reason,
-                cost,
-            },
+                token,
+            }) => {
+                self.running.0.push(token);
+                Step::Ran {
+                    task,
+                    ids: items.iter().map(|item| item.id.0).collect(),
+                    reason,
+                    cost,
+                }
+            }
             Next::WaitUntil(until) => Step::WaitUntil(until - self.start),
             Next::Idle => Step::Idle,
         }

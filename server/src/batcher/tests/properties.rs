@@ -110,6 +110,7 @@ struct Account {
     /// Batches in a row that left the oldest item of a lower class waiting.
     passed_over: u32,
     free_since: Option<Instant>,
+    running: Tokens,
 }
 
 impl Account {
@@ -125,6 +126,7 @@ impl Account {
             held: BTreeMap::new(),
             passed_over: 0,
             free_since: None,
+            running: Tokens::default(),
         }
     }
 
@@ -187,15 +189,16 @@ impl Account {
             }
             Op::Advance(millis) => self.now += ms(millis),
             Op::Complete => {
+                let Some(token) = self.running.0.pop() else {
+                    return;
+                };
                 self.free_since = Some(self.now);
-                self.batcher.completed(Completion {
-                    task: 0,
-                    size: 1,
-                    cost: 1,
+                let outcome = BatchOutcome {
                     started: self.now - BATCH_TAKES,
                     finished: self.now,
                     succeeded: true,
-                });
+                };
+                self.batcher.complete(token, outcome);
             }
         }
         self.check_counts();
@@ -215,6 +218,7 @@ impl Account {
                 live.retain(|item| self.held.contains_key(&item.id));
                 self.check_batch(&batch, &live);
                 self.check_turn(&batch, &live);
+                self.running.0.push(batch.token);
                 true
             }
             Next::WaitUntil(until) => {
@@ -386,6 +390,7 @@ proptest! {
         let mut order = Vec::new();
         while let Next::Run(batch) = batcher.poll(now) {
             order.extend(batch.items.iter().map(|item| (item.arrived, item.id)));
+            batcher.abandon(batch.token);
         }
         prop_assert_eq!(order.len(), ages.len());
         prop_assert!(order.is_sorted());
@@ -403,6 +408,7 @@ proptest! {
             batcher.push(plain_item(id, *weight, now));
         }
         let Next::Run(batch) = batcher.poll(now) else { panic!("greedy runs what is queued") };
+        batcher.abandon(batch.token);
         prop_assert_eq!(batch.items[0].id, ItemId(0), "the oldest is in the batch");
 
         // Every set of items with the oldest in it.

@@ -1,9 +1,20 @@
-//! What `adaptive` makes of callers that go round, in virtual time: changes, several tasks, workers, classes and items.
+//! How `adaptive` serves closed-loop clients, in virtual time: changes, several tasks, workers, classes and items.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::*;
+use crate::batcher::scheduler::{Command, Message, Payload, Scheduler};
+
+impl Payload for usize {
+    fn is_queued(&self) -> bool {
+        true
+    }
+
+    fn start(&mut self) -> bool {
+        true
+    }
+}
 
 const ADAPTIVE: Policy = Policy::Adaptive {
     max_delay: Duration::from_millis(10),
@@ -36,10 +47,17 @@ struct Ran {
     slowest_low: Duration,
 }
 
-/// Callers, a batcher and workers whose batches take 5 ms and 0.1 ms an item.
+/// A batch that runs.
+struct Running {
+    ends: Instant,
+    started: Instant,
+    worker: usize,
+    batch: Batch<usize>,
+}
+
+/// Callers, a scheduler and workers whose batches take 5 ms and 0.1 ms an item.
 struct Rounds {
-    batcher: Batcher<usize>,
-    workers: usize,
+    scheduler: Scheduler<usize>,
     now: Instant,
     pushed: u64,
     callers: Vec<Caller>,
@@ -48,16 +66,20 @@ struct Rounds {
     /// Items of each caller that have no reply.
     unanswered: Vec<usize>,
     thinking: BinaryHeap<Reverse<(Instant, usize)>>,
-    running: Vec<(Instant, Instant, Batch<usize>)>,
+    running: Vec<Running>,
     ran: Vec<Ran>,
 }
 
 impl Rounds {
     fn new(tasks: usize, workers: usize) -> Self {
+        let now = crate::clock::now();
+        let mut scheduler = Scheduler::new(vec![rules(ADAPTIVE, 32); tasks], workers);
+        for worker in 0..workers {
+            scheduler.handle(now, Message::WorkerAvailable(worker));
+        }
         Rounds {
-            batcher: Batcher::new(vec![rules(ADAPTIVE, 32); tasks]).with_workers(workers),
-            workers,
-            now: crate::clock::now(),
+            scheduler,
+            now,
             pushed: 0,
             callers: Vec::new(),
             leaving: 0,
@@ -86,21 +108,27 @@ impl Rounds {
     }
 
     fn step(&mut self, end: Instant) {
-        let mut wait = end;
-        while self.running.len() < self.workers {
-            match self.batcher.poll(self.now) {
-                Next::Run(batch) => {
+        let wait = loop {
+            match self.scheduler.poll(self.now) {
+                Command::Start { worker, batch, .. } => {
                     let took = Duration::from_micros(5000 + 100 * batch.items.len() as u64);
-                    self.running.push((self.now + took, self.now, batch));
+                    self.running.push(Running {
+                        ends: self.now + took,
+                        started: self.now,
+                        worker,
+                        batch,
+                    });
                 }
-                Next::WaitUntil(until) => {
-                    wait = wait.min(until);
-                    break;
-                }
-                Next::Idle => break,
+                Command::Wait(until) => break until.unwrap_or(end).min(end),
+                other => panic!("nothing is cancelled or expires: {other:?}"),
             }
-        }
-        let ends = self.running.iter().map(|(ends, ..)| *ends).min().unwrap_or(end);
+        };
+        let ends = self
+            .running
+            .iter()
+            .map(|running| running.ends)
+            .min()
+            .unwrap_or(end);
         let asks = self.thinking.peek().map_or(end, |Reverse((asks, _))| *asks);
         self.now = ends.min(asks).min(wait).max(self.now);
         while let Some(Reverse((asks, caller))) = self.thinking.peek().copied()
@@ -109,7 +137,7 @@ impl Rounds {
             self.thinking.pop();
             self.ask(caller);
         }
-        while let Some(nth) = self.running.iter().position(|(ends, ..)| *ends <= self.now) {
+        while let Some(nth) = self.running.iter().position(|running| running.ends <= self.now) {
             self.complete(nth);
         }
     }
@@ -123,7 +151,7 @@ impl Rounds {
         } = self.callers[caller];
         self.unanswered[caller] = items;
         for _ in 0..items {
-            self.batcher.push(Item {
+            let item = Item {
                 id: ItemId(self.pushed),
                 task,
                 priority,
@@ -133,21 +161,30 @@ impl Rounds {
                 ready: self.now,
                 deadline: None,
                 payload: caller,
-            });
+            };
+            self.scheduler.handle(self.now, Message::Arrival(item));
             self.pushed += 1;
         }
     }
 
     fn complete(&mut self, nth: usize) {
-        let (finished, started, batch) = self.running.swap_remove(nth);
-        self.batcher.completed(Completion {
-            task: batch.task,
-            size: batch.items.len(),
-            cost: batch.cost,
+        let Running {
+            ends: finished,
             started,
-            finished,
-            succeeded: true,
-        });
+            worker,
+            batch,
+        } = self.running.swap_remove(nth);
+        let completed = Message::Completed {
+            token: batch.token,
+            outcome: BatchOutcome {
+                started,
+                finished,
+                succeeded: true,
+            },
+            out_of_memory: None,
+        };
+        self.scheduler.handle(self.now, completed);
+        self.scheduler.handle(self.now, Message::WorkerAvailable(worker));
         let slowest = |low: bool| {
             let counted = batch
                 .items
@@ -191,6 +228,15 @@ impl Rounds {
     fn mean_size(&self, millis: u64) -> f64 {
         let last = self.last(millis);
         last.iter().map(|ran| ran.size).sum::<usize>() as f64 / last.len() as f64
+    }
+}
+
+impl Drop for Rounds {
+    fn drop(&mut self) {
+        // Batches are still running when a test ends.
+        self.running
+            .drain(..)
+            .for_each(|running| std::mem::forget(running.batch.token));
     }
 }
 

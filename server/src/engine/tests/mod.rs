@@ -1,6 +1,9 @@
-//! The engine with a model that the test holds by the hand: it reports each batch and waits to be let go.
+//! The engine with a model that the test controls: it reports each batch and waits for its answer.
 
+mod locks;
 mod lost;
+mod panics;
+mod preparation;
 mod scenario;
 
 use std::sync::{Arc, Mutex};
@@ -9,12 +12,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use plugin_abi::manifest::ModelManifest;
 
-use super::{Engine, EngineConfig};
+use super::{Engine, EngineConfig, Request};
+use crate::batching::Priority;
+use crate::clock;
 use crate::error::{ItemError, Rejection, Stage};
 use crate::metrics::{Buckets, Metrics};
 use crate::model::{BatchError, BatchItem, Model, OutputSink, PreparedItem};
 use crate::values::{ItemInput, Value};
-use scenario::{Answer, Running, Scenario, echo};
+use scenario::{Answer, LONG, Running, Scenario, echo};
 
 fn names(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|index| format!("{prefix}{index}")).collect()
@@ -80,7 +85,7 @@ fn a_full_queue_rejects_at_once_and_says_when_to_come_back() {
 }
 
 #[test]
-fn a_request_of_more_items_than_the_queue_holds_is_told_so() {
+fn a_request_with_more_items_than_the_queue_holds_is_rejected_as_too_large() {
     let run = Scenario {
         max_queue_size: 2,
         ..Scenario::default()
@@ -340,6 +345,112 @@ fn an_aborted_engine_answers_what_is_queued_and_takes_nothing_more() {
 }
 
 #[test]
+fn cancelled_items_of_one_task_do_not_fill_the_queue_of_another() {
+    let run = Scenario {
+        tasks: 2,
+        max_queue_size: 10,
+        ..Scenario::default()
+    }
+    .start();
+    let busy = run.occupy();
+    while run.submit(&["gone"]).is_ok() {}
+    let image = run
+        .submit_to(1, &["image"], clock::now(), LONG)
+        .expect("its queue is empty");
+    run.let_go(echo);
+    run.let_go(echo);
+    assert_eq!(run.reply(image), [Ok("image".to_owned())]);
+    run.reply(busy);
+    run.end();
+}
+
+#[test]
+fn a_slow_upload_does_not_overtake_requests_that_were_complete_before() {
+    let run = Scenario {
+        max_batch_size: 1,
+        ..Scenario::default()
+    }
+    .start();
+    let busy = run.occupy();
+    let complete = run.submit(&["complete"]).expect("there is room");
+    let began = clock::now() - Duration::from_secs(10);
+    let slow = run
+        .submit_to(0, &["slow upload"], began, 2 * LONG)
+        .expect("there is room");
+    (0..3).for_each(|_| run.let_go(echo));
+    assert_eq!(run.next_batch(), ["complete"]);
+    assert_eq!(run.next_batch(), ["slow upload"]);
+    for pending in [busy, complete, slow] {
+        run.reply(pending);
+    }
+    run.end();
+}
+
+#[test]
+fn the_input_of_a_cancelled_item_is_freed_although_no_worker_has_noticed() {
+    struct Input(#[expect(dead_code, reason = "it is counted")] Arc<()>);
+    impl AsRef<[u8]> for Input {
+        fn as_ref(&self) -> &[u8] {
+            b"gone"
+        }
+    }
+    let run = Scenario::default().start();
+    let busy = run.occupy();
+    let freed = Arc::new(());
+    let pending = run
+        .engine
+        .submit(Request {
+            task: 0,
+            items: vec![Ok(ItemInput {
+                value: Value::Text(Bytes::from_owner(Input(freed.clone()))),
+                parameters: Bytes::new(),
+            })],
+            received: clock::now(),
+            timeout: LONG,
+            priority: Priority::Normal,
+            id: "".into(),
+        })
+        .expect("there is room");
+    assert_eq!(Arc::strong_count(&freed), 2);
+    drop(pending);
+    assert_eq!(Arc::strong_count(&freed), 1);
+    run.let_go(echo);
+    run.reply(busy);
+    run.end();
+}
+
+#[test]
+fn a_completed_batch_is_known_to_the_scheduler_before_its_clients_have_their_replies() {
+    let run = Scenario {
+        workers: 2,
+        max_batch_size: 1,
+        ..Scenario::default()
+    }
+    .start();
+    let (first, second) = (run.occupy(), run.occupy());
+    assert_eq!(
+        run.crew()
+            .with_scheduler_locked(|scheduler| scheduler.batcher().running()),
+        2
+    );
+    run.let_go(echo);
+    let answered = run.runtime.block_on(async {
+        tokio::select! {
+            _ = first.reply() => (),
+            _ = second.reply() => (),
+        }
+    });
+    let () = answered;
+    assert_eq!(
+        run.crew()
+            .with_scheduler_locked(|scheduler| scheduler.batcher().running()),
+        1
+    );
+    run.let_go(echo);
+    run.end();
+}
+
+#[test]
 fn the_last_worker_drops_the_model() {
     struct DroppedOn(Arc<Mutex<Option<String>>>, ModelManifest);
     impl Drop for DroppedOn {
@@ -365,16 +476,12 @@ fn the_last_worker_drops_the_model() {
         }
     }
     let thread = Arc::new(Mutex::new(None));
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(1)
-        .build()
-        .expect("a thread");
     let config = EngineConfig {
         name: "dropped",
         tasks: &[],
         workers: 1,
         nice: 0,
-        prepare_pool: Arc::new(pool),
+        prepare_threads: 1,
     };
     let model = Arc::new(DroppedOn(thread.clone(), ModelManifest::default()));
     let metrics = Metrics::new(Buckets::NONE).expect("the families do not contradict each other");

@@ -1,9 +1,9 @@
-//! A model that the test holds by the hand, and an engine that runs it.
+//! A model that the test controls step by step, and an engine that runs it.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -11,13 +11,14 @@ use plugin_abi::manifest::{ModelManifest, TaskManifest};
 
 use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
 use crate::clock;
-use crate::engine::{Engine, EngineConfig, Pending, Request, TaskLimits, Workers};
+use crate::engine::worker::Crew;
+use crate::engine::{Engine, EngineConfig, PendingReply, Request, TaskLimits, Workers};
 use crate::error::{ItemError, Rejection};
 use crate::metrics::{Buckets, ItemOutcome, Metrics};
 use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, PreparedItem};
 use crate::values::{ItemInput, Value};
 
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 /// How the model answers a batch.
 pub(super) type Answer = fn(&[String], &mut dyn OutputSink) -> Result<(), BatchError>;
@@ -30,9 +31,27 @@ struct Workforce {
     changed: Condvar,
 }
 
+/// What is called when the plugin's value of an item is dropped.
+pub(super) type OnDrop = Arc<OnceLock<Box<dyn Fn() + Send + Sync>>>;
+
+/// What the model makes of an item.
+struct Payload(OnDrop);
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        if let Some(on_drop) = self.0.get() {
+            on_drop();
+        }
+    }
+}
+
 struct HeldModel {
     manifest: ModelManifest,
     workforce: Arc<Workforce>,
+    /// Preparations of the item "held" wait for one of these each.
+    prepare: Receiver<()>,
+    preparing: Sender<()>,
+    on_drop: OnDrop,
     started: Sender<Vec<String>>,
     go: Receiver<Answer>,
 }
@@ -44,18 +63,22 @@ impl Model for HeldModel {
 
     fn prepare(&self, _task: usize, item: &ItemInput) -> Result<PreparedItem, ItemError> {
         match text(item).as_str() {
-            "bad" => Err(ItemError::Invalid("this is bad".to_owned())),
-            "too heavy" => Ok(PreparedItem {
-                weight: u64::MAX,
-                group: 0,
-                payload: Box::new(()),
-            }),
-            text => Ok(PreparedItem {
-                weight: text.len() as u64,
-                group: 0,
-                payload: Box::new(text.to_owned()),
-            }),
+            "bad" => return Err(ItemError::Invalid("this is bad".to_owned())),
+            "panic" => panic!("the preparation panics"),
+            "held" => {
+                self.preparing.send(()).expect("the test listens");
+                self.prepare.recv().expect("the test lets every preparation go");
+            }
+            _ => {}
         }
+        Ok(PreparedItem {
+            weight: match text(item).as_str() {
+                "too heavy" => u64::MAX,
+                text => text.len() as u64,
+            },
+            group: 0,
+            payload: Box::new(Payload(self.on_drop.clone())),
+        })
     }
 
     fn predict_batch(
@@ -108,6 +131,9 @@ pub(super) struct Scenario {
     pub(super) max_queue_size: usize,
     pub(super) workers: usize,
     pub(super) prepares: bool,
+    /// All with the same limits.
+    pub(super) tasks: usize,
+    pub(super) policy: Policy,
 }
 
 impl Default for Scenario {
@@ -117,6 +143,8 @@ impl Default for Scenario {
             max_queue_size: 100,
             workers: 1,
             prepares: false,
+            tasks: 1,
+            policy: Policy::Greedy,
         }
     }
 }
@@ -127,6 +155,9 @@ pub(super) struct Running {
     started: Receiver<Vec<String>>,
     workforce: Arc<Workforce>,
     pub(super) go: Sender<Answer>,
+    prepare: Sender<()>,
+    preparing: Receiver<()>,
+    pub(super) on_drop: OnDrop,
     pub(super) runtime: tokio::runtime::Runtime,
 }
 
@@ -134,7 +165,7 @@ impl Scenario {
     pub(super) fn limits(&self) -> TaskLimits {
         TaskLimits {
             batching: TaskBatching {
-                policy: Policy::Greedy,
+                policy: self.policy,
                 max_batch_size: NonZeroUsize::new(self.max_batch_size).expect("not zero"),
                 max_batch_weight: None,
                 weight_rule: WeightRule::Sum,
@@ -147,31 +178,33 @@ impl Scenario {
     pub(super) fn start(self) -> Running {
         let (started_sender, started) = unbounded();
         let (go, go_receiver) = unbounded();
-        let task = TaskManifest {
-            name: "text".to_owned(),
+        let (prepare, prepare_receiver) = unbounded();
+        let (preparing_sender, preparing) = unbounded();
+        let on_drop = OnDrop::default();
+        let task = |index: usize| TaskManifest {
+            name: ["text", "image"][index].to_owned(),
             prepares: self.prepares,
             ..TaskManifest::default()
         };
         let model = HeldModel {
             manifest: ModelManifest {
-                tasks: vec![task],
+                tasks: (0..self.tasks).map(task).collect(),
                 ..ModelManifest::default()
             },
             workforce: Arc::default(),
+            prepare: prepare_receiver,
+            preparing: preparing_sender,
+            on_drop: on_drop.clone(),
             started: started_sender,
             go: go_receiver,
         };
         let workforce = model.workforce.clone();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(1)
-            .build()
-            .expect("a thread");
         let config = EngineConfig {
             name: "held",
-            tasks: &[self.limits()],
+            tasks: &vec![self.limits(); self.tasks],
             workers: self.workers,
             nice: 0,
-            prepare_pool: Arc::new(pool),
+            prepare_threads: 2,
         };
         let metrics = Metrics::new(Buckets::NONE).expect("the families do not contradict each other");
         let (engine, workers) = Engine::start(Arc::new(model), &config, &metrics).expect("threads");
@@ -185,6 +218,9 @@ impl Scenario {
             started,
             workforce,
             go,
+            prepare,
+            preparing,
+            on_drop,
             runtime,
         }
     }
@@ -196,11 +232,22 @@ impl Running {
         self.workforce.crash_loop.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn submit(&self, items: &[&str]) -> Result<Pending, Rejection> {
+    pub(super) fn submit(&self, items: &[&str]) -> Result<PendingReply, Rejection> {
         self.submit_within(items, LONG)
     }
 
-    pub(super) fn submit_within(&self, items: &[&str], timeout: Duration) -> Result<Pending, Rejection> {
+    pub(super) fn submit_within(&self, items: &[&str], timeout: Duration) -> Result<PendingReply, Rejection> {
+        self.submit_to(0, items, clock::now(), timeout)
+    }
+
+    /// Submits items to a task, in a request whose head arrived at `received`.
+    pub(super) fn submit_to(
+        &self,
+        task: usize,
+        items: &[&str],
+        received: Instant,
+        timeout: Duration,
+    ) -> Result<PendingReply, Rejection> {
         let item = |text: &&str| {
             Ok(ItemInput {
                 value: Value::Text(Bytes::from((*text).to_owned())),
@@ -208,9 +255,9 @@ impl Running {
             })
         };
         self.engine.submit(Request {
-            task: 0,
+            task,
             items: items.iter().map(item).collect(),
-            received: clock::now(),
+            received,
             timeout,
             priority: Priority::Normal,
             id: "".into(),
@@ -218,7 +265,7 @@ impl Running {
     }
 
     /// Submits an item and waits until the model has it.
-    pub(super) fn occupy(&self) -> Pending {
+    pub(super) fn occupy(&self) -> PendingReply {
         let pending = self.submit(&["busy"]).expect("there is room");
         assert_eq!(self.next_batch(), ["busy"]);
         pending
@@ -238,7 +285,21 @@ impl Running {
         self.reply(busy);
     }
 
-    /// How many items have come to this.
+    /// Waits until the item "held" is being prepared.
+    pub(super) fn is_preparing(&self) {
+        self.preparing.recv_timeout(LONG).expect("a preparation starts");
+    }
+
+    /// Finishes a preparation of the item "held".
+    pub(super) fn finish_preparation(&self) {
+        self.prepare.send(()).expect("the model listens");
+    }
+
+    pub(super) fn crew(&self) -> Arc<Crew> {
+        self.workers.crew.upgrade().expect("the workers run")
+    }
+
+    /// How many items had this outcome.
     pub(super) fn counted(&self, outcome: ItemOutcome) -> u64 {
         self.engine.metrics(0).counted(outcome)
     }
@@ -251,7 +312,7 @@ impl Running {
         self.go.send(answer).expect("the model listens");
     }
 
-    pub(super) fn reply(&self, pending: Pending) -> Vec<Result<String, ItemError>> {
+    pub(super) fn reply(&self, pending: PendingReply) -> Vec<Result<String, ItemError>> {
         let reply = self.runtime.block_on(pending.reply());
         let text = |value| match value {
             Value::Text(text) => String::from_utf8(text.to_vec()).expect("UTF-8"),
@@ -269,13 +330,28 @@ impl Running {
         (metrics.queued_items.get(), metrics.queued_weight.get())
     }
 
-    /// Ends the engine; every worker must come home.
+    pub(super) fn executing(&self) -> i64 {
+        self.engine.metrics(0).executing_items.get()
+    }
+
+    /// Waits until the queue has this weight.
+    pub(super) fn wait_until_queued_weight(&self, weight: i64) {
+        while self.queued().1 != weight {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Ends the engine. Every worker must exit.
     pub(super) fn end(self) {
         let Self {
-            engine, workers, go, ..
+            engine,
+            workers,
+            go,
+            prepare,
+            ..
         } = self;
         drop(engine);
-        drop(go);
+        drop((go, prepare));
         workers.join();
     }
 }

@@ -57,7 +57,7 @@ pub(in crate::http) fn version_status(entry: &ModelEntry) -> Json {
         (ModelState::Loading, _) => ("LOADING", "OK", String::new()),
         (ModelState::Unloaded, _) => ("END", "OK", String::new()),
         (ModelState::Failed { .. }, _) => ("END", "INTERNAL", entry.reason().unwrap_or_default()),
-        (_, Some(Health::CrashLoop { reason })) => ("END", "UNAVAILABLE", reason),
+        (_, Some(Health::CrashLoop { reason } | Health::Failed { reason })) => ("END", "UNAVAILABLE", reason),
         // Requests are queued while the model recovers.
         (_, Some(Health::Ready | Health::Recovering { .. }) | None) => ("AVAILABLE", "OK", String::new()),
     };

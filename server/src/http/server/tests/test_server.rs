@@ -253,16 +253,12 @@ fn entries(settings: &Settings, gate: &Arc<Gate>, metrics: &Metrics) -> [Arc<Mod
             max_queue_weight: task.max_queue_weight,
         })
         .collect();
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(1)
-        .build()
-        .expect("a thread can be started");
     let config = EngineConfig {
         name: "vision",
         tasks: &limits,
         workers: 1,
         nice: 0,
-        prepare_pool: Arc::new(pool),
+        prepare_threads: 1,
     };
     let manifest = model.manifest.clone();
     let untried = TaskTrial::Untried {

@@ -1,38 +1,36 @@
-//! One batch's way through the model: in halves if memory is short, and again if what ran it was lost.
+//! Runs one batch: in halves if memory is short, and again if the process that ran it was lost.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Outcome;
-use super::queue::Queued;
 use super::sink::BatchSink;
-use super::worker::{Worker, crash_loop};
+use super::worker::{BatchedItem, Worker, crash_loop};
 use crate::batch_context::{BatchContext, log_batch, logged_error_count};
-use crate::batcher::Item;
 use crate::clock;
 use crate::error::ItemError;
 use crate::model::{BatchError, BatchItem, Health};
 
-/// How often a worker without anything to run a batch looks after what waits.
-pub(super) const PATIENCE: Duration = Duration::from_millis(50);
+/// Interval at which a worker that has no process looks at the queue.
+pub(super) const NO_PROCESS_INTERVAL: Duration = Duration::from_millis(50);
 
-/// See the module.
-pub(super) struct Prediction<'a> {
+/// A batch that a worker runs.
+pub(super) struct BatchRun<'a> {
     worker: &'a Worker,
     task: usize,
-    /// When the model was last given a batch. What was lost before is no measure of what batches cost.
+    /// When the model was last given a batch. Attempts that were lost before do not count as the cost of the batch.
     pub(super) started: Instant,
-    /// The smallest cost that did not fit.
-    pub(super) too_much: Option<u64>,
+    /// The smallest cost that did not fit in memory.
+    pub(super) out_of_memory: Option<u64>,
     /// Whether the plugin logged an error while it ran the last attempt.
     plugin_logged: bool,
 }
 
-/// What has become of a batch so far.
+/// How often a batch has been tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attempt {
-    /// Nothing.
+    /// Never before.
     First,
     /// It was lost once.
     Second,
@@ -40,37 +38,37 @@ enum Attempt {
     Alone,
 }
 
-/// An item of a batch, and its place among the outcomes.
-type Placed<'a> = (usize, &'a Item<Queued>);
+/// An item of a batch, and its index among the outcomes.
+type Indexed<'a> = (usize, &'a BatchedItem);
 
-impl<'a> Prediction<'a> {
+impl<'a> BatchRun<'a> {
     pub(super) fn new(worker: &'a Worker, task: usize, started: Instant) -> Self {
         Self {
             worker,
             task,
             started,
-            too_much: None,
+            out_of_memory: None,
             plugin_logged: false,
         }
     }
 
-    /// One outcome per item; none for an item that nobody waits for any more. An error of the batch, or a breach of the
-    /// contract, fails all of its items.
-    pub(super) fn predict(&mut self, items: &[Item<Queued>], cost: u64) -> Vec<Option<Outcome>> {
+    /// Returns one outcome per item; none for an item whose client has gone. An error of the batch, or a violation of the
+    /// plugin's contract, fails all of its items.
+    pub(super) fn run(&mut self, items: &[BatchedItem], cost: u64) -> Vec<Option<Outcome>> {
         let mut outcomes: Vec<Option<Outcome>> = std::iter::repeat_with(|| None).take(items.len()).collect();
-        let placed: Vec<Placed<'_>> = items.iter().enumerate().collect();
+        let placed: Vec<Indexed<'_>> = items.iter().enumerate().collect();
         self.attempt(&placed, cost, Attempt::First, &mut outcomes);
         outcomes
     }
 
     fn attempt(
         &mut self,
-        items: &[Placed<'_>],
+        items: &[Indexed<'_>],
         cost: u64,
         attempt: Attempt,
         outcomes: &mut [Option<Outcome>],
     ) {
-        let error = match self.run(items) {
+        let error = match self.call_model(items) {
             None => return,
             Some(Ok(settled)) => {
                 self.log_failed_items(items, &settled);
@@ -80,14 +78,14 @@ impl<'a> Prediction<'a> {
                 return;
             }
             Some(Err(BatchError::OutOfMemory(message))) if items.len() > 1 => {
-                self.worker.tasks[self.task].metrics.out_of_memory.inc();
+                self.worker.metrics(self.task).out_of_memory.inc();
                 log_batch!(
                     debug,
                     self.context(items),
                     "a batch of {} items ran out of memory; running it in halves: {message}",
                     items.len()
                 );
-                self.too_much = Some(self.too_much.map_or(cost, |least| least.min(cost)));
+                self.out_of_memory = Some(self.out_of_memory.map_or(cost, |least| least.min(cost)));
                 return self.halve(items, cost, attempt, outcomes);
             }
             Some(Err(BatchError::TooLarge(error))) if items.len() > 1 => {
@@ -101,14 +99,14 @@ impl<'a> Prediction<'a> {
             }
             Some(Err(BatchError::TooLarge(error))) => error,
             Some(Err(BatchError::OutOfMemory(message))) => {
-                self.worker.tasks[self.task].metrics.out_of_memory.inc();
+                self.worker.metrics(self.task).out_of_memory.inc();
                 ItemError::OutOfMemory(message)
             }
             Some(Err(BatchError::WorkerLost(reason))) => {
                 return self.lost(items, cost, attempt, &reason, outcomes);
             }
             Some(Err(BatchError::Failed(error))) => error,
-            Some(Err(BatchError::NoWorker)) => match self.worker.model.health() {
+            Some(Err(BatchError::NoWorker)) => match self.worker.model().health() {
                 Health::CrashLoop { reason } => crash_loop(&reason),
                 _ => ItemError::Fault(BatchError::NoWorker.to_string()),
             },
@@ -117,25 +115,31 @@ impl<'a> Prediction<'a> {
         self.fail(items, &error, outcomes);
     }
 
-    fn halve(&mut self, items: &[Placed<'_>], cost: u64, attempt: Attempt, outcomes: &mut [Option<Outcome>]) {
+    fn halve(
+        &mut self,
+        items: &[Indexed<'_>],
+        cost: u64,
+        attempt: Attempt,
+        outcomes: &mut [Option<Outcome>],
+    ) {
         let (first, second) = items.split_at(items.len() / 2);
         self.attempt(first, cost / 2, attempt, outcomes);
         self.attempt(second, cost - cost / 2, attempt, outcomes);
     }
 
-    /// What ran the batch was lost. The batch is run once more, then item by item; who is lost alone, after a first loss, is
-    /// to blame.
+    /// The process that ran the batch was lost. The batch is run once more, then item by item. An item that is lost alone,
+    /// after a first loss, is at fault.
     fn lost(
         &mut self,
-        items: &[Placed<'_>],
+        items: &[Indexed<'_>],
         cost: u64,
         attempt: Attempt,
         reason: &str,
         outcomes: &mut [Option<Outcome>],
     ) {
-        let wanted: Vec<Placed<'_>> = items
+        let wanted: Vec<Indexed<'_>> = items
             .iter()
-            .filter(|(_, item)| item.payload.ticket.is_wanted())
+            .filter(|(_, item)| item.handle.is_wanted())
             .copied()
             .collect();
         match (attempt, wanted.as_slice()) {
@@ -169,7 +173,7 @@ impl<'a> Prediction<'a> {
         }
     }
 
-    fn fail(&self, items: &[Placed<'_>], error: &ItemError, outcomes: &mut [Option<Outcome>]) {
+    fn fail(&self, items: &[Indexed<'_>], error: &ItemError, outcomes: &mut [Option<Outcome>]) {
         let items_text = if items.len() == 1 { "item" } else { "items" };
         let batch = format_args!("a batch of {} {items_text} failed: {error}", items.len());
         self.log_failure(items, error, batch);
@@ -179,7 +183,7 @@ impl<'a> Prediction<'a> {
     }
 
     /// Logs a failure: the model's own as an error unless the plugin has logged one, a client's for debugging.
-    fn log_failure(&self, items: &[Placed<'_>], error: &ItemError, message: fmt::Arguments<'_>) {
+    fn log_failure(&self, items: &[Indexed<'_>], error: &ItemError, message: fmt::Arguments<'_>) {
         if error.is_of_input() || self.plugin_logged {
             log_batch!(debug, self.context(items), "{message}");
         } else {
@@ -188,29 +192,29 @@ impl<'a> Prediction<'a> {
     }
 
     /// Logs the items that failed while their batch succeeded, in one line.
-    fn log_failed_items(&self, items: &[Placed<'_>], settled: &[Outcome]) {
+    fn log_failed_items(&self, items: &[Indexed<'_>], settled: &[Outcome]) {
         let faults = |(_, outcome): &(_, &Outcome)| outcome.as_ref().is_err_and(|error| !error.is_of_input());
-        let failed: Vec<(&Placed<'_>, &Outcome)> = items.iter().zip(settled).filter(faults).collect();
+        let failed: Vec<(&Indexed<'_>, &Outcome)> = items.iter().zip(settled).filter(faults).collect();
         if let Some((_, Err(error))) = failed.first() {
-            let placed: Vec<Placed<'_>> = failed.iter().map(|(placed, _)| **placed).collect();
+            let placed: Vec<Indexed<'_>> = failed.iter().map(|(placed, _)| **placed).collect();
             let message = format_args!("{} of {} items failed: {error}", failed.len(), items.len());
             self.log_failure(&placed, error, message);
         }
     }
 
-    fn context(&self, items: &[Placed<'_>]) -> BatchContext {
+    fn context(&self, items: &[Indexed<'_>]) -> BatchContext {
         self.worker
             .context(self.task, items.iter().map(|(_, item)| *item))
     }
 
-    /// Gives the items to the model, as soon as it has something to run them. `None` if meanwhile nobody waits for them.
-    fn run(&mut self, items: &[Placed<'_>]) -> Option<Result<Vec<Outcome>, BatchError>> {
+    /// Passes the items to the model, as soon as it has a process to run them. `None` if their clients have gone meanwhile.
+    fn call_model(&mut self, items: &[Indexed<'_>]) -> Option<Result<Vec<Outcome>, BatchError>> {
         let worker = self.worker;
         let batch: Vec<BatchItem<'_>> = items
             .iter()
             .map(|(_, item)| BatchItem {
-                input: &item.payload.input,
-                prepared: item.payload.prepared.as_ref(),
+                input: &item.input,
+                prepared: item.prepared.as_ref(),
             })
             .collect();
         loop {
@@ -219,26 +223,26 @@ impl<'a> Prediction<'a> {
             let errors_before = logged_error_count();
             let entered = Arc::new(self.context(items)).enter();
             let result = worker
-                .model
+                .model()
                 .predict_batch(worker.index, self.task, &batch, &mut sink);
             drop(entered);
             self.plugin_logged = logged_error_count() > errors_before;
             if result == Err(BatchError::NoWorker) {
-                if items.iter().all(|(_, item)| !item.payload.ticket.is_wanted()) {
+                if items.iter().all(|(_, item)| !item.handle.is_wanted()) {
                     return None;
                 }
-                if matches!(worker.model.health(), Health::CrashLoop { .. }) {
+                if matches!(worker.model().health(), Health::CrashLoop { .. }) {
                     return Some(Err(BatchError::NoWorker));
                 }
-                worker.model.wait_for_worker(worker.index, PATIENCE);
+                worker.model().wait_for_worker(worker.index, NO_PROCESS_INTERVAL);
                 continue;
             }
             self.started = started;
             if result.is_ok() {
-                for (place, weight) in sink.take_weights() {
-                    let payload = &items[place].1.payload;
-                    if payload.prepared.is_none() {
-                        payload.ticket.add_weight(weight);
+                for (index, weight) in sink.take_weights() {
+                    let item = items[index].1;
+                    if item.prepared.is_none() {
+                        item.handle.add_weight(weight);
                     }
                 }
             }

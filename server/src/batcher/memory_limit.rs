@@ -30,7 +30,7 @@ struct Short {
 
 /// What a batch has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub enum Change {
     /// Batches may cost at most so much from now on.
     Narrowed(u64),
     /// A greater cost is tried.

@@ -1,52 +1,50 @@
-//! Admission: what may wait, how much waits, and the channel to the scheduler.
+//! Admission: the limits of each task's queue, what it holds at the moment, and the way of items to the scheduler.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::TaskLimits;
-use super::request::{Gathering, Pending, Request, Ticket};
+use super::request::{ItemHandle, PendingReply, Request};
 use super::statistics::Statistics;
+use super::wakeups::Wakeups;
 use crate::batch_context::BatchContext;
 use crate::batcher::policy::Estimates;
+use crate::batcher::scheduler::{self, Payload};
 use crate::batcher::{Item, ItemId};
-use crate::batching::TaskBatching;
 use crate::clock;
 use crate::error::Rejection;
 use crate::metrics::TaskMetrics;
 use crate::model::PreparedItem;
-use crate::values::ItemInput;
 
-/// What the batcher carries for an item.
+/// Cancelled items whose handles the scheduler or the preparation may still hold, at least.
+const MIN_DETACHED_LIMIT: usize = 1024;
+
+/// What the scheduler carries for an item. Its input stays with the state of its request until it runs, so that it is
+/// freed at once if the client goes away.
 pub(super) struct Queued {
-    pub(super) ticket: Ticket,
-    pub(super) input: ItemInput,
+    pub(super) handle: ItemHandle,
     pub(super) prepared: Option<PreparedItem>,
 }
 
-/// What the scheduler is told.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "the large one is the common one, and a box would cost an allocation"
-)]
-pub(super) enum Message {
-    /// One item is ready to run.
-    One(Item<Queued>),
-    /// Items of one request are ready to run.
-    Many(Vec<Item<Queued>>),
-    /// These were given up.
-    Withdraw(Range<u64>),
-    /// Go on under these rules.
-    Reconfigure(Vec<TaskBatching>),
-    /// Answer everything with "shutting down" and end.
-    Abort,
+impl Payload for Queued {
+    fn is_queued(&self) -> bool {
+        self.handle.is_queued()
+    }
+
+    fn start(&mut self) -> bool {
+        self.handle.start()
+    }
 }
 
-/// What waits for one task, counted.
+/// What the scheduler receives.
+pub(super) type Message = scheduler::Message<Queued>;
+
+/// The queue of one task, in numbers.
 pub(super) struct TaskQueue {
     /// Name of the model.
     model: Arc<str>,
@@ -60,13 +58,17 @@ pub(super) struct TaskQueue {
     max_weight: AtomicU64,
     items: AtomicUsize,
     weight: AtomicU64,
+    /// Items that have left the queue but whose handles have not been dropped.
+    detached: AtomicUsize,
+    /// Whether the engine was aborted.
+    is_aborted: Arc<AtomicBool>,
     /// Time that an item takes of a worker, in nanoseconds, averaged over recent batches.
     nanos_per_item: AtomicU64,
     estimates: ArcSwapOption<Estimates>,
 }
 
 impl TaskQueue {
-    /// What work on these requests is called in the log.
+    /// The log context of work on these requests.
     pub(super) fn context<'a>(&self, requests: impl IntoIterator<Item = &'a Arc<str>>) -> BatchContext {
         BatchContext {
             model: self.model.clone(),
@@ -75,9 +77,20 @@ impl TaskQueue {
         }
     }
 
-    /// Takes places for `items`, all or none.
+    /// Whether the engine was aborted.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.is_aborted.load(Ordering::Acquire)
+    }
+
+    /// Reserves room for `items`, all or none.
     fn enter(&self, items: usize) -> Result<(), Rejection> {
         let limit = self.max_items.load(Ordering::Relaxed);
+        // Cancelled items leave the queue and free their input at once, but their handles stay where they are until the
+        // scheduler notices. Clients that come and go while the model is busy must not fill the memory with them.
+        let detached = self.detached.load(Ordering::Relaxed);
+        if detached > limit.max(MIN_DETACHED_LIMIT) {
+            return Err(self.full(detached, limit, items));
+        }
         if items > limit {
             return Err(Rejection::TooManyItems {
                 task: self.name.to_string(),
@@ -128,11 +141,10 @@ impl TaskQueue {
         Duration::from_nanos(nanos).clamp(Duration::from_secs(1), Duration::from_secs(60))
     }
 
-    /// An item has left the queue, whose stated weight was `weight`.
-    pub(super) fn item_left(&self, weight: u64) {
+    /// An item has left the queue.
+    pub(super) fn item_left(&self) {
         self.items.fetch_sub(1, Ordering::AcqRel);
         self.metrics.queued_items.dec();
-        self.remove_weight(weight);
     }
 
     pub(super) fn add_weight(&self, weight: u64) {
@@ -145,7 +157,11 @@ impl TaskQueue {
         self.metrics.queued_weight.sub(weight as i64);
     }
 
-    /// Takes note of a batch, for [`retry_after`](Self::retry_after).
+    pub(super) fn detached_changed(&self, by: isize) {
+        self.detached.fetch_add(by as usize, Ordering::AcqRel);
+    }
+
+    /// Records a batch, for [`retry_after`](Self::retry_after).
     pub(super) fn batch_ran(&self, items: usize, time: Duration) {
         let sample = time.as_nanos() as u64 / items.max(1) as u64;
         let old = self.nanos_per_item.load(Ordering::Relaxed);
@@ -188,26 +204,22 @@ impl TaskQueue {
 pub(super) struct Queue {
     tasks: Vec<Arc<TaskQueue>>,
     sender: Sender<Message>,
+    wakeups: Arc<Wakeups>,
     next_id: AtomicU64,
-    /// Items in the channel that the scheduler has not looked at, given-up ones included.
-    unread: Arc<AtomicUsize>,
-    aborted: AtomicBool,
-}
-
-/// The scheduler's end of a [`Queue`].
-pub(super) struct QueueReceiver {
-    pub(super) messages: Receiver<Message>,
-    pub(super) unread: Arc<AtomicUsize>,
+    is_aborted: Arc<AtomicBool>,
 }
 
 impl Queue {
+    /// The queue of the tasks of `model`, and the receiver of its messages.
     pub(super) fn new(
         model: &str,
         tasks: Vec<(String, bool, Arc<TaskMetrics>)>,
         limits: &[TaskLimits],
         workers: usize,
-    ) -> (Self, QueueReceiver) {
+        wakeups: Arc<Wakeups>,
+    ) -> (Self, Receiver<Message>) {
         let model: Arc<str> = model.into();
+        let is_aborted = Arc::new(AtomicBool::new(false));
         let task = |((name, prepares, metrics), limits): ((String, bool, Arc<TaskMetrics>), &TaskLimits)| {
             let task = TaskQueue {
                 model: model.clone(),
@@ -220,6 +232,8 @@ impl Queue {
                 max_weight: AtomicU64::new(0),
                 items: AtomicUsize::new(0),
                 weight: AtomicU64::new(0),
+                detached: AtomicUsize::new(0),
+                is_aborted: is_aborted.clone(),
                 nanos_per_item: AtomicU64::new(0),
                 estimates: ArcSwapOption::empty(),
             };
@@ -227,15 +241,14 @@ impl Queue {
             Arc::new(task)
         };
         let (sender, messages) = unbounded();
-        let unread = Arc::new(AtomicUsize::new(0));
         let queue = Self {
             tasks: tasks.into_iter().zip(limits).map(task).collect(),
             sender,
+            wakeups,
             next_id: AtomicU64::new(0),
-            unread: unread.clone(),
-            aborted: AtomicBool::new(false),
+            is_aborted,
         };
-        (queue, QueueReceiver { messages, unread })
+        (queue, messages)
     }
 
     pub(super) fn task(&self, task: usize) -> &Arc<TaskQueue> {
@@ -246,110 +259,107 @@ impl Queue {
         self.tasks.clone()
     }
 
-    /// Takes places for a request and gives each of its readable items a ticket. The others are settled.
+    /// Reserves room for a request. Returns its readable items; the others are answered with their errors.
     pub(super) fn admit(
         self: &Arc<Self>,
         mut request: Request,
-    ) -> Result<(Pending, Vec<Item<Queued>>), Rejection> {
+    ) -> Result<(PendingReply, Vec<Item<Queued>>), Rejection> {
         let task = &self.tasks[request.task];
+        let now = clock::now();
         let admitted = self
-            .check(task, &request)
+            .check(&request, now)
             .and_then(|()| task.enter(request.items.len()));
         if let Err(rejection) = admitted {
             task.metrics.count_rejection(&rejection);
             return Err(rejection);
         }
-        let items = std::mem::take(&mut request.items);
-        let first = self.next_id.fetch_add(items.len() as u64, Ordering::Relaxed);
-        let (gathering, receiver) = Gathering::new(task.clone(), items.len(), &request);
-        let ids = first..first + items.len() as u64;
-        let mut admitted = Vec::with_capacity(items.len());
-        for (index, input) in items.into_iter().enumerate() {
-            let ticket = Ticket::new(gathering.clone(), index);
-            match input {
-                Ok(input) => {
-                    if !task.prepares {
-                        ticket.weigh_in_queue(1);
-                    }
-                    admitted.push(Item {
-                        id: ItemId(first + index as u64),
-                        task: request.task,
-                        priority: request.priority,
-                        weight: 1,
-                        group: 0,
-                        arrived: request.received,
-                        ready: request.received,
-                        deadline: Some(request.received + request.timeout),
-                        payload: Queued {
-                            ticket,
-                            input,
-                            prepared: None,
-                        },
-                    });
-                }
-                Err(error) => ticket.settle(Err(error)),
-            }
+        let mut errors = Vec::new();
+        let mut inputs = Vec::with_capacity(request.items.len());
+        for (index, input) in std::mem::take(&mut request.items).into_iter().enumerate() {
+            inputs.push(input.map_err(|error| errors.push((index, error))).ok());
         }
-        Ok((
-            Pending::new(gathering, self.clone(), &request, ids, receiver),
-            admitted,
-        ))
+        let first = self.next_id.fetch_add(inputs.len() as u64, Ordering::Relaxed);
+        let ids = first..first + inputs.len() as u64;
+        let (pending, handles) = PendingReply::new(self.clone(), &request, inputs, ids);
+        let mut errors = errors.into_iter().peekable();
+        let mut items = Vec::with_capacity(handles.size_hint().0);
+        for (index, handle) in handles.enumerate() {
+            if let Some((_, error)) = errors.next_if(|(failed, _)| *failed == index) {
+                handle.settle(Err(error));
+                continue;
+            }
+            if !task.prepares {
+                handle.queue();
+            }
+            items.push(Item {
+                id: ItemId(first + index as u64),
+                task: request.task,
+                priority: request.priority,
+                weight: 1,
+                group: 0,
+                arrived: now,
+                ready: now,
+                deadline: Some(request.received + request.timeout),
+                payload: Queued {
+                    handle,
+                    prepared: None,
+                },
+            });
+        }
+        Ok((pending, items))
     }
 
-    fn check(&self, task: &TaskQueue, request: &Request) -> Result<(), Rejection> {
-        if self.aborted.load(Ordering::Relaxed) {
+    fn check(&self, request: &Request, now: Instant) -> Result<(), Rejection> {
+        if self.is_aborted.load(Ordering::Acquire) {
             return Err(Rejection::ShuttingDown);
         }
-        if clock::now() >= request.received + request.timeout {
+        if now >= request.received + request.timeout {
             return Err(Rejection::Expired(request.timeout));
-        }
-        // Items that were given up free their place at once but stay in the channel until the scheduler looks: clients
-        // that come and go while the model computes for long must not fill the memory.
-        let limit = task.max_items.load(Ordering::Relaxed);
-        let unread = self.unread.load(Ordering::Relaxed);
-        if unread > limit.saturating_mul(4).max(1024) {
-            return Err(task.full(unread, limit, request.items.len()));
         }
         Ok(())
     }
 
-    /// Hands items that are ready to the scheduler, together.
+    /// Passes items that are ready to run to the scheduler, together.
     pub(super) fn send(&self, mut items: Vec<Item<Queued>>) {
-        self.unread.fetch_add(items.len(), Ordering::Relaxed);
-        let message = match items.len() {
-            1 => items.pop().map(Message::One),
-            _ => Some(Message::Many(items)),
-        };
-        if let Some(message) = message {
-            self.tell(message);
+        match items.pop() {
+            Some(item) if items.is_empty() => self.notify(Message::Arrival(item)),
+            Some(last) => {
+                items.push(last);
+                self.notify(Message::Arrivals(items));
+            }
+            None => {}
         }
     }
 
-    /// Lets the scheduler drop items that were given up.
-    pub(super) fn withdraw(&self, ids: impl Iterator<Item = ItemId>) {
-        let mut ids = ids.map(|id| id.0);
-        if let Some(first) = ids.next() {
-            self.tell(Message::Withdraw(first..ids.last().unwrap_or(first) + 1));
-        }
+    /// Lets the scheduler drop items that were cancelled.
+    pub(super) fn cancelled(&self, ids: Range<u64>) {
+        self.notify(Message::Cancelled(ids));
     }
 
     pub(super) fn reconfigure(&self, limits: &[TaskLimits]) {
         for (task, limits) in self.tasks.iter().zip(limits) {
             task.reconfigure(limits);
         }
-        self.tell(Message::Reconfigure(
+        self.notify(Message::Reconfigured(
             limits.iter().map(|limits| limits.batching).collect(),
         ));
     }
 
     pub(super) fn abort(&self) {
-        self.aborted.store(true, Ordering::Relaxed);
-        self.tell(Message::Abort);
+        self.is_aborted.store(true, Ordering::Release);
+        self.notify(Message::Aborted);
     }
 
-    /// Without a scheduler (after an abort) the message is dropped, and the tickets in it answer for themselves.
-    fn tell(&self, message: Message) {
+    /// Sends a message. If the workers have exited, it is dropped, and the handles in it answer their items.
+    fn notify(&self, message: Message) {
         let _ = self.sender.send(message);
+        self.wakeups.notify();
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.notify(Message::Closed);
     }
 }
 
@@ -376,7 +386,7 @@ mod tests {
                 max_queue_weight: None,
             };
             let task = ("t".to_owned(), false, metrics.task("m", "t", &[]));
-            let (queue, _receiver) = Queue::new("m", vec![task], &[limits], workers);
+            let (queue, _receiver) = Queue::new("m", vec![task], &[limits], workers, Arc::default());
             queue.task(0).batch_ran(4, Duration::from_secs(8));
             queue.task(0).retry_after(queued).as_secs()
         };
