@@ -1,5 +1,5 @@
-//! Lets the plugin find its other library in its own folder, and nowhere else as long as it is there: an old-style run path
-//! goes before `LD_LIBRARY_PATH`.
+//! Makes the plugin find its second library in its own directory first: DT_RPATH, unlike DT_RUNPATH, takes precedence over
+//! `LD_LIBRARY_PATH`.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -1,4 +1,4 @@
-//! Methods that are `async def`.
+//! Asynchronous methods.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ fn asynchronous(keys: &str) -> Option<Server> {
 }
 
 #[test]
-fn asynchronous_tasks_run_on_the_loop_that_load_ran_on() {
+fn asynchronous_tasks_run_on_the_same_event_loop_as_load() {
     for keys in ["", "isolation = \"thread\"\nworkers = 2"] {
         let Some(server) = asynchronous(keys) else { return };
         for round in 0..3 {
@@ -53,7 +53,7 @@ fn background_tasks_of_load_run_between_batches() {
 }
 
 #[test]
-fn the_items_of_a_batch_are_one_call() {
+fn a_batch_is_one_call() {
     let Some(server) = asynchronous("") else { return };
     let outputs = server
         .predict("m", "size", &json!(["a", "b", "c"]))
@@ -63,7 +63,7 @@ fn the_items_of_a_batch_are_one_call() {
 }
 
 #[test]
-fn an_exception_of_an_asynchronous_task_fails_its_item_and_the_loop_goes_on() {
+fn an_exception_in_an_asynchronous_task_fails_its_item_and_the_event_loop_keeps_running() {
     let Some(server) = asynchronous("") else { return };
     for (bad, code, message) in [
         ("value", "invalid_input", "not a good text"),
@@ -98,7 +98,7 @@ fn an_asynchronous_unload_is_awaited() {
 }
 
 #[test]
-fn what_cannot_run_as_a_task_fails_to_load() {
+fn generators_and_failing_loads_are_load_errors() {
     let Some(python) = python() else { return };
     for (name, expected) in [
         (

@@ -1,4 +1,4 @@
-//! Embeddings that are computed in Python, at `/v1/embeddings`.
+//! Embedding tasks in Python at `/v1/embeddings`.
 
 use serde_json::{Value as Json, json};
 
@@ -11,7 +11,7 @@ fn embed(server: &Server, model: &str) -> Json {
 }
 
 #[test]
-fn a_declared_embedding_is_served_with_the_tokens_that_the_class_counts() {
+fn an_embedding_task_is_served_with_the_token_counts_of_the_class() {
     for keys in ["", "isolation = \"thread\""] {
         let Some(server) = serve("vectors.py", "Vectors", keys) else {
             return;
@@ -25,13 +25,13 @@ fn a_declared_embedding_is_served_with_the_tokens_that_the_class_counts() {
         assert_eq!(
             server.model("m")["tasks"].as_array().map(Vec::len),
             Some(1),
-            "counting is not a task"
+            "`count_tokens` is not a task"
         );
     }
 }
 
 #[test]
-fn without_a_counter_usage_stays_zero() {
+fn without_token_counts_usage_is_zero() {
     let Some(server) = serve("vectors.py", "Uncounted", "") else {
         return;
     };
@@ -41,7 +41,7 @@ fn without_a_counter_usage_stays_zero() {
 }
 
 #[test]
-fn a_wrong_count_is_the_models_fault() {
+fn invalid_token_counts_are_a_model_fault() {
     let Some(server) = serve("vectors.py", "Miscounted", "") else {
         return;
     };
@@ -56,6 +56,6 @@ fn a_task_that_cannot_be_an_embedding_fails_to_load() {
     let server = Scenario::new(&config(&python, &class("vectors.py", "NoVectors"), "")).start_unready();
     let said = server.wait_for_log("model `m`: ");
     let expected =
-        "`embed`: it is declared as an embedding, expected `list[str]` to `list[NDArray[np.float32]]`";
+        "`embed`: it is declared as an embedding task, expected `list[str]` to `list[NDArray[np.float32]]`";
     assert!(said.contains(expected), "{said}");
 }

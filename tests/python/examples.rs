@@ -1,11 +1,11 @@
-//! `python -m inference_server test`, which runs the examples of a class without a server.
+//! Tests of `python -m inference_server test`, which runs the examples of a class without a server.
 
 use std::process::{Command, Output};
 
 use super::{class, python, write};
 use crate::harness::plugins::repository;
 
-/// Runs it in a directory with this `model.py`.
+/// Runs the command in a directory with this `model.py`.
 fn test(text: &str, arguments: &[&str]) -> Option<(i32, String, String)> {
     let python = python()?;
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -16,7 +16,7 @@ fn test(text: &str, arguments: &[&str]) -> Option<(i32, String, String)> {
         .current_dir(directory.path())
         .env("PYTHONPATH", repository().join("plugins/python"))
         .output()
-        .expect("Python runs");
+        .expect("run Python");
     Some(read(&output))
 }
 
@@ -43,16 +43,16 @@ class Model:
 ";
 
 #[test]
-fn each_task_is_reported_and_a_failure_is_the_exit_code() {
+fn each_task_is_reported_and_a_failure_sets_the_exit_code() {
     let Some((code, out, err)) = test(MODEL, &["model.py:Model"]) else {
         return;
     };
     assert_eq!(code, 1, "{out}{err}");
     for line in [
         "shout: ok (2 examples)",
-        "quiet: not run, it has no `examples`",
-        "examples[0]: the output does not fit its type hint: expected an integer, got the string \"x\"",
-        "examples[0]: the output cannot be sent: `score` is nan, which is not representable in JSON",
+        "quiet: not run: the task has no `examples`",
+        "examples[0]: the output does not match its type hint: expected an integer, got the string \"x\"",
+        "examples[0]: cannot send the output: `score` is nan, which is not representable in JSON",
         "examples[0]: not a good text",
         "in a batch of all 2: task `few` returned 1 outcomes for 2 items, expected one for each",
     ] {
@@ -65,7 +65,7 @@ fn each_task_is_reported_and_a_failure_is_the_exit_code() {
 }
 
 #[test]
-fn examples_that_succeed_exit_with_zero() {
+fn successful_examples_exit_with_zero() {
     let settings = [
         "model.py:Model",
         "--task",
@@ -92,17 +92,17 @@ fn examples_that_succeed_exit_with_zero() {
 }
 
 #[test]
-fn a_class_that_does_not_load_is_reported_as_the_server_would() {
+fn load_errors_are_the_same_as_in_the_server() {
     for (text, arguments, expected) in [
         (
             "class Model:\n    def save(self, path): ...\n",
             vec!["model.py:Model"],
-            "failed to load model.py:Model: `Model` cannot be served: it has no task",
+            "failed to load model.py:Model: cannot serve `Model`: it has no tasks",
         ),
         (
             "",
             vec!["modle.py:Model"],
-            "does not exist; did you mean `model.py`?",
+            "does not exist: did you mean `model.py`?",
         ),
         (
             MODEL,
@@ -119,9 +119,10 @@ fn a_class_that_does_not_load_is_reported_as_the_server_would() {
 }
 
 #[test]
-fn the_command_of_the_readme_runs() {
+fn the_command_in_the_readme_succeeds() {
     let Some(python) = python() else { return };
-    let readme = std::fs::read_to_string(repository().join("plugins/python/README.md")).expect("it exists");
+    let readme =
+        std::fs::read_to_string(repository().join("plugins/python/README.md")).expect("read the README");
     let command = readme
         .lines()
         .find(|line| line.starts_with("PYTHONPATH=plugins/python "))
@@ -131,7 +132,7 @@ fn the_command_of_the_readme_runs() {
         .args(["-c", &command])
         .current_dir(repository())
         .output()
-        .expect("a shell runs");
+        .expect("run sh");
     let (code, out, err) = read(&output);
     assert_eq!(
         (code, out.contains("closest: ok (1 example)")),

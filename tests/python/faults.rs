@@ -1,18 +1,18 @@
-//! What a method does wrong: who is told what, and that the others are answered.
+//! Faults of methods: errors of clients, the log, and the outcomes of other items.
 
 use serde_json::json;
 
 use super::serve;
 use crate::harness::Server;
 
-/// The items of a request stay together in these tests.
+/// Starts a server with the class `Faults`. The policy keeps the items of a request in one batch.
 fn faults(keys: &str) -> Option<Server> {
     let keys = format!("{keys}\n[models.batching]\npolicy = \"greedy\"\n");
     serve("faults.py", "Faults", &keys)
 }
 
 #[test]
-fn an_exception_in_the_place_of_an_outcome_fails_its_item() {
+fn an_exception_returned_as_an_outcome_fails_its_item() {
     let Some(server) = faults("") else { return };
     let inputs = json!(["good", "value", "type", "unsupported", "key"]);
     let outputs = server.predict("m", "item", &inputs).expect(200).outputs();
@@ -36,7 +36,7 @@ fn an_exception_in_the_place_of_an_outcome_fails_its_item() {
 }
 
 #[test]
-fn an_exception_is_logged_with_its_traceback_and_clients_are_told_its_type_alone() {
+fn an_exception_is_logged_with_its_traceback_and_clients_see_only_its_type() {
     let Some(server) = faults("") else { return };
     let (code, message) = server
         .predict("m", "batch", &json!(["runtime"]))
@@ -57,13 +57,13 @@ fn an_exception_is_logged_with_its_traceback_and_clients_are_told_its_type_alone
     );
     assert!(
         !log.contains("<inference-server"),
-        "frames of the plugin are left out: {log}"
+        "expected no frames of the plugin: {log}"
     );
     server.predict("m", "batch", &json!(["next"])).expect(200);
 }
 
 #[test]
-fn a_method_cannot_end_the_process_by_raising() {
+fn an_exception_does_not_terminate_the_process() {
     let Some(server) = faults("") else { return };
     let process = server.predict("m", "who", &json!(["?"])).outputs();
     for (deed, name) in [("exit", "SystemExit"), ("interrupt", "KeyboardInterrupt")] {
@@ -77,7 +77,7 @@ fn a_method_cannot_end_the_process_by_raising() {
 }
 
 #[test]
-fn a_batch_that_does_not_fit_in_memory_is_tried_in_parts() {
+fn a_batch_that_does_not_fit_in_memory_is_retried_in_parts() {
     let Some(server) = faults("") else { return };
     let inputs = json!(["first", "memory", "third", "fourth"]);
     let outputs = server.predict("m", "batch", &inputs).expect(200).outputs();
@@ -89,7 +89,7 @@ fn a_batch_that_does_not_fit_in_memory_is_tried_in_parts() {
 }
 
 #[test]
-fn outcomes_that_cannot_be_told_apart_fail_the_batch() {
+fn a_wrong_number_of_outcomes_fails_the_batch() {
     let Some(server) = faults("") else { return };
     for (inputs, problem) in [
         (
@@ -116,19 +116,19 @@ fn outcomes_that_cannot_be_told_apart_fail_the_batch() {
 }
 
 #[test]
-fn an_outcome_that_breaks_its_promise_fails_alone() {
+fn an_outcome_that_does_not_match_its_hint_fails_only_its_item() {
     let Some(server) = faults("") else { return };
     for (task, bad, problem) in [
         (
             "unfit",
             "unfit",
-            "the model's output cannot be sent: it is a value of type `int`, expected a string",
+            "cannot send the model's output: it is a value of type `int`, expected a string",
         ),
         ("unfit", "half", "surrogates not allowed"),
         (
             "unwritable",
             "object",
-            "a value of type `object` has no JSON form",
+            "a value of type `object` is not representable in JSON",
         ),
         ("unwritable", "endless", "contains itself"),
         (
@@ -151,7 +151,7 @@ fn an_outcome_that_breaks_its_promise_fails_alone() {
 }
 
 #[test]
-fn what_is_printed_and_logged_is_in_the_log_of_the_server() {
+fn output_and_log_records_appear_in_the_servers_log() {
     let Some(server) = faults("") else { return };
     server.predict("m", "say", &json!(["one", "two"])).expect(200);
     for (level, target, text) in [
@@ -171,7 +171,7 @@ fn what_is_printed_and_logged_is_in_the_log_of_the_server() {
 }
 
 #[test]
-fn threads_that_log_while_a_batch_runs_block_nobody() {
+fn threads_can_log_while_a_batch_runs() {
     for keys in ["", "isolation = \"thread\"\nworkers = 4"] {
         let Some(server) = faults(keys) else { return };
         let pending: Vec<_> = (0..8)

@@ -1,4 +1,4 @@
-//! Processes, threads and reloads of models in Python.
+//! Processes, threads and reloads of Python models.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ fn process(server: &Server) -> Json {
 }
 
 #[test]
-fn each_worker_is_an_interpreter_in_a_process_of_its_own() {
+fn each_worker_has_its_own_process_and_interpreter() {
     let Some(server) = serve(
         "faults.py",
         "Faults",
@@ -39,7 +39,7 @@ fn each_worker_is_an_interpreter_in_a_process_of_its_own() {
 }
 
 #[test]
-fn a_crash_an_exit_and_a_hang_cost_the_process_alone() {
+fn a_crash_an_exit_or_a_hang_only_terminates_the_worker_process() {
     let Some(server) = serve(
         "faults.py",
         "Faults",
@@ -69,7 +69,7 @@ fn a_crash_an_exit_and_a_hang_cost_the_process_alone() {
 }
 
 #[test]
-fn a_process_that_is_replaced_starts_from_the_files_that_were_loaded_and_not_from_a_rejected_edit() {
+fn a_restarted_process_uses_the_loaded_files_and_not_a_rejected_edit() {
     let model = |text: &str| {
         format!(
             "import os\nfrom helper import word\n\n\nclass Model:\n    def say(self, texts: list[str]) -> list[str]:\n        \
@@ -84,7 +84,7 @@ fn a_process_that_is_replaced_starts_from_the_files_that_were_loaded_and_not_fro
     let server = scenario.start();
     let say = |text: &str| server.predict("m", "say", &json!([text]));
     assert_eq!(say("?").expect(200).outputs(), [json!("old old")]);
-    // First what the module imports is edited, and then the module.
+    // First edit the imported module, then the module itself.
     write(server.dir(), "helper.py", "word = 'new'\n");
     say("die").expect(500);
     server.wait_for_log("starts from copies of the original files");
@@ -95,14 +95,14 @@ fn a_process_that_is_replaced_starts_from_the_files_that_were_loaded_and_not_fro
     say("die").expect(500);
     server.wait_until_ready();
     assert_eq!(say("?").expect(200).outputs(), [json!("old old")]);
-    // Repaired, it is loaded by the next reload.
+    // The next reload loads the repaired file.
     write(server.dir(), "model.py", &model("new"));
     assert!(server.reload());
     assert_eq!(say("?").expect(200).outputs(), [json!("new new")]);
 }
 
 #[test]
-fn in_threads_models_of_one_environment_share_an_interpreter() {
+fn with_thread_isolation_models_of_one_environment_share_an_interpreter() {
     let Some(python) = python() else { return };
     let thread = "isolation = \"thread\"\nworkers = 2";
     let second = config(&python, "model.py:Model", thread).replace("name = \"m\"", "name = \"second\"");
@@ -123,7 +123,7 @@ fn in_threads_models_of_one_environment_share_an_interpreter() {
 }
 
 #[test]
-fn in_threads_a_second_environment_is_refused() {
+fn with_thread_isolation_a_second_environment_is_rejected() {
     let Some(python) = python() else { return };
     let thread = "isolation = \"thread\"";
     let first = Scenario::new(&config(&python, &class("faults.py", "Faults"), thread));
@@ -132,7 +132,7 @@ fn in_threads_a_second_environment_is_refused() {
         .args(["-m", "venv", "--without-pip"])
         .arg(&other)
         .status()
-        .expect("Python runs");
+        .expect("run Python");
     assert!(made.success());
     let server = first.start();
     let second =
@@ -142,7 +142,7 @@ fn in_threads_a_second_environment_is_refused() {
         config(&python, &class("faults.py", "Faults"), thread)
     ));
     assert!(!server.reload());
-    let said = server.wait_for_log("but this process runs the Python of");
+    let said = server.wait_for_log("this process already runs the Python of");
     assert!(said.contains("isolation = \"process\""), "{said}");
 }
 
@@ -168,7 +168,7 @@ fn a_reload_notices_changed_files_of_the_author() {
         assert!(server.reload());
         assert_eq!(server.generation("m"), 1, "nothing has changed");
 
-        // As long as before, and within the same second: compiled code would not notice.
+        // Same size and same second: compiled code would not be invalidated.
         write(server.dir(), "helper.py", "VALUE = 2\n");
         assert!(server.reload());
         assert_eq!((see(&server), server.generation("m")), (json!([2, 1, 1]), 2));
@@ -192,12 +192,12 @@ fn a_reload_notices_changed_files_of_the_author() {
         assert!(server.reload());
         assert_eq!(see(&server), json!([-3, 2, 1]));
         let cache = server.dir().join("__pycache__");
-        assert!(!cache.exists(), "nothing is written beside the author's files");
+        assert!(!cache.exists(), "no compiled files in the author's directory");
     }
 }
 
 #[test]
-fn text_is_utf8_without_a_locale() {
+fn text_is_utf_8_without_a_locale() {
     let text = "import pathlib\nfolder = pathlib.Path(__file__).parent\nclass Model:\n    def f(self, items: list):\n        \
                 (folder / 'größe').write_text('ü')\n        return [(folder / 'größe').read_text()] * len(items)\n";
     let Some(scenario) = written(text, "") else { return };
@@ -208,7 +208,7 @@ fn text_is_utf8_without_a_locale() {
 }
 
 #[test]
-fn a_model_is_told_of_its_end() {
+fn unload_is_called_when_the_model_is_removed() {
     let text = "class Model:\n    def f(self, items: list):\n        return items\n    def unload(self):\n        \
                 print('farewell')\n";
     let Some(scenario) = written(text, "") else { return };
@@ -219,7 +219,7 @@ fn a_model_is_told_of_its_end() {
 }
 
 #[test]
-fn thread_pools_are_as_large_as_the_processors_of_the_model() {
+fn thread_pools_are_limited_to_the_cpus_of_the_model() {
     let Some(server) = serve("faults.py", "Faults", "isolation = \"process\"\ncpus = 1") else {
         return;
     };
@@ -230,7 +230,7 @@ fn thread_pools_are_as_large_as_the_processors_of_the_model() {
 }
 
 #[test]
-fn a_sandbox_holds_python_as_well() {
+fn the_sandbox_applies_to_python() {
     let text = "import pathlib, socket\nclass Model:\n    def f(self, items: list):\n        answers = []\n        \
                 for deed in (lambda: socket.socket(), lambda: pathlib.Path(items[0]).write_text('x')):\n            \
                 try:\n                deed()\n                answers.append('done')\n            \
@@ -244,7 +244,7 @@ fn a_sandbox_holds_python_as_well() {
     let server = scenario.start();
     let outputs = server.predict("m", "f", &json!([file])).expect(200).outputs();
     if server.log().has("the sandbox is incomplete") {
-        eprintln!("note: NOT TESTED, since this kernel has no complete sandbox");
+        eprintln!("note: NOT TESTED, because this kernel does not support the whole sandbox");
         return;
     }
     assert_eq!(outputs, [json!(["PermissionError", "PermissionError"])]);

@@ -1,4 +1,4 @@
-//! What is told to the operator whose model cannot be loaded.
+//! Errors that operators see when a Python model fails to load.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -10,9 +10,9 @@ use serde_json::json;
 use super::{class, config, python, write};
 use crate::harness::Scenario;
 
-/// Starts a server with a model for each configuration, called `m0` and so on, each with a folder of its own in which
-/// `prepare` writes; and what the log says of each.
-fn refusals(configs: &[String], prepare: impl Fn(usize, &Path)) -> Vec<String> {
+/// Starts a server with one model per configuration, named `m0`, `m1` and so on. Each has its own directory, which `prepare`
+/// fills. Returns the line in the log about each model.
+fn load_errors(configs: &[String], prepare: impl Fn(usize, &Path)) -> Vec<String> {
     let named: Vec<String> = (0..)
         .zip(configs)
         .map(|(index, config)| {
@@ -32,13 +32,13 @@ fn refusals(configs: &[String], prepare: impl Fn(usize, &Path)) -> Vec<String> {
 }
 
 #[test]
-fn every_mistake_is_named_with_what_is_to_be_done() {
+fn each_error_states_the_problem_and_the_fix() {
     let Some(python) = python() else { return };
     let cases = [
         (
             "modle.py:Model",
             "",
-            "modle.py does not exist; did you mean `model.py`?",
+            "modle.py does not exist: did you mean `model.py`?",
         ),
         (
             "model.py",
@@ -48,7 +48,7 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
         (
             "model.py:Modle",
             "class Model: pass",
-            "model.py has no `Modle`; did you mean `Model`?",
+            "`Modle` not found in model.py: did you mean `Model`?",
         ),
         (
             "model.py:x",
@@ -58,7 +58,7 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
         (
             "no_such.module:Model",
             "",
-            "there is no module `no_such.module` in ",
+            "module `no_such.module` not found in ",
         ),
         (
             "model.py:Model",
@@ -74,7 +74,7 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
         (
             "model.py:Model",
             "class Model: pass",
-            "`Model` cannot be served: it has no task, such as `def shout(self, texts: list[str])`",
+            "cannot serve `Model`: it has no tasks, expected a method such as `def shout(self, texts: list[str])`",
         ),
         (
             "model.py:Model",
@@ -84,12 +84,12 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
         (
             "model.py:Model",
             "import datetime, typing\nclass Model:\n    def f(self, items: typing.List[datetime.date]): ...",
-            "`f`: `date` cannot be read from JSON; expected str, int,",
+            "`f`: unsupported type hint `date`, expected str, int,",
         ),
         (
             "model.py:Model",
             "import typing, numpy\nclass Model:\n    def f(self, items: typing.List[numpy.ndarray[typing.Any, numpy.dtype[numpy.str_]]]): ...",
-            "is an array without a definite type, expected one of bool, uint8,",
+            "is an array of an unsupported datatype, expected one of bool, uint8,",
         ),
         (
             "model.py:Model",
@@ -99,18 +99,18 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
         (
             "model.py:Model",
             "class Model:\n    max_batch_size = 0\n    def f(self, items: list): ...",
-            "`max_batch_size` of `Model` is 0, expected an integer from 1",
+            "`max_batch_size` of `Model` is 0, expected a positive integer",
         ),
         (
             "model.py:Model",
             "class Model:\n    @property\n    def files(self): return self.missing\n    def f(self, items: list): ...",
-            "`files` cannot be read: AttributeError: 'Model' object has no attribute 'missing'",
+            "reading `files` raised AttributeError: 'Model' object has no attribute 'missing'",
         ),
         (
             "model.py:Model",
             "from dataclasses import dataclass\nimport typing\n@dataclass\nclass Node:\n    next: typing.Optional['Node']\n\
              class Model:\n    def f(self, items: typing.List[Node]): ...",
-            "`f`: `Node` contains itself, which type hints of items cannot",
+            "`f`: `Node` is recursive, which is not supported",
         ),
         (
             "model.py:Model",
@@ -120,12 +120,12 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
         (
             "model.py:Model",
             "class Model:\n    examples = {'g': [1]}\n    def f(self, items: list): ...",
-            "`examples` has some for `g`, which is not a task",
+            "`examples` has an entry for `g`, which is not a task",
         ),
         (
             "model.py:Model",
             "class Model:\n    def __init__(self, size): ...",
-            "making a `Model` raised TypeError: ",
+            "instantiating `Model` raised TypeError: ",
         ),
     ];
     let config = |class: &str| {
@@ -137,21 +137,21 @@ fn every_mistake_is_named_with_what_is_to_be_done() {
         config(&python, &class, "")
     };
     let configs = cases.map(|(class, ..)| config(class));
-    let said = refusals(&configs, |index, folder| {
+    let lines = load_errors(&configs, |index, folder| {
         write(folder, "model.py", cases[index].1)
     });
-    for ((class, text, expected), said) in cases.into_iter().zip(said) {
+    for ((class, text, expected), said) in cases.into_iter().zip(lines) {
         assert!(
             said.contains(expected),
             "{class}: {text}\nexpected {expected}\ngot {said}"
         );
         let column = said.contains(":9: model") && said.contains("[models.settings] `class`: ");
-        assert!(column, "the place of `class` is named: {said}");
+        assert!(column, "expected the position of `class`: {said}");
     }
 }
 
 #[test]
-fn settings_are_read_as_their_hint_has_them() {
+fn settings_are_converted_to_the_type_of_their_hint() {
     let Some(python) = python() else { return };
     let text = "from dataclasses import dataclass\n\
                 @dataclass\nclass Size:\n    width: int\n\
@@ -180,7 +180,7 @@ fn settings_are_read_as_their_hint_has_them() {
 }
 
 #[test]
-fn a_class_of_an_installed_package_is_served_in_the_environment_at_hand() {
+fn a_class_of_an_installed_package_is_served_in_the_active_environment() {
     let Some(python) = python() else { return };
     let environment = python
         .parent()
@@ -220,36 +220,36 @@ fn a_class_of_an_installed_package_is_served_in_the_environment_at_hand() {
 }
 
 #[test]
-fn settings_that_nobody_takes_are_refused() {
+fn settings_for_a_model_without_settings_are_rejected() {
     let Some(python) = python() else { return };
     let configs = ["Kinds", "shout"].map(|name| {
         let config = config(&python, &class("kinds.py", name), "");
         format!("{config}settings = {{ a = 1 }}\n")
     });
-    let said = refusals(&configs, |_, _| ());
-    for (said, expected) in said.iter().zip([
-        "`settings`: `Kinds` has no method `load` that would take them",
-        "`settings`: a function takes no settings; make it a method of a class with `load`",
+    let lines = load_errors(&configs, |_, _| ());
+    for (said, expected) in lines.iter().zip([
+        "`settings`: `Kinds` has no method `load` to pass them to",
+        "`settings`: functions do not accept settings: use a class with a method `load`",
     ]) {
         assert!(said.contains(expected), "expected {expected}, got {said}");
     }
 }
 
 #[test]
-fn a_python_that_cannot_be_used_is_named() {
+fn errors_name_a_python_that_cannot_be_used() {
     let Some(python) = python() else { return };
     let cases = [
         (
             "/no/such/venv",
             None,
-            "/no/such/venv does not exist, expected the folder of a virtual environment",
+            "/no/such/venv does not exist, expected the directory of a virtual environment",
         ),
         (
             "$HERE",
             None,
-            "bin/python does not exist, expected the folder of a virtual environment",
+            "bin/python does not exist, expected the directory of a virtual environment",
         ),
-        ("/bin/cat", None, "/bin/cat does not "),
+        ("/bin/cat", None, "/bin/cat failed with exit status"),
         (
             "$HERE/python",
             Some(("cpython", "[3, 8, 1]")),
@@ -268,29 +268,29 @@ fn a_python_that_cannot_be_used_is_named() {
         (
             "$HERE/python",
             Some(("cpython", "[3, 99, 0]")),
-            "the library in this process is that of Python 3.",
+            "the library in this process is Python 3.",
         ),
     ];
     let configs = cases.map(|(written, ..)| config(written.as_ref(), "model.py:Model", ""));
-    let said = refusals(&configs, |index, folder| {
+    let lines = load_errors(&configs, |index, folder| {
         write(folder, "empty", "");
         if let (_, Some((implementation, version)), _) = cases[index] {
-            pretend(folder, implementation, version);
+            write_fake_interpreter(folder, implementation, version);
             let library = folder.join("libpython3.99.so.1.0");
-            std::os::unix::fs::symlink(real_library(&python), library).expect("a link can be made");
+            std::os::unix::fs::symlink(real_library(&python), library).expect("create a symbolic link");
         }
     });
-    for ((written, _, expected), said) in cases.into_iter().zip(said) {
+    for ((written, _, expected), said) in cases.into_iter().zip(lines) {
         assert!(
             said.contains(expected),
             "{written}: expected {expected}, got {said}"
         );
         let place = said.contains(":10: model") && said.contains("[models.settings] `python`: ");
-        assert!(place, "the place of `python` is named: {said}");
+        assert!(place, "expected the position of `python`: {said}");
     }
 }
 
-/// The library of a Python.
+/// Returns the path of the shared library of a Python.
 fn real_library(python: &Path) -> String {
     let script = "import os, sys, sysconfig\n\
                   name = 'libpython%d.%d.so.1.0' % sys.version_info[:2]\n\
@@ -299,17 +299,17 @@ fn real_library(python: &Path) -> String {
     let output = Command::new(python)
         .args(["-c", script])
         .output()
-        .expect("it runs");
+        .expect("run Python");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// Writes a program `python` that says of itself that it is such an interpreter, with its library in the same folder.
-fn pretend(folder: &Path, implementation: &str, version: &str) {
+/// Writes a program `python` that claims to be an interpreter with these properties, whose library is in the same directory.
+fn write_fake_interpreter(folder: &Path, implementation: &str, version: &str) {
     let text = format!(
         "#!/bin/sh\necho '{{\"implementation\": \"{implementation}\", \"version\": {version}, \"free_threaded\": false, \
-         \"executable\": \"/usr/bin/python\", \"prefix\": \"/usr\", \"library_folders\": [\"{}\"]}}'\n",
+         \"executable\": \"/usr/bin/python\", \"prefix\": \"/usr\", \"library_directories\": [\"{}\"]}}'\n",
         folder.display()
     );
     write(folder, "python", &text);
-    std::fs::set_permissions(folder.join("python"), Permissions::from_mode(0o755)).expect("it is ours");
+    std::fs::set_permissions(folder.join("python"), Permissions::from_mode(0o755)).expect("set permissions");
 }

@@ -1,7 +1,7 @@
-//! A real model of torch: vectors of MiniLM are those of sentence-transformers.
+//! Compares MiniLM in torch with sentence-transformers.
 //!
-//! Too large for continuous integration: `INFERENCE_TEST_TORCH` names a Python with torch, transformers and
-//! sentence-transformers, and `INFERENCE_TEST_MINILM` the folder of all-MiniLM-L6-v2.
+//! Not part of continuous integration, because torch is large. `INFERENCE_TEST_TORCH` names a Python with torch, transformers and
+//! sentence-transformers, and `INFERENCE_TEST_MINILM` the directory of all-MiniLM-L6-v2.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::harness::plugins::repository;
 
 const TOLERANCE: f64 = 1e-6;
 
-/// How long torch may take until it has been read from a disk.
+/// Timeout for loading torch, which can take long if its files are not cached.
 const LOADING: Duration = Duration::from_secs(240);
 
 const REFERENCE: &str = "
@@ -27,7 +27,7 @@ print(json.dumps(SentenceTransformer(sys.argv[1], device='cpu').encode(texts).to
 ";
 
 #[test]
-fn minilm_in_torch_answers_what_sentence_transformers_does() {
+fn minilm_in_torch_matches_sentence_transformers() {
     let named = |name| std::env::var_os(name).map(PathBuf::from);
     let (Some(python), Some(folder)) = (named("INFERENCE_TEST_TORCH"), named("INFERENCE_TEST_MINILM")) else {
         eprintln!(

@@ -1,7 +1,7 @@
-//! The plugin `python` behind the server: what a class in a user's file promises with its type hints, clients get.
+//! Tests of the plugin `python` through the server.
 //!
-//! The tests need a Python with numpy and pydantic, which `INFERENCE_TEST_PYTHON` names, and its `libpython`; else they say
-//! so and pass, unless `INFERENCE_TEST_TOOLS=required` is set.
+//! They require a Python with numpy and pydantic, which `INFERENCE_TEST_PYTHON` names, and its `libpython`. Without it, they print
+//! a note and pass, or fail if `INFERENCE_TEST_TOOLS=required` is set.
 
 mod asynchronous;
 mod embeddings;
@@ -24,7 +24,7 @@ use serde_json::{Value as Json, json};
 use crate::harness::plugins::{library, repository};
 use crate::harness::{Scenario, Server, tools};
 
-/// Says the interpreter's version, and fails where it lacks something.
+/// Prints the interpreter's version, and fails if a requirement is missing.
 const CHECK: &str = "
 import os, sys, sysconfig
 name = 'libpython%d.%d.so.1.0' % sys.version_info[:2]
@@ -34,7 +34,7 @@ import numpy, pydantic
 print('%d.%d' % sys.version_info[:2])
 ";
 
-/// The Python of the tests.
+/// Returns the Python for the tests.
 fn python() -> Option<PathBuf> {
     let python = tools::find("INFERENCE_TEST_PYTHON", &["python3"], "apt-get install python3")?;
     match check(&python) {
@@ -51,7 +51,7 @@ fn python() -> Option<PathBuf> {
     }
 }
 
-/// The version of an interpreter that the tests can use, or why they cannot.
+/// Returns the version of an interpreter, or the reason why the tests cannot use it.
 fn check(python: &Path) -> Result<String, String> {
     let output = Command::new(python)
         .args(["-c", CHECK])
@@ -64,7 +64,7 @@ fn check(python: &Path) -> Result<String, String> {
     Err(said.lines().next_back().unwrap_or_default().to_owned())
 }
 
-/// The configuration of a model `m` of this class, with these further keys; further settings may follow.
+/// Returns the configuration of a model `m` with this class and additional keys. Further settings can be appended.
 fn config(python: &Path, class: &str, keys: &str) -> String {
     library("python");
     library("python_bridge");
@@ -75,19 +75,19 @@ fn config(python: &Path, class: &str, keys: &str) -> String {
     )
 }
 
-/// A class of `tests/python/models`.
+/// Returns the path and name of a class in `tests/python/models`.
 fn class(file: &str, name: &str) -> String {
     let folder = repository().join("tests/python/models");
     format!("{}:{name}", folder.join(file).display())
 }
 
-/// A server with such a class.
+/// Starts a server with a class of `tests/python/models`.
 fn serve(file: &str, name: &str, keys: &str) -> Option<Server> {
     let python = python()?;
     Some(Scenario::new(&config(&python, &class(file, name), keys)).start())
 }
 
-/// A scenario with a file `model.py` of this text, whose class `Model` is `m`.
+/// Returns a scenario with a file `model.py`, whose class `Model` is the model `m`.
 fn written(text: &str, keys: &str) -> Option<Scenario> {
     let scenario = Scenario::new(&config(&python()?, "model.py:Model", keys));
     write(scenario.dir(), "model.py", text);
@@ -96,17 +96,16 @@ fn written(text: &str, keys: &str) -> Option<Scenario> {
 
 fn write(folder: &Path, name: &str, text: &str) {
     let file = folder.join(name);
-    let parent = file.parent().expect("it is in a folder");
-    std::fs::create_dir_all(parent).expect("a folder can be made");
-    std::fs::write(file, text).expect("a file can be written");
+    let parent = file.parent().expect("a parent directory");
+    std::fs::create_dir_all(parent).expect("create the directory");
+    std::fs::write(file, text).expect("write the file");
 }
 
-/// What the README of the plugin shows, but for times.
 #[test]
-fn the_example_answers_what_the_readme_shows() {
+fn the_example_returns_the_outputs_in_the_readme() {
     let Some(python) = python() else { return };
     let root = repository();
-    let read = |name: &str| std::fs::read_to_string(root.join(name)).expect("it is part of the repository");
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).expect("read a file of the repository");
     let config = read("config/python.toml")
         .replace("python = \"venv\"", &format!("python = \"{}\"", python.display()))
         .replace("../plugins", &root.join("plugins").display().to_string());
@@ -118,7 +117,7 @@ fn the_example_answers_what_the_readme_shows() {
         .split("```json\n")
         .nth(1)
         .and_then(|rest| rest.split("```").next());
-    let shown: Json = serde_json::from_str(shown.expect("an answer")).expect("it is JSON");
+    let shown: Json = serde_json::from_str(shown.expect("a reply")).expect("valid JSON");
     let outputs = |reply: &Json| reply["outputs"].as_array().cloned().unwrap_or_default();
     let (got, shown) = (outputs(&got), outputs(&shown));
     assert_eq!(got.len(), shown.len());

@@ -1,4 +1,4 @@
-//! Outcomes and items that cannot be what their hints promise fail, rather than being converted into something else.
+//! Outcomes and items that do not match their hints fail instead of being changed silently.
 
 use serde_json::{Value as Json, json};
 
@@ -9,7 +9,7 @@ fn outcomes() -> Option<Server> {
     serve("outcomes.py", "Outcomes", "")
 }
 
-/// The error of an item beside one that succeeds.
+/// Returns the error of an item in a batch with a successful item.
 fn error_of(server: &Server, task: &str, bad: &str) -> String {
     let outputs = server
         .predict("m", task, &json!(["good", bad]))
@@ -22,7 +22,7 @@ fn error_of(server: &Server, task: &str, bad: &str) -> String {
 }
 
 #[test]
-fn what_json_cannot_express_is_an_error_of_its_item_that_says_where() {
+fn a_value_that_json_cannot_represent_fails_its_item_with_the_path_to_the_value() {
     let Some(server) = outcomes() else { return };
     for (bad, expected) in [
         ("nan", "`a[0].score` is nan, which is not representable in JSON"),
@@ -32,10 +32,13 @@ fn what_json_cannot_express_is_an_error_of_its_item_that_says_where() {
         ("array", "`scores[1]` is nan, which is not representable in JSON"),
         ("zero", "`score` is nan, which is not representable in JSON"),
         ("record", "`[0].score` is nan, which is not representable in JSON"),
-        ("bytes", "`data`: a value of type `bytes` has no JSON form"),
+        (
+            "bytes",
+            "`data`: a value of type `bytes` is not representable in JSON",
+        ),
         (
             "generator",
-            "a value of type `generator` has no JSON form; return a list",
+            "a value of type `generator` is not representable in JSON: return a list",
         ),
         ("truth", "a dict has a key that is neither a str nor an int: True"),
         ("keys", "a dict has two keys that are both `1` in JSON"),
@@ -47,22 +50,31 @@ fn what_json_cannot_express_is_an_error_of_its_item_that_says_where() {
             "key",
             "a string that is not valid in UTF-8: surrogates not allowed",
         ),
-        ("complex", "a value of type `complex` has no JSON form"),
-        ("object", "`a`: a value of type `object` has no JSON form"),
-        ("fields", "an array with named fields has no JSON form"),
+        (
+            "complex",
+            "a value of type `complex` is not representable in JSON",
+        ),
+        (
+            "object",
+            "`a`: a value of type `object` is not representable in JSON",
+        ),
+        (
+            "fields",
+            "an array with named fields is not representable in JSON",
+        ),
         ("endless", "it is nested too deeply, or contains itself"),
     ] {
         let message = error_of(&server, "document", bad);
         assert_eq!(
             message,
-            format!("the model's output cannot be sent: {expected}"),
+            format!("cannot send the model's output: {expected}"),
             "{bad}"
         );
     }
 }
 
 #[test]
-fn tensors_are_converted_without_changing_a_value() {
+fn tensors_are_converted_without_changing_values() {
     let Some(server) = outcomes() else { return };
     let good = ["good", "big-endian", "half", "strided", "integers"];
     let outputs = server.predict("m", "tensor", &json!(good)).expect(200).outputs();
@@ -82,26 +94,26 @@ fn tensors_are_converted_without_changing_a_value() {
         (
             "tensor",
             "overflow",
-            "`output` is an array of float64 with 1e+300, which float32 cannot hold",
+            "`output` is an array of float64 with 1e+300, which float32 cannot represent",
         ),
         (
             "tensor",
             "imprecise",
-            "`output` is an array of int64 with 16777217, which float32 cannot hold",
+            "`output` is an array of int64 with 16777217, which float32 cannot represent",
         ),
         ("tensor", "text", "`output` is an array of str"),
-        ("tensor", "none", "it has no `output`"),
+        ("tensor", "none", "it lacks the tensor `output`"),
         ("tensor", "ragged", "ValueError"),
         ("tensor", "masked", "`output` is an array with masked elements"),
         (
             "integers",
             "large",
-            "`output` is an array of int64 with 1099511627776, which int32 cannot hold",
+            "`output` is an array of int64 with 1099511627776, which int32 cannot represent",
         ),
         (
             "integers",
             "unsigned",
-            "`output` is an array of uint32 with 2147483648, which int32 cannot hold",
+            "`output` is an array of uint32 with 2147483648, which int32 cannot represent",
         ),
     ] {
         let message = error_of(&server, task, bad);
@@ -128,7 +140,7 @@ fn collections_without_an_order_or_a_size_are_not_outcomes() {
 }
 
 #[test]
-fn numbers_in_documents_are_read_into_arrays_exactly_or_not_at_all() {
+fn numbers_in_documents_are_converted_to_arrays_exactly_or_rejected() {
     let Some(server) = outcomes() else { return };
     for (bad, expected) in [
         (
@@ -140,9 +152,9 @@ fn numbers_in_documents_are_read_into_arrays_exactly_or_not_at_all() {
         (json!([[true, 2]]), "it contains a boolean"),
         (
             json!([[2_147_483_648_u32]]),
-            "with 2147483648, which int32 cannot hold",
+            "with 2147483648, which int32 cannot represent",
         ),
-        (json!([[1, [2]]]), "its rows differ in length"),
+        (json!([[1, [2]]]), "its rows have different lengths"),
     ] {
         let outputs = server
             .predict("m", "inside", &json!([[[1, 2]], bad]))
@@ -156,7 +168,7 @@ fn numbers_in_documents_are_read_into_arrays_exactly_or_not_at_all() {
 }
 
 #[test]
-fn numbers_of_numpy_and_words_of_an_enumeration_are_read_and_written_by_their_value() {
+fn numpy_numbers_and_enumerations_are_converted_by_value() {
     let Some(server) = outcomes() else { return };
     let outputs = server
         .predict("m", "scalars", &json!([3, 0, 256]))
@@ -164,7 +176,10 @@ fn numbers_of_numpy_and_words_of_an_enumeration_are_read_and_written_by_their_va
         .outputs();
     assert_eq!((&outputs[0], &outputs[1]), (&json!(true), &json!(false)));
     let message = outputs[2]["error"]["message"].as_str().unwrap_or_default();
-    assert!(message.contains("with 256, which uint8 cannot hold"), "{message}");
+    assert!(
+        message.contains("with 256, which uint8 cannot represent"),
+        "{message}"
+    );
     assert_eq!(
         server.predict("m", "color", &json!(["red"])).outputs(),
         [json!("red")]
@@ -172,7 +187,7 @@ fn numbers_of_numpy_and_words_of_an_enumeration_are_read_and_written_by_their_va
 }
 
 #[test]
-fn a_batch_as_one_array_is_called_once_for_each_shape() {
+fn a_batch_as_one_array_is_one_call_per_shape() {
     let Some(server) = outcomes() else { return };
     let outputs = server
         .predict("m", "ragged", &json!([[1, 2], [3], [4, 5], []]))
@@ -239,7 +254,7 @@ fn an_image_is_returned_raw_to_a_client_that_accepts_it() {
 }
 
 #[test]
-fn an_outcome_of_several_media_types_states_its_own() {
+fn an_outcome_can_choose_among_several_media_types() {
     let Some(server) = outcomes() else { return };
     for name in ["png", "jpeg"] {
         let got = draw(&server, "either", "image/*", &json!({ "input": name }));
@@ -302,8 +317,8 @@ fn a_declared_file_that_does_not_exist_fails_the_load() {
 }
 
 #[test]
-fn an_image_of_pillow_is_written_in_the_declared_media_type() {
-    // A stand-in, so that the test needs no Pillow: the plugin knows an image by the name of its class.
+fn a_pillow_image_is_encoded_in_the_declared_media_type() {
+    // A fake class, so that the test does not require Pillow: the plugin identifies images by the name of their class.
     let pillow = "SAVE = {'PNG': None}\nMIME = {'PNG': 'image/png', 'GIF': 'image/gif'}\ndef init(): pass\n\
                   class Image:\n    mode = 'RGB'\n    def save(self, into, format):\n        into.write(b'an image of ' + format.encode())\n\
                   Image.__module__ = 'PIL.Image'\n";
@@ -318,7 +333,7 @@ fn an_image_of_pillow_is_written_in_the_declared_media_type() {
     assert_eq!(got, ("image/png".to_owned(), b"an image of PNG".to_vec()));
     let (_, message) = server.predict("m", "g", &json!([1])).expect(500).error();
     assert!(
-        message.contains("Pillow cannot write images of the media type image/gif"),
+        message.contains("Pillow cannot write images with the media type image/gif"),
         "{message}"
     );
 }

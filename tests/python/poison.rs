@@ -1,11 +1,11 @@
-//! An exception in a batch fails the items that cause it alone, at a bounded cost.
+//! An exception in a batch fails only the items that cause it, with a bounded number of calls.
 
 use serde_json::{Value as Json, json};
 
 use super::serve;
 use crate::harness::Server;
 
-/// The items of a request stay together in these tests.
+/// Starts a server with a class of `poison.py`. The policy keeps the items of a request in one batch.
 fn poison(class: &str) -> Option<Server> {
     serve("poison.py", class, "[models.batching]\npolicy = \"greedy\"\n")
 }
@@ -15,7 +15,7 @@ fn raising(server: &Server, inputs: &Json) -> Vec<Json> {
     reply.json()["outputs"].as_array().cloned().unwrap_or_default()
 }
 
-/// Calls and items since the last question.
+/// Returns the numbers of calls and items since the last call of this function.
 fn seen(server: &Server) -> (u64, u64) {
     let answer = server.predict("m", "seen", &json!(["?"])).expect(200).outputs();
     let number = |index: usize| answer[0][index].as_u64().expect("a number");
@@ -23,7 +23,7 @@ fn seen(server: &Server) -> (u64, u64) {
 }
 
 #[test]
-fn an_exception_of_one_item_fails_that_item_alone() {
+fn an_exception_caused_by_one_item_fails_only_that_item() {
     let Some(server) = poison("Poison") else { return };
     for (bad, code, message) in [
         ("value", "invalid_input", "not a good text"),
@@ -63,7 +63,7 @@ fn an_exception_of_one_item_fails_that_item_alone() {
 }
 
 #[test]
-fn several_bad_items_each_get_their_own_error() {
+fn each_bad_item_gets_its_own_error() {
     let Some(server) = poison("Poison") else { return };
     let inputs = json!(["value", "a", "key", "b", "type", "c", "d", "value"]);
     let outputs = raising(&server, &inputs);
@@ -76,7 +76,7 @@ fn several_bad_items_each_get_their_own_error() {
 }
 
 #[test]
-fn an_exception_is_logged_once_and_a_bad_input_is_not_logged() {
+fn an_exception_is_logged_once_and_invalid_inputs_are_not_logged() {
     let Some(server) = poison("Poison") else { return };
     raising(&server, &json!(["a", "key", "b", "key", "value"]));
     server.wait_for_log("the model failed on 2 items");
@@ -86,14 +86,14 @@ fn an_exception_is_logged_once_and_a_bad_input_is_not_logged() {
 }
 
 #[test]
-fn an_item_that_fails_alone_is_the_clients_fault_if_the_exception_says_so() {
+fn the_type_of_the_exception_determines_whether_the_client_is_at_fault() {
     let Some(server) = poison("Poison") else { return };
     let reply = server.predict("m", "raising", &json!(["value"])).expect(422);
     let (code, message) = reply.error();
     assert_eq!(code, "invalid_input");
     assert!(message.contains("not a good text"), "{message}");
     server.predict("m", "raising", &json!(["key"])).expect(500);
-    // Two bad items of a task that works are two bad items.
+    // Since the task has succeeded before, the items are at fault and not the model.
     assert_eq!(raising(&server, &json!(["good"])), [json!("good")]);
     server
         .predict("m", "raising", &json!(["value", "type"]))
@@ -101,7 +101,7 @@ fn an_item_that_fails_alone_is_the_clients_fault_if_the_exception_says_so() {
 }
 
 #[test]
-fn one_bad_item_costs_few_calls() {
+fn isolating_one_bad_item_takes_few_calls() {
     let Some(server) = poison("Poison") else { return };
     let mut inputs = vec!["good"; 32];
     inputs[17] = "value";
@@ -112,7 +112,7 @@ fn one_bad_item_costs_few_calls() {
 }
 
 #[test]
-fn a_model_that_always_raises_does_not_run_everything_twice_for_long() {
+fn reruns_are_suspended_for_a_model_that_always_raises() {
     let Some(server) = poison("Poison") else { return };
     let inputs = json!([
         "value", "value", "value", "value", "value", "value", "value", "value"
@@ -123,7 +123,7 @@ fn a_model_that_always_raises_does_not_run_everything_twice_for_long() {
     let (calls, _) = seen(&server);
     assert!(calls < 300, "{calls} calls for 100 batches of 8 items");
     server.wait_for_log("ValueError: not a good text");
-    // It works again: items are told apart at once.
+    // After a success, bad items are isolated again immediately.
     raising(&server, &json!(["good"]));
     let outputs = raising(&server, &json!(["good", "value"]));
     assert_eq!(
@@ -133,7 +133,7 @@ fn a_model_that_always_raises_does_not_run_everything_twice_for_long() {
 }
 
 #[test]
-fn a_class_may_decline_to_be_run_again() {
+fn a_class_can_disable_reruns() {
     let Some(server) = poison("Once") else { return };
     raising(&server, &json!(["good"]));
     seen(&server);
@@ -144,7 +144,7 @@ fn a_class_may_decline_to_be_run_again() {
 }
 
 #[test]
-fn items_that_the_method_has_changed_are_fresh_when_they_run_again() {
+fn reruns_receive_fresh_copies_of_modified_items() {
     let Some(server) = poison("Poison") else { return };
     let outputs = server
         .predict("m", "arrays", &json!([[1, 2], [-1, 0], [3, 4]]))
@@ -160,7 +160,7 @@ fn items_that_the_method_has_changed_are_fresh_when_they_run_again() {
 }
 
 #[test]
-fn items_that_do_not_fit_keep_their_own_error_in_a_batch_that_fails() {
+fn invalid_items_keep_their_own_error_when_the_batch_fails() {
     let Some(server) = poison("Once") else { return };
     let outputs = server
         .predict("m", "documents", &json!([3, {"bad": true}, {"a": 1}]))
@@ -171,7 +171,7 @@ fn items_that_do_not_fit_keep_their_own_error_in_a_batch_that_fails() {
 }
 
 #[test]
-fn memory_that_runs_out_still_halves_the_batch() {
+fn an_out_of_memory_error_still_halves_the_batch() {
     let Some(server) = poison("Poison") else { return };
     let outputs = raising(&server, &json!(["good", "memory", "value", "fine"]));
     assert_eq!(outputs[0], "good");

@@ -1,4 +1,4 @@
-//! Which methods of a class become tasks, and what the operator is told of the others.
+//! Which methods of a class become tasks, and the reasons that are logged for other methods.
 
 use serde_json::json;
 
@@ -64,12 +64,12 @@ fn each_public_method_that_is_not_a_task_is_logged_once_with_the_fix() {
         ("normalize", "`vectors` is `numpy.ndarray["),
         (
             "many",
-            "it has the parameters texts, count; expected one, a list of items",
+            "it has the parameters texts, count, expected a list of items",
         ),
-        ("untyped", "its parameters are not positional"),
+        ("untyped", "its first parameter is not positional"),
         (
             "unreadable",
-            "its type hints cannot be read: NameError: name 'Missing' is not defined",
+            "evaluating its type hints raised NameError: name 'Missing' is not defined",
         ),
         ("static", "it is a static method; to serve it, mark it"),
         ("of_class", "it is a class method; to serve it, mark it"),
@@ -112,14 +112,14 @@ fn a_class_without_a_task_fails_to_load_with_the_reason_for_each_method() {
         (
             "class Model:\n    def save(self, path): ...\n    def shout(self, text: str): ...\n",
             vec![
-                "it has no task, such as `def shout(self, texts: list[str])`",
+                "it has no tasks, expected a method such as `def shout(self, texts: list[str])`",
                 "; `save`: `path` has no type hint",
                 "; `shout`: `text` is `str`, expected a list",
             ],
         ),
         (
             "class Model:\n    tasks = ['shuot']\n    def shout(self, texts): ...\n",
-            vec!["`tasks` lists `shuot`, which is not a method; did you mean `shout`?"],
+            vec!["`tasks` lists `shuot`, which is not a method: did you mean `shout`?"],
         ),
         (
             "class Model:\n    tasks = 'shout'\n    def shout(self, texts): ...\n",
@@ -135,7 +135,7 @@ fn a_class_without_a_task_fails_to_load_with_the_reason_for_each_method() {
         ),
         (
             "class Model:\n    def größe(self, texts: list): ...\n",
-            vec!["`größe` cannot be the name of a task"],
+            vec!["invalid task name `größe`"],
         ),
     ] {
         let Some(scenario) = written(text, "") else { return };

@@ -1,4 +1,4 @@
-//! What the type hints of a method make of items and outcomes.
+//! Conversion of items and outcomes by the type hints of a method.
 
 use serde_json::{Value as Json, json};
 
@@ -16,7 +16,7 @@ fn assert_outputs(server: &Server, task: &str, inputs: Json, expected: Json) {
 }
 
 #[test]
-fn items_and_outcomes_are_what_the_hints_say() {
+fn items_and_outcomes_are_converted_by_their_hints() {
     let Some(server) = kinds() else { return };
     for (task, inputs, expected) in [
         ("text", json!(["größe", ""]), json!(["eßörg", ""])),
@@ -78,7 +78,7 @@ fn items_and_outcomes_are_what_the_hints_say() {
             json!([[0, 1], [2, 3]]),
             json!([{"output": [1.0, 2.0]}, {"output": [3.0, 4.0]}]),
         ),
-        // Of different lengths, in one request and so in one batch.
+        // Vectors of different lengths in one batch.
         (
             "vector",
             json!([[0, 1], [2], []]),
@@ -95,7 +95,7 @@ fn items_and_outcomes_are_what_the_hints_say() {
 }
 
 #[test]
-fn integers_of_any_size_pass() {
+fn integers_of_any_size_are_preserved() {
     let Some(server) = kinds() else { return };
     let large = "1000000000000000000000000000000";
     let reply = server.predict("m", "foreign", &json!([5])).expect(200).text();
@@ -109,7 +109,7 @@ fn integers_of_any_size_pass() {
 }
 
 #[test]
-fn an_item_that_does_not_fit_its_hint_fails_alone_and_says_where() {
+fn an_item_that_does_not_match_its_hint_fails_alone_with_the_path_to_the_error() {
     let Some(server) = kinds() else { return };
     for (task, good, bad, message) in [
         (
@@ -196,7 +196,7 @@ fn an_item_that_does_not_fit_its_hint_fails_alone_and_says_where() {
 }
 
 #[test]
-fn numbers_out_of_range_are_the_clients_fault() {
+fn numbers_out_of_range_are_client_errors() {
     let Some(server) = kinds() else { return };
     let large = format!("1{}", "0".repeat(400));
     for (task, good, bad) in [
@@ -222,7 +222,7 @@ fn numbers_out_of_range_are_the_clients_fault() {
 }
 
 #[test]
-fn what_the_author_checks_fails_no_other_item() {
+fn validation_by_the_author_fails_no_other_item() {
     let Some(server) = kinds() else { return };
     let inputs = json!([{"values": [1, 2]}, {"values": [2, 1]}, {"values": [3, 4]}]);
     let outputs = server.predict("m", "ordered", &inputs).outputs();
@@ -237,14 +237,14 @@ fn what_the_author_checks_fails_no_other_item() {
 }
 
 #[test]
-fn a_number_that_python_refuses_fails_alone() {
+fn a_number_that_python_rejects_fails_alone() {
     let Some(server) = kinds() else { return };
     let digits = "1".repeat(5000);
     let body = format!("{{\"inputs\": [1, {digits}, [2]]}}");
     let path = "/v1/models/m/tasks/anything/predict";
     let reply = server.request("POST", path).body("application/json", body).send();
     let text = reply.expect(200).text();
-    // Older versions of Python read it.
+    // Older versions of Python accept it.
     assert!(
         text.contains(&digits) || text.contains("Exceeds the limit"),
         "{text}"
@@ -253,9 +253,9 @@ fn a_number_that_python_refuses_fails_alone() {
 }
 
 #[test]
-fn tensors_pass_bit_by_bit_as_binary_data() {
+fn binary_tensors_are_preserved_bit_by_bit() {
     let Some(server) = kinds() else { return };
-    // What no JSON could carry.
+    // Values that JSON cannot represent.
     let numbers = [
         f32::from_bits(0x7fc0_1234),
         f32::INFINITY,
@@ -278,7 +278,7 @@ fn tensors_pass_bit_by_bit_as_binary_data() {
         .expect(200);
     let length = reply
         .header("inference-header-content-length")
-        .expect("the reply is binary");
+        .expect("a binary reply");
     let length: usize = length.parse().expect("a length");
     let doubled: Vec<u8> = numbers
         .iter()
@@ -288,7 +288,7 @@ fn tensors_pass_bit_by_bit_as_binary_data() {
 }
 
 #[test]
-fn tensors_of_another_type_or_shape_are_refused() {
+fn tensors_with_a_different_datatype_or_shape_are_rejected() {
     let Some(server) = kinds() else { return };
     for (datatype, shape, message) in [
         (
@@ -326,8 +326,8 @@ fn a_method_reads_the_parameters_of_each_request() {
         [json!("abab"), json!("cc")]
     );
     assert_eq!(repeat(json!({})).outputs(), [json!("ab"), json!("c")]);
-    let refused = repeat(json!({"times": "often"})).text();
-    assert!(refused.contains("`times`: expected an integer"), "{refused}");
+    let rejected = repeat(json!({"times": "often"})).text();
+    assert!(rejected.contains("`times`: expected an integer"), "{rejected}");
 }
 
 #[test]
@@ -340,13 +340,8 @@ fn hints_and_docstrings_document_the_tasks() {
         !names.contains(&"helper") && !names.contains(&"_private"),
         "{names:?}"
     );
-    let task = |name: &str| {
-        tasks
-            .iter()
-            .find(|task| task["name"] == name)
-            .expect("it is a task")
-    };
-    assert_eq!(task("text")["description"], "Turns a text around.");
+    let task = |name: &str| tasks.iter().find(|task| task["name"] == name).expect("the task");
+    assert_eq!(task("text")["description"], "Reverses a text.");
     assert_eq!(task("text")["examples"], json!(["an example"]));
     assert_eq!(task("raw")["examples"], json!([{"b64": "AQI="}]));
     assert_eq!(task("raw")["output"]["media_types"], json!(["image/x-made-up"]));

@@ -1,7 +1,7 @@
-//! One build of the plugin runs in every Python since 3.9.
+//! One build of the plugin supports every Python since 3.9.
 //!
-//! Tested are the Python of the tests, those that `INFERENCE_TEST_PYTHONS` names (like a `PATH`), those on the `PATH`, and
-//! those of pyenv, as far as they have what the tests need.
+//! Tests the Python of the other tests, those that `INFERENCE_TEST_PYTHONS` names (like a `PATH`), those in `PATH`, and those of
+//! pyenv, if they meet the requirements of the tests.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::harness::Scenario;
 
 const VERSIONS: [&str; 5] = ["3.9", "3.10", "3.11", "3.12", "3.13"];
 
-/// An interpreter of each version that there is.
+/// Finds one interpreter of each version.
 fn found(first: &Path) -> BTreeMap<String, PathBuf> {
     let variable = |name: &str| std::env::var_os(name).unwrap_or_default();
     let named = variable("INFERENCE_TEST_PYTHONS");
@@ -49,7 +49,7 @@ fn found(first: &Path) -> BTreeMap<String, PathBuf> {
 }
 
 #[test]
-fn one_build_runs_in_every_python() {
+fn one_build_supports_every_python_version() {
     let Some(first) = python() else { return };
     let found = found(&first);
     assert!(

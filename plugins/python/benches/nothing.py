@@ -1,4 +1,4 @@
-"""Methods that do nothing, so that what is left is what calling them costs."""
+"""Methods that do nothing, to measure the overhead of calling them."""
 
 from dataclasses import dataclass
 from typing import Annotated, List

@@ -1,7 +1,7 @@
-//! What a batch costs over a direct call of the method: 32 items of each kind, answered by methods that do nothing with them.
+//! Overhead of a batch compared with a direct call of a method: 32 items of each kind, with methods that do nothing.
 //!
-//! `INFERENCE_TEST_PYTHON` names the Python, which needs numpy. In the process itself, without the server: what a process of
-//! its own adds is in the server's benchmark `isolation`.
+//! `INFERENCE_TEST_PYTHON` names the Python, which needs numpy. Runs in this process, without the server. The server's benchmark
+//! `isolation` measures the overhead of worker processes.
 
 use std::env;
 use std::path::Path;

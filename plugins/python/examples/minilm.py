@@ -1,4 +1,4 @@
-"""Vectors of sentences with transformers and torch, from a folder of sentence-transformers such as all-MiniLM-L6-v2."""
+"""Computes sentence embeddings with transformers and torch, from a directory of sentence-transformers such as all-MiniLM-L6-v2."""
 
 import os
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class MiniLM:
         self.model = AutoModel.from_pretrained(folder).eval()
 
     def embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
-        """The mean of the last layer over the tokens of a text, of length 1."""
+        """Computes the mean of the last layer over the tokens of a text, scaled to length 1."""
         tokens = self.tokenizer(
             texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
         )

@@ -1,4 +1,4 @@
-"""Finds the phrase that is spelt most like a text: a small model that needs nothing but numpy."""
+"""Finds the phrase whose spelling is closest to a text. A small model that only needs numpy."""
 
 import zlib
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ class Phrases:
 
     def load(self, settings: Settings):
         if not settings.phrases:
-            raise ValueError("no phrases to choose from")
+            raise ValueError("`phrases` is empty, expected at least one phrase")
         self.phrases = settings.phrases
         self.vectors = np.stack(self.embed(self.phrases))
         print(f"{len(self.phrases)} phrases")
 
     def closest(self, texts: list[str]) -> list[Match]:
-        """The phrase that shares most trigrams with the text, and their cosine."""
+        """Returns the phrase with the most similar trigrams, and their cosine similarity."""
         scores = np.stack(self.embed(texts)) @ self.vectors.T
         best = scores.argmax(axis=1)
         return [
@@ -46,7 +46,7 @@ class Phrases:
         ]
 
     def embed(self, texts: list[str]) -> list[Vector]:
-        """The trigrams of a text, hashed into a vector of length 1."""
+        """Hashes the trigrams of a text into a vector of length 1."""
         return [self._trigrams(text) for text in texts]
 
     def _trigrams(self, text):

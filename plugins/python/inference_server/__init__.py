@@ -17,10 +17,10 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def task(method: Method) -> Method:
-    """Marks a method as a task, whatever its type hints are.
+    """Marks a method as a task, regardless of its type hints.
 
-    The method takes a list of items, or one array of them, and returns one outcome for each. Without a type hint its
-    items are any JSON.
+    The method takes a list of items, or one array of them, and returns one outcome for each. Without a type hint, items can be
+    any JSON.
     """
     return _mark(method, "task")
 
@@ -28,9 +28,8 @@ def task(method: Method) -> Method:
 def embedding(method: Method) -> Method:
     """Marks a method as a task that is also served at `/v1/embeddings`.
 
-    It takes texts and returns one float32 vector for each: `list[str]` to `list[NDArray[np.float32]]`, or to one array with
-    a row for each text. The method `count_tokens(self, texts: list[str]) -> list[int]` of the class, if there is one,
-    supplies `usage`.
+    It takes texts and returns one float32 vector for each: `list[str]` to `list[NDArray[np.float32]]`, or to one array with one
+    row per text. If the class has a method `count_tokens(self, texts: list[str]) -> list[int]`, it provides `usage`.
     """
     _mark(method, "embedding")
     return _mark(method, "task")
@@ -40,14 +39,14 @@ _MARK = "__inference_server__"
 
 
 def _mark(method: Any, mark: str) -> Any:
-    # Static and class methods keep the attributes of the function that they wrap.
+    # Static and class methods expose the attributes of the function that they wrap.
     function = getattr(method, "__func__", method)
     if not callable(function):
-        raise TypeError(f"@{mark} marks a method, got {type(method).__name__}")
+        raise TypeError(f"@{mark} must be applied to a method, got {type(method).__name__}")
     setattr(function, _MARK, getattr(function, _MARK, frozenset()) | {mark})
     return method
 
 
 def _marks(method: Any) -> "frozenset[str]":
-    """The marks of a method. Wrappers made with `functools.wraps` keep those of what they wrap."""
+    """Returns the marks of a method. Wrappers that use `functools.wraps` have the marks of the wrapped function."""
     return getattr(getattr(method, "__func__", method), _MARK, frozenset())

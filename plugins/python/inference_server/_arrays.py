@@ -1,25 +1,25 @@
-"""Conversions of numpy's arrays that never change a value silently. numpy is imported on first use."""
+"""Conversions of numpy arrays that never change a value silently. numpy is imported on first use."""
 
 import functools
 
 from inference_server._hints import NUMPY_NAMES
 
 
-class Inexact(Exception):
-    """Values that the wanted type cannot hold."""
+class ConversionError(Exception):
+    """The target type cannot represent a value."""
 
 
 @functools.lru_cache(maxsize=None)
 def numpy_type(name):
-    """numpy's type of one of the server's."""
+    """Returns numpy's type for a datatype of the server."""
     import numpy
 
     return numpy.dtype(NUMPY_NAMES[name])
 
 
 def convert(array, dtype, casting="same_kind"):
-    """The array as `dtype`, if that is of the same kind or a wider one (float64 becomes float32, int64 does too, but float32
-    does not become int64) and holds every value: integers exactly, floats without becoming infinite.
+    """Converts an array to `dtype`. It must be of the same kind or a wider one (float64 and int64 can be converted to float32, but
+    not float32 to int64) and must represent every value: integers exactly, and finite floats as finite.
     """
     import numpy
 
@@ -29,7 +29,7 @@ def convert(array, dtype, casting="same_kind"):
         with numpy.errstate(all="ignore"):
             converted = array.astype(dtype, casting=casting)
     except TypeError:
-        raise Inexact(f"an array of {array.dtype.name}, expected {dtype.name}") from None
+        raise ConversionError(f"an array of {array.dtype.name}, expected {dtype.name}") from None
     if array.dtype.kind in "iu":
         with numpy.errstate(all="ignore"):
             kept = _same_integers(array, converted)
@@ -39,12 +39,12 @@ def convert(array, dtype, casting="same_kind"):
         return converted
     if not kept.all():
         value = array[~kept].flat[0]
-        raise Inexact(f"an array of {array.dtype.name} with {value}, which {dtype.name} cannot hold")
+        raise ConversionError(f"an array of {array.dtype.name} with {value}, which {dtype.name} cannot represent")
     return converted
 
 
 def _same_integers(array, converted):
-    """Where a conversion has kept an integer. A float beyond the range of integers does not convert back."""
+    """Returns a mask of the integers that a conversion preserved. Floats outside the range of integers cannot be converted back."""
     if converted.dtype.kind == "f":
         import numpy
 
@@ -55,19 +55,19 @@ def _same_integers(array, converted):
 
 
 def from_json(value, name):
-    """The array in nested lists of parsed JSON."""
+    """Converts nested lists of parsed JSON to an array."""
     import numpy
 
     dtype = numpy_type(name)
     allowed = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}[dtype.kind]
     other = _types_in(value, set()) - allowed
     if other:
-        raise Inexact(f"it contains {_JSON_NAMES.get(other.pop(), 'a value of another type')}")
+        raise ConversionError(f"it contains {_JSON_NAMES.get(other.pop(), 'a value of an unsupported type')}")
     try:
-        # Without a type first: numpy would cut 1.5 down to an integer without an error.
+        # Without a type at first, because numpy would silently truncate 1.5 to an integer.
         array = numpy.asarray(value)
     except ValueError:
-        raise Inexact("its rows differ in length") from None
+        raise ConversionError("its rows have different lengths") from None
     if array.size == 0:
         return array.astype(dtype)
     if array.dtype.kind == "O":
@@ -75,8 +75,8 @@ def from_json(value, name):
         try:
             array = array.astype(numpy.float64)
         except OverflowError:
-            raise Inexact(f"it contains a number that {dtype.name} cannot hold") from None
-    # An integer of JSON has no sign in its type.
+            raise ConversionError(f"it contains a number that {dtype.name} cannot represent") from None
+    # JSON does not distinguish signed and unsigned integers.
     return convert(array, dtype, "unsafe")
 
 
@@ -84,7 +84,7 @@ _JSON_NAMES = {str: "a string", bool: "a boolean", type(None): "null", dict: "an
 
 
 def _types_in(value, found):
-    """The types of the leaves of nested lists."""
+    """Returns the types of the leaves of nested lists."""
     if not isinstance(value, list):
         return found | {type(value)}
     types = set(map(type, value))

@@ -1,6 +1,6 @@
-"""Runs batches: from what the server has to what a method takes, and from what it returns to what the server takes.
+"""Runs batches: converts the server's items to arguments of a method, and its return value to outcomes.
 
-An exception of a method fails only the items that cause it, see `Task.isolate`.
+An exception in a method fails only the items that cause it; see `Task.isolate`.
 """
 
 import inspect
@@ -10,59 +10,60 @@ import typing
 
 from inference_server import _outcomes, _text
 from inference_server._arrays import numpy_type
-from inference_server._documents import Invalid
+from inference_server._documents import InvalidValue
 from inference_server._hints import Unsupported
-from inference_server._outcomes import Failed, failed
+from inference_server._outcomes import Failure, failure_of
 
 log = logging.getLogger("python")
 
-# Batches in a row of which no item succeeded, after which a failed batch is not run again for a while.
-MAX_FUTILE = 3
+# Maximum number of consecutive failed batches that are rerun without any item succeeding, before reruns are suspended.
+MAX_FAILED_RERUNS = 3
 
-# Most failed batches in a row that are not run again.
+# Maximum number of consecutive failed batches that are not rerun.
 MAX_SKIPPED = 64
 
 
-class Fault(Exception):
-    """A breach of the contract of a task, in words that a client may read."""
+class ContractError(Exception):
+    """A method violated the contract of a task. The message is shown to the client."""
 
 
 class Task:
-    """One method, its hints, and how it fared so far."""
+    """A method with its hints, and statistics of its failures."""
 
-    def __init__(self, name, method, forms, examples, loop, rerun=True, embedding=False, counter=None):
+    def __init__(self, name, method, method_spec, examples, loop, rerun=True, embedding=False, counter=None):
         self.name, self.method, self.loop = name, method, loop
         self.description = inspect.cleandoc(getattr(method, "__doc__", None) or "")
-        self.input, self.output, self.parameters, self.shape = forms.input, forms.output, forms.parameters, forms.shape
+        self.input, self.output, self.parameters, self.shape = method_spec.input, method_spec.output, method_spec.parameters, method_spec.shape
         declared = self.input.schema.get("examples") if isinstance(self.input.schema, dict) else None
         self.examples = examples or declared or []
         self.embedding, self.counter = embedding, counter
         if embedding:
             self.check_embedding()
         self.rerun = rerun
-        # Whether an item has ever succeeded, reruns in a row in which none did, and failed batches that are not to be rerun.
-        self.proven, self.futile, self.skip = False, 0, 0
+        # Whether an item has ever succeeded, the number of consecutive reruns without success, and the number of failed batches
+        # that are not rerun.
+        self.has_succeeded, self.failed_reruns, self.skip = False, 0, 0
 
     def check_embedding(self):
         tensor = self.output.tensors[0] if len(self.output.tensors) == 1 else None
-        if self.input.kind != "text" or not tensor or self.output.holder or (tensor.dtype, len(tensor.shape)) != ("FP32", 1):
+        if self.input.kind != "text" or not tensor or self.output.container or (tensor.dtype, len(tensor.shape)) != ("FP32", 1):
             raise Unsupported(
-                "it is declared as an embedding, expected `list[str]` to `list[NDArray[np.float32]]`, or to one float32 array with a "
-                "row for each text"
+                "it is declared as an embedding task, expected `list[str]` to `list[NDArray[np.float32]]`, or to one float32 array "
+                "with one row per text"
             )
 
     # The first attempt
 
-    def run(self, lent, parameters):
-        """Calls the method with the items of a batch. The outcome of each, or the rows of all, see `_outcomes.write`; and how
-        many tokens each item has, if that is counted.
+    def run(self, raw, parameters):
+        """Calls the method with the items of a batch. Returns the outcomes, in a form of `_outcomes.write`, and the number of tokens
+        of each item, or None if they are not counted.
         """
-        items, parameters = self.read(lent, parameters)
-        good = [index for index, item in enumerate(items) if not isinstance(item, Failed)]
+        items, parameters = self.read(raw, parameters)
+        good = [index for index, item in enumerate(items) if not isinstance(item, Failure)]
         if not good:
             return items, None
         outcomes, tokens = self.call([items[index] for index in good], parameters and [parameters[index] for index in good])
-        self.proven, self.futile, self.skip = True, 0, 0
+        self.has_succeeded, self.failed_reruns, self.skip = True, 0, 0
         if len(good) == len(items):
             return outcomes, tokens
         counts = [0] * len(items)
@@ -70,18 +71,18 @@ class Task:
             items[index], counts[index] = outcome, count
         return items, tokens and counts
 
-    def read(self, lent, parameters):
-        """The items as the method takes them, and the parameters of each."""
-        items = READERS[self.input.kind](self.input, lent)
+    def read(self, raw, parameters):
+        """Returns the arguments of the method: the items, and the parameters of each."""
+        items = READERS[self.input.kind](self.input, raw)
         if self.parameters:
             parameters = parse(parameters, self.parameters[1])
             for index, value in enumerate(parameters):
-                if isinstance(value, Failed) and not isinstance(items[index], Failed):
-                    items[index] = Failed(value.kind, f"parameters: {value.message}")
+                if isinstance(value, Failure) and not isinstance(items[index], Failure):
+                    items[index] = Failure(value.kind, f"parameters: {value.message}")
         return items, parameters
 
     def call(self, items, parameters):
-        """The outcomes of items that fit the hints, and their tokens."""
+        """Calls the method with valid items. Returns the outcomes and the numbers of tokens."""
         tokens = self.count(items) if self.counter else None
         if self.shape != "array":
             items = tuple(items) if self.shape == "tuple" else items
@@ -91,7 +92,7 @@ class Task:
             groups.setdefault(item.shape, []).append(index)
         if len(groups) == 1:
             return self.answers(stack(items), len(items), parameters), tokens
-        # Arrays of different shapes cannot be one array: each shape is a call.
+        # Arrays of different shapes cannot be stacked, so there is one call per shape.
         outcomes = [None] * len(items)
         for group in groups.values():
             theirs = parameters and [parameters[index] for index in group]
@@ -106,7 +107,7 @@ class Task:
         return _outcomes.write(self.output, answers)
 
     def each(self, outcomes):
-        """Outcomes one by one, also of those that came as rows."""
+        """Returns a list of outcomes, also for outcomes that are rows of tensors."""
         if not isinstance(outcomes, tuple):
             return outcomes
         size = outcomes[0][0][0]
@@ -117,62 +118,62 @@ class Task:
         return [list(row) for row in zip(*parts)]
 
     def check(self, answers, count):
-        """The answers, which can be counted, and are as many as the items."""
-        wrong = (str, bytes, bytearray, memoryview, dict, set, frozenset)
-        # A data frame has rows, but iterates over the names of its columns.
-        unordered = isinstance(answers, wrong) or hasattr(answers, "columns") or getattr(answers, "shape", None) == ()
+        """Checks that the method returned one outcome per item, and returns them as a sequence."""
+        invalid = (str, bytes, bytearray, memoryview, dict, set, frozenset)
+        # Iterating over a data frame yields its column names instead of rows.
+        unordered = isinstance(answers, invalid) or hasattr(answers, "columns") or getattr(answers, "shape", None) == ()
         if unordered or not hasattr(answers, "__iter__"):
-            raise Fault(f"task `{self.name}` returned {_text.article(answers)}, expected a list of {count}")
+            raise ContractError(f"task `{self.name}` returned {_text.article(answers)}, expected a list of {count}")
         if not hasattr(answers, "__getitem__"):
             answers = list(answers)
         if len(answers) != count:
-            raise Fault(f"task `{self.name}` returned {len(answers)} outcomes for {count} items, expected one for each")
+            raise ContractError(f"task `{self.name}` returned {len(answers)} outcomes for {count} items, expected one for each")
         return answers
 
     def count(self, texts):
-        """How many tokens each text has."""
+        """Returns the number of tokens of each text."""
         counts = self.loop.call(self.counter, list(texts))
         counts = counts.tolist() if hasattr(counts, "tolist") else counts
         whole = isinstance(counts, (list, tuple)) and all(hasattr(count, "__index__") for count in counts)
         if not whole or len(counts) != len(texts) or not all(0 <= count < 1 << 48 for count in counts):
-            raise Fault(f"`count_tokens` returned {counts!r:.80} for {len(texts)} texts, expected a list of {len(texts)} integers")
+            raise ContractError(f"`count_tokens` returned {counts!r:.80} for {len(texts)} texts, expected a list of {len(texts)} integers")
         return [int(count) for count in counts]
 
     # After an exception
 
-    def isolate(self, error, lent, parameters):
-        """The outcomes of a batch that `run` ended with `error`, each as if its item had run alone. Raises what the whole batch
-        has failed with, if that cannot be told apart.
+    def isolate(self, error, raw, parameters):
+        """Returns the outcomes of a batch for which `run` raised `error`, as if each item had run alone. Raises the error of the
+        whole batch if no item can be blamed.
 
-        Halves that fail are halved again; once that has not helped for long, the remaining items run one by one. So one bad
-        item of n costs about 2·log2(n) calls, and n bad ones about n + 2·log2(n).
+        Runs the halves of the batch, and halves of those that fail. After several failures, runs the remaining items one by one. One
+        bad item of n costs about 2·log2(n) calls, and n bad items cost about n + 2·log2(n).
         """
-        if isinstance(error, Fault) or is_out_of_memory(error):
+        if isinstance(error, ContractError) or is_out_of_memory(error):
             raise error
-        items, _ = self.read(lent, parameters)
-        good = [index for index, item in enumerate(items) if not isinstance(item, Failed)]
-        rerun = Rerun(self, lent, parameters, items)
+        items, _ = self.read(raw, parameters)
+        good = [index for index, item in enumerate(items) if not isinstance(item, Failure)]
+        rerun = Rerun(self, raw, parameters, items)
         if len(good) > 1 and not (self.rerun and self.may_rerun()):
-            return rerun.give_up(error)
+            return rerun.fail_batch(error)
         if len(good) == 1:
             rerun.errors[good[0]] = error
         else:
             log.debug("task `%s`: a batch of %d items raised %s; running it in parts", self.name, len(good), _text.name(error))
             rerun.split(good)
         if len(rerun.errors) < len(good):
-            self.proven, self.futile, self.skip = True, 0, 0
+            self.has_succeeded, self.failed_reruns, self.skip = True, 0, 0
         elif len(good) > 1:
-            self.futile += 1
-            self.skip = 0 if self.futile < MAX_FUTILE else min(MAX_SKIPPED, 1 << (self.futile - MAX_FUTILE))
-            if not self.proven or self.futile > MAX_FUTILE:
-                # No item can be to blame if none has ever passed, or none has for long.
-                return rerun.give_up(error)
-        elif len(items) == 1 and _outcomes.verdict(error)[0] == "fault":
-            return rerun.give_up(error)
-        return rerun.settled()
+            self.failed_reruns += 1
+            self.skip = 0 if self.failed_reruns < MAX_FAILED_RERUNS else min(MAX_SKIPPED, 1 << (self.failed_reruns - MAX_FAILED_RERUNS))
+            if not self.has_succeeded or self.failed_reruns > MAX_FAILED_RERUNS:
+                # No item can be blamed if none has ever succeeded, or none has succeeded recently.
+                return rerun.fail_batch(error)
+        elif len(items) == 1 and _outcomes.classify(error)[0] == "fault":
+            return rerun.fail_batch(error)
+        return rerun.results()
 
     def may_rerun(self):
-        """Whether a failed batch is worth another run. Not always, after some in which every item failed."""
+        """Whether to rerun a failed batch. After several reruns without success, most failed batches are not rerun."""
         if self.skip:
             self.skip -= 1
             return False
@@ -180,38 +181,38 @@ class Task:
 
 
 class Rerun:
-    """The items of a batch that failed, as they run in parts."""
+    """A rerun of a failed batch in parts."""
 
-    def __init__(self, task, lent, parameters, items):
-        self.task, self.lent, self.parameters = task, lent, parameters
+    def __init__(self, task, raw, parameters, items):
+        self.task, self.raw, self.parameters = task, raw, parameters
         self.items, self.outcomes = items, list(items)
-        self.errors, self.tokens, self.futile = {}, [0] * len(items), 0
-        self.patience = len(items).bit_length() + 1
+        self.errors, self.tokens, self.failed_reruns = {}, [0] * len(items), 0
+        self.max_failed_reruns = len(items).bit_length() + 1
 
     def split(self, indices):
-        """Runs the two halves of items that failed together."""
+        """Runs the two halves of a failed group of items."""
         middle = len(indices) // 2
         self.run(indices[:middle])
         self.run(indices[middle:])
 
     def run(self, indices):
-        if len(indices) > 1 and self.futile > self.patience:
+        if len(indices) > 1 and self.failed_reruns > self.max_failed_reruns:
             for index in indices:
                 self.run([index])
             return
         error = self.attempt(indices)
         if error is None:
             return
-        if isinstance(error, Fault) or is_out_of_memory(error):
+        if isinstance(error, ContractError) or is_out_of_memory(error):
             raise error
         if len(indices) == 1:
             self.errors[indices[0]] = error
         else:
-            self.futile += 1
+            self.failed_reruns += 1
             self.split(indices)
 
     def attempt(self, indices):
-        """Runs items, and returns the exception that they raise."""
+        """Runs items and returns the exception that they raise, or None."""
         try:
             self.call(indices)
         except BaseException as error:
@@ -219,30 +220,30 @@ class Rerun:
         return None
 
     def call(self, indices):
-        # Read once more: the method may have changed its items before it failed.
+        # Convert the items again, because the method may have modified them before it failed.
         parameters = self.parameters and [self.parameters[index] for index in indices]
-        items, parameters = self.task.read(pick(self.lent, indices, self.task.input.kind), parameters)
+        items, parameters = self.task.read(pick(self.raw, indices, self.task.input.kind), parameters)
         outcomes, tokens = self.task.call(items, parameters)
         for position, (index, outcome) in enumerate(zip(indices, self.task.each(outcomes))):
             self.outcomes[index] = outcome
             self.tokens[index] = tokens[position] if tokens else 0
 
-    def give_up(self, error):
-        """The outcomes of a batch for which the model is to blame. Items that do not fit their hints keep their own errors."""
-        if not any(isinstance(outcome, Failed) and outcome.kind != "fault" for outcome in self.items):
+    def fail_batch(self, error):
+        """Returns the outcomes of a batch that failed because of the model. Invalid items keep their own errors."""
+        if not any(isinstance(outcome, Failure) and outcome.kind != "fault" for outcome in self.items):
             raise error
         _, message = raised(error)
-        outcomes = [item if isinstance(item, Failed) else Failed("fault", message) for item in self.items]
+        outcomes = [item if isinstance(item, Failure) else Failure("fault", message) for item in self.items]
         return outcomes, None
 
-    def settled(self):
-        """The outcomes and the tokens. Each place that an exception comes from is logged once."""
+    def results(self):
+        """Returns the outcomes and the numbers of tokens. Logs exceptions once per location."""
         logged = {}
         for index, error in self.errors.items():
-            kind, message = _outcomes.verdict(error)
+            kind, message = _outcomes.classify(error)
             if kind == "fault":
                 logged.setdefault(_text.place(error), []).append(error)
-            self.outcomes[index] = Failed(kind, message)
+            self.outcomes[index] = Failure(kind, message)
         for errors in logged.values():
             count = "an item" if len(errors) == 1 else f"{len(errors)} items"
             log.error("task `%s`: the model failed on %s:\n%s", self.task.name, count, _text.report(errors[0]))
@@ -256,36 +257,36 @@ def is_out_of_memory(error):
 
 
 def raised(error):
-    """What a client is told of an exception that ended a batch; the log has the rest. Whether memory ran out comes first."""
-    if isinstance(error, Fault):
+    """Logs an exception that failed a batch. Returns whether memory ran out, and the message for the client."""
+    if isinstance(error, ContractError):
         log.error("%s", error)
         return False, str(error)
     if is_out_of_memory(error):
         # The server runs smaller batches, and reports those that fail.
-        log.debug("memory ran out:\n%s", _text.report(error))
+        log.debug("out of memory:\n%s", _text.report(error))
         return True, f"the model raised {_text.name(error)}"
     log.error("the model raised an exception:\n%s", _text.report(error))
     return False, f"the model raised {_text.name(error)}"
 
 
-# From what the server has, for the items of a batch at once, to what the method takes.
+# Conversion of the items of a batch to arguments of the method.
 
 
-def pick(lent, indices, kind):
-    """Some of the items that are lent."""
+def pick(raw, indices, kind):
+    """Selects some of the raw items."""
     if kind != "tensors":
-        return [lent[index] for index in indices]
-    return [[given[index] for index in indices] for given in lent]
+        return [raw[index] for index in indices]
+    return [[given[index] for index in indices] for given in raw]
 
 
 def parse(documents, read):
-    """The values of JSON documents, each as `read` makes it."""
+    """Parses JSON documents and converts each with `read`."""
     try:
         items = json.loads(f"[{','.join(documents)}]")
         return [read(item) for item in items] if read else items
     except Exception:
-        # One is to blame: it does not fit, or has a number with too many digits, say.
-        return [made(parse_alone, document, read) for document in documents]
+        # At least one is invalid, for example because a number has too many digits.
+        return [convert_item(parse_alone, document, read) for document in documents]
 
 
 def parse_alone(document, read):
@@ -293,18 +294,18 @@ def parse_alone(document, read):
     return read(item) if read else item
 
 
-def made(make, *parts):
-    """What `make` makes of an item. Code of the author's may take part in that, and must not fail another item."""
+def convert_item(make, *parts):
+    """Converts one item with `make`. This can run the author's code, whose exceptions must not affect other items."""
     try:
         return make(*parts)
-    except Invalid as problem:
-        return Failed("invalid", _text.of(problem))
+    except InvalidValue as problem:
+        return Failure("invalid", _text.of(problem))
     except Exception as error:
-        return failed(error)
+        return failure_of(error)
 
 
 def read_tensors(form, tensors):
-    """For each tensor of the task either the data and the shape of all items in one, or those of each."""
+    """Converts tensors, of which each has either the data and shape of all items, or a list with those of each item."""
     import numpy
 
     arrays = []
@@ -314,16 +315,16 @@ def read_tensors(form, tensors):
             data, shape = given
             arrays.append(list(numpy.ndarray(shape, dtype, data)))
         else:
-            # A copy of what cannot be changed: it may be needed again.
+            # Copy, so that the method can modify the array while the original is kept for reruns.
             arrays.append([numpy.ndarray(shape, dtype, bytearray(data)) for data, shape in given])
-    if form.holder is None:
+    if form.container is None:
         return arrays[0]
     names = [tensor.name for tensor in form.tensors]
-    return [made(lambda *parts: form.holder(**dict(zip(names, parts))), *parts) for parts in zip(*arrays)]
+    return [convert_item(lambda *parts: form.container(**dict(zip(names, parts))), *parts) for parts in zip(*arrays)]
 
 
 def stack(arrays):
-    """One array of arrays of the same shape; without a copy if they are all the rows of one."""
+    """Stacks arrays of the same shape, without a copy if they are the rows of one array."""
     import numpy
 
     base = arrays[0].base

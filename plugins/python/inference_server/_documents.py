@@ -1,6 +1,6 @@
-"""Reads JSON documents by type hints: the schema of a hint, and what makes a value of it from parsed JSON.
+"""Reads JSON documents by type hints: provides the schema of a hint, and a function that converts parsed JSON.
 
-Everything that is wrong with a document is an `Invalid` that states where.
+Errors in a document are raised as `InvalidValue`, which contains the path to the error.
 """
 
 import collections.abc
@@ -14,7 +14,7 @@ from inference_server import _arrays, _text
 from inference_server._hints import (
     DTYPES,
     LISTS,
-    Form,
+    ValueSpec,
     Tensor,
     Unsupported,
     array_fields,
@@ -28,8 +28,8 @@ from inference_server._hints import (
 )
 
 
-class Invalid(Exception):
-    """A value that does not fit its hint: for the client."""
+class InvalidValue(Exception):
+    """A value that does not match its hint. The message is for the client."""
 
     def __init__(self, message, path=""):
         super().__init__(message)
@@ -37,35 +37,35 @@ class Invalid(Exception):
 
     def within(self, part):
         joint = "." if self.path and not self.path.startswith("[") else ""
-        return Invalid(self.message, f"{part}{joint}{self.path}")
+        return InvalidValue(self.message, f"{part}{joint}{self.path}")
 
     def __str__(self):
         return f"`{self.path}`: {self.message}" if self.path else self.message
 
 
 def form(hint, name):
-    """The form of an item (`name` is "input") or an outcome ("output") with this hint."""
+    """Returns the description of an item (`name` is "input") or an outcome ("output") with this hint."""
     hint = resolve(hint)
     bare, notes = unwrap(hint)
     if bare is str:
-        return Form("text")
+        return ValueSpec("text")
     if bare is bytes:
-        return Form("bytes", media_types=tuple(note for note in notes if isinstance(note, str)))
+        return ValueSpec("bytes", media_types=tuple(note for note in notes if isinstance(note, str)))
     if is_array(hint):
-        return Form("tensors", tensors=(tensor(name, hint),))
+        return ValueSpec("tensors", tensors=(tensor(name, hint),))
     fields = array_fields(hint)
     if fields:
         tensors = tuple(tensor(field, array) for field, array in fields.items())
-        return Form("tensors", tensors=tensors, holder=hint)
+        return ValueSpec("tensors", tensors=tensors, container=hint)
     schema, read = reader(hint)
-    return Form("json", schema, read=read)
+    return ValueSpec("json", schema, read=read)
 
 
 # JSON
 
 
 def reader(hint):
-    """The JSON Schema of a hint, and a function that makes such a value from parsed JSON, or None if that is the value."""
+    """Returns the JSON Schema of a hint, and a function that converts parsed JSON, or None if no conversion is needed."""
     if is_array(hint):
         return nested_array(tensor("array", hint))
     hint, _ = unwrap(hint)
@@ -101,24 +101,24 @@ def reader(hint):
         if dataclasses.is_dataclass(hint) or is_typed_dict(hint):
             return record(hint)
     raise Unsupported(
-        f"{show(hint)} cannot be read from JSON; expected str, int, float, bool, list, dict, a dataclass, a TypedDict, "
+        f"unsupported type hint {show(hint)}, expected str, int, float, bool, list, dict, a dataclass, a TypedDict, "
         "a pydantic model, an array, or no hint"
     )
 
 
 SCALARS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null", None: "null"}
 
-# Wrappers of the hint of a TypedDict's field.
+# Wrappers of the hints of TypedDict fields.
 PRESENCE = tuple(getattr(typing, name) for name in ("Required", "NotRequired") if hasattr(typing, name))
 
 ARTICLES = {"integer": "an integer", "object": "an object", "array": "an array", "null": "null"}
 
 
-def scalar(wanted, name):
+def scalar(cls, name):
     def read(value):
-        # Parsed JSON has no subclasses, and true is no integer.
-        if type(value) is not wanted:
-            raise Invalid(f"expected {ARTICLES.get(name, f'a {name}')}, got {describe(value)}")
+        # Parsed JSON has no subclasses, and a boolean is not accepted as an integer.
+        if type(value) is not cls:
+            raise InvalidValue(f"expected {ARTICLES.get(name, f'a {name}')}, got {describe(value)}")
         return value
 
     return read
@@ -129,20 +129,20 @@ def number(value):
         return value
     if type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
-    raise Invalid(f"expected a number, got {describe(value)}")
+    raise InvalidValue(f"expected a number, got {describe(value)}")
 
 
 def one_of(values):
     def read(value):
         if not any(value == known and type(value) is type(known) for known in values):
-            raise Invalid(f"expected one of {', '.join(map(repr, values))}, got {describe(value)}")
+            raise InvalidValue(f"expected one of {', '.join(map(repr, values))}, got {describe(value)}")
         return value
 
     return read
 
 
 def json_scalars(values, hint):
-    """The values of an enumeration, which a client has to be able to write."""
+    """Checks that clients can write the values of an enumeration."""
     for value in values:
         if type(value) not in (str, int, float, bool, type(None)):
             raise Unsupported(f"{show(hint)} has the value {value!r}, expected strings, numbers, booleans or None")
@@ -159,9 +159,9 @@ def union(hints):
                 return value
             try:
                 return option(value)
-            except Invalid as problem:
+            except InvalidValue as problem:
                 problems.append(problem)
-        # The option that matched furthest is the one that was meant.
+        # Report the option that matched furthest, which is probably the intended one.
         raise max(problems, key=lambda problem: len(problem.path))
 
     return {"anyOf": list(schemas)}, read
@@ -172,7 +172,7 @@ def any_list(hint, make):
 
     def read(value):
         if not isinstance(value, list):
-            raise Invalid(f"expected an array, got {describe(value)}")
+            raise InvalidValue(f"expected an array, got {describe(value)}")
         if element:
             value = [at(f"[{index}]", element, member) for index, member in enumerate(value)]
         return value if make is list else make(value)
@@ -185,7 +185,7 @@ def fixed_list(hints):
 
     def read(value):
         if not isinstance(value, list) or len(value) != len(readers):
-            raise Invalid(f"expected an array of {len(readers)}, got {describe(value)}")
+            raise InvalidValue(f"expected an array of {len(readers)}, got {describe(value)}")
         parts = enumerate(zip(readers, value))
         return tuple(at(f"[{index}]", element, part) if element else part for index, (element, part) in parts)
 
@@ -195,7 +195,7 @@ def fixed_list(hints):
 
 def any_object(key, hint):
     if key is not str:
-        raise Unsupported(f"a dict with keys of {show(key)} cannot be read from JSON, expected str")
+        raise Unsupported(f"unsupported key type {show(key)} of a dict, expected str")
     schema, member = reader(hint)
 
     def read(value):
@@ -209,10 +209,10 @@ def nested_array(tensor):
     def read(value):
         try:
             array = _arrays.from_json(value, tensor.dtype)
-        except _arrays.Inexact as problem:
-            raise Invalid(f"expected an array of {tensor.dtype}, got {describe(value)}: {problem}") from None
+        except _arrays.ConversionError as problem:
+            raise InvalidValue(f"expected an array of {tensor.dtype}, got {describe(value)}: {problem}") from None
         if not tensor.fits(array.shape):
-            raise Invalid(f"expected the shape {list(tensor.shape)}, got {list(array.shape)}")
+            raise InvalidValue(f"expected the shape {list(tensor.shape)}, got {list(array.shape)}")
         return array
 
     items = {"type": {"BOOL": "boolean", "FP16": "number", "FP32": "number", "FP64": "number"}.get(tensor.dtype, "integer")}
@@ -222,19 +222,19 @@ def nested_array(tensor):
 
 
 def numpy_number(cls):
-    """A number or a truth value of numpy."""
+    """Reads a numpy number or boolean."""
     schema, read = nested_array(Tensor("number", DTYPES[cls.__name__.rstrip("_")], ()))
     return schema, lambda value: read(value)[()]
 
 
-# Dataclasses and TypedDicts whose hints are being read.
+# Dataclasses and TypedDicts that are currently being read, to detect recursion.
 open_records = []
 
 
 def record(cls):
-    """A dataclass or a TypedDict."""
+    """Reads a dataclass or TypedDict."""
     if cls in open_records:
-        raise Unsupported(f"{show(cls)} contains itself, which type hints of items cannot; use `dict` for the inner one")
+        raise Unsupported(f"{show(cls)} is recursive, which is not supported: use `dict` for the inner value")
     open_records.append(cls)
     try:
         return read_record(cls)
@@ -264,19 +264,19 @@ def read_record(cls):
             try:
                 read_part = readers[name]
             except KeyError:
-                raise Invalid(f"unknown field, expected one of {', '.join(known)}", name) from None
+                raise InvalidValue(f"unknown field, expected one of {', '.join(known)}", name) from None
             try:
                 parts[name] = read_part(part) if read_part else part
-            except Invalid as problem:
+            except InvalidValue as problem:
                 raise problem.within(name) from None
         for name in required:
             if name not in parts:
-                raise Invalid("missing field", name)
+                raise InvalidValue("missing field", name)
         try:
             return make(**parts)
         except (TypeError, ValueError) as problem:
-            # `__post_init__` rejects it.
-            raise Invalid(_text.of(problem)) from None
+            # Raised by `__post_init__`.
+            raise InvalidValue(_text.of(problem)) from None
 
     schema = {
         "type": "object",
@@ -288,7 +288,7 @@ def read_record(cls):
 
 
 def pydantic_model(cls):
-    """A model of pydantic, 2 or 1."""
+    """Reads a model of pydantic 1 or 2."""
     validate = getattr(cls, "model_validate", None) or cls.parse_obj
     if hasattr(cls, "model_json_schema"):
         schema = cls.model_json_schema()
@@ -306,13 +306,13 @@ def pydantic_model(cls):
             path = ""
             for part in first["loc"]:
                 path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-            raise Invalid(first["msg"], path) from None
+            raise InvalidValue(first["msg"], path) from None
 
     return inlined(schema), read
 
 
 def inlined(schema):
-    """A schema with references replaced by their definitions; a recursive one accepts anything where it recurs."""
+    """Replaces references in a schema by their definitions. Recursive references become schemas that accept anything."""
     definitions = {**schema.pop("definitions", {}), **schema.pop("$defs", {})}
 
     def walk(part, within):
@@ -322,7 +322,7 @@ def inlined(schema):
             return part
         reference = part.get("$ref")
         if not isinstance(reference, str):
-            # A bound that is infinite is none, and has no JSON form.
+            # Omit infinite bounds, which have no effect and are not representable in JSON.
             finite = {key: member for key, member in part.items() if not (isinstance(member, float) and not isfinite(member))}
             return {key: walk(member, within) for key, member in finite.items()}
         name = reference.rsplit("/", 1)[-1]
@@ -336,17 +336,17 @@ def inlined(schema):
 def at(part, read, value):
     try:
         return read(value)
-    except Invalid as problem:
+    except InvalidValue as problem:
         raise problem.within(part) from None
 
 
 def check_object(value):
     if not isinstance(value, dict):
-        raise Invalid(f"expected an object, got {describe(value)}")
+        raise InvalidValue(f"expected an object, got {describe(value)}")
 
 
 def describe(value):
-    """A JSON value in a few words."""
+    """Describes a JSON value briefly."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""Runs the examples of a class without a server, with the code that the server itself loads and runs it with.
+"""Runs the examples of a class without a server, using the server's code.
 
-Differences from the server: everything runs in one process and one interpreter, and outcomes are checked against the hints
-of the method as well.
+Differences from the server: everything runs in one process and one interpreter, and outcomes are also checked against the type
+hints of the method.
 """
 
 import argparse
@@ -13,23 +13,23 @@ import sys
 
 from inference_server import _documents, _outcomes, _text
 from inference_server._batches import raised
-from inference_server._loading import Refused, load
-from inference_server._outcomes import Failed
+from inference_server._loading import LoadError, load
+from inference_server._outcomes import Failure
 
-DESCRIPTION = "Run the examples of a class without a server. The server runs it with the same code."
+DESCRIPTION = "Run the examples of a class without a server, using the server's code."
 
 
 def main(arguments=None):
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    # Which methods are not tasks is part of the report.
+    # The reasons why methods are not tasks are logged at this level.
     logging.getLogger("python").setLevel(logging.INFO)
     try:
         settings = read_settings(options.settings)
         model = load(options.target, settings, os.path.abspath(options.base_dir), os.cpu_count() or 1)
-    except Refused as problem:
-        at = "" if problem.key == "class" else f"{problem.key}: "
-        print(f"failed to load {options.target}: {at}{problem}", file=sys.stderr)
+    except LoadError as problem:
+        key = "" if problem.key == "class" else f"{problem.key}: "
+        print(f"failed to load {options.target}: {key}{problem}", file=sys.stderr)
         return 1
     try:
         return report(model, options.task)
@@ -42,9 +42,9 @@ def parser():
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     test = commands.add_parser("test", help="run the examples of a class", description=DESCRIPTION)
     test.add_argument("target", metavar="FILE.py:CLASS", help="class or function, as in the setting `class`")
-    test.add_argument("--settings", metavar="JSON", default="{}", help="settings for `load`: JSON, or @FILE that contains JSON")
-    test.add_argument("--base-dir", metavar="DIR", default=".", help="directory that relative paths start from")
-    test.add_argument("--task", metavar="NAME", action="append", help="run this task only; can be repeated")
+    test.add_argument("--settings", metavar="JSON", default="{}", help="settings for `load` as JSON, or @FILE to read them from a file")
+    test.add_argument("--base-dir", metavar="DIR", default=".", help="base directory of relative paths")
+    test.add_argument("--task", metavar="NAME", action="append", help="run only this task; can be repeated")
     return top
 
 
@@ -55,18 +55,18 @@ def read_settings(text):
                 text = file.read()
         settings = json.loads(text)
     except (OSError, ValueError) as error:
-        raise Refused(f"cannot be read: {_text.of(error)}", "settings") from None
+        raise LoadError(f"cannot read the settings: {_text.of(error)}", "settings") from None
     if not isinstance(settings, dict):
-        raise Refused(f"expected an object, got {_documents.describe(settings)}", "settings")
+        raise LoadError(f"expected an object, got {_documents.describe(settings)}", "settings")
     return settings
 
 
 def report(model, wanted):
-    """Runs the tasks and prints a line for each. The exit code."""
+    """Runs the tasks, prints a line for each, and returns the exit code."""
     names = [task.name for task in model.tasks]
     unknown = [name for name in wanted or () if name not in names]
     if unknown:
-        print(f"no task `{unknown[0]}`; the tasks are {', '.join(names)}", file=sys.stderr)
+        print(f"unknown task `{unknown[0]}`, expected one of {', '.join(names)}", file=sys.stderr)
         return 2
     failed = 0
     for task in model.tasks:
@@ -82,16 +82,16 @@ def report(model, wanted):
             count = len(task.examples)
             print(f"{task.name}: ok ({count} example{'s' if count != 1 else ''})")
         else:
-            print(f"{task.name}: not run, it has no `examples`")
+            print(f"{task.name}: not run: the task has no `examples`")
     return 1 if failed else 0
 
 
 def run_task(task):
-    """What is wrong with the examples of a task: each alone, and all of them in a batch."""
+    """Runs the examples of a task, each alone and all in a batch. Returns the problems."""
     try:
-        items = [lend(task.input, example) for example in task.examples]
-    except _documents.Invalid as problem:
-        return [f"an example is not an item of the task: {problem}"]
+        items = [to_raw(task.input, example) for example in task.examples]
+    except _documents.InvalidValue as problem:
+        return [f"an example is not a valid item of the task: {problem}"]
     problems = []
     for index, item in enumerate(items):
         problems += [f"examples[{index}]: {problem}" for _, problem in run_batch(task, [item])]
@@ -102,13 +102,13 @@ def run_task(task):
 
 
 def run_batch(task, items):
-    lent = items if task.input.kind != "tensors" else [list(tensor) for tensor in zip(*items)]
+    raw = items if task.input.kind != "tensors" else [list(tensor) for tensor in zip(*items)]
     parameters = ["{}"] * len(items) if task.parameters else None
     try:
         try:
-            outcomes, _ = task.run(lent, parameters)
+            outcomes, _ = task.run(raw, parameters)
         except BaseException as error:
-            outcomes, _ = task.isolate(error, lent, parameters)
+            outcomes, _ = task.isolate(error, raw, parameters)
     except BaseException as error:
         _, message = raised(error)
         return [(0, message)]
@@ -117,28 +117,28 @@ def run_batch(task, items):
 
 
 def check(task, outcome):
-    """What is wrong with an outcome. None if nothing is."""
-    if isinstance(outcome, Failed):
+    """Returns the problem of an outcome, or None."""
+    if isinstance(outcome, Failure):
         return outcome.message
     if task.output.kind != "json":
         return None
     problem = _outcomes.problem(outcome)
     if problem:
-        return f"the output cannot be sent: {problem}"
+        return f"cannot send the output: {problem}"
     if task.output.read is None:
         return None
     try:
         task.output.read(json.loads(json.dumps(outcome, default=_outcomes.plain)))
-    except _documents.Invalid as mismatch:
-        return f"the output does not fit its type hint: {mismatch}"
+    except _documents.InvalidValue as mismatch:
+        return f"the output does not match its type hint: {mismatch}"
     return None
 
 
-def lend(form, example):
-    """An example as the server lends it."""
+def to_raw(form, example):
+    """Converts an example to the form in which the server passes items."""
     if form.kind == "text":
         if not isinstance(example, str):
-            raise _documents.Invalid(f"expected a string, got {_documents.describe(example)}")
+            raise _documents.InvalidValue(f"expected a string, got {_documents.describe(example)}")
         return example
     if form.kind == "bytes":
         return read_bytes(example)
@@ -146,7 +146,7 @@ def lend(form, example):
         return read_tensors(form, example)
     problem = _outcomes.problem(example)
     if problem:
-        raise _documents.Invalid(problem)
+        raise _documents.InvalidValue(problem)
     return json.dumps(example, default=_outcomes.plain)
 
 
@@ -157,7 +157,7 @@ def read_bytes(example):
     try:
         return base64.b64decode(text, validate=True)
     except (TypeError, ValueError):
-        raise _documents.Invalid('expected bytes, `{"b64": "…"}` or a data URI in base64') from None
+        raise _documents.InvalidValue('expected bytes, `{"b64": "…"}` or a data URI in base64') from None
 
 
 def read_tensors(form, example):
@@ -167,7 +167,7 @@ def read_tensors(form, example):
     else:
         parts = [example]
     if len(parts) != len(form.tensors) or any(part is None for part in parts):
-        raise _documents.Invalid(f"expected the tensors {', '.join(tensor.name for tensor in form.tensors)}")
+        raise _documents.InvalidValue(f"expected the tensors {', '.join(tensor.name for tensor in form.tensors)}")
     tensors = []
     for tensor, part in zip(form.tensors, parts):
         array = _documents.at(tensor.name, _documents.nested_array(tensor)[1], part)

@@ -1,6 +1,6 @@
-"""What type hints state about the values of a task: their kind, their tensors, and which hints are lists.
+"""Interpretation of type hints: the kind and the tensors of a value, and whether a hint is a list.
 
-Reading JSON documents by their hints is in `_documents`, writing outcomes in `_outcomes`.
+`_documents` reads JSON documents by their hints, and `_outcomes` writes outcomes.
 """
 
 import collections.abc
@@ -12,12 +12,12 @@ from inference_server import _text
 
 
 class Unsupported(Exception):
-    """A class, a method or a hint that cannot be served: for the operator."""
+    """A class, method or hint that is not supported. The message is for the operator."""
 
 
 @dataclasses.dataclass
 class Tensor:
-    """One named tensor of an item: `dtype` is the server's name, `shape` has -1 where any size is allowed."""
+    """A named tensor of an item. `dtype` is the server's name; -1 in `shape` stands for any size."""
 
     name: str
     dtype: str
@@ -28,16 +28,16 @@ class Tensor:
 
 
 @dataclasses.dataclass
-class Form:
-    """What a value is. `read` makes it from parsed JSON, or is None if parsed JSON is what is wanted."""
+class ValueSpec:
+    """Description of a value. `read` converts parsed JSON to the value, or is None if no conversion is needed."""
 
     kind: str = "json"
     schema: typing.Any = None
     media_types: tuple = ()
     tensors: tuple = ()
     read: typing.Any = None
-    # The class that holds several named tensors.
-    holder: typing.Any = None
+    # The class that contains several named tensors.
+    container: typing.Any = None
 
 
 # The server's names of numpy's types.
@@ -59,7 +59,7 @@ NUMPY_NAMES = {server: numpy for numpy, server in DTYPES.items()}
 
 
 def unwrap(hint):
-    """The hint in an `Annotated`, and its annotations."""
+    """Splits an `Annotated` into its hint and its annotations."""
     notes = ()
     hint = resolve(hint)
     if typing.get_origin(hint) is typing.Annotated:
@@ -68,7 +68,7 @@ def unwrap(hint):
 
 
 def resolve(hint):
-    """What a `type` statement or a `NewType` has given another name, as numpy does with `NDArray`."""
+    """Resolves `type` statements, as numpy uses for `NDArray`, and `NewType`."""
     if hasattr(hint, "__supertype__"):
         return resolve(hint.__supertype__)
     alias = typing.get_origin(hint) or hint
@@ -91,7 +91,7 @@ def show(hint):
 
 
 def attribute(owner, name, default=None):
-    """An attribute that a class or its instance really has: `__getattr__` may answer for any name."""
+    """Returns an attribute of a class or instance, ignoring `__getattr__`, which may return a value for any name."""
     try:
         inspect.getattr_static(owner, name)
     except AttributeError:
@@ -99,7 +99,7 @@ def attribute(owner, name, default=None):
     try:
         return getattr(owner, name)
     except Exception as error:
-        raise Unsupported(f"`{name}` cannot be read: {_text.name(error)}: {_text.of(error)}") from None
+        raise Unsupported(f"reading `{name}` raised {_text.name(error)}: {_text.of(error)}") from None
 
 
 # Lists
@@ -118,7 +118,7 @@ LISTS = {
 
 
 def is_list(hint):
-    """Whether a hint is that of a list of items: `list[T]`, `Sequence[T]`, `tuple[T, ...]`."""
+    """Whether a hint is a list of items: `list[T]`, `Sequence[T]` or `tuple[T, ...]`."""
     hint, _ = unwrap(hint)
     origin = typing.get_origin(hint) or hint
     if origin is tuple:
@@ -138,12 +138,12 @@ def is_never_list(hint):
 
 
 def is_batch_array(hint):
-    """Whether a hint is that of one array for a whole batch: an array of a shape that begins with -1."""
+    """Whether a hint is one array for a whole batch: an array with a shape that starts with -1."""
     return is_array(hint) and (shape_of(hint) or ())[:1] == (-1,)
 
 
 def element(hint):
-    """The hint of the elements of a list with this hint."""
+    """Returns the hint of the elements of a list."""
     if hint is None or not is_list(hint):
         return typing.Any
     hint, _ = unwrap(hint)
@@ -160,7 +160,7 @@ def is_array(hint):
 
 
 def shape_of(hint):
-    """The shape that an array is annotated with, if any."""
+    """Returns the shape with which an array is annotated, or None."""
     _, notes = unwrap(hint)
     shape = next((note for note in notes if isinstance(note, (tuple, list))), None)
     if shape is None:
@@ -182,32 +182,32 @@ def tensor(name, hint):
         dimensions = typing.get_args(dimensions)
         if shape is None and dimensions and ... not in dimensions:
             shape = (-1,) * len(dimensions)
-    # numpy calls it `bool` or `bool_`, depending on the version.
+    # `bool` or `bool_`, depending on the version of numpy.
     dtype = dtype.rstrip("_")
     if dtype not in DTYPES:
         known = ", ".join(DTYPES)
-        raise Unsupported(f"{show(hint)} is an array without a definite type, expected one of {known}")
+        raise Unsupported(f"{show(hint)} is an array of an unsupported datatype, expected one of {known}")
     return Tensor(name, DTYPES[dtype], (-1,) if shape is None else shape)
 
 
 def rows(name, hint):
-    """The tensor of one item in an array of a whole batch."""
+    """Returns the tensor of one item in an array for a whole batch."""
     batch = tensor(name, hint)
     if shape_of(hint) is not None:
         if batch.shape[:1] != (-1,):
             raise Unsupported(
-                f"{show(hint)} is an array of the shape {list(batch.shape)} for a whole batch, expected a shape whose first "
-                "dimension is -1, which counts the items"
+                f"{show(hint)} is an array of shape {list(batch.shape)} for a whole batch, expected a shape whose first dimension "
+                "is -1, the number of items"
             )
         batch.shape = batch.shape[1:]
     elif len(batch.shape) > 1:
-        # One of a definite number of dimensions, by its type.
+        # The number of dimensions is part of the type.
         batch.shape = batch.shape[1:]
     return batch
 
 
 def array_fields(hint):
-    """The fields of a dataclass or a TypedDict that has nothing but arrays, with their hints."""
+    """Returns the fields of a dataclass or TypedDict, with their hints, if all of them are arrays."""
     if not (dataclasses.is_dataclass(hint) or is_typed_dict(hint)):
         return None
     hints = hints_of(hint)

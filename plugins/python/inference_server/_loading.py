@@ -1,6 +1,4 @@
-"""Loads an instance of the class that the settings name. What is wrong with either becomes a `Refused`, in words for the
-operator.
-"""
+"""Loads an instance of the class that the settings name. Errors are raised as `LoadError`, with a message for the operator."""
 
 import contextlib
 import difflib
@@ -19,19 +17,19 @@ from inference_server._loop import Loop, any_asynchronous
 
 log = logging.getLogger("python")
 
-# Most files of a declared directory that a reload compares.
+# Maximum number of files in a declared directory that a reload compares.
 MAX_FILES = 1000
 
 
-class Refused(Exception):
-    """The model cannot be loaded; `key` is the setting to blame."""
+class LoadError(Exception):
+    """The model cannot be loaded. `key` is the setting at fault."""
 
     def __init__(self, message, key="class"):
         super().__init__(message)
         self.key = key
 
 
-# Models of one process share its modules, and must not take them from each other while they are imported.
+# Models of one process share its modules, so only one of them imports at a time.
 loading = threading.Lock()
 
 
@@ -48,7 +46,7 @@ class Model:
         limit_threads(threads)
         place, separator, name = written.rpartition(":")
         if not separator or not place or not name:
-            raise Refused(f"`{written}`, expected `path/to/file.py:Name` or `package.module:Name`")
+            raise LoadError(f"got `{written}`, expected `path/to/file.py:Name` or `package.module:Name`")
         forget_own_modules()
         if place.endswith(".py"):
             module = import_file(os.path.join(base_dir, place))
@@ -61,7 +59,7 @@ class Model:
             self.describe(target, module, name)
         except _hints.Unsupported as problem:
             self.loop.stop()
-            raise Refused(f"`{name}` cannot be served: {problem}") from None
+            raise LoadError(f"cannot serve `{name}`: {problem}") from None
         except BaseException:
             self.loop.stop()
             raise
@@ -71,7 +69,7 @@ class Model:
         declared = declared_files(self.instance, target)
         limit = _hints.attribute(self.instance, "max_batch_size")
         if limit is not None and not (type(limit) is int and limit > 0):
-            raise Refused(f"`max_batch_size` of `{name}` is {limit!r}, expected an integer from 1")
+            raise LoadError(f"`max_batch_size` of `{name}` is {limit!r}, expected a positive integer")
         self.max_batch_size = limit
         self.files = sorted({*own_files(module), *declared})
 
@@ -97,7 +95,7 @@ class Model:
 def limit_threads(threads):
     """Sets the size of thread pools that are created later.
 
-    Only on the first thread of a process, before there are others: they could read the environment at the same time.
+    Does so only on the first thread of a process, because other threads could read the environment concurrently.
     """
     if threading.get_native_id() == os.getpid():
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -108,20 +106,20 @@ def limit_threads(threads):
 
 
 class FreshLoader(importlib.machinery.SourceFileLoader):
-    """Reads modules from their source alone: compiled ones go by the second and the size of the file, and may be out of
-    date after a quick change. Nor are any written into the author's folder.
+    """Loads modules only from source. Compiled files are identified by the size and the time of the source in seconds, and may be
+    outdated after a quick change. Writes no compiled files into the author's directory.
     """
 
     def path_stats(self, path):
         raise OSError("compiled code is not used")
 
 
-# Folders of files that settings have named.
+# Directories of files that settings have named.
 folders = set()
 
 
 def find_fresh(entry):
-    """A hook of `sys.path` for such folders, and what is in them."""
+    """Path hook for these directories and their subdirectories."""
     if not any(entry == folder or entry.startswith(folder + os.sep) for folder in folders):
         raise ImportError(entry)
     extensions = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
@@ -132,14 +130,14 @@ sys.path_hooks.insert(0, find_fresh)
 
 
 def import_file(path):
-    """The module in a file, whose folder is where it finds its neighbors."""
+    """Imports a file, which can import modules from its directory."""
     path = os.path.realpath(path)
     folder, file_name = os.path.split(path)
     if not os.path.isfile(path):
-        raise Refused(f"{path} does not exist{near(file_name, listed(folder))}")
+        raise LoadError(f"{path} does not exist{suggestion(file_name, python_files(folder))}")
     name = file_name[: -len(".py")]
     if "." in name:
-        raise Refused(f"{path} has a dot in its name, which Python takes for a package; rename it")
+        raise LoadError(f"{path} has a dot in its name, which Python interprets as a package: rename the file")
     while folder in sys.path:
         sys.path.remove(folder)
     sys.path.insert(0, folder)
@@ -147,7 +145,7 @@ def import_file(path):
         folders.add(folder)
         sys.path_importer_cache.pop(folder, None)
     if name in sys.builtin_module_names or name in sys.modules:
-        raise Refused(f"{path} has the name of the module `{name}`, which Python has loaded already; rename it")
+        raise LoadError(f"{path} has the name of the module `{name}`, which is already loaded: rename the file")
     return import_module(name, path)
 
 
@@ -158,13 +156,13 @@ def import_module(name, path=None):
             return importlib.import_module(name)
     except SyntaxError as error:
         line = (error.text or "").strip()
-        raise Refused(f"{error.filename}:{error.lineno}: {error.msg}: `{line}`") from None
+        raise LoadError(f"{error.filename}:{error.lineno}: {error.msg}: `{line}`") from None
     except ModuleNotFoundError as error:
         if f"{name}.".startswith(f"{error.name}."):
-            raise Refused(f"there is no module `{name}` in {sys.prefix}") from None
-        raise Refused(
-            f"{shown} imports `{error.name}`, which {sys.prefix} does not have; `{sys.executable} -m pip install` what "
-            "provides it"
+            raise LoadError(f"module `{name}` not found in {sys.prefix}") from None
+        raise LoadError(
+            f"{shown} imports `{error.name}`, which is not installed in {sys.prefix}: install the package that provides it with "
+            f"`{sys.executable} -m pip install`"
         ) from None
 
 
@@ -173,26 +171,26 @@ def find(module, name, place):
     for part in name.split("."):
         if not hasattr(target, part):
             known = [key for key, value in vars(target).items() if callable(value) and not key.startswith("_")]
-            raise Refused(f"{place} has no `{part}`{near(part, known)}")
+            raise LoadError(f"`{part}` not found in {place}{suggestion(part, known)}")
         target = getattr(target, part)
     if not (inspect.isclass(target) or inspect.isroutine(target)):
-        raise Refused(f"`{name}` in {place} is a value of type `{type(target).__qualname__}`, expected a class or a function")
+        raise LoadError(f"`{name}` in {place} is a value of type `{type(target).__qualname__}`, expected a class or a function")
     return target
 
 
 def instantiate(target, settings, base_dir, loop):
     if inspect.isroutine(target):
         if settings:
-            raise Refused("a function takes no settings; make it a method of a class with `load`", "settings")
+            raise LoadError("functions do not accept settings: use a class with a method `load`", "settings")
         return target
-    # Locks and sessions of asynchronous code belong to the loop that is current when they are created.
+    # Locks and sessions of asynchronous code are bound to the loop that is current when they are created.
     call = loop.call_within if any_asynchronous(target) else loop.call
-    with reported(f"making a `{target.__qualname__}`"):
+    with reported(f"instantiating `{target.__qualname__}`"):
         instance = call(target)
     load = _hints.attribute(instance, "load")
     if load is None:
         if settings:
-            raise Refused(f"`{target.__qualname__}` has no method `load` that would take them", "settings")
+            raise LoadError(f"`{target.__qualname__}` has no method `load` to pass them to", "settings")
         return instance
     parameters = list(inspect.signature(load).parameters)
     arguments = {}
@@ -202,20 +200,20 @@ def instantiate(target, settings, base_dir, loop):
     if parameters:
         arguments[parameters[0]] = read_settings(load, parameters[0], settings)
     elif settings:
-        raise Refused(f"`load` of `{target.__qualname__}` takes no settings", "settings")
+        raise LoadError(f"`load` of `{target.__qualname__}` has no parameter for settings", "settings")
     with reported("`load`"):
         result = call(load, **arguments)
         if inspect.isgenerator(result) or inspect.isasyncgen(result):
-            raise Refused("`load` is a generator and would never run; remove `yield` from it")
+            raise LoadError("`load` is a generator, which would never run: remove `yield`")
     return instance
 
 
 def declared_files(instance, target):
-    """The files that the class declares as opened by `load`: relative ones start from the directory of the class's file."""
+    """Returns the files that the class declares as opened by `load`. Relative paths are relative to the directory of its file."""
     declared = _hints.attribute(instance, "files")
     if inspect.isroutine(declared):
-        if _tasks.unlike_a_method_without_parameters(declared):
-            raise _hints.Unsupported("`files` takes parameters, expected a method without any that returns the paths")
+        if _tasks.has_required_parameters(declared):
+            raise _hints.Unsupported("`files` has required parameters, expected a method without parameters that returns paths")
         with reported("`files`"):
             declared = declared()
     if declared is None:
@@ -237,17 +235,17 @@ def declared_files(instance, target):
 
 
 def files_in(directory):
-    """The directory itself, which changes with the names in it, and the files in it."""
+    """Returns the directory, which changes with the names in it, and the files in it."""
     found = [directory]
     for folder, folders, names in os.walk(directory):
         found.extend(os.path.join(folder, name) for name in sorted(names + folders))
         if len(found) > MAX_FILES:
-            raise _hints.Unsupported(f"`files` names {directory}, which has more than {MAX_FILES} files; name those that `load` opens")
+            raise _hints.Unsupported(f"`files` names {directory}, which has more than {MAX_FILES} files: name only those that `load` opens")
     return found
 
 
 def read_settings(load, parameter, settings):
-    """The settings as the hint of the parameter has them."""
+    """Converts the settings to the type of the parameter's hint."""
     hint = _hints.hints_of(load).get(parameter)
     if hint is None or hint is dict:
         return settings
@@ -255,28 +253,28 @@ def read_settings(load, parameter, settings):
         _, read = _documents.reader(hint)
         return read(settings) if read else settings
     except _hints.Unsupported as problem:
-        raise Refused(f"the hint of `{parameter}` of `load`: {problem}") from None
-    except _documents.Invalid as problem:
+        raise LoadError(f"type hint of `{parameter}` of `load`: {problem}") from None
+    except _documents.InvalidValue as problem:
         key = f"settings.{problem.path}" if problem.path else "settings"
-        raise Refused(problem.message, key) from None
+        raise LoadError(problem.message, key) from None
 
 
 @contextlib.contextmanager
-def reported(deed):
-    """Turns what the author's code raises into a refusal; the log has the traceback."""
+def reported(action):
+    """Converts exceptions of the author's code to `LoadError`, and logs the traceback."""
     try:
         yield
-    except (Refused, SyntaxError, ModuleNotFoundError) as error:
+    except (LoadError, SyntaxError, ModuleNotFoundError) as error:
         if isinstance(error, (SyntaxError, ModuleNotFoundError)):
-            log.error("%s failed:\n%s", deed, own_report(error))
+            log.error("%s failed:\n%s", action, own_report(error))
         raise
     except BaseException as error:
-        log.error("%s failed:\n%s", deed, own_report(error))
-        raise Refused(f"{deed} raised {_text.name(error)}: {_text.of(error)}{where(error)}") from None
+        log.error("%s failed:\n%s", action, own_report(error))
+        raise LoadError(f"{action} raised {_text.name(error)}: {_text.of(error)}{where(error)}") from None
 
 
 def own_report(error):
-    """The traceback from the first line of the author's on."""
+    """Formats the traceback, starting at the first frame of the author's code."""
     trace = error.__traceback__
     while trace and is_machinery(trace.tb_frame):
         trace = trace.tb_next
@@ -289,7 +287,7 @@ def is_machinery(frame):
 
 
 def where(error):
-    """The last line of the author's in a traceback."""
+    """Returns the last line of the author's code in a traceback."""
     place, trace = "", error.__traceback__
     while trace:
         file = trace.tb_frame.f_code.co_filename
@@ -299,7 +297,7 @@ def where(error):
     return place
 
 
-# Whose files are whose
+# Ownership of files
 
 
 INSTALLED = [
@@ -310,7 +308,7 @@ INSTALLED = [
 
 
 def is_own(file):
-    """Whether a file is the author's, and neither Python's nor an installed package's."""
+    """Whether a file belongs to the author, and not to Python or an installed package."""
     file = os.path.realpath(file)
     installed = f"{os.sep}site-packages{os.sep}" in file or f"{os.sep}dist-packages{os.sep}" in file
     return not installed and not any(file.startswith(folder) for folder in INSTALLED)
@@ -326,7 +324,7 @@ def own_modules():
 
 
 def own_files(module):
-    """The files of the author's that were imported, and those of the module's package, wherever it is installed."""
+    """Returns the imported files of the author, and those of the module's package, even if it is installed."""
     package = module.__name__.partition(".")[0]
     files = {file for _, file in own_modules()}
     for name, other in list(sys.modules.items()):
@@ -337,22 +335,22 @@ def own_files(module):
 
 
 def forget_own_modules():
-    """A model that is loaded after another in the same process reads its files anew, and has its own of each."""
+    """Removes the author's modules, so that each model in a process imports its own copies from the current files."""
     for name, _ in own_modules():
         del sys.modules[name]
     importlib.invalidate_caches()
 
 
-# Hints
+# Suggestions
 
 
-def listed(folder):
+def python_files(folder):
     try:
         return [name for name in os.listdir(folder) if name.endswith(".py")]
     except OSError:
         return []
 
 
-def near(word, known):
+def suggestion(word, known):
     close = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean `{close[0]}`?" if close else ""
+    return f": did you mean `{close[0]}`?" if close else ""

@@ -1,4 +1,4 @@
-"""Forwards what Python code prints and logs to the server's log."""
+"""Forwards the output and the log records of Python code to the server's log."""
 
 import io
 import logging
@@ -10,16 +10,16 @@ from inference_server._text import encodable
 # The server's levels.
 ERROR, WARN, INFO, DEBUG, TRACE = 1, 2, 3, 4, 5
 
-# As much as one record of the server's log takes; a line that never ends must not fill the memory.
-LONGEST_LINE = 16 << 10
+# Maximum length of a record of the server's log. Limits the memory that an endless line can use.
+MAX_LINE_LENGTH = 16 << 10
 
 
-class Lines(io.TextIOBase):
-    """Standard output or error: each line becomes a record. Threads do not get into each other's lines."""
+class LineWriter(io.TextIOBase):
+    """Standard output or error. Each line becomes a record. Lines of different threads are not mixed."""
 
     def __init__(self, record, level, target):
         self.record, self.level, self.target = record, level, target
-        self.begun = threading.local()
+        self.partial = threading.local()
 
     encoding = "utf-8"
 
@@ -27,27 +27,27 @@ class Lines(io.TextIOBase):
         return True
 
     def write(self, text):
-        *lines, rest = (getattr(self.begun, "text", "") + text).split("\n")
+        *lines, rest = (getattr(self.partial, "text", "") + text).split("\n")
         for line in lines:
             self.send(line)
-        if len(rest) > LONGEST_LINE:
+        if len(rest) > MAX_LINE_LENGTH:
             self.send(rest)
             rest = ""
-        self.begun.text = rest
+        self.partial.text = rest
         return len(text)
 
     def flush(self):
-        """Nothing: half a line is no record yet."""
+        """Does nothing, because a partial line is not a record."""
 
     def send(self, line):
-        # A progress bar overwrites its line.
+        # Keep only the last state of a progress bar, which overwrites its line.
         line = line.rstrip("\r").rsplit("\r", 1)[-1]
         if line:
             self.record(self.level, self.target, encodable(line))
 
 
 class NoLock:
-    """A lock that is always free. `logging` calls it since Python 3.13, where None is not a lock."""
+    """A lock that is never held. Since Python 3.13, `logging` requires a lock instead of None."""
 
     def acquire(self):
         pass
@@ -62,15 +62,15 @@ class NoLock:
         return None
 
 
-class Records(logging.Handler):
-    """The log of Python code."""
+class LogHandler(logging.Handler):
+    """A handler that forwards records of `logging`."""
 
     def __init__(self, record):
         super().__init__()
         self.record = record
 
     def createLock(self):
-        # The server's log has its own.
+        # The server's log has its own lock.
         self.lock = NoLock()
 
     def emit(self, record):
@@ -81,17 +81,17 @@ class Records(logging.Handler):
 
 
 def severity(number):
-    """The server's level of one of Python's."""
-    for least, level in ((logging.ERROR, ERROR), (logging.WARNING, WARN), (logging.INFO, INFO), (logging.DEBUG, DEBUG)):
-        if number >= least:
+    """Converts a level of `logging` to one of the server."""
+    for minimum, level in ((logging.ERROR, ERROR), (logging.WARNING, WARN), (logging.INFO, INFO), (logging.DEBUG, DEBUG)):
+        if number >= minimum:
             return level
     return TRACE
 
 
-def redirect(record, most):
-    """From now on all is recorded with `record(level, target, text)`, up to the server's level `most`."""
-    sys.stdout = Lines(record, INFO, "stdout")
-    sys.stderr = Lines(record, WARN, "stderr")
+def redirect(record, max_level):
+    """Redirects output and `logging` to `record(level, target, text)`, up to the server's level `max_level`."""
+    sys.stdout = LineWriter(record, INFO, "stdout")
+    sys.stderr = LineWriter(record, WARN, "stderr")
     root = logging.getLogger()
-    root.addHandler(Records(record))
-    root.setLevel({ERROR: logging.ERROR, WARN: logging.WARNING, INFO: logging.INFO}.get(most, logging.DEBUG))
+    root.addHandler(LogHandler(record))
+    root.setLevel({ERROR: logging.ERROR, WARN: logging.WARNING, INFO: logging.INFO}.get(max_level, logging.DEBUG))

@@ -1,7 +1,7 @@
-"""Runs the asynchronous methods of a model: one event loop for each model in a process, on its own thread.
+"""Event loop for the asynchronous methods of a model, on a dedicated thread.
 
-The loop runs from `load` to `unload`, also between batches, so that connections, locks and background tasks that `load`
-creates stay valid.
+The loop runs from `load` to `unload`, including the time between batches, so that connections, locks and background tasks that
+`load` creates remain valid.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from inference_server import _text
 
 log = logging.getLogger("python")
 
-# How long background tasks may take to handle their cancellation, in seconds.
+# Timeout for background tasks to handle their cancellation, in seconds.
 CANCEL_TIMEOUT = 2
 
 
@@ -27,12 +27,12 @@ class Loop:
         self.stopped = False
 
     def call(self, function, *arguments, **keywords):
-        """Calls a function or a coroutine function and returns its result."""
+        """Calls a function or coroutine function and returns its result."""
         result = function(*arguments, **keywords)
         return self.wait(result) if inspect.isawaitable(result) else result
 
     def call_within(self, function, *arguments, **keywords):
-        """As `call`, but on the thread of the loop, for code that asks for the current loop."""
+        """Like `call`, but on the thread of the loop, for code that uses the current loop."""
 
         async def inside():
             result = function(*arguments, **keywords)
@@ -41,10 +41,10 @@ class Loop:
         return self.wait(inside())
 
     def wait(self, awaitable):
-        """Waits for an awaitable on the loop. Other threads run Python meanwhile."""
+        """Waits for an awaitable on the loop. Other threads can run Python in the meantime."""
 
         async def contained():
-            # SystemExit and KeyboardInterrupt would end the loop.
+            # SystemExit and KeyboardInterrupt would stop the loop.
             try:
                 return await awaitable, None
             except BaseException as error:
@@ -73,13 +73,13 @@ class Loop:
         self.loop.close()
 
     def stop(self):
-        """Cancels background tasks, then ends the loop and its thread."""
+        """Cancels background tasks, then stops the loop and its thread."""
         if self.loop is None:
             return
         try:
             asyncio.run_coroutine_threadsafe(self.cancel_all(), self.loop).result(CANCEL_TIMEOUT + 1)
         except BaseException as error:
-            log.error("background tasks could not be cancelled: %s", _text.name(error))
+            log.error("cannot cancel background tasks: %s", _text.name(error))
         self.stopped = True
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(CANCEL_TIMEOUT)
@@ -91,7 +91,7 @@ class Loop:
         if others:
             _, running = await asyncio.wait(others, timeout=CANCEL_TIMEOUT)
             if running:
-                log.warning("%d background tasks are still running after their cancellation", len(running))
+                log.warning("%d background tasks are still running after cancellation", len(running))
         await self.loop.shutdown_asyncgens()
 
 

@@ -1,7 +1,6 @@
-"""Writes what a method returned as what the server takes, by the hint of its outcomes.
+"""Converts the return value of a method to outcomes for the server, by its type hint.
 
-An outcome that breaks the promise of its hint, or that no reply can carry, fails its own item: nothing is converted
-silently into something else.
+An outcome that does not match its hint, or that cannot be sent, fails only its own item. Values are never changed silently.
 """
 
 import collections.abc
@@ -17,31 +16,31 @@ from inference_server._arrays import numpy_type
 
 log = logging.getLogger("python")
 
-# Deepest nesting of a JSON document.
+# Maximum nesting depth of a JSON document.
 MAX_DEPTH = 200
 
 
-class Unfit(Exception):
-    """An outcome that cannot be sent. The message is one that a client may read."""
+class OutputError(Exception):
+    """An outcome that cannot be sent. The message is shown to the client."""
 
 
-class Failed:
-    """An item without an outcome. `kind` is "invalid", "unsupported" or "fault"."""
+class Failure:
+    """The error of an item. `kind` is "invalid", "unsupported" or "fault"."""
 
     def __init__(self, kind, message):
         self.kind, self.message = kind, message
 
 
-def failed(error):
-    """The failure of an item whose outcome is this exception: the client's fault if it says so, otherwise the model's."""
-    kind, message = verdict(error)
+def failure_of(error):
+    """Converts an exception that is the outcome of an item."""
+    kind, message = classify(error)
     if kind == "fault":
         log.error("the model failed on an item:\n%s", _text.report(error))
-    return Failed(kind, message)
+    return Failure(kind, message)
 
 
-def verdict(error):
-    """Who is to blame for an exception that one item caused, and what its client is told."""
+def classify(error):
+    """Returns the kind of error for an exception that one item caused, and the message for the client."""
     leaves = [error]
     while any(hasattr(leaf, "exceptions") for leaf in leaves):
         leaves = [part for leaf in leaves for part in getattr(leaf, "exceptions", (leaf,))]
@@ -55,29 +54,29 @@ def verdict(error):
 
 
 def write(form, answers):
-    """The outcomes one by one, or of tensors, if every item has them in the same shapes: a tuple with the shape and the data
-    of all items for each tensor.
+    """Returns a list of outcomes. For tensors that have the same shape in all items, returns a tuple instead, with the shape and
+    the data of all items for each tensor.
     """
     if form.kind != "tensors":
         return write_each(form, answers)
-    if form.holder is None and hasattr(answers, "dtype"):
+    if form.container is None and hasattr(answers, "dtype"):
         import numpy
 
         (tensor,) = form.tensors
         try:
             rows = _arrays.convert(numpy.asarray(answers), numpy_type(tensor.dtype))
-        except _arrays.Inexact:
-            # Only some rows may be at fault.
+        except _arrays.ConversionError:
+            # Possibly only some rows are at fault.
             return write_each(form, answers)
         if tensor.fits(rows.shape[1:]):
             return ((rows.shape, rows.tobytes()),)
-    parts = [answers] if form.holder is None else zip(*[held(form, answer) for answer in answers])
+    parts = [answers] if form.container is None else zip(*[tensors_of(form, answer) for answer in answers])
     rows = [stacked(tensor, arrays) for tensor, arrays in zip(form.tensors, parts)]
     return write_each(form, answers) if None in rows else tuple(rows)
 
 
 def stacked(tensor, arrays):
-    """Shape and data of arrays in one, if all are of the declared type and have the same shape."""
+    """Returns the shape and data of the stacked arrays, if all have the declared type and the same shape. Otherwise None."""
     import numpy
 
     dtype, shape = numpy_type(tensor.dtype), getattr(arrays[0], "shape", None)
@@ -91,8 +90,8 @@ def stacked(tensor, arrays):
     return (len(arrays), *shape), b"".join([array.tobytes() for array in arrays])
 
 
-def held(form, answer):
-    """The arrays in an outcome of several; None where one is missing."""
+def tensors_of(form, answer):
+    """Returns the arrays of an outcome with several tensors. None stands for a missing one."""
     part = answer.get if isinstance(answer, dict) else lambda name: getattr(answer, name, None)
     return [part(tensor.name) for tensor in form.tensors]
 
@@ -109,17 +108,17 @@ def write_one(form, answer):
         return answer
     try:
         return writer(form, answer)
-    except (Unfit, _arrays.Inexact) as problem:
-        return unfit(problem)
+    except (OutputError, _arrays.ConversionError) as problem:
+        return output_failure(problem)
     except Exception as error:
-        log.error("the output of an item cannot be sent:\n%s", _text.report(error))
-        return Failed("fault", f"the model's output cannot be sent: {_text.name(error)}")
+        log.error("cannot send the output of an item:\n%s", _text.report(error))
+        return Failure("fault", f"cannot send the model's output: {_text.name(error)}")
 
 
-def unfit(problem):
-    """The failure of an item whose outcome cannot be sent."""
-    log.error("the output of an item cannot be sent: %s", problem)
-    return Failed("fault", f"the model's output cannot be sent: {problem}")
+def output_failure(problem):
+    """Returns the error of an item whose outcome cannot be sent."""
+    log.error("cannot send the output of an item: %s", problem)
+    return Failure("fault", f"cannot send the model's output: {problem}")
 
 
 # One outcome
@@ -127,26 +126,26 @@ def unfit(problem):
 
 def write_text(form, answer):
     if not isinstance(answer, str):
-        raise Unfit(f"it is {_text.article(answer)}, expected a string")
+        raise OutputError(f"it is {_text.article(answer)}, expected a string")
     try:
         answer.encode()
     except UnicodeEncodeError as error:
-        raise Unfit(f"it has a character at {error.start} that is not valid in UTF-8: surrogates not allowed") from None
+        raise OutputError(f"it has a character at {error.start} that is not valid in UTF-8: surrogates not allowed") from None
     return answer
 
 
 def write_bytes(form, answer):
-    """The bytes and their media type."""
+    """Returns the bytes and their media type."""
     media_type = None
     if isinstance(answer, tuple) and len(answer) == 2:
         answer, media_type = answer
         if not isinstance(media_type, str):
-            raise Unfit(f"it has {_text.article(media_type)} beside the bytes, expected a media type such as `image/png`")
+            raise OutputError(f"its media type is {_text.article(media_type)}, expected a string such as `image/png`")
     known = form.media_types
-    if is_picture(answer):
-        return write_picture(answer, media_type or only(known, answer), known)
+    if is_image(answer):
+        return write_image(answer, media_type or only(known, answer), known)
     if not isinstance(answer, (bytes, bytearray, memoryview)):
-        raise Unfit(f"it is {_text.article(answer)}, expected bytes")
+        raise OutputError(f"it is {_text.article(answer)}, expected bytes")
     if media_type is None:
         media_type = only(known, answer)
     check_media_type(media_type, known)
@@ -154,36 +153,36 @@ def write_bytes(form, answer):
 
 
 def only(known, answer):
-    """The media type of an outcome that does not state it."""
+    """Returns the media type of an outcome that does not specify it."""
     if len(known) > 1:
-        raise Unfit(f"its media type may be {' or '.join(known)}; return (bytes, media_type)")
-    return known[0] if known else "image/png" if is_picture(answer) else "application/octet-stream"
+        raise OutputError(f"its media type can be {' or '.join(known)}: return (bytes, media_type)")
+    return known[0] if known else "image/png" if is_image(answer) else "application/octet-stream"
 
 
 def check_media_type(media_type, known):
     if known and media_type not in known:
-        raise Unfit(f"its media type is {media_type}, expected {' or '.join(known)}")
+        raise OutputError(f"its media type is {media_type}, expected {' or '.join(known)}")
 
 
-def is_picture(value):
-    """Whether a value is an image of Pillow."""
+def is_image(value):
+    """Whether a value is a Pillow image."""
     return any(f"{cls.__module__}.{cls.__qualname__}" == "PIL.Image.Image" for cls in type(value).__mro__)
 
 
-def write_picture(picture, media_type, known):
+def write_image(image, media_type, known):
     from PIL import Image
 
     check_media_type(media_type, known)
     Image.init()
     formats = [name for name, kind in Image.MIME.items() if kind == media_type and name in Image.SAVE]
     if not formats:
-        raise Unfit(f"Pillow cannot write images of the media type {media_type}")
+        raise OutputError(f"Pillow cannot write images with the media type {media_type}")
     into = io.BytesIO()
     try:
-        # Among those of JPEG is one for several images in a file, which comes later.
-        picture.save(into, formats[0])
+        # The first format, because JPEG also has a later one for several images per file.
+        image.save(into, formats[0])
     except (OSError, ValueError, KeyError) as error:
-        raise Unfit(f"an image of mode {picture.mode} cannot be written as {media_type}: {_text.of(error)}") from None
+        raise OutputError(f"cannot write an image of mode {image.mode} as {media_type}: {_text.of(error)}") from None
     return into.getvalue(), media_type
 
 
@@ -191,17 +190,17 @@ def write_arrays(form, answer):
     import numpy
 
     written = []
-    for tensor, array in zip(form.tensors, [answer] if form.holder is None else held(form, answer)):
+    for tensor, array in zip(form.tensors, [answer] if form.container is None else tensors_of(form, answer)):
         if array is None:
-            raise Unfit(f"it has no `{tensor.name}`")
+            raise OutputError(f"it lacks the tensor `{tensor.name}`")
         if isinstance(array, numpy.ma.MaskedArray) and numpy.ma.is_masked(array):
-            raise Unfit(f"`{tensor.name}` is an array with masked elements")
+            raise OutputError(f"`{tensor.name}` is an array with masked elements")
         try:
             array = _arrays.convert(numpy.asarray(array), numpy_type(tensor.dtype))
-        except _arrays.Inexact as problem:
-            raise Unfit(f"`{tensor.name}` is {problem}") from None
+        except _arrays.ConversionError as problem:
+            raise OutputError(f"`{tensor.name}` is {problem}") from None
         if not tensor.fits(array.shape):
-            raise Unfit(f"`{tensor.name}` has the shape {list(array.shape)}, expected {list(tensor.shape)}")
+            raise OutputError(f"`{tensor.name}` has the shape {list(array.shape)}, expected {list(tensor.shape)}")
         written.append((array.shape, array.tobytes()))
     return written
 
@@ -209,12 +208,12 @@ def write_arrays(form, answer):
 WRITERS = {"text": write_text, "bytes": write_bytes, "tensors": write_arrays}
 
 
-# JSON. The server writes documents itself and asks `plain` for the parts that JSON cannot express. If that fails, `problem`
-# finds the part at fault.
+# JSON. The bridge writes documents and calls `plain` for values that JSON cannot represent. If that fails, `problem` locates the
+# value at fault.
 
 
 def plain(value):
-    """A value that JSON cannot express, as one that it can."""
+    """Converts a value that JSON cannot represent to one that it can."""
     names = field_names(type(value))
     if names is not None:
         return {name: getattr(value, name) for name in names}
@@ -223,8 +222,8 @@ def plain(value):
     if isinstance(value, enum.Enum):
         return value.value
     if getattr(getattr(value, "dtype", None), "names", None):
-        raise Unfit("an array with named fields has no JSON form")
-    # Arrays and numbers of numpy, tensors of torch.
+        raise OutputError("an array with named fields is not representable in JSON")
+    # numpy arrays and numbers, and torch tensors.
     if hasattr(value, "tolist"):
         return value.tolist()
     if hasattr(value, "isoformat"):
@@ -236,8 +235,8 @@ def plain(value):
     if hasattr(value, "__get_validators__"):
         return value.dict()
     if isinstance(value, collections.abc.Iterator):
-        raise Unfit(f"{_text.article(value)} has no JSON form; return a list")
-    raise Unfit(f"{_text.article(value)} has no JSON form")
+        raise OutputError(f"{_text.article(value)} is not representable in JSON: return a list")
+    raise OutputError(f"{_text.article(value)} is not representable in JSON")
 
 
 @functools.lru_cache(maxsize=None)
@@ -246,10 +245,10 @@ def field_names(cls):
 
 
 def problem(value):
-    """Why a value cannot be written as JSON, and where: `score` is nan. None if it can."""
+    """Returns why and where a value is not representable in JSON, or None if it is."""
     try:
         check(value, "", 0)
-    except Unfit as found:
+    except OutputError as found:
         return str(found)
     except RecursionError:
         return "it is nested too deeply, or contains itself"
@@ -261,17 +260,17 @@ def problem(value):
 def check(value, path, depth):
     at = f"`{path}` is " if path else ""
     if depth > MAX_DEPTH:
-        raise Unfit("it is nested too deeply, or contains itself")
+        raise OutputError("it is nested too deeply, or contains itself")
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise Unfit(f"{at}a string that is not valid in UTF-8: surrogates not allowed") from None
+            raise OutputError(f"{at}a string that is not valid in UTF-8: surrogates not allowed") from None
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise Unfit(f"{at}{float(value)}, which is not representable in JSON")
+            raise OutputError(f"{at}{float(value)}, which is not representable in JSON")
     elif value is None or isinstance(value, int):
-        # More digits than Python converts to text.
+        # Raises for more digits than Python converts to text.
         format(value, "d") if value is not None else None
     elif isinstance(value, dict):
         check_members(value, path, depth)
@@ -281,8 +280,8 @@ def check(value, path, depth):
     else:
         try:
             other = plain(value)
-        except Unfit as found:
-            raise Unfit(f"`{path}`: {found}" if path else str(found)) from None
+        except OutputError as found:
+            raise OutputError(f"`{path}`: {found}" if path else str(found)) from None
         check(other, path, depth + 1)
 
 
@@ -291,10 +290,10 @@ def check_members(value, path, depth):
     for key, part in value.items():
         if isinstance(key, bool) or not isinstance(key, (str, int)):
             where = f"`{path}`" if path else "a dict"
-            raise Unfit(f"{where} has a key that is neither a str nor an int: {key!r:.80}")
+            raise OutputError(f"{where} has a key that is neither a str nor an int: {key!r:.80}")
         name = str.__str__(key) if isinstance(key, str) else str(int(key))
         check(name, path, depth)
         if name in seen:
-            raise Unfit(f"{f'`{path}`' if path else 'a dict'} has two keys that are both `{name}` in JSON")
+            raise OutputError(f"{f'`{path}`' if path else 'a dict'} has two keys that are both `{name}` in JSON")
         seen[name] = True
         check(part, f"{path}.{name}" if path else name, depth + 1)

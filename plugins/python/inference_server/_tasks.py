@@ -1,6 +1,6 @@
-"""Finds the tasks of a class: methods with a list-like hint, marked methods, and those that its `tasks` names.
+"""Finds the tasks of a class: methods with a list-like hint, marked methods, and those listed in its attribute `tasks`.
 
-A public method that is not a task is never dropped silently: `Discovery.others` has the reason for each.
+`Discovery.rejected` contains the reason for each public method that is not a task.
 """
 
 import base64
@@ -11,27 +11,27 @@ import typing
 
 from inference_server import _documents, _hints, _marks
 from inference_server._batches import Task
-from inference_server._hints import Form, Unsupported
+from inference_server._hints import ValueSpec, Unsupported
 
 # Methods that are never tasks.
 RESERVED = {"load", "unload", "files"}
 
 COUNTER = "count_tokens"
 
-# Why a method is not a task, and what makes it one.
+# Appended to the reason why a method is not a task.
 MARK = "to serve it, mark it with `@inference_server.task` or list it in the class attribute `tasks`"
 
 log = logging.getLogger("python")
 
 
 class Discovery:
-    """The tasks of an instance of a class, and the reasons why its other public methods are not tasks."""
+    """Tasks of an instance, and the reasons why its other public methods are not tasks."""
 
     def __init__(self, model, loop, own_packages):
         self.model, self.loop = model, loop
         self.cls = type(model)
         self.own_packages = own_packages | {self.cls.__module__.partition(".")[0]}
-        self.tasks, self.others, self.inherited = [], {}, {}
+        self.tasks, self.rejected, self.inherited = [], {}, {}
         self.listed = name_list(self.cls, "tasks")
         self.embeddings = set(name_list(self.cls, "embeddings") or ())
         self.examples = examples_of(model)
@@ -42,22 +42,22 @@ class Discovery:
     def find(self):
         candidates = self.candidates()
         self.embeddings.update(name for name, value in candidates.items() if "embedding" in _marks(value))
-        wanted = [name for name in candidates if self.is_wanted(name, candidates[name])]
+        selected = [name for name in candidates if self.is_task(name, candidates[name])]
         if self.listed is not None:
-            wanted = self.in_order_of_list(candidates, wanted)
-        for name in self.embeddings - set(wanted):
-            raise Unsupported(f"`embeddings` names `{name}`, which is not a task{near(name, wanted)}")
+            selected = self.in_order_of_list(candidates, selected)
+        for name in self.embeddings - set(selected):
+            raise Unsupported(f"`embeddings` names `{name}`, which is not a task{suggestion(name, selected)}")
         self.counter = self.token_counter(candidates)
-        for name in wanted:
+        for name in selected:
             self.tasks.append(self.task(name, candidates.get(name, getattr(self.model, name, None))))
         for name in self.examples:
-            raise Unsupported(f"`examples` has some for `{name}`, which is not a task{near(name, wanted)}")
+            raise Unsupported(f"`examples` has an entry for `{name}`, which is not a task{suggestion(name, selected)}")
         if not self.tasks:
-            reasons = "".join(f"; `{name}`: {reason}" for name, reason in self.others.items())
-            raise Unsupported(f"it has no task, such as `def shout(self, texts: list[str])`{reasons}")
+            reasons = "".join(f"; `{name}`: {reason}" for name, reason in self.rejected.items())
+            raise Unsupported(f"it has no tasks, expected a method such as `def shout(self, texts: list[str])`{reasons}")
 
     def candidates(self):
-        """The public functions and methods of the class and the functions stored on the instance, in their order."""
+        """Returns the public methods of the class and the functions stored on the instance, in definition order."""
         found = {}
         for base in reversed(self.cls.__mro__):
             if base is object:
@@ -66,14 +66,14 @@ class Discovery:
                 found.pop(name, None)
                 if is_method(value) and not name.startswith("_"):
                     found[name] = value
-        # A function that an attribute of the instance holds hides the method of that name.
+        # A function stored on the instance hides the method with the same name.
         for name, value in getattr(self.model, "__dict__", {}).items():
             if inspect.isroutine(value) and not name.startswith("_"):
                 found[name] = value
         return found
 
-    def is_wanted(self, name, value):
-        """Whether a candidate is a task. The reason is in `others` if it is not."""
+    def is_task(self, name, value):
+        """Whether a candidate is a task. If not, records the reason in `rejected`."""
         if name in RESERVED:
             return False
         if self.embeddings and name == COUNTER:
@@ -81,10 +81,10 @@ class Discovery:
         if self.listed is not None:
             if name in self.listed:
                 return True
-            # A derived class may narrow what its bases mark.
+            # A derived class can exclude tasks that its base classes mark.
             if _marks(value) and self.cls.__mro__.index(self.origin("tasks")) >= self.cls.__mro__.index(self.origin(name) or self.cls):
                 raise Unsupported(f"`{name}` is marked with @inference_server.task, but `tasks` does not list it")
-            self.others[name] = "the class attribute `tasks` does not list it"
+            self.rejected[name] = "the class attribute `tasks` does not list it"
             return False
         if _marks(value) or name in self.embeddings:
             return True
@@ -94,11 +94,11 @@ class Discovery:
             self.inherited.setdefault(f"{origin.__module__}.{origin.__qualname__}", []).append(name)
             return False
         if reason:
-            self.others[name] = reason
+            self.rejected[name] = reason
         return not reason
 
     def not_a_task(self, name, value):
-        """Why a method that nothing but its hints could make a task is not one."""
+        """Returns why the hints of an unmarked method do not make it a task, or None if they do."""
         if name in getattr(self.model, "__dict__", {}):
             return f"it is a function stored on the instance; {MARK}"
         if self.is_foreign(name):
@@ -110,7 +110,7 @@ class Discovery:
         if not inspect.isfunction(value):
             return f"it is not a function written in Python; {MARK}"
         method = getattr(self.model, name)
-        reason = unlike_a_task(method)
+        reason = signature_problem(method)
         if reason:
             return reason
         parameter = items_parameter(method)
@@ -122,34 +122,34 @@ class Discovery:
         except Unsupported as problem:
             return str(problem)
         except Exception as error:
-            return f"its type hints cannot be read: {type(error).__name__}: {error}; {MARK}"
+            return f"evaluating its type hints raised {type(error).__name__}: {error}; {MARK}"
         if hint is None:
             return f"`{parameter.name}` has no type hint; give it one such as `list[str]`, or {MARK[len('to serve it, '):]}"
         if not listed:
             return (
                 f"`{parameter.name}` is {_hints.show(hint)}, expected a list such as `list[str]`, or an array annotated with a "
-                "shape that begins with -1"
+                "shape that starts with -1"
             )
         if _hints.is_never_list(returned):
             return f"it returns {_hints.show(returned)}, expected a list such as `list[str]`, or an array"
         return None
 
     def is_foreign(self, name):
-        """Whether a method comes from a base class of another package."""
+        """Whether a method is inherited from a base class in a different package."""
         origin = self.origin(name)
         return origin is not None and origin.__module__.partition(".")[0] not in self.own_packages
 
     def origin(self, name):
         return next((base for base in self.cls.__mro__ if name in vars(base)), None)
 
-    def in_order_of_list(self, candidates, wanted):
+    def in_order_of_list(self, candidates, selected):
         for name in self.listed:
-            if name in wanted:
+            if name in selected:
                 continue
             if name in RESERVED or (name == COUNTER and self.embeddings):
-                raise Unsupported(f"`tasks` lists `{name}`, which has another meaning")
+                raise Unsupported(f"`tasks` lists `{name}`, which is a reserved name")
             if not callable(_hints.attribute(self.model, name)):
-                raise Unsupported(f"`tasks` lists `{name}`, which is not a method{near(name, candidates)}")
+                raise Unsupported(f"`tasks` lists `{name}`, which is not a method{suggestion(name, candidates)}")
         return list(self.listed)
 
     def token_counter(self, candidates):
@@ -165,7 +165,7 @@ class Discovery:
     def task(self, name, value):
         method = getattr(self.model, name)
         check_name(name)
-        reason = unlike_a_task(method)
+        reason = signature_problem(method)
         if reason:
             raise Unsupported(f"`{name}`: {reason}")
         check_not_generator(name, method)
@@ -182,7 +182,7 @@ class Discovery:
 
     def report(self):
         """Logs why public methods are not tasks."""
-        for name, reason in self.others.items():
+        for name, reason in self.rejected.items():
             log.info("`%s` is not a task: %s", name, reason)
         for origin, names in self.inherited.items():
             shown = ", ".join(f"`{name}`" for name in names[:3]) + (", …" if len(names) > 3 else "")
@@ -195,8 +195,8 @@ class Discovery:
 
 
 def function_task(function, name, loop):
-    """The task of a model that is a function."""
-    reason = unlike_a_task(function)
+    """Returns the task of a model that is a function."""
+    reason = signature_problem(function)
     if reason:
         raise Unsupported(reason)
     check_not_generator(name, function)
@@ -208,14 +208,14 @@ def function_task(function, name, loop):
 
 def make(name, method, examples, **options):
     try:
-        return Task(name, method, forms(method), [written(example) for example in examples or ()], **options)
+        return Task(name, method, method_spec(method), [written(example) for example in examples or ()], **options)
     except Unsupported as problem:
         raise Unsupported(f"`{name}`: {problem}") from None
     except Exception as error:
-        raise Unsupported(f"the type hints of `{name}` cannot be read: {type(error).__qualname__}: {error}") from None
+        raise Unsupported(f"evaluating the type hints of `{name}` raised {type(error).__qualname__}: {error}") from None
 
 
-# What a method may be
+# Signatures
 
 
 def is_method(value):
@@ -223,7 +223,7 @@ def is_method(value):
         return True
     if inspect.isclass(value) or isinstance(value, property):
         return False
-    # Partial methods, and wrappers such as that of `functools.lru_cache`.
+    # Partial methods, and wrappers such as those of `functools.lru_cache`.
     return inspect.isroutine(value) or (callable(value) and hasattr(value, "__get__"))
 
 
@@ -231,41 +231,41 @@ def items_parameter(method):
     return next(iter(inspect.signature(method).parameters.values()))
 
 
-def unlike_a_task(method):
-    """What keeps a method from being called as a task, whatever its hints are. None if nothing does."""
+def signature_problem(method):
+    """Returns why a method cannot be called as a task, regardless of its hints, or None if it can."""
     try:
         parameters = list(inspect.signature(method).parameters.values())
     except (TypeError, ValueError):
-        return "its parameters are unknown, expected one, a list of items"
+        return "its signature is unknown, expected one parameter, a list of items"
     plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if not parameters:
-        return "it has no parameter, expected one, a list of items"
+        return "it has no parameters, expected a list of items"
     if any(parameter.kind not in plain for parameter in parameters[:1]):
-        return "its parameters are not positional, expected one, a list of items"
-    others = [parameter.name for parameter in parameters[1:]]
-    if others not in ([], ["parameters"]) or any(parameter.kind not in plain for parameter in parameters):
+        return "its first parameter is not positional, expected a list of items"
+    rejected = [parameter.name for parameter in parameters[1:]]
+    if rejected not in ([], ["parameters"]) or any(parameter.kind not in plain for parameter in parameters):
         return (
-            f"it has the parameters {', '.join(parameter.name for parameter in parameters)}; expected one, a list of items, and "
-            "optionally `parameters`, those of the requests"
+            f"it has the parameters {', '.join(parameter.name for parameter in parameters)}, expected a list of items and "
+            "optionally `parameters`, the list of their parameters"
         )
     return None
 
 
-def unlike_a_method_without_parameters(method):
+def has_required_parameters(method):
     return any(parameter.default is parameter.empty for parameter in inspect.signature(method).parameters.values())
 
 
 def check_not_generator(name, method):
     function = inspect.unwrap(getattr(method, "__func__", method))
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise Unsupported(f"`{name}` is a generator, expected a method that returns a list; remove `yield` from it")
+        raise Unsupported(f"`{name}` is a generator, expected a method that returns a list: remove `yield`")
 
 
 def check_name(name):
     allowed = name.isascii() and name.replace("_", "").isalnum() and not name.startswith("_")
     if not allowed:
         raise Unsupported(
-            f"`{name}` cannot be the name of a task, which is a part of URLs: expected letters, digits and `_`, and not `_` first"
+            f"invalid task name `{name}`: expected letters, digits and `_`, not starting with `_`"
         )
 
 
@@ -273,7 +273,7 @@ def check_name(name):
 
 
 def name_list(cls, attribute):
-    """A class attribute that is a list of names."""
+    """Returns a class attribute that is a list of names."""
     names = _hints.attribute(cls, attribute)
     if names is None or isinstance(names, property) or inspect.isroutine(names):
         return None
@@ -283,7 +283,7 @@ def name_list(cls, attribute):
         if not isinstance(name, str):
             raise Unsupported(f"`{attribute}` contains {name!r:.80}, expected the names of methods")
     if len(set(names)) < len(names):
-        raise Unsupported(f"`{attribute}` names a method twice")
+        raise Unsupported(f"`{attribute}` contains a name twice")
     return list(names)
 
 
@@ -306,13 +306,13 @@ def examples_of(model):
     return dict(examples)
 
 
-def near(name, known):
+def suggestion(name, known):
     close = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean `{close[0]}`?" if close else ""
+    return f": did you mean `{close[0]}`?" if close else ""
 
 
 def hints_of(method):
-    """The type hints of a method, or of whatever else can be called."""
+    """Returns the type hints of a method or another callable."""
     while hasattr(method, "func"):
         method = method.func
     if not inspect.isroutine(method) and not hasattr(method, "__wrapped__"):
@@ -320,25 +320,25 @@ def hints_of(method):
     return _hints.hints_of(getattr(method, "__func__", method))
 
 
-# What hints make of a method
+# Interpretation of hints
 
 
-class Forms:
-    """What the hints of a method state: its items, its outcomes, and its parameters."""
+class MethodSpec:
+    """Description of a method by its hints: items, outcomes and parameters."""
 
     def __init__(self, input, output, parameters, shape):
         self.input, self.output, self.parameters = input, output, parameters
-        # "list", "tuple" or "array": what the method is given.
+        # Type of the argument with the items: "list", "tuple" or "array".
         self.shape = shape
 
 
-def forms(method):
+def method_spec(method):
     signature = list(inspect.signature(method).parameters.values())
     hints = hints_of(method)
     items = hints.get(signature[0].name, typing.Any)
     bare, _ = _hints.unwrap(items)
     if _hints.is_array(items):
-        shape, input = "array", Form("tensors", tensors=(_hints.rows("input", items),))
+        shape, input = "array", ValueSpec("tensors", tensors=(_hints.rows("input", items),))
     elif _hints.is_list(items) or bare in (object, typing.Any):
         shape = "tuple" if (typing.get_origin(bare) or bare) is tuple else "list"
         input = _documents.form(_hints.element(items), "input")
@@ -348,24 +348,24 @@ def forms(method):
     if len(signature) > 1:
         hint = hints.get("parameters", typing.Any)
         if not _hints.is_list(hint) and _hints.unwrap(hint)[0] not in (object, typing.Any):
-            raise Unsupported(f"`parameters` is {_hints.show(hint)}, expected a list such as `list[dict]`: those of each item")
+            raise Unsupported(f"`parameters` is {_hints.show(hint)}, expected a list such as `list[dict]`, with the parameters of each item")
         parameters = _documents.reader(_hints.element(hint))
-    return Forms(input, output_form(hints.get("return", typing.Any)), parameters, shape)
+    return MethodSpec(input, output_form(hints.get("return", typing.Any)), parameters, shape)
 
 
 def output_form(hint):
     if _hints.is_array(hint):
-        # One array for the batch: its rows are the outcomes.
+        # One array for the whole batch, whose rows are the outcomes.
         rows = _hints.tensor("output", hint)
         rows.shape = tuple(rows.shape[1:]) or (-1,)
-        return Form("tensors", tensors=(rows,))
+        return ValueSpec("tensors", tensors=(rows,))
     if _hints.is_never_list(hint):
         raise Unsupported(f"it returns {_hints.show(hint)}, expected a list such as `list[str]`, or an array")
     return _documents.form(_hints.element(hint), "output")
 
 
 def written(example):
-    """An example as a client would write it."""
+    """Converts an example to the form in which clients write it."""
     if isinstance(example, (bytes, bytearray)):
         return {"b64": base64.b64encode(example).decode()}
     return example

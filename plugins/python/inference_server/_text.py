@@ -1,24 +1,24 @@
-"""Exceptions and values as text for logs and messages. None of it raises, whatever the author's code does."""
+"""Formatting of exceptions and values for logs and messages. No function raises, even if the author's code does."""
 
 import traceback
 
 
 def of(error):
-    """The message of an exception. Its `__str__` may raise as well."""
+    """Returns the message of an exception. Its `__str__` may raise."""
     try:
         text = str(error)
     except BaseException as other:
-        text = f"(its message cannot be shown: {name(other)})"
+        text = f"(formatting the message raised {name(other)})"
     return encodable(text)
 
 
 def name(error):
-    """The name of an exception's type."""
+    """Returns the name of an exception's type."""
     return encodable(str(getattr(type(error), "__qualname__", type(error).__name__)))
 
 
 def encodable(text):
-    """The text, with what UTF-8 cannot encode written out, such as halves of surrogate pairs in file names."""
+    """Escapes characters that UTF-8 cannot encode, such as lone surrogates in file names."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -27,20 +27,20 @@ def article(value):
 
 
 def report(error):
-    """The traceback, without the frames of this package."""
+    """Formats the traceback, without the frames of this package."""
     trace = error.__traceback__
     while trace and is_machinery(trace.tb_frame):
         trace = trace.tb_next
     try:
         return encodable("".join(traceback.format_exception(type(error), error, trace)).rstrip())
     except BaseException:
-        # A cause or a member of the exception cannot be formatted.
+        # A cause or an attribute of the exception cannot be formatted.
         lines = traceback.format_tb(trace)
         return encodable("".join(["Traceback (most recent call last):\n", *lines, f"{name(error)}: {of(error)}"]))
 
 
 def place(error):
-    """Where an exception was raised: tells apart faults that deserve a traceback each."""
+    """Returns the type and the location of an exception, to log each distinct fault once."""
     trace, last = error.__traceback__, None
     while trace:
         last = (trace.tb_frame.f_code.co_filename, trace.tb_lineno)
@@ -49,5 +49,5 @@ def place(error):
 
 
 def is_machinery(frame):
-    """Whether a frame is one of this package, not of the author's code."""
+    """Whether a frame belongs to this package rather than to the author's code."""
     return frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]

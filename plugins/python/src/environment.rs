@@ -1,5 +1,4 @@
-//! Which Python is meant, and where its library is. Everything but its place is learned by asking the interpreter itself.
-//! Knows nothing of what is to be run in it.
+//! Finds the Python interpreter and its shared library. Runs the interpreter to get its properties.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,20 +7,20 @@ use std::process::Command;
 use plugin_sdk::prelude::*;
 use plugin_sdk::serde_json;
 
-/// The oldest Python 3 that the bridge runs in.
-const OLDEST: u32 = 9;
+/// Minimum minor version of Python 3 that the bridge supports.
+const MIN_MINOR_VERSION: u32 = 9;
 
-/// The key of the settings that names the environment.
+/// The setting that names the environment.
 const KEY: &str = "python";
 
 /// An interpreter that can be embedded.
 #[derive(Debug)]
 pub(crate) struct Environment {
     facts: Facts,
-    library_folders: Vec<PathBuf>,
+    library_directories: Vec<PathBuf>,
 }
 
-/// What the bridge has to know of the interpreter.
+/// Properties of the interpreter that the bridge needs.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Facts {
     executable: PathBuf,
@@ -29,82 +28,82 @@ pub(crate) struct Facts {
     version: (u32, u32, u32),
 }
 
-/// What `probe.py` prints.
+/// Output of `probe.py`.
 #[derive(Deserialize)]
 struct Probe {
     implementation: String,
     free_threaded: bool,
-    library_folders: Vec<PathBuf>,
+    library_directories: Vec<PathBuf>,
     #[serde(flatten)]
     facts: Facts,
 }
 
 impl Environment {
-    /// Finds the interpreter that the settings mean, and asks it what it is.
-    pub(crate) fn find(written: Option<&Path>, context: &LoadContext) -> Result<Self, LoadError> {
-        let interpreter = match written {
-            Some(written) => interpreter_at(&context.path(written))?,
+    /// Finds the interpreter that the settings name, and gets its properties.
+    pub(crate) fn find(configured: Option<&Path>, context: &LoadContext) -> Result<Self, LoadError> {
+        let interpreter = match configured {
+            Some(path) => interpreter_at(&context.path(path))?,
             None => default_interpreter(),
         };
-        let probe = ask(&interpreter)?;
+        let probe = probe(&interpreter)?;
         let (major, minor, patch) = probe.facts.version;
-        let refuse = |problem: String| {
+        let unsupported = |problem: String| {
             let message = format!(
-                "{} is {problem}, expected CPython 3.{OLDEST} or newer",
+                "{} is {problem}, expected CPython 3.{MIN_MINOR_VERSION} or newer",
                 interpreter.display()
             );
             Err(LoadError::setting(KEY, message))
         };
         if probe.implementation != "cpython" {
-            return refuse(format!(
+            return unsupported(format!(
                 "an interpreter of the implementation `{}`",
                 probe.implementation
             ));
         }
-        if major != 3 || minor < OLDEST {
-            return refuse(format!("Python {major}.{minor}.{patch}"));
+        if major != 3 || minor < MIN_MINOR_VERSION {
+            return unsupported(format!("Python {major}.{minor}.{patch}"));
         }
         if probe.free_threaded {
-            return refuse(format!("Python {major}.{minor}.{patch} without the global lock"));
+            return unsupported(format!("a free-threaded build of Python {major}.{minor}.{patch}"));
         }
         Ok(Self {
             facts: probe.facts,
-            library_folders: probe.library_folders,
+            library_directories: probe.library_directories,
         })
     }
 
-    /// What the bridge has to know.
+    /// Returns the properties that the bridge needs.
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
     }
 
-    /// The shared library of the interpreter.
+    /// Returns the path of the interpreter's shared library.
     pub(crate) fn library(&self) -> Result<PathBuf, LoadError> {
         let (major, minor, _) = self.facts.version;
         let name = format!("libpython{major}.{minor}.so.1.0");
         let found = self
-            .library_folders
+            .library_directories
             .iter()
-            .map(|folder| folder.join(&name))
+            .map(|directory| directory.join(&name))
             .find(|file| file.is_file());
         found.ok_or_else(|| {
-            let folders: Vec<_> = self
-                .library_folders
+            let directories: Vec<_> = self
+                .library_directories
                 .iter()
-                .map(|folder| folder.display().to_string())
+                .map(|directory| directory.display().to_string())
                 .collect();
             let message = format!(
-                "{} has no {name} in {}; on Debian install libpython{major}.{minor}, with pyenv build with \
-                 PYTHON_CONFIGURE_OPTS=--enable-shared, or set `libpython`",
+                "{} has no {name} in {}: on Debian, install libpython{major}.{minor}; with pyenv, build with \
+                 PYTHON_CONFIGURE_OPTS=--enable-shared; otherwise, set `libpython`",
                 self.facts.executable.display(),
-                folders.join(", ")
+                directories.join(", ")
             );
             LoadError::setting(KEY, message)
         })
     }
 }
 
-/// The interpreter of an environment, or an interpreter.
+/// Returns the interpreter of a virtual environment, or `path` itself if it is an interpreter.
 fn interpreter_at(path: &Path) -> Result<PathBuf, LoadError> {
     let interpreter = if path.is_dir() {
         path.join("bin/python")
@@ -115,7 +114,7 @@ fn interpreter_at(path: &Path) -> Result<PathBuf, LoadError> {
         return Ok(interpreter);
     }
     let message = format!(
-        "{} does not exist, expected the folder of a virtual environment or an interpreter",
+        "{} does not exist, expected the directory of a virtual environment or an interpreter",
         interpreter.display()
     );
     Err(LoadError::setting(KEY, message))
@@ -128,7 +127,7 @@ fn default_interpreter() -> PathBuf {
     }
 }
 
-fn ask(interpreter: &Path) -> Result<Probe, LoadError> {
+fn probe(interpreter: &Path) -> Result<Probe, LoadError> {
     let fail = |problem: String| {
         let message = format!("{} {problem}", interpreter.display());
         LoadError::setting(KEY, message)
@@ -137,13 +136,16 @@ fn ask(interpreter: &Path) -> Result<Probe, LoadError> {
         .args(["-c", include_str!("probe.py")])
         .output()
         .map_err(|error| fail(format!("cannot be run: {error}")))?;
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        let last = said.lines().next_back().unwrap_or_default();
-        return Err(fail(format!("does not run: {}; {last}", output.status)));
+        let last = stderr.lines().next_back().unwrap_or_default();
+        return Err(fail(format!("failed with {}: {last}", output.status)));
     }
-    // What starts with every Python there may print something before.
-    let printed = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(printed.lines().next_back().unwrap_or_default())
-        .map_err(|error| fail(format!("does not say what it is: {error}; is it a Python 3?")))
+    // Startup code of the environment can print other lines before.
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(stdout.lines().next_back().unwrap_or_default()).map_err(|error| {
+        fail(format!(
+            "printed invalid properties: {error}: expected a Python 3 interpreter"
+        ))
+    })
 }

@@ -1,8 +1,8 @@
-//! Serves a class or a function that is written in Python, in an environment of its author's.
+//! Plugin that serves a class or function written in Python, in the author's own environment.
 //!
-//! The plugin is two libraries. This one is opened by the server, and linked against no Python: which one is meant, only the
-//! settings say. It finds that Python (`environment`), opens its `libpython`, and then `libpython_bridge.so`, in the package
-//! `bridge`, which needs it there and does all the rest. The README of this plugin is for users.
+//! The plugin consists of two libraries. The server opens this one, which is not linked against Python, because only the settings
+//! name the Python to use. It finds that Python (`environment`), opens its `libpython`, and then opens `libpython_bridge.so` from
+//! the package `bridge`, which implements the rest. The README of this plugin is the documentation for users.
 
 #![forbid(unsafe_code)]
 
@@ -21,13 +21,13 @@ use crate::environment::Environment;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// The class or function to serve: `path/to/file.py:Name` or `package.module:Name`.
+    /// Class or function to serve: `path/to/file.py:Name` or `package.module:Name`.
     class: String,
-    /// The folder of a virtual environment, or an interpreter; that of VIRTUAL_ENV or of the PATH, if not said.
+    /// Directory of a virtual environment, or path of an interpreter. Default: VIRTUAL_ENV, or else `python3` in PATH.
     python: Option<PathBuf>,
-    /// The library of that Python, such as `/usr/lib/libpython3.12.so.1.0`; the interpreter is asked, if not said.
+    /// Shared library of that Python, such as `/usr/lib/libpython3.12.so.1.0`. Default: as reported by the interpreter.
     libpython: Option<PathBuf>,
-    /// Handed to `load`.
+    /// Settings that are passed to `load`.
     #[serde(default)]
     settings: Map<String, Value>,
 }
@@ -55,7 +55,7 @@ impl Front for Python {
         })
     }
 
-    /// An interpreter has one lock, a crash of native code takes all with it, and two environments need two processes.
+    /// A process, because an interpreter has one global lock, native code can crash, and each environment needs its own process.
     fn isolation() -> Option<Isolation> {
         Some(Isolation::Process)
     }

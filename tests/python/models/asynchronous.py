@@ -1,4 +1,4 @@
-"""A model whose methods are asynchronous."""
+"""Models with asynchronous methods."""
 
 import asyncio
 import threading
@@ -53,7 +53,7 @@ class Asynchronous:
         return [str(threading.current_thread().name != "event loop")] * len(texts)
 
     def forgotten(self, texts: List[str]) -> List[str]:
-        """Not marked as asynchronous, but returns what is to be awaited."""
+        """A synchronous method that returns a coroutine."""
         return self.shout(texts)
 
     async def unload(self):

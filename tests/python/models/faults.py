@@ -1,4 +1,4 @@
-"""Does what it is told, mostly wrong."""
+"""A model that fails in the way that each item requests."""
 
 import logging
 import os
@@ -67,7 +67,7 @@ class Faults:
         return items
 
     def threads(self, items: List[str]) -> List[str]:
-        """Logs from other threads while it waits for them with and without the lock."""
+        """Logs from other threads while waiting for them with and without the global interpreter lock."""
         def chat(name):
             for line in range(50):
                 print(name, line)

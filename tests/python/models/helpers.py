@@ -1,4 +1,4 @@
-"""Methods that are tasks, and many that only look like it."""
+"""Methods that are tasks, and similar methods that are not."""
 
 import functools
 from typing import Annotated, List, Sequence, Tuple

@@ -1,4 +1,4 @@
-"""A task for each kind of hint; most answer what they were given, or what they saw of it."""
+"""A task for each kind of type hint. Most return their input or describe it."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -83,7 +83,7 @@ class Kinds:
     examples = {"text": ["an example"], "raw": [b"\x01\x02"]}
 
     def text(self, items: List[str]) -> List[str]:
-        """Turns a text around."""
+        """Reverses a text."""
         return [item[::-1] for item in items]
 
     def raw(self, items: List[bytes]) -> List[Annotated[bytes, "image/x-made-up"]]:
@@ -115,7 +115,7 @@ class Kinds:
         return [item["points"].sum() for item in items]
 
     def foreign(self, items: List[int]) -> List[Any]:
-        """What JSON has no word for."""
+        """Returns values that JSON cannot represent directly."""
         known = [np.float32(0.5), np.arange(2), {3, }, (1, np.True_), Size.LARGE, 10**30, float("nan"), {1: "a"}]
         return [known[item] for item in items]
 
@@ -128,7 +128,7 @@ class Kinds:
         return np.stack(items) + 1
 
     def narrowed(self, items: List[str]) -> List[NDArray[np.float32]]:
-        """An array of another size of floats is converted."""
+        """Returns arrays of a different float type, which are converted."""
         return [np.array([len(item)], np.float64) for item in items]
 
     def located(self, items: List[Boxes]) -> List[Scored]:
@@ -154,5 +154,5 @@ class Kinds:
 
 
 def shout(items: List[str]) -> List[str]:
-    """A function is a task, too."""
+    """A function as a model."""
     return [item.upper() for item in items]

@@ -1,4 +1,4 @@
-"""Outcomes that cannot be what was promised, and images."""
+"""Outcomes that do not match their hints, and images."""
 
 import math
 from dataclasses import dataclass
@@ -94,5 +94,5 @@ class Outcomes:
         return [int(sum(part.sum() for part in item)) for item in items]
 
     def ragged(self, xs: Annotated[NDArray[np.float32], (-1, -1)]) -> List[List[int]]:
-        """The shape of the array that each item came in."""
+        """Returns the shape of the array that contained each item."""
         return [list(xs.shape)] * len(xs)

@@ -1,4 +1,4 @@
-"""Raises for some items, and counts the calls and the items that it has seen."""
+"""A model that raises exceptions for some items, and counts its calls and items."""
 
 from typing import Annotated, List
 
@@ -45,7 +45,7 @@ class Poison:
         return [answer] * len(texts)
 
     def arrays(self, rows: Annotated[NDArray[np.float32], (-1, 2)]) -> Annotated[NDArray[np.float32], (-1, 2)]:
-        """Changes its items before it fails."""
+        """Modifies its items before it fails."""
         rows *= 2
         if (rows < 0).any():
             raise ValueError("a number is negative")

@@ -1,9 +1,9 @@
-//! The interpreter of this process: started once, for one environment, and never ended, since the native code of packages
-//! does not survive that.
+//! The interpreter of this process. It is started once, for one environment, and never finalized, because native code of packages
+//! does not support that.
 
 #![allow(
     unsafe_code,
-    reason = "pyo3 can neither name the program nor ask a library that is not initialized for its version"
+    reason = "pyo3 can neither set the program name nor get the version of an uninitialized library"
 )]
 
 use std::ffi::{CStr, c_int};
@@ -15,10 +15,10 @@ use plugin_sdk::prelude::*;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// The setting to blame.
+/// The setting that errors name.
 const KEY: &str = "python";
 
-/// An interpreter as it describes itself.
+/// Properties of an interpreter, from `probe.py`.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Environment {
     executable: PathBuf,
@@ -26,58 +26,59 @@ pub(crate) struct Environment {
     version: (u32, u32, u32),
 }
 
-/// Starts Python as `environment` has it, or makes sure that it is what runs already.
+/// Starts Python for `environment`, or checks that it is already running for the same environment.
 pub(crate) fn start(environment: &Environment) -> Result<(), LoadError> {
-    // A process has one Python, whoever wants one.
+    // Serializes concurrent loads, since a process has only one interpreter.
     static STARTING: Mutex<()> = Mutex::new(());
     let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     check_version(environment.version)?;
-    // SAFETY: it may be called at any time.
-    let runs = unsafe { ffi::Py_IsInitialized() } != 0;
-    if !runs {
-        name_program(&environment.executable)?;
-        use_utf8();
-        // Without handlers of signals, which are the server's.
+    // SAFETY: this function can be called at any time.
+    let is_running = unsafe { ffi::Py_IsInitialized() } != 0;
+    if !is_running {
+        set_program_name(&environment.executable)?;
+        enable_utf8_mode();
+        // Installs no signal handlers, because the server handles signals.
         Python::initialize();
     }
     let prefix: PathBuf = Python::attach(|py| py.import("sys")?.getattr("prefix")?.extract())
-        .map_err(|error: PyErr| LoadError::setting(KEY, format_args!("Python does not start: {error}")))?;
+        .map_err(|error: PyErr| LoadError::setting(KEY, format_args!("cannot start Python: {error}")))?;
     if prefix == environment.prefix {
         return Ok(());
     }
-    let (wanted, prefix) = (environment.prefix.display(), prefix.display());
-    let message = if runs {
+    let (expected, prefix) = (environment.prefix.display(), prefix.display());
+    let message = if is_running {
         format!(
-            "{wanted}, but this process runs the Python of {prefix} for another model; give each a process, with \
-             isolation = \"process\""
+            "cannot use {expected}: this process already runs the Python of {prefix} for another model: set \
+             isolation = \"process\" for both"
         )
     } else {
         format!(
-            "{wanted}, but the library takes {prefix} for its own; set `libpython` to the one of this Python"
+            "cannot use {expected}: the library uses {prefix}: set `libpython` to the library of this Python"
         )
     };
     Err(LoadError::setting(KEY, message))
 }
 
-/// A library of another version would not find its standard library, and end the process.
+/// Checks that the library has the version of the interpreter. Otherwise it would not find its standard library and would abort the
+/// process.
 fn check_version((major, minor, _): (u32, u32, u32)) -> Result<(), LoadError> {
-    // SAFETY: it may be called at any time.
+    // SAFETY: this function can be called at any time.
     let version = unsafe { ffi::Py_GetVersion() };
-    // SAFETY: it is a static text that ends in 0.
+    // SAFETY: it is a static string that ends with 0.
     let version = unsafe { CStr::from_ptr(version) }.to_string_lossy();
     if version.starts_with(&format!("{major}.{minor}.")) {
         return Ok(());
     }
     let got = version.split_whitespace().next().unwrap_or_default();
     let message = format!(
-        "Python {major}.{minor}, but the library in this process is that of Python {got}; set `libpython` to the right one, \
-         or give each model a process, with isolation = \"process\""
+        "the interpreter is Python {major}.{minor}, but the library in this process is Python {got}: set `libpython` to the \
+         matching library, or isolation = \"process\" for each model"
     );
     Err(LoadError::setting(KEY, message))
 }
 
-/// Where the interpreter would be says which environment it is.
-fn name_program(executable: &Path) -> Result<(), LoadError> {
+/// Sets the path of the interpreter, from which Python derives the environment.
+fn set_program_name(executable: &Path) -> Result<(), LoadError> {
     let name = executable
         .to_str()
         .ok_or_else(|| LoadError::setting(KEY, format_args!("{} is not UTF-8", executable.display())))?;
@@ -86,18 +87,17 @@ fn name_program(executable: &Path) -> Result<(), LoadError> {
         .chain(['\0'])
         .map(|letter| letter as u32 as libc::wchar_t)
         .collect();
-    // SAFETY: Python has not been initialized, under the lock of `start`; the text ends in 0 and is never freed.
+    // SAFETY: the lock of `start` is held and Python is not initialized. The string ends with 0 and is never freed.
     unsafe { ffi::Py_SetProgramName(wide.leak().as_ptr()) };
     Ok(())
 }
 
-/// Files and their names are UTF-8, as in an interpreter that is started by hand: the library would take the server's locale,
-/// and in a container that is often none.
-fn use_utf8() {
-    // SAFETY: the name ends in 0.
+/// Enables UTF-8 mode. Otherwise the library would use the server's locale, which is often not set in a container.
+fn enable_utf8_mode() {
+    // SAFETY: the name ends with 0.
     let mode = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"Py_UTF8Mode".as_ptr()) }.cast::<c_int>();
-    // SAFETY: it is null, which `as_mut` checks, or the address of the `int` of that name, which nothing else uses before Python
-    // is initialized, under the lock of `start`.
+    // SAFETY: it is null, which `as_mut` checks, or the address of the `int` with that name. The lock of `start` is held, and nothing
+    // else uses it before Python is initialized.
     if let Some(mode) = unsafe { mode.as_mut() } {
         *mode = 1;
     }

@@ -1,4 +1,4 @@
-//! Writes what a method returned as JSON.
+//! Serializes outcomes as JSON.
 
 use plugin_sdk::serde::ser::{Error, Serialize, SerializeMap, SerializeSeq, Serializer};
 use plugin_sdk::serde_json;
@@ -7,13 +7,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-/// Deepest nesting that is written: a value that contains itself has no end. As in `_outcomes.MAX_DEPTH`.
-const DEEPEST: usize = 200;
+/// Maximum nesting depth, which also detects values that contain themselves. Same as `_outcomes.MAX_DEPTH`.
+const MAX_DEPTH: usize = 200;
 
-/// The document of `value`. `plain` converts parts that JSON cannot express; see `_outcomes.plain`.
+/// Serializes `value`. `plain` converts values that JSON cannot represent; see `_outcomes.plain`.
 ///
 /// # Errors
-/// It cannot be written; `_outcomes.problem` finds out where and why.
+/// The value is not representable in JSON. `_outcomes.problem` locates the error.
 pub(crate) fn write(value: &Bound<'_, PyAny>, plain: &Bound<'_, PyAny>) -> Result<String, String> {
     let part = Part {
         value,
@@ -85,14 +85,14 @@ impl<'py> Part<'_, 'py> {
 impl Serialize for Part<'_, '_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let value = self.value;
-        if self.depth > DEEPEST {
+        if self.depth > MAX_DEPTH {
             return Err(S::Error::custom("it is nested too deeply, or contains itself"));
         }
         if let Ok(text) = value.cast::<PyString>() {
             return serializer.serialize_str(&text.to_cow().map_err(S::Error::custom)?);
         }
         if let Ok(number) = value.cast::<PyFloat>() {
-            // serde_json would write null.
+            // serde_json would write null for other values.
             return match number.value() {
                 finite if finite.is_finite() => serializer.serialize_f64(finite),
                 other => Err(S::Error::custom(format_args!(
@@ -126,7 +126,7 @@ impl Serialize for Part<'_, '_> {
     }
 }
 
-/// An integer of any size. Its digits are JSON already; one of a class of its own may write itself otherwise.
+/// Converts an integer of any size to its digits. Uses `__format__`, because a subclass can override `__str__`.
 fn large(number: &Bound<'_, PyInt>) -> PyResult<Box<RawValue>> {
     let digits = number.call_method1("__format__", ("d",))?.extract()?;
     RawValue::from_string(digits).map_err(|error| PyValueError::new_err(error.to_string()))

@@ -1,18 +1,18 @@
-//! Serves a class or a function that is written in Python: the half of the plugin `python` that is opened once a `libpython`
-//! is, so that one build runs in every Python since 3.9.
+//! The second library of the plugin `python`, which is opened after a `libpython`, so that one build supports all versions of
+//! Python since 3.9.
 //!
-//! Most of it is written in Python, in the package `inference_server` beside this one: `_loading` imports the class that the
-//! settings name, `_tasks` finds its tasks, `_batches` runs them, `_hints`, `_documents` and `_outcomes` read and write values by
-//! their type hints, `_loop` runs asynchronous methods, `_logs` forwards output to the log. Here, `interpreter` starts Python,
-//! `scripts` imports that package, `task` passes batches and outcomes, and `json` writes outcomes.
+//! Most of the plugin is written in Python, in the package `inference_server` next to this one: `_loading` imports the class that
+//! the settings name, `_tasks` finds its tasks, `_batches` runs them, `_hints`, `_documents` and `_outcomes` convert values by their
+//! type hints, `_loop` runs asynchronous methods, and `_logs` forwards output to the log. In this crate, `interpreter` starts
+//! Python, `package` imports that package, `task` passes batches and outcomes, and `json` serializes outcomes.
 //!
-//! # The global lock
-//! One thread of a process runs Python at a time, so nothing is prepared in parallel: items are read in the batch that they
-//! are in. A thread that holds the lock never waits for one that wants it: the lock is given up while a line is logged.
+//! # Global interpreter lock
+//! Only one thread of a process runs Python at a time, so there is no prepare step: items are converted as part of their batch. A
+//! thread that holds the lock never waits for a thread that needs it, because the lock is released while a record is logged.
 
 mod interpreter;
 mod json;
-mod scripts;
+mod package;
 mod task;
 
 use std::path::PathBuf;
@@ -23,13 +23,13 @@ use plugin_sdk::serde_json::{Map, Value as JsonValue};
 use pyo3::prelude::*;
 
 use crate::interpreter::Environment;
-use crate::scripts::Scripts;
-use crate::task::{Method, Plan};
+use crate::package::PythonPackage;
+use crate::task::{Method, TaskSpec};
 
-/// What the other half of the plugin has made of `[models.settings]`.
+/// Settings that the first library passes to this one.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Order {
+struct BridgeSettings {
     class: String,
     environment: Environment,
     settings: Map<String, JsonValue>,
@@ -37,37 +37,37 @@ struct Order {
 
 /// A loaded model.
 struct PythonModel {
-    /// A `_loading.Model`.
+    /// Instance of `_loading.Model`.
     model: Py<PyAny>,
-    tasks: Vec<(String, Arc<Plan>)>,
+    tasks: Vec<(String, Arc<TaskSpec>)>,
     files: Vec<PathBuf>,
 }
 
 impl Model for PythonModel {
-    type Settings = Order;
+    type Settings = BridgeSettings;
 
-    fn load(order: Order, context: &LoadContext) -> Result<Self, LoadError> {
-        interpreter::start(&order.environment)?;
+    fn load(settings: BridgeSettings, context: &LoadContext) -> Result<Self, LoadError> {
+        interpreter::start(&settings.environment)?;
         Python::attach(|py| {
-            let scripts = Scripts::import(py).map_err(|error| {
-                let message = format!("the plugin's own code does not run in this Python: {error}");
+            let package = PythonPackage::import(py).map_err(|error| {
+                let message = format!("the plugin's own code failed in this Python: {error}");
                 LoadError::setting("python", message)
             })?;
-            let model = scripts.load(&order.class, &order.settings, context)?;
-            Self::describe(&scripts, model).map_err(|error| {
-                LoadError::setting("class", format_args!("the model cannot be described: {error}"))
+            let model = package.load(&settings.class, &settings.settings, context)?;
+            Self::describe(&package, model).map_err(|error| {
+                LoadError::setting("class", format_args!("cannot describe the model: {error}"))
             })
         })
     }
 
-    /// They are the methods of the class.
+    /// The tasks are methods of the class.
     fn tasks() -> Tasks<Self> {
         Tasks::new()
     }
 
     fn configured_tasks(&self) -> Tasks<Self> {
-        self.tasks.iter().fold(Tasks::new(), |tasks, (name, plan)| {
-            tasks.add(name, Method(Arc::clone(plan)))
+        self.tasks.iter().fold(Tasks::new(), |tasks, (name, spec)| {
+            tasks.add(name, Method(Arc::clone(spec)))
         })
     }
 
@@ -81,13 +81,13 @@ impl Model for PythonModel {
 }
 
 impl PythonModel {
-    fn describe(scripts: &Scripts<'_>, model: Bound<'_, PyAny>) -> PyResult<Self> {
+    fn describe(package: &PythonPackage<'_>, model: Bound<'_, PyAny>) -> PyResult<Self> {
         let limit: Option<usize> = model.getattr("max_batch_size")?.extract()?;
         let mut tasks = Vec::new();
         for task in model.getattr("tasks")?.try_iter()? {
             let task = task?;
             let name = task.getattr("name")?.extract()?;
-            tasks.push((name, Arc::new(Plan::new(scripts, &task, limit)?)));
+            tasks.push((name, Arc::new(TaskSpec::new(package, &task, limit)?)));
         }
         Ok(Self {
             files: model.getattr("files")?.extract()?,
@@ -101,7 +101,7 @@ impl Drop for PythonModel {
     fn drop(&mut self) {
         let unloaded = Python::attach(|py| self.model.call_method0(py, "unload").map(drop));
         if let Err(error) = unloaded {
-            log::error!("the model cannot be unloaded: {error}");
+            log::error!("cannot unload the model: {error}");
         }
     }
 }

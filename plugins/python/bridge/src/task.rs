@@ -1,4 +1,4 @@
-//! Passes batches to a method and its outcomes back. Its hints state what they are: see `_batches.Task`.
+//! Passes batches to a method and returns its outcomes.
 
 use std::sync::Arc;
 
@@ -13,31 +13,31 @@ use pyo3::types::{PyByteArray, PyBytes, PyList, PyString, PyTuple};
 
 use crate::PythonModel;
 use crate::json;
-use crate::scripts::Scripts;
+use crate::package::PythonPackage;
 
-/// What is known of a method once the model is loaded.
-pub(crate) struct Plan {
-    /// Its `_batches.Task`.
+/// Description of a method.
+pub(crate) struct TaskSpec {
+    /// Instance of `_batches.Task`.
     task: Py<PyAny>,
-    /// `_batches.raised`, and `Failed`, `plain`, `problem` and `unfit` of `_outcomes`.
+    /// `_batches.raised`, and `Failure`, `plain`, `problem` and `output_failure` of `_outcomes`.
     raised: Py<PyAny>,
     failed: Py<PyAny>,
     plain: Py<PyAny>,
     problem: Py<PyAny>,
-    unfit: Py<PyAny>,
+    output_failure: Py<PyAny>,
     info: TaskInfo,
     input: ValueManifest,
     output: ValueManifest,
     takes_parameters: bool,
 }
 
-impl Plan {
+impl TaskSpec {
     pub(crate) fn new(
-        scripts: &Scripts<'_>,
+        package: &PythonPackage<'_>,
         task: &Bound<'_, PyAny>,
         max_batch_size: Option<usize>,
     ) -> PyResult<Self> {
-        let plain = scripts.outcomes.getattr("plain")?;
+        let plain = package.outcomes.getattr("plain")?;
         let input = value_manifest(&task.getattr("input")?, &plain)?;
         let output = value_manifest(&task.getattr("output")?, &plain)?;
         let description: String = task.getattr("description")?.extract()?;
@@ -60,10 +60,10 @@ impl Plan {
         }
         Ok(Self {
             task: task.clone().unbind(),
-            raised: scripts.batches.getattr("raised")?.unbind(),
-            failed: scripts.outcomes.getattr("Failed")?.unbind(),
-            problem: scripts.outcomes.getattr("problem")?.unbind(),
-            unfit: scripts.outcomes.getattr("unfit")?.unbind(),
+            raised: package.batches.getattr("raised")?.unbind(),
+            failed: package.outcomes.getattr("Failure")?.unbind(),
+            problem: package.outcomes.getattr("problem")?.unbind(),
+            output_failure: package.outcomes.getattr("output_failure")?.unbind(),
             plain: plain.unbind(),
             info,
             input,
@@ -73,9 +73,9 @@ impl Plan {
     }
 }
 
-/// The manifest of a `_hints.Form`.
-fn value_manifest(form: &Bound<'_, PyAny>, plain: &Bound<'_, PyAny>) -> PyResult<ValueManifest> {
-    let kind: String = form.getattr("kind")?.extract()?;
+/// Converts a `_hints.ValueSpec` to a manifest.
+fn value_manifest(spec: &Bound<'_, PyAny>, plain: &Bound<'_, PyAny>) -> PyResult<ValueManifest> {
+    let kind: String = spec.getattr("kind")?.extract()?;
     let tensor = |tensor: Bound<'_, PyAny>| {
         Ok(TensorManifest {
             name: tensor.getattr("name")?.extract()?,
@@ -84,7 +84,7 @@ fn value_manifest(form: &Bound<'_, PyAny>, plain: &Bound<'_, PyAny>) -> PyResult
             ..TensorManifest::default()
         })
     };
-    let tensors = form.getattr("tensors")?.try_iter()?;
+    let tensors = spec.getattr("tensors")?.try_iter()?;
     Ok(ValueManifest {
         kinds: vec![match kind.as_str() {
             "text" => Kind::Text,
@@ -92,8 +92,8 @@ fn value_manifest(form: &Bound<'_, PyAny>, plain: &Bound<'_, PyAny>) -> PyResult
             "tensors" => Kind::Tensors,
             _ => Kind::Json,
         }],
-        media_types: form.getattr("media_types")?.extract()?,
-        schema: document(&form.getattr("schema")?, plain)?,
+        media_types: spec.getattr("media_types")?.extract()?,
+        schema: document(&spec.getattr("schema")?, plain)?,
         tensors: tensors.map(|each| tensor(each?)).collect::<PyResult<_>>()?,
     })
 }
@@ -105,7 +105,7 @@ fn document(value: &Bound<'_, PyAny>, plain: &Bound<'_, PyAny>) -> PyResult<Json
 }
 
 /// A method as a task.
-pub(crate) struct Method(pub(crate) Arc<Plan>);
+pub(crate) struct Method(pub(crate) Arc<TaskSpec>);
 
 impl Task<PythonModel> for Method {
     type Input = Any;
@@ -116,13 +116,13 @@ impl Task<PythonModel> for Method {
     }
 
     fn predict(&self, _model: &PythonModel, batch: Batch<'_, Value<'_>>) -> BatchResult<AnyOutput> {
-        let plan = &*self.0;
-        Python::attach(|py| plan.run(py, &batch).map_err(|error| plan.explain(py, error)))
+        let spec = &*self.0;
+        Python::attach(|py| spec.run(py, &batch).map_err(|error| spec.explain(py, error)))
     }
 }
 
-impl Plan {
-    /// The outcomes of a batch, whose items are what the manifest declares, as the server has checked.
+impl TaskSpec {
+    /// Runs a batch. The server has checked that its items match the manifest.
     fn run(&self, py: Python<'_>, batch: &Batch<'_, Value<'_>>) -> PyResult<Outputs<AnyOutput>> {
         let task = self.task.bind(py);
         let parameters = if self.takes_parameters {
@@ -130,12 +130,12 @@ impl Plan {
         } else {
             None
         };
-        let items = self.lend(py, batch, lend_tensor)?;
+        let items = self.items_to_python(py, batch, tensor_to_python)?;
         let answered = match task.call_method1("run", (items, &parameters)) {
             Ok(answered) => answered,
             Err(error) => {
-                // The method may have changed the items that it was given.
-                let items = self.lend(py, batch, lend_tensor_of_each)?;
+                // Convert the items again, because the method may have modified them.
+                let items = self.items_to_python(py, batch, tensor_of_each_to_python)?;
                 task.call_method1("isolate", (error.into_value(py), items, parameters))?
             }
         };
@@ -158,23 +158,23 @@ impl Plan {
             }
             self.output(&outcome)
         };
-        // Outputs of kind JSON come as the method returned them: in a list, or in another sequence.
+        // Outputs of kind JSON are in the sequence that the method returned, which is not necessarily a list.
         outcomes.try_iter()?.map(|each| outcome(each?)).collect()
     }
 
-    /// The items as `_batches.READERS` take them.
-    fn lend<'py>(
+    /// Converts the items to the form that `_batches.READERS` expect.
+    fn items_to_python<'py>(
         &self,
         py: Python<'py>,
         batch: &Batch<'_, Value<'_>>,
-        lend_tensor: LendTensor<'py>,
+        tensor_to_python: TensorToPython<'py>,
     ) -> PyResult<Bound<'py, PyList>> {
         if self.input.kinds == [Kind::Tensors] {
             let names = self.input.tensors.iter().map(|tensor| &tensor.name);
-            let lent = names.map(|name| lend_tensor(py, &views(name, batch)?));
-            return PyList::new(py, lent.collect::<PyResult<Vec<_>>>()?);
+            let converted = names.map(|name| tensor_to_python(py, &views(name, batch)?));
+            return PyList::new(py, converted.collect::<PyResult<Vec<_>>>()?);
         }
-        let lent = batch.iter().map(|item| {
+        let converted = batch.iter().map(|item| {
             Ok(match item {
                 Value::Text(text) => PyString::new(py, text).into_any(),
                 Value::Bytes(bytes) => PyBytes::new(py, bytes.data).into_any(),
@@ -182,7 +182,7 @@ impl Plan {
                 _ => return Err(other_kind()),
             })
         });
-        PyList::new(py, lent.collect::<PyResult<Vec<_>>>()?)
+        PyList::new(py, converted.collect::<PyResult<Vec<_>>>()?)
     }
 
     fn output(&self, outcome: &Bound<'_, PyAny>) -> PyResult<Result<AnyOutput, ItemError>> {
@@ -198,19 +198,19 @@ impl Plan {
                 Ok(document) => AnyOutput::Json(document),
                 Err(error) => {
                     let problem: Option<String> = self.problem.call1(py, (outcome,))?.extract(py)?;
-                    let failed = self.unfit.bind(py).call1((problem.unwrap_or(error),))?;
+                    let failed = self.output_failure.bind(py).call1((problem.unwrap_or(error),))?;
                     return Ok(Err(item_error(&failed)?));
                 }
             },
         }))
     }
 
-    /// Shapes and data, in the order of the declared tensors, as tensors.
+    /// Converts shapes and data, in the order of the declared tensors, to tensors.
     fn tensors<'py>(&self, parts: impl Iterator<Item = Bound<'py, PyAny>>) -> PyResult<Vec<TensorOutput>> {
         let tensor = |(declared, part): (&TensorManifest, Bound<'_, PyAny>)| {
             let (shape, data): (Vec<usize>, Bound<'_, PyBytes>) = part.extract()?;
             let dtype = DType::from_name(&declared.dtype)
-                .ok_or_else(|| PyTypeError::new_err("a tensor is of an unknown type"))?;
+                .ok_or_else(|| PyTypeError::new_err("unknown datatype of a tensor"))?;
             let data = data.as_bytes().to_vec();
             Ok(TensorOutput::from_bytes(
                 declared.name.clone(),
@@ -222,24 +222,24 @@ impl Plan {
         self.output.tensors.iter().zip(parts).map(tensor).collect()
     }
 
-    /// What the server is told of an exception; `_batches.raised` writes the traceback to the log.
+    /// Converts an exception to an error. `_batches.raised` logs the traceback.
     fn explain(&self, py: Python<'_>, error: PyErr) -> BatchError {
-        let said = self
+        let explained = self
             .raised
             .call1(py, (error.into_value(py),))
-            .and_then(|said| said.extract(py));
-        match said {
+            .and_then(|explained| explained.extract(py));
+        match explained {
             Ok((true, message)) => BatchError::OutOfMemory(message),
             Ok((false, message)) => BatchError::Failed(message),
-            Err(_) => BatchError::failed("the model raised an exception that cannot be described"),
+            Err(_) => BatchError::failed("the model raised an exception that cannot be formatted"),
         }
     }
 }
 
-/// How one tensor of all items is passed on.
-type LendTensor<'py> = fn(Python<'py>, &[TensorView<'_>]) -> PyResult<Bound<'py, PyAny>>;
+/// A function that converts one tensor of all items.
+type TensorToPython<'py> = fn(Python<'py>, &[TensorView<'_>]) -> PyResult<Bound<'py, PyAny>>;
 
-/// One tensor of each item.
+/// Returns the tensor `name` of each item.
 fn views<'a>(name: &str, batch: &Batch<'_, Value<'a>>) -> PyResult<Vec<TensorView<'a>>> {
     let view = |item: &Value<'a>| match item {
         Value::Tensors(named) => named
@@ -251,15 +251,15 @@ fn views<'a>(name: &str, batch: &Batch<'_, Value<'a>>) -> PyResult<Vec<TensorVie
 }
 
 fn other_kind() -> PyErr {
-    PyTypeError::new_err("an item is of another kind than the task takes")
+    PyTypeError::new_err("an item has a different kind than the task declares")
 }
 
-/// Data and shape of all items together if they have the same shape, and otherwise of each.
-fn lend_tensor<'py>(py: Python<'py>, tensors: &[TensorView<'_>]) -> PyResult<Bound<'py, PyAny>> {
+/// Returns the data and the shape of the stacked tensors if all items have the same shape, or a list with those of each item.
+fn tensor_to_python<'py>(py: Python<'py>, tensors: &[TensorView<'_>]) -> PyResult<Bound<'py, PyAny>> {
     let shape = tensors[0].shape();
-    // The elements of an array of one dimension would not be arrays.
+    // The elements of a one-dimensional array would not be arrays.
     if shape.is_empty() || tensors.iter().any(|tensor| tensor.shape() != shape) {
-        return lend_tensor_of_each(py, tensors);
+        return tensor_of_each_to_python(py, tensors);
     }
     let data: Vec<&[u8]> = tensors.iter().map(|tensor| tensor.data()).collect();
     let mut rows = vec![tensors.len() as u64];
@@ -268,8 +268,8 @@ fn lend_tensor<'py>(py: Python<'py>, tensors: &[TensorView<'_>]) -> PyResult<Bou
     Ok(both.into_pyobject(py)?.into_any())
 }
 
-/// Data and shape of each item.
-fn lend_tensor_of_each<'py>(py: Python<'py>, tensors: &[TensorView<'_>]) -> PyResult<Bound<'py, PyAny>> {
+/// Returns a list with the data and the shape of each item.
+fn tensor_of_each_to_python<'py>(py: Python<'py>, tensors: &[TensorView<'_>]) -> PyResult<Bound<'py, PyAny>> {
     let each = tensors
         .iter()
         .map(|tensor| Ok((PyBytes::new(py, tensor.data()), PyTuple::new(py, tensor.shape())?)));
@@ -285,7 +285,7 @@ fn parameters<'py>(py: Python<'py>, batch: &Batch<'_, Value<'_>>) -> PyResult<Bo
     PyList::new(py, documents.iter().map(|document| document.get()))
 }
 
-/// The error in a `_outcomes.Failed`.
+/// Converts an `_outcomes.Failure`.
 fn item_error(failed: &Bound<'_, PyAny>) -> PyResult<ItemError> {
     let message: String = failed.getattr("message")?.extract()?;
     let kind: String = failed.getattr("kind")?.extract()?;

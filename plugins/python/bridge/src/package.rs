@@ -1,4 +1,4 @@
-//! The plugin's own Python modules, and what is called in them.
+//! Imports the plugin's Python package and loads models with it.
 
 use std::ffi::CString;
 
@@ -9,8 +9,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyModule};
 
-/// The package `inference_server`, each module after those that it imports. The same files run the examples of a class
-/// without a server.
+/// The modules of the package `inference_server`, each after those that it imports.
 const MODULES: [(&str, &str); 11] = [
     (PACKAGE, include_str!("../../inference_server/__init__.py")),
     (
@@ -55,30 +54,29 @@ const MODULES: [(&str, &str); 11] = [
 const PACKAGE: &str = "inference_server";
 const LOGS: &str = "inference_server._logs";
 
-/// The modules, once they have been imported.
-pub(crate) struct Scripts<'py> {
+/// The imported modules.
+pub(crate) struct PythonPackage<'py> {
     pub(crate) outcomes: Bound<'py, PyModule>,
     pub(crate) batches: Bound<'py, PyModule>,
     loading: Bound<'py, PyModule>,
 }
 
-impl<'py> Scripts<'py> {
-    /// Imports the modules, and leads what is printed and logged to the server's log, unless that was done for another model
-    /// of this process.
+impl<'py> PythonPackage<'py> {
+    /// Imports the modules and redirects output to the server's log, unless this was already done for another model of this process.
     pub(crate) fn import(py: Python<'py>) -> PyResult<Self> {
-        let known = py.import("sys")?.getattr("modules")?;
-        if !known.contains(LOGS)? {
+        let modules = py.import("sys")?.getattr("modules")?;
+        if !modules.contains(LOGS)? {
             for (name, text) in MODULES {
                 let module = import(py, name, text)?;
                 if name == PACKAGE {
-                    // What makes it a package: the modules that follow are imported from it.
+                    // Makes it a package, from which the following modules are imported.
                     module.setattr("__path__", PyList::empty(py))?;
                 }
             }
             let record = wrap_pyfunction!(record, py)?;
-            let most = log::max_level() as u32;
+            let max_level = log::max_level() as u32;
             let logs = py.import(LOGS)?;
-            logs.call_method1("redirect", (record, most))?;
+            logs.call_method1("redirect", (record, max_level))?;
         }
         Ok(Self {
             outcomes: py.import("inference_server._outcomes")?,
@@ -87,7 +85,7 @@ impl<'py> Scripts<'py> {
         })
     }
 
-    /// A `_loading.Model`.
+    /// Returns an instance of `_loading.Model`.
     pub(crate) fn load(
         &self,
         class: &str,
@@ -101,13 +99,13 @@ impl<'py> Scripts<'py> {
             let arguments = (class, settings, base_dir, context.threads, context.is_repeated);
             self.loading.getattr("load")?.call1(arguments)
         };
-        load().map_err(|error: PyErr| self.refusal(&error).unwrap_or_else(LoadError::new))
+        load().map_err(|error: PyErr| self.load_error(&error).unwrap_or_else(LoadError::new))
     }
 
-    /// What the operator is told. Anything but a `Refused` is a mistake of the plugin.
-    fn refusal(&self, error: &PyErr) -> PyResult<LoadError> {
+    /// Converts an exception. Any exception other than `_loading.LoadError` is a bug in the plugin.
+    fn load_error(&self, error: &PyErr) -> PyResult<LoadError> {
         let value = error.value(self.loading.py());
-        if !value.is_instance(&self.loading.getattr("Refused")?)? {
+        if !value.is_instance(&self.loading.getattr("LoadError")?)? {
             return Ok(LoadError::new(format_args!("the plugin failed: {error}")));
         }
         let key: String = value.getattr("key")?.extract()?;
@@ -121,17 +119,17 @@ fn import<'py>(py: Python<'py>, name: &str, text: &str) -> PyResult<Bound<'py, P
     PyModule::from_code(py, &text?, &file?, &name?)
 }
 
-/// The value of a JSON document.
+/// Parses a JSON document.
 pub(crate) fn from_json<'py>(py: Python<'py>, document: &str) -> PyResult<Bound<'py, PyAny>> {
     py.import("json")?.call_method1("loads", (document,))
 }
 
-/// Writes a record to the server's log. Nobody waits for it with the global lock.
+/// Writes a record to the server's log. Releases the global interpreter lock in the meantime.
 #[pyfunction]
 fn record(py: Python<'_>, level: usize, target: String, text: String) -> PyResult<()> {
     let level = log::Level::iter()
         .nth(level.wrapping_sub(1))
-        .ok_or_else(|| PyValueError::new_err("no such level"))?;
+        .ok_or_else(|| PyValueError::new_err("invalid log level"))?;
     py.detach(|| log::log!(target: &target, level, "{text}"));
     Ok(())
 }
