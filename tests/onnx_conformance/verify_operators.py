@@ -63,7 +63,7 @@ def tally_of(operator, arguments):
     runner = Runner(arguments.program)
     try:
         subject = SUBJECTS[operator]
-        tally = table.Tally(operator, subject.split, subject.exclude, subject.joint)
+        tally = table.Tally(operator, subject.split, subject.exclude, subject.joint, subject.without)
         for _, name, case in cases([operator], arguments.cases):
             outcome = compare(case, runner)
             tally.add(node_of(outcome.answer, operator), outcome, case, name)

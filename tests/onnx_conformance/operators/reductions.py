@@ -61,7 +61,8 @@ def cumulative_sum(case, operator):
     case.run(operator, [case.input(case.array(shape, dtype, case.pick(["ordinary", "ties"]))), case.input(axis)], attributes)
 
 
-@subject("TopK", split=["attribute largest", "attribute sorted"], weight=3)
+# The order of several NaN differs.
+@subject("TopK", split=["attribute largest", "attribute sorted"], without=["nan"], weight=3)
 def top_k(case, operator):
     shape = case.shape(1, 4)
     dtype = case.pick([FLOAT, FLOAT, INT32, INT64]) if case.opset >= 11 else FLOAT

@@ -24,6 +24,8 @@ class Subject:
     joint: list = field(default_factory=list)
     # Values of features with which results are known to differ, if only with rare data.
     exclude: list = field(default_factory=list)
+    # Data with which results are known to differ, if too rarely to rely on comparisons.
+    without: list = field(default_factory=list)
     # How much more than usual its results may differ.
     relative: float = 1e-4
     relative_to_largest: float = 0.0

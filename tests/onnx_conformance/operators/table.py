@@ -71,9 +71,9 @@ class Observation:
 class Tally:
     """Outcomes of one operator."""
 
-    def __init__(self, operator, split=(), exclude=(), joint=()):
+    def __init__(self, operator, split=(), exclude=(), joint=(), without=()):
         self.operator = operator
-        self.split, self.exclude, self.joint = split, exclude, joint
+        self.split, self.exclude, self.joint, self.without = split, exclude, joint, set(without)
         self.counts = defaultdict(int)
         self.observations = []
         # Values of features with which results differ, and the observations that no value explains.
@@ -110,7 +110,7 @@ class Tally:
         if self.unexplained:
             return []
         self.unusual = silent
-        without = sorted(unverified_data(silent, right))
+        without = sorted(unverified_data(silent, right, self.without))
         joint = [*self.joint, "type 0", "types", "outputs", "opset"]
         classes = defaultdict(list)
         for observation in right:
@@ -181,10 +181,10 @@ class Tally:
         return values
 
 
-def unverified_data(silent, right):
-    """Data with which results differ, or with which floats were not compared often enough."""
+def unverified_data(silent, right, known):
+    """Data with which results differ, or are known to, or with which floats were not compared often enough."""
     alone = [observation.data & UNUSUAL for observation in silent if len(observation.data & UNUSUAL) == 1]
-    unverified = set().union(*alone)
+    unverified = known.union(*alone)
     for observation in silent:
         if not observation.data & unverified:
             unverified |= observation.data & UNUSUAL
