@@ -405,5 +405,8 @@ fn a_model_that_keeps_statistics_from_run_to_run_is_rejected() {
         .expect("ONNX Runtime")
         .expect("a model");
     let item = json!({"x": [1.0, 2.0, 3.0, 4.0]});
-    assert_eq!(predict(&model, &[item.clone()]), predict(&model, &[item]));
+    assert_eq!(
+        predict(&model, std::slice::from_ref(&item)),
+        predict(&model, &[item])
+    );
 }

@@ -193,7 +193,7 @@ mod tests {
             group: 0,
             arrived: now + Duration::from_micros(id * 31 % 1000),
             ready: now + Duration::from_micros(1000 + id * 17 % 1000),
-            deadline: (id % 4 > 0).then(|| now + Duration::from_secs(60 + id * 7 % 100)),
+            deadline: (!id.is_multiple_of(4)).then(|| now + Duration::from_secs(60 + id * 7 % 100)),
             payload: (),
         }
     }

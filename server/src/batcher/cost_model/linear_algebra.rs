@@ -81,11 +81,9 @@ pub(super) fn eigen(matrix: &Matrix) -> [(f64, Vector); N] {
 }
 
 fn rotate_rows(matrix: &mut Matrix, p: usize, q: usize, cosine: f64, sine: f64) {
-    for column in 0..N {
-        let (one, other) = (matrix[p][column], matrix[q][column]);
-        matrix[p][column] = cosine * one - sine * other;
-        matrix[q][column] = sine * one + cosine * other;
-    }
+    let (one, other) = (matrix[p], matrix[q]);
+    matrix[p] = std::array::from_fn(|column| cosine * one[column] - sine * other[column]);
+    matrix[q] = std::array::from_fn(|column| sine * one[column] + cosine * other[column]);
 }
 
 #[cfg(test)]

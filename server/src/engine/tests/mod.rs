@@ -434,13 +434,12 @@ fn a_completed_batch_is_known_to_the_scheduler_before_its_clients_have_their_rep
         2
     );
     run.let_go(echo);
-    let answered = run.runtime.block_on(async {
+    run.runtime.block_on(async {
         tokio::select! {
             _ = first.reply() => (),
             _ = second.reply() => (),
         }
     });
-    let () = answered;
     assert_eq!(
         run.crew()
             .with_scheduler_locked(|scheduler| scheduler.batcher().running()),
