@@ -1,4 +1,4 @@
-//! What is not admitted, what is too late, and what nobody waits for any more.
+//! Rejected requests, expired items, and items of disconnected clients.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(crate) fn wait_until_nothing_is_queued_or_running(server: &Server) {
 }
 
 #[test]
-fn of_ten_requests_to_a_busy_model_with_a_queue_of_eight_exactly_two_are_refused_at_once() {
+fn of_ten_requests_to_a_busy_model_with_a_queue_of_eight_exactly_two_are_rejected_immediately() {
     let server = Scenario::misbehave("", "max_queue_size = 8").start();
     let occupied = server.occupy("m");
     let pending: Vec<_> = (0..10)
@@ -63,7 +63,7 @@ fn of_ten_requests_to_a_busy_model_with_a_queue_of_eight_exactly_two_are_refused
 }
 
 #[test]
-fn a_queue_that_weighs_too_much_refuses_more() {
+fn a_queue_at_its_maximum_weight_rejects_requests() {
     let server = Scenario::misbehave("", "max_queue_weight = 100").start();
     let occupied = server.occupy("m");
     let heavy = server.predict_in_background("m", "prepared", &json!([{"value": "heavy", "weight": 100}]));
@@ -82,7 +82,7 @@ fn a_queue_that_weighs_too_much_refuses_more() {
 }
 
 #[test]
-fn a_deadline_is_kept_while_the_model_is_busy_and_the_late_item_never_reaches_it() {
+fn an_item_that_expires_while_the_model_is_busy_never_reaches_it() {
     // Without its header, the request would outlive the test.
     let server = Scenario::misbehave("", "")
         .argument("--request-timeout=1h")
@@ -110,7 +110,7 @@ fn a_deadline_is_kept_while_the_model_is_busy_and_the_late_item_never_reaches_it
 }
 
 #[test]
-fn a_deadline_is_kept_also_while_the_model_computes_the_item_itself() {
+fn the_deadline_applies_while_the_model_computes_the_item() {
     let server = Scenario::misbehave("", "")
         .argument("--request-timeout=1h")
         .start();
@@ -124,7 +124,7 @@ fn a_deadline_is_kept_also_while_the_model_computes_the_item_itself() {
 }
 
 #[test]
-fn the_deadline_of_the_configuration_holds_where_a_request_sets_none() {
+fn the_configured_deadline_applies_to_requests_without_one() {
     let server = Scenario::new(
         "[server]\nrequest_timeout = \"1h\"\n\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nrequest_timeout = \"100ms\"\n",
     )
@@ -137,7 +137,7 @@ fn the_deadline_of_the_configuration_holds_where_a_request_sets_none() {
 }
 
 #[test]
-fn the_queued_work_of_clients_that_are_gone_is_dropped_and_counted() {
+fn queued_items_of_disconnected_clients_are_dropped_and_counted() {
     let server = Scenario::misbehave("", "").start();
     let occupied = server.occupy("m");
     let body = json!({"inputs": echoes(["from nobody", "for nobody"])}).to_string();
@@ -161,7 +161,7 @@ fn the_queued_work_of_clients_that_are_gone_is_dropped_and_counted() {
 }
 
 #[test]
-fn a_request_with_more_items_than_the_queue_holds_is_told_so() {
+fn a_request_with_more_items_than_the_queue_capacity_is_rejected() {
     let server = Scenario::misbehave("", "max_queue_size = 4").start();
     let (code, message) = server.predict("m", "text", &echoes(0..5)).expect(400).error();
     assert_eq!(code, "malformed_request");

@@ -1,18 +1,18 @@
-//! Requests that would take much more memory, or a much larger reply, than they send.
+//! Requests that would use much more memory than their size, or cause a much larger reply.
 
 use serde_json::{Value as Json, json};
 
 use crate::harness::grpc::{self, Grpc};
 use crate::harness::{Reply, Scenario, Server};
 
-/// Length of a large body.
+/// Length of a large body in bytes.
 const LARGE: usize = 8 << 20;
 
 fn start() -> Server {
     Scenario::misbehave("", "").start()
 }
 
-/// `text` as often as it takes to make a large body, with commas between.
+/// Repeats `text`, separated by commas, to fill a large body.
 fn repeated(text: &str) -> String {
     let mut all = format!("{text},").repeat(LARGE / (text.len() + 1));
     all.pop();
@@ -23,7 +23,7 @@ fn post(server: &Server, path: &str, body: String) -> Reply {
     server.request("POST", path).body("application/json", body).send()
 }
 
-/// An inference request in the Open Inference Protocol to the task that doubles numbers, with more members.
+/// Returns a request of the Open Inference Protocol to the task that doubles numbers, with additional fields.
 fn v2_request(more: &Json) -> String {
     let mut request =
         json!({"inputs": [{"name": "numbers", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]});

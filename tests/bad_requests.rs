@@ -1,4 +1,4 @@
-//! Requests that are wrong: each class has its status, its code, and a message that says what would be right.
+//! Invalid requests: each class has a status, a code, and a message that states what was expected.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use crate::harness::Scenario;
 use crate::http_surface::{ECHO, STATS, post, start, start_with};
 
 #[test]
-fn every_malformed_body_is_refused_with_a_reason() {
+fn malformed_bodies_are_rejected_with_a_reason() {
     let server = start();
     let cases = [
         ("", "empty"),
@@ -38,7 +38,7 @@ fn every_malformed_body_is_refused_with_a_reason() {
 }
 
 #[test]
-fn an_input_that_the_task_does_not_take_is_unprocessable() {
+fn an_input_that_does_not_match_the_task_is_unprocessable() {
     let server = start();
     for input in [
         json!(5),
@@ -62,7 +62,7 @@ fn an_input_that_the_task_does_not_take_is_unprocessable() {
 }
 
 #[test]
-fn too_many_items_are_refused_with_the_limit() {
+fn too_many_items_are_rejected_with_the_limit() {
     let server = start_with("max_items_per_request = 3");
     server
         .predict("words", "echo", &json!(["a", "b", "c"]))
@@ -76,7 +76,7 @@ fn too_many_items_are_refused_with_the_limit() {
 }
 
 #[test]
-fn unknown_names_are_told_the_known_and_the_near_ones() {
+fn errors_about_unknown_names_list_known_and_similar_names() {
     let server = start();
     let cases = [
         ("/v1/models/wrods/tasks/echo/predict", "did you mean `words`?"),
@@ -96,7 +96,7 @@ fn unknown_names_are_told_the_known_and_the_near_ones() {
 }
 
 #[test]
-fn a_model_of_several_tasks_without_a_default_says_how_to_name_one() {
+fn a_model_without_a_default_task_explains_how_to_name_one() {
     let server = Scenario::new("[[models]]\nname = \"words\"\nplugin = \"template\"\n").start();
     let (code, message) = server
         .post("/v1/models/words/predict", &json!({"inputs": ["a"]}))
@@ -110,7 +110,7 @@ fn a_model_of_several_tasks_without_a_default_says_how_to_name_one() {
 }
 
 #[test]
-fn a_wrong_method_is_told_the_right_ones() {
+fn an_unsupported_method_is_rejected_with_the_supported_ones() {
     let server = start();
     for (method, path, allow) in [
         ("GET", ECHO, "POST"),
@@ -129,7 +129,7 @@ fn a_wrong_method_is_told_the_right_ones() {
 }
 
 #[test]
-fn a_media_type_that_a_task_does_not_take_is_told_those_it_takes() {
+fn an_unsupported_media_type_is_rejected_with_the_supported_ones() {
     let server = start();
     for (path, content_type) in [
         (ECHO, "image/png"),
@@ -144,7 +144,7 @@ fn a_media_type_that_a_task_does_not_take_is_told_those_it_takes() {
 }
 
 #[test]
-fn hints_in_headers_that_make_no_sense_are_refused() {
+fn invalid_request_options_in_headers_are_rejected() {
     let server = start();
     for (name, value) in [
         ("x-request-timeout", "soon"),
@@ -161,7 +161,7 @@ fn hints_in_headers_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn a_connection_goes_on_after_an_error() {
+fn a_connection_remains_usable_after_an_error() {
     let server = start();
     let mut connection = server.connect();
     connection.send_json(ECHO, "{not json");

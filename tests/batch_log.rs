@@ -1,4 +1,4 @@
-//! What the log says of batches: once, with the model, the task and the requests as fields.
+//! Log records about batches have the model, the task and the requests as fields.
 
 use serde_json::{Value as Json, json};
 
@@ -18,7 +18,7 @@ fn predict(server: &Server, task: &str, id: &str, inputs: &Json) -> u16 {
     request.json(&json!({ "inputs": inputs })).send().status
 }
 
-/// The lines about this request, but for those of the access log.
+/// Returns the lines about a request, except those of the access log.
 fn lines_about(server: &Server, id: &str) -> Vec<Json> {
     // What came before this was written before it.
     let marker = format!("after-{id}");
@@ -77,7 +77,7 @@ fn a_failure_is_logged_once_with_its_model_task_and_request() {
 }
 
 #[test]
-fn what_a_plugin_logs_while_it_runs_a_batch_names_the_batch() {
+fn log_records_of_a_plugin_name_the_running_batch() {
     for isolation in ["thread", "process"] {
         let server = start(isolation);
         assert_eq!(
@@ -94,7 +94,7 @@ fn what_a_plugin_logs_while_it_runs_a_batch_names_the_batch() {
 }
 
 #[test]
-fn a_batch_whose_process_crashes_names_its_requests() {
+fn the_log_names_the_requests_of_a_batch_whose_process_crashes() {
     let server = start("process");
     let inputs = json!([order("abort", 1), echo(2)]);
     assert_eq!(predict(&server, "text", "request-that-crashes", &inputs), 200);
@@ -108,7 +108,7 @@ fn a_batch_whose_process_crashes_names_its_requests() {
 }
 
 #[test]
-fn the_text_format_shows_the_fields_as_well() {
+fn the_text_format_contains_the_fields() {
     let server = Scenario::misbehave("", "").start();
     assert_eq!(
         predict(&server, "text", "in-text", &json!([order("fail_batch", 1)])),

@@ -1,4 +1,4 @@
-//! How items are put into batches, as clients and metrics see it.
+//! How items are batched, as seen by clients and in metrics.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use crate::harness::misbehave::{Batches, echo, echoes};
 use crate::harness::{Pending, Reply, Scenario, Server};
 
-/// A `max_delay` that is shorter than the deadline of a request. A batch that runs sooner was not held for its delay.
+/// A `max_delay` shorter than the deadline of requests. A batch that runs earlier did not wait for its delay.
 const LONG_DELAY: Duration = Duration::from_secs(30);
 
 fn predict_with_priority(server: &Server, priority: &'static str, inputs: Json) -> Pending {
@@ -22,7 +22,7 @@ fn predict_with_priority(server: &Server, priority: &'static str, inputs: Json) 
 }
 
 #[test]
-fn twelve_items_that_wait_together_run_as_three_batches_of_four() {
+fn twelve_queued_items_run_as_three_batches_of_four() {
     let server = Scenario::misbehave("", "max_batch_size = 4").start();
     let occupied = server.occupy("m");
     let pending: Vec<_> = (0..12)
@@ -50,7 +50,7 @@ fn twelve_items_that_wait_together_run_as_three_batches_of_four() {
 }
 
 #[test]
-fn an_idle_server_runs_a_request_at_once_in_a_batch_of_its_own() {
+fn an_idle_server_runs_a_request_immediately_in_its_own_batch() {
     // Nothing has been learned yet that is worth a wait.
     let server = Scenario::misbehave("", "max_delay = \"30s\"").start();
     let reply = server.predict("m", "text", &echoes(["alone"]));
@@ -61,7 +61,7 @@ fn an_idle_server_runs_a_request_at_once_in_a_batch_of_its_own() {
 }
 
 #[test]
-fn a_fixed_delay_is_waited_for_when_a_request_is_alone() {
+fn a_single_request_waits_for_the_fixed_delay() {
     let server = Scenario::misbehave("", "policy = \"fixed\"\nmax_delay = \"500ms\"").start();
     let reply = server.predict("m", "text", &echoes(["alone"]));
     assert_eq!(reply.report().batch_size(), 1);
@@ -73,7 +73,7 @@ fn a_fixed_delay_is_waited_for_when_a_request_is_alone() {
 }
 
 #[test]
-fn a_fixed_delay_counts_from_the_arrival_of_the_item_and_not_from_when_the_model_is_free() {
+fn a_fixed_delay_starts_when_the_item_arrives_and_not_when_the_model_is_free() {
     let delay = Duration::from_secs(4);
     let server = Scenario::misbehave("", "policy = \"fixed\"\nmax_delay = \"4s\"").start();
     // The model is busy until the delay of the second request is over.
@@ -91,7 +91,7 @@ fn a_fixed_delay_counts_from_the_arrival_of_the_item_and_not_from_when_the_model
 }
 
 #[test]
-fn a_batch_that_is_full_runs_before_its_fixed_delay_is_over() {
+fn a_full_batch_runs_before_its_fixed_delay_has_passed() {
     let server =
         Scenario::misbehave("", "policy = \"fixed\"\nmax_delay = \"30s\"\nmax_batch_size = 3").start();
     let pending: Vec<_> = (0..3)
@@ -134,7 +134,7 @@ fn requests_of_eleven_and_three_items_run_as_batches_of_eight_and_six_and_keep_t
 }
 
 #[test]
-fn shapes_that_alternate_are_grouped_and_do_not_make_a_batch_each() {
+fn alternating_shapes_are_grouped_into_few_batches() {
     let server = Scenario::misbehave("", "max_batch_size = 8").start();
     let occupied = server.occupy("m");
     let inputs: Json = (0..8)
@@ -161,7 +161,7 @@ fn shapes_that_alternate_are_grouped_and_do_not_make_a_batch_each() {
 }
 
 #[test]
-fn weights_that_alternate_are_grouped_within_the_weight_limit() {
+fn alternating_weights_are_grouped_within_the_weight_limit() {
     // In order of arrival, four batches of a light and a heavy item, twice 10 each. Grouped, the four light ones fit into one.
     let server = Scenario::misbehave("", "max_batch_size = 4\nmax_batch_weight = 20").start();
     let occupied = server.occupy("m");
@@ -245,7 +245,7 @@ fn a_high_priority_overtakes_a_long_queue_of_low_priority() {
 }
 
 #[test]
-fn a_low_priority_goes_on_behind_a_long_queue_of_high_priority() {
+fn low_priority_items_make_progress_behind_a_long_queue_of_high_priority() {
     let server = Scenario::misbehave("", "max_batch_size = 1").start();
     let occupied = server.occupy("m");
     let low = predict_with_priority(&server, "low", echoes(["patient"]));
@@ -259,7 +259,7 @@ fn a_low_priority_goes_on_behind_a_long_queue_of_high_priority() {
 }
 
 #[test]
-fn under_a_flood_of_high_priority_a_low_one_has_every_eighth_batch_at_least() {
+fn under_a_flood_of_high_priority_low_priority_gets_at_least_every_eighth_batch() {
     let server = Scenario::misbehave("batch_ms = 1", "max_batch_size = 2\nmax_queue_size = 64").start();
     let stop = AtomicBool::new(false);
     let (low, high) = thread::scope(|scope| {
@@ -296,7 +296,7 @@ fn under_a_flood_of_high_priority_a_low_one_has_every_eighth_batch_at_least() {
 }
 
 #[test]
-fn the_policy_off_runs_one_item_at_a_time() {
+fn the_policy_off_runs_single_items() {
     let server = Scenario::misbehave("", "policy = \"off\"").start();
     let reply = server.predict("m", "text", &json!([echo(1), echo(2), echo(3)]));
     let sizes: Vec<u64> = reply.reports().iter().map(|report| report.batch_size()).collect();
@@ -304,7 +304,7 @@ fn the_policy_off_runs_one_item_at_a_time() {
 }
 
 #[test]
-fn a_batch_that_does_not_fit_in_memory_is_halved_and_every_item_is_answered() {
+fn a_batch_that_does_not_fit_in_memory_is_halved_and_every_item_completes() {
     let server = Scenario::misbehave("out_of_memory_above = 2", "max_batch_size = 8").start();
     let occupied = server.occupy("m");
     let pending = server.predict_in_background("m", "text", &echoes(0..8));
@@ -322,7 +322,7 @@ fn a_batch_that_does_not_fit_in_memory_is_halved_and_every_item_is_answered() {
 }
 
 #[test]
-fn a_model_of_two_workers_runs_two_batches_at_the_same_time() {
+fn a_model_with_two_workers_runs_two_batches_concurrently() {
     let server = Scenario::new("[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nworkers = 2\n").start();
     let first = server.occupy("m");
     // Answered while the first worker is busy.

@@ -1,4 +1,4 @@
-//! `inference-server bench` against a real server: what it measures, and what it refuses.
+//! Tests of `inference-server bench` with a real server.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -17,7 +17,7 @@ struct Ran {
     err: String,
 }
 
-/// Runs the command in a folder of its own.
+/// Runs the command in its own directory.
 fn bench(folder: &Scenario, arguments: &str) -> Ran {
     let arguments: Vec<&str> = std::iter::once("bench")
         .chain(arguments.split_whitespace())
@@ -38,7 +38,7 @@ fn words() -> Server {
     Scenario::new("[[models]]\nname = \"words\"\nplugin = \"template\"\n").start()
 }
 
-/// Short, but with every part of a step.
+/// Options of a short run that contains all parts of a step.
 const BRIEF: &str = "--duration 300ms --warm-up 50ms";
 
 fn json(path: &Path) -> Json {
@@ -51,7 +51,7 @@ fn number(json: &Json) -> f64 {
 }
 
 #[test]
-fn what_was_measured_before_an_interruption_is_told() {
+fn results_measured_before_an_interruption_are_reported() {
     let server = words();
     let mut command = Command::new(plugins::executable())
         .args(["bench", "--url", &format!("http://{}", server.address())])
@@ -76,7 +76,7 @@ fn what_was_measured_before_an_interruption_is_told() {
 }
 
 #[test]
-fn a_closed_loop_is_measured_at_each_number_of_callers() {
+fn a_closed_loop_is_measured_at_each_number_of_clients() {
     let (server, folder) = (words(), folder());
     let url = format!("http://{}", server.address());
     let ran = bench(
@@ -138,7 +138,7 @@ fn a_closed_loop_is_measured_at_each_number_of_callers() {
 }
 
 #[test]
-fn an_open_loop_sends_what_was_asked_for() {
+fn an_open_loop_sends_at_the_requested_rate() {
     let (server, folder) = (words(), folder());
     let url = format!("http://{}", server.address());
     let arguments =
@@ -157,7 +157,7 @@ fn an_open_loop_sends_what_was_asked_for() {
 }
 
 #[test]
-fn refused_requests_are_counted_by_status_with_the_first_message() {
+fn rejected_requests_are_counted_by_status_with_the_first_message() {
     let (server, folder) = (words(), folder());
     std::fs::write(folder.dir().join("wrong.json"), "{\"input\": ").expect("there is room");
     let url = format!("http://{}", server.address());
@@ -173,7 +173,7 @@ fn refused_requests_are_counted_by_status_with_the_first_message() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_refused_with_a_reason() {
+fn invalid_options_are_rejected_with_a_reason() {
     let (server, folder) = (words(), folder());
     let url = format!("http://{}", server.address());
     let missing = server.get("/v1/models/wrods").expect(404).error().1;
@@ -218,7 +218,7 @@ fn what_cannot_be_measured_is_refused_with_a_reason() {
     }
 }
 
-/// A server that has time for one connection at a time: it answers every request of it, until the client closes it.
+/// Starts a server that handles one connection at a time, until the client closes it.
 fn one_connection_at_a_time() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let address = listener.local_addr().expect("it is bound");
@@ -252,7 +252,7 @@ fn one_connection_at_a_time() -> SocketAddr {
 }
 
 #[test]
-fn clients_that_are_never_answered_are_reported_as_failures() {
+fn requests_without_a_reply_are_reported_as_failures() {
     let (address, folder) = (one_connection_at_a_time(), folder());
     let arguments = format!("--url {address} -m words --concurrency 6 --timeout 60s {BRIEF} --json a.json");
     bench(&folder, &arguments);
@@ -303,7 +303,7 @@ fn a_key_comes_from_the_environment_and_is_never_printed() {
 }
 
 #[test]
-fn an_interrupted_step_is_reported_as_far_as_it_was_measured() {
+fn the_measured_part_of_an_interrupted_step_is_reported() {
     let server = words();
     let command = Command::new(plugins::executable())
         .args(["bench", "--url", &server.address().to_string()])
@@ -336,7 +336,7 @@ fn an_interrupted_step_is_reported_as_far_as_it_was_measured() {
 }
 
 #[test]
-fn output_that_nobody_reads_any_more_is_no_failure() {
+fn a_closed_output_pipe_is_not_a_failure() {
     let server = words();
     let mut command = Command::new(plugins::executable())
         .args(["bench", "--url", &server.address().to_string()])
@@ -357,7 +357,7 @@ fn output_that_nobody_reads_any_more_is_no_failure() {
 }
 
 #[test]
-fn a_server_that_does_not_run_is_told_from_one_that_refuses() {
+fn an_unreachable_server_is_distinguished_from_one_that_rejects_requests() {
     // Nobody listens on the first port, and nobody is given it.
     let address = "127.0.0.1:1";
     let ran = bench(&folder(), &format!("--url http://{address} --model words"));

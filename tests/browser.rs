@@ -1,4 +1,4 @@
-//! `/docs` in a real browser: a reader tries an operation out, and sees the answer.
+//! Tests of `/docs` in a real browser.
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use ureq::Agent;
 use crate::harness::eventually::eventually_within;
 use crate::harness::{Scenario, tools};
 
-/// A browser on a busy machine takes its time.
+/// Timeout for the browser, which can be slow on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 const FLAGS: [&str; 9] = [
@@ -28,7 +28,7 @@ const FLAGS: [&str; 9] = [
     "--disable-dev-shm-usage",
 ];
 
-/// A driver and its browser, in a profile of their own. Both end with it.
+/// A WebDriver server and its browser, with a separate profile. Both are killed on drop.
 struct Browser {
     driver: Child,
     session: String,
@@ -79,7 +79,7 @@ impl Browser {
         this
     }
 
-    /// One command of the WebDriver protocol; its value.
+    /// Sends a command of the WebDriver protocol and returns its value.
     fn command(&self, path: &str, body: &Json) -> Json {
         let url = format!("{}{path}", self.session);
         let mut response = self
@@ -101,12 +101,12 @@ impl Browser {
         assert!(value.is_null(), "{url} does not open: {value}");
     }
 
-    /// What a script returns.
+    /// Runs a script and returns its result.
     fn run(&self, script: &str) -> Json {
         self.command("/execute/sync", &json!({"script": script, "args": []}))
     }
 
-    /// Clicks the first element that the selector finds, as soon as there is one.
+    /// Waits for the first element that matches the selector, and clicks it.
     fn click(&self, selector: &str) {
         let script = format!(
             "const e = document.querySelector({}); if (!e) return false; e.scrollIntoView(); e.click(); return true;",
@@ -120,7 +120,7 @@ impl Browser {
         });
     }
 
-    /// Waits for the first element that the selector finds.
+    /// Waits for the first element that matches the selector.
     fn appears(&self, selector: &str) {
         let script = format!("return !!document.querySelector({});", json!(selector));
         eventually_within(PATIENCE, &format!("{selector} on the page"), || {
@@ -131,7 +131,7 @@ impl Browser {
         });
     }
 
-    /// Text of the first element that the selector finds, once there is one.
+    /// Waits for the first element that matches the selector, and returns its text.
     fn text(&self, selector: &str) -> String {
         let script = format!(
             "const e = document.querySelector({}); return e && e.innerText;",
@@ -155,7 +155,7 @@ impl Drop for Browser {
 }
 
 #[test]
-fn a_reader_of_the_documentation_tries_an_operation_out_and_sees_its_answer() {
+fn an_operation_can_be_tried_out_and_shows_its_reply() {
     let install = "apt-get install chromium chromium-driver";
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let Some(chromium) = tools::find("INFERENCE_TEST_CHROMIUM", &names, install) else {
@@ -196,7 +196,7 @@ fn a_reader_of_the_documentation_tries_an_operation_out_and_sees_its_answer() {
     assert_eq!(origins, json!(format!("http://{}", server.address())));
 }
 
-/// A proxy that serves a server under the path prefix `/ml`, which it removes, as most do.
+/// Starts a proxy that serves a server under the path prefix `/ml`, which it removes.
 fn proxy(server: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let address = listener.local_addr().expect("it is bound");
@@ -209,7 +209,7 @@ fn proxy(server: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Forwards one request, and ends the connection.
+/// Forwards one request and closes the connection.
 fn forward(client: TcpStream, server: SocketAddr) {
     let mut client = BufReader::new(client);
     let (mut head, mut length) = (String::new(), 0);
@@ -244,7 +244,7 @@ fn forward(client: TcpStream, server: SocketAddr) {
 }
 
 #[test]
-fn an_operation_is_tried_out_with_a_key_behind_a_proxy_with_a_path_prefix() {
+fn an_operation_can_be_tried_out_with_a_key_behind_a_proxy_with_a_path_prefix() {
     let install = "apt-get install chromium chromium-driver";
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let Some(chromium) = tools::find("INFERENCE_TEST_CHROMIUM", &names, install) else {

@@ -1,5 +1,4 @@
-//! The plugin `clip` behind the server: images and texts come in however clients send them, and what they get is what the model
-//! answers.
+//! Tests of the plugin `clip` through the server.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -32,7 +31,7 @@ fn data_uri(name: &str) -> String {
 }
 
 #[test]
-fn images_of_callers_that_meet_in_batches_get_the_vectors_of_the_reference() {
+fn images_of_concurrent_clients_have_the_vectors_of_the_reference() {
     let server = start("normalize = false");
     let reference = reference(REFERENCE);
     let expected = &reference["expected"]["new"]["image"];
@@ -51,7 +50,7 @@ fn images_of_callers_that_meet_in_batches_get_the_vectors_of_the_reference() {
 }
 
 #[test]
-fn an_image_may_be_the_body_of_a_request() {
+fn an_image_can_be_the_body_of_a_request() {
     let server = start("normalize = false");
     let expected = &reference(REFERENCE)["expected"]["new"]["image"];
     for (name, media_type) in [("rgba.png", "image/png"), ("lossless.webp", "image/webp")] {
@@ -62,7 +61,7 @@ fn an_image_may_be_the_body_of_a_request() {
 }
 
 #[test]
-fn clients_of_openai_get_vectors_of_texts_and_the_count_of_tokens() {
+fn openai_clients_get_text_vectors_and_token_counts() {
     let server = start("normalize = false");
     let reference = reference(REFERENCE);
     let expected = &reference["expected"]["new"];
@@ -82,7 +81,7 @@ fn clients_of_openai_get_vectors_of_texts_and_the_count_of_tokens() {
 }
 
 #[test]
-fn labels_of_a_request_are_held_against_its_image() {
+fn an_image_is_classified_with_the_labels_of_the_request() {
     let server = start("");
     let reference = reference(REFERENCE);
     let labels = list(&reference["labels"]);
@@ -109,7 +108,7 @@ fn labels_of_a_request_are_held_against_its_image() {
 }
 
 #[test]
-fn the_example_of_the_repository_knows_its_shapes() {
+fn the_example_model_classifies_its_shapes() {
     library("clip");
     let config = repository().join("config");
     let text = std::fs::read_to_string(config.join("clip.toml"))
@@ -133,7 +132,7 @@ fn the_example_of_the_repository_knows_its_shapes() {
 }
 
 #[test]
-fn one_bad_image_fails_alone() {
+fn an_invalid_image_does_not_affect_others() {
     let server = start("");
     let inputs = json!([
         data_uri("tiny.png"),
@@ -156,7 +155,7 @@ fn one_bad_image_fails_alone() {
 }
 
 #[test]
-fn a_question_without_labels_is_the_clients_fault() {
+fn a_question_without_labels_is_a_client_error() {
     let question = json!({"input": {"image": data_uri("tiny.png"), "labels": []}});
     let reply = start("").post("/v1/models/m/tasks/classify/predict", &question);
     assert!(

@@ -1,4 +1,4 @@
-//! The commands beside serving: what they print, and with which code they end.
+//! Tests of the output and exit codes of the commands other than `serve`.
 
 use std::process::Output;
 
@@ -27,7 +27,7 @@ fn run(scenario: &Scenario, arguments: &[&str]) -> Ran {
 }
 
 #[test]
-fn check_finds_nothing_wrong_with_a_right_configuration() {
+fn check_reports_no_problems_in_a_valid_configuration() {
     let scenario = Scenario::new("[[models]]\nname = \"words\"\nplugin = \"template\"\n");
     let ran = run(&scenario, &["check", "--config", "models.toml"]);
     assert_eq!(
@@ -42,7 +42,7 @@ fn check_finds_nothing_wrong_with_a_right_configuration() {
 }
 
 #[test]
-fn check_compares_the_configuration_with_what_the_plugins_declare_and_reports_by_line() {
+fn check_compares_the_configuration_with_the_declarations_of_plugins_and_reports_lines() {
     let scenario = Scenario::new(
         "[[models]]\nname = \"a\"\nplugin = \"template\"\ndefault_task = \"ecko\"\n\n[models.tasks.stat]\nmax_batch_size = 4\n\n\
          [models.settings]\nshortest_word = \"long\"\nshortest_wrod = 4\n\n\
@@ -90,7 +90,7 @@ fn check_compares_the_configuration_with_what_the_plugins_declare_and_reports_by
 }
 
 #[test]
-fn check_states_that_tasks_which_depend_on_settings_are_not_checked() {
+fn check_reports_that_tasks_that_depend_on_settings_are_not_checked() {
     let scenario = Scenario::new(
         "[[models]]\nname = \"digits\"\nplugin = \"onnx\"\n[models.settings]\nmodel = \"digits.onnx\"\n",
     );
@@ -115,7 +115,7 @@ fn check_reports_every_error_with_its_place_and_a_hint() {
 }
 
 #[test]
-fn check_names_a_file_that_is_not_there() {
+fn check_names_a_missing_file() {
     let ran = run(&Scenario::new(""), &["check", "--config", "elsewhere.toml"]);
     assert_eq!(ran.code, Some(2));
     assert!(
@@ -174,7 +174,7 @@ fn check_with_load_leaves_nothing_behind() {
 }
 
 #[test]
-fn check_with_load_that_is_interrupted_leaves_nothing_behind() {
+fn check_with_load_leaves_nothing_behind_when_interrupted() {
     let scenario = Scenario::new(
         "[server]\nscratch_dir = \"scratch\"\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n\
          [models.settings]\non_load = \"hang\"\n",
@@ -227,7 +227,7 @@ fn an_example_that_fails_with_valid_settings_is_a_warning() {
 }
 
 #[test]
-fn the_configuration_reference_is_the_file_in_the_repository_and_a_right_configuration_itself() {
+fn the_configuration_reference_matches_the_file_in_the_repository_and_is_valid() {
     let ran = run(&Scenario::new(""), &["config-reference"]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let kept = crate::harness::plugins::repository().join("config/reference.toml");
@@ -241,13 +241,13 @@ fn the_configuration_reference_is_the_file_in_the_repository_and_a_right_configu
 }
 
 #[test]
-fn the_configuration_reference_is_a_table_if_asked_for() {
+fn the_configuration_reference_can_be_printed_as_a_table() {
     let ran = run(&Scenario::new(""), &["config-reference", "--markdown"]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(ran.out.contains("| `max_batch_size` |"), "{}", ran.out);
 }
 
-/// What differs between builds and machines.
+/// Removes lines that differ between builds and machines.
 fn without_facts_of_the_build(text: &str) -> String {
     let kept = |line: &&str| {
         let facts = [
@@ -264,13 +264,13 @@ fn without_facts_of_the_build(text: &str) -> String {
         .collect()
 }
 
-/// A release changes no snapshot.
+/// Replaces version numbers, so that a release does not change snapshots.
 fn without_versions(text: &str) -> String {
     text.replace(env!("CARGO_PKG_VERSION"), "[version]")
 }
 
 #[test]
-fn inspect_prints_what_a_plugin_says_of_itself() {
+fn inspect_prints_the_manifest_of_a_plugin() {
     let file = library("template");
     let ran = run(&Scenario::new(""), &["inspect", &file.to_string_lossy()]);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
@@ -282,7 +282,7 @@ fn inspect_prints_what_a_plugin_says_of_itself() {
 }
 
 #[test]
-fn inspect_prints_json_if_asked_for() {
+fn inspect_can_print_json() {
     let file = library("template");
     let ran = run(
         &Scenario::new(""),
@@ -303,7 +303,7 @@ fn inspect_prints_json_if_asked_for() {
 }
 
 #[test]
-fn inspect_reports_every_wrong_declaration_and_fails() {
+fn inspect_reports_all_invalid_declarations_and_fails() {
     let file = library("misdeclared");
     let ran = run(&Scenario::new(""), &["inspect", &file.to_string_lossy()]);
     assert_eq!(ran.code, Some(1), "{}", ran.err);
@@ -340,7 +340,7 @@ fn inspect_reports_every_wrong_declaration_and_fails() {
 }
 
 #[test]
-fn inspect_fails_on_warnings_if_it_is_strict() {
+fn inspect_with_strict_fails_on_warnings() {
     let file = library("template").to_string_lossy().into_owned();
     let strict = run(&Scenario::new(""), &["inspect", "--strict", &file]);
     let is_debug = strict.out.contains("the plugin is a debug build");
@@ -349,7 +349,7 @@ fn inspect_fails_on_warnings_if_it_is_strict() {
 }
 
 #[test]
-fn inspect_says_what_is_wrong_with_a_file_that_is_no_plugin() {
+fn inspect_explains_why_a_file_is_not_a_plugin() {
     let scenario = Scenario::new("");
     std::fs::write(scenario.dir().join("libtext.so"), "this is no library").expect("there is room");
     let text = run(&scenario, &["inspect", "libtext.so"]);
@@ -365,7 +365,7 @@ fn inspect_says_what_is_wrong_with_a_file_that_is_no_plugin() {
 }
 
 #[test]
-fn help_names_every_command_and_a_flag_that_is_unknown_is_refused() {
+fn help_lists_all_commands_and_unknown_flags_are_rejected() {
     let scenario = Scenario::new("");
     let help = run(&scenario, &["--help"]);
     assert_eq!(help.code, Some(0));

@@ -1,4 +1,4 @@
-//! Many more connections than the server takes: they wait for their turn, and it never falls over.
+//! More connections than the limits of the server and of the system.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::harness::raw::Raw;
 use crate::harness::{Client, Reply, Scenario, Signal, eventually};
 
 #[test]
-fn more_connections_than_the_limit_wait_for_their_turn_and_all_are_answered() {
+fn connections_beyond_the_limit_wait_and_all_are_served() {
     let mut server =
         Scenario::new("[server]\nmax_connections = 4\n\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n")
             .start();
@@ -33,7 +33,7 @@ fn start(server: &str) -> Scenario {
     ))
 }
 
-/// On a connection of its own.
+/// Sends a request on a separate connection.
 fn predict(client: &Client, value: usize) -> Result<Reply, ureq::Error> {
     let call = client
         .request("POST", "/v1/models/m/tasks/text/predict")
@@ -42,7 +42,7 @@ fn predict(client: &Client, value: usize) -> Result<Reply, ureq::Error> {
 }
 
 #[test]
-fn connections_that_say_nothing_give_up_their_places_to_those_that_wait() {
+fn silent_connections_are_closed_in_favor_of_waiting_ones() {
     let mut server = start("max_connections = 8\nheader_timeout = \"100ms\"").start();
     let mut silent: Vec<Raw> = (0..16).map(|_| server.connect()).collect();
     let pending: Vec<_> = (0..16)
@@ -64,7 +64,7 @@ fn connections_that_say_nothing_give_up_their_places_to_those_that_wait() {
 }
 
 #[test]
-fn more_connections_than_the_system_allows_wait_and_leave_files_for_reloads() {
+fn connections_beyond_the_file_limit_wait_and_leave_files_for_reloads() {
     let mut server = start("").open_files(128).start();
     server.wait_for_log("accepting 64 connections per port instead of");
     let before = server.resources().open_files;

@@ -1,10 +1,10 @@
-//! What routes make of the content types that the usual tools send.
+//! Handling of the content types that common tools send.
 
 use serde_json::{Value as Json, json};
 
 use crate::harness::Scenario;
 
-/// Every route that takes JSON, with a request to it.
+/// Returns each route that accepts JSON, with a request.
 fn json_routes() -> Vec<(&'static str, Json)> {
     let text = json!({"inputs": [{"name": "TEXT", "shape": [1], "datatype": "BYTES", "data": ["a"]}]});
     vec![
@@ -23,7 +23,7 @@ fn json_routes() -> Vec<(&'static str, Json)> {
 }
 
 #[test]
-fn every_route_that_takes_json_takes_what_curl_and_other_tools_send() {
+fn json_routes_accept_the_content_types_that_curl_and_other_tools_send() {
     crate::harness::plugins::library("misbehave");
     let server = Scenario::new(
         "[server]\nadmin_key = \"an-administrator\"\n\
@@ -56,7 +56,7 @@ fn every_route_that_takes_json_takes_what_curl_and_other_tools_send() {
 }
 
 #[test]
-fn text_that_curl_calls_a_form_is_rejected_with_advice() {
+fn text_sent_as_a_form_is_rejected_with_advice() {
     let server =
         Scenario::new("[[models]]\nname = \"words\"\nplugin = \"template\"\ndefault_task = \"echo\"\n")
             .start();

@@ -21,7 +21,7 @@ fn unit_tests_are_in_a_module_named_tests_at_the_end_of_their_module() {
 }
 
 #[test]
-fn each_departure_from_the_convention_is_found() {
+fn each_violation_of_the_convention_is_detected() {
     for (file, text, expected) in [
         ("a.rs", "#[cfg(test)]\nmod tests {}\n", None),
         ("a/tests.rs", "use super::*;\n", None),

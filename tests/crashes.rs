@@ -1,4 +1,4 @@
-//! A plugin that ends the server leaves a line that says whose code it was, and never an exit code of 0.
+//! A plugin that terminates the server causes a log line that names it, and never exit code 0.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::Scenario;
 use crate::harness::misbehave::{echo, echoes};
 
-/// Lets a task of a model in thread mode end the server. Returns the signal, the exit code and the last lines of the log.
+/// Runs a task of a model in thread mode that terminates the server. Returns the signal, the exit code and the last lines of the log.
 fn end_server(
     scenario: Scenario,
     task: &str,
@@ -55,7 +55,7 @@ fn a_crash_in_thread_mode_names_the_thread_the_model_and_the_task_and_keeps_its_
 }
 
 #[test]
-fn exit_in_a_plugin_is_reported_and_never_ends_the_server_with_success() {
+fn exit_in_a_plugin_is_reported_and_never_exits_the_server_with_success() {
     for code in [0, 3] {
         let scenario = Scenario::misbehave("", "");
         let (_, ended_with, log) = end_server(
@@ -71,7 +71,7 @@ fn exit_in_a_plugin_is_reported_and_never_ends_the_server_with_success() {
 }
 
 #[test]
-fn a_crash_is_a_line_of_json_if_the_log_is() {
+fn a_crash_is_logged_as_json_if_the_log_is_json() {
     let scenario = Scenario::misbehave("", "").env("INFERENCE_LOG_FORMAT", "json");
     let (_, _, log) = end_server(scenario, "text", json!({"do": "segfault", "value": "last"}));
     let line = log
@@ -86,7 +86,7 @@ fn a_crash_is_a_line_of_json_if_the_log_is() {
 }
 
 #[test]
-fn an_orderly_end_is_not_reported_as_a_crash() {
+fn an_orderly_shutdown_is_not_reported_as_a_crash() {
     let mut server = Scenario::misbehave("", "").start();
     assert_eq!(server.predict("m", "text", &echoes(["a"])).values(), ["a"]);
     server.signal(rustix::process::Signal::TERM);

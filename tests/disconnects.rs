@@ -1,4 +1,4 @@
-//! Clients that go away, at any moment and in great numbers.
+//! Many clients that disconnect at random times.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -13,14 +13,14 @@ use crate::harness::misbehave::echoes;
 use crate::harness::raw::Raw;
 use crate::harness::{Client, Scenario, Server, eventually, rounds, seed};
 
-/// Threads that connect and go away, each its share of the clients.
+/// Number of threads, each of which runs a share of the disconnecting clients.
 const LEAVING: usize = 4;
 
-/// Items of each request.
+/// Number of items in each request.
 const ITEMS: usize = 3;
 
 #[test]
-fn clients_that_leave_at_random_leave_nothing_behind_and_do_no_harm_to_those_that_stay() {
+fn clients_that_disconnect_at_random_leave_nothing_behind_and_do_not_affect_others() {
     let clients = rounds(2_000, 10_000);
     let mut seeds = Rng::with_seed(seed());
     let server = Scenario::misbehave("batch_ms = 1", "max_batch_size = 16").start();
@@ -68,7 +68,7 @@ fn serve_once(server: &Server) {
     assert_eq!((report.value(), report.batch_size()), (&json!("alive"), 1));
 }
 
-/// Asks until the others are gone; how often it was answered, always rightly.
+/// Sends requests and checks replies until the other clients are gone. Returns the number of replies.
 fn stay(client: &Client, number: usize, gone: &AtomicBool) -> usize {
     let mut answered = 0;
     while !gone.load(Ordering::Relaxed) {
@@ -82,8 +82,8 @@ fn stay(client: &Client, number: usize, gone: &AtomicBool) -> usize {
     answered
 }
 
-/// Sends requests, each on its own connection, which is closed or reset after a random part of it, or after all of it. A
-/// connection that is closed right after its request counts as half-closed, and its request is answered.
+/// Sends requests on separate connections, each of which is closed or reset after a random part of the request or after all of it. A
+/// connection that is closed directly after its request counts as half-closed, so its request is served.
 fn leave(server: &Server, mut rng: Rng, clients: usize) {
     let body = json!({"inputs": echoes(0..ITEMS)}).to_string();
     let request = format!(
@@ -104,7 +104,7 @@ fn leave(server: &Server, mut rng: Rng, clients: usize) {
     }
 }
 
-/// A request of one item to a model that is occupied.
+/// Sends a request with one item to a busy model.
 fn queue_one(server: &Server) -> Raw {
     let mut connection = server.connect();
     let body = json!({ "inputs": echoes(["unwanted"]) }).to_string();
@@ -113,11 +113,11 @@ fn queue_one(server: &Server) -> Raw {
     connection
 }
 
-/// How long after its request a client that closes its connection is taken for one that waits for its reply, and more.
+/// Longer than the time after a request in which a closed connection is treated as half-closed.
 const LONGER_THAN_A_HALF_CLOSE: Duration = Duration::from_millis(300);
 
 #[test]
-fn queued_work_is_dropped_when_its_client_closes_the_connection_or_resets_it() {
+fn queued_items_are_dropped_when_their_client_closes_or_resets_the_connection() {
     let server = Scenario::misbehave("", "").start();
     let occupied = server.occupy("m");
     let cancelled = |count| {
@@ -144,7 +144,7 @@ fn queued_work_is_dropped_when_its_client_closes_the_connection_or_resets_it() {
 }
 
 #[test]
-fn a_client_that_leaves_is_noticed_also_if_it_has_sent_further_requests() {
+fn a_disconnect_is_detected_even_if_the_client_has_sent_further_requests() {
     let server = Scenario::misbehave("", "").start();
     let occupied = server.occupy("m");
     let mut connection = queue_one(&server);
@@ -156,8 +156,8 @@ fn a_client_that_leaves_is_noticed_also_if_it_has_sent_further_requests() {
     occupied.release();
 }
 
-/// Every item is counted once: all of those that stayed as a success, and of the gone at most all of them, some as
-/// cancelled.
+/// Asserts that each item is counted once: all items of the remaining clients as successes, and at most all items of the
+/// disconnected clients, some of them as cancelled.
 fn assert_counted(server: &Server, stayed: usize, gone: usize) {
     let metrics = server.metrics();
     let items = |outcome: &str| {

@@ -1,36 +1,30 @@
-//! The pages of the documentation: their commands run as written, and their links lead somewhere.
+//! Tests of the documentation: commands, links and replies.
 
 use std::process::Command;
 
 use crate::harness::plugins::{self, repository};
 use crate::harness::tools;
 
-/// Runs the script that checks the pages, and shows its output if it fails.
+/// Runs the script that checks the pages. Panics with its output if it fails.
 fn readme(arguments: &[&str]) {
     let Some(python) = tools::find("INFERENCE_TEST_PYTHON", &["python3"], "apt-get install python3") else {
         return;
     };
-    let output = Command::new(python)
-        .arg(repository().join(".ci/readme.py"))
-        .args(arguments)
-        .env("INFERENCE_PLUGIN_DIR", plugins::directory())
-        .output()
-        .expect("Python can be started");
-    assert!(
-        output.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
+    tools::run(
+        Command::new(python)
+            .arg(repository().join(".ci/readme.py"))
+            .args(arguments)
+            .env("INFERENCE_PLUGIN_DIR", plugins::directory()),
     );
 }
 
 #[test]
-fn pages_have_working_links_and_every_shell_command_is_run_or_says_why_it_is_not() {
+fn pages_have_working_links_and_all_shell_commands_are_run_or_state_why_not() {
     readme(&["check"]);
 }
 
 #[test]
-fn requests_are_answered_as_the_documentation_says() {
+fn replies_match_the_documentation() {
     if tools::find("INFERENCE_TEST_CURL", &["curl"], "apt-get install curl").is_none() {
         return;
     }

@@ -1,4 +1,4 @@
-//! SIGTERM with clients that keep their connections: each is told to reconnect, and no request is lost.
+//! SIGTERM while clients keep their connections: they are told to reconnect, and no request is lost.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +20,7 @@ fn scenario(server: &str) -> Scenario {
     ))
 }
 
-/// A connection that has had a reply and is kept.
+/// Returns an idle connection that has received a reply.
 fn idle(server: &Server) -> Raw {
     let mut connection = server.connect();
     connection.send(LIVE);
@@ -48,7 +48,7 @@ fn wait_until_refused(address: SocketAddr) {
 }
 
 #[test]
-fn from_sigterm_on_every_reply_says_that_the_connection_closes() {
+fn after_sigterm_every_reply_announces_that_the_connection_closes() {
     let server = scenario("shutdown_delay = \"10m\"").start();
     let occupied = server.occupy("m");
     let mut busy = server.connect();
@@ -90,7 +90,7 @@ fn from_sigterm_on_every_reply_says_that_the_connection_closes() {
 }
 
 #[test]
-fn idle_connections_are_closed_when_the_delay_is_over_and_the_server_ends() {
+fn idle_connections_are_closed_after_the_delay_and_the_server_exits() {
     let mut server =
         scenario("keep_alive = \"10m\"\nshutdown_delay = \"1s\"\ndrain_timeout = \"10m\"").start();
     let mut kept: Vec<Raw> = (0..8).map(|_| idle(&server)).collect();
@@ -108,7 +108,7 @@ fn idle_connections_are_closed_after_keep_alive_if_that_is_shorter_than_the_dela
 }
 
 #[test]
-fn a_request_that_is_on_its_way_when_the_server_stops_accepting_is_answered() {
+fn a_request_in_flight_when_the_server_stops_accepting_is_served() {
     let mut server = scenario("header_timeout = \"10m\"\ndrain_timeout = \"10m\"").start();
     let body = json!({ "inputs": echoes(["late"]) }).to_string();
     let request = format!(
@@ -134,7 +134,7 @@ fn a_request_that_is_on_its_way_when_the_server_stops_accepting_is_answered() {
     assert_eq!(server.wait_for_exit().code(), Some(0));
 }
 
-/// A server on these ports for HTTP and gRPC, which may be those of one before it.
+/// Starts a server on these ports for HTTP and gRPC, which a previous server may have used.
 fn start_at(http: &str, grpc: &str) -> Server {
     scenario("shutdown_delay = \"2s\"\ndrain_timeout = \"60s\"")
         .argument("--port")

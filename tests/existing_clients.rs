@@ -1,6 +1,6 @@
-//! Unchanged clients of other servers: those of Triton, KServe and OpenAI, a load generator and a fuzzer.
+//! Compatibility with unmodified clients of Triton, KServe and OpenAI, a load generator and a fuzzer.
 //!
-//! Each is a script in `tests/clients` that asserts by itself; see [`crate::harness::clients`] for how they are installed.
+//! Each is a script in `tests/clients` with its own assertions. [`crate::harness::clients`] describes their installation.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -10,16 +10,16 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use crate::harness::misbehave::echo;
-use crate::harness::{Scenario, Server, Signal, clients, eventually, misbehave::Batches, plugins};
+use crate::harness::{Scenario, Server, Signal, clients, eventually, misbehave::Batches, plugins, tools};
 
 const ADMIN_KEY: &str = "an-administrator";
 
-/// The models `words` and `m`, over HTTP and gRPC.
+/// Starts a server with the models `words` and `m`, over HTTP and gRPC.
 fn start() -> Server {
     start_with("", "")
 }
 
-/// The same, with more keys for the server and for `m`.
+/// Same as [`start`], with additional keys for the server and for `m`.
 fn start_with(server: &str, model: &str) -> Server {
     crate::harness::plugins::library("misbehave");
     Scenario::new(&format!(
@@ -32,8 +32,8 @@ fn start_with(server: &str, model: &str) -> Server {
     .start()
 }
 
-/// A script that prints a line once it is set up. A test waits for that line before it starts anything that has a deadline,
-/// since on a busy machine Python takes a minute to import its modules.
+/// A script that prints a line when it is ready. Tests wait for that line before they start anything with a deadline, because on a
+/// busy machine Python can take a minute to import its modules.
 struct Script {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -65,7 +65,7 @@ impl Script {
     }
 }
 
-/// A client that is connected over gRPC and sends one command to `m.text` when told to.
+/// A client with a gRPC connection that sends one command to `m.text` on request.
 struct GrpcCaller(Script);
 
 impl GrpcCaller {
@@ -81,7 +81,7 @@ impl GrpcCaller {
         stdin.write_all(b"\n").expect("the script reads it");
     }
 
-    /// The report, or the status and the message of the error.
+    /// Returns the report, or the status and message of the error.
     fn reply(mut self) -> Json {
         let reply = serde_json::from_str(&self.0.read_line()).expect("the script prints JSON");
         self.0.child.wait().expect("Python exits");
@@ -90,13 +90,13 @@ impl GrpcCaller {
 }
 
 #[test]
-fn tritonclient_over_http() {
+fn tritonclient_works_over_http() {
     let server = start();
     clients::run("triton_http.py", &[&server.address().to_string(), ADMIN_KEY]);
 }
 
 #[test]
-fn tritonclient_over_grpc() {
+fn tritonclient_works_over_grpc() {
     let server = start();
     if !clients::run("triton_grpc.py", &[&server.grpc_address().to_string(), ADMIN_KEY]) {
         return;
@@ -116,29 +116,29 @@ fn tritonclient_over_grpc() {
 }
 
 #[test]
-fn the_rest_client_of_kserve() {
+fn the_rest_client_of_kserve_works() {
     let server = start();
     clients::run("kserve_rest.py", &[&server.address().to_string()]);
 }
 
 #[test]
-fn the_grpc_client_of_kserve() {
+fn the_grpc_client_of_kserve_works() {
     let server = start();
     clients::run("kserve_grpc.py", &[&server.grpc_address().to_string()]);
 }
 
 #[test]
-fn the_client_of_openai() {
+fn the_client_of_openai_works() {
     let server = start();
     clients::run("openai_embeddings.py", &[&server.address().to_string()]);
 }
 
-/// Runs perf_analyzer for a hundred requests, and looks at its report.
+/// Runs perf_analyzer with a hundred requests and checks its report.
 fn analyze(model: &str, protocol: &str, address: SocketAddr) {
     let Some(mut command) = clients::perf_analyzer() else {
         return;
     };
-    let output = command
+    command
         .args(["-m", model, "-i", protocol, "-u", &address.to_string()])
         .args([
             "--request-count",
@@ -147,12 +147,8 @@ fn analyze(model: &str, protocol: &str, address: SocketAddr) {
             "2",
             "--shape",
             "numbers:8",
-        ])
-        .output()
-        .expect("perf_analyzer can be started");
-    let report = [output.stdout, output.stderr].concat();
-    let report = String::from_utf8_lossy(&report);
-    assert!(output.status.success(), "{report}");
+        ]);
+    let report = tools::run(&mut command);
     assert!(report.contains("Concurrency: 2, throughput: "), "{report}");
     for complaint in ["error", "fail", "WARNING"] {
         assert!(
@@ -163,7 +159,7 @@ fn analyze(model: &str, protocol: &str, address: SocketAddr) {
 }
 
 #[test]
-fn perf_analyzer_over_http_and_grpc() {
+fn perf_analyzer_works_over_http_and_grpc() {
     let server = start();
     analyze("m.tensor", "http", server.address());
     analyze("m.tensor", "grpc", server.grpc_address());
@@ -206,7 +202,7 @@ fn requests_of_every_protocol_share_batches() {
 }
 
 #[test]
-fn a_grpc_client_that_goes_away_gives_up_its_place() {
+fn a_grpc_client_that_disconnects_frees_its_place_in_the_queue() {
     let server = start();
     let Some(mut grpc) = GrpcCaller::connect(&server, "gone") else {
         return;
@@ -226,7 +222,7 @@ fn a_grpc_client_that_goes_away_gives_up_its_place() {
 }
 
 #[test]
-fn a_full_queue_is_told_over_every_protocol() {
+fn a_full_queue_is_reported_in_every_protocol() {
     let server = start_with("", "\n[models.batching]\nmax_queue_size = 1\n");
     let Some(mut grpc) = GrpcCaller::connect(&server, "grpc") else {
         return;
@@ -253,7 +249,7 @@ fn a_full_queue_is_told_over_every_protocol() {
 }
 
 #[test]
-fn what_was_accepted_over_grpc_is_answered_before_the_end() {
+fn requests_accepted_over_grpc_are_served_before_the_server_exits() {
     let mut server = start();
     let Some(mut grpc) = GrpcCaller::connect(&server, "accepted") else {
         return;
@@ -269,7 +265,7 @@ fn what_was_accepted_over_grpc_is_answered_before_the_end() {
 }
 
 #[test]
-fn more_grpc_connections_than_the_limit_wait_for_their_turn() {
+fn grpc_connections_beyond_the_limit_wait() {
     let server = start_with("max_connections = 1\n", "");
     // What a client of HTTP/2 says first, and a frame without settings; a server that listens answers with its own.
     let connect = || {
@@ -309,12 +305,12 @@ fn open_streams_do_not_delay_the_shutdown() {
 }
 
 #[test]
-fn schemathesis_finds_no_answer_that_is_not_documented() {
+fn schemathesis_finds_no_undocumented_reply() {
     clients::schemathesis(&Scenario::of_the_repository().start());
 }
 
 #[test]
-fn the_kubernetes_manifest_of_the_documentation_is_valid() {
+fn the_kubernetes_manifest_in_the_documentation_is_valid() {
     let Some(mut script) = clients::script("kubernetes_manifest.py", &[]) else {
         return;
     };

@@ -1,5 +1,5 @@
-//! What can go wrong around the process: outputs that cannot be written, few open files, signals from outside. The result is
-//! one line and an exit code, or continued service.
+//! Problems in the environment of the process: outputs that cannot be written, few open files, and signals. The process exits with one
+//! line and an exit code, or keeps serving.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -13,7 +13,7 @@ use crate::harness::{Client, Scenario, Signal, eventually};
 
 const CONFIG: &str = "[[models]]\nname = \"words\"\nplugin = \"template\"\n";
 
-/// Commands that succeed and print something.
+/// Returns commands that succeed and print something.
 fn commands() -> Vec<Vec<String>> {
     let template = library("template").to_string_lossy().into_owned();
     let commands = [
@@ -52,7 +52,7 @@ fn full_disk() -> File {
 }
 
 #[test]
-fn a_reader_that_closes_its_end_ends_every_command_quietly() {
+fn all_commands_exit_quietly_when_their_output_pipe_is_closed() {
     let scenario = Scenario::new(CONFIG);
     for arguments in commands() {
         let (reader, writer) = std::io::pipe().expect("the system has pipes");
@@ -65,7 +65,7 @@ fn a_reader_that_closes_its_end_ends_every_command_quietly() {
 }
 
 #[test]
-fn a_full_disk_is_reported_by_every_command_in_one_line_and_an_exit_code() {
+fn all_commands_report_a_full_disk_in_one_line_and_with_an_exit_code() {
     let scenario = Scenario::new(CONFIG);
     for arguments in commands() {
         let (code, errors) = run(&scenario, &arguments, |command| {
@@ -93,7 +93,7 @@ fn an_error_that_cannot_be_printed_keeps_its_exit_code() {
 }
 
 #[test]
-fn too_few_open_files_are_reported_in_one_line_before_anything_is_served() {
+fn too_few_open_files_are_reported_in_one_line_before_serving() {
     for (limit, isolation) in [
         (16, "thread"),
         (20, "thread"),
@@ -117,7 +117,7 @@ fn too_few_open_files_are_reported_in_one_line_before_anything_is_served() {
 }
 
 #[test]
-fn a_server_with_as_many_open_files_as_it_asks_for_runs_its_processes() {
+fn a_server_with_the_required_number_of_open_files_runs_its_processes() {
     let config = "[server]\nprepare_threads = 2\n\n\
                   [[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\nworkers = 2\n";
     let asked = Scenario::new(config)
@@ -140,7 +140,7 @@ fn a_server_with_as_many_open_files_as_it_asks_for_runs_its_processes() {
 }
 
 #[test]
-fn signals_that_do_not_ask_for_an_end_are_ignored_by_the_server_and_its_processes() {
+fn signals_other_than_termination_are_ignored_by_the_server_and_its_processes() {
     let signals = [
         (Signal::USR1, "SIGUSR1"),
         (Signal::USR2, "SIGUSR2"),
@@ -168,7 +168,7 @@ fn signals_that_do_not_ask_for_an_end_are_ignored_by_the_server_and_its_processe
 }
 
 #[test]
-fn a_log_that_nobody_reads_any_more_does_not_end_the_server() {
+fn a_closed_log_pipe_does_not_terminate_the_server() {
     let scenario = Scenario::new("[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n");
     let mut command = scenario.to_run(&["--config", "models.toml", "--host", "127.0.0.1", "--port", "0"]);
     let mut server = Killed(command.stderr(Stdio::piped()).spawn().expect("it can be started"));
@@ -204,7 +204,7 @@ fn a_log_that_nobody_reads_any_more_does_not_end_the_server() {
 }
 
 #[test]
-fn a_server_that_adopts_orphans_reaps_them_and_passes_signals_on() {
+fn a_server_that_adopts_orphans_reaps_them_and_forwards_signals() {
     let scenario = Scenario::new(
         "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\non_crash = \"fail\"\n",
     );
@@ -230,7 +230,7 @@ fn a_server_that_adopts_orphans_reaps_them_and_passes_signals_on() {
     assert_eq!(server.wait_for_exit().code(), Some(0));
 }
 
-/// The children of a process, and of its children, that have ended and were not reaped.
+/// Returns the descendants of a process that have exited but have not been reaped.
 fn zombies_of(process: i32) -> Vec<i32> {
     let status = |entry: &std::fs::DirEntry| {
         let number: i32 = entry.file_name().to_str()?.parse().ok()?;
@@ -259,7 +259,7 @@ fn zombies_of(process: i32) -> Vec<i32> {
         .collect()
 }
 
-/// A process that does not outlive its test.
+/// A process that is killed on drop.
 struct Killed(Child);
 
 impl Drop for Killed {

@@ -1,11 +1,11 @@
-//! A model that misbehaves harms the batch at hand, and nothing else.
+//! Faults of a model affect only the current batch.
 
 use serde_json::{Value as Json, json};
 
 use crate::harness::misbehave::{echo, echoes, order};
 use crate::harness::{Scenario, Server};
 
-/// Orders that make the batch fail, in the task that obeys them.
+/// Actions that fail the batch, each with a task that supports it.
 const FATAL_TO_THE_BATCH: [(&str, &str); 6] = [
     ("text", "panic"),
     ("text", "panic_twice"),
@@ -16,7 +16,7 @@ const FATAL_TO_THE_BATCH: [(&str, &str); 6] = [
 ];
 
 #[test]
-fn of_three_items_with_a_bad_one_the_two_others_succeed() {
+fn one_failed_item_of_three_does_not_affect_the_others() {
     let server = Scenario::misbehave("", "").start();
     for deed in ["fail_item", "fault_item"] {
         let inputs = json!([echo("first"), order(deed, "second"), echo("third")]);
@@ -35,7 +35,7 @@ fn of_three_items_with_a_bad_one_the_two_others_succeed() {
 }
 
 #[test]
-fn an_item_that_is_not_what_the_task_takes_fails_alone() {
+fn an_item_that_does_not_match_the_task_fails_alone() {
     let server = Scenario::misbehave("", "").start();
     let inputs = json!([echo("first"), {"valu": "second"}, echo("third")]);
     for task in ["text", "prepared"] {
@@ -76,7 +76,7 @@ fn an_item_whose_weight_is_out_of_range_fails_alone_and_the_model_keeps_serving(
 }
 
 #[test]
-fn an_item_that_fails_to_be_prepared_fails_alone() {
+fn an_item_that_fails_in_the_prepare_step_fails_alone() {
     let server = Scenario::misbehave("", "").start();
     for (deed, code) in [
         ("fail_in_prepare", "invalid_input"),
@@ -93,14 +93,14 @@ fn an_item_that_fails_to_be_prepared_fails_alone() {
 }
 
 #[test]
-fn a_request_of_which_every_item_is_refused_has_the_status_of_the_refusal() {
+fn a_request_whose_items_all_fail_has_the_status_of_the_failure() {
     let server = Scenario::misbehave("", "").start();
     let status = |deed: &str| server.predict("m", "text", &json!([order(deed, "only")])).status;
     assert_eq!([status("fail_item"), status("fault_item")], [422, 500]);
 }
 
 #[test]
-fn a_batch_that_fails_as_a_whole_fails_alone_and_the_next_one_succeeds() {
+fn a_failed_batch_does_not_affect_the_next_one() {
     let mut server = Scenario::misbehave("", "").start();
     for (task, deed) in FATAL_TO_THE_BATCH {
         let inputs = json!([echo("first"), order(deed, "second")]);
@@ -115,7 +115,7 @@ fn a_batch_that_fails_as_a_whole_fails_alone_and_the_next_one_succeeds() {
 }
 
 #[test]
-fn what_panics_when_it_is_dropped_does_not_end_the_server() {
+fn a_panic_while_dropping_does_not_terminate_the_server() {
     let mut server = Scenario::misbehave("", "").start();
     // Its batch has been answered by then, or fails; the next one succeeds.
     let reply = server.predict(
@@ -132,7 +132,7 @@ fn what_panics_when_it_is_dropped_does_not_end_the_server() {
 }
 
 #[test]
-fn a_model_that_panics_when_it_is_dropped_is_replaced_all_the_same() {
+fn a_model_that_panics_when_dropped_can_be_replaced() {
     let config = |panics: bool, tag: &str| {
         format!(
             "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n[models.settings]\npanic_in_drop = {panics}\ntag = \"{tag}\"\n"
@@ -150,7 +150,7 @@ fn a_model_that_panics_when_it_is_dropped_is_replaced_all_the_same() {
 }
 
 #[test]
-fn a_batch_that_fails_says_why_to_the_client_and_nothing_about_the_machine() {
+fn clients_see_why_a_batch_failed_and_no_details_of_the_machine() {
     let server = Scenario::misbehave("", "").start();
     let bodies: Vec<String> = FATAL_TO_THE_BATCH
         .iter()
@@ -171,7 +171,7 @@ fn assert_without_paths(server: &Server, bodies: &[String]) {
 }
 
 #[test]
-fn two_models_of_one_plugin_do_not_share_their_faults_or_their_settings() {
+fn two_models_of_one_plugin_share_neither_faults_nor_settings() {
     let server = Scenario::new(
         "[[models]]\nname = \"a\"\nplugin = \"misbehave\"\n[models.settings]\ntag = \"A\"\n\n\
          [[models]]\nname = \"b\"\nplugin = \"misbehave\"\n[models.settings]\ntag = \"B\"\n",
@@ -190,7 +190,7 @@ fn two_models_of_one_plugin_do_not_share_their_faults_or_their_settings() {
 }
 
 #[test]
-fn what_a_plugin_logs_is_in_the_log_of_the_server_with_the_name_of_its_model() {
+fn log_records_of_a_plugin_are_in_the_servers_log_with_the_name_of_the_model() {
     let server = Scenario::misbehave("", "").start();
     server
         .predict(
@@ -204,7 +204,7 @@ fn what_a_plugin_logs_is_in_the_log_of_the_server_with_the_name_of_its_model() {
 }
 
 #[test]
-fn the_panic_of_a_plugin_is_in_the_log_with_the_name_of_its_model() {
+fn a_panic_of_a_plugin_is_in_the_log_with_the_name_of_the_model() {
     let server = Scenario::misbehave("", "").start();
     server
         .predict("m", "text", &json!([order("panic", 1)]))

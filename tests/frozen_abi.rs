@@ -1,14 +1,14 @@
-//! The plugin ABI is frozen at 1.0: what was built then loads in every later server.
+//! The plugin ABI is frozen at 1.0: plugins built for it load in every later server.
 
 use serde_json::json;
 
 use crate::harness::Scenario;
 use crate::harness::plugins::repository;
 
-/// `plugins/template` as it was when the ABI was frozen; see the README beside it.
+/// `plugins/template` as built when the ABI was frozen; see the README in its directory.
 #[cfg(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu"))]
 #[test]
-fn a_plugin_that_was_built_for_version_1_0_still_serves() {
+fn a_plugin_built_for_version_1_0_can_be_served() {
     let plugin = repository().join("tests/fixtures/abi-1.0/libtemplate.so");
     let server = Scenario::new(&format!(
         "[[models]]\nname = \"old\"\nplugin = \"{}\"\n[models.settings]\nshortest_word = 3\n",

@@ -1,7 +1,7 @@
-//! Whatever bytes a client sends, each decoder of the server's own gives a result or an error, never a panic, and takes memory
-//! in proportion to what was sent.
+//! Fuzz tests of the server's own decoders: any input results in a value or an error, never in a panic, and memory is proportional to
+//! the size of the input.
 //!
-//! Each runs for a moment among the other tests, and for `INFERENCE_FUZZ_SECONDS` where that is set:
+//! Each test is short by default. `INFERENCE_FUZZ_SECONDS` sets its duration:
 //!
 //! ```sh
 //! INFERENCE_FUZZ_SECONDS=600 cargo nextest run -p inference-server --test integration fuzz::
@@ -28,10 +28,10 @@ use serde_json::Value as Json;
 
 const LIMITS: BodyLimits = BodyLimits { items: 64, depth: 16 };
 
-/// Most memory that a process which does nothing but decode small inputs may have had, in kilobytes.
+/// Maximum peak memory in kilobytes of a process that only decodes small inputs.
 const MEMORY: u64 = 512 << 10;
 
-/// Runs `check` on values of `strategy` until the time is up.
+/// Runs `check` on values of `strategy` for the configured duration.
 fn fuzz<S: Strategy>(strategy: &S, check: impl Fn(S::Value)) {
     let seconds = std::env::var("INFERENCE_FUZZ_SECONDS").ok();
     let time = seconds.map_or(Duration::from_millis(300), |seconds| {
@@ -89,7 +89,7 @@ fn sequence(mut task: TaskManifest) -> TaskManifest {
     task
 }
 
-/// Tasks of every kind.
+/// Returns tasks of all kinds.
 fn tasks() -> impl Strategy<Value = TaskManifest> {
     prop_oneof![
         Just(task(Kind::Tensors, "FP32", &[2])),
@@ -104,7 +104,7 @@ fn tasks() -> impl Strategy<Value = TaskManifest> {
     ]
 }
 
-/// Pieces of requests, put together at random: nearly right more often than bytes at random would be.
+/// Returns random sequences of request fragments, which are more often almost valid than random bytes.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let words = [
         "{",
@@ -152,7 +152,7 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(prop_oneof![8 => word, 1 => noise], 0..48).prop_map(|pieces| pieces.concat())
 }
 
-/// A request that is right but for one number or name, and bytes behind it.
+/// Returns a request that is valid except for one number or name, with trailing bytes.
 fn requests() -> impl Strategy<Value = (Vec<u8>, usize)> {
     let names = proptest::sample::select(vec!["x", "x.0", "x.1", "TEXT", "BYTES", "JSON", "y", ""]);
     let dtypes = proptest::sample::select(vec!["FP32", "UINT8", "BYTES", "FP16", "FLOAT"]);
@@ -191,7 +191,7 @@ fn requests() -> impl Strategy<Value = (Vec<u8>, usize)> {
 }
 
 #[test]
-fn binary_framing() {
+fn binary_framing_never_panics() {
     let noise = (pieces(), 0usize..200);
     let request = prop_oneof![3 => requests(), 1 => noise];
     fuzz(
@@ -214,7 +214,7 @@ fn binary_framing() {
 }
 
 #[test]
-fn byte_strings_of_tensors() {
+fn decoding_byte_strings_of_tensors_never_panics() {
     let element = proptest::collection::vec(any::<u8>(), 0..9);
     let whole = proptest::collection::vec(element, 0..9).prop_map(|elements| {
         let prefixed = |element: &Vec<u8>| [&(element.len() as u32).to_le_bytes()[..], element].concat();
@@ -252,7 +252,7 @@ fn byte_strings_of_tensors() {
 }
 
 #[test]
-fn base64() {
+fn decoding_base64_never_panics() {
     let bytes = proptest::collection::vec(any::<u8>(), 0..64);
     let text = proptest::collection::vec(
         prop_oneof![9 => proptest::char::range('+', 'z'), 1 => any::<char>()],
@@ -275,7 +275,7 @@ fn base64() {
 }
 
 #[test]
-fn data_uris() {
+fn parsing_data_uris_never_panics() {
     let bytes = proptest::collection::vec(any::<u8>(), 0..64);
     let noise = "(data:)?[a-z/]{0,12}(;[a-z=;]{0,9})?(;base64)?,?[A-Za-z0-9+/=,;]{0,40}";
     fuzz(
@@ -296,7 +296,7 @@ fn data_uris() {
 }
 
 #[test]
-fn splitting_of_json() {
+fn splitting_json_never_panics() {
     let documents = prop_oneof![
         any::<i32>().prop_map(|number| number.to_string()),
         "\"[a-zA-Z \\\\\\\\n\\[\\]{},:]{0,12}\"",
@@ -343,7 +343,7 @@ fn splitting_of_json() {
 }
 
 #[test]
-fn numbers_of_json() {
+fn parsing_json_numbers_never_panics() {
     let number = prop_oneof![
         any::<f64>()
             .prop_filter("JSON has no other", |float| float.is_finite())

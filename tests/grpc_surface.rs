@@ -1,4 +1,4 @@
-//! What the gRPC side does before and after a message is read.
+//! gRPC behavior before and after a message is read.
 
 use hyper::body::Bytes;
 
@@ -6,7 +6,7 @@ use crate::harness::Scenario;
 use crate::harness::grpc::{self, Grpc};
 
 #[tokio::test]
-async fn a_client_without_a_key_is_refused_before_its_message_has_come() {
+async fn a_client_without_a_key_is_rejected_before_it_has_sent_its_message() {
     let server = Scenario::new(
         "[server]\ngrpc_port = 0\napi_keys = [\"a-key-of-a-client\"]\n\n\
          [[models]]\nname = \"t\"\nplugin = \"template\"\n",
@@ -34,7 +34,7 @@ async fn a_client_without_a_key_is_refused_before_its_message_has_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_goes_away_is_counted_as_one_that_cancelled() {
+async fn a_client_that_disconnects_is_counted_as_cancelled() {
     let server = Scenario::misbehave("", "")
         .argument("--grpc-port")
         .argument("0")
@@ -53,7 +53,7 @@ async fn a_client_that_goes_away_is_counted_as_one_that_cancelled() {
 }
 
 #[tokio::test]
-async fn a_method_that_does_not_exist_is_answered_with_a_message() {
+async fn an_unknown_method_is_rejected_with_a_message() {
     let server =
         Scenario::new("[server]\ngrpc_port = 0\n\n[[models]]\nname = \"t\"\nplugin = \"template\"\n").start();
     let mut client = Grpc::connect(server.grpc_address()).await;

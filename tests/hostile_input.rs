@@ -1,4 +1,4 @@
-//! Input of people who mean harm, and of programs that are broken: refused, bounded, and nobody else notices.
+//! Malicious or malformed input is rejected with bounded resources and does not affect other clients.
 
 use std::io::Write;
 
@@ -31,14 +31,14 @@ fn post(server: &Server, body: impl Into<Vec<u8>>) -> Reply {
     server.request("POST", ECHO).body("application/json", body).send()
 }
 
-/// A request of exactly so many bytes.
+/// Returns a request with exactly this number of bytes.
 fn request_of(bytes: usize) -> String {
     let frame = "{\"inputs\":[\"\"]}";
     format!("{{\"inputs\":[\"{}\"]}}", "x".repeat(bytes - frame.len()))
 }
 
 #[test]
-fn a_body_of_the_limit_is_served_and_one_byte_more_is_refused() {
+fn a_body_of_the_maximum_size_is_accepted_and_one_byte_more_is_rejected() {
     let mut server = start("max_body_size = \"100KiB\"");
     let limit = 100 << 10;
     for bytes in [limit - 1, limit] {
@@ -93,7 +93,7 @@ fn a_body_in_very_many_chunks_is_served() {
 }
 
 #[test]
-fn an_announced_length_that_is_too_large_is_refused_before_the_body_is_sent() {
+fn a_content_length_above_the_limit_is_rejected_before_the_body_is_sent() {
     let mut server = start("");
     for length in ["100000000000", "18446744073709551615"] {
         let mut connection = server.connect();
@@ -124,7 +124,7 @@ fn a_compressed_body_is_served() {
 }
 
 #[test]
-fn a_small_body_that_unpacks_to_a_huge_one_is_refused_with_bounded_memory() {
+fn a_compression_bomb_is_rejected_with_bounded_memory() {
     let mut server = start("max_body_size = \"8MiB\"");
     // 512 MiB of spaces, in parts that are alike: a compressed stream may be one after the other.
     let bomb = gzip(&vec![b' '; 1 << 20]).repeat(512);
@@ -140,7 +140,7 @@ fn a_small_body_that_unpacks_to_a_huge_one_is_refused_with_bounded_memory() {
 }
 
 #[test]
-fn the_limit_of_a_compressed_body_holds_to_the_byte_for_what_it_unpacks_to() {
+fn the_size_limit_applies_to_the_decompressed_body() {
     let mut server = start("max_body_size = \"100KiB\"");
     let limit = 100 << 10;
     let statuses = [limit - 1, limit, limit + 1].map(|bytes| {
@@ -153,7 +153,7 @@ fn the_limit_of_a_compressed_body_holds_to_the_byte_for_what_it_unpacks_to() {
 }
 
 #[test]
-fn a_bomb_in_deflate_is_refused_too_and_what_is_packed_twice_is_not_unpacked_twice() {
+fn a_deflate_bomb_is_rejected_and_nested_compression_is_not_decompressed() {
     let mut server = start("max_body_size = \"1MiB\"");
     let mut zlib = ZlibEncoder::new(Vec::new(), Compression::best());
     zlib.write_all(&vec![b' '; 64 << 20])
@@ -173,7 +173,7 @@ fn a_bomb_in_deflate_is_refused_too_and_what_is_packed_twice_is_not_unpacked_twi
 }
 
 #[test]
-fn a_compressed_body_that_is_broken_is_refused() {
+fn a_corrupt_compressed_body_is_rejected() {
     let mut server = start("");
     let whole = gzip(br#"{"inputs":["packed"]}"#);
     for body in [b"no gzip at all".to_vec(), whole[..whole.len() / 2].to_vec()] {
@@ -189,7 +189,7 @@ fn a_compressed_body_that_is_broken_is_refused() {
 }
 
 #[test]
-fn json_that_is_nested_a_thousand_deep_is_refused_and_a_million_deep_as_well() {
+fn json_nested_a_thousand_or_a_million_levels_deep_is_rejected() {
     let mut server = start("");
     for depth in [1000, 1_000_000] {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
@@ -206,7 +206,7 @@ fn json_that_is_nested_a_thousand_deep_is_refused_and_a_million_deep_as_well() {
 }
 
 #[test]
-fn numbers_that_json_does_not_have_are_refused() {
+fn numbers_that_are_not_valid_json_are_rejected() {
     let mut server = Scenario::misbehave("", "").start();
     for number in ["NaN", "Infinity", "-Infinity", "1e999", "0x10", "01", "--1"] {
         let body = format!("{{\"inputs\":[{{\"numbers\":[{number}]}}]}}");
@@ -232,7 +232,7 @@ fn numbers_that_json_does_not_have_are_refused() {
 }
 
 #[test]
-fn text_that_is_not_utf_8_is_refused_with_the_place_of_the_bad_byte() {
+fn text_that_is_not_utf_8_is_rejected_with_the_position_of_the_invalid_byte() {
     let mut server = start("");
     let (code, message) = post(&server, b"{\"inputs\":[\"\xff\xfe\"]}".to_vec())
         .expect(400)
@@ -248,7 +248,7 @@ fn text_that_is_not_utf_8_is_refused_with_the_place_of_the_bad_byte() {
 }
 
 #[test]
-fn names_that_climb_out_of_their_folder_are_unknown_names() {
+fn names_with_path_traversal_are_unknown_names() {
     let mut server = start("");
     for name in [
         "..",
@@ -285,7 +285,7 @@ fn names_that_climb_out_of_their_folder_are_unknown_names() {
 }
 
 #[test]
-fn a_very_long_name_does_not_come_back_whole() {
+fn a_very_long_name_is_truncated_in_the_error() {
     let mut server = start("");
     let name = "n".repeat(8000);
     let reply = server.get(&format!("/v1/models/{name}")).expect(404);
@@ -294,7 +294,7 @@ fn a_very_long_name_does_not_come_back_whole() {
     assert_well(&mut server);
 }
 
-/// Sends a head, and says how it was answered; `None` if the connection was closed instead.
+/// Sends a head and returns the reply, or `None` if the connection was closed instead.
 fn send_head(server: &Server, head: &[u8]) -> Option<RawReply> {
     let mut connection = server.connect();
     let _ = connection.try_send(head);
@@ -302,7 +302,7 @@ fn send_head(server: &Server, head: &[u8]) -> Option<RawReply> {
 }
 
 #[test]
-fn a_head_that_is_huge_is_refused_or_its_connection_closed() {
+fn a_huge_head_is_rejected_or_its_connection_is_closed() {
     let mut server = start("");
     let long = format!(
         "GET /livez HTTP/1.1\r\nhost: test\r\nx-long: {}\r\n\r\n",
@@ -323,7 +323,7 @@ fn a_head_that_is_huge_is_refused_or_its_connection_closed() {
 }
 
 #[test]
-fn a_head_that_is_malformed_is_refused_or_its_connection_closed() {
+fn a_malformed_head_is_rejected_or_its_connection_is_closed() {
     let mut server = start("");
     let heads: [&[u8]; 12] = [
         b"\r\n\r\n\r\n\r\n",
@@ -355,7 +355,7 @@ fn a_head_that_is_malformed_is_refused_or_its_connection_closed() {
 }
 
 #[test]
-fn shapes_of_tensors_that_make_no_sense_are_refused() {
+fn invalid_tensor_shapes_are_rejected() {
     let mut server = Scenario::misbehave("", "").start();
     let inputs = [
         json!({"numbers": "text"}),
@@ -381,7 +381,7 @@ fn shapes_of_tensors_that_make_no_sense_are_refused() {
 }
 
 #[test]
-fn malformed_bytes_are_not_errors_of_the_server_in_its_log() {
+fn malformed_input_is_not_logged_as_an_error_of_the_server() {
     let mut server = start("grpc_port = 0");
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let head = format!("POST {ECHO} HTTP/1.1\r\nhost: test\r\n");

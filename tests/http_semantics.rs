@@ -1,5 +1,4 @@
-//! HTTP/1.1 as it is specified: each request keeps its own handling of the connection, offers that are not accepted are
-//! ignored, and every method is answered.
+//! HTTP/1.1 semantics: connection handling of each request, upgrades, methods and CORS.
 
 use std::net::SocketAddr;
 
@@ -23,7 +22,7 @@ fn body_of(value: &str) -> String {
     json!({ "inputs": echoes([value]) }).to_string()
 }
 
-/// A request to echo a value, with more header fields.
+/// Returns a request that echoes a value, with additional header fields.
 fn echo(version: &str, fields: &str, value: &str) -> String {
     let body = body_of(value);
     format!(
@@ -32,7 +31,7 @@ fn echo(version: &str, fields: &str, value: &str) -> String {
     )
 }
 
-/// The value that came back.
+/// Returns the echoed value.
 #[track_caller]
 fn value_of(reply: &RawReply) -> Json {
     assert_eq!(reply.status, 200, "{}", reply.text());
@@ -126,7 +125,7 @@ fn each_pipelined_request_keeps_its_own_handling_of_the_connection() {
 }
 
 #[test]
-fn a_request_of_http_1_0_is_answered_and_its_connection_closed() {
+fn an_http_1_0_request_is_served_and_its_connection_is_closed() {
     let server = start("");
     let mut connection = server.connect();
     connection.send(echo("1.0", "", "old"));
@@ -135,7 +134,7 @@ fn a_request_of_http_1_0_is_answered_and_its_connection_closed() {
 }
 
 #[test]
-fn a_client_that_closes_its_sending_half_after_its_requests_is_answered() {
+fn a_client_that_half_closes_after_its_requests_is_served() {
     let server = start("");
     for version in ["1.0", "1.1"] {
         let mut connection = server.connect();
@@ -155,7 +154,7 @@ fn a_client_that_closes_its_sending_half_after_its_requests_is_answered() {
 }
 
 #[test]
-fn a_request_that_ends_early_is_told_so_if_its_client_still_listens() {
+fn a_truncated_request_gets_an_error_if_the_client_still_reads() {
     let server = start("");
     let cut = |request: &str| {
         let mut connection = server.connect();
@@ -211,7 +210,7 @@ fn the_default_health_check_of_haproxy_succeeds() {
 }
 
 #[test]
-fn methods_that_no_route_has_are_answered_and_the_connection_is_kept() {
+fn unknown_methods_are_rejected_and_the_connection_is_kept() {
     let server = start("");
     let mut connection = server.connect();
     for line in [
@@ -347,7 +346,7 @@ fn a_connection_is_kept_after_a_small_body_that_the_route_does_not_read() {
 }
 
 #[test]
-fn a_client_that_is_still_sending_a_body_reads_why_it_was_rejected() {
+fn a_client_that_is_still_sending_its_body_can_read_the_rejection() {
     let server = start("max_body_size = \"1KiB\"");
     let mut connection = server.connect();
     connection.send(format!(
@@ -364,7 +363,7 @@ fn a_client_that_is_still_sending_a_body_reads_why_it_was_rejected() {
     assert_eq!(reply.json()["error"]["code"], "body_too_large");
 }
 
-/// Sends many small requests with OpenJDK's client, whose default settings offer `Upgrade: h2c`.
+/// Sends many small requests with OpenJDK's client, which offers `Upgrade: h2c` by default.
 fn run_java(address: SocketAddr) {
     let install = "apt-get install default-jdk-headless";
     let Some(java) = tools::find("INFERENCE_TEST_JAVA", &["java"], install) else {
@@ -372,21 +371,12 @@ fn run_java(address: SocketAddr) {
     };
     let mut command = std::process::Command::new(java);
     command.arg(clients::source("KeepPosting.java"));
-    let output = command
-        .args([&format!("http://{address}{ECHO}"), &body_of("from Java"), "20000"])
-        .output()
-        .expect("Java can be started");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    eprintln!("{text}");
+    command.args([&format!("http://{address}{ECHO}"), &body_of("from Java"), "20000"]);
+    eprintln!("{}", tools::run(&mut command));
 }
 
 #[test]
-fn every_request_of_the_default_client_of_java_is_answered() {
+fn all_requests_of_the_default_java_client_are_served() {
     if std::env::var_os("INFERENCE_TEST_LONG").is_none() {
         return;
     }

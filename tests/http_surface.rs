@@ -1,4 +1,4 @@
-//! What clients are answered: outputs, errors, and the headers around them.
+//! HTTP replies: outputs, errors and headers.
 
 use std::io::Read;
 
@@ -10,7 +10,7 @@ use crate::harness::{Reply, Scenario, Server};
 pub(crate) const ECHO: &str = "/v1/models/words/tasks/echo/predict";
 pub(crate) const STATS: &str = "/v1/models/words/tasks/stats/predict";
 
-/// One model of the plugin `template`, with a default task and a short route.
+/// Configuration of one model of the plugin `template`, with a default task and a short route.
 pub(crate) fn start() -> Server {
     start_with("")
 }
@@ -28,7 +28,7 @@ pub(crate) fn post(server: &Server, path: &str, content_type: &str, body: &str) 
 }
 
 #[test]
-fn a_list_of_inputs_is_answered_by_a_list_of_outputs() {
+fn a_list_of_inputs_returns_a_list_of_outputs() {
     let server = start();
     let reply = server
         .post(ECHO, &json!({"inputs": ["to be", "", "Grüße 🦀"]}))
@@ -48,7 +48,7 @@ fn a_list_of_inputs_is_answered_by_a_list_of_outputs() {
 }
 
 #[test]
-fn one_input_is_answered_by_one_output() {
+fn a_single_input_returns_a_single_output() {
     let server = start();
     let reply = server.post(ECHO, &json!({"input": "to be"})).expect(200).json();
     assert_eq!(reply["output"], "to be");
@@ -56,7 +56,7 @@ fn one_input_is_answered_by_one_output() {
 }
 
 #[test]
-fn the_default_task_and_short_routes_and_the_v1_protocol_answer_as_well() {
+fn the_default_task_short_routes_and_the_v1_protocol_work() {
     let server = start();
     let document = json!({"text": "to be or not"});
     let default = server
@@ -73,14 +73,14 @@ fn the_default_task_and_short_routes_and_the_v1_protocol_answer_as_well() {
 }
 
 #[test]
-fn text_may_be_sent_as_it_is() {
+fn text_can_be_sent_as_a_plain_body() {
     let server = start();
     let reply = post(&server, ECHO, "text/plain; charset=utf-8", "to be").expect(200);
     assert_eq!(reply.json()["output"], "to be");
 }
 
 #[test]
-fn head_answers_as_get_does_without_the_body() {
+fn head_returns_the_same_headers_as_get_without_a_body() {
     let server = start();
     for path in [
         "/",
@@ -112,7 +112,7 @@ fn head_answers_as_get_does_without_the_body() {
 }
 
 #[test]
-fn a_connection_serves_one_request_after_the_other_and_those_that_are_sent_ahead() {
+fn a_connection_serves_sequential_and_pipelined_requests() {
     let server = start();
     let mut connection = server.connect();
     for round in 0..3 {
@@ -130,7 +130,7 @@ fn a_connection_serves_one_request_after_the_other_and_those_that_are_sent_ahead
 }
 
 #[test]
-fn a_client_that_asks_to_be_told_to_go_on_is_told_so() {
+fn expect_100_continue_is_supported() {
     let server = start();
     let body = "{\"inputs\":[\"waited\"]}";
     let mut connection = server.connect();
@@ -148,7 +148,7 @@ fn a_client_that_asks_to_be_told_to_go_on_is_told_so() {
 }
 
 #[test]
-fn a_request_id_comes_back_and_is_in_errors_and_in_the_log() {
+fn a_request_id_is_in_the_reply_in_errors_and_in_the_log() {
     let server = start();
     let send = |id: &str, body: &Json| {
         server
@@ -167,7 +167,7 @@ fn a_request_id_comes_back_and_is_in_errors_and_in_the_log() {
 }
 
 #[test]
-fn a_request_without_a_harmless_id_gets_one_of_its_own() {
+fn a_request_without_a_valid_id_gets_a_generated_one() {
     let server = start();
     let ids: Vec<String> = ["", "has spaces", "\u{1F980}"]
         .iter()
@@ -190,7 +190,7 @@ fn a_request_without_a_harmless_id_gets_one_of_its_own() {
 }
 
 #[test]
-fn a_prediction_says_where_its_time_went() {
+fn a_prediction_reports_its_queue_and_inference_times() {
     let server = start();
     let reply = server.predict("words", "echo", &json!(["a"])).expect(200);
     let timing = reply.header("server-timing").expect("a prediction is timed");
@@ -200,7 +200,7 @@ fn a_prediction_says_where_its_time_went() {
 }
 
 #[test]
-fn a_large_reply_is_compressed_for_clients_that_ask_for_it() {
+fn a_large_reply_is_compressed_for_clients_that_accept_it() {
     let text = "to be or not to be ".repeat(1000);
     let accepts = |server: &Server| {
         let call = server.request("POST", ECHO).header("accept-encoding", "gzip");
@@ -224,7 +224,7 @@ fn a_large_reply_is_compressed_for_clients_that_ask_for_it() {
 }
 
 #[test]
-fn other_origins_may_not_call_the_server_unless_they_are_configured() {
+fn cross_origin_requests_are_rejected_unless_the_origin_is_configured() {
     let ask = |server: &Server| {
         let reply = server
             .request("GET", "/v1/models")
@@ -288,7 +288,7 @@ fn documentation_can_be_switched_off() {
 }
 
 #[test]
-fn the_log_has_a_line_for_a_request_and_none_for_a_probe() {
+fn requests_are_logged_and_probes_are_not() {
     let server = start();
     server.get("/livez").expect(200);
     server.predict("words", "echo", &json!(["a"])).expect(200);
@@ -301,7 +301,7 @@ fn the_log_has_a_line_for_a_request_and_none_for_a_probe() {
 }
 
 #[test]
-fn the_log_is_json_where_it_is_configured() {
+fn the_log_can_be_configured_as_json() {
     let server = Scenario::new(
         "[logging]\nformat = \"json\"\n\n[[models]]\nname = \"words\"\nplugin = \"template\"\n",
     )
@@ -317,7 +317,7 @@ fn the_log_is_json_where_it_is_configured() {
 }
 
 #[test]
-fn a_client_that_takes_no_encoding_that_there_is_gets_406_as_json() {
+fn a_client_that_accepts_no_supported_encoding_gets_406_as_json() {
     let server = Scenario::misbehave("", "").start();
     let call = server
         .request("GET", "/v1/models")

@@ -1,4 +1,4 @@
-//! `isolation = "process"`: whatever a plugin does to its process, the batch at hand loses time and nothing else.
+//! `isolation = "process"`: a crash of a plugin only affects the current batch.
 
 use serde_json::{Value as Json, json};
 
@@ -6,7 +6,7 @@ use crate::harness::misbehave::{echo, echoes, order};
 use crate::harness::processes::Process;
 use crate::harness::{Scenario, Server, Signal, eventually};
 
-/// What ends a process, the reason that the metrics give, and what the client of the item to blame is told.
+/// Actions that terminate a process, each with the reason in metrics and the error message of the item at fault.
 const WAYS_TO_DIE: [(&str, &str, &str); 6] = [
     ("segfault", "crash", "segmentation fault (SIGSEGV)"),
     ("abort", "crash", "abort (SIGABRT)"),
@@ -16,7 +16,7 @@ const WAYS_TO_DIE: [(&str, &str, &str); 6] = [
     ("hang", "hang", "did not reply within 2 s"),
 ];
 
-/// A model `m` in a process of its own, and beside it a model `other` in another.
+/// Returns a scenario with two models, `m` and `other`, each in its own process.
 fn scenario(keys: &str) -> Scenario {
     Scenario::new(&format!(
         "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\npredict_timeout = \"2s\"\n\
@@ -32,7 +32,7 @@ fn restarts(server: &Server, model: &str, reason: &str) -> u64 {
     )
 }
 
-/// The process that runs a model.
+/// Returns the process that runs a model.
 fn process_of(server: &Server, model: &str) -> Process {
     let outputs = server
         .predict(model, "text", &echoes(["who?"]))
@@ -42,7 +42,7 @@ fn process_of(server: &Server, model: &str) -> Process {
 }
 
 #[test]
-fn a_batch_whose_process_dies_once_is_answered_all_the_same() {
+fn a_batch_is_rerun_after_its_process_dies_once() {
     let server = scenario("").start();
     let other = process_of(&server, "other");
     for (deed, reason, _) in WAYS_TO_DIE {
@@ -62,7 +62,7 @@ fn a_batch_whose_process_dies_once_is_answered_all_the_same() {
 }
 
 #[test]
-fn of_a_batch_that_kills_its_process_every_time_only_the_item_to_blame_fails() {
+fn only_the_item_at_fault_fails_in_a_batch_that_kills_its_process_repeatedly() {
     let server = scenario("").start();
     for task in ["text", "prepared"] {
         for (deed, _, cause) in WAYS_TO_DIE {
@@ -86,7 +86,7 @@ fn of_a_batch_that_kills_its_process_every_time_only_the_item_to_blame_fails() {
 }
 
 #[test]
-fn an_item_that_kills_its_process_on_its_own_is_answered_with_500() {
+fn a_single_item_that_kills_its_process_returns_500() {
     let server = scenario("").start();
     let reply = server.predict("m", "text", &json!([order("segfault", 1)]));
     assert_eq!((reply.status, reply.error().0.as_str()), (500, "model_fault"));
@@ -96,7 +96,7 @@ fn an_item_that_kills_its_process_on_its_own_is_answered_with_500() {
 }
 
 #[test]
-fn with_on_crash_fail_a_batch_is_not_run_again() {
+fn with_on_crash_fail_a_batch_is_not_rerun() {
     let server = scenario("on_crash = \"fail\"").start();
     let reply = server.predict("m", "text", &json!([echo("first"), order("abort", "second")]));
     assert_eq!((reply.status, reply.error().0.as_str()), (500, "model_fault"));
@@ -109,7 +109,7 @@ fn with_on_crash_fail_a_batch_is_not_run_again() {
 }
 
 #[test]
-fn what_is_queued_when_a_process_dies_stays_queued_and_keeps_its_deadline() {
+fn queued_items_survive_the_death_of_a_process_and_keep_their_deadline() {
     let scenario = Scenario::new(
         "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\nrestart_delay = \"10s\"\n\
          max_restart_delay = \"10s\"\n[models.settings]\nload_fault_until = \"loads\"\non_load = \"error\"\n",
@@ -143,7 +143,7 @@ fn what_is_queued_when_a_process_dies_stays_queued_and_keeps_its_deadline() {
 }
 
 #[test]
-fn a_crash_loop_is_visible_refuses_new_requests_and_ends_by_itself() {
+fn a_crash_loop_is_reported_rejects_requests_and_can_recover() {
     let scenario = scenario("[models.settings]\nload_fault_until = \"loads\"\non_load = \"abort\"");
     std::fs::write(scenario.dir().join("loads"), "").expect("the folder is ours");
     let server = scenario.start();
@@ -176,7 +176,7 @@ fn a_crash_loop_is_visible_refuses_new_requests_and_ends_by_itself() {
 }
 
 #[test]
-fn what_is_queued_when_a_crash_loop_is_declared_is_answered_with_503_at_once() {
+fn queued_items_fail_with_503_when_a_crash_loop_is_detected() {
     let scenario = scenario("[models.settings]\nload_fault_until = \"loads\"\non_load = \"error\"");
     std::fs::write(scenario.dir().join("loads"), "").expect("the folder is ours");
     let server = scenario.start();
@@ -213,7 +213,7 @@ fn a_process_that_is_stopped_by_a_signal_counts_as_hanging() {
 }
 
 #[test]
-fn a_process_that_dies_while_nothing_runs_is_replaced() {
+fn a_process_that_dies_while_idle_is_restarted() {
     let server = scenario("").start();
     let process = process_of(&server, "m");
     process.signal(Signal::KILL);
@@ -224,7 +224,7 @@ fn a_process_that_dies_while_nothing_runs_is_replaced() {
 }
 
 #[test]
-fn a_load_that_ends_its_process_is_refused_and_the_server_lives() {
+fn a_load_that_kills_its_process_fails_and_the_server_keeps_running() {
     for (fault, says) in [
         ("segfault", "segmentation fault"),
         ("abort", "abort (SIGABRT)"),
@@ -246,7 +246,7 @@ fn a_load_that_ends_its_process_is_refused_and_the_server_lives() {
 }
 
 #[test]
-fn what_a_process_logs_prints_and_panics_is_in_the_log_of_the_server() {
+fn output_log_records_and_panics_of_a_process_are_in_the_servers_log() {
     let server = scenario("").start();
     let said = |deed: &str| json!([{"do": deed, "message": format!("a word by {deed}")}]);
     server.predict("m", "text", &said("log")).expect(200);
@@ -266,7 +266,7 @@ fn what_a_process_logs_prints_and_panics_is_in_the_log_of_the_server() {
 }
 
 #[test]
-fn what_a_model_of_threads_can_do_wrong_without_a_crash_is_the_same_in_a_process() {
+fn faults_without_a_crash_are_handled_the_same_way_in_threads_and_processes() {
     let server = scenario("").start();
     let process = process_of(&server, "m");
     for deed in ["panic", "panic_twice", "too_few", "too_many", "fail_batch"] {
@@ -291,7 +291,7 @@ fn what_a_model_of_threads_can_do_wrong_without_a_crash_is_the_same_in_a_process
 }
 
 #[test]
-fn payloads_of_every_size_come_through_unharmed() {
+fn payloads_of_all_sizes_are_transferred_unchanged() {
     let server = scenario("").start();
     for numbers in [1, 1000, 20_000, 300_000, 2_000_000] {
         let input: Vec<u32> = (0..numbers).map(|number| number % 1000).collect();
@@ -306,7 +306,7 @@ fn payloads_of_every_size_come_through_unharmed() {
 }
 
 #[test]
-fn a_reload_moves_a_model_between_thread_and_process() {
+fn a_reload_can_move_a_model_between_thread_and_process() {
     let server = scenario("").start();
     let process = process_of(&server, "m");
     let config = |isolation: &str| {

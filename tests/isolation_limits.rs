@@ -1,4 +1,4 @@
-//! What a model's processes may use, and what they are kept from.
+//! Limits and the sandbox of model processes.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -10,14 +10,14 @@ use serde_json::{Value as Json, json};
 use crate::harness::misbehave::{echo, echoes};
 use crate::harness::{Scenario, Server};
 
-/// One model `m` in a process of its own, with these keys and tables.
+/// Returns a scenario with a model `m` in its own process, with these keys and tables.
 fn scenario(keys: &str) -> Scenario {
     Scenario::new(&format!(
         "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\nrestart_delay = \"1ms\"\n{keys}\n"
     ))
 }
 
-/// What an item that does this is told: its report, or its error.
+/// Runs an item and returns its report or its error as text.
 fn told(server: &Server, item: Json) -> String {
     let reply = server.predict("m", "text", &json!([item]));
     match reply.status {
@@ -27,7 +27,7 @@ fn told(server: &Server, item: Json) -> String {
 }
 
 #[test]
-fn a_process_that_takes_more_memory_than_it_may_is_lost_and_replaced() {
+fn a_process_that_exceeds_its_memory_limit_is_killed_and_restarted() {
     let server = scenario("max_memory = \"256MiB\"").start();
     let message = told(&server, json!({"do": "leak", "bytes": 512 << 20}));
     assert!(message.contains("process"), "{message}");
@@ -40,8 +40,8 @@ fn a_process_that_takes_more_memory_than_it_may_is_lost_and_replaced() {
 }
 
 #[test]
-fn a_process_runs_on_as_many_processors_as_it_may_with_as_many_threads_and_its_own_environment() {
-    let server = scenario("cpus = 1\n[models.env]\nCOLOR = \"green\"").start();
+fn cpu_limits_set_the_cpus_and_threads_of_a_process_with_its_own_environment() {
+    let server = scenario("cpus = 1\n[models.env]\nCOLOUR = \"green\"").start();
     assert_eq!(
         told(&server, json!({"do": "describe", "message": "COLOR"})),
         "done"
@@ -50,7 +50,7 @@ fn a_process_runs_on_as_many_processors_as_it_may_with_as_many_threads_and_its_o
 }
 
 #[test]
-fn without_limits_a_process_has_what_the_server_has() {
+fn without_limits_a_process_has_the_resources_of_the_server() {
     let server = scenario("").start();
     let all = std::thread::available_parallelism().expect("Linux says").get();
     assert_eq!(
@@ -63,7 +63,7 @@ fn without_limits_a_process_has_what_the_server_has() {
 }
 
 #[test]
-fn a_process_in_the_sandbox_has_no_network_and_changes_files_in_its_own_folder_only() {
+fn a_sandboxed_process_has_no_network_and_writes_only_to_its_own_directory() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a network");
     let address = listener.local_addr().expect("it is bound").to_string();
     for (sandbox, expected) in [("off", "done"), ("on", "refused: PermissionDenied")] {
@@ -91,7 +91,7 @@ fn a_process_in_the_sandbox_has_no_network_and_changes_files_in_its_own_folder_o
 }
 
 #[test]
-fn a_plugin_is_in_the_sandbox_before_its_first_line_runs() {
+fn a_plugin_is_sandboxed_before_its_code_runs() {
     for (sandbox, may_write) in [("off", true), ("on", false)] {
         let folder = tempfile::tempdir().expect("the temporary folder can be written");
         let (trace, library) = (folder.path().join("trace"), folder.path().join("libwriter.so"));
@@ -112,7 +112,7 @@ fn a_plugin_is_in_the_sandbox_before_its_first_line_runs() {
     }
 }
 
-/// Makes a shared library of C code.
+/// Compiles C code to a shared library.
 fn compile(code: &str, library: &Path) {
     let mut compiler = Command::new("cc")
         .args(["-shared", "-fPIC", "-xc", "-", "-o"])
@@ -127,7 +127,7 @@ fn compile(code: &str, library: &Path) {
 }
 
 #[test]
-fn the_scratch_folder_of_a_sandbox_is_the_temporary_folder_and_goes_with_the_process() {
+fn the_scratch_directory_of_a_sandbox_is_its_temporary_directory_and_is_removed_with_the_process() {
     let server = scenario("sandbox = \"on\"").start();
     assert_eq!(
         told(&server, json!({"do": "describe", "message": "TMPDIR"})),
@@ -145,7 +145,7 @@ fn the_scratch_folder_of_a_sandbox_is_the_temporary_folder_and_goes_with_the_pro
 }
 
 #[test]
-fn processors_that_the_machine_does_not_have_are_an_error_at_load() {
+fn nonexistent_cpus_are_a_load_error() {
     let mut server = scenario("cpus = [1000]").start_unready();
     let line = server.wait_for_log("`cpus` names 1000");
     assert!(
@@ -161,7 +161,7 @@ fn processors_that_the_machine_does_not_have_are_an_error_at_load() {
 }
 
 #[test]
-fn limits_without_a_process_are_refused_with_the_line_to_add() {
+fn limits_without_process_isolation_are_rejected_with_the_line_to_add() {
     let scenario = Scenario::new(
         "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nmax_memory = \"1GiB\"\ncpus = 1\nsandbox = \"on\"\n\
          [models.env]\nA = \"b\"\n",

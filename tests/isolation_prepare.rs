@@ -1,4 +1,4 @@
-//! Items of models in processes are prepared there too, and it does not matter to the client in which one.
+//! The prepare step in model processes.
 
 use serde_json::{Value as Json, json};
 
@@ -38,7 +38,7 @@ fn the_weights_of_prepared_items_are_known_before_their_batch_is_formed() {
 }
 
 #[test]
-fn an_item_that_kills_its_process_while_it_is_prepared_fails_alone() {
+fn an_item_that_kills_its_process_in_the_prepare_step_fails_alone() {
     let server = scenario(1).start();
     for deed in ["abort_in_prepare", "hang_in_prepare"] {
         let inputs = json!([echo(1), echo(2), order(deed, 3), echo(4), echo(5), echo(6)]);
@@ -59,7 +59,7 @@ fn an_item_that_kills_its_process_while_it_is_prepared_fails_alone() {
 }
 
 #[test]
-fn an_item_whose_process_died_while_it_was_prepared_is_prepared_again() {
+fn an_item_whose_process_dies_in_the_prepare_step_is_prepared_again() {
     let server = scenario(1).start();
     for deed in ["abort_in_prepare", "hang_in_prepare"] {
         let mut fatal = order(deed, "survives");
@@ -70,7 +70,7 @@ fn an_item_whose_process_died_while_it_was_prepared_is_prepared_again() {
 }
 
 #[test]
-fn items_that_a_dead_process_had_prepared_are_run_by_its_successor() {
+fn items_prepared_by_a_dead_process_are_run_by_its_replacement() {
     let server = scenario(1).start();
     let fatal =
         json!([{"do": "abort", "once": format!("{}/once", server.dir().display()), "value": "fatal"}]);
@@ -93,7 +93,7 @@ fn items_that_a_dead_process_had_prepared_are_run_by_its_successor() {
 }
 
 #[test]
-fn with_several_processes_every_item_is_answered_wherever_it_was_prepared() {
+fn with_several_processes_items_complete_regardless_of_where_they_were_prepared() {
     let server = scenario(3).start();
     let fatal = json!({"do": "exit", "once": format!("{}/once", server.dir().display()), "value": 0});
     let pending: Vec<_> = (1..=12)

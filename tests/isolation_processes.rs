@@ -1,4 +1,4 @@
-//! The processes of models: as many as configured, none that outlives the server, and nothing that is left of one.
+//! Life cycle of model processes: their number, their end with the server, and cleanup.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ fn pids(server: &Server, concurrency: usize) -> BTreeSet<u64> {
 }
 
 #[test]
-fn as_many_processes_as_workers_take_batches_from_the_one_queue() {
+fn each_worker_has_a_process_and_all_share_one_queue() {
     let server = scenario("workers = 3\n[models.batching]\nmax_batch_size = 1").start();
     assert_eq!(server.processes().len(), 3);
     assert_eq!(
@@ -55,7 +55,7 @@ fn as_many_processes_as_workers_take_batches_from_the_one_queue() {
 }
 
 #[test]
-fn the_loss_of_one_of_several_processes_leaves_the_model_ready() {
+fn losing_one_of_several_processes_leaves_the_model_ready() {
     let server = scenario(
         "workers = 2\n[models.batching]\nmax_batch_size = 1\n[models.settings]\nload_fault_until = \"loads\"\non_load = \"error\"",
     );
@@ -72,7 +72,7 @@ fn the_loss_of_one_of_several_processes_leaves_the_model_ready() {
 }
 
 #[test]
-fn processes_end_with_the_server_however_it_ends() {
+fn processes_exit_with_the_server_even_if_it_is_killed() {
     for signal in [Signal::TERM, Signal::KILL] {
         let mut server = scenario("workers = 2").start();
         let processes = server.processes();
@@ -93,7 +93,7 @@ fn processes_end_with_the_server_however_it_ends() {
 }
 
 #[test]
-fn a_process_that_does_not_want_to_end_is_ended() {
+fn a_process_that_does_not_exit_is_killed() {
     let mut server = Scenario::new(&format!("[server]\ndrain_timeout = \"500ms\"\n{}", config(""))).start();
     let processes = server.processes();
     let _hung = server.in_background(|client| {
@@ -143,7 +143,7 @@ fn a_process_whose_requests_have_all_been_answered_is_killed_at_once_on_shutdown
 }
 
 #[test]
-fn signals_for_the_server_do_not_end_its_processes() {
+fn signals_for_the_server_do_not_terminate_its_processes() {
     let server = scenario("").start();
     let before = server.processes();
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
@@ -155,7 +155,7 @@ fn signals_for_the_server_do_not_end_its_processes() {
 }
 
 #[test]
-fn a_process_has_none_of_the_servers_connections_open() {
+fn a_process_does_not_inherit_the_servers_connections() {
     let server = scenario("workers = 2").start();
     let connection = server.connect();
     server.processes()[0].signal(Signal::KILL);
@@ -171,7 +171,7 @@ fn a_process_has_none_of_the_servers_connections_open() {
     drop(connection);
 }
 
-/// The sockets that a process has open.
+/// Returns the open sockets of a process.
 fn sockets_of(process: i32) -> BTreeSet<String> {
     let entries = std::fs::read_dir(format!("/proc/{process}/fd")).expect("the process lives");
     let targets = entries.flatten().filter_map(|entry| {
@@ -209,7 +209,7 @@ fn a_thousand_restarts_leave_nothing_behind() {
     server.shut_down();
 }
 
-/// Waits until the server has no more threads and open files than `before`: what it ends may need a moment.
+/// Waits until the server has no more threads and open files than `before`, since exiting can take a moment.
 #[track_caller]
 fn wait_until_no_more_is_held(server: &Server, before: (u64, u64)) {
     eventually("what was held to be given back", || {
@@ -219,7 +219,7 @@ fn wait_until_no_more_is_held(server: &Server, before: (u64, u64)) {
     });
 }
 
-/// What the allocator may keep, however often a model is reloaded.
+/// Maximum memory that the allocator retains, regardless of the number of reloads.
 const SLACK: u64 = 4 << 20;
 
 #[test]
@@ -228,8 +228,8 @@ fn reloads_of_a_model_in_processes_leave_nothing_behind() {
     assert!(grown < SLACK, "{grown} bytes more than before");
 }
 
-/// A library that was opened is never closed. One that was built for release leaves 75 kB behind, one for tests twice that;
-/// and the more there are, the longer the system takes to end the process.
+/// An opened library is never closed. A release build occupies 75 kB, a debug build twice that, and many of them make exiting the
+/// process slow.
 #[test]
 fn reloads_of_a_model_in_a_thread_leave_little_behind() {
     let reloads = rounds(30, 300);
@@ -238,7 +238,7 @@ fn reloads_of_a_model_in_a_thread_leave_little_behind() {
     assert!(grown < SLACK + left, "{grown} bytes more than before");
 }
 
-/// By how many bytes the server's memory grows with so many reloads, after some more that are not counted.
+/// Returns by how many bytes the server's memory grows with this number of reloads, after some warm-up reloads.
 fn growth_by_reloads(isolation: &str, reloads: usize) -> u64 {
     const UNCOUNTED: usize = 10;
     let config = |number: usize| {

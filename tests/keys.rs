@@ -1,4 +1,4 @@
-//! Which requests need which key.
+//! Keys that requests require.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::harness::{Scenario, Server};
 const CLIENT_KEY: &str = "a-key-of-a-client";
 const ADMIN_KEY: &str = "the-key-of-the-admin";
 
-/// Paths that operators may choose and that look like the server's own.
+/// Paths that operators can choose and that resemble the server's own.
 const LOOKALIKES: [&str; 15] = [
     "/docs-of-mine",
     "/docs.html",
@@ -28,7 +28,7 @@ const LOOKALIKES: [&str; 15] = [
     "/text",
 ];
 
-/// One model for each of [`LOOKALIKES`].
+/// Starts a server with one model for each of [`LOOKALIKES`].
 fn start(server: &str) -> Server {
     let mut config =
         format!("[server]\napi_keys = [\"{CLIENT_KEY}\"]\nadmin_key = \"{ADMIN_KEY}\"\n{server}\n");
@@ -45,7 +45,7 @@ fn with_key<'a>(call: Call<'a>, key: &str) -> Call<'a> {
 }
 
 #[test]
-fn a_task_at_a_path_that_resembles_an_open_one_needs_a_key() {
+fn a_task_at_a_path_that_resembles_a_public_one_requires_a_key() {
     for docs in ["docs = true", "docs = false"] {
         let server = start(docs);
         for route in LOOKALIKES {
@@ -62,7 +62,7 @@ fn a_task_at_a_path_that_resembles_an_open_one_needs_a_key() {
 }
 
 #[test]
-fn health_metrics_and_documentation_need_no_key_however_their_path_is_written() {
+fn health_metrics_and_documentation_require_no_key_in_any_spelling_of_their_path() {
     let server = start("");
     for path in [
         "/",
@@ -103,14 +103,14 @@ fn health_metrics_and_documentation_need_no_key_however_their_path_is_written() 
 }
 
 #[test]
-fn a_task_is_found_at_its_path_however_that_is_written() {
+fn a_task_is_found_in_any_spelling_of_its_path() {
     let server = start("");
     let call = server.request("POST", "/t%65xt").json(&json!({"input": "a"}));
     with_key(call, CLIENT_KEY).send().expect(200);
 }
 
 #[test]
-fn documentation_that_is_not_served_is_not_found_and_needs_a_key() {
+fn disabled_documentation_is_not_found_and_requires_a_key() {
     let server = start("docs = false");
     for path in ["/docs", "/docs/", "/docs/x", "/openapi.json"] {
         server.get(path).expect(401);
@@ -121,7 +121,7 @@ fn documentation_that_is_not_served_is_not_found_and_needs_a_key() {
 }
 
 #[test]
-fn a_client_key_is_forbidden_where_the_admin_key_is_needed() {
+fn a_client_key_is_forbidden_on_routes_that_require_the_admin_key() {
     let server = start("");
     for order in ["unload", "load"] {
         let path = format!("/v2/repository/models/m0/{order}");

@@ -1,4 +1,4 @@
-//! Models that do not load at start: never ready, with the reason shown, and repaired by SIGHUP.
+//! Models that fail to load at startup: they are not ready, show the reason, and are loaded by SIGHUP after a fix.
 
 use serde_json::{Value as Json, json};
 
@@ -12,7 +12,7 @@ fn config(settings: &str) -> String {
     )
 }
 
-/// Waits until the model has failed; what `/v1/models/m` says of it.
+/// Waits until the model has failed and returns its entry in `/v1/models/m`.
 #[track_caller]
 fn failed(server: &Server) -> Json {
     eventually("the model to have failed", || match server.model("m") {
@@ -22,7 +22,7 @@ fn failed(server: &Server) -> Json {
 }
 
 #[test]
-fn a_model_whose_warm_up_fails_is_never_ready_and_the_reason_is_shown() {
+fn a_model_whose_warm_up_fails_is_not_ready_and_shows_the_reason() {
     let server = Scenario::new(&config("fail_warm_up = true")).start_unready();
     let model = failed(&server);
     assert_eq!(model["ready"], false);
@@ -44,7 +44,7 @@ fn a_model_whose_warm_up_fails_is_never_ready_and_the_reason_is_shown() {
 }
 
 #[test]
-fn a_model_that_fails_does_not_hold_up_the_others() {
+fn a_failed_model_does_not_delay_the_others() {
     let server = Scenario::new(&config("on_load = \"panic\"")).start_unready();
     failed(&server);
     eventually("the other model to serve", || {
@@ -56,7 +56,7 @@ fn a_model_that_fails_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn a_plugin_that_panics_or_fails_while_it_loads_says_why_and_the_server_lives() {
+fn a_plugin_that_panics_or_fails_while_loading_is_reported_and_the_server_keeps_running() {
     for fault in ["panic", "error"] {
         let mut server = Scenario::new(&config(&format!("on_load = \"{fault}\""))).start_unready();
         let model = failed(&server);
@@ -84,7 +84,7 @@ fn a_failed_model_is_repaired_by_a_reload() {
 }
 
 #[test]
-fn while_a_model_loads_the_server_answers_and_says_that_it_is_not_ready() {
+fn while_a_model_loads_the_server_responds_and_is_not_ready() {
     let server = Scenario::new(&config("on_load = \"slow\"\nload_ms = 60000")).start_unready();
     server.get("/livez").expect(200);
     assert_eq!(server.get("/readyz").expect(503).json(), json!({"ready": false}));
@@ -98,14 +98,14 @@ fn while_a_model_loads_the_server_answers_and_says_that_it_is_not_ready() {
 }
 
 #[test]
-fn a_server_without_models_is_ready_and_says_what_to_do() {
+fn a_server_without_models_is_ready_and_logs_what_to_do() {
     let server = Scenario::new("").start();
     server.wait_for_log("no models are configured");
     assert_eq!(server.get("/v1/models").expect(200).json()["data"], json!([]));
 }
 
 #[test]
-fn a_configuration_with_errors_ends_the_start_with_code_two_and_every_error() {
+fn an_invalid_configuration_exits_with_code_two_and_all_errors() {
     let scenario = Scenario::new("[server]\nprot = 1\n\n[[models]]\nname = \"m\"\n");
     let output = scenario.run(&["--config", "models.toml"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -121,7 +121,7 @@ fn a_configuration_with_errors_ends_the_start_with_code_two_and_every_error() {
 }
 
 #[test]
-fn a_port_that_is_taken_ends_the_start_with_an_error_that_names_it() {
+fn a_port_in_use_is_a_startup_error_that_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let port = taken.local_addr().expect("it has an address").port().to_string();
     let scenario = Scenario::new("");

@@ -1,6 +1,6 @@
-//! Tests of the whole product: the real executable, real plugins, real sockets.
+//! Integration tests with the real executable, real plugins and real sockets.
 //!
-//! Each module is one promise to users. What they need to be run is in [`harness`].
+//! Each module tests one promise to users. [`harness`] contains what they share.
 
 mod harness;
 

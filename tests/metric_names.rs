@@ -1,4 +1,4 @@
-//! The metrics that operators build on: their names, and that they are there from the start.
+//! Names and labels of metrics, which exist from the start.
 
 use std::fmt::Write;
 
@@ -10,8 +10,7 @@ fn start() -> Server {
     Scenario::new("[[models]]\nname = \"words\"\nplugin = \"template\"\n").start()
 }
 
-/// The families that the server promises, with their types and labels; what the operating system says of the process is
-/// not ours to promise.
+/// Returns the families with their types and labels, except those about the process, which depend on the operating system.
 fn promised(metrics: &Metrics) -> String {
     let mut text = String::new();
     for (family, (kind, labels)) in metrics.families() {
@@ -39,23 +38,7 @@ fn a_request_adds_the_metrics_of_its_route_and_no_others() {
 }
 
 #[test]
-fn a_scrape_does_not_change_any_metric_of_the_server() {
-    let server = start();
-    let scrape = || -> Vec<String> {
-        let metrics = server.metrics();
-        let samples = metrics.samples().iter();
-        samples
-            .filter(|(name, ..)| !name.starts_with("process_"))
-            .map(|(name, labels, value)| format!("{name}{labels:?} {value}"))
-            .collect()
-    };
-    let first = scrape();
-    assert!(!first.is_empty());
-    assert_eq!(scrape(), first);
-}
-
-#[test]
-fn everything_about_a_task_is_zero_before_its_first_request() {
+fn all_metrics_of_a_task_are_zero_before_its_first_request() {
     let server = start();
     let metrics = server.metrics();
     for (name, labels, value) in metrics.samples() {
@@ -85,7 +68,7 @@ fn memory_of_the_process_is_among_the_metrics() {
 }
 
 #[test]
-fn clients_cannot_make_up_labels() {
+fn clients_cannot_create_label_values() {
     let server = start();
     let before = server.metrics().samples().len();
     for number in 0..20 {
@@ -110,7 +93,7 @@ fn clients_cannot_make_up_labels() {
 }
 
 #[test]
-fn what_happened_is_counted_by_what_became_of_it() {
+fn items_are_counted_by_outcome() {
     let server = start();
     server
         .predict("words", "stats", &json!([{"text": "to be"}, {"text": ""}]))

@@ -1,14 +1,14 @@
-//! What the plugin `onnx` answers is what Python's onnxruntime answers: the short form of `tests/onnx_conformance`, a few of the
-//! ONNX standard's backend tests and three models from PyPI packages.
+//! Compares the plugin `onnx` with Python's onnxruntime: the short form of `tests/onnx_conformance`, with a few of ONNX's backend
+//! tests and three models from PyPI packages.
 //!
-//! The test needs the Python packages that `tests/install` installs; see [`tools`].
+//! The test requires the Python packages that `tests/install` installs; see [`tools`].
 
 use std::process::Command;
 
 use crate::harness::{plugins, tools};
 
 #[test]
-fn models_are_computed_as_by_pythons_onnxruntime_or_rejected() {
+fn results_match_pythons_onnxruntime_or_the_model_is_rejected() {
     plugins::library("onnx");
     let install = "tests/install";
     let Some(python) = tools::find("INFERENCE_TEST_PYTHON", &["python3"], install) else {

@@ -1,4 +1,4 @@
-//! Which runtime the `onnx` plugin chooses behind the server, and what operators and clients see of it.
+//! Selection of the runtime of the `onnx` plugin, as seen by operators and clients.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use crate::harness::plugins::{library, repository};
 use crate::harness::{Scenario, Server, eventually, tools};
 
-/// The library of ONNX Runtime in the Python of the tests.
+/// Returns the path of ONNX Runtime in the Python of the tests.
 fn onnx_runtime() -> Option<PathBuf> {
     let python = tools::find("INFERENCE_TEST_PYTHON", &["python3"], "apt-get install python3")?;
     let script = "import glob, os, onnxruntime\n\
@@ -30,7 +30,7 @@ fn onnx_runtime() -> Option<PathBuf> {
     }
 }
 
-/// A model `m` of a file of the plugin's tests; nothing in the environment leads to ONNX Runtime.
+/// Returns a scenario with a model `m` from a file of the plugin's tests. No variable leads to ONNX Runtime.
 fn scenario(file: &str, keys: &str, settings: &str) -> Scenario {
     library("onnx");
     let model = repository().join("plugins/onnx/tests").join(file);
@@ -54,7 +54,7 @@ fn details(server: &Server) -> (String, String) {
 }
 
 #[test]
-fn a_library_that_the_environment_names_computes_what_the_embedded_runtime_does_not() {
+fn a_library_named_by_the_environment_runs_models_that_the_embedded_runtime_does_not_support() {
     let Some(library) = onnx_runtime() else { return };
     let server = scenario("kinds/trees.onnx", "", "")
         .env("ORT_DYLIB_PATH", &library.display().to_string())
@@ -88,7 +88,7 @@ fn a_sandboxed_process_finds_the_library_in_the_python_environment_that_its_vari
 }
 
 #[test]
-fn without_a_library_a_model_that_needs_it_is_rejected_with_the_way_to_install_it() {
+fn without_a_library_a_model_that_needs_it_is_rejected_with_installation_instructions() {
     let server = scenario("kinds/trees.onnx", "", "").start_unready();
     let model: Json = eventually("the model to have failed", || match server.model("m") {
         model if model["state"] == "failed" => Ok(model),
@@ -101,7 +101,7 @@ fn without_a_library_a_model_that_needs_it_is_rejected_with_the_way_to_install_i
 }
 
 #[test]
-fn what_onnx_runtime_logs_is_in_the_log_with_the_name_of_the_model() {
+fn log_records_of_onnx_runtime_are_in_the_log_with_the_name_of_the_model() {
     let Some(library) = onnx_runtime() else { return };
     let settings = format!(
         "runtime = \"ort\"\nort = {{ library = \"{}\" }}",

@@ -1,10 +1,10 @@
-//! The OpenAPI document: what it says, and that it is one.
+//! Tests of the OpenAPI document.
 
 use serde_json::Value as Json;
 
 use crate::harness::{Scenario, Server, clients, rounds, tools};
 
-/// The default configuration: handwritten digits, and the template.
+/// Starts a server with the default configuration: handwritten digits, and the template.
 fn start() -> Server {
     Scenario::of_the_repository().start()
 }
@@ -26,7 +26,7 @@ fn the_document_of_the_default_configuration_is_as_it_was() {
     insta::assert_snapshot!("an_operation_of_the_default_configuration", text);
 }
 
-/// Path, method and operation of each operation.
+/// Iterates over the path, method and document of each operation.
 fn operations(document: &Json) -> impl Iterator<Item = (&str, &str, &Json)> {
     let paths = document["paths"].as_object().expect("a document has paths");
     paths.iter().flat_map(|(path, item)| {
@@ -35,7 +35,7 @@ fn operations(document: &Json) -> impl Iterator<Item = (&str, &str, &Json)> {
     })
 }
 
-/// An operation in one line: what it takes and what it answers.
+/// Summarizes an operation in one line.
 fn line(path: &str, method: &str, operation: &Json) -> String {
     let types = |content: &Json| -> String {
         let content = content.as_object().into_iter().flatten();
@@ -66,7 +66,7 @@ fn line(path: &str, method: &str, operation: &Json) -> String {
 }
 
 #[test]
-fn the_document_follows_what_is_loaded() {
+fn the_document_reflects_the_loaded_models() {
     let server = Scenario::new("[[models]]\nname = \"words\"\nplugin = \"template\"\n").start();
     let paths = |server: &Server| -> Vec<String> {
         let document = server.get("/openapi.json").expect(200).json();
@@ -97,7 +97,7 @@ fn the_document_follows_what_is_loaded() {
 }
 
 #[test]
-fn every_example_of_the_document_is_answered() {
+fn all_examples_of_the_document_succeed() {
     let server = start();
     let document = server.get("/openapi.json").expect(200).json();
     let mut sent = 0;
@@ -121,29 +121,23 @@ fn brief(document: &Json) -> String {
 }
 
 #[test]
-fn a_validator_of_others_finds_the_document_valid() {
+fn an_independent_validator_accepts_the_document() {
     let Some(mut python) = clients::python() else {
         return;
     };
     let server = start();
     let file = server.dir().join("openapi.json");
     std::fs::write(&file, server.get("/openapi.json").expect(200).body).expect("there is room");
-    let output = python
-        .args(["-m", "openapi_spec_validator", "--errors", "all"])
-        .arg(&file)
-        .output()
-        .expect("Python can be started");
-    assert!(
-        output.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
+    tools::run(
+        python
+            .args(["-m", "openapi_spec_validator", "--errors", "all"])
+            .arg(&file),
     );
 }
 
 const ADMIN_KEY: &str = "the-key-of-the-administrator";
 
-/// The default configuration, with keys: generated clients have to find out how to send them.
+/// Starts a server with the default configuration and keys, which generated clients must be able to send.
 fn start_with_keys() -> Server {
     Scenario::of_the_repository()
         .env("INFERENCE_API_KEYS", "a-key-of-a-client")
@@ -152,14 +146,14 @@ fn start_with_keys() -> Server {
 }
 
 #[test]
-fn a_client_that_openapi_python_client_generates_can_call_every_operation() {
+fn a_client_generated_by_openapi_python_client_can_call_all_operations() {
     let server = start_with_keys();
     let url = format!("http://{}", server.address());
     clients::run("openapi_client.py", &[&url, ADMIN_KEY]);
 }
 
 #[test]
-fn a_client_that_openapi_generator_generates_can_call_every_operation() {
+fn a_client_generated_by_openapi_generator_can_call_all_operations() {
     let install = "apt-get install default-jre-headless";
     if rounds(0, 1) == 0 || tools::find("INFERENCE_TEST_JAVA", &["java"], install).is_none() {
         return;

@@ -1,11 +1,11 @@
-//! Which of command line, environment, file, plugin and default decides, seen in the size of batches.
+//! Precedence of command line, environment, configuration file, plugin and built-in defaults, observed in batch sizes.
 
 use serde_json::json;
 
 use crate::harness::misbehave::echoes;
 use crate::harness::{Scenario, Server};
 
-/// The largest batch into which 40 waiting items are put.
+/// Returns the size of the largest batch of 40 queued items.
 fn batch_size(server: &Server, task: &str) -> u64 {
     let occupied = server.occupy("m");
     let pending = server.predict_in_background("m", task, &echoes(0..40));
@@ -29,12 +29,12 @@ fn batch_size(server: &Server, task: &str) -> u64 {
 }
 
 #[test]
-fn the_default_holds_where_nobody_says_anything() {
+fn the_built_in_default_has_the_lowest_precedence() {
     assert_eq!(batch_size(&Scenario::misbehave("", "").start(), "text"), 32);
 }
 
 #[test]
-fn what_the_plugin_declares_goes_before_the_default() {
+fn the_plugin_takes_precedence_over_the_built_in_default() {
     assert_eq!(
         batch_size(
             &Scenario::misbehave("declared_max_batch_size = 12", "").start(),
@@ -45,13 +45,13 @@ fn what_the_plugin_declares_goes_before_the_default() {
 }
 
 #[test]
-fn the_file_goes_before_what_the_plugin_declares() {
+fn the_configuration_file_takes_precedence_over_the_plugin() {
     let scenario = Scenario::misbehave("declared_max_batch_size = 12", "max_batch_size = 10");
     assert_eq!(batch_size(&scenario.start(), "text"), 10);
 }
 
 #[test]
-fn a_task_s_own_table_goes_before_that_of_its_model() {
+fn the_table_of_a_task_takes_precedence_over_that_of_its_model() {
     let scenario = Scenario::misbehave(
         "",
         "max_batch_size = 10\n[models.tasks.image]\nmax_batch_size = 9",
@@ -62,7 +62,7 @@ fn a_task_s_own_table_goes_before_that_of_its_model() {
 }
 
 #[test]
-fn the_environment_goes_before_the_file() {
+fn the_environment_takes_precedence_over_the_configuration_file() {
     let scenario = Scenario::misbehave("", "max_batch_size = 10").env("INFERENCE_MAX_BATCH_SIZE", "8");
     let server = scenario.start();
     assert_eq!(batch_size(&server, "text"), 8);
@@ -70,7 +70,7 @@ fn the_environment_goes_before_the_file() {
 }
 
 #[test]
-fn a_task_s_own_variable_goes_before_the_one_for_all() {
+fn the_variable_of_a_task_takes_precedence_over_the_global_one() {
     let scenario = Scenario::misbehave("", "max_batch_size = 10")
         .env("INFERENCE_MAX_BATCH_SIZE", "8")
         .env("INFERENCE_MAX_BATCH_SIZE_IMAGE", "5");
@@ -80,7 +80,7 @@ fn a_task_s_own_variable_goes_before_the_one_for_all() {
 }
 
 #[test]
-fn the_command_line_goes_before_the_environment() {
+fn the_command_line_takes_precedence_over_the_environment() {
     let scenario = Scenario::misbehave("", "max_batch_size = 10")
         .env("INFERENCE_MAX_BATCH_SIZE", "8")
         .argument("--max-batch-size")
@@ -89,7 +89,7 @@ fn the_command_line_goes_before_the_environment() {
 }
 
 #[test]
-fn a_variable_that_makes_no_sense_ends_the_start_and_is_named() {
+fn an_invalid_variable_is_a_startup_error_that_names_it() {
     let scenario = Scenario::misbehave("", "").env("INFERENCE_MAX_BATCH_SIZE", "many");
     let output = scenario.run(&["--config", "models.toml"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -101,7 +101,7 @@ fn a_variable_that_makes_no_sense_ends_the_start_and_is_named() {
 }
 
 #[test]
-fn the_limits_in_force_are_shown_with_the_model() {
+fn the_effective_limits_are_shown_with_the_model() {
     let server = Scenario::misbehave("", "max_batch_size = 10")
         .env("INFERENCE_MAX_BATCH_SIZE_IMAGE", "5")
         .start();
@@ -115,7 +115,7 @@ fn the_limits_in_force_are_shown_with_the_model() {
 }
 
 #[test]
-fn a_variable_for_a_task_that_no_model_has_is_warned_of() {
+fn a_variable_for_an_unknown_task_is_a_warning() {
     let server = Scenario::misbehave("", "")
         .env("INFERENCE_MAX_BATCH_SIZE_TEXTS", "4")
         .env("INFERENCE_MAX_BATCH_SIZE_IMAGE", "4")

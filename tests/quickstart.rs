@@ -1,4 +1,4 @@
-//! The first ten minutes: the default configuration serves handwritten digits.
+//! The default configuration, which serves handwritten digits.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,13 +18,13 @@ fn samples() -> PathBuf {
     repository().join("config/digits/samples")
 }
 
-/// The images and vectors whose answers are known.
+/// Returns the images and vectors with their expected digits.
 fn expected() -> Json {
     let text = fs::read_to_string(samples().join("expected.json")).expect("the samples have known answers");
     serde_json::from_str(&text).expect("they are JSON")
 }
 
-/// The most likely digit of a classification.
+/// Returns the most probable digit of a classification.
 fn label(output: &Json) -> String {
     let label = output["label"]
         .as_str()
@@ -33,7 +33,7 @@ fn label(output: &Json) -> String {
 }
 
 #[test]
-fn every_sample_image_gives_its_digit() {
+fn each_sample_image_is_classified_as_its_digit() {
     let server = start();
     let expected = expected();
     for image in expected["images"].as_array().expect("there are images") {
@@ -63,7 +63,7 @@ fn every_sample_image_gives_its_digit() {
 }
 
 #[test]
-fn vectors_of_many_digits_are_answered_in_order_in_one_request() {
+fn vectors_of_many_digits_in_one_request_are_returned_in_order() {
     let server = start();
     let expected = expected();
     let vectors = expected["vectors"].as_array().expect("there are vectors");
@@ -87,7 +87,7 @@ fn the_second_model_of_the_default_configuration_counts_words() {
 }
 
 #[test]
-fn an_image_that_is_none_is_refused() {
+fn an_invalid_image_is_rejected() {
     let server = start();
     let whole = fs::read(samples().join("digit-7-8x8.png")).expect("the sample can be read");
     for bytes in [

@@ -1,4 +1,4 @@
-//! SIGHUP: what changes, what stays, and that no request notices.
+//! Reloads with SIGHUP.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::harness::misbehave::echoes;
 use crate::harness::plugins::library;
 use crate::harness::{Scenario, Server, Signal, eventually};
 
-/// One model called `m`, of this plugin, with these settings.
+/// Returns the configuration of a model `m` with this plugin and these settings.
 pub(crate) fn model(plugin: &str, settings: &str) -> String {
     format!("[[models]]\nname = \"m\"\nplugin = \"{plugin}\"\n[models.settings]\n{settings}\n")
 }
@@ -26,13 +26,13 @@ pub(crate) fn tag(server: &Server) -> String {
         .to_owned()
 }
 
-/// A server whose model reports the tag "old", beside which a configuration is refused that is written next.
+/// Starts a server whose model reports the tag "old".
 pub(crate) fn serving_the_old() -> Server {
     Scenario::new(&tagged("old")).start()
 }
 
 #[test]
-fn a_reload_with_another_setting_loads_a_new_generation() {
+fn a_reload_with_a_changed_setting_loads_a_new_generation() {
     let server = serving_the_old();
     assert_eq!(server.generation("m"), 1);
     server.write_config(&tagged("new"));
@@ -49,7 +49,7 @@ fn a_reload_without_a_change_keeps_the_generation() {
 }
 
 #[test]
-fn a_change_of_batching_alone_does_not_load_the_model_again() {
+fn a_change_of_batching_does_not_reload_the_model() {
     let server = serving_the_old();
     server.write_config(&format!(
         "{}[models.batching]\nmax_batch_size = 2\n",
@@ -71,7 +71,7 @@ fn a_change_of_batching_alone_does_not_load_the_model_again() {
 }
 
 #[test]
-fn models_come_and_go_with_the_configuration() {
+fn models_are_added_and_removed_with_the_configuration() {
     let server = serving_the_old();
     let second = "[[models]]\nname = \"second\"\nplugin = \"template\"\n";
     server.write_config(&format!("{}{second}", tagged("old")));
@@ -96,7 +96,7 @@ fn models_come_and_go_with_the_configuration() {
 }
 
 #[test]
-fn work_that_waits_for_the_old_generation_is_finished_by_it() {
+fn queued_work_of_the_old_generation_is_completed_by_it() {
     let server = serving_the_old();
     let occupied = server.occupy("m");
     let queued = server.predict_in_background("m", "text", &echoes(["queued"]));
@@ -111,7 +111,7 @@ fn work_that_waits_for_the_old_generation_is_finished_by_it() {
 }
 
 #[test]
-fn work_that_waits_for_a_model_that_is_removed_is_finished() {
+fn queued_work_of_a_removed_model_is_completed() {
     let server = serving_the_old();
     let occupied = server.occupy("m");
     let queued = server.predict_in_background("m", "text", &echoes(["queued"]));
@@ -125,7 +125,7 @@ fn work_that_waits_for_a_model_that_is_removed_is_finished() {
 }
 
 #[test]
-fn a_generation_that_is_replaced_is_dropped_when_it_has_drained() {
+fn a_replaced_generation_is_dropped_after_it_has_drained() {
     let server = Scenario::new(&model("misbehave", "farewell = \"the old model says goodbye\"")).start();
     let occupied = server.occupy("m");
     server.write_config(&tagged("new"));
@@ -135,14 +135,14 @@ fn a_generation_that_is_replaced_is_dropped_when_it_has_drained() {
     server.wait_for_log("the old model says goodbye");
 }
 
-/// Writes a library over another in place: the same file, other bytes.
+/// Overwrites a library in place: the same file with different content.
 fn overwrite(path: &Path, plugin: &str) {
     let bytes = fs::read(library(plugin)).expect("the plugin can be read");
     fs::write(path, bytes).expect("the file can be overwritten");
 }
 
 #[test]
-fn a_plugin_file_that_is_overwritten_while_it_serves_changes_nothing_before_sighup() {
+fn overwriting_a_plugin_file_has_no_effect_before_sighup() {
     let scenario = Scenario::new(&model("./libmine.so", ""));
     let file = scenario.dir().join("libmine.so");
     fs::copy(library("template"), &file).expect("there is room");
@@ -171,7 +171,7 @@ fn a_plugin_file_that_is_overwritten_while_it_serves_changes_nothing_before_sigh
 }
 
 #[test]
-fn a_plugin_file_that_is_replaced_by_a_rename_serves_after_sighup() {
+fn a_plugin_file_replaced_by_a_rename_is_loaded_on_sighup() {
     let scenario = Scenario::new(&model("./libmine.so", ""));
     let file = scenario.dir().join("libmine.so");
     fs::copy(library("template"), &file).expect("there is room");
@@ -191,7 +191,7 @@ fn a_plugin_file_that_is_replaced_by_a_rename_serves_after_sighup() {
 }
 
 #[test]
-fn signals_that_come_faster_than_reloads_end_in_the_last_configuration() {
+fn signals_that_arrive_faster_than_reloads_result_in_the_last_configuration() {
     let server = serving_the_old();
     for round in 0..10 {
         server.write_config(&tagged(&format!("round {round}")));
@@ -204,7 +204,7 @@ fn signals_that_come_faster_than_reloads_end_in_the_last_configuration() {
 }
 
 #[test]
-fn only_what_needs_a_restart_is_said_to_need_one() {
+fn only_settings_that_require_a_restart_are_reported_as_such() {
     let config =
         |server: &str| format!("[server]\n{server}\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n");
     let server = Scenario::new(&config("")).start();

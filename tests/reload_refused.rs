@@ -1,5 +1,5 @@
-//! SIGHUP with a configuration or a plugin that is wrong: refused as a whole, with its place and reason, while the old one
-//! serves on.
+//! SIGHUP with an invalid configuration or plugin: the whole reload fails with the position and the reason, and the old configuration
+//! keeps serving.
 
 use std::fs;
 
@@ -7,8 +7,8 @@ use crate::harness::plugins::library;
 use crate::harness::{Scenario, Server};
 use crate::reload::{model, serving_the_old, tag, tagged};
 
-/// A reload that must be refused: the old model serves on, the failure is counted, and the reason is shown without paths.
-/// The answer is what the log says of it.
+/// Reloads and asserts that the reload fails: the old model keeps serving, the failure is counted, and the reason is shown without
+/// paths. Returns the log about it.
 #[track_caller]
 fn refused(server: &Server) -> String {
     let (generation, lines) = (server.generation("m"), server.log().lines().len());
@@ -39,7 +39,7 @@ fn assert_names(log: &str, parts: &[&str]) {
 }
 
 #[test]
-fn broken_toml_is_refused_with_its_line() {
+fn invalid_toml_is_rejected_with_its_line() {
     let server = serving_the_old();
     server.write_config(&format!(
         "{}\n[models.batching\nmax_batch_size = 4\n",
@@ -49,7 +49,7 @@ fn broken_toml_is_refused_with_its_line() {
 }
 
 #[test]
-fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_one() {
+fn an_unknown_key_is_rejected_with_its_line_and_a_similar_key() {
     let server = serving_the_old();
     server.write_config(&format!(
         "{}[models.batching]\nmax_batch_sise = 4\n",
@@ -66,21 +66,21 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_one() {
 }
 
 #[test]
-fn a_configuration_that_is_gone_is_refused_with_its_name() {
+fn a_missing_configuration_file_is_reported_by_name() {
     let server = serving_the_old();
     fs::remove_file(server.dir().join("models.toml")).expect("the file is there");
     assert_names(&refused(&server), &["models.toml", "No such file"]);
 }
 
 #[test]
-fn a_plugin_file_that_is_missing_is_refused_with_its_name_and_place() {
+fn a_missing_plugin_file_is_reported_with_its_name_and_line() {
     let server = serving_the_old();
     server.write_config(&model("./libmissing.so", ""));
     assert_names(&refused(&server), &["models.toml:3", "libmissing.so"]);
 }
 
 #[test]
-fn a_truncated_plugin_file_is_refused() {
+fn a_truncated_plugin_file_is_rejected() {
     let server = serving_the_old();
     let whole = fs::read(library("misbehave")).expect("the plugin can be read");
     let path = server.dir().join("libtruncated.so");
@@ -92,7 +92,7 @@ fn a_truncated_plugin_file_is_refused() {
 }
 
 #[test]
-fn a_plugin_file_of_another_architecture_is_refused_and_the_log_says_which() {
+fn a_plugin_file_for_a_different_architecture_is_rejected_with_its_name() {
     let server = serving_the_old();
     let mut library = fs::read(library("misbehave")).expect("the plugin can be read");
     // The field `e_machine` of the ELF header: AArch64 here, x86-64 there.
@@ -110,7 +110,7 @@ fn a_plugin_file_of_another_architecture_is_refused_and_the_log_says_which() {
 }
 
 #[test]
-fn a_file_that_is_no_plugin_is_refused() {
+fn a_file_that_is_not_a_plugin_is_rejected() {
     let server = serving_the_old();
     fs::write(server.dir().join("libtext.so"), "this is no library").expect("there is room");
     server.write_config(&model("./libtext.so", ""));
@@ -118,7 +118,7 @@ fn a_file_that_is_no_plugin_is_refused() {
 }
 
 #[test]
-fn a_load_that_panics_or_fails_is_refused() {
+fn a_load_that_panics_or_fails_is_rejected() {
     let server = serving_the_old();
     for fault in ["panic", "error"] {
         server.write_config(&model(
@@ -131,7 +131,7 @@ fn a_load_that_panics_or_fails_is_refused() {
 }
 
 #[test]
-fn a_setting_that_the_plugin_refuses_is_named_with_its_line() {
+fn an_invalid_setting_is_reported_with_its_line() {
     let server = serving_the_old();
     server.write_config(&model("misbehave", "tag = \"new\"\non_load = \"error\""));
     assert_names(
@@ -143,7 +143,7 @@ fn a_setting_that_the_plugin_refuses_is_named_with_its_line() {
 }
 
 #[test]
-fn a_warm_up_that_fails_is_refused_with_the_reason() {
+fn a_failed_warm_up_is_reported_with_the_reason() {
     let server = serving_the_old();
     server.write_config(&model("misbehave", "tag = \"new\"\nfail_warm_up = true"));
     assert_names(
@@ -159,7 +159,7 @@ fn a_warm_up_that_fails_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_load_that_takes_longer_than_the_limit_is_refused() {
+fn a_load_that_exceeds_its_timeout_is_rejected() {
     let config = |settings: &str| {
         format!(
             "[server]\nreload_timeout = \"5s\"\n\n{}",
@@ -172,7 +172,7 @@ fn a_load_that_takes_longer_than_the_limit_is_refused() {
 }
 
 #[test]
-fn one_model_that_fails_holds_back_the_whole_reload() {
+fn one_failed_model_fails_the_whole_reload() {
     let server = serving_the_old();
     let broken =
         "[[models]]\nname = \"broken\"\nplugin = \"misbehave\"\n[models.settings]\nfail_warm_up = true\n";

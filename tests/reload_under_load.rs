@@ -1,4 +1,4 @@
-//! Reloads while clients ask: no request fails, and what changes changes at one moment for everybody.
+//! Reloads under load: no request fails, and all models change atomically.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::harness::misbehave::echoes;
 use crate::harness::{Client, Scenario, eventually, rounds};
 
-/// Two models that report in which round their configuration was written, and one that never changes.
+/// Returns a configuration with two models that report the round of the configuration, and one model that never changes.
 fn config(round: usize) -> String {
     let tagged = |name: &str| {
         format!(
@@ -20,7 +20,7 @@ fn config(round: usize) -> String {
 }
 
 #[test]
-fn reloads_under_load_fail_no_request_and_swap_all_models_at_one_moment() {
+fn reloads_under_load_fail_no_request_and_swap_all_models_atomically() {
     let reloads = rounds(20, 200);
     let server = Scenario::new(&config(0)).start();
     // Generations are counted through all models, which load side by side.
@@ -74,8 +74,8 @@ fn round_of(client: &Client, model: &str) -> usize {
     reply.report().tag().parse().expect("a tag is a round")
 }
 
-/// Asks one model and then the other. Who has seen a round in one model does not see an earlier one in the other: both
-/// have changed at the same moment.
+/// Sends requests to both models in turn. After a round has been observed in one model, the other must not report an earlier one,
+/// since both change at the same moment.
 fn ask_both_in_turn(client: &Client, stop: &AtomicBool, answered: &AtomicU64) -> Result<(), String> {
     let mut latest = 0;
     for model in ["first", "second"].iter().cycle() {

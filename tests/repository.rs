@@ -1,4 +1,4 @@
-//! Loading and unloading single models over the Open Inference Protocol, with the key of an administrator.
+//! Loading and unloading individual models over the Open Inference Protocol, with the admin key.
 
 use serde_json::{Value as Json, json};
 
@@ -7,7 +7,7 @@ use crate::harness::{Reply, Scenario, Server, eventually};
 
 const KEY: &str = "an-administrator";
 
-/// Two models, of which the second one's words are as short as the test says.
+/// Returns a configuration with two models. `shortest_word` is a setting of the second one.
 fn config(shortest_word: u64) -> String {
     format!(
         "[server]\nadmin_key = \"{KEY}\"\n\n[[models]]\nname = \"other\"\nplugin = \"template\"\n\n\
@@ -40,7 +40,7 @@ fn index(server: &Server) -> Json {
 }
 
 #[test]
-fn a_model_is_unloaded_and_loaded_again_while_the_others_serve() {
+fn a_model_is_unloaded_and_reloaded_while_others_keep_serving() {
     let server = Scenario::new(&config(0)).start();
     assert_eq!(order(&server, "words", "unload").expect(200).json(), json!({}));
     assert_eq!(
@@ -66,7 +66,7 @@ fn a_model_is_unloaded_and_loaded_again_while_the_others_serve() {
 }
 
 #[tokio::test]
-async fn a_task_of_a_model_that_does_not_serve_is_unavailable_in_every_protocol() {
+async fn a_task_of_an_unavailable_model_is_unavailable_in_every_protocol() {
     let config = format!(
         "{}[models.tasks.echo]\nroute = \"/say\"\n\n[[models]]\nname = \"broken\"\nplugin = \"template\"\n\
          [models.settings]\nshortest_word = 101\n[models.tasks.echo]\nroute = \"/broken\"\n",
@@ -144,7 +144,7 @@ async fn a_task_of_a_model_that_does_not_serve_is_unavailable_in_every_protocol(
 }
 
 #[test]
-fn a_model_is_loaded_as_the_configuration_has_it_now() {
+fn a_model_is_loaded_with_the_current_configuration() {
     let server = Scenario::new(&config(0)).start();
     let generation = server.generation("words");
     order(&server, "words", "load").expect(200);
@@ -206,7 +206,7 @@ fn a_model_whose_short_route_belongs_to_another_live_model_is_not_loaded() {
 }
 
 #[test]
-fn a_reload_brings_back_what_was_unloaded() {
+fn a_reload_loads_unloaded_models() {
     let server = Scenario::new(&config(0)).start();
     order(&server, "words", "unload").expect(200);
     assert!(server.reload());
@@ -214,7 +214,7 @@ fn a_reload_brings_back_what_was_unloaded() {
 }
 
 #[test]
-fn what_loading_and_unloading_do_not_honor_is_rejected_by_name() {
+fn unsupported_parameters_of_loading_and_unloading_are_rejected_by_name() {
     let server = Scenario::new(&config(0)).start();
     let generation = server.generation("words");
     let order = |what: &str, body: Json| {
@@ -267,7 +267,7 @@ fn what_loading_and_unloading_do_not_honor_is_rejected_by_name() {
 }
 
 #[test]
-fn nobody_but_the_administrator_loads_and_unloads() {
+fn only_the_admin_key_can_load_and_unload() {
     let path = "/v2/repository/models/words/unload";
     let server = Scenario::new(&config(0)).start();
     let refused = server.request("POST", path).send().expect(401);
@@ -299,7 +299,7 @@ fn a_model_that_was_unloaded_does_not_count_for_readiness_and_is_loaded_again_by
 }
 
 #[test]
-fn only_the_operator_reads_the_whole_reason_of_a_failure() {
+fn only_the_operator_sees_the_full_reason_of_a_failure() {
     let server = Scenario::new(&config(101)).start_unready();
     let describe = |key: Option<&str>| {
         let call = server.request("GET", "/v1/models/words");

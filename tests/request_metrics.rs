@@ -1,4 +1,4 @@
-//! Requests are counted by model, whatever protocol they come in, and the metrics stay small.
+//! Metrics of requests by model, in all protocols.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use crate::harness::grpc::Grpc;
 use crate::harness::misbehave::echoes;
 use crate::harness::{Scenario, Server};
 
-/// `ModelInfer` for the task `m.embed` with the text "to be", as a message of gRPC.
+/// A gRPC message of `ModelInfer` for the task `m.embed` with the text "to be".
 const EMBED: &[u8] =
     b"\0\0\0\0\x27\x0a\x07m.embed\x2a\x11\x0a\x04TEXT\x12\x05BYTES\x1a\x02\x01\x01\x3a\x09\x05\0\0\0to be";
 
-/// `ModelInfer` for the task `m.embed` without inputs.
+/// A gRPC message of `ModelInfer` for the task `m.embed` without inputs.
 const NO_INPUTS: &[u8] = b"\0\0\0\0\x09\x0a\x07m.embed";
 
-/// How many requests were answered with this status.
+/// Returns the number of requests with this status.
 fn requests(server: &Server, task: &str, protocol: &str, status: &str) -> u64 {
     let labels = labels(task, protocol, status);
     server.metrics().count("inference_requests_total", &labels)
@@ -99,7 +99,7 @@ async fn requests_are_counted_by_task_protocol_and_status() {
 }
 
 #[test]
-fn requests_that_are_not_served_are_counted_as_well() {
+fn rejected_requests_are_counted() {
     let server = Scenario::misbehave("", "max_queue_size = 1").start();
     let occupied = server.occupy("m");
     let queued = server.predict_in_background("m", "text", &echoes(["queued"]));
@@ -147,7 +147,7 @@ fn a_body_above_the_limit_is_counted_for_the_task_it_was_sent_to() {
 }
 
 #[test]
-fn a_request_to_a_model_that_does_not_answer_is_counted_without_a_task() {
+fn a_request_to_an_unknown_model_is_counted_without_a_task() {
     let server = Scenario::new(
         "[server]\nadmin_key = \"the-key-of-the-operator\"\n\n[[models]]\nname = \"m\"\nplugin = \"template\"\n",
     )
@@ -168,7 +168,7 @@ fn a_request_to_a_model_that_does_not_answer_is_counted_without_a_task() {
 }
 
 #[test]
-fn a_model_that_was_removed_is_gone_from_the_metrics_also_after_its_last_request() {
+fn a_removed_model_disappears_from_the_metrics_even_after_its_last_request() {
     let config = |name| {
         format!(
             "[[models]]\nname = \"{name}\"\nplugin = \"misbehave\"\n[models.settings]\ngate = \"$DIR/gate\"\n"
@@ -191,7 +191,7 @@ fn a_model_that_was_removed_is_gone_from_the_metrics_also_after_its_last_request
 }
 
 #[test]
-fn a_model_with_two_tasks_takes_at_most_ten_kilobytes_of_the_metrics() {
+fn the_metrics_of_a_model_with_two_tasks_take_at_most_ten_kilobytes() {
     const NAMES: [&str; 3] = ["embeddings", "sentiment", "summaries"];
     let models = NAMES.map(|name| format!("[[models]]\nname = \"{name}\"\nplugin = \"template\"\n"));
     let server = Scenario::new(&models.concat()).start();
@@ -228,7 +228,7 @@ fn a_model_with_two_tasks_takes_at_most_ten_kilobytes_of_the_metrics() {
 }
 
 #[test]
-fn the_buckets_are_those_of_the_configuration() {
+fn histograms_have_the_configured_buckets() {
     let server = Scenario::new(
         "[metrics]\ninference_buckets = [\"1ms\", \"2500us\"]\nrequest_buckets = []\nstage_buckets = [\"10s\"]\n\n\
          [[models]]\nname = \"m\"\nplugin = \"template\"\n",

@@ -1,4 +1,4 @@
-//! Health and metrics answer while models use every core.
+//! Health checks and metrics respond while models use all cores.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use crate::harness::plugins::{library, repository};
 use crate::harness::resources::niceness_of_threads;
 use crate::harness::{Scenario, Server};
 
-/// Generous: the machine that runs this may run other tests, too. What is reached is a benchmark's to say.
+/// Maximum latency. Generous, because the machine may be running other tests. Benchmarks measure the actual latency.
 const LIMIT: Duration = Duration::from_millis(50);
 
-/// How much slower than with an idle model answers may be where the machine itself is slower than the limit.
+/// Maximum ratio to the latency with an idle model, if the machine itself exceeds the limit.
 const FACTOR: u32 = 5;
 
-/// Rounds that are tried: what another program does to the machine passes, what the server does wrong stays.
+/// Maximum number of attempts. Other load on the machine is temporary, a fault of the server is not.
 const ROUNDS: usize = 10;
 
 #[test]
-fn health_and_metrics_answer_while_every_core_computes() {
+fn health_and_metrics_respond_while_all_cores_are_busy() {
     let server = Scenario::misbehave("", "").start();
     let mut rounds = Vec::new();
     while rounds.len() < ROUNDS {
@@ -33,7 +33,7 @@ fn health_and_metrics_answer_while_every_core_computes() {
     panic!("p99 of each round with an idle and with a busy model: {rounds:?}");
 }
 
-/// A model whose plugin starts threads of its own as it loads, and prepares items.
+/// Starts a server with a model whose plugin starts its own threads while loading, and has a prepare step.
 fn with_threads_of_its_own(isolation: &str) -> Server {
     library("sentence_embeddings");
     let folder = repository().join("plugins/sentence-embeddings/tests/models/e5");
@@ -46,7 +46,7 @@ fn with_threads_of_its_own(isolation: &str) -> Server {
 }
 
 #[test]
-fn every_thread_that_computes_a_model_gives_way_to_those_that_answer_clients() {
+fn all_threads_that_run_models_have_a_higher_niceness_than_those_that_serve_clients() {
     let server = with_threads_of_its_own("thread");
     let own = own_niceness();
     let threads = niceness_of_threads(server.pid().as_raw_pid());
@@ -66,7 +66,7 @@ fn every_thread_that_computes_a_model_gives_way_to_those_that_answer_clients() {
 }
 
 #[test]
-fn every_thread_of_a_models_process_gives_way_to_those_that_answer_clients() {
+fn all_threads_of_a_model_process_have_a_higher_niceness_than_those_that_serve_clients() {
     let server = with_threads_of_its_own("process");
     let expected = own_niceness().max(7);
     for process in server.processes() {
@@ -75,7 +75,7 @@ fn every_thread_of_a_models_process_gives_way_to_those_that_answer_clients() {
     }
 }
 
-/// The niceness of this test, which the server inherits and never lowers.
+/// Returns the niceness of this test, which the server inherits and never lowers.
 fn own_niceness() -> i64 {
     getpriority_process(None)
         .expect("the calling process has a niceness")
@@ -94,7 +94,7 @@ fn p99_while_every_core_computes(server: &Server) -> Duration {
     p99
 }
 
-/// Asks for a while, as long as `go_on`; nearly the longest time that an answer took.
+/// Sends requests for a while, as long as `go_on` returns true. Returns the 99th percentile of the latency.
 fn p99(server: &Server, go_on: impl Fn() -> bool) -> Duration {
     let mut times = Vec::new();
     let paths = ["/livez", "/readyz", "/health", "/metrics", "/v1/models"];

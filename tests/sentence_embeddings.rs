@@ -1,4 +1,4 @@
-//! The plugin `sentence_embeddings` behind the server: what clients get is what the model answers, however requests meet.
+//! Tests of the plugin `sentence_embeddings` through the server.
 
 use serde_json::{Value as Json, json};
 
@@ -18,9 +18,9 @@ fn start(folder: &str) -> Server {
     .start()
 }
 
-/// With a task that embeds, the document has OpenAI's route too.
+/// With an embedding task, the document also contains OpenAI's route.
 #[test]
-fn schemathesis_finds_no_answer_that_is_not_documented() {
+fn schemathesis_finds_no_undocumented_reply() {
     let server = start("e5");
     let document = server.get("/openapi.json").expect(200).json();
     assert!(document["paths"]["/v1/embeddings"].is_object());
@@ -28,7 +28,7 @@ fn schemathesis_finds_no_answer_that_is_not_documented() {
 }
 
 #[test]
-fn texts_of_callers_that_meet_in_batches_get_the_vectors_of_the_reference() {
+fn texts_of_concurrent_clients_have_the_vectors_of_the_reference() {
     let server = start("e5");
     let reference = reference(REFERENCE);
     let texts = list(&reference["texts"]);
@@ -76,7 +76,7 @@ fn passages_are_ranked_by_a_cross_encoder() {
 }
 
 #[test]
-fn a_question_without_passages_is_the_clients_fault() {
+fn a_question_without_passages_is_a_client_error() {
     let reply = start("e5").post(
         "/v1/models/m/tasks/similarity/predict",
         &json!({"input": {"query": "a", "passages": []}}),
@@ -88,7 +88,7 @@ fn a_question_without_passages_is_the_clients_fault() {
 }
 
 #[test]
-fn clients_of_openai_get_the_same_vectors_and_the_count_of_tokens() {
+fn openai_clients_get_the_same_vectors_and_token_counts() {
     let server = start("bge");
     let reference = reference(REFERENCE);
     let request = json!({"model": "m.passage", "input": reference["texts"]});

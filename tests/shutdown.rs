@@ -1,4 +1,4 @@
-//! SIGTERM: not ready at once, everything accepted is answered, and the end comes by the deadline.
+//! Shutdown with SIGTERM: immediately not ready, accepted requests are served, and the server exits by the drain timeout.
 
 use serde_json::json;
 
@@ -21,19 +21,19 @@ fn wait_until_not_ready(server: &Server) {
 }
 
 #[test]
-fn an_idle_server_ends_with_code_zero() {
+fn an_idle_server_exits_with_code_zero() {
     scenario("").start().shut_down();
 }
 
 #[test]
-fn sigint_ends_the_server_as_sigterm_does() {
+fn sigint_terminates_the_server_like_sigterm() {
     let mut server = scenario("").start();
     server.signal(Signal::INT);
     assert_eq!(server.wait_for_exit().code(), Some(0));
 }
 
 #[test]
-fn after_sigterm_the_server_is_not_ready_at_once_and_serves_on_for_its_delay() {
+fn after_sigterm_the_server_is_immediately_not_ready_and_keeps_serving_for_its_delay() {
     let mut server = scenario("shutdown_delay = \"1h\"").start();
     server.signal(Signal::TERM);
     wait_until_not_ready(&server);
@@ -47,7 +47,7 @@ fn after_sigterm_the_server_is_not_ready_at_once_and_serves_on_for_its_delay() {
 }
 
 #[test]
-fn everything_that_was_accepted_before_sigterm_is_answered() {
+fn requests_accepted_before_sigterm_are_served() {
     let mut server = scenario("drain_timeout = \"1h\"").start();
     let occupied = server.occupy("m");
     let pending: Vec<_> = (0..8)
@@ -64,7 +64,7 @@ fn everything_that_was_accepted_before_sigterm_is_answered() {
 }
 
 #[test]
-fn sigterm_under_load_answers_or_refuses_connections_and_never_cuts_an_answer_off() {
+fn sigterm_under_load_serves_or_rejects_connections_and_never_truncates_a_reply() {
     let mut server = scenario("").start();
     let clients: Vec<_> = (0..4)
         .map(|number| {
@@ -91,7 +91,7 @@ fn sigterm_under_load_answers_or_refuses_connections_and_never_cuts_an_answer_of
     }
 }
 
-/// Sends requests, each on a connection of its own, until the server takes no more. The statuses of the answers.
+/// Sends requests on separate connections until the server no longer accepts them. Returns the statuses of the replies.
 fn until_refused(client: &Client, number: usize) -> Vec<u16> {
     let mut statuses = Vec::new();
     loop {
@@ -107,7 +107,7 @@ fn until_refused(client: &Client, number: usize) -> Vec<u16> {
 }
 
 #[test]
-fn idle_keep_alive_connections_do_not_hold_up_the_end() {
+fn idle_keep_alive_connections_do_not_delay_the_shutdown() {
     let mut server = scenario("keep_alive = \"10m\"\ndrain_timeout = \"10m\"").start();
     let mut idle: Vec<_> = (0..8)
         .map(|_| {
@@ -125,7 +125,7 @@ fn idle_keep_alive_connections_do_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_model_that_does_not_finish_is_given_up_at_the_deadline() {
+fn a_model_that_does_not_finish_is_abandoned_at_the_drain_timeout() {
     let mut server = scenario("drain_timeout = \"500ms\"").start();
     let hung = server.in_background(|client| {
         let call = client.request("POST", "/v1/models/m/tasks/text/predict");
@@ -140,7 +140,7 @@ fn a_model_that_does_not_finish_is_given_up_at_the_deadline() {
 }
 
 #[test]
-fn sigterm_while_a_model_loads_ends_the_server() {
+fn sigterm_while_a_model_loads_terminates_the_server() {
     let scenario = Scenario::new(
         "[server]\ndrain_timeout = \"500ms\"\n\n[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n\
          [models.settings]\non_load = \"hang\"\n",
@@ -152,7 +152,7 @@ fn sigterm_while_a_model_loads_ends_the_server() {
 }
 
 #[test]
-fn a_second_sigterm_ends_the_server_now() {
+fn a_second_sigterm_terminates_the_server_immediately() {
     let mut server = scenario("drain_timeout = \"10m\"").start();
     let occupied = server.occupy("m");
     server.signal(Signal::TERM);

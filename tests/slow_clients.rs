@@ -1,4 +1,4 @@
-//! Clients that take their time, on purpose or by accident: cut off by a deadline, and nobody else waits for them.
+//! Slow clients are disconnected at a deadline and do not delay others.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::harness::{Signal, eventually};
 use crate::hostile_input::{ECHO, assert_well, start};
 
 #[test]
-fn a_client_that_is_slow_with_its_head_is_cut_off_and_others_are_served_meanwhile() {
+fn a_client_that_sends_its_head_slowly_is_disconnected_while_others_are_served() {
     let mut server = start("header_timeout = \"500ms\"");
     let mut slow: Vec<Raw> = (0..50).map(|_| server.connect()).collect();
     for connection in &mut slow {
@@ -24,7 +24,7 @@ fn a_client_that_is_slow_with_its_head_is_cut_off_and_others_are_served_meanwhil
 }
 
 #[test]
-fn a_client_that_is_slow_with_its_body_is_told_so_and_others_are_served_meanwhile() {
+fn a_client_that_sends_its_body_slowly_gets_an_error_while_others_are_served() {
     let mut server = start("body_timeout = \"500ms\"");
     let mut slow: Vec<Raw> = (0..50).map(|_| server.connect()).collect();
     for connection in &mut slow {
@@ -42,7 +42,7 @@ fn a_client_that_is_slow_with_its_body_is_told_so_and_others_are_served_meanwhil
 }
 
 #[test]
-fn clients_that_do_not_read_their_answers_do_not_stop_the_others() {
+fn clients_that_do_not_read_their_replies_do_not_block_others() {
     let mut server = start("");
     let body = format!("{{\"inputs\":[\"{}\"]}}", "x".repeat(8 << 20));
     let unread: Vec<Raw> = (0..4)
@@ -60,7 +60,7 @@ fn clients_that_do_not_read_their_answers_do_not_stop_the_others() {
 }
 
 #[tokio::test]
-async fn a_client_of_grpc_that_is_slow_with_its_message_is_told_so_and_streams_may_take_their_time() {
+async fn a_grpc_client_that_sends_its_message_slowly_gets_an_error_but_streams_can_be_slow() {
     let mut server = start("grpc_port = 0\nbody_timeout = \"500ms\"");
     let mut client = Grpc::connect(server.grpc_address()).await;
     let (stream, mut rest) = client.begin("ModelStreamInfer", b"\0\0");
@@ -79,7 +79,7 @@ async fn a_client_of_grpc_that_is_slow_with_its_message_is_told_so_and_streams_m
     assert_well(&mut server);
 }
 
-/// Writes a byte at a time until the server has closed the connection. Each byte comes in good time; all of them do not.
+/// Writes single bytes until the server closes the connection. Each byte arrives in time, but the whole message does not.
 fn trickle(connection: &mut Raw) {
     eventually("the server to close the connection", || {
         match connection.try_send("x") {
@@ -90,7 +90,7 @@ fn trickle(connection: &mut Raw) {
 }
 
 #[test]
-fn a_client_that_never_stops_sending_its_head_is_cut_off() {
+fn a_client_that_never_finishes_its_head_is_disconnected() {
     let mut server = start("header_timeout = \"500ms\"");
     let mut connection = server.connect();
     connection.send("GET /livez HTTP/1.1\r\nx-long: ");
@@ -99,7 +99,7 @@ fn a_client_that_never_stops_sending_its_head_is_cut_off() {
 }
 
 #[test]
-fn a_client_that_never_stops_sending_its_body_is_cut_off() {
+fn a_client_that_never_finishes_its_body_is_disconnected() {
     let mut server = start("body_timeout = \"500ms\"");
     let mut connection = server.connect();
     connection.send(format!(
@@ -110,7 +110,7 @@ fn a_client_that_never_stops_sending_its_body_is_cut_off() {
 }
 
 #[test]
-fn a_connection_that_is_idle_for_longer_than_keep_alive_is_closed_however_short_that_is() {
+fn an_idle_connection_is_closed_after_keep_alive_even_if_that_is_very_short() {
     for keep_alive in ["100ms", "1s"] {
         let server = start(&format!("keep_alive = \"{keep_alive}\""));
         let mut connection = server.connect();
@@ -121,7 +121,7 @@ fn a_connection_that_is_idle_for_longer_than_keep_alive_is_closed_however_short_
 }
 
 #[test]
-fn a_request_that_comes_byte_by_byte_is_served() {
+fn a_request_that_arrives_byte_by_byte_is_served() {
     let server = start("");
     let mut connection = server.connect();
     let body = "{\"inputs\":[\"slowly\"]}";
@@ -139,7 +139,7 @@ fn a_request_that_comes_byte_by_byte_is_served() {
 }
 
 #[test]
-fn replies_that_nobody_reads_take_no_more_memory_than_their_size_and_give_it_back() {
+fn unread_replies_use_no_more_memory_than_their_size_and_release_it() {
     const SIZE: usize = 4 << 20;
     const CLIENTS: usize = 16;
     let mut server = start("");
@@ -170,7 +170,7 @@ fn replies_that_nobody_reads_take_no_more_memory_than_their_size_and_give_it_bac
 }
 
 #[test]
-fn clients_that_do_not_read_their_answers_hold_up_the_end_no_longer_than_its_deadline() {
+fn clients_that_do_not_read_their_replies_delay_the_shutdown_at_most_until_the_drain_timeout() {
     let mut server = start("drain_timeout = \"1s\"");
     let mut connection = server.connect();
     connection.send_json(ECHO, &format!("{{\"inputs\":[\"{}\"]}}", "x".repeat(32 << 20)));

@@ -1,8 +1,7 @@
-//! Hours of everything at once, in less time: work, errors, deadlines, clients that leave, crashes and reloads.
+//! Soak test with load, errors, deadlines, disconnects, crashes and reloads.
 //!
-//! `INFERENCE_SOAK_SECONDS` makes it longer. At any length, memory must stay flat and every accepted request must be answered.
-//! Throughput must stay flat as well if it runs for [`THROUGHPUT_SECONDS`] or longer; in a shorter run it shows what else the
-//! machine does.
+//! `INFERENCE_SOAK_SECONDS` sets the duration. Memory must be stable and every accepted request must be served. If the test runs for
+//! [`THROUGHPUT_SECONDS`] or longer, throughput must be stable as well; in a shorter run it depends on other load on the machine.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -14,10 +13,10 @@ use serde_json::{Value as Json, json};
 use crate::harness::misbehave::{echoes, order};
 use crate::harness::{Client, Scenario, Server};
 
-/// How long the server is soaked, unless the environment says otherwise.
+/// Default duration.
 const SECONDS: u64 = 16;
 
-/// Minimum duration after which throughput is compared: its quarters are then a minute or longer.
+/// Minimum duration for comparing throughput, so that each quarter takes at least a minute.
 const THROUGHPUT_SECONDS: Duration = Duration::from_secs(240);
 
 fn config(round: u64) -> String {
@@ -36,7 +35,7 @@ fn seconds() -> Duration {
     Duration::from_secs(seconds.map_or(SECONDS, |seconds| seconds.expect("a whole number of seconds")))
 }
 
-/// What one client does, again and again: the work, and the statuses that may come of it.
+/// One turn of a client: sends a request and checks its status.
 fn act(client: &Client, turn: u64) -> Result<(), String> {
     let model = if turn.is_multiple_of(2) {
         "thread"
@@ -73,7 +72,7 @@ struct Sample {
 }
 
 #[test]
-fn soaked_in_work_errors_timeouts_crashes_and_reloads_the_server_stays_as_it_was() {
+fn memory_and_throughput_are_stable_under_load_errors_timeouts_crashes_and_reloads() {
     let server = Scenario::new(&config(0)).start();
     let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     let samples = thread::scope(|scope| {
@@ -109,10 +108,10 @@ fn soaked_in_work_errors_timeouts_crashes_and_reloads_the_server_stays_as_it_was
     server.shut_down();
 }
 
-/// Minimum number of rounds, so that quarters of them can be compared.
+/// Minimum number of rounds, so that their quarters can be compared.
 const MIN_ROUNDS: usize = 8;
 
-/// Reloads, crashes and clients that leave, until the time is over; and what was seen meanwhile.
+/// Reloads models, causes crashes and disconnects clients until the time is over. Returns samples taken in the meantime.
 fn disturb(server: &Server, answered: &AtomicU64) -> Vec<Sample> {
     let end = clock::now() + seconds();
     let mut samples = Vec::new();
@@ -140,7 +139,7 @@ fn disturb(server: &Server, answered: &AtomicU64) -> Vec<Sample> {
     samples
 }
 
-/// Compares memory and throughput of the last quarter with the second one.
+/// Compares the memory and throughput of the last quarter with those of the second one.
 fn assert_flat(samples: &[Sample]) {
     let quarter = samples.len() / 4;
     let (early, late) = (

@@ -1,4 +1,4 @@
-//! A model of threads that never returns from a batch keeps its thread, and nothing else: it is reported, and given up in time.
+//! A model in a thread that never returns from a batch only blocks its own thread. It is reported and abandoned.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ fn config(tag: &str) -> String {
     )
 }
 
-/// Gives the model `stuck` a batch that never ends.
+/// Sends a batch that never returns to the model `stuck`.
 fn hang(server: &Server) -> Pending {
     let pending = server.in_background(|client| {
         let call = client.request("POST", "/v1/models/stuck/tasks/text/predict");
@@ -26,7 +26,7 @@ fn hang(server: &Server) -> Pending {
 }
 
 #[test]
-fn its_clients_are_answered_at_their_deadline_and_other_models_never_notice() {
+fn clients_get_a_reply_at_their_deadline_and_other_models_are_not_affected() {
     let server = Scenario::new(&config("")).start();
     let late = hang(&server).reply();
     let (code, message) = late.error();
@@ -37,7 +37,7 @@ fn its_clients_are_answered_at_their_deadline_and_other_models_never_notice() {
 }
 
 #[test]
-fn the_end_of_the_server_does_not_wait_for_it_and_names_it() {
+fn the_shutdown_does_not_wait_for_a_stuck_model_and_names_it() {
     let mut server = Scenario::new(&config("")).start();
     hang(&server).reply();
     server.signal(Signal::TERM);
@@ -51,7 +51,7 @@ fn the_end_of_the_server_does_not_wait_for_it_and_names_it() {
 }
 
 #[test]
-fn a_reload_replaces_it_and_reports_that_it_lives_on() {
+fn a_reload_replaces_a_stuck_model_and_reports_that_it_is_still_running() {
     let mut server = Scenario::new(&config("old")).start();
     hang(&server).reply();
     server.write_config(&config("new"));
@@ -67,7 +67,7 @@ fn a_reload_replaces_it_and_reports_that_it_lives_on() {
 }
 
 #[test]
-fn a_worker_that_is_busy_for_longer_than_its_clients_wait_is_reported() {
+fn a_worker_that_is_busy_beyond_the_deadlines_of_its_clients_is_reported() {
     for isolation in ["thread", "process"] {
         let server = Scenario::new(&format!(
             "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"{isolation}\"\nrequest_timeout = \"300ms\"\n"
@@ -97,7 +97,7 @@ fn a_worker_that_is_busy_for_longer_than_its_clients_wait_is_reported() {
 }
 
 #[test]
-fn an_answer_that_is_too_late_says_where_its_item_was() {
+fn a_deadline_error_states_where_the_item_was() {
     let server = Scenario::misbehave("", "").start();
     let occupied = server.occupy("m");
     let late = server

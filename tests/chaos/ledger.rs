@@ -1,60 +1,60 @@
-//! What clients asked and were told, to be compared with what the server has counted.
+//! Counts of requests and items as seen by clients, for comparison with the metrics of the server.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::deed::Fate;
-use super::target::Target;
+use super::items::Outcome;
+use super::targets::Target;
 use crate::harness::Metrics;
 
-/// The tasks whose items are counted here.
+/// The tasks whose items are counted.
 pub(super) const TASKS: [&str; 3] = ["text", "image", "prepared"];
 
-/// What some clients asked of one target.
+/// Counts of one target.
 pub(super) struct Ledger {
     pub(super) target: Target,
-    /// Answered requests by status.
+    /// Requests with a reply, by status.
     pub(super) statuses: BTreeMap<u16, u64>,
-    /// Items of requests that were admitted, by what became of them.
-    pub(super) fates: BTreeMap<Fate, u64>,
-    /// Requests that were refused since their deadline had passed.
-    pub(super) late: u64,
-    /// Requests that were refused since the queue was full.
-    pub(super) refused: u64,
+    /// Items of admitted requests, by outcome.
+    pub(super) outcomes: BTreeMap<Outcome, u64>,
+    /// Requests that were rejected because their deadline had passed.
+    pub(super) expired: u64,
+    /// Requests that were rejected because the queue was full.
+    pub(super) rejected: u64,
     /// Requests and items of clients that did not wait, so that nobody knows what became of them.
-    pub(super) left: u64,
-    pub(super) left_items: u64,
+    pub(super) disconnected: u64,
+    pub(super) disconnected_items: u64,
 }
 
 impl Ledger {
-    /// Nothing yet.
+    /// Creates an empty ledger.
     pub(super) fn of(target: Target) -> Self {
         Self {
             target,
             statuses: BTreeMap::new(),
-            fates: BTreeMap::new(),
-            late: 0,
-            refused: 0,
-            left: 0,
-            left_items: 0,
+            outcomes: BTreeMap::new(),
+            expired: 0,
+            rejected: 0,
+            disconnected: 0,
+            disconnected_items: 0,
         }
     }
 
-    /// Adds another one of the same target.
+    /// Adds another ledger of the same target.
     pub(super) fn add(&mut self, other: Self) {
         for (status, requests) in other.statuses {
             *self.statuses.entry(status).or_default() += requests;
         }
-        for (fate, items) in other.fates {
-            *self.fates.entry(fate).or_default() += items;
+        for (outcome, items) in other.outcomes {
+            *self.outcomes.entry(outcome).or_default() += items;
         }
-        self.late += other.late;
-        self.refused += other.refused;
-        self.left += other.left;
-        self.left_items += other.left_items;
+        self.expired += other.expired;
+        self.rejected += other.rejected;
+        self.disconnected += other.disconnected;
+        self.disconnected_items += other.disconnected_items;
     }
 
-    /// Panics unless the server has settled every item once, in the way that its client was told.
+    /// Panics unless the server has counted every item once, with the outcome that its client has observed.
     pub(super) fn check(&self, metrics: &Metrics) {
         let model = self.target.model();
         let of_task = |metric: &str, label: &'static str, value: &str| -> u64 {
@@ -64,41 +64,51 @@ impl Ledger {
                 .sum()
         };
         let items = |outcome: &str| of_task("inference_items_total", "outcome", outcome);
-        let told = |fate| self.fates.get(&fate).copied().unwrap_or_default();
+        let observed = |outcome| self.outcomes.get(&outcome).copied().unwrap_or_default();
 
         for never in ["lost", "shutting_down", "unsupported"] {
             assert_eq!(items(never), 0, "{never}\n{self}");
         }
-        // Of those who left, nobody knows more than that they asked for so much.
-        let check = |what: &str, counted: u64, told: u64, left: u64| {
-            let possible = told..=told + left;
+        // The outcomes of disconnected clients are unknown. Only their number is known.
+        let check = |what: &str, counted: u64, observed: u64, disconnected: u64| {
+            let possible = observed..=observed + disconnected;
             assert!(
                 possible.contains(&counted),
                 "{counted} {what}, expected {possible:?}\n{self}"
             );
         };
-        for (outcome, fate) in [
-            ("success", Fate::Success),
-            ("invalid", Fate::Invalid),
-            ("fault", Fate::Fault),
-            ("expired", Fate::Expired),
-            ("unavailable", Fate::Unavailable),
+        for (name, outcome) in [
+            ("success", Outcome::Success),
+            ("invalid", Outcome::Invalid),
+            ("fault", Outcome::Fault),
+            ("expired", Outcome::Expired),
+            ("unavailable", Outcome::Unavailable),
         ] {
-            check(outcome, items(outcome), told(fate), self.left_items);
+            check(name, items(name), observed(outcome), self.disconnected_items);
         }
         let settled = TASKS
             .iter()
             .map(|task| metrics.count("inference_items_total", &[("model", model), ("task", task)]))
             .sum();
-        check("items", settled, self.fates.values().sum(), self.left_items);
-        let refused = |reason: &str| of_task("inference_rejections_total", "reason", reason);
+        check(
+            "items",
+            settled,
+            self.outcomes.values().sum(),
+            self.disconnected_items,
+        );
+        let rejections = |reason: &str| of_task("inference_rejections_total", "reason", reason);
         check(
             "requests for a full queue",
-            refused("queue_full"),
-            self.refused,
-            self.left,
+            rejections("queue_full"),
+            self.rejected,
+            self.disconnected,
         );
-        check("requests too late", refused("expired"), self.late, self.left);
+        check(
+            "expired requests",
+            rejections("expired"),
+            self.expired,
+            self.disconnected,
+        );
     }
 }
 
@@ -111,13 +121,13 @@ impl fmt::Display for Ledger {
             self.target.model(),
             self.statuses
         )?;
-        for (fate, items) in &self.fates {
-            write!(f, " {items} {fate},")?;
+        for (outcome, items) in &self.outcomes {
+            write!(f, " {items} {outcome},")?;
         }
         write!(
             f,
-            " {} requests left before their answer, with {} items",
-            self.left, self.left_items
+            " {} requests of disconnected clients, with {} items",
+            self.disconnected, self.disconnected_items
         )
     }
 }

@@ -1,19 +1,19 @@
-//! Everything at once: load, clients that leave, nonsense, reloads, a plugin that fails, and processes that die or are killed,
-//! chosen at random from a seed.
-//! In the end every request has been answered once, and the server holds no more than when it began.
+//! Chaos test: load, disconnecting clients, invalid requests, reloads, faults of a plugin, and processes that die or are killed, chosen
+//! at random from a seed. In the end, every request must have completed once, and the server must hold no more resources than at the
+//! start.
 //!
-//! The short form runs with the other tests; `INFERENCE_TEST_LONG=1` runs for ten minutes, `INFERENCE_CHAOS_SECONDS` for as
-//! long as it says. Choices follow from the seed, which is printed; what they meet in the server also depends on its pace.
+//! The short form runs with the other tests. `INFERENCE_TEST_LONG=1` runs for ten minutes, and `INFERENCE_CHAOS_SECONDS` sets the
+//! duration. The choices follow from the seed, which is printed. Their effects also depend on timing.
 
-mod caller;
-mod deed;
-mod killer;
-mod leaver;
+mod disconnecting_clients;
+mod invalid_requests;
+mod items;
 mod ledger;
-mod nonsense;
 mod operator;
-mod probe;
-mod target;
+mod probes;
+mod process_killer;
+mod targets;
+mod waiting_clients;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,31 +24,31 @@ use fastrand::Rng;
 
 use self::ledger::Ledger;
 use self::operator::Operator;
-use self::target::Target;
+use self::targets::Target;
 use crate::harness::{Metrics, Scenario, Server, eventually, rounds, seed};
 
-/// Clients of each target that wait for their answers.
-const CALLERS: usize = 3;
+/// Number of clients of each target that wait for their replies.
+const WAITING_CLIENTS: usize = 3;
 
-/// The targets whose items do harm.
-const HARMED: [Target; 2] = [Target::Threads, Target::Processes];
+/// The targets whose items cause faults.
+const FAULTY_TARGETS: [Target; 2] = [Target::Threads, Target::Processes];
 
-/// After each phase everything is counted. The first one also warms the server up.
+/// Number of phases. Counts are compared after each phase. The first phase also warms up the server.
 const PHASES: u32 = 4;
 
-/// Maximum that a load leaves behind: the private pages of a library that stays mapped.
+/// Maximum memory that remains after a load: the private pages of a library, which stays mapped.
 const BYTES_PER_LOAD: u64 = 200 << 10;
 
 /// Maximum of freed memory that the allocator retains beyond what it retained in the first phase.
 const ALLOCATOR_BYTES: u64 = 12 << 20;
 
-/// What all actors share.
+/// State shared by all actors.
 struct World<'a> {
     server: &'a Server,
     stop: AtomicBool,
-    /// Requests answered so far: the clock by which the operator acts.
+    /// Number of replies so far, which the operator and the killer use as a clock.
     answered: AtomicU64,
-    /// The next item's value, which no other item has.
+    /// Unique value of the next item.
     next_value: AtomicU64,
 }
 
@@ -62,7 +62,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn goes_on(&self) -> bool {
+    fn is_running(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
 
@@ -74,19 +74,19 @@ impl<'a> World<'a> {
         self.answered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits for so many more answers. `false` if it is over before.
-    fn wait_for_answers(&self, more: u64) -> bool {
+    /// Waits for this number of further replies. Returns false if the phase ends before.
+    fn wait_for_replies(&self, more: u64) -> bool {
         let enough = self.answered.load(Ordering::Relaxed) + more;
-        eventually("answers to go on", || {
+        eventually("further replies", || {
             match self.answered.load(Ordering::Relaxed) {
-                answered if answered >= enough || !self.goes_on() => Ok(()),
+                answered if answered >= enough || !self.is_running() => Ok(()),
                 answered => Err(answered),
             }
         });
-        self.goes_on()
+        self.is_running()
     }
 
-    /// Runs an actor to its end. One that fails stops the others.
+    /// Runs an actor. If it panics, stops the others.
     fn act<T>(&self, actor: impl FnOnce() -> T) -> T {
         catch_unwind(AssertUnwindSafe(actor)).unwrap_or_else(|panic| {
             self.stop.store(true, Ordering::Relaxed);
@@ -96,7 +96,7 @@ impl<'a> World<'a> {
 }
 
 #[test]
-fn whatever_happens_at_once_every_request_is_answered_once_and_nothing_is_left_behind() {
+fn under_all_faults_at_once_every_request_completes_once_and_nothing_leaks() {
     let duration = duration();
     let mut rng = Rng::with_seed(seed());
     let mut operator = Operator::new(rng.fork());
@@ -106,7 +106,7 @@ fn whatever_happens_at_once_every_request_is_answered_once_and_nothing_is_left_b
         .env("MALLOC_ARENA_MAX", "1")
         .start();
     let world = World::new(&server);
-    let start = Holdings::of(&server);
+    let start = ResourceCounts::of(&server);
     let mut ledgers = Target::ALL.map(Ledger::of);
     let mut kills = 0;
     let mut warm = None;
@@ -118,8 +118,8 @@ fn whatever_happens_at_once_every_request_is_answered_once_and_nothing_is_left_b
             total.expect("every target has a ledger").add(ledger);
         }
         kills += killed;
-        operator.tidy(&server);
-        let metrics = quiet(&server);
+        operator.reset(&server);
+        let metrics = idle_metrics(&server);
         let now = server.resources();
         eprintln!("phase {phase} of {PHASES}: {now:?}\n{operator}, {kills} kills");
         for ledger in &ledgers {
@@ -133,7 +133,7 @@ fn whatever_happens_at_once_every_request_is_answered_once_and_nothing_is_left_b
             "memory grew beyond {maximum} bytes: {warm:?} {now:?}"
         );
     }
-    wait_until_no_more_is_held_than(start, &server);
+    wait_until_released(start, &server);
     server.shut_down();
 }
 
@@ -145,7 +145,7 @@ fn duration() -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Lets all actors act until the time is over. What clients saw, and how many processes were killed.
+/// Runs all actors for `duration`. Returns the ledgers of the clients and the number of killed processes.
 fn run_phase(
     world: &World<'_>,
     operator: &mut Operator,
@@ -154,43 +154,48 @@ fn run_phase(
 ) -> (Vec<Ledger>, u64) {
     thread::scope(|scope| {
         let mut clients = Vec::new();
-        for target in HARMED {
-            for _ in 0..CALLERS {
+        for target in FAULTY_TARGETS {
+            for _ in 0..WAITING_CLIENTS {
                 let rng = rng.fork();
-                clients.push(scope.spawn(move || world.act(|| caller::call(world, rng, target))));
+                clients.push(
+                    scope.spawn(move || world.act(|| waiting_clients::send_requests(world, rng, target))),
+                );
             }
             let rng = rng.fork();
-            clients.push(scope.spawn(move || world.act(|| leaver::leave(world, rng, target))));
+            clients.push(scope.spawn(move || world.act(|| disconnecting_clients::run(world, rng, target))));
         }
-        clients.push(scope.spawn(|| world.act(|| probe::ask_the_bystander(world))));
+        clients.push(scope.spawn(|| world.act(|| probes::call_bystander(world))));
         let (talker, killer) = (rng.fork(), rng.fork());
-        let killer = scope.spawn(move || world.act(|| killer::kill(world, killer)));
+        let killer = scope.spawn(move || world.act(|| process_killer::run(world, killer)));
         let others = [
-            scope.spawn(move || world.act(|| nonsense::talk(world, talker))),
-            scope.spawn(|| world.act(|| probe::probe(world))),
+            scope.spawn(move || world.act(|| invalid_requests::send(world, talker))),
+            scope.spawn(|| world.act(|| probes::run(world))),
             scope.spawn(|| world.act(|| operator.operate(world))),
         ];
         stop_after(world, duration);
         for other in others {
-            other.join().expect("everybody else is content");
+            other.join().expect("no actor fails");
         }
         let ledgers = clients
             .into_iter()
-            .map(|client| client.join().expect("every client is answered rightly"));
-        (ledgers.collect(), killer.join().expect("processes can be killed"))
+            .map(|client| client.join().expect("no client fails"));
+        (
+            ledgers.collect(),
+            killer.join().expect("the killer does not fail"),
+        )
     })
 }
 
-/// Tells everybody to stop when the time is over, or when one of them has failed.
+/// Stops all actors after `duration`, or when one of them has failed.
 fn stop_after(world: &World<'_>, duration: Duration) {
-    let over = crate::harness::eventually::happens_within(duration, || !world.goes_on());
+    let over = crate::harness::eventually::happens_within(duration, || !world.is_running());
     if !over {
         world.stop.store(true, Ordering::Relaxed);
     }
 }
 
-/// The metrics, once nothing is queued or runs.
-fn quiet(server: &Server) -> Metrics {
+/// Waits until no item is queued or running, and returns the metrics.
+fn idle_metrics(server: &Server) -> Metrics {
     eventually("the queues to be empty", || {
         let metrics = server.metrics();
         let busy = |gauge| metrics.sum(gauge, &[]) != 0.0;
@@ -206,15 +211,15 @@ fn quiet(server: &Server) -> Metrics {
     })
 }
 
-/// What the server holds of the system that has a number.
+/// Numbers of resources that the server holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Holdings {
+struct ResourceCounts {
     threads: u64,
     open_files: u64,
     processes: usize,
 }
 
-impl Holdings {
+impl ResourceCounts {
     /// Counts after a request, so that the test's own pooled connection is always among them.
     fn of(server: &Server) -> Self {
         server.get("/livez");
@@ -227,14 +232,14 @@ impl Holdings {
     }
 }
 
-/// Waits until everything is given back, and all processes of models serve again. Idle threads of the event loops end by
-/// themselves after some seconds.
-fn wait_until_no_more_is_held_than(start: Holdings, server: &Server) {
-    eventually("the server to hold no more than at the start", || {
-        let now = Holdings::of(server);
+/// Waits until all resources have been released and all model processes are serving. Idle threads of the event loops exit after some
+/// seconds.
+fn wait_until_released(start: ResourceCounts, server: &Server) {
+    eventually("the server to release its resources", || {
+        let now = ResourceCounts::of(server);
         let ready = server.get("/readyz").status == 200;
-        let given_back = now.threads <= start.threads && now.open_files <= start.open_files;
-        match ready && given_back && now.processes == start.processes {
+        let is_released = now.threads <= start.threads && now.open_files <= start.open_files;
+        match ready && is_released && now.processes == start.processes {
             true => Ok(()),
             false => Err((start, now)),
         }

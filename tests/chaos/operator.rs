@@ -1,4 +1,4 @@
-//! The operator, who changes the configuration all the time, and at times gets it wrong.
+//! An operator who keeps changing the configuration and sometimes writes an invalid one.
 
 use std::fmt;
 
@@ -7,39 +7,39 @@ use fastrand::Rng;
 use super::World;
 use crate::harness::Server;
 
-/// A model that comes and goes.
-pub(super) const GUEST: &str = "guest";
+/// A model that is repeatedly added and removed.
+pub(super) const OPTIONAL_MODEL: &str = "optional";
 
-/// Most requests that are answered between two reloads.
-const MOST_BETWEEN: u64 = 300;
+/// Maximum number of replies between two reloads.
+const MAX_REQUESTS_BETWEEN: u64 = 300;
 
-/// What nobody changes.
+/// The part of the configuration that never changes.
 const SERVER: &str = "[server]\nmax_body_size = \"1MiB\"\n[logging]\naccess_log = false\n";
 
-/// How `p` is isolated. Two processes, one of which dies now and then.
+/// Isolation of the model `p`.
 const PROCESSES: &str = "isolation = \"process\"\nworkers = 2\nrestart_delay = \"1ms\"\npredict_timeout = \"1s\"\n\
                          sandbox = \"best-effort\"\nmax_memory = \"1GiB\"\ncpus = 1\nenv = { CHAOS = \"on\" }";
 
-/// Settings of `m` that it refuses.
-const REFUSED: [&str; 4] = [
+/// Settings with which the model `m` fails to load.
+const INVALID_SETTINGS: [&str; 4] = [
     "on_load = \"error\"",
     "on_load = \"panic\"",
     "fail_warm_up = true",
     "no_such_setting = 1",
 ];
 
-/// The operator, and the configuration that is in force.
+/// The operator with the current configuration.
 pub(super) struct Operator {
     rng: Rng,
-    /// Tells one configuration of `m` from another.
+    /// Identifies the configuration of `m`.
     tag: u64,
-    /// The same of `p`.
+    /// Identifies the configuration of `p`.
     process_tag: u64,
     batching: String,
-    guest: bool,
+    has_optional_model: bool,
     generations: u64,
     reloads: u64,
-    refusals: u64,
+    failures: u64,
 }
 
 impl Operator {
@@ -49,24 +49,24 @@ impl Operator {
             tag: 0,
             process_tag: 0,
             batching: String::new(),
-            guest: false,
+            has_optional_model: false,
             generations: 0,
             reloads: 0,
-            refusals: 0,
+            failures: 0,
         }
     }
 
-    /// How often a library may have been opened since the start, by reloads that were accepted or refused.
+    /// Returns the maximum number of times that a library has been opened since the start, by successful and failed reloads.
     pub(super) fn loads(&self) -> u64 {
-        self.generations + self.refusals
+        self.generations + self.failures
     }
 
-    /// The configuration in force.
+    /// Returns the current configuration.
     pub(super) fn config(&self) -> String {
         self.config_with("")
     }
 
-    /// The same, with one more setting of `m`.
+    /// Returns the current configuration with an additional setting of `m`.
     fn config_with(&self, setting: &str) -> String {
         let settings = format!("tag = \"{}\"\nbatch_ms = 1\n{setting}", self.tag);
         let mut config = SERVER.to_owned();
@@ -74,27 +74,27 @@ impl Operator {
         let settings = format!("tag = \"{}\"\nbatch_ms = 1", self.process_tag);
         config += &model("p", PROCESSES, &settings, &self.batching);
         config += &model("bystander", "", "", "");
-        if self.guest {
-            config += &model(GUEST, "", "", "");
+        if self.has_optional_model {
+            config += &model(OPTIONAL_MODEL, "", "", "");
         }
         config
     }
 
-    /// Reloads until it is told to stop, each time after a random number of answers.
+    /// Reloads until the end of the phase, each time after a random number of replies.
     pub(super) fn operate(&mut self, world: &World<'_>) {
-        while world.goes_on() {
+        while world.is_running() {
             if self.rng.u8(..4) == 0 {
-                self.get_it_wrong(world);
+                self.reload_invalid_config(world);
             } else {
                 self.change(world);
             }
-            world.wait_for_answers(self.rng.u64(..MOST_BETWEEN));
+            world.wait_for_replies(self.rng.u64(..MAX_REQUESTS_BETWEEN));
         }
     }
 
-    /// Leaves only the models of the beginning.
-    pub(super) fn tidy(&mut self, server: &Server) {
-        self.guest = false;
+    /// Restores the initial list of models.
+    pub(super) fn reset(&mut self, server: &Server) {
+        self.has_optional_model = false;
         server.write_config(&self.config());
         assert!(server.reload(), "a reload failed: {}", self.config());
     }
@@ -114,16 +114,16 @@ impl Operator {
                 loads_p = true;
             }
             8 => {
-                self.guest = !self.guest;
-                self.generations += u64::from(self.guest);
+                self.has_optional_model = !self.has_optional_model;
+                self.generations += u64::from(self.has_optional_model);
             }
             _ => {}
         }
         world.server.write_config(&self.config());
         while !world.server.reload() {
             assert!(loads_p, "a reload failed: {}", self.config());
-            // Somebody has killed a process that was being loaded, which is a reason to refuse a reload.
-            self.refusals += 1;
+            // The reload failed because a process was killed while it loaded the model.
+            self.failures += 1;
         }
         let after = world.server.generation("m");
         assert_eq!(after != before, loads_m, "generation {before}, then {after}");
@@ -136,23 +136,23 @@ impl Operator {
             "policy = \"{}\"\nmax_batch_size = {}\nmax_queue_size = {}",
             policies[self.rng.usize(..policies.len())],
             self.rng.u8(1..32),
-            // At times too small for all callers at once, never for one request.
+            // Sometimes too small for all clients together, but never for one request.
             self.rng.u8(8..64),
         );
     }
 
-    fn get_it_wrong(&mut self, world: &World<'_>) {
+    fn reload_invalid_config(&mut self, world: &World<'_>) {
         let before = world.server.generation("m");
-        let wrong = match self.rng.usize(..REFUSED.len() + 3) {
+        let invalid = match self.rng.usize(..INVALID_SETTINGS.len() + 3) {
             0 => self.config().replace("[models.settings]", "[models.settings"),
             1 => self.config().replace("workers", "wrokers"),
-            2 => self.config() + &model("wrong", "", "", "").replace("misbehave", "missing"),
-            n => self.config_with(REFUSED[n - 3]),
+            2 => self.config() + &model("invalid", "", "", "").replace("misbehave", "missing"),
+            n => self.config_with(INVALID_SETTINGS[n - 3]),
         };
-        world.server.write_config(&wrong);
-        assert!(!world.server.reload(), "this was accepted: {wrong}");
+        world.server.write_config(&invalid);
+        assert!(!world.server.reload(), "expected the reload to fail: {invalid}");
         assert_eq!(world.server.generation("m"), before);
-        self.refusals += 1;
+        self.failures += 1;
     }
 }
 
@@ -160,8 +160,8 @@ impl fmt::Display for Operator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} reloads with {} new generations, {} refused reloads",
-            self.reloads, self.generations, self.refusals
+            "{} reloads with {} new generations, {} failed reloads",
+            self.reloads, self.generations, self.failures
         )
     }
 }

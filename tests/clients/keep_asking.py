@@ -48,7 +48,7 @@ def with_requests():
 def with_grpc():
     tensor = triton.InferInput("JSON", [1, 1], "BYTES")
     tensor.set_data_from_numpy(np.array([[item.encode()]], dtype=object))
-    # Without its own pool, all clients of the process share one connection.
+    # Without a separate pool, all clients of the process would share one connection.
     options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
     client = triton.InferenceServerClient(grpc_address, channel_args=options)
     return lambda: client.infer("m.text", [tensor]) and 200
@@ -78,7 +78,7 @@ class Asker(threading.Thread):
             time.sleep(self.pause)
 
 
-# An idle connection is closed at the end of the delay, so every client asks more often than that.
+# An idle connection is closed at the end of the delay, so the interval between requests is shorter.
 clients = {"http.client": http_client, "httpx": with_httpx, "requests": with_requests, "grpc": with_grpc}
 askers = [Asker(name, client, pause) for name, client in clients.items() for pause in (0.002, 0.05, 0.7)]
 for asker in askers:

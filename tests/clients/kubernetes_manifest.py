@@ -1,4 +1,4 @@
-"""Checks a Kubernetes manifest on standard input: every field exists where it stands, and required fields are there."""
+"""Validates a Kubernetes manifest on standard input: checks for unknown and missing fields."""
 
 import re
 import sys
@@ -28,7 +28,7 @@ def check(value, type_name, path):
     for key, element in value.items():
         assert key in attributes, f"{path}: unknown field {key}"
         check(element, model.openapi_types[attributes[key]], f"{path}.{key}")
-    # The model itself checks that required fields are there.
+    # The constructor checks for missing fields.
     model(**{attributes[key]: element for key, element in value.items()})
 
 

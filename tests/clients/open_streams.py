@@ -1,4 +1,4 @@
-"""Holds streams open, of which one has been answered, says so, and waits for their end: open_streams.py ADDRESS"""
+"""Opens streams, one of which has received a reply, reports that, and waits until they are closed: open_streams.py ADDRESS"""
 
 import sys
 

@@ -8,7 +8,7 @@ client = openai.OpenAI(base_url=f"http://{sys.argv[1]}/v1", api_key="none is nee
 assert {model.id for model in client.models.list()} == {"m", "words"}
 assert client.models.retrieve("m").id == "m"
 
-# Base64 is what the client asks for by itself.
+# The client requests base64 by default.
 for encoding in ({}, {"encoding_format": "float"}, {"encoding_format": "base64"}):
     reply = client.embeddings.create(model="m", input=["to be", "größer"], user="me", **encoding)
     vectors = [item.embedding for item in reply.data]

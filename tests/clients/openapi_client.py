@@ -36,19 +36,19 @@ def generate(document, directory):
 
 
 def modules(directory):
-    """The module of each operation, by the operation's id."""
+    """Returns the module of each operation, by the operation's ID."""
     paths = (directory / "generated" / "api").glob("*/*.py")
     return {path.stem: f"generated.api.{path.parent.name}.{path.stem}" for path in paths if path.stem != "__init__"}
 
 
 def members(annotation):
-    """The alternatives of a type."""
+    """Returns the alternatives of a type."""
     inner = typing.get_args(annotation)
     return [one for part in inner for one in members(part)] if inner else [annotation]
 
 
 def body_of(function, examples):
-    """The first example, in the first of the generated classes that keeps all of it."""
+    """Returns the first example as an instance of the first generated class that preserves all of it."""
     annotation = typing.get_type_hints(function)["body"]
     kinds = [kind for kind in members(annotation) if hasattr(kind, "from_dict")]
     for example in examples or [{}]:
@@ -83,7 +83,7 @@ def main():
         client = client_module.AuthenticatedClient(base_url=URL, token=KEY, raise_on_unexpected_status=True)
         found = modules(directory)
         operations = [one for path in document["paths"].values() for one in path.values()]
-        # What unloads a model comes last.
+        # Operations that unload a model run last.
         operations.sort(key=lambda operation: operation["operationId"].endswith("unload"))
         for operation in operations:
             identifier = operation["operationId"]

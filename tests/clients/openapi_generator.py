@@ -32,7 +32,7 @@ def generate(document, directory):
 
 
 def methods(package, client):
-    """The method of each operation, by the operation's id."""
+    """Returns the method of each operation, by the operation's ID."""
     apis = importlib.import_module("openapi_client.api")
     found = {}
     for name, api in inspect.getmembers(apis, inspect.isclass):
@@ -43,7 +43,7 @@ def methods(package, client):
 
 
 def body_of(function, parameter, example):
-    """The example as the generated class that the method takes; a plain object where it takes any."""
+    """Returns the example as an instance of the method's parameter class, or unchanged if the method accepts any object."""
     kinds = [typing.get_type_hints(function)[parameter]]
     while kinds and not hasattr(kinds[0], "from_dict"):
         kinds = list(typing.get_args(kinds[0])) + kinds[1:]
@@ -73,7 +73,7 @@ def main():
         configuration = package.Configuration(host=URL, access_token=KEY)
         found = methods(package, package.ApiClient(configuration))
         operations = [one for path in document["paths"].values() for one in path.values()]
-        # What unloads a model comes last.
+        # Operations that unload a model run last.
         operations.sort(key=lambda operation: operation["operationId"].endswith("unload"))
         for operation in operations:
             identifier = operation["operationId"]

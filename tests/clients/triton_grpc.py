@@ -51,7 +51,7 @@ statistics = client.get_inference_statistics("m.tensor").model_stats[0]
 batches = statistics.batch_stats
 assert sum(batch.compute_infer.count for batch in batches) == statistics.execution_count, statistics
 assert statistics.inference_count >= 6 and statistics.inference_stats.success.count >= 3, statistics
-# Above the 4 MiB that gRPC allows by default.
+# Larger than gRPC's default limit of 4 MiB.
 large = np.ones((2, 1 << 20), dtype=np.float32)
 reply = client.infer("m.tensor", [tensor("numbers", "FP32", large)])
 assert reply.as_numpy("doubled").sum() == 2 * large.size
@@ -85,8 +85,8 @@ assert not client.is_model_ready("words")
 client.load_model("words", headers=admin)
 assert client.is_model_ready("words")
 
-# Health and reflection, as any tool asks for them; the messages are small enough to be written by hand.
-# In a function: a call that is still open when Python ends makes the package grpc wait for itself, now and then.
+# Health and reflection, as used by common tools. The messages are small enough to be encoded by hand.
+# In a function, because the package grpc sometimes deadlocks if a call is still open when Python exits.
 def health_and_reflection():
     with grpc.insecure_channel(address) as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check")

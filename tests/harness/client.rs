@@ -1,4 +1,4 @@
-//! A blocking client that says what it got, whatever the status.
+//! A blocking HTTP client that returns replies with any status.
 
 use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
@@ -11,10 +11,10 @@ use ureq::http::{HeaderMap, Method, Request};
 
 use super::eventually::PATIENCE;
 
-/// Replies that tests read are smaller.
+/// Maximum size of a reply.
 const REPLY_LIMIT: u64 = 512 << 20;
 
-/// Speaks to one server. Clones share connections.
+/// A client of one server. Clones share connections.
 #[derive(Clone)]
 pub(crate) struct Client {
     address: SocketAddr,
@@ -22,7 +22,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client of the server at this address.
+    /// Creates a client of the server at this address.
     pub(crate) fn new(address: SocketAddr) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -38,7 +38,7 @@ impl Client {
         }
     }
 
-    /// Begins a request.
+    /// Starts building a request.
     pub(crate) fn request(&self, method: &str, path: &str) -> Call<'_> {
         Call {
             client: self,
@@ -62,13 +62,13 @@ impl Client {
         self.post(&predict_path(model, task), &json!({ "inputs": inputs }))
     }
 
-    /// As [`predict`](Self::predict), on a thread of its own.
+    /// Like [`predict`](Self::predict), on a separate thread.
     pub(crate) fn predict_in_background(&self, model: &str, task: &str, inputs: &Json) -> Pending {
         let (path, body) = (predict_path(model, task), json!({ "inputs": inputs }));
         self.in_background(move |client| client.request("POST", &path).json(&body).try_send())
     }
 
-    /// Sends a request on a thread of its own.
+    /// Sends a request on a separate thread.
     pub(crate) fn in_background(
         &self,
         send: impl FnOnce(&Client) -> Result<Reply, ureq::Error> + Send + 'static,
@@ -78,29 +78,29 @@ impl Client {
     }
 }
 
-/// The native route of a task.
+/// Returns the native route of a task.
 pub(crate) fn predict_path(model: &str, task: &str) -> String {
     format!("/v1/models/{model}/tasks/{task}/predict")
 }
 
-/// A request that has been sent, and is waited for elsewhere.
+/// A request in flight on another thread.
 pub(crate) struct Pending(JoinHandle<Result<Reply, ureq::Error>>);
 
 impl Pending {
-    /// Whether it has been answered.
+    /// Whether the reply has been received.
     pub(crate) fn is_answered(&self) -> bool {
         self.0.is_finished()
     }
 
-    /// Waits for the answer.
+    /// Waits for the reply.
     #[track_caller]
     pub(crate) fn reply(self) -> Reply {
-        let answer = self.0.join().expect("the client does not panic");
-        answer.unwrap_or_else(|error| panic!("a request got no answer: {error}"))
+        let reply = self.0.join().expect("the client does not panic");
+        reply.unwrap_or_else(|error| panic!("a request failed without a reply: {error}"))
     }
 }
 
-/// A request to be sent.
+/// A request that has not been sent yet.
 pub(crate) struct Call<'a> {
     client: &'a Client,
     method: String,
@@ -124,7 +124,7 @@ impl Call<'_> {
         self.body("application/json", body.to_string())
     }
 
-    /// The answer. Panics when there is none.
+    /// Sends the request and returns the reply. Panics if there is none.
     #[track_caller]
     pub(crate) fn send(self) -> Reply {
         let what = format!("{} {}", self.method, self.path);
@@ -132,10 +132,10 @@ impl Call<'_> {
             .unwrap_or_else(|error| panic!("{what} got no answer: {error}"))
     }
 
-    /// The answer, or why there is none.
+    /// Sends the request and returns the reply, or the error if there is none.
     pub(crate) fn try_send(self) -> Result<Reply, ureq::Error> {
         let mut request = Request::builder()
-            .method(Method::from_bytes(self.method.as_bytes()).expect("a method is a token"))
+            .method(Method::from_bytes(self.method.as_bytes()).expect("a valid method"))
             .uri(format!("http://{}{}", self.client.address, self.path));
         for (name, value) in &self.headers {
             request = request.header(name, value);
@@ -143,9 +143,9 @@ impl Call<'_> {
         let agent = &self.client.agent;
         let sent = clock::now();
         let mut response = if self.body.is_empty() {
-            agent.run(request.body(()).expect("the request is well formed"))?
+            agent.run(request.body(()).expect("a well-formed request"))?
         } else {
-            agent.run(request.body(&self.body[..]).expect("the request is well formed"))?
+            agent.run(request.body(&self.body[..]).expect("a well-formed request"))?
         };
         let body = response
             .body_mut()
@@ -163,7 +163,7 @@ impl Call<'_> {
     }
 }
 
-/// What the server answered.
+/// A reply of the server.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) sent: Instant,
@@ -174,14 +174,14 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// Itself, if it has this status; else a panic that shows it.
+    /// Returns the reply if it has this status. Otherwise panics with its content.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{:?}\n{}", self.headers, self.text());
         self
     }
 
-    /// How long the client waited.
+    /// Returns the time from sending the request to receiving the reply.
     pub(crate) fn took(&self) -> Duration {
         self.answered - self.sent
     }
@@ -193,10 +193,10 @@ impl Reply {
     #[track_caller]
     pub(crate) fn json(&self) -> Json {
         serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("status {}, no JSON: {error}: {}", self.status, self.text()))
+            .unwrap_or_else(|error| panic!("status {}, invalid JSON: {error}: {}", self.status, self.text()))
     }
 
-    /// The outputs of a prediction.
+    /// Returns the outputs of a prediction.
     #[track_caller]
     pub(crate) fn outputs(&self) -> Vec<Json> {
         match &self.json()["outputs"] {
@@ -205,26 +205,26 @@ impl Reply {
         }
     }
 
-    /// The only value of a header.
+    /// Returns the value of a header that occurs at most once.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .get(name)
-            .map(|value| value.to_str().expect("headers are text"))
+            .map(|value| value.to_str().expect("a header in ASCII"))
     }
 
-    /// The error of the native shape, with its code and message, after a look at its form.
+    /// Checks that the reply is an error of the native routes. Returns its code and message.
     #[track_caller]
     pub(crate) fn error(&self) -> (String, String) {
         let kind = self.header("content-type").unwrap_or_default();
         assert!(
             kind.starts_with("application/json"),
-            "an error of type {kind:?}: {}",
+            "an error with content type {kind:?}: {}",
             self.text()
         );
         let json = self.json();
         let (code, message) = (&json["error"]["code"], &json["error"]["message"]);
         let (Some(code), Some(message)) = (code.as_str(), message.as_str()) else {
-            panic!("status {}, not the shape of an error: {json}", self.status)
+            panic!("status {}, expected an error: {json}", self.status)
         };
         assert!(!message.is_empty(), "an error without a message: {json}");
         (code.to_owned(), message.to_owned())

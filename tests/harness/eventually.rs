@@ -1,22 +1,22 @@
-//! The one place that waits by asking again.
+//! Waiting by polling.
 
 use std::fmt::Debug;
 use std::time::Duration;
 
 use inference_server::clock;
 
-/// How long a test waits for what must happen. It only bounds tests that fail: on a busy machine, a process may take a
-/// minute to start.
+/// Timeout of conditions that must become true. It only affects failing tests. On a busy machine, a process can take a minute to
+/// start.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Asks `probe` until it has an answer, and panics with `what` and the last refusal when [`PATIENCE`] is over.
+/// Calls `probe` until it succeeds. After [`PATIENCE`], panics with `what` and the last error.
 pub(crate) fn eventually<T, E: Debug>(what: &str, probe: impl FnMut() -> Result<T, E>) -> T {
     eventually_within(PATIENCE, what, probe)
 }
 
-/// Whether `condition` comes to hold within `patience`.
+/// Whether `condition` becomes true within `patience`.
 pub(crate) fn happens_within(patience: Duration, condition: impl Fn() -> bool) -> bool {
     let deadline = clock::now() + patience;
     while !condition() {
@@ -28,7 +28,7 @@ pub(crate) fn happens_within(patience: Duration, condition: impl Fn() -> bool) -
     true
 }
 
-/// As [`eventually`], with another patience.
+/// Like [`eventually`], with a different timeout.
 pub(crate) fn eventually_within<T, E: Debug>(
     patience: Duration,
     what: &str,
@@ -39,7 +39,7 @@ pub(crate) fn eventually_within<T, E: Debug>(
         match probe() {
             Ok(value) => return value,
             Err(refusal) if clock::now() >= deadline => {
-                panic!("waited {patience:?} for {what}; the last answer was {refusal:?}")
+                panic!("waited {patience:?} for {what}: {refusal:?}")
             }
             Err(_) => std::thread::park_timeout(PAUSE),
         }

@@ -1,21 +1,21 @@
-//! A gate that a test opens by a file: plugin `misbehave` waits before it while it has a batch.
+//! A gate in the form of a file: the plugin `misbehave` blocks each batch until the file exists.
 
 use std::path::PathBuf;
 
-/// Closed until it is opened.
+/// A gate, which is closed until it is opened.
 pub(crate) struct Gate {
     path: PathBuf,
 }
 
 impl Gate {
-    /// A gate at this path, closed.
+    /// Creates a closed gate at this path.
     pub(crate) fn at(path: PathBuf) -> Self {
         assert!(!path.exists(), "{} is a gate already", path.display());
         Self { path }
     }
 
-    /// Lets everything pass, from now on.
+    /// Opens the gate permanently.
     pub(crate) fn open(&self) {
-        std::fs::write(&self.path, "open").expect("a gate can be opened");
+        std::fs::write(&self.path, "open").expect("write the file of the gate");
     }
 }

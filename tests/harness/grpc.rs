@@ -1,4 +1,4 @@
-//! A client of gRPC that sends its messages piece by piece, as no library would.
+//! A gRPC client that can send messages in parts, which client libraries cannot.
 
 use std::net::SocketAddr;
 
@@ -20,7 +20,7 @@ pub(crate) struct Grpc {
 impl Grpc {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.expect("it listens");
-        let (client, connection) = h2::client::handshake(socket).await.expect("it speaks HTTP/2");
+        let (client, connection) = h2::client::handshake(socket).await.expect("an HTTP/2 handshake");
         Self {
             address,
             client,
@@ -28,12 +28,12 @@ impl Grpc {
         }
     }
 
-    /// Goes away in the middle of whatever it does.
+    /// Closes the connection abruptly.
     pub(crate) fn cut(self) {
         self.connection.abort();
     }
 
-    /// Whether the server says that it lives.
+    /// Whether the server reports that it is live.
     pub(crate) async fn is_live(&mut self) -> bool {
         let (answer, mut body) = self.begin("ServerLive", b"\0\0\0\0\0");
         body.send_data(Bytes::new(), true).expect("the call is open");
@@ -42,10 +42,10 @@ impl Grpc {
         answer.data().await.and_then(Result::ok).as_deref() == Some(b"\0\0\0\0\x02\x08\x01")
     }
 
-    /// Whether the health service says that a service serves; `None` if it does not know the service.
+    /// Whether the health service reports that a service is serving. `None` if it does not know the service.
     pub(crate) async fn is_serving(&mut self, service: &str) -> Option<bool> {
         let length = u8::try_from(service.len()).expect("a short name");
-        // A message of one string, which is field 1.
+        // A message with a string in field 1.
         let message = [&[0, 0, 0, 0, length + 2, 0x0a, length][..], service.as_bytes()].concat();
         let (answer, mut body) = self.begin_at("/grpc.health.v1.Health/Check", message);
         body.send_data(Bytes::new(), true).expect("the call is open");
@@ -56,11 +56,11 @@ impl Grpc {
         match answer.into_body().data().await.and_then(Result::ok).as_deref() {
             Some(b"\0\0\0\0\x02\x08\x01") => Some(true),
             Some(b"\0\0\0\0\x02\x08\x02") => Some(false),
-            other => panic!("not the answer of a health service: {other:?}"),
+            other => panic!("unexpected reply of the health service: {other:?}"),
         }
     }
 
-    /// Begins a call of the inference service with the beginning of a message, and leaves it open.
+    /// Starts a call of the inference service with the beginning of a message, and leaves it open.
     pub(crate) fn begin(
         &mut self,
         method: &str,
@@ -69,7 +69,7 @@ impl Grpc {
         self.begin_at(&format!("/inference.GRPCInferenceService/{method}"), message)
     }
 
-    /// Begins a call of any path.
+    /// Starts a call of any path.
     pub(crate) fn begin_at(
         &mut self,
         path: &str,
@@ -78,7 +78,7 @@ impl Grpc {
         self.begin_request(path, message, |request| request)
     }
 
-    /// As [`begin`](Self::begin), with a key.
+    /// Like [`begin`](Self::begin), with a key.
     pub(crate) fn begin_with_key(
         &mut self,
         method: &str,
@@ -108,7 +108,7 @@ impl Grpc {
     }
 }
 
-/// The status and the message of an answer without content.
+/// Returns the status and the message of a reply without content.
 pub(crate) fn status(answer: &Response<RecvStream>) -> (&str, String) {
     let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
     let message = header("grpc-message").unwrap_or_default();

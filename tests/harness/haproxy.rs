@@ -1,4 +1,4 @@
-//! HAProxy as a layer-4 balancer, which sees connections and not requests, as a Kubernetes Service does.
+//! HAProxy as a layer-4 load balancer, which handles connections rather than requests, like a Kubernetes Service.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::eventually::eventually;
 use super::tools;
 
-/// A running balancer. It is killed when the test ends.
+/// A running load balancer. It is killed on drop.
 pub(crate) struct HaProxy {
     child: Child,
     dir: TempDir,
@@ -20,16 +20,16 @@ pub(crate) struct HaProxy {
 }
 
 impl HaProxy {
-    /// Balances between servers, given by their addresses for HTTP and for gRPC. It checks `/readyz` of each ten times a
-    /// second. `None` if HAProxy is not installed.
+    /// Starts a load balancer for servers with these addresses for HTTP and gRPC. It checks `/readyz` of each server ten times per
+    /// second. Returns `None` if HAProxy is not installed.
     pub(crate) fn start(servers: &[(SocketAddr, SocketAddr)]) -> Option<Self> {
-        // Debian installs it where only root looks.
+        // On Debian, it is only in the PATH of root.
         let program = [PathBuf::from("/usr/sbin/haproxy")]
             .into_iter()
             .find(|program| program.is_file())
             .or_else(|| tools::find("INFERENCE_TEST_HAPROXY", &["haproxy"], "apt-get install haproxy"))?;
-        let dir = tempfile::tempdir().expect("there is room for a temporary directory");
-        // Both at the same time, so that they differ.
+        let dir = tempfile::tempdir().expect("create a temporary directory");
+        // Both are open at the same time, so that the ports differ.
         let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
         let [http, grpc] = free.map(|listener| listener.local_addr().expect("it listens"));
         let mut config = format!(
@@ -50,7 +50,7 @@ impl HaProxy {
             ));
         }
         let file = dir.path().join("haproxy.cfg");
-        std::fs::write(&file, config).expect("a configuration can be written");
+        std::fs::write(&file, config).expect("write the configuration");
         let child = Command::new(program)
             .arg("-f")
             .arg(file)
@@ -71,17 +71,17 @@ impl HaProxy {
         Some(balancer)
     }
 
-    /// The address for HTTP.
+    /// Returns the address for HTTP.
     pub(crate) fn http(&self) -> SocketAddr {
         self.http
     }
 
-    /// The address for gRPC.
+    /// Returns the address for gRPC.
     pub(crate) fn grpc(&self) -> SocketAddr {
         self.grpc
     }
 
-    /// Waits until it considers a server `UP` or `DOWN`.
+    /// Waits until the load balancer reports a server as `UP` or `DOWN`.
     #[track_caller]
     pub(crate) fn wait_for(&self, server: usize, status: &str) {
         eventually(
@@ -93,7 +93,7 @@ impl HaProxy {
         );
     }
 
-    /// What it considers a server, for HTTP and for gRPC.
+    /// Returns the reported status of a server, for HTTP and for gRPC.
     fn statuses(&self, server: usize) -> Option<[String; 2]> {
         let mut socket = UnixStream::connect(self.dir.path().join("stats")).ok()?;
         socket.write_all(b"show stat\n").ok()?;
@@ -110,7 +110,7 @@ impl HaProxy {
 
 impl Drop for HaProxy {
     fn drop(&mut self) {
-        // It may have ended already.
+        // Fails if the process has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! The server's log, line by line as it is written.
+//! Reading of the server's log.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,14 +19,14 @@ struct Shared {
     changed: Condvar,
 }
 
-/// What the server has written to standard error so far. A thread reads it until the server ends.
+/// The log of a server from its standard error. A thread reads it until the server exits.
 pub(crate) struct Log {
     shared: Arc<Shared>,
     reader: Option<JoinHandle<()>>,
 }
 
 impl Log {
-    /// Begins to read.
+    /// Starts to read a log.
     pub(crate) fn read(stream: impl Read + Send + 'static) -> Self {
         let shared = Arc::new(Shared::default());
         let reader = thread::Builder::new()
@@ -35,34 +35,34 @@ impl Log {
                 let shared = shared.clone();
                 move || read_lines(stream, &shared)
             })
-            .expect("the system has a thread for the log");
+            .expect("start a thread");
         Self {
             shared,
             reader: Some(reader),
         }
     }
 
-    /// All lines so far.
+    /// Returns all lines so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.lock().lines.clone()
     }
 
-    /// All lines so far, as one text.
+    /// Returns all lines so far as one text.
     pub(crate) fn text(&self) -> String {
         self.lines().join("\n")
     }
 
-    /// Whether a line has `part`.
+    /// Whether a line contains `part`.
     pub(crate) fn has(&self, part: &str) -> bool {
         self.lock().lines.iter().any(|line| line.contains(part))
     }
 
-    /// Waits for a line that has `part`; `None` when `patience` is over or the log has ended without one.
+    /// Waits for a line that contains `part`. `None` after `patience`, or if the log has ended without one.
     pub(crate) fn wait_for(&self, part: &str, patience: Duration) -> Option<String> {
         self.wait_for_after(0, part, patience)
     }
 
-    /// As [`wait_for`](Self::wait_for), without a look at the first `seen` lines.
+    /// Like [`wait_for`](Self::wait_for), ignoring the first `seen` lines.
     pub(crate) fn wait_for_after(&self, seen: usize, part: &str, patience: Duration) -> Option<String> {
         let deadline = clock::now() + patience;
         let mut state = self.lock();
@@ -86,7 +86,7 @@ impl Log {
     /// Waits until the server has closed its log.
     pub(crate) fn finish(&mut self) {
         if let Some(reader) = self.reader.take() {
-            // It does nothing that could panic; and if it did, the lines so far are what there is.
+            // The thread does not panic. If it did, the lines read so far would remain available.
             let _ = reader.join();
         }
     }

@@ -1,11 +1,11 @@
-//! `/metrics`, read back: each sample by its name and labels.
+//! Parsing of `/metrics`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Labels of a sample.
 type Labels = BTreeMap<String, String>;
 
-/// What the metrics were at one moment.
+/// All metrics at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     samples: Vec<(String, Labels, f64)>,
@@ -13,7 +13,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Reads Prometheus' text format.
+    /// Parses the Prometheus text format.
     pub(crate) fn parse(text: &str) -> Self {
         let mut metrics = Self {
             samples: Vec::new(),
@@ -30,12 +30,11 @@ impl Metrics {
         metrics
     }
 
-    /// The sum of the samples with this name whose labels include `labels`. A name that is not there at all is a fault
-    /// of the test or of the server, and panics.
+    /// Returns the sum of the samples with this name whose labels include `labels`. Panics if there is no metric with this name.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         assert!(
             self.samples.iter().any(|(other, ..)| other == name),
-            "no metric is called {name}"
+            "no metric named {name}"
         );
         self.samples
             .iter()
@@ -49,12 +48,12 @@ impl Metrics {
             .sum()
     }
 
-    /// As [`sum`](Self::sum), of what is counted in whole numbers.
+    /// Like [`sum`](Self::sum), for integer values.
     pub(crate) fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         self.sum(name, labels) as u64
     }
 
-    /// How many observations of a histogram lie in the bucket that ends at `bound`: above the bound before it.
+    /// Returns the number of observations in the bucket of a histogram with this upper bound, excluding those in lower buckets.
     pub(crate) fn in_bucket(&self, histogram: &str, labels: &[(&str, &str)], bound: f64) -> u64 {
         let name = format!("{histogram}_bucket");
         let mut cumulative: BTreeMap<u64, f64> = BTreeMap::new();
@@ -64,7 +63,7 @@ impl Metrics {
                 .all(|(label, value)| of_sample.get(*label).is_some_and(|got| got == value));
             let end: f64 = of_sample["le"].parse().expect("a bound is a number");
             if fits && end.is_finite() {
-                // Bounds of these histograms are positive, and so ordered as their bits are.
+                // The bounds are positive, so their bits have the same order.
                 *cumulative.entry(end.to_bits()).or_default() += value;
             }
         }
@@ -77,7 +76,7 @@ impl Metrics {
         (up_to - below) as u64
     }
 
-    /// The families that the server itself declares, each with its type and label names; not those of the process.
+    /// Returns the families with their types and label names, except those about the process.
     pub(crate) fn families(&self) -> BTreeMap<String, (String, BTreeSet<String>)> {
         self.types
             .iter()
@@ -97,7 +96,7 @@ impl Metrics {
             .collect()
     }
 
-    /// All samples, as `name`, labels and value.
+    /// Returns all samples as name, labels and value.
     pub(crate) fn samples(&self) -> &[(String, Labels, f64)] {
         &self.samples
     }

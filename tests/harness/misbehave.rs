@@ -1,4 +1,4 @@
-//! Orders for the plugin `misbehave`, and what it reports.
+//! Commands for the plugin `misbehave`, and its reports.
 
 use std::path::PathBuf;
 
@@ -9,22 +9,22 @@ use super::eventually::eventually;
 use super::gate::Gate;
 use super::server::Server;
 
-/// An item that comes back with its value.
+/// Returns an item that echoes its value.
 pub(crate) fn echo(value: impl Into<Json>) -> Json {
     json!({ "value": value.into() })
 }
 
-/// Items that come back with their values.
+/// Returns items that echo their values.
 pub(crate) fn echoes<T: Into<Json>>(values: impl IntoIterator<Item = T>) -> Json {
     values.into_iter().map(echo).collect()
 }
 
-/// An item that does something to its batch.
-pub(crate) fn order(deed: &str, value: impl Into<Json>) -> Json {
-    json!({ "do": deed, "value": value.into(), "message": format!("the message of {deed}") })
+/// Returns an item that requests an action.
+pub(crate) fn order(action: &str, value: impl Into<Json>) -> Json {
+    json!({ "do": action, "value": value.into(), "message": format!("the message of {action}") })
 }
 
-/// What an item was told about its batch.
+/// The report of an item about its batch.
 #[derive(Clone, Debug)]
 pub(crate) struct Report(Json);
 
@@ -33,17 +33,17 @@ impl Report {
         &self.0["value"]
     }
 
-    /// How many items its batch had.
+    /// Returns the number of items in the batch.
     pub(crate) fn batch_size(&self) -> u64 {
         self.number("batch_size")
     }
 
-    /// Which batch of the loaded model it was in.
+    /// Returns the index of the batch among those of the loaded model.
     pub(crate) fn batch(&self) -> u64 {
         self.number("batch")
     }
 
-    /// The values of all items of its batch.
+    /// Returns the values of all items of the batch.
     pub(crate) fn batch_values(&self) -> Vec<Json> {
         self.0["order"]
             .as_array()
@@ -51,7 +51,7 @@ impl Report {
             .clone()
     }
 
-    /// The setting `tag` of the model that answered.
+    /// Returns the setting `tag` of the model.
     pub(crate) fn tag(&self) -> &str {
         self.0["tag"].as_str().expect("a report has a tag")
     }
@@ -64,14 +64,14 @@ impl Report {
 }
 
 impl Reply {
-    /// The reports of all items; panics when there are others.
+    /// Returns the reports of all items. Panics if an output is not a report.
     #[track_caller]
     pub(crate) fn reports(&self) -> Vec<Report> {
         assert_eq!(self.status, 200, "{}", self.text());
         self.outputs().into_iter().map(Report).collect()
     }
 
-    /// The report of the only item.
+    /// Returns the report of the only item.
     #[track_caller]
     pub(crate) fn report(&self) -> Report {
         let mut reports = self.reports();
@@ -79,7 +79,7 @@ impl Reply {
         reports.remove(0)
     }
 
-    /// The values that came back, in order.
+    /// Returns the echoed values, in order.
     #[track_caller]
     pub(crate) fn values(&self) -> Vec<Json> {
         self.reports()
@@ -89,14 +89,14 @@ impl Reply {
     }
 }
 
-/// Keeps a worker of a model busy until it is released.
+/// A worker that is busy until it is released.
 pub(crate) struct Occupied {
     gate: Gate,
     pending: Pending,
 }
 
 impl Occupied {
-    /// Lets the worker go on, and says what it reports of the batch it was busy with.
+    /// Releases the worker and returns the report of its batch.
     pub(crate) fn release(self) -> Report {
         self.gate.open();
         self.pending.reply().report()
@@ -104,8 +104,8 @@ impl Occupied {
 }
 
 impl Server {
-    /// Gives a worker of a model a batch of one that ends when it is released, and waits until it runs. Until then
-    /// everything else waits, if the model has one worker.
+    /// Occupies a worker of a model with a batch that runs until it is released. Waits until the batch runs. If the model has one
+    /// worker, all other items are queued in the meantime.
     #[track_caller]
     pub(crate) fn occupy(&self, model: &str) -> Occupied {
         let path = (0..)
@@ -126,7 +126,7 @@ impl Server {
         eventually("the model to be busy", || {
             assert!(
                 !pending.is_answered(),
-                "the item that occupies the model was answered at once"
+                "the item that occupies the model returned immediately"
             );
             if reached(&path).exists() {
                 Ok(())
@@ -140,7 +140,7 @@ impl Server {
         }
     }
 
-    /// Waits until so many items of a task wait.
+    /// Waits until this number of items of a task is queued.
     #[track_caller]
     pub(crate) fn wait_for_queued(&self, model: &str, task: &str, items: u64) {
         self.wait_for_metric(
@@ -157,7 +157,7 @@ fn reached(path: &std::path::Path) -> PathBuf {
     reached.into()
 }
 
-/// What the metrics say about the batches of a task.
+/// Number of batches and items of a task, from the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Batches {
     pub(crate) count: u64,
@@ -165,7 +165,7 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
-    /// All batches of the task so far.
+    /// Returns the counts of a task.
     pub(crate) fn of(server: &Server, model: &str, task: &str) -> Self {
         let metrics = server.metrics();
         let labels = [("model", model), ("task", task)];

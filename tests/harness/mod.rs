@@ -1,7 +1,7 @@
-//! How the tests run the server: one scenario builder, one client, and ways to wait for what a user would notice.
+//! The test harness: a scenario builder, a client, and functions that wait for observable conditions.
 //!
-//! The server is the real executable with the real plugins, on a port of its own, in a folder of its own. Nothing here
-//! knows how the server is built; what it is asked, it is asked over sockets, signals, its log and its metrics.
+//! The server is the real executable with real plugins, with its own port and directory. The harness interacts with it only through
+//! sockets, signals, its log and its metrics.
 
 pub(crate) mod client;
 pub(crate) mod clients;

@@ -1,13 +1,13 @@
-//! The server and the plugins that cargo has built.
+//! Paths of the server and the plugins that cargo has built.
 
 use std::path::{Path, PathBuf};
 
-/// The server's executable.
+/// Returns the path of the server's executable.
 pub(crate) fn executable() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_inference-server"))
 }
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub(crate) fn repository() -> PathBuf {
     let server = Path::new(env!("CARGO_MANIFEST_DIR"));
     server
@@ -16,7 +16,7 @@ pub(crate) fn repository() -> PathBuf {
         .to_owned()
 }
 
-/// Directory of links to the plugins, and nothing else.
+/// Returns a directory that contains only links to the plugins.
 ///
 /// Tests of a workspace build each plugin into `deps`, among thousands of files, and leave what an earlier `cargo build`
 /// put next to the executable unchanged. The server links the files next to a plugin each time it loads it, which takes
@@ -47,7 +47,7 @@ pub(crate) fn directory() -> PathBuf {
     directory
 }
 
-/// Makes `link` point to `target`. Tests run in processes that do this at the same time.
+/// Makes `link` point to `target`. Tests do this concurrently in several processes.
 fn link(target: &Path, link: &Path) {
     if std::fs::read_link(link).is_ok_and(|current| current == target) {
         return;
@@ -57,7 +57,7 @@ fn link(target: &Path, link: &Path) {
     std::fs::rename(&own, link).expect("a link can be replaced");
 }
 
-/// The library of a plugin, such as `template`.
+/// Returns the path of a plugin's library, such as `template`.
 pub(crate) fn library(name: &str) -> PathBuf {
     let library = directory().join(format!("lib{name}.so"));
     assert!(

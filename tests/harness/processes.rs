@@ -1,42 +1,42 @@
-//! The processes of a server's models, as the system lists them.
+//! The model processes of a server, as listed by the system.
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::eventually::eventually;
 use super::server::Server;
 
-/// A process of a model.
+/// A model process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process(Pid);
 
 impl Process {
-    /// The process of this number.
+    /// Returns the process with this ID.
     pub(crate) fn of(number: u64) -> Self {
-        let number = i32::try_from(number).expect("numbers of processes are small");
-        Self(Pid::from_raw(number).expect("no process has the number 0"))
+        let number = i32::try_from(number).expect("a valid process ID");
+        Self(Pid::from_raw(number).expect("a nonzero process ID"))
     }
 
-    /// Its number.
+    /// Returns the process ID.
     pub(crate) fn number(self) -> i32 {
         self.0.as_raw_pid()
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     pub(crate) fn signal(self, signal: Signal) {
-        kill_process(self.0, signal).expect("the process lives");
+        kill_process(self.0, signal).expect("a running process");
     }
 
-    /// Sends it a signal, if it is still there. Whether it was.
+    /// Sends a signal. Returns whether the process still existed.
     pub(crate) fn try_signal(self, signal: Signal) -> bool {
         kill_process(self.0, signal).is_ok()
     }
 
-    /// Whether it runs, or at least has not been reaped.
+    /// Whether the process exists, possibly as a zombie.
     pub(crate) fn exists(self) -> bool {
         rustix::process::test_kill_process(self.0).is_ok()
     }
 
-    /// Waits until it is gone.
+    /// Waits until the process no longer exists.
     #[track_caller]
     pub(crate) fn wait_until_gone(self) {
         eventually("a process to be gone", || match self.exists() {
@@ -47,7 +47,7 @@ impl Process {
 }
 
 impl Server {
-    /// The processes of its models.
+    /// Returns the model processes.
     pub(crate) fn processes(&self) -> Vec<Process> {
         let own = format!("PPid:\t{}", self.pid().as_raw_pid());
         let entries = std::fs::read_dir("/proc").expect("Linux lists its processes");

@@ -1,4 +1,4 @@
-//! A connection on which tests write what no client library would.
+//! Raw connections, for requests that client libraries cannot send.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::eventually::PATIENCE;
 
-/// One connection.
+/// A raw connection.
 pub(crate) struct Raw {
     stream: BufReader<TcpStream>,
 }
 
-/// What came back on a raw connection.
+/// A reply on a raw connection.
 #[derive(Debug)]
 pub(crate) struct RawReply {
     pub(crate) status: u16,
@@ -34,40 +34,34 @@ impl RawReply {
 
     #[track_caller]
     pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("no JSON: {error}: {self:?}"))
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("invalid JSON: {error}: {self:?}"))
     }
 }
 
 impl Raw {
-    /// Connects.
+    /// Connects to a server.
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the server takes connections");
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .expect("a socket has timeouts");
-        stream
-            .set_write_timeout(Some(PATIENCE))
-            .expect("a socket has timeouts");
-        stream
-            .set_nodelay(true)
-            .expect("a socket can be told not to delay");
+        let stream = TcpStream::connect(address).expect("connect to the server");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("set a timeout");
+        stream.set_nodelay(true).expect("set TCP_NODELAY");
         Self {
             stream: BufReader::new(stream),
         }
     }
 
-    /// Writes all of `bytes`.
+    /// Writes `bytes`.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.try_send(bytes).expect("the server reads");
         self
     }
 
-    /// Writes all of `bytes`, if the server still reads.
+    /// Writes `bytes`. Fails if the server no longer reads.
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes.as_ref())
     }
 
-    /// A whole request with a JSON body.
+    /// Writes a whole request with a JSON body.
     pub(crate) fn send_json(&mut self, path: &str, body: &str) -> &mut Self {
         self.send(format!(
             "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -75,7 +69,7 @@ impl Raw {
         ))
     }
 
-    /// Writes no more, and goes on reading.
+    /// Closes the sending direction.
     pub(crate) fn half_close(&mut self) -> &mut Self {
         self.stream
             .get_ref()
@@ -84,30 +78,30 @@ impl Raw {
         self
     }
 
-    /// Closes the connection with a reset instead of an end of the stream.
+    /// Closes the connection with a reset.
     pub(crate) fn reset(self) {
         rustix::net::sockopt::set_socket_linger(self.stream.get_ref(), Some(Duration::ZERO))
             .expect("a socket can be told not to linger");
     }
 
-    /// Writes no more, and reads until the server has closed or reset the connection.
+    /// Closes the sending direction, and reads until the server has closed or reset the connection.
     pub(crate) fn finish(mut self) {
         let _ = self.stream.get_ref().shutdown(Shutdown::Write);
         let _ = self.stream.read_to_end(&mut Vec::new());
     }
 
-    /// Reads at most so many bytes of what comes.
-    pub(crate) fn read_some(&mut self, most: usize) {
-        // Whatever comes, or nothing: the caller goes away.
-        let _ = self.stream.read(&mut vec![0; most]);
+    /// Reads at max `max` bytes.
+    pub(crate) fn read_some(&mut self, max: usize) {
+        // The result does not matter, because the caller disconnects.
+        let _ = self.stream.read(&mut vec![0; max]);
     }
 
-    /// Reads one answer; `None` if the connection ended before one began.
+    /// Reads one reply. `None` if the connection was closed before.
     pub(crate) fn reply(&mut self) -> Option<RawReply> {
         self.reply_to(false)
     }
 
-    /// Reads the answer to a HEAD request, which has no body.
+    /// Reads the reply to a HEAD request, which has no body.
     pub(crate) fn reply_to_head(&mut self) -> Option<RawReply> {
         self.reply_to(true)
     }
@@ -118,7 +112,7 @@ impl Raw {
             .split(' ')
             .nth(1)
             .and_then(|status| status.parse().ok());
-        let status = status.unwrap_or_else(|| panic!("no status line: {status_line:?}"));
+        let status = status.unwrap_or_else(|| panic!("invalid status line: {status_line:?}"));
         let mut headers = Vec::new();
         loop {
             let line = self.line().expect("a head ends in an empty line");
@@ -163,13 +157,13 @@ impl Raw {
                 }
             }
         } else {
-            // Until the connection ends; a reset after the body is an end, too.
+            // Read until the connection is closed. A reset after the body is accepted.
             let _ = self.stream.read_to_end(&mut body);
         }
         body
     }
 
-    /// Whether the server has closed or reset the connection without another byte, now or within the patience.
+    /// Whether the server closes or resets the connection without sending another byte, within [`PATIENCE`].
     pub(crate) fn is_closed(&mut self) -> bool {
         let mut byte = [0];
         match self.stream.read(&mut byte) {
@@ -178,7 +172,7 @@ impl Raw {
         }
     }
 
-    /// A line without its end; `None` when the connection has ended.
+    /// Reads a line and removes its end. `None` if the connection is closed.
     fn line(&mut self) -> Option<String> {
         let mut line = Vec::new();
         match self.stream.read_until(b'\n', &mut line) {
@@ -189,7 +183,7 @@ impl Raw {
                     .to_owned(),
             ),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                panic!("the server neither answered nor closed the connection within {PATIENCE:?}")
+                panic!("the server neither replied nor closed the connection within {PATIENCE:?}")
             }
             Err(_) => None,
         }

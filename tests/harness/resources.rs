@@ -1,44 +1,44 @@
-//! What a process holds of the system, as Linux tells it.
+//! Resources of a process, as reported by Linux.
 
 use std::fs;
 
-/// What a process holds at one moment.
+/// Resources of a process at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Resources {
-    /// Memory that is resident.
+    /// Resident memory in bytes.
     pub(crate) resident_bytes: u64,
-    /// The maximum of it so far, or since it was last reset.
+    /// Peak of the resident memory, since the start or the last reset.
     pub(crate) peak_bytes: u64,
-    /// The part of it that no file backs: what the process has allocated.
+    /// Resident memory that is not backed by a file.
     pub(crate) anonymous_bytes: u64,
     pub(crate) threads: u64,
     pub(crate) open_files: u64,
 }
 
 impl Resources {
-    /// What has a number that is the same again when everything has been given back.
+    /// Returns the numbers of threads and open files, which return to their initial values if nothing leaks.
     pub(crate) fn threads_and_files(&self) -> (u64, u64) {
         (self.threads, self.open_files)
     }
 
-    /// Runs `work`, and returns by how much the resident memory of a process grew at its peak meanwhile.
+    /// Runs `work` and returns by how many bytes the peak of the resident memory of a process exceeded its initial value.
     pub(crate) fn peak_growth(pid: u32, work: impl FnOnce()) -> u64 {
-        // This resets the peak to the present size.
-        fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("the process is our own");
+        // Resets the peak to the current value.
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("reset the peak");
         let before = Self::of(pid).resident_bytes;
         work();
         Self::of(pid).peak_bytes.saturating_sub(before)
     }
 
-    /// Of a process that lives.
+    /// Returns the resources of a running process.
     pub(crate) fn of(pid: u32) -> Self {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
         let number = |name: &str| -> u64 {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.and_then(|line| line.split_whitespace().next()?.parse().ok())
                 .unwrap_or_else(|| panic!("no number {name} in {status}"))
         };
-        let open_files = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
+        let open_files = fs::read_dir(format!("/proc/{pid}/fd")).expect("a running process");
         Self {
             resident_bytes: number("VmRSS:") << 10,
             peak_bytes: number("VmHWM:") << 10,
@@ -49,11 +49,11 @@ impl Resources {
     }
 }
 
-/// The threads of a process that lives: what each is called, and its scheduling niceness.
+/// Returns the names and the niceness of the threads of a running process.
 pub(crate) fn niceness_of_threads(pid: i32) -> Vec<(String, i64)> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a running process");
     let stats = tasks.flatten().filter_map(|task| {
-        // A thread may end meanwhile.
+        // A thread can exit in the meantime.
         fs::read_to_string(task.path().join("stat")).ok()
     });
     stats

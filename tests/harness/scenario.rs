@@ -1,4 +1,4 @@
-//! What a test sets up before the server starts.
+//! Builder for the setup of a test.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,10 @@ use super::log::Log;
 use super::plugins;
 use super::server::Server;
 
-/// A folder with a configuration, and how the server is to be started on it.
+/// A directory with a configuration, and the options for starting a server.
 ///
-/// In the configuration `$DIR` stands for that folder. Unless the test says otherwise, the server listens on a free port
-/// of this machine and copies plugins into that folder. Of the environment's `INFERENCE_…` variables it gets none but the
-/// folder of the plugins.
+/// `$DIR` in the configuration stands for that directory. By default, the server listens on a free port of this machine and copies
+/// plugins into the directory. The only `INFERENCE_…` variable in its environment is the directory of the plugins.
 pub(crate) struct Scenario {
     dir: TempDir,
     config: PathBuf,
@@ -25,13 +24,13 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
-    /// A scenario with this configuration.
+    /// Creates a scenario with this configuration.
     pub(crate) fn new(config: &str) -> Self {
         plugins::library("template");
         let dir = tempfile::Builder::new()
             .prefix("inference-test-")
             .tempdir()
-            .expect("there is room for a temporary folder");
+            .expect("create a temporary directory");
         let scenario = Self {
             config: config_file(dir.path()),
             dir,
@@ -44,7 +43,7 @@ impl Scenario {
         scenario
     }
 
-    /// One model called `m` of the plugin `misbehave`, with these lines in its `[models.settings]` and these in its
+    /// Creates a scenario with one model `m` of the plugin `misbehave`, with these lines in `[models.settings]` and
     /// `[models.batching]`.
     pub(crate) fn misbehave(settings: &str, batching: &str) -> Self {
         plugins::library("misbehave");
@@ -54,7 +53,7 @@ impl Scenario {
         ))
     }
 
-    /// The configuration that the repository shows to newcomers: handwritten digits, and the template.
+    /// Creates a scenario with the default configuration of the repository: handwritten digits, and the template.
     pub(crate) fn of_the_repository() -> Self {
         plugins::library("onnx");
         Self {
@@ -63,7 +62,7 @@ impl Scenario {
         }
     }
 
-    /// The folder.
+    /// Returns the directory.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -80,13 +79,13 @@ impl Scenario {
         self
     }
 
-    /// Lets the server have at most so many open files, connections included.
-    pub(crate) fn open_files(mut self, most: usize) -> Self {
-        self.open_files = Some(most);
+    /// Limits the number of open files of the server, including connections.
+    pub(crate) fn open_files(mut self, max: usize) -> Self {
+        self.open_files = Some(max);
         self
     }
 
-    /// Lets orphans become children of the server, as they do of the first process of a container.
+    /// Makes orphaned processes children of the server, as for the first process of a container.
     pub(crate) fn adopting_orphans(mut self) -> Self {
         self.subreaper = true;
         self
@@ -111,26 +110,26 @@ impl Scenario {
         }
         command.arg("--scratch-dir").arg(self.dir().join("scratch"));
         command.args(&self.arguments);
-        std::fs::create_dir_all(self.dir().join("scratch")).expect("a folder can be made");
+        std::fs::create_dir_all(self.dir().join("scratch")).expect("create a directory");
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("the server can be started");
+            .expect("start the server");
         let log = Log::read(child.stderr.take().expect("standard error is piped"));
         Server::listening(child, log, self.dir)
     }
 
-    /// Runs one of the other commands of the executable to its end.
+    /// Runs a command of the executable and waits for its exit.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.bare_command()
             .args(arguments)
             .output()
-            .expect("the executable can be started")
+            .expect("start the executable")
     }
 
-    /// One of the commands of the executable, not started yet.
+    /// Returns a command of the executable without starting it.
     pub(crate) fn to_run(&self, arguments: &[&str]) -> Command {
         let mut command = self.bare_command();
         command.args(arguments);
@@ -146,9 +145,9 @@ impl Scenario {
     fn bare_command(&self) -> Command {
         let mut command = match self.open_files {
             None => Command::new(plugins::executable()),
-            Some(most) => {
+            Some(max) => {
                 let mut shell = Command::new("sh");
-                let limited = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+                let limited = format!("ulimit -n {max} && exec \"$0\" \"$@\"");
                 shell.arg("-c").arg(limited).arg(plugins::executable());
                 shell
             }
@@ -169,7 +168,7 @@ impl Scenario {
     }
 }
 
-/// The attribute is kept when the process becomes the server.
+/// Makes the process a subreaper. The attribute is preserved by `exec`.
 #[allow(
     unsafe_code,
     reason = "a process can only set the attribute itself, between fork and exec"
@@ -180,7 +179,7 @@ fn become_subreaper(command: &mut Command) {
         let own = rustix::process::getpid();
         rustix::process::set_child_subreaper(Some(own)).map_err(std::io::Error::from)
     };
-    // SAFETY: The closure makes two system calls, and neither allocates nor takes a lock.
+    // SAFETY: the closure makes two system calls and neither allocates nor takes a lock.
     unsafe { command.pre_exec(set) };
 }
 
@@ -188,10 +187,10 @@ fn config_file(dir: &Path) -> PathBuf {
     dir.join("models.toml")
 }
 
-/// Writes the configuration of a scenario in one step, as a careful operator does.
+/// Writes the configuration of a scenario atomically.
 pub(crate) fn write_config(dir: &Path, config: &str) {
     let text = config.replace("$DIR", &dir.to_string_lossy());
     let written = dir.join("models.toml.new");
-    std::fs::write(&written, text).expect("a configuration can be written");
-    std::fs::rename(written, config_file(dir)).expect("a configuration can be put in its place");
+    std::fs::write(&written, text).expect("write the configuration");
+    std::fs::rename(written, config_file(dir)).expect("rename the configuration");
 }

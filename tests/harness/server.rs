@@ -20,9 +20,9 @@ use super::scenario::write_config;
 
 pub(crate) use rustix::process::Signal;
 
-/// A server that a test has started. It is killed and reaped when the test ends; if the test fails, its log is printed.
+/// A server that a test has started. It is killed and reaped on drop. If the test fails, its log is printed.
 ///
-/// It is asked as a [`Client`].
+/// It dereferences to a [`Client`].
 pub(crate) struct Server {
     child: Child,
     log: Log,
@@ -40,7 +40,7 @@ impl Deref for Server {
 }
 
 impl Server {
-    /// Waits until the log names the address.
+    /// Waits until the log contains the address.
     #[track_caller]
     pub(super) fn listening(mut child: Child, log: Log, dir: TempDir) -> Self {
         let line = log.wait_for("listening on http://", PATIENCE);
@@ -70,7 +70,7 @@ impl Server {
         }
     }
 
-    /// Waits for `/readyz`.
+    /// Waits until `/readyz` succeeds.
     #[track_caller]
     pub(crate) fn wait_until_ready(&self) {
         eventually("the server to be ready", || {
@@ -79,7 +79,7 @@ impl Server {
                 "a model failed to load:\n{}",
                 self.log.text()
             );
-            // A connection of its own, so that no pooled one is reused while the server closes it.
+            // A new client, so that no pooled connection is used while the server closes it.
             let call = self.request("GET", "/readyz").header("connection", "close");
             match call.send() {
                 reply if reply.status == 200 => Ok(()),
@@ -88,59 +88,59 @@ impl Server {
         });
     }
 
-    /// Where it listens for gRPC, which it says before it says anything of HTTP.
+    /// Returns the address for gRPC, which the server logs before that for HTTP.
     #[track_caller]
     pub(crate) fn grpc_address(&self) -> SocketAddr {
         let line = self.wait_for_log("listening for gRPC on ");
         let address = line.rsplit("listening for gRPC on ").next().unwrap_or_default();
-        address.trim().parse().expect("the log names an address")
+        address.trim().parse().expect("an address in the log")
     }
 
-    /// Where it listens.
+    /// Returns the address for HTTP.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A client of its own, for another thread.
+    /// Returns a client for another thread.
     pub(crate) fn client(&self) -> Client {
         Client::new(self.address)
     }
 
-    /// A connection of its own.
+    /// Opens a raw connection.
     pub(crate) fn connect(&self) -> Raw {
         Raw::connect(self.address)
     }
 
-    /// The folder of the scenario.
+    /// Returns the directory of the scenario.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The log so far.
+    /// Returns the log.
     pub(crate) fn log(&self) -> &Log {
         &self.log
     }
 
-    /// Waits for a line of the log that has `part`.
+    /// Waits for a line in the log that contains `part`.
     #[track_caller]
     pub(crate) fn wait_for_log(&self, part: &str) -> String {
         self.wait_for_log_after(0, part)
     }
 
-    /// As [`wait_for_log`](Self::wait_for_log), without a look at the first `seen` lines.
+    /// Like [`wait_for_log`](Self::wait_for_log), ignoring the first `seen` lines.
     #[track_caller]
     pub(crate) fn wait_for_log_after(&self, seen: usize, part: &str) -> String {
         self.log
             .wait_for_after(seen, part, PATIENCE)
-            .unwrap_or_else(|| panic!("the log never said {part:?}:\n{}", self.log.text()))
+            .unwrap_or_else(|| panic!("the log does not contain {part:?}:\n{}", self.log.text()))
     }
 
-    /// The metrics as they are now.
+    /// Returns the current metrics.
     pub(crate) fn metrics(&self) -> Metrics {
         Metrics::parse(&self.get("/metrics").expect(200).text())
     }
 
-    /// Waits until a metric has a value.
+    /// Waits until a metric has this value.
     #[track_caller]
     pub(crate) fn wait_for_metric(&self, name: &str, labels: &[(&str, &str)], value: u64) {
         eventually(&format!("{name}{labels:?} to be {value}"), || {
@@ -151,12 +151,12 @@ impl Server {
         });
     }
 
-    /// What `/v1/models/NAME` says.
+    /// Returns the document at `/v1/models/NAME`.
     pub(crate) fn model(&self, name: &str) -> serde_json::Value {
         self.get(&format!("/v1/models/{name}")).expect(200).json()
     }
 
-    /// Which generation of a model serves.
+    /// Returns the live generation of a model.
     pub(crate) fn generation(&self, model: &str) -> u64 {
         self.metrics()
             .count("inference_model_generation", &[("model", model)])
@@ -164,25 +164,25 @@ impl Server {
 
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).expect("the server lives");
+        kill_process(self.pid(), signal).expect("a running server");
     }
 
-    /// Sends a signal, unless the server has ended.
+    /// Sends a signal, unless the server has exited.
     pub(crate) fn try_signal(&self, signal: Signal) {
         let _ = kill_process(self.pid(), signal);
     }
 
-    /// Its process.
+    /// Returns the process ID.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
-    /// Writes another configuration, without telling the server.
+    /// Replaces the configuration file, without a signal to the server.
     pub(crate) fn write_config(&self, config: &str) {
         write_config(self.dir(), config);
     }
 
-    /// Sends SIGHUP and waits until the reload has ended. Whether it went well is the answer.
+    /// Sends SIGHUP and waits for the reload. Returns whether it succeeded.
     #[track_caller]
     pub(crate) fn reload(&self) -> bool {
         let before = Reloads::of(self);
@@ -193,32 +193,35 @@ impl Server {
                 (0, 0) => Err("it has not"),
                 (1, 0) => Ok(true),
                 (0, 1) => Ok(false),
-                other => panic!("one SIGHUP, but {other:?} reloads have succeeded and failed"),
+                other => panic!("expected one reload after SIGHUP, got {other:?} (succeeded, failed)"),
             }
         })
     }
 
-    /// Memory that is resident, in bytes.
+    /// Returns the resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
         Resources::of(self.child.id()).resident_bytes
     }
 
-    /// By how much its resident memory grows at its peak while `work` runs.
+    /// Runs `work` and returns by how many bytes the peak of the resident memory exceeded its initial value.
     pub(crate) fn peak_growth(&self, work: impl FnOnce()) -> u64 {
         Resources::peak_growth(self.child.id(), work)
     }
 
-    /// What the process holds of the system now.
+    /// Returns the current resources of the process.
     pub(crate) fn resources(&self) -> Resources {
         Resources::of(self.child.id())
     }
 
-    /// Whether it has not ended.
+    /// Whether the server is still running.
     pub(crate) fn lives(&mut self) -> bool {
-        self.child.try_wait().expect("a child can be asked").is_none()
+        self.child
+            .try_wait()
+            .expect("get the status of the child")
+            .is_none()
     }
 
-    /// Waits for its end.
+    /// Waits until the server exits.
     #[track_caller]
     pub(crate) fn wait_for_exit(&mut self) -> ExitStatus {
         self.wait_for_exit_within(PATIENCE)
@@ -228,15 +231,15 @@ impl Server {
     #[track_caller]
     pub(crate) fn wait_for_exit_within(&mut self, patience: Duration) -> ExitStatus {
         let status = eventually_within(patience, "the server to end", || {
-            let status = self.child.try_wait().expect("a child can be asked");
+            let status = self.child.try_wait().expect("get the status of the child");
             status.ok_or("it runs")
         });
-        // The last lines may still be in the pipe.
+        // The last lines can still be in the pipe.
         self.log.finish();
         status
     }
 
-    /// Tells it to end, and expects that it does so without complaint.
+    /// Terminates the server and asserts that it exits successfully.
     #[track_caller]
     pub(crate) fn shut_down(mut self) {
         self.signal(Signal::TERM);
@@ -247,7 +250,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already.
+        // Fails if the server has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.log.finish();

@@ -1,11 +1,12 @@
-//! Programs that some tests need and that are not built here: a browser.
+//! External programs that some tests require, such as a browser.
 //!
-//! `cargo test` works on a machine that has only Rust: a test whose program is absent says so and passes. Where
-//! `INFERENCE_TEST_TOOLS=required` is set, as in continuous integration, absence fails the test instead.
+//! `cargo test` works on a machine with only Rust: a test whose program is not installed prints a note and passes. If
+//! `INFERENCE_TEST_TOOLS=required` is set, as in continuous integration, it fails instead.
 
 use std::path::PathBuf;
+use std::process::Command;
 
-/// Finds a program: the one that `variable` names, else the first of `names` on the `PATH`.
+/// Finds a program: the one that `variable` names, or else the first of `names` in `PATH`.
 pub(crate) fn find(variable: &str, names: &[&str], install: &str) -> Option<PathBuf> {
     let named = std::env::var_os(variable).map(PathBuf::from);
     let on_path = || {
@@ -17,7 +18,7 @@ pub(crate) fn find(variable: &str, names: &[&str], install: &str) -> Option<Path
     let found = named.or_else(on_path);
     if found.is_none() {
         absent(
-            &format!("none of {} is on the PATH", names.join(", ")),
+            &format!("none of {} is in PATH", names.join(", ")),
             variable,
             install,
         );
@@ -25,12 +26,28 @@ pub(crate) fn find(variable: &str, names: &[&str], install: &str) -> Option<Path
     found
 }
 
-/// Says that something is not tested, or fails.
+/// Runs a program that must succeed. Returns its standard output followed by its standard error, and panics with both if it fails.
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> String {
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => panic!("cannot start {command:?}: {error}"),
+    };
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?} failed with {}:\n{text}",
+        output.status
+    );
+    text
+}
+
+/// Prints a note that a test did not run, or fails if tools are required.
 pub(crate) fn absent(what: &str, variable: &str, install: &str) {
     let required = std::env::var("INFERENCE_TEST_TOOLS").is_ok_and(|value| value == "required");
     assert!(
         !required,
-        "{what}, and INFERENCE_TEST_TOOLS=required: install it with `{install}`, or name it in {variable}"
+        "{what}, and INFERENCE_TEST_TOOLS=required: install it with `{install}`, or set {variable}"
     );
-    eprintln!("note: NOT TESTED, since {what}; install it with `{install}`, or name it in {variable}");
+    eprintln!("note: NOT TESTED, because {what}: install it with `{install}`, or set {variable}");
 }

@@ -1,16 +1,15 @@
-//! Vectors of embeddings in answers, and the reference files that say what they have to be.
+//! Comparison of embedding vectors with reference files.
 
 use serde_json::Value as Json;
 
 use super::plugins::repository;
 
-/// How far a number may be from that of another implementation, which adds in another order.
+/// Maximum difference from another implementation, which can add in a different order.
 const TOLERANCE: f64 = 1e-5;
 
-/// A file of expected answers, by its path in the repository.
+/// Reads a reference file, given by its path in the repository.
 pub(crate) fn reference(path: &str) -> Json {
-    let text =
-        std::fs::read_to_string(repository().join(path)).expect("the reference is part of the repository");
+    let text = std::fs::read_to_string(repository().join(path)).expect("read the reference");
     serde_json::from_str(&text).expect("it is JSON")
 }
 

@@ -1,15 +1,14 @@
-//! Those to whom nothing may happen: probes, and the client of a model that is left alone.
+//! Clients that must not be affected: probes, and the client of a model whose configuration does not change.
 
 use super::World;
-use super::deed::Fate;
+use super::items::Outcome;
 use super::ledger::Ledger;
-use super::operator::GUEST;
-use super::target::Target;
+use super::operator::OPTIONAL_MODEL;
+use super::targets::Target;
 use crate::harness::misbehave::echoes;
 
-/// Asks what machines ask, all the time; the answer is always the good one, but for readiness, which models that lose their
-/// processes take away.
-pub(super) fn probe(world: &World<'_>) {
+/// Sends probes. All of them must succeed, except that the server is not ready while a model has lost its processes.
+pub(super) fn run(world: &World<'_>) {
     let client = world.server.client();
     let paths = [
         "/livez",
@@ -20,7 +19,7 @@ pub(super) fn probe(world: &World<'_>) {
         "/openapi.json",
     ];
     for path in paths.iter().cycle() {
-        if !world.goes_on() {
+        if !world.is_running() {
             return;
         }
         let status = client.get(path).status;
@@ -29,23 +28,23 @@ pub(super) fn probe(world: &World<'_>) {
             status == 200 || may_be_unready && status == 503,
             "{path}: {status}"
         );
-        // A model that comes and goes: it answers, or it is unknown.
-        let status = client.predict(GUEST, "text", &echoes(["hello"])).status;
+        // The optional model either replies or is unknown.
+        let status = client.predict(OPTIONAL_MODEL, "text", &echoes(["hello"])).status;
         assert!([200, 404].contains(&status), "{status}");
         world.answered();
     }
 }
 
-/// Asks the model whose configuration does not change. It has one client, and always answers.
-pub(super) fn ask_the_bystander(world: &World<'_>) -> Ledger {
+/// Sends requests to the bystander, the only client of which this is. All must succeed.
+pub(super) fn call_bystander(world: &World<'_>) -> Ledger {
     let client = world.server.client();
     let mut ledger = Ledger::of(Target::Bystander);
-    while world.goes_on() {
+    while world.is_running() {
         let value = world.value();
         let reply = client.predict(Target::Bystander.model(), "text", &echoes([value]));
         assert_eq!(reply.values(), [value]);
         *ledger.statuses.entry(reply.status).or_default() += 1;
-        *ledger.fates.entry(Fate::Success).or_default() += 1;
+        *ledger.outcomes.entry(Outcome::Success).or_default() += 1;
         world.answered();
     }
     ledger

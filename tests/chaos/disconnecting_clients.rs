@@ -1,18 +1,18 @@
-//! Clients that go away before they have their answer, each at another moment.
+//! Clients that disconnect at random times before they have received their reply.
 
 use fastrand::Rng;
 use serde_json::{Value as Json, json};
 
 use super::World;
-use super::caller::random_items;
 use super::ledger::{Ledger, TASKS};
-use super::target::Target;
+use super::targets::Target;
+use super::waiting_clients::random_items;
 use crate::harness::client::predict_path;
 
-/// Sends requests to a target, each on a connection of its own, and leaves.
-pub(super) fn leave(world: &World<'_>, mut rng: Rng, target: Target) -> Ledger {
+/// Sends requests to a target on separate connections, and disconnects.
+pub(super) fn run(world: &World<'_>, mut rng: Rng, target: Target) -> Ledger {
     let mut ledger = Ledger::of(target);
-    while world.goes_on() {
+    while world.is_running() {
         let task = TASKS[rng.usize(..TASKS.len())];
         let items = random_items(world, &mut rng, target, task);
         let inputs: Vec<&Json> = items.iter().map(|item| &item.json).collect();
@@ -29,11 +29,11 @@ pub(super) fn leave(world: &World<'_>, mut rng: Rng, target: Target) -> Ledger {
                 connection.send(&request.as_bytes()[..rng.usize(..request.len())]);
                 continue;
             }
-            // With the answer on its way, or read in part.
+            // While waiting for the reply, or after reading a part of it.
             1 => {
                 connection.send(&request).read_some(rng.usize(1..200));
             }
-            // In small pieces, and then by closing one direction.
+            // After sending in small pieces, by half-closing.
             2 => {
                 for piece in request.as_bytes().chunks(rng.usize(1..64)) {
                     connection.send(piece);
@@ -44,8 +44,8 @@ pub(super) fn leave(world: &World<'_>, mut rng: Rng, target: Target) -> Ledger {
                 connection.send(&request);
             }
         }
-        ledger.left += 1;
-        ledger.left_items += items.len() as u64;
+        ledger.disconnected += 1;
+        ledger.disconnected_items += items.len() as u64;
     }
     ledger
 }

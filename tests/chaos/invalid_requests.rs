@@ -1,4 +1,4 @@
-//! A client whose requests are no good: each is refused, or its connection closed, and that is all.
+//! A client that sends invalid requests. Each is rejected, or its connection is closed.
 
 use std::io::Write as _;
 
@@ -9,21 +9,21 @@ use flate2::write::GzEncoder;
 use super::World;
 use crate::harness::raw::RawReply;
 
-/// A task that nobody else uses: what is made of its items is of no interest.
+/// A task that no other client uses, and whose items are not counted.
 const TENSOR: &str = "/v1/models/m/tasks/tensor/predict";
 
-/// Sends nonsense until it is told to stop.
-pub(super) fn talk(world: &World<'_>, mut rng: Rng) {
-    while world.goes_on() {
+/// Sends invalid requests until the end of the phase.
+pub(super) fn send(world: &World<'_>, mut rng: Rng) {
+    while world.is_running() {
         let mut connection = world.server.connect();
-        let (sent, may_be_served) = choose(&mut rng);
-        // The server need not read on once it has refused.
+        let (sent, may_be_valid) = choose(&mut rng);
+        // Fails if the server has already rejected the request and stopped reading.
         let _ = connection.try_send(&sent);
         connection.half_close();
         if let Some(reply) = connection.reply() {
             let RawReply { status, .. } = reply;
             assert!(
-                (400..500).contains(&status) || may_be_served && status == 200,
+                (400..500).contains(&status) || may_be_valid && status == 200,
                 "{:?}: {reply:?}",
                 String::from_utf8_lossy(&sent)
             );
@@ -32,7 +32,7 @@ pub(super) fn talk(world: &World<'_>, mut rng: Rng) {
     }
 }
 
-/// What to send, and whether it might make sense after all.
+/// Returns a request, and whether it may be valid.
 fn choose(rng: &mut Rng) -> (Vec<u8>, bool) {
     let valid = br#"{"inputs":[{"numbers":[1.0,2.5]}]}"#;
     match rng.u8(..12) {
@@ -59,13 +59,13 @@ fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// More than the body limit of the scenario, packed.
+/// Returns a compressed body that exceeds the body limit when decompressed.
 fn bomb() -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder
         .write_all(&vec![b' '; 2 << 20])
-        .expect("a vector takes everything");
-    encoder.finish().expect("a vector takes everything")
+        .expect("writing to a vector cannot fail");
+    encoder.finish().expect("writing to a vector cannot fail")
 }
 
 fn noise(rng: &mut Rng) -> Vec<u8> {

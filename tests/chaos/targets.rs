@@ -1,20 +1,20 @@
-//! The models that chaos is made of.
+//! The models of the test.
 
-/// A model that is asked, and for which a ledger is kept.
+/// A model for which a ledger is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Target {
-    /// In threads of the server, with items that do harm.
+    /// Runs in threads of the server, with items that cause faults.
     Threads,
-    /// In processes of its own, with items that end them.
+    /// Runs in dedicated processes, with items that terminate them.
     Processes,
-    /// One to which nothing may happen.
+    /// Must not be affected by the other targets.
     Bystander,
 }
 
 impl Target {
     pub(super) const ALL: [Self; 3] = [Self::Threads, Self::Processes, Self::Bystander];
 
-    /// Its name.
+    /// Returns the name of the model.
     pub(super) fn model(self) -> &'static str {
         match self {
             Self::Threads => "m",
