@@ -33,7 +33,7 @@ fn of_ten_requests_to_a_busy_model_with_a_queue_of_eight_exactly_two_are_rejecte
     let reason = [("model", "m"), ("task", "text"), ("reason", "queue_full")];
     server.wait_for_metric("inference_rejections_total", &reason, 2);
     server.wait_for_queued("m", "text", 8);
-    // Those are answered while the model is still busy.
+    // The rejected requests return while the model is still busy.
     eventually("two answers", || {
         match pending.iter().filter(|pending| pending.is_answered()).count() {
             2 => Ok(()),
@@ -41,15 +41,15 @@ fn of_ten_requests_to_a_busy_model_with_a_queue_of_eight_exactly_two_are_rejecte
         }
     });
     occupied.release();
-    let (refused, served): (Vec<_>, Vec<_>) = pending
+    let (rejected, served): (Vec<_>, Vec<_>) = pending
         .into_iter()
         .map(|pending| pending.reply())
         .partition(|reply| reply.status == 429);
-    assert_eq!((refused.len(), served.len()), (2, 8));
+    assert_eq!((rejected.len(), served.len()), (2, 8));
     for reply in served {
         reply.expect(200);
     }
-    for reply in refused {
+    for reply in rejected {
         let (code, message) = reply.error();
         assert_eq!(code, "queue_full");
         assert!(message.contains("8 of 8"), "{message}");
@@ -68,11 +68,11 @@ fn a_queue_at_its_maximum_weight_rejects_requests() {
     let occupied = server.occupy("m");
     let heavy = server.predict_in_background("m", "prepared", &json!([{"value": "heavy", "weight": 100}]));
     server.wait_for_metric("inference_queue_weight", &[("task", "prepared")], 100);
-    let refused = server
+    let rejected = server
         .predict("m", "prepared", &json!([{"weight": 1}]))
         .expect(429);
-    assert_eq!(refused.error().0, "queue_full");
-    assert!(refused.header("retry-after").is_some());
+    assert_eq!(rejected.error().0, "queue_full");
+    assert!(rejected.header("retry-after").is_some());
     occupied.release();
     assert_eq!(heavy.reply().values(), [json!("heavy")]);
     wait_until_nothing_is_queued_or_running(&server);
@@ -83,7 +83,7 @@ fn a_queue_at_its_maximum_weight_rejects_requests() {
 
 #[test]
 fn an_item_that_expires_while_the_model_is_busy_never_reaches_it() {
-    // Without its header, the request would outlive the test.
+    // Without this header, the deadline of the request would exceed the duration of the test.
     let server = Scenario::misbehave("", "")
         .argument("--request-timeout=1h")
         .start();
@@ -150,7 +150,7 @@ fn queued_items_of_disconnected_clients_are_dropped_and_counted() {
         .collect();
     server.wait_for_queued("m", "text", 200);
     connections.into_iter().for_each(Raw::reset);
-    // The model is busy all the time: it is not what empties the queue.
+    // The model remains busy, so it does not empty the queue.
     server.wait_for_queued("m", "text", 0);
     let first = occupied.release().batch();
     assert_eq!(items(&server, "cancelled"), 200);

@@ -64,7 +64,7 @@ async fn an_output_that_is_requested_twice_over_grpc_is_rejected() {
         .argument("0")
         .start();
     let mut client = Grpc::connect(server.grpc_address()).await;
-    // Field 1 is the name of the model, field 6 an output, whose field 1 is its name.
+    // Field 1 is the name of the model. Field 6 is an output, and field 1 of an output is its name.
     let message = b"\x0a\x08m.tensor\x32\x09\x0a\x07doubled\x32\x09\x0a\x07doubled";
     let framed = [&[0, 0, 0, 0, message.len() as u8], &message[..]].concat();
     let (call, mut body) = client.begin("ModelInfer", framed.leak());
@@ -142,7 +142,7 @@ fn the_memory_of_a_rejected_request_stays_around_the_size_of_its_body() {
         ),
         (v2, format!(r#"{{"id":"{}","inputs":3}}"#, "x".repeat(LARGE))),
     ];
-    // Whatever is set up once is set up before.
+    // Complete one-time initialization first.
     for (path, _) in &cases {
         post(&server, path, "{}".to_owned());
     }
@@ -161,7 +161,7 @@ fn the_memory_of_a_rejected_request_stays_around_the_size_of_its_body() {
                 reply.body.len()
             );
         });
-        // The body is collected in a buffer that doubles.
+        // The buffer of the body grows by doubling.
         let limit = 3 * size as u64 + (8 << 20);
         assert!(
             grown < limit,

@@ -20,7 +20,7 @@ fn predict(server: &Server, task: &str, id: &str, inputs: &Json) -> u16 {
 
 /// Returns the lines about a request, except those of the access log.
 fn lines_about(server: &Server, id: &str) -> Vec<Json> {
-    // What came before this was written before it.
+    // All earlier records have been written before this one.
     let marker = format!("after-{id}");
     predict(server, "text", &marker, &echoes([1]));
     server.wait_for_log(&marker);
@@ -62,7 +62,7 @@ fn a_failure_is_logged_once_with_its_model_task_and_request() {
             assert_eq!(lines.len(), 1, "{isolation} {deed}: {lines:#?}");
             assert_fields(&lines[0], "ERROR", task, &id);
         }
-        // The client's own mistake is no error of the server.
+        // Client errors are not logged as errors.
         assert_eq!(
             predict(
                 &server,

@@ -40,7 +40,7 @@ fn twelve_queued_items_run_as_three_batches_of_four() {
         .collect();
     batches.sort_unstable();
     assert_eq!(batches, [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]);
-    // With the batch of one that occupied the model.
+    // Including the batch with the item that occupied the model.
     assert_eq!(Batches::of(&server, "m", "text"), Batches { count: 4, items: 13 });
     let labels = [("model", "m"), ("task", "text")];
     assert_eq!(
@@ -51,7 +51,7 @@ fn twelve_queued_items_run_as_three_batches_of_four() {
 
 #[test]
 fn an_idle_server_runs_a_request_immediately_in_its_own_batch() {
-    // Nothing has been learned yet that is worth a wait.
+    // The policy has not learned yet that waiting helps.
     let server = Scenario::misbehave("", "max_delay = \"30s\"").start();
     let reply = server.predict("m", "text", &echoes(["alone"]));
     assert!(reply.took() < LONG_DELAY, "{:?}", reply.took());
@@ -76,7 +76,7 @@ fn a_single_request_waits_for_the_fixed_delay() {
 fn a_fixed_delay_starts_when_the_item_arrives_and_not_when_the_model_is_free() {
     let delay = Duration::from_secs(4);
     let server = Scenario::misbehave("", "policy = \"fixed\"\nmax_delay = \"4s\"").start();
-    // The model is busy until the delay of the second request is over.
+    // The model is busy until the delay of the second request has passed.
     let busy = server.predict_in_background("m", "text", &json!([{"do": "sleep", "ms": 5000}]));
     server.wait_for_metric("inference_executing_items", &[("task", "text")], 1);
     let second = server.predict_in_background("m", "text", &echoes(["second"]));
@@ -162,7 +162,8 @@ fn alternating_shapes_are_grouped_into_few_batches() {
 
 #[test]
 fn alternating_weights_are_grouped_within_the_weight_limit() {
-    // In order of arrival, four batches of a light and a heavy item, twice 10 each. Grouped, the four light ones fit into one.
+    // In order of arrival, there would be four batches with a light and a heavy item each. If grouped, the four light items fit into
+    // one batch.
     let server = Scenario::misbehave("", "max_batch_size = 4\nmax_batch_weight = 20").start();
     let occupied = server.occupy("m");
     let inputs: Json = (0..8)
@@ -193,7 +194,7 @@ fn tasks_of_one_model_never_share_a_batch_and_neither_starves() {
         for client in 0..6 {
             let (server, stop) = (&server, &stop);
             scope.spawn(move || {
-                // Never pauses until the other task has had all of its answers.
+                // Sends without pause until the other task has received all of its replies.
                 while !stop.load(Ordering::Relaxed) {
                     let reply = server.predict("m", "text", &echoes([format!("text {client}")]));
                     assert_one_task(&reply, "text");
@@ -325,7 +326,7 @@ fn a_batch_that_does_not_fit_in_memory_is_halved_and_every_item_completes() {
 fn a_model_with_two_workers_runs_two_batches_concurrently() {
     let server = Scenario::new("[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nworkers = 2\n").start();
     let first = server.occupy("m");
-    // Answered while the first worker is busy.
+    // Returns while the first worker is busy.
     assert_eq!(
         server.predict("m", "text", &echoes(["beside"])).values(),
         [json!("beside")]

@@ -148,7 +148,7 @@ fn an_open_loop_sends_at_the_requested_rate() {
     let report: Json = serde_json::from_str(&ran.out).expect("nothing but JSON is on standard output");
     let step = &report["steps"][0];
     assert_eq!(step["load"]["arrivals"], "constant");
-    // Each that is due in the window of 300 ms, however late it was answered: rounding may move the first and the last.
+    // All requests that are due in the window of 300 ms, regardless of their latency. Rounding can shift the first and the last.
     let sent = number(&step["requests"]);
     assert!(
         (59.0..=61.0).contains(&sent) && step["errors"] == Json::Array(Vec::new()),
@@ -258,7 +258,7 @@ fn requests_without_a_reply_are_reported_as_failures() {
     bench(&folder, &arguments);
     let step = &json(&folder.dir().join("a.json"))["steps"][0];
     let error = &step["errors"][0];
-    // All but the one that is served; on a very busy machine, that one may be late too.
+    // All but the one that is served. On a very busy machine, that one can fail as well.
     assert!(
         error["kind"] == "unanswered" && number(&error["count"]) >= 5.0,
         "{step}"
@@ -278,12 +278,12 @@ fn a_key_comes_from_the_environment_and_is_never_printed() {
         "--url http://{}/ -m words -t echo --concurrency 1 {BRIEF} --json a.json",
         server.address()
     );
-    let refused = bench(&folder(), &arguments);
-    assert_eq!(refused.code, Some(1), "{}", refused.out);
+    let rejected = bench(&folder(), &arguments);
+    assert_eq!(rejected.code, Some(1), "{}", rejected.out);
     assert!(
-        refused.err.contains(" failed with 401: ") && refused.err.contains("--key or INFERENCE_BENCH_KEY"),
+        rejected.err.contains(" failed with 401: ") && rejected.err.contains("--key or INFERENCE_BENCH_KEY"),
         "{}",
-        refused.err
+        rejected.err
     );
     let with_key = folder().env("INFERENCE_BENCH_KEY", "s3cret-key-of-a-client");
     let ran = bench(&with_key, &arguments);
@@ -358,7 +358,7 @@ fn a_closed_output_pipe_is_not_a_failure() {
 
 #[test]
 fn an_unreachable_server_is_distinguished_from_one_that_rejects_requests() {
-    // Nobody listens on the first port, and nobody is given it.
+    // No process listens on the first port, and it is never assigned.
     let address = "127.0.0.1:1";
     let ran = bench(&folder(), &format!("--url http://{address} --model words"));
     assert_eq!(ran.code, Some(1));

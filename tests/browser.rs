@@ -147,7 +147,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ends the browser; the driver would leave it behind.
+        // Terminates the browser, which would outlive the driver.
         let _ = self.agent.delete(&self.session).call();
         let _ = self.driver.kill();
         let _ = self.driver.wait();
@@ -184,12 +184,12 @@ fn an_operation_can_be_tried_out_and_shows_its_reply() {
         "the page shows status {status}, with {body}"
     );
     assert!(body.contains("\"words\": 6"), "{body}");
-    // Other protocols' routes are there, collapsed.
+    // Routes of other protocols are present but collapsed.
     assert_eq!(
         browser.run("return document.querySelectorAll('[id*=v2_infer]').length"),
         json!(0)
     );
-    // The page asked this server and nobody else.
+    // The page sent requests only to this server.
     let origins = browser.run(
         "return [...new Set(performance.getEntriesByType('resource').map(e => new URL(e.name).origin))].join(' ')",
     );
@@ -239,7 +239,7 @@ fn forward(client: TcpStream, server: SocketAddr) {
         .write_all(format!("{head}\r\n").as_bytes())
         .expect("the server reads");
     upstream.write_all(&body).expect("the server reads");
-    // A browser that has what it wants may leave first.
+    // The browser can close the connection first.
     let _ = std::io::copy(&mut upstream, client.get_mut());
 }
 
@@ -261,7 +261,7 @@ fn an_operation_can_be_tried_out_with_a_key_behind_a_proxy_with_a_path_prefix() 
     browser.click("a[href='docs/']");
     browser.click(".authorize");
     browser.appears(".auth-container input");
-    // A script that sets the value of a field of React has to go through the prototype for React to notice.
+    // React only detects a value that is set through the prototype of the element.
     browser.run(
         "const e = document.querySelector('.auth-container input'); \
          Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(e, 'a-key-of-a-client'); \

@@ -160,6 +160,6 @@ fn a_question_without_labels_is_a_client_error() {
     let reply = start("").post("/v1/models/m/tasks/classify/predict", &question);
     assert!(
         reply.expect(422).text().contains("`labels` is empty"),
-        "the client is told why"
+        "expected an explanation"
     );
 }

@@ -162,7 +162,7 @@ fn check_with_load_leaves_nothing_behind() {
              isolation = \"{isolation}\"\n[models.settings]\n{settings}\n"
         ));
         let scratch = scenario.dir().join("scratch");
-        std::fs::create_dir(&scratch).expect("the folder is ours");
+        std::fs::create_dir(&scratch).expect("change the directory of the scenario");
         let ran = run(&scenario, &["check", "--load", "--config", "models.toml"]);
         assert_eq!(ran.code, Some(code), "{settings} {isolation}: {}", ran.err);
         let left: Vec<_> = std::fs::read_dir(&scratch)
@@ -180,7 +180,7 @@ fn check_with_load_leaves_nothing_behind_when_interrupted() {
          [models.settings]\non_load = \"hang\"\n",
     );
     let scratch = scenario.dir().join("scratch");
-    std::fs::create_dir(&scratch).expect("the folder is ours");
+    std::fs::create_dir(&scratch).expect("change the directory of the scenario");
     let left = || {
         std::fs::read_dir(&scratch)
             .expect("it is there")

@@ -75,7 +75,7 @@ fn connections_beyond_the_file_limit_wait_and_leave_files_for_reloads() {
             more => Err(more),
         }
     });
-    // A reload starts a process and opens files. What it did is in the log, since nobody can ask.
+    // A reload starts a process and opens files. Its result is in the log, because no further connection is possible.
     server
         .write_config("[[models]]\nname = \"m\"\nplugin = \"misbehave\"\n[models.settings]\ntag = \"new\"\n");
     server.signal(Signal::HUP);

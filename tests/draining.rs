@@ -38,7 +38,7 @@ fn wait_until_draining(server: &Server) {
     });
 }
 
-fn wait_until_refused(address: SocketAddr) {
+fn wait_until_rejected(address: SocketAddr) {
     eventually("the server to stop listening", || {
         match TcpStream::connect(address) {
             Err(_) => Ok(()),
@@ -120,10 +120,10 @@ fn a_request_in_flight_when_the_server_stops_accepting_is_served() {
     for (connection, cut) in started.iter_mut().zip(cuts) {
         connection.send(&request[..cut]);
     }
-    // Every byte that was sent has been read by the time this is answered, or is read before anything is closed.
+    // All bytes sent so far have been read when this request returns, or are read before connections are closed.
     idle(&server);
     server.signal(Signal::TERM);
-    wait_until_refused(server.address());
+    wait_until_rejected(server.address());
     for (mut connection, cut) in started.into_iter().zip(cuts) {
         connection.send(&request[cut..]);
         let reply = connection.reply().expect("a reply");

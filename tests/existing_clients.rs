@@ -106,7 +106,7 @@ fn tritonclient_works_over_grpc() {
         |method, status| metrics.count("grpc_requests_total", &[("method", method), ("status", status)]);
     assert!(calls("ModelInfer", "OK") >= 5);
     assert_eq!(calls("ModelInfer", "NOT_FOUND"), 1);
-    // Refused by its length, before it is read.
+    // Rejected because of its length, before it is read.
     assert_eq!(calls("ModelInfer", "OUT_OF_RANGE"), 1);
     assert_eq!(calls("ModelStreamInfer", "OK"), 1);
     assert_eq!(calls("ServerLive", "OK"), 0, "machines ask that every second");
@@ -192,7 +192,7 @@ fn requests_of_every_protocol_share_batches() {
         (&json!("grpc"), &json!(3))
     );
     let batches = Batches::of(&server, "m", "text");
-    // The one that occupied the model, and the shared one.
+    // The batch that occupied the model, and the shared batch.
     assert_eq!((batches.count, batches.items), (2, 4), "{batches:?}");
     let line = server.wait_for_log("request_id=grpc");
     assert!(
@@ -267,7 +267,7 @@ fn requests_accepted_over_grpc_are_served_before_the_server_exits() {
 #[test]
 fn grpc_connections_beyond_the_limit_wait() {
     let server = start_with("max_connections = 1\n", "");
-    // What a client of HTTP/2 says first, and a frame without settings; a server that listens answers with its own.
+    // The preface of an HTTP/2 client with an empty SETTINGS frame, to which the server replies with its own.
     let connect = || {
         let mut connection = TcpStream::connect(server.grpc_address()).expect("the backlog takes it");
         let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -291,7 +291,7 @@ fn grpc_connections_beyond_the_limit_wait() {
 
 #[test]
 fn open_streams_do_not_delay_the_shutdown() {
-    // The test would run out of time long before the server gave up waiting for the streams.
+    // The test would time out long before the server would stop waiting for the streams.
     let server = start_with("drain_timeout = \"1h\"\n", "");
     let Some(command) = clients::script("open_streams.py", &[&server.grpc_address().to_string()]) else {
         return;

@@ -132,7 +132,7 @@ fn a_server_with_the_required_number_of_open_files_runs_its_processes() {
     let server = Scenario::new(config).open_files(needed).start();
     let before = server.processes();
     assert_eq!(before.len(), 2);
-    // The one connection is kept open, and a new process finds the files that it needs.
+    // The connection remains open, and a new process can open the files that it needs.
     before[0].signal(Signal::KILL);
     before[0].wait_until_gone();
     server.wait_until_ready();
@@ -212,7 +212,7 @@ fn a_server_that_adopts_orphans_reaps_them_and_forwards_signals() {
     let config = "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\non_crash = \"fail\"\n\
                   [models.settings]\ntag = \"new\"\n";
     for _ in 0..3 {
-        // The shell that kills the process outlives it, and ends as a child of whoever adopts it.
+        // The shell that kills the process outlives it, and becomes a child of the process that adopts orphans.
         server
             .predict("m", "text", &serde_json::json!([{"do": "kill"}]))
             .expect(500);

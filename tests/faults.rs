@@ -53,7 +53,7 @@ fn an_item_that_does_not_match_the_task_fails_alone() {
 fn an_item_whose_weight_is_out_of_range_fails_alone_and_the_model_keeps_serving() {
     for policy in ["adaptive", "fixed", "greedy", "off"] {
         let server = Scenario::misbehave("", &format!("policy = \"{policy}\"")).start();
-        // The greatest weight that is accepted, before and after one that is not.
+        // The maximum weight, before and after a weight that is out of range.
         let inputs = json!([
             {"value": "first", "weight": 1_u64 << 40},
             {"value": "second", "weight": u64::MAX},
@@ -117,7 +117,7 @@ fn a_failed_batch_does_not_affect_the_next_one() {
 #[test]
 fn a_panic_while_dropping_does_not_terminate_the_server() {
     let mut server = Scenario::misbehave("", "").start();
-    // Its batch has been answered by then, or fails; the next one succeeds.
+    // The batch has either completed by then or fails. The next one succeeds.
     let reply = server.predict(
         "m",
         "prepared",

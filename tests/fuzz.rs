@@ -44,7 +44,7 @@ fn fuzz<S: Strategy>(strategy: &S, check: impl Fn(S::Value)) {
     };
     let (begun, cases) = (clock::now(), Cell::new(0u64));
     while begun.elapsed() < time {
-        // A runner that has had its cases runs no more, so each round has its own.
+        // A runner stops after its number of cases, so each round has its own runner.
         let run = TestRunner::new(config.clone()).run(strategy, |value| {
             cases.set(cases.get() + 1);
             check(value);
@@ -321,7 +321,7 @@ fn splitting_json_never_panics() {
                 assert_eq!(read.items.len(), items.len());
                 for (item, expected) in read.items.iter().zip(items) {
                     let Ok(Value::Json(item)) = item.as_ref().map(|item| &item.value) else {
-                        panic!("an item of a task that takes anything was refused")
+                        panic!("a valid item was rejected")
                     };
                     assert_eq!(
                         &serde_json::from_slice::<Json>(item).expect("an item is JSON"),
@@ -376,7 +376,7 @@ fn parsing_json_numbers_never_panics() {
             }
             Err(error) => assert!(error.contains("different lengths"), "{text}: {error}"),
         }
-        // Integers are read or refused, never rounded.
+        // Integers are either read exactly or rejected, but never rounded.
         if let Ok((data, _)) = read_elements(&text, DType::Int64, None) {
             let read: Vec<f64> = data
                 .as_chunks()

@@ -13,7 +13,7 @@ async fn a_client_without_a_key_is_rejected_before_it_has_sent_its_message() {
     )
     .start();
     let mut client = Grpc::connect(server.grpc_address()).await;
-    // One that does not exist is no secret either.
+    // An unknown method also requires a key.
     for method in ["ModelInfer", "ModelStreamInfer", "Nothing"] {
         let (call, _body) = client.begin(method, b"");
         let answer = call.await.expect("an answer");
@@ -42,7 +42,7 @@ async fn a_client_that_disconnects_is_counted_as_cancelled() {
     let mut client = Grpc::connect(server.grpc_address()).await;
     let call = client.begin("ModelInfer", b"\0\0");
     let _other = client.begin("ModelInfer", b"\0\0");
-    // What is answered later was sent later.
+    // Requests are served in order.
     assert!(client.is_live().await);
     let labels = [("method", "ModelInfer"), ("status", "CANCELLED")];
     drop(call);

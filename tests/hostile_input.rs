@@ -60,7 +60,7 @@ fn a_body_in_chunks_has_the_same_limit() {
             "POST {ECHO} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
         ));
         for part in request_of(bytes).as_bytes().chunks(4096) {
-            // A server that has refused need not read on.
+            // Fails if the server has already rejected the request and stopped reading.
             let _ = connection.try_send(format!("{:x}\r\n", part.len()));
             let _ = connection.try_send(part);
             let _ = connection.try_send("\r\n");
@@ -126,7 +126,7 @@ fn a_compressed_body_is_served() {
 #[test]
 fn a_compression_bomb_is_rejected_with_bounded_memory() {
     let mut server = start("max_body_size = \"8MiB\"");
-    // 512 MiB of spaces, in parts that are alike: a compressed stream may be one after the other.
+    // 512 MiB of spaces as identical concatenated members, which gzip allows.
     let bomb = gzip(&vec![b' '; 1 << 20]).repeat(512);
     assert!(bomb.len() < 1 << 20);
     let before = server.resident_bytes();
@@ -406,7 +406,7 @@ fn malformed_input_is_not_logged_as_an_error_of_the_server() {
     for address in [server.address(), server.grpc_address()] {
         for case in &cases {
             let mut connection = Raw::connect(address);
-            // A server that has seen enough need not read the rest.
+            // Fails if the server has already rejected the head and stopped reading.
             let _ = connection.try_send(case);
             connection.finish();
         }

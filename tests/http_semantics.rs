@@ -316,7 +316,7 @@ fn a_head_that_is_rejected_is_answered_in_json() {
             "request_timeout",
         ),
     ] {
-        // Whether it is the first request of its connection or a later one.
+        // As the first and as a later request of a connection.
         for before in [0, 2] {
             let mut connection = server.connect();
             for _ in 0..before {
@@ -355,7 +355,7 @@ fn a_client_that_is_still_sending_its_body_can_read_the_rejection() {
     ));
     let part = vec![b' '; 1 << 20];
     for _ in 0..32 {
-        // The server may have stopped reading.
+        // Fails if the server has stopped reading.
         let _ = connection.try_send(&part);
     }
     let reply = next(&mut connection);

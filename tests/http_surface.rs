@@ -101,7 +101,7 @@ fn head_returns_the_same_headers_as_get_without_a_body() {
             .and_then(|l| l.parse().ok())
             .expect("a length");
         assert!(length > 0, "{path} has a length of 0");
-        // The connection goes on: nothing of a body was sent.
+        // The connection remains usable, since no body was sent.
         connection.send("GET /livez HTTP/1.1\r\nhost: test\r\n\r\n");
         assert_eq!(
             connection.reply().expect("an answer").json(),
@@ -159,9 +159,9 @@ fn a_request_id_is_in_the_reply_in_errors_and_in_the_log() {
     };
     let reply = send("my-id-1", &json!({"inputs": ["a"]})).expect(200);
     assert_eq!(reply.header("x-request-id"), Some("my-id-1"));
-    let refused = send("my-id-2", &json!({"inputs": []})).expect(400);
-    assert_eq!(refused.header("x-request-id"), Some("my-id-2"));
-    assert_eq!(refused.json()["error"]["request_id"], "my-id-2");
+    let rejected = send("my-id-2", &json!({"inputs": []})).expect(400);
+    assert_eq!(rejected.header("x-request-id"), Some("my-id-2"));
+    assert_eq!(rejected.json()["error"]["request_id"], "my-id-2");
     let line = server.wait_for_log("my-id-2");
     assert!(line.contains("status=400") && line.contains(ECHO), "{line}");
 }

@@ -91,7 +91,7 @@ fn a_single_item_that_kills_its_process_returns_500() {
     let reply = server.predict("m", "text", &json!([order("segfault", 1)]));
     assert_eq!((reply.status, reply.error().0.as_str()), (500, "model_fault"));
     let bodies = reply.text();
-    assert!(!bodies.contains('/'), "no path is told: {bodies}");
+    assert!(!bodies.contains('/'), "expected no path: {bodies}");
     server.predict("m", "text", &echoes(["next"])).expect(200);
 }
 
@@ -115,7 +115,7 @@ fn queued_items_survive_the_death_of_a_process_and_keep_their_deadline() {
          max_restart_delay = \"10s\"\n[models.settings]\nload_fault_until = \"loads\"\non_load = \"error\"\n",
     );
     let loads = scenario.dir().join("loads");
-    std::fs::write(&loads, "").expect("the folder is ours");
+    std::fs::write(&loads, "").expect("change the directory of the scenario");
     let server = scenario.start();
     let process = process_of(&server, "m");
     let occupied = server.occupy("m");
@@ -128,15 +128,15 @@ fn queued_items_survive_the_death_of_a_process_and_keep_their_deadline() {
             .try_send()
     });
     server.wait_for_queued("m", "text", 2);
-    // No process can be started from now on.
-    std::fs::remove_file(&loads).expect("the folder is ours");
+    // From now on, loading fails in every new process.
+    std::fs::remove_file(&loads).expect("change the directory of the scenario");
     process.signal(Signal::KILL);
     let late = hasty.reply();
     assert_eq!((late.status, late.error().0.as_str()), (504, "deadline_exceeded"));
     server.wait_for_metric("inference_worker_processes", &[("model", "m")], 0);
     assert!(!patient.is_answered());
-    std::fs::write(&loads, "").expect("the folder is ours");
-    // What the process held runs again, and has to be let go again.
+    std::fs::write(&loads, "").expect("change the directory of the scenario");
+    // The batch that the process held is rerun, and waits at the gate again.
     assert_eq!(occupied.release().value(), "occupies the model");
     assert_eq!(patient.reply().values(), [json!("patient")]);
     server.shut_down();
@@ -145,10 +145,10 @@ fn queued_items_survive_the_death_of_a_process_and_keep_their_deadline() {
 #[test]
 fn a_crash_loop_is_reported_rejects_requests_and_can_recover() {
     let scenario = scenario("[models.settings]\nload_fault_until = \"loads\"\non_load = \"abort\"");
-    std::fs::write(scenario.dir().join("loads"), "").expect("the folder is ours");
+    std::fs::write(scenario.dir().join("loads"), "").expect("change the directory of the scenario");
     let server = scenario.start();
     let process = process_of(&server, "m");
-    std::fs::remove_file(server.dir().join("loads")).expect("the folder is ours");
+    std::fs::remove_file(server.dir().join("loads")).expect("change the directory of the scenario");
     process.signal(Signal::KILL);
     server.wait_for_metric("inference_worker_crash_loops", &[("model", "m")], 1);
     let model = server.model("m");
@@ -163,11 +163,14 @@ fn a_crash_loop_is_reported_rejects_requests_and_can_recover() {
     assert_eq!(metrics.count("inference_model_ready", &[("model", "m")]), 0);
     assert_eq!(metrics.count("inference_worker_processes", &[("model", "m")]), 0);
     assert!(restarts(&server, "m", "start") >= 4);
-    let refused = server.predict("m", "text", &echoes([1]));
-    assert_eq!((refused.status, refused.error().0.as_str()), (503, "unavailable"));
-    assert!(refused.header("retry-after").is_some());
+    let rejected = server.predict("m", "text", &echoes([1]));
+    assert_eq!(
+        (rejected.status, rejected.error().0.as_str()),
+        (503, "unavailable")
+    );
+    assert!(rejected.header("retry-after").is_some());
     server.predict("other", "text", &echoes([1])).expect(200);
-    std::fs::write(server.dir().join("loads"), "").expect("the folder is ours");
+    std::fs::write(server.dir().join("loads"), "").expect("change the directory of the scenario");
     server.wait_until_ready();
     server.predict("m", "text", &echoes([1])).expect(200);
     server.wait_for_metric("inference_worker_crash_loops", &[("model", "m")], 0);
@@ -178,7 +181,7 @@ fn a_crash_loop_is_reported_rejects_requests_and_can_recover() {
 #[test]
 fn queued_items_fail_with_503_when_a_crash_loop_is_detected() {
     let scenario = scenario("[models.settings]\nload_fault_until = \"loads\"\non_load = \"error\"");
-    std::fs::write(scenario.dir().join("loads"), "").expect("the folder is ours");
+    std::fs::write(scenario.dir().join("loads"), "").expect("change the directory of the scenario");
     let server = scenario.start();
     let process = process_of(&server, "m");
     let occupied = server.occupy("m");
@@ -188,7 +191,7 @@ fn queued_items_fail_with_503_when_a_crash_loop_is_detected() {
         .collect();
     server.wait_for_queued("m", "text", 1);
     server.wait_for_queued("m", "prepared", 1);
-    std::fs::remove_file(server.dir().join("loads")).expect("the folder is ours");
+    std::fs::remove_file(server.dir().join("loads")).expect("change the directory of the scenario");
     process.signal(Signal::KILL);
     for pending in queued {
         let reply = pending.reply();
@@ -196,7 +199,7 @@ fn queued_items_fail_with_503_when_a_crash_loop_is_detected() {
         assert!(reply.text().contains("in a crash loop"), "{}", reply.text());
     }
     drop(occupied);
-    std::fs::write(server.dir().join("loads"), "").expect("the folder is ours");
+    std::fs::write(server.dir().join("loads"), "").expect("change the directory of the scenario");
     server.wait_until_ready();
     server.predict("m", "text", &echoes([1])).expect(200);
 }

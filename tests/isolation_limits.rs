@@ -31,7 +31,7 @@ fn a_process_that_exceeds_its_memory_limit_is_killed_and_restarted() {
     let server = scenario("max_memory = \"256MiB\"").start();
     let message = told(&server, json!({"do": "leak", "bytes": 512 << 20}));
     assert!(message.contains("process"), "{message}");
-    // As it would in the server's own process, it would go on; here nobody else is harmed.
+    // Only the process of the model is affected.
     assert_eq!(told(&server, json!({"do": "leak", "bytes": 1 << 20})), "done");
     assert_eq!(
         server.predict("m", "text", &echoes(["next"])).values(),
@@ -76,7 +76,7 @@ fn a_sandboxed_process_has_no_network_and_writes_only_to_its_own_directory() {
             assert!(told.contains(expected), "{sandbox}: {told} for {item}");
         }
         assert_eq!(file.exists(), sandbox == "off");
-        // It works, dies and comes back as every process does.
+        // It runs, crashes and restarts like other processes.
         assert_eq!(
             server.predict("m", "text", &json!([echo("works")])).values(),
             [json!("works")]
@@ -95,7 +95,7 @@ fn a_plugin_is_sandboxed_before_its_code_runs() {
     for (sandbox, may_write) in [("off", true), ("on", false)] {
         let folder = tempfile::tempdir().expect("the temporary folder can be written");
         let (trace, library) = (folder.path().join("trace"), folder.path().join("libwriter.so"));
-        // It is no plugin, which the server finds out after its constructor has run.
+        // The library is not a plugin, which the server detects only after its constructor has run.
         let code = format!(
             "#include <stdio.h>\nconst char _1as_0lib_1header_0root_bmodule_bloader[256];\n\
              __attribute__((constructor)) static void start(void) {{ fopen(\"{}\", \"w\"); }}",

@@ -59,14 +59,14 @@ fn losing_one_of_several_processes_leaves_the_model_ready() {
     let server = scenario(
         "workers = 2\n[models.batching]\nmax_batch_size = 1\n[models.settings]\nload_fault_until = \"loads\"\non_load = \"error\"",
     );
-    std::fs::write(server.dir().join("loads"), "").expect("the folder is ours");
+    std::fs::write(server.dir().join("loads"), "").expect("change the directory of the scenario");
     let server = server.start();
-    std::fs::remove_file(server.dir().join("loads")).expect("the folder is ours");
+    std::fs::remove_file(server.dir().join("loads")).expect("change the directory of the scenario");
     server.processes()[0].signal(Signal::KILL);
     server.wait_for_metric("inference_worker_processes", &[("model", "m")], 1);
     server.get("/readyz").expect(200);
     assert_eq!(pids(&server, 6).len(), 1);
-    std::fs::write(server.dir().join("loads"), "").expect("the folder is ours");
+    std::fs::write(server.dir().join("loads"), "").expect("change the directory of the scenario");
     server.wait_for_metric("inference_worker_processes", &[("model", "m")], 2);
     server.shut_down();
 }
@@ -77,7 +77,7 @@ fn processes_exit_with_the_server_even_if_it_is_killed() {
         let mut server = scenario("workers = 2").start();
         let processes = server.processes();
         assert_eq!(processes.len(), 2);
-        // One of them is in the middle of a batch, which does not hold it.
+        // One of them is running a batch, which does not delay its exit.
         let _busy = server.in_background(|client| {
             let call = client.request("POST", "/v1/models/m/tasks/text/predict");
             call.json(&json!({"inputs": [{"do": "sleep", "ms": 1500}]}))

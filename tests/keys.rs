@@ -50,9 +50,9 @@ fn a_task_at_a_path_that_resembles_a_public_one_requires_a_key() {
         let server = start(docs);
         for route in LOOKALIKES {
             let call = || server.request("POST", route).json(&json!({"input": "a"}));
-            let refused = call().send().expect(401);
-            assert_eq!(refused.error().0, "unauthorized", "{route}");
-            assert_eq!(refused.header("www-authenticate"), Some("Bearer"), "{route}");
+            let rejected = call().send().expect(401);
+            assert_eq!(rejected.error().0, "unauthorized", "{route}");
+            assert_eq!(rejected.header("www-authenticate"), Some("Bearer"), "{route}");
             let reply = with_key(call(), CLIENT_KEY).send().expect(200);
             assert_eq!(reply.json()["output"], "a", "{route}");
             server.request("OPTIONS", route).send();
@@ -156,7 +156,7 @@ async fn keys_are_not_logged_at_any_level() {
         let call = server.request("POST", "/v2/repository/models/m/load");
         with_key(call, key).send().expect(status);
         let (answer, mut body) = grpc.begin_with_key("RepositoryModelLoad", b"\0\0\0\0\0", key);
-        // A call that is rejected is over already.
+        // Fails if the call has already been rejected.
         let _ = body.send_data(Default::default(), true);
         let answer = answer.await.expect("an answer");
         assert!(answer.headers().contains_key("x-request-id"));

@@ -39,8 +39,8 @@ fn a_model_whose_warm_up_fails_is_not_ready_and_shows_the_reason() {
         server.metrics().count("inference_model_ready", &[("model", "m")]),
         0
     );
-    let refused = server.predict("m", "text", &echoes([1])).expect(503);
-    assert_eq!(refused.error().0, "unavailable");
+    let rejected = server.predict("m", "text", &echoes([1])).expect(503);
+    assert_eq!(rejected.error().0, "unavailable");
 }
 
 #[test]
@@ -88,8 +88,8 @@ fn while_a_model_loads_the_server_responds_and_is_not_ready() {
     let server = Scenario::new(&config("on_load = \"slow\"\nload_ms = 60000")).start_unready();
     server.get("/livez").expect(200);
     assert_eq!(server.get("/readyz").expect(503).json(), json!({"ready": false}));
-    let refused = server.predict("m", "text", &echoes([1])).expect(503);
-    assert_eq!(refused.error().0, "unavailable");
+    let rejected = server.predict("m", "text", &echoes([1])).expect(503);
+    assert_eq!(rejected.error().0, "unavailable");
     assert_eq!(server.model("m")["state"], "loading");
     assert_eq!(
         server.metrics().count("inference_model_ready", &[("model", "m")]),

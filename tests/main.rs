@@ -47,7 +47,7 @@ mod precedence;
 mod python;
 mod quickstart;
 mod reload;
-mod reload_refused;
+mod reload_failures;
 mod reload_under_load;
 mod repository;
 mod request_metrics;

@@ -17,7 +17,7 @@ fn batch_size(server: &Server, task: &str) -> u64 {
         .map(|report| report.batch_size())
         .max()
         .expect("there are reports");
-    // The metrics say the same: with the item that occupied the model in its own task.
+    // The metrics agree, including the item that occupied the model.
     let count = |name: &str| server.metrics().count(name, &[("model", "m"), ("task", task)]);
     let other = u64::from(task == "text");
     assert_eq!(

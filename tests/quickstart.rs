@@ -50,7 +50,7 @@ fn each_sample_image_is_classified_as_its_digit() {
             "{file}: {}",
             reply.text()
         );
-        // The command of the configuration's first lines.
+        // The command in the first lines of the configuration.
         let default = server
             .request("POST", "/v1/models/digits/predict")
             .body("image/png", bytes)

@@ -153,7 +153,7 @@ fn overwriting_a_plugin_file_has_no_effect_before_sighup() {
     for _ in 0..20 {
         assert_eq!(echo(&server), [json!("hi")]);
     }
-    // Code that was never run before is read from the old file, too.
+    // Code pages that were not used before are also read from the old file.
     let summary = server
         .predict("m", "stats", &json!([{"text": "to be or not"}]))
         .expect(200)

@@ -23,7 +23,7 @@ fn config(round: usize) -> String {
 fn reloads_under_load_fail_no_request_and_swap_all_models_atomically() {
     let reloads = rounds(20, 200);
     let server = Scenario::new(&config(0)).start();
-    // Generations are counted through all models, which load side by side.
+    // Generation numbers are shared by all models, which load in parallel.
     let bystander = server.generation("bystander");
     let (stop, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {

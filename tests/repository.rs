@@ -17,7 +17,7 @@ fn config(shortest_word: u64) -> String {
 }
 
 fn order(server: &Server, model: &str, what: &str) -> Reply {
-    // As clients do: an empty body, and no word of its type.
+    // Like clients do: an empty body without a content type.
     server
         .request("POST", &format!("/v2/repository/models/{model}/{what}"))
         .header("authorization", &format!("Bearer {KEY}"))
@@ -56,7 +56,7 @@ fn a_model_is_unloaded_and_reloaded_while_others_keep_serving() {
         ("unavailable", "model `words` is unloaded")
     );
     server.get("/v2/models/words/ready").expect(503);
-    // It was meant to be so: the server is ready, and the other model serves.
+    // The server remains ready, because the model was unloaded on request, and the other model keeps serving.
     server.get("/v2/health/ready").expect(200);
     server.predict("other", "echo", &json!(["a"])).expect(200);
 
@@ -157,8 +157,8 @@ fn a_model_is_loaded_with_the_current_configuration() {
     order(&server, "words", "load").expect(200);
     assert_eq!(count_words(&server).expect(200).json()["output"]["words"], 1);
     server.write_config(&config(101));
-    let refused = order(&server, "words", "load").expect(500).json();
-    let message = refused["error"].as_str().expect("an error is a text");
+    let rejected = order(&server, "words", "load").expect(500).json();
+    let message = rejected["error"].as_str().expect("an error is a text");
     assert!(
         message.starts_with("model `words` cannot be loaded: "),
         "{message}"
@@ -182,8 +182,8 @@ fn a_model_whose_short_route_belongs_to_another_live_model_is_not_loaded() {
     let server = Scenario::new(&routes("/a", "/b")).start();
     let generation = server.generation("one");
     server.write_config(&routes("/b", "/c"));
-    let refused = order(&server, "one", "load").expect(500).json();
-    let message = refused["error"].as_str().expect("an error is a text");
+    let rejected = order(&server, "one", "load").expect(500).json();
+    let message = rejected["error"].as_str().expect("an error is a text");
     for part in ["model `one`", "`/b`", "task `echo` of the live model `two`"] {
         assert!(message.contains(part), "{part} is not in {message}");
     }
@@ -195,7 +195,7 @@ fn a_model_whose_short_route_belongs_to_another_live_model_is_not_loaded() {
         "the route still leads to its first owner"
     );
 
-    // Once the owner has given it up, the route is free.
+    // After the owner has been unloaded, the route is available.
     order(&server, "two", "load").expect(200);
     order(&server, "one", "load").expect(200);
     assert_eq!(
@@ -257,7 +257,7 @@ fn unsupported_parameters_of_loading_and_unloading_are_rejected_by_name() {
         generation,
         "nothing was loaded or unloaded"
     );
-    // As Triton's client sends them.
+    // In the form that Triton's client sends.
     assert_eq!(
         order("unload", json!({"parameters": {"unload_dependents": false}})).0,
         200
@@ -270,8 +270,8 @@ fn unsupported_parameters_of_loading_and_unloading_are_rejected_by_name() {
 fn only_the_admin_key_can_load_and_unload() {
     let path = "/v2/repository/models/words/unload";
     let server = Scenario::new(&config(0)).start();
-    let refused = server.request("POST", path).send().expect(401);
-    assert_eq!(refused.header("www-authenticate"), Some("Bearer"));
+    let rejected = server.request("POST", path).send().expect(401);
+    assert_eq!(rejected.header("www-authenticate"), Some("Bearer"));
     let wrong = server
         .request("POST", path)
         .header("authorization", "Bearer an-administrat0r");
@@ -279,9 +279,9 @@ fn only_the_admin_key_can_load_and_unload() {
     count_words(&server).expect(200);
 
     let without = Scenario::new("[[models]]\nname = \"words\"\nplugin = \"template\"\n").start();
-    let refused = without.request("POST", path).send().expect(403).json();
+    let rejected = without.request("POST", path).send().expect(403).json();
     assert_eq!(
-        refused["error"],
+        rejected["error"],
         "loading and unloading models is disabled; set `admin_key` in [server] to enable it"
     );
 }
@@ -340,7 +340,7 @@ fn a_reload_names_the_files_that_changed_and_the_settings_that_need_a_restart() 
         )
     };
     let server = Scenario::new(&config("")).start();
-    std::fs::write(server.dir().join("weights"), "new").expect("the folder is ours");
+    std::fs::write(server.dir().join("weights"), "new").expect("change the directory of the scenario");
     server.write_config(&config(
         "[server]\nport = 1\nrequest_timeout = \"9s\"\n[logging]\nlevel = \"debug\"\n[metrics]\nstage_buckets = [\"1s\"]",
     ));

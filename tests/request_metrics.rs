@@ -120,7 +120,7 @@ fn rejected_requests_are_counted() {
         &json!({ "inputs": echoes(["gone"]) }).to_string(),
     );
     server.wait_for_queued("m", "text", 1);
-    // An end of the stream so soon after the request would count as a half-close.
+    // Closing the stream this soon after the request would count as a half-close.
     leaving.reset();
     server.wait_for_metric("inference_requests_total", &labels("text", "native", "499"), 1);
     occupied.release();

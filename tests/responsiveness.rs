@@ -107,6 +107,6 @@ fn p99(server: &Server, go_on: impl Fn() -> bool) -> Duration {
     }
     times.sort_unstable();
     let p99 = times.len() * 99 / 100;
-    // Without an answer while the model was busy, the answers came too late.
+    // No reply while the model was busy means that replies were too slow.
     times.get(p99).copied().unwrap_or(Duration::MAX)
 }

@@ -83,7 +83,7 @@ fn a_question_without_passages_is_a_client_error() {
     );
     assert!(
         reply.expect(422).text().contains("`passages` is empty"),
-        "the client is told why"
+        "expected an explanation"
     );
 }
 

@@ -69,7 +69,7 @@ fn sigterm_under_load_serves_or_rejects_connections_and_never_truncates_a_reply(
     let clients: Vec<_> = (0..4)
         .map(|number| {
             let client = server.client();
-            std::thread::spawn(move || until_refused(&client, number))
+            std::thread::spawn(move || until_rejected(&client, number))
         })
         .collect();
     let task = [("model", "m"), ("task", "text"), ("outcome", "success")];
@@ -92,7 +92,7 @@ fn sigterm_under_load_serves_or_rejects_connections_and_never_truncates_a_reply(
 }
 
 /// Sends requests on separate connections until the server no longer accepts them. Returns the statuses of the replies.
-fn until_refused(client: &Client, number: usize) -> Vec<u16> {
+fn until_rejected(client: &Client, number: usize) -> Vec<u16> {
     let mut statuses = Vec::new();
     loop {
         let call = client
@@ -100,7 +100,7 @@ fn until_refused(client: &Client, number: usize) -> Vec<u16> {
             .header("connection", "close");
         match call.json(&json!({"inputs": echoes([number])})).try_send() {
             Ok(reply) => statuses.push(reply.status),
-            // Not accepted by the server, and so not promised anything.
+            // The server did not accept the connection, so it made no promise.
             Err(_) => return statuses,
         }
     }
@@ -157,7 +157,7 @@ fn a_second_sigterm_terminates_the_server_immediately() {
     let occupied = server.occupy("m");
     server.signal(Signal::TERM);
     server.wait_for_log("shutting down");
-    // One within a second of the first counts as the first.
+    // A signal within a second of the first counts as the same request.
     eventually("the server to exit", || {
         server.try_signal(Signal::TERM);
         match server.lives() {
@@ -180,7 +180,7 @@ fn a_second_sigterm_terminates_the_server_immediately() {
 fn two_termination_signals_at_once_are_one_request() {
     let mut server = scenario("drain_timeout = \"10m\"").start();
     let occupied = server.occupy("m");
-    // As `timeout` does: one for the process and one for its group.
+    // Like `timeout`, which signals the process and its group.
     server.signal(Signal::TERM);
     server.signal(Signal::INT);
     server.wait_for_log("shutting down");

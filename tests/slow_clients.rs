@@ -69,7 +69,7 @@ async fn a_grpc_client_that_sends_its_message_slowly_gets_an_error_but_streams_c
     let expected = "the request body did not arrive within 0.5 s".to_owned();
     assert_eq!(grpc::status(&answer), ("4", expected));
     server.wait_for_log("path=/inference.GRPCInferenceService/ModelInfer status=4");
-    // The message of the stream is empty, and asks for no model.
+    // The message of the stream is empty and names no model.
     rest.send_data((&b"\0\0\0"[..]).into(), true)
         .expect("the stream is open");
     let mut answers = stream.await.expect("an answer").into_body();
@@ -155,7 +155,7 @@ fn unread_replies_use_no_more_memory_than_their_size_and_release_it() {
         .collect();
     let success = [("model", "t"), ("task", "echo"), ("outcome", "success")];
     server.wait_for_metric("inference_items_total", &success, 1 + CLIENTS as u64);
-    // A request, its reply, and what the plugin made of it, with room for the allocator.
+    // The request, the outputs of the plugin and the reply, with a margin for the allocator.
     let most = before.anonymous_bytes + (CLIENTS * SIZE * 4) as u64;
     let now = server.resources();
     assert!(now.anonymous_bytes < most, "{before:?} {now:?}");

@@ -25,7 +25,7 @@ fn config(round: u64) -> String {
          [[models]]\nname = \"process\"\nplugin = \"misbehave\"\nisolation = \"process\"\nrestart_delay = \"1ms\"\n\
          [models.settings]\nbatch_ms = 2\ntag = \"{round}\"\n\n\
          [[models]]\nname = \"steady\"\nplugin = \"template\"\n",
-        // The code of a model in the server's process stays mapped with each reload, which is no leak of this test's.
+        // Each reload of a model in the server's process leaves its library mapped, which is not a leak.
         round / 8
     )
 }
@@ -50,7 +50,7 @@ fn act(client: &Client, turn: u64) -> Result<(), String> {
         14 => ("text", json!([{"do": "sleep", "ms": 30}]), &[200, 504]),
         _ => ("text", json!([{"no such": "order"}]), &[422]),
     };
-    // A batch fails as a whole, and takes its company with it.
+    // A failed batch also fails the other items in it.
     let may_be_company = [500, 504];
     let call = client
         .request("POST", &format!("/v1/models/{model}/tasks/{task}/predict"))
@@ -98,7 +98,7 @@ fn memory_and_throughput_are_stable_under_load_errors_timeouts_crashes_and_reloa
         samples
     });
     assert_flat(&samples);
-    // Clients that leave right after their request count as half-closed, so their items still run.
+    // Clients that disconnect directly after their request count as half-closed, so their items still run.
     server.wait_for_metric("inference_queue_items", &[], 0);
     server.wait_for_metric("inference_executing_items", &[], 0);
     let metrics = server.metrics();

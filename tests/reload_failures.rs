@@ -10,10 +10,10 @@ use crate::reload::{model, serving_the_old, tag, tagged};
 /// Reloads and asserts that the reload fails: the old model keeps serving, the failure is counted, and the reason is shown without
 /// paths. Returns the log about it.
 #[track_caller]
-fn refused(server: &Server) -> String {
+fn failed_reload(server: &Server) -> String {
     let (generation, lines) = (server.generation("m"), server.log().lines().len());
     assert!(!server.reload(), "the reload went well:\n{}", server.log().text());
-    // It is counted before it is logged.
+    // The failure is counted before it is logged.
     server.wait_for_log_after(lines, "reload failed");
     assert_eq!(server.generation("m"), generation);
     assert_eq!(tag(server), "old");
@@ -45,7 +45,7 @@ fn invalid_toml_is_rejected_with_its_line() {
         "{}\n[models.batching\nmax_batch_size = 4\n",
         tagged("new")
     ));
-    assert_names(&refused(&server), &["models.toml:7", "invalid TOML"]);
+    assert_names(&failed_reload(&server), &["models.toml:7", "invalid TOML"]);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn an_unknown_key_is_rejected_with_its_line_and_a_similar_key() {
         tagged("new")
     ));
     assert_names(
-        &refused(&server),
+        &failed_reload(&server),
         &[
             "models.toml:7",
             "max_batch_sise",
@@ -69,14 +69,14 @@ fn an_unknown_key_is_rejected_with_its_line_and_a_similar_key() {
 fn a_missing_configuration_file_is_reported_by_name() {
     let server = serving_the_old();
     fs::remove_file(server.dir().join("models.toml")).expect("the file is there");
-    assert_names(&refused(&server), &["models.toml", "No such file"]);
+    assert_names(&failed_reload(&server), &["models.toml", "No such file"]);
 }
 
 #[test]
 fn a_missing_plugin_file_is_reported_with_its_name_and_line() {
     let server = serving_the_old();
     server.write_config(&model("./libmissing.so", ""));
-    assert_names(&refused(&server), &["models.toml:3", "libmissing.so"]);
+    assert_names(&failed_reload(&server), &["models.toml:3", "libmissing.so"]);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_truncated_plugin_file_is_rejected() {
     for length in [0, 3, 40, 4096, whole.len() / 2] {
         fs::write(&path, &whole[..length]).expect("there is room");
         server.write_config(&model("./libtruncated.so", "tag = \"new\""));
-        assert_names(&refused(&server), &["models.toml:3", "libtruncated.so"]);
+        assert_names(&failed_reload(&server), &["models.toml:3", "libtruncated.so"]);
     }
 }
 
@@ -100,7 +100,7 @@ fn a_plugin_file_for_a_different_architecture_is_rejected_with_its_name() {
     library[18..20].copy_from_slice(&other.to_le_bytes());
     fs::write(server.dir().join("libforeign.so"), library).expect("there is room");
     server.write_config(&model("./libforeign.so", "tag = \"new\""));
-    let log = refused(&server).to_lowercase();
+    let log = failed_reload(&server).to_lowercase();
     let named = if cfg!(target_arch = "x86_64") {
         "aarch64"
     } else {
@@ -114,7 +114,7 @@ fn a_file_that_is_not_a_plugin_is_rejected() {
     let server = serving_the_old();
     fs::write(server.dir().join("libtext.so"), "this is no library").expect("there is room");
     server.write_config(&model("./libtext.so", ""));
-    assert_names(&refused(&server), &["models.toml:3", "libtext.so"]);
+    assert_names(&failed_reload(&server), &["models.toml:3", "libtext.so"]);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_load_that_panics_or_fails_is_rejected() {
             "misbehave",
             &format!("tag = \"new\"\non_load = \"{fault}\""),
         ));
-        let log = refused(&server);
+        let log = failed_reload(&server);
         assert_names(&log, &["models.toml:", "model `m`"]);
     }
 }
@@ -135,11 +135,11 @@ fn an_invalid_setting_is_reported_with_its_line() {
     let server = serving_the_old();
     server.write_config(&model("misbehave", "tag = \"new\"\non_load = \"error\""));
     assert_names(
-        &refused(&server),
+        &failed_reload(&server),
         &["models.toml:6", "on_load", "misbehave fails to load as requested"],
     );
     server.write_config(&model("misbehave", "tag = \"new\"\ntagg = \"typo\""));
-    assert_names(&refused(&server), &["models.toml:6", "tagg"]);
+    assert_names(&failed_reload(&server), &["models.toml:6", "tagg"]);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_failed_warm_up_is_reported_with_the_reason() {
     let server = serving_the_old();
     server.write_config(&model("misbehave", "tag = \"new\"\nfail_warm_up = true"));
     assert_names(
-        &refused(&server),
+        &failed_reload(&server),
         &[
             "models.toml:",
             "warm-up",
@@ -168,7 +168,10 @@ fn a_load_that_exceeds_its_timeout_is_rejected() {
     };
     let server = Scenario::new(&config("tag = \"old\"")).start();
     server.write_config(&config("tag = \"new\"\non_load = \"hang\""));
-    assert_names(&refused(&server), &["model `m`", "longer than `reload_timeout`"]);
+    assert_names(
+        &failed_reload(&server),
+        &["model `m`", "longer than `reload_timeout`"],
+    );
 }
 
 #[test]
@@ -177,7 +180,7 @@ fn one_failed_model_fails_the_whole_reload() {
     let broken =
         "[[models]]\nname = \"broken\"\nplugin = \"misbehave\"\n[models.settings]\nfail_warm_up = true\n";
     server.write_config(&format!("{}{broken}", tagged("new")));
-    assert_names(&refused(&server), &["model `broken`"]);
+    assert_names(&failed_reload(&server), &["model `broken`"]);
     server.get("/v1/models/broken").expect(404);
     server.write_config(&tagged("new"));
     assert!(server.reload());
@@ -196,7 +199,7 @@ fn all_errors_of_a_configuration_are_reported_together() {
         "[server]\nprot = 1\nmax_body_size = 5\n\n[[models]]\nnam = \"m\"\nplugin = \"misbehave\"\n",
     );
     assert_names(
-        &refused(&server),
+        &failed_reload(&server),
         &[
             "models.toml:2",
             "`port`",
