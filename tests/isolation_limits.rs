@@ -41,7 +41,7 @@ fn a_process_that_exceeds_its_memory_limit_is_killed_and_restarted() {
 
 #[test]
 fn cpu_limits_set_the_cpus_and_threads_of_a_process_with_its_own_environment() {
-    let server = scenario("cpus = 1\n[models.env]\nCOLOUR = \"green\"").start();
+    let server = scenario("cpus = 1\n[models.env]\nCOLOR = \"green\"").start();
     assert_eq!(
         told(&server, json!({"do": "describe", "message": "COLOR"})),
         "done"
