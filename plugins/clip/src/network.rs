@@ -4,8 +4,7 @@ use std::fs;
 
 use plugin_sdk::LoadError;
 use transformer::files::file_error;
-use transformer::vectors::normalize;
-use transformer::{EncoderThreads, Tokens, Weights};
+use transformer::{EncoderThreads, Tokens, Weights, normalize};
 
 use crate::image_reader::Pixels;
 use crate::model_spec::NetworkSpec;

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use plugin_sdk::prelude::*;
-use transformer::Tokens;
-use transformer::vectors::dot;
+use transformer::{Tokens, dot};
 
 use crate::Clip;
 use crate::image_reader::Pixels;

@@ -7,12 +7,14 @@
 //!
 //! Terms and section numbers are those of ITU-T T.81.
 
+mod frame;
 mod huffman;
 mod scan;
 mod unusual;
 
+use frame::{COEFFICIENTS, Frame};
 use huffman::{Bits, Code};
-use scan::{COEFFICIENTS, Frame, Scan};
+use scan::Scan;
 
 pub(crate) use unusual::UnusualJpeg;
 

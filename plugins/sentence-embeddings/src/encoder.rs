@@ -3,8 +3,7 @@
 use std::fs;
 
 use plugin_sdk::{BatchError, LoadError};
-use transformer::vectors::normalize;
-use transformer::{EncoderThreads, Tokens, Weights};
+use transformer::{EncoderThreads, Tokens, Weights, normalize};
 
 use crate::bert::{self, Bert};
 use crate::graph::Graph;

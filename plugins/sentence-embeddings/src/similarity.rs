@@ -1,7 +1,7 @@
 //! Similarity of vectors.
 
 use serde::Deserialize;
-use transformer::vectors::dot;
+use transformer::dot;
 
 /// Similarity function. Larger values mean more similar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -36,7 +36,7 @@ impl Similarity {
 
 #[cfg(test)]
 mod tests {
-    use transformer::vectors::normalize;
+    use transformer::normalize;
 
     use super::*;
 

@@ -2,8 +2,7 @@
 //!
 //! Loading: `files` reads JSON files, `weights` reads safetensors, and `tokens` wraps the tokenizer. Computation: an `encoder`
 //! consists of `linear` layers and `attention`. It runs on packed tokens: the sequences of a batch are concatenated without
-//! padding. `threads` distributes sequences to threads, `pooling` reduces token vectors to one vector, and `vectors` has
-//! functions of vectors.
+//! padding. `threads` distributes sequences to threads, and `pooling` reduces token vectors to one vector.
 //!
 //! This library does not know about tasks or particular networks.
 
@@ -16,12 +15,11 @@ mod linear;
 mod pooling;
 pub mod threads;
 mod tokens;
-pub mod vectors;
 mod weights;
 
 pub use encoder::{Encoder, Names, Norms, Shape};
 pub use linear::{Activation, LayerNorm, Linear};
-pub use pooling::Pooling;
+pub use pooling::{Pooling, dot, normalize};
 pub use threads::EncoderThreads;
 pub use tokens::{Tokenizer, Tokens};
 pub use weights::Weights;
