@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::misbehave::{echo, echoes, order};
+use crate::harness::misbehave::{echo, echoes, perform};
 use crate::harness::{Scenario, Server};
 
 fn start(isolation: &str) -> Server {
@@ -45,21 +45,21 @@ fn assert_fields(line: &Json, level: &str, task: &str, id: &str) {
 fn a_failure_is_logged_once_with_its_model_task_and_request() {
     for isolation in ["thread", "process"] {
         let server = start(isolation);
-        for (task, deed, status) in [
+        for (task, action, status) in [
             ("text", "fail_batch", 500),
             ("text", "panic", 500),
             ("text", "fault_item", 500),
             ("text", "too_few", 500),
             ("prepared", "panic_in_prepare", 500),
         ] {
-            let id = format!("request-{deed}");
+            let id = format!("request-{action}");
             assert_eq!(
-                predict(&server, task, &id, &json!([order(deed, 1)])),
+                predict(&server, task, &id, &json!([perform(action, 1)])),
                 status,
-                "{deed}"
+                "{action}"
             );
             let lines = lines_about(&server, &id);
-            assert_eq!(lines.len(), 1, "{isolation} {deed}: {lines:#?}");
+            assert_eq!(lines.len(), 1, "{isolation} {action}: {lines:#?}");
             assert_fields(&lines[0], "ERROR", task, &id);
         }
         // Client errors are not logged as errors.
@@ -68,7 +68,7 @@ fn a_failure_is_logged_once_with_its_model_task_and_request() {
                 &server,
                 "text",
                 "request-of-client",
-                &json!([order("fail_item", 1)])
+                &json!([perform("fail_item", 1)])
             ),
             422
         );
@@ -81,7 +81,7 @@ fn log_records_of_a_plugin_name_the_running_batch() {
     for isolation in ["thread", "process"] {
         let server = start(isolation);
         assert_eq!(
-            predict(&server, "text", "request-that-logs", &json!([order("log", 1)])),
+            predict(&server, "text", "request-that-logs", &json!([perform("log", 1)])),
             200
         );
         server.wait_for_log("the message of log");
@@ -96,7 +96,7 @@ fn log_records_of_a_plugin_name_the_running_batch() {
 #[test]
 fn the_log_names_the_requests_of_a_batch_whose_process_crashes() {
     let server = start("process");
-    let inputs = json!([order("abort", 1), echo(2)]);
+    let inputs = json!([perform("abort", 1), echo(2)]);
     assert_eq!(predict(&server, "text", "request-that-crashes", &inputs), 200);
     let lines = lines_about(&server, "request-that-crashes");
     let levels: Vec<&str> = lines.iter().filter_map(|line| line["level"].as_str()).collect();
@@ -111,7 +111,7 @@ fn the_log_names_the_requests_of_a_batch_whose_process_crashes() {
 fn the_text_format_contains_the_fields() {
     let server = Scenario::misbehave("", "").start();
     assert_eq!(
-        predict(&server, "text", "in-text", &json!([order("fail_batch", 1)])),
+        predict(&server, "text", "in-text", &json!([perform("fail_batch", 1)])),
         500
     );
     let line = server.wait_for_log("failed");

@@ -25,15 +25,15 @@ fn end_server(
 
 #[test]
 fn a_crash_in_thread_mode_names_the_thread_the_model_and_the_task_and_keeps_its_signal() {
-    for (deed, task, signal, what) in [
+    for (action, task, signal, what) in [
         ("segfault", "text", 11, "segmentation fault (SIGSEGV)"),
         ("abort", "text", 6, "abort (SIGABRT)"),
         ("abort_in_prepare", "prepared", 6, "abort (SIGABRT)"),
         ("stack_overflow", "text", 6, "segmentation fault (SIGSEGV)"),
     ] {
         let scenario = Scenario::misbehave("", "");
-        let (ended_by, _, log) = end_server(scenario, task, json!({"do": deed, "value": "last"}));
-        assert_eq!(ended_by, Some(signal), "{deed}: {log}");
+        let (ended_by, _, log) = end_server(scenario, task, json!({"do": action, "value": "last"}));
+        assert_eq!(ended_by, Some(signal), "{action}: {log}");
         let thread = if task == "prepared" {
             "prepare"
         } else {
@@ -49,7 +49,7 @@ fn a_crash_in_thread_mode_names_the_thread_the_model_and_the_task_and_keeps_its_
             .collect();
         assert!(
             matches!(&lines[..], [line] if expected.iter().all(|part| line.contains(part))),
-            "{deed}: {log}"
+            "{action}: {log}"
         );
     }
 }

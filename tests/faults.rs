@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::misbehave::{echo, echoes, order};
+use crate::harness::misbehave::{echo, echoes, perform};
 use crate::harness::{Scenario, Server};
 
 /// Actions that fail the batch, each with a task that supports it.
@@ -18,8 +18,8 @@ const FATAL_TO_THE_BATCH: [(&str, &str); 6] = [
 #[test]
 fn one_failed_item_of_three_does_not_affect_the_others() {
     let server = Scenario::misbehave("", "").start();
-    for deed in ["fail_item", "fault_item"] {
-        let inputs = json!([echo("first"), order(deed, "second"), echo("third")]);
+    for action in ["fail_item", "fault_item"] {
+        let inputs = json!([echo("first"), perform(action, "second"), echo("third")]);
         let outputs = server.predict("m", "text", &inputs).expect(200).outputs();
         assert_eq!(
             [&outputs[0]["value"], &outputs[2]["value"]],
@@ -27,7 +27,7 @@ fn one_failed_item_of_three_does_not_affect_the_others() {
         );
         let message = outputs[1]["error"]["message"].as_str().unwrap_or_default();
         assert!(
-            message.contains(&format!("the message of {deed}")),
+            message.contains(&format!("the message of {action}")),
             "{}",
             outputs[1]
         );
@@ -78,11 +78,11 @@ fn an_item_whose_weight_is_out_of_range_fails_alone_and_the_model_keeps_serving(
 #[test]
 fn an_item_that_fails_in_the_prepare_step_fails_alone() {
     let server = Scenario::misbehave("", "").start();
-    for (deed, code) in [
+    for (action, code) in [
         ("fail_in_prepare", "invalid_input"),
         ("panic_in_prepare", "model_fault"),
     ] {
-        let inputs = json!([echo("first"), order(deed, "second"), echo("third")]);
+        let inputs = json!([echo("first"), perform(action, "second"), echo("third")]);
         let outputs = server.predict("m", "prepared", &inputs).expect(200).outputs();
         assert_eq!(
             [&outputs[0]["value"], &outputs[2]["value"]],
@@ -95,20 +95,24 @@ fn an_item_that_fails_in_the_prepare_step_fails_alone() {
 #[test]
 fn a_request_whose_items_all_fail_has_the_status_of_the_failure() {
     let server = Scenario::misbehave("", "").start();
-    let status = |deed: &str| server.predict("m", "text", &json!([order(deed, "only")])).status;
+    let status = |action: &str| {
+        server
+            .predict("m", "text", &json!([perform(action, "only")]))
+            .status
+    };
     assert_eq!([status("fail_item"), status("fault_item")], [422, 500]);
 }
 
 #[test]
 fn a_failed_batch_does_not_affect_the_next_one() {
     let mut server = Scenario::misbehave("", "").start();
-    for (task, deed) in FATAL_TO_THE_BATCH {
-        let inputs = json!([echo("first"), order(deed, "second")]);
+    for (task, action) in FATAL_TO_THE_BATCH {
+        let inputs = json!([echo("first"), perform(action, "second")]);
         let reply = server.predict("m", task, &inputs);
-        assert_eq!(reply.status, 500, "{deed} in {task}: {}", reply.text());
-        assert_eq!(reply.error().0, "model_fault", "{deed} in {task}");
+        assert_eq!(reply.status, 500, "{action} in {task}: {}", reply.text());
+        assert_eq!(reply.error().0, "model_fault", "{action} in {task}");
         let next = server.predict("m", task, &echoes(["next"]));
-        assert_eq!(next.values(), [json!("next")], "after {deed} in {task}");
+        assert_eq!(next.values(), [json!("next")], "after {action} in {task}");
         assert!(server.lives());
     }
     server.get("/readyz").expect(200);
@@ -121,7 +125,7 @@ fn a_panic_while_dropping_does_not_terminate_the_server() {
     let reply = server.predict(
         "m",
         "prepared",
-        &json!([order("panic_in_prepared_drop", "drops")]),
+        &json!([perform("panic_in_prepared_drop", "drops")]),
     );
     assert!([200, 500].contains(&reply.status), "{}", reply.text());
     assert_eq!(
@@ -154,7 +158,7 @@ fn clients_see_why_a_batch_failed_and_no_details_of_the_machine() {
     let server = Scenario::misbehave("", "").start();
     let bodies: Vec<String> = FATAL_TO_THE_BATCH
         .iter()
-        .map(|(task, deed)| server.predict("m", task, &json!([order(deed, 1)])).text())
+        .map(|(task, action)| server.predict("m", task, &json!([perform(action, 1)])).text())
         .collect();
     assert_without_paths(&server, &bodies);
     assert!(bodies[0].contains("the message of panic"), "{}", bodies[0]);
@@ -181,7 +185,7 @@ fn two_models_of_one_plugin_share_neither_faults_nor_settings() {
     assert_eq!(server.predict("b", "text", &echoes([1])).report().tag(), "B");
     assert_eq!(occupied.release().tag(), "A");
     server
-        .predict("a", "text", &json!([order("panic", 1)]))
+        .predict("a", "text", &json!([perform("panic", 1)]))
         .expect(500);
     assert_eq!(
         server.predict("b", "text", &echoes([2])).values(),
@@ -207,7 +211,7 @@ fn log_records_of_a_plugin_are_in_the_servers_log_with_the_name_of_the_model() {
 fn a_panic_of_a_plugin_is_in_the_log_with_the_name_of_the_model() {
     let server = Scenario::misbehave("", "").start();
     server
-        .predict("m", "text", &json!([order("panic", 1)]))
+        .predict("m", "text", &json!([perform("panic", 1)]))
         .expect(500);
     let line = server.wait_for_log("the message of panic");
     assert!(line.contains("model::m::"), "{line}");

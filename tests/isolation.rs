@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::misbehave::{echo, echoes, order};
+use crate::harness::misbehave::{echo, echoes, perform};
 use crate::harness::processes::Process;
 use crate::harness::{Scenario, Server, Signal, eventually};
 
@@ -45,17 +45,17 @@ fn process_of(server: &Server, model: &str) -> Process {
 fn a_batch_is_rerun_after_its_process_dies_once() {
     let server = scenario("").start();
     let other = process_of(&server, "other");
-    for (deed, reason, _) in WAYS_TO_DIE {
-        let mut fatal = order(deed, "second");
-        fatal["once"] = format!("{}/{deed}", server.dir().display()).into();
+    for (action, reason, _) in WAYS_TO_DIE {
+        let mut fatal = perform(action, "second");
+        fatal["once"] = format!("{}/{action}", server.dir().display()).into();
         let before = restarts(&server, "m", reason);
         let reply = server.predict("m", "text", &json!([echo("first"), fatal, echo("third")]));
         assert_eq!(
             reply.values(),
             [json!("first"), json!("second"), json!("third")],
-            "{deed}"
+            "{action}"
         );
-        assert_eq!(restarts(&server, "m", reason), before + 1, "{deed}");
+        assert_eq!(restarts(&server, "m", reason), before + 1, "{action}");
     }
     assert_eq!(process_of(&server, "other"), other, "other models never notice");
     server.shut_down();
@@ -65,20 +65,20 @@ fn a_batch_is_rerun_after_its_process_dies_once() {
 fn only_the_item_at_fault_fails_in_a_batch_that_kills_its_process_repeatedly() {
     let server = scenario("").start();
     for task in ["text", "prepared"] {
-        for (deed, _, cause) in WAYS_TO_DIE {
-            let inputs = json!([echo("first"), order(deed, "second"), echo("third")]);
+        for (action, _, cause) in WAYS_TO_DIE {
+            let inputs = json!([echo("first"), perform(action, "second"), echo("third")]);
             let outputs = server.predict("m", task, &inputs).expect(200).outputs();
             assert_eq!(
                 [&outputs[0]["value"], &outputs[2]["value"]],
                 [&json!("first"), &json!("third")],
-                "{deed}"
+                "{action}"
             );
             let error = &outputs[1]["error"];
-            assert_eq!(error["code"], "model_fault", "{deed}: {error}");
+            assert_eq!(error["code"], "model_fault", "{action}: {error}");
             let message = error["message"].as_str().unwrap_or_default();
             assert!(
                 message.contains("this item ends the process of the model") && message.contains(cause),
-                "{deed}: {message}"
+                "{action}: {message}"
             );
         }
     }
@@ -88,7 +88,7 @@ fn only_the_item_at_fault_fails_in_a_batch_that_kills_its_process_repeatedly() {
 #[test]
 fn a_single_item_that_kills_its_process_returns_500() {
     let server = scenario("").start();
-    let reply = server.predict("m", "text", &json!([order("segfault", 1)]));
+    let reply = server.predict("m", "text", &json!([perform("segfault", 1)]));
     assert_eq!((reply.status, reply.error().0.as_str()), (500, "model_fault"));
     let bodies = reply.text();
     assert!(!bodies.contains('/'), "expected no path: {bodies}");
@@ -98,7 +98,7 @@ fn a_single_item_that_kills_its_process_returns_500() {
 #[test]
 fn with_on_crash_fail_a_batch_is_not_rerun() {
     let server = scenario("on_crash = \"fail\"").start();
-    let reply = server.predict("m", "text", &json!([echo("first"), order("abort", "second")]));
+    let reply = server.predict("m", "text", &json!([echo("first"), perform("abort", "second")]));
     assert_eq!((reply.status, reply.error().0.as_str()), (500, "model_fault"));
     assert!(reply.text().contains("abort (SIGABRT)"), "{}", reply.text());
     assert_eq!(
@@ -251,7 +251,7 @@ fn a_load_that_kills_its_process_fails_and_the_server_keeps_running() {
 #[test]
 fn output_log_records_and_panics_of_a_process_are_in_the_servers_log() {
     let server = scenario("").start();
-    let said = |deed: &str| json!([{"do": deed, "message": format!("a word by {deed}")}]);
+    let said = |action: &str| json!([{"do": action, "message": format!("a word by {action}")}]);
     server.predict("m", "text", &said("log")).expect(200);
     let line = server.wait_for_log("a word by log");
     assert!(
@@ -272,20 +272,20 @@ fn output_log_records_and_panics_of_a_process_are_in_the_servers_log() {
 fn faults_without_a_crash_are_handled_the_same_way_in_threads_and_processes() {
     let server = scenario("").start();
     let process = process_of(&server, "m");
-    for deed in ["panic", "panic_twice", "too_few", "too_many", "fail_batch"] {
-        let reply = server.predict("m", "text", &json!([echo("first"), order(deed, "second")]));
+    for action in ["panic", "panic_twice", "too_few", "too_many", "fail_batch"] {
+        let reply = server.predict("m", "text", &json!([echo("first"), perform(action, "second")]));
         assert_eq!(
             (reply.status, reply.error().0.as_str()),
             (500, "model_fault"),
-            "{deed}"
+            "{action}"
         );
     }
-    let inputs = json!([order("out_of_memory", 1), echo(2), echo(3), echo(4)]);
+    let inputs = json!([perform("out_of_memory", 1), echo(2), echo(3), echo(4)]);
     assert_eq!(
         server.predict("m", "prepared", &inputs).values(),
         [1, 2, 3, 4].map(Json::from)
     );
-    let inputs = json!([echo(1), order("fail_item", 2), {"valu": 3}]);
+    let inputs = json!([echo(1), perform("fail_item", 2), {"valu": 3}]);
     let outputs = server.predict("m", "prepared", &inputs).expect(200).outputs();
     assert_eq!(outputs[0]["value"], 1);
     assert_eq!(outputs[1]["error"]["code"], "invalid_input");

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use crate::harness::Scenario;
-use crate::harness::misbehave::{echo, echoes, order};
+use crate::harness::misbehave::{echo, echoes, perform};
 
 fn scenario(workers: usize) -> Scenario {
     Scenario::new(&format!(
@@ -40,14 +40,14 @@ fn the_weights_of_prepared_items_are_known_before_their_batch_is_formed() {
 #[test]
 fn an_item_that_kills_its_process_in_the_prepare_step_fails_alone() {
     let server = scenario(1).start();
-    for deed in ["abort_in_prepare", "hang_in_prepare"] {
-        let inputs = json!([echo(1), echo(2), order(deed, 3), echo(4), echo(5), echo(6)]);
+    for action in ["abort_in_prepare", "hang_in_prepare"] {
+        let inputs = json!([echo(1), echo(2), perform(action, 3), echo(4), echo(5), echo(6)]);
         let outputs = server.predict("m", "prepared", &inputs).expect(200).outputs();
         let values: Vec<&Json> = outputs.iter().map(|output| &output["value"]).collect();
         assert_eq!(
             values,
             [&json!(1), &json!(2), &Json::Null, &json!(4), &json!(5), &json!(6)],
-            "{deed}"
+            "{action}"
         );
         let message = outputs[2]["error"]["message"].as_str().unwrap_or_default();
         assert!(
@@ -61,11 +61,11 @@ fn an_item_that_kills_its_process_in_the_prepare_step_fails_alone() {
 #[test]
 fn an_item_whose_process_dies_in_the_prepare_step_is_prepared_again() {
     let server = scenario(1).start();
-    for deed in ["abort_in_prepare", "hang_in_prepare"] {
-        let mut fatal = order(deed, "survives");
-        fatal["once"] = format!("{}/{deed}", server.dir().display()).into();
+    for action in ["abort_in_prepare", "hang_in_prepare"] {
+        let mut fatal = perform(action, "survives");
+        fatal["once"] = format!("{}/{action}", server.dir().display()).into();
         let reply = server.predict("m", "prepared", &json!([echo("beside"), fatal]));
-        assert_eq!(reply.values(), [json!("beside"), json!("survives")], "{deed}");
+        assert_eq!(reply.values(), [json!("beside"), json!("survives")], "{action}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use crate::harness::effort::rounds;
-use crate::harness::misbehave::{echoes, order};
+use crate::harness::misbehave::{echoes, perform};
 use crate::harness::{Scenario, Server, Signal, eventually};
 
 fn config(keys: &str) -> String {
@@ -121,12 +121,12 @@ fn a_process_whose_requests_have_all_been_answered_is_killed_at_once_on_shutdown
         );
         let mut server = Scenario::new(&config).start();
         let processes = server.processes();
-        let deed = if task == "text" { "hang" } else { "hang_in_prepare" };
+        let action = if task == "text" { "hang" } else { "hang_in_prepare" };
         let path = format!("/v1/models/m/tasks/{task}/predict");
         let late = server
             .request("POST", &path)
             .header("x-request-timeout", "200ms")
-            .json(&json!({"inputs": [{"do": deed}]}))
+            .json(&json!({"inputs": [{"do": action}]}))
             .send();
         assert_eq!(late.status, 504, "{task}");
         server.signal(Signal::TERM);
@@ -188,7 +188,7 @@ fn sockets_of(process: i32) -> BTreeSet<String> {
 #[test]
 fn a_thousand_restarts_leave_nothing_behind() {
     let server = scenario("on_crash = \"fail\"\nwarm_up = false\nrestart_delay = \"1ms\"").start();
-    let crash = json!([order("exit", 1)]);
+    let crash = json!([perform("exit", 1)]);
     let once = || {
         server.predict("m", "text", &crash).expect(500);
         server.predict("m", "text", &echoes([1])).expect(200);

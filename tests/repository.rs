@@ -16,7 +16,7 @@ fn config(shortest_word: u64) -> String {
     )
 }
 
-fn order(server: &Server, model: &str, what: &str) -> Reply {
+fn request_change(server: &Server, model: &str, what: &str) -> Reply {
     // Like clients do: an empty body without a content type.
     server
         .request("POST", &format!("/v2/repository/models/{model}/{what}"))
@@ -42,7 +42,10 @@ fn index(server: &Server) -> Json {
 #[test]
 fn a_model_is_unloaded_and_reloaded_while_others_keep_serving() {
     let server = Scenario::new(&config(0)).start();
-    assert_eq!(order(&server, "words", "unload").expect(200).json(), json!({}));
+    assert_eq!(
+        request_change(&server, "words", "unload").expect(200).json(),
+        json!({})
+    );
     assert_eq!(
         index(&server),
         json!([
@@ -60,7 +63,7 @@ fn a_model_is_unloaded_and_reloaded_while_others_keep_serving() {
     server.get("/v2/health/ready").expect(200);
     server.predict("other", "echo", &json!(["a"])).expect(200);
 
-    order(&server, "words", "load").expect(200);
+    request_change(&server, "words", "load").expect(200);
     assert_eq!(count_words(&server).expect(200).json()["output"]["words"], 4);
     assert_eq!(server.generation("words"), 3, "two were loaded at first");
 }
@@ -84,7 +87,7 @@ async fn a_task_of_an_unavailable_model_is_unavailable_in_every_protocol() {
     });
     let mut grpc = Grpc::connect(server.grpc_address()).await;
     assert_eq!(grpc.is_serving("words.echo").await, Some(true));
-    order(&server, "words", "unload").expect(200);
+    request_change(&server, "words", "unload").expect(200);
     let texts = json!({"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1], "data": ["a"]}]});
     let rows = json!({"instances": ["a"]});
     let native = json!({"inputs": ["a"]});
@@ -138,7 +141,7 @@ async fn a_task_of_an_unavailable_model_is_unavailable_in_every_protocol() {
     ] {
         assert_eq!(grpc.is_serving(service).await, serving, "{service}");
     }
-    order(&server, "words", "load").expect(200);
+    request_change(&server, "words", "load").expect(200);
     server.post("/say", &native).expect(200);
     assert_eq!(grpc.is_serving("words.echo").await, Some(true));
 }
@@ -147,25 +150,25 @@ async fn a_task_of_an_unavailable_model_is_unavailable_in_every_protocol() {
 fn a_model_is_loaded_with_the_current_configuration() {
     let server = Scenario::new(&config(0)).start();
     let generation = server.generation("words");
-    order(&server, "words", "load").expect(200);
+    request_change(&server, "words", "load").expect(200);
     assert_eq!(
         server.generation("words"),
         generation,
         "nothing changed, but it was loaded"
     );
     server.write_config(&config(3));
-    order(&server, "words", "load").expect(200);
+    request_change(&server, "words", "load").expect(200);
     assert_eq!(count_words(&server).expect(200).json()["output"]["words"], 1);
     server.write_config(&config(101));
-    let rejected = order(&server, "words", "load").expect(500).json();
+    let rejected = request_change(&server, "words", "load").expect(500).json();
     let message = rejected["error"].as_str().expect("an error is a text");
     assert!(
         message.starts_with("model `words` cannot be loaded: "),
         "{message}"
     );
     assert_eq!(count_words(&server).expect(200).json()["output"]["words"], 1);
-    order(&server, "nothing", "load").expect(404);
-    order(&server, "nothing", "unload").expect(404);
+    request_change(&server, "nothing", "load").expect(404);
+    request_change(&server, "nothing", "unload").expect(404);
 }
 
 #[test]
@@ -182,7 +185,7 @@ fn a_model_whose_short_route_belongs_to_another_live_model_is_not_loaded() {
     let server = Scenario::new(&routes("/a", "/b")).start();
     let generation = server.generation("one");
     server.write_config(&routes("/b", "/c"));
-    let rejected = order(&server, "one", "load").expect(500).json();
+    let rejected = request_change(&server, "one", "load").expect(500).json();
     let message = rejected["error"].as_str().expect("an error is a text");
     for part in ["model `one`", "`/b`", "task `echo` of the live model `two`"] {
         assert!(message.contains(part), "{part} is not in {message}");
@@ -196,8 +199,8 @@ fn a_model_whose_short_route_belongs_to_another_live_model_is_not_loaded() {
     );
 
     // After the owner has been unloaded, the route is available.
-    order(&server, "two", "load").expect(200);
-    order(&server, "one", "load").expect(200);
+    request_change(&server, "two", "load").expect(200);
+    request_change(&server, "one", "load").expect(200);
     assert_eq!(
         server.post("/b", &json!({"input": "x"})).expect(200).json()["model"],
         "one"
@@ -208,7 +211,7 @@ fn a_model_whose_short_route_belongs_to_another_live_model_is_not_loaded() {
 #[test]
 fn a_reload_loads_unloaded_models() {
     let server = Scenario::new(&config(0)).start();
-    order(&server, "words", "unload").expect(200);
+    request_change(&server, "words", "unload").expect(200);
     assert!(server.reload());
     count_words(&server).expect(200);
 }
@@ -289,7 +292,7 @@ fn only_the_admin_key_can_load_and_unload() {
 #[test]
 fn a_model_that_was_unloaded_does_not_count_for_readiness_and_is_loaded_again_by_a_reload() {
     let server = Scenario::new(&config(0)).start();
-    order(&server, "words", "unload").expect(200);
+    request_change(&server, "words", "unload").expect(200);
     let line = server.wait_for_log("unloaded model `words` for a client");
     assert!(line.contains("/readyz") && line.contains("reload"), "{line}");
     server.get("/readyz").expect(200);

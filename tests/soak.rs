@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use inference_server::clock;
 use serde_json::{Value as Json, json};
 
-use crate::harness::misbehave::{echoes, order};
+use crate::harness::misbehave::{echoes, perform};
 use crate::harness::{Client, Scenario, Server};
 
 /// Default duration.
@@ -45,10 +45,10 @@ fn act(client: &Client, turn: u64) -> Result<(), String> {
     let (task, inputs, expected): (&str, Json, &[u16]) = match turn % 16 {
         0..=7 => ("text", echoes([turn, turn + 1]), &[200]),
         8..=11 => ("prepared", echoes([turn]), &[200]),
-        12 => ("text", json!([order("fail_item", turn)]), &[422]),
-        13 => ("text", json!([order("panic", turn)]), &[500]),
+        12 => ("text", json!([perform("fail_item", turn)]), &[422]),
+        13 => ("text", json!([perform("panic", turn)]), &[500]),
         14 => ("text", json!([{"do": "sleep", "ms": 30}]), &[200, 504]),
-        _ => ("text", json!([{"no such": "order"}]), &[422]),
+        _ => ("text", json!([{"no such": "field"}]), &[422]),
     };
     // A failed batch also fails the other items in it.
     let may_be_company = [500, 504];
@@ -121,7 +121,7 @@ fn disturb(server: &Server, answered: &AtomicU64) -> Vec<Sample> {
         server.write_config(&config(round));
         assert!(server.reload(), "reload {round} failed");
         server
-            .predict("process", "text", &json!([order("abort", round)]))
+            .predict("process", "text", &json!([perform("abort", round)]))
             .expect(500);
         for _ in 0..4 {
             let mut leaves = server.connect();

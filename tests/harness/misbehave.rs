@@ -20,7 +20,7 @@ pub(crate) fn echoes<T: Into<Json>>(values: impl IntoIterator<Item = T>) -> Json
 }
 
 /// Returns an item that requests an action.
-pub(crate) fn order(action: &str, value: impl Into<Json>) -> Json {
+pub(crate) fn perform(action: &str, value: impl Into<Json>) -> Json {
     json!({ "do": action, "value": value.into(), "message": format!("the message of {action}") })
 }
 
