@@ -66,8 +66,8 @@ fn an_exception_is_logged_with_its_traceback_and_clients_see_only_its_type() {
 fn an_exception_does_not_terminate_the_process() {
     let Some(server) = faults("") else { return };
     let process = server.predict("m", "who", &json!(["?"])).outputs();
-    for (deed, name) in [("exit", "SystemExit"), ("interrupt", "KeyboardInterrupt")] {
-        let (_, message) = server.predict("m", "batch", &json!([deed])).expect(500).error();
+    for (fault, name) in [("exit", "SystemExit"), ("interrupt", "KeyboardInterrupt")] {
+        let (_, message) = server.predict("m", "batch", &json!([fault])).expect(500).error();
         assert_eq!(
             message,
             format!("all items failed; inputs[0]: the model raised {name}")

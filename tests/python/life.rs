@@ -47,24 +47,24 @@ fn a_crash_an_exit_or_a_hang_only_terminates_the_worker_process() {
     ) else {
         return;
     };
-    for (deed, cause) in [
+    for (fault, cause) in [
         ("abort", "abort (SIGABRT)"),
         ("_exit", "exited with code 7"),
         ("hang", "did not reply within 1 s"),
     ] {
         let before = process(&server);
         let outputs = server
-            .predict("m", "batch", &json!(["first", deed, "third"]))
+            .predict("m", "batch", &json!(["first", fault, "third"]))
             .expect(200)
             .outputs();
         assert_eq!(
             [&outputs[0], &outputs[2]],
             [&json!("first"), &json!("third")],
-            "{deed}"
+            "{fault}"
         );
         let message = outputs[1]["error"]["message"].as_str().unwrap_or_default();
-        assert!(message.contains(cause), "{deed}: {message}");
-        assert_ne!(process(&server), before, "{deed}");
+        assert!(message.contains(cause), "{fault}: {message}");
+        assert_ne!(process(&server), before, "{fault}");
     }
 }
 
@@ -232,8 +232,8 @@ fn thread_pools_are_limited_to_the_cpus_of_the_model() {
 #[test]
 fn the_sandbox_applies_to_python() {
     let text = "import pathlib, socket\nclass Model:\n    def f(self, items: list):\n        answers = []\n        \
-                for deed in (lambda: socket.socket(), lambda: pathlib.Path(items[0]).write_text('x')):\n            \
-                try:\n                deed()\n                answers.append('done')\n            \
+                for action in (lambda: socket.socket(), lambda: pathlib.Path(items[0]).write_text('x')):\n            \
+                try:\n                action()\n                answers.append('done')\n            \
                 except OSError as error:\n                answers.append(type(error).__name__)\n        \
                 return [answers] * len(items)\n";
     let keys = "isolation = \"process\"\nsandbox = \"best-effort\"";

@@ -26,7 +26,7 @@ class Faults:
         return [errors.get(item, item) for item in items]
 
     def batch(self, items: List[str]) -> List[str]:
-        deeds = {
+        faults = {
             "runtime": self._raise,
             "memory": lambda: (_ for _ in ()).throw(MemoryError()),
             "exit": lambda: sys.exit(3),
@@ -36,7 +36,7 @@ class Faults:
             "hang": threading.Event().wait,
         }
         for item in items:
-            deeds.get(item, str)()
+            faults.get(item, str)()
         return items
 
     def _raise(self):
