@@ -220,7 +220,7 @@ fn a_reload_loads_unloaded_models() {
 fn unsupported_parameters_of_loading_and_unloading_are_rejected_by_name() {
     let server = Scenario::new(&config(0)).start();
     let generation = server.generation("words");
-    let order = |what: &str, body: Json| {
+    let request = |what: &str, body: Json| {
         let reply = server
             .request("POST", &format!("/v2/repository/models/words/{what}"))
             .header("authorization", &format!("Bearer {KEY}"))
@@ -251,7 +251,7 @@ fn unsupported_parameters_of_loading_and_unloading_are_rejected_by_name() {
             "`unload_dependents`",
         ),
     ] {
-        let (status, message) = order(what, body.clone());
+        let (status, message) = request(what, body.clone());
         assert_eq!(status, 400, "{what} {body}: {message}");
         assert!(message.contains(named), "{what} {body}: {message}");
     }
@@ -262,11 +262,11 @@ fn unsupported_parameters_of_loading_and_unloading_are_rejected_by_name() {
     );
     // In the form that Triton's client sends.
     assert_eq!(
-        order("unload", json!({"parameters": {"unload_dependents": false}})).0,
+        request("unload", json!({"parameters": {"unload_dependents": false}})).0,
         200
     );
-    assert_eq!(order("load", json!({"parameters": {}})).0, 200);
-    assert_eq!(order("load", json!({})).0, 200);
+    assert_eq!(request("load", json!({"parameters": {}})).0, 200);
+    assert_eq!(request("load", json!({})).0, 200);
 }
 
 #[test]
