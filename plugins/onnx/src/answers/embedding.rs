@@ -1,6 +1,6 @@
 //! From the output of a text encoder to the vector of a text. It knows nothing of tokenizers or runtimes.
 
-use transformer::{Pooling, vectors};
+use transformer::{Pooling, normalize};
 
 use super::Rows;
 
@@ -35,7 +35,7 @@ impl Embedder {
             }
         };
         if self.normalize {
-            vectors::normalize(&mut vector);
+            normalize(&mut vector);
         }
         if let Some(odd) = vector.iter().find(|number| !number.is_finite()) {
             return Err(format!("the model computed a vector with {odd}"));
