@@ -7,7 +7,6 @@ mod compression;
 mod counted_reply;
 mod documentation;
 mod embeddings;
-mod endpoint_metrics;
 mod error_format;
 mod landing_page;
 mod middleware;

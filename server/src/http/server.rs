@@ -13,17 +13,14 @@ use actix_web::dev::Handler;
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, FromRequest, HttpRequest, Resource, Responder, guard};
+use actix_web_prom::{PrometheusMetrics, PrometheusMetricsBuilder};
 use arc_swap::ArcSwapOption;
 
-use super::endpoint_metrics::EndpointMetrics;
 use super::native::request_items::BodyLimits;
 use super::native::task_handlers;
 use super::request_body::ReceiveLimits;
 use super::transport::{Limits, Transport};
-use super::{
-    compression, documentation, embeddings, endpoint_metrics, landing_page, middleware, monitoring, respond,
-    v1, v2,
-};
+use super::{compression, documentation, embeddings, landing_page, middleware, monitoring, respond, v1, v2};
 use crate::api::access_log::AccessLog;
 use crate::api::model_control::ModelControl;
 use crate::api::{ApiKeys, Call, Failure, RequestRecord};
@@ -113,8 +110,7 @@ impl Server {
         control: ModelControl,
         budget: Arc<ByteBudget>,
     ) -> io::Result<Self> {
-        let endpoints = EndpointMetrics::register(&metrics).map_err(io::Error::other)?;
-        let endpoints = Data::new(endpoints);
+        let endpoints = endpoint_metrics(&metrics)?;
         let shared = Data::new(Shared::new(settings, registry, metrics, control, budget));
         let server = &settings.server;
         let (compression, origins) = (server.compression, server.cors_allowed_origins.clone());
@@ -131,11 +127,10 @@ impl Server {
                     compression,
                     from_fn(compression::compress_replies),
                 ))
-                .wrap(from_fn(endpoint_metrics::measure_requests))
+                .wrap(endpoints.clone())
                 .wrap(from_fn(middleware::check_access))
                 .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
                 .wrap(from_fn(middleware::log_access))
-                .app_data(endpoints.clone())
                 .configure(move |config| configure(config, shared))
         };
         let transport = Transport::start(address(server), limits, server.http_workers, application)?;
@@ -167,6 +162,18 @@ impl Server {
 
 fn address(server: &ServerSettings) -> (&str, u16) {
     (&server.host, server.port)
+}
+
+/// Registers the metrics of requests by route pattern. Probes are not counted.
+fn endpoint_metrics(metrics: &Metrics) -> io::Result<PrometheusMetrics> {
+    let builder = PrometheusMetricsBuilder::new("")
+        .registry(metrics.registry().clone())
+        .buckets(&metrics.buckets().request_seconds())
+        .mask_unmatched_patterns("other");
+    routes::probes()
+        .fold(builder, |builder, path| builder.exclude(path))
+        .build()
+        .map_err(|error| io::Error::other(error.to_string()))
 }
 
 fn cors(origins: &[String]) -> Cors {
