@@ -75,7 +75,7 @@ fn check_compares_the_configuration_with_the_declarations_of_plugins_and_reports
             "models.toml:20:",
             "expected a shared library (ELF), got a text file",
         ),
-        ("models.toml:24:", "declares none: add `.output_tensor(…)`"),
+        ("models.toml:24:", "declares no tensor: add `.output_tensor(…)`"),
         ("models.toml:24:", "invalid task name `wrong example`"),
         ("models.toml:24:", "two tasks are named `twice`"),
         ("models.toml:26:", "11 is greater than the maximum of 10"),

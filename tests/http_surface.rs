@@ -332,6 +332,6 @@ fn a_model_without_a_description_is_described_by_its_plugin() {
     let server = Scenario::misbehave("", "").start();
     assert_eq!(
         server.model("m")["description"],
-        "Misbehaves on request, for tests"
+        "Test plugin that fails in the ways that each item requests"
     );
 }
