@@ -14,7 +14,8 @@ pub(super) const OPTIONAL_MODEL: &str = "optional";
 const MAX_REQUESTS_BETWEEN: u64 = 300;
 
 /// The part of the configuration that never changes.
-const SERVER: &str = "[server]\nmax_body_size = \"1MiB\"\n[logging]\naccess_log = false\n";
+const SERVER: &str =
+    "[server]\nmax_body_size = \"1MiB\"\nprepare_threads = 2\n[logging]\naccess_log = false\n";
 
 /// Isolation of the model `p`.
 const PROCESSES: &str = "isolation = \"process\"\nworkers = 2\nrestart_delay = \"1ms\"\npredict_timeout = \"1s\"\n\

@@ -48,7 +48,7 @@ fn each_error_states_the_problem_and_the_fix() {
         (
             "model.py:Modle",
             "class Model: pass",
-            "`Modle` not found in model.py: did you mean `Model`?",
+            "model.py: did you mean `Model`?",
         ),
         (
             "model.py:x",

@@ -102,7 +102,7 @@ def write_each(form, answers):
 
 def write_one(form, answer):
     if isinstance(answer, BaseException):
-        return failed(answer)
+        return failure_of(answer)
     writer = WRITERS.get(form.kind)
     if writer is None:
         return answer

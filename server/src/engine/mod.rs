@@ -95,7 +95,9 @@ pub struct Engine {
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
     prepare_threads: Option<Arc<PrepareThreads>>,
-    /// What they share, until the last of them exits.
+    /// The model, until the last thread that calls it exits: a preparation can outlive the workers.
+    model: Weak<dyn Model>,
+    #[cfg(test)]
     crew: Weak<Crew>,
 }
 
@@ -111,8 +113,8 @@ impl Workers {
 
     /// Ends the batches that run now, as far as the model can: their outcomes are not needed.
     pub fn stop_running(&self) {
-        if let Some(crew) = self.crew.upgrade() {
-            crew.model().stop_running();
+        if let Some(model) = self.model.upgrade() {
+            model.stop_running();
         }
     }
 
@@ -177,6 +179,8 @@ impl Engine {
         let workers = Workers {
             threads: Worker::start_all(&crew, config)?,
             prepare_threads,
+            model: Arc::downgrade(&model),
+            #[cfg(test)]
             crew: Arc::downgrade(&crew),
         };
         let engine = Self {

@@ -219,10 +219,6 @@ impl Crew {
         }
     }
 
-    pub(super) fn model(&self) -> &dyn Model {
-        self.model.as_ref()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
