@@ -6,7 +6,7 @@ mod files;
 mod json_schema;
 mod load_once;
 mod models;
-mod running;
+mod running_server;
 mod scratch_cleanup;
 mod watch;
 
@@ -40,7 +40,7 @@ use crate::reload::{LoadEnvironment, ModelFailure, Reloader};
 use crate::signals::Signals;
 use crate::values::Value;
 use models::{Command, ModelThread};
-use running::{Running, Servers};
+use running_server::{Running, Servers};
 use scratch_cleanup::ScratchCleanup;
 use watch::watch_workers;
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Outcome;
+use super::crew::crash_loop;
 use super::sink::BatchSink;
-use super::worker::{BatchedItem, Worker, crash_loop};
+use super::worker::{BatchedItem, Worker};
 use crate::batch_context::{BatchContext, log_batch, logged_error_count};
 use crate::clock;
 use crate::error::ItemError;

@@ -22,10 +22,11 @@
 
 mod admission;
 mod batch_run;
+mod crew;
 mod item_states;
 mod prepare_threads;
 mod request;
-mod running;
+mod running_batches;
 mod sink;
 mod statistics;
 mod sync;
@@ -46,13 +47,14 @@ use crate::error::Rejection;
 use crate::metrics::{Metrics, TaskMetrics};
 use crate::model::{Health, Model};
 use admission::Queue;
+use crew::{Crew, Panics};
 use prepare_threads::{Preparation, PrepareConfig, PrepareThreads};
-use running::RunningBatches;
+use running_batches::RunningBatches;
 use wakeups::Wakeups;
-use worker::{Crew, Panics, Worker};
+use worker::Worker;
 
 pub use request::{Outcome, PendingReply, Reply, Request, Timing};
-pub use running::RunningBatch;
+pub use running_batches::RunningBatch;
 pub use statistics::{Total, Totals};
 
 /// How the queue and the batches of one task are bounded.

@@ -11,7 +11,7 @@ use plugin_abi::manifest::{ModelManifest, TaskManifest};
 
 use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
 use crate::clock;
-use crate::engine::worker::Crew;
+use crate::engine::crew::Crew;
 use crate::engine::{Engine, EngineConfig, PendingReply, Request, TaskLimits, Workers};
 use crate::error::{ItemError, Rejection};
 use crate::metrics::{Buckets, ItemOutcome, Metrics};
