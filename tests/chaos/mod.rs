@@ -25,7 +25,6 @@ use fastrand::Rng;
 use self::ledger::Ledger;
 use self::operator::Operator;
 use self::targets::Target;
-use crate::harness::misbehave::echoes;
 use crate::harness::{Metrics, Scenario, Server, eventually, rounds, seed};
 
 /// Number of clients of each target that wait for their replies.
@@ -107,12 +106,6 @@ fn under_all_faults_at_once_every_request_completes_once_and_nothing_leaks() {
         .env("MALLOC_ARENA_MAX", "1")
         .start();
     let world = World::new(&server);
-    // A model starts its second thread for preparation when it first prepares an item.
-    for target in [Target::Threads, Target::Processes] {
-        server
-            .predict(target.model(), "prepared", &echoes([1]))
-            .expect(200);
-    }
     let start = ResourceCounts::of(&server);
     let mut ledgers = Target::ALL.map(Ledger::of);
     let mut kills = 0;

@@ -13,9 +13,10 @@ pub(super) const OPTIONAL_MODEL: &str = "optional";
 /// Maximum number of replies between two reloads.
 const MAX_REQUESTS_BETWEEN: u64 = 300;
 
-/// The part of the configuration that never changes.
+/// The part of the configuration that never changes. Models start further threads for preparation on demand; with one, their
+/// number is always the same.
 const SERVER: &str =
-    "[server]\nmax_body_size = \"1MiB\"\nprepare_threads = 2\n[logging]\naccess_log = false\n";
+    "[server]\nmax_body_size = \"1MiB\"\nprepare_threads = 1\n[logging]\naccess_log = false\n";
 
 /// Isolation of the model `p`.
 const PROCESSES: &str = "isolation = \"process\"\nworkers = 2\nrestart_delay = \"1ms\"\npredict_timeout = \"1s\"\n\
