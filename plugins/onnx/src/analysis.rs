@@ -1,8 +1,8 @@
-//! What a graph tells of its values without being run: their shapes, and where the items of a batch are in them.
+//! Static analysis of a graph: the shapes of its values, and where the items of a batch are in them.
 //!
-//! `graph` follows a graph node by node, by the `rules` of its operators. Two questions are answered so: whether items that are
-//! computed together affect each other (`mixing`), and how large the tensors of a run become (`sizes`). It knows nothing of
-//! runtimes, tasks or files.
+//! `graph` walks a graph node by node and applies the `rules` of its operators. The analysis answers two questions: whether items
+//! that are computed together affect each other (`mixing`), and how large the tensors of a run become (`sizes`). It does not
+//! depend on runtimes, tasks or files.
 
 mod constant;
 mod elementwise;

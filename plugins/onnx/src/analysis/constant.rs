@@ -1,4 +1,4 @@
-//! Values that the file holds: initializers and `Constant` nodes.
+//! Values stored in the model: initializers and `Constant` nodes.
 
 use rten_onnx::onnx::{DataLocation, DataType, NodeProto, TensorProto};
 
@@ -6,10 +6,10 @@ use super::node::attribute;
 use super::size::{Size, Symbols};
 use super::value::Value;
 
-/// The most elements that are kept; shapes, axes and the like have few.
+/// Maximum number of elements of a tensor whose values are kept. Shapes, axes and similar tensors have few.
 pub(super) const MAX_ELEMENTS: i64 = 256;
 
-/// A tensor of the file.
+/// The value of a tensor in the model.
 pub(super) fn tensor(tensor: &TensorProto, symbols: &Symbols) -> Value {
     let dims: Vec<_> = tensor.dims.iter().map(|size| Size::known(*size)).collect();
     let count = Size::product(&dims).and_then(|count| count.value());
@@ -21,7 +21,7 @@ pub(super) fn tensor(tensor: &TensorProto, symbols: &Symbols) -> Value {
     }
 }
 
-/// The elements of a tensor, if they are in the file and of a common type.
+/// The elements of a tensor, if they are stored in the model file itself and have a supported type.
 pub(super) fn elements(tensor: &TensorProto, symbols: &Symbols) -> Option<Vec<Size>> {
     let integral = |value: f64| number(value, symbols);
     if tensor.data_location == Some(DataLocation::EXTERNAL) {
@@ -74,7 +74,7 @@ fn whole_numbers<T: Copy + Into<i64>>(values: &[T]) -> Vec<Size> {
     values.iter().map(|value| Size::known((*value).into())).collect()
 }
 
-/// A fraction is a separate symbol.
+/// A number as a size. Integers are exact (below 9·10¹⁵ in magnitude); any other number becomes a symbol.
 pub(super) fn number(value: f64, symbols: &Symbols) -> Size {
     if value.fract() == 0.0 && value.abs() < 9e15 {
         Size::known(value as i64)
@@ -83,7 +83,7 @@ pub(super) fn number(value: f64, symbols: &Symbols) -> Size {
     }
 }
 
-/// The value of a `Constant` node; `None` for forms that are not followed.
+/// The value of a `Constant` node; `None` if it uses an unsupported attribute.
 pub(super) fn node(node: &NodeProto, symbols: &Symbols) -> Option<Value> {
     if let Some(value) = attribute(node, "value") {
         return value.t.as_ref().map(|value| tensor(value, symbols));

@@ -1,10 +1,10 @@
-//! Operators that compute each element from the elements at the same place, and arithmetic on known numbers.
+//! Elementwise operators, and arithmetic on known numbers.
 
 use super::node::{Op, Outcome};
 use super::size::{Size, Symbols};
 use super::value::{Batch, Role, Trouble, Value};
 
-/// One tensor, whose elements do not meet; further inputs are settings.
+/// Elementwise operators on one tensor. Further inputs are settings.
 pub(super) fn unary(op: &Op<'_>) -> Outcome {
     op.settings_from(1)?;
     let value = op.value(0)?;
@@ -16,16 +16,16 @@ pub(super) fn unary(op: &Op<'_>) -> Outcome {
         (Some(numbers), Some(dims)) => Value::numbers(dims.clone(), numbers),
         _ => value.clone(),
     };
-    // Some have a second output of the same shape, such as the mask of `Dropout`.
+    // Any further output has the same shape.
     Ok(vec![result; op.node.output.len()])
 }
 
-/// The value itself.
+/// Operators that return their first input unchanged.
 pub(super) fn identity(op: &Op<'_>) -> Outcome {
     Ok(vec![op.value(0)?.clone()])
 }
 
-/// Any number of tensors, stretched to a common shape.
+/// Elementwise operators on any number of tensors, which are broadcast to a common shape.
 pub(super) fn broadcast(op: &Op<'_>) -> Outcome {
     if op.int("broadcast").is_some_and(|flag| flag != 0) && op.int("axis").is_some() {
         return Err(op.unknown("broadcasts as operator sets before 7 do"));
@@ -34,7 +34,7 @@ pub(super) fn broadcast(op: &Op<'_>) -> Outcome {
     Ok(vec![combined(op, &operands)?])
 }
 
-/// `broadcast` of the first inputs; the others are settings.
+/// Like [`broadcast`], but only the first `count` inputs are operands. The others are settings.
 pub(super) fn broadcast_first(op: &Op<'_>, count: usize) -> Outcome {
     op.settings_from(count)?;
     let operands: Vec<_> = op.inputs.iter().take(count).flatten().collect();
@@ -61,7 +61,7 @@ fn combined(op: &Op<'_>, operands: &[&Value]) -> Result<Value, Trouble> {
     })
 }
 
-/// The common shape of tensors, and where the items are in it.
+/// The shape to which tensors are broadcast, and where the items are in it.
 pub(super) fn stretched(
     op: &Op<'_>,
     shapes: &[(&[Size], Option<&Batch>)],
@@ -120,7 +120,7 @@ fn common<'a>(op: &Op<'_>, sizes: impl Iterator<Item = &'a Size>) -> Size {
     match &distinct[..] {
         [] => Size::known(1),
         [only] => (*only).clone(),
-        // A known size above 1 is what the others must be, unless they are 1.
+        // If one of the sizes is a known number other than 1, each of the others must be equal to it or 1.
         several => match several.iter().find(|size| size.value().is_some()) {
             Some(known) => (*known).clone(),
             None => {
@@ -131,7 +131,7 @@ fn common<'a>(op: &Op<'_>, sizes: impl Iterator<Item = &'a Size>) -> Size {
     }
 }
 
-/// Elements of the result, where all are known.
+/// The elements of the result, if all operands are known.
 fn elements(op: &Op<'_>, dims: &[Size], operands: &[&Value]) -> Option<Vec<Size>> {
     let count = usize::try_from(Size::product(dims)?.value()?).ok()?;
     let operands = operands
@@ -143,7 +143,8 @@ fn elements(op: &Op<'_>, dims: &[Size], operands: &[&Value]) -> Option<Vec<Size>
                 .filter(|numbers| [1, count].contains(&numbers.len()))
         })
         .collect::<Option<Vec<_>>>()?;
-    // Tensors of several dimensions that are stretched along some would need more than an index modulo the length.
+    // An index modulo the length is correct only for single elements and operands of full size, not for operands that are
+    // broadcast along some of their dimensions.
     let plain = operands
         .iter()
         .all(|numbers| numbers.len() == count || numbers.len() == 1);
@@ -159,7 +160,7 @@ fn elements(op: &Op<'_>, dims: &[Size], operands: &[&Value]) -> Option<Vec<Size>
     })
 }
 
-/// The result of an operator on numbers: exact, or a symbol.
+/// Applies an operator to numbers. The result is exact, or a symbol if it cannot be expressed.
 pub(super) fn arithmetic(kind: &str, operands: &[&Size], symbols: &Symbols) -> Size {
     let truth = |flag: bool| Some(Size::known(i64::from(flag)));
     let exact = match (kind, operands) {
@@ -189,7 +190,7 @@ pub(super) fn arithmetic(kind: &str, operands: &[&Size], symbols: &Symbols) -> S
     })
 }
 
-/// Whether a dimension is compared with a number that none can be.
+/// Whether `dimension` is a dimension and `number` is negative, so that they cannot be equal.
 fn differ(dimension: &Size, number: &Size) -> bool {
     dimension.is_dimension() && number.value().is_some_and(|number| number < 0)
 }
@@ -219,7 +220,7 @@ fn of_two(kind: &str, a: i64, b: i64) -> Option<Size> {
     }))
 }
 
-/// `Cast` and its like: numbers keep their value where both types hold it.
+/// `Cast`: numbers keep their value if both types can represent it.
 pub(super) fn cast(op: &Op<'_>) -> Outcome {
     let value = op.value(0)?;
     let (Some(numbers), Some(dims)) = (&value.numbers, &value.dims) else {
@@ -238,7 +239,7 @@ pub(super) fn cast(op: &Op<'_>) -> Outcome {
     )])
 }
 
-/// `Range`: a sequence as long as the batch counts the items.
+/// `Range`: from 0 to the number of items, in steps of 1, it yields the index of each item in the batch.
 pub(super) fn range(op: &Op<'_>) -> Outcome {
     let numbers = [op.numbers(0)?, op.numbers(1)?, op.numbers(2)?];
     let [Some([start]), Some([limit]), Some([step])] = numbers else {

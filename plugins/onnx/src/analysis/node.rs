@@ -1,4 +1,4 @@
-//! A node with its inputs, as the rules see it.
+//! A node with the values of its inputs, in the form that the rules take.
 
 use std::fmt::Display;
 
@@ -7,18 +7,18 @@ use rten_onnx::onnx::{AttributeProto, NodeProto};
 use super::size::{Size, Symbols};
 use super::value::{Batch, Trouble, Value};
 
-/// A node whose inputs are known.
+/// A node with the values of its inputs.
 pub(super) struct Op<'a> {
     pub(super) node: &'a NodeProto,
-    /// The version of its operator set.
+    /// Version of the node's operator set (opset).
     pub(super) opset: i64,
     pub(super) inputs: Vec<Option<Value>>,
     pub(super) symbols: &'a Symbols,
-    /// Whether only sizes are asked for.
+    /// Whether the analysis only computes sizes.
     pub(super) sizing: bool,
 }
 
-/// The values of a node's outputs; those that are left out are not known.
+/// The values of a node's outputs. Unknown trailing outputs can be omitted.
 pub(super) type Outcome = Result<Vec<Value>, Trouble>;
 
 impl Op<'_> {
@@ -26,12 +26,12 @@ impl Op<'_> {
         self.node.op_type.as_deref().unwrap_or_default()
     }
 
-    /// Items affect each other: `what` is a predicate of the node, such as "averages over the batch".
+    /// Reports that items affect each other. `what` is a predicate of the node, such as "averages over the batch".
     pub(super) fn mixed(&self, what: impl Display) -> Trouble {
         Trouble::Mixed(format!("{} {what}", label(self.node)).into())
     }
 
-    /// The analysis cannot follow: `what` is a predicate of the node.
+    /// Reports that the analysis cannot follow the node. `what` is a predicate of the node.
     pub(super) fn unknown(&self, what: impl Display) -> Trouble {
         Trouble::Unknown(format!("{} {what}", label(self.node)).into())
     }
@@ -52,7 +52,7 @@ impl Op<'_> {
         self.attribute(name)?.s.as_deref()
     }
 
-    /// The input `index`, if the node has it.
+    /// The input at `index`, if the node has one.
     pub(super) fn get(&self, index: usize) -> Option<&Value> {
         self.inputs.get(index)?.as_ref()
     }
@@ -75,7 +75,7 @@ impl Op<'_> {
         self.get(index).and_then(Value::batch)
     }
 
-    /// An input that holds one setting for the whole batch, such as a shape.
+    /// An input that applies to the whole batch, such as a shape. Fails with [`Trouble::Mixed`] if the input contains items.
     pub(super) fn setting(&self, index: usize) -> Result<Option<&Value>, Trouble> {
         match self.get(index) {
             Some(value) if value.batch().is_some() => {
@@ -85,12 +85,13 @@ impl Op<'_> {
         }
     }
 
-    /// Checks that the inputs from `first` hold settings, weights or tables.
+    /// Checks that the inputs from `first` on apply to the whole batch, as settings, weights and lookup tables do.
     pub(super) fn settings_from(&self, first: usize) -> Result<(), Trouble> {
         (first..self.inputs.len()).try_for_each(|index| self.setting(index).map(drop))
     }
 
-    /// The known elements of an input that holds settings; `None` if the node does not have it.
+    /// The elements of an input that applies to the whole batch; `None` if the node has no such input. Fails if the elements are
+    /// unknown.
     pub(super) fn numbers(&self, index: usize) -> Result<Option<&[Size]>, Trouble> {
         let Some(value) = self.setting(index)? else {
             return Ok(None);
@@ -101,7 +102,7 @@ impl Op<'_> {
             .ok_or_else(|| self.unknown(format_args!("has an input {index} that is computed")))
     }
 
-    /// Like `numbers`, of integers that are known as such.
+    /// Like `numbers`, but every element must be a known integer.
     pub(super) fn integers(&self, index: usize) -> Result<Option<Vec<i64>>, Trouble> {
         let Some(numbers) = self.numbers(index)? else {
             return Ok(None);
@@ -112,7 +113,7 @@ impl Op<'_> {
             .ok_or_else(|| self.unknown(format_args!("has an input {index} that is computed")))
     }
 
-    /// Dimensions from an attribute, or from an input in later versions.
+    /// The axes, from the attribute `axes` or, in later opsets, from an input.
     pub(super) fn axes(&self, input: usize) -> Result<Option<Vec<i64>>, Trouble> {
         match self.ints("axes") {
             Some(axes) => Ok(Some(axes.to_vec())),
@@ -120,7 +121,7 @@ impl Op<'_> {
         }
     }
 
-    /// The dimension that a number means, which may count from the end.
+    /// The index of the dimension that `axis` refers to. A negative axis counts from the end.
     pub(super) fn axis(&self, axis: i64, rank: usize) -> Result<usize, Trouble> {
         let counted = if axis < 0 { axis + rank as i64 } else { axis };
         usize::try_from(counted)
@@ -133,12 +134,12 @@ impl Op<'_> {
         Size::product(sizes).ok_or_else(|| self.unknown("has a size beyond 64 bits"))
     }
 
-    /// A dimension of unknown size that this kind of node makes of `from`.
+    /// The symbol for a dimension of unknown size that any node of this type computes from `from`.
     pub(super) fn dimension(&self, from: &[Size]) -> Size {
         self.symbols.dimension(self.kind(), from)
     }
 
-    /// A dimension of unknown size that this very node makes.
+    /// The symbol for a dimension of unknown size that is specific to this node.
     pub(super) fn own_dimension(&self, index: usize) -> Size {
         let output = self.node.output.first().map_or("", |name| name);
         self.symbols
@@ -152,7 +153,7 @@ pub(super) fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n Attri
         .find(|attribute| attribute.name.as_deref() == Some(name))
 }
 
-/// The operator with the name of the node, or with that of its first output.
+/// The operator type with the node's name or, if the node has no name, the name of its first output.
 pub(super) fn label(node: &NodeProto) -> String {
     let kind = node.op_type.as_deref().unwrap_or_default();
     let name = node.name.as_deref().filter(|name| !name.is_empty());

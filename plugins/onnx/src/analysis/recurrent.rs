@@ -1,10 +1,10 @@
-//! Networks that go along time, and attention as one operator.
+//! Recurrent networks, and attention that is a single operator.
 
 use super::node::{Op, Outcome};
 use super::size::Size;
 use super::value::{Batch, Role, Trouble, Value};
 
-/// `LSTM`, `GRU` and `RNN`: dimension 1 is the batch, or dimension 0 if the layout says so.
+/// `LSTM`, `GRU` and `RNN`: dimension 1 is the batch, or dimension 0 if the attribute `layout` is 1.
 pub(super) fn recurrent(op: &Op<'_>) -> Outcome {
     let dims = op.dims(0)?;
     let first = op.int("layout").unwrap_or(0) != 0;
@@ -20,7 +20,7 @@ pub(super) fn recurrent(op: &Op<'_>) -> Outcome {
         Some(batch) if batch.axis != items => return Err(op.mixed("takes the items for features")),
         _ => {}
     }
-    // Weights and biases are the same for all items; lengths and states are each item's own.
+    // Weights and biases are shared by all items. Each item has its own sequence length and states.
     for index in [1, 2, 3] {
         op.setting(index)?;
     }
@@ -59,7 +59,7 @@ pub(super) fn recurrent(op: &Op<'_>) -> Outcome {
     Ok(vec![value(all, all_at), last.clone(), last])
 }
 
-/// Checks that a length or a state is each item's own.
+/// Checks that a sequence length or state input has one entry for each item, in the same order.
 fn own_state(
     op: &Op<'_>,
     value: &Value,
@@ -80,7 +80,8 @@ fn own_state(
     }
 }
 
-/// Operators that keep every item apart, in dimension 0 of all inputs that have items: `shapes` gives the outputs.
+/// Operators that keep items independent, with the batch in dimension 0 of every input that contains items. `shapes` returns the
+/// shapes of the outputs for a given size of dimension 0.
 fn first_dimension(op: &Op<'_>, shapes: impl Fn(&Size) -> Vec<Vec<Size>>) -> Outcome {
     let mut known: Option<(&Batch, &Size)> = None;
     for value in op.inputs.iter().flatten() {
@@ -101,7 +102,7 @@ fn first_dimension(op: &Op<'_>, shapes: impl Fn(&Size) -> Vec<Vec<Size>>) -> Out
     Ok(shapes.map(|dims| Value::items(dims, batch.clone())).collect())
 }
 
-/// Attention over `[items, length, width]`, with any masks and earlier keys.
+/// Attention over `[items, length, width]`, with optional masks and past keys and values.
 pub(super) fn attention(op: &Op<'_>) -> Outcome {
     let query = op.dims(0)?.to_vec();
     if op.batch(0).is_none() {
@@ -130,12 +131,12 @@ pub(super) fn attention(op: &Op<'_>) -> Outcome {
     };
     let outputs = op.node.output.len();
     let mut values = first_dimension(op, |size| vec![main(size)])?;
-    // Keys and values for later steps have the batch in different places.
+    // The dimension of the batch in the present keys and values varies from operator to operator.
     values.extend((1..outputs).map(|_| Value::trouble(op.unknown("has outputs that are not followed"))));
     Ok(values)
 }
 
-/// The same shape as the first input, each item by itself.
+/// Operators that process each item independently and whose output has the shape of the first input.
 pub(super) fn same_shape(op: &Op<'_>) -> Outcome {
     let dims = op.dims(0)?.to_vec();
     if op.batch(0).is_none() {
@@ -144,7 +145,7 @@ pub(super) fn same_shape(op: &Op<'_>) -> Outcome {
     first_dimension(op, |_| vec![dims.clone()])
 }
 
-/// Words, places and segments looked up and normalized.
+/// `EmbedLayerNormalization`: looks up word, position and segment embeddings and normalizes their sum.
 pub(super) fn embed_layer_normalization(op: &Op<'_>) -> Outcome {
     for index in 2..op.inputs.len() {
         if index != 7 && index != 8 {

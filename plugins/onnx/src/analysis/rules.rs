@@ -1,4 +1,4 @@
-//! Which rule each operator follows. An operator that is not listed is not known.
+//! Maps operators to rules. An operator that is not listed is unknown to the analysis.
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ use super::statistics::{
 
 pub(super) type Rule = fn(&Op<'_>) -> Outcome;
 
-/// The rule of an operator of a domain, where the standard's own has no name.
+/// The rule for an operator in a domain. The domain of the standard operators is empty or `ai.onnx`.
 pub(super) fn find(domain: &str, kind: &str) -> Option<Rule> {
     match domain {
         "" | "ai.onnx" => standard(kind),
@@ -34,7 +34,8 @@ pub(super) fn find(domain: &str, kind: &str) -> Option<Rule> {
     }
 }
 
-/// Operators that keep the place of an item in the batch what it is.
+/// Whether the analysis supports this operator on inputs that contain the items' indices in the batch. These operators do not
+/// compute with the indices.
 pub(super) fn keeps_places(kind: &str) -> bool {
     matches!(
         kind,
@@ -54,19 +55,19 @@ pub(super) fn keeps_places(kind: &str) -> bool {
     )
 }
 
-/// Operators whose result may be far larger than their inputs, because an input says so.
+/// Whether the result of an operator can be far larger than its inputs, because the value of an input determines its size.
 pub(super) fn grows(kind: &str) -> bool {
     sizing_inputs(kind).next().is_some()
 }
 
-/// The inputs of an operator that determine the size of its result.
+/// The inputs of an operator whose values determine the size of its result.
 pub(super) fn sizing_inputs(kind: &str) -> Range<usize> {
     match kind {
         "ConstantOfShape" | "BlackmanWindow" | "HannWindow" | "HammingWindow" => 0..1,
         "Range" => 0..3,
         "Expand" | "Tile" | "Pad" | "OneHot" | "Upsample" | "CenterCropPad" | "Col2Im" | "AffineGrid"
         | "DFT" => 1..2,
-        // The region, the scales and the sizes.
+        // `roi`, `scales` and `sizes`.
         "Resize" => 1..4,
         "MaxUnpool" => 2..3,
         "MelWeightMatrix" => 0..5,
@@ -146,12 +147,12 @@ fn standard(kind: &str) -> Option<Rule> {
     })
 }
 
-/// A type taken from the second input, of which nothing else matters.
+/// `CastLike`: only the element type of the second input matters.
 fn broadcast_nothing(op: &Op<'_>) -> Outcome {
     identity(op)
 }
 
-/// Classical models.
+/// Operators of classical machine-learning models.
 fn classical(kind: &str) -> Option<Rule> {
     Some(match kind {
         "LabelEncoder" | "CategoryMapper" => unary,
@@ -174,7 +175,7 @@ fn classical(kind: &str) -> Option<Rule> {
     })
 }
 
-/// Elements of the last dimension.
+/// `ArrayFeatureExtractor`: selects elements along the last dimension.
 fn features(op: &Op<'_>) -> Outcome {
     op.setting(1)?;
     if op
@@ -190,7 +191,7 @@ fn features(op: &Op<'_>) -> Outcome {
     Ok(vec![super::value::Value::new(dims, op.batch(0).cloned())])
 }
 
-/// Operators that exporters and ONNX Runtime's own tools write.
+/// ONNX Runtime's contrib operators, as written by exporters and by ONNX Runtime's own tools.
 fn contributed(kind: &str) -> Option<Rule> {
     Some(match kind {
         "Gelu" | "QuickGelu" | "QLinearLeakyRelu" | "QLinearSigmoid" => unary,
@@ -215,7 +216,7 @@ fn contributed(kind: &str) -> Option<Rule> {
     })
 }
 
-/// Each factor is followed by its scale and zero point.
+/// `QLinearAdd` and `QLinearMul`: each operand is followed by its scale and zero point.
 fn quantized_sum(op: &Op<'_>) -> Outcome {
     for index in [1, 2, 4, 5, 6, 7] {
         op.setting(index)?;
@@ -230,7 +231,7 @@ fn quantized_sum(op: &Op<'_>) -> Outcome {
     broadcast_first(&factors, 2)
 }
 
-/// Quantizes its input with one scale for the whole tensor before it computes.
+/// Operators that first quantize their input with a single scale for the whole tensor.
 fn dynamic(op: &Op<'_>) -> Outcome {
     dynamic_quantize(op)?;
     Err(op.unknown("has outputs of unknown shape"))

@@ -1,5 +1,5 @@
-//! Sizes and counts as products of a number and symbols, one of which is the number of items in the batch. They are exact or not
-//! known: a symbol stands for a size that cannot be expressed.
+//! Sizes and counts, as products of an integer and symbols. One of the symbols is the number of items in the batch. There are no
+//! approximations: a size that cannot be expressed exactly becomes a new symbol.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,11 +14,11 @@ pub(super) struct Size {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Symbol {
-    /// What tells it from others.
+    /// Unique identifier.
     id: u32,
     /// Whether it depends on the number of items in the batch.
     batch: bool,
-    /// Whether it is a dimension: an integer from 0.
+    /// Whether it is a dimension, that is, a non-negative integer.
     dimension: bool,
 }
 
@@ -51,7 +51,7 @@ impl Size {
         }
     }
 
-    /// The number, if it is one.
+    /// The number, if the size has no symbols.
     pub(super) fn value(&self) -> Option<i64> {
         self.symbols.is_empty().then_some(self.coefficient)
     }
@@ -65,18 +65,18 @@ impl Size {
         self.symbols.iter().any(|symbol| symbol.batch)
     }
 
-    /// Whether it is the number of items times something that does not depend on that number.
+    /// Whether it is the number of items times a factor that does not depend on the number of items.
     pub(super) fn counts_items(&self) -> bool {
         let mut batch = self.symbols.iter().filter(|symbol| symbol.batch);
         batch.next() == Some(&BATCH) && batch.next().is_none() && self.coefficient > 0
     }
 
-    /// Whether it certainly is an integer from 0.
+    /// Whether it is known to be a non-negative integer.
     pub(super) fn is_dimension(&self) -> bool {
         self.coefficient >= 0 && self.symbols.iter().all(|symbol| symbol.dimension)
     }
 
-    /// `None` beyond 64 bits.
+    /// The product of both; `None` on 64-bit overflow.
     pub(super) fn times(&self, other: &Self) -> Option<Self> {
         let coefficient = self.coefficient.checked_mul(other.coefficient)?;
         if coefficient == 0 {
@@ -87,7 +87,7 @@ impl Size {
         Some(Self { coefficient, symbols })
     }
 
-    /// `None` if it cannot be divided without a remainder.
+    /// The exact quotient; `None` if there would be a remainder.
     pub(super) fn over(&self, divisor: &Self) -> Option<Self> {
         if divisor.coefficient == 0 || self.coefficient % divisor.coefficient != 0 {
             return None;
@@ -103,7 +103,7 @@ impl Size {
         })
     }
 
-    /// The sum, if both are multiples of the same symbols.
+    /// The sum; `None` if the symbols differ (unless one of the sizes is 0) or on 64-bit overflow.
     pub(super) fn plus(&self, other: &Self) -> Option<Self> {
         if self.symbols != other.symbols {
             return match (self.value(), other.value()) {
@@ -121,7 +121,7 @@ impl Size {
         Some(Self { coefficient, symbols })
     }
 
-    /// `None` beyond 64 bits.
+    /// The product of all sizes; `None` on 64-bit overflow.
     pub(super) fn product<'a>(sizes: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         sizes
             .into_iter()
@@ -129,17 +129,17 @@ impl Size {
     }
 }
 
-/// The symbols of one analysis. The same computation on the same sizes gives the same symbol.
+/// The symbols of one analysis. The same computation on the same sizes yields the same symbol.
 #[derive(Default)]
 pub(super) struct Symbols(RefCell<HashMap<(String, Vec<Size>), Symbol>>);
 
 impl Symbols {
-    /// A number that `what` computes from `from`.
+    /// The symbol for the number that `what` computes from `from`.
     pub(super) fn number(&self, what: &str, from: &[Size]) -> Size {
         self.get(what, from, false)
     }
 
-    /// A dimension that `what` makes of `from`.
+    /// The symbol for the dimension that `what` computes from `from`.
     pub(super) fn dimension(&self, what: &str, from: &[Size]) -> Size {
         self.get(what, from, true)
     }

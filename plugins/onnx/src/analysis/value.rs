@@ -1,4 +1,4 @@
-//! What the analysis knows of a value of the graph: its shape, its elements if they are few integers, and where the items are.
+//! What the analysis knows about a value of the graph: its shape, its elements if there are few, and where the items are.
 
 use std::rc::Rc;
 
@@ -7,9 +7,9 @@ use super::size::Size;
 /// A value of the graph.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Value {
-    /// Its shape; `None` if not even the rank is known, which is so only for values without items.
+    /// Its shape. `None` if even the rank is unknown, which is only the case for values without items.
     pub(super) dims: Option<Vec<Size>>,
-    /// Its elements in order, if they are known.
+    /// Its elements in row-major order, if they are known.
     pub(super) numbers: Option<Vec<Size>>,
     pub(super) content: Content,
 }
@@ -17,18 +17,18 @@ pub(super) struct Value {
 /// What a value depends on.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Content {
-    /// Neither on the items nor on their number.
+    /// Neither the items nor their number.
     Constant,
-    /// On the number of items, but on nothing of them.
+    /// The number of items, but not their contents.
     Count,
-    /// On the items, each of which has its own part of the value.
+    /// The items, each of which has its own part of the value.
     Items(Batch),
-    /// Anything else.
+    /// The value cannot be divided into items.
     Trouble(Trouble),
 }
 
-/// Where the items are: element `j` of dimension `axis` belongs to item `(j / inner) % B`. The size of the dimension is
-/// `outer · B · inner`.
+/// Where the items are: in a batch of `B` items, index `j` of dimension `axis` belongs to item `(j / inner) % B`. The size of the
+/// dimension is `outer · B · inner`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Batch {
     pub(super) axis: usize,
@@ -36,21 +36,21 @@ pub(super) struct Batch {
     pub(super) role: Role,
 }
 
-/// What the part of an item is.
+/// What each item's part of a value holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Computed from that item alone, and from no number that depends on the batch.
+    /// Data computed from that item alone, without any number that depends on the batch.
     Data,
-    /// The place of the item in the batch.
+    /// The index of the item in the batch.
     Place,
-    /// Along the last dimension, first the place of the item, then what was computed from it.
+    /// Along the last dimension, first the index of the item in the batch, then data computed from the item.
     PlaceFirst,
 }
 
-/// Why the items cannot be told apart.
+/// Why a value cannot be divided into items.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Trouble {
-    /// They affect each other.
+    /// The items affect each other.
     Mixed(Rc<str>),
     /// The analysis cannot follow the graph.
     Unknown(Rc<str>),
@@ -65,7 +65,7 @@ impl Value {
         }
     }
 
-    /// A tensor of known elements.
+    /// A tensor whose elements are known.
     pub(super) fn numbers(dims: Vec<Size>, numbers: Vec<Size>) -> Self {
         let content = if numbers.iter().any(Size::depends_on_batch) {
             Content::Count
@@ -79,7 +79,7 @@ impl Value {
         }
     }
 
-    /// A tensor with a part for each item.
+    /// A tensor in which each item has its own part.
     pub(super) fn items(dims: Vec<Size>, batch: Batch) -> Self {
         Self {
             dims: Some(dims),
@@ -88,7 +88,7 @@ impl Value {
         }
     }
 
-    /// A tensor of the shape `dims`, with a part for each item if there is a `batch`.
+    /// A tensor of shape `dims`. With a `batch`, each item has its own part.
     pub(super) fn new(dims: Vec<Size>, batch: Option<Batch>) -> Self {
         match batch {
             Some(batch) => Self::items(dims, batch),
@@ -117,7 +117,7 @@ impl Value {
 }
 
 impl Batch {
-    /// Items in the order of dimension `axis`, each with any part of it.
+    /// Data of the items in batch order along dimension `axis`, with a contiguous range of any length for each item.
     pub(super) fn at(axis: usize) -> Self {
         Self {
             axis,
