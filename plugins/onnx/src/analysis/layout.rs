@@ -1,11 +1,11 @@
-//! Operators that move elements without a change: where the items are afterwards.
+//! Operators that rearrange or repeat elements without changing them, and where the items are afterwards.
 
 use super::elementwise::stretched;
 use super::node::{Op, Outcome};
 use super::size::Size;
 use super::value::{Batch, Content, Trouble, Value};
 
-/// The same elements in the same order, in another shape.
+/// Reshapes a value to `dims`, with the same elements in the same order.
 fn reshaped(op: &Op<'_>, value: &Value, dims: Vec<Size>) -> Outcome {
     let result = match (&value.numbers, &value.content) {
         (Some(numbers), _) => Value::numbers(dims, numbers.clone()),
@@ -22,7 +22,7 @@ fn reshaped(op: &Op<'_>, value: &Value, dims: Vec<Size>) -> Outcome {
     Ok(vec![result])
 }
 
-/// Where the items are after a tensor of the shape `old` was given the shape `new`.
+/// Where the items are after a tensor is reshaped from `old` to `new`.
 fn found_again(op: &Op<'_>, old: &[Size], batch: &Batch, new: &[Size]) -> Result<Batch, Trouble> {
     let place = new.iter().position(Size::depends_on_batch);
     let axis =
@@ -30,7 +30,8 @@ fn found_again(op: &Op<'_>, old: &[Size], batch: &Batch, new: &[Size]) -> Result
     let Some(axis) = axis else {
         return Err(op.unknown("has a result whose shape does not contain the batch as one dimension"));
     };
-    // What comes before the items must remain so, and what comes after them.
+    // The number of elements before the items (the product of the outer sizes) must stay the same, and so must the number after
+    // them.
     let before = op.product(old[..batch.axis].iter().chain([&batch.outer]))?;
     let others = op.product(&new[..axis])?;
     let split = |outer: Size| {
@@ -168,7 +169,7 @@ pub(super) fn transpose(op: &Op<'_>) -> Outcome {
     Ok(vec![result])
 }
 
-/// `Expand`: like an operand of that shape would stretch the tensor.
+/// `Expand`: broadcasts the tensor as an operand of the given shape would.
 pub(super) fn expand(op: &Op<'_>) -> Outcome {
     let (value, dims) = (op.value(0)?, op.dims(0)?);
     let wanted = op.numbers(1)?.ok_or_else(|| op.unknown("has no shape"))?;
@@ -215,7 +216,7 @@ pub(super) fn tile(op: &Op<'_>) -> Outcome {
     Ok(vec![Value::items(new, batch)])
 }
 
-/// A tensor without items, repeated to the shape `new`: if that contains the batch, each item has its copy.
+/// A tensor without items, repeated to the shape `new`. If that shape contains the batch dimension, each item gets a copy.
 fn repeated(op: &Op<'_>, value: &Value, new: Vec<Size>) -> Outcome {
     let mut places = (0..new.len()).filter(|axis| new[*axis].depends_on_batch());
     let result = match (places.next(), places.next()) {
@@ -240,7 +241,7 @@ pub(super) fn constant_of_shape(op: &Op<'_>) -> Outcome {
         Ok(Some(shape)) => shape,
         Ok(None) => return Err(op.unknown("has no shape")),
         Err(trouble) => {
-            // The number of dimensions may be known nevertheless.
+            // The rank may be known even if the shape is not.
             let length = op
                 .setting(0)?
                 .and_then(|shape| shape.dims.as_deref()?.first()?.value());
@@ -289,7 +290,7 @@ pub(super) fn size(op: &Op<'_>) -> Outcome {
     Ok(vec![Value::numbers(Vec::new(), vec![count])])
 }
 
-/// Blocks of channels become pixels, or the reverse.
+/// `DepthToSpace` and `SpaceToDepth`: turn blocks of channels into pixels, or the reverse.
 pub(super) fn depth_and_space(op: &Op<'_>) -> Outcome {
     let (value, dims) = (op.value(0)?, op.dims(0)?);
     let block = Size::known(op.int("blocksize").unwrap_or(1));

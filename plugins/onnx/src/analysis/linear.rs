@@ -1,11 +1,11 @@
-//! Products of matrices, convolutions, and what samples images.
+//! Matrix products, convolutions, pooling, and operators that resize or sample images.
 
 use super::elementwise::stretched;
 use super::node::{Op, Outcome};
 use super::size::Size;
 use super::value::{Batch, Trouble, Value};
 
-/// `MatMul` and its like: `first` and `second` are the places of the factors, the other inputs are settings.
+/// `MatMul` and its variants. `first` and `second` are the input indices of the factors; the other inputs are settings.
 pub(super) fn matmul_at(op: &Op<'_>, first: usize, second: usize) -> Outcome {
     for index in (0..op.inputs.len()).filter(|index| ![first, second].contains(index)) {
         op.setting(index)?;
@@ -24,10 +24,10 @@ pub(super) fn matmul(op: &Op<'_>) -> Outcome {
     matmul_at(op, 0, 1)
 }
 
-/// A factor: its shape and where its items are.
+/// The shape of a factor, and where its items are.
 type Factor = (Vec<Size>, Option<Batch>);
 
-/// With its last two dimensions exchanged, if that is asked for.
+/// The factor at input `index`, with its last two dimensions swapped if `transposed` is nonzero.
 fn factor(op: &Op<'_>, index: usize, transposed: Option<i64>) -> Result<Factor, Trouble> {
     let mut dims = op.dims(index)?.to_vec();
     let mut batch = op.batch(index).cloned();
@@ -51,7 +51,7 @@ fn product(op: &Op<'_>, left: Factor, right: Factor) -> Result<Value, Trouble> {
     if left.0.is_empty() || right.0.is_empty() {
         return Err(op.unknown("multiplies a scalar"));
     }
-    // A vector is a matrix of one row on the left, and of one column on the right.
+    // A vector on the left is a matrix with one row; a vector on the right is a matrix with one column.
     if vectors.0 {
         left.0.insert(0, Size::known(1));
         left.1 = left.1.map(|batch| batch.moved(batch.axis + 1));
@@ -121,7 +121,7 @@ pub(super) fn gemm(op: &Op<'_>) -> Outcome {
     Ok(vec![Value::new(dims, batch)])
 }
 
-/// Weights in a form of the operator's own: the result has another last dimension.
+/// `MatMulNBits` and its variants, whose weights have an operator-specific packed format. Only the last dimension changes.
 pub(super) fn packed_matmul(op: &Op<'_>) -> Outcome {
     op.settings_from(1)?;
     let mut dims = op.dims(0)?.to_vec();
@@ -212,8 +212,8 @@ pub(super) fn einsum(op: &Op<'_>) -> Outcome {
     Ok(vec![Value::new(dims, batch)])
 }
 
-/// Checks that an image `[items, channels, …]` has its items in the first dimension, or in the second where channels do not
-/// meet.
+/// Checks that an image `[items, channels, …]` has its items in a dimension up to `last`: 0 if the operator combines channels, or
+/// 1 if it processes each channel separately.
 fn image<'v>(op: &'v Op<'_>, input: usize, last: usize) -> Result<(&'v [Size], Option<Batch>), Trouble> {
     let dims = op.dims(input)?;
     match op.batch(input) {
@@ -224,7 +224,7 @@ fn image<'v>(op: &'v Op<'_>, input: usize, last: usize) -> Result<(&'v [Size], O
     }
 }
 
-/// A convolution; `image_at` and `weight_at` are the places of its inputs.
+/// A convolution. `image_at` and `weight_at` are the indices of its inputs.
 pub(super) fn convolution_at(op: &Op<'_>, image_at: usize, weight_at: usize) -> Outcome {
     for index in (0..op.inputs.len()).filter(|index| *index != image_at) {
         op.setting(index)?;
@@ -256,7 +256,7 @@ pub(super) fn convolution(op: &Op<'_>) -> Outcome {
     convolution_at(op, 0, 1)
 }
 
-/// `MaxPool` and its like: each channel by itself.
+/// `MaxPool` and its variants, which process each channel separately.
 pub(super) fn pool(op: &Op<'_>) -> Outcome {
     op.settings_from(1)?;
     let (dims, batch) = image(op, 0, 1)?;
@@ -270,7 +270,7 @@ pub(super) fn pool(op: &Op<'_>) -> Outcome {
         new.push(known.unwrap_or_else(|| op.own_dimension(index)));
     }
     let value = Value::new(new, batch);
-    // The second output of `MaxPool` numbers elements of the whole batch.
+    // The second output of `MaxPool` contains indices into the flattened tensor of the whole batch.
     let indices = match op.node.output.get(1).filter(|name| !name.is_empty()) {
         Some(_) if value.batch().is_some() => {
             Value::trouble(op.mixed("numbers the elements of the whole batch"))
@@ -280,13 +280,13 @@ pub(super) fn pool(op: &Op<'_>) -> Outcome {
     Ok(vec![value, indices])
 }
 
-/// One of a list of integers, or a default if the node does not have that list.
+/// Element `index` of an attribute with a list of integers, or `otherwise` if the list is absent or empty.
 fn at(op: &Op<'_>, name: &str, index: usize, otherwise: i64) -> Option<i64> {
     let list = op.ints(name).filter(|list| !list.is_empty());
     list.map_or(Some(otherwise), |list| list.get(index).copied())
 }
 
-/// The output size of a transposed convolution for a known input size.
+/// The output size of a transposed convolution in one spatial dimension, if the input size is known.
 fn spread(op: &Op<'_>, index: usize, count: usize, size: &Size, kernel: i64) -> Option<Size> {
     if op.ints("output_shape").is_some_and(|shape| !shape.is_empty()) {
         return at(op, "output_shape", index, 0).map(Size::known);
@@ -307,7 +307,7 @@ fn spread(op: &Op<'_>, index: usize, count: usize, size: &Size, kernel: i64) -> 
     (all >= 0).then(|| Size::known(all))
 }
 
-/// How many windows fit into a dimension of known size.
+/// The number of windows that fit into a spatial dimension, if its size is known.
 fn windows(op: &Op<'_>, index: usize, count: usize, size: &Size, kernel: i64) -> Option<Size> {
     let size = size.value()?;
     let at = |name: &str, index: usize, otherwise: i64| at(op, name, index, otherwise);
@@ -327,7 +327,7 @@ fn windows(op: &Op<'_>, index: usize, count: usize, size: &Size, kernel: i64) ->
     (free >= 0 && !ceil).then(|| Size::known(free / stride + 1))
 }
 
-/// `GlobalAveragePool` and its like.
+/// `GlobalAveragePool` and its variants.
 pub(super) fn global_pool(op: &Op<'_>) -> Outcome {
     op.settings_from(1)?;
     let (dims, batch) = image(op, 0, 1)?;
@@ -336,7 +336,7 @@ pub(super) fn global_pool(op: &Op<'_>) -> Outcome {
     Ok(vec![Value::new(new, batch)])
 }
 
-/// `Resize` and `Upsample`: the batch keeps its size.
+/// `Resize` and `Upsample`. The batch dimension must keep its size.
 pub(super) fn resize(op: &Op<'_>) -> Outcome {
     op.settings_from(1)?;
     let (value, dims) = (op.value(0)?, op.dims(0)?);
@@ -351,7 +351,7 @@ pub(super) fn resize(op: &Op<'_>) -> Outcome {
         let numbers = op.get(index).and_then(|value| value.numbers.as_deref());
         numbers.filter(|numbers| numbers.len() == axes.len())
     };
-    // The second input is the scales until operator set 10, and a region afterwards.
+    // The second input is `scales` up to opset 10, and `roi` from opset 11.
     let scales = list(if op.opset >= 11 { 2 } else { 1 });
     let sizes = list(3).filter(|_| op.opset >= 11);
     let mut new = dims.to_vec();
@@ -376,7 +376,7 @@ pub(super) fn resize(op: &Op<'_>) -> Outcome {
     Ok(vec![Value::new(new, value.batch().cloned())])
 }
 
-/// Samples an image of each item at places of that item.
+/// `GridSample`: samples the image of each item at the positions that the grid gives for that item.
 pub(super) fn grid_sample(op: &Op<'_>) -> Outcome {
     let (image_dims, batch) = image(op, 0, 0)?;
     let grid = op.dims(1)?;

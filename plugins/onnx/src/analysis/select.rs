@@ -1,4 +1,4 @@
-//! Operators that take parts of tensors or put them together.
+//! Operators that select or overwrite parts of tensors, split, pad or concatenate them.
 
 use super::node::{Op, Outcome};
 use super::size::Size;
@@ -28,7 +28,7 @@ pub(super) fn gather(op: &Op<'_>) -> Outcome {
     Ok(vec![Value::new(dims, batch)])
 }
 
-/// Known elements at known places.
+/// The elements of a known vector at known indices.
 fn picked_numbers(data: &Value, indices: &Value, index_dims: &[Size]) -> Option<Value> {
     let numbers = data.numbers.as_ref().filter(|_| data.rank() == Some(1))?;
     let pick = |index: &Size| {
@@ -49,7 +49,7 @@ fn picked_numbers(data: &Value, indices: &Value, index_dims: &[Size]) -> Option<
     Some(Value::numbers(index_dims.to_vec(), picked))
 }
 
-/// Indices with the shape of the result.
+/// `GatherElements`: the indices have the shape of the result.
 pub(super) fn gather_elements(op: &Op<'_>) -> Outcome {
     let (data, indices) = (op.value(0)?, op.value(1)?);
     let (data_dims, dims) = (op.dims(0)?, op.dims(1)?);
@@ -108,7 +108,7 @@ pub(super) fn gather_nd(op: &Op<'_>) -> Outcome {
     Ok(vec![Value::new(dims, batch)])
 }
 
-/// Writes elements of each item into its own part.
+/// `ScatterElements`: must write the elements of each item into that item's own part.
 pub(super) fn scatter_elements(op: &Op<'_>) -> Outcome {
     let data = op.value(0)?;
     let dims = op.dims(0)?;
@@ -259,7 +259,7 @@ pub(super) fn split(op: &Op<'_>) -> Outcome {
     Ok(parts)
 }
 
-/// One range of a dimension.
+/// The range that `Slice` takes from one dimension.
 struct Range {
     axis: usize,
     start: Size,
@@ -303,7 +303,7 @@ pub(super) fn slice(op: &Op<'_>) -> Outcome {
 
 fn ranges(op: &Op<'_>, rank: usize) -> Result<Vec<Range>, Trouble> {
     let known = |sizes: &[i64]| sizes.iter().map(|size| Size::known(*size)).collect::<Vec<_>>();
-    // A computed bound is a separate number.
+    // A computed bound becomes a symbol.
     let input = |index: usize| -> Result<Option<Vec<Size>>, Trouble> {
         let Some(value) = op.setting(index)? else {
             return Ok(None);
@@ -353,12 +353,12 @@ fn ranges(op: &Op<'_>, rank: usize) -> Result<Vec<Range>, Trouble> {
 }
 
 fn is_whole(range: &Range, size: &Size) -> bool {
-    // Exporters write a large number for the end of a dimension; no batch is as large.
+    // Exporters write a large number for the end of a dimension. No batch is that large.
     let far = range.end.value().is_some_and(|end| end >= 1_000_000);
     range.start.is(0) && range.step.is(1) && (far || range.end == *size)
 }
 
-/// The size of a range, if it is known.
+/// The number of elements in a range, if it is known.
 fn length(range: &Range, size: &Size) -> Option<Size> {
     let step = range.step.value().filter(|step| *step > 0)?;
     if let Some(size) = size.value() {
@@ -376,7 +376,7 @@ fn length(range: &Range, size: &Size) -> Option<Size> {
         let (start, end) = (bound(&range.start)?, bound(&range.end)?);
         return Some(Size::known((end - start).max(0).saturating_add(step - 1) / step));
     }
-    // From the start of a dimension to a size that does not depend on it, which it may not reach.
+    // The size of the dimension is unknown and may be smaller than the end of the range.
     None
 }
 
@@ -407,7 +407,7 @@ fn part(numbers: &[Size], range: &Range) -> Option<Vec<Size>> {
     Some(indices.map(|index| numbers[index as usize].clone()).collect())
 }
 
-/// Adds margins, which must not be items.
+/// `Pad`: must not pad the batch dimension.
 pub(super) fn pad(op: &Op<'_>) -> Outcome {
     op.settings_from(1)?;
     let (value, dims) = (op.value(0)?, op.dims(0)?);
@@ -450,7 +450,7 @@ pub(super) fn pad(op: &Op<'_>) -> Outcome {
     }])
 }
 
-/// Selects by a list of flags, in one dimension or of all elements.
+/// `Compress`: selects by a list of flags, along one axis or from the flattened tensor.
 pub(super) fn compress(op: &Op<'_>) -> Outcome {
     op.setting(1)?;
     let (value, dims) = (op.value(0)?, op.dims(0)?);

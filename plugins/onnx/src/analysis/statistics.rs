@@ -1,12 +1,12 @@
-//! Operators along dimensions: normalizations, reductions, sums, choices of the largest. They must not go along the dimension of
-//! the batch.
+//! Operators that combine elements along dimensions, such as normalizations, reductions, cumulative sums and top-k selection. They
+//! must not operate along the batch dimension.
 
 use super::elementwise::broadcast_first;
 use super::node::{Op, Outcome};
 use super::size::Size;
 use super::value::{Batch, Role, Trouble, Value};
 
-/// Checks that the items are in none of the dimensions `along`.
+/// Checks that the batch is not in a dimension for which `along` returns true.
 fn apart(op: &Op<'_>, value: &Value, along: impl Fn(usize) -> bool, what: &str) -> Result<(), Trouble> {
     match value.batch() {
         Some(batch) if along(batch.axis) => Err(op.mixed(format_args!("{what} over the batch dimension"))),
@@ -14,7 +14,7 @@ fn apart(op: &Op<'_>, value: &Value, along: impl Fn(usize) -> bool, what: &str) 
     }
 }
 
-/// The value in the same shape, without its numbers.
+/// The value with the same shape and unknown elements.
 fn kept(value: &Value) -> Value {
     Value {
         numbers: None,
@@ -24,7 +24,7 @@ fn kept(value: &Value) -> Value {
 
 pub(super) fn softmax(op: &Op<'_>) -> Outcome {
     let (value, dims) = (op.value(0)?, op.dims(0)?);
-    // Before operator set 13 all dimensions from the axis on are taken together.
+    // Before opset 13, all dimensions from the axis on are normalized together.
     let coerced = op.opset < 13;
     let axis = op.int("axis").unwrap_or(if coerced { 1 } else { -1 });
     let axis = op.axis(axis, dims.len().max(1))?;
@@ -33,7 +33,7 @@ pub(super) fn softmax(op: &Op<'_>) -> Outcome {
     Ok(vec![kept(value)])
 }
 
-/// Normalizes along one dimension, by default the last.
+/// `LpNormalization`: normalizes along one dimension, by default the last.
 pub(super) fn lp_normalization(op: &Op<'_>) -> Outcome {
     let (value, dims) = (op.value(0)?, op.dims(0)?);
     let axis = op.axis(op.int("axis").unwrap_or(-1), dims.len())?;
@@ -41,7 +41,7 @@ pub(super) fn lp_normalization(op: &Op<'_>) -> Outcome {
     Ok(vec![kept(value)])
 }
 
-/// `LayerNormalization` and its like: from the axis on, with weights for the elements of an item.
+/// `LayerNormalization` and its variants: normalize all dimensions from the axis on, with weights for the elements of an item.
 pub(super) fn layer_normalization(op: &Op<'_>) -> Outcome {
     op.settings_from(1)?;
     let (value, dims) = (op.value(0)?, op.dims(0)?);
@@ -54,8 +54,8 @@ pub(super) fn layer_normalization(op: &Op<'_>) -> Outcome {
     Ok(vec![kept(value), statistics.clone(), statistics])
 }
 
-/// Checks that the weights from input `first` on have at most that many dimensions other than 1, so that they do not reach the
-/// batch.
+/// Checks that the weights (the inputs from `first` on) have size 1 in all but the last `rank` dimensions, so that they do not
+/// reach the batch dimension.
 fn weights_within(op: &Op<'_>, first: usize, rank: usize) -> Result<(), Trouble> {
     for index in first..op.inputs.len() {
         if op.get(index).is_none() {
@@ -83,7 +83,7 @@ pub(super) fn skip_layer_normalization(op: &Op<'_>) -> Outcome {
     Ok(vec![kept(&sum), mean.clone(), mean, kept(&sum)])
 }
 
-/// Normalizes each item by itself, in any dimensions after the first.
+/// Operators that normalize each item separately, along any dimensions after the first.
 pub(super) fn of_each_item(op: &Op<'_>) -> Outcome {
     op.settings_from(1)?;
     let value = op.value(0)?;
@@ -91,11 +91,11 @@ pub(super) fn of_each_item(op: &Op<'_>) -> Outcome {
     Ok(vec![kept(value)])
 }
 
-/// With a running mean for each channel, which is dimension 1.
+/// `BatchNormalization`: in inference, uses the running statistics of each channel (dimension 1).
 pub(super) fn batch_normalization(op: &Op<'_>) -> Outcome {
     op.settings_from(1)?;
     let value = op.value(0)?;
-    // Before operator set 7 an attribute tells training; from 14 on another does.
+    // `is_test` selects training mode before opset 7, and `training_mode` from opset 14.
     let training = match op.opset {
         14.. => op.int("training_mode").unwrap_or(0) != 0,
         7.. => false,
@@ -126,7 +126,7 @@ pub(super) fn mean_variance_normalization(op: &Op<'_>) -> Outcome {
     Ok(vec![kept(value)])
 }
 
-/// Of neighboring channels, which are dimension 1.
+/// `LRN`: normalizes over neighboring channels (dimension 1).
 pub(super) fn local_response(op: &Op<'_>) -> Outcome {
     let value = op.value(0)?;
     apart(op, value, |batch| batch == 1, "normalizes")?;
@@ -164,7 +164,7 @@ pub(super) fn reduce(op: &Op<'_>) -> Outcome {
     Ok(vec![result])
 }
 
-/// One number of several, if it is exact.
+/// Reduces numbers to one number, if the result is exact.
 fn of_all(kind: &str, numbers: &[Size]) -> Option<Size> {
     match kind {
         "ReduceProd" => return Size::product(numbers),
@@ -184,7 +184,7 @@ fn of_all(kind: &str, numbers: &[Size]) -> Option<Size> {
     number.map(Size::known)
 }
 
-/// The shape with `axes` reduced to 1, or left out.
+/// The result of a reduction: `axes` have size 1, or are removed if `keepdims` is 0.
 fn without(op: &Op<'_>, value: &Value, dims: &[Size], axes: &[usize]) -> Value {
     let keep = op.int("keepdims").unwrap_or(1) != 0;
     let new = dims
@@ -235,7 +235,7 @@ pub(super) fn cumulative(op: &Op<'_>) -> Outcome {
     }
 }
 
-/// One scale for the whole tensor, from its smallest and largest element.
+/// `DynamicQuantizeLinear`: computes a single scale for the whole tensor from its minimum and maximum.
 pub(super) fn dynamic_quantize(op: &Op<'_>) -> Outcome {
     let value = op.value(0)?;
     if value.batch().is_some() {
@@ -247,7 +247,8 @@ pub(super) fn dynamic_quantize(op: &Op<'_>) -> Outcome {
     Ok(vec![kept(value), scalar.clone(), scalar])
 }
 
-/// `QuantizeLinear` and `DequantizeLinear`, with a scale for the tensor or for each place in one dimension.
+/// `QuantizeLinear` and `DequantizeLinear`, with a scale for the whole tensor (per-tensor), for each index along one axis
+/// (per-axis), or for each block.
 pub(super) fn quantize(op: &Op<'_>) -> Outcome {
     op.settings_from(1)?;
     let (value, dims) = (op.value(0)?, op.dims(0)?);
@@ -263,7 +264,7 @@ pub(super) fn quantize(op: &Op<'_>) -> Outcome {
     Ok(vec![kept(value)])
 }
 
-/// Takes the lower or upper triangle of the last two dimensions.
+/// `Trilu` and other operators on the matrices in the last two dimensions.
 pub(super) fn triangle(op: &Op<'_>) -> Outcome {
     op.settings_from(1)?;
     let value = op.value(0)?;
@@ -272,7 +273,7 @@ pub(super) fn triangle(op: &Op<'_>) -> Outcome {
     Ok(vec![kept(value)])
 }
 
-/// Turns sequences around, each as far as its own length says.
+/// `ReverseSequence`: reverses each sequence up to its length.
 pub(super) fn reverse_sequence(op: &Op<'_>) -> Outcome {
     let (value, dims) = (op.value(0)?, op.dims(0)?);
     let batch_axis = op.axis(op.int("batch_axis").unwrap_or(1), dims.len())?;
@@ -290,7 +291,7 @@ pub(super) fn reverse_sequence(op: &Op<'_>) -> Outcome {
     }
 }
 
-/// Operators that list elements of all items in one sequence.
+/// Operators that return the elements found in all items as a single list.
 pub(super) fn listed(op: &Op<'_>) -> Outcome {
     if op.inputs.iter().flatten().any(|value| value.batch().is_some()) {
         return Err(op.mixed("lists what it finds in all items together"));
@@ -304,17 +305,17 @@ pub(super) fn listed(op: &Op<'_>) -> Outcome {
     Ok(vec![Value::constant(Some(dims))])
 }
 
-/// Operators that draw random numbers: those of an item differ with its place in the batch.
+/// Operators that draw random numbers: the numbers for an item depend on its index in the batch.
 pub(super) fn random(op: &Op<'_>) -> Outcome {
     Err(op.mixed("draws random numbers for the whole batch, so those of an item depend on its place"))
 }
 
-/// Identity in inference; in training it draws random numbers.
+/// `Dropout`: the identity in inference; in training, it draws random numbers.
 pub(super) fn dropout(op: &Op<'_>) -> Outcome {
     let value = op.value(0)?;
     let training = match op.opset {
         12.. => op.setting(2)?.is_some_and(|flag| {
-            // A flag that is not known may be true.
+            // A flag of unknown value may be true.
             flag.numbers
                 .as_deref()
                 .is_none_or(|flag| flag.iter().any(|flag| !flag.is(0)))
@@ -325,17 +326,17 @@ pub(super) fn dropout(op: &Op<'_>) -> Outcome {
     if training {
         return random(op);
     }
-    // The mask is true everywhere.
+    // In inference, the mask is true everywhere.
     let mask = Value::new(op.dims(0)?.to_vec(), value.batch().cloned());
     Ok(vec![value.clone(), mask])
 }
 
-/// A row of the input for each row of the output, as classical models have them: `[items, features]`.
+/// Operators of classical models, which compute one row of the output from each row of the input `[items, features]`.
 pub(super) fn rows(op: &Op<'_>) -> Outcome {
     let mut first: Option<Batch> = None;
     for value in op.inputs.iter().flatten() {
         let Some(batch) = value.batch() else { continue };
-        // A single dimension is taken for the features of one item.
+        // These operators interpret a one-dimensional tensor as the features of a single item.
         if batch.axis != 0 || (op.dims_of(value)?.len() < 2 && op.kind() != "ZipMap") {
             return Err(op.mixed("takes the items for the features of one"));
         }
@@ -358,7 +359,7 @@ pub(super) fn rows(op: &Op<'_>) -> Outcome {
     Ok((0..op.node.output.len()).map(value).collect())
 }
 
-/// A dimension more, with a place for each category.
+/// `OneHot` and `OneHotEncoder`: insert a dimension with one element for each category.
 pub(super) fn one_hot(op: &Op<'_>) -> Outcome {
     op.settings_from(1)?;
     let (value, dims) = (op.value(0)?, op.dims(0)?);
