@@ -1,4 +1,4 @@
-//! Follows a graph from its inputs to its outputs, and into the graphs of its nodes.
+//! Walks a graph from its inputs to its outputs, including the subgraphs of its nodes.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -13,13 +13,13 @@ use super::size::{Size, Symbols};
 use super::sizes::Sizes;
 use super::value::{Content, Role, Trouble, Value};
 
-/// Maximum number of times that the body of a loop is followed.
+/// Maximum number of times that the body of a loop is analyzed.
 const MAX_ROUNDS: usize = 6;
 
-/// Maximum number of nodes that are followed: nested loops are followed many times.
+/// Maximum number of nodes to analyze. The bodies of nested loops are analyzed many times.
 const MAX_NODES: usize = 1_000_000;
 
-/// The values of a graph by name, within those of the graphs around it.
+/// The values of a graph by name, with a link to the scope of the enclosing graph.
 #[derive(Default)]
 pub(super) struct Scope<'a> {
     values: HashMap<&'a str, Value>,
@@ -39,10 +39,10 @@ impl Scope<'_> {
 pub(super) struct Walk<'m> {
     opsets: &'m [OperatorSetIdProto],
     symbols: Symbols,
-    /// Nodes that may still be followed.
+    /// Number of nodes that can still be analyzed.
     left: Cell<usize>,
-    /// What is recorded of the sizes of values, if that is the question. The inputs have no batch then, and
-    /// [`Content::Count`] means that a value depends on the elements of the inputs.
+    /// The recorded sizes, if the analysis computes sizes. In this mode, inputs have no batch, and [`Content::Count`] means that a
+    /// value depends on the values of the graph's inputs.
     sizes: Option<Record>,
 }
 
@@ -68,12 +68,12 @@ impl<'m> Walk<'m> {
         &self.symbols
     }
 
-    /// What was recorded of sizes, and whether any depends on the elements of the inputs.
+    /// Returns the recorded sizes, and whether any size depends on the values of the graph's inputs.
     pub(super) fn recorded(self) -> (Sizes, bool) {
         self.sizes.unwrap_or_default().into_sizes()
     }
 
-    /// The values of a graph, from those that `input` gives its inputs.
+    /// Computes the values of a graph. `input` returns the value of each of its inputs.
     pub(super) fn follow<'g>(
         &self,
         graph: &'g GraphProto,
@@ -83,7 +83,7 @@ impl<'m> Walk<'m> {
         self.initialize(graph, &mut scope);
         for info in &graph.input {
             let name = info.name.as_deref().unwrap_or_default();
-            // Old files list their weights among the inputs.
+            // Old models also list their initializers as inputs.
             if scope.values.contains_key(name) {
                 continue;
             }
@@ -97,7 +97,7 @@ impl<'m> Walk<'m> {
         scope
     }
 
-    /// The declared shape of a tensor; open dimensions are symbols.
+    /// The declared shape of a tensor, in which open dimensions are symbols.
     pub(super) fn declared(&self, info: &ValueInfoProto, name: &str) -> Option<Vec<Size>> {
         let shape = info.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?;
         let dims = shape.dim.iter().enumerate();
@@ -135,7 +135,7 @@ impl<'m> Walk<'m> {
         }
     }
 
-    /// A value for each output of a node.
+    /// Computes a value for each output of a node.
     fn outputs(&self, node: &NodeProto, scope: &Scope<'_>) -> Vec<Value> {
         let known = |name: &String| {
             (!name.is_empty()).then(|| {
@@ -170,12 +170,12 @@ impl<'m> Walk<'m> {
         let values = match outcome {
             Ok(values) => values,
             Err(trouble @ Trouble::Mixed(_)) => return vec![Value::trouble(trouble); count],
-            // A graph in the node may use items that are not among its inputs.
+            // A subgraph of the node may use items that are not inputs of the node.
             Err(trouble) if has_items || has_graph(node) => return vec![Value::trouble(trouble); count],
             Err(_) => Vec::new(),
         };
         let mut values = values.into_iter();
-        // Shapes do not depend on elements.
+        // The shape of a tensor does not depend on its elements.
         let by_elements = self.sizes.is_some() && !matches!(op.kind(), "Shape" | "Size");
         let depends = |value: &Value| {
             has_count && (value.numbers.is_none() || by_elements) && value.content == Content::Constant
@@ -237,7 +237,7 @@ impl<'m> Walk<'m> {
         import.and_then(|import| import.version).unwrap_or(1)
     }
 
-    /// The outputs of a graph within a node, whose inputs have these values.
+    /// Computes the outputs of a subgraph from the values of its inputs.
     fn inner(&self, graph: &GraphProto, inputs: &[Value], scope: &Scope<'_>) -> Vec<Value> {
         let mut inner = Scope {
             values: HashMap::new(),
@@ -289,7 +289,7 @@ impl<'m> Walk<'m> {
             .collect())
     }
 
-    /// What is known of a value that is one or the other.
+    /// Merges two possible values of an output into what is true of both.
     fn either(&self, op: &Op<'_>, index: usize, one: Value, other: Value) -> Value {
         if let Some(trouble) = worst([&one.content, &other.content].into_iter()) {
             return Value::trouble(trouble);
@@ -330,7 +330,7 @@ impl<'m> Walk<'m> {
         }
     }
 
-    /// A `Loop`, followed until what it carries from round to round does not change.
+    /// `Loop`: analyzes the body until the loop-carried values no longer change.
     fn repeat(&self, op: &Op<'_>, scope: &Scope<'_>) -> Outcome {
         let one_for_all = "decides for all items together how often it repeats";
         if op.batch(0).is_some() || op.batch(1).is_some() {
@@ -444,7 +444,7 @@ impl<'m> Walk<'m> {
     }
 }
 
-/// Values of several rounds, along a dimension of their own.
+/// Stacks the values of all iterations along the new dimension `axis`.
 fn stacked(value: Value, count: &Size, axis: usize) -> Value {
     let content = match value.content {
         Content::Items(batch) => Content::Items(batch.moved(batch.axis + usize::from(batch.axis >= axis))),
@@ -465,7 +465,7 @@ fn has_graph(node: &NodeProto) -> bool {
     node.attribute.iter().any(|attribute| attribute.g.is_some())
 }
 
-/// The trouble of any value; that items affect each other comes first.
+/// The first trouble among the values. [`Trouble::Mixed`] takes precedence.
 fn worst<'c>(contents: impl Iterator<Item = &'c Content> + Clone) -> Option<Trouble> {
     let mut troubles = contents.filter_map(|content| match content {
         Content::Trouble(trouble) => Some(trouble),

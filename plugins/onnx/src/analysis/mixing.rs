@@ -1,9 +1,10 @@
-//! Whether items that are computed together affect each other: found from the graph alone, without running it.
+//! Determines from the graph alone, without running it, whether items that are computed together affect each other.
 //!
-//! The analysis supposes that every input has the batch in dimension 0, and follows where the items are in each value: in which
-//! dimension, and in which order. An operator that keeps them apart keeps them followed; one that goes along their dimension
-//! mixes them. The rules are exact or careful: an output is `Independent` only if every operator before it is known to keep the
-//! items apart. What the graph does not tell is `Unknown`, which a comparison of items together and alone can decide.
+//! The analysis assumes that every input has the batch in dimension 0. It tracks where the items are in each value: in which
+//! dimension, and in which order. Tracking continues through operators that keep the items independent; an operator that combines
+//! elements along the batch dimension mixes the items. The rules are exact or conservative: an output is `Independent` only if
+//! every operator it depends on is known to keep the items independent. If the graph is not sufficient to decide, the verdict is
+//! `Unknown`; the caller can then compare the results of items computed together and alone.
 
 use rten_onnx::onnx::{ModelProto, ValueInfoProto};
 
@@ -11,20 +12,20 @@ use super::graph::Walk;
 use super::size::Size;
 use super::value::{Batch, Content, Role, Trouble, Value};
 
-/// What the graph tells of the items of an output. The reasons are clauses that name the node.
+/// Whether the items of an output are independent. The reasons are clauses that name the node or the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Row `i` of the output is computed from item `i` alone, in the same way in every batch.
     Independent,
-    /// The answer to an item depends on the others in the batch, or on its place among them.
+    /// The result of an item depends on the other items in the batch, or on its index in the batch.
     Mixed(String),
-    /// The output cannot be divided into items by its first dimension.
+    /// The output cannot be divided into items along its first dimension.
     NotBatchFirst(String),
-    /// The graph does not tell.
+    /// The graph is not sufficient to decide.
     Unknown(String),
 }
 
-/// What the graph tells of each of its outputs, in order, if all inputs have the batch in dimension 0.
+/// Returns the verdict for each output of the graph, in order, assuming that all inputs have the batch in dimension 0.
 pub(crate) fn analyze(model: &ModelProto) -> Vec<Verdict> {
     let Some(graph) = &model.graph else {
         return Vec::new();

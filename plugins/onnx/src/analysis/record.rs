@@ -1,4 +1,5 @@
-//! Records how large the values of a graph are while it is followed: each alone, and all that are needed at the same time.
+//! Records tensor sizes while a graph is analyzed: the largest single tensor, and the peak of all tensors that are live at the
+//! same time.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -11,23 +12,23 @@ use super::size::Size;
 use super::sizes::Sizes;
 use super::value::{Content, Value};
 
-/// What is recorded of the sizes of values.
+/// The recorded sizes of values.
 #[derive(Default)]
 pub(super) struct Record {
-    /// Elements of the largest tensor, and what it is.
+    /// Number of elements of the largest tensor, and the input or node it comes from.
     largest: RefCell<Option<(i64, String)>>,
-    /// Elements of all tensors that are needed at this point of the run.
+    /// Total number of elements of the tensors that are live at this point of the run.
     live: Cell<i64>,
-    /// The most of them at any point.
+    /// Maximum of `live` at any point.
     peak: Cell<i64>,
-    /// The first node that makes a tensor whose size depends on the elements of the inputs in a way that is not known.
+    /// The first node that produces a tensor of unknown size that depends on the values of the graph's inputs.
     unbounded: RefCell<Option<String>>,
-    /// Whether any node makes a tensor whose size depends on the elements of the inputs.
+    /// Whether any node produces a tensor whose size depends on the values of the graph's inputs.
     by_elements: Cell<bool>,
 }
 
 impl Record {
-    /// What was recorded, and whether any size depends on the elements of the graph's inputs.
+    /// Returns the recorded sizes, and whether any size depends on the values of the graph's inputs.
     pub(super) fn into_sizes(self) -> (Sizes, bool) {
         let sizes = Sizes {
             largest: self.largest.into_inner(),
@@ -37,7 +38,7 @@ impl Record {
         (sizes, self.by_elements.get())
     }
 
-    /// Records the outputs of a node. `by_elements` tells whether its inputs depend on the elements of the graph's inputs.
+    /// Records the outputs of a node. `by_elements` is true if the inputs of the node depend on the values of the graph's inputs.
     pub(super) fn add(&self, op: &Op<'_>, outputs: &[Value], by_elements: bool) {
         let by_elements = by_elements && rules::grows(op.kind()) && !keeps_its_size(op);
         self.by_elements.set(self.by_elements.get() || by_elements);
@@ -49,7 +50,7 @@ impl Record {
         }
     }
 
-    /// Records the size of a tensor, if it is known.
+    /// Records the size of a tensor if it is known, and returns whether it is.
     pub(super) fn add_tensor(&self, value: &Value, name: impl FnOnce() -> String) -> bool {
         let Some(count) = value.dims.as_ref().and_then(|dims| elements(dims)) else {
             return false;
@@ -62,12 +63,12 @@ impl Record {
     }
 }
 
-/// When the values of a graph are needed, and how much memory they take together.
+/// Tracks which values of a graph are live, and how many elements they have in total.
 pub(super) struct Lifetimes<'g, 'r> {
     record: &'r Record,
-    /// The last node that reads each value; outputs of the graph are not in it.
+    /// Index of the last node that reads each value. Outputs of the graph have no entry: they stay live.
     last_reads: HashMap<&'g str, usize>,
-    /// Values that are needed, with their numbers of elements.
+    /// Live values of known size, with their numbers of elements.
     live: HashMap<&'g str, i64>,
 }
 
@@ -75,7 +76,7 @@ impl<'g, 'r> Lifetimes<'g, 'r> {
     pub(super) fn new(graph: &'g GraphProto, record: &'r Record) -> Self {
         let mut last_reads = HashMap::new();
         for (index, node) in graph.node.iter().enumerate() {
-            // A value that nothing reads is dropped at once.
+            // A value that no node reads is dropped as soon as it has been computed.
             last_reads.extend(node.output.iter().map(|name| (name.as_str(), index)));
             each_read(node, &mut |name| {
                 last_reads.insert(name, index);
@@ -91,7 +92,7 @@ impl<'g, 'r> Lifetimes<'g, 'r> {
         }
     }
 
-    /// A node computed a value.
+    /// Called when a node computes a value.
     pub(super) fn begin(&mut self, name: &'g str, value: &Value) {
         let Some(count) = value.dims.as_deref().and_then(elements) else {
             return;
@@ -102,7 +103,7 @@ impl<'g, 'r> Lifetimes<'g, 'r> {
         peak.set(peak.get().max(live.get()));
     }
 
-    /// A node ran.
+    /// Called after the node at `index` has run. Drops the values that no later node reads.
     pub(super) fn end(&mut self, index: usize) {
         let Self {
             record,
@@ -120,7 +121,7 @@ impl<'g, 'r> Lifetimes<'g, 'r> {
 }
 
 impl Drop for Lifetimes<'_, '_> {
-    /// The outputs of a graph within another are from then on those of a node of the other.
+    /// Drops the remaining values. The outputs of a subgraph are then counted as outputs of the node that contains it.
     fn drop(&mut self) {
         for count in self.live.values() {
             self.record
@@ -130,7 +131,7 @@ impl Drop for Lifetimes<'_, '_> {
     }
 }
 
-/// Visits the names of all values that a node reads, in the graphs within it as well.
+/// Visits the names of all values that a node reads, including those that its subgraphs read.
 fn each_read<'g>(node: &'g NodeProto, visit: &mut impl FnMut(&'g str)) {
     node.input.iter().for_each(|name| visit(name));
     for graph in node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()) {
@@ -140,7 +141,7 @@ fn each_read<'g>(node: &'g NodeProto, visit: &mut impl FnMut(&'g str)) {
     }
 }
 
-/// How many elements a tensor of known shape has, or the largest number if they are more than that.
+/// The number of elements of a tensor, saturating at `i64::MAX`; `None` if a dimension is unknown.
 fn elements(dims: &[Size]) -> Option<i64> {
     let sizes = dims.iter().map(Size::value).collect::<Option<Vec<_>>>()?;
     if sizes.contains(&0) {
@@ -152,7 +153,7 @@ fn elements(dims: &[Size]) -> Option<i64> {
     Some(product.unwrap_or(i64::MAX))
 }
 
-/// Whether the inputs that determine the size of the result do not depend on the elements of the graph's inputs.
+/// Whether the inputs that determine the size of the result are independent of the values of the graph's inputs.
 fn keeps_its_size(op: &Op<'_>) -> bool {
     rules::sizing_inputs(op.kind())
         .filter_map(|index| op.get(index))

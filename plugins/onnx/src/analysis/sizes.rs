@@ -1,8 +1,9 @@
-//! Infers the sizes of a run's tensors before it runs.
+//! Computes the tensor sizes of a run before it starts.
 //!
-//! A client chooses open dimensions, and in some graphs also numbers that determine the size of a tensor. An allocation that
-//! fails ends the process in one runtime, and a machine that runs out of memory ends some process in any case, so what is far
-//! too large must not start. The sizes that are found are exact, but not all are found.
+//! Clients choose the open dimensions and, in some graphs, also values that determine the size of a tensor. In one of the
+//! runtimes, a failed allocation terminates the process; on any machine, running out of memory gets some process killed. A run
+//! that is far too large must therefore not start. Computed sizes are exact (cached ones are upper bounds), but not every size can
+//! be computed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,26 +15,27 @@ use super::size::Size;
 use super::value::{Content, Value};
 use crate::external::each_tensor_mut;
 
-/// Maximum number of shapes whose sizes are remembered.
+/// Maximum number of shapes whose sizes are cached.
 const MAX_REMEMBERED: usize = 64;
 
-/// Sizes from this number of elements on are worked out for every run: it takes far longer than that.
+/// Number of elements from which a run is large. The sizes of large runs are not cached: computing them takes far less time than
+/// the run itself.
 const SMALL: i64 = 1 << 24;
 
 /// A graph without its weights.
 #[derive(Default)]
 pub(crate) struct Outline {
     state: Mutex<State>,
-    /// Whether sizes depend on the elements of the inputs.
+    /// Whether sizes depend on the values of the inputs.
     by_elements: bool,
 }
 
-/// What is used by one worker at a time: the messages of a graph cannot be shared.
+/// State that one worker uses at a time: the graph's protobuf messages are not `Sync`.
 #[derive(Default)]
 struct State {
     graph: GraphProto,
     opsets: Vec<OperatorSetIdProto>,
-    /// Dimensions of all inputs, with the sizes of a run with them. Smaller dimensions do not give larger sizes.
+    /// Cached sizes of runs, with the dimensions of all inputs. They are upper bounds for runs with smaller dimensions.
     remembered: Vec<(Vec<usize>, Sizes)>,
 }
 
@@ -41,32 +43,32 @@ struct State {
 pub(crate) struct Known<'a> {
     pub(crate) name: &'a str,
     pub(crate) shape: &'a [usize],
-    /// Its elements, if they are few and numbers.
+    /// Its elements, if they are few and numeric.
     pub(crate) elements: Option<Vec<f64>>,
 }
 
-/// What is known of the tensors of a run.
+/// What is known about the tensors of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sizes {
-    /// Elements of the largest tensor whose size is known, and the input or the node that it is from.
+    /// Number of elements of the largest tensor of known size, and the input or node it comes from.
     pub(crate) largest: Option<(i64, String)>,
-    /// Elements of the computed tensors of known size that are needed at the same time, at most.
+    /// Maximum number of elements of computed tensors of known size that are live at the same time.
     pub(crate) peak: i64,
-    /// A node that makes a tensor as large as the elements of the inputs say, in a way that cannot be followed.
+    /// A node that produces a tensor whose size depends on the values of the inputs in a way that the analysis cannot follow.
     pub(crate) unbounded: Option<String>,
 }
 
-/// Whether `elements` are few enough to be followed.
+/// Whether the values of a tensor with this many elements are tracked.
 pub(crate) fn are_few(elements: usize) -> bool {
     elements as u64 <= constant::MAX_ELEMENTS.unsigned_abs()
 }
 
 impl Outline {
-    /// Takes the graph out of a model.
+    /// Takes the graph from a model, without its weights.
     pub(crate) fn new(model: ModelProto) -> Self {
         let mut graph = model.graph.unwrap_or_default();
         graph.value_info.clear();
-        // Shapes and the like are needed; weights are many.
+        // Keep the data of shapes and other small tensors; drop that of the weights.
         let strip = each_tensor_mut(&mut graph, &mut |tensor| {
             let count = tensor
                 .dims
@@ -96,7 +98,7 @@ impl Outline {
         outline
     }
 
-    /// The sizes that do not depend on open dimensions, and whether any depends on the elements of the inputs.
+    /// The sizes that do not depend on open dimensions, and whether any size depends on the values of the inputs.
     fn declared(&self) -> (Sizes, bool) {
         self.follow(|walk, info, name| Value {
             dims: walk.declared(info, name),
@@ -105,19 +107,20 @@ impl Outline {
         })
     }
 
-    /// The sizes that the graph has for any input.
+    /// The sizes that are the same for all inputs.
     pub(crate) fn constant(&self) -> Sizes {
         self.declared().0
     }
 
-    /// A node of which it cannot be found out how large a tensor it makes, though the inputs are known and small.
+    /// A node that produces a tensor whose size cannot be computed, even from known and small inputs.
     pub(crate) fn unbounded(&self) -> Option<String> {
-        // How many elements an input has in a dimension that is open may matter: a shape has one for each dimension.
+        // The result may depend on the size of an open dimension: an input that holds a shape has one element per dimension. Report a
+        // node only if there is one for each of these sizes.
         let found = [1, 2, 3, 4].map(|size| self.invented(size).unbounded);
         found.into_iter().reduce(Option::and).flatten()
     }
 
-    /// The sizes of an invented run with open dimensions of that size.
+    /// The sizes of a hypothetical run whose open dimensions all have the size `open`.
     fn invented(&self, open: i64) -> Sizes {
         let input = |walk: &Walk<'_>, info: &ValueInfoProto, name: &str| {
             let dims = walk.declared(info, name).map(|dims| {
@@ -129,7 +132,8 @@ impl Outline {
                 .and_then(Size::product)
                 .and_then(|count| count.value());
             let count = count.and_then(|count| usize::try_from(count).ok());
-            // Of floats a fraction, as a scale may be: sizes that follow from whole numbers only are not bounded.
+            // A floating-point input, such as a scale, may be fractional. Sizes that can be computed only from integers therefore count
+            // as unbounded.
             let number = if is_float(info) {
                 constant::number(0.5, walk.symbols())
             } else {
@@ -147,7 +151,7 @@ impl Outline {
         self.follow(input).0
     }
 
-    /// The sizes of a run with these inputs.
+    /// The sizes of a run with these inputs, or cached sizes of a run that is at least as large.
     pub(crate) fn of_run(&self, inputs: &[Known<'_>]) -> Sizes {
         let key: Vec<usize> = inputs.iter().flat_map(|input| input.shape).copied().collect();
         if !self.by_elements
@@ -157,7 +161,7 @@ impl Outline {
         }
         let input = |walk: &Walk<'_>, _: &ValueInfoProto, name: &str| {
             let mut given = inputs.iter().filter(|input| input.name == name);
-            // Several tensors of one name are a sequence.
+            // Several tensors with the same name form a sequence, which has no single shape.
             let (Some(given), None) = (given.next(), given.next()) else {
                 return Value {
                     content: Content::Count,
@@ -176,7 +180,7 @@ impl Outline {
             }
         };
         let sizes = self.follow(input).0;
-        // The sizes of a huge run say nothing of smaller ones, which must not be rejected for it.
+        // The sizes of a huge run must not serve as bounds for smaller runs, which would then be rejected.
         let is_small = sizes.peak < SMALL
             && sizes
                 .largest
@@ -193,7 +197,7 @@ impl Outline {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic leaves nothing half done: what is remembered is added as a whole.
+        // A panic cannot leave the state inconsistent: cache entries are added as a whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -205,7 +209,7 @@ impl State {
         walk.recorded()
     }
 
-    /// The sizes of a run whose dimensions are all at least as large.
+    /// The cached sizes of a run whose dimensions are all at least as large as those in `key`.
     fn remembered(&self, key: &[usize]) -> Option<Sizes> {
         let covers = |known: &[usize]| {
             known.len() == key.len() && known.iter().zip(key).all(|(known, size)| known >= size)

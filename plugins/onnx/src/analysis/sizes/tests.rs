@@ -75,10 +75,10 @@ fn the_largest_tensor_follows_from_the_dimensions_of_the_inputs() {
         Some((1_000_000_000_000, "MatMul node `the MatMul`".to_owned()))
     );
     assert_eq!(sizes.unbounded, None);
-    // A huge run does not count for smaller ones.
+    // The sizes of a huge run are not used for smaller runs.
     let small = outline.of_run(&[known("x", &[3, 10], None)]);
     assert_eq!(small.largest.as_ref().expect("a size").0, 100);
-    // Of a still smaller one no more is known than that it needs no more.
+    // An even smaller run gets the cached sizes as an upper bound.
     assert_eq!(outline.of_run(&[known("x", &[3, 9], None)]), small);
     let larger = outline.of_run(&[known("x", &[3, 2_000_000], None)]);
     assert_eq!(larger.largest.expect("a size").0, 4_000_000_000_000);
@@ -105,7 +105,7 @@ fn tensors_count_together_from_the_node_that_computes_them_to_the_last_one_that_
         node("Sin", &["y"], "z"),
     ];
     assert_eq!(peak(fan), 4000);
-    // Nothing reads it.
+    // No node reads `a`.
     let unread = vec![node("Neg", &["x"], "a"), node("Abs", &["x"], "y")];
     assert_eq!(peak(unread), 1000);
 }
@@ -152,7 +152,7 @@ fn numbers_of_a_client_are_followed() {
         let sizes = outline.of_run(&[known("n", shape, Some(elements))]);
         assert_eq!(sizes.largest.expect("a size").0, count);
         assert_eq!(outline.unbounded(), None);
-        // A later run of the same shapes is not taken for the same.
+        // A later run with the same shapes but other values does not get the cached sizes.
         let ones = vec![1.0; elements.len()];
         let small = outline.of_run(&[known("n", shape, Some(&ones))]);
         assert!(small.largest.expect("a size").0 <= 3);

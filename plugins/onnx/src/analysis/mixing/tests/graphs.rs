@@ -1,4 +1,4 @@
-//! Whole graphs, and the graphs of conditions and loops.
+//! Whole graphs, and the subgraphs of conditionals and loops.
 
 use super::*;
 
@@ -108,7 +108,7 @@ fn an_operator_that_is_not_known_leaves_the_answer_open() {
         let found = one(13, &[4], kind, &["x"], vec![], vec![]);
         assert!(matches!(found, Verdict::Unknown(_)), "{found:?}");
     }
-    // What it computes from the weights alone is the same for all items.
+    // The result of an unknown operator on weights alone is the same for all items.
     let nodes = vec![
         node("com.example::Fancy", &["w"], &["table"], vec![]),
         node("Shape", &["table"], &["unused"], vec![]),
@@ -128,7 +128,7 @@ fn classical_models_take_a_row_for_each_item() {
         vec![],
         vec![],
     ));
-    // A single dimension is taken for the features of one item.
+    // These operators interpret a one-dimensional tensor as the features of a single item.
     assert_mixed(
         one(
             13,

@@ -13,7 +13,7 @@ use rten_onnx::onnx::{
 
 use super::{Verdict, analyze};
 
-/// What an attribute holds.
+/// The value of an attribute.
 enum Setting {
     Int(i64),
     Ints(Vec<i64>),
@@ -46,7 +46,7 @@ fn node(kind: &str, inputs: &[&str], outputs: &[&str], settings: Vec<(&str, Sett
     }
 }
 
-/// A value with its shape; dimensions below 0 are open.
+/// A value with its shape. Negative dimensions are open.
 fn info(name: &str, dims: &[i64]) -> ValueInfoProto {
     let dim = |size: &i64| Dimension {
         dim_value: Some(*size).filter(|size| *size >= 0),
@@ -102,7 +102,7 @@ fn graph(
     }
 }
 
-/// What is found of a graph that computes `y` from `x` of the shape `[batch, …dims]`, in an operator set.
+/// The verdict for a graph that computes `y` from an input `x` of shape `[batch, …dims]`, in the given opset.
 fn found(opset: i64, dims: &[i64], constants: Vec<TensorProto>, nodes: Vec<NodeProto>) -> Verdict {
     let dims = [&[-1], dims].concat();
     let import = |domain: &str, version| OperatorSetIdProto {
@@ -134,7 +134,7 @@ fn assert_mixed(found: Verdict, reason: &str) {
     }
 }
 
-/// One node on an input of the shape `[batch, …dims]`.
+/// The verdict for a single node with an input `x` of shape `[batch, …dims]`.
 #[track_caller]
 fn one(
     opset: i64,

@@ -1,4 +1,4 @@
-//! Operators that move or select elements, and so may move them from one item to another.
+//! Operators that move or select elements, and so can move them from one item to another.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn products_with_other_items_mix_them() {
         found(13, &[4], vec![], covariance),
         "sums over the batch dimension",
     );
-    // Each item's own attention is a product within the item.
+    // Self-attention within each item is a product of elements of the same item.
     let attention = vec![
         node("Transpose", &["x"], &["t"], vec![("perm", Ints(vec![0, 2, 1]))]),
         node("MatMul", &["x", "t"], &["y"], vec![]),
@@ -237,7 +237,7 @@ fn the_number_of_items_may_shape_tensors_but_not_enter_the_computation() {
         found(13, &[4], constants(), nodes),
         "computes with the number of items",
     );
-    // A token that is repeated for each item, as vision transformers have it.
+    // A token that is repeated for each item, such as the class token of vision transformers.
     let mut nodes = count();
     nodes.push(node("Unsqueeze", &["count", "zeros"], &["counts"], vec![]));
     nodes.push(node(
@@ -253,7 +253,7 @@ fn the_number_of_items_may_shape_tensors_but_not_enter_the_computation() {
 
 #[test]
 fn a_row_of_each_item_that_is_found_by_its_place_is_its_own() {
-    // `x[arange(batch), argmax(x)]`, as text encoders take the state of the last token.
+    // `x[arange(batch), argmax(x)]`, with which text encoders select the state of the last token.
     let nodes = vec![
         node("Shape", &["x"], &["shape"], vec![]),
         node("Gather", &["shape", "zero"], &["count"], vec![]),

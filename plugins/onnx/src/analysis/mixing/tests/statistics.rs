@@ -1,4 +1,4 @@
-//! Operators that compute statistics, and so may compute them over the batch.
+//! Operators that compute statistics, and so can compute them over the batch.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn reductions_over_the_batch_mix_items() {
             assert_independent(result);
         }
     }
-    // From operator set 18 on the axes are an input.
+    // From opset 18, the axes are an input.
     let axes = |axis| vec![integers("axes", &[1], &[axis])];
     assert_mixed(
         one(18, &[4], "ReduceMax", &["x", "axes"], axes(0), vec![]),
@@ -57,7 +57,8 @@ fn softmax_before_operator_set_13_takes_the_dimensions_from_its_axis_on_together
         one(13, &[4, 5], "LogSoftmax", &["x"], vec![], vec![("axis", Int(0))]),
         "normalizes",
     );
-    // After a transposition the batch is dimension 1, which axis 1 includes before 13, and axis 0 does not from 13 on.
+    // After the transposition, the batch is dimension 1. Before opset 13, axes 0 and 1 both include it; from opset 13, only axis 1
+    // does.
     let swapped = |opset, axis| {
         let nodes = vec![
             node("Transpose", &["x"], &["t"], vec![("perm", Ints(vec![1, 0, 2]))]),
@@ -203,7 +204,7 @@ fn recurrent_networks_have_the_batch_in_dimension_1() {
     };
     assert_independent(lstm(true));
     assert_mixed(lstm(false), "takes the items for the steps of one sequence");
-    // The layout of later operator sets has the batch first.
+    // In later opsets, layout 1 has the batch in dimension 0.
     let settings = vec![("layout", Int(1)), ("hidden_size", Int(5))];
     assert_independent(one(14, &[-1, 3], "LSTM", &["x", "w", "r"], constants(), settings));
 }
