@@ -41,8 +41,8 @@ pub(super) struct Walk<'m> {
     symbols: Symbols,
     /// Number of nodes that can still be analyzed.
     left: Cell<usize>,
-    /// The recorded sizes, if the analysis computes sizes. In this mode, inputs have no batch, and [`Content::Count`] means that a
-    /// value depends on the values of the graph's inputs.
+    /// The recorded sizes, if the analysis computes sizes. In this mode, inputs have no batch, and [`Content::Count`] means that
+    /// a value depends on the values of the graph's inputs.
     sizes: Option<Record>,
 }
 

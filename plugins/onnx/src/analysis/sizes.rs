@@ -2,8 +2,8 @@
 //!
 //! Clients choose the open dimensions and, in some graphs, also values that determine the size of a tensor. In one of the
 //! runtimes, a failed allocation terminates the process; on any machine, running out of memory gets some process killed. A run
-//! that is far too large must therefore not start. Computed sizes are exact (cached ones are upper bounds), but not every size can
-//! be computed.
+//! that is far too large must therefore not start. Computed sizes are exact (cached ones are upper bounds), but not every size
+//! can be computed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -114,8 +114,8 @@ impl Outline {
 
     /// A node that produces a tensor whose size cannot be computed, even from known and small inputs.
     pub(crate) fn unbounded(&self) -> Option<String> {
-        // The result may depend on the size of an open dimension: an input that holds a shape has one element per dimension. Report a
-        // node only if there is one for each of these sizes.
+        // The result may depend on the size of an open dimension: an input that holds a shape has one element per dimension.
+        // Report a node only if there is one for each of these sizes.
         let found = [1, 2, 3, 4].map(|size| self.invented(size).unbounded);
         found.into_iter().reduce(Option::and).flatten()
     }
@@ -132,8 +132,8 @@ impl Outline {
                 .and_then(Size::product)
                 .and_then(|count| count.value());
             let count = count.and_then(|count| usize::try_from(count).ok());
-            // A floating-point input, such as a scale, may be fractional. Sizes that can be computed only from integers therefore count
-            // as unbounded.
+            // A floating-point input, such as a scale, may be fractional. Sizes that can be computed only from integers
+            // therefore count as unbounded.
             let number = if is_float(info) {
                 constant::number(0.5, walk.symbols())
             } else {

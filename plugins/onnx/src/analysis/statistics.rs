@@ -1,5 +1,5 @@
-//! Operators that combine elements along dimensions, such as normalizations, reductions, cumulative sums and top-k selection. They
-//! must not operate along the batch dimension.
+//! Operators that combine elements along dimensions, such as normalizations, reductions, cumulative sums and top-k selection.
+//! They must not operate along the batch dimension.
 
 use super::elementwise::broadcast_first;
 use super::node::{Op, Outcome};

@@ -57,8 +57,8 @@ fn softmax_before_operator_set_13_takes_the_dimensions_from_its_axis_on_together
         one(13, &[4, 5], "LogSoftmax", &["x"], vec![], vec![("axis", Int(0))]),
         "normalizes",
     );
-    // After the transposition, the batch is dimension 1. Before opset 13, axes 0 and 1 both include it; from opset 13, only axis 1
-    // does.
+    // After the transposition, the batch is dimension 1. Before opset 13, axes 0 and 1 both include it; from opset 13, only
+    // axis 1 does.
     let swapped = |opset, axis| {
         let nodes = vec![
             node("Transpose", &["x"], &["t"], vec![("perm", Ints(vec![1, 0, 2]))]),
