@@ -190,7 +190,7 @@ pub(super) fn arithmetic(kind: &str, operands: &[&Size], symbols: &Symbols) -> S
     })
 }
 
-/// Whether `dimension` is a dimension and `number` is negative, so that they cannot be equal.
+/// Whether the two cannot be equal, because `dimension` is known to be non-negative and `number` is negative.
 fn differ(dimension: &Size, number: &Size) -> bool {
     dimension.is_dimension() && number.value().is_some_and(|number| number < 0)
 }

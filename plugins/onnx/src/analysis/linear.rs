@@ -212,8 +212,8 @@ pub(super) fn einsum(op: &Op<'_>) -> Outcome {
     Ok(vec![Value::new(dims, batch)])
 }
 
-/// Checks that an image `[items, channels, …]` has its items in a dimension up to `last`: 0 if the operator combines channels, or
-/// 1 if it processes each channel separately.
+/// Checks that an image `[items, channels, …]` has its items in dimension `last` or an earlier one. `last` can be 1 only if the
+/// operator processes each channel separately.
 fn image<'v>(op: &'v Op<'_>, input: usize, last: usize) -> Result<(&'v [Size], Option<Batch>), Trouble> {
     let dims = op.dims(input)?;
     match op.batch(input) {

@@ -1,4 +1,4 @@
-//! Operators that select or overwrite parts of tensors, split, pad or concatenate them.
+//! Operators that select or overwrite parts of tensors, and operators that split, pad or concatenate tensors.
 
 use super::node::{Op, Outcome};
 use super::size::Size;
@@ -108,7 +108,7 @@ pub(super) fn gather_nd(op: &Op<'_>) -> Outcome {
     Ok(vec![Value::new(dims, batch)])
 }
 
-/// `ScatterElements`: must write the elements of each item into that item's own part.
+/// `ScatterElements`: requires that the updates of each item are written into that item's own part.
 pub(super) fn scatter_elements(op: &Op<'_>) -> Outcome {
     let data = op.value(0)?;
     let dims = op.dims(0)?;
@@ -407,7 +407,7 @@ fn part(numbers: &[Size], range: &Range) -> Option<Vec<Size>> {
     Some(indices.map(|index| numbers[index as usize].clone()).collect())
 }
 
-/// `Pad`: must not pad the batch dimension.
+/// `Pad`: requires that the batch dimension is not padded.
 pub(super) fn pad(op: &Op<'_>) -> Outcome {
     op.settings_from(1)?;
     let (value, dims) = (op.value(0)?, op.dims(0)?);

@@ -87,7 +87,7 @@ impl Size {
         Some(Self { coefficient, symbols })
     }
 
-    /// The exact quotient; `None` if there would be a remainder.
+    /// The exact quotient; `None` if the division leaves a remainder or `divisor` is 0.
     pub(super) fn over(&self, divisor: &Self) -> Option<Self> {
         if divisor.coefficient == 0 || self.coefficient % divisor.coefficient != 0 {
             return None;

@@ -1,9 +1,9 @@
 //! Computes the tensor sizes of a run before it starts.
 //!
 //! Clients choose the open dimensions and, in some graphs, also values that determine the size of a tensor. In one of the
-//! runtimes, a failed allocation terminates the process; on any machine, running out of memory gets some process killed. A run
-//! that is far too large must therefore not start. Computed sizes are exact (cached ones are upper bounds), but not every size
-//! can be computed.
+//! runtimes, a failed allocation terminates the process; with any runtime, a machine that runs out of memory kills some process.
+//! A run that is far too large must therefore not start. Computed sizes are exact (cached ones are upper bounds), but not every
+//! size can be computed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -70,7 +70,7 @@ fn weights_within(op: &Op<'_>, first: usize, rank: usize) -> Result<(), Trouble>
     Ok(())
 }
 
-/// `SkipLayerNormalization`: the sum of two tensors, normalized along the last dimension.
+/// `SkipLayerNormalization`: normalizes the sum of two tensors along the last dimension.
 pub(super) fn skip_layer_normalization(op: &Op<'_>) -> Outcome {
     let sum = broadcast_first(op, 2)?.remove(0);
     let rank = sum.rank().unwrap_or(0);
