@@ -53,14 +53,14 @@ impl<'a> Attributes<'a> {
         self.get(name).and_then(|attribute| attribute.g.as_ref())
     }
 
-    /// A datatype that is written as its number.
+    /// A datatype, which the attribute encodes as an integer.
     pub(crate) fn datatype(self, name: &str) -> Option<DataType> {
         let code = self.int(name).filter(|code| *code != 0)?;
         i32::try_from(code).ok().map(DataType)
     }
 }
 
-/// An axis counted from the front, if it is one of that many.
+/// Normalizes an axis, which may be negative; `None` if it is out of range for the rank.
 pub(crate) fn axis(axis: i64, rank: usize) -> Option<usize> {
     let rank = i64::try_from(rank).ok()?;
     let axis = if axis < 0 { axis + rank } else { axis };

@@ -1,10 +1,10 @@
-//! What is known about a value of a graph before the graph runs: its element type, its shape and the bounds of its integers.
+//! Static facts about a value in a graph: its datatype, its shape and the bounds of its integers.
 
 use rten_onnx::onnx::{self, DataType};
 
 use super::floats::Floats;
 
-/// Integers of this many elements are followed one by one; larger tensors have common bounds.
+/// Maximum number of integers whose bounds are tracked per element. Larger tensors have common bounds.
 const MAX_FOLLOWED: usize = 64;
 
 /// An inclusive range of integers.
@@ -21,7 +21,7 @@ impl Bounds {
         high: i32::MAX as i64,
     };
 
-    /// Sizes of dimensions of which nothing else is known.
+    /// Size of a dimension about which nothing else is known.
     pub(crate) const SIZE: Self = Self {
         low: 0,
         high: i32::MAX as i64,
@@ -35,7 +35,7 @@ impl Bounds {
         Self { low, high }
     }
 
-    /// Clamps to 64 bits what was computed with more.
+    /// Bounds of values computed with 128 bits, clamped to 64 bits.
     pub(crate) fn wide(values: impl IntoIterator<Item = i128>) -> Self {
         let clamp = |value: i128| value.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64;
         let (mut low, mut high) = (i128::MAX, i128::MIN);
@@ -54,12 +54,12 @@ impl Bounds {
         self.low >= Self::I32.low && self.high <= Self::I32.high
     }
 
-    /// Bounds of values that come from either.
+    /// Smallest bounds that contain both.
     pub(crate) fn union(self, other: Self) -> Self {
         Self::new(self.low.min(other.low), self.high.max(other.high))
     }
 
-    /// A size cannot be negative or larger than what can be allocated.
+    /// Clamps to the valid range of a size, which is never negative and never larger than what can be allocated.
     pub(crate) fn as_size(self) -> Self {
         Self::new(
             self.low.clamp(0, Self::SIZE.high),
@@ -86,7 +86,7 @@ impl Bounds {
         ])
     }
 
-    /// Bounds of quotients that are rounded to zero; a quotient is never further from zero than the dividend.
+    /// Bounds of quotients truncated toward zero. The magnitude of a quotient never exceeds that of the dividend.
     pub(crate) fn divide(self, other: Self) -> Self {
         if let Some(divisor) = other.value().filter(|divisor| *divisor != 0) {
             let quotient = |value: i64| i128::from(value) / i128::from(divisor);
@@ -100,7 +100,7 @@ impl Bounds {
         }
     }
 
-    /// Bounds of remainders of either sign.
+    /// Bounds of remainders, whether they take the sign of the dividend or of the divisor.
     pub(crate) fn remainder(self, other: Self) -> Self {
         if let (Some(dividend), Some(divisor)) = (self.value(), other.value())
             && dividend >= 0
@@ -117,7 +117,7 @@ impl Bounds {
         Self::wide([low.min(0), limit.max(0)])
     }
 
-    /// Bounds of a sum of up to `count` such values, none included.
+    /// Bounds of the sum of up to `count` such values, including the empty sum.
     pub(crate) fn times(self, count: Bounds) -> Self {
         self.multiply(Self::new(0.min(count.low), count.high.max(0)))
             .union(Self::exactly(0))
@@ -129,7 +129,7 @@ impl Bounds {
 pub(crate) struct Integers {
     /// Bounds of all elements.
     pub(crate) all: Bounds,
-    /// Bounds of each element, of a scalar or a short vector.
+    /// Bounds of each element, for a scalar or a short vector.
     pub(crate) each: Option<Vec<Bounds>>,
 }
 
@@ -152,7 +152,7 @@ impl Integers {
     }
 }
 
-/// What is known about a value.
+/// Static facts about a value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Fact {
     pub(crate) datatype: Option<DataType>,
@@ -160,11 +160,11 @@ pub(crate) struct Fact {
     pub(crate) shape: Option<Vec<Bounds>>,
     /// Bounds of the elements, if they are integers.
     pub(crate) integers: Option<Integers>,
-    /// Whether the file contains the value.
+    /// Whether the value is constant: stored in the file, or computed from such values only.
     pub(crate) constant: bool,
-    /// Whether the runtime may hold a BOOL that is true as another integer than 1.
+    /// Whether the runtime may represent a BOOL that is true as an integer other than 1.
     pub(crate) loose: bool,
-    /// What is known about its elements, if they are floats.
+    /// Possible special values of the elements, if they are floats.
     pub(crate) floats: Floats,
 }
 
@@ -182,7 +182,7 @@ impl Fact {
         self
     }
 
-    /// Whether its elements are floats, as far as is known.
+    /// Whether the elements are floats; true if the datatype is unknown.
     pub(crate) fn holds_floats(&self) -> bool {
         !self.datatype.is_some_and(|datatype| {
             matches!(
@@ -196,12 +196,12 @@ impl Fact {
         self.shape.as_ref().map(Vec::len)
     }
 
-    /// The integers, if the file contains them or they follow from the declared shapes.
+    /// The integers, if they are stored in the file or follow from the declared shapes.
     pub(crate) fn values(&self) -> Option<Vec<i64>> {
         self.integers.as_ref()?.values()
     }
 
-    /// Bounds of the integers; those that the datatype allows if nothing else is known.
+    /// Bounds of the integers. Without further information, the range of the datatype.
     pub(crate) fn bounds(&self) -> Bounds {
         match &self.integers {
             Some(integers) => integers.all,
@@ -219,7 +219,7 @@ impl Fact {
         }
     }
 
-    /// A value that the file declares. Its open dimensions have up to `max_dimension` elements.
+    /// Facts about a declared value, whose dynamic dimensions have sizes of up to `max_dimension`.
     pub(crate) fn declared(value: &onnx::ValueInfoProto, max_dimension: i64) -> Self {
         let tensor = value
             .r#type
@@ -238,7 +238,7 @@ impl Fact {
         Self::new(tensor.elem_type, shape)
     }
 
-    /// A tensor in the file.
+    /// Facts about a tensor stored in the file.
     pub(crate) fn of_tensor(tensor: &onnx::TensorProto) -> Self {
         let shape: Vec<_> = tensor.dims.iter().map(|size| Bounds::exactly(*size)).collect();
         let integers = stored_integers(tensor).map(|values| match shape.len() {
@@ -259,7 +259,7 @@ impl Fact {
     }
 }
 
-/// Bounds of the number of elements of a shape.
+/// Bounds of the number of elements of a tensor with the given shape.
 pub(crate) fn count(shape: &[Bounds]) -> Bounds {
     shape
         .iter()
@@ -267,7 +267,7 @@ pub(crate) fn count(shape: &[Bounds]) -> Bounds {
         .as_size()
 }
 
-/// Bounds of values that come from outside the graph, as the runtime holds them.
+/// Bounds of values from outside the graph, in the runtime's representation.
 pub(crate) fn datatype_bounds(datatype: DataType) -> Bounds {
     match datatype {
         DataType::BOOL => Bounds::new(0, 1),
@@ -278,7 +278,7 @@ pub(crate) fn datatype_bounds(datatype: DataType) -> Bounds {
     }
 }
 
-/// The integers of a tensor in the file; `None` if it has no integers, or if they are in another file.
+/// Integers of a tensor stored in the file; `None` if its elements are not integers or its data is in an external file.
 fn stored_integers(tensor: &onnx::TensorProto) -> Option<Vec<i64>> {
     if !tensor.external_data.is_empty() {
         return None;

@@ -1,5 +1,5 @@
-//! Features of a node: what the results of a node may depend on, apart from the data. The table of verified operators is made of
-//! them.
+//! Features of a node: everything apart from the data that its results may depend on. The table of verified operators consists of
+//! such features.
 
 use rten_onnx::onnx::{AttributeProto, DataType, NodeProto};
 
@@ -9,10 +9,10 @@ use super::fact::{Bounds, Fact};
 /// Operators whose inputs all have the same meaning.
 const VARIADIC: [&str; 6] = ["Concat", "Einsum", "Max", "Mean", "Min", "Sum"];
 
-/// A feature: its name and its value. A name may occur more than once, with different values.
+/// Name and value of a feature. A name may occur more than once, with different values.
 pub(crate) type Feature = (String, String);
 
-/// The features of a node. An input is absent if its fact is `None`.
+/// The features of a node. An input whose fact is `None` is absent.
 pub(crate) fn features(node: &NodeProto, opset: i64, inputs: &[Option<Fact>]) -> Vec<Feature> {
     let operator = node.op_type.as_deref().unwrap_or_default();
     let mut features = Vec::new();
@@ -60,10 +60,10 @@ pub(crate) fn features(node: &NodeProto, opset: i64, inputs: &[Option<Fact>]) ->
     features
 }
 
-/// The datatype of a BOOL that is true as any integer but 0.
+/// Datatype text of a BOOL for which any nonzero integer represents true.
 const LOOSE: &str = "BOOL by value";
 
-/// Operators that pass such a BOOL on.
+/// Operators that preserve such BOOL values.
 const PASSING: [&str; 14] = [
     "Concat",
     "Expand",
@@ -81,11 +81,11 @@ const PASSING: [&str; 14] = [
     "Unsqueeze",
 ];
 
-/// Whether the outputs of a node may be true as another integer than 1.
+/// Whether BOOL outputs of a node may represent true as an integer other than 1.
 pub(super) fn loosens(node: &NodeProto, inputs: &[Option<Fact>]) -> bool {
     let fact = |index: usize| inputs.get(index).and_then(Option::as_ref);
     match node.op_type.as_deref().unwrap_or_default() {
-        // The runtime leaves integers as they are.
+        // The runtime does not normalize integers when it casts them to BOOL.
         "Cast" => {
             let integer = fact(0).is_some_and(|fact| match fact.datatype {
                 Some(DataType::BOOL) => fact.loose,
@@ -109,10 +109,10 @@ fn rank_text(fact: &Fact) -> String {
     fact.rank().map_or("unknown".to_owned(), |rank| rank.to_string())
 }
 
-/// Which outputs are used.
+/// Pattern of the outputs in use.
 fn outputs_text(operator: &str, used: &str) -> String {
     match operator {
-        // Any number.
+        // These have any number of outputs.
         "Split" | "If" | "Loop" | "Scan" => "any".to_owned(),
         _ => used.trim_end_matches('0').to_owned(),
     }
@@ -140,7 +140,7 @@ const BROADCASTING: [&str; 18] = [
     "Where",
 ];
 
-/// Features of several inputs, or of an input and an attribute, at once.
+/// Features that involve several inputs, or an input and an attribute.
 fn relations(node: &NodeProto, opset: i64, inputs: &[Option<Fact>]) -> Vec<Feature> {
     let operator = node.op_type.as_deref().unwrap_or_default();
     let mut relations = Vec::new();
@@ -157,8 +157,8 @@ fn relations(node: &NodeProto, opset: i64, inputs: &[Option<Fact>]) -> Vec<Featu
             if present().all(|input| input.rank().is_none_or(|rank| rank == 0)) {
                 add("only scalars", "yes");
             }
-            // The runtime drops a constant 0 or 1 without effect and divides by a single element, and then the result may
-            // lack dimensions of that operand.
+            // The runtime elides operations with a neutral constant (0 or 1) and has a fast path for division by a single
+            // element. In both cases the result may lack dimensions of that operand.
             let last = inputs.len().saturating_sub(1);
             let wide = inputs.iter().enumerate().any(|(index, input)| {
                 let Some(single) = input.as_ref().filter(|input| may_be_single(input)) else {
@@ -202,13 +202,13 @@ fn relations(node: &NodeProto, opset: i64, inputs: &[Option<Fact>]) -> Vec<Featu
             }
         }
         "Softmax" | "LogSoftmax" => {
-            // Before version 13, the dimensions from the axis on are one.
+            // Before opset 13, all dimensions from `axis` on are normalized together.
             let old = opset < 13;
             let position = Attributes::of(node).int_or("axis", if old { 1 } else { -1 });
             let rank = fact(0).and_then(Fact::rank);
             let last =
                 rank.is_some_and(|rank| axis(position, rank).is_some_and(|position| position + 1 == rank));
-            // The runtime's default is the last dimension in all versions.
+            // The runtime defaults to the last dimension in every opset.
             let class = match (old, rank, last) {
                 (false, ..) => "one",
                 (true, Some(_), true) => "the last one",
@@ -234,20 +234,20 @@ fn relations(node: &NodeProto, opset: i64, inputs: &[Option<Fact>]) -> Vec<Featu
     relations
 }
 
-/// Whether a reduction has at least one axis.
+/// Whether at least one axis is specified.
 fn has_axes(node: &NodeProto, inputs: &[Option<Fact>]) -> bool {
     let axes = inputs.get(1).and_then(Option::as_ref);
     let in_attribute = Attributes::of(node).ints("axes");
     in_attribute.is_some_and(|axes| !axes.is_empty()) || axes.is_some_and(|axes| axes.count().low > 0)
 }
 
-/// Whether a tensor can have exactly one element.
+/// Whether a tensor may have exactly one element.
 fn may_be_single(fact: &Fact) -> bool {
     let can_be_1 = |dim: &Bounds| dim.low <= 1 && dim.high >= 1;
     fact.shape.as_ref().is_none_or(|shape| shape.iter().all(can_be_1))
 }
 
-/// Sizes of a moving window.
+/// Kernel size in each spatial dimension.
 fn kernel(node: &NodeProto, weight: Option<&Fact>) -> Option<Vec<i64>> {
     if let Some(shape) = Attributes::of(node).ints("kernel_shape") {
         return Some(shape.to_vec());
@@ -256,7 +256,7 @@ fn kernel(node: &NodeProto, weight: Option<&Fact>) -> Option<Vec<i64>> {
     shape.iter().map(|dim| dim.value()).collect()
 }
 
-/// Whether the indices of a scatter are as large as the data in all dimensions except for the axis.
+/// Whether the indices of a scatter have the same size as the data in every dimension except the scatter axis.
 fn covers_other_dimensions(node: &NodeProto, inputs: &[Option<Fact>]) -> bool {
     let shape = |index: usize| inputs.get(index)?.as_ref()?.shape.as_ref();
     let (Some(data), Some(indices)) = (shape(0), shape(1)) else {
@@ -269,7 +269,7 @@ fn covers_other_dimensions(node: &NodeProto, inputs: &[Option<Fact>]) -> bool {
             .all(|(index, (data, indices))| Some(index) == axis || data.value().is_some() && data == indices)
 }
 
-/// The class of an attribute's value. Values of the same class are verified together.
+/// Class of an attribute's value. Values of the same class are verified together.
 fn attribute_class(name: &str, attribute: &AttributeProto) -> String {
     let ints = &attribute.ints;
     let text = match name {
@@ -323,7 +323,7 @@ fn pads(pads: &[i64]) -> &'static str {
     }
 }
 
-/// Class of an attribute by its type.
+/// Class of an attribute that has no rule specific to its name.
 fn general_class(attribute: &AttributeProto) -> String {
     if let Some(value) = attribute.i {
         return match value {
@@ -359,7 +359,7 @@ fn general_class(attribute: &AttributeProto) -> String {
     choose(attribute.floats.is_empty(), "empty", "any").to_owned()
 }
 
-/// The form of an Einsum equation: the number of terms, and what is special about it.
+/// Form of an `Einsum` equation: the number of terms, and its special properties.
 fn equation(equation: &str) -> String {
     let equation: String = equation.split_whitespace().collect();
     let (inputs, output) = match equation.split_once("->") {

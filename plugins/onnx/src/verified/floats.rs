@@ -1,14 +1,14 @@
-//! Which values of a graph may hold NaN or infinities. An operator that is not verified for them needs a guard only if its
-//! input may.
+//! Tracks which values of a graph may contain NaN or infinities. An operator that is not verified for them needs a guard only if
+//! its input may contain them.
 //!
-//! Clients may send both, and any arithmetic may overflow, so the analysis follows only the operators that move, select or bound
-//! numbers. Everything else may compute both.
+//! Clients may send both, and any arithmetic may overflow, so the analysis covers only operators that move, select or bound
+//! numbers. Every other operator is assumed to produce both.
 
 use rten_onnx::onnx::{DataType, NodeProto, TensorProto};
 
 use super::fact::Fact;
 
-/// What the floats of a value may be.
+/// Special values that the floats of a tensor may include.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Floats {
     pub(crate) may_be_nan: bool,
@@ -40,7 +40,7 @@ impl Floats {
         values.into_iter().map(of_one).fold(Self::FINITE, Self::either)
     }
 
-    /// A tensor in the file; nothing is known if it is in another file or not of FP32.
+    /// Facts about a tensor stored in the file. Nothing is known if its data is in an external file or is not FP32.
     pub(crate) fn of_tensor(tensor: &TensorProto) -> Self {
         if tensor.data_type != Some(DataType::FLOAT) || !tensor.external_data.is_empty() {
             return Self::UNKNOWN;
@@ -55,7 +55,7 @@ impl Floats {
         }
     }
 
-    /// What is known of a value that comes from either.
+    /// Facts that hold for both.
     pub(crate) fn either(self, other: Self) -> Self {
         Self {
             may_be_nan: self.may_be_nan || other.may_be_nan,
@@ -64,12 +64,12 @@ impl Floats {
     }
 }
 
-/// What the floats that a node computes may be, from inputs that hold nothing for which the node has a guard.
+/// Special values that the outputs of a node may include, if its inputs contain none of the data that its guards reject.
 pub(crate) fn floats(node: &NodeProto, inputs: &[Option<Fact>]) -> Floats {
     let given = inputs.iter().flatten().filter(|fact| fact.holds_floats());
     let inherited = given.fold(Floats::FINITE, |all, fact| all.either(fact.floats));
     match node.op_type.as_deref().unwrap_or_default() {
-        // Integers become finite floats.
+        // `Cast` turns integers into finite floats.
         "Abs" | "Cast" | "CastLike" | "Clip" | "Concat" | "DepthToSpace" | "Dropout" | "Expand"
         | "Flatten" | "Gather" | "GatherElements" | "GatherND" | "GlobalMaxPool" | "Identity" | "Max"
         | "MaxPool" | "Min" | "Neg" | "Pad" | "ReduceMax" | "ReduceMin" | "Relu" | "Reshape"
@@ -79,7 +79,7 @@ pub(crate) fn floats(node: &NodeProto, inputs: &[Option<Fact>]) -> Floats {
             may_be_infinite: false,
             ..inherited
         },
-        // The difference from an infinite maximum is NaN.
+        // Subtracting an infinite maximum yields NaN.
         "Softmax" => Floats {
             may_be_nan: inherited.may_be_nan || inherited.may_be_infinite,
             may_be_infinite: false,

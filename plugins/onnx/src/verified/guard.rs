@@ -1,4 +1,4 @@
-//! Data that an operator is not verified for, and that only a run can find: a guard watches an input of a node for it.
+//! Guards: checks at run time for data for which an operator is not verified. A guard checks one input of one node.
 
 use std::fmt;
 
@@ -8,29 +8,29 @@ use super::attributes::Attributes;
 use super::fact::Fact;
 use super::table::Unusual;
 
-/// An input of a node that must not hold certain data.
+/// An input of a node that must not contain certain data.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Guard {
-    /// The subgraphs around the node, outermost first: the index of a node in its graph, and the attribute that holds the graph.
+    /// The enclosing subgraphs, outermost first: the index of a node in its graph, and the attribute that holds the subgraph.
     pub(crate) path: Vec<(usize, String)>,
     /// Index of the node in its graph.
     pub(crate) node_index: usize,
-    /// The node in words.
+    /// Description of the node for messages.
     pub(crate) node: String,
     /// Name of the input.
     pub(crate) value: String,
     pub(crate) condition: Condition,
 }
 
-/// What an input must not hold.
+/// Data that an input must not contain.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Condition {
     Nan,
-    /// Infinities, and what cannot be told from them cheaply: NaN, and numbers the sum of whose squares overflows.
+    /// Infinities, and values that cannot be distinguished from them cheaply: NaN, and values whose sum of squares overflows.
     Infinite,
     /// A dimension of size 0.
     Empty,
-    /// A number outside of a range of integers, ends included, after its fraction is dropped; or NaN.
+    /// NaN, or a number that is outside an inclusive range of integers after truncation.
     Outside(i32, i32),
 }
 
@@ -52,7 +52,8 @@ impl fmt::Display for Guard {
     }
 }
 
-/// What an input of a node may hold although it must not, if the operator is verified without some data.
+/// Conditions that an input may meet although the operator is not verified for them. `without` is the data for which the operator
+/// is not verified.
 pub(super) fn conditions<'a>(
     node: &NodeProto,
     inputs: &[Option<Fact>],
@@ -79,7 +80,8 @@ pub(super) fn conditions<'a>(
     unverified.chain(conversion(node, inputs, position)).collect()
 }
 
-/// The standard does not define the conversion of a float to an integer that cannot hold it, and the runtimes differ.
+/// The condition for a conversion from float to integer. The standard does not define the result if the integer type cannot
+/// represent the number, and runtimes differ.
 fn conversion(node: &NodeProto, inputs: &[Option<Fact>], position: usize) -> Option<Condition> {
     let fact = |index: usize| inputs.get(index).and_then(Option::as_ref);
     let target = match node.op_type.as_deref().unwrap_or_default() {

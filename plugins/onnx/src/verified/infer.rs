@@ -1,4 +1,4 @@
-//! Infers datatypes, shapes and bounds of the outputs of a node. Outputs of unknown operators are unknown.
+//! Infers the datatypes, shapes and bounds of a node's outputs. Nothing is inferred for unknown operators.
 
 use rten_onnx::onnx::{DataType, NodeProto};
 
@@ -7,7 +7,7 @@ use super::fact::{Bounds, Fact};
 use super::integers;
 use super::shapes::{Shape, shapes};
 
-/// The inputs of a node, and its attributes.
+/// A node during inference: its operator, attributes and inputs.
 pub(super) struct Site<'a> {
     pub(super) operator: &'a str,
     pub(super) attributes: Attributes<'a>,
@@ -32,7 +32,7 @@ impl Site<'_> {
         self.input(index)?.datatype
     }
 
-    /// The attribute, or the constant input that replaced it in a later version.
+    /// The attribute, or the constant input that replaced it in later opsets.
     pub(super) fn list(&self, attribute: &str, index: usize) -> Option<Vec<i64>> {
         match self.attributes.ints(attribute) {
             Some(list) => Some(list.to_vec()),
@@ -40,13 +40,13 @@ impl Site<'_> {
         }
     }
 
-    /// The axis that an attribute names, among the dimensions of the first input.
+    /// Index of the dimension of the first input that the attribute `axis` selects.
     pub(super) fn axis(&self, default: i64) -> Option<usize> {
         axis(self.attributes.int_or("axis", default), self.rank(0)?)
     }
 }
 
-/// Facts of a node's outputs.
+/// Facts about the outputs of a node.
 pub(crate) fn infer(node: &NodeProto, inputs: &[Option<Fact>]) -> Vec<Fact> {
     let site = Site {
         operator: node.op_type.as_deref().unwrap_or_default(),
@@ -62,7 +62,7 @@ pub(crate) fn infer(node: &NodeProto, inputs: &[Option<Fact>]) -> Vec<Fact> {
         let shape = shape.map(|shape| shape.into_iter().map(Bounds::as_size).collect());
         let mut fact = Fact::new(datatype, shape);
         fact.integers = integers::integers(&site, index, &fact);
-        // Constants are folded: what is computed from them alone is as good as in the file.
+        // The runtime folds constants, so a result of constants only is also a constant.
         fact.constant = constant;
         fact
     });

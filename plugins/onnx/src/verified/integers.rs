@@ -1,5 +1,5 @@
-//! Bounds of integers that a node computes. The embedded runtime computes with 32 bits, so integers that ONNX computes with 64
-//! bits must stay within 32.
+//! Bounds of the integers that a node computes. The embedded runtime computes integers with 32 bits, so those that ONNX computes
+//! with 64 bits must fit in 32.
 
 use rten_onnx::onnx::DataType;
 
@@ -7,8 +7,8 @@ use super::attributes::axis;
 use super::fact::{Bounds, Fact, Integers, count, datatype_bounds};
 use super::infer::Site;
 
-/// Integers of an output whose datatype and shape are known as far as they can be; `None` if it has other elements, or if nothing is
-/// known about them.
+/// Bounds of the integers of an output, whose datatype and shape have been inferred as far as possible; `None` if the elements
+/// are not integers, or if nothing is known about them.
 pub(super) fn integers(site: &Site<'_>, output: usize, fact: &Fact) -> Option<Integers> {
     let datatype = fact.datatype?;
     let limits = datatype_bounds(datatype);
@@ -21,7 +21,7 @@ pub(super) fn integers(site: &Site<'_>, output: usize, fact: &Fact) -> Option<In
     if datatype == DataType::INT64 {
         return found;
     }
-    // The standard computes INT32 with 32 bits as well, so a value that does not fit is the same in both.
+    // ONNX also computes INT32 with 32 bits, so values that overflow are the same in both runtimes.
     Some(
         found
             .filter(|found| found.all.fits_32_bits())
@@ -40,7 +40,7 @@ fn computed(site: &Site<'_>, output: usize, fact: &Fact) -> Option<Integers> {
         "Identity" => same(),
         "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" => {
             let integers = same()?;
-            // The order of the elements does not change.
+            // These operators preserve the order of elements.
             let short = fact.rank().is_some_and(|rank| rank <= 1);
             Some(Integers {
                 each: integers.each.filter(|_| short),
@@ -124,7 +124,7 @@ fn computed(site: &Site<'_>, output: usize, fact: &Fact) -> Option<Integers> {
         "ReduceSum" => within(input(0)?.times(reduced_count(site))),
         "ReduceMax" | "ReduceMin" => within(input(0)?),
         "ReduceMean" => {
-            // The runtime adds first.
+            // The runtime computes the sum first.
             let sum = input(0)?.times(reduced_count(site));
             within(if sum.fits_32_bits() { input(0)? } else { sum })
         }
@@ -145,7 +145,7 @@ fn axis_of(position: i64, rank: usize) -> Option<usize> {
     axis(position, rank)
 }
 
-/// The dimensions of the first input that `Shape` answers.
+/// Range of the dimensions of the first input that `Shape` returns.
 pub(super) fn shape_range(site: &Site<'_>, rank: usize) -> std::ops::Range<usize> {
     let clamp = |position: i64| {
         let rank = rank as i64;
@@ -181,10 +181,10 @@ fn gathered(site: &Site<'_>) -> Option<Integers> {
     })
 }
 
-/// What a `Slice` keeps of an axis: its indices, if they are known.
+/// Indices of an axis that a `Slice` keeps, if they are known.
 type KeptIndices = Option<Vec<usize>>;
 
-/// The axes that a `Slice` cuts, and what it keeps of each.
+/// The axes that a `Slice` affects, and the indices it keeps of each.
 pub(super) fn slice_ranges(site: &Site<'_>) -> Option<(Vec<usize>, Vec<KeptIndices>)> {
     let shape = site.shape(0)?;
     let starts = site.list("starts", 1);
@@ -287,12 +287,12 @@ fn cast(site: &Site<'_>, fact: &Fact) -> Option<Integers> {
                 all: input.bounds(),
             })
         }
-        // The standard leaves it undefined what a number becomes that does not fit.
+        // The standard does not define the result of converting a number that does not fit.
         _ => Some(Integers::within(Bounds::I32)),
     }
 }
 
-/// Applies a function to two tensors; to each pair of elements if they are followed.
+/// Applies an elementwise function to the bounds of two tensors, per element if both are tracked per element.
 fn element_by_element(site: &Site<'_>, function: impl Fn(Bounds, Bounds) -> Bounds) -> Option<Integers> {
     let (a, b) = (site.input(0)?, site.input(1)?);
     let each = |fact: &Fact| fact.integers.as_ref().and_then(|integers| integers.each.clone());
@@ -333,7 +333,7 @@ fn clip(site: &Site<'_>) -> Option<Integers> {
     Some(Integers::within(bounds))
 }
 
-/// The axes over which a reduction reduces, if they are known.
+/// Axes of a reduction, if they are known.
 pub(super) fn reduced_axes(site: &Site<'_>) -> Option<Vec<usize>> {
     let rank = site.rank(0)?;
     let all = || (0..rank).collect();
@@ -349,7 +349,7 @@ pub(super) fn reduced_axes(site: &Site<'_>) -> Option<Vec<usize>> {
     axes.iter().map(|position| axis_of(*position, rank)).collect()
 }
 
-/// Bounds of the number of elements that a reduction makes one of.
+/// Bounds of the number of elements that a reduction combines into one.
 fn reduced_count(site: &Site<'_>) -> Bounds {
     let shape = site.shape(0);
     match (shape, reduced_axes(site)) {

@@ -1,8 +1,9 @@
-//! Decides whether the embedded runtime may run a model: only if every node has been verified.
+//! Decides whether the embedded runtime may run a model, which requires that every node has been verified.
 //!
-//! `table.json` records for each operator which versions, attributes, datatypes and ranks gave the results of ONNX Runtime in
-//! comparisons with edge values. A node outside the table is rejected, and so are INT64 values that may exceed 32 bits, which is
-//! what the runtime computes with. The functions here are pure: they read a parsed file and report what they found.
+//! `table.json` lists, for each operator, the versions, attributes, datatypes and ranks whose results matched those of ONNX
+//! Runtime in comparisons on edge cases. A node that the table does not cover is rejected, as are INT64 values that may exceed 32
+//! bits, the width in which the runtime computes. The functions here are pure: they read a parsed model and report what they
+//! find.
 
 mod attributes;
 mod fact;
@@ -28,7 +29,8 @@ pub(crate) use self::table::Table;
 pub use self::walk::NodeFeatures;
 use self::walk::Walk;
 
-/// Sizes that an open dimension of an input may have, largest first. The first with which no integer exceeds 32 bits is the limit.
+/// Candidates for the maximum size of a dynamic dimension of an input, in descending order. The first for which no integer can
+/// exceed 32 bits becomes the limit.
 const MAX_DIMENSIONS: [i64; 7] = [
     i32::MAX as i64,
     1 << 24,
@@ -39,15 +41,15 @@ const MAX_DIMENSIONS: [i64; 7] = [
     1 << 12,
 ];
 
-/// How many reasons an error names.
+/// Maximum number of reasons in an error message.
 const MAX_REASONS: usize = 3;
 
-/// What a verified model may compute with.
+/// Conditions under which the results of a model are verified.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Limits {
-    /// Maximum size of a dimension of an input; with a larger one, integers could exceed 32 bits.
+    /// Maximum size of an input dimension. With a larger one, integers could exceed 32 bits.
     pub(crate) max_dimension: usize,
-    /// What must be watched for during a run.
+    /// Checks of intermediate values that each run must perform.
     pub(crate) guards: Vec<Guard>,
 }
 
@@ -58,7 +60,7 @@ impl Limits {
     };
 }
 
-/// Why a model is rejected.
+/// A reason for which a model is rejected.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Reason {
     operator: String,
@@ -73,7 +75,7 @@ enum Problem {
     Features(Vec<Feature>),
     Range(Bounds),
     Precision,
-    /// An iteration of a loop may hold data for which the operator is not verified. Guards do not watch loops.
+    /// An iteration of a loop may process data for which the operator is not verified. Guards do not cover loop bodies.
     Unwatched(Condition),
     Declared(String),
 }
@@ -111,7 +113,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A feature in words: `attribute mode "cubic"`.
+/// Describes a feature, as in `attribute mode "cubic"`.
 fn feature_text((name, value): &Feature) -> String {
     match value.as_str() {
         "absent" => format!("no {name}"),
@@ -119,7 +121,7 @@ fn feature_text((name, value): &Feature) -> String {
     }
 }
 
-/// Describes reasons, with the fix.
+/// Error message that lists the reasons and suggests a fix.
 pub(crate) fn explain(reasons: &[Reason]) -> String {
     let mut texts: Vec<_> = reasons.iter().map(Reason::to_string).collect();
     texts.dedup();
@@ -137,15 +139,15 @@ pub(crate) fn explain(reasons: &[Reason]) -> String {
 /// Decides whether the embedded runtime may run a model.
 ///
 /// # Errors
-/// All reasons against it.
+/// All reasons for which the model is rejected.
 pub(crate) fn check(model: &ModelProto) -> Result<Limits, Vec<Reason>> {
     check_against(model, &TABLE)
 }
 
-/// Decides the same with another table.
+/// Like [`check`], with a different table.
 ///
 /// # Errors
-/// All reasons against it.
+/// All reasons for which the model is rejected.
 pub(crate) fn check_against(model: &ModelProto, table: &Table) -> Result<Limits, Vec<Reason>> {
     let mut reasons = Vec::new();
     for max_dimension in MAX_DIMENSIONS {
@@ -160,7 +162,7 @@ pub(crate) fn check_against(model: &ModelProto, table: &Table) -> Result<Limits,
             });
         }
         reasons = walk.reasons;
-        // Smaller dimensions help against large integers alone.
+        // Smaller dimensions only help if integers are too large.
         if reasons
             .iter()
             .any(|reason| !matches!(reason.problem, Problem::Range(_)))
@@ -171,8 +173,8 @@ pub(crate) fn check_against(model: &ModelProto, table: &Table) -> Result<Limits,
     Err(reasons)
 }
 
-/// The features of all nodes, from which the table is derived, and for each output whether a BOOL in it may be true as another integer
-/// than 1.
+/// Features of all nodes, from which the table is generated, and for each output whether its BOOL elements may represent true as
+/// an integer other than 1.
 pub(crate) fn describe(model: &ModelProto) -> (Vec<NodeFeatures>, Vec<bool>) {
     let mut walk = Walk::new(model, &TABLE, i64::from(i32::MAX));
     if let Some(graph) = &model.graph {

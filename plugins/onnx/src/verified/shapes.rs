@@ -7,7 +7,7 @@ use super::{integers, windows};
 
 pub(super) type Shape = Vec<Bounds>;
 
-/// The shape of each output, as far as it is known.
+/// Shape of each output; `None` if it is unknown.
 pub(super) fn shapes(site: &Site<'_>) -> Vec<Option<Shape>> {
     let attributes = site.attributes;
     let same = || site.shape(0).cloned();
@@ -107,7 +107,7 @@ pub(super) fn shapes(site: &Site<'_>) -> Vec<Option<Shape>> {
     }
 }
 
-/// Bounds of the dimensions that a vector of integers gives, as far as its length is known.
+/// Bounds of the dimensions that a shape tensor (a vector of integers) gives, if its length is known.
 fn dims_of(shape: Option<&Fact>) -> Option<Shape> {
     let shape = shape?;
     if let Some(each) = shape.integers.as_ref().and_then(|integers| integers.each.clone()) {
@@ -143,7 +143,7 @@ fn broadcast_two(a: &[Bounds], b: &[Bounds]) -> Shape {
         .map(|index| match (dim(a, index), dim(b, index)) {
             (a, b) if a.value() == Some(1) => b,
             (a, b) if b.value() == Some(1) => a,
-            // Equal, or one of them is 1.
+            // The sizes are equal, or one of them is 1.
             (a, b) if a.value().is_some_and(|size| size > 1) || b.value().is_none() && a.low > 1 => a,
             (_, b) if b.value().is_some_and(|size| size > 1) => b,
             (a, b) => a.union(b),
@@ -187,7 +187,7 @@ fn reshape(site: &Site<'_>) -> Option<Shape> {
             _ => *dim,
         });
     }
-    // One dimension is what is left of the others.
+    // A target dimension of -1 is inferred from the number of elements and the other dimensions.
     let open = target.iter().position(|dim| dim.value() == Some(-1));
     if let Some(open) = open {
         let rest: Shape = (0..shape.len())
@@ -226,7 +226,7 @@ fn squeeze(site: &Site<'_>) -> Option<Shape> {
         (Some(axes), _) => axes.to_vec(),
         (None, Some(axes)) => axes.values()?,
         (None, None) => {
-            // Which dimensions are 1 must be known.
+            // The rank of the result depends on which dimensions are 1, so this must be known for each.
             let known = shape.iter().all(|dim| dim.value().is_some() || dim.low > 1);
             return known.then(|| {
                 shape
@@ -432,7 +432,7 @@ fn recurrent(site: &Site<'_>) -> Vec<Option<Shape>> {
     vec![Some(vec![length, directions, batch, hidden]), last.clone(), last]
 }
 
-/// Rank of the result of an Einsum with an explicit output without an ellipsis.
+/// Rank of the result of an `Einsum`; `None` if the output is implicit or contains an ellipsis.
 fn einsum_rank(site: &Site<'_>) -> Option<usize> {
     let (_, output) = site.attributes.text("equation")?.split_once("->")?;
     let output = output.trim();

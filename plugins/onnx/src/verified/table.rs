@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use super::features::Feature;
 
-/// The table in this build.
+/// The table compiled into this build.
 pub(crate) static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    // Tests would fail with a damaged table; an empty one rejects every model.
+    // Tests catch a malformed table. An empty table rejects every model.
     Table::parse(include_str!("table.json")).unwrap_or_default()
 });
 
@@ -17,7 +17,7 @@ pub(crate) static TABLE: LazyLock<Table> = LazyLock::new(|| {
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Table {
     operators: BTreeMap<String, Vec<Class>>,
-    /// Why an operator is not verified, by its qualified name, if there is more to say than that.
+    /// Why an operator is not verified, by its qualified name, for operators with a specific reason.
     #[serde(default)]
     rejected: BTreeMap<String, String>,
 }
@@ -25,40 +25,38 @@ pub(crate) struct Table {
 /// A class of nodes of one operator that were verified together.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Class {
-    /// First and last version of the operator set.
+    /// First and last version of the operator set, inclusive.
     opset: (i64, i64),
-    /// The values of each feature; a node must not have other features.
+    /// Allowed values of each feature. A node must not have any other features.
     features: HashMap<String, BTreeSet<String>>,
-    /// Data with which the results differ.
+    /// Data for which the results differ from those of ONNX Runtime.
     #[serde(default)]
     without: BTreeSet<Unusual>,
 }
 
-/// Data that the plugin can keep from a model.
+/// Unusual data, which the plugin can detect and keep from an operator.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Unusual {
-    /// Not a number.
     Nan,
-    /// Positive or negative infinity.
     Infinite,
     /// A dimension of size 0.
     Empty,
 }
 
-/// In a table, the value of a feature that a node may lack.
+/// Entry in the table for a feature that a node may lack.
 const ABSENT: &str = "absent";
 
-/// In a table, the value of a feature that may have any value, even an unknown one.
+/// Entry in the table for a feature that may have any value, including an unknown one.
 const ANY: &str = "any";
 
-/// Why a node is outside the table.
+/// Why the table does not cover a node.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outside {
-    /// Has the reason, if it is known.
+    /// The operator is not verified, with the reason if there is a specific one.
     Operator(Option<String>),
     Opset(i64),
-    /// In the class that comes closest.
+    /// The features that the closest class does not allow.
     Features(Vec<Feature>),
 }
 
@@ -67,7 +65,7 @@ impl Table {
         plugin_sdk::serde_json::from_str(text)
     }
 
-    /// Looks up a node by its operator's qualified name. Returns the data that must be kept from it.
+    /// Looks up a node by its operator's qualified name. Returns the kinds of data for which the node is not verified.
     pub(crate) fn verify(
         &self,
         operator: &str,
@@ -104,7 +102,7 @@ impl Table {
 }
 
 impl Class {
-    /// The features of a node that this class lacks.
+    /// Features of a node that this class does not allow, and required features that the node lacks.
     fn unverified(&self, features: &[Feature]) -> Vec<Feature> {
         let allows = |(name, value): &Feature| {
             let allowed = self.features.get(name);

@@ -1,4 +1,4 @@
-//! Follows a graph in the order in which it runs, and checks each node.
+//! Visits the nodes of a graph in execution order and checks each one.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,40 +13,39 @@ use super::infer::infer;
 use super::table::{Outside, Table, Unusual};
 use super::{Problem, Reason};
 
-/// Operators that move integers without computing with them, so a constant beyond 32 bits can pass through.
+/// Operators that move integers without computing with them, so constants that exceed 32 bits can pass through.
 const MOVING: [&str; 6] = ["Concat", "Gather", "Identity", "Reshape", "Squeeze", "Unsqueeze"];
 
-/// A node with what its verification depends on.
+/// A node with the properties that its verification depends on.
 #[derive(Debug)]
 pub struct NodeFeatures {
-    /// The operator, with its domain unless that is the default.
+    /// The operator, qualified by its domain unless it is in the default domain.
     pub operator: String,
     /// Version of the operator set.
     pub opset: i64,
-    /// Names and values.
     pub features: Vec<Feature>,
 }
 
 type Scope = HashMap<String, Fact>;
 
-/// A walk through a model.
+/// State of the traversal of a model.
 pub(super) struct Walk<'a> {
     table: &'a Table,
     opsets: HashMap<&'a str, i64>,
-    /// Largest size of an open dimension of an input.
+    /// Maximum size of a dynamic dimension of an input.
     max_dimension: i64,
     pub(super) reasons: Vec<Reason>,
     pub(super) guards: Vec<Guard>,
-    /// The subgraphs around the node that is looked at, as in a guard.
+    /// The subgraphs that enclose the current node, in the form of [`Guard::path`].
     path: Vec<(usize, String)>,
-    /// Whether one of them is the body of a loop.
+    /// Whether one of the enclosing subgraphs is a loop body.
     within_loop: bool,
     pub(super) nodes: Vec<NodeFeatures>,
-    /// For each output of the model, whether a BOOL may be true as another integer than 1.
+    /// For each output of the model, whether its BOOL elements may represent true as an integer other than 1.
     pub(super) loose: Vec<bool>,
 }
 
-/// The default domain has two names.
+/// Normalizes the name of a domain: the default domain has two names.
 fn domain(name: Option<&str>) -> &str {
     match name {
         None | Some("ai.onnx") => "",
@@ -77,7 +76,7 @@ impl<'a> Walk<'a> {
     pub(super) fn model(&mut self, graph: &GraphProto) {
         let inputs = graph.input.iter().map(|value| {
             let fact = Fact::declared(value, self.max_dimension);
-            // The plugin rejects items with other values.
+            // The plugin rejects items with values outside this range.
             let integers = fact.datatype == Some(DataType::INT64);
             fact.with_integers(integers.then_some(Integers::within(Bounds::I32)))
         });
@@ -110,7 +109,7 @@ impl<'a> Walk<'a> {
         });
     }
 
-    /// Facts of the outputs of a graph in the scope of another.
+    /// Facts about the outputs of a graph, which can refer to values of the `outer` scope.
     fn graph(&mut self, graph: &GraphProto, outer: &Scope, inputs: Vec<Fact>) -> Vec<Fact> {
         let mut scope = outer.clone();
         for (value, fact) in graph.input.iter().zip(inputs) {
@@ -151,7 +150,8 @@ impl<'a> Walk<'a> {
         self.reject(operator, name, problem);
     }
 
-    /// Has the inputs of a node watched for data that it is not verified for. What follows is computed without such data.
+    /// Adds guards for the data for which a node is not verified. Downstream analysis can then assume that such data does not
+    /// occur.
     fn guard(
         &mut self,
         index: usize,
@@ -186,7 +186,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Facts of the outputs of a node.
+    /// Facts about the outputs of a node.
     fn node(&mut self, index: usize, node: &NodeProto, scope: &mut Scope) -> Vec<Fact> {
         let domain = domain(node.domain.as_deref());
         let operator = node.op_type.as_deref().unwrap_or_default();
@@ -239,13 +239,12 @@ impl<'a> Walk<'a> {
         outputs
     }
 
-    /// Rejects INT64 that may leave 32 bits.
+    /// Rejects INT64 values that may exceed 32 bits.
     fn check_integers(&mut self, node: &NodeProto, inputs: &[Option<Fact>], outputs: &[Fact]) {
         let operator = node.op_type.as_deref().unwrap_or_default();
         let exceeds = |fact: &Fact| fact.datatype == Some(DataType::INT64) && !fact.bounds().fits_32_bits();
         let moves = MOVING.contains(&operator);
-        // A slice to the end of a dimension is often written as one to the largest integer, which the runtime takes for the
-        // largest of 32 bits.
+        // A slice to the end of a dimension often has `i64::MAX` as its end, which the runtime saturates to `i32::MAX`.
         let allows = |index: usize| moves || operator == "Slice" && (index == 1 || index == 2);
         let excess = |fact: &Fact| Problem::Range(fact.bounds());
         let consumed = inputs.iter().enumerate().find_map(|(index, input)| {
@@ -302,11 +301,11 @@ impl<'a> Walk<'a> {
         facts.extend(initial.map(|initial| {
             let int64 = initial.datatype == Some(DataType::INT64);
             Fact {
-                // Another iteration may have other sizes.
+                // Sizes may change between iterations.
                 shape: initial.shape.map(|shape| vec![Bounds::SIZE; shape.len()]),
                 integers: int64.then_some(Integers::within(Bounds::I32)),
                 constant: false,
-                // What an iteration computes is the input of the next one.
+                // Each iteration's results are the inputs of the next.
                 floats: Floats::default(),
                 ..initial
             }
@@ -337,7 +336,7 @@ impl<'a> Walk<'a> {
                         ..fact
                     },
                 ),
-                // The outputs of all iterations are stacked.
+                // Scan outputs of all iterations are stacked.
                 Some(ref shape) => {
                     let stacked = std::iter::once(Bounds::SIZE)
                         .chain(shape.iter().copied())
@@ -358,7 +357,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The operator of a node, and its name, or that of its first output if it has none.
+/// Operator and name of a node. The name defaults to that of its first output.
 fn names(node: &NodeProto) -> (&str, &str) {
     let name = node.name.as_deref().filter(|name| !name.is_empty());
     let name = name.or(node.output.first().map(String::as_str));
@@ -368,7 +367,7 @@ fn names(node: &NodeProto) -> (&str, &str) {
     )
 }
 
-/// What is known of a value that is one or the other.
+/// Facts that hold for both values.
 fn either(a: &Fact, b: &Fact) -> Fact {
     let shape = match (&a.shape, &b.shape) {
         (Some(a), Some(b)) if a.len() == b.len() => Some(a.iter().zip(b).map(|(a, b)| a.union(*b)).collect()),
@@ -386,7 +385,7 @@ fn either(a: &Fact, b: &Fact) -> Fact {
     }
 }
 
-/// The value of a `Constant`.
+/// Facts about the value of a `Constant` node.
 fn constant(node: &NodeProto) -> Fact {
     let attributes = Attributes::of(node);
     let vector = |length: usize| Some(vec![Bounds::exactly(length as i64)]);

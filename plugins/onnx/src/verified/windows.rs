@@ -1,10 +1,10 @@
-//! Shapes of what moving windows and resizing compute.
+//! Shapes of the results of convolution, pooling, resizing and grid sampling.
 
 use super::fact::{Bounds, Fact};
 use super::infer::Site;
 use super::shapes::Shape;
 
-/// The result of a convolution or of pooling, with bounds of the sizes of spatial dimensions.
+/// Shape of the result of a convolution or pooling, with bounds for the spatial dimensions.
 pub(super) fn window(site: &Site<'_>) -> Option<Shape> {
     let rank = site
         .rank(0)
@@ -32,7 +32,8 @@ pub(super) fn window(site: &Site<'_>) -> Option<Shape> {
     Some(shape)
 }
 
-/// A window has at most as many places as there are elements with their padding, and one more if sizes are rounded up.
+/// Upper bound of a spatial dimension: a window has at most as many positions as there are elements including padding, plus one
+/// if sizes are rounded up.
 fn smaller(site: &Site<'_>, index: usize, dim: Bounds) -> Bounds {
     let pads = site.attributes.ints("pads").unwrap_or_default();
     let pad = |index: usize| i128::from(pads.get(index).copied().unwrap_or_default().max(0));
@@ -40,7 +41,7 @@ fn smaller(site: &Site<'_>, index: usize, dim: Bounds) -> Bounds {
     Bounds::wide([0, padded])
 }
 
-/// The result of resizing.
+/// Shape of the result of resizing.
 pub(super) fn resized(site: &Site<'_>) -> Option<Shape> {
     let input = site.shape(0)?;
     let sizes = site.input(3).filter(|_| site.operator == "Resize");
@@ -49,11 +50,11 @@ pub(super) fn resized(site: &Site<'_>) -> Option<Shape> {
     {
         return Some(sizes);
     }
-    // Scales are floats, which are not followed.
+    // Scales are floats, whose values are not tracked.
     Some(input.iter().map(|_| Bounds::SIZE).collect())
 }
 
-/// The result of sampling at the places of a grid.
+/// Shape of the result of `GridSample`.
 pub(super) fn sampled(site: &Site<'_>) -> Option<Shape> {
     let rank = site.rank(0)?;
     let grid = site.input(1).and_then(|grid: &Fact| grid.shape.clone());
