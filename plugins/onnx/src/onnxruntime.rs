@@ -1,4 +1,4 @@
-//! ONNX Runtime, on the processor or on a GPU, from a shared library that the operator names or that is found on this machine.
+//! ONNX Runtime, on the CPU or a GPU, from a shared library that the operator names or that is found on this machine.
 
 mod environment;
 mod library;
@@ -22,7 +22,7 @@ use crate::settings::{OrtSettings, Provider};
 use crate::values::Held;
 use crate::verified::Limits;
 
-/// What ONNX Runtime can do.
+/// An open library of ONNX Runtime, with its execution providers.
 pub(crate) struct OnnxRuntime {
     opened: Opened,
     dispatches: Vec<ExecutionProviderDispatch>,
@@ -30,10 +30,10 @@ pub(crate) struct OnnxRuntime {
 }
 
 impl OnnxRuntime {
-    /// Opens the library that the settings name, whose paths start at `base_dir`, or else the first that is found.
+    /// Opens the library that the settings name, with paths relative to `base_dir`, or else the first that is found and usable.
     ///
     /// # Errors
-    /// There is none that can be used. The error blames a setting only if one names the library.
+    /// No library is usable. The error names a setting only if that setting names the library.
     pub(crate) fn new(settings: Option<&OrtSettings>, base_dir: &Path) -> Result<Self, LoadError> {
         let cpu = OrtSettings::default();
         let settings = settings.unwrap_or(&cpu);
@@ -57,7 +57,7 @@ impl OnnxRuntime {
         })
     }
 
-    /// Name and version, and what computes if it is not only the processor: `ONNX Runtime 1.32.0 (cuda, cpu)`.
+    /// Name and version, followed by the execution providers if it does not only use the CPU: `ONNX Runtime 1.32.0 (cuda, cpu)`.
     pub(crate) fn name(&self) -> String {
         let mut name = "ONNX Runtime".to_owned();
         if let Some(version) = library::version(&self.opened.library) {
@@ -156,10 +156,10 @@ impl Abilities for OnnxRuntime {
                 .map_err(|error| blame(&error))?
                 .with_intra_threads(threads)
                 .map_err(|error| blame(&error))?
-                // Threads that spin while there is no work take the processor from the rest of the server.
+                // Spinning threads would take CPU time from the rest of the server.
                 .with_intra_op_spinning(false)
                 .map_err(|error| blame(&error))?
-                // It would double the peak of memory, and gain nothing where shapes differ from batch to batch.
+                // Memory patterns would double peak memory, with no benefit if shapes differ from batch to batch.
                 .with_memory_pattern(false)
                 .map_err(|error| blame(&error))?
                 .with_execution_providers(&self.dispatches)
@@ -182,10 +182,10 @@ impl Abilities for OnnxRuntime {
     }
 }
 
-/// A session for each worker: a session computes one batch at a time.
+/// One session per worker, since a session computes one batch at a time.
 struct Sessions {
     sessions: Vec<Mutex<Session>>,
-    /// The inputs, all of which it needs.
+    /// Inputs of the model, all of which ONNX Runtime requires.
     inputs: Vec<Port>,
     helpers: Helpers,
 }
@@ -208,7 +208,7 @@ impl Runtime for Sessions {
 
 impl Sessions {
     fn compute(&self, inputs: &[Given<'_>], outputs: &[Port], worker: usize) -> ort::Result<Vec<Computed>> {
-        // What ONNX Runtime holds itself, in place of what the caller holds.
+        // Values that ONNX Runtime owns; it borrows the others from the caller.
         let own = |port: &Port| match port.sequence {
             true => ort_values::sequence(port, inputs, &self.helpers).map(Some),
             false => ort_values::narrowed(port, inputs, &self.helpers),
@@ -223,14 +223,14 @@ impl Sessions {
             lent.push((port.file_name.as_str(), value));
         }
         let mut names: Vec<_> = outputs.iter().map(|port| &*port.file_name).collect();
-        // The two parts of a map are one output.
+        // A map has two ports but is one output.
         names.dedup();
         let wanted = names
             .into_iter()
             .fold(OutputSelector::no_default(), OutputSelector::with);
         let options = RunOptions::new()?.with_outputs(wanted);
         let session = &self.sessions[worker % self.sessions.len()];
-        // A session is only used, so a panic elsewhere leaves nothing half done.
+        // A panic elsewhere cannot leave a session in an inconsistent state, so poisoning is ignored.
         let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
         let computed = session.run_with_options(lent, &options)?;
         let taken = outputs

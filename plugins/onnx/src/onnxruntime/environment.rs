@@ -1,4 +1,4 @@
-//! Opens the library of ONNX Runtime, and forwards what it logs to the server's log.
+//! Opens the library of ONNX Runtime and forwards its log messages to the server's log.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,14 +22,14 @@ pub(super) struct Opened {
 
 /// The library in use.
 ///
-/// ONNX Runtime allows one environment in a process, and this plugin has one library for all models that share its code. The
-/// server gives every model its own copy of the plugin, so two models may use different libraries there.
+/// ONNX Runtime allows one environment per process, so all models that share this copy of the plugin's code use one library. The
+/// server gives each model its own copy of the plugin, so models on the server may use different libraries.
 static OPENED: Mutex<Option<Opened>> = Mutex::new(None);
 
-/// Opens the first library that can be used. One that a setting names has to be usable; others may be passed over.
+/// Opens the first usable library. A library that a setting names must be usable; others are skipped with a warning.
 ///
 /// # Errors
-/// None can be used. The error blames a setting if one names the library.
+/// No library is usable. The error names a setting if that setting names the library.
 pub(super) fn open(candidates: &[Candidate]) -> Result<Opened, LoadError> {
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = &*opened {
@@ -84,25 +84,25 @@ fn open_one(library: &Path) -> Result<Environment, String> {
     if !library.is_file() {
         return Err("there is no such file".to_owned());
     }
-    // A library of this name need not be ONNX Runtime, and `ort` panics if what it finds there makes no sense.
+    // A library with this name may not be ONNX Runtime, and `ort` panics if it returns invalid data.
     let opened = catch_unwind(AssertUnwindSafe(|| ort::init_from(library)));
     let builder: EnvironmentBuilder = match opened {
         Ok(opened) => opened.map_err(|error| explain(&error, library))?,
         Err(_) => return Err("it is not a working library of ONNX Runtime".to_owned()),
     };
-    // Only the server reports, and only to its operator.
+    // Telemetry is off: only the server collects data, and only for its operator.
     let builder = builder.with_logger(Arc::new(forward)).with_telemetry(false);
     let built = catch_unwind(AssertUnwindSafe(|| builder.build()));
     let environment = match built {
         Ok(built) => built.map_err(|error| error.to_string())?,
         Err(_) => return Err("it is not a working library of ONNX Runtime".to_owned()),
     };
-    // What is not about a session; sessions have their own loggers.
+    // This level applies to messages outside of sessions, which have their own loggers.
     environment.set_log_level(log_level().max(LogLevel::Info));
     Ok(environment)
 }
 
-/// Why a library cannot be opened, and what to do about it.
+/// Explains why a library cannot be opened, and how to fix it.
 fn explain(error: &LoadDynamicError, library: &Path) -> String {
     match error {
         LoadDynamicError::BadVersion { version_str, .. } => format!(
@@ -117,7 +117,7 @@ fn explain(error: &LoadDynamicError, library: &Path) -> String {
     }
 }
 
-/// The messages of the dynamic linker start with the file that it could not open.
+/// Explains an error of the dynamic linker, whose messages start with the file that it could not open.
 fn explain_linker(message: &str, library: &Path) -> String {
     let Some((file, problem)) = message.split_once(": ") else {
         return message.to_owned();
@@ -140,9 +140,10 @@ fn explain_linker(message: &str, library: &Path) -> String {
     message.to_owned()
 }
 
-/// The loggers of the sessions of one model. While the sessions are made, each would repeat what the first has logged about the file.
+/// Loggers of the sessions of one model. While sessions are created, warnings and errors that an earlier session has already
+/// logged are suppressed.
 pub(super) struct SessionLoggers {
-    /// What was logged so far; `None` once all sessions are made.
+    /// Messages logged so far; `None` once all sessions are created.
     seen: Arc<Mutex<Option<HashSet<String>>>>,
 }
 
@@ -168,13 +169,13 @@ impl SessionLoggers {
         Arc::new(forward_once)
     }
 
-    /// All sessions are made.
+    /// Stops suppressing repeated messages. Called once all sessions are created.
     pub(super) fn finish(self) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
-/// What ONNX Runtime need not even write, since the server's log leaves it out.
+/// Minimum level at which ONNX Runtime logs; the server would discard messages below it.
 pub(super) fn log_level() -> LogLevel {
     match log::max_level() {
         LevelFilter::Off | LevelFilter::Error => LogLevel::Error,
@@ -184,14 +185,14 @@ pub(super) fn log_level() -> LogLevel {
     }
 }
 
-/// Writes what ONNX Runtime logs to the server's log.
+/// Forwards a log message of ONNX Runtime to the server's log.
 fn forward(level: LogLevel, _category: &str, _id: &str, location: &str, message: &str) {
     log::log!(target: "onnxruntime", server_level(level, location), "{message}");
 }
 
-/// ONNX Runtime calls much informational that is only of use to those who debug it.
+/// Maps a log level to the server's. Many messages that ONNX Runtime logs as informational are only useful for debugging.
 fn server_level(level: LogLevel, location: &str) -> Level {
-    // Where the failure of a run or a load is logged, although it is returned as well.
+    // Source files that log failures of runs or loads, which are returned as errors as well.
     const RETURNED: [&str; 2] = ["sequential_executor.cc", "inference_session.cc"];
     match level {
         LogLevel::Error | LogLevel::Fatal if RETURNED.iter().any(|file| location.contains(file)) => {

@@ -1,5 +1,5 @@
-//! Where the shared library of ONNX Runtime may be: in the environment's variables, in Python environments, and where the
-//! system keeps its libraries. Reads directories only; runs no interpreter and opens no library.
+//! Searches for the shared library of ONNX Runtime: in environment variables, Python environments and the system's library
+//! directories. Only reads files and directories; does not run an interpreter or open a library.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -7,30 +7,30 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the names of the library's files start with; a version may follow.
+/// Prefix of the library's file names, which may continue with a version.
 const NAME: &str = "libonnxruntime.so";
 
 /// A file that may be ONNX Runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) path: PathBuf,
-    /// What led to it, for people: a setting, a variable, a directory.
+    /// How it was found, for messages: a setting, a variable or a directory.
     pub(crate) origin: String,
-    /// The setting that names it, if one does.
+    /// Key of the setting that names it, if one does.
     pub(crate) key: Option<&'static str>,
 }
 
-/// What a search looks at apart from the settings.
+/// The environment that is searched, apart from the settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Surroundings {
-    /// The value of an environment variable.
+    /// Returns the value of an environment variable.
     variable: fn(&str) -> Option<OsString>,
     /// The root of the file system.
     root: PathBuf,
 }
 
 impl Surroundings {
-    /// Those of this process.
+    /// The environment of this process.
     pub(crate) fn of_this_process() -> Self {
         Self {
             variable: |name| std::env::var_os(name),
@@ -38,7 +38,7 @@ impl Surroundings {
         }
     }
 
-    /// The libraries that are there, in order of precedence.
+    /// The libraries that exist, in order of precedence.
     pub(crate) fn libraries(&self) -> Vec<Candidate> {
         let places = [self.in_variable(), self.in_pythons(), self.in_system()];
         let mut seen = HashSet::new();
@@ -54,13 +54,13 @@ impl Surroundings {
         (self.variable)(name).filter(|value| !value.is_empty())
     }
 
-    /// The variable that other programs use for the same purpose.
+    /// The environment variable that other programs use for the same purpose.
     fn in_variable(&self) -> Vec<Candidate> {
         const NAME: &str = "ORT_DYLIB_PATH";
         let Some(path) = self.value(NAME).map(PathBuf::from) else {
             return Vec::new();
         };
-        // A name without a directory is searched for among the system's libraries.
+        // A bare file name is searched for in the system's library directories.
         let paths = if path.components().count() > 1 {
             vec![path]
         } else {
@@ -78,7 +78,8 @@ impl Surroundings {
         paths.into_iter().map(found).collect()
     }
 
-    /// The active Python environment, the interpreter `python3` on the path, and the user's own packages.
+    /// Libraries in the active Python environment, the environment of the interpreter `python3` on the `PATH`, and the user's own
+    /// packages.
     fn in_pythons(&self) -> Vec<Candidate> {
         let active = ["VIRTUAL_ENV", "CONDA_PREFIX"]
             .into_iter()
@@ -106,7 +107,7 @@ impl Surroundings {
             .collect()
     }
 
-    /// `python3` as a shell finds it.
+    /// The first `python3` on the `PATH`.
     fn interpreter(&self) -> Option<PathBuf> {
         let path = self.value("PATH")?;
         std::env::split_paths(&path)
@@ -125,7 +126,7 @@ impl Surroundings {
         directories.filter_map(newest).collect()
     }
 
-    /// Where the dynamic linker looks, in its order.
+    /// The search path of the dynamic linker, in order.
     fn library_directories(&self) -> Vec<PathBuf> {
         let in_root = |directory: &str| self.root.join(directory.trim_start_matches('/'));
         let listed = self.value("LD_LIBRARY_PATH");
@@ -152,8 +153,7 @@ impl Surroundings {
     }
 }
 
-/// The library that `library` or `python` of the settings names: a Python environment is named by its directory or by its
-/// interpreter.
+/// The library in the Python environment that the setting `python` names, by its directory or its interpreter.
 pub(crate) fn in_python_setting(python: &Path) -> Option<PathBuf> {
     let prefixes = if python.is_file() {
         prefixes_of(python)
@@ -163,8 +163,8 @@ pub(crate) fn in_python_setting(python: &Path) -> Option<PathBuf> {
     prefixes.iter().find_map(|prefix| in_python(prefix))
 }
 
-/// The directories under which an interpreter finds its packages: that of the environment, and that of the installation
-/// behind it.
+/// Prefixes under which an interpreter finds its packages: that of the environment, and, if the environment includes the system's
+/// packages, that of the base installation.
 fn prefixes_of(interpreter: &Path) -> Vec<PathBuf> {
     let prefix = |interpreter: &Path| Some(interpreter.parent()?.parent()?.to_owned());
     let mut prefixes: Vec<PathBuf> = prefix(interpreter).into_iter().collect();
@@ -183,7 +183,7 @@ fn prefixes_of(interpreter: &Path) -> Vec<PathBuf> {
     prefixes
 }
 
-/// The library in the package onnxruntime, or onnxruntime-gpu, below that directory.
+/// The library in the package onnxruntime or onnxruntime-gpu, under a Python prefix.
 fn in_python(prefix: &Path) -> Option<PathBuf> {
     let libraries = ["lib", "lib64", "local/lib"].map(|library| prefix.join(library));
     libraries
@@ -201,7 +201,7 @@ fn newest_library(directory: &Path) -> Option<PathBuf> {
     libraries.min_by_key(|file| Reverse(version_of(file)))
 }
 
-/// The version in the name of a library, with links followed: `1.32.0` of `libonnxruntime.so.1.32.0`.
+/// Version in the file name of a library, after following links: `1.32.0` for `libonnxruntime.so.1.32.0`.
 pub(crate) fn version(library: &Path) -> Option<String> {
     let file = library.canonicalize().ok()?;
     let name = file.file_name()?.to_str()?;
@@ -220,7 +220,7 @@ fn is_named(path: &Path, is_right: impl Fn(&str) -> bool) -> bool {
         .is_some_and(is_right)
 }
 
-/// The files and directories in a directory, in order of their names; none if it cannot be read.
+/// Entries of a directory, sorted by name; empty if it cannot be read.
 fn entries(directory: &Path) -> Vec<PathBuf> {
     let mut entries: Vec<_> = fs::read_dir(directory)
         .into_iter()
@@ -287,7 +287,7 @@ mod tests {
         symlink(&local, &link).expect("a link can be made");
         let found = root.surroundings(|_| None).libraries();
         assert_eq!(version(&link).as_deref(), Some("1.20.0"));
-        // The link is another name of a library that was found before it.
+        // The link is an alias of a library that was already found.
         assert_eq!(paths(found), [newest, local]);
     }
 
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(in_python_setting(&root.0.join("venv")), Some(library.clone()));
         assert_eq!(in_python_setting(&interpreter), Some(library.clone()));
         fs::remove_file(&library).expect("it is there");
-        // Without a `pyvenv.cfg` the link is a name of the system's interpreter.
+        // Without a `pyvenv.cfg`, the link is an alias of the system's interpreter.
         assert_eq!(in_python_setting(&interpreter), Some(system));
         root.file(
             "venv/pyvenv.cfg",

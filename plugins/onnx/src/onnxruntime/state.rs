@@ -1,19 +1,19 @@
-//! Nodes whose results depend on earlier runs of the model.
+//! Detects nodes whose results depend on earlier runs of the model.
 
 use std::collections::HashSet;
 
 use rten_onnx::onnx::{GraphProto, NodeProto};
 
-/// The inputs of a batch normalization that hold its statistics: mean and variance.
+/// Inputs of `BatchNormalization` that hold its statistics: mean and variance.
 const STATISTICS: [usize; 2] = [3, 4];
 
-/// The name of a batch normalization in training mode whose statistics are in the file. ONNX Runtime overwrites them in place, and
-/// the next run starts from the new ones.
+/// Name of a `BatchNormalization` node in training mode whose statistics are constants. ONNX Runtime overwrites them in place,
+/// and the next run starts from the updated values.
 pub(super) fn updated_statistics(graph: &GraphProto) -> Option<&str> {
     in_graph(graph, &HashSet::new())
 }
 
-/// The same, for a graph within another that has these constants.
+/// Like [`updated_statistics`], for a graph whose enclosing graphs have the constants `outer`.
 fn in_graph<'g>(graph: &'g GraphProto, outer: &HashSet<&'g str>) -> Option<&'g str> {
     let mut constants = outer.clone();
     constants.extend(
@@ -37,7 +37,7 @@ fn in_graph<'g>(graph: &'g GraphProto, outer: &HashSet<&'g str>) -> Option<&'g s
         if let Some(found) = subgraphs.find_map(|graph| in_graph(graph, &constants)) {
             return Some(found);
         }
-        // What is computed from constants alone is computed once, at load.
+        // Results of constants only are computed once, at load.
         if node
             .input
             .iter()

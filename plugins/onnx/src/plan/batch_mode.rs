@@ -1,34 +1,35 @@
-//! How items become runs of a model, by the declared shapes and the setting `batch`. Pure; the trial can override it.
+//! Derives how a model runs the items of a task from the declared shapes and the setting `batch`. Pure; the trial can override
+//! the result.
 //!
-//! The rule: if all inputs share an open first dimension, it is taken for the batch, and the trial checks that. If all first
-//! dimensions are fixed to 1, items run one at a time, as rows of such a batch. In all other cases there is no dimension that
-//! could count items, so that an item is a whole request.
+//! If all inputs share a dynamic first dimension, it is assumed to be the batch dimension, which the trial verifies. If every
+//! first dimension is fixed to 1, items run one at a time, each as a batch of one. Otherwise there is no batch dimension, and an
+//! item is a whole request.
 
 use crate::network::{Dim, Port, shape_text};
 use crate::settings::BatchSetting;
 
-/// How the items of a task run.
+/// How the items of a task are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BatchMode {
-    /// Items are stacked: the first dimension of every tensor counts them.
+    /// Items are stacked along the first dimension of every tensor.
     Batched,
-    /// Items have no batch dimension, as if they were batched, but the model computes one at a time.
+    /// Items have no batch dimension, as with [`Batched`](Self::Batched), but the model computes one at a time.
     ItemByItem,
-    /// An item is a whole request, with exactly the tensors that the file declares.
+    /// An item is a whole request, whose tensors have exactly the declared shapes.
     Unbatched,
 }
 
-/// What the declared shapes say of a batch dimension.
+/// What the declared shapes reveal about a batch dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Declared {
     pub(crate) mode: BatchMode,
-    /// Why it is not [`BatchMode::Batched`].
+    /// Why the mode is not [`BatchMode::Batched`].
     pub(crate) reason: String,
-    /// Whether the names of the dimensions alone prove that every tensor has a batch dimension.
+    /// Whether the dimension names alone prove that every tensor has a batch dimension.
     pub(crate) certain: bool,
-    /// Name of the open first dimension, if it has one.
+    /// Name of the dynamic first dimension of the inputs, if there is one.
     pub(crate) name: String,
-    /// An output whose first dimension has another name, or is fixed, with that name or size.
+    /// An output whose first dimension has another name or a fixed size, with that name or size.
     pub(crate) renamed: Option<(String, String)>,
 }
 
@@ -43,7 +44,7 @@ impl Declared {
         }
     }
 
-    /// Why the open first dimension may count something else than items, by its name.
+    /// Why, judging by its name, the dynamic first dimension may count something other than items.
     pub(crate) fn why_not_items(&self) -> Option<String> {
         let name = &self.name;
         if self.looks_like_a_sequence() {
@@ -55,7 +56,7 @@ impl Declared {
         ))
     }
 
-    /// Whether the first dimension is named like the length of a sequence, rather than like a batch.
+    /// Whether the name of the first dimension suggests a sequence length rather than a batch.
     fn looks_like_a_sequence(&self) -> bool {
         const PARTS: [&str; 12] = [
             "seq", "time", "len", "step", "frame", "token", "node", "point", "edge", "atom", "num_", "word",
@@ -66,7 +67,7 @@ impl Declared {
     }
 }
 
-/// Reads the declared shapes under the setting `batch`.
+/// Derives the mode from the declared shapes and the setting `batch`.
 pub(crate) fn declared(inputs: &[Port], outputs: &[Port], setting: BatchSetting) -> Declared {
     if setting == BatchSetting::None {
         return Declared::unbatched("`batch` is \"none\"");
@@ -87,9 +88,9 @@ pub(crate) fn declared(inputs: &[Port], outputs: &[Port], setting: BatchSetting)
     }
 }
 
-/// The first output whose first dimension is fixed, or has a given name other than that of the batch.
+/// Finds the first output whose first dimension has a fixed size, or an explicit name other than that of the batch dimension.
 fn renamed(outputs: &[Port], batch: &str) -> Option<(String, String)> {
-    // PyTorch numbers unnamed dimensions, as in `Reshapeoutput_dim_0`.
+    // PyTorch generates names for unnamed dimensions, such as `Reshapeoutput_dim_0`.
     let is_given = |name: &str| is_meaningful(name) && !name.contains("_dim_");
     outputs.iter().find_map(|port| match port.dims.as_deref() {
         Some([Dim::Open(first), ..]) if first != batch && is_given(first) && is_given(batch) => {
@@ -100,7 +101,8 @@ fn renamed(outputs: &[Port], batch: &str) -> Option<(String, String)> {
     })
 }
 
-/// All inputs have a batch of 1. Outputs that have another first dimension, or one that may vary, do not have that batch.
+/// Result if all inputs have a batch dimension of 1. Outputs whose first dimension is not fixed to 1 do not have this batch
+/// dimension.
 fn fixed_to_one(outputs: &[Port]) -> Declared {
     let other = outputs.iter().find_map(|port| match port.dims.as_deref() {
         Some(dims) if dims.first() != Some(&Dim::Fixed(1)) => Some((port, dims)),
@@ -121,7 +123,7 @@ fn fixed_to_one(outputs: &[Port]) -> Declared {
     }
 }
 
-/// The first dimension that all inputs share, or why it cannot count items.
+/// The first dimension that all inputs share, or why it cannot be a batch dimension.
 fn first_dimension(inputs: &[Port]) -> Result<Dim, String> {
     let mut shared: Option<(&Port, &Dim)> = None;
     for port in inputs {
@@ -149,7 +151,7 @@ fn first_dimension(inputs: &[Port]) -> Result<Dim, String> {
                 (Dim::Open(one), Dim::Open(two))
                     if !is_meaningful(one) || !is_meaningful(two) || one == two =>
                 {
-                    // The name that says most.
+                    // Prefer a meaningful name.
                     if !is_meaningful(one) {
                         shared = Some((port, first));
                     }
@@ -179,8 +181,7 @@ fn first_dimension(inputs: &[Port]) -> Result<Dim, String> {
     Ok(first.clone())
 }
 
-/// Whether equal names mean equal sizes. Some exporters write a placeholder, or a number that counts dimensions, instead of a
-/// name.
+/// Whether equal dimension names imply equal sizes. Some exporters write placeholders or generated numbers instead of names.
 pub(crate) fn is_meaningful(name: &str) -> bool {
     let is_placeholder = matches!(
         name.to_lowercase().as_str(),
@@ -200,7 +201,7 @@ mod tests {
     use super::*;
     use crate::values::Held;
 
-    /// `"N,3,?"`; the empty string is a scalar, `"-"` has no declared shape.
+    /// A port with a shape such as `"N,3,?"`. The empty string stands for a scalar, and `"-"` for an undeclared shape.
     fn port(name: &str, shape: &str) -> Port {
         let dim = |dim: &str| dim.parse().map_or_else(|_| Dim::Open(dim.to_owned()), Dim::Fixed);
         let dims = match shape {

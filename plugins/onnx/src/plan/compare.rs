@@ -1,21 +1,22 @@
-//! Whether the rows that a model computes together are those that it computes alone. Pure.
+//! Compares the rows that a model computes in a batch with those that it computes individually. Pure.
 //!
-//! Runtimes choose their kernels by the size of a batch, which changes the order of sums, so fractions may differ by noise:
-//! about 1e-6 of the largest value in 32 bits, 1e-3 in 16. What depends on other items differs by far more: a scale of 8-bit
-//! integers over the batch by 1e-3 and more, a mean over it by the order of the values.
+//! Runtimes select kernels by batch size, which changes the order of summation, so floats may differ by rounding noise: about
+//! 1e-6 of the largest value with 32 bits, and 1e-3 with 16. A real dependence on other items causes far larger differences: an
+//! int8 quantization scale computed over the batch causes 1e-3 or more, and a mean over the batch causes differences on the order
+//! of the values.
 
 use crate::runtime::Computed;
 use crate::values::Values;
 
-/// Maximum difference, relative to the largest value of the row.
+/// Maximum difference, relative to the largest magnitude in the row.
 const TOLERANCE: f64 = 1e-4;
-/// As [`TOLERANCE`], if the model computes with 16 bits.
+/// Like [`TOLERANCE`], for models that compute with 16 bits.
 const HALF_TOLERANCE: f64 = 2e-2;
 
-/// How a row of a batch relates to the same item alone.
+/// How a row of a batch differs from the result for the same item alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Difference {
-    /// Equal, except for noise.
+    /// Equal up to rounding noise.
     None,
     /// The values differ.
     Values,
@@ -23,7 +24,8 @@ pub(super) enum Difference {
     Shape,
 }
 
-/// Compares row `row` of `together`, which has `count` rows, with `alone`, which has one.
+/// Compares row `row` of `together`, which has `count` rows, with `alone`, which has one. `half` selects the tolerance for 16
+/// bits.
 pub(super) fn compare(
     together: &Computed,
     row: usize,
@@ -50,7 +52,7 @@ pub(super) fn compare(
     }
 }
 
-/// NaN equals NaN, and infinities equal themselves.
+/// Treats NaN as equal to NaN, and an infinity as equal to itself.
 fn are_close(one: &[f64], other: &[f64], tolerance: f64) -> bool {
     let finite = other.iter().filter(|value| value.is_finite());
     let largest = finite.fold(0.0_f64, |largest, value| largest.max(value.abs()));
@@ -61,7 +63,7 @@ fn are_close(one: &[f64], other: &[f64], tolerance: f64) -> bool {
 }
 
 impl Values {
-    /// As 64-bit fractions; `None` for integers, flags and strings.
+    /// The values as `f64`; `None` for integers, booleans and strings.
     fn fractions(&self) -> Option<Vec<f64>> {
         Some(match self {
             Self::F64(values) => values.clone(),

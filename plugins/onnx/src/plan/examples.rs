@@ -1,5 +1,5 @@
-//! Examples: from the settings, or from the item that the trial computed, to the JSON of the documentation and the warm-up;
-//! and from that JSON to items for the trial.
+//! Converts examples: from the settings, or from the item that the trial computed, to JSON for the documentation and the warm-up,
+//! and from JSON to items for the trial.
 
 use std::fs;
 
@@ -13,11 +13,11 @@ use super::{Keys, Plan, Slot, Tried, texts};
 use crate::task::{Origin, Sample, SampleTensor};
 use crate::values::{Held, Values};
 
-/// Maximum size of an example that is made up, in elements: a larger one would fill the documentation with numbers.
+/// Maximum number of elements of a generated example. A larger one would clutter the documentation.
 const EXAMPLE_ELEMENTS: usize = 256;
 
 impl Plan {
-    /// The examples of the settings, with the content of image files in place of their paths.
+    /// Examples from the settings, with paths of image files replaced by the content of the files.
     pub(super) fn read_examples(
         &self,
         written: Option<&[Json]>,
@@ -43,7 +43,7 @@ impl Plan {
             .transpose()
     }
 
-    /// The examples that can be read as items. Others are left to the server, which reads more forms.
+    /// Examples that can be converted to items. The server parses the others, since it accepts more formats.
     pub(super) fn samples(&self, examples: &[Json]) -> Vec<Sample> {
         examples
             .iter()
@@ -85,7 +85,7 @@ impl Plan {
         ))
     }
 
-    /// An example of what the task takes: a plain image, or the item that the trial computed, if it is small.
+    /// A generated example of an item: a black image, an example text, or the item that the trial computed, if it is small.
     pub(crate) fn made_up_example(&self, tried: &Tried) -> Option<Json> {
         let sample = tried.sample()?;
         if let Some(images) = &self.images {
@@ -96,7 +96,7 @@ impl Plan {
         }
         let elements: usize = sample.0.iter().map(|tensor| tensor.values.len()).sum();
         let is_empty = sample.0.iter().any(|tensor| tensor.values.len() == 0);
-        // Nested lists do not show the dimensions of a tensor without elements.
+        // Nested lists cannot represent the shape of an empty tensor.
         if elements > EXAMPLE_ELEMENTS || is_empty || sample.0.is_empty() {
             return None;
         }
@@ -112,7 +112,7 @@ impl Plan {
             };
             let mut elements = to_json(&tensor.values);
             if port.dtype == DType::Bool {
-                // The embedded runtime holds flags as integers.
+                // The embedded runtime represents booleans as integers.
                 elements
                     .iter_mut()
                     .for_each(|element| *element = json!(*element != 0 && *element != false));
@@ -128,7 +128,7 @@ fn image_example(data: &[u8]) -> Json {
     json!({"b64": BASE64_STANDARD.encode(data), "media_type": media_type})
 }
 
-/// Collects the elements of nested lists, and the length of the first list at each depth.
+/// Flattens nested lists into `elements`, and records the length of the first list at each depth in `shape`.
 fn flatten<'a>(value: &'a Json, depth: usize, shape: &mut Vec<usize>, elements: &mut Vec<&'a Json>) {
     let Some(list) = value.as_array() else {
         elements.push(value);
@@ -141,7 +141,7 @@ fn flatten<'a>(value: &'a Json, depth: usize, shape: &mut Vec<usize>, elements: 
         .for_each(|value| flatten(value, depth + 1, shape, elements));
 }
 
-/// The elements of a tensor in lists as deep as its shape.
+/// Nests the elements of a tensor in lists according to its shape.
 fn nest(elements: &[Json], shape: &[usize]) -> Json {
     match shape.split_first() {
         None => elements.first().cloned().unwrap_or(Json::Null),
@@ -172,13 +172,13 @@ fn to_json(values: &Values) -> Vec<Json> {
     }
 }
 
-/// None if an element does not have the type.
+/// `None` if an element does not have the type.
 fn from_json(held: Held, elements: &[&Json]) -> Option<Values> {
     fn each<T>(elements: &[&Json], read: impl Fn(&Json) -> Option<T>) -> Option<Vec<T>> {
         elements.iter().map(|element| read(element)).collect()
     }
     fn integers<T: TryFrom<i64>>(elements: &[&Json]) -> Option<Vec<T>> {
-        // The embedded runtime holds flags as integers.
+        // The embedded runtime represents booleans as integers.
         let read = |element: &Json| element.as_i64().or_else(|| element.as_bool().map(i64::from));
         each(elements, |element| T::try_from(read(element)?).ok())
     }

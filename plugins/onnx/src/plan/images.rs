@@ -1,4 +1,5 @@
-//! How a task takes images: its `ImagePreprocessor`, fitted to the input of the model, and the inputs that take sizes of the image.
+//! Image inputs of a task: an `ImagePreprocessor` matched to the input that takes the pixels, and inputs that take sizes of the
+//! image.
 
 use plugin_sdk::{DType, ItemError, LoadError};
 
@@ -10,21 +11,21 @@ use crate::settings::{ImageSettings, ImageSize};
 use crate::task::{Origin, Sample, SampleTensor};
 use crate::values::{Held, Values};
 
-/// Turns images into the inputs of a task.
+/// Converts images to the inputs of a task.
 pub(crate) struct Images {
     preprocessor: ImagePreprocessor,
     /// Index of the input that takes the pixels.
     slot: usize,
-    /// Dimensions of this input that the pixels fill.
+    /// Dimensions of this input that the pixels fill; `None` for a dynamic one.
     sizes: Vec<Option<usize>>,
-    /// Whether tensors have a batch dimension of 1 before these.
+    /// Whether the tensor of pixels has a batch dimension of 1 before `sizes`.
     has_batch: bool,
     held: Held,
-    /// The other inputs.
+    /// The remaining inputs.
     size_inputs: Vec<SizeInput>,
 }
 
-/// An input that takes sizes of the image.
+/// An input that takes sizes of the image, such as its width.
 struct SizeInput {
     slot: usize,
     shape: Vec<usize>,
@@ -33,7 +34,7 @@ struct SizeInput {
 }
 
 impl Images {
-    /// None if the task does not take images.
+    /// `None` if the task does not take images.
     pub(super) fn new(
         settings: Option<&ImageSettings>,
         inputs: &[Slot],
@@ -94,7 +95,7 @@ impl Images {
         self.slot
     }
 
-    /// The shape of the tensor that the image of [`plain`](Self::plain) becomes.
+    /// Shape of the tensor for the image of [`plain`](Self::plain).
     pub(crate) fn plain_shape(&self) -> Option<Vec<usize>> {
         let shape = self
             .preprocessor
@@ -103,19 +104,19 @@ impl Images {
         Some(self.with_batch(shape))
     }
 
-    /// The tensor with the sizes of the image of [`plain`](Self::plain) for another input.
+    /// Tensor for the input `slot` with the sizes of the image of [`plain`](Self::plain); `None` if that input takes none.
     pub(crate) fn plain_sizes(&self, slot: usize) -> Option<SampleTensor> {
         let frame = self.preprocessor.frame(self.preprocessor.plain_size()).ok()?;
         let input = self.size_inputs.iter().find(|input| input.slot == slot)?;
         Some(input.tensor(&frame))
     }
 
-    /// Width and height of the input, if they are the same for all images.
+    /// Width and height of the model's input, if they are the same for all images.
     pub(crate) fn size(&self) -> Option<[usize; 2]> {
         self.preprocessor.size()
     }
 
-    /// Reads one image.
+    /// Decodes and preprocesses one image.
     pub(crate) fn read(&self, data: &[u8]) -> Result<Sample, ItemError> {
         let picture = self.preprocessor.read(data, &self.sizes)?;
         let mut tensors = vec![SampleTensor {
@@ -139,7 +140,7 @@ impl Images {
         shape
     }
 
-    /// A black image, for an example; none if it cannot be written.
+    /// An encoded black image, as an example; `None` if it cannot be encoded.
     pub(crate) fn plain(&self) -> Option<Vec<u8>> {
         self.preprocessor.plain()
     }

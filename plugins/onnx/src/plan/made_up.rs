@@ -1,5 +1,5 @@
-//! Made-up items for the trial: sizes for open dimensions, and numbers that many models accept. What a model accepts is not
-//! declared anywhere, so there are several attempts, the most telling first.
+//! Synthetic items for the trial: sizes for dynamic dimensions, and values that many models accept. Models do not declare which
+//! values they accept, so there are several attempts, the most informative first.
 
 use half::{bf16, f16};
 
@@ -8,36 +8,37 @@ use crate::network::Dim;
 use crate::task::{Origin, Sample, SampleTensor};
 use crate::values::{Held, Values};
 
-/// Sizes of open dimensions, in the order in which they are tried. Above 1 first, since a dimension of 1 hides mistakes.
+/// Sizes for dynamic dimensions, in the order in which they are tried. Sizes above 1 come first, since a dimension of 1 hides
+/// mistakes.
 const SIZES: [usize; 10] = [8, 32, 224, 2, 64, 512, 1, 16, 640, 4000];
 
-/// Maximum number of attempts: each may take as long as the model takes to fail.
+/// Maximum number of attempts. Each can take as long as the model takes to fail.
 const MAX_ATTEMPTS: usize = 60;
 
-/// Maximum number of elements of an item with open dimensions.
+/// Maximum number of elements of a synthetic item with dynamic dimensions.
 const MAX_ELEMENTS: usize = 1 << 22;
 
-/// Maximum number of elements of any item that is made up.
+/// Maximum number of elements of any synthetic item.
 const MAX_FIXED_ELEMENTS: usize = 1 << 27;
 
-/// How the numbers of an item are chosen.
+/// How the values of an item are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pattern {
-    /// Fractions from -1 to 1; integers 0 and 1, which are valid tokens, masks and flags.
+    /// Floats from -1 to 1; integers 0 and 1, which are valid tokens, masks and booleans.
     Mixed,
-    /// Fractions from 0 to 1; integers 1, which are valid lengths and indices.
+    /// Floats from 0 to 1; integers 1, which are valid lengths and indices.
     Ones,
-    /// Fractions 0; integers from 1 to 5.
+    /// Floats 0; integers from 1 to 5.
     Small,
-    /// Everything 0.
+    /// All values 0.
     Zeros,
 }
 
-/// One way to make up items.
+/// Parameters for synthetic items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
     size: usize,
-    /// Size of dimensions that count what was computed before, such as the length of a key-value cache.
+    /// Size of dimensions that count previous results, such as the length of a key-value cache.
     past: usize,
     /// Rank of inputs without a declared shape.
     rank: usize,
@@ -45,7 +46,7 @@ pub(super) struct Attempt {
 }
 
 impl Plan {
-    /// The attempts that make a difference for these inputs.
+    /// The attempts that yield different items for these inputs.
     pub(super) fn attempts(&self) -> Vec<Attempt> {
         let is_open = self
             .inputs
@@ -56,7 +57,7 @@ impl Plan {
         let sizes = if is_open { &SIZES[..] } else { &SIZES[..1] };
         let ranks = if has_rank { &[0][..] } else { &[1, 2, 0, 4, 3] };
         let mut attempts = Vec::new();
-        // Wrong sizes are the most frequent cause of failures, so all sizes come before another pattern.
+        // Wrong sizes are the most common cause of failure, so all sizes are tried before the next pattern.
         for pattern in [Pattern::Mixed, Pattern::Ones, Pattern::Small, Pattern::Zeros] {
             for &size in sizes {
                 let pasts = if has_past { vec![0, size, 1] } else { vec![size] };
@@ -74,10 +75,10 @@ impl Plan {
         attempts
     }
 
-    /// An item of the attempt; items of different seeds differ. None if it would be too large.
+    /// Generates an item for the attempt. Different seeds yield different items. Returns `None` if the item would be too large.
     pub(super) fn make_up(&self, attempt: Attempt, seed: u64) -> Option<Sample> {
         if let Some(texts) = &self.texts {
-            // Made-up tokens would tell no more.
+            // Synthetic tokens would reveal nothing more.
             return (seed == 1).then(|| texts.read(texts::EXAMPLE).ok()).flatten();
         }
         let mut total = 0_usize;
@@ -101,7 +102,7 @@ impl Plan {
             let repeats = if slot.port.sequence { 2 } else { 1 };
             for position in 0..repeats {
                 let mut random = Random(seed.wrapping_mul(1000) + 10 * index as u64 + position);
-                // Items of different magnitudes show whether a model computes a scale over the batch.
+                // Items of different magnitudes reveal whether a model computes a scale over the batch.
                 let scale = if seed.is_multiple_of(2) { 4.0 } else { 1.0 };
                 tensors.push(SampleTensor {
                     slot: index,
@@ -115,7 +116,7 @@ impl Plan {
 }
 
 impl Slot {
-    /// Names of the open dimensions.
+    /// Names of the dynamic dimensions.
     fn open_names(&self) -> impl Iterator<Item = &str> {
         self.dims.iter().flatten().filter_map(|dim| match dim {
             Dim::Open(name) => Some(name.as_str()),
@@ -137,7 +138,7 @@ impl Slot {
     }
 }
 
-/// The size of an open dimension. Exporters write sums as names: `past_sequence_length + 1`.
+/// Size for a dynamic dimension. Exporters write sums as names, such as `past_sequence_length + 1`.
 fn open_size(name: &str, attempt: Attempt) -> usize {
     let term = |term: &str| match term.trim() {
         number if number.parse::<usize>().is_ok() => number.parse().unwrap_or(attempt.size),
@@ -155,7 +156,7 @@ fn is_past(name: &str) -> bool {
 fn values(slot: &Slot, count: usize, pattern: Pattern, scale: f64, random: &mut Random) -> Values {
     let is_mask = slot.port.file_name.to_lowercase().contains("mask");
     let mut fraction = || match pattern {
-        // Sixteenths are exact in every float type and short in examples.
+        // Multiples of 1/16 are exact in every float type, and short in examples.
         Pattern::Mixed => (random.below(33) as f64 / 16.0 - 1.0) * scale,
         Pattern::Ones => random.below(17) as f64 / 16.0,
         Pattern::Small | Pattern::Zeros => 0.0,
@@ -194,11 +195,11 @@ fn values(slot: &Slot, count: usize, pattern: Pattern, scale: f64, random: &mut 
     }
 }
 
-/// A small generator: the same items at every load.
+/// A small deterministic random number generator, so that every load uses the same items.
 struct Random(u64);
 
 impl Random {
-    /// Evenly distributed below `limit`; SplitMix64 (Steele, Lea and Flood, 2014).
+    /// Returns a roughly uniform number below `limit`, by SplitMix64 (Steele, Lea and Flood, 2014).
     fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;

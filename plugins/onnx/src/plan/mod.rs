@@ -1,8 +1,8 @@
-//! One task, worked out: what the settings say of it, checked against what the file declares and what a trial gave. All
-//! that can be wrong with a task's settings is found here, at load, and reported for its key.
+//! The plan of a task: its settings, checked against the shapes that the file declares and the results of a trial. Every error in
+//! a task's settings is found here, at load, and reported with its key.
 //!
-//! `names` chooses inputs and outputs, `batch_mode` decides from the declared shapes how items run, `trial` computes made-up
-//! items (`made_up`) or the operator's (`examples`) to find out whether that is true (`compare`).
+//! `names` selects inputs and outputs, `batch_mode` derives from the declared shapes how items run, and `trial` verifies this
+//! (`compare`) by running synthetic items (`made_up`) or the operator's examples (`examples`).
 
 mod batch_mode;
 mod compare;
@@ -31,24 +31,24 @@ pub(crate) struct Plan {
     pub(crate) network: Arc<Network>,
     pub(crate) inputs: Vec<Slot>,
     pub(crate) outputs: Vec<Port>,
-    /// Reads images, if the task takes them.
+    /// Preprocesses images, if the task takes them.
     pub(crate) images: Option<Images>,
-    /// Reads texts, if the task takes them.
+    /// Tokenizes texts, if the task takes them.
     pub(crate) texts: Option<Texts>,
-    /// Turns what the model computes into the answer; tensors are answered as they are if there is none.
+    /// Turns the model's outputs into the response. If `None`, the response contains the tensors unchanged.
     pub(crate) answer: Option<Box<dyn Answer>>,
     pub(crate) mode: BatchMode,
     pub(crate) info: TaskInfo,
-    /// Why the trial computed nothing; none if it did.
+    /// Why the trial failed; `None` if it succeeded.
     pub(crate) trial_failure: Option<String>,
-    /// What the operator should know. Not logged here, since a plan may be dropped for one with another runtime.
+    /// Messages for the operator. They are not logged here, since the plan may be discarded for one with another runtime.
     pub(crate) remarks: Vec<Remark>,
 }
 
 /// An input of a task.
 pub(crate) struct Slot {
     pub(crate) port: Port,
-    /// Dimensions of one item; none if any shape is accepted.
+    /// Dimensions of one item; `None` if any shape is accepted.
     pub(crate) dims: Option<Vec<Dim>>,
 }
 
@@ -64,7 +64,7 @@ impl Slot {
         }
     }
 
-    /// The size of every dimension, none for an open one; none if any shape is accepted.
+    /// Size of each dimension, `None` for a dynamic one; `None` overall if any shape is accepted.
     pub(crate) fn sizes(&self) -> Option<Vec<Option<usize>>> {
         let size = |dim: &Dim| match dim {
             Dim::Fixed(size) => Some(*size),
@@ -80,8 +80,8 @@ impl Slot {
 }
 
 impl Plan {
-    /// Works out the task `name`. `written` is false for the task of a model whose settings name none; `batch` is the
-    /// setting of the model.
+    /// Plans the task `name`. `written` is false for the implicit task of a model whose settings define none; `batch` is the
+    /// model-wide setting.
     pub(crate) fn new(
         name: &str,
         mut settings: TaskSettings,
@@ -139,7 +139,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Finds out how images or texts become the inputs, if the task takes them.
+    /// Prepares the conversion of images or texts to the inputs, if the task takes them.
     fn read_inputs_by(
         &mut self,
         settings: &TaskSettings,
@@ -166,15 +166,15 @@ impl Plan {
     }
 }
 
-/// The keys of a task's settings, for errors.
+/// Keys of a task's settings, for error messages.
 pub(crate) struct Keys<'a> {
     task: &'a str,
     written: bool,
 }
 
 impl Keys<'_> {
-    /// The key of a setting of this task, or of the task if `setting` is empty. If the operator did not write such a setting,
-    /// the cause is the file, and so the key is `model`.
+    /// Key of the setting `setting` of this task, or of the task itself if `setting` is empty. Returns `model` if the operator
+    /// did not write the setting, since the cause is then the model file.
     pub(crate) fn of(&self, setting: &str, written: bool) -> String {
         match (self.written && written, setting) {
             (false, _) => "model".to_owned(),

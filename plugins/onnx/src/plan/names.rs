@@ -1,4 +1,4 @@
-//! Which inputs and outputs of the file a task has, and what its clients call them.
+//! Selects the inputs and outputs of a task and gives them the names that clients use.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,8 @@ use plugin_sdk::LoadError;
 
 use crate::network::Port;
 
-/// The ports that the settings name, in that order; all of them, if the settings name none. `sort` is "input" or "output".
+/// Returns the ports that the settings name, in that order, or all ports if the settings name none. `sort` is "input" or
+/// "output".
 pub(super) fn select(
     ports: &[Port],
     wanted: Option<&[String]>,
@@ -44,7 +45,7 @@ pub(super) fn select(
     wanted.iter().enumerate().map(find).collect()
 }
 
-/// Gives inputs and outputs the names that clients use.
+/// Renames inputs and outputs for clients. `names` maps names in the file to new names.
 pub(super) fn rename(
     mut inputs: Vec<Port>,
     mut outputs: Vec<Port>,
@@ -54,7 +55,7 @@ pub(super) fn rename(
     for (name, new) in names {
         let mut found = false;
         let ports = inputs.iter_mut().chain(&mut outputs);
-        // The names in the file, since a new name must not be renamed again.
+        // Match the names in the file, so that a renamed port is not renamed again.
         for port in ports.filter(|port| port.file_name == *name) {
             port.name.clone_from(new);
             found = true;

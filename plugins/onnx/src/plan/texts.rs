@@ -1,4 +1,4 @@
-//! How a task takes texts: a tokenizer, and the inputs of the model that its tokens fill.
+//! Text inputs of a task: a tokenizer, and the model inputs that it fills.
 
 use std::fs;
 
@@ -11,18 +11,18 @@ use crate::network::{Dim, shape_text};
 use crate::task::{Origin, Sample, SampleTensor};
 use crate::values::{Held, Values};
 
-/// Maximum number of tokens if neither the settings nor the model say.
+/// Default maximum number of tokens, if neither the settings nor the model specify one.
 const MAX_LENGTH: usize = 512;
 
-/// The text of the trial and of the documentation's example.
+/// Example text for the trial and the documentation.
 pub(crate) const EXAMPLE: &str = "A short text, for example.";
 
-/// Turns texts into the inputs of a task.
+/// Converts texts to the inputs of a task.
 pub(crate) struct Texts {
     tokenizer: Tokenizer,
     prefix: String,
     inputs: Vec<TextInput>,
-    /// The number of tokens that the model takes; shorter texts are padded.
+    /// Fixed number of tokens that the model takes, if any. Shorter texts are padded.
     fixed_length: Option<usize>,
     /// Whether the tensors have a batch dimension of 1.
     has_batch: bool,
@@ -33,13 +33,13 @@ struct TextInput {
     held: Held,
 }
 
-/// What an input holds for each token.
+/// What an input contains for each token.
 #[derive(Clone, Copy)]
 enum Role {
     Ids,
-    /// 1, and 0 for padding.
+    /// 1 for tokens and 0 for padding.
     Mask,
-    /// Which of two texts it belongs to: always the first.
+    /// Segment of the token in a pair of texts: always the first.
     Types,
     Positions,
 }
@@ -112,7 +112,7 @@ impl Texts {
         }))
     }
 
-    /// Reads one text.
+    /// Converts one text to an item.
     pub(crate) fn read(&self, text: &str) -> Result<Sample, ItemError> {
         let tokens = match &*self.prefix {
             "" => self.tokenizer.text(text)?,
@@ -155,7 +155,7 @@ fn role(slot: &Slot, is_only: bool, key: &str) -> Result<Role, LoadError> {
     let known = ROLES.iter().find(|(known, _)| known == name);
     let role = match known {
         Some((_, role)) => *role,
-        // There is nothing else that it could be.
+        // A single input can only hold the token ids.
         None if is_only => Role::Ids,
         None => {
             let message = format!(

@@ -1,8 +1,8 @@
-//! The trial of a task at load: one real computation, and, if items are to be stacked, a check that a model computes items
-//! together as it computes them alone. What a file declares of batches is not always true: some graphs have a batch of one
-//! written into them, some outputs have no batch dimension, and some graphs compute with all rows of a batch.
+//! The trial of a task at load: an actual run, and, if items are to be stacked, a check that the model computes the same results
+//! for items in a batch as for single items. The batch dimensions that a file declares are not always real: some graphs have a
+//! hardcoded batch size of one, some outputs lack a batch dimension, and some graphs compute across the rows of a batch.
 //!
-//! A model whose trial fails is served: made-up items may not suit it.
+//! A model whose trial fails is still served, since synthetic items may not suit it.
 
 use plugin_sdk::log::Level;
 use plugin_sdk::manifest::Trial;
@@ -16,32 +16,32 @@ use crate::runtime::{Computed, Fault};
 use crate::settings::BatchSetting;
 use crate::task::Sample;
 
-/// Number of items of the batch that is compared with single items.
+/// Number of items in the batch that is compared with single items.
 const TOGETHER: usize = 3;
 
-/// Number of items of other sizes that are tried until the model computes one.
+/// Maximum number of items of other sizes to try until the model computes one.
 const OTHER_SIZES: usize = 8;
 
-/// A line for the log.
+/// A log message with its level.
 pub(crate) type Remark = (Level, String);
 
 /// Result of a trial.
 pub(crate) struct Tried {
     /// How items run.
     pub(crate) mode: BatchMode,
-    /// Why it is not what the file declares.
+    /// Why the mode is not the declared one.
     reason: Option<String>,
-    /// The item that was computed, in the form of `mode`, and the shapes of its outputs as computed.
+    /// The item that was computed, in the form for `mode`, and its outputs with their shapes as computed.
     computed: Option<(Sample, Vec<Computed>)>,
-    /// Why nothing was computed.
+    /// Why no item could be computed.
     failure: Option<String>,
 }
 
 /// Why a task cannot be served.
 pub(super) enum Unfit {
-    /// The outputs need other inputs.
+    /// The outputs require other inputs.
     Inputs(String),
-    /// The required batch is not possible.
+    /// The batching that the setting `batch` requires is not possible.
     Batch(String),
 }
 
@@ -60,7 +60,7 @@ impl Unfit {
 }
 
 impl Tried {
-    /// What the manifest says of the trial.
+    /// Outcome of the trial for the manifest.
     pub(crate) fn trial(&self) -> Trial {
         match &self.failure {
             None => Trial::Succeeded,
@@ -75,7 +75,7 @@ impl Tried {
         self.computed.as_ref().map(|(sample, _)| sample)
     }
 
-    /// The shape of an output of one item, if it is known; sequences have no one shape.
+    /// Shape of an output for one item, if it is known. Sequences do not have a single shape.
     pub(crate) fn item_shape(&self, output: usize) -> Option<Vec<usize>> {
         let (_, computed) = self.computed.as_ref()?;
         let skip = usize::from(self.mode != BatchMode::Unbatched);
@@ -84,17 +84,17 @@ impl Tried {
         computed.position.is_none().then_some(shape)
     }
 
-    /// The shapes of all outputs of one item, if they are known.
+    /// Shapes of all outputs for one item, if they are known.
     pub(crate) fn item_shapes(&self, outputs: usize) -> Option<Vec<Vec<usize>>> {
         (0..outputs).map(|output| self.item_shape(output)).collect()
     }
 
-    /// Why nothing was computed; none if something was.
+    /// Why no item could be computed; `None` if one was.
     pub(super) fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
 
-    /// Lines for the log about the task `task`.
+    /// Log messages about the task `task`.
     pub(super) fn remarks(&self, task: &str, declared: &Declared) -> Vec<Remark> {
         let mode = match self.mode {
             BatchMode::Batched => "items are batched",
@@ -119,7 +119,7 @@ impl Tried {
 }
 
 impl Plan {
-    /// Runs `samples`, or made-up items if there are none or none of them can be computed.
+    /// Runs `samples`, or synthetic items if there are no samples or none of them can be computed.
     pub(super) fn try_out(
         &self,
         declared: &Declared,
@@ -193,7 +193,8 @@ impl Plan {
         Ok(tried(mode, reason, item, alone))
     }
 
-    /// Runs the item of the trial on every worker but the first, which has run it. The first run of a session allocates.
+    /// Runs the trial's item on every worker except the first, which has already run it. The first run of a session allocates
+    /// memory.
     pub(super) fn warm_up(&self, tried: &Tried, workers: usize) {
         let Some(item) = tried.sample() else { return };
         for worker in 1..workers {
@@ -206,7 +207,7 @@ impl Plan {
         }
     }
 
-    /// What the graph tells, which made-up items may not show: they may be too much alike.
+    /// Checks the analysis of the graph. Synthetic items may be too similar to reveal a dependence between items.
     fn analyzed(&self) -> Result<(), Dependence> {
         for output in &self.outputs {
             match self.network.verdict(output) {
@@ -218,7 +219,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Nothing could be computed. Only what the graph or the names of the dimensions prove is trusted.
+    /// Result if no item could be computed. Relies only on what the graph or the dimension names prove.
     fn untried(&self, declared: &Declared, forced: bool, failure: String) -> Tried {
         let is_independent = |port| *self.network.verdict(port) == Verdict::Independent;
         let (mode, reason) = match declared.mode {
@@ -244,7 +245,7 @@ impl Plan {
         }
     }
 
-    /// The first item that the model computes, or the first reason why it computes none.
+    /// The first item that the model computes, or the first failure if it computes none.
     fn first_that_computes(&self, samples: Vec<Sample>) -> Result<Result<Found, String>, Unfit> {
         let mut failure = None;
         let mut run = |item: &Sample| match self.compute(&[item], 0) {
@@ -277,7 +278,7 @@ impl Plan {
         })))
     }
 
-    /// Why what was computed for `count` items is not a row for each.
+    /// Why the outputs for `count` items do not consist of one row per item; `None` if they do.
     pub(crate) fn not_rows(&self, computed: &[Computed], count: usize) -> Option<String> {
         let other = computed
             .iter()
@@ -294,8 +295,8 @@ impl Plan {
         })
     }
 
-    /// As [`not_rows`](Self::not_rows), for an item of other sizes: a first dimension that follows the length of the item may
-    /// have been 1 by chance.
+    /// Like [`not_rows`](Self::not_rows), for an item of other sizes: a first dimension that depends on the size of the item may
+    /// have been 1 by coincidence.
     fn not_rows_in_other_sizes(&self, item: &Sample) -> Option<String> {
         let attempts = self.attempts().into_iter();
         let others = attempts.filter_map(|attempt| self.make_up(attempt, 1));
@@ -308,7 +309,7 @@ impl Plan {
         self.not_rows(&computed, 1)
     }
 
-    /// Whether the model computes several items at once as it computes them alone.
+    /// Checks that the model computes the same results for several items at once as for each alone.
     fn together(&self, item: &Sample, other: Option<&Sample>, alone: &[Computed]) -> Result<(), Dependence> {
         let impossible = |problem: &str| {
             Dependence::Impossible(format!(
@@ -350,20 +351,20 @@ impl Plan {
     }
 }
 
-/// An item that the model computes.
+/// An item that the model can compute.
 struct Found {
     item: Sample,
-    /// Another item of the same shapes, if there is one.
+    /// A different item of the same shapes, if there is one.
     other: Option<Sample>,
-    /// What was computed for `item`.
+    /// Outputs for `item` alone.
     alone: Vec<Computed>,
 }
 
-/// How items that are computed together affect each other.
+/// How items in a batch depend on each other.
 enum Dependence {
-    /// They cannot be computed together.
+    /// The model cannot compute them together.
     Impossible(String),
-    /// There is not a row for each.
+    /// The outputs do not have one row per item.
     Rows(String),
     /// The values of a row depend on the other rows.
     Values(String),

@@ -1,4 +1,5 @@
-//! The table of verified operators, which `tests/onnx_conformance/verify_operators.py` derives from comparisons with ONNX Runtime.
+//! The table of verified operators, which `tests/onnx_conformance/verify_operators.py` generates from comparisons with ONNX
+//! Runtime.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::LazyLock;

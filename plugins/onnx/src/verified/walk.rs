@@ -23,6 +23,7 @@ pub struct NodeFeatures {
     pub operator: String,
     /// Version of the operator set.
     pub opset: i64,
+    /// Names and values of the features.
     pub features: Vec<Feature>,
 }
 
