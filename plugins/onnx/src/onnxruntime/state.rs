@@ -37,7 +37,7 @@ fn in_graph<'g>(graph: &'g GraphProto, outer: &HashSet<&'g str>) -> Option<&'g s
         if let Some(found) = subgraphs.find_map(|graph| in_graph(graph, &constants)) {
             return Some(found);
         }
-        // Results of constants only are computed once, at load.
+        // Values computed only from constants are computed once, at load.
         if node
             .input
             .iter()

@@ -207,7 +207,8 @@ impl Plan {
         }
     }
 
-    /// Checks the analysis of the graph. Synthetic items may be too similar to reveal a dependence between items.
+    /// Checks what the static analysis of the graph found. Synthetic items may be too similar to reveal a dependence between
+    /// items.
     fn analyzed(&self) -> Result<(), Dependence> {
         for output in &self.outputs {
             match self.network.verdict(output) {

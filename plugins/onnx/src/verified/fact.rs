@@ -160,9 +160,9 @@ pub(crate) struct Fact {
     pub(crate) shape: Option<Vec<Bounds>>,
     /// Bounds of the elements, if they are integers.
     pub(crate) integers: Option<Integers>,
-    /// Whether the value is constant: stored in the file, or computed from such values only.
+    /// Whether the value is constant: stored in the file, or computed only from constants.
     pub(crate) constant: bool,
-    /// Whether the runtime may represent a BOOL that is true as an integer other than 1.
+    /// Whether the runtime may represent true in a BOOL tensor as an integer other than 1.
     pub(crate) loose: bool,
     /// Possible special values of the elements, if they are floats.
     pub(crate) floats: Floats,

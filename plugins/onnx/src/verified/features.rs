@@ -1,5 +1,5 @@
-//! Features of a node: everything apart from the data that its results may depend on. The table of verified operators consists of
-//! such features.
+//! Features of a node: the properties, other than the data, that its results may depend on. The table of verified operators
+//! consists of such features.
 
 use rten_onnx::onnx::{AttributeProto, DataType, NodeProto};
 
@@ -60,7 +60,7 @@ pub(crate) fn features(node: &NodeProto, opset: i64, inputs: &[Option<Fact>]) ->
     features
 }
 
-/// Datatype text of a BOOL for which any nonzero integer represents true.
+/// Name in the table of the datatype BOOL if any nonzero integer represents true.
 const LOOSE: &str = "BOOL by value";
 
 /// Operators that preserve such BOOL values.

@@ -62,7 +62,7 @@ pub(crate) fn infer(node: &NodeProto, inputs: &[Option<Fact>]) -> Vec<Fact> {
         let shape = shape.map(|shape| shape.into_iter().map(Bounds::as_size).collect());
         let mut fact = Fact::new(datatype, shape);
         fact.integers = integers::integers(&site, index, &fact);
-        // The runtime folds constants, so a result of constants only is also a constant.
+        // The runtime folds constants, so a value computed only from constants is also a constant.
         fact.constant = constant;
         fact
     });
