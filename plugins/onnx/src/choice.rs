@@ -1,4 +1,4 @@
-//! Chooses the runtime of a model by the settings, the verified operators and the libraries that are installed.
+//! Chooses the runtime of a model based on the settings, the verified operators and the installed libraries.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::onnxruntime::OnnxRuntime;
 use crate::runtime::Abilities;
 use crate::settings::{OrtSettings, Provider, RuntimeChoice, Settings};
 
-/// How to get ONNX Runtime, from its package for Python.
+/// Instructions for installing ONNX Runtime from its Python package.
 fn install(package: &str) -> String {
     format!(
         "install ONNX Runtime with `python3 -m venv /opt/onnxruntime` and `/opt/onnxruntime/bin/pip install {package}`, and \
@@ -21,11 +21,11 @@ fn install(package: &str) -> String {
 /// A loaded network, and how its runtime was chosen.
 pub(crate) struct Chosen {
     pub(crate) network: Network,
-    /// Name and version of the runtime, to display.
+    /// Name and version of the runtime, for display.
     pub(crate) runtime: String,
-    /// Why it was chosen, for clients: no paths.
+    /// Why it was chosen. Shown to clients, so it must not contain paths.
     pub(crate) reason: String,
-    /// Whether ONNX Runtime may be tried if the model does not work: the settings leave the choice.
+    /// Whether the settings permit a fallback to ONNX Runtime if the trial run of the model fails.
     pub(crate) has_alternative: bool,
 }
 
@@ -41,7 +41,7 @@ impl Chosen {
     }
 }
 
-/// Loads the network with the configured runtime, or the one that is chosen under `auto`, with `threads` threads for each batch.
+/// Loads the network in the configured runtime, or in the one chosen for `auto`, with `threads` threads for each batch.
 pub(crate) fn load(settings: &Settings, context: &LoadContext, threads: usize) -> Result<Chosen, LoadError> {
     let loading = Loading::new(settings, context, threads);
     match settings.runtime {
@@ -59,8 +59,8 @@ pub(crate) fn load(settings: &Settings, context: &LoadContext, threads: usize) -
     }
 }
 
-/// The network in ONNX Runtime, after its trial in the embedded runtime failed. None if there is no ONNX Runtime, or if it does
-/// not load the model.
+/// Loads the network in ONNX Runtime after its trial run in the embedded runtime failed. Returns `None` if ONNX Runtime is not
+/// available or cannot load the model.
 pub(crate) fn after_failed_trial(
     settings: &Settings,
     context: &LoadContext,
@@ -74,7 +74,7 @@ pub(crate) fn after_failed_trial(
     Some(Chosen::new(network, runtime.name(), reason))
 }
 
-/// The name of the embedded runtime.
+/// Display name of the embedded runtime.
 const EMBEDDED: &str = "rten (embedded)";
 
 struct Loading<'a> {
@@ -98,7 +98,7 @@ impl<'a> Loading<'a> {
         Network::load(&self.path, abilities, self.context.workers, self.threads)
     }
 
-    /// ONNX Runtime, required by the setting `key`.
+    /// Loads the network in ONNX Runtime, which the setting `key` requires.
     fn onnx_runtime(&self, key: &str, package: &str, reason: String) -> Result<Chosen, LoadError> {
         let runtime =
             OnnxRuntime::new(self.ort, &self.context.base_dir).map_err(|error| match error.key() {
@@ -109,7 +109,7 @@ impl<'a> Loading<'a> {
         Ok(Chosen::new(network, runtime.name(), reason))
     }
 
-    /// The embedded runtime if it is verified for the model, otherwise ONNX Runtime.
+    /// Loads the network in the embedded runtime if that is verified for the model, otherwise in ONNX Runtime.
     fn choose(&self) -> Result<Chosen, LoadError> {
         let providers = self.ort.map_or(&[][..], |ort| &ort.providers);
         // A model that requires a GPU never silently runs on the CPU.
@@ -130,7 +130,7 @@ impl<'a> Loading<'a> {
         };
         let runtime = OnnxRuntime::new(self.ort, &self.context.base_dir).map_err(|error| {
             let (refusal, missing) = (refusal.message(), error.message());
-            // A setting that names a library which cannot be used is to blame, otherwise the model is.
+            // Report the setting that names an unusable library if there is one, otherwise the model.
             match error.key() {
                 Some(key) => LoadError::setting(
                     key,
@@ -158,7 +158,7 @@ impl<'a> Loading<'a> {
         Ok(Chosen::new(network, runtime.name(), reason))
     }
 
-    /// A message about the file that does not tell clients where the file is.
+    /// Removes the directory of the file from a message, so that clients do not learn where the file is.
     fn without_directory(&self, message: &str) -> String {
         let name = self.path.file_name().unwrap_or_default();
         message.replace(&*self.path.to_string_lossy(), &name.to_string_lossy())

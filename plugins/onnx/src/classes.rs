@@ -1,8 +1,9 @@
-//! The names of the classes that a graph of a classifier contains, as exporters of scikit-learn, XGBoost and LightGBM write them. Pure.
+//! Extracts the class names from the graph of a classifier, as written by exporters for scikit-learn, XGBoost and LightGBM. Does
+//! not perform I/O.
 
 use rten_onnx::onnx::GraphProto;
 
-/// Attributes of the classifiers of `ai.onnx.ml`, and of ZipMap.
+/// Attributes with class names, of the `ai.onnx.ml` classifiers and of ZipMap.
 const ATTRIBUTES: [&str; 3] = ["classlabels_strings", "classlabels_int64s", "classlabels_ints"];
 
 /// The operators whose attributes name the classes of the model.
@@ -13,7 +14,7 @@ const OPERATORS: [&str; 4] = [
     "ZipMap",
 ];
 
-/// The names of the classes in the order of the scores; `None` if the graph names none, or is ambiguous.
+/// The class names in the order of the scores; `None` if the graph contains none or contradictory ones.
 pub(crate) fn names(graph: &GraphProto) -> Option<Vec<String>> {
     let mut found: Option<Vec<String>> = None;
     for node in &graph.node {

@@ -1,5 +1,5 @@
-//! What a task tells the server about itself: tensors, limits, words for the documentation, and examples, which also warm the
-//! model up. All of it follows from a `plan`; nothing here changes what the task does.
+//! Describes a task to the server: tensors, limits, documentation, and examples, which are also used for warm-up. The description
+//! is derived from a `plan`; nothing in this module changes what the task does.
 
 use plugin_sdk::manifest::{Kind, ValueManifest};
 use plugin_sdk::serde_json::Value as Json;
@@ -10,7 +10,7 @@ use crate::plan::{BatchMode, Keys, Plan, Slot, Tried};
 use crate::settings::TaskSettings;
 
 impl Plan {
-    /// `examples` are those of the settings, if there are any.
+    /// Builds the description of the task. `examples` are those of the settings, if there are any.
     pub(crate) fn describe(
         &self,
         settings: &TaskSettings,
@@ -92,8 +92,8 @@ impl Plan {
         format!("{takes} Answers {}.", names.join(", "))
     }
 
-    /// An output of one item: as tried out if the inputs leave no choice, and else as declared. Declared sizes that the trial
-    /// contradicts are not promised.
+    /// Describes an output for one item: as observed in the trial run if all input shapes are fixed, otherwise as declared. A
+    /// declared size that the trial run contradicts is reported as open.
     fn output_info(&self, port: &Port, tried: Option<&[usize]>) -> TensorInfo {
         let skip = usize::from(self.mode != BatchMode::Unbatched);
         let declared = port.dims.as_deref().and_then(|dims| dims.get(skip..));
@@ -109,9 +109,9 @@ impl Plan {
                 .collect()
             }
             (Some(tried), None) if is_fixed && skip == 1 => tried.iter().map(|size| *size as i64).collect(),
-            // Every row of a batch has the same number of dimensions.
+            // All rows of a batch have the same rank.
             (Some(tried), _) if skip == 1 => vec![-1; tried.len()],
-            // Nothing confirms the sizes.
+            // Without a trial run, the declared sizes are unconfirmed.
             (None, Some(declared)) => vec![-1; declared.len()],
             (_, None) | (Some(_), Some(_)) => return info(port, None),
         };
@@ -127,7 +127,7 @@ impl Slot {
     }
 }
 
-/// `shape` is none if any number of dimensions will do.
+/// `shape` is `None` if the rank is not fixed.
 fn info(port: &Port, shape: Option<&[i64]>) -> TensorInfo {
     let info = match shape {
         Some(shape) => TensorInfo::new(&port.name, port.dtype, shape),

@@ -1,4 +1,4 @@
-//! Runs a file on the embedded runtime without the check for verified operators, or reports that check alone: for the comparison
+//! Runs a file in the embedded runtime without the check for verified operators, or runs only that check. Used for the comparison
 //! with ONNX Runtime from which the table of verified operators is derived. Not part of the plugin's interface.
 
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use crate::values::{Held, Values};
 pub use crate::verified::NodeFeatures;
 use crate::verified::{self, Limits, Table};
 
-/// Elements as the embedded runtime holds them: INT64 and BOOL as 32-bit integers.
+/// Elements of a tensor as the embedded runtime represents them: INT64 and BOOL are 32-bit integers.
 #[derive(Debug)]
 pub enum Elements {
     /// FLOAT, FLOAT16 and DOUBLE.
@@ -30,16 +30,16 @@ pub enum Elements {
 /// A tensor: its shape and its elements.
 #[derive(Debug)]
 pub struct Tensor {
-    /// All dimensions.
+    /// The size of each dimension.
     pub shape: Vec<usize>,
-    /// In row-major order.
+    /// The elements in row-major order.
     pub elements: Elements,
 }
 
-/// A model file on the embedded runtime.
+/// A model file loaded in the embedded runtime.
 pub struct Direct(Network);
 
-/// The embedded runtime for any model, with the guards of the check if there is one and it accepts the model.
+/// The embedded runtime without the check for verified operators. Uses the guards of the given check if that accepts the model.
 struct Unchecked<'a>(Option<&'a Check>);
 
 impl Abilities for Unchecked<'_> {
@@ -56,7 +56,7 @@ impl Abilities for Unchecked<'_> {
         Ok(limits.unwrap_or(Limits::NONE))
     }
 
-    /// Each comparison is free to end the process.
+    /// A failed allocation may terminate the process: this is acceptable in a comparison.
     fn survives_failed_allocations(&self) -> bool {
         true
     }
@@ -72,10 +72,10 @@ impl Abilities for Unchecked<'_> {
 }
 
 impl Direct {
-    /// Loads a file for one thread, with the guards of `check` if that accepts the file.
+    /// Loads a file for one worker with one thread, with the guards of `check` if that accepts the file.
     ///
     /// # Errors
-    /// The runtime cannot load it.
+    /// The runtime cannot load the file.
     pub fn load(path: &Path, check: Option<&Check>) -> Result<Self, String> {
         let network = Network::load(path, &Unchecked(check), 1, 1);
         network
@@ -83,10 +83,10 @@ impl Direct {
             .map_err(|failure| failure.into_error().to_string())
     }
 
-    /// Computes all outputs from all inputs, in the order of the file.
+    /// Computes all outputs from all inputs, both in the order in which the file declares them.
     ///
     /// # Errors
-    /// The runtime fails.
+    /// The run fails, or an output has a type that [`Elements`] does not support.
     pub fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, String> {
         let inputs: Vec<_> = inputs
             .into_iter()
@@ -144,37 +144,37 @@ fn parse(path: &Path) -> Result<ModelProto, String> {
     ModelProto::parse_file(file).map_err(|error| error.to_string())
 }
 
-/// The check of models against a table.
+/// Checks models against a table of verified operators.
 pub struct Check(Option<Table>);
 
 impl Check {
-    /// The check against the table of this build.
+    /// Creates the check against the table of this build.
     pub fn built_in() -> Self {
         Self(None)
     }
 
-    /// The check against a table in a file.
+    /// Creates the check against a table in a file.
     ///
     /// # Errors
-    /// The file is not a table.
+    /// The file cannot be read or does not contain a table.
     pub fn with_table(path: &Path) -> Result<Self, String> {
         let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
         let table = Table::parse(&text).map_err(|error| error.to_string())?;
         Ok(Self(Some(table)))
     }
 
-    /// Decides whether the plugin would run a file on the embedded runtime.
+    /// Checks whether the plugin would run a file in the embedded runtime.
     ///
     /// # Errors
-    /// The reasons against it.
+    /// The reasons why it would not, or why the file cannot be read.
     pub fn file(&self, path: &Path) -> Result<(), String> {
         self.model(&parse(path)?)
     }
 
-    /// Decides the same for a parsed file.
+    /// Like [`file`](Self::file), for a parsed file.
     ///
     /// # Errors
-    /// The reasons against it.
+    /// The reasons why the plugin would not run it.
     pub fn model(&self, model: &ModelProto) -> Result<(), String> {
         self.limits(model).map(drop)
     }
@@ -188,10 +188,11 @@ impl Check {
     }
 }
 
-/// The features of the nodes of a file, and for each output whether a BOOL in it may be true as another integer than 1.
+/// The features of the nodes of a file and, for each output, whether it may contain a BOOL that represents true as an integer
+/// other than 1.
 ///
 /// # Errors
-/// The file is not an ONNX file.
+/// The file cannot be read or is not an ONNX file.
 pub fn features(path: &Path) -> Result<(Vec<NodeFeatures>, Vec<bool>), String> {
     Ok(verified::describe(&parse(path)?))
 }

@@ -1,5 +1,5 @@
-//! Boxes of detected objects: formats, the way back to the pixels of the original image, and non-maximum suppression. It
-//! knows nothing of tensors, labels or runtimes.
+//! Bounding boxes of detected objects: formats, mapping from the model's input back to the original image, and non-maximum
+//! suppression. Does not deal with tensors, labels or runtimes.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -18,7 +18,7 @@ pub(crate) enum BoxFormat {
     Yxyx,
 }
 
-/// What the numbers of a box are relative to.
+/// Coordinate system of a box.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Coordinates {
@@ -27,13 +27,13 @@ pub(crate) enum Coordinates {
     Pixels,
     /// Fractions of the width and height of the model's input, from 0 to 1.
     Unit,
-    /// Pixels of the original image, which the model computes from the size that it is given.
+    /// Pixels of the original image. The model scales boxes itself, from an input that holds the size of the image.
     Original,
-    /// Cells of YOLOX's grids with strides of 8, 16 and 32 pixels; width and height are logarithms.
+    /// Cells of the YOLOX grids, with strides of 8, 16 and 32 pixels. Widths and heights are logarithms.
     Grid,
 }
 
-/// A box by its edges. The y axis points down.
+/// A box given by its edges. The y axis points down.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Bounds {
     pub(crate) left: f32,
@@ -58,7 +58,7 @@ impl Bounds {
         }
     }
 
-    /// Zero if it is empty or inverted.
+    /// The area of the box; 0 if it is empty or inverted.
     pub(crate) fn area(&self) -> f32 {
         (self.right - self.left).max(0.0) * (self.bottom - self.top).max(0.0)
     }
@@ -69,7 +69,7 @@ impl Bounds {
             .all(|edge| edge.is_finite())
     }
 
-    /// Intersection over union; zero if both boxes are empty.
+    /// Intersection over union; 0 if both boxes are empty.
     pub(crate) fn iou(&self, other: &Self) -> f32 {
         let shared = Self {
             left: self.left.max(other.left),
@@ -83,22 +83,22 @@ impl Bounds {
     }
 }
 
-/// Where an image lies within the model's input: boxes are mapped back with it.
+/// Position and scale of an image within the model's input, for mapping boxes back to the original image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Frame {
-    /// Size of the original image in pixels, to which boxes are clipped. `None` if the item is a tensor, whose boxes stay in the
-    /// coordinates of the input.
+    /// Size of the original image in pixels; boxes are clipped to it. `None` if the item is a tensor: its boxes stay in input
+    /// coordinates.
     pub(crate) original: Option<[f32; 2]>,
-    /// Width and height of the model's input, if it is an image.
+    /// Width and height of the model's input, if the input is an image.
     pub(crate) input: Option<[f32; 2]>,
-    /// Pixels of the input for each pixel of the original, horizontally and vertically.
+    /// Input pixels per pixel of the original image, horizontally and vertically.
     pub(crate) scale: [f32; 2],
-    /// Left and top edge of the resized image within the input.
+    /// Left and top edges of the resized image within the input.
     pub(crate) offset: [f32; 2],
 }
 
 impl Frame {
-    /// The frame of a tensor, which is not resized. `input` is its width and height if it is an image.
+    /// The frame of an item given as a tensor, which is not resized. `input` is its width and height if it is an image.
     pub(crate) fn of_tensor(input: Option<[f32; 2]>) -> Self {
         Self {
             original: None,
@@ -108,7 +108,8 @@ impl Frame {
         }
     }
 
-    /// Maps a box in pixels of the input to the original image and clips it to the image. `None` if nothing of it is left.
+    /// Maps a box from input pixels to the original image and clips it to the image. Returns `None` if nothing of the box
+    /// remains.
     pub(crate) fn restore(&self, bounds: &Bounds) -> Option<Bounds> {
         let [horizontal, vertical] = self.scale;
         let x = |edge: f32| (edge - self.offset[0]) / horizontal;
@@ -121,7 +122,7 @@ impl Frame {
         })
     }
 
-    /// Clips a box to the original image. `None` if nothing of it is left.
+    /// Clips a box to the original image. Returns `None` if nothing of the box remains.
     pub(crate) fn clip(&self, mut restored: Bounds) -> Option<Bounds> {
         if let Some([width, height]) = self.original {
             restored = Bounds {
@@ -135,22 +136,22 @@ impl Frame {
     }
 }
 
-/// A candidate for a detection.
+/// A candidate detection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Candidate {
     pub(crate) bounds: Bounds,
-    /// Not NaN.
+    /// Never NaN.
     pub(crate) score: f32,
     pub(crate) class: usize,
 }
 
-/// Sorts candidates by score, highest first; of equal scores the first stays first.
+/// Sorts candidates by descending score. The sort is stable: candidates with equal scores keep their order.
 pub(crate) fn sort(candidates: &mut [Candidate]) {
     candidates.sort_by(|one, other| other.score.total_cmp(&one.score));
 }
 
-/// Greedy non-maximum suppression of sorted candidates: drops each one whose intersection over union with a better one of the same
-/// class (of any class if `across_classes`) is above `threshold`. Stops after `max` candidates.
+/// Greedy non-maximum suppression of sorted candidates. Drops each candidate whose intersection over union with a kept candidate
+/// of the same class (of any class if `across_classes`) exceeds `threshold`. Stops after `max` candidates.
 pub(crate) fn suppress(
     sorted: &[Candidate],
     threshold: f32,
@@ -173,10 +174,10 @@ pub(crate) fn suppress(
     kept
 }
 
-/// Strides of YOLOX's grids in pixels, in the order of their cells in the output.
+/// Strides of the YOLOX grids in pixels, in the order of their cells in the output.
 const STRIDES: [usize; 3] = [8, 16, 32];
 
-/// The cells of YOLOX's grids for an input of that size: column, row and stride of each.
+/// The cells of the YOLOX grids for an input of the given size, each as column, row and stride.
 pub(crate) fn grid_cells([width, height]: [usize; 2]) -> impl Iterator<Item = [usize; 3]> {
     STRIDES.into_iter().flat_map(move |stride| {
         let (columns, rows) = (width / stride, height / stride);
@@ -184,7 +185,7 @@ pub(crate) fn grid_cells([width, height]: [usize; 2]) -> impl Iterator<Item = [u
     })
 }
 
-/// The number of [`grid_cells`].
+/// The number of [`grid_cells`] for an input of the given size.
 pub(crate) fn grid_cell_count([width, height]: [usize; 2]) -> usize {
     STRIDES
         .iter()
@@ -192,7 +193,8 @@ pub(crate) fn grid_cell_count([width, height]: [usize; 2]) -> usize {
         .sum()
 }
 
-/// A box in pixels from YOLOX's numbers for a cell: offset of the center in cells, logarithms of width and height in cells.
+/// Decodes a YOLOX prediction for a cell into the center, width and height of a box in pixels. `x` and `y` are the offset of the
+/// center from the cell, in cells; `width` and `height` are logarithms of the size in cells.
 pub(crate) fn from_grid([x, y, width, height]: [f32; 4], [column, row, stride]: [usize; 3]) -> [f32; 4] {
     let stride = stride as f32;
     [
@@ -269,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_dropped_box_drops_no_other() {
-        // The middle one overlaps both neighbors, which do not overlap each other.
+        // The middle box overlaps both neighbors, which do not overlap each other.
         let mut all = [
             candidate([0.0, 0.0, 10.0, 10.0], 0.9, 0),
             candidate([4.0, 0.0, 14.0, 10.0], 0.8, 0),
@@ -319,7 +321,7 @@ mod tests {
 
     #[test]
     fn boxes_are_mapped_back_through_scale_and_padding_and_clipped() {
-        // An image of 200×100 that was halved and centered in a square of 100: 25 rows of padding above.
+        // A 200×100 image, halved and centered in a 100×100 square: 25 rows of padding above it.
         let frame = Frame {
             original: Some([200.0, 100.0]),
             input: Some([100.0, 100.0]),
@@ -328,7 +330,7 @@ mod tests {
         };
         let restored = frame.restore(&bounds(10.0, 30.0, 60.0, 95.0));
         assert_eq!(restored, Some(bounds(20.0, 10.0, 120.0, 100.0)));
-        // In the padding alone.
+        // Entirely within the padding.
         assert_eq!(frame.restore(&bounds(10.0, 0.0, 60.0, 20.0)), None);
         // Stretched by different factors.
         let stretched = Frame {

@@ -1,19 +1,19 @@
-//! Text from scores of characters over time: greedy CTC decoding (connectionist temporal classification). It knows nothing of
-//! files, tensors or runtimes.
+//! Decodes text from the scores of characters over time with greedy CTC decoding (connectionist temporal classification). Does
+//! not deal with files, tensors or runtimes.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// Text that was read.
+/// Recognized text.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Reading {
-    /// The text; may be empty.
+    /// The text. May be empty.
     pub(crate) text: String,
-    /// Mean of the scores of its characters; 0 for an empty text.
+    /// Mean score of the characters; 0 if the text is empty.
     pub(crate) score: f32,
 }
 
-/// What each class of a time step stands for.
+/// The characters that the classes of a time step stand for.
 #[derive(Debug)]
 pub(crate) struct Alphabet {
     symbols: Vec<String>,
@@ -21,11 +21,13 @@ pub(crate) struct Alphabet {
 }
 
 impl Alphabet {
-    /// The alphabet of a model with a dictionary of `symbols`. The blank is one more class at the index `blank`, or after all
-    /// others, unless the dictionary lists it there as an empty string. `classes` is how many the model has, if that is known.
+    /// Builds the alphabet of a model with a dictionary of `symbols`. The blank is an additional class at the index `blank`, or
+    /// after all others if `blank` is `None`, unless the dictionary already lists it there as an empty string. `classes` is the
+    /// number of classes of the model, if known.
     ///
     /// # Errors
-    /// The message continues after a key: the counts do not match.
+    /// The index of the blank is out of range, or the number of classes does not match. The message is meant to follow a settings
+    /// key.
     pub(crate) fn new(
         mut symbols: Vec<String>,
         blank: Option<usize>,
@@ -55,13 +57,13 @@ impl Alphabet {
         }
     }
 
-    /// The number of classes, the blank included.
+    /// The number of classes, including the blank.
     pub(crate) fn len(&self) -> usize {
         self.symbols.len()
     }
 
-    /// Decodes scores of `steps` × classes: takes the best class of each step (the first of equal ones), then drops repetitions and
-    /// blanks.
+    /// Decodes scores of shape `[steps, classes]`: takes the best class of each step (the first one if scores are equal), then
+    /// merges repetitions and drops blanks.
     ///
     /// # Errors
     /// A score is NaN.
@@ -103,7 +105,7 @@ mod tests {
         text.chars().map(String::from).collect()
     }
 
-    /// Scores that are 0.9 for these classes and 0 for the others.
+    /// Scores of 0.9 for the given class of each step and 0 for the others.
     fn steps(classes: &[usize], count: usize) -> Vec<f32> {
         classes
             .iter()
@@ -171,7 +173,7 @@ mod tests {
                 .expect("no score is NaN")
                 .text
         };
-        // Added at the start, in the middle, and after all others.
+        // Added at the start, in the middle and at the end.
         assert_eq!(read("abc", Some(0), Some(4), &[1, 0, 3], 4), "ac");
         assert_eq!(read("abc", Some(1), Some(4), &[0, 1, 3], 4), "ac");
         assert_eq!(read("abc", None, Some(4), &[0, 3, 2], 4), "ac");
@@ -183,7 +185,7 @@ mod tests {
         };
         assert_eq!(listed(&["", "a", "b", "c"], Some(0), &[1, 0, 3]), "ac");
         assert_eq!(listed(&["a", "b", "c", ""], None, &[0, 3, 2]), "ac");
-        // With an unknown number of classes it is added.
+        // Also added if the number of classes is unknown.
         assert_eq!(read("abc", Some(0), None, &[1, 0, 3], 4), "ac");
     }
 
@@ -198,7 +200,7 @@ mod tests {
             error(Some(0), Some(6)),
             "3 characters and the blank, expected 6 classes, which is how many the output has"
         );
-        // As long as the output has classes, but without an entry for the blank.
+        // As many characters as the output has classes, but no entry for the blank.
         assert_eq!(
             error(Some(0), Some(3)),
             "3 characters and the blank, expected 3 classes, which is how many the output has"

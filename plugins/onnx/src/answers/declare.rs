@@ -1,5 +1,5 @@
-//! From the settings of an answer to what computes it: checked against the outputs of the model, and reported for its key if
-//! something does not fit.
+//! Builds the components that compute answers from their settings. Validates the settings against the outputs of the model and
+//! reports a mismatch for the settings key that causes it.
 
 use std::fs;
 use std::path::Path;
@@ -13,18 +13,18 @@ use super::without_leading_ones;
 use crate::network::{Dim, Network, Port};
 use crate::plan::Keys;
 
-/// The outputs of a task and what is known of their shapes.
+/// The outputs of a task and what is known about their shapes.
 #[derive(Clone, Copy)]
 pub(crate) struct Outputs<'a> {
     pub(crate) ports: &'a [Port],
-    /// The shapes for one item, if the model was tried.
+    /// The shapes for one item, if the model has completed a trial run.
     pub(crate) shapes: Option<&'a [Vec<usize>]>,
-    /// Whether all items have the shapes of the one that was tried.
+    /// Whether all items have the same shapes as the trial item.
     pub(crate) is_fixed: bool,
 }
 
 impl Outputs<'_> {
-    /// The last `rank` dimensions of an output; `None` if they are not known.
+    /// The last `rank` dimensions of an output; `None` if they are unknown.
     pub(super) fn last_dims(&self, output: usize, rank: usize) -> Option<Vec<Option<usize>>> {
         let tried = self.shapes.map(|shapes| &shapes[output]);
         let last = |length: usize| length.saturating_sub(rank);
@@ -42,24 +42,24 @@ impl Outputs<'_> {
         (dims.len() == rank).then_some(dims)
     }
 
-    /// Whether an output for a text is a matrix, rather than one vector. The trial's text has several tokens.
+    /// Whether the output for a text is a matrix rather than a single vector. The text of the trial run has several tokens.
     fn has_a_vector_for_each_token(&self, output: usize) -> bool {
         match (self.shapes, &self.ports[output].dims) {
             (Some(shapes), _) => without_leading_ones(&shapes[output], 1).len() > 1,
-            // The batch comes first.
+            // The first dimension is the batch dimension.
             (None, Some(dims)) => dims.len() > 2,
             (None, None) => true,
         }
     }
 
-    /// As [`last_dims`](Self::last_dims), without sizes that other items may have otherwise.
+    /// Like [`last_dims`](Self::last_dims), but without sizes that can differ between items.
     pub(super) fn fixed_dims(&self, output: usize, rank: usize) -> Option<Vec<Option<usize>>> {
         let mut dims = self.last_dims(output, rank)?;
         let (Some(shapes), Some(declared), false) = (self.shapes, &self.ports[output].dims, self.is_fixed)
         else {
             return Some(dims);
         };
-        // The batch may come before the dimensions of an item.
+        // The declared shape may have a leading batch dimension, so align the shapes at the end.
         if declared.len() >= shapes[output].len() {
             for (size, declared) in dims.iter_mut().rev().zip(declared.iter().rev()) {
                 if matches!(declared, Dim::Open(_)) {
@@ -87,7 +87,7 @@ impl Outputs<'_> {
         found.ok_or_else(|| LoadError::setting(key, message()))
     }
 
-    /// The only output, which has to hold fractions if `fractions`.
+    /// The index of the only output, which must be a floating-point tensor.
     fn only(&self, what: &str, key: &str) -> Result<usize, LoadError> {
         if self.ports.len() != 1 {
             let message = format!(
@@ -118,7 +118,7 @@ impl Outputs<'_> {
     }
 }
 
-/// What reads text.
+/// Builds the alphabet that decodes text.
 pub(crate) fn alphabet(
     written: &TextSettings,
     outputs: Outputs<'_>,
@@ -156,7 +156,7 @@ pub(crate) fn alphabet(
         .map_err(|problem| LoadError::setting(&key, problem))
 }
 
-/// What makes embeddings.
+/// Builds the embedder.
 pub(crate) fn embedder(
     written: &EmbeddingSettings,
     has_tokenizer: bool,
@@ -201,7 +201,7 @@ fn read_lines(path: &Path) -> Result<Vec<String>, String> {
     Ok(lines(&text))
 }
 
-/// Lines as they are, spaces included.
+/// Splits text into lines. Spaces are preserved.
 fn lines(text: &str) -> Vec<String> {
     let text = text.strip_suffix('\n').unwrap_or(text);
     text.split('\n')

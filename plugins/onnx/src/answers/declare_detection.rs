@@ -1,4 +1,4 @@
-//! From the settings of a detection to what computes it.
+//! Builds a detector from the settings of a detection.
 
 use plugin_sdk::{LoadContext, LoadError};
 
@@ -13,7 +13,7 @@ use crate::settings::{Activation, TaskSettings};
 const SCORE_THRESHOLD: f32 = 0.25;
 const IOU_THRESHOLD: f32 = 0.45;
 
-/// What reads detections. Takes `labels`, `activation` and `score_threshold` from the settings of the task.
+/// Builds the detector. Takes `labels`, `activation` and `score_threshold` from the settings of the task.
 pub(crate) fn detector(
     written: &DetectionSettings,
     task: &mut TaskSettings,
@@ -75,7 +75,7 @@ pub(crate) fn detector(
     Ok(detector)
 }
 
-/// Checks options that only some forms have.
+/// Rejects options that do not apply to the form of the predictions.
 fn check_options(
     detector: &Detector,
     has_indexes: bool,
@@ -147,7 +147,7 @@ fn separate(
     })
 }
 
-/// The output that has all predictions.
+/// The index of the output that contains all predictions.
 fn predictions(
     written: &DetectionSettings,
     outputs: Outputs<'_>,
@@ -179,7 +179,7 @@ fn predictions(
     Ok(output)
 }
 
-/// Finds out how predictions lie in one output.
+/// Determines the layout of the predictions in one output from the settings and the shape of the output.
 fn rows(
     detector: &Detector,
     written: &DetectionSettings,
@@ -196,7 +196,7 @@ fn rows(
     };
     let dims = outputs.fixed_dims(output, 2).unwrap_or(vec![None, None]);
     match (written.rows, written.transposed) {
-        // A width that is not known is checked when it is computed.
+        // An unknown width is checked at inference time.
         (Some(format), Some(transposed)) if dims[usize::from(!transposed)].is_none() => {
             return Ok(form((format, transposed)));
         }
@@ -227,7 +227,8 @@ fn rows(
             (dims[0], dims[1])
         };
         let Some(width) = width else { continue };
-        // Without labels, any number of classes would do; there are more predictions than numbers in each.
+        // Without labels, any number of classes is possible. Assume that there are at least as many predictions as numbers in
+        // each.
         let is_narrow = written.transposed.is_some()
             || !detector.labels.is_empty()
             || count.is_none_or(|count| width <= count);
@@ -254,9 +255,9 @@ fn rows(
     }
 }
 
-/// Why an output of this shape has no rows that fit the labels.
+/// Explains why no layout of an output of this shape matches the labels.
 fn no_rows(detector: &Detector, written: &DetectionSettings, name: &str, dims: &[Option<usize>]) -> String {
-    // There are more predictions than numbers in each.
+    // Assume that there are more predictions than numbers in each.
     let width = dims.iter().flatten().min();
     let width = width.map_or("an unknown number of".to_owned(), usize::to_string);
     let expected = match (detector.labels.len(), written.rows) {

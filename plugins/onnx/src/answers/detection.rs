@@ -1,5 +1,5 @@
-//! Detections from what a detector computed for one item: boxes and scores are read from its outputs, filtered, suppressed and
-//! mapped back to the original image. It knows nothing of batches, files or runtimes.
+//! Extracts detections from the outputs of a detector for one item: reads boxes and scores, filters them, suppresses overlapping
+//! boxes and maps the rest back to the original image. Does not deal with batches, files or runtimes.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,87 +11,88 @@ use crate::settings::Activation;
 /// The objects in one image, highest score first.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Detections {
-    /// The objects; may be empty.
+    /// The detected objects. May be empty.
     pub(crate) detections: Vec<Detection>,
 }
 
-/// An object.
+/// A detected object.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Detection {
-    /// What it is.
+    /// Class of the object.
     pub(crate) label: String,
-    /// How sure the model is.
+    /// Confidence of the model.
     pub(crate) score: f32,
-    /// Left, top, right and bottom edge in pixels of the original image, or of the tensor if the item is one.
+    /// Left, top, right and bottom edges, in pixels of the original image, or of the tensor if the item is a tensor.
     #[serde(rename = "box")]
     pub(crate) edges: [f32; 4],
 }
 
-/// What is in a row of predictions beside the four numbers of a box, which come first unless it says otherwise.
+/// What a row of predictions contains besides the four numbers of a box. The box comes first unless stated otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RowFormat {
     /// A score for each class.
     Scores,
-    /// The score that there is an object at all, then a score for each class given that there is one.
+    /// The objectness score (whether there is any object), then the conditional score of each class.
     Objectness,
-    /// One score, then the index of the class.
+    /// One score, then the class index.
     Label,
-    /// The index of the class, then one score, then the box.
+    /// The class index, then one score, then the box.
     LabelFirst,
 }
 
 impl RowFormat {
-    /// Whether the model computes the index of one class instead of scores of all.
+    /// Whether a row contains a class index instead of a score for each class.
     pub(crate) fn has_index(self) -> bool {
         matches!(self, Self::Label | Self::LabelFirst)
     }
 }
 
-/// Where predictions are in the outputs of a task, by index.
+/// Layout of the predictions in the outputs of a task, which are given by index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// One output with a row for each prediction, or a column if it is `transposed`.
+    /// One output with a row for each prediction, or with a column for each if `transposed`.
     Rows {
         output: usize,
         format: RowFormat,
         transposed: bool,
     },
-    /// One output for boxes, and one for scores: of each class, or of one class if an output has the `labels`.
+    /// One output with boxes and one with scores: a score for each class, or a single score if another output holds the class
+    /// index (`labels`).
     Separate {
         boxes: usize,
         scores: usize,
         labels: Option<usize>,
-        /// How many predictions are valid.
+        /// The output with the number of valid predictions.
         count: Option<usize>,
     },
 }
 
-/// Reads detections from outputs.
+/// Extracts detections from the outputs of a model.
 #[derive(Debug)]
 pub(crate) struct Detector {
     pub(crate) form: Form,
     pub(crate) box_format: BoxFormat,
     pub(crate) coordinates: Coordinates,
     pub(crate) activation: Activation,
-    /// Names of the classes, without the background; numbers are answered if there are none.
+    /// Class names, without the background. If there are none, answers contain class numbers.
     pub(crate) labels: Vec<String>,
-    /// The index of the first class where the model answers indexes.
+    /// Index of the first class, for models that compute class indexes.
     pub(crate) first_label: usize,
-    /// The class of a row of scores that stands for no object.
+    /// Index of the score that stands for "no object".
     pub(crate) background: Option<usize>,
     pub(crate) score_threshold: f32,
-    /// `None` if the model has suppressed overlapping boxes itself.
+    /// `None` if the model suppresses overlapping boxes itself.
     pub(crate) iou_threshold: Option<f32>,
     pub(crate) across_classes: bool,
     pub(crate) max_detections: usize,
 }
 
 impl Detector {
-    /// Detects the objects of one item. `outputs` are those of the task for this item alone, without a batch dimension.
+    /// Detects the objects of one item. `outputs` are the outputs of the task for this item, without a batch dimension.
     ///
     /// # Errors
-    /// The model computed something other than predictions of this form.
+    /// The outputs do not contain predictions of the configured form.
     pub(crate) fn detect(&self, outputs: &[Rows<'_>], frame: &Frame) -> Result<Detections, String> {
         let mut candidates = match self.form {
             Form::Rows {
@@ -160,7 +161,7 @@ impl Detector {
                 row.copy_from_slice(&output.values[index * width..][..width]);
             }
             if format == RowFormat::LabelFirst {
-                // Box, score, label.
+                // Reorder to box, score, label.
                 row.reverse();
                 row[..4].reverse();
             }
@@ -264,7 +265,7 @@ impl Detector {
         Ok(())
     }
 
-    /// The cells of the grid, if coordinates are relative to one.
+    /// The grid cell of each prediction; empty if coordinates are not relative to a grid.
     fn cells(&self, count: usize, frame: &Frame) -> Result<Vec<[usize; 3]>, String> {
         if self.coordinates != Coordinates::Grid {
             return Ok(Vec::new());
@@ -282,7 +283,8 @@ impl Detector {
         Ok(boxes::grid_cells(size).collect())
     }
 
-    /// The best class of a row of scores, without the background; `None` if the background is better.
+    /// The highest-scoring class of a row and its score. Class indexes do not count the background; `None` if the background
+    /// scores highest.
     fn best(&self, scores: &mut [f32]) -> Result<Option<(usize, f32)>, String> {
         self.activation.apply(scores);
         let mut best = (0, number(scores[0])?);
@@ -299,7 +301,8 @@ impl Detector {
         Ok(Some((class, best.1)))
     }
 
-    /// The class of an index that the model computed; `None` if it is negative, which marks an unused place.
+    /// The class for a label that the model computed; `None` if the label is negative or less than `first_label`, which marks an
+    /// unused slot.
     fn class(&self, label: f32) -> Result<Option<usize>, String> {
         if label.is_nan() || label.fract() != 0.0 {
             return Err(format!(
@@ -312,7 +315,7 @@ impl Detector {
         let class = (label as usize).checked_sub(self.first_label);
         match class {
             Some(class) if self.labels.is_empty() || class < self.labels.len() => Ok(Some(class)),
-            // Many models answer the background in places that they do not use.
+            // Many models report the background class in unused slots.
             None => Ok(None),
             Some(_) => Err(format!(
                 "the model computed the label {label}, expected {} to {}",

@@ -1,24 +1,25 @@
-//! From the output of a text encoder to the vector of a text. It knows nothing of tokenizers or runtimes.
+//! Computes the embedding of a text from the output of a text encoder: pooling and normalization. Does not deal with tokenizers
+//! or runtimes.
 
 use transformer::{Pooling, normalize};
 
 use super::Rows;
 
-/// Makes the vector of a text.
+/// Computes the embedding of a text.
 #[derive(Debug)]
 pub(crate) struct Embedder {
-    /// `None` if the model computes one vector for each text.
+    /// `None` if the model computes one vector per text.
     pub(crate) pooling: Option<Pooling>,
     pub(crate) normalize: bool,
-    /// Length of the vectors.
+    /// Dimension of the vectors.
     pub(crate) width: usize,
 }
 
 impl Embedder {
-    /// The vector of a text of `tokens` tokens, which the output for that text begins with; padding may follow.
+    /// Computes the embedding of a text of `tokens` tokens. Their vectors come first in `output`; padding may follow.
     ///
     /// # Errors
-    /// The model computed something else.
+    /// The output has an unexpected shape, or the embedding contains NaN or infinity.
     pub(crate) fn embed(&self, output: &Rows<'_>, tokens: usize) -> Result<Vec<f32>, String> {
         let count = output.count_of(self.width);
         let mut vector = match (self.pooling, count) {

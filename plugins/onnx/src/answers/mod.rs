@@ -1,7 +1,7 @@
-//! What tasks answer instead of tensors, if their settings declare it: detections (`detection`, with the geometry of `boxes`), text
-//! (`ctc`) and embeddings (`embedding`). All of it works on the outputs for one item and knows nothing of batches or runtimes.
-//! `settings` is what the operator writes; `declare` and
-//! `declare_detection` check it against the outputs of the model.
+//! Structured answers that tasks can return instead of tensors: detections (`detection`, with the geometry in `boxes`), text
+//! (`ctc`) and embeddings (`embedding`). These modules process the outputs for a single item; they do not deal with batches or
+//! runtimes. `settings` defines the configuration; `declare` and `declare_detection` validate it against the outputs of the
+//! model.
 
 pub(crate) mod boxes;
 pub(crate) mod ctc;
@@ -11,7 +11,7 @@ pub(crate) mod detection;
 pub(crate) mod embedding;
 pub(crate) mod settings;
 
-/// One output for one item: its numbers and their shape, without the batch dimension.
+/// One output for one item: its values and their shape, without the batch dimension.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows<'a> {
     pub(crate) shape: &'a [usize],
@@ -19,7 +19,7 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Rows and columns of a matrix; leading dimensions of 1 are ignored.
+    /// The numbers of rows and columns of a matrix. Leading dimensions of size 1 are ignored.
     fn matrix(&self) -> Result<[usize; 2], String> {
         let shape = without_leading_ones(self.shape, 2);
         shape
@@ -27,7 +27,7 @@ impl Rows<'_> {
             .map_err(|_| format!("the model computed the shape {:?}, expected a matrix", self.shape))
     }
 
-    /// The number of elements of `size` numbers each, which the last dimensions hold; `None` if the shape is none of such elements.
+    /// The number of elements if the trailing dimensions hold elements of `size` values each, otherwise `None`.
     fn count_of(&self, size: usize) -> Option<usize> {
         (0..=self.shape.len()).find_map(|split| {
             let (count, element) = self.shape.split_at(split);
@@ -37,10 +37,10 @@ impl Rows<'_> {
     }
 }
 
-/// Checks that a score can be a probability. What is beyond by rounding is accepted.
+/// Checks that a score is a valid probability, with a tolerance for rounding errors.
 ///
 /// # Errors
-/// It cannot be one.
+/// The score is not within 0 to 1.
 pub(crate) fn check_probability(score: f32) -> Result<(), String> {
     if (-0.01..=1.01).contains(&score) {
         return Ok(());
@@ -51,7 +51,7 @@ pub(crate) fn check_probability(score: f32) -> Result<(), String> {
     ))
 }
 
-/// A shape with leading dimensions of 1 removed until it has `rank` dimensions.
+/// Removes leading dimensions of size 1 from a shape, but keeps at least `rank` dimensions.
 fn without_leading_ones(mut shape: &[usize], rank: usize) -> &[usize] {
     while let [1, rest @ ..] = shape
         && rest.len() >= rank
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(rows(&[1, 5, 1, 4]).count_of(4), Some(5));
         assert_eq!(rows(&[0, 4]).count_of(4), Some(0));
         assert_eq!(rows(&[5]).count_of(1), Some(5));
-        // Scores by class, where they are expected by box.
+        // Scores grouped by class instead of by box.
         assert_eq!(rows(&[3, 5]).count_of(3), None);
     }
 }

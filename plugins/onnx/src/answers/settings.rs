@@ -1,4 +1,4 @@
-//! `tasks.<name>.detection`, `.text`, `.tokenizer` and `.embedding` as they are written.
+//! The settings `tasks.<name>.detection`, `.text`, `.tokenizer` and `.embedding`, as written in the configuration.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -14,34 +14,34 @@ use super::detection::RowFormat;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DetectionSettings {
-    /// Output with a row for each prediction: a box, then its scores. The only output of the task by default.
+    /// Output with a row for each prediction: a box, then its scores. Defaults to the only output of the task.
     pub(crate) predictions: Option<String>,
-    /// What is in a row beside the box; found by the number of labels by default.
+    /// What a row contains besides the box. By default, derived from the number of labels.
     pub(crate) rows: Option<RowFormat>,
-    /// Whether each prediction is a column instead of a row; found by the shape of the output by default.
+    /// Whether each prediction is a column instead of a row. By default, derived from the shape of the output.
     pub(crate) transposed: Option<bool>,
-    /// Output with the boxes, if they are separate.
+    /// Output with the boxes, if they are in a separate output.
     pub(crate) boxes: Option<String>,
-    /// Output with the scores: one for each box, or one for each class of each box.
+    /// Output with the scores: one for each box, or one per class for each box.
     pub(crate) scores: Option<String>,
-    /// Output with the index of each box's class.
+    /// Output with the class index of each box.
     pub(crate) labels: Option<String>,
     /// Output with the number of valid boxes.
     pub(crate) count: Option<String>,
-    /// Order of a box's numbers; `cxcywh` by default for rows with scores of classes, `xyxy` otherwise.
+    /// Order of a box's numbers. Defaults to `cxcywh` for rows with class scores, otherwise to `xyxy`.
     pub(crate) box_format: Option<BoxFormat>,
-    /// What boxes are relative to.
+    /// Coordinate system of the boxes.
     #[serde(default)]
     pub(crate) coordinates: Coordinates,
-    /// Index of the first class, for models that compute indexes.
+    /// Index of the first class, for models that compute class indexes.
     #[serde(default)]
     pub(crate) first_label: usize,
-    /// Index of the score that stands for no object. `labels` does not list this class.
+    /// Index of the score that stands for "no object". `labels` does not list this class.
     pub(crate) background: Option<usize>,
-    /// Overlap (intersection over union) above which the lower-scored of two boxes of a class is dropped. 0.45 by default, or none if
-    /// the model computes indexes of classes, since it has dropped them itself.
+    /// Intersection over union above which the lower-scoring of two boxes of a class is dropped. Defaults to 0.45. If the model
+    /// computes class indexes, the default is no suppression, since such models suppress overlapping boxes themselves.
     pub(crate) iou_threshold: Option<f32>,
-    /// Whether boxes of different classes suppress each other as well.
+    /// Whether boxes of different classes also suppress each other.
     #[serde(default)]
     pub(crate) across_classes: bool,
     /// Maximum number of detections.
@@ -53,25 +53,25 @@ pub(crate) struct DetectionSettings {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TextSettings {
-    /// The characters in the order of the classes: a text file with one a line, or `{ metadata = "…" }`, the key of the model file's
-    /// metadata that has them. An empty line stands for the blank.
+    /// The characters in class order: a text file with one character per line, or `{ metadata = "…" }`, the key of the model
+    /// file's metadata that contains them. An empty line stands for the blank.
     pub(crate) dictionary: Dictionary,
-    /// Class of the blank: its index, or `"last"`. The dictionary does not list it unless as an empty line.
+    /// Class of the blank: its index, or `"last"`. The dictionary can list the blank as an empty line, but does not have to.
     #[serde(default)]
     pub(crate) blank: Blank,
-    /// Whether a space follows the last character of the dictionary.
+    /// Whether to append a space to the dictionary.
     #[serde(default)]
     pub(crate) space: bool,
 }
 
-/// Where the characters are.
+/// Source of the characters.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "expected the path of a text file with one character a line, or `{ metadata = \"…\" }`"
 )]
 pub(crate) enum Dictionary {
-    /// A text file with one a line.
+    /// A text file with one character per line.
     File(PathBuf),
     /// Lines in the metadata of the model file.
     Metadata(Metadata),
@@ -92,7 +92,7 @@ pub(crate) enum Blank {
     Named(Last),
 }
 
-/// The last of all classes.
+/// The last class.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Last {
@@ -106,7 +106,7 @@ impl Default for Blank {
 }
 
 impl Blank {
-    /// Its index; `None` if it is the last class.
+    /// The index of the blank; `None` if it is the last class.
     pub(crate) fn index(self) -> Option<usize> {
         match self {
             Self::Index(index) => Some(index),
@@ -119,17 +119,18 @@ impl Blank {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TokenizerSettings {
-    /// The file `tokenizer.json`.
+    /// Path of the file `tokenizer.json`.
     pub(crate) file: PathBuf,
-    /// Maximum number of tokens of a text, including special tokens; the model's length if that is fixed, 512 otherwise.
+    /// Maximum number of tokens in a text, including special tokens. Defaults to the model's length if that is fixed, otherwise
+    /// to 512.
     pub(crate) max_length: Option<NonZeroUsize>,
-    /// Whether longer texts are truncated. If not, they are rejected.
+    /// Whether longer texts are truncated. Otherwise, they are rejected.
     #[serde(default = "yes")]
     pub(crate) truncate: bool,
-    /// Whether texts are converted to lower case first.
+    /// Whether to convert texts to lower case first.
     #[serde(default)]
     pub(crate) lowercase: bool,
-    /// Inserted before every text, such as `"query: "`.
+    /// Prefix added to every text, such as `"query: "`.
     #[serde(default)]
     pub(crate) prefix: String,
 }
@@ -138,9 +139,9 @@ pub(crate) struct TokenizerSettings {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EmbeddingSettings {
-    /// How the vectors of a text's tokens become one; not for models that compute one vector for each text.
+    /// How the vectors of a text's tokens are pooled into one. Not applicable to models that compute one vector per text.
     pub(crate) pooling: Option<Pooling>,
-    /// Whether vectors are scaled to length 1.
+    /// Whether to scale vectors to unit length.
     #[serde(default = "yes")]
     pub(crate) normalize: bool,
 }

@@ -1,4 +1,5 @@
-//! Kinds of answers. A task answers the tensors that the model computes, or an [`Answer`] derived from them, such as labels. To add a kind, implement [`Answer`], and choose it in [`choose`] by the settings.
+//! Kinds of answers. A task returns either the tensors that the model computes or an [`Answer`] derived from them, such as
+//! labels. To add a kind, implement [`Answer`] and select it in [`choose`], based on the settings.
 
 use plugin_sdk::manifest::ValueManifest;
 use plugin_sdk::prelude::*;
@@ -11,28 +12,29 @@ use crate::ranking::{Classification, Ranking, Selection};
 use crate::runtime::Computed;
 use crate::settings::TaskSettings;
 
-/// Turns what the model computed for one item into the answer.
+/// Converts the outputs of the model for one item into an answer.
 pub(crate) trait Answer: Send + Sync {
     /// Kind and schema of the answers.
     fn manifest(&self) -> ValueManifest;
 
-    /// A sentence for the documentation of the task: "Answers …".
+    /// A sentence for the task's documentation: "Answers …".
     fn describe(&self) -> String;
 
-    /// The answer for the item that comes from `origin`. `outputs` are those of the task, in order, and without a batch dimension,
-    /// unless the task is unbatched: then they are as the model computed them.
+    /// Builds the answer for the item from `origin`. `outputs` are those of the task, in order and without a batch dimension. If
+    /// the task is unbatched, they are passed exactly as the model computed them.
     ///
     /// # Errors
-    /// The outputs are not what the settings promise.
+    /// The outputs do not match the settings.
     fn answer(&self, outputs: Vec<Computed>, origin: &Origin) -> Result<AnyOutput, ItemError>;
 
-    /// Completes the description of the task for the server.
+    /// Adds details of the answer to the description of the task.
     fn complete(&self, info: TaskInfo) -> TaskInfo {
         info
     }
 }
 
-/// The configured answer; none for tensors. `shapes` are those of the outputs for one item, if they are known.
+/// Returns the configured answer; `None` means that the task returns tensors. `shapes` are those of the outputs for one item, if
+/// known.
 pub(crate) fn choose(
     settings: &mut TaskSettings,
     plan: &Plan,
@@ -151,14 +153,14 @@ impl Answer for Ranking {
     }
 }
 
-/// The answer as JSON.
+/// Serializes an answer as JSON.
 pub(crate) fn json<T: Serialize>(answer: &T) -> Result<AnyOutput, ItemError> {
     serde_json::to_string(answer)
         .map(AnyOutput::Json)
         .map_err(|error| ItemError::fault(format_args!("the answer cannot be written as JSON: {error}")))
 }
 
-/// The answers for a batch, whose tensors have a row for each.
+/// Builds the answers for a batch. Each output has a row for each item.
 pub(super) fn rows(plan: &Plan, computed: Vec<Computed>, samples: &[&Sample]) -> Outputs<AnyOutput> {
     let Some(answer) = &plan.answer else {
         return Outputs::rows(tensors(plan, computed));
@@ -173,14 +175,14 @@ pub(super) fn rows(plan: &Plan, computed: Vec<Computed>, samples: &[&Sample]) ->
     samples.iter().enumerate().map(row).collect()
 }
 
-/// The answer for an item that was computed alone.
+/// Builds the answer for an item that was computed alone.
 pub(super) fn single(
     plan: &Plan,
     mut computed: Vec<Computed>,
     origin: &Origin,
 ) -> Result<AnyOutput, ItemError> {
     if plan.mode != BatchMode::Unbatched {
-        // It is 1, as was checked.
+        // The batch dimension is 1: `compute_rows` has checked it.
         computed.iter_mut().for_each(|computed| {
             computed.shape.remove(0);
         });
@@ -204,7 +206,7 @@ fn tensors(plan: &Plan, computed: Vec<Computed>) -> Vec<TensorOutput> {
 }
 
 impl Computed {
-    /// Row `index` of `count`.
+    /// Row `index` of `count` rows.
     fn row(&self, index: usize, count: usize) -> Self {
         let length = self.values.len() / count.max(1);
         Self {

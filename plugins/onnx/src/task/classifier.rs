@@ -1,5 +1,5 @@
-//! Classification by a model that computes a label and the scores of all labels, as exporters of scikit-learn, XGBoost and LightGBM
-//! write them: two tensors, or a tensor and a sequence of maps (`ZipMap`).
+//! Classification by models that compute a label and the scores of all labels, in the form written by exporters for scikit-learn,
+//! XGBoost and LightGBM: two tensors, or a tensor and a sequence of maps (`ZipMap`).
 
 use plugin_sdk::manifest::ValueManifest;
 use plugin_sdk::prelude::*;
@@ -14,7 +14,7 @@ use crate::runtime::Computed;
 use crate::settings::{ClassificationSettings, TaskSettings};
 use crate::values::Values;
 
-/// Makes the answer from outputs, given by their index among those of the task.
+/// Builds a classification from the outputs of a task, which are given by index.
 pub(super) struct Classifier {
     label: Option<usize>,
     scores: usize,
@@ -26,11 +26,11 @@ pub(super) struct Classifier {
 enum Names {
     /// In the order of the scores.
     Known(Vec<String>),
-    /// The keys of the maps, by the index of their output.
+    /// The keys of the maps, given by the index of their output.
     Keys(usize),
 }
 
-/// The classifier that `classification` configures. Takes the settings that it uses.
+/// Builds the classifier that `classification` configures. Takes the settings that it uses out of `settings`.
 pub(super) fn choose(
     written: &ClassificationSettings,
     settings: &mut TaskSettings,
@@ -91,7 +91,7 @@ pub(super) fn choose(
     })
 }
 
-/// The output of that name, or the first that is of the right kind.
+/// The output with this name or, without a name, the first output of the right kind.
 fn output(ports: &[Port], name: Option<&str>, is_right: fn(&Port) -> bool) -> Result<Option<usize>, String> {
     let Some(name) = name else {
         return Ok(ports.iter().position(is_right));

@@ -1,5 +1,5 @@
-//! Answers that the settings declare instead of tensors or labels: detections, text and embeddings. What they are is worked out in
-//! `answers`; here it meets the outputs of the runtime and the server.
+//! Answers that the settings declare instead of tensors or labels: detections, text and embeddings. `answers` computes them; this
+//! module connects it to the outputs of the runtime and to the server.
 
 use plugin_sdk::manifest::{Kind, ValueManifest};
 use plugin_sdk::prelude::*;
@@ -18,7 +18,7 @@ use crate::plan::{Keys, Plan, Slot};
 use crate::runtime::Computed;
 use crate::settings::{Activation, TaskSettings};
 
-/// The declared answer, if the settings have one. Takes the settings that it uses.
+/// Returns the declared answer, if the settings have one. Takes the settings that it uses out of `settings`.
 pub(super) fn choose(
     settings: &mut TaskSettings,
     plan: &Plan,
@@ -72,10 +72,10 @@ pub(super) fn choose(
     Ok(None)
 }
 
-/// The shape of an output, and its numbers in row-major order.
+/// The shape of an output, and its values in row-major order.
 type Numbers = (Vec<usize>, Vec<f32>);
 
-/// The numbers of outputs, with their shapes.
+/// Converts the values of all outputs to `f32` and returns them with their shapes.
 fn numbers(outputs: Vec<Computed>) -> Result<Vec<Numbers>, ItemError> {
     let numbers = |computed: Computed| Some((computed.shape, computed.values.into_numbers()?));
     let numbers: Option<_> = outputs.into_iter().map(numbers).collect();
@@ -136,7 +136,7 @@ impl Answer for Read {
             return Err(ItemError::fault("the model computed nothing"));
         };
         let classes = self.alphabet.len();
-        // One dimension for time; others are batches of one.
+        // One dimension is time; all others must have size 1.
         let is_sequence = shape.split_last().is_some_and(|(last, rest)| {
             *last == classes && rest.iter().filter(|size| **size != 1).count() <= 1
         });

@@ -1,4 +1,4 @@
-//! Items of a task: how a client's value becomes an item, and the item's weight and batch group.
+//! Converts the values that clients send to items, and determines the weight and batch group of each item.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -9,17 +9,17 @@ use crate::network::{Dim, shape_text};
 use crate::plan::{Plan, Slot};
 use crate::values::Values;
 
-/// One item, ready to be computed: tensors in the order of the task's inputs, one for each, or any number for a sequence; and what
-/// they come from.
+/// One item, ready for inference: its tensors in the order of the task's inputs, one for each input or any number for a sequence,
+/// and their origin.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Sample(pub(crate) Vec<SampleTensor>, pub(crate) Origin);
 
-/// What became the tensors of an item, as far as the answer depends on it.
+/// The properties of an item's original value that its answer depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Origin {
-    /// Where the image lies in the tensor, if the item is one.
+    /// Position of the image within the tensor, if the item is an image.
     pub(crate) frame: Option<Frame>,
-    /// How many tokens the text has, if the item is one.
+    /// Number of tokens, if the item is a text.
     pub(crate) tokens: Option<usize>,
 }
 
@@ -34,13 +34,13 @@ pub(crate) struct SampleTensor {
 }
 
 impl Sample {
-    /// The same item with a batch dimension.
+    /// The same item with a leading batch dimension of size 1.
     pub(crate) fn with_batch_of_one(mut self) -> Self {
         self.0.iter_mut().for_each(|tensor| tensor.shape.insert(0, 1));
         self
     }
 
-    /// An item of the same elements in reverse order.
+    /// The same item with the elements of each tensor in reverse order.
     pub(crate) fn reversed(&self) -> Self {
         let reversed = |tensor: &SampleTensor| SampleTensor {
             values: tensor.values.reversed(),
@@ -109,7 +109,8 @@ impl Plan {
         }
     }
 
-    /// How many elements the open dimensions make: tokens, or pixels. 1 if every size is fixed.
+    /// The product of the open dimensions of a tensor, such as the number of tokens or pixels; the maximum over all tensors. 1 if
+    /// all dimensions are fixed.
     fn weight(&self, sample: &Sample) -> u64 {
         let weight = |tensor: &SampleTensor| {
             let is_open = |index: usize| match &self.inputs[tensor.slot].dims {
@@ -126,7 +127,7 @@ impl Plan {
         sample.0.iter().map(weight).max().unwrap_or(1).max(1)
     }
 
-    /// Only items of the same shapes can be stacked.
+    /// The batch group: a hash of the shapes, since only items with the same shapes can be stacked. 0 if all shapes are fixed.
     fn group(&self, sample: &Sample) -> u64 {
         if self.inputs.iter().all(Slot::is_fixed) {
             return 0;

@@ -1,5 +1,5 @@
-//! A task at work: prepares items, stacks them into batches, runs the model and hands out the answers. What a task is was
-//! decided by `plan`, and does not change.
+//! Executes a task: prepares items, stacks them into batches, runs the model and returns the answers. `plan` determines what a
+//! task does; this does not change after loading.
 
 pub(crate) mod answer;
 mod classifier;
@@ -17,7 +17,7 @@ use crate::plan::{BatchMode, Plan};
 use crate::runtime::{Computed, Fault, Given};
 use crate::values::Values;
 
-/// A plan, served.
+/// A task that executes a plan.
 pub(crate) struct Served(pub(crate) Arc<Plan>);
 
 impl PreparedTask<Onnx> for Served {
@@ -36,8 +36,8 @@ impl PreparedTask<Onnx> for Served {
     fn predict(&self, _model: &Onnx, batch: Batch<'_, &Sample>) -> Result<Outputs<AnyOutput>, BatchError> {
         let plan = &*self.0;
         let worker = batch.worker();
-        // A batch fails as a whole if the graph cannot compute one of its items (an index out of range, say). Each item then
-        // runs alone, so that the others do not fail.
+        // A batch fails as a whole if the graph cannot compute one of its items, for example because an index is out of range. In
+        // that case, run the items one by one so that the others succeed.
         if plan.mode == BatchMode::Batched && batch.len() > 1 {
             match plan.compute_rows(&batch, worker) {
                 Ok(computed) => return Ok(answer::rows(plan, computed, &batch)),
@@ -60,7 +60,8 @@ impl PreparedTask<Onnx> for Served {
 }
 
 impl Plan {
-    /// Stacks the items and runs the model. Unless the task is unbatched, the first dimension of a tensor counts items.
+    /// Stacks the items and runs the model. Unless the task is unbatched, the first dimension of each tensor is the batch
+    /// dimension.
     pub(crate) fn compute(&self, samples: &[&Sample], worker: usize) -> Result<Vec<Computed>, Fault> {
         let Some(first) = samples.first() else {
             return Ok(Vec::new());
@@ -96,7 +97,7 @@ impl Plan {
         self.network.run(&given, &self.outputs, worker)
     }
 
-    /// As [`compute`](Self::compute), for a task that is not unbatched: every output has a row for each item.
+    /// Like [`compute`](Self::compute), for a task that is not unbatched: also checks that every output has a row for each item.
     fn compute_rows(&self, samples: &[&Sample], worker: usize) -> Result<Vec<Computed>, Fault> {
         let computed = self.compute(samples, worker)?;
         match self.not_rows(&computed, samples.len()) {
@@ -118,7 +119,7 @@ impl Fault {
             Self::Outputs(message) => ItemError::fault(format_args!(
                 "{message}; the operator can set `batch` to \"none\" for this model"
             )),
-            // The outputs depend on inputs that are there, so the cause is the item.
+            // The task provides all inputs that its outputs depend on, so the item is the cause.
             Self::Failed(message) => {
                 ItemError::invalid(format_args!("the model cannot compute this item: {message}"))
             }

@@ -1,4 +1,4 @@
-//! Detections from outputs of every form.
+//! Tests of detection with each form of output.
 
 use super::{Detection, Detector, Form, RowFormat};
 use crate::answers::Rows;
@@ -69,7 +69,7 @@ fn found(label: &str, score: f32, edges: [f32; 4]) -> (String, f32, [f32; 4]) {
 
 #[test]
 fn rows_of_scores_are_read_in_both_directions() {
-    // A dog, the same dog again but worse, a cat in the same place, and nothing.
+    // A dog, the same dog with a lower score, a cat in the same place, and a prediction below the threshold.
     let dogs = [
         [50.0, 50.0, 20.0, 40.0, 0.1, 0.9],
         [51.0, 50.0, 20.0, 40.0, 0.1, 0.8],
@@ -163,7 +163,7 @@ fn separate_outputs_hold_scores_of_classes_or_of_one_label() {
     );
     let labeled = [boxes, (&[2], &[0.5, 0.75]), (&[2], &[0.0, 1.0])];
     assert_eq!(detect(&unit(LABELED), &labeled), expected);
-    // Of two valid places one is used.
+    // Only the first of two slots is valid.
     let counted = [labeled[0], labeled[1], labeled[2], (&[1][..], &[1.0][..])];
     assert_eq!(
         detect(&unit(COUNTED), &counted),
@@ -211,7 +211,7 @@ fn boxes_relative_to_grids_are_decoded() {
         labels: vec!["dot".to_owned()],
         ..detector(rows(RowFormat::Objectness, false))
     };
-    // 32×32 pixels have 16 + 4 + 1 cells. The second of stride 16 is at column 1, row 0.
+    // A 32×32 input has 16 + 4 + 1 cells. The second cell with stride 16 is at column 1, row 0.
     let mut values = vec![0.0; 21 * 6];
     values[17 * 6..18 * 6].copy_from_slice(&[0.5, 0.25, 0.0, -(2.0_f32.ln()), 1.0, 0.8]);
     let outputs = [Rows {
