@@ -1,4 +1,5 @@
-//! The embedded runtime: rten, pure Rust. It computes with 32 bits: INT64 and BOOL of ONNX are 32-bit integers, FP64 is FP32.
+//! The embedded runtime: rten, in pure Rust. It computes with 32-bit types: ONNX's INT64 and BOOL become 32-bit integers, and
+//! FP64 becomes FP32.
 
 use std::fmt::Display;
 use std::fs;
@@ -64,7 +65,7 @@ impl Abilities for Embedded {
             }
             _ => blame(format!("cannot be loaded: {error}")),
         })?;
-        // The runtime lists its ids in the order of the file.
+        // The runtime lists the IDs of inputs and outputs in the order of the file.
         for (sort, declared, known) in [
             ("inputs", file.inputs, model.input_ids().len()),
             ("outputs", file.outputs, model.output_ids().len() - flags.len()),
@@ -86,13 +87,14 @@ impl Abilities for Embedded {
     }
 }
 
-/// Version of the file format of a file that does not state it.
+/// IR version that is assumed for a file that does not state one.
 const DEFAULT_IR_VERSION: i64 = 8;
 
-/// A model as the runtime loads it, with the flags that were added to it.
+/// A model as loaded by the runtime, and the flags that were added to it.
 type Loaded = (Result<Model, rten::LoadError>, Vec<Flag>);
 
-/// Reads the model. The runtime accepts few names for files of weights, so it is given what is in them under others.
+/// Reads the model. The runtime accepts only certain names for external data files, so their contents are passed to it under
+/// other names.
 fn read(file: &File<'_>) -> Result<Loaded, String> {
     let failed = |error: &dyn Display| format!("cannot be read: {error}");
     let is_named_onnx = |path: &Path| {
@@ -101,7 +103,7 @@ fn read(file: &File<'_>) -> Result<Loaded, String> {
     };
     let guards = &file.limits.guards;
     if !file.is_external && guards.is_empty() {
-        // The runtime detects the format of a file by its name, and that of bytes by their content.
+        // The runtime detects the format of a file from its name, and the format of bytes from their content.
         let model = match is_named_onnx(file.path) {
             true => Model::load_file(file.path),
             false => Model::load(fs::read(file.path).map_err(|error| failed(&error))?),
@@ -110,7 +112,7 @@ fn read(file: &File<'_>) -> Result<Loaded, String> {
     }
     let opened = fs::File::open(file.path).map_err(|error| failed(&error))?;
     let mut proto = ModelProto::parse_file(opened).map_err(|error| failed(&error))?;
-    // The runtime requires it to detect the format of bytes.
+    // The runtime needs the IR version to detect the format of bytes.
     proto.ir_version.get_or_insert(DEFAULT_IR_VERSION);
     let flags = proto
         .graph
@@ -122,18 +124,18 @@ fn read(file: &File<'_>) -> Result<Loaded, String> {
         options.external_data(&name, data);
     }
     let bytes = proto.write_buf().map_err(|error| failed(&error))?;
-    // Its buffers are in `bytes` now.
+    // Its data has been copied to `bytes`.
     drop(proto);
     Ok((options.load(bytes), flags.unwrap_or_default()))
 }
 
 struct Rten {
     model: Model,
-    /// Maximum size of a dimension of an input.
+    /// Maximum size of an input dimension.
     max_dimension: usize,
-    /// The last outputs of the model.
+    /// The flags that the last outputs of the model report.
     flags: Vec<Flag>,
-    /// One for each worker, so that concurrent batches do not block each other.
+    /// One pool for each worker, so that concurrent batches do not block each other.
     pools: Vec<Arc<ThreadPool>>,
 }
 
@@ -152,7 +154,7 @@ impl Runtime for Rten {
         let flags: Vec<_> = self.flags.iter().zip(added).collect();
         let relevant = |(flag, _): &(&Flag, &NodeId)| outputs.iter().any(|port| flag.concerns(port.index));
         let flags: Vec<_> = flags.into_iter().filter(relevant).collect();
-        // Flags come first: as soon as they are computed, their values can be reused.
+        // Request the flags first, so that the buffers of the values they watch can be reused early.
         let wanted: Vec<_> = flags
             .iter()
             .map(|(_, id)| **id)
@@ -174,7 +176,7 @@ impl Runtime for Rten {
     }
 }
 
-/// Whether a flag is NaN.
+/// Whether a flag is NaN. A value of an unexpected type also counts as raised.
 fn is_raised(flag: &Value) -> bool {
     let Value::FloatTensor(flag) = flag else {
         return true;
@@ -183,7 +185,7 @@ fn is_raised(flag: &Value) -> bool {
 }
 
 impl Rten {
-    /// Rejects an input so large that results are not verified.
+    /// Rejects an input with a dimension larger than the maximum for which the model is verified.
     fn check_dimensions(&self, given: &Given<'_>) -> Result<(), Fault> {
         let too_large = given.shape.iter().find(|size| **size > self.max_dimension);
         too_large.map_or(Ok(()), |size| {

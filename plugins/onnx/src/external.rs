@@ -1,8 +1,7 @@
-//! Weights that are kept in files next to the model file.
+//! Weights stored in files next to the model file (ONNX external data).
 //!
-//! The file names them by a path that starts at its own directory. Any name will do, but not a path that leaves the directory:
-//! a model file must not be able to read other files of the machine. See
-//! <https://onnx.ai/onnx/repo-docs/ExternalData.html>.
+//! The model file refers to them by paths relative to its own directory. Any path is accepted unless it leaves that directory: a
+//! model file must not be able to read other files on the machine. See <https://onnx.ai/onnx/repo-docs/ExternalData.html>.
 
 use std::cell::RefCell;
 use std::fs;
@@ -12,20 +11,20 @@ use rten_onnx::onnx::{
     AttributeProto, DataLocation, DataType, GraphProto, ModelProto, StringStringEntryProto, TensorProto,
 };
 
-/// Where the data of a tensor is.
+/// Location of the external data of a tensor.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
-    /// The path, from the directory of the model file.
+    /// Path relative to the directory of the model file.
     location: String,
     offset: u64,
-    /// Up to the end of the file, if not given.
+    /// Length in bytes; `None` means up to the end of the file.
     length: Option<u64>,
 }
 
-/// Checks that the data of all tensors is there, and returns whether any is in another file than the model.
+/// Checks that the external data of all tensors is available, and returns whether there is any.
 ///
 /// # Errors
-/// Names the tensor and what is wrong with its data, as a clause about the model file.
+/// Names the tensor and the problem with its data, as a clause about the model file.
 pub(crate) fn check(graph: &GraphProto, directory: &Path) -> Result<bool, String> {
     let mut found = false;
     each_tensor(graph, &mut |tensor| {
@@ -41,17 +40,17 @@ pub(crate) fn check(graph: &GraphProto, directory: &Path) -> Result<bool, String
     Ok(found)
 }
 
-/// Takes the large tensors out of the model, and reads those that are in other files: names that the embedded runtime accepts
-/// for data files, and their contents. The model was checked.
+/// Moves the data of large tensors out of the model, reads the external data files, and makes the tensors refer to the result.
+/// Returns the contents together with file names that the embedded runtime accepts. The model must have passed `check`.
 ///
 /// # Errors
-/// Says which file cannot be read.
+/// Names the file that cannot be read, or describes an invalid reference to external data.
 pub(crate) fn take(model: &mut ModelProto, directory: &Path) -> Result<Vec<(String, Vec<u8>)>, String> {
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     let Some(graph) = &mut model.graph else {
         return Ok(Vec::new());
     };
-    // Where each of them was, if it was a file.
+    // For each entry of `files`, the name of the file it was read from; `None` for data from the model file.
     let mut names: Vec<Option<String>> = Vec::new();
     each_tensor_mut(graph, &mut |tensor| {
         if !is_external(tensor) {
@@ -88,10 +87,10 @@ pub(crate) fn take(model: &mut ModelProto, directory: &Path) -> Result<Vec<(Stri
     Ok(files)
 }
 
-/// Bytes of a tensor from which on it is taken out of a model.
+/// Minimum size in bytes of the tensor data that is moved out of a model.
 const LARGE: usize = 1 << 16;
 
-/// The data of a large tensor, which would be copied if the model were written with it.
+/// Takes the data of a large tensor, which would otherwise be copied when the model is written.
 fn detach(tensor: &mut TensorProto) -> Option<Vec<u8>> {
     let raw = tensor.raw_data.as_ref()?;
     let is_large = raw.borrow().len() >= LARGE;
@@ -178,7 +177,7 @@ fn place(tensor: &TensorProto) -> Result<Place, String> {
     })
 }
 
-/// Bytes of the data, of types whose elements have whole bytes.
+/// Size of the data in bytes; `None` for types whose elements do not occupy a fixed number of whole bytes.
 fn size(tensor: &TensorProto) -> Option<u64> {
     let width = match tensor.data_type? {
         DataType::UINT8 | DataType::INT8 | DataType::BOOL => 1,
@@ -192,7 +191,7 @@ fn size(tensor: &TensorProto) -> Option<u64> {
     })
 }
 
-/// All tensors of a graph, also of those within.
+/// Visits all tensors of a graph and of its subgraphs. Stops at the first error.
 fn each_tensor(
     graph: &GraphProto,
     visit: &mut impl FnMut(&TensorProto) -> Result<(), String>,
@@ -208,7 +207,7 @@ fn each_tensor(
     Ok(())
 }
 
-/// Visits all tensors of a graph, also of those within, until there is an error.
+/// Visits all tensors of a graph and of its subgraphs mutably. Stops at the first error.
 pub(crate) fn each_tensor_mut(
     graph: &mut GraphProto,
     visit: &mut impl FnMut(&mut TensorProto) -> Result<(), String>,

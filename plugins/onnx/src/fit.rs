@@ -1,18 +1,18 @@
-//! Places an image of any size in the input of a model: stretched, or in proportion and padded. Pure geometry: pixels and tensors
-//! are not its concern.
+//! Places an image of any size in the input of a model: stretched, or scaled in proportion and padded. Pure geometry: does not
+//! deal with pixels or tensors.
 
 use crate::answers::boxes::Frame;
 use crate::settings::{Fit, ImageSettings, Position, Width};
 
-/// Where images are placed.
+/// The area of a model's input in which images are placed.
 #[derive(Debug)]
 pub(crate) struct Canvas {
-    /// `None` if it follows from the image.
+    /// `None` if the width depends on the image.
     width: Option<usize>,
     height: usize,
     fit: Fit,
     position: Position,
-    /// For a width that follows from the image.
+    /// The limits and the step apply only if the width depends on the image.
     min_width: usize,
     max_width: usize,
     width_step: usize,
@@ -21,16 +21,16 @@ pub(crate) struct Canvas {
 /// Sizes and offset in pixels, horizontally and vertically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placement {
-    /// Of the model's input.
+    /// Size of the model's input.
     pub(crate) canvas: [usize; 2],
-    /// Of the resized image.
+    /// Size of the resized image.
     pub(crate) resized: [usize; 2],
-    /// Of the image within the input.
+    /// Offset of the resized image within the input.
     pub(crate) offset: [usize; 2],
 }
 
 impl Placement {
-    /// How to map boxes back to an image of that size.
+    /// Returns the frame that maps boxes back to an image of size `original`.
     pub(crate) fn frame(&self, original: [usize; 2]) -> Frame {
         let original = original.map(|size| size as f32);
         Frame {
@@ -44,7 +44,7 @@ impl Placement {
 
 impl Canvas {
     /// # Errors
-    /// The key within `image`, and what is wrong with it.
+    /// Returns the key within `image` and what is wrong with its value.
     pub(crate) fn new(settings: &ImageSettings) -> Result<Self, (&'static str, String)> {
         let width = match settings.width {
             Width::Fixed(width) => Some(width.get()),
@@ -91,17 +91,17 @@ impl Canvas {
         Ok(canvas)
     }
 
-    /// Width, if it is the same for all images, and height.
+    /// Width (`None` if it depends on the image) and height.
     pub(crate) fn size(&self) -> [Option<usize>; 2] {
         [self.width, Some(self.height)]
     }
 
-    /// Places an image of that size.
+    /// Places an image of the given size.
     ///
     /// # Errors
-    /// It would become too wide.
+    /// The resized image would exceed the maximum width.
     pub(crate) fn place(&self, [width, height]: [usize; 2]) -> Result<Placement, String> {
-        // Multiplied first, so that sizes that come out whole are exact.
+        // Multiply first, so that whole-number results are exact.
         let scaled = |size: usize, to: usize, from: usize| size as f64 * to as f64 / from as f64;
         let by_height = (scaled(width, self.height, height).ceil() as usize).max(1);
         let Some(canvas_width) = self.width else {
@@ -144,7 +144,7 @@ impl Canvas {
     }
 }
 
-/// Maximum width of images whose width follows from their height, by default.
+/// Default maximum width if the width depends on the image.
 const MAX_WIDTH: usize = 4096;
 
 #[cfg(test)]

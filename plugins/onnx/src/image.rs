@@ -1,5 +1,5 @@
-//! From the bytes of an image to the numbers of a tensor: resize, invert, pad, scale. `fit` decides on sizes. It knows nothing of
-//! models.
+//! Converts the bytes of an image to the values of a tensor: resizes, inverts, pads and scales. `fit` determines the sizes. Does
+//! not deal with models.
 //!
 //! Transparent pixels are blended with white.
 
@@ -11,7 +11,7 @@ use crate::answers::boxes::Frame;
 use crate::fit::{Canvas, Placement};
 use crate::settings::{Channels, ImageSettings, Invert, Layout, Resize};
 
-/// Reads images of any size into tensors.
+/// Converts images of any size to tensors.
 #[derive(Debug)]
 pub(crate) struct ImagePreprocessor {
     canvas: Canvas,
@@ -22,13 +22,14 @@ pub(crate) struct ImagePreprocessor {
     resize: Resize,
     invert: Invert,
     decoding: Decoding,
-    /// For each channel, `number = grey level × factor + offset`.
+    /// For each channel, `value = grey level × factor + offset`.
     factor: [f32; 3],
     offset: [f32; 3],
 }
 
 impl ImagePreprocessor {
-    /// `shape` is that of one item; `None` where any size will do. `key` is the setting to blame.
+    /// `shape` is the shape of one item, with `None` for dimensions that accept any size. Errors are reported for the setting
+    /// `key`.
     pub(crate) fn new(
         settings: &ImageSettings,
         shape: &[Option<usize>],
@@ -72,7 +73,7 @@ impl ImagePreprocessor {
         Ok(preprocessor)
     }
 
-    /// Shapes that the tensor of an image of that size may have. `None` stands for a width that depends on the image.
+    /// Possible tensor shapes for an image of the given size. `None` stands for a width that depends on the image.
     fn shapes(&self, layout: Layout, [width, height]: [Option<usize>; 2]) -> Vec<Vec<Option<usize>>> {
         let channels = Some(self.channels.count());
         let flat = width
@@ -83,7 +84,7 @@ impl ImagePreprocessor {
             Layout::Nhwc => vec![height, width, channels],
             Layout::Flat => vec![flat],
         }];
-        // A grey image has no order of channels: many models leave out that dimension.
+        // Grey images have a single channel: many models omit the channel dimension.
         if self.channels == Channels::Grey && layout != Layout::Flat {
             shapes.push(vec![height, width]);
         }
@@ -133,7 +134,7 @@ impl ImagePreprocessor {
         width.zip(height).map(<[usize; 2]>::from)
     }
 
-    /// The shape of the tensor of an image of that size, for an input of the shape `shape`.
+    /// The shape of the tensor for an image of size `image`, for an input of the shape `shape`.
     ///
     /// # Errors
     /// The image is too wide.
@@ -142,7 +143,7 @@ impl ImagePreprocessor {
         Ok(self.shape_of(&placement, shape))
     }
 
-    /// Where an image of that size lies in the input.
+    /// The position of an image of size `image` within the input.
     pub(crate) fn frame(&self, image: [usize; 2]) -> Result<Frame, ItemError> {
         let placement = self.canvas.place(image).map_err(ItemError::invalid)?;
         Ok(placement.frame(image))
@@ -160,21 +161,21 @@ impl ImagePreprocessor {
             .collect()
     }
 
-    /// A black PNG that becomes a tensor of a typical size, for an example; `None` if it cannot be written.
+    /// A black PNG that becomes a tensor of a typical size, for use as an example; `None` if it cannot be encoded.
     pub(crate) fn plain(&self) -> Option<Vec<u8>> {
         let [width, height] = self.plain_size();
         pictures::black_png(width.try_into().ok()?, height.try_into().ok()?)
     }
 
-    /// The size of the image that [`plain`](Self::plain) gives.
+    /// The size of the image that [`plain`](Self::plain) returns.
     pub(crate) fn plain_size(&self) -> [usize; 2] {
         let [width, height] = self.canvas.size();
         let height = height.unwrap_or(1);
-        // As wide as a short line of text.
+        // If the width is not fixed, choose the proportions of a short line of text.
         [width.unwrap_or(6 * height), height]
     }
 
-    /// Reads one image into a tensor for an input of the shape `shape`.
+    /// Decodes an image and converts it to a tensor for an input of the shape `shape`.
     pub(crate) fn read(&self, data: &[u8], shape: &[Option<usize>]) -> Result<Picture, ItemError> {
         let image = Pixels::of(pictures::decode(data, &self.decoding)?);
         let original = [image.width, image.height];
@@ -190,8 +191,8 @@ impl ImagePreprocessor {
         })
     }
 
-    /// Grey levels of 0 to 255, row by row, the channels of a pixel side by side. The source is gone through once, row by
-    /// row, so that a large image costs no memory beyond its own.
+    /// Resizes the image. Returns levels from 0 to 255 in row-major order, with the channels of a pixel interleaved. The source
+    /// is read once, row by row, to avoid a full-size floating-point copy of a large image.
     fn resized(&self, image: &Pixels, [width, height]: [usize; 2]) -> Vec<f32> {
         let depth = self.channels.count();
         let columns = taps(image.width, width, self.resize);
@@ -222,7 +223,7 @@ impl ImagePreprocessor {
         resized
     }
 
-    /// Puts the image into its place within the input.
+    /// Places the image within the input and fills the rest with the padding level.
     fn padded(&self, pixels: Vec<f32>, placement: &Placement) -> Vec<f32> {
         if placement.canvas == placement.resized {
             return pixels;
@@ -305,26 +306,26 @@ fn fits(given: &[Option<usize>], shape: &[Option<usize>]) -> bool {
             .all(|(given, size)| size.is_none() || size == given)
 }
 
-/// Sizes as people write them: `[3, 48, any]`.
+/// Formats a shape for messages, such as `[3, 48, any]`.
 fn sizes_text(shape: &[Option<usize>]) -> String {
     let size = |size: &Option<usize>| size.map_or("any".to_owned(), |size| size.to_string());
     let sizes: Vec<_> = shape.iter().map(size).collect();
     format!("[{}]", sizes.join(", "))
 }
 
-/// An image as a model takes it.
+/// An image converted to a tensor.
 pub(crate) struct Picture {
     pub(crate) shape: Vec<usize>,
     pub(crate) values: Vec<f32>,
-    /// Where the original lies in it.
+    /// Position of the original image within the tensor.
     pub(crate) frame: Frame,
 }
 
-/// A decoded image of 8 bits a sample.
+/// A decoded image with 8 bits per sample.
 struct Pixels {
     width: usize,
     height: usize,
-    /// Samples of a pixel: grey, grey and alpha, RGB, or RGBA.
+    /// Samples per pixel: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA).
     samples: usize,
     data: Vec<u8>,
 }
@@ -372,10 +373,10 @@ impl Pixels {
     }
 }
 
-/// What one target row or column is made of.
+/// The source rows or columns that contribute to one target row or column.
 struct Tap {
     start: usize,
-    /// Of the rows or columns from `start` on; they add up to 1.
+    /// Weights of the rows or columns from `start` on. They sum to 1.
     weights: Vec<f32>,
 }
 
@@ -393,7 +394,7 @@ fn taps(source: usize, target: usize, resize: Resize) -> Vec<Tap> {
                 (low, high) = (center - reach, center + reach);
             }
             Resize::Bilinear => {
-                // Where the image shrinks, the triangle is as wide as what it covers.
+                // When downscaling, the triangle filter widens to cover all source pixels of a target pixel.
                 (center, reach) = ((index as f64 + 0.5) * ratio, ratio.max(1.0));
                 (low, high) = (center - reach, center + reach);
             }

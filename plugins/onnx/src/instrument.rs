@@ -1,7 +1,7 @@
 //! Adds flags to a graph: outputs that report whether a value holds data for which an operator is not verified.
 //!
-//! A flag is a scalar, NaN if the run must fail and another number otherwise. A flag within a branch of an `If` becomes a further
-//! output of the `If`.
+//! A flag is a scalar: NaN if the run must fail, any other number otherwise. A flag within a branch of an `If` becomes an
+//! additional output of the `If`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -12,17 +12,17 @@ use rten_onnx::onnx::{
 
 use crate::verified::{Condition, Guard};
 
-/// An output that was added to a graph.
+/// A flag output that was added to a graph.
 #[derive(Debug)]
 pub(crate) struct Flag {
-    /// What it reports.
+    /// Reason for the failure of a run that raises the flag.
     pub(crate) reason: String,
-    /// The outputs, by their index, that are computed from what it watches.
+    /// Indexes of the outputs that depend on the node whose input is watched.
     outputs: BTreeSet<usize>,
 }
 
 impl Flag {
-    /// Whether an output is computed from what the flag watches.
+    /// Whether an output depends on the node whose input is watched.
     pub(crate) fn concerns(&self, output: usize) -> bool {
         self.outputs.contains(&output)
     }
@@ -46,15 +46,15 @@ pub(crate) fn add_flags(graph: &mut GraphProto, guards: &[Guard]) -> Vec<Flag> {
     flags.collect()
 }
 
-/// A value that was added to a graph.
+/// A flag value that was added to a graph.
 struct Added {
     name: String,
     reason: String,
-    /// The node that reads what is watched, or the one whose branch does.
+    /// Index of the node that reads the watched value, or of the `If` whose branch contains that node.
     node_index: usize,
 }
 
-/// Adds the values of flags to a graph, which is that many subgraphs deep.
+/// Adds the flag values for `guards` to a graph that is nested `depth` subgraphs deep.
 fn add(graph: &mut GraphProto, guards: &[&Guard], depth: usize, names: &mut Names) -> Vec<Added> {
     let (here, within): (Vec<&Guard>, Vec<&Guard>) =
         guards.iter().partition(|guard| guard.path.len() == depth);
@@ -83,14 +83,15 @@ fn add(graph: &mut GraphProto, guards: &[&Guard], depth: usize, names: &mut Name
     added
 }
 
-/// The reasons of several guards of which one failed.
+/// The combined reason of several guards, any of which may have failed.
 fn reasons(guards: &[&Guard]) -> String {
     let mut reasons: Vec<_> = guards.iter().map(|guard| guard.to_string()).collect();
     reasons.dedup();
     reasons.join(", or ")
 }
 
-/// Adds flags to the branches of an `If`, and their sum to its outputs.
+/// Adds flags to the branches of an `If`, adds their sum to its outputs, and returns the name of that output. The sum is NaN if
+/// any of the flags is.
 fn add_to_branches(node: &mut NodeProto, guards: &[&Guard], depth: usize, names: &mut Names) -> String {
     let mut outputs = node.output.len();
     for attribute in &mut node.attribute {
@@ -115,7 +116,7 @@ fn add_to_branches(node: &mut NodeProto, guards: &[&Guard], depth: usize, names:
         });
         branch.output.push(scalar(&sum));
     }
-    // Outputs that are not used may have been left out at the end.
+    // The node may omit trailing outputs that are not used.
     node.output.resize(outputs, String::new());
     let name = names.next();
     node.output.push(name.clone());
@@ -137,9 +138,9 @@ fn watch(graph: &mut GraphProto, guard: &Guard, names: &mut Names) -> String {
         last = output;
     };
     match guard.condition {
-        // Squares do not cancel one another out as numbers may.
+        // Squares cannot cancel each other: in a plain sum, infinities of opposite sign would also produce NaN.
         Condition::Nan => apply("ReduceSumSquare", None),
-        // Zero times infinity.
+        // Zero times infinity is NaN.
         Condition::Infinite => {
             apply("ReduceSumSquare", None);
             apply("Mul", Some(0.0));
@@ -150,7 +151,8 @@ fn watch(graph: &mut GraphProto, guard: &Guard, names: &mut Names) -> String {
             apply("Reciprocal", None);
             apply("Mul", Some(0.0));
         }
-        // The root of a negative number: how far the largest distance from the middle is below the largest allowed one.
+        // The square root of a negative number is NaN. Its argument is the largest permitted distance from the middle of the
+        // range minus the largest actual distance.
         Condition::Outside(low, high) => {
             let (low, high) = (f64::from(low) - 1.0, f64::from(high) + 1.0);
             apply("Sub", Some(((low + high) / 2.0) as f32));
@@ -164,7 +166,7 @@ fn watch(graph: &mut GraphProto, guard: &Guard, names: &mut Names) -> String {
     last
 }
 
-/// Names that no value of a graph has.
+/// Generates names that no value of a graph uses.
 struct Names {
     prefix: String,
     count: usize,
@@ -187,7 +189,7 @@ impl Names {
     }
 }
 
-/// The names of all values of a graph, and of the graphs within it.
+/// Collects the names of all values of a graph and of its subgraphs.
 fn collect_names<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) {
     let values = graph.input.iter().chain(&graph.output);
     names.extend(values.filter_map(|value| value.name.as_deref()));
@@ -205,7 +207,7 @@ fn collect_names<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) {
     }
 }
 
-/// For each output of a graph, the indexes of the nodes that it is computed by.
+/// For each output of a graph, the indexes of all nodes that it depends on.
 fn readers(graph: &GraphProto) -> Vec<BTreeSet<usize>> {
     let mut producers = HashMap::new();
     for (index, node) in graph.node.iter().enumerate() {
@@ -231,7 +233,8 @@ fn readers(graph: &GraphProto) -> Vec<BTreeSet<usize>> {
     graph.output.iter().map(of_output).collect()
 }
 
-/// The names of all values that a node reads, in its subgraphs as well. Some of them may be of the subgraphs themselves.
+/// Collects the names of all values that a node reads, including those read in its subgraphs. Some of them may be defined in the
+/// subgraphs themselves.
 fn collect_reads<'a>(node: &'a NodeProto, names: &mut HashSet<&'a str>) {
     names.extend(node.input.iter().map(String::as_str));
     for graph in node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()) {

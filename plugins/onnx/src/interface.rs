@@ -1,19 +1,19 @@
-//! The inputs and outputs that a file declares, of every type that ONNX has. The parser of `rten_onnx` knows tensors and
-//! sequences only, so this one reads the declarations, and skips everything else.
+//! Reads the inputs and outputs that a file declares, of any ONNX type. The parser of `rten_onnx` supports only tensors and
+//! sequences, so this one reads the declarations and skips everything else.
 
 use std::fs::File;
 
 use rten_onnx::onnx::{DataType, TypeProtoTensor};
 use rten_onnx::protobuf::{DecodeMessage, Fields, OwnedValues, ProtobufError, ReadValue, ValueReader};
 
-/// What a file declares.
+/// The inputs and outputs that a file declares.
 #[derive(Debug, Default)]
 pub(crate) struct Interface {
     pub(crate) inputs: Vec<Declaration>,
     pub(crate) outputs: Vec<Declaration>,
 }
 
-/// An input or an output.
+/// A declared input or output.
 #[derive(Debug, Default)]
 pub(crate) struct Declaration {
     pub(crate) name: String,
@@ -26,16 +26,16 @@ pub(crate) enum Type {
     Tensor(TypeProtoTensor),
     Sequence(Box<Type>),
     Optional(Box<Type>),
-    /// Keys and values.
+    /// Types of the keys and values.
     Map(DataType, Box<Type>),
     SparseTensor,
-    /// None, or one that this parser does not know.
+    /// No type, or a type that this parser does not support.
     #[default]
     Unknown,
 }
 
 impl Type {
-    /// The type as people write it.
+    /// Describes the type for messages.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Tensor(_) => "tensor".to_owned(),
@@ -141,8 +141,8 @@ impl DecodeMessage for Type {
     }
 }
 
-/// `TypeProto.Sequence` and `TypeProto.Optional`, whose field 1 is the type of the elements, and `TypeProto.Map`, whose field 1
-/// is the type of the keys and field 2 that of the values.
+/// `TypeProto.Sequence` and `TypeProto.Optional`, in which field 1 is the element type, or `TypeProto.Map`, in which field 1 is
+/// the key type and field 2 the value type.
 struct Element {
     key: DataType,
     value: Type,

@@ -1,10 +1,10 @@
-//! Serves any `.onnx` file: inputs, outputs and the batch dimension are read from the file, and `[models.settings]` configures
-//! tasks. `choice` picks the runtime: `embedded`, pure Rust, so there is nothing to install, or `onnxruntime`.
+//! Serves any `.onnx` file. Inputs, outputs and the batch dimension are read from the file; `[models.settings]` configures tasks.
+//! `choice` selects the runtime: `embedded`, which is written in pure Rust and requires no installation, or `onnxruntime`.
 //!
-//! The path of an item: `task` prepares it (an `image` is decoded, a tensor checked) and stacks it with others if the model
-//! has a batch dimension; the `runtime` of a `network` computes; `task::answer` makes the answer, such as labels by `ranking`, or
-//! detections, text and embeddings by `answers`.
-//! `plan` derives what a task does from the `settings` once, at load; `describe` documents it. The server batches items.
+//! How an item is processed: `task` prepares it (decodes an `image`, validates a tensor) and stacks it with others if the model
+//! has a batch dimension. The `runtime` of a `network` runs the model. `task::answer` builds the answer, such as labels from
+//! `ranking`, or detections, text and embeddings from `answers`. `plan` derives what a task does from the `settings` once, at
+//! load time; `describe` documents it. The server forms the batches.
 
 #![forbid(unsafe_code)]
 
@@ -48,23 +48,23 @@ pub use crate::settings::Settings;
 use crate::settings::TaskSettings;
 use crate::task::Served;
 
-/// The task of a model whose settings name none.
+/// Name of the task of a model whose settings do not define any.
 const ONLY_TASK: &str = "predict";
 
-/// Maximum number of threads of one batch.
+/// Maximum number of threads per batch.
 const MAX_THREADS: usize = 1024;
 
-/// A loaded ONNX file with its tasks.
+/// A loaded ONNX file and its tasks.
 pub struct Onnx {
     tasks: Vec<(String, Arc<Plan>)>,
     /// Name and version of the runtime.
     runtime: String,
-    /// Why it was chosen.
+    /// Why the runtime was chosen.
     reason: String,
 }
 
 impl Onnx {
-    /// Plans the configured tasks.
+    /// Plans the configured tasks, or the default task if none are configured.
     fn plan(chosen: Chosen, settings: &Settings, context: &LoadContext) -> Result<Self, LoadError> {
         let network = Arc::new(chosen.network);
         let plan = |name: &str, task: TaskSettings, written: bool| {
@@ -86,7 +86,7 @@ impl Onnx {
         })
     }
 
-    /// Why the trial of a task computed nothing; none if all trials succeeded.
+    /// The reason why the trial run of a task failed; `None` if all trial runs succeeded.
     fn trial_failure(&self) -> Option<&str> {
         self.tasks
             .iter()
@@ -121,14 +121,14 @@ impl Model for Onnx {
         {
             model = other;
         }
-        // Further processes of the model would report the same.
+        // Other processes of the same model would log the same messages.
         if !context.is_repeated {
             model.report();
         }
         Ok(model)
     }
 
-    /// Tasks depend on the settings, so none are fixed.
+    /// Empty: tasks depend on the settings.
     fn tasks() -> Tasks<Self> {
         Tasks::new()
     }
