@@ -21,7 +21,7 @@ struct Place {
     length: Option<u64>,
 }
 
-/// Checks that the external data of all tensors is available, and returns whether there is any.
+/// Checks that the external data of all tensors is available and has the expected size. Returns whether there is any.
 ///
 /// # Errors
 /// Names the tensor and the problem with its data, as a clause about the model file.

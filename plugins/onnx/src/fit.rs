@@ -12,7 +12,7 @@ pub(crate) struct Canvas {
     height: usize,
     fit: Fit,
     position: Position,
-    /// The limits and the step apply only if the width depends on the image.
+    /// This and the following fields apply only if the width depends on the image.
     min_width: usize,
     max_width: usize,
     width_step: usize,

@@ -1,4 +1,4 @@
-//! Builds a detector from the settings of a detection.
+//! Builds a detector from the settings of a detection task.
 
 use plugin_sdk::{LoadContext, LoadError};
 
