@@ -1,10 +1,10 @@
-//! Available memory, as the system reports it.
+//! Memory available to this process, as reported by the system.
 
 use std::fs;
 use std::path::Path;
 
-/// Bytes that this process can still take: what the machine has left, within the limits of the process and of its control
-/// group. `None` if the system does not report it.
+/// Number of bytes that this process can still allocate: the memory available on the machine, capped by the limits of the
+/// process and of its control group. `None` if the system does not report it.
 pub(crate) fn available() -> Option<u64> {
     let of_machine = field(&read("/proc/meminfo")?, "MemAvailable:").map(|kilobytes| kilobytes << 10);
     [of_machine, of_process(), of_control_group()]
@@ -17,13 +17,13 @@ fn read(path: impl AsRef<Path>) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
-/// The first number after a name at the start of a line.
+/// Parses the first number after `name`, in the line that starts with `name`.
 fn field(text: &str, name: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// What is left of the address space and of the data, if they are limited.
+/// Remaining bytes within the process's limits on address space and data size, if there are any.
 fn of_process() -> Option<u64> {
     let (limits, status) = (read("/proc/self/limits")?, read("/proc/self/status")?);
     let left = |limit: &str, used: &str| {
@@ -39,7 +39,7 @@ fn of_process() -> Option<u64> {
     .min()
 }
 
-/// What is left in the control group of this process and in those around it.
+/// Remaining bytes within the memory limits of this process's control group and its ancestors.
 fn of_control_group() -> Option<u64> {
     let groups = read("/proc/self/cgroup")?;
     let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;

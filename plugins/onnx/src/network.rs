@@ -1,4 +1,4 @@
-//! A loaded ONNX file: what it declares, and the runtime that computes it. Tasks, items and settings belong to the caller, which
+//! A loaded ONNX file: its declarations, and the runtime that executes it. Tasks, items and settings belong to the caller, which
 //! stacks items into batches.
 
 use std::collections::{BTreeMap, HashSet};
@@ -26,50 +26,51 @@ pub(crate) struct Network {
     contents: Contents,
     runtime: Box<dyn Runtime>,
     survives_failed_allocations: bool,
-    /// Bytes that the large runs in progress need.
+    /// Bytes reserved by the large runs in progress.
     reserved: AtomicU64,
 }
 
-/// What is known of a model file besides its weights.
+/// What is known about a model file, apart from its weights.
 struct Contents {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     is_half_precision: bool,
-    /// Whether weights are kept in other files.
+    /// Whether weights are stored in external files.
     is_external: bool,
-    /// What the graph tells of each output in the file.
+    /// Whether each output mixes the items of a batch, as far as the graph shows. In the order of the file.
     verdicts: Vec<Verdict>,
     outline: Outline,
     metadata: BTreeMap<String, String>,
-    /// What inputs the runtime may be given.
+    /// Limits on the inputs that the runtime may be given.
     limits: Limits,
     class_names: Option<Vec<String>>,
 }
 
-/// An input or an output that the file declares.
+/// An input or output that the file declares.
 #[derive(Clone, Debug)]
 pub(crate) struct Port {
-    /// What clients call it, which is the name in the file unless the settings say otherwise.
+    /// Name for clients: the name in the file if clients can use it, unless the settings rename it.
     pub(crate) name: String,
-    /// What the file calls it.
+    /// Name in the file.
     pub(crate) file_name: String,
-    /// What clients send or get.
+    /// Datatype that clients send or receive.
     pub(crate) dtype: DType,
-    /// What the runtime computes with.
+    /// Type in which the runtime holds the elements.
     pub(crate) held: Held,
-    /// The datatype in the file.
+    /// Datatype in the file.
     pub(crate) declared: onnx::DataType,
-    /// All dimensions, the batch included; none if the file does not say. Of a sequence, the dimensions of each tensor in it.
+    /// All dimensions, including the batch dimension; `None` if the file does not declare a shape. For a sequence, the dimensions
+    /// of each of its tensors.
     pub(crate) dims: Option<Vec<Dim>>,
-    /// Whether it is a sequence of tensors, which clients see as `name.0`, `name.1`, ….
+    /// Whether this is a sequence of tensors, which clients see as `name.0`, `name.1`, ….
     pub(crate) sequence: bool,
-    /// Which part it is of a sequence of maps.
+    /// The part of a sequence of maps that this port represents, if any.
     pub(crate) map: Option<MapPart>,
-    /// Its place in the file.
+    /// Index among the inputs or the outputs of the file.
     pub(crate) index: usize,
 }
 
-/// The two tensors that a sequence of maps becomes. Both have a row for each map.
+/// The two tensors that represent a sequence of maps. Both have one row per map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MapPart {
     /// The values, in the order of the keys.
@@ -82,7 +83,7 @@ pub(crate) enum MapPart {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Dim {
     Fixed(usize),
-    /// Any size; dimensions of the same name have the same size. May have no name.
+    /// Any size. By convention, dimensions with the same name have the same size. The name may be empty.
     Open(String),
 }
 
@@ -96,17 +97,17 @@ impl fmt::Display for Dim {
     }
 }
 
-/// Dimensions as people write them: `[batch, 3, 224, 224]`.
+/// Formats dimensions for messages: `[batch, 3, 224, 224]`.
 pub(crate) fn shape_text<T: fmt::Display>(dims: &[T]) -> String {
     let dims: Vec<_> = dims.iter().map(T::to_string).collect();
     format!("[{}]", dims.join(", "))
 }
 
-/// Why a file was not loaded.
+/// Why a file could not be loaded.
 pub(crate) enum NotLoaded {
-    /// No runtime can read it.
+    /// No runtime can load the file.
     File(LoadError),
-    /// The runtime cannot run it, or must not.
+    /// The chosen runtime cannot run the file, or is not verified for it.
     Runtime(LoadError),
 }
 
@@ -119,8 +120,8 @@ impl NotLoaded {
 }
 
 impl Network {
-    /// Reads a file, with the tensors beside it where it refers to such, for `workers` batches at a time with `threads` threads
-    /// each.
+    /// Loads a file, including any external tensors that it references, to run `workers` batches concurrently with `threads`
+    /// threads each.
     pub(crate) fn load(
         path: &Path,
         abilities: &dyn Abilities,
@@ -128,8 +129,8 @@ impl Network {
         threads: usize,
     ) -> Result<Self, NotLoaded> {
         let unfit = |problem: String| NotLoaded::Runtime(flaw(path, problem));
-        // The runtimes do not tell the operators' names or all of the declared types, so the file is read for them first. What
-        // is read is dropped before the runtime reads the weights again: at no time are there two copies.
+        // The runtimes do not expose operator names or all declared types, so the file is parsed for them first. The parsed
+        // weights are dropped before the runtime reads them again, so there are never two copies in memory.
         let contents = Contents::read(path, abilities)?;
         if let Some(problem) =
             not_bounded(&contents.outline).filter(|_| !abilities.survives_failed_allocations())
@@ -153,22 +154,23 @@ impl Network {
         })
     }
 
-    /// What the graph tells of an output, if all inputs have the batch in dimension 0.
+    /// Whether an output mixes the items of a batch, as far as the graph shows, if dimension 0 of every input is the batch
+    /// dimension.
     pub(crate) fn verdict(&self, output: &Port) -> &Verdict {
         &self.contents.verdicts[output.index]
     }
 
-    /// What the file says of the model, by key.
+    /// Metadata properties of the model in the file, by key.
     pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
         &self.contents.metadata
     }
 
-    /// The names of the classes, in the order of their scores, if the graph contains them.
+    /// Class names in the order of their scores, if the graph contains them.
     pub(crate) fn class_names(&self) -> Option<&[String]> {
         self.contents.class_names.as_deref()
     }
 
-    /// Whether the model computes with floats of 16 bits.
+    /// Whether the model has 16-bit float weights, inputs or outputs.
     pub(crate) fn is_half_precision(&self) -> bool {
         self.contents.is_half_precision
     }
@@ -181,7 +183,7 @@ impl Network {
         &self.contents.outputs
     }
 
-    /// Computes `outputs` from `inputs`, on what belongs to that worker.
+    /// Computes `outputs` from `inputs` with the resources of `worker`.
     pub(crate) fn run(
         &self,
         inputs: &[Given<'_>],
@@ -193,12 +195,12 @@ impl Network {
             .unwrap_or_else(|message| Err(Fault::Failed(format!("the runtime panicked: {message}"))))
     }
 
-    /// Reserves memory for a run, and rejects one that needs more than there is.
+    /// Reserves memory for a run. Fails if the run needs more memory than is available.
     fn reserve(&self, inputs: &[Given<'_>]) -> Result<Reservation<'_>, String> {
-        // Of a sequence no single shape is known.
+        // A sequence has no single shape, so it is left out.
         let tensors = inputs.iter().filter(|given| !given.port.sequence);
         let known: Vec<_> = tensors.map(Given::known).collect();
-        // If the analysis fails, nothing is known, as of operators that it does not know.
+        // If the analysis panics, nothing is known, as for an unsupported operator.
         let sizes = contain(|| self.contents.outline.of_run(&known));
         let sizes = sizes.unwrap_or_default();
         if let (Some(node), false) = (&sizes.unbounded, self.survives_failed_allocations) {
@@ -209,7 +211,7 @@ impl Network {
         let bytes = Some(bytes(sizes.peak))
             .filter(|bytes| *bytes >= SMALL_RUN)
             .unwrap_or(0);
-        // Part of it may be taken already, and then counts twice: large runs at the same time are rejected rather early.
+        // Memory that other runs have already allocated counts twice, so concurrent large runs are rejected somewhat early.
         let others = self.reserved.fetch_add(bytes, Ordering::Relaxed);
         let reservation = Reservation {
             total: &self.reserved,
@@ -219,7 +221,7 @@ impl Network {
     }
 }
 
-/// What is wrong with a file, as a clause about it.
+/// Error for a file. `problem` is a clause that follows the path.
 fn flaw(path: &Path, problem: impl fmt::Display) -> LoadError {
     LoadError::setting("model", format_args!("`{}` {problem}", path.display()))
 }
@@ -253,7 +255,7 @@ impl Contents {
         let limits = contain(|| abilities.verify(&proto))
             .unwrap_or_else(Err)
             .map_err(unfit)?;
-        // If the analysis fails, nothing is known, as of operators that it does not know.
+        // If the analysis panics, nothing is known, as for an unsupported operator.
         let unknown = |message| vec![Verdict::Unknown(message); graph.output.len()];
         let verdicts = contain(|| mixing::analyze(&proto)).unwrap_or_else(unknown);
         let is_half_precision = has_half_precision(graph);
@@ -287,19 +289,19 @@ impl Given<'_> {
     }
 }
 
-/// Runs that need less than this are not compared with the memory that is available.
+/// Runs that need fewer bytes than this are not checked against the available memory.
 const SMALL_RUN: u64 = 64 << 20;
 
-/// Bytes of most elements. Fewer for some types, but what is computed from them has more.
+/// Bytes per element for most types. Some types are smaller, but the values computed from them are larger.
 const ELEMENT_SIZE: u64 = 4;
 
-/// Bytes of that many elements.
+/// Size of `elements` elements in bytes.
 fn bytes(elements: i64) -> u64 {
     elements.unsigned_abs().saturating_mul(ELEMENT_SIZE)
 }
 
-/// Checks that the tensors of a run fit into memory beside `reserved` bytes that other runs still need: the largest one with what
-/// is computed from it, and all that are needed at the same time.
+/// Checks that the tensors of a run fit into memory in addition to `reserved` bytes that other runs still need: the largest
+/// tensor together with what is computed from it, and all tensors that are live at the same time.
 fn fits(sizes: &Sizes, reserved: u64) -> Result<(), String> {
     let Some((largest, node)) = &sizes.largest else {
         return Ok(());
@@ -328,7 +330,7 @@ fn fits(sizes: &Sizes, reserved: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Memory that a run needs, as long as it runs.
+/// Memory reserved for a run, released when the run ends.
 struct Reservation<'a> {
     total: &'a AtomicU64,
     bytes: u64,
@@ -340,7 +342,7 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// Why it cannot be found out before a run how much memory it needs.
+/// The reason why the memory of a run cannot be bounded in advance, if it cannot.
 fn not_bounded(outline: &Outline) -> Option<String> {
     let node = contain(|| outline.unbounded()).unwrap_or_default()?;
     Some(format!(
@@ -349,7 +351,7 @@ fn not_bounded(outline: &Outline) -> Option<String> {
     ))
 }
 
-/// A value that a node computes although it is an input, a weight, or the output of another node.
+/// Finds a value that a node computes although it is already an input, an initializer or the output of another node.
 fn computed_twice(graph: &onnx::GraphProto) -> Option<&str> {
     let inputs = graph.input.iter().filter_map(|input| input.name.as_deref());
     let weights = graph

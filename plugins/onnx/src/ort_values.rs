@@ -1,4 +1,4 @@
-//! Values of ONNX Runtime: from what a client gave, and to what it is answered.
+//! Converts input tensors to ONNX Runtime values, and ONNX Runtime outputs to computed tensors.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -16,7 +16,7 @@ use crate::network::{MapPart, Port};
 use crate::runtime::{Computed, Given};
 use crate::values::Values;
 
-/// Calls a function with the elements of one type or another.
+/// Evaluates one expression for numeric elements of any type, and another one for strings.
 macro_rules! each_number {
     ($values:expr, $number:ident => $view:expr, $text:ident => $strings:expr) => {
         match $values {
@@ -38,8 +38,8 @@ macro_rules! each_number {
     };
 }
 
-/// The sequence for an input, from its tensors. It must outlive the outputs: these may share its tensors, which ONNX Runtime
-/// does not copy.
+/// Builds the sequence for an input from its tensors. It must outlive the outputs, which may share its tensors: ONNX Runtime
+/// does not copy them.
 pub(crate) fn sequence(port: &Port, given: &[Given<'_>], helpers: &Helpers) -> ort::Result<DynValue> {
     let tensors = tensors(port, given).map(own).collect::<ort::Result<Vec<_>>>()?;
     match tensors.is_empty() {
@@ -48,7 +48,8 @@ pub(crate) fn sequence(port: &Port, given: &[Given<'_>], helpers: &Helpers) -> o
     }
 }
 
-/// The tensor for an input of a type that no tensor can be made of otherwise, cast from a wider one.
+/// Builds the tensor for an input whose type cannot be created directly, by casting from a wider type. `None` if the input
+/// does not have such a type.
 pub(crate) fn narrowed(port: &Port, given: &[Given<'_>], helpers: &Helpers) -> ort::Result<Option<DynValue>> {
     let Some(narrow) = Narrow::of(port.declared) else {
         return Ok(None);
@@ -62,16 +63,16 @@ pub(crate) fn narrowed(port: &Port, given: &[Given<'_>], helpers: &Helpers) -> o
         .map(Some)
 }
 
-/// A datatype that is narrower than those that clients can send.
+/// A datatype that is narrower than any that clients can send.
 struct Narrow {
-    /// What clients send and get instead.
+    /// Datatype that clients send and receive instead.
     wide: DataType,
-    /// The values of an integer type.
+    /// Range of an integer type.
     range: Option<RangeInclusive<i64>>,
 }
 
 impl Narrow {
-    /// None if `declared` is not such a type.
+    /// `None` if `declared` is not such a type.
     fn of(declared: DataType) -> Option<Self> {
         let (wide, range) = match declared.0 {
             // FLOAT8E4M3FN, FLOAT8E4M3FNUZ, FLOAT8E5M2, FLOAT8E5M2FNUZ, FLOAT4E2M1, FLOAT8E8M0
@@ -86,7 +87,7 @@ impl Narrow {
         Some(Self { wide, range })
     }
 
-    /// The first value that the type does not have.
+    /// Describes the first value that is out of range, if there is one.
     fn problem(&self, values: &Values) -> Option<String> {
         let range = self.range.as_ref()?;
         let outside = |value: i64| !range.contains(&value);
@@ -106,7 +107,7 @@ impl Narrow {
     }
 }
 
-/// The tensor for an input.
+/// Builds the tensor for an input. It borrows numbers and copies strings.
 pub(crate) fn lend<'a>(port: &Port, given: &'a [Given<'_>]) -> ort::Result<SessionInputValue<'a>> {
     let only = tensors(port, given).last().ok_or_else(|| {
         let name = &port.file_name;
@@ -125,7 +126,7 @@ fn tensors<'a, 'b>(port: &Port, given: &'a [Given<'b>]) -> impl Iterator<Item = 
     given.iter().filter(move |given| given.port.file_name == name)
 }
 
-/// A tensor of a sequence, which must be the sequence's own.
+/// Builds a tensor for a sequence. The sequence must own its tensors, so the elements are copied.
 fn own(given: &Given<'_>) -> ort::Result<DynValue> {
     let shape = &given.shape[..];
     Ok(each_number!(
@@ -135,7 +136,7 @@ fn own(given: &Given<'_>) -> ort::Result<DynValue> {
     ))
 }
 
-/// The tensors of an output. `index` is that of the port among the outputs of the task.
+/// Extracts the tensors of an output. `index` is the index of the port among the outputs of the task.
 pub(crate) fn take(
     index: usize,
     port: &Port,
@@ -197,11 +198,11 @@ fn tensor(output: usize, position: Option<usize>, value: &DynValue) -> ort::Resu
     })
 }
 
-/// One part of the maps, a row for each, with the values in the order of the keys.
+/// One part of the maps, with one row per map. Values are in the order of the keys.
 fn maps(part: MapPart, maps: &[DynValue]) -> ort::Result<Computed> {
     let Some(ValueType::Map { key, value }) = maps.first().map(DynValue::dtype) else {
         return match maps.is_empty() {
-            // No rows, so the types do not matter.
+            // There are no rows, so the element type does not matter.
             true => Ok(matrix(0, 0, Values::F32(Vec::new()))),
             false => Err(ort::Error::new(
                 "the model computed a sequence, expected one of maps",
@@ -240,7 +241,7 @@ fn matrix(rows: usize, columns: usize, values: Values) -> Computed {
     }
 }
 
-/// The keys and the values of all maps, which must have the same keys.
+/// Keys and values of all maps, which must have the same keys.
 fn columns<K, V>(maps: &[DynValue]) -> ort::Result<(Vec<K>, Vec<V>)>
 where
     K: ort::value::IntoTensorElementType + Clone + Hash + Ord,
@@ -269,10 +270,10 @@ where
     Ok((keys, values))
 }
 
-/// Sessions of small graphs, for values that ONNX Runtime's interface for C cannot make.
+/// Sessions of small graphs that create values that the C API of ONNX Runtime cannot create.
 pub(crate) struct Helpers {
     environment: Environment,
-    /// By the types from which and to which they convert; from 0 for an empty sequence.
+    /// By source and target datatype. The source is 0 for an empty sequence.
     sessions: Mutex<BTreeMap<(i32, i32), Session>>,
 }
 
@@ -284,13 +285,13 @@ impl Helpers {
         }
     }
 
-    /// A sequence without tensors.
+    /// Creates a sequence without tensors.
     fn empty_sequence(&self, datatype: DataType) -> ort::Result<DynValue> {
         let no_inputs: [SessionInputValue<'_>; 0] = [];
         self.run((0, datatype.0), || graphs::empty_sequence(datatype), no_inputs)
     }
 
-    /// The same numbers in another type.
+    /// Casts a tensor to another datatype.
     fn cast(&self, from: DataType, to: DataType, value: SessionInputValue<'_>) -> ort::Result<DynValue> {
         self.run((from.0, to.0), || graphs::cast(from, to), [value])
     }
@@ -315,14 +316,14 @@ impl Helpers {
     }
 }
 
-/// Encodes small ONNX files. The numbers are those of the fields in `onnx.proto`.
+/// Encodes small ONNX files. The numbers are the field numbers of `onnx.proto`.
 mod graphs {
     use rten_onnx::onnx::DataType;
 
     pub(super) const OUTPUT: &str = "y";
     const INPUT: &str = "x";
 
-    /// A graph whose only node makes an empty sequence of tensors of that type.
+    /// A model whose only node creates an empty sequence of tensors of this type.
     pub(super) fn empty_sequence(datatype: DataType) -> Vec<u8> {
         let node = [
             text(2, OUTPUT),
@@ -333,7 +334,7 @@ mod graphs {
         model(&node.concat(), &[], &value(OUTPUT, &sequence), 11)
     }
 
-    /// A graph that casts a tensor of any shape.
+    /// A model that casts a tensor of any shape.
     pub(super) fn cast(from: DataType, to: DataType) -> Vec<u8> {
         let node = [
             text(1, INPUT),
@@ -341,7 +342,7 @@ mod graphs {
             text(4, "Cast"),
             attribute("to", to),
         ];
-        // The version in which Cast learned the narrower of the two types.
+        // The first opset version in which Cast supports both types.
         let opset = match from.0.max(to.0) {
             25.. => 25,
             24 => 24,
@@ -360,7 +361,7 @@ mod graphs {
             input,
             &message(12, output),
         ];
-        // The first version of the format that has all of these types.
+        // The first IR version that has all of these types.
         let format = match opset {
             25.. => 13,
             24 => 12,
@@ -386,7 +387,7 @@ mod graphs {
         [text(1, name), message(2, kind)].concat()
     }
 
-    /// The type of tensors of any shape.
+    /// The type of a tensor of any shape.
     fn tensor(datatype: DataType) -> Vec<u8> {
         message(1, &number(1, code(datatype)))
     }

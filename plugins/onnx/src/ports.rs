@@ -9,20 +9,20 @@ use crate::network::{Dim, MapPart, Port};
 use crate::runtime::Abilities;
 use crate::values;
 
-/// Maximum number of characters of a name that the server accepts.
+/// Maximum number of characters in a name that the server accepts.
 const MAX_NAME_LENGTH: usize = 128;
 
-/// The ports of a file whose initializers have these names.
+/// Returns the inputs and the outputs of a file. `initializers` has the names of its initializers.
 ///
 /// # Errors
-/// The message continues a sentence that starts with the name of the file.
+/// The message is a clause that follows the path of the file.
 pub(crate) fn declared(
     interface: &Interface,
     initializers: &HashSet<&str>,
     abilities: &dyn Abilities,
 ) -> Result<(Vec<Port>, Vec<Port>), String> {
     let is_input = |input: &&Declaration| !initializers.contains(&*input.name);
-    // Old files list their weights among the inputs.
+    // Files with an old IR version also list their initializers as inputs.
     let inputs = interface.inputs.iter().filter(is_input).enumerate();
     let mut ports = (Vec::new(), Vec::new());
     for (index, input) in inputs {
@@ -45,7 +45,7 @@ pub(crate) fn declared(
     Ok(ports)
 }
 
-/// Tensors, sequences of tensors, and optional ones of both, which must be given.
+/// The port for a tensor or a sequence of tensors. If the file declares it as optional, it is required nevertheless.
 fn port(
     sort: &str,
     index: usize,
@@ -84,7 +84,7 @@ fn port(
     })
 }
 
-/// A sequence of maps, one for each row, becomes two tensors: the values, and the keys that they belong to.
+/// The ports for a sequence of maps, with one map per row: a tensor of the values, and a tensor of their keys.
 fn maps(
     index: usize,
     output: &Declaration,
@@ -137,7 +137,7 @@ fn known(
     })
 }
 
-/// The name in the file, if clients can use it.
+/// The name in the file, or a generated name if clients cannot use it.
 fn client_name(name: &str, sort: &str, index: usize) -> String {
     let length = name.chars().count();
     match length == 0 || length > MAX_NAME_LENGTH || name.chars().any(char::is_control) {

@@ -1,4 +1,4 @@
-//! From a row of scores to labels: what makes a task a classifier. It knows nothing of tensors or of the runtime.
+//! Converts a row of scores to labels, for classification tasks. This module does not depend on tensors or on the runtime.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::settings::{Activation, Labels};
 
-/// How many labels are answered, if the settings do not say.
+/// Default for the maximum number of labels to return.
 const TOP_K: usize = 5;
 
 /// The labels of one item, best first.
@@ -29,25 +29,25 @@ struct Score {
     score: f32,
 }
 
-/// Names the elements of a row of scores.
+/// Assigns labels to the elements of a row of scores.
 #[derive(Debug)]
 pub(crate) struct Ranking {
     labels: Vec<String>,
     selection: Selection,
 }
 
-/// Which labels are answered, and with which scores.
+/// Which labels to return, and with which scores.
 #[derive(Debug)]
 pub(crate) struct Selection {
-    /// How many; [`TOP_K`] by default.
+    /// Maximum number of labels; [`TOP_K`] by default.
     pub(crate) top_k: Option<usize>,
     pub(crate) activation: Activation,
-    /// Labels with lower scores are left out.
+    /// Minimum score of the labels to return.
     pub(crate) score_threshold: Option<f32>,
 }
 
 impl Ranking {
-    /// `key` is that of the task.
+    /// `key` is the key of the task in the settings.
     pub(crate) fn new(
         labels: Labels,
         selection: Selection,
@@ -65,25 +65,25 @@ impl Ranking {
         Ok(Self { labels, selection })
     }
 
-    /// How many labels there are.
+    /// Number of labels.
     pub(crate) fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// How many are answered.
+    /// Maximum number of labels to return.
     pub(crate) fn top_k(&self) -> usize {
         self.selection.top_k.unwrap_or(TOP_K).min(self.labels.len())
     }
 
-    /// Ranks one row, which has a score for each label.
+    /// Ranks a row that has one score per label.
     pub(crate) fn rank(&self, scores: &[f32]) -> Result<Classification, ItemError> {
         self.selection.rank(&self.labels, scores.to_vec(), None)
     }
 }
 
 impl Selection {
-    /// Ranks one row, which has a score for each label. `decided` is the label that the model chose, if it does that: it may
-    /// be another one than that with the highest score.
+    /// Ranks a row that has one score per label. `decided` is the label that the model chose, if it chooses one. It need not be
+    /// the label with the highest score.
     pub(crate) fn rank(
         &self,
         labels: &[String],
@@ -98,7 +98,7 @@ impl Selection {
             )));
         }
         let mut order: Vec<_> = (0..scores.len()).collect();
-        // Stable: of equal scores the first label wins.
+        // The sort is stable: among equal scores, the first label wins.
         order.sort_by(|one, other| scores[*other].total_cmp(&scores[*one]));
         let score = |index: usize| Score {
             label: labels[index].clone(),
@@ -132,7 +132,7 @@ impl Selection {
     }
 }
 
-/// Reads the names of classes. `key` is their setting.
+/// Reads the class names. `key` is the key of their setting.
 pub(crate) fn read_labels(
     labels: Labels,
     context: &LoadContext,
@@ -159,7 +159,7 @@ pub(crate) fn read_labels(
 }
 
 impl Activation {
-    /// Turns what a model computed for one item into the scores that are answered.
+    /// Converts the model's output for one item to the scores to return.
     pub(crate) fn apply(self, scores: &mut [f32]) {
         match self {
             Self::None => {}
@@ -167,7 +167,7 @@ impl Activation {
                 .iter_mut()
                 .for_each(|score| *score = 1.0 / (1.0 + (-*score).exp())),
             Self::Softmax => {
-                // The largest score is subtracted first, so that no power overflows.
+                // The largest score is subtracted first so that `exp` cannot overflow.
                 let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 scores
                     .iter_mut()

@@ -1,4 +1,4 @@
-//! The interface of runtimes, which compute whole batches. Runtimes do not know tasks, items or settings of tasks.
+//! The interface that runtimes implement. A runtime computes whole batches and does not know about tasks, items or task settings.
 
 use std::path::Path;
 
@@ -9,68 +9,68 @@ use crate::network::Port;
 use crate::values::{Held, Values};
 use crate::verified::Limits;
 
-/// A loaded network, ready to compute.
+/// A loaded network, ready to run.
 pub(crate) trait Runtime: Send + Sync {
-    /// Computes `outputs` from `inputs`, on what belongs to that worker. No two calls for the same worker run at once.
+    /// Computes `outputs` from `inputs` with the resources of `worker`. Calls for the same worker never overlap.
     fn run(&self, inputs: &[Given<'_>], outputs: &[Port], worker: usize) -> Result<Vec<Computed>, Fault>;
 }
 
-/// What a runtime supports, before it loads a file.
+/// The capabilities of a runtime, known before it loads a file.
 pub(crate) trait Abilities {
-    /// The type in which it holds a datatype of the file, if it knows that.
+    /// The type in which the runtime holds a datatype of the file; `None` if it does not support the datatype.
     fn held(&self, declared: DataType) -> Option<Held>;
 
-    /// The datatypes that it knows, for people.
+    /// The supported datatypes, for messages.
     fn datatypes(&self) -> &'static str;
 
-    /// Checks that the runtime computes every node of a model right, and returns what inputs it may be given.
+    /// Checks that the runtime computes every node of a model correctly, and returns the limits on its inputs.
     ///
     /// # Errors
-    /// The message continues a sentence that starts with the name of the file.
+    /// The message is a clause that follows the path of the file.
     fn verify(&self, model: &ModelProto) -> Result<Limits, String>;
 
-    /// Whether an allocation that fails is an error of the run. Otherwise it ends the process.
+    /// Whether a failed allocation is an error of the run. Otherwise, it aborts the process.
     fn survives_failed_allocations(&self) -> bool;
 
-    /// Loads the file, for `workers` batches at a time with `threads` threads each.
+    /// Loads the file, to run `workers` batches concurrently with `threads` threads each.
     fn load(&self, file: &File<'_>, workers: usize, threads: usize) -> Result<Box<dyn Runtime>, LoadError>;
 }
 
-/// A file whose declarations have been read.
+/// A model file whose declarations have been read.
 pub(crate) struct File<'a> {
     pub(crate) path: &'a Path,
     pub(crate) inputs: &'a [Port],
     pub(crate) outputs: &'a [Port],
-    /// Whether weights are kept in other files.
+    /// Whether weights are stored in external files.
     pub(crate) is_external: bool,
     pub(crate) limits: &'a Limits,
 }
 
-/// A tensor for an input, lent. Tensors of a sequence follow one another.
+/// A borrowed tensor for an input. The tensors of a sequence are consecutive.
 pub(crate) struct Given<'a> {
     pub(crate) port: &'a Port,
     pub(crate) shape: Vec<usize>,
     pub(crate) values: &'a Values,
 }
 
-/// A tensor of an output. Tensors of a sequence follow one another.
+/// A tensor of an output. The tensors of a sequence are consecutive.
 #[derive(Debug)]
 pub(crate) struct Computed {
     /// Index among the requested outputs.
     pub(crate) output: usize,
-    /// Position in the sequence, if the output is one.
+    /// Position in the sequence, if the output is a sequence.
     pub(crate) position: Option<usize>,
     pub(crate) shape: Vec<usize>,
     pub(crate) values: Values,
 }
 
-/// Why the model did not run.
+/// Why a run failed.
 #[derive(Debug)]
 pub(crate) enum Fault {
     /// The outputs cannot be computed from the inputs of this task.
     Inputs(String),
     /// These items cannot be computed.
     Failed(String),
-    /// An output does not have the batch as its first dimension.
+    /// The first dimension of an output is not the batch dimension.
     Outputs(String),
 }

@@ -1,5 +1,5 @@
-//! Numbers on their way between clients and a runtime, which may hold a datatype of the file in another type: the embedded one
-//! computes with 32 bits only. This module converts, both ways; it knows nothing of tasks or of runtimes.
+//! Converts values between clients and runtimes, in both directions. A runtime may hold a datatype of the file in another type:
+//! the embedded runtime computes with 32-bit types only. This module does not know about tasks or about specific runtimes.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -7,10 +7,10 @@ use std::ops::Range;
 use half::{bf16, f16};
 use plugin_sdk::{DType, ItemError, TensorOutput, TensorView};
 
-/// What clients see for a datatype of the file; `None` for those that cannot be served.
+/// The datatype that clients see for a datatype of the file; `None` if it cannot be served.
 ///
-/// Floats of 16 bits and less are served as FP32, and integers of less than 8 bits in 8 bits, so that clients need not know
-/// these types.
+/// Floats of 16 bits or fewer are served as FP32, and integers of fewer than 8 bits as 8-bit integers, so that clients do not
+/// need to support these types.
 pub(crate) fn dtype(declared: rten_onnx::onnx::DataType) -> Option<DType> {
     use rten_onnx::onnx::DataType as Declared;
     Some(match declared {
@@ -35,7 +35,7 @@ pub(crate) fn dtype(declared: rten_onnx::onnx::DataType) -> Option<DType> {
     })
 }
 
-/// Defines the types that runtimes hold elements in.
+/// Defines the types in which runtimes hold elements.
 macro_rules! held {
     ($($variant:ident($element:ty);)*) => {
         /// A type in which a runtime holds elements.
@@ -44,7 +44,7 @@ macro_rules! held {
             $($variant,)*
         }
 
-        /// The elements of one item's tensor, or of a batch's, as a runtime holds them.
+        /// The elements of a tensor, of one item or of a batch, as a runtime holds them.
         #[derive(Clone, Debug, PartialEq)]
         pub(crate) enum Values {
             $($variant(Vec<$element>),)*
@@ -58,7 +58,7 @@ macro_rules! held {
                 }
             }
 
-            /// The elements in a range, which must lie within them.
+            /// A copy of the elements in `range`, which must be in bounds.
             pub(crate) fn slice(&self, range: Range<usize>) -> Self {
                 match self {
                     $(Self::$variant(values) => Self::$variant(values[range].to_vec()),)*
@@ -72,7 +72,7 @@ macro_rules! held {
                 }
             }
 
-            /// One task's input has one type, so other pairs do not occur.
+            /// Appends the elements of `item`. All items have the same type for an input, so mixed pairs do not occur.
             fn append(&mut self, item: &Self) {
                 match (self, item) {
                     $((Self::$variant(all), Self::$variant(item)) => all.extend_from_slice(item),)*
@@ -101,7 +101,7 @@ held! {
 }
 
 impl Values {
-    /// All elements as fractions; `None` for strings. Large integers lose their last digits.
+    /// All elements as 64-bit floats; `None` for strings. Large integers lose precision.
     pub(crate) fn as_numbers(&self) -> Option<Vec<f64>> {
         Some(match self {
             Self::F64(values) => values.clone(),
@@ -121,7 +121,7 @@ impl Values {
         })
     }
 
-    /// Reads a client's tensor, which must be of the declared type.
+    /// Reads a client's tensor, which must have the declared datatype.
     pub(crate) fn read(tensor: &TensorView<'_>, declared: DType, held: Held) -> Result<Self, ItemError> {
         if tensor.dtype() != declared {
             return Err(ItemError::invalid(format_args!(
@@ -170,7 +170,7 @@ impl Values {
         })
     }
 
-    /// Values of computed pixels; rounded where the type is an integer.
+    /// Converts pixel values, rounded if the type is an integer.
     pub(crate) fn from_pixels(pixels: Vec<f32>, held: Held) -> Self {
         let rounded = || pixels.iter().map(|value| value.round());
         match held {
@@ -187,12 +187,12 @@ impl Values {
             Held::U16 => Self::U16(rounded().map(|value| value as u16).collect()),
             Held::U8 => Self::U8(rounded().map(|value| value as u8).collect()),
             Held::Bool => Self::Bool(rounded().map(|value| value != 0.0).collect()),
-            // Such an input was rejected when the task was planned.
+            // Planning the task has already rejected string inputs.
             Held::Text => Self::Text(rounded().map(|value| value.to_string()).collect()),
         }
     }
 
-    /// Values of integers that the type can hold.
+    /// Converts integers, which the type must be able to represent.
     pub(crate) fn from_integers(integers: &[u32], held: Held) -> Self {
         let integers = integers.iter().copied();
         match held {
@@ -201,12 +201,12 @@ impl Values {
             Held::I32 => Self::I32(integers.map(|value| value as i32).collect()),
             Held::U64 => Self::U64(integers.map(u64::from).collect()),
             Held::U32 => Self::U32(integers.collect()),
-            // Exact up to 16 millions.
+            // Exact up to 2^24, the limit of `f32`.
             _ => Self::from_pixels(integers.map(|value| value as f32).collect(), held),
         }
     }
 
-    /// The values of several items of the same type, one after the other; without a copy if there is only one.
+    /// Concatenates the values of items of the same type. Borrows them if there is only one item.
     pub(crate) fn concat<'a>(items: &[&'a Self]) -> Cow<'a, Self> {
         match items {
             [] => Cow::Owned(Self::F32(Vec::new())),
@@ -221,7 +221,7 @@ impl Values {
         }
     }
 
-    /// Fractions as 32-bit floats; `None` for other values.
+    /// Floats of any width as 32-bit floats; `None` for other types.
     pub(crate) fn into_floats(self) -> Option<Vec<f32>> {
         Some(match self {
             Self::F64(values) => values.into_iter().map(|value| value as f32).collect(),
@@ -251,7 +251,7 @@ impl Values {
         })
     }
 
-    /// Integers, flags and strings as text; `None` for fractions.
+    /// Integers, booleans and strings as text; `None` for floats.
     pub(crate) fn into_texts(self) -> Option<Vec<String>> {
         fn all<T: ToString>(values: &[T]) -> Vec<String> {
             values.iter().map(T::to_string).collect()
@@ -271,7 +271,7 @@ impl Values {
         })
     }
 
-    /// What is answered for an output: converted back to the declared type.
+    /// Builds the tensor to return for an output, converted back to the declared datatype.
     pub(crate) fn answer(self, name: String, declared: DType, shape: &[usize]) -> TensorOutput {
         match (self, declared) {
             (Self::F32(values), DType::Fp64) => {

@@ -1,18 +1,18 @@
-//! Checks the encoding of an ONNX file before anything is read into memory: that it is complete, and that messages are nested
-//! within reason. A parser trusts the lengths in a file, so a damaged one could make it reserve any amount of memory.
+//! Checks the encoding of an ONNX file before anything is read into memory: the file must be complete, and the nesting of its
+//! messages limited. A parser trusts the lengths in a file, so a damaged file could make it reserve any amount of memory.
 //!
 //! An ONNX file is a Protocol Buffers message; see <https://protobuf.dev/programming-guides/encoding/>. Weights are skipped, not
 //! read.
 
 use std::io::{self, BufRead, Seek};
 
-/// Maximum nesting of messages, as in other parsers of Protocol Buffers. A graph within a node is three levels deeper.
+/// Maximum nesting depth of messages, as in other Protocol Buffers parsers. Each subgraph adds three levels.
 const MAX_DEPTH: usize = 100;
 
 /// Maximum number of bytes of a variable-length integer.
 const MAX_VARINT_BYTES: usize = 10;
 
-/// The messages that are read, as far as they contain others.
+/// The types of messages that are checked. Those that contain no other messages share one variant.
 #[derive(Clone, Copy, Debug)]
 enum Message {
     Model,
@@ -25,12 +25,12 @@ enum Message {
     TensorType,
     SequenceType,
     Shape,
-    /// Without further messages.
+    /// A message that contains no other messages.
     Leaf,
 }
 
 impl Message {
-    /// The message in a field, or `None` if the field is of another kind or is not read.
+    /// The type of the message in a field; `None` if the field does not hold a message or its content is not checked.
     fn field(self, number: u64) -> Option<Self> {
         Some(match (self, number) {
             (Self::Model, 7) => Self::Graph,
@@ -52,10 +52,10 @@ impl Message {
 /// Checks a file of `length` bytes.
 ///
 /// # Errors
-/// Says what is wrong with it, as a clause about the file.
+/// The message is a clause about the file.
 pub(crate) fn check(file: impl BufRead + Seek, length: u64) -> Result<(), String> {
     let mut reader = Reader { file, position: 0 };
-    // The messages that are open, each with its end.
+    // The enclosing messages, outermost first, each with the position of its end.
     let mut open = vec![(Message::Model, length)];
     while let Some(&(message, end)) = open.last() {
         if reader.position == end {
@@ -92,7 +92,7 @@ struct Reader<F> {
 }
 
 impl<F: BufRead + Seek> Reader<F> {
-    /// An integer, which must end before `end`.
+    /// Reads an integer, which must not extend beyond `end`.
     fn varint(&mut self, end: u64) -> Result<u64, String> {
         let mut value = 0;
         for index in 0..MAX_VARINT_BYTES {
@@ -118,7 +118,7 @@ impl<F: BufRead + Seek> Reader<F> {
         Ok(byte)
     }
 
-    /// The caller checked that this many bytes are left.
+    /// Skips `size` bytes. The caller must have checked that they are within the file.
     fn skip(&mut self, size: u64) -> Result<(), String> {
         let failed = |error: io::Error| error.to_string();
         let offset = i64::try_from(size).map_err(|_| self.incomplete(true))?;
@@ -157,7 +157,7 @@ mod tests {
     fn a_file_that_ends_early_is_rejected() {
         let network = network();
         let graph_ends = (1..network.len()).filter(|length| checked(&network[..*length]).is_ok());
-        // Only between the fields of the outermost message can the end not be told from an early one.
+        // A truncated file is indistinguishable from a complete one only if it ends between fields of the outermost message.
         assert!(graph_ends.count() < 16);
         let error = checked(&network[..network.len() / 2]).expect_err("half a file");
         assert!(error.contains("ends within a field"), "{error}");
@@ -165,10 +165,10 @@ mod tests {
 
     #[test]
     fn a_length_beyond_the_message_around_it_is_rejected() {
-        // A graph of 4 bytes with a name of 2^40.
+        // A graph of 8 bytes with a name of 2^40 bytes.
         let bytes = [0x3a, 8, 0x12, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20, 0];
         assert!(checked(&bytes).is_err());
-        // A name of 2^40 in the model itself.
+        // A producer name of 2^40 bytes in the model itself.
         assert!(checked(&[0x12, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20, 0]).is_err());
     }
 
@@ -186,7 +186,7 @@ mod tests {
             bytes
         };
         let nested = |levels: usize| {
-            // A graph in an attribute of a node, again and again.
+            // Graphs nested in attributes of nodes.
             let graph = (0..levels).fold(Vec::new(), |graph, _| wrapped(1, wrapped(5, wrapped(6, graph))));
             wrapped(7, graph)
         };
