@@ -1,4 +1,5 @@
-//! `[models.settings]` as it is written. What it means for a given file is decided in `plan`; nothing here opens a file.
+//! `[models.settings]` as written in the configuration. How the settings apply to a given file is decided in `plan`; this module
+//! does not open any files.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -15,47 +16,47 @@ use crate::answers::settings::{DetectionSettings, EmbeddingSettings, TextSetting
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// The `.onnx` file. A relative path starts at the directory of the configuration file.
+    /// Path of the `.onnx` file. A relative path is relative to the directory of the configuration file.
     pub(crate) model: PathBuf,
-    /// What computes the model.
+    /// Runtime that runs the model.
     #[serde(default)]
     pub(crate) runtime: RuntimeChoice,
-    /// Where ONNX Runtime is and what it computes with, for the runtimes `auto` and `ort`.
+    /// Location and execution providers of ONNX Runtime, for the runtimes `auto` and `ort`.
     pub(crate) ort: Option<OrtSettings>,
-    /// Threads that compute one batch; the server's default if not set.
+    /// Number of threads for one batch; the server's default if not set.
     pub(crate) threads: Option<NonZeroUsize>,
-    /// How items become runs of the model; a task's own setting has precedence.
+    /// How items are combined into runs of the model; a task's own setting takes precedence.
     #[serde(default)]
     pub(crate) batch: BatchSetting,
-    /// The tasks by name. Without any there is one, `predict`, that takes all inputs and answers all outputs.
+    /// Tasks by name. If none is set, there is one, `predict`, that takes all inputs and returns all outputs.
     #[serde(default)]
     pub(crate) tasks: BTreeMap<String, TaskSettings>,
 }
 
-/// What computes the model.
+/// Runtime that runs the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum RuntimeChoice {
-    /// The embedded runtime if it is verified for every operator of the model, otherwise ONNX Runtime if it is found.
+    /// The embedded runtime if it is verified for every operator of the model; otherwise ONNX Runtime, if it is found.
     #[default]
     Auto,
-    /// The one that is built in: nothing to install.
+    /// The embedded runtime, which requires no installation.
     Rten,
-    /// ONNX Runtime, from a shared library: more operators and datatypes, faster convolutions, GPUs.
+    /// ONNX Runtime, loaded from a shared library: more operators and datatypes, faster convolutions, and GPUs.
     Ort,
 }
 
-/// How items become runs of the model.
+/// How items are combined into runs of the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BatchSetting {
-    /// Items are batched if the model has a batch dimension and computes each item as it computes it alone; otherwise they
-    /// run one by one. Without a batch dimension a request is one item.
+    /// Items are batched if the model has a batch dimension and a batch does not change their results; otherwise they run one
+    /// by one. Without a batch dimension, a request is one item.
     #[default]
     Auto,
-    /// A request is one item, with exactly the tensors that the file declares.
+    /// A request is one item that has exactly the tensors that the file declares.
     None,
-    /// Items are batched even if their answers depend on one another.
+    /// Items are batched even if their results depend on one another.
     Force,
 }
 
@@ -63,28 +64,29 @@ pub(crate) enum BatchSetting {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OrtSettings {
-    /// Path of `libonnxruntime.so`. If neither this nor `python` is set, the library is searched for: in `ORT_DYLIB_PATH`, in
-    /// the Python environment (`VIRTUAL_ENV`, `python3`), and in the system's directories.
+    /// Path of `libonnxruntime.so`. If neither this nor `python` is set, the library is searched for in `ORT_DYLIB_PATH`, in
+    /// the Python environment (`VIRTUAL_ENV`, `python3`), and in the system's library directories.
     pub(crate) library: Option<PathBuf>,
-    /// Instead of that, a Python environment with the package onnxruntime or onnxruntime-gpu: its directory or its interpreter.
+    /// Alternative to `library`: a Python environment with the package onnxruntime or onnxruntime-gpu, given by its directory
+    /// or its interpreter.
     pub(crate) python: Option<PathBuf>,
-    /// What computes, in the order of preference; what none of them can do is done by the processor.
+    /// Execution providers, in order of preference. Operators that none of them supports run on the CPU.
     #[serde(default = "cpu")]
     pub(crate) providers: Vec<Provider>,
-    /// Which GPU, from 0.
+    /// Index of the GPU, starting at 0.
     #[serde(default)]
     pub(crate) device: u32,
 }
 
-/// What computes, within ONNX Runtime.
+/// Execution provider of ONNX Runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Provider {
-    /// The processor.
+    /// The CPU.
     Cpu,
-    /// NVIDIA GPUs, by CUDA.
+    /// NVIDIA GPUs, through CUDA.
     Cuda,
-    /// NVIDIA GPUs, by TensorRT.
+    /// NVIDIA GPUs, through TensorRT.
     Tensorrt,
 }
 
@@ -117,42 +119,42 @@ fn cpu() -> Vec<Provider> {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TaskSettings {
-    /// Inputs of the model that a client gives; all, if not said.
+    /// Inputs of the model that a client sends; all by default.
     pub(crate) inputs: Option<Vec<String>>,
-    /// Outputs of the model that are answered; all, if not said.
+    /// Outputs of the model to return; all by default.
     pub(crate) outputs: Option<Vec<String>>,
-    /// What clients call inputs and outputs, by the name in the file.
+    /// Names of inputs and outputs for clients, by their name in the file.
     #[serde(default)]
     pub(crate) rename: BTreeMap<String, String>,
-    /// How items of this task become runs of the model; the model's setting, if not said.
+    /// How items of this task are combined into runs of the model; the model's setting by default.
     pub(crate) batch: Option<BatchSetting>,
-    /// Names of the classes, in the order of the output's elements: a list, or the path of a text file with one a line.
-    /// Makes the task a classifier, which answers the best labels instead of the tensor.
+    /// Class names in the order of the output's elements: a list, or the path of a text file with one per line.
+    /// Makes the task a classifier, which returns the best labels instead of the tensor.
     pub(crate) labels: Option<Labels>,
-    /// How many labels are answered, best first; 5, if not said.
+    /// Maximum number of labels to return, best first; 5 by default.
     pub(crate) top_k: Option<NonZeroUsize>,
-    /// Applied to scores before they are answered: `softmax` or `sigmoid` for a model that ends in logits.
+    /// Function applied to scores before they are returned: `softmax` or `sigmoid` for a model that computes logits.
     pub(crate) activation: Option<Activation>,
-    /// Labels and detections with lower scores are left out. By default, no labels, and detections below 0.25.
+    /// Minimum score of labels and detections. By default, none for labels and 0.25 for detections.
     pub(crate) score_threshold: Option<f32>,
-    /// Answers the label that the model computes, with the scores of all labels: for classifiers of scikit-learn, XGBoost and
-    /// LightGBM.
+    /// Returns the label that the model computes, with the scores of the best labels: for scikit-learn, XGBoost and LightGBM
+    /// classifiers.
     pub(crate) classification: Option<ClassificationSettings>,
-    /// Answers the objects in an image: their boxes, labels and scores.
+    /// Returns the objects in an image: their boxes, labels and scores.
     pub(crate) detection: Option<DetectionSettings>,
-    /// Answers the text that an output spells (CTC).
+    /// Returns the text decoded from an output (CTC).
     pub(crate) text: Option<TextSettings>,
-    /// Lets clients send a text instead of numbers.
+    /// Lets clients send text instead of numbers.
     pub(crate) tokenizer: Option<TokenizerSettings>,
-    /// Answers the vector of a text, at `/v1/embeddings` as well.
+    /// Returns the embedding of a text, at `/v1/embeddings` as well.
     pub(crate) embedding: Option<EmbeddingSettings>,
     /// Lets clients send an image instead of numbers.
     pub(crate) image: Option<ImageSettings>,
-    /// What the documentation pages say of the task.
+    /// Description of the task on the documentation pages.
     pub(crate) description: Option<String>,
-    /// Example items for the documentation and the warm-up: as a client would write them, or paths of image files.
+    /// Example items for the documentation and the warm-up: as a client would send them, or paths of image files.
     pub(crate) examples: Option<Vec<Json>>,
-    /// Most items in a batch; the server's configuration of the task goes before it.
+    /// Maximum number of items in a batch; the server's configuration of the task takes precedence.
     pub(crate) max_batch_size: Option<NonZeroUsize>,
 }
 
@@ -160,13 +162,13 @@ pub(crate) struct TaskSettings {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClassificationSettings {
-    /// Output of the label; the first one of integers or strings by default.
+    /// Output that holds the label; by default, the first output of integers or strings.
     pub(crate) label: Option<String>,
-    /// Output of the scores of all labels; the first one of floats by default.
+    /// Output that holds the scores of all labels; by default, the first output of floats.
     pub(crate) scores: Option<String>,
 }
 
-/// Names of classes.
+/// Class names.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(
     untagged,
@@ -175,72 +177,72 @@ pub(crate) struct ClassificationSettings {
 pub(crate) enum Labels {
     /// The labels themselves.
     List(Vec<String>),
-    /// A text file with one label a line.
+    /// Path of a text file with one label per line.
     File(PathBuf),
 }
 
-/// What is applied to scores before labels are chosen.
+/// Function applied to scores before labels are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Activation {
-    /// The model's output is what is answered.
+    /// The scores are returned unchanged.
     #[default]
     None,
-    /// Scores become probabilities that add up to 1.
+    /// Converts the scores to probabilities that add up to 1.
     Softmax,
-    /// Every score becomes a probability by itself: for labels that do not exclude each other.
+    /// Converts each score to a probability independently, for labels that are not mutually exclusive.
     Sigmoid,
 }
 
-/// How an image becomes the input tensor.
+/// How an image is converted to the input tensor.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImageSettings {
-    /// Width of the input, or `"proportional"`: it follows from the height and the proportions of each image.
+    /// Width of the input, or `"proportional"` to derive it from the height and the aspect ratio of each image.
     pub(crate) width: Width,
     /// Height of the input.
     pub(crate) height: NonZeroUsize,
-    /// How images come to have this size.
+    /// How images are fitted to this size.
     pub(crate) fit: Option<Fit>,
-    /// Where a letterboxed image lies within the input.
+    /// Position of a letterboxed image within the input.
     pub(crate) position: Option<Position>,
     /// Grey level of the padding, from 0 to 255.
     pub(crate) fill: Option<f32>,
-    /// Minimum width, if it is proportional; narrower images are padded on the right.
+    /// Minimum proportional width; narrower images are padded on the right.
     pub(crate) min_width: Option<NonZeroUsize>,
-    /// Maximum width, if it is proportional; wider images are rejected. 4096 by default.
+    /// Maximum proportional width; wider images are rejected. 4096 by default.
     pub(crate) max_width: Option<NonZeroUsize>,
-    /// Padding on the right makes a proportional width a multiple of this; images of equal widths share batches.
+    /// A proportional width is padded on the right to a multiple of this; images of equal width share batches.
     pub(crate) width_step: Option<NonZeroUsize>,
-    /// Channels of each pixel, in this order: `grey`, `rgb` or `bgr`.
+    /// Channels of each pixel and their order: `grey`, `rgb` or `bgr`.
     #[serde(default)]
     pub(crate) channels: Channels,
-    /// What black and full white become.
+    /// Values of black and white after scaling.
     #[serde(default = "unit_range")]
     pub(crate) scale: [f32; 2],
-    /// Subtracted after scaling: one number, or one for each channel, in the order of `channels`.
+    /// Mean, subtracted after scaling: one number, or one per channel in the order of `channels`.
     pub(crate) mean: Option<Vec<f32>>,
-    /// Divided by after that: one number, or one for each channel, in the order of `channels`.
+    /// Divisor after the mean is subtracted: one number, or one per channel in the order of `channels`.
     pub(crate) std: Option<Vec<f32>>,
-    /// Order of the numbers: planes (`nchw`), pixels (`nhwc`), or pixels in one row (`flat`); the shape of the input tells,
-    /// if not said.
+    /// Memory layout: channel by channel (`nchw`), pixel by pixel (`nhwc`), or pixel by pixel in one dimension (`flat`). By
+    /// default, it follows from the shape of the input.
     pub(crate) layout: Option<Layout>,
     /// How images are resized.
     #[serde(default)]
     pub(crate) resize: Resize,
-    /// Inputs that take sizes of the image, by name, with the numbers that they take in order.
+    /// Inputs that take sizes of the image, by name, each with the sizes it takes, in order.
     #[serde(default)]
     pub(crate) sizes: BTreeMap<String, Vec<ImageSize>>,
-    /// Whether dark becomes bright: for models that expect bright ink on a dark ground.
+    /// Whether brightness is inverted, for models that expect bright ink on a dark background.
     #[serde(default)]
     pub(crate) invert: Invert,
     /// Maximum number of pixels of an image.
     #[serde(default = "sixty_four_megapixels")]
     pub(crate) max_pixels: u64,
-    /// How the orientation in an image's Exif metadata is handled: ignored, or applied.
+    /// How the orientation in an image's Exif metadata is handled: ignored or applied.
     #[serde(default)]
     pub(crate) orientation: Orientation,
-    /// How truncated JPEG files are handled: rejected, or decoded as far as they go.
+    /// How truncated JPEG files are handled: rejected, or decoded up to the truncation.
     #[serde(default)]
     pub(crate) truncated_images: TruncatedImages,
 }
@@ -251,49 +253,50 @@ pub(crate) struct ImageSettings {
 pub(crate) enum Width {
     /// In pixels.
     Fixed(NonZeroUsize),
-    /// As the height and the image's proportions give.
+    /// Derived from the height and the image's aspect ratio.
     Proportional(Proportional),
 }
 
-/// As the height and the image's proportions give.
+/// Derived from the height and the image's aspect ratio.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Proportional {
     Proportional,
 }
 
-/// A number that a model takes beside an image.
+/// A size that a model takes in addition to an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ImageSize {
-    /// Width of the image as it was sent.
+    /// Width of the original image.
     Width,
-    /// Height of the image as it was sent.
+    /// Height of the original image.
     Height,
     /// Width of the input.
     InputWidth,
     /// Height of the input.
     InputHeight,
-    /// Pixels of the input for each pixel of the image, horizontally.
+    /// Horizontal scale factor: pixels of the input per pixel of the image.
     ScaleX,
-    /// Pixels of the input for each pixel of the image, vertically.
+    /// Vertical scale factor: pixels of the input per pixel of the image.
     ScaleY,
 }
 
-/// How an image comes to have the size of the input.
+/// How an image is fitted to the size of the input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Fit {
-    /// Resized to it; its proportions are not kept.
+    /// Resized to the size of the input, without preserving the aspect ratio.
     #[default]
     Stretch,
-    /// Resized in proportion to fit inside, with padding around it.
+    /// Resized to fit inside the input, preserving the aspect ratio, with padding around it.
     Letterbox,
-    /// Resized to the height in proportion, with padding on the right; resized to the width as well if it is wider.
+    /// Resized to the height, preserving the aspect ratio, with padding on the right. Images that would be too wide are
+    /// compressed to the width.
     Height,
 }
 
-/// Where a letterboxed image lies within the input.
+/// Position of a letterboxed image within the input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Position {
@@ -308,7 +311,7 @@ pub(crate) enum Position {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Channels {
-    /// Its brightness: 0.299 red + 0.587 green + 0.114 blue.
+    /// Brightness: 0.299 red + 0.587 green + 0.114 blue.
     Grey,
     /// Red, green and blue.
     #[default]
@@ -326,7 +329,7 @@ impl Channels {
     }
 }
 
-/// Order of the numbers of an image.
+/// Memory layout of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Layout {
@@ -342,20 +345,20 @@ pub(crate) enum Layout {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Resize {
-    /// Every pixel is the average of the area that it covers.
+    /// Each pixel is the average of the area that it covers.
     Area,
-    /// Linear interpolation, smoothed where the image becomes smaller (as Pillow does).
+    /// Linear interpolation, with antialiasing when the image is downscaled (as in Pillow).
     #[default]
     Bilinear,
-    /// Linear interpolation between the four nearest pixels at any size (as OpenCV does).
+    /// Linear interpolation between the four nearest pixels, at any scale (as in OpenCV).
     Linear,
 }
 
-/// Whether dark becomes bright.
+/// Whether brightness is inverted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Invert {
-    /// Where the outermost pixels of the resized image are brighter than half on average.
+    /// If the outermost pixels of the resized image are brighter than 50% on average.
     Auto,
     /// Never.
     #[default]

@@ -1,5 +1,5 @@
-//! How items become runs of a model: in batches, one by one, or as whole requests, by what the file declares and what a trial
-//! at load shows.
+//! How items are combined into runs of a model: in batches, one by one, or as whole requests, depending on what the file declares
+//! and on a trial at load.
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
@@ -14,7 +14,7 @@ use rten_onnx::onnx::{AttributeProto, DataType};
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
 
-/// The model of that file in ONNX Runtime, which computes all of them; none if it is not installed.
+/// Loads a model in ONNX Runtime, which supports all models of these tests. `None` if it is not installed.
 fn served(name: &str, settings: &str) -> Option<Harness<Onnx>> {
     let settings = format!("model = \"{name}.onnx\"\n{}\n{settings}", onnx_runtime()?);
     Some(load(&settings, MODELS).unwrap_or_else(|failure| panic!("{name}: {failure}")))
@@ -24,7 +24,7 @@ fn task(model: &Harness<Onnx>) -> &TaskManifest {
     &model.manifest().tasks[0]
 }
 
-/// The mode of the only task, as the manifest shows it.
+/// The batch mode of the only task, according to the manifest.
 fn mode(model: &Harness<Onnx>) -> &'static str {
     match (task(model).unbatched, task(model).limits.max_batch_size) {
         (true, Some(1)) => "unbatched",
@@ -61,7 +61,7 @@ fn items_that_would_affect_each_other_run_one_by_one_with_a_warning() {
                 .any(|line| line.contains("output `y` depends on the other items of a batch")),
             "{name}: {said:?}"
         );
-        // The second item would change the first one's answer.
+        // In a batch, the second item would change the answer for the first.
         let far = json!([2550.0, -9.0, 1.0].map(f64::from)[..item.as_array().expect("a list").len()]);
         assert_eq!(predict(&model, &[item, far])[0], json!({"y": answer}), "{name}");
     }
@@ -222,7 +222,7 @@ fn equal_placeholders_are_different_dimensions() {
 #[test]
 fn a_dimension_of_one_name_may_have_several_sizes_if_the_model_computes_them() {
     let Some(model) = served("tokens", "") else { return };
-    // The mask is repeated, as ONNX broadcasts it.
+    // ONNX broadcasts the mask.
     let answer = predict(&model, &[json!({"ids": [5, 6], "mask": [1]})]);
     assert_eq!(answer, [json!({"sum": 11, "kept": [5, 6]})]);
     let failure = model
@@ -246,7 +246,7 @@ fn a_model_whose_trial_fails_is_ready_and_says_so() {
         "{:?}",
         task(&model).trial
     );
-    // The graph itself shows that every item is computed alone.
+    // The graph alone shows that the items are independent.
     assert_eq!((mode(&model), task(&model).examples.len()), ("batched", 0));
     assert!(
         warnings(&model)
@@ -340,7 +340,7 @@ fn maps_become_the_values_and_their_keys() {
     );
 }
 
-/// A model of a graph, in ONNX Runtime. `None` without it.
+/// Loads a graph as a model in ONNX Runtime. `None` if it is not installed.
 fn served_graph(name: &str, graph: Graph) -> Option<Result<Harness<Onnx>, Failure>> {
     let runtime = onnx_runtime()?;
     let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));

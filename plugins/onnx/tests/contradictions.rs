@@ -1,4 +1,4 @@
-//! Graphs that contradict themselves are errors of the model and never end the process.
+//! Inconsistent graphs are errors of the model and never terminate the process.
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
@@ -10,7 +10,7 @@ use common::graph::{Graph, floats, integers, value};
 use common::{load, onnx_runtime};
 use rten_onnx::onnx::{AttributeProto, AttributeType, DataType, NodeProto, TensorProto};
 
-/// `"Kind a,b -> c, d"` with integer attributes; a value that is missing is an empty name.
+/// Parses a node such as `"Kind a,b -> c, d"`, with integer attributes. Empty names are dropped.
 fn node(text: &str, attributes: &[(&str, &[i64])]) -> NodeProto {
     let (call, outputs) = text.split_once("->").expect("an arrow");
     let (kind, inputs) = call.trim().split_once(' ').unwrap_or((call.trim(), ""));
@@ -41,12 +41,12 @@ fn node(text: &str, attributes: &[(&str, &[i64])]) -> NodeProto {
     }
 }
 
-/// A vector of integers.
+/// A one-dimensional tensor of integers.
 fn vector(name: &str, values: &[i64]) -> TensorProto {
     integers(name, &[values.len() as i64], values)
 }
 
-/// A graph from `x` of the shape `[batch, …dims]` to `y`.
+/// A model that computes `y` from an `x` of shape `[batch, …dims]`.
 fn model(dims: &[i64], constants: Vec<TensorProto>, nodes: Vec<NodeProto>) -> Vec<u8> {
     let shape: Vec<_> = [-1].iter().chain(dims).copied().collect();
     let graph = Graph {
@@ -409,13 +409,13 @@ fn graphs_that_contradict_themselves_never_end_the_process() {
             if let Err(failure) = load(&format!("model = \"{file}\"\n{runtime}"), directory) {
                 let failure = failure.to_string();
                 eprintln!("    {failure}");
-                // The SDK contains a panic too, but without a reason that names the model.
+                // The SDK also catches panics, but its error does not name the file.
                 assert!(failure.contains("damaged-graph.onnx"), "{what}: {failure}");
                 rejected += 1;
             }
         }
     }
-    // ONNX Runtime, which may not be installed, rejects more of them than the embedded runtime.
+    // ONNX Runtime, which may not be installed, rejects more graphs than the embedded runtime.
     assert!(rejected > graphs.len() / 4, "{rejected}");
 }
 

@@ -1,4 +1,4 @@
-//! Damaged files are errors of the model and never end the process.
+//! Damaged files are errors of the model and never terminate the process.
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
@@ -11,7 +11,7 @@ use plugin_sdk::testing::Failure;
 
 const NETWORKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kinds");
 
-/// Loads a file of these bytes; the tests of a binary may run in several processes at once.
+/// Loads a file with these bytes. Its name contains the process ID because the tests may run in several processes at once.
 fn loaded(name: &str, bytes: &[u8]) -> Result<(), Failure> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let file = format!("damaged-{name}-{}.onnx", std::process::id());
@@ -36,7 +36,7 @@ fn networks() -> Vec<(String, Vec<u8>)> {
     networks
 }
 
-/// A fixed sequence of numbers that look random.
+/// A deterministic pseudorandom number generator.
 struct Numbers(u64);
 
 impl Numbers {
@@ -73,7 +73,7 @@ fn changed_bytes_never_end_the_process() {
     for (name, bytes) in networks() {
         for _ in 0..rounds {
             let mut bytes = bytes.clone();
-            // The start and the end of a file hold more of its structure than the weights between.
+            // Most of a file's structure is at its start and its end; the weights are in between.
             for _ in 0..=numbers.below(3) {
                 let index = match numbers.below(3) {
                     0 => numbers.below(bytes.len().min(2000)),
@@ -92,7 +92,7 @@ fn changed_bytes_never_end_the_process() {
             }
         }
     }
-    // Most bytes are weights, which may have any value.
+    // Most bytes belong to weights, where any value is valid.
     assert!(
         accepted > 0 && rejected > 0,
         "{accepted} accepted, {rejected} rejected"

@@ -1,5 +1,5 @@
-//! Declared tasks with small models of every form: how predictions lie in outputs, which tensors a model takes beside an image, and
-//! what is wrong with settings that do not fit.
+//! Declared tasks with small models of every form: layouts of predictions, models that take other tensors in addition to an
+//! image, and errors for settings that do not match the model.
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
@@ -88,7 +88,7 @@ fn a_model_that_takes_the_size_of_the_image_answers_boxes_in_its_pixels() {
     };
     let expected = |width: f32, height: f32| {
         json!({"detections": [
-            // Clipped to the height.
+            // The box is clipped to the height.
             {"label": "2", "score": 0.75, "box": [width * 0.25, height * 0.5, width * 0.75, height]},
             {"label": "1", "score": 0.5, "box": [0.0, 0.0, width * 0.5, height * 0.5]},
         ]})
@@ -101,7 +101,7 @@ fn a_detector_of_one_image_answers_any_number_of_boxes() {
     let settings = "model = \"boxes_of_one_image.onnx\"\n[tasks.t]\nlabels = [\"near\", \"far\"]\n\
         detection = { boxes = \"boxes\", scores = \"scores\", labels = \"labels\", box_format = \"yxyx\" }\n\
         image = { width = 8, height = 8, fit = \"letterbox\", resize = \"area\" }";
-    // Twice as large as the input, and half as high as wide: 2 rows of padding above and below.
+    // The image is twice as wide as the input and as high as it, so it is halved, with 2 rows of padding above and below.
     let items = [
         square([16, 8], [4, 2], 2, 255, 0),
         square([16, 8], [0, 0], 0, 0, 0),
@@ -127,7 +127,7 @@ fn text_is_read_from_scores_of_characters() {
         scores[best] = 20.0;
         scores
     };
-    // The classes are a, b, c, ß, space and the blank.
+    // The classes are a, b, c, ß, space and blank.
     let items = [
         json!([0, 0, 5, 0, 4, 3].map(step)),
         json!([5, 5, 5, 5, 5, 5].map(step)),
@@ -161,7 +161,7 @@ fn scores_that_are_no_probabilities_are_an_error_that_names_the_setting() {
 fn labels_that_do_not_exclude_each_other_are_scored_one_by_one() {
     let settings = "model = \"channels.onnx\"\n[tasks.t]\nlabels = [\"red\", \"green\", \"blue\"]\nactivation = \"sigmoid\"\n\
         score_threshold = 0.5";
-    // The logits are 0, 4 and -4 times the number of pixels.
+    // The logits are the sums of the pixels per channel: 0, 4 and -4.
     let Some(answers) = declared_answers(settings, MODELS, &[json!([[[0.0]], [[4.0]], [[-4.0]]])]) else {
         return;
     };
@@ -172,7 +172,7 @@ fn labels_that_do_not_exclude_each_other_are_scored_one_by_one() {
     assert_eq!(scores[1]["score"], 0.5);
 }
 
-/// Settings of a task, the key that is reported, and a part of the message.
+/// A model, the settings of a task, and the key and a part of the message of the expected error.
 const WRONG: &[(&str, &str, &str, &str)] = &[
     (
         "prediction_rows",

@@ -1,4 +1,4 @@
-//! Declared tasks with the models of real packages (`fetch-examples`), compared with what the packages themselves answer
+//! Declared tasks with the models of real packages (`fetch-examples`), compared with the results of the packages themselves
 //! (`tasks/reference.json`, which `tasks/make.py` writes).
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
@@ -25,8 +25,8 @@ fn picture(name: &str) -> Json {
     bytes_item(&data, "image/png")
 }
 
-/// The model loaded by each runtime that this machine has; none without the models. The embedded runtime may reject a model, but must
-/// not compute it wrongly.
+/// Loads the model in each runtime that is installed. Empty if the models are missing. The embedded runtime may reject a model,
+/// but must not compute wrong results.
 fn loaded(settings: &str) -> Vec<(&'static str, Harness<Onnx>)> {
     let Some(models) = example_models() else {
         return Vec::new();
@@ -60,7 +60,7 @@ fn a_detector_finds_what_its_package_finds_in_pixels_of_the_original_image() {
     let expected = reference()["codes"]["detections"].clone();
     let expected = expected.as_array().expect("it is a list");
     assert_eq!(expected.len(), 2);
-    // In ONNX Runtime alone, as the network takes its time.
+    // Only in ONNX Runtime, because the network is slow.
     let (Some(runtime), Some(models)) = (onnx_runtime(), example_models()) else {
         return;
     };
@@ -73,7 +73,7 @@ fn a_detector_finds_what_its_package_finds_in_pixels_of_the_original_image() {
         assert_eq!(got["label"], expected["label"]);
         let score = |detection: &Json| vec![detection["score"].as_f64().expect("a number")];
         assert_close(&score(got), &score(expected), 0.02, "score");
-        // Resizing differs in the last digits, and the package rounds sizes down.
+        // Resizing differs slightly, and the package rounds sizes down.
         assert_close(&numbers(&got["box"]), &numbers(&expected["box"]), 1.5, "box");
     }
 }
@@ -137,7 +137,7 @@ fn texts_are_embedded_as_onnxruntime_does_in_any_batch() {
     let reference = reference();
     let texts = reference["texts"].as_array().expect("it is a list");
     let vectors: Vec<_> = texts.iter().map(|text| numbers(&text["embedding"])).collect();
-    // Every text twice, so that texts of the same length share a batch, and in another order.
+    // Each text occurs twice, the second time in reverse order, so that texts of the same length share a batch.
     let order: Vec<_> = (0..texts.len()).chain((0..texts.len()).rev()).collect();
     let items: Vec<_> = order.iter().map(|index| texts[*index]["text"].clone()).collect();
     for (runtime, model) in loaded(MINILM) {
@@ -168,7 +168,7 @@ fn a_longer_text_is_rejected_if_the_settings_say_so() {
     }
 }
 
-/// Settings that do not fit the models, the key that is reported, and a part of the message.
+/// Settings that do not match the models, with the key and a part of the message of the expected error.
 const WRONG: &[(&str, &str, &str, &str, &str)] = &[
     (
         LINE,

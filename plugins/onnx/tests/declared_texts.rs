@@ -1,5 +1,5 @@
-//! Tasks that take texts, with small models: which tensors a text becomes, and that padding and the rest of a batch do not change a
-//! vector.
+//! Tasks that take texts, with small models: the tensors that a text is converted to, and that padding and the other items of a
+//! batch do not change a vector.
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
@@ -10,7 +10,7 @@ use plugin_sdk::testing::FailureKind;
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
 
-/// Its tokens for "the lake" are 2, 114, 16, 43, 36, 37 and 3; for an empty text, 2 and 3.
+/// Its tokens are 2, 114, 16, 43, 36, 37 and 3 for "the lake", and 2 and 3 for an empty text.
 const TOKENIZER: &str = "../../../sentence-embeddings/tests/models/bge/tokenizer.json";
 
 fn settings(model: &str, tokenizer: &str, task: &str) -> String {
@@ -53,7 +53,7 @@ fn padding_to_a_fixed_length_has_no_part_in_a_vector() {
 
 #[test]
 fn a_prefix_comes_before_every_text_and_longer_texts_are_truncated() {
-    // The tokens are 2, 246, 55, 52, 1, 114, 16 and 3, and more without the limit of 8.
+    // The tokens are 2, 246, 55, 52, 1, 114, 16 and 3; there would be more without the limit of 8.
     let task = "embedding = { pooling = \"mean\", normalize = false }";
     let settings = settings("token_vectors", ", prefix = \"query: \"", task);
     let Some(vectors) = vectors(&settings, &["the lake"]) else {

@@ -1,4 +1,4 @@
-//! The digits model as the default configuration serves it, compared with what ONNX Runtime computed.
+//! The digits model as served by the default configuration, compared with the results of ONNX Runtime.
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
@@ -126,7 +126,7 @@ fn a_drawing_on_a_transparent_ground_is_seen_on_white() {
     let grey = image::load_from_memory(&sample("digit-7-8x8.png"))
         .expect("the sample is an image")
         .into_luma8();
-    // Black ink whose opacity is the sample's brightness.
+    // Black ink with the brightness of the sample as its opacity.
     let drawing = image::RgbaImage::from_fn(8, 8, |x, y| image::Rgba([0, 0, 0, grey.get_pixel(x, y).0[0]]));
     let mut png = Cursor::new(Vec::new());
     drawing

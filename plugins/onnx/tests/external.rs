@@ -1,4 +1,4 @@
-//! Weights in other files than the model, in both runtimes.
+//! Weights in external files, in both runtimes.
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
@@ -23,7 +23,7 @@ fn directory(name: &str) -> PathBuf {
     directory
 }
 
-/// Three floats, kept where `entries` say.
+/// Three floats, stored externally at the location given by `entries`.
 fn weights(name: Option<&str>, entries: &[(&str, &str)]) -> TensorProto {
     let entry = |(key, value): &(&str, &str)| StringStringEntryProto {
         key: Some((*key).to_owned()),
@@ -117,7 +117,7 @@ fn weights_are_found_under_any_name_and_in_directories_below() {
     fs::create_dir(directory.join("parts")).expect("a directory");
     fs::write(directory.join("weights of the model"), floats(&[1.0, 2.0, 3.0])).expect("a file");
     fs::write(directory.join("parts/0.bin"), floats(&[0.5, 10.0, 20.0, 30.0])).expect("a file");
-    // Without an offset and a length it is the whole file.
+    // Without `offset` and `length`, the tensor is the whole file.
     write(
         &directory,
         &[("location", "weights of the model")],
@@ -185,7 +185,7 @@ fn weights_that_are_not_in_the_directory_are_named() {
             assert!(failure.to_string().contains(reason), "{entries:?}: {failure}");
         }
     }
-    // The same for the value of a node.
+    // The same applies to the value of a `Constant` node.
     write(&directory, &right, &[("location", "none.bin")]);
     let failure = load("model = \"model.onnx\"\nruntime = \"rten\"", &directory).err();
     let failure = failure.expect("a file is missing").to_string();

@@ -1,4 +1,4 @@
-//! Data that an operator is not verified for is found while a model runs, and fails the item.
+//! Data for which an operator is not verified is detected during a run and fails the item.
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
@@ -9,7 +9,7 @@ use common::graph::{Graph, floats, int, integers, ints, node, subgraph, value};
 use onnx::direct::{Check, Direct, Elements, Tensor};
 use rten_onnx::onnx::{AttributeProto, DataType, NodeProto};
 
-/// Runs a model with the guards of the built-in table, on one input of floats.
+/// Runs a model on one input of floats, with the guards of the built-in table.
 fn run(name: &str, graph: Graph, shape: &[usize], elements: &[f32]) -> Result<Vec<f32>, String> {
     let path =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("guards-{name}-{}.onnx", std::process::id()));
@@ -40,10 +40,10 @@ fn assert_guarded(outcome: Result<Vec<f32>, String>, reason: &str) {
     );
 }
 
-/// An operator, and its inputs after the first one: `c`, `x`, or `same` for the first one again.
+/// An operator and its inputs after the first: `c`, `x`, or `same` to repeat the first.
 type Step<'a> = (&'a str, &'a [&'a str]);
 
-/// `x`, then each of the operators, the last of which computes `y`. `c` is a constant.
+/// A chain of operators from `x` to `y`. `c` is a constant.
 fn chain(constant: &[f32], operators: &[Step<'_>]) -> Graph {
     let name = |index: usize| match index {
         0 => "x".to_owned(),
@@ -73,12 +73,12 @@ fn chain(constant: &[f32], operators: &[Step<'_>]) -> Graph {
 #[test]
 fn a_nan_that_a_graph_makes_does_not_reach_an_operator_that_hides_it() {
     let cases: [(&[f32], &[Step<'_>], f32, f32); 8] = [
-        // A number that works, and one of which NaN is made.
+        // A number that works, and one that results in NaN.
         (&[1.0], &[("Sqrt", &[]), ("Relu", &[])], 4.0, -1.0),
         (&[1.0], &[("Log", &[]), ("Neg", &[]), ("Relu", &[])], 0.5, -1.0),
         (&[0.5], &[("Pow", &["c"]), ("Relu", &[])], 9.0, -9.0),
         (&[0.0], &[("Div", &["c"]), ("Relu", &[])], 2.0, 0.0),
-        // NaN that needs an infinity first: of an exponential function, a quotient, a logarithm, a product.
+        // NaN that results from an infinity: of an exponential, a quotient, a logarithm or a product.
         (
             &[0.0],
             &[("Exp", &[]), ("Mul", &["c"]), ("Relu", &[])],
@@ -121,7 +121,7 @@ fn a_nan_in_a_request_fails_only_where_an_operator_would_hide_it() {
         run("request", relu, &[1, 4], &nan),
         "`Relu` (`y`) is not verified with NaN",
     );
-    // An infinity passes.
+    // Infinities are accepted.
     let relu = chain(&[1.0], &[("Relu", &[])]);
     let computed = run(
         "infinity",
@@ -132,7 +132,7 @@ fn a_nan_in_a_request_fails_only_where_an_operator_would_hide_it() {
     assert_eq!(computed, Ok(vec![f32::INFINITY, 0.0, 1.0, 0.0]));
     let passed = run("passed", chain(&[1.0], &[("Add", &["c"])]), &[1, 4], &nan).expect("nothing hides it");
     assert!(passed[1].is_nan() && passed[0] == 2.0, "{passed:?}");
-    // The graph replaces NaN by 0 before anything could hide it.
+    // The graph replaces NaN with 0 before an operator can hide it.
     let graph = Graph {
         opset: 17,
         inputs: vec![value("x", DataType::FLOAT, &[-1, 4])],
@@ -245,7 +245,7 @@ fn an_operator_in_a_loop_that_would_hide_a_nan_is_rejected() {
     );
 }
 
-/// A graph of one node from `x`, of any size, to integers.
+/// A graph that casts `x`, of any size, to another type, after the given nodes.
 fn cast(to: DataType, nodes_before: Vec<NodeProto>, attribute: AttributeProto) -> Graph {
     let mut nodes = nodes_before;
     nodes.push(node("Cast", &["x"], "y", &[attribute]));

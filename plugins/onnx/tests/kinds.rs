@@ -1,5 +1,5 @@
-//! Networks of many kinds (`kinds/make.py` exports them from PyTorch), compared with what Python's onnxruntime answers: in one
-//! batch and one by one, with each of the runtimes.
+//! Networks of many kinds (`kinds/make.py` exports them from PyTorch), compared with the results of Python's onnxruntime: in one
+//! batch and one by one, in each runtime.
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
@@ -12,7 +12,7 @@ use plugin_sdk::log::Level;
 use plugin_sdk::serde_json::json;
 use plugin_sdk::testing::Harness;
 
-/// Those for which the embedded runtime is verified.
+/// Networks for which the embedded runtime is verified.
 const COMMON: [&str; 8] = [
     "residual",
     "separable",
@@ -24,7 +24,7 @@ const COMMON: [&str; 8] = [
     "detector",
 ];
 
-/// Those for which it is not: it overflows in Softplus, and rounds otherwise in QuantizeLinear.
+/// Networks for which it is not verified: it overflows in Softplus, and rounds differently in QuantizeLinear.
 const UNVERIFIED: [&str; 2] = ["waves", "quantized"];
 
 fn directory() -> PathBuf {
@@ -35,7 +35,7 @@ fn model(name: &str, settings: &str) -> Harness<Onnx> {
     load(&format!("model = \"{name}.onnx\"\n{settings}"), directory()).expect("the network loads")
 }
 
-/// Compares the answers to all items, which have different shapes in some networks, one by one and in one batch.
+/// Compares the answers to all items, in one batch and one by one. In some networks, the items have different shapes.
 fn check(name: &str, settings: &str) {
     let model = model(name, settings);
     let reference = read_json(directory().join(format!("{name}.json")));
@@ -211,10 +211,10 @@ fn a_named_library_that_cannot_be_used_is_to_blame_also_if_the_runtime_is_chosen
 fn what_the_library_logs_goes_to_the_log_of_the_model_but_not_what_it_also_returns() {
     let Some(settings) = onnx_runtime() else { return };
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
-    // Its weights are among its inputs, of which ONNX Runtime warns.
+    // Its weights are also inputs, so ONNX Runtime logs a warning.
     let left_over = format!("model = \"left_over.onnx\"\n{settings}");
     let left_over = toml::from_str(&left_over).expect("the settings of a test are TOML");
-    // Each of three workers has a session, which would log the same.
+    // Each of the three workers has its own session, which would log the same warning.
     let left_over = Harness::<Onnx>::load_with(left_over, models.clone(), 3, 1);
     let logs = left_over.expect("the network loads").logs();
     let warnings = logs.iter().filter(|line| {

@@ -1,4 +1,4 @@
-//! What is wrong with settings or with a file is said at load, with the key to blame.
+//! Errors in settings or in a file are reported at load, with the key at fault.
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
@@ -8,7 +8,7 @@ use plugin_sdk::testing::FailureKind;
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
 
-/// Settings, the key that is blamed, and a part of the message.
+/// Settings, the key at fault, and a part of the message.
 const WRONG: &[(&str, &str, &str)] = &[
     ("", "model", "missing field `model`"),
     ("modle = \"one.onnx\"", "modle", "unknown field `modle`"),

@@ -1,4 +1,4 @@
-//! Sizes beyond the memory of the machine are errors of the model or of the item, in both runtimes.
+//! Sizes that exceed the memory of the machine are errors of the model or of the item, in both runtimes.
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
@@ -14,7 +14,7 @@ use rten_onnx::onnx::DataType;
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
 
-/// A model in every runtime that is installed.
+/// Loads a model in every runtime that is installed.
 fn served(name: &str) -> Vec<Harness<Onnx>> {
     let runtimes = ["runtime = \"rten\"".to_owned()]
         .into_iter()
@@ -58,7 +58,7 @@ fn a_size_that_a_dimension_of_the_client_determines_is_checked_before_the_run() 
     for model in served("every_pair") {
         let huge = outcome(&model, json!({"x": vec![0.0; 1_000_000]}));
         assert_too_large(huge, "4000.0 GB (MatMul node that computes `pairs`)");
-        // Longer than the items of the trial, and shorter than the one before.
+        // Smaller items are still computed, even if they are larger than those of the trial.
         for length in [3, 1000] {
             let mut values = vec![1.0; length];
             values[1] = -3.0;
@@ -146,7 +146,7 @@ fn tensors_that_are_too_large_together_are_an_error_of_the_item() {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let file = format!("together-{}.onnx", std::process::id());
     std::fs::write(directory.join(&file), graph.model().write_buf().expect("a model")).expect("a file");
-    // Each tensor takes an eighth of what is available.
+    // Each tensor takes an eighth of the available memory.
     let report = std::fs::read_to_string("/proc/meminfo").expect("a report of the system");
     let line = report
         .lines()

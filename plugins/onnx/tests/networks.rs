@@ -1,4 +1,4 @@
-//! Small networks of many kinds (`models/make.py` writes them), served as they are and with settings.
+//! Small networks of many kinds (`models/make.py` writes them), served with and without further settings.
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
@@ -12,7 +12,7 @@ use plugin_sdk::testing::{FailureKind, Harness};
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
 
-/// The network of that file, with further settings.
+/// Loads a network with further settings.
 fn network(name: &str, settings: &str) -> Harness<Onnx> {
     load(&format!("model = \"{name}.onnx\"\n{settings}"), MODELS).expect("the network loads")
 }
@@ -172,7 +172,7 @@ fn a_color_image_becomes_planes_scaled_by_mean_and_deviation() {
     let settings = "[tasks.sums]\nimage = { width = 2, height = 2, mean = [0.5, 0, 0], std = [0.5, 1, 0.5] }";
     let channels = network("channels", settings);
     channels.check_examples();
-    // Half of it is red, half white.
+    // The left half is red, the right half white.
     let picture = image::RgbImage::from_fn(20, 10, |x, _| {
         image::Rgb(if x < 10 { [255, 0, 0] } else { [255; 3] })
     });
@@ -184,7 +184,7 @@ fn a_color_image_becomes_planes_scaled_by_mean_and_deviation() {
         .predict("sums", &[bytes_item(png.get_ref(), "image/png")])
         .remove(0)
         .expect("computed");
-    // (1 - 0.5) / 0.5 for each of four pixels; half of them white; the same over 0.5.
+    // Red: (1 - 0.5) / 0.5 for each of four pixels. Green: 1 for the two white pixels. Blue: the same, divided by 0.5.
     common::assert_close(
         &common::numbers(&answer["logits"]),
         &[4.0, 2.0, 4.0],
@@ -206,7 +206,7 @@ fn channels_in_the_order_blue_green_red_are_scaled_in_that_order() {
         .predict("sums", &[bytes_item(png.get_ref(), "image/png")])
         .remove(0)
         .expect("computed");
-    // Four pixels of blue 0.2 - 0.5, green 0, red 1.
+    // Four pixels, each with blue 0.2 - 0.5, green 0 and red 1.
     common::assert_close(
         &common::numbers(&answer["logits"]),
         &[-1.2, 0.0, 4.0],
@@ -248,7 +248,7 @@ fn an_image_that_is_too_large_is_rejected_before_it_is_decoded() {
     image::GrayImage::new(10, 10)
         .write_to(&mut png, image::ImageFormat::Png)
         .expect("a PNG can be written");
-    // Little more than the head is sent: the pixels are never asked for.
+    // Little more than the header is sent, because the pixels are never read.
     let failure = channels
         .prepare("sums", &bytes_item(&png.get_ref()[..45], "image/png"))
         .expect_err("too large");

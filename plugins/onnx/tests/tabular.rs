@@ -1,5 +1,5 @@
-//! Models of scikit-learn, XGBoost and LightGBM (`tabular/make.py` trains and exports them), compared with what the libraries
-//! predict: as tensors, and as classifications.
+//! Models of scikit-learn, XGBoost and LightGBM (`tabular/make.py` trains and exports them), compared with the predictions of the
+//! libraries: as tensors and as classifications.
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
@@ -11,7 +11,7 @@ use onnx::Onnx;
 use plugin_sdk::serde_json::{Value as Json, json};
 use plugin_sdk::testing::{FailureKind, Harness};
 
-/// Models whose files do not name their classes.
+/// Models whose files do not contain class names.
 const UNNAMED: [&str; 2] = ["double_classifier", "neighbors"];
 
 fn directory() -> PathBuf {

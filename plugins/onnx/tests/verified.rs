@@ -1,4 +1,4 @@
-//! What the embedded runtime may compute: models outside the table of verified operators are rejected at load.
+//! Models that the table of verified operators does not cover are rejected by the embedded runtime at load.
 
 #[allow(dead_code, reason = "every test file uses a part of it")]
 mod common;
@@ -183,7 +183,7 @@ fn nodes_of_subgraphs_are_checked() {
     assert!(error.contains("`Sign`"), "{error}");
 }
 
-/// The Python of the tests, if it has what the comparison needs.
+/// The Python interpreter of the tests, if it has the packages that the comparison needs.
 fn python() -> Option<PathBuf> {
     let named = std::env::var_os("INFERENCE_TEST_PYTHON");
     let python = named.map_or_else(|| PathBuf::from("python3"), PathBuf::from);

@@ -1,4 +1,4 @@
-//! Builds small models, value by value.
+//! Builders for small models.
 
 use std::cell::RefCell;
 
@@ -9,7 +9,7 @@ use rten_onnx::onnx::{
 };
 
 pub(crate) fn value(name: &str, datatype: DataType, dims: &[i64]) -> ValueInfoProto {
-    // A negative size is an open dimension.
+    // A negative size stands for an open dimension.
     let dim = |(index, size): (usize, &i64)| Dimension {
         dim_value: (*size >= 0).then_some(*size),
         dim_param: (*size < 0).then(|| format!("{name}_{index}")),
@@ -82,19 +82,19 @@ pub(crate) fn ints(name: &str, values: &[i64]) -> AttributeProto {
     }
 }
 
-/// A model of one graph.
+/// A model to build, with a single output.
 pub(crate) struct Graph {
     pub(crate) opset: i64,
     pub(crate) inputs: Vec<ValueInfoProto>,
     pub(crate) constants: Vec<TensorProto>,
     pub(crate) nodes: Vec<NodeProto>,
     pub(crate) output: (&'static str, DataType),
-    /// Its shape, if it is declared.
+    /// Declared shape of the output, if any.
     pub(crate) output_dims: Option<Vec<i64>>,
 }
 
 impl Graph {
-    /// A graph of one node from `x`.
+    /// A graph with a single node, from `x` to `y`.
     pub(crate) fn one(
         opset: i64,
         datatype: DataType,
@@ -139,7 +139,7 @@ impl Graph {
         }
     }
 
-    /// Whether the embedded runtime may run it.
+    /// Checks whether the embedded runtime is verified for this graph.
     pub(crate) fn check(self) -> Result<(), String> {
         Check::built_in().model(&self.model())
     }
@@ -157,7 +157,7 @@ pub(crate) fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     }
 }
 
-/// An attribute with a graph that reads values around it.
+/// An attribute with a subgraph that reads values of the outer graph.
 pub(crate) fn subgraph(name: &str, nodes: Vec<NodeProto>, outputs: &[&str]) -> AttributeProto {
     let output = |name: &&str| ValueInfoProto {
         name: Some((*name).to_owned()),

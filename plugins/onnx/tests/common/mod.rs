@@ -1,4 +1,4 @@
-//! What the tests of this plugin share: loading it as the server would, and comparing numbers.
+//! Helpers for the tests of this plugin: loading models as the server does, and comparing numbers.
 
 pub(crate) mod graph;
 
@@ -14,19 +14,19 @@ pub(crate) fn config_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config")
 }
 
-/// Loads a model with settings as TOML, whose paths start at `base_dir`.
+/// Loads a model with settings in TOML. Their paths are relative to `base_dir`.
 pub(crate) fn load(settings: &str, base_dir: impl Into<PathBuf>) -> Result<Harness<Onnx>, Failure> {
     let settings: Json = toml::from_str(settings).expect("the settings of a test are TOML");
     Harness::load_with(settings, base_dir, 1, 1)
 }
 
-/// A file as an item of kind bytes.
+/// A file as an item with base64 data.
 pub(crate) fn bytes_item(data: &[u8], media_type: &str) -> Json {
     use base64::Engine;
     json!({"b64": base64::prelude::BASE64_STANDARD.encode(data), "media_type": media_type})
 }
 
-/// The numbers of a JSON array of any depth, in order.
+/// The numbers of a nested JSON array, in order.
 pub(crate) fn numbers(value: &Json) -> Vec<f64> {
     match value {
         Json::Array(values) => values.iter().flat_map(numbers).collect(),
@@ -35,7 +35,7 @@ pub(crate) fn numbers(value: &Json) -> Vec<f64> {
     }
 }
 
-/// Asserts that two lists of numbers have the same length and nowhere differ by more than `tolerance`.
+/// Asserts that two lists of numbers have the same length and that no pair differs by more than `tolerance`.
 pub(crate) fn assert_close(got: &[f64], expected: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), expected.len(), "{what}: number of elements");
     let worst = got
@@ -55,7 +55,7 @@ pub(crate) fn read_json(path: impl AsRef<Path>) -> Json {
     serde_json::from_str(&text).expect("the file is JSON")
 }
 
-/// The settings of a runtime that this machine may not have: ONNX Runtime, in some Python.
+/// Settings for ONNX Runtime from a Python environment. `None` if it is not installed.
 pub(crate) fn onnx_runtime() -> Option<String> {
     let named = std::env::var_os("INFERENCE_TEST_PYTHON");
     let python = named.map_or_else(|| PathBuf::from("python3"), PathBuf::from);
@@ -82,8 +82,8 @@ pub(crate) fn onnx_runtime() -> Option<String> {
     }
 }
 
-/// The directory of the models of the README's examples, which `tests/install` fetches. A test without it does nothing and reports
-/// that, or fails if `INFERENCE_TEST_TOOLS=required` is set.
+/// The directory of the models of the README's examples, which `tests/install` fetches. If it is missing, this prints a note and
+/// returns `None`, or panics if `INFERENCE_TEST_TOOLS=required` is set.
 pub(crate) fn example_models() -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
@@ -100,7 +100,7 @@ pub(crate) fn example_models() -> Option<PathBuf> {
     None
 }
 
-/// The answers of the task `t` to `items`, which share a batch if they can, in ONNX Runtime. `None` without it.
+/// The answers of the task `t` in ONNX Runtime to `items`, which share batches if possible. `None` if it is not installed.
 pub(crate) fn declared_answers(settings: &str, models: &str, items: &[Json]) -> Option<Vec<Json>> {
     let settings = format!("{}\n{settings}", onnx_runtime()?);
     let model = load(&settings, models).unwrap_or_else(|failure| panic!("{settings}\n{failure}"));
@@ -108,7 +108,7 @@ pub(crate) fn declared_answers(settings: &str, models: &str, items: &[Json]) -> 
     Some(model.predict("t", items).into_iter().map(answer).collect())
 }
 
-/// Numbers may differ by 1e-4, or by that part of them; all else is equal, shapes included.
+/// Asserts that two values are equal, including shapes. Numbers may differ by 1e-4, absolute or relative to the expected number.
 pub(crate) fn assert_same(got: &Json, expected: &Json, what: &str) {
     match (got, expected) {
         (Json::Array(got), Json::Array(expected)) => {
