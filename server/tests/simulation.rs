@@ -22,7 +22,7 @@ use verdict::{BAR, Bar, breaches};
 
 const ITEMS: usize = 3000;
 
-/// The bar, and what chance may add to it in so many items.
+/// The bar, and the margin for chance with this many items.
 const SHORT_RUN: Bar = Bar {
     mean: BAR.mean * 1.05,
     p99: BAR.p99 * 1.25,

@@ -10,7 +10,7 @@ use rten_onnx::onnx::{DataType, ModelProto};
 use crate::embedded::Embedded;
 use crate::network::Network;
 use crate::runtime::{self, Abilities, Fault, Given, Runtime};
-use crate::values::{Held, Values};
+use crate::values::{ElementType, Values};
 pub use crate::verified::NodeFeatures;
 use crate::verified::{self, Limits, Table};
 
@@ -43,7 +43,7 @@ pub struct Direct(Network);
 struct Unchecked<'a>(Option<&'a Check>);
 
 impl Abilities for Unchecked<'_> {
-    fn held(&self, declared: DataType) -> Option<Held> {
+    fn held(&self, declared: DataType) -> Option<ElementType> {
         Embedded.held(declared)
     }
 

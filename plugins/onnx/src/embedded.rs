@@ -18,19 +18,19 @@ use crate::external;
 use crate::instrument::{self, Flag};
 use crate::network::Port;
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
-use crate::values::{Held, Values};
+use crate::values::{ElementType, Values};
 use crate::verified::{self, Limits};
 
 /// The embedded runtime.
 pub(crate) struct Embedded;
 
 impl Abilities for Embedded {
-    fn held(&self, declared: DataType) -> Option<Held> {
+    fn held(&self, declared: DataType) -> Option<ElementType> {
         Some(match declared {
-            DataType::FLOAT | DataType::FLOAT16 | DataType::DOUBLE => Held::F32,
-            DataType::INT64 | DataType::INT32 | DataType::BOOL => Held::I32,
-            DataType::INT8 => Held::I8,
-            DataType::UINT8 => Held::U8,
+            DataType::FLOAT | DataType::FLOAT16 | DataType::DOUBLE => ElementType::F32,
+            DataType::INT64 | DataType::INT32 | DataType::BOOL => ElementType::I32,
+            DataType::INT8 => ElementType::I8,
+            DataType::UINT8 => ElementType::U8,
             _ => return None,
         })
     }

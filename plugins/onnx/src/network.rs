@@ -17,7 +17,7 @@ use crate::classes;
 use crate::interface::Interface;
 use crate::ports::declared;
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
-use crate::values::Held;
+use crate::values::ElementType;
 use crate::verified::Limits;
 use crate::{external, memory, wire};
 
@@ -56,7 +56,7 @@ pub(crate) struct Port {
     /// Datatype that clients send or receive.
     pub(crate) dtype: DType,
     /// Type in which the runtime holds the elements.
-    pub(crate) held: Held,
+    pub(crate) held: ElementType,
     /// Datatype in the file.
     pub(crate) declared: onnx::DataType,
     /// All dimensions, including the batch dimension; `None` if the file does not declare a shape. For a sequence, the dimensions

@@ -19,7 +19,7 @@ use crate::network::Port;
 use crate::ort_values::{self, Helpers};
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
 use crate::settings::{OrtSettings, Provider};
-use crate::values::Held;
+use crate::values::ElementType;
 use crate::verified::Limits;
 
 /// An open library of ONNX Runtime, with its execution providers.
@@ -103,25 +103,25 @@ fn candidates(settings: &OrtSettings, base_dir: &Path) -> Result<Vec<Candidate>,
 }
 
 impl Abilities for OnnxRuntime {
-    fn held(&self, declared: DataType) -> Option<Held> {
+    fn held(&self, declared: DataType) -> Option<ElementType> {
         Some(match declared {
-            DataType::FLOAT => Held::F32,
-            DataType::FLOAT16 => Held::F16,
-            DataType::BFLOAT16 => Held::Bf16,
-            DataType::DOUBLE => Held::F64,
-            DataType::INT64 => Held::I64,
-            DataType::INT32 => Held::I32,
-            DataType::INT16 => Held::I16,
-            DataType::INT8 => Held::I8,
-            DataType::UINT64 => Held::U64,
-            DataType::UINT32 => Held::U32,
-            DataType::UINT16 => Held::U16,
-            DataType::UINT8 => Held::U8,
-            DataType::BOOL => Held::Bool,
-            DataType::STRING => Held::Text,
-            DataType(17..=20 | 23 | 24) => Held::F32,
-            DataType(21 | 25) => Held::U8,
-            DataType(22 | 26) => Held::I8,
+            DataType::FLOAT => ElementType::F32,
+            DataType::FLOAT16 => ElementType::F16,
+            DataType::BFLOAT16 => ElementType::Bf16,
+            DataType::DOUBLE => ElementType::F64,
+            DataType::INT64 => ElementType::I64,
+            DataType::INT32 => ElementType::I32,
+            DataType::INT16 => ElementType::I16,
+            DataType::INT8 => ElementType::I8,
+            DataType::UINT64 => ElementType::U64,
+            DataType::UINT32 => ElementType::U32,
+            DataType::UINT16 => ElementType::U16,
+            DataType::UINT8 => ElementType::U8,
+            DataType::BOOL => ElementType::Bool,
+            DataType::STRING => ElementType::Text,
+            DataType(17..=20 | 23 | 24) => ElementType::F32,
+            DataType(21 | 25) => ElementType::U8,
+            DataType(22 | 26) => ElementType::I8,
             _ => return None,
         })
     }

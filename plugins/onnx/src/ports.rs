@@ -129,7 +129,7 @@ fn known(
     name: &str,
     declared: DataType,
     abilities: &dyn Abilities,
-) -> Result<(plugin_sdk::DType, values::Held), String> {
+) -> Result<(plugin_sdk::DType, values::ElementType), String> {
     let known = values::dtype(declared).zip(abilities.held(declared));
     known.ok_or_else(|| {
         let known = abilities.datatypes();

@@ -6,7 +6,7 @@ use plugin_sdk::LoadError;
 use rten_onnx::onnx::{DataType, ModelProto};
 
 use crate::network::Port;
-use crate::values::{Held, Values};
+use crate::values::{ElementType, Values};
 use crate::verified::Limits;
 
 /// A loaded network, ready to run.
@@ -18,7 +18,7 @@ pub(crate) trait Runtime: Send + Sync {
 /// The capabilities of a runtime, known before it loads a file.
 pub(crate) trait Abilities {
     /// The type in which the runtime holds a datatype of the file; `None` if it does not support the datatype.
-    fn held(&self, declared: DataType) -> Option<Held>;
+    fn held(&self, declared: DataType) -> Option<ElementType>;
 
     /// The supported datatypes, for messages.
     fn datatypes(&self) -> &'static str;

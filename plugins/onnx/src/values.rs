@@ -40,7 +40,7 @@ macro_rules! held {
     ($($variant:ident($element:ty);)*) => {
         /// A type in which a runtime holds elements.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Held {
+        pub(crate) enum ElementType {
             $($variant,)*
         }
 
@@ -122,7 +122,11 @@ impl Values {
     }
 
     /// Reads a client's tensor, which must have the declared datatype.
-    pub(crate) fn read(tensor: &TensorView<'_>, declared: DType, held: Held) -> Result<Self, ItemError> {
+    pub(crate) fn read(
+        tensor: &TensorView<'_>,
+        declared: DType,
+        held: ElementType,
+    ) -> Result<Self, ItemError> {
         if tensor.dtype() != declared {
             return Err(ItemError::invalid(format_args!(
                 "tensor `{}`: datatype is {}, expected {}",
@@ -132,75 +136,75 @@ impl Values {
             )));
         }
         Ok(match (held, declared) {
-            (Held::F32, DType::Fp64) => Self::F32(
+            (ElementType::F32, DType::Fp64) => Self::F32(
                 tensor
                     .values::<f64>()?
                     .iter()
                     .map(|value| *value as f32)
                     .collect(),
             ),
-            (Held::I32, DType::Int64) => Self::I32(narrow(tensor.name(), &tensor.values::<i64>()?)?),
-            (Held::I32, DType::Bool) => Self::I32(flags(tensor).map(i32::from).collect()),
-            (Held::F64, _) => Self::F64(tensor.values()?.into_owned()),
-            (Held::F32, _) => Self::F32(tensor.values()?.into_owned()),
-            (Held::F16, _) => Self::F16(
+            (ElementType::I32, DType::Int64) => Self::I32(narrow(tensor.name(), &tensor.values::<i64>()?)?),
+            (ElementType::I32, DType::Bool) => Self::I32(flags(tensor).map(i32::from).collect()),
+            (ElementType::F64, _) => Self::F64(tensor.values()?.into_owned()),
+            (ElementType::F32, _) => Self::F32(tensor.values()?.into_owned()),
+            (ElementType::F16, _) => Self::F16(
                 tensor
                     .values::<f32>()?
                     .iter()
                     .map(|value| f16::from_f32(*value))
                     .collect(),
             ),
-            (Held::Bf16, _) => Self::Bf16(
+            (ElementType::Bf16, _) => Self::Bf16(
                 tensor
                     .values::<f32>()?
                     .iter()
                     .map(|value| bf16::from_f32(*value))
                     .collect(),
             ),
-            (Held::I64, _) => Self::I64(tensor.values()?.into_owned()),
-            (Held::I32, _) => Self::I32(tensor.values()?.into_owned()),
-            (Held::I16, _) => Self::I16(tensor.values()?.into_owned()),
-            (Held::I8, _) => Self::I8(tensor.values()?.into_owned()),
-            (Held::U64, _) => Self::U64(tensor.values()?.into_owned()),
-            (Held::U32, _) => Self::U32(tensor.values()?.into_owned()),
-            (Held::U16, _) => Self::U16(tensor.values()?.into_owned()),
-            (Held::U8, _) => Self::U8(tensor.values()?.into_owned()),
-            (Held::Bool, _) => Self::Bool(flags(tensor).collect()),
-            (Held::Text, _) => Self::Text(texts(tensor)?),
+            (ElementType::I64, _) => Self::I64(tensor.values()?.into_owned()),
+            (ElementType::I32, _) => Self::I32(tensor.values()?.into_owned()),
+            (ElementType::I16, _) => Self::I16(tensor.values()?.into_owned()),
+            (ElementType::I8, _) => Self::I8(tensor.values()?.into_owned()),
+            (ElementType::U64, _) => Self::U64(tensor.values()?.into_owned()),
+            (ElementType::U32, _) => Self::U32(tensor.values()?.into_owned()),
+            (ElementType::U16, _) => Self::U16(tensor.values()?.into_owned()),
+            (ElementType::U8, _) => Self::U8(tensor.values()?.into_owned()),
+            (ElementType::Bool, _) => Self::Bool(flags(tensor).collect()),
+            (ElementType::Text, _) => Self::Text(texts(tensor)?),
         })
     }
 
     /// Converts pixel values, rounded if the type is an integer.
-    pub(crate) fn from_pixels(pixels: Vec<f32>, held: Held) -> Self {
+    pub(crate) fn from_pixels(pixels: Vec<f32>, held: ElementType) -> Self {
         let rounded = || pixels.iter().map(|value| value.round());
         match held {
-            Held::F64 => Self::F64(pixels.into_iter().map(f64::from).collect()),
-            Held::F32 => Self::F32(pixels),
-            Held::F16 => Self::F16(pixels.into_iter().map(f16::from_f32).collect()),
-            Held::Bf16 => Self::Bf16(pixels.into_iter().map(bf16::from_f32).collect()),
-            Held::I64 => Self::I64(rounded().map(|value| value as i64).collect()),
-            Held::I32 => Self::I32(rounded().map(|value| value as i32).collect()),
-            Held::I16 => Self::I16(rounded().map(|value| value as i16).collect()),
-            Held::I8 => Self::I8(rounded().map(|value| value as i8).collect()),
-            Held::U64 => Self::U64(rounded().map(|value| value as u64).collect()),
-            Held::U32 => Self::U32(rounded().map(|value| value as u32).collect()),
-            Held::U16 => Self::U16(rounded().map(|value| value as u16).collect()),
-            Held::U8 => Self::U8(rounded().map(|value| value as u8).collect()),
-            Held::Bool => Self::Bool(rounded().map(|value| value != 0.0).collect()),
+            ElementType::F64 => Self::F64(pixels.into_iter().map(f64::from).collect()),
+            ElementType::F32 => Self::F32(pixels),
+            ElementType::F16 => Self::F16(pixels.into_iter().map(f16::from_f32).collect()),
+            ElementType::Bf16 => Self::Bf16(pixels.into_iter().map(bf16::from_f32).collect()),
+            ElementType::I64 => Self::I64(rounded().map(|value| value as i64).collect()),
+            ElementType::I32 => Self::I32(rounded().map(|value| value as i32).collect()),
+            ElementType::I16 => Self::I16(rounded().map(|value| value as i16).collect()),
+            ElementType::I8 => Self::I8(rounded().map(|value| value as i8).collect()),
+            ElementType::U64 => Self::U64(rounded().map(|value| value as u64).collect()),
+            ElementType::U32 => Self::U32(rounded().map(|value| value as u32).collect()),
+            ElementType::U16 => Self::U16(rounded().map(|value| value as u16).collect()),
+            ElementType::U8 => Self::U8(rounded().map(|value| value as u8).collect()),
+            ElementType::Bool => Self::Bool(rounded().map(|value| value != 0.0).collect()),
             // Planning the task has already rejected string inputs.
-            Held::Text => Self::Text(rounded().map(|value| value.to_string()).collect()),
+            ElementType::Text => Self::Text(rounded().map(|value| value.to_string()).collect()),
         }
     }
 
     /// Converts integers, which the type must be able to represent.
-    pub(crate) fn from_integers(integers: &[u32], held: Held) -> Self {
+    pub(crate) fn from_integers(integers: &[u32], held: ElementType) -> Self {
         let integers = integers.iter().copied();
         match held {
-            Held::F64 => Self::F64(integers.map(f64::from).collect()),
-            Held::I64 => Self::I64(integers.map(i64::from).collect()),
-            Held::I32 => Self::I32(integers.map(|value| value as i32).collect()),
-            Held::U64 => Self::U64(integers.map(u64::from).collect()),
-            Held::U32 => Self::U32(integers.collect()),
+            ElementType::F64 => Self::F64(integers.map(f64::from).collect()),
+            ElementType::I64 => Self::I64(integers.map(i64::from).collect()),
+            ElementType::I32 => Self::I32(integers.map(|value| value as i32).collect()),
+            ElementType::U64 => Self::U64(integers.map(u64::from).collect()),
+            ElementType::U32 => Self::U32(integers.collect()),
             // Exact up to 2^24, the limit of `f32`.
             _ => Self::from_pixels(integers.map(|value| value as f32).collect(), held),
         }

@@ -88,8 +88,8 @@ impl Verdict {
         self.miss_of(&self.adaptive, bar)
     }
 
-    /// By how much `bar` is missed by the best rule of the kind "wait for so many, but not for longer than that", chosen
-    /// for this very cell. None where callers do not go round, and such a rule means nothing.
+    /// By how much `bar` is missed by the best rule of the kind "wait for N items, for at most T", chosen
+    /// for this cell. None if clients are not in a closed loop, where such a rule has no meaning.
     ///
     /// The best mean and the best percentile may be those of different baselines, and no rule has both: then this is
     /// above 1, and it is as much as can be asked.

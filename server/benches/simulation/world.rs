@@ -51,7 +51,7 @@ pub(crate) enum Think {
 /// Who sends requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Callers {
-    /// Each sends a request of so many items, waits for the reply, thinks, and sends again.
+    /// Each sends a request of this many items, waits for the reply, thinks, and sends again.
     Closed {
         callers: usize,
         items: usize,
@@ -65,7 +65,7 @@ pub(crate) enum Callers {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Arrivals {
     Poisson,
-    /// Bursts of so many, each spread evenly over `span` milliseconds, that begin at random.
+    /// Bursts of this many, each spread evenly over `span` milliseconds, that begin at random.
     Bursts {
         size: usize,
         span: f64,
@@ -149,8 +149,8 @@ struct Request {
 pub(crate) enum Rule {
     /// By the batcher.
     Policy(Policy),
-    /// As soon as a worker is free and so many items wait, or it has been free for so long with any. Nobody knows these
-    /// two beforehand: it shows what could be had.
+    /// As soon as a worker is free and `size` items wait, or any item waits and the worker has been idle for `patience`.
+    /// No server knows the best values of these two in advance: this shows what is achievable.
     Gather { size: usize, patience: Duration },
 }
 

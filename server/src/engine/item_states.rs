@@ -182,7 +182,7 @@ impl<I, O> ItemStates<I, O> {
         *lock(&self.slots[index].input) = Some(input);
         let queued = self.queue_from(Phase::Preparing, index, weight, counters);
         if !queued {
-            // This thread still owns it: whoever moved the item did so from `Preparing`, and left the input alone.
+            // This thread still owns it: a thread that moved the item did so from `Preparing` and did not touch the input.
             drop(take(&self.slots[index].input));
         }
         queued

@@ -199,7 +199,7 @@ mod tests {
     use plugin_sdk::DType;
 
     use super::*;
-    use crate::values::Held;
+    use crate::values::ElementType;
 
     /// A port with a shape such as `"N,3,?"`. The empty string stands for a scalar, and `"-"` for an undeclared shape.
     fn port(name: &str, shape: &str) -> Port {
@@ -213,7 +213,7 @@ mod tests {
             name: name.to_owned(),
             file_name: name.to_owned(),
             dtype: DType::Fp32,
-            held: Held::F32,
+            held: ElementType::F32,
             declared: rten_onnx::onnx::DataType::FLOAT,
             dims,
             sequence: false,

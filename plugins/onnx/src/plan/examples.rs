@@ -11,7 +11,7 @@ use plugin_sdk::{DType, LoadContext, LoadError};
 
 use super::{Keys, Plan, Slot, Tried, texts};
 use crate::task::{Origin, Sample, SampleTensor};
-use crate::values::{Held, Values};
+use crate::values::{ElementType, Values};
 
 /// Maximum number of elements of a generated example. A larger one would clutter the documentation.
 const EXAMPLE_ELEMENTS: usize = 256;
@@ -173,7 +173,7 @@ fn to_json(values: &Values) -> Vec<Json> {
 }
 
 /// `None` if an element does not have the type.
-fn from_json(held: Held, elements: &[&Json]) -> Option<Values> {
+fn from_json(held: ElementType, elements: &[&Json]) -> Option<Values> {
     fn each<T>(elements: &[&Json], read: impl Fn(&Json) -> Option<T>) -> Option<Vec<T>> {
         elements.iter().map(|element| read(element)).collect()
     }
@@ -183,19 +183,19 @@ fn from_json(held: Held, elements: &[&Json]) -> Option<Values> {
         each(elements, |element| T::try_from(read(element)?).ok())
     }
     Some(match held {
-        Held::F64 => Values::F64(each(elements, Json::as_f64)?),
-        Held::F32 => Values::F32(each(elements, |element| Some(element.as_f64()? as f32))?),
-        Held::F16 => Values::F16(each(elements, |element| Some(f16::from_f64(element.as_f64()?)))?),
-        Held::Bf16 => Values::Bf16(each(elements, |element| Some(bf16::from_f64(element.as_f64()?)))?),
-        Held::I64 => Values::I64(integers(elements)?),
-        Held::I32 => Values::I32(integers(elements)?),
-        Held::I16 => Values::I16(integers(elements)?),
-        Held::I8 => Values::I8(integers(elements)?),
-        Held::U64 => Values::U64(integers(elements)?),
-        Held::U32 => Values::U32(integers(elements)?),
-        Held::U16 => Values::U16(integers(elements)?),
-        Held::U8 => Values::U8(integers(elements)?),
-        Held::Bool => Values::Bool(each(elements, Json::as_bool)?),
-        Held::Text => Values::Text(each(elements, |element| Some(element.as_str()?.to_owned()))?),
+        ElementType::F64 => Values::F64(each(elements, Json::as_f64)?),
+        ElementType::F32 => Values::F32(each(elements, |element| Some(element.as_f64()? as f32))?),
+        ElementType::F16 => Values::F16(each(elements, |element| Some(f16::from_f64(element.as_f64()?)))?),
+        ElementType::Bf16 => Values::Bf16(each(elements, |element| Some(bf16::from_f64(element.as_f64()?)))?),
+        ElementType::I64 => Values::I64(integers(elements)?),
+        ElementType::I32 => Values::I32(integers(elements)?),
+        ElementType::I16 => Values::I16(integers(elements)?),
+        ElementType::I8 => Values::I8(integers(elements)?),
+        ElementType::U64 => Values::U64(integers(elements)?),
+        ElementType::U32 => Values::U32(integers(elements)?),
+        ElementType::U16 => Values::U16(integers(elements)?),
+        ElementType::U8 => Values::U8(integers(elements)?),
+        ElementType::Bool => Values::Bool(each(elements, Json::as_bool)?),
+        ElementType::Text => Values::Text(each(elements, |element| Some(element.as_str()?.to_owned()))?),
     })
 }

@@ -9,7 +9,7 @@ use crate::image::ImagePreprocessor;
 use crate::network::{Dim, shape_text};
 use crate::settings::{ImageSettings, ImageSize};
 use crate::task::{Origin, Sample, SampleTensor};
-use crate::values::{Held, Values};
+use crate::values::{ElementType, Values};
 
 /// Converts images to the inputs of a task.
 pub(crate) struct Images {
@@ -20,7 +20,7 @@ pub(crate) struct Images {
     sizes: Vec<Option<usize>>,
     /// Whether the tensor of pixels has a batch dimension of 1 before `sizes`.
     has_batch: bool,
-    held: Held,
+    held: ElementType,
     /// The remaining inputs.
     size_inputs: Vec<SizeInput>,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Images {
 struct SizeInput {
     slot: usize,
     shape: Vec<usize>,
-    held: Held,
+    held: ElementType,
     numbers: Vec<ImageSize>,
 }
 

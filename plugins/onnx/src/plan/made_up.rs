@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use super::{Plan, Slot, texts};
 use crate::network::Dim;
 use crate::task::{Origin, Sample, SampleTensor};
-use crate::values::{Held, Values};
+use crate::values::{ElementType, Values};
 
 /// Sizes for dynamic dimensions, in the order in which they are tried. Sizes above 1 come first, since a dimension of 1 hides
 /// mistakes.
@@ -162,7 +162,9 @@ fn values(slot: &Slot, count: usize, pattern: Pattern, scale: f64, random: &mut 
         Pattern::Small | Pattern::Zeros => 0.0,
     };
     let fractions: Vec<f64> = match slot.port.held {
-        Held::F64 | Held::F32 | Held::F16 | Held::Bf16 => (0..count).map(|_| fraction()).collect(),
+        ElementType::F64 | ElementType::F32 | ElementType::F16 | ElementType::Bf16 => {
+            (0..count).map(|_| fraction()).collect()
+        }
         _ => Vec::new(),
     };
     let mut integer = || match pattern {
@@ -178,20 +180,20 @@ fn values(slot: &Slot, count: usize, pattern: Pattern, scale: f64, random: &mut 
     };
     let integers = integers.into_iter();
     match slot.port.held {
-        Held::F64 => Values::F64(fractions),
-        Held::F32 => Values::F32(fractions.into_iter().map(|value| value as f32).collect()),
-        Held::F16 => Values::F16(fractions.into_iter().map(f16::from_f64).collect()),
-        Held::Bf16 => Values::Bf16(fractions.into_iter().map(bf16::from_f64).collect()),
-        Held::I64 => Values::I64(integers.map(i64::from).collect()),
-        Held::I32 => Values::I32(integers.map(i32::from).collect()),
-        Held::I16 => Values::I16(integers.map(i16::from).collect()),
-        Held::I8 => Values::I8(integers.map(|value| value as i8).collect()),
-        Held::U64 => Values::U64(integers.map(u64::from).collect()),
-        Held::U32 => Values::U32(integers.map(u32::from).collect()),
-        Held::U16 => Values::U16(integers.map(u16::from).collect()),
-        Held::U8 => Values::U8(integers.collect()),
-        Held::Bool => Values::Bool(integers.map(|value| value != 0).collect()),
-        Held::Text => Values::Text(integers.map(|value| value.to_string()).collect()),
+        ElementType::F64 => Values::F64(fractions),
+        ElementType::F32 => Values::F32(fractions.into_iter().map(|value| value as f32).collect()),
+        ElementType::F16 => Values::F16(fractions.into_iter().map(f16::from_f64).collect()),
+        ElementType::Bf16 => Values::Bf16(fractions.into_iter().map(bf16::from_f64).collect()),
+        ElementType::I64 => Values::I64(integers.map(i64::from).collect()),
+        ElementType::I32 => Values::I32(integers.map(i32::from).collect()),
+        ElementType::I16 => Values::I16(integers.map(i16::from).collect()),
+        ElementType::I8 => Values::I8(integers.map(|value| value as i8).collect()),
+        ElementType::U64 => Values::U64(integers.map(u64::from).collect()),
+        ElementType::U32 => Values::U32(integers.map(u32::from).collect()),
+        ElementType::U16 => Values::U16(integers.map(u16::from).collect()),
+        ElementType::U8 => Values::U8(integers.collect()),
+        ElementType::Bool => Values::Bool(integers.map(|value| value != 0).collect()),
+        ElementType::Text => Values::Text(integers.map(|value| value.to_string()).collect()),
     }
 }
 

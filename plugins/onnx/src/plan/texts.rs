@@ -9,7 +9,7 @@ use super::{BatchMode, Keys, Slot};
 use crate::answers::settings::TokenizerSettings;
 use crate::network::{Dim, shape_text};
 use crate::task::{Origin, Sample, SampleTensor};
-use crate::values::{Held, Values};
+use crate::values::{ElementType, Values};
 
 /// Default maximum number of tokens, if neither the settings nor the model specify one.
 const MAX_LENGTH: usize = 512;
@@ -30,7 +30,7 @@ pub(crate) struct Texts {
 
 struct TextInput {
     role: Role,
-    held: Held,
+    held: ElementType,
 }
 
 /// What an input contains for each token.
@@ -168,11 +168,16 @@ fn role(slot: &Slot, is_only: bool, key: &str) -> Result<Role, LoadError> {
     };
     let wide = matches!(
         slot.port.held,
-        Held::I64 | Held::I32 | Held::U64 | Held::U32 | Held::F32 | Held::F64
+        ElementType::I64
+            | ElementType::I32
+            | ElementType::U64
+            | ElementType::U32
+            | ElementType::F32
+            | ElementType::F64
     );
     match role {
         Role::Ids | Role::Positions if !wide => Err(no_tokens(slot, key)),
-        _ if slot.port.sequence || slot.port.held == Held::Text => Err(no_tokens(slot, key)),
+        _ if slot.port.sequence || slot.port.held == ElementType::Text => Err(no_tokens(slot, key)),
         role => Ok(role),
     }
 }

@@ -219,7 +219,7 @@ impl Rounds {
         }
     }
 
-    /// The batches of the last so many milliseconds.
+    /// The batches of the last `millis` milliseconds.
     fn last(&self, millis: u64) -> Vec<Ran> {
         let from = self.now - ms(millis);
         self.ran.iter().filter(|ran| ran.ended > from).copied().collect()
