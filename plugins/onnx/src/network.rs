@@ -205,7 +205,7 @@ impl Network {
         let sizes = sizes.unwrap_or_default();
         if let (Some(node), false) = (&sizes.unbounded, self.survives_failed_allocations) {
             return Err(format!(
-                "it is not known how large a tensor this item makes ({node}), and the embedded runtime cannot survive a failed allocation"
+                "the size of a tensor that this item requires is unknown ({node}), and the embedded runtime cannot survive a failed allocation"
             ));
         }
         let bytes = Some(bytes(sizes.peak))

@@ -80,7 +80,7 @@ pub(super) fn stretched(
                 )));
             }
             Some((known, known_size)) if *known != own || *known_size != size => {
-                return Err(op.unknown("combines tensors that hold the batch in different ways"));
+                return Err(op.unknown("combines tensors whose batch dimensions differ"));
             }
             _ => batch = Some((own, size)),
         }
@@ -100,7 +100,7 @@ pub(super) fn stretched(
             .checked_sub(rank)
             .and_then(|axis| dims.get(axis));
         if own.is_none() && at_batch.is_some_and(|size| !size.is(1)) {
-            return Err(op.mixed("combines each item with values for its place in the batch"));
+            return Err(op.mixed("combines each item with values for its position in the batch"));
         }
     }
     let size = shapes.iter().find_map(|(dims, own)| Some(&dims[(*own)?.axis]));

@@ -140,7 +140,7 @@ impl<'m> Walk<'m> {
         let known = |name: &String| {
             (!name.is_empty()).then(|| {
                 scope.get(name).cloned().unwrap_or_else(|| {
-                    let reason = format!("{} uses `{name}`, which is not computed before", label(node));
+                    let reason = format!("{} uses `{name}`, which is not computed yet", label(node));
                     Value::trouble(Trouble::Unknown(reason.into()))
                 })
             })
@@ -186,7 +186,7 @@ impl<'m> Walk<'m> {
                 ..value
             },
             Some(value) => value,
-            None if has_items => Value::trouble(op.unknown("has more outputs than are followed")),
+            None if has_items => Value::trouble(op.unknown("has more outputs than the analysis supports")),
             None => Value {
                 content: if has_count {
                     Content::Count
@@ -207,7 +207,7 @@ impl<'m> Walk<'m> {
         let domain = op.node.domain.as_deref().unwrap_or_default();
         let placed = op.inputs.iter().flatten().filter_map(Value::batch);
         if placed.into_iter().any(|batch| batch.role != Role::Data) && !rules::keeps_places(op.kind()) {
-            return Err(op.unknown("computes with the place of the items in the batch"));
+            return Err(op.unknown("computes with the positions of items in the batch"));
         }
         match (domain, op.kind()) {
             ("" | "ai.onnx", "Constant") => match constant::node(op.node, &self.symbols) {
@@ -219,7 +219,7 @@ impl<'m> Walk<'m> {
             ("" | "ai.onnx", "Scan") => self.scan(op, scope),
             (domain, kind) => match rules::find(domain, kind) {
                 Some(rule) => rule(op),
-                None => Err(op.unknown("is an operator that the analysis does not know")),
+                None => Err(op.unknown("is an operator that the analysis does not support")),
             },
         }
     }
@@ -262,7 +262,7 @@ impl<'m> Walk<'m> {
     fn branches(&self, op: &Op<'_>, scope: &Scope<'_>) -> Outcome {
         let condition = op.value(0)?;
         if condition.batch().is_some() {
-            return Err(op.mixed("decides for all items by one condition"));
+            return Err(op.mixed("uses one condition for all items"));
         }
         let branch = |name: &str| {
             let graph = op.attribute(name).and_then(|attribute| attribute.g.as_ref());
@@ -281,7 +281,7 @@ impl<'m> Walk<'m> {
         }
         let (yes, no) = (branch("then_branch")?, branch("else_branch")?);
         if self.sizes.is_none() && condition.content == Content::Count && yes != no {
-            return Err(op.mixed("decides by the number of items in the batch"));
+            return Err(op.mixed("uses the number of items in the batch as its condition"));
         }
         let both = yes.into_iter().zip(no).enumerate();
         Ok(both
@@ -313,7 +313,9 @@ impl<'m> Walk<'m> {
         let content = match (one.content, other.content) {
             (one, other) if one == other => one,
             (Content::Constant | Content::Count, Content::Constant | Content::Count) => Content::Count,
-            _ => Content::Trouble(op.unknown("gives the items in one case, and something else in another")),
+            _ => Content::Trouble(
+                op.unknown("returns the items in one branch and something else in the other"),
+            ),
         };
         let lost = match (&content, &dims) {
             (Content::Items(batch), Some(dims)) => !dims[batch.axis].counts_items(),
@@ -321,7 +323,7 @@ impl<'m> Walk<'m> {
             _ => false,
         };
         if lost {
-            return Value::trouble(op.unknown("gives tensors of different shapes"));
+            return Value::trouble(op.unknown("returns tensors of different shapes"));
         }
         Value {
             dims,
@@ -332,7 +334,7 @@ impl<'m> Walk<'m> {
 
     /// `Loop`: analyzes the body until the loop-carried values no longer change.
     fn repeat(&self, op: &Op<'_>, scope: &Scope<'_>) -> Outcome {
-        let one_for_all = "decides for all items together how often it repeats";
+        let one_for_all = "repeats the same number of times for all items";
         if op.batch(0).is_some() || op.batch(1).is_some() {
             return Err(op.mixed(one_for_all));
         }
@@ -340,7 +342,7 @@ impl<'m> Walk<'m> {
             self.sizes.is_none() && value.is_some_and(|value| value.content == Content::Count)
         };
         if counts(op.get(0)) || counts(op.get(1)) {
-            return Err(op.mixed("repeats as often as the number of items says"));
+            return Err(op.mixed("repeats as many times as there are items"));
         }
         let body = op.attribute("body").and_then(|body| body.g.as_ref());
         let body = body.ok_or_else(|| op.unknown("has no body"))?;
@@ -362,7 +364,7 @@ impl<'m> Walk<'m> {
             match &outputs[0].content {
                 Content::Items(_) => return Err(op.mixed(one_for_all)),
                 Content::Count if self.sizes.is_none() => {
-                    return Err(op.mixed("repeats as often as the number of items says"));
+                    return Err(op.mixed("repeats as many times as there are items"));
                 }
                 Content::Trouble(trouble) => return Err(trouble.clone()),
                 Content::Count | Content::Constant => {}
@@ -382,7 +384,7 @@ impl<'m> Walk<'m> {
             }
             carried = next;
         }
-        Err(op.unknown("carries values whose shape changes from round to round"))
+        Err(op.unknown("carries values whose shape changes from iteration to iteration"))
     }
 
     fn scan(&self, op: &Op<'_>, scope: &Scope<'_>) -> Outcome {
@@ -391,7 +393,7 @@ impl<'m> Walk<'m> {
             .int("num_scan_inputs")
             .and_then(|count| usize::try_from(count).ok());
         let (Some(body), Some(scanned), true) = (body, scanned, op.opset >= 9) else {
-            return Err(op.unknown("is not followed in this form"));
+            return Err(op.unknown("is not supported by the analysis in this form"));
         };
         let states = op.inputs.len().saturating_sub(scanned);
         let absent = || op.unknown("lacks an input");
@@ -409,7 +411,7 @@ impl<'m> Walk<'m> {
             steps.get_or_insert(dims.remove(axis));
             let batch = match value.batch() {
                 Some(batch) if batch.axis == axis => {
-                    return Err(op.mixed("takes the items for the steps of one sequence"));
+                    return Err(op.mixed("treats the items as the steps of one sequence"));
                 }
                 batch => batch.map(|batch| batch.moved(batch.axis - usize::from(batch.axis > axis))),
             };
@@ -440,7 +442,7 @@ impl<'m> Walk<'m> {
             }
             carried = next;
         }
-        Err(op.unknown("carries values whose shape changes from step to step"))
+        Err(op.unknown("carries values whose shape changes from iteration to iteration"))
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) fn reshape(op: &Op<'_>) -> Outcome {
             let old = op.dims(0)?.get(axis);
             dims.push(
                 old.cloned()
-                    .ok_or_else(|| op.unknown("copies a size that is not there"))?,
+                    .ok_or_else(|| op.unknown("copies a dimension that does not exist"))?,
             );
         } else if size.is(-1) {
             rest = Some(axis);
@@ -118,10 +118,12 @@ pub(super) fn squeeze(op: &Op<'_>) -> Outcome {
         None if dims.iter().all(|size| size.value().is_some()) => {
             (0..dims.len()).filter(|axis| dims[*axis].is(1)).collect()
         }
-        None => return Err(op.unknown("drops all dimensions of size 1, which may be that of the batch")),
+        None => {
+            return Err(op.unknown("removes all dimensions of size 1, which may include the batch dimension"));
+        }
     };
     if value.batch().is_some_and(|batch| axes.contains(&batch.axis)) {
-        return Err(op.unknown("drops the dimension of the batch, so it computes a single item only"));
+        return Err(op.unknown("removes the batch dimension, so it computes a single item"));
     }
     let kept = dims.iter().enumerate().filter(|(axis, _)| !axes.contains(axis));
     reshaped(op, value, kept.map(|(_, size)| size.clone()).collect())
@@ -157,7 +159,7 @@ pub(super) fn transpose(op: &Op<'_>) -> Outcome {
     let result = match &value.content {
         Content::Items(batch) => {
             let axis = order.iter().position(|axis| *axis == batch.axis);
-            let axis = axis.ok_or_else(|| op.unknown("loses the dimension of the batch"))?;
+            let axis = axis.ok_or_else(|| op.unknown("removes the batch dimension"))?;
             Value::items(new, batch.moved(axis))
         }
         content => Value {
@@ -183,7 +185,7 @@ pub(super) fn expand(op: &Op<'_>) -> Outcome {
             .any(|(index, size)| size.depends_on_batch() && index + rank - wanted.len() != axis);
         let kept = aligned.is_none_or(|size| size.is(1) || *size == dims[batch.axis]);
         if elsewhere || !kept {
-            return Err(op.unknown("stretches a tensor that has the batch already"));
+            return Err(op.unknown("broadcasts a tensor that already has a batch dimension"));
         }
         let mut wanted = wanted.to_vec();
         if let Some(index) = (axis + wanted.len()).checked_sub(rank) {
@@ -209,7 +211,7 @@ pub(super) fn tile(op: &Op<'_>) -> Outcome {
         return repeated(op, value, new);
     };
     if repeats.iter().any(Size::depends_on_batch) {
-        return Err(op.unknown("repeats a tensor that has the batch already"));
+        return Err(op.unknown("repeats a tensor that already has a batch dimension"));
     }
     let mut batch = batch.clone();
     batch.outer = op.product([&batch.outer, &repeats[batch.axis]])?;
@@ -231,7 +233,7 @@ fn repeated(op: &Op<'_>, value: &Value, new: Vec<Size>) -> Outcome {
         (Some(axis), None) if new[axis].counts_items() && value.content == Content::Constant => {
             Value::items(new, Batch::at(axis))
         }
-        _ => return Err(op.unknown("makes a tensor with the batch in several dimensions")),
+        _ => return Err(op.unknown("computes a tensor with several batch dimensions")),
     };
     Ok(vec![result])
 }
@@ -295,7 +297,7 @@ pub(super) fn depth_and_space(op: &Op<'_>) -> Outcome {
     let (value, dims) = (op.value(0)?, op.dims(0)?);
     let block = Size::known(op.int("blocksize").unwrap_or(1));
     if value.batch().is_some_and(|batch| batch.axis != 0) {
-        return Err(op.mixed("moves elements between the dimension of the batch and others"));
+        return Err(op.mixed("moves elements between the batch dimension and other dimensions"));
     }
     let [batch, channels, height, width] = dims else {
         return Err(op.unknown("has an input that is not of four dimensions"));

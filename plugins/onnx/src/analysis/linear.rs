@@ -166,7 +166,7 @@ pub(super) fn einsum(op: &Op<'_>) -> Outcome {
                     return Err(op.mixed("combines every item with every other"));
                 }
                 Some((_, other)) if other.outer != own.outer => {
-                    return Err(op.unknown("combines tensors that hold the batch in different ways"));
+                    return Err(op.unknown("combines tensors whose batch dimensions differ"));
                 }
                 _ => batch = Some((letter, own.clone())),
             }
@@ -179,13 +179,13 @@ pub(super) fn einsum(op: &Op<'_>) -> Outcome {
             };
             let size = &op.dims(index)?[axis];
             if op.batch(index).is_none() && !size.is(1) {
-                return Err(op.mixed("combines each item with values for its place in the batch"));
+                return Err(op.mixed("combines each item with values for its position in the batch"));
             }
             if op.batch(index).is_some()
                 && let Some(known) = sizes.iter_mut().find(|(known, _)| known == letter)
             {
                 if known.1.depends_on_batch() && known.1 != *size {
-                    return Err(op.unknown("combines tensors that hold the batch in different ways"));
+                    return Err(op.unknown("combines tensors whose batch dimensions differ"));
                 }
                 known.1 = size.clone();
             }
@@ -273,7 +273,7 @@ pub(super) fn pool(op: &Op<'_>) -> Outcome {
     // The second output of `MaxPool` contains indices into the flattened tensor of the whole batch.
     let indices = match op.node.output.get(1).filter(|name| !name.is_empty()) {
         Some(_) if value.batch().is_some() => {
-            Value::trouble(op.mixed("numbers the elements of the whole batch"))
+            Value::trouble(op.mixed("returns indices into the whole batch"))
         }
         _ => Value::constant(value.dims.clone()),
     };
@@ -364,14 +364,14 @@ pub(super) fn resize(op: &Op<'_>) -> Outcome {
         };
         if value.batch().is_some_and(|batch| batch.axis == *axis) {
             if scaled.as_ref() != Some(&dims[*axis]) {
-                return Err(op.unknown("may resize the dimension of the batch"));
+                return Err(op.unknown("may resize the batch dimension"));
             }
         } else {
             new[*axis] = scaled.unwrap_or_else(|| op.own_dimension(*axis));
         }
     }
     if op.string("coordinate_transformation_mode") == Some("tf_crop_and_resize") && value.batch().is_some() {
-        return Err(op.unknown("crops, perhaps the batch"));
+        return Err(op.unknown("may crop the batch dimension"));
     }
     Ok(vec![Value::new(new, value.batch().cloned())])
 }

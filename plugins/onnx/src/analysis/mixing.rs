@@ -62,9 +62,9 @@ fn verdict(name: &str, value: &Value) -> Verdict {
         Content::Constant | Content::Count => {
             Verdict::NotBatchFirst(format!("output `{name}` does not depend on the items"))
         }
-        Content::Items(batch) if batch.role != Role::Data => {
-            Verdict::Mixed(format!("output `{name}` is the place of each item in the batch"))
-        }
+        Content::Items(batch) if batch.role != Role::Data => Verdict::Mixed(format!(
+            "output `{name}` is the position of each item in the batch"
+        )),
         Content::Items(batch) if batch.axis != 0 => Verdict::NotBatchFirst(format!(
             "output `{name}` has the batch in dimension {}",
             batch.axis

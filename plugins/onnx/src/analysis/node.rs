@@ -79,7 +79,7 @@ impl Op<'_> {
     pub(super) fn setting(&self, index: usize) -> Result<Option<&Value>, Trouble> {
         match self.get(index) {
             Some(value) if value.batch().is_some() => {
-                Err(self.mixed(format_args!("takes its input {index} from all items together")))
+                Err(self.mixed(format_args!("takes its input {index} from all items")))
             }
             value => Ok(value),
         }

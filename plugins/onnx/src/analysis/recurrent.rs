@@ -15,9 +15,9 @@ pub(super) fn recurrent(op: &Op<'_>) -> Outcome {
     let batch = op.batch(0);
     match batch {
         Some(batch) if batch.axis == time => {
-            return Err(op.mixed("takes the items for the steps of one sequence"));
+            return Err(op.mixed("treats the items as the steps of one sequence"));
         }
-        Some(batch) if batch.axis != items => return Err(op.mixed("takes the items for features")),
+        Some(batch) if batch.axis != items => return Err(op.mixed("treats the items as features")),
         _ => {}
     }
     // Weights and biases are shared by all items. Each item has its own sequence length and states.
@@ -76,7 +76,7 @@ fn own_state(
     match value.batch() {
         Some(own) if *own == batch.moved(place) && op.dims_of(value)?.get(place) == Some(count) => Ok(()),
         Some(_) => Err(op.mixed("has states that are not those of the items")),
-        None => Err(op.unknown("has a first state for a fixed number of items")),
+        None => Err(op.unknown("has an initial state for a fixed number of items")),
     }
 }
 
@@ -88,10 +88,10 @@ fn first_dimension(op: &Op<'_>, shapes: impl Fn(&Size) -> Vec<Vec<Size>>) -> Out
         let Some(batch) = value.batch() else { continue };
         let size = &op.dims_of(value)?[batch.axis];
         if batch.axis != 0 {
-            return Err(op.unknown("takes another dimension than that of the batch for it"));
+            return Err(op.unknown("treats another dimension as the batch dimension"));
         }
         if batch.role != Role::Data || known.is_some_and(|known| known != (batch, size)) {
-            return Err(op.unknown("combines tensors that hold the batch in different ways"));
+            return Err(op.unknown("combines tensors whose batch dimensions differ"));
         }
         known = Some((batch, size));
     }
@@ -118,7 +118,7 @@ pub(super) fn attention(op: &Op<'_>) -> Outcome {
         dims.is_none_or(|dims| dims.len() > 2 && !dims[0].is(1))
     };
     if shared.into_iter().any(by_place) {
-        return Err(op.unknown("has an input that may have values for each place in the batch"));
+        return Err(op.unknown("has an input that may have values for each position in the batch"));
     }
     let width = |index: usize| op.own_dimension(index);
     let main = |size: &Size| {
@@ -132,7 +132,9 @@ pub(super) fn attention(op: &Op<'_>) -> Outcome {
     let outputs = op.node.output.len();
     let mut values = first_dimension(op, |size| vec![main(size)])?;
     // The dimension of the batch in the present keys and values varies from operator to operator.
-    values.extend((1..outputs).map(|_| Value::trouble(op.unknown("has outputs that are not followed"))));
+    values.extend(
+        (1..outputs).map(|_| Value::trouble(op.unknown("has outputs that the analysis does not support"))),
+    );
     Ok(values)
 }
 

@@ -182,7 +182,7 @@ fn features(op: &Op<'_>) -> Outcome {
         .batch(0)
         .is_some_and(|batch| op.dims(0).is_ok_and(|dims| batch.axis + 1 == dims.len()))
     {
-        return Err(op.mixed("selects items by their place in the batch"));
+        return Err(op.mixed("selects items by their position in the batch"));
     }
     let mut dims = op.dims(0)?.to_vec();
     if let Some(last) = dims.last_mut() {

@@ -15,10 +15,10 @@ pub(super) fn gather(op: &Op<'_>) -> Outcome {
     let batch = match (data.batch(), indices.batch()) {
         (Some(_), Some(_)) => return Err(op.mixed("looks up the indices of each item in all items")),
         (Some(batch), None) if batch.axis == axis => {
-            return Err(op.mixed("selects items by their place in the batch"));
+            return Err(op.mixed("selects items by their position in the batch"));
         }
         (Some(_), None) if indices.content == Content::Count => {
-            return Err(op.mixed("selects by the number of items in the batch"));
+            return Err(op.mixed("selects elements by the number of items in the batch"));
         }
         (Some(batch), None) if batch.axis < axis => Some(batch.clone()),
         (Some(batch), None) => Some(batch.moved(batch.axis + index_dims.len() - 1)),
@@ -94,7 +94,7 @@ pub(super) fn gather_nd(op: &Op<'_>) -> Outcome {
         }
         (Some(_), Some(_)) => return Err(op.unknown("looks up the indices of each item in all items")),
         (Some(data), None) if data.axis < shared + width => {
-            return Err(op.mixed("selects items by their place in the batch"));
+            return Err(op.mixed("selects items by their position in the batch"));
         }
         (Some(data), None) => Some(data.moved(data.axis + rows - shared - width)),
         (None, Some(indices))
@@ -102,7 +102,7 @@ pub(super) fn gather_nd(op: &Op<'_>) -> Outcome {
         {
             Some(indices.clone())
         }
-        (None, Some(_)) => return Err(op.unknown("looks up places in the batch")),
+        (None, Some(_)) => return Err(op.unknown("looks up positions in the batch")),
         (None, None) => None,
     };
     Ok(vec![Value::new(dims, batch)])
@@ -150,7 +150,7 @@ pub(super) fn concat(op: &Op<'_>) -> Outcome {
     };
     let axis = op.axis(op.int("axis").unwrap_or(1), first.len())?;
     if shapes.iter().any(|dims| dims.len() != first.len()) {
-        return Err(op.unknown("joins tensors of different ranks"));
+        return Err(op.unknown("concatenates tensors of different ranks"));
     }
     let mut dims = first.to_vec();
     for other in 0..dims.len() {
@@ -213,9 +213,9 @@ fn joined(op: &Op<'_>, values: &[&Value], shapes: &[&[Size]], axis: usize) -> Re
         }
         all if all.iter().all(|role| *role == Some(Role::Data)) => Role::Data,
         all if all.contains(&None) => {
-            return Err(op.unknown("joins tensors with a batch and others that do not have the same one"));
+            return Err(op.unknown("concatenates tensors with different batch dimensions"));
         }
-        _ => return Err(op.unknown("joins the place of items in the batch with other values")),
+        _ => return Err(op.unknown("concatenates positions in the batch with other values")),
     };
     if batch.axis == axis {
         joined.outer = op.product([&joined.outer, &Size::known(values.len() as i64)])?;
@@ -276,7 +276,7 @@ pub(super) fn slice(op: &Op<'_>) -> Outcome {
         let whole = is_whole(&range, &size);
         match value.batch() {
             Some(batch) if batch.axis == range.axis && !whole => {
-                return Err(op.mixed("takes some items of the batch by their place"));
+                return Err(op.mixed("takes items of the batch by their position"));
             }
             Some(_) if !whole && (range.start.depends_on_batch() || range.end.depends_on_batch()) => {
                 return Err(op.mixed("takes a part that depends on the number of items in the batch"));
@@ -457,7 +457,7 @@ pub(super) fn compress(op: &Op<'_>) -> Outcome {
     let axis = op.int("axis").map(|axis| op.axis(axis, dims.len())).transpose()?;
     match (value.batch(), axis) {
         (Some(batch), axis) if axis.is_none_or(|axis| axis == batch.axis) => {
-            Err(op.mixed("lists what it finds in all items together"))
+            Err(op.mixed("lists what it finds in all items"))
         }
         (batch, Some(axis)) => {
             let mut new = dims.to_vec();

@@ -258,7 +258,7 @@ pub(super) fn quantize(op: &Op<'_>) -> Outcome {
     if !single && !dims.is_empty() {
         let axis = op.axis(op.int("axis").unwrap_or(1), dims.len())?;
         if value.batch().is_some_and(|batch| batch.axis == axis || blocked) {
-            return Err(op.mixed("has a scale for each place in the batch"));
+            return Err(op.mixed("has a scale for each position in the batch"));
         }
     }
     Ok(vec![kept(value)])
@@ -287,14 +287,14 @@ pub(super) fn reverse_sequence(op: &Op<'_>) -> Outcome {
     match op.batch(1) {
         Some(lengths) if *lengths == batch.moved(0) => Ok(vec![kept(value)]),
         Some(_) => Err(op.unknown("has lengths that are not those of the items")),
-        None => Err(op.mixed("has a length for each place in the batch")),
+        None => Err(op.mixed("has a length for each position in the batch")),
     }
 }
 
 /// Operators that return the elements found in all items as a single list.
 pub(super) fn listed(op: &Op<'_>) -> Outcome {
     if op.inputs.iter().flatten().any(|value| value.batch().is_some()) {
-        return Err(op.mixed("lists what it finds in all items together"));
+        return Err(op.mixed("lists what it finds in all items"));
     }
     let length = op.own_dimension(0);
     let dims = match op.kind() {
@@ -307,7 +307,7 @@ pub(super) fn listed(op: &Op<'_>) -> Outcome {
 
 /// Operators that draw random numbers: the numbers for an item depend on its index in the batch.
 pub(super) fn random(op: &Op<'_>) -> Outcome {
-    Err(op.mixed("draws random numbers for the whole batch, so those of an item depend on its place"))
+    Err(op.mixed("draws random numbers for the whole batch, so those of an item depend on its position"))
 }
 
 /// `Dropout`: the identity in inference; in training, it draws random numbers.
@@ -338,10 +338,10 @@ pub(super) fn rows(op: &Op<'_>) -> Outcome {
         let Some(batch) = value.batch() else { continue };
         // These operators interpret a one-dimensional tensor as the features of a single item.
         if batch.axis != 0 || (op.dims_of(value)?.len() < 2 && op.kind() != "ZipMap") {
-            return Err(op.mixed("takes the items for the features of one"));
+            return Err(op.mixed("treats the items as the features of one item"));
         }
         if batch.role != Role::Data || first.as_ref().is_some_and(|first| first != batch) {
-            return Err(op.unknown("combines tensors that hold the batch in different ways"));
+            return Err(op.unknown("combines tensors whose batch dimensions differ"));
         }
         first = Some(batch.clone());
     }

@@ -275,7 +275,7 @@ impl Plan {
             }
         }
         Ok(Err(failure.unwrap_or_else(|| {
-            "an item of the declared shape is too large to be made up".to_owned()
+            "an item of the declared shape is too large to be generated".to_owned()
         })))
     }
 

@@ -78,7 +78,7 @@ fn stretching_a_vector_of_items_over_a_matrix_of_items_mixes_them() {
     assert_mixed(found, "combines every item with every other");
     assert_mixed(
         one(13, &[4], "Add", &["x", "c"], vec![weights("c", &[2, 4])], vec![]),
-        "values for its place in the batch",
+        "values for its position in the batch",
     );
     assert_independent(one(
         13,
@@ -115,7 +115,7 @@ fn shapes_that_move_elements_between_items_mix_them() {
 }
 
 #[test]
-fn selections_of_items_by_their_place_mix_them() {
+fn selections_of_items_by_their_position_mix_them() {
     let first = vec![
         integers("s", &[1], &[0]),
         integers("e", &[1], &[1]),
@@ -123,7 +123,7 @@ fn selections_of_items_by_their_place_mix_them() {
     ];
     assert_mixed(
         one(13, &[4], "Slice", &["x", "s", "e", "a"], first, vec![]),
-        "by their place",
+        "by their position",
     );
     let all = vec![
         integers("s", &[1], &[0]),
@@ -139,12 +139,12 @@ fn selections_of_items_by_their_place_mix_them() {
     ];
     assert_mixed(
         one(13, &[4], "Slice", &["x", "s", "e", "a", "t"], reversed, vec![]),
-        "by their place",
+        "by their position",
     );
     let index = || vec![integers("i", &[1], &[0])];
     assert_mixed(
         one(13, &[4], "Gather", &["x", "i"], index(), vec![]),
-        "by their place",
+        "by their position",
     );
     assert_independent(one(
         13,
@@ -170,18 +170,12 @@ fn selections_of_items_by_their_place_mix_them() {
 
 #[test]
 fn lists_of_what_is_found_in_all_items_mix_them() {
-    assert_mixed(
-        one(13, &[4], "NonZero", &["x"], vec![], vec![]),
-        "all items together",
-    );
-    assert_mixed(
-        one(13, &[4], "Unique", &["x"], vec![], vec![]),
-        "all items together",
-    );
+    assert_mixed(one(13, &[4], "NonZero", &["x"], vec![], vec![]), "all items");
+    assert_mixed(one(13, &[4], "Unique", &["x"], vec![], vec![]), "all items");
     let condition = || vec![integers("c", &[2], &[1, 0])];
     assert_mixed(
         one(13, &[4], "Compress", &["x", "c"], condition(), vec![]),
-        "all items together",
+        "all items",
     );
     assert_mixed(
         one(
@@ -192,7 +186,7 @@ fn lists_of_what_is_found_in_all_items_mix_them() {
             condition(),
             vec![("axis", Int(0))],
         ),
-        "all items together",
+        "all items",
     );
     assert_independent(one(
         13,
@@ -211,7 +205,7 @@ fn lists_of_what_is_found_in_all_items_mix_them() {
         ),
         node("NonMaxSuppression", &["x", "scores"], &["y"], vec![]),
     ];
-    assert_mixed(found(13, &[10, 4], vec![], nodes), "all items together");
+    assert_mixed(found(13, &[10, 4], vec![], nodes), "all items");
 }
 
 #[test]
@@ -252,7 +246,7 @@ fn the_number_of_items_may_shape_tensors_but_not_enter_the_computation() {
 }
 
 #[test]
-fn a_row_of_each_item_that_is_found_by_its_place_is_its_own() {
+fn a_row_of_each_item_that_is_found_by_its_position_is_its_own() {
     // `x[arange(batch), argmax(x)]`, with which text encoders select the state of the last token.
     let nodes = vec![
         node("Shape", &["x"], &["shape"], vec![]),

@@ -170,7 +170,7 @@ fn quantization_with_one_scale_for_the_batch_mixes_items() {
             scale(&[4]),
             vec![("axis", Int(0))],
         ),
-        "place in the batch",
+        "position in the batch",
     );
 }
 
@@ -203,7 +203,7 @@ fn recurrent_networks_have_the_batch_in_dimension_1() {
         found(14, &[-1, 3], constants(), nodes)
     };
     assert_independent(lstm(true));
-    assert_mixed(lstm(false), "takes the items for the steps of one sequence");
+    assert_mixed(lstm(false), "treats the items as the steps of one sequence");
     // In later opsets, layout 1 has the batch in dimension 0.
     let settings = vec![("layout", Int(1)), ("hidden_size", Int(5))];
     assert_independent(one(14, &[-1, 3], "LSTM", &["x", "w", "r"], constants(), settings));
