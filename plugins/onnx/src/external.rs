@@ -13,7 +13,7 @@ use rten_onnx::onnx::{
 
 /// Location of the external data of a tensor.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct ExternalLocation {
     /// Path relative to the directory of the model file.
     location: String,
     offset: u64,
@@ -153,7 +153,7 @@ fn check_tensor(tensor: &TensorProto, directory: &Path) -> Result<(), String> {
     }
 }
 
-fn place(tensor: &TensorProto) -> Result<Place, String> {
+fn place(tensor: &TensorProto) -> Result<ExternalLocation, String> {
     let text = |key: &str| {
         let entry = tensor
             .external_data
@@ -168,7 +168,7 @@ fn place(tensor: &TensorProto) -> Result<Place, String> {
         });
         number.transpose()
     };
-    Ok(Place {
+    Ok(ExternalLocation {
         location: text("location")
             .ok_or("whose name is missing (`location`)")?
             .to_owned(),

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::time::Instant;
 
 use super::extremes::earlier;
-use super::lane::{CLASSES, Entry, Lane, Line, Place};
+use super::lane::{CLASSES, Entry, Lane, Line, Position};
 use super::policy::Limit;
 use super::queue::Head;
 use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
@@ -109,7 +109,7 @@ pub(super) enum Members {
     /// All of them.
     All,
     /// These, by class and place.
-    Chosen(Vec<(Priority, Place)>),
+    Chosen(Vec<(Priority, Position)>),
 }
 
 /// A batch as it would run now: the chosen items, and their properties together.
@@ -182,7 +182,7 @@ fn whole(lane: &mut Lane, limits: &Limits) -> Option<Draft> {
 
 /// The best choice if not all items of the lane fit.
 fn choose(lane: &Lane, class: Priority, lead: Head, limits: &Limits) -> Draft {
-    let mut chosen: Vec<(Priority, Place, Entry)> = Vec::new();
+    let mut chosen: Vec<(Priority, Position, Entry)> = Vec::new();
     let mut load = Load::default();
     if let Some(entry) = lane.line(class).get(&lead.place) {
         chosen.push((class, lead.place, *entry));
@@ -218,7 +218,7 @@ fn choose(lane: &Lane, class: Priority, lead: Head, limits: &Limits) -> Draft {
 ///
 /// The line is searched in order of age. The depth depends on how many items fit if they are simply taken in that order, so
 /// that the search stays proportional to the batch. It ends early if no choice can be better.
-fn choose_of_class(line: &Line, lead: Head, load: Load, limits: &Limits) -> Vec<(Place, Entry)> {
+fn choose_of_class(line: &Line, lead: Head, load: Load, limits: &Limits) -> Vec<(Position, Entry)> {
     let mut window = Vec::new();
     let mut fitting = Vec::new();
     let mut filled = load;
@@ -249,7 +249,7 @@ fn choose_of_class(line: &Line, lead: Head, load: Load, limits: &Limits) -> Vec<
 /// For a given heaviest weight of the batch, the best choice is the heaviest items up to that weight, because they are
 /// padded least. In order of weight, the candidates are therefore ranges, one for each item at the end, and prefix sums
 /// evaluate each of them in constant time.
-fn least_padded(load: Load, window: &[(Place, Entry)], limits: &Limits) -> Vec<(Place, Entry)> {
+fn least_padded(load: Load, window: &[(Position, Entry)], limits: &Limits) -> Vec<(Position, Entry)> {
     // Among equal weights the youngest come first, so that a range that contains only some of them contains the oldest.
     let mut by_weight: Vec<(u64, Reverse<usize>)> = window
         .iter()

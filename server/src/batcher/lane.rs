@@ -21,7 +21,7 @@ const SLOTS_PER_ITEM: usize = 16;
 
 /// Position of an item among those of its class: by arrival, then by submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct Position {
     pub(super) arrived: Instant,
     pub(super) id: ItemId,
 }
@@ -54,11 +54,11 @@ impl Entry {
     }
 
     /// When the item was ready, to the microsecond.
-    pub(super) fn ready(&self, place: Place) -> Instant {
+    pub(super) fn ready(&self, place: Position) -> Instant {
         place.arrived + Duration::from_micros(self.preparation.into())
     }
 
-    fn extremes(&self, place: Place) -> Extremes {
+    fn extremes(&self, place: Position) -> Extremes {
         Extremes {
             heaviest: self.weight,
             oldest_ready: Some(self.ready(place)),
@@ -68,7 +68,7 @@ impl Entry {
 }
 
 /// The items of one class in one lane, oldest first.
-pub(super) type Line = BTreeMap<Place, Entry>;
+pub(super) type Line = BTreeMap<Position, Entry>;
 
 /// Properties of all items of a lane together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Lane {
     }
 
     /// The oldest item of a class.
-    pub(super) fn first(&self, class: Priority) -> Option<Place> {
+    pub(super) fn first(&self, class: Priority) -> Option<Position> {
         self.line(class).first_key_value().map(|(place, _)| *place)
     }
 
@@ -154,7 +154,7 @@ impl Lane {
         self.lines[item.priority as usize].insert(place, entry);
     }
 
-    pub(super) fn remove(&mut self, class: Priority, place: Place) {
+    pub(super) fn remove(&mut self, class: Priority, place: Position) {
         let Some(entry) = self.lines[class as usize].remove(&place) else {
             return;
         };
@@ -170,8 +170,8 @@ impl Lane {
 }
 
 impl<T> Item<T> {
-    pub(super) fn place(&self) -> Place {
-        Place {
+    pub(super) fn place(&self) -> Position {
+        Position {
             arrived: self.arrived,
             id: self.id,
         }

@@ -203,12 +203,12 @@ impl Task {
 /// The order in which candidates are considered: the higher class first, within a class the oldest first. If it is the
 /// turn of the lower classes, they come first, and only age counts among them.
 #[derive(Clone, Copy, Debug)]
-struct Order {
+struct ClassOrder {
     top: Priority,
     lower_first: bool,
 }
 
-impl Order {
+impl ClassOrder {
     fn rank(self, class: Priority) -> u8 {
         if self.lower_first {
             u8::from(class == self.top)
@@ -453,9 +453,9 @@ impl<T> Batcher<T> {
     }
 
     /// The order of this poll; `None` if no item can run.
-    fn order(&self) -> Option<Order> {
+    fn order(&self) -> Option<ClassOrder> {
         let top = CLASSES.into_iter().find(|class| self.queue.has(*class))?;
-        Some(Order {
+        Some(ClassOrder {
             top,
             lower_first: self.passed_over + 1 >= LOWER_CLASS_TURN,
         })
@@ -463,7 +463,7 @@ impl<T> Batcher<T> {
 
     /// The first candidate, or the one after `previous`. The candidates are merged from the sorted heads of each task and
     /// class, so that a poll neither collects nor sorts them.
-    fn next_candidate(&self, order: Order, previous: Option<Candidate>) -> Option<Candidate> {
+    fn next_candidate(&self, order: ClassOrder, previous: Option<Candidate>) -> Option<Candidate> {
         let previous = previous.map(|previous| (order.rank(previous.class), previous.head));
         let mut next = None::<(u8, Candidate)>;
         for (index, task) in self.tasks.iter().enumerate() {

@@ -10,7 +10,7 @@ use std::ops::Bound;
 use std::time::Instant;
 
 use super::fill::Members;
-use super::lane::{CLASSES, Lane, Place};
+use super::lane::{CLASSES, Lane, Position};
 use super::{Item, ItemId};
 use crate::batching::Priority;
 
@@ -23,7 +23,7 @@ const MAX_SEARCHED: usize = 256;
 /// The oldest item of one class in one lane. Heads of one class are ordered by age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Head {
-    pub(super) place: Place,
+    pub(super) place: Position,
     pub(super) group: u64,
 }
 
@@ -48,7 +48,7 @@ impl TaskQueue {
         }
     }
 
-    fn remove(&mut self, group: u64, class: Priority, places: impl Iterator<Item = Place>) {
+    fn remove(&mut self, group: u64, class: Priority, places: impl Iterator<Item = Position>) {
         let Some(lane) = self.lanes.get_mut(&group) else {
             return;
         };
@@ -75,7 +75,7 @@ impl TaskQueue {
         Some(lane)
     }
 
-    fn move_head(&mut self, group: u64, class: Priority, before: Option<Place>, after: Option<Place>) {
+    fn move_head(&mut self, group: u64, class: Priority, before: Option<Position>, after: Option<Position>) {
         if before == after {
             return;
         }
@@ -244,7 +244,7 @@ impl<T> Queue<T> {
         items
     }
 
-    fn take_places(&mut self, task: usize, group: u64, places: &[(Priority, Place)]) -> Vec<Item<T>> {
+    fn take_places(&mut self, task: usize, group: u64, places: &[(Priority, Position)]) -> Vec<Item<T>> {
         for class in CLASSES {
             let of_class = places
                 .iter()

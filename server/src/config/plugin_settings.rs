@@ -10,14 +10,14 @@ use toml::de::{DeTable, DeValue};
 
 use super::document::Document;
 use super::error::ConfigError;
-use super::settings::Place;
+use super::settings::UncomparedLocation;
 
 /// The settings for the plugin of one model.
 pub(super) struct PluginSettings {
     /// Always an object.
     pub(super) value: Value,
     /// By dotted path. The empty path is the table itself, if there is one.
-    pub(super) places: BTreeMap<String, Place>,
+    pub(super) places: BTreeMap<String, UncomparedLocation>,
 }
 
 impl PluginSettings {
@@ -36,7 +36,7 @@ impl PluginSettings {
         table: &DeTable<'_>,
         errors: &mut Vec<ConfigError>,
     ) -> Self {
-        let mut places = BTreeMap::from([(String::new(), Place(document.locate(header.start)))]);
+        let mut places = BTreeMap::from([(String::new(), UncomparedLocation(document.locate(header.start)))]);
         let value = Conversion {
             document,
             errors,
@@ -50,7 +50,7 @@ impl PluginSettings {
 struct Conversion<'a, 'd> {
     document: &'a Document<'d>,
     errors: &'a mut Vec<ConfigError>,
-    places: &'a mut BTreeMap<String, Place>,
+    places: &'a mut BTreeMap<String, UncomparedLocation>,
 }
 
 impl Conversion<'_, '_> {
@@ -108,7 +108,8 @@ impl Conversion<'_, '_> {
                 Some("use a finite number of at most 64 bits".to_owned()),
             ));
         }
-        self.places.insert(path, Place(self.document.locate(span.start)));
+        self.places
+            .insert(path, UncomparedLocation(self.document.locate(span.start)));
         converted
     }
 }

@@ -16,8 +16,8 @@ use super::lints;
 use super::overrides::{self, Environment, Layer, Overrides};
 use super::rule::Written;
 use super::settings::{
-    BatchingLayers, Isolation, LoggingSettings, ModelPlaces, ModelSettings, Place, ProcessSettings,
-    ServerSettings, Settings, TaskOverrides, written_value,
+    BatchingLayers, Isolation, LoggingSettings, ModelPlaces, ModelSettings, ProcessSettings, ServerSettings,
+    Settings, TaskOverrides, UncomparedLocation, written_value,
 };
 use crate::metrics::Buckets;
 use crate::resources::{Resources, Sandbox};
@@ -343,7 +343,7 @@ fn model_settings(
                 .as_ref()
                 .map(|located| place_of(&located.origin, &table.header)),
             process_keys,
-            model: Place(table.header),
+            model: UncomparedLocation(table.header),
             settings: table.settings.places,
         },
         default_task: keys.default_task.map(|located| located.value),
@@ -354,15 +354,15 @@ fn task_overrides(table: TaskTable) -> (String, TaskOverrides) {
     let overrides = TaskOverrides {
         batching: table.batching,
         route: table.route,
-        header: Place(table.header),
+        header: UncomparedLocation(table.header),
     };
     (table.name, overrides)
 }
 
-fn place_of(origin: &Origin, header: &Location) -> Place {
+fn place_of(origin: &Origin, header: &Location) -> UncomparedLocation {
     match origin {
-        Origin::File(location) => Place(location.clone()),
-        Origin::Environment(_) | Origin::Flag(_) | Origin::BuiltIn => Place(header.clone()),
+        Origin::File(location) => UncomparedLocation(location.clone()),
+        Origin::Environment(_) | Origin::Flag(_) | Origin::BuiltIn => UncomparedLocation(header.clone()),
     }
 }
 

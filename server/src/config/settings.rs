@@ -215,26 +215,26 @@ pub(super) struct TaskOverrides {
     pub(super) batching: WrittenBatching,
     pub(super) route: Option<Located<String>>,
     /// The header of its table.
-    pub(super) header: Place,
+    pub(super) header: UncomparedLocation,
 }
 
 /// The places of the parts of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ModelPlaces {
-    pub(super) model: Place,
-    pub(super) plugin: Place,
-    pub(super) default_task: Option<Place>,
+    pub(super) model: UncomparedLocation,
+    pub(super) plugin: UncomparedLocation,
+    pub(super) default_task: Option<UncomparedLocation>,
     /// The keys that have an effect only on worker processes.
-    pub(super) process_keys: Vec<(&'static str, Place)>,
+    pub(super) process_keys: Vec<(&'static str, UncomparedLocation)>,
     /// By dotted path. The empty path is the table itself.
-    pub(super) settings: BTreeMap<String, Place>,
+    pub(super) settings: BTreeMap<String, UncomparedLocation>,
 }
 
 /// A location that comparisons ignore: any two are equal.
 #[derive(Clone, Debug)]
-pub(super) struct Place(pub(super) Location);
+pub(super) struct UncomparedLocation(pub(super) Location);
 
-impl PartialEq for Place {
+impl PartialEq for UncomparedLocation {
     fn eq(&self, _: &Self) -> bool {
         true
     }

@@ -248,7 +248,7 @@ pub(super) fn range(op: &Op<'_>) -> Outcome {
     if start.is(0) && step.is(1) {
         if *limit == Size::batch() {
             let mut batch = Batch::at(0);
-            batch.role = Role::Place;
+            batch.role = Role::Position;
             return Ok(vec![Value::items(vec![limit.clone()], batch)]);
         }
         if limit.is_dimension() && !limit.depends_on_batch() {

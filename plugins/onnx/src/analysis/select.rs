@@ -86,7 +86,7 @@ pub(super) fn gather_nd(op: &Op<'_>) -> Outcome {
         (Some(data), Some(indices))
             if shared == 0
                 && *data == Batch::at(0)
-                && indices.role == Role::PlaceFirst
+                && indices.role == Role::PositionFirst
                 && indices.axis < rows
                 && data_dims[0] == index_dims[indices.axis] =>
         {
@@ -203,13 +203,13 @@ fn joined(op: &Op<'_>, values: &[&Value], shapes: &[&[Size]], axis: usize) -> Re
         });
     let places: Vec<_> = places.collect();
     joined.role = match &places[..] {
-        [Some(Role::Place), rest @ ..]
+        [Some(Role::Position), rest @ ..]
             if axis == last
                 && batch.axis != last
                 && shapes[0][last].is(1)
                 && rest.iter().all(|role| *role == Some(Role::Data)) =>
         {
-            Role::PlaceFirst
+            Role::PositionFirst
         }
         all if all.iter().all(|role| *role == Some(Role::Data)) => Role::Data,
         all if all.contains(&None) => {

@@ -42,9 +42,9 @@ pub(super) enum Role {
     /// Data computed from that item alone, without any number that depends on the batch.
     Data,
     /// The index of the item in the batch.
-    Place,
+    Position,
     /// Along the last dimension, first the index of the item in the batch, then data computed from the item.
-    PlaceFirst,
+    PositionFirst,
 }
 
 /// Why a value cannot be divided into items.

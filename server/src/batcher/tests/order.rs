@@ -144,7 +144,7 @@ fn a_lower_class_of_another_task_leads_every_eighth_batch_as_well() {
 }
 
 /// All heads that a poll considers, collected and sorted.
-fn sorted_candidates(batcher: &Batcher<()>, order: Order) -> Vec<(u8, lane::Place)> {
+fn sorted_candidates(batcher: &Batcher<()>, order: ClassOrder) -> Vec<(u8, lane::Position)> {
     let mut candidates = Vec::new();
     for (index, task) in batcher.tasks.iter().enumerate() {
         for class in lane::CLASSES {
