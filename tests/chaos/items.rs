@@ -172,6 +172,10 @@ impl Item {
         // Losing a process twice fails its whole batch, and a crash loop fails the whole queue.
         let by_a_process = self.target == Target::Processes && [Fault, Unavailable].contains(&outcome);
         let possible = self.outcomes.contains(&outcome) || by_a_process;
-        assert!(possible, "{} became of {}: {answer}", outcome, self.json);
+        assert!(
+            possible,
+            "unexpected outcome {} of {}: {answer}",
+            outcome, self.json
+        );
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct Ledger {
     pub(super) expired: u64,
     /// Requests that were rejected because the queue was full.
     pub(super) rejected: u64,
-    /// Requests and items of clients that did not wait, so that nobody knows what became of them.
+    /// Requests and items of clients that did not wait, so that their outcomes are unknown.
     pub(super) disconnected: u64,
     pub(super) disconnected_items: u64,
 }

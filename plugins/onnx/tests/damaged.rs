@@ -92,7 +92,7 @@ fn changed_bytes_never_end_the_process() {
             }
         }
     }
-    // Most bytes belong to weights, where any value is valid.
+    // The file consists mainly of weights, in which every byte value is valid.
     assert!(
         accepted > 0 && rejected > 0,
         "{accepted} accepted, {rejected} rejected"

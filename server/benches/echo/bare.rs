@@ -1,6 +1,6 @@
 //! The baseline: actix-web alone, with a handler that reads and writes the JSON of the server's task `echo`.
 //!
-//! It runs in a process of its own, a second one of this executable, so that its CPU time can be measured.
+//! It runs in a separate process of the same executable, so that its CPU time can be measured.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read};

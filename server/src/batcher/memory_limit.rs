@@ -18,7 +18,7 @@ pub(super) struct MemoryLimit {
 /// What is known of a memory that was short once.
 #[derive(Debug)]
 struct Short {
-    /// Most cost of a batch.
+    /// Maximum cost of a batch.
     limit: u64,
     /// The limit before it was raised last; 0 if it never was.
     held: u64,
@@ -40,7 +40,7 @@ pub enum Change {
 }
 
 impl MemoryLimit {
-    /// Most cost of a batch, if memory is short.
+    /// Maximum cost of a batch, if memory is short.
     pub(super) fn cost(&self) -> Option<u64> {
         self.short.as_ref().map(|short| short.limit)
     }

@@ -161,7 +161,7 @@ pub struct BatchOutcome {
 pub struct Completion {
     /// Index of its task.
     pub task: usize,
-    /// How many items it had.
+    /// Number of items that it had.
     pub size: usize,
     /// What it cost, by the task's weight rule.
     pub cost: u64,
@@ -271,7 +271,7 @@ impl<T> Batcher<T> {
     /// Goes on under other rules. What is queued stays queued, and what policies have learned stays learned.
     ///
     /// # Panics
-    /// If the number of tasks is another: tasks come with a plugin, and another plugin has a batcher of its own.
+    /// If the number of tasks is another: tasks belong to a plugin, and each loaded plugin has a separate batcher.
     pub fn reconfigure(&mut self, tasks: Vec<TaskBatching>) {
         assert_eq!(
             tasks.len(),
@@ -432,12 +432,12 @@ impl<T> Batcher<T> {
         self.running
     }
 
-    /// How many items are held, those included whose deadline has passed and that were not taken yet.
+    /// Number of items, including those whose deadline has passed and that were not taken yet.
     pub fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// How many items of one task are held.
+    /// Number of items of one task.
     pub fn len_of(&self, task: usize) -> usize {
         self.queue.len_of(task)
     }

@@ -17,7 +17,7 @@ use crate::batching::Priority;
 /// Up to this capacity, the table of items keeps its memory while items leave.
 const MIN_KEPT_CAPACITY: usize = 1024;
 
-/// How many items, by deadline, are searched for those that cannot be answered in time.
+/// Maximum number of items, by deadline, that are searched for those that cannot be answered in time.
 const MAX_SEARCHED: usize = 256;
 
 /// The oldest item of one class in one lane. Heads of one class are ordered by age.

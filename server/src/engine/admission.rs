@@ -52,7 +52,7 @@ pub(super) struct TaskQueue {
     pub(super) prepares: bool,
     pub(super) metrics: Arc<TaskMetrics>,
     pub(super) statistics: Statistics,
-    /// How many batches may run at once, at least 1.
+    /// Maximum number of batches that run at the same time, at least 1.
     workers: u64,
     max_items: AtomicUsize,
     max_weight: AtomicU64,

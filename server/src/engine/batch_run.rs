@@ -28,7 +28,7 @@ pub(super) struct BatchRun<'a> {
     plugin_logged: bool,
 }
 
-/// How often a batch has been tried.
+/// The previous attempts to run a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attempt {
     /// Never before.

@@ -62,7 +62,7 @@ pub use statistics::{Total, Totals};
 pub struct TaskLimits {
     /// The rules for its batches.
     pub batching: TaskBatching,
-    /// Most items that wait.
+    /// Maximum number of waiting items.
     pub max_queue_size: usize,
     /// Weight above which no more items are admitted. Weights are known only once items are prepared, so those in
     /// preparation may take the queue past it.
@@ -75,7 +75,7 @@ pub struct EngineConfig<'a> {
     pub name: &'a str,
     /// Limits of each task, in the order of the manifest.
     pub tasks: &'a [TaskLimits],
-    /// How many batches may run at once, at least 1.
+    /// Maximum number of batches that run at the same time, at least 1.
     pub workers: usize,
     /// Scheduling niceness of the workers, 0 to 19.
     pub nice: i32,

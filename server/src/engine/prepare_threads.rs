@@ -22,8 +22,8 @@ use crate::error::ItemError;
 use crate::model::{Model, PreparedItem};
 use crate::niceness;
 
-/// Most items of a request that wait for others of it. Sending them together lets an idle worker take them as one batch;
-/// waiting for all items of a large request would leave it idle.
+/// Maximum number of prepared items that wait for other items of their request. Sending them together lets an idle worker
+/// take them as one batch; waiting for all items of a large request would leave it idle.
 const CHUNK: usize = 64;
 
 /// An item to prepare.

@@ -54,9 +54,9 @@ pub struct Reply {
 /// Where the time of a request went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
-    /// Longest preparation of an item.
+    /// Maximum preparation time of an item.
     pub prepare: Duration,
-    /// Longest wait of an item.
+    /// Maximum time that an item waited.
     pub queue: Duration,
     /// Time of all batches that had items of the request.
     pub inference: Duration,

@@ -21,7 +21,7 @@ pub(super) struct Statistics {
     batches_shown: ArcSwap<BTreeMap<usize, Total>>,
 }
 
-/// How often something happened, and how long it took in all.
+/// Count and total duration of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Total {
     /// How often.

@@ -1,7 +1,7 @@
 //! Wakes threads that wait for messages, without a lock that one of them could hold.
 //!
-//! A thread that finds no message starts to watch, looks for messages once more, and parks. Whoever sends a message wakes
-//! one thread that watches, if there is any; otherwise all are busy, and one of them will read the message before it parks.
+//! A thread that finds no message starts to watch, looks for messages once more, and parks. The sender of a message wakes
+//! one watching thread, if there is one; otherwise all are busy, and one of them will read the message before it parks.
 //! (The channels that the messages travel through could block as well, but take a lock to do so: a thread of low scheduling
 //! priority that holds it would stop the event loop.)
 

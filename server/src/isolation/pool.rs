@@ -239,7 +239,7 @@ impl Pool {
         !waited.timed_out()
     }
 
-    /// Takes the free process that has prepared the most items of a batch.
+    /// Takes the idle process that prepared the largest number of the batch's items.
     pub(super) fn acquire(&self, worker: usize, items: &[BatchItem<'_>]) -> Option<Arc<RemoteModel>> {
         let mut state = self.lock();
         if let Some(reserved) = state.reserved.get_mut(worker) {

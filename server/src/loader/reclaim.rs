@@ -19,7 +19,7 @@ pub(super) fn evict(file: &Path) {
     for (start, length) in mappings_of(file, &maps) {
         let start = std::ptr::with_exposed_provenance_mut(start);
         // SAFETY: Paging out changes which memory is resident, not its content or what is mapped. It is therefore sound for any
-        // range, even for one that was mapped anew after the list above was read.
+        // range, even if it was remapped after the list above was read.
         let _ = unsafe { madvise(start, length, Advice::LinuxPageOut) };
     }
 }

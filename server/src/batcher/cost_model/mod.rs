@@ -120,7 +120,7 @@ pub enum FitError {
     /// Too few samples.
     #[error("{found} samples are too few for a fit: expected at least {MIN_SAMPLES}")]
     TooFew {
-        /// How many there are.
+        /// Number of samples.
         found: usize,
     },
     /// A measured value is not a finite, nonnegative number.

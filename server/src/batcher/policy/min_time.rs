@@ -1,11 +1,11 @@
 //! A lower bound for the time of a batch.
 //!
 //! Owned by the estimates of one task. Deadlines are judged by it, under every policy, so it never extrapolates: a batch
-//! takes at least as long as a smaller one did. It knows nothing of deadlines.
+//! takes at least as long as a smaller one did. It does not know deadlines.
 //!
 //! # The bound
 //! A batch *contains* another one if it has at least as many items and at least the same cost. The bound of a batch is the
-//! longest time among the recorded batches that it contains, where similar batches count with the fastest of them:
+//! longest of the recorded times of the batches that it contains. For similar batches, the fastest time is recorded:
 //!
 //! ```text
 //! min_time(size, cost) = MARGIN × max { fastest(p) : p.size ≤ size and p.cost ≤ cost },  0 if there is no such p
@@ -85,7 +85,7 @@ impl MinTimes {
         }
     }
 
-    /// Adds a kind; if there are too many, in place of one that has not run for the longest time.
+    /// Adds a kind; if there are too many, replaces the least recently used one.
     fn insert(&mut self, new: Kind) {
         if self.kinds.len() < MAX_KINDS {
             self.kinds.push(new);
