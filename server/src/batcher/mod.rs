@@ -202,7 +202,7 @@ impl Task {
 
 /// The order in which candidates are considered: the higher class first, within a class the oldest first. If it is the
 /// turn of the lower classes, they come first, and only age counts among them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ClassOrder {
     top: Priority,
     lower_first: bool,
@@ -325,7 +325,8 @@ impl<T> Batcher<T> {
         }
     }
 
-    /// Considers the candidates in order; `None` if one of them turned out to be infeasible, so that the order changed.
+    /// Considers the candidates in order; `None` if items turned out to be infeasible and the order is different without
+    /// them.
     fn first_to_run(&mut self, now: Instant) -> Option<Next<T>> {
         let Some(order) = self.order() else {
             return Some(Next::Idle);
@@ -340,6 +341,9 @@ impl<T> Batcher<T> {
             previous = Some(candidate);
             self.tasks[candidate.task].considered[candidate.class as usize] += 1;
             let (draft, decision) = self.consider(candidate, now)?;
+            if self.order() != Some(order) {
+                return None;
+            }
             match decision {
                 Decision::Run(reason) => {
                     self.overtake_open_batches();

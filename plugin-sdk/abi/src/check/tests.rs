@@ -14,6 +14,13 @@ fn check(tasks: Json) -> Vec<String> {
     model(&manifest).iter().map(ToString::to_string).collect()
 }
 
+fn assert_only_finding(found: &[String], expected_start: &str) {
+    assert!(
+        matches!(found, [message] if message.starts_with(expected_start)),
+        "expected only {expected_start:?}, got {found:?}"
+    );
+}
+
 #[test]
 fn a_valid_manifest_has_no_findings() {
     let tensors = json!({"kinds": ["tensors", "json"], "tensors": [
@@ -101,11 +108,7 @@ fn each_error_names_its_task() {
         ),
     ];
     for (tasks, expected) in cases {
-        let found = check(tasks);
-        assert!(
-            matches!(&found[..], [message] if message.starts_with(expected)),
-            "expected only {expected:?}, got {found:?}"
-        );
+        assert_only_finding(&check(tasks), expected);
     }
 }
 
@@ -146,11 +149,7 @@ fn tensors_of_unbatched_tasks_can_be_scalars_and_sequences() {
         ),
     ];
     for (tasks, expected) in cases {
-        let found = check(tasks);
-        assert!(
-            matches!(&found[..], [message] if message.starts_with(expected)),
-            "expected only {expected:?}, got {found:?}"
-        );
+        assert_only_finding(&check(tasks), expected);
     }
 }
 
@@ -178,11 +177,7 @@ fn details_have_snake_case_names_and_bounded_text() {
         ),
         (many.into(), "the model has 65 details, expected at most 64"),
     ] {
-        let found = details(invalid);
-        assert!(
-            matches!(&found[..], [message] if message.starts_with(expected)),
-            "expected only {expected:?}, got {found:?}"
-        );
+        assert_only_finding(&details(invalid), expected);
     }
 }
 

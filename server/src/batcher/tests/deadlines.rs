@@ -18,17 +18,7 @@ const POLICIES: [Policy; 4] = [
 /// A batcher for batches of up to two items, which has learned that they take 10 ms.
 fn scenario_with_batches_of_ten_ms() -> Scenario {
     let mut scenario = Scenario::new(&[rules(GREEDY, 2)]);
-    scenario.at(10);
-    for size in [1, 2] {
-        scenario.batcher.observe(Completion {
-            task: 0,
-            size,
-            cost: 0,
-            started: scenario.start,
-            finished: scenario.now,
-            succeeded: true,
-        });
-    }
+    scenario.at(10).learn_batches_of_ten_ms();
     scenario
 }
 

@@ -100,6 +100,21 @@ impl Scenario {
         }
     }
 
+    /// Reports batches of one and two items that ran from the start until now, 10 ms later.
+    fn learn_batches_of_ten_ms(&mut self) {
+        assert_eq!(self.now, self.start + ms(10));
+        for size in [1, 2] {
+            self.batcher.observe(Completion {
+                task: 0,
+                size,
+                cost: 0,
+                started: self.start,
+                finished: self.now,
+                succeeded: true,
+            });
+        }
+    }
+
     /// Moves the clock to `millis` after the start.
     fn at(&mut self, millis: u64) -> &mut Self {
         self.now = self.start + ms(millis);

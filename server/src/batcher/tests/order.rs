@@ -143,6 +143,30 @@ fn a_lower_class_of_another_task_leads_every_eighth_batch_as_well() {
     assert_eq!(scenario.drain()[7], [100]);
 }
 
+#[test]
+fn the_turn_of_the_lower_classes_is_not_decided_by_an_item_that_cannot_be_answered_in_time() {
+    let mut scenario = Scenario::new(&[rules(GREEDY, 2)]);
+    scenario.at(10).learn_batches_of_ten_ms();
+    let of = |priority, group| Spec {
+        priority,
+        group,
+        ..Spec::default()
+    };
+    scenario.push(of(Priority::Normal, 0));
+    let low = scenario.push(of(Priority::Low, 1));
+    scenario.push(of(Priority::Low, 0));
+    for _ in 1..LOWER_CLASS_TURN {
+        let high = scenario.push(of(Priority::High, 2));
+        assert_eq!(scenario.poll(), ran([high.0], DispatchReason::Idle));
+    }
+    // Without this one, the highest class is Normal.
+    scenario.push(Spec {
+        deadline: Some(ms(12)),
+        ..of(Priority::High, 0)
+    });
+    assert_eq!(scenario.poll(), ran([low.0], DispatchReason::Idle));
+}
+
 /// All heads that a poll considers, collected and sorted.
 fn sorted_candidates(batcher: &Batcher<()>, order: ClassOrder) -> Vec<(u8, lane::Position)> {
     let mut candidates = Vec::new();

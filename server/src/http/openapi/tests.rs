@@ -59,16 +59,18 @@ fn manifest() -> ModelManifest {
     }
 }
 
-fn example_document() -> Json {
-    let manifest = manifest();
-    let model = DocumentedModel {
+fn documented(manifest: &ModelManifest) -> DocumentedModel<'_> {
+    DocumentedModel {
         name: "vision",
         description: "Looks at things.",
-        manifest: &manifest,
+        manifest,
         default_task: Some(1),
         routes: &[("/text", 1)],
-    };
-    to_json(&[model])
+    }
+}
+
+fn example_document() -> Json {
+    to_json(&[documented(&manifest())])
 }
 
 const NO_KEYS: KeySettings = KeySettings {
@@ -172,15 +174,7 @@ fn every_reference_points_to_a_component_and_every_array_has_items() {
 
 #[test]
 fn the_native_route_of_a_task_comes_first_and_other_protocols_have_separate_tags() {
-    let manifest = manifest();
-    let model = DocumentedModel {
-        name: "vision",
-        description: "",
-        manifest: &manifest,
-        default_task: Some(1),
-        routes: &[("/text", 1)],
-    };
-    let text = serialize(&document(&[model], 256, NO_KEYS));
+    let text = serialize(&document(&[documented(&manifest())], 256, NO_KEYS));
     let position = |path: &str| {
         text.find(&format!("\"{path}\":"))
             .unwrap_or_else(|| panic!("no {path}"))
