@@ -7,6 +7,7 @@ pub mod access_log;
 mod api_keys;
 mod call;
 mod failure;
+pub mod load_report;
 pub mod model_control;
 pub mod open_inference;
 mod request_options;

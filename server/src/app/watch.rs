@@ -1,4 +1,5 @@
-//! Watches the workers of all models, and warns about batches that run for longer than their requests can wait.
+//! Watches the workers of all models: measures their load, and warns about batches that run for longer than their requests can
+//! wait.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -32,6 +33,7 @@ fn check_all(registry: &Registry, warned: &mut HashMap<Batch, Duration>) {
     for entry in registry.snapshot().models() {
         if let Some(generation) = entry.generation() {
             let limit = entry.settings.request_timeout;
+            generation.engine.measure_load();
             check_generation(generation, limit, warned, &mut still_running);
         }
     }

@@ -141,6 +141,13 @@ impl TaskQueue {
         Duration::from_nanos(nanos).clamp(Duration::from_secs(1), Duration::from_secs(60))
     }
 
+    /// Estimated time until all workers together have run the waiting items. `None` if no batch has run.
+    fn expected_wait(&self) -> Option<Duration> {
+        let nanos_per_item = self.nanos_per_item.load(Ordering::Relaxed);
+        let nanos = nanos_per_item.saturating_mul(self.items.load(Ordering::Relaxed) as u64) / self.workers;
+        (nanos_per_item > 0).then(|| Duration::from_nanos(nanos))
+    }
+
     /// An item has left the queue.
     pub(super) fn item_left(&self) {
         self.items.fetch_sub(1, Ordering::AcqRel);
@@ -257,6 +264,24 @@ impl Queue {
 
     pub(super) fn tasks(&self) -> Vec<Arc<TaskQueue>> {
         self.tasks.clone()
+    }
+
+    /// Number of waiting items.
+    pub(super) fn queued_items(&self) -> usize {
+        self.tasks
+            .iter()
+            .map(|task| task.items.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Number of requests that have their outcomes.
+    pub(super) fn answered_requests(&self) -> u64 {
+        self.tasks.iter().map(|task| task.statistics.requests()).sum()
+    }
+
+    /// How long an item that arrives now is expected to wait. `None` if no batch has run.
+    pub(super) fn expected_wait(&self) -> Option<Duration> {
+        self.tasks.iter().map(|task| task.expected_wait()).max().flatten()
     }
 
     /// Reserves room for a request. Returns its readable items; the others are answered with their errors.

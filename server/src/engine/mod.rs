@@ -24,6 +24,7 @@ mod admission;
 mod batch_run;
 mod crew;
 mod item_states;
+mod load;
 mod prepare_threads;
 mod request;
 mod running_batches;
@@ -43,16 +44,19 @@ use std::time::Duration;
 use crate::batcher::policy::Estimates;
 use crate::batcher::scheduler::Scheduler;
 use crate::batching::{DispatchReason, TaskBatching};
+use crate::clock;
 use crate::error::Rejection;
 use crate::metrics::{Metrics, TaskMetrics};
 use crate::model::{Health, Model};
 use admission::Queue;
 use crew::{Crew, Panics};
+use load::{LoadMeter, Measured};
 use prepare_threads::{Preparation, PrepareConfig, PrepareThreads};
 use running_batches::RunningBatches;
 use wakeups::Wakeups;
 use worker::Worker;
 
+pub use load::Load;
 pub use request::{Outcome, PendingReply, Reply, Request, Timing};
 pub use running_batches::RunningBatch;
 pub use statistics::{Total, Totals};
@@ -91,6 +95,7 @@ pub struct Engine {
     preparation: Option<Preparation>,
     running: Arc<RunningBatches>,
     panics: Arc<Panics>,
+    meter: LoadMeter,
 }
 
 /// The threads of an engine. They exit after the engine was dropped and its queue is empty.
@@ -191,6 +196,7 @@ impl Engine {
             preparation,
             running,
             panics,
+            meter: LoadMeter::default(),
         };
         Ok((engine, workers))
     }
@@ -230,6 +236,27 @@ impl Engine {
     /// The batches that run now, by worker.
     pub fn running(&self) -> Vec<(usize, Arc<RunningBatch>)> {
         self.running.all()
+    }
+
+    /// Measures the load since the previous measurement. Is called at regular intervals.
+    pub fn measure_load(&self) {
+        let now = Measured {
+            at: clock::now(),
+            busy: self.running.busy(),
+            requests: self.queue.answered_requests(),
+        };
+        self.meter.measure(now, self.running.workers());
+    }
+
+    /// The present load.
+    pub fn load(&self) -> Load {
+        let rates = self.meter.rates();
+        Load {
+            queued_items: self.queue.queued_items(),
+            expected_wait: self.queue.expected_wait(),
+            utilization: rates.utilization,
+            requests_per_second: rates.requests_per_second,
+        }
     }
 
     /// Recent estimates of the batching policy of `task`, if the policy uses any.

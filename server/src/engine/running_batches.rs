@@ -1,6 +1,7 @@
 //! The batches that are running, for the code that watches the workers. The workers write it without a lock.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -28,24 +29,45 @@ impl RunningBatch {
 }
 
 /// What each worker of a model runs.
-pub(super) struct RunningBatches(Box<[ArcSwapOption<RunningBatch>]>);
+pub(super) struct RunningBatches {
+    workers: Box<[ArcSwapOption<RunningBatch>]>,
+    /// Total time of the batches that have ended, in nanoseconds.
+    ended_nanos: AtomicU64,
+}
 
 impl RunningBatches {
     pub(super) fn new(workers: usize) -> Self {
-        Self((0..workers).map(|_| ArcSwapOption::empty()).collect())
+        Self {
+            workers: (0..workers).map(|_| ArcSwapOption::empty()).collect(),
+            ended_nanos: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn begin(&self, worker: usize, context: Arc<BatchContext>, started: Instant) {
-        self.0[worker].store(Some(Arc::new(RunningBatch { context, started })));
+        self.workers[worker].store(Some(Arc::new(RunningBatch { context, started })));
     }
 
     pub(super) fn end(&self, worker: usize) {
-        self.0[worker].store(None);
+        if let Some(batch) = self.workers[worker].swap(None) {
+            let nanos = u64::try_from(batch.age().as_nanos()).unwrap_or(u64::MAX);
+            self.ended_nanos.fetch_add(nanos, Ordering::Relaxed);
+        }
+    }
+
+    /// Number of workers.
+    pub(super) fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Total time that workers have spent in batches, up to now.
+    pub(super) fn busy(&self) -> Duration {
+        let running = self.all().into_iter().map(|(_, batch)| batch.age());
+        Duration::from_nanos(self.ended_nanos.load(Ordering::Relaxed)) + running.sum::<Duration>()
     }
 
     /// The workers that run a batch, and which.
     pub(super) fn all(&self) -> Vec<(usize, Arc<RunningBatch>)> {
-        let running = self.0.iter().enumerate();
+        let running = self.workers.iter().enumerate();
         running
             .filter_map(|(worker, batch)| Some((worker, batch.load_full()?)))
             .collect()

@@ -85,6 +85,12 @@ impl Statistics {
         totals.encode.time += took;
     }
 
+    /// Number of requests that have their outcomes.
+    pub(super) fn requests(&self) -> u64 {
+        let totals = self.lock();
+        totals.succeeded.count + totals.failed.count
+    }
+
     /// Counts a batch.
     pub(super) fn batch_ran(&self, items: usize, time: Duration) {
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,7 +5,7 @@ use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::Method;
-use actix_web::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpMessage as _, HttpResponse};
@@ -14,7 +14,7 @@ use super::counted_reply::CountedReply;
 use super::request_headers::{RequestId, request_id};
 use super::respond;
 use super::server::Shared;
-use crate::api::{Code, Failure};
+use crate::api::{Code, Failure, load_report};
 use crate::routes::{self, Access};
 
 /// The outermost layer: assigns the request id and writes the access log.
@@ -30,6 +30,7 @@ pub(super) async fn log_access(
         request.peer_addr(),
         header,
     );
+    let report_format = load_report::Format::requested(header(load_report::REQUEST_HEADER));
     request.extensions_mut().insert(RequestId(record.id().to_owned()));
     let mut response = match next.call(request).await {
         Ok(response) => response,
@@ -44,7 +45,18 @@ pub(super) async fn log_access(
             .headers_mut()
             .insert(HeaderName::from_static("x-request-id"), value);
     }
+    if let Some(format) = report_format {
+        add_load_report(&shared, format, response.headers_mut());
+    }
     Ok(response.map_body(|_, body| CountedReply::new(body, &shared.receive.budget)))
+}
+
+/// Adds a report of the present load for a client that asked for it.
+fn add_load_report(shared: &Shared, format: load_report::Format, headers: &mut HeaderMap) {
+    let report = load_report::report(&shared.registry.snapshot(), format);
+    if let Ok(value) = HeaderValue::from_str(&report) {
+        headers.insert(HeaderName::from_static(load_report::REPLY_HEADER), value);
+    }
 }
 
 /// Checks the API key, rejects unknown methods, and converts errors of the inner layers to the error format of the
