@@ -4,6 +4,7 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -20,7 +21,7 @@ use crate::loader::PROBE_COMMAND;
     name = "inference-server",
     version,
     args_conflicts_with_subcommands = true,
-    after_help = "Signals:\n  SIGHUP   reload the configuration without failing a request\n  \
+    after_help = "Signals:\n  SIGHUP   reload the configuration without failing a request, as `inference-server reload`\n  \
                   SIGTERM  finish accepted requests, then exit; a second signal exits immediately\n\n\
                   Precedence, highest first: command line, environment (INFERENCE_…), configuration file,\n\
                   plugin defaults, built-in defaults. `inference-server config-reference` lists all keys."
@@ -64,6 +65,15 @@ pub enum Command {
         /// Also exit with 1 if there are warnings, such as for a debug build
         #[arg(long)]
         strict: bool,
+    },
+    /// Ask a running server on this machine to reload; exit with 1 and the reason if the reload fails
+    Reload {
+        /// Process ID of the server; not needed if only one is running
+        #[arg(long)]
+        pid: Option<u32>,
+        /// Maximum time to wait for the reload
+        #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = timeout)]
+        timeout: Duration,
     },
     /// Load-test a running server and report throughput and latency
     Bench(BenchArgs),
@@ -188,6 +198,13 @@ impl TypedValueParser for AnyText {
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         let words = self.0.iter().map(PossibleValue::new);
         (!self.0.is_empty()).then(|| Box::new(words) as Box<dyn Iterator<Item = PossibleValue>>)
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("expected a number greater than zero and a unit, such as `30s` or `5m`".to_owned()),
     }
 }
 

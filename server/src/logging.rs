@@ -1,16 +1,19 @@
-//! The log: `env_logger`, as plain text or as one JSON object per line.
+//! The log: `env_logger`, as plain text or as one JSON object per line. Plain text for the journal of systemd has the priority
+//! of each line instead of a time.
 //!
 //! A record can carry key-value pairs, such as the fields of the access log or the model of a plugin's record. Pairs with an empty
 //! value are omitted.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::panic::{self, PanicHookInfo};
 use std::thread;
 
 use env_logger::fmt::Formatter;
 use env_logger::{Builder, TimestampPrecision};
 use log::kv::{Error, Key, Value, VisitSource};
-use log::{LevelFilter, Record};
+use log::{Level, LevelFilter, Record};
+use rustix::fs::fstat;
 use serde_json::{Map, Value as Json};
 
 use crate::batch_context::{BatchContext, log_batch};
@@ -25,11 +28,14 @@ pub fn start(settings: &LoggingSettings) {
     }
     builder.parse_filters(&settings.level);
     match settings.format {
+        LogFormat::Text if is_journal(io::stderr()) => {
+            builder.format(write_for_journal);
+        }
         LogFormat::Text => {
             builder.format_timestamp(Some(TimestampPrecision::Millis));
             builder.format_key_values(|formatter, pairs| {
                 let mut text = TextPairs(formatter);
-                pairs.visit(&mut text).map_err(std::io::Error::other)
+                pairs.visit(&mut text).map_err(io::Error::other)
             });
         }
         LogFormat::Json => {
@@ -53,9 +59,45 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
-struct TextPairs<'a>(&'a mut Formatter);
+/// Whether the journal of systemd reads `stream`: JOURNAL_STREAM has the device and the inode of its end of the connection.
+fn is_journal(stream: impl AsFd) -> bool {
+    let Ok(journal) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    fstat(stream).is_ok_and(|stat| journal == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
 
-impl<'kvs> VisitSource<'kvs> for TextPairs<'_> {
+fn write_for_journal(formatter: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let mut text = format!("{}: {}", record.target(), record.args()).into_bytes();
+    record
+        .key_values()
+        .visit(&mut TextPairs(&mut text))
+        .map_err(io::Error::other)?;
+    formatter.write_all(&journal_lines(record.level(), &text))
+}
+
+/// Prefixes each line with the priority of `level`, since the journal makes an entry of each line. An empty line would not
+/// become an entry.
+fn journal_lines(level: Level, text: &[u8]) -> Vec<u8> {
+    // The numbers are those of syslog.
+    let priority = match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    };
+    let mut lines = Vec::with_capacity(text.len() + 4);
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        lines.extend_from_slice(format!("<{priority}>").as_bytes());
+        lines.extend_from_slice(line);
+        lines.push(b'\n');
+    }
+    lines
+}
+
+struct TextPairs<W>(W);
+
+impl<'kvs, W: Write> VisitSource<'kvs> for TextPairs<W> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
         if value.to_borrowed_str() == Some("") {
             return Ok(());
@@ -83,7 +125,7 @@ impl<'kvs> VisitSource<'kvs> for JsonPairs<'_> {
     }
 }
 
-fn write_json(formatter: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {
+fn write_json(formatter: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     let mut line = Map::new();
     line.insert(
         "timestamp".to_owned(),
@@ -95,7 +137,23 @@ fn write_json(formatter: &mut Formatter, record: &Record<'_>) -> std::io::Result
     record
         .key_values()
         .visit(&mut JsonPairs(&mut line))
-        .map_err(std::io::Error::other)?;
+        .map_err(io::Error::other)?;
     serde_json::to_writer(&mut *formatter, &line)?;
     writeln!(formatter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_for_the_journal_has_the_priority_of_its_record() {
+        let lines =
+            |level, text: &str| String::from_utf8(journal_lines(level, text.as_bytes())).expect("it is text");
+        assert_eq!(lines(Level::Error, "a"), "<3>a\n");
+        assert_eq!(lines(Level::Warn, "a\n\nb\n"), "<4>a\n<4>b\n");
+        assert_eq!(lines(Level::Info, "<1>a"), "<6><1>a\n");
+        assert_eq!(lines(Level::Debug, "a"), "<7>a\n");
+        assert_eq!(lines(Level::Trace, "a"), "<7>a\n");
+    }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use inference_server::app;
@@ -27,6 +28,7 @@ fn run() -> ExitCode {
         Some(Command::Check { serve, load }) => check(&serve, load),
         Some(Command::ConfigReference { markdown }) => print_reference(markdown),
         Some(Command::Inspect { file, json, strict }) => inspect(&file, json, strict),
+        Some(Command::Reload { pid, timeout }) => reload(pid, timeout),
         Some(Command::Bench(args)) => bench(args),
         Some(Command::Completions { shell }) => print_completions(shell),
         Some(Command::Man) => print_man_page(),
@@ -98,6 +100,13 @@ fn check(args: &ServeArgs, load: bool) -> ExitCode {
             print(lines)
         }
         Err(error) => report(Err(error)),
+    }
+}
+
+fn reload(pid: Option<u32>, timeout: Duration) -> ExitCode {
+    match app::reload(pid, timeout) {
+        Ok(summary) => print(format_args!("reloaded: {summary}\n")),
+        Err(error) => fail(&error, 1),
     }
 }
 

@@ -16,10 +16,10 @@ use crate::open_files::{self, Demand};
 ///
 /// # Errors
 /// The limit is too low for this configuration.
-pub(super) fn connections(settings: &Settings) -> Result<NonZeroUsize, AppError> {
+pub(super) fn connections(settings: &Settings, serves_grpc: bool) -> Result<NonZeroUsize, AppError> {
     let limit = open_files::raise_limit();
     let wanted = settings.server.max_connections;
-    let ports = if settings.server.grpc_port.is_some() { 2 } else { 1 };
+    let ports = if serves_grpc { 2 } else { 1 };
     // The plugin of a model without `isolation` decides whether it runs in processes. Plugins are probed only if the answer
     // matters, since each probe starts a process.
     let pessimistic = demand(settings, &|_| Some(manifest::Isolation::Process));

@@ -2,16 +2,19 @@
 //! shutdown (`running`).
 
 mod check;
+mod control_socket;
 mod files;
 mod json_schema;
 mod load_once;
 mod models;
 mod running_server;
 mod scratch_cleanup;
+mod service_manager;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::TcpListener;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,9 +45,11 @@ use crate::values::Value;
 use models::{Command, ModelThread};
 use running_server::{Running, Servers};
 use scratch_cleanup::ScratchCleanup;
+use service_manager::{PassedSockets, SocketError};
 use watch::watch_workers;
 
 pub use check::{Checked, check};
+pub use control_socket::{ReloadError, reload};
 
 /// Why the server did not start, or did not shut down cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +73,9 @@ pub enum AppError {
         /// The error of the operating system.
         source: io::Error,
     },
+    /// The sockets of the service manager cannot be used.
+    #[error("cannot use the sockets that the service manager passed")]
+    PassedSockets(#[from] SocketError),
     /// The loader cannot be set up.
     #[error("cannot set up the plugin loader")]
     Loader(#[source] LoadError),
@@ -152,11 +160,14 @@ fn read_config_leniently(args: &ServeArgs) -> Result<Examined, AppError> {
 
 /// Runs the server until it receives a termination signal.
 pub fn serve(args: ServeArgs) -> Result<(), AppError> {
+    // Before anything else opens files.
+    let sockets = PassedSockets::take()?;
     let settings = read_config(&args)?;
     logging::start(&settings.logging);
     crash::install(settings.logging.format == LogFormat::Json)?;
     log_warnings(&settings);
-    let max_connections = files::connections(&settings)?;
+    let serves_grpc = settings.server.grpc_port.is_some() || sockets.grpc.is_some();
+    let max_connections = files::connections(&settings, serves_grpc)?;
     let address = format!("{}:{}", settings.server.host, settings.server.port);
     actix_web::rt::System::new().block_on(async move {
         // First, so that a signal during startup is neither lost nor terminates the process.
@@ -165,7 +176,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         let (reloader, registry) = reloader(&settings, metrics.clone())?;
         let _cleanup = ScratchCleanup::of(&reloader);
         let (commands, receiver) = channel();
-        let client_commands = commands.clone();
+        let (client_commands, control_commands) = (commands.clone(), commands.clone());
         // If the thread has stopped, the server is shutting down. Dropping the command answers it.
         let control = ModelControl::new(move |command| drop(client_commands.send(Command::Model(command))));
         let mut listening = settings.clone();
@@ -174,13 +185,14 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         metrics.expose_budget(&budget)?;
         let server = http::Server::bind(
             &listening,
+            sockets.http,
             registry.clone(),
             metrics.clone(),
             control.clone(),
             budget.clone(),
         )
         .map_err(|source| AppError::Listen { address, source })?;
-        let grpc = bind_grpc(&listening, &registry, &metrics, control, budget)?;
+        let grpc = bind_grpc(&listening, sockets.grpc, &registry, &metrics, control, budget)?;
         // Scripts wait for the line about HTTP, so it is the last one.
         if let Some(grpc) = &grpc {
             log::info!("listening for gRPC on {}", grpc.address());
@@ -188,6 +200,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         for address in server.addresses() {
             log::info!("listening on http://{address}");
         }
+        let heartbeats = server.heartbeats();
         let models = ModelThread::start((commands, receiver), reloader, registry.clone(), args, &settings)?;
         let running = Running {
             settings,
@@ -199,25 +212,38 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         tokio::select! {
             result = running.run() => result,
             never = watch_workers(registry) => match never {},
+            never = control_socket::serve(control_commands) => match never {},
+            never = service_manager::feed_watchdog(|| heartbeats.wait_for_all()) => match never {},
         }
     })
 }
 
+/// Serves gRPC on the socket that was `passed`, or else on the configured port, if there is one.
 fn bind_grpc(
     settings: &Settings,
+    passed: Option<TcpListener>,
     registry: &Arc<Registry>,
     metrics: &Arc<Metrics>,
     control: ModelControl,
     budget: Arc<ByteBudget>,
 ) -> Result<Option<grpc::Server>, AppError> {
-    let Some(port) = settings.server.grpc_port else {
-        return Ok(None);
+    let host = settings.server.host.as_str();
+    let listener = match (passed, settings.server.grpc_port) {
+        (Some(passed), _) => Ok(passed),
+        (None, Some(port)) => TcpListener::bind((host, port)),
+        (None, None) => return Ok(None),
     };
-    grpc::Server::bind(settings, port, registry.clone(), metrics, control, budget)
+    listener
+        .and_then(|listener| {
+            grpc::Server::serve(settings, listener, registry.clone(), metrics, control, budget)
+        })
         .map(Some)
-        .map_err(|source| AppError::Listen {
-            address: format!("{}:{port} for gRPC", settings.server.host),
-            source,
+        .map_err(|source| {
+            let port = settings.server.grpc_port.unwrap_or_default();
+            AppError::Listen {
+                address: format!("{host}:{port} for gRPC"),
+                source,
+            }
         })
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::{log_warnings, read_config};
+use super::{log_warnings, read_config, service_manager};
 use crate::api::model_control::{ModelCommand, PendingCommand};
 use crate::api::{Code, Failure};
 use crate::cli::ServeArgs;
@@ -21,7 +21,10 @@ use crate::reload::Reloader;
 
 /// A command for the thread that owns the models.
 pub(super) enum Command {
-    Reload,
+    Reload {
+        /// Receives the outcome: what changed, or why the reload failed.
+        reply: Option<oneshot::Sender<Result<String, String>>>,
+    },
     /// A client's request to load or unload one model.
     Model(PendingCommand),
     ShutDown {
@@ -88,7 +91,7 @@ impl ModelThread {
 
     pub(super) fn reload(&self) {
         // If the thread has exited, so will the server.
-        let _ = self.commands.send(Command::Reload);
+        let _ = self.commands.send(Command::Reload { reply: None });
     }
 
     /// Shuts down the models by `deadline`. If all requests have been `answered`, the results of running batches are not needed.
@@ -137,6 +140,7 @@ impl ModelLoop {
             }
         }
         self.warn_of_unused_variables(&self.settings);
+        service_manager::report_ready(&self.registry.snapshot());
         let mut draining = false;
         loop {
             let command = if draining {
@@ -145,7 +149,13 @@ impl ModelLoop {
                 commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
             match command {
-                Ok(Command::Reload) => self.reload(),
+                Ok(Command::Reload { reply }) => {
+                    let outcome = self.reload();
+                    if let Some(reply) = reply {
+                        // The client may have disconnected.
+                        let _ = reply.send(outcome);
+                    }
+                }
                 Ok(Command::Model(pending)) => {
                     let result = match pending.command {
                         ModelCommand::Load => self.load(&pending.model),
@@ -171,21 +181,30 @@ impl ModelLoop {
         }
     }
 
-    fn reload(&mut self) {
+    /// Reloads, and reports the outcome to the log, the metrics and the service manager. Returns what changed.
+    ///
+    /// # Errors
+    /// The reload failed, for the reasons that the text lists.
+    fn reload(&mut self) -> Result<String, String> {
         log::info!("reloading {}", self.args.config.display());
+        service_manager::report_reloading();
+        let outcome = self.try_reload();
+        let failure = outcome.as_ref().err().map(String::as_str);
+        service_manager::report_reloaded(&self.registry.snapshot(), failure);
+        outcome
+    }
+
+    fn try_reload(&mut self) -> Result<String, String> {
         let started = clock::now();
-        let settings = match read_config(&self.args) {
-            Ok(settings) => settings,
-            Err(error) => {
-                let full = Chain(&error).to_string();
-                log::error!("reload failed; keeping the current configuration: {full}");
-                self.reloader.record_config_error(&Reason {
-                    public: format!("{CONFIG_ERRORS}; see the server's log"),
-                    full,
-                });
-                return;
-            }
-        };
+        let settings = read_config(&self.args).map_err(|error| {
+            let full = Chain(&error).to_string();
+            log::error!("reload failed; keeping the current configuration: {full}");
+            self.reloader.record_config_error(&Reason {
+                public: format!("{CONFIG_ERRORS}; see the server's log"),
+                full: full.clone(),
+            });
+            full
+        })?;
         log_warnings(&settings);
         let keys = self.settings.needs_restart(&settings);
         if !keys.is_empty() {
@@ -196,15 +215,25 @@ impl ModelLoop {
         }
         match self.reloader.reload(&settings.models) {
             Ok(summary) => {
-                log::info!("reload: {summary}; took {} ms", started.elapsed().as_millis());
+                let text = format!("{summary}; took {} ms", started.elapsed().as_millis());
+                log::info!("reload: {text}");
                 self.warn_of_unused_variables(&settings);
                 self.settings.models = settings.models;
+                Ok(match keys[..] {
+                    [] => text,
+                    _ => format!(
+                        "{text}; restart the server to apply changes of {}",
+                        keys.join(", ")
+                    ),
+                })
             }
             Err(failures) => {
                 for failure in &failures {
                     log::error!("{failure}");
                 }
                 log::error!("reload failed; keeping the current configuration");
+                let lines: Vec<String> = failures.iter().map(ToString::to_string).collect();
+                Err(lines.join("\n"))
             }
         }
     }

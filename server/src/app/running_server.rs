@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::AppError;
 use super::models::{Abandoned, ModelThread};
+use super::service_manager;
 use crate::clock;
 use crate::config::Settings;
 use crate::grpc;
@@ -118,6 +119,7 @@ async fn shut_down(
     models: ModelThread,
 ) -> Result<(), AppError> {
     let delay = settings.server.shutdown_delay;
+    service_manager::report_stopping();
     log::info!(
         "shutting down: no longer ready, serving for another {} s",
         delay.as_secs_f64()

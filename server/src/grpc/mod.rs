@@ -59,21 +59,19 @@ const MAX_CALLS_PER_CONNECTION: usize = 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Server {
-    /// Binds the port and starts serving.
+    /// Starts serving connections to `listener`.
     ///
     /// # Errors
-    /// If the address cannot be bound or a thread cannot be started.
-    pub fn bind(
+    /// If the socket cannot be used or a thread cannot be started.
+    pub fn serve(
         settings: &Settings,
-        port: u16,
+        listener: TcpListener,
         registry: Arc<Registry>,
         metrics: &Arc<Metrics>,
         control: ModelControl,
         budget: Arc<ByteBudget>,
     ) -> io::Result<Self> {
         let server = &settings.server;
-        // Bound before any thread starts, so that a port in use is reported immediately.
-        let listener = TcpListener::bind((server.host.as_str(), port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = runtime::Builder::new_multi_thread()

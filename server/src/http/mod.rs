@@ -23,3 +23,4 @@ pub mod v1;
 pub mod v2;
 
 pub use server::Server;
+pub use transport::Heartbeats;

@@ -4,7 +4,7 @@
 //! access log; CORS; API keys and methods; metrics; compression.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,8 +19,10 @@ use arc_swap::ArcSwapOption;
 use super::native::request_items::BodyLimits;
 use super::native::task_handlers;
 use super::request_body::ReceiveLimits;
-use super::transport::{Limits, Transport};
-use super::{compression, documentation, embeddings, landing_page, middleware, monitoring, respond, v1, v2};
+use super::transport::{Heartbeats, Limits, Transport};
+use super::{
+    compression, documentation, embeddings, landing_page, middleware, monitoring, respond, transport, v1, v2,
+};
 use crate::api::access_log::AccessLog;
 use crate::api::model_control::ModelControl;
 use crate::api::{ApiKeys, Call, Failure, RequestRecord};
@@ -99,12 +101,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds the port and starts serving. Must be called in a Tokio runtime, which accepts the connections.
+    /// Starts serving connections to the sockets that were `passed`, or else to the configured port, which it binds. Must be
+    /// called in a Tokio runtime, which accepts the connections.
     ///
     /// # Errors
     /// If the address cannot be bound or a thread cannot be started.
     pub fn bind(
         settings: &Settings,
+        passed: Vec<TcpListener>,
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
         control: ModelControl,
@@ -133,13 +137,23 @@ impl Server {
                 .wrap(from_fn(middleware::log_access))
                 .configure(move |config| configure(config, shared))
         };
-        let transport = Transport::start(address(server), limits, server.http_workers, application)?;
+        let listeners = if passed.is_empty() {
+            transport::bind(address(server))?
+        } else {
+            passed
+        };
+        let transport = Transport::start(listeners, limits, server.http_workers, application)?;
         Ok(Self { transport })
     }
 
     /// The addresses that the server listens on. If port 0 was configured, they contain the assigned port.
     pub fn addresses(&self) -> &[SocketAddr] {
         self.transport.addresses()
+    }
+
+    /// Signs of life of the threads that serve connections.
+    pub fn heartbeats(&self) -> Heartbeats {
+        self.transport.heartbeats()
     }
 
     /// Adds `connection: close` to every reply from now on, which makes clients reconnect. Connections are still

@@ -27,7 +27,7 @@ pub(super) struct Accepted {
 }
 
 /// Binds all addresses of the host name. Fails only if none can be bound.
-pub(super) fn bind(address: (&str, u16)) -> io::Result<Vec<TcpListener>> {
+pub(in crate::http) fn bind(address: (&str, u16)) -> io::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     let mut failed = None;
     for address in address.to_socket_addrs()? {

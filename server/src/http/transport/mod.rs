@@ -31,7 +31,7 @@ mod worker_threads;
 
 use std::fmt::Debug;
 use std::io::Result;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use worker_threads::Workers;
+
+pub(super) use listener::bind;
+pub use worker_threads::Heartbeats;
 
 /// Limits of the connections.
 #[derive(Clone, Debug)]
@@ -83,13 +86,13 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// Listens on `address` and serves the application that `factory` builds, once for each of `threads` workers. Must be
-    /// called in a Tokio runtime, which accepts the connections.
+    /// Serves connections to `listeners` with the application that `factory` builds, once for each of `threads` workers.
+    /// Must be called in a Tokio runtime, which accepts the connections.
     ///
     /// # Errors
-    /// If the address cannot be bound or a thread cannot be started.
+    /// If a socket cannot be used or a thread cannot be started.
     pub(super) fn start<F, I, S, B>(
-        address: (&str, u16),
+        listeners: Vec<TcpListener>,
         limits: Limits,
         threads: NonZeroUsize,
         factory: F,
@@ -102,7 +105,6 @@ impl Transport {
         S::InitError: Debug,
         B: MessageBody + 'static,
     {
-        let listeners = listener::bind(address)?;
         let addresses = listeners
             .iter()
             .map(|listener| listener.local_addr())
@@ -129,6 +131,11 @@ impl Transport {
     /// The addresses that the transport listens on.
     pub(super) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Signs of life of the workers.
+    pub(super) fn heartbeats(&self) -> Heartbeats {
+        self.workers.heartbeats()
     }
 
     /// Adds `connection: close` to every reply from now on.
@@ -162,18 +169,70 @@ impl Transport {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::App;
+    use std::io::Write as _;
+    use std::sync::mpsc;
+    use std::sync::{Arc, Mutex};
+
+    use actix_web::{App, HttpResponse, web};
 
     use super::*;
+    use crate::clock;
 
-    #[tokio::test]
-    async fn a_worker_that_panics_is_noticed() {
-        let limits = Limits {
+    fn limits() -> Limits {
+        Limits {
             max_connections: NonZeroUsize::MIN,
             keep_alive: Duration::from_secs(1),
             header_timeout: Duration::from_secs(1),
             any_origin: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_stuck_gives_no_sign_of_life() {
+        let (reached, is_reached) = tokio::sync::mpsc::unbounded_channel();
+        let (release, released) = mpsc::channel::<()>();
+        let released = Arc::new(Mutex::new(released));
+        let factory = move || {
+            let (reached, released) = (reached.clone(), released.clone());
+            let block = move || {
+                let _ = reached.send(());
+                // Blocks the event loop until the sender is dropped.
+                let _ = released.lock().map(|released| released.recv());
+                async { HttpResponse::Ok() }
+            };
+            App::new().route("/", web::get().to(block))
         };
+        let listeners = bind(("127.0.0.1", 0)).expect("a port is free");
+        let transport = Transport::start(listeners, limits(), NonZeroUsize::MIN, factory).expect("it starts");
+        let heartbeats = transport.heartbeats();
+        heartbeats.wait_for_all().await;
+
+        let mut client = std::net::TcpStream::connect(transport.addresses()[0]).expect("it listens");
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+            .expect("it reads");
+        let mut is_reached = is_reached;
+        is_reached.recv().await.expect("the handler runs");
+        let stuck = heartbeats.wait_for_all();
+        tokio::pin!(stuck);
+        assert!(
+            tokio::time::timeout(Duration::from_millis(50), &mut stuck)
+                .await
+                .is_err()
+        );
+        drop(release);
+        stuck.await;
+
+        drop(client);
+        let deadline = clock::now() + Duration::from_secs(60);
+        assert!(transport.stop(deadline).await);
+        // Nothing is left that could be stuck.
+        heartbeats.wait_for_all().await;
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_panics_is_noticed() {
+        let limits = limits();
         let factory = || {
             assert!(
                 std::thread::current().name() == Some("main"),
@@ -181,8 +240,9 @@ mod tests {
             );
             App::new()
         };
-        let started = Transport::start(("127.0.0.1", 0), limits, NonZeroUsize::MIN, factory);
-        let mut transport = started.expect("a port is free");
+        let listeners = bind(("127.0.0.1", 0)).expect("a port is free");
+        let started = Transport::start(listeners, limits, NonZeroUsize::MIN, factory);
+        let mut transport = started.expect("the threads start");
         transport.failed().await;
     }
 }

@@ -29,12 +29,30 @@ const BLOCKING_THREADS: usize = 4;
 /// All worker threads.
 pub(super) struct Workers {
     dispatcher: Dispatcher,
+    heartbeats: Heartbeats,
     threads: Vec<Thread>,
 }
 
 struct Thread {
     handle: JoinHandle<()>,
     finished: oneshot::Receiver<()>,
+}
+
+/// Asks all workers for a sign of life.
+#[derive(Clone)]
+pub struct Heartbeats(Arc<[mpsc::UnboundedSender<oneshot::Sender<()>>]>);
+
+impl Heartbeats {
+    /// Waits until the event loop of each worker has reacted. Workers that have exited are ignored.
+    pub async fn wait_for_all(&self) {
+        let reactions = self.0.iter().map(async |worker| {
+            let (reply, reaction) = oneshot::channel();
+            let _ = worker.send(reply);
+            // An error means that the worker has exited.
+            let _ = reaction.await;
+        });
+        join_all(reactions).await;
+    }
 }
 
 /// Dispatches each connection to the worker with the fewest connections.
@@ -93,9 +111,11 @@ impl Workers {
         B: MessageBody + 'static,
     {
         let mut inboxes = Vec::new();
+        let mut heartbeats = Vec::new();
         let mut started = Vec::new();
         for number in 0..threads.get() {
             let (connections, inbox) = mpsc::unbounded_channel();
+            let (heartbeat, requested_heartbeats) = mpsc::unbounded_channel();
             let (finish, finished) = oneshot::channel();
             let (factory, limits, stages) = (factory.clone(), limits.clone(), stages.clone());
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -107,6 +127,7 @@ impl Workers {
             let name = format!("actix-http-{number}");
             let handle = thread::Builder::new().name(name).spawn(move || {
                 LocalSet::new().block_on(&runtime, async {
+                    spawn_local(give_signs_of_life(requested_heartbeats));
                     let application = bridge::application(factory().into_factory()).await;
                     serve(&application, inbox, limits, stages).await;
                 });
@@ -119,16 +140,22 @@ impl Workers {
                 connections,
                 load: Arc::default(),
             });
+            heartbeats.push(heartbeat);
             started.push(Thread { handle, finished });
         }
         Ok(Self {
             dispatcher: Dispatcher(inboxes.into()),
+            heartbeats: Heartbeats(heartbeats.into()),
             threads: started,
         })
     }
 
     pub(super) fn dispatcher(&self) -> Dispatcher {
         self.dispatcher.clone()
+    }
+
+    pub(super) fn heartbeats(&self) -> Heartbeats {
+        self.heartbeats.clone()
     }
 
     /// Returns a future per thread, which is ready when the thread exits.
@@ -152,6 +179,14 @@ impl Workers {
             }
         });
         join_all(threads).await;
+    }
+}
+
+/// Answers each request for a sign of life.
+async fn give_signs_of_life(mut requests: mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
+    while let Some(reply) = requests.recv().await {
+        // The asker may be gone.
+        let _ = reply.send(());
     }
 }
 

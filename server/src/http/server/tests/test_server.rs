@@ -58,8 +58,8 @@ impl TestServer {
         registry.publish(Snapshot::default().next(entries(&settings, &gate, &metrics)));
         let budget = ByteBudget::new(settings.server.max_inflight_bytes as u64);
         let control = ModelControl::new(drop);
-        let server =
-            Server::bind(&settings, registry.clone(), metrics, control, budget).expect("a port is free");
+        let server = Server::bind(&settings, Vec::new(), registry.clone(), metrics, control, budget)
+            .expect("a port is free");
         Self {
             address: server.addresses()[0],
             registry,
