@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use crate::harness::misbehave::echo;
-use crate::harness::{Scenario, Server, Signal, clients, eventually, misbehave::Batches, plugins, tools};
+use crate::harness::{Scenario, Server, Signal, clients, eventually, misbehave::Batches, tools};
 
 const ADMIN_KEY: &str = "an-administrator";
 
@@ -307,31 +307,4 @@ fn open_streams_do_not_delay_the_shutdown() {
 #[test]
 fn schemathesis_finds_no_undocumented_reply() {
     clients::schemathesis(&Scenario::of_the_repository().start());
-}
-
-#[test]
-fn the_kubernetes_manifest_in_the_documentation_is_valid() {
-    let Some(mut script) = clients::script("kubernetes_manifest.py", &[]) else {
-        return;
-    };
-    let page = plugins::repository().join("server/docs/operations.md");
-    let page = std::fs::read_to_string(page).expect("the page can be read");
-    let (_, rest) = page.split_once("```yaml\n").expect("the page has a manifest");
-    let (manifest, _) = rest.split_once("```").expect("the manifest ends");
-    let mut checker = script
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("Python can be started");
-    let mut input = checker.stdin.take().expect("its input is piped");
-    input.write_all(manifest.as_bytes()).expect("it reads");
-    drop(input);
-    let output = checker.wait_with_output().expect("Python ends");
-    assert!(output.status.success(), "the manifest is not valid");
-    let grace_seconds: u64 = String::from_utf8_lossy(&output.stdout)
-        .trim()
-        .parse()
-        .expect("it prints the grace period");
-    // `shutdown_delay` of the manifest, and the default of `drain_timeout`.
-    assert!(grace_seconds > 5 + 30, "{grace_seconds}");
 }

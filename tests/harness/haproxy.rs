@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -23,11 +23,7 @@ impl HaProxy {
     /// Starts a load balancer for servers with these addresses for HTTP and gRPC. It checks `/readyz` of each server ten times per
     /// second. Returns `None` if HAProxy is not installed.
     pub(crate) fn start(servers: &[(SocketAddr, SocketAddr)]) -> Option<Self> {
-        // On Debian, it is only in the PATH of root.
-        let program = [PathBuf::from("/usr/sbin/haproxy")]
-            .into_iter()
-            .find(|program| program.is_file())
-            .or_else(|| tools::find("INFERENCE_TEST_HAPROXY", &["haproxy"], "apt-get install haproxy"))?;
+        let program = program()?;
         let dir = tempfile::tempdir().expect("create a temporary directory");
         // Both are open at the same time, so that the ports differ.
         let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
@@ -95,17 +91,30 @@ impl HaProxy {
 
     /// Returns the reported status of a server, for HTTP and for gRPC.
     fn statuses(&self, server: usize) -> Option<[String; 2]> {
-        let mut socket = UnixStream::connect(self.dir.path().join("stats")).ok()?;
-        socket.write_all(b"show stat\n").ok()?;
-        let mut table = String::new();
-        socket.read_to_string(&mut table).ok()?;
-        let status = |listener: &str| {
-            let prefix = format!("{listener},s{server},");
-            let line = table.lines().find(|line| line.starts_with(&prefix))?;
-            line.split(',').nth(17).map(str::to_owned)
-        };
+        let socket = self.dir.path().join("stats");
+        let status = |listener: &str| statistic(&socket, listener, &format!("s{server}"), "status");
         Some([status("http")?, status("grpc")?])
     }
+}
+
+/// Returns the path of HAProxy. On Debian, it is only in the `PATH` of root.
+pub(crate) fn program() -> Option<PathBuf> {
+    [PathBuf::from("/usr/sbin/haproxy")]
+        .into_iter()
+        .find(|program| program.is_file())
+        .or_else(|| tools::find("INFERENCE_TEST_HAPROXY", &["haproxy"], "apt-get install haproxy"))
+}
+
+/// Returns a column of the statistics of a server or of a whole proxy (`BACKEND`), from the control socket of HAProxy.
+pub(super) fn statistic(socket: &Path, proxy: &str, server: &str, column: &str) -> Option<String> {
+    let mut socket = UnixStream::connect(socket).ok()?;
+    socket.write_all(b"show stat\n").ok()?;
+    let mut table = String::new();
+    socket.read_to_string(&mut table).ok()?;
+    let index = table.lines().next()?.split(',').position(|name| name == column)?;
+    let prefix = format!("{proxy},{server},");
+    let line = table.lines().find(|line| line.starts_with(&prefix))?;
+    line.split(',').nth(index).map(str::to_owned)
 }
 
 impl Drop for HaProxy {

@@ -10,15 +10,18 @@ pub(crate) mod eventually;
 pub(crate) mod gate;
 pub(crate) mod grpc;
 pub(crate) mod haproxy;
+pub(crate) mod load;
 pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod misbehave;
 pub(crate) mod plugins;
 pub(crate) mod processes;
+pub(crate) mod prometheus;
 pub(crate) mod raw;
 pub(crate) mod resources;
 pub(crate) mod scenario;
 pub(crate) mod server;
+pub(crate) mod shipped_proxy;
 pub(crate) mod tools;
 pub(crate) mod vectors;
 
