@@ -49,17 +49,7 @@ impl Server {
 
     fn push(&mut self, items: usize) {
         for _ in 0..items {
-            self.batcher.push(Item {
-                id: ItemId(self.pushed),
-                task: 0,
-                priority: Priority::Normal,
-                weight: 1,
-                group: 0,
-                arrived: self.now,
-                ready: self.now,
-                deadline: None,
-                payload: (),
-            });
+            self.batcher.push(item(self.pushed, self.now, ()));
             self.pushed += 1;
         }
     }

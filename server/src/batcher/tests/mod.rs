@@ -45,6 +45,21 @@ fn weighing(policy: Policy, weight_rule: WeightRule, max_batch_weight: u64) -> T
     }
 }
 
+/// An item of weight 1 that arrives now, without a deadline.
+fn item<T>(id: u64, now: Instant, payload: T) -> Item<T> {
+    Item {
+        id: ItemId(id),
+        task: 0,
+        priority: Priority::Normal,
+        weight: 1,
+        group: 0,
+        arrived: now,
+        ready: now,
+        deadline: None,
+        payload,
+    }
+}
+
 /// A batcher with a virtual clock. Items are named 0, 1, 2, … as they are pushed.
 struct Scenario {
     batcher: Batcher<()>,
@@ -122,19 +137,18 @@ impl Scenario {
     }
 
     fn push(&mut self, spec: Spec) -> ItemId {
-        let id = ItemId(self.pushed);
-        self.pushed += 1;
-        self.batcher.push(Item {
-            id,
+        let item = Item {
             task: spec.task,
             priority: spec.priority,
             weight: spec.weight,
             group: spec.group,
             arrived: self.now - spec.preparation,
-            ready: self.now,
             deadline: spec.deadline.map(|after| self.start + after),
-            payload: (),
-        });
+            ..item(self.pushed, self.now, ())
+        };
+        let id = item.id;
+        self.pushed += 1;
+        self.batcher.push(item);
         id
     }
 

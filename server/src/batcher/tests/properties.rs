@@ -434,16 +434,8 @@ fn measure(weights: &[u64]) -> (usize, u64, u64) {
 }
 
 fn plain_item(id: u64, weight: u64, arrived: Instant) -> Item<()> {
-    let priority = Priority::Normal;
     Item {
-        id: ItemId(id),
-        task: 0,
-        priority,
         weight,
-        group: 0,
-        arrived,
-        ready: arrived,
-        deadline: None,
-        payload: (),
+        ..item(id, arrived, ())
     }
 }

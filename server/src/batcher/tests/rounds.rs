@@ -152,15 +152,9 @@ impl Rounds {
         self.unanswered[caller] = items;
         for _ in 0..items {
             let item = Item {
-                id: ItemId(self.pushed),
                 task,
                 priority,
-                weight: 1,
-                group: 0,
-                arrived: self.now,
-                ready: self.now,
-                deadline: None,
-                payload: caller,
+                ..item(self.pushed, self.now, caller)
             };
             self.scheduler.handle(self.now, Message::Arrival(item));
             self.pushed += 1;

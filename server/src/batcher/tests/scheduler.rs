@@ -67,15 +67,8 @@ impl Driver {
     fn push_until(&mut self, deadline: Option<Duration>) -> Waits {
         let waits = Waits(Rc::new(Cell::new(true)));
         let item = Item {
-            id: ItemId(self.pushed),
-            task: 0,
-            priority: Priority::Normal,
-            weight: 1,
-            group: 0,
-            arrived: self.now,
-            ready: self.now,
             deadline: deadline.map(|deadline| self.start + deadline),
-            payload: waits.clone(),
+            ..item(self.pushed, self.now, waits.clone())
         };
         self.pushed += 1;
         self.handle(Message::Arrival(item));
@@ -162,15 +155,8 @@ fn the_delay_of_fixed_counts_from_when_an_item_is_ready_to_run() {
     let prepared = driver.start + ms(25);
     driver.now = prepared;
     let mut item = Item {
-        id: ItemId(0),
-        task: 0,
-        priority: Priority::Normal,
-        weight: 1,
-        group: 0,
-        arrived: driver.start,
         ready: prepared,
-        deadline: None,
-        payload: Waits(Rc::new(Cell::new(true))),
+        ..item(0, driver.start, Waits(Rc::new(Cell::new(true))))
     };
     driver.handle(Message::Arrival(item.clone()));
     assert_eq!(driver.drive(), [Did::Wait(Some(ms(35)))]);
