@@ -37,7 +37,7 @@
 use std::time::Instant;
 
 use super::profile::{Profile, Window};
-use super::service_time::{Example, ServiceTime};
+use super::service_time::{Example, ServiceTime, is_higher};
 use crate::batcher::Completion;
 
 /// Returns are observed for up to this many seconds after a completion. Arrivals after a longer silence do not count as
@@ -58,10 +58,6 @@ const ALL_RETURNED: f64 = 0.995;
 
 /// The fraction of the best rate that suffices if no client is left out.
 const NEARLY_AS_GOOD: f64 = 0.8;
-
-/// Factor by which a plan must be better than not waiting, and the weight of the uncertainty of service times in it.
-const MIN_IMPROVEMENT: f64 = 1.03;
-const DOUBT: f64 = 2.0;
 
 /// The maximum number of items present at once, at each of the latest completions.
 #[derive(Clone, Copy, Debug, Default)]
@@ -312,6 +308,6 @@ impl ClosedLoop {
         let chosen = all_returned
             .filter(|candidate| candidate.0 > best.0 * NEARLY_AS_GOOD)
             .unwrap_or(best);
-        (chosen.0 > without * (MIN_IMPROVEMENT + DOUBT * service_time.doubt())).then_some(chosen.1)
+        is_higher(chosen.0, without, service_time.doubt()).then_some(chosen.1)
     }
 }

@@ -31,8 +31,8 @@ const PROVEN: u32 = 4;
 /// The number of batches that the estimate for a size effectively averages, however many ran.
 const AVERAGED: u32 = 16;
 
-/// A size counts as worse if its throughput is lower by this factor, plus `DOUBT` times the uncertainty of both sizes.
-const WORSE: f64 = 1.03;
+/// A throughput counts as higher than another if it exceeds it by this factor, plus `DOUBT` times the uncertainty of both.
+const HIGHER: f64 = 1.03;
 const DOUBT: f64 = 2.0;
 
 /// The share of a batch's time that is assumed to be independent of its size while only one size is known. A high value
@@ -164,8 +164,8 @@ impl Curve {
         };
         let larger = || proven().filter(|point| point.size > best.size);
         let is_worse = |point: &Point| {
-            let doubt = DOUBT * (self.doubt(point.seen) + self.doubt(best.seen));
-            point.rate() * (WORSE + doubt) < best.rate()
+            let doubt = self.doubt(point.seen) + self.doubt(best.seen);
+            is_higher(best.rate(), point.rate(), doubt)
         };
         let none_larger = larger().next().is_none();
         let peaks = if none_larger {
@@ -242,6 +242,11 @@ fn along(low: &Point, high: &Point, size: f64) -> f64 {
 /// The time of a batch of size `other`, given the time of the only known size.
 fn alike(seconds: f64, size: f64, other: f64) -> f64 {
     seconds * (SHARED + (1.0 - SHARED) * other / size)
+}
+
+/// Whether a throughput is higher than another by more than their relative uncertainty `doubt` explains.
+pub(super) fn is_higher(throughput: f64, other: f64, doubt: f64) -> bool {
+    throughput > other * (HIGHER + DOUBT * doubt)
 }
 
 /// Size and cost of a batch that ran, as an example of how heavy the items of a task are.
