@@ -16,8 +16,9 @@
 //! 5. [`Batcher::take_expired`] after `poll`, to answer the items that cannot run any more.
 //!
 //! `queue` holds the items and finds them, `fill` chooses which of them share a batch, [`policy`] decides whether that
-//! batch runs now, and this module decides which task is considered first.
+//! batch runs now, and `candidates` decides which batch is considered first.
 
+mod candidates;
 pub mod cost_model;
 mod extremes;
 mod fill;
@@ -32,13 +33,10 @@ mod tests;
 use std::time::Instant;
 
 use crate::batching::{DispatchReason, Priority, TaskBatching};
-use fill::{Draft, Limits, fill};
+use fill::Limits;
 use lane::CLASSES;
-use policy::{Decision, Estimates, Limit, ServiceEstimate, TaskPolicy, View};
-use queue::{Head, Queue};
-
-/// While a lower class waits, at least every this many batches is led by it.
-const LOWER_CLASS_TURN: u32 = 8;
+use policy::{Estimates, ServiceEstimate, TaskPolicy};
+use queue::Queue;
 
 /// Maximum number of groups of one class of a task that are considered in a poll if the policy can leave batches open.
 const MAX_OPEN_GROUPS: usize = 32;
@@ -200,32 +198,6 @@ impl Task {
     }
 }
 
-/// The order in which candidates are considered: the higher class first, within a class the oldest first. If it is the
-/// turn of the lower classes, they come first, and only age counts among them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ClassOrder {
-    top: Priority,
-    lower_first: bool,
-}
-
-impl ClassOrder {
-    fn rank(self, class: Priority) -> u8 {
-        if self.lower_first {
-            u8::from(class == self.top)
-        } else {
-            class as u8
-        }
-    }
-}
-
-/// An item that could lead the next batch.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    task: usize,
-    class: Priority,
-    head: Head,
-}
-
 /// The items that wait for one model's worker, and the rules by which they become batches.
 ///
 /// Memory is bounded by what is queued. The cost of an operation does not depend on it, but for a logarithm.
@@ -325,44 +297,6 @@ impl<T> Batcher<T> {
         }
     }
 
-    /// Considers the candidates in order; `None` if items turned out to be infeasible and the order is different without
-    /// them.
-    fn first_to_run(&mut self, now: Instant) -> Option<Next<T>> {
-        let Some(order) = self.order() else {
-            return Some(Next::Idle);
-        };
-        for task in &mut self.tasks {
-            task.considered = [0; CLASSES.len()];
-            task.left_open = None;
-        }
-        let mut wait = None::<Instant>;
-        let mut previous = None;
-        while let Some(candidate) = self.next_candidate(order, previous) {
-            previous = Some(candidate);
-            self.tasks[candidate.task].considered[candidate.class as usize] += 1;
-            let (draft, decision) = self.consider(candidate, now)?;
-            if self.order() != Some(order) {
-                return None;
-            }
-            match decision {
-                Decision::Run(reason) => {
-                    self.overtake_open_batches();
-                    return Some(Next::Run(self.run(candidate, &draft, reason)));
-                }
-                Decision::WaitUntil(until) => {
-                    let left_open = &mut self.tasks[candidate.task].left_open;
-                    *left_open = (*left_open).max(Some(draft.oldest_arrival));
-                    wait = Some(wait.map_or(until, |wait| wait.min(until)));
-                }
-            }
-        }
-        Some(match (wait, self.queue.next_live_deadline()) {
-            (Some(wait), Some(deadline)) => Next::WaitUntil(wait.min(deadline)),
-            (Some(wait), None) => Next::WaitUntil(wait),
-            (None, _) => Next::Idle,
-        })
-    }
-
     /// Removes the items of a batch for which `keep` returns false, and returns them. They do not count as running any
     /// more, and the cost of the batch is that of the others.
     pub fn retain(
@@ -454,134 +388,5 @@ impl<T> Batcher<T> {
     /// When [`take_expired`](Self::take_expired) next has something to hand back, unless more is pushed.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.queue.next_deadline()
-    }
-
-    /// The order of this poll; `None` if no item can run.
-    fn order(&self) -> Option<ClassOrder> {
-        let top = CLASSES.into_iter().find(|class| self.queue.has(*class))?;
-        Some(ClassOrder {
-            top,
-            lower_first: self.passed_over + 1 >= LOWER_CLASS_TURN,
-        })
-    }
-
-    /// The first candidate, or the one after `previous`. The candidates are merged from the sorted heads of each task and
-    /// class, so that a poll neither collects nor sorts them.
-    fn next_candidate(&self, order: ClassOrder, previous: Option<Candidate>) -> Option<Candidate> {
-        let previous = previous.map(|previous| (order.rank(previous.class), previous.head));
-        let mut next = None::<(u8, Candidate)>;
-        for (index, task) in self.tasks.iter().enumerate() {
-            for class in CLASSES {
-                if task.considered[class as usize] >= task.max_considered() {
-                    continue;
-                }
-                let rank = order.rank(class);
-                let after = match previous {
-                    Some((previous, _)) if rank < previous => continue,
-                    Some((previous, head)) if rank == previous => Some(head),
-                    _ => None,
-                };
-                let Some(head) = self.queue.next_head(index, class, after) else {
-                    continue;
-                };
-                if next.is_none_or(|(best, candidate)| (rank, head.place) < (best, candidate.head.place)) {
-                    let candidate = Candidate {
-                        task: index,
-                        class,
-                        head,
-                    };
-                    next = Some((rank, candidate));
-                }
-            }
-        }
-        next.map(|(_, candidate)| candidate)
-    }
-
-    /// Batches that stay open and are older than the one that runs now do not wait a second time.
-    fn overtake_open_batches(&mut self) {
-        for task in &mut self.tasks {
-            task.overtaken = task.overtaken.max(task.left_open);
-        }
-    }
-
-    /// The batch that a candidate leads, and whether it runs now; `None` if the candidate cannot be answered within its
-    /// deadline and leaves its place to others.
-    fn consider(&mut self, candidate: Candidate, now: Instant) -> Option<(Draft, Decision)> {
-        let other_worker_idle = self.running + 1 < self.workers;
-        let (task, group) = (candidate.task, candidate.head.group);
-        let Task {
-            limits,
-            policy,
-            running,
-            overtaken,
-            ..
-        } = &mut self.tasks[task];
-        let waiting = self.queue.lane(task, group).len();
-        let batch_limit = policy.batch_limit(waiting, limits.max_size, self.workers);
-        let narrowed = limits.narrowed(batch_limit);
-        let lane = self.queue.lane_mut(task, group);
-        let mut draft = fill(lane, candidate.class, candidate.head, &narrowed);
-        let reached = match draft.reached(&narrowed, waiting) {
-            Some(Limit::Size) if narrowed.max_size < limits.max_size => Some(Limit::Policy),
-            reached => reached,
-        };
-        // If this many items are set aside, a full batch still runs.
-        let spare = waiting.saturating_sub(narrowed.max_size);
-        let min_time = || policy.min_time(draft.size(), draft.cost(limits.rule));
-        if spare > 0
-            && let ends = now + min_time()
-            && draft.earliest_deadline.is_some_and(|deadline| deadline < ends)
-        {
-            self.queue.set_infeasible_aside(task, group, ends, spare);
-            let lane = self.queue.lane_mut(task, group);
-            if !lane.line(candidate.class).contains_key(&candidate.head.place) {
-                return None;
-            }
-            draft = fill(lane, candidate.class, candidate.head, &narrowed);
-        }
-        let view = View {
-            now,
-            worker_free_since: self.worker_free_since,
-            present: self.queue.len_of(task) + *running,
-            size: draft.size(),
-            max_size: narrowed.max_size,
-            max_batch_size: limits.max_size,
-            cost: draft.cost(limits.rule),
-            oldest_ready: draft.oldest_ready,
-            earliest_deadline: draft.earliest_deadline,
-            workers: self.workers,
-            other_worker_idle,
-            overtaken: overtaken.is_some_and(|overtaken| draft.oldest_arrival <= overtaken),
-            reached,
-        };
-        let decision = policy.decide(&view);
-        Some((draft, decision))
-    }
-
-    fn run(&mut self, candidate: Candidate, draft: &Draft, reason: DispatchReason) -> Batch<T> {
-        let Candidate { task, class, head } = candidate;
-        self.running += 1;
-        let led_by_top = !CLASSES
-            .into_iter()
-            .any(|other| other < class && self.queue.has(other));
-        let items = self.queue.take(task, head.group, &draft.members);
-        let size = items.len();
-        self.tasks[task].running += size;
-        let lower_waits = CLASSES
-            .into_iter()
-            .any(|other| other > class && self.queue.has(other));
-        self.passed_over = if led_by_top && lower_waits {
-            self.passed_over.saturating_add(1)
-        } else {
-            0
-        };
-        let cost = draft.cost(self.tasks[task].limits.rule);
-        Batch {
-            task,
-            items,
-            reason,
-            cost,
-            token: BatchToken { task, size, cost },
-        }
     }
 }

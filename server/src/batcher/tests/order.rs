@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use candidates::{ClassOrder, LOWER_CLASS_TURN};
 
 #[test]
 fn items_run_in_order_of_arrival_however_long_their_preparation_took() {
