@@ -82,7 +82,7 @@ def block(name):
 
 KNOWN_MARKS = re.compile(
     r"(serve|run)(, online)?|request|answer|config|test|not run: .{10,}|excerpt: (?P<excerpt>\S+)|"
-    r"server( [^\s,]+)?(, online)?"
+    r"server( [^\s,]+)?(, online)?|install (wheel|deb|container)"
 )
 
 
@@ -146,7 +146,7 @@ def missing_files_and_names():
     are checked if their file follows, as in "`Type::function` in `server/src/file.rs`", also across a line break.
     """
     for file in pages():
-        if file == "CHANGELOG.md":
+        if file.endswith("CHANGELOG.md"):
             continue
         text = "\n".join(line for _, line in prose(file))
         for path in re.findall(rf"`({TOP_LEVEL})`", text):
@@ -165,7 +165,7 @@ def missing_files_and_names():
 
 README_LINES = 200
 # Pages that do not start with questions: the front page, the changelog, and notes about data.
-WITHOUT_QUESTIONS = re.compile(r"README\.md|CHANGELOG\.md|config/\w+/README\.md|tests/.*")
+WITHOUT_QUESTIONS = re.compile(r"README\.md|(.*/)?CHANGELOG\.md|config/\w+/README\.md|tests/.*")
 
 
 def malformed_pages():

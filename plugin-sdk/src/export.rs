@@ -13,6 +13,7 @@ use abi_stable::std_types::{RResult, RStr, RString};
 use plugin_abi::{Host, PluginModule, PluginModule_Ref, RawError};
 
 use crate::entry::{self, Package};
+#[cfg(feature = "front")]
 use crate::front::{self, Front};
 use crate::logging::LogScope;
 use crate::model::Model;
@@ -31,7 +32,8 @@ macro_rules! export_model {
     };
 }
 
-/// Exports a [`Front`](crate::Front) from a `cdylib`, as [`export_model!`] exports a model.
+/// Exports a `Front` from a `cdylib`, as [`export_model!`] exports a model.
+#[cfg(feature = "front")]
 #[macro_export]
 macro_rules! export_front {
     ($front:ty) => {
@@ -95,9 +97,11 @@ impl<M: Model> Exports for OfModel<M> {
 }
 
 /// The functions of a plugin with the front `F`.
+#[cfg(feature = "front")]
 #[derive(Debug)]
 pub struct OfFront<F>(PhantomData<fn() -> F>);
 
+#[cfg(feature = "front")]
 impl<F: Front> Exports for OfFront<F> {
     fn describe(package: Package) -> RString {
         front::describe::<F>(package)

@@ -7,7 +7,11 @@
 //!
 //! A plugin's `Cargo.toml` has `plugin-sdk`, `serde` and `schemars` as dependencies, the latter two because the code that their
 //! derives generate refers to them. It sets `crate-type = ["cdylib", "rlib"]`: the first for the server, the second for the
-//! plugin's own tests with [`testing::Harness`].
+//! plugin's own tests with `testing::Harness`.
+//!
+//! # Features
+//! - `testing` (default): the module `testing`, which runs a plugin without a server.
+//! - `front`: `Front`, for plugins that consist of two libraries.
 
 #![warn(missing_docs)]
 
@@ -23,6 +27,7 @@ mod element;
 mod entry;
 mod error;
 mod export;
+#[cfg(feature = "front")]
 mod front;
 mod input;
 mod json_bytes;
@@ -34,12 +39,14 @@ mod schema;
 mod settings;
 mod task;
 mod tensor;
+#[cfg(feature = "testing")]
 pub mod testing;
 
 pub use batch::{Batch, BatchResult, Item, Outputs, Prepared, Rows};
 pub use contain::contain;
 pub use element::Element;
 pub use error::{BatchError, ItemError, LoadError};
+#[cfg(feature = "front")]
 pub use front::{Back, Front};
 pub use input::{Any, Bytes, BytesItem, Input, Json, Tensor, Tensors, Text, Value};
 pub use json_bytes::JsonBytes;
@@ -72,6 +79,8 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::entry::Package;
-    pub use crate::export::{OfFront, OfModel, Plugin, header};
+    #[cfg(feature = "front")]
+    pub use crate::export::OfFront;
+    pub use crate::export::{OfModel, Plugin, header};
     pub use abi_stable::library::LibHeader;
 }

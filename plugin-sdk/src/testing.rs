@@ -33,6 +33,7 @@ use plugin_abi::{Host, OutputSinkAbi_TO, RawBatch, RawError, RawItem};
 use serde_json::{Value as Json, json};
 
 use crate::entry;
+#[cfg(feature = "front")]
 use crate::front::{self, Front};
 use crate::logging::LogScope;
 use crate::model::Model;
@@ -97,6 +98,7 @@ impl<M: Model> Harness<M> {
     }
 }
 
+#[cfg(feature = "front")]
 impl<F: Front> Harness<F> {
     /// Like [`load`](Self::load), for a plugin that consists of two libraries. The dynamic linker must be able to find the
     /// second one. Under `cargo test` and `cargo bench` it does if the package of the library is a dependency. Records that the

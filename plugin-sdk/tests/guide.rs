@@ -62,7 +62,21 @@ fn parameters_are_read_for_each_item() {
     format!("{before}{task}\n{after}{test}")
 }
 
-/// Writes the guide's crate, with only the path of the SDK replaced and [`CARGO_TOML_SUFFIX`] appended.
+/// Returns the guide's override of the SDK, with the path of this SDK.
+fn sdk_override(sdk: &Path) -> String {
+    const PATH: &str = "../inference-server/plugin-sdk";
+    let (_, rest) = GUIDE
+        .split_once("```toml\n[patch.crates-io]\n")
+        .expect("the guide shows an override");
+    let (text, _) = rest.split_once("```").expect("the fence is closed");
+    assert!(text.contains(PATH), "{text}");
+    format!(
+        "\n[patch.crates-io]\n{}",
+        text.replace(PATH, &sdk.display().to_string())
+    )
+}
+
+/// Writes the guide's crate, with its override of the SDK and [`CARGO_TOML_SUFFIX`] appended.
 fn write_crate() -> PathBuf {
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR"));
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guide/greeter");
@@ -71,14 +85,7 @@ fn write_crate() -> PathBuf {
         fs::create_dir_all(file.parent().expect("a parent directory")).expect("create the directory");
         let written = fs::read_to_string(&file).unwrap_or_default();
         let text = match name {
-            "Cargo.toml" => {
-                let path = "../inference-server/plugin-sdk";
-                assert!(block(name).contains(path));
-                format!(
-                    "{}{CARGO_TOML_SUFFIX}",
-                    block(name).replace(path, &sdk.display().to_string())
-                )
-            }
+            "Cargo.toml" => format!("{}{}{CARGO_TOML_SUFFIX}", block(name), sdk_override(sdk)),
             PARAMETERS => crate_with_parameters(),
             _ => block(name).to_owned(),
         };
