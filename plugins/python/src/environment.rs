@@ -1,6 +1,7 @@
 //! Finds the Python interpreter and its shared library. Runs the interpreter to get its properties.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -43,7 +44,7 @@ impl Environment {
     pub(crate) fn find(configured: Option<&Path>, context: &LoadContext) -> Result<Self, LoadError> {
         let interpreter = match configured {
             Some(path) => interpreter_at(&context.path(path))?,
-            None => default_interpreter(),
+            None => default_interpreter(env::current_exe().ok().as_deref(), env::var_os("VIRTUAL_ENV")),
         };
         let probe = probe(&interpreter)?;
         let (major, minor, patch) = probe.facts.version;
@@ -120,11 +121,24 @@ fn interpreter_at(path: &Path) -> Result<PathBuf, LoadError> {
     Err(LoadError::setting(KEY, message))
 }
 
-fn default_interpreter() -> PathBuf {
-    match env::var_os("VIRTUAL_ENV") {
-        Some(environment) => Path::new(&environment).join("bin/python"),
-        None => PathBuf::from("python3"),
+/// Returns the interpreter of the environment that the server is installed in, or of the active environment, or one in the
+/// directory of the server, or the one in PATH.
+fn default_interpreter(server: Option<&Path>, active: Option<OsString>) -> PathBuf {
+    let beside = server.and_then(Path::parent).map(|bin| bin.join("python3"));
+    let beside = beside.filter(|interpreter| interpreter.is_file());
+    let active = active.filter(|environment| !environment.is_empty());
+    match (beside, active) {
+        (Some(interpreter), _) if is_in_environment(&interpreter) => interpreter,
+        (_, Some(environment)) => Path::new(&environment).join("bin/python"),
+        (Some(interpreter), None) => interpreter,
+        (None, None) => PathBuf::from("python3"),
     }
+}
+
+/// Whether an interpreter belongs to a virtual or conda environment.
+fn is_in_environment(interpreter: &Path) -> bool {
+    let prefix = interpreter.parent().and_then(Path::parent);
+    prefix.is_some_and(|prefix| prefix.join("pyvenv.cfg").is_file() || prefix.join("conda-meta").is_dir())
 }
 
 fn probe(interpreter: &Path) -> Result<Probe, LoadError> {
@@ -148,4 +162,52 @@ fn probe(interpreter: &Path) -> Result<Probe, LoadError> {
             "printed invalid properties: {error}: expected a Python 3 interpreter"
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Creates `PREFIX/bin/NAME` for each name, and an empty file or directory that marks an environment.
+    fn prefix(directory: &Path, names: &[&str], marker: Option<&str>) -> PathBuf {
+        let bin = directory.join("bin");
+        std::fs::create_dir_all(&bin).expect("create the directory");
+        for name in names {
+            std::fs::write(bin.join(name), "").expect("write the file");
+        }
+        match marker {
+            Some("conda-meta") => {
+                std::fs::create_dir(directory.join("conda-meta")).expect("create the directory")
+            }
+            Some(file) => std::fs::write(directory.join(file), "").expect("write the file"),
+            None => {}
+        }
+        bin.join("inference-server")
+    }
+
+    #[test]
+    fn the_default_interpreter_is_that_of_the_environment_that_the_server_is_installed_in() {
+        let root = env::temp_dir().join(format!("default-interpreter-{}", std::process::id()));
+        let own = |name: &str| root.join(name).join("bin/python3");
+        let server = |name: &str, names: &[&str], marker| prefix(&root.join(name), names, marker);
+        let active = || Some(OsString::from("/active"));
+        let venv = server("venv", &["python3"], Some("pyvenv.cfg"));
+        let conda = server("conda", &["python3"], Some("conda-meta"));
+        let usr = server("usr", &["python3"], None);
+        let target = server("target", &[], None);
+        for (server, active, expected) in [
+            (Some(&venv), None, own("venv")),
+            (Some(&venv), active(), own("venv")),
+            (Some(&conda), active(), own("conda")),
+            (Some(&usr), None, own("usr")),
+            (Some(&usr), active(), PathBuf::from("/active/bin/python")),
+            (Some(&target), active(), PathBuf::from("/active/bin/python")),
+            (Some(&target), None, PathBuf::from("python3")),
+            (None, None, PathBuf::from("python3")),
+        ] {
+            let found = default_interpreter(server.map(PathBuf::as_path), active.clone());
+            assert_eq!(found, expected, "{server:?} {active:?}");
+        }
+        std::fs::remove_dir_all(&root).expect("remove the directory");
+    }
 }

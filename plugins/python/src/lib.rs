@@ -23,7 +23,8 @@ use crate::environment::Environment;
 pub struct Settings {
     /// Class or function to serve: `path/to/file.py:Name` or `package.module:Name`.
     class: String,
-    /// Directory of a virtual environment, or path of an interpreter. Default: VIRTUAL_ENV, or else `python3` in PATH.
+    /// Directory of a virtual environment, or path of an interpreter. Default: the environment that the
+    /// server is installed in, else VIRTUAL_ENV, else `python3`.
     python: Option<PathBuf>,
     /// Shared library of that Python, such as `/usr/lib/libpython3.12.so.1.0`. Default: as reported by the interpreter.
     libpython: Option<PathBuf>,

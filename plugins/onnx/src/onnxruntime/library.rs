@@ -27,6 +27,8 @@ pub(crate) struct Surroundings {
     variable: fn(&str) -> Option<OsString>,
     /// The root of the file system.
     root: PathBuf,
+    /// The executable of the server.
+    server: Option<PathBuf>,
 }
 
 impl Surroundings {
@@ -35,6 +37,7 @@ impl Surroundings {
         Self {
             variable: |name| std::env::var_os(name),
             root: PathBuf::from("/"),
+            server: std::env::current_exe().ok(),
         }
     }
 
@@ -78,9 +81,14 @@ impl Surroundings {
         paths.into_iter().map(found).collect()
     }
 
-    /// Libraries in the active Python environment, the environment of the interpreter `python3` on the `PATH`, and the user's own
+    /// Libraries in the Python environment that the server is installed in, the active one, the environment of the interpreter `python3` on the `PATH`, and the user's own
     /// packages.
     fn in_pythons(&self) -> Vec<Candidate> {
+        let installed = self.environment_of_server().into_iter().flat_map(|environment| {
+            let origin = format!("`{}`", environment.display());
+            let prefixes = prefixes_of(&environment.join("bin/python3")).into_iter();
+            prefixes.map(move |prefix| (prefix, origin.clone()))
+        });
         let active = ["VIRTUAL_ENV", "CONDA_PREFIX"]
             .into_iter()
             .filter_map(|name| Some((PathBuf::from(self.value(name)?), name.to_owned())));
@@ -94,7 +102,8 @@ impl Surroundings {
             let local = Path::new(&home).join(".local");
             (local, "~/.local".to_owned())
         });
-        active
+        installed
+            .chain(active)
             .chain(on_path)
             .chain(home)
             .flat_map(|(prefix, origin)| {
@@ -105,6 +114,14 @@ impl Surroundings {
                 })
             })
             .collect()
+    }
+
+    /// The virtual or conda environment that the server is installed in.
+    fn environment_of_server(&self) -> Option<PathBuf> {
+        let environment = self.server.as_deref()?.parent()?.parent()?;
+        let is_environment =
+            environment.join("pyvenv.cfg").is_file() || environment.join("conda-meta").is_dir();
+        is_environment.then(|| environment.to_owned())
     }
 
     /// The first `python3` on the `PATH`.
@@ -259,6 +276,7 @@ mod tests {
             Surroundings {
                 variable,
                 root: self.0.clone(),
+                server: Some(self.0.join("installed/bin/inference-server")),
             }
         }
     }
@@ -289,6 +307,19 @@ mod tests {
         assert_eq!(version(&link).as_deref(), Some("1.20.0"));
         // The link is an alias of a library that was already found.
         assert_eq!(paths(found), [newest, local]);
+    }
+
+    #[test]
+    fn the_environment_that_the_server_is_installed_in_is_searched() {
+        let root = Root::new("installed");
+        let library = root.file(
+            "installed/lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime.so.1.32.0",
+            "",
+        );
+        let surroundings = root.surroundings(|_| None);
+        assert_eq!(paths(surroundings.libraries()), [PathBuf::new(); 0]);
+        root.file("installed/pyvenv.cfg", "include-system-site-packages = false\n");
+        assert_eq!(paths(surroundings.libraries()), [library]);
     }
 
     #[test]
