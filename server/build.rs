@@ -1,16 +1,24 @@
 //! Compiles `proto/inference.proto` to Rust, with compilers from crates, so that nothing has to be installed.
 
-use std::error::Error;
-use std::path::PathBuf;
-
-use prost::Message as _;
-
-/// The type `bytes` in descriptors.
-const TYPE_BYTES: i32 = 12;
-
-fn main() -> Result<(), Box<dyn Error>> {
+#[cfg(feature = "grpc")]
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    compile()
+}
+
+#[cfg(not(feature = "grpc"))]
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+}
+
+#[cfg(feature = "grpc")]
+fn compile() -> Result<(), Box<dyn std::error::Error>> {
+    use prost::Message as _;
+
+    /// The type `bytes` in descriptors.
+    const TYPE_BYTES: i32 = 12;
+
+    let out = std::path::PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let mut descriptors = protox::compile(["proto/inference.proto"], ["proto"])?;
     std::fs::write(out.join("inference.bin"), descriptors.encode_to_vec())?;
     // The contents of tensors become `bytes`, which have the same encoding as a message, so that they are decoded only

@@ -61,3 +61,4 @@ mod slow_clients;
 mod soak;
 mod stuck;
 mod systemd;
+mod upgrades;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+#[cfg(feature = "bench")]
 use crate::bench::BenchArgs;
 use crate::config::{self, Flag, Overrides};
 use crate::isolation::CHILD_COMMAND;
@@ -49,6 +50,14 @@ pub enum Command {
         #[arg(long)]
         load: bool,
     },
+    /// Write an example of a model, with its configuration, that runs as it is
+    New {
+        /// Write a model in Python
+        #[arg(long, required = true)]
+        python: bool,
+        /// Directory for the files; created if it does not exist
+        directory: PathBuf,
+    },
     /// Print every configuration key with its meaning, accepted values and default
     ConfigReference {
         /// Print Markdown tables instead of an annotated TOML file
@@ -76,6 +85,7 @@ pub enum Command {
         timeout: Duration,
     },
     /// Load-test a running server and report throughput and latency
+    #[cfg(feature = "bench")]
     Bench(BenchArgs),
     /// Print a completion script for a shell
     Completions {
@@ -83,7 +93,11 @@ pub enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the manual page
-    Man,
+    Man {
+        /// Write the pages of all commands to this directory instead
+        #[arg(long)]
+        directory: Option<PathBuf>,
+    },
     /// Open a plugin and report its manifest; the server runs this in a child process, because it may crash
     #[command(name = PROBE_COMMAND, hide = true)]
     ProbePlugin {

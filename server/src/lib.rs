@@ -7,14 +7,15 @@
 //!
 //! **Application**: builds the parts and owns every thread.
 //! - [`app`]: start, reload and shutdown of the server, in order; the commands `check` and `inspect`.
-//! - [`bench`](mod@bench): the command `bench`, a client that load-tests a server.
+//! - [`bench`](mod@bench): the command `bench`, a client that load-tests a server (feature `bench`).
 //! - [`cli`]: the command line.
 //! - [`init`]: the server as the first process of a container.
 //! - [`logging`]: the log, as text or JSON.
 //! - [`open_files`]: the limit on open files.
+//! - [`scaffold`]: the command `new`, which writes an example of a model.
 //!
 //! **Protocols**: the outside world.
-//! - [`grpc`]: the Open Inference Protocol over gRPC, health and reflection.
+//! - [`grpc`]: the Open Inference Protocol over gRPC, health and reflection (feature `grpc`).
 //! - [`http`]: connections, routes, bodies and documentation of every protocol over HTTP.
 //! - [`signals`]: signals that the process handles.
 //!
@@ -58,6 +59,7 @@ pub mod app;
 pub mod batch_context;
 pub mod batcher;
 pub mod batching;
+#[cfg(feature = "bench")]
 pub mod bench;
 pub mod byte_budget;
 pub mod cli;
@@ -72,6 +74,7 @@ pub mod console;
 pub mod crash;
 pub mod engine;
 pub mod error;
+#[cfg(feature = "grpc")]
 pub mod grpc;
 pub mod http;
 pub mod init;
@@ -87,6 +90,7 @@ pub mod registry;
 pub mod reload;
 pub mod resources;
 pub mod routes;
+pub mod scaffold;
 pub mod secret;
 pub mod signals;
 pub mod suggest;

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use inference_server::app;
+#[cfg(feature = "bench")]
+use inference_server::bench;
 use inference_server::cli::{Cli, Command, ServeArgs};
 use inference_server::error::Chain;
-use inference_server::{bench, config, console, crash, init};
+use inference_server::{config, console, crash, init, scaffold};
 use plugin_abi::check::{Finding, Severity};
 
 fn main() -> ExitCode {
@@ -26,12 +28,17 @@ fn run() -> ExitCode {
     match cli.command {
         None => serve(cli.serve),
         Some(Command::Check { serve, load }) => check(&serve, load),
+        Some(Command::New { python: _, directory }) => new_python_model(&directory),
         Some(Command::ConfigReference { markdown }) => print_reference(markdown),
         Some(Command::Inspect { file, json, strict }) => inspect(&file, json, strict),
         Some(Command::Reload { pid, timeout }) => reload(pid, timeout),
+        #[cfg(feature = "bench")]
         Some(Command::Bench(args)) => bench(args),
         Some(Command::Completions { shell }) => print_completions(shell),
-        Some(Command::Man) => print_man_page(),
+        Some(Command::Man { directory: None }) => print_man_page(),
+        Some(Command::Man {
+            directory: Some(directory),
+        }) => write_man_pages(&directory),
         Some(Command::ProbePlugin { confine, file }) => app::run_probe(confine.as_deref(), &file),
         Some(Command::ModelProcess { model: _ }) => app::run_model_process(),
     }
@@ -110,6 +117,13 @@ fn reload(pid: Option<u32>, timeout: Duration) -> ExitCode {
     }
 }
 
+fn new_python_model(directory: &std::path::Path) -> ExitCode {
+    match scaffold::write_python_model(directory) {
+        Ok(next_steps) => print(next_steps),
+        Err(error) => fail(&error, 1),
+    }
+}
+
 fn print_reference(markdown: bool) -> ExitCode {
     print(if markdown {
         config::reference_markdown()
@@ -134,6 +148,22 @@ fn print_man_page() -> ExitCode {
     }
 }
 
+fn write_man_pages(directory: &std::path::Path) -> ExitCode {
+    let written =
+        std::fs::create_dir_all(directory).and_then(|()| clap_mangen::generate_to(Cli::command(), directory));
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console::report(format_args!(
+                "cannot write the manual pages to {}: {error}",
+                directory.display()
+            ));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(feature = "bench")]
 fn bench(args: bench::BenchArgs) -> ExitCode {
     match bench::run(args) {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,8 +2,11 @@
 
 use std::process::{Command, Output};
 
+use serde_json::json;
+
 use super::{class, python, write};
-use crate::harness::plugins::repository;
+use crate::harness::Scenario;
+use crate::harness::plugins::{library, repository};
 
 /// Runs the command in a directory with this `model.py`.
 fn test(text: &str, arguments: &[&str]) -> Option<(i32, String, String)> {
@@ -138,5 +141,34 @@ fn the_command_in_the_readme_succeeds() {
         (code, out.contains("closest: ok (1 example)")),
         (0, true),
         "{out}{err}"
+    );
+}
+
+#[test]
+fn the_example_that_the_command_new_writes_is_served_as_it_is() {
+    let Some(python) = python() else { return };
+    library("python");
+    let scenario = Scenario::new("");
+    std::fs::remove_file(scenario.dir().join("models.toml")).expect("the scenario has a configuration");
+    let (code, out, err) = read(&scenario.run(&["new", "--python", "."]));
+    assert_eq!(code, 0, "{out}{err}");
+    let config = std::fs::read_to_string(scenario.dir().join("models.toml")).expect("it is written");
+    let request = "/v1/models/sentiment/tasks/classify/predict";
+    assert!(config.contains(request), "{config}");
+    let directory = python.parent().expect("an interpreter is in a directory");
+    let path = format!(
+        "{}:{}",
+        directory.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let server = scenario.env("PATH", &path).env("VIRTUAL_ENV", "").start();
+    let inputs = json!({"inputs": ["what a lovely day", "bad weather", ""]});
+    assert_eq!(
+        server.post(request, &inputs).expect(200).outputs(),
+        [
+            json!({"label": "positive", "score": 0.25}),
+            json!({"label": "negative", "score": -0.5}),
+            json!({"error": {"code": "invalid_input", "message": "the text is empty"}}),
+        ]
     );
 }

@@ -114,7 +114,7 @@ fn check_model(
     let probe = match plugins.probe(model) {
         Ok(probe) => probe,
         Err(problem) => {
-            let file = model.plugin.display();
+            let file = model.plugin_text();
             report(
                 model.plugin_location(),
                 format!("cannot load plugin {file}: {problem}"),

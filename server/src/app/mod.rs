@@ -30,6 +30,7 @@ use crate::codec;
 use crate::config::{self, ConfigErrors, Examined, Facts, LogFormat, ModelSettings, Settings, Source};
 use crate::crash;
 use crate::error::Chain;
+#[cfg(feature = "grpc")]
 use crate::grpc;
 use crate::http;
 use crate::isolation::confine::{Confinement, ResourceAllocator};
@@ -155,7 +156,9 @@ fn read_config_leniently(args: &ServeArgs) -> Result<Examined, AppError> {
         temp_dir: std::env::temp_dir(),
         memory: byte_budget::available_memory(),
     };
-    Ok(config::examine(source, &env, &args.overrides, &facts))
+    let mut examined = config::examine(source, &env, &args.overrides, &facts);
+    examined.settings.find_plugins(Path::is_file);
+    Ok(examined)
 }
 
 /// Runs the server until it receives a termination signal.
@@ -192,8 +195,12 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
             budget.clone(),
         )
         .map_err(|source| AppError::Listen { address, source })?;
+        #[cfg(not(feature = "grpc"))]
+        reject_grpc_socket(sockets.grpc.as_ref())?;
+        #[cfg(feature = "grpc")]
         let grpc = bind_grpc(&listening, sockets.grpc, &registry, &metrics, control, budget)?;
         // Scripts wait for the line about HTTP, so it is the last one.
+        #[cfg(feature = "grpc")]
         if let Some(grpc) = &grpc {
             log::info!("listening for gRPC on {}", grpc.address());
         }
@@ -205,7 +212,11 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         let running = Running {
             settings,
             registry: registry.clone(),
-            servers: Servers { http: server, grpc },
+            servers: Servers {
+                http: server,
+                #[cfg(feature = "grpc")]
+                grpc,
+            },
             models,
             signals,
         };
@@ -218,7 +229,20 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
     })
 }
 
+/// Rejects a socket for gRPC in a build that does not serve it.
+#[cfg(not(feature = "grpc"))]
+fn reject_grpc_socket(passed: Option<&TcpListener>) -> Result<(), AppError> {
+    match passed {
+        None => Ok(()),
+        Some(_) => Err(AppError::Listen {
+            address: "the socket for gRPC".to_owned(),
+            source: io::Error::other("this build of the server omits the feature `grpc`"),
+        }),
+    }
+}
+
 /// Serves gRPC on the socket that was `passed`, or else on the configured port, if there is one.
+#[cfg(feature = "grpc")]
 fn bind_grpc(
     settings: &Settings,
     passed: Option<TcpListener>,

@@ -8,6 +8,7 @@ use super::models::{Abandoned, ModelThread};
 use super::service_manager;
 use crate::clock;
 use crate::config::Settings;
+#[cfg(feature = "grpc")]
 use crate::grpc;
 use crate::http;
 use crate::registry::Registry;
@@ -29,6 +30,7 @@ pub(super) struct Running {
 /// The servers that accept connections.
 pub(super) struct Servers {
     pub(super) http: http::Server,
+    #[cfg(feature = "grpc")]
     pub(super) grpc: Option<grpc::Server>,
 }
 
@@ -36,10 +38,11 @@ impl Servers {
     /// Waits until one of them has stopped unexpectedly, and returns its name. Cancel-safe.
     async fn failed(&mut self) -> &'static str {
         let grpc = async {
-            match &mut self.grpc {
-                Some(grpc) => grpc.failed().await,
-                None => std::future::pending().await,
+            #[cfg(feature = "grpc")]
+            if let Some(grpc) = &mut self.grpc {
+                return grpc.failed().await;
             }
+            std::future::pending().await
         };
         tokio::select! {
             () = self.http.failed() => "HTTP",
@@ -51,10 +54,11 @@ impl Servers {
     /// whether all were answered.
     async fn drain(self, deadline: Instant) -> bool {
         let grpc = async {
-            match self.grpc {
-                Some(grpc) => grpc.drain(deadline).await,
-                None => true,
+            #[cfg(feature = "grpc")]
+            if let Some(grpc) = self.grpc {
+                return grpc.drain(deadline).await;
             }
+            true
         };
         let (http, grpc) = tokio::join!(self.http.drain(deadline), grpc);
         http && grpc

@@ -211,10 +211,10 @@ section! {
         /// models keep serving.
         reload_timeout: Duration = time_span(Duration::from_secs(1), HOUR.saturating_mul(24)), Value("\"5m\""),
             "INFERENCE_RELOAD_TIMEOUT";
-        /// Directory searched for plugins given by name. In the configuration file, a relative path starts at the
-        /// directory of that file.
+        /// Directory searched first for plugins given by name; then the directory of the executable and, relative to it,
+        /// `../lib/inference-server`. In the configuration file, a relative path starts at the directory of that file.
         plugin_dir: String = DIRECTORY,
-            Derived { applies: "the directory of the executable", example: "\"/usr/lib/inference-server\"" },
+            Derived { applies: "only the other two", example: "\"/opt/plugins\"" },
             "INFERENCE_PLUGIN_DIR", "--plugin-dir";
         /// Directory for temporary copies of plugins, from which they are loaded. It must allow execution (no `noexec`
         /// mount).
@@ -343,8 +343,8 @@ section! {
     WrittenModel {
         /// Name of the model in requests: letters, digits, `.`, `_` and `-`.
         name: String = NAME, Required("\"digits\"");
-        /// Plugin to load. A name such as "onnx" stands for the file `libonnx.so` in `plugin_dir`. A value that contains a
-        /// slash or ends in `.so` is a path, relative to the directory of the configuration file.
+        /// Plugin to load. A name such as "onnx" stands for the file `libonnx.so` in the search path (see `plugin_dir`). A
+        /// value that contains a slash or ends in `.so` is a path, relative to the directory of the configuration file.
         plugin: String = PLUGIN, Required("\"onnx\"");
         /// Where the plugin runs. "thread": in the server's process, with the least overhead; a crash terminates the server.
         /// "process": in dedicated worker processes, which can crash, hang or run out of memory without affecting anything

@@ -11,6 +11,7 @@ mod checks;
 mod document;
 mod env_table;
 mod error;
+mod features;
 mod file;
 mod keys;
 mod lints;

@@ -8,6 +8,7 @@ use toml::de::DeValue;
 
 use super::document::Document;
 use super::error::{ConfigError, ConfigErrors, ConfigWarning, Location, Origin};
+use super::features::Features;
 use super::file::{self, ModelTable, TaskTable, WrittenFile};
 use super::keys::{
     IsolationName, KeyDefault, Located, Section, WrittenLogging, WrittenMetrics, WrittenModel, WrittenServer,
@@ -96,6 +97,8 @@ pub fn examine(
     let flags = overrides::command_line(flags, &mut errors);
     reject_duplicates(&document, &written.models, &mut errors);
     reject_limits_in_threads(&document, &written.models, &mut errors);
+    let servers = [&flags.server, &environment.layer.server, &written.server];
+    Features::BUILT.reject_missing(&document, &servers, &written.models, &mut errors);
     let settings = merge(
         &document,
         source.base_dir,
@@ -211,12 +214,16 @@ impl Paths<'_> {
         }
     }
 
-    /// The file of a plugin that is given by name or by path.
-    fn plugin(&self, written: &str, plugin_dir: &Path) -> PathBuf {
+    /// The file of a plugin that is given by path, or the files that it can be if it is given by name.
+    fn plugin(&self, written: &str, plugin_dirs: &[PathBuf]) -> Vec<PathBuf> {
         if written.contains('/') || written.ends_with(".so") {
-            self.base_dir.join(written)
+            vec![self.base_dir.join(written)]
         } else {
-            plugin_dir.join(format!("lib{written}.so"))
+            let file = format!("lib{written}.so");
+            plugin_dirs
+                .iter()
+                .map(|directory| directory.join(&file))
+                .collect()
         }
     }
 }
@@ -250,15 +257,29 @@ fn server_settings(written: WrittenServer, paths: &Paths<'_>, facts: &Facts) -> 
         shutdown_delay: written_value(written.shutdown_delay),
         drain_timeout: written_value(written.drain_timeout),
         reload_timeout: written_value(written.reload_timeout),
-        plugin_dir: directory(written.plugin_dir, &facts.executable_dir),
+        plugin_dirs: plugin_dirs(written.plugin_dir.map(|located| paths.directory(located)), facts),
         scratch_dir: directory(written.scratch_dir, &facts.temp_dir),
         compression: written_value(written.compression),
         cors_allowed_origins: written_value(written.cors_allowed_origins),
         model_nice: written_value(written.model_nice),
         api_keys: written_value(written.api_keys),
         admin_key: written.admin_key.map(|located| located.value),
-        docs: written_value(written.docs),
+        docs: written_value(written.docs) && Features::BUILT.docs,
     }
+}
+
+/// The directories searched for plugins: the configured one, that of the executable, and that of an installation, such as
+/// `/usr/lib/inference-server` for `/usr/bin`.
+fn plugin_dirs(configured: Option<PathBuf>, facts: &Facts) -> Vec<PathBuf> {
+    let bin = &facts.executable_dir;
+    let installed = bin.parent().map(|prefix| prefix.join("lib/inference-server"));
+    let mut directories: Vec<PathBuf> = Vec::new();
+    for directory in configured.into_iter().chain([bin.clone()]).chain(installed) {
+        if !directories.contains(&directory) {
+            directories.push(directory);
+        }
+    }
+    directories
 }
 
 /// The default of `max_inflight_bytes` if the system does not report how much memory there is.
@@ -302,6 +323,7 @@ fn model_settings(
         .collect();
     let keys = table.keys.or(&built_in);
     let plugin = keys.plugin?;
+    let mut plugin_files = paths.plugin(&plugin.value, &server.plugin_dirs).into_iter();
     let process = ProcessSettings {
         on_crash: written_value(keys.on_crash),
         predict_timeout: written_value(keys.predict_timeout),
@@ -310,7 +332,8 @@ fn model_settings(
     };
     Some(ModelSettings {
         name: keys.name?.value,
-        plugin: paths.plugin(&plugin.value, &server.plugin_dir),
+        plugin: plugin_files.next()?,
+        plugin_alternatives: plugin_files.collect(),
         isolation: match keys.isolation.map(|located| located.value) {
             Some(IsolationName::Thread) => Isolation::Thread,
             Some(IsolationName::Process) => Isolation::Process(process),

@@ -39,7 +39,7 @@ impl Settings {
             api_keys => "api_keys",
             admin_key => "admin_key",
             docs => "docs";
-            request_timeout, plugin_dir
+            request_timeout, plugin_dirs
         ]);
         let logging = changed!("logging", LoggingSettings, &self.logging, &new.logging, [
             level => "level",

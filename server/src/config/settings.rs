@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plugin_abi::manifest;
@@ -76,8 +76,8 @@ pub struct ServerSettings {
     pub drain_timeout: Duration,
     /// Timeout for loading and warming up the models of a reload.
     pub reload_timeout: Duration,
-    /// Directory searched for plugins given by name.
-    pub plugin_dir: PathBuf,
+    /// Directories searched for plugins given by name, in this order.
+    pub plugin_dirs: Vec<PathBuf>,
     /// Directory for temporary copies of plugins, from which they are loaded.
     pub scratch_dir: PathBuf,
     /// Whether replies are compressed for clients that accept it.
@@ -123,6 +123,9 @@ pub struct ModelSettings {
     pub name: String,
     /// The file of the plugin, which may not exist.
     pub plugin: PathBuf,
+    /// The files in further directories of the search path, if the plugin is given by name. Empty once
+    /// [`Settings::find_plugins`] has found it.
+    pub(super) plugin_alternatives: Vec<PathBuf>,
     /// Where the plugin runs.
     pub isolation: Isolation,
     /// Number of threads or processes that run batches concurrently.
@@ -348,6 +351,15 @@ impl ModelSettings {
         self.places.model.0.clone()
     }
 
+    /// The file of the plugin for error messages. If it was not found, all directories that were searched.
+    pub fn plugin_text(&self) -> String {
+        let mut text = self.plugin.display().to_string();
+        for file in &self.plugin_alternatives {
+            text.push_str(&format!(", {}", file.display()));
+        }
+        text
+    }
+
     /// Where the name or path of the plugin is written.
     pub fn plugin_location(&self) -> Location {
         self.places.plugin.0.clone()
@@ -373,6 +385,18 @@ impl ModelSettings {
 }
 
 impl Settings {
+    /// Resolves plugins that are given by name to the first file in the search path that exists.
+    pub fn find_plugins(&mut self, exists: impl Fn(&Path) -> bool) {
+        for model in &mut self.models {
+            if exists(&model.plugin) {
+                model.plugin_alternatives.clear();
+            } else if let Some(found) = model.plugin_alternatives.iter().position(|file| exists(file)) {
+                model.plugin = model.plugin_alternatives.swap_remove(found);
+                model.plugin_alternatives.clear();
+            }
+        }
+    }
+
     /// Lints for environment variables of single tasks that no model has. `tasks` are those of the loaded models.
     pub fn unused_task_variables<'a>(&self, tasks: impl IntoIterator<Item = &'a str>) -> Vec<ConfigWarning> {
         let Some(model) = self.models.first() else {

@@ -1,36 +1,24 @@
 //! API documentation: the OpenAPI document and Swagger UI.
 //!
-//! All files are embedded in the executable. Links are relative, so that a proxy can serve the pages under a path
-//! prefix.
+//! Omitted from builds without the feature `docs`. All files are embedded in the executable. Links are relative, so that a
+//! proxy can serve the pages under a path prefix.
 
 use std::sync::Arc;
 
-use actix_web::http::header::{
-    CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, VARY,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION, VARY};
 use actix_web::web::{Data, Path};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use actix_web::{HttpRequest, HttpResponse};
 use maud::{DOCTYPE, html};
 use serde_json::json;
 
+use super::html_page::{FORWARDED_PREFIX, html_page, prefix_of};
 use super::offload::run_blocking;
-use super::openapi::{
-    self, COLLAPSED_TAGS, DocumentedModel, KeySettings, document, forwarded_prefix, with_server,
-};
+use super::openapi::{self, COLLAPSED_TAGS, DocumentedModel, KeySettings, document, with_server};
 use super::respond;
 use super::server::Shared;
 use crate::api::Failure;
 use crate::api::open_inference::SERVER_NAME;
 use crate::registry::Snapshot;
-
-/// Header set by proxies that remove a prefix from the request path.
-const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
-
-/// Returns the path prefix that a proxy has removed, if it is safe to use in links.
-pub(super) fn prefix_of(request: &HttpRequest) -> Option<&str> {
-    forwarded_prefix(request.headers().get(FORWARDED_PREFIX)?.to_str().ok()?)
-}
 
 /// `GET /openapi.json`. The document is cached until the models change.
 pub(super) async fn openapi(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
@@ -122,17 +110,6 @@ const DOCS_POLICY: HeaderValue = HeaderValue::from_static(
      frame-ancestors 'none'",
 );
 
-/// Starts a reply with an HTML page.
-pub(super) fn html_page(policy: &HeaderValue) -> HttpResponseBuilder {
-    let mut response = respond::status(200);
-    response
-        .content_type("text/html; charset=utf-8")
-        .insert_header((CONTENT_SECURITY_POLICY, policy.clone()))
-        .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header((HeaderName::from_static("referrer-policy"), "no-referrer"));
-    response
-}
-
 fn index() -> maud::Markup {
     html! {
         (DOCTYPE)
@@ -175,14 +152,3 @@ fn initializer() -> String {
 "##
     )
 }
-
-/// `GET /favicon.ico`
-pub(super) async fn favicon() -> HttpResponse {
-    respond::status(200)
-        .content_type("image/svg+xml")
-        .insert_header(("cache-control", "public, max-age=86400"))
-        .body(FAVICON)
-}
-
-/// An icon that shows items entering a batch.
-const FAVICON: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7" fill="#1d4ed8"/><g fill="#fff"><circle cx="7" cy="9" r="2.5"/><circle cx="7" cy="16" r="2.5"/><circle cx="7" cy="23" r="2.5"/><rect x="17" y="6" width="9" height="20" rx="2"/></g><path d="M11 9h5M11 16h5M11 23h5" stroke="#fff" stroke-width="1.6"/></svg>"##;

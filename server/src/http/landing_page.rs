@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use maud::{DOCTYPE, Markup, html};
 use serde_json::json;
 
-use super::documentation::{html_page, prefix_of};
+use super::html_page::{html_page, prefix_of};
 use super::monitoring::state_name;
 use super::respond;
 use super::server::Shared;

@@ -5,9 +5,11 @@
 
 mod compression;
 mod counted_reply;
+#[cfg(feature = "docs")]
 mod documentation;
 mod embeddings;
 mod error_format;
+mod html_page;
 mod landing_page;
 mod middleware;
 mod monitoring;

@@ -14,14 +14,17 @@ use actix_web::middleware::{Condition, from_fn};
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, FromRequest, HttpRequest, Resource, Responder, guard};
 use actix_web_prom::{PrometheusMetrics, PrometheusMetricsBuilder};
+#[cfg(feature = "docs")]
 use arc_swap::ArcSwapOption;
 
+#[cfg(feature = "docs")]
+use super::documentation;
 use super::native::request_items::BodyLimits;
 use super::native::task_handlers;
 use super::request_body::ReceiveLimits;
 use super::transport::{Heartbeats, Limits, Transport};
 use super::{
-    compression, documentation, embeddings, landing_page, middleware, monitoring, respond, transport, v1, v2,
+    compression, embeddings, html_page, landing_page, middleware, monitoring, respond, transport, v1, v2,
 };
 use crate::api::access_log::AccessLog;
 use crate::api::model_control::ModelControl;
@@ -44,8 +47,10 @@ pub(crate) struct Shared {
     pub(super) access: Arc<AccessLog>,
     /// Whether the documentation is served.
     pub(super) docs: bool,
+    #[cfg(feature = "docs")]
     pub(super) swagger: Arc<utoipa_swagger_ui::Config<'static>>,
     /// The cached OpenAPI document without its servers, and the version of the snapshot that it describes.
+    #[cfg(feature = "docs")]
     pub(super) openapi: ArcSwapOption<(u64, String)>,
 }
 
@@ -74,7 +79,9 @@ impl Shared {
             control,
             access: Arc::new(AccessLog::new(&settings.logging)),
             docs: server.docs,
+            #[cfg(feature = "docs")]
             swagger: Arc::default(),
+            #[cfg(feature = "docs")]
             openapi: ArcSwapOption::empty(),
         }
     }
@@ -213,6 +220,7 @@ fn cors(origins: &[String]) -> Cors {
 fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
     // Routes are matched in this order, so the most frequent one is first.
     config.service(post(routes::PREDICT_TASK, task_handlers::task));
+    #[cfg(feature = "docs")]
     if shared.docs {
         config
             .service(get(routes::OPENAPI, documentation::openapi))
@@ -226,7 +234,7 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
             actix_web::error::InternalError::from_response("invalid path", response).into()
         }))
         .service(get(routes::ROOT, landing_page::root))
-        .service(get(routes::FAVICON, documentation::favicon))
+        .service(get(routes::FAVICON, html_page::favicon))
         .service(get(routes::HEALTH, monitoring::health))
         .service(get(routes::LIVEZ, monitoring::live))
         .service(get(routes::READYZ, monitoring::ready))

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{Location, ModelSettings};
@@ -14,18 +13,18 @@ use crate::registry::Reason;
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The plugin could not be loaded.
-    #[error("cannot load plugin {}", file.display())]
+    #[error("cannot load plugin {file}")]
     Load {
-        /// The plugin's file.
-        file: PathBuf,
+        /// The plugin's file, or the files that were searched for.
+        file: String,
         /// The cause.
         source: Box<LoadError>,
     },
     /// A worker process could not be started.
-    #[error("cannot load plugin {} in a worker process", file.display())]
+    #[error("cannot load plugin {file} in a worker process")]
     Process {
-        /// The plugin's file.
-        file: PathBuf,
+        /// The plugin's file, or the files that were searched for.
+        file: String,
         /// The cause.
         source: Box<StartError>,
     },
@@ -105,7 +104,7 @@ impl ModelFailure {
             LoadError::Settings { key, message } => return Self::from_setting_error(settings, &key, message),
             other => Box::new(other),
         };
-        let file = settings.plugin.clone();
+        let file = settings.plugin_text();
         let error = ModelError::Load { file, source };
         Self::new(settings, Some(settings.plugin_location()), error)
     }
@@ -119,7 +118,7 @@ impl ModelFailure {
             StartError::WarmUp(error) => return Self::new(settings, Some(settings.location()), error),
             other => Box::new(other),
         };
-        let file = settings.plugin.clone();
+        let file = settings.plugin_text();
         let error = ModelError::Process { file, source };
         Self::new(settings, Some(settings.plugin_location()), error)
     }

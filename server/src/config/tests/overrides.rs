@@ -104,7 +104,7 @@ fn flags_take_precedence_over_variables_and_variables_over_the_file() {
     let server = settings.server;
     assert_eq!((server.host.as_str(), server.port), ("c", 2));
     assert_eq!(
-        server.plugin_dir.to_str(),
+        server.plugin_dirs[0].to_str(),
         Some("/etc/inference/p"),
         "paths in the file start at its directory"
     );

@@ -39,7 +39,10 @@ fn an_empty_file_has_the_default_settings() {
             shutdown_delay: 0ns,
             drain_timeout: 30s,
             reload_timeout: 300s,
-            plugin_dir: "/opt/bin",
+            plugin_dirs: [
+                "/opt/bin",
+                "/opt/lib/inference-server",
+            ],
             scratch_dir: "/tmp",
             compression: true,
             cors_allowed_origins: [],
@@ -125,6 +128,49 @@ fn a_plugin_is_a_name_or_a_path() {
         );
         assert_eq!(file(&text).model().plugin, Path::new(path), "{written}");
     }
+}
+
+#[test]
+fn a_plugin_given_by_name_is_the_first_file_in_the_search_path() {
+    let configured = "[server]\nplugin_dir = \"/srv/plugins\"\n";
+    let all = [
+        "/srv/plugins/libonnx.so",
+        "/opt/bin/libonnx.so",
+        "/opt/lib/inference-server/libonnx.so",
+    ];
+    for (server, existing, expected) in [
+        (configured, &all[..], all[0]),
+        (configured, &all[1..], all[1]),
+        (configured, &all[2..], all[2]),
+        ("", &all[..], all[1]),
+        ("", &all[2..], all[2]),
+        (
+            configured,
+            &[][..],
+            "/srv/plugins/libonnx.so, /opt/bin/libonnx.so, /opt/lib/inference-server/libonnx.so",
+        ),
+        (
+            "[server]\nplugin_dir = \"/opt/bin\"\n",
+            &[][..],
+            "/opt/bin/libonnx.so, /opt/lib/inference-server/libonnx.so",
+        ),
+    ] {
+        let text = format!("{server}[[models]]\nname = \"a\"\nplugin = \"onnx\"\n");
+        let mut settings = file(&text).settings();
+        settings.find_plugins(|file| existing.iter().any(|existing| file == Path::new(existing)));
+        assert_eq!(
+            settings.models[0].plugin_text(),
+            expected,
+            "{server} {existing:?}"
+        );
+    }
+}
+
+#[test]
+fn a_plugin_given_by_path_is_not_searched_for() {
+    let mut settings = file("[[models]]\nname = \"a\"\nplugin = \"./libonnx.so\"\n").settings();
+    settings.find_plugins(|file| file.starts_with("/opt"));
+    assert_eq!(settings.models[0].plugin_text(), "/etc/inference/./libonnx.so");
 }
 
 #[test]

@@ -10,7 +10,10 @@ mod cgroup;
 mod cpus;
 mod memory;
 mod process_resources;
+#[cfg(feature = "sandbox")]
 mod sandbox;
+#[cfg(not(feature = "sandbox"))]
+mod without_sandbox;
 
 use std::io;
 use std::path::PathBuf;
@@ -20,6 +23,8 @@ use serde::{Deserialize, Serialize};
 pub use cpus::CpuError;
 pub use process_resources::{MemoryExcess, ProcessResources, ResourceAllocator, ResourceError};
 pub use sandbox::SandboxError;
+#[cfg(not(feature = "sandbox"))]
+use without_sandbox as sandbox;
 
 use crate::resources::Sandbox;
 
