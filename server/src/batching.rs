@@ -5,6 +5,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// When a free worker starts a batch that is not full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
@@ -38,7 +40,8 @@ impl Policy {
 }
 
 /// How the weights of the items add up to the cost of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WeightRule {
     /// Every item is padded to the heaviest one: `count × heaviest`. If more items wait than fit, the batch is the
     /// largest one that contains the oldest item, and among those the one with the least padding.

@@ -36,11 +36,15 @@
 //! and its bound is wider by `√(1 + h)`.
 
 mod linear_algebra;
+mod stored;
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
+
 use crate::batching::WeightRule;
 use linear_algebra::{Matrix, N, Vector, dot, eigen, quadratic, solve};
+use stored::StoredModel;
 
 /// Minimum number of samples: one more than there are coefficients.
 pub const MIN_SAMPLES: usize = N + 1;
@@ -154,8 +158,19 @@ pub struct Prediction {
     pub bound: f64,
 }
 
-/// A fitted model.
-#[derive(Clone, Debug, PartialEq)]
+/// What the batches of one task cost, as far as it was measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TaskCosts {
+    /// Bytes that a batch adds to the memory of an idle worker.
+    pub memory: Option<CostModel>,
+    /// Seconds that a batch takes.
+    pub time: Option<CostModel>,
+}
+
+/// A fitted model. Its serialized form contains what predictions need, but not the samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "StoredModel", into = "StoredModel")]
 pub struct CostModel {
     rule: WeightRule,
     /// `c0` to `c3`.
@@ -219,6 +234,38 @@ impl CostModel {
     /// # Errors
     /// If the samples do not determine it.
     pub fn predict(&self, shape: &BatchShape) -> Result<Prediction, NotIdentifiable> {
+        self.predict_with_margin(shape, self.margin)
+    }
+
+    /// Like [`predict`](Self::predict), with another margin than that of the samples: the 99th percentile of later
+    /// [errors](Self::error), for example.
+    ///
+    /// # Errors
+    /// If the samples do not determine the cost.
+    pub fn predict_with_margin(
+        &self,
+        shape: &BatchShape,
+        margin: f64,
+    ) -> Result<Prediction, NotIdentifiable> {
+        let (expected, deviation) = self.expect(shape)?;
+        Ok(Prediction {
+            expected,
+            bound: expected + margin * deviation,
+        })
+    }
+
+    /// The error of the prediction for a batch that was measured, in the unit of the margin: the bound is exact for a batch
+    /// whose error is the margin.
+    ///
+    /// # Errors
+    /// If the samples do not determine the cost.
+    pub fn error(&self, shape: &BatchShape, measured: f64) -> Result<f64, NotIdentifiable> {
+        let (expected, deviation) = self.expect(shape)?;
+        Ok((measured - expected) / deviation)
+    }
+
+    /// The expected cost, and the unit of its error.
+    fn expect(&self, shape: &BatchShape) -> Result<(f64, f64), NotIdentifiable> {
         let features = shape.features(self.rule);
         if !self.design.determines(&features) {
             return Err(NotIdentifiable);
@@ -226,8 +273,12 @@ impl CostModel {
         let expected = dot(&features, &self.coefficients.map(|coefficient| coefficient.value));
         let scale = expected.max(self.floor);
         let leverage = self.design.leverage(&features.map(|feature| feature / scale));
-        let bound = expected + self.margin * scale * (1.0 + leverage).sqrt();
-        Ok(Prediction { expected, bound })
+        Ok((expected, scale * (1.0 + leverage).sqrt()))
+    }
+
+    /// How the weights of the items of a batch add up.
+    pub fn rule(&self) -> WeightRule {
+        self.rule
     }
 
     /// The coefficients `c0` to `c3`.
@@ -294,6 +345,11 @@ impl Design {
                     .sum()
             })
         });
+        Self::of_normal(norms, normal)
+    }
+
+    /// The design with these norms of the columns, and these normal equations of the scaled columns.
+    fn of_normal(norms: Vector, normal: Matrix) -> Self {
         let eigen = eigen(&normal);
         let greatest = eigen.iter().map(|(value, _)| *value).fold(0.0, f64::max);
         let (determined, null): (Vec<_>, Vec<_>) = eigen

@@ -276,3 +276,56 @@ fn samples_that_cannot_be_fitted_are_rejected() {
         Some(FitError::Invalid(_))
     ));
 }
+
+proptest! {
+    #[test]
+    fn a_model_that_was_written_and_read_is_equal_to_the_original(
+        coefficients in prop::array::uniform4(0.0..1e9),
+        noise in 0.0..0.3,
+        is_padded in any::<bool>(),
+        cells in 5..42_usize,
+    ) {
+        let rule = if is_padded { WeightRule::Padded } else { WeightRule::Sum };
+        let truth = Truth { rule, coefficients, noise };
+        let shapes: Vec<BatchShape> = grid(rule).into_iter().take(cells).collect();
+        let model = CostModel::fit(rule, &truth.measure(&shapes, 1)).expect("samples are valid");
+        let costs = TaskCosts { memory: Some(model), time: None };
+        let written = serde_json::to_string(&costs).expect("a model can be written");
+        prop_assert_eq!(serde_json::from_str::<TaskCosts>(&written).expect("it can be read"), costs);
+    }
+}
+
+#[test]
+fn an_invalid_value_of_a_written_model_is_named() {
+    let model = CostModel::fit(
+        WeightRule::Padded,
+        &memory().measure(&grid(WeightRule::Padded), 1),
+    );
+    let mut written =
+        serde_json::to_value(model.expect("samples are valid")).expect("a model can be written");
+    written["margin"] = (-0.5).into();
+    let error = serde_json::from_value::<CostModel>(written).expect_err("a margin is not negative");
+    assert_eq!(
+        error.to_string(),
+        "invalid `margin` of a cost model: found -0.5, expected a finite number of at least 0"
+    );
+}
+
+#[test]
+fn the_bound_is_exact_for_a_batch_whose_error_is_the_margin() {
+    let mut truth = memory();
+    truth.noise = 0.1;
+    let model =
+        CostModel::fit(WeightRule::Padded, &truth.measure(&grid(truth.rule), 1)).expect("samples are valid");
+    for shape in [uniform(1, 1), uniform(16, 128), uniform(500, 3)] {
+        let bound = model.predict(&shape).expect("the model is determined").bound;
+        let error = model.error(&shape, bound).expect("the model is determined");
+        assert!(
+            (error - model.margin()).abs() < 1e-9,
+            "{error} {}",
+            model.margin()
+        );
+        let wider = model.predict_with_margin(&shape, 2.0 * model.margin());
+        assert!(wider.expect("the model is determined").bound > bound);
+    }
+}
