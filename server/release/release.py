@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Build everything that a release consists of: a Python wheel, a Debian package, a tarball, an SBOM, debug information and
+checksums.
+
+    server/release/release.py                       build with zig for glibc 2.28 and later, into target/dist
+    server/release/release.py --target aarch64-unknown-linux-gnu
+    server/release/release.py --from target/release pack what was built before, quickly and without an SBOM
+
+Requires Python 3.11 with `venv`, Rust, binutils and dpkg. The tools that it uses otherwise, at pinned versions, are installed into
+target/release-tools from PyPI and crates.io; building and packing download nothing else. Two runs on the same commit produce
+the same bytes.
+"""
+
+import argparse
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import deb
+import elf
+import payload
+import tarball
+import tools
+import wheel
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+HOST = f"{os.uname().machine}-unknown-linux-gnu"
+# The target triples of a release; the toolchain must have their standard library.
+TARGETS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu")
+# The oldest glibc that a release runs on: Debian 10, Ubuntu 20.04, RHEL 8.
+GLIBC = (2, 28)
+MAX_WHEEL_BYTES = 20_000_000
+
+
+def version():
+    return tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+
+
+def reproducible(environment):
+    """Return an environment in which neither the time nor the place of a build affects its result."""
+    commit_time = subprocess.check_output(["git", "log", "-1", "--format=%ct"], cwd=ROOT, text=True).strip()
+    sysroot = subprocess.check_output(["rustc", "--print", "sysroot"], text=True).strip()
+    cargo_home = os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo"))
+    places = {str(ROOT): "/inference-server", cargo_home: "/cargo", sysroot: "/rust"}
+    remapped = "\x1f".join(f"--remap-path-prefix={place}={name}" for place, name in places.items())
+    return environment | {
+        "CARGO_ENCODED_RUSTFLAGS": remapped,
+        "CARGO_INCREMENTAL": "0",
+        "SOURCE_DATE_EPOCH": environment.get("SOURCE_DATE_EPOCH", commit_time),
+        "TZ": "UTC",
+    }
+
+
+def build(target, environment):
+    """Build the release for the target, and return the directory of the executable and the plugins."""
+    command = ["cargo", "zigbuild", "--locked", "--release", "--target", f"{target}.{GLIBC[0]}.{GLIBC[1]}"]
+    for package in payload.PACKAGES:
+        command += ["--package", package]
+    # Debug information is split off after the build.
+    profile = {"CARGO_PROFILE_RELEASE_STRIP": "none", "CARGO_PROFILE_RELEASE_DEBUG": "line-tables-only"}
+    subprocess.run(command, cwd=ROOT, env=environment | profile, check=True)
+    return target_directory() / target / "release"
+
+
+def target_directory():
+    return pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute()
+
+
+def checksums(directory):
+    lines = []
+    for file in sorted(directory.iterdir()):
+        if file.is_file() and file.name != "SHA256SUMS":
+            lines.append(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n")
+    (directory / "SHA256SUMS").write_text("".join(lines))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--target", choices=TARGETS, default=HOST)
+    parser.add_argument("--from", dest="built", type=pathlib.Path, help="directory of an existing build")
+    parser.add_argument("--out", type=pathlib.Path, default=target_directory() / "dist")
+    given = parser.parse_args()
+    out = given.out.absolute()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+
+    environment = reproducible(tools.environment(os.environ, cross=given.built is None))
+    built = given.built.absolute() if given.built else build(given.target, environment)
+    stage = out / "stage"
+    files = payload.stage(built, stage, environment)
+    debug = out / "debug"
+    for file in files:
+        elf.split_debug_information(file, debug / f"{file.name}.debug")
+    newest, symbol = elf.newest_glibc(files)
+    elf.check_dependencies(files)
+    print(f"the newest symbol of glibc is {symbol}, of version {elf.show(newest)}")
+    if given.built is None and newest > GLIBC:
+        sys.exit(f"{symbol} requires glibc {elf.show(newest)}, expected at most {elf.show(GLIBC)}")
+
+    machine = given.target.split("-")[0]
+    # Files that are only installed once need not be small.
+    fast = given.built is not None
+    made = [
+        wheel.pack(stage, out, version(), max(newest, GLIBC), machine, fast, environment),
+        tarball.pack(stage, out / f"inference-server-{version()}-{machine}-linux.tar.xz", fast, environment),
+        deb.pack(stage, out, version(), elf.show(max(newest, GLIBC)), machine, fast, environment),
+    ]
+    if given.built is None:
+        made.append(tarball.pack(debug, out / f"inference-server-{version()}-{machine}-debug.tar.xz", fast, environment))
+        made += tools.bill_of_materials(out, payload.PACKAGES, given.target, environment)
+    made.append(pathlib.Path(shutil.copy(ROOT / "config/deploy/Dockerfile", out)))
+    for directory in [stage, debug]:
+        shutil.rmtree(directory)
+    checksums(out)
+    for file in made:
+        print(f"{file.stat().st_size / 1e6:8.1f} MB  {file}")
+    if given.built is None and made[0].stat().st_size > MAX_WHEEL_BYTES:
+        sys.exit(f"the wheel has {made[0].stat().st_size} bytes, expected at most {MAX_WHEEL_BYTES}")
+
+
+if __name__ == "__main__":
+    main()
