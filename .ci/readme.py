@@ -8,6 +8,7 @@ Every shell block of a page must have a comment on the line before it that says 
     <!-- ci: request -->               is sent to that server; the next block marked `answer` is the expected reply
     <!-- ci: run -->                   is run before the following blocks; `run, online` needs the network
     <!-- ci: test -->                  is run by continuous integration as a separate step
+    <!-- ci: install NAME -->          is run by server/release/clean_systems.py
     <!-- ci: not run: REASON -->       is not run
     <!-- ci: excerpt: FILE -->         is not run; the block, in any language, is an excerpt of that file
 
