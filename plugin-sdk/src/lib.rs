@@ -75,7 +75,7 @@ pub mod prelude {
     pub use serde_json::json;
 }
 
-/// Used only by the expansions of [`export_model!`] and [`export_front!`].
+/// Used only by the expansions of [`export_model!`] and `export_front!`.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::entry::Package;

@@ -7,7 +7,7 @@ checksums.
     server/release/release.py --from target/release pack what was built before, quickly and without an SBOM
 
 Requires Python 3.11 with `venv`, Rust, binutils and dpkg. The tools that it uses otherwise, at pinned versions, are installed into
-target/release-tools from PyPI and crates.io; building and packing download nothing else. Two runs on the same commit produce
+target/release-tools from PyPI. Cargo downloads the crates; nothing else is downloaded. Two runs on the same commit produce
 the same bytes.
 """
 
@@ -62,12 +62,9 @@ def build(target, environment):
         command += ["--package", package]
     # Debug information is split off after the build.
     profile = {"CARGO_PROFILE_RELEASE_STRIP": "none", "CARGO_PROFILE_RELEASE_DEBUG": "line-tables-only"}
-    subprocess.run(command, cwd=ROOT, env=environment | profile, check=True)
-    return target_directory() / target / "release"
-
-
-def target_directory():
-    return pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute()
+    path = {"PATH": f"{tools.install()}:{environment['PATH']}"}
+    subprocess.run(command, cwd=ROOT, env=environment | profile | path, check=True)
+    return tools.target_directory() / target / "release"
 
 
 def checksums(directory):
@@ -82,13 +79,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", choices=TARGETS, default=HOST)
     parser.add_argument("--from", dest="built", type=pathlib.Path, help="directory of an existing build")
-    parser.add_argument("--out", type=pathlib.Path, default=target_directory() / "dist")
+    parser.add_argument("--out", type=pathlib.Path, default=tools.target_directory() / "dist")
     given = parser.parse_args()
     out = given.out.absolute()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
 
-    environment = reproducible(tools.environment(os.environ, cross=given.built is None))
+    environment = reproducible(dict(os.environ))
     built = given.built.absolute() if given.built else build(given.target, environment)
     stage = out / "stage"
     files = payload.stage(built, stage, environment)
@@ -111,7 +108,7 @@ def main():
     ]
     if given.built is None:
         made.append(tarball.pack(debug, out / f"inference-server-{version()}-{machine}-debug.tar.xz", fast, environment))
-        made += tools.bill_of_materials(out, payload.PACKAGES, given.target, environment)
+        made += tools.bills_of_materials(out, payload.PACKAGES, given.target, environment)
     made.append(pathlib.Path(shutil.copy(ROOT / "config/deploy/Dockerfile", out)))
     for directory in [stage, debug]:
         shutil.rmtree(directory)
