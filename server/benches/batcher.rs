@@ -139,7 +139,7 @@ impl Load {
                 self.batcher.complete(token, outcome);
                 Some(items)
             }
-            Next::WaitUntil(_) | Next::Idle => None,
+            Next::WaitUntil(_) | Next::WaitForMemory | Next::Idle => None,
         }
     }
 }

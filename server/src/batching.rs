@@ -102,6 +102,8 @@ pub enum DispatchReason {
     Full,
     /// No further item fits into `max_batch_weight`.
     Weight,
+    /// No further item fits into the memory budget.
+    Memory,
     /// The batch has as many items as its policy wants in one batch.
     Enough,
     /// The first item has waited for `max_delay`, under the policy `fixed`.
@@ -120,9 +122,10 @@ pub enum DispatchReason {
 
 impl DispatchReason {
     /// All reasons.
-    pub const ALL: [DispatchReason; 9] = [
+    pub const ALL: [DispatchReason; 10] = [
         DispatchReason::Full,
         DispatchReason::Weight,
+        DispatchReason::Memory,
         DispatchReason::Enough,
         DispatchReason::Delay,
         DispatchReason::Returns,
@@ -137,6 +140,7 @@ impl DispatchReason {
         match self {
             DispatchReason::Full => "full",
             DispatchReason::Weight => "weight",
+            DispatchReason::Memory => "memory",
             DispatchReason::Enough => "enough",
             DispatchReason::Delay => "delay",
             DispatchReason::Returns => "returns",

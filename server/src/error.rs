@@ -15,6 +15,17 @@ pub enum ItemError {
     /// The model ran out of memory, even with this item alone.
     #[error("out of memory: {0}")]
     OutOfMemory(String),
+    /// The item alone is predicted to need more memory than the batches of its model may use.
+    #[error(
+        "the item needs {:.1} MiB of memory, more than the memory budget of {:.1} MiB: send a smaller item, or raise `memory_budget`",
+        mebibytes(*.predicted), mebibytes(*.budget)
+    )]
+    TooHeavy {
+        /// Predicted bound in bytes.
+        predicted: u64,
+        /// Maximum in bytes.
+        budget: u64,
+    },
     /// The model does not support something that the request asks for.
     #[error("{0}")]
     Unsupported(String),
@@ -46,8 +57,15 @@ pub enum ItemError {
 impl ItemError {
     /// Whether the input is at fault, rather than the model or the server.
     pub fn is_of_input(&self) -> bool {
-        matches!(self, Self::Invalid(_) | Self::Unsupported(_))
+        matches!(
+            self,
+            Self::Invalid(_) | Self::Unsupported(_) | Self::TooHeavy { .. }
+        )
     }
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 /// Stage of an item.

@@ -37,6 +37,14 @@ pub trait Model: Send + Sync {
         true
     }
 
+    /// Starts to measure the memory of batches, if the model can: see [`batch_memory`](Self::batch_memory).
+    fn measure_batch_memory(&self) {}
+
+    /// Maximum memory that the latest batch of `worker` added to an idle worker, in bytes. `None` if it was not measured.
+    fn batch_memory(&self, _worker: usize) -> Option<u64> {
+        None
+    }
+
     /// Whether the model can run a batch now.
     fn health(&self) -> Health {
         Health::Ready

@@ -143,7 +143,7 @@ impl Code {
     /// The code of a failed item.
     pub fn of_item(error: &ItemError) -> Self {
         match error {
-            ItemError::Invalid(_) => Self::InvalidInput,
+            ItemError::Invalid(_) | ItemError::TooHeavy { .. } => Self::InvalidInput,
             ItemError::Unsupported(_) => Self::Unsupported,
             ItemError::Expired { .. } | ItemError::Infeasible { .. } => Self::DeadlineExceeded,
             ItemError::ShuttingDown | ItemError::Unavailable(_) => Self::Unavailable,

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::fill::{Draft, fill};
+use super::fill::{Constraints, Draft, fill};
 use super::lane::CLASSES;
 use super::policy::{Decision, Limit, View};
 use super::queue::Head;
@@ -42,10 +42,22 @@ pub(super) struct Candidate {
     pub(super) head: Head,
 }
 
+/// A batch that would run if it fitted into memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blocked {
+    task: usize,
+    group: u64,
+    reason: DispatchReason,
+}
+
 impl<T> Batcher<T> {
     /// Considers the candidates in order; `None` if items turned out to be infeasible and the order is different without
     /// them.
-    pub(super) fn first_to_run(&mut self, now: Instant) -> Option<Next<T>> {
+    pub(super) fn first_to_run(
+        &mut self,
+        now: Instant,
+        reserve: &mut dyn FnMut(u64) -> bool,
+    ) -> Option<Next<T>> {
         let Some(order) = self.order() else {
             return Some(Next::Idle);
         };
@@ -64,6 +76,15 @@ impl<T> Batcher<T> {
             }
             match decision {
                 Decision::Run(reason) => {
+                    let memory = self.tasks[candidate.task].memory.as_ref();
+                    if !reserve(memory.map_or(0, |memory| memory.reservation(draft.shape()))) {
+                        self.blocked = Some(Blocked {
+                            task: candidate.task,
+                            group: candidate.head.group,
+                            reason,
+                        });
+                        return Some(Next::WaitForMemory);
+                    }
                     self.overtake_open_batches();
                     return Some(Next::Run(self.run(candidate, &draft, reason)));
                 }
@@ -137,6 +158,8 @@ impl<T> Batcher<T> {
         let Task {
             limits,
             policy,
+            memory,
+            time,
             running,
             overtaken,
             ..
@@ -144,9 +167,14 @@ impl<T> Batcher<T> {
         let waiting = self.queue.lane(task, group).len();
         let batch_limit = policy.batch_limit(waiting, limits.max_size, self.workers);
         let narrowed = limits.narrowed(batch_limit);
+        let constraints = Constraints {
+            limits: narrowed,
+            memory: memory.as_ref(),
+            time: time.as_ref(),
+        };
         let lane = self.queue.lane_mut(task, group);
-        let mut draft = fill(lane, candidate.class, candidate.head, &narrowed);
-        let reached = match draft.reached(&narrowed, waiting) {
+        let mut draft = fill(lane, candidate.class, candidate.head, &constraints);
+        let reached = match draft.reached(&constraints, waiting) {
             Some(Limit::Size) if narrowed.max_size < limits.max_size => Some(Limit::Policy),
             reached => reached,
         };
@@ -162,7 +190,13 @@ impl<T> Batcher<T> {
             if !lane.line(candidate.class).contains_key(&candidate.head.place) {
                 return None;
             }
-            draft = fill(lane, candidate.class, candidate.head, &narrowed);
+            draft = fill(lane, candidate.class, candidate.head, &constraints);
+        }
+        if let Some(blocked) = self
+            .blocked
+            .filter(|blocked| (blocked.task, blocked.group) == (task, group))
+        {
+            return Some((draft, Decision::Run(blocked.reason)));
         }
         let view = View {
             now,
@@ -200,13 +234,20 @@ impl<T> Batcher<T> {
         } else {
             0
         };
-        let cost = draft.cost(self.tasks[task].limits.rule);
+        let Task { limits, memory, .. } = &self.tasks[task];
+        let (cost, memory) = (draft.cost(limits.rule), memory.as_ref());
         Batch {
             task,
             items,
             reason,
             cost,
-            token: BatchToken { task, size, cost },
+            token: BatchToken {
+                task,
+                size,
+                cost,
+                memory: memory.map_or(0, |memory| memory.reservation(draft.shape())),
+                predicted_memory: memory.and_then(|memory| memory.bound(draft.shape())),
+            },
         }
     }
 }

@@ -7,14 +7,20 @@
 use std::cmp::Reverse;
 use std::time::Instant;
 
+use super::cost_model::{BatchShape, CostModel};
+use super::efficient_fill::{BatchTime, most_efficient};
 use super::extremes::earlier;
 use super::lane::{CLASSES, Entry, Lane, Line, Position};
+use super::memory_budget::TaskMemory;
 use super::policy::Limit;
 use super::queue::Head;
 use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
 
 /// Minimum number of items of a class that are considered.
 const MIN_WINDOW: usize = 64;
+
+/// The same if the time of batches is calibrated, so that the most efficient items are worth searching for.
+const MIN_EFFICIENT_WINDOW: usize = 256;
 
 /// The window of a class is larger by this factor than the number of its items that fit in order of age.
 const WINDOW_PER_FITTING: usize = 4;
@@ -49,32 +55,70 @@ impl Limits {
     }
 }
 
-/// Size and weights of the items of a batch.
+/// What a batch must satisfy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Constraints<'a> {
+    pub(super) limits: Limits,
+    /// The predicted memory, if it is known.
+    pub(super) memory: Option<&'a TaskMemory>,
+    /// The calibrated time, if it is known.
+    pub(super) time: Option<&'a CostModel>,
+}
+
+impl Constraints<'_> {
+    pub(super) fn is_memory_limited(&self) -> bool {
+        self.memory.is_some_and(TaskMemory::is_limited)
+    }
+
+    pub(super) fn admits_memory(&self, load: &Load) -> bool {
+        self.memory.is_none_or(|memory| memory.admits(&load.shape))
+    }
+
+    fn admits(&self, load: &Load) -> bool {
+        load.is_within(&self.limits) && self.admits_memory(load)
+    }
+
+    /// The limit that prevents even the lightest item from joining.
+    fn exhausted(&self, load: &Load) -> Option<Limit> {
+        if load.size() >= self.limits.max_size {
+            Some(Limit::Size)
+        } else if load.room(&self.limits, 0) == 0 {
+            Some(Limit::Weight)
+        } else {
+            (!self.admits_memory(&load.with(1))).then_some(Limit::Memory)
+        }
+    }
+}
+
+/// The items of a batch together.
 #[derive(Clone, Copy, Debug, Default)]
-struct Load {
-    size: usize,
-    heaviest: u64,
-    sum: u64,
+pub(super) struct Load {
+    shape: BatchShape,
 }
 
 impl Load {
-    fn with(self, weight: u64) -> Self {
-        Load {
-            size: self.size + 1,
-            heaviest: self.heaviest.max(weight),
-            sum: self.sum.saturating_add(weight),
-        }
+    fn with(mut self, weight: u64) -> Self {
+        self.shape.add(weight);
+        self
+    }
+
+    pub(super) fn heaviest(&self) -> u64 {
+        self.shape.heaviest
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.shape.items as usize
     }
 
     fn cost(&self, rule: WeightRule) -> u64 {
         match rule {
-            WeightRule::Padded => self.heaviest.saturating_mul(self.size as u64),
-            WeightRule::Sum => self.sum,
+            WeightRule::Padded => self.shape.heaviest.saturating_mul(self.shape.items),
+            WeightRule::Sum => self.shape.sum,
         }
     }
 
     fn is_within(&self, limits: &Limits) -> bool {
-        self.size <= limits.max_size
+        self.size() <= limits.max_size
             && limits
                 .max_weight
                 .is_none_or(|max_weight| self.cost(limits.rule) <= max_weight)
@@ -82,22 +126,24 @@ impl Load {
 
     /// The padding if every item is padded to the heaviest one.
     fn padding(&self) -> u64 {
-        self.cost(WeightRule::Padded).saturating_sub(self.sum)
+        self.cost(WeightRule::Padded).saturating_sub(self.shape.sum)
     }
 
     /// Maximum number of items that can join if the heaviest of them weighs at most `weight`. For summed weights, only
     /// whether it is zero has a meaning.
-    fn room(&self, limits: &Limits, weight: u64) -> usize {
-        let by_size = limits.max_size.saturating_sub(self.size);
+    pub(super) fn room(&self, limits: &Limits, weight: u64) -> usize {
+        let by_size = limits.max_size.saturating_sub(self.size());
         let Some(max_weight) = limits.max_weight else {
             return by_size;
         };
         let by_weight = match limits.rule {
-            WeightRule::Padded => max_weight.checked_div(self.heaviest.max(weight)).map(|fit| {
-                let fit = usize::try_from(fit).unwrap_or(usize::MAX);
-                fit.saturating_sub(self.size)
-            }),
-            WeightRule::Sum => (self.sum >= max_weight).then_some(0),
+            WeightRule::Padded => max_weight
+                .checked_div(self.shape.heaviest.max(weight))
+                .map(|fit| {
+                    let fit = usize::try_from(fit).unwrap_or(usize::MAX);
+                    fit.saturating_sub(self.size())
+                }),
+            WeightRule::Sum => (self.shape.sum >= max_weight).then_some(0),
         };
         by_weight.map_or(by_size, |by_weight| by_size.min(by_weight))
     }
@@ -120,11 +166,17 @@ pub(super) struct Draft {
     pub(super) oldest_ready: Instant,
     pub(super) earliest_deadline: Option<Instant>,
     load: Load,
+    /// Why the batch has fewer items than `max_size` and the maximum weight permit.
+    restraint: Option<Limit>,
 }
 
 impl Draft {
     pub(super) fn size(&self) -> usize {
-        self.load.size
+        self.load.size()
+    }
+
+    pub(super) fn shape(&self) -> &BatchShape {
+        &self.load.shape
     }
 
     /// The cost of the batch by `rule`.
@@ -133,30 +185,29 @@ impl Draft {
     }
 
     /// The limit that prevents the other waiting items, or items that may arrive, from joining this batch.
-    pub(super) fn reached(&self, limits: &Limits, waiting: usize) -> Option<Limit> {
-        if self.size() >= limits.max_size {
-            Some(Limit::Size)
-        } else if waiting > self.size() || self.load.room(limits, 0) == 0 {
-            Some(Limit::Weight)
-        } else {
-            None
+    pub(super) fn reached(&self, constraints: &Constraints<'_>, waiting: usize) -> Option<Limit> {
+        match constraints.exhausted(&self.load) {
+            Some(Limit::Size) => Some(Limit::Size),
+            _ if self.restraint.is_some() => self.restraint,
+            exhausted => exhausted.or_else(|| (waiting > self.size()).then_some(Limit::Weight)),
         }
     }
 }
 
-/// The cost of a batch of items with these weights.
-pub(super) fn cost(weights: impl Iterator<Item = u64>, rule: WeightRule) -> u64 {
-    weights.fold(Load::default(), Load::with).cost(rule)
+/// The cost of a batch of this shape.
+pub(super) fn cost(shape: &BatchShape, rule: WeightRule) -> u64 {
+    Load { shape: *shape }.cost(rule)
 }
 
 /// Chooses the batch that `lead`, the oldest item of `class` in `lane`, leads.
-pub(super) fn fill(lane: &mut Lane, class: Priority, lead: Head, limits: &Limits) -> Draft {
-    whole(lane, limits).unwrap_or_else(|| choose(lane, class, lead, limits))
+pub(super) fn fill(lane: &mut Lane, class: Priority, lead: Head, constraints: &Constraints<'_>) -> Draft {
+    whole(lane, constraints).unwrap_or_else(|| choose(lane, class, lead, constraints))
 }
 
 /// All items of the lane, if they fit. Every batch that stays open is of this kind, so this neither reads the items nor
 /// allocates.
-fn whole(lane: &mut Lane, limits: &Limits) -> Option<Draft> {
+fn whole(lane: &mut Lane, constraints: &Constraints<'_>) -> Option<Draft> {
+    let limits = &constraints.limits;
     // A padded batch costs at least the sum of its weights as well.
     let is_too_heavy = limits
         .max_weight
@@ -167,34 +218,47 @@ fn whole(lane: &mut Lane, limits: &Limits) -> Option<Draft> {
     }
     let totals = lane.totals();
     let load = Load {
-        size: totals.size,
-        heaviest: totals.extremes.heaviest,
-        sum: totals.sum,
+        shape: BatchShape {
+            items: totals.size as u64,
+            heaviest: totals.extremes.heaviest,
+            sum: totals.sum,
+            sum_of_squares: totals.sum_of_squares as f64,
+        },
     };
-    load.is_within(limits).then_some(Draft {
+    constraints.admits(&load).then_some(Draft {
         members: Members::All,
         oldest_arrival: totals.oldest_arrival?,
         oldest_ready: totals.extremes.oldest_ready?,
         earliest_deadline: totals.extremes.earliest_deadline,
         load,
+        restraint: None,
     })
 }
 
 /// The best choice if not all items of the lane fit.
-fn choose(lane: &Lane, class: Priority, lead: Head, limits: &Limits) -> Draft {
+fn choose(lane: &Lane, class: Priority, lead: Head, constraints: &Constraints<'_>) -> Draft {
     let mut chosen: Vec<(Priority, Position, Entry)> = Vec::new();
     let mut load = Load::default();
+    let mut restraint = None;
+    let time = BatchTime::new(constraints.time, constraints.limits);
+    let worth = |weight| time.as_ref().and_then(|time| time.value(weight)).unwrap_or(0.0);
+    let mut value = 0.0;
     if let Some(entry) = lane.line(class).get(&lead.place) {
         chosen.push((class, lead.place, *entry));
         load = load.with(entry.weight);
+        value += worth(entry.weight);
     }
     for class in std::iter::once(class).chain(CLASSES.into_iter().filter(|other| *other != class)) {
-        if load.room(limits, 0) == 0 {
+        if let Some(limit) = constraints.exhausted(&load) {
+            restraint = restraint.or((limit == Limit::Memory).then_some(limit));
             break;
         }
-        for (place, entry) in choose_of_class(lane.line(class), lead, load, limits) {
+        let of_class = choose_of_class(lane.line(class), lead, (load, value), constraints, time.as_ref());
+        restraint = restraint.or(of_class.restraint);
+        for (place, entry) in of_class.items {
             chosen.push((class, place, entry));
             load = load.with(entry.weight);
+            value += worth(entry.weight);
         }
     }
     let arrived = chosen.iter().map(|(_, place, _)| place.arrived);
@@ -211,36 +275,75 @@ fn choose(lane: &Lane, class: Priority, lead: Head, limits: &Limits) -> Draft {
                 .collect(),
         ),
         load,
+        restraint,
     }
 }
 
-/// Chooses the items of one class that join a batch with this `load`.
+/// The items of one class that join a batch.
+struct OfClass {
+    items: Vec<(Position, Entry)>,
+    /// Why they are fewer than `max_size` and the maximum weight permit.
+    restraint: Option<Limit>,
+}
+
+/// Chooses the items of one class that join a batch with this `load`, which is worth `value`.
 ///
 /// The line is searched in order of age. The depth depends on how many items fit if they are simply taken in that order, so
 /// that the search stays proportional to the batch. It ends early if no choice can be better.
-fn choose_of_class(line: &Line, lead: Head, load: Load, limits: &Limits) -> Vec<(Position, Entry)> {
+fn choose_of_class(
+    line: &Line,
+    lead: Head,
+    (load, value): (Load, f64),
+    constraints: &Constraints<'_>,
+    time: Option<&BatchTime<'_>>,
+) -> OfClass {
+    let limits = &constraints.limits;
     let mut window = Vec::new();
     let mut fitting = Vec::new();
     let mut filled = load;
+    let mut restraint = None;
+    let min_window = if time.is_some() {
+        MIN_EFFICIENT_WINDOW
+    } else {
+        MIN_WINDOW
+    };
     for (place, entry) in line.iter().filter(|(place, _)| **place != lead.place) {
         let is_best = limits.rule == WeightRule::Sum || filled.padding() == 0;
-        if is_best && filled.room(limits, 0) == 0 {
-            return fitting;
+        if is_best && let Some(limit) = constraints.exhausted(&filled) {
+            return OfClass {
+                items: fitting,
+                restraint: restraint.or((limit == Limit::Memory).then_some(limit)),
+            };
         }
-        if window.len() >= MIN_WINDOW.max(WINDOW_PER_FITTING * fitting.len()) {
+        if window.len() >= min_window.max(WINDOW_PER_FITTING * fitting.len()) {
             break;
         }
         window.push((*place, *entry));
         let with = filled.with(entry.weight);
-        if with.is_within(limits) {
+        if !with.is_within(limits) {
+            continue;
+        }
+        if constraints.admits_memory(&with) {
             filled = with;
             fitting.push((*place, *entry));
+        } else {
+            restraint = Some(Limit::Memory);
         }
     }
     if limits.rule == WeightRule::Sum || fitting.len() == window.len() {
-        fitting
-    } else {
-        least_padded(load, &window, limits)
+        return OfClass {
+            items: fitting,
+            restraint,
+        };
+    }
+    if let Some(items) = time.and_then(|time| most_efficient(load, value, &window, constraints, time)) {
+        // The batch is as large as it should be, unless memory restrains it.
+        let restraint = restraint.or((items.len() < fitting.len()).then_some(Limit::Policy));
+        return OfClass { items, restraint };
+    }
+    OfClass {
+        items: least_padded(load, &window, constraints),
+        restraint,
     }
 }
 
@@ -248,8 +351,13 @@ fn choose_of_class(line: &Line, lead: Head, load: Load, limits: &Limits) -> Vec<
 ///
 /// For a given heaviest weight of the batch, the best choice is the heaviest items up to that weight, because they are
 /// padded least. In order of weight, the candidates are therefore ranges, one for each item at the end, and prefix sums
-/// evaluate each of them in constant time.
-fn least_padded(load: Load, window: &[(Position, Entry)], limits: &Limits) -> Vec<(Position, Entry)> {
+/// evaluate each of them in constant time. From one candidate to the next, the number of items that fit grows by at most
+/// one, so that all of them together are found in linear time.
+fn least_padded(
+    load: Load,
+    window: &[(Position, Entry)],
+    constraints: &Constraints<'_>,
+) -> Vec<(Position, Entry)> {
     // Among equal weights the youngest come first, so that a range that contains only some of them contains the oldest.
     let mut by_weight: Vec<(u64, Reverse<usize>)> = window
         .iter()
@@ -258,23 +366,28 @@ fn least_padded(load: Load, window: &[(Position, Entry)], limits: &Limits) -> Ve
         .collect();
     by_weight.sort_unstable();
 
-    // Sums over the first n items, by n: of their weights, and of their positions in the queue.
     let mut sums = Vec::with_capacity(by_weight.len() + 1);
-    sums.push((0_u128, 0_usize));
+    sums.push(PrefixSums::default());
     for &(weight, Reverse(age)) in &by_weight {
-        let (weights, ages) = sums[sums.len() - 1];
-        sums.push((weights + u128::from(weight), ages + age));
+        sums.push(sums[sums.len() - 1].with(weight, age));
     }
 
     let mut best = None;
+    let mut count = 0;
     for end in 1..=by_weight.len() {
-        let heaviest = load.heaviest.max(by_weight[end - 1].0);
-        let count = load.room(limits, heaviest).min(end);
+        let heaviest = load.shape.heaviest.max(by_weight[end - 1].0);
+        let with = |count: usize| sums[end].since(&sums[end - count], count, heaviest, &load);
+        count = (count + 1).min(load.room(&constraints.limits, heaviest));
+        while count > 0 && !constraints.admits_memory(&with(count)) {
+            count -= 1;
+        }
         let start = end - count;
-        let size = (load.size + count) as u128;
-        let weights = sums[end].0 - sums[start].0 + u128::from(load.sum);
-        let padding = (size * u128::from(heaviest)).saturating_sub(weights);
-        let score = (count, Reverse(padding), Reverse(sums[end].1 - sums[start].1));
+        let padding = with(count).padding();
+        let score = (
+            count,
+            Reverse(padding),
+            Reverse(sums[end].ages - sums[start].ages),
+        );
         if best.as_ref().is_none_or(|(best_score, _)| score > *best_score) {
             best = Some((score, start..end));
         }
@@ -284,4 +397,41 @@ fn least_padded(load: Load, window: &[(Position, Entry)], limits: &Limits) -> Ve
         .iter()
         .map(|(_, Reverse(age))| window[*age])
         .collect()
+}
+
+/// Sums over the first items in order of weight.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PrefixSums {
+    weights: u64,
+    squares: u128,
+    /// Of their positions in the queue.
+    ages: usize,
+}
+
+impl PrefixSums {
+    pub(super) fn with(self, weight: u64, age: usize) -> Self {
+        Self {
+            weights: self.weights + weight,
+            squares: self.squares + square(weight),
+            ages: self.ages + age,
+        }
+    }
+
+    /// The batch of `load` and the `count` items between `start` and this, the heaviest of which weighs `heaviest`.
+    pub(super) fn since(&self, start: &Self, count: usize, heaviest: u64, load: &Load) -> Load {
+        let shape = &load.shape;
+        Load {
+            shape: BatchShape {
+                items: shape.items + count as u64,
+                heaviest: if count > 0 { heaviest } else { shape.heaviest },
+                sum: shape.sum.saturating_add(self.weights - start.weights),
+                sum_of_squares: shape.sum_of_squares + (self.squares - start.squares) as f64,
+            },
+        }
+    }
+}
+
+/// Does not overflow: weights are bounded by [`MAX_WEIGHT`](crate::batching::MAX_WEIGHT).
+pub(super) fn square(weight: u64) -> u128 {
+    u128::from(weight) * u128::from(weight)
 }

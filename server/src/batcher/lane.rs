@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::extremes::{Extremes, Slot, Tournament};
+use super::fill::square;
 use super::{Item, ItemId};
 use crate::batching::{MAX_WEIGHT, Priority};
 
@@ -75,6 +76,7 @@ pub(super) type Line = BTreeMap<Position, Entry>;
 pub(super) struct Totals {
     pub(super) size: usize,
     pub(super) sum: u64,
+    pub(super) sum_of_squares: u128,
     pub(super) extremes: Extremes,
     pub(super) oldest_arrival: Option<Instant>,
 }
@@ -84,8 +86,9 @@ pub(super) struct Totals {
 pub(super) struct Lane {
     lines: [Line; CLASSES.len()],
     len: usize,
-    /// Does not overflow: weights are bounded by [`MAX_WEIGHT`].
+    /// These do not overflow: weights are bounded by [`MAX_WEIGHT`].
     sum: u128,
+    sum_of_squares: u128,
     /// Present since the totals of a large lane were needed, until they are not.
     tournament: Option<Tournament>,
 }
@@ -115,6 +118,7 @@ impl Lane {
         Totals {
             size: self.len,
             sum: self.sum(),
+            sum_of_squares: self.sum_of_squares,
             oldest_arrival: first.map(|place| place.arrived).min(),
             extremes: self.extremes(),
         }
@@ -151,6 +155,7 @@ impl Lane {
         }
         self.len += 1;
         self.sum += u128::from(entry.weight);
+        self.sum_of_squares += square(entry.weight);
         self.lines[item.priority as usize].insert(place, entry);
     }
 
@@ -160,6 +165,7 @@ impl Lane {
         };
         self.len -= 1;
         self.sum -= u128::from(entry.weight);
+        self.sum_of_squares -= square(entry.weight);
         if let Some(tournament) = &mut self.tournament {
             tournament.remove(entry.slot);
             if self.len < tournament.capacity() / SLOTS_PER_ITEM {
@@ -203,6 +209,7 @@ mod tests {
         Totals {
             size: items.len(),
             sum: items.iter().map(|item| item.weight).sum(),
+            sum_of_squares: items.iter().map(|item| square(item.weight)).sum(),
             extremes: Extremes {
                 heaviest: items.iter().map(|item| item.weight).max().unwrap_or(0),
                 oldest_ready: items.iter().map(|item| item.ready).min(),

@@ -20,9 +20,12 @@
 
 mod candidates;
 pub mod cost_model;
+mod efficient_fill;
 mod extremes;
 mod fill;
 mod lane;
+pub mod memory_budget;
+pub mod memory_ledger;
 mod memory_limit;
 pub mod policy;
 mod queue;
@@ -33,8 +36,11 @@ mod tests;
 use std::time::Instant;
 
 use crate::batching::{DispatchReason, Priority, TaskBatching};
+use candidates::Blocked;
+use cost_model::{BatchShape, CostModel, TaskCosts};
 use fill::Limits;
 use lane::CLASSES;
+use memory_budget::{MemoryDrift, MemoryLimits, TaskMemory};
 use policy::{Estimates, ServiceEstimate, TaskPolicy};
 use queue::Queue;
 
@@ -78,6 +84,8 @@ pub enum Next<T> {
     Run(Batch<T>),
     /// Waits: nothing changes before this instant, unless an item is pushed or cancelled, or the rules change.
     WaitUntil(Instant),
+    /// Waits for memory: the next batch does not fit beside those that run.
+    WaitForMemory,
     /// Waits for an item to be pushed: none is queued that may still run.
     Idle,
 }
@@ -108,6 +116,10 @@ pub struct BatchToken {
     /// Items that still count as running.
     size: usize,
     cost: u64,
+    /// Bytes that the batch holds of its memory budget.
+    memory: u64,
+    /// Bound of its memory in bytes, if it can be predicted.
+    predicted_memory: Option<u64>,
 }
 
 impl BatchToken {
@@ -124,6 +136,16 @@ impl BatchToken {
     /// Cost of the batch, by the task's weight rule.
     pub fn cost(&self) -> u64 {
         self.cost
+    }
+
+    /// Bytes that the batch holds of its memory budget while the token exists.
+    pub fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// Bound of its memory in bytes, if it can be predicted.
+    pub fn predicted_memory(&self) -> Option<u64> {
+        self.predicted_memory
     }
 
     fn consume(self) -> (usize, usize, u64) {
@@ -176,6 +198,10 @@ pub struct Completion {
 struct Task {
     limits: Limits,
     policy: TaskPolicy,
+    /// The predicted memory of its batches, if it was calibrated.
+    memory: Option<TaskMemory>,
+    /// The calibrated time of its batches.
+    time: Option<CostModel>,
     /// Items of batches whose tokens exist.
     running: usize,
     /// What arrived up to here was left open while another batch ran.
@@ -211,6 +237,8 @@ pub struct Batcher<T> {
     workers: usize,
     /// Batches whose tokens exist.
     running: usize,
+    /// The batch that waits for memory. Its policy has decided, and is not asked again.
+    blocked: Option<Blocked>,
 }
 
 impl<T> Batcher<T> {
@@ -219,6 +247,8 @@ impl<T> Batcher<T> {
         let task = |rules: &TaskBatching| Task {
             limits: Limits::of(rules),
             policy: TaskPolicy::new(rules.policy),
+            memory: None,
+            time: None,
             running: 0,
             overtaken: None,
             considered: [0; CLASSES.len()],
@@ -231,6 +261,7 @@ impl<T> Batcher<T> {
             worker_free_since: None,
             workers: 1,
             running: 0,
+            blocked: None,
         }
     }
 
@@ -238,6 +269,42 @@ impl<T> Batcher<T> {
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.workers = workers.max(1);
         self
+    }
+
+    /// Sets what batches cost, by task: memory is then predicted, and policies start with the calibrated time. Tasks
+    /// without an element are not calibrated.
+    pub fn with_costs(mut self, costs: Vec<TaskCosts>) -> Self {
+        for (task, TaskCosts { memory, time }) in self.tasks.iter_mut().zip(costs) {
+            task.memory = memory.map(TaskMemory::new);
+            if let Some(time) = &time {
+                task.policy.set_calibrated_time(time.clone());
+            }
+            task.time = time;
+        }
+        self
+    }
+
+    /// Limits the predicted memory of batches.
+    fn set_memory_limits(&mut self, limits: MemoryLimits) {
+        for memory in self.tasks.iter_mut().filter_map(|task| task.memory.as_mut()) {
+            memory.set_limits(limits);
+        }
+    }
+
+    /// Corrects the prediction of a task's memory by a batch that was measured. Returns a drift that is to be reported.
+    pub(super) fn memory_measured(
+        &mut self,
+        task: usize,
+        shape: &BatchShape,
+        bytes: u64,
+        now: Instant,
+    ) -> Option<MemoryDrift> {
+        self.tasks[task].memory.as_mut()?.measured(shape, bytes, now)
+    }
+
+    /// The predicted memory of the batches of a task, if it was calibrated.
+    pub fn memory(&self, task: usize) -> Option<&TaskMemory> {
+        self.tasks[task].memory.as_ref()
     }
 
     /// Goes on under other rules. What is queued stays queued, and what policies have learned stays learned.
@@ -289,12 +356,23 @@ impl<T> Batcher<T> {
     /// goes to one that can be answered in time. Such items stay held, and counted, until
     /// [`take_expired`](Self::take_expired) hands them back.
     pub fn poll(&mut self, now: Instant) -> Next<T> {
+        self.poll_within(now, &mut |_| true)
+    }
+
+    /// Like [`poll`](Self::poll), if memory is limited: `reserve` reserves the given number of bytes for the batch that is
+    /// about to run, or returns false. The batch is then not formed, and no other batch runs before it except those that
+    /// are considered before it.
+    pub fn poll_within(&mut self, now: Instant, reserve: &mut dyn FnMut(u64) -> bool) -> Next<T> {
         self.queue.set_expired_aside(now);
-        loop {
-            if let Some(next) = self.first_to_run(now) {
-                return next;
+        let next = loop {
+            if let Some(next) = self.first_to_run(now, reserve) {
+                break next;
             }
+        };
+        if !matches!(next, Next::WaitForMemory) {
+            self.blocked = None;
         }
+        next
     }
 
     /// Removes the items of a batch for which `keep` returns false, and returns them. They do not count as running any
@@ -310,9 +388,15 @@ impl<T> Batcher<T> {
         }
         let task = &mut self.tasks[batch.task];
         task.running -= removed.len();
-        batch.cost = fill::cost(batch.items.iter().map(|item| item.weight), task.limits.rule);
+        let shape = BatchShape::of(batch.items.iter().map(|item| item.weight));
+        batch.cost = fill::cost(&shape, task.limits.rule);
         batch.token.size = batch.items.len();
         batch.token.cost = batch.cost;
+        if let Some(memory) = &task.memory {
+            // The bound of fewer items is not always lower, but what is held suffices for them.
+            batch.token.memory = memory.reservation(&shape).min(batch.token.memory);
+            batch.token.predicted_memory = memory.bound(&shape);
+        }
         removed
     }
 

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 pub use super::memory_limit::Change as MemoryChange;
 
+use super::cost_model::{BatchShape, TaskCosts};
+use super::memory_budget::{MemoryDrift, MemoryLimits, Reservations, SharedBudget};
 use super::memory_limit::MemoryLimit;
 use super::{Batch, BatchOutcome, BatchToken, Batcher, Item, ItemId, Next};
 use crate::batching::{Policy, TaskBatching};
@@ -50,6 +52,19 @@ pub enum Message<T> {
     Cancelled(Range<u64>),
     /// Other rules apply, also to items that are queued.
     Reconfigured(Vec<TaskBatching>),
+    /// The batches of the model may use this much memory, in bytes.
+    MemoryBudget(Option<u64>),
+    /// Shared memory was released that this model waits for.
+    MemoryAvailable,
+    /// The memory of a batch was measured.
+    MemoryMeasured {
+        /// Index of its task.
+        task: usize,
+        /// Its items.
+        shape: BatchShape,
+        /// Bytes that it added to the memory of an idle worker.
+        bytes: u64,
+    },
     /// No more items will arrive. Those that are queued run without further waiting.
     Closed,
     /// No more batches start. Queued items are released.
@@ -96,6 +111,13 @@ pub enum Command<T> {
         /// The change.
         change: MemoryChange,
     },
+    /// Report that the measured memory of a task differs from the prediction.
+    MemoryDrift {
+        /// Index of the task.
+        task: usize,
+        /// The difference.
+        drift: MemoryDrift,
+    },
     /// Nothing to do until the next message, or until this instant.
     Wait(Option<Instant>),
     /// Nothing to do ever again.
@@ -125,6 +147,8 @@ pub struct Scheduler<T> {
     rules: Vec<TaskBatching>,
     /// By task.
     memory: Vec<MemoryLimit>,
+    reservations: Reservations,
+    workers: usize,
     /// Idle workers, and since when; the one that reported last is the last, and is used first.
     idle: Vec<(usize, Instant)>,
     commands: VecDeque<Command<T>>,
@@ -140,11 +164,27 @@ impl<T: Payload> Scheduler<T> {
             batcher: Batcher::new(rules.clone()).with_workers(workers),
             memory: rules.iter().map(|_| MemoryLimit::default()).collect(),
             rules,
+            reservations: Reservations::default(),
+            workers,
             idle: Vec::with_capacity(workers),
             commands: VecDeque::new(),
             is_closed: false,
             ended: None,
         }
+    }
+
+    /// Sets what the batches of each task cost, and the memory that they may use: `budget` in bytes by this model, and
+    /// `shared` with others.
+    pub fn with_costs(
+        mut self,
+        costs: Vec<TaskCosts>,
+        budget: Option<u64>,
+        shared: Option<Box<dyn SharedBudget>>,
+    ) -> Self {
+        self.batcher = self.batcher.with_costs(costs);
+        self.reservations.shared = shared;
+        self.set_memory_budget(budget);
+        self
     }
 
     /// Records an event that happened at `now`.
@@ -162,6 +202,14 @@ impl<T: Payload> Scheduler<T> {
             Message::Reconfigured(rules) => {
                 self.rules = rules;
                 self.apply_rules();
+            }
+            Message::MemoryBudget(budget) => self.set_memory_budget(budget),
+            // Every poll requests the memory that it needs.
+            Message::MemoryAvailable => {}
+            Message::MemoryMeasured { task, shape, bytes } => {
+                if let Some(drift) = self.batcher.memory_measured(task, &shape, bytes, now) {
+                    self.commands.push_back(Command::MemoryDrift { task, drift });
+                }
             }
             Message::Closed => {
                 self.is_closed = true;
@@ -201,12 +249,21 @@ impl<T: Payload> Scheduler<T> {
                 continue;
             }
             if self.is_finished() {
+                self.reservations.withdraw();
                 return Command::Stop;
             }
             if self.idle.is_empty() {
+                self.reservations.withdraw();
                 return Command::Wait(None);
             }
-            match self.batcher.poll(now) {
+            let reservations = &mut self.reservations;
+            let next = self
+                .batcher
+                .poll_within(now, &mut |bytes| reservations.reserve(bytes, now));
+            if !matches!(next, Next::Run(_) | Next::WaitForMemory) {
+                reservations.withdraw();
+            }
+            match next {
                 Next::Run(batch) => {
                     if let Some(start) = self.start(batch, now) {
                         return start;
@@ -214,6 +271,7 @@ impl<T: Payload> Scheduler<T> {
                 }
                 // Items that were found infeasible are released before the wait begins.
                 _ if self.release_expired(now) => {}
+                Next::WaitForMemory => return Command::Wait(self.batcher.next_deadline()),
                 Next::WaitUntil(instant) => return Command::Wait(Some(instant)),
                 Next::Idle => return Command::Wait(None),
             }
@@ -248,13 +306,28 @@ impl<T: Payload> Scheduler<T> {
         }
     }
 
+    /// Bytes of the memory budget that the running batches hold.
+    pub fn held_memory(&self) -> u64 {
+        self.reservations.held()
+    }
+
+    fn set_memory_budget(&mut self, budget: Option<u64>) {
+        self.reservations.budget = budget;
+        let shared = self.reservations.shared.as_ref().map(|shared| shared.capacity());
+        self.batcher
+            .set_memory_limits(MemoryLimits::new(budget, shared, self.workers));
+    }
+
     fn start(&mut self, mut batch: Batch<T>, now: Instant) -> Option<Command<T>> {
+        let reserved = batch.token.memory();
         let removed = self.batcher.retain(&mut batch, |item| item.payload.start());
+        self.reservations.release(reserved - batch.token.memory());
         if !removed.is_empty() {
             self.commands
                 .push_back(Command::Release(removed, Reason::Cancelled));
         }
         let Some(oldest) = batch.items.iter().map(|item| item.ready).min() else {
+            self.reservations.release(batch.token.memory());
             self.batcher.abandon(batch.token);
             return None;
         };
@@ -270,6 +343,7 @@ impl<T: Payload> Scheduler<T> {
 
     fn completed(&mut self, token: BatchToken, outcome: BatchOutcome, out_of_memory: Option<u64>) {
         let (task, cost) = (token.task(), token.cost());
+        self.reservations.release(token.memory());
         self.batcher.complete(token, outcome);
         let memory = &mut self.memory[task];
         let change = match out_of_memory {

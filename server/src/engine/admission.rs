@@ -10,7 +10,9 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::TaskLimits;
 use super::request::{ItemHandle, PendingReply, Request};
+use super::server_memory::Wake;
 use super::statistics::Statistics;
+use super::task_memory::PublishedMemory;
 use super::wakeups::Wakeups;
 use crate::batch_context::BatchContext;
 use crate::batcher::policy::Estimates;
@@ -52,6 +54,7 @@ pub(super) struct TaskQueue {
     pub(super) prepares: bool,
     pub(super) metrics: Arc<TaskMetrics>,
     pub(super) statistics: Statistics,
+    pub(super) memory: PublishedMemory,
     /// Maximum number of batches that run at the same time, at least 1.
     workers: u64,
     max_items: AtomicUsize,
@@ -234,6 +237,7 @@ impl Queue {
                 prepares,
                 metrics,
                 statistics: Statistics::default(),
+                memory: PublishedMemory::default(),
                 workers: workers.max(1) as u64,
                 max_items: AtomicUsize::new(0),
                 max_weight: AtomicU64::new(0),
@@ -314,6 +318,11 @@ impl Queue {
                 continue;
             }
             if !task.prepares {
+                // Every item of a task that does not prepare weighs 1.
+                if let Err(error) = task.memory.check_item(1) {
+                    handle.settle(Err(error));
+                    continue;
+                }
                 handle.queue();
             }
             items.push(Item {
@@ -368,6 +377,22 @@ impl Queue {
         self.notify(Message::Reconfigured(
             limits.iter().map(|limits| limits.batching).collect(),
         ));
+    }
+
+    pub(super) fn set_memory_budget(&self, budget: Option<u64>, shared: Option<u64>) {
+        for task in &self.tasks {
+            task.memory.set_budget(budget, shared, task.workers as usize);
+        }
+        self.notify(Message::MemoryBudget(budget));
+    }
+
+    /// Lets the scheduler be polled because shared memory is available. Does not keep the queue.
+    pub(super) fn on_memory_available(&self) -> Wake {
+        let (sender, wakeups) = (self.sender.clone(), self.wakeups.clone());
+        Arc::new(move || {
+            let _ = sender.send(Message::MemoryAvailable);
+            wakeups.notify();
+        })
     }
 
     pub(super) fn abort(&self) {

@@ -24,6 +24,8 @@ pub(super) struct BatchRun<'a> {
     pub(super) started: Instant,
     /// The smallest cost that did not fit in memory.
     pub(super) out_of_memory: Option<u64>,
+    /// Number of calls of the model: one, unless the batch was divided or lost.
+    pub(super) calls: usize,
     /// Whether the plugin logged an error while it ran the last attempt.
     plugin_logged: bool,
 }
@@ -49,6 +51,7 @@ impl<'a> BatchRun<'a> {
             task,
             started,
             out_of_memory: None,
+            calls: 0,
             plugin_logged: false,
         }
     }
@@ -239,6 +242,7 @@ impl<'a> BatchRun<'a> {
                 continue;
             }
             self.started = started;
+            self.calls += 1;
             if result.is_ok() {
                 for (index, weight) in sink.take_weights() {
                     let item = items[index].1;

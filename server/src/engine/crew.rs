@@ -16,6 +16,8 @@ use super::request::ItemHandle;
 use super::running_batches::RunningBatches;
 use super::wakeups::Wakeups;
 use crate::batch_context::{BatchContext, log_batch};
+use crate::batcher::cost_model::BatchShape;
+use crate::batcher::memory_budget::MemoryDrift;
 use crate::batcher::scheduler::{Command, MemoryChange, Reason, Scheduler};
 use crate::batcher::{Batch, BatchOutcome, BatchToken, Item};
 use crate::clock;
@@ -61,6 +63,7 @@ struct Effects {
     wake: Vec<usize>,
     released: Vec<(Vec<Item<Queued>>, Reason)>,
     memory_limits: Vec<(usize, u64, MemoryChange)>,
+    memory_drifts: Vec<(usize, MemoryDrift)>,
 }
 
 impl Core {
@@ -92,6 +95,10 @@ impl Core {
                 }
                 Command::MemoryLimit { task, cost, change } => {
                     effects.memory_limits.push((task, cost, change));
+                    continue;
+                }
+                Command::MemoryDrift { task, drift } => {
+                    effects.memory_drifts.push((task, drift));
                     continue;
                 }
                 Command::Stop => {
@@ -257,8 +264,22 @@ impl Crew {
             core.published = outcome.finished;
             for (index, task) in self.tasks.iter().enumerate() {
                 task.publish_estimates(core.scheduler.batcher().estimates(index));
+                if task.memory.is_predicted() {
+                    task.memory.publish(core.scheduler.batcher().memory(index));
+                }
             }
         }
+    }
+
+    /// Reports the measured memory of a batch that has ended, before its completion.
+    pub(super) fn memory_measured(&self, task: usize, shape: BatchShape, bytes: u64) {
+        let mut core = self.lock();
+        let message = Message::MemoryMeasured { task, shape, bytes };
+        core.scheduler.handle(clock::now(), message);
+        let queue = &self.tasks[task];
+        queue
+            .memory
+            .measured(bytes, core.scheduler.batcher().memory(task), &queue.metrics);
     }
 
     fn apply(&self, effects: Effects) {
@@ -273,6 +294,9 @@ impl Crew {
         }
         for (task, cost, change) in effects.memory_limits {
             log_memory_limit(&self.tasks[task].context([]), cost, change);
+        }
+        for (task, drift) in effects.memory_drifts {
+            log_memory_drift(&self.tasks[task].context([]), drift);
         }
     }
 
@@ -329,6 +353,16 @@ fn log_memory_limit(context: &BatchContext, cost: u64, change: MemoryChange) {
             "memory suffices again; batches are no longer limited by it"
         ),
     }
+}
+
+fn log_memory_drift(context: &BatchContext, drift: MemoryDrift) {
+    let MemoryDrift { ratio, margin } = drift;
+    log_batch!(
+        warn,
+        *context,
+        "batches use {ratio:.2} times the memory that their calibration predicts; the margin is now {:.0}%. Calibrate the model again",
+        margin * 100.0
+    );
 }
 
 /// The error of an item that cannot run because its model is in a crash loop.

@@ -28,9 +28,11 @@ mod load;
 mod prepare_threads;
 mod request;
 mod running_batches;
+mod server_memory;
 mod sink;
 mod statistics;
 mod sync;
+mod task_memory;
 #[cfg(test)]
 mod tests;
 mod wakeups;
@@ -41,6 +43,8 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::batcher::cost_model::TaskCosts;
+use crate::batcher::memory_budget::SharedBudget;
 use crate::batcher::policy::Estimates;
 use crate::batcher::scheduler::Scheduler;
 use crate::batching::{DispatchReason, TaskBatching};
@@ -59,7 +63,9 @@ use worker::Worker;
 pub use load::Load;
 pub use request::{Outcome, PendingReply, Reply, Request, Timing};
 pub use running_batches::RunningBatch;
+pub use server_memory::ServerMemory;
 pub use statistics::{Total, Totals};
+pub use task_memory::MemoryReport;
 
 /// How the queue and the batches of one task are bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +77,20 @@ pub struct TaskLimits {
     /// Weight above which no more items are admitted. Weights are known only once items are prepared, so those in
     /// preparation may take the queue past it.
     pub max_queue_weight: Option<u64>,
+}
+
+/// What the batches of a model cost, and the memory that they may use.
+#[derive(Clone, Default)]
+pub struct Costs {
+    /// As calibrated, by task in the order of the manifest. Tasks without an element are not calibrated.
+    pub tasks: Vec<TaskCosts>,
+    /// Maximum memory of the batches of this model that run at the same time, in bytes above the idle workers.
+    pub memory_budget: Option<u64>,
+    /// Whether the memory of batches is that of the processes that run them, so that it can be measured there. It may also be
+    /// memory of a device.
+    pub is_process_memory: bool,
+    /// The memory that all models share.
+    pub server_memory: Option<Arc<ServerMemory>>,
 }
 
 /// What an engine is started with.
@@ -85,6 +105,8 @@ pub struct EngineConfig<'a> {
     pub nice: i32,
     /// Maximum number of threads that prepare items, at least 1.
     pub prepare_threads: usize,
+    /// What the batches cost.
+    pub costs: Costs,
 }
 
 /// A running model, as requests reach it.
@@ -94,6 +116,8 @@ pub struct Engine {
     /// None if no task prepares.
     preparation: Option<Preparation>,
     running: Arc<RunningBatches>,
+    /// Maximum memory of the batches of all models.
+    shared_memory: Option<u64>,
     panics: Arc<Panics>,
     meter: LoadMeter,
 }
@@ -165,10 +189,30 @@ impl Engine {
         let running = Arc::new(RunningBatches::new(config.workers));
         let panics = Arc::new(Panics::default());
         let rules: Vec<TaskBatching> = config.tasks.iter().map(|limits| limits.batching).collect();
+        let Costs {
+            tasks: costs,
+            memory_budget,
+            is_process_memory,
+            server_memory,
+        } = config.costs.clone();
+        let shared_memory = server_memory.as_ref().map(|memory| memory.capacity());
+        let shared = server_memory
+            .map(|memory| -> Box<dyn SharedBudget> { Box::new(memory.join(queue.on_memory_available())) });
+        let scheduler = Scheduler::new(rules, config.workers).with_costs(costs, memory_budget, shared);
+        for (index, task) in queue.tasks().iter().enumerate() {
+            let memory = scheduler.batcher().memory(index);
+            task.memory.publish(memory);
+            if let Some(memory) = memory {
+                task.metrics.memory_margin.set(memory.margin());
+                if is_process_memory {
+                    model.measure_batch_memory();
+                }
+            }
+        }
         let crew = Arc::new(Crew::new(
             model.clone(),
             queue.tasks(),
-            Scheduler::new(rules, config.workers),
+            scheduler,
             messages,
             wakeups,
             running.clone(),
@@ -195,6 +239,7 @@ impl Engine {
             queue: Arc::new(queue),
             preparation,
             running,
+            shared_memory,
             panics,
             meter: LoadMeter::default(),
         };
@@ -218,6 +263,17 @@ impl Engine {
     /// Applies other limits. What is queued stays queued.
     pub fn reconfigure(&self, tasks: &[TaskLimits]) {
         self.queue.reconfigure(tasks);
+    }
+
+    /// Changes the memory that the batches may use, in bytes. Running batches keep what they hold.
+    pub fn set_memory_budget(&self, budget: Option<u64>) {
+        self.queue.set_memory_budget(budget, self.shared_memory);
+    }
+
+    /// What is known about the memory of the batches of `task`; `None` if it was not calibrated.
+    pub fn memory(&self, task: usize) -> Option<MemoryReport> {
+        let task = self.queue.task(task);
+        task.memory.report(&task.metrics)
     }
 
     /// Answers everything that is queued with "shutting down" and lets the workers exit after their present batch.
@@ -262,6 +318,26 @@ impl Engine {
     /// Recent estimates of the batching policy of `task`, if the policy uses any.
     pub fn estimates(&self, task: usize) -> Option<Arc<Estimates>> {
         self.queue.task(task).estimates()
+    }
+
+    /// Weight of the batches of `task` over the weight of their items, since the model was first loaded. `None` before a batch
+    /// has run.
+    pub fn padding_share(&self, task: usize) -> Option<f64> {
+        let metrics = &self.queue.task(task).metrics;
+        let weight = metrics.item_weight.get();
+        (weight > 0).then(|| metrics.batch_weight.get_sample_sum() / weight as f64)
+    }
+
+    /// Maximum memory of the batches that run at the same time, in bytes; `None` if there is no limit, or if the memory of no
+    /// task is predicted.
+    pub fn memory_budget(&self) -> Option<u64> {
+        let tasks = self.queue.tasks();
+        tasks.iter().find_map(|task| task.memory.budget())
+    }
+
+    /// Bytes that the running batches hold of the memory budget, as predicted.
+    pub fn reserved_memory(&self) -> u64 {
+        self.running.memory()
     }
 
     /// What `task` has done since the model was loaded, request by request.

@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::admission::{Queue, Queued};
+use super::admission::{Queue, Queued, TaskQueue};
 use super::wakeups::Wakeups;
 use crate::batch_context::{log_batch, logged_error_count};
 use crate::batcher::Item;
@@ -189,7 +189,9 @@ impl PrepareThreads {
         while let Some(Job { item, request }) = self.next_job(index) {
             self.employ_another(model);
             // A panic is logged by the hook, and answered by the handle of the item, which is dropped.
-            let prepared = catch_unwind(AssertUnwindSafe(|| prepare_item(model.as_ref(), item)));
+            let prepared = catch_unwind(AssertUnwindSafe(|| {
+                prepare_item(model.as_ref(), request.queue.task(item.task), item)
+            }));
             request.finished(prepared.unwrap_or(None));
         }
     }
@@ -233,25 +235,28 @@ impl PrepareThreads {
     }
 }
 
-/// Rejects weights that the batcher does not support.
-fn check_weight(prepared: PreparedItem) -> Result<PreparedItem, ItemError> {
+/// Rejects weights that the batcher does not support, or whose memory exceeds the budget.
+fn check_weight(task: &TaskQueue, prepared: PreparedItem) -> Result<PreparedItem, ItemError> {
     let weight = prepared.weight;
     if weight > MAX_WEIGHT {
         return Err(ItemError::Fault(format!(
             "weight {weight} exceeds the maximum of {MAX_WEIGHT}"
         )));
     }
+    task.memory.check_item(weight)?;
     Ok(prepared)
 }
 
 /// The item, ready to run; none if it failed or was cancelled.
-fn prepare_item(model: &dyn Model, mut item: Item<Queued>) -> Option<Item<Queued>> {
+fn prepare_item(model: &dyn Model, task: &TaskQueue, mut item: Item<Queued>) -> Option<Item<Queued>> {
     let handle = &item.payload.handle;
     let input = handle.prepare()?;
     let context = Arc::new(handle.context());
     let (started, errors_before) = (clock::now(), logged_error_count());
     let entered = context.clone().enter();
-    let prepared = model.prepare(item.task, &input).and_then(check_weight);
+    let prepared = model
+        .prepare(item.task, &input)
+        .and_then(|prepared| check_weight(task, prepared));
     drop(entered);
     let finished = clock::now();
     handle.prepared_in(finished - started);

@@ -14,6 +14,8 @@ pub struct RunningBatch {
     /// Its model, task and requests.
     pub context: Arc<BatchContext>,
     started: Instant,
+    /// Bytes that it holds of the memory budget.
+    memory: u64,
 }
 
 impl RunningBatch {
@@ -43,8 +45,17 @@ impl RunningBatches {
         }
     }
 
-    pub(super) fn begin(&self, worker: usize, context: Arc<BatchContext>, started: Instant) {
-        self.workers[worker].store(Some(Arc::new(RunningBatch { context, started })));
+    pub(super) fn begin(&self, worker: usize, context: Arc<BatchContext>, started: Instant, memory: u64) {
+        self.workers[worker].store(Some(Arc::new(RunningBatch {
+            context,
+            started,
+            memory,
+        })));
+    }
+
+    /// Bytes that all running batches hold of the memory budget.
+    pub(super) fn memory(&self) -> u64 {
+        self.all().into_iter().map(|(_, batch)| batch.memory).sum()
     }
 
     pub(super) fn end(&self, worker: usize) {

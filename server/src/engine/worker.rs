@@ -17,6 +17,7 @@ use super::batch_run::{BatchRun, NO_PROCESS_INTERVAL};
 use super::crew::{Assignment, Crew, Turn};
 use super::request::{ItemHandle, Outcome};
 use crate::batch_context::BatchContext;
+use crate::batcher::cost_model::BatchShape;
 use crate::batcher::{BatchOutcome, BatchToken, Item};
 use crate::clock;
 use crate::metrics::TaskMetrics;
@@ -172,17 +173,22 @@ impl Worker {
         let crew = &*self.crew;
         let task = &*crew.tasks[batch.task];
         let token = running.insert(batch.token);
-        let (index, cost) = (token.task(), token.cost());
+        let (index, cost, memory) = (token.task(), token.cost(), token.memory());
+        if let Some(bytes) = token.predicted_memory() {
+            task.memory.predicted(bytes, &task.metrics);
+        }
         let items: Vec<BatchedItem> = batch.items.into_iter().filter_map(BatchedItem::new).collect();
         task.metrics.count_batch(batch.reason.as_str());
         task.metrics.batch_wait_seconds.observe(waited.as_secs_f64());
         task.metrics.batch_size.observe(items.len() as f64);
         task.metrics.batch_weight.observe(cost as f64);
+        let shape = BatchShape::of(items.iter().map(|item| item.weight));
+        task.metrics.item_weight.inc_by(shape.sum);
 
         let executing = Executing::new(&task.metrics, items.len());
         let started = clock::now();
         let context = self.context(index, items.iter());
-        crew.running.begin(self.index, Arc::new(context), started);
+        crew.running.begin(self.index, Arc::new(context), started, memory);
         let mut run = BatchRun::new(self, index, started);
         let outcomes = run.run(&items, cost);
         let finished = clock::now();
@@ -192,11 +198,20 @@ impl Worker {
         task.metrics.inference_seconds.observe(inference.as_secs_f64());
         task.batch_ran(items.len(), inference);
         crew.panics.batch_completed();
+        let succeeded = outcomes.iter().any(|outcome| matches!(outcome, Some(Ok(_))));
+        // A batch that did not run as it was predicted does not show whether the prediction is right.
+        if task.memory.is_predicted()
+            && succeeded
+            && run.calls == 1
+            && let Some(bytes) = crew.model.batch_memory(self.index)
+        {
+            crew.memory_measured(index, shape, bytes);
+        }
         if let Some(token) = running.take() {
             let outcome = BatchOutcome {
                 started: run.started,
                 finished,
-                succeeded: outcomes.iter().any(|outcome| matches!(outcome, Some(Ok(_)))),
+                succeeded,
             };
             crew.complete(token, outcome, run.out_of_memory);
         }

@@ -102,6 +102,13 @@ fn describe(entry: &ModelEntry, operator: bool) -> Json {
             "description": plugin.description,
             "sdk_version": plugin.sdk_version,
         });
+        let is_predicted = |task| generation.engine.memory(task).is_some();
+        if (0..generation.manifest.tasks.len()).any(is_predicted) {
+            model["memory"] = json!({
+                "budget_bytes": generation.engine.memory_budget(),
+                "reserved_bytes": generation.engine.reserved_memory(),
+            });
+        }
         if let Some(task) = entry
             .default_task
             .and_then(|index| generation.manifest.tasks.get(index))
@@ -118,6 +125,9 @@ fn tasks(entry: &ModelEntry) -> Vec<Json> {
             .generation()
             .and_then(|generation| generation.engine.estimates(task))
     };
+    let engine = entry.generation().map(|generation| &generation.engine);
+    let memory = |task| engine.and_then(|engine| engine.memory(task));
+    let padding_share = |task| engine.and_then(|engine| engine.padding_share(task));
     let trial = |task| {
         entry.generation().map(|generation| {
             let trial = generation.trial(task);
@@ -141,6 +151,8 @@ fn tasks(entry: &ModelEntry) -> Vec<Json> {
                 "trial": trial(task),
                 "policy": settings.batching.policy.name(),
                 "learned": estimates(task).as_deref(),
+                "memory": memory(task),
+                "padding_share": padding_share(task),
                 "max_batch_size": settings.batching.max_batch_size,
                 "max_batch_weight": settings.batching.max_batch_weight,
                 "max_queue_size": settings.max_queue_size,

@@ -165,6 +165,7 @@ impl<'a> Encoder<'a> {
             ItemError::Unsupported(message) => (error_code::UNSUPPORTED, message),
             ItemError::Expired { .. }
             | ItemError::Infeasible { .. }
+            | ItemError::TooHeavy { .. }
             | ItemError::Lost
             | ItemError::ShuttingDown
             | ItemError::Unavailable(_) => (error_code::FAULT, &error.to_string()),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use plugin_abi::manifest::ModelManifest;
 
 use super::backoff::RestartDelays;
+use super::batch_memory::BatchMemory;
 use super::confine::ResourceAllocator;
 use super::event_fd::EventFd;
 use super::pool::Pool;
@@ -52,6 +53,7 @@ pub struct IsolatedModel {
     pool: Arc<Pool>,
     manifest: ModelManifest,
     settings: ProcessSettings,
+    batch_memory: BatchMemory,
     supervisors: Vec<JoinHandle<()>>,
     stop: Arc<EventFd>,
     _files: Arc<dyn ModelFiles>,
@@ -74,6 +76,7 @@ impl IsolatedModel {
             pool: Arc::new(Pool::new(options.workers, restart_delays, metrics)),
             manifest: ModelManifest::default(),
             settings,
+            batch_memory: BatchMemory::new(options.workers),
             supervisors: Vec::with_capacity(options.workers),
             stop,
             _files: options.files.clone(),
@@ -179,8 +182,12 @@ impl Model for IsolatedModel {
         sink: &mut dyn OutputSink,
     ) -> Result<(), BatchError> {
         let child = self.pool.acquire(worker, items).ok_or(BatchError::NoWorker)?;
+        let measurement = self.batch_memory.begin(worker, child.process_id());
         let lost = match child.run(task, items, sink) {
             Ok(result) => {
+                if let Some(measurement) = &measurement {
+                    self.batch_memory.end(worker, measurement);
+                }
                 self.pool.release(&child);
                 return result;
             }
@@ -196,6 +203,14 @@ impl Model for IsolatedModel {
                 "the worker process {reason} while running this item's batch"
             ))),
         })
+    }
+
+    fn measure_batch_memory(&self) {
+        self.batch_memory.enable();
+    }
+
+    fn batch_memory(&self, worker: usize) -> Option<u64> {
+        self.batch_memory.of(worker)
     }
 
     fn wait_for_worker(&self, worker: usize, timeout: Duration) -> bool {

@@ -26,6 +26,7 @@
 //! that opens them.
 
 mod backoff;
+mod batch_memory;
 mod channel;
 mod child;
 mod child_sink;

@@ -337,6 +337,11 @@ impl RemoteModel {
         self.main.try_lock().is_err() || prepares()
     }
 
+    /// Process id.
+    pub(super) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Kills the process, whatever it is doing.
     pub(super) fn kill(&self) {
         self.process.kill();

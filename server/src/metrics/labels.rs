@@ -60,7 +60,7 @@ impl ItemOutcome {
 impl From<&ItemError> for ItemOutcome {
     fn from(error: &ItemError) -> Self {
         match error {
-            ItemError::Invalid(_) => Self::Invalid,
+            ItemError::Invalid(_) | ItemError::TooHeavy { .. } => Self::Invalid,
             ItemError::Fault(_) => Self::Fault,
             ItemError::OutOfMemory(_) => Self::OutOfMemory,
             ItemError::Unsupported(_) => Self::Unsupported,

@@ -30,6 +30,16 @@ pub struct TaskMetrics {
     pub batch_size: Histogram,
     /// Cost of a batch, in the units of the plugin.
     pub batch_weight: Histogram,
+    /// Weight of the items in batches, without padding.
+    pub item_weight: IntCounter,
+    /// Predicted bound of the memory of a batch.
+    pub memory_predicted: Histogram,
+    /// Measured memory of a batch.
+    pub memory_measured: Histogram,
+    /// Margin of the prediction.
+    pub memory_margin: Gauge,
+    /// Measured over expected memory.
+    pub memory_drift: Gauge,
     /// Items in the queue.
     pub queued_items: IntGauge,
     /// Weight in the queue.
@@ -97,6 +107,28 @@ impl TaskMetrics {
                 "Cost of a batch, in the plugin's units (such as tokens or pixels), or in items if the plugin declares no weights.",
                 seconds(&[]),
             )?,
+            item_weight: b.int_counter(
+                "inference_item_weight_total",
+                "Total weight of the items in batches, without padding, in the units of inference_batch_weight.",
+            )?,
+            memory_predicted: b.histogram(
+                "inference_batch_memory_predicted_bytes",
+                "Predicted bound of the memory of a batch, for tasks that were calibrated.",
+                seconds(&[]),
+            )?,
+            memory_measured: b.histogram(
+                "inference_batch_memory_measured_bytes",
+                "Measured memory of a batch, for tasks that were calibrated and run in worker processes.",
+                seconds(&[]),
+            )?,
+            memory_margin: b.gauge(
+                "inference_batch_memory_margin_ratio",
+                "99th percentile of the relative errors of the predicted memory.",
+            )?,
+            memory_drift: b.gauge(
+                "inference_batch_memory_drift_ratio",
+                "Measured memory relative to the expected memory, averaged over recent batches; 0 if none was measured.",
+            )?,
             queued_items: b.int_gauge("inference_queue_items", "Items in the queue.")?,
             queued_weight: b.int_gauge(
                 "inference_queue_weight",
@@ -143,6 +175,11 @@ impl TaskMetrics {
     /// Counts a rejected request.
     pub fn count_rejection(&self, rejection: &Rejection) {
         self.rejections.inc(rejection_reason(rejection));
+    }
+
+    /// Number of batches that were closed for this reason.
+    pub fn batches_run(&self, reason: &str) -> u64 {
+        self.batches.get(reason)
     }
 
     /// Counts a batch by the reason why it was closed.

@@ -39,6 +39,17 @@ impl ModelStateMetrics {
             let ages = running.iter().flatten().map(|(_, batch)| batch.age());
             ages.max().unwrap_or_default().as_secs_f64()
         };
+        let budget: Read = |entry| {
+            let budget = entry
+                .generation()
+                .and_then(|generation| generation.engine.memory_budget());
+            budget.unwrap_or_default() as f64
+        };
+        let reserved: Read = |entry| {
+            entry
+                .generation()
+                .map_or(0.0, |generation| generation.engine.reserved_memory() as f64)
+        };
         Ok(Self {
             registry,
             families: vec![
@@ -56,6 +67,16 @@ impl ModelStateMetrics {
                     "inference_oldest_batch_seconds",
                     "Age of the oldest batch that a worker of the model is running, 0 if none is running.",
                     oldest_batch,
+                )?,
+                family(
+                    "inference_memory_budget_bytes",
+                    "Maximum predicted memory of the batches of the model that run at the same time, 0 if there is no limit.",
+                    budget,
+                )?,
+                family(
+                    "inference_memory_reserved_bytes",
+                    "Predicted memory of the batches of the model that are running.",
+                    reserved,
                 )?,
             ],
         })

@@ -8,7 +8,7 @@ use super::load::LoadedModel;
 use super::model_failure::ModelFailure;
 use crate::clock;
 use crate::config::{ModelSettings, TaskSettings};
-use crate::engine::{Engine, EngineConfig, TaskLimits};
+use crate::engine::{Costs, Engine, EngineConfig, TaskLimits};
 use crate::registry::{Generation, ModelEntry, ModelState, TaskTrial};
 
 impl Reloader {
@@ -32,6 +32,7 @@ impl Reloader {
             workers: settings.workers.get(),
             nice: self.environment.nice_of(&settings),
             prepare_threads: self.environment.prepare_threads,
+            costs: Costs::default(),
         };
         let (engine, workers) = Engine::start(loaded.model, &config, &self.metrics)
             .map_err(|error| ModelFailure::new(&settings, None, error))?;

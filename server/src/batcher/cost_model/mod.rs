@@ -92,6 +92,16 @@ impl BatchShape {
         shape
     }
 
+    /// The shape of a batch of items with the same weight.
+    pub fn uniform(items: u64, weight: u64) -> Self {
+        Self {
+            items,
+            heaviest: if items > 0 { weight } else { 0 },
+            sum: weight.saturating_mul(items),
+            sum_of_squares: (weight as f64).powi(2) * items as f64,
+        }
+    }
+
     /// Adds an item.
     pub fn add(&mut self, weight: u64) {
         self.items += 1;
@@ -264,13 +274,25 @@ impl CostModel {
         Ok((measured - expected) / deviation)
     }
 
-    /// The expected cost, and the unit of its error.
-    fn expect(&self, shape: &BatchShape) -> Result<(f64, f64), NotIdentifiable> {
+    /// The expected cost of a batch, without its bound.
+    ///
+    /// # Errors
+    /// If the samples do not determine it.
+    pub fn expected(&self, shape: &BatchShape) -> Result<f64, NotIdentifiable> {
         let features = shape.features(self.rule);
         if !self.design.determines(&features) {
             return Err(NotIdentifiable);
         }
-        let expected = dot(&features, &self.coefficients.map(|coefficient| coefficient.value));
+        Ok(dot(
+            &features,
+            &self.coefficients.map(|coefficient| coefficient.value),
+        ))
+    }
+
+    /// The expected cost, and the unit of its error.
+    fn expect(&self, shape: &BatchShape) -> Result<(f64, f64), NotIdentifiable> {
+        let features = shape.features(self.rule);
+        let expected = self.expected(shape)?;
         let scale = expected.max(self.floor);
         let leverage = self.design.leverage(&features.map(|feature| feature / scale));
         Ok((expected, scale * (1.0 + leverage).sqrt()))

@@ -47,6 +47,7 @@ use super::service_time::{Advice, ServiceTime};
 use super::wait::ServiceEstimate;
 use super::{Decision, View, duration};
 use crate::batcher::Completion;
+use crate::batcher::cost_model::CostModel;
 use crate::batching::DispatchReason;
 
 /// Factor by which a gain must exceed its price, because expected arrivals may not happen.
@@ -104,6 +105,11 @@ impl Learned {
         }
     }
 
+    /// Sets the time of a batch that a calibration has measured.
+    pub(super) fn set_calibrated_time(&mut self, model: CostModel) {
+        self.service_time.set_calibrated(model);
+    }
+
     /// Records an arrival. Arrivals during a batch may be reported after its completion.
     pub(super) fn arrived(&mut self, at: Instant, max_delay: Duration) {
         self.closed_loop.arrived(at);
@@ -147,7 +153,11 @@ impl Learned {
 
     /// A lower bound for the time of a batch of `size` items with this cost.
     pub(super) fn min_time(&self, size: usize, cost: u64) -> Duration {
-        self.min_times.bound(size, cost)
+        let bound = self.min_times.bound(size, cost);
+        match self.service_time.calibrated() {
+            Some(calibrated) if bound.is_zero() => calibrated.lower_bound(size, cost),
+            _ => bound,
+        }
     }
 
     /// What waits are estimated from; `None` before any batch has run. If the policy follows the recommended batch sizes,

@@ -5,6 +5,7 @@
 //! tasks. What is learned from the batches that ran is kept in the [`TaskPolicy`], which survives a change of the limits.
 
 mod adaptive;
+mod calibrated_time;
 mod closed_loop;
 mod estimates;
 mod min_time;
@@ -20,6 +21,7 @@ pub use estimates::Estimates;
 pub use wait::{Backlog, ServiceEstimate, expected_wait};
 
 use super::Completion;
+use super::cost_model::CostModel;
 use crate::batching::{DispatchReason, Policy};
 
 /// Replaces durations and instants that are out of range.
@@ -40,6 +42,8 @@ pub enum Limit {
     Size,
     /// No further item fits into `max_batch_weight`.
     Weight,
+    /// No further item fits into the memory budget.
+    Memory,
     /// The batch has as many items as [`TaskPolicy::batch_limit`] permits.
     Policy,
 }
@@ -113,6 +117,11 @@ impl TaskPolicy {
         }
     }
 
+    /// Sets the time of a batch that a calibration has measured. It is used until enough batches have run.
+    pub fn set_calibrated_time(&mut self, model: CostModel) {
+        self.learned.set_calibrated_time(model);
+    }
+
     /// Changes the policy and keeps the estimates.
     pub fn reconfigure(&mut self, policy: Policy) {
         self.policy = policy;
@@ -158,13 +167,13 @@ impl TaskPolicy {
     }
 
     /// A lower bound for the time of a batch of `size` items with this cost. It is not extrapolated; zero if no batch has
-    /// run that this one contains.
+    /// run that this one contains, unless the task was calibrated.
     pub fn min_time(&self, size: usize, cost: u64) -> Duration {
         self.learned.min_time(size, cost)
     }
 
     /// What waits are estimated from, for batches of at most `max_size` items and the cost `max_cost`; `None` before any
-    /// batch has run.
+    /// batch has run, if the task was not calibrated.
     pub fn service_estimate(&self, max_size: usize, max_cost: Option<u64>) -> Option<ServiceEstimate> {
         let follows_advice = matches!(self.policy, Policy::Adaptive { .. });
         self.learned.service_estimate(max_size, max_cost, follows_advice)
@@ -184,6 +193,7 @@ impl TaskPolicy {
             (Policy::Off, _) => Decision::Run(DispatchReason::Off),
             (_, Some(Limit::Size)) => Decision::Run(DispatchReason::Full),
             (_, Some(Limit::Weight)) => Decision::Run(DispatchReason::Weight),
+            (_, Some(Limit::Memory)) => Decision::Run(DispatchReason::Memory),
             (_, Some(Limit::Policy)) => Decision::Run(DispatchReason::Enough),
             (Policy::Greedy, None) => Decision::Run(DispatchReason::Idle),
             (Policy::Fixed { max_delay }, None) => decide_fixed(max_delay, view),

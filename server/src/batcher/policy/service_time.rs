@@ -10,7 +10,9 @@
 //! is tried a few times, and if larger ones are worse, batches are limited to the best size. Sizes that have not run for
 //! long are forgotten and tried again, so that a model that changes is followed.
 
+use super::calibrated_time::CalibratedTime;
 use super::wait::{Pace, ServiceEstimate};
+use crate::batcher::cost_model::CostModel;
 
 /// Steps per doubling of the size. Sizes of one step are not distinguished.
 const STEPS: f64 = 2.0;
@@ -257,24 +259,50 @@ pub(super) type Example = (usize, u64);
 pub(super) struct ServiceTime {
     by_count: Curve,
     by_weight: Curve,
+    /// Used until enough batches have run.
+    calibrated: Option<CalibratedTime>,
 }
+
+/// After this many batches, the times of a calibration are not used any more.
+const CALIBRATED: u64 = 16;
 
 impl ServiceTime {
     pub(super) fn new() -> Self {
         ServiceTime {
             by_count: Curve::new(),
             by_weight: Curve::new(),
+            calibrated: None,
         }
+    }
+
+    /// Sets the time that a calibration has measured.
+    pub(super) fn set_calibrated(&mut self, model: CostModel) {
+        self.calibrated = Some(CalibratedTime::new(model));
+    }
+
+    /// The calibrated time, until enough batches have run.
+    pub(super) fn calibrated(&self) -> Option<&CalibratedTime> {
+        self.calibrated.as_ref().filter(|_| self.batches() < CALIBRATED)
     }
 
     /// Records a batch of `count` items whose cost is `weight`.
     pub(super) fn learn(&mut self, count: usize, weight: u64, seconds: f64) {
         self.by_count.learn(count as f64, seconds);
         self.by_weight.learn(weight as f64, seconds);
+        if let Some(calibrated) = &mut self.calibrated {
+            calibrated.learn(count, weight, seconds);
+        }
     }
 
-    /// Seconds of a batch of `count` items that are as heavy as those of the example. `None` before any batch has run.
+    /// Seconds of a batch of `count` items that are as heavy as those of the example. `None` before any batch has run, if
+    /// the task was not calibrated.
     pub(super) fn seconds(&self, count: f64, (size, weight): Example) -> Option<f64> {
+        let calibrated = self
+            .calibrated()
+            .and_then(|calibrated| calibrated.seconds(count, (size, weight)));
+        if calibrated.is_some() {
+            return calibrated;
+        }
         if self.goes_by_weight() {
             self.by_weight.seconds(weight as f64 * count / size.max(1) as f64)
         } else {
@@ -286,7 +314,8 @@ impl ServiceTime {
     /// assumed to be that of a batch of `tried` items.
     pub(super) fn hopeful_seconds(&self, count: f64, tried: f64, example: Example) -> Option<f64> {
         let expected = self.seconds(count, example)?;
-        if self.goes_by_weight() || self.by_count.is_proven(count.round().max(1.0)) {
+        let is_known = self.goes_by_weight() || self.by_count.is_proven(count.round().max(1.0));
+        if is_known || self.calibrated().is_some() {
             return Some(expected);
         }
         Some(expected.min(alike(self.by_count.seconds(tried)?, tried, count)))
@@ -325,10 +354,20 @@ impl ServiceTime {
         self.by_count.learned
     }
 
-    /// What waits are estimated from; `None` before any batch has run. A batch has at most `max_size` items and at most
+    /// What waits are estimated from; `None` before any batch has run, if the task was not calibrated. A batch has at most `max_size` items and at most
     /// the cost `max_cost`.
     pub(super) fn estimate(&self, max_size: usize, max_cost: Option<u64>) -> Option<ServiceEstimate> {
         let max_items = max_size.max(1);
+        let calibrated = self.calibrated().filter(|_| self.batches() == 0);
+        if let Some((pace, longest)) = calibrated.and_then(|calibrated| calibrated.pace(max_items, max_cost))
+        {
+            return Some(ServiceEstimate {
+                max_items,
+                max_cost,
+                pace,
+                longest,
+            });
+        }
         let by_cost = self
             .goes_by_weight()
             .then(|| self.by_weight.nonnegative_line())

@@ -72,7 +72,7 @@ impl Server {
                         wait = Some(until);
                         break;
                     }
-                    Next::Idle => break,
+                    Next::WaitForMemory | Next::Idle => break,
                 }
             }
             let ends = self.running.iter().map(|(outcome, _)| outcome.finished).min();

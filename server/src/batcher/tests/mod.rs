@@ -3,7 +3,9 @@
 mod adaptive;
 mod deadlines;
 mod expected_wait;
+mod memory;
 mod order;
+mod padding;
 mod properties;
 mod rounds;
 mod scheduler;
@@ -187,6 +189,7 @@ impl Scenario {
                 }
             }
             Next::WaitUntil(until) => Step::WaitUntil(until - self.start),
+            Next::WaitForMemory => unreachable!("memory is not shared in this test"),
             Next::Idle => Step::Idle,
         }
     }

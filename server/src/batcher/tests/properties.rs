@@ -249,6 +249,7 @@ impl Account {
                 }
                 false
             }
+            Next::WaitForMemory => unreachable!("memory is not shared in this test"),
             Next::Idle => {
                 assert!(live.is_empty(), "idle while {live:?} waited");
                 false

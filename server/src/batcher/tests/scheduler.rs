@@ -104,6 +104,7 @@ impl Driver {
                 }
                 Command::Release(items, reason) => Did::Release(ids(&items), reason),
                 Command::MemoryLimit { cost, change, .. } => Did::MemoryLimit(cost, change),
+                Command::MemoryDrift { .. } => unreachable!("no batch is measured in this test"),
                 Command::Wait(until) => {
                     commands.push(Did::Wait(until.map(|until| until - self.start)));
                     return commands;

@@ -2,6 +2,7 @@
 
 mod locks;
 mod lost;
+mod memory;
 mod panics;
 mod preparation;
 mod scenario;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use plugin_abi::manifest::ModelManifest;
 
-use super::{Engine, EngineConfig, Request};
+use super::{Costs, Engine, EngineConfig, Request};
 use crate::batching::Priority;
 use crate::clock;
 use crate::error::{ItemError, Rejection, Stage};
@@ -481,6 +482,7 @@ fn the_last_worker_drops_the_model() {
         workers: 1,
         nice: 0,
         prepare_threads: 1,
+        costs: Costs::default(),
     };
     let model = Arc::new(DroppedOn(thread.clone(), ModelManifest::default()));
     let metrics = Metrics::new(Buckets::NONE).expect("the families do not contradict each other");

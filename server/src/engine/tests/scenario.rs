@@ -12,7 +12,7 @@ use plugin_abi::manifest::{ModelManifest, TaskManifest};
 use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
 use crate::clock;
 use crate::engine::crew::Crew;
-use crate::engine::{Engine, EngineConfig, PendingReply, Request, TaskLimits, Workers};
+use crate::engine::{Costs, Engine, EngineConfig, PendingReply, Request, TaskLimits, Workers};
 use crate::error::{ItemError, Rejection};
 use crate::metrics::{Buckets, ItemOutcome, Metrics};
 use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, PreparedItem};
@@ -134,6 +134,7 @@ pub(super) struct Scenario {
     /// All with the same limits.
     pub(super) tasks: usize,
     pub(super) policy: Policy,
+    pub(super) costs: Costs,
 }
 
 impl Default for Scenario {
@@ -145,6 +146,7 @@ impl Default for Scenario {
             prepares: false,
             tasks: 1,
             policy: Policy::Greedy,
+            costs: Costs::default(),
         }
     }
 }
@@ -205,6 +207,7 @@ impl Scenario {
             workers: self.workers,
             nice: 0,
             prepare_threads: 2,
+            costs: self.costs.clone(),
         };
         let metrics = Metrics::new(Buckets::NONE).expect("the families do not contradict each other");
         let (engine, workers) = Engine::start(Arc::new(model), &config, &metrics).expect("threads");
@@ -302,6 +305,11 @@ impl Running {
     /// How many items had this outcome.
     pub(super) fn counted(&self, outcome: ItemOutcome) -> u64 {
         self.engine.metrics(0).counted(outcome)
+    }
+
+    /// Whether a batch has started that the test has not seen.
+    pub(super) fn has_started(&self) -> bool {
+        !self.started.is_empty()
     }
 
     pub(super) fn next_batch(&self) -> Vec<String> {

@@ -18,7 +18,7 @@ use crate::api::model_control::ModelControl;
 use crate::batching::DeclaredLimits;
 use crate::byte_budget::ByteBudget;
 use crate::config::{Facts, Overrides, Settings, Source, resolve};
-use crate::engine::{Engine, EngineConfig, TaskLimits};
+use crate::engine::{Costs, Engine, EngineConfig, TaskLimits};
 use crate::error::ItemError;
 use crate::http::Server;
 use crate::metrics::{Buckets, Metrics};
@@ -259,6 +259,7 @@ fn entries(settings: &Settings, gate: &Arc<Gate>, metrics: &Metrics) -> [Arc<Mod
         workers: 1,
         nice: 0,
         prepare_threads: 1,
+        costs: Costs::default(),
     };
     let manifest = model.manifest.clone();
     let untried = TaskTrial::Untried {
