@@ -15,7 +15,7 @@ use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{DynamicImage, ImageDecoder, ImageFormat, Limits};
-use plugin_sdk::ItemError;
+use plugin_sdk::{ItemError, contain};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -156,7 +156,9 @@ fn read(mut decoder: impl ImageDecoder, decoding: &Decoding) -> Result<DynamicIm
         Orientation::Apply => decoder.orientation().map_err(unreadable)?,
         Orientation::Ignore => image::metadata::Orientation::NoTransforms,
     };
-    let mut image = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
+    let decoded = contain(|| DynamicImage::from_decoder(decoder));
+    let panicked = |message| unreadable(format_args!("the decoder panicked: {message}"));
+    let mut image = decoded.map_err(panicked)?.map_err(unreadable)?;
     image.apply_orientation(orientation);
     Ok(image)
 }

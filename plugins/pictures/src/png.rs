@@ -1,5 +1,5 @@
-//! Checks that a PNG file is complete and that the checksums of its chunks match. The decoder checks the contents of the
-//! chunks.
+//! Checks that a PNG file is complete, that the checksums of its chunks match, and that its palette has whole entries. The decoder
+//! checks the other contents of the chunks.
 
 use super::{Damage, corrupt, truncated};
 
@@ -26,6 +26,11 @@ pub(crate) fn check(file: &[u8]) -> Result<(), Damage> {
         let name = chunk[..4].escape_ascii();
         if crc32fast::hash(chunk) != u32::from_be_bytes(*checksum) {
             return corrupt(format!("the checksum of chunk `{name}` does not match"));
+        }
+        if chunk.starts_with(b"PLTE") && !length.is_multiple_of(3) {
+            return corrupt(format!(
+                "the palette has {length} bytes, expected a multiple of 3"
+            ));
         }
         if chunk.starts_with(b"IEND") {
             return Ok(());

@@ -261,6 +261,23 @@ fn damaged_png_files_are_rejected() {
 }
 
 #[test]
+fn a_png_whose_palette_has_an_incomplete_entry_is_rejected() {
+    let file = read("baseline.png");
+    // The palette follows the header, which ends at this offset.
+    let (header, rest) = file.split_at(33);
+    for (entries, is_valid) in [(6_u8, true), (7, false)] {
+        let palette = [&b"PLTE"[..], &vec![0; entries.into()]].concat();
+        let checksum = crc32fast::hash(&palette).to_be_bytes();
+        let changed = [header, &[0, 0, 0, entries], &palette, &checksum, rest].concat();
+        let decoded = decode(&changed, &STRICT).map(drop);
+        let error =
+            "cannot decode the image: the file is corrupt: the palette has 7 bytes, expected a multiple of 3";
+        let expected = if is_valid { Ok(()) } else { Err(error.to_owned()) };
+        assert_eq!(decoded, expected, "{entries} bytes");
+    }
+}
+
+#[test]
 fn truncated_webp_files_are_rejected() {
     for name in ["lossless.webp", "lossy.webp"] {
         let file = read(name);
