@@ -5,7 +5,9 @@
 //! depend on runtimes, tasks or files.
 
 mod constant;
+mod control_flow;
 mod elementwise;
+mod gather;
 mod graph;
 mod layout;
 mod linear;

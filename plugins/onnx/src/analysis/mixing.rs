@@ -83,4 +83,4 @@ fn verdict(name: &str, value: &Value) -> Verdict {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

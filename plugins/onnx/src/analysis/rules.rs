@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::elementwise::{broadcast, broadcast_first, cast, identity, range, unary};
+use super::gather::{gather, gather_elements, gather_nd, scatter_elements, scatter_nd};
 use super::layout::{
     constant_of_shape, depth_and_space, expand, flatten, reshape, shape, size, squeeze, tile, transpose,
     unsqueeze,
@@ -13,9 +14,7 @@ use super::linear::{
 };
 use super::node::{Op, Outcome};
 use super::recurrent::{attention, embed_layer_normalization, recurrent, same_shape};
-use super::select::{
-    compress, concat, gather, gather_elements, gather_nd, pad, scatter_elements, scatter_nd, slice, split,
-};
+use super::select::{compress, concat, pad, slice, split};
 use super::statistics::{
     arg_extreme, batch_normalization, cumulative, dropout, dynamic_quantize, layer_normalization, listed,
     local_response, lp_normalization, mean_variance_normalization, of_each_item, one_hot, quantize, random,

@@ -1,6 +1,7 @@
-use rten_onnx::onnx::{Dimension, NodeProto, TensorProto, TensorShapeProto, TypeProto, TypeProtoTensor};
+use rten_onnx::onnx::{NodeProto, TensorProto};
 
 use super::*;
+use crate::analysis::mixing::tests::{integers, typed};
 
 fn node(kind: &str, inputs: &[&str], output: &str) -> NodeProto {
     NodeProto {
@@ -13,18 +14,7 @@ fn node(kind: &str, inputs: &[&str], output: &str) -> NodeProto {
 }
 
 fn outline(inputs: &[(&str, usize)], constants: Vec<TensorProto>, nodes: Vec<NodeProto>) -> Outline {
-    let input = |(name, rank): &(&str, usize)| ValueInfoProto {
-        name: Some((*name).to_owned()),
-        r#type: Some(TypeProto {
-            tensor_type: Some(TypeProtoTensor {
-                elem_type: Some(DataType::INT64),
-                shape: Some(TensorShapeProto {
-                    dim: vec![Dimension::default(); *rank],
-                }),
-            }),
-            sequence: None,
-        }),
-    };
+    let input = |(name, rank): &(&str, usize)| typed(name, DataType::INT64, &vec![-1; *rank]);
     Outline::new(ModelProto {
         graph: Some(GraphProto {
             node: nodes,
@@ -38,16 +28,6 @@ fn outline(inputs: &[(&str, usize)], constants: Vec<TensorProto>, nodes: Vec<Nod
         }],
         ..ModelProto::default()
     })
-}
-
-fn integers(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
-    TensorProto {
-        dims: dims.to_vec(),
-        data_type: Some(DataType::INT64),
-        int64_data: values.to_vec(),
-        name: Some(name.to_owned()),
-        ..TensorProto::default()
-    }
 }
 
 fn known<'a>(name: &'a str, shape: &'a [usize], elements: Option<&[f64]>) -> Known<'a> {

@@ -48,6 +48,11 @@ fn node(kind: &str, inputs: &[&str], outputs: &[&str], settings: Vec<(&str, Sett
 
 /// A value with its shape. Negative dimensions are open.
 fn info(name: &str, dims: &[i64]) -> ValueInfoProto {
+    typed(name, DataType::FLOAT, dims)
+}
+
+/// Like [`info`], with this datatype.
+pub(in crate::analysis) fn typed(name: &str, datatype: DataType, dims: &[i64]) -> ValueInfoProto {
     let dim = |size: &i64| Dimension {
         dim_value: Some(*size).filter(|size| *size >= 0),
         dim_param: None,
@@ -56,7 +61,7 @@ fn info(name: &str, dims: &[i64]) -> ValueInfoProto {
         name: Some(name.to_owned()),
         r#type: Some(TypeProto {
             tensor_type: Some(TypeProtoTensor {
-                elem_type: Some(DataType::FLOAT),
+                elem_type: Some(datatype),
                 shape: Some(TensorShapeProto {
                     dim: dims.iter().map(dim).collect(),
                 }),
@@ -66,7 +71,7 @@ fn info(name: &str, dims: &[i64]) -> ValueInfoProto {
     }
 }
 
-fn integers(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
+pub(in crate::analysis) fn integers(name: &str, dims: &[i64], values: &[i64]) -> TensorProto {
     TensorProto {
         dims: dims.to_vec(),
         data_type: Some(DataType::INT64),
