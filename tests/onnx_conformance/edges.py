@@ -167,6 +167,9 @@ HIDING = {
     "to booleans": "i = Cast <to = 9> (v) y = Cast <to = 1> (i)",
     "recurrence": "a = Constant <value_ints = [0]> () u = Unsqueeze(v, a) s = Constant <value_ints = [1, 16, 4]> () w = ConstantOfShape <value = float[1] {0.3}> (s) y = LSTM <hidden_size = 4> (u, w, w)",
     "nonzero": "n = NonZero(v) y = Cast <to = 1> (n)",
+    "inverse": "y = Reciprocal(v)",
+    "quotient": "one = Constant <value_float = 1.0> () y = Div(one, v)",
+    "inverse power": "three = Constant <value_float = -3.0> () y = Pow(v, three)",
 }  # fmt: skip
 MAKING = {
     "the request": "v = Identity(x)",
@@ -176,6 +179,8 @@ MAKING = {
     "a difference of infinities": "e = Exp(x) f = Exp(e) h = Exp(f) v = Sub(h, f)",
     "a quotient": "v = Div(x, x)",
     "an overflowing product": "p = Mul(x, x) q = Mul(p, p) r = Mul(q, q) h = Neg(r) v = Add(r, h)",
+    "a hyperbolic tangent": "v = Tanh(x)",
+    "a product with 0": "o = Constant <value_float = -0.0> () v = Mul(x, o)",
     "a product of matrices": "t = Constant <value = float[4,4] {1.0, -1.0, 3e38, 0.0, 2.0, 1.0, -3e38, 0.0, 3.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0}> () v = MatMul(x, t)",
 }  # fmt: skip
 

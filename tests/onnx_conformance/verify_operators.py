@@ -65,7 +65,7 @@ def tally_of(operator, arguments):
         subject = SUBJECTS[operator]
         tally = table.Tally(operator, subject.split, subject.exclude, subject.joint, subject.without)
         for _, name, case in cases([operator], arguments.cases):
-            outcome = compare(case, runner)
+            outcome = compare(case, runner, with_zero_signs=True)
             tally.add(node_of(outcome.answer, operator), outcome, case, name)
         return tally, tally.verified()
     finally:
@@ -129,7 +129,10 @@ def committed():
 def report(tally, verified, failures):
     counts = ", ".join(f"{kind} {number}" for kind, number in sorted(tally.counts.items()))
     without = sorted({tag for entry in verified for tag in entry.get("without", [])})
-    print(f"{tally.operator}: {counts}; {len(verified)} entries" + (f", without {', '.join(without)}" if without else ""), flush=True)
+    text = f"{tally.operator}: {counts}; {len(verified)} entries" + (f", without {', '.join(without)}" if without else "")
+    if tally.zero_signs:
+        text += f", depends on the signs of zeros in the inputs {sorted(tally.zero_signs)}"
+    print(text, flush=True)
     for feature, value, rate in tally.culprits:
         print(f"  excluded: {feature} = {value} (differs in {rate:.0%})")
     for observation in tally.unusual[: failures or 1]:

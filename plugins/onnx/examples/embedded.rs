@@ -2,6 +2,8 @@
 //! what the check says. With a table of verified operators as its argument, the check is against that table, and models that it
 //! accepts run with its guards.
 //!
+//! Each model runs twice: operators may overwrite the inputs in the second run. The answer has the outputs of both runs if they differ.
+//!
 //! Reads requests on standard input and answers on standard output. Each is a line of JSON, followed by the bytes of the tensors
 //! that the line describes. A request that kills the process has no answer; the script then starts another one.
 
@@ -59,9 +61,16 @@ fn answer(check: Option<&Check>, request: &Json, path: &Path, inputs: Vec<Tensor
     if request["inputs"].is_null() {
         return (answer, Vec::new());
     }
+    let in_place = Direct::load_in_place(path, check).and_then(|model| model.run(inputs.clone()));
     match Direct::load(path, check).and_then(|model| model.run(inputs)) {
-        Ok(outputs) => {
+        Ok(mut outputs) => {
             answer["outputs"] = outputs.iter().map(describe).collect();
+            if let Ok(in_place) = in_place
+                && !are_equal(&outputs, &in_place)
+            {
+                answer["in_place"] = in_place.iter().map(describe).collect();
+                outputs.extend(in_place);
+            }
             (answer, outputs)
         }
         Err(error) => {
@@ -69,6 +78,17 @@ fn answer(check: Option<&Check>, request: &Json, path: &Path, inputs: Vec<Tensor
             (answer, Vec::new())
         }
     }
+}
+
+/// Whether tensors have the same shapes and the same bits.
+fn are_equal(one: &[Tensor], other: &[Tensor]) -> bool {
+    let content = |tensors: &[Tensor]| -> Vec<_> {
+        let content = tensors.iter().cloned();
+        content
+            .map(|tensor| (tensor.shape, bytes(tensor.elements)))
+            .collect()
+    };
+    content(one) == content(other)
 }
 
 fn describe(tensor: &Tensor) -> Json {

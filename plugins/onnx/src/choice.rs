@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use plugin_sdk::{LoadContext, LoadError};
 
 use crate::embedded::Embedded;
+use crate::fallback::Fallback;
 use crate::network::{Network, NotLoaded};
 use crate::onnxruntime::OnnxRuntime;
 use crate::runtime::Abilities;
@@ -53,7 +54,9 @@ pub(crate) fn load(settings: &Settings, context: &LoadContext, threads: usize) -
             Err(LoadError::setting("ort", "is for the runtimes `auto` and `ort`"))
         }
         RuntimeChoice::Rten => {
-            let network = loading.network(&Embedded).map_err(NotLoaded::into_error)?;
+            let network = loading
+                .network(&Embedded::default())
+                .map_err(NotLoaded::into_error)?;
             Ok(Chosen::new(network, EMBEDDED.to_owned(), "`runtime` is \"rten\""))
         }
     }
@@ -117,9 +120,10 @@ impl<'a> Loading<'a> {
             let reason = "`ort.providers` requires a GPU".to_owned();
             return self.onnx_runtime("ort.providers", "onnxruntime-gpu", reason);
         }
-        let refusal = match self.network(&Embedded) {
+        let refusal = match self.network(&Embedded::default()) {
             Ok(network) => {
                 let reason = "it is verified for every operator of the model";
+                let network = network.with_fallback(self.fallback());
                 return Ok(Chosen {
                     has_alternative: true,
                     ..Chosen::new(network, EMBEDDED.to_owned(), reason)
@@ -156,6 +160,21 @@ impl<'a> Loading<'a> {
             self.without_directory(refusal.message())
         );
         Ok(Chosen::new(network, runtime.name(), reason))
+    }
+
+    /// ONNX Runtime for items for which the embedded runtime is not verified, if a library is found. The library is not opened
+    /// before it is needed.
+    fn fallback(&self) -> Option<Fallback> {
+        let name = OnnxRuntime::find(self.ort, &self.context.base_dir)?;
+        let (path, ort) = (self.path.clone(), self.ort.cloned());
+        let (base_dir, threads) = (self.context.base_dir.clone(), self.threads);
+        let load = move || {
+            let runtime =
+                OnnxRuntime::new(ort.as_ref(), &base_dir).map_err(|error| error.message().to_owned())?;
+            let network = Network::load(&path, &runtime, 1, threads);
+            network.map_err(|failure| failure.into_error().message().to_owned())
+        };
+        Some(Fallback::new(name, Box::new(load)))
     }
 
     /// Removes the directory of the file from a message, so that clients do not learn where the file is.

@@ -1,6 +1,7 @@
 //! Runs a file in the embedded runtime without the check for verified operators, or runs only that check. Used for the comparison
 //! with ONNX Runtime from which the table of verified operators is derived. Not part of the plugin's interface.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -8,14 +9,15 @@ use plugin_sdk::LoadError;
 use rten_onnx::onnx::{DataType, ModelProto};
 
 use crate::embedded::Embedded;
+use crate::interface::Type;
 use crate::network::Network;
-use crate::runtime::{self, Abilities, Fault, Given, Runtime};
+use crate::runtime::{self, Abilities, Given, Runtime};
 use crate::values::{ElementType, Values};
 pub use crate::verified::NodeFeatures;
 use crate::verified::{self, Limits, Table};
 
 /// Elements of a tensor as the embedded runtime represents them: INT64 and BOOL are 32-bit integers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Elements {
     /// FLOAT, FLOAT16 and DOUBLE.
     F32(Vec<f32>),
@@ -28,7 +30,7 @@ pub enum Elements {
 }
 
 /// A tensor: its shape and its elements.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tensor {
     /// The size of each dimension.
     pub shape: Vec<usize>,
@@ -40,20 +42,27 @@ pub struct Tensor {
 pub struct Direct(Network);
 
 /// The embedded runtime without the check for verified operators. Uses the guards of the given check if that accepts the model.
-struct Unchecked<'a>(Option<&'a Check>);
+struct Unchecked<'a> {
+    check: Option<&'a Check>,
+    runtime: Embedded,
+}
 
 impl Abilities for Unchecked<'_> {
     fn held(&self, declared: DataType) -> Option<ElementType> {
-        Embedded.held(declared)
+        self.runtime.held(declared)
     }
 
     fn datatypes(&self) -> &'static str {
-        Embedded.datatypes()
+        self.runtime.datatypes()
     }
 
     fn verify(&self, model: &ModelProto) -> Result<Limits, String> {
-        let limits = self.0.and_then(|check| check.limits(model).ok());
+        let limits = self.check.and_then(|check| check.limits(model).ok());
         Ok(limits.unwrap_or(Limits::NONE))
+    }
+
+    fn output_types(&self, path: &Path, model: &ModelProto) -> Result<HashMap<String, Type>, String> {
+        self.runtime.output_types(path, model)
     }
 
     /// A failed allocation may terminate the process: this is acceptable in a comparison.
@@ -67,7 +76,7 @@ impl Abilities for Unchecked<'_> {
         workers: usize,
         threads: usize,
     ) -> Result<Box<dyn Runtime>, LoadError> {
-        Embedded.load(file, workers, threads)
+        self.runtime.load(file, workers, threads)
     }
 }
 
@@ -77,7 +86,19 @@ impl Direct {
     /// # Errors
     /// The runtime cannot load the file.
     pub fn load(path: &Path, check: Option<&Check>) -> Result<Self, String> {
-        let network = Network::load(path, &Unchecked(check), 1, 1);
+        Self::load_in(path, check, Embedded::default())
+    }
+
+    /// Like [`load`](Self::load), but operators overwrite the inputs of the model if they can, as they do with intermediate values.
+    ///
+    /// # Errors
+    /// The runtime cannot load the file.
+    pub fn load_in_place(path: &Path, check: Option<&Check>) -> Result<Self, String> {
+        Self::load_in(path, check, Embedded { owns_inputs: true })
+    }
+
+    fn load_in(path: &Path, check: Option<&Check>, runtime: Embedded) -> Result<Self, String> {
+        let network = Network::load(path, &Unchecked { check, runtime }, 1, 1);
         network
             .map(Self)
             .map_err(|failure| failure.into_error().to_string())
@@ -104,9 +125,7 @@ impl Direct {
             })
             .collect();
         let computed = self.0.run(&given, self.0.outputs(), 0);
-        let computed = computed.map_err(|fault| match fault {
-            Fault::Inputs(message) | Fault::Failed(message) | Fault::Outputs(message) => message,
-        })?;
+        let computed = computed.map_err(|fault| fault.message().into_owned())?;
         computed
             .into_iter()
             .map(|computed| {

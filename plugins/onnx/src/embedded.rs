@@ -1,28 +1,36 @@
 //! The embedded runtime: rten, in pure Rust. It computes with 32-bit types: ONNX's INT64 and BOOL become 32-bit integers, and
 //! FP64 becomes FP32.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use half::f16;
 use plugin_sdk::LoadError;
 use rten::{
     LoadErrorKind, Model, ModelOptions, NodeId, RunErrorKind, RunOptions, ThreadPool, Value, ValueOrView,
     ValueView,
 };
 use rten_onnx::onnx::{DataType, ModelProto};
-use rten_tensor::{AsView, Layout, TensorView};
+use rten_tensor::{AsView, Layout, Tensor, TensorView};
 
 use crate::external;
 use crate::instrument::{self, Flag};
+use crate::interface::Type;
 use crate::network::Port;
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
 use crate::values::{ElementType, Values};
 use crate::verified::{self, Limits};
 
 /// The embedded runtime.
-pub(crate) struct Embedded;
+#[derive(Default)]
+pub(crate) struct Embedded {
+    /// Whether runs own copies of their inputs. Operators overwrite such inputs if they can, as they do with intermediate values.
+    /// Only for verification.
+    pub(crate) owns_inputs: bool,
+}
 
 impl Abilities for Embedded {
     fn held(&self, declared: DataType) -> Option<ElementType> {
@@ -41,6 +49,13 @@ impl Abilities for Embedded {
 
     fn verify(&self, model: &ModelProto) -> Result<Limits, String> {
         verified::check(model).map_err(|reasons| verified::explain(&reasons))
+    }
+
+    fn output_types(&self, _path: &Path, model: &ModelProto) -> Result<HashMap<String, Type>, String> {
+        let types = verified::output_types(model).into_iter();
+        Ok(types
+            .filter_map(|(name, datatype)| Some((name, Type::tensor(datatype?))))
+            .collect())
     }
 
     fn survives_failed_allocations(&self) -> bool {
@@ -81,6 +96,7 @@ impl Abilities for Embedded {
         Ok(Box::new(Rten {
             model,
             max_dimension: file.limits.max_dimension,
+            owns_inputs: self.owns_inputs,
             flags,
             pools: pools.collect(),
         }))
@@ -133,6 +149,7 @@ struct Rten {
     model: Model,
     /// Maximum size of an input dimension.
     max_dimension: usize,
+    owns_inputs: bool,
     /// The flags that the last outputs of the model report.
     flags: Vec<Flag>,
     /// One pool for each worker, so that concurrent batches do not block each other.
@@ -146,7 +163,11 @@ impl Runtime for Rten {
             .map(|given| {
                 self.check_dimensions(given)?;
                 let id = self.model.input_ids()[given.port.index];
-                Ok((id, ValueOrView::View(view(given)?)))
+                let input = match input(given)? {
+                    ValueOrView::View(view) if self.owns_inputs => ValueOrView::Value(view.to_owned()),
+                    input => input,
+                };
+                Ok((id, input))
             })
             .collect::<Result<_, Fault>>()?;
         let ids = self.model.output_ids();
@@ -170,7 +191,7 @@ impl Runtime for Rten {
         let answers = computed.split_off(flags.len());
         let raised = flags.iter().zip(&computed).find(|(_, value)| is_raised(value));
         if let Some(((flag, _), _)) = raised {
-            return Err(Fault::Failed(format!("{}; set `runtime = \"ort\"`", flag.reason)));
+            return Err(Fault::Unverified(flag.reason.clone()));
         }
         answers.into_iter().enumerate().map(take).collect()
     }
@@ -189,12 +210,28 @@ impl Rten {
     fn check_dimensions(&self, given: &Given<'_>) -> Result<(), Fault> {
         let too_large = given.shape.iter().find(|size| **size > self.max_dimension);
         too_large.map_or(Ok(()), |size| {
-            Err(Fault::Failed(format!(
-                "tensor `{}`: a dimension of {size}, more than {}, is not verified for this model in the embedded runtime; \
-                 set `runtime = \"ort\"`",
+            Err(Fault::Unverified(format!(
+                "tensor `{}`: a dimension of {size}, more than {}, is not verified for this model in the embedded runtime",
                 given.port.name, self.max_dimension
             )))
         })
+    }
+}
+
+fn input<'a>(given: &'a Given<'_>) -> Result<ValueOrView<'a>, Fault> {
+    match given.values {
+        // The runtime computes with 32 bits, but must not receive more precision than the file declares.
+        Values::F32(values) if given.port.declared == DataType::FLOAT16 => {
+            let rounded: Vec<_> = values
+                .iter()
+                .map(|value| f16::from_f32(*value).to_f32())
+                .collect();
+            let tensor = Tensor::try_from_data(given.shape.as_slice(), rounded);
+            tensor
+                .map(Into::into)
+                .map_err(|error| Fault::Failed(error.to_string()))
+        }
+        _ => view(given).map(ValueOrView::View),
     }
 }
 
@@ -204,6 +241,14 @@ fn view<'a>(given: &'a Given<'_>) -> Result<ValueView<'a>, Fault> {
         Values::I32(values) => lend(&given.shape, values),
         Values::I8(values) => lend(&given.shape, values),
         Values::U8(values) => lend(&given.shape, values),
+        Values::I64(values) => {
+            let exceeds = |(_, value): &(usize, &i64)| i32::try_from(**value).is_err();
+            let (index, value) = values.iter().enumerate().find(exceeds).unwrap_or((0, &0));
+            Err(Fault::Unverified(format!(
+                "tensor `{}`: {value} at index {index} exceeds 32 bits, the width in which the embedded runtime computes",
+                given.port.name
+            )))
+        }
         _ => Err(Fault::Failed(format!(
             "input `{}` is held in a type that the runtime does not know",
             given.port.name

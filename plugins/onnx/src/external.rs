@@ -1,11 +1,14 @@
 //! Weights stored in files next to the model file (ONNX external data).
 //!
-//! The model file refers to them by paths relative to its own directory. Any path is accepted unless it leaves that directory: a
-//! model file must not be able to read other files on the machine. See <https://onnx.ai/onnx/repo-docs/ExternalData.html>.
+//! The model file refers to them by paths relative to its own directory. Any path is accepted unless it leaves that directory,
+//! also through a symbolic link: a model file must not be able to read other files on the machine. If the model file is itself a
+//! link, as in the cache of Hugging Face, its target's directory is permitted as well. See
+//! <https://onnx.ai/onnx/repo-docs/ExternalData.html>.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use rten_onnx::onnx::{
     AttributeProto, DataLocation, DataType, GraphProto, ModelProto, StringStringEntryProto, TensorProto,
@@ -21,23 +24,24 @@ struct ExternalLocation {
     length: Option<u64>,
 }
 
-/// Checks that the external data of all tensors is available and has the expected size. Returns whether there is any.
+/// Checks that the external data of all tensors of the model file `model` is available and has the expected size. Returns the
+/// files that contain it.
 ///
 /// # Errors
 /// Names the tensor and the problem with its data, as a clause about the model file.
-pub(crate) fn check(graph: &GraphProto, directory: &Path) -> Result<bool, String> {
-    let mut found = false;
+pub(crate) fn check(graph: &GraphProto, model: &Path) -> Result<BTreeSet<PathBuf>, String> {
+    let mut files = BTreeSet::new();
     each_tensor(graph, &mut |tensor| {
-        found |= is_external(tensor);
         if is_external(tensor) {
-            check_tensor(tensor, directory).map_err(|problem| {
+            let file = check_tensor(tensor, model).map_err(|problem| {
                 let name = tensor.name.as_deref().unwrap_or_default();
                 format!("keeps the weights `{name}` in another file, {problem}")
             })?;
+            files.insert(file);
         }
         Ok(())
     })?;
-    Ok(found)
+    Ok(files)
 }
 
 /// Moves the data of large tensors out of the model, reads the external data files, and makes the tensors refer to the result.
@@ -118,7 +122,8 @@ fn is_external(tensor: &TensorProto) -> bool {
     tensor.data_location == Some(DataLocation::EXTERNAL)
 }
 
-fn check_tensor(tensor: &TensorProto, directory: &Path) -> Result<(), String> {
+/// Checks the external data of a tensor, and returns the path of the file that contains it.
+fn check_tensor(tensor: &TensorProto, model: &Path) -> Result<PathBuf, String> {
     let place = place(tensor)?;
     let location = &place.location;
     let path = Path::new(location);
@@ -130,8 +135,14 @@ fn check_tensor(tensor: &TensorProto, directory: &Path) -> Result<(), String> {
             "`{location}`, expected a path within the directory of the model file"
         ));
     }
-    let file = fs::metadata(directory.join(path))
-        .map_err(|error| format!("`{location}`, which cannot be opened: {error}"))?;
+    let path = model.parent().unwrap_or(Path::new("")).join(path);
+    let unreadable = |error| format!("`{location}`, which cannot be opened: {error}");
+    let file = fs::metadata(&path).map_err(unreadable)?;
+    if !is_within_directory(&path, model).map_err(unreadable)? {
+        return Err(format!(
+            "`{location}`, a link that leads out of the directory of the model file"
+        ));
+    }
     if !file.is_file() {
         return Err(format!("`{location}`, which is not a file"));
     }
@@ -149,8 +160,23 @@ fn check_tensor(tensor: &TensorProto, directory: &Path) -> Result<(), String> {
             "`{location}`, of which it takes {length} bytes, expected {size} for a tensor of the shape {:?}",
             tensor.dims
         )),
-        _ => Ok(()),
+        _ => Ok(path),
     }
+}
+
+/// Whether a file is in the directory of the model file, or below, after all links have been followed.
+fn is_within_directory(file: &Path, model: &Path) -> std::io::Result<bool> {
+    let file = file.canonicalize()?;
+    let directory = match model
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty())
+    {
+        Some(directory) => directory.canonicalize()?,
+        None => Path::new(".").canonicalize()?,
+    };
+    let model = model.canonicalize()?;
+    let target = model.parent();
+    Ok(file.starts_with(directory) || target.is_some_and(|target| file.starts_with(target)))
 }
 
 fn place(tensor: &TensorProto) -> Result<ExternalLocation, String> {

@@ -125,45 +125,70 @@ fn add_to_branches(node: &mut NodeProto, guards: &[&Guard], depth: usize, names:
 
 /// Adds nodes that compute a flag, and returns its name.
 fn watch(graph: &mut GraphProto, guard: &Guard, names: &mut Names) -> String {
-    let mut last = guard.value.clone();
-    let mut apply = |operator: &str, constant: Option<f32>| {
-        let mut inputs = vec![last.clone()];
-        if let Some(constant) = constant {
-            let name = names.next();
-            graph.initializer.push(tensor(&name, constant));
-            inputs.push(name);
-        }
-        let output = names.next();
-        graph.node.push(node_of(operator, inputs, &output));
-        last = output;
-    };
+    let mut nodes = Nodes { graph, names };
+    let value = guard.value.as_str();
     match guard.condition {
         // Squares cannot cancel each other: in a plain sum, infinities of opposite sign would also produce NaN.
-        Condition::Nan => apply("ReduceSumSquare", None),
+        Condition::Nan => nodes.add("ReduceSumSquare", &[value]),
         // Zero times infinity is NaN.
         Condition::Infinite => {
-            apply("ReduceSumSquare", None);
-            apply("Mul", Some(0.0));
+            let (sum, zero) = (nodes.add("ReduceSumSquare", &[value]), nodes.constant(0.0));
+            nodes.add("Mul", &[&sum, &zero])
         }
         Condition::Empty => {
-            apply("Size", None);
-            apply("Cast", None);
-            apply("Reciprocal", None);
-            apply("Mul", Some(0.0));
+            let size = nodes.add("Size", &[value]);
+            let size = nodes.add("Cast", &[&size]);
+            let (inverse, zero) = (nodes.add("Reciprocal", &[&size]), nodes.constant(0.0));
+            nodes.add("Mul", &[&inverse, &zero])
         }
-        // The square root of a negative number is NaN. Its argument is the largest permitted distance from the middle of the
-        // range minus the largest actual distance.
+        Condition::Zero => {
+            let zero = nodes.constant(0.0);
+            let are_zero = nodes.add("Equal", &[value, &zero]);
+            let are_zero = nodes.add("Cast", &[&are_zero]);
+            let count = nodes.add("ReduceSum", &[&are_zero]);
+            nodes.nan_unless_zero(&count)
+        }
+        // Numbers in the range do not differ from themselves after clipping.
         Condition::Outside(low, high) => {
             let (low, high) = (f64::from(low) - 1.0, f64::from(high) + 1.0);
-            apply("Sub", Some(((low + high) / 2.0) as f32));
-            apply("Abs", None);
-            apply("ReduceMax", None);
-            apply("Neg", None);
-            apply("Add", Some((((high - low) / 2.0) as f32).next_down()));
-            apply("Sqrt", None);
+            let least = Some(low as f32).filter(|least| f64::from(*least) > low);
+            let least = nodes.constant(least.unwrap_or((low as f32).next_up()));
+            let most = Some(high as f32).filter(|most| f64::from(*most) < high);
+            let most = nodes.constant(most.unwrap_or((high as f32).next_down()));
+            let clipped = nodes.add("Clip", &[value, &least, &most]);
+            let differences = nodes.add("Sub", &[value, &clipped]);
+            let sum = nodes.add("ReduceSumSquare", &[&differences]);
+            nodes.nan_unless_zero(&sum)
         }
     }
-    last
+}
+
+/// Adds nodes to a graph.
+struct Nodes<'a> {
+    graph: &'a mut GraphProto,
+    names: &'a mut Names,
+}
+
+impl Nodes<'_> {
+    /// Adds a node and returns the name of its output.
+    fn add(&mut self, operator: &str, inputs: &[&str]) -> String {
+        let inputs = inputs.iter().map(|name| (*name).to_owned()).collect();
+        let output = self.names.next();
+        self.graph.node.push(node_of(operator, inputs, &output));
+        output
+    }
+
+    fn constant(&mut self, value: f32) -> String {
+        let name = self.names.next();
+        self.graph.initializer.push(tensor(&name, value));
+        name
+    }
+
+    /// The flag for a number that is at least 0 or NaN: raised unless it is 0. The square root of a negative number is NaN.
+    fn nan_unless_zero(&mut self, number: &str) -> String {
+        let negative = self.add("Neg", &[number]);
+        self.add("Sqrt", &[&negative])
+    }
 }
 
 /// Generates names that no value of a graph uses.
@@ -250,7 +275,7 @@ fn node_of(operator: &str, inputs: Vec<String>, output: &str) -> NodeProto {
         ..AttributeProto::default()
     };
     let attribute = match operator {
-        "ReduceMax" | "ReduceSumSquare" => vec![int("keepdims", 0)],
+        "ReduceSum" | "ReduceSumSquare" => vec![int("keepdims", 0)],
         "Cast" => vec![int("to", DataType::FLOAT.0.into())],
         _ => Vec::new(),
     };

@@ -1,6 +1,7 @@
 //! Reads the inputs and outputs that a file declares, of any ONNX type. The parser of `rten_onnx` supports only tensors and
 //! sequences, so this one reads the declarations and skips everything else.
 
+use std::collections::HashMap;
 use std::fs::File;
 
 use rten_onnx::onnx::{DataType, TypeProtoTensor};
@@ -34,7 +35,34 @@ pub(crate) enum Type {
     Unknown,
 }
 
+impl Declaration {
+    /// Whether the file does not declare the type, or declares a tensor without the type of its elements.
+    pub(crate) fn is_untyped(&self) -> bool {
+        match &self.kind {
+            Type::Unknown => true,
+            Type::Tensor(tensor) => tensor.elem_type.is_none_or(|elements| elements == DataType(0)),
+            _ => false,
+        }
+    }
+
+    /// Sets the type that was inferred for an untyped declaration. A declared shape remains.
+    fn infer(&mut self, inferred: Type) {
+        match (&mut self.kind, inferred) {
+            (Type::Tensor(tensor), Type::Tensor(inferred)) => tensor.elem_type = inferred.elem_type,
+            (kind, inferred) => *kind = inferred,
+        }
+    }
+}
+
 impl Type {
+    /// A tensor of any shape.
+    pub(crate) fn tensor(elements: DataType) -> Self {
+        Self::Tensor(TypeProtoTensor {
+            elem_type: Some(elements),
+            shape: None,
+        })
+    }
+
     /// Describes the type for messages.
     pub(crate) fn text(&self) -> String {
         match self {
@@ -43,12 +71,21 @@ impl Type {
             Self::Optional(value) => format!("optional {}", value.text()),
             Self::Map(..) => "map".to_owned(),
             Self::SparseTensor => "sparse tensor".to_owned(),
-            Self::Unknown => "value of an unknown type".to_owned(),
+            Self::Unknown => "value without a type".to_owned(),
         }
     }
 }
 
 impl Interface {
+    /// Sets the types of the outputs whose types the file does not declare, from inferred types by name.
+    pub(crate) fn infer_outputs(&mut self, mut types: HashMap<String, Type>) {
+        for output in self.outputs.iter_mut().filter(|output| output.is_untyped()) {
+            if let Some(inferred) = types.remove(&output.name) {
+                output.infer(inferred);
+            }
+        }
+    }
+
     pub(crate) fn read(file: File) -> Result<Self, ProtobufError> {
         /// `ModelProto`
         #[derive(Default)]

@@ -17,6 +17,8 @@ mod describe;
 pub mod direct;
 mod embedded;
 mod external;
+mod fallback;
+mod files;
 mod fit;
 mod image;
 mod instrument;
@@ -28,6 +30,7 @@ mod ort_values;
 mod plan;
 mod ports;
 mod ranking;
+mod reservations;
 mod runtime;
 mod settings;
 mod task;
@@ -61,6 +64,8 @@ pub struct Onnx {
     runtime: String,
     /// Why the runtime was chosen.
     reason: String,
+    /// Name and version of the runtime for items for which the other one is not verified, if there is one.
+    fallback: Option<String>,
 }
 
 impl Onnx {
@@ -83,6 +88,7 @@ impl Onnx {
             tasks,
             runtime: chosen.runtime,
             reason: chosen.reason,
+            fallback: network.fallback().map(str::to_owned),
         })
     }
 
@@ -95,6 +101,11 @@ impl Onnx {
 
     fn report(&self) {
         log::info!("runs on {}: {}", self.runtime, self.reason);
+        if let Some(fallback) = &self.fallback {
+            log::info!(
+                "items for which it is not verified run in {fallback}, which is loaded for the first of them"
+            );
+        }
         for (level, remark) in self.tasks.iter().flat_map(|(_, plan)| &plan.remarks) {
             log::log!(*level, "{remark}");
         }
@@ -140,10 +151,16 @@ impl Model for Onnx {
     }
 
     fn details(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([
+        let mut details = BTreeMap::from([
             ("runtime".to_owned(), self.runtime.clone()),
             ("runtime_reason".to_owned(), self.reason.clone()),
-        ])
+        ]);
+        details.extend(
+            self.fallback
+                .clone()
+                .map(|fallback| ("fallback_runtime".to_owned(), fallback)),
+        );
+        details
     }
 
     fn platform() -> &'static str {

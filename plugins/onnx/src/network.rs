@@ -6,28 +6,30 @@ use std::fmt;
 use std::fs;
 use std::io::{BufReader, Seek};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use plugin_sdk::{DType, LoadError, contain};
 use rten_onnx::onnx;
 
 use crate::analysis::mixing::{self, Verdict};
-use crate::analysis::sizes::{self, Known, Outline, Sizes};
+use crate::analysis::sizes::{self, Known, Outline};
 use crate::classes;
-use crate::interface::Interface;
+use crate::fallback::Fallback;
+use crate::files::Files;
+use crate::interface::{Declaration, Interface};
 use crate::ports::declared;
+use crate::reservations::{self, Reservation, Reservations};
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
 use crate::values::ElementType;
 use crate::verified::Limits;
-use crate::{external, memory, wire};
+use crate::{external, wire};
 
 /// A loaded model file.
 pub(crate) struct Network {
     contents: Contents,
     runtime: Box<dyn Runtime>,
     survives_failed_allocations: bool,
-    /// Bytes reserved by the large runs in progress.
-    reserved: AtomicU64,
+    fallback: Option<Fallback>,
+    reservations: Reservations,
 }
 
 /// What is known about a model file, apart from its weights.
@@ -35,8 +37,7 @@ struct Contents {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     is_half_precision: bool,
-    /// Whether weights are stored in external files.
-    is_external: bool,
+    files: Files,
     /// Whether each output mixes the items of a batch, as far as the graph shows. In the order of the file.
     verdicts: Vec<Verdict>,
     outline: Outline,
@@ -141,7 +142,7 @@ impl Network {
             path,
             inputs: &contents.inputs,
             outputs: &contents.outputs,
-            is_external: contents.is_external,
+            is_external: contents.files.has_external_data(),
             limits: &contents.limits,
         };
         let loaded = contain(|| abilities.load(&file, workers, threads));
@@ -150,8 +151,19 @@ impl Network {
             runtime: loaded.map_err(panicked)?.map_err(NotLoaded::Runtime)?,
             contents,
             survives_failed_allocations: abilities.survives_failed_allocations(),
-            reserved: AtomicU64::new(0),
+            fallback: None,
+            reservations: Reservations::default(),
         })
+    }
+
+    /// Adds a runtime for items for which this one is not verified.
+    pub(crate) fn with_fallback(self, fallback: Option<Fallback>) -> Self {
+        Self { fallback, ..self }
+    }
+
+    /// Name and version of the runtime for items for which this one is not verified, if there is one.
+    pub(crate) fn fallback(&self) -> Option<&str> {
+        self.fallback.as_ref().map(Fallback::runtime)
     }
 
     /// Whether an output mixes the items of a batch, as far as the graph shows, if dimension 0 of every input is the batch
@@ -175,6 +187,11 @@ impl Network {
         self.contents.is_half_precision
     }
 
+    /// The files that the network was read from.
+    pub(crate) fn files(&self) -> &Files {
+        &self.contents.files
+    }
+
     pub(crate) fn inputs(&self) -> &[Port] {
         &self.contents.inputs
     }
@@ -190,13 +207,26 @@ impl Network {
         outputs: &[Port],
         worker: usize,
     ) -> Result<Vec<Computed>, Fault> {
-        let _reservation = self.reserve(inputs).map_err(Fault::Failed)?;
+        let _reservation = self.reserve(inputs)?;
         contain(|| self.runtime.run(inputs, outputs, worker))
             .unwrap_or_else(|message| Err(Fault::Failed(format!("the runtime panicked: {message}"))))
     }
 
+    /// Computes `outputs` from one item for which the runtime is not verified, in the fallback if there is one.
+    pub(crate) fn run_unverified(
+        &self,
+        inputs: &[Given<'_>],
+        outputs: &[Port],
+        reason: String,
+    ) -> Result<Vec<Computed>, Fault> {
+        match &self.fallback {
+            Some(fallback) => fallback.run(self, inputs, outputs, &reason),
+            None => Err(Fault::Unverified(reason)),
+        }
+    }
+
     /// Reserves memory for a run. Fails if the run needs more memory than is available.
-    fn reserve(&self, inputs: &[Given<'_>]) -> Result<Reservation<'_>, String> {
+    fn reserve(&self, inputs: &[Given<'_>]) -> Result<Reservation<'_>, Fault> {
         // A sequence has no single shape, so it is left out.
         let tensors = inputs.iter().filter(|given| !given.port.sequence);
         let known: Vec<_> = tensors.map(Given::known).collect();
@@ -204,20 +234,12 @@ impl Network {
         let sizes = contain(|| self.contents.outline.of_run(&known));
         let sizes = sizes.unwrap_or_default();
         if let (Some(node), false) = (&sizes.unbounded, self.survives_failed_allocations) {
-            return Err(format!(
-                "the size of a tensor that this item requires is unknown ({node}), and the embedded runtime cannot survive a failed allocation"
-            ));
+            return Err(Fault::Unverified(format!(
+                "the size of a tensor that this item requires is unknown ({node}), and the embedded runtime cannot survive a failed \
+                 allocation"
+            )));
         }
-        let bytes = Some(bytes(sizes.peak))
-            .filter(|bytes| *bytes >= SMALL_RUN)
-            .unwrap_or(0);
-        // Memory that other runs have already allocated counts twice, so concurrent large runs are rejected somewhat early.
-        let others = self.reserved.fetch_add(bytes, Ordering::Relaxed);
-        let reservation = Reservation {
-            total: &self.reserved,
-            bytes,
-        };
-        fits(&sizes, others).map(|()| reservation)
+        self.reservations.reserve(&sizes).map_err(Fault::Failed)
     }
 }
 
@@ -243,14 +265,19 @@ impl Contents {
             let problem = format!("has the value `{name}` twice, expected a name for each value");
             return Err(blame(problem));
         }
-        let directory = path.parent().unwrap_or(Path::new(""));
-        let is_external = external::check(graph, directory).map_err(blame)?;
+        let external = external::check(graph, path).map_err(blame)?;
+        let files =
+            Files::new(path, external).map_err(|error| blame(format!("cannot be opened: {error}")))?;
         let names = graph
             .initializer
             .iter()
             .filter_map(|tensor| tensor.name.as_deref());
         let file = fs::File::open(path).map_err(|error| blame(format!("cannot be opened: {error}")))?;
-        let interface = Interface::read(file).map_err(|error| not_onnx(&error))?;
+        let mut interface = Interface::read(file).map_err(|error| not_onnx(&error))?;
+        if interface.outputs.iter().any(Declaration::is_untyped) {
+            let types = contain(|| abilities.output_types(path, &proto)).unwrap_or_else(Err);
+            interface.infer_outputs(types.map_err(unfit)?);
+        }
         let (inputs, outputs) = declared(&interface, &names.collect(), abilities).map_err(unfit)?;
         let limits = contain(|| abilities.verify(&proto))
             .unwrap_or_else(Err)
@@ -263,12 +290,12 @@ impl Contents {
         let class_names = classes::names(graph);
         let outline = contain(|| Outline::new(proto)).unwrap_or_default();
         let constant = contain(|| outline.constant()).unwrap_or_default();
-        fits(&constant, 0).map_err(|problem| blame(format!("cannot be loaded: {problem}")))?;
+        reservations::fits(&constant, 0).map_err(|problem| blame(format!("cannot be loaded: {problem}")))?;
         Ok(Self {
             inputs,
             outputs,
             is_half_precision,
-            is_external,
+            files,
             verdicts,
             outline,
             metadata,
@@ -286,59 +313,6 @@ impl Given<'_> {
             shape: &self.shape,
             elements: few.then(|| self.values.as_numbers()).flatten(),
         }
-    }
-}
-
-/// Runs that need fewer bytes than this are not checked against the available memory.
-const SMALL_RUN: u64 = 64 << 20;
-
-/// Bytes per element for most types. Some types are smaller, but the values computed from them are larger.
-const ELEMENT_SIZE: u64 = 4;
-
-/// Size of `elements` elements in bytes.
-fn bytes(elements: i64) -> u64 {
-    elements.unsigned_abs().saturating_mul(ELEMENT_SIZE)
-}
-
-/// Checks that the tensors of a run fit into memory in addition to `reserved` bytes that other runs still need: the largest
-/// tensor together with what is computed from it, and all tensors that are live at the same time.
-fn fits(sizes: &Sizes, reserved: u64) -> Result<(), String> {
-    let Some((largest, node)) = &sizes.largest else {
-        return Ok(());
-    };
-    let (largest, total) = (bytes(*largest), bytes(sizes.peak));
-    if largest.max(total) < SMALL_RUN {
-        return Ok(());
-    }
-    let Some(available) = memory::available() else {
-        return Ok(());
-    };
-    let available = available.saturating_sub(reserved);
-    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
-    if largest > available / 2 {
-        let size = gigabytes(largest);
-        return Err(format!(
-            "a tensor of {size:.1} GB ({node}) is too large for the memory that is available"
-        ));
-    }
-    if total > available / 4 * 3 {
-        let size = gigabytes(total);
-        return Err(format!(
-            "tensors of {size:.1} GB that are needed at the same time are too large for the memory that is available"
-        ));
-    }
-    Ok(())
-}
-
-/// Memory reserved for a run, released when the run ends.
-struct Reservation<'a> {
-    total: &'a AtomicU64,
-    bytes: u64,
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -4,6 +4,7 @@ mod environment;
 mod library;
 mod state;
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +16,7 @@ use rten_onnx::onnx::{DataType, ModelProto};
 
 use self::environment::{Opened, SessionLoggers};
 use self::library::{Candidate, Surroundings};
+use crate::interface::Type;
 use crate::network::Port;
 use crate::ort_values::{self, Helpers};
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
@@ -57,12 +59,16 @@ impl OnnxRuntime {
         })
     }
 
+    /// Name and version of the library that [`new`](Self::new) would try first, without opening it. `None` if there is none.
+    pub(crate) fn find(settings: Option<&OrtSettings>, base_dir: &Path) -> Option<String> {
+        let cpu = OrtSettings::default();
+        let candidates = candidates(settings.unwrap_or(&cpu), base_dir).ok()?;
+        candidates.first().map(|candidate| named(&candidate.path))
+    }
+
     /// Name and version, followed by the execution providers if it does not only use the CPU: `ONNX Runtime 1.32.0 (cuda, cpu)`.
     pub(crate) fn name(&self) -> String {
-        let mut name = "ONNX Runtime".to_owned();
-        if let Some(version) = library::version(&self.opened.library) {
-            name = format!("{name} {version}");
-        }
+        let name = named(&self.opened.library);
         if self.dispatches.is_empty() {
             return name;
         }
@@ -71,9 +77,44 @@ impl OnnxRuntime {
     }
 }
 
+impl OnnxRuntime {
+    /// Loads a file, to run one batch at a time.
+    fn session(&self, path: &Path, threads: usize, loggers: &SessionLoggers) -> Result<Session, LoadError> {
+        let blame = |error: &dyn Display| LoadError::setting("ort", error);
+        let mut builder = Session::builder(&self.opened.environment)
+            .map_err(|error| blame(&error))?
+            .with_logger(loggers.next())
+            .map_err(|error| blame(&error))?
+            .with_log_level(environment::log_level())
+            .map_err(|error| blame(&error))?
+            .with_intra_threads(threads)
+            .map_err(|error| blame(&error))?
+            // Spinning threads would take CPU time from the rest of the server.
+            .with_intra_op_spinning(false)
+            .map_err(|error| blame(&error))?
+            // Memory patterns would double peak memory, with no benefit if shapes differ from batch to batch.
+            .with_memory_pattern(false)
+            .map_err(|error| blame(&error))?
+            .with_execution_providers(&self.dispatches)
+            .map_err(|error| LoadError::setting("ort.providers", format_args!("cannot be used: {error}")))?;
+        builder.commit_from_file(path).map_err(|error| {
+            let path = path.display();
+            LoadError::setting("model", format_args!("`{path}` cannot be loaded: {error}"))
+        })
+    }
+}
+
+/// Name and version of a library, for display.
+fn named(library: &Path) -> String {
+    let version = library::version(library);
+    version.map_or("ONNX Runtime".to_owned(), |version| {
+        format!("ONNX Runtime {version}")
+    })
+}
+
 /// The libraries to try, in order of precedence.
 fn candidates(settings: &OrtSettings, base_dir: &Path) -> Result<Vec<Candidate>, LoadError> {
-    let named = |path, key| {
+    let from_setting = |path, key| {
         vec![Candidate {
             path,
             origin: format!("the setting `{key}`"),
@@ -81,7 +122,7 @@ fn candidates(settings: &OrtSettings, base_dir: &Path) -> Result<Vec<Candidate>,
         }]
     };
     match (&settings.library, &settings.python) {
-        (Some(library), None) => Ok(named(base_dir.join(library), "ort.library")),
+        (Some(library), None) => Ok(from_setting(base_dir.join(library), "ort.library")),
         (None, Some(python)) => {
             let python = base_dir.join(python);
             let library = library::in_python_setting(&python).ok_or_else(|| {
@@ -92,7 +133,7 @@ fn candidates(settings: &OrtSettings, base_dir: &Path) -> Result<Vec<Candidate>,
                 );
                 LoadError::setting("ort.python", message)
             })?;
-            Ok(named(library, "ort.python"))
+            Ok(from_setting(library, "ort.python"))
         }
         (None, None) => Ok(Surroundings::of_this_process().libraries()),
         (Some(_), Some(_)) => {
@@ -144,35 +185,21 @@ impl Abilities for OnnxRuntime {
         true
     }
 
+    /// ONNX Runtime itself infers them when it loads the file.
+    fn output_types(&self, path: &Path, _model: &ModelProto) -> Result<HashMap<String, Type>, String> {
+        let session = self.session(path, 1, &SessionLoggers::new());
+        let session =
+            session.map_err(|error| format!("does not declare all outputs: {}", error.message()))?;
+        let outputs = session.outputs().iter();
+        Ok(outputs
+            .map(|output| (output.name().to_owned(), ort_values::declaration(output.dtype())))
+            .collect())
+    }
+
     fn load(&self, file: &File<'_>, workers: usize, threads: usize) -> Result<Box<dyn Runtime>, LoadError> {
-        let blame = |error: &dyn Display| LoadError::setting("ort", error);
         let loggers = SessionLoggers::new();
-        let sessions = (0..workers).map(|_| {
-            let mut builder = Session::builder(&self.opened.environment)
-                .map_err(|error| blame(&error))?
-                .with_logger(loggers.next())
-                .map_err(|error| blame(&error))?
-                .with_log_level(environment::log_level())
-                .map_err(|error| blame(&error))?
-                .with_intra_threads(threads)
-                .map_err(|error| blame(&error))?
-                // Spinning threads would take CPU time from the rest of the server.
-                .with_intra_op_spinning(false)
-                .map_err(|error| blame(&error))?
-                // Memory patterns would double peak memory, with no benefit if shapes differ from batch to batch.
-                .with_memory_pattern(false)
-                .map_err(|error| blame(&error))?
-                .with_execution_providers(&self.dispatches)
-                .map_err(|error| {
-                    LoadError::setting("ort.providers", format_args!("cannot be used: {error}"))
-                })?;
-            let session = builder.commit_from_file(file.path).map_err(|error| {
-                let path = file.path.display();
-                LoadError::setting("model", format_args!("`{path}` cannot be loaded: {error}"))
-            })?;
-            Ok::<_, LoadError>(Mutex::new(session))
-        });
-        let sessions = sessions.collect::<Result<_, _>>()?;
+        let sessions = (0..workers).map(|_| self.session(file.path, threads, &loggers).map(Mutex::new));
+        let sessions = sessions.collect::<Result<_, LoadError>>()?;
         loggers.finish();
         Ok(Box::new(Sessions {
             sessions,

@@ -12,6 +12,7 @@ use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, DynValueTypeMarker, Sequence, Tensor, TensorElementType, TensorRef, ValueType};
 use rten_onnx::onnx::DataType;
 
+use crate::interface::Type;
 use crate::network::{MapPart, Port};
 use crate::runtime::{Computed, Given};
 use crate::values::Values;
@@ -164,6 +165,37 @@ pub(crate) fn take(
     tensors
         .map(|(position, value)| tensor(index, Some(position), value))
         .collect()
+}
+
+/// The type of an output, as a file would declare it.
+pub(crate) fn declaration(inferred: &ValueType) -> Type {
+    match inferred {
+        ValueType::Tensor { ty, .. } => Type::tensor(datatype(*ty)),
+        ValueType::Sequence(element) => Type::Sequence(Box::new(declaration(element))),
+        ValueType::Map { key, value } => Type::Map(datatype(*key), Box::new(Type::tensor(datatype(*value)))),
+        ValueType::Optional(value) => Type::Optional(Box::new(declaration(value))),
+    }
+}
+
+/// The datatype of elements that [`tensor`] can read; undefined for others.
+fn datatype(elements: TensorElementType) -> DataType {
+    match elements {
+        TensorElementType::Float64 => DataType::DOUBLE,
+        TensorElementType::Float32 => DataType::FLOAT,
+        TensorElementType::Float16 => DataType::FLOAT16,
+        TensorElementType::Bfloat16 => DataType::BFLOAT16,
+        TensorElementType::Int64 => DataType::INT64,
+        TensorElementType::Int32 => DataType::INT32,
+        TensorElementType::Int16 => DataType::INT16,
+        TensorElementType::Int8 => DataType::INT8,
+        TensorElementType::Uint64 => DataType::UINT64,
+        TensorElementType::Uint32 => DataType::UINT32,
+        TensorElementType::Uint16 => DataType::UINT16,
+        TensorElementType::Uint8 => DataType::UINT8,
+        TensorElementType::Bool => DataType::BOOL,
+        TensorElementType::String => DataType::STRING,
+        _ => DataType(0),
+    }
 }
 
 fn tensor(output: usize, position: Option<usize>, value: &DynValue) -> ort::Result<Computed> {

@@ -65,6 +65,11 @@ fn port(
         },
         _ => (None, false),
     };
+    if matches!(kind, Type::Unknown) {
+        return Err(format!(
+            "does not declare the type of its {sort} `{name}`, and it cannot be inferred, expected a tensor or a sequence of tensors"
+        ));
+    }
     let tensor = tensor.ok_or_else(|| {
         let text = declaration.kind.text();
         format!("declares its {sort} `{name}` as a {text}, expected a tensor or a sequence of tensors")

@@ -1,10 +1,13 @@
 //! The interface that runtimes implement. A runtime computes whole batches and does not know about tasks, items or task settings.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::Path;
 
 use plugin_sdk::LoadError;
 use rten_onnx::onnx::{DataType, ModelProto};
 
+use crate::interface::Type;
 use crate::network::Port;
 use crate::values::{ElementType, Values};
 use crate::verified::Limits;
@@ -28,6 +31,12 @@ pub(crate) trait Abilities {
     /// # Errors
     /// The message is a clause that follows the path of the file.
     fn verify(&self, model: &ModelProto) -> Result<Limits, String>;
+
+    /// Infers the types of the outputs, by name, for a file that does not declare them.
+    ///
+    /// # Errors
+    /// The message is a clause that follows the path of the file.
+    fn output_types(&self, path: &Path, model: &ModelProto) -> Result<HashMap<String, Type>, String>;
 
     /// Whether a failed allocation is an error of the run. Otherwise, it aborts the process.
     fn survives_failed_allocations(&self) -> bool;
@@ -69,8 +78,19 @@ pub(crate) struct Computed {
 pub(crate) enum Fault {
     /// The outputs cannot be computed from the inputs of this task.
     Inputs(String),
+    /// The runtime is not verified for these items. ONNX Runtime can compute them.
+    Unverified(String),
     /// These items cannot be computed.
     Failed(String),
     /// The first dimension of an output is not the batch dimension.
     Outputs(String),
+}
+
+impl Fault {
+    pub(crate) fn message(&self) -> Cow<'_, str> {
+        match self {
+            Self::Inputs(message) | Self::Failed(message) | Self::Outputs(message) => message.into(),
+            Self::Unverified(reason) => format!("{reason}; set `runtime = \"ort\"`").into(),
+        }
+    }
 }

@@ -58,6 +58,12 @@ macro_rules! held {
                 }
             }
 
+            pub(crate) fn element_type(&self) -> ElementType {
+                match self {
+                    $(Self::$variant(_) => ElementType::$variant,)*
+                }
+            }
+
             /// A copy of the elements in `range`, which must be in bounds.
             pub(crate) fn slice(&self, range: Range<usize>) -> Self {
                 match self {
@@ -72,7 +78,7 @@ macro_rules! held {
                 }
             }
 
-            /// Appends the elements of `item`. All items have the same type for an input, so mixed pairs do not occur.
+            /// Appends the elements of `item`, which must have the same type.
             fn append(&mut self, item: &Self) {
                 match (self, item) {
                     $((Self::$variant(all), Self::$variant(item)) => all.extend_from_slice(item),)*
@@ -121,7 +127,8 @@ impl Values {
         })
     }
 
-    /// Reads a client's tensor, which must have the declared datatype.
+    /// Reads a client's tensor, which must have the declared datatype. Integers that exceed 32 bits remain 64-bit integers, even
+    /// if the runtime holds 32-bit integers, so that the runtime can reject them.
     pub(crate) fn read(
         tensor: &TensorView<'_>,
         declared: DType,
@@ -143,7 +150,13 @@ impl Values {
                     .map(|value| *value as f32)
                     .collect(),
             ),
-            (ElementType::I32, DType::Int64) => Self::I32(narrow(tensor.name(), &tensor.values::<i64>()?)?),
+            (ElementType::I32, DType::Int64) => {
+                let values = tensor.values::<i64>()?;
+                match narrow(&values) {
+                    Some(narrow) => Self::I32(narrow),
+                    None => Self::I64(values.into_owned()),
+                }
+            }
             (ElementType::I32, DType::Bool) => Self::I32(flags(tensor).map(i32::from).collect()),
             (ElementType::F64, _) => Self::F64(tensor.values()?.into_owned()),
             (ElementType::F32, _) => Self::F32(tensor.values()?.into_owned()),
@@ -223,6 +236,23 @@ impl Values {
                 Cow::Owned(all)
             }
         }
+    }
+
+    /// The same values in the type in which another runtime holds them; `None` if the conversion is not supported.
+    pub(crate) fn held_as(&self, held: ElementType) -> Option<Cow<'_, Self>> {
+        Some(Cow::Owned(match (self, held) {
+            (values, held) if values.element_type() == held => return Some(Cow::Borrowed(self)),
+            (Self::I32(values), ElementType::I64) => {
+                Self::I64(values.iter().map(|value| i64::from(*value)).collect())
+            }
+            (Self::I32(values), ElementType::Bool) => {
+                Self::Bool(values.iter().map(|value| *value != 0).collect())
+            }
+            (Self::F32(values), ElementType::F16) => {
+                Self::F16(values.iter().map(|value| f16::from_f32(*value)).collect())
+            }
+            _ => return None,
+        }))
     }
 
     /// Floats of any width as 32-bit floats; `None` for other types.
@@ -334,13 +364,7 @@ fn texts(tensor: &TensorView<'_>) -> Result<Vec<String>, ItemError> {
     tensor.byte_strings()?.into_iter().enumerate().map(text).collect()
 }
 
-fn narrow(name: &str, values: &[i64]) -> Result<Vec<i32>, ItemError> {
-    let narrow = |(index, value): (usize, &i64)| {
-        i32::try_from(*value).map_err(|_| {
-            ItemError::invalid(format_args!(
-                "tensor `{name}`: {value} at index {index} is beyond 32 bits, which is what this runtime computes with"
-            ))
-        })
-    };
-    values.iter().enumerate().map(narrow).collect()
+/// The integers with 32 bits; `None` if one of them exceeds that.
+fn narrow(values: &[i64]) -> Option<Vec<i32>> {
+    values.iter().map(|value| i32::try_from(*value).ok()).collect()
 }

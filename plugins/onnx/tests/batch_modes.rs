@@ -374,6 +374,25 @@ fn a_whole_request_is_an_item_if_the_result_has_one_row_whatever_the_number_of_r
 }
 
 #[test]
+fn rows_that_the_trial_has_not_seen_are_not_taken_off_the_result() {
+    // The result has one row for an item alone, but not for several: its first dimension is not the batch dimension.
+    let graph = Graph {
+        nodes: vec![
+            node("Transpose", &["x"], "turned", &[]),
+            node("Neg", &["turned"], "y", &[]),
+        ],
+        ..Graph::one(17, DataType::FLOAT, &[-1, 1], "Identity", &[])
+    };
+    let Some(model) = served_graph("turned", graph) else {
+        return;
+    };
+    let model = model.expect("a model");
+    assert_eq!(mode(&model), "unbatched");
+    let item = json!({"x": [[1.0], [2.0], [3.0]]});
+    assert_eq!(predict(&model, &[item]), [json!({"y": [[-1.0, -2.0, -3.0]]})]);
+}
+
+#[test]
 fn a_model_that_keeps_statistics_from_run_to_run_is_rejected() {
     let channels = || [floats("scale", &[4], &[1.0; 4]), floats("mean", &[4], &[0.0; 4])];
     let inputs = ["x", "scale", "mean", "mean", "scale"];

@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use common::{load, onnx_runtime};
@@ -130,6 +131,37 @@ fn weights_are_found_under_any_name_and_in_directories_below() {
         let answer = outcomes.remove(0).expect("an answer");
         assert_eq!(answer, json!({"y": [11.0, 22.0, 34.0]}), "{runtime}");
     }
+}
+
+#[test]
+fn a_link_may_lead_to_weights_in_the_directory_or_beside_the_linked_model_but_not_elsewhere() {
+    let outside = directory("outside");
+    fs::write(outside.join("w.bin"), floats(&[1.0, 2.0, 3.0])).expect("a file");
+    let directory = directory("links");
+    let location = [("location", "w.bin")];
+    write(&directory, &location, &location);
+    let loaded = |directory: &Path, runtime: &str| {
+        let model = load(&format!("model = \"model.onnx\"\n{runtime}"), directory);
+        model.map(drop).map_err(|failure| failure.to_string())
+    };
+    // As a volume of Kubernetes: the file is in a directory below.
+    fs::create_dir(directory.join("data")).expect("a directory");
+    fs::write(directory.join("data/w.bin"), floats(&[1.0, 2.0, 3.0])).expect("a file");
+    symlink("data/w.bin", directory.join("w.bin")).expect("a link");
+    for runtime in runtimes() {
+        assert_eq!(loaded(&directory, &runtime), Ok(()), "{runtime}");
+    }
+    fs::remove_file(directory.join("w.bin")).expect("a link");
+    symlink(outside.join("w.bin"), directory.join("w.bin")).expect("a link");
+    for runtime in runtimes() {
+        let failure = loaded(&directory, &runtime).expect_err("the link leads out of the directory");
+        let reason = "`w.bin`, a link that leads out of the directory of the model file";
+        assert!(failure.contains(reason), "{failure}");
+    }
+    // As the cache of Hugging Face: the model is a link to the same directory as well.
+    fs::rename(directory.join("model.onnx"), outside.join("model")).expect("a file");
+    symlink(outside.join("model"), directory.join("model.onnx")).expect("a link");
+    assert_eq!(loaded(&directory, "runtime = \"rten\""), Ok(()));
 }
 
 #[test]

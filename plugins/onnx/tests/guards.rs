@@ -279,6 +279,62 @@ fn a_float_that_an_integer_cannot_hold_is_not_converted() {
 }
 
 #[test]
+fn a_nan_among_many_numbers_is_not_converted() {
+    let graph = || cast(DataType::INT32, Vec::new(), int("to", DataType::INT32.0.into()));
+    for position in [0, 50, 99] {
+        let mut elements = [1.0; 100];
+        assert!(run("many", graph(), &[100], &elements).is_ok());
+        elements[position] = f32::NAN;
+        assert_guarded(
+            run("many", graph(), &[100], &elements),
+            "`Cast` (`y`) is not verified with NaN",
+        );
+    }
+}
+
+#[test]
+fn a_zero_whose_sign_is_not_verified_is_not_a_divisor() {
+    let cases: [(&[f32], &[Step<'_>]); 4] = [
+        (&[1.0], &[("Tanh", &[]), ("Reciprocal", &[])]),
+        (&[0.0], &[("Mul", &["c"]), ("Reciprocal", &[])]),
+        (&[-3.0], &[("Sin", &[]), ("Pow", &["c"])]),
+        (&[-1.0], &[("Round", &[]), ("Pow", &["c"])]),
+    ];
+    for (index, (constant, operators)) in cases.into_iter().enumerate() {
+        let graph = || chain(constant, operators);
+        let name = format!("zero-{index}");
+        // A product with 0 is always 0.
+        if constant != [0.0] {
+            assert!(
+                run(&name, graph(), &[1, 4], &[1.0, 2.0, -1.0, 3.0]).is_ok(),
+                "{operators:?}"
+            );
+        }
+        let outcome = run(&name, graph(), &[1, 4], &[1.0, 2.0, 0.0, 3.0]);
+        assert_guarded(outcome, "is not verified with zeros of unverified sign");
+    }
+}
+
+#[test]
+fn a_zero_of_the_request_is_a_divisor() {
+    let outcome = run(
+        "request-zero",
+        chain(&[1.0], &[("Reciprocal", &[])]),
+        &[1, 4],
+        &[0.0, -0.0, 1.0, 2.0],
+    );
+    assert_eq!(outcome, Ok(vec![f32::INFINITY, f32::NEG_INFINITY, 1.0, 0.5]));
+    // The sign does not matter in a dividend, nor in the base of a power that is not negative.
+    for (constant, operators) in [
+        (2.0, &[("Tanh", &[][..]), ("Div", &["c"])][..]),
+        (2.0, &[("Tanh", &[]), ("Pow", &["c"])]),
+    ] {
+        let outcome = run("dividend", chain(&[constant], operators), &[1, 4], &[0.0; 4]);
+        assert_eq!(outcome, Ok(vec![0.0; 4]), "{operators:?}");
+    }
+}
+
+#[test]
 fn an_empty_dimension_that_a_graph_makes_does_not_reach_an_operator_that_is_not_verified_for_it() {
     let graph = || Graph {
         opset: 17,

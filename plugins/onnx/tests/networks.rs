@@ -5,10 +5,12 @@ mod common;
 
 use std::io::Cursor;
 
-use common::{bytes_item, load};
+use common::graph::{Graph, int};
+use common::{bytes_item, load, onnx_runtime};
 use onnx::Onnx;
 use plugin_sdk::serde_json::json;
 use plugin_sdk::testing::{FailureKind, Harness};
+use rten_onnx::onnx::{DataType, ValueInfoProto};
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
 
@@ -99,21 +101,65 @@ fn every_datatype_comes_back_as_it_went_in() {
 fn half_precision_is_served_as_single() {
     let half = network("half", "");
     assert_eq!(half.manifest().tasks[0].input.tensors[0].dtype, "FP32");
+    // The runtime computes with 32 bits, but the model has 16.
+    let answers = half.predict("predict", &[json!([1.0, 2.0]), json!([1.0001, 1e-9])]);
     assert_eq!(
-        half.predict("predict", &[json!([1.0, 2.0])]),
-        [Ok(json!({"y": [1.0, 2.0]}))]
+        answers,
+        [Ok(json!({"y": [1.0, 2.0]})), Ok(json!({"y": [1.0, 0.0]}))]
     );
 }
 
 #[test]
+fn an_output_without_a_declared_type_has_the_type_that_the_graph_computes() {
+    let untyped = |output: &mut ValueInfoProto| output.r#type = None;
+    let without_elements = |output: &mut ValueInfoProto| {
+        let kind = output.r#type.as_mut().and_then(|kind| kind.tensor_type.as_mut());
+        kind.expect("a tensor").elem_type = None;
+    };
+    let runtimes = || {
+        ["runtime = \"rten\"".to_owned()]
+            .into_iter()
+            .chain(onnx_runtime())
+    };
+    for (undeclare, in_all_runtimes) in [
+        (untyped as fn(&mut ValueInfoProto), true),
+        // ONNX Runtime does not load a file with a tensor type without the type of its elements.
+        (without_elements, false),
+    ] {
+        let to_integers = int("to", DataType::INT64.0.into());
+        let mut model = Graph::one(17, DataType::FLOAT, &[-1, 2], "Cast", &[to_integers]).model();
+        undeclare(&mut model.graph.as_mut().expect("a graph").output[0]);
+        let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let file = format!("untyped-{}.onnx", std::process::id());
+        std::fs::write(directory.join(&file), model.write_buf().expect("a model")).expect("a file");
+        for runtime in runtimes().take(if in_all_runtimes { 2 } else { 1 }) {
+            let model = load(&format!("model = \"{file}\"\n{runtime}"), directory);
+            let model = model.unwrap_or_else(|failure| panic!("{runtime}: {failure}"));
+            assert_eq!(
+                model.manifest().tasks[0].output.tensors[0].dtype,
+                "INT64",
+                "{runtime}"
+            );
+            assert_eq!(
+                model.predict("predict", &[json!([1.5, -2.5])]),
+                [Ok(json!({"y": [1, -2]}))],
+                "{runtime}"
+            );
+        }
+    }
+}
+
+#[test]
 fn integers_beyond_the_runtime_are_rejected_and_not_truncated() {
-    let lookup = network("lookup", "");
-    let failure = lookup
-        .prepare("predict", &json!(4_294_967_296_i64))
-        .expect_err("too large");
+    let lookup = network("lookup", "runtime = \"rten\"");
+    let outcomes = lookup.predict("predict", &[json!(2), json!(4_294_967_296_i64)]);
+    assert_eq!(outcomes[0], Ok(json!({"row": [4.0, 5.0]})));
+    let failure = outcomes[1].as_ref().expect_err("too large");
+    assert_eq!(failure.kind, FailureKind::InvalidInput);
     assert_eq!(
         failure.message,
-        "tensor `index`: 4294967296 at index 0 is beyond 32 bits, which is what this runtime computes with"
+        "the model cannot compute this item: tensor `index`: 4294967296 at index 0 exceeds 32 bits, the width in which the embedded \
+         runtime computes; set `runtime = \"ort\"`"
     );
 }
 
@@ -176,21 +222,24 @@ fn a_color_image_becomes_planes_scaled_by_mean_and_deviation() {
     let picture = image::RgbImage::from_fn(20, 10, |x, _| {
         image::Rgb(if x < 10 { [255, 0, 0] } else { [255; 3] })
     });
-    let mut png = Cursor::new(Vec::new());
-    picture
-        .write_to(&mut png, image::ImageFormat::Png)
-        .expect("a PNG can be written");
-    let answer = channels
-        .predict("sums", &[bytes_item(png.get_ref(), "image/png")])
-        .remove(0)
-        .expect("computed");
     // Red: (1 - 0.5) / 0.5 for each of four pixels. Green: 1 for the two white pixels. Blue: the same, divided by 0.5.
-    common::assert_close(
-        &common::numbers(&answer["logits"]),
-        &[4.0, 2.0, 4.0],
-        1e-4,
-        "sums of the planes",
-    );
+    assert_sums(&channels, picture, [4.0, 2.0, 4.0]);
+}
+
+/// Asserts the sum of each channel of an image, as the task `sums` computes them.
+#[track_caller]
+fn assert_sums(channels: &Harness<Onnx>, picture: image::RgbImage, expected: [f64; 3]) {
+    let item = bytes_item(&encoded(picture, image::ImageFormat::Png), "image/png");
+    let answer = channels.predict("sums", &[item]).remove(0).expect("computed");
+    let sums = common::numbers(&answer["logits"]);
+    common::assert_close(&sums, &expected, 1e-4, "sums of the channels");
+}
+
+fn encoded(picture: impl Into<image::DynamicImage>, format: image::ImageFormat) -> Vec<u8> {
+    let mut file = Cursor::new(Vec::new());
+    let written = picture.into().write_to(&mut file, format);
+    written.expect("an image can be written");
+    file.into_inner()
 }
 
 #[test]
@@ -198,36 +247,19 @@ fn channels_in_the_order_blue_green_red_are_scaled_in_that_order() {
     let settings = "[tasks.sums]\nimage = { width = 2, height = 2, channels = \"bgr\", mean = [0.5, 0, 0] }";
     let channels = network("channels", settings);
     let picture = image::RgbImage::from_pixel(4, 4, image::Rgb([255, 0, 51]));
-    let mut png = Cursor::new(Vec::new());
-    picture
-        .write_to(&mut png, image::ImageFormat::Png)
-        .expect("a PNG can be written");
-    let answer = channels
-        .predict("sums", &[bytes_item(png.get_ref(), "image/png")])
-        .remove(0)
-        .expect("computed");
     // Four pixels, each with blue 0.2 - 0.5, green 0 and red 1.
-    common::assert_close(
-        &common::numbers(&answer["logits"]),
-        &[-1.2, 0.0, 4.0],
-        1e-4,
-        "sums of the planes",
-    );
+    assert_sums(&channels, picture, [-1.2, 0.0, 4.0]);
 }
 
 #[test]
 fn a_truncated_jpeg_is_rejected_unless_the_settings_accept_it() {
-    let mut jpeg = Cursor::new(Vec::new());
-    image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 4, y as u8 * 4, 99]))
-        .write_to(&mut jpeg, image::ImageFormat::Jpeg)
-        .expect("a JPEG can be written");
-    let half = &jpeg.get_ref()[..jpeg.get_ref().len() / 2 + 300];
+    let picture = image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 4, y as u8 * 4, 99]));
+    let jpeg = encoded(picture, image::ImageFormat::Jpeg);
+    let half = &jpeg[..jpeg.len() / 2 + 300];
     let item = |data| bytes_item(data, "image/jpg");
     let image = "[tasks.sums]\nimage = { width = 2, height = 2";
     let strict = network("channels", &format!("{image} }}"));
-    strict
-        .prepare("sums", &item(jpeg.get_ref()))
-        .expect("it is valid");
+    strict.prepare("sums", &item(&jpeg)).expect("it is valid");
     let failure = strict.prepare("sums", &item(half)).expect_err("it is truncated");
     assert_eq!(failure.kind, FailureKind::InvalidInput);
     assert_eq!(
@@ -244,13 +276,10 @@ fn an_image_that_is_too_large_is_rejected_before_it_is_decoded() {
         "channels",
         "[tasks.sums]\nimage = { width = 2, height = 2, max_pixels = 99 }",
     );
-    let mut png = Cursor::new(Vec::new());
-    image::GrayImage::new(10, 10)
-        .write_to(&mut png, image::ImageFormat::Png)
-        .expect("a PNG can be written");
+    let png = encoded(image::GrayImage::new(10, 10), image::ImageFormat::Png);
     // Little more than the header is sent, because the pixels are never read.
     let failure = channels
-        .prepare("sums", &bytes_item(&png.get_ref()[..45], "image/png"))
+        .prepare("sums", &bytes_item(&png[..45], "image/png"))
         .expect_err("too large");
     assert!(
         failure

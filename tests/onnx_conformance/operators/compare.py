@@ -1,6 +1,10 @@
-"""Compares the embedded runtime with ONNX Runtime on one case."""
+"""Compares the embedded runtime with ONNX Runtime on one case.
 
-from dataclasses import dataclass
+Zeros of both signs count as equal: they are equal as numbers. Where the sign of a zero changes a result beyond that, as in a
+division, is found out by `zero_signs`, and the plugin watches such inputs.
+"""
+
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnxruntime
@@ -29,28 +33,60 @@ class Outcome:
     detail: str
     answer: object
     model: bytes
+    # Inputs of the last node of which the sign of a zero changes the results, by index.
+    zero_signs: set = field(default_factory=set)
 
 
-def reference(case):
-    """ONNX Runtime's results, and the types of the outputs; raises what ONNX Runtime raises."""
+class Reference:
+    """ONNX Runtime's session and results for a case; raises what ONNX Runtime raises."""
+
+    def __init__(self, case):
+        self.session = session(case)
+        self.feeds = {value.name: array for value, array in zip(case.inputs, case.arrays)}
+        self.results = self.session.run(None, self.feeds)
+        outputs = self.session.get_outputs()
+        self.types = {output.name: helper.np_dtype_to_tensor_dtype(np.dtype(_TYPES[output.type])) for output in outputs}
+
+    def zero_signs(self, node):
+        """Inputs of a node with zeros whose sign changes the results, by index."""
+        return {index for index, name in enumerate(node.input) if self._depends_on_zero_sign(name)}
+
+    def _depends_on_zero_sign(self, name):
+        array = self.feeds.get(name)
+        if array is None or array.dtype.kind != "f" or not (array == 0).any():
+            return False
+        results = self.session.run(None, self.feeds | {name: np.where(array == 0, -array, array)})
+        return not all(map(are_equal, results, self.results))
+
+
+def are_equal(one, other):
+    """Whether arrays are equal as numbers, for which zeros of both signs are."""
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+
+
+def session(case):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.use_deterministic_compute = True
-    session = onnxruntime.InferenceSession(case.model().SerializeToString(), options, ["CPUExecutionProvider"])
-    feeds = {value.name: array for value, array in zip(case.inputs, case.arrays)}
-    results = session.run(None, feeds)
-    types = {output.name: helper.np_dtype_to_tensor_dtype(np.dtype(_TYPES[output.type])) for output in session.get_outputs()}
-    return results, types
+    return onnxruntime.InferenceSession(case.model().SerializeToString(), options, ["CPUExecutionProvider"])
 
 
-def compare(case, runner):
-    """Runs a case on both runtimes."""
+def compare(case, runner, with_zero_signs=False):
+    """Runs a case on both runtimes, and optionally finds out where ONNX Runtime depends on the signs of zeros."""
     try:
-        expected, types = reference(case)
+        reference = Reference(case)
+        zero_signs = reference.zero_signs(case.nodes[-1]) if with_zero_signs else set()
     except Exception as error:  # noqa: BLE001: ONNX Runtime raises several kinds
         return Outcome(NO_REFERENCE, str(error).split("\n")[0][:300], None, b"")
-    model = case.model(types).SerializeToString()
+    outcome = _outcome(case, runner, reference)
+    outcome.zero_signs = zero_signs
+    return outcome
+
+
+def _outcome(case, runner, reference):
+    expected = reference.results
+    model = case.model(reference.types).SerializeToString()
     answer = runner.run(model, case.arrays)
     if answer.error:
         return Outcome(ERROR, answer.error, answer, model)
@@ -69,7 +105,14 @@ def exceeds(result):
 
 def difference(answer, expected, case):
     """Describes the first difference; None if there is none."""
-    outputs = answer.outputs
+    detail = _difference(answer.outputs, answer, expected, case)
+    if detail is None and answer.in_place:
+        detail = _difference(answer.in_place, answer, expected, case)
+        return detail and f"in place: {detail}"
+    return detail
+
+
+def _difference(outputs, answer, expected, case):
     if len(outputs) != len(expected):
         return f"{len(outputs)} outputs, expected {len(expected)}"
     for index, (got, wanted) in enumerate(zip(outputs, expected)):

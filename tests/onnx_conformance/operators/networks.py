@@ -119,7 +119,7 @@ def batch_normalization(case, operator):
     channels = shape[1]
     arrays = [case.array([channels], kind="ordinary") for _ in range(3)] + [np.abs(case.array([channels], kind="ordinary"))]
     inputs = [case.input(case.array(shape), 0)] + [case.input(array, 0.8) for array in arrays]
-    attributes = {"epsilon": case.maybe(1e-5, 1e-3, 0.0), "momentum": case.maybe(0.9, 0.5)}
+    attributes = {"epsilon": case.maybe(1e-5, 1e-3), "momentum": case.maybe(0.9, 0.5)}
     if case.opset < 9:
         attributes["spatial"] = case.maybe(1)
     elif case.opset >= 14 and case.chance(0.2):

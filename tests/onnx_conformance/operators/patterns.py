@@ -287,6 +287,23 @@ def elementwise_chain(case):
     case.outputs = list(dict.fromkeys(case.outputs))
 
 
+@pattern
+def zero_signs(case):
+    """Zeros that operators compute become divisors, where their sign matters."""
+    x, _ = tensor(case, 0, 3, "zeros")
+    operator = case.pick(["Tanh", "Neg", "Abs", "Relu", "Sin", "Erf", "Round", "Ceil", "Sqrt", "Atan", "Softsign", "Identity", "Transpose"])
+    value = one(case, operator, [x])
+    if case.chance(0.4):
+        value = one(case, case.pick(["Add", "Sub", "Mul", "Max", "Min"]), [value, scalar(case, case.pick([0.0, -0.0]), [])])
+    how = case.pick(["Reciprocal", "Div", "Pow"])
+    if how == "Reciprocal":
+        case.outputs = [one(case, how, [value])]
+    elif how == "Div":
+        case.outputs = [one(case, how, [scalar(case, case.pick([1.0, -1.0]), []), value])]
+    else:
+        case.outputs = [one(case, how, [value, scalar(case, case.pick([-1.0, -3.0, -2.0]), [])])]
+
+
 def make_pattern(name, index, seed=0):
     """The case of that number; another seed gives other cases."""
     random = np.random.default_rng([len(name), *name.encode(), index, *([seed] if seed else [])])

@@ -35,6 +35,8 @@ class Answer:
     # Why the plugin would not run the model, if so.
     rejected: str | None = None
     outputs: list = field(default_factory=list)
+    # Its outputs if operators may overwrite the inputs of the model, as they overwrite intermediate values, if they differ.
+    in_place: list | None = None
     # For each output, whether a BOOL may be true as another integer than 1.
     loose: list = field(default_factory=list)
     # Operator, version of the operator set, and features of each node.
@@ -83,14 +85,18 @@ class Runner:
         head, rest = bytes(line).split(b"\n", 1)
         answer = json.loads(head)
         outputs = []
-        for output in answer.get("outputs") or []:
+        described = answer.get("outputs") or []
+        for output in described + (answer.get("in_place") or []):
             dtype = np.dtype(_DTYPES[output["type"]])
             size = dtype.itemsize * int(np.prod(output["shape"], dtype=np.int64))
             while len(rest) < size:
                 rest += self._bytes(size - len(rest))
             outputs.append(np.frombuffer(rest[:size], dtype).reshape(output["shape"]))
             rest = rest[size:]
-        return Answer(answer.get("error"), answer.get("rejected"), outputs, answer.get("loose") or [], answer.get("nodes") or [])
+        outputs, in_place = outputs[: len(described)], outputs[len(described) :]
+        return Answer(
+            answer.get("error"), answer.get("rejected"), outputs, in_place or None, answer.get("loose") or [], answer.get("nodes") or []
+        )
 
     def _bytes(self, size):
         descriptor = self.process.stdout.fileno()

@@ -76,11 +76,14 @@ class Tally:
         self.split, self.exclude, self.joint, self.without = split, exclude, joint, set(without)
         self.counts = defaultdict(int)
         self.observations = []
+        # Inputs of which the sign of a zero changes the results, by index.
+        self.zero_signs = set()
         # Values of features with which results differ, and the observations that no value explains.
         self.culprits, self.unexplained, self.unusual = [], [], []
 
     def add(self, node, outcome, case, name):
         self.counts[outcome.kind] += 1
+        self.zero_signs |= outcome.zero_signs
         kind = outcome.kind
         if kind == RANGE and "empty" in case.data:
             # The least integer of none is the largest of 64 bits, which bounds of values do not tell.
@@ -127,6 +130,8 @@ class Tally:
                     entry["features"][feature] = list(values)
             if without:
                 entry["without"] = without
+            if self.zero_signs:
+                entry["zero_signs"] = sorted(self.zero_signs)
             entries.append(entry)
         return merge(entries)
 

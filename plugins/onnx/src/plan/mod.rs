@@ -24,7 +24,7 @@ use self::texts::Texts;
 pub(crate) use self::trial::{Remark, Tried};
 use crate::network::{Dim, Network, Port};
 use crate::settings::{BatchSetting, TaskSettings};
-use crate::task::answer::{self, Answer};
+use crate::task::answer::{self, Answer, PlannedTask};
 
 /// A task that is ready to run.
 pub(crate) struct Plan {
@@ -134,7 +134,13 @@ impl Plan {
         plan.trial_failure = tried.failure().map(str::to_owned);
         plan.remarks = tried.remarks(name, &declared);
         let shapes = tried.item_shapes(plan.outputs.len());
-        plan.answer = answer::choose(&mut settings, &plan, shapes.as_deref(), &keys, context)?;
+        let task = PlannedTask {
+            plan: &plan,
+            shapes: shapes.as_deref(),
+            keys: &keys,
+            context,
+        };
+        plan.answer = answer::choose(&mut settings, task)?;
         plan.info = plan.describe(&settings, written_examples, &tried, &keys)?;
         Ok(plan)
     }

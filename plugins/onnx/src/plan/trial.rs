@@ -19,6 +19,9 @@ use crate::task::Sample;
 /// Number of items in the batch that is compared with single items.
 const TOGETHER: usize = 3;
 
+/// Number of synthetic items among which a second item that the model computes is sought.
+const OTHER_ITEMS: u64 = 4;
+
 /// Maximum number of items of other sizes to try until the model computes one.
 const OTHER_SIZES: usize = 8;
 
@@ -134,7 +137,7 @@ impl Plan {
             Ok(found) => found,
             Err(failure) => return Ok(self.untried(declared, forced, failure)),
         };
-        let Found { item, other, alone } = found;
+        let Found { item, others, alone } = found;
         let tried = |mode, reason, item, alone| Tried {
             mode,
             reason,
@@ -161,29 +164,17 @@ impl Plan {
         if self.mode == BatchMode::ItemByItem {
             return Ok(tried(self.mode, None, item, alone));
         }
-        let together = self.together(&item, other.as_ref(), &alone);
-        let not_items = declared.why_not_items().filter(|_| !forced);
-        let (mode, reason) = match (together.and_then(|()| self.analyzed()), not_items) {
-            (Ok(()), _) => (BatchMode::Batched, None),
-            (
-                Err(Dependence::Impossible(reason) | Dependence::Rows(reason) | Dependence::Shape(reason)),
-                _,
-            ) if forced => {
-                return Err(Unfit::Batch(reason));
-            }
-            (Err(Dependence::Values(reason)), _) if forced => {
+        let outcome = self
+            .together(&item, &others, &alone)
+            .and_then(|()| self.analyzed());
+        let (mode, reason) = match outcome {
+            Ok(()) => (BatchMode::Batched, None),
+            Err(Dependence::Values(reason)) if forced => {
                 let reason = format!("{reason}, but `batch` is \"force\"");
                 (BatchMode::Batched, Some(reason))
             }
-            (Err(Dependence::Values(_) | Dependence::Rows(_) | Dependence::Shape(_)), Some(why)) => {
-                let reason = format!("{why}, and the answers for its elements depend on one another");
-                (BatchMode::Unbatched, Some(reason))
-            }
-            (Err(Dependence::Shape(reason)), None) => (BatchMode::Unbatched, Some(reason)),
-            (
-                Err(Dependence::Impossible(reason) | Dependence::Rows(reason) | Dependence::Values(reason)),
-                _,
-            ) => (BatchMode::ItemByItem, Some(reason)),
+            Err(dependence) if forced => return Err(Unfit::Batch(dependence.into_reason())),
+            Err(dependence) => self.without_batches(declared, dependence),
         };
         let item = if mode == BatchMode::Unbatched {
             item.with_batch_of_one()
@@ -191,6 +182,36 @@ impl Plan {
             item
         };
         Ok(tried(mode, reason, item, alone))
+    }
+
+    /// How items run that cannot be computed together, and why. Items run one by one only if it is known that the first dimension
+    /// of every output is the batch dimension, since that dimension is removed from their outputs. Otherwise an item is a whole
+    /// request.
+    fn without_batches(&self, declared: &Declared, dependence: Dependence) -> (BatchMode, Option<String>) {
+        let has_rows = match &dependence {
+            Dependence::Shape(_) => false,
+            // The trial saw a row for each of several items.
+            Dependence::Values(_) => true,
+            Dependence::Impossible(_) | Dependence::Rows(_) => self.must_have_rows(declared),
+        };
+        let may_be_items = !matches!(&dependence, Dependence::Impossible(_));
+        let reason = dependence.into_reason();
+        match declared.why_not_items().filter(|_| may_be_items) {
+            Some(why) => {
+                let reason = format!("{why}, and the answers for its elements depend on one another");
+                (BatchMode::Unbatched, Some(reason))
+            }
+            None if has_rows => (BatchMode::ItemByItem, Some(reason)),
+            None => (BatchMode::Unbatched, Some(reason)),
+        }
+    }
+
+    /// Whether the first dimension of every output is the batch dimension, judging by the dimension names or the graph, without
+    /// the results of a trial.
+    fn must_have_rows(&self, declared: &Declared) -> bool {
+        let verdicts = || self.outputs.iter().map(|port| self.network.verdict(port));
+        verdicts().all(|verdict| *verdict == Verdict::Independent)
+            || declared.certain && !verdicts().any(|verdict| matches!(verdict, Verdict::NotBatchFirst(_)))
     }
 
     /// Runs the trial's item on every worker except the first, which has already run it. The first run of a session allocates
@@ -207,14 +228,15 @@ impl Plan {
         }
     }
 
-    /// Checks what the static analysis of the graph found. Synthetic items may be too similar to reveal a dependence between
-    /// items.
+    /// Checks what the static analysis of the graph found, after the trial has seen a row for each item. Synthetic items may be too
+    /// similar to reveal a dependence between items.
     fn analyzed(&self) -> Result<(), Dependence> {
         for output in &self.outputs {
             match self.network.verdict(output) {
                 Verdict::Independent | Verdict::Unknown(_) => {}
-                Verdict::Mixed(reason) => return Err(Dependence::Values(reason.clone())),
-                Verdict::NotBatchFirst(reason) => return Err(Dependence::Impossible(reason.clone())),
+                Verdict::Mixed(reason) | Verdict::NotBatchFirst(reason) => {
+                    return Err(Dependence::Values(reason.clone()));
+                }
             }
         }
         Ok(())
@@ -223,20 +245,21 @@ impl Plan {
     /// Result if no item could be computed. Relies only on what the graph or the dimension names prove.
     fn untried(&self, declared: &Declared, forced: bool, failure: String) -> Tried {
         let is_independent = |port| *self.network.verdict(port) == Verdict::Independent;
+        let unknown = |what: &str| Some(format!("the trial failed, so it is not known whether {what}"));
         let (mode, reason) = match declared.mode {
-            BatchMode::Batched if forced => (BatchMode::Batched, None),
-            BatchMode::Batched if self.outputs.iter().all(is_independent) => (BatchMode::Batched, None),
-            BatchMode::Batched if declared.certain => {
-                let reason =
-                    "the trial failed, so it is not known whether answers depend on the rest of a batch";
-                (BatchMode::ItemByItem, Some(reason.to_owned()))
+            BatchMode::Batched if forced || self.outputs.iter().all(is_independent) => {
+                (BatchMode::Batched, None)
             }
-            BatchMode::Batched | BatchMode::ItemByItem if !declared.certain => {
-                let reason =
-                    "the trial failed, so it is not known whether every output has a batch dimension";
-                (BatchMode::Unbatched, Some(reason.to_owned()))
-            }
-            mode => (mode, None),
+            BatchMode::Batched if self.must_have_rows(declared) => (
+                BatchMode::ItemByItem,
+                unknown("answers depend on the rest of a batch"),
+            ),
+            BatchMode::ItemByItem if declared.certain => (BatchMode::ItemByItem, None),
+            BatchMode::Batched | BatchMode::ItemByItem => (
+                BatchMode::Unbatched,
+                unknown("every output has a batch dimension"),
+            ),
+            BatchMode::Unbatched => (BatchMode::Unbatched, None),
         };
         Tried {
             mode,
@@ -252,17 +275,16 @@ impl Plan {
         let mut run = |item: &Sample| match self.compute(&[item], 0) {
             Ok(alone) => Ok(Some(alone)),
             Err(Fault::Inputs(message)) => Err(Unfit::Inputs(message)),
-            Err(Fault::Failed(message) | Fault::Outputs(message)) => {
-                failure.get_or_insert(message);
+            Err(fault) => {
+                failure.get_or_insert(fault.message().into_owned());
                 Ok(None)
             }
         };
         let mut given = samples.into_iter();
         while let Some(item) = given.next() {
             if let Some(alone) = run(&item)? {
-                let other = given.find(|other| other.has_shapes_of(&item) && *other != item);
-                let other = other.or_else(|| Some(item.reversed()).filter(|other| *other != item));
-                return Ok(Ok(Found { item, other, alone }));
+                let others = given.chain([item.reversed()]).collect();
+                return Ok(Ok(Found::new(item, others, alone)));
             }
         }
         for attempt in self.attempts() {
@@ -270,8 +292,9 @@ impl Plan {
                 continue;
             };
             if let Some(alone) = run(&item)? {
-                let other = self.make_up(attempt, 2).filter(|other| *other != item);
-                return Ok(Ok(Found { item, other, alone }));
+                let seeds = (2..2 + OTHER_ITEMS).filter_map(|seed| self.make_up(attempt, seed));
+                let others = seeds.chain([item.reversed()]).collect();
+                return Ok(Ok(Found::new(item, others, alone)));
             }
         }
         Ok(Err(failure.unwrap_or_else(|| {
@@ -310,26 +333,27 @@ impl Plan {
         self.not_rows(&computed, 1)
     }
 
-    /// Checks that the model computes the same results for several items at once as for each alone.
-    fn together(&self, item: &Sample, other: Option<&Sample>, alone: &[Computed]) -> Result<(), Dependence> {
-        let impossible = |problem: &str| {
+    /// Checks that the model computes the same results for several items at once as for each alone. `others` are candidates for
+    /// an item that differs from `item`.
+    fn together(&self, item: &Sample, others: &[Sample], alone: &[Computed]) -> Result<(), Dependence> {
+        let different = others
+            .iter()
+            .find_map(|other| Some((other, self.compute(&[other], 0).ok()?)));
+        let (other, other_alone) = match &different {
+            Some((other, other_alone)) => (*other, other_alone.as_slice()),
+            None => (item, alone),
+        };
+        let together = self.compute(&[item, other, item], 0).map_err(|fault| {
+            let problem = fault.message();
             Dependence::Impossible(format!(
                 "the model cannot compute several items at once: {problem}"
             ))
-        };
-        let other = other.unwrap_or(item);
-        let other_alone = self
-            .compute(&[other], 0)
-            .map_err(|fault| impossible(fault.message()))?;
-        let batch = [item, other, item];
-        let together = self
-            .compute(&batch, 0)
-            .map_err(|fault| impossible(fault.message()))?;
+        })?;
         if let Some(reason) = self.not_rows(&together, TOGETHER) {
             return Err(Dependence::Rows(reason));
         }
         let half = self.network.is_half_precision();
-        for (row, alone) in [alone, &other_alone, alone].into_iter().enumerate() {
+        for (row, alone) in [alone, other_alone, alone].into_iter().enumerate() {
             for (together, alone) in together.iter().zip(alone) {
                 let name = &self.outputs[together.output].name;
                 match compare(together, row, TOGETHER, alone, half) {
@@ -348,6 +372,12 @@ impl Plan {
                 }
             }
         }
+        let is_independent = |port| *self.network.verdict(port) == Verdict::Independent;
+        if different.is_none() && !self.outputs.iter().all(is_independent) {
+            let reason = "the trial has only one item that the model computes, so it is not known whether answers depend on the \
+                          rest of a batch";
+            return Err(Dependence::Values(reason.to_owned()));
+        }
         Ok(())
     }
 }
@@ -355,10 +385,18 @@ impl Plan {
 /// An item that the model can compute.
 struct Found {
     item: Sample,
-    /// A different item of the same shapes, if there is one.
-    other: Option<Sample>,
+    /// Different items of the same shapes.
+    others: Vec<Sample>,
     /// Outputs for `item` alone.
     alone: Vec<Computed>,
+}
+
+impl Found {
+    /// `others` may contain items that are unsuitable.
+    fn new(item: Sample, mut others: Vec<Sample>, alone: Vec<Computed>) -> Self {
+        others.retain(|other| other.has_shapes_of(&item) && *other != item);
+        Self { item, others, alone }
+    }
 }
 
 /// How items in a batch depend on each other.
@@ -371,4 +409,12 @@ enum Dependence {
     Values(String),
     /// The shape of a row depends on the number of rows.
     Shape(String),
+}
+
+impl Dependence {
+    fn into_reason(self) -> String {
+        let (Self::Impossible(reason) | Self::Rows(reason) | Self::Values(reason) | Self::Shape(reason)) =
+            self;
+        reason
+    }
 }

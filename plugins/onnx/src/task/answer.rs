@@ -6,7 +6,6 @@ use plugin_sdk::prelude::*;
 use plugin_sdk::{AnyOutput, DType, Output, serde_json};
 
 use super::{Origin, Sample, classifier, declared};
-use crate::network::Port;
 use crate::plan::{BatchMode, Keys, Plan};
 use crate::ranking::{Classification, Ranking, Selection};
 use crate::runtime::Computed;
@@ -33,36 +32,40 @@ pub(crate) trait Answer: Send + Sync {
     }
 }
 
-/// Returns the configured answer; `None` means that the task returns tensors. `shapes` are those of the outputs for one item, if
-/// known.
+/// A task whose plan is complete except for its answer.
+#[derive(Clone, Copy)]
+pub(crate) struct PlannedTask<'a> {
+    pub(crate) plan: &'a Plan,
+    /// Shapes of the outputs for one item, if they are known.
+    pub(crate) shapes: Option<&'a [Vec<usize>]>,
+    pub(crate) keys: &'a Keys<'a>,
+    pub(crate) context: &'a LoadContext,
+}
+
+/// Returns the configured answer; `None` means that the task returns tensors.
 pub(crate) fn choose(
     settings: &mut TaskSettings,
-    plan: &Plan,
-    shapes: Option<&[Vec<usize>]>,
-    keys: &Keys<'_>,
-    context: &LoadContext,
+    task: PlannedTask<'_>,
 ) -> Result<Option<Box<dyn Answer>>, LoadError> {
-    let declared = declared::choose(settings, plan, shapes, keys, context)?;
+    let declared = declared::choose(settings, task)?;
     if let Some(written) = settings.classification.take() {
         if declared.is_some() {
             let message = "a task has one kind of answer, but has `classification` as well";
-            return Err(LoadError::setting(keys.of("classification", true), message));
+            return Err(LoadError::setting(task.keys.of("classification", true), message));
         }
-        let classifier = classifier::choose(&written, settings, plan, shapes, keys, context)?;
+        let classifier = classifier::choose(&written, settings, task)?;
         return Ok(Some(Box::new(classifier)));
     }
-    let ranking = ranking(settings, declared.is_some(), &plan.outputs, shapes, keys, context)?;
+    let ranking = ranking(settings, declared.is_some(), task)?;
     Ok(declared.or(ranking.map(|ranking| Box::new(ranking) as Box<dyn Answer>)))
 }
 
 fn ranking(
     settings: &mut TaskSettings,
     has_answer: bool,
-    outputs: &[Port],
-    shapes: Option<&[Vec<usize>]>,
-    keys: &Keys<'_>,
-    context: &LoadContext,
+    task: PlannedTask<'_>,
 ) -> Result<Option<Ranking>, LoadError> {
+    let PlannedTask { keys, context, .. } = task;
     let top_k = settings.top_k.map(usize::from);
     let Some(labels) = settings.labels.take() else {
         for (written, key) in [
@@ -84,8 +87,8 @@ fn ranking(
         let message = "are for classification and detection, but the task has another kind of answer";
         return Err(LoadError::setting(keys.of("labels", true), message));
     }
-    let [output] = outputs else {
-        let names: Vec<_> = outputs.iter().map(|port| &*port.name).collect();
+    let [output] = task.plan.outputs.as_slice() else {
+        let names: Vec<_> = task.plan.outputs.iter().map(|port| &*port.name).collect();
         let message = format!(
             "labels need one output, but the task has {}: choose with `outputs`",
             names.join(", ")
@@ -114,7 +117,7 @@ fn ranking(
         context,
         &keys.of("", true),
     )?;
-    let width = shapes.map(|shapes| shapes[0].iter().product::<usize>());
+    let width = task.shapes.map(|shapes| shapes[0].iter().product::<usize>());
     match width {
         Some(width) if width != ranking.len() => Err(LoadError::setting(
             keys.of("labels", true),

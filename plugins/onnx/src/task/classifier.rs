@@ -6,9 +6,9 @@ use plugin_sdk::prelude::*;
 use plugin_sdk::{AnyOutput, DType, Output};
 
 use super::Origin;
-use super::answer::{Answer, json};
+use super::answer::{Answer, PlannedTask, json};
 use crate::network::{MapPart, Port};
-use crate::plan::{BatchMode, Keys, Plan};
+use crate::plan::BatchMode;
 use crate::ranking::{Classification, Selection, read_labels};
 use crate::runtime::Computed;
 use crate::settings::{ClassificationSettings, TaskSettings};
@@ -34,11 +34,14 @@ enum Names {
 pub(super) fn choose(
     written: &ClassificationSettings,
     settings: &mut TaskSettings,
-    plan: &Plan,
-    shapes: Option<&[Vec<usize>]>,
-    keys: &Keys<'_>,
-    context: &LoadContext,
+    task: PlannedTask<'_>,
 ) -> Result<Classifier, LoadError> {
+    let PlannedTask {
+        plan,
+        shapes,
+        keys,
+        context,
+    } = task;
     let blame = |key: &str, message: String| LoadError::setting(keys.of(key, true), message);
     if plan.mode == BatchMode::Unbatched {
         let message = "requires a model whose inputs and outputs have a batch dimension".to_owned();

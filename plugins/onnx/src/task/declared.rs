@@ -6,7 +6,7 @@ use plugin_sdk::prelude::*;
 use plugin_sdk::{AnyOutput, DType, Output};
 
 use super::Origin;
-use super::answer::{Answer, json};
+use super::answer::{Answer, PlannedTask, json};
 use crate::answers::boxes::{Coordinates, Frame};
 use crate::answers::ctc::{Alphabet, Reading};
 use crate::answers::declare::{self, Outputs};
@@ -14,18 +14,21 @@ use crate::answers::declare_detection;
 use crate::answers::detection::{Detections, Detector};
 use crate::answers::embedding::Embedder;
 use crate::answers::{Rows, check_probability};
-use crate::plan::{Keys, Plan, Slot};
+use crate::plan::Slot;
 use crate::runtime::Computed;
 use crate::settings::{Activation, TaskSettings};
 
 /// Returns the declared answer, if the settings have one. Takes the settings that it uses out of `settings`.
 pub(super) fn choose(
     settings: &mut TaskSettings,
-    plan: &Plan,
-    shapes: Option<&[Vec<usize>]>,
-    keys: &Keys<'_>,
-    context: &LoadContext,
+    task: PlannedTask<'_>,
 ) -> Result<Option<Box<dyn Answer>>, LoadError> {
+    let PlannedTask {
+        plan,
+        shapes,
+        keys,
+        context,
+    } = task;
     let outputs = Outputs {
         ports: &plan.outputs,
         shapes,

@@ -33,6 +33,12 @@ pub(crate) struct SampleTensor {
     pub(crate) values: Values,
 }
 
+impl SampleTensor {
+    pub(crate) fn can_be_stacked_with(&self, other: &Self) -> bool {
+        self.shape == other.shape && self.values.element_type() == other.values.element_type()
+    }
+}
+
 impl Sample {
     /// The same item with a leading batch dimension of size 1.
     pub(crate) fn with_batch_of_one(mut self) -> Self {
@@ -127,13 +133,18 @@ impl Plan {
         sample.0.iter().map(weight).max().unwrap_or(1).max(1)
     }
 
-    /// The batch group: a hash of the shapes, since only items with the same shapes can be stacked. 0 if all shapes are fixed.
+    /// The batch group: a hash of the shapes and element types, since only items with the same ones can be stacked. 0 if all shapes
+    /// are fixed and all elements have the type in which the runtime holds them.
     fn group(&self, sample: &Sample) -> u64 {
-        if self.inputs.iter().all(Slot::is_fixed) {
+        let is_held =
+            |tensor: &SampleTensor| tensor.values.element_type() == self.inputs[tensor.slot].port.held;
+        if self.inputs.iter().all(Slot::is_fixed) && sample.0.iter().all(is_held) {
             return 0;
         }
         let mut hasher = DefaultHasher::new();
-        sample.0.iter().for_each(|tensor| tensor.shape.hash(&mut hasher));
+        for tensor in &sample.0 {
+            (&tensor.shape, is_held(tensor)).hash(&mut hasher);
+        }
         hasher.finish()
     }
 }

@@ -49,10 +49,7 @@ impl PreparedTask<Onnx> for Served {
             }
         }
         let alone = |sample: &&Sample| {
-            let computed = match plan.mode {
-                BatchMode::Unbatched => plan.compute(&[sample], worker),
-                BatchMode::Batched | BatchMode::ItemByItem => plan.compute_rows(&[sample], worker),
-            };
+            let computed = plan.compute_alone(sample, worker);
             answer::single(plan, computed.map_err(|fault| fault.of_item())?, &sample.1)
         };
         Ok(batch.iter().map(alone).collect())
@@ -63,6 +60,15 @@ impl Plan {
     /// Stacks the items and runs the model. Unless the task is unbatched, the first dimension of each tensor is the batch
     /// dimension.
     pub(crate) fn compute(&self, samples: &[&Sample], worker: usize) -> Result<Vec<Computed>, Fault> {
+        self.run(samples, |given| self.network.run(given, &self.outputs, worker))
+    }
+
+    /// Stacks the items and passes the result to `run`.
+    fn run(
+        &self,
+        samples: &[&Sample],
+        run: impl FnOnce(&[Given<'_>]) -> Result<Vec<Computed>, Fault>,
+    ) -> Result<Vec<Computed>, Fault> {
         let Some(first) = samples.first() else {
             return Ok(Vec::new());
         };
@@ -75,12 +81,11 @@ impl Plan {
             let mut values = Vec::with_capacity(samples.len());
             for sample in samples {
                 match sample.0.get(index) {
-                    Some(other) if other.shape == tensor.shape => values.push(&other.values),
-                    other => {
-                        let (one, other) = (&tensor.shape, other.map(|other| &other.shape));
-                        return Err(Fault::Failed(format!(
-                            "a batch has items of the shapes {one:?} and {other:?}"
-                        )));
+                    Some(other) if other.can_be_stacked_with(tensor) => values.push(&other.values),
+                    _ => {
+                        return Err(Fault::Failed(
+                            "the items of a batch have different shapes".to_owned(),
+                        ));
                     }
                 }
             }
@@ -94,13 +99,31 @@ impl Plan {
                 values,
             })
             .collect();
-        self.network.run(&given, &self.outputs, worker)
+        run(&given)
     }
 
     /// Like [`compute`](Self::compute), for a task that is not unbatched: also checks that every output has a row for each item.
     fn compute_rows(&self, samples: &[&Sample], worker: usize) -> Result<Vec<Computed>, Fault> {
-        let computed = self.compute(samples, worker)?;
-        match self.not_rows(&computed, samples.len()) {
+        self.checked(self.compute(samples, worker)?, samples.len())
+    }
+
+    /// Computes one item: in the fallback, if there is one and the runtime is not verified for the item.
+    fn compute_alone(&self, sample: &Sample, worker: usize) -> Result<Vec<Computed>, Fault> {
+        let computed = match self.compute(&[sample], worker) {
+            Err(Fault::Unverified(reason)) => self.run(&[sample], |given| {
+                self.network.run_unverified(given, &self.outputs, reason)
+            }),
+            computed => computed,
+        };
+        match self.mode {
+            BatchMode::Unbatched => computed,
+            BatchMode::Batched | BatchMode::ItemByItem => self.checked(computed?, 1),
+        }
+    }
+
+    /// Returns the outputs for `count` items if every output has a row for each item.
+    fn checked(&self, computed: Vec<Computed>, count: usize) -> Result<Vec<Computed>, Fault> {
+        match self.not_rows(&computed, count) {
             None => Ok(computed),
             Some(problem) => Err(Fault::Outputs(problem)),
         }
@@ -108,14 +131,13 @@ impl Plan {
 }
 
 impl Fault {
-    pub(crate) fn message(&self) -> &str {
-        let (Self::Inputs(message) | Self::Failed(message) | Self::Outputs(message)) = self;
-        message
-    }
-
     fn of_item(&self) -> ItemError {
         match self {
             Self::Inputs(message) => ItemError::fault(message),
+            Self::Unverified(_) => ItemError::invalid(format_args!(
+                "the model cannot compute this item: {}",
+                self.message()
+            )),
             Self::Outputs(message) => ItemError::fault(format_args!(
                 "{message}; the operator can set `batch` to \"none\" for this model"
             )),

@@ -216,6 +216,8 @@ fn relations(node: &NodeProto, opset: i64, inputs: &[Option<Fact>]) -> Vec<Featu
             };
             add("normalized dimensions", class);
         }
+        // The runtime takes the steps for axes if it overwrites its input and there are no axes.
+        "Slice" if fact(4).is_some() && fact(3).is_none() => add("steps without axes", "yes"),
         "Scatter" | "ScatterElements" => {
             add(
                 "indices",

@@ -6,7 +6,8 @@ use rten_onnx::onnx::{DataType, NodeProto};
 
 use super::attributes::Attributes;
 use super::fact::Fact;
-use super::table::Unusual;
+use super::floats::Range;
+use super::table::{Class, Unusual};
 
 /// An input of a node that must not contain certain data.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +31,8 @@ pub(crate) enum Condition {
     Infinite,
     /// A dimension of size 0.
     Empty,
+    /// A zero, whose sign the operator depends on.
+    Zero,
     /// NaN, or a number that is outside an inclusive range of integers after truncation.
     Outside(i32, i32),
 }
@@ -40,6 +43,7 @@ impl fmt::Display for Condition {
             Self::Nan => formatter.write_str("NaN"),
             Self::Infinite => formatter.write_str("NaN, infinities, and numbers near them"),
             Self::Empty => formatter.write_str("dimensions of 0"),
+            Self::Zero => formatter.write_str("zeros of unverified sign"),
             Self::Outside(low, high) => write!(formatter, "NaN and numbers outside {low} to {high}"),
         }
     }
@@ -52,19 +56,19 @@ impl fmt::Display for Guard {
     }
 }
 
-/// Conditions that an input may meet although the operator is not verified for them. `without` is the data for which the operator
-/// is not verified.
-pub(super) fn conditions<'a>(
+/// Conditions that an input may meet although the operator is not verified for them. `class` is the entry of the node in the
+/// table.
+pub(super) fn conditions(
     node: &NodeProto,
     inputs: &[Option<Fact>],
     position: usize,
-    without: impl IntoIterator<Item = &'a Unusual>,
+    class: &Class,
 ) -> Vec<Condition> {
     let Some(fact) = inputs.get(position).and_then(Option::as_ref) else {
         return Vec::new();
     };
-    let (floats, without) = (fact.floats, without.into_iter().collect::<Vec<_>>());
-    let lacks = |unusual: Unusual| without.contains(&&unusual);
+    let floats = fact.floats;
+    let lacks = |unusual: Unusual| class.without.contains(&unusual);
     let of_floats = if !fact.holds_floats() {
         None
     } else if lacks(Unusual::Infinite) && floats.may_be_infinite {
@@ -76,8 +80,27 @@ pub(super) fn conditions<'a>(
     };
     let may_be_empty = !fact.constant && fact.count().low == 0;
     let of_shape = (lacks(Unusual::Empty) && may_be_empty).then_some(Condition::Empty);
-    let unverified = of_floats.into_iter().chain(of_shape);
+    let of_zeros = (class.zero_signs.contains(&position) && depends_on_zero_sign(node, inputs, fact))
+        .then_some(Condition::Zero);
+    let unverified = of_floats.into_iter().chain(of_shape).chain(of_zeros);
     unverified.chain(conversion(node, inputs, position)).collect()
+}
+
+/// Whether the result of an operator that depends on the sign of zeros in the input `fact` may differ: the input may contain a
+/// zero of unverified sign. A power depends on it only if the exponent is negative.
+fn depends_on_zero_sign(node: &NodeProto, inputs: &[Option<Fact>], fact: &Fact) -> bool {
+    let has_negative_exponent = || {
+        let exponent = inputs.get(1).and_then(Option::as_ref);
+        exponent.is_none_or(|exponent| match exponent.holds_floats() {
+            true => exponent.floats.range == Range::Any,
+            false => exponent.bounds().low < 0,
+        })
+    };
+    let is_power = node.op_type.as_deref() == Some("Pow");
+    fact.holds_floats()
+        && fact.floats.may_have_unverified_zeros
+        && fact.floats.range != Range::Positive
+        && (!is_power || has_negative_exponent())
 }
 
 /// The condition for a conversion from float to integer. The standard does not define the result if the integer type cannot

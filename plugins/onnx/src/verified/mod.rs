@@ -19,7 +19,7 @@ mod windows;
 
 use std::fmt;
 
-use rten_onnx::onnx::ModelProto;
+use rten_onnx::onnx::{DataType, ModelProto};
 
 use self::fact::Bounds;
 use self::features::Feature;
@@ -181,6 +181,20 @@ pub(crate) fn describe(model: &ModelProto) -> (Vec<NodeFeatures>, Vec<bool>) {
         walk.model(graph);
     }
     (walk.nodes, walk.loose)
+}
+
+/// Names and datatypes of the outputs of a model, as far as they can be inferred.
+pub(crate) fn output_types(model: &ModelProto) -> Vec<(String, Option<DataType>)> {
+    let Some(graph) = &model.graph else {
+        return Vec::new();
+    };
+    let mut walk = Walk::new(model, &TABLE, i64::from(i32::MAX));
+    let facts = walk.model(graph);
+    let names = graph
+        .output
+        .iter()
+        .map(|output| output.name.clone().unwrap_or_default());
+    names.zip(facts.into_iter().map(|fact| fact.datatype)).collect()
 }
 
 /// Names of the verified operators, sorted.

@@ -32,7 +32,10 @@ pub(crate) struct Class {
     features: HashMap<String, BTreeSet<String>>,
     /// Data for which the results differ from those of ONNX Runtime.
     #[serde(default)]
-    without: BTreeSet<Unusual>,
+    pub(super) without: BTreeSet<Unusual>,
+    /// Inputs of which the sign of a zero changes the results, by index.
+    #[serde(default)]
+    pub(super) zero_signs: BTreeSet<usize>,
 }
 
 /// Unusual data, which the plugin can detect and keep from an operator.
@@ -66,13 +69,8 @@ impl Table {
         plugin_sdk::serde_json::from_str(text)
     }
 
-    /// Looks up a node by its operator's qualified name. Returns the kinds of data for which the node is not verified.
-    pub(crate) fn verify(
-        &self,
-        operator: &str,
-        opset: i64,
-        features: &[Feature],
-    ) -> Result<&BTreeSet<Unusual>, Outside> {
+    /// Looks up the class of a node by its operator's qualified name.
+    pub(crate) fn verify(&self, operator: &str, opset: i64, features: &[Feature]) -> Result<&Class, Outside> {
         let unverified = || Outside::Operator(self.rejected.get(operator).cloned());
         let classes = self.operators.get(operator).ok_or_else(unverified)?;
         let in_opset = || {
@@ -84,7 +82,7 @@ impl Table {
         for class in in_opset() {
             let unverified = class.unverified(features);
             if unverified.is_empty() {
-                return Ok(&class.without);
+                return Ok(class);
             }
             if closest
                 .as_ref()

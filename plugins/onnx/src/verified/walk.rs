@@ -1,6 +1,6 @@
 //! Visits the nodes of a graph in execution order and checks each one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use rten_onnx::onnx::{DataType, GraphProto, ModelProto, NodeProto};
 
@@ -10,7 +10,7 @@ use super::features::{Feature, features, loosens};
 use super::floats::{Floats, floats};
 use super::guard::{Condition, Guard, conditions};
 use super::infer::infer;
-use super::table::{Outside, Table, Unusual};
+use super::table::{Class, Outside, Table};
 use super::{Problem, Reason};
 
 /// Operators that move integers without computing with them, so constants that exceed 32 bits can pass through.
@@ -74,9 +74,13 @@ impl<'a> Walk<'a> {
         }
     }
 
-    pub(super) fn model(&mut self, graph: &GraphProto) {
+    /// Checks the graph of the model. Returns the facts about its outputs.
+    pub(super) fn model(&mut self, graph: &GraphProto) -> Vec<Fact> {
         let inputs = graph.input.iter().map(|value| {
-            let fact = Fact::declared(value, self.max_dimension);
+            let fact = Fact {
+                floats: Floats::GIVEN,
+                ..Fact::declared(value, self.max_dimension)
+            };
             // The plugin rejects items with values outside this range.
             let integers = fact.datatype == Some(DataType::INT64);
             fact.with_integers(integers.then_some(Integers::within(Bounds::I32)))
@@ -94,6 +98,7 @@ impl<'a> Walk<'a> {
                 self.reject("output", name, Problem::Range(fact.bounds()));
             }
         }
+        outputs
     }
 
     fn check_precision(&mut self, name: &str, fact: &Fact) {
@@ -159,10 +164,10 @@ impl<'a> Walk<'a> {
         node: &NodeProto,
         inputs: &mut [Option<Fact>],
         scope: &mut Scope,
-        without: &BTreeSet<Unusual>,
+        class: &Class,
     ) {
         for position in 0..inputs.len() {
-            for condition in conditions(node, inputs, position, without) {
+            for condition in conditions(node, inputs, position, class) {
                 let (operator, name) = names(node);
                 if self.within_loop {
                     self.reject(operator, name, Problem::Unwatched(condition));
@@ -179,7 +184,10 @@ impl<'a> Walk<'a> {
                 for fact in inputs[position].iter_mut().chain(scope.get_mut(value)) {
                     match condition {
                         Condition::Nan => fact.floats.may_be_nan = false,
-                        Condition::Infinite => fact.floats = Floats::FINITE,
+                        Condition::Infinite => {
+                            (fact.floats.may_be_nan, fact.floats.may_be_infinite) = (false, false);
+                        }
+                        Condition::Zero => fact.floats.may_have_unverified_zeros = false,
                         Condition::Empty | Condition::Outside(..) => {}
                     }
                 }
@@ -210,7 +218,7 @@ impl<'a> Walk<'a> {
         let features = features(node, opset, &inputs);
         let table = self.table;
         match table.verify(&qualified, opset, &features) {
-            Ok(without) => self.guard(index, node, &mut inputs, scope, without),
+            Ok(class) => self.guard(index, node, &mut inputs, scope, class),
             Err(Outside::Operator(reason)) => self.reject_node(node, Problem::Operator(reason)),
             Err(Outside::Opset(opset)) => self.reject_node(node, Problem::Opset(opset)),
             Err(Outside::Features(unverified)) => self.reject_node(node, Problem::Features(unverified)),
