@@ -1,9 +1,9 @@
 //! Measures the memory of batches in production, from outside the child process.
 //!
 //! Writing 5 to `/proc/PID/clear_refs` sets the high-water mark of a process's resident memory to its current value (see
-//! proc(5)), so that after a batch it is the peak of that batch. A batch is measured only if the peak is above the memory that
-//! the process already had: below, the batch used memory that the allocator had kept from earlier batches, and how much of it
-//! is not visible.
+//! proc(5)), so that after a batch it is the peak of that batch. A batch is measured only if the process has grown by much more
+//! than what the allocator had kept from earlier batches: the batch may have used any part of that memory, which is not
+//! visible.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,6 +18,9 @@ const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Minimum growth of a process that is attributed to a batch, in bytes.
 const MIN_GROWTH: u64 = 1 << 20;
+
+/// Maximum memory that the allocator had kept from earlier batches, as a part of the growth.
+const MAX_KEPT: u64 = 16;
 
 /// Stands for a batch that was not measured.
 const NOT_MEASURED: u64 = u64::MAX;
@@ -108,7 +111,8 @@ impl BatchMemory {
 /// Bytes that a batch with this peak added to an idle process.
 fn added(measurement: &Measurement, peak: u64) -> Option<u64> {
     let growth = peak.saturating_sub(measurement.before);
-    (growth >= MIN_GROWTH).then(|| peak - measurement.idle)
+    let kept = measurement.before.saturating_sub(measurement.idle);
+    (growth >= MIN_GROWTH && kept <= growth / MAX_KEPT).then_some(growth + kept)
 }
 
 /// A field of `/proc/PID/status` in bytes.
@@ -146,9 +150,10 @@ mod tests {
         let measurement = Measurement {
             pid: 1,
             idle: 100 * MIB,
-            before: 300 * MIB,
+            before: 110 * MIB,
         };
-        assert_eq!(added(&measurement, 300 * MIB), None);
-        assert_eq!(added(&measurement, 320 * MIB), Some(220 * MIB));
+        assert_eq!(added(&measurement, 110 * MIB), None);
+        assert_eq!(added(&measurement, 200 * MIB), None);
+        assert_eq!(added(&measurement, 300 * MIB), Some(200 * MIB));
     }
 }
