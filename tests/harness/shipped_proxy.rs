@@ -130,7 +130,7 @@ impl ShippedProxy {
 
     /// Waits until HAProxy reports a server, counted from 1, as `UP` or `DOWN`.
     #[track_caller]
-    pub(crate) fn wait_for_haproxy(&self, server: usize, status: &str) {
+    fn wait_for_haproxy(&self, server: usize, status: &str) {
         eventually(&format!("HAProxy to see server {server} {status}"), || match self
             .haproxy_statistic(&format!("server{server}"), "status")
         {
