@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
+use hyper::body::Bytes;
 use serde_json::json;
 
+use crate::harness::grpc::Grpc;
 use crate::harness::load::Load;
 use crate::harness::misbehave::echoes;
 use crate::harness::shipped_proxy::{Backend, ShippedProxy};
@@ -172,4 +174,32 @@ fn haproxy_repeats_the_requests_of_a_killed_server() {
     assert_eq!(load.stop(), Vec::<String>::new());
     let repeated = proxy.haproxy_statistic("BACKEND", "wredis");
     assert!(repeated.is_some_and(|count| count.parse::<u64>().unwrap_or(0) >= 2));
+}
+
+#[tokio::test]
+async fn calls_of_one_grpc_connection_are_balanced_by_each_proxy() {
+    let servers = [(); 3].map(|()| start("0", "0"));
+    let backends = servers.each_ref().map(backend);
+    let mut expected = 0;
+    for proxy in [ShippedProxy::haproxy(backends), ShippedProxy::nginx(backends)] {
+        let Some(proxy) = proxy else { return };
+        let mut client = Grpc::connect(proxy.grpc()).await;
+        for _ in 0..6 {
+            let (answer, mut body) = client.begin("ServerMetadata", b"\0\0\0\0\0");
+            body.send_data(Bytes::new(), true).expect("the call is open");
+            let answer = answer.await.expect("an answer");
+            assert_eq!(answer.status(), 200);
+            let mut content = answer.into_body();
+            while content.data().await.is_some() {}
+        }
+        expected += 2;
+        for server in &servers {
+            let metrics = server.metrics();
+            let calls = metrics.count(
+                "grpc_requests_total",
+                &[("method", "ServerMetadata"), ("status", "OK")],
+            );
+            assert_eq!(calls, expected);
+        }
+    }
 }

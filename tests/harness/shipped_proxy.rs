@@ -27,6 +27,7 @@ pub(crate) struct ShippedProxy {
     child: Child,
     dir: TempDir,
     http: SocketAddr,
+    grpc: SocketAddr,
 }
 
 /// Returns the path of a file in `config/deploy`.
@@ -75,22 +76,20 @@ impl ShippedProxy {
             ),
             ("bind :80\n", format!("bind {http}\n")),
             ("bind :9000 ", format!("bind {grpc} ")),
-            // The servers have different ports.
+            // The agents have different ports.
             (" agent-port 8081", String::new()),
-            (" port 8080", String::new()),
         ];
         for (index, backend) in backends.iter().enumerate() {
             let to = format!("{} agent-port {}", backend.http, backend.agent_port);
             replacements.push((HTTP[index], to));
-            let to = format!("{} port {}", backend.grpc, backend.http.port());
-            replacements.push((GRPC[index], to));
+            replacements.push((GRPC[index], backend.grpc.to_string()));
         }
         let config = dir.path().join("haproxy.cfg");
         let text = replace(&deployment("haproxy/haproxy.cfg"), &replacements);
         std::fs::write(&config, text).expect("write the configuration");
         let mut command = Command::new(program);
         command.arg("-f").arg(config);
-        let proxy = Self::start(command, dir, http);
+        let proxy = Self::start(command, dir, http, grpc);
         for server in 1..=3 {
             proxy.wait_for_haproxy(server, "UP");
         }
@@ -107,12 +106,12 @@ impl ShippedProxy {
         let config = nginx_config(dir.path(), http, grpc, backends);
         let mut command = Command::new(program);
         command.args(["-e", "stderr", "-c"]).arg(config);
-        let proxy = Self::start(command, dir, http);
+        let proxy = Self::start(command, dir, http, grpc);
         eventually("nginx to listen", || TcpStream::connect(http).map(drop));
         Some(proxy)
     }
 
-    fn start(mut command: Command, dir: TempDir, http: SocketAddr) -> Self {
+    fn start(mut command: Command, dir: TempDir, http: SocketAddr, grpc: SocketAddr) -> Self {
         let log = File::create(dir.path().join("log")).expect("create a file");
         let child = command
             .stdin(Stdio::null())
@@ -120,12 +119,22 @@ impl ShippedProxy {
             .stderr(log)
             .spawn()
             .expect("the proxy can be started");
-        Self { child, dir, http }
+        Self {
+            child,
+            dir,
+            http,
+            grpc,
+        }
     }
 
     /// Returns the address for HTTP.
     pub(crate) fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Returns the address for gRPC.
+    pub(crate) fn grpc(&self) -> SocketAddr {
+        self.grpc
     }
 
     /// Waits until HAProxy reports a server, counted from 1, as `UP` or `DOWN`.
