@@ -7,8 +7,7 @@ checksums.
     server/release/release.py --from target/release pack what was built before, quickly and without an SBOM
 
 Requires Python 3.11 with `venv`, Rust, binutils and dpkg. The tools that it uses otherwise, at pinned versions, are installed into
-target/release-tools from PyPI. Cargo downloads the crates; nothing else is downloaded. Two runs on the same commit produce
-the same bytes.
+target/release-tools from PyPI. Cargo downloads the crates; nothing else is downloaded.
 """
 
 import argparse
