@@ -159,10 +159,15 @@ class Session:
         self.config, self.written = "", None
         self.compared = 0
 
+    def with_executable(self, command):
+        """Return the command with the executable that replaces that of the documentation, which is not built then."""
+        if not self.executable:
+            return command
+        command = command.replace("cargo build --release --workspace && ", "")
+        return command.replace("target/release/inference-server", self.executable)
+
     def start(self, command):
-        if self.executable:
-            command = command.replace("cargo build --release --workspace && ", "")
-            command = command.replace("target/release/inference-server", self.executable)
+        command = self.with_executable(command)
         print(f"$ {command}", end="", flush=True)
         self.served = Served(command, keep=["INFERENCE_PLUGIN_DIR"] if self.executable else [])
         self.address = self.served.wait_for("listening on http://")
@@ -199,8 +204,9 @@ class Session:
             self.config += block.text
         elif kind == "run":
             if not (self.offline and "online" in block.mark):
-                print(f"$ {block.text}", end="", flush=True)
-                subprocess.run(["bash", "-euo", "pipefail", "-c", block.text], cwd=ROOT, check=True)
+                command = self.with_executable(block.text)
+                print(f"$ {command}", end="", flush=True)
+                subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=ROOT, check=True)
         elif kind in ("serve", "server"):
             self.answer = None
             self.skipping = self.offline and "online" in block.mark

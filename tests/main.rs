@@ -11,6 +11,7 @@ mod batch_log;
 mod batching;
 mod bench_command;
 mod browser;
+mod calibration;
 mod chaos;
 mod clip;
 mod commands;

@@ -4,6 +4,7 @@
 
 use plugin_abi::manifest::TaskManifest;
 use plugin_abi::{RawBatch, RawItem, RawPrepared};
+use serde_json::Value as Json;
 
 use crate::batch::{Batch, BatchResult, Item, Outcomes};
 use crate::error::{BatchError, ItemError};
@@ -21,6 +22,8 @@ pub(crate) trait ErasedTask<M>: Send + Sync {
     fn prepare(&self, model: &M, item: &RawItem<'_>) -> Result<RawPrepared, ItemError>;
 
     fn run(&self, model: &M, batch: &RawBatch<'_>, emitter: &mut Emitter<'_>) -> Result<(), BatchError>;
+
+    fn sample(&self, model: &M, weight: u64) -> Option<Json>;
 }
 
 /// A task without a prepare step.
@@ -39,6 +42,10 @@ impl<M, T: Task<M>> ErasedTask<M> for Direct<T> {
         run::<_, T::Output>(batch, emitter, input::decode::<T::Input>, |batch| {
             self.0.predict(model, batch)
         })
+    }
+
+    fn sample(&self, model: &M, weight: u64) -> Option<Json> {
+        self.0.sample(model, weight)
     }
 }
 
@@ -66,6 +73,10 @@ impl<M, T: PreparedTask<M>> ErasedTask<M> for Preparing<T> {
         run::<_, T::Output>(batch, emitter, borrow_prepared::<T::Prepared>, |batch| {
             self.0.predict(model, batch)
         })
+    }
+
+    fn sample(&self, model: &M, weight: u64) -> Option<Json> {
+        self.0.sample(model, weight)
     }
 }
 

@@ -6,7 +6,9 @@ use abi_stable::sabi_trait::TD_Opaque;
 use abi_stable::std_types::{RResult, RStr, RString};
 use plugin_abi::check;
 use plugin_abi::manifest::{self, ModelManifest, PluginManifest};
-use plugin_abi::{Host, ModelAbi, ModelAbi_TO, OutputSink, RawBatch, RawError, RawItem, RawPrepared};
+use plugin_abi::{
+    Host, ModelAbi, ModelAbi_TO, OutputSink, RawBatch, RawError, RawItem, RawMemoryUsage, RawPrepared,
+};
 
 use crate::contain::{Contained, contain};
 use crate::error::{BatchError, ItemError, LoadError, raw_panic};
@@ -149,6 +151,31 @@ impl<M: Model> ModelAbi for LoadedModel<M> {
                 batch.task
             ))),
         })
+    }
+
+    fn sample(&self, task: u32, weight: u64) -> RResult<RString, RawError> {
+        self.guard(|| match self.tasks.get(task) {
+            Some(task) => Ok(task
+                .sample(&self.model, weight)
+                .map_or_else(RString::new, |item| RString::from(item.to_string()))),
+            None => Err(ItemError::fault(format_args!(
+                "the model has no task with index {task}"
+            ))),
+        })
+    }
+
+    fn memory_usage(&self) -> RawMemoryUsage {
+        // The panic hook has already logged any panic.
+        let usage = with_host(self.host, || contain(|| self.model.memory_usage()));
+        match usage {
+            Ok(Some(usage)) => RawMemoryUsage {
+                is_reported: 1,
+                current: usage.current,
+                peak: usage.peak,
+                ..RawMemoryUsage::NOT_REPORTED
+            },
+            Ok(None) | Err(_) => RawMemoryUsage::NOT_REPORTED,
+        }
     }
 }
 

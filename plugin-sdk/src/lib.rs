@@ -50,7 +50,7 @@ pub use error::{BatchError, ItemError, LoadError};
 pub use front::{Back, Front};
 pub use input::{Any, Bytes, BytesItem, Input, Json, Tensor, Tensors, Text, Value};
 pub use json_bytes::JsonBytes;
-pub use model::{LoadContext, Model, NoSettings};
+pub use model::{LoadContext, MemoryUsage, Model, NoSettings};
 pub use output::{AnyOutput, BytesOutput, Encoder, Output};
 pub use plugin_abi::DType;
 pub use plugin_abi::json_error;
@@ -65,9 +65,9 @@ pub use {log, schemars, serde, serde_json};
 pub mod prelude {
     pub use crate::{
         Any, Batch, BatchError, BatchResult, Bytes, BytesItem, BytesOutput, DType, Item, ItemError, Json,
-        JsonBytes, LoadContext, LoadError, Model, NoSettings, Outputs, Prepared, PreparedTask, Task,
-        TaskInfo, Tasks, Tensor, TensorInfo, TensorOutput, TensorView, Tensors, TensorsView, Text, Trial,
-        Value, export_model,
+        JsonBytes, LoadContext, LoadError, MemoryUsage, Model, NoSettings, Outputs, Prepared, PreparedTask,
+        Task, TaskInfo, Tasks, Tensor, TensorInfo, TensorOutput, TensorView, Tensors, TensorsView, Text,
+        Trial, Value, export_model,
     };
     pub use log;
     pub use schemars::JsonSchema;

@@ -92,10 +92,27 @@ pub trait Model: Sized + Send + Sync + 'static {
         BTreeMap::new()
     }
 
+    /// Returns the memory that the model has allocated from a device or an arena, and starts a new measurement of its peak.
+    /// `None` if it is not known: the server then measures the memory of the process.
+    ///
+    /// Called by `inference-server calibrate` before and after batches, never during one.
+    fn memory_usage(&self) -> Option<MemoryUsage> {
+        None
+    }
+
     /// Returns the framework or format of the model (`onnx`, `pytorch`), as reported to clients.
     fn platform() -> &'static str {
         "rust"
     }
+}
+
+/// Memory of a model, in bytes, as [`Model::memory_usage`] reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryUsage {
+    /// In use now.
+    pub current: u64,
+    /// Maximum in use since the previous report, or since the model was loaded.
+    pub peak: u64,
 }
 
 /// The settings type of a model without settings.

@@ -44,6 +44,15 @@ pub trait Task<M>: Send + Sync + 'static {
         model: &M,
         batch: Batch<'a, <Self::Input as Input>::Value<'a>>,
     ) -> BatchResult<<Self::Output as Output>::Item>;
+
+    /// Creates an item whose weight is about `weight`, as a client would write it in `"inputs"`. `None` if there is no item of
+    /// about that weight, for example because it exceeds what the model accepts.
+    ///
+    /// `inference-server calibrate` measures batches of such items. It is called only if the description declares
+    /// [`TaskInfo::samples`]. All items of a task without a prepare step count as weight 1, so `weight` is then 1.
+    fn sample(&self, _model: &M, _weight: u64) -> Option<JsonValue> {
+        None
+    }
 }
 
 /// A task of the model `M` with a prepare step, which preprocesses items one by one, in parallel with the model.
@@ -78,9 +87,19 @@ pub trait Task<M>: Send + Sync + 'static {
 ///     fn predict(&self, _model: &Counter, batch: Batch<&Vec<String>>) -> BatchResult<Vec<usize>> {
 ///         batch.map(|words| words.iter().map(String::len).collect())
 ///     }
+///
+///     // The following is optional: it lets the server measure batches of any weight.
+///     fn describe(&self) -> TaskInfo {
+///         TaskInfo::new("Returns the length of each word.").samples()
+///     }
+///
+///     fn sample(&self, _model: &Counter, weight: u64) -> Option<plugin_sdk::serde_json::Value> {
+///         (weight <= 512).then(|| json!("word ".repeat(weight as usize)))
+///     }
 /// }
 /// # let counter = plugin_sdk::testing::Harness::<Counter>::load(json!({})).expect("loads");
 /// # assert_eq!(counter.predict("lengths", &[json!("to be"), json!("")])[0], Ok(json!([2, 2])));
+/// # assert_eq!(counter.prepare("lengths", &counter.sample("lengths", 7).unwrap().unwrap()).unwrap().weight, 7);
 /// ```
 pub trait PreparedTask<M>: Send + Sync + 'static {
     /// Same as [`Task::Input`].
@@ -114,6 +133,15 @@ pub trait PreparedTask<M>: Send + Sync + 'static {
         model: &M,
         batch: Batch<'a, &'a Self::Prepared>,
     ) -> BatchResult<<Self::Output as Output>::Item>;
+
+    /// Creates an item whose weight is about `weight`, as a client would write it in `"inputs"`. `None` if there is no item of
+    /// about that weight, for example because it exceeds what the model accepts.
+    ///
+    /// `inference-server calibrate` measures batches of such items. It is called only if the description declares
+    /// [`TaskInfo::samples`]. The weight that counts is the one that [`prepare`](Self::prepare) states.
+    fn sample(&self, _model: &M, _weight: u64) -> Option<JsonValue> {
+        None
+    }
 }
 
 /// The tasks of a model, by name.
@@ -184,6 +212,7 @@ pub struct TaskInfo {
     limits: Limits,
     embedding: bool,
     unbatched: bool,
+    samples: bool,
     trial: Option<Trial>,
     media_types: Vec<String>,
     input_tensors: Vec<TensorInfo>,
@@ -252,6 +281,14 @@ impl TaskInfo {
     #[must_use]
     pub fn unbatched(mut self) -> Self {
         self.unbatched = true;
+        self
+    }
+
+    /// Declares that [`Task::sample`] or [`PreparedTask::sample`] creates items, so that the memory and the time of batches
+    /// can be measured without recorded requests. `inference-server inspect` prints it.
+    #[must_use]
+    pub fn samples(mut self) -> Self {
+        self.samples = true;
         self
     }
 
@@ -356,6 +393,7 @@ impl TaskInfo {
             limits: self.limits,
             embedding: self.embedding,
             unbatched: self.unbatched,
+            samples: self.samples,
             trial: self.trial,
         }
     }

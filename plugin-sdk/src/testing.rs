@@ -36,7 +36,7 @@ use crate::entry;
 #[cfg(feature = "front")]
 use crate::front::{self, Front};
 use crate::logging::LogScope;
-use crate::model::Model;
+use crate::model::{MemoryUsage, Model};
 
 pub use failure::{Failure, FailureKind};
 pub use host::LogLine;
@@ -194,6 +194,34 @@ impl<M> Harness<M> {
         let (index, task) = self.task(task);
         assert!(task.prepares, "task `{}` has no prepare step", task.name);
         self.prepare_item(index, task, item, "").map(|item| item.cost)
+    }
+
+    /// Creates an item of about this weight, as the server does to measure batches. `None` if the task has no such item.
+    ///
+    /// # Errors
+    /// The model fails.
+    ///
+    /// # Panics
+    /// The model has no such task, or the task does not declare [`TaskInfo::samples`](crate::TaskInfo::samples).
+    pub fn sample(&self, task: &str, weight: u64) -> Result<Option<Json>, Failure> {
+        let (index, task) = self.task(task);
+        assert!(
+            task.samples,
+            "task `{}` does not declare that it creates samples: add `TaskInfo::samples`",
+            task.name
+        );
+        let item = self.model.sample(index, weight).into_result()?;
+        Ok((!item.is_empty()).then(|| serde_json::from_str(&item).expect("the SDK writes valid JSON")))
+    }
+
+    /// Returns the device or arena memory of the model, and starts a new measurement of its peak. `None` if the model does not
+    /// report it.
+    pub fn memory_usage(&self) -> Option<MemoryUsage> {
+        let usage = self.model.memory_usage();
+        (usage.is_reported != 0).then_some(MemoryUsage {
+            current: usage.current,
+            peak: usage.peak,
+        })
     }
 
     /// Runs the examples of every task, as the server does to warm up the model.

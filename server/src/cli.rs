@@ -84,6 +84,9 @@ pub enum Command {
         #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = timeout)]
         timeout: Duration,
     },
+    /// Measure the memory and the time of a model's batches, and suggest limits
+    #[cfg(feature = "calibrate")]
+    Calibrate(CalibrateArgs),
     /// Load-test a running server and report throughput and latency
     #[cfg(feature = "bench")]
     Bench(BenchArgs),
@@ -114,6 +117,59 @@ pub enum Command {
         model: String,
     },
 }
+
+/// The arguments of `calibrate`.
+#[cfg(feature = "calibrate")]
+#[derive(Clone, Debug, Args)]
+#[command(after_long_help = CALIBRATE_EXAMPLES)]
+pub struct CalibrateArgs {
+    /// The flags of the server.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    /// Model to measure; optional if only one is configured
+    #[arg(long, short, help_heading = "Measurement")]
+    pub model: Option<String>,
+    /// Task to measure; all tasks for which there are items by default
+    #[arg(long, short, help_heading = "Measurement")]
+    pub task: Option<String>,
+    /// Maximum memory of a batch, in addition to that of the idle model; half of the memory that the server can use by default
+    #[arg(long, value_name = "SIZE", value_parser = config::parse_size, help_heading = "Measurement")]
+    pub budget: Option<u64>,
+    /// File with recorded requests, one JSON body per line, whose items are measured; the plugin creates items by default
+    #[arg(long, value_name = "FILE", help_heading = "Measurement")]
+    pub requests: Option<PathBuf>,
+    /// Maximum duration of the measurements of the model
+    #[arg(
+        long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration,
+        help_heading = "Measurement"
+    )]
+    pub max_time: Duration,
+    /// Number of other, random batches whose memory is compared with the prediction of the fit
+    #[arg(
+        long, value_name = "COUNT", default_value = "0", value_parser = clap::value_parser!(u32).range(..=10_000),
+        help_heading = "Measurement"
+    )]
+    pub check: u32,
+    /// File for an HTML page with plots
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub html: Option<PathBuf>,
+    /// Do not report progress
+    #[arg(long, short, help_heading = "Output")]
+    pub quiet: bool,
+}
+
+#[cfg(feature = "calibrate")]
+const CALIBRATE_EXAMPLES: &str = "\
+Examples:
+  inference-server calibrate --config models.toml --model minilm
+      all tasks of a model, with items that its plugin creates
+  inference-server calibrate --config models.toml --model minilm --task passage --budget 2GiB --html minilm.html
+      one task, with batches of up to 2 GiB, and a page with plots
+  inference-server calibrate --config models.toml --model old --requests requests.jsonl
+      items of recorded requests, one per line, such as {\"task\": \"echo\", \"inputs\": [\"to be\"]}
+
+The model runs in a dedicated process, which is replaced if it runs out of memory. The measurements are written to
+calibration/MODEL.json in the directory of the configuration file.";
 
 /// The flags of the server: its configuration file, and the flags that override keys of it.
 #[derive(Clone, Debug)]

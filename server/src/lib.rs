@@ -6,7 +6,7 @@
 //! A module imports only from layers below its own; `tests/layers.rs` reads this list and checks it.
 //!
 //! **Application**: builds the parts and owns every thread.
-//! - [`app`]: start, reload and shutdown of the server, in order; the commands `check` and `inspect`.
+//! - [`app`]: start, reload and shutdown of the server, in order; the commands `calibrate`, `check` and `inspect`.
 //! - [`bench`](mod@bench): the command `bench`, a client that load-tests a server (feature `bench`).
 //! - [`cli`]: the command line.
 //! - [`init`]: the server as the first process of a container.
@@ -27,6 +27,7 @@
 //! - [`reload`]: loads and replaces the models of a configuration.
 //!
 //! **Execution**: running batches.
+//! - [`calibration`]: measures the memory and the time of batches, and the file of the results.
 //! - [`engine`]: the queue, the workers, and the path of a request through them.
 //! - [`isolation`]: models in worker processes.
 //! - [`loader`]: opens plugins and creates models.
@@ -62,6 +63,7 @@ pub mod batching;
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod byte_budget;
+pub mod calibration;
 pub mod cli;
 pub mod clock;
 pub mod codec;

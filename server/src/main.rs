@@ -9,6 +9,8 @@ use clap::{CommandFactory, Parser};
 use inference_server::app;
 #[cfg(feature = "bench")]
 use inference_server::bench;
+#[cfg(feature = "calibrate")]
+use inference_server::cli::CalibrateArgs;
 use inference_server::cli::{Cli, Command, ServeArgs};
 use inference_server::error::Chain;
 use inference_server::{config, console, crash, init, scaffold};
@@ -34,6 +36,8 @@ fn run() -> ExitCode {
         Some(Command::Reload { pid, timeout }) => reload(pid, timeout),
         #[cfg(feature = "bench")]
         Some(Command::Bench(args)) => bench(args),
+        #[cfg(feature = "calibrate")]
+        Some(Command::Calibrate(args)) => calibrate(&args),
         Some(Command::Completions { shell }) => print_completions(shell),
         Some(Command::Man { directory: None }) => print_man_page(),
         Some(Command::Man {
@@ -168,6 +172,14 @@ fn bench(args: bench::BenchArgs) -> ExitCode {
     match bench::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, error.exit_code()),
+    }
+}
+
+#[cfg(feature = "calibrate")]
+fn calibrate(args: &CalibrateArgs) -> ExitCode {
+    match app::calibrate(args) {
+        Ok(report) => print(report),
+        Err(error) => report(Err(error)),
     }
 }
 

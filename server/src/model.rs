@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::time::Duration;
 
+use bytes::Bytes;
 use plugin_abi::manifest::ModelManifest;
 
 use crate::error::ItemError;
@@ -30,6 +31,17 @@ pub trait Model: Send + Sync {
         sink: &mut dyn OutputSink,
     ) -> Result<(), BatchError>;
 
+    /// Creates an item of `task` whose weight is about `weight`, as JSON. `None` if there is no such item. Only for tasks whose
+    /// manifest declares samples.
+    fn sample(&self, _task: usize, _weight: u64) -> Result<Option<Bytes>, ItemError> {
+        Ok(None)
+    }
+
+    /// The device or arena memory of the model. Starts a new measurement of its peak. `None` if the model does not report it.
+    fn memory_usage(&self) -> Option<MemoryUsage> {
+        None
+    }
+
     /// Waits for at most `timeout` until a batch of `worker` can run, and returns whether it can. A model whose workers can
     /// exit returns `false` while too few of them are available. Called before a batch is formed, so that items that
     /// nothing can run yet stay in the queue.
@@ -52,6 +64,30 @@ pub trait Model: Send + Sync {
 
     /// Kills whatever runs a batch, because the outcomes are no longer needed. A model that cannot do this finishes the batch.
     fn stop_running(&self) {}
+}
+
+/// Memory that a model has allocated from a device or an arena, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryUsage {
+    /// In use now.
+    pub current: u64,
+    /// Maximum in use since the previous report.
+    pub peak: u64,
+}
+
+/// Memory and time of the process that runs the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryReading {
+    /// Resident memory in bytes.
+    pub resident: u64,
+    /// Maximum resident memory in bytes since the start of the measurement.
+    pub peak: u64,
+    /// What the model reports, since the previous reading.
+    pub reported: Option<MemoryUsage>,
+    /// Time that the model took for its last batch.
+    pub batch_time: Duration,
+    /// Time for which all threads of the process have run on a CPU, with a resolution of 10 ms.
+    pub cpu_time: Duration,
 }
 
 /// Whether a loaded model can run batches. Reasons can be shown to clients: they contain no paths or settings.
@@ -128,6 +164,55 @@ pub enum SinkStatus {
     Rejected,
     /// The receiver does not support outputs in parts.
     NotStreaming,
+}
+
+/// Discards outputs, and checks that every item of a batch has an outcome.
+#[derive(Debug)]
+pub struct OutcomeCheck {
+    items: usize,
+    outcomes: usize,
+    failure: Option<ItemError>,
+}
+
+impl OutcomeCheck {
+    /// For a batch of this many items.
+    pub fn new(items: usize) -> Self {
+        Self {
+            items,
+            outcomes: 0,
+            failure: None,
+        }
+    }
+
+    /// The first failure of an item, or an error if the number of outcomes is wrong.
+    pub fn finish(self) -> Result<(), ItemError> {
+        match self.failure {
+            Some(failure) => Err(failure),
+            None if self.outcomes != self.items => Err(ItemError::Fault(format!(
+                "{} outcomes for a batch of {} items",
+                self.outcomes, self.items
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl OutputSink for OutcomeCheck {
+    fn emit(&mut self, _index: usize, _value: Value, more: bool) -> SinkStatus {
+        self.outcomes += usize::from(!more);
+        SinkStatus::Accepted
+    }
+
+    fn emit_batch(&mut self, _tensors: Vec<Tensor>) -> SinkStatus {
+        self.outcomes += self.items;
+        SinkStatus::Accepted
+    }
+
+    fn fail(&mut self, _index: usize, error: ItemError) -> SinkStatus {
+        self.failure.get_or_insert(error);
+        self.outcomes += 1;
+        SinkStatus::Accepted
+    }
 }
 
 /// Why a whole batch failed.

@@ -121,6 +121,33 @@ pub struct RawPrepared {
     pub reserved: u64,
 }
 
+/// Memory that a model has allocated from a device or an arena, in bytes.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawMemoryUsage {
+    /// 1 if the model reports its memory, 0 if it does not. The following fields are then 0.
+    pub is_reported: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Memory in use now.
+    pub current: u64,
+    /// Maximum memory in use since the previous call of [`ModelAbi::memory_usage`], or since the model was loaded.
+    pub peak: u64,
+    /// Zero.
+    pub reserved_word: u64,
+}
+
+impl RawMemoryUsage {
+    /// The value of a model that does not report its memory.
+    pub const NOT_REPORTED: Self = Self {
+        is_reported: 0,
+        reserved: 0,
+        current: 0,
+        peak: 0,
+        reserved_word: 0,
+    };
+}
+
 /// Error of an item, a batch or a load.
 #[repr(C)]
 #[derive(StableAbi, Clone, Debug)]
@@ -208,6 +235,18 @@ pub trait ModelAbi: Send + Sync + 'static {
     /// Runs one batch and emits one outcome per item into `sink`. An error fails every item that is not yet complete.
     #[sabi(last_prefix_field)]
     fn predict_batch(&self, batch: RawBatch<'_>, sink: OutputSink<'_>) -> RResult<(), RawError>;
+
+    /// Returns an item of `task` whose weight is about `weight`, in the JSON form of
+    /// [`manifest::TaskManifest::examples`]. Empty if the task has no item of about that weight, or does not create items.
+    /// Called only for tasks whose manifest sets `samples`. Since version 1.1.
+    fn sample(&self, _task: u32, _weight: u64) -> RResult<RString, RawError> {
+        RResult::ROk(RString::new())
+    }
+
+    /// Returns the device or arena memory of this model, and starts a new measurement of its peak. Since version 1.1.
+    fn memory_usage(&self) -> RawMemoryUsage {
+        RawMemoryUsage::NOT_REPORTED
+    }
 }
 
 /// A loaded model, as seen by the server.

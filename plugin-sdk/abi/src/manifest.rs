@@ -87,6 +87,9 @@ pub struct TaskManifest {
     /// request to this task is one item, and every tensor has exactly the declared shape.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unbatched: bool,
+    /// Whether the task creates items of a requested weight, with which its batches are measured.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub samples: bool,
     /// Outcome of the trial computation that the plugin ran while loading the model. Absent if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trial: Option<Trial>,

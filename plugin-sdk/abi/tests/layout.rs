@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::mem::{align_of, offset_of, size_of};
 
-use plugin_abi::{RawBatch, RawError, RawItem, RawLogRecord, RawPrepared, RawTensor, RawValue};
+use plugin_abi::{
+    RawBatch, RawError, RawItem, RawLogRecord, RawMemoryUsage, RawPrepared, RawTensor, RawValue,
+};
 
 macro_rules! layout {
     ($text:ident, $type:ident { $($field:ident),* $(,)? }) => {
@@ -75,6 +77,16 @@ fn the_layout_of_version_1_does_not_change() {
             reserved,
             message,
             key
+        }
+    );
+    layout!(
+        text,
+        RawMemoryUsage {
+            is_reported,
+            reserved,
+            current,
+            peak,
+            reserved_word
         }
     );
     layout!(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use plugin_sdk::prelude::*;
+use plugin_sdk::serde_json::Value as JsonValue;
 use transformer::{Tokens, dot};
 
 use crate::Clip;
@@ -59,7 +60,7 @@ impl EmbedText {
             "Computes the vector of a text, in the same vector space as images",
             model,
         );
-        Self(info.embedding().example(json!("a photo of a cat")))
+        Self(info.embedding().samples().example(json!("a photo of a cat")))
     }
 }
 
@@ -84,6 +85,10 @@ impl PreparedTask<Clip> for EmbedText {
             &model.network.texts(&batch, model.normalize, batch.worker()),
         )
     }
+
+    fn sample(&self, model: &Clip, weight: u64) -> Option<JsonValue> {
+        model.tokenizer.sample("", weight).map(|text| json!(text))
+    }
 }
 
 /// Task that computes the vector of an image.
@@ -100,7 +105,7 @@ impl EmbedImage {
             info.clone()
                 .example(json!({"b64": image, "media_type": "image/png"}))
         };
-        Self(example_image().map_or(info.clone(), example))
+        Self(example_image().map_or(info.clone(), example).samples())
     }
 }
 
@@ -123,6 +128,11 @@ impl PreparedTask<Clip> for EmbedImage {
             model,
             &model.network.images(&batch, model.normalize, batch.worker()),
         )
+    }
+
+    /// All images have the same size in the network, and thus the same weight.
+    fn sample(&self, _model: &Clip, _weight: u64) -> Option<JsonValue> {
+        example_image().map(|image| json!({"b64": image, "media_type": "image/png"}))
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod actions;
 mod command;
+mod padded_memory;
 mod tasks;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use plugin_sdk::prelude::*;
 
 pub use command::{Action, Command, Report};
+use padded_memory::{MemoryCosts, PaddedMemory};
 use tasks::{Commands, Double, Embed, PreparedCommands};
 
 /// `[models.settings]`: faults of the model as a whole.
@@ -44,6 +46,8 @@ pub struct Settings {
     farewell: Option<String>,
     /// Maximum number of items in a batch, as declared by the plugin.
     declared_max_batch_size: Option<usize>,
+    /// What a batch of the task `padded_memory` allocates.
+    padded_memory: MemoryCosts,
 }
 
 /// Fault while loading.
@@ -138,6 +142,7 @@ fn tasks_with(max_batch_size: Option<usize>) -> Tasks<Misbehave> {
         .add_prepared("prepared", PreparedCommands { max_batch_size })
         .add("tensor", Double)
         .add_prepared("embed", Embed)
+        .add_prepared("padded_memory", PaddedMemory)
 }
 
 export_model!(Misbehave);

@@ -1,6 +1,7 @@
 //! The tasks: vectors of queries and passages, similarity of passages to a query, and ranking of passages.
 
 use plugin_sdk::prelude::*;
+use plugin_sdk::serde_json::Value as JsonValue;
 use transformer::Tokens;
 
 use crate::SentenceEmbeddings;
@@ -47,6 +48,7 @@ impl Embed {
                 .output_tensor(TensorInfo::new("embedding", DType::Fp32, &[width as i64]))
                 .max_total_weight(BATCH_TOKENS)
                 .max_batch_size(BATCH_TEXTS)
+                .samples()
                 .example(json!(example)),
             prompt: prompt.clone(),
             embedding: embedding.clone(),
@@ -78,6 +80,13 @@ impl PreparedTask<SentenceEmbeddings> for Embed {
             vectors.concat(),
         )))
     }
+
+    fn sample(&self, model: &SentenceEmbeddings, weight: u64) -> Option<JsonValue> {
+        model
+            .tokenizer
+            .sample(&self.prompt, weight)
+            .map(|text| json!(text))
+    }
 }
 
 /// A query, and passages to compare with it.
@@ -92,7 +101,7 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    fn example() -> plugin_sdk::serde_json::Value {
+    fn example() -> JsonValue {
         json!({
             "query": "How tall is Mont Blanc?",
             "passages": ["Mont Blanc rises 4806 m above sea level.", "The lake is 310 m deep."],
@@ -131,7 +140,16 @@ impl PreparedTask<SentenceEmbeddings> for Similarity {
         )
         .max_total_weight(BATCH_TOKENS)
         .max_batch_size(BATCH_TEXTS)
+        .samples()
         .example(Question::example())
+    }
+
+    fn sample(&self, model: &SentenceEmbeddings, weight: u64) -> Option<JsonValue> {
+        let query = model.tokenizer.sample(&self.0.query, 1)?;
+        let tokens = model.tokenizer.text(&with_prompt(&self.0.query, &query)).ok()?;
+        let rest = weight.saturating_sub(tokens.len() as u64).max(1);
+        let passage = |tokens| model.tokenizer.sample(&self.0.passage, tokens);
+        sample_question(query, rest, model, passage)
     }
 
     fn prepare(
@@ -195,7 +213,17 @@ impl PreparedTask<SentenceEmbeddings> for Rerank {
         TaskInfo::new("Sorts passages by their relevance to a query, most relevant first.")
             .max_total_weight(BATCH_TOKENS)
             .max_batch_size(BATCH_TEXTS)
+            .samples()
             .example(Question::example())
+    }
+
+    fn sample(&self, model: &SentenceEmbeddings, weight: u64) -> Option<JsonValue> {
+        let query = model.tokenizer.sample("", 1)?;
+        // A pair contains the query and a separator as well.
+        let pair = model.tokenizer.pair(&query, &query).ok()?.len() as u64;
+        let own = pair.saturating_sub(model.tokenizer.text(&query).ok()?.len() as u64);
+        let passage = |tokens: u64| model.tokenizer.sample("", tokens.saturating_sub(own).max(1));
+        sample_question(query, weight, model, passage)
     }
 
     fn prepare(
@@ -228,6 +256,26 @@ impl PreparedTask<SentenceEmbeddings> for Rerank {
             Ranking { results }
         })
     }
+}
+
+/// Returns a question whose passages have about `weight` tokens. `passage` creates one passage with a number of tokens. `None`
+/// if the question would have too many passages.
+fn sample_question(
+    query: String,
+    weight: u64,
+    model: &SentenceEmbeddings,
+    passage: impl Fn(u64) -> Option<String>,
+) -> Option<JsonValue> {
+    let longest = model.tokenizer.max_length() as u64;
+    let count = weight.div_ceil(longest).max(1);
+    if count > model.max_passages as u64 {
+        return None;
+    }
+    let (each, longer) = (weight / count, weight % count);
+    let passages: Option<Vec<String>> = (0..count)
+        .map(|nth| passage((each + u64::from(nth < longer)).max(1)))
+        .collect();
+    Some(json!({"query": query, "passages": passages?}))
 }
 
 fn with_prompt(prompt: &str, text: &str) -> String {

@@ -9,6 +9,12 @@ use tokenizers::{EncodeInput, Encoding, TruncationParams};
 
 use crate::files::file_error;
 
+/// The word of texts with a requested number of tokens.
+const WORD: &str = "a";
+
+/// Maximum number of attempts to reach a number of tokens.
+const MAX_ATTEMPTS: usize = 8;
+
 /// The tokens of one text or of a pair of texts. At least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tokens {
@@ -96,6 +102,11 @@ impl Tokenizer {
         self.padding
     }
 
+    /// Returns the maximum number of tokens of a text.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
     /// Tokenizes a text.
     ///
     /// # Errors
@@ -105,6 +116,31 @@ impl Tokenizer {
             return self.encode(text.to_lowercase().into());
         }
         self.encode(text.into())
+    }
+
+    /// Returns a text that has about `count` tokens after `prefix`, including special tokens, for measuring. `None` if a text
+    /// cannot have that many.
+    pub fn sample(&self, prefix: &str, count: u64) -> Option<String> {
+        let count = usize::try_from(count)
+            .ok()
+            .filter(|count| *count <= self.max_length)?;
+        let text_of = |words: usize| vec![WORD; words.max(1)].join(" ");
+        let mut words = count;
+        // Each word is one token in most vocabularies, and special tokens are added once, so this ends after two steps.
+        for _ in 0..MAX_ATTEMPTS {
+            let text = text_of(words);
+            let tokens = self
+                .inner
+                .encode_fast(format!("{prefix}{text}"), true)
+                .ok()?
+                .len();
+            let next = (words + count).saturating_sub(tokens).max(1);
+            if next == words {
+                return Some(text);
+            }
+            words = next;
+        }
+        Some(text_of(words))
     }
 
     /// Tokenizes a pair of texts. Truncation removes tokens of the longer text first.

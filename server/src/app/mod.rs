@@ -1,9 +1,12 @@
 //! The application: builds the parts of the server, owns every thread, and defines the order of start, reload (`models`) and
 //! shutdown (`running`).
 
+#[cfg(feature = "calibrate")]
+mod calibrate;
 mod check;
 mod control_socket;
 mod files;
+mod interruptible;
 mod json_schema;
 mod load_once;
 mod models;
@@ -43,12 +46,16 @@ use crate::registry::{ModelStateMetrics, Registry};
 use crate::reload::{LoadEnvironment, ModelFailure, Reloader};
 use crate::signals::Signals;
 use crate::values::Value;
+#[cfg(feature = "calibrate")]
+use calibrate::CalibrateCommandError;
 use models::{Command, ModelThread};
 use running_server::{Running, Servers};
 use scratch_cleanup::ScratchCleanup;
 use service_manager::{PassedSockets, SocketError};
 use watch::watch_workers;
 
+#[cfg(feature = "calibrate")]
+pub use calibrate::{ModelReport, calibrate};
 pub use check::{Checked, check};
 pub use control_socket::{ReloadError, reload};
 
@@ -92,6 +99,10 @@ pub enum AppError {
     /// Models failed to load.
     #[error("{}", list(.0))]
     Models(Vec<ModelFailure>),
+    /// A model could not be measured.
+    #[cfg(feature = "calibrate")]
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateCommandError),
     /// A termination signal arrived before the command had finished.
     #[error("interrupted")]
     Interrupted,
@@ -111,6 +122,8 @@ impl AppError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::ReadConfig { .. } | Self::Config(_) => 2,
+            #[cfg(feature = "calibrate")]
+            Self::Calibrate(error) => error.exit_code(),
             _ => 1,
         }
     }
@@ -177,7 +190,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         let signals = Signals::new()?;
         let metrics = Arc::new(Metrics::new(settings.metrics.clone())?);
         let (reloader, registry) = reloader(&settings, metrics.clone())?;
-        let _cleanup = ScratchCleanup::of(&reloader);
+        let _cleanup = ScratchCleanup::of(reloader.scratch_directory());
         let (commands, receiver) = channel();
         let (client_commands, control_commands) = (commands.clone(), commands.clone());
         // If the thread has stopped, the server is shutting down. Dropping the command answers it.
@@ -337,6 +350,18 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
     metrics
         .registry()
         .register(Box::new(ModelStateMetrics::new(registry.clone())?))?;
+    let reloader = Reloader::new(
+        load_environment(settings, metrics.clone())?,
+        registry.clone(),
+        metrics,
+        settings.server.reload_timeout,
+        settings.server.drain_timeout,
+    );
+    Ok((reloader, registry))
+}
+
+/// What all loads of models share.
+fn load_environment(settings: &Settings, metrics: Arc<Metrics>) -> Result<LoadEnvironment, AppError> {
     let prepare_threads = settings.server.prepare_threads.get();
     let model_nice = i32::from(settings.server.model_nice);
     let loader =
@@ -346,7 +371,7 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
     if settings.models.iter().any(is_limited) {
         resource_allocator.claim_cgroup();
     }
-    let environment = LoadEnvironment {
+    Ok(LoadEnvironment {
         resource_allocator: Arc::new(resource_allocator),
         loader,
         probe_timeout: settings.server.reload_timeout,
@@ -355,14 +380,6 @@ fn reloader(settings: &Settings, metrics: Arc<Metrics>) -> Result<(Reloader, Arc
         prepare_threads,
         model_nice,
         start_timeout: settings.server.reload_timeout,
-        metrics: metrics.clone(),
-    };
-    let reloader = Reloader::new(
-        environment,
-        registry.clone(),
         metrics,
-        settings.server.reload_timeout,
-        settings.server.drain_timeout,
-    );
-    Ok((reloader, registry))
+    })
 }

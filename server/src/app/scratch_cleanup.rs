@@ -1,16 +1,14 @@
 //! Removes the scratch directory when the process exits, unless it is killed. The next server removes what a killed one left.
 
 use std::io;
-use std::path::PathBuf;
-
-use crate::reload::Reloader;
+use std::path::{Path, PathBuf};
 
 /// The scratch directory, which is removed on drop, even if an abandoned model still uses it.
 pub(super) struct ScratchCleanup(PathBuf);
 
 impl ScratchCleanup {
-    pub(super) fn of(reloader: &Reloader) -> Self {
-        Self(reloader.scratch_directory().to_owned())
+    pub(super) fn of(scratch_directory: &Path) -> Self {
+        Self(scratch_directory.to_owned())
     }
 }
 

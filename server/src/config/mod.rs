@@ -36,3 +36,4 @@ pub use settings::{
     Isolation, LogFormat, LoggingSettings, ModelSettings, OnCrash, ProcessSettings, ServerSettings, Settings,
     TaskSettings,
 };
+pub use units::size as parse_size;

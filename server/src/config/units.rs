@@ -31,8 +31,8 @@ pub(super) fn missing_duration_unit(number: &str) -> String {
     format!("add a unit: \"{number}ms\", \"{number}s\" or \"{number}m\"")
 }
 
-/// Reads a size in bytes. The error is a hint.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+/// Reads a size in bytes, such as `64MiB`. The error is a hint.
+pub fn size(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

@@ -19,10 +19,12 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use super::channel::{Channel, ChannelError, MAX_MESSAGE};
 use super::child_sink::ChildSink;
 use super::descriptor_passing::ChildDescriptors;
+use super::heap;
 use super::log_records;
 use super::messages::{BatchEntry, Reply, Request};
 use super::setup::{LoadFailure, Setup};
 use crate::batch_context::{BatchContext, RequestIds, logged_error_count};
+use crate::clock;
 use crate::console;
 use crate::error::{Chain, ItemError};
 use crate::model::{BatchError, BatchItem, Model, PreparedItem};
@@ -95,6 +97,7 @@ fn run(load: impl FnOnce(&Setup) -> Result<Arc<dyn Model>, LoadFailure>) -> Resu
         prepared_items: Mutex::new(HashMap::new()),
         next_handle: AtomicU64::new(1),
         threads: prepare.len(),
+        last_batch_nanos: AtomicU64::new(0),
     });
     let prepare_threads = prepare
         .into_iter()
@@ -155,6 +158,8 @@ struct ServedModel {
     next_handle: AtomicU64,
     /// Number of items that are prepared concurrently.
     threads: usize,
+    /// Time that the model took for its last batch.
+    last_batch_nanos: AtomicU64,
 }
 
 /// An item with its prepared state, if its task prepares items.
@@ -222,6 +227,23 @@ impl ServedModel {
                     self.release(&handles);
                     channel.send(Reply::Released.encode())?;
                 }
+                Ok(Request::Sample { task, weight }) => {
+                    let reply = match self.model.sample(task as usize, weight) {
+                        Ok(item) => Reply::Sampled(item.unwrap_or_default()),
+                        Err(error) => Reply::PrepareFailed(error),
+                    };
+                    channel.send(reply.encode())?;
+                }
+                Ok(Request::ReadMemory { trim }) => {
+                    if trim {
+                        heap::trim();
+                    }
+                    let reply = Reply::Memory {
+                        usage: self.model.memory_usage(),
+                        batch_nanos: self.last_batch_nanos.load(Ordering::Relaxed),
+                    };
+                    channel.send(reply.encode())?;
+                }
                 Ok(other) => return Err(ChildError::Protocol(format!("unexpected request {other:?}"))),
                 Err(ChildError::Channel(ChannelError::Closed)) => return Ok(()),
                 Err(error) => return Err(error),
@@ -270,7 +292,11 @@ impl ServedModel {
         let result = if batch.is_empty() {
             Ok(())
         } else {
-            self.model.predict_batch(0, task, &batch, &mut sink)
+            let started = clock::now();
+            let result = self.model.predict_batch(0, task, &batch, &mut sink);
+            let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.last_batch_nanos.store(nanos, Ordering::Relaxed);
+            result
         };
         let outcomes = sink.into_outcomes();
         drop(batch);

@@ -5,6 +5,7 @@ use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use bytes::Bytes;
 use plugin_abi::manifest::ModelManifest;
 
 use super::backoff::RestartDelays;
@@ -13,7 +14,7 @@ use super::confine::ResourceAllocator;
 use super::event_fd::EventFd;
 use super::pool::Pool;
 use super::process::Program;
-use super::remote::ChildLost;
+use super::remote::{ChildLost, RemoteModel};
 use super::setup::Setup;
 use super::supervisor::{ChildOptions, Supervisor};
 use super::{ModelFiles, StartError, WarmUp};
@@ -50,7 +51,7 @@ pub struct IsolationOptions {
 
 /// A model that runs in child processes. Dropping it shuts them down and waits for them.
 pub struct IsolatedModel {
-    pool: Arc<Pool>,
+    pub(super) pool: Arc<Pool>,
     manifest: ModelManifest,
     settings: ProcessSettings,
     batch_memory: BatchMemory,
@@ -211,6 +212,21 @@ impl Model for IsolatedModel {
 
     fn batch_memory(&self, worker: usize) -> Option<u64> {
         self.batch_memory.of(worker)
+    }
+
+    fn sample(&self, task: usize, weight: u64) -> Result<Option<Bytes>, ItemError> {
+        let child = self.pool.first_serving();
+        let child = child.ok_or_else(|| ItemError::Unavailable(unavailable(&self.pool.health())))?;
+        match RemoteModel::sample(&child, task, weight) {
+            Ok(sampled) => sampled,
+            Err(lost) => {
+                self.pool.remove(&child);
+                let reason = lost.reason();
+                Err(ItemError::Fault(format!(
+                    "the worker process {reason} while creating an item"
+                )))
+            }
+        }
     }
 
     fn wait_for_worker(&self, worker: usize, timeout: Duration) -> bool {

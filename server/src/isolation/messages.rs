@@ -8,6 +8,8 @@
 //! | [`Request::Prepare`] | [`Reply::Prepared`] or [`Reply::PrepareFailed`] |
 //! | [`Request::Predict`] | any number of [`Reply::Part`], each answered with [`Request::PartStatus`], and then [`Reply::Done`] |
 //! | [`Request::Release`] | [`Reply::Released`] |
+//! | [`Request::Sample`] | [`Reply::Sampled`] or [`Reply::PrepareFailed`] |
+//! | [`Request::ReadMemory`] | [`Reply::Memory`] |
 //!
 //! The server does not wait for [`Reply::Released`], but it reads the reply before it sends anything else on the channel, because
 //! until then the child may use the channel's shared memory.
@@ -26,6 +28,8 @@ mod code {
     pub(super) const PREDICT: u8 = 3;
     pub(super) const RELEASE: u8 = 4;
     pub(super) const PART_STATUS: u8 = 5;
+    pub(super) const SAMPLE: u8 = 6;
+    pub(super) const READ_MEMORY: u8 = 7;
 
     pub(super) const LOADED: u8 = 65;
     pub(super) const LOAD_FAILED: u8 = 66;
@@ -34,4 +38,6 @@ mod code {
     pub(super) const PART: u8 = 69;
     pub(super) const DONE: u8 = 70;
     pub(super) const RELEASED: u8 = 71;
+    pub(super) const SAMPLED: u8 = 72;
+    pub(super) const MEMORY: u8 = 73;
 }

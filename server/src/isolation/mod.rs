@@ -34,9 +34,12 @@ pub mod confine;
 mod descriptor_passing;
 mod encoding;
 mod event_fd;
+#[allow(unsafe_code, reason = "trimming the heap is a function of the C library")]
+mod heap;
 mod isolated_model;
 mod log_reader;
 mod log_records;
+mod measurement;
 mod messages;
 mod pool;
 mod process;
@@ -54,6 +57,7 @@ use std::path::PathBuf;
 
 pub use child::run_child;
 pub use isolated_model::{IsolatedModel, IsolationOptions};
+pub use measurement::MeasureError;
 pub use process::{OpenFiles, Program};
 pub use setup::{LoadFailure, Setup};
 

@@ -199,6 +199,11 @@ impl Pool {
             .for_each(|model| model.kill());
     }
 
+    /// The first process that is serving.
+    pub(super) fn first_serving(&self) -> Option<Arc<RemoteModel>> {
+        self.lock().slots.iter().find_map(Slot::model).cloned()
+    }
+
     /// Whether the pool is shutting down.
     pub(super) fn is_stopping(&self) -> bool {
         self.lock().stopping

@@ -40,7 +40,7 @@ use super::setup::{LoadFailure, Setup};
 use crate::batch_context::{BatchContext, count_logged_error};
 use crate::error::ItemError;
 use crate::json;
-use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, PreparedItem};
+use crate::model::{BatchError, BatchItem, Health, MemoryUsage, Model, OutputSink, PreparedItem};
 use crate::values::ItemInput;
 
 /// Number of batches after a restart that run while no item is prepared.
@@ -362,6 +362,47 @@ impl RemoteModel {
             (None, Some(_)) => BatchEntry::Unprepared(Cow::Borrowed(item.input)),
             (None, None) => BatchEntry::Raw(Cow::Borrowed(item.input)),
         }
+    }
+
+    /// Creates an item of about this weight, as JSON.
+    pub(super) fn sample(
+        &self,
+        task: usize,
+        weight: u64,
+    ) -> Result<Result<Option<Bytes>, ItemError>, ChildLost> {
+        let task = u32::try_from(task).unwrap_or(u32::MAX);
+        match self.call_main(&Request::Sample { task, weight })? {
+            Reply::Sampled(item) => Ok(Ok((!item.is_empty()).then_some(item))),
+            Reply::PrepareFailed(error) => Ok(Err(error)),
+            other => Err(self.fail(ChannelError::Malformed(unexpected(&other)))),
+        }
+    }
+
+    /// Reads the memory that the model reports, and the time that it took for its last batch. Starts a new measurement of the
+    /// peak. `trim`: the process first returns free memory to the operating system.
+    pub(super) fn read_memory(&self, trim: bool) -> Result<(Option<MemoryUsage>, Duration), ChildLost> {
+        match self.call_main(&Request::ReadMemory { trim })? {
+            Reply::Memory { usage, batch_nanos } => Ok((usage, Duration::from_nanos(batch_nanos))),
+            other => Err(self.fail(ChannelError::Malformed(unexpected(&other)))),
+        }
+    }
+
+    /// Process id.
+    pub(super) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends a request that has one reply on the batch channel.
+    fn call_main(&self, request: &Request<'_>) -> Result<Reply, ChildLost> {
+        let _guard = self.begin_call(false)?;
+        let mut main = lock(&self.main);
+        let mut call = || {
+            main.channel.set_timeout(Some(self.timeout))?;
+            main.finish_release()?;
+            main.channel.send(request.encode())?;
+            receive(&mut main.channel)
+        };
+        call().map_err(|error| self.fail(error))
     }
 
     fn call_predict(

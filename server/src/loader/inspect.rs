@@ -190,6 +190,12 @@ fn write_task(f: &mut fmt::Formatter<'_>, task: &TaskManifest) -> fmt::Result {
     if task.prepares {
         writeln!(f, "  prepares   each item before it is batched")?;
     }
+    if task.samples {
+        writeln!(
+            f,
+            "  samples    creates items of a requested weight, for `calibrate`"
+        )?;
+    }
     if let Some(size) = task.limits.max_batch_size {
         writeln!(f, "  batches    up to {size} items")?;
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use abi_stable::erased_types::TD_Opaque;
 use abi_stable::std_types::{RResult, RSlice};
+use bytes::Bytes;
 use plugin_abi::manifest::ModelManifest;
 use plugin_abi::{OutputSinkAbi_TO, RawBatch, RawItem, RawTensor};
 
@@ -12,7 +13,7 @@ use super::scratch::PluginCopy;
 use super::{convert, reclaim};
 use crate::crash;
 use crate::error::ItemError;
-use crate::model::{BatchError, BatchItem, Model, OutputSink, PreparedItem};
+use crate::model::{BatchError, BatchItem, MemoryUsage, Model, OutputSink, PreparedItem};
 use crate::values::ItemInput;
 
 /// A model that runs in this process. The plugin's model is dropped together with the last prepared item. The library stays
@@ -121,6 +122,26 @@ impl Model for PluginModel {
             }),
             RResult::RErr(error) => Err(convert::item_error(error.kind, &error.message)),
         }
+    }
+
+    fn sample(&self, task: usize, weight: u64) -> Result<Option<Bytes>, ItemError> {
+        let task = u32::try_from(task).map_err(|_| ItemError::Fault(format!("unknown task {task}")))?;
+        let sampled = crash::within(&self.name, self.task_name(task), || {
+            self.plugin.model.sample(task, weight)
+        });
+        match sampled {
+            RResult::ROk(item) if item.is_empty() => Ok(None),
+            RResult::ROk(item) => Ok(Some(Bytes::copy_from_slice(item.as_bytes()))),
+            RResult::RErr(error) => Err(convert::item_error(error.kind, &error.message)),
+        }
+    }
+
+    fn memory_usage(&self) -> Option<MemoryUsage> {
+        let usage = crash::within(&self.name, "", || self.plugin.model.memory_usage());
+        (usage.is_reported != 0).then_some(MemoryUsage {
+            current: usage.current,
+            peak: usage.peak.max(usage.current),
+        })
     }
 
     fn predict_batch(

@@ -291,7 +291,11 @@ fn load_in_processes(
 }
 
 /// The context for the plugin. `workers` is the number of workers that share one loaded model.
-fn load_context(environment: &LoadEnvironment, settings: &ModelSettings, workers: usize) -> LoadContext {
+pub(super) fn load_context(
+    environment: &LoadEnvironment,
+    settings: &ModelSettings,
+    workers: usize,
+) -> LoadContext {
     let threads = match &settings.resources.cpus {
         Some(cpus) => cpus.count(),
         None => (environment.cores / settings.workers.get()).max(1),

@@ -7,6 +7,7 @@
 //! The application owns the [`Reloader`] and calls it from one thread.
 
 mod activation;
+mod calibrate;
 mod fingerprint;
 mod generations;
 mod load;
@@ -31,6 +32,9 @@ use crate::registry::{ModelEntry, Reason, Registry, Snapshot};
 use generations::{Generations, StartedGeneration};
 use load::load_all;
 
+pub use calibrate::{
+    CalibrateError, CalibrateOptions, Calibrated, TaskProgress, calibrate_model, calibration_key,
+};
 pub use load::{LoadEnvironment, probe_options};
 pub use model_failure::{ModelError, ModelFailure, RouteTaken};
 pub use reload_all::Summary;

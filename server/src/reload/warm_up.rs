@@ -7,9 +7,9 @@ use crate::codec::decode_example;
 use crate::config::ModelSettings;
 use crate::error::ItemError;
 use crate::isolation::WarmUpError;
-use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, SinkStatus};
+use crate::model::{BatchError, BatchItem, Health, Model, OutcomeCheck};
 use crate::registry::TaskTrial;
-use crate::values::{ItemInput, Tensor, Value};
+use crate::values::ItemInput;
 
 /// The result of the warm-up of a model that can serve.
 #[derive(Clone, Debug, Default)]
@@ -137,46 +137,7 @@ fn run_once(
             prepared: prepared.get(item),
         })
         .collect();
-    let mut outcomes = WarmUpSink {
-        items: size,
-        outcomes: 0,
-        failure: None,
-    };
+    let mut outcomes = OutcomeCheck::new(size);
     model.predict_batch(0, index, &items, &mut outcomes)?;
-    match outcomes {
-        WarmUpSink {
-            failure: Some(failure),
-            ..
-        } => Err(failure.into()),
-        WarmUpSink { outcomes, items, .. } if outcomes != items => Err(ExampleFailure {
-            reason: format!("{outcomes} outcomes for a batch of {items} items"),
-            rejected: false,
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Counts outcomes and keeps the first failure.
-struct WarmUpSink {
-    items: usize,
-    outcomes: usize,
-    failure: Option<ItemError>,
-}
-
-impl OutputSink for WarmUpSink {
-    fn emit(&mut self, _index: usize, _value: Value, more: bool) -> SinkStatus {
-        self.outcomes += usize::from(!more);
-        SinkStatus::Accepted
-    }
-
-    fn emit_batch(&mut self, _tensors: Vec<Tensor>) -> SinkStatus {
-        self.outcomes += self.items;
-        SinkStatus::Accepted
-    }
-
-    fn fail(&mut self, _index: usize, error: ItemError) -> SinkStatus {
-        self.failure.get_or_insert(error);
-        self.outcomes += 1;
-        SinkStatus::Accepted
-    }
+    Ok(outcomes.finish()?)
 }

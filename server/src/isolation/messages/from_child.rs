@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::code;
 use crate::error::ItemError;
 use crate::isolation::encoding::{DecodeError, Decoder, Encoder};
-use crate::model::BatchError;
+use crate::model::{BatchError, MemoryUsage};
 use crate::values::{Tensor, Value};
 
 /// A message of the child.
@@ -43,6 +43,15 @@ pub(in crate::isolation) enum Reply {
         outcomes: Vec<Outcome>,
         /// Whether the plugin logged an error while it ran the batch.
         logged_error: bool,
+    },
+    /// An item as JSON. Empty if there is no item of the requested weight.
+    Sampled(Bytes),
+    /// The memory of the model.
+    Memory {
+        /// As the model reports it.
+        usage: Option<MemoryUsage>,
+        /// Time that the model took for its last batch, in nanoseconds.
+        batch_nanos: u64,
     },
 }
 
@@ -135,6 +144,19 @@ impl Reply {
                 to.u8(u8::from(*logged_error));
                 to
             }
+            Self::Sampled(item) => {
+                let mut to = Encoder::new(code::SAMPLED);
+                to.payload(item);
+                to
+            }
+            Self::Memory { usage, batch_nanos } => {
+                let mut to = Encoder::new(code::MEMORY);
+                to.u8(u8::from(usage.is_some()));
+                to.u64(usage.map_or(0, |usage| usage.current));
+                to.u64(usage.map_or(0, |usage| usage.peak));
+                to.u64(*batch_nanos);
+                to
+            }
         }
     }
 
@@ -168,6 +190,18 @@ impl Reply {
                 outcomes: from.list("the outcomes of a batch", Outcome::decode)?,
                 logged_error: from.u8("whether an error was logged")? != 0,
             },
+            code::SAMPLED => Self::Sampled(from.payload("an item")?),
+            code::MEMORY => {
+                let is_reported = from.u8("whether the model reports its memory")? != 0;
+                let usage = MemoryUsage {
+                    current: from.u64("the memory in use")?,
+                    peak: from.u64("the peak of the memory")?,
+                };
+                Self::Memory {
+                    usage: is_reported.then_some(usage),
+                    batch_nanos: from.u64("the time of a batch")?,
+                }
+            }
             code => {
                 return Err(DecodeError::UnknownCode {
                     what: "a reply",

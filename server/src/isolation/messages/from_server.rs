@@ -36,6 +36,18 @@ pub(in crate::isolation) enum Request<'a> {
     Release(Vec<u64>),
     /// The status of a part.
     PartStatus(SinkStatus),
+    /// Creates an item of about this weight.
+    Sample {
+        /// Index of the task.
+        task: u32,
+        /// The weight.
+        weight: u64,
+    },
+    /// Reads the memory of the model, and starts a new measurement of its peak.
+    ReadMemory {
+        /// Whether the process first returns free memory to the operating system.
+        trim: bool,
+    },
 }
 
 /// One item of a batch.
@@ -89,6 +101,17 @@ impl Request<'_> {
                 to.u8(status_code(*status));
                 to
             }
+            Self::Sample { task, weight } => {
+                let mut to = Encoder::new(code::SAMPLE);
+                to.u32(*task);
+                to.u64(*weight);
+                to
+            }
+            Self::ReadMemory { trim } => {
+                let mut to = Encoder::new(code::READ_MEMORY);
+                to.u8(u8::from(*trim));
+                to
+            }
         }
     }
 
@@ -108,6 +131,13 @@ impl Request<'_> {
             },
             code::RELEASE => Request::Release(decode_handles(&mut from)?),
             code::PART_STATUS => Request::PartStatus(decode_status(from.u8("the status of a part")?)?),
+            code::SAMPLE => Request::Sample {
+                task: from.u32("a task")?,
+                weight: from.u64("a weight")?,
+            },
+            code::READ_MEMORY => Request::ReadMemory {
+                trim: from.u8("whether to trim")? != 0,
+            },
             code => {
                 return Err(DecodeError::UnknownCode {
                     what: "a request",

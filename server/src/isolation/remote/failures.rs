@@ -16,7 +16,7 @@ pub(in crate::isolation) enum ChildLost {
 }
 
 impl ChildLost {
-    pub(super) fn reason(self) -> String {
+    pub(in crate::isolation) fn reason(self) -> String {
         match self {
             Self::BeforeCall => "has exited".to_owned(),
             Self::DuringCall(reason) => reason,
@@ -31,6 +31,8 @@ pub(super) fn unexpected(reply: &Reply) -> String {
         Reply::Prepared { .. } | Reply::PrepareFailed(_) => "prepare",
         Reply::Part { .. } | Reply::Done { .. } => "predict",
         Reply::Released => "release",
+        Reply::Sampled(_) => "sample",
+        Reply::Memory { .. } => "memory",
     };
     format!("unexpected reply to a {what} request")
 }

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::encoding::Encoder;
 use super::messages::{BatchEntry, Outcome, Reply, Request};
 use crate::error::ItemError;
-use crate::model::{BatchError, SinkStatus};
+use crate::model::{BatchError, MemoryUsage, SinkStatus};
 use crate::values::{DType, ItemInput, Tensor, Value};
 
 /// The message as it is received.
@@ -91,6 +91,8 @@ fn request() -> impl Strategy<Value = Request<'static>> {
         }),
         handles().prop_map(Request::Release),
         status.prop_map(Request::PartStatus),
+        (any::<u32>(), any::<u64>()).prop_map(|(task, weight)| Request::Sample { task, weight }),
+        any::<bool>().prop_map(|trim| Request::ReadMemory { trim }),
     ]
 }
 
@@ -121,6 +123,11 @@ fn reply() -> impl Strategy<Value = Reply> {
         }),
         item_error().prop_map(Reply::PrepareFailed),
         Just(Reply::Released),
+        payload().prop_map(Reply::Sampled),
+        (any::<Option<(u64, u64)>>(), any::<u64>()).prop_map(|(usage, batch_nanos)| Reply::Memory {
+            usage: usage.map(|(current, peak)| MemoryUsage { current, peak }),
+            batch_nanos,
+        }),
         (any::<u32>(), value()).prop_map(|(index, value)| Reply::Part { index, value }),
         (result, prop::collection::vec(outcome(), 0..8)).prop_map(|(result, outcomes)| Reply::Done {
             result,

@@ -120,7 +120,7 @@ fn inspect_shows_the_file_and_the_manifest() {
     let text = inspection.to_string();
     for part in [
         "plugin       plugin-template",
-        "plugin ABI   1.0.0 (this server: 1.0.0)",
+        "plugin ABI   1.1.0 (this server: 1.1.0)",
         "settings     shortest_word: integer",
         "task         echo: Returns the text unchanged.",
         "  input      text",
