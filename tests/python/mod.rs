@@ -15,6 +15,7 @@ mod poison;
 mod tasks;
 mod values;
 mod versions;
+mod weights;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -3,6 +3,8 @@
 An exception in a method fails only the items that cause it; see `Task.isolate`.
 """
 
+import base64
+import hashlib
 import inspect
 import json
 import logging
@@ -22,6 +24,9 @@ MAX_FAILED_RERUNS = 3
 # Maximum number of consecutive failed batches that are not rerun.
 MAX_SKIPPED = 64
 
+# Maximum weight of an item.
+MAX_WEIGHT = 1 << 40
+
 
 class ContractError(Exception):
     """A method violated the contract of a task. The message is shown to the client."""
@@ -30,7 +35,9 @@ class ContractError(Exception):
 class Task:
     """A method with its hints, and statistics of its failures."""
 
-    def __init__(self, name, method, method_spec, examples, loop, rerun=True, embedding=False, counter=None):
+    def __init__(
+        self, name, method, method_spec, examples, loop, rerun=True, embedding=False, counter=None, weigher=None, sampler=None
+    ):
         self.name, self.method, self.loop = name, method, loop
         self.description = inspect.cleandoc(getattr(method, "__doc__", None) or "")
         self.input, self.output, self.parameters, self.shape = method_spec.input, method_spec.output, method_spec.parameters, method_spec.shape
@@ -39,6 +46,7 @@ class Task:
         self.embedding, self.counter = embedding, counter
         if embedding:
             self.check_embedding()
+        self.weigher, self.sampler = weigher, sampler
         self.rerun = rerun
         # Whether an item has ever succeeded, the number of consecutive reruns without success, and the number of failed batches
         # that are not rerun.
@@ -51,6 +59,25 @@ class Task:
                 "it is declared as an embedding task, expected `list[str]` to `list[NDArray[np.float32]]`, or to one float32 array "
                 "with one row per text"
             )
+
+    # Before the batch
+
+    def weigh(self, raw, parameters):
+        """Returns the weight and the group of one item, or its `Failure`. `raw` and `parameters` are those of a batch of one."""
+        items, _ = self.read(raw, parameters)
+        if isinstance(items[0], Failure):
+            return items[0]
+        try:
+            return weight_and_group(self.loop.call(self.weigher, self.name, items[0]))
+        except ContractError as error:
+            log.error("%s", error)
+            return Failure("fault", str(error))
+        except BaseException as error:
+            return failure_of(error)
+
+    def sample(self, weight):
+        """Returns an item of about this weight in the form in which clients write it, or None."""
+        return written(self.loop.call(self.sampler, self.name, weight))
 
     # The first attempt
 
@@ -248,6 +275,25 @@ class Rerun:
             count = "an item" if len(errors) == 1 else f"{len(errors)} items"
             log.error("task `%s`: the model failed on %s:\n%s", self.task.name, count, _text.report(errors[0]))
         return self.outcomes, self.tokens if self.task.counter else None
+
+
+def weight_and_group(weighed):
+    """Returns the weight and the group that `weigh` returned: a weight, or a pair of a weight and a group."""
+    weight, group = weighed if isinstance(weighed, tuple) and len(weighed) == 2 else (weighed, None)
+    weight = 1 if weight is None else weight
+    if not hasattr(weight, "__index__") or isinstance(weight, bool) or not 0 <= weight <= MAX_WEIGHT:
+        raise ContractError(f"`weigh` returned {weighed!r:.80}, expected an integer of at most 2**40, or a pair of it and a group")
+    if group is None:
+        return int(weight), 0
+    digest = hashlib.blake2b(repr(group).encode("utf-8", "surrogatepass"), digest_size=8)
+    return int(weight), int.from_bytes(digest.digest(), "little") or 1
+
+
+def written(example):
+    """Converts an example to the form in which clients write it."""
+    if isinstance(example, (bytes, bytearray)):
+        return {"b64": base64.b64encode(example).decode()}
+    return example
 
 
 def is_out_of_memory(error):

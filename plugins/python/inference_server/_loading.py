@@ -82,6 +82,23 @@ class Model:
             discovery.report()
         return discovery.tasks
 
+    def memory_usage(self):
+        """Returns the bytes of the device that are in use, and their maximum since the last call. None if they are not known."""
+        own = _tasks.hook(self.instance, "memory_usage")
+        if own is not None:
+            current, peak = self.loop.call(own)
+            return int(current), int(peak)
+        torch = sys.modules.get("torch")
+        cuda = getattr(torch, "cuda", None)
+        if cuda is None or not cuda.is_available() or not cuda.is_initialized():
+            return None
+        devices = range(cuda.device_count())
+        current = sum(cuda.memory_allocated(device) for device in devices)
+        peak = sum(cuda.max_memory_allocated(device) for device in devices)
+        for device in devices:
+            cuda.reset_peak_memory_stats(device)
+        return current, peak
+
     def unload(self):
         unload = _hints.attribute(self.instance, "unload")
         if callable(unload):

@@ -3,20 +3,22 @@
 `Discovery.rejected` contains the reason for each public method that is not a task.
 """
 
-import base64
 import difflib
 import inspect
 import logging
 import typing
 
 from inference_server import _documents, _hints, _marks
-from inference_server._batches import Task
+from inference_server._batches import Task, written
 from inference_server._hints import ValueSpec, Unsupported
 
 # Methods that are never tasks.
 RESERVED = {"load", "unload", "files"}
 
 COUNTER = "count_tokens"
+
+# Optional methods that are not tasks if they have exactly these parameters.
+HOOKS = {"weigh": ["task", "item"], "sample": ["task", "weight"], "memory_usage": []}
 
 # Appended to the reason why a method is not a task.
 MARK = "to serve it, mark it with `@inference_server.task` or list it in the class attribute `tasks`"
@@ -74,7 +76,7 @@ class Discovery:
 
     def is_task(self, name, value):
         """Whether a candidate is a task. If not, records the reason in `rejected`."""
-        if name in RESERVED:
+        if name in RESERVED or self.hook(name) is not None:
             return False
         if self.embeddings and name == COUNTER:
             return False
@@ -152,6 +154,10 @@ class Discovery:
                 raise Unsupported(f"`tasks` lists `{name}`, which is not a method{suggestion(name, candidates)}")
         return list(self.listed)
 
+    def hook(self, name):
+        """Returns the optional method `name`, or None if the class does not have it or uses the name for a task."""
+        return hook(self.model, name)
+
     def token_counter(self, candidates):
         if not self.embeddings:
             return None
@@ -178,6 +184,8 @@ class Discovery:
             rerun=self.rerun,
             embedding=is_embedding,
             counter=self.counter if is_embedding else None,
+            weigher=self.hook("weigh"),
+            sampler=self.hook("sample"),
         )
 
     def report(self):
@@ -287,6 +295,18 @@ def name_list(cls, attribute):
     return list(names)
 
 
+def hook(model, name):
+    """Returns the optional method `name` of a model if its parameters are those of `HOOKS`."""
+    method = _hints.attribute(model, name) if name in HOOKS else None
+    if not callable(method) or inspect.isclass(method) or _marks(method):
+        return None
+    try:
+        parameters = list(inspect.signature(method).parameters)
+    except (TypeError, ValueError):
+        return None
+    return method if parameters == HOOKS[name] else None
+
+
 def flag(owner, attribute, default):
     value = _hints.attribute(owner, attribute, default)
     if not isinstance(value, bool):
@@ -362,12 +382,5 @@ def output_form(hint):
     if _hints.is_never_list(hint):
         raise Unsupported(f"it returns {_hints.show(hint)}, expected a list such as `list[str]`, or an array")
     return _documents.form(_hints.element(hint), "output")
-
-
-def written(example):
-    """Converts an example to the form in which clients write it."""
-    if isinstance(example, (bytes, bytearray)):
-        return {"b64": base64.b64encode(example).decode()}
-    return example
 
 

@@ -7,8 +7,8 @@
 //! Python, `package` imports that package, `task` passes batches and outcomes, and `json` serializes outcomes.
 //!
 //! # Global interpreter lock
-//! Only one thread of a process runs Python at a time, so there is no prepare step: items are converted as part of their batch. A
-//! thread that holds the lock never waits for a thread that needs it, because the lock is released while a record is logged.
+//! Only one thread of a process runs Python at a time, so items are converted as part of their batch. Only a class that states
+//! the weights of items has a prepare step. A thread that holds the lock never waits for a thread that needs it, because the lock is released while a record is logged.
 
 mod interpreter;
 mod json;
@@ -24,7 +24,7 @@ use pyo3::prelude::*;
 
 use crate::interpreter::Environment;
 use crate::package::PythonPackage;
-use crate::task::{Method, TaskSpec};
+use crate::task::{Method, TaskSpec, WeighedMethod};
 
 /// Settings that the first library passes to this one.
 #[derive(Deserialize, JsonSchema)]
@@ -67,12 +67,30 @@ impl Model for PythonModel {
 
     fn configured_tasks(&self) -> Tasks<Self> {
         self.tasks.iter().fold(Tasks::new(), |tasks, (name, spec)| {
-            tasks.add(name, Method(Arc::clone(spec)))
+            if spec.is_weighed {
+                tasks.add_prepared(name, WeighedMethod(Arc::clone(spec)))
+            } else {
+                tasks.add(name, Method(Arc::clone(spec)))
+            }
         })
     }
 
     fn files(&self) -> Vec<PathBuf> {
         self.files.clone()
+    }
+
+    fn memory_usage(&self) -> Option<MemoryUsage> {
+        let usage = Python::attach(|py| {
+            let usage = self.model.call_method0(py, "memory_usage")?;
+            usage.extract::<Option<(u64, u64)>>(py)
+        });
+        match usage {
+            Ok(usage) => usage.map(|(current, peak)| MemoryUsage { current, peak }),
+            Err(error) => {
+                log::error!("cannot read the memory usage of the model: {error}");
+                None
+            }
+        }
     }
 
     fn platform() -> &'static str {

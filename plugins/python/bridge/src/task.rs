@@ -29,6 +29,10 @@ pub(crate) struct TaskSpec {
     input: ValueManifest,
     output: ValueManifest,
     takes_parameters: bool,
+    /// Whether the class states the weights of items.
+    pub(crate) is_weighed: bool,
+    /// Whether the class creates items of a requested weight.
+    creates_samples: bool,
 }
 
 impl TaskSpec {
@@ -50,6 +54,10 @@ impl TaskSpec {
         if task.getattr("embedding")?.extract()? {
             info = info.embedding();
         }
+        let creates_samples = !task.getattr("sampler")?.is_none();
+        if creates_samples {
+            info = info.samples();
+        }
         let parameters = task.getattr("parameters")?;
         let takes_parameters = !parameters.is_none();
         if takes_parameters {
@@ -69,6 +77,8 @@ impl TaskSpec {
             input,
             output,
             takes_parameters,
+            is_weighed: !task.getattr("weigher")?.is_none(),
+            creates_samples,
         })
     }
 }
@@ -117,26 +127,159 @@ impl Task<PythonModel> for Method {
 
     fn predict(&self, _model: &PythonModel, batch: Batch<'_, Value<'_>>) -> BatchResult<AnyOutput> {
         let spec = &*self.0;
-        Python::attach(|py| spec.run(py, &batch).map_err(|error| spec.explain(py, error)))
+        Python::attach(|py| {
+            let items = |tensor_to_python| spec.items_to_python(py, &batch, tensor_to_python);
+            spec.run(py, &batch, items)
+                .map_err(|error| spec.explain(py, error))
+        })
+    }
+
+    fn sample(&self, _model: &PythonModel, weight: u64) -> Option<JsonValue> {
+        self.0.sample(weight)
+    }
+}
+
+/// A method as a task whose class states the weights of items. They are stated before the batch, in the prepare step.
+pub(crate) struct WeighedMethod(pub(crate) Arc<TaskSpec>);
+
+/// An item of such a task: what `_batches.READERS` expect of one item. For tensors, a list with the data and shape of each.
+pub(crate) struct WeighedItem(Py<PyAny>);
+
+impl PreparedTask<PythonModel> for WeighedMethod {
+    type Input = Any;
+    type Output = Any;
+    type Prepared = WeighedItem;
+
+    fn describe(&self) -> TaskInfo {
+        self.0.info.clone()
+    }
+
+    fn prepare(
+        &self,
+        _model: &PythonModel,
+        item: Item<'_, Value<'_>>,
+    ) -> Result<Prepared<WeighedItem>, ItemError> {
+        let spec = &*self.0;
+        Python::attach(|py| {
+            spec.weigh(py, &item).unwrap_or_else(|error| {
+                log::error!("weighing an item failed: {error}");
+                Err(ItemError::fault("the model failed to weigh this item"))
+            })
+        })
+    }
+
+    fn predict(&self, _model: &PythonModel, batch: Batch<'_, &WeighedItem>) -> BatchResult<AnyOutput> {
+        let spec = &*self.0;
+        Python::attach(|py| {
+            let items =
+                |_: TensorToPython<'_>| spec.weighed_to_python(py, batch.iter().map(|item| item.0.bind(py)));
+            spec.run(py, &batch, items)
+                .map_err(|error| spec.explain(py, error))
+        })
+    }
+
+    fn sample(&self, _model: &PythonModel, weight: u64) -> Option<JsonValue> {
+        self.0.sample(weight)
     }
 }
 
 impl TaskSpec {
-    /// Runs a batch. The server has checked that its items match the manifest.
-    fn run(&self, py: Python<'_>, batch: &Batch<'_, Value<'_>>) -> PyResult<Outputs<AnyOutput>> {
+    /// Creates an item of about this weight.
+    fn sample(&self, weight: u64) -> Option<JsonValue> {
+        if !self.creates_samples {
+            return None;
+        }
+        Python::attach(|py| {
+            let sampled = self.task.bind(py).call_method1("sample", (weight,));
+            let written = sampled.and_then(|item| {
+                if item.is_none() {
+                    return Ok(None);
+                }
+                document(&item, self.plain.bind(py)).map(Some)
+            });
+            written.unwrap_or_else(|error| {
+                log::error!("`sample` failed: {error}");
+                None
+            })
+        })
+    }
+
+    /// Returns an item with the weight and the group that the class states.
+    fn weigh(
+        &self,
+        py: Python<'_>,
+        item: &Item<'_, Value<'_>>,
+    ) -> PyResult<Result<Prepared<WeighedItem>, ItemError>> {
+        let converted = self.item_to_python(py, &item.value)?;
+        let items = self.weighed_to_python(py, std::iter::once(&converted))?;
+        let parameters = if self.takes_parameters {
+            match item.parameters::<Box<RawValue>>() {
+                Ok(document) => Some(PyList::new(py, [document.get()])?),
+                Err(error) => return Ok(Err(error)),
+            }
+        } else {
+            None
+        };
+        let weighed = self.task.bind(py).call_method1("weigh", (items, parameters))?;
+        if weighed.is_instance(self.failed.bind(py))? {
+            return Ok(Err(item_error(&weighed)?));
+        }
+        let (weight, group): (u64, u64) = weighed.extract()?;
+        let prepared = Prepared::new(WeighedItem(converted.unbind()));
+        Ok(Ok(prepared.weight(weight).group(group)))
+    }
+
+    /// Converts one item to the form that `_batches.READERS` expect of it.
+    fn item_to_python<'py>(&self, py: Python<'py>, item: &Value<'_>) -> PyResult<Bound<'py, PyAny>> {
+        let Value::Tensors(named) = item else {
+            return value_to_python(py, item);
+        };
+        let tensors = self.input.tensors.iter().map(|declared| {
+            let tensor = named
+                .get(&declared.name)
+                .map_err(|error| PyTypeError::new_err(error.to_string()))?;
+            tensor_of_one_to_python(py, &tensor)
+        });
+        Ok(PyList::new(py, tensors.collect::<PyResult<Vec<_>>>()?)?.into_any())
+    }
+
+    /// Collects converted items in the form that `_batches.READERS` expect.
+    fn weighed_to_python<'a, 'py: 'a>(
+        &self,
+        py: Python<'py>,
+        items: impl Iterator<Item = &'a Bound<'py, PyAny>> + Clone,
+    ) -> PyResult<Bound<'py, PyList>> {
+        if self.input.kinds != [Kind::Tensors] {
+            return PyList::new(py, items.collect::<Vec<_>>());
+        }
+        let of_each = |tensor: usize| {
+            let each = items.clone().map(|item| item.get_item(tensor));
+            PyList::new(py, each.collect::<PyResult<Vec<_>>>()?)
+        };
+        let tensors = (0..self.input.tensors.len()).map(of_each);
+        PyList::new(py, tensors.collect::<PyResult<Vec<_>>>()?)
+    }
+
+    /// Runs a batch. The server has checked that its items match the manifest. `items` converts them.
+    fn run<'py, T>(
+        &self,
+        py: Python<'py>,
+        batch: &Batch<'_, T>,
+        items: impl Fn(TensorToPython<'py>) -> PyResult<Bound<'py, PyList>>,
+    ) -> PyResult<Outputs<AnyOutput>> {
         let task = self.task.bind(py);
         let parameters = if self.takes_parameters {
             Some(parameters(py, batch)?)
         } else {
             None
         };
-        let items = self.items_to_python(py, batch, tensor_to_python)?;
-        let answered = match task.call_method1("run", (items, &parameters)) {
+        let converted = items(tensor_to_python)?;
+        let answered = match task.call_method1("run", (converted, &parameters)) {
             Ok(answered) => answered,
             Err(error) => {
                 // Convert the items again, because the method may have modified them.
-                let items = self.items_to_python(py, batch, tensor_of_each_to_python)?;
-                task.call_method1("isolate", (error.into_value(py), items, parameters))?
+                let converted = items(tensor_of_each_to_python)?;
+                task.call_method1("isolate", (error.into_value(py), converted, parameters))?
             }
         };
         let (outcomes, tokens): (Bound<'_, PyAny>, Option<Vec<u64>>) = answered.extract()?;
@@ -174,14 +317,7 @@ impl TaskSpec {
             let converted = names.map(|name| tensor_to_python(py, &views(name, batch)?));
             return PyList::new(py, converted.collect::<PyResult<Vec<_>>>()?);
         }
-        let converted = batch.iter().map(|item| {
-            Ok(match item {
-                Value::Text(text) => PyString::new(py, text).into_any(),
-                Value::Bytes(bytes) => PyBytes::new(py, bytes.data).into_any(),
-                Value::Json(document) => PyString::from_bytes(py, document)?.into_any(),
-                _ => return Err(other_kind()),
-            })
-        });
+        let converted = batch.iter().map(|item| value_to_python(py, item));
         PyList::new(py, converted.collect::<PyResult<Vec<_>>>()?)
     }
 
@@ -236,6 +372,16 @@ impl TaskSpec {
     }
 }
 
+/// Converts an item other than tensors.
+fn value_to_python<'py>(py: Python<'py>, item: &Value<'_>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match item {
+        Value::Text(text) => PyString::new(py, text).into_any(),
+        Value::Bytes(bytes) => PyBytes::new(py, bytes.data).into_any(),
+        Value::Json(document) => PyString::from_bytes(py, document)?.into_any(),
+        _ => return Err(other_kind()),
+    })
+}
+
 /// A function that converts one tensor of all items.
 type TensorToPython<'py> = fn(Python<'py>, &[TensorView<'_>]) -> PyResult<Bound<'py, PyAny>>;
 
@@ -270,13 +416,17 @@ fn tensor_to_python<'py>(py: Python<'py>, tensors: &[TensorView<'_>]) -> PyResul
 
 /// Returns a list with the data and the shape of each item.
 fn tensor_of_each_to_python<'py>(py: Python<'py>, tensors: &[TensorView<'_>]) -> PyResult<Bound<'py, PyAny>> {
-    let each = tensors
-        .iter()
-        .map(|tensor| Ok((PyBytes::new(py, tensor.data()), PyTuple::new(py, tensor.shape())?)));
+    let each = tensors.iter().map(|tensor| tensor_of_one_to_python(py, tensor));
     Ok(PyList::new(py, each.collect::<PyResult<Vec<_>>>()?)?.into_any())
 }
 
-fn parameters<'py>(py: Python<'py>, batch: &Batch<'_, Value<'_>>) -> PyResult<Bound<'py, PyList>> {
+/// Returns the data and the shape of a tensor.
+fn tensor_of_one_to_python<'py>(py: Python<'py>, tensor: &TensorView<'_>) -> PyResult<Bound<'py, PyAny>> {
+    let both = (PyBytes::new(py, tensor.data()), PyTuple::new(py, tensor.shape())?);
+    Ok(both.into_pyobject(py)?.into_any())
+}
+
+fn parameters<'py, T>(py: Python<'py>, batch: &Batch<'_, T>) -> PyResult<Bound<'py, PyList>> {
     let read = |index| {
         let document = batch.parameters::<Box<RawValue>>(index);
         document.map_err(|error| PyTypeError::new_err(error.to_string()))
