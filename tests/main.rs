@@ -42,6 +42,7 @@ mod keys;
 mod layers;
 mod load_reports;
 mod loading;
+mod memory_budget;
 mod metric_names;
 mod onnx_conformance;
 mod onnx_runtime;

@@ -4,8 +4,6 @@
 //! slices then keep it: an item that waits in a queue is counted as long as it keeps any part of the body that it arrived
 //! in. The budget does not allocate, and does not know protocols.
 
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -146,53 +144,6 @@ impl Drop for Reservation {
     }
 }
 
-/// Memory in bytes that this process can use: that of the machine, or less if a cgroup of the process limits it. `None` if
-/// the system does not report it.
-pub fn available_memory() -> Option<u64> {
-    let machine = fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| total_memory(&text));
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let limits = cgroup_limits(&groups, Path::new("/sys/fs/cgroup"));
-    machine.into_iter().chain(limits).min()
-}
-
-/// `MemTotal` of `/proc/meminfo`, in bytes.
-fn total_memory(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kibibytes.checked_mul(1024)
-}
-
-/// The memory limits of a process's cgroup and of the groups above it. `groups` is `/proc/self/cgroup`. In a container,
-/// the path in it can be relative to a root that is not mounted, so that the groups from the mounted root down are read as
-/// far as they exist.
-fn cgroup_limits(groups: &str, root: &Path) -> Vec<u64> {
-    let mut limits = Vec::new();
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
-            continue;
-        };
-        let (mount, file) = match controllers {
-            "" => (root.to_owned(), "memory.max"),
-            list if list.split(',').any(|controller| controller == "memory") => {
-                (root.join("memory"), "memory.limit_in_bytes")
-            }
-            _ => continue,
-        };
-        let own = mount.join(path.trim_start_matches('/'));
-        let above = own.ancestors().take_while(|group| group.starts_with(&mount));
-        // "max" is no limit.
-        limits.extend(
-            above
-                .filter_map(|group| fs::read_to_string(group.join(file)).ok())
-                .filter_map(|limit| limit.trim().parse::<u64>().ok()),
-        );
-    }
-    limits
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,34 +203,5 @@ mod tests {
         budget.reserve(1).expect_err("there is no room");
         drop(reply);
         budget.reserve(100).expect("there is room");
-    }
-
-    #[test]
-    fn the_memory_of_the_machine_is_read_in_bytes() {
-        let meminfo = "MemTotal:       24589120 kB\nMemFree:        123 kB\n";
-        assert_eq!(total_memory(meminfo), Some(24_589_120 * 1024));
-        assert_eq!(total_memory("MemFree: 1 kB\n"), None);
-        assert!(available_memory().is_some_and(|bytes| bytes > 1 << 20));
-    }
-
-    #[test]
-    fn the_limits_of_a_cgroup_and_of_those_above_it_count() {
-        let root = tempfile::tempdir().expect("a directory can be created");
-        let write = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().expect("the file is in a directory"))
-                .expect("it can be created");
-            fs::write(path, text).expect("the file can be written");
-        };
-        write("pod/memory.max", "1000\n");
-        write("pod/server/memory.max", "max\n");
-        write("memory/old/memory.limit_in_bytes", "2000\n");
-        let limits = |groups| cgroup_limits(groups, root.path());
-        assert_eq!(limits("0::/pod/server\n"), [1000]);
-        assert_eq!(limits("5:cpu,memory:/old\n3:cpu:/pod\n"), [2000]);
-        // In a container, the root of the mount is the container's own group.
-        write("memory.max", "500\n");
-        assert_eq!(limits("0::/not/mounted/here\n"), [500]);
-        assert_eq!(limits("malformed"), Vec::<u64>::new());
     }
 }

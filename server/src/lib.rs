@@ -53,6 +53,7 @@
 //! - [`routes`]: the table of the server's routes.
 //! - [`secret`]: text that must not be shown.
 //! - [`suggest`]: suggestions for misspelled names.
+//! - [`system_memory`]: the memory of the machine and of the cgroups of this process.
 //! - [`values`]: the values of items: inputs, outputs, tensors.
 
 pub mod api;
@@ -96,4 +97,5 @@ pub mod scaffold;
 pub mod secret;
 pub mod signals;
 pub mod suggest;
+pub mod system_memory;
 pub mod values;

@@ -79,6 +79,8 @@ pub struct ModelEntry {
     pub tasks: Vec<TaskSettings>,
     /// Index of the task for requests that do not name one.
     pub default_task: Option<usize>,
+    /// Maximum memory of its batches in bytes, as resolved when it was loaded.
+    pub memory_budget: Option<u64>,
     /// Why the last reload failed. `None` if it succeeded.
     pub last_reload_error: Option<Reason>,
     /// Names of the tasks that the model had when it last served. `None` if it has never served.
@@ -93,6 +95,7 @@ impl ModelEntry {
             state,
             tasks: Vec::new(),
             default_task: None,
+            memory_budget: None,
             last_reload_error: None,
             last_tasks: None,
         }

@@ -1,4 +1,4 @@
-//! Limits of worker processes as plain values. `config` parses them, and `isolation` enforces them.
+//! Limits of models and of worker processes as plain values. `config` parses them; `engine` and `isolation` enforce them.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -18,6 +18,25 @@ pub struct Resources {
     pub env: BTreeMap<String, Secret>,
     /// Whether it is sandboxed.
     pub sandbox: Sandbox,
+}
+
+/// Maximum memory of batches that run at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryBudget {
+    /// This many bytes.
+    Bytes(u64),
+    /// A share of the memory that is free when the model is loaded, 1 to 100.
+    Percent(u8),
+}
+
+impl MemoryBudget {
+    /// The budget in bytes if `free` bytes are free. `None` if it depends on that and nothing is known about it.
+    pub fn bytes(self, free: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Percent(percent) => Some((u128::from(free?) * u128::from(percent) / 100) as u64),
+        }
+    }
 }
 
 /// The CPUs of one process.
@@ -49,4 +68,17 @@ pub enum Sandbox {
     On,
     /// Sandboxed as far as the kernel supports it.
     BestEffort,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_one_of_the_free_memory() {
+        assert_eq!(MemoryBudget::Percent(80).bytes(Some(1000)), Some(800));
+        assert_eq!(MemoryBudget::Percent(100).bytes(Some(u64::MAX)), Some(u64::MAX));
+        assert_eq!(MemoryBudget::Percent(80).bytes(None), None);
+        assert_eq!(MemoryBudget::Bytes(7).bytes(None), Some(7));
+    }
 }

@@ -27,11 +27,12 @@ use std::thread;
 use std::time::Duration;
 
 use crate::api::model_control::ModelControl;
-use crate::byte_budget::{self, ByteBudget};
+use crate::byte_budget::ByteBudget;
 use crate::cli::ServeArgs;
 use crate::codec;
 use crate::config::{self, ConfigErrors, Examined, Facts, LogFormat, ModelSettings, Settings, Source};
 use crate::crash;
+use crate::engine::ServerMemory;
 use crate::error::Chain;
 #[cfg(feature = "grpc")]
 use crate::grpc;
@@ -45,6 +46,7 @@ use crate::open_files::TooFewFiles;
 use crate::registry::{ModelStateMetrics, Registry};
 use crate::reload::{LoadEnvironment, ModelFailure, Reloader};
 use crate::signals::Signals;
+use crate::system_memory;
 use crate::values::Value;
 #[cfg(feature = "calibrate")]
 use calibrate::CalibrateCommandError;
@@ -93,6 +95,11 @@ pub enum AppError {
     /// The limit on open files is too low.
     #[error(transparent)]
     OpenFiles(#[from] TooFewFiles),
+    /// The memory budget is a percentage, and the system does not report how much memory is free.
+    #[error(
+        "cannot compute `memory_budget` in [server] from a percentage: the system does not report its free memory; use a size such as \"2GiB\""
+    )]
+    UnknownMemory,
     /// A thread, the runtime or another resource of the operating system is not available.
     #[error("operating system error")]
     System(#[from] io::Error),
@@ -167,7 +174,7 @@ fn read_config_leniently(args: &ServeArgs) -> Result<Examined, AppError> {
         executable_dir: executable.parent().unwrap_or(Path::new("/")).to_owned(),
         cores: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         temp_dir: std::env::temp_dir(),
-        memory: byte_budget::available_memory(),
+        memory: system_memory::available_memory(),
     };
     let mut examined = config::examine(source, &env, &args.overrides, &facts);
     examined.settings.find_plugins(Path::is_file);
@@ -371,6 +378,14 @@ fn load_environment(settings: &Settings, metrics: Arc<Metrics>) -> Result<LoadEn
     if settings.models.iter().any(is_limited) {
         resource_allocator.claim_cgroup();
     }
+    let server_memory = settings.server.memory_budget.map(|budget| {
+        let bytes = budget
+            .bytes(system_memory::free_memory())
+            .ok_or(AppError::UnknownMemory)?;
+        log::info!("batches of all models share {} MiB of memory", bytes >> 20);
+        Ok::<_, AppError>(ServerMemory::new(bytes))
+    });
+    let server_memory = server_memory.transpose()?;
     Ok(LoadEnvironment {
         resource_allocator: Arc::new(resource_allocator),
         loader,
@@ -381,5 +396,6 @@ fn load_environment(settings: &Settings, metrics: Arc<Metrics>) -> Result<LoadEn
         model_nice,
         start_timeout: settings.server.reload_timeout,
         metrics,
+        server_memory,
     })
 }

@@ -26,6 +26,11 @@ pub(super) const DIRECTORY: Text = Text {
     value_name: Some("DIR"),
     check: printable,
 };
+pub(super) const CALIBRATION: Text = Text {
+    expected: "\"auto\", or the path of a calibration file",
+    value_name: Some("FILE"),
+    check: printable,
+};
 pub(super) const FREE_TEXT: Text = Text {
     expected: "a string",
     value_name: Some("TEXT"),

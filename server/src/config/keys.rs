@@ -9,16 +9,16 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::checks::{
-    CORS_ORIGIN, DIRECTORY, FREE_TEXT, HOST, KEY, LOG_FILTER, NAME, PATH_PATTERN, PLUGIN, ROUTE,
+    CALIBRATION, CORS_ORIGIN, DIRECTORY, FREE_TEXT, HOST, KEY, LOG_FILTER, NAME, PATH_PATTERN, PLUGIN, ROUTE,
 };
 use super::error::Origin;
 use super::rule::{
-    Ascending, Choice, CpuChoice, Integer, Limit, List, Mismatch, Rule, SecretText, Size, TimeSpan, Toggle,
-    Written, count,
+    Ascending, Choice, CpuChoice, Integer, Limit, List, Memory, Mismatch, Rule, SecretText, Size, TimeSpan,
+    Toggle, Written, count,
 };
 use super::settings::{LogFormat, OnCrash};
 use crate::batching::WeightRule;
-use crate::resources::{Cpus, Sandbox};
+use crate::resources::{Cpus, MemoryBudget, Sandbox};
 use crate::secret::Secret;
 
 /// What applies if a key is not set. Values are TOML.
@@ -194,6 +194,11 @@ section! {
         max_inflight_bytes: usize = Size { min: 1 << 10, max: 1 << 50 },
             Derived { applies: "a quarter of the memory that the server can use", example: "\"4GiB\"" },
             "INFERENCE_MAX_INFLIGHT_BYTES";
+        /// Maximum memory of the batches of all models that run at the same time, as predicted by `calibration`: a size, or
+        /// a percentage of the memory that is free when the server starts. Batches wait for memory in turn. Models without a
+        /// calibration are not counted.
+        memory_budget: MemoryBudget = Memory, Derived { applies: "no limit", example: "\"80%\"" },
+            "INFERENCE_MEMORY_BUDGET";
         /// Maximum number of items in a request.
         max_items_per_request: NonZeroUsize = count(1_000_000), Value("1024"), "INFERENCE_MAX_ITEMS_PER_REQUEST";
         /// Maximum nesting depth of arrays and objects in a JSON body.
@@ -376,6 +381,16 @@ section! {
         /// `TMPDIR` names; loading fails if the kernel does not support this. "best-effort": as far as the kernel supports
         /// it.
         sandbox: Sandbox = SANDBOXES, Value("\"off\"");
+        /// Maximum memory of the batches of this model that run at the same time, above that of the idle model: a size, or a
+        /// percentage of the memory that is free when the model is loaded. An item that exceeds it alone is rejected with
+        /// 422. Requires `calibration`.
+        memory_budget: MemoryBudget = Memory, Derived { applies: "no limit", example: "\"2GiB\"" };
+        /// Measurements of the memory and the time of batches. "auto": the server measures while it loads the model, and
+        /// again after the plugin, its files, its settings or the machine have changed. Otherwise the file that
+        /// `inference-server calibrate` has written.
+        calibration: String = CALIBRATION, Derived { applies: "batches are not predicted", example: "\"auto\"" };
+        /// Timeout of the measurements with `calibration = "auto"`. The model then serves with what was measured.
+        calibration_timeout: Duration = time_span(Duration::from_secs(1), HOUR.saturating_mul(24)), Value("\"2m\"");
         /// Scheduling niceness of the model's workers. Overrides `model_nice` of [server].
         nice: u8 = Integer::<u8>::new(0, 19), Derived { applies: "`model_nice` of [server]", example: "10" };
         /// Run the examples of the model before it serves, so that the first request is not slow.

@@ -67,6 +67,20 @@ pub(super) fn isolation(model: &WrittenModel) -> Vec<ConfigWarning> {
         .collect()
 }
 
+/// The timeout of a calibration that never runs.
+pub(super) fn calibration(model: &WrittenModel) -> Option<ConfigWarning> {
+    let timeout = model.calibration_timeout.as_ref()?;
+    let is_auto = model
+        .calibration
+        .as_ref()
+        .is_some_and(|calibration| calibration.value == "auto");
+    (!is_auto).then(|| ConfigWarning {
+        origin: timeout.origin.clone(),
+        message: "`calibration_timeout` has no effect without `calibration = \"auto\"`".to_owned(),
+        hint: Some("set `calibration = \"auto\"`, or remove `calibration_timeout`".to_owned()),
+    })
+}
+
 /// The keys of a model that have an effect only on worker processes, and where each is written.
 pub(super) fn process_keys(model: &WrittenModel) -> Vec<(&'static str, &Origin)> {
     let written = [

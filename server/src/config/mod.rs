@@ -33,7 +33,7 @@ pub use overrides::{Flag, Overrides, flags};
 pub use reference::{reference_markdown, reference_toml};
 pub use resolve::{Examined, Facts, Source, examine, resolve};
 pub use settings::{
-    Isolation, LogFormat, LoggingSettings, ModelSettings, OnCrash, ProcessSettings, ServerSettings, Settings,
-    TaskSettings,
+    CalibrationSource, Isolation, LogFormat, LoggingSettings, ModelSettings, OnCrash, ProcessSettings,
+    ServerSettings, Settings, TaskSettings,
 };
 pub use units::size as parse_size;

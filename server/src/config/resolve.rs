@@ -17,8 +17,8 @@ use super::lints;
 use super::overrides::{self, Environment, Layer, Overrides};
 use super::rule::Written;
 use super::settings::{
-    BatchingLayers, Isolation, LoggingSettings, ModelPlaces, ModelSettings, ProcessSettings, ServerSettings,
-    Settings, TaskOverrides, UncomparedLocation, written_value,
+    BatchingLayers, CalibrationSource, Isolation, LoggingSettings, ModelPlaces, ModelSettings,
+    ProcessSettings, ServerSettings, Settings, TaskOverrides, UncomparedLocation, written_value,
 };
 use crate::metrics::Buckets;
 use crate::resources::{Resources, Sandbox};
@@ -97,6 +97,7 @@ pub fn examine(
     let flags = overrides::command_line(flags, &mut errors);
     reject_duplicates(&document, &written.models, &mut errors);
     reject_limits_in_threads(&document, &written.models, &mut errors);
+    reject_unpredictable_budgets(&document, &written.models, &mut errors);
     let servers = [&flags.server, &environment.layer.server, &written.server];
     Features::BUILT.reject_missing(&document, &servers, &written.models, &mut errors);
     let settings = merge(
@@ -183,6 +184,7 @@ fn merge(
     }
     for model in &written.models {
         warnings.extend(lints::isolation(&model.keys));
+        warnings.extend(lints::calibration(&model.keys));
     }
     let models: Vec<ModelSettings> = written
         .models
@@ -251,6 +253,7 @@ fn server_settings(written: WrittenServer, paths: &Paths<'_>, facts: &Facts) -> 
         body_timeout: written_value(written.body_timeout),
         max_body_size,
         max_inflight_bytes,
+        memory_budget: written.memory_budget.map(|located| located.value),
         max_items_per_request: written_value(written.max_items_per_request),
         max_json_depth: written_value(written.max_json_depth),
         request_timeout: written_value(written.request_timeout),
@@ -346,6 +349,12 @@ fn model_settings(
             env: table.env.map(|env| env.variables).unwrap_or_default(),
             sandbox: written_value(keys.sandbox),
         },
+        memory_budget: keys.memory_budget.map(|located| located.value),
+        calibration: keys.calibration.map(|located| match located.value.as_str() {
+            "auto" => CalibrationSource::Auto,
+            file => CalibrationSource::File(paths.base_dir.join(file)),
+        }),
+        calibration_timeout: written_value(keys.calibration_timeout),
         nice: keys.nice.map(|located| located.value),
         warm_up: written_value(keys.warm_up),
         description: keys.description.map(|located| located.value),
@@ -425,6 +434,27 @@ fn reject_limits_in_threads(document: &Document<'_>, models: &[ModelTable], erro
                 ..ConfigError::new(origin, message, Some(hint))
             });
         }
+    }
+}
+
+/// A budget has an effect only on batches whose memory is predicted.
+fn reject_unpredictable_budgets(
+    document: &Document<'_>,
+    models: &[ModelTable],
+    errors: &mut Vec<ConfigError>,
+) {
+    let budgets = models.iter().filter(|model| model.keys.calibration.is_none());
+    for budget in budgets.filter_map(|model| model.keys.memory_budget.as_ref()) {
+        let hint =
+            "add `calibration = \"auto\"` to the model, or the file that `inference-server calibrate` writes";
+        errors.push(ConfigError {
+            excerpt: document.line_of(&budget.origin),
+            ..ConfigError::new(
+                budget.origin.clone(),
+                "`memory_budget` requires `calibration`".to_owned(),
+                Some(hint.to_owned()),
+            )
+        });
     }
 }
 

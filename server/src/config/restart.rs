@@ -27,6 +27,7 @@ impl Settings {
             body_timeout => "body_timeout",
             max_body_size => "max_body_size",
             max_inflight_bytes => "max_inflight_bytes",
+            memory_budget => "memory_budget",
             max_items_per_request => "max_items_per_request",
             max_json_depth => "max_json_depth",
             shutdown_delay => "shutdown_delay",

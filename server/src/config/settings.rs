@@ -16,7 +16,7 @@ use super::keys::{Located, PolicyName, Section, WrittenBatching};
 use super::lints::process_key_without_process;
 use crate::batching::{DeclaredLimits, Policy, TaskBatching};
 use crate::metrics::Buckets;
-use crate::resources::Resources;
+use crate::resources::{MemoryBudget, Resources};
 use crate::secret::Secret;
 use crate::suggest::nearest;
 
@@ -64,6 +64,8 @@ pub struct ServerSettings {
     pub max_body_size: usize,
     /// Maximum number of bytes that all requests hold at the same time.
     pub max_inflight_bytes: usize,
+    /// Maximum memory of the batches of all models that run at the same time.
+    pub memory_budget: Option<MemoryBudget>,
     /// Maximum number of items in a request.
     pub max_items_per_request: NonZeroUsize,
     /// Maximum nesting depth of a JSON body.
@@ -132,6 +134,12 @@ pub struct ModelSettings {
     pub workers: NonZeroUsize,
     /// Limits of each worker process.
     pub resources: Resources,
+    /// Maximum memory of its batches that run at the same time.
+    pub memory_budget: Option<MemoryBudget>,
+    /// Where the cost of its batches is known from.
+    pub calibration: Option<CalibrationSource>,
+    /// Timeout of measuring it during the load.
+    pub calibration_timeout: Duration,
     /// Niceness of its workers, 0 to 19, if it overrides that of all models.
     pub nice: Option<u8>,
     /// Whether the examples of the model run before it serves.
@@ -149,6 +157,15 @@ pub struct ModelSettings {
     pub(super) batching: BatchingLayers,
     pub(super) tasks: BTreeMap<String, TaskOverrides>,
     pub(super) places: ModelPlaces,
+}
+
+/// Where the cost of a model's batches is known from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CalibrationSource {
+    /// The server measures it while it loads the model, if it has no valid measurements.
+    Auto,
+    /// This file, which may not exist.
+    File(PathBuf),
 }
 
 /// Where the plugin of a model runs.
@@ -379,6 +396,10 @@ impl ModelSettings {
             || self.isolation != new.isolation
             || self.workers != new.workers
             || self.resources != new.resources
+            || self.calibration != new.calibration
+            // A share of the memory that is free when the model is loaded.
+            || (self.memory_budget != new.memory_budget
+                && matches!(new.memory_budget, Some(MemoryBudget::Percent(_))))
             || self.nice != new.nice
             || self.warm_up != new.warm_up
     }

@@ -387,11 +387,6 @@ impl RemoteModel {
         }
     }
 
-    /// Process id.
-    pub(super) fn process_id(&self) -> u32 {
-        self.process.id()
-    }
-
     /// Sends a request that has one reply on the batch channel.
     fn call_main(&self, request: &Request<'_>) -> Result<Reply, ChildLost> {
         let _guard = self.begin_call(false)?;

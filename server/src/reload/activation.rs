@@ -23,6 +23,7 @@ impl Reloader {
             tasks,
             default_task,
             trials,
+            costs,
         } = ready;
         let limits: Vec<TaskLimits> = tasks.iter().map(limits_of).collect();
         let manifest = loaded.model.manifest().clone();
@@ -32,7 +33,12 @@ impl Reloader {
             workers: settings.workers.get(),
             nice: self.environment.nice_of(&settings),
             prepare_threads: self.environment.prepare_threads,
-            costs: Costs::default(),
+            costs: Costs {
+                tasks: costs.tasks,
+                memory_budget: costs.memory_budget,
+                is_process_memory: costs.is_process_memory,
+                server_memory: self.environment.server_memory.clone(),
+            },
         };
         let (engine, workers) = Engine::start(loaded.model, &config, &self.metrics)
             .map_err(|error| ModelFailure::new(&settings, None, error))?;
@@ -68,6 +74,7 @@ impl Reloader {
                 state,
                 tasks,
                 default_task,
+                memory_budget: costs.memory_budget,
                 last_reload_error: None,
                 last_tasks: None,
             },

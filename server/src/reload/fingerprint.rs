@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::config::ModelSettings;
+use crate::config::{CalibrationSource, ModelSettings};
 
 /// The files of a model and their identities.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(super) struct Fingerprint {
     named: BTreeMap<PathBuf, FileIdentity>,
     /// The files that the loaded model has reported. `None` if it is unknown which content the model has read.
     reported: BTreeMap<PathBuf, Option<FileIdentity>>,
+    /// The file with the costs of its batches, if the configuration names it. The model does not read it.
+    calibration: BTreeMap<PathBuf, FileIdentity>,
 }
 
 /// Metadata that differs after a file was edited or replaced.
@@ -51,6 +53,12 @@ impl Fingerprint {
         let mut fingerprint = Self::default();
         fingerprint.add(&settings.plugin);
         fingerprint.add_paths_in(&settings.settings, &settings.base_dir);
+        if let Some(CalibrationSource::File(path)) = &settings.calibration
+            && let Ok(metadata) = std::fs::metadata(path)
+        {
+            let identity = FileIdentity::from(&metadata);
+            fingerprint.calibration.insert(path.clone(), identity);
+        }
         fingerprint
     }
 
@@ -83,7 +91,8 @@ impl Fingerprint {
     pub(super) fn changed_files(&self, other: &Self) -> Vec<PathBuf> {
         let named = differences(&self.named, &other.named);
         let reported = differences(&self.reported, &other.reported);
-        let all: BTreeSet<&PathBuf> = named.chain(reported).collect();
+        let calibration = differences(&self.calibration, &other.calibration);
+        let all: BTreeSet<&PathBuf> = named.chain(reported).chain(calibration).collect();
         all.into_iter().cloned().collect()
     }
 

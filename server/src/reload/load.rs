@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use plugin_abi::manifest::{LoadContext, TaskManifest};
 
+use super::costs::{LoadedCosts, load_costs};
 use super::load_threads;
 use super::loaded_files::LoadedFiles;
 use super::model_failure::{ModelError, ModelFailure};
@@ -14,6 +15,7 @@ use super::warm_up::{WarmUpOutcome, skipped_warm_up, warm_up};
 use crate::batching::DeclaredLimits;
 use crate::clock;
 use crate::config::{ModelSettings, ProcessSettings, TaskSettings};
+use crate::engine::ServerMemory;
 use crate::isolation::confine::{CONFINE_OPTION, Confinement, ResourceAllocator};
 use crate::isolation::{self, IsolatedModel, Program, Setup, WarmUp, WarmUpError};
 use crate::loader::{Loaded, Loader, Staged};
@@ -40,6 +42,8 @@ pub struct LoadEnvironment {
     pub start_timeout: Duration,
     /// Metrics of worker processes.
     pub metrics: Arc<Metrics>,
+    /// The memory that the batches of all models share, if it is limited.
+    pub server_memory: Option<Arc<ServerMemory>>,
 }
 
 impl LoadEnvironment {
@@ -56,6 +60,7 @@ pub(super) struct LoadedModel {
     pub(super) default_task: Option<usize>,
     /// The outcome of the first computation of each task.
     pub(super) trials: Vec<TaskTrial>,
+    pub(super) costs: LoadedCosts,
 }
 
 /// Loads models concurrently, each on a thread of [`load_threads`], and yields them in the order in which they finish. A
@@ -193,11 +198,13 @@ fn load(environment: &LoadEnvironment, settings: &ModelSettings) -> Result<Loade
     };
     let tasks = task_settings(settings, manifests);
     let default_task = default_task(settings, manifests);
+    let costs = load_costs(environment, settings, loaded.model.manifest())?;
     Ok(LoadedModel {
         loaded,
         tasks,
         default_task,
         trials: warmed_up.trials,
+        costs,
     })
 }
 

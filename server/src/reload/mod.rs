@@ -8,6 +8,7 @@
 
 mod activation;
 mod calibrate;
+mod costs;
 mod fingerprint;
 mod generations;
 mod load;

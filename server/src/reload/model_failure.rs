@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::calibration::CalibrationError;
 use crate::config::{Location, ModelSettings};
 use crate::isolation::{LoadFailure, StartError, WarmUpError};
 use crate::loader::LoadError;
@@ -45,6 +46,15 @@ pub enum ModelError {
     /// The warm-up failed.
     #[error(transparent)]
     WarmUp(#[from] WarmUpError),
+    /// The file of the calibration cannot be used.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
+    /// The files of the model cannot be compared with those of its calibration.
+    #[error("cannot compare the model with its calibration")]
+    CalibrationKey(#[source] io::Error),
+    /// The memory budget is a percentage of an unknown amount.
+    #[error("cannot compute `memory_budget` from a percentage: {0}; use a size such as \"2GiB\"")]
+    UnknownMemory(&'static str),
     /// The server panicked while loading the model.
     #[error("loading the model panicked: {0}")]
     Panicked(String),
@@ -165,6 +175,10 @@ impl ModelFailure {
             ModelError::Panicked(_) => {
                 "loading failed because of a server bug; see the server's log".to_owned()
             }
+            ModelError::Calibration(_) | ModelError::CalibrationKey(_) => {
+                "the calibration of the model cannot be used; see the server's log".to_owned()
+            }
+            ModelError::UnknownMemory(_) => "the memory budget of the model is not known".to_owned(),
             ModelError::Threads(_) => "the model's threads could not be started".to_owned(),
         }
     }

@@ -15,6 +15,7 @@ use crate::config::ModelSettings;
 use crate::engine::TaskLimits;
 use crate::metrics::ReloadResult;
 use crate::registry::{ModelEntry, ModelState, Snapshot};
+use crate::resources::MemoryBudget;
 
 /// The outcome of a reload, for the log.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -160,6 +161,12 @@ fn reconfigured(kept: &ModelEntry, settings: &ModelSettings) -> ModelEntry {
         state: kept.state.clone(),
         tasks: resolved,
         default_task,
+        memory_budget: match settings.memory_budget {
+            Some(MemoryBudget::Bytes(bytes)) => Some(bytes),
+            // Otherwise a new generation would have been loaded.
+            Some(MemoryBudget::Percent(_)) => kept.memory_budget,
+            None => None,
+        },
         last_reload_error: None,
         last_tasks: kept.last_tasks.clone(),
     }
@@ -169,5 +176,6 @@ fn apply_limits(entry: &ModelEntry) {
     if let Some(generation) = entry.generation() {
         let limits: Vec<TaskLimits> = entry.tasks.iter().map(limits_of).collect();
         generation.engine.reconfigure(&limits);
+        generation.engine.set_memory_budget(entry.memory_budget);
     }
 }

@@ -14,16 +14,16 @@ use std::thread;
 use super::interruptible::run_interruptible;
 use super::scratch_cleanup::ScratchCleanup;
 use super::{AppError, load_environment, read_config};
-use crate::byte_budget::available_memory;
 use crate::calibration::{Calibration, CalibrationError, ItemsError, read_requests};
 use crate::cli::CalibrateArgs;
-use crate::config::{LogFormat, ModelSettings};
+use crate::config::{CalibrationSource, LogFormat, ModelSettings};
 use crate::crash;
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::open_files;
 use crate::reload::{CalibrateError, CalibrateOptions, Calibrated, calibrate_model};
 use crate::suggest::nearest;
+use crate::system_memory::available_memory;
 use progress::ProgressReport;
 
 pub use report::ModelReport;
@@ -154,7 +154,10 @@ pub fn calibrate(args: &CalibrateArgs) -> Result<ModelReport, AppError> {
 
 /// The file with the measurements of a model.
 fn calibration_file(model: &ModelSettings) -> PathBuf {
-    Calibration::default_path(&model.base_dir, &model.name)
+    match &model.calibration {
+        Some(CalibrationSource::File(file)) => file.clone(),
+        Some(CalibrationSource::Auto) | None => Calibration::default_path(&model.base_dir, &model.name),
+    }
 }
 
 fn select<'m>(

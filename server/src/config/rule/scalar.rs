@@ -8,6 +8,7 @@ use toml::de::DeValue;
 use super::{Mismatch, Rule, Written};
 use crate::config::error::alternatives;
 use crate::config::units;
+use crate::resources::MemoryBudget;
 use crate::secret::Secret;
 use crate::suggest::nearest;
 
@@ -202,6 +203,40 @@ impl Rule for Size {
                 .map(units::missing_size_unit),
         };
         Err(self.mismatch(written, hint))
+    }
+}
+
+/// A size in bytes with its unit, or a percentage of the free memory.
+pub(in crate::config) struct Memory;
+
+/// The sizes that are accepted.
+const MEMORY: Size = Size {
+    min: 1 << 20,
+    max: 1 << 50,
+};
+
+impl Rule for Memory {
+    type Value = MemoryBudget;
+
+    fn expected(&self) -> String {
+        format!("{}, or a percentage from \"1%\" to \"100%\"", MEMORY.expected())
+    }
+
+    fn value_name(&self) -> Option<&'static str> {
+        Some("SIZE")
+    }
+
+    fn read(&self, written: &Written<'_>) -> Result<MemoryBudget, Mismatch> {
+        if let Some(percent) = written.text().and_then(|text| text.trim().strip_suffix('%')) {
+            return match percent.trim().parse() {
+                Ok(percent @ 1..=100) => Ok(MemoryBudget::Percent(percent)),
+                _ => Err(self.mismatch(written, None)),
+            };
+        }
+        match MEMORY.read(written) {
+            Ok(bytes) => Ok(MemoryBudget::Bytes(bytes as u64)),
+            Err(mismatch) => Err(self.mismatch(written, mismatch.hint)),
+        }
     }
 }
 

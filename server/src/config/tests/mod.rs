@@ -2,6 +2,7 @@
 
 mod errors;
 mod limits;
+mod memory;
 mod overrides;
 mod reference;
 mod secrets;

@@ -289,6 +289,7 @@ fn entries(settings: &Settings, gate: &Arc<Gate>, metrics: &Metrics) -> [Arc<Mod
             state,
             tasks,
             default_task,
+            memory_budget: None,
             last_reload_error: None,
             last_tasks: None,
         })
