@@ -14,6 +14,6 @@ mod write_value;
 pub use read_item::{JsonForm, b64_object, decode_example, members, read_item};
 pub use read_tensor::{read_elements, read_tensor};
 pub use write_value::{
-    OutputError, max_string_size, max_value_size, write_b64_tensor, write_f64, write_string, write_tensor,
-    write_value,
+    OutputError, by_name, max_string_size, max_value_size, write_b64_tensor, write_f64, write_list,
+    write_object, write_string, write_tensor, write_value,
 };

@@ -100,19 +100,58 @@ pub fn write_value(body: &mut Vec<u8>, value: &Value) -> Result<(), OutputError>
             }
             body.push(b'}');
         }
-        Value::Tensors(tensors) => {
-            body.push(b'{');
-            for (index, tensor) in tensors.iter().enumerate() {
-                if index > 0 {
-                    body.push(b',');
-                }
-                write_string(body, tensor.name());
-                body.push(b':');
-                write_tensor(body, tensor)?;
-            }
-            body.push(b'}');
-        }
+        Value::Tensors(tensors) => write_object(body, by_name(tensors), write_tensor)?,
     }
+    Ok(())
+}
+
+/// Writes an object with these members, whose values `write` writes.
+///
+/// # Errors
+/// The first error of `write`.
+pub fn write_object<'a, T>(
+    body: &mut Vec<u8>,
+    members: impl IntoIterator<Item = (&'a str, T)>,
+    write: impl Fn(&mut Vec<u8>, T) -> Result<(), OutputError>,
+) -> Result<(), OutputError> {
+    write_separated(body, *b"{}", members, |body, (name, value)| {
+        write_string(body, name);
+        body.push(b':');
+        write(body, value)
+    })
+}
+
+/// Writes an array with these elements, each of which `write` writes.
+///
+/// # Errors
+/// The first error of `write`.
+pub fn write_list<T>(
+    body: &mut Vec<u8>,
+    elements: impl IntoIterator<Item = T>,
+    write: impl Fn(&mut Vec<u8>, T) -> Result<(), OutputError>,
+) -> Result<(), OutputError> {
+    write_separated(body, *b"[]", elements, write)
+}
+
+/// The tensors as members of an object.
+pub fn by_name(tensors: &[Tensor]) -> impl Iterator<Item = (&str, &Tensor)> {
+    tensors.iter().map(|tensor| (tensor.name(), tensor))
+}
+
+fn write_separated<T>(
+    body: &mut Vec<u8>,
+    [open, close]: [u8; 2],
+    elements: impl IntoIterator<Item = T>,
+    write: impl Fn(&mut Vec<u8>, T) -> Result<(), OutputError>,
+) -> Result<(), OutputError> {
+    body.push(open);
+    for (index, element) in elements.into_iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        write(body, element)?;
+    }
+    body.push(close);
     Ok(())
 }
 

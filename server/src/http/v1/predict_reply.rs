@@ -8,7 +8,9 @@ use plugin_abi::manifest::TaskManifest;
 use super::predict_request::Form;
 use crate::api::tensors::most_severe;
 use crate::api::{Code, Failure};
-use crate::codec::{OutputError, write_b64_tensor, write_string, write_tensor, write_value};
+use crate::codec::{
+    OutputError, by_name, write_b64_tensor, write_list, write_object, write_tensor, write_value,
+};
 use crate::engine::Outcome;
 use crate::values::{DType, Tensor, Value};
 
@@ -33,7 +35,7 @@ pub fn write_reply(form: Form, task: &TaskManifest, outcomes: &[Outcome]) -> Res
 
 fn write_rows(body: &mut Vec<u8>, values: &[&Value]) -> Result<(), OutputError> {
     body.extend(b"{\"predictions\":");
-    write_list(body, values, write_row)?;
+    write_list(body, values.iter().copied(), write_row)?;
     body.push(b'}');
     Ok(())
 }
@@ -42,7 +44,7 @@ fn write_row(body: &mut Vec<u8>, value: &Value) -> Result<(), OutputError> {
     match value {
         Value::Tensors(tensors) => match tensors.as_slice() {
             [only] => write_tensor_output(body, only),
-            several => write_object(body, several, write_tensor_output),
+            several => write_object(body, by_name(several), write_tensor_output),
         },
         other => write_value(body, other),
     }
@@ -52,20 +54,17 @@ fn write_columns(body: &mut Vec<u8>, values: &[&Value]) -> Result<(), OutputErro
     body.extend(b"{\"outputs\":");
     match values.first() {
         Some(Value::Tensors(first)) if first.len() != 1 => {
-            body.push(b'{');
-            for (index, tensor) in first.iter().enumerate() {
-                if index > 0 {
-                    body.push(b',');
-                }
-                write_string(body, tensor.name());
-                body.push(b':');
+            let members = first
+                .iter()
+                .enumerate()
+                .map(|(index, tensor)| (tensor.name(), index));
+            write_object(body, members, |body, index| {
                 // Every item has all outputs of the task, in the declared order.
-                let column: Vec<&Tensor> = values.iter().filter_map(|value| output(value, index)).collect();
-                write_list(body, &column, write_tensor_output)?;
-            }
-            body.push(b'}');
+                let column = values.iter().filter_map(|value| output(value, index));
+                write_list(body, column, write_tensor_output)
+            })?;
         }
-        _ => write_list(body, values, write_row)?,
+        _ => write_list(body, values.iter().copied(), write_row)?,
     }
     body.push(b'}');
     Ok(())
@@ -94,40 +93,6 @@ fn write_tensor_output(body: &mut Vec<u8>, tensor: &Tensor) -> Result<(), Output
         return write_b64_tensor(body, tensor);
     }
     write_tensor(body, tensor)
-}
-
-fn write_list<T: Copy>(
-    body: &mut Vec<u8>,
-    elements: &[T],
-    mut write: impl FnMut(&mut Vec<u8>, T) -> Result<(), OutputError>,
-) -> Result<(), OutputError> {
-    body.push(b'[');
-    for (index, &element) in elements.iter().enumerate() {
-        if index > 0 {
-            body.push(b',');
-        }
-        write(body, element)?;
-    }
-    body.push(b']');
-    Ok(())
-}
-
-fn write_object(
-    body: &mut Vec<u8>,
-    tensors: &[Tensor],
-    mut write: impl FnMut(&mut Vec<u8>, &Tensor) -> Result<(), OutputError>,
-) -> Result<(), OutputError> {
-    body.push(b'{');
-    for (index, tensor) in tensors.iter().enumerate() {
-        if index > 0 {
-            body.push(b',');
-        }
-        write_string(body, tensor.name());
-        body.push(b':');
-        write(body, tensor)?;
-    }
-    body.push(b'}');
-    Ok(())
 }
 
 #[cfg(test)]
