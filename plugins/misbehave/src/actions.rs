@@ -55,6 +55,20 @@ pub(crate) fn hang() -> ! {
     }
 }
 
+/// Multiplies a vector with a square matrix, `times` times.
+pub(crate) fn multiply(vector: &[f32], times: usize) {
+    let row: Vec<f32> = (0..vector.len()).map(|index| (index % 7) as f32 * 0.01).collect();
+    let mut vector = vector.to_vec();
+    for _ in 0..times {
+        let product = (0..vector.len()).map(|_| {
+            let products = vector.iter().zip(black_box(&row)).map(|(a, b)| a * b);
+            products.sum::<f32>().tanh()
+        });
+        vector = product.collect();
+    }
+    black_box(vector);
+}
+
 /// Computes on every core for `duration`.
 #[allow(
     clippy::disallowed_methods,

@@ -48,6 +48,8 @@ pub struct Settings {
     declared_max_batch_size: Option<usize>,
     /// What a batch of the task `padded_memory` allocates.
     padded_memory: MemoryCosts,
+    /// Number of times that the task `tensor` multiplies its numbers with a matrix, which keeps the CPU busy.
+    multiplications: usize,
 }
 
 /// Fault while loading.

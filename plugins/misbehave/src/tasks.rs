@@ -104,8 +104,9 @@ impl Task<Misbehave> for Double {
             .example(json!({"numbers": [1.0, 2.5]}))
     }
 
-    fn predict(&self, _model: &Misbehave, batch: Batch<TensorView>) -> BatchResult<TensorOutput> {
+    fn predict(&self, model: &Misbehave, batch: Batch<TensorView>) -> BatchResult<TensorOutput> {
         batch.try_map(|tensor| {
+            actions::multiply(&tensor.values::<f32>()?, model.settings.multiplications);
             let doubled: Vec<f32> = tensor
                 .values::<f32>()?
                 .iter()

@@ -9,23 +9,19 @@ mod bare;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod overhead;
+mod probes;
 mod report;
 
 use std::error::Error;
-use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
-use inference_server::clock;
 
 use bare::Bare;
-use harness::load::{Load, get, post};
 use harness::server::{self, Server};
 use overhead::Cell;
-use report::{Health, Report};
+use report::Report;
 
 /// Compares the server with actix-web alone, and measures its memory, its start, and its probes under load.
 #[derive(Debug, Parser)]
@@ -43,8 +39,11 @@ struct Args {
     #[arg(long, default_value_t = 200)]
     characters: usize,
     /// Compare with actix-web, and measure nothing else
-    #[arg(long)]
+    #[arg(long, conflicts_with = "probes")]
     overhead: bool,
+    /// Measure probes under load, and nothing else
+    #[arg(long)]
+    probes: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -82,6 +81,13 @@ const ECHO: &str = "[[models]]\nname = \"template\"\nplugin = \"template\"\n\
 
 fn measure(args: &Args) -> Result<Report, Box<dyn Error>> {
     let duration = Duration::from_secs(args.seconds);
+    if args.probes {
+        return Ok(Report {
+            overhead: Vec::new(),
+            rest: None,
+            probes: Some(probes::measure(duration)?),
+        });
+    }
     let server = Server::start(ECHO)?;
     let idle_rss = server.resident_bytes()?;
     let bare = Bare::start()?;
@@ -108,12 +114,20 @@ fn measure(args: &Args) -> Result<Report, Box<dyn Error>> {
             start_to_ready: start_to_ready()?,
             idle_rss,
             busy_rss,
-            health: health_while_computing(duration).map_err(|error| error.to_string()),
             binary_bytes: server::stripped_bytes(&server::binary())?,
             plugin_bytes: server::stripped_bytes(&server::plugin("template"))?,
         })
     };
-    Ok(Report { overhead, rest })
+    let probes = if args.overhead {
+        None
+    } else {
+        Some(probes::measure(duration)?)
+    };
+    Ok(Report {
+        overhead,
+        rest,
+        probes,
+    })
 }
 
 const STARTS: usize = 5;
@@ -130,60 +144,4 @@ fn start_to_ready() -> Result<Duration, Box<dyn Error>> {
         .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
     starts.sort_unstable();
     Ok(starts[STARTS / 2])
-}
-
-const BUSY: &str =
-    "[[models]]\nname = \"busy\"\nplugin = \"misbehave\"\n[models.batching]\npolicy = \"off\"\n";
-
-/// How fast health and metrics are answered while a model keeps every core busy.
-fn health_while_computing(duration: Duration) -> Result<Health, Box<dyn Error>> {
-    let server = Server::start(BUSY)?;
-    let address = server.address;
-    let spin = post(
-        "/v1/models/busy/tasks/text/predict",
-        "{\"do\":\"busy\",\"ms\":200}",
-    );
-    let health = thread::scope(|scope| {
-        let burner = scope.spawn(|| {
-            // Two connections, so that one item waits while the other runs, and the model is never idle.
-            let load = Load {
-                address,
-                request: &spin,
-                connections: 2,
-            };
-            load.run(2 * duration + Duration::from_secs(1))
-                .map_err(|error| error.to_string())
-        });
-        let health = probe(address, "/readyz", duration).and_then(|readyz| {
-            Ok(Health {
-                readyz,
-                metrics: probe(address, "/metrics", duration)?,
-            })
-        });
-        burner
-            .join()
-            .map_err(|_| "the client that keeps the model busy panicked")??;
-        health
-    });
-    server.stop()?;
-    health
-}
-
-/// The 99th percentile of requests that come every few milliseconds, as a prober's would.
-fn probe(address: SocketAddr, path: &str, duration: Duration) -> Result<Duration, Box<dyn Error>> {
-    let request = get(path);
-    let load = Load {
-        address,
-        request: &request,
-        connections: 1,
-    };
-    let (_never, pace) = channel::<()>();
-    let end = clock::now() + duration;
-    let mut all = load.run(Duration::ZERO)?;
-    while clock::now() < end {
-        if let Err(RecvTimeoutError::Timeout) = pace.recv_timeout(Duration::from_millis(5)) {
-            all.append(load.run(Duration::ZERO)?);
-        }
-    }
-    Ok(all.quantile(0.99))
 }

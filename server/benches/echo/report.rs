@@ -6,17 +6,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::overhead::{Comparison, Figures};
-
-/// The 99th percentiles while a model computes on every core.
-pub(crate) struct Health {
-    pub(crate) readyz: Duration,
-    pub(crate) metrics: Duration,
-}
+use crate::probes::{Probe, Probes};
 
 /// Everything.
 pub(crate) struct Report {
     pub(crate) overhead: Vec<Comparison>,
     pub(crate) rest: Option<Rest>,
+    pub(crate) probes: Option<Probes>,
 }
 
 /// What is not compared with anything.
@@ -24,8 +20,6 @@ pub(crate) struct Rest {
     pub(crate) start_to_ready: Duration,
     pub(crate) idle_rss: u64,
     pub(crate) busy_rss: u64,
-    /// Or why it was not measured.
-    pub(crate) health: Result<Health, String>,
     pub(crate) binary_bytes: u64,
     pub(crate) plugin_bytes: u64,
 }
@@ -58,17 +52,23 @@ impl Report {
     pub(crate) fn json(&self) -> serde_json::Value {
         let overhead: Vec<_> = self.overhead.iter().map(Comparison::json).collect();
         let mut report = json!({ "overhead": overhead });
-        if let Some(rest) = &self.rest {
-            let health = match &rest.health {
-                Ok(health) => {
-                    json!({"readyz_p99_us": micros(health.readyz), "metrics_p99_us": micros(health.metrics)})
-                }
-                Err(reason) => json!({ "not_measured": reason }),
+        if let Some(probes) = &self.probes {
+            let probe = |probe: &Probe| {
+                json!({
+                    "port": probe.port,
+                    "path": probe.path,
+                    "p50_us": micros(probe.latencies.quantile(0.5)),
+                    "p99_us": micros(probe.latencies.quantile(0.99)),
+                    "max_us": micros(probe.latencies.quantile(1.0)),
+                })
             };
+            report["probes"] = probes.probes.iter().map(probe).collect();
+            report["requests_per_second_during_probes"] = json!(probes.per_second.round());
+        }
+        if let Some(rest) = &self.rest {
             report["start_to_ready_us"] = json!(micros(rest.start_to_ready));
             report["idle_rss_bytes"] = json!(rest.idle_rss);
             report["rss_after_load_bytes"] = json!(rest.busy_rss);
-            report["while_computing"] = health;
             report["binary_bytes"] = json!(rest.binary_bytes);
             report["template_plugin_bytes"] = json!(rest.plugin_bytes);
         }
@@ -86,37 +86,47 @@ fn mebibytes(bytes: u64) -> f64 {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<11} {:>5}  {:<12} {:>10} {:>8} {:>8} {:>14}  {:>9}",
-            "connections", "items", "", "requests/s", "p50 us", "p99 us", "CPU ms per", "CPU ratio"
-        )?;
-        writeln!(f, "{:>73}", "1000 items")?;
-        for comparison in &self.overhead {
-            let lowest = comparison.ratios[0];
-            let highest = comparison.ratios[comparison.ratios.len() - 1];
-            let ratio = format!("{:.2} ({lowest:.2}–{highest:.2})", comparison.median_ratio());
-            for (name, figures, ratio) in [
-                ("actix-web", &comparison.bare, ""),
-                ("this server", &comparison.server, ratio.as_str()),
-            ] {
-                writeln!(
-                    f,
-                    "{:>11} {:>5}  {name:<12} {:>10.0} {:>8.0} {:>8.0} {:>14.2}  {ratio}",
-                    comparison.cell.connections,
-                    comparison.cell.items,
-                    figures.per_second,
-                    micros(figures.p50),
-                    micros(figures.p99),
-                    micros(figures.cpu_per_item),
-                )?;
-            }
+        if !self.overhead.is_empty() {
+            write_overhead(f, &self.overhead)?;
         }
-        match &self.rest {
-            Some(rest) => write!(f, "\n{rest}"),
+        if let Some(rest) = &self.rest {
+            write!(f, "\n{rest}")?;
+        }
+        match &self.probes {
+            Some(probes) => write!(f, "\n{probes}"),
             None => Ok(()),
         }
     }
+}
+
+fn write_overhead(f: &mut fmt::Formatter<'_>, overhead: &[Comparison]) -> fmt::Result {
+    writeln!(
+        f,
+        "{:<11} {:>5}  {:<12} {:>10} {:>8} {:>8} {:>14}  {:>9}",
+        "connections", "items", "", "requests/s", "p50 us", "p99 us", "CPU ms per", "CPU ratio"
+    )?;
+    writeln!(f, "{:>73}", "1000 items")?;
+    for comparison in overhead {
+        let lowest = comparison.ratios[0];
+        let highest = comparison.ratios[comparison.ratios.len() - 1];
+        let ratio = format!("{:.2} ({lowest:.2}–{highest:.2})", comparison.median_ratio());
+        for (name, figures, ratio) in [
+            ("actix-web", &comparison.bare, ""),
+            ("this server", &comparison.server, ratio.as_str()),
+        ] {
+            writeln!(
+                f,
+                "{:>11} {:>5}  {name:<12} {:>10.0} {:>8.0} {:>8.0} {:>14.2}  {ratio}",
+                comparison.cell.connections,
+                comparison.cell.items,
+                figures.per_second,
+                micros(figures.p50),
+                micros(figures.p99),
+                micros(figures.cpu_per_item),
+            )?;
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Display for Rest {
@@ -125,14 +135,27 @@ impl fmt::Display for Rest {
         line("start to ready (median)", micros(self.start_to_ready) / 1e3, "ms")?;
         line("resident memory, idle", mebibytes(self.idle_rss), "MiB")?;
         line("resident memory, after load", mebibytes(self.busy_rss), "MiB")?;
-        if let Ok(health) = &self.health {
-            line("/readyz p99, cores busy", micros(health.readyz) / 1e3, "ms")?;
-            line("/metrics p99, cores busy", micros(health.metrics) / 1e3, "ms")?;
-        }
         line("server binary, stripped", mebibytes(self.binary_bytes), "MiB")?;
-        line("template plugin, stripped", mebibytes(self.plugin_bytes), "MiB")?;
-        if let Err(reason) = &self.health {
-            writeln!(f, "probes while cores are busy: not measured, {reason}")?;
+        line("template plugin, stripped", mebibytes(self.plugin_bytes), "MiB")
+    }
+}
+
+impl fmt::Display for Probes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "probes during {:.0} requests/s", self.per_second)?;
+        writeln!(
+            f,
+            "{:<12} {:<9} {:>8} {:>8} {:>8}",
+            "port", "path", "p50 ms", "p99 ms", "max ms"
+        )?;
+        for Probe {
+            port,
+            path,
+            latencies,
+        } in &self.probes
+        {
+            let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| micros(latencies.quantile(share)) / 1e3);
+            writeln!(f, "{port:<12} {path:<9} {p50:>8.2} {p99:>8.2} {max:>8.2}")?;
         }
         Ok(())
     }

@@ -18,19 +18,25 @@ use super::load;
 /// A running server that is ready. If it is dropped without [`stop`](Self::stop), it is killed.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    pub(crate) management_address: Option<SocketAddr>,
     /// Time from its start to the log line that reports that it is ready.
     pub(crate) start_to_ready: Duration,
     child: Child,
     log: Option<JoinHandle<()>>,
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Server {
     /// Starts the server with these models and waits until it is ready.
     pub(crate) fn start(models: &str) -> Result<Self, Box<dyn Error>> {
-        let folder = tempfile::tempdir()?;
-        let config = folder.path().join("models.toml");
-        std::fs::write(&config, configuration(models))?;
+        Self::start_with("", models)
+    }
+
+    /// Like `start`, with an additional line in `[server]`.
+    pub(crate) fn start_with(line: &str, models: &str) -> Result<Self, Box<dyn Error>> {
+        let directory = tempfile::tempdir()?;
+        let config = directory.path().join("models.toml");
+        std::fs::write(&config, configuration(line, models))?;
         let mut command = Command::new(binary());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("INFERENCE_") {
@@ -48,10 +54,11 @@ impl Server {
         // From here on, the child is killed when this value is dropped.
         let mut server = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            management_address: None,
             start_to_ready: Duration::ZERO,
             child,
             log: Some(log),
-            folder,
+            directory,
         };
         let mut seen = String::new();
         loop {
@@ -60,6 +67,8 @@ impl Server {
                 .map_err(|_| format!("the server did not become ready:\n{seen}"))?;
             if let Some((_, address)) = line.split_once("listening on http://") {
                 server.address = address.trim().parse()?;
+            } else if let Some((_, address)) = line.split_once("listening for management on http://") {
+                server.management_address = Some(address.trim().parse()?);
             } else if line.contains("ready after") {
                 server.start_to_ready = begin.elapsed();
                 break;
@@ -80,10 +89,10 @@ impl Server {
 
     /// Reloads the server with these models. Does not wait for the reload.
     pub(crate) fn reload(&self, models: &str) -> io::Result<()> {
-        let written = self.folder.path().join("models.toml.new");
-        std::fs::write(&written, configuration(models))?;
+        let written = self.directory.path().join("models.toml.new");
+        std::fs::write(&written, configuration("", models))?;
         // Atomic: the server never reads a partial file.
-        std::fs::rename(written, self.folder.path().join("models.toml"))?;
+        std::fs::rename(written, self.directory.path().join("models.toml"))?;
         Ok(kill_process(Pid::from_child(&self.child), Signal::HUP)?)
     }
 
@@ -168,8 +177,8 @@ pub(crate) fn cpu_time_of(pid: u32) -> Result<Duration, Box<dyn Error>> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
-fn configuration(models: &str) -> String {
-    format!("[server]\nhost = \"127.0.0.1\"\nport = 0\n[logging]\naccess_log = false\n{models}")
+fn configuration(line: &str, models: &str) -> String {
+    format!("[server]\nhost = \"127.0.0.1\"\nport = 0\n{line}\n[logging]\naccess_log = false\n{models}")
 }
 
 /// A tick of `/proc/PID/stat`: Linux reports 100 per second to user space.
@@ -199,8 +208,8 @@ pub(crate) fn plugin(name: &str) -> PathBuf {
 
 /// Size of a file without symbols, or its full size if `strip` is not installed.
 pub(crate) fn stripped_bytes(file: &Path) -> Result<u64, Box<dyn Error>> {
-    let folder = tempfile::tempdir()?;
-    let copy = folder.path().join("stripped");
+    let directory = tempfile::tempdir()?;
+    let copy = directory.path().join("stripped");
     let stripped = Command::new("strip").arg("-o").arg(&copy).arg(file).status();
     let measured = if stripped.is_ok_and(|status| status.success()) {
         &copy
