@@ -15,6 +15,26 @@ pub enum Access {
     Admin,
 }
 
+/// How a route that runs a task names the task, and in which protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskRoute {
+    /// The native protocol; the path names the model and the task.
+    Task,
+    /// The native protocol, for the default task of the model.
+    Default,
+    /// KServe's V1 and TensorFlow Serving's protocol.
+    V1,
+    /// The Open Inference Protocol.
+    V2,
+    /// OpenAI's embeddings.
+    Embeddings,
+}
+
+impl TaskRoute {
+    /// Number of values.
+    pub const COUNT: usize = 5;
+}
+
 /// A route of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -23,6 +43,8 @@ pub struct Route {
     pub patterns: &'static [&'static str],
     /// Required access.
     pub access: Access,
+    /// Set if the route runs a task.
+    pub task: Option<TaskRoute>,
     /// Whether the route is a probe, which monitoring calls every few seconds. Probes are not counted, and by default
     /// not logged.
     pub is_probe: bool,
@@ -37,9 +59,17 @@ impl Route {
         Self {
             patterns,
             access: Access::Client,
+            task: None,
             is_probe: false,
             is_docs: false,
             is_compressible: false,
+        }
+    }
+
+    const fn task(task: TaskRoute, patterns: &'static [&'static str]) -> Self {
+        Self {
+            task: Some(task),
+            ..Self::client(patterns).compressible()
         }
     }
 
@@ -81,6 +111,22 @@ impl Route {
     fn matches(&self, path: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern_matches(pattern, path))
     }
+
+    /// The placeholders of the pattern that matches `path`, as one of the route must, with their values, which are not decoded. There must be at
+    /// most one placeholder in a segment.
+    pub fn parameters<'a>(&self, path: &'a str) -> impl Iterator<Item = (&'static str, &'a str)> {
+        let pattern = match self.patterns {
+            [only] => Some(only),
+            several => several.iter().find(|pattern| pattern_matches(pattern, path)),
+        };
+        pattern.into_iter().flat_map(move |pattern| {
+            let segments = pattern.split('/').zip(path.split('/'));
+            segments.filter_map(|(expected, segment)| {
+                let (name, suffix) = expected.strip_prefix('{')?.split_once('}')?;
+                Some((name, segment.strip_suffix(suffix)?))
+            })
+        })
+    }
 }
 
 /// Declares a constant for each route, and the table of all routes.
@@ -95,7 +141,15 @@ macro_rules! routes {
 
 routes! {
     /// Runs a task.
-    PREDICT_TASK = Route::client(&["/v1/models/{model}/tasks/{task}/predict"]).compressible();
+    PREDICT_TASK = Route::task(TaskRoute::Task, &["/v1/models/{model}/tasks/{task}/predict"]);
+    /// Runs the default task of a model.
+    PREDICT_DEFAULT = Route::task(TaskRoute::Default, &["/v1/models/{model}/predict"]);
+    /// Runs a task in the Open Inference Protocol.
+    V2_INFER = Route::task(TaskRoute::V2, &["/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"]);
+    /// Runs a task in KServe's V1 and TensorFlow Serving's protocol.
+    V1_PREDICT = Route::task(TaskRoute::V1, &["/v1/models/{model}:predict", "/v1/models/{model}/versions/{version}:predict"]);
+    /// OpenAI's embeddings.
+    EMBEDDINGS = Route::task(TaskRoute::Embeddings, &["/v1/embeddings"]);
     /// The OpenAPI document.
     OPENAPI = Route::docs(&["/openapi.json"]);
     /// Redirects to the documentation pages.
@@ -116,10 +170,6 @@ routes! {
     METRICS = Route::probe(&["/metrics"]).compressible();
     /// Lists the models.
     MODELS = Route::client(&["/v1/models"]).compressible();
-    /// OpenAI's embeddings.
-    EMBEDDINGS = Route::client(&["/v1/embeddings"]).compressible();
-    /// Runs a task in KServe's V1 and TensorFlow Serving's protocol.
-    V1_PREDICT = Route::client(&["/v1/models/{model}:predict", "/v1/models/{model}/versions/{version}:predict"]).compressible();
     /// Other methods of that protocol, which are not supported.
     V1_OTHER = Route::client(&["/v1/models/{model}:{method}", "/v1/models/{model}/versions/{version}:{method}"]);
     /// Inputs and outputs of a model.
@@ -128,12 +178,8 @@ routes! {
     V1_VERSION = Route::client(&["/v1/models/{model}/versions/{version}"]);
     /// Versions by label, which are not supported.
     V1_LABEL = Route::client(&["/v1/models/{model}/labels/{label}", "/v1/models/{model}/labels/{label}/metadata"]);
-    /// Runs the default task of a model.
-    PREDICT_DEFAULT = Route::client(&["/v1/models/{model}/predict"]).compressible();
     /// Describes a model.
     MODEL = Route::client(&["/v1/models/{model}"]).compressible();
-    /// Runs a task in the Open Inference Protocol.
-    V2_INFER = Route::client(&["/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"]).compressible();
     /// Describes the server in the Open Inference Protocol.
     V2_SERVER = Route::client(&["/v2", "/v2/"]);
     /// Liveness in the Open Inference Protocol.
@@ -169,6 +215,11 @@ pub fn required_access(path: &str, serves_docs: bool) -> Access {
 /// Returns the route that matches `path`.
 pub fn find(path: &str) -> Option<&'static Route> {
     ALL.iter().find(|route| route.matches(path))
+}
+
+/// Returns all routes that run a task.
+pub fn tasks() -> impl Iterator<Item = (&'static Route, TaskRoute)> {
+    ALL.iter().filter_map(|route| Some((route, route.task?)))
 }
 
 /// Returns the patterns of all probes.
@@ -303,6 +354,25 @@ mod tests {
         for path in ["/docs-of-mine", "/v1x", "/metrics2", "/x/docs", "/x"] {
             assert_eq!(reserved_prefix(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn the_values_of_placeholders_are_read_from_the_path() {
+        let parameters = |path| {
+            let route = find(path).expect("the path matches a route");
+            route.parameters(path).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            parameters("/v1/models/m/tasks/t:predict/predict"),
+            [("model", "m"), ("task", "t:predict")]
+        );
+        assert_eq!(parameters("/v1/models/a:b:predict"), [("model", "a:b")]);
+        assert_eq!(
+            parameters("/v1/models/m/versions/1:predict"),
+            [("model", "m"), ("version", "1")]
+        );
+        assert_eq!(parameters("/v2/models/m.t/infer"), [("model", "m.t")]);
+        assert!(parameters("/v1/embeddings").is_empty());
     }
 
     #[test]

@@ -35,29 +35,28 @@ impl AccessLog {
     /// Starts the record of a request. `header` returns the value of a request header.
     pub fn start<'a>(
         self: &Arc<Self>,
-        method: impl Into<String>,
-        path: impl Into<String>,
+        method: &str,
+        path: &str,
         client: Option<SocketAddr>,
         header: impl Fn(&'static str) -> Option<&'a [u8]>,
     ) -> AccessRecord {
-        AccessRecord {
-            id: request_id(&header).map_or_else(|| self.next_id(), str::to_owned),
+        let entry = self.should_log(path).then(|| Entry {
             trace: trace_id(&header).unwrap_or_default().to_owned(),
-            method: method.into(),
-            path: path.into(),
+            method: method.to_owned(),
+            path: path.to_owned(),
             client: client.map(|client| client.ip()),
             started: clock::now(),
+        });
+        AccessRecord {
+            id: request_id(&header).map_or_else(|| self.next_id(), Into::into),
+            entry,
             status: CLIENT_CLOSED_REQUEST.into(),
-            log: self.clone(),
         }
     }
 
-    fn next_id(&self) -> String {
-        format!(
-            "{:016x}{:08x}",
-            self.prefix,
-            self.count.fetch_add(1, Ordering::Relaxed)
-        )
+    fn next_id(&self) -> Arc<str> {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}{number:08x}", self.prefix).into()
     }
 
     fn should_log(&self, path: &str) -> bool {
@@ -76,14 +75,18 @@ pub fn path_matches(pattern: &str, path: &str) -> bool {
 /// The access log entry of a request in progress. It is written when the record is dropped; a record without a status
 /// means that the client disconnected.
 pub struct AccessRecord {
-    log: Arc<AccessLog>,
-    id: String,
+    id: Arc<str>,
+    /// None if the request is not logged.
+    entry: Option<Entry>,
+    status: i32,
+}
+
+struct Entry {
     trace: String,
     method: String,
     path: String,
     client: Option<IpAddr>,
     started: Instant,
-    status: i32,
 }
 
 /// Status logged for a client that disconnected before its reply, as nginx does. It is never sent.
@@ -91,13 +94,8 @@ pub(super) const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 impl AccessRecord {
     /// The request id: from the client, or generated.
-    pub fn id(&self) -> &str {
+    pub fn id(&self) -> &Arc<str> {
         &self.id
-    }
-
-    /// The requested path.
-    pub fn path(&self) -> &str {
-        &self.path
     }
 
     /// Sets the status of the reply: an HTTP status, or a gRPC status code.
@@ -108,19 +106,19 @@ impl AccessRecord {
 
 impl Drop for AccessRecord {
     fn drop(&mut self) {
-        if !self.log.should_log(&self.path) {
+        let Some(entry) = &self.entry else {
             return;
-        }
-        let elapsed = clock::now().saturating_duration_since(self.started);
-        let client = self.client.map(|client| client.to_string()).unwrap_or_default();
+        };
+        let elapsed = clock::now().saturating_duration_since(entry.started);
+        let client = entry.client.map(|client| client.to_string()).unwrap_or_default();
         log::info!(
             target: "access",
-            method = self.method.as_str(),
-            path = self.path.as_str(),
+            method = entry.method.as_str(),
+            path = entry.path.as_str(),
             status = self.status,
             duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3,
-            request_id = self.id.as_str(),
-            trace_id = self.trace.as_str(),
+            request_id = &*self.id,
+            trace_id = entry.trace.as_str(),
             client = client.as_str();
             "request"
         );

@@ -19,7 +19,8 @@ use crate::open_files::{self, Demand};
 pub(super) fn connections(settings: &Settings, serves_grpc: bool) -> Result<NonZeroUsize, AppError> {
     let limit = open_files::raise_limit();
     let wanted = settings.server.max_connections;
-    let ports = if serves_grpc { 2 } else { 1 };
+    let others = [serves_grpc, settings.server.management_port.is_some()];
+    let ports = 1 + others.into_iter().filter(|is_served| *is_served).count() as u64;
     // The plugin of a model without `isolation` decides whether it runs in processes. Plugins are probed only if the answer
     // matters, since each probe starts a process.
     let pessimistic = demand(settings, &|_| Some(manifest::Isolation::Process));

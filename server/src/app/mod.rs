@@ -124,6 +124,15 @@ pub enum AppError {
     IncompleteShutdown(String),
 }
 
+impl From<http::StartError> for AppError {
+    fn from(error: http::StartError) -> Self {
+        match error {
+            http::StartError::Listen { address, source } => Self::Listen { address, source },
+            http::StartError::System(error) => Self::System(error),
+        }
+    }
+}
+
 impl AppError {
     /// 2 for errors of the configuration, like usage errors; 1 for all others.
     pub fn exit_code(&self) -> u8 {
@@ -191,7 +200,6 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
     log_warnings(&settings);
     let serves_grpc = settings.server.grpc_port.is_some() || sockets.grpc.is_some();
     let max_connections = files::connections(&settings, serves_grpc)?;
-    let address = format!("{}:{}", settings.server.host, settings.server.port);
     actix_web::rt::System::new().block_on(async move {
         // First, so that a signal during startup is neither lost nor terminates the process.
         let signals = Signals::new()?;
@@ -213,8 +221,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
             metrics.clone(),
             control.clone(),
             budget.clone(),
-        )
-        .map_err(|source| AppError::Listen { address, source })?;
+        )?;
         #[cfg(not(feature = "grpc"))]
         reject_grpc_socket(sockets.grpc.as_ref())?;
         #[cfg(feature = "grpc")]
@@ -223,6 +230,9 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         #[cfg(feature = "grpc")]
         if let Some(grpc) = &grpc {
             log::info!("listening for gRPC on {}", grpc.address());
+        }
+        for address in server.management_addresses() {
+            log::info!("listening for management on http://{address}");
         }
         for address in server.addresses() {
             log::info!("listening on http://{address}");

@@ -171,6 +171,11 @@ section! {
         /// 8001.
         grpc_port: u16 = Integer::<u16>::new(0, 65_535), Derived { applies: "gRPC is disabled", example: "9000" },
             "INFERENCE_GRPC_PORT", "--grpc-port";
+        /// Additional HTTP port, on the same address, for health checks, metrics, documentation and the management of
+        /// models. It does not run tasks. It has its own limit on connections. 0 picks a free port.
+        management_port: u16 = Integer::<u16>::new(0, 65_535),
+            Derived { applies: "these routes are served by `port` only", example: "8081" },
+            "INFERENCE_MANAGEMENT_PORT", "--management-port";
         /// Number of threads that read requests and write replies. They never run a model.
         http_workers: NonZeroUsize = count(1024), Derived { applies: "one per core", example: "4" },
             "INFERENCE_HTTP_WORKERS";

@@ -245,6 +245,7 @@ fn server_settings(written: WrittenServer, paths: &Paths<'_>, facts: &Facts) -> 
         host: written_value(written.host),
         port: written_value(written.port),
         grpc_port: written.grpc_port.map(|located| located.value),
+        management_port: written.management_port.map(|located| located.value),
         http_workers: or_cores(written.http_workers),
         prepare_threads: or_cores(written.prepare_threads),
         max_connections: written_value(written.max_connections),

@@ -19,6 +19,7 @@ impl Settings {
             host => "host",
             port => "port",
             grpc_port => "grpc_port",
+            management_port => "management_port",
             http_workers => "http_workers",
             prepare_threads => "prepare_threads",
             max_connections => "max_connections",

@@ -48,6 +48,8 @@ pub struct ServerSettings {
     pub port: u16,
     /// gRPC port, if gRPC is enabled; 0 picks a free port.
     pub grpc_port: Option<u16>,
+    /// Port for health checks, metrics and the management of models, if there is one; 0 picks a free port.
+    pub management_port: Option<u16>,
     /// Number of threads that read requests and write replies.
     pub http_workers: NonZeroUsize,
     /// Maximum number of threads of each model that prepare items.

@@ -5,16 +5,17 @@
 //! compresses all but the smallest chunks on blocking threads.
 
 use actix_http::encoding::Encoder;
+use actix_web::Error;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{ResponseHead, ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
     AcceptEncoding, CONTENT_ENCODING, CONTENT_TYPE, ContentEncoding, Encoding, HeaderMap, HeaderValue,
-    Preference, Quality, VARY,
+    Preference, Quality, VARY, from_comma_delimited,
 };
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage as _};
 
+use super::request_headers::RequestHead;
 use super::respond;
 use crate::api::{Code, Failure};
 use crate::codec::media_types::essence;
@@ -36,37 +37,77 @@ pub(super) async fn compress_replies(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let accepted = request.get_header::<AcceptEncoding>();
-    let Some(preferred) = choose(accepted.as_ref(), true) else {
-        let message =
-            "none of the accepted content encodings is supported; supported: gzip, deflate, identity";
-        let response = respond::failure(request.request(), &Failure::new(Code::NotAcceptable, message));
-        return Ok(request.into_response(response));
+    let accepted = match AcceptedEncodings::of(request.request()) {
+        Ok(accepted) => accepted,
+        Err(failure) => {
+            let response = respond::failure(request.request(), &failure);
+            return Ok(request.into_response(response));
+        }
     };
-    // A client can exclude the identity encoding, even for replies that are not worth compressing.
-    let fallback = choose(accepted.as_ref(), false).unwrap_or(preferred);
     let path = request.match_info().as_str();
     let is_compressible = routes::find(path).is_none_or(|route| route.is_compressible);
     let response = next.call(request).await?;
-    Ok(response
-        .map_body(|head, body| {
-            let is_candidate = is_compressible
-                && head.status == StatusCode::OK
-                && is_compressible_type(head.headers())
-                && !head.headers().contains_key(&CONTENT_ENCODING);
-            let encoding = if is_candidate && !is_small(body.size()) {
-                preferred
-            } else {
-                fallback
-            };
-            if is_candidate && encoding == ContentEncoding::Identity {
-                // The encoder adds this header only to replies that it compresses.
-                head.headers_mut()
-                    .append(VARY, HeaderValue::from_static("accept-encoding"));
-            }
-            Encoder::response(encoding, head, body)
+    Ok(response.map_body(|head, body| accepted.compress(is_compressible, head, body)))
+}
+
+/// The encodings of a reply that a client accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AcceptedEncodings {
+    preferred: ContentEncoding,
+    /// For replies that are not worth compressing. A client can exclude the identity encoding even for them.
+    fallback: ContentEncoding,
+}
+
+impl AcceptedEncodings {
+    /// # Errors
+    /// If the client accepts no supported encoding.
+    pub(super) fn of(request: &dyn RequestHead) -> Result<Self, Failure> {
+        let values = request.header_values("accept-encoding");
+        let values = values.into_iter().map(HeaderValue::from_bytes);
+        let values: Vec<HeaderValue> = values.filter_map(Result::ok).collect();
+        let accepted = match values.as_slice() {
+            [] => None,
+            values => from_comma_delimited(values.iter()).ok().map(AcceptEncoding),
+        };
+        Self::choose(accepted.as_ref()).ok_or_else(|| {
+            let message =
+                "none of the accepted content encodings is supported; supported: gzip, deflate, identity";
+            Failure::new(Code::NotAcceptable, message)
         })
-        .map_into_boxed_body())
+    }
+
+    fn choose(accepted: Option<&AcceptEncoding>) -> Option<Self> {
+        let preferred = choose(accepted, true)?;
+        let fallback = choose(accepted, false).unwrap_or(preferred);
+        Some(Self { preferred, fallback })
+    }
+
+    /// Compresses the body of a reply, if it is worth it and the route allows it.
+    pub(super) fn compress(
+        self,
+        is_compressible: bool,
+        head: &mut ResponseHead,
+        body: impl MessageBody + 'static,
+    ) -> BoxBody {
+        let is_candidate = is_compressible
+            && head.status == StatusCode::OK
+            && is_compressible_type(head.headers())
+            && !head.headers().contains_key(&CONTENT_ENCODING);
+        let encoding = if is_candidate && !is_small(body.size()) {
+            self.preferred
+        } else {
+            self.fallback
+        };
+        if is_candidate && encoding == ContentEncoding::Identity {
+            // The encoder adds this header only to replies that it compresses.
+            head.headers_mut()
+                .append(VARY, HeaderValue::from_static("accept-encoding"));
+        }
+        match encoding {
+            ContentEncoding::Identity => body.boxed(),
+            encoding => Encoder::response(encoding, head, body).boxed(),
+        }
+    }
 }
 
 fn is_small(size: BodySize) -> bool {

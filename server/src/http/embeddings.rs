@@ -1,7 +1,7 @@
 //! `POST /v1/embeddings`: OpenAI's embeddings API, for tasks declared as embeddings.
 
-use actix_web::web::{self, Data};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::HttpResponse;
+use actix_web::dev::Payload;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use super::native::reply::max_size;
 use super::native::request_items::RequestError;
 use super::offload::{MAX_INLINE_BODY, MAX_INLINE_REPLY, run_by_size};
 use super::request_body::receive;
-use super::request_headers::request_options;
+use super::request_headers::{RequestHead, request_options};
 use super::respond::{self, add_server_timing};
 use super::server::Shared;
 use crate::api::tensors::{OutputTensor, tensors_from_outcomes};
@@ -27,21 +27,17 @@ use crate::metrics::Protocol;
 use crate::values::{DType, ItemInput, Tensor};
 
 /// `POST /v1/embeddings`
-pub(super) async fn embeddings(
-    request: HttpRequest,
-    payload: web::Payload,
-    shared: Data<Shared>,
-) -> HttpResponse {
+pub(super) async fn embeddings(request: &dyn RequestHead, payload: Payload, shared: &Shared) -> HttpResponse {
     let mut record = RequestRecord::new(&shared.metrics, Protocol::OpenAi, clock::now());
-    let result = run(&request, payload, &shared, &mut record).await;
-    let response = result.unwrap_or_else(|failure| respond::failure(&request, &failure));
+    let result = run(request, payload, shared, &mut record).await;
+    let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
     record.finish(response.status().as_u16());
     response
 }
 
 async fn run(
-    request: &HttpRequest,
-    payload: web::Payload,
+    request: &dyn RequestHead,
+    payload: Payload,
     shared: &Shared,
     record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {

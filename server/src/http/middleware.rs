@@ -1,82 +1,34 @@
-//! Middleware for all requests: assigns request ids, writes the access log, checks API keys and rejects unknown
-//! methods.
+//! Middleware of the actix application: checks API keys, rejects unknown methods, and counts requests to routes that
+//! run a task.
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::Method;
-use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, HttpMessage as _, HttpResponse};
+use actix_web::{Error, HttpResponse};
 
-use super::counted_reply::CountedReply;
-use super::request_headers::{RequestId, request_id};
+use super::request_headers::RequestHead;
 use super::respond;
 use super::server::Shared;
-use crate::api::{Code, Failure, load_report};
+use crate::api::{Code, Failure};
+use crate::clock;
 use crate::routes::{self, Access};
 
-/// The outermost layer: assigns the request id and writes the access log.
-pub(super) async fn log_access(
-    shared: Data<Shared>,
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
-    let mut record = shared.access.start(
-        request.method().as_str(),
-        request.path(),
-        request.peer_addr(),
-        header,
-    );
-    let report_format = load_report::Format::requested(header(load_report::REQUEST_HEADER));
-    request.extensions_mut().insert(RequestId(record.id().to_owned()));
-    let mut response = match next.call(request).await {
-        Ok(response) => response,
-        Err(error) => {
-            record.set_status(error.as_response_error().status_code().as_u16().into());
-            return Err(error);
-        }
-    };
-    record.set_status(response.status().as_u16().into());
-    if let Ok(value) = HeaderValue::from_str(record.id()) {
-        response
-            .headers_mut()
-            .insert(HeaderName::from_static("x-request-id"), value);
-    }
-    if let Some(format) = report_format {
-        add_load_report(&shared, format, response.headers_mut());
-    }
-    Ok(response.map_body(|_, body| CountedReply::new(body, &shared.receive.budget)))
-}
-
-/// Adds a report of the present load for a client that asked for it.
-fn add_load_report(shared: &Shared, format: load_report::Format, headers: &mut HeaderMap) {
-    let report = load_report::report(&shared.registry.snapshot(), format);
-    if let Ok(value) = HeaderValue::from_str(&report) {
-        headers.insert(HeaderName::from_static(load_report::REPLY_HEADER), value);
-    }
-}
-
-/// Checks the API key, rejects unknown methods, and converts errors of the inner layers to the error format of the
-/// client's protocol. It runs inside CORS, so that web pages can read its replies.
-pub(super) async fn check_access(
-    shared: Data<Shared>,
+/// Rejects unknown methods, and converts errors of the inner layers to the error format of the client's protocol. It
+/// runs inside CORS, so that web pages can read its replies.
+pub(super) async fn check_method(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let method = request.method().clone();
-    if let Err(failure) = authorize(&shared, &method, &request) {
-        let response = respond::failure(request.request(), &failure);
-        return Ok(request.into_response(response));
-    }
     if !is_known(&method) {
         // Metrics have a label for the method, and clients must not be able to add label values.
         let response = respond::method_not_allowed(request.request(), "GET, HEAD, POST");
         return Ok(request.into_response(response));
     }
-    let id = request_id(request.request());
+    let id = request.request().request_id();
     let path = request.path().to_owned();
     match next.call(request).await {
         Ok(response) => Ok(response.map_into_boxed_body()),
@@ -87,19 +39,44 @@ pub(super) async fn check_access(
     }
 }
 
+/// Counts requests to routes that run a task. The other routes are counted by actix-web-prom.
+pub(super) async fn count_task_requests(
+    shared: Data<Shared>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let received = clock::now();
+    let method = request.method().clone();
+    let route = routes::find(request.match_info().as_str());
+    let task_route = route.and_then(|route| Some((route, route.task?)));
+    let response = next.call(request).await?;
+    if let Some(route) = task_route {
+        shared.count(route, method.as_str(), response.status(), received);
+    }
+    Ok(response)
+}
+
 /// Checks the key of a request. `OPTIONS` requires none: browsers send preflight requests without a key, and no route
 /// does any work for them. The path is the one that the router matches, so that both use the same route.
-fn authorize(shared: &Shared, method: &Method, request: &ServiceRequest) -> Result<(), Failure> {
-    if *method == Method::OPTIONS {
-        return Ok(());
-    }
+pub(super) async fn check_key(
+    shared: Data<Shared>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let method = request.method();
     let access = match routes::required_access(request.match_info().as_str(), shared.docs) {
+        _ if *method == Method::OPTIONS => Access::Open,
         // Administrative routes support only POST. The error for other methods requires no admin key.
         Access::Admin if *method != Method::POST => Access::Client,
         access => access,
     };
-    let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    shared.keys.check(access, authorization)
+    match shared.check_key(access, request.request()) {
+        Ok(()) => next.call(request).await.map(ServiceResponse::map_into_boxed_body),
+        Err(failure) => {
+            let response = respond::failure(request.request(), &failure);
+            Ok(request.into_response(response))
+        }
+    }
 }
 
 /// Whether the server knows this method. CONNECT, which is for proxies, and TRACE, which would echo credentials, are

@@ -20,9 +20,11 @@ mod request_body;
 mod request_headers;
 mod respond;
 mod server;
+mod service;
+mod task_routes;
 mod transport;
 pub mod v1;
 pub mod v2;
 
-pub use server::Server;
+pub use server::{Server, StartError};
 pub use transport::Heartbeats;

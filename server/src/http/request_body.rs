@@ -7,14 +7,14 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::HttpRequest;
+use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use actix_web::web::{self, Bytes, BytesMut};
 use bytes::BufMut as _;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use futures_util::StreamExt as _;
 
+use super::request_headers::RequestHead;
 use crate::api::{Code, Failure};
 use crate::byte_budget::{ByteBudget, Reservation};
 
@@ -42,8 +42,8 @@ const ALIGNMENT: usize = 16;
 /// decompressed, the data after its first `head` bytes is aligned for every element type, so that it does not have to
 /// be copied again.
 pub(crate) async fn receive(
-    request: &HttpRequest,
-    payload: web::Payload,
+    request: &dyn RequestHead,
+    payload: Payload,
     limits: &ReceiveLimits,
     received: Instant,
     head: usize,
@@ -51,9 +51,8 @@ pub(crate) async fn receive(
     let padding = head.wrapping_neg() % ALIGNMENT;
     let encoding = Encoding::of(request)?;
     let announced = request
-        .headers()
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok())
+        .header("content-length")
+        .and_then(|length| std::str::from_utf8(length).ok())
         .and_then(|length| length.parse::<u64>().ok());
     let max_size = limits
         .size
@@ -99,7 +98,7 @@ fn attach(mut reservation: Reservation, body: Bytes) -> Bytes {
 }
 
 async fn collect(
-    mut payload: web::Payload,
+    mut payload: Payload,
     announced: Option<u64>,
     limit: usize,
     padding: usize,
@@ -163,12 +162,11 @@ enum Encoding {
 }
 
 impl Encoding {
-    fn of(request: &HttpRequest) -> Result<Self, Failure> {
-        let values: Vec<&[u8]> = request
-            .headers()
-            .get_all(CONTENT_ENCODING)
-            .map(|value| value.as_bytes().trim_ascii())
-            .collect();
+    fn of(request: &dyn RequestHead) -> Result<Self, Failure> {
+        let mut values = request.header_values("content-encoding");
+        for value in &mut values {
+            *value = value.trim_ascii();
+        }
         match values.as_slice() {
             [] | [b""] => Ok(Self::Identity),
             [one] if one.eq_ignore_ascii_case(b"identity") => Ok(Self::Identity),
@@ -245,8 +243,8 @@ fn is_zlib(body: &[u8]) -> bool {
 mod tests {
     use std::io::Write as _;
 
+    use actix_web::http::header::CONTENT_ENCODING;
     use actix_web::test::TestRequest;
-    use actix_web::{FromRequest as _, dev};
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use futures_util::stream;
@@ -273,12 +271,9 @@ mod tests {
             .insert_header((CONTENT_ENCODING, encoding))
             .to_http_request();
         let pieces = pieces.into_iter().map(|piece| Ok(Bytes::from(piece)));
-        let mut payload: dev::Payload = dev::Payload::Stream {
+        let payload: Payload = Payload::Stream {
             payload: Box::pin(stream::iter(pieces)),
         };
-        let payload = web::Payload::from_request(&request, &mut payload)
-            .await
-            .expect("there is a payload");
         receive(&request, payload, &limits(budget), clock::now(), head).await
     }
 

@@ -1,25 +1,88 @@
-//! Reads request headers: the request id and the options of a request.
+//! The heads of requests, as handlers read them.
+
+use std::sync::Arc;
 
 use actix_web::http::header::HeaderValue;
 use actix_web::{HttpMessage as _, HttpRequest};
+use hyper::http::request::Parts;
 
 use crate::api::{Call, Failure, RequestOptions};
 
-/// The request id, from the client or generated. The middleware adds it to the request.
-#[derive(Clone, Debug)]
-pub(super) struct RequestId(pub(super) String);
+/// The head of a request, as actix-web or hyper represents it.
+pub(crate) trait RequestHead {
+    /// The path, without decoding.
+    fn path(&self) -> &str;
 
-/// Returns the request id.
-pub(super) fn request_id(request: &HttpRequest) -> Option<String> {
-    request.extensions().get::<RequestId>().map(|id| id.0.clone())
+    /// The first value of a header. The name is in lower case.
+    fn header(&self, name: &'static str) -> Option<&[u8]>;
+
+    /// All values of a header. The name is in lower case.
+    fn header_values(&self, name: &'static str) -> Vec<&[u8]>;
+
+    /// The request id, from the client or generated.
+    fn request_id(&self) -> Option<Arc<str>>;
+}
+
+/// The request id. It is added to requests that pass through actix-web.
+#[derive(Clone, Debug)]
+pub(super) struct RequestId(pub(super) Arc<str>);
+
+impl RequestHead for HttpRequest {
+    fn path(&self) -> &str {
+        HttpRequest::path(self)
+    }
+
+    fn header(&self, name: &'static str) -> Option<&[u8]> {
+        self.headers().get(name).map(HeaderValue::as_bytes)
+    }
+
+    fn header_values(&self, name: &'static str) -> Vec<&[u8]> {
+        self.headers().get_all(name).map(HeaderValue::as_bytes).collect()
+    }
+
+    fn request_id(&self) -> Option<Arc<str>> {
+        self.extensions().get::<RequestId>().map(|id| id.0.clone())
+    }
+}
+
+/// The first value of a header. The name is in lower case.
+pub(super) fn first_value<'a>(head: &'a Parts, name: &str) -> Option<&'a [u8]> {
+    // Most requests have few headers, in which a search takes less time than hashing the name.
+    let found = head.headers.iter().find(|(found, _)| found.as_str() == name);
+    found.map(|(_, value)| value.as_bytes())
+}
+
+/// The head of a request that does not pass through actix-web.
+pub(super) struct DirectHead {
+    pub(super) head: Parts,
+    pub(super) id: Arc<str>,
+}
+
+impl RequestHead for DirectHead {
+    fn path(&self) -> &str {
+        self.head.uri.path()
+    }
+
+    fn header(&self, name: &'static str) -> Option<&[u8]> {
+        first_value(&self.head, name)
+    }
+
+    fn header_values(&self, name: &'static str) -> Vec<&[u8]> {
+        let values = self.head.headers.get_all(name);
+        values.iter().map(|value| value.as_bytes()).collect()
+    }
+
+    fn request_id(&self) -> Option<Arc<str>> {
+        Some(self.id.clone())
+    }
 }
 
 /// Reads the options of a request. The default timeout is that of the model.
-pub(super) fn request_options(request: &HttpRequest, call: &Call) -> Result<RequestOptions, Failure> {
-    let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
+pub(super) fn request_options(request: &dyn RequestHead, call: &Call) -> Result<RequestOptions, Failure> {
+    let header = |name| request.header(name);
     let mut options = RequestOptions::read(header, call.entry.settings.request_timeout)?;
-    if let Some(id) = request_id(request) {
-        options.request_id = id.into();
+    if let Some(id) = request.request_id() {
+        options.request_id = id;
     }
     Ok(options)
 }

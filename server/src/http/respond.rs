@@ -8,7 +8,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 
 use super::error_format::ErrorFormat;
-use super::request_headers::request_id;
+use super::request_headers::RequestHead;
 use crate::api::{Code, Failure};
 use crate::engine::Timing;
 
@@ -25,8 +25,8 @@ pub(crate) fn json(code: u16, body: impl Into<Vec<u8>>) -> HttpResponse {
 }
 
 /// An error reply in the format of the client's protocol.
-pub(crate) fn failure(request: &HttpRequest, failure: &Failure) -> HttpResponse {
-    failure_at(request.path(), request_id(request).as_deref(), failure)
+pub(crate) fn failure(request: &dyn RequestHead, failure: &Failure) -> HttpResponse {
+    failure_at(request.path(), request.request_id().as_deref(), failure)
 }
 
 /// Like [`failure`], if the request is no longer available.
@@ -76,7 +76,7 @@ pub(crate) fn method_not_allowed(request: &HttpRequest, allowed: &'static str) -
 }
 
 /// The error reply to an unknown path.
-pub(crate) fn not_found(request: &HttpRequest) -> HttpResponse {
+pub(crate) fn not_found(request: &dyn RequestHead) -> HttpResponse {
     let path: String = request.path().chars().take(200).collect();
     let message = format!("unknown route `{path}`; see /v1/models for the available models");
     failure(request, &Failure::new(Code::NotFound, message))

@@ -1,7 +1,7 @@
 //! Builds the application, that is routes and middleware, and serves it.
 //!
-//! [`transport`](super::transport) owns connections and threads. The middleware, outermost first: request id and
-//! access log; CORS; API keys and methods; metrics; compression.
+//! [`transport`](super::transport) owns connections and threads, and [`service`](super::service) is what it calls for each
+//! request. The middleware of the actix application, outermost first: CORS, methods, metrics, API keys, compression.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use actix_cors::Cors;
 use actix_web::dev::Handler;
+use actix_web::http::StatusCode;
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, FromRequest, HttpRequest, Resource, Responder, guard};
@@ -22,9 +23,11 @@ use super::documentation;
 use super::native::request_items::BodyLimits;
 use super::native::task_handlers;
 use super::request_body::ReceiveLimits;
-use super::transport::{Heartbeats, Limits, Transport};
+use super::request_headers::RequestHead;
+use super::service::HttpService;
+use super::transport::{Heartbeats, Limits, Sockets, Transport};
 use super::{
-    compression, embeddings, html_page, landing_page, middleware, monitoring, respond, transport, v1, v2,
+    compression, html_page, landing_page, middleware, monitoring, respond, task_routes, transport, v1, v2,
 };
 use crate::api::access_log::AccessLog;
 use crate::api::model_control::ModelControl;
@@ -32,9 +35,9 @@ use crate::api::{ApiKeys, Call, Failure, RequestRecord};
 use crate::byte_budget::ByteBudget;
 use crate::clock;
 use crate::config::{ServerSettings, Settings};
-use crate::metrics::{Metrics, Protocol};
+use crate::metrics::{Metrics, Protocol, TaskEndpoints};
 use crate::registry::{Registry, Snapshot};
-use crate::routes::{self, Route};
+use crate::routes::{self, Access, Route, TaskRoute};
 
 /// State shared by all handlers.
 pub(crate) struct Shared {
@@ -45,6 +48,11 @@ pub(crate) struct Shared {
     pub(super) keys: ApiKeys,
     pub(super) control: ModelControl,
     pub(super) access: Arc<AccessLog>,
+    pub(super) endpoints: TaskEndpoints,
+    /// Whether replies are compressed for clients that accept it.
+    pub(super) compression: bool,
+    /// Whether web pages of other origins may call the server.
+    pub(super) cors: bool,
     /// Whether the documentation is served.
     pub(super) docs: bool,
     #[cfg(feature = "docs")]
@@ -61,9 +69,10 @@ impl Shared {
         metrics: Arc<Metrics>,
         control: ModelControl,
         budget: Arc<ByteBudget>,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let server = &settings.server;
-        Self {
+        Ok(Self {
+            endpoints: TaskEndpoints::new(&metrics).map_err(io::Error::other)?,
             registry,
             metrics,
             receive: ReceiveLimits {
@@ -78,12 +87,14 @@ impl Shared {
             keys: ApiKeys::new(server.api_keys.clone(), server.admin_key.clone()),
             control,
             access: Arc::new(AccessLog::new(&settings.logging)),
+            compression: server.compression,
+            cors: !server.cors_allowed_origins.is_empty(),
             docs: server.docs,
             #[cfg(feature = "docs")]
             swagger: Arc::default(),
             #[cfg(feature = "docs")]
             openapi: ArcSwapOption::empty(),
-        }
+        })
     }
 }
 
@@ -100,6 +111,39 @@ impl Shared {
         record.set_address(snapshot, name, call);
         record
     }
+
+    /// Checks that the client may access a route.
+    pub(super) fn check_key(&self, access: Access, request: &dyn RequestHead) -> Result<(), Failure> {
+        self.keys.check(access, request.header("authorization"))
+    }
+
+    /// Counts a request to a route that runs a task.
+    pub(super) fn count(
+        &self,
+        route: (&Route, TaskRoute),
+        method: &str,
+        status: StatusCode,
+        received: Instant,
+    ) {
+        let took = clock::now().saturating_duration_since(received);
+        self.endpoints.observe(route, method, status.as_str(), took);
+    }
+}
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It cannot listen on an address.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Host and port.
+        address: String,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// A thread or another resource of the operating system is not available.
+    #[error("operating system error")]
+    System(#[from] io::Error),
 }
 
 /// A running HTTP server.
@@ -108,11 +152,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts serving connections to the sockets that were `passed`, or else to the configured port, which it binds. Must be
-    /// called in a Tokio runtime, which accepts the connections.
+    /// Starts serving connections to the sockets that were `passed`, or else to the configured port, which it binds, and
+    /// to the management port.
     ///
     /// # Errors
-    /// If the address cannot be bound or a thread cannot be started.
+    /// If an address cannot be bound or a thread cannot be started.
     pub fn bind(
         settings: &Settings,
         passed: Vec<TcpListener>,
@@ -120,36 +164,44 @@ impl Server {
         metrics: Arc<Metrics>,
         control: ModelControl,
         budget: Arc<ByteBudget>,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, StartError> {
         let endpoints = endpoint_metrics(&metrics)?;
-        let shared = Data::new(Shared::new(settings, registry, metrics, control, budget));
+        let shared = Data::new(Shared::new(settings, registry, metrics, control, budget)?);
         let server = &settings.server;
-        let (compression, origins) = (server.compression, server.cors_allowed_origins.clone());
+        let origins = server.cors_allowed_origins.clone();
         let limits = Limits {
             max_connections: server.max_connections,
             keep_alive: server.keep_alive,
             header_timeout: server.header_timeout,
             any_origin: origins.iter().any(|origin| origin == "*"),
         };
-        let application = move || {
-            let shared = shared.clone();
-            App::new()
+        let service = async move || {
+            let routes = shared.clone();
+            let application = App::new()
                 .wrap(Condition::new(
-                    compression,
+                    shared.compression,
                     from_fn(compression::compress_replies),
                 ))
+                .wrap(from_fn(middleware::check_key))
                 .wrap(endpoints.clone())
-                .wrap(from_fn(middleware::check_access))
-                .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
-                .wrap(from_fn(middleware::log_access))
-                .configure(move |config| configure(config, shared))
+                .wrap(from_fn(middleware::count_task_requests))
+                .wrap(from_fn(middleware::check_method))
+                .wrap(Condition::new(shared.cors, cors(&origins)))
+                .configure(move |config| configure(config, routes));
+            HttpService::new(shared.clone(), application).await
         };
-        let listeners = if passed.is_empty() {
-            transport::bind(address(server))?
-        } else {
-            passed
+        let sockets = Sockets {
+            main: if passed.is_empty() {
+                bind(server, server.port)?
+            } else {
+                passed
+            },
+            management: match server.management_port {
+                Some(port) => bind(server, port)?,
+                None => Vec::new(),
+            },
         };
-        let transport = Transport::start(listeners, limits, server.http_workers, application)?;
+        let transport = Transport::start(sockets, limits, server.http_workers, is_probe, service)?;
         Ok(Self { transport })
     }
 
@@ -161,6 +213,11 @@ impl Server {
     /// Signs of life of the threads that serve connections.
     pub fn heartbeats(&self) -> Heartbeats {
         self.transport.heartbeats()
+    }
+
+    /// The addresses of the management port, if there is one.
+    pub fn management_addresses(&self) -> &[SocketAddr] {
+        self.transport.management_addresses()
     }
 
     /// Adds `connection: close` to every reply from now on, which makes clients reconnect. Connections are still
@@ -181,17 +238,37 @@ impl Server {
     }
 }
 
-fn address(server: &ServerSettings) -> (&str, u16) {
-    (&server.host, server.port)
+fn bind(server: &ServerSettings, port: u16) -> Result<Vec<TcpListener>, StartError> {
+    transport::bind((&server.host, port)).map_err(|source| StartError::Listen {
+        address: format!("{}:{port}", server.host),
+        source,
+    })
 }
 
-/// Registers the metrics of requests by route pattern. Probes are not counted.
+/// Whether a request that starts with these bytes is a probe. It is if they contain its path.
+fn is_probe(start: &[u8]) -> bool {
+    let Some(path) = [b"GET ".as_slice(), b"HEAD "]
+        .into_iter()
+        .find_map(|method| start.strip_prefix(method))
+    else {
+        return false;
+    };
+    let end = path.iter().position(|byte| matches!(byte, b' ' | b'?'));
+    end.and_then(|end| std::str::from_utf8(&path[..end]).ok())
+        .and_then(routes::find)
+        .is_some_and(|route| route.is_probe)
+}
+
+/// Registers the metrics of requests by route pattern. Probes are not counted, and routes that run a task are counted by
+/// [`TaskEndpoints`].
 fn endpoint_metrics(metrics: &Metrics) -> io::Result<PrometheusMetrics> {
     let builder = PrometheusMetricsBuilder::new("")
         .registry(metrics.registry().clone())
         .buckets(&metrics.buckets().request_seconds())
         .mask_unmatched_patterns("other");
+    let tasks = routes::tasks().map(|(route, _)| route.patterns[0]);
     routes::probes()
+        .chain(tasks)
         .fold(builder, |builder, path| builder.exclude(path))
         .build()
         .map_err(|error| io::Error::other(error.to_string()))
@@ -218,8 +295,6 @@ fn cors(origins: &[String]) -> Cors {
 
 /// Registers all routes. Other paths are looked up in the configured short routes, and are a 404 if there is none.
 fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
-    // Routes are matched in this order, so the most frequent one is first.
-    config.service(post(routes::PREDICT_TASK, task_handlers::task));
     #[cfg(feature = "docs")]
     if shared.docs {
         config
@@ -240,9 +315,8 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
         .service(get(routes::READYZ, monitoring::ready))
         .service(get(routes::METRICS, monitoring::metrics))
         .service(get(routes::MODELS, monitoring::models))
-        .service(post(routes::EMBEDDINGS, embeddings::embeddings))
+        .configure(task_routes::configure)
         .configure(configure_v1)
-        .service(post(routes::PREDICT_DEFAULT, task_handlers::default_task))
         .service(get(routes::MODEL, monitoring::model))
         .configure(configure_v2)
         .default_service(web::to(task_handlers::short_route));
@@ -251,7 +325,6 @@ fn configure(config: &mut ServiceConfig, shared: Data<Shared>) {
 /// Registers the routes of KServe's V1 and TensorFlow Serving's protocol.
 fn configure_v1(config: &mut ServiceConfig) {
     config
-        .service(post(routes::V1_PREDICT, v1::predict_handlers::predict))
         .service(post(routes::V1_OTHER, v1::predict_handlers::unsupported))
         .service(get(routes::V1_METADATA, v1::model_status::metadata))
         .service(get(routes::V1_VERSION, v1::model_status::version))
@@ -271,7 +344,6 @@ fn label(resource: Resource) -> Resource {
 /// Registers the routes of the Open Inference Protocol.
 fn configure_v2(config: &mut ServiceConfig) {
     config
-        .service(post(routes::V2_INFER, v2::infer_handler::infer))
         .service(get(routes::V2_SERVER, v2::metadata_handlers::server))
         .service(get(routes::V2_LIVE, v2::metadata_handlers::live))
         .service(get(routes::V2_READY, v2::metadata_handlers::ready))

@@ -6,6 +6,7 @@
 
 mod budget;
 mod calls;
+mod endpoints;
 mod labels;
 mod reloads;
 mod requests;
@@ -27,6 +28,7 @@ use series::{Builder, Series};
 use crate::byte_budget::ByteBudget;
 
 pub use calls::CallMetrics;
+pub use endpoints::TaskEndpoints;
 pub use labels::{ItemOutcome, ReloadResult, RestartReason};
 pub use requests::{Protocol, RequestMetrics};
 pub use series::Buckets;

@@ -1,8 +1,9 @@
 //! Requests by model and task, for all protocols.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use prometheus::{CounterVec, Histogram, IntCounterVec};
+use prometheus::{Counter, CounterVec, Histogram, IntCounter, IntCounterVec};
 
 use super::series::{Buckets, Builder, seconds};
 
@@ -22,6 +23,8 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    const COUNT: usize = 5;
+
     fn label(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -41,6 +44,14 @@ pub struct RequestMetrics {
     requests: IntCounterVec,
     seconds: CounterVec,
     latency: Option<Histogram>,
+    /// The series of status 200 by protocol, which are looked up once.
+    succeeded: [OnceLock<RequestSeries>; Protocol::COUNT],
+}
+
+/// The series of one protocol and status.
+struct RequestSeries {
+    requests: IntCounter,
+    seconds: Counter,
 }
 
 impl RequestMetrics {
@@ -68,17 +79,37 @@ impl RequestMetrics {
                 &labels,
             )?,
             latency: latency.transpose()?,
+            succeeded: Default::default(),
         })
     }
 
     /// Counts a request that was answered with this HTTP status. `took` is the time from its head to its reply.
     pub fn observe(&self, protocol: Protocol, status: u16, took: Duration) {
-        let status_label = status.to_string();
-        let labels = [protocol.label(), status_label.as_str()];
-        self.requests.with_label_values(&labels).inc();
-        self.seconds.with_label_values(&labels).inc_by(took.as_secs_f64());
+        if status == 200 {
+            self.succeeded[protocol as usize]
+                .get_or_init(|| self.series(protocol, status))
+                .observe(took);
+        } else {
+            self.series(protocol, status).observe(took);
+        }
         if let (Some(latency), 200..=299) = (&self.latency, status) {
             latency.observe(took.as_secs_f64());
         }
+    }
+
+    fn series(&self, protocol: Protocol, status: u16) -> RequestSeries {
+        let status = status.to_string();
+        let labels = [protocol.label(), status.as_str()];
+        RequestSeries {
+            requests: self.requests.with_label_values(&labels),
+            seconds: self.seconds.with_label_values(&labels),
+        }
+    }
+}
+
+impl RequestSeries {
+    fn observe(&self, took: Duration) {
+        self.requests.inc();
+        self.seconds.inc_by(took.as_secs_f64());
     }
 }

@@ -25,6 +25,7 @@ fn an_empty_file_has_the_default_settings() {
             host: "0.0.0.0",
             port: 8080,
             grpc_port: None,
+            management_port: None,
             http_workers: 4,
             prepare_threads: 4,
             max_connections: 8192,

@@ -5,9 +5,10 @@
 
 use std::time::Instant;
 
-use actix_web::http::header::{ACCEPT, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use actix_web::dev::Payload;
+use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::http::{Method, StatusCode};
-use actix_web::web::{self, Bytes, Data, Path};
+use actix_web::web::{self, Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use plugin_abi::manifest::TaskManifest;
 
@@ -18,36 +19,36 @@ use crate::clock;
 use crate::engine::Reply;
 use crate::http::offload::{MAX_INLINE_BODY, MAX_INLINE_REPLY, run_by_size};
 use crate::http::request_body::receive;
-use crate::http::request_headers::{request_id, request_options};
+use crate::http::request_headers::{RequestHead, request_options};
 use crate::http::respond::{self, add_server_timing};
 use crate::http::server::Shared;
+use crate::http::task_routes::TaskPath;
 use crate::metrics::Protocol;
 
 /// `POST /v1/models/{model}/tasks/{task}/predict`
 pub(in crate::http) async fn task(
-    request: HttpRequest,
-    payload: web::Payload,
-    shared: Data<Shared>,
-    path: Path<(String, String)>,
+    request: &dyn RequestHead,
+    payload: Payload,
+    shared: &Shared,
+    path: TaskPath,
 ) -> HttpResponse {
-    let (model, task) = path.into_inner();
     let snapshot = shared.registry.snapshot();
-    let call = Call::to_task(&snapshot, &model, &task);
-    let record = shared.record(Protocol::Native, &snapshot, &model, &call);
-    answer(&request, payload, &shared, call, record).await
+    let call = Call::to_task(&snapshot, &path.model, &path.task);
+    let record = shared.record(Protocol::Native, &snapshot, &path.model, &call);
+    answer(request, payload, shared, call, record).await
 }
 
 /// `POST /v1/models/{model}/predict`
 pub(in crate::http) async fn default_task(
-    request: HttpRequest,
-    payload: web::Payload,
-    shared: Data<Shared>,
-    model: Path<String>,
+    request: &dyn RequestHead,
+    payload: Payload,
+    shared: &Shared,
+    path: TaskPath,
 ) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
-    let call = Call::to_default_task(&snapshot, &model);
-    let record = shared.record(Protocol::Native, &snapshot, &model, &call);
-    answer(&request, payload, &shared, call, record).await
+    let call = Call::to_default_task(&snapshot, &path.model);
+    let record = shared.record(Protocol::Native, &snapshot, &path.model, &call);
+    answer(request, payload, shared, call, record).await
 }
 
 /// The configured short routes, which can change with a reload. All other unknown paths are a 404.
@@ -68,12 +69,12 @@ pub(in crate::http) async fn short_route(
     }
     let call = Call::ready(entry, task);
     let record = shared.record(Protocol::Native, &snapshot, entry.name(), &call);
-    answer(&request, payload, &shared, call, record).await
+    answer(&request, payload.into_inner(), &shared, call, record).await
 }
 
 async fn answer(
-    request: &HttpRequest,
-    payload: web::Payload,
+    request: &dyn RequestHead,
+    payload: Payload,
     shared: &Shared,
     call: Result<Call, Failure>,
     record: RequestRecord,
@@ -89,8 +90,8 @@ async fn answer(
 }
 
 async fn predict(
-    request: &HttpRequest,
-    payload: web::Payload,
+    request: &dyn RequestHead,
+    payload: Payload,
     shared: &Shared,
     call: Call,
     received: Instant,
@@ -98,9 +99,8 @@ async fn predict(
     let options = request_options(request, &call)?;
     let body = receive(request, payload, &shared.receive, received, 0).await?;
     let content_type = request
-        .headers()
-        .get(CONTENT_TYPE)
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        .header("content-type")
+        .map(|value| String::from_utf8_lossy(value).into_owned());
     let body = split(body, content_type, &call, shared).await?;
     let form = body.form;
     let reply = call.run(body.items, received, options).await?;
@@ -122,18 +122,22 @@ async fn split(
         .map_err(Failure::from)
 }
 
-async fn write(request: &HttpRequest, call: Call, form: Form, reply: Reply) -> Result<HttpResponse, Failure> {
+async fn write(
+    request: &dyn RequestHead,
+    call: Call,
+    form: Form,
+    reply: Reply,
+) -> Result<HttpResponse, Failure> {
     let started = clock::now();
     let timing = reply.timing;
     let succeeded = reply.outcomes.iter().all(Result::is_ok);
     let accept = request
-        .headers()
-        .get(ACCEPT)
-        .and_then(|accept| accept.to_str().ok());
+        .header("accept")
+        .and_then(|accept| std::str::from_utf8(accept).ok());
     let mut response = if let Some((data, media_type)) = raw_output(accept, &reply.outcomes) {
         respond::status(200).content_type(media_type).body(data.clone())
     } else {
-        let (owned_call, id) = (call.clone(), request_id(request));
+        let (owned_call, id) = (call.clone(), request.request_id());
         let size = max_size(&reply.outcomes);
         let encode = move || encode(&owned_call, form, &reply, id.as_deref());
         let encoded = run_by_size(size, MAX_INLINE_REPLY, encode).await?;

@@ -1,35 +1,49 @@
-//! Converts requests from hyper to actix-web, and replies back.
+//! Passes requests from hyper to the application, and its replies back.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::error::Error as StdError;
-use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use actix_http::{BoxedPayloadStream, Request};
-use actix_service::{Service as _, ServiceFactory};
-use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::dev::{AppConfig, Payload, ServiceResponse};
-use actix_web::error::{ErrorBadRequest, PayloadError};
-use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::http::{Method, Uri, Version};
+use actix_http::BoxedPayloadStream;
+use actix_web::HttpResponse;
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::dev::Payload;
+use actix_web::error::PayloadError;
 use actix_web::web::Bytes;
-use actix_web::{Error, HttpResponse};
 use futures_util::Stream;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use hyper::http::request::Parts;
 
 use super::connection_state::{ConnectionState, Phase};
 use crate::clock;
 
-/// The application, which answers requests.
-pub(super) type Application = Rc<dyn Fn(Request) -> LocalFuture<HttpResponse>>;
+/// Answers requests. Each thread has its own instance.
+pub(in crate::http) trait Application: 'static {
+    /// The body of a reply.
+    type Body: MessageBody + Unpin + 'static;
+
+    /// Answers a request. Dropping the future cancels the request.
+    fn answer(self: Rc<Self>, request: ReceivedRequest) -> impl Future<Output = HttpResponse<Self::Body>>;
+}
+
+/// A request whose head was received.
+pub(in crate::http) struct ReceivedRequest {
+    pub(in crate::http) head: Parts,
+    pub(in crate::http) payload: Payload,
+    pub(in crate::http) peer: SocketAddr,
+    /// When the head was complete.
+    pub(in crate::http) received: Instant,
+    /// Whether it arrived at the management port.
+    pub(in crate::http) is_management: bool,
+}
 
 type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
@@ -40,44 +54,24 @@ const MAX_DISCARDED: u64 = 64 * 1024;
 /// Maximum time for that rest to arrive.
 const DISCARD_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Builds the instance of the application for this thread.
-pub(super) async fn application<S, B>(factory: S) -> Application
-where
-    S: ServiceFactory<Request, Config = AppConfig, Response = ServiceResponse<B>, Error = Error> + 'static,
-    S::InitError: Debug,
-    B: MessageBody + 'static,
-{
-    let service = factory
-        .new_service(AppConfig::default())
-        .await
-        .expect("building the application cannot fail");
-    Rc::new(move |request| {
-        let reply = service.call(request);
-        Box::pin(async move {
-            match reply.await {
-                Ok(reply) => reply.into_parts().1.map_into_boxed_body(),
-                Err(error) => HttpResponse::from_error(error),
-            }
-        })
-    })
-}
-
 /// The service that hyper calls for each request on a connection.
-pub(super) struct Bridge {
-    pub(super) application: Application,
+pub(super) struct Bridge<A> {
+    pub(super) application: Rc<A>,
     pub(super) state: Rc<ConnectionState>,
     pub(super) peer: SocketAddr,
+    pub(super) is_management: bool,
 }
 
-impl hyper::service::Service<hyper::Request<Incoming>> for Bridge {
-    type Response = hyper::Response<ReplyBody>;
+impl<A: Application> hyper::service::Service<hyper::Request<Incoming>> for Bridge<A> {
+    type Response = hyper::Response<ReplyBody<A::Body>>;
     type Error = Infallible;
     type Future = LocalFuture<Result<Self::Response, Infallible>>;
 
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         let (head, body) = request.into_parts();
         let state = self.state.clone();
-        state.head_received(!body.is_end_stream(), clock::now());
+        let received = clock::now();
+        state.head_received(!body.is_end_stream(), received);
         let may_discard = !head.headers.contains_key(EXPECT);
         let rest = UnreadBody::default();
         let payload = if body.is_end_stream() {
@@ -90,12 +84,17 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Bridge {
             });
             Payload::from(body)
         };
-        let reply = match convert_request(&head, payload, self.peer) {
-            Ok(request) => (self.application)(request),
-            Err(error) => Box::pin(async { HttpResponse::from_error(error) }),
+        let request = ReceivedRequest {
+            head,
+            payload,
+            peer: self.peer,
+            received,
+            is_management: self.is_management,
         };
+        let application = self.application.clone();
         Box::pin(async move {
-            let reply = reply.await;
+            // Called here, so that its future, which is large, is built in place.
+            let reply = application.answer(request).await;
             if state.phase() == Phase::Body && may_discard {
                 rest.discard(&state).await;
             }
@@ -105,39 +104,10 @@ impl hyper::service::Service<hyper::Request<Incoming>> for Bridge {
     }
 }
 
-/// Converts a request for actix, which uses an earlier version of the `http` crate.
-fn convert_request(
-    head: &hyper::http::request::Parts,
-    payload: Payload,
-    peer: SocketAddr,
-) -> Result<Request, Error> {
-    let mut request = Request::with_payload(payload);
-    let converted = request.head_mut();
-    converted.method = match &head.method {
-        &hyper::Method::POST => Method::POST,
-        &hyper::Method::GET => Method::GET,
-        other => Method::from_bytes(other.as_str().as_bytes()).map_err(ErrorBadRequest)?,
-    };
-    converted.uri = match (head.uri.scheme(), head.uri.path_and_query()) {
-        (None, Some(target)) => Uri::try_from(target.as_str()),
-        _ => Uri::try_from(head.uri.to_string()),
-    }
-    .map_err(ErrorBadRequest)?;
-    converted.version = match head.version {
-        hyper::Version::HTTP_10 => Version::HTTP_10,
-        hyper::Version::HTTP_2 => Version::HTTP_2,
-        _ => Version::HTTP_11,
-    };
-    converted.peer_addr = Some(peer);
-    for (name, value) in &head.headers {
-        let name = HeaderName::from_bytes(name.as_ref()).map_err(ErrorBadRequest)?;
-        let value = HeaderValue::from_bytes(value.as_bytes()).map_err(ErrorBadRequest)?;
-        converted.headers.append(name, value);
-    }
-    Ok(request)
-}
-
-fn convert_reply(reply: HttpResponse, state: Rc<ConnectionState>) -> hyper::Response<ReplyBody> {
+fn convert_reply<B: MessageBody>(
+    reply: HttpResponse<B>,
+    state: Rc<ConnectionState>,
+) -> hyper::Response<ReplyBody<B>> {
     let mut converted = hyper::Response::new(());
     if let Ok(status) = hyper::StatusCode::from_u16(reply.status().as_u16()) {
         *converted.status_mut() = status;
@@ -241,14 +211,14 @@ fn payload_error(error: &hyper::Error) -> PayloadError {
 }
 
 /// The body of a reply, as hyper sends it.
-pub(super) struct ReplyBody {
-    body: BoxBody,
+pub(super) struct ReplyBody<B> {
+    body: B,
     /// Number of remaining bytes, if known.
     remaining: Option<u64>,
     state: Rc<ConnectionState>,
 }
 
-impl Body for ReplyBody {
+impl<B: MessageBody + Unpin> Body for ReplyBody<B> {
     type Data = Bytes;
     type Error = Box<dyn StdError + Send + Sync>;
 
@@ -265,7 +235,10 @@ impl Body for ReplyBody {
                     .map(|remaining| remaining.saturating_sub(chunk.len() as u64));
                 Some(Ok(Frame::data(chunk)))
             }
-            Some(Err(error)) => Some(Err(error.to_string().into())),
+            Some(Err(error)) => {
+                let error: Box<dyn StdError> = error.into();
+                Some(Err(error.to_string().into()))
+            }
             None => None,
         })
     }
@@ -279,7 +252,7 @@ impl Body for ReplyBody {
     }
 }
 
-impl Drop for ReplyBody {
+impl<B> Drop for ReplyBody<B> {
     fn drop(&mut self) {
         self.state.reply_ended(clock::now());
     }

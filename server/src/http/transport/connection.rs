@@ -1,4 +1,4 @@
-//! Serves one connection until it closes.
+//! Serves one connection until it closes, or moves to another thread.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -28,7 +29,24 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Duration of the timer if there is no deadline. It is reset before it fires.
 const NO_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
-type Connection<T> = http1::Connection<TokioIo<ParserSide<T>>, Bridge>;
+type Connection<T, A> = http1::Connection<TokioIo<ParserSide<T>>, Bridge<A>>;
+
+/// A socket, and what was read from it for a request that was not parsed yet.
+pub(super) struct Inbound<T> {
+    pub(super) stream: T,
+    pub(super) ahead: BytesMut,
+}
+
+/// What the connections of one thread and port share.
+pub(super) struct Host<A> {
+    pub(super) application: Rc<A>,
+    pub(super) limits: Limits,
+    /// Whether the port is the management port.
+    pub(super) is_management: bool,
+    /// If set, whether a request that starts with these bytes is answered on this thread. For any other request, the
+    /// connection moves to a worker.
+    pub(super) accepts: Option<fn(&[u8]) -> bool>,
+}
 
 /// Why a connection is closed.
 enum CloseReason {
@@ -40,23 +58,26 @@ enum CloseReason {
     Disconnected,
     /// A request was rejected before it reached the application.
     Rejected(RejectedHead),
+    /// The next request is for another thread. The socket stays open.
+    Moved,
 }
 
-/// Serves `stream` until it is closed.
-pub(super) async fn serve<T: Stream + 'static>(
-    stream: T,
+/// Serves a connection until it is closed. Returns it, open, if its next request is for another thread.
+pub(super) async fn serve<T: Stream + 'static, A: Application>(
+    inbound: Inbound<T>,
     peer: SocketAddr,
-    application: Application,
-    limits: Rc<Limits>,
+    host: Rc<Host<A>>,
     mut stages: watch::Receiver<Stage>,
-) {
+) -> Option<Inbound<T>> {
     let state = Rc::new(ConnectionState::new(clock::now()));
     state.set_stage(*stages.borrow_and_update());
-    let socket = Rc::new(Socket::new(stream, state.clone()));
+    let limits = &host.limits;
+    let socket = Rc::new(Socket::new(inbound, host.accepts, state.clone()));
     let bridge = Bridge {
-        application,
+        application: host.application.clone(),
         state: state.clone(),
         peer,
+        is_management: host.is_management,
     };
     let end = {
         let io = TokioIo::new(ParserSide(socket.clone()));
@@ -70,28 +91,24 @@ pub(super) async fn serve<T: Stream + 'static>(
                 .serve_connection(io, bridge)
         );
         // Dropping the connection cancels the request of a disconnected client.
-        run(connection, &socket, &state, &limits, &mut stages).await
+        run(connection, &socket, &state, limits, &mut stages).await
     };
-    let mut raw_socket = RawSocket(socket);
-    match end {
-        CloseReason::Idle | CloseReason::Disconnected => {}
-        CloseReason::Closed => {
-            if state.has_replied() && !state.has_ended() && !state.is_broken() {
-                linger(&mut raw_socket).await;
-            }
-        }
+    let reply = match end {
+        CloseReason::Moved => return Rc::into_inner(socket).map(Socket::into_inbound),
+        CloseReason::Idle | CloseReason::Disconnected => return None,
+        CloseReason::Closed if !state.has_replied() || state.has_ended() || state.is_broken() => return None,
+        CloseReason::Closed => Vec::new(),
         CloseReason::Rejected(rejected) => {
             log::debug!("rejected a request from {peer}: {rejected:?}");
-            let written = timeout(
-                LINGER_TIMEOUT,
-                raw_socket.write_all(&rejected.write(limits.any_origin)),
-            )
-            .await;
-            if matches!(written, Ok(Ok(()))) {
-                linger(&mut raw_socket).await;
-            }
+            rejected.write(limits.any_origin)
         }
+    };
+    let mut raw_socket = RawSocket(socket);
+    let written = timeout(LINGER_TIMEOUT, raw_socket.write_all(&reply)).await;
+    if matches!(written, Ok(Ok(()))) {
+        linger(&mut raw_socket).await;
     }
+    None
 }
 
 /// Closes the sending half, and discards input until the client closes the connection.
@@ -107,8 +124,8 @@ async fn linger<T: Stream>(raw_socket: &mut RawSocket<T>) {
 }
 
 /// Runs the parser and the application, with the time limit of each phase.
-async fn run<T: Stream + 'static>(
-    mut connection: Pin<&mut Connection<T>>,
+async fn run<T: Stream + 'static, A: Application>(
+    mut connection: Pin<&mut Connection<T, A>>,
     socket: &Socket<T>,
     state: &ConnectionState,
     limits: &Limits,
@@ -123,6 +140,9 @@ async fn run<T: Stream + 'static>(
         let progress = poll_fn(|context| {
             if let Poll::Ready(result) = connection.as_mut().poll(context) {
                 return Poll::Ready(Some(close_reason(result, socket, state)));
+            }
+            if socket.is_moving() {
+                return Poll::Ready(Some(CloseReason::Moved));
             }
             if socket.poll_disconnect(context).is_ready() {
                 return Poll::Ready(Some(CloseReason::Disconnected));

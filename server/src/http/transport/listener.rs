@@ -1,16 +1,15 @@
 //! Binds listening sockets, and accepts connections up to the limit. Further connections wait in the backlog.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Stage;
-use super::worker_threads::Dispatcher;
 
 /// Maximum number of connections waiting to be accepted. The operating system can lower it.
 const BACKLOG: u32 = 2048;
@@ -58,64 +57,58 @@ pub(super) fn connection_permits(max_connections: NonZeroUsize) -> Arc<Semaphore
     Arc::new(Semaphore::new(max_connections.get().min(Semaphore::MAX_PERMITS)))
 }
 
-/// Accepts connections and dispatches them to workers until the server stops. Then accepts the connections in the
-/// backlog, which are established for their clients, and closes the socket.
-pub(super) fn accept(
+/// Accepts connections and passes them to `serve` until the server stops. Then accepts the connections in the backlog,
+/// which are established for their clients, and closes the socket.
+pub(super) async fn accept(
     listener: TcpListener,
     permits: Arc<Semaphore>,
-    workers: Dispatcher,
     mut stages: watch::Receiver<Stage>,
-) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    serve: impl Fn(Accepted),
+) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    Ok(async move {
-        let stopped = async {
-            // Fails if the server was dropped.
-            let _ = stages.wait_for(|stage| *stage == Stage::Stopped).await;
-        };
-        let accepting = async {
-            let mut failing = false;
-            loop {
-                let Ok(permit) = permits.clone().acquire_owned().await else {
-                    return;
-                };
-                let accepted = listener.accept().await;
-                match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
-                    Ok(accepted) => {
-                        failing = false;
-                        dispatch(accepted, permit, &workers);
-                    }
-                    Err(error) if is_connection_error(&error) => {}
-                    Err(error) => {
-                        if !std::mem::replace(&mut failing, true) {
-                            log::error!("failed to accept connections: {error}; retrying");
-                        }
-                        tokio::time::sleep(RETRY_INTERVAL).await;
-                    }
-                }
-            }
-        };
-        tokio::select! {
-            () = stopped => {}
-            () = accepting => {}
-        }
-        let Ok(listener) = listener.into_std() else {
-            return;
-        };
-        for _ in 0..BACKLOG {
-            let Ok(accepted) = listener.accept() else {
-                return;
-            };
+    let stopped = async {
+        // Fails if the server was dropped.
+        let _ = stages.wait_for(|stage| *stage == Stage::Stopped).await;
+    };
+    let accepting = async {
+        let mut failing = false;
+        loop {
             let Ok(permit) = permits.clone().acquire_owned().await else {
                 return;
             };
-            dispatch(accepted, permit, &workers);
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    failing = false;
+                    serve(Accepted { stream, peer, permit });
+                }
+                Err(error) if is_connection_error(&error) => {}
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        log::error!("failed to accept connections: {error}; retrying");
+                    }
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                }
+            }
         }
-    })
-}
-
-fn dispatch((stream, peer): (TcpStream, SocketAddr), permit: OwnedSemaphorePermit, workers: &Dispatcher) {
-    workers.dispatch(Accepted { stream, peer, permit });
+    };
+    tokio::select! {
+        () = stopped => {}
+        () = accepting => {}
+    }
+    let listener = listener.into_std()?;
+    for _ in 0..BACKLOG {
+        let Ok((stream, peer)) = listener.accept() else {
+            break;
+        };
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            break;
+        };
+        stream.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(stream)?;
+        serve(Accepted { stream, peer, permit });
+    }
+    Ok(())
 }
 
 /// Whether the error concerns one connection, which failed before it was accepted.

@@ -1,13 +1,13 @@
 //! The transport: listens, accepts connections up to a limit, and serves HTTP/1.1 on each connection until it closes.
 //!
-//! hyper parses and writes HTTP, actix-web routes requests, and [`bridge`] converts between their types. hyper is
-//! used directly because actix's dispatcher keeps one connection type per connection: an `upgrade` header that is not
+//! hyper parses and writes HTTP, and [`bridge`] passes requests to the application. hyper is used directly because
+//! actix's dispatcher keeps one connection type per connection: an `upgrade` header that is not
 //! accepted closes the connection, and a pipelined request affects whether the connection is kept after the preceding
 //! reply.
 //!
-//! One task per listening socket accepts connections, on the runtime of the caller. Each worker thread has its own
-//! runtime and its own instance of the application. A connection stays on the worker that it was dispatched to. The
-//! transport does not know routes or protocols above HTTP.
+//! Each thread has its own runtime and its own instance of the application. One thread accepts connections and answers
+//! the requests that the application wants to be answered promptly; see [`worker_threads`]. The transport does not know
+//! routes or protocols above HTTP.
 //!
 //! # Disconnects
 //! While a request is being answered, the connection is still read, so that a disconnect is noticed and cancels the
@@ -29,24 +29,18 @@ mod rejected_head;
 mod socket;
 mod worker_threads;
 
-use std::fmt::Debug;
-use std::io::Result;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use actix_http::Request;
-use actix_service::{IntoServiceFactory, ServiceFactory};
-use actix_web::Error;
-use actix_web::body::MessageBody;
-use actix_web::dev::{AppConfig, ServiceResponse};
 use futures_util::FutureExt;
-use futures_util::future::{join_all, select_all};
+use futures_util::future::select_all;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-use worker_threads::Workers;
+use worker_threads::{Listener, ThreadConfig, Threads};
 
+pub(super) use bridge::{Application, ReceivedRequest};
 pub(super) use listener::bind;
 pub use worker_threads::Heartbeats;
 
@@ -77,54 +71,70 @@ enum Stage {
     Stopped,
 }
 
+/// Listening sockets.
+pub(super) struct Sockets {
+    pub(super) main: Vec<TcpListener>,
+    pub(super) management: Vec<TcpListener>,
+}
+
 /// Listening sockets and the threads that serve their connections.
 pub(super) struct Transport {
     addresses: Vec<SocketAddr>,
+    management_addresses: Vec<SocketAddr>,
     stage: watch::Sender<Stage>,
-    acceptors: Vec<JoinHandle<()>>,
-    workers: Workers,
+    threads: Threads,
 }
 
 impl Transport {
-    /// Serves connections to `listeners` with the application that `factory` builds, once for each of `threads` workers.
-    /// Must be called in a Tokio runtime, which accepts the connections.
+    /// Serves connections to `sockets` with the application that `factory` builds, once for each thread. Requests that
+    /// start with bytes for which `is_urgent` is true are answered by the thread that accepts connections, and so are
+    /// all requests at the management port.
     ///
     /// # Errors
     /// If a socket cannot be used or a thread cannot be started.
-    pub(super) fn start<F, I, S, B>(
-        listeners: Vec<TcpListener>,
+    pub(super) fn start<F, A>(
+        sockets: Sockets,
         limits: Limits,
-        threads: NonZeroUsize,
+        workers: NonZeroUsize,
+        is_urgent: fn(&[u8]) -> bool,
         factory: F,
-    ) -> Result<Self>
+    ) -> io::Result<Self>
     where
-        F: Fn() -> I + Clone + Send + 'static,
-        I: IntoServiceFactory<S, Request>,
-        S: ServiceFactory<Request, Config = AppConfig, Response = ServiceResponse<B>, Error = Error>
-            + 'static,
-        S::InitError: Debug,
-        B: MessageBody + 'static,
+        F: AsyncFn() -> A + Clone + Send + 'static,
+        A: Application,
     {
-        let addresses = listeners
-            .iter()
-            .map(|listener| listener.local_addr())
-            .collect::<Result<_>>()?;
+        let Sockets { main, management } = sockets;
+        let local_addresses = |sockets: &[TcpListener]| -> io::Result<Vec<SocketAddr>> {
+            sockets.iter().map(TcpListener::local_addr).collect()
+        };
+        let (main_addresses, management_addresses) = (local_addresses(&main)?, local_addresses(&management)?);
+        let permits = || listener::connection_permits(limits.max_connections);
+        // Each port has its own limit, so that clients of one cannot use up the connections of the other.
+        let (main_permits, management_permits) = (permits(), permits());
+        let main = main.into_iter().map(|socket| Listener {
+            socket,
+            permits: main_permits.clone(),
+            is_management: false,
+            accepts: Some(is_urgent),
+        });
+        let management = management.into_iter().map(|socket| Listener {
+            socket,
+            permits: management_permits.clone(),
+            is_management: true,
+            accepts: None,
+        });
+        let listeners = main.chain(management).collect();
         let (stage, stages) = watch::channel(Stage::Serving);
-        let permits = listener::connection_permits(limits.max_connections);
-        let workers = Workers::start(threads, &limits, &stages, factory)?;
-        let acceptors = listeners
-            .into_iter()
-            .map(|listener| {
-                let accepting =
-                    listener::accept(listener, permits.clone(), workers.dispatcher(), stages.clone())?;
-                Ok(tokio::spawn(accepting))
-            })
-            .collect::<Result<_>>()?;
+        let config = ThreadConfig {
+            factory,
+            limits,
+            stages,
+        };
         Ok(Self {
-            addresses,
+            addresses: main_addresses,
+            management_addresses,
             stage,
-            acceptors,
-            workers,
+            threads: Threads::start(workers, listeners, &config)?,
         })
     }
 
@@ -133,9 +143,14 @@ impl Transport {
         &self.addresses
     }
 
-    /// Signs of life of the workers.
+    /// The addresses of the management port.
+    pub(super) fn management_addresses(&self) -> &[SocketAddr] {
+        &self.management_addresses
+    }
+
+    /// Signs of life of the threads.
     pub(super) fn heartbeats(&self) -> Heartbeats {
-        self.workers.heartbeats()
+        self.threads.heartbeats()
     }
 
     /// Adds `connection: close` to every reply from now on.
@@ -143,40 +158,49 @@ impl Transport {
         self.stage.send_replace(Stage::Draining);
     }
 
-    /// Waits until an acceptor or a worker exits unexpectedly, for example by a panic. Cancel-safe.
+    /// Waits until a thread exits unexpectedly, for example by a panic. Cancel-safe.
     pub(super) async fn failed(&mut self) {
-        let acceptors = self
-            .acceptors
-            .iter_mut()
-            .map(|acceptor| acceptor.map(drop).boxed_local());
-        let workers = self.workers.exits().map(FutureExt::boxed_local);
-        select_all(acceptors.chain(workers)).await;
+        select_all(self.threads.exits().map(FutureExt::boxed_local)).await;
     }
 
     /// Stops accepting, closes idle connections, and waits until every accepted request is answered or `deadline`
     /// passes. Returns whether all requests were answered.
     pub(super) async fn stop(self, deadline: Instant) -> bool {
         self.stage.send_replace(Stage::Stopped);
-        let acceptors = self.acceptors;
-        let workers = self.workers;
-        let stopped = async {
-            join_all(acceptors).await;
-            workers.join().await;
-        };
-        tokio::time::timeout_at(deadline.into(), stopped).await.is_ok()
+        tokio::time::timeout_at(deadline.into(), self.threads.join())
+            .await
+            .is_ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::sync::mpsc;
-    use std::sync::{Arc, Mutex};
+    use std::rc::Rc;
+    use std::sync::{Arc, Mutex, mpsc};
 
-    use actix_web::{App, HttpResponse, web};
+    use actix_web::HttpResponse;
+    use actix_web::body::BoxBody;
 
     use super::*;
     use crate::clock;
+
+    /// Blocks the event loop with its requests.
+    struct Blocking {
+        reached: tokio::sync::mpsc::UnboundedSender<()>,
+        /// Until the sender is dropped.
+        released: Arc<Mutex<mpsc::Receiver<()>>>,
+    }
+
+    impl Application for Blocking {
+        type Body = BoxBody;
+
+        async fn answer(self: Rc<Self>, _: ReceivedRequest) -> HttpResponse {
+            let _ = self.reached.send(());
+            let _ = self.released.lock().map(|released| released.recv());
+            HttpResponse::Ok().finish()
+        }
+    }
 
     fn limits() -> Limits {
         Limits {
@@ -187,23 +211,23 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_worker_that_is_stuck_gives_no_sign_of_life() {
-        let (reached, is_reached) = tokio::sync::mpsc::unbounded_channel();
+    fn sockets() -> Sockets {
+        Sockets {
+            main: bind(("127.0.0.1", 0)).expect("a port is free"),
+            management: Vec::new(),
+        }
+    }
+
+    async fn a_stuck_thread_gives_no_sign_of_life(is_urgent: fn(&[u8]) -> bool) {
+        let (reached, mut is_reached) = tokio::sync::mpsc::unbounded_channel();
         let (release, released) = mpsc::channel::<()>();
         let released = Arc::new(Mutex::new(released));
-        let factory = move || {
-            let (reached, released) = (reached.clone(), released.clone());
-            let block = move || {
-                let _ = reached.send(());
-                // Blocks the event loop until the sender is dropped.
-                let _ = released.lock().map(|released| released.recv());
-                async { HttpResponse::Ok() }
-            };
-            App::new().route("/", web::get().to(block))
+        let factory = async move || Blocking {
+            reached: reached.clone(),
+            released: released.clone(),
         };
-        let listeners = bind(("127.0.0.1", 0)).expect("a port is free");
-        let transport = Transport::start(listeners, limits(), NonZeroUsize::MIN, factory).expect("it starts");
+        let started = Transport::start(sockets(), limits(), NonZeroUsize::MIN, is_urgent, factory);
+        let transport = started.expect("the threads start");
         let heartbeats = transport.heartbeats();
         heartbeats.wait_for_all().await;
 
@@ -211,7 +235,6 @@ mod tests {
         client
             .write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
             .expect("it reads");
-        let mut is_reached = is_reached;
         is_reached.recv().await.expect("the handler runs");
         let stuck = heartbeats.wait_for_all();
         tokio::pin!(stuck);
@@ -231,17 +254,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_that_panics_is_noticed() {
-        let limits = limits();
-        let factory = || {
+    async fn a_worker_that_is_stuck_gives_no_sign_of_life() {
+        a_stuck_thread_gives_no_sign_of_life(|_| false).await;
+    }
+
+    #[tokio::test]
+    async fn an_acceptor_that_is_stuck_gives_no_sign_of_life() {
+        a_stuck_thread_gives_no_sign_of_life(|_| true).await;
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_panics_is_noticed() {
+        let factory = async || -> Blocking {
             assert!(
                 std::thread::current().name() == Some("main"),
                 "no application on this thread"
             );
-            App::new()
+            unreachable!("this thread is not the main thread")
         };
-        let listeners = bind(("127.0.0.1", 0)).expect("a port is free");
-        let started = Transport::start(listeners, limits, NonZeroUsize::MIN, factory);
+        let started = Transport::start(sockets(), limits(), NonZeroUsize::MIN, |_| true, factory);
         let mut transport = started.expect("the threads start");
         transport.failed().await;
     }

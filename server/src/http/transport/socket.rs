@@ -12,6 +12,7 @@ use std::time::Instant;
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::connection::Inbound;
 use super::connection_state::{ConnectionState, Phase};
 use crate::clock;
 
@@ -29,6 +30,9 @@ const HEAD_PREFIX_LENGTH: usize = 1024;
 
 const CONTENT_LENGTH: &[u8] = b"content-length:";
 
+/// The end of a head.
+const BLANK_LINE: &[u8] = b"\r\n\r\n";
+
 /// A socket and the state of its connection.
 pub(super) struct Socket<T> {
     stream: RefCell<T>,
@@ -39,17 +43,55 @@ pub(super) struct Socket<T> {
     head_prefix: RefCell<Vec<u8>>,
     /// Status of the parser's reply to a malformed request. The reply is suppressed and replaced by one with a body.
     rejected_status: Cell<Option<u16>>,
+    /// See [`Host::accepts`](super::connection::Host).
+    accepts: Option<fn(&[u8]) -> bool>,
+    /// Whether the parser has consumed everything that it has read when it next waits for a request. If not, the
+    /// connection cannot move.
+    is_drained: Cell<bool>,
+    /// Whether `ahead` starts with a request for another thread.
+    moving: Cell<bool>,
 }
 
 impl<T: Stream> Socket<T> {
-    pub(super) fn new(stream: T, state: Rc<ConnectionState>) -> Self {
+    pub(super) fn new(
+        inbound: Inbound<T>,
+        accepts: Option<fn(&[u8]) -> bool>,
+        state: Rc<ConnectionState>,
+    ) -> Self {
         Self {
-            stream: RefCell::new(stream),
+            stream: RefCell::new(inbound.stream),
             state,
-            ahead: RefCell::default(),
+            ahead: RefCell::new(inbound.ahead),
             head_prefix: RefCell::default(),
             rejected_status: Cell::new(None),
+            accepts,
+            is_drained: Cell::new(true),
+            moving: Cell::new(false),
         }
+    }
+
+    /// The socket without the state of its connection.
+    pub(super) fn into_inbound(self) -> Inbound<T> {
+        Inbound {
+            stream: self.stream.into_inner(),
+            ahead: self.ahead.into_inner(),
+        }
+    }
+
+    /// Whether the next request is for another thread. The parser will not read it.
+    pub(super) fn is_moving(&self) -> bool {
+        self.moving.get()
+    }
+
+    /// Whether these bytes, which the parser would read next, start a request for another thread.
+    fn is_for_other_thread(&self, bytes: &[u8]) -> bool {
+        let between = matches!(self.state.phase(), Phase::Fresh | Phase::Idle);
+        let is_candidate = between && self.is_drained.get() && !bytes.is_empty();
+        let is_foreign = self
+            .accepts
+            .is_some_and(|accepts| is_candidate && !accepts(bytes));
+        self.moving.set(is_foreign);
+        is_foreign
     }
 
     /// Status with which the parser rejected a request, if any.
@@ -72,6 +114,8 @@ impl<T: Stream> Socket<T> {
 
     /// Records that the parser is about to read these bytes.
     fn parsing(&self, bytes: &[u8], now: Instant) {
+        // Bytes after a head that the parser has not consumed would not end in a blank line, or would be a whole head.
+        self.is_drained.set(bytes.ends_with(BLANK_LINE));
         if matches!(self.state.phase(), Phase::Fresh | Phase::Idle) {
             let mut head_prefix = self.head_prefix.borrow_mut();
             head_prefix.clear();
@@ -164,8 +208,16 @@ impl<T: Stream> AsyncRead for ParserSide<T> {
             }
             let now = clock::now();
             state.received(now);
+            if self.0.is_for_other_thread(&buffer.filled()[before..]) {
+                ahead.extend_from_slice(&buffer.filled()[before..]);
+                buffer.set_filled(before);
+                return Poll::Pending;
+            }
             self.0.parsing(&buffer.filled()[before..], now);
         } else {
+            if self.0.is_for_other_thread(&ahead) {
+                return Poll::Pending;
+            }
             let count = ahead.len().min(buffer.remaining());
             buffer.put_slice(&ahead[..count]);
             ahead.advance(count);

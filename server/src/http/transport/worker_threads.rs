@@ -1,68 +1,94 @@
 //! The threads that serve connections. Each has its own runtime and its own instance of the application.
+//!
+//! The thread `http-accept` accepts connections and answers the requests of its own, such as probes. It reads no bodies
+//! of predictions and so is rarely busy. A connection moves to a worker, the one with the fewest connections, before its
+//! first other request, and stays there.
 
-use std::fmt::Debug;
 use std::io;
+use std::net::{self, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
-use actix_http::Request;
-use actix_service::{IntoServiceFactory, ServiceFactory};
-use actix_web::Error;
-use actix_web::body::MessageBody;
-use actix_web::dev::{AppConfig, ServiceResponse};
+use bytes::BytesMut;
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{LocalSet, spawn_local};
 
-use super::bridge::{self, Application};
-use super::connection;
-use super::listener::Accepted;
+use super::bridge::Application;
+use super::connection::{self, Host, Inbound};
+use super::listener::{self, Accepted};
 use super::{Limits, Stage};
 
-/// Number of blocking threads per worker, for large bodies, large replies and compression.
+/// Number of blocking threads per thread, for large bodies, large replies and compression.
 const BLOCKING_THREADS: usize = 4;
 
-/// All worker threads.
-pub(super) struct Workers {
+/// A listening socket of the thread that accepts connections.
+pub(super) struct Listener {
+    pub(super) socket: TcpListener,
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) is_management: bool,
+    /// See [`Host`].
+    pub(super) accepts: Option<fn(&[u8]) -> bool>,
+}
+
+/// All threads.
+pub(super) struct Threads {
+    acceptor: Thread,
     dispatcher: Dispatcher,
-    heartbeats: Heartbeats,
-    threads: Vec<Thread>,
+    workers: Vec<Thread>,
 }
 
 struct Thread {
     handle: JoinHandle<()>,
+    heartbeat: mpsc::UnboundedSender<oneshot::Sender<()>>,
     finished: oneshot::Receiver<()>,
 }
 
-/// Asks all workers for a sign of life.
+/// Asks all threads for a sign of life.
 #[derive(Clone)]
 pub struct Heartbeats(Arc<[mpsc::UnboundedSender<oneshot::Sender<()>>]>);
 
 impl Heartbeats {
-    /// Waits until the event loop of each worker has reacted. Workers that have exited are ignored.
+    /// Waits until the event loop of each thread has reacted. Threads that have exited are ignored.
     pub async fn wait_for_all(&self) {
-        let reactions = self.0.iter().map(async |worker| {
+        let reactions = self.0.iter().map(async |thread| {
             let (reply, reaction) = oneshot::channel();
-            let _ = worker.send(reply);
-            // An error means that the worker has exited.
+            let _ = thread.send(reply);
+            // An error means that the thread has exited.
             let _ = reaction.await;
         });
         join_all(reactions).await;
     }
 }
 
+/// What every thread is started with.
+#[derive(Clone)]
+pub(super) struct ThreadConfig<F> {
+    /// Builds the instance of the application for a thread.
+    pub(super) factory: F,
+    pub(super) limits: Limits,
+    pub(super) stages: watch::Receiver<Stage>,
+}
+
 /// Dispatches each connection to the worker with the fewest connections.
 #[derive(Clone)]
-pub(super) struct Dispatcher(Arc<[Inbox]>);
+struct Dispatcher(Arc<[Inbox]>);
 
 struct Inbox {
     /// Bounded by the limit on open connections.
-    connections: mpsc::UnboundedSender<(Accepted, Load)>,
+    connections: mpsc::UnboundedSender<(Moved, Load)>,
     load: Arc<AtomicUsize>,
+}
+
+/// A connection on its way to a worker.
+struct Moved {
+    inbound: Inbound<net::TcpStream>,
+    peer: SocketAddr,
+    permit: OwnedSemaphorePermit,
 }
 
 /// Counts a connection of a worker until it is dropped.
@@ -82,103 +108,125 @@ impl Drop for Load {
 }
 
 impl Dispatcher {
-    pub(super) fn dispatch(&self, accepted: Accepted) {
+    fn dispatch(&self, moved: Moved) {
         let least_loaded = self
             .0
             .iter()
             .min_by_key(|inbox| inbox.load.load(Ordering::Relaxed));
         if let Some(inbox) = least_loaded {
             // If the worker has exited, the connection is closed.
-            let _ = inbox.connections.send((accepted, Load::new(&inbox.load)));
+            let _ = inbox.connections.send((moved, Load::new(&inbox.load)));
         }
     }
 }
 
-impl Workers {
-    /// Starts the threads. Each builds the application with `factory`.
-    pub(super) fn start<F, I, S, B>(
-        threads: NonZeroUsize,
-        limits: &Limits,
-        stages: &watch::Receiver<Stage>,
-        factory: F,
+impl Threads {
+    /// Starts the workers and the thread that accepts the connections of `listeners`.
+    pub(super) fn start<F, A>(
+        workers: NonZeroUsize,
+        listeners: Vec<Listener>,
+        config: &ThreadConfig<F>,
     ) -> io::Result<Self>
     where
-        F: Fn() -> I + Clone + Send + 'static,
-        I: IntoServiceFactory<S, Request>,
-        S: ServiceFactory<Request, Config = AppConfig, Response = ServiceResponse<B>, Error = Error>
-            + 'static,
-        S::InitError: Debug,
-        B: MessageBody + 'static,
+        F: AsyncFn() -> A + Clone + Send + 'static,
+        A: Application,
     {
         let mut inboxes = Vec::new();
-        let mut heartbeats = Vec::new();
-        let mut started = Vec::new();
-        for number in 0..threads.get() {
+        let mut threads = Vec::new();
+        for number in 0..workers.get() {
             let (connections, inbox) = mpsc::unbounded_channel();
-            let (heartbeat, requested_heartbeats) = mpsc::unbounded_channel();
-            let (finish, finished) = oneshot::channel();
-            let (factory, limits, stages) = (factory.clone(), limits.clone(), stages.clone());
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .max_blocking_threads(BLOCKING_THREADS)
-                .thread_name("http-blocking")
-                .build()?;
             // The operating system truncates thread names after 15 bytes.
             let name = format!("actix-http-{number}");
-            let handle = thread::Builder::new().name(name).spawn(move || {
-                LocalSet::new().block_on(&runtime, async {
-                    spawn_local(give_signs_of_life(requested_heartbeats));
-                    let application = bridge::application(factory().into_factory()).await;
-                    serve(&application, inbox, limits, stages).await;
-                });
-                // Results for disconnected clients are not needed.
-                runtime.shutdown_background();
-                // Fails if the server was dropped.
-                let _ = finish.send(());
-            })?;
+            threads.push(Thread::start(name, config, async |server| {
+                work(&server, inbox).await
+            })?);
             inboxes.push(Inbox {
                 connections,
                 load: Arc::default(),
             });
-            heartbeats.push(heartbeat);
-            started.push(Thread { handle, finished });
         }
+        let dispatcher = Dispatcher(inboxes.into());
+        let workers = dispatcher.clone();
+        let acceptor = Thread::start("http-accept".to_owned(), config, async |server| {
+            accept_all(&server, listeners, workers).await;
+        })?;
         Ok(Self {
-            dispatcher: Dispatcher(inboxes.into()),
-            heartbeats: Heartbeats(heartbeats.into()),
-            threads: started,
+            acceptor,
+            dispatcher,
+            workers: threads,
         })
     }
 
-    pub(super) fn dispatcher(&self) -> Dispatcher {
-        self.dispatcher.clone()
-    }
-
     pub(super) fn heartbeats(&self) -> Heartbeats {
-        self.heartbeats.clone()
+        let threads = std::iter::once(&self.acceptor).chain(&self.workers);
+        Heartbeats(threads.map(|thread| thread.heartbeat.clone()).collect())
     }
 
     /// Returns a future per thread, which is ready when the thread exits.
     pub(super) fn exits(&mut self) -> impl Iterator<Item = impl Future<Output = ()>> {
-        let finished = self.threads.iter_mut().map(|thread| &mut thread.finished);
-        finished.map(async |finished| {
+        let threads = std::iter::once(&mut self.acceptor).chain(&mut self.workers);
+        threads.map(async |thread| {
             // An error means that the thread panicked.
-            let _ = finished.await;
+            let _ = (&mut thread.finished).await;
         })
     }
 
-    /// Waits until all connections are closed and joins the threads. Must be called when no more connections are
-    /// dispatched.
+    /// Waits until all connections are closed and joins the threads. Must be called after [`Stage::Stopped`] was
+    /// announced.
     pub(super) async fn join(self) {
+        // Until then, connections can move to the workers.
+        self.acceptor.join().await;
         drop(self.dispatcher);
-        let threads = self.threads.into_iter().map(async |thread| {
-            // An error means that the thread panicked, which `join` reports.
-            let _ = thread.finished.await;
-            if thread.handle.join().is_err() {
-                log::error!("HTTP worker panicked");
-            }
-        });
-        join_all(threads).await;
+        join_all(self.workers.into_iter().map(Thread::join)).await;
+    }
+}
+
+impl Thread {
+    fn start<F, A, W>(name: String, config: &ThreadConfig<F>, work: W) -> io::Result<Self>
+    where
+        F: AsyncFn() -> A + Clone + Send + 'static,
+        A: Application,
+        W: AsyncFnOnce(Rc<ThreadServer<A>>) + Send + 'static,
+    {
+        let (finish, finished) = oneshot::channel();
+        let (heartbeat, requested_heartbeats) = mpsc::unbounded_channel();
+        let config = config.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_name("http-blocking")
+            .build()?;
+        let handle = thread::Builder::new().name(name).spawn(move || {
+            LocalSet::new().block_on(&runtime, async {
+                spawn_local(give_signs_of_life(requested_heartbeats));
+                let (open, mut all_closed) = mpsc::channel(1);
+                let server = Rc::new(ThreadServer {
+                    application: Rc::new((config.factory)().await),
+                    limits: config.limits,
+                    stages: config.stages,
+                    open,
+                });
+                work(server).await;
+                all_closed.recv().await;
+            });
+            // Results for disconnected clients are not needed.
+            runtime.shutdown_background();
+            // Fails if the server was dropped.
+            let _ = finish.send(());
+        })?;
+        Ok(Self {
+            handle,
+            heartbeat,
+            finished,
+        })
+    }
+
+    async fn join(self) {
+        // An error means that the thread panicked, which `join` reports.
+        let _ = self.finished.await;
+        if self.handle.join().is_err() {
+            log::error!("HTTP thread panicked");
+        }
     }
 }
 
@@ -190,34 +238,99 @@ async fn give_signs_of_life(mut requests: mpsc::UnboundedReceiver<oneshot::Sende
     }
 }
 
-/// Serves connections until the inbox is closed and all connections are closed.
-async fn serve(
-    application: &Application,
-    mut inbox: mpsc::UnboundedReceiver<(Accepted, Load)>,
+/// What the connections of one thread share.
+struct ThreadServer<A> {
+    application: Rc<A>,
     limits: Limits,
     stages: watch::Receiver<Stage>,
-) {
-    let limits = Rc::new(limits);
-    let (open, mut all_closed) = mpsc::channel::<()>(1);
-    while let Some((accepted, load)) = inbox.recv().await {
-        let Accepted { stream, peer, permit } = accepted;
-        let Ok(stream) = configure(stream) else {
+    /// Dropped when the last connection is closed.
+    open: mpsc::Sender<()>,
+}
+
+impl<A: Application> ThreadServer<A> {
+    fn host(&self, is_management: bool, accepts: Option<fn(&[u8]) -> bool>) -> Rc<Host<A>> {
+        Rc::new(Host {
+            application: self.application.clone(),
+            limits: self.limits.clone(),
+            is_management,
+            accepts,
+        })
+    }
+}
+
+/// Serves connections until the inbox is closed.
+async fn work<A: Application>(server: &ThreadServer<A>, mut inbox: mpsc::UnboundedReceiver<(Moved, Load)>) {
+    let host = server.host(false, None);
+    while let Some((moved, load)) = inbox.recv().await {
+        let Moved {
+            inbound,
+            peer,
+            permit,
+        } = moved;
+        let Ok(stream) = TcpStream::from_std(inbound.stream) else {
             // The client has already disconnected.
             continue;
         };
-        let (application, limits, stages, open) =
-            (application.clone(), limits.clone(), stages.clone(), open.clone());
+        let inbound = Inbound {
+            stream,
+            ahead: inbound.ahead,
+        };
+        let (host, stages, open) = (host.clone(), server.stages.clone(), server.open.clone());
         spawn_local(async move {
-            connection::serve(stream, peer, application, limits, stages).await;
+            connection::serve(inbound, peer, host, stages).await;
             drop((permit, load, open));
         });
     }
-    drop(open);
-    all_closed.recv().await;
 }
 
-fn configure(stream: std::net::TcpStream) -> io::Result<TcpStream> {
-    stream.set_nonblocking(true)?;
-    stream.set_nodelay(true)?;
-    TcpStream::from_std(stream)
+/// Accepts connections until the server stops.
+async fn accept_all<A: Application>(server: &ThreadServer<A>, listeners: Vec<Listener>, workers: Dispatcher) {
+    let accepting = listeners.into_iter().map(|listener| {
+        let host = server.host(listener.is_management, listener.accepts);
+        let workers = &workers;
+        let serve = move |accepted: Accepted| {
+            let (host, stages, open) = (host.clone(), server.stages.clone(), server.open.clone());
+            let workers = workers.clone();
+            spawn_local(async move {
+                serve_or_move(accepted, host, stages, &workers).await;
+                drop(open);
+            });
+        };
+        async move {
+            let stages = server.stages.clone();
+            if let Err(error) = listener::accept(listener.socket, listener.permits, stages, serve).await {
+                log::error!("cannot accept connections: {error}");
+            }
+        }
+    });
+    join_all(accepting).await;
+}
+
+/// Serves a new connection until it is closed or moves to a worker.
+async fn serve_or_move<A: Application>(
+    accepted: Accepted,
+    host: Rc<Host<A>>,
+    stages: watch::Receiver<Stage>,
+    workers: &Dispatcher,
+) {
+    let Accepted { stream, peer, permit } = accepted;
+    if stream.set_nodelay(true).is_err() {
+        // The client has already disconnected.
+        return;
+    }
+    let inbound = Inbound {
+        stream,
+        ahead: BytesMut::new(),
+    };
+    let Some(Inbound { stream, ahead }) = connection::serve(inbound, peer, host, stages).await else {
+        return;
+    };
+    if let Ok(stream) = stream.into_std() {
+        let inbound = Inbound { stream, ahead };
+        workers.dispatch(Moved {
+            inbound,
+            peer,
+            permit,
+        });
+    }
 }

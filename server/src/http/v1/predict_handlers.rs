@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use actix_web::web::{self, Data, Path};
+use actix_web::dev::Payload;
+use actix_web::web::{self, Path};
 use actix_web::{HttpRequest, HttpResponse};
 
-use super::ModelPath;
 use super::predict_reply::write_reply;
 use super::predict_request::{Form, Items, read_request};
 use crate::api::{BodyLimits, Call, Code, Failure, RequestRecord};
@@ -13,25 +13,26 @@ use crate::clock;
 use crate::http::native::reply::max_size;
 use crate::http::offload::{MAX_INLINE_BODY, MAX_INLINE_REPLY, run_by_size};
 use crate::http::request_body::receive;
-use crate::http::request_headers::request_options;
+use crate::http::request_headers::{RequestHead, request_options};
 use crate::http::respond::{self, add_server_timing};
 use crate::http::server::Shared;
+use crate::http::task_routes::TaskPath;
 use crate::metrics::Protocol;
 use crate::registry::Snapshot;
 
 /// `POST /v1/models/{model}:predict`
 pub(in crate::http) async fn predict(
-    request: HttpRequest,
-    payload: web::Payload,
-    shared: Data<Shared>,
-    name: Path<ModelPath>,
+    request: &dyn RequestHead,
+    payload: Payload,
+    shared: &Shared,
+    name: TaskPath,
 ) -> HttpResponse {
-    let (name, snapshot) = (name.into_inner(), shared.registry.snapshot());
+    let snapshot = shared.registry.snapshot();
     // The body can name another task as its signature.
     let default = Call::to_name(&snapshot, &name.model, name.version.as_deref());
     let mut record = shared.record(Protocol::V1, &snapshot, &name.model, &default);
-    let result = run(&request, payload, &shared, snapshot, name, &mut record).await;
-    let response = result.unwrap_or_else(|failure| respond::failure(&request, &failure));
+    let result = run(request, payload, shared, snapshot, name, &mut record).await;
+    let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
     record.finish(response.status().as_u16());
     response
 }
@@ -50,11 +51,11 @@ pub(in crate::http) struct Unsupported {
 }
 
 async fn run(
-    request: &HttpRequest,
-    payload: web::Payload,
+    request: &dyn RequestHead,
+    payload: Payload,
     shared: &Shared,
     snapshot: Arc<Snapshot>,
-    name: ModelPath,
+    name: TaskPath,
     record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
     let received = record.received();
@@ -89,7 +90,7 @@ struct Read {
 
 fn read(
     snapshot: &Arc<Snapshot>,
-    name: &ModelPath,
+    name: &TaskPath,
     body: &web::Bytes,
     limits: BodyLimits,
 ) -> Result<Read, Failure> {

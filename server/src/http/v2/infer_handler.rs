@@ -3,13 +3,12 @@
 use std::convert::Infallible;
 use std::time::Instant;
 
+use actix_web::HttpResponse;
 use actix_web::body::SizedStream;
+use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use actix_web::web::{self, Data, Path};
-use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
 
-use super::ModelPath;
 use super::infer_request::{HEADER_LENGTH, InferRequest, header_length, read_request};
 use super::infer_response::{Encoded, ResponseHead, write_response};
 use crate::api::tensors::{data_size, items_from_tensors, tensors_from_outcomes};
@@ -18,40 +17,41 @@ use crate::clock;
 use crate::http::native::reply::max_size;
 use crate::http::offload::{MAX_INLINE_BODY, MAX_INLINE_REPLY, run_by_size};
 use crate::http::request_body::receive;
-use crate::http::request_headers::request_options;
+use crate::http::request_headers::{RequestHead, request_options};
 use crate::http::respond::{self, add_server_timing};
 use crate::http::server::Shared;
+use crate::http::task_routes::TaskPath;
 use crate::metrics::Protocol;
 
 /// `POST /v2/models/{model}/infer`
 pub(in crate::http) async fn infer(
-    request: HttpRequest,
-    payload: web::Payload,
-    shared: Data<Shared>,
-    name: Path<ModelPath>,
+    request: &dyn RequestHead,
+    payload: Payload,
+    shared: &Shared,
+    name: TaskPath,
 ) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
     let call = Call::to_name(&snapshot, &name.model, name.version.as_deref());
     let record = shared.record(Protocol::V2, &snapshot, &name.model, &call);
     let result = match call {
-        Ok(call) => run(&request, payload, &shared, &name, call, record.received()).await,
+        Ok(call) => run(request, payload, shared, &name, call, record.received()).await,
         Err(failure) => Err(failure),
     };
-    let response = result.unwrap_or_else(|failure| respond::failure(&request, &failure));
+    let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
     record.finish(response.status().as_u16());
     response
 }
 
 async fn run(
-    request: &HttpRequest,
-    payload: web::Payload,
+    request: &dyn RequestHead,
+    payload: Payload,
     shared: &Shared,
-    name: &ModelPath,
+    name: &TaskPath,
     call: Call,
     received: Instant,
 ) -> Result<HttpResponse, Failure> {
     let mut options = request_options(request, &call)?;
-    let json_length = header_length(request.headers().get(HEADER_LENGTH).map(HeaderValue::as_bytes))?;
+    let json_length = header_length(request.header(HEADER_LENGTH))?;
     let body = receive(
         request,
         payload,

@@ -100,7 +100,7 @@ async fn receive_json<T: DeserializeOwned + Default>(
     payload: web::Payload,
     shared: &Shared,
 ) -> Result<T, Failure> {
-    let body = receive(request, payload, &shared.receive, clock::now(), 0).await?;
+    let body = receive(request, payload.into_inner(), &shared.receive, clock::now(), 0).await?;
     if body.trim_ascii().is_empty() {
         return Ok(T::default());
     }

@@ -1,9 +1,11 @@
 //! Tests of the server over real sockets, with an example model.
 
 mod embeddings_route;
+mod management_port;
 mod monitoring_routes;
 mod native_routes;
 mod request_limits;
+mod task_routes;
 mod test_server;
 mod unbatched_tasks;
 mod v1_routes;

@@ -70,34 +70,7 @@ impl TestServer {
 
     /// Sends a request with `connection: close` and reads the whole reply.
     pub(super) async fn send(&self, head: &str, body: &[u8]) -> Answer {
-        let mut stream = self.connect().await;
-        let length = if head.contains("transfer-encoding") || head.contains("\ncontent-length") {
-            String::new()
-        } else {
-            format!("content-length: {}\r\n", body.len())
-        };
-        let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
-        let headers: String = headers
-            .lines()
-            .map(|line| format!("{}\r\n", line.trim()))
-            .filter(|line| line.len() > 2)
-            .collect();
-        let head = format!("{line} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}{length}\r\n");
-        stream
-            .write_all(head.as_bytes())
-            .await
-            .expect("the server reads the request");
-        stream
-            .write_all(body)
-            .await
-            .expect("the server reads the request");
-        let mut bytes = Vec::new();
-        let read = stream.read_to_end(&mut bytes);
-        tokio::time::timeout(PATIENCE, read)
-            .await
-            .expect("the server replies in time")
-            .expect("the server replies");
-        Answer::parse(&bytes)
+        send_to(self.address, head, body).await
     }
 
     pub(super) async fn get(&self, path: &str) -> Answer {
@@ -110,9 +83,7 @@ impl TestServer {
     }
 
     pub(super) async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address)
-            .await
-            .expect("the server listens")
+        connect_to(self.address).await
     }
 
     /// Returns the value of a metric, such as `inference_queue_items{model="vision",task="wait"}`.
@@ -133,6 +104,74 @@ impl TestServer {
             .await
             .unwrap_or_else(|_| panic!("{name} is not {value}"));
     }
+}
+
+/// Sends a request with `connection: close` and reads the whole reply.
+pub(super) async fn send_to(address: SocketAddr, head: &str, body: &[u8]) -> Answer {
+    let mut stream = connect_to(address).await;
+    let length = if head.contains("transfer-encoding") || head.contains("\ncontent-length") {
+        String::new()
+    } else {
+        format!("content-length: {}\r\n", body.len())
+    };
+    let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
+    let headers: String = headers
+        .lines()
+        .map(|line| format!("{}\r\n", line.trim()))
+        .filter(|line| line.len() > 2)
+        .collect();
+    let head = format!("{line} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}{length}\r\n");
+    stream
+        .write_all(head.as_bytes())
+        .await
+        .expect("the server reads the request");
+    stream
+        .write_all(body)
+        .await
+        .expect("the server reads the request");
+    let mut bytes = Vec::new();
+    let read = stream.read_to_end(&mut bytes);
+    tokio::time::timeout(PATIENCE, read)
+        .await
+        .expect("the server replies in time")
+        .expect("the server replies");
+    Answer::parse(&bytes)
+}
+
+async fn connect_to(address: SocketAddr) -> TcpStream {
+    TcpStream::connect(address).await.expect("the server listens")
+}
+
+/// Sends bytes, and reads one reply from a connection that stays open.
+pub(super) async fn exchange(stream: &mut TcpStream, request: &[u8]) -> Answer {
+    stream
+        .write_all(request)
+        .await
+        .expect("the server reads the request");
+    let mut bytes = Vec::new();
+    let read = async {
+        loop {
+            let byte = stream.read_u8().await.expect("the connection stays open");
+            bytes.push(byte);
+            if bytes.ends_with(b"\r\n\r\n") {
+                break;
+            }
+        }
+        let length = Answer::parse(&bytes).header("content-length").map(str::to_owned);
+        let length: usize = length
+            .and_then(|length| length.parse().ok())
+            .expect("the reply has a content-length");
+        let head = bytes.len();
+        bytes.resize(head + length, 0);
+        stream
+            .read_exact(&mut bytes[head..])
+            .await
+            .expect("the connection stays open");
+    };
+    tokio::time::timeout(PATIENCE, read)
+        .await
+        .expect("the server replies in time");
+    Answer::parse(&bytes)
 }
 
 /// A parsed reply.

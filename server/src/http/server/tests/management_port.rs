@@ -1,0 +1,62 @@
+use super::test_server::{TestServer, send_to};
+
+#[actix_web::test]
+async fn the_management_port_serves_everything_except_tasks() {
+    let server = TestServer::start_with("management_port = 0");
+    let address = server.server.management_addresses()[0];
+    assert_ne!(address, server.address);
+    let get = async |path: &str| send_to(address, &format!("GET {path}"), b"").await;
+    for path in [
+        "/livez",
+        "/metrics",
+        "/v1/models",
+        "/v1/models/vision",
+        "/docs/",
+        "/",
+    ] {
+        assert_eq!(get(path).await.status, 200, "{path}");
+    }
+    // One of the models is loading.
+    assert_eq!(get("/readyz").await.status, 503);
+    let load = send_to(address, "POST /v2/repository/models/vision/load", b"").await;
+    assert_eq!(load.status, 403, "the route exists and requires a key");
+    for path in [
+        "/v1/models/vision/tasks/upper/predict",
+        "/v1/models/vision/predict",
+        "/v1/models/vision:predict",
+        "/v2/models/vision/infer",
+        "/v1/embeddings",
+        "/shout",
+        "/v1/models/vision/%70redict",
+    ] {
+        let answer = send_to(address, &format!("POST {path}"), b"{\"input\":\"hello\"}").await;
+        assert_eq!(answer.status, 404, "{path}");
+        assert!(
+            answer
+                .text()
+                .contains("send predictions to the server's main port"),
+            "{path}: {}",
+            answer.text()
+        );
+    }
+}
+
+#[actix_web::test]
+async fn the_main_port_serves_probes_and_management_next_to_a_management_port() {
+    let server = TestServer::start_with("management_port = 0");
+    for path in ["/livez", "/metrics", "/v1/models"] {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+    }
+    assert_eq!(
+        server.send("POST /shout", b"{\"input\":\"hello\"}").await.status,
+        200
+    );
+}
+
+#[actix_web::test]
+async fn the_management_port_has_its_own_limit_on_connections() {
+    let server = TestServer::start_with("management_port = 0\nmax_connections = 1");
+    let _only = server.connect().await;
+    let address = server.server.management_addresses()[0];
+    assert_eq!(send_to(address, "GET /livez", b"").await.status, 200);
+}
