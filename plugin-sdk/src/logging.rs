@@ -24,6 +24,7 @@ pub(crate) enum LogScope {
     /// All threads. Threads that the plugin itself started forward to the first host.
     Library,
     /// Only threads that execute a call through the ABI. Used in tests, which run many hosts in one process.
+    #[cfg(feature = "testing")]
     Calls,
 }
 
