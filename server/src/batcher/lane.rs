@@ -3,7 +3,7 @@
 //! Owned by [`Queue`](super::queue::Queue). A lane keeps the classes apart, each in queue order, and knows totals over all of
 //! its items: a batch that stays open is decided by them at every poll. It knows neither payloads nor limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::extremes::{Extremes, Slot, Tournament};
@@ -85,6 +85,8 @@ pub(super) struct Totals {
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     lines: [Line; CLASSES.len()],
+    /// The deadlines of all items.
+    deadlines: BTreeSet<(Instant, ItemId)>,
     len: usize,
     /// These do not overflow: weights are bounded by [`MAX_WEIGHT`].
     sum: u128,
@@ -105,6 +107,16 @@ impl Lane {
     /// The oldest item of a class.
     pub(super) fn first(&self, class: Priority) -> Option<Position> {
         self.line(class).first_key_value().map(|(place, _)| *place)
+    }
+
+    /// The items that have deadlines, earliest first.
+    pub(super) fn by_deadline(&self) -> impl Iterator<Item = (Instant, ItemId)> {
+        self.deadlines.iter().copied()
+    }
+
+    /// The earliest deadline of an item.
+    pub(super) fn earliest_deadline(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
     /// The total weight of all items.
@@ -153,6 +165,9 @@ impl Lane {
         if let Some(tournament) = &mut self.tournament {
             entry.slot = tournament.add(entry.extremes(place));
         }
+        if let Some(deadline) = entry.deadline {
+            self.deadlines.insert((deadline, place.id));
+        }
         self.len += 1;
         self.sum += u128::from(entry.weight);
         self.sum_of_squares += square(entry.weight);
@@ -163,6 +178,9 @@ impl Lane {
         let Some(entry) = self.lines[class as usize].remove(&place) else {
             return;
         };
+        if let Some(deadline) = entry.deadline {
+            self.deadlines.remove(&(deadline, place.id));
+        }
         self.len -= 1;
         self.sum -= u128::from(entry.weight);
         self.sum_of_squares -= square(entry.weight);

@@ -17,9 +17,6 @@ use crate::batching::Priority;
 /// Up to this capacity, the table of items keeps its memory while items leave.
 const MIN_KEPT_CAPACITY: usize = 1024;
 
-/// Maximum number of items, by deadline, that are searched for those that cannot be answered in time.
-const MAX_SEARCHED: usize = 256;
-
 /// The oldest item of one class in one lane. Heads of one class are ordered by age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Head {
@@ -33,6 +30,8 @@ struct TaskQueue {
     lanes: BTreeMap<u64, Lane>,
     /// By class, the oldest item of every lane that has items of the class.
     heads: [BTreeSet<Head>; CLASSES.len()],
+    /// The earliest deadline of every lane that has any, and its group.
+    deadlines: BTreeSet<(Instant, u64)>,
     /// Number of items held, including those that were set aside.
     held: usize,
 }
@@ -42,7 +41,10 @@ impl TaskQueue {
         let (group, class) = (item.group, item.priority);
         let lane = self.lanes.entry(group).or_default();
         let (before, place) = (lane.first(class), item.place());
+        let deadline_before = lane.earliest_deadline();
         lane.insert(item);
+        let deadline = lane.earliest_deadline();
+        self.move_deadline(group, deadline_before, deadline);
         if before.is_none_or(|before| place < before) {
             self.move_head(group, class, before, Some(place));
         }
@@ -53,11 +55,13 @@ impl TaskQueue {
             return;
         };
         let before = lane.first(class);
+        let deadline_before = lane.earliest_deadline();
         let mut head_left = false;
         for place in places {
             lane.remove(class, place);
             head_left |= before == Some(place);
         }
+        let deadline = lane.earliest_deadline();
         if head_left {
             let after = lane.first(class);
             if lane.len() == 0 {
@@ -65,6 +69,7 @@ impl TaskQueue {
             }
             self.move_head(group, class, before, after);
         }
+        self.move_deadline(group, deadline_before, deadline);
     }
 
     fn remove_lane(&mut self, group: u64) -> Option<Lane> {
@@ -72,7 +77,20 @@ impl TaskQueue {
         for class in CLASSES {
             self.move_head(group, class, lane.first(class), None);
         }
+        self.move_deadline(group, lane.earliest_deadline(), None);
         Some(lane)
+    }
+
+    fn move_deadline(&mut self, group: u64, before: Option<Instant>, after: Option<Instant>) {
+        if before == after {
+            return;
+        }
+        if let Some(deadline) = before {
+            self.deadlines.remove(&(deadline, group));
+        }
+        if let Some(deadline) = after {
+            self.deadlines.insert((deadline, group));
+        }
     }
 
     fn move_head(&mut self, group: u64, class: Priority, before: Option<Position>, after: Option<Position>) {
@@ -115,8 +133,6 @@ impl Hasher for IdHasher {
 pub(super) struct Queue<T> {
     items: HashMap<ItemId, Item<T>, BuildHasherDefault<IdHasher>>,
     tasks: Vec<TaskQueue>,
-    /// Deadlines of the items in lanes.
-    deadlines: BTreeSet<(Instant, ItemId)>,
     /// Items that left their lane because their deadline has passed or cannot be met, until they are taken.
     expired: BTreeSet<(Instant, ItemId)>,
 }
@@ -126,7 +142,6 @@ impl<T> Queue<T> {
         Queue {
             items: HashMap::default(),
             tasks: (0..tasks).map(|_| TaskQueue::default()).collect(),
-            deadlines: BTreeSet::new(),
             expired: BTreeSet::new(),
         }
     }
@@ -141,9 +156,6 @@ impl<T> Queue<T> {
         let task = &mut self.tasks[item.task];
         task.insert(&item);
         task.held += 1;
-        if let Some(deadline) = item.deadline {
-            self.deadlines.insert((deadline, item.id));
-        }
         self.items.insert(item.id, item);
     }
 
@@ -171,28 +183,26 @@ impl<T> Queue<T> {
     /// Removes the items whose deadline is not after `now` from their lanes. They are held until
     /// [`take_expired`](Self::take_expired) or [`cancel`](Self::cancel) returns them.
     pub(super) fn set_expired_aside(&mut self, now: Instant) {
-        while let Some(&(deadline, id)) = self.deadlines.first() {
-            if deadline > now {
-                break;
+        for task in 0..self.tasks.len() {
+            while let Some(&(deadline, group)) = self.tasks[task].deadlines.first()
+                && deadline <= now
+            {
+                let expired = |(deadline, _): &(Instant, ItemId)| *deadline <= now;
+                let items: Vec<_> = self.lane(task, group).by_deadline().take_while(expired).collect();
+                for (deadline, id) in items {
+                    self.set_aside(deadline, id);
+                }
             }
-            self.set_aside(deadline, id);
         }
     }
 
     /// Does the same with up to `max` items of one lane whose deadline is before `ends`, earliest deadline first.
     pub(super) fn set_infeasible_aside(&mut self, task: usize, group: u64, ends: Instant, max: usize) {
-        let in_lane = |id| {
-            let item = self.items.get(id);
-            item.is_some_and(|item| item.task == task && item.group == group)
-        };
         let infeasible: Vec<_> = self
-            .deadlines
-            .iter()
-            .take(MAX_SEARCHED)
+            .lane(task, group)
+            .by_deadline()
             .take_while(|(deadline, _)| *deadline < ends)
-            .filter(|(_, id)| in_lane(id))
             .take(max)
-            .copied()
             .collect();
         for (deadline, id) in infeasible {
             self.set_aside(deadline, id);
@@ -200,7 +210,6 @@ impl<T> Queue<T> {
     }
 
     fn set_aside(&mut self, deadline: Instant, id: ItemId) {
-        self.deadlines.remove(&(deadline, id));
         self.expired.insert((deadline, id));
         if let Some(item) = self.items.get(&id) {
             let place = std::iter::once(item.place());
@@ -223,11 +232,6 @@ impl<T> Queue<T> {
             Members::All => self.take_lane(task, group),
             Members::Chosen(places) => self.take_places(task, group, places),
         };
-        for item in &items {
-            if let Some(deadline) = item.deadline {
-                self.deadlines.remove(&(deadline, item.id));
-            }
-        }
         items.sort_unstable_by_key(Item::place);
         items
     }
@@ -296,7 +300,8 @@ impl<T> Queue<T> {
 
     /// The earliest deadline of the items that can still run.
     pub(super) fn next_live_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let earliest = |task: &TaskQueue| task.deadlines.first().map(|(deadline, _)| *deadline);
+        self.tasks.iter().filter_map(earliest).min()
     }
 
     /// The earliest deadline of the items that are held, including those that were set aside.
@@ -319,9 +324,6 @@ impl<T> Queue<T> {
 
     fn unlink(&mut self, item: &Item<T>) {
         self.tasks[item.task].remove(item.group, item.priority, std::iter::once(item.place()));
-        if let Some(deadline) = item.deadline {
-            self.deadlines.remove(&(deadline, item.id));
-        }
     }
 }
 
@@ -352,7 +354,7 @@ mod tests {
     fn assert_nothing_is_kept(queue: &Queue<()>) {
         assert!(queue.tasks[0].lanes.is_empty());
         assert!(queue.tasks[0].heads.iter().all(BTreeSet::is_empty));
-        assert!(queue.deadlines.is_empty() && queue.expired.is_empty());
+        assert!(queue.tasks[0].deadlines.is_empty() && queue.expired.is_empty());
         assert!(
             queue.items.capacity() <= 2 * MIN_KEPT_CAPACITY,
             "{} kept",

@@ -75,6 +75,21 @@ fn an_item_that_a_faster_batch_than_usual_could_answer_in_time_runs() {
     assert_eq!(set_aside(&mut scenario), [0; 0]);
 }
 
+#[test]
+fn items_of_other_groups_with_earlier_deadlines_hide_none_that_cannot_be_answered_in_time() {
+    let mut scenario = scenario_with_batches_of_ten_ms();
+    for deadline in [12, 30, 30] {
+        scenario.push(until(deadline));
+    }
+    let others = Spec {
+        group: 1,
+        ..until(11)
+    };
+    scenario.push_all(1000, others);
+    assert_eq!(scenario.poll(), ran([1, 2], DispatchReason::Full));
+    assert_eq!(set_aside(&mut scenario), [0]);
+}
+
 /// How many items were answered in time, and how many were set aside before their deadline.
 #[derive(Debug, PartialEq)]
 struct Answered {
