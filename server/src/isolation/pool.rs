@@ -6,7 +6,8 @@
 //! they started their current batches, and the number of prepared items ahead of an item predicts which batch it will be in.
 //! If the prediction is wrong, the item is prepared again.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -25,7 +26,38 @@ pub(super) struct Pool {
     manifest: OnceLock<ModelManifest>,
     state: Mutex<State>,
     changed: Condvar,
-    last_health: ArcSwap<Health>,
+    /// As of the last change of `state`. The event loop reads it for every request, and must not wait for the lock, which
+    /// threads of lower priority hold.
+    health: ArcSwap<Health>,
+}
+
+/// The locked state, whose health is published when it is unlocked.
+struct Locked<'a> {
+    state: MutexGuard<'a, State>,
+    health: &'a ArcSwap<Health>,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let health = self.state.health();
+        if **self.health.load() != health {
+            self.health.store(Arc::new(health));
+        }
+    }
 }
 
 struct State {
@@ -88,11 +120,19 @@ impl Pool {
                 reported_crash_loops: 0,
             }),
             changed: Condvar::new(),
-            last_health: ArcSwap::from_pointee(Health::Ready),
+            health: ArcSwap::from_pointee(Health::Ready),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> Locked<'_> {
+        Locked {
+            state: self.lock_to_read(),
+            health: &self.health,
+        }
+    }
+
+    /// Locks the state for changes that do not concern its health, or for none.
+    fn lock_to_read(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -206,7 +246,7 @@ impl Pool {
 
     /// Whether the pool is shutting down.
     pub(super) fn is_stopping(&self) -> bool {
-        self.lock().stopping
+        self.lock_to_read().stopping
     }
 
     /// Shuts the pool down. Kills processes that are still starting.
@@ -236,7 +276,7 @@ impl Pool {
         };
         let (mut state, waited) = self
             .changed
-            .wait_timeout_while(self.lock(), timeout, none_available)
+            .wait_timeout_while(self.lock_to_read(), timeout, none_available)
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(reserved) = state.reserved.get_mut(worker) {
             *reserved = !waited.timed_out();
@@ -246,7 +286,7 @@ impl Pool {
 
     /// Takes the idle process that prepared the largest number of the batch's items.
     pub(super) fn acquire(&self, worker: usize, items: &[BatchItem<'_>]) -> Option<Arc<RemoteModel>> {
-        let mut state = self.lock();
+        let mut state = self.lock_to_read();
         if let Some(reserved) = state.reserved.get_mut(worker) {
             *reserved = false;
         }
@@ -285,7 +325,7 @@ impl Pool {
         };
         let (state, _) = self
             .changed
-            .wait_timeout_while(self.lock(), timeout, none_serving)
+            .wait_timeout_while(self.lock_to_read(), timeout, none_serving)
             .unwrap_or_else(PoisonError::into_inner);
         let mut serving: Vec<&Slot> = state.slots.iter().filter(|slot| slot.model().is_some()).collect();
         serving.sort_by_key(|slot| match &slot.phase {
@@ -303,17 +343,7 @@ impl Pool {
 
     /// Whether the model can run a batch now.
     pub(super) fn health(&self) -> Health {
-        // The event loop calls this for every request, and threads of lower priority hold the lock. While one does, the
-        // health of a moment ago has to do.
-        let health = match self.state.try_lock() {
-            Ok(state) => state.health(),
-            Err(TryLockError::Poisoned(state)) => state.into_inner().health(),
-            Err(TryLockError::WouldBlock) => return self.last_health.load().as_ref().clone(),
-        };
-        if **self.last_health.load() != health {
-            self.last_health.store(Arc::new(health.clone()));
-        }
-        health
+        self.health.load().as_ref().clone()
     }
 }
 
@@ -337,5 +367,46 @@ impl State {
             Some(_) => Health::CrashLoop { reason },
             None => Health::Recovering { reason },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Buckets, Metrics, RestartReason};
+
+    fn exit() -> ProcessExit {
+        ProcessExit {
+            description: "crashed".to_owned(),
+            public_description: None,
+            reason: RestartReason::Crash,
+        }
+    }
+
+    #[test]
+    fn the_health_is_that_of_the_last_change_even_while_a_thread_holds_the_lock() {
+        let metrics = Metrics::new(Buckets::NONE).expect("the metrics are consistent");
+        let delays = RestartDelays {
+            initial: Duration::from_millis(1),
+            max: Duration::from_secs(1),
+        };
+        let pool = Pool::new(1, delays, metrics.workers("m"));
+        let reason = "its worker process crashed".to_owned();
+        pool.mark_down(0, &exit());
+        let locked = pool.lock_to_read();
+        let health = std::thread::scope(|scope| scope.spawn(|| pool.health()).join());
+        assert_eq!(
+            health.expect("it does not panic"),
+            Health::Recovering {
+                reason: reason.clone()
+            }
+        );
+        drop(locked);
+        for _ in 0..4 {
+            pool.mark_down(0, &exit());
+        }
+        let _locked = pool.lock_to_read();
+        let health = std::thread::scope(|scope| scope.spawn(|| pool.health()).join());
+        assert_eq!(health.expect("it does not panic"), Health::CrashLoop { reason });
     }
 }
