@@ -144,7 +144,102 @@ fn write_json(formatter: &mut Formatter, record: &Record<'_>) -> io::Result<()> 
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::sync::Arc;
+
     use super::*;
+
+    const FORMAT_VARIABLE: &str = "LOGGING_TEST_FORMAT";
+
+    /// The child process of the test below: a thread of it panics, once outside of a batch and once inside.
+    #[test]
+    #[ignore = "run by another test in a child process"]
+    fn panicking_child() {
+        let Ok(format) = std::env::var(FORMAT_VARIABLE) else {
+            return;
+        };
+        start(&LoggingSettings {
+            level: "info".to_owned(),
+            format: match format.as_str() {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Text,
+            },
+            access_log: false,
+            access_log_exclude: Vec::new(),
+        });
+        for context in [
+            None,
+            Some(BatchContext {
+                model: "m".into(),
+                task: "t".into(),
+                requests: [Arc::from("id")].iter().collect(),
+            }),
+        ] {
+            let panicking = thread::Builder::new()
+                .name("model m 0".to_owned())
+                .spawn(move || {
+                    let _entered = context.map(|context| Arc::new(context).enter());
+                    panic!("the \"worker\" panics");
+                });
+            let joined = panicking.expect("a thread can be started").join();
+            assert!(joined.is_err());
+        }
+    }
+
+    /// What the child process writes about its panics.
+    fn panics(format: &str) -> Vec<String> {
+        let (_, module) = module_path!()
+            .split_once("::")
+            .expect("the path starts with the crate");
+        let output = Command::new(std::env::current_exe().expect("this test has an executable"))
+            .args([
+                "--exact",
+                &format!("{module}::panicking_child"),
+                "--ignored",
+                "--nocapture",
+            ])
+            .env(FORMAT_VARIABLE, format)
+            .output()
+            .expect("the child can be started");
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stderr).expect("the log is text");
+        let lines = text.lines().filter(|line| line.contains("panic"));
+        lines.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_panic_is_one_line_in_the_format_of_the_log_and_names_the_thread_and_the_batch() {
+        let lines = panics("json");
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        let lines = lines
+            .iter()
+            .map(|line| serde_json::from_str::<Json>(line).expect("a line is JSON"));
+        let lines: Vec<Json> = lines.collect();
+        for line in &lines {
+            assert_eq!(line["level"], "ERROR");
+            let message = line["message"].as_str().expect("a line has a message");
+            assert!(
+                message.starts_with("thread `model m 0` panicked at "),
+                "{message}"
+            );
+            assert!(message.ends_with(": the \"worker\" panics"), "{message}");
+        }
+        assert!(lines[0].get("model").is_none());
+        let fields = ["model", "task", "requests"].map(|field| &lines[1][field]);
+        assert_eq!(fields, ["m", "t", "id"]);
+
+        let lines = panics("text");
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        for line in &lines {
+            assert!(line.contains(" ERROR "), "{line}");
+            assert!(line.contains("] thread `model m 0` panicked at "), "{line}");
+        }
+        assert!(
+            lines[1].ends_with("the \"worker\" panics model=m task=t requests=id"),
+            "{}",
+            lines[1]
+        );
+    }
 
     #[test]
     fn each_line_for_the_journal_has_the_priority_of_its_record() {

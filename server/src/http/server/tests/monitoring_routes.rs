@@ -71,18 +71,46 @@ async fn readiness_is_not_liveness() {
         health.json(),
         json!({"status": "not ready", "ready": false, "models": {"later": "loading", "vision": "ready"}})
     );
-    let vision = server
-        .registry
-        .snapshot()
-        .model("vision")
-        .expect("the model exists")
-        .clone();
-    server.registry.publish(server.registry.snapshot().next([vision]));
+    server.remove_later();
     assert_eq!(server.get("/readyz").await.json(), json!({"ready": true}));
     assert_eq!(server.get("/health").await.json()["status"], json!("ok"));
     server.registry.start_draining();
     assert_eq!(server.get("/readyz").await.status, 503);
     assert_eq!(server.get("/health").await.json()["status"], json!("stopping"));
+    assert_eq!(server.get("/livez").await.status, 200);
+}
+
+/// Models catch the panics of plugins, so this is a panic of the server itself.
+#[actix_web::test]
+async fn a_model_whose_worker_panicked_three_times_in_a_row_has_failed_and_the_server_is_not_ready() {
+    let server = TestServer::start();
+    server.remove_later();
+    let ready = "inference_model_ready{model=\"vision\"}";
+    let path = "/v1/models/vision/tasks/upper/predict";
+    assert_eq!(server.get("/readyz").await.status, 200);
+    assert_eq!(server.metric(ready).await, Some(1.0));
+    for _ in 0..3 {
+        let answer = server.post(path, &json!({"inputs": ["panic"]})).await;
+        let message = "all items failed; inputs[0]: the server panicked while it ran this item";
+        assert_eq!(
+            answer.error(),
+            (500, "model_fault".to_owned(), message.to_owned())
+        );
+    }
+    server.metric_becomes(ready, 0.0).await;
+    assert_eq!(server.get("/readyz").await.status, 503);
+    assert_eq!(
+        server.get("/health").await.json()["models"],
+        json!({"vision": "failed"})
+    );
+    let model = server.get("/v1/models/vision").await.json();
+    let reason = "its workers panicked 3 times in a row; the model has to be reloaded";
+    assert_eq!(
+        (&model["ready"], &model["state"], &model["reason"]),
+        (&json!(false), &json!("failed"), &json!(reason))
+    );
+    let answer = server.post(path, &json!({"inputs": ["hello"]})).await;
+    assert_eq!(answer.error().0, 503);
     assert_eq!(server.get("/livez").await.status, 200);
 }
 

@@ -23,7 +23,7 @@ use crate::error::ItemError;
 use crate::http::Server;
 use crate::metrics::{Buckets, Metrics};
 use crate::model::{BatchError, BatchItem, Model, OutputSink, PreparedItem};
-use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot, TaskTrial};
+use crate::registry::{Generation, ModelEntry, ModelState, ModelStateMetrics, Registry, Snapshot, TaskTrial};
 use crate::values::{DType, ItemInput, Tensor, Value};
 
 /// Maximum body size of the test server.
@@ -56,6 +56,9 @@ impl TestServer {
         let metrics = Arc::new(Metrics::new(Buckets::NONE).expect("the metrics are registered once"));
         let gate = Arc::new(Gate::default());
         registry.publish(Snapshot::default().next(entries(&settings, &gate, &metrics)));
+        let states = ModelStateMetrics::new(registry.clone()).expect("the metrics are valid");
+        let registered = metrics.registry().register(Box::new(states));
+        registered.expect("the metrics are registered once");
         let budget = ByteBudget::new(settings.server.max_inflight_bytes as u64);
         let control = ModelControl::new(drop);
         let server = Server::bind(&settings, Vec::new(), registry.clone(), metrics, control, budget)
@@ -84,6 +87,13 @@ impl TestServer {
 
     pub(super) async fn connect(&self) -> TcpStream {
         connect_to(self.address).await
+    }
+
+    /// Publishes a snapshot of the model `vision` alone, which is ready.
+    pub(super) fn remove_later(&self) {
+        let snapshot = self.registry.snapshot();
+        let vision = snapshot.model("vision").expect("the model exists").clone();
+        self.registry.publish(snapshot.next([vision]));
     }
 
     /// Returns the value of a metric, such as `inference_queue_items{model="vision",task="wait"}`.
@@ -433,6 +443,7 @@ impl Model for Vision {
                 (UPPER, Value::Text(text)) if text.starts_with(b"broken") => {
                     sink.fail(index, ItemError::Fault("it broke".to_owned()));
                 }
+                (UPPER, Value::Text(text)) if text.starts_with(b"panic") => panic!("a worker panics"),
                 (UPPER, Value::Text(text)) => {
                     sink.emit(index, Value::Text(text.to_ascii_uppercase().into()), false);
                 }
