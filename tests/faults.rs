@@ -58,6 +58,7 @@ fn an_item_whose_weight_is_out_of_range_fails_alone_and_the_model_keeps_serving(
             {"value": "first", "weight": 1_u64 << 40},
             {"value": "second", "weight": u64::MAX},
             {"value": "third", "weight": 1_u64 << 40},
+            {"value": "fourth", "weight": (1_u64 << 40) + 1},
         ]);
         for _ in 0..3 {
             let outputs = server.predict("m", "prepared", &inputs).expect(200).outputs();
@@ -68,6 +69,10 @@ fn an_item_whose_weight_is_out_of_range_fails_alone_and_the_model_keeps_serving(
             assert_eq!(
                 outputs[1]["error"]["message"],
                 "weight 18446744073709551615 exceeds the maximum of 1099511627776"
+            );
+            assert_eq!(
+                outputs[3]["error"]["message"],
+                "weight 1099511627777 exceeds the maximum of 1099511627776"
             );
             let light = server.predict("m", "prepared", &json!([echo("light")]));
             assert_eq!(light.expect(200).outputs()[0]["value"], "light");

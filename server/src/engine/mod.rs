@@ -47,9 +47,9 @@ use crate::batcher::cost_model::TaskCosts;
 use crate::batcher::memory_budget::SharedBudget;
 use crate::batcher::policy::Estimates;
 use crate::batcher::scheduler::Scheduler;
-use crate::batching::{DispatchReason, TaskBatching};
+use crate::batching::{DispatchReason, MAX_WEIGHT, TaskBatching};
 use crate::clock;
-use crate::error::Rejection;
+use crate::error::{ItemError, Rejection};
 use crate::metrics::{Metrics, TaskMetrics};
 use crate::model::{Health, Model};
 use admission::Queue;
@@ -66,6 +66,16 @@ pub use running_batches::RunningBatch;
 pub use server_memory::ServerMemory;
 pub use statistics::{Total, Totals};
 pub use task_memory::MemoryReport;
+
+/// Rejects a weight that the batcher does not support. Plugins state weights in `prepare` and with outputs.
+fn check_weight(weight: u64) -> Result<(), ItemError> {
+    if weight > MAX_WEIGHT {
+        return Err(ItemError::Fault(format!(
+            "weight {weight} exceeds the maximum of {MAX_WEIGHT}"
+        )));
+    }
+    Ok(())
+}
 
 /// How the queue and the batches of one task are bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,13 +13,13 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::admission::{Queue, Queued, TaskQueue};
+use super::check_weight;
 use super::wakeups::Wakeups;
 use crate::batch_context::{log_batch, logged_error_count};
 use crate::batcher::Item;
-use crate::batching::MAX_WEIGHT;
 use crate::clock;
 use crate::error::ItemError;
-use crate::model::{Model, PreparedItem};
+use crate::model::Model;
 use crate::niceness;
 
 /// Maximum number of prepared items that wait for other items of their request. Sending them together lets an idle worker
@@ -236,14 +236,9 @@ impl PrepareThreads {
 }
 
 /// Rejects weights that the batcher does not support, or whose memory exceeds the budget.
-fn check_weight(task: &TaskQueue, prepared: PreparedItem) -> Result<PreparedItem, ItemError> {
-    let weight = prepared.weight;
-    if weight > MAX_WEIGHT {
-        return Err(ItemError::Fault(format!(
-            "weight {weight} exceeds the maximum of {MAX_WEIGHT}"
-        )));
-    }
-    task.memory.check_item(weight)?;
+fn check_prepared(task: &TaskQueue, prepared: PreparedItem) -> Result<PreparedItem, ItemError> {
+    check_weight(prepared.weight)?;
+    task.memory.check_item(prepared.weight)?;
     Ok(prepared)
 }
 
@@ -256,7 +251,7 @@ fn prepare_item(model: &dyn Model, task: &TaskQueue, mut item: Item<Queued>) -> 
     let entered = context.clone().enter();
     let prepared = model
         .prepare(item.task, &input)
-        .and_then(|prepared| check_weight(task, prepared));
+        .and_then(|prepared| check_prepared(task, prepared));
     drop(entered);
     let finished = clock::now();
     handle.prepared_in(finished - started);

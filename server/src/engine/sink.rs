@@ -4,13 +4,15 @@ use crate::error::ItemError;
 use crate::model::{OutputSink, SinkStatus};
 use crate::values::{Tensor, Value};
 
-use super::Outcome;
+use super::{Outcome, check_weight};
 
 /// The outcomes of one `predict_batch`, by item.
 pub(super) struct BatchSink {
     outcomes: Vec<Option<Outcome>>,
     /// Weights that were stated with the outputs, by item.
     weights: Vec<(usize, u64)>,
+    /// The items whose weights exceed the maximum, with the error.
+    too_heavy: Vec<(usize, ItemError)>,
     /// The first thing that the plugin did against the contract.
     violation: Option<String>,
 }
@@ -20,6 +22,7 @@ impl BatchSink {
         Self {
             outcomes: std::iter::repeat_with(|| None).take(items).collect(),
             weights: Vec::new(),
+            too_heavy: Vec::new(),
             violation: None,
         }
     }
@@ -30,11 +33,16 @@ impl BatchSink {
     }
 
     /// The outcomes, or what the plugin did wrong.
-    pub(super) fn finish(self) -> Result<Vec<Option<Outcome>>, String> {
-        match self.violation {
-            None => Ok(self.outcomes),
-            Some(violation) => Err(violation),
+    pub(super) fn finish(mut self) -> Result<Vec<Option<Outcome>>, String> {
+        if let Some(violation) = self.violation {
+            return Err(violation);
         }
+        for (index, error) in self.too_heavy {
+            if let Some(outcome @ Ok(_)) = &mut self.outcomes[index] {
+                *outcome = Err(error);
+            }
+        }
+        Ok(self.outcomes)
     }
 
     fn settle(&mut self, index: usize, outcome: Outcome) -> SinkStatus {
@@ -96,8 +104,40 @@ impl OutputSink for BatchSink {
 
     fn weigh(&mut self, index: usize, weight: u64) {
         // At most one for each item, so that a plugin cannot make the list grow.
-        if index < self.outcomes.len() && self.weights.len() < self.outcomes.len() {
-            self.weights.push((index, weight));
+        if index >= self.outcomes.len() || self.weights.len() + self.too_heavy.len() >= self.outcomes.len() {
+            return;
         }
+        match check_weight(weight) {
+            Ok(()) => self.weights.push((index, weight)),
+            Err(error) => self.too_heavy.push((index, error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::batching::MAX_WEIGHT;
+
+    #[test]
+    fn an_output_whose_weight_exceeds_the_maximum_fails_alone() {
+        let mut sink = BatchSink::new(3);
+        let output = || Value::Text(Bytes::from_static(b"output"));
+        for (index, weight) in [MAX_WEIGHT, MAX_WEIGHT + 1, u64::MAX].into_iter().enumerate() {
+            sink.emit(index, output(), false);
+            sink.weigh(index, weight);
+        }
+        assert_eq!(sink.take_weights(), [(0, MAX_WEIGHT)]);
+        let fault = |weight: u64| {
+            Some(Err(ItemError::Fault(format!(
+                "weight {weight} exceeds the maximum of 1099511627776"
+            ))))
+        };
+        assert_eq!(
+            sink.finish(),
+            Ok(vec![Some(Ok(output())), fault(MAX_WEIGHT + 1), fault(u64::MAX)])
+        );
     }
 }
