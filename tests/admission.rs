@@ -1,5 +1,6 @@
 //! Rejected requests, expired items, and items of disconnected clients.
 
+use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
@@ -166,4 +167,43 @@ fn a_request_with_more_items_than_the_queue_capacity_is_rejected() {
     let (code, message) = server.predict("m", "text", &echoes(0..5)).expect(400).error();
     assert_eq!(code, "malformed_request");
     assert!(message.contains('5') && message.contains('4'), "{message}");
+}
+
+#[test]
+fn a_request_that_cannot_be_answered_within_its_deadline_is_rejected_with_the_expected_wait() {
+    let server = Scenario::misbehave("", "max_batch_size = 1").start();
+    // Now the server knows that a batch takes at least 200 ms.
+    server
+        .predict("m", "text", &json!([{"do": "sleep", "ms": 200}]))
+        .expect(200);
+    let occupied = server.occupy("m");
+    let predict = |items: usize, timeout: &str| {
+        let request = server.request("POST", "/v1/models/m/tasks/text/predict");
+        let inputs = echoes(0..items as u64);
+        request
+            .header("x-request-timeout", timeout)
+            .json(&json!({ "inputs": inputs }))
+    };
+    let queued = thread::scope(|scope| {
+        let queued = scope.spawn(|| predict(50, "1h").send());
+        server.wait_for_queued("m", "text", 50);
+        let rejected = predict(1, "9s").send().expect(429);
+        let (code, message) = rejected.error();
+        assert_eq!(code, "overloaded");
+        assert!(message.contains("deadline of 9000 ms"), "{message}");
+        let seconds = rejected.header("retry-after").and_then(|s| s.parse::<u64>().ok());
+        assert!(seconds >= Some(10), "come back in {seconds:?} s");
+        let reason = [("model", "m"), ("task", "text"), ("reason", "overloaded")];
+        server.wait_for_metric("inference_rejections_total", &reason, 1);
+        // A request of a higher class does not wait for them.
+        let urgent = scope.spawn(|| predict(1, "1h").header("x-priority", "high").send());
+        server.wait_for_queued("m", "text", 51);
+        occupied.release();
+        assert_eq!(urgent.join().expect("an answer").report().value(), 0);
+        queued.join().expect("an answer")
+    });
+    assert_eq!(queued.reports().len(), 50);
+    // Nothing is ahead of a request, so it is admitted with any deadline.
+    predict(1, "9s").send().expect(200);
+    wait_until_nothing_is_queued_or_running(&server);
 }

@@ -105,7 +105,7 @@ pub enum Rejection {
         limit: usize,
         /// Items in the request.
         items: usize,
-        /// Estimated time until the request would be admitted.
+        /// The expected wait.
         retry_after: Duration,
     },
     /// The items in the queue of the task are too heavy.
@@ -117,7 +117,20 @@ pub enum Rejection {
         queued: u64,
         /// Maximum.
         limit: u64,
-        /// Estimated time until the request would be admitted.
+        /// The expected wait.
+        retry_after: Duration,
+    },
+    /// The items ahead of the request, or that it has itself, take longer than its deadline allows.
+    #[error(
+        "task `{task}` is overloaded: the request cannot be answered within its deadline of {} ms; the expected wait is {} ms",
+        .timeout.as_millis(), .retry_after.as_millis()
+    )]
+    Overloaded {
+        /// Name of the task.
+        task: String,
+        /// The deadline, from the arrival of the request.
+        timeout: Duration,
+        /// The expected wait.
         retry_after: Duration,
     },
     /// The request has more items than the queue can hold.

@@ -19,7 +19,7 @@ pub(super) struct Ledger {
     pub(super) outcomes: BTreeMap<Outcome, u64>,
     /// Requests that were rejected because their deadline had passed.
     pub(super) expired: u64,
-    /// Requests that were rejected because the queue was full.
+    /// Requests that were rejected because the queue was full or their deadline could not be met.
     pub(super) rejected: u64,
     /// Requests and items of clients that did not wait, so that their outcomes are unknown.
     pub(super) disconnected: u64,
@@ -98,8 +98,8 @@ impl Ledger {
         );
         let rejections = |reason: &str| of_task("inference_rejections_total", "reason", reason);
         check(
-            "requests for a full queue",
-            rejections("queue_full"),
+            "rejected requests",
+            rejections("queue_full") + rejections("overloaded"),
             self.rejected,
             self.disconnected,
         );

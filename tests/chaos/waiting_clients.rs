@@ -67,7 +67,7 @@ fn record(ledger: &mut Ledger, items: &[Item], reply: &Reply) {
 fn record_rejection(ledger: &mut Ledger, reply: &Reply) {
     let (code, message) = reply.error();
     match (reply.status, code.as_str()) {
-        (429, "queue_full") => {
+        (429, "queue_full" | "overloaded") => {
             assert!(reply.header("retry-after").is_some(), "{message}");
             ledger.rejected += 1;
         }

@@ -37,7 +37,7 @@ pub enum Code {
     Unsupported,
     /// The queue is full.
     QueueFull,
-    /// The requests in flight hold as many bytes as they may.
+    /// The expected wait exceeds the deadline, or the requests in flight hold as many bytes as they may.
     Overloaded,
     /// The deadline passed.
     DeadlineExceeded,
@@ -261,6 +261,7 @@ impl From<Rejection> for Failure {
             Rejection::QueueFull { retry_after, .. } | Rejection::QueueTooHeavy { retry_after, .. } => {
                 (Code::QueueFull, Some(retry_after))
             }
+            Rejection::Overloaded { retry_after, .. } => (Code::Overloaded, Some(retry_after)),
             Rejection::TooManyItems { .. } => (Code::Malformed, None),
             Rejection::Expired(_) => (Code::DeadlineExceeded, None),
             Rejection::ShuttingDown => (Code::Unavailable, Some(Duration::from_secs(1))),

@@ -322,8 +322,9 @@ section! {
         max_delay: Duration = time_span(Duration::ZERO, Duration::from_secs(60)),
             Derived { applies: "10ms under \"adaptive\", 5ms under \"fixed\"", example: "\"5ms\"" },
             "INFERENCE_MAX_DELAY", "--max-delay";
-        /// Maximum number of items in the queue of a task. Requests that exceed it are rejected with 429.
-        max_queue_size: NonZeroUsize = count(10_000_000), Value("1024"), "INFERENCE_MAX_QUEUE_SIZE", "--max-queue-size";
+        /// Maximum number of items in the queue of a task. Requests that exceed it are rejected with 429, as are those that
+        /// cannot be answered within their deadline.
+        max_queue_size: NonZeroUsize = count(10_000_000), Value("65536"), "INFERENCE_MAX_QUEUE_SIZE", "--max-queue-size";
         /// Maximum total weight of the items in the queue of a task, or "none". Requests that exceed it are rejected with
         /// 429.
         max_queue_weight: Option<u64> = Limit, Value("\"none\""), "INFERENCE_MAX_QUEUE_WEIGHT";

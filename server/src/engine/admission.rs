@@ -10,14 +10,16 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::TaskLimits;
 use super::request::{ItemHandle, PendingReply, Request};
+use super::running_batches::RunningBatches;
 use super::server_memory::Wake;
 use super::statistics::Statistics;
 use super::task_memory::PublishedMemory;
 use super::wakeups::Wakeups;
 use crate::batch_context::BatchContext;
-use crate::batcher::policy::Estimates;
+use crate::batcher::policy::{Backlog, Estimates, Preparation, ServiceEstimate, TaskLoad, Workload};
 use crate::batcher::scheduler::{self, Payload};
 use crate::batcher::{Item, ItemId};
+use crate::batching::Priority;
 use crate::clock;
 use crate::error::Rejection;
 use crate::metrics::TaskMetrics;
@@ -25,6 +27,9 @@ use crate::model::PreparedItem;
 
 /// Cancelled items whose handles the scheduler or the preparation may still hold, at least.
 const MIN_DETACHED_LIMIT: usize = 1024;
+
+/// `retry-after` of a full queue while the expected wait is unknown, because no batch has run.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// What the scheduler carries for an item. Its input stays with the state of its request until it runs, so that it is
 /// freed at once if the client goes away.
@@ -55,19 +60,29 @@ pub(super) struct TaskQueue {
     pub(super) metrics: Arc<TaskMetrics>,
     pub(super) statistics: Statistics,
     pub(super) memory: PublishedMemory,
-    /// Maximum number of batches that run at the same time, at least 1.
-    workers: u64,
     max_items: AtomicUsize,
     max_weight: AtomicU64,
     items: AtomicUsize,
-    weight: AtomicU64,
+    /// By class.
+    classes: [ClassQueue; 3],
+    /// Those of the items that are prepared or need no preparation.
+    ready: AtomicUsize,
+    /// Mean time of recent preparations of an item, in nanoseconds.
+    prepare_nanos: AtomicU64,
     /// Items that have left the queue but whose handles have not been dropped.
     detached: AtomicUsize,
     /// Whether the engine was aborted.
     is_aborted: Arc<AtomicBool>,
-    /// Time that an item takes of a worker, in nanoseconds, averaged over recent batches.
-    nanos_per_item: AtomicU64,
+    /// The learned service time; none before a batch has run.
+    service: ArcSwapOption<ServiceEstimate>,
     estimates: ArcSwapOption<Estimates>,
+}
+
+/// The items of one class in the queue of a task.
+#[derive(Default)]
+struct ClassQueue {
+    items: AtomicUsize,
+    weight: AtomicU64,
 }
 
 impl TaskQueue {
@@ -86,13 +101,14 @@ impl TaskQueue {
     }
 
     /// Reserves room for `items`, all or none.
-    fn enter(&self, items: usize) -> Result<(), Rejection> {
+    fn enter(&self, items: usize, priority: Priority, workload: &Workload) -> Result<(), Rejection> {
+        let retry_after = || workload.expected_wait().unwrap_or(UNKNOWN_WAIT);
         let limit = self.max_items.load(Ordering::Relaxed);
         // Cancelled items leave the queue and free their input at once, but their handles stay where they are until the
         // scheduler notices. Clients that come and go while the model is busy must not fill the memory with them.
         let detached = self.detached.load(Ordering::Relaxed);
         if detached > limit.max(MIN_DETACHED_LIMIT) {
-            return Err(self.full(detached, limit, items));
+            return Err(self.full(detached, limit, items, retry_after()));
         }
         if items > limit {
             return Err(Rejection::TooManyItems {
@@ -101,30 +117,29 @@ impl TaskQueue {
                 limit,
             });
         }
-        let (weight, max_weight) = (
-            self.weight.load(Ordering::Relaxed),
-            self.max_weight.load(Ordering::Relaxed),
-        );
+        let weight = self.backlog(Priority::Low).weight;
+        let max_weight = self.max_weight.load(Ordering::Relaxed);
         if weight >= max_weight {
-            let retry_after = self.retry_after(self.items.load(Ordering::Relaxed));
             return Err(Rejection::QueueTooHeavy {
                 task: self.name.to_string(),
                 queued: weight,
                 limit: max_weight,
-                retry_after,
+                retry_after: retry_after(),
             });
         }
         self.items
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |queued| {
                 queued.checked_add(items).filter(|total| *total <= limit)
             })
-            .map_err(|queued| self.full(queued, limit, items))?;
+            .map_err(|queued| self.full(queued, limit, items, retry_after()))?;
+        self.classes[priority as usize]
+            .items
+            .fetch_add(items, Ordering::Relaxed);
         self.metrics.queued_items.add(items as i64);
         Ok(())
     }
 
-    fn full(&self, queued: usize, limit: usize, items: usize) -> Rejection {
-        let retry_after = self.retry_after(queued);
+    fn full(&self, queued: usize, limit: usize, items: usize, retry_after: Duration) -> Rejection {
         Rejection::QueueFull {
             task: self.name.to_string(),
             queued,
@@ -134,36 +149,45 @@ impl TaskQueue {
         }
     }
 
-    /// Estimated time until all workers together have run `queued` items, between a second and a minute.
-    fn retry_after(&self, queued: usize) -> Duration {
-        let nanos = self
-            .nanos_per_item
-            .load(Ordering::Relaxed)
-            .saturating_mul(queued as u64)
-            / self.workers;
-        Duration::from_nanos(nanos).clamp(Duration::from_secs(1), Duration::from_secs(60))
+    /// The items of this class and of higher ones.
+    fn backlog(&self, priority: Priority) -> Backlog {
+        let ahead = &self.classes[..=priority as usize];
+        Backlog {
+            items: ahead
+                .iter()
+                .map(|class| class.items.load(Ordering::Relaxed))
+                .sum(),
+            weight: ahead
+                .iter()
+                .map(|class| class.weight.load(Ordering::Relaxed))
+                .sum(),
+        }
     }
 
-    /// Estimated time until all workers together have run the waiting items. `None` if no batch has run.
-    fn expected_wait(&self) -> Option<Duration> {
-        let nanos_per_item = self.nanos_per_item.load(Ordering::Relaxed);
-        let nanos = nanos_per_item.saturating_mul(self.items.load(Ordering::Relaxed) as u64) / self.workers;
-        (nanos_per_item > 0).then(|| Duration::from_nanos(nanos))
-    }
-
-    /// An item has left the queue.
-    pub(super) fn item_left(&self) {
+    /// An item of this class has left the queue.
+    pub(super) fn item_left(&self, priority: Priority) {
+        self.classes[priority as usize]
+            .items
+            .fetch_sub(1, Ordering::Relaxed);
         self.items.fetch_sub(1, Ordering::AcqRel);
         self.metrics.queued_items.dec();
     }
 
-    pub(super) fn add_weight(&self, weight: u64) {
-        self.weight.fetch_add(weight, Ordering::AcqRel);
+    /// Adds an item that is ready to run.
+    pub(super) fn add_weight(&self, priority: Priority, weight: u64) {
+        self.ready.fetch_add(1, Ordering::Relaxed);
+        self.classes[priority as usize]
+            .weight
+            .fetch_add(weight, Ordering::AcqRel);
         self.metrics.queued_weight.add(weight as i64);
     }
 
-    pub(super) fn remove_weight(&self, weight: u64) {
-        self.weight.fetch_sub(weight, Ordering::AcqRel);
+    /// Removes an item that was ready to run.
+    pub(super) fn remove_weight(&self, priority: Priority, weight: u64) {
+        self.ready.fetch_sub(1, Ordering::Relaxed);
+        self.classes[priority as usize]
+            .weight
+            .fetch_sub(weight, Ordering::AcqRel);
         self.metrics.queued_weight.sub(weight as i64);
     }
 
@@ -171,17 +195,38 @@ impl TaskQueue {
         self.detached.fetch_add(by as usize, Ordering::AcqRel);
     }
 
-    /// Records a batch, for [`retry_after`](Self::retry_after).
-    pub(super) fn batch_ran(&self, items: usize, time: Duration) {
-        let sample = time.as_nanos() as u64 / items.max(1) as u64;
-        let old = self.nanos_per_item.load(Ordering::Relaxed);
-        let new = if old == 0 {
-            sample
-        } else {
-            old - old / 8 + sample / 8
+    /// Records how long the preparation of an item took.
+    pub(super) fn prepared_in(&self, time: Duration) {
+        self.metrics.prepare_seconds.observe(time.as_secs_f64());
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let mean = match self.prepare_nanos.load(Ordering::Relaxed) {
+            0 => time,
+            mean => mean - mean / 8 + time / 8,
         };
-        self.nanos_per_item.store(new, Ordering::Relaxed);
-        self.statistics.batch_ran(items, time);
+        self.prepare_nanos.store(mean, Ordering::Relaxed);
+    }
+
+    /// Mean time of recent preparations of an item; zero if there were none.
+    fn preparation_time(&self) -> Duration {
+        Duration::from_nanos(self.prepare_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Number of items that are not prepared.
+    fn unprepared(&self) -> usize {
+        match self.prepares {
+            true => (self.items.load(Ordering::Relaxed)).saturating_sub(self.ready.load(Ordering::Relaxed)),
+            false => 0,
+        }
+    }
+
+    /// Publishes the learned service time, for the admission of requests.
+    pub(super) fn publish_service(&self, service: Option<ServiceEstimate>) {
+        self.service.store(service.map(Arc::new));
+    }
+
+    /// The learned service time; none before a batch has run.
+    pub(super) fn service(&self) -> Option<ServiceEstimate> {
+        self.service.load().as_deref().copied()
     }
 
     /// Publishes the estimates of the task's policy, if the policy uses any.
@@ -213,6 +258,9 @@ impl TaskQueue {
 /// The queue of one engine, as submitters see it.
 pub(super) struct Queue {
     tasks: Vec<Arc<TaskQueue>>,
+    running: Arc<RunningBatches>,
+    /// Maximum number of threads that prepare items.
+    prepare_threads: usize,
     sender: Sender<Message>,
     wakeups: Arc<Wakeups>,
     next_id: AtomicU64,
@@ -225,7 +273,8 @@ impl Queue {
         model: &str,
         tasks: Vec<(String, bool, Arc<TaskMetrics>)>,
         limits: &[TaskLimits],
-        workers: usize,
+        running: Arc<RunningBatches>,
+        prepare_threads: usize,
         wakeups: Arc<Wakeups>,
     ) -> (Self, Receiver<Message>) {
         let model: Arc<str> = model.into();
@@ -238,14 +287,15 @@ impl Queue {
                 metrics,
                 statistics: Statistics::default(),
                 memory: PublishedMemory::default(),
-                workers: workers.max(1) as u64,
                 max_items: AtomicUsize::new(0),
                 max_weight: AtomicU64::new(0),
                 items: AtomicUsize::new(0),
-                weight: AtomicU64::new(0),
+                classes: Default::default(),
+                ready: AtomicUsize::new(0),
+                prepare_nanos: AtomicU64::new(0),
                 detached: AtomicUsize::new(0),
                 is_aborted: is_aborted.clone(),
-                nanos_per_item: AtomicU64::new(0),
+                service: ArcSwapOption::empty(),
                 estimates: ArcSwapOption::empty(),
             };
             task.reconfigure(limits);
@@ -254,6 +304,8 @@ impl Queue {
         let (sender, messages) = unbounded();
         let queue = Self {
             tasks: tasks.into_iter().zip(limits).map(task).collect(),
+            running,
+            prepare_threads: prepare_threads.max(1),
             sender,
             wakeups,
             next_id: AtomicU64::new(0),
@@ -283,9 +335,14 @@ impl Queue {
         self.tasks.iter().map(|task| task.statistics.requests()).sum()
     }
 
-    /// How long an item that arrives now is expected to wait. `None` if no batch has run.
+    /// How long an item of the class `normal` that arrives now is expected to wait, in the task in which it waits longest.
+    /// `None` if no batch has run.
     pub(super) fn expected_wait(&self) -> Option<Duration> {
-        self.tasks.iter().map(|task| task.expected_wait()).max().flatten()
+        let now = clock::now();
+        let wait = |task| self.workload(task, Priority::Normal, now).expected_wait();
+        let is_known = self.tasks.iter().any(|task| task.service().is_some());
+        let waits = (0..self.tasks.len()).map(wait);
+        waits.max().flatten().filter(|_| is_known)
     }
 
     /// Reserves room for a request. Returns its readable items; the others are answered with their errors.
@@ -295,9 +352,10 @@ impl Queue {
     ) -> Result<(PendingReply, Vec<Item<Queued>>), Rejection> {
         let task = &self.tasks[request.task];
         let now = clock::now();
+        let workload = self.workload(request.task, request.priority, now);
         let admitted = self
-            .check(&request, now)
-            .and_then(|()| task.enter(request.items.len()));
+            .check(&request, now, &workload)
+            .and_then(|()| task.enter(request.items.len(), request.priority, &workload));
         if let Err(rejection) = admitted {
             task.metrics.count_rejection(&rejection);
             return Err(rejection);
@@ -343,14 +401,53 @@ impl Queue {
         Ok((pending, items))
     }
 
-    fn check(&self, request: &Request, now: Instant) -> Result<(), Rejection> {
+    fn check(&self, request: &Request, now: Instant, workload: &Workload) -> Result<(), Rejection> {
         if self.is_aborted.load(Ordering::Acquire) {
             return Err(Rejection::ShuttingDown);
         }
-        if now >= request.received + request.timeout {
+        let deadline = request.received + request.timeout;
+        if now >= deadline {
             return Err(Rejection::Expired(request.timeout));
         }
+        if !workload.admits(request.task, request.items.len(), deadline - now) {
+            return Err(Rejection::Overloaded {
+                task: self.tasks[request.task].name.to_string(),
+                timeout: request.timeout,
+                retry_after: workload.expected_wait().unwrap_or(UNKNOWN_WAIT),
+            });
+        }
         Ok(())
+    }
+
+    /// What is ahead of a request for a task, of this class, that arrives now. All tasks share the workers and the threads that
+    /// prepare.
+    fn workload(&self, task: usize, priority: Priority, now: Instant) -> Workload {
+        let load = |task: &Arc<TaskQueue>| TaskLoad {
+            service: task.service(),
+            ahead: task.backlog(priority),
+        };
+        let preparation = match self.tasks[task].prepares {
+            true => self.preparation(task),
+            false => Preparation::default(),
+        };
+        let tasks = self.tasks.iter().map(load).collect();
+        Workload::new(tasks, preparation, self.running.remaining(now))
+    }
+
+    fn preparation(&self, task: usize) -> Preparation {
+        let time = |task: &Arc<TaskQueue>| {
+            let items = u32::try_from(task.unprepared()).unwrap_or(u32::MAX);
+            task.preparation_time().saturating_mul(items)
+        };
+        let all = self
+            .tasks
+            .iter()
+            .map(time)
+            .fold(Duration::ZERO, Duration::saturating_add);
+        Preparation {
+            wait: all / self.prepare_threads as u32,
+            each: self.tasks[task].preparation_time() / self.prepare_threads as u32,
+        }
     }
 
     /// Passes items that are ready to run to the scheduler, together.
@@ -381,7 +478,7 @@ impl Queue {
 
     pub(super) fn set_memory_budget(&self, budget: Option<u64>, shared: Option<u64>) {
         for task in &self.tasks {
-            task.memory.set_budget(budget, shared, task.workers as usize);
+            task.memory.set_budget(budget, shared, self.running.workers());
         }
         self.notify(Message::MemoryBudget(budget));
     }
@@ -410,39 +507,5 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         self.notify(Message::Closed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::num::NonZeroUsize;
-
-    use super::*;
-    use crate::batching::{Policy, TaskBatching, WeightRule};
-    use crate::metrics::{Buckets, Metrics};
-
-    #[test]
-    fn retry_after_is_the_time_that_all_workers_together_need() {
-        let seconds = |workers: usize, queued: usize| {
-            let metrics = Metrics::new(Buckets::NONE).expect("the metrics are consistent");
-            let limits = TaskLimits {
-                batching: TaskBatching {
-                    policy: Policy::Greedy,
-                    max_batch_size: NonZeroUsize::MIN,
-                    max_batch_weight: None,
-                    weight_rule: WeightRule::Padded,
-                },
-                max_queue_size: 100,
-                max_queue_weight: None,
-            };
-            let task = ("t".to_owned(), false, metrics.task("m", "t", &[]));
-            let (queue, _receiver) = Queue::new("m", vec![task], &[limits], workers, Arc::default());
-            queue.task(0).batch_ran(4, Duration::from_secs(8));
-            queue.task(0).retry_after(queued).as_secs()
-        };
-        assert_eq!(seconds(1, 10), 20);
-        assert_eq!(seconds(4, 10), 5);
-        assert_eq!(seconds(64, 10), 1, "at least a second");
-        assert_eq!(seconds(2, 10_000), 60, "at most a minute");
     }
 }

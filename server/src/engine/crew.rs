@@ -18,6 +18,7 @@ use super::wakeups::Wakeups;
 use crate::batch_context::{BatchContext, log_batch};
 use crate::batcher::cost_model::BatchShape;
 use crate::batcher::memory_budget::MemoryDrift;
+use crate::batcher::policy::ServiceEstimate;
 use crate::batcher::scheduler::{Command, MemoryChange, Reason, Scheduler};
 use crate::batcher::{Batch, BatchOutcome, BatchToken, Item};
 use crate::clock;
@@ -40,6 +41,34 @@ struct Core {
     watcher: Option<usize>,
     /// When the estimates of the policies were last published.
     published: Instant,
+    /// By task: the mean time that a worker recently needed between two batches.
+    turnarounds: Vec<Option<Duration>>,
+}
+
+/// How a batch ran, as a worker reports it.
+pub(super) struct Report {
+    pub(super) outcome: BatchOutcome,
+    /// The smallest cost that did not fit in memory, if any did not.
+    pub(super) out_of_memory: Option<u64>,
+    /// The time from the end of the worker's previous batch to the start of this one, if its items waited for the worker all
+    /// that time.
+    pub(super) turnaround: Option<Duration>,
+}
+
+impl Report {
+    /// The report of a batch that did not run.
+    pub(super) fn failed() -> Self {
+        let now = clock::now();
+        Self {
+            outcome: BatchOutcome {
+                started: now,
+                finished: now,
+                succeeded: false,
+            },
+            out_of_memory: None,
+            turnaround: None,
+        }
+    }
 }
 
 /// A batch for a worker.
@@ -67,6 +96,17 @@ struct Effects {
 }
 
 impl Core {
+    fn learn_turnaround(&mut self, task: usize, turnaround: Duration) {
+        let mean = &mut self.turnarounds[task];
+        *mean = Some(mean.map_or(turnaround, |mean| mean - mean / 8 + turnaround / 8));
+    }
+
+    /// The estimate of the task's service time, for the admission of requests.
+    fn service_estimate(&self, task: usize) -> Option<ServiceEstimate> {
+        let estimate = self.scheduler.batcher().service_estimate(task)?;
+        Some(estimate.with_turnaround(self.turnarounds[task].unwrap_or_default()))
+    }
+
     fn read_messages(&mut self) {
         while let Ok(message) = self.messages.try_recv() {
             self.scheduler.handle(clock::now(), message);
@@ -205,6 +245,7 @@ impl Crew {
                 assigned: assigned.collect(),
                 watcher: None,
                 published: clock::now(),
+                turnarounds: vec![None; tasks.len()],
             }),
             model,
             tasks,
@@ -248,7 +289,13 @@ impl Crew {
     }
 
     /// Reports a batch that has ended.
-    pub(super) fn complete(&self, token: BatchToken, outcome: BatchOutcome, out_of_memory: Option<u64>) {
+    pub(super) fn complete(&self, token: BatchToken, report: Report) {
+        let Report {
+            outcome,
+            out_of_memory,
+            turnaround,
+        } = report;
+        let task = token.task();
         let mut core = self.lock();
         // They happened before.
         core.read_messages();
@@ -260,6 +307,9 @@ impl Crew {
                 out_of_memory,
             },
         );
+        if let Some(turnaround) = turnaround {
+            core.learn_turnaround(task, turnaround);
+        }
         if outcome.finished.saturating_duration_since(core.published) >= ESTIMATES_INTERVAL {
             core.published = outcome.finished;
             for (index, task) in self.tasks.iter().enumerate() {
@@ -269,6 +319,8 @@ impl Crew {
                 }
             }
         }
+        // The admission of requests must not rely on an outdated one.
+        self.tasks[task].publish_service(core.service_estimate(task));
     }
 
     /// Reports the measured memory of a batch that has ended, before its completion.
@@ -303,13 +355,7 @@ impl Crew {
     /// Answers a batch that will not run.
     pub(super) fn abandon(&self, assignment: Assignment) {
         let Batch { items, token, .. } = assignment.batch;
-        let now = clock::now();
-        let outcome = BatchOutcome {
-            started: now,
-            finished: now,
-            succeeded: false,
-        };
-        self.complete(token, outcome, None);
+        self.complete(token, Report::failed());
         for item in items {
             self.release(item.payload.handle, Reason::Failed);
         }

@@ -195,8 +195,15 @@ impl Engine {
             .collect();
         let prepares = tasks.iter().any(|(_, prepares, _)| *prepares);
         let wakeups = Arc::new(Wakeups::new(config.workers));
-        let (queue, messages) = Queue::new(config.name, tasks, config.tasks, config.workers, wakeups.clone());
         let running = Arc::new(RunningBatches::new(config.workers));
+        let (queue, messages) = Queue::new(
+            config.name,
+            tasks,
+            config.tasks,
+            running.clone(),
+            config.prepare_threads,
+            wakeups.clone(),
+        );
         let panics = Arc::new(Panics::default());
         let rules: Vec<TaskBatching> = config.tasks.iter().map(|limits| limits.batching).collect();
         let Costs {

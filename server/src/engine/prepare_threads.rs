@@ -19,7 +19,7 @@ use crate::batch_context::{log_batch, logged_error_count};
 use crate::batcher::Item;
 use crate::clock;
 use crate::error::ItemError;
-use crate::model::Model;
+use crate::model::{Model, PreparedItem};
 use crate::niceness;
 
 /// Maximum number of prepared items that wait for other items of their request. Sending them together lets an idle worker

@@ -88,6 +88,7 @@ fn nanos(time: Duration) -> u64 {
 pub(super) struct RequestState {
     task: Arc<TaskQueue>,
     id: Arc<str>,
+    priority: Priority,
     timeout: Duration,
     items: ItemStates<ItemInput, Outcome>,
     /// The client has gone.
@@ -111,6 +112,7 @@ impl RequestState {
         let state = Self {
             task,
             id: request.id.clone(),
+            priority: request.priority,
             timeout: request.timeout,
             items: ItemStates::new(inputs),
             is_abandoned: AtomicBool::new(false),
@@ -133,7 +135,7 @@ impl RequestState {
             self.task.metrics.count_item(kind);
             outcome
         };
-        if self.items.settle(index, by, counted, &*self.task) == Settled::Last {
+        if self.items.settle(index, by, counted, self) == Settled::Last {
             self.send_reply();
         }
     }
@@ -170,7 +172,7 @@ impl RequestState {
     }
 
     fn cancel(&self, index: usize, by: By) -> bool {
-        let cancelled = self.items.cancel(index, by, &*self.task).is_some();
+        let cancelled = self.items.cancel(index, by, self).is_some();
         if cancelled {
             self.task.metrics.count_item(ItemOutcome::Cancelled);
         }
@@ -207,11 +209,7 @@ impl ItemHandle {
 
     /// Records how long the preparation of the item took.
     pub(super) fn prepared_in(&self, time: Duration) {
-        self.request
-            .task
-            .metrics
-            .prepare_seconds
-            .observe(time.as_secs_f64());
+        self.request.task.prepared_in(time);
         self.request.prepare.max(time);
     }
 
@@ -221,12 +219,12 @@ impl ItemHandle {
         let request = &self.request;
         request
             .items
-            .queue_prepared(self.index, input, weight, &*request.task)
+            .queue_prepared(self.index, input, weight, &**request)
     }
 
     /// Moves the item, which needs no preparation, to the queue.
     pub(super) fn queue(&self) -> bool {
-        self.request.items.queue(self.index, 1, &*self.request.task)
+        self.request.items.queue(self.index, 1, &*self.request)
     }
 
     /// Whether the item is in the queue.
@@ -236,7 +234,7 @@ impl ItemHandle {
 
     /// Moves the item from the queue into a batch. Returns false if it is not in the queue any more.
     pub(super) fn start(&self) -> bool {
-        self.request.items.start(self.index, &*self.request.task)
+        self.request.items.start(self.index, &*self.request)
     }
 
     /// The input of the item, once, after it was moved into a batch.
@@ -310,7 +308,7 @@ impl Drop for ItemHandle {
                 ItemError::Lost
             })
         });
-        request.items.handle_dropped(self.index, &*request.task);
+        request.items.handle_dropped(self.index, &**request);
     }
 }
 
@@ -409,24 +407,24 @@ impl Drop for PendingReply {
     }
 }
 
-impl Counters for TaskQueue {
+impl Counters for RequestState {
     fn remove_item(&self) {
-        self.item_left();
+        self.task.item_left(self.priority);
     }
 
     fn add_weight(&self, weight: u64) {
-        TaskQueue::add_weight(self, weight);
+        self.task.add_weight(self.priority, weight);
     }
 
     fn remove_weight(&self, weight: u64) {
-        TaskQueue::remove_weight(self, weight);
+        self.task.remove_weight(self.priority, weight);
     }
 
     fn add_detached(&self) {
-        self.detached_changed(1);
+        self.task.detached_changed(1);
     }
 
     fn remove_detached(&self) {
-        self.detached_changed(-1);
+        self.task.detached_changed(-1);
     }
 }

@@ -16,6 +16,8 @@ pub struct RunningBatch {
     started: Instant,
     /// Bytes that it holds of the memory budget.
     memory: u64,
+    /// When it is expected to end, if anything is known about its task.
+    expected_end: Option<Instant>,
 }
 
 impl RunningBatch {
@@ -45,17 +47,34 @@ impl RunningBatches {
         }
     }
 
-    pub(super) fn begin(&self, worker: usize, context: Arc<BatchContext>, started: Instant, memory: u64) {
+    pub(super) fn begin(
+        &self,
+        worker: usize,
+        context: Arc<BatchContext>,
+        started: Instant,
+        expected: Option<Duration>,
+        memory: u64,
+    ) {
+        let expected_end = expected.and_then(|time| started.checked_add(time));
         self.workers[worker].store(Some(Arc::new(RunningBatch {
             context,
             started,
             memory,
+            expected_end,
         })));
     }
 
     /// Bytes that all running batches hold of the memory budget.
     pub(super) fn memory(&self) -> u64 {
         self.all().into_iter().map(|(_, batch)| batch.memory).sum()
+    }
+
+    /// For each worker, the expected time until it is free: zero if that is unknown, or if its batch is overdue.
+    pub(super) fn remaining(&self, now: Instant) -> impl Iterator<Item = Duration> {
+        self.workers.iter().map(move |batch| {
+            let end = batch.load().as_ref().and_then(|batch| batch.expected_end);
+            end.map_or(Duration::ZERO, |end| end.saturating_duration_since(now))
+        })
     }
 
     pub(super) fn end(&self, worker: usize) {

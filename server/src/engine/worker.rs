@@ -5,6 +5,7 @@
 //! is answered with an error, and after several panics without a completed batch the model has failed (see
 //! [`Panics`](super::crew::Panics)).
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,11 +15,12 @@ use std::time::{Duration, Instant};
 use super::EngineConfig;
 use super::admission::{Message, Queued};
 use super::batch_run::{BatchRun, NO_PROCESS_INTERVAL};
-use super::crew::{Assignment, Crew, Turn};
+use super::crew::{Assignment, Crew, Report, Turn};
 use super::request::{ItemHandle, Outcome};
 use crate::batch_context::BatchContext;
 use crate::batcher::cost_model::BatchShape;
 use crate::batcher::{BatchOutcome, BatchToken, Item};
+use crate::batching::DispatchReason;
 use crate::clock;
 use crate::metrics::TaskMetrics;
 use crate::model::{Health, Model, PreparedItem};
@@ -67,6 +69,8 @@ impl Drop for Executing<'_> {
 pub(super) struct Worker {
     pub(super) index: usize,
     crew: Arc<Crew>,
+    /// When its last batch ended.
+    finished: Cell<Option<Instant>>,
 }
 
 impl Worker {
@@ -77,6 +81,7 @@ impl Worker {
                 let worker = Self {
                     index,
                     crew: crew.clone(),
+                    finished: Cell::new(None),
                 };
                 let nice = config.nice;
                 thread::Builder::new()
@@ -130,13 +135,7 @@ impl Worker {
         crew.running.end(self.index);
         crew.panics.panicked();
         if let Some(token) = running {
-            let now = clock::now();
-            let outcome = BatchOutcome {
-                started: now,
-                finished: now,
-                succeeded: false,
-            };
-            crew.complete(token, outcome, None);
+            crew.complete(token, Report::failed());
         }
         let name = thread::current().name().unwrap_or_default().to_owned();
         match crew.panics.failure() {
@@ -168,6 +167,23 @@ impl Worker {
         &self.crew.tasks[task].metrics
     }
 
+    /// The time from the end of the previous batch to the start of this one. None if the worker may have been idle meanwhile:
+    /// if the batch was not full, or its items were not all waiting.
+    fn turnaround(
+        &self,
+        reason: DispatchReason,
+        items: &[BatchedItem],
+        started: Instant,
+    ) -> Option<Duration> {
+        let finished = self.finished.get()?;
+        let is_full = matches!(
+            reason,
+            DispatchReason::Full | DispatchReason::Weight | DispatchReason::Enough
+        );
+        let waited = items.iter().all(|item| item.ready <= finished);
+        (is_full && waited).then(|| started.saturating_duration_since(finished))
+    }
+
     fn run(&self, assignment: Assignment, running: &mut Option<BatchToken>) {
         let Assignment { batch, waited } = assignment;
         let crew = &*self.crew;
@@ -178,7 +194,8 @@ impl Worker {
             task.memory.predicted(bytes, &task.metrics);
         }
         let items: Vec<BatchedItem> = batch.items.into_iter().filter_map(BatchedItem::new).collect();
-        task.metrics.count_batch(batch.reason.as_str());
+        let reason = batch.reason;
+        task.metrics.count_batch(reason.as_str());
         task.metrics.batch_wait_seconds.observe(waited.as_secs_f64());
         task.metrics.batch_size.observe(items.len() as f64);
         task.metrics.batch_weight.observe(cost as f64);
@@ -188,7 +205,11 @@ impl Worker {
         let executing = Executing::new(&task.metrics, items.len());
         let started = clock::now();
         let context = self.context(index, items.iter());
-        crew.running.begin(self.index, Arc::new(context), started, memory);
+        let expected = task
+            .service()
+            .map(|service| service.batch_time(items.len(), cost));
+        crew.running
+            .begin(self.index, Arc::new(context), started, expected, memory);
         let mut run = BatchRun::new(self, index, started);
         let outcomes = run.run(&items, cost);
         let finished = clock::now();
@@ -196,7 +217,7 @@ impl Worker {
         drop(executing);
         let inference = finished - started;
         task.metrics.inference_seconds.observe(inference.as_secs_f64());
-        task.batch_ran(items.len(), inference);
+        task.statistics.batch_ran(items.len(), inference);
         crew.panics.batch_completed();
         let succeeded = outcomes.iter().any(|outcome| matches!(outcome, Some(Ok(_))));
         // A batch that did not run as it was predicted does not show whether the prediction is right.
@@ -208,12 +229,20 @@ impl Worker {
             crew.memory_measured(index, shape, bytes);
         }
         if let Some(token) = running.take() {
-            let outcome = BatchOutcome {
-                started: run.started,
-                finished,
-                succeeded,
+            let report = Report {
+                outcome: BatchOutcome {
+                    started: run.started,
+                    finished,
+                    succeeded,
+                },
+                out_of_memory: run.out_of_memory,
+                // Waiting for a process that restarts takes longer, and is not expected of the next batch.
+                turnaround: self
+                    .turnaround(reason, &items, started)
+                    .map(|time| time.min(inference)),
             };
-            crew.complete(token, outcome, run.out_of_memory);
+            self.finished.set(Some(finished));
+            crew.complete(token, report);
         }
         answer(items, outcomes, started, inference, &task.metrics);
     }

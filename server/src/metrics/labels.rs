@@ -73,9 +73,10 @@ impl From<&ItemError> for ItemOutcome {
 }
 
 /// Label `reason` of `inference_rejections_total`.
-pub(super) const REJECTIONS: [&str; 5] = [
+pub(super) const REJECTIONS: [&str; 6] = [
     "queue_full",
     "queue_too_heavy",
+    "overloaded",
     "too_many_items",
     "expired",
     "shutting_down",
@@ -86,6 +87,7 @@ pub(super) fn rejection_reason(rejection: &Rejection) -> &'static str {
     match rejection {
         Rejection::QueueFull { .. } => "queue_full",
         Rejection::QueueTooHeavy { .. } => "queue_too_heavy",
+        Rejection::Overloaded { .. } => "overloaded",
         Rejection::TooManyItems { .. } => "too_many_items",
         Rejection::Expired(_) => "expired",
         Rejection::ShuttingDown => "shutting_down",

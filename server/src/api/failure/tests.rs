@@ -29,6 +29,23 @@ fn retry_after_is_whole_seconds_and_at_least_one() {
 }
 
 #[test]
+fn an_overload_is_reported_with_the_deadline_and_the_expected_wait() {
+    let failure = Failure::from(Rejection::Overloaded {
+        task: "text".to_owned(),
+        timeout: Duration::from_secs(2),
+        retry_after: Duration::from_millis(300_500),
+    });
+    assert_eq!((failure.code.name(), failure.code.status()), ("overloaded", 429));
+    assert_eq!(failure.code.grpc_status(), 8);
+    assert_eq!(failure.retry_after_seconds(), Some(301));
+    assert_eq!(
+        failure.message,
+        "task `text` is overloaded: the request cannot be answered within its deadline of 2000 ms; \
+         the expected wait is 300500 ms"
+    );
+}
+
+#[test]
 fn a_full_queue_is_not_reported_as_unavailable() {
     assert_eq!(Code::QueueFull.status(), 429);
     assert_eq!(Code::QueueFull.grpc_status(), 8);

@@ -78,7 +78,10 @@ impl CalibratedTime {
                 per_unit,
             }
         } else {
-            Pace::ByCount { full_batch }
+            Pace::ByCount {
+                smallest: (1.0, lightest(1)?.min(full_batch)),
+                full_batch,
+            }
         };
         Some((pace, full_batch))
     }

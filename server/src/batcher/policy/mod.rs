@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use adaptive::Learned;
 use closed_loop::Bounds;
 pub use estimates::Estimates;
-pub use wait::{Backlog, ServiceEstimate, expected_wait};
+pub use wait::{Backlog, Preparation, ServiceEstimate, TaskLoad, Workload};
 
 use super::Completion;
 use super::cost_model::CostModel;

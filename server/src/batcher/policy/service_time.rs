@@ -33,6 +33,9 @@ const PROVEN: u32 = 4;
 /// The number of batches that the estimate for a size effectively averages, however many ran.
 const AVERAGED: u32 = 16;
 
+/// Until a size has been seen often, its mean is limited to this multiple of its least time where waits are estimated.
+const OUTLIER: f64 = 2.0;
+
 /// A throughput counts as higher than another if it exceeds it by this factor, plus `DOUBT` times the uncertainty of both.
 const HIGHER: f64 = 1.03;
 const DOUBT: f64 = 2.0;
@@ -49,9 +52,21 @@ struct Point {
     last: u64,
     size: f64,
     seconds: f64,
+    /// The least time since the size was last forgotten.
+    fastest: f64,
 }
 
 impl Point {
+    /// The time that waits are estimated from. One of the first batches can take much longer than all others, because the
+    /// model initializes something, for example, so the mean of a few batches is not trusted if it is far above the least.
+    fn steady_seconds(&self) -> f64 {
+        if self.seen < AVERAGED {
+            self.seconds.min(OUTLIER * self.fastest)
+        } else {
+            self.seconds
+        }
+    }
+
     /// Units per second.
     fn rate(&self) -> f64 {
         self.size / self.seconds.max(1e-9)
@@ -103,7 +118,9 @@ impl Curve {
         let mut point = self.points[nth];
         if !self.is_remembered(&point) {
             point.seen = 0;
+            point.fastest = seconds;
         }
+        point.fastest = point.fastest.min(seconds);
         point.seen = point.seen.saturating_add(1);
         point.last = self.learned;
         let part = f64::from(point.seen).recip().max(NEWEST);
@@ -194,7 +211,7 @@ impl Curve {
         let reached = self.known().filter(|point| point.size <= size).last()?;
         self.known()
             .filter(|point| point.size >= reached.size)
-            .map(|point| point.seconds)
+            .map(Point::steady_seconds)
             .min_by(f64::total_cmp)
     }
 
@@ -359,13 +376,12 @@ impl ServiceTime {
     pub(super) fn estimate(&self, max_size: usize, max_cost: Option<u64>) -> Option<ServiceEstimate> {
         let max_items = max_size.max(1);
         let calibrated = self.calibrated().filter(|_| self.batches() == 0);
-        if let Some((pace, longest)) = calibrated.and_then(|calibrated| calibrated.pace(max_items, max_cost))
-        {
+        if let Some((pace, _)) = calibrated.and_then(|calibrated| calibrated.pace(max_items, max_cost)) {
             return Some(ServiceEstimate {
                 max_items,
                 max_cost,
                 pace,
-                longest,
+                error: 0.0,
             });
         }
         let by_cost = self
@@ -374,19 +390,20 @@ impl ServiceTime {
             .flatten();
         let pace = match by_cost {
             Some((per_batch, per_unit)) => Pace::ByCost { per_batch, per_unit },
-            None => Pace::ByCount {
-                full_batch: self.by_count.floor(max_items as f64)?,
-            },
+            None => {
+                let full_batch = self.by_count.floor(max_items as f64)?;
+                let smallest = self.by_count.known().next()?;
+                Pace::ByCount {
+                    smallest: (smallest.size, smallest.steady_seconds().min(full_batch)),
+                    full_batch,
+                }
+            }
         };
         Some(ServiceEstimate {
             max_items,
             max_cost,
             pace,
-            longest: self
-                .by_count
-                .known()
-                .map(|point| point.seconds)
-                .fold(0.0, f64::max),
+            error: self.best().error,
         })
     }
 

@@ -1,10 +1,10 @@
-//! How long an item that arrives now is expected to wait.
+//! How long a request that arrives now is expected to wait, and whether it can be answered in time.
 //!
-//! Pure values and one function, for the admission of requests and for `retry-after`. A [`ServiceEstimate`] is a copy of
-//! what a policy has learned about the service time of its task, so that threads which do not own the batcher can use it.
-//! Who is rejected, and what counts as ahead, is decided elsewhere.
+//! Pure values and functions, for the admission of requests and for `retry-after`. A [`ServiceEstimate`] is a copy of what a
+//! policy has learned about the service time of its task, so that threads which do not own the batcher can use it. A
+//! [`Workload`] is what is ahead of a request. Which items are ahead, and where the numbers come from, is decided elsewhere.
 //!
-//! # The estimate
+//! # The expected wait
 //! Consider an item that is queued after `n` items of total weight `w`, in a task whose batches hold at most `b` items
 //! and the cost `c`. Of the batches that the items ahead need, at least
 //!
@@ -19,26 +19,55 @@
 //! S = k × per_batch + w × k / (k + 1) × per_unit       if the cost predicts it better
 //! ```
 //!
-//! summed over the tasks of the model, which share its workers. `service(b)` is not extrapolated: it is the time of the
-//! largest size up to `b` that has run. With `W` workers and batches of at most `m` seconds, the item starts after at
-//! least (Graham 1966, "Bounds for certain multiprocessing anomalies": when it starts, each of the other workers has at
-//! most one unfinished batch)
+//! `k` and `S` are summed over the tasks of the model, which share its workers. `service(b)` is not extrapolated: it is the
+//! time of the largest size up to `b` that has run. The `W` workers become free after `r₀ ≤ r₁ ≤ …` seconds, and take the
+//! batches ahead in turn:
 //!
 //! ```text
-//! wait = max(0, S − (W − 1) × m) / W
+//! wait = r(k mod W) + ⌊k / W⌋ × S / k,    r₀ if k = 0
 //! ```
 //!
-//! So the estimate is a lower one. If service times are deterministic and do not fall with the size, it never exceeds the
-//! real wait; if they vary by a factor of up to 1 ± v, it exceeds it by a factor of at most (1 + v) / (1 − v). Under
-//! overload, with many batches ahead, it is close to the real wait.
+//! If service times are deterministic, do not fall with the size, and are the same for all tasks, this is the real wait. If
+//! they vary by a factor of up to 1 ± v and all workers are idle, it exceeds the real wait by a factor of at most
+//! (1 + v) / (1 − v).
 //!
 //! The policy `adaptive` can limit batches to an efficient size, which is then `b`. It occasionally tries sizes that
 //! differ from it by a factor of up to √2.
 //!
-//! Not included: the remaining time of the batches that run, the time of the item's own batch, and items of higher
-//! classes that arrive later.
+//! # The expected answer
+//! A request is answered when its last item is: after the wait of that item, the time of its batch, and a reserve for the
+//! variation of service times. The relative error `e` of a batch is learned, and assumed to be at least 4%; the mean `m` of recent batches, with weight
+//! α = 1/8 for the newest, has the variance `α / (2 − α)` of that of a batch. For `q` batches one after the other:
+//!
+//! ```text
+//! reserve = 2.5 × e × m × √(q + q² × α / (2 − α))
+//! ```
+//!
+//! which is two standard deviations of a normal distribution. So a queue that is filled as far as this permits loses few
+//! answers to the deadline. It loses no throughput either: an item that joins the next batch needs only the part of the
+//! reserve that corresponds to the part of the batch which is taken, so that the batch can always be filled.
+//!
+//! A worker also needs some time between two batches. It is measured by the engine and added to each of them
+//! ([`ServiceEstimate::with_turnaround`]).
+//!
+//! A task may prepare its items before they are queued. The threads of the model prepare the items of all tasks in order of
+//! arrival, so an item does not start before the ones ahead, and it itself, are prepared.
+//!
+//! Not included: items of higher classes that arrive later.
 
 use std::time::Duration;
+
+use super::duration;
+
+/// Mean absolute errors in the reserve.
+const RESERVE: f64 = 2.5;
+
+/// The relative error is assumed to be at least this, except for the next batch: what ran alone until now is disturbed by
+/// other load later.
+const MIN_ERROR: f64 = 0.04;
+
+/// Variance of the mean of recent batches, relative to that of one batch.
+const MEAN_VARIANCE: f64 = 1.0 / 15.0;
 
 /// Items that run before another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,8 +86,8 @@ pub struct ServiceEstimate {
     /// Maximum cost of a batch.
     pub(super) max_cost: Option<u64>,
     pub(super) pace: Pace,
-    /// Seconds of the slowest size of batches.
-    pub(super) longest: f64,
+    /// Mean relative error of recent estimates.
+    pub(super) error: f64,
 }
 
 /// What the service time of a task depends on. All times are in seconds.
@@ -66,6 +95,8 @@ pub struct ServiceEstimate {
 pub(super) enum Pace {
     /// On the number of items.
     ByCount {
+        /// The size of the smallest batches, and their time.
+        smallest: (f64, f64),
         /// The time of a batch of the maximum size.
         full_batch: f64,
     },
@@ -73,175 +104,230 @@ pub(super) enum Pace {
     ByCost { per_batch: f64, per_unit: f64 },
 }
 
+/// Batches that run before an item, and the worker seconds that they take.
+#[derive(Clone, Copy, Debug, Default)]
+struct Batches {
+    count: usize,
+    seconds: f64,
+}
+
+impl Batches {
+    fn and(self, other: Self) -> Self {
+        Self {
+            count: self.count.saturating_add(other.count),
+            seconds: self.seconds + other.seconds,
+        }
+    }
+}
+
 impl ServiceEstimate {
-    /// Seconds that the workers need together for the batches which run entirely before an item that is queued after
-    /// this backlog.
-    fn worker_seconds(&self, ahead: Backlog) -> f64 {
+    /// The estimate for workers that need this time between two batches.
+    pub fn with_turnaround(self, turnaround: Duration) -> Self {
+        let more = turnaround.as_secs_f64();
+        let pace = match self.pace {
+            Pace::ByCount {
+                smallest: (size, seconds),
+                full_batch,
+            } => Pace::ByCount {
+                smallest: (size, seconds + more),
+                full_batch: full_batch + more,
+            },
+            Pace::ByCost { per_batch, per_unit } => Pace::ByCost {
+                per_batch: per_batch + more,
+                per_unit,
+            },
+        };
+        Self { pace, ..self }
+    }
+
+    /// The expected time of a batch of these items.
+    pub fn batch_time(&self, items: usize, cost: u64) -> Duration {
+        duration(self.batch_seconds(Backlog { items, weight: cost }, 0))
+    }
+
+    /// The batches that run entirely before an item that is queued after this backlog.
+    fn batches_before(&self, ahead: Backlog) -> Batches {
         let by_items = ahead.items / self.max_items.max(1);
         let by_cost = self.max_cost.map_or(0, |max| ahead.weight / max.max(1));
         // An item that is heavier than the limit runs in a batch of one.
         let by_cost = usize::try_from(by_cost).unwrap_or(usize::MAX).min(ahead.items);
-        let batches = by_items.max(by_cost) as f64;
-        match self.pace {
-            Pace::ByCount { full_batch } => batches * full_batch,
+        let count = by_items.max(by_cost);
+        let batches = count as f64;
+        let seconds = match self.pace {
+            Pace::ByCount { full_batch, .. } => batches * full_batch,
             Pace::ByCost { per_batch, per_unit } => {
                 let before = ahead.weight as f64 * batches / (batches + 1.0);
                 batches * per_batch + before * per_unit
             }
+        };
+        Batches { count, seconds }
+    }
+
+    /// Seconds of the batch of the last one of these items, which runs after `before` batches of the task. If there are any,
+    /// other items join it until it starts.
+    fn batch_seconds(&self, items: Backlog, before: usize) -> f64 {
+        match self.pace {
+            Pace::ByCount { full_batch, .. } if before > 0 || items.items >= self.max_items => full_batch,
+            Pace::ByCount {
+                smallest: (size, seconds),
+                full_batch,
+            } => {
+                let part = (items.items as f64 - size) / (self.max_items as f64 - size);
+                seconds + (full_batch - seconds).max(0.0) * part.clamp(0.0, 1.0)
+            }
+            Pace::ByCost { per_batch, per_unit } => {
+                per_batch + items.weight as f64 / (before as f64 + 1.0) * per_unit
+            }
         }
+    }
+
+    /// Seconds until the last of `items` items is answered that are queued after `ahead` and are prepared after `prepared`
+    /// seconds.
+    fn answer(&self, ahead: Backlog, others: Batches, busy: &[f64], items: usize, prepared: f64) -> f64 {
+        let last = Backlog {
+            items: ahead.items.saturating_add(items.saturating_sub(1)),
+            ..ahead
+        };
+        let own = self.batches_before(last);
+        let with_last = Backlog {
+            items: last.items.saturating_add(1),
+            ..last
+        };
+        let batch = self.batch_seconds(with_last, own.count);
+        let before = own.and(others);
+        let expected = start(before, busy).max(prepared) + batch;
+        let error = match before.count {
+            0 => self.error * ahead.items as f64 / self.max_items.max(1) as f64,
+            _ => self.error.max(MIN_ERROR),
+        };
+        let mean = (before.seconds + batch) / (before.count as f64 + 1.0);
+        let in_a_row = (before.count / busy.len()) as f64 + 1.0;
+        let deviation = (in_a_row + in_a_row * in_a_row * MEAN_VARIANCE).sqrt();
+        expected + RESERVE * error * mean * deviation
     }
 }
 
-/// The expected wait of an item that arrives now, by the formula of the module.
-///
-/// `tasks` lists, for each task of the model, the items that run before this one and the estimate of the task. A task
-/// without an estimate counts as instantaneous. The result is `None` if nothing is known about the tasks that have items
-/// ahead, and zero if no items are ahead. It does not fall if items or weight are added to a backlog.
-pub fn expected_wait(
-    tasks: impl IntoIterator<Item = (Option<ServiceEstimate>, Backlog)>,
-    workers: usize,
-) -> Option<Duration> {
-    let workers = workers.max(1) as f64;
-    let (mut total, mut longest) = (0.0, 0.0_f64);
-    let (mut is_known, mut is_empty) = (false, true);
-    for (estimate, ahead) in tasks {
-        is_empty &= ahead.items == 0;
-        if let Some(estimate) = estimate.filter(|_| ahead.items > 0) {
-            is_known = true;
-            total += estimate.worker_seconds(ahead);
-            longest = longest.max(estimate.longest);
+/// Seconds until a worker is free for the batch that follows `before`. `busy` lists the seconds until each worker is free, in
+/// rising order.
+fn start(before: Batches, busy: &[f64]) -> f64 {
+    let first = busy[0];
+    if before.count == 0 {
+        return first;
+    }
+    let mean = before.seconds / before.count as f64;
+    // A worker that is busy for longer takes its turn later.
+    let turn = busy[before.count % busy.len()].min(first + mean);
+    turn + (before.count / busy.len()) as f64 * mean
+}
+
+/// What is ahead of a request in one task.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskLoad {
+    /// What is known of the service time; `None` before any batch has run.
+    pub service: Option<ServiceEstimate>,
+    /// The items that run before those of the request.
+    pub ahead: Backlog,
+}
+
+/// The preparation of the items of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Preparation {
+    /// Until the items ahead are prepared.
+    pub wait: Duration,
+    /// Additional time for each item of the request.
+    pub each: Duration,
+}
+
+/// What is ahead of a request that arrives now.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    tasks: Vec<TaskLoad>,
+    preparation: Preparation,
+    /// Seconds until each worker is free, in rising order. Never empty.
+    busy: Vec<f64>,
+}
+
+impl Workload {
+    /// The workload of a model with these tasks, and a worker for each element of `busy`: the time until it is free.
+    pub fn new(
+        tasks: Vec<TaskLoad>,
+        preparation: Preparation,
+        busy: impl IntoIterator<Item = Duration>,
+    ) -> Self {
+        let mut busy: Vec<f64> = busy.into_iter().map(|time| time.as_secs_f64()).collect();
+        busy.sort_unstable_by(f64::total_cmp);
+        if busy.is_empty() {
+            busy.push(0.0);
+        }
+        Self {
+            tasks,
+            preparation,
+            busy,
         }
     }
-    if !is_known {
-        return is_empty.then_some(Duration::ZERO);
+
+    /// The expected wait of an item that arrives now, by the formula of the module.
+    ///
+    /// A task without an estimate counts as instantaneous. The result is `None` if nothing is known about the tasks that
+    /// have items ahead. With one worker, it does not fall if items or weight are added to a backlog.
+    pub fn expected_wait(&self) -> Option<Duration> {
+        let has_items = |task: &&TaskLoad| task.ahead.items > 0;
+        let is_unknown = self.tasks.iter().any(|task| has_items(&task))
+            && self
+                .tasks
+                .iter()
+                .filter(has_items)
+                .all(|task| task.service.is_none());
+        (!is_unknown).then(|| duration(self.wait()))
     }
-    let seconds = (total - (workers - 1.0) * longest).max(0.0) / workers;
-    Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+
+    fn wait(&self) -> f64 {
+        start(self.before(None), &self.busy).max(self.preparation.wait.as_secs_f64())
+    }
+
+    /// Whether a request with `items` items for `task` is expected to be answered within this time.
+    ///
+    /// As long as nothing is known, and while a worker is free for the request, it is. If no items are ahead, only the wait
+    /// for a worker counts: the request takes no place of another one. A request that even an idle model could not answer
+    /// completely is judged by its first item: the other ones that are late fail alone.
+    pub fn admits(&self, task: usize, items: usize, within: Duration) -> bool {
+        let within = within.as_secs_f64();
+        let wait = self.wait();
+        if wait <= 0.0 {
+            return true;
+        }
+        if wait > within {
+            return false;
+        }
+        if self.tasks.iter().all(|task| task.ahead.items == 0) {
+            return true;
+        }
+        let TaskLoad { service, ahead } = self.tasks[task];
+        let Some(service) = service else {
+            return true;
+        };
+        let preparation = |items: usize| self.preparation.each.as_secs_f64() * items as f64;
+        let idle = vec![0.0; self.busy.len()];
+        let alone = service.answer(
+            Backlog::default(),
+            Batches::default(),
+            &idle,
+            items,
+            preparation(items),
+        );
+        let judged = if alone <= within { items } else { 1 };
+        let prepared = self.preparation.wait.as_secs_f64() + preparation(judged);
+        service.answer(ahead, self.before(Some(task)), &self.busy, judged, prepared) <= within
+    }
+
+    /// The batches that run entirely before an item that arrives now, except those of the task `except`.
+    fn before(&self, except: Option<usize>) -> Batches {
+        let tasks = self.tasks.iter().enumerate();
+        let of_others = tasks.filter(|(index, _)| Some(*index) != except);
+        let batches = of_others.filter_map(|(_, task)| Some(task.service?.batches_before(task.ahead)));
+        batches.fold(Batches::default(), Batches::and)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn by_count(max_items: usize, full_batch: f64) -> ServiceEstimate {
-        ServiceEstimate {
-            max_items,
-            max_cost: None,
-            pace: Pace::ByCount { full_batch },
-            longest: full_batch,
-        }
-    }
-
-    fn items(items: usize) -> Backlog {
-        Backlog {
-            items,
-            weight: items as u64,
-        }
-    }
-
-    fn seconds(tasks: &[(Option<ServiceEstimate>, Backlog)], workers: usize) -> Option<f64> {
-        expected_wait(tasks.iter().copied(), workers).map(|wait| wait.as_secs_f64())
-    }
-
-    #[test]
-    fn an_item_waits_for_the_full_batches_ahead() {
-        let task = Some(by_count(32, 2.0));
-        assert_eq!(seconds(&[(task, items(0))], 1), Some(0.0));
-        assert_eq!(seconds(&[(task, items(31))], 1), Some(0.0));
-        assert_eq!(seconds(&[(task, items(32))], 1), Some(2.0));
-        assert_eq!(seconds(&[(task, items(320))], 1), Some(20.0));
-    }
-
-    #[test]
-    fn workers_share_the_batches_ahead() {
-        let task = Some(by_count(32, 2.0));
-        assert_eq!(seconds(&[(task, items(32))], 2), Some(0.0));
-        assert_eq!(seconds(&[(task, items(3200))], 2), Some(99.0));
-    }
-
-    #[test]
-    fn tasks_share_the_workers() {
-        let tasks = [
-            (Some(by_count(32, 2.0)), items(64)),
-            (Some(by_count(1, 0.5)), items(3)),
-        ];
-        assert_eq!(seconds(&tasks, 1), Some(5.5));
-    }
-
-    #[test]
-    fn weights_are_waited_for_if_the_cost_predicts_the_time() {
-        let task = ServiceEstimate {
-            max_items: 32,
-            max_cost: Some(1000),
-            pace: Pace::ByCost {
-                per_batch: 0.5,
-                per_unit: 0.001,
-            },
-            longest: 1.5,
-        };
-        let ahead = Backlog {
-            items: 10,
-            weight: 4000,
-        };
-        // Four batches, of which the item could join a fifth.
-        assert_eq!(seconds(&[(Some(task), ahead)], 1), Some(4.0 * 0.5 + 3.2));
-    }
-
-    #[test]
-    fn an_item_heavier_than_the_limit_counts_as_one_batch() {
-        let mut task = by_count(32, 2.0);
-        task.max_cost = Some(10);
-        let ahead = Backlog {
-            items: 1,
-            weight: 1_000_000,
-        };
-        assert_eq!(seconds(&[(Some(task), ahead)], 1), Some(2.0));
-    }
-
-    #[test]
-    fn a_wait_is_unknown_until_a_batch_has_run() {
-        assert_eq!(seconds(&[(None, items(10))], 1), None);
-        assert_eq!(seconds(&[(None, items(0))], 1), Some(0.0));
-        let tasks = [(None, items(10)), (Some(by_count(1, 1.0)), items(2))];
-        assert_eq!(seconds(&tasks, 1), Some(2.0));
-    }
-
-    #[test]
-    fn a_wait_that_a_duration_cannot_hold_is_the_longest_one() {
-        let task = by_count(1, f64::MAX);
-        assert_eq!(
-            expected_wait([(Some(task), items(usize::MAX))], 1),
-            Some(Duration::MAX)
-        );
-    }
-
-    fn pace() -> impl Strategy<Value = Pace> {
-        prop_oneof![
-            (0.0..10.0).prop_map(|full_batch| Pace::ByCount { full_batch }),
-            (0.0..10.0, 0.0..0.1).prop_map(|(per_batch, per_unit)| Pace::ByCost { per_batch, per_unit }),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn a_wait_never_falls_if_items_or_weight_are_added(
-            pace in pace(),
-            max_items in 1..100_usize,
-            max_cost in prop::option::of(1..10_000_u64),
-            longest in 0.0..10.0,
-            workers in 1..8_usize,
-            (items, weight) in (0..5000_usize, 0..1_000_000_u64),
-            (more_items, more_weight) in (0..100_usize, 0..10_000_u64),
-        ) {
-            let task = Some(ServiceEstimate { max_items, max_cost, pace, longest });
-            let wait = |items, weight, workers| {
-                expected_wait([(task, Backlog { items, weight })], workers).expect("the task is known")
-            };
-            let before = wait(items, weight, workers);
-            prop_assert!(wait(items + more_items, weight + more_weight, workers) >= before);
-            prop_assert!(wait(items, weight, workers + 1) <= before);
-        }
-    }
-}
+mod tests;

@@ -119,8 +119,13 @@ fn policies_start_with_the_calibrated_time_of_a_batch() {
             items,
             weight: items as u64,
         };
-        let estimate = batcher.service_estimate(0);
-        policy::expected_wait([(estimate, ahead)], 1).map(|wait| (wait.as_secs_f64() * 1e3).round())
+        let task = policy::TaskLoad {
+            service: batcher.service_estimate(0),
+            ahead,
+        };
+        let workload = policy::Workload::new(vec![task], policy::Preparation::default(), [Duration::ZERO]);
+        let wait = workload.expected_wait();
+        wait.map(|wait| (wait.as_secs_f64() * 1e3).round())
     };
     assert_eq!(wait(7), Some(0.0));
     assert_eq!(wait(8), Some(13.0));

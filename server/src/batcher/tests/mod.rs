@@ -1,6 +1,7 @@
 //! The rules of batching in virtual time, one sentence each.
 
 mod adaptive;
+mod admission;
 mod deadlines;
 mod expected_wait;
 mod memory;

@@ -16,7 +16,7 @@ impl Payload for usize {
     }
 }
 
-const ADAPTIVE: Policy = Policy::Adaptive {
+pub(super) const ADAPTIVE: Policy = Policy::Adaptive {
     max_delay: Duration::from_millis(10),
 };
 

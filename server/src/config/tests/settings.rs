@@ -92,7 +92,7 @@ fn a_model_with_only_a_name_and_a_plugin_has_the_default_settings() {
             max_batch_weight: None,
             weight_rule: Padded,
         },
-        max_queue_size: 1024,
+        max_queue_size: 65536,
         max_queue_weight: None,
         route: None,
     }

@@ -1,5 +1,6 @@
 //! The engine with a model that the test controls: it reports each batch and waits for its answer.
 
+mod admission;
 mod locks;
 mod lost;
 mod memory;

@@ -200,7 +200,9 @@ fn status_description(status: u16) -> &'static str {
         413 => "The request body is too large.",
         415 => "The media type or content encoding is not supported.",
         422 => "The model rejected every item.",
-        429 => "The queue is full, or the requests in flight hold too many bytes.",
+        429 => {
+            "The queue is full, the deadline cannot be met, or the requests in flight hold too many bytes."
+        }
         500 => "The model or the server failed.",
         503 => "The model is not ready, or the server is shutting down.",
         504 => "The deadline passed.",
