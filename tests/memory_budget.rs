@@ -29,8 +29,8 @@ fn bytes(items: u64, heaviest: u64) -> u64 {
     c0 + items * (c1 + heaviest * (c2 + heaviest * c3))
 }
 
-/// The table of a model, except for its last tables.
-fn model(name: &str, keys: &str) -> String {
+/// The tables of a model, whose calibration must be written with [`write_calibration`].
+pub(crate) fn model(name: &str, keys: &str) -> String {
     let [c0, c1, c2, c3] = COEFFICIENTS;
     format!(
         "[[models]]\nname = \"{name}\"\nplugin = \"misbehave\"\nisolation = \"process\"\ncpus = 1\n\
@@ -41,7 +41,7 @@ fn model(name: &str, keys: &str) -> String {
 }
 
 /// Writes the calibration of a model by hand. Its batches were measured with this number of threads.
-fn write_calibration(dir: &Path, name: &str, threads: u32) {
+pub(crate) fn write_calibration(dir: &Path, name: &str, threads: u32) {
     let [c0, c1, c2, c3] = COEFFICIENTS;
     let settings = json!({"padded_memory": {"c0": c0, "c1": c1, "c2": c2, "c3": c3, "ns_per_weight": 2000}});
     let key = CalibrationKey::of(Measured {
@@ -94,7 +94,8 @@ fn start(server: &str, models: &[(&str, &str)]) -> Server {
     scenario.start()
 }
 
-fn weights(weights: impl IntoIterator<Item = u64>) -> Json {
+/// Items of these weights, for the task `padded_memory`.
+pub(crate) fn weights(weights: impl IntoIterator<Item = u64>) -> Json {
     weights
         .into_iter()
         .map(|weight| json!({"weight": weight}))

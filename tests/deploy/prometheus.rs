@@ -8,18 +8,18 @@ use crate::harness::misbehave::{echoes, perform};
 use crate::harness::prometheus::Prometheus;
 use crate::harness::shipped_proxy::deployment;
 use crate::harness::{Scenario, Server, eventually, rounds};
+use crate::memory_budget;
 
-/// Starts a server with a model in a worker process, which has answered and failed a request.
+/// Starts a server with two models in worker processes, one of which is calibrated, and sends requests to both.
 fn start() -> Server {
-    let server = Scenario::new(
+    let scenario = Scenario::new(&format!(
         "[[models]]\nname = \"m\"\nplugin = \"misbehave\"\nisolation = \"process\"\n\n\
-         [models.settings]\nout_of_memory_above = 2\n",
-    )
-    .start();
-    server.predict("m", "text", &echoes([1, 2, 3, 4])).expect(200);
-    server
-        .predict("m", "text", &json!([perform("fail_batch", 1)]))
-        .expect(500);
+         [models.settings]\nout_of_memory_above = 2\n\n{}",
+        memory_budget::model("calibrated", "memory_budget = \"1GiB\"")
+    ));
+    memory_budget::write_calibration(scenario.dir(), "calibrated", 1);
+    let server = scenario.start();
+    send_requests(&server);
     for process in server.processes() {
         process.signal(crate::harness::Signal::KILL);
     }
@@ -36,6 +36,16 @@ fn start() -> Server {
     });
     server.wait_until_ready();
     server
+}
+
+/// Sends requests that succeed, do not fit in memory at once, or fail.
+fn send_requests(server: &Server) {
+    server.predict("m", "text", &echoes([1, 2, 3, 4])).expect(200);
+    server
+        .predict("m", "text", &json!([perform("fail_batch", 1)]))
+        .expect(500);
+    let items = memory_budget::weights([8, 16]);
+    server.predict("calibrated", "padded_memory", &items).expect(200);
 }
 
 /// Returns the alert rules.
@@ -106,10 +116,7 @@ fn a_real_prometheus_scrapes_the_server_and_evaluates_every_query_of_the_dashboa
     // Every query gets data, even if it is about rare events.
     let scrapes = rounds(12, 120) as f64;
     eventually("Prometheus to scrape the server", || {
-        server.predict("m", "text", &echoes([1, 2, 3])).expect(200);
-        server
-            .predict("m", "text", &json!([perform("fail_batch", 1)]))
-            .expect(500);
+        send_requests(&server);
         match prometheus.query("sum(count_over_time(up[1h]))")[..] {
             [(_, count)] if count >= scrapes => Ok(()),
             ref other => Err(format!("{other:?}")),

@@ -117,6 +117,10 @@ impl Fallback {
     }
 
     /// Logs that an item runs in the fallback, unless the last message is recent.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "limits the rate of a log message; no answer depends on the time"
+    )]
     fn report(&self, reason: &str) {
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         reports.items += 1;

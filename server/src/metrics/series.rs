@@ -94,6 +94,25 @@ fn without_empty_histograms(mut family: MetricFamily) -> MetricFamily {
     family
 }
 
+/// A series that most owners do not use.
+struct Optional<C> {
+    series: C,
+    is_used: fn(&C) -> bool,
+}
+
+impl<C: Collector> Collector for Optional<C> {
+    fn desc(&self) -> Vec<&Desc> {
+        self.series.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        match (self.is_used)(&self.series) {
+            true => self.series.collect(),
+            false => Vec::new(),
+        }
+    }
+}
+
 /// Creates the series of one owner.
 pub(super) struct Builder<'a> {
     labels: &'a [(&'static str, &'a str)],
@@ -117,6 +136,15 @@ impl<'a> Builder<'a> {
         collector
     }
 
+    /// Adds a series that is exposed from its first use on.
+    fn add_optional<C: Collector + Clone + 'static>(&mut self, series: C, is_used: fn(&C) -> bool) -> C {
+        self.collectors.push(Arc::new(Optional {
+            series: series.clone(),
+            is_used,
+        }));
+        series
+    }
+
     fn options(&self, name: &str, help: &str) -> Opts {
         let options = Opts::new(name, help);
         self.labels.iter().fold(options, |options, (label, value)| {
@@ -130,6 +158,33 @@ impl<'a> Builder<'a> {
             buckets,
         };
         Ok(self.add(Histogram::with_opts(options)?))
+    }
+
+    /// A histogram that is exposed from its first use on.
+    pub(super) fn optional_histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        buckets: Vec<f64>,
+    ) -> Result<Histogram> {
+        let options = HistogramOpts {
+            common_opts: self.options(name, help),
+            buckets,
+        };
+        let is_used = |histogram: &Histogram| histogram.get_sample_count() > 0;
+        Ok(self.add_optional(Histogram::with_opts(options)?, is_used))
+    }
+
+    /// A gauge that is exposed unless it is zero.
+    pub(super) fn optional_gauge(&mut self, name: &str, help: &str) -> Result<Gauge> {
+        let options = self.options(name, help);
+        Ok(self.add_optional(Gauge::with_opts(options)?, |gauge| gauge.get() != 0.0))
+    }
+
+    /// A counter that is exposed from its first use on.
+    pub(super) fn optional_int_counter(&mut self, name: &str, help: &str) -> Result<IntCounter> {
+        let options = self.options(name, help);
+        Ok(self.add_optional(IntCounter::with_opts(options)?, |counter| counter.get() > 0))
     }
 
     pub(super) fn gauge(&mut self, name: &str, help: &str) -> Result<Gauge> {

@@ -73,9 +73,9 @@ impl TaskMetrics {
                 "Time an item waited, from the end of its preparation to the start of its batch.",
                 seconds(&buckets.stages),
             )?,
-            prepare_seconds: b.histogram(
+            prepare_seconds: b.optional_histogram(
                 "inference_prepare_seconds",
-                "Time to decode and preprocess an item.",
+                "Time to decode and preprocess an item, for tasks that prepare.",
                 seconds(&buckets.stages),
             )?,
             inference_seconds: b.histogram(
@@ -107,27 +107,27 @@ impl TaskMetrics {
                 "Cost of a batch, in the plugin's units (such as tokens or pixels), or in items if the plugin declares no weights.",
                 seconds(&[]),
             )?,
-            item_weight: b.int_counter(
+            item_weight: b.optional_int_counter(
                 "inference_item_weight_total",
-                "Total weight of the items in batches, without padding, in the units of inference_batch_weight.",
+                "Total weight of the items in batches, without padding, in the units of inference_batch_weight, for tasks with weights.",
             )?,
-            memory_predicted: b.histogram(
+            memory_predicted: b.optional_histogram(
                 "inference_batch_memory_predicted_bytes",
                 "Predicted bound of the memory of a batch, for tasks that were calibrated.",
                 seconds(&[]),
             )?,
-            memory_measured: b.histogram(
+            memory_measured: b.optional_histogram(
                 "inference_batch_memory_measured_bytes",
                 "Measured memory of a batch, for tasks that were calibrated and run in worker processes.",
                 seconds(&[]),
             )?,
-            memory_margin: b.gauge(
+            memory_margin: b.optional_gauge(
                 "inference_batch_memory_margin_ratio",
-                "99th percentile of the relative errors of the predicted memory.",
+                "99th percentile of the relative errors of the predicted memory, for tasks that were calibrated.",
             )?,
-            memory_drift: b.gauge(
+            memory_drift: b.optional_gauge(
                 "inference_batch_memory_drift_ratio",
-                "Measured memory relative to the expected memory, averaged over recent batches; 0 if none was measured.",
+                "Measured memory relative to the expected memory, averaged over recent batches, for tasks whose memory was measured.",
             )?,
             queued_items: b.int_gauge("inference_queue_items", "Items in the queue.")?,
             queued_weight: b.int_gauge(

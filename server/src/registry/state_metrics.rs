@@ -16,7 +16,7 @@ pub struct ModelStateMetrics {
 }
 
 /// Computes the value of a family for a model.
-type Read = fn(&ModelEntry) -> f64;
+type Read = fn(&ModelEntry) -> Option<f64>;
 
 impl ModelStateMetrics {
     /// Metrics of the models in `registry`.
@@ -28,27 +28,23 @@ impl ModelStateMetrics {
             let labels = vec!["model".to_owned()];
             Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new()).map(|desc| (desc, value))
         };
-        let ready: Read = |entry| f64::from(u8::from(entry.is_ready()));
+        let ready: Read = |entry| Some(f64::from(u8::from(entry.is_ready())));
         let generation: Read = |entry| {
-            entry
-                .generation()
-                .map_or(0.0, |generation| generation.number as f64)
+            let number = entry.generation().map_or(0, |generation| generation.number);
+            Some(number as f64)
         };
         let oldest_batch: Read = |entry| {
             let running = entry.generation().map(|generation| generation.engine.running());
             let ages = running.iter().flatten().map(|(_, batch)| batch.age());
-            ages.max().unwrap_or_default().as_secs_f64()
+            Some(ages.max().unwrap_or_default().as_secs_f64())
         };
         let budget: Read = |entry| {
-            let budget = entry
-                .generation()
-                .and_then(|generation| generation.engine.memory_budget());
-            budget.unwrap_or_default() as f64
+            let budget = entry.generation()?.engine.memory_budget()?;
+            Some(budget as f64)
         };
         let reserved: Read = |entry| {
-            entry
-                .generation()
-                .map_or(0.0, |generation| generation.engine.reserved_memory() as f64)
+            let engine = &entry.generation()?.engine;
+            engine.memory_budget().map(|_| engine.reserved_memory() as f64)
         };
         Ok(Self {
             registry,
@@ -70,12 +66,12 @@ impl ModelStateMetrics {
                 )?,
                 family(
                     "inference_memory_budget_bytes",
-                    "Maximum predicted memory of the batches of the model that run at the same time, 0 if there is no limit.",
+                    "Maximum predicted memory of the batches of the model that run at the same time, if there is a limit.",
                     budget,
                 )?,
                 family(
                     "inference_memory_reserved_bytes",
-                    "Predicted memory of the batches of the model that are running.",
+                    "Predicted memory of the batches of the model that are running, if it is limited.",
                     reserved,
                 )?,
             ],
@@ -90,12 +86,14 @@ impl Collector for ModelStateMetrics {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let snapshot = self.registry.snapshot();
-        let family = |(desc, value): &(Desc, fn(&ModelEntry) -> f64)| {
+        let family = |(desc, value): &(Desc, Read)| {
             let mut family = MetricFamily::default();
             family.set_name(desc.fq_name.clone());
             family.set_help(desc.help.clone());
             family.set_field_type(MetricType::GAUGE);
-            let metrics = snapshot.models().map(|entry| gauge(entry.name(), value(entry)));
+            let metrics = snapshot
+                .models()
+                .filter_map(|entry| Some(gauge(entry.name(), value(entry)?)));
             family.set_metric(metrics.collect());
             family
         };

@@ -317,7 +317,7 @@ mod tests {
             "",
         );
         let surroundings = root.surroundings(|_| None);
-        assert_eq!(paths(surroundings.libraries()), [PathBuf::new(); 0]);
+        assert_eq!(paths(surroundings.libraries()), Vec::<PathBuf>::new());
         root.file("installed/pyvenv.cfg", "include-system-site-packages = false\n");
         assert_eq!(paths(surroundings.libraries()), [library]);
     }
