@@ -1,7 +1,7 @@
 //! Whether a batch fits into its memory budget, by the prediction of a calibrated [`CostModel`].
 //!
 //! [`TaskMemory`] predicts the memory of the batches of one task and corrects the margin of the prediction by measurements.
-//! [`Reservations`] counts what the running batches of one model hold. How items are chosen is decided in `fill`, when a
+//! `Reservations` counts what the running batches of one model hold. How items are chosen is decided in `fill`, when a
 //! batch runs in the batcher, and who shares memory with other models in [`super::memory_ledger`].
 //!
 //! # Limits
@@ -14,7 +14,7 @@
 //! capacity.
 //!
 //! # Correction of the margin
-//! The margin is the 99th percentile of the errors of the prediction. After [`WINDOW`] measured batches, it is the greatest
+//! The margin is the 99th percentile of the errors of the prediction. After `WINDOW` measured batches, it is the greatest
 //! of their errors, which is about that percentile; before, it is at least the margin of the calibration. So a bound that
 //! was too low is corrected by the first batch that exceeds it, and one that was too high after a while.
 
@@ -140,7 +140,7 @@ impl TaskMemory {
         }
     }
 
-    /// The same predictions under the limits of [`MemoryLimits::new`].
+    /// The same predictions under the limits of `MemoryLimits::new`.
     pub fn with_budget(&self, budget: Option<u64>, shared: Option<u64>, workers: usize) -> Self {
         let mut memory = self.clone();
         memory.set_limits(MemoryLimits::new(budget, shared, workers));
