@@ -47,7 +47,7 @@ fn act(client: &Client, turn: u64) -> Result<(), String> {
         8..=11 => ("prepared", echoes([turn]), &[200]),
         12 => ("text", json!([perform("fail_item", turn)]), &[422]),
         13 => ("text", json!([perform("panic", turn)]), &[500]),
-        14 => ("text", json!([{"do": "sleep", "ms": 30}]), &[200, 504]),
+        14 => ("text", json!([{"do": "sleep", "ms": 30}]), &[200, 429, 504]),
         _ => ("text", json!([{"no such": "field"}]), &[422]),
     };
     // A failed batch also fails the other items in it.
