@@ -391,7 +391,7 @@ fn at_ten_times_the_capacity_batches_that_vary_cost_few_answers() {
         },
     ];
     assert_goodput(&worlds, 0.95, 0.05);
-    // One request in each batch is late: the first, which waits for the longest time.
+    // In each batch, the request that has waited longest is late.
     let short = World {
         fixed: 900.0,
         deadline: SECOND,

@@ -1,8 +1,8 @@
 //! The threads that serve connections. Each has its own runtime and its own instance of the application.
 //!
-//! The thread `http-accept` accepts connections and answers the requests of its own, such as probes. It reads no bodies
-//! of predictions and so is rarely busy. A connection moves to a worker, the one with the fewest connections, before its
-//! first other request, and stays there.
+//! The thread `http-accept` accepts connections and answers probes and other cheap requests itself. It reads no bodies of
+//! predictions, so it is rarely busy. Before its first other request, a connection moves to the worker with the fewest
+//! connections, and stays there.
 
 use std::io;
 use std::net::{self, SocketAddr, TcpListener};
