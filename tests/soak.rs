@@ -47,7 +47,7 @@ fn act(client: &Client, turn: u64) -> Result<(), String> {
         8..=11 => ("prepared", echoes([turn]), &[200]),
         12 => ("text", json!([perform("fail_item", turn)]), &[422]),
         13 => ("text", json!([perform("panic", turn)]), &[500]),
-        14 => ("text", json!([{"do": "sleep", "ms": 30}]), &[200, 429, 504]),
+        14 => ("text", json!([{"do": "sleep", "ms": 30}]), &[200, 504]),
         _ => ("text", json!([{"no such": "field"}]), &[422]),
     };
     // A failed batch also fails the other items in it.
@@ -61,6 +61,8 @@ fn act(client: &Client, turn: u64) -> Result<(), String> {
         .map_err(|error| format!("no answer: {error}"))?;
     match reply.status {
         status if expected.contains(&status) || may_be_company.contains(&status) => Ok(()),
+        // The queue is longer than a short deadline allows.
+        429 if expected.contains(&504) && reply.error().0 == "overloaded" => Ok(()),
         status => Err(format!("{model}/{task} answered {status}: {}", reply.text())),
     }
 }
