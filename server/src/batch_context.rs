@@ -20,9 +20,20 @@ pub struct BatchContext {
     pub task: Arc<str>,
     /// Ids of the requests whose items are in the batch.
     pub requests: RequestIds,
+    /// Ids of their traces, if they have any.
+    pub traces: RequestIds,
 }
 
-/// Ids of requests, at most `MAX_REQUESTS` of them. Displayed as `a,b,c`, or as `a,b,c,+5` if there are five more.
+/// What identifies a request in the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestTag {
+    /// Its id; empty if it has none.
+    pub id: Arc<str>,
+    /// The id of its trace, if it is part of one.
+    pub trace: Option<Arc<str>>,
+}
+
+/// Ids of requests or of their traces, at most `MAX_REQUESTS` of them. Displayed as `a,b,c`, or as `a,b,c,+5` if there are five more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestIds {
     ids: Vec<Arc<str>>,
@@ -57,6 +68,10 @@ impl RequestIds {
             more: 0,
         }
     }
+
+    fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
 }
 
 impl fmt::Display for RequestIds {
@@ -78,6 +93,21 @@ thread_local! {
 }
 
 impl BatchContext {
+    /// The context of a batch with items of these requests.
+    pub fn new<'a>(
+        model: Arc<str>,
+        task: Arc<str>,
+        requests: impl IntoIterator<Item = &'a RequestTag> + Clone,
+    ) -> Self {
+        let traces = requests.clone().into_iter().filter_map(|tag| tag.trace.as_ref());
+        Self {
+            model,
+            task,
+            traces: traces.collect(),
+            requests: requests.into_iter().map(|tag| &tag.id).collect(),
+        }
+    }
+
     /// Makes this the context of the current thread until the guard is dropped.
     pub fn enter(self: Arc<Self>) -> ContextGuard {
         ContextGuard(CURRENT.replace(Some(self)))
@@ -102,11 +132,12 @@ impl Source for BatchContext {
     fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), Error> {
         visitor.visit_pair(Key::from_str("model"), self.model.as_ref().to_value())?;
         visitor.visit_pair(Key::from_str("task"), self.task.as_ref().to_value())?;
-        let requests = self.requests.to_string();
-        if requests.is_empty() {
-            return Ok(());
+        for (key, ids) in [("requests", &self.requests), ("traces", &self.traces)] {
+            if !ids.is_empty() {
+                visitor.visit_pair(Key::from_str(key), Value::from_display(ids))?;
+            }
         }
-        visitor.visit_pair(Key::from_str("requests"), Value::from_display(&self.requests))
+        Ok(())
     }
 }
 
@@ -126,10 +157,12 @@ macro_rules! log_batch {
     ($level:ident, $context:expr, $($message:tt)+) => {{
         let context: &$crate::batch_context::BatchContext = &$context;
         let requests = context.requests.to_string();
+        let traces = context.traces.to_string();
         log::$level!(
             model = context.model.as_ref(),
             task = context.task.as_ref(),
-            requests = requests.as_str();
+            requests = requests.as_str(),
+            traces = traces.as_str();
             $($message)+
         );
     }};
@@ -162,6 +195,7 @@ mod tests {
                 model: model.into(),
                 task: "t".into(),
                 requests: RequestIds::default(),
+                traces: RequestIds::default(),
             })
         };
         let outer = context("outer").enter();

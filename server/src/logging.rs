@@ -148,6 +148,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::batch_context::RequestIds;
+    use crate::config::SlowRequests;
 
     const FORMAT_VARIABLE: &str = "LOGGING_TEST_FORMAT";
 
@@ -166,6 +168,7 @@ mod tests {
             },
             access_log: false,
             access_log_exclude: Vec::new(),
+            slow_request_log: SlowRequests::Off,
         });
         for context in [
             None,
@@ -173,6 +176,7 @@ mod tests {
                 model: "m".into(),
                 task: "t".into(),
                 requests: [Arc::from("id")].iter().collect(),
+                traces: RequestIds::default(),
             }),
         ] {
             let panicking = thread::Builder::new()

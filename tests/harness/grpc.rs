@@ -91,7 +91,8 @@ impl Grpc {
         })
     }
 
-    fn begin_request(
+    /// Like [`begin_at`](Self::begin_at), with further headers.
+    pub(crate) fn begin_request(
         &mut self,
         path: &str,
         message: impl Into<Bytes>,

@@ -5,6 +5,7 @@
 
 pub(crate) mod client;
 pub(crate) mod clients;
+pub(crate) mod collector;
 pub(crate) mod effort;
 pub(crate) mod eventually;
 pub(crate) mod gate;

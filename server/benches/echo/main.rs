@@ -11,6 +11,7 @@ mod harness;
 mod overhead;
 mod probes;
 mod report;
+mod traces;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -39,11 +40,14 @@ struct Args {
     #[arg(long, default_value_t = 200)]
     characters: usize,
     /// Compare with actix-web, and measure nothing else
-    #[arg(long, conflicts_with = "probes")]
+    #[arg(long, conflicts_with_all = ["probes", "traces"])]
     overhead: bool,
     /// Measure probes under load, and nothing else
-    #[arg(long)]
+    #[arg(long, conflicts_with = "traces")]
     probes: bool,
+    /// Measure the cost of traces of none, one in a hundred and all requests, and nothing else
+    #[arg(long)]
+    traces: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -86,6 +90,17 @@ fn measure(args: &Args) -> Result<Report, Box<dyn Error>> {
             overhead: Vec::new(),
             rest: None,
             probes: Some(probes::measure(duration)?),
+            traces: None,
+        });
+    }
+    if args.traces {
+        let connections = args.connections.get(1).copied().unwrap_or(1);
+        let text = "x".repeat(args.characters);
+        return Ok(Report {
+            overhead: Vec::new(),
+            rest: None,
+            probes: None,
+            traces: Some(traces::measure(ECHO, connections, &text, duration)?),
         });
     }
     let server = Server::start(ECHO)?;
@@ -127,6 +142,7 @@ fn measure(args: &Args) -> Result<Report, Box<dyn Error>> {
         overhead,
         rest,
         probes,
+        traces: None,
     })
 }
 

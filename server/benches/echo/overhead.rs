@@ -11,7 +11,7 @@ use crate::bare::{self, Bare};
 use crate::harness::load::{Latencies, Load, post, post_items};
 use crate::harness::server::Server;
 
-const TURN: Duration = Duration::from_millis(500);
+pub(crate) const TURN: Duration = Duration::from_millis(500);
 const WARM_UP: Duration = Duration::from_millis(100);
 
 /// One kind of load.
@@ -73,7 +73,7 @@ pub(crate) fn measure(
 }
 
 /// One of the two, and its results so far.
-struct Side {
+pub(crate) struct Side {
     address: SocketAddr,
     request: Vec<u8>,
     cell: Cell,
@@ -82,7 +82,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(address: SocketAddr, request: Vec<u8>, cell: Cell) -> Self {
+    pub(crate) fn new(address: SocketAddr, request: Vec<u8>, cell: Cell) -> Self {
         Self {
             address,
             request,
@@ -93,7 +93,7 @@ impl Side {
     }
 
     /// The CPU time of one item, in seconds.
-    fn turn(
+    pub(crate) fn turn(
         &mut self,
         cpu_time: impl Fn() -> Result<Duration, Box<dyn Error>>,
     ) -> Result<f64, Box<dyn Error>> {

@@ -7,12 +7,14 @@ use serde_json::json;
 
 use crate::overhead::{Comparison, Figures};
 use crate::probes::{Probe, Probes};
+use crate::traces::{Cost, Traces};
 
 /// Everything.
 pub(crate) struct Report {
     pub(crate) overhead: Vec<Comparison>,
     pub(crate) rest: Option<Rest>,
     pub(crate) probes: Option<Probes>,
+    pub(crate) traces: Option<Traces>,
 }
 
 /// What is not compared with anything.
@@ -65,6 +67,17 @@ impl Report {
             report["probes"] = probes.probes.iter().map(probe).collect();
             report["requests_per_second_during_probes"] = json!(probes.per_second.round());
         }
+        if let Some(traces) = &self.traces {
+            let cost = |cost: &Cost| {
+                json!({
+                    "traced": cost.ratio,
+                    "cpu_ratio": cost.median(),
+                    "cpu_ratios": cost.cpu,
+                    "exports": cost.exports,
+                })
+            };
+            report["traces"] = traces.costs.iter().map(cost).collect();
+        }
         if let Some(rest) = &self.rest {
             report["start_to_ready_us"] = json!(micros(rest.start_to_ready));
             report["idle_rss_bytes"] = json!(rest.idle_rss);
@@ -92,8 +105,11 @@ impl fmt::Display for Report {
         if let Some(rest) = &self.rest {
             write!(f, "\n{rest}")?;
         }
-        match &self.probes {
-            Some(probes) => write!(f, "\n{probes}"),
+        if let Some(probes) = &self.probes {
+            write!(f, "\n{probes}")?;
+        }
+        match &self.traces {
+            Some(traces) => write!(f, "\n{traces}"),
             None => Ok(()),
         }
     }

@@ -7,13 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::request_options::{request_id, trace_id};
+use super::request_options::request_id;
+use super::telemetry::Telemetry;
+use super::traces::{Trace, TracedCall};
 use crate::clock;
 use crate::config::LoggingSettings;
+use crate::routes;
 
-/// Decides which requests are logged, and generates ids for requests without one.
-#[derive(Debug)]
+/// What stands for the method of gRPC calls.
+pub const GRPC: &str = "gRPC";
+
+/// Decides which requests are logged, starts their traces, and generates ids for requests without one.
 pub struct AccessLog {
+    telemetry: Arc<Telemetry>,
     enabled: bool,
     exclude: Vec<String>,
     /// Random, so that generated ids differ between processes.
@@ -23,8 +29,9 @@ pub struct AccessLog {
 
 impl AccessLog {
     /// Creates the access log that the settings describe.
-    pub fn new(settings: &LoggingSettings) -> Self {
+    pub fn new(settings: &LoggingSettings, telemetry: &Arc<Telemetry>) -> Self {
         Self {
+            telemetry: telemetry.clone(),
             enabled: settings.access_log,
             exclude: settings.access_log_exclude.clone(),
             prefix: RandomState::new().build_hasher().finish(),
@@ -32,7 +39,7 @@ impl AccessLog {
         }
     }
 
-    /// Starts the record of a request. `header` returns the value of a request header.
+    /// Starts the record of a request. `header` returns the value of a request header, and `method` is [`GRPC`] for gRPC.
     pub fn start<'a>(
         self: &Arc<Self>,
         method: &str,
@@ -41,13 +48,23 @@ impl AccessLog {
         header: impl Fn(&'static str) -> Option<&'a [u8]>,
     ) -> AccessRecord {
         let entry = self.should_log(path).then(|| Entry {
-            trace: trace_id(&header).unwrap_or_default().to_owned(),
             method: method.to_owned(),
             path: path.to_owned(),
             client: client.map(|client| client.ip()),
             started: clock::now(),
         });
+        let trace = self.telemetry.tracer.start(&header, || {
+            let user_agent = header("user-agent").map(|name| String::from_utf8_lossy(name).into_owned());
+            TracedCall {
+                method: (method != GRPC).then(|| method.to_owned()),
+                path: path.to_owned(),
+                route: routes::find(path).map(|route| route.patterns[0]),
+                client: client.map(|client| client.ip()),
+                user_agent,
+            }
+        });
         AccessRecord {
+            trace,
             id: request_id(&header).map_or_else(|| self.next_id(), Into::into),
             entry,
             status: CLIENT_CLOSED_REQUEST.into(),
@@ -76,13 +93,13 @@ pub fn path_matches(pattern: &str, path: &str) -> bool {
 /// means that the client disconnected.
 pub struct AccessRecord {
     id: Arc<str>,
+    trace: Trace,
     /// None if the request is not logged.
     entry: Option<Entry>,
     status: i32,
 }
 
 struct Entry {
-    trace: String,
     method: String,
     path: String,
     client: Option<IpAddr>,
@@ -98,6 +115,11 @@ impl AccessRecord {
         &self.id
     }
 
+    /// The trace of the request.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
     /// Sets the status of the reply: an HTTP status, or a gRPC status code.
     pub fn set_status(&mut self, status: i32) {
         self.status = status;
@@ -110,6 +132,11 @@ impl Drop for AccessRecord {
             return;
         };
         let elapsed = clock::now().saturating_duration_since(entry.started);
+        let trace = self
+            .trace
+            .logged_id()
+            .map(|trace| trace.to_string())
+            .unwrap_or_default();
         let client = entry.client.map(|client| client.to_string()).unwrap_or_default();
         log::info!(
             target: "access",
@@ -118,7 +145,7 @@ impl Drop for AccessRecord {
             status = self.status,
             duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3,
             request_id = &*self.id,
-            trace_id = entry.trace.as_str(),
+            trace_id = trace.as_str(),
             client = client.as_str();
             "request"
         );
@@ -133,6 +160,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Facts, Overrides, Source, resolve};
+    use crate::metrics::{Buckets, Metrics};
 
     #[test]
     fn by_default_everything_except_probes_is_logged() {
@@ -149,7 +177,9 @@ mod tests {
         };
         let settings =
             resolve(source, &BTreeMap::new(), &Overrides::none(), &facts).expect("the defaults are valid");
-        let log = AccessLog::new(&settings.logging);
+        let metrics = Metrics::new(Buckets::NONE).expect("the metrics are valid");
+        let telemetry = Arc::new(Telemetry::of_metrics(Arc::new(metrics)));
+        let log = AccessLog::new(&settings.logging, &telemetry);
         for route in crate::routes::ALL {
             for path in route.patterns {
                 assert_eq!(log.should_log(path), !route.is_probe, "{path}");

@@ -7,6 +7,7 @@ use plugin_abi::manifest::TaskManifest;
 
 use super::failure::{Code, Failure};
 use super::request_options::RequestOptions;
+use super::request_record::RequestRecord;
 use crate::clock;
 use crate::engine::{Reply, Request};
 use crate::error::ItemError;
@@ -191,23 +192,25 @@ impl Call {
     pub async fn run(
         &self,
         items: Vec<Result<ItemInput, ItemError>>,
-        received: Instant,
         options: RequestOptions,
+        record: &mut RequestRecord,
     ) -> Result<Reply, Failure> {
         let pending = self.generation.engine.submit(Request {
             task: self.task,
             items,
-            received,
+            received: record.received(),
             timeout: options.timeout,
             priority: options.priority,
-            id: options.request_id,
+            tracking: record.track(options.request_id),
         })?;
-        Ok(pending.reply().await)
+        let mut reply = pending.reply().await;
+        record.ran(&mut reply);
+        Ok(reply)
     }
 
     /// Records the time since `started` as the encoding time of the reply, and whether all items succeeded. Returns
     /// the time.
-    pub fn observe_encode(&self, started: Instant, succeeded: bool) -> Duration {
+    pub(super) fn observe_encode(&self, started: Instant, succeeded: bool) -> Duration {
         let elapsed = clock::now().saturating_duration_since(started);
         self.generation.engine.encoded(self.task, succeeded, elapsed);
         elapsed

@@ -1,5 +1,5 @@
 //! The service layer, which all protocols share: addressing, request options, conversion between tensors and items,
-//! model metadata, API keys, the access log, and error codes.
+//! model metadata, API keys, the access log, the log of slow requests, traces, and error codes.
 //!
 //! It does not know wire formats or sockets. `http` and `grpc` depend on it and never on each other.
 
@@ -13,13 +13,25 @@ pub mod open_inference;
 mod request_options;
 pub mod request_parameters;
 mod request_record;
+mod slow_requests;
+mod telemetry;
 pub mod tensors;
+#[cfg_attr(
+    not(feature = "traces"),
+    allow(
+        dead_code,
+        reason = "a build without the feature only reads the ids of traces"
+    )
+)]
+pub mod traces;
 
 pub use api_keys::ApiKeys;
 pub use call::{Call, DEFAULT_SIGNATURE, VERSION, is_ready};
 pub use failure::{Code, Failure, MAX_MESSAGE};
-pub use request_options::{RequestOptions, request_id, trace_id};
+pub use request_options::{RequestOptions, request_id};
 pub use request_record::RequestRecord;
+pub use slow_requests::SlowRequestLog;
+pub use telemetry::Telemetry;
 
 /// Limits on the content of a request body.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,4 @@
-//! Options that clients send in headers: timeout, priority, request id and trace.
+//! Options that clients send in headers: timeout, priority and request id.
 //!
 //! HTTP headers and gRPC metadata have the same names and meaning. Both are read through a function from name to
 //! value, since their types differ.
@@ -107,16 +107,6 @@ pub fn request_id<'a>(header: impl Fn(&'static str) -> Option<&'a [u8]>) -> Opti
     ((1..=128).contains(&id.len()) && id.bytes().all(allowed)).then_some(id)
 }
 
-/// The trace id in the W3C `traceparent` header: 32 hexadecimal digits.
-pub fn trace_id<'a>(header: impl Fn(&'static str) -> Option<&'a [u8]>) -> Option<&'a str> {
-    let parent = std::str::from_utf8(header("traceparent")?).ok()?;
-    let mut parts = parent.trim().split('-');
-    let (version, trace) = (parts.next()?, parts.next()?);
-    let hexadecimal = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let known = version.len() == 2 && trace.len() == 32 && hexadecimal(version) && hexadecimal(trace);
-    (known && trace.bytes().any(|byte| byte != b'0')).then_some(trace)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,23 +194,5 @@ mod tests {
         );
         options.override_with(Some(u64::MAX), Some(7));
         assert_eq!((options.timeout, options.priority), (MAX_TIMEOUT, Priority::Low));
-    }
-
-    #[test]
-    fn the_trace_id_comes_from_traceparent() {
-        let trace = |text| trace_id(header("traceparent", text));
-        let id = "0af7651916cd43dd8448eb211c80319c";
-        assert_eq!(
-            trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
-            Some(id)
-        );
-        for bad in [
-            "",
-            "00",
-            "00-xyz-b7ad6b7169203331-01",
-            "00-00000000000000000000000000000000-1-01",
-        ] {
-            assert_eq!(trace(bad), None, "{bad}");
-        }
     }
 }

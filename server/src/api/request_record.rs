@@ -1,24 +1,35 @@
-//! The metrics record of an inference request, shared by all protocols.
+//! The record of an inference request, shared by all protocols: for the metrics, the log of slow requests, and traces.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::access_log::CLIENT_CLOSED_REQUEST;
 use super::call::Call;
 use super::failure::Failure;
+use super::slow_requests::SlowRequest;
+use super::telemetry::Telemetry;
+use super::traces::{Trace, TracedRequest};
+use crate::batch_context::RequestTag;
 use crate::clock;
-use crate::metrics::{Metrics, Protocol};
+use crate::engine::{Reply, RequestBatches, Timing, Tracking};
+use crate::metrics::Protocol;
 use crate::registry::{ModelEntry, Snapshot};
 
-/// Measures a request from its arrival to its reply. It is counted once, when the record is dropped: with the status
+/// Measures a request from its arrival to its reply. It is recorded once, when the record is dropped: with the status
 /// of the reply, or as a disconnect if there is none. Requests to unknown models are not counted, because clients
 /// must not create label values.
 pub struct RequestRecord {
-    metrics: Arc<Metrics>,
+    telemetry: Arc<Telemetry>,
     protocol: Protocol,
     received: Instant,
+    trace: Trace,
+    id: Arc<str>,
     address: Option<Address>,
+    run: Option<Run>,
+    /// When the writing of the reply started, and how long it took.
+    encode: Option<(Instant, Duration)>,
     status: u16,
+    grpc_status: Option<i32>,
 }
 
 /// The model, and the task if it is known.
@@ -28,15 +39,34 @@ enum Address {
     Model(Arc<ModelEntry>),
 }
 
+/// How a request ran.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    /// Number of its items.
+    pub(super) items: usize,
+    /// Their weight, as far as the model stated it.
+    pub(super) weight: u64,
+    /// Where its time went.
+    pub(super) timing: Timing,
+    /// Its batches.
+    pub(super) batches: RequestBatches,
+}
+
 impl RequestRecord {
     /// Starts the record of a request that arrived at `received`.
-    pub fn new(metrics: &Arc<Metrics>, protocol: Protocol, received: Instant) -> Self {
+    pub fn new(telemetry: &Arc<Telemetry>, protocol: Protocol, received: Instant, trace: Trace) -> Self {
+        trace.start_request();
         Self {
-            metrics: metrics.clone(),
+            telemetry: telemetry.clone(),
             protocol,
             received,
+            trace,
+            id: Arc::default(),
             address: None,
+            run: None,
+            encode: None,
             status: CLIENT_CLOSED_REQUEST,
+            grpc_status: None,
         }
     }
 
@@ -56,22 +86,133 @@ impl RequestRecord {
         self.received
     }
 
+    /// Sets the id of the request, and returns how it is followed through the engine.
+    pub(super) fn track(&mut self, id: Arc<str>) -> Tracking {
+        self.id = id.clone();
+        let trace = self.trace.span();
+        Tracking {
+            tag: RequestTag {
+                id,
+                trace: self.trace.id().map(|trace| trace.to_string().into()),
+            },
+            trace,
+            lists_batches: trace.is_some() || self.telemetry.slow_requests.is_enabled(),
+        }
+    }
+
+    /// Records how the request ran.
+    pub(super) fn ran(&mut self, reply: &mut Reply) {
+        self.run = Some(Run {
+            items: reply.outcomes.len(),
+            weight: reply.weight,
+            timing: reply.timing,
+            batches: std::mem::take(&mut reply.batches),
+        });
+    }
+
+    /// Records the time since `started` as the encoding time of the reply of `call`, and whether all items succeeded.
+    /// Returns the time.
+    pub fn encoded(&mut self, call: &Call, started: Instant, succeeded: bool) -> Duration {
+        let took = call.observe_encode(started, succeeded);
+        self.encode = Some((started, took));
+        took
+    }
+
+    /// Sets the gRPC status of the reply.
+    pub fn set_grpc_status(&mut self, status: i32) {
+        self.grpc_status = Some(status);
+    }
+
     /// Finishes the record with the HTTP status of the reply.
     pub fn finish(mut self, status: u16) {
         self.status = status;
+    }
+
+    fn address(&self) -> Option<(&str, Option<&str>)> {
+        Some(match self.address.as_ref()? {
+            Address::Task(call) => (call.entry.name(), Some(call.manifest().name.as_str())),
+            Address::Model(entry) => (entry.name(), None),
+        })
+    }
+
+    /// Counts the request, and logs it if it was slow.
+    fn count(&self, now: Instant, elapsed: Duration) {
+        let Some((model, task)) = self.address() else {
+            return;
+        };
+        let Telemetry {
+            metrics,
+            slow_requests,
+            ..
+        } = &*self.telemetry;
+        let succeeded = (200..300).contains(&self.status);
+        let mut exceeded = None;
+        metrics.count_request(model, task, |requests| {
+            requests.observe(self.protocol, self.status, elapsed);
+            if task.is_some() {
+                exceeded = slow_requests.exceeded(requests, now, elapsed, succeeded);
+            }
+            if let Some(span) = self.trace.span().filter(|_| succeeded) {
+                let last = self.run.as_ref().and_then(|run| run.batches.first.last());
+                requests.set_exemplars(span.trace, elapsed, last.map(|last| last.batch.took));
+            }
+        });
+        if let (Some(task), Some(limit)) = (task, exceeded)
+            && let Some(suppressed) = slow_requests.admit(now)
+        {
+            SlowRequest {
+                model,
+                task,
+                protocol: self.protocol.label(),
+                id: &self.id,
+                trace: self.trace.id(),
+                status: self.status,
+                total: elapsed,
+                limit,
+                run: self.run.as_ref(),
+                encode: self.encode.map(|(_, took)| took),
+                suppressed,
+            }
+            .log();
+        }
+    }
+
+    /// Passes the request to the exporter of traces, if it is traced.
+    fn finish_trace(&mut self, now: Instant) {
+        let tracer = &self.telemetry.tracer;
+        let trace = std::mem::take(&mut self.trace);
+        if trace.span().is_none() {
+            return;
+        }
+        let address = self.address();
+        let model = address.map(|(model, _)| model.to_owned());
+        let task = address.and_then(|(_, task)| task).map(str::to_owned);
+        tracer.finish(
+            trace,
+            (self.run.as_ref(), self.encode.is_some()),
+            |context, call| TracedRequest {
+                context,
+                call,
+                protocol: self.protocol.label(),
+                model,
+                task,
+                request_id: self.id.clone(),
+                status: self.status,
+                grpc_status: self.grpc_status,
+                started: self.received,
+                ended: now,
+                unix_time: clock::unix_time(),
+                run: self.run.clone(),
+                encode: self.encode,
+            },
+        );
     }
 }
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        let (model, task) = match &self.address {
-            Some(Address::Task(call)) => (call.entry.name(), Some(call.manifest().name.as_str())),
-            Some(Address::Model(entry)) => (entry.name(), None),
-            None => return,
-        };
-        let elapsed = clock::now().saturating_duration_since(self.received);
-        self.metrics.count_request(model, task, |requests| {
-            requests.observe(self.protocol, self.status, elapsed);
-        });
+        let now = clock::now();
+        self.count(now, now.saturating_duration_since(self.received));
+        self.finish_trace(now);
     }
 }

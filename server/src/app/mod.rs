@@ -27,6 +27,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::api::model_control::ModelControl;
+#[cfg(feature = "traces")]
+use crate::api::traces;
+use crate::api::traces::{TraceExporter, Tracer};
+use crate::api::{SlowRequestLog, Telemetry};
 use crate::byte_budget::ByteBudget;
 use crate::cli::ServeArgs;
 use crate::codec;
@@ -42,6 +46,8 @@ use crate::isolation::{self, LoadFailure, Program};
 use crate::loader::{self, Inspection, LoadError, Loader, ProbeProgram};
 use crate::logging;
 use crate::metrics::Metrics;
+#[cfg(feature = "traces")]
+use crate::metrics::TraceMetrics;
 use crate::open_files::TooFewFiles;
 use crate::registry::{ModelStateMetrics, Registry};
 use crate::reload::{LoadEnvironment, ModelFailure, Reloader};
@@ -92,6 +98,10 @@ pub enum AppError {
     /// The metrics are invalid.
     #[error("cannot set up the metrics")]
     Metrics(#[from] prometheus::Error),
+    /// Traces cannot be exported.
+    #[cfg(feature = "traces")]
+    #[error(transparent)]
+    Traces(#[from] traces::StartError),
     /// The limit on open files is too low.
     #[error(transparent)]
     OpenFiles(#[from] TooFewFiles),
@@ -214,18 +224,19 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         listening.server.max_connections = max_connections;
         let budget = ByteBudget::new(settings.server.max_inflight_bytes as u64);
         metrics.expose_budget(&budget)?;
+        let (telemetry, traces) = telemetry(&settings, metrics)?;
         let server = http::Server::bind(
             &listening,
             sockets.http,
             registry.clone(),
-            metrics.clone(),
+            telemetry.clone(),
             control.clone(),
             budget.clone(),
         )?;
         #[cfg(not(feature = "grpc"))]
         reject_grpc_socket(sockets.grpc.as_ref())?;
         #[cfg(feature = "grpc")]
-        let grpc = bind_grpc(&listening, sockets.grpc, &registry, &metrics, control, budget)?;
+        let grpc = bind_grpc(&listening, sockets.grpc, &registry, &telemetry, control, budget)?;
         // Scripts wait for the line about HTTP, so it is the last one.
         #[cfg(feature = "grpc")]
         if let Some(grpc) = &grpc {
@@ -248,11 +259,12 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
                 grpc,
             },
             models,
+            traces,
             signals,
         };
         tokio::select! {
             result = running.run() => result,
-            never = watch_workers(registry) => match never {},
+            never = watch_workers(registry, telemetry) => match never {},
             never = control_socket::serve(control_commands) => match never {},
             never = service_manager::feed_watchdog(|| heartbeats.wait_for_all()) => match never {},
         }
@@ -277,7 +289,7 @@ fn bind_grpc(
     settings: &Settings,
     passed: Option<TcpListener>,
     registry: &Arc<Registry>,
-    metrics: &Arc<Metrics>,
+    telemetry: &Arc<Telemetry>,
     control: ModelControl,
     budget: Arc<ByteBudget>,
 ) -> Result<Option<grpc::Server>, AppError> {
@@ -289,7 +301,7 @@ fn bind_grpc(
     };
     listener
         .and_then(|listener| {
-            grpc::Server::serve(settings, listener, registry.clone(), metrics, control, budget)
+            grpc::Server::serve(settings, listener, registry.clone(), telemetry, control, budget)
         })
         .map(Some)
         .map_err(|source| {
@@ -299,6 +311,27 @@ fn bind_grpc(
                 source,
             }
         })
+}
+
+/// What records requests, and the exporter of traces, if requests are traced.
+fn telemetry(
+    settings: &Settings,
+    metrics: Arc<Metrics>,
+) -> Result<(Arc<Telemetry>, Option<TraceExporter>), AppError> {
+    let slow_requests = SlowRequestLog::new(settings.logging.slow_request_log);
+    #[cfg(feature = "traces")]
+    let (tracer, exporter) = match TraceExporter::start(&settings.tracing, TraceMetrics::new(&metrics)?)? {
+        Some((tracer, exporter)) => (tracer, Some(exporter)),
+        None => (Tracer::default(), None),
+    };
+    #[cfg(not(feature = "traces"))]
+    let (tracer, exporter) = (Tracer::default(), None);
+    let telemetry = Telemetry {
+        metrics,
+        slow_requests,
+        tracer,
+    };
+    Ok((Arc::new(telemetry), exporter))
 }
 
 fn log_warnings(settings: &Settings) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::AppError;
 use super::models::{Abandoned, ModelThread};
 use super::service_manager;
+use crate::api::traces::TraceExporter;
 use crate::clock;
 use crate::config::Settings;
 #[cfg(feature = "grpc")]
@@ -18,12 +19,19 @@ use crate::signals::{Signal, Signals};
 /// process and its group.
 const REPEATED_SIGNAL_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Time for exporting the last traces, even if the shutdown has taken as long as it may.
+const MIN_FLUSH_TIME: Duration = Duration::from_secs(1);
+
+/// Maximum time for exporting the last traces, for a collector that does not answer.
+const MAX_FLUSH_TIME: Duration = Duration::from_secs(5);
+
 /// The running server.
 pub(super) struct Running {
     pub(super) settings: Settings,
     pub(super) registry: Arc<Registry>,
     pub(super) servers: Servers,
     pub(super) models: ModelThread,
+    pub(super) traces: Option<TraceExporter>,
     pub(super) signals: Signals,
 }
 
@@ -85,9 +93,10 @@ impl Running {
             registry,
             servers,
             models,
+            traces,
             mut signals,
         } = self;
-        let shut_down = shut_down(&settings, &registry, servers, models);
+        let shut_down = shut_down(&settings, &registry, servers, models, traces);
         tokio::pin!(shut_down);
         loop {
             tokio::select! {
@@ -106,6 +115,11 @@ impl Running {
     }
 }
 
+/// Until when traces are exported `now` that everything else has stopped, in a shutdown until `deadline`.
+fn flush_deadline(now: Instant, deadline: Instant) -> Instant {
+    deadline.clamp(now + MIN_FLUSH_TIME, now + MAX_FLUSH_TIME)
+}
+
 fn log_ignored(name: &str) {
     log::info!("ignoring {name}");
 }
@@ -121,6 +135,7 @@ async fn shut_down(
     registry: &Registry,
     servers: Servers,
     models: ModelThread,
+    traces: Option<TraceExporter>,
 ) -> Result<(), AppError> {
     let delay = settings.server.shutdown_delay;
     service_manager::report_stopping();
@@ -139,7 +154,13 @@ async fn shut_down(
             settings.server.drain_timeout.as_secs_f64()
         );
     }
-    match models.shut_down(deadline, answered).await {
+    let stopped = models.shut_down(deadline, answered).await;
+    if let Some(traces) = traces
+        && !traces.stop(flush_deadline(clock::now(), deadline)).await
+    {
+        log::warn!("traces were still being exported at the end of the shutdown");
+    }
+    match stopped {
         Ok(()) => {
             log::info!("shut down");
             Ok(())

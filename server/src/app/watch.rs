@@ -1,11 +1,12 @@
 //! Watches the workers of all models: measures their load, and warns about batches that run for longer than their requests can
-//! wait.
+//! wait. Reports how many slow requests were not logged.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::api::Telemetry;
 use crate::batch_context::log_batch;
 use crate::registry::{Generation, Registry};
 
@@ -16,11 +17,12 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const MAX_WARNING_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Watches until the future is dropped.
-pub(super) async fn watch_workers(registry: Arc<Registry>) -> Infallible {
+pub(super) async fn watch_workers(registry: Arc<Registry>, telemetry: Arc<Telemetry>) -> Infallible {
     let mut warned = HashMap::new();
     loop {
         tokio::time::sleep(INTERVAL).await;
         check_all(&registry, &mut warned);
+        telemetry.slow_requests.report_suppressed();
     }
 }
 

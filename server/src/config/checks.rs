@@ -62,6 +62,16 @@ pub(super) const PATH_PATTERN: Text = Text {
     value_name: Some("PATTERN"),
     check: path_pattern,
 };
+pub(super) const OTLP_ENDPOINT: Text = Text {
+    expected: "a URL such as \"http://localhost:4318\"",
+    value_name: Some("URL"),
+    check: otlp_endpoint,
+};
+pub(super) const OTLP_HEADER: Text = Text {
+    expected: "a header as \"NAME=VALUE\"",
+    value_name: Some("HEADER"),
+    check: otlp_header,
+};
 pub(super) const KEY: Text = Text {
     expected: "a key of at least 16 characters, without spaces",
     value_name: Some("KEY"),
@@ -106,6 +116,44 @@ fn key(text: &str) -> Result<(), String> {
     match text.len() {
         0..16 => Err("`openssl rand -hex 16` generates one".to_owned()),
         _ => Ok(()),
+    }
+}
+
+/// The URL of a collector. This server does not support TLS to a collector.
+pub(super) fn otlp_endpoint(text: &str) -> Result<(), String> {
+    if text.starts_with("https://") {
+        return Err(
+            "TLS to the collector is not supported: run a collector on this machine, and let it forward the traces"
+                .to_owned(),
+        );
+    }
+    let Some(rest) = text.strip_prefix("http://") else {
+        return Err("start with `http://`".to_owned());
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control() || !c.is_ascii()) {
+        return Err("write the host after `http://`".to_owned());
+    }
+    if authority.contains('@') {
+        return Err("set credentials with `headers`".to_owned());
+    }
+    if text.contains(['?', '#']) {
+        return Err("remove the query".to_owned());
+    }
+    Ok(())
+}
+
+fn otlp_header(text: &str) -> Result<(), String> {
+    let Some((name, value)) = text.split_once('=') else {
+        return Err("write \"NAME=VALUE\"".to_owned());
+    };
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if name.trim().is_empty() || !name.trim().chars().all(is_token) {
+        return Err("the name of a header consists of letters, digits and `-`".to_owned());
+    }
+    match value.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
+        true => Ok(()),
+        false => Err("use only printable ASCII characters in the value".to_owned()),
     }
 }
 

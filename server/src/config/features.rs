@@ -3,7 +3,7 @@
 use super::document::Document;
 use super::error::{ConfigError, Origin};
 use super::file::ModelTable;
-use super::keys::WrittenServer;
+use super::keys::{Located, WrittenServer};
 use crate::resources::Sandbox;
 
 /// The optional parts of the server: the features of the crate.
@@ -12,6 +12,7 @@ pub(super) struct Features {
     pub(super) grpc: bool,
     pub(super) docs: bool,
     pub(super) sandbox: bool,
+    pub(super) traces: bool,
 }
 
 impl Features {
@@ -20,13 +21,16 @@ impl Features {
         grpc: cfg!(feature = "grpc"),
         docs: cfg!(feature = "docs"),
         sandbox: cfg!(feature = "sandbox"),
+        traces: cfg!(feature = "traces"),
     };
 
-    /// Rejects values that need a missing part. `servers` are the values of each source.
+    /// Rejects values that need a missing part. `servers` are the values of each source, and `collector` is the endpoint
+    /// of traces.
     pub(super) fn reject_missing(
         self,
         document: &Document<'_>,
         servers: &[&WrittenServer],
+        collector: Option<&Located<String>>,
         models: &[ModelTable],
         errors: &mut Vec<ConfigError>,
     ) {
@@ -46,6 +50,10 @@ impl Features {
             if let Some(docs) = server.docs.as_ref().filter(|docs| docs.value && !self.docs) {
                 reject("`docs = true`", "docs", "remove `docs`", &docs.origin);
             }
+        }
+        if let Some(collector) = collector.filter(|_| !self.traces) {
+            let fix = "remove the endpoint";
+            reject("the export of traces", "traces", fix, &collector.origin);
         }
         for model in models {
             let sandbox = model.keys.sandbox.as_ref();
@@ -67,14 +75,21 @@ mod tests {
     use crate::config::file;
 
     const EVERYTHING: &str = "[server]\ngrpc_port = 1\ndocs = true\n[[models]]\nname = \"a\"\nplugin = \"a\"\n\
-                              isolation = \"process\"\nsandbox = \"on\"\n";
+                              isolation = \"process\"\nsandbox = \"on\"\n[tracing]\nendpoint = \"http://a\"\n";
 
     fn errors(features: Features, text: &str) -> Vec<String> {
         let document = Document::new("models.toml", text);
         let mut errors = Vec::new();
         let written = file::read(&document, &mut errors);
         assert!(errors.is_empty(), "{errors:?}");
-        features.reject_missing(&document, &[&written.server], &written.models, &mut errors);
+        let collector = written.tracing.endpoint.as_ref();
+        features.reject_missing(
+            &document,
+            &[&written.server],
+            collector,
+            &written.models,
+            &mut errors,
+        );
         errors
             .iter()
             .map(|error| format!("{}: {}", error.origin, error.message))
@@ -87,12 +102,14 @@ mod tests {
             grpc: false,
             docs: false,
             sandbox: false,
+            traces: false,
         };
         assert_eq!(
             errors(none, EVERYTHING),
             [
                 "models.toml:2:13: `grpc_port` requires the feature `grpc`, which this build of the server omits",
                 "models.toml:3:8: `docs = true` requires the feature `docs`, which this build of the server omits",
+                "models.toml:10:12: the export of traces requires the feature `traces`, which this build of the server omits",
                 "models.toml:8:11: `sandbox = \"on\"` requires the feature `sandbox`, which this build of the server omits",
             ]
         );
@@ -107,6 +124,7 @@ mod tests {
             grpc: true,
             docs: true,
             sandbox: true,
+            traces: true,
         };
         assert_eq!(errors(all, EVERYTHING), [""; 0]);
     }

@@ -14,7 +14,7 @@ use super::env_table::EnvTable;
 use super::error::{ConfigError, Location, Origin, alternatives};
 use super::keys::{
     KeyDefault, Located, Section, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenModel,
-    WrittenServer, WrittenTask,
+    WrittenServer, WrittenTask, WrittenTracing,
 };
 use super::plugin_settings::PluginSettings;
 use super::rule::{Mismatch, Written};
@@ -24,6 +24,7 @@ use crate::suggest::nearest;
 pub(super) struct WrittenFile {
     pub(super) server: WrittenServer,
     pub(super) logging: WrittenLogging,
+    pub(super) tracing: WrittenTracing,
     pub(super) metrics: WrittenMetrics,
     pub(super) batching: WrittenBatching,
     pub(super) models: Vec<ModelTable>,
@@ -128,7 +129,7 @@ impl Reader<'_, '_> {
     fn root(&mut self, root: &DeTable<'_>) -> WrittenFile {
         let level = Level {
             place: "at the top level",
-            tables: &["server", "logging", "metrics", "batching", "models"],
+            tables: &["server", "logging", "tracing", "metrics", "batching", "models"],
         };
         // After a broken header, the parser assigns its keys to the top level.
         if self.broken_lines.is_empty() {
@@ -136,15 +137,18 @@ impl Reader<'_, '_> {
         }
         let mut server = WrittenServer::empty();
         let mut logging = WrittenLogging::empty();
+        let mut tracing = WrittenTracing::empty();
         let mut metrics = WrittenMetrics::empty();
         let mut batching = WrittenBatching::empty();
         self.subsection(root, "server", "[server]", &mut [&mut server]);
         self.subsection(root, "logging", "[logging]", &mut [&mut logging]);
+        self.subsection(root, "tracing", "[tracing]", &mut [&mut tracing]);
         self.subsection(root, "metrics", "[metrics]", &mut [&mut metrics]);
         self.subsection(root, "batching", "[batching]", &mut [&mut batching]);
         WrittenFile {
             server,
             logging,
+            tracing,
             metrics,
             batching,
             models: self.models(root),
@@ -386,6 +390,7 @@ fn tables_with(name: &str) -> Option<String> {
     let tables = [
         ("[server]", WrittenServer::KEYS),
         ("[logging]", WrittenLogging::KEYS),
+        ("[tracing]", WrittenTracing::KEYS),
         ("[metrics]", WrittenMetrics::KEYS),
         (
             "[batching], [models.batching] or [models.tasks.…]",

@@ -9,14 +9,15 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::checks::{
-    CALIBRATION, CORS_ORIGIN, DIRECTORY, FREE_TEXT, HOST, KEY, LOG_FILTER, NAME, PATH_PATTERN, PLUGIN, ROUTE,
+    CALIBRATION, CORS_ORIGIN, DIRECTORY, FREE_TEXT, HOST, KEY, LOG_FILTER, NAME, OTLP_ENDPOINT, OTLP_HEADER,
+    PATH_PATTERN, PLUGIN, ROUTE,
 };
 use super::error::Origin;
 use super::rule::{
-    Ascending, Choice, CpuChoice, Integer, Limit, List, Memory, Mismatch, Rule, SecretText, Size, TimeSpan,
-    Toggle, Written, count,
+    Ascending, Choice, CpuChoice, Integer, Limit, List, Memory, Mismatch, Rule, SecretText, Share, Size,
+    SlowRequestRule, TimeSpan, Toggle, Written, count,
 };
-use super::settings::{LogFormat, OnCrash};
+use super::settings::{LogFormat, OnCrash, OtlpProtocol, SlowRequests};
 use crate::batching::WeightRule;
 use crate::resources::{Cpus, MemoryBudget, Sandbox};
 use crate::secret::Secret;
@@ -265,6 +266,31 @@ section! {
         access_log_exclude: Vec<String> = List(PATH_PATTERN),
             Value("[\"/health\", \"/livez\", \"/readyz\", \"/metrics\", \"/v2/health/*\"]"),
             "INFERENCE_ACCESS_LOG_EXCLUDE";
+        /// Log requests that take longer than this, with the time of each stage: a duration such as "500ms", or a
+        /// percentile of the requests of the same task in the last minute, such as "p99". At most ten lines per second are
+        /// logged.
+        slow_request_log: SlowRequests = SlowRequestRule, Value("\"off\""), "INFERENCE_SLOW_REQUEST_LOG";
+    }
+}
+
+section! {
+    /// Traces.
+    WrittenTracing {
+        /// URL of the collector, such as "http://localhost:4317". For "http/protobuf", `/v1/traces` is appended.
+        endpoint: String = OTLP_ENDPOINT,
+            Derived { applies: "requests are not traced", example: "\"http://localhost:4318\"" };
+        /// Protocol of the collector. Collectors usually receive "grpc" at port 4317 and "http/protobuf" at port 4318.
+        protocol: OtlpProtocol = Choice(&[("grpc", OtlpProtocol::Grpc), ("http/protobuf", OtlpProtocol::Http)]),
+            Value("\"http/protobuf\"");
+        /// Share of the requests without a trace of the client that are traced. Requests of a trace are traced if the client
+        /// has sampled it.
+        sample_ratio: f64 = Share, Value("1.0");
+        /// Headers that are sent to the collector, such as "authorization=Bearer KEY".
+        headers: Vec<Secret> = List(SecretText(OTLP_HEADER)), Value("[]");
+        /// Timeout for sending spans to the collector.
+        timeout: Duration = time_span(MILLISECOND, HOUR), Value("\"10s\"");
+        /// Name of this service in traces.
+        service_name: String = FREE_TEXT, Value("\"inference-server\"");
     }
 }
 

@@ -15,6 +15,7 @@ mod features;
 mod file;
 mod keys;
 mod lints;
+mod otel;
 mod overrides;
 mod plugin_settings;
 mod reference;
@@ -33,7 +34,8 @@ pub use overrides::{Flag, Overrides, flags};
 pub use reference::{reference_markdown, reference_toml};
 pub use resolve::{Examined, Facts, Source, examine, resolve};
 pub use settings::{
-    CalibrationSource, Isolation, LogFormat, LoggingSettings, ModelSettings, OnCrash, ProcessSettings,
-    ServerSettings, Settings, TaskSettings,
+    CalibrationSource, CollectorSettings, Isolation, LogFormat, LoggingSettings, ModelSettings, OnCrash,
+    OtlpProtocol, ProcessSettings, SamplingSettings, ServerSettings, Settings, SlowRequests,
+    SpanBatchSettings, TaskSettings, TracingSettings,
 };
 pub use units::size as parse_size;

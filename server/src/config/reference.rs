@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::keys::{
     Key, KeyDefault, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenModel, WrittenServer,
-    WrittenTask,
+    WrittenTask, WrittenTracing,
 };
 
 const HEADER: &str = "\
@@ -15,6 +15,11 @@ const HEADER: &str = "\
 #
 # Precedence, highest first: command line, environment, this file, plugin defaults, built-in defaults.
 # Relative paths start at the directory of this file.
+";
+
+const TRACING_HEADER: &str = "\
+# Traces in the format of OpenTelemetry. The standard variables OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_PROTOCOL,
+# OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_TIMEOUT, OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER override this file.
 ";
 
 const METRICS_HEADER: &str = "\
@@ -45,6 +50,8 @@ pub fn reference_toml() -> String {
     push_keys(&mut text, WrittenServer::KEYS);
     text.push_str("\n# The log.\n[logging]\n");
     push_keys(&mut text, WrittenLogging::KEYS);
+    let _ = write!(text, "\n{TRACING_HEADER}[tracing]\n");
+    push_keys(&mut text, WrittenTracing::KEYS);
     let _ = write!(text, "\n{METRICS_HEADER}[metrics]\n");
     push_keys(&mut text, WrittenMetrics::KEYS);
     let _ = write!(text, "\n{BATCHING_HEADER}[batching]\n");
@@ -104,6 +111,7 @@ pub fn reference_markdown() -> String {
     let sections = [
         ("[server]", WrittenServer::KEYS),
         ("[logging]", WrittenLogging::KEYS),
+        ("[tracing]", WrittenTracing::KEYS),
         ("[metrics]", WrittenMetrics::KEYS),
         (
             "[batching]`, `[models.batching]`, `[models.tasks.<task>]",

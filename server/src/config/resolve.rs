@@ -14,11 +14,13 @@ use super::keys::{
     IsolationName, KeyDefault, Located, Section, WrittenLogging, WrittenMetrics, WrittenModel, WrittenServer,
 };
 use super::lints;
+use super::otel;
 use super::overrides::{self, Environment, Layer, Overrides};
 use super::rule::Written;
 use super::settings::{
     BatchingLayers, CalibrationSource, Isolation, LoggingSettings, ModelPlaces, ModelSettings,
-    ProcessSettings, ServerSettings, Settings, TaskOverrides, UncomparedLocation, written_value,
+    ProcessSettings, ServerSettings, Settings, TaskOverrides, TracingSettings, UncomparedLocation,
+    written_value,
 };
 use crate::metrics::Buckets;
 use crate::resources::{Resources, Sandbox};
@@ -99,7 +101,11 @@ pub fn examine(
     reject_limits_in_threads(&document, &written.models, &mut errors);
     reject_unpredictable_budgets(&document, &written.models, &mut errors);
     let servers = [&flags.server, &environment.layer.server, &written.server];
-    Features::BUILT.reject_missing(&document, &servers, &written.models, &mut errors);
+    let collector = written.tracing.endpoint.as_ref();
+    Features::BUILT.reject_missing(&document, &servers, collector, &written.models, &mut errors);
+    let tracing = otel::tracing(written.tracing.clone(), env, Features::BUILT.traces);
+    errors.extend(tracing.errors);
+    warnings.extend(tracing.warnings);
     let settings = merge(
         &document,
         source.base_dir,
@@ -107,7 +113,7 @@ pub fn examine(
         environment,
         flags,
         facts,
-        warnings,
+        (tracing.settings, warnings),
     );
     Examined {
         settings,
@@ -147,7 +153,7 @@ fn merge(
     environment: Environment,
     flags: Layer,
     facts: &Facts,
-    mut warnings: Vec<ConfigWarning>,
+    (tracing, mut warnings): (TracingSettings, Vec<ConfigWarning>),
 ) -> Settings {
     let built_in = built_in();
     let paths = Paths { base_dir };
@@ -195,6 +201,7 @@ fn merge(
     Settings {
         server,
         logging: logging_settings(logging),
+        tracing,
         metrics: buckets(metrics),
         models,
         warnings,
@@ -301,6 +308,7 @@ fn logging_settings(written: WrittenLogging) -> LoggingSettings {
         format: written_value(written.format),
         access_log: written_value(written.access_log),
         access_log_exclude: written_value(written.access_log_exclude),
+        slow_request_log: written_value(written.slow_request_log),
     }
 }
 

@@ -47,8 +47,11 @@ impl Settings {
             level => "level",
             format => "format",
             access_log => "access_log",
-            access_log_exclude => "access_log_exclude";
+            access_log_exclude => "access_log_exclude",
+            slow_request_log => "slow_request_log";
         ]);
+        // Its settings are merged from several keys.
+        let tracing = [(self.tracing != new.tracing).then_some("[tracing]")];
         let metrics = changed!("metrics", Buckets, &self.metrics, &new.metrics, [
             inference => "inference_buckets",
             requests => "request_buckets",
@@ -57,6 +60,7 @@ impl Settings {
         server
             .into_iter()
             .chain(logging)
+            .chain(tracing)
             .chain(metrics)
             .flatten()
             .collect()

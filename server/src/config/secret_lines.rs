@@ -69,8 +69,8 @@ fn is_misspelled_secret(name: &str) -> bool {
             .any(|key| name.eq_ignore_ascii_case(&key.replace('_', "")))
 }
 
-/// The keys of `[server]` whose values are secret.
-const SECRET_KEYS: [&str; 2] = ["api_keys", "admin_key"];
+/// The keys of `[server]` and `[tracing]` whose values are secret.
+const SECRET_KEYS: [&str; 3] = ["api_keys", "admin_key", "headers"];
 
 /// The parts of a dotted key.
 fn segments(key: &str) -> impl DoubleEndedIterator<Item = &str> {

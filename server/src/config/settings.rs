@@ -31,6 +31,8 @@ pub struct Settings {
     pub server: ServerSettings,
     /// The log.
     pub logging: LoggingSettings,
+    /// Traces.
+    pub tracing: TracingSettings,
     /// The buckets of histograms.
     pub metrics: Buckets,
     /// The models, in the order of the file.
@@ -99,7 +101,7 @@ pub struct ServerSettings {
 }
 
 /// The log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LoggingSettings {
     /// A filter in the syntax of `env_logger`.
     pub level: String,
@@ -109,6 +111,88 @@ pub struct LoggingSettings {
     pub access_log: bool,
     /// Paths that the access log omits; a `*` at the end matches any suffix.
     pub access_log_exclude: Vec<String>,
+    /// Which requests are logged as slow.
+    pub slow_request_log: SlowRequests,
+}
+
+/// Which requests are logged as slow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum SlowRequests {
+    /// None.
+    Off,
+    /// Those that take longer than this.
+    Above(Duration),
+    /// Those that take longer than this percentile, 0 to 100, of the requests of their task in the last minute.
+    Percentile(f64),
+}
+
+/// Traces.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TracingSettings {
+    /// The collector; none if requests are not traced.
+    pub collector: Option<CollectorSettings>,
+    /// Which requests are traced.
+    pub sampling: SamplingSettings,
+    /// Attributes of the service that traces name, by key.
+    pub resource: BTreeMap<String, String>,
+    /// How spans are sent.
+    pub batches: SpanBatchSettings,
+}
+
+/// The collector of traces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectorSettings {
+    /// Its URL, including the path.
+    pub endpoint: String,
+    /// Its protocol.
+    pub protocol: OtlpProtocol,
+    /// Headers that are sent to it.
+    pub headers: Vec<(String, Secret)>,
+    /// Timeout for sending spans to it.
+    pub timeout: Duration,
+    /// Whether what is sent is compressed.
+    pub gzip: bool,
+}
+
+/// Protocol of a collector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// OTLP over gRPC.
+    Grpc,
+    /// OTLP over HTTP, with bodies in protobuf.
+    Http,
+}
+
+/// Which requests are traced.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SamplingSettings {
+    /// Whether the decision of the client applies to requests that are part of a trace.
+    pub follows_parent: bool,
+    /// Share of the traces, for other requests.
+    pub ratio: f64,
+}
+
+/// How spans are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanBatchSettings {
+    /// Maximum number of spans that wait to be sent.
+    pub max_queue_size: NonZeroUsize,
+    /// Maximum number of spans that are sent at once.
+    pub max_batch_size: NonZeroUsize,
+    /// Maximum time that a span waits for more spans.
+    pub delay: Duration,
+    /// Maximum time for sending the last spans at shutdown.
+    pub export_timeout: Duration,
+}
+
+impl SpanBatchSettings {
+    /// The defaults of OpenTelemetry.
+    pub(super) const DEFAULT: Self = Self {
+        max_queue_size: NonZeroUsize::new(2048).expect("it is not zero"),
+        max_batch_size: NonZeroUsize::new(512).expect("it is not zero"),
+        delay: Duration::from_secs(5),
+        export_timeout: Duration::from_secs(30),
+    };
 }
 
 /// Format of a line of the log.

@@ -15,7 +15,7 @@ use super::server_memory::Wake;
 use super::statistics::Statistics;
 use super::task_memory::PublishedMemory;
 use super::wakeups::Wakeups;
-use crate::batch_context::BatchContext;
+use crate::batch_context::{BatchContext, RequestTag};
 use crate::batcher::policy::{Backlog, Estimates, Preparation, ServiceEstimate, TaskLoad, Workload};
 use crate::batcher::scheduler::{self, Payload};
 use crate::batcher::{Item, ItemId};
@@ -87,12 +87,11 @@ struct ClassQueue {
 
 impl TaskQueue {
     /// The log context of work on these requests.
-    pub(super) fn context<'a>(&self, requests: impl IntoIterator<Item = &'a Arc<str>>) -> BatchContext {
-        BatchContext {
-            model: self.model.clone(),
-            task: self.name.clone(),
-            requests: requests.into_iter().collect(),
-        }
+    pub(super) fn context<'a>(
+        &self,
+        requests: impl IntoIterator<Item = &'a RequestTag> + Clone,
+    ) -> BatchContext {
+        BatchContext::new(self.model.clone(), self.name.clone(), requests)
     }
 
     /// Whether the engine was aborted.

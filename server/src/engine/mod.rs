@@ -21,6 +21,7 @@
 //! queued and exit. The caller that started the engine joins its [`Workers`].
 
 mod admission;
+mod batch_record;
 mod batch_run;
 mod crew;
 mod item_states;
@@ -60,8 +61,9 @@ use running_batches::RunningBatches;
 use wakeups::Wakeups;
 use worker::Worker;
 
+pub use batch_record::{BatchRecord, RequestBatch, RequestBatches};
 pub use load::Load;
-pub use request::{Outcome, PendingReply, Reply, Request, Timing};
+pub use request::{Outcome, PendingReply, Reply, Request, Timing, Tracking};
 pub use running_batches::RunningBatch;
 pub use server_memory::ServerMemory;
 pub use statistics::{Total, Totals};

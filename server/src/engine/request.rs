@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::admission::{Queue, TaskQueue};
+use super::batch_record::{BatchLog, RequestBatches};
 use super::item_states::{By, Counters, ItemStates, Phase, Settled};
-use crate::batch_context::BatchContext;
+use crate::batch_context::{BatchContext, RequestTag};
 use crate::batching::Priority;
 use crate::clock;
 use crate::error::{ItemError, Stage};
 use crate::metrics::ItemOutcome;
+use crate::trace_context::TraceContext;
 use crate::values::{ItemInput, Value};
 
 /// The result of one item.
@@ -36,8 +38,19 @@ pub struct Request {
     pub timeout: Duration,
     /// Its class.
     pub priority: Priority,
-    /// Its id in the log; empty if it has none.
-    pub id: Arc<str>,
+    /// How it is identified and followed.
+    pub tracking: Tracking,
+}
+
+/// How a request is identified in the log and in traces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tracking {
+    /// Its ids in the log.
+    pub tag: RequestTag,
+    /// Its span, if it is traced.
+    pub trace: Option<TraceContext>,
+    /// Whether its reply lists its batches.
+    pub lists_batches: bool,
 }
 
 /// The outcomes of a request, in the order of its items.
@@ -49,6 +62,8 @@ pub struct Reply {
     pub timing: Timing,
     /// Total weight of its items, as far as the model stated it.
     pub weight: u64,
+    /// Its batches, if it asked for them.
+    pub batches: RequestBatches,
 }
 
 /// Where the time of a request went.
@@ -87,7 +102,9 @@ fn nanos(time: Duration) -> u64 {
 /// What the handles of one request and its pending reply share.
 pub(super) struct RequestState {
     task: Arc<TaskQueue>,
-    id: Arc<str>,
+    tag: RequestTag,
+    trace: Option<TraceContext>,
+    batches: Option<Box<BatchLog>>,
     priority: Priority,
     timeout: Duration,
     items: ItemStates<ItemInput, Outcome>,
@@ -111,7 +128,9 @@ impl RequestState {
         let (sender, receiver) = oneshot::channel();
         let state = Self {
             task,
-            id: request.id.clone(),
+            tag: request.tracking.tag.clone(),
+            trace: request.tracking.trace,
+            batches: request.tracking.lists_batches.then(|| Box::new(BatchLog::new())),
             priority: request.priority,
             timeout: request.timeout,
             items: ItemStates::new(inputs),
@@ -155,6 +174,7 @@ impl RequestState {
                     inference: self.inference.get(),
                 },
                 weight: self.weight.load(Ordering::Relaxed),
+                batches: self.batches.as_ref().map(|log| log.batches()).unwrap_or_default(),
             });
         }
     }
@@ -187,14 +207,24 @@ pub(super) struct ItemHandle {
 }
 
 impl ItemHandle {
-    /// The id of its request.
-    pub(super) fn request_id(&self) -> &Arc<str> {
-        &self.request.id
+    /// The ids of its request in the log.
+    pub(super) fn request_tag(&self) -> &RequestTag {
+        &self.request.tag
+    }
+
+    /// The span of its request, if it is traced.
+    pub(super) fn trace(&self) -> Option<TraceContext> {
+        self.request.trace
+    }
+
+    /// Where the batches of its request are recorded, if they are.
+    pub(super) fn batch_log(&self) -> Option<&BatchLog> {
+        self.request.batches.as_deref()
     }
 
     /// The log context of work on this item alone.
     pub(super) fn context(&self) -> BatchContext {
-        self.request.task.context([&self.request.id])
+        self.request.task.context([&self.request.tag])
     }
 
     /// Whether both are of the same request.
@@ -387,6 +417,7 @@ impl PendingReply {
             outcomes: vec![Err(ItemError::Lost); self.request.items.len()],
             timing: Timing::default(),
             weight: 0,
+            batches: RequestBatches::default(),
         }
     }
 }

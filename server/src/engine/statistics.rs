@@ -116,7 +116,7 @@ impl Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Timing;
+    use crate::engine::{RequestBatches, Timing};
 
     /// Clients compare the counts of what they read in the middle of the load, and give up if these differ.
     #[test]
@@ -126,6 +126,7 @@ mod tests {
             outcomes: Vec::new(),
             timing: Timing::default(),
             weight: 0,
+            batches: RequestBatches::default(),
         };
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::EngineConfig;
 use super::admission::{Message, Queued};
+use super::batch_record::EndedBatch;
 use super::batch_run::{BatchRun, NO_PROCESS_INTERVAL};
 use super::crew::{Assignment, Crew, Report, Turn};
 use super::request::{ItemHandle, Outcome};
@@ -46,6 +47,11 @@ impl BatchedItem {
             weight: item.weight,
             ready: item.ready,
         })
+    }
+
+    /// How long it waited for a batch that started at this instant.
+    pub(super) fn waited(&self, started: Instant) -> Duration {
+        started.saturating_duration_since(self.ready)
     }
 }
 
@@ -154,9 +160,9 @@ impl Worker {
     pub(super) fn context<'a>(
         &self,
         task: usize,
-        items: impl Iterator<Item = &'a BatchedItem>,
+        items: impl Iterator<Item = &'a BatchedItem> + Clone,
     ) -> BatchContext {
-        self.crew.tasks[task].context(items.map(|item| item.handle.request_id()))
+        self.crew.tasks[task].context(items.map(|item| item.handle.request_tag()))
     }
 
     pub(super) fn model(&self) -> &dyn Model {
@@ -244,25 +250,27 @@ impl Worker {
             self.finished.set(Some(finished));
             crew.complete(token, report);
         }
-        answer(items, outcomes, started, inference, &task.metrics);
+        let ended = EndedBatch {
+            started,
+            took: inference,
+            weight: cost,
+            reason,
+            worker: self.index,
+        };
+        answer(items, outcomes, ended, &task.metrics);
     }
 }
 
-fn answer(
-    items: Vec<BatchedItem>,
-    outcomes: Vec<Option<Outcome>>,
-    started: Instant,
-    inference: Duration,
-    metrics: &TaskMetrics,
-) {
+fn answer(items: Vec<BatchedItem>, outcomes: Vec<Option<Outcome>>, ended: EndedBatch, metrics: &TaskMetrics) {
+    ended.record(&items);
     let mut last: Option<&ItemHandle> = None;
     for item in &items {
-        let waited = started.saturating_duration_since(item.ready);
+        let waited = item.waited(ended.started);
         metrics.queue_seconds.observe(waited.as_secs_f64());
         item.handle.waited(waited);
         // The items of a request are next to each other in a batch.
         if !last.is_some_and(|last| last.is_of_same_request(&item.handle)) {
-            item.handle.ran_in(inference);
+            item.handle.ran_in(ended.took);
         }
         last = Some(&item.handle);
     }

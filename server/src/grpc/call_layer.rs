@@ -20,12 +20,13 @@ use tower::{Layer, Service};
 
 use super::call_body::{self, ReceivedBytes};
 use super::inference_service::status;
-use crate::api::ApiKeys;
-use crate::api::access_log::AccessLog;
+use crate::api::access_log::{AccessLog, GRPC};
+use crate::api::traces::RESPONSE_HEADER;
+use crate::api::{ApiKeys, Telemetry};
 use crate::byte_budget::ByteBudget;
 use crate::clock;
 use crate::config::Settings;
-use crate::metrics::{CallMetrics, Metrics};
+use crate::metrics::CallMetrics;
 use crate::routes::Access;
 
 /// Path prefix of the inference service.
@@ -75,14 +76,14 @@ impl CallLayer {
     /// If the metrics are already registered.
     pub(super) fn new(
         settings: &Settings,
-        metrics: &Metrics,
+        telemetry: &Arc<Telemetry>,
         budget: Arc<ByteBudget>,
     ) -> Result<Self, prometheus::Error> {
         let server = &settings.server;
         Ok(Self(Arc::new(Shared {
             keys: ApiKeys::new(server.api_keys.clone(), server.admin_key.clone()),
-            access: Arc::new(AccessLog::new(&settings.logging)),
-            metrics: CallMetrics::new(metrics, &METHODS)?,
+            access: Arc::new(AccessLog::new(&settings.logging, telemetry)),
+            metrics: CallMetrics::new(&telemetry.metrics, &METHODS)?,
             body_timeout: server.body_timeout,
             budget,
         })))
@@ -138,11 +139,12 @@ where
         let connection = request.extensions().get::<TcpConnectInfo>();
         let client = connection.and_then(TcpConnectInfo::remote_addr);
         let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
-        let mut record = self.shared.access.start("gRPC", path, client, header);
+        let mut record = self.shared.access.start(GRPC, path, client, header);
         let call_record = CallRecord::start(&self.shared, method);
         let answer = match self.shared.keys.check(access, header("authorization")) {
             Ok(()) => {
                 let mut request = request;
+                request.extensions_mut().insert(record.trace().clone());
                 // Log lines about the request's items include the id.
                 if let Ok(id) = HeaderValue::from_str(record.id()) {
                     request
@@ -166,6 +168,11 @@ where
                 response
                     .headers_mut()
                     .insert(HeaderName::from_static("x-request-id"), id);
+            }
+            let span = record.trace().response();
+            if let Some(span) = span.and_then(|span| HeaderValue::try_from(span).ok()) {
+                let name = HeaderName::from_static(RESPONSE_HEADER);
+                response.headers_mut().insert(name, span);
             }
             Ok(response)
         })

@@ -18,11 +18,12 @@ use super::proto::{self, ModelInferRequest, ModelInferResponse, ModelStreamInfer
 use crate::api::model_control::{ModelCommand, ModelControl, check_repository};
 use crate::api::open_inference::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
 use crate::api::tensors::data_size;
-use crate::api::{BodyLimits, Call, Code, Failure, RequestOptions, RequestRecord, is_ready};
+use crate::api::traces::Trace;
+use crate::api::{BodyLimits, Call, Code, Failure, RequestOptions, RequestRecord, Telemetry, is_ready};
 use crate::byte_budget::ByteBudget;
 use crate::clock;
 use crate::config::Settings;
-use crate::metrics::{Metrics, Protocol};
+use crate::metrics::Protocol;
 use crate::registry::Registry;
 
 /// The service, shared by all calls.
@@ -30,7 +31,7 @@ pub(super) struct Inference(Arc<Shared>);
 
 struct Shared {
     registry: Arc<Registry>,
-    metrics: Arc<Metrics>,
+    telemetry: Arc<Telemetry>,
     control: ModelControl,
     limits: BodyLimits,
     shutdown: ShutdownSignal,
@@ -53,7 +54,7 @@ impl Inference {
     pub(super) fn new(
         settings: &Settings,
         registry: Arc<Registry>,
-        metrics: Arc<Metrics>,
+        telemetry: Arc<Telemetry>,
         control: ModelControl,
         shutdown: ShutdownSignal,
         budget: Arc<ByteBudget>,
@@ -61,7 +62,7 @@ impl Inference {
         let server = &settings.server;
         Self(Arc::new(Shared {
             registry,
-            metrics,
+            telemetry,
             control,
             limits: BodyLimits {
                 items: server.max_items_per_request.get(),
@@ -83,6 +84,11 @@ async fn respond<Q, T>(
         .await
         .map(Response::new)
         .map_err(|failure| status(&failure))
+}
+
+/// The trace of a call, which the layer has started.
+fn trace_of<Q>(request: &Request<Q>) -> Trace {
+    request.extensions().get::<Trace>().cloned().unwrap_or_default()
 }
 
 fn header<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a [u8]> {
@@ -123,15 +129,21 @@ impl Shared {
         metadata: &MetadataMap,
         request: ModelInferRequest,
         received: Instant,
+        trace: Trace,
     ) -> Result<ModelInferResponse, Failure> {
         let snapshot = self.registry.snapshot();
         let call = Call::to_name(&snapshot, &request.model_name, Some(&request.model_version));
-        let mut record = RequestRecord::new(&self.metrics, Protocol::Grpc, received);
+        let mut record = RequestRecord::new(&self.telemetry, Protocol::Grpc, received, trace);
         record.set_address(&snapshot, &request.model_name, &call);
         let result = match call {
-            Ok(call) => run(metadata, request, &call, self.limits, received).await,
+            Ok(call) => run(metadata, request, &call, self.limits, &mut record).await,
             Err(failure) => Err(failure),
         };
+        let code = result
+            .as_ref()
+            .err()
+            .map_or(0, |failure| failure.code.grpc_status());
+        record.set_grpc_status(code);
         record.finish(
             result
                 .as_ref()
@@ -157,7 +169,7 @@ async fn run(
     request: ModelInferRequest,
     call: &Call,
     limits: BodyLimits,
-    received: Instant,
+    record: &mut RequestRecord,
 ) -> Result<ModelInferResponse, Failure> {
     let mut options =
         RequestOptions::read(|name| header(metadata, name), call.entry.settings.request_timeout)?;
@@ -168,12 +180,12 @@ async fn run(
     if let Some(timeout) = header(metadata, "grpc-timeout").and_then(grpc_timeout) {
         options.timeout = options.timeout.min(timeout.saturating_sub(DEADLINE_MARGIN));
     }
-    let reply = call.run(request.items, received, options).await?;
+    let reply = call.run(request.items, options, record).await?;
     let started = clock::now();
     let (size, requested, owned_call) = (data_size(&reply.outcomes), request.requested, call.clone());
     let write = move || write_response(owned_call.manifest(), reply.outcomes, &requested);
     let response = run_sized(size, write).await??;
-    call.observe_encode(started, true);
+    record.encoded(call, started, true);
     Ok(ModelInferResponse {
         model_name: name,
         model_version: crate::api::VERSION.to_owned(),
@@ -342,8 +354,9 @@ impl GrpcInferenceService for Inference {
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> RpcResult<ModelInferResponse> {
         let received = clock::now();
+        let trace = trace_of(&request);
         let mut response = respond(request, async |metadata, message| {
-            self.0.infer(metadata, message, received).await
+            self.0.infer(metadata, message, received, trace).await
         })
         .await?;
         let size = response.get_ref().encoded_len();
@@ -363,6 +376,7 @@ impl GrpcInferenceService for Inference {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> RpcResult<Self::ModelStreamInferStream> {
         let shared = self.0.clone();
+        let trace = trace_of(&request);
         respond(request, async |metadata, messages: Streaming<_>| {
             let mut metadata = metadata.clone();
             // The deadline of the stream does not apply to its requests.
@@ -372,11 +386,12 @@ impl GrpcInferenceService for Inference {
             let messages = messages.take_until(shared.shutdown.clone().wait());
             let answers = messages.map(move |message| {
                 let (shared, metadata) = (shared.clone(), metadata.clone());
+                let trace = trace.another_request();
                 async move {
                     let received = clock::now();
                     let message = message?;
                     let result = match shared.budget.reserve(message.encoded_len() as u64) {
-                        Ok(_reservation) => shared.infer(&metadata, message, received).await,
+                        Ok(_reservation) => shared.infer(&metadata, message, received, trace).await,
                         Err(exhausted) => Err(exhausted.into()),
                     };
                     Ok(stream_answer(result))

@@ -24,10 +24,10 @@ use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tonic::codec::CompressionEncoding;
 
+use crate::api::Telemetry;
 use crate::api::model_control::ModelControl;
 use crate::byte_budget::ByteBudget;
 use crate::config::Settings;
-use crate::metrics::Metrics;
 use crate::registry::Registry;
 use call_layer::CallLayer;
 use inference_service::Inference;
@@ -67,7 +67,7 @@ impl Server {
         settings: &Settings,
         listener: TcpListener,
         registry: Arc<Registry>,
-        metrics: &Arc<Metrics>,
+        telemetry: &Arc<Telemetry>,
         control: ModelControl,
         budget: Arc<ByteBudget>,
     ) -> io::Result<Self> {
@@ -85,7 +85,7 @@ impl Server {
         let inference = Inference::new(
             settings,
             registry,
-            metrics.clone(),
+            telemetry.clone(),
             control,
             shutdown.clone(),
             budget.clone(),
@@ -95,7 +95,7 @@ impl Server {
             .max_encoding_message_size(usize::MAX)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate);
-        let calls = CallLayer::new(settings, metrics, budget.clone()).map_err(io::Error::other)?;
+        let calls = CallLayer::new(settings, telemetry, budget.clone()).map_err(io::Error::other)?;
         let router = tonic::transport::Server::builder()
             .layer(calls)
             .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)

@@ -28,7 +28,7 @@ use crate::values::{DType, ItemInput, Tensor};
 
 /// `POST /v1/embeddings`
 pub(super) async fn embeddings(request: &dyn RequestHead, payload: Payload, shared: &Shared) -> HttpResponse {
-    let mut record = RequestRecord::new(&shared.metrics, Protocol::OpenAi, clock::now());
+    let mut record = RequestRecord::new(&shared.telemetry, Protocol::OpenAi, clock::now(), request.trace());
     let result = run(request, payload, shared, &mut record).await;
     let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
     record.finish(response.status().as_u16());
@@ -59,7 +59,7 @@ async fn run(
     record.set_address(&snapshot, &reply_options.model, &call);
     let (call, items) = (call?, items?);
     let options = request_options(request, &call)?;
-    let reply = call.run(items, received, options).await?;
+    let reply = call.run(items, options, record).await?;
 
     let started = clock::now();
     let (weight, timing) = (reply.weight, reply.timing);
@@ -77,7 +77,7 @@ async fn run(
     };
     let json = run_by_size(size, MAX_INLINE_REPLY, write).await??;
     let mut response = respond::json(200, json);
-    let elapsed = call.observe_encode(started, true);
+    let elapsed = record.encoded(&call, started, true);
     add_server_timing(&mut response, timing, elapsed);
     Ok(response)
 }

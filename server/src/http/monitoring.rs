@@ -2,7 +2,7 @@
 //!
 //! They read a snapshot and never wait for a model.
 
-use actix_web::http::header::{AUTHORIZATION, HeaderValue};
+use actix_web::http::header::{ACCEPT, AUTHORIZATION, HeaderValue, VARY};
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use prometheus::{Encoder as _, TextEncoder};
@@ -13,6 +13,7 @@ use super::respond;
 use super::server::Shared;
 use super::v1;
 use crate::api::{Call, Code, Failure};
+use crate::metrics::{OPEN_METRICS, write_open_metrics};
 use crate::model::Health;
 use crate::registry::{ModelEntry, ModelState};
 use crate::routes::Access;
@@ -203,12 +204,17 @@ pub(super) async fn ready(shared: Data<Shared>) -> HttpResponse {
     respond::json(if ready { 200 } else { 503 }, json!({"ready": ready}).to_string())
 }
 
-/// `GET /metrics`
+/// `GET /metrics`, in the OpenMetrics format for clients that prefer it.
 pub(super) async fn metrics(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
-    let registry = shared.metrics.registry().clone();
+    let metrics = shared.metrics.clone();
+    let accept = request.headers().get(ACCEPT).map(HeaderValue::as_bytes);
+    let open = accept.is_some_and(prefers_open_metrics);
     let write = move || {
+        if open {
+            return Ok(write_open_metrics(&metrics).into_bytes());
+        }
         let mut text = Vec::new();
-        let result = TextEncoder::new().encode(&registry.gather(), &mut text);
+        let result = TextEncoder::new().encode(&metrics.registry().gather(), &mut text);
         result.map(|()| text).map_err(|error| {
             log::error!("failed to write the metrics: {error}");
             Failure::new(Code::Internal, "failed to write the metrics")
@@ -217,8 +223,63 @@ pub(super) async fn metrics(request: HttpRequest, shared: Data<Shared>) -> HttpR
     // With many models, the text can have several megabytes.
     match run_blocking(write).await.flatten() {
         Ok(text) => respond::status(200)
-            .content_type("text/plain; version=0.0.4; charset=utf-8")
+            .content_type(match open {
+                true => OPEN_METRICS,
+                false => "text/plain; version=0.0.4; charset=utf-8",
+            })
+            .insert_header((VARY, HeaderValue::from_static("accept")))
             .body(text),
         Err(failure) => respond::failure(&request, &failure),
+    }
+}
+
+/// Whether the header `accept` has OpenMetrics 1.0.0 with a quality of at least that of plain text.
+fn prefers_open_metrics(accept: &[u8]) -> bool {
+    let (mut open, mut plain) = (0.0, 0.0_f64);
+    for range in String::from_utf8_lossy(accept).to_ascii_lowercase().split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let media_type = parts.next().unwrap_or_default();
+        let (mut quality, mut is_known_version) = (1.0, true);
+        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+            match name.trim() {
+                "q" => quality = value.trim().parse().unwrap_or(0.0),
+                "version" => is_known_version = value.trim().trim_matches('"') == "1.0.0",
+                _ => {}
+            }
+        }
+        match media_type {
+            "application/openmetrics-text" if is_known_version => open = f64::max(open, quality),
+            "text/plain" => plain = plain.max(quality),
+            _ => {}
+        }
+    }
+    open > 0.0 && open >= plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_metrics_is_written_for_clients_that_prefer_it() {
+        for accept in [
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+             text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.4",
+            "Application/OpenMetrics-Text",
+        ] {
+            assert!(prefers_open_metrics(accept.as_bytes()), "{accept}");
+        }
+        for accept in [
+            "",
+            "*/*",
+            "text/plain",
+            "text/plain, application/openmetrics-text;q=0.9",
+            "application/openmetrics-text;q=0",
+            "application/openmetrics-text;version=0.0.1",
+            "application/openmetrics-text;q=high",
+        ] {
+            assert!(!prefers_open_metrics(accept.as_bytes()), "{accept}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use actix_web::http::header::HeaderValue;
 use actix_web::{HttpMessage as _, HttpRequest};
 use hyper::http::request::Parts;
 
+use crate::api::traces::Trace;
 use crate::api::{Call, Failure, RequestOptions};
 
 /// The head of a request, as actix-web or hyper represents it.
@@ -21,6 +22,9 @@ pub(crate) trait RequestHead {
 
     /// The request id, from the client or generated.
     fn request_id(&self) -> Option<Arc<str>>;
+
+    /// The trace of the request.
+    fn trace(&self) -> Trace;
 }
 
 /// The request id. It is added to requests that pass through actix-web.
@@ -43,6 +47,10 @@ impl RequestHead for HttpRequest {
     fn request_id(&self) -> Option<Arc<str>> {
         self.extensions().get::<RequestId>().map(|id| id.0.clone())
     }
+
+    fn trace(&self) -> Trace {
+        self.extensions().get::<Trace>().cloned().unwrap_or_default()
+    }
 }
 
 /// The first value of a header. The name is in lower case.
@@ -56,6 +64,7 @@ pub(super) fn first_value<'a>(head: &'a Parts, name: &str) -> Option<&'a [u8]> {
 pub(super) struct DirectHead {
     pub(super) head: Parts,
     pub(super) id: Arc<str>,
+    pub(super) trace: Trace,
 }
 
 impl RequestHead for DirectHead {
@@ -74,6 +83,10 @@ impl RequestHead for DirectHead {
 
     fn request_id(&self) -> Option<Arc<str>> {
         Some(self.id.clone())
+    }
+
+    fn trace(&self) -> Trace {
+        self.trace.clone()
     }
 }
 

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::api::access_log::AccessLog;
 use crate::api::model_control::ModelControl;
-use crate::api::{ApiKeys, Call, Failure, RequestRecord};
+use crate::api::{ApiKeys, Call, Failure, RequestRecord, Telemetry};
 use crate::byte_budget::ByteBudget;
 use crate::clock;
 use crate::config::{ServerSettings, Settings};
@@ -43,6 +43,7 @@ use crate::routes::{self, Access, Route, TaskRoute};
 pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(super) telemetry: Arc<Telemetry>,
     pub(crate) receive: ReceiveLimits,
     pub(crate) body: BodyLimits,
     pub(super) keys: ApiKeys,
@@ -66,11 +67,12 @@ impl Shared {
     fn new(
         settings: &Settings,
         registry: Arc<Registry>,
-        metrics: Arc<Metrics>,
+        telemetry: Arc<Telemetry>,
         control: ModelControl,
         budget: Arc<ByteBudget>,
     ) -> io::Result<Self> {
         let server = &settings.server;
+        let metrics = telemetry.metrics.clone();
         Ok(Self {
             endpoints: TaskEndpoints::new(&metrics).map_err(io::Error::other)?,
             registry,
@@ -86,7 +88,8 @@ impl Shared {
             },
             keys: ApiKeys::new(server.api_keys.clone(), server.admin_key.clone()),
             control,
-            access: Arc::new(AccessLog::new(&settings.logging)),
+            access: Arc::new(AccessLog::new(&settings.logging, &telemetry)),
+            telemetry,
             compression: server.compression,
             cors: !server.cors_allowed_origins.is_empty(),
             docs: server.docs,
@@ -102,12 +105,13 @@ impl Shared {
     /// Starts the metrics record of a request that arrives now. `name` is the model name in the request.
     pub(super) fn record(
         &self,
+        request: &dyn RequestHead,
         protocol: Protocol,
         snapshot: &Snapshot,
         name: &str,
         call: &Result<Call, Failure>,
     ) -> RequestRecord {
-        let mut record = RequestRecord::new(&self.metrics, protocol, clock::now());
+        let mut record = RequestRecord::new(&self.telemetry, protocol, clock::now(), request.trace());
         record.set_address(snapshot, name, call);
         record
     }
@@ -161,12 +165,12 @@ impl Server {
         settings: &Settings,
         passed: Vec<TcpListener>,
         registry: Arc<Registry>,
-        metrics: Arc<Metrics>,
+        telemetry: Arc<Telemetry>,
         control: ModelControl,
         budget: Arc<ByteBudget>,
     ) -> Result<Self, StartError> {
-        let endpoints = endpoint_metrics(&metrics)?;
-        let shared = Data::new(Shared::new(settings, registry, metrics, control, budget)?);
+        let endpoints = endpoint_metrics(&telemetry.metrics)?;
+        let shared = Data::new(Shared::new(settings, registry, telemetry, control, budget)?);
         let server = &settings.server;
         let origins = server.cors_allowed_origins.clone();
         let limits = Limits {
@@ -281,6 +285,7 @@ fn cors(origins: &[String]) -> Cors {
         .expose_headers([
             "x-request-id",
             "server-timing",
+            "traceresponse",
             "retry-after",
             "inference-header-content-length",
         ])

@@ -31,6 +31,7 @@ use super::respond;
 use super::server::Shared;
 use super::task_routes::{self, TaskPath};
 use super::transport::{Application, ReceivedRequest};
+use crate::api::traces::{RESPONSE_HEADER, Trace};
 use crate::api::{Code, Failure, load_report};
 use crate::routes::{self, Route, TaskRoute};
 
@@ -116,13 +117,14 @@ where
     async fn call_application(
         &self,
         head: &Parts,
-        id: Arc<str>,
+        (id, trace): (Arc<str>, Trace),
         payload: Payload,
         peer: SocketAddr,
     ) -> HttpResponse {
         let reply = match convert(head, payload, peer) {
             Ok(request) => {
                 request.extensions_mut().insert(RequestId(id));
+                request.extensions_mut().insert(trace);
                 self.application.call(request).await
             }
             Err(error) => Err(error),
@@ -154,21 +156,28 @@ where
         let mut record = shared
             .access
             .start(head.method.as_str(), head.uri.path(), Some(peer), header);
-        let id = record.id().clone();
+        let (id, trace) = (record.id().clone(), record.trace().clone());
         let report_format = load_report::Format::requested(header(load_report::REQUEST_HEADER));
         let mut response = if is_management && !is_served_by_management(head.uri.path()) {
-            not_on_management_port(&DirectHead { head, id })
+            not_on_management_port(&DirectHead { head, id, trace })
         } else if let Some(route) = self.direct(&head) {
-            self.run_task(route, &DirectHead { head, id }, payload, received)
+            self.run_task(route, &DirectHead { head, id, trace }, payload, received)
                 .await
         } else {
-            self.call_application(&head, id, payload, peer).await
+            self.call_application(&head, (id, trace), payload, peer).await
         };
         record.set_status(response.status().as_u16().into());
         if let Ok(value) = HeaderValue::from_str(record.id()) {
             response
                 .headers_mut()
                 .insert(HeaderName::from_static("x-request-id"), value);
+        }
+        if let Some(span) = record.trace().response()
+            && let Ok(value) = HeaderValue::from_str(&span)
+        {
+            response
+                .headers_mut()
+                .insert(HeaderName::from_static(RESPONSE_HEADER), value);
         }
         if let Some(format) = report_format {
             add_load_report(shared, format, response.headers_mut());

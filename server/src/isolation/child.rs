@@ -214,11 +214,12 @@ impl ServedModel {
                 Ok(Request::Predict {
                     task,
                     requests,
+                    traces,
                     release,
                     items,
                 }) => {
                     self.release(&release);
-                    let guard = self.context(task as usize, &requests).enter();
+                    let guard = self.context(task as usize, &requests, &traces).enter();
                     let done = self.run_batch(&mut channel, task as usize, items);
                     drop(guard);
                     channel.send(done.encode())?;
@@ -260,13 +261,14 @@ impl ServedModel {
         drop(released);
     }
 
-    /// The log fields of a batch with these requests.
-    fn context(&self, task: usize, requests: &str) -> Arc<BatchContext> {
+    /// The log fields of a batch with these requests and traces.
+    fn context(&self, task: usize, requests: &str, traces: &str) -> Arc<BatchContext> {
         let task = self.model.manifest().tasks.get(task);
         Arc::new(BatchContext {
             model: self.name.clone(),
             task: task.map_or("", |task| task.name.as_str()).into(),
             requests: RequestIds::from_text(requests),
+            traces: RequestIds::from_text(traces),
         })
     }
 

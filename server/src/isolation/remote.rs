@@ -276,10 +276,13 @@ impl RemoteModel {
         let exclusive_batches = self.exclusive_batches_left.load(Ordering::Relaxed);
         let _guard = self.begin_call(exclusive_batches > 0)?;
         let context = BatchContext::current();
-        let requests = context.map_or_else(String::new, |context| context.requests.to_string());
+        let (requests, traces) = context.map_or_else(Default::default, |context| {
+            (context.requests.to_string(), context.traces.to_string())
+        });
         let request = Request::Predict {
             task: u32::try_from(task).unwrap_or(u32::MAX),
             requests: requests.into(),
+            traces: traces.into(),
             release: std::mem::take(&mut *lock(&self.pending_releases)),
             items: items.iter().map(|item| self.entry(item)).collect(),
         };

@@ -7,14 +7,18 @@
 mod budget;
 mod calls;
 mod endpoints;
+mod exemplars;
 mod labels;
+mod open_metrics;
+mod recent_latencies;
 mod reloads;
 mod requests;
 mod series;
 mod tasks;
+mod traces;
 mod workers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -29,10 +33,14 @@ use crate::byte_budget::ByteBudget;
 
 pub use calls::CallMetrics;
 pub use endpoints::TaskEndpoints;
+pub use exemplars::Exemplar;
 pub use labels::{ItemOutcome, ReloadResult, RestartReason};
+pub use open_metrics::{OPEN_METRICS, write_open_metrics};
+pub use recent_latencies::RecentLatencies;
 pub use requests::{Protocol, RequestMetrics};
 pub use series::Buckets;
 pub use tasks::TaskMetrics;
+pub use traces::TraceMetrics;
 pub use workers::WorkerMetrics;
 
 /// All metrics of the process.
@@ -47,6 +55,9 @@ pub struct Metrics {
 }
 
 type Models = BTreeMap<String, ModelMetrics>;
+
+/// The exemplars of each bucket, by histogram, model and task.
+type ExemplarsByTask = HashMap<(&'static str, String, String), Vec<Option<Exemplar>>>;
 
 /// The series of one model.
 #[derive(Clone)]
@@ -158,6 +169,21 @@ impl Metrics {
             Some(task) => count(&task.requests),
             None => count(&model.requests),
         }
+    }
+
+    /// The exemplars of all tasks.
+    fn exemplars(&self) -> ExemplarsByTask {
+        let models = self.models.load();
+        let tasks = models.iter().flat_map(|(model, metrics)| {
+            let tasks = metrics.tasks.iter();
+            tasks.map(move |(task, metrics)| ((model.clone(), task.clone()), metrics.requests.exemplars()))
+        });
+        tasks
+            .flat_map(|((model, task), histograms)| {
+                histograms.map(|(name, exemplars)| ((name, model.clone(), task.clone()), exemplars))
+            })
+            .filter(|(_, exemplars)| !exemplars.is_empty())
+            .collect()
     }
 
     /// Removes a model that is no longer configured, with its tasks.

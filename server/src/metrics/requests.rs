@@ -5,7 +5,17 @@ use std::time::Duration;
 
 use prometheus::{Counter, CounterVec, Histogram, IntCounter, IntCounterVec};
 
+use super::exemplars::{Exemplar, Exemplars};
+use super::recent_latencies::RecentLatencies;
 use super::series::{Buckets, Builder, seconds};
+use crate::clock;
+use crate::trace_context::TraceId;
+
+/// The histogram of the latencies of requests.
+const LATENCY: &str = "inference_latency_seconds";
+
+/// The histogram of the times of batches.
+pub(super) const INFERENCE: &str = "inference_seconds";
 
 /// The protocol of a request, the label `protocol`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +35,8 @@ pub enum Protocol {
 impl Protocol {
     const COUNT: usize = 5;
 
-    fn label(self) -> &'static str {
+    /// Its name in metrics, traces and the log.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::V1 => "v1",
@@ -44,6 +55,10 @@ pub struct RequestMetrics {
     requests: IntCounterVec,
     seconds: CounterVec,
     latency: Option<Histogram>,
+    latency_exemplars: Exemplars,
+    inference_exemplars: Exemplars,
+    /// Created when a percentile of them is first needed.
+    recent: OnceLock<Box<RecentLatencies>>,
     /// The series of status 200 by protocol, which are looked up once.
     succeeded: [OnceLock<RequestSeries>; Protocol::COUNT],
 }
@@ -62,7 +77,7 @@ impl RequestMetrics {
         let labels = ["protocol", "status"];
         let latency = latency_buckets.map(|buckets| {
             builder.histogram(
-                "inference_latency_seconds",
+                LATENCY,
                 "Time from the head of a request to its reply, for requests that succeeded.",
                 seconds(&buckets.requests),
             )
@@ -79,6 +94,9 @@ impl RequestMetrics {
                 &labels,
             )?,
             latency: latency.transpose()?,
+            latency_exemplars: Exemplars::new(latency_buckets.map_or(&[], |buckets| &buckets.requests)),
+            inference_exemplars: Exemplars::new(latency_buckets.map_or(&[], |buckets| &buckets.inference)),
+            recent: OnceLock::new(),
             succeeded: Default::default(),
         })
     }
@@ -95,6 +113,33 @@ impl RequestMetrics {
         if let (Some(latency), 200..=299) = (&self.latency, status) {
             latency.observe(took.as_secs_f64());
         }
+    }
+
+    /// Makes a traced request that succeeded the exemplar of its latency, and of the time of the last of its batches.
+    pub fn set_exemplars(&self, trace: TraceId, took: Duration, batch: Option<Duration>) {
+        let exemplar = |time: Duration| Exemplar {
+            trace,
+            seconds: time.as_secs_f64(),
+            unix_time: clock::unix_time(),
+        };
+        self.latency_exemplars.set(exemplar(took));
+        if let Some(batch) = batch {
+            self.inference_exemplars.set(exemplar(batch));
+        }
+    }
+
+    /// The exemplars of each histogram, by its name.
+    pub(super) fn exemplars(&self) -> [(&'static str, Vec<Option<Exemplar>>); 2] {
+        [
+            (LATENCY, self.latency_exemplars.get()),
+            (INFERENCE, self.inference_exemplars.get()),
+        ]
+    }
+
+    /// The latencies of the last minute, which the caller records.
+    pub fn recent_latencies(&self) -> &RecentLatencies {
+        let create = || Box::new(RecentLatencies::new(clock::now()));
+        self.recent.get_or_init(create)
     }
 
     fn series(&self, protocol: Protocol, status: u16) -> RequestSeries {

@@ -3,7 +3,7 @@
 use prometheus::{Gauge, Histogram, IntCounter, IntGauge};
 
 use super::labels::{ItemOutcome, REJECTIONS, rejection_reason};
-use super::requests::RequestMetrics;
+use super::requests::{INFERENCE, RequestMetrics};
 use super::series::{Buckets, Builder, ReasonCounters, Series, seconds};
 use crate::error::Rejection;
 
@@ -79,7 +79,7 @@ impl TaskMetrics {
                 seconds(&buckets.stages),
             )?,
             inference_seconds: b.histogram(
-                "inference_seconds",
+                INFERENCE,
                 "Time a batch took in the model.",
                 seconds(&buckets.inference),
             )?,

@@ -11,7 +11,9 @@ use std::fmt;
 use std::ops::Range;
 
 pub(super) use list::{Ascending, CpuChoice, List};
-pub(super) use scalar::{Choice, Integer, Limit, Memory, SecretText, Size, Text, TimeSpan, Toggle, count};
+pub(super) use scalar::{
+    Choice, Integer, Limit, Memory, SecretText, Share, Size, SlowRequestRule, Text, TimeSpan, Toggle, count,
+};
 pub(super) use written::Written;
 
 /// Reads the values of one key.

@@ -7,6 +7,7 @@ use toml::de::DeValue;
 
 use super::{Mismatch, Rule, Written};
 use crate::config::error::alternatives;
+use crate::config::settings::SlowRequests;
 use crate::config::units;
 use crate::resources::MemoryBudget;
 use crate::secret::Secret;
@@ -163,6 +164,61 @@ impl Rule for TimeSpan {
             },
         };
         Err(self.mismatch(written, hint))
+    }
+}
+
+/// Which requests are slow: none, those above a duration, or those above a percentile.
+pub(in crate::config) struct SlowRequestRule;
+
+/// The durations that are accepted.
+const SLOW: TimeSpan = TimeSpan {
+    min: Duration::from_micros(1),
+    max: Duration::from_secs(24 * 60 * 60),
+};
+
+impl Rule for SlowRequestRule {
+    type Value = SlowRequests;
+
+    fn expected(&self) -> String {
+        format!(
+            "\"off\", {}, or a percentile from \"p50\" to \"p99.99\"",
+            SLOW.expected()
+        )
+    }
+
+    fn read(&self, written: &Written<'_>) -> Result<SlowRequests, Mismatch> {
+        match written.text().map(str::trim) {
+            Some("off") => Ok(SlowRequests::Off),
+            Some(text) if text.starts_with(['p', 'P']) => match text[1..].parse() {
+                Ok(percent) if (50.0..=99.99).contains(&percent) => Ok(SlowRequests::Percentile(percent)),
+                _ => Err(self.mismatch(written, None)),
+            },
+            _ => match SLOW.read(written) {
+                Ok(limit) => Ok(SlowRequests::Above(limit)),
+                Err(mismatch) => Err(self.mismatch(written, mismatch.hint)),
+            },
+        }
+    }
+}
+
+/// A share from 0 to 1.
+pub(in crate::config) struct Share;
+
+impl Rule for Share {
+    type Value = f64;
+
+    fn expected(&self) -> String {
+        "a number from 0 to 1".to_owned()
+    }
+
+    fn read(&self, written: &Written<'_>) -> Result<f64, Mismatch> {
+        written
+            .number()
+            .filter(|share| (0.0..=1.0).contains(share))
+            .ok_or_else(|| {
+                let hint = written.quotes_hint(|text| text.parse::<f64>().is_ok());
+                self.mismatch(written, hint)
+            })
     }
 }
 

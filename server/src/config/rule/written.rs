@@ -71,6 +71,15 @@ impl Written<'_> {
         }
     }
 
+    /// The value, if it is a number.
+    pub(super) fn number(&self) -> Option<f64> {
+        match self {
+            Self::Text(text) => text.trim().parse().ok(),
+            Self::Toml(DeValue::Float(float)) => float.as_str().parse().ok(),
+            Self::Toml(_) => self.integer().map(|integer| integer as f64),
+        }
+    }
+
     /// A hint for a number or a boolean that has quotes in the file.
     pub(super) fn quotes_hint(&self, is_value: impl Fn(&str) -> bool) -> Option<String> {
         match self {

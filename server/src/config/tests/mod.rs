@@ -9,6 +9,7 @@ mod secrets;
 mod settings;
 mod structure;
 mod syntax;
+mod tracing;
 mod warnings;
 
 use std::collections::BTreeMap;

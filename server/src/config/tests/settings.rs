@@ -64,6 +64,7 @@ fn an_empty_file_has_the_default_settings() {
                 "/metrics",
                 "/v2/health/*",
             ],
+            slow_request_log: Off,
         },
     )
     "#);

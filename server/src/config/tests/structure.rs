@@ -77,7 +77,7 @@ qqqqqqqq = 1
     models.toml:2:1: unknown key `qqqqqqqq` in [logging]
         2 | qqqqqqqq = 1
           | ^^^^^^^^
-        hint: expected `level`, `format`, `access_log` or `access_log_exclude`
+        hint: expected `level`, `format`, `access_log`, `access_log_exclude` or `slow_request_log`
     ");
 }
 

@@ -12,7 +12,7 @@ use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
 use crate::clock;
 use crate::engine::admission::{Message, Queue};
 use crate::engine::running_batches::RunningBatches;
-use crate::engine::{Request, TaskLimits};
+use crate::engine::{Request, TaskLimits, Tracking};
 use crate::error::Rejection;
 use crate::metrics::{Buckets, Metrics};
 use crate::values::{ItemInput, Value};
@@ -96,7 +96,7 @@ impl Scenario {
             received: clock::now(),
             timeout: Duration::from_secs(seconds),
             priority,
-            id: "".into(),
+            tracking: Tracking::default(),
         })
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use plugin_abi::manifest::ModelManifest;
 
-use super::{Costs, Engine, EngineConfig, Request};
+use super::{Costs, Engine, EngineConfig, Request, Tracking};
 use crate::batching::Priority;
 use crate::clock;
 use crate::error::{ItemError, Rejection, Stage};
@@ -410,7 +410,7 @@ fn the_input_of_a_cancelled_item_is_freed_although_no_worker_has_noticed() {
             received: clock::now(),
             timeout: LONG,
             priority: Priority::Normal,
-            id: "".into(),
+            tracking: Tracking::default(),
         })
         .expect("there is room");
     assert_eq!(Arc::strong_count(&freed), 2);

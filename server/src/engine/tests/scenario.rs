@@ -12,7 +12,7 @@ use plugin_abi::manifest::{ModelManifest, TaskManifest};
 use crate::batching::{Policy, Priority, TaskBatching, WeightRule};
 use crate::clock;
 use crate::engine::crew::Crew;
-use crate::engine::{Costs, Engine, EngineConfig, PendingReply, Request, TaskLimits, Workers};
+use crate::engine::{Costs, Engine, EngineConfig, PendingReply, Request, TaskLimits, Tracking, Workers};
 use crate::error::{ItemError, Rejection};
 use crate::metrics::{Buckets, ItemOutcome, Metrics};
 use crate::model::{BatchError, BatchItem, Health, Model, OutputSink, PreparedItem};
@@ -263,7 +263,7 @@ impl Running {
             received,
             timeout,
             priority: Priority::Normal,
-            id: "".into(),
+            tracking: Tracking::default(),
         })
     }
 

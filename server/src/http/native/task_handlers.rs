@@ -3,8 +3,6 @@
 //! When a client disconnects, the connection drops the handler's future (see [`crate::http::transport`]), which
 //! removes the request's items from the queue.
 
-use std::time::Instant;
-
 use actix_web::dev::Payload;
 use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::http::{Method, StatusCode};
@@ -34,7 +32,7 @@ pub(in crate::http) async fn task(
 ) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
     let call = Call::to_task(&snapshot, &path.model, &path.task);
-    let record = shared.record(Protocol::Native, &snapshot, &path.model, &call);
+    let record = shared.record(request, Protocol::Native, &snapshot, &path.model, &call);
     answer(request, payload, shared, call, record).await
 }
 
@@ -47,7 +45,7 @@ pub(in crate::http) async fn default_task(
 ) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
     let call = Call::to_default_task(&snapshot, &path.model);
-    let record = shared.record(Protocol::Native, &snapshot, &path.model, &call);
+    let record = shared.record(request, Protocol::Native, &snapshot, &path.model, &call);
     answer(request, payload, shared, call, record).await
 }
 
@@ -68,7 +66,7 @@ pub(in crate::http) async fn short_route(
         return respond::unhandled_method(&request, "POST");
     }
     let call = Call::ready(entry, task);
-    let record = shared.record(Protocol::Native, &snapshot, entry.name(), &call);
+    let record = shared.record(&request, Protocol::Native, &snapshot, entry.name(), &call);
     answer(&request, payload.into_inner(), &shared, call, record).await
 }
 
@@ -77,11 +75,10 @@ async fn answer(
     payload: Payload,
     shared: &Shared,
     call: Result<Call, Failure>,
-    record: RequestRecord,
+    mut record: RequestRecord,
 ) -> HttpResponse {
-    let received = record.received();
     let result = match call {
-        Ok(call) => predict(request, payload, shared, call, received).await,
+        Ok(call) => predict(request, payload, shared, call, &mut record).await,
         Err(failure) => Err(failure),
     };
     let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
@@ -94,17 +91,17 @@ async fn predict(
     payload: Payload,
     shared: &Shared,
     call: Call,
-    received: Instant,
+    record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
     let options = request_options(request, &call)?;
-    let body = receive(request, payload, &shared.receive, received, 0).await?;
+    let body = receive(request, payload, &shared.receive, record.received(), 0).await?;
     let content_type = request
         .header("content-type")
         .map(|value| String::from_utf8_lossy(value).into_owned());
     let body = split(body, content_type, &call, shared).await?;
     let form = body.form;
-    let reply = call.run(body.items, received, options).await?;
-    write(request, call, form, reply).await
+    let reply = call.run(body.items, options, record).await?;
+    write(request, call, form, reply, record).await
 }
 
 async fn split(
@@ -127,6 +124,7 @@ async fn write(
     call: Call,
     form: Form,
     reply: Reply,
+    record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
     let started = clock::now();
     let timing = reply.timing;
@@ -143,7 +141,7 @@ async fn write(
         let encoded = run_by_size(size, MAX_INLINE_REPLY, encode).await?;
         respond::json(encoded.status, encoded.body)
     };
-    let elapsed = call.observe_encode(started, succeeded);
+    let elapsed = record.encoded(&call, started, succeeded);
     add_server_timing(&mut response, timing, elapsed);
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
         response

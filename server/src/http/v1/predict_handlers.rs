@@ -30,7 +30,7 @@ pub(in crate::http) async fn predict(
     let snapshot = shared.registry.snapshot();
     // The body can name another task as its signature.
     let default = Call::to_name(&snapshot, &name.model, name.version.as_deref());
-    let mut record = shared.record(Protocol::V1, &snapshot, &name.model, &default);
+    let mut record = shared.record(request, Protocol::V1, &snapshot, &name.model, &default);
     let result = run(request, payload, shared, snapshot, name, &mut record).await;
     let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
     record.finish(response.status().as_u16());
@@ -67,7 +67,7 @@ async fn run(
     let Read { call, form, items } = run_by_size(size, MAX_INLINE_BODY, read).await??;
     record.set_address(&snapshot, &model, &Ok(call.clone()));
     let options = request_options(request, &call)?;
-    let reply = call.run(items, received, options).await?;
+    let reply = call.run(items, options, record).await?;
 
     let started = clock::now();
     let (timing, outcomes) = (reply.timing, reply.outcomes);
@@ -76,7 +76,7 @@ async fn run(
     let owned_call = call.clone();
     let write = move || write_reply(form, owned_call.manifest(), &outcomes);
     let json = run_by_size(size, MAX_INLINE_REPLY, write).await?;
-    let elapsed = call.observe_encode(started, succeeded);
+    let elapsed = record.encoded(&call, started, succeeded);
     let mut response = respond::json(200, json?);
     add_server_timing(&mut response, timing, elapsed);
     Ok(response)

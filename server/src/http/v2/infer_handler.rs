@@ -1,7 +1,6 @@
 //! Handler of `POST /v2/models/{model}/infer`.
 
 use std::convert::Infallible;
-use std::time::Instant;
 
 use actix_web::HttpResponse;
 use actix_web::body::SizedStream;
@@ -12,7 +11,7 @@ use futures_util::stream;
 use super::infer_request::{HEADER_LENGTH, InferRequest, header_length, read_request};
 use super::infer_response::{Encoded, ResponseHead, write_response};
 use crate::api::tensors::{data_size, items_from_tensors, tensors_from_outcomes};
-use crate::api::{Call, Failure};
+use crate::api::{Call, Failure, RequestRecord};
 use crate::clock;
 use crate::http::native::reply::max_size;
 use crate::http::offload::{MAX_INLINE_BODY, MAX_INLINE_REPLY, run_by_size};
@@ -32,9 +31,9 @@ pub(in crate::http) async fn infer(
 ) -> HttpResponse {
     let snapshot = shared.registry.snapshot();
     let call = Call::to_name(&snapshot, &name.model, name.version.as_deref());
-    let record = shared.record(Protocol::V2, &snapshot, &name.model, &call);
+    let mut record = shared.record(request, Protocol::V2, &snapshot, &name.model, &call);
     let result = match call {
-        Ok(call) => run(request, payload, shared, &name, call, record.received()).await,
+        Ok(call) => run(request, payload, shared, &name, call, &mut record).await,
         Err(failure) => Err(failure),
     };
     let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
@@ -48,7 +47,7 @@ async fn run(
     shared: &Shared,
     name: &TaskPath,
     call: Call,
-    received: Instant,
+    record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
     let mut options = request_options(request, &call)?;
     let json_length = header_length(request.header(HEADER_LENGTH))?;
@@ -56,7 +55,7 @@ async fn run(
         request,
         payload,
         &shared.receive,
-        received,
+        record.received(),
         json_length.unwrap_or(0),
     )
     .await?;
@@ -74,7 +73,7 @@ async fn run(
     };
     let (items, parameters, requested, id) = run_by_size(size, MAX_INLINE_BODY, read).await??;
     options.override_with(parameters.timeout, parameters.priority);
-    let reply = call.run(items, received, options).await?;
+    let reply = call.run(items, options, record).await?;
 
     let started = clock::now();
     let id_size = id.as_ref().map_or(0, String::len);
@@ -94,7 +93,7 @@ async fn run(
     };
     let encoded = run_by_size(size.saturating_add(id_size), MAX_INLINE_REPLY, encode).await??;
     let mut response = respond_with(encoded);
-    let elapsed = call.observe_encode(started, true);
+    let elapsed = record.encoded(&call, started, true);
     add_server_timing(&mut response, reply.timing, elapsed);
     Ok(response)
 }

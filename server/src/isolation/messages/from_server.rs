@@ -27,6 +27,8 @@ pub(in crate::isolation) enum Request<'a> {
         task: u32,
         /// Ids of the requests, for the log.
         requests: Cow<'a, str>,
+        /// Ids of their traces, for the log.
+        traces: Cow<'a, str>,
         /// Handles of prepared items to drop.
         release: Vec<u64>,
         /// The items of the batch.
@@ -78,12 +80,14 @@ impl Request<'_> {
             Self::Predict {
                 task,
                 requests,
+                traces,
                 release,
                 items,
             } => {
                 let mut to = Encoder::new(code::PREDICT);
                 to.u32(*task);
                 to.text(requests);
+                to.text(traces);
                 encode_handles(&mut to, release);
                 to.count(items.len());
                 for entry in items {
@@ -126,6 +130,7 @@ impl Request<'_> {
             code::PREDICT => Request::Predict {
                 task: from.u32("a task")?,
                 requests: Cow::Owned(from.text("ids of requests")?.to_owned()),
+                traces: Cow::Owned(from.text("ids of traces")?.to_owned()),
                 release: decode_handles(&mut from)?,
                 items: from.list("the items of a batch", BatchEntry::decode)?,
             },

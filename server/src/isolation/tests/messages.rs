@@ -95,6 +95,7 @@ fn payloads_are_neither_copied_when_encoded_nor_when_decoded() {
     let request = Request::Predict {
         task: 0,
         requests: "".into(),
+        traces: "".into(),
         release: Vec::new(),
         items: vec![BatchEntry::Raw(Cow::Borrowed(&item))],
     };

@@ -85,6 +85,7 @@ fn request() -> impl Strategy<Value = Request<'static>> {
             Request::Predict {
                 task,
                 requests: "a,b".into(),
+                traces: "c".into(),
                 release,
                 items,
             }

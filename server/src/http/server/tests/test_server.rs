@@ -14,6 +14,7 @@ use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::api::Telemetry;
 use crate::api::model_control::ModelControl;
 use crate::batching::DeclaredLimits;
 use crate::byte_budget::ByteBudget;
@@ -61,8 +62,16 @@ impl TestServer {
         registered.expect("the metrics are registered once");
         let budget = ByteBudget::new(settings.server.max_inflight_bytes as u64);
         let control = ModelControl::new(drop);
-        let server = Server::bind(&settings, Vec::new(), registry.clone(), metrics, control, budget)
-            .expect("a port is free");
+        let telemetry = Arc::new(Telemetry::of_metrics(metrics));
+        let server = Server::bind(
+            &settings,
+            Vec::new(),
+            registry.clone(),
+            telemetry,
+            control,
+            budget,
+        )
+        .expect("a port is free");
         Self {
             address: server.addresses()[0],
             registry,

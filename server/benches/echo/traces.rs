@@ -1,0 +1,150 @@
+//! What traces cost: the CPU time of servers that export none, one in a hundred, and all, relative to a server without traces.
+//!
+//! Two servers at a time run in turns, and both have the same load. The first pair is the same server twice, which shows how
+//! much of a difference is noise. The collector is a thread of this program.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::harness::load::post;
+use crate::harness::server::Server;
+use crate::overhead::{Cell, Side, TURN};
+
+/// The shares of the requests that are traced.
+const RATIOS: [f64; 3] = [0.0, 0.01, 1.0];
+
+/// Servers that trace, compared with one that does not.
+pub(crate) struct Traces {
+    pub(crate) connections: usize,
+    pub(crate) costs: Vec<Cost>,
+}
+
+/// The cost of tracing this share of the requests.
+pub(crate) struct Cost {
+    pub(crate) ratio: f64,
+    /// CPU time relative to the server without traces, in each turn, sorted.
+    pub(crate) cpu: Vec<f64>,
+    /// Exports that the collector received.
+    pub(crate) exports: usize,
+}
+
+impl Cost {
+    pub(crate) fn median(&self) -> f64 {
+        self.cpu[self.cpu.len() / 2]
+    }
+}
+
+pub(crate) fn measure(
+    models: &str,
+    connections: usize,
+    text: &str,
+    duration: Duration,
+) -> Result<Traces, Box<dyn Error>> {
+    let request = post("/v1/models/template/tasks/echo/predict", &format!("\"{text}\""));
+    let cell = Cell {
+        connections,
+        items: 1,
+    };
+    let mut costs = Vec::new();
+    for ratio in RATIOS {
+        let collector = Collector::start()?;
+        let tracing = match ratio {
+            0.0 => String::new(),
+            ratio => format!(
+                "[tracing]\nendpoint = \"http://{}\"\nsample_ratio = {ratio:?}\n",
+                collector.address
+            ),
+        };
+        let plain = Server::start(models)?;
+        let traced = Server::start(&format!("{models}{tracing}"))?;
+        let mut of_plain = Side::new(plain.address, request.clone(), cell);
+        let mut of_traced = Side::new(traced.address, request.clone(), cell);
+        let turns = (duration.as_secs_f64() / TURN.as_secs_f64()).ceil() as u32;
+        let mut cpu = Vec::new();
+        for _ in 0..turns.max(1) {
+            let with = of_traced.turn(|| traced.cpu_time())?;
+            let without = of_plain.turn(|| plain.cpu_time())?;
+            cpu.push(with / without);
+        }
+        cpu.sort_unstable_by(f64::total_cmp);
+        traced.stop()?;
+        plain.stop()?;
+        costs.push(Cost {
+            ratio,
+            cpu,
+            exports: collector.exports.load(Ordering::Relaxed),
+        });
+    }
+    Ok(Traces { connections, costs })
+}
+
+impl fmt::Display for Traces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "CPU time with traces, {} connections", self.connections)?;
+        writeln!(f, "{:>8} {:>20} {:>8}", "traced", "CPU ratio", "exports")?;
+        for cost in &self.costs {
+            let (lowest, highest) = (cost.cpu[0], cost.cpu[cost.cpu.len() - 1]);
+            let ratio = format!("{:.3} ({lowest:.3}–{highest:.3})", cost.median());
+            let share = format!("{} %", cost.ratio * 100.0);
+            writeln!(f, "{share:>8} {ratio:>20} {:>8}", cost.exports)?;
+        }
+        Ok(())
+    }
+}
+
+/// Accepts whatever is exported over HTTP. Its threads end with this program.
+struct Collector {
+    address: SocketAddr,
+    exports: Arc<AtomicUsize>,
+}
+
+impl Collector {
+    fn start() -> Result<Self, Box<dyn Error>> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let exports = Arc::new(AtomicUsize::new(0));
+        let counted = exports.clone();
+        thread::Builder::new()
+            .name("collector".to_owned())
+            .spawn(move || {
+                for socket in listener.incoming().flatten() {
+                    let counted = counted.clone();
+                    thread::spawn(move || serve(&socket, &counted));
+                }
+            })?;
+        Ok(Self { address, exports })
+    }
+}
+
+/// Answers requests until the connection is closed.
+fn serve(socket: &TcpStream, exports: &AtomicUsize) -> Option<()> {
+    let (mut reader, mut writer) = (BufReader::new(socket), socket);
+    loop {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            let line = line.trim_end().to_ascii_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        writer
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            .ok()?;
+        exports.fetch_add(1, Ordering::Relaxed);
+    }
+}
