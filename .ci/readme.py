@@ -170,7 +170,7 @@ class Session:
         command = self.with_executable(command)
         print(f"$ {command}", end="", flush=True)
         self.served = Served(command, keep=["INFERENCE_PLUGIN_DIR"] if self.executable else [])
-        self.address = self.served.wait_for("listening on http://")
+        self.address = self.served.wait_for("listening on http").split("://")[1]
         self.served.wait_for("ready after")
 
     def configured(self, file):

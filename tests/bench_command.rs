@@ -195,9 +195,22 @@ fn invalid_options_are_rejected_with_a_reason() {
             "cannot read none.json",
         ),
         (
-            format!("--url https://{} --model words", server.address()),
+            format!("--url https://{} --model words --insecure", server.address()),
+            1,
+            "the TLS handshake failed",
+        ),
+        (
+            format!(
+                "--url https://{} --model words --cacert none.pem",
+                server.address()
+            ),
+            1,
+            "cannot read the trusted certificates of none.pem",
+        ),
+        (
+            format!("--url {url} --model words --insecure"),
             2,
-            "does not support TLS",
+            "require a URL that starts with https://",
         ),
         (format!("--url {url}"), 2, "use --model"),
         (

@@ -318,6 +318,10 @@ fn a_head_that_is_rejected_is_answered_in_json() {
     ] {
         // As the first and as a later request of a connection.
         for before in [0, 2] {
+            if before == 0 && head.starts_with("PRI ") {
+                // This is a connection over HTTP/2.
+                continue;
+            }
             let mut connection = server.connect();
             for _ in 0..before {
                 connection.send("GET /livez HTTP/1.1\r\nhost: test\r\n\r\n");

@@ -54,6 +54,7 @@
 //! - [`secret`]: text that must not be shown.
 //! - [`suggest`]: suggestions for misspelled names.
 //! - [`system_memory`]: the memory of the machine and of the cgroups of this process.
+//! - [`tls`]: certificates and their replacement, and handshakes.
 //! - [`trace_context`]: the context of a distributed trace.
 //! - [`values`]: the values of items: inputs, outputs, tensors.
 
@@ -99,5 +100,6 @@ pub mod secret;
 pub mod signals;
 pub mod suggest;
 pub mod system_memory;
+pub mod tls;
 pub mod trace_context;
 pub mod values;

@@ -212,6 +212,12 @@ pub fn required_access(path: &str, serves_docs: bool) -> Access {
         .map_or(Access::Client, |route| route.access)
 }
 
+/// Whether `path` is that of a route which `management_only` moves to the management port: metrics, and the loading of
+/// models.
+pub fn is_management(path: &str) -> bool {
+    find(path).is_some_and(|route| *route == METRICS || route.access == Access::Admin)
+}
+
 /// Returns the route that matches `path`.
 pub fn find(path: &str) -> Option<&'static Route> {
     ALL.iter().find(|route| route.matches(path))
@@ -337,6 +343,27 @@ mod tests {
             assert_eq!(required_access(path, true), Access::Admin, "{path}");
         }
         assert_eq!(required_access("/v2/repository/index", true), Access::Client);
+    }
+
+    #[test]
+    fn metrics_and_the_loading_of_models_belong_to_the_management_port() {
+        for path in [
+            "/metrics",
+            "/v2/repository/models/m/load",
+            "/v2/repository/models/m/unload",
+        ] {
+            assert!(is_management(path), "{path}");
+        }
+        for path in [
+            "/",
+            "/health",
+            "/readyz",
+            "/v1/models",
+            "/v2/repository/index",
+            "/metrics2",
+        ] {
+            assert!(!is_management(path), "{path}");
+        }
     }
 
     #[test]

@@ -1,14 +1,20 @@
 //! A gRPC client that can send messages in parts, which client libraries cannot.
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use hyper::body::Bytes;
 use hyper::http::request;
 use hyper::{Request, Response};
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+
+use super::tls;
 
 /// A connection.
 pub(crate) struct Grpc {
@@ -20,12 +26,26 @@ pub(crate) struct Grpc {
 impl Grpc {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.expect("it listens");
-        let (client, connection) = h2::client::handshake(socket).await.expect("an HTTP/2 handshake");
-        Self {
+        let connected = Self::over(address, socket).await;
+        connected.expect("an HTTP/2 handshake")
+    }
+
+    /// Connects over TLS.
+    pub(crate) async fn connect_secure(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<Self> {
+        let socket = tls::connect(address, config).await?;
+        Self::over(address, socket).await.map_err(io::Error::other)
+    }
+
+    async fn over(
+        address: SocketAddr,
+        socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Self, h2::Error> {
+        let (client, connection) = h2::client::handshake(socket).await?;
+        Ok(Self {
             address,
             client,
             connection: tokio::spawn(connection),
-        }
+        })
     }
 
     /// Closes the connection abruptly.

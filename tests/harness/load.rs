@@ -1,5 +1,6 @@
 //! Load from clients that keep their connections and do not retry.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,14 +23,25 @@ struct Shared {
 impl Load {
     /// Starts clients that send this body to a path.
     pub(crate) fn start(clients: usize, address: SocketAddr, path: &str, body: &str) -> Self {
+        Self::start_with(clients, move || Ok(Raw::connect(address)), path, body)
+    }
+
+    /// Like [`start`](Self::start), with connections that `connect` opens.
+    pub(crate) fn start_with(
+        clients: usize,
+        connect: impl Fn() -> io::Result<Raw> + Clone + Send + 'static,
+        path: &str,
+        body: &str,
+    ) -> Self {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             replies: AtomicU64::new(0),
         });
         let clients = (0..clients)
             .map(|_| {
-                let (shared, path, body) = (shared.clone(), path.to_owned(), body.to_owned());
-                thread::spawn(move || run(&shared, address, &path, &body))
+                let (shared, connect) = (shared.clone(), connect.clone());
+                let (path, body) = (path.to_owned(), body.to_owned());
+                thread::spawn(move || run(&shared, &connect, &path, &body))
             })
             .collect();
         Self { shared, clients }
@@ -57,11 +69,17 @@ impl Load {
 }
 
 /// Sends requests until the load is stopped. Returns the failures. A request that was not answered is not repeated.
-fn run(shared: &Shared, address: SocketAddr, path: &str, body: &str) -> Vec<String> {
+fn run(shared: &Shared, connect: &dyn Fn() -> io::Result<Raw>, path: &str, body: &str) -> Vec<String> {
     let mut failures = Vec::new();
     let mut connection = None;
     while !shared.stop.load(Ordering::Relaxed) {
-        let mut kept = connection.take().unwrap_or_else(|| Raw::connect(address));
+        let mut kept = match connection.take().map_or_else(connect, Ok) {
+            Ok(open) => open,
+            Err(error) => {
+                failures.push(format!("cannot connect: {error}"));
+                continue;
+            }
+        };
         let request = format!(
             "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()

@@ -11,6 +11,7 @@ pub(crate) mod eventually;
 pub(crate) mod gate;
 pub(crate) mod grpc;
 pub(crate) mod haproxy;
+pub(crate) mod http2;
 pub(crate) mod load;
 pub(crate) mod log;
 pub(crate) mod metrics;
@@ -23,6 +24,7 @@ pub(crate) mod resources;
 pub(crate) mod scenario;
 pub(crate) mod server;
 pub(crate) mod shipped_proxy;
+pub(crate) mod tls;
 pub(crate) mod tools;
 pub(crate) mod vectors;
 

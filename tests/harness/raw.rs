@@ -2,13 +2,57 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::eventually::PATIENCE;
 
 /// A raw connection.
 pub(crate) struct Raw {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Wire>,
+}
+
+/// The bytes of a connection, with or without TLS.
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Wire {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
 }
 
 /// A reply on a raw connection.
@@ -41,13 +85,46 @@ impl RawReply {
 impl Raw {
     /// Connects to a server.
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("connect to the server");
-        stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("set a timeout");
-        stream.set_nodelay(true).expect("set TCP_NODELAY");
         Self {
-            stream: BufReader::new(stream),
+            stream: BufReader::new(Wire::Plain(open(address))),
         }
+    }
+
+    /// Reads this many bytes.
+    #[track_caller]
+    pub(crate) fn read_exactly(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).expect("the server replies");
+        bytes
+    }
+
+    /// Connects to a server over TLS. Completes the handshake, except for what a server does after it with TLS 1.3, such as
+    /// rejecting the certificate of the client.
+    pub(crate) fn connect_secure(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<Self> {
+        let name = ServerName::from(address.ip());
+        let session = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        let mut stream = StreamOwned::new(session, open(address));
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Self {
+            stream: BufReader::new(Wire::Tls(Box::new(stream))),
+        })
+    }
+
+    /// Returns the state of TLS.
+    pub(crate) fn session(&self) -> &ClientConnection {
+        match self.stream.get_ref() {
+            Wire::Tls(stream) => &stream.conn,
+            Wire::Plain(_) => panic!("a connection without TLS"),
+        }
+    }
+
+    /// Reads the status line of a reply. `None` if the server closes the connection or ends TLS.
+    pub(crate) fn read_until_reply(&mut self) -> Option<Vec<u8>> {
+        let mut line = Vec::new();
+        let read = self.stream.read_until(b'\n', &mut line);
+        read.is_ok_and(|count| count > 0).then_some(line)
     }
 
     /// Writes `bytes`.
@@ -73,6 +150,7 @@ impl Raw {
     pub(crate) fn half_close(&mut self) -> &mut Self {
         self.stream
             .get_ref()
+            .tcp()
             .shutdown(Shutdown::Write)
             .expect("a connection can be half closed");
         self
@@ -80,13 +158,13 @@ impl Raw {
 
     /// Closes the connection with a reset.
     pub(crate) fn reset(self) {
-        rustix::net::sockopt::set_socket_linger(self.stream.get_ref(), Some(Duration::ZERO))
+        rustix::net::sockopt::set_socket_linger(self.stream.get_ref().tcp(), Some(Duration::ZERO))
             .expect("a socket can be told not to linger");
     }
 
     /// Closes the sending direction, and reads until the server has closed or reset the connection.
     pub(crate) fn finish(mut self) {
-        let _ = self.stream.get_ref().shutdown(Shutdown::Write);
+        let _ = self.stream.get_ref().tcp().shutdown(Shutdown::Write);
         let _ = self.stream.read_to_end(&mut Vec::new());
     }
 
@@ -188,4 +266,12 @@ impl Raw {
             Err(_) => None,
         }
     }
+}
+
+fn open(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("connect to the server");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("set a timeout");
+    stream.set_nodelay(true).expect("set TCP_NODELAY");
+    stream
 }

@@ -43,10 +43,12 @@ impl Server {
     /// Waits until the log contains the address.
     #[track_caller]
     pub(super) fn listening(mut child: Child, log: Log, dir: TempDir) -> Self {
-        let line = log.wait_for("listening on http://", PATIENCE);
+        // `http` or `https`.
+        let line = log.wait_for("listening on http", PATIENCE);
         let address = line
             .as_deref()
-            .and_then(|line| line.split("listening on http://").nth(1))
+            .and_then(|line| line.split("listening on http").nth(1))
+            .and_then(|rest| rest.split("://").nth(1))
             .and_then(|rest| {
                 rest.split(|c: char| c == '"' || c.is_whitespace())
                     .next()?
@@ -93,6 +95,14 @@ impl Server {
     pub(crate) fn grpc_address(&self) -> SocketAddr {
         let line = self.wait_for_log("listening for gRPC on ");
         let address = line.rsplit("listening for gRPC on ").next().unwrap_or_default();
+        address.trim().parse().expect("an address in the log")
+    }
+
+    /// Returns the address of the management port, which the server logs before that for HTTP.
+    #[track_caller]
+    pub(crate) fn management_address(&self) -> SocketAddr {
+        let line = self.wait_for_log("listening for management on http://");
+        let address = line.rsplit("http://").next().unwrap_or_default();
         address.trim().parse().expect("an address in the log")
     }
 

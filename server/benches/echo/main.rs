@@ -11,6 +11,7 @@ mod harness;
 mod overhead;
 mod probes;
 mod report;
+mod tls;
 mod traces;
 
 use std::error::Error;
@@ -45,6 +46,9 @@ struct Args {
     /// Measure probes under load, and nothing else
     #[arg(long, conflicts_with = "traces")]
     probes: bool,
+    /// Compare kept connections over TLS with those without, and measure nothing else
+    #[arg(long, conflicts_with_all = ["probes", "overhead", "traces"])]
+    tls: bool,
     /// Measure the cost of traces of none, one in a hundred and all requests, and nothing else
     #[arg(long)]
     traces: bool,
@@ -63,6 +67,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let result = if args.bare {
         bare::serve().map_err(Into::into)
+    } else if args.tls {
+        compare_tls(&args)
     } else {
         measure(&args).map(|report| {
             if args.json {
@@ -144,6 +150,20 @@ fn measure(args: &Args) -> Result<Report, Box<dyn Error>> {
         probes,
         traces: None,
     })
+}
+
+/// Measures and prints the overhead of TLS.
+fn compare_tls(args: &Args) -> Result<(), Box<dyn Error>> {
+    let text = "x".repeat(args.characters);
+    let duration = Duration::from_secs(args.seconds);
+    for &connections in &args.connections {
+        let overhead = tls::measure(connections, &text, duration)?;
+        match args.json {
+            true => println!("{}", overhead.json()),
+            false => print!("{overhead}"),
+        }
+    }
+    Ok(())
 }
 
 const STARTS: usize = 5;

@@ -3,11 +3,15 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use inference_server::clock;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 
 /// A request that is sent on each connection again as soon as it is answered.
 pub(crate) struct Load<'a> {
@@ -41,40 +45,62 @@ impl Latencies {
 }
 
 impl Load<'_> {
-    /// Runs for this duration. Each connection finishes its last request, so each has at least one reply. A status other than 200
-    /// is an error.
+    /// Opens the connections, and runs for this duration.
     pub(crate) fn run(&self, duration: Duration) -> io::Result<Latencies> {
+        Connections::open(self.address, self.connections, None)?.run(self.request, duration)
+    }
+}
+
+/// Open connections.
+pub(crate) struct Connections {
+    poll: OwnedFd,
+    all: Vec<Connection>,
+}
+
+impl Connections {
+    /// Opens connections, over TLS if it is configured.
+    pub(crate) fn open(
+        address: SocketAddr,
+        count: usize,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> io::Result<Self> {
         let poll = epoll::create(CreateFlags::CLOEXEC)?;
-        let mut connections = Vec::with_capacity(self.connections);
-        for index in 0..self.connections {
-            let connection = Connection::open(self.address)?;
+        let mut all = Vec::with_capacity(count);
+        for index in 0..count {
+            let connection = Connection::open(address, tls)?;
             epoll::add(
                 &poll,
                 &connection.stream,
                 EventData::new_u64(index as u64),
                 EventFlags::IN,
             )?;
-            connections.push(connection);
+            all.push(connection);
         }
+        Ok(Self { poll, all })
+    }
+
+    /// Runs for this duration. Each connection finishes its last request, so each has at least one reply. A status other than
+    /// 200 is an error.
+    pub(crate) fn run(&mut self, request: &[u8], duration: Duration) -> io::Result<Latencies> {
         let mut sorted = Vec::new();
         let begin = clock::now();
-        for connection in &mut connections {
-            connection.send(self.request)?;
+        for connection in &mut self.all {
+            connection.send(request)?;
         }
-        let mut running = self.connections;
-        let mut events = Vec::with_capacity(self.connections);
+        let mut running = self.all.len();
+        let mut events = Vec::with_capacity(self.all.len());
         while running > 0 {
             events.clear();
-            epoll::wait(&poll, spare_capacity(&mut events), None)?;
+            epoll::wait(&self.poll, spare_capacity(&mut events), None)?;
             for event in &events {
-                let connection = &mut connections[event.data.u64() as usize];
+                let connection = &mut self.all[event.data.u64() as usize];
                 if !connection.receive()? {
                     continue;
                 }
                 let now = clock::now();
                 sorted.push(now - connection.sent);
                 if now - begin < duration {
-                    connection.send(self.request)?;
+                    connection.send(request)?;
                 } else {
                     running -= 1;
                 }
@@ -88,16 +114,27 @@ impl Load<'_> {
 
 struct Connection {
     stream: TcpStream,
+    tls: Option<ClientConnection>,
     sent: Instant,
     answer: Vec<u8>,
 }
 
 impl Connection {
-    fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
+    fn open(address: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> io::Result<Self> {
+        let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
+        let mut tls = tls
+            .map(|config| ClientConnection::new(config.clone(), ServerName::from(address.ip())))
+            .transpose()
+            .map_err(io::Error::other)?;
+        if let Some(tls) = &mut tls {
+            while tls.is_handshaking() {
+                tls.complete_io(&mut stream)?;
+            }
+        }
         Ok(Self {
             stream,
+            tls,
             sent: clock::now(),
             answer: Vec::with_capacity(BUFFER),
         })
@@ -106,16 +143,41 @@ impl Connection {
     fn send(&mut self, request: &[u8]) -> io::Result<()> {
         self.answer.clear();
         self.sent = clock::now();
-        self.stream.write_all(request)
+        let Some(tls) = &mut self.tls else {
+            return self.stream.write_all(request);
+        };
+        tls.writer().write_all(request)?;
+        while tls.wants_write() {
+            tls.write_tls(&mut self.stream)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what has arrived. Returns the number of bytes, of which there may be none over TLS, or an error if the server
+    /// closed the connection.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let closed = || io::Error::other("the server closed a keep-alive connection");
+        let Some(tls) = &mut self.tls else {
+            return match self.stream.read(buffer)? {
+                0 => Err(closed()),
+                count => Ok(count),
+            };
+        };
+        if tls.read_tls(&mut self.stream)? == 0 {
+            return Err(closed());
+        }
+        tls.process_new_packets().map_err(io::Error::other)?;
+        match tls.reader().read(buffer) {
+            Ok(0) => Err(closed()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            read => read,
+        }
     }
 
     /// Reads the available bytes. Returns true when the reply is complete.
     fn receive(&mut self) -> io::Result<bool> {
         let mut buffer = [0; BUFFER];
-        let count = self.stream.read(&mut buffer)?;
-        if count == 0 {
-            return Err(io::Error::other("the server closed a keep-alive connection"));
-        }
+        let count = self.read(&mut buffer)?;
         self.answer.extend_from_slice(&buffer[..count]);
         let Some(head) = self.answer.windows(4).position(|window| window == b"\r\n\r\n") else {
             return Ok(false);

@@ -65,7 +65,8 @@ impl Server {
             let line = lines
                 .recv_timeout(Duration::from_secs(60))
                 .map_err(|_| format!("the server did not become ready:\n{seen}"))?;
-            if let Some((_, address)) = line.split_once("listening on http://") {
+            let listening = ["listening on http://", "listening on https://"];
+            if let Some((_, address)) = listening.iter().find_map(|start| line.split_once(start)) {
                 server.address = address.trim().parse()?;
             } else if let Some((_, address)) = line.split_once("listening for management on http://") {
                 server.management_address = Some(address.trim().parse()?);
@@ -78,7 +79,9 @@ impl Server {
             seen.push_str(&line);
             seen.push('\n');
         }
-        let readiness = load::once(server.address, "/readyz")?;
+        // Without TLS, if there is such a port.
+        let address = server.management_address.unwrap_or(server.address);
+        let readiness = load::once(address, "/readyz")?;
         if !readiness.starts_with("HTTP/1.1 200 ") {
             return Err(
                 format!("the server logged that it is ready, but /readyz returned: {readiness}").into(),

@@ -14,7 +14,7 @@ use plugin_abi::check::Severity;
 use plugin_abi::manifest::PluginManifest;
 
 use super::load_once::load_once;
-use super::{AppError, json_schema, read_config_leniently};
+use super::{AppError, certificates, json_schema, read_config_leniently};
 use crate::cli::ServeArgs;
 use crate::config::{
     ConfigError, ConfigErrors, ConfigWarning, Examined, Location, LogFormat, ModelSettings, Origin,
@@ -44,6 +44,16 @@ pub struct Checked {
 pub fn check(args: &ServeArgs, load: bool) -> Result<Checked, AppError> {
     let examined = read_config_leniently(args)?;
     let mut errors = examined.errors.clone();
+    let mut warnings = examined.settings.warnings.clone();
+    if let Some(tls) = &examined.settings.server.tls {
+        match certificates::read(tls) {
+            Ok(identity) => warnings.extend(certificates::config_warning(tls, &identity)),
+            Err(error) => errors.push(ConfigError {
+                excerpt: examined.excerpt(&error.origin),
+                ..error
+            }),
+        }
+    }
     let mut unchecked = Vec::new();
     // Loading finds the same errors, and more.
     if !load || !errors.is_empty() {
@@ -69,7 +79,7 @@ pub fn check(args: &ServeArgs, load: bool) -> Result<Checked, AppError> {
     }
     Ok(Checked {
         models: settings.models.len(),
-        warnings: settings.warnings,
+        warnings,
         unchecked,
     })
 }

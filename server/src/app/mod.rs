@@ -3,6 +3,7 @@
 
 #[cfg(feature = "calibrate")]
 mod calibrate;
+mod certificates;
 mod check;
 mod control_socket;
 mod files;
@@ -53,6 +54,8 @@ use crate::registry::{ModelStateMetrics, Registry};
 use crate::reload::{LoadEnvironment, ModelFailure, Reloader};
 use crate::signals::Signals;
 use crate::system_memory;
+#[cfg(feature = "grpc")]
+use crate::tls::Certificates;
 use crate::values::Value;
 #[cfg(feature = "calibrate")]
 use calibrate::CalibrateCommandError;
@@ -224,10 +227,12 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         listening.server.max_connections = max_connections;
         let budget = ByteBudget::new(settings.server.max_inflight_bytes as u64);
         metrics.expose_budget(&budget)?;
+        let certificates = certificates::open(&settings, &metrics)?;
         let (telemetry, traces) = telemetry(&settings, metrics)?;
         let server = http::Server::bind(
             &listening,
             sockets.http,
+            certificates.clone(),
             registry.clone(),
             telemetry.clone(),
             control.clone(),
@@ -236,7 +241,14 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         #[cfg(not(feature = "grpc"))]
         reject_grpc_socket(sockets.grpc.as_ref())?;
         #[cfg(feature = "grpc")]
-        let grpc = bind_grpc(&listening, sockets.grpc, &registry, &telemetry, control, budget)?;
+        let grpc = bind_grpc(
+            &listening,
+            (sockets.grpc, certificates.clone()),
+            &registry,
+            &telemetry,
+            control,
+            budget,
+        )?;
         // Scripts wait for the line about HTTP, so it is the last one.
         #[cfg(feature = "grpc")]
         if let Some(grpc) = &grpc {
@@ -245,11 +257,19 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         for address in server.management_addresses() {
             log::info!("listening for management on http://{address}");
         }
+        let scheme = if certificates.is_some() { "https" } else { "http" };
         for address in server.addresses() {
-            log::info!("listening on http://{address}");
+            log::info!("listening on {scheme}://{address}");
         }
         let heartbeats = server.heartbeats();
-        let models = ModelThread::start((commands, receiver), reloader, registry.clone(), args, &settings)?;
+        let models = ModelThread::start(
+            (commands, receiver),
+            reloader,
+            registry.clone(),
+            args,
+            &settings,
+            certificates.clone(),
+        )?;
         let running = Running {
             settings,
             registry: registry.clone(),
@@ -265,6 +285,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         tokio::select! {
             result = running.run() => result,
             never = watch_workers(registry, telemetry) => match never {},
+            never = certificates::watch(certificates) => match never {},
             never = control_socket::serve(control_commands) => match never {},
             never = service_manager::feed_watchdog(|| heartbeats.wait_for_all()) => match never {},
         }
@@ -283,11 +304,12 @@ fn reject_grpc_socket(passed: Option<&TcpListener>) -> Result<(), AppError> {
     }
 }
 
-/// Serves gRPC on the socket that was `passed`, or else on the configured port, if there is one.
+/// Serves gRPC on the socket that was `passed`, or else on the configured port, if there is one. Requires TLS if there are
+/// `certificates`.
 #[cfg(feature = "grpc")]
 fn bind_grpc(
     settings: &Settings,
-    passed: Option<TcpListener>,
+    (passed, certificates): (Option<TcpListener>, Option<Arc<Certificates>>),
     registry: &Arc<Registry>,
     telemetry: &Arc<Telemetry>,
     control: ModelControl,
@@ -301,6 +323,7 @@ fn bind_grpc(
     };
     listener
         .and_then(|listener| {
+            let listener = (listener, certificates);
             grpc::Server::serve(settings, listener, registry.clone(), telemetry, control, budget)
         })
         .map(Some)

@@ -18,6 +18,7 @@ use crate::config::Settings;
 use crate::error::Chain;
 use crate::registry::{Reason, Registry};
 use crate::reload::Reloader;
+use crate::tls::{Certificates, Reloaded};
 
 /// A command for the thread that owns the models.
 pub(super) enum Command {
@@ -62,6 +63,7 @@ impl ModelThread {
         registry: Arc<Registry>,
         args: ServeArgs,
         settings: &Settings,
+        certificates: Option<Arc<Certificates>>,
     ) -> io::Result<Self> {
         let settings = settings.clone();
         let (alive, ended) = oneshot::channel();
@@ -73,6 +75,7 @@ impl ModelThread {
                 registry,
                 args,
                 settings,
+                certificates,
             }
             .run(&receiver)
         })?;
@@ -125,6 +128,8 @@ struct ModelLoop {
     args: ServeArgs,
     /// The settings of the last successful load.
     settings: Settings,
+    /// The TLS certificate, if TLS is enabled.
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl ModelLoop {
@@ -206,6 +211,7 @@ impl ModelLoop {
             full
         })?;
         log_warnings(&settings);
+        self.check_certificate()?;
         let keys = self.settings.needs_restart(&settings);
         if !keys.is_empty() {
             log::warn!(
@@ -215,7 +221,9 @@ impl ModelLoop {
         }
         match self.reloader.reload(&settings.models) {
             Ok(summary) => {
-                let text = format!("{summary}; took {} ms", started.elapsed().as_millis());
+                let certificate = self.replace_certificate();
+                let took = started.elapsed().as_millis();
+                let text = format!("{summary}{certificate}; took {took} ms");
                 log::info!("reload: {text}");
                 self.warn_of_unused_variables(&settings);
                 self.settings.models = settings.models;
@@ -234,6 +242,40 @@ impl ModelLoop {
                 log::error!("reload failed; keeping the current configuration");
                 let lines: Vec<String> = failures.iter().map(ToString::to_string).collect();
                 Err(lines.join("\n"))
+            }
+        }
+    }
+
+    /// Checks that the TLS certificate can be used, before anything changes.
+    ///
+    /// # Errors
+    /// It cannot.
+    fn check_certificate(&mut self) -> Result<(), String> {
+        let Some(Err(error)) = self.certificates.as_ref().map(|current| current.check()) else {
+            return Ok(());
+        };
+        let full = Chain(&error).to_string();
+        log::error!("reload failed; keeping the current configuration and TLS certificate: {full}");
+        if let Some(certificates) = &self.certificates {
+            certificates.count_failed_reload();
+        }
+        self.reloader.record_config_error(&Reason {
+            public: "the TLS certificate cannot be used; see the server's log".to_owned(),
+            full: full.clone(),
+        });
+        Err(full)
+    }
+
+    /// Uses the TLS certificate in the files, and returns the change for the summary of a reload.
+    fn replace_certificate(&self) -> &'static str {
+        let reloaded = self.certificates.as_ref().map(|current| current.reload());
+        match reloaded {
+            Some(Ok(Reloaded::Replaced)) => "; TLS certificate replaced",
+            Some(Ok(Reloaded::Unchanged)) | None => "",
+            // The files have changed since they were checked, and are watched.
+            Some(Err(error)) => {
+                log::warn!("TLS certificate not replaced: {}", Chain(&error));
+                "; TLS certificate not replaced"
             }
         }
     }

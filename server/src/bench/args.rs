@@ -12,12 +12,13 @@ use super::error::BenchError;
 use super::headers;
 use super::report::Load;
 use crate::secret::Secret;
+use crate::tls::Trust;
 
 /// The arguments, in the order of `--help`.
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct BenchArgs {
-    /// Address of the server: HOST:PORT or http://HOST[:PORT][/PREFIX]
+    /// Address of the server: HOST:PORT or http[s]://HOST[:PORT][/PREFIX]
     #[arg(
         long, value_name = "URL", env = "INFERENCE_BENCH_URL", default_value = "http://127.0.0.1:8080",
         value_parser = ServerUrl::parse
@@ -32,6 +33,12 @@ pub struct BenchArgs {
     /// API key, sent as `authorization: Bearer KEY`; other users can see command lines, so prefer the variable
     #[arg(long, env = "INFERENCE_BENCH_KEY", hide_env_values = true)]
     key: Option<Secret>,
+    /// File with the certificates, in PEM, that sign those of the server; those of the system by default
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
+    /// Accept every certificate of the server
+    #[arg(long, conflicts_with = "cacert")]
+    insecure: bool,
     /// Header to add to every request; can be repeated
     #[arg(long, short = 'H', value_name = "NAME:VALUE")]
     header: Vec<Secret>,
@@ -140,6 +147,8 @@ pub(super) enum Work {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) url: ServerUrl,
+    /// Which certificates are accepted if the URL is secure.
+    pub(super) trust: Trust,
     /// Headers that are added to every request.
     pub(super) headers: HeaderMap,
     pub(super) model: String,
@@ -209,7 +218,16 @@ impl BenchArgs {
             (None, Some(items)) => RequestSource::Examples(items as usize),
             (None, None) => RequestSource::Example,
         };
+        let trust = match (self.cacert, self.insecure) {
+            (Some(file), _) => Trust::File(file),
+            (None, true) => Trust::Anything,
+            (None, false) => Trust::System,
+        };
+        if trust != Trust::System && !self.url.is_secure() {
+            return Err(BenchError::NotSecure);
+        }
         Ok(Work::Load(Box::new(Plan {
+            trust,
             headers: headers::read(&self.header, self.key.as_ref())?,
             url: self.url,
             model: self.model.ok_or(BenchError::NoModel)?,
@@ -315,6 +333,17 @@ mod tests {
     }
 
     #[test]
+    fn the_accepted_certificates_of_the_server_are_chosen() {
+        for (options, trust) in [
+            ("", Trust::System),
+            ("--cacert ca.pem", Trust::File("ca.pem".into())),
+            ("--insecure", Trust::Anything),
+        ] {
+            assert_eq!(plan(&format!("-m m --url https://h:1 {options}")).trust, trust);
+        }
+    }
+
+    #[test]
     fn durations_have_units() {
         let timing = plan("-m m --duration 250ms --warm-up 0s --timeout 2m").timing;
         let millis = [timing.duration, timing.warm_up, timing.timeout].map(|duration| duration.as_millis());
@@ -346,7 +375,11 @@ mod tests {
     fn invalid_arguments_are_rejected_with_a_hint() {
         for (line, part) in [
             ("", "use --model"),
-            ("-m m --url https://here:1", "does not support TLS"),
+            ("-m m --url http://here:1 --insecure", "https://"),
+            (
+                "-m m --url https://here:1 --insecure --cacert a.pem",
+                "cannot be used with",
+            ),
             ("-m m --url ftp://here:1", "http://HOST:PORT"),
             ("-m m --url ::1", "[::1]"),
             ("-m m --header invalid", "--header number 1"),

@@ -1,7 +1,9 @@
 //! A keep-alive connection to a server, and the failures of its requests.
 
 use std::fmt;
+use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full};
@@ -10,12 +12,16 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::http::uri::Authority;
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// Address of a server: `[http://]HOST[:PORT][/PREFIX]`.
+use crate::tls::{self, ClientTls};
+
+/// Address of a server: `[http[s]://]HOST[:PORT][/PREFIX]`.
 #[derive(Clone, Debug)]
 pub(super) struct ServerUrl {
+    is_secure: bool,
     authority: Authority,
     prefix: String,
 }
@@ -24,17 +30,12 @@ impl ServerUrl {
     /// Parses an argument of the command line. The error is a hint, which does not contain the text, since that may contain a
     /// password.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        const EXPECTED: &str = "expected HOST:PORT or http://HOST:PORT";
+        const EXPECTED: &str = "expected HOST:PORT, http://HOST:PORT or https://HOST:PORT";
         let text = text.trim();
-        let rest = match text.split_once("://") {
-            None => text,
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-                return Err(
-                    "this command does not support TLS: use the address of the server, behind the proxy that terminates TLS"
-                        .to_owned(),
-                );
-            }
+        let (is_secure, rest) = match text.split_once("://") {
+            None => (false, text),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
             Some(_) => return Err(EXPECTED.to_owned()),
         };
         if rest.parse::<Ipv6Addr>().is_ok() {
@@ -59,9 +60,26 @@ impl ServerUrl {
             return Err(format!("a query or fragment is not supported; {EXPECTED}"));
         }
         Ok(Self {
+            is_secure,
             authority: authority.clone(),
             prefix: uri.path().trim_end_matches('/').to_owned(),
         })
+    }
+
+    /// Whether requests are sent over TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+
+    /// `SCHEME://HOST:PORT`
+    pub(super) fn origin(&self) -> String {
+        let scheme = if self.is_secure { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority)
+    }
+
+    /// The host name or IP address, without brackets.
+    fn host(&self) -> &str {
+        self.authority.host().trim_matches(['[', ']'])
     }
 
     /// `HOST:PORT`, the value of the header `host`.
@@ -77,7 +95,7 @@ impl ServerUrl {
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.prefix)
+        write!(f, "{}{}", self.origin(), self.prefix)
     }
 }
 
@@ -127,6 +145,17 @@ impl Failure {
         Self::new(FailureKind::Broken, format_args!("{error}{cause}"))
     }
 
+    fn handshake(error: &io::Error) -> Self {
+        let hint = match error.kind() {
+            io::ErrorKind::InvalidData => "; check --cacert",
+            _ => "",
+        };
+        Self::new(
+            FailureKind::Connect,
+            format_args!("the TLS handshake failed: {error}{hint}"),
+        )
+    }
+
     pub(super) fn unanswered() -> Self {
         Self::new(
             FailureKind::Unanswered,
@@ -137,6 +166,14 @@ impl Failure {
     pub(super) fn timeout(after: Duration) -> Self {
         Self::new(FailureKind::Timeout, format_args!("no reply within {after:?}"))
     }
+}
+
+/// An address of a server, to which connections are opened.
+#[derive(Clone, Debug)]
+pub(super) struct Endpoint {
+    address: SocketAddr,
+    /// The name of the server and the settings of TLS.
+    tls: Option<(Rc<str>, ClientTls)>,
 }
 
 /// A connection, used by one client at a time.
@@ -153,10 +190,20 @@ impl Drop for Connection {
 
 impl Connection {
     /// Connects. Must be called within a `LocalSet`.
-    pub(super) async fn open(address: SocketAddr) -> Result<Self, Failure> {
-        let failed = |error| Failure::new(FailureKind::Connect, error);
-        let stream = TcpStream::connect(address).await.map_err(failed)?;
+    pub(super) async fn open(endpoint: &Endpoint) -> Result<Self, Failure> {
+        let failed = |error: io::Error| Failure::new(FailureKind::Connect, error);
+        let stream = TcpStream::connect(endpoint.address).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
+        match &endpoint.tls {
+            Some((host, tls)) => {
+                let connected = tls::connect(tls, host, stream).await;
+                Self::over(connected.map_err(|error| Failure::handshake(&error))?).await
+            }
+            None => Self::over(stream).await,
+        }
+    }
+
+    async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + 'static) -> Result<Self, Failure> {
         let (sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Failure::broken(&error))?;
@@ -232,13 +279,19 @@ fn message_of(body: &[u8]) -> Option<String> {
     (!text.is_empty()).then(|| text.chars().take(MAX_MESSAGE_LENGTH).collect())
 }
 
-/// The addresses of a server, at least one.
-pub(super) async fn resolve(url: &ServerUrl) -> Result<Vec<SocketAddr>, Failure> {
-    let host = url.authority.host().trim_matches(['[', ']']);
-    let port = url.authority.port_u16().unwrap_or(80);
-    let failed = |error| Failure::new(FailureKind::Connect, error);
+/// The addresses of a server, at least one. `tls` is required if the URL is secure.
+pub(super) async fn resolve(url: &ServerUrl, tls: Option<&ClientTls>) -> Result<Vec<Endpoint>, Failure> {
+    let host = url.host();
+    let default_port = if url.is_secure { 443 } else { 80 };
+    let port = url.authority.port_u16().unwrap_or(default_port);
+    let failed = |error: io::Error| Failure::new(FailureKind::Connect, error);
     let addresses = tokio::net::lookup_host((host, port)).await.map_err(failed)?;
-    let addresses: Vec<SocketAddr> = addresses.collect();
+    let tls = tls.map(|tls| (Rc::from(host), tls.clone()));
+    let endpoint = |address| Endpoint {
+        address,
+        tls: tls.clone(),
+    };
+    let addresses: Vec<Endpoint> = addresses.map(endpoint).collect();
     if addresses.is_empty() {
         return Err(Failure::new(
             FailureKind::Connect,
@@ -283,6 +336,7 @@ mod tests {
             ("[::1]:8080/ml", "http://[::1]:8080/ml"),
             ("HTTP://gpu-7:8080//", "http://gpu-7:8080"),
             (" gpu-7/a/b/ ", "http://gpu-7/a/b"),
+            ("HTTPS://gpu-7:8443/ml", "https://gpu-7:8443/ml"),
         ] {
             let parsed = ServerUrl::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
             assert_eq!(parsed.to_string(), url, "{text:?}");
@@ -292,8 +346,6 @@ mod tests {
     #[test]
     fn an_invalid_url_is_rejected_with_a_hint_and_without_its_password() {
         for (text, part) in [
-            ("https://gpu-7", "does not support TLS"),
-            ("HTTPS://gpu-7", "does not support TLS"),
             ("ftp://gpu-7", "expected HOST:PORT"),
             ("", "expected HOST:PORT"),
             ("http://", "expected HOST:PORT"),

@@ -217,7 +217,7 @@ impl Run {
     async fn exchange(&self, connection: &mut Option<Connection>) -> Result<(), Failure> {
         let open = match connection.take() {
             Some(open) if open.is_usable() => open,
-            _ => Connection::open(self.target.address).await?,
+            _ => Connection::open(&self.target.endpoint).await?,
         };
         connection.insert(open).send(self.target.request()).await
     }
@@ -251,7 +251,7 @@ impl Run {
     async fn counters(&self) -> Option<Counters> {
         let deadline = clock::now() + self.timeout;
         let exposition = with_deadline(deadline, self.timeout, async {
-            let mut connection = Connection::open(self.target.address).await?;
+            let mut connection = Connection::open(&self.target.endpoint).await?;
             connection.fetch(self.target.metrics_request()).await
         });
         let exposition = exposition.await.ok()?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::client::FailureKind;
 use crate::json::JsonError;
+use crate::tls::Trust;
 
 /// Why the command failed. Failures of single requests are not errors: they are counted.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,18 @@ pub enum BenchError {
     /// The API key is invalid.
     #[error("the key has characters that are not allowed in a header; check --key or INFERENCE_BENCH_KEY")]
     Key,
+    /// A choice of trusted certificates, for a connection that is not encrypted.
+    #[error("--cacert and --insecure require a URL that starts with https://")]
+    NotSecure,
+    /// The trusted certificates cannot be read.
+    #[error("cannot read the trusted certificates of {trust}")]
+    Trust {
+        /// Where they are.
+        trust: Trust,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
     /// Ctrl-C was pressed.
     #[error("interrupted: {measured} of {planned} steps were measured{}", if *.partial { ", the last one in part" } else { "" })]
     Interrupted {
@@ -186,6 +199,7 @@ impl BenchError {
             | Self::NoTask { .. }
             | Self::UnknownTask { .. }
             | Self::Header { .. }
+            | Self::NotSecure
             | Self::Key => 2,
             _ => 1,
         }

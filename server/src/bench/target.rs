@@ -1,6 +1,5 @@
 //! The requests to send: found by asking the server about the model.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,15 +11,16 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::args::{Plan, RequestSource};
-use super::client::{Connection, Failure, FailureKind, ServerUrl, resolve, with_deadline};
+use super::client::{Connection, Endpoint, Failure, FailureKind, ServerUrl, resolve, with_deadline};
 use super::error::BenchError;
 use crate::clock;
 use crate::json;
+use crate::tls::ClientTls;
 
 /// A task of a running server, and a request for it.
 #[derive(Debug)]
 pub(super) struct Target {
-    pub(super) address: SocketAddr,
+    pub(super) endpoint: Endpoint,
     pub(super) model: String,
     pub(super) task: String,
     /// Number of items in the request, as far as it is known.
@@ -71,7 +71,12 @@ impl Target {
             url: url.to_string(),
             why: failure.message,
         };
-        let addresses = resolve(url).await.map_err(no_server)?;
+        let tls = url.is_secure().then(|| ClientTls::new(&plan.trust)).transpose();
+        let tls = tls.map_err(|source| BenchError::Trust {
+            trust: plan.trust.clone(),
+            source,
+        })?;
+        let endpoints = resolve(url, tls.as_ref()).await.map_err(no_server)?;
         let headers = &plan.headers;
         let path = url.path(&format!("/v1/models/{}", plan.model));
         let request_error = |content_type: &str, source| BenchError::Request {
@@ -81,13 +86,13 @@ impl Target {
             source,
         };
         let describe = Prototype::get(url, headers, &path).map_err(|source| request_error("", source))?;
-        let described_at = format!("http://{}{path}", url.authority());
+        let described_at = format!("{}{}", url.origin(), path);
         let timeout = plan.timing.timeout;
         let reply = with_deadline(clock::now() + timeout, timeout, async {
-            let (address, mut connection) = connect(&addresses).await?;
-            Ok((address, connection.fetch(describe.request()).await?))
+            let (endpoint, mut connection) = connect(&endpoints).await?;
+            Ok((endpoint, connection.fetch(describe.request()).await?))
         });
-        let (address, reply) = reply.await.map_err(|failure| match failure.kind {
+        let (endpoint, reply) = reply.await.map_err(|failure| match failure.kind {
             FailureKind::Connect => no_server(failure),
             kind => BenchError::NoDescription {
                 url: described_at.clone(),
@@ -104,7 +109,7 @@ impl Target {
         let path = url.path(&format!("/v1/models/{}/tasks/{}/predict", plan.model, task.name));
         let predict = Prototype::post(url, headers, &path, &body);
         Ok(Self {
-            address,
+            endpoint,
             model: plan.model.clone(),
             task: task.name.clone(),
             items: body.items,
@@ -135,12 +140,12 @@ impl Target {
 }
 
 /// Connects to the first address that accepts: a host name can have addresses on which the server does not listen.
-async fn connect(addresses: &[SocketAddr]) -> Result<(SocketAddr, Connection), Failure> {
+async fn connect(endpoints: &[Endpoint]) -> Result<(Endpoint, Connection), Failure> {
     let mut result = Err(Failure::timeout(Duration::ZERO));
-    for &address in addresses {
-        result = Connection::open(address)
+    for endpoint in endpoints {
+        result = Connection::open(endpoint)
             .await
-            .map(|connection| (address, connection));
+            .map(|connection| (endpoint.clone(), connection));
         if result.is_ok() {
             break;
         }

@@ -31,6 +31,11 @@ pub(super) const CALIBRATION: Text = Text {
     value_name: Some("FILE"),
     check: printable,
 };
+pub(super) const PEM_FILE: Text = Text {
+    expected: "the path of a PEM file",
+    value_name: Some("FILE"),
+    check: printable,
+};
 pub(super) const FREE_TEXT: Text = Text {
     expected: "a string",
     value_name: Some("TEXT"),

@@ -14,7 +14,7 @@ use super::env_table::EnvTable;
 use super::error::{ConfigError, Location, Origin, alternatives};
 use super::keys::{
     KeyDefault, Located, Section, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenModel,
-    WrittenServer, WrittenTask, WrittenTracing,
+    WrittenServer, WrittenTask, WrittenTls, WrittenTracing,
 };
 use super::plugin_settings::PluginSettings;
 use super::rule::{Mismatch, Written};
@@ -23,6 +23,7 @@ use crate::suggest::nearest;
 /// The written values of the file.
 pub(super) struct WrittenFile {
     pub(super) server: WrittenServer,
+    pub(super) tls: WrittenTls,
     pub(super) logging: WrittenLogging,
     pub(super) tracing: WrittenTracing,
     pub(super) metrics: WrittenMetrics,
@@ -135,24 +136,37 @@ impl Reader<'_, '_> {
         if self.broken_lines.is_empty() {
             self.section(root, &level, &mut []);
         }
-        let mut server = WrittenServer::empty();
+        let (server, tls) = self.server(root);
         let mut logging = WrittenLogging::empty();
         let mut tracing = WrittenTracing::empty();
         let mut metrics = WrittenMetrics::empty();
         let mut batching = WrittenBatching::empty();
-        self.subsection(root, "server", "[server]", &mut [&mut server]);
         self.subsection(root, "logging", "[logging]", &mut [&mut logging]);
         self.subsection(root, "tracing", "[tracing]", &mut [&mut tracing]);
         self.subsection(root, "metrics", "[metrics]", &mut [&mut metrics]);
         self.subsection(root, "batching", "[batching]", &mut [&mut batching]);
         WrittenFile {
             server,
+            tls,
             logging,
             tracing,
             metrics,
             batching,
             models: self.models(root),
         }
+    }
+
+    fn server(&mut self, root: &DeTable<'_>) -> (WrittenServer, WrittenTls) {
+        let (mut server, mut tls) = (WrittenServer::empty(), WrittenTls::empty());
+        if let Some((_, table)) = self.table(root, "server", "[server]") {
+            let level = Level {
+                place: "in [server]",
+                tables: &["tls"],
+            };
+            self.section(table, &level, &mut [&mut server]);
+            self.subsection(table, "tls", "[server.tls]", &mut [&mut tls]);
+        }
+        (server, tls)
     }
 
     fn models(&mut self, root: &DeTable<'_>) -> Vec<ModelTable> {
@@ -389,6 +403,7 @@ impl Reader<'_, '_> {
 fn tables_with(name: &str) -> Option<String> {
     let tables = [
         ("[server]", WrittenServer::KEYS),
+        ("[server.tls]", WrittenTls::KEYS),
         ("[logging]", WrittenLogging::KEYS),
         ("[tracing]", WrittenTracing::KEYS),
         ("[metrics]", WrittenMetrics::KEYS),
@@ -407,6 +422,7 @@ fn tables_with(name: &str) -> Option<String> {
         "tasks" => Some("[[models]], as [models.tasks.…]".to_owned()),
         "settings" => Some("[[models]], as [models.settings]".to_owned()),
         "env" => Some("[[models]], as [models.env]".to_owned()),
+        "tls" => Some("[server], as [server.tls]".to_owned()),
         _ => (!matching.is_empty()).then(|| matching.join(" or ")),
     }
 }

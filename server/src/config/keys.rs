@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::checks::{
     CALIBRATION, CORS_ORIGIN, DIRECTORY, FREE_TEXT, HOST, KEY, LOG_FILTER, NAME, OTLP_ENDPOINT, OTLP_HEADER,
-    PATH_PATTERN, PLUGIN, ROUTE,
+    PATH_PATTERN, PEM_FILE, PLUGIN, ROUTE,
 };
 use super::error::Origin;
 use super::rule::{
@@ -177,6 +177,12 @@ section! {
         management_port: u16 = Integer::<u16>::new(0, 65_535),
             Derived { applies: "these routes are served by `port` only", example: "8081" },
             "INFERENCE_MANAGEMENT_PORT", "--management-port";
+        /// Address that `management_port` listens on. Requests to it are not encrypted, even with `[server.tls]`.
+        management_host: String = HOST, Derived { applies: "`host`", example: "\"127.0.0.1\"" },
+            "INFERENCE_MANAGEMENT_HOST";
+        /// Serve `/metrics` and the loading and unloading of models (`/v2/repository/models/…`) only on `management_port`.
+        /// On `port` they are unknown routes, and over gRPC unimplemented.
+        management_only: bool = Toggle, Value("false"), "INFERENCE_MANAGEMENT_ONLY";
         /// Number of threads that read requests and write replies. They never run a model.
         http_workers: NonZeroUsize = count(1024), Derived { applies: "one per core", example: "4" },
             "INFERENCE_HTTP_WORKERS";
@@ -248,6 +254,21 @@ section! {
             "INFERENCE_ADMIN_KEY";
         /// Serve `/docs` and `/openapi.json`.
         docs: bool = Toggle, Value("true"), "INFERENCE_DOCS";
+    }
+}
+
+section! {
+    /// TLS of the HTTP and gRPC ports.
+    WrittenTls {
+        /// File with the certificate of the server in PEM, followed by its chain. If it is set, `port` and `grpc_port`
+        /// accept only TLS 1.2 and 1.3. Requires `key`. The files are read again on a reload and when they change. In the
+        /// configuration file, a relative path starts at the directory of that file.
+        cert: String = PEM_FILE, Derived { applies: "no TLS", example: "\"tls/server.pem\"" }, "INFERENCE_TLS_CERT";
+        /// File with the private key of the certificate in PEM, not encrypted.
+        key: String = PEM_FILE, Derived { applies: "no TLS", example: "\"tls/server-key.pem\"" }, "INFERENCE_TLS_KEY";
+        /// File with certificates in PEM. Every client must then present a certificate that one of them has signed.
+        client_ca: String = PEM_FILE, Derived { applies: "clients need no certificate", example: "\"tls/client-ca.pem\"" },
+            "INFERENCE_TLS_CLIENT_CA";
     }
 }
 

@@ -54,6 +54,16 @@ pub(super) fn server(server: &WrittenServer) -> Option<ConfigWarning> {
     })
 }
 
+/// The address of a port that is not opened.
+pub(super) fn management(server: &WrittenServer) -> Option<ConfigWarning> {
+    let host = server.management_host.as_ref()?;
+    server.management_port.is_none().then(|| ConfigWarning {
+        origin: host.origin.clone(),
+        message: "`management_host` has no effect without `management_port`".to_owned(),
+        hint: Some("set `management_port`, or remove `management_host`".to_owned()),
+    })
+}
+
 /// Keys for worker processes of a model with `isolation = "thread"`. If a model does not set `isolation`, its plugin decides,
 /// and `ModelSettings::warnings_in_thread` has these warnings once the plugin is loaded.
 pub(super) fn isolation(model: &WrittenModel) -> Vec<ConfigWarning> {

@@ -15,6 +15,7 @@ mod features;
 mod file;
 mod keys;
 mod lints;
+mod listeners;
 mod otel;
 mod overrides;
 mod plugin_settings;
@@ -36,6 +37,6 @@ pub use resolve::{Examined, Facts, Source, examine, resolve};
 pub use settings::{
     CalibrationSource, CollectorSettings, Isolation, LogFormat, LoggingSettings, ModelSettings, OnCrash,
     OtlpProtocol, ProcessSettings, SamplingSettings, ServerSettings, Settings, SlowRequests,
-    SpanBatchSettings, TaskSettings, TracingSettings,
+    SpanBatchSettings, TaskSettings, TlsSettings, TracingSettings,
 };
 pub use units::size as parse_size;

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{ConfigError, ConfigWarning, Origin};
-use super::keys::{Key, KeyDefault, Section, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenServer};
+use super::keys::{
+    Key, KeyDefault, Section, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenServer, WrittenTls,
+};
 use super::rule::{Mismatch, Written};
 use super::settings::variable_suffix;
 use crate::suggest::nearest;
@@ -111,6 +113,7 @@ impl Overrides {
 /// The keys that one source other than the file sets.
 pub(super) struct Layer {
     pub(super) server: WrittenServer,
+    pub(super) tls: WrittenTls,
     pub(super) logging: WrittenLogging,
     pub(super) metrics: WrittenMetrics,
     pub(super) batching: WrittenBatching,
@@ -120,6 +123,7 @@ impl Layer {
     pub(super) fn empty() -> Self {
         Self {
             server: WrittenServer::empty(),
+            tls: WrittenTls::empty(),
             logging: WrittenLogging::empty(),
             metrics: WrittenMetrics::empty(),
             batching: WrittenBatching::empty(),
@@ -127,9 +131,10 @@ impl Layer {
     }
 
     /// Its sections, each with its place as messages name it.
-    pub(super) fn sections(&mut self) -> [(&'static str, &mut dyn Section); 4] {
+    pub(super) fn sections(&mut self) -> [(&'static str, &mut dyn Section); 5] {
         [
             ("in [server]", &mut self.server),
+            ("in [server.tls]", &mut self.tls),
             ("in [logging]", &mut self.logging),
             ("in [metrics]", &mut self.metrics),
             ("in [batching]", &mut self.batching),

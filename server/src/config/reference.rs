@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::keys::{
     Key, KeyDefault, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenModel, WrittenServer,
-    WrittenTask, WrittenTracing,
+    WrittenTask, WrittenTls, WrittenTracing,
 };
 
 const HEADER: &str = "\
@@ -48,6 +48,8 @@ pub fn reference_toml() -> String {
     let mut text = HEADER.to_owned();
     text.push_str("\n# The process and its HTTP server.\n[server]\n");
     push_keys(&mut text, WrittenServer::KEYS);
+    text.push_str("\n# TLS of the HTTP and gRPC ports.\n[server.tls]\n");
+    push_keys(&mut text, WrittenTls::KEYS);
     text.push_str("\n# The log.\n[logging]\n");
     push_keys(&mut text, WrittenLogging::KEYS);
     let _ = write!(text, "\n{TRACING_HEADER}[tracing]\n");
@@ -110,6 +112,7 @@ fn push_line(text: &mut String, key: &Key) {
 pub fn reference_markdown() -> String {
     let sections = [
         ("[server]", WrittenServer::KEYS),
+        ("[server.tls]", WrittenTls::KEYS),
         ("[logging]", WrittenLogging::KEYS),
         ("[tracing]", WrittenTracing::KEYS),
         ("[metrics]", WrittenMetrics::KEYS),

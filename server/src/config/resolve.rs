@@ -12,18 +12,21 @@ use super::features::Features;
 use super::file::{self, ModelTable, TaskTable, WrittenFile};
 use super::keys::{
     IsolationName, KeyDefault, Located, Section, WrittenLogging, WrittenMetrics, WrittenModel, WrittenServer,
+    WrittenTls,
 };
 use super::lints;
+use super::listeners;
 use super::otel;
 use super::overrides::{self, Environment, Layer, Overrides};
 use super::rule::Written;
 use super::settings::{
     BatchingLayers, CalibrationSource, Isolation, LoggingSettings, ModelPlaces, ModelSettings,
-    ProcessSettings, ServerSettings, Settings, TaskOverrides, TracingSettings, UncomparedLocation,
-    written_value,
+    ProcessSettings, ServerSettings, Settings, TaskOverrides, TlsSettings, TracingSettings,
+    UncomparedLocation, UncomparedOrigin, written_value,
 };
 use crate::metrics::Buckets;
 use crate::resources::{Resources, Sandbox};
+use crate::tls::TlsFiles;
 
 /// The text of the configuration file.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +109,8 @@ pub fn examine(
     let tracing = otel::tracing(written.tracing.clone(), env, Features::BUILT.traces);
     errors.extend(tracing.errors);
     warnings.extend(tracing.warnings);
+    let tls = [&flags.tls, &environment.layer.tls, &written.tls];
+    listeners::reject_incomplete(&document, &servers, &tls, &mut errors);
     let settings = merge(
         &document,
         source.base_dir,
@@ -163,7 +168,9 @@ fn merge(
         .or(&written.server)
         .or(&built_in.server);
     warnings.extend(lints::server(&server));
-    let server = server_settings(server, &paths, facts);
+    warnings.extend(lints::management(&server));
+    let tls = flags.tls.or(&environment.layer.tls).or(&written.tls);
+    let server = server_settings(server, tls, &paths, facts);
     let logging = flags
         .logging
         .or(&environment.layer.logging)
@@ -237,7 +244,12 @@ impl Paths<'_> {
     }
 }
 
-fn server_settings(written: WrittenServer, paths: &Paths<'_>, facts: &Facts) -> ServerSettings {
+fn server_settings(
+    written: WrittenServer,
+    tls: WrittenTls,
+    paths: &Paths<'_>,
+    facts: &Facts,
+) -> ServerSettings {
     let or_cores =
         |written: Option<Located<NonZeroUsize>>| written.map_or(facts.cores, |located| located.value);
     let directory = |written: Option<Located<String>>, default: &Path| {
@@ -248,8 +260,14 @@ fn server_settings(written: WrittenServer, paths: &Paths<'_>, facts: &Facts) -> 
         || default_inflight_bytes(facts.memory).max(max_body_size),
         |given| given.value,
     );
+    let host = written_value(written.host);
     ServerSettings {
-        host: written_value(written.host),
+        management_host: written
+            .management_host
+            .map_or_else(|| host.clone(), |located| located.value),
+        management_only: written_value(written.management_only),
+        tls: tls_settings(tls, paths),
+        host,
         port: written_value(written.port),
         grpc_port: written.grpc_port.map(|located| located.value),
         management_port: written.management_port.map(|located| located.value),
@@ -277,6 +295,25 @@ fn server_settings(written: WrittenServer, paths: &Paths<'_>, facts: &Facts) -> 
         admin_key: written.admin_key.map(|located| located.value),
         docs: written_value(written.docs) && Features::BUILT.docs,
     }
+}
+
+/// The files of the certificate. `None` if one of the two required ones is missing, which has been reported if the other is
+/// set.
+fn tls_settings(written: WrittenTls, paths: &Paths<'_>) -> Option<TlsSettings> {
+    let place = |written: Option<Located<String>>| {
+        let located = written?;
+        let origin = UncomparedOrigin(located.origin.clone());
+        Some((paths.directory(located), origin))
+    };
+    let (cert, cert_origin) = place(written.cert)?;
+    let (key, key_origin) = place(written.key)?;
+    let (client_ca, client_ca_origin) = place(written.client_ca).unzip();
+    Some(TlsSettings {
+        files: TlsFiles { cert, key, client_ca },
+        cert_origin,
+        key_origin,
+        client_ca_origin,
+    })
 }
 
 /// The directories searched for plugins: the configured one, that of the executable, and that of an installation, such as

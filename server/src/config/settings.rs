@@ -19,6 +19,7 @@ use crate::metrics::Buckets;
 use crate::resources::{MemoryBudget, Resources};
 use crate::secret::Secret;
 use crate::suggest::nearest;
+use crate::tls::{TlsFiles, TlsSetting};
 
 /// Defaults of `max_delay`, under each policy that waits for more items.
 const ADAPTIVE_MAX_DELAY: Duration = Duration::from_millis(10);
@@ -52,6 +53,12 @@ pub struct ServerSettings {
     pub grpc_port: Option<u16>,
     /// Port for health checks, metrics and the management of models, if there is one; 0 picks a free port.
     pub management_port: Option<u16>,
+    /// Address or host name that the management port listens on.
+    pub management_host: String,
+    /// Whether metrics and the loading of models are served by the management port only.
+    pub management_only: bool,
+    /// TLS of the other ports, if it is enabled.
+    pub tls: Option<TlsSettings>,
     /// Number of threads that read requests and write replies.
     pub http_workers: NonZeroUsize,
     /// Maximum number of threads of each model that prepare items.
@@ -98,6 +105,28 @@ pub struct ServerSettings {
     pub admin_key: Option<Secret>,
     /// Whether the API documentation is served.
     pub docs: bool,
+}
+
+/// TLS of the HTTP and gRPC ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The files.
+    pub files: TlsFiles,
+    pub(super) cert_origin: UncomparedOrigin,
+    pub(super) key_origin: UncomparedOrigin,
+    pub(super) client_ca_origin: Option<UncomparedOrigin>,
+}
+
+impl TlsSettings {
+    /// Where the name of a file is written.
+    pub fn origin(&self, setting: TlsSetting) -> Origin {
+        let origin = match setting {
+            TlsSetting::Cert => Some(&self.cert_origin),
+            TlsSetting::Key => Some(&self.key_origin),
+            TlsSetting::ClientCa => self.client_ca_origin.as_ref(),
+        };
+        origin.unwrap_or(&self.cert_origin).0.clone()
+    }
 }
 
 /// The log.
@@ -345,6 +374,18 @@ impl PartialEq for UncomparedLocation {
         true
     }
 }
+
+/// An origin that comparisons ignore: any two are equal.
+#[derive(Clone, Debug)]
+pub(super) struct UncomparedOrigin(pub(super) Origin);
+
+impl PartialEq for UncomparedOrigin {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for UncomparedOrigin {}
 
 /// Batching, queue and route of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -69,6 +69,28 @@ struct Shared {
     metrics: CallMetrics,
     body_timeout: Duration,
     budget: Arc<ByteBudget>,
+    /// Whether models are loaded through the management port only.
+    management_only: bool,
+}
+
+impl Shared {
+    /// Checks that the client may call a method.
+    ///
+    /// # Errors
+    /// The status of the reply.
+    fn check(&self, access: Access, authorization: Option<&[u8]>) -> Result<(), Status> {
+        let is_hidden = self.management_only && access == Access::Admin;
+        let access = if is_hidden { Access::Client } else { access };
+        self.keys
+            .check(access, authorization)
+            .map_err(|failure| status(&failure))?;
+        match is_hidden {
+            true => Err(Status::unimplemented(
+                "this server loads and unloads models only through its management port, which speaks HTTP",
+            )),
+            false => Ok(()),
+        }
+    }
 }
 
 impl CallLayer {
@@ -86,6 +108,7 @@ impl CallLayer {
             metrics: CallMetrics::new(&telemetry.metrics, &METHODS)?,
             body_timeout: server.body_timeout,
             budget,
+            management_only: server.management_only,
         })))
     }
 }
@@ -141,7 +164,7 @@ where
         let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
         let mut record = self.shared.access.start(GRPC, path, client, header);
         let call_record = CallRecord::start(&self.shared, method);
-        let answer = match self.shared.keys.check(access, header("authorization")) {
+        let answer = match self.shared.check(access, header("authorization")) {
             Ok(()) => {
                 let mut request = request;
                 request.extensions_mut().insert(record.trace().clone());
@@ -155,7 +178,7 @@ where
                 let answer = self.inner.call(request);
                 Either::Left(async move { answer.await.map(|response| received.keep(response)) })
             }
-            Err(failure) => Either::Right(ready(Ok(status(&failure).into_http()))),
+            Err(status) => Either::Right(ready(Ok(status.into_http()))),
         };
         Box::pin(async move {
             let mut response = with_message(answer.await?);

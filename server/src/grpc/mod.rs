@@ -6,7 +6,7 @@
 
 mod call_body;
 mod call_layer;
-mod connection_limit;
+mod connections;
 mod description_messages;
 mod health_service;
 mod infer_messages;
@@ -29,7 +29,9 @@ use crate::api::model_control::ModelControl;
 use crate::byte_budget::ByteBudget;
 use crate::config::Settings;
 use crate::registry::Registry;
+use crate::tls::Certificates;
 use call_layer::CallLayer;
+use connections::ConnectionLimits;
 use inference_service::Inference;
 use proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 
@@ -59,13 +61,13 @@ const MAX_CALLS_PER_CONNECTION: usize = 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 impl Server {
-    /// Starts serving connections to `listener`.
+    /// Starts serving connections to a socket, which require TLS if there are certificates.
     ///
     /// # Errors
     /// If the socket cannot be used or a thread cannot be started.
     pub fn serve(
         settings: &Settings,
-        listener: TcpListener,
+        (listener, certificates): (TcpListener, Option<Arc<Certificates>>),
         registry: Arc<Registry>,
         telemetry: &Arc<Telemetry>,
         control: ModelControl,
@@ -104,11 +106,14 @@ impl Server {
             .add_service(health)
             .add_service(reflection().build_v1().map_err(io::Error::other)?)
             .add_service(reflection().build_v1alpha().map_err(io::Error::other)?);
-        let max_connections = server.max_connections.get();
+        let limits = ConnectionLimits {
+            max_connections: server.max_connections.get(),
+            handshake_timeout: server.header_timeout,
+        };
         let (end, exited) = oneshot::channel();
         let serve = async move {
             let incoming = match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => connection_limit::accept(listener, max_connections),
+                Ok(listener) => connections::accept(listener, limits, certificates),
                 Err(error) => return log::error!("gRPC server failed to start: {error}"),
             };
             let stopped = shutdown.wait();

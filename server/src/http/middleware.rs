@@ -7,9 +7,9 @@ use actix_web::error::InternalError;
 use actix_web::http::Method;
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, HttpResponse};
+use actix_web::{Error, HttpMessage as _, HttpResponse};
 
-use super::request_headers::RequestHead;
+use super::request_headers::{ManagementPort, RequestHead};
 use super::respond;
 use super::server::Shared;
 use crate::api::{Code, Failure};
@@ -57,20 +57,33 @@ pub(super) async fn count_task_requests(
 }
 
 /// Checks the key of a request. `OPTIONS` requires none: browsers send preflight requests without a key, and no route
-/// does any work for them. The path is the one that the router matches, so that both use the same route.
+/// does any work for them. The path is the one that the router matches, so that both use the same route. With
+/// `management_only`, the routes of the management port are unknown elsewhere.
 pub(super) async fn check_key(
     shared: Data<Shared>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let method = request.method();
-    let access = match routes::required_access(request.match_info().as_str(), shared.docs) {
+    let path = request.match_info().as_str();
+    let at_management_port = request
+        .extensions()
+        .get::<ManagementPort>()
+        .is_some_and(|port| port.0);
+    let is_hidden = shared.management_only && !at_management_port && routes::is_management(path);
+    let access = match routes::required_access(path, shared.docs) {
         _ if *method == Method::OPTIONS => Access::Open,
+        // As for every unknown path.
+        _ if is_hidden => Access::Client,
         // Administrative routes support only POST. The error for other methods requires no admin key.
         Access::Admin if *method != Method::POST => Access::Client,
         access => access,
     };
     match shared.check_key(access, request.request()) {
+        Ok(()) if is_hidden => {
+            let response = respond::not_found(request.request());
+            Ok(request.into_response(response))
+        }
         Ok(()) => next.call(request).await.map(ServiceResponse::map_into_boxed_body),
         Err(failure) => {
             let response = respond::failure(request.request(), &failure);

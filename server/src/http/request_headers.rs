@@ -31,6 +31,10 @@ pub(crate) trait RequestHead {
 #[derive(Clone, Debug)]
 pub(super) struct RequestId(pub(super) Arc<str>);
 
+/// Whether a request arrived at the management port. It is added to requests that pass through actix-web.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ManagementPort(pub(super) bool);
+
 impl RequestHead for HttpRequest {
     fn path(&self) -> &str {
         HttpRequest::path(self)

@@ -34,10 +34,11 @@ use crate::api::model_control::ModelControl;
 use crate::api::{ApiKeys, Call, Failure, RequestRecord, Telemetry};
 use crate::byte_budget::ByteBudget;
 use crate::clock;
-use crate::config::{ServerSettings, Settings};
+use crate::config::Settings;
 use crate::metrics::{Metrics, Protocol, TaskEndpoints};
 use crate::registry::{Registry, Snapshot};
 use crate::routes::{self, Access, Route, TaskRoute};
+use crate::tls::Certificates;
 
 /// State shared by all handlers.
 pub(crate) struct Shared {
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(super) cors: bool,
     /// Whether the documentation is served.
     pub(super) docs: bool,
+    /// Whether metrics and the loading of models are served by the management port only.
+    pub(super) management_only: bool,
     #[cfg(feature = "docs")]
     pub(super) swagger: Arc<utoipa_swagger_ui::Config<'static>>,
     /// The cached OpenAPI document without its servers, and the version of the snapshot that it describes.
@@ -93,6 +96,7 @@ impl Shared {
             compression: server.compression,
             cors: !server.cors_allowed_origins.is_empty(),
             docs: server.docs,
+            management_only: server.management_only,
             #[cfg(feature = "docs")]
             swagger: Arc::default(),
             #[cfg(feature = "docs")]
@@ -157,13 +161,14 @@ pub struct Server {
 
 impl Server {
     /// Starts serving connections to the sockets that were `passed`, or else to the configured port, which it binds, and
-    /// to the management port.
+    /// to the management port. All of them except the management port require TLS if there are `certificates`.
     ///
     /// # Errors
     /// If an address cannot be bound or a thread cannot be started.
     pub fn bind(
         settings: &Settings,
         passed: Vec<TcpListener>,
+        certificates: Option<Arc<Certificates>>,
         registry: Arc<Registry>,
         telemetry: Arc<Telemetry>,
         control: ModelControl,
@@ -196,14 +201,15 @@ impl Server {
         };
         let sockets = Sockets {
             main: if passed.is_empty() {
-                bind(server, server.port)?
+                bind(&server.host, server.port)?
             } else {
                 passed
             },
             management: match server.management_port {
-                Some(port) => bind(server, port)?,
+                Some(port) => bind(&server.management_host, port)?,
                 None => Vec::new(),
             },
+            tls: certificates,
         };
         let transport = Transport::start(sockets, limits, server.http_workers, is_probe, service)?;
         Ok(Self { transport })
@@ -224,7 +230,7 @@ impl Server {
         self.transport.management_addresses()
     }
 
-    /// Adds `connection: close` to every reply from now on, which makes clients reconnect. Connections are still
+    /// Closes each connection after its reply from now on, which makes clients reconnect. Connections are still
     /// accepted.
     pub fn start_draining(&self) {
         self.transport.start_draining();
@@ -242,9 +248,9 @@ impl Server {
     }
 }
 
-fn bind(server: &ServerSettings, port: u16) -> Result<Vec<TcpListener>, StartError> {
-    transport::bind((&server.host, port)).map_err(|source| StartError::Listen {
-        address: format!("{}:{port}", server.host),
+fn bind(host: &str, port: u16) -> Result<Vec<TcpListener>, StartError> {
+    transport::bind((host, port)).map_err(|source| StartError::Listen {
+        address: format!("{host}:{port}"),
         source,
     })
 }

@@ -26,7 +26,7 @@ use hyper::http::request::Parts;
 
 use super::compression::AcceptedEncodings;
 use super::counted_reply::CountedReply;
-use super::request_headers::{DirectHead, RequestHead, RequestId, first_value};
+use super::request_headers::{DirectHead, ManagementPort, RequestHead, RequestId, first_value};
 use super::respond;
 use super::server::Shared;
 use super::task_routes::{self, TaskPath};
@@ -119,12 +119,13 @@ where
         head: &Parts,
         (id, trace): (Arc<str>, Trace),
         payload: Payload,
-        peer: SocketAddr,
+        (peer, is_management): (SocketAddr, bool),
     ) -> HttpResponse {
         let reply = match convert(head, payload, peer) {
             Ok(request) => {
                 request.extensions_mut().insert(RequestId(id));
                 request.extensions_mut().insert(trace);
+                request.extensions_mut().insert(ManagementPort(is_management));
                 self.application.call(request).await
             }
             Err(error) => Err(error),
@@ -164,7 +165,8 @@ where
             self.run_task(route, &DirectHead { head, id, trace }, payload, received)
                 .await
         } else {
-            self.call_application(&head, (id, trace), payload, peer).await
+            self.call_application(&head, (id, trace), payload, (peer, is_management))
+                .await
         };
         record.set_status(response.status().as_u16().into());
         if let Ok(value) = HeaderValue::from_str(record.id()) {

@@ -15,6 +15,7 @@ mod reloads;
 mod requests;
 mod series;
 mod tasks;
+mod tls;
 mod traces;
 mod workers;
 
@@ -40,6 +41,7 @@ pub use recent_latencies::RecentLatencies;
 pub use requests::{Protocol, RequestMetrics};
 pub use series::Buckets;
 pub use tasks::TaskMetrics;
+pub use tls::TlsMetrics;
 pub use traces::TraceMetrics;
 pub use workers::WorkerMetrics;
 

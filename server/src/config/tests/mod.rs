@@ -2,6 +2,7 @@
 
 mod errors;
 mod limits;
+mod listeners;
 mod memory;
 mod overrides;
 mod reference;

@@ -45,7 +45,7 @@ pub(in crate::http) struct ReceivedRequest {
     pub(in crate::http) is_management: bool,
 }
 
-type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+pub(super) type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// Maximum size of the unread rest of a body that is received and discarded before the reply is sent, so that the
 /// connection can be reused.
@@ -104,10 +104,8 @@ impl<A: Application> hyper::service::Service<hyper::Request<Incoming>> for Bridg
     }
 }
 
-fn convert_reply<B: MessageBody>(
-    reply: HttpResponse<B>,
-    state: Rc<ConnectionState>,
-) -> hyper::Response<ReplyBody<B>> {
+/// Converts the status and the headers of a reply, except for those that frame its body.
+pub(super) fn convert_head<B>(reply: &HttpResponse<B>) -> hyper::Response<()> {
     let mut converted = hyper::Response::new(());
     if let Ok(status) = hyper::StatusCode::from_u16(reply.status().as_u16()) {
         *converted.status_mut() = status;
@@ -124,16 +122,30 @@ fn convert_reply<B: MessageBody>(
             headers.append(name, value);
         }
     }
-    // The client may still be sending a body that is not going to be read.
-    if state.is_closing() || state.phase() == Phase::Body {
-        headers.insert(CONNECTION, hyper::header::HeaderValue::from_static("close"));
-    }
-    let body = reply.into_body();
-    let remaining = match body.size() {
+    converted
+}
+
+/// The size of a body, if it is known.
+pub(super) fn known_size(body: &impl MessageBody) -> Option<u64> {
+    match body.size() {
         BodySize::None => Some(0),
         BodySize::Sized(size) => Some(size),
         BodySize::Stream => None,
-    };
+    }
+}
+
+fn convert_reply<B: MessageBody>(
+    reply: HttpResponse<B>,
+    state: Rc<ConnectionState>,
+) -> hyper::Response<ReplyBody<B>> {
+    let mut converted = convert_head(&reply);
+    // The client may still be sending a body that is not going to be read.
+    if state.is_closing() || state.phase() == Phase::Body {
+        let close = hyper::header::HeaderValue::from_static("close");
+        converted.headers_mut().insert(CONNECTION, close);
+    }
+    let body = reply.into_body();
+    let remaining = known_size(&body);
     converted.map(|()| ReplyBody {
         body,
         remaining,
@@ -200,7 +212,7 @@ impl UnreadBody {
     }
 }
 
-fn payload_error(error: &hyper::Error) -> PayloadError {
+pub(super) fn payload_error(error: &hyper::Error) -> PayloadError {
     let source = error
         .source()
         .and_then(|source| source.downcast_ref::<io::Error>());

@@ -1,6 +1,8 @@
-//! Serves one connection until it closes, or moves to another thread.
+//! Serves HTTP/1.1 on one connection until it closes, or moves to another thread. A client that speaks HTTP/2 from the start
+//! is left to [`http2`].
 
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -10,21 +12,23 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout};
 
 use super::bridge::{Application, Bridge};
 use super::connection_state::{ConnectionState, DeadlineAction, Phase};
+use super::http2;
 use super::rejected_head::{MAX_HEAD_SIZE, RejectedHead};
 use super::socket::{ParserSide, RawSocket, Socket, Stream};
+use super::version::Version;
 use super::{Limits, Stage};
 use crate::clock;
 
 /// Maximum time that the server keeps reading after the last reply. Closing the connection earlier would reset it,
 /// and the client could lose the reply.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Duration of the timer if there is no deadline. It is reset before it fires.
 const NO_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -35,6 +39,28 @@ type Connection<T, A> = http1::Connection<TokioIo<ParserSide<T>>, Bridge<A>>;
 pub(super) struct Inbound<T> {
     pub(super) stream: T,
     pub(super) ahead: BytesMut,
+    /// The version of HTTP that the client speaks, once it is known.
+    pub(super) version: Option<Version>,
+}
+
+impl<T> Inbound<T> {
+    /// A connection from which nothing was read.
+    pub(super) fn new(stream: T) -> Self {
+        Self {
+            stream,
+            ahead: BytesMut::new(),
+            version: None,
+        }
+    }
+
+    /// Replaces the stream by another one of the same connection.
+    pub(super) fn map<U>(self, stream: impl FnOnce(T) -> io::Result<U>) -> io::Result<Inbound<U>> {
+        Ok(Inbound {
+            stream: stream(self.stream)?,
+            ahead: self.ahead,
+            version: self.version,
+        })
+    }
 }
 
 /// What the connections of one thread and port share.
@@ -60,6 +86,8 @@ enum CloseReason {
     Rejected(RejectedHead),
     /// The next request is for another thread. The socket stays open.
     Moved,
+    /// The client speaks HTTP/2. The socket stays open.
+    Http2,
 }
 
 /// Serves a connection until it is closed. Returns it, open, if its next request is for another thread.
@@ -95,7 +123,19 @@ pub(super) async fn serve<T: Stream + 'static, A: Application>(
     };
     let reply = match end {
         CloseReason::Moved => return Rc::into_inner(socket).map(Socket::into_inbound),
-        CloseReason::Idle | CloseReason::Disconnected => return None,
+        CloseReason::Http2 => {
+            if let Some(inbound) = Rc::into_inner(socket).map(Socket::into_inbound) {
+                // Boxed, because most connections have no such future.
+                Box::pin(http2::serve(inbound, peer, &host, stages)).await;
+            }
+            return None;
+        }
+        CloseReason::Idle => {
+            // Over TLS, the client is told that the connection ends here.
+            let _ = timeout(LINGER_TIMEOUT, RawSocket(socket).shutdown()).await;
+            return None;
+        }
+        CloseReason::Disconnected => return None,
         CloseReason::Closed if !state.has_replied() || state.has_ended() || state.is_broken() => return None,
         CloseReason::Closed => Vec::new(),
         CloseReason::Rejected(rejected) => {
@@ -112,12 +152,12 @@ pub(super) async fn serve<T: Stream + 'static, A: Application>(
 }
 
 /// Closes the sending half, and discards input until the client closes the connection.
-async fn linger<T: Stream>(raw_socket: &mut RawSocket<T>) {
+pub(super) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let discard = async {
-        raw_socket.shutdown().await?;
+        stream.shutdown().await?;
         let mut discarded = vec![0; 16 * 1024];
-        while raw_socket.read(&mut discarded).await? > 0 {}
-        std::io::Result::Ok(())
+        while stream.read(&mut discarded).await? > 0 {}
+        io::Result::Ok(())
     };
     // The connection is closed afterwards in any case.
     let _ = timeout(LINGER_TIMEOUT, discard).await;
@@ -143,6 +183,9 @@ async fn run<T: Stream + 'static, A: Application>(
             }
             if socket.is_moving() {
                 return Poll::Ready(Some(CloseReason::Moved));
+            }
+            if socket.is_http2() {
+                return Poll::Ready(Some(CloseReason::Http2));
             }
             if socket.poll_disconnect(context).is_ready() {
                 return Poll::Ready(Some(CloseReason::Disconnected));

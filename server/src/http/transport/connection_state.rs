@@ -35,7 +35,7 @@ pub(super) enum DeadlineAction {
 }
 
 /// How long a new connection has to begin a request during shutdown.
-const FRESH_GRACE: Duration = Duration::from_millis(500);
+pub(super) const FRESH_GRACE: Duration = Duration::from_millis(500);
 
 /// How often a half-closed connection is checked for a reset.
 const PEER_CHECK_INTERVAL: Duration = Duration::from_millis(100);

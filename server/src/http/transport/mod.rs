@@ -1,4 +1,5 @@
-//! The transport: listens, accepts connections up to a limit, and serves HTTP/1.1 on each connection until it closes.
+//! The transport: listens, accepts connections up to a limit, and serves HTTP/1.1 or HTTP/2 on each connection until it
+//! closes, with or without TLS.
 //!
 //! hyper parses and writes HTTP, and [`bridge`] passes requests to the application. hyper is used directly because
 //! actix's dispatcher keeps one connection type per connection: an `upgrade` header that is not
@@ -9,35 +10,49 @@
 //! the requests that the application wants to be answered promptly; see [`worker_threads`]. The transport does not know
 //! routes or protocols above HTTP.
 //!
+//! # Versions
+//! Over TLS, client and server negotiate the version with ALPN. Without TLS, and over TLS without ALPN, a client that knows
+//! that the server speaks HTTP/2 starts with its preface; see [`version`]. [`connection`] serves HTTP/1.1 and [`http2`]
+//! HTTP/2, with the same limits, the same draining, and the same requests for the application.
+//!
 //! # Disconnects
 //! While a request is being answered, the connection is still read, so that a disconnect is noticed and cancels the
 //! request. A reset cancels it immediately. The end of the stream (FIN) is ambiguous: a client that has closed the
 //! connection and one that has closed only its sending half look the same until something is written to them. An end
 //! of stream within `HALF_CLOSE_WINDOW` of the last byte of the request counts as a half-close, and the request is
-//! answered. A later one counts as a disconnect. See [`connection_state`].
+//! answered. A later one counts as a disconnect. See [`connection_state`]. Over HTTP/2, the end of the stream is always a
+//! disconnect, since no client half-closes it.
 //!
 //! # Draining
-//! From `Stage::Draining` on, every reply has `connection: close`, and connections are still accepted. At
+//! From `Stage::Draining` on, every reply has `connection: close`, or follows GOAWAY, and connections are still accepted. At
 //! `Stage::Stopped`, the transport accepts the backlog one last time, closes the listeners and idle connections, and
 //! answers the requests in progress.
 
 mod bridge;
 mod connection;
 mod connection_state;
+mod http2;
+mod http2_socket;
+mod http2_state;
+mod http2_streams;
 mod listener;
 mod rejected_head;
+mod secure_connection;
 mod socket;
+mod version;
 mod worker_threads;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::select_all;
 use tokio::sync::watch;
 
+use crate::tls::Certificates;
 use worker_threads::{Listener, ThreadConfig, Threads};
 
 pub(super) use bridge::{Application, ReceivedRequest};
@@ -75,6 +90,8 @@ enum Stage {
 pub(super) struct Sockets {
     pub(super) main: Vec<TcpListener>,
     pub(super) management: Vec<TcpListener>,
+    /// The certificate of `main`, if that requires TLS. `management` never does.
+    pub(super) tls: Option<Arc<Certificates>>,
 }
 
 /// Listening sockets and the threads that serve their connections.
@@ -103,7 +120,11 @@ impl Transport {
         F: AsyncFn() -> A + Clone + Send + 'static,
         A: Application,
     {
-        let Sockets { main, management } = sockets;
+        let Sockets {
+            main,
+            management,
+            tls,
+        } = sockets;
         let local_addresses = |sockets: &[TcpListener]| -> io::Result<Vec<SocketAddr>> {
             sockets.iter().map(TcpListener::local_addr).collect()
         };
@@ -116,12 +137,14 @@ impl Transport {
             permits: main_permits.clone(),
             is_management: false,
             accepts: Some(is_urgent),
+            tls: tls.clone(),
         });
         let management = management.into_iter().map(|socket| Listener {
             socket,
             permits: management_permits.clone(),
             is_management: true,
             accepts: None,
+            tls: None,
         });
         let listeners = main.chain(management).collect();
         let (stage, stages) = watch::channel(Stage::Serving);
@@ -153,7 +176,7 @@ impl Transport {
         self.threads.heartbeats()
     }
 
-    /// Adds `connection: close` to every reply from now on.
+    /// Closes each connection after its reply from now on.
     pub(super) fn start_draining(&self) {
         self.stage.send_replace(Stage::Draining);
     }
@@ -177,7 +200,7 @@ impl Transport {
 mod tests {
     use std::io::Write as _;
     use std::rc::Rc;
-    use std::sync::{Arc, Mutex, mpsc};
+    use std::sync::{Mutex, mpsc};
 
     use actix_web::HttpResponse;
     use actix_web::body::BoxBody;
@@ -215,6 +238,7 @@ mod tests {
         Sockets {
             main: bind(("127.0.0.1", 0)).expect("a port is free"),
             management: Vec::new(),
+            tls: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -11,15 +11,31 @@ use std::time::Instant;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::connection::Inbound;
 use super::connection_state::{ConnectionState, Phase};
+use super::version::{Version, version_of};
 use crate::clock;
+use crate::tls::TlsStream;
 
-/// A byte stream with a socket.
-pub(super) trait Stream: AsyncRead + AsyncWrite + AsFd + Unpin {}
+/// A byte stream over a socket.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// The socket.
+    fn socket(&self) -> BorrowedFd<'_>;
+}
 
-impl<T: AsyncRead + AsyncWrite + AsFd + Unpin> Stream for T {}
+impl Stream for TcpStream {
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+}
+
+impl Stream for TlsStream {
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.get_ref().0.as_fd()
+    }
+}
 
 /// Maximum number of bytes that are read ahead while a request is being answered. Beyond it, a disconnect is noticed
 /// only when the reply is written.
@@ -50,6 +66,8 @@ pub(super) struct Socket<T> {
     is_drained: Cell<bool>,
     /// Whether `ahead` starts with a request for another thread.
     moving: Cell<bool>,
+    /// The version of HTTP that the client speaks, once its first bytes have arrived.
+    version: Cell<Option<Version>>,
 }
 
 impl<T: Stream> Socket<T> {
@@ -67,6 +85,7 @@ impl<T: Stream> Socket<T> {
             accepts,
             is_drained: Cell::new(true),
             moving: Cell::new(false),
+            version: Cell::new(inbound.version),
         }
     }
 
@@ -75,12 +94,44 @@ impl<T: Stream> Socket<T> {
         Inbound {
             stream: self.stream.into_inner(),
             ahead: self.ahead.into_inner(),
+            version: self.version.get(),
         }
     }
 
     /// Whether the next request is for another thread. The parser will not read it.
     pub(super) fn is_moving(&self) -> bool {
         self.moving.get()
+    }
+
+    /// Whether the client speaks HTTP/2, which the parser does not. It will read nothing.
+    pub(super) fn is_http2(&self) -> bool {
+        self.version.get() == Some(Version::Http2)
+    }
+
+    /// Reads the first bytes of the connection, until they show which version of HTTP the client speaks.
+    fn poll_version(&self, context: &mut Context<'_>) -> Poll<io::Result<Version>> {
+        if let Some(version) = self.version.get() {
+            return Poll::Ready(Ok(version));
+        }
+        let mut ahead = self.ahead.borrow_mut();
+        let version = loop {
+            if let Some(version) = version_of(&ahead) {
+                break version;
+            }
+            let mut space = [MaybeUninit::uninit(); 4096];
+            let mut buffer = ReadBuf::uninit(&mut space);
+            ready!(self.poll_stream(|stream| stream.poll_read(context, &mut buffer)))?;
+            if buffer.filled().is_empty() {
+                // The parser determines what an incomplete head means.
+                break Version::Http1;
+            }
+            self.state.received(clock::now());
+            ahead.extend_from_slice(buffer.filled());
+        };
+        if version == Version::Http1 || !self.is_for_other_thread(&ahead) {
+            self.version.set(Some(version));
+        }
+        Poll::Ready(Ok(version))
     }
 
     /// Whether these bytes, which the parser would read next, start a request for another thread.
@@ -156,13 +207,13 @@ impl<T: Stream> Socket<T> {
     /// Whether a half-closed connection was reset.
     pub(super) fn is_reset(&self) -> bool {
         let stream = self.stream.borrow();
-        !matches!(rustix::net::sockopt::socket_error(stream.as_fd()), Ok(Ok(())))
+        !matches!(rustix::net::sockopt::socket_error(stream.socket()), Ok(Ok(())))
     }
 
     /// Whether the operating system has unread data.
     pub(super) fn has_input(&self) -> bool {
         let stream = self.stream.borrow();
-        rustix::io::ioctl_fionread(stream.as_fd()).is_ok_and(|count| count > 0)
+        rustix::io::ioctl_fionread(stream.socket()).is_ok_and(|count| count > 0)
     }
 
     fn poll_stream<R>(&self, poll: impl FnOnce(Pin<&mut T>) -> Poll<io::Result<R>>) -> Poll<io::Result<R>> {
@@ -198,6 +249,9 @@ impl<T: Stream> AsyncRead for ParserSide<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let Socket { ahead, state, .. } = &*self.0;
+        if ready!(self.0.poll_version(context))? == Version::Http2 {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let mut ahead = ahead.borrow_mut();
         if ahead.is_empty() {

@@ -2,7 +2,8 @@
 //!
 //! The thread `http-accept` accepts connections and answers probes and other cheap requests itself. It reads no bodies of
 //! predictions, so it is rarely busy. Before its first other request, a connection moves to the worker with the fewest
-//! connections, and stays there.
+//! connections, and stays there. A connection over TLS moves before its handshake, since the state of TLS cannot move and a
+//! handshake is expensive; so does one over HTTP/2, whose streams share it.
 
 use std::io;
 use std::net::{self, SocketAddr, TcpListener};
@@ -12,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
-use bytes::BytesMut;
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -21,7 +21,8 @@ use tokio::task::{LocalSet, spawn_local};
 use super::bridge::Application;
 use super::connection::{self, Host, Inbound};
 use super::listener::{self, Accepted};
-use super::{Limits, Stage};
+use super::{Limits, Stage, secure_connection};
+use crate::tls::Certificates;
 
 /// Number of blocking threads per thread, for large bodies, large replies and compression.
 const BLOCKING_THREADS: usize = 4;
@@ -33,6 +34,8 @@ pub(super) struct Listener {
     pub(super) is_management: bool,
     /// See [`Host`].
     pub(super) accepts: Option<fn(&[u8]) -> bool>,
+    /// Set if the port requires TLS.
+    pub(super) tls: Option<Arc<Certificates>>,
 }
 
 /// All threads.
@@ -89,6 +92,8 @@ struct Moved {
     inbound: Inbound<net::TcpStream>,
     peer: SocketAddr,
     permit: OwnedSemaphorePermit,
+    /// Set if the connection starts with a handshake.
+    tls: Option<Arc<Certificates>>,
 }
 
 /// Counts a connection of a worker until it is dropped.
@@ -266,18 +271,29 @@ async fn work<A: Application>(server: &ThreadServer<A>, mut inbox: mpsc::Unbound
             inbound,
             peer,
             permit,
+            tls,
         } = moved;
-        let Ok(stream) = TcpStream::from_std(inbound.stream) else {
+        let Ok(inbound) = inbound.map(TcpStream::from_std) else {
             // The client has already disconnected.
             continue;
         };
-        let inbound = Inbound {
-            stream,
-            ahead: inbound.ahead,
-        };
         let (host, stages, open) = (host.clone(), server.stages.clone(), server.open.clone());
         spawn_local(async move {
-            connection::serve(inbound, peer, host, stages).await;
+            match tls {
+                // Boxed, because connections without TLS have no such future.
+                Some(certificates) => {
+                    let stream = inbound.stream;
+                    Box::pin(secure_connection::serve(
+                        stream,
+                        peer,
+                        host,
+                        stages,
+                        &certificates,
+                    ))
+                    .await;
+                }
+                None => drop(connection::serve(inbound, peer, host, stages).await),
+            }
             drop((permit, load, open));
         });
     }
@@ -289,6 +305,9 @@ async fn accept_all<A: Application>(server: &ThreadServer<A>, listeners: Vec<Lis
         let host = server.host(listener.is_management, listener.accepts);
         let workers = &workers;
         let serve = move |accepted: Accepted| {
+            if let Some(certificates) = &listener.tls {
+                return move_before_handshake(accepted, certificates, workers);
+            }
             let (host, stages, open) = (host.clone(), server.stages.clone(), server.open.clone());
             let workers = workers.clone();
             spawn_local(async move {
@@ -306,6 +325,22 @@ async fn accept_all<A: Application>(server: &ThreadServer<A>, listeners: Vec<Lis
     join_all(accepting).await;
 }
 
+/// Moves a new connection to a worker, which runs the handshake.
+fn move_before_handshake(accepted: Accepted, certificates: &Arc<Certificates>, workers: &Dispatcher) {
+    let Accepted { stream, peer, permit } = accepted;
+    // An error means that the client has already disconnected.
+    if stream.set_nodelay(true).is_ok()
+        && let Ok(stream) = stream.into_std()
+    {
+        workers.dispatch(Moved {
+            inbound: Inbound::new(stream),
+            peer,
+            permit,
+            tls: Some(certificates.clone()),
+        });
+    }
+}
+
 /// Serves a new connection until it is closed or moves to a worker.
 async fn serve_or_move<A: Application>(
     accepted: Accepted,
@@ -318,19 +353,15 @@ async fn serve_or_move<A: Application>(
         // The client has already disconnected.
         return;
     }
-    let inbound = Inbound {
-        stream,
-        ahead: BytesMut::new(),
-    };
-    let Some(Inbound { stream, ahead }) = connection::serve(inbound, peer, host, stages).await else {
+    let Some(inbound) = connection::serve(Inbound::new(stream), peer, host, stages).await else {
         return;
     };
-    if let Ok(stream) = stream.into_std() {
-        let inbound = Inbound { stream, ahead };
+    if let Ok(inbound) = inbound.map(TcpStream::into_std) {
         workers.dispatch(Moved {
             inbound,
             peer,
             permit,
+            tls: None,
         });
     }
 }

@@ -60,3 +60,24 @@ async fn the_management_port_has_its_own_limit_on_connections() {
     let address = server.server.management_addresses()[0];
     assert_eq!(send_to(address, "GET /livez", b"").await.status, 200);
 }
+
+#[actix_web::test]
+async fn management_only_moves_metrics_and_the_loading_of_models_to_the_management_port() {
+    let server = TestServer::start_with("management_port = 0\nmanagement_only = true");
+    let management = server.server.management_addresses()[0];
+    for (request, at_management) in [
+        ("GET /metrics", 200),
+        ("HEAD /metrics", 200),
+        ("GET /%6Detrics", 404),
+        ("POST /v2/repository/models/vision/load", 403),
+        ("POST /v2/repository/models/vision/unload", 403),
+        ("GET /v2/repository/models/vision/load", 405),
+    ] {
+        assert_eq!(server.send(request, b"").await.status, 404, "{request}");
+        let answer = send_to(management, request, b"").await;
+        assert_eq!(answer.status, at_management, "{request}");
+    }
+    for path in ["/livez", "/v1/models", "/docs/"] {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+    }
+}

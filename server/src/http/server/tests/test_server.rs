@@ -66,6 +66,7 @@ impl TestServer {
         let server = Server::bind(
             &settings,
             Vec::new(),
+            None,
             registry.clone(),
             telemetry,
             control,
