@@ -3,9 +3,10 @@
 use std::io::Write;
 
 use flate2::Compression;
-use flate2::write::{GzEncoder, ZlibEncoder};
+use flate2::write::ZlibEncoder;
 use serde_json::json;
 
+use crate::harness::gzip::gzip;
 use crate::harness::raw::{Raw, RawReply};
 use crate::harness::{Reply, Scenario, Server};
 
@@ -103,12 +104,6 @@ fn a_content_length_above_the_limit_is_rejected_before_the_body_is_sent() {
         assert_eq!(connection.reply().expect("an answer").status, 413);
     }
     assert_well(&mut server);
-}
-
-fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(body).expect("a vector takes everything");
-    encoder.finish().expect("a vector takes everything")
 }
 
 fn post_gzip(server: &Server, body: Vec<u8>) -> Reply {

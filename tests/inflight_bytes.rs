@@ -3,7 +3,10 @@
 use std::sync::{Barrier, Mutex};
 use std::thread;
 
+use serde_json::json;
+
 use crate::harness::effort::rounds;
+use crate::harness::gzip::gzip;
 use crate::harness::grpc::{self, Grpc};
 use crate::harness::misbehave::echoes;
 use crate::harness::plugins;
@@ -104,6 +107,63 @@ fn an_item_that_waits_for_its_model_keeps_the_bytes_of_its_request() {
     assert_eq!(server.metrics().count("inference_inflight_bytes", &[]), 900_000);
     occupied.release();
     assert_eq!(waiting.reply().expect("an answer").status, 200);
+    server.wait_for_metric("inference_inflight_bytes", &[], 0);
+}
+
+#[test]
+fn items_that_are_decoded_count_until_they_are_answered() {
+    let server = start("2MiB");
+    let occupied = server.occupy("m");
+    // Strings are copied from a request of this protocol, so its body is freed while the item waits.
+    let item = json!({ "value": "x".repeat(600_000) }).to_string();
+    let request = json!({
+        "inputs": [{"name": "JSON", "shape": [1], "datatype": "BYTES", "data": [item]}]
+    });
+    let mut waiting = server.connect();
+    waiting.send_json("/v2/models/m.text/infer", &request.to_string());
+    server.wait_for_queued("m", "text", 1);
+    assert_eq!(
+        server.metrics().count("inference_inflight_bytes", &[]),
+        item.len() as u64
+    );
+    occupied.release();
+    assert_eq!(waiting.reply().expect("an answer").status, 200);
+    server.wait_for_metric("inference_inflight_bytes", &[], 0);
+}
+
+#[test]
+fn a_request_that_cannot_be_decoded_within_the_budget_is_rejected() {
+    let server = start("1MiB");
+    // The numbers take 800 kB, twice their text.
+    let numbers = "1,".repeat(200_000);
+    let body = format!(
+        r#"{{"inputs":[{{"name":"numbers","shape":[1,200001],"datatype":"FP32","data":[{numbers}1]}}]}}"#
+    );
+    let reply = server
+        .request("POST", "/v2/models/m.tensor/infer")
+        .body("application/json", body)
+        .send()
+        .expect(429);
+    assert_eq!(reply.header("retry-after"), Some("1"));
+    server.wait_for_metric("inference_inflight_bytes", &[], 0);
+}
+
+#[tokio::test]
+async fn a_compressed_message_counts_with_its_decompressed_size() {
+    let server = start("1MiB");
+    let mut client = Grpc::connect(server.grpc_address()).await;
+    // Field 1 is the name of the model, and field 7 raw data: 2 MiB.
+    let message = [&b"\x0a\x06m.text\x3a\x80\x80\x80\x01"[..], &vec![0; 2 << 20]].concat();
+    let packed = gzip(&message);
+    let length = u32::try_from(packed.len()).expect("a small message");
+    assert!(length < 10_000, "{length} bytes");
+    let framed = [&[1][..], &length.to_be_bytes(), &packed].concat();
+    let (call, mut body) = client.begin_compressed("ModelInfer", framed);
+    body.send_data(Default::default(), true).expect("the call is open");
+    let answer = call.await.expect("an answer");
+    let (status, message) = grpc::status(&answer);
+    assert_eq!(status, "8", "{message}");
+    assert!(message.contains("of at most 1048576 bytes"), "{message}");
     server.wait_for_metric("inference_inflight_bytes", &[], 0);
 }
 

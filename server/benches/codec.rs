@@ -63,6 +63,7 @@ fn write_256_tensors_of_384_floats(bencher: divan::Bencher<'_, '_>) {
         model: "model",
         task: "task",
         form: Form::List,
+        request_size: 1 << 20,
         inference: Duration::from_millis(5),
         request_id: None,
     };

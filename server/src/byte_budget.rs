@@ -9,6 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+/// Maximum size of a body, of what is decoded from it, and of a reply that does not count: small ones are bounded by the number
+/// of connections.
+pub const MAX_UNCOUNTED: u64 = 4096;
+
 /// The budget of the server.
 #[derive(Debug)]
 pub struct ByteBudget {

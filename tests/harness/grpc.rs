@@ -111,6 +111,16 @@ impl Grpc {
         })
     }
 
+    /// Like [`begin`](Self::begin), with a message that is compressed with gzip.
+    pub(crate) fn begin_compressed(
+        &mut self,
+        method: &str,
+        message: impl Into<Bytes>,
+    ) -> (ResponseFuture, SendStream<Bytes>) {
+        let path = format!("/inference.GRPCInferenceService/{method}");
+        self.begin_request(&path, message, |request| request.header("grpc-encoding", "gzip"))
+    }
+
     /// Like [`begin_at`](Self::begin_at), with further headers.
     pub(crate) fn begin_request(
         &mut self,

@@ -10,6 +10,7 @@ pub(crate) mod effort;
 pub(crate) mod eventually;
 pub(crate) mod gate;
 pub(crate) mod grpc;
+pub(crate) mod gzip;
 pub(crate) mod haproxy;
 pub(crate) mod http2;
 pub(crate) mod load;

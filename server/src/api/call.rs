@@ -8,6 +8,7 @@ use plugin_abi::manifest::TaskManifest;
 use super::failure::{Code, Failure};
 use super::request_options::RequestOptions;
 use super::request_record::RequestRecord;
+use crate::byte_budget::Reservation;
 use crate::clock;
 use crate::engine::{Reply, Request};
 use crate::error::ItemError;
@@ -187,17 +188,20 @@ impl Call {
         &self.generation.manifest.tasks[self.task]
     }
 
-    /// Queues the items, which run in batches with the items of other requests, and waits for their outcomes.
+    /// Queues the items, which run in batches with the items of other requests, and waits for their outcomes. `decoded` is what
+    /// [`Decoding::keep`](super::Decoding::keep) returned for them.
     /// Dropping the future cancels the items that have not started.
     pub async fn run(
         &self,
         items: Vec<Result<ItemInput, ItemError>>,
+        decoded: Option<Reservation>,
         options: RequestOptions,
         record: &mut RequestRecord,
     ) -> Result<Reply, Failure> {
         let pending = self.generation.engine.submit(Request {
             task: self.task,
             items,
+            decoded,
             received: record.received(),
             timeout: options.timeout,
             priority: options.priority,

@@ -239,11 +239,15 @@ impl Failure {
     /// The message for clients, truncated to [`MAX_MESSAGE`] bytes. The limit exists because messages quote client
     /// input, a reply can contain one per item, and gRPC sends them in a header.
     pub fn client_message(&self) -> Cow<'_, str> {
-        if self.message.len() <= MAX_MESSAGE {
-            return Cow::Borrowed(&self.message);
+        shorten(&self.message, MAX_MESSAGE)
+    }
+
+    /// The same failure with a message of at most `length` bytes, or an ellipsis alone.
+    pub fn shortened(&self, length: usize) -> Self {
+        Self {
+            message: shorten(&self.message, length).into_owned(),
+            ..self.clone()
         }
-        let end = self.message.floor_char_boundary(MAX_MESSAGE - "…".len());
-        Cow::Owned(format!("{}…", &self.message[..end]))
     }
 
     /// The value of the `Retry-After` header: whole seconds, at least one.
@@ -286,6 +290,15 @@ impl From<&ItemError> for Failure {
     fn from(error: &ItemError) -> Self {
         Self::new(Code::of_item(error), error.to_string())
     }
+}
+
+/// Truncates `text` to `length` bytes, the last of which are an ellipsis.
+fn shorten(text: &str, length: usize) -> Cow<'_, str> {
+    if text.len() <= length {
+        return Cow::Borrowed(text);
+    }
+    let end = text.floor_char_boundary(length.saturating_sub("…".len()));
+    Cow::Owned(format!("{}…", &text[..end]))
 }
 
 /// Maximum length of an error message in a reply, in bytes.

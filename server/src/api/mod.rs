@@ -6,6 +6,7 @@
 pub mod access_log;
 mod api_keys;
 mod call;
+mod decoding;
 mod failure;
 pub mod load_report;
 pub mod model_control;
@@ -27,6 +28,7 @@ pub mod traces;
 
 pub use api_keys::ApiKeys;
 pub use call::{Call, DEFAULT_SIGNATURE, VERSION, is_ready};
+pub use decoding::Decoding;
 pub use failure::{Code, Failure, MAX_MESSAGE};
 pub use request_options::{RequestOptions, request_id};
 pub use request_record::RequestRecord;

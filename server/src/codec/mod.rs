@@ -6,11 +6,13 @@
 
 pub mod bounded_json;
 pub mod data_uri;
+mod decoded_size;
 pub mod media_types;
 mod read_item;
 mod read_tensor;
 mod write_value;
 
+pub use decoded_size::{Strings, max_decoded_size};
 pub use read_item::{JsonForm, b64_object, decode_example, members, read_item};
 pub use read_tensor::{read_elements, read_tensor};
 pub use write_value::{

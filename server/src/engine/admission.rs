@@ -359,6 +359,7 @@ impl Queue {
             task.metrics.count_rejection(&rejection);
             return Err(rejection);
         }
+        let decoded = request.decoded.take();
         let mut errors = Vec::new();
         let mut inputs = Vec::with_capacity(request.items.len());
         for (index, input) in std::mem::take(&mut request.items).into_iter().enumerate() {
@@ -366,7 +367,7 @@ impl Queue {
         }
         let first = self.next_id.fetch_add(inputs.len() as u64, Ordering::Relaxed);
         let ids = first..first + inputs.len() as u64;
-        let (pending, handles) = PendingReply::new(self.clone(), &request, inputs, ids);
+        let (pending, handles) = PendingReply::new(self.clone(), &request, inputs, decoded, ids);
         let mut errors = errors.into_iter().peekable();
         let mut items = Vec::with_capacity(handles.size_hint().0);
         for (index, handle) in handles.enumerate() {

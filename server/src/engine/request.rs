@@ -17,6 +17,7 @@ use super::batch_record::{BatchLog, RequestBatches};
 use super::item_states::{By, Counters, ItemStates, Phase, Settled};
 use crate::batch_context::{BatchContext, RequestTag};
 use crate::batching::Priority;
+use crate::byte_budget::Reservation;
 use crate::clock;
 use crate::error::{ItemError, Stage};
 use crate::metrics::ItemOutcome;
@@ -32,6 +33,8 @@ pub struct Request {
     pub task: usize,
     /// The items. One that could not even be read is an error already, and fails alone.
     pub items: Vec<Result<ItemInput, ItemError>>,
+    /// Counts the memory of the items beyond the body that they arrived in.
+    pub decoded: Option<Reservation>,
     /// When its head arrived. The deadline counts from here.
     pub received: Instant,
     /// Time after `received` within which it must be answered.
@@ -114,6 +117,8 @@ pub(super) struct RequestState {
     queue: AtomicDuration,
     inference: AtomicDuration,
     weight: AtomicU64,
+    /// Until the last handle and the pending reply are dropped.
+    _decoded: Option<Reservation>,
     /// Locked only by the thread that settles the last item.
     reply: Mutex<Option<oneshot::Sender<Reply>>>,
 }
@@ -124,6 +129,7 @@ impl RequestState {
         task: Arc<TaskQueue>,
         inputs: impl IntoIterator<Item = Option<ItemInput>>,
         request: &Request,
+        decoded: Option<Reservation>,
     ) -> (Arc<Self>, oneshot::Receiver<Reply>) {
         let (sender, receiver) = oneshot::channel();
         let state = Self {
@@ -139,6 +145,7 @@ impl RequestState {
             queue: AtomicDuration::default(),
             inference: AtomicDuration::default(),
             weight: AtomicU64::new(0),
+            _decoded: decoded,
             reply: Mutex::new(Some(sender)),
         };
         (Arc::new(state), receiver)
@@ -356,14 +363,16 @@ pub struct PendingReply {
 }
 
 impl PendingReply {
-    /// The pending reply of a request whose items have these inputs and names, and the handles of the items.
+    /// The pending reply of a request whose items have these inputs and names, and the handles of the items. `decoded` is
+    /// released when the last of them is dropped.
     pub(super) fn new(
         queue: Arc<Queue>,
         request: &Request,
         inputs: impl IntoIterator<Item = Option<ItemInput>>,
+        decoded: Option<Reservation>,
         ids: Range<u64>,
     ) -> (Self, impl Iterator<Item = ItemHandle>) {
-        let (state, receiver) = RequestState::new(queue.task(request.task).clone(), inputs, request);
+        let (state, receiver) = RequestState::new(queue.task(request.task).clone(), inputs, request, decoded);
         let shared = state.clone();
         let handles = (0..state.items.len()).map(move |index| ItemHandle {
             request: shared.clone(),

@@ -22,13 +22,14 @@ const CLIENT_STREAMS: [&str; 2] = ["/ModelStreamInfer", "/ServerReflectionInfo"]
 /// A message on the wire begins with a flag and its length.
 const PREFIX: usize = 5;
 
-/// Counts what was received of a call, until the last clone is dropped.
+/// Counts what was received of a call, until the last clone is dropped. Travels among the extensions of a compressed request, so
+/// that its decompressed size can be counted.
 #[derive(Clone)]
 pub(super) struct ReceivedBytes(Arc<Mutex<Reservation>>);
 
 impl ReceivedBytes {
     /// Raises the number of bytes to `bytes`.
-    fn raise_to(&self, bytes: u64) -> Result<(), BudgetExhausted> {
+    pub(super) fn raise_to(&self, bytes: u64) -> Result<(), BudgetExhausted> {
         let mut reservation = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let more = bytes.saturating_sub(reservation.bytes());
         reservation.grow(more)
@@ -58,7 +59,7 @@ pub(super) fn limit(
     if CLIENT_STREAMS.iter().any(|method| path.ends_with(method)) {
         return (request, received);
     }
-    let request = request.map(|body| {
+    let mut request = request.map(|body| {
         Body::new(Limited {
             body,
             timeout,
@@ -67,6 +68,9 @@ pub(super) fn limit(
             received: received.clone(),
         })
     });
+    if request.headers().contains_key("grpc-encoding") {
+        request.extensions_mut().insert(received.clone());
+    }
     (request, received)
 }
 

@@ -19,6 +19,7 @@ use crate::api::tensors::{
     tensors_from_outcomes,
 };
 use crate::api::{BodyLimits, Code, Failure};
+use crate::byte_budget::{MAX_UNCOUNTED, Reservation};
 use crate::engine::Outcome;
 use crate::error::ItemError;
 use crate::values::{DType, ItemInput, byte_strings};
@@ -42,11 +43,12 @@ fn malformed(message: String) -> Failure {
     Failure::new(Code::Malformed, message)
 }
 
-/// Reads a request.
+/// Reads a request. `decoded` grows by the memory of what is decoded from typed lists.
 pub(super) fn read_request(
     request: ModelInferRequest,
     task: &TaskManifest,
     limits: BodyLimits,
+    decoded: &mut Reservation,
 ) -> Result<InferRequest, Failure> {
     let ModelInferRequest {
         inputs,
@@ -84,7 +86,7 @@ pub(super) fn read_request(
     let mut raw = raw.into_iter();
     let inputs = inputs
         .into_iter()
-        .map(|input| read_input(input, raw.next(), task, limits))
+        .map(|input| read_input(input, raw.next(), task, limits, decoded))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(InferRequest {
         items: items_from_tensors(task, inputs, &parameters.for_task, limits)?,
@@ -121,6 +123,7 @@ fn read_input(
     raw: Option<Bytes>,
     task: &TaskManifest,
     limits: BodyLimits,
+    decoded: &mut Reservation,
 ) -> Result<InputTensor, Failure> {
     let InferInputTensor {
         name,
@@ -152,8 +155,7 @@ fn read_input(
         (Some(raw), true) => raw,
         (None, false) => {
             let max = max_elements(task, &name, &sizes, limits)?;
-            decode_contents(dtype, &sizes, max, contents)
-                .map_err(|problem| malformed(format!("input `{name}`: {problem}")))?
+            decode_contents(&name, dtype, &sizes, max, contents, decoded)?
         }
         // A tensor without elements has no data.
         (None, true) if sizes.contains(&0) => Bytes::new(),
@@ -180,21 +182,45 @@ fn read_input(
     })
 }
 
-/// Decodes typed lists after checking that they have no more elements than the shape and the task allow.
-fn decode_contents(dtype: DType, shape: &[u64], max: Option<u64>, contents: Bytes) -> Result<Bytes, String> {
+/// Maximum memory of an element while a typed list is decoded: in a list, whose capacity may be twice its length, and in the
+/// tensor. A byte string is a [`Bytes`] in the list, and has a length in the tensor.
+const NUMBER_SIZE: u64 = 3 * 8;
+const BYTE_STRING_SIZE: u64 = 2 * size_of::<Bytes>() as u64 + 4;
+
+/// Decodes typed lists after checking that they have no more elements than the shape and the task allow. Their memory is
+/// reserved before, and `decoded` keeps that of the tensor.
+fn decode_contents(
+    name: &str,
+    dtype: DType,
+    shape: &[u64],
+    max: Option<u64>,
+    contents: Bytes,
+    decoded: &mut Reservation,
+) -> Result<Bytes, Failure> {
     let product = shape
         .iter()
         .try_fold(1u64, |product, &dim| product.checked_mul(dim));
     let max = max.into_iter().chain(product).min().unwrap_or(u64::MAX);
-    let elements = count_elements(&contents);
-    if elements as u64 > max {
-        return Err(format!(
+    let invalid = |problem: String| malformed(format!("input `{name}`: {problem}"));
+    let elements = count_elements(&contents) as u64;
+    if elements > max {
+        return Err(invalid(format!(
             "`contents` has {elements} elements, expected at most {max} for shape {shape:?}"
-        ));
+        )));
     }
-    let contents =
-        InferTensorContents::decode(contents).map_err(|error| format!("malformed `contents`: {error}"))?;
-    read_contents(dtype, contents)
+    let before = decoded.bytes();
+    let max_size = match dtype {
+        DType::Bytes => elements * BYTE_STRING_SIZE + contents.len() as u64,
+        _ => elements * NUMBER_SIZE,
+    };
+    if max_size > MAX_UNCOUNTED {
+        decoded.grow(max_size)?;
+    }
+    let contents = InferTensorContents::decode(contents)
+        .map_err(|error| invalid(format!("malformed `contents`: {error}")))?;
+    let data = read_contents(dtype, contents).map_err(invalid)?;
+    decoded.shrink_to(before + data.len() as u64);
+    Ok(data)
 }
 
 /// Converts a typed list to little-endian bytes.

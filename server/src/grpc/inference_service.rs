@@ -11,7 +11,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code as GrpcCode, Request, Response, Status, Streaming};
 
 use super::ShutdownSignal;
-use super::call_body::ReplyBytes;
+use super::call_body::{ReceivedBytes, ReplyBytes};
 use super::infer_messages::{read_request, write_response};
 use super::proto::grpc_inference_service_server::GrpcInferenceService;
 use super::proto::{self, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
@@ -136,7 +136,7 @@ impl Shared {
         let mut record = RequestRecord::new(&self.telemetry, Protocol::Grpc, received, trace);
         record.set_address(&snapshot, &request.model_name, &call);
         let result = match call {
-            Ok(call) => run(metadata, request, &call, self.limits, &mut record).await,
+            Ok(call) => self.run(metadata, request, &call, &mut record).await,
             Err(failure) => Err(failure),
         };
         let code = result
@@ -152,6 +152,42 @@ impl Shared {
         result
     }
 
+    /// Runs one inference request.
+    async fn run(
+        &self,
+        metadata: &MetadataMap,
+        request: ModelInferRequest,
+        call: &Call,
+        record: &mut RequestRecord,
+    ) -> Result<ModelInferResponse, Failure> {
+        let mut options =
+            RequestOptions::read(|name| header(metadata, name), call.entry.settings.request_timeout)?;
+        let (name, id) = (request.model_name.clone(), request.id.clone());
+        let (owned_call, size) = (call.clone(), request.encoded_len());
+        let (limits, mut decoded) = (self.limits, self.budget.hold(0));
+        let read = move || {
+            let request = read_request(request, owned_call.manifest(), limits, &mut decoded)?;
+            Ok::<_, Failure>((request, decoded))
+        };
+        let (request, decoded) = run_sized(size, read).await??;
+        options.override_with(request.parameters.timeout, request.parameters.priority);
+        if let Some(timeout) = header(metadata, "grpc-timeout").and_then(grpc_timeout) {
+            options.timeout = options.timeout.min(timeout.saturating_sub(DEADLINE_MARGIN));
+        }
+        let reply = call.run(request.items, Some(decoded), options, record).await?;
+        let started = clock::now();
+        let (size, requested, owned_call) = (data_size(&reply.outcomes), request.requested, call.clone());
+        let write = move || write_response(owned_call.manifest(), reply.outcomes, &requested);
+        let response = run_sized(size, write).await??;
+        record.encoded(call, started, true);
+        Ok(ModelInferResponse {
+            model_name: name,
+            model_version: crate::api::VERSION.to_owned(),
+            id,
+            ..response
+        })
+    }
+
     async fn execute(&self, command: ModelCommand, message: RepositoryRequest) -> Result<(), Failure> {
         check_repository(&message.repository)?;
         let parameters = message
@@ -161,37 +197,6 @@ impl Shared {
         command.check_parameters(&parameters.collect())?;
         self.control.execute(command, &message.model).await
     }
-}
-
-/// Runs one inference request.
-async fn run(
-    metadata: &MetadataMap,
-    request: ModelInferRequest,
-    call: &Call,
-    limits: BodyLimits,
-    record: &mut RequestRecord,
-) -> Result<ModelInferResponse, Failure> {
-    let mut options =
-        RequestOptions::read(|name| header(metadata, name), call.entry.settings.request_timeout)?;
-    let (name, id) = (request.model_name.clone(), request.id.clone());
-    let (owned_call, size) = (call.clone(), request.encoded_len());
-    let request = run_sized(size, move || read_request(request, owned_call.manifest(), limits)).await??;
-    options.override_with(request.parameters.timeout, request.parameters.priority);
-    if let Some(timeout) = header(metadata, "grpc-timeout").and_then(grpc_timeout) {
-        options.timeout = options.timeout.min(timeout.saturating_sub(DEADLINE_MARGIN));
-    }
-    let reply = call.run(request.items, options, record).await?;
-    let started = clock::now();
-    let (size, requested, owned_call) = (data_size(&reply.outcomes), request.requested, call.clone());
-    let write = move || write_response(owned_call.manifest(), reply.outcomes, &requested);
-    let response = run_sized(size, write).await??;
-    record.encoded(call, started, true);
-    Ok(ModelInferResponse {
-        model_name: name,
-        model_version: crate::api::VERSION.to_owned(),
-        id,
-        ..response
-    })
 }
 
 /// A request to load or unload a model.
@@ -355,6 +360,10 @@ impl GrpcInferenceService for Inference {
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> RpcResult<ModelInferResponse> {
         let received = clock::now();
         let trace = trace_of(&request);
+        if let Some(bytes) = request.extensions().get::<ReceivedBytes>() {
+            let size = request.get_ref().encoded_len() as u64;
+            bytes.raise_to(size).map_err(|exhausted| status(&exhausted.into()))?;
+        }
         let mut response = respond(request, async |metadata, message| {
             self.0.infer(metadata, message, received, trace).await
         })

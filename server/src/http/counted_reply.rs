@@ -7,8 +7,7 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::web::Bytes;
 
-use super::request_body::MAX_UNCOUNTED;
-use crate::byte_budget::{ByteBudget, Reservation};
+use crate::byte_budget::{ByteBudget, MAX_UNCOUNTED, Reservation};
 
 pin_project_lite::pin_project! {
     /// A body and the reservation for its bytes.

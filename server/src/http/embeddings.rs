@@ -1,5 +1,7 @@
 //! `POST /v1/embeddings`: OpenAI's embeddings API, for tasks declared as embeddings.
 
+use std::sync::Arc;
+
 use actix_web::HttpResponse;
 use actix_web::dev::Payload;
 use base64::Engine as _;
@@ -18,9 +20,10 @@ use super::request_headers::{RequestHead, request_options};
 use super::respond::{self, add_server_timing};
 use super::server::Shared;
 use crate::api::tensors::{OutputTensor, tensors_from_outcomes};
-use crate::api::{BodyLimits, Call, Code, Failure, RequestRecord};
+use crate::api::{BodyLimits, Call, Code, Decoding, Failure, RequestRecord};
+use crate::byte_budget::{ByteBudget, Reservation};
 use crate::clock;
-use crate::codec::{JsonForm, bounded_json, read_item, write_string, write_tensor};
+use crate::codec::{JsonForm, Strings, bounded_json, max_decoded_size, read_item, write_string, write_tensor};
 use crate::error::ItemError;
 use crate::json::{self, Object};
 use crate::metrics::Protocol;
@@ -45,21 +48,21 @@ async fn run(
     let body = receive(request, payload, &shared.receive, received, 0).await?;
     // The model is named in the body, so its default timeout is known only after reading the body.
     let (snapshot, limits, size) = (shared.registry.snapshot(), shared.body, body.len());
-    let request_snapshot = snapshot.clone();
+    let (request_snapshot, budget) = (snapshot.clone(), shared.receive.budget.clone());
     let read = move || {
         let parsed = EmbeddingsRequest::read(&body, limits)?;
         let call = Call::to_embedding(&request_snapshot, &parsed.model);
         let items = match &call {
-            Ok(call) => parsed.items(&body, call.manifest(), limits),
+            Ok(call) => parsed.decode(&body, call.manifest(), limits, &budget),
             Err(failure) => Err(failure.clone()),
         };
         Ok::<_, Failure>((parsed.reply_options(), call, items))
     };
     let (reply_options, call, items) = run_by_size(size, MAX_INLINE_BODY, read).await??;
     record.set_address(&snapshot, &reply_options.model, &call);
-    let (call, items) = (call?, items?);
+    let (call, (items, decoded)) = (call?, items?);
     let options = request_options(request, &call)?;
-    let reply = call.run(items, options, record).await?;
+    let reply = call.run(items, decoded, options, record).await?;
 
     let started = clock::now();
     let (weight, timing) = (reply.weight, reply.timing);
@@ -92,6 +95,8 @@ struct EmbeddingsRequest<'a> {
     dimensions: Option<u64>,
 }
 
+type Items = Vec<Result<ItemInput, ItemError>>;
+
 /// What the reply depends on.
 struct ReplyOptions {
     /// The model name in the request.
@@ -116,12 +121,26 @@ impl<'a> EmbeddingsRequest<'a> {
         }
     }
 
+    /// Reads the items, and counts the memory that they take beyond `body`.
+    fn decode(
+        &self,
+        body: &Bytes,
+        task: &TaskManifest,
+        limits: BodyLimits,
+        budget: &Arc<ByteBudget>,
+    ) -> Result<(Items, Option<Reservation>), Failure> {
+        let decoding = Decoding::reserve(budget, max_decoded_size(body, &task.input, Strings::Shared))?;
+        let items = self.items(body, task, limits)?;
+        let decoded = decoding.keep(&items, body);
+        Ok((items, decoded))
+    }
+
     fn items(
         &self,
         body: &Bytes,
         task: &TaskManifest,
         limits: BodyLimits,
-    ) -> Result<Vec<Result<ItemInput, ItemError>>, Failure> {
+    ) -> Result<Items, Failure> {
         let parameters = self.parameters(task)?;
         let invalid = |message: String| Err(Failure::new(Code::Malformed, message).with_param("input"));
         let texts = match JsonForm::of(self.input.get()) {

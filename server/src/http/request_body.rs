@@ -16,7 +16,7 @@ use futures_util::StreamExt as _;
 
 use super::request_headers::RequestHead;
 use crate::api::{Code, Failure};
-use crate::byte_budget::{ByteBudget, Reservation};
+use crate::byte_budget::{ByteBudget, MAX_UNCOUNTED, Reservation};
 
 /// Limits on receiving a body.
 #[derive(Clone, Debug)]
@@ -28,9 +28,6 @@ pub(crate) struct ReceiveLimits {
     /// The budget of all requests, which counts the body for as long as any part of it is in use.
     pub(crate) budget: Arc<ByteBudget>,
 }
-
-/// Maximum size of a body or a reply that does not count toward the budget.
-pub(super) const MAX_UNCOUNTED: u64 = 4096;
 
 /// A compressed body is decompressed in pieces of this size, each of which is reserved.
 const DECOMPRESSED_PIECE: u64 = 1 << 20;

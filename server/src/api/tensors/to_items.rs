@@ -135,6 +135,18 @@ pub fn max_elements(
         .try_fold(max_items, |product, size| Some(product.saturating_mul(size?))))
 }
 
+/// Checks the datatype of an input before its data is read.
+///
+/// # Errors
+/// If the task has no such input, or one of another datatype.
+pub fn check_datatype(task: &TaskManifest, name: &str, dtype: DType) -> Result<(), TensorsError> {
+    let specs = specs(task, &task.input, kind_named(&task.input, name));
+    match find(&specs, name) {
+        Some((index, _)) => specs[index].check_datatype(name, dtype),
+        None => Err(unknown_input(name, &specs)),
+    }
+}
+
 fn unknown_input(name: &str, specs: &[TensorSpec<'_>]) -> TensorsError {
     if specs.iter().any(|spec| spec.sequence && spec.name == name) {
         let name = name.to_owned();
@@ -225,6 +237,19 @@ fn sort_inputs<'s, 'a>(
     Ok(ordered)
 }
 
+impl TensorSpec<'_> {
+    fn check_datatype(&self, name: &str, got: DType) -> Result<(), TensorsError> {
+        if got == self.dtype {
+            return Ok(());
+        }
+        Err(TensorsError::Datatype {
+            name: name.to_owned(),
+            got,
+            expected: self.dtype,
+        })
+    }
+}
+
 /// Checks the datatype and shape of one input. Returns its number of items.
 fn check(
     spec: &TensorSpec<'_>,
@@ -232,13 +257,7 @@ fn check(
     kind: Kind,
     max_items: usize,
 ) -> Result<u64, TensorsError> {
-    if input.dtype != spec.dtype {
-        return Err(TensorsError::Datatype {
-            name: input.name.clone(),
-            got: input.dtype,
-            expected: spec.dtype,
-        });
-    }
+    spec.check_datatype(&input.name, input.dtype)?;
     let fits = |(&got, &want): (&u64, &i64)| want < 0 || u64::try_from(want) == Ok(got);
     let (items, item_shape) = match input.shape.split_first() {
         _ if !spec.batched => (1, Some(input.shape.as_slice())),

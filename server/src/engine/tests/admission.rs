@@ -93,6 +93,7 @@ impl Scenario {
         self.queue.admit(Request {
             task,
             items: std::iter::repeat_with(item).take(items).collect(),
+            decoded: None,
             received: clock::now(),
             timeout: Duration::from_secs(seconds),
             priority,

@@ -407,6 +407,7 @@ fn the_input_of_a_cancelled_item_is_freed_although_no_worker_has_noticed() {
                 value: Value::Text(Bytes::from_owner(Input(freed.clone()))),
                 parameters: Bytes::new(),
             })],
+            decoded: None,
             received: clock::now(),
             timeout: LONG,
             priority: Priority::Normal,

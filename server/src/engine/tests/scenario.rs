@@ -260,6 +260,7 @@ impl Running {
         self.engine.submit(Request {
             task,
             items: items.iter().map(item).collect(),
+            decoded: None,
             received,
             timeout,
             priority: Priority::Normal,

@@ -2,6 +2,7 @@ use plugin_abi::manifest::{TensorManifest, ValueManifest};
 
 use super::super::proto::model_infer_request::InferRequestedOutputTensor;
 use super::*;
+use crate::byte_budget::ByteBudget;
 use crate::values::{Tensor, Value};
 
 const LIMITS: BodyLimits = BodyLimits { items: 8, depth: 8 };
@@ -32,7 +33,7 @@ fn request(input: InferInputTensor, raw: &[&'static [u8]]) -> ModelInferRequest 
 }
 
 fn read(dtype: &str, request: ModelInferRequest) -> Result<InferRequest, String> {
-    read_request(request, &task(dtype), LIMITS).map_err(|failure| failure.message)
+    read_request(request, &task(dtype), LIMITS, &mut ByteBudget::new(u64::MAX).hold(0)).map_err(|failure| failure.message)
 }
 
 fn only(request: InferRequest) -> Tensor {
@@ -132,7 +133,8 @@ fn a_request_to_an_unbatched_task_is_one_item_with_the_declared_shapes() {
         ],
         ..ModelInferRequest::default()
     };
-    let request = read_request(request, &task, LIMITS).expect("the request is valid");
+    let mut decoded = ByteBudget::new(u64::MAX).hold(0);
+    let request = read_request(request, &task, LIMITS, &mut decoded).expect("the request is valid");
     let [Ok(item)] = &request.items[..] else {
         panic!("expected one item: {:?}", request.items)
     };

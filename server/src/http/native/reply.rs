@@ -24,11 +24,20 @@ pub struct ReplyHead<'a> {
     pub task: &'a str,
     /// The form of the request.
     pub form: Form,
+    /// Size of the request body in bytes, which limits the size of the errors.
+    pub request_size: usize,
     /// Time spent in `predict_batch`.
     pub inference: Duration,
     /// The request id, for the error of a request in which all items failed.
     pub request_id: Option<&'a str>,
 }
+
+/// The errors of all items take at most this many bytes per byte of the request, so that a small request cannot cause a large
+/// reply. Outputs are limited by the model alone.
+pub const MAX_ERROR_FACTOR: usize = 64;
+
+/// Size up to which errors are complete, whatever the size of the request.
+const SMALL_REPLY: usize = 4096;
 
 /// An encoded reply.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +59,7 @@ pub fn encode_reply(head: &ReplyHead<'_>, outcomes: &[Result<Value, ItemError>])
         Form::List => b",\"outputs\":[".as_slice(),
         Form::Single => b",\"output\":",
     });
+    let max_error = (MAX_ERROR_FACTOR * head.request_size + SMALL_REPLY) / outcomes.len().max(1);
     let mut succeeded = 0;
     let mut most_severe: Option<Failure> = None;
     for (index, outcome) in outcomes.iter().enumerate() {
@@ -65,7 +75,7 @@ pub fn encode_reply(head: &ReplyHead<'_>, outcomes: &[Result<Value, ItemError>])
             Ok(()) => succeeded += 1,
             Err(failure) => {
                 body.truncate(start);
-                write_error(&mut body, &failure, None);
+                write_item_error(&mut body, &failure, max_error);
                 if most_severe
                     .as_ref()
                     .is_none_or(|most_severe| most_severe.code < failure.code)
@@ -171,6 +181,18 @@ fn item_message(form: Form, index: usize, message: &str) -> String {
     match form {
         Form::Single => message.to_owned(),
         Form::List => format!("all items failed; inputs[{index}]: {message}"),
+    }
+}
+
+/// Writes the error of an item, and shortens its message until it takes at most `max_size` bytes.
+fn write_item_error(body: &mut Vec<u8>, failure: &Failure, max_size: usize) {
+    let start = body.len();
+    write_error(body, failure, None);
+    let mut length = failure.message.len().min(MAX_MESSAGE);
+    while body.len() - start > max_size && length > 0 {
+        length /= 2;
+        body.truncate(start);
+        write_error(body, &failure.shortened(length), None);
     }
 }
 

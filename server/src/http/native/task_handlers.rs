@@ -8,12 +8,13 @@ use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
-use plugin_abi::manifest::TaskManifest;
 
 use super::reply::{EncodedReply, ReplyHead, encode_reply, max_size, raw_output};
 use super::request_items::{Body, Form, read_body};
-use crate::api::{Call, Failure, RequestRecord};
+use crate::api::{Call, Decoding, Failure, RequestRecord};
+use crate::byte_budget::Reservation;
 use crate::clock;
+use crate::codec::{Strings, max_decoded_size};
 use crate::engine::Reply;
 use crate::http::offload::{MAX_INLINE_BODY, MAX_INLINE_REPLY, run_by_size};
 use crate::http::request_body::receive;
@@ -98,10 +99,11 @@ async fn predict(
     let content_type = request
         .header("content-type")
         .map(|value| String::from_utf8_lossy(value).into_owned());
-    let body = split(body, content_type, &call, shared).await?;
+    let size = body.len();
+    let (body, decoded) = split(body, content_type, &call, shared).await?;
     let form = body.form;
-    let reply = call.run(body.items, options, record).await?;
-    write(request, call, form, reply, record).await
+    let reply = call.run(body.items, decoded, options, record).await?;
+    write(request, call, form, size, reply, record).await
 }
 
 async fn split(
@@ -109,20 +111,25 @@ async fn split(
     content_type: Option<String>,
     call: &Call,
     shared: &Shared,
-) -> Result<Body, Failure> {
-    let limits = shared.body;
-    let split =
-        move |body: &Bytes, task: &TaskManifest| read_body(body, content_type.as_deref(), task, limits);
+) -> Result<(Body, Option<Reservation>), Failure> {
+    let (limits, budget) = (shared.body, shared.receive.budget.clone());
     let (call, size) = (call.clone(), body.len());
-    run_by_size(size, MAX_INLINE_BODY, move || split(&body, call.manifest()))
-        .await?
-        .map_err(Failure::from)
+    let split = move || {
+        let task = call.manifest();
+        let max_size = max_decoded_size(&body, &task.input, Strings::Shared);
+        let decoding = Decoding::reserve(&budget, max_size)?;
+        let read = read_body(&body, content_type.as_deref(), task, limits)?;
+        let decoded = decoding.keep(&read.items, &body);
+        Ok((read, decoded))
+    };
+    run_by_size(size, MAX_INLINE_BODY, split).await?
 }
 
 async fn write(
     request: &dyn RequestHead,
     call: Call,
     form: Form,
+    request_size: usize,
     reply: Reply,
     record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
@@ -137,7 +144,7 @@ async fn write(
     } else {
         let (owned_call, id) = (call.clone(), request.request_id());
         let size = max_size(&reply.outcomes);
-        let encode = move || encode(&owned_call, form, &reply, id.as_deref());
+        let encode = move || encode(&owned_call, form, request_size, &reply, id.as_deref());
         let encoded = run_by_size(size, MAX_INLINE_REPLY, encode).await?;
         respond::json(encoded.status, encoded.body)
     };
@@ -151,11 +158,18 @@ async fn write(
     Ok(response)
 }
 
-fn encode(call: &Call, form: Form, reply: &Reply, request_id: Option<&str>) -> EncodedReply {
+fn encode(
+    call: &Call,
+    form: Form,
+    request_size: usize,
+    reply: &Reply,
+    request_id: Option<&str>,
+) -> EncodedReply {
     let head = ReplyHead {
         model: call.entry.name(),
         task: &call.manifest().name,
         form,
+        request_size,
         inference: reply.timing.inference,
         request_id,
     };

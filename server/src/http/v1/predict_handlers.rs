@@ -8,8 +8,10 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::predict_reply::write_reply;
 use super::predict_request::{Form, Items, read_request};
-use crate::api::{BodyLimits, Call, Code, Failure, RequestRecord};
+use crate::api::{BodyLimits, Call, Code, Decoding, Failure, RequestRecord};
+use crate::byte_budget::{ByteBudget, Reservation};
 use crate::clock;
+use crate::codec::{Strings, max_decoded_size};
 use crate::http::native::reply::max_size;
 use crate::http::offload::{MAX_INLINE_BODY, MAX_INLINE_REPLY, run_by_size};
 use crate::http::request_body::receive;
@@ -61,13 +63,18 @@ async fn run(
     let received = record.received();
     Call::check_serves(&snapshot, &name.model, name.version.as_deref())?;
     let body = receive(request, payload, &shared.receive, received, 0).await?;
-    let (limits, size) = (shared.body, body.len());
+    let (limits, budget, size) = (shared.body, shared.receive.budget.clone(), body.len());
     let (request_snapshot, model) = (snapshot.clone(), name.model.clone());
-    let read = move || read(&request_snapshot, &name, &body, limits);
-    let Read { call, form, items } = run_by_size(size, MAX_INLINE_BODY, read).await??;
+    let read = move || read(&request_snapshot, &name, &body, limits, &budget);
+    let Read {
+        call,
+        form,
+        items,
+        decoded,
+    } = run_by_size(size, MAX_INLINE_BODY, read).await??;
     record.set_address(&snapshot, &model, &Ok(call.clone()));
     let options = request_options(request, &call)?;
-    let reply = call.run(items, options, record).await?;
+    let reply = call.run(items, decoded, options, record).await?;
 
     let started = clock::now();
     let (timing, outcomes) = (reply.timing, reply.outcomes);
@@ -86,6 +93,7 @@ struct Read {
     call: Call,
     form: Form,
     items: Items,
+    decoded: Option<Reservation>,
 }
 
 fn read(
@@ -93,13 +101,20 @@ fn read(
     name: &TaskPath,
     body: &web::Bytes,
     limits: BodyLimits,
+    budget: &Arc<ByteBudget>,
 ) -> Result<Read, Failure> {
     let request = read_request(body, limits)?;
     let version = name.version.as_deref();
     let call = Call::to_signature(snapshot, &name.model, version, request.signature.as_deref())?;
+    let strings = match request.form {
+        Form::Rows => Strings::Shared,
+        Form::Columns => Strings::Copied,
+    };
+    let decoding = Decoding::reserve(budget, max_decoded_size(body, &call.manifest().input, strings))?;
     let items = request.items(body, call.manifest(), limits)?;
     Ok(Read {
         form: request.form,
+        decoded: decoding.keep(&items, body),
         items,
         call,
     })

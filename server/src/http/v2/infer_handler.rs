@@ -11,8 +11,9 @@ use futures_util::stream;
 use super::infer_request::{HEADER_LENGTH, InferRequest, header_length, read_request};
 use super::infer_response::{Encoded, ResponseHead, write_response};
 use crate::api::tensors::{data_size, items_from_tensors, tensors_from_outcomes};
-use crate::api::{Call, Failure, RequestRecord};
+use crate::api::{Call, Decoding, Failure, RequestRecord};
 use crate::clock;
+use crate::codec::{Strings, max_decoded_size};
 use crate::http::native::reply::max_size;
 use crate::http::offload::{MAX_INLINE_BODY, MAX_INLINE_REPLY, run_by_size};
 use crate::http::request_body::receive;
@@ -60,8 +61,12 @@ async fn run(
     )
     .await?;
     let (owned_call, limits, size) = (call.clone(), shared.body, body.len());
+    let budget = shared.receive.budget.clone();
     let read = move || {
         let task = owned_call.manifest();
+        // Binary data stays in the body.
+        let json = &body[..json_length.unwrap_or(body.len()).min(body.len())];
+        let decoding = Decoding::reserve(&budget, max_decoded_size(json, &task.input, Strings::Copied))?;
         let InferRequest {
             inputs,
             parameters,
@@ -69,11 +74,12 @@ async fn run(
             id,
         } = read_request(&body, json_length, task, limits)?;
         let items = items_from_tensors(task, inputs, &parameters.for_task, limits)?;
-        Ok::<_, Failure>((items, parameters, requested, id))
+        let decoded = decoding.keep(&items, &body);
+        Ok::<_, Failure>((items, decoded, parameters, requested, id))
     };
-    let (items, parameters, requested, id) = run_by_size(size, MAX_INLINE_BODY, read).await??;
+    let (items, decoded, parameters, requested, id) = run_by_size(size, MAX_INLINE_BODY, read).await??;
     options.override_with(parameters.timeout, parameters.priority);
-    let reply = call.run(items, options, record).await?;
+    let reply = call.run(items, decoded, options, record).await?;
 
     let started = clock::now();
     let id_size = id.as_ref().map_or(0, String::len);

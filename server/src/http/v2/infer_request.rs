@@ -307,6 +307,7 @@ fn read_input(
         (None, None) => return Err(InferRequestError::NoData(name).into()),
         (None, Some(size)) => binary.take(&name, size)?,
         (Some(data), None) => {
+            tensors::check_datatype(task, &name, dtype)?;
             let data = read_json_data(&name, dtype, &shape, max, data.get())?;
             if task.input.kinds.contains(&Kind::Bytes) && dtype == DType::Bytes {
                 let decoded = decode_strings(&name, data, &content_type)?;

@@ -9,6 +9,7 @@ fn head(form: Form) -> ReplyHead<'static> {
         model: "digits",
         task: "image",
         form,
+        request_size: 100_000,
         inference: Duration::from_millis(5),
         request_id: None,
     }
@@ -200,6 +201,31 @@ proptest! {
         let (_, reply) = encode(Form::List, &outcomes);
         // If all items fail, the reply repeats the most severe error.
         prop_assert!(reply.len() <= head + max_size(&outcomes) + 64 + 6 * MAX_MESSAGE);
+    }
+}
+
+#[test]
+fn the_errors_of_many_small_items_are_shortened_in_proportion_to_the_request() {
+    let message = "\u{1}expected an object of tensors, got a number".repeat(20);
+    let outcomes = vec![Err(ItemError::Invalid(message)); 1000];
+    for request_size in [2_000, 20_000, 100_000] {
+        let head = ReplyHead {
+            request_size,
+            ..head(Form::List)
+        };
+        let reply = encode_reply(&head, &outcomes);
+        let size = reply.body.len();
+        assert!(
+            size < MAX_ERROR_FACTOR * request_size + (12 << 10),
+            "{size} bytes for {request_size}"
+        );
+        let reply: Json = serde_json::from_slice(&reply.body).expect("JSON");
+        let items = reply["outputs"].as_array().expect("a list");
+        assert_eq!(items.len(), 1000);
+        for item in items {
+            let message = item["error"]["message"].as_str().expect("a message");
+            assert!(message.ends_with('…') && message.len() > 20, "{message}");
+        }
     }
 }
 
