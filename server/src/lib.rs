@@ -45,6 +45,7 @@
 //! - [`console`]: output of commands.
 //! - [`crash`]: reports how a plugin or a signal terminated a process.
 //! - [`error`]: errors of items and requests.
+//! - [`html_report`]: pages with plots (features `bench` and `calibrate`).
 //! - [`json`]: parses JSON, with errors in the terms of JSON.
 //! - [`metrics`]: the metrics of the server.
 //! - [`model`]: the interface to a loaded model.
@@ -81,6 +82,8 @@ pub mod engine;
 pub mod error;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+#[cfg(any(feature = "bench", feature = "calibrate"))]
+pub mod html_report;
 pub mod http;
 pub mod init;
 pub mod isolation;

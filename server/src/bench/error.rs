@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::client::FailureKind;
+use crate::html_report::PlotError;
 use crate::json::JsonError;
 use crate::tls::Trust;
 
@@ -174,13 +175,8 @@ pub enum BenchError {
     #[error("cannot encode the report as JSON")]
     Json(#[source] serde_json::Error),
     /// A plot cannot be drawn.
-    #[error("cannot draw the plot `{plot}`: {why}")]
-    Plot {
-        /// The title of the plot.
-        plot: &'static str,
-        /// The error of the library.
-        why: String,
-    },
+    #[error(transparent)]
+    Plot(#[from] PlotError),
     /// No request of a step succeeded.
     #[error("no request succeeded with {load}: {why}")]
     NothingSucceeded {

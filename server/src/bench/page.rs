@@ -1,22 +1,15 @@
 //! The HTML page with plots, a single self-contained file.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::compare::{loads, step};
-use super::error::BenchError;
 use super::plot::{Line, Plot, Scale};
 use super::report::{Latency, Load, Report, Step};
 use super::table;
-
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:84rem;margin:2rem auto;padding:0 1rem;color:#222}\
-    h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}\
-    .plots{display:flex;flex-wrap:wrap;gap:1rem}svg{max-width:100%;height:auto;border:1px solid #ddd}\
-    .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
-    th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}\
-    th:first-child,td:first-child{text-align:left}dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1rem}dd{margin:0}";
+use crate::html_report::{self, PlotError, Section};
 
 /// The page of one or more runs, which share their plots.
-pub(super) fn of(reports: &[&Report]) -> Result<String, BenchError> {
+pub(super) fn of(reports: &[&Report]) -> Result<String, PlotError> {
     let labels: Vec<&str> = reports.iter().map(|report| report.label.as_str()).collect();
     let title = format!("inference-server bench: {}", labels.join(", "));
     let loads = loads(reports);
@@ -27,31 +20,12 @@ pub(super) fn of(reports: &[&Report]) -> Result<String, BenchError> {
     ];
     let mut sections = Vec::new();
     for (heading, x_title, loads) in plots.into_iter().filter(|(.., loads)| !loads.is_empty()) {
-        let plots: Result<Vec<String>, BenchError> =
+        let plots: Result<Vec<String>, PlotError> =
             plots_of(reports, &loads, x_title).iter().map(Plot::svg).collect();
-        sections.push((heading, plots?));
+        sections.push(Section::new(heading, plots?));
     }
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width";
-                title { (title) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                h1 { (title) }
-                @for (heading, plots) in &sections {
-                    h2 { (heading) }
-                    // Plotters escapes text.
-                    div.plots { @for plot in plots { (PreEscaped(plot)) } }
-                }
-                @for report in reports { (details(report)) }
-            }
-        }
-    };
-    Ok(page.into_string())
+    let details = html! { @for report in reports { (details(report)) } };
+    Ok(html_report::page(&title, &sections, &details))
 }
 
 type Pick = fn(&Step) -> Option<f64>;

@@ -7,21 +7,7 @@ use std::ops::Range;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
 
-use super::error::BenchError;
-
-const SIZE: (u32, u32) = (640, 380);
-
-const SMALL: (&str, u32) = ("sans-serif", 15);
-
-/// The palette of Okabe and Ito, which is distinguishable with color blindness.
-const COLORS: [RGBColor; 6] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-];
+use crate::html_report::{self, Area, COLORS, LABEL_FONT, PlotError, TITLE_FONT};
 
 /// A plot.
 pub(super) struct Plot {
@@ -109,18 +95,11 @@ impl Scale {
 
 impl Plot {
     /// An `<svg>` element.
-    pub(super) fn svg(&self) -> Result<String, BenchError> {
-        let mut svg = String::new();
-        self.draw(&mut svg).map_err(|error| BenchError::Plot {
-            plot: self.title,
-            why: error.to_string(),
-        })?;
-        Ok(svg)
+    pub(super) fn svg(&self) -> Result<String, PlotError> {
+        html_report::svg(self.title, |area| self.draw(area))
     }
 
-    fn draw(&self, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
-        let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-        root.fill(&WHITE)?;
+    fn draw(&self, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>> {
         let heights = self.lines.iter().flat_map(|line| line.points(self.scale));
         let range = self.scale.range(heights.map(|(_, height)| height));
         let y_ticks = self.scale.ticks(&range);
@@ -134,8 +113,8 @@ impl Plot {
         // About a quarter of the width, at the right, is reserved for the legend, so that it does not cover lines.
         let steps = self.ticks.len().max(1) as f64;
         let right = steps - 0.7 + if names { steps / 3.0 } else { 0.0 };
-        let mut chart = ChartBuilder::on(&root)
-            .caption(self.title, ("sans-serif", 20))
+        let mut chart = ChartBuilder::on(area)
+            .caption(self.title, TITLE_FONT)
             .margin(12)
             .x_label_area_size(42)
             .y_label_area_size(64)
@@ -153,8 +132,8 @@ impl Plot {
             .y_desc(self.y_title)
             .x_label_formatter(&x_label)
             .y_label_formatter(&y_label)
-            .label_style(SMALL)
-            .axis_desc_style(SMALL)
+            .label_style(LABEL_FONT)
+            .axis_desc_style(LABEL_FONT)
             .light_line_style(TRANSPARENT)
             .bold_line_style(BLACK.mix(0.12))
             .draw()?;
@@ -167,13 +146,12 @@ impl Plot {
         if names {
             chart
                 .configure_series_labels()
-                .label_font(SMALL)
+                .label_font(LABEL_FONT)
                 .position(SeriesLabelPosition::UpperRight)
                 .background_style(WHITE.mix(0.8))
                 .border_style(BLACK.mix(0.3))
                 .draw()?;
         }
-        root.present()?;
         Ok(())
     }
 }

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use plugin_abi::manifest::TaskManifest;
 use serde::{Deserialize, Serialize};
 
-use super::file::MemorySource;
 use super::items::{Items, ItemsError};
 use super::plan::{Cell, Limits, Plan, Point, SkipReason, SkippedCell, Step};
+use super::session::{MeasuredProcess, ProcessError, Session};
 use crate::batcher::cost_model::{BatchShape, CostModel, FitError, Sample, TaskCosts};
 use crate::batching::WeightRule;
 use crate::clock;
 use crate::error::ItemError;
-use crate::model::{BatchError, BatchItem, MemoryReading, Model, OutcomeCheck, PreparedItem};
+use crate::model::{BatchError, BatchItem, OutcomeCheck, PreparedItem};
 use crate::values::ItemInput;
 
 /// Time for which short batches are repeated in one measurement.
@@ -22,43 +22,11 @@ const REPEAT_TIME: Duration = Duration::from_millis(20);
 /// Maximum number of repetitions in one measurement.
 const MAX_REPEATS: usize = 10;
 
-/// Minimum memory of a batch that is measured as memory of the process. The heap of a process varies by about as much, so smaller
-/// batches cannot be told apart.
-const MIN_BATCH_BYTES: u64 = 16 << 20;
-
-/// Memory above that of the idle process that a process may keep, in bytes, and as a fraction of its largest batch. A process
-/// that keeps more is replaced before smaller batches are measured.
-const KEPT_BYTES: u64 = 4 << 20;
-const KEPT_FRACTION: f64 = 0.05;
-
 /// Seed of the random batches that check a fit.
 const CHECK_SEED: u64 = 7;
 
 /// Maximum number of random batches that are drawn for each one that is suitable.
 const MAX_DRAWS: usize = 100;
-
-/// A process that runs the model, and whose memory can be measured.
-pub trait MeasuredProcess {
-    /// The model.
-    fn model(&self) -> &dyn Model;
-
-    /// Returns free memory to the operating system, and starts a measurement of the peak.
-    fn start_measurement(&self) -> Result<MemoryReading, ProcessError>;
-
-    /// Reads the memory since the start of the measurement.
-    fn read_measurement(&self) -> Result<MemoryReading, ProcessError>;
-}
-
-/// Why a process cannot be measured.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProcessError {
-    /// It has exited or was killed. The text describes how.
-    #[error("the process that runs the batches {0}")]
-    Lost(String),
-    /// It cannot be started, or its memory cannot be read.
-    #[error("{0}")]
-    Unusable(String),
-}
 
 /// Why the batches of a task could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -202,96 +170,6 @@ impl TaskMeasurement {
     }
 }
 
-/// The memory of a process before its first batch.
-#[derive(Clone, Copy, Debug)]
-struct Idle {
-    resident: u64,
-    /// Memory that the model reports.
-    reported: Option<u64>,
-}
-
-impl Idle {
-    fn of(reading: &MemoryReading) -> Self {
-        Self {
-            resident: reading.resident,
-            reported: reading.reported.map(|usage| usage.current),
-        }
-    }
-
-    /// The memory that a batch added at its peak. At least [`MIN_BATCH_BYTES`] of a process.
-    fn added_by(&self, reading: &MemoryReading) -> u64 {
-        match (self.reported, reading.reported) {
-            (Some(idle), Some(usage)) => usage.peak.saturating_sub(idle),
-            _ => reading.peak.saturating_sub(self.resident).max(MIN_BATCH_BYTES),
-        }
-    }
-}
-
-/// The current process, and what was learned from all of them.
-pub struct Session<'a, P> {
-    start: &'a mut dyn FnMut() -> Result<P, ProcessError>,
-    process: P,
-    idle: Idle,
-    /// Whether the current process has run a batch since `idle` was read.
-    largest: u64,
-}
-
-impl<'a, P: MeasuredProcess> Session<'a, P> {
-    /// Starts a process. `start` is called again whenever a process has to be replaced.
-    ///
-    /// # Errors
-    /// The process cannot be started or measured.
-    pub fn new(start: &'a mut dyn FnMut() -> Result<P, ProcessError>) -> Result<Self, ProcessError> {
-        let process = start()?;
-        let idle = Idle::of(&process.start_measurement()?);
-        Ok(Self {
-            start,
-            process,
-            idle,
-            largest: 0,
-        })
-    }
-
-    /// The model in the current process.
-    pub fn model(&self) -> &dyn Model {
-        self.process.model()
-    }
-
-    /// Memory of the idle process in bytes.
-    pub fn idle_bytes(&self) -> u64 {
-        self.idle.resident
-    }
-
-    /// How memory is measured.
-    pub fn memory_source(&self) -> MemorySource {
-        match self.idle.reported {
-            Some(_) => MemorySource::Model,
-            None => MemorySource::Process,
-        }
-    }
-
-    fn replace(&mut self) -> Result<(), ProcessError> {
-        self.process = (self.start)()?;
-        self.idle = Idle::of(&self.process.start_measurement()?);
-        self.largest = 0;
-        Ok(())
-    }
-
-    /// Replaces the process if it keeps memory of large batches.
-    fn replace_if_it_keeps_memory(&mut self) -> Result<(), ProcessError> {
-        let reading = self.process.start_measurement()?;
-        let kept = match (self.idle.reported, reading.reported) {
-            (Some(idle), Some(usage)) => usage.current.saturating_sub(idle),
-            _ => reading.resident.saturating_sub(self.idle.resident),
-        };
-        if kept > KEPT_BYTES.max((self.largest as f64 * KEPT_FRACTION) as u64) {
-            log::debug!("the process keeps {kept} bytes of its largest batch, and is replaced");
-            self.replace()?;
-        }
-        Ok(())
-    }
-}
-
 /// Measures the batches of the task with this index, and fits cost models to them.
 ///
 /// # Errors
@@ -401,13 +279,11 @@ impl<P: MeasuredProcess> TaskRun<'_, '_, P> {
 
     fn memory_of(&mut self, batch: &[(&ItemInput, u64)]) -> Result<Run<(BatchShape, u64)>, MeasureError> {
         let prepared = self.prepare(batch)?;
-        self.session.process.start_measurement()?;
+        self.session.start_measurement()?;
         if let Err(failure) = self.predict(batch, &prepared) {
             return Ok(failure.into());
         }
-        let reading = self.session.process.read_measurement()?;
-        let bytes = self.session.idle.added_by(&reading);
-        self.session.largest = self.session.largest.max(bytes);
+        let bytes = self.session.added_memory()?;
         let shape = BatchShape::of(batch.iter().map(|(_, weight)| *weight));
         Ok(Run::Measured((shape, bytes)))
     }
@@ -470,11 +346,11 @@ impl<P: MeasuredProcess> TaskRun<'_, '_, P> {
         let mut total = Duration::ZERO;
         while times.is_empty() || (total < REPEAT_TIME && times.len() < MAX_REPEATS) {
             let prepared = self.prepare(&batch)?;
-            let before = self.session.process.read_measurement()?;
+            let before = self.session.read_measurement()?;
             if let Err(failure) = self.predict(&batch, &prepared) {
                 return Ok(failure.into());
             }
-            let after = self.session.process.read_measurement()?;
+            let after = self.session.read_measurement()?;
             self.cpu += after.cpu_time.saturating_sub(before.cpu_time);
             self.wall += after.batch_time;
             total += after.batch_time;

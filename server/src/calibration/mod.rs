@@ -13,14 +13,13 @@ mod items;
 mod key;
 mod measure;
 mod plan;
+mod session;
 mod summary;
 
 pub use file::{Calibration, CalibrationError, FORMAT_VERSION, MemorySource, ModelCosts};
 pub use items::{Items, ItemsError, RecordedItem, read_requests};
 pub use key::{CalibrationKey, Measured};
-pub use measure::{
-    Check, MeasureError, MeasureOptions, MeasuredProcess, ProcessError, Progress, Session, TaskMeasurement,
-    measure_task,
-};
+pub use measure::{Check, MeasureError, MeasureOptions, Progress, TaskMeasurement, measure_task};
 pub use plan::{Cell, Point, SkipReason, SkippedCell};
+pub use session::{MeasuredProcess, ProcessError, Session};
 pub use summary::{Fit, SafeBatch, Suggestion, Summary};

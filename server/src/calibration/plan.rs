@@ -52,13 +52,7 @@ pub struct Cell {
 impl Cell {
     /// The shape of a batch whose items all have the weight.
     pub fn uniform(self) -> BatchShape {
-        let (items, weight) = (self.items, self.weight);
-        BatchShape {
-            items,
-            heaviest: weight,
-            sum: items.saturating_mul(weight),
-            sum_of_squares: items as f64 * (weight as f64).powi(2),
-        }
+        BatchShape::uniform(self.items, self.weight)
     }
 
     /// Whether a batch of `self` is at least as large as one of `other` in every respect.

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use super::admission::{Message, Queued, TaskQueue};
+use super::admission::{Message, Queued};
 use super::request::ItemHandle;
 use super::running_batches::RunningBatches;
+use super::task_queue::TaskQueue;
 use super::wakeups::Wakeups;
 use crate::batch_context::{BatchContext, log_batch};
 use crate::batcher::cost_model::BatchShape;

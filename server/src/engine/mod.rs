@@ -34,6 +34,7 @@ mod sink;
 mod statistics;
 mod sync;
 mod task_memory;
+mod task_queue;
 #[cfg(test)]
 mod tests;
 mod wakeups;

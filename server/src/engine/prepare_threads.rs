@@ -12,8 +12,9 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::admission::{Queue, Queued, TaskQueue};
+use super::admission::{Queue, Queued};
 use super::check_weight;
+use super::task_queue::TaskQueue;
 use super::wakeups::Wakeups;
 use crate::batch_context::{log_batch, logged_error_count};
 use crate::batcher::Item;

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::admission::{Queue, TaskQueue};
+use super::admission::Queue;
 use super::batch_record::{BatchLog, RequestBatches};
 use super::item_states::{By, Counters, ItemStates, Phase, Settled};
+use super::task_queue::TaskQueue;
 use crate::batch_context::{BatchContext, RequestTag};
 use crate::batching::Priority;
 use crate::byte_budget::Reservation;

@@ -18,6 +18,7 @@ use crate::calibration::{Calibration, CalibrationError, ItemsError, read_request
 use crate::cli::CalibrateArgs;
 use crate::config::{CalibrationSource, LogFormat, ModelSettings};
 use crate::crash;
+use crate::html_report::PlotError;
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::open_files;
@@ -63,13 +64,8 @@ pub enum CalibrateCommandError {
     #[error(transparent)]
     Write(#[from] CalibrationError),
     /// The page could not be drawn.
-    #[error("cannot draw the plot \"{plot}\": {reason}")]
-    Plot {
-        /// Title of the plot.
-        plot: String,
-        /// The error of the library.
-        reason: String,
-    },
+    #[error(transparent)]
+    Plot(#[from] PlotError),
     /// The page could not be written.
     #[error("cannot write {}", file.display())]
     Page {
@@ -90,7 +86,7 @@ impl CalibrateCommandError {
             | Self::NoBudget
             | Self::Requests(_)
             | Self::Measure(CalibrateError::UnknownTask { .. }) => 2,
-            Self::Measure(_) | Self::Write(_) | Self::Plot { .. } | Self::Page { .. } => 1,
+            Self::Measure(_) | Self::Write(_) | Self::Plot(_) | Self::Page { .. } => 1,
         }
     }
 }

@@ -2,32 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use maud::{DOCTYPE, PreEscaped, html};
+use maud::html;
 use plotters::prelude::*;
 
-use super::CalibrateCommandError;
 use super::report::ModelReport;
 use crate::batcher::cost_model::CostModel;
 use crate::calibration::{Cell, Point, Summary, TaskMeasurement};
-
-const SIZE: (u32, u32) = (640, 420);
-
-const SMALL: (&str, u32) = ("sans-serif", 15);
-
-/// The palette of Okabe and Ito, which is distinguishable with color blindness.
-const COLORS: [RGBColor; 6] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-];
-
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:84rem;margin:2rem auto;padding:0 1rem;color:#222}\
-    h1{font-size:1.4rem}h2{font-size:1.15rem;margin-top:2rem}\
-    .plots{display:flex;flex-wrap:wrap;gap:1rem}svg{max-width:100%;height:auto;border:1px solid #ddd}\
-    pre{overflow-x:auto;background:#f6f6f6;padding:1rem}";
+use crate::html_report::{self, Area, COLORS, LABEL_FONT, PlotError, Section, TITLE_FONT};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -49,38 +30,17 @@ struct Plot {
 }
 
 /// The page of a model.
-pub(super) fn of(report: &ModelReport) -> Result<String, CalibrateCommandError> {
+pub(super) fn of(report: &ModelReport) -> Result<String, PlotError> {
     let mut sections = Vec::new();
     for (name, summary) in &report.tasks {
         let Some(task) = report.calibration.tasks.get(name) else {
             continue;
         };
-        let plots: Result<Vec<String>, CalibrateCommandError> =
-            plots_of(task, summary).iter().map(Plot::svg).collect();
-        sections.push((name, plots?));
+        let plots: Result<Vec<String>, PlotError> = plots_of(task, summary).iter().map(Plot::svg).collect();
+        sections.push(Section::new(format!("Task {name}"), plots?));
     }
     let title = format!("inference-server calibrate: {}", report.calibration.model);
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width";
-                title { (title) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                h1 { (title) }
-                @for (name, plots) in &sections {
-                    h2 { "Task " (name) }
-                    // Plotters escapes text.
-                    div.plots { @for plot in plots { (PreEscaped(plot)) } }
-                }
-                pre { (report) }
-            }
-        }
-    };
-    Ok(page.into_string())
+    Ok(html_report::page(&title, &sections, &html! { pre { (report) } }))
 }
 
 fn plots_of(task: &TaskMeasurement, summary: &Summary) -> Vec<Plot> {
@@ -182,18 +142,11 @@ fn by_weight(
 
 impl Plot {
     /// An `<svg>` element.
-    fn svg(&self) -> Result<String, CalibrateCommandError> {
-        let mut svg = String::new();
-        self.draw(&mut svg).map_err(|error| CalibrateCommandError::Plot {
-            plot: self.title.clone(),
-            reason: error.to_string(),
-        })?;
-        Ok(svg)
+    fn svg(&self) -> Result<String, PlotError> {
+        html_report::svg(&self.title, |area| self.draw(area))
     }
 
-    fn draw(&self, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
-        let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-        root.fill(&WHITE)?;
+    fn draw(&self, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>> {
         let points = || {
             self.series
                 .iter()
@@ -201,8 +154,8 @@ impl Plot {
         };
         let xs = range(points().map(|(x, _)| *x), 2.0);
         let ys = range(points().map(|(_, y)| *y), 1.5);
-        let mut chart = ChartBuilder::on(&root)
-            .caption(&self.title, ("sans-serif", 20))
+        let mut chart = ChartBuilder::on(area)
+            .caption(&self.title, TITLE_FONT)
             .margin(12)
             .x_label_area_size(42)
             .y_label_area_size(64)
@@ -211,8 +164,8 @@ impl Plot {
             .configure_mesh()
             .x_desc(self.x_title)
             .y_desc(self.y_title)
-            .label_style(SMALL)
-            .axis_desc_style(SMALL)
+            .label_style(LABEL_FONT)
+            .axis_desc_style(LABEL_FONT)
             .light_line_style(TRANSPARENT)
             .bold_line_style(BLACK.mix(0.12))
             .draw()?;
@@ -228,12 +181,11 @@ impl Plot {
         }
         chart
             .configure_series_labels()
-            .label_font(SMALL)
+            .label_font(LABEL_FONT)
             .position(SeriesLabelPosition::UpperLeft)
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK.mix(0.3))
             .draw()?;
-        root.present()?;
         Ok(())
     }
 }

@@ -5,8 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::design::Design;
 use super::linear_algebra::{Matrix, N, Vector};
-use super::{Coefficient, CostModel, Design};
+use super::{Coefficient, CostModel};
 use crate::batching::WeightRule;
 
 /// The members of the serialized form.
