@@ -31,10 +31,12 @@ fn bytes(items: u64, heaviest: u64) -> u64 {
 
 /// The tables of a model, whose calibration must be written with [`write_calibration`].
 pub(crate) fn model(name: &str, keys: &str) -> String {
-    let [c0, c1, c2, c3] = COEFFICIENTS;
+    tables(name, &format!("calibration = \"{name}.json\"\n{keys}"), COEFFICIENTS)
+}
+
+fn tables(name: &str, keys: &str, [c0, c1, c2, c3]: [u64; 4]) -> String {
     format!(
-        "[[models]]\nname = \"{name}\"\nplugin = \"misbehave\"\nisolation = \"process\"\ncpus = 1\n\
-         calibration = \"{name}.json\"\n{keys}\n\
+        "[[models]]\nname = \"{name}\"\nplugin = \"misbehave\"\nisolation = \"process\"\ncpus = 1\n{keys}\n\
          [models.settings.padded_memory]\nc0 = {c0}\nc1 = {c1}\nc2 = {c2}\nc3 = {c3}\nns_per_weight = 2000\n\
          [models.batching]\nmax_batch_size = {MAX_BATCH_SIZE}\n"
     )
@@ -296,4 +298,43 @@ fn a_calibration_that_does_not_exist_fails_the_load() {
     let server = Scenario::new(&model("m", "memory_budget = \"96MiB\"")).start_unready();
     let error = server.wait_for_log("there is no calibration");
     assert!(error.contains("inference-server calibrate"), "{error}");
+}
+
+#[test]
+fn an_automatic_calibration_is_complete_before_the_model_is_ready_and_is_kept() {
+    let config = |coefficients| {
+        let keys = "calibration = \"auto\"\ncalibration_timeout = \"15s\"\nmemory_budget = \"96MiB\"";
+        format!(
+            "[server]\nadmin_key = \"admin\"\n\n{}",
+            tables("m", keys, coefficients)
+        )
+    };
+    let server = Scenario::new(&config(COEFFICIENTS)).start();
+    let heavy = server.predict("m", "padded_memory", &weights([1500]));
+    assert_eq!(heavy.status, 422, "{}", heavy.text());
+    server
+        .predict("m", "padded_memory", &weights([1, 64, 2]))
+        .expect(200);
+    assert_eq!(server.model("m")["memory"]["budget_bytes"], 96 * MIB);
+    let measurements = || server.log().text().matches("measuring its batches").count();
+    assert_eq!(measurements(), 1);
+    assert!(server.dir().join("calibration/m.json").is_file());
+
+    // The file is valid for the same model.
+    for action in ["unload", "load"] {
+        server
+            .request("POST", &format!("/v2/repository/models/m/{action}"))
+            .header("authorization", "Bearer admin")
+            .send()
+            .expect(200);
+    }
+    assert_eq!(measurements(), 1);
+    assert_eq!(server.predict("m", "padded_memory", &weights([1500])).status, 422);
+
+    // It is not for a model with other settings.
+    let [c0, c1, c2, c3] = COEFFICIENTS;
+    server.write_config(&config([c0, c1, c2 / 2, c3 / 2]));
+    assert!(server.reload());
+    let again = server.wait_for_log("measuring its batches again");
+    assert!(again.contains("stale"), "{again}");
 }

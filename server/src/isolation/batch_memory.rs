@@ -1,16 +1,14 @@
 //! Measures the memory of batches in production, from outside the child process.
 //!
-//! Writing 5 to `/proc/PID/clear_refs` sets the high-water mark of a process's resident memory to its current value (see
-//! proc(5)), so that after a batch it is the peak of that batch. A batch is measured only if the process has grown by much more
-//! than what the allocator had kept from earlier batches: the batch may have used any part of that memory, which is not
-//! visible.
+//! The peak of a process's memory is reset before a batch. A batch is measured only if the process has grown by much more than
+//! what the allocator had kept from earlier batches: the batch may have used any part of that memory, which is not visible.
 
 use std::collections::HashMap;
-use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::process_memory::{ProcessMemory, reset_peak};
 use crate::clock;
 
 /// Minimum interval between the measurements of one worker. Reading the files of the kernel takes about 0.1 ms.
@@ -76,8 +74,8 @@ impl BatchMemory {
         }
         *measured = Some(now);
         // A kernel that does not support this measures nothing.
-        fs::write(format!("/proc/{pid}/clear_refs"), "5").ok()?;
-        let before = resident(pid, "VmRSS:")?;
+        reset_peak(pid).ok()?;
+        let before = ProcessMemory::read(pid).ok()?.resident;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() > 2 * self.workers.len() {
             // Most of these processes have exited.
@@ -94,8 +92,8 @@ impl BatchMemory {
 
     /// Records the peak of a batch that has ended.
     pub(super) fn end(&self, worker: usize, measurement: &Measurement) {
-        let peak = resident(measurement.pid, "VmHWM:");
-        let bytes = peak.and_then(|peak| added(measurement, peak));
+        let memory = ProcessMemory::read(measurement.pid).ok();
+        let bytes = memory.and_then(|memory| added(measurement, memory.peak));
         if let (Some(bytes), Some(state)) = (bytes, self.workers.get(worker)) {
             state.bytes.store(bytes, Ordering::Relaxed);
         }
@@ -113,14 +111,6 @@ fn added(measurement: &Measurement, peak: u64) -> Option<u64> {
     let growth = peak.saturating_sub(measurement.before);
     let kept = measurement.before.saturating_sub(measurement.idle);
     (growth >= MIN_GROWTH && kept <= growth / MAX_KEPT).then_some(growth + kept)
-}
-
-/// A field of `/proc/PID/status` in bytes.
-fn resident(pid: u32, name: &str) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
-    let kibibytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kibibytes.checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! Measures the memory and the time of batches in a child process.
 //!
-//! The memory is that of the process as the kernel accounts it (`/proc/PID/status`): writing 5 to `/proc/PID/clear_refs` sets
-//! the high-water mark of the resident memory to its current value (see proc(5)). Memory of a device or an arena is what the
-//! model reports.
+//! The memory is that of the process as the kernel accounts it. Memory of a device or an arena is what the model reports.
 
 use std::fs;
 use std::io;
 use std::time::Duration;
 
 use super::isolated_model::IsolatedModel;
+use super::process_memory::{ProcessMemory, Unreadable, reset_peak};
 use super::remote::ChildLost;
 use crate::model::MemoryReading;
 
@@ -34,6 +33,12 @@ impl From<ChildLost> for MeasureError {
             ChildLost::BeforeCall => Self::Lost("has exited".to_owned()),
             ChildLost::DuringCall(reason) => Self::Lost(reason),
         }
+    }
+}
+
+impl From<Unreadable> for MeasureError {
+    fn from(Unreadable { what, source }: Unreadable) -> Self {
+        Self::Kernel { what, source }
     }
 }
 
@@ -63,34 +68,22 @@ impl IsolatedModel {
         let read = child.read_memory(start).inspect_err(|_| self.pool.remove(&child));
         let (reported, batch_time) = read?;
         if start {
-            let path = format!("/proc/{pid}/clear_refs");
-            fs::write(path, "5").map_err(|source| MeasureError::Kernel {
-                what: "/proc/PID/clear_refs",
-                source,
-            })?;
+            reset_peak(pid)?;
         }
-        let failed = |what| move |source| MeasureError::Kernel { what, source };
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(failed("/proc/PID/status"))?;
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(failed("/proc/PID/stat"))?;
-        let missing = || io::Error::from(io::ErrorKind::InvalidData);
-        let field = |name| kibibytes(&status, name).ok_or_else(missing);
+        let memory = ProcessMemory::read(pid)?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+        let cpu_time = stat.and_then(|stat| cpu_time(&stat).ok_or(io::ErrorKind::InvalidData.into()));
         Ok(MemoryReading {
-            resident: field("VmRSS:").map_err(failed("/proc/PID/status"))?,
-            peak: field("VmHWM:").map_err(failed("/proc/PID/status"))?,
+            resident: memory.resident,
+            peak: memory.peak,
             reported,
             batch_time,
-            cpu_time: cpu_time(&stat)
-                .ok_or_else(missing)
-                .map_err(failed("/proc/PID/stat"))?,
+            cpu_time: cpu_time.map_err(|source| MeasureError::Kernel {
+                what: "/proc/PID/stat",
+                source,
+            })?,
         })
     }
-}
-
-/// A field of `/proc/PID/status` in bytes.
-fn kibibytes(status: &str, name: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
-    let kibibytes: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kibibytes.checked_mul(1024)
 }
 
 /// User and system time, from the text of `/proc/PID/stat`.
@@ -110,11 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_and_time_are_read_from_the_files_of_the_kernel() {
-        let status = "Name:\tx\nVmHWM:\t  2048 kB\nVmRSS:\t 1024 kB\n";
-        assert_eq!(kibibytes(status, "VmHWM:"), Some(2 << 20));
-        assert_eq!(kibibytes(status, "VmRSS:"), Some(1 << 20));
-        assert_eq!(kibibytes(status, "VmSwap:"), None);
+    fn the_cpu_time_is_read_from_the_statistics_of_a_process() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194304 10 0 0 0 150 50 0 0 20 0 1 0 100 1000 10";
         let ticks = rustix::param::clock_ticks_per_second();
         let expected = Duration::from_secs(1).mul_f64(200.0 / ticks as f64);

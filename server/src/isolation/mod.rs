@@ -42,6 +42,7 @@ mod log_records;
 mod measurement;
 mod messages;
 mod pool;
+mod process_memory;
 mod process;
 mod remote;
 mod setup;
