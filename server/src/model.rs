@@ -3,6 +3,8 @@
 //! `loader` implements it for plugins in this process, `isolation` for plugins in child processes. `engine` calls it and
 //! depends on nothing else about a model.
 
+mod finite_embeddings;
+
 use std::any::Any;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use plugin_abi::manifest::ModelManifest;
 
 use crate::error::ItemError;
 use crate::values::{ItemInput, Tensor, Value};
+pub use finite_embeddings::FiniteEmbeddings;
 
 /// A loaded model. All methods may block, and none of them panics.
 pub trait Model: Send + Sync {

@@ -40,6 +40,8 @@ pub struct Settings {
     out_of_memory_above: Option<usize>,
     /// Whether the examples fail.
     fail_warm_up: bool,
+    /// Whether all embeddings contain NaN.
+    nan_embeddings: bool,
     /// Whether the model panics when it is dropped.
     panic_in_drop: bool,
     /// Text that the model logs when it is dropped.

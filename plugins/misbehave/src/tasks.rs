@@ -117,7 +117,8 @@ impl Task<Misbehave> for Double {
     }
 }
 
-/// Computes predictable embeddings: the number of letters and words of a text, and 0.5. Each word is a token.
+/// Computes predictable embeddings: the number of letters and words of a text, and 0.5, or NaN if a word is `nan`. Each word is a
+/// token.
 pub(crate) struct Embed;
 
 impl PreparedTask<Misbehave> for Embed {
@@ -132,10 +133,12 @@ impl PreparedTask<Misbehave> for Embed {
             .example(json!("to be"))
     }
 
-    fn prepare(&self, _model: &Misbehave, item: Item<&str>) -> Result<Prepared<[f32; 3]>, ItemError> {
+    fn prepare(&self, model: &Misbehave, item: Item<&str>) -> Result<Prepared<[f32; 3]>, ItemError> {
         let words = item.value.split_whitespace().count();
         let letters = item.value.chars().count();
-        Ok(Prepared::new([letters as f32, words as f32, 0.5]).weight(words as u64))
+        let is_nan = model.settings.nan_embeddings || item.value.split_whitespace().any(|word| word == "nan");
+        let last = if is_nan { f32::NAN } else { 0.5 };
+        Ok(Prepared::new([letters as f32, words as f32, last]).weight(words as u64))
     }
 
     fn predict(&self, _model: &Misbehave, batch: Batch<&[f32; 3]>) -> BatchResult<TensorOutput> {

@@ -173,13 +173,15 @@ impl PreparedTask<SentenceEmbeddings> for Similarity {
             .encoder
             .vectors(&texts, &self.0, batch.worker())?
             .into_iter();
-        batch.map(|texts| {
+        batch.try_map(|texts| {
             let query = vectors.next().unwrap_or_default();
-            let passages = vectors.by_ref().take(texts.len() - 1);
+            // All vectors of the item, so that the next item begins with its own.
+            let passages: Vec<_> = vectors.by_ref().take(texts.len() - 1).collect();
             let scores = passages
-                .map(|passage| self.0.similarity.of(&query, &passage))
-                .collect();
-            Scores { scores }
+                .iter()
+                .map(|passage| finite(self.0.similarity.of(&query, passage)))
+                .collect::<Result<_, _>>()?;
+            Ok(Scores { scores })
         })
     }
 }
@@ -244,16 +246,23 @@ impl PreparedTask<SentenceEmbeddings> for Rerank {
     fn predict(&self, model: &SentenceEmbeddings, batch: Batch<&Vec<Tokens>>) -> BatchResult<Ranking> {
         let pairs: Vec<_> = batch.iter().copied().flatten().collect();
         let mut scores = model.encoder.scores(&pairs, batch.worker())?.into_iter();
-        batch.map(|pairs| {
-            let scores = scores.by_ref().take(pairs.len());
-            let ranked = |(index, score)| Ranked {
-                index,
-                score: if self.sigmoid { sigmoid(score) } else { score },
+        batch.try_map(|pairs| {
+            // All scores of the item, so that the next item begins with its own.
+            let scores: Vec<_> = scores.by_ref().take(pairs.len()).collect();
+            let ranked = |(index, score)| {
+                Ok(Ranked {
+                    index,
+                    score: finite(if self.sigmoid { sigmoid(score) } else { score })?,
+                })
             };
-            let mut results: Vec<_> = scores.enumerate().map(ranked).collect();
+            let mut results = scores
+                .into_iter()
+                .enumerate()
+                .map(ranked)
+                .collect::<Result<Vec<_>, ItemError>>()?;
             // The sort is stable, so passages with equal scores keep their order.
             results.sort_by(|one, other| other.score.total_cmp(&one.score));
-            Ranking { results }
+            Ok(Ranking { results })
         })
     }
 }
@@ -288,6 +297,27 @@ fn with_weight(texts: Result<Vec<Tokens>, ItemError>) -> Result<Prepared<Vec<Tok
     Ok(Prepared::new(texts).weight(weight))
 }
 
+/// Rejects a score that JSON cannot express.
+fn finite(score: f32) -> Result<f32, ItemError> {
+    match score.is_finite() {
+        true => Ok(score),
+        false => Err(ItemError::fault(format_args!("a score is {score}"))),
+    }
+}
+
 fn sigmoid(score: f32) -> f32 {
     1.0 / (1.0 + (-score).exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_that_is_not_finite_is_an_error() {
+        assert_eq!(finite(sigmoid(0.0)).ok(), Some(0.5));
+        for score in [f32::NAN, f32::INFINITY, sigmoid(f32::NAN)] {
+            assert!(finite(score).is_err(), "{score}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use super::worker::{BatchedItem, Worker};
 use crate::batch_context::{BatchContext, log_batch, logged_error_count};
 use crate::clock;
 use crate::error::ItemError;
-use crate::model::{BatchError, BatchItem, Health};
+use crate::model::{BatchError, BatchItem, FiniteEmbeddings, Health};
 
 /// Interval at which a worker that has no process looks at the queue.
 pub(super) const NO_PROCESS_INTERVAL: Duration = Duration::from_millis(50);
@@ -211,6 +211,14 @@ impl<'a> BatchRun<'a> {
             .context(self.task, items.iter().map(|(_, item)| *item))
     }
 
+    fn predict(&self, batch: &[BatchItem<'_>], sink: &mut BatchSink) -> Result<(), BatchError> {
+        let (model, worker) = (self.worker.model(), self.worker.index);
+        match model.manifest().tasks[self.task].embedding {
+            true => model.predict_batch(worker, self.task, batch, &mut FiniteEmbeddings(sink)),
+            false => model.predict_batch(worker, self.task, batch, sink),
+        }
+    }
+
     /// Passes the items to the model, as soon as it has a process to run them. `None` if their clients have gone meanwhile.
     fn call_model(&mut self, items: &[Indexed<'_>]) -> Option<Result<Vec<Outcome>, BatchError>> {
         let worker = self.worker;
@@ -226,9 +234,7 @@ impl<'a> BatchRun<'a> {
             let started = clock::now();
             let errors_before = logged_error_count();
             let entered = Arc::new(self.context(items)).enter();
-            let result = worker
-                .model()
-                .predict_batch(worker.index, self.task, &batch, &mut sink);
+            let result = self.predict(&batch, &mut sink);
             drop(entered);
             self.plugin_logged = logged_error_count() > errors_before;
             if result == Err(BatchError::NoWorker) {

@@ -7,7 +7,7 @@ use crate::codec::decode_example;
 use crate::config::ModelSettings;
 use crate::error::ItemError;
 use crate::isolation::WarmUpError;
-use crate::model::{BatchError, BatchItem, Health, Model, OutcomeCheck};
+use crate::model::{BatchError, BatchItem, FiniteEmbeddings, Health, Model, OutcomeCheck};
 use crate::registry::TaskTrial;
 use crate::values::ItemInput;
 
@@ -138,6 +138,9 @@ fn run_once(
         })
         .collect();
     let mut outcomes = OutcomeCheck::new(size);
-    model.predict_batch(0, index, &items, &mut outcomes)?;
+    match task.embedding {
+        true => model.predict_batch(0, index, &items, &mut FiniteEmbeddings(&mut outcomes))?,
+        false => model.predict_batch(0, index, &items, &mut outcomes)?,
+    }
     Ok(outcomes.finish()?)
 }
