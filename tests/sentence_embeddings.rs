@@ -106,3 +106,29 @@ fn openai_clients_get_the_same_vectors_and_token_counts() {
     let tokens: u64 = list(&expected["tokens"]).iter().filter_map(Json::as_u64).sum();
     assert_eq!(reply["usage"]["prompt_tokens"], json!(tokens));
 }
+
+#[test]
+fn a_long_text_takes_little_more_memory_than_its_body() {
+    let server = start("e5");
+    server.predict("m", "query", &json!(["short"])).expect(200);
+    let text = "Mont Blanc rises 4806 m above sea level. ".repeat(400_000);
+    let body = json!({ "inputs": [&text] }).to_string();
+    let grown = server.peak_growth(|| {
+        let reply = server
+            .request("POST", "/v1/models/m/tasks/query/predict")
+            .body("application/json", body)
+            .send()
+            .expect(200);
+        let beginning = &text[..10_000];
+        let expected = server.predict("m", "query", &json!([beginning])).expect(200);
+        assert_eq!(reply.outputs(), expected.outputs());
+    });
+    // The buffer of the body grows by doubling.
+    let limit = 3 * text.len() as u64 + (8 << 20);
+    assert!(
+        grown < limit,
+        "{} MiB for a text of {} MiB",
+        grown >> 20,
+        text.len() >> 20
+    );
+}

@@ -66,7 +66,7 @@ impl PreparedTask<SentenceEmbeddings> for Embed {
     }
 
     fn prepare(&self, model: &SentenceEmbeddings, item: Item<&str>) -> Result<Prepared<Tokens>, ItemError> {
-        let tokens = model.tokenizer.text(&with_prompt(&self.prompt, item.value))?;
+        let tokens = model.tokenizer.text_after(&self.prompt, item.value)?;
         let weight = tokens.len() as u64;
         Ok(Prepared::new(tokens).weight(weight))
     }
@@ -146,7 +146,7 @@ impl PreparedTask<SentenceEmbeddings> for Similarity {
 
     fn sample(&self, model: &SentenceEmbeddings, weight: u64) -> Option<JsonValue> {
         let query = model.tokenizer.sample(&self.0.query, 1)?;
-        let tokens = model.tokenizer.text(&with_prompt(&self.0.query, &query)).ok()?;
+        let tokens = model.tokenizer.text_after(&self.0.query, &query).ok()?;
         let rest = weight.saturating_sub(tokens.len() as u64).max(1);
         let passage = |tokens| model.tokenizer.sample(&self.0.passage, tokens);
         sample_question(query, rest, model, passage)
@@ -159,12 +159,11 @@ impl PreparedTask<SentenceEmbeddings> for Similarity {
     ) -> Result<Prepared<Vec<Tokens>>, ItemError> {
         let Question { query, passages } = &item.value;
         item.value.check(model.max_passages)?;
-        let query = with_prompt(&self.0.query, query);
-        let passages = passages
-            .iter()
-            .map(|passage| with_prompt(&self.0.passage, passage));
-        let texts = std::iter::once(query).chain(passages);
-        with_weight(texts.map(|text| model.tokenizer.text(&text)).collect())
+        let query = std::iter::once((&self.0.query, query));
+        let passages = passages.iter().map(|passage| (&self.0.passage, passage));
+        let texts = query.chain(passages);
+        let tokens = texts.map(|(prompt, text)| model.tokenizer.text_after(prompt, text));
+        with_weight(tokens.collect())
     }
 
     fn predict(&self, model: &SentenceEmbeddings, batch: Batch<&Vec<Tokens>>) -> BatchResult<Scores> {
@@ -285,10 +284,6 @@ fn sample_question(
         .map(|nth| passage((each + u64::from(nth < longer)).max(1)))
         .collect();
     Some(json!({"query": query, "passages": passages?}))
-}
-
-fn with_prompt(prompt: &str, text: &str) -> String {
-    format!("{prompt}{text}")
 }
 
 fn with_weight(texts: Result<Vec<Tokens>, ItemError>) -> Result<Prepared<Vec<Tokens>>, ItemError> {

@@ -114,10 +114,7 @@ impl Texts {
 
     /// Converts one text to an item.
     pub(crate) fn read(&self, text: &str) -> Result<Sample, ItemError> {
-        let tokens = match &*self.prefix {
-            "" => self.tokenizer.text(text)?,
-            prefix => self.tokenizer.text(&format!("{prefix}{text}"))?,
-        };
+        let tokens = self.tokenizer.text_after(&self.prefix, text)?;
         let length = self.fixed_length.unwrap_or(tokens.len());
         let tensor = |(slot, input): (usize, &TextInput)| SampleTensor {
             slot,
