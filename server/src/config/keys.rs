@@ -212,7 +212,7 @@ section! {
         memory_budget: MemoryBudget = Memory, Derived { applies: "no limit", example: "\"80%\"" },
             "INFERENCE_MEMORY_BUDGET";
         /// Maximum number of items in a request.
-        max_items_per_request: NonZeroUsize = count(1_000_000), Value("1024"), "INFERENCE_MAX_ITEMS_PER_REQUEST";
+        max_items_per_request: NonZeroUsize = count(1_000_000), Value("2048"), "INFERENCE_MAX_ITEMS_PER_REQUEST";
         /// Maximum nesting depth of arrays and objects in a JSON body.
         max_json_depth: NonZeroUsize = count(1024), Value("128"), "INFERENCE_MAX_JSON_DEPTH";
         /// Default deadline of a request. The header `x-request-timeout` overrides it, up to 24 hours. A model's own

@@ -38,7 +38,7 @@ fn an_empty_file_has_the_default_settings() {
             max_body_size: 67108864,
             max_inflight_bytes: 2147483648,
             memory_budget: None,
-            max_items_per_request: 1024,
+            max_items_per_request: 2048,
             max_json_depth: 128,
             request_timeout: 60s,
             shutdown_delay: 0ns,
