@@ -181,6 +181,7 @@ fn options_lists_the_methods_of_every_route() {
         (ECHO, "POST, OPTIONS"),
         ("/say", "POST, OPTIONS"),
         ("/v1/embeddings", "POST, OPTIONS"),
+        ("/openai/deployments/m/embeddings", "POST, OPTIONS"),
         ("/v2/models/m/infer", "POST, OPTIONS"),
         ("/no/such/route", "GET, HEAD, POST, OPTIONS"),
         ("*", "GET, HEAD, POST, OPTIONS"),

@@ -148,8 +148,11 @@ routes! {
     V2_INFER = Route::task(TaskRoute::V2, &["/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"]);
     /// Runs a task in KServe's V1 and TensorFlow Serving's protocol.
     V1_PREDICT = Route::task(TaskRoute::V1, &["/v1/models/{model}:predict", "/v1/models/{model}/versions/{version}:predict"]);
-    /// OpenAI's embeddings.
-    EMBEDDINGS = Route::task(TaskRoute::Embeddings, &["/v1/embeddings"]);
+    /// OpenAI's embeddings, also at the paths of Azure, one of which names the model.
+    EMBEDDINGS = Route::task(
+        TaskRoute::Embeddings,
+        &["/v1/embeddings", "/openai/v1/embeddings", "/openai/deployments/{model}/embeddings"]
+    );
     /// The OpenAPI document.
     OPENAPI = Route::docs(&["/openapi.json"]);
     /// Redirects to the documentation pages.
@@ -400,6 +403,10 @@ mod tests {
         );
         assert_eq!(parameters("/v2/models/m.t/infer"), [("model", "m.t")]);
         assert!(parameters("/v1/embeddings").is_empty());
+        assert_eq!(
+            parameters("/openai/deployments/m.query/embeddings"),
+            [("model", "m.query")]
+        );
     }
 
     #[test]

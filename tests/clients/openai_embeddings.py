@@ -20,6 +20,11 @@ for encoding in ({}, {"encoding_format": "float"}, {"encoding_format": "base64"}
     assert (reply.model, reply.usage.prompt_tokens, reply.usage.total_tokens) == ("m", 3, 3), reply
 assert client.embeddings.create(model="m.embed", input="one").data[0].embedding == [3.0, 1.0, 0.5]
 
+azure = openai.AzureOpenAI(
+    azure_endpoint=f"http://{sys.argv[1]}", api_key="none is needed", api_version="2024-10-21", max_retries=0
+)
+assert azure.embeddings.create(model="m.embed", input="one").data[0].embedding == [3.0, 1.0, 0.5]
+
 
 def refused(kind, param, **request):
     try:

@@ -1,4 +1,5 @@
-//! `POST /v1/embeddings`: OpenAI's embeddings API, for tasks declared as embeddings.
+//! `POST /v1/embeddings`: OpenAI's embeddings API, for tasks declared as embeddings. In a path of Azure, the deployment is the
+//! model.
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use super::request_body::receive;
 use super::request_headers::{RequestHead, request_options};
 use super::respond::{self, add_server_timing};
 use super::server::Shared;
+use super::task_routes::TaskPath;
 use crate::api::tensors::{OutputTensor, tensors_from_outcomes};
 use crate::api::{BodyLimits, Call, Code, Decoding, Failure, RequestRecord};
 use crate::byte_budget::{ByteBudget, Reservation};
@@ -30,9 +32,14 @@ use crate::metrics::Protocol;
 use crate::values::{DType, ItemInput, Tensor};
 
 /// `POST /v1/embeddings`
-pub(super) async fn embeddings(request: &dyn RequestHead, payload: Payload, shared: &Shared) -> HttpResponse {
+pub(super) async fn embeddings(
+    request: &dyn RequestHead,
+    payload: Payload,
+    shared: &Shared,
+    path: TaskPath,
+) -> HttpResponse {
     let mut record = RequestRecord::new(&shared.telemetry, Protocol::OpenAi, clock::now(), request.trace());
-    let result = run(request, payload, shared, &mut record).await;
+    let result = run(request, payload, shared, path.model, &mut record).await;
     let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
     record.finish(response.status().as_u16());
     response
@@ -42,6 +49,7 @@ async fn run(
     request: &dyn RequestHead,
     payload: Payload,
     shared: &Shared,
+    deployment: String,
     record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
     let received = record.received();
@@ -50,7 +58,7 @@ async fn run(
     let (snapshot, limits, size) = (shared.registry.snapshot(), shared.body, body.len());
     let (request_snapshot, budget) = (snapshot.clone(), shared.receive.budget.clone());
     let read = move || {
-        let parsed = EmbeddingsRequest::read(&body, limits)?;
+        let parsed = EmbeddingsRequest::read(&body, deployment, limits)?;
         let call = Call::to_embedding(&request_snapshot, &parsed.model);
         let items = match &call {
             Ok(call) => parsed.decode(&body, call.manifest(), limits, &budget),
@@ -88,6 +96,7 @@ async fn run(
 /// A request. Other members, such as `user`, are accepted and ignored.
 #[derive(Deserialize)]
 struct EmbeddingsRequest<'a> {
+    #[serde(default)]
     model: String,
     #[serde(borrow)]
     input: &'a RawValue,
@@ -106,10 +115,17 @@ struct ReplyOptions {
 }
 
 impl<'a> EmbeddingsRequest<'a> {
-    fn read(body: &'a [u8], limits: BodyLimits) -> Result<Self, Failure> {
+    /// Reads a request. A `deployment` that is not empty replaces the model in the body, as in Azure.
+    fn read(body: &'a [u8], deployment: String, limits: BodyLimits) -> Result<Self, Failure> {
         check_depth(body, limits.depth)?;
-        let Object(parsed) = json::from_str::<Object<Self>>(check_utf8(body)?)
+        let Object(mut parsed) = json::from_str::<Object<Self>>(check_utf8(body)?)
             .map_err(|error| Failure::new(Code::Malformed, format!("malformed request body: {error}")))?;
+        if !deployment.is_empty() {
+            parsed.model = deployment;
+        } else if parsed.model.is_empty() {
+            let message = "missing member `model`: expected the name of a model";
+            return Err(Failure::new(Code::Malformed, message).with_param("model"));
+        }
         match parsed.encoding_format.as_deref() {
             None | Some("float" | "base64") => Ok(parsed),
             Some(other) => {

@@ -24,7 +24,7 @@ impl ErrorFormat {
     pub(crate) fn of(path: &str) -> Self {
         if path == "/v2" || path.starts_with("/v2/") {
             Self::OpenInference
-        } else if path == "/v1/embeddings" {
+        } else if path == "/v1/embeddings" || path.starts_with("/openai/") {
             Self::OpenAi
         } else if v1::owns(path) {
             Self::V1
@@ -75,7 +75,9 @@ mod tests {
         assert_eq!(ErrorFormat::of("/v2"), ErrorFormat::OpenInference);
         assert_eq!(ErrorFormat::of("/v2/nowhere"), ErrorFormat::OpenInference);
         assert_eq!(ErrorFormat::of("/v20"), ErrorFormat::Native);
-        assert_eq!(ErrorFormat::of("/v1/embeddings"), ErrorFormat::OpenAi);
+        for path in ["/v1/embeddings", "/openai/deployments/m/embeddings", "/openai/v1/x"] {
+            assert_eq!(ErrorFormat::of(path), ErrorFormat::OpenAi);
+        }
         assert_eq!(ErrorFormat::of("/v1/models/m:predict"), ErrorFormat::V1);
     }
 

@@ -51,7 +51,7 @@ pub(super) async fn answer(
         TaskRoute::Default => native::task_handlers::default_task(request, payload, shared, path).await,
         TaskRoute::V1 => v1::predict_handlers::predict(request, payload, shared, path).await,
         TaskRoute::V2 => v2::infer_handler::infer(request, payload, shared, path).await,
-        TaskRoute::Embeddings => embeddings::embeddings(request, payload, shared).await,
+        TaskRoute::Embeddings => embeddings::embeddings(request, payload, shared, path).await,
     }
 }
 

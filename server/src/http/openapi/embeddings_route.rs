@@ -64,7 +64,9 @@ pub(super) fn add(operations: &mut Operations, components: &mut Components, task
         id: "embeddings".to_owned(),
         tag: OPENAI,
         summary: "Embed texts".to_owned(),
-        description: String::new(),
+        description: "Also at the paths of Azure: `/openai/v1/embeddings`, and \
+            `/openai/deployments/{model}/embeddings`, whose path names the model."
+            .to_owned(),
         parameters: Vec::new(),
         body: Some(json_body(&request, true, examples(example))),
         responses: vec![(
