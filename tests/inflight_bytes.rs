@@ -6,8 +6,8 @@ use std::thread;
 use serde_json::json;
 
 use crate::harness::effort::rounds;
-use crate::harness::gzip::gzip;
 use crate::harness::grpc::{self, Grpc};
+use crate::harness::gzip::gzip;
 use crate::harness::misbehave::echoes;
 use crate::harness::plugins;
 use crate::harness::raw::Raw;
@@ -159,7 +159,8 @@ async fn a_compressed_message_counts_with_its_decompressed_size() {
     assert!(length < 10_000, "{length} bytes");
     let framed = [&[1][..], &length.to_be_bytes(), &packed].concat();
     let (call, mut body) = client.begin_compressed("ModelInfer", framed);
-    body.send_data(Default::default(), true).expect("the call is open");
+    body.send_data(Default::default(), true)
+        .expect("the call is open");
     let answer = call.await.expect("an answer");
     let (status, message) = grpc::status(&answer);
     assert_eq!(status, "8", "{message}");

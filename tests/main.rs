@@ -59,6 +59,7 @@ mod reload_failures;
 mod reload_under_load;
 mod repository;
 mod request_metrics;
+mod rerank;
 mod responsiveness;
 mod sentence_embeddings;
 mod shutdown;

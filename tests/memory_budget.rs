@@ -31,7 +31,11 @@ fn bytes(items: u64, heaviest: u64) -> u64 {
 
 /// The tables of a model, whose calibration must be written with [`write_calibration`].
 pub(crate) fn model(name: &str, keys: &str) -> String {
-    tables(name, &format!("calibration = \"{name}.json\"\n{keys}"), COEFFICIENTS)
+    tables(
+        name,
+        &format!("calibration = \"{name}.json\"\n{keys}"),
+        COEFFICIENTS,
+    )
 }
 
 fn tables(name: &str, keys: &str, [c0, c1, c2, c3]: [u64; 4]) -> String {
@@ -305,7 +309,7 @@ fn an_automatic_calibration_is_complete_before_the_model_is_ready_and_is_kept() 
     let config = |coefficients| {
         let keys = "calibration = \"auto\"\ncalibration_timeout = \"15s\"\nmemory_budget = \"96MiB\"";
         format!(
-            "[server]\nadmin_key = \"admin\"\n\n{}",
+            "[server]\nadmin_key = \"an-administrator\"\n\n{}",
             tables("m", keys, coefficients)
         )
     };
@@ -324,7 +328,7 @@ fn an_automatic_calibration_is_complete_before_the_model_is_ready_and_is_kept() 
     for action in ["unload", "load"] {
         server
             .request("POST", &format!("/v2/repository/models/m/{action}"))
-            .header("authorization", "Bearer admin")
+            .header("authorization", "Bearer an-administrator")
             .send()
             .expect(200);
     }

@@ -32,7 +32,10 @@ fn an_embedding_with_nan_is_an_error_in_every_encoding() {
             "inputs": [{"name": "TEXT", "shape": [1], "datatype": "BYTES", "data": ["a nan"]}],
             "parameters": {"binary_data_output": binary},
         });
-        let reply = server.post("/v2/models/m.embed/infer", &request).expect(500).json();
+        let reply = server
+            .post("/v2/models/m.embed/infer", &request)
+            .expect(500)
+            .json();
         let message = reply["error"].as_str().expect("a message");
         assert!(message.contains(MESSAGE), "binary {binary}: {message}");
     }

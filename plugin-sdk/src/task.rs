@@ -211,6 +211,7 @@ pub struct TaskInfo {
     parameters_schema: JsonValue,
     limits: Limits,
     embedding: bool,
+    reranker: bool,
     unbatched: bool,
     samples: bool,
     trial: Option<Trial>,
@@ -270,6 +271,16 @@ impl TaskInfo {
     #[must_use]
     pub fn embedding(mut self) -> Self {
         self.embedding = true;
+        self
+    }
+
+    /// Declares that the task ranks passages by their relevance to a query, so that the server also serves it at `/rerank`,
+    /// `/v1/rerank` and `/v2/rerank`. An item is the JSON document `{"query": "…", "passages": ["…"]}`, and its output
+    /// `{"results": [{"index": 0, "score": 0.9}, …]}` with one result for each passage. The weight of an item should be its number
+    /// of tokens. If clients can choose, `parameters` has `raw_scores` and `truncate`.
+    #[must_use]
+    pub fn reranker(mut self) -> Self {
+        self.reranker = true;
         self
     }
 
@@ -392,6 +403,7 @@ impl TaskInfo {
             examples: self.examples,
             limits: self.limits,
             embedding: self.embedding,
+            reranker: self.reranker,
             unbatched: self.unbatched,
             samples: self.samples,
             trial: self.trial,

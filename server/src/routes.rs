@@ -28,11 +28,15 @@ pub enum TaskRoute {
     V2,
     /// OpenAI's embeddings.
     Embeddings,
+    /// Ranking in the protocols of Cohere, Jina, vLLM and text-embeddings-inference.
+    Rerank,
+    /// Scores of pairs in the protocol of vLLM.
+    Score,
 }
 
 impl TaskRoute {
     /// Number of values.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 7;
 }
 
 /// A route of the server.
@@ -153,6 +157,10 @@ routes! {
         TaskRoute::Embeddings,
         &["/v1/embeddings", "/openai/v1/embeddings", "/openai/deployments/{model}/embeddings"]
     );
+    /// Ranks documents.
+    RERANK = Route::task(TaskRoute::Rerank, &["/rerank", "/v1/rerank", "/v2/rerank"]);
+    /// Scores pairs of texts.
+    SCORE = Route::task(TaskRoute::Score, &["/score", "/v1/score"]);
     /// The OpenAPI document.
     OPENAPI = Route::docs(&["/openapi.json"]);
     /// Redirects to the documentation pages.

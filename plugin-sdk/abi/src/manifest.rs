@@ -83,6 +83,10 @@ pub struct TaskManifest {
     /// of an item, reported by `prepare` or with its output, is its number of tokens.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub embedding: bool,
+    /// Whether the task ranks passages by their relevance to a query. An item is the JSON document `{"query": "…", "passages":
+    /// ["…"]}`, and its output `{"results": [{"index": 0, "score": 0.9}]}`. The weight of an item is its number of tokens.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub reranker: bool,
     /// Whether the tensors of an item are whole tensors rather than rows of a batch. In protocols with a batch dimension, a
     /// request to this task is one item, and every tensor has exactly the declared shape.
     #[serde(skip_serializing_if = "std::ops::Not::not")]

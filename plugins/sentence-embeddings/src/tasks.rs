@@ -185,6 +185,16 @@ impl PreparedTask<SentenceEmbeddings> for Similarity {
     }
 }
 
+/// Parameters of a ranking.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RankingParameters {
+    /// Whether scores are those of the network, or the sigmoid function of them. The default is what the directory says.
+    raw_scores: Option<bool>,
+    /// Whether pairs that are too long are truncated. The default is the setting `truncate`.
+    truncate: Option<bool>,
+}
+
 /// The passages, most relevant first.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Ranking {
@@ -212,6 +222,8 @@ impl PreparedTask<SentenceEmbeddings> for Rerank {
 
     fn describe(&self) -> TaskInfo {
         TaskInfo::new("Sorts passages by their relevance to a query, most relevant first.")
+            .reranker()
+            .parameters::<RankingParameters>()
             .max_total_weight(BATCH_TOKENS)
             .max_batch_size(BATCH_TEXTS)
             .samples()
@@ -234,24 +246,26 @@ impl PreparedTask<SentenceEmbeddings> for Rerank {
     ) -> Result<Prepared<Vec<Tokens>>, ItemError> {
         let Question { query, passages } = &item.value;
         item.value.check(model.max_passages)?;
-        with_weight(
-            passages
-                .iter()
-                .map(|passage| model.tokenizer.pair(query, passage))
-                .collect(),
-        )
+        let RankingParameters { truncate, .. } = item.parameters()?;
+        let pair = |passage: &String| match truncate {
+            Some(false) => model.tokenizer.whole_pair(query, passage),
+            // With the setting `truncate = false`, pairs that are too long are rejected.
+            Some(true) | None => model.tokenizer.pair(query, passage),
+        };
+        with_weight(passages.iter().map(pair).collect())
     }
 
     fn predict(&self, model: &SentenceEmbeddings, batch: Batch<&Vec<Tokens>>) -> BatchResult<Ranking> {
         let pairs: Vec<_> = batch.iter().copied().flatten().collect();
         let mut scores = model.encoder.scores(&pairs, batch.worker())?.into_iter();
-        batch.try_map(|pairs| {
+        batch.try_map_with(|pairs, parameters: RankingParameters| {
+            let sigmoid_applies = parameters.raw_scores.map_or(self.sigmoid, |raw| !raw);
             // All scores of the item, so that the next item begins with its own.
             let scores: Vec<_> = scores.by_ref().take(pairs.len()).collect();
             let ranked = |(index, score)| {
                 Ok(Ranked {
                     index,
-                    score: finite(if self.sigmoid { sigmoid(score) } else { score })?,
+                    score: finite(if sigmoid_applies { sigmoid(score) } else { score })?,
                 })
             };
             let mut results = scores

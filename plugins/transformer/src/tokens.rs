@@ -182,6 +182,33 @@ impl Tokenizer {
         self.tokens(&self.encode(input)?, true)
     }
 
+    /// Like [`pair`](Self::pair), but rejects a pair that would be truncated.
+    ///
+    /// # Errors
+    /// Same as [`pair`](Self::pair), and if the pair has too many tokens.
+    pub fn whole_pair(&self, first: &str, second: &str) -> Result<Tokens, ItemError> {
+        let is_beginning =
+            self.relevant(first)?.len() < first.len() || self.relevant(second)?.len() < second.len();
+        let input = match self.lowercase {
+            true => (first.to_lowercase(), second.to_lowercase()).into(),
+            false => (first, second).into(),
+        };
+        let too_long = || {
+            ItemError::invalid(format_args!(
+                "the query and the passage have more than {} tokens together; set `truncate` to true, or shorten them",
+                self.max_length
+            ))
+        };
+        if is_beginning {
+            return Err(too_long());
+        }
+        let encoding = self.encode(input)?;
+        match encoding.get_overflowing().is_empty() {
+            true => self.tokens(&encoding, true),
+            false => Err(too_long()),
+        }
+    }
+
     /// The beginning of a text that has all tokens that are kept of it.
     fn relevant<'t>(&self, text: &'t str) -> Result<&'t str, ItemError> {
         match text.len() <= self.first_beginning() {
@@ -207,10 +234,11 @@ impl Tokenizer {
                 true => format!("{prompt}{beginning}").to_lowercase(),
                 false => format!("{prompt}{beginning}"),
             };
-            let encoding = self.encode(whole.into())?;
             if beginning.len() == text.len() {
-                return Ok((beginning, encoding));
+                return Ok((beginning, self.encode(whole.into())?));
             }
+            // Unlike `encode_fast`, this returns the words of the tokens.
+            let encoding = self.inner.encode(whole, true).map_err(|error| invalid(&error))?;
             let kept = &encoding.get_ids()[..encoding.len().min(self.max_length)];
             if let Some(words) = self.words_after(&encoding) {
                 let is_same = before.as_deref() == Some(kept);
@@ -253,7 +281,7 @@ impl Tokenizer {
     fn encode(&self, input: EncodeInput<'_>) -> Result<Encoding, ItemError> {
         self.inner
             .encode_fast(input, true)
-            .map_err(|error| ItemError::invalid(format_args!("cannot tokenize the text: {error}")))
+            .map_err(|error| invalid(&error))
     }
 
     /// The tokens of a text, of which `encoding` is the whole or the beginning.
@@ -276,6 +304,10 @@ impl Tokenizer {
             types: encoding.get_type_ids().to_vec(),
         })
     }
+}
+
+fn invalid(error: &tokenizers::Error) -> ItemError {
+    ItemError::invalid(format_args!("cannot tokenize the text: {error}"))
 }
 
 #[cfg(test)]
@@ -366,13 +398,15 @@ mod tests {
     #[test]
     fn a_long_text_is_rejected_if_it_must_not_be_truncated() {
         let tokenizer = tokenizer("bge", 16, false);
-        let error = tokenizer.text(&"word ".repeat(100_000)).expect_err("it is too long");
+        let error = tokenizer
+            .text(&"word ".repeat(100_000))
+            .expect_err("it is too long");
         assert_eq!(
             error.message(),
             "the text has more than 16 tokens, expected at most 16"
         );
         let error = tokenizer.text(&"word ".repeat(20)).expect_err("it is too long");
-        assert_eq!(error.message(), "the text has 22 tokens, expected at most 16");
+        assert_eq!(error.message(), "the text has 62 tokens, expected at most 16");
     }
 
     #[test]
@@ -381,7 +415,8 @@ mod tests {
         let error = tokenizer
             .text(&" ".repeat(1 << 20))
             .expect_err("there are no words");
-        let expected = "the first 131072 of the 1048576 bytes of the text do not determine its first 16 tokens";
+        let expected =
+            "the first 131072 of the 1048576 bytes of the text do not determine its first 16 tokens";
         assert!(error.message().starts_with(expected), "{}", error.message());
     }
 }

@@ -173,6 +173,55 @@ impl Call {
         }
     }
 
+    /// Finds the reranker that a request without a task names: the task that the name includes, or the model's default task, or
+    /// its only reranker. Without a name, the only reranker of all models.
+    pub fn to_reranker(snapshot: &Snapshot, name: Option<&str>) -> Result<Self, Failure> {
+        let all = snapshot.models().flat_map(|entry| {
+            let tasks = entry.task_manifests().iter().enumerate();
+            let rerankers = tasks.filter(|(_, task)| task.reranker);
+            rerankers.map(move |(index, task)| (entry, index, format!("{}.{}", entry.name(), task.name)))
+        });
+        let all: Vec<_> = all.collect();
+        let names = || match all.is_empty() {
+            true => "none".to_owned(),
+            false => {
+                let names: Vec<&str> = all.iter().map(|(.., name)| name.as_str()).collect();
+                names.join(", ")
+            }
+        };
+        let failure = |message: String| Err(Failure::new(Code::Malformed, message).with_param("model"));
+        let Some(name) = name else {
+            return match all.as_slice() {
+                [(entry, task, _)] => Self::ready(entry, *task),
+                [] => failure("no model ranks documents".to_owned()),
+                _ => failure(format!("missing member `model`: expected one of {}", names())),
+            };
+        };
+        let Some((entry, task)) = snapshot.named(name) else {
+            return Err(Failure::unknown_model(name, snapshot.names()).with_param("model"));
+        };
+        let of_entry: Vec<usize> = all
+            .iter()
+            .filter(|(of, ..)| Arc::ptr_eq(of, entry))
+            .map(|(_, index, _)| *index)
+            .collect();
+        let found = match task.or(entry.default_task).filter(|task| of_entry.contains(task)) {
+            None if task.is_none() => of_entry.first().copied().filter(|_| of_entry.len() == 1),
+            found => found,
+        };
+        match found {
+            Some(task) => Self::ready(entry, task),
+            // The tasks of a model that is not ready are unknown.
+            None => {
+                find_generation(entry)?;
+                failure(format!(
+                    "`{name}` does not rank documents; available: {}",
+                    names()
+                ))
+            }
+        }
+    }
+
     /// Finds a task by its index.
     pub fn ready(entry: &Arc<ModelEntry>, task: usize) -> Result<Self, Failure> {
         let generation = find_generation(entry)?.clone();

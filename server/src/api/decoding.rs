@@ -27,6 +27,11 @@ impl Decoding {
         reservation.transpose().map(Self)
     }
 
+    /// Returns the whole reservation, to be kept as long as what was decoded.
+    pub fn keep_all(self) -> Option<Reservation> {
+        self.0
+    }
+
     /// Returns the reservation for what the items take beyond `body`, to be kept as long as the items.
     pub fn keep(self, items: &[Result<ItemInput, ItemError>], body: &Bytes) -> Option<Reservation> {
         let mut reservation = self.0?;
@@ -79,7 +84,11 @@ mod tests {
         assert!(decoding.keep(&[item(Value::Text(body.clone()))], &body).is_none());
         let small = Decoding::reserve(&budget, 4096).expect("there is room");
         assert_eq!(budget.held(), 0);
-        assert!(small.keep(&[item(Value::Text(Bytes::from_static(b"y")))], &body).is_none());
+        assert!(
+            small
+                .keep(&[item(Value::Text(Bytes::from_static(b"y")))], &body)
+                .is_none()
+        );
         Decoding::reserve(&budget, 100_001).expect_err("there is no room");
     }
 }

@@ -27,14 +27,23 @@ pub fn max_decoded_size(json: &[u8], input: &ValueManifest, strings: Strings) ->
     let byte_strings = length.saturating_add(elements * LENGTH_PREFIX);
     let has_escapes = memchr::memchr(b'\\', json).is_some();
     let unescaped = if has_escapes { length } else { 0 };
-    let copied = if strings == Strings::Copied { byte_strings } else { 0 };
+    let copied = if strings == Strings::Copied {
+        byte_strings
+    } else {
+        0
+    };
     let size = |kind: &Kind| match kind {
         Kind::Text => unescaped.max(copied),
         Kind::Json => copied,
         // Base64 without its whitespace and escapes, and the data.
-        Kind::Bytes => copied.saturating_add(length).saturating_add(unescaped.max(length)),
+        Kind::Bytes => copied
+            .saturating_add(length)
+            .saturating_add(unescaped.max(length)),
         Kind::Tensors => {
-            let sizes = input.tensors.iter().map(|tensor| DType::from_name(&tensor.dtype).and_then(DType::size));
+            let sizes = input
+                .tensors
+                .iter()
+                .map(|tensor| DType::from_name(&tensor.dtype).and_then(DType::size));
             let numbers = sizes.map(|size| match size {
                 Some(size) => elements.saturating_mul(size),
                 None => byte_strings,

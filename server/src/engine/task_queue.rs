@@ -106,7 +106,12 @@ impl TaskQueue {
     }
 
     /// Reserves room for `items`, all or none.
-    pub(super) fn enter(&self, items: usize, priority: Priority, workload: &Workload) -> Result<(), Rejection> {
+    pub(super) fn enter(
+        &self,
+        items: usize,
+        priority: Priority,
+        workload: &Workload,
+    ) -> Result<(), Rejection> {
         let retry_after = || workload.expected_wait().unwrap_or(UNKNOWN_WAIT);
         let limit = self.max_items.load(Ordering::Relaxed);
         // Cancelled items leave the queue and free their input at once, but their handles stay where they are until the

@@ -362,7 +362,9 @@ impl GrpcInferenceService for Inference {
         let trace = trace_of(&request);
         if let Some(bytes) = request.extensions().get::<ReceivedBytes>() {
             let size = request.get_ref().encoded_len() as u64;
-            bytes.raise_to(size).map_err(|exhausted| status(&exhausted.into()))?;
+            bytes
+                .raise_to(size)
+                .map_err(|exhausted| status(&exhausted.into()))?;
         }
         let mut response = respond(request, async |metadata, message| {
             self.0.infer(metadata, message, received, trace).await

@@ -25,7 +25,9 @@ use crate::api::tensors::{OutputTensor, tensors_from_outcomes};
 use crate::api::{BodyLimits, Call, Code, Decoding, Failure, RequestRecord};
 use crate::byte_budget::{ByteBudget, Reservation};
 use crate::clock;
-use crate::codec::{JsonForm, Strings, bounded_json, max_decoded_size, read_item, write_string, write_tensor};
+use crate::codec::{
+    JsonForm, Strings, bounded_json, max_decoded_size, read_item, write_string, write_tensor,
+};
 use crate::error::ItemError;
 use crate::json::{self, Object};
 use crate::metrics::Protocol;
@@ -59,7 +61,7 @@ async fn run(
     let (request_snapshot, budget) = (snapshot.clone(), shared.receive.budget.clone());
     let read = move || {
         let parsed = EmbeddingsRequest::read(&body, deployment, limits)?;
-        let call = Call::to_embedding(&request_snapshot, &parsed.model);
+        let call = Call::to_embedding(&request_snapshot, parsed.model.as_deref().unwrap_or_default());
         let items = match &call {
             Ok(call) => parsed.decode(&body, call.manifest(), limits, &budget),
             Err(failure) => Err(failure.clone()),
@@ -96,8 +98,7 @@ async fn run(
 /// A request. Other members, such as `user`, are accepted and ignored.
 #[derive(Deserialize)]
 struct EmbeddingsRequest<'a> {
-    #[serde(default)]
-    model: String,
+    model: Option<String>,
     #[serde(borrow)]
     input: &'a RawValue,
     encoding_format: Option<String>,
@@ -121,8 +122,8 @@ impl<'a> EmbeddingsRequest<'a> {
         let Object(mut parsed) = json::from_str::<Object<Self>>(check_utf8(body)?)
             .map_err(|error| Failure::new(Code::Malformed, format!("malformed request body: {error}")))?;
         if !deployment.is_empty() {
-            parsed.model = deployment;
-        } else if parsed.model.is_empty() {
+            parsed.model = Some(deployment);
+        } else if parsed.model.is_none() {
             let message = "missing member `model`: expected the name of a model";
             return Err(Failure::new(Code::Malformed, message).with_param("model"));
         }
@@ -151,12 +152,7 @@ impl<'a> EmbeddingsRequest<'a> {
         Ok((items, decoded))
     }
 
-    fn items(
-        &self,
-        body: &Bytes,
-        task: &TaskManifest,
-        limits: BodyLimits,
-    ) -> Result<Items, Failure> {
+    fn items(&self, body: &Bytes, task: &TaskManifest, limits: BodyLimits) -> Result<Items, Failure> {
         let parameters = self.parameters(task)?;
         let invalid = |message: String| Err(Failure::new(Code::Malformed, message).with_param("input"));
         let texts = match JsonForm::of(self.input.get()) {
@@ -219,7 +215,7 @@ impl<'a> EmbeddingsRequest<'a> {
 
     fn reply_options(&self) -> ReplyOptions {
         ReplyOptions {
-            model: self.model.clone(),
+            model: self.model.clone().unwrap_or_default(),
             base64: self.encoding_format.as_deref() == Some("base64"),
             dimensions: self.dimensions,
         }

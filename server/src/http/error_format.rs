@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::v1;
-use crate::api::Failure;
+use crate::api::{Code, Failure};
 
 /// The JSON format of an error reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +17,19 @@ pub(crate) enum ErrorFormat {
     V1,
     /// `{"error": {"message", "type", "param", "code"}}`
     OpenAi,
+    /// `{"error", "error_type", "message"}`: the first two of text-embeddings-inference, the last of Cohere.
+    Rerank,
 }
 
 impl ErrorFormat {
     /// Returns the error format for a path.
     pub(crate) fn of(path: &str) -> Self {
-        if path == "/v2" || path.starts_with("/v2/") {
+        if matches!(
+            path,
+            "/rerank" | "/v1/rerank" | "/v2/rerank" | "/score" | "/v1/score"
+        ) {
+            Self::Rerank
+        } else if path == "/v2" || path.starts_with("/v2/") {
             Self::OpenInference
         } else if path == "/v1/embeddings" || path.starts_with("/openai/") {
             Self::OpenAi
@@ -45,6 +52,11 @@ impl ErrorFormat {
                 json!({ "error": error })
             }
             Self::OpenInference | Self::V1 => json!({"error": message}),
+            Self::Rerank => json!({
+                "error": message,
+                "error_type": rerank_error_type(failure.code),
+                "message": message,
+            }),
             Self::OpenAi => {
                 let of_client = failure.code.status() < 500;
                 let kind = if of_client {
@@ -64,10 +76,19 @@ impl ErrorFormat {
     }
 }
 
+/// The error type in text-embeddings-inference.
+fn rerank_error_type(code: Code) -> &'static str {
+    match code.status() {
+        429 => "Overloaded",
+        503 => "Unhealthy",
+        500.. => "Backend",
+        _ => "Validation",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Code;
 
     #[test]
     fn the_path_determines_the_error_format() {
@@ -75,7 +96,13 @@ mod tests {
         assert_eq!(ErrorFormat::of("/v2"), ErrorFormat::OpenInference);
         assert_eq!(ErrorFormat::of("/v2/nowhere"), ErrorFormat::OpenInference);
         assert_eq!(ErrorFormat::of("/v20"), ErrorFormat::Native);
-        for path in ["/v1/embeddings", "/openai/deployments/m/embeddings", "/openai/v1/x"] {
+        assert_eq!(ErrorFormat::of("/v2/rerank"), ErrorFormat::Rerank);
+        assert_eq!(ErrorFormat::of("/rerank"), ErrorFormat::Rerank);
+        for path in [
+            "/v1/embeddings",
+            "/openai/deployments/m/embeddings",
+            "/openai/v1/x",
+        ] {
             assert_eq!(ErrorFormat::of(path), ErrorFormat::OpenAi);
         }
         assert_eq!(ErrorFormat::of("/v1/models/m:predict"), ErrorFormat::V1);

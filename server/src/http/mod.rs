@@ -18,6 +18,7 @@ mod offload;
 pub mod openapi;
 mod request_body;
 mod request_headers;
+mod rerank;
 mod respond;
 mod server;
 mod service;

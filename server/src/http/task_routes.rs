@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::request_headers::RequestHead;
 use super::server::Shared;
-use super::{embeddings, native, respond, v1, v2};
+use super::{embeddings, native, rerank, respond, v1, v2};
 use crate::routes::{self, Route, TaskRoute};
 
 /// The values in the path of such a route.
@@ -51,6 +51,8 @@ pub(super) async fn answer(
         TaskRoute::Default => native::task_handlers::default_task(request, payload, shared, path).await,
         TaskRoute::V1 => v1::predict_handlers::predict(request, payload, shared, path).await,
         TaskRoute::V2 => v2::infer_handler::infer(request, payload, shared, path).await,
+        TaskRoute::Rerank => rerank::rerank(request, payload, shared).await,
+        TaskRoute::Score => rerank::score::score(request, payload, shared).await,
         TaskRoute::Embeddings => embeddings::embeddings(request, payload, shared, path).await,
     }
 }

@@ -42,8 +42,8 @@ mod log_records;
 mod measurement;
 mod messages;
 mod pool;
-mod process_memory;
 mod process;
+mod process_memory;
 mod remote;
 mod setup;
 #[allow(

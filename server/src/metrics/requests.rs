@@ -30,10 +30,12 @@ pub enum Protocol {
     Grpc,
     /// `/v1/embeddings`.
     OpenAi,
+    /// `/rerank` and its other paths.
+    Rerank,
 }
 
 impl Protocol {
-    const COUNT: usize = 5;
+    const COUNT: usize = 6;
 
     /// Its name in metrics, traces and the log.
     pub fn label(self) -> &'static str {
@@ -43,6 +45,7 @@ impl Protocol {
             Self::V2 => "v2",
             Self::Grpc => "grpc",
             Self::OpenAi => "openai",
+            Self::Rerank => "rerank",
         }
     }
 }

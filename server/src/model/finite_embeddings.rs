@@ -107,7 +107,10 @@ mod tests {
     }
 
     fn embeddings(shape: &[u64], elements: &[f32]) -> Tensor {
-        let data: Vec<u8> = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
+        let data: Vec<u8> = elements
+            .iter()
+            .flat_map(|element| element.to_le_bytes())
+            .collect();
         Tensor::new("embedding", DType::Fp32, shape, data.into()).expect("the data matches the shape")
     }
 

@@ -214,6 +214,13 @@ fn check_task(task: &TaskManifest) -> Vec<Finding> {
                          FP32 tensor as output"
         )));
     }
+    let json = [Kind::Json];
+    if task.reranker && (task.input.kinds != json || task.output.kinds != json) {
+        findings.push(error(format!(
+            "task `{name}` is declared as a reranker, but its input or output is not JSON: expected \
+             `{{\"query\": …, \"passages\": […]}}` as input and `{{\"results\": […]}}` as output"
+        )));
+    }
     findings.extend(check_unbatched(task).into_iter().map(error));
     if let Some(Trial::Failed { reason }) = &task.trial
         && reason.len() > MAX_TEXT_LENGTH

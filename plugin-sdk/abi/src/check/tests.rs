@@ -106,6 +106,10 @@ fn each_error_names_its_task() {
             ]}}]),
             "task `t` is declared as an embedding task, but its output tensor has a different datatype or shape",
         ),
+        (
+            json!([{"name": "t", "reranker": true, "input": text, "output": {"kinds": ["json"]}}]),
+            "task `t` is declared as a reranker, but its input or output is not JSON",
+        ),
     ];
     for (tasks, expected) in cases {
         assert_only_finding(&check(tasks), expected);

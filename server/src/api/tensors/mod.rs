@@ -18,7 +18,9 @@ use plugin_abi::manifest::{Kind, TaskManifest, TensorManifest, ValueManifest, po
 
 pub use from_outcomes::{OutputTensor, choose_outputs, data_size, most_severe, tensors_from_outcomes};
 pub use tensors_error::TensorsError;
-pub use to_items::{InputTensor, MediaTypes, check_datatype, check_requested, items_from_tensors, max_elements};
+pub use to_items::{
+    InputTensor, MediaTypes, check_datatype, check_requested, items_from_tensors, max_elements,
+};
 
 use crate::suggest::nearest;
 use crate::values::DType;

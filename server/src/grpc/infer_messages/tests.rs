@@ -33,7 +33,13 @@ fn request(input: InferInputTensor, raw: &[&'static [u8]]) -> ModelInferRequest 
 }
 
 fn read(dtype: &str, request: ModelInferRequest) -> Result<InferRequest, String> {
-    read_request(request, &task(dtype), LIMITS, &mut ByteBudget::new(u64::MAX).hold(0)).map_err(|failure| failure.message)
+    read_request(
+        request,
+        &task(dtype),
+        LIMITS,
+        &mut ByteBudget::new(u64::MAX).hold(0),
+    )
+    .map_err(|failure| failure.message)
 }
 
 fn only(request: InferRequest) -> Tensor {

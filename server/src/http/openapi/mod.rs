@@ -10,6 +10,7 @@ mod native_routes;
 mod open_inference_routes;
 mod operations;
 mod plugin_schema;
+mod rerank_routes;
 mod server_schemas;
 mod task_schemas;
 mod tensor_schemas;
@@ -57,9 +58,10 @@ const SERVER: &str = "Server";
 const V1: &str = "KServe V1 and TensorFlow Serving";
 const OPEN_INFERENCE: &str = "Open Inference Protocol (KServe V2, Triton)";
 const OPENAI: &str = "OpenAI";
+const RERANK: &str = "Rerank (Cohere, Jina, vLLM, text-embeddings-inference)";
 
 /// These tags with their descriptions.
-const TAGS: [(&str, &str); 4] = [
+const TAGS: [(&str, &str); 5] = [
     (SERVER, "State of the server and its models."),
     (
         V1,
@@ -72,10 +74,14 @@ const TAGS: [(&str, &str); 4] = [
         default task. Each path with a model is also available with `/versions/1` after the model's name.",
     ),
     (OPENAI, "Embedding tasks in OpenAI's protocol."),
+    (
+        RERANK,
+        "Rerankers in the protocols of Cohere, Jina and vLLM (`documents`), and of text-embeddings-inference (`texts`).",
+    ),
 ];
 
 /// Tags that Swagger UI collapses: the routes of other protocols.
-pub const COLLAPSED_TAGS: [&str; 3] = [V1, OPEN_INFERENCE, OPENAI];
+pub const COLLAPSED_TAGS: [&str; 4] = [V1, OPEN_INFERENCE, OPENAI, RERANK];
 
 /// The document. Paths are serialized in order, so that the native route of a task comes first.
 pub struct Document {
@@ -119,6 +125,7 @@ pub fn document(models: &[DocumentedModel<'_>], max_items: usize, keys: KeySetti
     v1_routes::add(&mut operations, &mut components, &tasks, max_items);
     open_inference_routes::add(&mut operations, &mut components, &tasks, &names);
     embeddings_route::add(&mut operations, &mut components, &tasks);
+    rerank_routes::add(&mut operations, &mut components, &tasks);
     let paths = operations.into_paths();
     let used = |tag: &str| {
         paths

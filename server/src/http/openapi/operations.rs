@@ -49,6 +49,7 @@ struct Errors {
     native: Json,
     open_inference: Json,
     openai: Json,
+    rerank: Json,
 }
 
 impl Errors {
@@ -74,10 +75,20 @@ impl Errors {
                 "code": codes,
             },
         });
+        let rerank = json!({
+            "type": "object",
+            "required": ["error", "error_type", "message"],
+            "properties": {
+                "error": {"type": "string"},
+                "error_type": {"type": "string", "enum": ["Validation", "Overloaded", "Unhealthy", "Backend"]},
+                "message": {"type": "string"},
+            },
+        });
         Self {
             native: components.add("Error", native),
             open_inference: components.add("OpenInferenceError", error(json!({"type": "string"}))),
             openai: components.add("OpenAIError", error(openai)),
+            rerank: components.add("RerankError", rerank),
         }
     }
 
@@ -86,6 +97,7 @@ impl Errors {
             ErrorFormat::Native => &self.native,
             ErrorFormat::OpenInference | ErrorFormat::V1 => &self.open_inference,
             ErrorFormat::OpenAi => &self.openai,
+            ErrorFormat::Rerank => &self.rerank,
         }
     }
 }

@@ -208,7 +208,7 @@ proptest! {
 fn the_errors_of_many_small_items_are_shortened_in_proportion_to_the_request() {
     let message = "\u{1}expected an object of tensors, got a number".repeat(20);
     let outcomes = vec![Err(ItemError::Invalid(message)); 1000];
-    for request_size in [2_000, 20_000, 100_000] {
+    for request_size in [2_000, 10_000] {
         let head = ReplyHead {
             request_size,
             ..head(Form::List)

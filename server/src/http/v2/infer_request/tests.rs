@@ -144,6 +144,19 @@ fn data_uris_and_declared_base64_are_decoded() {
 }
 
 #[test]
+fn half_precision_is_accepted_only_as_binary_data() {
+    let task = task(Kind::Tensors, &[2], "FP16");
+    let request = json!({"inputs": [x(json!({"data": [1, 2], "datatype": "FP16"}))]});
+    assert_eq!(
+        read(&task, &request, &[]).err().as_deref(),
+        Some("input `x`: FP16 must be sent as binary data, not as JSON")
+    );
+    let binary = json!({"datatype": "FP16", "parameters": {"binary_data_size": 4}});
+    let request = json!({"inputs": [x(binary)]});
+    assert!(read(&task, &request, &[0, 60, 0, 64]).is_ok());
+}
+
+#[test]
 fn errors_state_what_was_found_and_expected() {
     let inputs = |input: Json| json!({ "inputs": [input] });
     let cases = [
@@ -210,7 +223,7 @@ fn errors_state_what_was_found_and_expected() {
         (
             inputs(x(json!({"data": [1, 2], "datatype": "FP16"}))),
             0,
-            "input `x`: FP16 must be sent as binary data, not as JSON",
+            "input `x` has datatype FP16, expected FP32",
         ),
         (
             inputs(x(json!({"data": [1, 2], "datatype": "FLOAT"}))),

@@ -1,0 +1,213 @@
+//! `POST /score` and `/v1/score`, as in vLLM: the scores of pairs of texts, in their order.
+//!
+//! One text is compared with several, which are one item of the reranker; or the texts of two lists are compared one by one.
+
+use actix_web::HttpResponse;
+use actix_web::dev::Payload;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value as Json, json};
+
+use super::ranking::Ranking;
+use super::request::{malformed, read_texts};
+use crate::api::{BodyLimits, Call, Code, Decoding, Failure, RequestRecord};
+use crate::clock;
+use crate::codec::JsonForm;
+use crate::engine::Reply;
+use crate::error::ItemError;
+use crate::http::native::envelope::{check_depth, check_utf8};
+use crate::http::native::reply::max_size;
+use crate::http::offload::{MAX_INLINE_BODY, MAX_INLINE_REPLY, run_by_size};
+use crate::http::request_body::receive;
+use crate::http::request_headers::{RequestHead, request_options};
+use crate::http::respond::{self, add_server_timing};
+use crate::http::server::Shared;
+use crate::json::{self, Object};
+use crate::metrics::Protocol;
+use crate::values::{ItemInput, Value};
+
+/// `POST /v1/score`
+pub(in crate::http) async fn score(
+    request: &dyn RequestHead,
+    payload: Payload,
+    shared: &Shared,
+) -> HttpResponse {
+    let mut record = RequestRecord::new(&shared.telemetry, Protocol::Rerank, clock::now(), request.trace());
+    let result = run(request, payload, shared, &mut record).await;
+    let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
+    record.finish(response.status().as_u16());
+    response
+}
+
+async fn run(
+    request: &dyn RequestHead,
+    payload: Payload,
+    shared: &Shared,
+    record: &mut RequestRecord,
+) -> Result<HttpResponse, Failure> {
+    let received = record.received();
+    let body = receive(request, payload, &shared.receive, received, 0).await?;
+    let (snapshot, limits, size) = (shared.registry.snapshot(), shared.body, body.len());
+    let (request_snapshot, budget) = (snapshot.clone(), shared.receive.budget.clone());
+    let read = move || {
+        // The texts are copied into the items. A single text of one list is copied once.
+        let decoding = Decoding::reserve(&budget, body.len())?;
+        let request = ScoreRequest::read(&body, limits)?;
+        let call = Call::to_reranker(&request_snapshot, request.model.as_deref());
+        Ok::<_, Failure>((request.model, call, items(request.questions), decoding))
+    };
+    let (model, call, items, decoding) = run_by_size(size, MAX_INLINE_BODY, read).await??;
+    let model = model.unwrap_or_default();
+    record.set_address(&snapshot, &model, &call);
+    let call = call?;
+    let options = request_options(request, &call)?;
+    let reply = call.run(items, decoding.keep_all(), options, record).await?;
+
+    let started = clock::now();
+    let timing = reply.timing;
+    let size = max_size(&reply.outcomes);
+    let (owned_call, id) = (call.clone(), request.request_id());
+    let write = move || {
+        let model = match model.is_empty() {
+            true => owned_call.entry.name(),
+            false => &model,
+        };
+        write_reply(reply, model, id.as_deref())
+    };
+    let reply = run_by_size(size, MAX_INLINE_REPLY, write).await??;
+    let mut response = respond::json(200, reply);
+    let elapsed = record.encoded(&call, started, true);
+    add_server_timing(&mut response, timing, elapsed);
+    Ok(response)
+}
+
+/// A request.
+#[derive(Debug, PartialEq)]
+struct ScoreRequest {
+    model: Option<String>,
+    /// The items of the reranker.
+    questions: Vec<Json>,
+}
+
+#[derive(Deserialize)]
+struct Body<'a> {
+    model: Option<String>,
+    #[serde(borrow)]
+    text_1: Option<&'a RawValue>,
+    #[serde(borrow)]
+    text_2: Option<&'a RawValue>,
+}
+
+impl ScoreRequest {
+    fn read(body: &[u8], limits: BodyLimits) -> Result<Self, Failure> {
+        check_depth(body, limits.depth)?;
+        let Object(body) = json::from_str::<Object<Body<'_>>>(check_utf8(body)?)
+            .map_err(|error| Failure::new(Code::Malformed, format!("malformed request body: {error}")))?;
+        let missing = |param: &'static str| malformed(param, format!("missing member `{param}`"));
+        let first = body.text_1.ok_or_else(|| missing("text_1"))?.get();
+        let second = body.text_2.ok_or_else(|| missing("text_2"))?.get();
+        let second = match JsonForm::of(second) {
+            JsonForm::String => vec![read_text("text_2", second)?],
+            _ => read_texts("text_2", second, limits.items)?,
+        };
+        let question = |query: &str, passages: &[String]| json!({"query": query, "passages": passages});
+        let questions = if JsonForm::of(first) == JsonForm::String {
+            vec![question(&read_text("text_1", first)?, &second)]
+        } else {
+            let first = read_texts("text_1", first, limits.items)?;
+            if first.len() != second.len() {
+                let message = format!(
+                    "`text_1` has {} texts and `text_2` {}: expected one text in `text_1`, or the same number",
+                    first.len(),
+                    second.len()
+                );
+                return Err(Failure::new(Code::InvalidInput, message).with_param("text_1"));
+            }
+            let pairs = first.iter().zip(&second);
+            pairs
+                .map(|(query, passage)| question(query, std::slice::from_ref(passage)))
+                .collect()
+        };
+        Ok(Self {
+            model: body.model.filter(|model| !model.is_empty()),
+            questions,
+        })
+    }
+}
+
+fn read_text(member: &'static str, text: &str) -> Result<String, Failure> {
+    json::from_str(text).map_err(|error| malformed(member, format!("`{member}`: {}", error.message())))
+}
+
+fn items(questions: Vec<Json>) -> Vec<Result<ItemInput, ItemError>> {
+    let item = |question: Json| {
+        Ok(ItemInput {
+            value: Value::Json(Bytes::from(question.to_string())),
+            parameters: Bytes::new(),
+        })
+    };
+    questions.into_iter().map(item).collect()
+}
+
+fn write_reply(reply: Reply, model: &str, id: Option<&str>) -> Result<Vec<u8>, Failure> {
+    let mut scores: Vec<f64> = Vec::new();
+    for outcome in reply.outcomes {
+        let mut results = Ranking::of(Some(outcome))?.results;
+        results.sort_by_key(|ranked| ranked.index);
+        scores.extend(results.iter().map(|ranked| ranked.score));
+    }
+    let data = scores
+        .iter()
+        .enumerate()
+        .map(|(index, score)| json!({"index": index, "object": "score", "score": score}));
+    let reply = json!({
+        "id": id,
+        "object": "list",
+        "created": clock::unix_seconds(),
+        "model": model,
+        "data": data.collect::<Json>(),
+        "usage": {"prompt_tokens": reply.weight, "total_tokens": reply.weight},
+    });
+    Ok(reply.to_string().into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_text_is_compared_with_several_or_lists_one_by_one() {
+        let limits = BodyLimits { items: 4, depth: 8 };
+        let read = |body: &Json| {
+            let request = ScoreRequest::read(body.to_string().as_bytes(), limits);
+            request
+                .map(|request| request.questions)
+                .map_err(|failure| failure.message)
+        };
+        let question = |query: &str, passages: &[&str]| json!({"query": query, "passages": passages});
+        assert_eq!(
+            read(&json!({"text_1": "q", "text_2": ["a", "b"]})),
+            Ok(vec![question("q", &["a", "b"])])
+        );
+        assert_eq!(
+            read(&json!({"model": "m", "text_1": "q", "text_2": "a\n"})),
+            Ok(vec![question("q", &["a\n"])])
+        );
+        assert_eq!(
+            read(&json!({"text_1": ["q", "r"], "text_2": ["a", "b"]})),
+            Ok(vec![question("q", &["a"]), question("r", &["b"])])
+        );
+        assert_eq!(
+            read(&json!({"text_1": ["q", "r"], "text_2": ["a"]})),
+            Err(
+                "`text_1` has 2 texts and `text_2` 1: expected one text in `text_1`, or the same number"
+                    .to_owned()
+            )
+        );
+        assert_eq!(
+            read(&json!({"text_1": "q"})),
+            Err("missing member `text_2`".to_owned())
+        );
+    }
+}
