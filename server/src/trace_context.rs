@@ -78,7 +78,7 @@ impl TraceContext {
         }
         let (trace, span) = (hexadecimal(&known[3..35])?, hexadecimal(&known[36..52])?);
         let flags = hexadecimal(&known[53..])?;
-        (trace != 0 && span != 0).then(|| Self {
+        (trace != 0 && span != 0).then_some(Self {
             trace: TraceId(trace),
             span: SpanId(span as u64),
             is_sampled: flags as u8 & SAMPLED != 0,

@@ -75,7 +75,7 @@ impl BatchLog {
     fn add(&self, batch: RequestBatch) {
         let slot = self.count.fetch_add(1, Ordering::AcqRel);
         if let Some(slot) = self.slots.get(slot) {
-            // Nobody else has this index.
+            // Each index is given out once.
             let _ = slot.set(batch);
         }
     }
