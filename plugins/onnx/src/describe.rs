@@ -5,7 +5,7 @@ use plugin_sdk::manifest::{Kind, ValueManifest};
 use plugin_sdk::serde_json::Value as Json;
 use plugin_sdk::{LoadError, TaskInfo, TensorInfo};
 
-use crate::network::{Dim, MapPart, Port};
+use crate::network::{Dim, MapPart, TensorSpec};
 use crate::plan::{BatchMode, Keys, Plan, Slot, Tried};
 use crate::settings::TaskSettings;
 
@@ -33,10 +33,10 @@ impl Plan {
             Some(answer) => info = info.output(answer.manifest()),
             None => {
                 info = info.output(ValueManifest::of(Kind::Tensors));
-                for (index, port) in self.outputs.iter().enumerate() {
+                for (index, spec) in self.outputs.iter().enumerate() {
                     let tried = tried.item_shape(index);
                     let tried = tried.as_deref();
-                    info = info.output_tensor(self.output_info(port, tried));
+                    info = info.output_tensor(self.output_info(spec, tried));
                 }
             }
         }
@@ -87,16 +87,16 @@ impl Plan {
         let names: Vec<_> = self
             .outputs
             .iter()
-            .map(|port| format!("`{}`", port.name))
+            .map(|spec| format!("`{}`", spec.name))
             .collect();
         format!("{takes} Answers {}.", names.join(", "))
     }
 
     /// Describes an output for one item: as observed in the trial run if all input shapes are fixed, otherwise as declared. A
     /// declared size that the trial run contradicts is reported as open.
-    fn output_info(&self, port: &Port, tried: Option<&[usize]>) -> TensorInfo {
+    fn output_info(&self, spec: &TensorSpec, tried: Option<&[usize]>) -> TensorInfo {
         let skip = usize::from(self.mode != BatchMode::Unbatched);
-        let declared = port.dims.as_deref().and_then(|dims| dims.get(skip..));
+        let declared = spec.dims.as_deref().and_then(|dims| dims.get(skip..));
         let is_fixed = self.inputs.iter().all(Slot::is_fixed);
         let shape: Vec<i64> = match (tried, declared) {
             (Some(tried), Some(declared)) if tried.len() == declared.len() => {
@@ -113,9 +113,9 @@ impl Plan {
             (Some(tried), _) if skip == 1 => vec![-1; tried.len()],
             // Without a trial run, the declared sizes are unconfirmed.
             (None, Some(declared)) => vec![-1; declared.len()],
-            (_, None) | (Some(_), Some(_)) => return info(port, None),
+            (_, None) | (Some(_), Some(_)) => return info(spec, None),
         };
-        info(port, Some(&shape))
+        info(spec, Some(&shape))
     }
 }
 
@@ -123,17 +123,17 @@ impl Slot {
     fn info(&self) -> TensorInfo {
         let dims = self.dims.as_deref();
         let shape: Option<Vec<_>> = dims.map(|dims| dims.iter().map(declared_size).collect());
-        info(&self.port, shape.as_deref())
+        info(&self.spec, shape.as_deref())
     }
 }
 
 /// `shape` is `None` if the rank is not fixed.
-fn info(port: &Port, shape: Option<&[i64]>) -> TensorInfo {
+fn info(spec: &TensorSpec, shape: Option<&[i64]>) -> TensorInfo {
     let info = match shape {
-        Some(shape) => TensorInfo::new(&port.name, port.dtype, shape),
-        None => TensorInfo::unranked(&port.name, port.dtype),
+        Some(shape) => TensorInfo::new(&spec.name, spec.dtype, shape),
+        None => TensorInfo::unranked(&spec.name, spec.dtype),
     };
-    match (port.sequence, port.map) {
+    match (spec.sequence, spec.map) {
         (true, _) => info.sequence(),
         (false, Some(MapPart::Keys)) => info.description("The keys of the values, in the same places."),
         (false, _) => info,

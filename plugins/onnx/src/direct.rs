@@ -118,8 +118,8 @@ impl Direct {
             .inputs()
             .iter()
             .zip(&inputs)
-            .map(|(port, (shape, values))| Given {
-                port,
+            .map(|(spec, (shape, values))| Given {
+                spec,
                 shape: shape.clone(),
                 values,
             })

@@ -19,7 +19,7 @@ use rten_tensor::{AsView, Layout, Tensor, TensorView};
 use crate::external;
 use crate::instrument::{self, Flag};
 use crate::interface::Type;
-use crate::network::Port;
+use crate::network::TensorSpec;
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
 use crate::values::{ElementType, Values};
 use crate::verified::{self, Limits};
@@ -66,9 +66,9 @@ impl Abilities for Embedded {
         let blame = |problem: String| {
             LoadError::setting("model", format_args!("`{}` {problem}", file.path.display()))
         };
-        let mut ports = file.inputs.iter().chain(file.outputs);
-        if let Some(port) = ports.find(|port| port.sequence || port.map.is_some()) {
-            let name = &port.file_name;
+        let mut specs = file.inputs.iter().chain(file.outputs);
+        if let Some(spec) = specs.find(|spec| spec.sequence || spec.map.is_some()) {
+            let name = &spec.file_name;
             return Err(blame(format!(
                 "declares `{name}` as a sequence, which the embedded runtime does not serve; set `runtime = \"ort\"`"
             )));
@@ -157,12 +157,17 @@ struct Rten {
 }
 
 impl Runtime for Rten {
-    fn run(&self, inputs: &[Given<'_>], outputs: &[Port], worker: usize) -> Result<Vec<Computed>, Fault> {
+    fn run(
+        &self,
+        inputs: &[Given<'_>],
+        outputs: &[TensorSpec],
+        worker: usize,
+    ) -> Result<Vec<Computed>, Fault> {
         let inputs = inputs
             .iter()
             .map(|given| {
                 self.check_dimensions(given)?;
-                let id = self.model.input_ids()[given.port.index];
+                let id = self.model.input_ids()[given.spec.index];
                 let input = match input(given)? {
                     ValueOrView::View(view) if self.owns_inputs => ValueOrView::Value(view.to_owned()),
                     input => input,
@@ -173,13 +178,13 @@ impl Runtime for Rten {
         let ids = self.model.output_ids();
         let added = &ids[ids.len() - self.flags.len()..];
         let flags: Vec<_> = self.flags.iter().zip(added).collect();
-        let relevant = |(flag, _): &(&Flag, &NodeId)| outputs.iter().any(|port| flag.concerns(port.index));
+        let relevant = |(flag, _): &(&Flag, &NodeId)| outputs.iter().any(|spec| flag.concerns(spec.index));
         let flags: Vec<_> = flags.into_iter().filter(relevant).collect();
         // Request the flags first, so that the buffers of the values they watch can be reused early.
         let wanted: Vec<_> = flags
             .iter()
             .map(|(_, id)| **id)
-            .chain(outputs.iter().map(|port| ids[port.index]))
+            .chain(outputs.iter().map(|spec| ids[spec.index]))
             .collect();
         let pool = Arc::clone(&self.pools[worker % self.pools.len()]);
         let options = RunOptions::default().with_thread_pool(Some(pool));
@@ -212,7 +217,7 @@ impl Rten {
         too_large.map_or(Ok(()), |size| {
             Err(Fault::Unverified(format!(
                 "tensor `{}`: a dimension of {size}, more than {}, is not verified for this model in the embedded runtime",
-                given.port.name, self.max_dimension
+                given.spec.name, self.max_dimension
             )))
         })
     }
@@ -221,7 +226,7 @@ impl Rten {
 fn input<'a>(given: &'a Given<'_>) -> Result<ValueOrView<'a>, Fault> {
     match given.values {
         // The runtime computes with 32 bits, but must not receive more precision than the file declares.
-        Values::F32(values) if given.port.declared == DataType::FLOAT16 => {
+        Values::F32(values) if given.spec.declared == DataType::FLOAT16 => {
             let rounded: Vec<_> = values
                 .iter()
                 .map(|value| f16::from_f32(*value).to_f32())
@@ -246,12 +251,12 @@ fn view<'a>(given: &'a Given<'_>) -> Result<ValueView<'a>, Fault> {
             let (index, value) = values.iter().enumerate().find(exceeds).unwrap_or((0, &0));
             Err(Fault::Unverified(format!(
                 "tensor `{}`: {value} at index {index} exceeds 32 bits, the width in which the embedded runtime computes",
-                given.port.name
+                given.spec.name
             )))
         }
         _ => Err(Fault::Failed(format!(
             "input `{}` is held in a type that the runtime does not know",
-            given.port.name
+            given.spec.name
         ))),
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use plugin_sdk::log;
 
 use crate::memory;
-use crate::network::{Network, Port};
+use crate::network::{Network, TensorSpec};
 use crate::runtime::{Computed, Fault, Given};
 
 /// Minimum time between two log messages about the use of the fallback.
@@ -57,38 +57,38 @@ impl Fallback {
         &self,
         original: &Network,
         inputs: &[Given<'_>],
-        outputs: &[Port],
+        outputs: &[TensorSpec],
         reason: &str,
     ) -> Result<Vec<Computed>, Fault> {
         let Some(network) = self.loaded.get_or_init(|| self.loaded(original)) else {
             return Err(Fault::Unverified(reason.to_owned()));
         };
         self.report(reason);
-        let same = |known: &[Port], port: &Port| {
-            let found = known.iter().find(|other| other.file_name == port.file_name);
+        let same = |known: &[TensorSpec], spec: &TensorSpec| {
+            let found = known.iter().find(|other| other.file_name == spec.file_name);
             found
                 .cloned()
-                .ok_or_else(|| Fault::Failed(format!("{} does not know `{}`", self.runtime, port.file_name)))
+                .ok_or_else(|| Fault::Failed(format!("{} does not know `{}`", self.runtime, spec.file_name)))
         };
         let mut converted = Vec::with_capacity(inputs.len());
         for given in inputs {
-            let port = same(network.inputs(), given.port)?;
+            let spec = same(network.inputs(), given.spec)?;
             let values = given
                 .values
-                .held_as(port.held)
-                .ok_or_else(|| Fault::Failed(format!("tensor `{}` cannot be converted", given.port.name)))?;
-            converted.push((port, values));
+                .held_as(spec.held)
+                .ok_or_else(|| Fault::Failed(format!("tensor `{}` cannot be converted", given.spec.name)))?;
+            converted.push((spec, values));
         }
         let given: Vec<_> = inputs
             .iter()
             .zip(&converted)
-            .map(|(given, (port, values))| Given {
-                port,
+            .map(|(given, (spec, values))| Given {
+                spec,
                 shape: given.shape.clone(),
                 values,
             })
             .collect();
-        let outputs = outputs.iter().map(|port| same(network.outputs(), port));
+        let outputs = outputs.iter().map(|spec| same(network.outputs(), spec));
         match network.run(&given, &outputs.collect::<Result<Vec<_>, _>>()?, 0) {
             // The task has only some of the inputs of the file, all of which ONNX Runtime requires.
             Err(Fault::Inputs(_)) => Err(Fault::Unverified(reason.to_owned())),

@@ -16,9 +16,9 @@ use crate::classes;
 use crate::fallback::Fallback;
 use crate::files::Files;
 use crate::interface::{Declaration, Interface};
-use crate::ports::declared;
 use crate::reservations::{self, Reservation, Reservations};
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
+use crate::specs::declared;
 use crate::values::ElementType;
 use crate::verified::Limits;
 use crate::{external, wire};
@@ -34,8 +34,8 @@ pub(crate) struct Network {
 
 /// What is known about a model file, apart from its weights.
 struct Contents {
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
     is_half_precision: bool,
     files: Files,
     /// Whether each output mixes the items of a batch, as far as the graph shows. In the order of the file.
@@ -49,7 +49,7 @@ struct Contents {
 
 /// An input or output that the file declares.
 #[derive(Clone, Debug)]
-pub(crate) struct Port {
+pub(crate) struct TensorSpec {
     /// Name for clients: the name in the file if clients can use it, unless the settings rename it.
     pub(crate) name: String,
     /// Name in the file.
@@ -65,7 +65,7 @@ pub(crate) struct Port {
     pub(crate) dims: Option<Vec<Dim>>,
     /// Whether this is a sequence of tensors, which clients see as `name.0`, `name.1`, ….
     pub(crate) sequence: bool,
-    /// The part of a sequence of maps that this port represents, if any.
+    /// The part of a sequence of maps that this spec represents, if any.
     pub(crate) map: Option<MapPart>,
     /// Index among the inputs or the outputs of the file.
     pub(crate) index: usize,
@@ -168,7 +168,7 @@ impl Network {
 
     /// Whether an output mixes the items of a batch, as far as the graph shows, if dimension 0 of every input is the batch
     /// dimension.
-    pub(crate) fn verdict(&self, output: &Port) -> &Verdict {
+    pub(crate) fn verdict(&self, output: &TensorSpec) -> &Verdict {
         &self.contents.verdicts[output.index]
     }
 
@@ -192,11 +192,11 @@ impl Network {
         &self.contents.files
     }
 
-    pub(crate) fn inputs(&self) -> &[Port] {
+    pub(crate) fn inputs(&self) -> &[TensorSpec] {
         &self.contents.inputs
     }
 
-    pub(crate) fn outputs(&self) -> &[Port] {
+    pub(crate) fn outputs(&self) -> &[TensorSpec] {
         &self.contents.outputs
     }
 
@@ -204,7 +204,7 @@ impl Network {
     pub(crate) fn run(
         &self,
         inputs: &[Given<'_>],
-        outputs: &[Port],
+        outputs: &[TensorSpec],
         worker: usize,
     ) -> Result<Vec<Computed>, Fault> {
         let _reservation = self.reserve(inputs)?;
@@ -216,7 +216,7 @@ impl Network {
     pub(crate) fn run_unverified(
         &self,
         inputs: &[Given<'_>],
-        outputs: &[Port],
+        outputs: &[TensorSpec],
         reason: String,
     ) -> Result<Vec<Computed>, Fault> {
         match &self.fallback {
@@ -228,7 +228,7 @@ impl Network {
     /// Reserves memory for a run. Fails if the run needs more memory than is available.
     fn reserve(&self, inputs: &[Given<'_>]) -> Result<Reservation<'_>, Fault> {
         // A sequence has no single shape, so it is left out.
-        let tensors = inputs.iter().filter(|given| !given.port.sequence);
+        let tensors = inputs.iter().filter(|given| !given.spec.sequence);
         let known: Vec<_> = tensors.map(Given::known).collect();
         // If the analysis panics, nothing is known, as for an unsupported operator.
         let sizes = contain(|| self.contents.outline.of_run(&known));
@@ -309,7 +309,7 @@ impl Given<'_> {
     fn known(&self) -> Known<'_> {
         let few = sizes::are_few(self.values.len());
         Known {
-            name: &self.port.file_name,
+            name: &self.spec.file_name,
             shape: &self.shape,
             elements: few.then(|| self.values.as_numbers()).flatten(),
         }

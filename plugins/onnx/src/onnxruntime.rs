@@ -17,7 +17,7 @@ use rten_onnx::onnx::{DataType, ModelProto};
 use self::environment::{Opened, SessionLoggers};
 use self::library::{Candidate, Surroundings};
 use crate::interface::Type;
-use crate::network::Port;
+use crate::network::TensorSpec;
 use crate::ort_values::{self, Helpers};
 use crate::runtime::{Abilities, Computed, Fault, File, Given, Runtime};
 use crate::settings::{OrtSettings, Provider};
@@ -213,17 +213,22 @@ impl Abilities for OnnxRuntime {
 struct Sessions {
     sessions: Vec<Mutex<Session>>,
     /// Inputs of the model, all of which ONNX Runtime requires.
-    inputs: Vec<Port>,
+    inputs: Vec<TensorSpec>,
     helpers: Helpers,
 }
 
 impl Runtime for Sessions {
-    fn run(&self, inputs: &[Given<'_>], outputs: &[Port], worker: usize) -> Result<Vec<Computed>, Fault> {
-        let is_absent = |port: &&Port| {
-            !port.sequence && inputs.iter().all(|given| given.port.file_name != port.file_name)
+    fn run(
+        &self,
+        inputs: &[Given<'_>],
+        outputs: &[TensorSpec],
+        worker: usize,
+    ) -> Result<Vec<Computed>, Fault> {
+        let is_absent = |spec: &&TensorSpec| {
+            !spec.sequence && inputs.iter().all(|given| given.spec.file_name != spec.file_name)
         };
-        if let Some(port) = self.inputs.iter().find(is_absent) {
-            let name = &port.file_name;
+        if let Some(spec) = self.inputs.iter().find(is_absent) {
+            let name = &spec.file_name;
             return Err(Fault::Inputs(format!(
                 "ONNX Runtime needs all inputs of a model, but the task has no `{name}`"
             )));
@@ -234,23 +239,28 @@ impl Runtime for Sessions {
 }
 
 impl Sessions {
-    fn compute(&self, inputs: &[Given<'_>], outputs: &[Port], worker: usize) -> ort::Result<Vec<Computed>> {
+    fn compute(
+        &self,
+        inputs: &[Given<'_>],
+        outputs: &[TensorSpec],
+        worker: usize,
+    ) -> ort::Result<Vec<Computed>> {
         // Values that ONNX Runtime owns; it borrows the others from the caller.
-        let own = |port: &Port| match port.sequence {
-            true => ort_values::sequence(port, inputs, &self.helpers).map(Some),
-            false => ort_values::narrowed(port, inputs, &self.helpers),
+        let own = |spec: &TensorSpec| match spec.sequence {
+            true => ort_values::sequence(spec, inputs, &self.helpers).map(Some),
+            false => ort_values::narrowed(spec, inputs, &self.helpers),
         };
         let owned = self.inputs.iter().map(own).collect::<ort::Result<Vec<_>>>()?;
         let mut lent = Vec::with_capacity(self.inputs.len());
-        for (port, owned) in self.inputs.iter().zip(&owned) {
+        for (spec, owned) in self.inputs.iter().zip(&owned) {
             let value: SessionInputValue<'_> = match owned {
                 Some(owned) => owned.into(),
-                None => ort_values::lend(port, inputs)?,
+                None => ort_values::lend(spec, inputs)?,
             };
-            lent.push((port.file_name.as_str(), value));
+            lent.push((spec.file_name.as_str(), value));
         }
-        let mut names: Vec<_> = outputs.iter().map(|port| &*port.file_name).collect();
-        // A map has two ports but is one output.
+        let mut names: Vec<_> = outputs.iter().map(|spec| &*spec.file_name).collect();
+        // A map has two specs but is one output.
         names.dedup();
         let wanted = names
             .into_iter()
@@ -263,7 +273,7 @@ impl Sessions {
         let taken = outputs
             .iter()
             .enumerate()
-            .map(|(index, port)| ort_values::take(index, port, &computed[&*port.file_name], &self.helpers));
+            .map(|(index, spec)| ort_values::take(index, spec, &computed[&*spec.file_name], &self.helpers));
         Ok(taken
             .collect::<ort::Result<Vec<_>>>()?
             .into_iter()

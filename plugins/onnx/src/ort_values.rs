@@ -13,7 +13,7 @@ use ort::value::{DynValue, DynValueTypeMarker, Sequence, Tensor, TensorElementTy
 use rten_onnx::onnx::DataType;
 
 use crate::interface::Type;
-use crate::network::{MapPart, Port};
+use crate::network::{MapPart, TensorSpec};
 use crate::runtime::{Computed, Given};
 use crate::values::Values;
 
@@ -41,26 +41,30 @@ macro_rules! each_number {
 
 /// Builds the sequence for an input from its tensors. It must outlive the outputs, which may share its tensors: ONNX Runtime
 /// does not copy them.
-pub(crate) fn sequence(port: &Port, given: &[Given<'_>], helpers: &Helpers) -> ort::Result<DynValue> {
-    let tensors = tensors(port, given).map(own).collect::<ort::Result<Vec<_>>>()?;
+pub(crate) fn sequence(spec: &TensorSpec, given: &[Given<'_>], helpers: &Helpers) -> ort::Result<DynValue> {
+    let tensors = tensors(spec, given).map(own).collect::<ort::Result<Vec<_>>>()?;
     match tensors.is_empty() {
-        true => helpers.empty_sequence(port.declared),
+        true => helpers.empty_sequence(spec.declared),
         false => Ok(Sequence::new(tensors)?.into_dyn()),
     }
 }
 
 /// Builds the tensor for an input whose type cannot be created directly, by casting from a wider type. `None` if the input
 /// does not have such a type.
-pub(crate) fn narrowed(port: &Port, given: &[Given<'_>], helpers: &Helpers) -> ort::Result<Option<DynValue>> {
-    let Some(narrow) = Narrow::of(port.declared) else {
+pub(crate) fn narrowed(
+    spec: &TensorSpec,
+    given: &[Given<'_>],
+    helpers: &Helpers,
+) -> ort::Result<Option<DynValue>> {
+    let Some(narrow) = Narrow::of(spec.declared) else {
         return Ok(None);
     };
-    if let Some(problem) = tensors(port, given).find_map(|given| narrow.problem(given.values)) {
-        let name = &port.file_name;
+    if let Some(problem) = tensors(spec, given).find_map(|given| narrow.problem(given.values)) {
+        let name = &spec.file_name;
         return Err(ort::Error::new(format!("input `{name}`: {problem}")));
     }
     helpers
-        .cast(narrow.wide, port.declared, lend(port, given)?)
+        .cast(narrow.wide, spec.declared, lend(spec, given)?)
         .map(Some)
 }
 
@@ -109,9 +113,9 @@ impl Narrow {
 }
 
 /// Builds the tensor for an input. It borrows numbers and copies strings.
-pub(crate) fn lend<'a>(port: &Port, given: &'a [Given<'_>]) -> ort::Result<SessionInputValue<'a>> {
-    let only = tensors(port, given).last().ok_or_else(|| {
-        let name = &port.file_name;
+pub(crate) fn lend<'a>(spec: &TensorSpec, given: &'a [Given<'_>]) -> ort::Result<SessionInputValue<'a>> {
+    let only = tensors(spec, given).last().ok_or_else(|| {
+        let name = &spec.file_name;
         ort::Error::new(format!("input `{name}` is missing"))
     })?;
     let shape = &only.shape[..];
@@ -122,9 +126,9 @@ pub(crate) fn lend<'a>(port: &Port, given: &'a [Given<'_>]) -> ort::Result<Sessi
     ))
 }
 
-fn tensors<'a, 'b>(port: &Port, given: &'a [Given<'b>]) -> impl Iterator<Item = &'a Given<'b>> {
-    let name = port.file_name.clone();
-    given.iter().filter(move |given| given.port.file_name == name)
+fn tensors<'a, 'b>(spec: &TensorSpec, given: &'a [Given<'b>]) -> impl Iterator<Item = &'a Given<'b>> {
+    let name = spec.file_name.clone();
+    given.iter().filter(move |given| given.spec.file_name == name)
 }
 
 /// Builds a tensor for a sequence. The sequence must own its tensors, so the elements are copied.
@@ -137,24 +141,24 @@ fn own(given: &Given<'_>) -> ort::Result<DynValue> {
     ))
 }
 
-/// Extracts the tensors of an output. `index` is the index of the port among the outputs of the task.
+/// Extracts the tensors of an output. `index` is the index of the spec among the outputs of the task.
 pub(crate) fn take(
     index: usize,
-    port: &Port,
+    spec: &TensorSpec,
     value: &DynValue,
     helpers: &Helpers,
 ) -> ort::Result<Vec<Computed>> {
-    if let Some(part) = port.map {
+    if let Some(part) = spec.map {
         return Ok(vec![Computed {
             output: index,
             position: None,
             ..maps(part, &value.try_extract_sequence()?)?
         }]);
     }
-    if !port.sequence {
-        return match Narrow::of(port.declared) {
+    if !spec.sequence {
+        return match Narrow::of(spec.declared) {
             Some(narrow) => {
-                let wide = helpers.cast(port.declared, narrow.wide, value.into())?;
+                let wide = helpers.cast(spec.declared, narrow.wide, value.into())?;
                 Ok(vec![tensor(index, None, &wide)?])
             }
             None => Ok(vec![tensor(index, None, value)?]),

@@ -8,14 +8,19 @@ use plugin_sdk::LoadError;
 use rten_onnx::onnx::{DataType, ModelProto};
 
 use crate::interface::Type;
-use crate::network::Port;
+use crate::network::TensorSpec;
 use crate::values::{ElementType, Values};
 use crate::verified::Limits;
 
 /// A loaded network, ready to run.
 pub(crate) trait Runtime: Send + Sync {
     /// Computes `outputs` from `inputs` with the resources of `worker`. Calls for the same worker never overlap.
-    fn run(&self, inputs: &[Given<'_>], outputs: &[Port], worker: usize) -> Result<Vec<Computed>, Fault>;
+    fn run(
+        &self,
+        inputs: &[Given<'_>],
+        outputs: &[TensorSpec],
+        worker: usize,
+    ) -> Result<Vec<Computed>, Fault>;
 }
 
 /// The capabilities of a runtime, known before it loads a file.
@@ -48,8 +53,8 @@ pub(crate) trait Abilities {
 /// A model file whose declarations have been read.
 pub(crate) struct File<'a> {
     pub(crate) path: &'a Path,
-    pub(crate) inputs: &'a [Port],
-    pub(crate) outputs: &'a [Port],
+    pub(crate) inputs: &'a [TensorSpec],
+    pub(crate) outputs: &'a [TensorSpec],
     /// Whether weights are stored in external files.
     pub(crate) is_external: bool,
     pub(crate) limits: &'a Limits,
@@ -57,7 +62,7 @@ pub(crate) struct File<'a> {
 
 /// A borrowed tensor for an input. The tensors of a sequence are consecutive.
 pub(crate) struct Given<'a> {
-    pub(crate) port: &'a Port,
+    pub(crate) spec: &'a TensorSpec,
     pub(crate) shape: Vec<usize>,
     pub(crate) values: &'a Values,
 }

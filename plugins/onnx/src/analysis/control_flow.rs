@@ -41,8 +41,8 @@ impl Walk<'_> {
 
     /// Merges two possible values of an output into what is true of both.
     fn either(&self, op: &Op<'_>, index: usize, one: Value, other: Value) -> Value {
-        if let Some(trouble) = worst([&one.content, &other.content].into_iter()) {
-            return Value::trouble(trouble);
+        if let Some(inseparable) = worst([&one.content, &other.content].into_iter()) {
+            return Value::inseparable(inseparable);
         }
         let numbers = if one.numbers == other.numbers {
             one.numbers.clone()
@@ -63,7 +63,7 @@ impl Walk<'_> {
         let content = match (one.content, other.content) {
             (one, other) if one == other => one,
             (Content::Constant | Content::Count, Content::Constant | Content::Count) => Content::Count,
-            _ => Content::Trouble(
+            _ => Content::Inseparable(
                 op.unknown("returns the items in one branch and something else in the other"),
             ),
         };
@@ -73,7 +73,7 @@ impl Walk<'_> {
             _ => false,
         };
         if lost {
-            return Value::trouble(op.unknown("returns tensors of different shapes"));
+            return Value::inseparable(op.unknown("returns tensors of different shapes"));
         }
         Value {
             dims,
@@ -116,7 +116,7 @@ impl Walk<'_> {
                 Content::Count if self.sizes.is_none() => {
                     return Err(op.mixed("repeats as many times as there are items"));
                 }
-                Content::Trouble(trouble) => return Err(trouble.clone()),
+                Content::Inseparable(inseparable) => return Err(inseparable.clone()),
                 Content::Count | Content::Constant => {}
             }
             let collected = outputs.split_off(carried.len() + 1);
@@ -185,7 +185,7 @@ impl Walk<'_> {
                     let rank = value.rank().unwrap_or(0) + 1;
                     match op.axis(axis_of("scan_output_axes", index), rank) {
                         Ok(axis) => stacked(value, &steps, axis),
-                        Err(trouble) => Value::trouble(trouble),
+                        Err(inseparable) => Value::inseparable(inseparable),
                     }
                 });
                 return Ok(next.into_iter().chain(stacked).collect());

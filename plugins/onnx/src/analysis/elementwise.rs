@@ -2,7 +2,7 @@
 
 use super::node::{Op, Outcome};
 use super::size::{Size, Symbols};
-use super::value::{Batch, Role, Trouble, Value};
+use super::value::{Batch, Inseparable, Role, Value};
 
 /// Elementwise operators on one tensor. Further inputs are settings.
 pub(super) fn unary(op: &Op<'_>) -> Outcome {
@@ -41,11 +41,11 @@ pub(super) fn broadcast_first(op: &Op<'_>, count: usize) -> Outcome {
     Ok(vec![combined(op, &operands)?])
 }
 
-fn combined(op: &Op<'_>, operands: &[&Value]) -> Result<Value, Trouble> {
+fn combined(op: &Op<'_>, operands: &[&Value]) -> Result<Value, Inseparable> {
     let shapes: Vec<_> = operands
         .iter()
         .map(|operand| Ok((op.dims_of(operand)?, operand.batch())))
-        .collect::<Result<_, Trouble>>()?;
+        .collect::<Result<_, Inseparable>>()?;
     let (dims, batch) = stretched(op, &shapes)?;
     let counted = |operand: &&&Value| matches!(operand.content, super::value::Content::Count);
     if batch.is_some() && operands.iter().any(|operand| counted(&operand)) {
@@ -65,7 +65,7 @@ fn combined(op: &Op<'_>, operands: &[&Value]) -> Result<Value, Trouble> {
 pub(super) fn stretched(
     op: &Op<'_>,
     shapes: &[(&[Size], Option<&Batch>)],
-) -> Result<(Vec<Size>, Option<Batch>), Trouble> {
+) -> Result<(Vec<Size>, Option<Batch>), Inseparable> {
     let rank = shapes.iter().map(|(dims, _)| dims.len()).max().unwrap_or(0);
     let mut batch: Option<(Batch, &Size)> = None;
     for (dims, own) in shapes {

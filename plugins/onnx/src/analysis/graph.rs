@@ -11,7 +11,7 @@ use super::record::{Lifetimes, Record};
 use super::rules;
 use super::size::{Size, Symbols};
 use super::sizes::Sizes;
-use super::value::{Content, Role, Trouble, Value};
+use super::value::{Content, Inseparable, Role, Value};
 
 /// Maximum number of nodes to analyze. The bodies of nested loops are analyzed many times.
 const MAX_NODES: usize = 1_000_000;
@@ -138,7 +138,7 @@ impl<'m> Walk<'m> {
             (!name.is_empty()).then(|| {
                 scope.get(name).cloned().unwrap_or_else(|| {
                     let reason = format!("{} uses `{name}`, which is not computed yet", label(node));
-                    Value::trouble(Trouble::Unknown(reason.into()))
+                    Value::inseparable(Inseparable::Unknown(reason.into()))
                 })
             })
         };
@@ -147,12 +147,12 @@ impl<'m> Walk<'m> {
         let left = self.left.get();
         if left == 0 {
             let reason = "the graph has loops that are nested too deep";
-            return vec![Value::trouble(Trouble::Unknown(reason.into())); count];
+            return vec![Value::inseparable(Inseparable::Unknown(reason.into())); count];
         }
         self.left.set(left - 1);
         let contents = || inputs.iter().flatten().map(|value| &value.content);
-        if let Some(trouble) = worst(contents()) {
-            return vec![Value::trouble(trouble); count];
+        if let Some(inseparable) = worst(contents()) {
+            return vec![Value::inseparable(inseparable); count];
         }
         let has_items = contents().any(|content| matches!(content, Content::Items(_)));
         let has_count = contents().any(|content| *content == Content::Count);
@@ -166,9 +166,11 @@ impl<'m> Walk<'m> {
         let outcome = self.outcome(&op, scope);
         let values = match outcome {
             Ok(values) => values,
-            Err(trouble @ Trouble::Mixed(_)) => return vec![Value::trouble(trouble); count],
+            Err(inseparable @ Inseparable::Mixed(_)) => return vec![Value::inseparable(inseparable); count],
             // A subgraph of the node may use items that are not inputs of the node.
-            Err(trouble) if has_items || has_graph(node) => return vec![Value::trouble(trouble); count],
+            Err(inseparable) if has_items || has_graph(node) => {
+                return vec![Value::inseparable(inseparable); count];
+            }
             Err(_) => Vec::new(),
         };
         let mut values = values.into_iter();
@@ -183,7 +185,9 @@ impl<'m> Walk<'m> {
                 ..value
             },
             Some(value) => value,
-            None if has_items => Value::trouble(op.unknown("has more outputs than the analysis supports")),
+            None if has_items => {
+                Value::inseparable(op.unknown("has more outputs than the analysis supports"))
+            }
             None => Value {
                 content: if has_count {
                     Content::Count
@@ -250,7 +254,7 @@ impl<'m> Walk<'m> {
         let output = |info: &ValueInfoProto| {
             let name = info.name.as_deref().unwrap_or_default();
             inner.get(name).cloned().unwrap_or_else(|| {
-                Value::trouble(Trouble::Unknown(format!("`{name}` is not computed").into()))
+                Value::inseparable(Inseparable::Unknown(format!("`{name}` is not computed").into()))
             })
         };
         graph.output.iter().map(output).collect()
@@ -261,13 +265,13 @@ fn has_graph(node: &NodeProto) -> bool {
     node.attribute.iter().any(|attribute| attribute.g.is_some())
 }
 
-/// The first trouble among the values. [`Trouble::Mixed`] takes precedence.
-pub(super) fn worst<'c>(contents: impl Iterator<Item = &'c Content> + Clone) -> Option<Trouble> {
-    let mut troubles = contents.filter_map(|content| match content {
-        Content::Trouble(trouble) => Some(trouble),
+/// The first inseparable among the values. [`Inseparable::Mixed`] takes precedence.
+pub(super) fn worst<'c>(contents: impl Iterator<Item = &'c Content> + Clone) -> Option<Inseparable> {
+    let mut found = contents.filter_map(|content| match content {
+        Content::Inseparable(inseparable) => Some(inseparable),
         _ => None,
     });
-    let first = troubles.clone().next()?;
-    let mixed = troubles.find(|trouble| matches!(trouble, Trouble::Mixed(_)));
+    let first = found.clone().next()?;
+    let mixed = found.find(|inseparable| matches!(inseparable, Inseparable::Mixed(_)));
     Some(mixed.unwrap_or(first).clone())
 }

@@ -3,7 +3,7 @@
 use super::elementwise::stretched;
 use super::node::{Op, Outcome};
 use super::size::Size;
-use super::value::{Batch, Content, Trouble, Value};
+use super::value::{Batch, Content, Inseparable, Value};
 
 /// Reshapes a value to `dims`, with the same elements in the same order.
 fn reshaped(op: &Op<'_>, value: &Value, dims: Vec<Size>) -> Outcome {
@@ -23,7 +23,7 @@ fn reshaped(op: &Op<'_>, value: &Value, dims: Vec<Size>) -> Outcome {
 }
 
 /// Where the items are after a tensor is reshaped from `old` to `new`.
-fn found_again(op: &Op<'_>, old: &[Size], batch: &Batch, new: &[Size]) -> Result<Batch, Trouble> {
+fn found_again(op: &Op<'_>, old: &[Size], batch: &Batch, new: &[Size]) -> Result<Batch, Inseparable> {
     let place = new.iter().position(Size::depends_on_batch);
     let axis =
         place.filter(|axis| new[*axis].counts_items() && !new[axis + 1..].iter().any(Size::depends_on_batch));
@@ -58,7 +58,7 @@ pub(super) fn reshape(op: &Op<'_>) -> Outcome {
         (Some(shape), _) => shape.iter().map(|size| Size::known(*size)).collect(),
         (None, Ok(Some(shape))) => shape.to_vec(),
         (None, Ok(None)) => return Err(op.unknown("has no shape")),
-        (None, Err(trouble)) => return Err(trouble),
+        (None, Err(inseparable)) => return Err(inseparable),
     };
     let copies = op.int("allowzero").unwrap_or(0) == 0;
     let mut dims = Vec::with_capacity(wanted.len());
@@ -242,16 +242,16 @@ pub(super) fn constant_of_shape(op: &Op<'_>) -> Outcome {
     let shape = match op.numbers(0) {
         Ok(Some(shape)) => shape,
         Ok(None) => return Err(op.unknown("has no shape")),
-        Err(trouble) => {
+        Err(inseparable) => {
             // The rank may be known even if the shape is not.
             let length = op
                 .setting(0)?
                 .and_then(|shape| shape.dims.as_deref()?.first()?.value());
             let Some(rank) = length.filter(|rank| (0..=16).contains(rank)) else {
-                return Err(trouble);
+                return Err(inseparable);
             };
             if op.value(0)?.content != Content::Constant {
-                return Err(trouble);
+                return Err(inseparable);
             }
             let dims = (0..rank as usize).map(|index| op.own_dimension(index)).collect();
             return Ok(vec![Value::constant(Some(dims))]);

@@ -3,7 +3,7 @@
 use super::elementwise::stretched;
 use super::node::{Op, Outcome};
 use super::size::Size;
-use super::value::{Batch, Trouble, Value};
+use super::value::{Batch, Inseparable, Value};
 
 /// `MatMul` and its variants. `first` and `second` are the input indices of the factors; the other inputs are settings.
 pub(super) fn matmul_at(op: &Op<'_>, first: usize, second: usize) -> Outcome {
@@ -28,7 +28,7 @@ pub(super) fn matmul(op: &Op<'_>) -> Outcome {
 type Factor = (Vec<Size>, Option<Batch>);
 
 /// The factor at input `index`, with its last two dimensions swapped if `transposed` is nonzero.
-fn factor(op: &Op<'_>, index: usize, transposed: Option<i64>) -> Result<Factor, Trouble> {
+fn factor(op: &Op<'_>, index: usize, transposed: Option<i64>) -> Result<Factor, Inseparable> {
     let mut dims = op.dims(index)?.to_vec();
     let mut batch = op.batch(index).cloned();
     let rank = dims.len();
@@ -43,7 +43,7 @@ fn factor(op: &Op<'_>, index: usize, transposed: Option<i64>) -> Result<Factor, 
     Ok((dims, batch))
 }
 
-fn product(op: &Op<'_>, left: Factor, right: Factor) -> Result<Value, Trouble> {
+fn product(op: &Op<'_>, left: Factor, right: Factor) -> Result<Value, Inseparable> {
     let contracted = || op.mixed("sums over the batch dimension");
     let crossed = || op.mixed("combines every item with every other");
     let (mut left, mut right) = (left, right);
@@ -214,7 +214,7 @@ pub(super) fn einsum(op: &Op<'_>) -> Outcome {
 
 /// Checks that an image `[items, channels, …]` has its items in dimension `last` or an earlier one. `last` can be 1 only if the
 /// operator processes each channel separately.
-fn image<'v>(op: &'v Op<'_>, input: usize, last: usize) -> Result<(&'v [Size], Option<Batch>), Trouble> {
+fn image<'v>(op: &'v Op<'_>, input: usize, last: usize) -> Result<(&'v [Size], Option<Batch>), Inseparable> {
     let dims = op.dims(input)?;
     match op.batch(input) {
         Some(batch) if batch.axis > last => {
@@ -273,7 +273,7 @@ pub(super) fn pool(op: &Op<'_>) -> Outcome {
     // The second output of `MaxPool` contains indices into the flattened tensor of the whole batch.
     let indices = match op.node.output.get(1).filter(|name| !name.is_empty()) {
         Some(_) if value.batch().is_some() => {
-            Value::trouble(op.mixed("returns indices into the whole batch"))
+            Value::inseparable(op.mixed("returns indices into the whole batch"))
         }
         _ => Value::constant(value.dims.clone()),
     };

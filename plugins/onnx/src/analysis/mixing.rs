@@ -10,7 +10,7 @@ use rten_onnx::onnx::{ModelProto, ValueInfoProto};
 
 use super::graph::Walk;
 use super::size::Size;
-use super::value::{Batch, Content, Role, Trouble, Value};
+use super::value::{Batch, Content, Inseparable, Role, Value};
 
 /// Whether the items of an output are independent. The reasons are clauses that name the node or the output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ fn batched(walk: &Walk<'_>, input: &ValueInfoProto, name: &str) -> Value {
             dims[0] = Size::batch();
             Value::items(dims, Batch::at(0))
         }
-        None => Value::trouble(Trouble::Unknown(
+        None => Value::inseparable(Inseparable::Unknown(
             format!("input `{name}` has no declared dimension for the batch").into(),
         )),
     }
@@ -57,8 +57,8 @@ fn batched(walk: &Walk<'_>, input: &ValueInfoProto, name: &str) -> Value {
 
 fn verdict(name: &str, value: &Value) -> Verdict {
     match &value.content {
-        Content::Trouble(Trouble::Mixed(reason)) => Verdict::Mixed(reason.to_string()),
-        Content::Trouble(Trouble::Unknown(reason)) => Verdict::Unknown(reason.to_string()),
+        Content::Inseparable(Inseparable::Mixed(reason)) => Verdict::Mixed(reason.to_string()),
+        Content::Inseparable(Inseparable::Unknown(reason)) => Verdict::Unknown(reason.to_string()),
         Content::Constant | Content::Count => {
             Verdict::NotBatchFirst(format!("output `{name}` does not depend on the items"))
         }

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use rten_onnx::onnx::{AttributeProto, NodeProto};
 
 use super::size::{Size, Symbols};
-use super::value::{Batch, Trouble, Value};
+use super::value::{Batch, Inseparable, Value};
 
 /// A node with the values of its inputs.
 pub(super) struct Op<'a> {
@@ -19,7 +19,7 @@ pub(super) struct Op<'a> {
 }
 
 /// The values of a node's outputs. Unknown trailing outputs can be omitted.
-pub(super) type Outcome = Result<Vec<Value>, Trouble>;
+pub(super) type Outcome = Result<Vec<Value>, Inseparable>;
 
 impl Op<'_> {
     pub(super) fn kind(&self) -> &str {
@@ -27,13 +27,13 @@ impl Op<'_> {
     }
 
     /// Reports that items affect each other. `what` is a predicate of the node, such as "averages over the batch".
-    pub(super) fn mixed(&self, what: impl Display) -> Trouble {
-        Trouble::Mixed(format!("{} {what}", label(self.node)).into())
+    pub(super) fn mixed(&self, what: impl Display) -> Inseparable {
+        Inseparable::Mixed(format!("{} {what}", label(self.node)).into())
     }
 
     /// Reports that the analysis cannot follow the node. `what` is a predicate of the node.
-    pub(super) fn unknown(&self, what: impl Display) -> Trouble {
-        Trouble::Unknown(format!("{} {what}", label(self.node)).into())
+    pub(super) fn unknown(&self, what: impl Display) -> Inseparable {
+        Inseparable::Unknown(format!("{} {what}", label(self.node)).into())
     }
 
     pub(super) fn attribute(&self, name: &str) -> Option<&AttributeProto> {
@@ -57,16 +57,16 @@ impl Op<'_> {
         self.inputs.get(index)?.as_ref()
     }
 
-    pub(super) fn value(&self, index: usize) -> Result<&Value, Trouble> {
+    pub(super) fn value(&self, index: usize) -> Result<&Value, Inseparable> {
         self.get(index)
             .ok_or_else(|| self.unknown(format_args!("has no input {index}")))
     }
 
-    pub(super) fn dims(&self, index: usize) -> Result<&[Size], Trouble> {
+    pub(super) fn dims(&self, index: usize) -> Result<&[Size], Inseparable> {
         self.dims_of(self.value(index)?)
     }
 
-    pub(super) fn dims_of<'v>(&self, value: &'v Value) -> Result<&'v [Size], Trouble> {
+    pub(super) fn dims_of<'v>(&self, value: &'v Value) -> Result<&'v [Size], Inseparable> {
         let dims = value.dims.as_deref();
         dims.ok_or_else(|| self.unknown("has an input of unknown rank"))
     }
@@ -75,8 +75,8 @@ impl Op<'_> {
         self.get(index).and_then(Value::batch)
     }
 
-    /// An input that applies to the whole batch, such as a shape. Fails with [`Trouble::Mixed`] if the input contains items.
-    pub(super) fn setting(&self, index: usize) -> Result<Option<&Value>, Trouble> {
+    /// An input that applies to the whole batch, such as a shape. Fails with [`Inseparable::Mixed`] if the input contains items.
+    pub(super) fn setting(&self, index: usize) -> Result<Option<&Value>, Inseparable> {
         match self.get(index) {
             Some(value) if value.batch().is_some() => {
                 Err(self.mixed(format_args!("takes its input {index} from all items")))
@@ -86,13 +86,13 @@ impl Op<'_> {
     }
 
     /// Checks that the inputs from `first` on apply to the whole batch, as settings, weights and lookup tables do.
-    pub(super) fn settings_from(&self, first: usize) -> Result<(), Trouble> {
+    pub(super) fn settings_from(&self, first: usize) -> Result<(), Inseparable> {
         (first..self.inputs.len()).try_for_each(|index| self.setting(index).map(drop))
     }
 
     /// The elements of an input that applies to the whole batch; `None` if the node has no such input. Fails if the elements are
     /// unknown.
-    pub(super) fn numbers(&self, index: usize) -> Result<Option<&[Size]>, Trouble> {
+    pub(super) fn numbers(&self, index: usize) -> Result<Option<&[Size]>, Inseparable> {
         let Some(value) = self.setting(index)? else {
             return Ok(None);
         };
@@ -103,7 +103,7 @@ impl Op<'_> {
     }
 
     /// Like `numbers`, but every element must be a known integer.
-    pub(super) fn integers(&self, index: usize) -> Result<Option<Vec<i64>>, Trouble> {
+    pub(super) fn integers(&self, index: usize) -> Result<Option<Vec<i64>>, Inseparable> {
         let Some(numbers) = self.numbers(index)? else {
             return Ok(None);
         };
@@ -114,7 +114,7 @@ impl Op<'_> {
     }
 
     /// The axes, from the attribute `axes` or, in later opsets, from an input.
-    pub(super) fn axes(&self, input: usize) -> Result<Option<Vec<i64>>, Trouble> {
+    pub(super) fn axes(&self, input: usize) -> Result<Option<Vec<i64>>, Inseparable> {
         match self.ints("axes") {
             Some(axes) => Ok(Some(axes.to_vec())),
             None => self.integers(input),
@@ -122,7 +122,7 @@ impl Op<'_> {
     }
 
     /// The index of the dimension that `axis` refers to. A negative axis counts from the end.
-    pub(super) fn axis(&self, axis: i64, rank: usize) -> Result<usize, Trouble> {
+    pub(super) fn axis(&self, axis: i64, rank: usize) -> Result<usize, Inseparable> {
         let counted = if axis < 0 { axis + rank as i64 } else { axis };
         usize::try_from(counted)
             .ok()
@@ -130,7 +130,7 @@ impl Op<'_> {
             .ok_or_else(|| self.unknown(format_args!("has the axis {axis} of {rank} dimensions")))
     }
 
-    pub(super) fn product<'v>(&self, sizes: impl IntoIterator<Item = &'v Size>) -> Result<Size, Trouble> {
+    pub(super) fn product<'v>(&self, sizes: impl IntoIterator<Item = &'v Size>) -> Result<Size, Inseparable> {
         Size::product(sizes).ok_or_else(|| self.unknown("has a size beyond 64 bits"))
     }
 

@@ -2,7 +2,7 @@
 
 use super::node::{Op, Outcome};
 use super::size::Size;
-use super::value::{Batch, Role, Trouble, Value};
+use super::value::{Batch, Inseparable, Role, Value};
 
 /// `LSTM`, `GRU` and `RNN`: dimension 1 is the batch, or dimension 0 if the attribute `layout` is 1.
 pub(super) fn recurrent(op: &Op<'_>) -> Outcome {
@@ -66,7 +66,7 @@ fn own_state(
     batch: Option<&Batch>,
     place: usize,
     count: &Size,
-) -> Result<(), Trouble> {
+) -> Result<(), Inseparable> {
     let Some(batch) = batch else {
         return match value.batch() {
             Some(_) => Err(op.unknown("has states of the items for a sequence without items")),
@@ -133,7 +133,8 @@ pub(super) fn attention(op: &Op<'_>) -> Outcome {
     let mut values = first_dimension(op, |size| vec![main(size)])?;
     // The dimension of the batch in the present keys and values varies from operator to operator.
     values.extend(
-        (1..outputs).map(|_| Value::trouble(op.unknown("has outputs that the analysis does not support"))),
+        (1..outputs)
+            .map(|_| Value::inseparable(op.unknown("has outputs that the analysis does not support"))),
     );
     Ok(values)
 }

@@ -2,7 +2,7 @@
 
 use super::node::{Op, Outcome};
 use super::size::Size;
-use super::value::{Batch, Content, Role, Trouble, Value};
+use super::value::{Batch, Content, Inseparable, Role, Value};
 
 pub(super) fn concat(op: &Op<'_>) -> Outcome {
     let values: Vec<_> = op.inputs.iter().flatten().collect();
@@ -48,7 +48,12 @@ pub(super) fn concat(op: &Op<'_>) -> Outcome {
     Ok(vec![Value::new(dims, batch)])
 }
 
-fn joined(op: &Op<'_>, values: &[&Value], shapes: &[&[Size]], axis: usize) -> Result<Option<Batch>, Trouble> {
+fn joined(
+    op: &Op<'_>,
+    values: &[&Value],
+    shapes: &[&[Size]],
+    axis: usize,
+) -> Result<Option<Batch>, Inseparable> {
     let Some((batch, size)) = values
         .iter()
         .zip(shapes)
@@ -166,10 +171,10 @@ pub(super) fn slice(op: &Op<'_>) -> Outcome {
     }])
 }
 
-fn ranges(op: &Op<'_>, rank: usize) -> Result<Vec<Range>, Trouble> {
+fn ranges(op: &Op<'_>, rank: usize) -> Result<Vec<Range>, Inseparable> {
     let known = |sizes: &[i64]| sizes.iter().map(|size| Size::known(*size)).collect::<Vec<_>>();
     // A computed bound becomes a symbol.
-    let input = |index: usize| -> Result<Option<Vec<Size>>, Trouble> {
+    let input = |index: usize| -> Result<Option<Vec<Size>>, Inseparable> {
         let Some(value) = op.setting(index)? else {
             return Ok(None);
         };

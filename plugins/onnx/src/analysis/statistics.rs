@@ -4,10 +4,10 @@
 use super::elementwise::broadcast_first;
 use super::node::{Op, Outcome};
 use super::size::Size;
-use super::value::{Batch, Role, Trouble, Value};
+use super::value::{Batch, Inseparable, Role, Value};
 
 /// Checks that the batch is not in a dimension for which `along` returns true.
-fn apart(op: &Op<'_>, value: &Value, along: impl Fn(usize) -> bool, what: &str) -> Result<(), Trouble> {
+fn apart(op: &Op<'_>, value: &Value, along: impl Fn(usize) -> bool, what: &str) -> Result<(), Inseparable> {
     match value.batch() {
         Some(batch) if along(batch.axis) => Err(op.mixed(format_args!("{what} over the batch dimension"))),
         _ => Ok(()),
@@ -56,7 +56,7 @@ pub(super) fn layer_normalization(op: &Op<'_>) -> Outcome {
 
 /// Checks that the weights (the inputs from `first` on) have size 1 in all but the last `rank` dimensions, so that they do not
 /// reach the batch dimension.
-fn weights_within(op: &Op<'_>, first: usize, rank: usize) -> Result<(), Trouble> {
+fn weights_within(op: &Op<'_>, first: usize, rank: usize) -> Result<(), Inseparable> {
     for index in first..op.inputs.len() {
         if op.get(index).is_none() {
             continue;

@@ -24,7 +24,7 @@ pub(super) enum Content {
     /// The items, each of which has its own part of the value.
     Items(Batch),
     /// The value cannot be divided into items.
-    Trouble(Trouble),
+    Inseparable(Inseparable),
 }
 
 /// Where the items are: in a batch of `B` items, index `j` of dimension `axis` belongs to item `(j / inner) % B`. The size of the
@@ -49,7 +49,7 @@ pub(super) enum Role {
 
 /// Why a value cannot be divided into items.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Trouble {
+pub(super) enum Inseparable {
     /// The items affect each other.
     Mixed(Rc<str>),
     /// The analysis cannot follow the graph.
@@ -96,11 +96,11 @@ impl Value {
         }
     }
 
-    pub(super) fn trouble(trouble: Trouble) -> Self {
+    pub(super) fn inseparable(inseparable: Inseparable) -> Self {
         Self {
             dims: None,
             numbers: None,
-            content: Content::Trouble(trouble),
+            content: Content::Inseparable(inseparable),
         }
     }
 

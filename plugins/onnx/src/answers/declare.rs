@@ -10,13 +10,13 @@ use super::ctc::Alphabet;
 use super::embedding::Embedder;
 use super::settings::{Dictionary, EmbeddingSettings, TextSettings};
 use super::without_leading_ones;
-use crate::network::{Dim, Network, Port};
+use crate::network::{Dim, Network, TensorSpec};
 use crate::plan::Keys;
 
 /// The outputs of a task and what is known about their shapes.
 #[derive(Clone, Copy)]
 pub(crate) struct Outputs<'a> {
-    pub(crate) ports: &'a [Port],
+    pub(crate) specs: &'a [TensorSpec],
     /// The shapes for one item, if the model has completed a trial run.
     pub(crate) shapes: Option<&'a [Vec<usize>]>,
     /// Whether all items have the same shapes as the trial item.
@@ -28,7 +28,7 @@ impl Outputs<'_> {
     pub(super) fn last_dims(&self, output: usize, rank: usize) -> Option<Vec<Option<usize>>> {
         let tried = self.shapes.map(|shapes| &shapes[output]);
         let last = |length: usize| length.saturating_sub(rank);
-        let dims: Vec<_> = match (tried, &self.ports[output].dims) {
+        let dims: Vec<_> = match (tried, &self.specs[output].dims) {
             (Some(tried), _) => tried.iter().skip(last(tried.len())).copied().map(Some).collect(),
             (None, Some(dims)) => {
                 let size = |dim: &Dim| match dim {
@@ -44,7 +44,7 @@ impl Outputs<'_> {
 
     /// Whether the output for a text is a matrix rather than a single vector. The text of the trial run has several tokens.
     fn has_a_vector_for_each_token(&self, output: usize) -> bool {
-        match (self.shapes, &self.ports[output].dims) {
+        match (self.shapes, &self.specs[output].dims) {
             (Some(shapes), _) => without_leading_ones(&shapes[output], 1).len() > 1,
             // The first dimension is the batch dimension.
             (None, Some(dims)) => dims.len() > 2,
@@ -55,7 +55,7 @@ impl Outputs<'_> {
     /// Like [`last_dims`](Self::last_dims), but without sizes that can differ between items.
     pub(super) fn fixed_dims(&self, output: usize, rank: usize) -> Option<Vec<Option<usize>>> {
         let mut dims = self.last_dims(output, rank)?;
-        let (Some(shapes), Some(declared), false) = (self.shapes, &self.ports[output].dims, self.is_fixed)
+        let (Some(shapes), Some(declared), false) = (self.shapes, &self.specs[output].dims, self.is_fixed)
         else {
             return Some(dims);
         };
@@ -71,13 +71,13 @@ impl Outputs<'_> {
     }
 
     pub(super) fn names(&self) -> String {
-        let names: Vec<_> = self.ports.iter().map(|port| format!("`{}`", port.name)).collect();
+        let names: Vec<_> = self.specs.iter().map(|spec| format!("`{}`", spec.name)).collect();
         names.join(", ")
     }
 
     /// The index of the output with this name.
     pub(super) fn find(&self, name: &str, key: &str) -> Result<usize, LoadError> {
-        let found = self.ports.iter().position(|port| port.name == name);
+        let found = self.specs.iter().position(|spec| spec.name == name);
         let message = || {
             format!(
                 "the task has no output `{name}`, expected one of {}",
@@ -89,7 +89,7 @@ impl Outputs<'_> {
 
     /// The index of the only output, which must be a floating-point tensor.
     fn only(&self, what: &str, key: &str) -> Result<usize, LoadError> {
-        if self.ports.len() != 1 {
+        if self.specs.len() != 1 {
             let message = format!(
                 "{what} needs one output, but the task has {}: choose one with `outputs`",
                 self.names()
@@ -101,16 +101,16 @@ impl Outputs<'_> {
     }
 
     pub(super) fn check_fractions(&self, output: usize, key: &str) -> Result<(), LoadError> {
-        let port = &self.ports[output];
-        if port.sequence || !matches!(port.dtype, DType::Fp32 | DType::Fp64) {
-            let found = if port.sequence {
+        let spec = &self.specs[output];
+        if spec.sequence || !matches!(spec.dtype, DType::Fp32 | DType::Fp64) {
+            let found = if spec.sequence {
                 "a sequence"
             } else {
-                port.dtype.name()
+                spec.dtype.name()
             };
             let message = format!(
                 "output `{}` is {found}, expected a tensor of FP32 or FP64",
-                port.name
+                spec.name
             );
             return Err(LoadError::setting(key, message));
         }
@@ -168,7 +168,7 @@ pub(crate) fn embedder(
         return Err(LoadError::setting(keys.of("embedding", true), message));
     }
     let output = outputs.only("an embedding", &keys.of("outputs", true))?;
-    let name = &outputs.ports[output].name;
+    let name = &outputs.specs[output].name;
     let dims = outputs.last_dims(output, 1).and_then(|dims| dims[0]);
     let Some(width) = dims.filter(|width| *width > 0) else {
         let message =

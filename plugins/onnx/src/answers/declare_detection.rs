@@ -166,7 +166,7 @@ fn predictions(
     }
     let output = match &written.predictions {
         Some(name) => outputs.find(name, &key("predictions"))?,
-        None if outputs.ports.len() == 1 => 0,
+        None if outputs.specs.len() == 1 => 0,
         None => {
             let message = format!(
                 "the task has the outputs {}, expected `predictions`, or `boxes` and `scores`, with their names",
@@ -188,7 +188,7 @@ fn rows(
 ) -> Result<Form, LoadError> {
     let output = predictions(written, outputs, keys)?;
     let blame = |message: String| Err(LoadError::setting(keys.of("detection", true), message));
-    let name = &outputs.ports[output].name;
+    let name = &outputs.specs[output].name;
     let form = |(format, transposed)| Form::Rows {
         output,
         format,

@@ -5,7 +5,7 @@
 //! first dimension is fixed to 1, items run one at a time, each as a batch of one. Otherwise there is no batch dimension, and an
 //! item is a whole request.
 
-use crate::network::{Dim, Port, shape_text};
+use crate::network::{Dim, TensorSpec, shape_text};
 use crate::settings::BatchSetting;
 
 /// How the items of a task are run.
@@ -68,7 +68,7 @@ impl Declared {
 }
 
 /// Derives the mode from the declared shapes and the setting `batch`.
-pub(crate) fn declared(inputs: &[Port], outputs: &[Port], setting: BatchSetting) -> Declared {
+pub(crate) fn declared(inputs: &[TensorSpec], outputs: &[TensorSpec], setting: BatchSetting) -> Declared {
     if setting == BatchSetting::None {
         return Declared::unbatched("`batch` is \"none\"");
     }
@@ -80,7 +80,7 @@ pub(crate) fn declared(inputs: &[Port], outputs: &[Port], setting: BatchSetting)
             reason: String::new(),
             certain: is_meaningful(&name)
                 && outputs.iter().all(
-                    |port| matches!(port.dims.as_deref(), Some([Dim::Open(first), ..]) if *first == name),
+                    |spec| matches!(spec.dims.as_deref(), Some([Dim::Open(first), ..]) if *first == name),
                 ),
             renamed: renamed(outputs, &name),
             name,
@@ -89,27 +89,27 @@ pub(crate) fn declared(inputs: &[Port], outputs: &[Port], setting: BatchSetting)
 }
 
 /// Finds the first output whose first dimension has a fixed size, or an explicit name other than that of the batch dimension.
-fn renamed(outputs: &[Port], batch: &str) -> Option<(String, String)> {
+fn renamed(outputs: &[TensorSpec], batch: &str) -> Option<(String, String)> {
     // PyTorch generates names for unnamed dimensions, such as `Reshapeoutput_dim_0`.
     let is_given = |name: &str| is_meaningful(name) && !name.contains("_dim_");
-    outputs.iter().find_map(|port| match port.dims.as_deref() {
+    outputs.iter().find_map(|spec| match spec.dims.as_deref() {
         Some([Dim::Open(first), ..]) if first != batch && is_given(first) && is_given(batch) => {
-            Some((port.name.clone(), first.clone()))
+            Some((spec.name.clone(), first.clone()))
         }
-        Some([Dim::Fixed(size), ..]) if is_given(batch) => Some((port.name.clone(), size.to_string())),
+        Some([Dim::Fixed(size), ..]) if is_given(batch) => Some((spec.name.clone(), size.to_string())),
         _ => None,
     })
 }
 
 /// Result if all inputs have a batch dimension of 1. Outputs whose first dimension is not fixed to 1 do not have this batch
 /// dimension.
-fn fixed_to_one(outputs: &[Port]) -> Declared {
-    let other = outputs.iter().find_map(|port| match port.dims.as_deref() {
-        Some(dims) if dims.first() != Some(&Dim::Fixed(1)) => Some((port, dims)),
+fn fixed_to_one(outputs: &[TensorSpec]) -> Declared {
+    let other = outputs.iter().find_map(|spec| match spec.dims.as_deref() {
+        Some(dims) if dims.first() != Some(&Dim::Fixed(1)) => Some((spec, dims)),
         _ => None,
     });
-    if let Some((port, dims)) = other {
-        let (name, dims) = (&port.name, shape_text(dims));
+    if let Some((spec, dims)) = other {
+        let (name, dims) = (&spec.name, shape_text(dims));
         return Declared::unbatched(format!(
             "the batch of the inputs is fixed to 1, and output `{name}` is declared as {dims}"
         ));
@@ -117,21 +117,21 @@ fn fixed_to_one(outputs: &[Port]) -> Declared {
     Declared {
         mode: BatchMode::ItemByItem,
         reason: "the batch of the model is fixed to 1".to_owned(),
-        certain: outputs.iter().all(|port| port.dims.is_some()),
+        certain: outputs.iter().all(|spec| spec.dims.is_some()),
         name: String::new(),
         renamed: None,
     }
 }
 
 /// The first dimension that all inputs share, or why it cannot be a batch dimension.
-fn first_dimension(inputs: &[Port]) -> Result<Dim, String> {
-    let mut shared: Option<(&Port, &Dim)> = None;
-    for port in inputs {
-        let name = &port.name;
-        if port.sequence {
+fn first_dimension(inputs: &[TensorSpec]) -> Result<Dim, String> {
+    let mut shared: Option<(&TensorSpec, &Dim)> = None;
+    for spec in inputs {
+        let name = &spec.name;
+        if spec.sequence {
             return Err(format!("input `{name}` is a sequence"));
         }
-        let Some(dims) = port.dims.as_deref() else {
+        let Some(dims) = spec.dims.as_deref() else {
             return Err(format!("input `{name}` has no declared shape"));
         };
         let Some(first) = dims.first() else {
@@ -146,14 +146,14 @@ fn first_dimension(inputs: &[Port]) -> Result<Dim, String> {
             ));
         }
         match shared {
-            None => shared = Some((port, first)),
+            None => shared = Some((spec, first)),
             Some((other, known)) => match (known, first) {
                 (Dim::Open(one), Dim::Open(two))
                     if !is_meaningful(one) || !is_meaningful(two) || one == two =>
                 {
                     // Prefer a meaningful name.
                     if !is_meaningful(one) {
-                        shared = Some((port, first));
+                        shared = Some((spec, first));
                     }
                 }
                 (one, two) if one == two => {}
@@ -172,9 +172,9 @@ fn first_dimension(inputs: &[Port]) -> Result<Dim, String> {
     if let Dim::Open(batch) = first
         && is_meaningful(batch)
     {
-        let repeats = |port: &&Port| port.dims.iter().flatten().skip(1).any(|dim| dim == first);
-        if let Some(port) = inputs.iter().find(repeats) {
-            let (name, shape) = (&port.name, shape_text(port.dims.as_deref().unwrap_or_default()));
+        let repeats = |spec: &&TensorSpec| spec.dims.iter().flatten().skip(1).any(|dim| dim == first);
+        if let Some(spec) = inputs.iter().find(repeats) {
+            let (name, shape) = (&spec.name, shape_text(spec.dims.as_deref().unwrap_or_default()));
             return Err(format!("input `{name}` has its first dimension twice ({shape})"));
         }
     }
@@ -201,15 +201,15 @@ mod tests {
     use super::*;
     use crate::values::ElementType;
 
-    /// A port with a shape such as `"N,3,?"`. The empty string stands for a scalar, and `"-"` for an undeclared shape.
-    fn port(name: &str, shape: &str) -> Port {
+    /// A spec with a shape such as `"N,3,?"`. The empty string stands for a scalar, and `"-"` for an undeclared shape.
+    fn spec(name: &str, shape: &str) -> TensorSpec {
         let dim = |dim: &str| dim.parse().map_or_else(|_| Dim::Open(dim.to_owned()), Dim::Fixed);
         let dims = match shape {
             "-" => None,
             "" => Some(Vec::new()),
             shape => Some(shape.split(',').map(dim).collect()),
         };
-        Port {
+        TensorSpec {
             name: name.to_owned(),
             file_name: name.to_owned(),
             dtype: DType::Fp32,
@@ -223,13 +223,13 @@ mod tests {
     }
 
     fn mode_of(inputs: &[&str], outputs: &[&str]) -> (BatchMode, bool, String) {
-        let ports = |sort: &str, shapes: &[&str]| -> Vec<_> {
+        let specs = |sort: &str, shapes: &[&str]| -> Vec<_> {
             let named = shapes.iter().enumerate();
             named
-                .map(|(index, shape)| port(&format!("{sort}{index}"), shape))
+                .map(|(index, shape)| spec(&format!("{sort}{index}"), shape))
                 .collect()
         };
-        let declared = declared(&ports("in", inputs), &ports("out", outputs), BatchSetting::Auto);
+        let declared = declared(&specs("in", inputs), &specs("out", outputs), BatchSetting::Auto);
         (declared.mode, declared.certain, declared.reason)
     }
 
@@ -255,8 +255,8 @@ mod tests {
     #[test]
     fn an_output_whose_first_dimension_has_another_name_is_found() {
         let found = |input: &str, output: &str| {
-            let ports = [port("x", input)];
-            declared(&ports, &[port("y", output)], BatchSetting::Auto).renamed
+            let specs = [spec("x", input)];
+            declared(&specs, &[spec("y", output)], BatchSetting::Auto).renamed
         };
         assert_eq!(
             found("values", "distinct"),

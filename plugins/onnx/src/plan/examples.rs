@@ -61,7 +61,7 @@ impl Plan {
         }
         let tensor = |(index, slot): (usize, &Slot)| {
             let value = match (example, &self.inputs[..]) {
-                (Json::Object(tensors), _) => tensors.get(&slot.port.name)?,
+                (Json::Object(tensors), _) => tensors.get(&slot.spec.name)?,
                 (value, [_]) => value,
                 _ => return None,
             };
@@ -72,7 +72,7 @@ impl Plan {
             Some(SampleTensor {
                 slot: index,
                 shape,
-                values: from_json(slot.port.held, &elements)?,
+                values: from_json(slot.spec.held, &elements)?,
             })
         };
         Some(Sample(
@@ -103,15 +103,15 @@ impl Plan {
         let mut example = Map::new();
         let mut position = 0;
         for (index, tensor) in sample.0.iter().enumerate() {
-            let port = &self.inputs[tensor.slot].port;
+            let spec = &self.inputs[tensor.slot].spec;
             let follows = index > 0 && sample.0[index - 1].slot == tensor.slot;
             position = if follows { position + 1 } else { 0 };
-            let name = match port.sequence {
-                true => format!("{}.{position}", port.name),
-                false => port.name.clone(),
+            let name = match spec.sequence {
+                true => format!("{}.{position}", spec.name),
+                false => spec.name.clone(),
             };
             let mut elements = to_json(&tensor.values);
-            if port.dtype == DType::Bool {
+            if spec.dtype == DType::Bool {
                 // The embedded runtime represents booleans as integers.
                 elements
                     .iter_mut()

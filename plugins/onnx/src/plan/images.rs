@@ -49,7 +49,7 @@ impl Images {
         let takes_sizes = |index: usize| size_inputs.iter().any(|input| input.slot == index);
         let others: Vec<_> = (0..inputs.len()).filter(|index| !takes_sizes(*index)).collect();
         let [slot] = others[..] else {
-            let names: Vec<_> = others.iter().map(|index| &*inputs[*index].port.name).collect();
+            let names: Vec<_> = others.iter().map(|index| &*inputs[*index].spec.name).collect();
             let message = format!(
                 "an image becomes one input, but the task takes {}; inputs that take the size of the image are listed in `sizes`",
                 names.join(", ")
@@ -57,12 +57,12 @@ impl Images {
             return Err(LoadError::setting(key, message));
         };
         let only = &inputs[slot];
-        let name = &only.port.name;
-        if only.port.dtype == DType::Bytes {
+        let name = &only.spec.name;
+        if only.spec.dtype == DType::Bytes {
             let message = format!("input `{name}` takes strings, expected numbers");
             return Err(LoadError::setting(key, message));
         }
-        let Some(sizes) = only.sizes().filter(|_| !only.port.sequence) else {
+        let Some(sizes) = only.sizes().filter(|_| !only.spec.sequence) else {
             let message = format!("input `{name}` has no declared shape, expected that of an image");
             return Err(LoadError::setting(key, message));
         };
@@ -85,7 +85,7 @@ impl Images {
             slot,
             sizes,
             has_batch,
-            held: only.port.held,
+            held: only.spec.held,
             size_inputs,
         }))
     }
@@ -175,9 +175,9 @@ fn size_inputs(
 ) -> Result<Vec<SizeInput>, LoadError> {
     let input = |(name, numbers): (&String, &Vec<ImageSize>)| {
         let blame = |message: String| LoadError::setting(format_args!("{key}.sizes.{name}"), message);
-        let slot = inputs.iter().position(|slot| slot.port.name == *name);
+        let slot = inputs.iter().position(|slot| slot.spec.name == *name);
         let slot = slot.ok_or_else(|| blame(format!("the task has no input `{name}`")))?;
-        let Slot { port, dims } = &inputs[slot];
+        let Slot { spec, dims } = &inputs[slot];
         let mut shape = vec![numbers.len()];
         if mode == BatchMode::Unbatched && dims.as_ref().is_some_and(|dims| dims.len() == 2) {
             shape.insert(0, 1);
@@ -189,27 +189,27 @@ fn size_inputs(
         let is_taken = dims
             .as_ref()
             .is_none_or(|dims| dims.len() == shape.len() && shape.iter().zip(dims).all(fits));
-        if !is_taken || port.sequence || port.dtype == DType::Bytes {
+        if !is_taken || spec.sequence || spec.dtype == DType::Bytes {
             let dims = dims.as_deref().map_or("any shape".to_owned(), shape_text);
             return Err(blame(format!(
                 "{} numbers, expected what the input takes: {} in {dims}",
                 numbers.len(),
-                port.dtype.name()
+                spec.dtype.name()
             )));
         }
         let is_fraction = numbers
             .iter()
             .any(|number| matches!(number, ImageSize::ScaleX | ImageSize::ScaleY));
-        if is_fraction && !matches!(port.dtype, DType::Fp32 | DType::Fp64) {
+        if is_fraction && !matches!(spec.dtype, DType::Fp32 | DType::Fp64) {
             return Err(blame(format!(
                 "a scale is a fraction, but the input takes {}",
-                port.dtype.name()
+                spec.dtype.name()
             )));
         }
         Ok(SizeInput {
             slot,
             shape,
-            held: port.held,
+            held: spec.held,
             numbers: numbers.clone(),
         })
     };

@@ -99,7 +99,7 @@ impl Plan {
             if total > MAX_FIXED_ELEMENTS || (total > MAX_ELEMENTS && !slot.is_fixed()) {
                 return None;
             }
-            let repeats = if slot.port.sequence { 2 } else { 1 };
+            let repeats = if slot.spec.sequence { 2 } else { 1 };
             for position in 0..repeats {
                 let mut random = Random(seed.wrapping_mul(1000) + 10 * index as u64 + position);
                 // Items of different magnitudes reveal whether a model computes a scale over the batch.
@@ -154,14 +154,14 @@ fn is_past(name: &str) -> bool {
 }
 
 fn values(slot: &Slot, count: usize, pattern: Pattern, scale: f64, random: &mut Random) -> Values {
-    let is_mask = slot.port.file_name.to_lowercase().contains("mask");
+    let is_mask = slot.spec.file_name.to_lowercase().contains("mask");
     let mut fraction = || match pattern {
         // Multiples of 1/16 are exact in every float type, and short in examples.
         Pattern::Mixed => (random.below(33) as f64 / 16.0 - 1.0) * scale,
         Pattern::Ones => random.below(17) as f64 / 16.0,
         Pattern::Small | Pattern::Zeros => 0.0,
     };
-    let fractions: Vec<f64> = match slot.port.held {
+    let fractions: Vec<f64> = match slot.spec.held {
         ElementType::F64 | ElementType::F32 | ElementType::F16 | ElementType::Bf16 => {
             (0..count).map(|_| fraction()).collect()
         }
@@ -179,7 +179,7 @@ fn values(slot: &Slot, count: usize, pattern: Pattern, scale: f64, random: &mut 
         false => Vec::new(),
     };
     let integers = integers.into_iter();
-    match slot.port.held {
+    match slot.spec.held {
         ElementType::F64 => Values::F64(fractions),
         ElementType::F32 => Values::F32(fractions.into_iter().map(|value| value as f32).collect()),
         ElementType::F16 => Values::F16(fractions.into_iter().map(f16::from_f64).collect()),

@@ -22,7 +22,7 @@ use self::batch_mode::declared;
 use self::images::Images;
 use self::texts::Texts;
 pub(crate) use self::trial::{Remark, Tried};
-use crate::network::{Dim, Network, Port};
+use crate::network::{Dim, Network, TensorSpec};
 use crate::settings::{BatchSetting, TaskSettings};
 use crate::task::answer::{self, Answer, PlannedTask};
 
@@ -30,7 +30,7 @@ use crate::task::answer::{self, Answer, PlannedTask};
 pub(crate) struct Plan {
     pub(crate) network: Arc<Network>,
     pub(crate) inputs: Vec<Slot>,
-    pub(crate) outputs: Vec<Port>,
+    pub(crate) outputs: Vec<TensorSpec>,
     /// Preprocesses images, if the task takes them.
     pub(crate) images: Option<Images>,
     /// Tokenizes texts, if the task takes them.
@@ -47,19 +47,19 @@ pub(crate) struct Plan {
 
 /// An input of a task.
 pub(crate) struct Slot {
-    pub(crate) port: Port,
+    pub(crate) spec: TensorSpec,
     /// Dimensions of one item; `None` if any shape is accepted.
     pub(crate) dims: Option<Vec<Dim>>,
 }
 
 impl Slot {
-    fn new(port: &Port, mode: BatchMode) -> Self {
-        let dims = port.dims.as_ref().map(|dims| match mode {
+    fn new(spec: &TensorSpec, mode: BatchMode) -> Self {
+        let dims = spec.dims.as_ref().map(|dims| match mode {
             BatchMode::Unbatched => dims.clone(),
             BatchMode::Batched | BatchMode::ItemByItem => dims[1..].to_vec(),
         });
         Self {
-            port: port.clone(),
+            spec: spec.clone(),
             dims,
         }
     }
@@ -75,7 +75,7 @@ impl Slot {
 
     pub(crate) fn is_fixed(&self) -> bool {
         let is_fixed = |dims: &Vec<Dim>| dims.iter().all(|dim| matches!(dim, Dim::Fixed(_)));
-        self.dims.as_ref().is_some_and(is_fixed) && !self.port.sequence
+        self.dims.as_ref().is_some_and(is_fixed) && !self.spec.sequence
     }
 }
 
@@ -109,7 +109,7 @@ impl Plan {
         let declared = declared(&inputs, &outputs, setting);
         let mut plan = Self {
             network: Arc::clone(network),
-            inputs: inputs.iter().map(|port| Slot::new(port, declared.mode)).collect(),
+            inputs: inputs.iter().map(|spec| Slot::new(spec, declared.mode)).collect(),
             outputs,
             images: None,
             texts: None,
@@ -127,7 +127,7 @@ impl Plan {
             .map_err(|fault| fault.blame(&keys, &batch_key))?;
         if tried.mode != plan.mode {
             plan.mode = tried.mode;
-            plan.inputs = inputs.iter().map(|port| Slot::new(port, tried.mode)).collect();
+            plan.inputs = inputs.iter().map(|spec| Slot::new(spec, tried.mode)).collect();
             plan.read_inputs_by(&settings, &keys, context)?;
         }
         plan.warm_up(&tried, context.workers);

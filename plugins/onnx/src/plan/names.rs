@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 
 use plugin_sdk::LoadError;
 
-use crate::network::Port;
+use crate::network::TensorSpec;
 
-/// Returns the ports that the settings name, in that order, or all ports if the settings name none. `sort` is "input" or
+/// Returns the specs that the settings name, in that order, or all specs if the settings name none. `sort` is "input" or
 /// "output".
 pub(super) fn select(
-    ports: &[Port],
+    specs: &[TensorSpec],
     wanted: Option<&[String]>,
     sort: &str,
     key: &str,
-) -> Result<Vec<Port>, LoadError> {
+) -> Result<Vec<TensorSpec>, LoadError> {
     let Some(wanted) = wanted else {
-        return Ok(ports.to_vec());
+        return Ok(specs.to_vec());
     };
     if wanted.is_empty() {
         return Err(LoadError::setting(
@@ -30,12 +30,12 @@ pub(super) fn select(
                 format_args!("{sort} `{name}` is named twice"),
             ));
         }
-        ports
+        specs
             .iter()
-            .find(|port| port.name == *name)
+            .find(|spec| spec.name == *name)
             .cloned()
             .ok_or_else(|| {
-                let known: Vec<_> = ports.iter().map(|port| format!("`{}`", port.name)).collect();
+                let known: Vec<_> = specs.iter().map(|spec| format!("`{}`", spec.name)).collect();
                 LoadError::setting(
                     key,
                     format_args!("the model has no {sort} `{name}`, expected {}", known.join(", ")),
@@ -47,17 +47,17 @@ pub(super) fn select(
 
 /// Renames inputs and outputs for clients. `names` maps names in the file to new names.
 pub(super) fn rename(
-    mut inputs: Vec<Port>,
-    mut outputs: Vec<Port>,
+    mut inputs: Vec<TensorSpec>,
+    mut outputs: Vec<TensorSpec>,
     names: &BTreeMap<String, String>,
     key: &str,
-) -> Result<(Vec<Port>, Vec<Port>), LoadError> {
+) -> Result<(Vec<TensorSpec>, Vec<TensorSpec>), LoadError> {
     for (name, new) in names {
         let mut found = false;
-        let ports = inputs.iter_mut().chain(&mut outputs);
-        // Match the names in the file, so that a renamed port is not renamed again.
-        for port in ports.filter(|port| port.file_name == *name) {
-            port.name.clone_from(new);
+        let specs = inputs.iter_mut().chain(&mut outputs);
+        // Match the names in the file, so that a renamed spec is not renamed again.
+        for spec in specs.filter(|spec| spec.file_name == *name) {
+            spec.name.clone_from(new);
             found = true;
         }
         if !found {
@@ -65,10 +65,10 @@ pub(super) fn rename(
             return Err(LoadError::setting(format_args!("{key}.{name}"), message));
         }
     }
-    for ports in [&inputs, &outputs] {
-        for (index, port) in ports.iter().enumerate() {
-            if ports[..index].iter().any(|other| other.name == port.name) {
-                let message = format!("two tensors of the task are called `{}`", port.name);
+    for specs in [&inputs, &outputs] {
+        for (index, spec) in specs.iter().enumerate() {
+            if specs[..index].iter().any(|other| other.name == spec.name) {
+                let message = format!("two tensors of the task are called `{}`", spec.name);
                 return Err(LoadError::setting(key, message));
             }
         }

@@ -70,7 +70,7 @@ impl Texts {
         for slot in inputs {
             text_inputs.push(TextInput {
                 role: role(slot, inputs.len() == 1, &key)?,
-                held: slot.port.held,
+                held: slot.spec.held,
             });
             match slot.dims.as_deref() {
                 Some([.., Dim::Fixed(length)]) => fixed_length = Some(*length),
@@ -148,7 +148,7 @@ impl Texts {
 }
 
 fn role(slot: &Slot, is_only: bool, key: &str) -> Result<Role, LoadError> {
-    let name = &slot.port.name;
+    let name = &slot.spec.name;
     let known = ROLES.iter().find(|(known, _)| known == name);
     let role = match known {
         Some((_, role)) => *role,
@@ -164,7 +164,7 @@ fn role(slot: &Slot, is_only: bool, key: &str) -> Result<Role, LoadError> {
         }
     };
     let wide = matches!(
-        slot.port.held,
+        slot.spec.held,
         ElementType::I64
             | ElementType::I32
             | ElementType::U64
@@ -174,7 +174,7 @@ fn role(slot: &Slot, is_only: bool, key: &str) -> Result<Role, LoadError> {
     );
     match role {
         Role::Ids | Role::Positions if !wide => Err(no_tokens(slot, key)),
-        _ if slot.port.sequence || slot.port.held == ElementType::Text => Err(no_tokens(slot, key)),
+        _ if slot.spec.sequence || slot.spec.held == ElementType::Text => Err(no_tokens(slot, key)),
         role => Ok(role),
     }
 }
@@ -190,8 +190,8 @@ fn no_tokens(slot: &Slot, key: &str) -> LoadError {
         key,
         format_args!(
             "input `{}` takes {} in {shape}, expected an integer for each token: [length]",
-            slot.port.name,
-            slot.port.dtype.name()
+            slot.spec.name,
+            slot.spec.dtype.name()
         ),
     )
 }

@@ -209,7 +209,7 @@ impl Plan {
     /// Whether the first dimension of every output is the batch dimension, judging by the dimension names or the graph, without
     /// the results of a trial.
     fn must_have_rows(&self, declared: &Declared) -> bool {
-        let verdicts = || self.outputs.iter().map(|port| self.network.verdict(port));
+        let verdicts = || self.outputs.iter().map(|spec| self.network.verdict(spec));
         verdicts().all(|verdict| *verdict == Verdict::Independent)
             || declared.certain && !verdicts().any(|verdict| matches!(verdict, Verdict::NotBatchFirst(_)))
     }
@@ -244,7 +244,7 @@ impl Plan {
 
     /// Result if no item could be computed. Relies only on what the graph or the dimension names prove.
     fn untried(&self, declared: &Declared, forced: bool, failure: String) -> Tried {
-        let is_independent = |port| *self.network.verdict(port) == Verdict::Independent;
+        let is_independent = |spec| *self.network.verdict(spec) == Verdict::Independent;
         let unknown = |what: &str| Some(format!("the trial failed, so it is not known whether {what}"));
         let (mode, reason) = match declared.mode {
             BatchMode::Batched if forced || self.outputs.iter().all(is_independent) => {
@@ -372,7 +372,7 @@ impl Plan {
                 }
             }
         }
-        let is_independent = |port| *self.network.verdict(port) == Verdict::Independent;
+        let is_independent = |spec| *self.network.verdict(spec) == Verdict::Independent;
         if different.is_none() && !self.outputs.iter().all(is_independent) {
             let reason = "the trial has only one item that the model computes, so it is not known whether answers depend on the \
                           rest of a batch";

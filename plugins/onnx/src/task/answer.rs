@@ -88,7 +88,7 @@ fn ranking(
         return Err(LoadError::setting(keys.of("labels", true), message));
     }
     let [output] = task.plan.outputs.as_slice() else {
-        let names: Vec<_> = task.plan.outputs.iter().map(|port| &*port.name).collect();
+        let names: Vec<_> = task.plan.outputs.iter().map(|spec| &*spec.name).collect();
         let message = format!(
             "labels need one output, but the task has {}: choose with `outputs`",
             names.join(", ")
@@ -198,12 +198,12 @@ pub(super) fn single(
 
 fn tensors(plan: &Plan, computed: Vec<Computed>) -> Vec<TensorOutput> {
     let tensor = |computed: Computed| {
-        let port = &plan.outputs[computed.output];
+        let spec = &plan.outputs[computed.output];
         let name = match computed.position {
-            Some(position) => format!("{}.{position}", port.name),
-            None => port.name.clone(),
+            Some(position) => format!("{}.{position}", spec.name),
+            None => spec.name.clone(),
         };
-        computed.values.answer(name, port.dtype, &computed.shape)
+        computed.values.answer(name, spec.dtype, &computed.shape)
     };
     computed.into_iter().map(tensor).collect()
 }

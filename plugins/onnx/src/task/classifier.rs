@@ -7,7 +7,7 @@ use plugin_sdk::{AnyOutput, DType, Output};
 
 use super::Origin;
 use super::answer::{Answer, PlannedTask, json};
-use crate::network::{MapPart, Port};
+use crate::network::{MapPart, TensorSpec};
 use crate::plan::BatchMode;
 use crate::ranking::{Classification, Selection, read_labels};
 use crate::runtime::Computed;
@@ -47,20 +47,20 @@ pub(super) fn choose(
         let message = "requires a model whose inputs and outputs have a batch dimension".to_owned();
         return Err(blame("classification", message));
     }
-    let ports = &plan.outputs;
-    let label = output(ports, written.label.as_deref(), is_label)
+    let specs = &plan.outputs;
+    let label = output(specs, written.label.as_deref(), is_label)
         .map_err(|message| blame("classification.label", message))?;
-    let scores = output(ports, written.scores.as_deref(), is_scores)
+    let scores = output(specs, written.scores.as_deref(), is_scores)
         .map_err(|message| blame("classification.scores", message))?;
     let Some(scores) = scores else {
-        let message = format!("the task has no output of scores, found {}", list(ports));
+        let message = format!("the task has no output of scores, found {}", list(specs));
         return Err(blame("classification.scores", message));
     };
-    let key_port = |port: &Port| port.index == ports[scores].index && port.map == Some(MapPart::Keys);
-    let map_keys = ports
+    let key_spec = |spec: &TensorSpec| spec.index == specs[scores].index && spec.map == Some(MapPart::Keys);
+    let map_keys = specs
         .iter()
-        .position(key_port)
-        .filter(|_| ports[scores].map.is_some());
+        .position(key_spec)
+        .filter(|_| specs[scores].map.is_some());
     let width = shapes.map(|shapes| shapes[scores].iter().product::<usize>());
     let names = match (settings.labels.take(), map_keys) {
         (Some(_), Some(_)) => {
@@ -70,7 +70,7 @@ pub(super) fn choose(
         (None, Some(keys)) => Names::Keys(keys),
         (Some(labels), None) => Names::Known(read_labels(labels, context, &keys.of("labels", true))?),
         (None, None) => Names::Known(plan.network.class_names().map(<[_]>::to_vec).ok_or_else(|| {
-            let name = &ports[scores].name;
+            let name = &specs[scores].name;
             let message = format!("the file does not name the classes of output `{name}`: set `labels`");
             blame("classification", message)
         })?),
@@ -78,7 +78,7 @@ pub(super) fn choose(
     if let (Names::Known(names), Some(width)) = (&names, width)
         && names.len() != width
     {
-        let (count, name) = (names.len(), &ports[scores].name);
+        let (count, name) = (names.len(), &specs[scores].name);
         let message = format!("{count} labels, expected {width}: output `{name}` has that many elements");
         return Err(blame("labels", message));
     }
@@ -95,38 +95,42 @@ pub(super) fn choose(
 }
 
 /// The output with this name or, without a name, the first output of the right kind.
-fn output(ports: &[Port], name: Option<&str>, is_right: fn(&Port) -> bool) -> Result<Option<usize>, String> {
+fn output(
+    specs: &[TensorSpec],
+    name: Option<&str>,
+    is_right: fn(&TensorSpec) -> bool,
+) -> Result<Option<usize>, String> {
     let Some(name) = name else {
-        return Ok(ports.iter().position(is_right));
+        return Ok(specs.iter().position(is_right));
     };
-    let index = ports.iter().position(|port| port.name == name);
+    let index = specs.iter().position(|spec| spec.name == name);
     let index =
-        index.ok_or_else(|| format!("the task has no output `{name}`, expected one of {}", list(ports)))?;
-    match is_right(&ports[index]) {
+        index.ok_or_else(|| format!("the task has no output `{name}`, expected one of {}", list(specs)))?;
+    match is_right(&specs[index]) {
         true => Ok(Some(index)),
         false => Err(format!(
             "output `{name}` is {}, which has no such values",
-            ports[index].dtype.name()
+            specs[index].dtype.name()
         )),
     }
 }
 
-fn list(ports: &[Port]) -> String {
-    let names: Vec<_> = ports.iter().map(|port| format!("`{}`", port.name)).collect();
+fn list(specs: &[TensorSpec]) -> String {
+    let names: Vec<_> = specs.iter().map(|spec| format!("`{}`", spec.name)).collect();
     names.join(", ")
 }
 
-fn is_label(port: &Port) -> bool {
+fn is_label(spec: &TensorSpec) -> bool {
     let is_number = matches!(
-        port.dtype,
+        spec.dtype,
         DType::Int64 | DType::Int32 | DType::Bool | DType::Bytes
     );
-    is_number && port.map.is_none() && !port.sequence
+    is_number && spec.map.is_none() && !spec.sequence
 }
 
-fn is_scores(port: &Port) -> bool {
-    let is_number = matches!(port.dtype, DType::Fp32 | DType::Fp64);
-    is_number && port.map != Some(MapPart::Keys) && !port.sequence
+fn is_scores(spec: &TensorSpec) -> bool {
+    let is_number = matches!(spec.dtype, DType::Fp32 | DType::Fp64);
+    is_number && spec.map != Some(MapPart::Keys) && !spec.sequence
 }
 
 impl Answer for Classifier {

@@ -30,7 +30,7 @@ pub(super) fn choose(
         context,
     } = task;
     let outputs = Outputs {
-        ports: &plan.outputs,
+        specs: &plan.outputs,
         shapes,
         is_fixed: match &plan.images {
             Some(images) => images.size().is_some(),

@@ -91,14 +91,14 @@ impl Plan {
         let mut sample = Vec::with_capacity(self.inputs.len());
         let mut used = Vec::with_capacity(self.inputs.len());
         for (index, slot) in self.inputs.iter().enumerate() {
-            if !slot.port.sequence {
-                let tensor = tensors.get(&slot.port.name)?;
+            if !slot.spec.sequence {
+                let tensor = tensors.get(&slot.spec.name)?;
                 sample.push(read_tensor(&tensor, index, slot)?);
                 used.push(tensor.name());
                 continue;
             }
             for position in 0.. {
-                let name = format!("{}.{position}", slot.port.name);
+                let name = format!("{}.{position}", slot.spec.name);
                 let Some(tensor) = tensors.iter().find(|tensor| tensor.name() == name) else {
                     break;
                 };
@@ -137,7 +137,7 @@ impl Plan {
     /// are fixed and all elements have the type in which the runtime holds them.
     fn group(&self, sample: &Sample) -> u64 {
         let is_held =
-            |tensor: &SampleTensor| tensor.values.element_type() == self.inputs[tensor.slot].port.held;
+            |tensor: &SampleTensor| tensor.values.element_type() == self.inputs[tensor.slot].spec.held;
         if self.inputs.iter().all(Slot::is_fixed) && sample.0.iter().all(is_held) {
             return 0;
         }
@@ -167,6 +167,6 @@ fn read_tensor(tensor: &TensorView<'_>, index: usize, slot: &Slot) -> Result<Sam
     Ok(SampleTensor {
         slot: index,
         shape: tensor.shape().iter().map(|size| *size as usize).collect(),
-        values: Values::read(tensor, slot.port.dtype, slot.port.held)?,
+        values: Values::read(tensor, slot.spec.dtype, slot.spec.held)?,
     })
 }

@@ -89,12 +89,12 @@ impl Plan {
                     }
                 }
             }
-            stacked.push((&self.inputs[tensor.slot].port, shape, Values::concat(&values)));
+            stacked.push((&self.inputs[tensor.slot].spec, shape, Values::concat(&values)));
         }
         let given: Vec<_> = stacked
             .iter()
-            .map(|(port, shape, values)| Given {
-                port,
+            .map(|(spec, shape, values)| Given {
+                spec,
                 shape: shape.clone(),
                 values,
             })

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rten_onnx::onnx::{DataType, Dimension, TypeProtoTensor};
 
 use crate::interface::{Declaration, Interface, Type};
-use crate::network::{Dim, MapPart, Port};
+use crate::network::{Dim, MapPart, TensorSpec};
 use crate::runtime::Abilities;
 use crate::values;
 
@@ -20,13 +20,13 @@ pub(crate) fn declared(
     interface: &Interface,
     initializers: &HashSet<&str>,
     abilities: &dyn Abilities,
-) -> Result<(Vec<Port>, Vec<Port>), String> {
+) -> Result<(Vec<TensorSpec>, Vec<TensorSpec>), String> {
     let is_input = |input: &&Declaration| !initializers.contains(&*input.name);
     // Files with an old IR version also list their initializers as inputs.
     let inputs = interface.inputs.iter().filter(is_input).enumerate();
-    let mut ports = (Vec::new(), Vec::new());
+    let mut specs = (Vec::new(), Vec::new());
     for (index, input) in inputs {
-        ports.0.push(port("input", index, input, abilities)?);
+        specs.0.push(spec("input", index, input, abilities)?);
     }
     for (index, output) in interface.outputs.iter().enumerate() {
         let is_repeated = interface.outputs[..index]
@@ -37,21 +37,21 @@ pub(crate) fn declared(
         }
         match &output.kind {
             Type::Sequence(element) if matches!(**element, Type::Map(..)) => {
-                ports.1.extend(maps(index, output, element, abilities)?);
+                specs.1.extend(maps(index, output, element, abilities)?);
             }
-            _ => ports.1.push(port("output", index, output, abilities)?),
+            _ => specs.1.push(spec("output", index, output, abilities)?),
         }
     }
-    Ok(ports)
+    Ok(specs)
 }
 
-/// The port for a tensor or a sequence of tensors. If the file declares it as optional, it is required nevertheless.
-fn port(
+/// The spec for a tensor or a sequence of tensors. If the file declares it as optional, it is required nevertheless.
+fn spec(
     sort: &str,
     index: usize,
     declaration: &Declaration,
     abilities: &dyn Abilities,
-) -> Result<Port, String> {
+) -> Result<TensorSpec, String> {
     let name = &declaration.name;
     let kind = match &declaration.kind {
         Type::Optional(kind) => kind,
@@ -76,7 +76,7 @@ fn port(
     })?;
     let declared = tensor.elem_type.unwrap_or(DataType(0));
     let (dtype, held) = known(sort, name, declared, abilities)?;
-    Ok(Port {
+    Ok(TensorSpec {
         name: client_name(name, sort, index),
         file_name: name.clone(),
         dtype,
@@ -89,13 +89,13 @@ fn port(
     })
 }
 
-/// The ports for a sequence of maps, with one map per row: a tensor of the values, and a tensor of their keys.
+/// The specs for a sequence of maps, with one map per row: a tensor of the values, and a tensor of their keys.
 fn maps(
     index: usize,
     output: &Declaration,
     element: &Type,
     abilities: &dyn Abilities,
-) -> Result<[Port; 2], String> {
+) -> Result<[TensorSpec; 2], String> {
     let name = &output.name;
     let Type::Map(key, value) = element else {
         return Err(format!(
@@ -111,7 +111,7 @@ fn maps(
     };
     let part = |part: MapPart, declared: DataType, suffix: &str| {
         let (dtype, held) = known("output", name, declared, abilities)?;
-        Ok::<_, String>(Port {
+        Ok::<_, String>(TensorSpec {
             name: format!("{}{suffix}", client_name(name, "output", index)),
             file_name: name.clone(),
             dtype,
