@@ -104,8 +104,8 @@ pub fn decode(file: &[u8], decoding: &Decoding) -> Result<DynamicImage, ItemErro
             limits.max_alloc = Some(OVERHEAD);
             let decoder = PngDecoder::with_limits(source, limits).map_err(unreadable)?;
             check_still(decoder.is_apng().map_err(unreadable)?)?;
-            check_size(decoder.dimensions(), decoding.max_pixels)?;
-            png::check(file).map_err(unreadable)?;
+            let pixels = check_size(decoder.dimensions(), decoding.max_pixels)?;
+            png::check(file, max_allocation(pixels)).map_err(unreadable)?;
             read(decoder, decoding)
         }
         Ok(ImageFormat::Jpeg) => decode_jpeg(file, decoding),
@@ -148,9 +148,8 @@ fn decode_jpeg(file: &[u8], decoding: &Decoding) -> Result<DynamicImage, ItemErr
 /// Decodes an image whose header has been read.
 fn read(mut decoder: impl ImageDecoder, decoding: &Decoding) -> Result<DynamicImage, ItemError> {
     let pixels = check_size(decoder.dimensions(), decoding.max_pixels)?;
-    // The largest pixel (16-bit RGBA) has 8 bytes, and decoders need the same amount for intermediate results.
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(pixels.saturating_mul(16).saturating_add(OVERHEAD));
+    limits.max_alloc = Some(max_allocation(pixels));
     decoder.set_limits(limits).map_err(unreadable)?;
     let orientation = match decoding.orientation {
         Orientation::Apply => decoder.orientation().map_err(unreadable)?,
@@ -161,6 +160,12 @@ fn read(mut decoder: impl ImageDecoder, decoding: &Decoding) -> Result<DynamicIm
     let mut image = decoded.map_err(panicked)?.map_err(unreadable)?;
     image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// Number of bytes that a decoder can allocate for an image of that many pixels. The largest pixel (16-bit RGBA) has 8 bytes, and
+/// decoders need the same amount for intermediate results.
+fn max_allocation(pixels: u64) -> u64 {
+    pixels.saturating_mul(16).saturating_add(OVERHEAD)
 }
 
 fn check_still(animated: bool) -> Result<(), ItemError> {

@@ -1,16 +1,22 @@
-//! Checks that a PNG file is complete, that the checksums of its chunks match, and that its palette has whole entries. The decoder
-//! checks the other contents of the chunks.
+//! Checks that a PNG file is complete, that the checksums of its chunks and of its image data match, and that its palette has whole
+//! entries. The decoder checks the other contents of the chunks, but not the checksum of the image data.
+
+use std::io::{self, ErrorKind, Read};
+
+use flate2::read::ZlibDecoder;
 
 use super::{Damage, corrupt, truncated};
 
 /// Number of bytes before the first chunk.
 const SIGNATURE_LENGTH: usize = 8;
 
-/// Checks a file from its first chunk to the end chunk (`IEND`).
+/// Checks a file from its first chunk to the end chunk (`IEND`). The image data must have at most `max_size` bytes once it is
+/// decompressed.
 ///
 /// # Errors
 /// The first damage found.
-pub(crate) fn check(file: &[u8]) -> Result<(), Damage> {
+pub(crate) fn check(file: &[u8], max_size: u64) -> Result<(), Damage> {
+    let mut data = Vec::new();
     let mut rest = file.get(SIGNATURE_LENGTH..).unwrap_or(&[]);
     loop {
         let Some((length, after)) = rest.split_first_chunk() else {
@@ -32,9 +38,23 @@ pub(crate) fn check(file: &[u8]) -> Result<(), Damage> {
                 "the palette has {length} bytes, expected a multiple of 3"
             ));
         }
+        if let Some(part) = chunk.strip_prefix(b"IDAT") {
+            data.extend_from_slice(part);
+        }
         if chunk.starts_with(b"IEND") {
-            return Ok(());
+            return check_data(&data, max_size);
         }
         rest = after;
+    }
+}
+
+/// Decompresses the image data, which is one stream in all data chunks (`IDAT`), up to its checksum.
+fn check_data(data: &[u8], max_size: u64) -> Result<(), Damage> {
+    let mut decompressed = ZlibDecoder::new(data).take(max_size.saturating_add(1));
+    match io::copy(&mut decompressed, &mut io::sink()) {
+        Ok(size) if size <= max_size => Ok(()),
+        Ok(_) => corrupt(format!("the image data has more than {max_size} bytes")),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => truncated("the image data is incomplete"),
+        Err(error) => corrupt(format!("the image data is invalid: {error}")),
     }
 }

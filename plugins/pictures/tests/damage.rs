@@ -260,6 +260,51 @@ fn damaged_png_files_are_rejected() {
     );
 }
 
+/// Offset and length of the only data chunk of a PNG, without its name and checksum.
+fn image_data(file: &[u8]) -> (usize, usize) {
+    let name = file
+        .windows(4)
+        .position(|name| name == b"IDAT")
+        .expect("a data chunk");
+    let length = file[name - 4..].first_chunk().expect("its length");
+    (name + 4, u32::from_be_bytes(*length) as usize)
+}
+
+#[test]
+fn damaged_image_data_of_a_png_is_rejected_even_if_the_checksum_of_its_chunk_matches() {
+    let file = read("baseline.png");
+    let (start, length) = image_data(&file);
+    let end = start + length;
+    for offset in start..end {
+        let mut changed = file.clone();
+        changed[offset] ^= 0x04;
+        let checksum = crc32fast::hash(&changed[start - 4..end]).to_be_bytes();
+        changed[end..end + 4].copy_from_slice(&checksum);
+        let error = decode(&changed, &STRICT).expect_err("another checksum of the image data");
+        // The stream ends with its own checksum.
+        let expected = "cannot decode the image: the file is corrupt: the image data is invalid";
+        assert!(
+            offset < end - 4 || error.starts_with(expected),
+            "{offset}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_png_whose_image_data_lacks_its_end_is_rejected() {
+    let file = read("baseline.png");
+    let (start, length) = image_data(&file);
+    for missing in [1, 4, 100] {
+        let data = [&b"IDAT"[..], &file[start..start + length - missing]].concat();
+        let (checksum, length) = (crc32fast::hash(&data).to_be_bytes(), (length - missing) as u32);
+        let after = &file[start + length as usize + missing + 4..];
+        let cut = [&file[..start - 8], &length.to_be_bytes(), &data, &checksum, after].concat();
+        let error = decode(&cut, &STRICT).expect_err("incomplete image data");
+        let expected = "cannot decode the image: the file is truncated: the image data is incomplete";
+        assert_eq!(error, expected, "without {missing} bytes");
+    }
+}
+
 #[test]
 fn a_png_whose_palette_has_an_incomplete_entry_is_rejected() {
     let file = read("baseline.png");
