@@ -65,6 +65,10 @@ impl Abilities for Unchecked<'_> {
         self.runtime.output_types(path, model)
     }
 
+    fn computes_functions(&self) -> bool {
+        self.runtime.computes_functions()
+    }
+
     /// A failed allocation may terminate the process: this is acceptable in a comparison.
     fn survives_failed_allocations(&self) -> bool {
         true

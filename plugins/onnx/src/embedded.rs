@@ -10,12 +10,13 @@ use std::sync::Arc;
 use half::f16;
 use plugin_sdk::LoadError;
 use rten::{
-    LoadErrorKind, Model, ModelOptions, NodeId, RunErrorKind, RunOptions, ThreadPool, Value, ValueOrView,
-    ValueView,
+    LoadErrorKind, Model, ModelOptions, NodeId, RunErrorKind, RunOptions, ShapeInferenceMode, ThreadPool,
+    Value, ValueOrView, ValueView,
 };
 use rten_onnx::onnx::{DataType, ModelProto};
 use rten_tensor::{AsView, Layout, Tensor, TensorView};
 
+use crate::declared_shapes;
 use crate::external;
 use crate::instrument::{self, Flag};
 use crate::interface::Type;
@@ -56,6 +57,10 @@ impl Abilities for Embedded {
         Ok(types
             .filter_map(|(name, datatype)| Some((name, Type::tensor(datatype?))))
             .collect())
+    }
+
+    fn computes_functions(&self) -> bool {
+        false
     }
 
     fn survives_failed_allocations(&self) -> bool {
@@ -109,33 +114,22 @@ const DEFAULT_IR_VERSION: i64 = 8;
 /// A model as loaded by the runtime, and the flags that were added to it.
 type Loaded = (Result<Model, rten::LoadError>, Vec<Flag>);
 
-/// Reads the model. The runtime accepts only certain names for external data files, so their contents are passed to it under
-/// other names.
+/// Reads the model without the shapes that the file declares, with flags for its guards. The runtime accepts only certain names for
+/// external data files, so their contents are passed to it under other names.
 fn read(file: &File<'_>) -> Result<Loaded, String> {
     let failed = |error: &dyn Display| format!("cannot be read: {error}");
-    let is_named_onnx = |path: &Path| {
-        path.extension()
-            .is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
-    };
-    let guards = &file.limits.guards;
-    if !file.is_external && guards.is_empty() {
-        // The runtime detects the format of a file from its name, and the format of bytes from their content.
-        let model = match is_named_onnx(file.path) {
-            true => Model::load_file(file.path),
-            false => Model::load(fs::read(file.path).map_err(|error| failed(&error))?),
-        };
-        return Ok((model, Vec::new()));
-    }
     let opened = fs::File::open(file.path).map_err(|error| failed(&error))?;
     let mut proto = ModelProto::parse_file(opened).map_err(|error| failed(&error))?;
     // The runtime needs the IR version to detect the format of bytes.
     proto.ir_version.get_or_insert(DEFAULT_IR_VERSION);
-    let flags = proto
-        .graph
-        .as_mut()
-        .map(|graph| instrument::add_flags(graph, guards));
+    let flags = proto.graph.as_mut().map(|graph| {
+        declared_shapes::remove(graph);
+        instrument::add_flags(graph, &file.limits.guards)
+    });
     let directory = file.path.parent().unwrap_or(Path::new(""));
     let mut options = ModelOptions::with_all_ops();
+    // Inferred shapes are symbolic expressions, which hold for some sizes only, and replace computations.
+    options.shape_inference(ShapeInferenceMode::Off);
     for (name, data) in external::take(&mut proto, directory)? {
         options.external_data(&name, data);
     }

@@ -39,10 +39,6 @@ impl Files {
         files.collect::<io::Result<_>>().map(Self)
     }
 
-    pub(crate) fn has_external_data(&self) -> bool {
-        self.0.len() > 1
-    }
-
     /// Size of all files in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.0.iter().map(|(_, version)| version.size).sum()

@@ -17,12 +17,12 @@ use crate::verified::{Condition, Guard};
 pub(crate) struct Flag {
     /// Reason for the failure of a run that raises the flag.
     pub(crate) reason: String,
-    /// Indexes of the outputs that depend on the node whose input is watched.
+    /// Indexes of the outputs that depend on the watched value.
     outputs: BTreeSet<usize>,
 }
 
 impl Flag {
-    /// Whether an output depends on the node whose input is watched.
+    /// Whether an output depends on the watched value.
     pub(crate) fn concerns(&self, output: usize) -> bool {
         self.outputs.contains(&output)
     }
@@ -37,7 +37,7 @@ pub(crate) fn add_flags(graph: &mut GraphProto, guards: &[Guard]) -> Vec<Flag> {
     let flags = added.into_iter().map(|added| {
         graph.output.push(scalar(&added.name));
         let outputs = readers.iter().enumerate();
-        let outputs = outputs.filter(|(_, nodes)| nodes.contains(&added.node_index));
+        let outputs = outputs.filter(|(_, nodes)| !nodes.is_disjoint(&added.readers));
         Flag {
             reason: added.reason,
             outputs: outputs.map(|(index, _)| index).collect(),
@@ -50,8 +50,9 @@ pub(crate) fn add_flags(graph: &mut GraphProto, guards: &[Guard]) -> Vec<Flag> {
 struct Added {
     name: String,
     reason: String,
-    /// Index of the node that reads the watched value, or of the `If` whose branch contains that node.
-    node_index: usize,
+    /// Indexes of the nodes that read the watched value, or of the `If` whose branch contains the node of the guard. Nodes without a
+    /// guard also rely on it.
+    readers: BTreeSet<usize>,
 }
 
 /// Adds the flag values for `guards` to a graph that is nested `depth` subgraphs deep.
@@ -59,11 +60,15 @@ fn add(graph: &mut GraphProto, guards: &[&Guard], depth: usize, names: &mut Name
     let (here, within): (Vec<&Guard>, Vec<&Guard>) =
         guards.iter().partition(|guard| guard.path.len() == depth);
     let mut added = Vec::new();
+    let readers = match here.is_empty() {
+        true => HashMap::new(),
+        false => nodes_that_read(graph),
+    };
     for guard in here {
         added.push(Added {
             name: watch(graph, guard, names),
             reason: guard.to_string(),
-            node_index: guard.node_index,
+            readers: readers.get(&guard.value).cloned().unwrap_or_default(),
         });
     }
     let mut by_node: BTreeMap<usize, Vec<&Guard>> = BTreeMap::new();
@@ -77,7 +82,7 @@ fn add(graph: &mut GraphProto, guards: &[&Guard], depth: usize, names: &mut Name
         added.push(Added {
             name: add_to_branches(node, &guards, depth, names),
             reason: reasons(&guards),
-            node_index,
+            readers: BTreeSet::from([node_index]),
         });
     }
     added
@@ -256,6 +261,19 @@ fn readers(graph: &GraphProto) -> Vec<BTreeSet<usize>> {
         nodes
     };
     graph.output.iter().map(of_output).collect()
+}
+
+/// Indexes of the nodes that read each value.
+fn nodes_that_read(graph: &GraphProto) -> HashMap<String, BTreeSet<usize>> {
+    let mut readers: HashMap<String, BTreeSet<usize>> = HashMap::new();
+    for (index, node) in graph.node.iter().enumerate() {
+        let mut names = HashSet::new();
+        collect_reads(node, &mut names);
+        for name in names {
+            readers.entry(name.to_owned()).or_default().insert(index);
+        }
+    }
+    readers
 }
 
 /// Collects the names of all values that a node reads, including those read in its subgraphs. Some of them may be defined in the

@@ -12,6 +12,8 @@ use rten_onnx::protobuf::{DecodeMessage, Fields, OwnedValues, ProtobufError, Rea
 pub(crate) struct Interface {
     pub(crate) inputs: Vec<Declaration>,
     pub(crate) outputs: Vec<Declaration>,
+    /// Whether the file defines operators as functions, which may replace standard ones.
+    pub(crate) has_functions: bool,
 }
 
 /// A declared input or output.
@@ -89,7 +91,10 @@ impl Interface {
     pub(crate) fn read(file: File) -> Result<Self, ProtobufError> {
         /// `ModelProto`
         #[derive(Default)]
-        struct Model(Interface);
+        struct Model {
+            interface: Interface,
+            has_functions: bool,
+        }
 
         impl DecodeMessage for Model {
             type Types = OwnedValues;
@@ -100,7 +105,11 @@ impl Interface {
                 let mut model = Self::default();
                 while let Some(mut field) = fields.next()? {
                     match field.number() {
-                        7 => model.0 = Interface::decode_field(&mut field)?,
+                        7 => model.interface = Interface::decode_field(&mut field)?,
+                        25 => {
+                            model.has_functions = true;
+                            field.skip()?;
+                        }
                         _ => field.skip()?,
                     }
                 }
@@ -108,7 +117,14 @@ impl Interface {
             }
         }
 
-        Ok(Model::decode(ValueReader::from_file(file))?.0)
+        let Model {
+            interface,
+            has_functions,
+        } = Model::decode(ValueReader::from_file(file))?;
+        Ok(Self {
+            has_functions,
+            ..interface
+        })
     }
 }
 

@@ -12,6 +12,7 @@ mod analysis;
 mod answers;
 mod choice;
 mod classes;
+mod declared_shapes;
 mod describe;
 #[doc(hidden)]
 pub mod direct;

@@ -142,7 +142,6 @@ impl Network {
             path,
             inputs: &contents.inputs,
             outputs: &contents.outputs,
-            is_external: contents.files.has_external_data(),
             limits: &contents.limits,
         };
         let loaded = contain(|| abilities.load(&file, workers, threads));
@@ -208,8 +207,13 @@ impl Network {
         worker: usize,
     ) -> Result<Vec<Computed>, Fault> {
         let _reservation = self.reserve(inputs)?;
-        contain(|| self.runtime.run(inputs, outputs, worker))
-            .unwrap_or_else(|message| Err(Fault::Failed(format!("the runtime panicked: {message}"))))
+        let computed = contain(|| self.runtime.run(inputs, outputs, worker))
+            .unwrap_or_else(|message| Err(Fault::Failed(format!("the runtime panicked: {message}"))));
+        match computed {
+            // ONNX Runtime may compute an item for which the embedded runtime fails.
+            Err(Fault::Failed(message)) if self.fallback.is_some() => Err(Fault::Unverified(message)),
+            computed => computed,
+        }
     }
 
     /// Computes `outputs` from one item for which the runtime is not verified, in the fallback if there is one.
@@ -265,6 +269,9 @@ impl Contents {
             let problem = format!("has the value `{name}` twice, expected a name for each value");
             return Err(blame(problem));
         }
+        if let Some(name) = output_without_source(graph) {
+            return Err(blame(format!("has the output `{name}`, which no node computes")));
+        }
         let external = external::check(graph, path).map_err(blame)?;
         let files =
             Files::new(path, external).map_err(|error| blame(format!("cannot be opened: {error}")))?;
@@ -274,6 +281,11 @@ impl Contents {
             .filter_map(|tensor| tensor.name.as_deref());
         let file = fs::File::open(path).map_err(|error| blame(format!("cannot be opened: {error}")))?;
         let mut interface = Interface::read(file).map_err(|error| not_onnx(&error))?;
+        if interface.has_functions && !abilities.computes_functions() {
+            let problem =
+                "defines functions, which the embedded runtime does not compute; set `runtime = \"ort\"`";
+            return Err(unfit(problem.to_owned()));
+        }
         if interface.outputs.iter().any(Declaration::is_untyped) {
             let types = contain(|| abilities.output_types(path, &proto)).unwrap_or_else(Err);
             interface.infer_outputs(types.map_err(unfit)?);
@@ -284,7 +296,10 @@ impl Contents {
             .map_err(unfit)?;
         // If the analysis panics, nothing is known, as for an unsupported operator.
         let unknown = |message| vec![Verdict::Unknown(message); graph.output.len()];
-        let verdicts = contain(|| mixing::analyze(&proto)).unwrap_or_else(unknown);
+        let verdicts = match interface.has_functions {
+            true => unknown("the file defines functions, which may replace operators".to_owned()),
+            false => contain(|| mixing::analyze(&proto)).unwrap_or_else(unknown),
+        };
         let is_half_precision = has_half_precision(graph);
         let metadata = metadata(&proto);
         let class_names = classes::names(graph);
@@ -340,6 +355,23 @@ fn computed_twice(graph: &onnx::GraphProto) -> Option<&str> {
     twice
         .map(String::as_str)
         .or_else(|| graphs.into_iter().find_map(computed_twice))
+}
+
+/// Finds an output that is neither computed by a node, nor an input or an initializer.
+fn output_without_source(graph: &onnx::GraphProto) -> Option<&str> {
+    let inputs = graph.input.iter().filter_map(|input| input.name.as_deref());
+    let weights = graph
+        .initializer
+        .iter()
+        .filter_map(|tensor| tensor.name.as_deref());
+    let computed = graph
+        .node
+        .iter()
+        .flat_map(|node| &node.output)
+        .map(String::as_str);
+    let known: HashSet<_> = inputs.chain(weights).chain(computed).collect();
+    let mut outputs = graph.output.iter().filter_map(|output| output.name.as_deref());
+    outputs.find(|name| !known.contains(name))
 }
 
 fn metadata(proto: &onnx::ModelProto) -> BTreeMap<String, String> {

@@ -181,6 +181,10 @@ impl Abilities for OnnxRuntime {
         })
     }
 
+    fn computes_functions(&self) -> bool {
+        true
+    }
+
     fn survives_failed_allocations(&self) -> bool {
         true
     }

@@ -43,6 +43,9 @@ pub(crate) trait Abilities {
     /// The message is a clause that follows the path of the file.
     fn output_types(&self, path: &Path, model: &ModelProto) -> Result<HashMap<String, Type>, String>;
 
+    /// Whether the runtime computes operators that a file defines as functions.
+    fn computes_functions(&self) -> bool;
+
     /// Whether a failed allocation is an error of the run. Otherwise, it aborts the process.
     fn survives_failed_allocations(&self) -> bool;
 
@@ -55,8 +58,6 @@ pub(crate) struct File<'a> {
     pub(crate) path: &'a Path,
     pub(crate) inputs: &'a [TensorSpec],
     pub(crate) outputs: &'a [TensorSpec],
-    /// Whether weights are stored in external files.
-    pub(crate) is_external: bool,
     pub(crate) limits: &'a Limits,
 }
 

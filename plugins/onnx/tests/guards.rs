@@ -157,12 +157,35 @@ fn a_flag_of_another_output_does_not_matter() {
         opset: 17,
         inputs: vec![value("x", DataType::FLOAT, &[-1, 4])],
         constants: Vec::new(),
-        nodes: vec![node("Relu", &["x"], "unused", &[]), node("Neg", &["x"], "y", &[])],
+        nodes: vec![
+            node("Sqrt", &["x"], "root", &[]),
+            node("Relu", &["root"], "unused", &[]),
+            node("Neg", &["x"], "y", &[]),
+        ],
         output: ("y", DataType::FLOAT),
         output_dims: None,
     };
     let computed = run("unused", graph(), &[1, 4], &[f32::NAN; 4]).expect("`Relu` does not matter");
     assert!(computed[0].is_nan());
+}
+
+#[test]
+fn a_flag_of_a_value_concerns_everything_that_depends_on_the_value() {
+    let graph = Graph {
+        opset: 17,
+        inputs: vec![value("x", DataType::FLOAT, &[-1, 4])],
+        constants: Vec::new(),
+        nodes: vec![
+            node("Relu", &["x"], "unused", &[]),
+            node("Neg", &["x"], "negative", &[]),
+            // Relies on the guard of the first node.
+            node("Relu", &["negative"], "y", &[]),
+        ],
+        output: ("y", DataType::FLOAT),
+        output_dims: None,
+    };
+    let outcome = run("shared", graph, &[1, 4], &[1.0, f32::NAN, 3.0, 4.0]);
+    assert_guarded(outcome, "is not verified with NaN");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Static facts about a value in a graph: its datatype, its shape and the bounds of its integers.
 
+use half::f16;
 use rten_onnx::onnx::{self, DataType};
 
 use super::floats::Floats;
@@ -166,6 +167,8 @@ pub(crate) struct Fact {
     pub(crate) loose: bool,
     /// Possible special values of the elements, if they are floats.
     pub(crate) floats: Floats,
+    /// The element, if this is a tensor stored in the file that consists of one float.
+    pub(crate) single: Option<f32>,
 }
 
 impl Fact {
@@ -255,6 +258,7 @@ impl Fact {
             constant: true,
             loose: false,
             floats: Floats::of_tensor(tensor),
+            single: single_float(tensor),
         }
     }
 }
@@ -275,6 +279,26 @@ pub(crate) fn datatype_bounds(datatype: DataType) -> Bounds {
         DataType::INT8 => Bounds::new(-128, 127),
         DataType::INT32 => Bounds::I32,
         _ => Bounds::new(i64::MIN, i64::MAX),
+    }
+}
+
+/// The element of a stored tensor that consists of one float, as FP32.
+fn single_float(tensor: &onnx::TensorProto) -> Option<f32> {
+    if !tensor.external_data.is_empty() || tensor.dims.iter().any(|size| *size != 1) {
+        return None;
+    }
+    let raw = tensor.raw_data.as_ref().map(|raw| raw.borrow());
+    match (tensor.data_type?, raw.as_deref().filter(|raw| !raw.is_empty())) {
+        (DataType::FLOAT, Some(raw)) => Some(f32::from_le_bytes(raw.as_slice().try_into().ok()?)),
+        (DataType::FLOAT, None) => tensor.float_data.first().copied(),
+        (DataType::FLOAT16, Some(raw)) => Some(f16::from_le_bytes(raw.as_slice().try_into().ok()?).to_f32()),
+        (DataType::FLOAT16, None) => tensor
+            .int32_data
+            .first()
+            .map(|bits| f16::from_bits(*bits as u16).to_f32()),
+        (DataType::DOUBLE, Some(raw)) => Some(f64::from_le_bytes(raw.as_slice().try_into().ok()?) as f32),
+        (DataType::DOUBLE, None) => tensor.double_data.first().map(|value| *value as f32),
+        _ => None,
     }
 }
 

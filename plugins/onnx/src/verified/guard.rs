@@ -6,7 +6,7 @@ use rten_onnx::onnx::{DataType, NodeProto};
 
 use super::attributes::Attributes;
 use super::fact::Fact;
-use super::floats::Range;
+use super::floats::{Floats, Range};
 use super::table::{Class, Unusual};
 
 /// An input of a node that must not contain certain data.
@@ -35,6 +35,18 @@ pub(crate) enum Condition {
     Zero,
     /// NaN, or a number that is outside an inclusive range of integers after truncation.
     Outside(i32, i32),
+}
+
+impl Condition {
+    /// Removes the data from what floats may include.
+    pub(super) fn exclude_from(self, floats: &mut Floats) {
+        match self {
+            Self::Nan => floats.may_be_nan = false,
+            Self::Infinite => (floats.may_be_nan, floats.may_be_infinite) = (false, false),
+            Self::Zero => floats.may_have_unverified_zeros = false,
+            Self::Empty | Self::Outside(..) => {}
+        }
+    }
 }
 
 impl fmt::Display for Condition {

@@ -7,6 +7,9 @@ use super::fact::{Bounds, Fact};
 use super::integers;
 use super::shapes::{Shape, shapes};
 
+/// Operators that move the elements of their first input without changing them, or that round them to FP32.
+const MOVING: [&str; 6] = ["Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"];
+
 /// A node during inference: its operator, attributes and inputs.
 pub(super) struct Site<'a> {
     pub(super) operator: &'a str,
@@ -64,6 +67,9 @@ pub(crate) fn infer(node: &NodeProto, inputs: &[Option<Fact>]) -> Vec<Fact> {
         fact.integers = integers::integers(&site, index, &fact);
         // The runtime folds constants, so a value computed only from constants is also a constant.
         fact.constant = constant;
+        if MOVING.contains(&site.operator) {
+            fact.single = site.input(0).and_then(|input| input.single);
+        }
         fact
     });
     outputs.collect()

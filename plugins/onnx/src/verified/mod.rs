@@ -6,6 +6,7 @@
 //! find.
 
 mod attributes;
+mod combined;
 mod fact;
 mod features;
 mod floats;
@@ -13,6 +14,7 @@ mod guard;
 mod infer;
 mod integers;
 mod shapes;
+mod subgraphs;
 mod table;
 mod walk;
 mod windows;
@@ -78,6 +80,10 @@ enum Problem {
     /// An iteration of a loop may process data for which the operator is not verified. Guards do not cover loop bodies.
     Unwatched(Condition),
     Declared(String),
+    /// A name in a subgraph that a value outside has as well.
+    Hidden(String),
+    /// The runtime combines the node with others, with different results.
+    Combined(&'static str),
 }
 
 impl fmt::Display for Reason {
@@ -107,6 +113,18 @@ impl fmt::Display for Reason {
                 write!(
                     formatter,
                     "the file declares `{value}` with another datatype or number of dimensions than it has"
+                )
+            }
+            Problem::Hidden(value) => {
+                write!(
+                    formatter,
+                    "its subgraph has a value `{value}`, which is also the name of a value outside"
+                )
+            }
+            Problem::Combined(with) => {
+                write!(
+                    formatter,
+                    "not verified with {with}, since the runtime combines it with the nodes before it"
                 )
             }
         }

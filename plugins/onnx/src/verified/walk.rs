@@ -1,15 +1,17 @@
 //! Visits the nodes of a graph in execution order and checks each one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rten_onnx::onnx::{DataType, GraphProto, ModelProto, NodeProto};
 
 use super::attributes::Attributes;
+use super::combined::{self, Producers};
 use super::fact::{Bounds, Fact, Integers};
 use super::features::{Feature, features, loosens};
 use super::floats::{Floats, floats};
 use super::guard::{Condition, Guard, conditions};
 use super::infer::infer;
+use super::subgraphs::{defined, subgraphs};
 use super::table::{Class, Outside, Table};
 use super::{Problem, Reason};
 
@@ -27,7 +29,7 @@ pub struct NodeFeatures {
     pub features: Vec<Feature>,
 }
 
-type Scope = HashMap<String, Fact>;
+pub(super) type Scope = HashMap<String, Fact>;
 
 /// State of the traversal of a model.
 pub(super) struct Walk<'a> {
@@ -38,9 +40,11 @@ pub(super) struct Walk<'a> {
     pub(super) reasons: Vec<Reason>,
     pub(super) guards: Vec<Guard>,
     /// The subgraphs that enclose the current node, in the form of [`Guard::path`].
-    path: Vec<(usize, String)>,
+    pub(super) path: Vec<(usize, String)>,
     /// Whether one of the enclosing subgraphs is a loop body.
-    within_loop: bool,
+    pub(super) within_loop: bool,
+    /// Names of all values that the current graph and those around it define, if the current one has subgraphs.
+    pub(super) enclosing: HashSet<String>,
     pub(super) nodes: Vec<NodeFeatures>,
     /// For each output of the model, whether its BOOL elements may represent true as an integer other than 1.
     pub(super) loose: Vec<bool>,
@@ -59,7 +63,11 @@ impl<'a> Walk<'a> {
         let mut opsets = HashMap::new();
         for import in &model.opset_import {
             let version = import.version.unwrap_or_default();
-            opsets.entry(domain(import.domain.as_deref())).or_insert(version);
+            let known = opsets.entry(domain(import.domain.as_deref())).or_insert(version);
+            if *known != version {
+                // Runtimes may choose different ones of several versions; no operator is verified in this one.
+                *known = i64::MAX;
+            }
         }
         Self {
             table,
@@ -69,6 +77,7 @@ impl<'a> Walk<'a> {
             guards: Vec::new(),
             path: Vec::new(),
             within_loop: false,
+            enclosing: HashSet::new(),
             nodes: Vec::new(),
             loose: Vec::new(),
         }
@@ -116,7 +125,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Facts about the outputs of a graph, which can refer to values of the `outer` scope.
-    fn graph(&mut self, graph: &GraphProto, outer: &Scope, inputs: Vec<Fact>) -> Vec<Fact> {
+    pub(super) fn graph(&mut self, graph: &GraphProto, outer: &Scope, inputs: Vec<Fact>) -> Vec<Fact> {
         let mut scope = outer.clone();
         for (value, fact) in graph.input.iter().zip(inputs) {
             scope.insert(value.name.clone().unwrap_or_default(), fact);
@@ -129,7 +138,24 @@ impl<'a> Walk<'a> {
             .iter()
             .filter_map(|value| Some((value.name.as_deref()?, Fact::declared(value, Bounds::SIZE.high))))
             .collect();
+        let producers = Producers::of(graph);
+        let outside = self.enclosing.clone();
+        if graph.node.iter().any(|node| subgraphs(node).next().is_some()) {
+            self.enclosing.extend(defined(graph).map(str::to_owned));
+        }
         for (index, node) in graph.node.iter().enumerate() {
+            if let Some(with) = combined::unverified(node, &producers, |name| scope.get(name)) {
+                self.reject_node(node, Problem::Combined(with));
+            }
+            if let Some(name) = self.hidden(node) {
+                self.reject_node(node, Problem::Hidden(name));
+            }
+            for value in combined::bounded(node, &producers, |name| scope.get(name)) {
+                if self.watch(index, node, value, Condition::Infinite) {
+                    let fact = scope.get_mut(value).into_iter();
+                    fact.for_each(|fact| Condition::Infinite.exclude_from(&mut fact.floats));
+                }
+            }
             let outputs = self.node(index, node, &mut scope);
             for (name, mut fact) in node.output.iter().zip(outputs) {
                 if let Some(declared) = declared.get(name.as_str()) {
@@ -144,6 +170,7 @@ impl<'a> Walk<'a> {
                 scope.insert(name.clone(), fact);
             }
         }
+        self.enclosing = outside;
         let output = |value: &rten_onnx::onnx::ValueInfoProto| {
             let name = value.name.as_deref().unwrap_or_default();
             scope.get(name).cloned().unwrap_or_default()
@@ -151,7 +178,7 @@ impl<'a> Walk<'a> {
         graph.output.iter().map(output).collect()
     }
 
-    fn reject_node(&mut self, node: &NodeProto, problem: Problem) {
+    pub(super) fn reject_node(&mut self, node: &NodeProto, problem: Problem) {
         let (operator, name) = names(node);
         self.reject(operator, name, problem);
     }
@@ -168,31 +195,31 @@ impl<'a> Walk<'a> {
     ) {
         for position in 0..inputs.len() {
             for condition in conditions(node, inputs, position, class) {
-                let (operator, name) = names(node);
-                if self.within_loop {
-                    self.reject(operator, name, Problem::Unwatched(condition));
-                    continue;
-                }
                 let value = &node.input[position];
-                self.guards.push(Guard {
-                    path: self.path.clone(),
-                    node_index: index,
-                    node: format!("`{operator}` (`{name}`)"),
-                    value: value.clone(),
-                    condition,
-                });
-                for fact in inputs[position].iter_mut().chain(scope.get_mut(value)) {
-                    match condition {
-                        Condition::Nan => fact.floats.may_be_nan = false,
-                        Condition::Infinite => {
-                            (fact.floats.may_be_nan, fact.floats.may_be_infinite) = (false, false);
-                        }
-                        Condition::Zero => fact.floats.may_have_unverified_zeros = false,
-                        Condition::Empty | Condition::Outside(..) => {}
+                if self.watch(index, node, value, condition) {
+                    for fact in inputs[position].iter_mut().chain(scope.get_mut(value)) {
+                        condition.exclude_from(&mut fact.floats);
                     }
                 }
             }
         }
+    }
+
+    /// Adds a guard on a value for a node. Within a loop, rejects the node instead and returns `false`.
+    fn watch(&mut self, index: usize, node: &NodeProto, value: &str, condition: Condition) -> bool {
+        let (operator, name) = names(node);
+        if self.within_loop {
+            self.reject(operator, name, Problem::Unwatched(condition));
+            return false;
+        }
+        self.guards.push(Guard {
+            path: self.path.clone(),
+            node_index: index,
+            node: format!("`{operator}` (`{name}`)"),
+            value: value.to_owned(),
+            condition,
+        });
+        true
     }
 
     /// Facts about the outputs of a node.
@@ -268,102 +295,6 @@ impl<'a> Walk<'a> {
             self.reject_node(node, problem);
         }
     }
-
-    fn branches(&mut self, index: usize, node: &NodeProto, scope: &Scope) -> Vec<Fact> {
-        let attributes = Attributes::of(node);
-        let mut branch = |name: &str| {
-            self.path.push((index, name.to_owned()));
-            let graph = attributes.graph(name);
-            let facts = graph.map(|graph| self.graph(graph, scope, Vec::new()));
-            self.path.pop();
-            facts.unwrap_or_default()
-        };
-        let (then, otherwise) = (branch("then_branch"), branch("else_branch"));
-        then.into_iter()
-            .zip(otherwise)
-            .map(|(a, b)| either(&a, &b))
-            .collect()
-    }
-
-    fn repetition(&mut self, node: &NodeProto, scope: &Scope, inputs: &[Option<Fact>]) -> Vec<Fact> {
-        let outside = std::mem::replace(&mut self.within_loop, true);
-        let facts = self.iterations(node, scope, inputs);
-        self.within_loop = outside;
-        facts
-    }
-
-    fn iterations(&mut self, node: &NodeProto, scope: &Scope, inputs: &[Option<Fact>]) -> Vec<Fact> {
-        let Some(body) = Attributes::of(node).graph("body") else {
-            return Vec::new();
-        };
-        let scalar = |datatype, bounds| {
-            Fact::new(Some(datatype), Some(Vec::new())).with_integers(Some(Integers::within(bounds)))
-        };
-        let mut facts = vec![
-            scalar(DataType::INT64, Bounds::SIZE),
-            scalar(DataType::BOOL, Bounds::new(0, 1)),
-        ];
-        let initial = inputs
-            .iter()
-            .skip(2)
-            .map(|input| input.clone().unwrap_or_default());
-        facts.extend(initial.map(|initial| {
-            let int64 = initial.datatype == Some(DataType::INT64);
-            Fact {
-                // Sizes may change between iterations.
-                shape: initial.shape.map(|shape| vec![Bounds::SIZE; shape.len()]),
-                integers: int64.then_some(Integers::within(Bounds::I32)),
-                constant: false,
-                // Each iteration's results are the inputs of the next.
-                floats: Floats::default(),
-                ..initial
-            }
-        }));
-        let states = facts.len() - 2;
-        let (nodes, reasons) = (self.nodes.len(), self.reasons.len());
-        let mut outputs = self.graph(body, scope, facts.clone());
-        let stable = |outputs: &[Fact]| {
-            let after = outputs.iter().skip(1);
-            facts[2..]
-                .iter()
-                .zip(after)
-                .all(|(before, after)| before.rank() == after.rank())
-        };
-        if !stable(&outputs) {
-            self.nodes.truncate(nodes);
-            self.reasons.truncate(reasons);
-            facts[2..].iter_mut().for_each(|fact| fact.shape = None);
-            outputs = self.graph(body, scope, facts.clone());
-        }
-        let outputs = outputs.into_iter().skip(1).enumerate();
-        outputs
-            .map(|(index, fact)| match fact.shape {
-                Some(_) if index < states => either(
-                    &facts[2 + index],
-                    &Fact {
-                        constant: false,
-                        ..fact
-                    },
-                ),
-                // Scan outputs of all iterations are stacked.
-                Some(ref shape) => {
-                    let stacked = std::iter::once(Bounds::SIZE)
-                        .chain(shape.iter().copied())
-                        .collect();
-                    Fact {
-                        shape: Some(stacked),
-                        constant: false,
-                        integers: fact.integers.map(|integers| Integers::within(integers.all)),
-                        ..fact
-                    }
-                }
-                None => Fact {
-                    constant: false,
-                    ..fact
-                },
-            })
-            .collect()
-    }
 }
 
 /// Operator and name of a node. The name defaults to that of its first output.
@@ -374,24 +305,6 @@ fn names(node: &NodeProto) -> (&str, &str) {
         node.op_type.as_deref().unwrap_or_default(),
         name.unwrap_or_default(),
     )
-}
-
-/// Facts that hold for both values.
-fn either(a: &Fact, b: &Fact) -> Fact {
-    let shape = match (&a.shape, &b.shape) {
-        (Some(a), Some(b)) if a.len() == b.len() => Some(a.iter().zip(b).map(|(a, b)| a.union(*b)).collect()),
-        _ => None,
-    };
-    let integers = match (&a.integers, &b.integers) {
-        (Some(a), Some(b)) => Some(Integers::within(a.all.union(b.all))),
-        _ => None,
-    };
-    Fact {
-        loose: a.loose || b.loose,
-        floats: a.floats.either(b.floats),
-        ..Fact::new(a.datatype.filter(|datatype| b.datatype == Some(*datatype)), shape)
-            .with_integers(integers)
-    }
 }
 
 /// Facts about the value of a `Constant` node.
@@ -408,11 +321,13 @@ fn constant(node: &NodeProto) -> Fact {
     } else if let Some(value) = attributes.float("value_float") {
         Fact {
             floats: Floats::of_constants([value]),
+            single: Some(value),
             ..Fact::new(Some(DataType::FLOAT), Some(Vec::new()))
         }
     } else if let Some(values) = attributes.floats("value_floats") {
         Fact {
             floats: Floats::of_constants(values.iter().copied()),
+            single: values.first().copied().filter(|_| values.len() == 1),
             ..Fact::new(Some(DataType::FLOAT), vector(values.len()))
         }
     } else {
