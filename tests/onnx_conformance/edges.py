@@ -3,56 +3,32 @@ integers beyond 32 bits, attributes and versions that runtimes get wrong, and in
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import parser
 
-from cases import Case, DataSet
-
-OPSET = 17
-BATCH = "float[N,4] x"
-RESULT = "float[N,4] y"
+import structures
+from cases import Case
+from graphs import BATCH, OPSET, RESULT, graph, items, rows
 
 
 def load(cache: Path) -> list[Case]:
     """All graphs, each written to the cache."""
     directory = cache / "edges"
     directory.mkdir(parents=True, exist_ok=True)
-    return [case for build in (mixing, keeping, floats, integers, attributes, interfaces) for case in build(directory)]
-
-
-def graph(directory: Path, name: str, body: str, requests: list[dict], opset: int = OPSET, given: str = BATCH, result: str = RESULT, **options) -> Case:
-    """A graph in the text form of the package `onnx`."""
-    path = directory / f"{re.sub('[^a-z0-9_]+', '_', name.lower())}.onnx"
-    domains = "".join(f', "{domain}": {version}' for domain, version in options.pop("domains", {}).items())
-    text = f'<ir_version: 8, opset_import: ["": {opset}{domains}]> g ({given}) => ({result}) {{ {body} }}'
-    model = parser.parse_model(text)
-    onnx.save(model, path)
-    return Case(name=name, path=path, outputs=[output.name for output in model.graph.output], data_sets=[DataSet(request) for request in requests], **options)
-
-
-def rows(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
-    return (np.random.default_rng(seed).normal(size=shape) * scale).astype(np.float32)
-
-
-def items(shape: tuple[int, ...] = (4,), name: str = "x") -> list[dict]:
-    """Different single items, and several at once."""
-    single = [{name: rows(1, *shape, seed=seed, scale=seed + 1.0)} for seed in range(3)]
-    return [*single, {name: np.concatenate([request[name] for request in single])}]
+    builders = (mixing, keeping, floats, integers, attributes, interfaces, *structures.BUILDERS)
+    return [case for build in builders for case in build(directory)]
 
 
 # Graphs from `x` to `y`, both with a row for each item, in which rows affect each other.
 MIXING = {
     "mean over the batch": "m = ReduceMean <axes = [0]> (x) y = Sub(x, m)",
     "mean over everything": "m = ReduceMean <keepdims = 0> (x) y = Sub(x, m)",
-    "mean behind a transpose": "t = Transpose <perm = [1, 0]> (x) m = ReduceMean <axes = [1]> (t) d = Sub(t, m) y = Transpose(d)",
-    "mean behind a reshape": "s = Constant <value_ints = [-1]> () f = Reshape(x, s) m = ReduceMean <axes = [0]> (f) y = Sub(x, m)",
-    "mean behind two reshapes": "s = Constant <value_ints = [1, -1, 2]> () f = Reshape(x, s) m = ReduceMean <axes = [1]> (f) d = Sub(f, m) t = Constant <value_ints = [-1, 4]> () y = Reshape(d, t)",
-    "mean behind an unsqueeze": "a = Constant <value_ints = [0]> () u = Unsqueeze(x, a) m = ReduceMean <axes = [1]> (u) d = Sub(u, m) y = Squeeze(d, a)",
-    "sum behind an einsum": 'm = Einsum <equation = "ij->j"> (x) y = Sub(x, m)',
+    "mean after a transpose": "t = Transpose <perm = [1, 0]> (x) m = ReduceMean <axes = [1]> (t) d = Sub(t, m) y = Transpose(d)",
+    "mean after a reshape": "s = Constant <value_ints = [-1]> () f = Reshape(x, s) m = ReduceMean <axes = [0]> (f) y = Sub(x, m)",
+    "mean after two reshapes": "s = Constant <value_ints = [1, -1, 2]> () f = Reshape(x, s) m = ReduceMean <axes = [1]> (f) d = Sub(f, m) t = Constant <value_ints = [-1, 4]> () y = Reshape(d, t)",
+    "mean after an unsqueeze": "a = Constant <value_ints = [0]> () u = Unsqueeze(x, a) m = ReduceMean <axes = [1]> (u) d = Sub(u, m) y = Squeeze(d, a)",
+    "sum after an einsum": 'm = Einsum <equation = "ij->j"> (x) y = Sub(x, m)',
     "gram matrix by einsum": 'm = Einsum <equation = "ij,ik->jk"> (x, x) y = MatMul(x, m)',
     "attention between items": "t = Transpose(x) s = MatMul(x, t) p = Softmax <axis = -1> (s) y = MatMul(p, x)",
     "gemm with the batch as the sum": "g = Gemm <transA = 1> (x, x) y = MatMul(x, g)",
@@ -127,7 +103,7 @@ def mixing(directory: Path) -> list[Case]:
 # Graphs in which rows do not affect each other, although it looks so.
 KEEPING = {
     "softmax of a row": "y = Softmax <axis = 1> (x)",
-    "mean of a row behind a transpose": "t = Transpose(x) m = ReduceMean <axes = [0]> (t) d = Sub(t, m) y = Transpose(d)",
+    "mean of a row after a transpose": "t = Transpose(x) m = ReduceMean <axes = [0]> (t) d = Sub(t, m) y = Transpose(d)",
     "reshape and back": "s = Constant <value_ints = [-1, 2, 2]> () r = Reshape(x, s) m = ReduceMax <axes = [2]> (r) d = Sub(r, m) t = Constant <value_ints = [-1, 4]> () y = Reshape(d, t)",
     "sum of the columns by einsum": 'm = Einsum <equation = "ij->i"> (x) a = Constant <value_ints = [1]> () u = Unsqueeze(m, a) y = Sub(x, u)',
     "cumulative sum of a row": "a = Constant <value_int = 1> () y = CumSum <reverse = 1> (x, a)",

@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from operators import table
+from operators import rewrites, table  # noqa: F401: `rewrites` registers patterns
 from operators.backend import backend_cases
 from operators.compare import RANGE, RIGHT, SILENT, compare
 from operators.patterns import PATTERNS, make_pattern

@@ -43,6 +43,7 @@ class Reference:
     def __init__(self, case):
         self.session = session(case)
         self.feeds = {value.name: array for value, array in zip(case.inputs, case.arrays)}
+        self.views = case.views
         self.results = self.session.run(None, self.feeds)
         outputs = self.session.get_outputs()
         self.types = {output.name: helper.np_dtype_to_tensor_dtype(np.dtype(_TYPES[output.type])) for output in outputs}
@@ -52,6 +53,7 @@ class Reference:
         return {index for index, name in enumerate(node.input) if self._depends_on_zero_sign(name)}
 
     def _depends_on_zero_sign(self, name):
+        name = self.views.get(name, name)
         array = self.feeds.get(name)
         if array is None or array.dtype.kind != "f" or not (array == 0).any():
             return False

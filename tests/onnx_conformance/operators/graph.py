@@ -25,6 +25,10 @@ class Case:
         self.relative_to_largest = 0.0
         self.relative = 1e-4
         self.data = set()
+        # Inputs that nodes compute from other ones, by name, with the names of those.
+        self.views = {}
+        # Declared shapes of intermediate values.
+        self.declared = []
         self._count = 0
         # Arrays of floats that `array` made, by identity.
         self._made = {}
@@ -176,7 +180,7 @@ class Case:
             helper.make_tensor_value_info(name, types[name], None) if name in types else onnx.ValueInfoProto(name=name)
             for name in self.outputs
         ]
-        graph = helper.make_graph(self.nodes, "case", self.inputs, outputs, self.initializers)
+        graph = helper.make_graph(self.nodes, "case", self.inputs, outputs, self.initializers, value_info=self.declared)
         domains = {node.domain for node in self.nodes} - {""}
         imports = [helper.make_opsetid("", self.opset)] + [helper.make_opsetid(domain, 1) for domain in sorted(domains)]
         return helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION)

@@ -1,6 +1,6 @@
 """Graphs of several nodes that the embedded runtime rewrites into one when it loads a file.
 
-Each must give the same results as its nodes, for any values and shapes.
+Each must give the same results as its nodes, for any values and shapes, also for those that merely resemble what the runtime rewrites.
 """
 
 import numpy as np
@@ -21,17 +21,19 @@ def one(case, operator, inputs, attributes=None, domain=""):
 
 
 def scalar(case, value, shape=None):
-    return case.constant(np.full(shape if shape is not None else case.pick([[], [1]]), value, np.float32))
+    shape = case.pick([[], [1], [], [1], [], [1], [1, 1, 1, 1]]) if shape is None else shape
+    return case.constant(np.full(shape, value, np.float32))
 
 
 def tensor(case, low=2, high=4, kind="ordinary", largest=5):
     shape = case.shape(low, high, largest)
+    kind = None if case.chance(0.35) else kind
     return case.input(case.array(shape, kind=kind), 0), shape
 
 
 def near(case, *values):
-    """A value that the rewrite expects, or another."""
-    return case.pick([*values, *values, values[0] * 1.25 + 0.1])
+    """A value that the rewrite expects, or another, sometimes one that is almost the same."""
+    return case.pick([*values, *values, values[0] * 1.25 + 0.1, values[0] + 9e-5])
 
 
 @pattern
@@ -73,6 +75,12 @@ def tanh_gelu(case):
     case.outputs = [one(case, "Mul", [left, scalar(case, near(case, 0.5))])]
 
 
+def square(case):
+    """A tensor whose dimensions have the same size, so that each can take the place of another."""
+    size, rank = case.between(2, 4), case.between(2, 3)
+    return case.input(case.array([size] * rank, kind="ordinary"), 0), [size] * rank
+
+
 def mean(case, x, axes, keep=1):
     if case.opset >= 18:
         return one(case, "ReduceMean", [x, case.constant(np.asarray(axes, np.int64))], {"keepdims": keep})
@@ -81,13 +89,15 @@ def mean(case, x, axes, keep=1):
 
 @pattern
 def layer_norm(case):
-    x, shape = tensor(case, 2, 3)
-    axes = case.pick([[-1], [-1], [len(shape) - 1], [-2, -1], [0]])
-    centered = one(case, "Sub", [x, mean(case, x, axes)])
+    x, shape = tensor(case, 1, 3) if case.chance(0.7) else square(case)
+    axes = case.pick([[-1], [-1], [len(shape) - 1], [-2, -1] if len(shape) > 1 else [-1], [0]])
+    keep = 0 if case.chance(0.15) else 1
+    centered = one(case, "Sub", [x, mean(case, x, axes, keep)])
     squared = one(case, "Pow", [centered, scalar(case, near(case, 2.0))]) if case.chance(0.7) else one(case, "Mul", [centered, centered])
-    variance = one(case, "Add", [mean(case, squared, axes), scalar(case, case.pick([1e-5, 1e-12, 0.5]))])
+    keep = 0 if case.chance(0.15) else 1
+    variance = one(case, "Add", [mean(case, squared, axes, keep), scalar(case, case.pick([1e-5, 1e-12, 0.5]))])
     y = one(case, "Div", [centered, one(case, "Sqrt", [variance])])
-    size = case.pick([[shape[-1]], [1], shape, [shape[-1]]])
+    size = case.pick([[shape[-1]], [1], shape, [shape[-1]], [1] * 4 + [shape[-1]], [2, *[1] * len(shape)], []])
     if case.chance(0.8):
         y = one(case, "Mul", [y, case.constant(case.array(size, kind="ordinary"))])
         if case.chance(0.8):
@@ -97,13 +107,14 @@ def layer_norm(case):
 
 @pattern
 def rms_norm(case):
-    x, shape = tensor(case, 2, 3)
+    x, shape = tensor(case, 1, 3) if case.chance(0.7) else square(case)
     axes = case.pick([[-1], [-1], [len(shape) - 1], [0]])
+    keep = 0 if case.chance(0.15) else 1
     squared = one(case, "Pow", [x, scalar(case, 2.0)]) if case.chance(0.7) else one(case, "Mul", [x, x])
-    root = one(case, "Sqrt", [one(case, "Add", [mean(case, squared, axes), scalar(case, case.pick([1e-6, 0.5]))])])
+    root = one(case, "Sqrt", [one(case, "Add", [mean(case, squared, axes, keep), scalar(case, case.pick([1e-6, 0.5]))])])
     inverse = one(case, "Reciprocal", [root]) if case.chance(0.6) else one(case, "Div", [scalar(case, near(case, 1.0)), root])
     y = one(case, "Mul", [x, inverse]) if case.chance(0.7) else one(case, "Div", [x, root])
-    case.outputs = [one(case, "Mul", [y, case.constant(case.array(case.pick([[shape[-1]], [1]]), kind="ordinary"))])]
+    case.outputs = [one(case, "Mul", [y, case.constant(case.array(case.pick([[shape[-1]], [1], [1] * 4 + [shape[-1]], shape, []]), kind="ordinary"))])]
 
 
 @pattern
@@ -122,7 +133,7 @@ def matmul_add(case):
     y = one(case, "MatMul", [x, w])
     if case.chance(0.3):
         y = one(case, "Mul", [y, scalar(case, 0.5)])
-    bias = case.constant(case.array(case.pick([[columns], [1], [], [1, columns], [3, 1, columns], [2, 1]]), kind="ordinary"))
+    bias = case.constant(case.array(case.pick([[columns], [columns], [1], [], [1, columns], [3, 1, columns], [2, 1], [3]]), kind="ordinary"))
     case.outputs = [one(case, "Add", case.pick([[y, bias], [bias, y]]))]
 
 
@@ -132,7 +143,7 @@ def matmul_scale(case):
     prefix = [case.between(1, 3) for _ in range(case.between(0, 2))]
     x, y = case.input(case.array([*prefix, a, inner], kind="ordinary"), 0), case.input(case.array([*prefix, inner, b], kind="ordinary"), 0.3)
     if case.chance(0.5):
-        x = one(case, case.pick(["Mul", "Div"]), [x, scalar(case, 2.5)])
+        x = one(case, case.pick(["Mul", "Div"]), [x, scalar(case, case.pick([2.5, 2.5, 0.0, 1e-40, 3e38]))])
     if case.chance(0.3):
         y = one(case, "Mul", [scalar(case, -0.3), y])
     z = one(case, "MatMul", [x, y])

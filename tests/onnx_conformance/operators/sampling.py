@@ -9,6 +9,7 @@ from . import control, elementwise, movement, networks, quantization, reductions
 from .graph import Case
 from .registry import SUBJECTS
 from .table import MAX_OPSET, deprecated, versions_of
+from .views import make_views
 
 # Oldest version of the operator set that ONNX Runtime supports.
 MIN_OPSET = 7
@@ -35,6 +36,7 @@ def make(subject, index, seed=0):
     case = Case(random, opset)
     case.relative, case.relative_to_largest = subject.relative, subject.relative_to_largest
     subject.build(case, subject.name)
+    make_views(case, np.random.default_rng([zlib.crc32(subject.operator.encode()), index, seed, 1]))
     return case
 
 
