@@ -45,6 +45,8 @@ class System:
     def __init__(self, suite, base, path):
         self.suite, self.path = suite, path
         subprocess.run(["cp", "-a", "--reflink=auto", base, path], check=True)
+        # Written by the installers of Debian and by container engines, not by debootstrap. Old versions of curl need it.
+        (path / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
         self.home = path / "root"
 
     def __enter__(self):

@@ -72,7 +72,8 @@ def pack(stage, out, version, glibc, machine, fast, environment):
         is_executable = path.is_dir() or path.name in SCRIPTS or path.parent.name == "bin"
         path.chmod(0o755 if is_executable else 0o644)
     package = out / f"{NAME}_{version}-1_{architecture}.deb"
-    compression = ["-Zgzip", "-z1"] if fast else ["-Zxz"]
+    # With one thread, so that the bytes do not depend on the number of cores.
+    compression = ["-Zgzip", "-z1"] if fast else ["-Zxz", "--threads-max=1"]
     subprocess.run(
         ["dpkg-deb", "--root-owner-group", *compression, "--build", tree, package], env=environment, check=True
     )

@@ -4,6 +4,7 @@ checksums.
 
     server/release/release.py                       build with zig for glibc 2.28 and later, into target/dist
     server/release/release.py --target aarch64-unknown-linux-gnu
+    server/release/release.py --timings             the same, with a report on how long each crate takes to build
     server/release/release.py --from target/release pack what was built before, quickly and without an SBOM
 
 Requires Python 3.11 with `venv`, Rust, binutils and dpkg. The tools that it uses otherwise, at pinned versions, are installed into
@@ -14,9 +15,11 @@ import argparse
 import hashlib
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 
 import deb
@@ -44,25 +47,37 @@ def reproducible(environment):
     commit_time = subprocess.check_output(["git", "log", "-1", "--format=%ct"], cwd=ROOT, text=True).strip()
     sysroot = subprocess.check_output(["rustc", "--print", "sysroot"], text=True).strip()
     cargo_home = os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo"))
-    places = {str(ROOT): "/inference-server", cargo_home: "/cargo", sysroot: "/rust"}
-    remapped = "\x1f".join(f"--remap-path-prefix={place}={name}" for place, name in places.items())
+    # If several prefixes match, the last one applies, so that the target directory may be in the repository or elsewhere.
+    places = {
+        str(ROOT): "/inference-server",
+        str(tools.target_directory()): "/target",
+        cargo_home: "/cargo",
+        sysroot: "/rust",
+    }
     return environment | {
-        "CARGO_ENCODED_RUSTFLAGS": remapped,
+        "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(f"--remap-path-prefix={place}={name}" for place, name in places.items()),
+        # For crates with C code. Of several prefixes, the last one applies here as well.
+        "CFLAGS": " ".join(f"-ffile-prefix-map={place}={name}" for place, name in places.items()),
         "CARGO_INCREMENTAL": "0",
         "SOURCE_DATE_EPOCH": environment.get("SOURCE_DATE_EPOCH", commit_time),
         "TZ": "UTC",
     }
 
 
-def build(target, environment):
+def build(target, timings, environment):
     """Build the release for the target, and return the directory of the executable and the plugins."""
     command = ["cargo", "zigbuild", "--locked", "--release", "--target", f"{target}.{GLIBC[0]}.{GLIBC[1]}"]
+    if timings:
+        command.append("--timings")
     for package in payload.PACKAGES:
         command += ["--package", package]
     # Debug information is split off after the build.
     profile = {"CARGO_PROFILE_RELEASE_STRIP": "none", "CARGO_PROFILE_RELEASE_DEBUG": "line-tables-only"}
     path = {"PATH": f"{tools.install()}:{environment['PATH']}"}
+    begin = time.monotonic()
     subprocess.run(command, cwd=ROOT, env=environment | profile | path, check=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"built in {time.monotonic() - begin:.0f} s, with {used.ru_utime + used.ru_stime:.0f} s of CPU time")
     return tools.target_directory() / target / "release"
 
 
@@ -77,6 +92,7 @@ def checksums(directory):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", choices=TARGETS, default=HOST)
+    parser.add_argument("--timings", action="store_true", help="write target/cargo-timings/cargo-timing.html")
     parser.add_argument("--from", dest="built", type=pathlib.Path, help="directory of an existing build")
     parser.add_argument("--out", type=pathlib.Path, default=tools.target_directory() / "dist")
     given = parser.parse_args()
@@ -85,7 +101,7 @@ def main():
     out.mkdir(parents=True)
 
     environment = reproducible(dict(os.environ))
-    built = given.built.absolute() if given.built else build(given.target, environment)
+    built = given.built.absolute() if given.built else build(given.target, given.timings, environment)
     stage = out / "stage"
     files = payload.stage(built, stage, environment)
     debug = out / "debug"
@@ -107,7 +123,7 @@ def main():
     ]
     if given.built is None:
         made.append(tarball.pack(debug, out / f"inference-server-{version()}-{machine}-debug.tar.xz", fast, environment))
-        made += tools.bills_of_materials(out, payload.PACKAGES, given.target, environment)
+        made += tools.bills_of_materials(out, payload.PACKAGES, version(), given.target, environment)
     made.append(pathlib.Path(shutil.copy(ROOT / "config/deploy/Dockerfile", out)))
     for directory in [stage, debug]:
         shutil.rmtree(directory)

@@ -1,6 +1,6 @@
 """Write the crates that a package of the workspace consists of as a bill of materials, in the format CycloneDX.
 
-    sbom.py TARGET DIRECTORY PACKAGE…
+    sbom.py TARGET PACKAGE=FILE…
 
 Runs in the virtual environment of the release tools. Crates that only the build or the tests use are omitted.
 """
@@ -85,11 +85,10 @@ class Workspace:
 
 
 def main():
-    target, directory, *packages = sys.argv[1:]
+    target, *given = sys.argv[1:]
     workspace = Workspace(target)
-    for package in packages:
-        text = workspace.bill_of_materials(package)
-        (pathlib.Path(directory) / f"{package}.cdx.json").write_text(text + "\n")
+    for package, file in (argument.split("=", 1) for argument in given):
+        pathlib.Path(file).write_text(workspace.bill_of_materials(package) + "\n")
 
 
 if __name__ == "__main__":

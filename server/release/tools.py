@@ -25,8 +25,11 @@ def install():
     return venv / "bin"
 
 
-def bills_of_materials(directory, packages, target, environment):
+def bills_of_materials(directory, packages, version, target, environment):
     """Write the crates that each package consists of, in the format CycloneDX. Returns the files."""
+    machine = target.split("-")[0]
+    files = [directory / f"{package}-{version}-{machine}.cdx.json" for package in packages]
     script = ROOT / "server/release/sbom.py"
-    subprocess.run([install() / "python", script, target, directory, *packages], env=environment, check=True)
-    return [directory / f"{package}.cdx.json" for package in packages]
+    given = [f"{package}={file}" for package, file in zip(packages, files)]
+    subprocess.run([install() / "python", script, target, *given], env=environment, check=True)
+    return files
