@@ -71,8 +71,13 @@ def build(target, timings, environment):
         command.append("--timings")
     for package in payload.PACKAGES:
         command += ["--package", package]
-    # Debug information is split off after the build.
-    profile = {"CARGO_PROFILE_RELEASE_STRIP": "none", "CARGO_PROFILE_RELEASE_DEBUG": "line-tables-only"}
+    profile = {
+        # Debug information is split off after the build.
+        "CARGO_PROFILE_RELEASE_STRIP": "none",
+        "CARGO_PROFILE_RELEASE_DEBUG": "line-tables-only",
+        # Smaller files, for a build that is not repeated often: `libtemplate.so` is 5 % smaller.
+        "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "1",
+    }
     path = {"PATH": f"{tools.install()}:{environment['PATH']}"}
     begin = time.monotonic()
     subprocess.run(command, cwd=ROOT, env=environment | profile | path, check=True)
