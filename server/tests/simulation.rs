@@ -18,7 +18,7 @@ mod world;
 
 use inference_server::{batcher, batching, clock};
 
-use verdict::{BAR, Bar, breaches};
+use verdict::{BAR, Bar, Breach, breaches};
 
 const ITEMS: usize = 3000;
 
@@ -45,6 +45,11 @@ fn is_mergeable(world: &world::World) -> bool {
     }
 }
 
+/// One line for each.
+fn list(breaches: &[Breach]) -> String {
+    breaches.iter().map(|breach| format!("{breach}\n")).collect()
+}
+
 /// Every cell of one service is within the bar, and merges its callers where that can be done.
 fn hold(service: &str) {
     let mut cells = cells::all(ITEMS);
@@ -52,7 +57,7 @@ fn hold(service: &str) {
     assert!(!cells.is_empty(), "no cell has the service {service}");
     let verdicts = verdict::measure(&cells);
     let breaches = breaches(&cells, &verdicts, SHORT_RUN);
-    assert!(breaches.is_empty(), "out of the bar:\n{}", breaches.join("\n"));
+    assert!(breaches.is_empty(), "out of the bar:\n{}", list(&breaches));
 
     for (cell, verdict) in cells.iter().zip(&verdicts) {
         if is_mergeable(&cell.world) {
@@ -62,34 +67,50 @@ fn hold(service: &str) {
     }
 }
 
+/// The cells with several workers or items in which more is allowed, and why.
+const ALLOWED: [(&str, Bar); 3] = [
+    // The first rounds, in which the think time is learned, are more than one in a hundred of so few batches. The bar is met
+    // over 3000 items.
+    (
+        "overhead, closed, think 0.3 ms, 16 callers of 4, 2 workers",
+        Bar {
+            p99: 1.75,
+            ..SHORT_RUN
+        },
+    ),
+    // Likewise; the bar is met over 20,000 items.
+    (
+        "overhead, closed, think 1 ms exponential, 4 callers of 8, 1 workers",
+        Bar {
+            mean: 1.2,
+            ..SHORT_RUN
+        },
+    ),
+    // Misses the bar also in long runs: see `verdict::known_miss`.
+    (
+        "overhead, open, poisson, 95 %, 4 workers",
+        Bar {
+            mean: 1.15,
+            ..SHORT_RUN
+        },
+    ),
+];
+
 /// Several workers, requests of several items, and more clients than a batch holds.
-///
-/// Here the policy does not meet the bar yet: with two or more workers it sometimes waits, or limits batches, where the best
-/// other policy does not. What it reaches must not get worse.
 #[test]
-fn adaptive_with_several_workers_and_items_does_not_get_worse() {
-    const REACHED: Bar = Bar {
-        mean: 1.35,
-        p99: 2.2,
-        throughput: 0.95,
-    };
-    let cells = cells::several(1500);
+fn adaptive_is_about_as_good_as_the_best_knob_with_several_workers_and_items() {
+    let cells = cells::several(2000);
     let verdicts = verdict::measure(&cells);
     let worse: Vec<String> = cells
         .iter()
         .zip(&verdicts)
-        .filter(|(_, verdict)| verdict.miss(REACHED) > 1.0)
-        .map(|(cell, verdict)| {
-            format!(
-                "{}: mean × {:.3}, p99 × {:.3}, throughput × {:.3}",
-                cell.name,
-                verdict.mean(),
-                verdict.p99(),
-                verdict.throughput()
-            )
+        .filter(|(cell, verdict)| {
+            let allowed = ALLOWED.iter().find(|(name, _)| *name == cell.name);
+            verdict.miss(allowed.map_or(SHORT_RUN, |(_, bar)| *bar)) > 1.0
         })
+        .map(|(cell, verdict)| Breach { cell, verdict }.to_string())
         .collect();
-    assert!(worse.is_empty(), "{}", worse.join("\n"));
+    assert!(worse.is_empty(), "out of the bar:\n{}", worse.join("\n"));
 }
 
 #[test]

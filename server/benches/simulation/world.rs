@@ -149,9 +149,14 @@ struct Request {
 pub(crate) enum Rule {
     /// By the batcher.
     Policy(Policy),
-    /// As soon as a worker is free and `size` items wait, or any item waits and the worker has been idle for `patience`.
-    /// No server knows the best values of these two in advance: this shows what is achievable.
-    Gather { size: usize, patience: Duration },
+    /// As soon as a worker is free and `size` items wait, or any item waits and the worker has been idle for `patience`. A
+    /// batch has at most `limit` items. No server knows the best values of these in advance: this shows what is
+    /// achievable.
+    Gather {
+        size: usize,
+        patience: Duration,
+        limit: usize,
+    },
 }
 
 /// The request of an item. Nobody cancels one.
@@ -198,13 +203,13 @@ struct Server<'a> {
 
 /// Runs `world` under `rule`.
 pub(crate) fn run(world: &World, rule: Rule) -> Measured {
-    let policy = match rule {
-        Rule::Policy(policy) => policy,
-        Rule::Gather { .. } => Policy::Greedy,
+    let (policy, max_batch_size) = match rule {
+        Rule::Policy(policy) => (policy, world.max_batch_size),
+        Rule::Gather { limit, .. } => (Policy::Greedy, limit.min(world.max_batch_size)),
     };
     let rules = TaskBatching {
         policy,
-        max_batch_size: NonZeroUsize::new(world.max_batch_size).expect("a batch has room"),
+        max_batch_size: NonZeroUsize::new(max_batch_size).expect("a batch has room"),
         max_batch_weight: None,
         weight_rule: WeightRule::Padded,
     };
@@ -308,7 +313,7 @@ impl Server<'_> {
 
     /// Until when a batch is left open that the scheduler would start.
     fn gathers_until(&mut self) -> Option<Duration> {
-        let Rule::Gather { size, patience } = self.rule else {
+        let Rule::Gather { size, patience, .. } = self.rule else {
             return None;
         };
         let queued = self.scheduler.batcher().len();

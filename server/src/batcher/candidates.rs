@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use super::fill::{Constraints, Draft, fill};
 use super::lane::CLASSES;
-use super::policy::{Decision, Limit, View};
+use super::policy::{Crew, Decision, Limit, View};
 use super::queue::Head;
-use super::{Batch, BatchToken, Batcher, Next, Task};
+use super::{Batch, BatchToken, Batcher, IdleWorkers, Next, Task};
 use crate::batching::{DispatchReason, Priority};
 
 /// While a lower class waits, at least every this many batches is led by it.
@@ -56,6 +56,7 @@ impl<T> Batcher<T> {
     pub(super) fn first_to_run(
         &mut self,
         now: Instant,
+        idle: IdleWorkers,
         reserve: &mut dyn FnMut(u64) -> bool,
     ) -> Option<Next<T>> {
         let Some(order) = self.order() else {
@@ -70,7 +71,7 @@ impl<T> Batcher<T> {
         while let Some(candidate) = self.next_candidate(order, previous) {
             previous = Some(candidate);
             self.tasks[candidate.task].considered[candidate.class as usize] += 1;
-            let (draft, decision) = self.consider(candidate, now)?;
+            let (draft, decision) = self.consider(candidate, now, idle)?;
             if self.order() != Some(order) {
                 return None;
             }
@@ -86,7 +87,7 @@ impl<T> Batcher<T> {
                         return Some(Next::WaitForMemory);
                     }
                     self.overtake_open_batches();
-                    return Some(Next::Run(self.run(candidate, &draft, reason)));
+                    return Some(Next::Run(self.run(candidate, &draft, reason, now)));
                 }
                 Decision::WaitUntil(until) => {
                     let left_open = &mut self.tasks[candidate.task].left_open;
@@ -152,8 +153,12 @@ impl<T> Batcher<T> {
 
     /// The batch that a candidate leads, and whether it runs now; `None` if the candidate cannot be answered within its
     /// deadline and leaves its place to others.
-    fn consider(&mut self, candidate: Candidate, now: Instant) -> Option<(Draft, Decision)> {
-        let other_worker_idle = self.running + 1 < self.workers;
+    fn consider(
+        &mut self,
+        candidate: Candidate,
+        now: Instant,
+        idle: IdleWorkers,
+    ) -> Option<(Draft, Decision)> {
         let (task, group) = (candidate.task, candidate.head.group);
         let Task {
             limits,
@@ -165,7 +170,17 @@ impl<T> Batcher<T> {
             ..
         } = &mut self.tasks[task];
         let waiting = self.queue.lane(task, group).len();
-        let batch_limit = policy.batch_limit(waiting, limits.max_size, self.workers);
+        let crew = Crew {
+            workers: self.workers,
+            idle: idle.count,
+            running_items: *running,
+            until_next_end: self
+                .expected_ends
+                .iter()
+                .min()
+                .map(|end| end.saturating_duration_since(now)),
+        };
+        let batch_limit = policy.batch_limit(waiting, limits.max_size, crew);
         let narrowed = limits.narrowed(batch_limit);
         let constraints = Constraints {
             limits: narrowed,
@@ -200,7 +215,7 @@ impl<T> Batcher<T> {
         }
         let view = View {
             now,
-            worker_free_since: self.worker_free_since,
+            idle_since: idle.since,
             present: self.queue.len_of(task) + *running,
             size: draft.size(),
             max_size: narrowed.max_size,
@@ -208,8 +223,7 @@ impl<T> Batcher<T> {
             cost: draft.cost(limits.rule),
             oldest_ready: draft.oldest_ready,
             earliest_deadline: draft.earliest_deadline,
-            workers: self.workers,
-            other_worker_idle,
+            crew,
             overtaken: overtaken.is_some_and(|overtaken| draft.oldest_arrival <= overtaken),
             reached,
         };
@@ -217,7 +231,7 @@ impl<T> Batcher<T> {
         Some((draft, decision))
     }
     /// Takes the items of the batch out of the queue.
-    fn run(&mut self, candidate: Candidate, draft: &Draft, reason: DispatchReason) -> Batch<T> {
+    fn run(&mut self, candidate: Candidate, draft: &Draft, reason: DispatchReason, now: Instant) -> Batch<T> {
         let Candidate { task, class, head } = candidate;
         self.running += 1;
         let led_by_top = !CLASSES
@@ -234,8 +248,15 @@ impl<T> Batcher<T> {
         } else {
             0
         };
-        let Task { limits, memory, .. } = &self.tasks[task];
+        let Task {
+            limits,
+            policy,
+            memory,
+            ..
+        } = &self.tasks[task];
         let (cost, memory) = (draft.cost(limits.rule), memory.as_ref());
+        let expected_end = policy.expected_time(size, cost).map(|time| now + time);
+        self.expected_ends.extend(expected_end);
         Batch {
             task,
             items,
@@ -247,6 +268,7 @@ impl<T> Batcher<T> {
                 cost,
                 memory: memory.map_or(0, |memory| memory.reservation(draft.shape())),
                 predicted_memory: memory.and_then(|memory| memory.bound(draft.shape())),
+                expected_end,
             },
         }
     }

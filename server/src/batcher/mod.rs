@@ -120,6 +120,8 @@ pub struct BatchToken {
     memory: u64,
     /// Bound of its memory in bytes, if it can be predicted.
     predicted_memory: Option<u64>,
+    /// When it is expected to end, if anything is known about the time of such batches.
+    expected_end: Option<Instant>,
 }
 
 impl BatchToken {
@@ -148,6 +150,11 @@ impl BatchToken {
         self.predicted_memory
     }
 
+    /// When the batch is expected to end, if anything is known about the time of such batches.
+    pub fn expected_end(&self) -> Option<Instant> {
+        self.expected_end
+    }
+
     fn consume(self) -> (usize, usize, u64) {
         let parts = (self.task, self.size, self.cost);
         std::mem::forget(self);
@@ -174,6 +181,15 @@ pub struct BatchOutcome {
     pub finished: Instant,
     /// Whether any item succeeded. The time of failed batches does not predict that of others.
     pub succeeded: bool,
+}
+
+/// The workers that could run the next batch.
+#[derive(Clone, Copy, Debug)]
+pub struct IdleWorkers {
+    /// Their number, at least 1.
+    pub count: usize,
+    /// Since when one of them has been idle. `None` if it has been since the beginning.
+    pub since: Option<Instant>,
 }
 
 /// A batch that ran, as policies see it.
@@ -237,6 +253,8 @@ pub struct Batcher<T> {
     workers: usize,
     /// Batches whose tokens exist.
     running: usize,
+    /// When those of them are expected to end whose time can be estimated. In no order; at most one for each worker.
+    expected_ends: Vec<Instant>,
     /// The batch that waits for memory. Its policy has decided, and is not asked again.
     blocked: Option<Blocked>,
 }
@@ -261,6 +279,7 @@ impl<T> Batcher<T> {
             worker_free_since: None,
             workers: 1,
             running: 0,
+            expected_ends: Vec::new(),
             blocked: None,
         }
     }
@@ -356,16 +375,25 @@ impl<T> Batcher<T> {
     /// goes to one that can be answered in time. Such items stay held, and counted, until
     /// [`take_expired`](Self::take_expired) hands them back.
     pub fn poll(&mut self, now: Instant) -> Next<T> {
-        self.poll_within(now, &mut |_| true)
+        let idle = IdleWorkers {
+            count: self.workers.saturating_sub(self.running).max(1),
+            since: self.worker_free_since,
+        };
+        self.poll_within(now, idle, &mut |_| true)
     }
 
-    /// Like [`poll`](Self::poll), if memory is limited: `reserve` reserves the given number of bytes for the batch that is
-    /// about to run, or returns false. The batch is then not formed, and no other batch runs before it except those that
-    /// are considered before it.
-    pub fn poll_within(&mut self, now: Instant, reserve: &mut dyn FnMut(u64) -> bool) -> Next<T> {
+    /// Like [`poll`](Self::poll), if it is known which workers are idle, and if memory is limited: `reserve` reserves the
+    /// given number of bytes for the batch that is about to run, or returns false. The batch is then not formed, and no
+    /// other batch runs before it except those that are considered before it.
+    pub fn poll_within(
+        &mut self,
+        now: Instant,
+        idle: IdleWorkers,
+        reserve: &mut dyn FnMut(u64) -> bool,
+    ) -> Next<T> {
         self.queue.set_expired_aside(now);
         let next = loop {
-            if let Some(next) = self.first_to_run(now, reserve) {
+            if let Some(next) = self.first_to_run(now, idle, reserve) {
                 break next;
             }
         };
@@ -402,6 +430,7 @@ impl<T> Batcher<T> {
 
     /// Reports that a batch ran, for policies that learn.
     pub fn complete(&mut self, token: BatchToken, outcome: BatchOutcome) {
+        self.forget_end(&token);
         let (task, size, cost) = token.consume();
         self.observe(Completion {
             task,
@@ -416,8 +445,16 @@ impl<T> Batcher<T> {
 
     /// Reports that a batch did not run.
     pub fn abandon(&mut self, token: BatchToken) {
+        self.forget_end(&token);
         let (task, size, _) = token.consume();
         self.ended(task, size);
+    }
+
+    fn forget_end(&mut self, token: &BatchToken) {
+        let is_its = |end: &Instant| Some(*end) == token.expected_end;
+        if let Some(nth) = self.expected_ends.iter().position(is_its) {
+            self.expected_ends.swap_remove(nth);
+        }
     }
 
     fn observe(&mut self, completion: Completion) {

@@ -24,7 +24,7 @@ pub use super::memory_limit::Change as MemoryChange;
 use super::cost_model::{BatchShape, TaskCosts};
 use super::memory_budget::{MemoryDrift, MemoryLimits, Reservations, SharedBudget};
 use super::memory_limit::MemoryLimit;
-use super::{Batch, BatchOutcome, BatchToken, Batcher, Item, ItemId, Next};
+use super::{Batch, BatchOutcome, BatchToken, Batcher, IdleWorkers, Item, ItemId, Next};
 use crate::batching::{Policy, TaskBatching};
 
 /// What the scheduler needs to know about the payload of an item.
@@ -252,14 +252,18 @@ impl<T: Payload> Scheduler<T> {
                 self.reservations.withdraw();
                 return Command::Stop;
             }
-            if self.idle.is_empty() {
+            let Some(since) = self.idle.iter().map(|(_, since)| *since).min() else {
                 self.reservations.withdraw();
                 return Command::Wait(None);
-            }
+            };
+            let idle = IdleWorkers {
+                count: self.idle.len(),
+                since: Some(since),
+            };
             let reservations = &mut self.reservations;
             let next = self
                 .batcher
-                .poll_within(now, &mut |bytes| reservations.reserve(bytes, now));
+                .poll_within(now, idle, &mut |bytes| reservations.reserve(bytes, now));
             if !matches!(next, Next::Run(_) | Next::WaitForMemory) {
                 reservations.withdraw();
             }

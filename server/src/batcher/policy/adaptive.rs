@@ -30,8 +30,8 @@
 //! # Several tasks and workers
 //! While this task waits, a batch of another task can run: a wait never leaves the worker idle if there is other work. A
 //! task whose wait was interrupted in this way does not wait again (the batcher ensures that). Several workers share the
-//! closed-loop clients. For other traffic, a batch runs immediately while another worker is idle; otherwise later items
-//! would wait for the next worker that becomes free, not for this batch alone.
+//! closed-loop clients. Beyond their plan, and for other traffic, several workers spread the starts of their batches, and
+//! leave items to each other: see [`super::several_workers`].
 //!
 //! # Deadlines
 //! A batch must end before its first deadline as far as `service(k)` predicts. A wait that would not leave enough time is
@@ -44,8 +44,9 @@ use super::estimates::Estimates;
 use super::min_time::MinTimes;
 use super::profile::{Profile, Window};
 use super::service_time::{Advice, ServiceTime};
+use super::several_workers::{self, Rate};
 use super::wait::ServiceEstimate;
-use super::{Decision, View, duration};
+use super::{Crew, Decision, View, duration};
 use crate::batcher::Completion;
 use crate::batcher::cost_model::CostModel;
 use crate::batching::DispatchReason;
@@ -78,12 +79,33 @@ struct Prospect<'a> {
     reason: DispatchReason,
 }
 
+impl Prospect<'_> {
+    /// Expected arrivals at this age, relative to those of the profile; `None` if none are missing.
+    fn scale(&self, age: f64) -> Option<f64> {
+        let (profile, window) = (self.profile, self.window);
+        let (past, all) = (profile.expected_by(age), profile.expected_by(self.horizon));
+        let missing = all * window.causes - f64::from(window.came);
+        // If fewer arrivals than usual have happened by this age, more are still to come. The half keeps the last of them,
+        // which may never come, from being expected with certainty.
+        (missing >= 0.5).then(|| missing / (all - past + 0.5 / window.causes))
+    }
+
+    /// Expected arrivals within this time from now.
+    fn within(&self, seconds: f64, now: Instant) -> f64 {
+        let age = self.window.age(now);
+        let until = (age + seconds).min(self.horizon);
+        let more = self.profile.expected_by(until) - self.profile.expected_by(age);
+        self.scale(age).map_or(0.0, |scale| more.max(0.0) * scale)
+    }
+}
+
 /// The estimates of one task.
 #[derive(Clone, Debug)]
 pub(super) struct Learned {
     service_time: ServiceTime,
     min_times: MinTimes,
     closed_loop: ClosedLoop,
+    rate: Rate,
     bursts: Profile,
     /// The arrivals after the first one of the current burst.
     burst: Option<Window>,
@@ -98,6 +120,7 @@ impl Learned {
             service_time: ServiceTime::new(),
             min_times: MinTimes::new(),
             closed_loop: ClosedLoop::new(),
+            rate: Rate::default(),
             bursts: Profile::new(),
             burst: None,
             waiting_for: None,
@@ -113,6 +136,7 @@ impl Learned {
     /// Records an arrival. Arrivals during a batch may be reported after its completion.
     pub(super) fn arrived(&mut self, at: Instant, max_delay: Duration) {
         self.closed_loop.arrived(at);
+        self.rate.arrived(at);
         if let Some(burst) = &mut self.burst {
             let ended = self
                 .closed_loop
@@ -143,12 +167,24 @@ impl Learned {
 
     /// Maximum number of items for the next batch while `waiting` items wait, if there is a reason for less than `bounds`
     /// permit.
-    pub(super) fn batch_limit(&mut self, waiting: usize, bounds: Bounds) -> Option<usize> {
+    pub(super) fn batch_limit(&mut self, waiting: usize, bounds: Bounds, crew: Crew) -> Option<usize> {
         let Advice { at_most, try_out } = self.service_time.advice();
         let plan = self.closed_loop.plan(&self.service_time, bounds);
-        try_out
+        let limit = try_out
             .filter(|size| waiting > *size)
-            .or_else(|| plan.map_or(at_most, |plan| plan.batch))
+            .or_else(|| plan.map_or(at_most, |plan| self.closed_loop.limit(plan, crew)));
+        if bounds.workers == 1 {
+            return limit;
+        }
+        let size = waiting.min(limit.unwrap_or(usize::MAX)).min(bounds.max_size);
+        let example = self.closed_loop.latest_batch();
+        let service = |size: f64| self.service_time.seconds(size, example).unwrap_or(0.0);
+        several_workers::first_part(size, crew, service).or(limit)
+    }
+
+    /// The expected time of a batch of `size` items with this cost.
+    pub(super) fn expected_time(&self, size: usize, cost: u64) -> Option<Duration> {
+        self.service_time.seconds(size as f64, (size, cost)).map(duration)
     }
 
     /// A lower bound for the time of a batch of `size` items with this cost.
@@ -213,15 +249,18 @@ impl Learned {
             return None;
         }
         let free_since = view
-            .worker_free_since
-            .map_or(view.oldest_ready, |free| free.max(view.oldest_ready));
+            .idle_since
+            .map_or(view.oldest_ready, |idle| idle.max(view.oldest_ready));
         let left = max_delay
             .saturating_sub(view.now.saturating_duration_since(free_since))
             .as_secs_f64();
         let plan = self.closed_loop.plan(&self.service_time, view.bounds(max_delay));
         let planned = plan.and_then(|plan| self.planned_wait(plan, view, left));
-        if planned.is_some() || view.other_worker_idle {
+        if planned.is_some() {
             return planned;
+        }
+        if view.crew.workers > 1 {
+            return self.spread_wait(plan, view, left, max_delay);
         }
         // An item that arrives later finds the worker free again if the batch runs now.
         let longest = left.min(self.service(view, view.size as f64));
@@ -232,14 +271,43 @@ impl Learned {
 
     /// The wait for closed-loop clients, as planned.
     fn planned_wait(&self, plan: Plan, view: &View, left: f64) -> Option<Wait> {
-        let missing = self.closed_loop.missing(view.present);
-        let age = self.closed_loop.since_completion()?.age(view.now);
-        let seconds = (plan.patience? - age).min(left);
-        (missing > 0 && seconds > MIN_WAIT).then_some(Wait {
+        let (seconds, missing) = self.closed_loop.planned_wait(plan, view)?;
+        let seconds = seconds.min(left);
+        (seconds > MIN_WAIT).then_some(Wait {
             seconds,
             expected: missing as f64,
             benefit: 0.0,
             reason: DispatchReason::Returns,
+        })
+    }
+
+    /// The wait that spreads the starts of several workers.
+    fn spread_wait(&self, plan: Option<Plan>, view: &View, left: f64, max_delay: Duration) -> Option<Wait> {
+        let service = |size: f64| self.service(view, size);
+        let longest = left.min(service(view.size as f64));
+        let (wait, reason) = if let Some(plan) = plan {
+            let room = self.closed_loop.room(plan, view);
+            let returns = |seconds: f64| self.closed_loop.returns_within(seconds, view.now);
+            let wait = several_workers::best_wait(view, room, longest, returns, service);
+            (wait?, DispatchReason::Returns)
+        } else {
+            let room = view.max_size - view.size;
+            let rate = self.rate.per_second();
+            let burst = self.burst(max_delay);
+            let arrivals = |seconds: f64| {
+                let burst = burst
+                    .as_ref()
+                    .map_or(0.0, |burst| burst.within(seconds, view.now));
+                burst.max(rate * seconds)
+            };
+            let wait = several_workers::best_wait(view, room, longest, arrivals, service);
+            (wait?, DispatchReason::Burst)
+        };
+        (wait.seconds > MIN_WAIT).then_some(Wait {
+            seconds: wait.seconds,
+            expected: wait.expected,
+            benefit: wait.benefit,
+            reason,
         })
     }
 
@@ -252,18 +320,20 @@ impl Learned {
             horizon: WATCHED,
             reason: DispatchReason::Returns,
         });
-        let since = completion.map(|window| window.opened);
-        let burst = self
-            .burst
-            .as_ref()
-            .filter(|window| since.is_none_or(|since| window.opened >= since))
-            .map(|window| Prospect {
-                profile: &self.bursts,
-                window,
-                horizon: max_delay.as_secs_f64(),
-                reason: DispatchReason::Burst,
-            });
-        returns.into_iter().chain(burst)
+        returns.into_iter().chain(self.burst(max_delay))
+    }
+
+    /// The burst that is not over.
+    fn burst(&self, max_delay: Duration) -> Option<Prospect<'_>> {
+        let completion = self.closed_loop.since_completion();
+        let window = self.burst.as_ref()?;
+        let goes_on = completion.is_none_or(|completion| window.opened >= completion.opened);
+        goes_on.then_some(Prospect {
+            profile: &self.bursts,
+            window,
+            horizon: max_delay.as_secs_f64(),
+            reason: DispatchReason::Burst,
+        })
     }
 
     /// The best wait for the arrivals of a prospect.
@@ -275,14 +345,7 @@ impl Learned {
             reason,
         } = *prospect;
         let age = window.age(view.now);
-        let (past, all) = (profile.expected_by(age), profile.expected_by(horizon));
-        let missing = all * window.causes - f64::from(window.came);
-        if missing < 0.5 {
-            return None;
-        }
-        // If fewer arrivals than usual have happened by this age, more are still to come. The half keeps the last of them,
-        // which may never come, from being expected with certainty.
-        let scale = missing / (all - past + 0.5 / window.causes);
+        let scale = prospect.scale(age)?;
         let room = (view.max_size - view.size) as f64;
         profile
             .steps_after(age)
@@ -310,7 +373,7 @@ impl Learned {
         let (joining, chance) = (expected.max(1.0), expected.min(1.0));
         let alone = self.service(view, waiting);
         let together = self.service(view, waiting + joining);
-        let otherwise = alone / view.workers as f64 + self.service(view, joining);
+        let otherwise = alone / view.crew.workers as f64 + self.service(view, joining);
         let gain = expected * (otherwise - together);
         let price = waiting * chance * (together - alone) + (waiting + expected) * seconds;
         gain - MARGIN * price

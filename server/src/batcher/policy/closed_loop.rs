@@ -11,7 +11,7 @@
 //!   clients keep the balance; with Poisson arrivals the difference is as large as chance makes it.
 //! - *Population*, N: the maximum number of items that were present at once at any of the latest completions. In a closed
 //!   loop, every client is present shortly before the completion that answers it, whichever groups the clients form, so N
-//!   is their number.
+//!   is their number. With several workers, other clients think at a completion, and are added: see [`super::thinking`].
 //!
 //! # The plan
 //! An idle worker runs the waiting items or waits for clients that are about to return. If it waits for up to w, a
@@ -38,6 +38,8 @@ use std::time::Instant;
 
 use super::profile::{Profile, Window};
 use super::service_time::{Example, ServiceTime, is_higher};
+use super::thinking::Thinking;
+use super::{Crew, View};
 use crate::batcher::Completion;
 
 /// Returns are observed for up to this many seconds after a completion. Arrivals after a longer silence do not count as
@@ -138,6 +140,9 @@ pub(super) struct ClosedLoop {
     /// The arrivals after the latest completion and after the one before it, which may still be reported.
     latest: Option<Window>,
     before: Option<Window>,
+    /// With several workers, these replace the windows.
+    thinking: Thinking,
+    workers: usize,
     population: Population,
     balance: Balance,
     /// The latest batch.
@@ -152,6 +157,8 @@ impl ClosedLoop {
             returns: Profile::new(),
             latest: None,
             before: None,
+            thinking: Thinking::new(),
+            workers: 1,
             population: Population::default(),
             balance: Balance::default(),
             example: (1, 1),
@@ -161,7 +168,8 @@ impl ClosedLoop {
 
     /// Records an arrival. Arrivals during a batch may be reported after its completion.
     pub(super) fn arrived(&mut self, at: Instant) {
-        if self.latest.as_ref().is_some_and(|window| at < window.opened) {
+        let was_thinking = self.workers > 1 && self.thinking.arrived(at);
+        if !was_thinking && self.latest.as_ref().is_some_and(|window| at < window.opened) {
             self.population.add();
         }
         let windows = [&mut self.latest, &mut self.before];
@@ -181,8 +189,17 @@ impl ClosedLoop {
         {
             self.population = Population::default();
             self.balance = Balance::default();
+            self.thinking.clear();
         }
-        self.population.completed(present);
+        self.workers = workers;
+        if workers > 1 {
+            let thinking = self.thinking.number(completion.finished);
+            self.population.completed(present + thinking);
+            self.thinking
+                .answered(completion.finished, completion.size, workers);
+        } else {
+            self.population.completed(present);
+        }
         if let (Some(before), Some(latest)) = (&self.before, &latest) {
             // Arrivals before the latest completion can no longer be reported.
             self.returns.learn(before, before.age(latest.opened).min(WATCHED));
@@ -212,12 +229,67 @@ impl ClosedLoop {
 
     /// The number of closed-loop clients; `None` if the clients do not form a closed loop.
     pub(super) fn number(&self) -> Option<usize> {
-        let is_closed = self.balance.is_kept() && self.returns.expected_by(WATCHED) > MIN_RETURNS;
+        let is_closed = self.balance.is_kept() && self.returned().expected_by(WATCHED) > MIN_RETURNS;
         is_closed.then(|| self.population.max())
     }
 
+    /// When clients return after their reply.
+    fn returned(&self) -> &Profile {
+        if self.workers > 1 {
+            self.thinking.returns()
+        } else {
+            &self.returns
+        }
+    }
+
+    /// How long the batch in `view` waits according to the plan, in seconds, and for how many clients.
+    pub(super) fn planned_wait(&self, plan: Plan, view: &View) -> Option<(f64, usize)> {
+        let patience = plan.patience?;
+        let (missing, answered) = if view.crew.workers > 1 {
+            let missing = self.thinking.number(view.now).min(self.room(plan, view));
+            (missing, self.thinking.answered_at(missing, view.now)?)
+        } else {
+            (self.missing(view.present), self.latest.as_ref()?.opened)
+        };
+        let age = view.now.saturating_duration_since(answered).as_secs_f64();
+        (missing > 0).then_some((patience - age, missing))
+    }
+
+    /// How many clients can join the batch in `view`.
+    pub(super) fn room(&self, plan: Plan, view: &View) -> usize {
+        self.share(plan, view.crew).saturating_sub(view.size)
+    }
+
+    /// With several workers: how many clients are expected to return within this time.
+    pub(super) fn returns_within(&self, seconds: f64, now: Instant) -> f64 {
+        self.thinking.expected_within(seconds, now)
+    }
+
+    /// Size and cost of the latest batch.
+    pub(super) fn latest_batch(&self) -> Example {
+        self.example
+    }
+
+    /// Maximum number of items in the next batch according to the plan, if there is a reason for less than the limit.
+    pub(super) fn limit(&self, plan: Plan, crew: Crew) -> Option<usize> {
+        if crew.workers > 1 {
+            Some(self.share(plan, crew))
+        } else {
+            plan.batch
+        }
+    }
+
+    /// With several workers: the clients that are not being served are divided among the idle workers.
+    fn share(&self, plan: Plan, crew: Crew) -> usize {
+        let clients = self.population.max();
+        let share = clients
+            .saturating_sub(crew.running_items)
+            .div_ceil(crew.idle.max(1));
+        share.min(plan.batch.unwrap_or(usize::MAX)).max(1)
+    }
+
     /// How many clients that were answered by the latest batch have not returned, while `present` items are present.
-    pub(super) fn missing(&self, present: usize) -> usize {
+    fn missing(&self, present: usize) -> usize {
         let Some(latest) = &self.latest else {
             return 0;
         };
@@ -258,7 +330,7 @@ impl ClosedLoop {
             if patience.is_some() {
                 together
             } else {
-                in_groups(2)
+                in_groups(if bounds.workers > 1 { 1 } else { 2 }).min(bounds.max_size)
             }
         });
         Plan { patience, batch }
@@ -285,12 +357,13 @@ impl ClosedLoop {
         let without = rate(at_once, 0.0)?;
         // A client that returns later finds the worker free again if the batch runs immediately.
         let longest = service_time.seconds(at_once, self.example)?.min(bounds.max_delay);
-        let all = self.returns.expected_by(WATCHED);
+        let returns = self.returned();
+        let all = returns.expected_by(WATCHED);
         let (mut best, mut all_returned) = ((without, 0.0), None);
         // The expected seconds of waiting up to an age, and the probability that the wait continues there.
         let (mut waited, mut until, mut continues) = (0.0, 0.0, 1.0);
         for age in Profile::ages().take_while(|age| *age < longest).chain([longest]) {
-            let back = (self.returns.expected_by(age) / all).min(1.0);
+            let back = (returns.expected_by(age) / all).min(1.0);
             let batch = batch_with(back);
             let still = 1.0 - back.powf(batch);
             waited += (age - until) * (continues + still) / 2.0;

@@ -11,6 +11,8 @@ mod estimates;
 mod min_time;
 mod profile;
 mod service_time;
+mod several_workers;
+mod thinking;
 mod wait;
 
 use std::time::{Duration, Instant};
@@ -53,8 +55,8 @@ pub enum Limit {
 pub struct View {
     /// The current time.
     pub now: Instant,
-    /// When a worker last finished a batch; `None` before the first one. A worker is free now.
-    pub worker_free_since: Option<Instant>,
+    /// Since when a worker has been idle; `None` if it has been since the beginning.
+    pub idle_since: Option<Instant>,
     /// Number of items of the same task that wait or run.
     pub present: usize,
     /// Number of items in this batch.
@@ -69,10 +71,8 @@ pub struct View {
     pub oldest_ready: Instant,
     /// The earliest deadline in this batch; after `now`.
     pub earliest_deadline: Option<Instant>,
-    /// Number of workers.
-    pub workers: usize,
-    /// Whether another worker is also free.
-    pub other_worker_idle: bool,
+    /// The workers.
+    pub crew: Crew,
     /// Whether a batch of another task or group has run while this one stayed open. Such a batch does not wait again.
     pub overtaken: bool,
     /// The limit that this batch has reached. If there is none, the batch contains all waiting items, and further items
@@ -84,10 +84,23 @@ impl View {
     fn bounds(&self, max_delay: Duration) -> Bounds {
         Bounds {
             max_size: self.max_batch_size,
-            workers: self.workers,
+            workers: self.crew.workers,
             max_delay: max_delay.as_secs_f64(),
         }
     }
+}
+
+/// The workers that share the batches, at the time of a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crew {
+    /// Their number.
+    pub workers: usize,
+    /// Number of those that are idle, at least 1.
+    pub idle: usize,
+    /// Number of items of the task that the others run.
+    pub running_items: usize,
+    /// Time until the next of the running batches is expected to end.
+    pub until_next_end: Option<Duration>,
 }
 
 /// The decision of a policy.
@@ -152,18 +165,24 @@ impl TaskPolicy {
 
     /// Maximum number of items for the next batch of a lane in which `waiting` items wait, if the policy has a reason for
     /// less than `max_batch_size`: larger batches take longer per item, for example, or other workers share the items.
-    pub fn batch_limit(&mut self, waiting: usize, max_batch_size: usize, workers: usize) -> Option<usize> {
+    pub fn batch_limit(&mut self, waiting: usize, max_batch_size: usize, crew: Crew) -> Option<usize> {
         match self.policy {
             Policy::Adaptive { max_delay } => {
                 let bounds = Bounds {
                     max_size: max_batch_size,
-                    workers,
+                    workers: crew.workers,
                     max_delay: max_delay.as_secs_f64(),
                 };
-                self.learned.batch_limit(waiting, bounds)
+                self.learned.batch_limit(waiting, bounds, crew)
             }
             Policy::Fixed { .. } | Policy::Greedy | Policy::Off => None,
         }
+    }
+
+    /// The expected time of a batch of `size` items with this cost. `None` before any batch has run, if the task was not
+    /// calibrated.
+    pub fn expected_time(&self, size: usize, cost: u64) -> Option<Duration> {
+        self.learned.expected_time(size, cost)
     }
 
     /// A lower bound for the time of a batch of `size` items with this cost. It is not extrapolated; zero if no batch has

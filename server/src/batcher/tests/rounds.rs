@@ -391,3 +391,39 @@ fn workers_share_the_callers() {
     assert!(last.iter().all(|ran| ran.size <= 8), "{last:?}");
     assert!(rounds.mean_size(500) > 7.0, "{last:?}");
 }
+
+#[test]
+fn four_workers_share_the_callers_who_return_at_the_same_time() {
+    let mut rounds = Rounds::new(1, 4);
+    rounds.join(24, CALLER);
+    rounds.run_for(2000);
+    let last = rounds.last(500);
+    assert!(last.iter().all(|ran| ran.size <= 6), "{last:?}");
+    assert!(rounds.mean_size(500) > 5.5, "{last:?}");
+}
+
+#[test]
+fn several_workers_do_not_wait_for_callers_who_left() {
+    let mut rounds = Rounds::new(1, 2);
+    rounds.join(16, CALLER);
+    rounds.run_for(2000);
+    rounds.leaving = 14;
+    rounds.run_for(1000);
+    for ran in rounds.last(500) {
+        assert_eq!(ran.slowest, Duration::from_micros(5100), "{ran:?}");
+    }
+}
+
+#[test]
+fn two_workers_give_each_of_two_callers_one_of_them() {
+    let mut rounds = Rounds::new(1, 2);
+    rounds.join(2, CALLER);
+    rounds.run_for(1000);
+    for ran in rounds.last(500) {
+        assert_eq!(
+            (ran.size, ran.slowest),
+            (1, Duration::from_micros(5100)),
+            "{ran:?}"
+        );
+    }
+}
