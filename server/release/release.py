@@ -75,7 +75,7 @@ def build(target, timings, environment):
         # Debug information is split off after the build.
         "CARGO_PROFILE_RELEASE_STRIP": "none",
         "CARGO_PROFILE_RELEASE_DEBUG": "line-tables-only",
-        # Smaller files, for a build that is not repeated often: `libtemplate.so` is 5 % smaller.
+        # Smaller files: `libsentence_embeddings.so` by 13 %, and by 8 % when compressed.
         "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "1",
     }
     path = {"PATH": f"{tools.install()}:{environment['PATH']}"}
