@@ -390,10 +390,39 @@ fn help_lists_all_commands_and_unknown_flags_are_rejected() {
 }
 
 #[test]
-fn the_version_is_that_of_the_package() {
-    let ran = run(&Scenario::new(""), &["--version"]);
-    assert_eq!(
-        ran.out.trim(),
-        concat!("inference-server ", env!("CARGO_PKG_VERSION"))
+fn the_version_is_that_of_the_package_and_its_long_form_describes_the_build() {
+    let scenario = Scenario::new("[[models]]\nname = \"words\"\nplugin = \"template\"\n");
+    let first = concat!("inference-server ", env!("CARGO_PKG_VERSION"));
+    assert_eq!(run(&scenario, &["-V"]).out.trim(), first);
+    let long = run(&scenario, &["--version"]).out;
+    assert_eq!(long.lines().next(), Some(first));
+    let fact = |name: &str| -> String {
+        let line = long
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("no {name}: {long}"))
+            .trim()
+            .to_owned()
+    };
+    assert!(fact("target").contains("-linux-"), "{long}");
+
+    // The log, `GET /` and the metrics have the same facts.
+    let server = scenario.start();
+    let build = &server.get("/").expect(200).json()["build"];
+    let unknown = |value: &serde_json::Value| value.as_str().unwrap_or("unknown").to_owned();
+    for (name, member) in [
+        ("commit", "commit"),
+        ("built", "date"),
+        ("plugin ABI", "abi_version"),
+        ("target", "target"),
+    ] {
+        assert_eq!(fact(name), unknown(&build[member]), "{name}");
+    }
+    let line = server.wait_for_log("inference-server 0.");
+    assert!(
+        line.contains(&fact("commit")) && line.contains(&fact("target")),
+        "{line}"
     );
+    let labels = [("commit", &*fact("commit")), ("target", &*fact("target"))];
+    assert_eq!(server.metrics().count("inference_build_info", &labels), 1);
 }

@@ -11,6 +11,7 @@ use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcom
 
 #[cfg(feature = "bench")]
 use crate::bench::BenchArgs;
+use crate::build_info;
 use crate::config::{self, Flag, Overrides};
 use crate::isolation::CHILD_COMMAND;
 use crate::isolation::confine::CONFINE_OPTION;
@@ -21,6 +22,7 @@ use crate::loader::PROBE_COMMAND;
 #[command(
     name = "inference-server",
     version,
+    long_version = build_info::describe(),
     args_conflicts_with_subcommands = true,
     after_help = "Signals:\n  SIGHUP   reload the configuration without failing a request, as `inference-server reload`\n  \
                   SIGTERM  finish accepted requests, then exit; a second signal exits immediately\n\n\

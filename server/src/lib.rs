@@ -39,6 +39,7 @@
 //! **Foundation**: values, and access to the operating system that everything needs.
 //! - [`batch_context`]: the current batch of a thread, for log lines.
 //! - [`batching`]: batching rules as values.
+//! - [`build_info`]: the commit, date and target of this build.
 //! - [`byte_budget`]: the limit on the bytes that all requests hold.
 //! - [`clock`]: the only place where the time is read.
 //! - [`codec`]: the JSON form of items.
@@ -66,6 +67,7 @@ pub mod batcher;
 pub mod batching;
 #[cfg(feature = "bench")]
 pub mod bench;
+pub mod build_info;
 pub mod byte_budget;
 pub mod calibration;
 pub mod cli;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::call::{Call, VERSION};
 use super::tensors::{self, TensorSpec};
 use crate::batching::Policy;
+use crate::build_info;
 use crate::engine::Total;
 use crate::registry::{ModelState, Snapshot};
 use crate::values::DType;
@@ -14,7 +15,7 @@ use crate::values::DType;
 pub const SERVER_NAME: &str = "inference-server";
 
 /// Version of the server.
-pub const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const SERVER_VERSION: &str = build_info::VERSION;
 
 /// Supported extensions of the protocol.
 pub const EXTENSIONS: [&str; 4] = [

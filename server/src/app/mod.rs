@@ -32,6 +32,7 @@ use crate::api::model_control::ModelControl;
 use crate::api::traces;
 use crate::api::traces::{TraceExporter, Tracer};
 use crate::api::{SlowRequestLog, Telemetry};
+use crate::build_info;
 use crate::byte_budget::ByteBudget;
 use crate::cli::ServeArgs;
 use crate::codec;
@@ -209,6 +210,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
     let sockets = PassedSockets::take()?;
     let settings = read_config(&args)?;
     logging::start(&settings.logging);
+    log::info!("inference-server {}", build_info::summary());
     crash::install(settings.logging.format == LogFormat::Json)?;
     log_warnings(&settings);
     let serves_grpc = settings.server.grpc_port.is_some() || sockets.grpc.is_some();

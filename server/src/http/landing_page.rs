@@ -11,6 +11,7 @@ use super::monitoring::state_name;
 use super::respond;
 use super::server::Shared;
 use crate::api::open_inference::{SERVER_NAME, SERVER_VERSION};
+use crate::build_info;
 use crate::registry::ModelEntry;
 
 /// `GET /`
@@ -24,6 +25,12 @@ pub(super) async fn root(request: HttpRequest, shared: Data<Shared>) -> HttpResp
         let mut body = json!({
             "name": SERVER_NAME,
             "version": SERVER_VERSION,
+            "build": {
+                "commit": build_info::COMMIT,
+                "date": build_info::DATE,
+                "abi_version": build_info::abi_version(),
+                "target": build_info::TARGET,
+            },
             // KServe's client checks this for liveness.
             "status": "alive",
             "models": "/v1/models",

@@ -23,13 +23,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use prometheus::Registry;
 use prometheus::core::Collector;
+use prometheus::{IntGauge, Opts, Registry};
 
 use budget::BudgetCollector;
 use reloads::ReloadMetrics;
 use series::{Builder, Series};
 
+use crate::build_info;
 use crate::byte_budget::ByteBudget;
 
 pub use calls::CallMetrics;
@@ -103,6 +104,7 @@ impl Metrics {
         registry.register(Box::new(
             prometheus::process_collector::ProcessCollector::for_self(),
         ))?;
+        registry.register(Box::new(build_info_gauge()?))?;
         Ok(Self {
             models: ArcSwap::default(),
             writer: Mutex::new(()),
@@ -260,6 +262,20 @@ impl Metrics {
 /// Series are invalid only if their names, labels or buckets are, and [`Metrics::new`] has validated those.
 fn valid<T>(series: Result<T, prometheus::Error>) -> T {
     series.expect("names, labels and buckets of the metrics are valid")
+}
+
+/// A gauge whose labels describe the build.
+fn build_info_gauge() -> Result<IntGauge, prometheus::Error> {
+    let name = "inference_build_info";
+    let help = "1, with the version, commit, plugin ABI and target of the server as labels.";
+    let options = Opts::new(name, help)
+        .const_label("version", build_info::VERSION)
+        .const_label("commit", build_info::COMMIT.unwrap_or(build_info::UNKNOWN))
+        .const_label("abi_version", build_info::abi_version())
+        .const_label("target", build_info::TARGET);
+    let gauge = IntGauge::with_opts(options)?;
+    gauge.set(1);
+    Ok(gauge)
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, family: C) -> Result<C, prometheus::Error> {

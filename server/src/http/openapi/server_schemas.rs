@@ -74,10 +74,20 @@ impl ServerSchemas {
                 "Root",
                 json!({
                     "type": "object",
-                    "required": ["name", "version", "models", "health", "metrics"],
+                    "required": ["name", "version", "build", "models", "health", "metrics"],
                     "properties": {
                         "name": {"type": "string"},
                         "version": {"type": "string"},
+                        "build": {
+                            "type": "object",
+                            "required": ["commit", "date", "abi_version", "target"],
+                            "properties": {
+                                "commit": {"type": ["string", "null"], "description": "Commit, with `-dirty` if the sources were changed; null if it is unknown."},
+                                "date": {"type": ["string", "null"], "description": "Day of the commit, or that of `SOURCE_DATE_EPOCH` at build time."},
+                                "abi_version": {"type": "string", "description": "Version of the plugin ABI."},
+                                "target": {"type": "string", "description": "Target triple."},
+                            },
+                        },
                         "status": {"type": "string"},
                         "models": {"type": "string"},
                         "health": {"type": "string"},
