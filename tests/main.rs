@@ -46,6 +46,7 @@ mod load_reports;
 mod loading;
 mod memory_budget;
 mod metric_names;
+mod new_command;
 mod not_finite;
 mod onnx_conformance;
 mod onnx_runtime;

@@ -52,12 +52,17 @@ pub enum Command {
         #[arg(long)]
         load: bool,
     },
-    /// Write an example of a model, with its configuration, that runs as it is
+    /// Write an example of a model, with its configuration, that runs as it is: a plugin crate in Rust, or a model in Python
+    #[command(after_help = NEW_EXAMPLES)]
     New {
-        /// Write a model in Python
-        #[arg(long, required = true)]
+        /// Write a model in Python instead of a plugin crate in Rust
+        #[arg(long)]
         python: bool,
-        /// Directory for the files; created if it does not exist
+        /// Directory `plugin-sdk` of a checkout to build the crate with, instead of the published SDK
+        #[arg(long, value_name = "DIRECTORY", conflicts_with = "python")]
+        sdk: Option<PathBuf>,
+        /// Directory for the files; created if it does not exist. Its name becomes that of the crate and of its model
+        #[arg(value_name = "NAME")]
         directory: PathBuf,
     },
     /// Print every configuration key with its meaning, accepted values and default
@@ -119,6 +124,15 @@ pub enum Command {
         model: String,
     },
 }
+
+const NEW_EXAMPLES: &str = "\
+Examples:
+  inference-server new words
+      a plugin crate with a model, a task, tests and a configuration
+  inference-server new words --sdk ../inference-server/plugin-sdk
+      the same, built with the SDK of a checkout
+  inference-server new demo --python
+      a class in Python whose methods are tasks, and a configuration";
 
 /// The arguments of `calibrate`.
 #[cfg(feature = "calibrate")]

@@ -12,7 +12,7 @@
 //! - [`init`]: the server as the first process of a container.
 //! - [`logging`]: the log, as text or JSON.
 //! - [`open_files`]: the limit on open files.
-//! - [`scaffold`]: the command `new`, which writes an example of a model.
+//! - [`scaffold`]: the command `new`, which writes an example of a model: a plugin crate, or a model in Python.
 //!
 //! **Protocols**: the outside world.
 //! - [`grpc`]: the Open Inference Protocol over gRPC, health and reflection (feature `grpc`).

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,7 +31,11 @@ fn run() -> ExitCode {
     match cli.command {
         None => serve(cli.serve),
         Some(Command::Check { serve, load }) => check(&serve, load),
-        Some(Command::New { python: _, directory }) => new_python_model(&directory),
+        Some(Command::New {
+            python,
+            sdk,
+            directory,
+        }) => new_model(python, sdk.as_deref(), &directory),
         Some(Command::ConfigReference { markdown }) => print_reference(markdown),
         Some(Command::Inspect { file, json, strict }) => inspect(&file, json, strict),
         Some(Command::Reload { pid, timeout }) => reload(pid, timeout),
@@ -121,8 +126,12 @@ fn reload(pid: Option<u32>, timeout: Duration) -> ExitCode {
     }
 }
 
-fn new_python_model(directory: &std::path::Path) -> ExitCode {
-    match scaffold::write_python_model(directory) {
+fn new_model(python: bool, sdk: Option<&Path>, directory: &Path) -> ExitCode {
+    let written = match python {
+        true => scaffold::write_python_model(directory),
+        false => scaffold::write_plugin_crate(directory, sdk),
+    };
+    match written {
         Ok(next_steps) => print(next_steps),
         Err(error) => fail(&error, 1),
     }
@@ -152,7 +161,7 @@ fn print_man_page() -> ExitCode {
     }
 }
 
-fn write_man_pages(directory: &std::path::Path) -> ExitCode {
+fn write_man_pages(directory: &Path) -> ExitCode {
     let written =
         std::fs::create_dir_all(directory).and_then(|()| clap_mangen::generate_to(Cli::command(), directory));
     match written {
@@ -183,7 +192,7 @@ fn calibrate(args: &CalibrateArgs) -> ExitCode {
     }
 }
 
-fn inspect(file: &std::path::Path, json: bool, strict: bool) -> ExitCode {
+fn inspect(file: &Path, json: bool, strict: bool) -> ExitCode {
     let inspection = match app::inspect(file) {
         Ok(inspection) => inspection,
         Err(error) => return fail(&error, 1),
