@@ -158,6 +158,10 @@ fn a_crash_loop_is_reported_rejects_requests_and_can_recover() {
     );
     let reason = model["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("cannot be restarted"), "{reason}");
+    let finding = &model["explanation"][0];
+    assert_eq!(finding["code"], "crash_loop");
+    let message = finding["message"].as_str().unwrap_or_default();
+    assert!(message.ends_with(reason), "{message}");
     server.get("/readyz").expect(503);
     let metrics = server.metrics();
     assert_eq!(metrics.count("inference_model_ready", &[("model", "m")]), 0);

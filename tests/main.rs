@@ -26,6 +26,7 @@ mod documentation;
 mod draining;
 mod existing_clients;
 mod exit_paths;
+mod explanations;
 mod faults;
 mod frozen_abi;
 mod fuzz;

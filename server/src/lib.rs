@@ -35,6 +35,7 @@
 //! **Policy**: pure decisions, without threads, clocks or I/O.
 //! - [`batcher`]: which items run next, and when.
 //! - [`config`]: parses and validates the configuration.
+//! - [`explanation`]: why a model is not ready, why its batches are small, and what limits its throughput.
 //!
 //! **Foundation**: values, and access to the operating system that everything needs.
 //! - [`batch_context`]: the current batch of a thread, for log lines.
@@ -48,6 +49,7 @@
 //! - [`error`]: errors of items and requests.
 //! - [`html_report`]: pages with plots (features `bench` and `calibrate`).
 //! - [`json`]: parses JSON, with errors in the terms of JSON.
+//! - [`latency`]: counts of latencies, and percentiles.
 //! - [`metrics`]: the metrics of the server.
 //! - [`model`]: the interface to a loaded model.
 //! - [`niceness`]: scheduling niceness.
@@ -82,6 +84,7 @@ pub mod console;
 pub mod crash;
 pub mod engine;
 pub mod error;
+pub mod explanation;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 #[cfg(any(feature = "bench", feature = "calibrate"))]
@@ -90,6 +93,7 @@ pub mod http;
 pub mod init;
 pub mod isolation;
 pub mod json;
+pub mod latency;
 pub mod loader;
 pub mod logging;
 pub mod metrics;

@@ -36,6 +36,8 @@ pub struct Settings {
     batch_ms: u64,
     /// Additional duration of a batch for each of its items, in microseconds.
     item_us: u64,
+    /// Minimum duration of the preparation of an item in the task `prepared`.
+    prepare_ms: u64,
     /// Maximum number of items in a batch. Larger batches fail with an out-of-memory error.
     out_of_memory_above: Option<usize>,
     /// Whether the examples fail.

@@ -61,9 +61,10 @@ impl PreparedTask<Misbehave> for PreparedCommands {
 
     fn prepare(
         &self,
-        _model: &Misbehave,
+        model: &Misbehave,
         item: Item<Command>,
     ) -> Result<Prepared<PreparedCommand>, ItemError> {
+        actions::pause(Duration::from_millis(model.settings.prepare_ms));
         let command = item.value;
         let in_prepare = [Action::AbortInPrepare, Action::HangInPrepare].contains(&command.action);
         match if in_prepare {

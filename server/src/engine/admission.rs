@@ -106,9 +106,9 @@ impl Queue {
         self.tasks.iter().map(|task| task.len()).sum()
     }
 
-    /// Number of requests that have their outcomes.
-    pub(super) fn answered_requests(&self) -> u64 {
-        self.tasks.iter().map(|task| task.statistics.requests()).sum()
+    /// Maximum number of threads that prepare items.
+    pub(super) fn prepare_threads(&self) -> usize {
+        self.prepare_threads
     }
 
     /// How long an item of the class `normal` that arrives now is expected to wait, in the task in which it waits longest.

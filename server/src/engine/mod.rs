@@ -27,6 +27,7 @@ mod crew;
 mod item_states;
 mod load;
 mod prepare_threads;
+mod recent;
 mod request;
 mod running_batches;
 mod server_memory;
@@ -52,18 +53,21 @@ use crate::batcher::scheduler::Scheduler;
 use crate::batching::{DispatchReason, MAX_WEIGHT, TaskBatching};
 use crate::clock;
 use crate::error::{ItemError, Rejection};
+use crate::explanation::{Limits, Sample};
 use crate::metrics::{Metrics, TaskMetrics};
 use crate::model::{Health, Model};
 use admission::Queue;
 use crew::{Crew, Panics};
 use load::{LoadMeter, Measured};
 use prepare_threads::{Preparation, PrepareConfig, PrepareThreads};
+use recent::Recorder;
 use running_batches::RunningBatches;
 use wakeups::Wakeups;
 use worker::Worker;
 
 pub use batch_record::{BatchRecord, RequestBatch, RequestBatches};
 pub use load::Load;
+pub use recent::Recent;
 pub use request::{Outcome, PendingReply, Reply, Request, Timing, Tracking};
 pub use running_batches::RunningBatch;
 pub use server_memory::ServerMemory;
@@ -133,6 +137,7 @@ pub struct Engine {
     shared_memory: Option<u64>,
     panics: Arc<Panics>,
     meter: LoadMeter,
+    recorder: Recorder,
 }
 
 /// The threads of an engine. They exit after the engine was dropped and its queue is empty.
@@ -262,7 +267,10 @@ impl Engine {
             shared_memory,
             panics,
             meter: LoadMeter::default(),
+            recorder: Recorder::default(),
         };
+        // The first windows start now.
+        engine.measure_load();
         Ok((engine, workers))
     }
 
@@ -314,14 +322,44 @@ impl Engine {
         self.running.all()
     }
 
-    /// Measures the load since the previous measurement. Is called at regular intervals.
+    /// Measures the load since the previous measurement, and adds a sample to the recent history. Is called about once per second,
+    /// by a thread with the priority of the event loop.
     pub fn measure_load(&self) {
+        let (at, busy) = (clock::now(), self.running.busy());
+        let tasks = self.queue.tasks();
+        let tasks: Box<[_]> = tasks.iter().map(|task| recent::totals(task)).collect();
         let now = Measured {
-            at: clock::now(),
-            busy: self.running.busy(),
-            requests: self.queue.answered_requests(),
+            at,
+            busy,
+            requests: tasks.iter().map(|task| task.requests.count).sum(),
         };
         self.meter.measure(now, self.running.workers());
+        self.recorder.record(Sample {
+            at,
+            busy,
+            queued: self.queue.queued_items() as u64,
+            tasks,
+        });
+    }
+
+    /// What the model did recently, up to the latest measurement.
+    pub fn recent(&self) -> Arc<Recent> {
+        self.recorder.recent()
+    }
+
+    /// The limits of the model, for explanations. `rules` are those of its tasks.
+    pub fn limits(&self, rules: impl IntoIterator<Item = TaskBatching>) -> Limits {
+        Limits {
+            workers: self.running.workers(),
+            prepare_threads: self.queue.prepare_threads(),
+            memory_budget: self.memory_budget(),
+            tasks: rules.into_iter().collect(),
+        }
+    }
+
+    /// Number of items of `task` that wait now.
+    pub fn queued_items(&self, task: usize) -> usize {
+        self.queue.task(task).len()
     }
 
     /// The present load.

@@ -85,10 +85,13 @@ impl Statistics {
         totals.encode.time += took;
     }
 
-    /// Number of requests that have their outcomes.
-    pub(super) fn requests(&self) -> u64 {
+    /// Requests that have their outcomes, from arrival to outcome, and the writing of the reply.
+    pub(super) fn answered(&self) -> Total {
         let totals = self.lock();
-        totals.succeeded.count + totals.failed.count
+        Total {
+            count: totals.succeeded.count + totals.failed.count,
+            time: totals.succeeded.time + totals.failed.time,
+        }
     }
 
     /// Counts a batch.

@@ -12,7 +12,7 @@ use super::offload::{run_blocking, run_by_size};
 use super::respond;
 use super::server::Shared;
 use super::v1;
-use crate::api::{Call, Code, Failure};
+use crate::api::{Call, Code, Failure, ModelExplanation, TaskExplanation, explain_model};
 use crate::metrics::{OPEN_METRICS, write_open_metrics};
 use crate::model::Health;
 use crate::registry::{ModelEntry, ModelState};
@@ -27,8 +27,12 @@ pub(super) async fn models(request: HttpRequest, shared: Data<Shared>) -> HttpRe
     let snapshot = shared.registry.snapshot();
     let write = {
         let snapshot = snapshot.clone();
+        let is_draining = shared.registry.is_draining();
         move || {
-            let models: Vec<Json> = snapshot.models().map(|entry| describe(entry, operator)).collect();
+            let models = snapshot
+                .models()
+                .map(|entry| describe(entry, is_draining, operator));
+            let models: Vec<Json> = models.collect();
             json!({"object": "list", "data": models, "models": models}).to_string()
         }
     };
@@ -44,15 +48,16 @@ pub(super) async fn model(request: HttpRequest, shared: Data<Shared>, name: Path
     match Call::find(&snapshot, &name, None) {
         Ok((entry, task)) => {
             let operator = is_operator(&request, &shared);
-            respond::json(200, describe_as(&name, entry, task, operator).to_string())
+            let mut model = describe(entry, shared.registry.is_draining(), operator);
+            rename(&mut model, &name, task);
+            respond::json(200, model.to_string())
         }
         Err(failure) => respond::failure(&request, &failure),
     }
 }
 
-/// Describes a model under the name in the request. For `model.task`, only that task is included.
-fn describe_as(name: &str, entry: &ModelEntry, task: Option<usize>, operator: bool) -> Json {
-    let mut model = describe(entry, operator);
+/// Gives the description of a model the name in the request. For `model.task`, only that task is included.
+fn rename(model: &mut Json, name: &str, task: Option<usize>) {
     model["id"] = name.into();
     model["name"] = name.into();
     if let Some(task) = task {
@@ -60,7 +65,6 @@ fn describe_as(name: &str, entry: &ModelEntry, task: Option<usize>, operator: bo
         model["default_task"] = task["name"].clone();
         model["tasks"] = json!([task]);
     }
-    model
 }
 
 /// Whether the client has the admin key.
@@ -70,7 +74,12 @@ fn is_operator(request: &HttpRequest, shared: &Shared) -> bool {
 }
 
 /// Describes a model. Operators see the full reasons of failures; clients see the public form.
-fn describe(entry: &ModelEntry, operator: bool) -> Json {
+fn describe(entry: &ModelEntry, is_draining: bool, operator: bool) -> Json {
+    let ModelExplanation {
+        explanation,
+        recent,
+        tasks: explained,
+    } = explain_model(entry, is_draining, operator);
     let mut model = json!({
         "id": entry.name(),
         "object": "model",
@@ -80,7 +89,9 @@ fn describe(entry: &ModelEntry, operator: bool) -> Json {
         "ready": entry.is_ready(),
         "state": state_name(entry),
         "model_version_status": v1::model_status::version_status(entry),
-        "tasks": tasks(entry),
+        "explanation": explanation,
+        "recent": recent,
+        "tasks": tasks(entry, explained),
     });
     if let Some(description) = entry.description() {
         model["description"] = description.into();
@@ -120,7 +131,7 @@ fn describe(entry: &ModelEntry, operator: bool) -> Json {
     model
 }
 
-fn tasks(entry: &ModelEntry) -> Vec<Json> {
+fn tasks(entry: &ModelEntry, explained: Vec<TaskExplanation>) -> Vec<Json> {
     let estimates = |task| {
         entry
             .generation()
@@ -139,8 +150,9 @@ fn tasks(entry: &ModelEntry) -> Vec<Json> {
         .task_manifests()
         .iter()
         .zip(&entry.tasks)
+        .zip(explained)
         .enumerate()
-        .map(|(task, (manifest, settings))| {
+        .map(|(task, ((manifest, settings), explained))| {
             json!({
                 "name": manifest.name,
                 "description": manifest.description,
@@ -158,6 +170,9 @@ fn tasks(entry: &ModelEntry) -> Vec<Json> {
                 "max_batch_weight": settings.batching.max_batch_weight,
                 "max_queue_size": settings.max_queue_size,
                 "route": settings.route,
+                "queued_items": explained.queued_items,
+                "recent": explained.recent,
+                "explanation": explained.explanation,
             })
         })
         .collect()

@@ -73,7 +73,7 @@ impl From<&ItemError> for ItemOutcome {
 }
 
 /// Label `reason` of `inference_rejections_total`.
-pub(super) const REJECTIONS: [&str; 6] = [
+pub const REJECTIONS: [&str; 6] = [
     "queue_full",
     "queue_too_heavy",
     "overloaded",

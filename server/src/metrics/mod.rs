@@ -36,7 +36,7 @@ use crate::byte_budget::ByteBudget;
 pub use calls::CallMetrics;
 pub use endpoints::TaskEndpoints;
 pub use exemplars::Exemplar;
-pub use labels::{ItemOutcome, ReloadResult, RestartReason};
+pub use labels::{ItemOutcome, REJECTIONS, ReloadResult, RestartReason};
 pub use open_metrics::{OPEN_METRICS, write_open_metrics};
 pub use recent_latencies::RecentLatencies;
 pub use requests::{Protocol, RequestMetrics};

@@ -9,6 +9,7 @@ use super::exemplars::{Exemplar, Exemplars};
 use super::recent_latencies::RecentLatencies;
 use super::series::{Buckets, Builder, seconds};
 use crate::clock;
+use crate::latency::LatencyCounts;
 use crate::trace_context::TraceId;
 
 /// The histogram of the latencies of requests.
@@ -58,6 +59,8 @@ pub struct RequestMetrics {
     requests: IntCounterVec,
     seconds: CounterVec,
     latency: Option<Histogram>,
+    /// The same latencies, for percentiles.
+    pub latencies: LatencyCounts,
     latency_exemplars: Exemplars,
     inference_exemplars: Exemplars,
     /// Created when a percentile of them is first needed.
@@ -97,6 +100,7 @@ impl RequestMetrics {
                 &labels,
             )?,
             latency: latency.transpose()?,
+            latencies: LatencyCounts::default(),
             latency_exemplars: Exemplars::new(latency_buckets.map_or(&[], |buckets| &buckets.requests)),
             inference_exemplars: Exemplars::new(latency_buckets.map_or(&[], |buckets| &buckets.inference)),
             recent: OnceLock::new(),
@@ -115,6 +119,7 @@ impl RequestMetrics {
         }
         if let (Some(latency), 200..=299) = (&self.latency, status) {
             latency.observe(took.as_secs_f64());
+            self.latencies.observe(took);
         }
     }
 

@@ -177,6 +177,19 @@ impl TaskMetrics {
         self.rejections.inc(rejection_reason(rejection));
     }
 
+    /// Number of items that were completed with an error, without those whose client disconnected.
+    pub fn failed_items(&self) -> u64 {
+        let failed = ItemOutcome::ALL
+            .into_iter()
+            .filter(|outcome| !matches!(outcome, ItemOutcome::Success | ItemOutcome::Cancelled));
+        failed.map(|outcome| self.counted(outcome)).sum()
+    }
+
+    /// Number of rejected requests, in the order of [`REJECTIONS`].
+    pub fn rejected(&self) -> [u64; REJECTIONS.len()] {
+        REJECTIONS.map(|reason| self.rejections.get(reason))
+    }
+
     /// Number of batches that were closed for this reason.
     pub fn batches_run(&self, reason: &str) -> u64 {
         self.batches.get(reason)

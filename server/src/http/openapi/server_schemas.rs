@@ -28,8 +28,10 @@ pub(super) struct ServerSchemas {
 impl ServerSchemas {
     pub(super) fn add(components: &mut Components) -> Self {
         let value = components.add("ModelValue", model_value());
-        let task = components.add("ModelTask", model_task(&value));
-        let model = components.add("Model", model_schema(&task));
+        let explanation = components.add("Explanation", explanation());
+        let figures = components.add("Figures", figures());
+        let task = components.add("ModelTask", model_task(&value, &explanation, &figures));
+        let model = components.add("Model", model_schema(&task, &explanation, &figures));
         let models = components.add(
             "ModelList",
             json!({
@@ -129,11 +131,72 @@ fn model_value() -> Json {
     })
 }
 
-fn model_task(value: &Json) -> Json {
+fn explanation() -> Json {
+    json!({
+        "type": "object",
+        "required": ["code", "message"],
+        "properties": {
+            "code": {"type": "string", "description": "Identifies the finding; see the operations guide."},
+            "message": {"type": "string", "description": "A sentence with the figures that led to it."},
+        },
+    })
+}
+
+fn figures() -> Json {
+    let mut properties = Map::new();
+    for (name, description) in [
+        ("seconds", "Length of the window."),
+        ("requests_per_second", "Requests answered."),
+        ("items_per_second", "Items in batches."),
+        ("failed_items_per_second", "Items that failed."),
+        ("rejections_per_second", "Requests rejected on admission."),
+    ] {
+        properties.insert(
+            name.to_owned(),
+            json!({"type": "number", "description": description}),
+        );
+    }
+    for (name, description) in [
+        (
+            "latency_p50_seconds",
+            "Median latency of the requests that succeeded.",
+        ),
+        (
+            "latency_p99_seconds",
+            "99th percentile of the latency of the requests that succeeded.",
+        ),
+        ("prepare_seconds", "Mean time of the preparation of an item."),
+        ("queue_seconds", "Mean wait of an item."),
+        ("inference_seconds", "Mean time of a batch in the model."),
+        ("encode_seconds", "Mean time of writing a reply."),
+        ("batch_size", "Mean number of items in a batch."),
+        (
+            "batch_fill",
+            "Mean number of items in a batch relative to the maximum.",
+        ),
+    ] {
+        let schema = json!({"type": ["number", "null"], "description": description});
+        properties.insert(name.to_owned(), schema);
+    }
+    let required: Vec<String> = properties.keys().cloned().collect();
+    let busy = "Part of the time of the workers in which they ran batches, from 0 to 1. Only for models.";
+    properties.insert(
+        "worker_busy_share".to_owned(),
+        json!({"type": "number", "description": busy}),
+    );
+    json!({
+        "type": "object",
+        "description": "Rates per second, means and percentiles of the last ten seconds; null if nothing happened.",
+        "required": required,
+        "properties": properties,
+    })
+}
+
+fn model_task(value: &Json, explanation: &Json, figures: &Json) -> Json {
     json!({
         "type": "object",
         "required": ["name", "description", "input", "output", "parameters_schema", "examples", "unbatched", "trial",
-            "policy", "max_batch_size", "max_queue_size"],
+            "policy", "max_batch_size", "max_queue_size", "queued_items", "recent", "explanation"],
         "properties": {
             "name": {"type": "string"},
             "description": {"type": "string"},
@@ -177,16 +240,23 @@ fn model_task(value: &Json) -> Json {
             "max_batch_weight": {"type": ["integer", "null"]},
             "max_queue_size": {"type": "integer", "minimum": 1},
             "route": {"type": ["string", "null"], "description": "Short route of the task."},
+            "queued_items": {"type": "integer", "description": "Items that wait now."},
+            "recent": figures,
+            "explanation": {
+                "type": "array",
+                "items": explanation,
+                "description": "Why batches are small, requests are rejected or items fail, computed from the last minute.",
+            },
         },
     })
 }
 
-fn model_schema(task: &Json) -> Json {
+fn model_schema(task: &Json, explanation: &Json, figures: &Json) -> Json {
     let text = |description: &str| json!({"type": "string", "description": description});
     json!({
         "type": "object",
         "required": ["id", "object", "created", "owned_by", "name", "ready", "state",
-            "model_version_status", "tasks"],
+            "model_version_status", "explanation", "recent", "tasks"],
         "properties": {
             "id": {"type": "string"},
             "object": {"type": "string", "const": "model"},
@@ -225,6 +295,12 @@ fn model_schema(task: &Json) -> Json {
                     "reserved_bytes": {"type": "integer", "description": "Predicted memory of the batches that are running."},
                 },
             },
+            "explanation": {
+                "type": "array",
+                "items": explanation,
+                "description": "Why the model is not ready, why its last reload failed, and what limited its throughput in the last minute.",
+            },
+            "recent": {"anyOf": [figures, {"type": "null"}], "description": "Null if the model is not loaded."},
             "default_task": {"type": "string"},
             "tasks": {"type": "array", "items": task},
         },

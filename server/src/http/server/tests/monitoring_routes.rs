@@ -27,6 +27,9 @@ async fn the_list_of_models_serves_clients_of_every_protocol() {
             (json!("vision"), json!(true), json!("ready"))
         ]
     );
+    let later = server.get("/v1/models/later").await.json();
+    assert_eq!(later["explanation"][0]["code"], json!("loading"));
+    assert_eq!(later["recent"], json!(null));
     let model = server.get("/v1/models/vision").await.json();
     assert_eq!(model["default_task"], json!("upper"));
     assert_eq!(model["generation"], json!(1));
@@ -109,6 +112,7 @@ async fn a_model_whose_worker_panicked_three_times_in_a_row_has_failed_and_the_s
         (&model["ready"], &model["state"], &model["reason"]),
         (&json!(false), &json!("failed"), &json!(reason))
     );
+    assert_eq!(model["explanation"][0]["code"], json!("panics"));
     let answer = server.post(path, &json!({"inputs": ["hello"]})).await;
     assert_eq!(answer.error().0, 503);
     assert_eq!(server.get("/livez").await.status, 200);
