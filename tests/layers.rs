@@ -18,7 +18,10 @@ const FOUNDATION: &str = "Foundation";
 const ONE_WAY: [(&str, &str); 1] = [("reload", "registry")];
 
 /// Modules that are clients of the server: they share only the foundation with it.
-const CLIENTS: [&str; 1] = ["bench"];
+const CLIENTS: [&str; 2] = ["bench", "client"];
+
+/// The module that all clients share.
+const CLIENT_LIBRARY: &str = "client";
 
 /// A layer and its modules.
 struct Layer {
@@ -67,6 +70,7 @@ impl Layers {
         let (own_name, other_name) = (&self.0[own].name, &self.0[other].name);
         let allowed = module == imported
             || other_name == FOUNDATION
+            || is_client && imported == CLIENT_LIBRARY
             || other > own && !is_client
             || own == other
                 && !is_client

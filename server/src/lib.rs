@@ -9,6 +9,7 @@
 //! - [`app`]: start, reload and shutdown of the server, in order; the commands `calibrate`, `check` and `inspect`.
 //! - [`bench`](mod@bench): the command `bench`, a client that load-tests a server (feature `bench`).
 //! - [`cli`]: the command line.
+//! - [`client`]: the HTTP client of the command `bench`.
 //! - [`init`]: the server as the first process of a container.
 //! - [`logging`]: the log, as text or JSON.
 //! - [`open_files`]: the limit on open files.
@@ -73,6 +74,8 @@ pub mod build_info;
 pub mod byte_budget;
 pub mod calibration;
 pub mod cli;
+#[cfg(feature = "bench")]
+pub mod client;
 pub mod clock;
 pub mod codec;
 pub mod config;

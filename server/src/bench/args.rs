@@ -7,10 +7,9 @@ use clap::Args;
 use hyper::HeaderMap;
 
 use super::arrivals::Arrivals;
-use super::client::ServerUrl;
 use super::error::BenchError;
-use super::headers;
 use super::report::Load;
+use crate::client::{ServerUrl, read_headers};
 use crate::secret::Secret;
 use crate::tls::Trust;
 
@@ -228,7 +227,7 @@ impl BenchArgs {
         }
         Ok(Work::Load(Box::new(Plan {
             trust,
-            headers: headers::read(&self.header, self.key.as_ref())?,
+            headers: read_headers(&self.header, self.key.as_ref())?,
             url: self.url,
             model: self.model.ok_or(BenchError::NoModel)?,
             task: self.task,

@@ -12,13 +12,13 @@ use tokio::task::JoinSet;
 
 use super::args::Timing;
 use super::arrivals::Arrivals;
-use super::client::{Connection, Failure, FailureKind, with_deadline};
 use super::error::BenchError;
 use super::pacer::Pacer;
 use super::record::Recorder;
 use super::report::{Load, ServerSide, Step};
 use super::server_side::Counters;
 use super::target::Target;
+use crate::client::{Connection, Failure, FailureKind, with_deadline};
 use crate::clock;
 use crate::console;
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::client::FailureKind;
+use crate::client::{FailureKind, HeaderError};
 use crate::html_report::PlotError;
 use crate::json::JsonError;
 use crate::tls::Trust;
@@ -14,17 +14,9 @@ pub enum BenchError {
     /// Neither a model nor files to compare are given.
     #[error("no model given: use --model with a name that the server lists in /v1/models")]
     NoModel,
-    /// A header of the command line is invalid.
-    #[error("--header number {position}: {problem}; expected NAME:VALUE")]
-    Header {
-        /// Its position among the headers, from 1. The header itself may contain a secret.
-        position: usize,
-        /// The cause.
-        problem: String,
-    },
-    /// The API key is invalid.
-    #[error("the key has characters that are not allowed in a header; check --key or INFERENCE_BENCH_KEY")]
-    Key,
+    /// A header or the key is invalid.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
     /// A choice of trusted certificates, for a connection that is not encrypted.
     #[error("--cacert and --insecure require a URL that starts with https://")]
     NotSecure,
@@ -194,9 +186,8 @@ impl BenchError {
             Self::NoModel
             | Self::NoTask { .. }
             | Self::UnknownTask { .. }
-            | Self::Header { .. }
-            | Self::NotSecure
-            | Self::Key => 2,
+            | Self::Header(_)
+            | Self::NotSecure => 2,
             _ => 1,
         }
     }

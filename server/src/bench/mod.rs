@@ -1,15 +1,13 @@
 //! `inference-server bench`: load-tests a running server and reports throughput and latency.
 //!
-//! This is an ordinary HTTP client, which only shares the foundation layer with the server. It reads the server's own times
+//! This is an ordinary HTTP client, which only shares the foundation layer with the server, and `client` with other commands. It reads the server's own times
 //! from `/metrics`. Everything runs on one thread, except for the `pacer`, which wakes that thread when a request is due.
 
 mod args;
 mod arrivals;
-mod client;
 mod compare;
 mod drive;
 mod error;
-mod headers;
 mod pacer;
 mod page;
 mod plot;

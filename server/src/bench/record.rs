@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::client::{Failure, FailureKind};
 use super::report::{ErrorCount, Latency};
+use crate::client::{Failure, FailureKind};
 
 /// Results of the requests of one step. Time is an argument.
 pub(super) struct Recorder {

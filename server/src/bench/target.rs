@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::args::{Plan, RequestSource};
-use super::client::{Connection, Endpoint, Failure, FailureKind, ServerUrl, resolve, with_deadline};
 use super::error::BenchError;
+use crate::client::{Connection, Endpoint, Failure, FailureKind, ServerUrl, resolve, with_deadline};
 use crate::clock;
 use crate::json;
 use crate::tls::ClientTls;

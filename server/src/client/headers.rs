@@ -7,18 +7,35 @@ use hyper::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 
-use super::error::BenchError;
 use crate::secret::Secret;
+
+/// A header of the command line is invalid. Errors do not show values, which may be secret.
+#[derive(Debug, thiserror::Error)]
+pub enum HeaderError {
+    /// A header is invalid.
+    #[error("--header number {position}: {problem}; expected NAME:VALUE")]
+    Header {
+        /// Its position among the headers, from 1.
+        position: usize,
+        /// The cause.
+        problem: String,
+    },
+    /// The API key is invalid.
+    #[error(
+        "the key has characters that are not allowed in a header; check --key or its environment variable"
+    )]
+    Key,
+}
 
 /// Headers about the connection and the length of the body, which only the client can set.
 const RESERVED: [HeaderName; 4] = [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE];
 
 /// Parses headers of the form `NAME:VALUE`, and adds the key as a bearer token unless one of them is `authorization`.
-pub(super) fn read(headers: &[Secret], key: Option<&Secret>) -> Result<HeaderMap, BenchError> {
+pub(crate) fn read(headers: &[Secret], key: Option<&Secret>) -> Result<HeaderMap, HeaderError> {
     let mut map = HeaderMap::new();
     for (index, header) in headers.iter().enumerate() {
         let header = header.expose();
-        let invalid = |problem: String| BenchError::Header {
+        let invalid = |problem: String| HeaderError::Header {
             position: index + 1,
             problem,
         };
@@ -39,7 +56,7 @@ pub(super) fn read(headers: &[Secret], key: Option<&Secret>) -> Result<HeaderMap
     }
     // An empty variable counts as unset, since scripts often pass on variables that may be empty.
     if let Some(key) = key.map(|key| key.expose().trim()).filter(|key| !key.is_empty()) {
-        let value = secret(&format!("Bearer {key}")).ok_or(BenchError::Key)?;
+        let value = secret(&format!("Bearer {key}")).ok_or(HeaderError::Key)?;
         map.entry(AUTHORIZATION).or_insert(value);
     }
     Ok(map)

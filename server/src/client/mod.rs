@@ -1,4 +1,6 @@
-//! A keep-alive connection to a server, and the failures of its requests.
+//! An HTTP client of a server, for commands: its address and headers, a keep-alive connection, and the failures of requests.
+
+mod headers;
 
 use std::fmt;
 use std::io;
@@ -18,9 +20,12 @@ use tokio::task::JoinHandle;
 
 use crate::tls::{self, ClientTls};
 
+pub use headers::HeaderError;
+pub(crate) use headers::read as read_headers;
+
 /// Address of a server: `[http[s]://]HOST[:PORT][/PREFIX]`.
 #[derive(Clone, Debug)]
-pub(super) struct ServerUrl {
+pub(crate) struct ServerUrl {
     is_secure: bool,
     authority: Authority,
     prefix: String,
@@ -29,7 +34,7 @@ pub(super) struct ServerUrl {
 impl ServerUrl {
     /// Parses an argument of the command line. The error is a hint, which does not contain the text, since that may contain a
     /// password.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         const EXPECTED: &str = "expected HOST:PORT, http://HOST:PORT or https://HOST:PORT";
         let text = text.trim();
         let (is_secure, rest) = match text.split_once("://") {
@@ -67,12 +72,12 @@ impl ServerUrl {
     }
 
     /// Whether requests are sent over TLS.
-    pub(super) fn is_secure(&self) -> bool {
+    pub(crate) fn is_secure(&self) -> bool {
         self.is_secure
     }
 
     /// `SCHEME://HOST:PORT`
-    pub(super) fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         let scheme = if self.is_secure { "https" } else { "http" };
         format!("{scheme}://{}", self.authority)
     }
@@ -83,12 +88,12 @@ impl ServerUrl {
     }
 
     /// `HOST:PORT`, the value of the header `host`.
-    pub(super) fn authority(&self) -> &str {
+    pub(crate) fn authority(&self) -> &str {
         self.authority.as_str()
     }
 
     /// The path of a route, with the prefix.
-    pub(super) fn path(&self, route: &str) -> String {
+    pub(crate) fn path(&self, route: &str) -> String {
         format!("{}{route}", self.prefix)
     }
 }
@@ -128,10 +133,10 @@ impl fmt::Display for FailureKind {
 
 /// Failure of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub(super) kind: FailureKind,
+pub(crate) struct Failure {
+    pub(crate) kind: FailureKind,
     /// The message of the server or the operating system.
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 impl Failure {
@@ -156,28 +161,28 @@ impl Failure {
         )
     }
 
-    pub(super) fn unanswered() -> Self {
+    pub(crate) fn unanswered() -> Self {
         Self::new(
             FailureKind::Unanswered,
             "sent before the measurement, and not answered by its end",
         )
     }
 
-    pub(super) fn timeout(after: Duration) -> Self {
+    pub(crate) fn timeout(after: Duration) -> Self {
         Self::new(FailureKind::Timeout, format_args!("no reply within {after:?}"))
     }
 }
 
 /// An address of a server, to which connections are opened.
 #[derive(Clone, Debug)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     address: SocketAddr,
     /// The name of the server and the settings of TLS.
     tls: Option<(Rc<str>, ClientTls)>,
 }
 
 /// A connection, used by one client at a time.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,
 }
@@ -190,7 +195,7 @@ impl Drop for Connection {
 
 impl Connection {
     /// Connects. Must be called within a `LocalSet`.
-    pub(super) async fn open(endpoint: &Endpoint) -> Result<Self, Failure> {
+    pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::new(FailureKind::Connect, error);
         let stream = TcpStream::connect(endpoint.address).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
@@ -215,12 +220,12 @@ impl Connection {
     }
 
     /// Whether another request can be sent.
-    pub(super) fn is_usable(&self) -> bool {
+    pub(crate) fn is_usable(&self) -> bool {
         !self.sender.is_closed()
     }
 
     /// Sends a request and reads the reply. The body of a successful reply is discarded.
-    pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<(), Failure> {
+    pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<(), Failure> {
         let mut response = self.respond(request).await?;
         if response.status().as_u16() != 200 {
             return Err(error_reply(response).await?);
@@ -232,7 +237,7 @@ impl Connection {
     }
 
     /// Like [`send`](Self::send), but returns the body of the reply.
-    pub(super) async fn fetch(&mut self, request: Request<Full<Bytes>>) -> Result<Bytes, Failure> {
+    pub(crate) async fn fetch(&mut self, request: Request<Full<Bytes>>) -> Result<Bytes, Failure> {
         let response = self.respond(request).await?;
         if response.status().as_u16() != 200 {
             return Err(error_reply(response).await?);
@@ -280,7 +285,7 @@ fn message_of(body: &[u8]) -> Option<String> {
 }
 
 /// The addresses of a server, at least one. `tls` is required if the URL is secure.
-pub(super) async fn resolve(url: &ServerUrl, tls: Option<&ClientTls>) -> Result<Vec<Endpoint>, Failure> {
+pub(crate) async fn resolve(url: &ServerUrl, tls: Option<&ClientTls>) -> Result<Vec<Endpoint>, Failure> {
     let host = url.host();
     let default_port = if url.is_secure { 443 } else { 80 };
     let port = url.authority.port_u16().unwrap_or(default_port);
@@ -302,7 +307,7 @@ pub(super) async fn resolve(url: &ServerUrl, tls: Option<&ClientTls>) -> Result<
 }
 
 /// Runs `work` until `deadline`; after that, it fails with a timeout of this length.
-pub(super) async fn with_deadline<T>(
+pub(crate) async fn with_deadline<T>(
     deadline: Instant,
     timeout: Duration,
     work: impl Future<Output = Result<T, Failure>>,
