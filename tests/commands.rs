@@ -374,6 +374,7 @@ fn help_lists_all_commands_and_unknown_flags_are_rejected() {
         "config-reference",
         "inspect",
         "bench",
+        "status",
         "new",
         "--config",
         "SIGHUP",
@@ -426,4 +427,25 @@ fn the_version_is_that_of_the_package_and_its_long_form_describes_the_build() {
     );
     let labels = [("commit", &*fact("commit")), ("target", &*fact("target"))];
     assert_eq!(server.metrics().count("inference_build_info", &labels), 1);
+}
+
+#[test]
+fn completions_and_manual_pages_cover_the_commands() {
+    let scenario = Scenario::new("");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let ran = run(&scenario, &["completions", shell]);
+        assert_eq!(ran.code, Some(0), "{shell}: {}", ran.err);
+        for part in ["status", "reload", "max-batch-size"] {
+            assert!(ran.out.contains(part), "{shell}: no {part}");
+        }
+    }
+    assert_eq!(run(&scenario, &["completions", "cmd"]).code, Some(2));
+    let page = run(&scenario, &["man"]).out;
+    assert!(page.contains(".TH inference-server 1"), "{page}");
+    let ran = run(&scenario, &["man", "--directory", "pages"]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+    for command in ["", "-check", "-new", "-reload", "-status"] {
+        let file = scenario.dir().join(format!("pages/inference-server{command}.1"));
+        assert!(file.is_file(), "{}", file.display());
+    }
 }

@@ -68,6 +68,7 @@ mod shutdown;
 mod slow_clients;
 mod slow_requests;
 mod soak;
+mod status_command;
 mod stuck;
 mod systemd;
 mod tls;

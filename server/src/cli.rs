@@ -16,6 +16,8 @@ use crate::config::{self, Flag, Overrides};
 use crate::isolation::CHILD_COMMAND;
 use crate::isolation::confine::CONFINE_OPTION;
 use crate::loader::PROBE_COMMAND;
+#[cfg(feature = "status")]
+use crate::status::StatusArgs;
 
 /// Serve machine-learning models over HTTP and gRPC, with dynamic batching and hot reload
 #[derive(Debug, Parser)]
@@ -97,6 +99,9 @@ pub enum Command {
     /// Load-test a running server and report throughput and latency
     #[cfg(feature = "bench")]
     Bench(BenchArgs),
+    /// Show the state of a running server, live in a terminal: its models, their load, and what limits them
+    #[cfg(feature = "status")]
+    Status(StatusArgs),
     /// Print a completion script for a shell
     Completions {
         /// Shell that the script is for
@@ -360,7 +365,13 @@ mod tests {
                 _ => {}
             }
         }
-        for name in ["INFERENCE_CONFIG", "INFERENCE_BENCH_URL", "INFERENCE_BENCH_KEY"] {
+        for name in [
+            "INFERENCE_CONFIG",
+            "INFERENCE_BENCH_URL",
+            "INFERENCE_BENCH_KEY",
+            "INFERENCE_STATUS_URL",
+            "INFERENCE_STATUS_KEY",
+        ] {
             expected.add_variable(name);
         }
         assert_eq!(cli.expect("it is valid").serve.overrides, expected);

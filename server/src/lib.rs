@@ -9,11 +9,12 @@
 //! - [`app`]: start, reload and shutdown of the server, in order; the commands `calibrate`, `check` and `inspect`.
 //! - [`bench`](mod@bench): the command `bench`, a client that load-tests a server (feature `bench`).
 //! - [`cli`]: the command line.
-//! - [`client`]: the HTTP client of the command `bench`.
+//! - [`client`]: the HTTP client of the commands `bench` and `status`.
 //! - [`init`]: the server as the first process of a container.
 //! - [`logging`]: the log, as text or JSON.
 //! - [`open_files`]: the limit on open files.
 //! - [`scaffold`]: the command `new`, which writes an example of a model: a plugin crate, or a model in Python.
+//! - [`status`]: the command `status`, which shows the state of a server in a terminal (feature `status`).
 //!
 //! **Protocols**: the outside world.
 //! - [`grpc`]: the Open Inference Protocol over gRPC, health and reflection (feature `grpc`).
@@ -74,7 +75,14 @@ pub mod build_info;
 pub mod byte_budget;
 pub mod calibration;
 pub mod cli;
-#[cfg(feature = "bench")]
+#[cfg(any(feature = "bench", feature = "status"))]
+#[cfg_attr(
+    not(feature = "bench"),
+    allow(
+        dead_code,
+        reason = "the load test uses more of the client than the other commands"
+    )
+)]
 pub mod client;
 pub mod clock;
 pub mod codec;
@@ -110,6 +118,8 @@ pub mod routes;
 pub mod scaffold;
 pub mod secret;
 pub mod signals;
+#[cfg(feature = "status")]
+pub mod status;
 pub mod suggest;
 pub mod system_memory;
 pub mod tls;

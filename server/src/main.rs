@@ -14,6 +14,8 @@ use inference_server::bench;
 use inference_server::cli::CalibrateArgs;
 use inference_server::cli::{Cli, Command, ServeArgs};
 use inference_server::error::Chain;
+#[cfg(feature = "status")]
+use inference_server::status;
 use inference_server::{config, console, crash, init, scaffold};
 use plugin_abi::check::{Finding, Severity};
 
@@ -43,6 +45,8 @@ fn run() -> ExitCode {
         Some(Command::Bench(args)) => bench(args),
         #[cfg(feature = "calibrate")]
         Some(Command::Calibrate(args)) => calibrate(&args),
+        #[cfg(feature = "status")]
+        Some(Command::Status(args)) => status(&args),
         Some(Command::Completions { shell }) => print_completions(shell),
         Some(Command::Man { directory: None }) => print_man_page(),
         Some(Command::Man {
@@ -179,6 +183,14 @@ fn write_man_pages(directory: &Path) -> ExitCode {
 #[cfg(feature = "bench")]
 fn bench(args: bench::BenchArgs) -> ExitCode {
     match bench::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, error.exit_code()),
+    }
+}
+
+#[cfg(feature = "status")]
+fn status(args: &status::StatusArgs) -> ExitCode {
+    match status::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, error.exit_code()),
     }

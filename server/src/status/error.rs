@@ -1,0 +1,101 @@
+//! Errors of the command.
+
+use std::io;
+
+use crate::client::{FailureKind, HeaderError};
+use crate::json::JsonError;
+use crate::tls::Trust;
+
+/// Why the command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// A header or the key is invalid.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// A choice of trusted certificates, for a connection that is not encrypted.
+    #[error("--cacert and --insecure require a URL that starts with https://")]
+    NotSecure,
+    /// The trusted certificates cannot be read.
+    #[error("cannot read the trusted certificates of {trust}")]
+    Trust {
+        /// Where they are.
+        trust: Trust,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Nothing listens at the address.
+    #[error(
+        "no server at {url}: {why}; start one with `inference-server --config models.toml`, or set its address with --url"
+    )]
+    NoServer {
+        /// The address.
+        url: String,
+        /// The error of the operating system.
+        why: String,
+    },
+    /// The server did not answer a request, or with an error.
+    #[error("request to {url} failed with {kind}: {message}{}", hint_of(*.kind))]
+    Request {
+        /// The URL of the request.
+        url: String,
+        /// The kind of failure.
+        kind: FailureKind,
+        /// The message of the server.
+        message: String,
+    },
+    /// The reply is that of another program.
+    #[error("{url} did not return a list of models; is it an inference-server?")]
+    Foreign {
+        /// The URL of the request.
+        url: String,
+        /// The cause.
+        #[source]
+        source: JsonError,
+    },
+    /// A header is not valid in a request.
+    #[error("cannot build a request to {url}")]
+    Build {
+        /// The URL of the request.
+        url: String,
+        /// The cause.
+        #[source]
+        source: hyper::http::Error,
+    },
+    /// The server is not ready. Its state was printed.
+    #[error("the server is not ready: {why}")]
+    NotReady {
+        /// The models that are not ready.
+        why: String,
+    },
+    /// The terminal cannot be used.
+    #[error("cannot use the terminal; `--json` prints the state without it")]
+    Terminal(#[source] io::Error),
+    /// Standard output cannot be written to.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    /// The state cannot be encoded.
+    #[error("cannot encode the state as JSON")]
+    Json(#[source] serde_json::Error),
+    /// The event loop cannot be started.
+    #[error("cannot set up the event loop")]
+    Runtime(#[source] io::Error),
+}
+
+impl StatusError {
+    /// 2 for errors in the command line, 3 for a server that is not ready, 1 for all others.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Header(_) | Self::NotSecure => 2,
+            Self::NotReady { .. } => 3,
+            _ => 1,
+        }
+    }
+}
+
+fn hint_of(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Status(401) => "; set a key with --key or INFERENCE_STATUS_KEY",
+        _ => "",
+    }
+}
