@@ -132,7 +132,7 @@ fn a_request_is_exported_with_its_stages_whose_times_are_those_of_the_reply() {
         for batch in &batches {
             assert_eq!(batch.attribute("inference.batch.worker").as_deref(), Some("0"));
             assert!(batch.attribute("inference.batch.reason").is_some());
-            assert_eq!(batch.links(), [id.clone()]);
+            assert_eq!(batch.links(), std::slice::from_ref(&id));
         }
         let timing = server_timing(&reply);
         let stages = ["prepare", "queue", "encode"].map(|stage| (stage, named(&spans, stage).took()));
