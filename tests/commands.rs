@@ -252,6 +252,7 @@ fn without_facts_of_the_build(text: &str) -> String {
     let kept = |line: &&str| {
         let facts = [
             "file ",
+            "sha256 ",
             "requires ",
             "run path",
             "warning      the plugin is a debug build",
@@ -291,7 +292,7 @@ fn inspect_can_print_json() {
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let mut json: serde_json::Value = serde_json::from_str(&ran.out).expect("it prints JSON");
     let object = json.as_object_mut().expect("it prints an object");
-    for fact in ["size", "machine", "needed", "run_path", "findings"] {
+    for fact in ["size", "sha256", "machine", "needed", "run_path", "findings"] {
         assert!(object.remove(fact).is_some(), "no `{fact}`");
     }
     json["manifest"]

@@ -93,6 +93,12 @@ pub enum Command {
         #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = timeout)]
         timeout: Duration,
     },
+    /// Generate API keys
+    Key {
+        /// What to do.
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
     /// Measure the memory and the time of a model's batches, and suggest limits
     #[cfg(feature = "calibrate")]
     Calibrate(CalibrateArgs),
@@ -138,6 +144,56 @@ Examples:
       the same, built with the SDK of a checkout
   inference-server new demo --python
       a class in Python whose methods are tasks, and a configuration";
+
+/// The commands for API keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Generate a key: print its entry for the file of keys, and the key itself
+    New(NewKeyArgs),
+}
+
+/// The arguments of `key new`.
+#[derive(Clone, Debug, Args)]
+#[command(after_long_help = NEW_KEY_HELP)]
+pub struct NewKeyArgs {
+    /// Name of the key in the log, in metrics and in messages, such as that of its client
+    pub name: String,
+    /// Models that the key may use, by name, or tasks as `model.task`; a `*` at the end matches any suffix; all by default
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    pub models: Vec<String>,
+    /// Allow loading and unloading models, and reading full error messages
+    #[arg(long)]
+    pub admin: bool,
+    /// Time from which the key is rejected, in UTC, such as 2027-01-31 or 2027-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub expires: Option<String>,
+    /// Requests per second, on average
+    #[arg(long, value_name = "RATE")]
+    pub requests_per_second: Option<f64>,
+    /// Maximum number of requests in a burst
+    #[arg(long, value_name = "COUNT")]
+    pub request_burst: Option<u32>,
+    /// Items per second, on average
+    #[arg(long, value_name = "RATE")]
+    pub items_per_second: Option<f64>,
+    /// Maximum number of items in a burst
+    #[arg(long, value_name = "COUNT")]
+    pub item_burst: Option<u32>,
+}
+
+const NEW_KEY_HELP: &str = "\
+Examples:
+  inference-server key new batch-jobs >> keys.toml
+      a key for all models, without limits
+  inference-server key new mobile-app --models minilm,digits.classify --requests-per-second 10 --request-burst 50 >> keys.toml
+      a key for one model and one task of another, with a limit
+
+The entry is written to standard output, to append it to the file of keys. The key is written to standard error, once: the file
+has only its SHA-256, from which it cannot be computed. Clients send the key as `authorization: Bearer KEY`.
+
+To use the file, set `api_keys_file = \"keys.toml\"` in [server] and restart the server. Later changes of the file apply after
+`inference-server reload` or SIGHUP. To replace a key without an interruption, add a second one under another name, reload, move
+its clients, and remove the first one.";
 
 /// The arguments of `calibrate`.
 #[cfg(feature = "calibrate")]

@@ -48,6 +48,7 @@
 //! - [`codec`]: the JSON form of items.
 //! - [`console`]: output of commands.
 //! - [`crash`]: reports how a plugin or a signal terminated a process.
+//! - [`digest`]: SHA-256 digests, of keys and of files.
 //! - [`error`]: errors of items and requests.
 //! - [`html_report`]: pages with plots (features `bench` and `calibrate`).
 //! - [`json`]: parses JSON, with errors in the terms of JSON.
@@ -93,6 +94,7 @@ pub mod console;
     reason = "signal handlers and exit handlers are functions of the C library"
 )]
 pub mod crash;
+pub mod digest;
 pub mod engine;
 pub mod error;
 pub mod explanation;

@@ -12,7 +12,7 @@ use inference_server::app;
 use inference_server::bench;
 #[cfg(feature = "calibrate")]
 use inference_server::cli::CalibrateArgs;
-use inference_server::cli::{Cli, Command, ServeArgs};
+use inference_server::cli::{Cli, Command, KeyCommand, NewKeyArgs, ServeArgs};
 use inference_server::error::Chain;
 #[cfg(feature = "status")]
 use inference_server::status;
@@ -41,6 +41,9 @@ fn run() -> ExitCode {
         Some(Command::ConfigReference { markdown }) => print_reference(markdown),
         Some(Command::Inspect { file, json, strict }) => inspect(&file, json, strict),
         Some(Command::Reload { pid, timeout }) => reload(pid, timeout),
+        Some(Command::Key {
+            command: KeyCommand::New(args),
+        }) => new_key(&args),
         #[cfg(feature = "bench")]
         Some(Command::Bench(args)) => bench(args),
         #[cfg(feature = "calibrate")]
@@ -126,6 +129,23 @@ fn check(args: &ServeArgs, load: bool) -> ExitCode {
 fn reload(pid: Option<u32>, timeout: Duration) -> ExitCode {
     match app::reload(pid, timeout) {
         Ok(summary) => print(format_args!("reloaded: {summary}\n")),
+        Err(error) => fail(&error, 1),
+    }
+}
+
+/// Prints the entry of a new key to standard output, and the key to standard error.
+fn new_key(args: &NewKeyArgs) -> ExitCode {
+    match app::new_key(args) {
+        Ok(key) => {
+            let printed = print(&key.entry);
+            if printed == ExitCode::SUCCESS {
+                console::report(format_args!(
+                    "the key `{}`, which is not stored and cannot be shown again:\n{}",
+                    args.name, key.secret
+                ));
+            }
+            printed
+        }
         Err(error) => fail(&error, 1),
     }
 }

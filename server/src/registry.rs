@@ -238,7 +238,7 @@ impl Snapshot {
     }
 
     /// All models in the order of their names.
-    pub fn models(&self) -> impl Iterator<Item = &Arc<ModelEntry>> {
+    pub fn models(&self) -> impl Iterator<Item = &Arc<ModelEntry>> + Clone {
         self.models.values()
     }
 

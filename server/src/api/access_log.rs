@@ -67,6 +67,7 @@ impl AccessLog {
             trace,
             id: request_id(&header).map_or_else(|| self.next_id(), Into::into),
             entry,
+            key: String::new(),
             status: CLIENT_CLOSED_REQUEST.into(),
         }
     }
@@ -96,6 +97,8 @@ pub struct AccessRecord {
     trace: Trace,
     /// None if the request is not logged.
     entry: Option<Entry>,
+    /// Name of the key of the client, if it has one.
+    key: String,
     status: i32,
 }
 
@@ -118,6 +121,13 @@ impl AccessRecord {
     /// The trace of the request.
     pub fn trace(&self) -> &Trace {
         &self.trace
+    }
+
+    /// Sets the name of the key of the client.
+    pub fn set_key(&mut self, name: Option<&str>) {
+        if let Some(name) = name.filter(|_| self.entry.is_some()) {
+            self.key = name.to_owned();
+        }
     }
 
     /// Sets the status of the reply: an HTTP status, or a gRPC status code.
@@ -146,7 +156,8 @@ impl Drop for AccessRecord {
             duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3,
             request_id = &*self.id,
             trace_id = trace.as_str(),
-            client = client.as_str();
+            client = client.as_str(),
+            key = self.key.as_str();
             "request"
         );
     }

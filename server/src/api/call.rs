@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use plugin_abi::manifest::TaskManifest;
 
+use super::api_keys::Client;
 use super::failure::{Code, Failure};
+use super::model_view::ModelView;
 use super::request_options::RequestOptions;
 use super::request_record::RequestRecord;
 use crate::byte_budget::Reservation;
@@ -13,7 +15,7 @@ use crate::clock;
 use crate::engine::{Reply, Request};
 use crate::error::ItemError;
 use crate::model::Health;
-use crate::registry::{Generation, ModelEntry, ModelState, Registry, Snapshot};
+use crate::registry::{Generation, ModelEntry, ModelState, Registry};
 use crate::values::ItemInput;
 
 /// A request's model and task. It keeps the generation alive until the request is answered.
@@ -25,37 +27,38 @@ pub struct Call {
     pub generation: Arc<Generation>,
     /// Index of the task in the manifest.
     pub task: usize,
+    client: Client,
 }
 
 impl Call {
     /// Finds a task by the name of the model and that of the task.
-    pub fn to_task(snapshot: &Snapshot, model: &str, task: &str) -> Result<Self, Failure> {
-        let entry = find_model(snapshot, model)?;
+    pub fn to_task(view: &ModelView, model: &str, task: &str) -> Result<Self, Failure> {
+        let entry = view.model(model)?;
         let generation = find_generation(entry)?;
         let Some(task) = entry.task_index(task) else {
             let tasks = generation.manifest.tasks.iter().map(|task| task.name.as_str());
             return Err(Failure::unknown_task(model, task, tasks));
         };
-        Self::ready(entry, task)
+        Self::ready(view.client(), entry, task)
     }
 
     /// Finds the default task of a model.
-    pub fn to_default_task(snapshot: &Snapshot, model: &str) -> Result<Self, Failure> {
-        let entry = find_model(snapshot, model)?;
+    pub fn to_default_task(view: &ModelView, model: &str) -> Result<Self, Failure> {
+        let entry = view.model(model)?;
         let generation = find_generation(entry)?;
         let Some(task) = entry.default_task else {
             let tasks = generation.manifest.tasks.iter().map(|task| task.name.as_str());
             return Err(Failure::no_default_task(model, tasks));
         };
-        Self::ready(entry, task)
+        Self::ready(view.client(), entry, task)
     }
 
     /// Finds a task by the single name that the Open Inference Protocol and KServe V1 use: `model.task`, or `model`
     /// for its default task.
-    pub fn to_name(snapshot: &Snapshot, name: &str, version: Option<&str>) -> Result<Self, Failure> {
-        let (entry, task) = Self::find(snapshot, name, version)?;
+    pub fn to_name(view: &ModelView, name: &str, version: Option<&str>) -> Result<Self, Failure> {
+        let (entry, task) = Self::find(view, name, version)?;
         match task.or(entry.default_task) {
-            Some(task) => Self::ready(entry, task),
+            Some(task) => Self::ready(view.client(), entry, task),
             None => {
                 let generation = find_generation(entry)?;
                 let tasks = generation.manifest.tasks.iter();
@@ -72,23 +75,23 @@ impl Call {
     /// Finds a task by a TensorFlow Serving signature: the task with that name, or the default task if the signature
     /// is missing, empty, or [`DEFAULT_SIGNATURE`].
     pub fn to_signature(
-        snapshot: &Snapshot,
+        view: &ModelView,
         name: &str,
         version: Option<&str>,
         signature: Option<&str>,
     ) -> Result<Self, Failure> {
         let Some(signature) = signature.filter(|signature| !matches!(*signature, "" | DEFAULT_SIGNATURE))
         else {
-            return Self::to_name(snapshot, name, version);
+            return Self::to_name(view, name, version);
         };
-        let (entry, named) = Self::find(snapshot, name, version)?;
+        let (entry, named) = Self::find(view, name, version)?;
         let tasks = &find_generation(entry)?.manifest.tasks;
         let found = tasks.iter().position(|task| task.name == signature);
         match found.filter(|found| named.is_none_or(|named| named == *found)) {
-            Some(task) => Self::ready(entry, task),
+            Some(task) => Self::ready(view.client(), entry, task),
             None => {
                 let signature: String = signature.chars().take(100).collect();
-                let signatures = Self::signatures(snapshot, name, version)?;
+                let signatures = Self::signatures(view, name, version)?;
                 let known: Vec<&str> = signatures.iter().map(|(name, _)| name.as_str()).collect();
                 let known = known.join(", ");
                 let message =
@@ -98,14 +101,15 @@ impl Call {
         }
     }
 
-    /// The signatures that [`to_signature`](Self::to_signature) accepts, with their tasks.
+    /// The signatures that [`to_signature`](Self::to_signature) accepts from this client, with their tasks.
     pub fn signatures(
-        snapshot: &Snapshot,
+        view: &ModelView,
         name: &str,
         version: Option<&str>,
     ) -> Result<Vec<(String, Self)>, Failure> {
-        let (entry, named) = Self::find(snapshot, name, version)?;
+        let (entry, named) = Self::find(view, name, version)?;
         let tasks = &find_generation(entry)?.manifest.tasks;
+        let is_allowed = |task: usize| view.client().sees_task(entry.name(), &tasks[task].name);
         let default = named.or(entry.default_task);
         let default = default.map(|task| (DEFAULT_SIGNATURE.to_owned(), task));
         let all = tasks
@@ -115,36 +119,33 @@ impl Call {
         default
             .into_iter()
             .chain(all.filter(|(_, index)| named.is_none_or(|named| named == *index)))
-            .map(|(name, task)| Ok((name, Self::ready(entry, task)?)))
+            .filter(|(_, task)| is_allowed(*task))
+            .map(|(name, task)| Ok((name, Self::ready(view.client(), entry, task)?)))
             .collect()
     }
 
     /// Finds a model by `model` or `model.task`, ready or not. Returns the index of the task if the name includes
     /// one.
     pub fn find<'a>(
-        snapshot: &'a Snapshot,
+        view: &'a ModelView,
         name: &str,
         version: Option<&str>,
     ) -> Result<(&'a Arc<ModelEntry>, Option<usize>), Failure> {
-        let Some(found) = snapshot.named(name) else {
-            return Err(Failure::unknown_model(name, snapshot.names()));
-        };
+        let found = view.named(name)?;
         check_version(name, version)?;
         Ok(found)
     }
 
     /// Checks that the model exists and is ready. For requests that name their task in the body.
-    pub fn check_serves(snapshot: &Snapshot, name: &str, version: Option<&str>) -> Result<(), Failure> {
-        let (entry, _) = Self::find(snapshot, name, version)?;
+    pub fn check_serves(view: &ModelView, name: &str, version: Option<&str>) -> Result<(), Failure> {
+        let (entry, _) = Self::find(view, name, version)?;
         find_generation(entry).map(|_| ())
     }
 
     /// Finds the embedding task for a model name in OpenAI's protocol: the task that the name includes, or the
     /// model's default task, or its only embedding task.
-    pub fn to_embedding(snapshot: &Snapshot, name: &str) -> Result<Self, Failure> {
-        let Some((entry, task)) = snapshot.named(name) else {
-            return Err(Failure::unknown_model(name, snapshot.names()).with_param("model"));
-        };
+    pub fn to_embedding(view: &ModelView, name: &str) -> Result<Self, Failure> {
+        let (entry, task) = view.named(name).map_err(|failure| failure.with_param("model"))?;
         let tasks = &find_generation(entry)?.manifest.tasks;
         let embeds = |task: &usize| tasks.get(*task).is_some_and(|task| task.embedding);
         let task = match task.or(entry.default_task).filter(embeds) {
@@ -155,9 +156,9 @@ impl Call {
             found => found,
         };
         match task {
-            Some(task) => Self::ready(entry, task),
+            Some(task) => Self::ready(view.client(), entry, task),
             None => {
-                let named = snapshot.models().flat_map(|entry| {
+                let named = view.models().flat_map(|entry| {
                     let embeddings = entry.task_manifests().iter().filter(|task| task.embedding);
                     embeddings.map(|task| format!("{}.{}", entry.name(), task.name))
                 });
@@ -175,10 +176,11 @@ impl Call {
 
     /// Finds the reranker that a request without a task names: the task that the name includes, or the model's default task, or
     /// its only reranker. Without a name, the only reranker of all models.
-    pub fn to_reranker(snapshot: &Snapshot, name: Option<&str>) -> Result<Self, Failure> {
-        let all = snapshot.models().flat_map(|entry| {
+    pub fn to_reranker(view: &ModelView, name: Option<&str>) -> Result<Self, Failure> {
+        let all = view.models().flat_map(|entry| {
             let tasks = entry.task_manifests().iter().enumerate();
-            let rerankers = tasks.filter(|(_, task)| task.reranker);
+            let is_allowed = move |task: &TaskManifest| view.client().sees_task(entry.name(), &task.name);
+            let rerankers = tasks.filter(move |(_, task)| task.reranker && is_allowed(task));
             rerankers.map(move |(index, task)| (entry, index, format!("{}.{}", entry.name(), task.name)))
         });
         let all: Vec<_> = all.collect();
@@ -192,14 +194,15 @@ impl Call {
         let failure = |message: String| Err(Failure::new(Code::Malformed, message).with_param("model"));
         let Some(name) = name else {
             return match all.as_slice() {
-                [(entry, task, _)] => Self::ready(entry, *task),
+                [(entry, task, _)] => Self::ready(view.client(), entry, *task),
                 [] => failure("no model ranks documents".to_owned()),
                 _ => failure(format!("missing member `model`: expected one of {}", names())),
             };
         };
-        let Some((entry, task)) = snapshot.named(name) else {
-            return Err(Failure::unknown_model(name, snapshot.names()).with_param("model"));
-        };
+        let (entry, task) = view.named(name).map_err(|failure| failure.with_param("model"))?;
+        if let Some(manifest) = task.and_then(|task| entry.task_manifests().get(task)) {
+            view.client().check_task(entry.name(), &manifest.name)?;
+        }
         let of_entry: Vec<usize> = all
             .iter()
             .filter(|(of, ..)| Arc::ptr_eq(of, entry))
@@ -210,7 +213,7 @@ impl Call {
             found => found,
         };
         match found {
-            Some(task) => Self::ready(entry, task),
+            Some(task) => Self::ready(view.client(), entry, task),
             // The tasks of a model that is not ready are unknown.
             None => {
                 find_generation(entry)?;
@@ -223,12 +226,18 @@ impl Call {
     }
 
     /// Finds a task by its index.
-    pub fn ready(entry: &Arc<ModelEntry>, task: usize) -> Result<Self, Failure> {
+    pub fn ready(client: &Client, entry: &Arc<ModelEntry>, task: usize) -> Result<Self, Failure> {
+        // The tasks of a model that is not serving are not known.
+        client.check_model(entry.name())?;
         let generation = find_generation(entry)?.clone();
+        if let Some(manifest) = generation.manifest.tasks.get(task) {
+            client.check_task(entry.name(), &manifest.name)?;
+        }
         Ok(Self {
             entry: entry.clone(),
             generation,
             task,
+            client: client.clone(),
         })
     }
 
@@ -237,8 +246,8 @@ impl Call {
         &self.generation.manifest.tasks[self.task]
     }
 
-    /// Queues the items, which run in batches with the items of other requests, and waits for their outcomes. `decoded` is what
-    /// [`Decoding::keep`](super::Decoding::keep) returned for them.
+    /// Counts the items for the limits of the client, queues them, and waits for their outcomes. They run in batches with
+    /// the items of other requests. `decoded` is what [`Decoding::keep`](super::Decoding::keep) returned for them.
     /// Dropping the future cancels the items that have not started.
     pub async fn run(
         &self,
@@ -247,6 +256,7 @@ impl Call {
         options: RequestOptions,
         record: &mut RequestRecord,
     ) -> Result<Reply, Failure> {
+        self.client.admit_items(items.len())?;
         let pending = self.generation.engine.submit(Request {
             task: self.task,
             items,
@@ -281,9 +291,14 @@ pub const DEFAULT_SIGNATURE: &str = "serving_default";
 ///
 /// # Errors
 /// Returns the reason if it does not.
-pub fn is_ready(registry: &Registry, name: &str, version: Option<&str>) -> Result<(), Failure> {
-    let snapshot = registry.snapshot();
-    let (entry, _) = Call::find(&snapshot, name, version)?;
+pub fn is_ready(
+    registry: &Registry,
+    client: &Client,
+    name: &str,
+    version: Option<&str>,
+) -> Result<(), Failure> {
+    let view = ModelView::new(registry.snapshot(), client.clone());
+    let (entry, _) = Call::find(&view, name, version)?;
     find_generation(entry)?;
     if let Some(reason) = entry.reason() {
         let message = format!("model `{}` is not ready: {reason}", entry.name());
@@ -307,13 +322,6 @@ fn check_version(name: &str, version: Option<&str>) -> Result<(), Failure> {
             ))
         }
     }
-}
-
-fn find_model<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Arc<ModelEntry>, Failure> {
-    snapshot.model(name).ok_or_else(|| {
-        let names: Vec<&str> = snapshot.models().map(|entry| entry.name()).collect();
-        Failure::unknown_model(name, names.iter().copied())
-    })
 }
 
 fn find_generation(entry: &Arc<ModelEntry>) -> Result<&Arc<Generation>, Failure> {

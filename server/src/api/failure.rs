@@ -35,6 +35,8 @@ pub enum Code {
     InvalidInput,
     /// The model does not support the requested operation.
     Unsupported,
+    /// A rate limit of the API key is exceeded.
+    RateLimited,
     /// The queue is full.
     QueueFull,
     /// The expected wait exceeds the deadline, or the requests in flight hold as many bytes as they may.
@@ -53,7 +55,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -65,6 +67,7 @@ impl Code {
         Self::UnsupportedMediaType,
         Self::InvalidInput,
         Self::Unsupported,
+        Self::RateLimited,
         Self::QueueFull,
         Self::Overloaded,
         Self::DeadlineExceeded,
@@ -88,6 +91,7 @@ impl Code {
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::InvalidInput => "invalid_input",
             Self::Unsupported => "unsupported",
+            Self::RateLimited => "rate_limited",
             Self::QueueFull => "queue_full",
             Self::Overloaded => "overloaded",
             Self::DeadlineExceeded => "deadline_exceeded",
@@ -111,7 +115,7 @@ impl Code {
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::InvalidInput | Self::Unsupported => 422,
-            Self::QueueFull | Self::Overloaded => 429,
+            Self::RateLimited | Self::QueueFull | Self::Overloaded => 429,
             Self::OutOfMemory | Self::ModelFault | Self::Internal => 500,
             Self::Unavailable => 503,
             Self::DeadlineExceeded => 504,
@@ -132,7 +136,7 @@ impl Code {
             Self::RequestTimeout | Self::DeadlineExceeded => 4,
             Self::NotFound => 5,
             Self::Forbidden => 7,
-            Self::TooLarge | Self::QueueFull | Self::Overloaded | Self::OutOfMemory => 8,
+            Self::TooLarge | Self::RateLimited | Self::QueueFull | Self::Overloaded | Self::OutOfMemory => 8,
             Self::Unsupported => 12,
             Self::ModelFault | Self::Internal => 13,
             Self::Unavailable => 14,

@@ -11,6 +11,7 @@ mod failure;
 pub mod load_report;
 pub mod model_control;
 mod model_explanation;
+mod model_view;
 pub mod open_inference;
 mod request_options;
 pub mod request_parameters;
@@ -27,11 +28,12 @@ pub mod tensors;
 )]
 pub mod traces;
 
-pub use api_keys::ApiKeys;
+pub use api_keys::{ApiKeys, Client};
 pub use call::{Call, DEFAULT_SIGNATURE, VERSION, is_ready};
 pub use decoding::Decoding;
 pub use failure::{Code, Failure, MAX_MESSAGE};
 pub use model_explanation::{ModelExplanation, TaskExplanation, explain_model};
+pub use model_view::ModelView;
 pub use request_options::{RequestOptions, request_id};
 pub use request_record::RequestRecord;
 pub use slow_requests::SlowRequestLog;

@@ -4,11 +4,12 @@
 use serde::Serialize;
 
 use super::call::{Call, VERSION};
+use super::model_view::ModelView;
 use super::tensors::{self, TensorSpec};
 use crate::batching::Policy;
 use crate::build_info;
 use crate::engine::Total;
-use crate::registry::{ModelState, Snapshot};
+use crate::registry::ModelState;
 use crate::values::DType;
 
 /// Name of the server.
@@ -307,18 +308,21 @@ pub fn statistics(name: &str, call: &Call) -> ModelStatistics {
     }
 }
 
-/// Returns the statistics of every loaded task. A task is named after its model if it is the only one, otherwise
+/// Returns the statistics of every loaded task that the client may use. A task is named after its model if it is the only one, otherwise
 /// `model.task`.
-pub fn all_statistics(snapshot: &Snapshot) -> Vec<ModelStatistics> {
+pub fn all_statistics(view: &ModelView) -> Vec<ModelStatistics> {
     let mut all = Vec::new();
-    for entry in snapshot.models() {
+    for entry in view.models() {
         let tasks = entry.task_manifests();
         for (index, task) in tasks.iter().enumerate() {
             let name = match tasks.len() {
                 1 => entry.name().to_owned(),
                 _ => format!("{}.{}", entry.name(), task.name),
             };
-            if let Ok(call) = Call::ready(entry, index) {
+            if !view.client().sees_task(entry.name(), &task.name) {
+                continue;
+            }
+            if let Ok(call) = Call::ready(view.client(), entry, index) {
                 all.push(statistics(&name, &call));
             }
         }
@@ -326,8 +330,8 @@ pub fn all_statistics(snapshot: &Snapshot) -> Vec<ModelStatistics> {
     all
 }
 
-/// Lists the configured models, or only those that are ready.
-pub fn index(snapshot: &Snapshot, ready_only: bool) -> Vec<IndexEntry> {
+/// Lists the configured models that the client may use, or only those that are ready.
+pub fn index(view: &ModelView, ready_only: bool) -> Vec<IndexEntry> {
     let entry = |entry: &std::sync::Arc<crate::registry::ModelEntry>| {
         let (state, reason) = match (&entry.state, entry.reason()) {
             (ModelState::Loading, _) => ("LOADING", String::new()),
@@ -342,6 +346,6 @@ pub fn index(snapshot: &Snapshot, ready_only: bool) -> Vec<IndexEntry> {
             reason,
         }
     };
-    let models = snapshot.models().filter(|entry| !ready_only || entry.is_ready());
+    let models = view.models().filter(|entry| !ready_only || entry.is_ready());
     models.map(entry).collect()
 }

@@ -18,10 +18,11 @@ use super::{AppError, certificates, json_schema, read_config_leniently};
 use crate::cli::ServeArgs;
 use crate::config::{
     ConfigError, ConfigErrors, ConfigWarning, Examined, Location, LogFormat, ModelSettings, Origin,
+    ServerSettings,
 };
 use crate::crash;
 use crate::error::Chain;
-use crate::loader::{self, LoadError, PluginProbe, ProbeProgram};
+use crate::loader::{self, FileTrust, LoadError, PluginProbe, ProbeProgram};
 use crate::logging;
 use crate::open_files;
 use crate::reload::{ModelFailure, probe_options};
@@ -90,15 +91,30 @@ fn by_line(mut failures: Vec<ModelFailure>) -> Vec<ModelFailure> {
     failures
 }
 
+/// What a probe depends on: the file, its options, and its pinned digest.
+type ProbeKey = (PathBuf, Vec<String>, Option<String>);
+
 /// What each plugin declares. Several models can share a plugin.
 #[derive(Default)]
-struct Plugins(BTreeMap<(PathBuf, Vec<String>), Result<Arc<PluginProbe>, String>>);
+struct Plugins(BTreeMap<ProbeKey, Result<Arc<PluginProbe>, String>>);
 
 impl Plugins {
-    fn probe(&mut self, model: &ModelSettings) -> Result<Arc<PluginProbe>, String> {
-        let key = (model.plugin.clone(), probe_options(model));
-        let probed = self.0.entry(key).or_insert_with_key(|(file, options)| {
-            let probe = loader::probe_plugin(&ProbeProgram::this_server(), options, file, PROBE_TIMEOUT);
+    fn probe(&mut self, server: &ServerSettings, model: &ModelSettings) -> Result<Arc<PluginProbe>, String> {
+        let pin = model.sha256.map(|digest| digest.to_string());
+        let key = (model.plugin.clone(), probe_options(model), pin);
+        let trust = FileTrust {
+            sha256: model.sha256,
+            allow_writable: server.allow_writable_plugins,
+        };
+        let probed = self.0.entry(key).or_insert_with_key(|(file, options, _)| {
+            let program = ProbeProgram::this_server();
+            let probe = loader::probe_trusted_plugin(
+                &program,
+                options,
+                (file, &trust),
+                &server.scratch_dir,
+                PROBE_TIMEOUT,
+            );
             probe
                 .map(Arc::new)
                 .map_err(|error: LoadError| Chain(&error).to_string())
@@ -121,7 +137,7 @@ fn check_model(
             ..ConfigError::new(origin, format!("model `{}`: {message}", model.name), None)
         });
     };
-    let probe = match plugins.probe(model) {
+    let probe = match plugins.probe(&examined.settings.server, model) {
         Ok(probe) => probe,
         Err(problem) => {
             let file = model.plugin_text();

@@ -7,9 +7,9 @@ use std::path::Path;
 use plugin_abi::manifest;
 
 use super::{AppError, INSPECT_TIMEOUT};
-use crate::config::{Isolation, ModelSettings, Settings};
+use crate::config::{Isolation, ModelSettings, ServerSettings, Settings};
 use crate::isolation::OpenFiles;
-use crate::loader::{self, ProbeProgram};
+use crate::loader::{self, FileTrust, ProbeProgram};
 use crate::open_files::{self, Demand};
 
 /// Raises the limit on open files as far as the system allows, and returns the number of connections per port that fit.
@@ -27,7 +27,7 @@ pub(super) fn connections(settings: &Settings, serves_grpc: bool) -> Result<NonZ
     if open_files::connections_within(limit, wanted, ports, pessimistic) == Ok(wanted) {
         return Ok(wanted);
     }
-    let declared = declared_isolation(&settings.models);
+    let declared = declared_isolation(settings);
     let known = demand(settings, &|plugin| declared.get(plugin).copied().flatten());
     let fitting = open_files::connections_within(limit, wanted, ports, known)?;
     open_files::warn_if_fewer(limit, wanted, fitting);
@@ -51,19 +51,29 @@ fn demand(settings: &Settings, declared: &dyn Fn(&Path) -> Option<manifest::Isol
 
 /// The isolation that plugins declare, for models that do not set `isolation`. A plugin that cannot be probed declares none:
 /// its models fail to load in any case.
-fn declared_isolation(models: &[ModelSettings]) -> BTreeMap<&Path, Option<manifest::Isolation>> {
+fn declared_isolation(settings: &Settings) -> BTreeMap<&Path, Option<manifest::Isolation>> {
     let mut declared = BTreeMap::new();
-    for model in models {
+    for model in &settings.models {
         if matches!(model.isolation, Isolation::AsDeclared(_)) {
             declared
                 .entry(model.plugin.as_path())
-                .or_insert_with(|| isolation_declared_by(&model.plugin));
+                .or_insert_with(|| isolation_declared_by(&settings.server, model));
         }
     }
     declared
 }
 
-fn isolation_declared_by(plugin: &Path) -> Option<manifest::Isolation> {
-    let probe = loader::probe_plugin(&ProbeProgram::this_server(), &[], plugin, INSPECT_TIMEOUT);
+fn isolation_declared_by(server: &ServerSettings, model: &ModelSettings) -> Option<manifest::Isolation> {
+    let trust = FileTrust {
+        sha256: model.sha256,
+        allow_writable: server.allow_writable_plugins,
+    };
+    let probe = loader::probe_trusted_plugin(
+        &ProbeProgram::this_server(),
+        &[],
+        (&model.plugin, &trust),
+        &server.scratch_dir,
+        INSPECT_TIMEOUT,
+    );
     probe.ok()?.report.manifest.isolation
 }

@@ -9,6 +9,7 @@ mod control_socket;
 mod files;
 mod interruptible;
 mod json_schema;
+mod key_file;
 mod load_once;
 mod models;
 mod running_server;
@@ -27,6 +28,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use crate::api::ApiKeys;
 use crate::api::model_control::ModelControl;
 #[cfg(feature = "traces")]
 use crate::api::traces;
@@ -60,16 +62,17 @@ use crate::tls::Certificates;
 use crate::values::Value;
 #[cfg(feature = "calibrate")]
 use calibrate::CalibrateCommandError;
-use models::{Command, ModelThread};
+use models::{Command, Current, ModelThread};
 use running_server::{Running, Servers};
 use scratch_cleanup::ScratchCleanup;
 use service_manager::{PassedSockets, SocketError};
-use watch::watch_workers;
+use watch::{watch_keys, watch_workers};
 
 #[cfg(feature = "calibrate")]
 pub use calibrate::{ModelReport, calibrate};
 pub use check::{Checked, check};
 pub use control_socket::{ReloadError, reload};
+pub use key_file::{NewKey, NewKeyError, new_key};
 
 /// Why the server did not start, or did not shut down cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -201,7 +204,24 @@ fn read_config_leniently(args: &ServeArgs) -> Result<Examined, AppError> {
     };
     let mut examined = config::examine(source, &env, &args.overrides, &facts);
     examined.settings.find_plugins(Path::is_file);
+    read_keys(&mut examined);
     Ok(examined)
+}
+
+/// Reads the file of named keys, if there is one.
+fn read_keys(examined: &mut Examined) {
+    let settings = &mut examined.settings;
+    let Some(file) = &settings.server.api_keys_file else {
+        return;
+    };
+    match key_file::read(file) {
+        Ok(keys) => {
+            let unmatched = config::unmatched_models(&keys, &settings.models);
+            settings.warnings.extend(unmatched);
+            settings.keys = keys;
+        }
+        Err(errors) => examined.errors.extend(errors),
+    }
 }
 
 /// Runs the server until it receives a termination signal.
@@ -230,6 +250,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
         let budget = ByteBudget::new(settings.server.max_inflight_bytes as u64);
         metrics.expose_budget(&budget)?;
         let certificates = certificates::open(&settings, &metrics)?;
+        let keys = ApiKeys::new(&settings.server, &settings.keys, &metrics)?;
         let (telemetry, traces) = telemetry(&settings, metrics)?;
         let server = http::Server::bind(
             &listening,
@@ -237,7 +258,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
             certificates.clone(),
             registry.clone(),
             telemetry.clone(),
-            control.clone(),
+            (control.clone(), keys.clone()),
             budget.clone(),
         )?;
         #[cfg(not(feature = "grpc"))]
@@ -249,6 +270,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
             &registry,
             &telemetry,
             control,
+            keys.clone(),
             budget,
         )?;
         // Scripts wait for the line about HTTP, so it is the last one.
@@ -264,10 +286,14 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
             log::info!("listening on {scheme}://{address}");
         }
         let heartbeats = server.heartbeats();
+        let current = Current {
+            registry: registry.clone(),
+            keys: keys.clone(),
+        };
         let models = ModelThread::start(
             (commands, receiver),
             reloader,
-            registry.clone(),
+            current,
             args,
             &settings,
             certificates.clone(),
@@ -288,6 +314,7 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
             result = running.run() => result,
             never = watch_workers(registry, telemetry) => match never {},
             never = certificates::watch(certificates) => match never {},
+            never = watch_keys(keys) => match never {},
             never = control_socket::serve(control_commands) => match never {},
             never = service_manager::feed_watchdog(|| heartbeats.wait_for_all()) => match never {},
         }
@@ -315,6 +342,7 @@ fn bind_grpc(
     registry: &Arc<Registry>,
     telemetry: &Arc<Telemetry>,
     control: ModelControl,
+    keys: ApiKeys,
     budget: Arc<ByteBudget>,
 ) -> Result<Option<grpc::Server>, AppError> {
     let host = settings.server.host.as_str();
@@ -326,7 +354,15 @@ fn bind_grpc(
     listener
         .and_then(|listener| {
             let listener = (listener, certificates);
-            grpc::Server::serve(settings, listener, registry.clone(), telemetry, control, budget)
+            grpc::Server::serve(
+                settings,
+                listener,
+                registry.clone(),
+                telemetry,
+                control,
+                keys,
+                budget,
+            )
         })
         .map(Some)
         .map_err(|source| {
@@ -465,5 +501,6 @@ fn load_environment(settings: &Settings, metrics: Arc<Metrics>) -> Result<LoadEn
         start_timeout: settings.server.reload_timeout,
         metrics,
         server_memory,
+        allow_writable_plugins: settings.server.allow_writable_plugins,
     })
 }

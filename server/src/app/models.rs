@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{log_warnings, read_config, service_manager};
 use crate::api::model_control::{ModelCommand, PendingCommand};
-use crate::api::{Code, Failure};
+use crate::api::{ApiKeys, Code, Failure};
 use crate::cli::ServeArgs;
 use crate::clock;
 use crate::config::Settings;
@@ -60,7 +60,7 @@ impl ModelThread {
     pub(super) fn start(
         (commands, receiver): (Sender<Command>, Receiver<Command>),
         reloader: Reloader,
-        registry: Arc<Registry>,
+        current: Current,
         args: ServeArgs,
         settings: &Settings,
         certificates: Option<Arc<Certificates>>,
@@ -72,7 +72,8 @@ impl ModelThread {
             let _alive = alive;
             ModelLoop {
                 reloader,
-                registry,
+                registry: current.registry,
+                keys: current.keys,
                 args,
                 settings,
                 certificates,
@@ -122,9 +123,16 @@ impl ModelThread {
     }
 }
 
+/// What a reload replaces.
+pub(super) struct Current {
+    pub(super) registry: Arc<Registry>,
+    pub(super) keys: ApiKeys,
+}
+
 struct ModelLoop {
     reloader: Reloader,
     registry: Arc<Registry>,
+    keys: ApiKeys,
     args: ServeArgs,
     /// The settings of the last successful load.
     settings: Settings,
@@ -224,6 +232,7 @@ impl ModelLoop {
                 let certificate = self.replace_certificate();
                 let took = started.elapsed().as_millis();
                 let text = format!("{summary}{certificate}; took {took} ms");
+                self.replace_keys(&settings);
                 log::info!("reload: {text}");
                 self.warn_of_unused_variables(&settings);
                 self.settings.models = settings.models;
@@ -277,6 +286,14 @@ impl ModelLoop {
                 log::warn!("TLS certificate not replaced: {}", Chain(&error));
                 "; TLS certificate not replaced"
             }
+        }
+    }
+
+    /// Applies the keys of a configuration, unless it has another file of keys, which requires a restart.
+    fn replace_keys(&self, settings: &Settings) {
+        if settings.server.api_keys_file == self.settings.server.api_keys_file {
+            self.keys.replace(&settings.keys);
+            self.keys.warn_of_expiry(clock::unix_seconds());
         }
     }
 

@@ -1,13 +1,14 @@
 //! Watches the workers of all models: measures their load, and warns about batches that run for longer than their requests can
-//! wait. Reports how many slow requests were not logged.
+//! wait. Reports how many slow requests were not logged. Also watches the keys, and warns about those that expire.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::api::Telemetry;
+use crate::api::{ApiKeys, Telemetry};
 use crate::batch_context::log_batch;
+use crate::clock;
 use crate::registry::{Generation, Registry};
 
 /// Interval between checks.
@@ -23,6 +24,17 @@ pub(super) async fn watch_workers(registry: Arc<Registry>, telemetry: Arc<Teleme
         tokio::time::sleep(INTERVAL).await;
         check_all(&registry, &mut warned);
         telemetry.slow_requests.report_suppressed();
+    }
+}
+
+/// Interval between checks of the expiry of keys.
+const KEY_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// Warns about keys that expire, until the future is dropped.
+pub(super) async fn watch_keys(keys: ApiKeys) -> Infallible {
+    loop {
+        keys.warn_of_expiry(clock::unix_seconds());
+        tokio::time::sleep(KEY_INTERVAL).await;
     }
 }
 

@@ -8,6 +8,9 @@ use crate::routes;
 /// Maximum length of the name of a model or a task.
 const MAX_NAME_LENGTH: usize = 64;
 
+/// Maximum length of `model.task`.
+const MAX_PATTERN_LENGTH: usize = 2 * MAX_NAME_LENGTH + 1;
+
 /// The levels of a log filter.
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -77,6 +80,21 @@ pub(super) const OTLP_HEADER: Text = Text {
     value_name: Some("HEADER"),
     check: otlp_header,
 };
+pub(super) const KEY_NAME: Text = Text {
+    expected: "a name of 1 to 64 letters, digits, `.`, `_` or `-`, not starting with `.`",
+    value_name: Some("NAME"),
+    check: name,
+};
+pub(super) const MODEL_PATTERN: Text = Text {
+    expected: "the name of a model or `model.task`, which can end in `*`",
+    value_name: Some("PATTERN"),
+    check: model_pattern,
+};
+pub(super) const FILE: Text = Text {
+    expected: "the path of a file",
+    value_name: Some("FILE"),
+    check: printable,
+};
 pub(super) const KEY: Text = Text {
     expected: "a key of at least 16 characters, without spaces",
     value_name: Some("KEY"),
@@ -85,6 +103,14 @@ pub(super) const KEY: Text = Text {
 
 /// Names are used in URLs, in metric labels and in the names of environment variables.
 pub(super) fn name(text: &str) -> Result<(), String> {
+    name_characters(text)?;
+    if text.len() > MAX_NAME_LENGTH {
+        return Err(format!("shorten it: it has {} characters", text.len()));
+    }
+    Ok(())
+}
+
+fn name_characters(text: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if text.is_empty() {
         return Err("use at least one character".to_owned());
@@ -95,10 +121,23 @@ pub(super) fn name(text: &str) -> Result<(), String> {
     if let Some(other) = text.chars().find(|c| !allowed(*c)) {
         return Err(format!("{other:?} is not allowed; use `-` or `_` instead"));
     }
-    if text.len() > MAX_NAME_LENGTH {
-        return Err(format!("shorten it: it has {} characters", text.len()));
-    }
     Ok(())
+}
+
+/// The name of a model, or `model.task`; a `*` at the end matches any suffix.
+fn model_pattern(text: &str) -> Result<(), String> {
+    let start = text.strip_suffix('*').unwrap_or(text);
+    if text == "*" {
+        return Err("remove `models` to allow all models".to_owned());
+    }
+    if start.contains('*') {
+        return Err("use at most one `*`, at the end".to_owned());
+    }
+    name_characters(start)?;
+    match start.len() {
+        0..=MAX_PATTERN_LENGTH => Ok(()),
+        length => Err(format!("shorten it: it has {length} characters")),
+    }
 }
 
 fn printable(text: &str) -> Result<(), String> {
@@ -300,7 +339,12 @@ mod tests {
             &'static [&'static str],
             &'static [&'static str],
         );
-        let cases: [Case; 6] = [
+        let cases: [Case; 7] = [
+            (
+                model_pattern,
+                &["minilm", "digits.*", "digits.classify", "m*"],
+                &["", "*", "a*b", "**", ".a", "a b"],
+            ),
             (
                 name,
                 &["a", "all-MiniLM-L6-v2", "bge.m3_1"],

@@ -51,6 +51,15 @@ pub(super) struct TaskTable {
 
 /// Reads the whole file and adds its errors to `errors`.
 pub(super) fn read(document: &Document<'_>, errors: &mut Vec<ConfigError>) -> WrittenFile {
+    parse(document, errors, |reader, root| reader.root(root))
+}
+
+/// Parses a file, and reads what can be read even if there are syntax errors.
+pub(super) fn parse<T>(
+    document: &Document<'_>,
+    errors: &mut Vec<ConfigError>,
+    read: impl FnOnce(&mut Reader<'_, '_>, &DeTable<'_>) -> T,
+) -> T {
     let (root, syntax_errors) = DeTable::parse_recoverable(document.text());
     let mut broken_lines = Vec::new();
     for syntax in &syntax_errors {
@@ -65,7 +74,7 @@ pub(super) fn read(document: &Document<'_>, errors: &mut Vec<ConfigError>) -> Wr
         broken_lines,
         errors,
     };
-    reader.root(root.get_ref())
+    read(&mut reader, root.get_ref())
 }
 
 fn syntax_error(document: &Document<'_>, error: &toml::de::Error) -> ConfigError {
@@ -114,15 +123,18 @@ fn syntax_error(document: &Document<'_>, error: &toml::de::Error) -> ConfigError
 }
 
 /// A table: its place as messages name it, and the tables that it can contain.
-struct Level<'a> {
-    place: &'a str,
-    tables: &'a [&'a str],
+pub(super) struct Level<'a> {
+    pub(super) place: &'a str,
+    pub(super) tables: &'a [&'a str],
+    /// Whether it is a table of the configuration, where an unknown key may belong in another table.
+    pub(super) is_configuration: bool,
 }
 
-struct Reader<'a, 'd> {
-    document: &'a Document<'d>,
+/// Reads the tables of a file, and collects their errors.
+pub(super) struct Reader<'a, 'd> {
+    pub(super) document: &'a Document<'d>,
     /// Lines with a syntax error, whose other errors are probably caused by it.
-    broken_lines: Vec<usize>,
+    pub(super) broken_lines: Vec<usize>,
     errors: &'a mut Vec<ConfigError>,
 }
 
@@ -131,6 +143,7 @@ impl Reader<'_, '_> {
         let level = Level {
             place: "at the top level",
             tables: &["server", "logging", "tracing", "metrics", "batching", "models"],
+            is_configuration: true,
         };
         // After a broken header, the parser assigns its keys to the top level.
         if self.broken_lines.is_empty() {
@@ -162,6 +175,7 @@ impl Reader<'_, '_> {
             let level = Level {
                 place: "in [server]",
                 tables: &["tls"],
+                is_configuration: true,
             };
             self.section(table, &level, &mut [&mut server]);
             self.subsection(table, "tls", "[server.tls]", &mut [&mut tls]);
@@ -197,6 +211,7 @@ impl Reader<'_, '_> {
         let level = Level {
             place: "in [[models]]",
             tables: &["batching", "tasks", "settings", "env"],
+            is_configuration: true,
         };
         let mut keys = WrittenModel::empty();
         let mut batching = WrittenBatching::empty();
@@ -244,6 +259,7 @@ impl Reader<'_, '_> {
                     let level = Level {
                         place: &format!("in {title}"),
                         tables: &[],
+                        is_configuration: true,
                     };
                     self.section(table, &level, &mut [&mut batching, &mut keys]);
                 }
@@ -300,6 +316,7 @@ impl Reader<'_, '_> {
                 &Level {
                     place: &format!("in {title}"),
                     tables: &[],
+                    is_configuration: true,
                 },
                 sections,
             );
@@ -307,7 +324,12 @@ impl Reader<'_, '_> {
     }
 
     /// Reads each key of `table` into the section that declares it.
-    fn section(&mut self, table: &DeTable<'_>, level: &Level<'_>, sections: &mut [&mut dyn Section]) {
+    pub(super) fn section(
+        &mut self,
+        table: &DeTable<'_>,
+        level: &Level<'_>,
+        sections: &mut [&mut dyn Section],
+    ) {
         for (key, value) in table.iter() {
             let name: &str = key.get_ref();
             let origin = Origin::File(self.document.locate(value.span().start));
@@ -329,7 +351,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn required(
+    pub(super) fn required(
         &mut self,
         table: &DeTable<'_>,
         header: &Range<usize>,
@@ -359,7 +381,13 @@ impl Reader<'_, '_> {
             .push(self.document.error(&span, message, mismatch.hint));
     }
 
-    fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, what: &str, expected: &str, hint: Option<&str>) {
+    pub(super) fn wrong_type(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        what: &str,
+        expected: &str,
+        hint: Option<&str>,
+    ) {
         let found = match value.get_ref() {
             DeValue::Table(_) => "one table".to_owned(),
             DeValue::Array(_) | DeValue::Integer(_) => format!("an {}", value.get_ref().type_str()),
@@ -387,7 +415,8 @@ impl Reader<'_, '_> {
                 .map(|key| key.name);
             keys.chain(level.tables.iter().copied())
         };
-        let hint = match (tables_with(name), nearest(name, known())) {
+        let elsewhere = tables_with(name).filter(|_| level.is_configuration);
+        let hint = match (elsewhere, nearest(name, known())) {
             (Some(tables), _) => format!("`{name}` belongs in {tables}"),
             (None, Some(near)) => format!("did you mean `{near}`?"),
             (None, None) => format!("expected {}", alternatives(known(), "or")),

@@ -9,16 +9,17 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::checks::{
-    CALIBRATION, CORS_ORIGIN, DIRECTORY, FREE_TEXT, HOST, KEY, LOG_FILTER, NAME, OTLP_ENDPOINT, OTLP_HEADER,
-    PATH_PATTERN, PEM_FILE, PLUGIN, ROUTE,
+    CALIBRATION, CORS_ORIGIN, DIRECTORY, FILE, FREE_TEXT, HOST, KEY, LOG_FILTER, NAME, OTLP_ENDPOINT,
+    OTLP_HEADER, PATH_PATTERN, PEM_FILE, PLUGIN, ROUTE,
 };
 use super::error::Origin;
 use super::rule::{
-    Ascending, Choice, CpuChoice, Integer, Limit, List, Memory, Mismatch, Rule, SecretText, Share, Size,
-    SlowRequestRule, TimeSpan, Toggle, Written, count,
+    Ascending, Choice, CpuChoice, HexDigest, Integer, Limit, List, Memory, Mismatch, Rule, SecretText, Share,
+    Size, SlowRequestRule, TimeSpan, Toggle, Written, count,
 };
 use super::settings::{LogFormat, OnCrash, OtlpProtocol, SlowRequests};
 use crate::batching::WeightRule;
+use crate::digest::Digest;
 use crate::resources::{Cpus, MemoryBudget, Sandbox};
 use crate::secret::Secret;
 
@@ -148,6 +149,8 @@ macro_rules! section {
     };
 }
 
+pub(super) use {optional, section};
+
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -238,6 +241,9 @@ section! {
         scratch_dir: String = DIRECTORY,
             Derived { applies: "the system's directory for temporary files", example: "\"/var/tmp\"" },
             "INFERENCE_SCRATCH_DIR", "--scratch-dir";
+        /// Load plugins whose files other users can change. By default, a plugin fails to load if its file is writable by
+        /// everyone, or by a group other than the private group of its owner, unless the model pins it with `sha256`.
+        allow_writable_plugins: bool = Toggle, Value("false"), "INFERENCE_ALLOW_WRITABLE_PLUGINS";
         /// Compress predictions and documents of 1 KiB or more for clients that accept it.
         compression: bool = Toggle, Value("true"), "INFERENCE_COMPRESSION";
         /// Origins whose web pages may call this server. ["*"] allows all, [] none.
@@ -248,6 +254,11 @@ section! {
         /// API keys. If any is set, every request except those for health, metrics and documentation must carry one as
         /// `authorization: Bearer KEY`.
         api_keys: Vec<Secret> = List(SecretText(KEY)), Value("[]"), "INFERENCE_API_KEYS";
+        /// File with named API keys: the hash of each key, and optionally its models, rate limits and expiry. `inference-server
+        /// key new` generates keys. If it is set, requests require a key, as with `api_keys`; the keys of both are valid. A
+        /// reload reads the file again. In the configuration file, a relative path starts at the directory of that file.
+        api_keys_file: String = FILE, Derived { applies: "no named keys", example: "\"keys.toml\"" },
+            "INFERENCE_API_KEYS_FILE";
         /// Key that allows loading and unloading models, in addition to everything that API keys allow.
         admin_key: Secret = SecretText(KEY),
             Derived { applies: "clients cannot load or unload models", example: "\"f3f1f4a5c8d94c1e\"" },
@@ -404,6 +415,10 @@ section! {
         /// Plugin to load. A name such as "onnx" stands for the file `libonnx.so` in the search path (see `plugin_dir`). A
         /// value that contains a slash or ends in `.so` is a path, relative to the directory of the configuration file.
         plugin: String = PLUGIN, Required("\"onnx\"");
+        /// SHA-256 of the plugin's file, as `inference-server inspect` prints it. If the file has other content, the model fails
+        /// to load, before any code of the plugin runs.
+        sha256: Digest = HexDigest { prefix: "", is_secret: false, hint: "`inference-server inspect FILE` prints it" },
+            Derived { applies: "any content", example: "\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"" };
         /// Where the plugin runs. "thread": in the server's process, with the least overhead; a crash terminates the server.
         /// "process": in dedicated worker processes, which can crash, hang or run out of memory without affecting anything
         /// else. Plugins can declare another default.

@@ -13,6 +13,7 @@ mod env_table;
 mod error;
 mod features;
 mod file;
+mod key_file;
 mod keys;
 mod lints;
 mod listeners;
@@ -31,6 +32,7 @@ mod units;
 mod tests;
 
 pub use error::{ConfigError, ConfigErrors, ConfigWarning, Location, Origin};
+pub use key_file::{KeySettings, RateSettings, parse_keys, unmatched_models};
 pub use overrides::{Flag, Overrides, flags};
 pub use reference::{reference_markdown, reference_toml};
 pub use resolve::{Examined, Facts, Source, examine, resolve};

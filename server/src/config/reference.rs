@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::key_file;
 use super::keys::{
     Key, KeyDefault, WrittenBatching, WrittenLogging, WrittenMetrics, WrittenModel, WrittenServer,
     WrittenTask, WrittenTls, WrittenTracing,
@@ -122,6 +123,7 @@ pub fn reference_markdown() -> String {
         ),
         ("[models.tasks.<task>]", WrittenTask::KEYS),
         ("[[models]]", WrittenModel::KEYS),
+        ("[[key]]` of the file `api_keys_file", key_file::KEYS),
     ];
     let mut text = String::new();
     for (index, (title, keys)) in sections.into_iter().enumerate() {

@@ -211,6 +211,7 @@ fn merge(
         tracing,
         metrics: buckets(metrics),
         models,
+        keys: Vec::new(),
         warnings,
     }
 }
@@ -221,7 +222,7 @@ struct Paths<'a> {
 }
 
 impl Paths<'_> {
-    /// A directory. Relative paths start at the directory of the file if they are written there, otherwise at the working
+    /// A directory or a file. Relative paths start at the directory of the file if they are written there, otherwise at the working
     /// directory.
     fn directory(&self, written: Located<String>) -> PathBuf {
         match written.origin {
@@ -252,6 +253,7 @@ fn server_settings(
 ) -> ServerSettings {
     let or_cores =
         |written: Option<Located<NonZeroUsize>>| written.map_or(facts.cores, |located| located.value);
+    let api_keys_file = written.api_keys_file.map(|located| paths.directory(located));
     let directory = |written: Option<Located<String>>, default: &Path| {
         written.map_or_else(|| default.to_owned(), |located| paths.directory(located))
     };
@@ -288,10 +290,12 @@ fn server_settings(
         reload_timeout: written_value(written.reload_timeout),
         plugin_dirs: plugin_dirs(written.plugin_dir.map(|located| paths.directory(located)), facts),
         scratch_dir: directory(written.scratch_dir, &facts.temp_dir),
+        allow_writable_plugins: written_value(written.allow_writable_plugins),
         compression: written_value(written.compression),
         cors_allowed_origins: written_value(written.cors_allowed_origins),
         model_nice: written_value(written.model_nice),
         api_keys: written_value(written.api_keys),
+        api_keys_file,
         admin_key: written.admin_key.map(|located| located.value),
         docs: written_value(written.docs) && Features::BUILT.docs,
     }
@@ -381,6 +385,7 @@ fn model_settings(
     };
     Some(ModelSettings {
         name: keys.name?.value,
+        sha256: keys.sha256.map(|located| located.value),
         plugin: plugin_files.next()?,
         plugin_alternatives: plugin_files.collect(),
         isolation: match keys.isolation.map(|located| located.value) {

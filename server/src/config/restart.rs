@@ -38,10 +38,12 @@ impl Settings {
             drain_timeout => "drain_timeout",
             reload_timeout => "reload_timeout",
             scratch_dir => "scratch_dir",
+            allow_writable_plugins => "allow_writable_plugins",
             compression => "compression",
             cors_allowed_origins => "cors_allowed_origins",
             model_nice => "model_nice",
             api_keys => "api_keys",
+            api_keys_file => "api_keys_file",
             admin_key => "admin_key",
             docs => "docs";
             request_timeout, plugin_dirs

@@ -12,9 +12,11 @@ use std::time::Duration;
 use plugin_abi::manifest;
 
 use super::error::{ConfigWarning, Location, Origin};
+use super::key_file::KeySettings;
 use super::keys::{Located, PolicyName, Section, WrittenBatching};
 use super::lints::process_key_without_process;
 use crate::batching::{DeclaredLimits, Policy, TaskBatching};
+use crate::digest::Digest;
 use crate::metrics::Buckets;
 use crate::resources::{MemoryBudget, Resources};
 use crate::secret::Secret;
@@ -38,6 +40,8 @@ pub struct Settings {
     pub metrics: Buckets,
     /// The models, in the order of the file.
     pub models: Vec<ModelSettings>,
+    /// The keys of `api_keys_file`, which the application reads. Empty until then.
+    pub keys: Vec<KeySettings>,
     /// Lints. The application logs them.
     pub warnings: Vec<ConfigWarning>,
 }
@@ -93,14 +97,18 @@ pub struct ServerSettings {
     pub plugin_dirs: Vec<PathBuf>,
     /// Directory for temporary copies of plugins, from which they are loaded.
     pub scratch_dir: PathBuf,
+    /// Whether plugins are loaded whose files other users can change.
+    pub allow_writable_plugins: bool,
     /// Whether replies are compressed for clients that accept it.
     pub compression: bool,
     /// Origins whose web pages may call the server; `*` allows all.
     pub cors_allowed_origins: Vec<String>,
     /// Niceness of threads and processes that load or run models, 0 to 19.
     pub model_nice: u8,
-    /// API keys. If there are none, requests need no key.
+    /// API keys. If there are none and there is no file of keys, requests need no key.
     pub api_keys: Vec<Secret>,
+    /// The file of named API keys.
+    pub api_keys_file: Option<PathBuf>,
     /// The key that allows loading and unloading models.
     pub admin_key: Option<Secret>,
     /// Whether the API documentation is served.
@@ -240,6 +248,8 @@ pub struct ModelSettings {
     pub name: String,
     /// The file of the plugin, which may not exist.
     pub plugin: PathBuf,
+    /// The expected digest of that file.
+    pub sha256: Option<Digest>,
     /// The files in further directories of the search path, if the plugin is given by name. Empty once
     /// [`Settings::find_plugins`] has found it.
     pub(super) plugin_alternatives: Vec<PathBuf>,
@@ -518,6 +528,7 @@ impl ModelSettings {
     /// how the loaded model is used.
     pub fn needs_reload(&self, new: &Self) -> bool {
         self.plugin != new.plugin
+            || self.sha256 != new.sha256
             || self.settings != new.settings
             || self.base_dir != new.base_dir
             || self.isolation != new.isolation

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, ready};
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response};
 use tonic::body::Body;
 use tonic::transport::server::TcpConnectInfo;
@@ -22,7 +22,7 @@ use super::call_body::{self, ReceivedBytes};
 use super::inference_service::status;
 use crate::api::access_log::{AccessLog, GRPC};
 use crate::api::traces::RESPONSE_HEADER;
-use crate::api::{ApiKeys, Telemetry};
+use crate::api::{ApiKeys, Client, Telemetry};
 use crate::byte_budget::ByteBudget;
 use crate::clock;
 use crate::config::Settings;
@@ -78,12 +78,10 @@ impl Shared {
     ///
     /// # Errors
     /// The status of the reply.
-    fn check(&self, access: Access, authorization: Option<&[u8]>) -> Result<(), Status> {
+    fn check(&self, access: Access, client: &Client) -> Result<(), Status> {
         let is_hidden = self.management_only && access == Access::Admin;
         let access = if is_hidden { Access::Client } else { access };
-        self.keys
-            .check(access, authorization)
-            .map_err(|failure| status(&failure))?;
+        client.check(access).map_err(|failure| status(&failure))?;
         match is_hidden {
             true => Err(Status::unimplemented(
                 "this server loads and unloads models only through its management port, which speaks HTTP",
@@ -99,11 +97,12 @@ impl CallLayer {
     pub(super) fn new(
         settings: &Settings,
         telemetry: &Arc<Telemetry>,
+        keys: ApiKeys,
         budget: Arc<ByteBudget>,
     ) -> Result<Self, prometheus::Error> {
         let server = &settings.server;
         Ok(Self(Arc::new(Shared {
-            keys: ApiKeys::new(server.api_keys.clone(), server.admin_key.clone()),
+            keys,
             access: Arc::new(AccessLog::new(&settings.logging, telemetry)),
             metrics: CallMetrics::new(&telemetry.metrics, &METHODS)?,
             body_timeout: server.body_timeout,
@@ -164,10 +163,13 @@ where
         let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
         let mut record = self.shared.access.start(GRPC, path, client, header);
         let call_record = CallRecord::start(&self.shared, method);
-        let answer = match self.shared.check(access, header("authorization")) {
+        let sender = self.shared.keys.identify(header("authorization"));
+        record.set_key(sender.key_name());
+        let answer = match self.shared.check(access, &sender) {
             Ok(()) => {
                 let mut request = request;
                 request.extensions_mut().insert(record.trace().clone());
+                request.extensions_mut().insert(sender.clone());
                 // Log lines about the request's items include the id.
                 if let Ok(id) = HeaderValue::from_str(record.id()) {
                     request
@@ -186,6 +188,8 @@ where
             let status = Status::from_header_map(response.headers());
             let code = status.map_or(Code::Ok, |status| status.code());
             call_record.finish(code);
+            sender.finish(code == Code::Ok);
+            add_rate_limits(&sender, response.headers_mut());
             record.set_status(code.into());
             if let Ok(id) = HeaderValue::from_str(record.id()) {
                 response
@@ -199,6 +203,15 @@ where
             }
             Ok(response)
         })
+    }
+}
+
+/// Adds what is left of the limits of the client's key.
+fn add_rate_limits(client: &Client, headers: &mut HeaderMap) {
+    for (name, value) in client.rate_limit_fields() {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
     }
 }
 

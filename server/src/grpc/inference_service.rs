@@ -19,7 +19,9 @@ use crate::api::model_control::{ModelCommand, ModelControl, check_repository};
 use crate::api::open_inference::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
 use crate::api::tensors::data_size;
 use crate::api::traces::Trace;
-use crate::api::{BodyLimits, Call, Code, Failure, RequestOptions, RequestRecord, Telemetry, is_ready};
+use crate::api::{
+    BodyLimits, Call, Client, Code, Failure, ModelView, RequestOptions, RequestRecord, Telemetry, is_ready,
+};
 use crate::byte_budget::ByteBudget;
 use crate::clock;
 use crate::config::Settings;
@@ -74,13 +76,24 @@ impl Inference {
     }
 }
 
+/// What a call is besides its message.
+#[derive(Clone)]
+struct CallContext {
+    metadata: MetadataMap,
+    client: Client,
+}
+
 /// Handles one call, and converts a failure to a status.
 async fn respond<Q, T>(
     request: Request<Q>,
-    work: impl AsyncFnOnce(&MetadataMap, Q) -> Result<T, Failure>,
+    work: impl AsyncFnOnce(&CallContext, Q) -> Result<T, Failure>,
 ) -> RpcResult<T> {
-    let (metadata, _, message) = request.into_parts();
-    work(&metadata, message)
+    let (metadata, mut extensions, message) = request.into_parts();
+    let context = CallContext {
+        metadata,
+        client: extensions.remove().unwrap_or_default(),
+    };
+    work(&context, message)
         .await
         .map(Response::new)
         .map_err(|failure| status(&failure))
@@ -120,23 +133,28 @@ async fn run_sized<R: Send + 'static>(
 }
 
 impl Shared {
-    fn find(&self, name: &str, version: &str) -> Result<Call, Failure> {
-        Call::to_name(&self.registry.snapshot(), name, Some(version))
+    /// The models that the client of a call may use.
+    fn view(&self, context: &CallContext) -> ModelView {
+        ModelView::new(self.registry.snapshot(), context.client.clone())
+    }
+
+    fn find(&self, context: &CallContext, name: &str, version: &str) -> Result<Call, Failure> {
+        Call::to_name(&self.view(context), name, Some(version))
     }
 
     async fn infer(
         &self,
-        metadata: &MetadataMap,
+        context: &CallContext,
         request: ModelInferRequest,
         received: Instant,
         trace: Trace,
     ) -> Result<ModelInferResponse, Failure> {
-        let snapshot = self.registry.snapshot();
-        let call = Call::to_name(&snapshot, &request.model_name, Some(&request.model_version));
+        let view = self.view(context);
+        let call = Call::to_name(&view, &request.model_name, Some(&request.model_version));
         let mut record = RequestRecord::new(&self.telemetry, Protocol::Grpc, received, trace);
-        record.set_address(&snapshot, &request.model_name, &call);
+        record.set_address(view.snapshot(), &request.model_name, &call);
         let result = match call {
-            Ok(call) => self.run(metadata, request, &call, &mut record).await,
+            Ok(call) => self.run(context, request, &call, &mut record).await,
             Err(failure) => Err(failure),
         };
         let code = result
@@ -155,11 +173,13 @@ impl Shared {
     /// Runs one inference request.
     async fn run(
         &self,
-        metadata: &MetadataMap,
+        context: &CallContext,
         request: ModelInferRequest,
         call: &Call,
         record: &mut RequestRecord,
     ) -> Result<ModelInferResponse, Failure> {
+        context.client.admit_request()?;
+        let metadata = &context.metadata;
         let mut options =
             RequestOptions::read(|name| header(metadata, name), call.entry.settings.request_timeout)?;
         let (name, id) = (request.model_name.clone(), request.id.clone());
@@ -188,13 +208,19 @@ impl Shared {
         })
     }
 
-    async fn execute(&self, command: ModelCommand, message: RepositoryRequest) -> Result<(), Failure> {
+    async fn execute(
+        &self,
+        context: &CallContext,
+        command: ModelCommand,
+        message: RepositoryRequest,
+    ) -> Result<(), Failure> {
         check_repository(&message.repository)?;
         let parameters = message
             .parameters
             .into_iter()
             .map(|(name, value)| (name, value.into()));
         command.check_parameters(&parameters.collect())?;
+        context.client.check_model(&message.model)?;
         self.control.execute(command, &message.model).await
     }
 }
@@ -246,8 +272,13 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<proto::ModelReadyRequest>,
     ) -> RpcResult<proto::ModelReadyResponse> {
-        respond(request, async |_, message| {
-            match is_ready(&self.0.registry, &message.name, Some(&message.version)) {
+        respond(request, async |context, message| {
+            match is_ready(
+                &self.0.registry,
+                &context.client,
+                &message.name,
+                Some(&message.version),
+            ) {
                 Ok(()) => Ok(proto::ModelReadyResponse { ready: true }),
                 Err(failure) if failure.code == Code::Unavailable => {
                     Ok(proto::ModelReadyResponse { ready: false })
@@ -276,8 +307,8 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<proto::ModelMetadataRequest>,
     ) -> RpcResult<proto::ModelMetadataResponse> {
-        respond(request, async |_, message| {
-            let call = self.0.find(&message.name, &message.version)?;
+        respond(request, async |context, message| {
+            let call = self.0.find(context, &message.name, &message.version)?;
             Ok(open_inference::metadata(&message.name, &call).into())
         })
         .await
@@ -287,8 +318,8 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<proto::ModelConfigRequest>,
     ) -> RpcResult<proto::ModelConfigResponse> {
-        respond(request, async |_, message| {
-            let call = self.0.find(&message.name, &message.version)?;
+        respond(request, async |context, message| {
+            let call = self.0.find(context, &message.name, &message.version)?;
             let config = Some(open_inference::config(&message.name, &call).into());
             Ok(proto::ModelConfigResponse { config })
         })
@@ -299,11 +330,11 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<proto::ModelStatisticsRequest>,
     ) -> RpcResult<proto::ModelStatisticsResponse> {
-        respond(request, async |_, message| {
+        respond(request, async |context, message| {
             let statistics = if message.name.is_empty() {
-                open_inference::all_statistics(&self.0.registry.snapshot())
+                open_inference::all_statistics(&self.0.view(context))
             } else {
-                let call = self.0.find(&message.name, &message.version)?;
+                let call = self.0.find(context, &message.name, &message.version)?;
                 vec![open_inference::statistics(&message.name, &call)]
             };
             let model_stats = statistics.into_iter().map(Into::into).collect();
@@ -316,9 +347,9 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<proto::RepositoryIndexRequest>,
     ) -> RpcResult<proto::RepositoryIndexResponse> {
-        respond(request, async |_, message| {
+        respond(request, async |context, message| {
             check_repository(&message.repository_name)?;
-            let index = open_inference::index(&self.0.registry.snapshot(), message.ready);
+            let index = open_inference::index(&self.0.view(context), message.ready);
             let models = index.into_iter().map(Into::into).collect();
             Ok(proto::RepositoryIndexResponse { models })
         })
@@ -329,13 +360,13 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<proto::RepositoryModelLoadRequest>,
     ) -> RpcResult<proto::RepositoryModelLoadResponse> {
-        respond(request, async |_, message| {
+        respond(request, async |context, message| {
             let message = RepositoryRequest {
                 repository: message.repository_name,
                 model: message.model_name,
                 parameters: message.parameters,
             };
-            self.0.execute(ModelCommand::Load, message).await?;
+            self.0.execute(context, ModelCommand::Load, message).await?;
             Ok(proto::RepositoryModelLoadResponse {})
         })
         .await
@@ -345,13 +376,13 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<proto::RepositoryModelUnloadRequest>,
     ) -> RpcResult<proto::RepositoryModelUnloadResponse> {
-        respond(request, async |_, message| {
+        respond(request, async |context, message| {
             let message = RepositoryRequest {
                 repository: message.repository_name,
                 model: message.model_name,
                 parameters: message.parameters,
             };
-            self.0.execute(ModelCommand::Unload, message).await?;
+            self.0.execute(context, ModelCommand::Unload, message).await?;
             Ok(proto::RepositoryModelUnloadResponse {})
         })
         .await
@@ -366,8 +397,8 @@ impl GrpcInferenceService for Inference {
                 .raise_to(size)
                 .map_err(|exhausted| status(&exhausted.into()))?;
         }
-        let mut response = respond(request, async |metadata, message| {
-            self.0.infer(metadata, message, received, trace).await
+        let mut response = respond(request, async |context, message| {
+            self.0.infer(context, message, received, trace).await
         })
         .await?;
         let size = response.get_ref().encoded_len();
@@ -388,21 +419,21 @@ impl GrpcInferenceService for Inference {
     ) -> RpcResult<Self::ModelStreamInferStream> {
         let shared = self.0.clone();
         let trace = trace_of(&request);
-        respond(request, async |metadata, messages: Streaming<_>| {
-            let mut metadata = metadata.clone();
+        respond(request, async |context, messages: Streaming<_>| {
+            let mut context = context.clone();
             // The deadline of the stream does not apply to its requests.
-            metadata.remove("grpc-timeout");
-            let metadata = Arc::new(metadata);
+            context.metadata.remove("grpc-timeout");
+            let context = Arc::new(context);
             // Requests that arrived before shutdown are still answered.
             let messages = messages.take_until(shared.shutdown.clone().wait());
             let answers = messages.map(move |message| {
-                let (shared, metadata) = (shared.clone(), metadata.clone());
+                let (shared, context) = (shared.clone(), context.clone());
                 let trace = trace.another_request();
                 async move {
                     let received = clock::now();
                     let message = message?;
                     let result = match shared.budget.reserve(message.encoded_len() as u64) {
-                        Ok(_reservation) => shared.infer(&metadata, message, received, trace).await,
+                        Ok(_reservation) => shared.infer(&context, message, received, trace).await,
                         Err(exhausted) => Err(exhausted.into()),
                     };
                     Ok(stream_answer(result))

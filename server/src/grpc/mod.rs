@@ -24,8 +24,8 @@ use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tonic::codec::CompressionEncoding;
 
-use crate::api::Telemetry;
 use crate::api::model_control::ModelControl;
+use crate::api::{ApiKeys, Telemetry};
 use crate::byte_budget::ByteBudget;
 use crate::config::Settings;
 use crate::registry::Registry;
@@ -71,6 +71,7 @@ impl Server {
         registry: Arc<Registry>,
         telemetry: &Arc<Telemetry>,
         control: ModelControl,
+        keys: ApiKeys,
         budget: Arc<ByteBudget>,
     ) -> io::Result<Self> {
         let server = &settings.server;
@@ -97,7 +98,7 @@ impl Server {
             .max_encoding_message_size(usize::MAX)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate);
-        let calls = CallLayer::new(settings, telemetry, budget.clone()).map_err(io::Error::other)?;
+        let calls = CallLayer::new(settings, telemetry, keys, budget.clone()).map_err(io::Error::other)?;
         let router = tonic::transport::Server::builder()
             .layer(calls)
             .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)

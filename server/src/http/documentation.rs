@@ -41,6 +41,7 @@ async fn current_document(shared: &Data<Shared>) -> Result<Arc<(u64, String)>, F
     let keys = KeySettings {
         clients: shared.keys.requires_client_key(),
         admin: shared.keys.has_admin_key(),
+        named: shared.keys.has_named_keys(),
     };
     let text = run_blocking(move || write_document(&snapshot, max_items, keys)).await?;
     let written = Arc::new((version, text));

@@ -55,13 +55,15 @@ async fn run(
     record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
     let received = record.received();
+    let view = shared.view(request);
+    view.client().admit_request()?;
     let body = receive(request, payload, &shared.receive, received, 0).await?;
     // The model is named in the body, so its default timeout is known only after reading the body.
-    let (snapshot, limits, size) = (shared.registry.snapshot(), shared.body, body.len());
-    let (request_snapshot, budget) = (snapshot.clone(), shared.receive.budget.clone());
+    let (limits, size) = (shared.body, body.len());
+    let (request_view, budget) = (view.clone(), shared.receive.budget.clone());
     let read = move || {
         let parsed = EmbeddingsRequest::read(&body, deployment, limits)?;
-        let call = Call::to_embedding(&request_snapshot, parsed.model.as_deref().unwrap_or_default());
+        let call = Call::to_embedding(&request_view, parsed.model.as_deref().unwrap_or_default());
         let items = match &call {
             Ok(call) => parsed.decode(&body, call.manifest(), limits, &budget),
             Err(failure) => Err(failure.clone()),
@@ -69,7 +71,7 @@ async fn run(
         Ok::<_, Failure>((parsed.reply_options(), call, items))
     };
     let (reply_options, call, items) = run_by_size(size, MAX_INLINE_BODY, read).await??;
-    record.set_address(&snapshot, &reply_options.model, &call);
+    record.set_address(view.snapshot(), &reply_options.model, &call);
     let (call, (items, decoded)) = (call?, items?);
     let options = request_options(request, &call)?;
     let reply = call.run(items, decoded, options, record).await?;

@@ -79,7 +79,7 @@ pub(super) async fn check_key(
         Access::Admin if *method != Method::POST => Access::Client,
         access => access,
     };
-    match shared.check_key(access, request.request()) {
+    match request.request().client().check(access) {
         Ok(()) if is_hidden => {
             let response = respond::not_found(request.request());
             Ok(request.into_response(response))

@@ -2,7 +2,7 @@
 //!
 //! They read a snapshot and never wait for a model.
 
-use actix_web::http::header::{ACCEPT, AUTHORIZATION, HeaderValue, VARY};
+use actix_web::http::header::{ACCEPT, HeaderValue, VARY};
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use prometheus::{Encoder as _, TextEncoder};
@@ -16,27 +16,24 @@ use crate::api::{Call, Code, Failure, ModelExplanation, TaskExplanation, explain
 use crate::metrics::{OPEN_METRICS, write_open_metrics};
 use crate::model::Health;
 use crate::registry::{ModelEntry, ModelState};
-use crate::routes::Access;
 
 /// Replies about more models than this are written on a blocking thread.
 pub(super) const MAX_INLINE_MODELS: usize = 8;
 
 /// `GET /v1/models`: one reply for clients of OpenAI (`data`) and KServe V1 (`models`).
 pub(super) async fn models(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
-    let operator = is_operator(&request, &shared);
-    let snapshot = shared.registry.snapshot();
+    let view = shared.view(&request);
+    let operator = view.client().is_admin();
     let write = {
-        let snapshot = snapshot.clone();
+        let view = view.clone();
         let is_draining = shared.registry.is_draining();
         move || {
-            let models = snapshot
-                .models()
-                .map(|entry| describe(entry, is_draining, operator));
+            let models = view.models().map(|entry| describe(entry, is_draining, operator));
             let models: Vec<Json> = models.collect();
             json!({"object": "list", "data": models, "models": models}).to_string()
         }
     };
-    match run_by_size(snapshot.models().count(), MAX_INLINE_MODELS, write).await {
+    match run_by_size(view.models().count(), MAX_INLINE_MODELS, write).await {
         Ok(text) => respond::json(200, text),
         Err(failure) => respond::failure(&request, &failure),
     }
@@ -44,10 +41,10 @@ pub(super) async fn models(request: HttpRequest, shared: Data<Shared>) -> HttpRe
 
 /// `GET /v1/models/{model}`
 pub(super) async fn model(request: HttpRequest, shared: Data<Shared>, name: Path<String>) -> HttpResponse {
-    let snapshot = shared.registry.snapshot();
-    match Call::find(&snapshot, &name, None) {
+    let view = shared.view(&request);
+    match Call::find(&view, &name, None) {
         Ok((entry, task)) => {
-            let operator = is_operator(&request, &shared);
+            let operator = view.client().is_admin();
             let mut model = describe(entry, shared.registry.is_draining(), operator);
             rename(&mut model, &name, task);
             respond::json(200, model.to_string())
@@ -65,12 +62,6 @@ fn rename(model: &mut Json, name: &str, task: Option<usize>) {
         model["default_task"] = task["name"].clone();
         model["tasks"] = json!([task]);
     }
-}
-
-/// Whether the client has the admin key.
-fn is_operator(request: &HttpRequest, shared: &Shared) -> bool {
-    let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    shared.keys.check(Access::Admin, authorization).is_ok()
 }
 
 /// Describes a model. Operators see the full reasons of failures; clients see the public form.

@@ -7,7 +7,7 @@ use actix_web::{HttpMessage as _, HttpRequest};
 use hyper::http::request::Parts;
 
 use crate::api::traces::Trace;
-use crate::api::{Call, Failure, RequestOptions};
+use crate::api::{Call, Client, Failure, RequestOptions};
 
 /// The head of a request, as actix-web or hyper represents it.
 pub(crate) trait RequestHead {
@@ -25,6 +25,9 @@ pub(crate) trait RequestHead {
 
     /// The trace of the request.
     fn trace(&self) -> Trace;
+
+    /// The client, as its key identifies it.
+    fn client(&self) -> Client;
 }
 
 /// The request id. It is added to requests that pass through actix-web.
@@ -34,6 +37,10 @@ pub(super) struct RequestId(pub(super) Arc<str>);
 /// Whether a request arrived at the management port. It is added to requests that pass through actix-web.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ManagementPort(pub(super) bool);
+
+/// The client. It is added to requests that pass through actix-web.
+#[derive(Clone)]
+pub(super) struct RequestClient(pub(super) Client);
 
 impl RequestHead for HttpRequest {
     fn path(&self) -> &str {
@@ -55,6 +62,12 @@ impl RequestHead for HttpRequest {
     fn trace(&self) -> Trace {
         self.extensions().get::<Trace>().cloned().unwrap_or_default()
     }
+
+    fn client(&self) -> Client {
+        let extensions = self.extensions();
+        let client = extensions.get::<RequestClient>();
+        client.map(|client| client.0.clone()).unwrap_or_default()
+    }
 }
 
 /// The first value of a header. The name is in lower case.
@@ -69,6 +82,7 @@ pub(super) struct DirectHead {
     pub(super) head: Parts,
     pub(super) id: Arc<str>,
     pub(super) trace: Trace,
+    pub(super) client: Client,
 }
 
 impl RequestHead for DirectHead {
@@ -91,6 +105,10 @@ impl RequestHead for DirectHead {
 
     fn trace(&self) -> Trace {
         self.trace.clone()
+    }
+
+    fn client(&self) -> Client {
+        self.client.clone()
     }
 }
 

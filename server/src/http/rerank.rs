@@ -42,15 +42,17 @@ async fn run(
     record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
     let received = record.received();
+    let view = shared.view(request);
+    view.client().admit_request()?;
     let body = receive(request, payload, &shared.receive, received, 0).await?;
-    let (snapshot, limits, size) = (shared.registry.snapshot(), shared.body, body.len());
-    let (request_snapshot, budget) = (snapshot.clone(), shared.receive.budget.clone());
+    let (limits, size) = (shared.body, body.len());
+    let (request_view, budget) = (view.clone(), shared.receive.budget.clone());
     let is_v2 = request.path() == "/v2/rerank";
     let read = move || {
         // The texts are copied for the reply, and the item has them again.
         let decoding = Decoding::reserve(&budget, 2 * body.len())?;
         let request = RerankRequest::read(&body, is_v2, limits)?;
-        let call = Call::to_reranker(&request_snapshot, request.model.as_deref());
+        let call = Call::to_reranker(&request_view, request.model.as_deref());
         let item = match &call {
             Ok(call) => request.parameters(call.manifest()).map(|parameters| ItemInput {
                 value: Value::Json(Bytes::from(request.question().to_string())),
@@ -62,7 +64,7 @@ async fn run(
     };
     let (request_body, call, item, decoding) = run_by_size(size, MAX_INLINE_BODY, read).await??;
     let model = request_body.model.clone().unwrap_or_default();
-    record.set_address(&snapshot, &model, &call);
+    record.set_address(view.snapshot(), &model, &call);
     let (call, items) = (call?, vec![Ok(item?)]);
     let options = request_options(request, &call)?;
     let reply = call.run(items, decoding.keep_all(), options, record).await?;

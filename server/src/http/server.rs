@@ -31,13 +31,13 @@ use super::{
 };
 use crate::api::access_log::AccessLog;
 use crate::api::model_control::ModelControl;
-use crate::api::{ApiKeys, Call, Failure, RequestRecord, Telemetry};
+use crate::api::{ApiKeys, Call, Failure, ModelView, RequestRecord, Telemetry};
 use crate::byte_budget::ByteBudget;
 use crate::clock;
 use crate::config::Settings;
 use crate::metrics::{Metrics, Protocol, TaskEndpoints};
-use crate::registry::{Registry, Snapshot};
-use crate::routes::{self, Access, Route, TaskRoute};
+use crate::registry::Registry;
+use crate::routes::{self, Route, TaskRoute};
 use crate::tls::Certificates;
 
 /// State shared by all handlers.
@@ -72,6 +72,7 @@ impl Shared {
         registry: Arc<Registry>,
         telemetry: Arc<Telemetry>,
         control: ModelControl,
+        keys: ApiKeys,
         budget: Arc<ByteBudget>,
     ) -> io::Result<Self> {
         let server = &settings.server;
@@ -89,7 +90,7 @@ impl Shared {
                 items: server.max_items_per_request.get(),
                 depth: server.max_json_depth.get(),
             },
-            keys: ApiKeys::new(server.api_keys.clone(), server.admin_key.clone()),
+            keys,
             control,
             access: Arc::new(AccessLog::new(&settings.logging, &telemetry)),
             telemetry,
@@ -111,18 +112,18 @@ impl Shared {
         &self,
         request: &dyn RequestHead,
         protocol: Protocol,
-        snapshot: &Snapshot,
+        view: &ModelView,
         name: &str,
         call: &Result<Call, Failure>,
     ) -> RequestRecord {
         let mut record = RequestRecord::new(&self.telemetry, protocol, clock::now(), request.trace());
-        record.set_address(snapshot, name, call);
+        record.set_address(view.snapshot(), name, call);
         record
     }
 
-    /// Checks that the client may access a route.
-    pub(super) fn check_key(&self, access: Access, request: &dyn RequestHead) -> Result<(), Failure> {
-        self.keys.check(access, request.header("authorization"))
+    /// The models that the client of a request may use.
+    pub(super) fn view(&self, request: &dyn RequestHead) -> ModelView {
+        ModelView::new(self.registry.snapshot(), request.client())
     }
 
     /// Counts a request to a route that runs a task.
@@ -171,11 +172,11 @@ impl Server {
         certificates: Option<Arc<Certificates>>,
         registry: Arc<Registry>,
         telemetry: Arc<Telemetry>,
-        control: ModelControl,
+        (control, keys): (ModelControl, ApiKeys),
         budget: Arc<ByteBudget>,
     ) -> Result<Self, StartError> {
         let endpoints = endpoint_metrics(&telemetry.metrics)?;
-        let shared = Data::new(Shared::new(settings, registry, telemetry, control, budget)?);
+        let shared = Data::new(Shared::new(settings, registry, telemetry, control, keys, budget)?);
         let server = &settings.server;
         let origins = server.cors_allowed_origins.clone();
         let limits = Limits {
@@ -294,6 +295,8 @@ fn cors(origins: &[String]) -> Cors {
             "traceresponse",
             "retry-after",
             "inference-header-content-length",
+            "ratelimit",
+            "ratelimit-policy",
         ])
         .max_age(3600);
     if origins.iter().any(|origin| origin == "*") {

@@ -26,13 +26,15 @@ use hyper::http::request::Parts;
 
 use super::compression::AcceptedEncodings;
 use super::counted_reply::CountedReply;
-use super::request_headers::{DirectHead, ManagementPort, RequestHead, RequestId, first_value};
+use super::request_headers::{
+    DirectHead, ManagementPort, RequestClient, RequestHead, RequestId, first_value,
+};
 use super::respond;
 use super::server::Shared;
 use super::task_routes::{self, TaskPath};
 use super::transport::{Application, ReceivedRequest};
 use crate::api::traces::{RESPONSE_HEADER, Trace};
-use crate::api::{Code, Failure, load_report};
+use crate::api::{Client, Code, Failure, load_report};
 use crate::routes::{self, Route, TaskRoute};
 
 /// The service of one thread.
@@ -85,7 +87,7 @@ impl<S> HttpService<S> {
         received: Instant,
     ) -> HttpResponse {
         let path = TaskPath::read(route, request.path());
-        let allowed = self.shared.check_key(route.access, request);
+        let allowed = request.client.check(route.access);
         let accepted = allowed.and_then(|()| match self.shared.compression {
             true => AcceptedEncodings::of(request).map(Some),
             false => Ok(None),
@@ -117,7 +119,7 @@ where
     async fn call_application(
         &self,
         head: &Parts,
-        (id, trace): (Arc<str>, Trace),
+        (id, client, trace): (Arc<str>, Client, Trace),
         payload: Payload,
         (peer, is_management): (SocketAddr, bool),
     ) -> HttpResponse {
@@ -126,6 +128,7 @@ where
                 request.extensions_mut().insert(RequestId(id));
                 request.extensions_mut().insert(trace);
                 request.extensions_mut().insert(ManagementPort(is_management));
+                request.extensions_mut().insert(RequestClient(client));
                 self.application.call(request).await
             }
             Err(error) => Err(error),
@@ -158,14 +161,28 @@ where
             .access
             .start(head.method.as_str(), head.uri.path(), Some(peer), header);
         let (id, trace) = (record.id().clone(), record.trace().clone());
+        let sender = shared.keys.identify(header("authorization"));
+        record.set_key(sender.key_name());
+        let client = sender.clone();
         let report_format = load_report::Format::requested(header(load_report::REQUEST_HEADER));
         let mut response = if is_management && !is_served_by_management(head.uri.path()) {
-            not_on_management_port(&DirectHead { head, id, trace })
+            let head = DirectHead {
+                head,
+                id,
+                client,
+                trace,
+            };
+            not_on_management_port(&head)
         } else if let Some(route) = self.direct(&head) {
-            self.run_task(route, &DirectHead { head, id, trace }, payload, received)
-                .await
+            let head = DirectHead {
+                head,
+                id,
+                client,
+                trace,
+            };
+            self.run_task(route, &head, payload, received).await
         } else {
-            self.call_application(&head, (id, trace), payload, (peer, is_management))
+            self.call_application(&head, (id, client, trace), payload, (peer, is_management))
                 .await
         };
         record.set_status(response.status().as_u16().into());
@@ -181,10 +198,22 @@ where
                 .headers_mut()
                 .insert(HeaderName::from_static(RESPONSE_HEADER), value);
         }
+        let status = response.status();
+        sender.finish(!status.is_client_error() && !status.is_server_error());
+        add_rate_limits(&sender, response.headers_mut());
         if let Some(format) = report_format {
             add_load_report(shared, format, response.headers_mut());
         }
         response.map_body(|_, body| CountedReply::new(body, &shared.receive.budget))
+    }
+}
+
+/// Adds what is left of the limits of the client's key.
+fn add_rate_limits(client: &Client, headers: &mut HeaderMap) {
+    for (name, value) in client.rate_limit_fields() {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::header::HeaderError;
 use super::open::OpenError;
 use super::probe::ProbeError;
 use super::scratch::CopyError;
+use super::trust::UntrustedFile;
 use crate::json::JsonError;
 
 /// Why a plugin could not be loaded or inspected.
@@ -19,6 +20,9 @@ pub enum LoadError {
     /// The file cannot be copied to the scratch directory.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// Other users can change the file, or it does not have the expected content.
+    #[error(transparent)]
+    Untrusted(#[from] UntrustedFile),
     /// The plugin probe failed.
     #[error(transparent)]
     Probe(#[from] ProbeError),

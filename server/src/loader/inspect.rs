@@ -9,7 +9,8 @@ use plugin_abi::check::{self, Finding, Severity};
 use plugin_abi::manifest::{Isolation, PluginManifest, TaskManifest, ValueManifest};
 use serde::Serialize;
 
-use super::{LibraryFacts, LoadError, ProbeProgram, ProbeReport, header, probe_library};
+use super::{FileTrust, LibraryFacts, LoadError, Loader, ProbeProgram, ProbeReport, header, probe_library};
+use crate::digest::Digest;
 
 const STATIC_TLS: &str = "the library has static thread-local storage (DF_STATIC_TLS), often from a global allocator such as mimalloc; a process has room for about ten loads of it, including reloads: set `isolation = \"process\"` for a model that is reloaded often";
 
@@ -22,6 +23,8 @@ pub struct Inspection {
     pub server_abi_version: String,
     /// Size of the file in bytes.
     pub size: u64,
+    /// SHA-256 of the file, for `sha256` of a model.
+    pub sha256: String,
     /// The processor that it was built for.
     pub machine: String,
     /// The shared libraries that it depends on.
@@ -60,6 +63,28 @@ pub fn probe_plugin(
     Ok(PluginProbe { library, report })
 }
 
+/// Like [`probe_plugin`], if the file obeys `trust`. If its content is known, a copy in `scratch_parent` is compared and opened.
+pub fn probe_trusted_plugin(
+    program: &ProbeProgram,
+    options: &[String],
+    (file, trust): (&Path, &FileTrust),
+    scratch_parent: &Path,
+    timeout: Duration,
+) -> Result<PluginProbe, LoadError> {
+    if trust.sha256.is_none() {
+        let (opened, _) = header::open(file)?;
+        let metadata = opened.metadata().map_err(header::HeaderError::Unreadable)?;
+        trust.check_writers(&metadata)?;
+        return probe_plugin(program, options, file, timeout);
+    }
+    let loader = Loader::new(scratch_parent, program.clone())?;
+    let staged = loader.stage(file, trust, options, timeout)?;
+    Ok(PluginProbe {
+        library: staged.facts,
+        report: staged.report,
+    })
+}
+
 /// Reads the file's header, opens it in a child process and checks what it declares. Does not open it in this process.
 pub fn inspect(
     program: &ProbeProgram,
@@ -68,10 +93,16 @@ pub fn inspect(
     check_example: CheckExample<'_>,
 ) -> Result<Inspection, LoadError> {
     use abi_stable::library::RootModule;
+    let (opened, _) = header::open(file)?;
+    let metadata = opened.metadata().map_err(header::HeaderError::Unreadable)?;
+    let sha256 = Digest::of_reader(opened).map_err(header::HeaderError::Unreadable)?;
     let PluginProbe { library, report } = probe_plugin(program, &[], file, timeout)?;
     let mut findings = check::plugin(&report.manifest);
     for task in &report.manifest.tasks {
         findings.extend(check_examples(task, check_example));
+    }
+    if let Err(untrusted) = FileTrust::default().check_writers(&metadata) {
+        findings.push(Finding::warning(None, untrusted.to_string()));
     }
     if library.static_tls && report.manifest.isolation != Some(Isolation::Process) {
         findings.push(Finding::warning(None, STATIC_TLS));
@@ -80,6 +111,7 @@ pub fn inspect(
         abi_version: report.abi_version,
         server_abi_version: PluginModule_Ref::VERSION_STRINGS.version.as_str().to_owned(),
         size: library.size,
+        sha256: sha256.to_string(),
         machine: library.machine,
         needed: library.needed,
         run_path: library.run_path,
@@ -112,6 +144,7 @@ impl fmt::Display for Inspection {
         )?;
         writeln!(f, "plugin-sdk   {}", manifest.sdk_version)?;
         writeln!(f, "file         {} bytes, {}", self.size, self.machine)?;
+        writeln!(f, "sha256       {}", self.sha256)?;
         writeln!(f, "requires     {}", self.needed.join(", "))?;
         if let Some(run_path) = &self.run_path {
             writeln!(f, "run path     {run_path}")?;

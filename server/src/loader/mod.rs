@@ -2,7 +2,8 @@
 //!
 //! The steps of a load, one module each:
 //!
-//! 1. `scratch` copies the file to a path that was never used before.
+//! 1. `scratch` copies the file to a path that was never used before, and `trust` checks who can change the file, and the
+//!    content of the copy.
 //! 2. `header` reads its ELF header.
 //! 3. `probe` opens it in a child process.
 //! 4. `open` opens it in this process, and `layout` compares its types with the server's.
@@ -32,7 +33,9 @@ mod probe;
 #[allow(unsafe_code, reason = "`madvise` takes an address")]
 mod reclaim;
 mod scratch;
+mod trust;
 
+use std::fs::Metadata;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,10 +45,11 @@ use plugin_abi::{check, codes};
 
 pub use error::LoadError;
 pub use header::{HeaderError, LibraryFacts};
-pub use inspect::{CheckExample, Inspection, PluginProbe, inspect, probe_plugin};
+pub use inspect::{CheckExample, Inspection, PluginProbe, inspect, probe_plugin, probe_trusted_plugin};
 pub use open::OpenError;
 pub use probe::{PROBE_COMMAND, ProbeError, ProbeProgram, ProbeReport, probe_library, run_probe};
 pub use scratch::{CopyError, PluginCopy, Scratch};
+pub use trust::{FileTrust, UntrustedFile};
 
 use crate::crash;
 use crate::json;
@@ -95,18 +99,26 @@ impl Loader {
         self.scratch.path()
     }
 
-    /// Copies, checks and probes a plugin without opening it in this process. `options` are passed to the probe program.
+    /// Copies, checks and probes a plugin without opening it in this process. Its code runs only if its file obeys `trust`.
+    /// `options` are passed to the probe program.
     pub fn stage(
         &self,
         path: &Path,
+        trust: &FileTrust,
         options: &[String],
         probe_timeout: Duration,
     ) -> Result<Staged, LoadError> {
         // All checks read the copy, because the file may be overwritten between any two of them.
-        let copy = self.scratch.copy(path).map_err(|error| match error {
-            CopyError::Source(error) => LoadError::Header(error),
-            other => LoadError::Copy(other),
-        })?;
+        let check_source = |metadata: &Metadata| trust.check_writers(metadata);
+        let copy = self
+            .scratch
+            .copy(path, check_source)
+            .map_err(|error| match error {
+                CopyError::Source(error) => LoadError::Header(error),
+                CopyError::Untrusted(error) => LoadError::Untrusted(error),
+                other => LoadError::Copy(other),
+            })?;
+        trust.check_content(copy.file())?;
         let facts = header::check(copy.file())?;
         let report = probe_library(&self.program, options, copy.file(), probe_timeout)?;
         Ok(Staged { copy, facts, report })

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::header::{self, HeaderError};
+use super::trust::UntrustedFile;
 use crate::clock;
 
 /// Prefix of the names of scratch directories of all servers.
@@ -37,6 +38,9 @@ pub enum CopyError {
     /// The file cannot be read.
     #[error(transparent)]
     Source(#[from] HeaderError),
+    /// Other users can change the file.
+    #[error(transparent)]
+    Untrusted(#[from] UntrustedFile),
     /// The file was modified during the copy.
     #[error("the file changed while it was copied; a build may still be writing it")]
     Changed,
@@ -121,8 +125,12 @@ impl Scratch {
         &self.directory
     }
 
-    /// Copies `file` into a new directory, with links to its neighbors.
-    pub fn copy(self: &Arc<Self>, file: &Path) -> Result<PluginCopy, CopyError> {
+    /// Copies `file` into a new directory, with links to its neighbors, if `check` accepts the metadata of the file.
+    pub fn copy(
+        self: &Arc<Self>,
+        file: &Path,
+        check: impl FnOnce(&Metadata) -> Result<(), UntrustedFile>,
+    ) -> Result<PluginCopy, CopyError> {
         let number = self.next_generation.fetch_add(1, Ordering::Relaxed);
         let directory = self.directory.join(format!("generation-{number}"));
         let failed = |source| CopyError::Write {
@@ -137,7 +145,7 @@ impl Scratch {
             directory: directory.clone(),
             _scratch: Arc::clone(self),
         };
-        copy_unchanged(file, &copy.file, failed)?;
+        copy_unchanged(file, &copy.file, check, failed)?;
         link_neighbors(file, &directory);
         Ok(copy)
     }
@@ -184,8 +192,14 @@ impl Drop for PluginCopy {
 }
 
 /// Copies the file, sharing its blocks if the file system supports that, and checks that it did not change meanwhile.
-fn copy_unchanged(from: &Path, to: &Path, failed: impl Fn(io::Error) -> CopyError) -> Result<(), CopyError> {
+fn copy_unchanged(
+    from: &Path,
+    to: &Path,
+    check: impl FnOnce(&Metadata) -> Result<(), UntrustedFile>,
+    failed: impl Fn(io::Error) -> CopyError,
+) -> Result<(), CopyError> {
     let (mut source, _) = header::open(from)?;
+    check(&source.metadata().map_err(HeaderError::Unreadable)?)?;
     let state = |source: &File| {
         let metadata = source.metadata().map_err(HeaderError::Unreadable)?;
         Ok::<_, HeaderError>((metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
@@ -306,13 +320,13 @@ mod tests {
         let file = plugins.path().join("libplugin.so");
         std::fs::write(&file, "one").expect("file is written");
         let scratch = Scratch::new(parent.path()).expect("scratch");
-        let first = scratch.copy(&file).expect("copy");
+        let first = scratch.copy(&file, |_| Ok(())).expect("copy");
         let first_path = first.file().to_owned();
         std::fs::write(&file, "two").expect("file is overwritten");
         assert_eq!(std::fs::read(&first_path).expect("copy is read"), b"one");
         drop(first);
         assert!(!first_path.exists());
-        let second = scratch.copy(&file).expect("copy");
+        let second = scratch.copy(&file, |_| Ok(())).expect("copy");
         assert_ne!(second.file(), first_path);
         assert_eq!(std::fs::read(second.file()).expect("copy is read"), b"two");
     }
@@ -324,7 +338,7 @@ mod tests {
         std::fs::write(&file, "plugin").expect("file is written");
         std::fs::write(plugins.path().join("libneighbor.so.1"), "neighbor").expect("file is written");
         let scratch = Scratch::new(parent.path()).expect("scratch");
-        let copy = scratch.copy(&file).expect("copy");
+        let copy = scratch.copy(&file, |_| Ok(())).expect("copy");
         let linked = copy.file().with_file_name("libneighbor.so.1");
         assert_eq!(std::fs::read(linked).expect("neighbor is read"), b"neighbor");
         drop(copy);
@@ -337,7 +351,7 @@ mod tests {
         let file = plugins.path().join("libplugin.so");
         std::fs::write(&file, "plugin").expect("file is written");
         let scratch = Scratch::new(parent.path()).expect("scratch");
-        let copy = scratch.copy(&file).expect("copy");
+        let copy = scratch.copy(&file, |_| Ok(())).expect("copy");
         drop(scratch);
         assert!(copy.file().exists());
         drop(copy);

@@ -1,9 +1,10 @@
 //! The metrics of the server. The application creates one [`Metrics`] and passes it on; there are no globals.
 //!
-//! Names follow the conventions of Prometheus: times in seconds, `_total` for counters. Labels are names of models and tasks
-//! and closed sets of reasons, so clients cannot add label values. The series of a task exist, at zero, as soon as its model is
+//! Names follow the conventions of Prometheus: times in seconds, `_total` for counters. Labels are names of models, tasks
+//! and API keys, and closed sets of reasons, so clients cannot add label values. The series of a task exist, at zero, as soon as its model is
 //! known; series of rare reasons and outcomes appear when they are first counted. A scrape only reads.
 
+mod api_keys;
 mod budget;
 mod calls;
 mod endpoints;
@@ -33,6 +34,7 @@ use series::{Builder, Series};
 use crate::build_info;
 use crate::byte_budget::ByteBudget;
 
+pub use api_keys::{KeyCounters, KeyMetrics, KeyOutcome};
 pub use calls::CallMetrics;
 pub use endpoints::TaskEndpoints;
 pub use exemplars::Exemplar;

@@ -176,6 +176,7 @@ pub fn calibrate_model(
         .loader
         .stage(
             &settings.plugin,
+            &environment.trust_of(settings),
             &probe_options(settings),
             environment.probe_timeout,
         )

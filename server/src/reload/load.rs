@@ -18,7 +18,7 @@ use crate::config::{ModelSettings, ProcessSettings, TaskSettings};
 use crate::engine::ServerMemory;
 use crate::isolation::confine::{CONFINE_OPTION, Confinement, ResourceAllocator};
 use crate::isolation::{self, IsolatedModel, Program, Setup, WarmUp, WarmUpError};
-use crate::loader::{Loaded, Loader, Staged};
+use crate::loader::{FileTrust, Loaded, Loader, Staged};
 use crate::metrics::Metrics;
 use crate::registry::TaskTrial;
 
@@ -44,12 +44,22 @@ pub struct LoadEnvironment {
     pub metrics: Arc<Metrics>,
     /// The memory that the batches of all models share, if it is limited.
     pub server_memory: Option<Arc<ServerMemory>>,
+    /// Whether plugins are loaded whose files other users can change.
+    pub allow_writable_plugins: bool,
 }
 
 impl LoadEnvironment {
     /// Niceness of everything that runs a model.
     pub(super) fn nice_of(&self, settings: &ModelSettings) -> i32 {
         settings.nice.map_or(self.model_nice, i32::from)
+    }
+
+    /// The requirements for the file of a model's plugin.
+    pub(super) fn trust_of(&self, settings: &ModelSettings) -> FileTrust {
+        FileTrust {
+            sha256: settings.sha256,
+            allow_writable: self.allow_writable_plugins,
+        }
     }
 }
 
@@ -147,6 +157,7 @@ fn load(environment: &LoadEnvironment, settings: &ModelSettings) -> Result<Loade
         .loader
         .stage(
             &settings.plugin,
+            &environment.trust_of(settings),
             &probe_options(settings),
             environment.probe_timeout,
         )

@@ -207,7 +207,9 @@ fn public_start_reason(error: &StartError) -> &'static str {
 
 fn public_load_reason(error: &LoadError) -> &'static str {
     match error {
-        LoadError::Header(_) | LoadError::Copy(_) => "the plugin file cannot be used; see the server's log",
+        LoadError::Header(_) | LoadError::Copy(_) | LoadError::Untrusted(_) => {
+            "the plugin file cannot be used; see the server's log"
+        }
         LoadError::Probe(_) | LoadError::Open(_) => "the plugin cannot be opened; see the server's log",
         LoadError::Settings { .. } | LoadError::Context(_) => {
             "the plugin rejected its settings; see the server's log"

@@ -12,7 +12,8 @@ use std::ops::Range;
 
 pub(super) use list::{Ascending, CpuChoice, List};
 pub(super) use scalar::{
-    Choice, Integer, Limit, Memory, SecretText, Share, Size, SlowRequestRule, Text, TimeSpan, Toggle, count,
+    Choice, HexDigest, Integer, Limit, Memory, SecretText, Share, Size, SlowRequestRule, Text, TimeSpan,
+    Toggle, count,
 };
 pub(super) use written::Written;
 

@@ -9,6 +9,7 @@ use super::{Mismatch, Rule, Written};
 use crate::config::error::alternatives;
 use crate::config::settings::SlowRequests;
 use crate::config::units;
+use crate::digest::Digest;
 use crate::resources::MemoryBudget;
 use crate::secret::Secret;
 use crate::suggest::nearest;
@@ -27,6 +28,13 @@ impl<T: TryFrom<u64>> Integer<T> {
             max,
             convert: |value| T::try_from(value).ok(),
         }
+    }
+}
+
+impl<T> Integer<T> {
+    /// An integer of another type than those of the standard library. `convert` must accept every integer within the bounds.
+    pub(in crate::config) const fn with(min: u64, max: u64, convert: fn(u64) -> Option<T>) -> Self {
+        Self { min, max, convert }
     }
 }
 
@@ -357,6 +365,38 @@ impl Rule for Text {
             Ok(()) => Ok(text.to_owned()),
             Err(hint) => Err(self.mismatch(written, Some(hint))),
         }
+    }
+}
+
+/// A SHA-256 digest in hexadecimal digits, after a prefix.
+#[derive(Clone, Copy)]
+pub(in crate::config) struct HexDigest {
+    pub(in crate::config) prefix: &'static str,
+    /// Whether messages must not show a value that is not a digest, since it may be what the digest should hide.
+    pub(in crate::config) is_secret: bool,
+    /// How to compute it.
+    pub(in crate::config) hint: &'static str,
+}
+
+impl Rule for HexDigest {
+    type Value = Digest;
+
+    fn expected(&self) -> String {
+        match self.prefix {
+            "" => "a SHA-256 digest of 64 hexadecimal digits".to_owned(),
+            prefix => format!("`{prefix}` and a SHA-256 digest of 64 hexadecimal digits"),
+        }
+    }
+
+    fn is_secret(&self) -> bool {
+        self.is_secret
+    }
+
+    fn read(&self, written: &Written<'_>) -> Result<Digest, Mismatch> {
+        let digits = written.text().and_then(|text| text.strip_prefix(self.prefix));
+        digits
+            .and_then(Digest::parse)
+            .ok_or_else(|| self.mismatch(written, Some(self.hint.to_owned())))
     }
 }
 

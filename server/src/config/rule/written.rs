@@ -53,7 +53,7 @@ impl Written<'_> {
     }
 
     /// The text, if the value is a string.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(in crate::config) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
             Self::Toml(value) => value.as_str(),
@@ -61,7 +61,7 @@ impl Written<'_> {
     }
 
     /// The value, if it is an integer. One that does not fit in `i128` is out of every range.
-    pub(super) fn integer(&self) -> Option<i128> {
+    pub(in crate::config) fn integer(&self) -> Option<i128> {
         match self {
             Self::Text(text) => text.trim().parse().ok(),
             Self::Toml(DeValue::Integer(integer)) => {
@@ -81,7 +81,7 @@ impl Written<'_> {
     }
 
     /// A hint for a number or a boolean that has quotes in the file.
-    pub(super) fn quotes_hint(&self, is_value: impl Fn(&str) -> bool) -> Option<String> {
+    pub(in crate::config) fn quotes_hint(&self, is_value: impl Fn(&str) -> bool) -> Option<String> {
         match self {
             Self::Toml(DeValue::String(text)) if is_value(text) => Some(format!("remove the quotes: {text}")),
             _ => None,

@@ -1,6 +1,7 @@
 //! Tests at the boundary of `config`: text in, settings or messages out.
 
 mod errors;
+mod key_file;
 mod limits;
 mod listeners;
 mod memory;

@@ -31,9 +31,9 @@ pub(in crate::http) async fn task(
     shared: &Shared,
     path: TaskPath,
 ) -> HttpResponse {
-    let snapshot = shared.registry.snapshot();
-    let call = Call::to_task(&snapshot, &path.model, &path.task);
-    let record = shared.record(request, Protocol::Native, &snapshot, &path.model, &call);
+    let view = shared.view(request);
+    let call = Call::to_task(&view, &path.model, &path.task);
+    let record = shared.record(request, Protocol::Native, &view, &path.model, &call);
     answer(request, payload, shared, call, record).await
 }
 
@@ -44,9 +44,9 @@ pub(in crate::http) async fn default_task(
     shared: &Shared,
     path: TaskPath,
 ) -> HttpResponse {
-    let snapshot = shared.registry.snapshot();
-    let call = Call::to_default_task(&snapshot, &path.model);
-    let record = shared.record(request, Protocol::Native, &snapshot, &path.model, &call);
+    let view = shared.view(request);
+    let call = Call::to_default_task(&view, &path.model);
+    let record = shared.record(request, Protocol::Native, &view, &path.model, &call);
     answer(request, payload, shared, call, record).await
 }
 
@@ -56,8 +56,8 @@ pub(in crate::http) async fn short_route(
     payload: web::Payload,
     shared: Data<Shared>,
 ) -> HttpResponse {
-    let snapshot = shared.registry.snapshot();
-    let Some((entry, task)) = snapshot.route(request.match_info().as_str()) else {
+    let view = shared.view(&request);
+    let Some((entry, task)) = view.snapshot().route(request.match_info().as_str()) else {
         return match *request.method() {
             Method::OPTIONS => respond::options("GET, HEAD, POST"),
             _ => respond::not_found(&request),
@@ -66,8 +66,8 @@ pub(in crate::http) async fn short_route(
     if request.method() != Method::POST {
         return respond::unhandled_method(&request, "POST");
     }
-    let call = Call::ready(entry, task);
-    let record = shared.record(&request, Protocol::Native, &snapshot, entry.name(), &call);
+    let call = Call::ready(view.client(), entry, task);
+    let record = shared.record(&request, Protocol::Native, &view, entry.name(), &call);
     answer(&request, payload.into_inner(), &shared, call, record).await
 }
 
@@ -94,6 +94,7 @@ async fn predict(
     call: Call,
     record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
+    request.client().admit_request()?;
     let options = request_options(request, &call)?;
     let body = receive(request, payload, &shared.receive, record.received(), 0).await?;
     let content_type = request

@@ -167,7 +167,7 @@ fn all_components(components: Components, keys: KeySettings) -> Json {
     if keys.clients {
         schemes.insert(
             "apiKey".to_owned(),
-            bearer("One of the configured `api_keys`, or the admin key."),
+            bearer("One of the configured keys, or the admin key."),
         );
     }
     if keys.admin {

@@ -22,6 +22,8 @@ pub struct KeySettings {
     pub clients: bool,
     /// Whether an admin key is configured.
     pub admin: bool,
+    /// Whether keys can have names, and with them permissions and limits.
+    pub named: bool,
 }
 
 /// An operation, without its error responses.
@@ -149,11 +151,18 @@ impl Operations {
 
     fn responses(&self, operation: &Operation<'_>) -> Json {
         let mut responses = Map::new();
+        // Operations that run a task count for the limits of keys.
+        let is_limited = self.keys.named && operation.failures.contains(&429);
         for (status, answer) in &operation.responses {
-            responses.insert(status.to_string(), answer.clone());
+            let mut answer = answer.clone();
+            if is_limited {
+                add_rate_limit_headers(&mut answer);
+            }
+            responses.insert(status.to_string(), answer);
         }
         let keys: &[u16] = match operation.access {
             Access::Open => &[],
+            Access::Client if self.keys.named => &[401, 403],
             Access::Client if self.keys.clients => &[401],
             Access::Client => &[],
             Access::Admin if self.keys.clients || self.keys.admin => &[401, 403],
@@ -161,10 +170,11 @@ impl Operations {
         };
         let error_format = ErrorFormat::of(&operation.path);
         for &status in operation.failures.iter().chain(keys) {
-            responses.insert(
-                status.to_string(),
-                self.failure(status, error_format, operation.all_failed.as_ref()),
-            );
+            let mut answer = self.failure(status, error_format, operation.all_failed.as_ref());
+            if is_limited && status == 429 {
+                add_rate_limit_headers(&mut answer);
+            }
+            responses.insert(status.to_string(), answer);
         }
         responses.into()
     }
@@ -194,6 +204,19 @@ impl Operations {
     }
 }
 
+/// Adds the header fields that report the limits of the client's key.
+fn add_rate_limit_headers(response: &mut Json) {
+    let field = |description: &str, example: &str| json!({"description": description, "schema": {"type": "string"}, "example": example});
+    response["headers"]["RateLimit-Policy"] = field(
+        "Rate limits of the API key, if it has any, as a structured field.",
+        "\"requests\";q=20;w=2, \"items\";q=1000;qu=\"items\";w=2",
+    );
+    response["headers"]["RateLimit"] = field(
+        "What is left of the rate limits of the API key, if it has any, as a structured field.",
+        "\"requests\";r=19;t=1, \"items\";r=936;t=1",
+    );
+}
+
 /// Builds an example error with this code.
 fn example(code: Code, error_format: ErrorFormat) -> Json {
     let failure = Failure::new(code, example_message(code));
@@ -213,7 +236,7 @@ fn status_description(status: u16) -> &'static str {
         415 => "The media type or content encoding is not supported.",
         422 => "The model rejected every item.",
         429 => {
-            "The queue is full, the deadline cannot be met, or the requests in flight hold too many bytes."
+            "A rate limit of the API key is exceeded, the queue is full, the deadline cannot be met, or the requests in flight hold too many bytes."
         }
         500 => "The model or the server failed.",
         503 => "The model is not ready, or the server is shutting down.",
@@ -241,6 +264,9 @@ fn example_message(code: Code) -> &'static str {
         }
         Code::InvalidInput => "expected a string, got a number",
         Code::Unsupported => "the model does not support this option",
+        Code::RateLimited => {
+            "API key `mobile-app` exceeds its limit of 10 requests per second, with bursts of up to 20; retry in 100 ms"
+        }
         Code::QueueFull => "the queue is full",
         Code::Overloaded => {
             "the requests in flight hold 2147400000 of at most 2147483648 bytes, and this one needs 1048576 more"

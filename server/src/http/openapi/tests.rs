@@ -76,11 +76,13 @@ fn example_document() -> Json {
 const NO_KEYS: KeySettings = KeySettings {
     clients: false,
     admin: false,
+    named: false,
 };
 
 const ALL_KEYS: KeySettings = KeySettings {
     clients: true,
     admin: true,
+    named: true,
 };
 
 fn to_json(models: &[DocumentedModel<'_>]) -> Json {
@@ -256,7 +258,11 @@ fn operations_require_keys_only_if_keys_are_configured() {
         );
     }
     for (path, security, statuses) in [
-        ("/v1/models/vision/tasks/embed/predict", Json::Null, &["401"][..]),
+        (
+            "/v1/models/vision/tasks/embed/predict",
+            Json::Null,
+            &["401", "403"][..],
+        ),
         ("/livez", json!([]), &[]),
         ("/v2/health/ready", json!([]), &[]),
         (

@@ -47,19 +47,21 @@ async fn run(
     record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
     let received = record.received();
+    let view = shared.view(request);
+    view.client().admit_request()?;
     let body = receive(request, payload, &shared.receive, received, 0).await?;
-    let (snapshot, limits, size) = (shared.registry.snapshot(), shared.body, body.len());
-    let (request_snapshot, budget) = (snapshot.clone(), shared.receive.budget.clone());
+    let (limits, size) = (shared.body, body.len());
+    let (request_view, budget) = (view.clone(), shared.receive.budget.clone());
     let read = move || {
         // The texts are copied into the items. A single text of one list is copied once.
         let decoding = Decoding::reserve(&budget, body.len())?;
         let request = ScoreRequest::read(&body, limits)?;
-        let call = Call::to_reranker(&request_snapshot, request.model.as_deref());
+        let call = Call::to_reranker(&request_view, request.model.as_deref());
         Ok::<_, Failure>((request.model, call, items(request.questions), decoding))
     };
     let (model, call, items, decoding) = run_by_size(size, MAX_INLINE_BODY, read).await??;
     let model = model.unwrap_or_default();
-    record.set_address(&snapshot, &model, &call);
+    record.set_address(view.snapshot(), &model, &call);
     let call = call?;
     let options = request_options(request, &call)?;
     let reply = call.run(items, decoding.keep_all(), options, record).await?;

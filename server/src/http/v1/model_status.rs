@@ -20,8 +20,8 @@ pub(in crate::http) async fn version(
     shared: Data<Shared>,
     name: Path<ModelPath>,
 ) -> HttpResponse {
-    let snapshot = shared.registry.snapshot();
-    match Call::find(&snapshot, &name.model, name.version.as_deref()) {
+    let view = shared.view(&request);
+    match Call::find(&view, &name.model, name.version.as_deref()) {
         Ok((entry, _)) => {
             let status = json!({"model_version_status": version_status(entry)});
             respond::json(200, status.to_string())
@@ -36,8 +36,8 @@ pub(in crate::http) async fn metadata(
     shared: Data<Shared>,
     name: Path<ModelPath>,
 ) -> HttpResponse {
-    let snapshot = shared.registry.snapshot();
-    match Call::signatures(&snapshot, &name.model, name.version.as_deref()) {
+    let view = shared.view(&request);
+    match Call::signatures(&view, &name.model, name.version.as_deref()) {
         Ok(signatures) => respond::json(200, describe(&name.model, &signatures).to_string()),
         Err(failure) => respond::failure(&request, &failure),
     }

@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::predict_reply::write_reply;
 use super::predict_request::{Form, Items, read_request};
-use crate::api::{BodyLimits, Call, Code, Decoding, Failure, RequestRecord};
+use crate::api::{BodyLimits, Call, Code, Decoding, Failure, ModelView, RequestRecord};
 use crate::byte_budget::{ByteBudget, Reservation};
 use crate::clock;
 use crate::codec::{Strings, max_decoded_size};
@@ -20,7 +20,6 @@ use crate::http::respond::{self, add_server_timing};
 use crate::http::server::Shared;
 use crate::http::task_routes::TaskPath;
 use crate::metrics::Protocol;
-use crate::registry::Snapshot;
 
 /// `POST /v1/models/{model}:predict`
 pub(in crate::http) async fn predict(
@@ -29,11 +28,11 @@ pub(in crate::http) async fn predict(
     shared: &Shared,
     name: TaskPath,
 ) -> HttpResponse {
-    let snapshot = shared.registry.snapshot();
+    let view = shared.view(request);
     // The body can name another task as its signature.
-    let default = Call::to_name(&snapshot, &name.model, name.version.as_deref());
-    let mut record = shared.record(request, Protocol::V1, &snapshot, &name.model, &default);
-    let result = run(request, payload, shared, snapshot, name, &mut record).await;
+    let default = Call::to_name(&view, &name.model, name.version.as_deref());
+    let mut record = shared.record(request, Protocol::V1, &view, &name.model, &default);
+    let result = run(request, payload, shared, view, name, &mut record).await;
     let response = result.unwrap_or_else(|failure| respond::failure(request, &failure));
     record.finish(response.status().as_u16());
     response
@@ -56,23 +55,24 @@ async fn run(
     request: &dyn RequestHead,
     payload: Payload,
     shared: &Shared,
-    snapshot: Arc<Snapshot>,
+    view: ModelView,
     name: TaskPath,
     record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
     let received = record.received();
-    Call::check_serves(&snapshot, &name.model, name.version.as_deref())?;
+    Call::check_serves(&view, &name.model, name.version.as_deref())?;
+    view.client().admit_request()?;
     let body = receive(request, payload, &shared.receive, received, 0).await?;
     let (limits, budget, size) = (shared.body, shared.receive.budget.clone(), body.len());
-    let (request_snapshot, model) = (snapshot.clone(), name.model.clone());
-    let read = move || read(&request_snapshot, &name, &body, limits, &budget);
+    let (request_view, model) = (view.clone(), name.model.clone());
+    let read = move || read(&request_view, &name, &body, limits, &budget);
     let Read {
         call,
         form,
         items,
         decoded,
     } = run_by_size(size, MAX_INLINE_BODY, read).await??;
-    record.set_address(&snapshot, &model, &Ok(call.clone()));
+    record.set_address(view.snapshot(), &model, &Ok(call.clone()));
     let options = request_options(request, &call)?;
     let reply = call.run(items, decoded, options, record).await?;
 
@@ -97,7 +97,7 @@ struct Read {
 }
 
 fn read(
-    snapshot: &Arc<Snapshot>,
+    view: &ModelView,
     name: &TaskPath,
     body: &web::Bytes,
     limits: BodyLimits,
@@ -105,7 +105,7 @@ fn read(
 ) -> Result<Read, Failure> {
     let request = read_request(body, limits)?;
     let version = name.version.as_deref();
-    let call = Call::to_signature(snapshot, &name.model, version, request.signature.as_deref())?;
+    let call = Call::to_signature(view, &name.model, version, request.signature.as_deref())?;
     let strings = match request.form {
         Form::Rows => Strings::Shared,
         Form::Columns => Strings::Copied,

@@ -30,9 +30,9 @@ pub(in crate::http) async fn infer(
     shared: &Shared,
     name: TaskPath,
 ) -> HttpResponse {
-    let snapshot = shared.registry.snapshot();
-    let call = Call::to_name(&snapshot, &name.model, name.version.as_deref());
-    let mut record = shared.record(request, Protocol::V2, &snapshot, &name.model, &call);
+    let view = shared.view(request);
+    let call = Call::to_name(&view, &name.model, name.version.as_deref());
+    let mut record = shared.record(request, Protocol::V2, &view, &name.model, &call);
     let result = match call {
         Ok(call) => run(request, payload, shared, &name, call, &mut record).await,
         Err(failure) => Err(failure),
@@ -50,6 +50,7 @@ async fn run(
     call: Call,
     record: &mut RequestRecord,
 ) -> Result<HttpResponse, Failure> {
+    request.client().admit_request()?;
     let mut options = request_options(request, &call)?;
     let json_length = header_length(request.header(HEADER_LENGTH))?;
     let body = receive(

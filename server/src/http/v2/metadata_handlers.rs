@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::ModelPath;
 use crate::api::open_inference::{self, EXTENSIONS, SERVER_NAME, SERVER_VERSION};
-use crate::api::{Call, is_ready};
+use crate::api::{Call, ModelView, is_ready};
 use crate::http::monitoring::MAX_INLINE_MODELS;
 use crate::http::offload::run_by_size;
+use crate::http::request_headers::RequestHead;
 use crate::http::respond;
 use crate::http::server::Shared;
-use crate::registry::Snapshot;
 
 /// `GET /v2`
 pub(in crate::http) async fn server() -> HttpResponse {
@@ -49,7 +49,12 @@ pub(in crate::http) async fn model_ready(
     shared: Data<Shared>,
     name: Path<ModelPath>,
 ) -> HttpResponse {
-    match is_ready(&shared.registry, &name.model, name.version.as_deref()) {
+    match is_ready(
+        &shared.registry,
+        &request.client(),
+        &name.model,
+        name.version.as_deref(),
+    ) {
         Ok(()) => respond::json(200, json!({"name": name.model, "ready": true}).to_string()),
         Err(failure) => respond::failure(&request, &failure),
     }
@@ -82,21 +87,21 @@ pub(in crate::http) async fn statistics(
 
 /// `GET /v2/models/stats`
 pub(in crate::http) async fn all_statistics(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
-    describe_all(&request, &shared, |snapshot| {
-        json!({ "model_stats": open_inference::all_statistics(snapshot) }).to_string()
+    describe_all(&request, &shared, |view| {
+        json!({ "model_stats": open_inference::all_statistics(view) }).to_string()
     })
     .await
 }
 
-/// Replies with data about all models.
+/// Replies with data about all models that the client may use.
 pub(super) async fn describe_all(
     request: &HttpRequest,
     shared: &Shared,
-    write: impl FnOnce(&Snapshot) -> String + Send + 'static,
+    write: impl FnOnce(&ModelView) -> String + Send + 'static,
 ) -> HttpResponse {
-    let snapshot = shared.registry.snapshot();
-    let models = snapshot.models().count();
-    match run_by_size(models, MAX_INLINE_MODELS, move || write(&snapshot)).await {
+    let view = shared.view(request);
+    let models = view.models().count();
+    match run_by_size(models, MAX_INLINE_MODELS, move || write(&view)).await {
         Ok(text) => respond::json(200, text),
         Err(failure) => respond::failure(request, &failure),
     }
@@ -108,8 +113,8 @@ fn describe_model<T: Serialize>(
     name: &ModelPath,
     describe: impl Fn(&Call) -> T,
 ) -> HttpResponse {
-    let snapshot = shared.registry.snapshot();
-    match Call::to_name(&snapshot, &name.model, name.version.as_deref()) {
+    let view = shared.view(request);
+    match Call::to_name(&view, &name.model, name.version.as_deref()) {
         Ok(call) => respond::json(200, json!(describe(&call)).to_string()),
         Err(failure) => respond::failure(request, &failure),
     }

@@ -11,6 +11,7 @@ use crate::api::model_control::{ModelCommand, check_repository};
 use crate::api::{Code, Failure, open_inference};
 use crate::clock;
 use crate::http::request_body::receive;
+use crate::http::request_headers::RequestHead;
 use crate::http::respond;
 use crate::http::server::Shared;
 use crate::json::{self, Object};
@@ -45,8 +46,8 @@ pub(in crate::http) async fn index(
     };
     match body.await {
         Ok(body) => {
-            describe_all(&request, &shared, move |snapshot| {
-                json!(open_inference::index(snapshot, body.ready)).to_string()
+            describe_all(&request, &shared, move |view| {
+                json!(open_inference::index(view, body.ready)).to_string()
             })
             .await
         }
@@ -86,6 +87,7 @@ async fn execute(
         let body: ControlRequest = receive_json(request, payload, shared).await?;
         check_repository(&body.repository_name)?;
         command.check_parameters(&body.parameters.unwrap_or_default())?;
+        request.client().check_model(model)?;
         shared.control.execute(command, model).await
     };
     match execution.await {

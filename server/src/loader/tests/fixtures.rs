@@ -9,7 +9,7 @@ use plugin_abi::manifest::LoadContext;
 use serde_json::json;
 
 use crate::error::ItemError;
-use crate::loader::{LoadError, Loaded, Loader, ProbeProgram};
+use crate::loader::{FileTrust, LoadError, Loaded, Loader, ProbeProgram};
 use crate::model::{BatchItem, Model, OutputSink, SinkStatus};
 use crate::values::{ItemInput, Tensor, Value};
 
@@ -117,7 +117,7 @@ pub(super) struct LoadRequest {
 impl LoadRequest {
     pub(super) fn load(&self, loader: &Loader) -> Result<Loaded, LoadError> {
         loader
-            .stage(&self.path, &[], self.probe_timeout)?
+            .stage(&self.path, &FileTrust::default(), &[], self.probe_timeout)?
             .load(&self.context)
     }
 }

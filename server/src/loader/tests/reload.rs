@@ -9,7 +9,7 @@ use super::fixtures::{
     Directories, Recorder, built, echo, load, load_error, load_failure, position, probe_program,
     template_bytes,
 };
-use crate::loader::{inspect, load_staged};
+use crate::loader::{FileTrust, inspect, load_staged};
 use crate::model::{BatchItem, Model};
 use crate::values::{ItemInput, Value};
 
@@ -101,7 +101,7 @@ fn a_staged_plugin_is_not_opened_before_it_is_loaded() {
     let request = super::fixtures::request(&built("template"));
     let loader = directories.loader();
     let staged = loader
-        .stage(&request.path, &[], request.probe_timeout)
+        .stage(&request.path, &FileTrust::default(), &[], request.probe_timeout)
         .expect("probing the template succeeds");
     assert_eq!(mapped(directories.scratch()), [""; 0]);
     let model = load_staged(staged.copy.file(), &request.context).expect("the template loads");

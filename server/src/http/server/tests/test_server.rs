@@ -14,8 +14,8 @@ use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::api::Telemetry;
 use crate::api::model_control::ModelControl;
+use crate::api::{ApiKeys, Telemetry};
 use crate::batching::DeclaredLimits;
 use crate::byte_budget::ByteBudget;
 use crate::config::{Facts, Overrides, Settings, Source, resolve};
@@ -62,6 +62,8 @@ impl TestServer {
         registered.expect("the metrics are registered once");
         let budget = ByteBudget::new(settings.server.max_inflight_bytes as u64);
         let control = ModelControl::new(drop);
+        let keys = ApiKeys::new(&settings.server, &settings.keys, &metrics)
+            .expect("the metrics are registered once");
         let telemetry = Arc::new(Telemetry::of_metrics(metrics));
         let server = Server::bind(
             &settings,
@@ -69,7 +71,7 @@ impl TestServer {
             None,
             registry.clone(),
             telemetry,
-            control,
+            (control, keys),
             budget,
         )
         .expect("a port is free");
