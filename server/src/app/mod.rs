@@ -230,11 +230,12 @@ pub fn serve(args: ServeArgs) -> Result<(), AppError> {
     let sockets = PassedSockets::take()?;
     let settings = read_config(&args)?;
     logging::start(&settings.logging);
-    log::info!("inference-server {}", build_info::summary());
     crash::install(settings.logging.format == LogFormat::Json)?;
     log_warnings(&settings);
     let serves_grpc = settings.server.grpc_port.is_some() || sockets.grpc.is_some();
     let max_connections = files::connections(&settings, serves_grpc)?;
+    // After what can prevent the start, whose error is then the only line.
+    log::info!("inference-server {}", build_info::summary());
     actix_web::rt::System::new().block_on(async move {
         // First, so that a signal during startup is neither lost nor terminates the process.
         let signals = Signals::new()?;
