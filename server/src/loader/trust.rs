@@ -153,9 +153,9 @@ mod tests {
             ..trust
         };
         assert!(pinned.check_writers(&metadata).is_ok() && pinned.check_content(&file).is_ok());
-        std::fs::write(&file, "abd").expect("the file is overwritten");
+        std::fs::write(&file, "xyz").expect("the file is overwritten");
         let error = pinned.check_content(&file).expect_err("the content is another");
-        let (found, expected) = (Digest::of(b"abd").to_string(), Digest::of(b"abc").to_string());
+        let (found, expected) = (Digest::of(b"xyz").to_string(), Digest::of(b"abc").to_string());
         let message = error.to_string();
         assert!(
             message.contains(&found) && message.contains(&expected),
