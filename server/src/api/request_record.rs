@@ -45,6 +45,10 @@ pub(super) struct Run {
     /// Number of its items.
     pub(super) items: usize,
     /// Their weight, as far as the model stated it.
+    #[cfg_attr(
+        not(feature = "traces"),
+        allow(dead_code, reason = "only traces contain the weight")
+    )]
     pub(super) weight: u64,
     /// Where its time went.
     pub(super) timing: Timing,
