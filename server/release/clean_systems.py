@@ -185,7 +185,9 @@ def check_container(system, dist):
         system.start(command, user=settings["USER"], directory=settings["WORKDIR"], variables=variables),
     ):
         expect(classify(system) == "3", "the container does not recognize a digit")
-    expect(added <= IMAGE_BYTES, f"the image adds {added / 1e6:.0f} MB, expected at most {IMAGE_BYTES / 1e6:.0f} MB")
+    # A release has a bill of materials. Other builds have more codegen units, which makes them larger.
+    limit = IMAGE_BYTES if any(dist.glob("*.cdx.json")) else IMAGE_BYTES * 11 // 10
+    expect(added <= limit, f"the image adds {added / 1e6:.0f} MB, expected at most {limit / 1e6:.0f} MB")
     print(f"the image adds {added / 1e6:.1f} MB to its base")
 
 
