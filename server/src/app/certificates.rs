@@ -72,7 +72,7 @@ pub(super) async fn watch(certificates: Option<Arc<Certificates>>) -> Infallible
     }
 }
 
-/// Identifies the content of a file without reading it. `None` if there is no file.
+/// Identifies the content of a file without reading it. `None` if the file does not exist.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
 fn stamps(files: &TlsFiles) -> Vec<Stamp> {

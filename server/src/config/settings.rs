@@ -105,7 +105,7 @@ pub struct ServerSettings {
     pub cors_allowed_origins: Vec<String>,
     /// Niceness of threads and processes that load or run models, 0 to 19.
     pub model_nice: u8,
-    /// API keys. If there are none and there is no file of keys, requests need no key.
+    /// API keys. Without keys and without a key file, requests require no key.
     pub api_keys: Vec<Secret>,
     /// The file of named API keys.
     pub api_keys_file: Option<PathBuf>,

@@ -32,7 +32,7 @@ pub enum UntrustedFile {
         who: &'static str,
         /// Its permissions.
         mode: u32,
-        /// ID of its owner.
+        /// ID of the owner.
         owner: u32,
         /// ID of its group.
         group: u32,

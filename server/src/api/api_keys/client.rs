@@ -303,7 +303,7 @@ impl Client {
     /// Counts the items of a request.
     ///
     /// # Errors
-    /// `RateLimited` if the key does not allow so many items now; `Malformed` if it never does.
+    /// `RateLimited` if the key does not allow that many items now; `Malformed` if it never allows them.
     pub fn admit_items(&self, count: usize) -> Result<(), Failure> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         match (self.named(), NonZeroU32::new(count)) {

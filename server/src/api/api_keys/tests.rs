@@ -280,7 +280,7 @@ fn limits_are_reported_and_their_state_survives_a_reload_that_does_not_change_th
     let fields = second.rate_limit_fields();
     assert!(fields[1].1.starts_with("\"requests\";r=0;t="), "{fields:?}");
 
-    // Another limit starts anew; the other one keeps its state.
+    // The changed limit starts fresh; the unchanged one keeps its state.
     keys.replace(&named(&file.replace("request_burst = 2", "request_burst = 3")));
     let third = client(&keys, &secret("a"));
     assert_eq!(code(third.admit_request()), None);

@@ -125,7 +125,7 @@ pub(super) async fn serve<T: Stream + 'static, A: Application>(
         CloseReason::Moved => return Rc::into_inner(socket).map(Socket::into_inbound),
         CloseReason::Http2 => {
             if let Some(inbound) = Rc::into_inner(socket).map(Socket::into_inbound) {
-                // Boxed, because most connections have no such future.
+                // Boxed, because most connections never need this future.
                 Box::pin(http2::serve(inbound, peer, &host, stages)).await;
             }
             return None;
