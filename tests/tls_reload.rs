@@ -25,7 +25,7 @@ fn reloads(server: &Server, result: &str) -> u64 {
 }
 
 /// Sends SIGHUP and waits for this result.
-fn reload(server: &Server, result: &str) {
+pub(crate) fn reload(server: &Server, result: &str) {
     let labels = [("result", result)];
     let count = || metrics(server).count("inference_reloads_total", &labels);
     let before = count();

@@ -9,7 +9,9 @@ use super::prometheus::rules;
 use crate::harness::misbehave::{echoes, perform};
 use crate::harness::prometheus::Prometheus;
 use crate::harness::raw::Raw;
+use crate::harness::tls::Authority;
 use crate::harness::{Scenario, Server, Signal, eventually, rounds};
+use crate::{tls, tls_reload};
 
 const PREDICT: &str = "/v1/models/m/tasks/text/predict";
 
@@ -61,6 +63,14 @@ fn start() -> Server {
     server
 }
 
+fn start_with_expired_certificate() -> Server {
+    let authority = Authority::new();
+    let server = tls::start(&authority, "", "");
+    authority.issue_until(2001).write(server.dir());
+    tls_reload::reload(&server, "success");
+    server
+}
+
 #[track_caller]
 fn wait_for_alert(prometheus: &Prometheus, name: &str, mut provoke: impl FnMut()) {
     eventually(&format!("{name} to fire"), || {
@@ -91,14 +101,22 @@ fn every_alert_fires_after_its_fault() {
     drop(listener);
     let restarting = Scenario::new("").start();
     let crowded = Scenario::new("").open_files(400).start();
-    let targets = [server.address(), unused, restarting.address(), crowded.address()];
+    let expired = start_with_expired_certificate();
+    let targets = [
+        server.address(),
+        unused,
+        restarting.address(),
+        crowded.address(),
+        expired.management_address(),
+    ];
     let Some(prometheus) = Prometheus::start(&targets, &hurried_rules()) else {
         return;
     };
     eventually("the first scrapes", || match prometheus.query("up == 1").len() {
-        3 => Ok(()),
+        4 => Ok(()),
         up => Err(up),
     });
+    wait_for_alert(&prometheus, "InferenceCertificateExpires", || {});
     quick_faults(&server, &prometheus);
     if rounds(0, 1) == 1 {
         slow_faults(&server, &prometheus);

@@ -7,8 +7,9 @@ use serde_json::{Value as Json, json};
 use crate::harness::misbehave::{echoes, perform};
 use crate::harness::prometheus::Prometheus;
 use crate::harness::shipped_proxy::deployment;
+use crate::harness::tls::Authority;
 use crate::harness::{Scenario, Server, eventually, rounds};
-use crate::memory_budget;
+use crate::{memory_budget, tls};
 
 /// Starts a server with two models in worker processes, one of which is calibrated, and sends requests to both.
 fn start() -> Server {
@@ -90,6 +91,8 @@ fn every_metric_in_the_alerts_the_dashboard_and_the_autoscaler_exists() {
     // Families are in runbooks, samples in expressions.
     let mut exists: BTreeSet<String> = metrics.families().into_keys().collect();
     exists.extend(metrics.samples().iter().map(|(name, ..)| name.clone()));
+    let secure = tls::start(&Authority::new(), "", "");
+    exists.extend(tls::metrics(&secure).families().into_keys());
     let mut texts = vec![("alerts", rules())];
     for file in ["horizontalpodautoscaler.yaml", "prometheus-adapter.yaml"] {
         let text = std::fs::read_to_string(deployment("kubernetes").join(file)).expect("read a file");
@@ -157,7 +160,7 @@ fn a_real_prometheus_scrapes_the_server_and_evaluates_every_query_of_the_dashboa
         .as_array()
         .expect("a list of rules")
         .clone();
-    assert!(rules.len() >= 14);
+    assert!(rules.len() >= 15);
     for rule in rules {
         assert_eq!(rule["health"], "ok", "{rule:#}");
     }
