@@ -13,43 +13,65 @@ use serde_json::json;
 
 use super::html_page::{FORWARDED_PREFIX, html_page, prefix_of};
 use super::offload::run_blocking;
-use super::openapi::{self, COLLAPSED_TAGS, DocumentedModel, KeySettings, document, with_server};
+use super::openapi::{self, COLLAPSED_TAGS, Document, DocumentedModel, KeySettings, document, with_server};
+use super::request_headers::is_management_port;
 use super::respond;
 use super::server::Shared;
 use crate::api::Failure;
 use crate::api::open_inference::SERVER_NAME;
 use crate::registry::Snapshot;
+use crate::routes;
+
+/// The OpenAPI document of one set of models, without its servers.
+pub(super) struct WrittenDocument {
+    /// Version of the registry's snapshot that it describes.
+    version: u64,
+    /// The document for the management port.
+    all: String,
+    /// The document for the main port, if `management_only` removes routes from it.
+    main: Option<String>,
+}
 
 /// `GET /openapi.json`. The document is cached until the models change.
 pub(super) async fn openapi(request: HttpRequest, shared: Data<Shared>) -> HttpResponse {
     match current_document(&shared).await {
-        Ok(cached) => respond::status(200)
-            .content_type("application/json")
-            .insert_header((VARY, FORWARDED_PREFIX))
-            .body(with_server(&cached.1, prefix_of(&request))),
+        Ok(cached) => {
+            let main = cached.main.as_ref().filter(|_| !is_management_port(&request));
+            respond::status(200)
+                .content_type("application/json")
+                .insert_header((VARY, FORWARDED_PREFIX))
+                .body(with_server(main.unwrap_or(&cached.all), prefix_of(&request)))
+        }
         Err(failure) => respond::failure(&request, &failure),
     }
 }
 
-async fn current_document(shared: &Data<Shared>) -> Result<Arc<(u64, String)>, Failure> {
+async fn current_document(shared: &Data<Shared>) -> Result<Arc<WrittenDocument>, Failure> {
     let snapshot = shared.registry.snapshot();
     let cached = shared.openapi.load_full();
-    if let Some(cached) = cached.filter(|cached| cached.0 == snapshot.version) {
+    if let Some(cached) = cached.filter(|cached| cached.version == snapshot.version) {
         return Ok(cached);
     }
-    let (version, max_items) = (snapshot.version, shared.body.items);
+    let (max_items, management_only) = (shared.body.items, shared.management_only);
     let keys = KeySettings {
         clients: shared.keys.requires_client_key(),
         admin: shared.keys.has_admin_key(),
         named: shared.keys.has_named_keys(),
     };
-    let text = run_blocking(move || write_document(&snapshot, max_items, keys)).await?;
-    let written = Arc::new((version, text));
+    let written = run_blocking(move || {
+        let write = || document_of(&snapshot, max_items, keys);
+        WrittenDocument {
+            version: snapshot.version,
+            all: openapi::serialize(&write()),
+            main: management_only.then(|| openapi::serialize(&write().without(routes::is_management))),
+        }
+    });
+    let written = Arc::new(written.await?);
     shared.openapi.store(Some(written.clone()));
     Ok(written)
 }
 
-fn write_document(snapshot: &Snapshot, max_items: usize, keys: KeySettings) -> String {
+fn document_of(snapshot: &Snapshot, max_items: usize, keys: KeySettings) -> Document {
     let models: Vec<_> = snapshot
         .models()
         .filter_map(|entry| {
@@ -72,7 +94,7 @@ fn write_document(snapshot: &Snapshot, max_items: usize, keys: KeySettings) -> S
             routes,
         })
         .collect();
-    openapi::serialize(&document(&documented, max_items, keys))
+    document(&documented, max_items, keys)
 }
 
 /// `GET /docs`: redirects to `docs/`, because the page's files are relative to that directory. The location is

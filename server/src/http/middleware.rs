@@ -7,9 +7,9 @@ use actix_web::error::InternalError;
 use actix_web::http::Method;
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, HttpMessage as _, HttpResponse};
+use actix_web::{Error, HttpResponse};
 
-use super::request_headers::{ManagementPort, RequestHead};
+use super::request_headers::{RequestHead, is_management_port};
 use super::respond;
 use super::server::Shared;
 use crate::api::{Code, Failure};
@@ -66,11 +66,8 @@ pub(super) async fn check_key(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let method = request.method();
     let path = request.match_info().as_str();
-    let at_management_port = request
-        .extensions()
-        .get::<ManagementPort>()
-        .is_some_and(|port| port.0);
-    let is_hidden = shared.management_only && !at_management_port && routes::is_management(path);
+    let is_hidden =
+        shared.management_only && routes::is_management(path) && !is_management_port(request.request());
     let access = match routes::required_access(path, shared.docs) {
         _ if *method == Method::OPTIONS => Access::Open,
         // As for every unknown path.

@@ -42,6 +42,12 @@ pub(super) struct ManagementPort(pub(super) bool);
 #[derive(Clone)]
 pub(super) struct RequestClient(pub(super) Client);
 
+/// Whether a request that passes through actix-web arrived at the management port.
+pub(super) fn is_management_port(request: &HttpRequest) -> bool {
+    let extensions = request.extensions();
+    extensions.get::<ManagementPort>().is_some_and(|port| port.0)
+}
+
 impl RequestHead for HttpRequest {
     fn path(&self) -> &str {
         HttpRequest::path(self)

@@ -61,9 +61,9 @@ pub(crate) struct Shared {
     pub(super) management_only: bool,
     #[cfg(feature = "docs")]
     pub(super) swagger: Arc<utoipa_swagger_ui::Config<'static>>,
-    /// The cached OpenAPI document without its servers, and the version of the snapshot that it describes.
+    /// The cached OpenAPI document.
     #[cfg(feature = "docs")]
-    pub(super) openapi: ArcSwapOption<(u64, String)>,
+    pub(super) openapi: ArcSwapOption<documentation::WrittenDocument>,
 }
 
 impl Shared {

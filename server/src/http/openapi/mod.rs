@@ -145,6 +145,14 @@ pub fn document(models: &[DocumentedModel<'_>], max_items: usize, keys: KeySetti
     }
 }
 
+impl Document {
+    /// Removes the paths that `is_removed` selects.
+    pub fn without(mut self, is_removed: impl Fn(&str) -> bool) -> Self {
+        self.paths.retain(|(path, _)| !is_removed(path));
+        self
+    }
+}
+
 /// Returns every task with the name by which other protocols address it.
 fn named_tasks<'a>(models: &'a [DocumentedModel<'a>], schemas: &'a [Vec<TaskSchemas>]) -> Vec<NamedTask<'a>> {
     let models = models.iter().zip(schemas);

@@ -81,3 +81,28 @@ async fn management_only_moves_metrics_and_the_loading_of_models_to_the_manageme
         assert_eq!(server.get(path).await.status, 200, "{path}");
     }
 }
+
+#[cfg(feature = "docs")]
+#[actix_web::test]
+async fn the_documentation_of_each_port_describes_the_routes_that_the_port_serves() {
+    let moved = [
+        "/metrics",
+        "/v2/repository/models/{model}/load",
+        "/v2/repository/models/{model}/unload",
+    ];
+    for (setting, main_lists_them) in [("", true), ("\nmanagement_only = true", false)] {
+        let server = TestServer::start_with(&format!("management_port = 0{setting}"));
+        let management = server.server.management_addresses()[0];
+        let main = server.get("/openapi.json").await.json();
+        let all = send_to(management, "GET /openapi.json", b"").await.json();
+        for path in moved {
+            assert_eq!(
+                main["paths"].get(path).is_some(),
+                main_lists_them,
+                "{path}{setting}"
+            );
+            assert!(all["paths"].get(path).is_some(), "{path}{setting}");
+        }
+        assert!(main["paths"].get("/v2/repository/index").is_some());
+    }
+}
