@@ -48,7 +48,7 @@ fn secret(name: &str) -> String {
 }
 
 /// Adds the hash to each name.
-fn with_hashes(keys: &str) -> String {
+pub(crate) fn with_hashes(keys: &str) -> String {
     let mut text = String::new();
     for line in keys.lines() {
         text.push_str(&format!("{line}\n"));
@@ -65,7 +65,7 @@ fn send(call: Call<'_>, key: &str) -> Reply {
         .send()
 }
 
-fn post(server: &Server, key: &str, path: &str, body: &Json) -> Reply {
+pub(crate) fn post(server: &Server, key: &str, path: &str, body: &Json) -> Reply {
     send(server.request("POST", path).json(body), key)
 }
 
@@ -117,6 +117,10 @@ fn a_key_runs_only_the_tasks_that_it_may_use_on_every_route() {
         ),
         ("/v2/models/words.echo/infer", &infer()),
         ("/v1/embeddings", &json!({"model": "m.embed", "input": "to be"})),
+        (
+            "/openai/deployments/m.embed/embeddings?api-version=2024-10-21",
+            &json!({"input": "to be"}),
+        ),
     ] {
         post(&server, "limited", path, body).expect(200);
     }
@@ -136,6 +140,10 @@ fn a_key_runs_only_the_tasks_that_it_may_use_on_every_route() {
         ("/v2/models/other.echo/infer", &infer()),
         ("/v2/models/other.echo/versions/1/infer", &infer()),
         ("/v1/embeddings", &json!({"model": "other", "input": "to be"})),
+        (
+            "/openai/deployments/other/embeddings?api-version=2024-10-21",
+            &json!({"input": "to be"}),
+        ),
         // Whether there is such a model is not revealed.
         ("/v1/models/nothing/tasks/echo/predict", &native),
         ("/v2/models/nothing/infer", &infer()),

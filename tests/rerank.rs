@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 use crate::harness::plugins::{library, repository};
 use crate::harness::vectors::{assert_close, list, reference};
 use crate::harness::{Scenario, Server, clients};
+use crate::key_file::{post, with_hashes};
 
 const REFERENCE: &str = "plugins/sentence-embeddings/tests/reference/small.json";
 
@@ -17,6 +18,11 @@ fn start(rerankers: &[&str]) -> Server {
 
 /// The same with models of embeddings.
 fn start_with(rerankers: &[&str], embeddings: &[&str]) -> Server {
+    Scenario::new(&models(rerankers, embeddings)).start()
+}
+
+/// The configuration of cross-encoders and models of embeddings with these names.
+fn models(rerankers: &[&str], embeddings: &[&str]) -> String {
     library("sentence_embeddings");
     let models = repository().join("plugins/sentence-embeddings/tests/models");
     let model = |name: &str, folder: &str| {
@@ -27,8 +33,7 @@ fn start_with(rerankers: &[&str], embeddings: &[&str]) -> Server {
     };
     let rerankers = rerankers.iter().map(|name| model(name, "cross"));
     let embeddings = embeddings.iter().map(|name| model(name, "e5"));
-    let config: String = rerankers.chain(embeddings).collect();
-    Scenario::new(&config).start()
+    rerankers.chain(embeddings).collect()
 }
 
 /// The reference's query, passages, and scores in their order.
@@ -185,4 +190,55 @@ fn schemathesis_finds_no_undocumented_reply() {
         assert!(document["paths"][path].is_object(), "{path}");
     }
     clients::schemathesis(&server);
+}
+
+#[test]
+fn a_key_ranks_and_scores_only_with_the_models_that_it_may_use_and_within_its_limit() {
+    let server = "[server]\napi_keys_file = \"keys.toml\"\n";
+    let scenario = Scenario::new(&format!("{server}{}", models(&["mine", "other"], &[])));
+    let keys =
+        "[[key]]\nname = \"limited\"\nmodels = [\"mine\"]\nrequests_per_second = 0.001\nrequest_burst = 10\n";
+    std::fs::write(scenario.dir().join("keys.toml"), with_hashes(keys)).expect("write a file");
+    let server = scenario.start();
+    let documents = json!(["one", "two"]);
+    let requests = |model: &str| {
+        [
+            (
+                "/rerank",
+                json!({"model": model, "query": "a", "documents": documents}),
+            ),
+            (
+                "/v1/rerank",
+                json!({"model": model, "query": "a", "documents": documents}),
+            ),
+            (
+                "/v2/rerank",
+                json!({"model": model, "query": "a", "documents": documents}),
+            ),
+            (
+                "/score",
+                json!({"model": model, "text_1": "a", "text_2": documents}),
+            ),
+            (
+                "/v1/score",
+                json!({"model": model, "text_1": "a", "text_2": documents}),
+            ),
+        ]
+    };
+    // These count as well, since the model is in the body, which is received after the request is counted.
+    for (path, body) in requests("other") {
+        let reply = post(&server, "limited", path, &body).expect(403);
+        assert!(
+            reply.text().contains("API key `limited` may not use "),
+            "{path}: {}",
+            reply.text()
+        );
+    }
+    for (path, body) in requests("mine") {
+        post(&server, "limited", path, &body).expect(200);
+    }
+    for (path, body) in requests("mine") {
+        let reply = post(&server, "limited", path, &body).expect(429);
+        assert!(reply.header("retry-after").is_some(), "{path}");
+    }
 }
