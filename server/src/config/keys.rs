@@ -241,8 +241,8 @@ section! {
         scratch_dir: String = DIRECTORY,
             Derived { applies: "the system's directory for temporary files", example: "\"/var/tmp\"" },
             "INFERENCE_SCRATCH_DIR", "--scratch-dir";
-        /// Load plugins whose files other users can change. By default, a plugin fails to load if its file is writable by
-        /// everyone, or by a group other than the private group of its owner, unless the model pins it with `sha256`.
+        /// Load plugins whose files other users can change. By default, a plugin fails to load if its file is world-writable,
+        /// or writable by a group whose ID is neither 0 nor the ID of its owner, unless the model pins it with `sha256`.
         allow_writable_plugins: bool = Toggle, Value("false"), "INFERENCE_ALLOW_WRITABLE_PLUGINS";
         /// Compress predictions and documents of 1 KiB or more for clients that accept it.
         compression: bool = Toggle, Value("true"), "INFERENCE_COMPRESSION";
