@@ -23,6 +23,7 @@
 //!
 //! **Service**: what all protocols share.
 //! - [`api`]: addressing, request options, tensors, keys, the access log, and errors as status codes.
+//! - [`jobs`]: requests that are stored durably and run in the background.
 //!
 //! **Lifecycle**: which models are live.
 //! - [`registry`]: the models and their serving generations.
@@ -105,6 +106,7 @@ pub mod html_report;
 pub mod http;
 pub mod init;
 pub mod isolation;
+pub mod jobs;
 pub mod json;
 pub mod latency;
 pub mod loader;

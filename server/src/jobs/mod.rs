@@ -1,0 +1,24 @@
+//! Durable jobs: requests that are stored before they are acknowledged, and that run in the background.
+//!
+//! [`JobStore`] keeps jobs. Every change of a job is decided by [`transition`], a pure function of its state, an event and the
+//! time, so that all stores agree. Stores do not know HTTP, models or the engine: a job is an opaque request with a model, a
+//! number of items and an owner.
+
+mod error;
+mod id;
+mod job;
+mod store;
+mod timestamp;
+pub mod transition;
+
+pub use error::{Corruption, StoreError};
+pub use id::JobId;
+pub use job::{
+    ClaimedJob, Delivery, DeliveryOutcome, Depth, Fence, Header, IdempotencyKey, JobError, JobRecord,
+    JobState, NewJob, Owner, Statistics, StoredReply, StoredRequest, WebhookState, WorkerId,
+};
+pub use store::{
+    Claim, Completion, JobChange, JobFilter, JobPage, JobStore, ModelRoom, Removal, StoreFuture, StoreLimits,
+    Submission, Swept, Verdict, Viewer,
+};
+pub use timestamp::{StoreClock, Timestamp};
