@@ -41,6 +41,7 @@ mod isolation;
 mod isolation_limits;
 mod isolation_prepare;
 mod isolation_processes;
+mod job_stores;
 mod key_file;
 mod keys;
 mod layers;

@@ -20,11 +20,12 @@ pub const TARGET: &str = env!("BUILD_TARGET");
 pub const UNKNOWN: &str = "unknown";
 
 /// The optional features of the server, and whether this build has them.
-const FEATURES: [(&str, bool); 7] = [
+const FEATURES: [(&str, bool); 8] = [
     ("grpc", cfg!(feature = "grpc")),
     ("docs", cfg!(feature = "docs")),
     ("bench", cfg!(feature = "bench")),
     ("calibrate", cfg!(feature = "calibrate")),
+    ("jobs", cfg!(feature = "jobs")),
     ("sandbox", cfg!(feature = "sandbox")),
     ("status", cfg!(feature = "status")),
     ("traces", cfg!(feature = "traces")),

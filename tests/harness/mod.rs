@@ -18,6 +18,7 @@ pub(crate) mod log;
 pub(crate) mod metrics;
 pub(crate) mod misbehave;
 pub(crate) mod plugins;
+pub(crate) mod postgres;
 pub(crate) mod processes;
 pub(crate) mod prometheus;
 pub(crate) mod raw;

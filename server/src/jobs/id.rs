@@ -30,6 +30,12 @@ impl JobId {
         self.0.as_bytes()
     }
 
+    /// The identifier as databases with such a type keep it.
+    #[cfg(feature = "jobs")]
+    pub(super) fn uuid(&self) -> Uuid {
+        self.0
+    }
+
     /// Reads what [`JobId::as_bytes`] returned.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))

@@ -4,10 +4,21 @@
 //! time, so that all stores agree. Stores do not know HTTP, models or the engine: a job is an opaque request with a model, a
 //! number of items and an owner.
 
+#![cfg_attr(
+    not(feature = "jobs"),
+    allow(dead_code, reason = "stores use a part of it, and this build omits them")
+)]
+
 mod error;
 mod id;
 mod job;
+#[cfg(feature = "jobs")]
+pub mod postgres;
+#[cfg(feature = "jobs")]
+pub mod sqlite;
 mod store;
+#[cfg(feature = "jobs")]
+mod stored;
 mod timestamp;
 pub mod transition;
 

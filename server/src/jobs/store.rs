@@ -157,12 +157,23 @@ pub struct JobFilter {
 }
 
 /// A part of a list of jobs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobPage {
     /// The jobs, newest first.
     pub jobs: Vec<JobRecord>,
     /// Cursor of the next part. `None` at the end of the list.
     pub next: Option<JobId>,
+}
+
+impl JobPage {
+    /// The first `limit` of some jobs. More jobs show that there is another page.
+    pub(super) fn new(mut jobs: Vec<JobRecord>, limit: u32) -> Self {
+        let limit = limit as usize;
+        let more = jobs.len() > limit;
+        jobs.truncate(limit);
+        let next = jobs.last().filter(|_| more).map(|job| job.id);
+        Self { jobs, next }
+    }
 }
 
 /// Which jobs to claim.
@@ -210,6 +221,16 @@ pub enum Verdict {
     Rejected(Rejection),
 }
 
+impl Verdict {
+    /// There is no such job.
+    pub const MISSING: Self = Self::Rejected(Rejection::Missing);
+
+    /// Whether the event changed the job.
+    pub fn is_applied(self) -> bool {
+        matches!(self, Self::Applied(_))
+    }
+}
+
 /// Outcome of a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
@@ -232,6 +253,26 @@ pub struct Swept {
     pub expired: u64,
     /// Jobs whose retention was over.
     pub removed: u64,
+}
+
+impl Swept {
+    /// Counts a claim that ended, or a job that expired.
+    pub(super) fn count(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Applied(JobState::Queued) => self.requeued += 1,
+            Verdict::Applied(JobState::DeadLetter) => self.dead_letters += 1,
+            Verdict::Applied(JobState::Expired) => self.expired += 1,
+            Verdict::Applied(_) | Verdict::Rejected(_) => {}
+        }
+    }
+
+    /// Adds the counts of another part.
+    pub(super) fn add(&mut self, other: Self) {
+        self.requeued += other.requeued;
+        self.dead_letters += other.dead_letters;
+        self.expired += other.expired;
+        self.removed += other.removed;
+    }
 }
 
 /// A change of a job.

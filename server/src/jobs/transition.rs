@@ -241,7 +241,8 @@ impl Lifecycle {
             return Err(Rejection::State(self.state));
         }
         let next = Self {
-            fence: self.fence,
+            // Outcomes of different runs have different fences.
+            fence: Fence(self.fence.0 + 1),
             ..Self::submitted(self.max_attempts, self.ttl, None, now)
         };
         Ok(Transition {
@@ -307,3 +308,6 @@ impl Lifecycle {
 fn unaffected(next: Lifecycle) -> Transition {
     Transition { next, effect: None }
 }
+
+#[cfg(test)]
+mod tests;
